@@ -1,0 +1,50 @@
+"""decentral: train one model on many machines that talk little, and find out when they should talk."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from decentral.api import Run, launch, resume
+    from decentral.errors import ConfigError, RunError
+    from decentral.registry import plugin
+    from decentral.schedules.communication import GLOBAL_MERGE
+    from decentral.tasks import Task
+    from decentral.units import Point
+
+_HOMES = {
+    "ConfigError": "decentral.errors",
+    "GLOBAL_MERGE": "decentral.schedules.communication",
+    "Point": "decentral.units",
+    "Run": "decentral.api",
+    "RunError": "decentral.errors",
+    "Task": "decentral.tasks",
+    "launch": "decentral.api",
+    "plugin": "decentral.registry",
+    "resume": "decentral.api",
+}
+
+__all__ = [
+    "GLOBAL_MERGE",
+    "ConfigError",
+    "Point",
+    "Run",
+    "RunError",
+    "Task",
+    "launch",
+    "plugin",
+    "resume",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that ``import decentral`` stays light."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'decentral' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return sorted(__all__)

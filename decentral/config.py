@@ -1,0 +1,212 @@
+"""A run's configuration: defaults, then the task's, then a file's, then flags; each key once.
+
+Plug-ins stay as written until ``Setup`` (in ``decentral.loop``) builds them; the resolved configuration
+that a run folder keeps has every default written out and reproduces the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from annotated_types import Ge
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from decentral.errors import ConfigError, nearest
+from decentral.registry import KINDS, Count, Positive, find, reason
+from decentral.spec import Spec, parse_spec, parse_value
+
+#: A plug-in as written: text, a mapping with ``name``, a number, or an object from Python.
+Part = Any
+Auto = Literal["auto"]
+
+#: Configuration keys that hold a plug-in, and its kind.
+PARTS = {kind: kind for kind in KINDS if kind != "metric"}
+#: The setting that a bare number means.
+NUMBERS = {"learning_rate": "lr", "batch": "size"}
+
+
+class Config(BaseModel):
+    """Every setting of a run."""
+
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, frozen=True)
+
+    task: Part = Field("digits", description="data, loss and evaluation")
+    model: Part = Field("mlp", description="the network, unless the task brings its own")
+    nodes: Count = Field(16, description="number of nodes N")
+    steps: Count = Field(3000, description="optimizer steps of every node")
+    local_steps: Count = Field(10, description="steps between two communication slots")
+    algorithm: Part = Field("dsgd", description="what a node does in a step")
+    topology: Part = Field("ring", description="who may talk to whom")
+    weights: Part = Field("auto", description="mixing weights; auto: the graph's own or metropolis")
+    communication: Part = Field("late", description="when to talk, and how much")
+    learning_rate: Part = Field("constant", description="schedule of the learning rate")
+    batch: Part = Field("constant", description="schedule of the batch size, samples per node")
+    micro_batch: Count | None = Field(None, description="samples per forward pass; none: the batch")
+    optimizer: Part = Field("sgd", description="torch optimizer of every node")
+    clip: Positive | None = Field(None, description="largest gradient norm of a node")
+    init: Literal["shared", "independent"] = Field("shared", description="initial models")
+    split: Part = Field("dirichlet", description="who holds which samples")
+    sampling: Literal["fixed", "resample"] = Field(
+        "fixed", description="nodes keep samples, or redraw them from their classes"
+    )
+    replacement: Literal["auto", "always", "never"] = Field(
+        "auto", description="draw with replacement; auto: where a shard is below a batch"
+    )
+    merge: Part = Field("uniform", description="how models are averaged")
+    mix_state: bool = Field(False, description="exchange optimizer state along with the models")
+    gossip_buffers: bool = Field(True, description="exchange BatchNorm statistics in gossip")
+    calibration_samples: Count = Field(2048, description="samples that re-estimate BatchNorm")
+    metrics: tuple[str, ...] = Field(
+        ("accuracy", "loss", "mergeability", "consensus", "gradient"), description="what to measure"
+    )
+    seed: Annotated[int, Ge(0)] = Field(0, description="of every draw in the run")
+    eval_every: Count | Auto = Field("auto", description="steps between two evaluations")
+    eval_samples: Count = Field(2048, description="test samples of evaluations in between")
+    eval_nodes: Count = Field(64, description="nodes of evaluations in between")
+    log_every: Count | Auto = Field("auto", description="steps between two log lines")
+    checkpoint_every: Count | Auto = Field("auto", description="steps between two checkpoints")
+    keep_checkpoints: Count = Field(2, description="newest checkpoints that are kept")
+    replicas: Literal["auto", "vmap", "loop"] = Field("auto", description="how rows are computed")
+    mixing: Literal["auto", "ordered"] = Field("auto", description="ordered: same bits anywhere")
+    dtype: Literal["float32", "float64"] = Field("float32", description="precision of the rows")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
+    threads: Count | Auto = Field("auto", description="CPU threads")
+    on_nonfinite: Literal["stop", "quarantine"] = Field(
+        "stop", description="what a node with NaN or Inf does to the run"
+    )
+    engine: Literal["local"] = Field("local", description="how workers are started")
+    out: str | None = Field(None, description="run folder; none: runs/<name>")
+
+    @field_validator("metrics", mode="before")
+    @classmethod
+    def _known_metrics(cls, value: Any) -> Any:
+        for name in value if isinstance(value, Sequence) and not isinstance(value, str) else ():
+            find("metric", str(name))
+        return value
+
+
+def read_file(path: str | Path) -> dict[str, Any]:
+    """Read a configuration file; raises ConfigError naming the line of a YAML mistake."""
+    try:
+        loaded: Any = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"configuration {path} does not exist; check the path.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"configuration {path} cannot be read: {error}.") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "malformed"
+        raise ConfigError(f"configuration {path}{where}: not valid YAML ({problem}).") from error
+    if not isinstance(loaded, dict):
+        raise ConfigError(f"configuration {path} must be a mapping of settings, such as 'nodes: 16'.")
+    return {str(key): value for key, value in loaded.items()}  # pyright: ignore
+
+
+def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
+    """Read ``key=value`` and ``part.setting=value`` from the command line.
+
+    >>> parse_assignments(["nodes=8", "optimizer.momentum=0.5"])
+    {'nodes': 8, 'optimizer.momentum': 0.5}
+    """
+    found: dict[str, Any] = {}
+    for text in assignments:
+        key, separator, value = text.partition("=")
+        if not separator or not key.strip():
+            raise ConfigError(f"cannot read {text!r}; write settings as key=value, e.g. nodes=8.")
+        key = key.strip()
+        found[key] = parse_value(value, key)
+    return found
+
+
+def layered(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge layers of settings, later ones first in rank; ``part.setting`` reaches into a plug-in.
+
+    A plug-in written with a name replaces the one below; a mapping without ``name`` changes settings of
+    the one below.
+    """
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in sorted(layer.items(), key=lambda item: "." in item[0]):
+            _put(merged, key, value)
+    return merged
+
+
+def _put(merged: dict[str, Any], key: str, value: Any) -> None:
+    part, _, setting = key.partition(".")
+    if setting:
+        _known(part)
+        if part not in PARTS:
+            raise ConfigError(f"{key}: {part!r} has no settings of its own; write {part}=value.")
+        value = {setting: value}
+    if isinstance(value, Mapping) and part in PARTS and not {"name", "path"} & set(value):
+        below = merged.get(part, Config.model_fields[part].default)
+        value = {**as_mapping(part, below), **value}
+    merged[part] = value
+
+
+def _known(key: str) -> None:
+    if key not in Config.model_fields:
+        known = list(Config.model_fields)
+        raise ConfigError(
+            f"unknown setting {key!r}.{nearest(key, known)} `decentral list settings` shows them all."
+        )
+
+
+def as_mapping(kind: str, value: Part) -> dict[str, Any]:
+    """Return a plug-in as a mapping with ``name``, so that settings can be changed."""
+    if isinstance(value, int | float) and kind in NUMBERS and not isinstance(value, bool):
+        return {"name": "constant", NUMBERS[kind]: value}
+    spec = parse_spec(value, kind)
+    names = list(find(kind, spec.name).settings) if spec.args else []
+    return {"name": spec.name, **dict(zip(names, spec.args, strict=False)), **spec.settings}
+
+
+def make_config(*layers: Mapping[str, Any]) -> Config:
+    """Validate layers of settings on top of the defaults and of what suits the task."""
+    given = {key: value for layer in layers for key, value in layer.items() if value is not None}
+    for key in given:
+        _known(key.partition(".")[0])
+    _refuse_unused(given)
+    settings = layered(task_defaults(given.get("task", "digits")), *layers)
+    for kind, setting in NUMBERS.items():
+        value = settings.get(kind)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            settings[kind] = {"name": "constant", setting: value}
+    try:
+        return Config.model_validate(settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(p) for p in first["loc"][:1])
+        raise ConfigError(f"{place} = {first['input']!r}: {reason(error)}") from error
+
+
+def task_defaults(task: Part) -> Mapping[str, Any]:
+    """Return the settings of a run that a task recommends."""
+    if isinstance(task, str | Mapping | Spec):
+        found = find("task", parse_spec(task, "task").name)
+        return found.traits.get("defaults", {})
+    return {}
+
+
+def _refuse_unused(given: Mapping[str, Any]) -> None:
+    algorithm = given.get("algorithm", "dsgd")
+    if not isinstance(algorithm, str | Mapping | Spec):
+        return
+    name = parse_spec(algorithm, "algorithm").name
+    if find("algorithm", name).traits.get("communicates", "rounds") == "rounds":
+        return
+    for key in ("topology", "communication", "weights"):
+        if given.get(key) is not None:
+            raise ConfigError(
+                f"algorithm {name!r} takes no {key}: who talks and when is fixed by the algorithm. "
+                f"Leave {key} out, or use algorithm dsgd."
+            )
+
+
+def dump(settings: Mapping[str, Any]) -> str:
+    """Write settings as YAML, in the order of the configuration."""
+    return yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True, width=100)

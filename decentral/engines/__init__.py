@@ -1,0 +1,1 @@
+"""Engines: how workers are started."""

@@ -1,0 +1,65 @@
+"""Keyed dropout: masks as a pure function of seed, node, sample and layer."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+_MASK = (1 << 63) - 1
+_M1, _M2 = 0x3F58476D1CE4E5B9, 0x14D049BB133111EB
+
+
+def _hash(value: Tensor) -> Tensor:
+    value = (value ^ (value >> 30)) * _M1
+    value = (value ^ (value >> 27)) * _M2
+    return (value ^ (value >> 31)) & _MASK
+
+
+class KeyedDropout(nn.Module):
+    """Dropout whose mask is hashed from ``key`` [B] (one integer per sample), layer and position.
+
+    y = x m / (1 - p) with m ~ Bernoulli(1 - p). Draws nothing from a generator, so it runs under vmap
+    and repeats bit by bit when a batch is visited again.
+    """
+
+    key: Tensor
+
+    def __init__(self, p: float, layer: int) -> None:
+        """Drop with probability ``p``; ``layer`` separates the masks of different layers."""
+        super().__init__()
+        self.p, self.layer = p, layer
+        self.register_buffer("key", torch.zeros(1, dtype=torch.int64), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Mask x [B, ...] in training; pass it through in evaluation."""
+        if not self.training or self.p == 0.0:
+            return x
+        size = x[0].numel()
+        place = torch.arange(size, device=x.device) + self.layer * (1 << 32)
+        uniform = _hash(_hash(self.key).unsqueeze(1) + place).to(torch.float64) / float(1 << 63)
+        return x * (uniform >= self.p).view(x.shape).to(x.dtype) / (1.0 - self.p)
+
+
+def keyed(model: nn.Module) -> nn.Module:
+    """Return a copy of ``model`` in which every ``nn.Dropout`` is keyed (the model itself if none)."""
+    layers = [name for name, module in model.named_modules() if type(module) is nn.Dropout]
+    if not layers:
+        return model
+    swapped = copy.deepcopy(model)
+    for index, name in enumerate(layers):
+        path, _, last = name.rpartition(".")
+        old = swapped.get_submodule(name)
+        assert isinstance(old, nn.Dropout)
+        setattr(swapped.get_submodule(path), last, KeyedDropout(old.p, index))
+    return swapped
+
+
+def key_buffers(model: nn.Module) -> list[str]:
+    """Return the names of the key buffers of a model's keyed dropout layers."""
+    return [
+        f"{name}.key" if name else "key"
+        for name, module in model.named_modules()
+        if isinstance(module, KeyedDropout)
+    ]

@@ -1,0 +1,84 @@
+"""One row at a time: a module whose parameters are views of the row."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from decentral.gradients.dropout import key_buffers
+from decentral.layout import Layout
+
+
+def looped_forward(
+    model: nn.Module, layout: Layout
+) -> Callable[[Tensor, dict[str, Tensor], Tensor], Tensor]:
+    """Return ``forward(rows, integers, inputs) -> outputs`` that runs one row at a time."""
+
+    def forward(rows: Tensor, integers: dict[str, Tensor], inputs: Tensor) -> Tensor:
+        outputs: list[Tensor] = []
+        for index in range(rows.shape[0]):
+            one = rows[index : index + 1]
+            named = {k: v[0] for k, v in layout.views(one, layout.parameters).items()}
+            floats = {k: v[0].clone() for k, v in layout.views(one, layout.buffers).items()}
+            whole = {k: v[index].clone() for k, v in integers.items()}
+            state = {**layout.frozen, **named, **floats, **whole}
+            outputs.append(functional_call(model, state, (inputs,)))
+        return torch.stack(outputs)
+
+    return forward
+
+
+class LoopGradient:
+    """Differentiates the rows one after the other, as any PyTorch training loop does.
+
+    The module's parameters and their gradients point into the row and the gradient block, so that
+    autocast, compilation and accumulation work as everywhere. ``draws`` marks a model that draws random
+    numbers of its own: torch's generator is then seeded by the key of each row's first sample.
+    """
+
+    kind = "loop"
+
+    def __init__(self, model: nn.Module, layout: Layout, loss: Callable[[Tensor, Tensor], Tensor]):
+        """Prepare for one model, its layout, and a loss that averages over a batch."""
+        self.layout, self.loss = layout, loss
+        self.model = copy.deepcopy(model).train()
+        self.parameters = dict(self.model.named_parameters())
+        self.buffers = dict(self.model.named_buffers())
+        self.key_names = key_buffers(model)
+        self.draws = False
+
+    def __call__(
+        self, rows: Tensor, integers: dict[str, Tensor], batch: Any, out: Tensor
+    ) -> Tensor:
+        """Write the gradients of all rows into ``out``; return losses [n]."""
+        losses = [
+            self._one(index, rows, integers, batch, out) for index in range(rows.shape[0])
+        ]
+        return torch.stack(losses)
+
+    def _one(
+        self, index: int, rows: Tensor, integers: dict[str, Tensor], batch: Any, out: Tensor
+    ) -> Tensor:
+        row, grad = rows[index], out[index]
+        grad.zero_()
+        for entry in self.layout.parameters:
+            span = slice(entry.start, entry.stop)
+            parameter = self.parameters[entry.name]
+            parameter.data = row[span].view(entry.shape)
+            parameter.grad = grad[span].view(entry.shape)
+        for entry in self.layout.buffers:
+            self.buffers[entry.name].data = row[entry.start : entry.stop].view(entry.shape)
+        for name, value in integers.items():
+            self.buffers[name].data = value[index]
+        for name in self.key_names:
+            self.buffers[name].data = batch.keys[index]
+        if self.draws:
+            torch.manual_seed(int(batch.keys[index].flatten()[0]))
+        loss = self.loss(self.model(batch.inputs[index]), batch.targets[index])
+        loss.backward()  # pyright: ignore[reportUnknownMemberType]
+        return loss.detach()

@@ -1,0 +1,72 @@
+"""All rows together: vmap over views of the block."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad_and_value, vmap
+
+from decentral.gradients.dropout import key_buffers
+from decentral.layout import Layout
+
+Buffers = dict[str, Tensor]
+
+
+def stacked_forward(model: nn.Module, layout: Layout) -> Callable[[Tensor, Buffers, Tensor], Tensor]:
+    """Return ``forward(rows, integers, inputs) -> outputs``: every row on the same inputs.
+
+    rows [n, P], inputs [B, ...], outputs [n, B, ...]. Buffers are read, not updated.
+    """
+
+    def one(parameters: Buffers, buffers: Buffers, inputs: Tensor) -> Tensor:
+        return functional_call(model, {**layout.frozen, **parameters, **buffers}, (inputs,))
+
+    mapped = vmap(one, in_dims=(0, 0, None), randomness="error")
+
+    def forward(rows: Tensor, integers: Buffers, inputs: Tensor) -> Tensor:
+        floats = {k: v.contiguous() for k, v in layout.views(rows, layout.buffers).items()}
+        copies = {k: v.clone() for k, v in integers.items()}
+        return cast(Tensor, mapped(layout.views(rows), {**floats, **copies}, inputs))
+
+    return forward
+
+
+class VmapGradient:
+    """Differentiates all rows of a block at once with ``vmap(grad)``."""
+
+    kind = "vmap"
+
+    def __init__(self, model: nn.Module, layout: Layout, loss: Callable[[Tensor, Tensor], Tensor]):
+        """Prepare for one model, its layout, and a loss that averages over a batch."""
+        self.layout = layout
+        self.key_names = key_buffers(model)
+
+        def objective(
+            parameters: Buffers, buffers: Buffers, inputs: Tensor, targets: Tensor
+        ) -> tuple[Tensor, Buffers]:
+            everything = {**layout.frozen, **parameters, **buffers}
+            return loss(functional_call(model, everything, (inputs,)), targets), buffers
+
+        self.mapped = vmap(grad_and_value(objective, has_aux=True), randomness="error")
+
+    def __call__(self, rows: Tensor, integers: Buffers, batch: Any, out: Tensor) -> Tensor:
+        """Write the gradients of all rows into ``out``; return losses [n]."""
+        # A strided running buffer is not updated under vmap, so buffers enter as contiguous copies.
+        floats = {
+            k: v.clone(memory_format=torch.contiguous_format)
+            for k, v in self.layout.views(rows, self.layout.buffers).items()
+        }
+        keys = dict.fromkeys(self.key_names, batch.keys)
+        grads, (losses, after) = self.mapped(
+            self.layout.views(rows), {**floats, **integers, **keys}, batch.inputs, batch.targets
+        )
+        for name, view in self.layout.views(out).items():
+            view.copy_(grads[name])
+        for name, view in self.layout.views(rows, self.layout.buffers).items():
+            view.copy_(after[name])
+        for name, value in integers.items():
+            value.copy_(after[name])
+        return cast(Tensor, losses)

@@ -1,0 +1,130 @@
+"""The row layout: how one node's model lies in a flat row of length P.
+
+A row is ``[trainable, ordered by parameter group | float buffers]``; every group, and the buffers, start at
+a multiple of 16 columns. Named tensors are views ``[n, *shape]`` into a block of rows ``[n, P]``. Integer
+buffers stand beside the rows; frozen parameters are shared by all nodes; tied weights appear once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from math import prod
+
+import torch
+from torch import Tensor, nn
+
+from decentral.errors import ConfigError
+
+ALIGNMENT = 16
+
+#: Maps a parameter's name to the index of its group.
+GroupRule = Callable[[str, nn.Parameter], int]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One named tensor of a row: columns ``start:stop`` hold ``shape``."""
+
+    name: str
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where every tensor of a model lies in a row."""
+
+    parameters: tuple[Entry, ...]
+    buffers: tuple[Entry, ...]
+    groups: tuple[tuple[int, int], ...]  # columns of each parameter group, without padding
+    width: int  # P, padding included
+    integers: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])  # initial values
+    frozen: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])  # shared by all nodes
+
+    @staticmethod
+    def of(model: nn.Module, group: GroupRule = lambda name, parameter: 0) -> Layout:
+        """Lay out a model; raises ConfigError for a model without trainable parameters."""
+        trainable = [(k, p) for k, p in model.named_parameters() if p.requires_grad]
+        if not trainable:
+            raise ConfigError("the model has no trainable parameters; nothing can be learned.")
+        members: dict[int, list[tuple[str, Tensor]]] = {}
+        for name, parameter in trainable:
+            members.setdefault(group(name, parameter), []).append((name, parameter))
+        entries: list[Entry] = []
+        spans: list[tuple[int, int]] = []
+        for index in sorted(members):
+            placed = _place(members[index], _aligned(entries[-1].stop if entries else 0))
+            spans.append((placed[0].start, placed[-1].stop))
+            entries += placed
+        floats = [(k, b) for k, b in model.named_buffers() if b.is_floating_point()]
+        buffers = _place(floats, _aligned(entries[-1].stop)) if floats else []
+        return Layout(
+            parameters=tuple(entries),
+            buffers=tuple(buffers),
+            groups=tuple(spans),
+            width=(buffers or entries)[-1].stop,
+            integers=_integers(model),
+            frozen={k: p.detach() for k, p in model.named_parameters() if not p.requires_grad},
+        )
+
+    @property
+    def trainable(self) -> int:
+        """Columns of the trainable part, padding between groups included."""
+        return self.parameters[-1].stop
+
+    @property
+    def parameter_count(self) -> int:
+        """Trainable numbers of one model."""
+        return sum(prod(entry.shape) for entry in self.parameters)
+
+    def payload(self, buffers: bool) -> int:
+        """Return the numbers of one row that carry information when it is sent."""
+        entries = self.parameters + (self.buffers if buffers else ())
+        return sum(prod(entry.shape) for entry in entries)
+
+    def trainable_view(self, block: Tensor) -> Tensor:
+        """Return the trainable columns of a block, [n, trainable]."""
+        return block[:, : self.trainable]
+
+    def views(self, block: Tensor, entries: Iterable[Entry] | None = None) -> dict[str, Tensor]:
+        """Return named views [n, *shape] into a block [n, P], parameters only unless given."""
+        chosen = self.parameters if entries is None else entries
+        return {e.name: block[:, e.start : e.stop].view(-1, *e.shape) for e in chosen}
+
+    def pack(self, model: nn.Module, row: Tensor) -> None:
+        """Copy a model's parameters and float buffers into one row [P]."""
+        values = dict(model.named_parameters()) | dict(model.named_buffers())
+        with torch.no_grad():
+            for entry in self.parameters + self.buffers:
+                row[entry.start : entry.stop] = values[entry.name].reshape(-1)
+
+    def unpack(self, row: Tensor, model: nn.Module) -> None:
+        """Copy one row [P] into a model's parameters and float buffers."""
+        values = dict(model.named_parameters()) | dict(model.named_buffers())
+        with torch.no_grad():
+            for entry in self.parameters + self.buffers:
+                values[entry.name].copy_(row[entry.start : entry.stop].view(entry.shape))
+
+
+def _integers(model: nn.Module) -> dict[str, Tensor]:
+    """Return the persistent integer buffers; constants such as position ids stay in the module."""
+    kept = model.state_dict().keys()
+    return {
+        name: buffer.clone()
+        for name, buffer in model.named_buffers()
+        if name in kept and not buffer.is_floating_point()
+    }
+
+
+def _aligned(column: int) -> int:
+    return -(-column // ALIGNMENT) * ALIGNMENT
+
+
+def _place(tensors: Iterable[tuple[str, Tensor]], start: int) -> list[Entry]:
+    entries: list[Entry] = []
+    for name, tensor in tensors:
+        entries.append(Entry(name, tuple(tensor.shape), start, start + tensor.numel()))
+        start += tensor.numel()
+    return entries

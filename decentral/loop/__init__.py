@@ -1,0 +1,78 @@
+"""The loop: the only one. It yields rows of metrics; recording and showing them is the engine's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import ceil
+from typing import Any
+
+from decentral.loop.block import Block
+from decentral.loop.measure import Evaluator, evaluation_interval
+from decentral.loop.setup import Setup
+from decentral.network import Act
+
+__all__ = ["log_interval", "train"]
+
+Row = dict[str, Any]
+
+#: Log lines of one run when ``log_every`` is auto.
+LOG_LINES = 200
+
+
+def log_interval(setup: Setup) -> int:
+    """Return the steps between two log lines."""
+    every = setup.config.log_every
+    return max(1, ceil(setup.config.steps / LOG_LINES)) if every == "auto" else every
+
+
+def train(block: Block, evaluator: Evaluator) -> Iterator[Row]:
+    """Train a block from where it stands to the end, yielding one row of metrics per step.
+
+    Rows without news are empty but for ``step``, so that the caller can stop or checkpoint between any
+    two steps. A global merge as the last act is evaluated before and after.
+    """
+    setup = block.setup
+    steps, every = setup.config.steps, evaluation_interval(setup)
+    algorithm = setup.algorithm
+    if block.step == 0:
+        yield status(block) | evaluator(complete=True)
+    while block.step < steps:
+        act = block.decide()
+        finale = act if act and act.is_merge and block.step + 1 == steps else None
+        algorithm(block, None if finale else act)
+        block.finish_step()
+        if block.step == steps:
+            yield from conclude(block, evaluator, finale)
+        elif block.step % every == 0:
+            yield status(block) | evaluator(complete=False)
+        elif block.step % log_interval(setup) == 0:
+            yield status(block)
+        else:
+            yield {"step": block.step}
+
+
+def conclude(block: Block, evaluator: Evaluator, finale: Act | None) -> Iterator[Row]:
+    """Merge as the last act, if the schedule says so, evaluated before and after."""
+    if finale is not None:
+        yield status(block) | evaluator(complete=True) | {"phase": "before_merge"}
+        block.combine(finale)
+    yield status(block) | evaluator(complete=True) | {"phase": "final"}
+
+
+def status(block: Block) -> Row:
+    """Return the counters that every log line shows."""
+    healthy = block.healthy_rows()
+    return {
+        "step": block.step,
+        "samples": block.samples,
+        "loss/train": block.losses[healthy].double().mean().item() if block.step else None,
+        "learning_rate": block.learning_rate,
+        "batch/size": block.batch_size,
+        "comm/bytes": block.ledger.bytes,
+        "comm/wire_bytes": block.ledger.wire_bytes,
+        "comm/measure_bytes": block.ledger.measure_bytes,
+        "comm/messages": block.ledger.messages,
+        "comm/rounds": block.ledger.rounds,
+        "comm/intensity": block.intensity,
+        "nodes/healthy": len(healthy),
+    }

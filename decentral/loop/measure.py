@@ -1,0 +1,122 @@
+"""Evaluating a block: snapshots for the metrics, how often, and on how much."""
+
+from __future__ import annotations
+
+import copy
+from math import ceil
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from decentral import rng
+from decentral.gradients import looped_forward, stacked_forward
+from decentral.loop.block import Block
+from decentral.loop.setup import Setup
+from decentral.merge.calibrate import recalibrate
+from decentral.metrics import Snapshot, score
+from decentral.registry import find
+from decentral.schedules import Progress
+from decentral.tasks import Samples
+
+#: Evaluation's forward samples stay below this share of training's.
+EVALUATION_SHARE = 0.05
+#: Most evaluations of one run.
+EVALUATIONS = 60
+
+
+def evaluation_interval(setup: Setup) -> int:
+    """Return the steps between evaluations: as asked, or so that they stay cheap (counted).
+
+    ``auto`` is a multiple of ``local_steps``, so that every evaluation sees the same phase of a round.
+    """
+    config = setup.config
+    if config.eval_every != "auto":
+        return config.eval_every
+    test = min(config.eval_samples, len(setup.task.splits[2]))
+    forward = (min(config.eval_nodes, config.nodes) + 1) * test
+    batch = int(setup.batch(Progress(0, config.steps)))
+    cheap = ceil(forward / (EVALUATION_SHARE * config.nodes * batch))
+    interval = max(cheap, ceil(config.steps / EVALUATIONS))
+    return min(ceil(interval / config.local_steps) * config.local_steps, config.steps)
+
+
+class Evaluator:
+    """Takes snapshots of a block and asks every metric."""
+
+    def __init__(self, block: Block) -> None:
+        """Prepare test data, the fixed subset and the forward pass."""
+        setup = block.setup
+        self.block, self.setup = block, setup
+        model = copy.deepcopy(setup.model).eval()
+        forward = stacked_forward if block.compute.kind == "vmap" else looped_forward
+        self.forward = forward(model, setup.layout)
+        _, val, test = setup.task.splits
+        self.test = test.to(setup.device, setup.dtype)
+        self.val = None if val is None else val.to(setup.device, setup.dtype)
+        self.subset = self.test.subset(self._chosen(len(test), setup.config.eval_samples, "test"))
+        self.calibration = self._calibration_inputs()
+
+    def _chosen(self, size: int, wanted: int, purpose: str) -> Tensor:
+        if size <= wanted:
+            return torch.arange(size)
+        order = rng.permuted(np.arange(wanted), size, self.setup.config.seed, f"evaluate/{purpose}")
+        return torch.from_numpy(np.sort(order))
+
+    def _calibration_inputs(self) -> Tensor:
+        train = self.setup.train.inputs
+        return train[self._chosen(len(train), self.setup.config.calibration_samples, "train")]
+
+    def __call__(self, complete: bool) -> dict[str, float]:
+        """Return every metric now; ``complete`` looks at all nodes and all test samples."""
+        snapshot = self.snapshot(complete)
+        found: dict[str, float] = {}
+        for name in self.setup.config.metrics:
+            found |= find("metric", name).target(snapshot)
+        if self.val is not None:
+            found |= self._validation(snapshot, self.val)
+        return found
+
+    def snapshot(self, complete: bool) -> Snapshot:
+        """Return what metrics look at."""
+        block = self.block
+        healthy = block.healthy_rows()
+        limit = len(healthy) if complete else self.setup.config.eval_nodes
+        spread = np.unique(np.linspace(0, len(healthy) - 1, min(limit, len(healthy))).round())
+        return Snapshot(
+            exchange=block.exchange,
+            layout=self.setup.layout,
+            task=self.setup.task,
+            forward=self.forward,
+            rows=block.rows,
+            grads=block.grads,
+            integers=block.integers,
+            weights=block.merge_shares(),
+            samples=self.test if complete else self.subset,
+            calibrate=self.calibrated,
+            evaluated=torch.tensor([healthy[int(i)] for i in spread]),
+            alive=torch.tensor(healthy),
+        )
+
+    def calibrated(self, row: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return a merged row with BatchNorm statistics re-estimated, and its integer buffers."""
+        return recalibrate(self.setup.model, self.setup.layout, row, self.calibration)
+
+    def _validation(self, snapshot: Snapshot, samples: Samples) -> dict[str, float]:
+        row, integers = self.calibrated(snapshot.merged_row)
+        scores = score(self.setup.task, self.forward, row.unsqueeze(0), integers, samples)
+        found = {"val/loss_merged": scores.loss.item()}
+        if scores.accuracy is not None:
+            found["val/accuracy_merged"] = scores.accuracy.item()
+        return found
+
+    def merged_state(self) -> dict[str, Tensor]:
+        """Return the merged model as a state dict on the CPU."""
+        row, integers = self.calibrated(self.snapshot(complete=True).merged_row)
+        model: Any = copy.deepcopy(self.setup.model)
+        self.setup.layout.unpack(row, model)
+        buffers = dict(model.named_buffers())
+        for name, value in integers.items():
+            buffers[name].copy_(value[0])
+        return {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}

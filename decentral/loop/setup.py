@@ -1,0 +1,227 @@
+"""From a configuration to the parts of a run."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from decentral import rng
+from decentral.config import PARTS, Config
+from decentral.errors import ConfigError
+from decentral.gradients import keyed
+from decentral.layout import Layout
+from decentral.mixing import Mixer
+from decentral.network import Conversation
+from decentral.network.budget import solve_budget
+from decentral.optim import default_lr, state_channels
+from decentral.registry import Bound, build
+from decentral.schedules import Progress
+from decentral.schedules.communication import CommunicationSchedule
+from decentral.schedules.learning_rate import LearningRate
+from decentral.tasks import Samples, Task
+from decentral.sampling import Plan, fixed_plan, resample_plan
+from decentral.tasks.splits import class_shares, shards
+from decentral.topology import Topology
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Everything that is the same on every worker, built once from a configuration."""
+
+    config: Config
+    task: Task
+    model: nn.Module  # template; rows hold the nodes' values
+    builder: Callable[[], nn.Module]
+    layout: Layout
+    algorithm: Bound
+    conversation: Conversation | None  # None: the algorithm does not talk in rounds
+    optimizer: Bound
+    learning_rate: LearningRate
+    batch: Bound
+    merge: Bound
+    plan: Plan
+    counts: NDArray[np.int64]  # [nodes, classes] samples held
+    device: torch.device
+    dtype: torch.dtype
+    parts: dict[str, Bound]
+
+    @property
+    def train(self) -> Samples:
+        """Training samples on the device."""
+        return self.task.splits[0].to(self.device, self.dtype)
+
+    @property
+    def row_bytes(self) -> int:
+        """Logical bytes of what one node sends to one other in one round."""
+        numbers = self.layout.payload(self.config.gossip_buffers)
+        if self.config.mix_state:
+            numbers += state_channels(self.optimizer) * self.layout.payload(False)
+        return numbers * self.dtype.itemsize
+
+    @property
+    def gradient_bytes(self) -> int:
+        """Logical bytes of one gradient."""
+        return self.layout.payload(False) * self.dtype.itemsize
+
+    @property
+    def samples_held(self) -> Tensor:
+        """Training samples of every node, [N]."""
+        return torch.from_numpy(self.counts.sum(1))
+
+    def initial_row(self, node: int) -> Tensor:
+        """Return a node's first row [P]: one model for all, or a draw of its own."""
+        purpose = "init" if self.config.init == "shared" else f"init/{node}"
+        row = torch.zeros(self.layout.width, dtype=self.dtype)
+        self.layout.pack(_seeded(self.builder, self.config.seed, purpose), row)
+        return row
+
+
+def prepare(config: Config) -> Setup:
+    """Build the parts of a run; every mistake in them is a ConfigError before anything runs."""
+    device, dtype = _device(config.device), getattr(torch, config.dtype)
+    parts = {kind: build(kind, getattr(config, kind)) for kind in ("algorithm", "optimizer", "merge")}
+    task = _task(config, parts)
+    builder = _builder(config, task, parts)
+    model = keyed(_seeded(builder, config.seed, "init")).to(device, dtype)
+    layout = Layout.of(model)
+    batch = parts["batch"] = build("batch", config.batch)
+    plan, counts = _data(config, task, parts, _first_batch(batch, config))
+    rate = LearningRate.make(config.learning_rate, default_lr(parts["optimizer"]))
+    parts["learning_rate"] = rate.rule
+    setup = partial(
+        Setup,
+        config=config, task=task, model=model, builder=lambda: keyed(builder()), layout=layout,
+        algorithm=parts["algorithm"], optimizer=parts["optimizer"], learning_rate=rate, batch=batch,
+        merge=parts["merge"], plan=plan, counts=counts, device=device, dtype=dtype, parts=parts,
+    )  # fmt: skip
+    silent = setup(conversation=None)
+    conversation = _conversation(config, parts, silent.row_bytes)
+    return setup(conversation=conversation)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"device {name!r} is not available ({reason}); use --device cpu."
+        ) from error
+    return device
+
+
+def _task(config: Config, parts: dict[str, Bound]) -> Task:
+    if isinstance(config.task, Task):
+        return config.task
+    rule = parts["task"] = build("task", config.task)
+    offered = {"nodes": config.nodes, "seed": config.seed}
+    made = rule(*(offered[name] for name in _asked(rule, offered)))
+    if not isinstance(made, Task):
+        raise ConfigError(f"task {rule.name!r} returned {type(made).__name__}, not a Task.")
+    return made
+
+
+def _asked(rule: Bound, offered: dict[str, int]) -> tuple[str, ...]:
+    asked = rule.plugin.positional()
+    if strange := [name for name in asked if name not in offered]:
+        raise ConfigError(
+            f"{rule.plugin.kind} {rule.name!r} asks the run for {strange[0]!r}; it may ask for "
+            f"{', '.join(offered)}, and settings are keyword-only."
+        )
+    return asked
+
+
+def _builder(config: Config, task: Task, parts: dict[str, Bound]) -> Callable[[], nn.Module]:
+    """Return what makes a fresh model: the task's own, a user's function, or a model plug-in."""
+    if task.model is not None:
+        return task.model
+    if inspect.isfunction(config.model) and not inspect.signature(config.model).parameters:
+        return cast(Callable[[], nn.Module], config.model)
+    rule = parts["model"] = build("model", config.model)
+    return lambda: rule(task.input_shape, task.outputs)
+
+
+def _seeded(builder: Callable[[], nn.Module], seed: int, purpose: str) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(rng.key(seed, purpose) >> 1)
+        model: Any = builder()
+    if not isinstance(model, nn.Module):
+        raise ConfigError(f"model: got {type(model).__name__}, not a torch.nn.Module.")
+    return model
+
+
+def _first_batch(batch: Bound, config: Config) -> int:
+    return int(batch(Progress(0, config.steps)))
+
+
+def _data(
+    config: Config, task: Task, parts: dict[str, Bound], batch: int
+) -> tuple[Plan, NDArray[np.int64]]:
+    """Divide the training samples; return the sampling plan and who holds how many of each class."""
+    train = task.splits[0]
+    labels = train.targets.numpy() if task.classes else np.zeros(len(train), dtype=np.int64)
+    classes = max(1, len(task.classes or ()))
+    if task.owners is not None:
+        held = [np.nonzero(task.owners.numpy() == node)[0] for node in range(config.nodes)]
+    else:
+        split = parts["split"] = build("split", config.split)
+        held = shards(split, labels, config.nodes, config.seed)
+        if config.sampling == "resample":
+            share = class_shares(split, labels, config.nodes, config.seed)
+            plan = resample_plan(labels, share)
+            return plan, _expected_counts(plan, len(labels))
+    counts = np.stack([np.bincount(labels[part], minlength=classes) for part in held])
+    return fixed_plan(held, config.replacement, batch), counts
+
+
+def _expected_counts(plan: Plan, total: int) -> NDArray[np.int64]:
+    """Return what every node would hold if the samples were divided equally."""
+    assert plan.mixture is not None
+    probability = np.diff(plan.mixture, prepend=0.0, axis=1)
+    return np.round(probability * total / len(probability)).astype(np.int64)
+
+
+def _conversation(config: Config, parts: dict[str, Bound], row_bytes: int) -> Conversation | None:
+    communicates = parts["algorithm"].plugin.traits.get("communicates", "rounds")
+    if communicates == "steps":
+        return None
+    rule = "none" if communicates == "never" else config.communication
+    topology = Topology(build("topology", config.topology), config.nodes, config.seed)
+    mixer = Mixer.make(topology, config.weights)
+    schedule = CommunicationSchedule.make(rule)
+    conversation = Conversation(mixer, schedule, config.steps, config.local_steps)
+    conversation = solve_budget(conversation, row_bytes)
+    if communicates == "rounds":
+        parts["topology"] = topology.rule
+        parts["communication"] = conversation.schedule.rule
+        if mixer.rule is not None:
+            parts["weights"] = mixer.rule
+    return conversation
+
+
+def resolved(setup: Setup, **decided: Any) -> dict[str, Any]:
+    """Return the configuration with every default written out and every ``auto`` decided."""
+    settings = setup.config.model_dump()
+    for kind in PARTS:
+        bound = setup.parts.get(kind)
+        settings[kind] = bound.spec() if bound else None
+    if isinstance(setup.config.task, Task):
+        settings["task"] = "python"
+    if "model" not in setup.parts and setup.task.model is None:
+        settings["model"] = "python"
+    if setup.conversation is not None and "weights" not in setup.parts:
+        settings["weights"] = "auto"
+    settings["metrics"] = list(setup.config.metrics)
+    settings["device"] = str(setup.device)
+    return {**settings, **decided}

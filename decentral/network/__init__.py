@@ -1,0 +1,107 @@
+"""The conversation of a run: what is sent in every slot, known before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from decentral.errors import ConfigError
+from decentral.mixing import Mixer, Mixing
+from decentral.schedules import Feedback, Progress, slots
+from decentral.schedules.communication import CommunicationSchedule, Merge
+
+
+@dataclass(frozen=True)
+class Act:
+    """What happens in one slot: gossip with a mixing, or a global merge."""
+
+    intensity: float
+    mixing: Mixing | None = None
+
+    @property
+    def is_merge(self) -> bool:
+        """Whether this is a global merge."""
+        return self.mixing is None
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """Topology, weights and schedule together: decides what is sent at a slot."""
+
+    mixer: Mixer
+    schedule: CommunicationSchedule
+    steps: int
+    local_steps: int
+
+    @property
+    def nodes(self) -> int:
+        """The number of nodes."""
+        return self.mixer.topology.nodes
+
+    def is_slot(self, step: int) -> bool:
+        """Whether nodes may talk after this step."""
+        return step % self.local_steps == 0 or step == self.steps
+
+    def act(
+        self,
+        progress: Progress,
+        feedback: Feedback | None = None,
+        absent: frozenset[int] = frozenset(),
+    ) -> Act | None:
+        """Return what is sent at this slot, or None for silence; a pure function."""
+        action = self.schedule.action(progress, feedback)
+        if isinstance(action, Merge):
+            return Act(1.0)
+        if action == 0.0 or not self.mixer.speaks(progress.slot, action):
+            return None
+        return Act(action, self.mixer.mixing(progress.round, action, absent))
+
+    def progress(self, step: int, round: int) -> Progress:
+        """Return the progress after ``step`` steps."""
+        return Progress(step, self.steps, round=round, local_steps=self.local_steps)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One slot of a preview; ``messages`` so far, over all nodes."""
+
+    step: int
+    intensity: float
+    messages: int
+    round: int
+    is_merge: bool = False
+
+
+def all_reduce_messages(nodes: int, steps: int) -> int:
+    """Return the rows that an all-reduce at every step sends, 2 (N - 1) steps."""
+    return 2 * (nodes - 1) * steps
+
+
+def preview(conversation: Conversation) -> Iterator[Planned]:
+    """Replay the seed of an open-loop schedule: exactly what the run will send, slot by slot."""
+    if conversation.schedule.closed_loop:
+        raise ConfigError(
+            f"communication {conversation.schedule.rule.name!r} reacts to the run, so it has no "
+            "preview; its max_budget bounds what it can spend."
+        )
+    messages = round = 0
+    for step in slots(conversation.steps, conversation.local_steps):
+        act = conversation.act(conversation.progress(step, round))
+        if act is not None:
+            merge_messages = 2 * (conversation.nodes - 1)
+            messages += act.mixing.messages if act.mixing else merge_messages
+            round += 1
+        intensity = act.intensity if act else 0.0
+        yield Planned(step, intensity, messages, round, act is not None and act.is_merge)
+
+
+def expected_messages(conversation: Conversation) -> float:
+    """Return the expected number of messages of a run, its final merge included."""
+    total = 0.0
+    for step in slots(conversation.steps, conversation.local_steps):
+        action = conversation.schedule.action(conversation.progress(step, round=0))
+        if isinstance(action, Merge):
+            total += 2 * (conversation.nodes - 1)
+        elif action > 0:
+            total += conversation.mixer.expected_messages(action)
+    return total

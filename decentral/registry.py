@@ -1,0 +1,375 @@
+"""Plug-ins: the signature is the schema.
+
+Every kind (topology, communication schedule, task, ...) is a folder; a member is a function or a small
+frozen class in the file of its name, registered by ``@plugin(kind)``. Positional parameters are given by
+the run; keyword-only parameters are settings that come from YAML, the command line or Python,
+validated by pydantic from their annotations. The docstring is the help.
+
+A kind's package may define two hooks: ``common`` (a function whose keyword-only parameters every member
+accepts) and ``resolve(name)`` (a plug-in for names that are not in the folder, e.g. ``nx:...``).
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+import sys
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any, TypeVar
+
+from annotated_types import Ge, Gt, Le
+
+from decentral.errors import ConfigError, nearest, unknown
+from decentral.spec import Spec, parse_spec
+
+KINDS: dict[str, str] = {
+    "topology": "decentral.topology",
+    "weights": "decentral.mixing",
+    "communication": "decentral.schedules.communication",
+    "learning_rate": "decentral.schedules.learning_rate",
+    "batch": "decentral.schedules.batch",
+    "optimizer": "decentral.optim",
+    "merge": "decentral.merge",
+    "algorithm": "decentral.algorithms",
+    "metric": "decentral.metrics",
+    "task": "decentral.tasks",
+    "model": "decentral.tasks.models",
+    "split": "decentral.tasks.splits",
+}
+
+Positive = Annotated[float, Gt(0)]
+NonNegative = Annotated[float, Ge(0)]
+Share = Annotated[float, Ge(0), Le(1)]
+Count = Annotated[int, Ge(1)]
+
+_Target = TypeVar("_Target", bound=Callable[..., Any])
+_REQUIRED = inspect.Parameter.empty
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One keyword-only parameter of a plug-in."""
+
+    annotation: Any
+    default: Any = _REQUIRED
+
+    @property
+    def required(self) -> bool:
+        """Whether the user must give it."""
+        return self.default is _REQUIRED
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """A named member of a kind: what to call, which settings it takes, what it declares."""
+
+    kind: str
+    name: str
+    target: Callable[..., Any]
+    settings: Mapping[str, Setting]
+    traits: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    common: Mapping[str, Setting] = field(default_factory=dict[str, Setting])
+    origin: str = ""
+
+    @property
+    def help(self) -> str:
+        """The docstring of the target."""
+        return inspect.getdoc(self.target) or ""
+
+    @property
+    def accepts(self) -> dict[str, Setting]:
+        """Every setting a user may give: its own and those common to the kind."""
+        return {**self.settings, **self.common}
+
+    def positional(self) -> tuple[str, ...]:
+        """Return the names of the parameters that the run gives."""
+        plain = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        parameters = inspect.signature(self.target).parameters.values()
+        return tuple(p.name for p in parameters if p.kind in plain and p.name != "self")
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A plug-in with validated settings; calling it passes the run's positional arguments."""
+
+    plugin: Plugin
+    settings: Mapping[str, Any]
+    common: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    def __call__(self, *positional: Any) -> Any:
+        """Call the target with the run's arguments and the user's settings."""
+        return self.plugin.target(*positional, **self.settings)
+
+    @property
+    def name(self) -> str:
+        """The plug-in's name, as written in a configuration."""
+        return self.plugin.name
+
+    def spec(self) -> dict[str, Any]:
+        """Return the plain mapping that builds this again, every default written out."""
+        name = self.plugin.origin or self.name
+        return {"name": name, **{k: plain(v) for k, v in {**self.settings, **self.common}.items()}}
+
+
+def plain(value: Any) -> Any:
+    """Return ``value`` in the types of YAML: plug-ins as mappings, points in time as text."""
+    if isinstance(value, Bound):
+        return value.spec()
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]  # pyright: ignore[reportUnknownVariableType]
+    if value is None or isinstance(value, bool | int | float | str | dict):
+        return value  # pyright: ignore[reportUnknownVariableType]
+    return str(value)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Marks a setting that is itself a plug-in: ``Annotated[Bound, Part("communication")]``."""
+
+    kind: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        """Let pydantic build the nested plug-in."""
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_plain_validator_function(lambda value: build(self.kind, value))
+
+
+# --- registration ---------------------------------------------------------------------------------
+
+_registered: dict[tuple[str, str], Plugin] = {}
+
+
+def plugin(kind: str, name: str | None = None, **traits: Any) -> Callable[[_Target], _Target]:
+    """Register a function or class as a member of ``kind``, under its own name unless given.
+
+    Further keywords are traits: what the member declares about itself (``activation="link"``).
+    The decorated object is returned unchanged. Raises ConfigError for a name that is taken.
+    """
+    if kind not in KINDS:
+        raise unknown("kind of plug-in", kind, KINDS)
+
+    def register(target: _Target) -> _Target:
+        made = _plugin_of(kind, name or target.__name__, target, traits)
+        taken = _registered.get((kind, made.name))
+        if taken is not None and _place(taken.target) != _place(target):
+            raise ConfigError(
+                f"{kind} {made.name!r} is already registered by {_place(taken.target)}; "
+                f"rename the one in {_place(target)}."
+            )
+        _registered[kind, made.name] = made
+        return target
+
+    return register
+
+
+def _place(target: Callable[..., Any]) -> str:
+    return f"{inspect.getsourcefile(target)}:{target.__qualname__}"
+
+
+def _plugin_of(
+    kind: str, name: str, target: Callable[..., Any], traits: Mapping[str, Any], origin: str = ""
+) -> Plugin:
+    common = {
+        key: Setting(setting.annotation, traits.get(key, setting.default))
+        for key, setting in _common(kind).items()
+    }
+    return Plugin(kind, name, target, signature_settings(target), dict(traits), common, origin)
+
+
+def signature_settings(target: Callable[..., Any]) -> dict[str, Setting]:
+    """Read a target's keyword-only parameters as settings."""
+    function = target.__init__ if inspect.isclass(target) else target
+    scope = getattr(inspect.unwrap(function), "__globals__", {})
+    if inspect.isclass(target):
+        scope = vars(sys.modules[target.__module__])
+    return {
+        p.name: Setting(_evaluated(p.annotation, scope), p.default)
+        for p in inspect.signature(target).parameters.values()
+        if p.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+
+
+def _evaluated(annotation: Any, scope: dict[str, Any]) -> Any:
+    if annotation is inspect.Parameter.empty:
+        return Any
+    return eval(annotation, scope) if isinstance(annotation, str) else annotation  # noqa: S307
+
+
+@cache
+def _common(kind: str) -> dict[str, Setting]:
+    package = importlib.import_module(KINDS[kind])
+    hook = getattr(package, "common", None)
+    return signature_settings(hook) if hook else {}
+
+
+# --- look-up --------------------------------------------------------------------------------------
+
+
+def names(kind: str) -> list[str]:
+    """List the members of a kind: files of its folder, installed entry points, registered ones."""
+    if kind not in KINDS:
+        raise unknown("kind of plug-in", kind, KINDS)
+    found = _files(kind)
+    found |= {point.name for point in _entry_points(kind)}
+    found |= {name for registered, name in _registered if registered == kind}
+    return sorted(found)
+
+
+def _files(kind: str) -> set[str]:
+    package = importlib.import_module(KINDS[kind])
+    modules = pkgutil.iter_modules(package.__path__)
+    return {m.name for m in modules if not m.ispkg and not m.name.startswith("_")}
+
+
+def _entry_points(kind: str) -> list[Any]:
+    plural = {"topology": "topologies", "learning_rate": "learning_rates"}.get(kind, f"{kind}s")
+    return list(entry_points(group=f"decentral.{plural}"))
+
+
+def find(kind: str, name: str) -> Plugin:
+    """Return the plug-in of that name, importing its module only now.
+
+    ``file.py:function`` loads a user's own. Raises ConfigError naming the nearest valid name.
+    """
+    if kind not in KINDS:
+        raise unknown("kind of plug-in", kind, KINDS)
+    if ".py:" in name:
+        return _from_file(kind, name)
+    if (kind, name) not in _registered and not _import_member(kind, name):
+        package = importlib.import_module(KINDS[kind])
+        resolve = getattr(package, "resolve", None)
+        resolved = resolve(name) if resolve else None
+        if resolved is None:
+            raise unknown(kind, name, names(kind))
+        return resolved
+    return _registered[kind, name]
+
+
+def _import_member(kind: str, name: str) -> bool:
+    if name in _files(kind):
+        importlib.import_module(f"{KINDS[kind]}.{name}")
+    for point in _entry_points(kind):
+        if point.name == name:
+            plugin(kind, name)(point.load())
+    return (kind, name) in _registered
+
+
+def _from_file(kind: str, origin: str) -> Plugin:
+    path, _, attribute = origin.rpartition(":")
+    module = load_file(path)
+    target = getattr(module, attribute, None)
+    if not callable(target):
+        known = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
+        raise ConfigError(f"{kind}: {path} has no {attribute!r}.{nearest(attribute, known)}")
+    traits = next((p.traits for p in _registered.values() if p.target is target), {})
+    return _plugin_of(kind, attribute, target, traits, origin=f"{Path(path).resolve()}:{attribute}")
+
+
+def load_file(path: str) -> ModuleType:
+    """Import a user's Python file by path; what it raises is named as the user's own."""
+    resolved = Path(path).expanduser().resolve()
+    name = f"decentral_user_{resolved.stem}_{zlib.crc32(str(resolved).encode()):x}"
+    if name in sys.modules:
+        return sys.modules[name]
+    if not resolved.is_file():
+        raise ConfigError(f"plug-in file {path} does not exist; give the path of a .py file.")
+    found = importlib.util.spec_from_file_location(name, resolved)
+    assert found is not None
+    assert found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    sys.modules[name] = module
+    try:
+        found.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise ConfigError(f"plug-in file {path} cannot be imported: {error!r}.") from error
+    return module
+
+
+# --- building -------------------------------------------------------------------------------------
+
+
+def build(kind: str, value: object) -> Bound:
+    """Turn text, a mapping or a callable into a plug-in with validated settings.
+
+    >>> build("communication", "constant(0.2)").settings
+    {'intensity': 0.2}
+    """
+    if isinstance(value, Bound):
+        return value
+    if callable(value):
+        target = value
+        known = next((p for p in _registered.values() if p.target is target), None)
+        found = known or _plugin_of(kind, getattr(target, "__name__", kind), target, {})
+        return bind(found, {})
+    spec = parse_spec(value, kind)
+    found = find(kind, spec.name)
+    return bind(found, _named(found, spec))
+
+
+def _named(found: Plugin, spec: Spec) -> dict[str, Any]:
+    if len(spec.args) > len(found.settings):
+        raise ConfigError(
+            f"{found.kind} {found.name!r} takes {len(found.settings)} settings, "
+            f"{len(spec.args)} were given."
+        )
+    by_place = dict(zip(found.settings, spec.args, strict=False))
+    if twice := sorted(by_place.keys() & spec.settings.keys()):
+        raise ConfigError(f"{found.kind} {found.name!r}: setting {twice[0]!r} is given twice.")
+    return {**by_place, **spec.settings}
+
+
+def bind(found: Plugin, given: Mapping[str, Any]) -> Bound:
+    """Validate ``given`` against the plug-in's signature."""
+    accepted = found.accepts
+    if strangers := [key for key in given if key not in accepted]:
+        raise ConfigError(_stranger(found, strangers[0]))
+    for key, setting in accepted.items():
+        if setting.required and key not in given:
+            raise ConfigError(
+                f"{found.kind} {found.name!r} needs the setting {key!r}; "
+                f"write {found.name}({key}=...)."
+            )
+    values = _validated(found, given)
+    own = {key: values[key] for key in found.settings}
+    return Bound(found, own, {key: values[key] for key in found.common})
+
+
+def _stranger(found: Plugin, key: str) -> str:
+    accepted = sorted(found.accepts)
+    offer = f"Settings: {', '.join(accepted)}." if accepted else "It takes no settings."
+    label = f"{found.kind} {found.name!r}"
+    return f"{label} has no setting {key!r}.{nearest(key, accepted)} {offer}"
+
+
+def _validated(found: Plugin, given: Mapping[str, Any]) -> dict[str, Any]:
+    from pydantic import TypeAdapter, ValidationError
+
+    values: dict[str, Any] = {}
+    for key, setting in found.accepts.items():
+        value = given.get(key, setting.default)
+        if key not in given and value is None:
+            values[key] = None
+            continue
+        try:
+            values[key] = TypeAdapter(setting.annotation).validate_python(value)
+        except ValidationError as error:
+            label = f"{found.kind} {found.name!r}: {key} = {value!r}"
+            raise ConfigError(f"{label}: {reason(error)}") from error
+    return values
+
+
+def reason(error: Any) -> str:
+    """Return pydantic's first complaint as one plain sentence."""
+    text = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
+    text = text[0].lower() + text[1:] if text[:2] != text[:2].upper() else text
+    return text if text.endswith(".") else f"{text}."

@@ -1,0 +1,207 @@
+"""Several runs side by side: a table for the terminal, and a page with their curves."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from decentral.errors import ConfigError
+from decentral.report.facts import (
+    ABSENT,
+    Facts,
+    duration_text,
+    facts_of,
+    flatten,
+    number_text,
+    plugin_text,
+    relative_text,
+)
+from decentral.report.html import responsive
+from decentral.report.page import figure, page, sentence, table, write_page
+from decentral.report.palette import RUN_COLOURS
+from decentral.report.reader import RunData, read_run
+from decentral.units import format_bytes
+
+NUMERIC = frozenset({"local mean", "merged", "bytes", "of all-reduce", "wall time"})
+_SHOWN = ("topology", "communication")  # Settings that have a column of their own.
+_WHERE = frozenset({"name", "run", "out", "output", "run_dir"})  # Differ in every run, say nothing.
+_GLYPHS = "●■▲◆▼★○□△◇▽☆"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs in the order given, as rows of text; ``differing`` names the settings that vary."""
+
+    runs: tuple[RunData, ...]
+    columns: tuple[str, ...]
+    rows: tuple[Mapping[str, str], ...]
+    differing: tuple[str, ...]
+
+    def text(self) -> str:
+        """Return the table aligned for a terminal."""
+        width = {c: max(len(c), *(len(row[c]) for row in self.rows)) for c in self.columns}
+
+        def line(cells: Mapping[str, str]) -> str:
+            parts = (
+                cells[c].rjust(width[c]) if c in NUMERIC else cells[c].ljust(width[c])
+                for c in self.columns
+            )
+            return "  ".join(parts).rstrip()
+
+        return "\n".join([line({c: c for c in self.columns}), *map(line, self.rows)])
+
+
+def compare(paths: Sequence[str | Path]) -> Comparison:
+    """Read runs and put their results and the settings in which they differ into rows.
+
+    Raises:
+        ConfigError: No folder was given, or one of them is not a run.
+    """
+    if not paths:
+        raise ConfigError("compare: no run given; name the folders of two or more runs.")
+    runs = tuple(read_run(path) for path in paths)
+    settings = [flatten(run.config) for run in runs]
+    differing = _differing(settings)
+    rows = tuple(
+        {"run": name, **_results(run)} | {key: _setting(found, key) for key in differing}
+        for name, run, found in zip(_names(runs), runs, settings, strict=True)
+    )
+    return Comparison(runs, tuple(rows[0]), rows, differing)
+
+
+def write_comparison(paths: Sequence[str | Path], out: str | Path) -> Path:
+    """Write the comparison of runs as one HTML file and return its path.
+
+    Raises:
+        ConfigError: No folder was given, one is not a run, or the folder of ``out`` is missing.
+    """
+    target = Path(out)
+    if not target.parent.is_dir():
+        raise ConfigError(f"{target}: the folder {target.parent} does not exist; create it first.")
+    return write_page(target, comparison_html(compare(paths)))
+
+
+def comparison_html(comparison: Comparison) -> str:
+    """Return a comparison as one HTML document."""
+    from decentral.report import figures
+
+    runs = comparison.runs
+    metric = figures.common_metric(runs)
+    curves = [figures.compared_learning(runs, size) for size in (figures.WIDE, figures.TALL)]
+    costs = [figures.compared_cost(runs, size) for size in (figures.WIDE, figures.TALL)]
+    none = '<p class="none">Nothing to show: these runs logged none of it.</p>'
+    title = f"{len(runs)} runs compared"
+    body = (
+        f'<header><p class="over">decentral</p><h1>{title}</h1>'
+        f'<p class="verdict">{sentence(_verdict(comparison))}</p></header><div class="grid">'
+        + figure(
+            f"{metric.capitalize()} over steps",
+            "Solid: the average of all models. Dashed: the mean of the local models.",
+            (responsive(curves, "learning", _verdict(comparison)) or none) + _legend(comparison),
+            full=True,
+        )
+        + figure(
+            f"{metric.capitalize()} against bytes",
+            "Marker: the merged model. Bar: the mean of the local models before the merge.",
+            (responsive(costs, "bytes", _verdict(comparison)) or none) + _legend(comparison),
+            full=True,
+        )
+        + '</div><section class="card results"><h2>Results</h2>'
+        + f"{_table(comparison, metric)}</section>"
+    )
+    return page(f"{title} · decentral", body)
+
+
+def _results(run: RunData) -> dict[str, str]:
+    facts = facts_of(run)
+    found = {
+        key: ABSENT if run.config.get(key) is None else plugin_text(run.config[key])
+        for key in _SHOWN
+    }
+    return {
+        **found,
+        "local mean": number_text(facts.local_mean, facts.metric),
+        "merged": number_text(facts.merged, facts.metric) + ("" if facts.finished else " *"),
+        "bytes": ABSENT if facts.bytes is None else format_bytes(facts.bytes),
+        "of all-reduce": ABSENT if facts.relative is None else relative_text(facts.relative),
+        "wall time": duration_text(facts.wall_s),
+    }
+
+
+def _differing(settings: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    keys = dict.fromkeys(key for found in settings for key in found)
+    return tuple(
+        key
+        for key in keys
+        if key.split(".")[0] not in {*_SHOWN, *_WHERE}
+        and len({_setting(found, key) for found in settings}) > 1
+    )
+
+
+def _setting(found: Mapping[str, Any], key: str) -> str:
+    return plugin_text(found[key]) if key in found else ABSENT
+
+
+def _names(runs: Sequence[RunData]) -> list[str]:
+    """Return the runs' names, with their parent folder where two are the same."""
+    count = Counter(run.name for run in runs)
+    return [
+        run.name if count[run.name] == 1 else f"{run.path.parent.name}/{run.path.name}"
+        for run in runs
+    ]
+
+
+def _best(facts: Sequence[Facts], metric: str) -> int | None:
+    """Return the index of the run with the best merged model."""
+    sign = 1 if metric == "accuracy" else -1
+    known = [
+        (sign * one.merged, -index)
+        for index, one in enumerate(facts)
+        if one.merged is not None and one.metric == metric
+    ]
+    return -max(known)[1] if known else None
+
+
+def _verdict(comparison: Comparison) -> str:
+    facts = [facts_of(run) for run in comparison.runs]
+    metric = "accuracy" if any(one.metric == "accuracy" for one in facts) else "loss"
+    best = _best(facts, metric)
+    if best is None:
+        return "None of these runs has evaluated a merged model."
+    one = facts[best]
+    reached = f"{comparison.rows[best]['run']} has the best merged model: "
+    text = f"{reached}{metric} {number_text(one.merged, metric)}"
+    if one.relative is not None:
+        text += f" with {relative_text(one.relative)} of all-reduce's bytes"
+    return text + "."
+
+
+def _legend(comparison: Comparison) -> str:
+    items = (
+        f'<li><span class="key" style="color: var(--run-{index % RUN_COLOURS})" aria-hidden="true">'
+        f"{_GLYPHS[index % len(_GLYPHS)]}</span>{escape(row['run'])}</li>"
+        for index, row in enumerate(comparison.rows)
+    )
+    return f'<ul class="legend">{"".join(items)}</ul>'
+
+
+def _table(comparison: Comparison, metric: str) -> str:
+    best = _best([facts_of(run) for run in comparison.runs], metric)
+    rows = [[escape(row[column]) for column in comparison.columns] for row in comparison.rows]
+    if best is not None:
+        where = comparison.columns.index("merged")
+        rows[best][where] = f'<span class="best">{rows[best][where]}</span>'
+    listed = table(
+        [escape(column) for column in comparison.columns],
+        rows,
+        numeric=NUMERIC,
+        label="Results of the runs",
+    )
+    unfinished = any("*" in row["merged"] for row in comparison.rows)
+    return listed + (
+        '<p class="over">* not finished, as of the last evaluation</p>' if unfinished else ""
+    )

@@ -1,0 +1,245 @@
+"""The few numbers that decide about a run, and the sentence that says what they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from decentral.report.reader import RunData
+from decentral.units import format_bytes
+
+ABSENT = "—"
+_MERGED_WELL = 0.005  # A difference of half a point of accuracy is called none.
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Headline numbers of a run; accuracies are fractions, ``None`` is not measured."""
+
+    metric: str
+    nodes: int | None
+    last_step: int
+    steps: int | None
+    finished: bool
+    has_merge: bool
+    local_mean: float | None
+    local_min: float | None
+    local_max: float | None
+    merged_before: float | None
+    merged: float | None
+    bytes: float | None
+    relative: float | None
+    wall_s: float | None
+    steps_per_s: float | None
+
+    @property
+    def gain(self) -> float | None:
+        """Return the merged model minus the local mean before the merge; positive is better."""
+        if self.merged is None or self.local_mean is None:
+            return None
+        difference = self.merged - self.local_mean
+        return difference if self.metric == "accuracy" else -difference
+
+
+def facts_of(run: RunData) -> Facts:
+    """Gather the headline numbers from the summary, else from the last rows logged."""
+    metric = run.metric
+
+    def before(kind: str) -> float | None:
+        known = run.number(f"before_merge.{metric}_{kind}")
+        return run.last(f"{metric}/{kind}") if known is None else known
+
+    nodes = _nodes(run)
+    merged = run.number(f"final.{metric}_merged")
+    finished = run.summary is not None and run.summary.get("status", "finished") == "finished"
+    return Facts(
+        metric=metric,
+        nodes=nodes,
+        last_step=run.last_step,
+        steps=run.steps,
+        finished=finished,
+        has_merge=finished and nodes != 1 and merges_at_end(run),
+        local_mean=before("local_mean"),
+        local_min=before("local_min"),
+        local_max=before("local_max"),
+        merged_before=before("merged"),
+        merged=run.last(f"{metric}/merged", final=True) if merged is None else merged,
+        bytes=_first(run.number("comm.bytes"), run.last("comm/bytes", final=True)),
+        relative=run.number("comm.relative"),
+        wall_s=_first(run.number("time.wall_s"), run.last("time/wall_s", final=True)),
+        steps_per_s=_first(run.number("time.steps_per_s"), run.last("time/steps_per_s")),
+    )
+
+
+def merges_at_end(run: RunData) -> bool:
+    """Tell whether the last act of the run is one global merge."""
+    communication = run.config.get("communication")
+    if isinstance(communication, Mapping):
+        planned = cast("Mapping[str, Any]", communication).get("final_merge")
+        if planned is not None:
+            return bool(planned)
+    merges = [event.get("step") for event in run.events if event.get("event") == "merge"]
+    return run.last_step in merges
+
+
+def verdict(facts: Facts) -> str:
+    """Say in words what the numbers of a run mean."""
+    if not facts.finished:
+        return f"{_progress(facts)} {_so_far(facts)}".strip()
+    if facts.merged is None and facts.local_mean is None:
+        return "The run has ended without an evaluation."
+    if facts.nodes == 1 or facts.merged is None or facts.local_mean is None:
+        reached = facts.local_mean if facts.merged is None else facts.merged
+        who = "The single node" if facts.nodes == 1 else "The run"
+        return f"{who} reached {value_text(reached, facts.metric)}{_cost(facts)}."
+    return _merge_verdict(facts)
+
+
+def _merge_verdict(facts: Facts) -> str:
+    local, merged = (value_text(v, facts.metric) for v in (facts.local_mean, facts.merged))
+    nodes = f"the {facts.nodes:,} local models" if facts.nodes else "the local models"
+    gain = facts.gain or 0.0
+    close = _MERGED_WELL if facts.metric == "accuracy" else 0.01 * abs(facts.local_mean or 0.0)
+    if abs(gain) <= close:
+        verb = "stays at" if local == merged else "is no different:"
+    elif facts.metric == "accuracy":
+        verb = "reaches" if gain > 0 else "falls to"
+    else:
+        verb = "comes down to" if gain > 0 else "rises to"
+    when = "Before the merge" if facts.has_merge else "At the end"
+    return f"{when} {nodes} averaged {local}; their plain average {verb} {merged}{_cost(facts)}."
+
+
+def _progress(facts: Facts) -> str:
+    if not facts.steps:
+        return f"This run has not finished: it stands at step {facts.last_step:,}."
+    share = percent_text(facts.last_step / facts.steps, 0)
+    return (
+        f"This run has not finished: it stands at step {facts.last_step:,} "
+        f"of {facts.steps:,} ({share})."
+    )
+
+
+def _so_far(facts: Facts) -> str:
+    if facts.local_mean is None:
+        return "Nothing has been evaluated yet."
+    so_far = f"So far the local models average {value_text(facts.local_mean, facts.metric)}"
+    if facts.merged is None:
+        return so_far + "."
+    return f"{so_far}; their plain average would reach {value_text(facts.merged, facts.metric)}."
+
+
+def _cost(facts: Facts) -> str:
+    if facts.nodes == 1 or not facts.bytes:
+        return "" if facts.nodes == 1 or facts.bytes is None else " without any communication"
+    if facts.relative is None:
+        return f" with {format_bytes(facts.bytes)} of communication"
+    return f" with {relative_text(facts.relative)} of all-reduce's bytes"
+
+
+def _nodes(run: RunData) -> int | None:
+    nodes = _first(run.number("nodes"), run.config.get("nodes"))
+    if isinstance(nodes, int | float):
+        return int(nodes)
+    return run.topology.nodes if run.topology else None
+
+
+def _first(*values: Any) -> Any:
+    return next((value for value in values if value is not None), None)
+
+
+def value_text(value: float | None, metric: str) -> str:
+    """Write an accuracy (a fraction) as a percentage, or a loss with four digits."""
+    if value is None:
+        return ABSENT
+    return percent_text(value) if metric == "accuracy" else f"a loss of {loss_text(value)}"
+
+
+def number_text(value: float | None, metric: str) -> str:
+    """Write an accuracy or a loss without naming it, for tables and tiles."""
+    if value is None:
+        return ABSENT
+    return percent_text(value) if metric == "accuracy" else loss_text(value)
+
+
+def loss_text(value: float) -> str:
+    """Write a loss with three significant digits.
+
+    >>> loss_text(0.21649)
+    '0.216'
+    """
+    return f"{value:#.3g}".rstrip(".") if abs(value) < 999.5 else f"{value:,.0f}"
+
+
+def percent_text(fraction: float, digits: int = 1) -> str:
+    """Write a fraction as a percentage.
+
+    >>> percent_text(0.9421)
+    '94.2 %'
+    """
+    return f"{100 * fraction:.{digits}f} %"
+
+
+def relative_text(fraction: float) -> str:
+    """Write a share of all-reduce's bytes with three significant digits.
+
+    >>> relative_text(0.02049)
+    '2.05 %'
+    """
+    return f"{100 * fraction:,.0f} %" if fraction >= 0.9995 else f"{100 * fraction:.3g} %"
+
+
+def gain_text(facts: Facts) -> str:
+    """Write what the merge gained over the local mean, with its sign."""
+    if facts.gain is None:
+        return ABSENT
+    if facts.metric == "accuracy":
+        return f"{100 * facts.gain:+.1f} points".replace("-", "−")
+    sign = "−" if facts.gain >= 0 else "+"
+    return f"{sign}{loss_text(abs(facts.gain))}"
+
+
+def duration_text(seconds: float | None) -> str:
+    """Write a duration in seconds for people.
+
+    >>> duration_text(41.2), duration_text(3_725)
+    ('41.2 s', '1 h 02 min')
+    """
+    if seconds is None:
+        return ABSENT
+    if seconds < 99.95:
+        return f"{seconds:.3g} s"
+    if round(seconds) < 3600:
+        return f"{round(seconds) // 60} min {round(seconds) % 60:02d} s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60:,} h {minutes % 60:02d} min"
+
+
+def plugin_text(setting: Any) -> str:
+    """Write a setting as a person would: a plug-in with options as ``late(start=90%)``."""
+    if isinstance(setting, Mapping):
+        options = dict(cast("Mapping[str, Any]", setting))
+        name = options.pop("name", None)
+        inside = ", ".join(f"{key}={plugin_text(value)}" for key, value in options.items())
+        return f"{name}({inside})" if name and inside else str(name or f"{{{inside}}}")
+    if isinstance(setting, list | tuple):
+        return ", ".join(plugin_text(item) for item in cast("list[Any]", setting)) or "none"
+    if isinstance(setting, bool):
+        return "true" if setting else "false"
+    return "none" if setting is None else f"{setting}"
+
+
+def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings under dotted keys.
+
+    >>> flatten({"split": {"name": "dirichlet", "alpha": 0.1}})
+    {'split.name': 'dirichlet', 'split.alpha': 0.1}
+    """
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(cast("Mapping[str, Any]", value), f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -1,0 +1,35 @@
+"""The drawings of a report. Nothing else in decentral imports matplotlib.
+
+Every function that draws returns a figure, or ``None`` where the run lacks what it would show.
+"""
+
+from decentral.report.figures.canvas import SMALL, TALL, WIDE, save_png, to_svg
+from decentral.report.figures.compared import common_metric, compared_cost, compared_learning
+from decentral.report.figures.run import (
+    bytes_against_metric,
+    communication,
+    consensus,
+    learning,
+    losses,
+    overview,
+)
+from decentral.report.figures.shape import network, shards
+
+__all__ = [
+    "SMALL",
+    "TALL",
+    "WIDE",
+    "bytes_against_metric",
+    "common_metric",
+    "communication",
+    "compared_cost",
+    "compared_learning",
+    "consensus",
+    "learning",
+    "losses",
+    "network",
+    "overview",
+    "save_png",
+    "shards",
+    "to_svg",
+]

@@ -1,0 +1,235 @@
+"""Drawings of one run over its steps and its bytes."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from decentral.report.facts import Facts, facts_of, gain_text, number_text
+from decentral.report.figures.canvas import (
+    SMALL,
+    WIDE,
+    bytes_axis,
+    canvas,
+    heading,
+    legend,
+    plain_log_ticks,
+    steps_axis,
+    styled,
+    thin,
+    value_axis,
+)
+from decentral.report.palette import light
+from decentral.report.reader import RunData
+from decentral.units import format_bytes
+
+_INTERVALS = 75  # Of the communication timeline.
+
+
+@styled
+def learning(run: RunData, size: tuple[float, float] = WIDE) -> Figure | None:
+    """Draw the run's metric: the local models' mean and range, and their merge, over steps."""
+    if not _has_evaluations(run):
+        return None
+    figure, axes = canvas(size)
+    _draw_learning(axes, run)
+    return figure
+
+
+@styled
+def losses(run: RunData) -> Figure | None:
+    """Draw the losses over steps: training, mean of the local models, merged."""
+    figure, axes = canvas(SMALL)
+    for key, role, label, width in (
+        ("loss/train", "link", "training", 1.0),
+        ("loss/local_mean", "local", "local mean", 1.6),
+        ("loss/merged", "merged", "merged", 2.4),
+    ):
+        steps, values = run.series(key)
+        axes.plot(*thin(steps, values), color=light(role), linewidth=width, label=label)
+    values = [value for line in axes.lines for value in np.asarray(line.get_ydata())]
+    if not values:
+        return None
+    if min(values) > 0 and max(values) > 20 * min(values):
+        axes.set_yscale("log")
+        plain_log_ticks(axes, values)
+    steps_axis(axes, run)
+    legend(axes)
+    return figure
+
+
+@styled
+def consensus(run: RunData) -> Figure | None:
+    """Draw how far the nodes' parameters are from their average, on a logarithmic scale."""
+    figure, axes = canvas(SMALL)
+    return figure if _draw_consensus(axes, run) else None
+
+
+@styled
+def communication(run: RunData) -> Figure | None:
+    """Draw bytes per step of all nodes together, and below it the schedule's intensity."""
+    edges, rates = _byte_rates(run)
+    if not any(rates):
+        return None
+    figure = Figure(figsize=SMALL, layout="constrained")
+    upper, lower = figure.subplots(2, sharex=True, height_ratios=[3.2, 1])
+    upper.stairs(rates, edges, fill=True, color=light("comm"), linewidth=0)
+    upper.set_ylim(0, max([*rates, 1e-9]) * 1.2)
+    upper.yaxis.set_major_formatter(FuncFormatter(lambda value, _: format_bytes(value)))
+    upper.yaxis.set_major_locator(MaxNLocator(4))
+    upper.set_title("Bytes per step", **heading())
+    _mark_merge(upper, run)
+    steps, intensity = run.series("comm/intensity")
+    lower.fill_between(steps, intensity, step="pre", color=light("comm"), alpha=0.25, linewidth=0)
+    lower.step(steps, intensity, where="pre", color=light("comm"), linewidth=1.4)
+    lower.set_ylim(0, 1.08)
+    lower.set_yticks([0, 1], ["0", "1"])
+    lower.set_title("Intensity", **heading())
+    steps_axis(lower, run)
+    return figure
+
+
+@styled
+def bytes_against_metric(run: RunData) -> Figure | None:
+    """Draw what each byte bought: the run's metric over the bytes sent so far."""
+    figure, axes = canvas(SMALL)
+    for kind, role, width in (("local_mean", "local", 1.6), ("merged", "merged", 2.4)):
+        _, values, sent = run.paired(f"{run.metric}/{kind}", "comm/bytes")
+        label = kind.replace("_", " ")
+        axes.plot(sent, values, color=light(role), linewidth=width, marker="o", ms=3, label=label)
+    _, merged, total = run.paired(f"{run.metric}/merged", "comm/bytes", final=True)
+    if not total or max(total) <= 0:
+        return None
+    if facts_of(run).has_merge:
+        axes.plot(total[-1:], merged[-1:], **_final_dot())
+    bytes_axis(axes)
+    value_axis(axes, run.metric)
+    legend(axes)
+    return figure
+
+
+@styled
+def overview(run: RunData) -> Figure:
+    """Draw one picture for a slide or a notebook: learning, consensus and bytes of a run."""
+    figure = Figure(figsize=(10.6, 7.2), layout="constrained", facecolor=light("card"))
+    figure.get_layout_engine().set(w_pad=0.25, h_pad=0.16)  # type: ignore[union-attr]
+    figure.suptitle(run.name, x=0.03, ha="left", weight="bold", fontsize=13, parse_math=False)
+    grid = figure.add_gridspec(2, 2, height_ratios=[1.25, 1])
+    top = figure.add_subplot(grid[0, :])
+    if _has_evaluations(run):
+        _draw_learning(top, run)
+    left, right = figure.add_subplot(grid[1, 0]), figure.add_subplot(grid[1, 1])
+    left.set_title("Consensus distance", **heading())
+    _draw_consensus(left, run)
+    right.set_title("Bytes sent so far, all nodes", **heading())
+    right.plot(*run.series("comm/bytes", final=True), color=light("comm"), linewidth=2)
+    right.yaxis.set_major_locator(MaxNLocator(5))
+    right.yaxis.set_major_formatter(FuncFormatter(lambda value, _: format_bytes(value)))
+    steps_axis(right, run)
+    return figure
+
+
+def _draw_consensus(axes: Axes, run: RunData) -> bool:
+    """Draw the positive distances; tell whether there was any."""
+    found = zip(*run.series("consensus/distance"), strict=True)
+    steps = [(step, value) for step, value in found if value > 0]
+    steps_axis(axes, run)
+    if not steps:
+        return False
+    axes.plot(*zip(*steps, strict=True), color=light("local"), linewidth=2)
+    axes.set_yscale("log")
+    plain_log_ticks(axes, [value for _, value in steps])
+    return True
+
+
+def _has_evaluations(run: RunData) -> bool:
+    return any(run.series(f"{run.metric}/{kind}")[0] for kind in ("local_mean", "merged"))
+
+
+def _draw_learning(axes: Axes, run: RunData) -> None:
+    facts = facts_of(run)
+    low_steps, low = run.series(f"{run.metric}/local_min")
+    high_steps, high = run.series(f"{run.metric}/local_max")
+    single = facts.nodes == 1
+    if low_steps and low_steps == high_steps and not single:
+        axes.fill_between(
+            low_steps, low, high, color=light("local"), alpha=0.16, linewidth=0,
+            label="local, lowest to highest",
+        )  # fmt: skip
+    local_steps, local = run.series(f"{run.metric}/local_mean")
+    if not single:
+        axes.plot(local_steps, local, color=light("local"), linewidth=1.6, label="local mean")
+    steps, merged = run.series(f"{run.metric}/merged")
+    label = "the single node" if single else "average of all models"
+    axes.plot(steps, merged, color=light("merged"), linewidth=2.8, label=label)
+    steps_axis(axes, run)
+    value_axis(axes, run.metric)
+    _mark_result(axes, facts, max([*steps, *local_steps]))
+    legend(axes)
+
+
+def _mark_result(axes: Axes, facts: Facts, step: int) -> None:
+    """Mark the final merge, and write the last values at ``step``, the last evaluated one."""
+    if facts.has_merge and facts.merged is not None:
+        label = "final merge"
+        if facts.local_mean is not None:
+            axes.vlines(step, facts.local_mean, facts.merged, color=light("merged"), linewidth=1)
+            label += f", {gain_text(facts)}"
+        axes.plot([step], [facts.merged], **_final_dot(), label=label)
+    ends = [(facts.merged, "merged"), (facts.local_mean, "local")]
+    known = [(value, role) for value, role in ends if value is not None]
+    _end_labels(axes, step, known, facts.metric)
+
+
+def _end_labels(axes: Axes, step: int, ends: list[tuple[float, str]], metric: str) -> None:
+    """Write the last values beside the ends of their curves, moved apart where they would touch."""
+    bottom, top = axes.get_ylim()
+    scale = axes.yaxis.get_transform().transform
+    low, high = scale([bottom, top])
+    heights = [((scale([value])[0] - low) / (high - low), value, role) for value, role in ends]
+    if len({number_text(value, metric) for value, _ in ends}) == 1:
+        heights = heights[:1]
+    heights.sort()
+    least = 13 / (axes.figure.get_figheight() * 72 * 0.72)  # type: ignore[union-attr]
+    shift = max(0.0, least - (heights[-1][0] - heights[0][0])) / 2 if len(heights) == 2 else 0.0
+    for (height, value, role), sign in zip(heights, (-1, 1), strict=False):
+        axes.annotate(
+            number_text(value, metric), (step, height + sign * shift), (9, 0),
+            xycoords=("data", "axes fraction"), textcoords="offset points", va="center",
+            color=light(role), weight="bold", annotation_clip=False,
+        )  # fmt: skip
+
+
+def _final_dot() -> dict[str, Any]:
+    return {
+        "marker": "o", "markersize": 9, "color": light("merged"), "linestyle": "none",
+        "markeredgecolor": light("card"), "markeredgewidth": 1.6, "clip_on": False, "zorder": 5,
+    }  # fmt: skip
+
+
+def _mark_merge(axes: Axes, run: RunData) -> None:
+    before, total = run.last("comm/bytes"), run.last("comm/bytes", final=True)
+    if not facts_of(run).has_merge or before is None or total is None or total <= before:
+        return
+    axes.axvline(run.last_step, color=light("merged"), linewidth=2, clip_on=False)
+    axes.annotate(
+        f"final merge, {format_bytes(total - before)}", (run.last_step, 1), (-5, -2),
+        xycoords=("data", "axes fraction"), textcoords="offset points", ha="right", va="top",
+        color=light("merged"), fontsize=8.5,
+    )  # fmt: skip
+
+
+def _byte_rates(run: RunData) -> tuple[list[int], list[float]]:
+    """Return at most 75 intervals of steps and the mean bytes per step in each."""
+    steps, total = run.series("comm/bytes")
+    known = dict(zip([0, *steps], [0.0, *total], strict=True))
+    edges = sorted(known)
+    keep = edges[:: max(1, len(edges) // _INTERVALS)]
+    if keep[-1] != edges[-1]:
+        keep.append(edges[-1])
+    return keep, [max(0.0, known[b] - known[a]) / (b - a) for a, b in pairwise(keep)]

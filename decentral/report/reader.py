@@ -1,0 +1,207 @@
+"""A run folder, read into memory; whatever an unfinished run lacks is simply absent."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from decentral.config import read_file
+from decentral.errors import ConfigError
+
+Record = Mapping[str, Any]
+T = TypeVar("T")
+
+_REQUIRED = ("config.yaml", "metrics.jsonl")
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """Who may talk to whom: ``nodes`` vertices and the links between their ids."""
+
+    nodes: int
+    links: tuple[tuple[int, int], ...]
+    directed: bool = False
+    time_varying: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Shards:
+    """Samples per node: one row per node, one column per class (one column without classes)."""
+
+    counts: tuple[tuple[int, ...], ...]
+    classes: tuple[str, ...] | None
+
+
+@dataclass(frozen=True)
+class RunData:
+    """The content of a run folder; ``summary``, ``topology`` and ``shards`` may be missing."""
+
+    path: Path
+    config: Record
+    env: Record
+    rows: tuple[Record, ...]
+    events: tuple[Record, ...]
+    summary: Record | None
+    topology: Topology | None
+    shards: Shards | None
+
+    @property
+    def name(self) -> str:
+        """Return the name of the run: the one in its summary, else that of its folder."""
+        return str((self.summary or {}).get("run") or self.path.name)
+
+    @property
+    def metric(self) -> str:
+        """Return what measures success: ``accuracy`` where it was logged, else ``loss``."""
+        known = {key for row in self.rows for key in row}
+        return "accuracy" if {"accuracy/local_mean", "accuracy/merged"} & known else "loss"
+
+    @property
+    def steps(self) -> int | None:
+        """Return the planned number of steps, or ``None`` where the run does not say."""
+        planned = self.number("steps")
+        if planned is None and _is_number(self.config.get("steps")):
+            planned = float(self.config["steps"])
+        return None if planned is None else int(planned)
+
+    @property
+    def last_step(self) -> int:
+        """Return the last logged step, 0 before the first."""
+        return max((int(row["step"]) for row in self.rows), default=0)
+
+    def series(self, key: str, *, final: bool = False) -> tuple[list[int], list[float]]:
+        """Return the steps and finite values of one metric, the final merge only if ``final``."""
+        steps, values, _ = self.paired(key, key, final=final)
+        return steps, values
+
+    def paired(
+        self, key: str, other: str, *, final: bool = False
+    ) -> tuple[list[int], list[float], list[float]]:
+        """Return steps, values of ``key`` and the latest value of ``other`` at each of them."""
+        steps: list[int] = []
+        values: list[float] = []
+        others: list[float] = []
+        latest: float | None = None
+        for row in self.rows:
+            if row.get("phase") == "final" and not final:
+                continue
+            latest = float(row[other]) if _is_number(row.get(other)) else latest
+            if _is_number(row.get(key)) and latest is not None:
+                steps.append(int(row["step"]))
+                values.append(float(row[key]))
+                others.append(latest)
+        return steps, values, others
+
+    def last(self, key: str, *, final: bool = False) -> float | None:
+        """Return the last finite value of a metric, or ``None`` where it was never logged."""
+        values = self.series(key, final=final)[1]
+        return values[-1] if values else None
+
+    def number(self, dotted: str) -> float | None:
+        """Return a number of the summary such as ``final.accuracy_merged``, or ``None``."""
+        value: Any = self.summary
+        for part in dotted.split("."):
+            value = cast(Record, value).get(part) if isinstance(value, Mapping) else None
+        return float(value) if _is_number(value) else None
+
+
+def read_run(path: str | Path) -> RunData:
+    """Read a run folder; a last line cut off by a kill is ignored.
+
+    Raises:
+        ConfigError: The folder is missing, is not a run, or holds a file that cannot be read.
+    """
+    folder = Path(path)
+    _check_is_run(folder)
+    return RunData(
+        path=folder.resolve(),
+        config=read_file(folder / "config.yaml"),
+        env=_read_json(folder / "env.json") or {},
+        rows=_read_lines(folder / "metrics.jsonl"),
+        events=_read_lines(folder / "events.jsonl"),
+        summary=_read_json(folder / "summary.json"),
+        topology=_parsed(folder / "topology.json", _topology),
+        shards=_parsed(folder / "data.json", _shards),
+    )
+
+
+def _check_is_run(folder: Path) -> None:
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: no such folder; give the folder of a run.")
+    missing = [name for name in _REQUIRED if not (folder / name).is_file()]
+    if missing:
+        raise ConfigError(
+            f"{folder}: not a run folder, {' and '.join(missing)} missing; "
+            "give the folder that a run has written (it holds config.yaml and metrics.jsonl)."
+        )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    try:
+        loaded = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise _broken(path, error) from error
+    if loaded is not None and not isinstance(loaded, dict):
+        raise _broken(path, "not a JSON object")
+    return cast("dict[str, Any] | None", loaded)
+
+
+def _read_lines(path: Path) -> tuple[Record, ...]:
+    if not path.is_file():
+        return ()
+    lines = path.read_bytes().split(b"\n")
+    rows: list[Record] = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            if number == len(lines):
+                break  # The writer was killed within its last line.
+            raise _broken(path, f"line {number}: {error}") from error
+        if not isinstance(row, dict) or not _is_number(cast(Record, row).get("step")):
+            raise _broken(path, f"line {number} is not an object with a numeric step")
+        rows.append(cast(Record, row))
+    return tuple(rows)
+
+
+def _parsed(path: Path, parse: Callable[[Record], T]) -> T | None:
+    loaded = _read_json(path)
+    if loaded is None:
+        return None
+    try:
+        return parse(loaded)
+    except (KeyError, TypeError, ValueError) as error:
+        raise _broken(path, f"{type(error).__name__}: {error}") from error
+
+
+def _topology(loaded: Record) -> Topology:
+    nodes = int(loaded["n"])
+    links = tuple((int(a), int(b)) for a, b in loaded["links"])
+    if any(not 0 <= end < nodes for link in links for end in link):
+        raise ValueError(f"a link leaves the nodes 0..{nodes - 1}")
+    return Topology(nodes, links, bool(loaded.get("directed")), bool(loaded.get("time_varying")))
+
+
+def _shards(loaded: Record) -> Shards:
+    counts = tuple(tuple(int(count) for count in row) for row in loaded["counts"])
+    classes = None if loaded.get("classes") is None else tuple(map(str, loaded["classes"]))
+    width = 1 if classes is None else len(classes)
+    if any(len(row) != width for row in counts):
+        raise ValueError(f"every node needs {width} counts")
+    return Shards(counts, classes)
+
+
+def _broken(path: Path, reason: object) -> ConfigError:
+    return ConfigError(f"{path}: cannot be read ({reason}); restore the file or run again.")

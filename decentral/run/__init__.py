@@ -1,0 +1,3 @@
+"""A run folder: a run that explains itself."""
+
+from __future__ import annotations

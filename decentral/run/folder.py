@@ -1,0 +1,116 @@
+"""The files of a run folder, written so that a kill at any moment leaves a readable run."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from decentral.config import dump
+from decentral.errors import ConfigError, RunError
+
+FORMAT = 1
+
+
+class RunFolder:
+    """A run folder open for writing."""
+
+    def __init__(self, path: Path) -> None:
+        """Open an existing folder."""
+        self.path = path
+
+    @staticmethod
+    def create(path: str | Path) -> RunFolder:
+        """Make a new run folder; refuses one that already holds a run."""
+        folder = Path(path).expanduser()
+        if (folder / "config.yaml").exists():
+            raise ConfigError(
+                f"{folder} already holds a run; choose another --out, "
+                f"or continue it with `decentral resume {folder}`."
+            )
+        try:
+            (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+            probe = folder / ".probe"
+            probe.write_bytes(b"decentral")
+            probe.unlink()
+        except OSError as error:
+            raise ConfigError(
+                f"run folder {folder} cannot be written ({os.strerror(error.errno or 0)}); "
+                "choose another --out."
+            ) from error
+        return RunFolder(folder)
+
+    def write(self, name: str, text: str) -> None:
+        """Write one file atomically."""
+        target = self.path / name
+        temporary = target.with_name(f".{name}.tmp")
+        with explained(self.path):
+            with temporary.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(target)
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write one JSON file atomically."""
+        self.write(name, json.dumps(value, indent=1) + "\n")
+
+    def write_config(self, settings: Mapping[str, Any]) -> None:
+        """Write the resolved configuration."""
+        head = f"# decentral run, format {FORMAT}: `decentral launch` on this file repeats the run\n"
+        self.write("config.yaml", head + dump(settings))
+
+    def append(self, name: str, row: Mapping[str, Any]) -> None:
+        """Append one JSON object as a line."""
+        with explained(self.path), (self.path / name).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def event(self, kind: str, step: int, **details: Any) -> None:
+        """Append one event."""
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        self.append("events.jsonl", {"event": kind, "step": step, "time": now, **details})
+
+    def offset(self, name: str) -> int:
+        """Return the length of a file in bytes, 0 if there is none."""
+        target = self.path / name
+        return target.stat().st_size if target.exists() else 0
+
+    def truncate(self, name: str, length: int) -> None:
+        """Cut a file back to what it was at a checkpoint."""
+        target = self.path / name
+        if target.exists():
+            os.truncate(target, min(length, target.stat().st_size))
+
+
+class explained:
+    """Turns a failing write into a RunError that says what to do."""
+
+    def __init__(self, folder: Path) -> None:
+        """Name the run folder."""
+        self.folder = folder
+
+    def __enter__(self) -> None:
+        """Begin."""
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        """Explain a full disk or a lost permission."""
+        if not isinstance(error, OSError):
+            return
+        cause = "the disk is full" if error.errno == errno.ENOSPC else os.strerror(error.errno or 0)
+        raise RunError(
+            f"cannot write to run folder {self.folder}: {cause}. The last checkpoint is intact; "
+            f"make room, then `decentral resume {self.folder}`."
+        ) from error
+
+
+def next_name(parent: Path, stem: str) -> Path:
+    """Return the first free ``<stem>-<number>`` in a folder."""
+    stem = re.sub(r"[^A-Za-z0-9.]+", "-", stem).strip("-")
+    taken = [p.name for p in parent.glob(f"{stem}-*")] if parent.is_dir() else []
+    numbers = [int(m[1]) for name in taken if (m := re.fullmatch(rf"{re.escape(stem)}-(\d+)", name))]
+    return parent / f"{stem}-{max(numbers, default=0) + 1}"

@@ -1,0 +1,118 @@
+"""Which sample a node sees: the k-th sample of node i is a function of (seed, i, k)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from decentral import rng
+from decentral.gradients import Batch
+from decentral.tasks import Samples
+
+Integers = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+#: Indices drawn ahead in one vectorised call, over all hosted nodes.
+_AHEAD = 1 << 16
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a node's k-th sample is found.
+
+    ``fixed``: node i holds ``members[i, :sizes[i]]`` and visits them in a new permutation every epoch, or
+    with replacement where ``replacement[i]``. ``resample``: a class is drawn from ``mixture[i]``, then a
+    sample among ``members[class, :sizes[class]]``.
+    """
+
+    members: Integers  # [rows, longest], padded
+    sizes: Integers  # [rows]
+    replacement: NDArray[np.bool_]  # [nodes]
+    mixture: Floats | None = None  # [nodes, classes], cumulative
+
+
+def fixed_plan(shards: list[Integers], replacement: str, batch: int) -> Plan:
+    """Let nodes keep their shards; ``replacement`` is ``always``, ``never`` or ``auto``.
+
+    ``auto`` samples with replacement where a shard is smaller than the first batch.
+    """
+    sizes = np.array([len(shard) for shard in shards])
+    choices = {"always": sizes >= 0, "never": sizes < 0, "auto": sizes < batch}
+    return Plan(_padded(shards), sizes, choices[replacement])
+
+
+def resample_plan(labels: Integers, share: Floats) -> Plan:
+    """Keep each node's class distribution, P(class | node) ~ share x class size, and redraw samples."""
+    groups = [np.nonzero(labels == c)[0] for c in range(len(share))]
+    sizes = np.array([len(group) for group in groups])
+    weight = (share * sizes[:, None]).T
+    empty = weight.sum(1) == 0
+    weight[empty] = sizes
+    mixture = np.cumsum(weight / weight.sum(1, keepdims=True), axis=1)
+    return Plan(_padded(groups), sizes, np.ones(share.shape[1], dtype=bool), mixture)
+
+
+def _padded(groups: list[Integers]) -> Integers:
+    table = np.zeros((len(groups), max(1, *(len(g) for g in groups))), dtype=np.int64)
+    for row, group in zip(table, groups, strict=True):
+        row[: len(group)] = group
+    return table
+
+
+class Sampler:
+    """Serves the batches of the hosted nodes; positions are prefix sums of the batch schedule."""
+
+    def __init__(self, samples: Samples, plan: Plan, hosted: range, seed: int) -> None:
+        """Serve ``samples`` (already on the device) to the nodes ``hosted``."""
+        self.samples, self.plan, self.hosted, self.seed = samples, plan, hosted, seed
+        self._start, self._indices = 0, np.zeros((len(hosted), 0), dtype=np.int64)
+
+    def batch(self, position: int, size: int) -> Batch:
+        """Return samples ``position .. position + size - 1`` of every hosted node."""
+        index = torch.from_numpy(self.indices(position, size)).to(self.samples.inputs.device)
+        flat = index.flatten()
+        inputs = self.samples.inputs.index_select(0, flat)
+        targets = self.samples.targets.index_select(0, flat)
+        nodes = np.array(self.hosted)[:, None]
+        first = rng.bits(self.seed, "sample/key", nodes, position)
+        keys = (first >> np.uint64(1)).astype(np.int64) + np.arange(size)
+        return Batch(
+            inputs.view(*index.shape, *inputs.shape[1:]),
+            targets.view(*index.shape, *targets.shape[1:]),
+            torch.from_numpy(keys).to(index.device),
+        )
+
+    def indices(self, position: int, size: int) -> Integers:
+        """Return the sample indices [n, size], drawing ahead of what is asked."""
+        begin = position - self._start
+        if begin < 0 or begin + size > self._indices.shape[1]:
+            ahead = max(size, _AHEAD // max(1, len(self.hosted)))
+            self._start, self._indices = position, self._draw(position, ahead)
+            begin = 0
+        return self._indices[:, begin : begin + size]
+
+    def _draw(self, position: int, count: int) -> Integers:
+        nodes = np.array(self.hosted)[:, None]
+        visit = np.arange(position, position + count)[None, :]
+        if self.plan.mixture is not None:
+            return self._redrawn(nodes, visit)
+        sizes = self.plan.sizes[nodes]
+        place = rng.permuted(
+            visit % sizes, sizes, self.seed, "sample/epoch", nodes, visit // sizes
+        )
+        if self.plan.replacement[nodes].any():
+            anywhere = rng.integers(sizes, self.seed, "sample/replaced", nodes, visit)
+            place = np.where(self.plan.replacement[nodes], anywhere, place)
+        return self.plan.members[nodes, place]
+
+    def _redrawn(self, nodes: Integers, visit: Integers) -> Integers:
+        assert self.plan.mixture is not None
+        chance = rng.uniform(self.seed, "sample/class", nodes, visit)
+        cumulative = self.plan.mixture[nodes[:, 0]]
+        label = (chance[:, :, None] >= cumulative[:, None, :-1]).sum(-1)
+        sizes = self.plan.sizes[label]
+        place = rng.integers(sizes, self.seed, "sample/redrawn", nodes, visit)
+        return self.plan.members[label, place]

@@ -1,0 +1,1 @@
+"""Batch-size schedules: functions ``(progress) -> samples per node`` of the step that follows."""

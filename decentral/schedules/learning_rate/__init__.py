@@ -1,0 +1,41 @@
+"""Learning-rate schedules: functions ``(progress) -> factor`` of the peak rate ``lr``.
+
+Every schedule accepts ``lr`` (the peak; the optimizer's default if unset) and ``warmup`` (a linear rise
+from 0 over that part of the run). ``progress.step`` counts the steps done before this one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from decentral.registry import Bound, Positive, build
+from decentral.schedules import Progress
+from decentral.units import Point
+
+_START = Point(0.0, "fraction")
+
+
+def common(*, lr: Positive | None = None, warmup: Point = _START) -> None:
+    """Settings of every learning-rate schedule: the peak rate and the length of the warm-up."""
+
+
+@dataclass(frozen=True)
+class LearningRate:
+    """A learning-rate rule with its peak and warm-up."""
+
+    rule: Bound
+
+    @staticmethod
+    def make(value: object, default_lr: float) -> LearningRate:
+        """Build from text, a mapping, a function, or a number (a constant rate)."""
+        if isinstance(value, int | float):
+            value = {"name": "constant", "lr": value}
+        rule = build("learning_rate", value)
+        lr = rule.common["lr"] if rule.common["lr"] is not None else default_lr
+        return LearningRate(Bound(rule.plugin, rule.settings, {**rule.common, "lr": lr}))
+
+    def __call__(self, progress: Progress) -> float:
+        """Return the learning rate of the step that follows ``progress``."""
+        length = self.rule.common["warmup"].in_steps(progress.steps)
+        rise = min(1.0, (progress.step + 1) / length) if length >= 1 else 1.0
+        return self.rule.common["lr"] * rise * self.rule(progress)

@@ -1,0 +1,171 @@
+"""The one-line form of a plug-in: ``late(start=90%, intensity=0.1)``, nested where plug-ins nest.
+
+    spec  := name [ "(" [ item { "," item } ] ")" ]
+    item  := [ key "=" ] value
+    value := quoted text | list | spec with parentheses | scalar
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from decentral.errors import ConfigError
+
+_KEY = re.compile(r"\s*([A-Za-z_]\w*)\s*=(?!=)")
+_NAME = re.compile(r"\s*([^\s(),=\[\]'\"][^(),=\[\]'\"]*?)\s*(?=[(),\]]|$)")
+_QUOTED = re.compile(r"\s*(?:'([^']*)'|\"([^\"]*)\")\s*")
+_WORDS = {"true": True, "false": False, "null": None, "none": None}
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A plug-in's name with positional and named settings, not yet looked up or validated."""
+
+    name: str
+    args: tuple[Any, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+def scalar(text: str) -> Any:
+    """Read one scalar: a whole number, a decimal number, true, false, null, or text.
+
+    >>> [scalar(t) for t in ("3", "5e-4", "true", "90%")]
+    [3, 0.0005, True, '90%']
+    """
+    text = text.strip()
+    if text.lower() in _WORDS:
+        return _WORDS[text.lower()]
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def parse_spec(value: object, kind: str) -> Spec:
+    """Read a plug-in from YAML, the command line or Python: text, a mapping with ``name``, a Spec.
+
+    >>> parse_spec("late(start=90%)", "communication")
+    Spec(name='late', args=(), settings={'start': '90%'})
+    """
+    if isinstance(value, Spec):
+        return value
+    if isinstance(value, Mapping):
+        return _from_mapping(dict(value), kind)
+    if isinstance(value, str) and value.strip():
+        return _Reader(value, kind).whole()
+    raise ConfigError(
+        f"{kind}: cannot read {value!r}; give a name such as 'x', 'x(key=value)' "
+        "or a mapping with 'name'."
+    )
+
+
+def parse_value(text: str, field: str) -> Any:
+    """Read one value of ``key=value``: a list, quoted text, a plug-in, or a scalar.
+
+    >>> parse_value("[64, 64]", "model.hidden")
+    [64, 64]
+    """
+    if not text.strip():
+        raise ConfigError(f"{field}: the value is missing; write {field}=value.")
+    if not text.lstrip().startswith(("[", "'", '"')):
+        return scalar(text)
+    reader = _Reader(text, field)
+    value = reader.value()
+    if text[reader.at :].strip():
+        reader.fail("unexpected text")
+    return value
+
+
+def _from_mapping(settings: dict[str, Any], kind: str) -> Spec:
+    name = settings.pop("name", None) or settings.pop("path", None)
+    if not isinstance(name, str) or not name:
+        raise ConfigError(f"{kind}: a mapping needs 'name' (or 'path: file.py:function').")
+    inner = parse_spec(name, kind)
+    return Spec(inner.name, inner.args, {**inner.settings, **settings})
+
+
+class _Reader:
+    """A recursive-descent reader over one line of text."""
+
+    def __init__(self, text: str, kind: str) -> None:
+        self.text, self.kind, self.at = text, kind, 0
+
+    def whole(self) -> Spec:
+        found = self.spec()
+        if self.text[self.at :].strip():
+            self.fail("unexpected text")
+        return found
+
+    def fail(self, what: str) -> None:
+        raise ConfigError(
+            f"{self.kind}: {what} at column {self.at + 1} of {self.text!r}; "
+            "write it like name(key=value, key=value)."
+        )
+
+    def match(self, pattern: re.Pattern[str]) -> re.Match[str] | None:
+        found = pattern.match(self.text, self.at)
+        if found:
+            self.at = found.end()
+        return found
+
+    def accept(self, char: str) -> bool:
+        rest = self.text[self.at :].lstrip()
+        if not rest.startswith(char):
+            return False
+        self.at = len(self.text) - len(rest) + 1
+        return True
+
+    def spec(self) -> Spec:
+        found = self.match(_NAME)
+        if found is None:
+            self.fail("a name is missing")
+        assert found is not None
+        args, settings = self.items() if self.accept("(") else ((), {})
+        return Spec(found[1], args, settings)
+
+    def items(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        args: list[Any] = []
+        settings: dict[str, Any] = {}
+        while not self.accept(")"):
+            named = self.match(_KEY)
+            value = self.value()
+            if named is None and settings:
+                self.fail("a setting without a name follows a named one")
+            if named is not None and named[1] in settings:
+                self.fail(f"setting {named[1]!r} is given twice")
+            if named is None:
+                args.append(value)
+            else:
+                settings[named[1]] = value
+            self.separator(")")
+        return tuple(args), settings
+
+    def separator(self, closing: str) -> None:
+        if self.accept(","):
+            return
+        if not self.text[self.at :].lstrip().startswith(closing):
+            self.fail(f"missing {closing!r}")
+
+    def value(self) -> Any:
+        quoted = self.match(_QUOTED)
+        if quoted:
+            return quoted[1] if quoted[1] is not None else quoted[2]
+        if self.accept("["):
+            return self.list()
+        start = self.at
+        spec = self.spec()
+        if self.text[start : self.at].rstrip().endswith(")"):
+            return spec
+        return scalar(spec.name)
+
+    def list(self) -> list[Any]:
+        values: list[Any] = []
+        while not self.accept("]"):
+            values.append(self.value())
+            self.separator("]")
+        return values

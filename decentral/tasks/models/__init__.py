@@ -1,0 +1,1 @@
+"""Models: functions ``(input_shape, outputs) -> torch.nn.Module``."""

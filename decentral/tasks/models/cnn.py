@@ -1,0 +1,45 @@
+"""Small convolutional networks."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Literal
+
+from torch import nn
+
+from decentral.errors import ConfigError
+from decentral.registry import Count, plugin
+
+
+def _norm(kind: str, channels: int) -> list[nn.Module]:
+    if kind == "batch":
+        return [nn.BatchNorm2d(channels)]
+    return [nn.GroupNorm(1, channels)] if kind == "group" else []
+
+
+@plugin("model")
+def cnn(
+    input_shape: tuple[int, ...],
+    outputs: int,
+    *,
+    channels: tuple[Count, ...] = (16, 32),
+    norm: Literal["none", "batch", "group"] = "none",
+) -> nn.Module:
+    """3x3 convolutions of the widths ``channels``, each followed by ReLU and 2x2 max-pooling."""
+    if len(input_shape) != 3:
+        raise ConfigError(
+            f"model 'cnn' needs images [channels, height, width]; the task's inputs have shape "
+            f"{list(input_shape)}. Use model: mlp."
+        )
+    layers: list[nn.Module] = []
+    for before, after in pairwise([input_shape[0], *channels]):
+        layers += [nn.Conv2d(before, after, 3, padding=1), *_norm(norm, after), nn.ReLU()]
+        layers += [nn.MaxPool2d(2)]
+    shrink = 2 ** len(channels)
+    size = channels[-1] * (input_shape[1] // shrink) * (input_shape[2] // shrink)
+    if size == 0:
+        raise ConfigError(
+            f"model 'cnn': {len(channels)} poolings leave nothing of {list(input_shape)} images; "
+            "give fewer channels."
+        )
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(size, outputs))

@@ -1,0 +1,62 @@
+"""Splits: who holds which samples.
+
+A split is a function ``(labels, nodes, seed) -> shares``: from the class of every training sample [m] (all
+zero without classes) to a matrix [classes, nodes] whose row c says how class c is divided. Deterministic
+rounding turns shares into disjoint shards; no node stays empty.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decentral import rng
+from decentral.errors import ConfigError
+from decentral.registry import Bound
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+
+def shards(rule: Bound, labels: Integers, nodes: int, seed: int) -> list[Integers]:
+    """Divide the samples 0..m-1 among the nodes; every sample goes to exactly one node.
+
+    Raises ConfigError when there are fewer samples than nodes.
+    """
+    if len(labels) < nodes:
+        raise ConfigError(
+            f"split {rule.name!r}: {len(labels)} training samples cannot give each of {nodes} nodes one; "
+            "use fewer nodes or more data."
+        )
+    share = class_shares(rule, labels, nodes, seed)
+    parts: list[list[Integers]] = [[] for _ in range(nodes)]
+    for label, row in enumerate(share):
+        members = np.nonzero(labels == label)[0]
+        members = rng.generator(seed, "split/order", label).permutation(members)
+        cuts = np.round(np.cumsum(row)[:-1] / row.sum() * len(members)).astype(np.int64)
+        for node, part in enumerate(np.split(members, cuts)):
+            parts[node].append(part)
+    held = [np.sort(np.concatenate(part)) for part in parts]
+    return _fill_empty(held)
+
+
+def class_shares(rule: Bound, labels: Integers, nodes: int, seed: int) -> Floats:
+    """Return how every class is divided among the nodes, [classes, nodes], rows summing to one."""
+    share = np.asarray(rule(labels, nodes, seed), dtype=np.float64)
+    classes = int(labels.max()) + 1
+    if share.shape != (classes, nodes) or share.min() < 0 or not np.isfinite(share).all():
+        raise ConfigError(
+            f"split {rule.name!r} returned shares of shape {list(share.shape)}; it must return "
+            f"non-negative [{classes} classes, {nodes} nodes]."
+        )
+    totals = share.sum(1, keepdims=True)
+    return np.where(totals > 0, share / np.where(totals > 0, totals, 1), 1.0 / nodes)
+
+
+def _fill_empty(held: list[Integers]) -> list[Integers]:
+    """Give every empty node one sample of the node that then holds most."""
+    for node, part in enumerate(held):
+        if not len(part):
+            richest = max(range(len(held)), key=lambda other: len(held[other]))
+            held[node], held[richest] = held[richest][-1:], held[richest][:-1]
+    return held

@@ -1,0 +1,135 @@
+"""Quantities as people write them: ``90%``, ``2700 steps``, ``20ms``, ``1Gbit/s``, ``2MB``.
+
+Text is parsed only where files and flags are read; inside, units live in names (``latency_s``).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from decentral.errors import ConfigError
+
+_NUMBER = r"([-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?)"
+_QUANTITY = re.compile(rf"\s*{_NUMBER}\s*([A-Za-zµ%/]*)\s*")
+_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
+_BYTES = {
+    "B": 1.0, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12,
+    "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30, "TiB": 2.0**40,
+}  # fmt: skip
+_BITS = {"bit": 1 / 8, "kbit": 125.0, "Mbit": 125e3, "Gbit": 125e6, "Tbit": 125e9}
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A point in time of a run: a fraction of it, or a number of steps."""
+
+    value: float
+    unit: str  # "fraction" | "steps"
+
+    def __str__(self) -> str:
+        """Write the point as a user would."""
+        if self.unit == "steps":
+            return f"{self.value:g} steps"
+        return f"{100 * self.value:.12g}%"
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: object, handler: object) -> object:
+        """Let pydantic read points from configurations."""
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_plain_validator_function(parse_point)
+
+    def in_steps(self, steps: int) -> float:
+        """Return the step at which this point lies in a run of ``steps`` steps."""
+        return self.value if self.unit == "steps" else self.value * steps
+
+
+def _split(text: object, field: str, example: str) -> tuple[float, str]:
+    match = _QUANTITY.fullmatch(str(text))
+    if match is None:
+        raise ConfigError(f"{field}: cannot read {text!r}; write it like {example}.")
+    return float(match[1]), match[2]
+
+
+def parse_point(value: object, field: str = "point in time") -> Point:
+    """Read ``90%``, ``0.9``, ``2700 steps`` or an integer of at least 2 (steps).
+
+    >>> parse_point("90%"), parse_point(2700)
+    (Point(value=0.9, unit='fraction'), Point(value=2700.0, unit='steps'))
+    """
+    if isinstance(value, Point):
+        return value
+    number, unit = _split(value, field, "90%, 0.9 or 2700 steps")
+    whole = "." not in str(value) and "e" not in str(value).lower()
+    point = _point(number, unit, whole, field, value)
+    if point.value < 0 or (point.unit == "fraction" and point.value > 1):
+        raise ConfigError(f"{field}: {value} lies outside the run; use 0% to 100% or a step >= 0.")
+    return point
+
+
+def _point(number: float, unit: str, whole: bool, field: str, value: object) -> Point:
+    if unit == "%":
+        return Point(number / 100, "fraction")
+    if unit in ("step", "steps"):
+        return Point(number, "steps")
+    if unit:
+        raise ConfigError(f"{field}: unknown unit {unit!r} in {value!r}; use % or steps.")
+    if whole and number == 1:
+        raise ConfigError(f"{field}: a bare 1 is ambiguous; write '1 steps' or '100%'.")
+    if whole:
+        return Point(number, "steps" if number else "fraction")
+    if 0 <= number <= 1:
+        return Point(number, "fraction")
+    raise ConfigError(f"{field}: {value!r} is neither a fraction in [0, 1] nor a whole step.")
+
+
+def _scaled(text: object, table: dict[str, float], bare: str, field: str, example: str) -> float:
+    number, unit = _split(text, field, example)
+    unit = unit or bare
+    if unit not in table:
+        known = ", ".join(table)
+        raise ConfigError(f"{field}: unknown unit {unit!r} in {text!r}; use one of {known}.")
+    if number < 0:
+        raise ConfigError(f"{field}: {text!r} is negative; the least is 0.")
+    return number * table[unit]
+
+
+def parse_seconds(value: object, field: str = "duration") -> float:
+    """Read ``20ms``, ``1.5 s`` or ``2h`` as seconds; a bare number is seconds.
+
+    >>> parse_seconds("20ms")
+    0.02
+    """
+    return _scaled(value, _SECONDS, "s", field, "20ms, 1.5s or 2h")
+
+
+def parse_bytes(value: object, field: str = "size") -> float:
+    """Read ``2MB`` or ``1 GiB`` as bytes; a bare number is bytes.
+
+    >>> parse_bytes("2MB")
+    2000000.0
+    """
+    return _scaled(value, _BYTES, "B", field, "2MB or 1GiB")
+
+
+def parse_bandwidth(value: object, field: str = "bandwidth") -> float:
+    """Read ``1Gbit/s`` or ``100MB/s`` as bytes per second; a bare number is bytes per second.
+
+    >>> parse_bandwidth("1Gbit/s")
+    125000000.0
+    """
+    rates = {f"{unit}/s": scale for unit, scale in (_BYTES | _BITS).items()}
+    return _scaled(value, rates, "B/s", field, "1Gbit/s or 100MB/s")
+
+
+def format_bytes(count: float) -> str:
+    """Write a number of bytes for people, decimal units.
+
+    >>> format_bytes(193_300_000)
+    '193 MB'
+    """
+    for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if abs(count) >= scale:
+            return f"{count / scale:.3g} {unit}"
+    return f"{count:.0f} B"

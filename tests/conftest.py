@@ -1,0 +1,180 @@
+"""What every test shares: one thread, repeatable draws, and skips that say what is missing.
+
+Write ``@pytest.mark.needs("chromium")`` on a test that needs more than Python: where that is
+missing it skips, with the remedy. Needs that are also markers (ray, cuda, chromium) can be
+selected: ``-m ray``.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+# Read by the numerical libraries when they are first imported; child processes inherit them.
+os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
+os.environ.update(MPLBACKEND="Agg")
+
+import hypothesis
+import pytest
+
+REPO = Path(__file__).resolve().parent.parent
+CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None, database=None)
+hypothesis.settings.register_profile("search", deadline=None, print_blob=True)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
+
+
+# --- options --------------------------------------------------------------------------------------
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help="engine on which the law suite runs (default: local)",
+    )
+    parser.addoption(
+        "--regenerate",
+        action="store_true",
+        help="write the golden files instead of comparing with them; review the diff",
+    )
+
+
+@pytest.fixture(scope="session")
+def engine(request: pytest.FixtureRequest) -> str:
+    """The engine named by --engine."""
+    name: str = request.config.getoption("--engine")
+    if name == "ray" and (reason := missing("ray")):
+        pytest.skip(reason)
+    return name
+
+
+@pytest.fixture(scope="session")
+def regenerate(request: pytest.FixtureRequest) -> bool:
+    """Whether golden files are to be written instead of compared."""
+    return bool(request.config.getoption("--regenerate"))
+
+
+# --- needs ----------------------------------------------------------------------------------------
+
+
+@cache
+def missing(what: str) -> str:
+    """Return why a test that needs ``what`` must be skipped, or an empty string."""
+    return _PROBES[what]()
+
+
+def chromium() -> str | None:
+    """Return the path of a Chromium that can run headless, or None."""
+    return next(filter(None, map(shutil.which, CHROMIUM_NAMES)), None)
+
+
+def _ray() -> str:
+    return "" if find_spec("ray") else "needs Ray: pip install -c constraints.txt -e '.[ray]'"
+
+
+def _cuda() -> str:
+    import torch
+
+    return "" if torch.cuda.is_available() else "needs a CUDA device"
+
+
+def _chromium() -> str:
+    return "" if chromium() else "needs Chromium: apt-get install chromium"
+
+
+def _java() -> str:
+    return "" if shutil.which("java") else "needs Java: apt-get install default-jre-headless"
+
+
+def _prometheus() -> str:
+    return "" if shutil.which("prometheus") else "needs Prometheus: apt-get install prometheus"
+
+
+def _root() -> str:
+    return "" if hasattr(os, "geteuid") and os.geteuid() == 0 else "needs root"
+
+
+_PROBES = {
+    "ray": _ray,
+    "cuda": _cuda,
+    "chromium": _chromium,
+    "java": _java,
+    "prometheus": _prometheus,
+    "root": _root,
+}
+_SELECTABLE = {"ray", "cuda", "chromium"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for what in _needs(item):
+            if what not in _PROBES:
+                known = ", ".join(sorted(_PROBES))
+                raise pytest.UsageError(f"{item.nodeid}: unknown need {what!r}; known: {known}")
+            if what in _SELECTABLE:
+                item.add_marker(what)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for what in _needs(item):
+        if reason := missing(what):
+            pytest.skip(reason)
+
+
+def _needs(item: pytest.Item) -> list[str]:
+    return [what for marker in item.iter_markers("needs") for what in marker.args]
+
+
+# --- fixtures -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def _torch_defaults() -> Iterator[None]:
+    """One thread and float32 for every test, whatever the test before it has set."""
+    yield
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture
+def float64() -> Iterator[None]:
+    """Make float64 torch's default type for one test."""
+    import torch
+
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder of larger data sets: $DECENTRAL_DATA, or ../shared/data beside the checkout."""
+    folder = Path(os.environ.get("DECENTRAL_DATA", REPO.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"needs data sets: {folder} is missing; set DECENTRAL_DATA to their folder")
+    return folder
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 256 kB, to fill up; needs root and the right to mount."""
+    if reason := missing("root"):
+        pytest.skip(reason)
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)]
+    done = subprocess.run(mount, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"needs the right to mount: {done.stderr.strip()}")
+    yield disk
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)

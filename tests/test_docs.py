@@ -1,0 +1,176 @@
+"""The pages tell the truth: code runs, links lead somewhere, nothing built in is left out."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from snippets import Block, blocks
+
+from decentral import registry
+
+REPO = Path(__file__).resolve().parent.parent
+PACKAGE = REPO / "decentral"
+README = REPO / "README.md"
+SOURCES = [README, REPO / "CONTRIBUTING.md", *sorted((REPO / "docs").rglob("*.md"))]
+INSTALL = "python3 -m venv .venv && .venv/bin/pip install -c constraints.txt -e"
+ENGINES = "engines"  # their modules need what the core does not
+
+
+# --- the code in the pages ------------------------------------------------------------------------
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("page", SOURCES, ids=lambda page: page.name)
+def test_page_runs(page: Path, tmp_path: Path) -> None:
+    undecided = [block.place for block in blocks(page) if not block.verdict()]
+    assert not undecided, "each block needs a verdict; see tests/snippets.py"
+    script = Path(__file__).with_name("snippets.py")
+    done = subprocess.run(
+        [sys.executable, str(script), str(page)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def readme_command(mark: str) -> str:
+    found = [block.source for block in blocks(README) if mark in block.marks]
+    assert len(found) == 1, f"README.md needs one block marked <!-- {mark} -->, found {len(found)}"
+    return found[0].replace("\\\n", " ").strip()
+
+
+def test_readme_installs_and_tests() -> None:
+    """.ci/run runs this command; here only its shape."""
+    expected = f"{INSTALL} '.[test]' && .venv/bin/python -m pytest"
+    assert readme_command("test-command") == expected
+
+
+def test_readme_installs_and_runs(tmp_path: Path) -> None:
+    """The installation is that of the test command; the run itself is made here."""
+    install, separator, command = readme_command("run-command").partition(" . && ")
+    assert (install, separator) == (INSTALL, " . && ")
+    program, *arguments = shlex.split(command)
+    assert program == ".venv/bin/decentral"
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / "decentral"), *arguments],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert list(tmp_path.rglob("summary.json"))
+    assert list(tmp_path.rglob("report.html"))
+
+
+def page_of(tmp_path: Path, text: str) -> Block:
+    page = tmp_path / "page.md"
+    page.write_text(text)
+    (block,) = blocks(page)
+    return block
+
+
+@pytest.mark.parametrize(
+    ("text", "verdict"),
+    [
+        ("```python\n1\n```\n", "python"),
+        ("<!-- not run: takes an hour -->\n```python\n1\n```\n", "nothing"),
+        ("<!-- not run: -->\n```python\n1\n```\n", ""),
+        ("<!-- runs -->\n```bash\ntrue\n```\n", "bash"),
+        ("<!-- run -->\n```bash\ntrue\n```\n", ""),
+        ("```bash\ntrue\n```\n", ""),
+        ("<!-- run-command -->\n```bash\ntrue\n```\n", "command"),
+        ("<!-- config -->\n```yaml\na: 1\n```\n", "config"),
+        ("```yaml\na: 1\n```\n", ""),
+        ("<!-- file: a.py -->\n```python\n1\n```\n", "file"),
+        ("```text\n1\n```\n", "nothing"),
+        ("```\n1\n```\n", ""),
+        ("- item\n\n  ```python\n  1\n  ```\n", "python"),
+    ],
+)
+def test_verdicts(tmp_path: Path, text: str, verdict: str) -> None:
+    block = page_of(tmp_path, text)
+    assert block.verdict() == verdict
+    assert not block.source.startswith(" ")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "```python\nassert 1 == 2\n```\n",
+        "<!-- runs -->\n```bash\nfalse\ntrue\n```\n",
+        "<!-- config -->\n```yaml\nno_such_key: 1\n```\n",
+    ],
+    ids=["python", "bash", "config"],
+)
+def test_a_wrong_page_fails(tmp_path: Path, text: str) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(text)
+    script = Path(__file__).with_name("snippets.py")
+    done = subprocess.run(
+        [sys.executable, str(script), str(page)], cwd=tmp_path, capture_output=True, check=False
+    )
+    assert done.returncode != 0
+    assert b"ImportError" not in done.stderr
+
+
+# --- the examples in docstrings -------------------------------------------------------------------
+
+
+def modules_with_examples() -> list[str]:
+    paths = [path for path in sorted(PACKAGE.rglob("*.py")) if ">>> " in path.read_text()]
+    inside = [path.relative_to(REPO).with_suffix("").parts for path in paths]
+    return [".".join(p).removesuffix(".__init__") for p in inside if ENGINES not in p]
+
+
+@pytest.mark.parametrize("name", modules_with_examples())
+def test_docstring_examples(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    results = doctest.testmod(importlib.import_module(name), optionflags=flags)
+    assert results.attempted
+    assert not results.failed
+
+
+# --- completeness ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", registry.KINDS)
+def test_every_plugin_is_documented(kind: str) -> None:
+    """Each has help, and is named as code in README.md or under docs/."""
+    names = registry.names(kind)
+    assert names
+    assert [name for name in names if not registry.find(kind, name).help] == []
+    pages = [page.read_text() for page in SOURCES if page.name != "CONTRIBUTING.md"]
+    code = "\n".join(re.findall(r"```.*?```|`[^`\n]+`", "\n".join(pages), re.DOTALL))
+    unnamed = [n for n in names if not re.search(rf"(?<![\w-]){re.escape(n)}(?![\w-])", code)]
+    assert unnamed == []
+
+
+@pytest.mark.parametrize("page", SOURCES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    """Relative links and pictures point to files of the repository."""
+    targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)|<img[^>]+src=\"([^\"]+)\"", page.read_text())
+    local = [t for pair in targets for t in pair if t and "://" not in t and ":" not in t]
+    assert [target for target in local if not (page.parent / target).exists()] == []
+
+
+def test_constraints_pin_every_direct_dependency() -> None:
+    project = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
+    listed = [project["dependencies"], *project["optional-dependencies"].values()]
+    direct = {Requirement(text).name for texts in listed for text in texts} - {"decentral"}
+    lines = (REPO / "constraints.txt").read_text().splitlines()
+    pins = [Requirement(line) for line in lines if line.strip() and not line.startswith("#")]
+    assert {pin.name for pin in pins} == direct
+    assert all(str(pin.specifier).startswith("==") and "*" not in str(pin) for pin in pins)

@@ -1,0 +1,721 @@
+"""The report of a run and the comparison of runs: what they say, and how a browser shows it."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import re
+import subprocess
+from collections.abc import Sequence
+from html import escape
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import chromium
+
+from decentral.errors import ConfigError
+from decentral.report import layout
+from decentral.report.compare import compare, write_comparison
+from decentral.report.facts import Facts, duration_text, facts_of, plugin_text, verdict
+from decentral.report.figures import overview, save_png
+from decentral.report.html import write_report
+from decentral.report.reader import Topology, read_run
+from decentral.units import format_bytes
+
+PARAMETERS = 26_122
+LATE = {"name": "late", "start": "90%", "intensity": 0.1, "then": 1.0, "final_merge": True}
+FIGURES = (
+    "Accuracy over steps",
+    "Consensus distance",
+    "Communication",
+    "Accuracy against bytes",
+    "Training and evaluation loss",
+    "Topology",
+    "Data",
+)
+
+
+# --- synthetic runs -------------------------------------------------------------------------------
+
+
+def write_run(
+    folder: Path,
+    *,
+    nodes: int = 16,
+    steps: int = 3000,
+    links: Sequence[tuple[int, int]] | None = None,
+    communication: dict[str, Any] = LATE,
+    regression: bool = False,
+    finished: bool = True,
+    classes: Sequence[str] | None = tuple("0123456789"),
+    best: float = 0.942,
+    seed: int = 0,
+    **config: Any,
+) -> Path:
+    """Write a run folder with curves of a realistic shape."""
+    folder.mkdir(parents=True)
+    draw = random.Random(seed)
+    links = [(i, (i + 1) % nodes) for i in range(nodes) if nodes > 1] if links is None else links
+    rows = metric_rows(nodes, steps, len(links), communication, regression, best, draw)
+    if not finished:
+        rows = rows[: len(rows) * 2 // 5]
+    events = [
+        {"event": "start", "step": 0, "time": "2026-03-01T10:00:00.123+00:00", "device": "cpu"}
+    ]
+    if finished:
+        events.append({"event": "merge", "step": steps, "time": "2026-03-01T10:00:41+00:00"})
+        write_json(folder / "summary.json", summary(folder.name, nodes, steps, rows, regression))
+    settings = {
+        "task": "digits", "nodes": nodes, "steps": steps, "local_steps": 10,
+        "algorithm": {"name": "dsgd", "momentum": 0.9}, "topology": {"name": "ring"},
+        "communication": communication, "split": {"name": "dirichlet", "alpha": 0.1},
+        "learning_rate": {"name": "cosine", "base": 0.05, "warmup": "5%"}, "batch": 32,
+        "seed": seed, "dtype": "float32", "notes": None, **config,
+    }  # fmt: skip
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
+    write_json(
+        folder / "env.json", {"python": "3.11.9", "torch": {"version": "2.13.0", "cuda": None}}
+    )
+    write_json(folder / "topology.json", {"n": nodes, "directed": False, "links": list(links)})
+    write_json(folder / "data.json", shards(nodes, classes, draw))
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+    return folder
+
+
+def write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value))
+
+
+def metric_rows(
+    nodes: int,
+    steps: int,
+    links: int,
+    communication: dict[str, Any],
+    regression: bool,
+    best: float,
+    draw: random.Random,
+) -> list[dict[str, Any]]:
+    start = 0.9 if communication["name"] == "late" else 2.0
+    rows: list[dict[str, Any]] = []
+    total = 0.0
+    every = max(1, steps // 200)
+    for step in range(0, steps + 1, every):
+        t = step / steps
+        dense = t >= start
+        intensity = communication.get("then", 1.0) if dense else communication.get("intensity", 0.0)
+        total += (
+            2
+            * links
+            * PARAMETERS
+            * 4
+            * (every / 10)
+            * intensity
+            * draw.uniform(0.7, 1.3)
+            * (step > 0)
+        )
+        row: dict[str, Any] = {
+            "step": step,
+            "loss/train": 2.2 * math.exp(-6 * t) + 0.08 + draw.uniform(0, 0.06),
+            "learning_rate": 0.05,
+            "comm/bytes": round(total),
+            "comm/intensity": intensity,
+            "time/wall_s": 41.2 * t,
+        }
+        if step % (10 * every) == 0:
+            row |= evaluation(t, dense, regression, nodes, best, draw)
+        rows.append(row)
+    before = rows[-1] | evaluation(1.0, start < 1, regression, nodes, best, draw)
+    rows[-1] = before | {"phase": "before_merge"}
+    merged = {
+        key: before[key.replace("local_mean", "merged")] for key in before if "local_mean" in key
+    }
+    sent = {"comm/bytes": round(total) + 2 * (nodes - 1) * PARAMETERS * 4}
+    rows.append(before | merged | sent | {"consensus/distance": 0.0, "phase": "final"})
+    return rows
+
+
+def evaluation(
+    t: float, dense: bool, regression: bool, nodes: int, best: float, draw: random.Random
+) -> dict[str, float]:
+    merged = 0.1 + (best - 0.1) * (1 - math.exp(-7 * t)) + draw.uniform(-0.006, 0.006)
+    gap = 0.0 if nodes == 1 else 0.066 if dense else 0.05 + 0.32 * (1 - math.exp(-5 * t))
+    local = max(0.1, merged - gap)
+    spread = 0.0 if nodes == 1 else 0.04 if dense else 0.15
+    found: dict[str, float] = {
+        "loss/local_mean": 3 * math.exp(-3 * t) + 0.9 * gap + 0.2,
+        "loss/local_min": 3 * math.exp(-3 * t) + 0.1,
+        "loss/local_max": 3 * math.exp(-3 * t) + 2 * gap + 0.3,
+        "loss/merged": 3 * math.exp(-5 * t) + 0.12,
+        "consensus/distance": (0.02 + 2.4 * (1 - math.exp(-8 * t)))
+        * (0.2 if dense else 1)
+        * (nodes > 1),
+        "time/steps_per_s": 72.8,
+    }
+    if not regression:
+        found |= {
+            "accuracy/local_mean": local,
+            "accuracy/local_min": max(0.02, local - spread),
+            "accuracy/local_max": min(0.99, local + 0.7 * spread),
+            "accuracy/merged": merged,
+        }
+    return found
+
+
+def summary(
+    name: str, nodes: int, steps: int, rows: list[dict[str, Any]], regression: bool
+) -> dict[str, Any]:
+    before, final = rows[-2], rows[-1]
+    allreduce = 2 * max(nodes - 1, 1) * PARAMETERS * 4 * steps
+    return {
+        "run": name, "config": "config.yaml", "steps": steps, "nodes": nodes, "status": "finished",
+        "before_merge": {
+            f"{metric}_{kind}": before.get(f"{metric}/{kind}")
+            for metric in ("accuracy", "loss")
+            for kind in ("local_mean", "local_min", "local_max", "merged")
+        },
+        "final": {
+            "accuracy_local_mean": final.get("accuracy/local_mean"),
+            "accuracy_merged": None if regression else final["accuracy/merged"],
+            "loss_merged": final["loss/merged"],
+        },
+        "comm": {"bytes": final["comm/bytes"], "relative": final["comm/bytes"] / allreduce},
+        "time": {"wall_s": 41.2, "steps_per_s": 72.8},
+        "model": {"parameters": PARAMETERS},
+    }  # fmt: skip
+
+
+def shards(nodes: int, classes: Sequence[str] | None, draw: random.Random) -> dict[str, Any]:
+    if classes is None:
+        return {"classes": None, "counts": [[draw.randint(60, 140)] for _ in range(nodes)]}
+    counts = []
+    for _ in range(nodes):
+        weights = [draw.gammavariate(0.2, 1) + 1e-6 for _ in classes]
+        size = draw.randint(60, 140)
+        counts.append([round(size * weight / sum(weights)) for weight in weights])
+    return {"classes": list(classes), "counts": counts}
+
+
+def torus(side: int) -> list[tuple[int, int]]:
+    right = [(side * r + c, side * r + (c + 1) % side) for r in range(side) for c in range(side)]
+    down = [(side * r + c, side * ((r + 1) % side) + c) for r in range(side) for c in range(side)]
+    return right + down
+
+
+def twelve_runs(folder: Path) -> list[Path]:
+    """Write runs that differ in schedule, heterogeneity and seed."""
+    runs = []
+    for index in range(12):
+        intensity = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)[index % 6]
+        schedule = LATE if index == 2 else {"name": "constant", "intensity": intensity}
+        alpha = 0.1 if index < 6 else 1.0
+        runs.append(
+            write_run(
+                folder / f"{schedule['name']}-{intensity:g}-alpha-{alpha:g}",
+                communication=schedule,
+                seed=index,
+                best=0.80 + 0.012 * index,
+                split={"name": "dirichlet", "alpha": alpha},
+            )
+        )
+    return runs
+
+
+@pytest.fixture(scope="module")
+def late(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One ordinary finished run with its report written."""
+    run = write_run(tmp_path_factory.mktemp("runs") / "digits-ring-late")
+    write_report(run)
+    return run
+
+
+@pytest.fixture(scope="module")
+def dozen(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Twelve finished runs."""
+    return twelve_runs(tmp_path_factory.mktemp("dozen"))
+
+
+# --- reading a page -------------------------------------------------------------------------------
+
+
+class Page(HTMLParser):
+    """What a browser finds in a page: tags with attributes, and its text by tag and class."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.source = path.read_text(encoding="utf-8")
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[tuple[str, str]] = []
+        self.open: list[str] = []
+        self.feed(self.source)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in ("meta", "link", "br", "img"):
+            self.open.append(f"{tag}.{dict(attrs).get('class') or ''}")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop().split(".")[0] == tag, f"</{tag}> closes nothing"
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append((self.open[-1] if self.open else "", data))
+
+    def text(self, where: str) -> list[str]:
+        return [data.replace("\xa0", " ") for place, data in self.texts if place == where]
+
+    def attributes(self, name: str) -> list[str]:
+        return [value for _, found in self.tags if (value := found.get(name)) is not None]
+
+
+def titles(page: Page) -> list[str]:
+    return [title for title in page.text("h2.") if title not in ("Configuration", "Events")]
+
+
+def assert_self_contained(page: Page) -> None:
+    """Nothing in a page makes a browser ask for another file, and no id occurs twice."""
+    assert not re.search(r"https?://|@import|@font-face", page.source)
+    assert not {"script", "iframe", "img", "object"} & {tag for tag, _ in page.tags}
+    links = [*page.attributes("href"), *page.attributes("src")]
+    assert all(link.startswith(("#", "data:")) for link in links)
+    ids = page.attributes("id")
+    assert len(ids) == len(set(ids))
+    used = {link[1:] for link in links if link.startswith("#")}
+    used |= set(re.findall(r"url\(#([^)]+)\)", page.source))
+    assert used <= set(ids)
+
+
+# --- the report -----------------------------------------------------------------------------------
+
+
+def test_report_is_self_contained_and_complete(late: Path) -> None:
+    page = Page(late / "report.html")
+    assert_self_contained(page)
+    assert tuple(titles(page)) == FIGURES
+    assert not page.open
+    drawings = [found for tag, found in page.tags if tag == "svg"]
+    assert len(drawings) == len(FIGURES) + 1  # The first one, for wide and for narrow pages.
+    assert all(found["role"] == "img" and found["aria-label"] for found in drawings)
+
+
+def test_tiles_and_verdict_say_what_the_summary_says(late: Path) -> None:
+    page = Page(late / "report.html")
+    told = json.loads((late / "summary.json").read_text())
+    merged = f"{100 * told['final']['accuracy_merged']:.1f} %"
+    local = f"{100 * told['before_merge']['accuracy_local_mean']:.1f} %"
+    share = f"{100 * told['comm']['relative']:.3g} %"
+    sent = format_bytes(told["comm"]["bytes"])
+    assert page.text("p.value") == [merged, local, sent, "41.2 s"]
+    assert page.text("p.verdict") == [
+        f"Before the merge the 16 local models averaged {local}; "
+        f"their plain average reaches {merged} with {share} of all-reduce's bytes."
+    ]
+
+
+def test_every_setting_is_shown(late: Path) -> None:
+    page = Page(late / "report.html")
+    shown = dict(zip(page.text("dt."), page.text("dd."), strict=True))
+    config = yaml.safe_load((late / "config.yaml").read_text())
+    assert config.keys() <= shown.keys()
+    assert shown["communication"] == ("late(start=90%, intensity=0.1, then=1.0, final_merge=true)")
+    assert shown["notes"] == "none"
+    assert shown["torch.version"] == "2.13.0"
+
+
+def test_colours_follow_the_page(late: Path) -> None:
+    """Drawings have no colour of their own, so that they turn dark with the page."""
+    source = Page(late / "report.html").source
+    drawings = "".join(re.findall(r"<svg.*?</svg>", source, re.DOTALL))
+    assert not re.search(r"(?:fill|stroke): ?#|font-family", drawings)
+    roles = set(re.findall(r"var\(--([\w-]+)\)", drawings))
+    assert {"merged", "local", "comm", "muted"} <= roles
+    light, dark = (set(re.findall(r"--([\w-]+):", part)) for part in source.split("@media")[:2])
+    assert roles <= light == dark
+
+
+def test_writing_again_gives_the_same_file_and_leaves_nothing_else(late: Path) -> None:
+    before = (late / "report.html").read_bytes()
+    assert write_report(late) == (late / "report.html").resolve()
+    assert (late / "report.html").read_bytes() == before
+    assert not list(late.glob(".report*"))
+
+
+def test_hostile_names_stay_text(tmp_path: Path) -> None:
+    evil = "<script>alert('x')<\u2215script>"
+    run = write_run(
+        tmp_path / evil, classes=[evil, "a$b$c", "&amp;", "#17202c", "中文"],
+        notes='"><img src=x onerror=alert(1)>', topology={"name": evil},
+    )  # fmt: skip
+    with (run / "events.jsonl").open("a") as file:
+        file.write(
+            json.dumps({"event": evil, "step": 1, "time": evil, "why": {evil: [evil]}}) + "\n"
+        )
+    page = Page(write_report(run))
+    assert_self_contained(page)
+    assert page.text("h1.") == [evil]
+    assert not page.attributes("onerror")
+    assert {"a$b$c", "&amp;", "#17202c", "中文"} <= set(page.text("text."))
+    compared = Page(write_comparison([run, run], tmp_path / "compare.html"))
+    assert_self_contained(compared)
+
+
+def test_regression_reports_losses(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "regression", regression=True, classes=None)
+    page = Page(write_report(run))
+    assert_self_contained(page)
+    assert titles(page)[0] == "Loss over steps"
+    facts = facts_of(read_run(run))
+    assert facts.metric == "loss"
+    assert facts.gain is not None
+    assert facts.gain > 0
+    assert page.text("p.value")[0] == f"{facts.merged:.3f}"
+    assert "comes down to a loss of" in verdict(facts)
+
+
+def test_one_node_has_nobody_to_talk_to(tmp_path: Path) -> None:
+    page = Page(write_report(write_run(tmp_path / "one", nodes=1)))
+    assert_self_contained(page)
+    assert tuple(titles(page)) == FIGURES
+    assert page.text("p.verdict")[0].startswith("The single node reached")
+    assert len(page.text("p.none")) == 4
+    assert "merge" not in page.text("p.verdict")[0]
+
+
+def test_a_thousand_nodes_stay_small(tmp_path: Path) -> None:
+    every = [(i, j) for i in range(1024) for j in range(i)]
+    run = write_run(
+        tmp_path / "complete", nodes=1024, links=every, classes=[f"class {k}" for k in range(100)]
+    )
+    report = write_report(run)
+    page = Page(report)
+    assert_self_contained(page)
+    assert report.stat().st_size < 1_000_000
+    assert any("523,776 links; 4,000 of them drawn." in text for text in page.text("p."))
+
+
+def test_unfinished_run_says_so(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "unfinished", finished=False)
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 1200, "loss/tr')
+    page = Page(write_report(run))
+    assert_self_contained(page)
+    assert page.text("span.badge") == ["unfinished"]
+    assert (
+        "This run has not finished: it stands at step 1,185 of 3,000" in page.text("p.verdict")[0]
+    )
+    assert tuple(titles(page)) == FIGURES
+
+
+def test_a_run_that_has_only_begun_has_a_report(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("nodes: 4\nsteps: 10\n")
+    (tmp_path / "metrics.jsonl").write_text("")
+    page = Page(write_report(tmp_path))
+    assert_self_contained(page)
+    assert "Nothing has been evaluated yet." in page.text("p.verdict")[0]
+    assert len(page.text("p.none")) == len(FIGURES)
+    save_png(overview(read_run(tmp_path)), tmp_path / "plot.png")
+
+
+def test_overview_is_a_picture(late: Path, tmp_path: Path) -> None:
+    path = save_png(overview(read_run(late)), tmp_path / "plot.png")
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+# --- reading a run --------------------------------------------------------------------------------
+
+
+def test_the_final_merge_is_apart_from_the_curve(late: Path) -> None:
+    run = read_run(late)
+    steps, values = run.series("accuracy/local_mean")
+    assert steps[-1] == 3000
+    assert values[-1] < 0.9
+    steps, values = run.series("accuracy/local_mean", final=True)
+    assert steps[-2:] == [3000, 3000]
+    assert values[-1] == run.number("final.accuracy_merged")
+
+
+def test_gaps_in_metrics_are_skipped(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("steps: 3\n")
+    rows = [
+        {"step": 0, "x": 1.0}, {"step": 1, "y": 2.0}, {"step": 2, "x": None, "y": math.nan},
+        {"step": 3, "x": True, "y": 4},
+    ]  # fmt: skip
+    (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    run = read_run(tmp_path)
+    assert run.series("x") == ([0], [1.0])
+    assert run.series("y") == ([1, 3], [2.0, 4.0])
+    assert run.paired("y", "x") == ([1, 3], [2.0, 4.0], [1.0, 1.0])
+    assert run.last("z") is None
+    assert run.number("final.accuracy_merged") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("config.yaml", None, r"not a run folder, config\.yaml missing; give the folder"),
+        ("metrics.jsonl", None, r"metrics\.jsonl missing"),
+        ("config.yaml", "a: [", r"config\.yaml, line \d"),
+        ("metrics.jsonl", '{"step": 1\n{"step": 2}\n', r"metrics\.jsonl: .*line 1"),
+        ("metrics.jsonl", '{"loss": 1}\n', r"line 1 is not an object with a numeric step"),
+        ("summary.json", "{", r"summary\.json: cannot be read"),
+        (
+            "topology.json",
+            '{"n": 2, "links": [[0, 2]]}',
+            r"topology\.json: .* leaves the nodes 0\.\.1",
+        ),
+        ("data.json", '{"classes": ["a"], "counts": [[1, 2]]}', r"data\.json: .*needs 1 counts"),
+    ],
+)
+def test_a_broken_run_is_refused_in_one_line(
+    tmp_path: Path, name: str, content: str | None, message: str
+) -> None:
+    run = write_run(tmp_path / "run", steps=20)
+    if content is None:
+        (run / name).unlink()
+    else:
+        (run / name).write_text(content)
+    with pytest.raises(ConfigError, match=message) as caught:
+        write_report(run)
+    assert "\n" not in str(caught.value)
+    assert not (run / "report.html").exists()
+
+
+def test_no_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such folder; give the folder of a run"):
+        write_report(tmp_path / "nowhere")
+    with pytest.raises(
+        ConfigError, match=r"not a run folder, config\.yaml and metrics\.jsonl missing"
+    ):
+        read_run(tmp_path)
+
+
+# --- words ----------------------------------------------------------------------------------------
+
+
+def facts(**changes: Any) -> Facts:
+    known: dict[str, Any] = {
+        "metric": "accuracy", "nodes": 16, "last_step": 3000, "steps": 3000, "finished": True,
+        "has_merge": True, "local_mean": 0.876, "local_min": 0.8, "local_max": 0.9,
+        "merged_before": 0.942, "merged": 0.942, "bytes": 1.95e8, "relative": 0.0205,
+        "wall_s": 41.2, "steps_per_s": 72.8,
+    }  # fmt: skip
+    return Facts(**known | changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, "their plain average reaches 94.2 % with 2.05 % of all-reduce's bytes."),
+        ({"merged": 0.11}, "their plain average falls to 11.0 %"),
+        ({"merged": 0.876}, "their plain average stays at 87.6 %"),
+        ({"merged": 0.878}, "their plain average is no different: 87.8 %"),
+        ({"has_merge": False}, "At the end the 16 local models averaged 87.6 %"),
+        ({"bytes": 0.0, "relative": 0.0}, "reaches 94.2 % without any communication."),
+        ({"relative": None}, "reaches 94.2 % with 195 MB of communication."),
+        ({"relative": 1.0}, "with 100 % of all-reduce's bytes"),
+        ({"merged": None}, "The run reached 87.6 %"),
+        ({"merged": None, "local_mean": None}, "The run has ended without an evaluation."),
+        ({"metric": "loss", "local_mean": 0.4, "merged": 0.9}, "rises to a loss of 0.900"),
+        ({"finished": False, "last_step": 1200}, "stands at step 1,200 of 3,000 (40 %)"),
+    ],
+)
+def test_verdict(changes: dict[str, Any], expected: str) -> None:
+    assert expected in verdict(facts(**changes))
+
+
+def test_words_for_settings_and_durations() -> None:
+    assert plugin_text({"name": "ring"}) == "ring"
+    assert plugin_text({"name": "late", "start": "90%", "in": {"name": "x", "a": [1, 2]}}) == (
+        "late(start=90%, in=x(a=1, 2))"
+    )
+    assert [duration_text(s) for s in (0.52, 41.2, 99.96, 151, 3570, 3725)] == [
+        "0.52 s", "41.2 s", "1 min 40 s", "2 min 31 s", "59 min 30 s", "1 h 02 min",
+    ]  # fmt: skip
+
+
+# --- drawing a topology ---------------------------------------------------------------------------
+
+
+def test_positions_show_structure() -> None:
+    """A ring becomes a circle; in a path, distance grows with every hop."""
+    ring = layout.positions(Topology(12, tuple((i, (i + 1) % 12) for i in range(12))))
+    assert (ring**2).sum(1) == pytest.approx(1)
+    path = layout.positions(Topology(9, tuple((i, i + 1) for i in range(8))))
+    reach = ((path - path[0]) ** 2).sum(1)
+    assert (reach[1:] > reach[:-1]).all()
+
+
+@pytest.mark.parametrize(
+    ("nodes", "links"),
+    [
+        (1, ()),
+        (2, ((0, 1),)),
+        (5, ()),
+        (7, tuple((0, i) for i in range(1, 7))),
+        (6, ((0, 1), (2, 3))),
+    ],
+)
+def test_every_topology_has_distinct_finite_positions(
+    nodes: int, links: tuple[tuple[int, int], ...]
+) -> None:
+    points = layout.positions(Topology(nodes, links))
+    assert points.shape == (nodes, 2)
+    rounded = {tuple(point) for point in points.round(2).tolist()}
+    assert len(rounded) == nodes
+    assert all(math.isfinite(x) for point in rounded for x in point)
+
+
+# --- comparing ------------------------------------------------------------------------------------
+
+
+def test_comparison_shows_results_and_only_what_differs(dozen: list[Path]) -> None:
+    found = compare(dozen)
+    assert found.differing == ("split.alpha", "seed")
+    assert found.columns == (
+        "run", "topology", "communication", "local mean", "merged", "bytes", "of all-reduce",
+        "wall time", "split.alpha", "seed",
+    )  # fmt: skip
+    told = json.loads((dozen[0] / "summary.json").read_text())
+    assert found.rows[0]["bytes"] == format_bytes(told["comm"]["bytes"])
+    assert found.rows[0]["merged"] == f"{100 * told['final']['accuracy_merged']:.1f} %"
+    assert found.rows[2]["communication"].startswith("late(start=90%")
+    lines = found.text().splitlines()
+    assert len(lines) == 13
+    assert lines[0].split()[:2] == ["run", "topology"]
+
+
+def test_comparison_page(dozen: list[Path], tmp_path: Path) -> None:
+    page = Page(write_comparison(dozen, tmp_path / "compare.html"))
+    assert_self_contained(page)
+    assert titles(page) == ["Accuracy over steps", "Accuracy against bytes", "Results"]
+    names = [path.name for path in dozen]
+    assert page.text("li.") == names * 2
+    assert page.text("th.text")[-12:] == names
+    assert len({*re.findall(r"style=\"color: var\(--(run-\d+)\)", page.source)}) == 12
+    best = max(compare(dozen).rows, key=lambda row: float(row["merged"].split()[0]))
+    assert page.text("span.best") == [best["merged"]]
+    assert page.text("p.verdict")[0].startswith(f"{best['run']} has the best merged model")
+
+
+def test_unlike_runs_can_be_compared(late: Path, tmp_path: Path) -> None:
+    """Silent, unfinished and regression runs stand in one table; equal names are told apart."""
+    silent = {"name": "none", "final_merge": False}
+    runs = [
+        late,
+        write_run(tmp_path / "a" / "same", communication=silent, nodes=1),
+        write_run(tmp_path / "b" / "same", finished=False),
+        write_run(tmp_path / "loss", regression=True),
+    ]
+    found = compare(runs)
+    assert [row["run"] for row in found.rows] == ["digits-ring-late", "a/same", "b/same", "loss"]
+    assert found.rows[2]["merged"].endswith("%  *".replace("  ", " "))
+    assert_self_contained(Page(write_comparison(runs, tmp_path / "compare.html")))
+
+
+def test_comparison_errors(tmp_path: Path, late: Path) -> None:
+    with pytest.raises(ConfigError, match="no run given; name the folders"):
+        compare([])
+    with pytest.raises(ConfigError, match="no such folder"):
+        compare([late, tmp_path / "nowhere"])
+    with pytest.raises(ConfigError, match="does not exist; create it first"):
+        write_comparison([late], tmp_path / "missing" / "compare.html")
+
+
+# --- in a browser ---------------------------------------------------------------------------------
+
+_MEASURE = """<script>
+addEventListener("load", () => {
+  const shown = [...document.querySelectorAll("svg")].filter(s => s.getBoundingClientRect().width);
+  const clashes = [];
+  for (const svg of shown) {
+    const texts = [...svg.querySelectorAll("text")].filter(t => t.textContent.trim());
+    const boxes = texts.map(t => t.getBoundingClientRect());
+    const card = svg.closest("figure").getBoundingClientRect();
+    boxes.forEach((a, i) => {
+      if (a.left < card.left || a.right > card.right) clashes.push("out: " + texts[i].textContent);
+      boxes.slice(0, i).forEach((b, j) => {
+        const w = Math.min(a.right, b.right) - Math.max(a.left, b.left);
+        const h = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
+        if (w > 1 && h > 0.3 * a.height)
+          clashes.push(texts[j].textContent + " / " + texts[i].textContent);
+      });
+    });
+  }
+  parent.document.title = JSON.stringify({
+    inner: innerWidth, scroll: document.documentElement.scrollWidth, clashes, shown: shown.length,
+  });
+});
+</script>"""
+
+
+def nearly_equal(run: Path) -> Path:
+    """Bring the local mean so near to the merged model that their labels would touch."""
+    told = json.loads((run / "summary.json").read_text())
+    told["before_merge"]["accuracy_local_mean"] = told["final"]["accuracy_merged"] - 0.006
+    write_json(run / "summary.json", told)
+    return run
+
+
+def browse(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run headless Chromium with a profile of its own."""
+    command = [
+        str(chromium()), "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
+        "--disable-background-networking", "--disable-component-update", "--disable-sync",
+        "--hide-scrollbars", "--enable-logging=stderr", "--log-level=0",
+        f"--user-data-dir={folder / 'profile'}", *options,
+    ]  # fmt: skip
+    return subprocess.run(command, capture_output=True, text=True, timeout=90, check=True)
+
+
+@pytest.mark.needs("chromium")
+@pytest.mark.parametrize("width", [400, 1400])
+@pytest.mark.parametrize("kind", ["report", "comparison", "thousand", "close"])
+def test_a_browser_shows_it_without_overflow_or_overlap(
+    late: Path, dozen: list[Path], tmp_path: Path, width: int, kind: str
+) -> None:
+    page = tmp_path / "page.html"
+    if kind == "report":
+        page = late / "report.html"
+    elif kind == "comparison":
+        page = write_comparison(dozen, page)
+    elif kind == "thousand":
+        page = write_report(write_run(tmp_path / "torus", nodes=1024, links=torus(32)))
+    else:
+        page = write_report(nearly_equal(write_run(tmp_path / "close")))
+    source = page.read_text()
+    measured = tmp_path / "measured.html"
+    policy = re.compile(r"<meta http-equiv.*?>", re.DOTALL)
+    inside = escape(policy.sub("", source).replace("</body>", _MEASURE + "</body>"))
+    # A window cannot be as narrow as a phone, a frame can.
+    frame = f'<iframe style="border: 0; width: {width}px; height: 1000px" srcdoc="{inside}">'
+    measured.write_text(f"<!doctype html><title></title>{frame}</iframe>", encoding="utf-8")
+    dom = browse(tmp_path, "--window-size=1500,1000", "--dump-dom", measured.as_uri()).stdout
+    found = json.loads(re.search(r"<title>(.*?)</title>", dom)[1])  # pyright: ignore
+    assert found["inner"] == width
+    assert found["scroll"] <= width
+    assert found["clashes"] == []
+    assert found["shown"] == (2 if kind == "comparison" else len(FIGURES))
+
+
+@pytest.mark.needs("chromium")
+@pytest.mark.parametrize("width", [400, 1400])
+def test_screenshots_in_light_and_dark(late: Path, tmp_path: Path, width: int) -> None:
+    from matplotlib.image import imread
+
+    brightness: list[float] = []
+    for scheme in (1, 0):  # Chromium's numbers: 0 is dark, 1 is light.
+        picture = tmp_path / f"{scheme}.png"
+        done = browse(
+            tmp_path, f"--window-size={width},1200", f"--screenshot={picture}",
+            f"--blink-settings=preferredColorScheme={scheme}", (late / "report.html").as_uri(),
+        )  # fmt: skip
+        assert "CONSOLE" not in done.stderr
+        pixels = imread(picture)
+        assert pixels.shape[:2] == (1200, width)
+        brightness.append(float(pixels[..., :3].mean()))
+        assert pixels[..., :3].std() > 0.03
+    assert brightness[0] > 0.85
+    assert brightness[1] < 0.2
