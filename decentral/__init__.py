@@ -1,4 +1,4 @@
-"""decentral: train one model on many machines that talk little, and find out when they should talk."""
+"""Train one model on many machines that talk little, and find out when they should talk."""
 
 from __future__ import annotations
 

@@ -63,10 +63,10 @@ class Run:
         return setup.model.eval()
 
     def plot(self) -> Any:
-        """Return a matplotlib figure of local and merged accuracy (or loss) over steps."""
+        """Return a matplotlib figure: accuracy (or loss), consensus and bytes over steps."""
         from decentral.report import figures
 
-        return figures.accuracy_figure(self._data())
+        return figures.overview(self._data())
 
     def report(self) -> Path:
         """Write ``report.html`` into the run folder and return its path."""
@@ -85,8 +85,8 @@ def launch(config: str | Path | None = None, *, watch: Watch | None = None, **se
 
     ``config`` is a YAML file; ``settings`` are the same names as in YAML (``nodes=8``,
     ``communication="late(start=80%)"``) and win over it. Plug-ins may be given as text, mappings or
-    Python objects: a function for a topology or schedule, a ``Task``, a function that builds a model.
-    ``watch`` is called with every logged row.
+    Python objects: a function for a topology or schedule, a ``Task``, a function that builds a
+    model. ``watch`` is called with every logged row.
 
     >>> run = launch(task="quadratic", nodes=4, steps=20, out="runs/doc")  # doctest: +SKIP
     >>> run.summary["comm"]["rounds"]  # doctest: +SKIP
@@ -118,7 +118,10 @@ def _train(run: LocalRun, given: dict[str, Any], watch: Watch | None) -> Run:
 def _stem(config: Config) -> str:
     """Name a run after what it compares: task, topology, communication."""
     talks = config.algorithm in ("dsgd",) or isinstance(config.algorithm, dict)
-    parts = [config.task, *([config.topology, config.communication] if talks else [config.algorithm])]
+    parts = [
+        config.task,
+        *([config.topology, config.communication] if talks else [config.algorithm]),
+    ]
     return "-".join(_short(part) for part in parts)
 
 
@@ -159,8 +162,8 @@ def run_config(path: str | Path, **objects: Any) -> Config:
 def resume(path: str | Path, *, watch: Watch | None = None, **objects: Any) -> Run:
     """Continue an interrupted run from its newest checkpoint; the result is as if it never stopped.
 
-    ``task`` and ``model`` must be given again if they were Python objects. Raises RunError when there is
-    nothing to resume from, ConfigError when the folder is not a run.
+    ``task`` and ``model`` must be given again if they were Python objects. Raises RunError when
+    there is nothing to resume from, ConfigError when the folder is not a run.
     """
     folder = Path(path)
     config = run_config(folder, **objects)

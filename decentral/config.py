@@ -1,7 +1,7 @@
 """A run's configuration: defaults, then the task's, then a file's, then flags; each key once.
 
-Plug-ins stay as written until ``Setup`` (in ``decentral.loop``) builds them; the resolved configuration
-that a run folder keeps has every default written out and reproduces the run.
+Plug-ins stay as written until ``Setup`` (in ``decentral.loop``) builds them; the resolved
+configuration that a run folder keeps has every default written out and reproduces the run.
 """
 
 from __future__ import annotations
@@ -102,7 +102,9 @@ def read_file(path: str | Path) -> dict[str, Any]:
         problem = getattr(error, "problem", None) or "malformed"
         raise ConfigError(f"configuration {path}{where}: not valid YAML ({problem}).") from error
     if not isinstance(loaded, dict):
-        raise ConfigError(f"configuration {path} must be a mapping of settings, such as 'nodes: 16'.")
+        raise ConfigError(
+            f"configuration {path} must be a mapping of settings, such as 'nodes: 16'."
+        )
     return {str(key): value for key, value in loaded.items()}  # pyright: ignore
 
 
@@ -125,8 +127,8 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
 def layered(*layers: Mapping[str, Any]) -> dict[str, Any]:
     """Merge layers of settings, later ones first in rank; ``part.setting`` reaches into a plug-in.
 
-    A plug-in written with a name replaces the one below; a mapping without ``name`` changes settings of
-    the one below.
+    A plug-in written with a name replaces the one below; a mapping without ``name`` changes
+    settings of the one below.
     """
     merged: dict[str, Any] = {}
     for layer in layers:
@@ -152,7 +154,8 @@ def _known(key: str) -> None:
     if key not in Config.model_fields:
         known = list(Config.model_fields)
         raise ConfigError(
-            f"unknown setting {key!r}.{nearest(key, known)} `decentral list settings` shows them all."
+            f"unknown setting {key!r}.{nearest(key, known)} "
+            "`decentral list settings` shows them all."
         )
 
 

@@ -1,8 +1,9 @@
 """The row layout: how one node's model lies in a flat row of length P.
 
-A row is ``[trainable, ordered by parameter group | float buffers]``; every group, and the buffers, start at
-a multiple of 16 columns. Named tensors are views ``[n, *shape]`` into a block of rows ``[n, P]``. Integer
-buffers stand beside the rows; frozen parameters are shared by all nodes; tied weights appear once.
+A row is ``[trainable, ordered by parameter group | float buffers]``; every group, and the buffers,
+start at a multiple of 16 columns. Named tensors are views ``[n, *shape]`` into a block of rows
+``[n, P]``. Integer buffers stand beside the rows; frozen parameters are shared by all nodes; tied
+weights appear once.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
 """Plug-ins: the signature is the schema.
 
-Every kind (topology, communication schedule, task, ...) is a folder; a member is a function or a small
-frozen class in the file of its name, registered by ``@plugin(kind)``. Positional parameters are given by
-the run; keyword-only parameters are settings that come from YAML, the command line or Python,
-validated by pydantic from their annotations. The docstring is the help.
+Every kind (topology, communication schedule, task, ...) is a folder; a member is a function or a
+small frozen class in the file of its name, registered by ``@plugin(kind)``. Positional parameters
+are given by the run; keyword-only parameters are settings that come from YAML, the command line or
+Python, validated by pydantic from their annotations. The docstring is the help.
 
-A kind's package may define two hooks: ``common`` (a function whose keyword-only parameters every member
-accepts) and ``resolve(name)`` (a plug-in for names that are not in the folder, e.g. ``nx:...``).
+A kind's package may define two hooks: ``common`` (a function whose keyword-only parameters every
+member accepts) and ``resolve(name)`` (a plug-in for names that are not in the folder, e.g.
+``nx:...``).
 """
 
 from __future__ import annotations
@@ -201,7 +202,7 @@ def signature_settings(target: Callable[..., Any]) -> dict[str, Setting]:
 def _evaluated(annotation: Any, scope: dict[str, Any]) -> Any:
     if annotation is inspect.Parameter.empty:
         return Any
-    return eval(annotation, scope) if isinstance(annotation, str) else annotation  # noqa: S307
+    return eval(annotation, scope) if isinstance(annotation, str) else annotation
 
 
 @cache
@@ -244,6 +245,8 @@ def find(kind: str, name: str) -> Plugin:
         raise unknown("kind of plug-in", kind, KINDS)
     if ".py:" in name:
         return _from_file(kind, name)
+    if name.endswith(".py"):
+        raise ConfigError(f"{kind}: name the function in {name}, as {name}:function.")
     if (kind, name) not in _registered and not _import_member(kind, name):
         package = importlib.import_module(KINDS[kind])
         resolve = getattr(package, "resolve", None)

@@ -1,8 +1,8 @@
 """Counter-based random numbers: every draw is a pure function of its coordinates.
 
-``draw(seed, purpose, *counters)`` hashes its arguments, so that any draw can be repeated, skipped or
-moved to another process without a generator's state; counters are integers or integer arrays that
-broadcast, so a thousand nodes cost one vectorised call.
+``draw(seed, purpose, *counters)`` hashes its arguments, so that any draw can be repeated, skipped
+or moved to another process without a generator's state; counters are integers or integer arrays
+that broadcast, so a thousand nodes cost one vectorised call.
 
 The mixer is the finaliser of splitmix64 (Steele, Lea & Flood, 2014), applied once per coordinate.
 """
@@ -74,7 +74,7 @@ def integers(high: ArrayLike, seed: int, purpose: str, *counters: ArrayLike) -> 
 
 
 def generator(seed: int, purpose: str, *counters: int) -> np.random.Generator:
-    """Return a NumPy generator for one-off set-up draws (splits, initial graphs), keyed likewise."""
+    """Return a NumPy generator, keyed likewise, for draws made once (splits, graphs)."""
     return np.random.default_rng([key(seed, purpose), *counters])
 
 
@@ -83,9 +83,9 @@ def permuted(
 ) -> Integers:
     """Return where ``position`` goes in a stateless permutation of ``range(size)``.
 
-    A Feistel network over Z_a x Z_b with a b >= size > a (b - 1), walked until it lands inside (Black
-    & Rogaway, "Ciphers with arbitrary finite domains", 2002). Everything broadcasts; every value of
-    the counters has a permutation of its own.
+    A Feistel network over Z_a x Z_b with a b >= size > a (b - 1), walked until it lands inside
+    (Black & Rogaway, "Ciphers with arbitrary finite domains", 2002). Everything broadcasts; every
+    value of the counters has a permutation of its own.
 
     >>> sorted(permuted(range(5), 5, 0, "demo").tolist())
     [0, 1, 2, 3, 4]

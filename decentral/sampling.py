@@ -23,9 +23,9 @@ _AHEAD = 1 << 16
 class Plan:
     """How a node's k-th sample is found.
 
-    ``fixed``: node i holds ``members[i, :sizes[i]]`` and visits them in a new permutation every epoch, or
-    with replacement where ``replacement[i]``. ``resample``: a class is drawn from ``mixture[i]``, then a
-    sample among ``members[class, :sizes[class]]``.
+    ``fixed``: node i holds ``members[i, :sizes[i]]`` and visits them in a new permutation every
+    epoch, or with replacement where ``replacement[i]``. ``resample``: a class is drawn from
+    ``mixture[i]``, then a sample among ``members[class, :sizes[class]]``.
     """
 
     members: Integers  # [rows, longest], padded
@@ -45,7 +45,7 @@ def fixed_plan(shards: list[Integers], replacement: str, batch: int) -> Plan:
 
 
 def resample_plan(labels: Integers, share: Floats) -> Plan:
-    """Keep each node's class distribution, P(class | node) ~ share x class size, and redraw samples."""
+    """Keep P(class | node) ~ share x class size, and redraw the samples within a class."""
     groups = [np.nonzero(labels == c)[0] for c in range(len(share))]
     sizes = np.array([len(group) for group in groups])
     weight = (share * sizes[:, None]).T
@@ -100,9 +100,7 @@ class Sampler:
         if self.plan.mixture is not None:
             return self._redrawn(nodes, visit)
         sizes = self.plan.sizes[nodes]
-        place = rng.permuted(
-            visit % sizes, sizes, self.seed, "sample/epoch", nodes, visit // sizes
-        )
+        place = rng.permuted(visit % sizes, sizes, self.seed, "sample/epoch", nodes, visit // sizes)
         if self.plan.replacement[nodes].any():
             anywhere = rng.integers(sizes, self.seed, "sample/replaced", nodes, visit)
             place = np.where(self.plan.replacement[nodes], anywhere, place)

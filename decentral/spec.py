@@ -1,8 +1,8 @@
 """The one-line form of a plug-in: ``late(start=90%, intensity=0.1)``, nested where plug-ins nest.
 
-    spec  := name [ "(" [ item { "," item } ] ")" ]
-    item  := [ key "=" ] value
-    value := quoted text | list | spec with parentheses | scalar
+spec  := name [ "(" [ item { "," item } ] ")" ]
+item  := [ key "=" ] value
+value := quoted text | list | spec with parentheses | scalar
 """
 
 from __future__ import annotations

@@ -130,6 +130,6 @@ def format_bytes(count: float) -> str:
     '193 MB'
     """
     for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if abs(count) >= scale:
+        if abs(count) >= 0.9995 * scale:
             return f"{count / scale:.3g} {unit}"
     return f"{count:.0f} B"

@@ -67,7 +67,7 @@ def write_run(
         {"event": "start", "step": 0, "time": "2026-03-01T10:00:00.123+00:00", "device": "cpu"}
     ]
     if finished:
-        events.append({"event": "merge", "step": steps, "time": "2026-03-01T10:00:41+00:00"})
+        events.append({"event": "finished", "step": steps, "time": "2026-03-01T10:00:41+00:00"})
         write_json(folder / "summary.json", summary(folder.name, nodes, steps, rows, regression))
     settings = {
         "task": "digits", "nodes": nodes, "steps": steps, "local_steps": 10,
@@ -130,6 +130,9 @@ def metric_rows(
             row |= evaluation(t, dense, regression, nodes, best, draw)
         rows.append(row)
     before = rows[-1] | evaluation(1.0, start < 1, regression, nodes, best, draw)
+    if not communication.get("final_merge", True):
+        rows[-1] = before | {"phase": "final"}
+        return rows
     rows[-1] = before | {"phase": "before_merge"}
     merged = {
         key: before[key.replace("local_mean", "merged")] for key in before if "local_mean" in key
@@ -169,7 +172,8 @@ def evaluation(
 def summary(
     name: str, nodes: int, steps: int, rows: list[dict[str, Any]], regression: bool
 ) -> dict[str, Any]:
-    before, final = rows[-2], rows[-1]
+    final = rows[-1]
+    before = rows[-2] if rows[-2].get("phase") else final
     allreduce = 2 * max(nodes - 1, 1) * PARAMETERS * 4 * steps
     return {
         "run": name, "config": "config.yaml", "steps": steps, "nodes": nodes, "status": "finished",
@@ -362,6 +366,13 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     assert_self_contained(compared)
 
 
+def test_a_silent_run_shows_the_bytes_of_its_merge(tmp_path: Path) -> None:
+    silent = {"name": "none", "final_merge": True}
+    page = Page(write_report(write_run(tmp_path / "none", communication=silent)))
+    assert not page.text("p.none")
+    assert "final merge, 3.13 MB" in page.text("text.")
+
+
 def test_regression_reports_losses(tmp_path: Path) -> None:
     run = write_run(tmp_path / "regression", regression=True, classes=None)
     page = Page(write_report(run))
@@ -437,6 +448,14 @@ def test_the_final_merge_is_apart_from_the_curve(late: Path) -> None:
     assert values[-1] == run.number("final.accuracy_merged")
 
 
+def test_without_a_merge_the_last_evaluation_ends_the_curve(tmp_path: Path) -> None:
+    schedule = {"name": "constant", "intensity": 0.5, "final_merge": False}
+    run = read_run(write_run(tmp_path / "constant", communication=schedule))
+    assert run.series("accuracy/merged") == run.series("accuracy/merged", final=True)
+    assert run.series("accuracy/merged")[0][-1] == 3000
+    assert verdict(facts_of(run)).startswith("At the end the 16 local models averaged")
+
+
 def test_gaps_in_metrics_are_skipped(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("steps: 3\n")
     rows = [
@@ -499,7 +518,7 @@ def facts(**changes: Any) -> Facts:
     known: dict[str, Any] = {
         "metric": "accuracy", "nodes": 16, "last_step": 3000, "steps": 3000, "finished": True,
         "has_merge": True, "local_mean": 0.876, "local_min": 0.8, "local_max": 0.9,
-        "merged_before": 0.942, "merged": 0.942, "bytes": 1.95e8, "relative": 0.0205,
+        "merged": 0.942, "bytes": 1.95e8, "relative": 0.0205,
         "wall_s": 41.2, "steps_per_s": 72.8,
     }  # fmt: skip
     return Facts(**known | changes)

@@ -1,15 +1,16 @@
 """Decentralized algorithms: what a node does in a step, and what it does with what it received.
 
-An algorithm is a function ``(block, act)``, called once per step for a whole block of rows; ``act`` is what
-is sent after this step (None: silence). Its text is made of four verbs, in the order of the paper:
+An algorithm is a function ``(block, act)``, called once per step for a whole block of rows; ``act``
+is what is sent after this step (None: silence). Its text is made of four verbs, in the order of the
+paper:
 
 - ``block.gradient()``: g_i at x_i on the next batch (clipped and transformed);
 - ``block.average_gradients()``: g_i <- (1/N) sum_j g_j (before clipping);
 - ``block.adapt()``: x_i <- optimizer(x_i, g_i);
 - ``block.combine(act)``: x_i <- sum_j W_ij x_j, or a global merge, or nothing.
 
-Traits: ``guarantees`` (at least one name the law suite tests) and ``communicates``: ``rounds`` (topology
-and schedule apply), ``steps`` (a global average in every step) or ``never``.
+Traits: ``guarantees`` (at least one name the law suite tests) and ``communicates``: ``rounds``
+(topology and schedule apply), ``steps`` (a global average in every step) or ``never``.
 """
 
 from __future__ import annotations

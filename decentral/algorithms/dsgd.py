@@ -23,8 +23,8 @@ def dsgd(
     """Local optimizer steps, and gossip averaging of the models when the schedule says so.
 
     adapt-then-combine: x_i <- sum_j W_ij (x_j - lr g_j(x_j)); combine-then-adapt, which can overlap
-    with computation: x_i <- sum_j W_ij x_j - lr g_i(x_i). (Lian et al., "Can decentralized algorithms
-    outperform centralized algorithms?", NeurIPS 2017; Koloskova et al., ICML 2020.)
+    with computation: x_i <- sum_j W_ij x_j - lr g_i(x_i). (Lian et al., "Can decentralized
+    algorithms outperform centralized algorithms?", NeurIPS 2017; Koloskova et al., ICML 2020.)
     """
     block.gradient()
     if order == "combine_then_adapt":

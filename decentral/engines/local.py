@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from math import ceil
 from types import FrameType
@@ -44,7 +44,7 @@ class LocalRun:
         exchange = LocalExchange(config.nodes, ordered=config.mixing == "ordered")
         self.block = Block(self.setup, exchange, self._announce)
         self.evaluator = Evaluator(self.block)
-        self.elapsed_s = 0.0
+        self.resumed, self.elapsed_s = False, 0.0
         self.evaluations: dict[str, dict[str, Any]] = {}
 
     def begin(self, folder: RunFolder) -> None:
@@ -57,7 +57,7 @@ class LocalRun:
         self.folder = folder
         for name, length in checkpoint.counters["offsets"].items():
             folder.truncate(name, length)
-        self.elapsed_s = checkpoint.counters["elapsed_s"]
+        self.resumed, self.elapsed_s = True, checkpoint.counters["elapsed_s"]
         self.block.restore(checkpoint)
 
     @property
@@ -92,10 +92,10 @@ class LocalRun:
 
     def run(self, watch: Watch) -> dict[str, Any]:
         """Train to the end and return the summary; a stop signal saves a checkpoint first."""
-        self._announce("resume" if self.block.step else "start", {"step": self.block.step})
+        self._announce("resume" if self.resumed else "start", {"step": self.block.step})
         began = time.perf_counter() - self.elapsed_s
         with stop_signals() as stopping:
-            for row in train(self.block, self.evaluator):
+            for row in train(self.block, self.evaluator, self.resumed):
                 self.elapsed_s = time.perf_counter() - began
                 self._record(row, watch)
                 if stopping.is_set() and self.block.step < self.setup.config.steps:
@@ -209,8 +209,8 @@ def _topology(setup: Setup) -> dict[str, Any] | None:
 
 
 @contextmanager
-def stop_signals() -> Iterator[threading.Event]:
-    """Let the first Ctrl-C or SIGTERM ask for a stop at the next step; a second one is immediate."""
+def stop_signals() -> Generator[threading.Event]:
+    """Let Ctrl-C or SIGTERM ask for a stop at the next step; a second one stops at once."""
     stopping = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stopping

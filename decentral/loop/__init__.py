@@ -25,16 +25,17 @@ def log_interval(setup: Setup) -> int:
     return max(1, ceil(setup.config.steps / LOG_LINES)) if every == "auto" else every
 
 
-def train(block: Block, evaluator: Evaluator) -> Iterator[Row]:
+def train(block: Block, evaluator: Evaluator, resumed: bool = False) -> Iterator[Row]:
     """Train a block from where it stands to the end, yielding one row of metrics per step.
 
-    Rows without news are empty but for ``step``, so that the caller can stop or checkpoint between any
-    two steps. A global merge as the last act is evaluated before and after.
+    Rows without news are empty but for ``step``, so that the caller can stop or checkpoint between
+    any two steps. A global merge as the last act is evaluated before and after. ``resumed`` leaves
+    out the evaluation of the first models.
     """
     setup = block.setup
     steps, every = setup.config.steps, evaluation_interval(setup)
     algorithm = setup.algorithm
-    if block.step == 0:
+    if not resumed:
         yield status(block) | evaluator(complete=True)
     while block.step < steps:
         act = block.decide()

@@ -198,8 +198,8 @@ class Block:
             return False
         if self.setup.config.on_nonfinite == "stop":
             raise RunError(
-                f"node {min(sick)} became NaN or infinite at step {self.step + 1}; lower the learning "
-                "rate, set clip, or go on without such nodes by on_nonfinite=quarantine."
+                f"node {min(sick)} became NaN or infinite at step {self.step + 1}; lower the "
+                "learning rate, set clip, or go on without such nodes by on_nonfinite=quarantine."
             )
         self.absent |= sick
         self._silence_absent()

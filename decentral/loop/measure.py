@@ -29,7 +29,8 @@ EVALUATIONS = 60
 def evaluation_interval(setup: Setup) -> int:
     """Return the steps between evaluations: as asked, or so that they stay cheap (counted).
 
-    ``auto`` is a multiple of ``local_steps``, so that every evaluation sees the same phase of a round.
+    ``auto`` is a multiple of ``local_steps``, so that every evaluation sees the same phase of a
+    round.
     """
     config = setup.config
     if config.eval_every != "auto":

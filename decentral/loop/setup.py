@@ -23,11 +23,11 @@ from decentral.network import Conversation
 from decentral.network.budget import solve_budget
 from decentral.optim import default_lr, state_channels
 from decentral.registry import Bound, build
+from decentral.sampling import Plan, fixed_plan, resample_plan
 from decentral.schedules import Progress
 from decentral.schedules.communication import CommunicationSchedule
 from decentral.schedules.learning_rate import LearningRate
 from decentral.tasks import Samples, Task
-from decentral.sampling import Plan, fixed_plan, resample_plan
 from decentral.tasks.splits import class_shares, shards
 from decentral.topology import Topology
 
@@ -87,7 +87,9 @@ class Setup:
 def prepare(config: Config) -> Setup:
     """Build the parts of a run; every mistake in them is a ConfigError before anything runs."""
     device, dtype = _device(config.device), getattr(torch, config.dtype)
-    parts = {kind: build(kind, getattr(config, kind)) for kind in ("algorithm", "optimizer", "merge")}
+    parts = {
+        kind: build(kind, getattr(config, kind)) for kind in ("algorithm", "optimizer", "merge")
+    }
     task = _task(config, parts)
     builder = _builder(config, task, parts)
     model = keyed(_seeded(builder, config.seed, "init")).to(device, dtype)
@@ -168,7 +170,7 @@ def _first_batch(batch: Bound, config: Config) -> int:
 def _data(
     config: Config, task: Task, parts: dict[str, Bound], batch: int
 ) -> tuple[Plan, NDArray[np.int64]]:
-    """Divide the training samples; return the sampling plan and who holds how many of each class."""
+    """Divide the training samples; return the plan and how many of each class a node holds."""
     train = task.splits[0]
     labels = train.targets.numpy() if task.classes else np.zeros(len(train), dtype=np.int64)
     classes = max(1, len(task.classes or ()))
@@ -194,19 +196,17 @@ def _expected_counts(plan: Plan, total: int) -> NDArray[np.int64]:
 
 def _conversation(config: Config, parts: dict[str, Bound], row_bytes: int) -> Conversation | None:
     communicates = parts["algorithm"].plugin.traits.get("communicates", "rounds")
-    if communicates == "steps":
+    if communicates != "rounds":
         return None
-    rule = "none" if communicates == "never" else config.communication
     topology = Topology(build("topology", config.topology), config.nodes, config.seed)
     mixer = Mixer.make(topology, config.weights)
-    schedule = CommunicationSchedule.make(rule)
+    schedule = CommunicationSchedule.make(config.communication)
     conversation = Conversation(mixer, schedule, config.steps, config.local_steps)
     conversation = solve_budget(conversation, row_bytes)
-    if communicates == "rounds":
-        parts["topology"] = topology.rule
-        parts["communication"] = conversation.schedule.rule
-        if mixer.rule is not None:
-            parts["weights"] = mixer.rule
+    parts["topology"] = topology.rule
+    parts["communication"] = conversation.schedule.rule
+    if mixer.rule is not None:
+        parts["weights"] = mixer.rule
     return conversation
 
 

@@ -14,7 +14,7 @@ SKETCH = 64
 
 
 class Sketch:
-    """A count sketch of the trainable columns: s_b = sum of +-x_c over the columns hashed to bucket b.
+    """A count sketch of the trainable columns: s_b sums +-x_c over columns hashed to bucket b.
 
     E|s_i - s_j|^2 = |x_i - x_j|^2 (Charikar, Chen & Farach-Colton, 2002).
     """
@@ -36,7 +36,7 @@ class Sketch:
 
     @staticmethod
     def relative_spread(sketches: Tensor) -> float:
-        """Return the root mean square distance of sketches [N, 64] from their mean, over its norm."""
+        """Return the RMS distance of sketches [N, 64] from their mean, over its norm."""
         mean = sketches.mean(0)
         spread = (sketches - mean).square().sum(1).mean().sqrt()
         return float(spread / mean.norm().clamp_min(1e-12))

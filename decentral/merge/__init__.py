@@ -1,16 +1,16 @@
 """Turning all rows into one model.
 
-A merge rule is a function ``(samples) -> weights``: from the number of training samples of every node
-[N] to the weights [N] of a weighted average, which sum to one.
+A merge rule is a function ``(samples) -> weights``: from the number of training samples of every
+node [N] to the weights [N] of a weighted average, which sum to one.
 """
 
 from __future__ import annotations
 
-from decentral.errors import ConfigError
-from decentral.registry import Bound
-
 import torch
 from torch import Tensor
+
+from decentral.errors import ConfigError
+from decentral.registry import Bound
 
 
 def merge_weights(rule: Bound, samples: Tensor, excluded: frozenset[int] = frozenset()) -> Tensor:

@@ -19,9 +19,9 @@ def recalibrate(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return a row [P] and integer buffers [1, ...] with statistics re-estimated on ``inputs``.
 
-    The average of models has activations unlike those of its parts, so averaged running statistics do
-    not fit it: they are reset and averaged over one pass of the calibration inputs. A model without
-    BatchNorm is returned as it is.
+    The average of models has activations unlike those of its parts, so averaged running statistics
+    do not fit it: they are reset and averaged over one pass of the calibration inputs. A model
+    without BatchNorm is returned as it is.
     """
     integers = {k: v.unsqueeze(0).to(row.device) for k, v in layout.integers.items()}
     if not any(isinstance(module, _BatchNorm) for module in model.modules()):

@@ -51,8 +51,8 @@ def score(
 class Snapshot:
     """What a metric may look at: a block of rows in the middle of a run, read-only.
 
-    ``alive`` lists the global ids of healthy nodes; ``evaluated`` the hosted rows whose local scores are
-    taken (a sample of the nodes between the first and the last evaluation).
+    ``alive`` lists the global ids of healthy nodes; ``evaluated`` the hosted rows whose local
+    scores are taken (a sample of the nodes between the first and the last evaluation).
     """
 
     exchange: Exchange

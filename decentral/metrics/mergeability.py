@@ -10,8 +10,8 @@ from decentral.registry import plugin
 def mergeability(snapshot: Snapshot) -> dict[str, float]:
     """How much better the average is than the models it averages.
 
-    ``gap`` is the merged minus the local mean accuracy (for tasks without accuracy: local minus merged
-    loss, so that positive is good in both); ``ratio`` is merged over local.
+    ``gap`` is the merged minus the local mean accuracy (for tasks without accuracy: local minus
+    merged loss, so that positive is good in both); ``ratio`` is merged over local.
     """
     local, merged = snapshot.local, snapshot.merged
     if local.accuracy is not None and merged.accuracy is not None:

@@ -1,8 +1,8 @@
 """Who does talk to whom in one round, and with which weights: x_i <- sum_j W_ij x_j.
 
-A weights rule is a function ``(receivers, senders, nodes) -> weights`` of the links that are on; what a
-node does not give to others it keeps, so rows always sum to one. Traits: ``undirected`` (refuses
-directed graphs) and ``doubly_stochastic`` (columns sum to one on every undirected graph).
+A weights rule is a function ``(receivers, senders, nodes) -> weights`` of the links that are on;
+what a node does not give to others it keeps, so rows always sum to one. Traits: ``undirected``
+(refuses directed graphs) and ``doubly_stochastic`` (columns sum to one on every undirected graph).
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Mixer:
 
     @staticmethod
     def make(topology: Topology, weights: object = "auto") -> Mixer:
-        """Choose the weights rule; ``auto`` prefers the graph's own, then metropolis, then uniform."""
+        """Choose the rule; ``auto`` is the graph's own, else metropolis, directed: uniform."""
         links = topology.links(0)
         if weights in (None, "auto"):
             if links.weights is not None:
@@ -133,8 +133,9 @@ class Mixer:
     def _checked(self, mixing: Mixing) -> Mixing:
         if mixing.weights.min(initial=0.0) < -_TOLERANCE:
             raise ConfigError(
-                f"weights {self.weights_name!r} on topology {self.topology.rule.name!r}: a row gives "
-                "away more than 1; scale the weights of each node's incoming links to at most 1."
+                f"weights {self.weights_name!r} on topology {self.topology.rule.name!r}: a row "
+                "gives away more than 1; scale the weights of each node's incoming links "
+                "to at most 1."
             )
         return mixing
 

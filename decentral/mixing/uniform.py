@@ -17,4 +17,4 @@ def uniform(
     Doubly stochastic only on regular graphs; elsewhere the nodes agree on a degree-weighted mean.
     """
     degree = np.bincount(receivers, minlength=nodes)
-    return 1.0 / (1.0 + degree[receivers])
+    return np.reciprocal(1.0 + degree[receivers].astype(np.float64))

@@ -37,7 +37,7 @@ def with_factor(schedule: CommunicationSchedule, factor: float) -> Communication
 
 
 def solve_budget(conversation: Conversation, row_bytes: int) -> Conversation:
-    """Solve the factor of a schedule scaled to a budget; any other conversation is returned as it is.
+    """Solve the factor of a schedule scaled to a budget; others are returned as they are.
 
     Expected bytes grow with the factor and saturate where every intensity is clipped to 1. Raises
     ConfigError naming the reachable minimum or maximum when the budget lies outside.
@@ -52,12 +52,16 @@ def solve_budget(conversation: Conversation, row_bytes: int) -> Conversation:
     def spent(factor: float) -> float:
         return expected_messages(replace(conversation, schedule=with_factor(schedule, factor)))
 
-    for factor, word, outside in ((1e-12, "least", wanted.__lt__), (_LARGEST, "most", wanted.__gt__)):
+    for factor, word, outside in (
+        (1e-12, "least", wanted.__lt__),
+        (_LARGEST, "most", wanted.__gt__),
+    ):
         reachable = spent(factor)
         if outside(reachable) and abs(wanted - reachable) > 1e-9 * reference:
             raise ConfigError(
-                f"communication 'scale_to_budget': budget {budget} cannot be reached; the {word} this "
-                f"schedule can spend on this topology is {reachable / max(reference, 1):.3%} of all-reduce."
+                f"communication 'scale_to_budget': budget {budget} cannot be reached; the {word} "
+                "this schedule can spend on this topology is "
+                f"{reachable / max(reference, 1):.3%} of all-reduce."
             )
     low, high = 1e-12, _LARGEST
     for _ in range(_BISECTIONS):

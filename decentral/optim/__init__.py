@@ -1,9 +1,9 @@
 """Optimizers: ``torch.optim``, in place, over a block of rows.
 
-An optimizer plug-in is a function ``(params) -> torch.optim.Optimizer``; its keyword-only parameters are
-settings. Traits: ``elementwise`` (row i of a block is updated as if it were alone, so a whole contiguous
-block may be one parameter) and ``default_lr``. Any other optimizer of torch, or of an installed package,
-is found by its dotted name, e.g. ``torch.optim.RAdam``.
+An optimizer plug-in is a function ``(params) -> torch.optim.Optimizer``; its keyword-only
+parameters are settings. Traits: ``elementwise`` (row i of a block is updated as if it were alone,
+so a whole contiguous block may be one parameter) and ``default_lr``. Any other optimizer of torch,
+or of an installed package, is found by its dotted name, e.g. ``torch.optim.RAdam``.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ def resolve(name: str) -> Plugin | None:
         module = importlib.import_module(module_name)
     except ImportError as error:
         raise ConfigError(
-            f"optimizer {name!r}: cannot import {module_name!r} ({error}); install it or check the name."
+            f"optimizer {name!r}: cannot import {module_name!r} ({error}); "
+            "install it or check the name."
         ) from error
     found = getattr(module, attribute, None)
     if not (inspect.isclass(found) and issubclass(found, torch.optim.Optimizer)):
@@ -48,7 +49,9 @@ def resolve(name: str) -> Plugin | None:
         raise ConfigError(
             f"optimizer {name!r} is not a torch optimizer.{nearest(attribute, classes)}"
         )
-    return Plugin("optimizer", name, _maker(found), _settings(found), {"default_lr": _class_lr(found)})
+    return Plugin(
+        "optimizer", name, _maker(found), _settings(found), {"default_lr": _class_lr(found)}
+    )
 
 
 def _maker(kind: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:

@@ -31,9 +31,7 @@ class BlockOptimizer:
         """Attach an optimizer to a block and to its gradients."""
         self.layout, self.nodes = layout, rows.shape[0]
         self.mode = self._choose(rule, layout, rows)
-        self.params = [
-            self._parameter(data, grad) for data, grad in self._pieces(rows, grads)
-        ]
+        self.params = [self._parameter(data, grad) for data, grad in self._pieces(rows, grads)]
         per_row = len(self.params) // (1 if self.mode == "block" else self.nodes)
         self.per_row = per_row
         self.inner: torch.optim.Optimizer = rule(self.params)
@@ -143,7 +141,7 @@ class BlockOptimizer:
 
 
 def is_elementwise(rule: Bound) -> bool:
-    """Return whether a block may be one parameter: declared, then proved on two rows, three steps."""
+    """Return whether a block may be one parameter: declared, and proved on two rows."""
     if not rule.plugin.traits.get("elementwise"):
         return False
     return all(torch.equal(*pair) for pair in _probe(rule))

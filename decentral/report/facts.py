@@ -26,7 +26,6 @@ class Facts:
     local_mean: float | None
     local_min: float | None
     local_max: float | None
-    merged_before: float | None
     merged: float | None
     bytes: float | None
     relative: float | None
@@ -59,28 +58,16 @@ def facts_of(run: RunData) -> Facts:
         last_step=run.last_step,
         steps=run.steps,
         finished=finished,
-        has_merge=finished and nodes != 1 and merges_at_end(run),
+        has_merge=finished and nodes != 1 and run.merged,
         local_mean=before("local_mean"),
         local_min=before("local_min"),
         local_max=before("local_max"),
-        merged_before=before("merged"),
         merged=run.last(f"{metric}/merged", final=True) if merged is None else merged,
         bytes=_first(run.number("comm.bytes"), run.last("comm/bytes", final=True)),
-        relative=run.number("comm.relative"),
+        relative=_first(run.number("comm.relative"), run.last("comm/relative", final=True)),
         wall_s=_first(run.number("time.wall_s"), run.last("time/wall_s", final=True)),
         steps_per_s=_first(run.number("time.steps_per_s"), run.last("time/steps_per_s")),
     )
-
-
-def merges_at_end(run: RunData) -> bool:
-    """Tell whether the last act of the run is one global merge."""
-    communication = run.config.get("communication")
-    if isinstance(communication, Mapping):
-        planned = cast("Mapping[str, Any]", communication).get("final_merge")
-        if planned is not None:
-            return bool(planned)
-    merges = [event.get("step") for event in run.events if event.get("event") == "merge"]
-    return run.last_step in merges
 
 
 def verdict(facts: Facts) -> str:

@@ -43,7 +43,7 @@ class RunData:
     path: Path
     config: Record
     env: Record
-    rows: tuple[Record, ...]
+    metrics: tuple[Record, ...]
     events: tuple[Record, ...]
     summary: Record | None
     topology: Topology | None
@@ -51,13 +51,13 @@ class RunData:
 
     @property
     def name(self) -> str:
-        """Return the name of the run: the one in its summary, else that of its folder."""
-        return str((self.summary or {}).get("run") or self.path.name)
+        """Return the name of the run, which is that of its folder."""
+        return self.path.name
 
     @property
     def metric(self) -> str:
         """Return what measures success: ``accuracy`` where it was logged, else ``loss``."""
-        known = {key for row in self.rows for key in row}
+        known = {key for row in self.metrics for key in row}
         return "accuracy" if {"accuracy/local_mean", "accuracy/merged"} & known else "loss"
 
     @property
@@ -71,7 +71,12 @@ class RunData:
     @property
     def last_step(self) -> int:
         """Return the last logged step, 0 before the first."""
-        return max((int(row["step"]) for row in self.rows), default=0)
+        return max((int(row["step"]) for row in self.metrics), default=0)
+
+    @property
+    def merged(self) -> bool:
+        """Tell whether the run ended in one global merge, its last act."""
+        return any(row.get("phase") == "before_merge" for row in self.metrics)
 
     def series(self, key: str, *, final: bool = False) -> tuple[list[int], list[float]]:
         """Return the steps and finite values of one metric, the final merge only if ``final``."""
@@ -86,8 +91,8 @@ class RunData:
         values: list[float] = []
         others: list[float] = []
         latest: float | None = None
-        for row in self.rows:
-            if row.get("phase") == "final" and not final:
+        for row in self.metrics:
+            if row.get("phase") == "final" and self.merged and not final:
                 continue
             latest = float(row[other]) if _is_number(row.get(other)) else latest
             if _is_number(row.get(key)) and latest is not None:
@@ -121,7 +126,7 @@ def read_run(path: str | Path) -> RunData:
         path=folder.resolve(),
         config=read_file(folder / "config.yaml"),
         env=_read_json(folder / "env.json") or {},
-        rows=_read_lines(folder / "metrics.jsonl"),
+        metrics=_read_lines(folder / "metrics.jsonl"),
         events=_read_lines(folder / "events.jsonl"),
         summary=_read_json(folder / "summary.json"),
         topology=_parsed(folder / "topology.json", _topology),

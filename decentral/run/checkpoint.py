@@ -1,4 +1,4 @@
-"""Checkpoints: rows and optimizer state by node id, a manifest with digests, committed by a rename."""
+"""Checkpoints: tensors by node id, a manifest with digests, committed by a rename."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ from decentral.run.folder import FORMAT, RunFolder, explained
 class Checkpoint:
     """Everything a run needs to go on: tensors by node, and plain counters.
 
-    ``nodes[i]`` maps ``row``, ``integer/<name>`` and ``optimizer/<place>/<key>`` to tensors of node i.
+    ``nodes[i]`` maps ``row``, ``integer/<name>`` and ``optimizer/<place>/<key>`` to tensors of node
+    i.
     """
 
     step: int
@@ -32,7 +33,7 @@ class Checkpoint:
 
 
 def save_checkpoint(folder: RunFolder, checkpoint: Checkpoint, keep: int) -> Path:
-    """Write a checkpoint under a temporary name, rename it, and drop all but the newest ``keep``."""
+    """Write a checkpoint, commit it by a rename, and drop all but the newest ``keep``."""
     home = folder.path / "checkpoints"
     target = home / f"step-{checkpoint.step:09d}"
     temporary = home / f".{target.name}.tmp"
@@ -120,8 +121,8 @@ def _load(path: Path) -> Checkpoint | None:
 def _check_format(found: object, path: Path) -> None:
     if found != FORMAT:
         raise ConfigError(
-            f"{path} has checkpoint format {found}; this version of decentral reads format {FORMAT}. "
-            "Resume it with the version named in its env.json."
+            f"{path} has checkpoint format {found}; this version of decentral reads format "
+            f"{FORMAT}. Resume it with the version named in its env.json."
         )
 
 

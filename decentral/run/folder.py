@@ -62,7 +62,9 @@ class RunFolder:
 
     def write_config(self, settings: Mapping[str, Any]) -> None:
         """Write the resolved configuration."""
-        head = f"# decentral run, format {FORMAT}: `decentral launch` on this file repeats the run\n"
+        head = (
+            f"# decentral run, format {FORMAT}: `decentral launch` on this file repeats the run\n"
+        )
         self.write("config.yaml", head + dump(settings))
 
     def append(self, name: str, row: Mapping[str, Any]) -> None:
@@ -112,5 +114,7 @@ def next_name(parent: Path, stem: str) -> Path:
     """Return the first free ``<stem>-<number>`` in a folder."""
     stem = re.sub(r"[^A-Za-z0-9.]+", "-", stem).strip("-")
     taken = [p.name for p in parent.glob(f"{stem}-*")] if parent.is_dir() else []
-    numbers = [int(m[1]) for name in taken if (m := re.fullmatch(rf"{re.escape(stem)}-(\d+)", name))]
+    numbers = [
+        int(m[1]) for name in taken if (m := re.fullmatch(rf"{re.escape(stem)}-(\d+)", name))
+    ]
     return parent / f"{stem}-{max(numbers, default=0) + 1}"

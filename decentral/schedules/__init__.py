@@ -14,9 +14,9 @@ _SLACK = 1e-12
 class Progress:
     """Where a run stands; schedules and phases read only this.
 
-    ``step`` optimizer steps are done out of ``steps``; ``samples`` per node out of ``samples_total``
-    (None without a data budget); ``round`` counts the rounds in which something was sent;
-    ``local_steps`` is the round clock.
+    ``step`` optimizer steps are done out of ``steps``; ``samples`` per node out of
+    ``samples_total`` (None without a data budget); ``round`` counts the rounds in which something
+    was sent; ``local_steps`` is the round clock.
     """
 
     step: int

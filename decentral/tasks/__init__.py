@@ -1,8 +1,8 @@
 """Tasks: data, model, loss and evaluation.
 
-A task plug-in is a function that takes, by name, any of ``nodes`` and ``seed`` from the run and returns a
-``Task``; its keyword-only parameters are settings. The trait ``defaults`` holds settings of the run that
-suit the task, below everything the user says.
+A task plug-in is a function that takes, by name, any of ``nodes`` and ``seed`` from the run and
+returns a ``Task``; its keyword-only parameters are settings. The trait ``defaults`` holds settings
+of the run that suit the task, below everything the user says.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ Pair = Samples | tuple[Tensor, Tensor]
 class Task:
     """What is learned: a model, a loss that averages over a batch, and train, val and test samples.
 
-    ``train``, ``val`` and ``test`` are pairs of tensors (inputs, targets); without ``test`` the last fifth
-    of ``train`` is held out. ``model`` is a function that builds the module (None: the run's
-    ``model:`` setting, from ``outputs``). ``accuracy`` maps (outputs, targets) to one number per
-    sample; it is arg-max agreement for integer targets and absent for others. ``owners`` [m] assigns
-    every training sample to a node, for tasks that bring their own split.
+    ``train``, ``val`` and ``test`` are pairs of tensors (inputs, targets); without ``test`` the
+    last fifth of ``train`` is held out. ``model`` is a function that builds the module (None: the
+    run's ``model:`` setting, from ``outputs``). ``accuracy`` maps (outputs, targets) to one number
+    per sample; it is arg-max agreement for integer targets and absent for others. ``owners`` [m]
+    assigns every training sample to a node, for tasks that bring their own split.
 
     >>> x, y = torch.randn(50, 4), torch.randint(0, 3, (50,))
     >>> task = Task(model=lambda: nn.Linear(4, 3), loss=nn.functional.cross_entropy, train=(x, y))

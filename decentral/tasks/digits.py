@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -19,13 +19,13 @@ _TEST = 450
 def digits(*, val: Annotated[float, Ge(0), Lt(1)] = 0.0) -> Task:
     """Classify 8x8 images of handwritten digits, ten classes, 450 of 1,797 for the test.
 
-    Pixels are divided by 16, then standardised by one scalar mean and deviation over all images. The
-    test set is the first 450 of a fixed permutation; ``val`` is the share of the rest that is kept
-    from training for validation. (Alpaydin & Kaynak, UCI repository, 1998.)
+    Pixels are divided by 16, then standardised by one scalar mean and deviation over all images.
+    The test set is the first 450 of a fixed permutation; ``val`` is the share of the rest that is
+    kept from training for validation. (Alpaydin & Kaynak, UCI repository, 1998.)
     """
     from sklearn.datasets import load_digits
 
-    data = load_digits()
+    data: Any = load_digits()
     images = np.asarray(data.images, dtype=np.float64) / 16.0
     images = (images - images.mean()) / images.std()
     order = np.random.default_rng(0).permutation(len(images))

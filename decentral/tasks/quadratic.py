@@ -52,8 +52,8 @@ def quadratic(
     """Minimise the mean of f_i(x) = 1/2 (x - b_i)^T A_i (x - b_i), diagonal A_i, one f_i per node.
 
     Curvatures lie in [1, ``condition``]; centres spread with deviation ``heterogeneity``; each of a
-    node's ``samples`` moves its centre by Gaussian ``noise``. The optimum is sum(A_i b_i) / sum(A_i);
-    ``best_loss`` is the loss there. The test loss is the global objective.
+    node's ``samples`` moves its centre by Gaussian ``noise``. The optimum is sum(A_i b_i) /
+    sum(A_i); ``best_loss`` is the loss there. The test loss is the global objective.
     """
     node = torch.arange(nodes).repeat_interleave(samples).numpy()[:, None]
     place = torch.arange(nodes * samples).numpy()[:, None]

@@ -1,9 +1,9 @@
 """Who may talk to whom: a topology is a function that returns a ``networkx`` graph on nodes 0..n-1.
 
-A topology function takes, by name, any of ``n`` (nodes), ``round`` (makes it time-varying), ``seed`` (a
-64-bit integer for its own draws) and ``intensity`` (only with ``activation="degree"``). Edges may carry
-``weight`` (prescribed mixing), ``latency_s`` and ``bandwidth_Bps``. In a directed graph an edge u -> v
-means that v hears u.
+A topology function takes, by name, any of ``n`` (nodes), ``round`` (makes it time-varying),
+``seed`` (a 64-bit integer for its own draws) and ``intensity`` (only with ``activation="degree"``).
+Edges may carry ``weight`` (prescribed mixing), ``latency_s`` and ``bandwidth_Bps``. In a directed
+graph an edge u -> v means that v hears u.
 
 Traits, given to ``@plugin("topology", ...)``:
 
@@ -67,18 +67,16 @@ class Topology:
     def __post_init__(self) -> None:
         """Draw the first graph once, so that mistakes show before anything runs."""
         first = self.graph(0)
-        connected = nx.is_strongly_connected if first.is_directed() else nx.is_connected
         excused = self.time_varying or self.rule.plugin.traits.get("disconnected")
-        if not excused and not connected(first):
-            parts = nx.number_weakly_connected_components if first.is_directed() else None
-            count = (parts or nx.number_connected_components)(first)
+        if not excused and (count := _components(first)) > 1:
             raise ConfigError(
-                f"topology {self.rule.name!r} is disconnected on {self.nodes} nodes ({count} parts); "
-                "add links or choose another topology."
+                f"topology {self.rule.name!r} is disconnected on {self.nodes} nodes "
+                f"({count} parts); add links or choose another topology."
             )
         if self.activation not in ("link", "round", "degree"):
             raise ConfigError(
-                f"topology {self.rule.name!r}: activation {self.activation!r} is not one of link, round, degree."
+                f"topology {self.rule.name!r}: activation {self.activation!r} is not one of "
+                "link, round, degree."
             )
 
     @cached_property
@@ -153,6 +151,13 @@ class Topology:
         return graphs[0] if len(graphs) == 1 else nx.compose_all(graphs)
 
 
+def _components(graph: nx.Graph[int]) -> int:
+    """Count the parts of a graph whose nodes cannot all reach each other."""
+    if isinstance(graph, nx.DiGraph):
+        return nx.number_strongly_connected_components(graph)
+    return nx.number_connected_components(graph)
+
+
 def _checked(graph: Any, nodes: int, name: str) -> nx.Graph[int]:
     if not isinstance(graph, nx.Graph):
         raise ConfigError(
@@ -192,8 +197,7 @@ def statistics(topology: Topology) -> dict[str, Any]:
     graph = topology.union()
     degrees = [d for _, d in graph.degree()]
     small = topology.nodes <= STATISTICS_LIMIT
-    connected = nx.is_strongly_connected if graph.is_directed() else nx.is_connected
-    diameter = nx.diameter(graph) if small and connected(graph) else None
+    diameter = nx.diameter(graph) if small and _components(graph) == 1 else None
     return {
         "links": graph.number_of_edges(),
         "degree_min": min(degrees),

@@ -54,7 +54,7 @@ def from_file(name: str) -> Plugin | None:
     """Return a graph file as a plug-in: GraphML, GML, edge list or JSON node-link."""
     readers: dict[str, Callable[[Path], Any]] = {
         ".graphml": nx.read_graphml,
-        ".gml": lambda path: nx.read_gml(path, label=None),
+        ".gml": _read_gml,
         ".edgelist": nx.read_edgelist,
         ".txt": nx.read_edgelist,
         ".json": _read_node_link,
@@ -75,6 +75,10 @@ def from_file(name: str) -> Plugin | None:
             raise ConfigError(f"topology file {name} cannot be read: {error}.") from error
 
     return Plugin("topology", str(path.resolve()), read, {})
+
+
+def _read_gml(path: Path) -> Any:
+    return nx.read_gml(path, label="id")
 
 
 def _read_node_link(path: Path) -> Any:

@@ -11,8 +11,8 @@ from decentral.registry import plugin
 def exponential(n: int) -> nx.DiGraph[int]:
     """Node i sends to i + 2^0, i + 2^1, ..., modulo n: degree ceil(log2 n), directed.
 
-    Uniform weights are doubly stochastic; gap = 2 / (1 + log2 n) when n is a power of 2 (Ying et al.,
-    "Exponential graph is provably efficient for decentralized deep training", NeurIPS 2021).
+    Uniform weights are doubly stochastic; gap = 2 / (1 + log2 n) when n is a power of 2 (Ying et
+    al., "Exponential graph is provably efficient for decentralized deep training", NeurIPS 2021).
 
     >>> sorted(exponential(4).successors(0))
     [1, 2]

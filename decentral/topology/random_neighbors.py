@@ -20,10 +20,10 @@ def random_neighbors(
 ) -> nx.DiGraph[int]:
     """Every node hears on average r random others per round; r may be 0.2 or 3.
 
-    The node draws floor(r) peers and one more with probability r - floor(r), without repetition, and
-    weighs them uniformly: the mixing is row-stochastic only, so the mean of the models drifts. An
-    intensity multiplies r. (The random graph of "On the surprising effectiveness of a single global
-    merging in decentralized learning", ICLR 2026.)
+    The node draws floor(r) peers and one more with probability r - floor(r), without repetition,
+    and weighs them uniformly: the mixing is row-stochastic only, so the mean of the models drifts.
+    An intensity multiplies r. (The random graph of "On the surprising effectiveness of a single
+    global merging in decentralized learning", ICLR 2026.)
 
     >>> random_neighbors(8, 0, 1, 1.0, r=2).number_of_edges()
     16
@@ -36,5 +36,7 @@ def random_neighbors(
     for place in range(int(counts.max(initial=0))):
         drawing = nodes[counts > place]
         others = rng.permuted(place, n - 1, seed, "peers", round, drawing)
-        graph.add_edges_from(zip((others + (others >= drawing)).tolist(), drawing.tolist(), strict=True))
+        graph.add_edges_from(
+            zip((others + (others >= drawing)).tolist(), drawing.tolist(), strict=True)
+        )
     return graph

@@ -92,6 +92,11 @@ def thin(steps: list[int], values: list[float], most: int = 400) -> tuple[list[i
     return [*steps[::every], steps[-1]], [*values[::every], values[-1]]
 
 
+def dots(values: Sequence[Any]) -> dict[str, Any]:
+    """Return the keywords that show where a curve was measured, if that was seldom."""
+    return {"marker": "o", "markersize": 4, "clip_on": False} if len(values) <= 12 else {}
+
+
 def heading() -> dict[str, Any]:
     """Return the keywords of a small heading above axes."""
     return {"loc": "left", "fontsize": 9, "color": light("muted"), "pad": 8}
@@ -109,8 +114,7 @@ def legend(axes: Axes) -> None:
 
 def is_narrow(axes: Axes) -> bool:
     """Tell whether axes have less than the whole width of a page."""
-    figure_width = axes.figure.get_figwidth()  # type: ignore[union-attr]
-    return axes.get_position().width * figure_width < 0.5 * WIDE[0]
+    return axes.bbox.width / axes.figure.dpi < 0.5 * WIDE[0]
 
 
 def steps_axis(axes: Axes, run: RunData) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from decentral.report.facts import Facts, facts_of, gain_text, number_text
@@ -16,6 +17,7 @@ from decentral.report.figures.canvas import (
     WIDE,
     bytes_axis,
     canvas,
+    dots,
     heading,
     legend,
     plain_log_ticks,
@@ -74,14 +76,14 @@ def consensus(run: RunData) -> Figure | None:
 def communication(run: RunData) -> Figure | None:
     """Draw bytes per step of all nodes together, and below it the schedule's intensity."""
     edges, rates = _byte_rates(run)
-    if not any(rates):
+    if len(edges) < 2 or not run.last("comm/bytes", final=True):
         return None
     figure = Figure(figsize=SMALL, layout="constrained")
     upper, lower = figure.subplots(2, sharex=True, height_ratios=[3.2, 1])
     upper.stairs(rates, edges, fill=True, color=light("comm"), linewidth=0)
-    upper.set_ylim(0, max([*rates, 1e-9]) * 1.2)
+    upper.set_ylim(0, 1.2 * max(rates) or 1)
     upper.yaxis.set_major_formatter(FuncFormatter(lambda value, _: format_bytes(value)))
-    upper.yaxis.set_major_locator(MaxNLocator(4))
+    upper.yaxis.set_major_locator(MaxNLocator(4 if any(rates) else 1))
     upper.set_title("Bytes per step", **heading())
     _mark_merge(upper, run)
     steps, intensity = run.series("comm/intensity")
@@ -99,7 +101,7 @@ def bytes_against_metric(run: RunData) -> Figure | None:
     """Draw what each byte bought: the run's metric over the bytes sent so far."""
     figure, axes = canvas(SMALL)
     for kind, role, width in (("local_mean", "local", 1.6), ("merged", "merged", 2.4)):
-        _, values, sent = run.paired(f"{run.metric}/{kind}", "comm/bytes")
+        _, values, sent = run.paired(f"{run.metric}/{kind}", "comm/bytes", final=kind == "merged")
         label = kind.replace("_", " ")
         axes.plot(sent, values, color=light(role), linewidth=width, marker="o", ms=3, label=label)
     _, merged, total = run.paired(f"{run.metric}/merged", "comm/bytes", final=True)
@@ -116,8 +118,8 @@ def bytes_against_metric(run: RunData) -> Figure | None:
 @styled
 def overview(run: RunData) -> Figure:
     """Draw one picture for a slide or a notebook: learning, consensus and bytes of a run."""
-    figure = Figure(figsize=(10.6, 7.2), layout="constrained", facecolor=light("card"))
-    figure.get_layout_engine().set(w_pad=0.25, h_pad=0.16)  # type: ignore[union-attr]
+    spaced = ConstrainedLayoutEngine(w_pad=0.25, h_pad=0.16)  # Inches.
+    figure = Figure(figsize=(10.6, 7.2), layout=spaced, facecolor=light("card"))
     figure.suptitle(run.name, x=0.03, ha="left", weight="bold", fontsize=13, parse_math=False)
     grid = figure.add_gridspec(2, 2, height_ratios=[1.25, 1])
     top = figure.add_subplot(grid[0, :])
@@ -136,14 +138,17 @@ def overview(run: RunData) -> Figure:
 
 def _draw_consensus(axes: Axes, run: RunData) -> bool:
     """Draw the positive distances; tell whether there was any."""
-    found = zip(*run.series("consensus/distance"), strict=True)
-    steps = [(step, value) for step, value in found if value > 0]
+    steps, distances = run.series("consensus/distance")
+    # Nodes that begin equal differ by rounding at step 0; the axis must not span down to that.
+    least = 1e-4 * max(distances, default=0.0)
+    found = zip(steps, distances, strict=True)
+    pairs = [(step, value) for step, value in found if value > (0 if step else least)]
     steps_axis(axes, run)
-    if not steps:
+    if not pairs:
         return False
-    axes.plot(*zip(*steps, strict=True), color=light("local"), linewidth=2)
+    axes.plot(*zip(*pairs, strict=True), color=light("local"), linewidth=2, **dots(pairs))
     axes.set_yscale("log")
-    plain_log_ticks(axes, [value for _, value in steps])
+    plain_log_ticks(axes, [value for _, value in pairs])
     return True
 
 
@@ -163,10 +168,17 @@ def _draw_learning(axes: Axes, run: RunData) -> None:
         )  # fmt: skip
     local_steps, local = run.series(f"{run.metric}/local_mean")
     if not single:
-        axes.plot(local_steps, local, color=light("local"), linewidth=1.6, label="local mean")
+        axes.plot(
+            local_steps,
+            local,
+            color=light("local"),
+            linewidth=1.6,
+            label="local mean",
+            **dots(local),
+        )
     steps, merged = run.series(f"{run.metric}/merged")
     label = "the single node" if single else "average of all models"
-    axes.plot(steps, merged, color=light("merged"), linewidth=2.8, label=label)
+    axes.plot(steps, merged, color=light("merged"), linewidth=2.8, label=label, **dots(merged))
     steps_axis(axes, run)
     value_axis(axes, run.metric)
     _mark_result(axes, facts, max([*steps, *local_steps]))
@@ -195,7 +207,7 @@ def _end_labels(axes: Axes, step: int, ends: list[tuple[float, str]], metric: st
     if len({number_text(value, metric) for value, _ in ends}) == 1:
         heights = heights[:1]
     heights.sort()
-    least = 13 / (axes.figure.get_figheight() * 72 * 0.72)  # type: ignore[union-attr]
+    least = 13 / 72 * axes.figure.dpi / axes.bbox.height  # Of a line, in parts of the axes.
     shift = max(0.0, least - (heights[-1][0] - heights[0][0])) / 2 if len(heights) == 2 else 0.0
     for (height, value, role), sign in zip(heights, (-1, 1), strict=False):
         axes.annotate(
@@ -225,11 +237,14 @@ def _mark_merge(axes: Axes, run: RunData) -> None:
 
 
 def _byte_rates(run: RunData) -> tuple[list[int], list[float]]:
-    """Return at most 75 intervals of steps and the mean bytes per step in each."""
+    """Return at most 75 intervals, none shorter than a round, and bytes per step in each."""
     steps, total = run.series("comm/bytes")
     known = dict(zip([0, *steps], [0.0, *total], strict=True))
-    edges = sorted(known)
-    keep = edges[:: max(1, len(edges) // _INTERVALS)]
-    if keep[-1] != edges[-1]:
-        keep.append(edges[-1])
+    local_steps = run.config.get("local_steps")
+    shortest = local_steps if isinstance(local_steps, int) else 1
+    shortest = max(shortest, run.last_step / _INTERVALS)
+    keep = [0]
+    for step in sorted(known):
+        if step - keep[-1] >= shortest or step == run.last_step > keep[-1]:
+            keep.append(step)
     return keep, [max(0.0, known[b] - known[a]) / (b - a) for a, b in pairwise(keep)]

@@ -1,8 +1,9 @@
 """When to communicate, and how much: evaluated once per round of the clock ``local_steps``.
 
-A communication schedule is a function ``(progress, feedback) -> intensity``: 0 is silence, a number in
-(0, 1] gossips at that intensity, ``GLOBAL_MERGE`` averages all models. ``feedback`` is None unless the
-schedule declares ``closed_loop=True``. Every schedule may end in one global merge (``final_merge``).
+A communication schedule is a function ``(progress, feedback) -> intensity``: 0 is silence, a number
+in (0, 1] gossips at that intensity, ``GLOBAL_MERGE`` averages all models. ``feedback`` is None
+unless the schedule declares ``closed_loop=True``. Every schedule may end in one global merge
+(``final_merge``).
 """
 
 from __future__ import annotations

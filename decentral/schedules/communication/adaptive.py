@@ -20,8 +20,8 @@ def adaptive(
 
     With c the distance of the nodes from their mean over the norm of the mean (estimated from
     sketches of 64 numbers per node, refreshed every ``feedback_every`` slots), the intensity is
-    ``floor`` while c <= target and rises linearly to 1 at c = 2 target. Silent once ``max_budget`` of
-    all-reduce's bytes is spent. (After Kong et al., "Consensus control for decentralized deep
+    ``floor`` while c <= target and rises linearly to 1 at c = 2 target. Silent once ``max_budget``
+    of all-reduce's bytes is spent. (After Kong et al., "Consensus control for decentralized deep
     learning", ICML 2021.)
     """
     if feedback is None:

@@ -12,5 +12,5 @@ from decentral.schedules import Feedback, Progress
 def cosine(
     progress: Progress, feedback: Feedback | None, *, first: Share = 0.0, last: Share = 1.0
 ) -> float:
-    """Let the intensity move from ``first`` to ``last`` on half a cosine wave, flat at both ends."""
+    """Let the intensity move from ``first`` to ``last`` on half a cosine wave."""
     return first + (last - first) * (1 - cos(pi * progress.fraction)) / 2

@@ -18,8 +18,8 @@ def late(
 ) -> float:
     """Gossip at ``intensity`` until ``start``, at ``then`` afterwards; one global merge at the end.
 
-    The recommended schedule: sparse communication keeps models mergeable, late communication and one
-    merge collect the gain ("On the surprising effectiveness of a single global merging in
+    The recommended schedule: sparse communication keeps models mergeable, late communication and
+    one merge collect the gain ("On the surprising effectiveness of a single global merging in
     decentralized learning", ICLR 2026).
     """
     return then if progress.reached(start) else intensity

@@ -27,7 +27,8 @@ def scale_to_budget(
     """
     if factor is None:
         raise ConfigError(
-            "communication 'scale_to_budget' must be outermost: its factor is solved for the whole run."
+            "communication 'scale_to_budget' must be outermost: "
+            "its factor is solved for the whole run."
         )
     action = schedule(progress, feedback)
     return action if isinstance(action, Merge) else min(1.0, factor * action)

@@ -1,7 +1,7 @@
 """Learning-rate schedules: functions ``(progress) -> factor`` of the peak rate ``lr``.
 
-Every schedule accepts ``lr`` (the peak; the optimizer's default if unset) and ``warmup`` (a linear rise
-from 0 over that part of the run). ``progress.step`` counts the steps done before this one.
+Every schedule accepts ``lr`` (the peak; the optimizer's default if unset) and ``warmup`` (a linear
+rise from 0 over that part of the run). ``progress.step`` counts the steps done before this one.
 """
 
 from __future__ import annotations

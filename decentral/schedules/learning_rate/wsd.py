@@ -8,9 +8,7 @@ from decentral.units import Point
 
 
 @plugin("learning_rate")
-def wsd(
-    progress: Progress, *, decay: Point = Point(0.2, "fraction"), floor: Share = 0.0
-) -> float:
+def wsd(progress: Progress, *, decay: Point = Point(0.2, "fraction"), floor: Share = 0.0) -> float:
     """Keep the peak rate, then decay linearly to ``floor`` over the last ``decay`` of the run.
 
     Together with ``warmup`` this is warm-up-stable-decay (Hu et al., "MiniCPM", 2024).

@@ -1,8 +1,8 @@
 """Splits: who holds which samples.
 
-A split is a function ``(labels, nodes, seed) -> shares``: from the class of every training sample [m] (all
-zero without classes) to a matrix [classes, nodes] whose row c says how class c is divided. Deterministic
-rounding turns shares into disjoint shards; no node stays empty.
+A split is a function ``(labels, nodes, seed) -> shares``: from the class of every training sample
+[m] (all zero without classes) to a matrix [classes, nodes] whose row c says how class c is divided.
+Deterministic rounding turns shares into disjoint shards; no node stays empty.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def shards(rule: Bound, labels: Integers, nodes: int, seed: int) -> list[Integer
     """
     if len(labels) < nodes:
         raise ConfigError(
-            f"split {rule.name!r}: {len(labels)} training samples cannot give each of {nodes} nodes one; "
-            "use fewer nodes or more data."
+            f"split {rule.name!r}: {len(labels)} training samples cannot give each of {nodes} "
+            "nodes one; use fewer nodes or more data."
         )
     share = class_shares(rule, labels, nodes, seed)
     parts: list[list[Integers]] = [[] for _ in range(nodes)]
