@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from decentral.config import Config, make_config, read_file
+from decentral.config import Config, by_name, make_config, read_file
 from decentral.engines.local import LocalRun
 from decentral.errors import ConfigError, RunError, nearest
-from decentral.registry import Bound
+from decentral.loop.setup import PYTHON, Setup, prepare
 from decentral.run.checkpoint import load_checkpoint
 from decentral.run.folder import FORMAT, RunFolder, next_name
 
@@ -22,14 +22,15 @@ Watch = Callable[[dict[str, Any]], None]
 class Run:
     """A finished or unfinished run: its folder, read when asked.
 
+    ``objects`` are the parts of its configuration that were given as Python objects.
+
     >>> run = Run(Path("runs/digits-ring-late-1"))
     >>> run.path.name
     'digits-ring-late-1'
     """
 
     path: Path
-    task: Any = None
-    model: Any = None
+    objects: Mapping[str, Any] = field(default_factory=dict[str, Any], repr=False)
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -54,11 +55,9 @@ class Run:
         """Return the merged model as a ``torch.nn.Module`` in evaluation mode."""
         from safetensors.torch import load_file
 
-        from decentral.loop.setup import prepare
-
         if not (self.path / "merged.safetensors").exists():
             raise ConfigError(f"run {self.path} has no merged model; it did not finish.")
-        setup = prepare(run_config(self.path, task=self.task, model=self.model))
+        setup = prepare(run_config(self.path, **self.objects))
         setup.model.load_state_dict(load_file(self.path / "merged.safetensors"))
         return setup.model.eval()
 
@@ -93,45 +92,29 @@ def launch(config: str | Path | None = None, *, watch: Watch | None = None, **se
     20
     """
     layers = [read_file(config)] if config is not None else []
-    return _run(make_config(*layers, _by_name(settings)), settings, watch)
+    given = by_name({key: value for key, value in settings.items() if value is not None})
+    return _train(start(make_config(*layers, given)), settings, watch)
 
 
-def _by_name(settings: dict[str, Any]) -> dict[str, Any]:
-    """Map the command line's short names to those of the configuration."""
-    aliases = {"schedule": "communication", "lr": "learning_rate.lr"}
-    return {aliases.get(k, k): v for k, v in settings.items() if v is not None}
-
-
-def _run(config: Config, given: dict[str, Any], watch: Watch | None) -> Run:
+def start(config: Config) -> LocalRun:
+    """Prepare a run and open its folder; ``LocalRun.run`` trains it."""
     run = LocalRun(config)
-    run.begin(RunFolder.create(config.out or next_name(Path("runs"), _stem(config))))
-    return _train(run, given, watch)
+    run.begin(RunFolder.create(config.out or next_name(Path("runs"), _stem(run.setup))))
+    return run
 
 
 def _train(run: LocalRun, given: dict[str, Any], watch: Watch | None) -> Run:
-    done = Run(run.folder.path, task=given.get("task"), model=given.get("model"))
+    done = Run(run.folder.path, by_name(given))
     run.run(watch or (lambda row: None))
     done.report()
     return done
 
 
-def _stem(config: Config) -> str:
-    """Name a run after what it compares: task, topology, communication."""
-    talks = config.algorithm in ("dsgd",) or isinstance(config.algorithm, dict)
-    parts = [
-        config.task,
-        *([config.topology, config.communication] if talks else [config.algorithm]),
-    ]
-    return "-".join(_short(part) for part in parts)
-
-
-def _short(part: Any) -> str:
-    from decentral.spec import parse_spec
-
-    if isinstance(part, str | dict):
-        name = parse_spec(cast(Any, part), "part").name
-        return Path(name.rpartition(":")[2] or name).stem
-    return part.name if isinstance(part, Bound) else getattr(part, "__name__", "python")
+def _stem(setup: Setup) -> str:
+    """Name a run after what runs are compared by: task, topology and communication."""
+    talks = ("topology", "communication") if setup.conversation else ("algorithm",)
+    names = [setup.parts[kind].name if kind in setup.parts else "own" for kind in ("task", *talks)]
+    return "-".join(Path(name).stem for name in names)
 
 
 def run_config(path: str | Path, **objects: Any) -> Config:
@@ -148,23 +131,27 @@ def run_config(path: str | Path, **objects: Any) -> Config:
             f"version of decentral reads format {FORMAT}. Its env.json names the version to use."
         )
     settings = read_file(source)
-    for key in ("task", "model"):
-        if settings.get(key) == "python":
-            if objects.get(key) is None:
-                raise ConfigError(
-                    f"run {path}: its {key} was given from Python; "
-                    f"use decentral.resume({str(path)!r}, {key}=...)."
-                )
-            settings[key] = objects[key]
+    for key in [key for key, value in settings.items() if value == PYTHON]:
+        if objects.get(key) is None:
+            raise ConfigError(
+                f"run {path}: its {key} was given from Python; "
+                f"use decentral.resume({str(path)!r}, {key}=...)."
+            )
+        settings[key] = objects[key]
     return make_config({k: v for k, v in settings.items() if v is not None})
 
 
 def resume(path: str | Path, *, watch: Watch | None = None, **objects: Any) -> Run:
     """Continue an interrupted run from its newest checkpoint; the result is as if it never stopped.
 
-    ``task`` and ``model`` must be given again if they were Python objects. Raises RunError when
-    there is nothing to resume from, ConfigError when the folder is not a run.
+    Parts that were Python objects (a task, a schedule, ...) must be given again. Raises RunError
+    when there is nothing to resume from, ConfigError when the folder is not a run.
     """
+    return _train(restart(path, **objects), objects, watch)
+
+
+def restart(path: str | Path, **objects: Any) -> LocalRun:
+    """Prepare a run from its newest checkpoint; ``LocalRun.run`` goes on with it."""
     folder = Path(path)
     config = run_config(folder, **objects)
     if (folder / "summary.json").exists():
@@ -172,7 +159,7 @@ def resume(path: str | Path, *, watch: Watch | None = None, **objects: Any) -> R
     checkpoint = load_checkpoint(folder)
     run = LocalRun(config)
     run.go_on(RunFolder(folder), checkpoint)
-    return _train(run, objects, watch)
+    return run
 
 
-__all__ = ["Run", "RunError", "launch", "resume", "run_config"]
+__all__ = ["Run", "RunError", "launch", "restart", "resume", "run_config", "start"]

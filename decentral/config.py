@@ -24,6 +24,8 @@ Auto = Literal["auto"]
 
 #: Configuration keys that hold a plug-in, and its kind.
 PARTS = {kind: kind for kind in KINDS if kind != "metric"}
+#: Short names on the command line and in Python.
+ALIASES = {"schedule": "communication", "lr": "learning_rate.lr"}
 #: The setting that a bare number means.
 NUMBERS = {"learning_rate": "lr", "batch": "size"}
 
@@ -120,7 +122,25 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
         if not separator or not key.strip():
             raise ConfigError(f"cannot read {text!r}; write settings as key=value, e.g. nodes=8.")
         key = key.strip()
-        found[key] = parse_value(value, key)
+        parsed = parse_value(value, key)
+        # ``none`` is the name of a schedule, and the absence of anything else.
+        found[key] = value.strip() if parsed is None and key in {*PARTS, *ALIASES} else parsed
+    return found
+
+
+def by_name(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace short names by those of the configuration.
+
+    >>> by_name({"schedule.start": "80%", "lr": 0.1})
+    {'communication.start': '80%', 'learning_rate.lr': 0.1}
+    """
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        head, dot, rest = key.partition(".")
+        name = ALIASES.get(head, head) + dot + rest
+        if name in found:
+            raise ConfigError(f"{key} is given twice, also as {name}; keep one.")
+        found[name] = value
     return found
 
 

@@ -22,8 +22,9 @@ def nearest(name: str, known: Iterable[str]) -> str:
     >>> nearest("rng", ["ring", "star"])
     " Did you mean 'ring'?"
     """
-    close = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.5)
-    return f" Did you mean {close[0]!r}?" if close else ""
+    spelled = {each.lower(): each for each in known}
+    close = difflib.get_close_matches(name.lower(), list(spelled), n=1, cutoff=0.5)
+    return f" Did you mean {spelled[close[0]]!r}?" if close else ""
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> ConfigError:

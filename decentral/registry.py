@@ -7,7 +7,7 @@ Python, validated by pydantic from their annotations. The docstring is the help.
 
 A kind's package may define two hooks: ``common`` (a function whose keyword-only parameters every
 member accepts) and ``resolve(name)`` (a plug-in for names that are not in the folder, e.g.
-``nx:...``).
+``nx:...``). A member with required settings shows one complete spelling in the trait ``example``.
 """
 
 from __future__ import annotations
@@ -113,6 +113,15 @@ class Bound:
     def name(self) -> str:
         """The plug-in's name, as written in a configuration."""
         return self.plugin.name
+
+    @property
+    def reloadable(self) -> bool:
+        """Whether another process finds the same by its spec: built in, installed, or in a file."""
+        nested = [value for value in self.settings.values() if isinstance(value, Bound)]
+        built_in = self.plugin.target.__module__.startswith("decentral.")
+        installed = any(point.name == self.name for point in _entry_points(self.plugin.kind))
+        found = bool(self.plugin.origin) or built_in or installed
+        return found and all(part.reloadable for part in nested)
 
     def spec(self) -> dict[str, Any]:
         """Return the plain mapping that builds this again, every default written out."""

@@ -30,8 +30,9 @@ class Point:
     def __str__(self) -> str:
         """Write the point as a user would."""
         if self.unit == "steps":
-            return f"{self.value:g} steps"
-        return f"{100 * self.value:.12g}%"
+            return f"{self.value:.15g} steps"
+        percent = f"{100 * self.value:.12g}"
+        return f"{percent}%" if float(percent) / 100 == self.value else repr(self.value)
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: object, handler: object) -> object:

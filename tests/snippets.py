@@ -121,10 +121,11 @@ def _shell(block: Block) -> None:
 
 
 def _validate(block: Block) -> None:
-    from decentral.config import load_config
+    from decentral.config import make_config, read_file
+    from decentral.loop.setup import prepare
 
     Path("snippet.yaml").write_text(block.source)
-    load_config("snippet.yaml")
+    prepare(make_config(read_file("snippet.yaml")))
 
 
 if __name__ == "__main__":

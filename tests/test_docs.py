@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import doctest
 import importlib
+import importlib.util
+import inspect
 import re
 import shlex
 import subprocess
@@ -123,6 +126,27 @@ def test_a_wrong_page_fails(tmp_path: Path, text: str) -> None:
     )
     assert done.returncode != 0
     assert b"ImportError" not in done.stderr
+
+
+def test_readme_shows_the_algorithm_as_shipped() -> None:
+    """The text of D-SGD in the README is the body of the function."""
+    from decentral.algorithms.dsgd import dsgd
+
+    (function,) = ast.parse(inspect.getsource(dsgd)).body
+    assert isinstance(function, ast.FunctionDef)
+    shipped = "\n".join(ast.unparse(statement) for statement in function.body[1:])
+    shown = [b.source for b in blocks(README) if "test compares" in b.marks.get("not run", "")]
+    assert [ast.unparse(ast.parse(source)) for source in shown] == [shipped]
+
+
+def test_the_list_of_plugins_is_current() -> None:
+    """docs/plugins.md is what docs/make_plugins.py writes."""
+    found = importlib.util.spec_from_file_location("make_plugins", REPO / "docs/make_plugins.py")
+    assert found is not None
+    assert found.loader is not None
+    maker = importlib.util.module_from_spec(found)
+    found.loader.exec_module(maker)
+    assert maker.PAGE.read_text(encoding="utf-8") == maker.text()
 
 
 # --- the examples in docstrings -------------------------------------------------------------------

@@ -63,6 +63,7 @@ def conclude(block: Block, evaluator: Evaluator, finale: Act | None) -> Iterator
 def status(block: Block) -> Row:
     """Return the counters that every log line shows."""
     healthy = block.healthy_rows()
+    known = block.feedback
     return {
         "step": block.step,
         "samples": block.samples,
@@ -76,4 +77,5 @@ def status(block: Block) -> Row:
         "comm/rounds": block.ledger.rounds,
         "comm/intensity": block.intensity,
         "nodes/healthy": len(healthy),
+        **({"feedback/consensus": known.consensus, "feedback/spent": known.spent} if known else {}),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -229,16 +230,18 @@ class Block:
     # --- feedback ---------------------------------------------------------------------------------
 
     def _refresh_feedback(self) -> None:
+        """Renew what closed-loop schedules know: sketches now and then, what is spent always."""
         conversation = self.setup.conversation
         assert conversation is not None
         slot = self.step // self.setup.config.local_steps
-        if self.feedback is not None and slot % conversation.schedule.feedback_every:
-            return
-        sketches = self.exchange.gather(self.sketch(self.rows))[self._healthy()]
-        self.ledger.bytes += self.exchange.nodes * (self.exchange.nodes - 1) * SKETCH * 4
+        known = self.feedback
+        if known is None or slot % conversation.schedule.feedback_every == 0:
+            sketches = self.exchange.gather(self.sketch(self.rows))[self._healthy()]
+            self.ledger.bytes += self.exchange.nodes * (self.exchange.nodes - 1) * SKETCH * 4
+            known = Feedback(self.round, Sketch.relative_spread(sketches), 0.0)
         reference = all_reduce_messages(self.exchange.nodes, self.setup.config.steps)
-        spent = self.ledger.bytes / max(1, reference * self.setup.row_bytes)
-        self.feedback = Feedback(self.round, Sketch.relative_spread(sketches), spent)
+        spent = self.ledger.bytes / max(1, reference * self.setup.gradient_bytes)
+        self.feedback = replace(known, spent=spent)
 
     # --- state ------------------------------------------------------------------------------------
 
@@ -249,16 +252,13 @@ class Block:
             state = {f"optimizer/{k}": v for k, v in self.optimizer.state_of(index).items()}
             whole = {f"integer/{k}": v[index] for k, v in self.integers.items()}
             nodes[node] = {"row": self.rows[index], **whole, **state}
-        feedback = self.feedback
         counters = {
             "samples": self.samples,
             "round": self.round,
             "ledger": self.ledger.state(),
             "intensity": self.intensity,
             "absent": sorted(self.absent),
-            "feedback": None
-            if feedback is None
-            else [feedback.round, feedback.consensus, feedback.spent],
+            "feedback": asdict(self.feedback) if self.feedback else None,
         }
         return Checkpoint(self.step, nodes, counters)
 
@@ -279,4 +279,4 @@ class Block:
         self.round, self.intensity = counters["round"], counters["intensity"]
         self.ledger = Ledger(**counters["ledger"])
         self.absent = frozenset(counters["absent"])
-        self.feedback = Feedback(*counters["feedback"]) if counters["feedback"] else None
+        self.feedback = Feedback(**counters["feedback"]) if counters["feedback"] else None

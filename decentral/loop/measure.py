@@ -14,7 +14,7 @@ from decentral import rng
 from decentral.gradients import looped_forward, stacked_forward
 from decentral.loop.block import Block
 from decentral.loop.setup import Setup
-from decentral.merge.calibrate import recalibrate
+from decentral.merge._calibrate import recalibrate
 from decentral.metrics import Snapshot, score
 from decentral.registry import find
 from decentral.schedules import Progress
@@ -72,12 +72,18 @@ class Evaluator:
     def __call__(self, complete: bool) -> dict[str, float]:
         """Return every metric now; ``complete`` looks at all nodes and all test samples."""
         snapshot = self.snapshot(complete)
+        self._book()
         found: dict[str, float] = {}
         for name in self.setup.config.metrics:
             found |= find("metric", name).target(snapshot)
         if self.val is not None:
             found |= self._validation(snapshot, self.val)
         return found
+
+    def _book(self) -> None:
+        """Count the counterfactual merge: one global average of all rows."""
+        nodes = self.block.exchange.nodes
+        self.block.ledger.measure_bytes += 2 * (nodes - 1) * self.setup.row_bytes
 
     def snapshot(self, complete: bool) -> Snapshot:
         """Return what metrics look at."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, cast
 
 import numpy as np
@@ -21,7 +22,7 @@ from decentral.layout import Layout
 from decentral.mixing import Mixer
 from decentral.network import Conversation
 from decentral.network.budget import solve_budget
-from decentral.optim import default_lr, state_channels
+from decentral.optim import default_lr, state_numbers
 from decentral.registry import Bound, build
 from decentral.sampling import Plan, fixed_plan, resample_plan
 from decentral.schedules import Progress
@@ -30,6 +31,9 @@ from decentral.schedules.learning_rate import LearningRate
 from decentral.tasks import Samples, Task
 from decentral.tasks.splits import class_shares, shards
 from decentral.topology import Topology
+
+#: Stands in a resolved configuration for a part that was a Python object.
+PYTHON = "python"
 
 
 @dataclass(frozen=True)
@@ -58,12 +62,12 @@ class Setup:
         """Training samples on the device."""
         return self.task.splits[0].to(self.device, self.dtype)
 
-    @property
+    @cached_property
     def row_bytes(self) -> int:
         """Logical bytes of what one node sends to one other in one round."""
         numbers = self.layout.payload(self.config.gossip_buffers)
         if self.config.mix_state:
-            numbers += state_channels(self.optimizer) * self.layout.payload(False)
+            numbers += state_numbers(self.optimizer, self.layout)
         return numbers * self.dtype.itemsize
 
     @property
@@ -105,7 +109,7 @@ def prepare(config: Config) -> Setup:
         merge=parts["merge"], plan=plan, counts=counts, device=device, dtype=dtype, parts=parts,
     )  # fmt: skip
     silent = setup(conversation=None)
-    conversation = _conversation(config, parts, silent.row_bytes)
+    conversation = _conversation(config, parts, silent)
     return setup(conversation=conversation)
 
 
@@ -146,12 +150,25 @@ def _asked(rule: Bound, offered: dict[str, int]) -> tuple[str, ...]:
 
 def _builder(config: Config, task: Task, parts: dict[str, Bound]) -> Callable[[], nn.Module]:
     """Return what makes a fresh model: the task's own, a user's function, or a model plug-in."""
+    own = task.model or config.model
+    if isinstance(own, nn.Module):
+        return _copies(own, config)
     if task.model is not None:
         return task.model
     if inspect.isfunction(config.model) and not inspect.signature(config.model).parameters:
         return cast(Callable[[], nn.Module], config.model)
     rule = parts["model"] = build("model", config.model)
     return lambda: rule(task.input_shape, task.outputs)
+
+
+def _copies(model: nn.Module, config: Config) -> Callable[[], nn.Module]:
+    """Return what copies a module; independent first models need a function that draws anew."""
+    if config.init == "independent":
+        raise ConfigError(
+            "init: independent needs a function that builds the model, not a built one; "
+            "pass model=lambda: Net()."
+        )
+    return lambda: copy.deepcopy(model)
 
 
 def _seeded(builder: Callable[[], nn.Module], seed: int, purpose: str) -> nn.Module:
@@ -194,7 +211,7 @@ def _expected_counts(plan: Plan, total: int) -> NDArray[np.int64]:
     return np.round(probability * total / len(probability)).astype(np.int64)
 
 
-def _conversation(config: Config, parts: dict[str, Bound], row_bytes: int) -> Conversation | None:
+def _conversation(config: Config, parts: dict[str, Bound], silent: Setup) -> Conversation | None:
     communicates = parts["algorithm"].plugin.traits.get("communicates", "rounds")
     if communicates != "rounds":
         return None
@@ -202,7 +219,7 @@ def _conversation(config: Config, parts: dict[str, Bound], row_bytes: int) -> Co
     mixer = Mixer.make(topology, config.weights)
     schedule = CommunicationSchedule.make(config.communication)
     conversation = Conversation(mixer, schedule, config.steps, config.local_steps)
-    conversation = solve_budget(conversation, row_bytes)
+    conversation = solve_budget(conversation, silent.row_bytes, silent.gradient_bytes)
     parts["topology"] = topology.rule
     parts["communication"] = conversation.schedule.rule
     if mixer.rule is not None:
@@ -210,16 +227,20 @@ def _conversation(config: Config, parts: dict[str, Bound], row_bytes: int) -> Co
     return conversation
 
 
+def _written(bound: Bound) -> Any:
+    return bound.spec() if bound.reloadable else PYTHON
+
+
 def resolved(setup: Setup, **decided: Any) -> dict[str, Any]:
     """Return the configuration with every default written out and every ``auto`` decided."""
     settings = setup.config.model_dump()
     for kind in PARTS:
         bound = setup.parts.get(kind)
-        settings[kind] = bound.spec() if bound else None
+        settings[kind] = _written(bound) if bound else None
     if isinstance(setup.config.task, Task):
-        settings["task"] = "python"
+        settings["task"] = PYTHON
     if "model" not in setup.parts and setup.task.model is None:
-        settings["model"] = "python"
+        settings["model"] = PYTHON
     if setup.conversation is not None and "weights" not in setup.parts:
         settings["weights"] = "auto"
     settings["metrics"] = list(setup.config.metrics)

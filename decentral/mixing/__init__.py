@@ -2,7 +2,8 @@
 
 A weights rule is a function ``(receivers, senders, nodes) -> weights`` of the links that are on;
 what a node does not give to others it keeps, so rows always sum to one. Traits: ``undirected``
-(refuses directed graphs) and ``doubly_stochastic`` (columns sum to one on every undirected graph).
+(refuses directed graphs), ``symmetric`` (w_ij = w_ji) and ``doubly_stochastic`` (columns sum to one
+on every undirected graph).
 """
 
 from __future__ import annotations
@@ -107,6 +108,9 @@ class Mixer:
             return False
         if topology.activation == "link":
             return bool(self.rule and self.rule.plugin.traits.get("doubly_stochastic"))
+        traits = topology.rule.plugin.traits
+        if topology.time_varying and "period" not in traits:  # no finite check can tell
+            return bool(traits.get("doubly_stochastic"))
         return all(self.mixing(r).doubly_stochastic for r in range(topology.period))
 
     def speaks(self, slot: int, intensity: float) -> bool:
@@ -154,9 +158,7 @@ class Mixer:
         """Return the expected number of directed messages of one gossip action."""
         expected = self.topology.rule.plugin.traits.get("expected_links")
         if expected:
-            settings = dict(self.topology.rule.settings)
-            settings["r"] = settings["r"] * intensity
-            return float(expected(self.topology.nodes, settings))
+            return float(expected(self.topology.nodes, intensity, self.topology.rule.settings))
         return intensity * self.full_messages
 
     @cached_property

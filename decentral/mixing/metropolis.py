@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from decentral.registry import plugin
 
 
-@plugin("weights", undirected=True, doubly_stochastic=True)
+@plugin("weights", undirected=True, doubly_stochastic=True, symmetric=True)
 def metropolis(
     receivers: NDArray[np.int64], senders: NDArray[np.int64], nodes: int
 ) -> NDArray[np.float64]:

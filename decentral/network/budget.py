@@ -14,18 +14,18 @@ _LARGEST = 1e9
 _BISECTIONS = 200
 
 
-def budget_messages(budget: str | float, nodes: int, steps: int, row_bytes: int) -> float:
-    """Turn ``2%``, ``0.02`` or ``2MB/node`` into a number of messages of ``row_bytes`` each."""
+def budget_bytes(budget: str | float, nodes: int, all_reduce_bytes: float) -> float:
+    """Turn ``2%`` or ``0.02`` of all-reduce's bytes, or ``2MB/node``, into bytes of all nodes."""
     text = str(budget).strip()
     if text.endswith("/node"):
-        return nodes * parse_bytes(text.removesuffix("/node"), "budget") / row_bytes
+        return nodes * parse_bytes(text.removesuffix("/node"), "budget")
     try:
         share = float(text.removesuffix("%")) / (100.0 if text.endswith("%") else 1.0)
     except ValueError:
         share = -1.0
     if not share > 0:
         raise ConfigError(f"budget: cannot read {budget!r}; write 2%, 0.02 or 2MB/node.")
-    return share * all_reduce_messages(nodes, steps)
+    return share * all_reduce_bytes
 
 
 def with_factor(schedule: CommunicationSchedule, factor: float) -> CommunicationSchedule:
@@ -36,21 +36,28 @@ def with_factor(schedule: CommunicationSchedule, factor: float) -> Communication
     )
 
 
-def solve_budget(conversation: Conversation, row_bytes: int) -> Conversation:
+def solve_budget(conversation: Conversation, row_bytes: int, gradient_bytes: int) -> Conversation:
     """Solve the factor of a schedule scaled to a budget; others are returned as they are.
 
-    Expected bytes grow with the factor and saturate where every intensity is clipped to 1. Raises
-    ConfigError naming the reachable minimum or maximum when the budget lies outside.
+    ``row_bytes`` is the size of one message, ``gradient_bytes`` that of one of all-reduce's. Expected
+    bytes grow with the factor and saturate where every intensity is clipped to 1. Raises ConfigError
+    naming the reachable minimum or maximum when the budget lies outside.
     """
     schedule = conversation.schedule
     if not schedule.rule.plugin.traits.get("budgeted") or schedule.rule.settings["factor"]:
         return conversation
+    if schedule.closed_loop:
+        raise ConfigError(
+            "communication 'scale_to_budget': a schedule that reacts to the run cannot be scaled "
+            "before it; set its max_budget instead."
+        )
     budget = schedule.rule.settings["budget"]
-    wanted = budget_messages(budget, conversation.nodes, conversation.steps, row_bytes)
-    reference = all_reduce_messages(conversation.nodes, conversation.steps)
+    reference = all_reduce_messages(conversation.nodes, conversation.steps) * gradient_bytes
+    wanted = budget_bytes(budget, conversation.nodes, reference)
 
     def spent(factor: float) -> float:
-        return expected_messages(replace(conversation, schedule=with_factor(schedule, factor)))
+        scaled = replace(conversation, schedule=with_factor(schedule, factor))
+        return expected_messages(scaled) * row_bytes
 
     for factor, word, outside in (
         (1e-12, "least", wanted.__lt__),

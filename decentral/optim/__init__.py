@@ -2,8 +2,10 @@
 
 An optimizer plug-in is a function ``(params) -> torch.optim.Optimizer``; its keyword-only
 parameters are settings. Traits: ``elementwise`` (row i of a block is updated as if it were alone,
-so a whole contiguous block may be one parameter) and ``default_lr``. Any other optimizer of torch,
-or of an installed package, is found by its dotted name, e.g. ``torch.optim.RAdam``.
+so a whole contiguous block may be one parameter), ``isolated`` (parameters never depend on each
+other, so the rows may share an instance), ``default_lr``, and ``base`` with ``identity``: the
+dotted name of the optimizer that it equals bit by bit under those settings. Any other optimizer of
+torch, or of an installed package, is found by its dotted name, e.g. ``torch.optim.RAdam``.
 """
 
 from __future__ import annotations
@@ -16,10 +18,10 @@ from typing import Any
 import torch
 
 from decentral.errors import ConfigError, nearest
-from decentral.optim._block import BlockOptimizer, is_elementwise, state_channels
+from decentral.optim._block import BlockOptimizer, is_elementwise, state_numbers
 from decentral.registry import Bound, Plugin, Setting
 
-__all__ = ["BlockOptimizer", "default_lr", "is_elementwise", "resolve", "state_channels"]
+__all__ = ["BlockOptimizer", "default_lr", "is_elementwise", "resolve", "state_numbers"]
 
 _DEFAULT_LR = 1e-3
 
@@ -49,9 +51,17 @@ def resolve(name: str) -> Plugin | None:
         raise ConfigError(
             f"optimizer {name!r} is not a torch optimizer.{nearest(attribute, classes)}"
         )
-    return Plugin(
-        "optimizer", name, _maker(found), _settings(found), {"default_lr": _class_lr(found)}
-    )
+    closure = inspect.signature(found.step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        raise ConfigError(
+            f"optimizer {name!r} evaluates the loss several times per step (a closure), which "
+            "rows in lockstep cannot offer; choose a first-order one, such as torch.optim.RAdam."
+        )
+    traits = {
+        "default_lr": _class_lr(found),
+        "isolated": found.__module__.startswith("torch.optim."),
+    }
+    return Plugin("optimizer", name, _maker(found), _settings(found), traits)
 
 
 def _maker(kind: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:

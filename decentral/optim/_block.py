@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from decentral.errors import ConfigError
 from decentral.layout import Layout
 from decentral.registry import Bound
-
-Make = Callable[[Any], torch.optim.Optimizer]
 
 
 class BlockOptimizer:
@@ -24,7 +22,9 @@ class BlockOptimizer:
     - ``rows``: one contiguous 1-D parameter per (row, group) (element-wise otherwise);
     - ``tensors``: one parameter per (row, named tensor), for optimizers that look at shapes.
 
-    A strided view never becomes a parameter: fused kernels ignore strides.
+    A strided view never becomes a parameter: fused kernels ignore strides. An optimizer of unknown
+    origin (neither element-wise nor torch's own) may couple its parameters or keep counters of its
+    own, so every row has an instance to itself.
     """
 
     def __init__(self, rule: Bound, layout: Layout, rows: Tensor, grads: Tensor) -> None:
@@ -32,9 +32,10 @@ class BlockOptimizer:
         self.layout, self.nodes = layout, rows.shape[0]
         self.mode = self._choose(rule, layout, rows)
         self.params = [self._parameter(data, grad) for data, grad in self._pieces(rows, grads)]
-        per_row = len(self.params) // (1 if self.mode == "block" else self.nodes)
-        self.per_row = per_row
-        self.inner: torch.optim.Optimizer = rule(self.params)
+        self.per_row = len(self.params) // (1 if self.mode == "block" else self.nodes)
+        self.shared = self.mode != "tensors" or bool(rule.plugin.traits.get("isolated"))
+        families = [self.params] if self.shared else list(map(self._params_of, range(self.nodes)))
+        self.instances = [make(rule, family) for family in families]
 
     @staticmethod
     def _choose(rule: Bound, layout: Layout, rows: Tensor) -> str:
@@ -66,19 +67,28 @@ class BlockOptimizer:
 
     def step(self, lr: float) -> None:
         """Update the rows from their gradients at one learning rate."""
-        for group in self.inner.param_groups:
-            group["lr"] = lr
-        self.inner.step()
+        for instance in self.instances:
+            for group in instance.param_groups:
+                group["lr"] = lr
+            instance.step()
 
     # --- state, sharded by row --------------------------------------------------------------------
 
     def state_of(self, row: int) -> dict[str, Tensor]:
-        """Return one row's state as ``{"<place>/<key>": tensor}``, its step counter included."""
+        """Return one row's state as ``{"<place>/<key>": tensor}``, its step counter included.
+
+        Plain numbers are kept under ``<key>#``, those of a row's own instance at the place ``own``.
+        """
         found: dict[str, Tensor] = {}
         for place, parameter in enumerate(self._params_of(row)):
-            for key, value in self.inner.state.get(parameter, {}).items():
+            for key, value in self._state(row).get(parameter, {}).items():
                 if isinstance(value, Tensor):
                     found[f"{place}/{key}"] = self._share(value, parameter, row).detach().clone()
+                elif isinstance(value, int | float):
+                    found[f"{place}/{key}#"] = _number(value)
+        if not self.shared:
+            own = self.instances[row].param_groups[0].items()
+            found |= {f"own/{k}#": _number(v) for k, v in own if isinstance(v, int | float)}
         return found
 
     def load_state(self, states: list[dict[str, Tensor]]) -> None:
@@ -86,8 +96,14 @@ class BlockOptimizer:
         for row, state in enumerate(states):
             for path, value in state.items():
                 place, _, key = path.partition("/")
+                if place == "own":
+                    self.instances[row].param_groups[0][key.removesuffix("#")] = value.item()
+                    continue
                 parameter = self._params_of(row)[int(place)]
-                self._put(self.inner.state[parameter], key, value, parameter, row)
+                self._put(self._state(row)[parameter], key, value, parameter, row)
+
+    def _state(self, row: int) -> Any:
+        return self.instances[0 if self.shared else row].state
 
     def _params_of(self, row: int) -> list[nn.Parameter]:
         if self.mode == "block":
@@ -101,8 +117,12 @@ class BlockOptimizer:
     def _put(
         self, state: dict[str, Any], key: str, value: Tensor, parameter: nn.Parameter, row: int
     ) -> None:
+        if key.endswith("#"):
+            state[key.removesuffix("#")] = value.item()
+            return
         if self.mode != "block" or value.shape != parameter.shape[1:]:
-            state[key] = value.clone()
+            # Where step counters live is torch's choice; everything else lives with the parameter.
+            state[key] = value.clone() if key == "step" else value.clone().to(parameter.device)
             return
         if key not in state:
             state[key] = torch.zeros_like(parameter)
@@ -116,7 +136,7 @@ class BlockOptimizer:
         if self.mode == "block":
             return [
                 value
-                for _, value in sorted(self.inner.state.get(self.params[0], {}).items())
+                for _, value in sorted(self._state(0).get(self.params[0], {}).items())
                 if isinstance(value, Tensor) and value.shape == self.params[0].shape
             ]
         return [torch.stack([t.reshape(-1) for t in column]) for column in self._columns()]
@@ -133,11 +153,25 @@ class BlockOptimizer:
         found: list[list[Tensor]] = []
         for place in range(self.per_row):
             owners = [self._params_of(row)[place] for row in range(self.nodes)]
-            for key in sorted(self.inner.state.get(owners[0], {})):
-                column = [self.inner.state[owner][key] for owner in owners]
+            for key in sorted(self._state(0).get(owners[0], {})):
+                column = [self._state(row)[owner][key] for row, owner in enumerate(owners)]
                 if isinstance(column[0], Tensor) and column[0].shape == owners[0].shape:
                     found.append(column)
         return found
+
+
+def make(rule: Bound, params: list[nn.Parameter]) -> torch.optim.Optimizer:
+    """Build an optimizer; settings that it refuses are the user's mistake."""
+    try:
+        return rule(params)
+    except ConfigError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"optimizer {rule.name!r}: {error}") from error
+
+
+def _number(value: float) -> Tensor:
+    return torch.tensor(value, dtype=torch.float64 if isinstance(value, float) else None)
 
 
 def is_elementwise(rule: Bound) -> bool:
@@ -159,7 +193,7 @@ def _probe(rule: Bound) -> list[tuple[Tensor, Tensor]]:
 
 def _three_steps(rule: Bound, tensors: list[Tensor]) -> None:
     params = [nn.Parameter(t) for t in tensors]
-    optimizer: torch.optim.Optimizer = rule(params)
+    optimizer = make(rule, params)
     for group in optimizer.param_groups:
         group["lr"] = 0.05
     for step in range(3):
@@ -168,11 +202,9 @@ def _three_steps(rule: Bound, tensors: list[Tensor]) -> None:
         optimizer.step()
 
 
-def state_channels(rule: Bound) -> int:
-    """Return how many row-shaped state tensors an optimizer keeps, found by one step on a probe."""
-    probe = nn.Parameter(torch.ones(3, 3))
-    optimizer: torch.optim.Optimizer = rule([probe])
-    probe.grad = torch.ones_like(probe)
-    optimizer.step()
-    values: list[Any] = list(optimizer.state[probe].values())
-    return sum(isinstance(v, Tensor) and v.shape == probe.shape for v in values)
+def state_numbers(rule: Bound, layout: Layout) -> int:
+    """Return how many numbers of one row's state are exchanged along with it, by a trial step."""
+    row, grad = torch.ones(1, layout.width), torch.ones(1, layout.width)
+    trial = BlockOptimizer(rule, layout, row, grad)
+    trial.step(1e-3)
+    return sum(channel.shape[1] for channel in trial.channels())

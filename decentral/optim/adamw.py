@@ -9,7 +9,7 @@ import torch
 from decentral.registry import NonNegative, Positive, plugin
 
 
-@plugin("optimizer", elementwise=True, default_lr=1e-3)
+@plugin("optimizer", elementwise=True, default_lr=1e-3, base="torch.optim.AdamW", identity={})
 def adamw(
     params: Any,
     *,

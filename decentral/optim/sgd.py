@@ -9,7 +9,13 @@ import torch
 from decentral.registry import NonNegative, Share, plugin
 
 
-@plugin("optimizer", elementwise=True, default_lr=0.02)
+@plugin(
+    "optimizer",
+    elementwise=True,
+    default_lr=0.02,
+    base="torch.optim.SGD",
+    identity={"momentum": 0.0, "weight_decay": 0.0},
+)
 def sgd(
     params: Any,
     *,

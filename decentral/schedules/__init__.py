@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 from decentral.units import Point
@@ -37,6 +37,12 @@ class Progress:
     def slot(self) -> int:
         """The index of the communication slot at this step, from 0."""
         return ceil(self.step / self.local_steps) - 1
+
+    @property
+    def previous(self) -> Progress:
+        """Where the run stood at the slot before this one (at its start, before the first)."""
+        step = self.slot * self.local_steps
+        return replace(self, step=step, samples=self.samples * step // max(1, self.step))
 
     @property
     def last(self) -> bool:

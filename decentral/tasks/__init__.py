@@ -66,7 +66,7 @@ class Task:
     train: Pair
     test: Pair | None = None
     val: Pair | None = None
-    model: Callable[[], nn.Module] | None = None
+    model: Callable[[], nn.Module] | nn.Module | None = None
     classes: tuple[str, ...] | None = None
     accuracy: Callable[[Tensor, Tensor], Tensor] | None = None
     owners: Tensor | None = None

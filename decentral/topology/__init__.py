@@ -12,6 +12,8 @@ Traits, given to ``@plugin("topology", ...)``:
 - ``period``: a function of n, the rounds after which a time-varying topology repeats.
 - ``exact_after``: a function of n, the rounds after which mixing has averaged exactly (or None).
 - ``disconnected``: the reason why single rounds need not connect the nodes.
+- ``doubly_stochastic``: promised of every round of a time-varying topology without a period.
+- ``expected_links``: a function ``(n, intensity, settings)``: messages of one gossip on average.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from decentral.registry import Positive, plugin
     "topology",
     activation="degree",
     disconnected="connected only in expectation: every round draws new peers",
-    expected_links=lambda n, settings: n * min(settings["r"], n - 1),
+    expected_links=lambda n, intensity, settings: n * min(settings["r"] * intensity, n - 1),
 )
 def random_neighbors(
     n: int, round: int, seed: int, intensity: float, *, r: Positive = 1.0

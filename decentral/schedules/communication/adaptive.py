@@ -6,7 +6,7 @@ from decentral.registry import Count, Positive, Share, plugin
 from decentral.schedules import Feedback, Progress
 
 
-@plugin("communication", closed_loop=True)
+@plugin("communication", closed_loop=True, example="adaptive(target=0.1)")
 def adaptive(
     progress: Progress,
     feedback: Feedback | None,

@@ -9,7 +9,7 @@ from decentral.schedules import Feedback, Progress
 from decentral.schedules.communication import Action
 
 
-@plugin("communication")
+@plugin("communication", example="every(k=2)")
 def every(
     progress: Progress,
     feedback: Feedback | None,

@@ -10,7 +10,7 @@ from decentral.schedules.communication import Action
 from decentral.units import Point
 
 
-@plugin("communication")
+@plugin("communication", example="switch(before=constant(0.2), after=linear, at=50%)")
 def switch(
     progress: Progress,
     feedback: Feedback | None,

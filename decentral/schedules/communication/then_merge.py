@@ -10,7 +10,7 @@ from decentral.schedules.communication import GLOBAL_MERGE, Action
 from decentral.units import Point
 
 
-@plugin("communication", final_merge=False)
+@plugin("communication", final_merge=False, example="then_merge(schedule=constant(0.2), at=75%)")
 def then_merge(
     progress: Progress,
     feedback: Feedback | None,
@@ -21,5 +21,5 @@ def then_merge(
     """Follow ``schedule`` until ``at``; merge all models there, once; then be silent."""
     if not progress.reached(at):
         return schedule(progress, feedback)
-    merge_slot = max(1, -int(-at.in_steps(progress.steps) // progress.local_steps)) - 1
-    return GLOBAL_MERGE if progress.slot == merge_slot else 0.0
+    now = progress.slot == 0 or not progress.previous.reached(at)
+    return GLOBAL_MERGE if now else 0.0

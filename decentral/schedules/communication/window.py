@@ -7,7 +7,7 @@ from decentral.schedules import Feedback, Progress
 from decentral.units import Point
 
 
-@plugin("communication")
+@plugin("communication", example="window(start=40%)")
 def window(
     progress: Progress,
     feedback: Feedback | None,

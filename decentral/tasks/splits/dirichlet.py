@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,11 +13,22 @@ from decentral.registry import Positive, plugin
 
 @plugin("split")
 def dirichlet(
-    labels: NDArray[np.int64], nodes: int, seed: int, *, alpha: Positive = 0.1
+    labels: NDArray[np.int64],
+    nodes: int,
+    seed: int,
+    *,
+    alpha: Positive = 0.1,
+    by: Literal["node", "class"] = "node",
 ) -> NDArray[np.float64]:
-    """Divide each class by proportions drawn from Dirichlet(alpha): 0.1 is very uneven, 100 is IID.
+    """Skew labels by draws from Dirichlet(alpha): 0.1 is very uneven, 100 is nearly IID.
 
-    (Hsu, Qi & Brown, "Measuring the effects of non-identical data distribution", 2019.)
+    ``by="node"``: every node draws its class preferences p_i over the classes, and class c is divided
+    among the nodes in proportion to p_ic (after Hsu, Qi & Brown, "Measuring the effects of
+    non-identical data distribution", 2019). ``by="class"``: every class draws its proportions over
+    the nodes (Yurochkin et al., 2019), which makes the amounts of data very uneven as well.
     """
     draw = rng.generator(seed, "split/dirichlet")
-    return draw.dirichlet(np.full(nodes, alpha), size=int(labels.max()) + 1)
+    classes = int(labels.max()) + 1
+    if by == "class":
+        return draw.dirichlet(np.full(nodes, alpha), size=classes)
+    return draw.dirichlet(np.full(classes, alpha), size=nodes).T

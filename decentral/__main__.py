@@ -1,0 +1,7 @@
+"""``python -m decentral``: the command line."""
+
+from __future__ import annotations
+
+from decentral.cli import main
+
+main()

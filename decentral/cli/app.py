@@ -1,0 +1,179 @@
+"""The commands and their flags; what they do is imported when they are called."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from decentral.cli import options as o
+from decentral.cli.help import Command, Group
+
+_STYLE: dict[str, Any] = {
+    "context_settings": {"help_option_names": ["-h", "--help"]},
+    "rich_markup_mode": None,
+}
+app = typer.Typer(cls=Group, add_completion=False, **_STYLE)
+show = typer.Typer(cls=Group, help="Look at a topology or a schedule before a run.", **_STYLE)
+
+Run = Annotated[str, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)]
+Runs = Annotated[
+    list[str], typer.Argument(metavar="RUN...", help="Run folders.", show_default=False)
+]
+Name = Annotated[
+    str, typer.Argument(metavar="NAME", help="Its name, or file.py:name.", show_default=False)
+]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"decentral {version('decentral')}")
+        raise typer.Exit
+
+
+@app.callback()
+def decentral(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_print_version)
+    ] = False,
+) -> None:
+    """Train one model on many machines that talk little, and see when they should."""
+
+
+@app.command(cls=Command)
+def launch(
+    words: o.Words = None,
+    task: o.Task = None,
+    model: o.Model = None,
+    algorithm: o.Algorithm = None,
+    optimizer: o.Optimizer = None,
+    lr: o.Rate = None,
+    split: o.Split = None,
+    steps: o.Steps = None,
+    nodes: o.Nodes = None,
+    topology: o.Topology = None,
+    schedule: o.Schedule = None,
+    local_steps: o.LocalSteps = None,
+    seed: o.Seed = None,
+    eval_every: o.EvalEvery = None,
+    device: o.Device = None,
+    engine: o.Engine = None,
+    out: o.Out = None,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    debug: o.Debug = False,
+) -> None:
+    """Train one model on many nodes.
+
+    Flags and KEY=VALUE win over CONFIG, a YAML file, and that over the defaults;
+    `decentral list settings` shows them. Plug-ins take settings of their own:
+    --schedule "late(start=80%)", or communication.start=80%. `decentral list`
+    shows what there is.
+
+      decentral launch --topology ring --schedule late
+      decentral launch experiment.yaml --nodes 64 optimizer.momentum=0.5
+    """
+    flags = o.given(
+        {
+            "task": task, "model": model, "algorithm": algorithm, "optimizer": optimizer,
+            "lr": lr, "split": split, "steps": steps, "nodes": nodes, "topology": topology,
+            "schedule": schedule, "local_steps": local_steps, "seed": seed,
+            "eval_every": eval_every, "device": device, "engine": engine, "out": out,
+        }
+    )  # fmt: skip
+    from decentral.cli import running
+
+    running.launch(words or [], flags, json=json, quiet=quiet)
+
+
+@app.command(cls=Command)
+def resume(
+    run: Run, json: o.Json = False, quiet: o.Quiet = False, debug: o.Debug = False
+) -> None:
+    """Go on with an interrupted run, as if it had never stopped."""
+    from decentral.cli import running
+
+    running.resume(run, json=json, quiet=quiet)
+
+
+@app.command(cls=Command)
+def report(run: Run, debug: o.Debug = False) -> None:
+    """Write report.html into a run folder and print its path."""
+    from decentral.cli import running
+
+    running.report(run)
+
+
+@app.command(cls=Command)
+def compare(
+    runs: Runs,
+    out: Annotated[str, typer.Option(metavar="FILE", help="The page to write.")] = "compare.html",
+    debug: o.Debug = False,
+) -> None:
+    """Put runs side by side: a table here, their curves on a page."""
+    from decentral.cli import comparing
+
+    comparing.compare(runs, out)
+
+
+@show.command("topology", cls=Command)
+def show_topology(
+    name: Name,
+    nodes: o.Nodes = None,
+    weights: o.Weights = None,
+    seed: o.Seed = None,
+    png: o.Png = None,
+    debug: o.Debug = False,
+) -> None:
+    """Draw who may talk to whom, and say how well it mixes."""
+    from decentral.cli import show_topology
+
+    flags = o.given({"nodes": nodes, "weights": weights, "seed": seed})
+    show_topology.show({"topology": name, **flags}, png)
+
+
+@show.command("schedule", cls=Command)
+def show_schedule(
+    name: Name,
+    settings: o.Settings = None,
+    topology: o.Topology = None,
+    nodes: o.Nodes = None,
+    steps: o.Steps = None,
+    local_steps: o.LocalSteps = None,
+    task: o.Task = None,
+    model: o.Model = None,
+    seed: o.Seed = None,
+    png: o.Png = None,
+    debug: o.Debug = False,
+) -> None:
+    """Draw when nodes talk, and count the bytes, before anything runs."""
+    from decentral.cli import show_schedule
+
+    flags = o.given(
+        {
+            "topology": topology, "nodes": nodes, "steps": steps, "local_steps": local_steps,
+            "task": task, "model": model, "seed": seed,
+        }
+    )  # fmt: skip
+    show_schedule.show(settings or [], {"schedule": name, **flags}, png)
+
+
+app.add_typer(show, name="show")
+
+
+@app.command("list", cls=Command)
+def list_(
+    kind: Annotated[
+        str | None, typer.Argument(metavar="[KIND]", help="Such as topologies, or settings.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="Show all about one of them.")
+    ] = None,
+    debug: o.Debug = False,
+) -> None:
+    """List what there is to choose from: topologies, tasks, settings, ..."""
+    from decentral.cli import listing
+
+    listing.show(kind, name)

@@ -1,0 +1,77 @@
+"""The flags of the commands: each is a setting of the configuration, declared once.
+
+Every value stays text here and goes through the parser of ``key=value``, so that a flag, an override
+and a line of YAML mean the same and fail with the same words.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+_WHAT, _WHO, _RUN, _SHOWN = "What is trained", "Who talks, and when", "The run", "What is shown"
+
+
+def _setting(panel: str, metavar: str, help: str, *names: str) -> Any:
+    """Declare one optional flag with a text value."""
+    option: Any = typer.Option(*names, metavar=metavar, help=help, rich_help_panel=panel)
+    return option
+
+
+def _switch(panel: str, help: str, *names: str) -> Any:
+    """Declare one flag without a value."""
+    option: Any = typer.Option(*names, help=help, rich_help_panel=panel)
+    return option
+
+
+Words = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[CONFIG] [KEY=VALUE]...",
+        help="A YAML file, and settings such as clip=1 or optimizer.momentum=0.5.",
+        show_default=False,
+    ),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Settings of the run.", show_default=False),
+]
+
+Text = str | None
+Task = Annotated[Text, _setting(_WHAT, "NAME", "Data, loss and evaluation: digits, quadratic.")]
+Model = Annotated[Text, _setting(_WHAT, "NAME", "The network: mlp, cnn.")]
+Algorithm = Annotated[Text, _setting(_WHAT, "NAME", "dsgd, allreduce (the baseline) or local.")]
+Optimizer = Annotated[Text, _setting(_WHAT, "NAME", "sgd, adamw, or torch.optim.NAME.")]
+Rate = Annotated[Text, _setting(_WHAT, "X", "Peak learning rate.", "--lr")]
+Split = Annotated[Text, _setting(_WHAT, "NAME", "Who holds which data: dirichlet, classes, iid.")]
+Steps = Annotated[Text, _setting(_WHAT, "N", "Optimizer steps of every node.")]
+
+Nodes = Annotated[Text, _setting(_WHO, "N", "Number of nodes.")]
+Topology = Annotated[Text, _setting(_WHO, "NAME", "Who may talk to whom: ring, complete, a file.")]
+Schedule = Annotated[
+    Text,
+    _setting(
+        _WHO, "NAME", "When, and how much: late, constant.", "--schedule", "--communication"
+    ),
+]
+LocalSteps = Annotated[Text, _setting(_WHO, "N", "Steps between two chances to talk.")]
+
+Seed = Annotated[Text, _setting(_RUN, "N", "Seed of every draw.")]
+EvalEvery = Annotated[Text, _setting(_RUN, "N", "Steps between two evaluations, or auto.")]
+Device = Annotated[Text, _setting(_RUN, "NAME", "auto, cpu, cuda, cuda:1, mps.")]
+Engine = Annotated[Text, _setting(_RUN, "NAME", "local: every node in this process.")]
+Out = Annotated[Text, _setting(_RUN, "FOLDER", "Run folder; else runs/<name>.")]
+
+Weights = Annotated[Text, _setting(_WHO, "NAME", "Mixing weights: metropolis, uniform.")]
+Png = Annotated[Text, _setting(_SHOWN, "FILE", "Draw it into this PNG file, too.")]
+Json = Annotated[
+    bool, _switch(_SHOWN, "Print summary.json on stdout, and nothing else there.", "--json")
+]
+Quiet = Annotated[bool, _switch(_SHOWN, "Print nothing but errors.", "--quiet", "-q")]
+Debug = Annotated[bool, _switch(_SHOWN, "Show the traceback of an error.", "--debug")]
+
+
+def given(flags: dict[str, Any]) -> dict[str, str]:
+    """Return the flags that the user gave."""
+    return {key: value for key, value in flags.items() if value is not None}

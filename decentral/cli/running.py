@@ -1,0 +1,62 @@
+"""The commands that train: launch and resume."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from decentral import api
+from decentral.cli.console import console_of
+from decentral.cli.display import display_of
+from decentral.cli.settings import config_of
+from decentral.cli.words import conclusion, facts, introduction, neighbour
+from decentral.engines.local import LocalRun
+
+
+def launch(words: Sequence[str], flags: Mapping[str, str], *, json: bool, quiet: bool) -> None:
+    """Train what the words and flags describe."""
+    _train(api.start(config_of(words, flags)), console_of(json, quiet), json)
+
+
+def resume(path: str, *, json: bool, quiet: bool) -> None:
+    """Go on with an interrupted run."""
+    _train(api.restart(path), console_of(json, quiet), json)
+
+
+def report(path: str) -> None:
+    """Write the report of a run and print where it is."""
+    print(api.Run(Path(path)).report())
+
+
+def _train(run: LocalRun, console: Console, json: bool) -> None:
+    console.print(introduction(run))
+    gc.freeze()
+    gc.enable()
+    with display_of(console, run) as display:
+        summary = run.run(display)
+    table, cost = conclusion(summary)
+    console.print()
+    console.print(table)
+    console.print()
+    console.print(cost)
+    with console.status("drawing the report"):
+        page = api.Run(run.folder.path).report()
+    console.print(facts(_next(run.folder.path, page)), soft_wrap=True)
+    if json:
+        print((run.folder.path / "summary.json").read_text(encoding="utf-8"), end="")
+
+
+def _next(folder: Path, page: Path) -> list[tuple[str, Text | str]]:
+    """Say where the report is, and what to compare the run with."""
+    shown = page if not page.is_relative_to(Path.cwd()) else page.relative_to(Path.cwd())
+    rows: list[tuple[str, Text | str]] = [
+        ("report", Text(str(shown), style=f"bold link {page.as_uri()}"))
+    ]
+    other = neighbour(folder)
+    if other is not None:
+        rows.append(("compare", f"decentral compare {other} {folder}"))
+    return rows

@@ -1,0 +1,37 @@
+"""From the words and flags of a command to a configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from decentral.config import Config, by_name, make_config, parse_assignments, read_file
+from decentral.errors import ConfigError
+
+
+def config_of(words: Sequence[str], flags: Mapping[str, str]) -> Config:
+    """Build the configuration: a YAML file, and above it one layer of overrides and flags."""
+    path, assignments = _sorted_out(words)
+    overrides = by_name(parse_assignments(assignments))
+    flagged: dict[str, Any] = by_name(
+        parse_assignments([f"{key}={value}" for key, value in flags.items() if key != "out"])
+    )
+    if "out" in flags:
+        flagged["out"] = flags["out"]
+    if twice := sorted(overrides.keys() & flagged.keys()):
+        raise ConfigError(f"{twice[0]} is given twice, by a flag and by key=value; keep one.")
+    layers = [read_file(path)] if path else []
+    return make_config(*layers, {**overrides, **flagged})
+
+
+def _sorted_out(words: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Tell the configuration file from the ``key=value`` words."""
+    assignments = [word for word in words if "=" in word and not Path(word).is_file()]
+    files = [word for word in words if word not in assignments]
+    if len(files) > 1:
+        raise ConfigError(
+            f"{files[0]} and {files[1]}: a run has one configuration file; "
+            "write other settings as key=value."
+        )
+    return (files[0] if files else None), assignments

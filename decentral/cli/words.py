@@ -1,0 +1,173 @@
+"""What a run says about itself: first words, numbers on the way, last words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from decentral.engines.local import LocalRun
+from decentral.loop.setup import Setup
+from decentral.network import expected_messages
+from decentral.registry import Bound
+from decentral.report.facts import duration_text, number_text, plugin_text, relative_text
+from decentral.units import format_bytes
+
+#: Colours by role, as in the report.
+LOCAL, MERGED, SENT, QUIET = "dark_orange", "bold dodger_blue1", "dark_cyan", "bright_black"
+
+Row = Mapping[str, Any]
+
+
+def facts(rows: Sequence[tuple[str, Text | str]]) -> Table:
+    """Lay out labels and values in two columns."""
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(style=QUIET, no_wrap=True)
+    grid.add_column(overflow="fold")
+    for label, value in rows:
+        grid.add_row(label, value)
+    return grid
+
+
+def brief(rule: Bound) -> str:
+    """Write a plug-in with the settings that differ from its defaults.
+
+    >>> from decentral.registry import build
+    >>> brief(build("communication", "late(start=80%, intensity=0.1)"))
+    'late(start=80%)'
+    """
+    accepted = rule.plugin.accepts
+    chosen = {
+        key: brief(value) if isinstance(value, Bound) else plugin_text(value)
+        for key, value in rule.settings.items()
+        if accepted[key].required or value != accepted[key].default
+    }
+    inside = ", ".join(f"{key}={text}" for key, text in chosen.items())
+    return f"{rule.name}({inside})" if inside else rule.name
+
+
+# --- before ---------------------------------------------------------------------------------------
+
+
+def introduction(run: LocalRun) -> Table:
+    """Say what will run, what it will send, and where it is kept."""
+    setup, compute = run.setup, run.block
+    start = f" from step {run.block.step:,}" if run.block.step else ""
+    what = f"{_part(setup, 'task', 'task')} on {_count(setup.config.nodes, 'node')}"
+    model = f"{_part(setup, 'model', type(setup.model).__name__)}, "
+    model += f"{_count(setup.layout.parameter_count, 'parameter')}, on {setup.device} "
+    return facts(
+        [
+            (
+                "training",
+                Text.assemble((what, "bold"), f", {_count(setup.config.steps, 'step')}{start}"),
+            ),
+            ("talking", _talk(setup)),
+            ("model", f"{model}({compute.compute.kind}: {compute.compute_reason})"),
+            ("will send", Text(_outlook(run), SENT)),
+            ("folder", str(run.folder.path)),
+        ]
+    )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
+def _part(setup: Setup, kind: str, otherwise: str) -> str:
+    return brief(setup.parts[kind]) if kind in setup.parts else otherwise
+
+
+def _talk(setup: Setup) -> str:
+    if setup.conversation is None or "topology" not in setup.parts:
+        return brief(setup.algorithm)
+    rule = f"{brief(setup.algorithm)} over {brief(setup.parts['topology'])}"
+    return f"{rule}, {brief(setup.conversation.schedule.rule)}"
+
+
+def _outlook(run: LocalRun) -> str:
+    """Say how many bytes are expected before anything runs."""
+    setup = run.setup
+    if setup.conversation is None:
+        return f"{format_bytes(run.reference_bytes)}, an all-reduce of gradients at every step"
+    if setup.conversation.schedule.closed_loop:
+        return "as much as the models' distance asks for"
+    expected = expected_messages(setup.conversation) * setup.row_bytes
+    return f"about {_against(expected, run.reference_bytes)}" if expected else "nothing"
+
+
+def _against(sent: float, reference: float) -> str:
+    share = f", {relative_text(sent / reference)} of all-reduce" if reference else ""
+    return format_bytes(sent) + share
+
+
+# --- on the way -----------------------------------------------------------------------------------
+
+
+def metric_of(row: Row) -> str:
+    """Return what measures success in a row of metrics."""
+    return "accuracy" if "accuracy/merged" in row else "loss"
+
+
+def scores(row: Row) -> Text:
+    """Write the scores of the local models and of their average."""
+    metric = metric_of(row)
+    local, low, high, merged = (
+        number_text(row.get(f"{metric}/{key}"), metric)
+        for key in ("local_mean", "local_min", "local_max", "merged")
+    )
+    return Text.assemble(
+        "loss " if metric == "loss" else "",
+        ("local ", QUIET), (local, LOCAL), (f" ({low} to {high})", QUIET),
+        ("  merged ", QUIET), (merged, MERGED),
+    )  # fmt: skip
+
+
+def spent(row: Row) -> Text:
+    """Write the bytes sent so far."""
+    return Text.assemble(("sent ", QUIET), (format_bytes(row["comm/bytes"]), SENT))
+
+
+# --- after ----------------------------------------------------------------------------------------
+
+
+def conclusion(summary: Mapping[str, Any]) -> tuple[Table, Table]:
+    """Return the table of results, and what they cost."""
+    comm, time = summary["comm"], summary["time"]
+    share = f", {relative_text(comm['relative'])} of all-reduce" if comm["relative"] else ""
+    rounds = f" in {_count(comm['rounds'], 'round')}" if comm["rounds"] else ""
+    cost = facts(
+        [
+            ("sent", Text(f"{format_bytes(comm['bytes'])}{rounds}{share}", SENT)),
+            ("took", f"{duration_text(time['wall_s'])}, {time['steps_per_s']:,.0f} steps/s"),
+        ]
+    )
+    return _results(summary), cost
+
+
+def _results(summary: Mapping[str, Any]) -> Table:
+    before, final = summary["before_merge"], summary["final"]
+    metric = "accuracy" if final["accuracy_merged"] is not None else "loss"
+    names = [key for key in ("local_mean", "local_min", "local_max", "merged")]
+    names = [name for name in names if final.get(f"{metric}_{name}") is not None]
+    table = Table(box=None, padding=(0, 3, 0, 0), pad_edge=False, header_style=QUIET)
+    table.add_column(metric, style=QUIET)
+    heads = {"local_mean": "local mean", "local_min": "lowest", "local_max": "highest"}
+    for name in names:
+        style = MERGED if name == "merged" else LOCAL if name == "local_mean" else ""
+        table.add_column(heads.get(name, name), style=style, justify="right")
+    rows = [("before the merge", before), ("after the merge", final)]
+    for label, scored in rows if before != final else [("at the end", final)]:
+        table.add_row(label, *(number_text(scored[f"{metric}_{name}"], metric) for name in names))
+    return table
+
+
+def neighbour(folder: Path) -> Path | None:
+    """Return the newest other finished run beside a run, to compare it with."""
+    others = [p.parent for p in folder.resolve().parent.glob("*/summary.json")]
+    others = [p for p in others if p != folder.resolve()]
+    newest = max(others, key=lambda p: (p / "summary.json").stat().st_mtime, default=None)
+    return folder.parent / newest.name if newest else None

@@ -1,0 +1,62 @@
+"""Write plugins.md from the registry: ``python docs/make_plugins.py``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from decentral.config import Config
+from decentral.registry import KINDS, Plugin, Setting, find, names, plain
+
+PAGE = Path(__file__).with_name("plugins.md")
+HEAD = """# What is built in
+
+Written by `python docs/make_plugins.py` from the code; `decentral list KIND` shows the same in a
+terminal. A plug-in is written `name`, `name(key=value)`, or as a mapping with `name`; a file's own
+as `path.py:function`.
+"""
+
+
+def setting(name: str, given: Setting) -> str:
+    """Return one setting as ``name=default``, or ``name`` where it must be given."""
+    return f"`{name}`" if given.required else f"`{name}={plain(given.default)}`"
+
+
+def row(plugin: Plugin) -> str:
+    """Return one line of a kind's table."""
+    first = plugin.help.split("\n\n")[0].replace("\n", " ").replace("|", "\\|").replace("``", "`")
+    settings = ", ".join(setting(name, given) for name, given in plugin.settings.items())
+    return f"| `{plugin.name}` | {first} | {settings or '-'} |"
+
+
+def section(kind: str) -> Iterator[str]:
+    """Yield the lines of one kind."""
+    plugins = [find(kind, name) for name in names(kind)]
+    yield f"\n## {kind}\n"
+    common = plugins[0].common
+    if common:
+        yield "Every one also takes " + ", ".join(setting(n, s) for n, s in common.items()) + ".\n"
+    yield "| name | what it does | settings |\n|---|---|---|"
+    yield from map(row, plugins)
+
+
+def configuration() -> Iterator[str]:
+    """Yield the table of configuration keys."""
+    yield "\n## Configuration\n"
+    yield "The keys of a YAML file, of `key=value` in commands, and of `decentral.launch`.\n"
+    yield "| key | default | meaning |\n|---|---|---|"
+    for name, field in Config.model_fields.items():
+        default = list(field.default) if isinstance(field.default, tuple) else field.default
+        yield f"| `{name}` | `{default}` | {field.description} |"
+
+
+def text() -> str:
+    """Return the whole page."""
+    lines = [HEAD.rstrip(), *configuration()]
+    for kind in KINDS:
+        lines += section(kind)
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(text(), encoding="utf-8")

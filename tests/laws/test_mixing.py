@@ -1,0 +1,212 @@
+"""Laws of mixing weights, on every topology."""
+
+from __future__ import annotations
+
+import networkx as nx
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support import example
+
+from decentral import ConfigError
+from decentral.mixing import Mixer
+from decentral.registry import build, find, names
+from decentral.topology import Topology
+
+SIZES = (1, 2, 3, 5, 7, 8, 13, 16, 17)
+INTENSITIES = (1.0, 0.5, 0.07)
+ROUNDS = (0, 1, 4)
+
+on_every_topology = pytest.mark.parametrize("name", names("topology"))
+with_every_rule = pytest.mark.parametrize("weights", ["auto", *names("weights")])
+
+
+def make(name: str, weights: str, nodes: int, seed: int = 0) -> Mixer | None:
+    """Return the mixer, or None after checking that it is refused for the declared reason."""
+    topology = Topology(example("topology", name), nodes, seed)
+    if weights != "auto" and find("weights", weights).traits.get("undirected"):
+        if topology.links(0).directed:
+            with pytest.raises(ConfigError, match="undirected"):
+                Mixer.make(topology, weights)
+            return None
+    return Mixer.make(topology, weights)
+
+
+def mixers(name: str, weights: str) -> list[Mixer]:
+    found = [make(name, weights, nodes) for nodes in SIZES]
+    return [mixer for mixer in found if mixer is not None]
+
+
+@on_every_topology
+@with_every_rule
+def test_rows_sum_to_one_and_weights_are_non_negative(name: str, weights: str) -> None:
+    for mixer in mixers(name, weights):
+        for intensity in INTENSITIES:
+            for round in ROUNDS:
+                matrix = mixer.mixing(round, intensity).dense()
+                np.testing.assert_allclose(matrix.sum(1), 1.0, atol=1e-12)
+                assert matrix.min() >= -1e-12
+
+
+@on_every_topology
+@with_every_rule
+def test_weights_lie_only_on_links_that_are_on(name: str, weights: str) -> None:
+    for mixer in mixers(name, weights):
+        topology = mixer.topology
+        for intensity in INTENSITIES:
+            for round in ROUNDS:
+                mixing = mixer.mixing(round, intensity)
+                links = topology.links(round, intensity)
+                allowed = np.eye(topology.nodes, dtype=bool)
+                allowed[links.receivers, links.senders] = True
+                used = mixing.dense() > 0
+                assert not (used & ~allowed).any()
+                assert mixing.messages == (used & ~np.eye(topology.nodes, dtype=bool)).sum()
+                if intensity == 1.0:
+                    assert mixing.messages == len(links)
+
+
+@on_every_topology
+@with_every_rule
+@given(
+    nodes=st.integers(1, 20),
+    seed=st.integers(0, 5),
+    round=st.integers(0, 50),
+    intensity=st.floats(0.01, 1.0),
+)
+@settings(max_examples=15)
+def test_who_says_doubly_stochastic_keeps_the_mean_in_every_round(
+    name: str, weights: str, nodes: int, seed: int, round: int, intensity: float
+) -> None:
+    mixer = make(name, weights, nodes, seed)
+    if mixer is not None and mixer.doubly_stochastic:
+        mixing = mixer.mixing(round, intensity)
+        assert mixing.doubly_stochastic
+        np.testing.assert_allclose(mixing.dense().sum(0), 1.0, atol=1e-9)
+
+
+@on_every_topology
+@with_every_rule
+def test_nobody_denies_being_doubly_stochastic_in_vain(name: str, weights: str) -> None:
+    for mixer in mixers(name, weights):
+        if not mixer.doubly_stochastic and mixer.topology.nodes > 3:
+            tried = [mixer.mixing(r, i).dense() for r in range(12) for i in INTENSITIES]
+            assert any(np.abs(matrix.sum(0) - 1).max() > 1e-3 for matrix in tried)
+
+
+@on_every_topology
+@with_every_rule
+def test_symmetric_rules_weigh_both_directions_alike(name: str, weights: str) -> None:
+    for mixer in mixers(name, weights):
+        if mixer.rule is not None and mixer.rule.plugin.traits.get("symmetric"):
+            for intensity in INTENSITIES:
+                matrix = mixer.mixing(3, intensity).dense()
+                np.testing.assert_array_equal(matrix, matrix.T)
+
+
+@on_every_topology
+def test_a_link_that_is_on_is_on_in_both_directions(name: str) -> None:
+    for mixer in mixers(name, "auto"):
+        if mixer.topology.activation == "link":
+            for round in range(12):
+                on = mixer.mixing(round, 0.4).dense() > 0
+                assert (on == on.T).all()
+
+
+@on_every_topology
+def test_link_activation_is_fair_and_independent_between_rounds(name: str) -> None:
+    """Every link is on in a share of the rounds near the intensity, and not in step with others."""
+    mixer = make(name, "auto", 8)
+    assert mixer is not None
+    if mixer.topology.activation != "link":
+        return
+    rounds, intensity = 400, 0.3
+    on = np.stack([(mixer.mixing(r, intensity).dense() > 0) for r in range(rounds)])
+    links = mixer.topology.links(0)
+    seen = on[:, links.receivers, links.senders].astype(float)  # [rounds, links]
+    tolerance = 4.5 * np.sqrt(intensity * (1 - intensity) / rounds)
+    assert np.abs(seen.mean(0) - intensity).max() < tolerance
+    apart = links.receivers < links.senders
+    correlation = np.corrcoef(seen[:, apart].T) - np.eye(apart.sum())
+    assert np.abs(correlation).max() < 4.5 / np.sqrt(rounds)
+
+
+@on_every_topology
+@with_every_rule
+def test_absent_nodes_get_no_links_and_the_rest_goes_on(name: str, weights: str) -> None:
+    for mixer in mixers(name, weights):
+        nodes = mixer.topology.nodes
+        absent = frozenset({0, nodes // 2})
+        for round in ROUNDS:
+            mixing = mixer.mixing(round, 1.0, absent)
+            matrix = mixing.dense()
+            np.testing.assert_allclose(matrix.sum(1), 1.0, atol=1e-12)
+            for node in absent:
+                np.testing.assert_array_equal(matrix[node], np.eye(nodes)[node])
+                np.testing.assert_array_equal(matrix[:, node], np.eye(nodes)[node])
+            links = mixer.topology.links(round)
+            kept = [
+                pair for pair in zip(links.receivers, links.senders, strict=True)
+                if not absent & {int(v) for v in pair}
+            ]  # fmt: skip
+            assert mixing.messages == len(kept)
+
+
+@on_every_topology
+@pytest.mark.parametrize("intensity", [1.0, 0.6, 0.15])
+@pytest.mark.parametrize("nodes", [2, 8])
+def test_expected_messages_are_the_mean_over_many_rounds(
+    name: str, intensity: float, nodes: int
+) -> None:
+    """Within five standard errors (the central limit theorem); exactly where nothing is drawn."""
+    mixer = make(name, "auto", nodes)
+    assert mixer is not None
+    slots = 420 * mixer.topology.period
+    sent = np.array([
+        mixer.mixing(slot, intensity).messages if mixer.speaks(slot, intensity) else 0
+        for slot in range(slots)
+    ])  # fmt: skip
+    error = 5 * sent.std() / np.sqrt(slots)
+    assert abs(sent.mean() - mixer.expected_messages(intensity)) <= error + 1e-9
+
+
+@on_every_topology
+def test_mixings_are_pure_in_seed_and_round(name: str) -> None:
+    for nodes in (5, 8):
+        once, again = make(name, "auto", nodes), make(name, "auto", nodes)
+        assert once is not None
+        assert again is not None
+        forward = [once.mixing(r, 0.5).dense() for r in range(6)]
+        backward = [again.mixing(r, 0.5).dense() for r in reversed(range(6))]
+        np.testing.assert_array_equal(forward, backward[::-1])
+
+
+def test_weights_that_give_away_more_than_everything_are_refused() -> None:
+    def greedy(receivers, senders, nodes):  # type: ignore[no-untyped-def]
+        return np.ones(len(receivers))
+
+    mixer = Mixer.make(Topology(build("topology", "ring"), 5), greedy)
+    with pytest.raises(ConfigError, match="gives away more than 1"):
+        mixer.mixing(0)
+
+
+def test_a_topology_with_unbalanced_prescribed_weights_does_not_claim_to_keep_the_mean() -> None:
+    def unbalanced(n: int) -> nx.DiGraph:
+        graph = nx.DiGraph()
+        graph.add_nodes_from(range(n))
+        graph.add_weighted_edges_from((i, (i + 1) % n, 0.1 + 0.8 * i / n) for i in range(n))
+        return graph
+
+    assert not Mixer.make(Topology(build("topology", unbalanced), 5)).doubly_stochastic
+
+
+def test_one_balanced_round_does_not_vouch_for_later_ones() -> None:
+    def changing(n: int, round: int) -> nx.DiGraph:
+        graph = nx.empty_graph(n, create_using=nx.DiGraph)
+        graph.add_edges_from((i, (i + 1) % n) for i in range(n))
+        if round:
+            graph.add_edge(0, 2)
+        return graph
+
+    assert not Mixer.make(Topology(build("topology", changing), 5)).doubly_stochastic

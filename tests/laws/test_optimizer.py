@@ -1,0 +1,267 @@
+"""Laws of optimizers: our plug-ins, and torch's own by dotted name."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import pytest
+import torch
+from support import example
+from torch import Tensor, nn
+
+from decentral import ConfigError, rng
+from decentral.layout import Layout
+from decentral.optim import BlockOptimizer, default_lr, is_elementwise, state_numbers
+from decentral.registry import Bound, build, find, names
+
+PLUGINS = names("optimizer")
+DOTTED = [
+    f"torch.optim.{name}"
+    for name in (
+        "RAdam", "Adagrad", "NAdam", "RMSprop", "Rprop", "Adamax", "Adadelta", "ASGD", "Adafactor",
+    )
+]  # fmt: skip
+NODES, STEPS = 3, 5
+
+every = pytest.mark.parametrize("name", [*PLUGINS, *DOTTED, "in_test.coupled"])
+
+
+class Coupled(torch.optim.Optimizer):
+    """An optimizer that mixes up whatever it is given, and counts in plain numbers."""
+
+    def __init__(self, params: Any, lr: float = 0.1, boost: float = 1.0) -> None:
+        super().__init__(params, {"lr": lr, "boost": boost, "seen": 0})
+
+    def step(self) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            group["seen"] += 1
+            total = sum(float(p.grad.square().sum()) for p in group["params"])
+            for p in group["params"]:
+                state = self.state[p]
+                state["count"] = state.get("count", 0) + 2
+                rate = group["lr"] / (1 + total) / state["count"] / group["seen"]
+                p.data.add_(p.grad, alpha=-rate * group["boost"])
+
+
+class Plain(nn.Module):
+    """One group, no buffers: the whole block can be one parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(5, 7))
+        self.bias = nn.Parameter(torch.zeros(5))
+
+
+class Buffered(Plain):
+    """With float buffers, which no optimizer may touch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.full((4,), 3.0))
+
+
+def grouped(name: str, parameter: nn.Parameter) -> int:
+    return int(name == "bias")
+
+
+LAYOUTS = {
+    "one group": lambda: Layout.of(Plain()),
+    "buffers": lambda: Layout.of(Buffered()),
+    "two groups": lambda: Layout.of(Buffered(), grouped),
+}
+layouts = pytest.mark.parametrize("shape", list(LAYOUTS))
+
+
+def rule_of(name: str, monkeypatch: pytest.MonkeyPatch | None = None) -> Bound:
+    if name == "in_test.coupled":
+        return build("optimizer", f"{__name__}.Coupled")
+    return example("optimizer", name)
+
+
+def drawn(layout: Layout, nodes: int, purpose: str, step: int = 0) -> Tensor:
+    values = rng.normal(1, purpose, step, torch.arange(nodes)[:, None], torch.arange(layout.width))
+    return torch.from_numpy(values)
+
+
+def gradients(layout: Layout, nodes: int, step: int) -> Tensor:
+    found = drawn(layout, nodes, "grad", step)
+    inside = torch.zeros(layout.width, dtype=torch.bool)
+    for entry in layout.parameters:
+        inside[entry.start : entry.stop] = True
+    return found * inside
+
+
+class Trial:
+    """A block of rows on its way through a few optimizer steps."""
+
+    def __init__(self, rule: Bound, layout: Layout, rows: Tensor) -> None:
+        self.layout, self.rows, self.grads = layout, rows.clone(), torch.zeros_like(rows)
+        self.optimizer = BlockOptimizer(rule, layout, self.rows, self.grads)
+
+    def go(self, steps: range, hosted: slice = slice(None)) -> Trial:
+        for step in steps:
+            self.grads.copy_(gradients(self.layout, NODES, step)[hosted])
+            self.optimizer.step(0.05 / (step + 1))
+        return self
+
+
+@every
+@layouts
+def test_a_block_of_rows_equals_each_row_alone_bitwise(name: str, shape: str) -> None:
+    layout = LAYOUTS[shape]()
+    start = drawn(layout, NODES, "start")
+    block = Trial(rule_of(name), layout, start).go(range(STEPS))
+    assert not torch.equal(block.rows, start)
+    for node in range(NODES):
+        hosted = slice(node, node + 1)
+        alone = Trial(rule_of(name), layout, start[hosted]).go(range(STEPS), hosted)
+        assert torch.equal(block.rows[hosted], alone.rows)
+        mine, its = block.optimizer.state_of(node), alone.optimizer.state_of(0)
+        assert mine.keys() == its.keys()
+        assert all(torch.equal(mine[key], its[key]) for key in mine)
+
+
+@every
+@layouts
+@pytest.mark.parametrize("stop", [0, 1, 3])
+def test_saving_and_loading_equals_no_interruption_bitwise(
+    name: str, shape: str, stop: int
+) -> None:
+    layout = LAYOUTS[shape]()
+    start = drawn(layout, NODES, "start")
+    through = Trial(rule_of(name), layout, start).go(range(STEPS))
+    before = Trial(rule_of(name), layout, start).go(range(stop))
+    after = Trial(rule_of(name), layout, before.rows)
+    after.optimizer.load_state([before.optimizer.state_of(row) for row in range(NODES)])
+    after.go(range(stop, STEPS))
+    assert torch.equal(after.rows, through.rows)
+
+
+@every
+@layouts
+def test_state_moves_between_blocks_of_any_size(name: str, shape: str) -> None:
+    """What one worker of three rows saved, three workers of one row load, and back."""
+    layout = LAYOUTS[shape]()
+    start = drawn(layout, NODES, "start")
+    through = Trial(rule_of(name), layout, start).go(range(STEPS))
+    before = Trial(rule_of(name), layout, start).go(range(2))
+    states = [before.optimizer.state_of(row) for row in range(NODES)]
+    for node in range(NODES):
+        hosted = slice(node, node + 1)
+        alone = Trial(rule_of(name), layout, before.rows[hosted])
+        alone.optimizer.load_state([states[node]])
+        alone.go(range(2, STEPS), hosted)
+        assert torch.equal(alone.rows, through.rows[hosted])
+
+
+@every
+@layouts
+def test_buffers_and_padding_stay_as_they_are(name: str, shape: str) -> None:
+    layout = LAYOUTS[shape]()
+    start = drawn(layout, NODES, "start")
+    trained = Trial(rule_of(name), layout, start).go(range(STEPS)).rows
+    outside = torch.ones(layout.width, dtype=torch.bool)
+    for entry in layout.parameters:
+        outside[entry.start : entry.stop] = False
+    assert torch.equal(trained[:, outside], start[:, outside])
+    assert not torch.isclose(trained[:, ~outside], start[:, ~outside], atol=0, rtol=1e-12).any()
+
+
+@every
+@layouts
+def test_a_strided_view_never_becomes_a_parameter(name: str, shape: str) -> None:
+    layout = LAYOUTS[shape]()
+    trial = Trial(rule_of(name), layout, drawn(layout, NODES, "start"))
+    for parameter in trial.optimizer.params:
+        assert parameter.is_contiguous()
+        assert parameter.grad is not None
+        assert parameter.grad.is_contiguous()
+    wide = torch.zeros(NODES, 2 * layout.width, dtype=torch.float64)
+    strided = wide[:, : layout.width]
+    assert not strided.is_contiguous()
+    views = BlockOptimizer(rule_of(name), layout, strided, torch.zeros_like(strided))
+    assert all(parameter.is_contiguous() for parameter in views.params)
+
+
+@every
+def test_the_mode_follows_from_what_is_declared_and_from_the_layout(name: str) -> None:
+    rule = rule_of(name)
+    for shape, make in LAYOUTS.items():
+        layout = make()
+        mode = Trial(rule, layout, drawn(layout, NODES, "start")).optimizer.mode
+        whole = {"one group": "block"}.get(shape, "rows")
+        assert mode == (whole if rule.plugin.traits.get("elementwise") else "tensors")
+
+
+@every
+@layouts
+def test_channels_are_what_one_row_pays_for_and_are_absorbed_again(name: str, shape: str) -> None:
+    layout = LAYOUTS[shape]()
+    trial = Trial(rule_of(name), layout, drawn(layout, NODES, "start")).go(range(2))
+    channels = trial.optimizer.channels()
+    assert sum(channel.shape[1] for channel in channels) == state_numbers(rule_of(name), layout)
+    for channel in channels:
+        channel.copy_(channel.mean(0).expand_as(channel))
+    trial.optimizer.absorb(channels)
+    for again, mixed in zip(trial.optimizer.channels(), channels, strict=True):
+        assert torch.equal(again, mixed)
+
+
+@pytest.mark.parametrize("name", PLUGINS)
+def test_identity_settings_equal_the_torch_base_bitwise(name: str) -> None:
+    traits = find("optimizer", name).traits
+    module, _, kind = traits["base"].rpartition(".")
+    base = getattr(importlib.import_module(module), kind)
+    rule = build("optimizer", {"name": name, **traits["identity"]})
+    layout = LAYOUTS["two groups"]()
+    start = drawn(layout, NODES, "start")
+    block = Trial(rule, layout, start).go(range(STEPS))
+    for node in range(NODES):
+        params = [nn.Parameter(start[node, a:b].clone()) for a, b in layout.groups]
+        theirs = base(params, lr=0.05)
+        for step in range(STEPS):
+            theirs.param_groups[0]["lr"] = 0.05 / (step + 1)
+            for parameter, (a, b) in zip(params, layout.groups, strict=True):
+                parameter.grad = gradients(layout, NODES, step)[node, a:b].clone()
+            theirs.step()
+        for parameter, (a, b) in zip(params, layout.groups, strict=True):
+            assert torch.equal(parameter.detach(), block.rows[node, a:b])
+
+
+@pytest.mark.parametrize("name", PLUGINS)
+def test_every_default_differs_from_the_identity_only_where_it_says(name: str) -> None:
+    rule = example("optimizer", name)
+    identity = find("optimizer", name).traits["identity"]
+    assert identity.keys() <= rule.settings.keys()
+    assert default_lr(rule) > 0
+
+
+@every
+def test_who_is_elementwise_passes_the_probe(name: str) -> None:
+    rule = rule_of(name)
+    assert is_elementwise(rule) == bool(rule.plugin.traits.get("elementwise"))
+
+
+def test_the_probe_finds_out_a_false_declaration() -> None:
+    rule = build("optimizer", f"{__name__}.Coupled")
+    plugin = rule.plugin
+    liar = Bound(type(plugin)(**{**vars(plugin), "traits": {"elementwise": True}}), rule.settings)
+    assert not is_elementwise(liar)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("torch.optim.LBFGS", "closure"),
+        ("sgd(momentum=0, nesterov=true)", "Nesterov"),
+        ("torch.optim.RAdam(betas=5)", "RAdam"),
+        ("torch.optim.Adamw", "AdamW"),
+        ("torch.optimizers.Adam", "cannot import"),
+        ("torch.nn.Linear", "not a torch optimizer"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_the_first_step(spec: str, message: str) -> None:
+    layout = LAYOUTS["one group"]()
+    with pytest.raises(ConfigError, match=message):
+        Trial(build("optimizer", spec), layout, drawn(layout, NODES, "start"))

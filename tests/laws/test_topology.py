@@ -1,0 +1,131 @@
+"""Laws of topologies."""
+
+from __future__ import annotations
+
+import networkx as nx
+import numpy as np
+import pytest
+from support import acts, conversation, example
+
+from decentral.mixing import Mixer
+from decentral.registry import names
+from decentral.topology import Topology
+
+SIZES = (1, 2, 3, 5, 7, 8, 13, 16, 17)
+ROUNDS = (0, 1, 2, 5)
+
+every = pytest.mark.parametrize("name", names("topology"))
+
+
+def topology(name: str, nodes: int, seed: int = 0) -> Topology:
+    return Topology(example("topology", name), nodes, seed)
+
+
+def edges(found: Topology, round: int, intensity: float = 1.0) -> list[tuple[int, int]]:
+    links = found.links(round, intensity)
+    return list(zip(links.receivers.tolist(), links.senders.tolist(), strict=True))
+
+
+@every
+@pytest.mark.parametrize("nodes", SIZES)
+def test_labels_are_0_to_n_minus_1_and_nobody_hears_itself(name: str, nodes: int) -> None:
+    found = topology(name, nodes)
+    for round in ROUNDS:
+        graph = found.graph(round)
+        assert sorted(graph) == list(range(nodes))
+        assert nx.number_of_selfloops(graph) == 0
+        pairs = edges(found, round)
+        assert len(set(pairs)) == len(pairs)
+        assert all(0 <= a < nodes and 0 <= b < nodes and a != b for a, b in pairs)
+
+
+@every
+@pytest.mark.parametrize("nodes", SIZES)
+def test_one_period_connects_all_nodes_or_says_why_not(name: str, nodes: int) -> None:
+    found = topology(name, nodes)
+    union = found.union()
+    connected = nx.is_strongly_connected if union.is_directed() else nx.is_connected
+    reason = found.rule.plugin.traits.get("disconnected", "")
+    assert connected(union) or len(reason.split()) > 2
+    if reason:  # then in expectation: many rounds together connect everybody
+        assert connected(nx.compose_all([found.graph(r) for r in range(8 * nodes)]))
+
+
+@every
+def test_nobody_excuses_itself_from_being_connected_in_vain(name: str) -> None:
+    found = topology(name, 16)
+    if "disconnected" in found.rule.plugin.traits:
+        union = found.union()
+        connected = nx.is_strongly_connected if union.is_directed() else nx.is_connected
+        assert not connected(union)
+
+
+@every
+@pytest.mark.parametrize("nodes", SIZES)
+def test_the_same_seed_gives_the_same_graph_in_any_order_of_rounds(name: str, nodes: int) -> None:
+    once, again = topology(name, nodes), topology(name, nodes)
+    forward = {r: edges(once, r, 0.6) for r in ROUNDS}
+    backward = {r: edges(again, r, 0.6) for r in reversed(ROUNDS)}
+    assert forward == backward
+
+
+@every
+def test_a_topology_depends_on_exactly_what_it_asks_for(name: str) -> None:
+    found = topology(name, 16)
+    seeds = [edges(topology(name, 16, seed), 0) for seed in range(6)]
+    assert (len(set(map(tuple, seeds))) > 1) == ("seed" in found.parameters)
+    rounds = [edges(found, round) for round in range(6)]
+    assert (len(set(map(tuple, rounds))) > 1) == ("round" in found.parameters)
+
+
+@every
+@pytest.mark.parametrize("nodes", SIZES)
+def test_the_sequence_of_graphs_repeats_after_the_declared_period(name: str, nodes: int) -> None:
+    found = topology(name, nodes)
+    if found.time_varying and "period" in found.rule.plugin.traits:
+        for round in range(2 * found.period):
+            assert edges(found, round) == edges(found, round + found.period)
+
+
+@every
+@pytest.mark.parametrize("nodes", SIZES)
+@pytest.mark.parametrize("communication", ["constant", "constant(0.3)", "late(50%, 0.4)"])
+def test_finite_time_families_average_exactly_whatever_the_clock_and_the_schedule(
+    name: str, nodes: int, communication: str
+) -> None:
+    """Any ``exact_after`` consecutive whole rounds that were sent multiply to J = 1 1^T / n."""
+    need = topology(name, nodes).exact_after
+    if need is None:
+        return
+    for local_steps in {1, 3, 10, max(1, (nodes - 1).bit_length())}:
+        steps = local_steps * (12 * need + 24)
+        talk = conversation(name, communication, nodes=nodes, steps=steps, local_steps=local_steps)
+        whole = talk.mixer.topology.activation == "round"
+        run: list[np.ndarray] = []
+        checked = 0
+        for _, act in acts(talk):
+            if act.mixing is None or not (whole or act.intensity == 1.0):
+                run = []
+                continue
+            run.append(act.mixing.dense())
+            if len(run) >= need:
+                product = np.eye(nodes)
+                for matrix in run[len(run) - need :]:
+                    product = matrix @ product
+                np.testing.assert_allclose(product, 1 / nodes, atol=1e-12)
+                checked += 1
+        assert checked or not (whole or communication != "constant(0.3)")
+
+
+@every
+@pytest.mark.parametrize("nodes", SIZES)
+def test_mixing_does_not_average_sooner_than_declared(name: str, nodes: int) -> None:
+    found = topology(name, nodes)
+    need = found.exact_after
+    if need is None or need < 2:
+        return
+    mixer = Mixer.make(found)
+    product = np.eye(nodes)
+    for round in range(need - 1):
+        product = mixer.mixing(round).dense() @ product
+    assert np.abs(product - 1 / nodes).max() > 1e-3

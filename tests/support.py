@@ -1,0 +1,187 @@
+"""What several test files share: examples of plug-ins, tiny runs, and workers that are threads."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from decentral.config import make_config
+from decentral.engines.local import LocalRun
+from decentral.exchange import LocalExchange
+from decentral.loop import train
+from decentral.loop.block import Block
+from decentral.loop.measure import Evaluator
+from decentral.loop.setup import Setup, prepare
+from decentral.mixing import Mixer, Mixing
+from decentral.network import Act, Conversation
+from decentral.registry import Bound, build, find
+from decentral.run.folder import RunFolder
+from decentral.schedules import slots
+from decentral.schedules.communication import CommunicationSchedule
+from decentral.tasks import Task
+from decentral.topology import Topology
+
+Row = dict[str, Any]
+T = TypeVar("T")
+
+
+def example(kind: str, name: str) -> Bound:
+    """Return a plug-in at work: with its defaults, or as its ``example`` trait spells it."""
+    return build(kind, find(kind, name).traits.get("example", name))
+
+
+# --- conversations --------------------------------------------------------------------------------
+
+
+def conversation(
+    topology: object,
+    communication: object = "constant",
+    *,
+    nodes: int = 8,
+    steps: int = 200,
+    local_steps: int = 5,
+    seed: int = 0,
+    weights: object = "auto",
+) -> Conversation:
+    """Return a conversation without a run around it."""
+    mixer = Mixer.make(Topology(build("topology", topology), nodes, seed), weights)
+    return Conversation(mixer, CommunicationSchedule.make(communication), steps, local_steps)
+
+
+def acts(talk: Conversation) -> Iterator[tuple[int, Act]]:
+    """Yield (step, act) of everything that is sent, counting rounds as a run does."""
+    round = 0
+    for step in slots(talk.steps, talk.local_steps):
+        act = talk.act(talk.progress(step, round))
+        if act is not None:
+            round += 1
+            yield step, act
+
+
+# --- tiny runs ------------------------------------------------------------------------------------
+
+TINY: dict[str, Any] = {
+    "nodes": 4, "steps": 20, "local_steps": 5, "model": "mlp(hidden=[8])", "batch": 8,
+    "eval_every": 10, "log_every": 1, "eval_samples": 64, "calibration_samples": 64, "threads": 1,
+    "device": "cpu",
+}  # fmt: skip
+
+
+def blobs(samples: int = 200, features: int = 6, classes: int = 4) -> Task:
+    """Return Gaussian blobs, one per class: a task that needs no library."""
+    draw = torch.Generator().manual_seed(0)
+    labels = torch.arange(samples) % classes
+    centres = torch.randn(classes, features, generator=draw)
+    inputs = 2 * centres[labels] + torch.randn(samples, features, generator=draw)
+    cut = samples * 3 // 4
+    return Task(
+        loss=nn.functional.cross_entropy,
+        train=(inputs[:cut], labels[:cut]),
+        test=(inputs[cut:], labels[cut:]),
+    )
+
+
+def silent(event: str, details: dict[str, Any]) -> None:
+    """Announce nothing."""
+
+
+def tiny_setup(**settings: Any) -> Setup:
+    """Prepare a tiny run on blobs, or on the task that is named."""
+    torch.set_num_threads(1)
+    return prepare(make_config({"task": blobs()} | TINY | settings))
+
+
+def tiny_block(announce: Callable[..., None] = silent, **settings: Any) -> Block:
+    """Return the block of a tiny run that hosts all nodes."""
+    setup = tiny_setup(**settings)
+    ordered = setup.config.mixing == "ordered"
+    return Block(setup, LocalExchange(setup.config.nodes, ordered), announce)
+
+
+def trained(block: Block) -> list[Row]:
+    """Train a block to its end and return the logged rows, with no folder."""
+    return list(train(block, Evaluator(block)))
+
+
+def tiny_run(folder: Path, **settings: Any) -> LocalRun:
+    """Begin a tiny run in a folder."""
+    run = LocalRun(make_config({"task": "digits"} | TINY | settings))
+    run.begin(RunFolder.create(folder))
+    return run
+
+
+def untimed(row: Row) -> Row:
+    """Return a row of metrics without what depends on the clock."""
+    return {key: value for key, value in row.items() if not key.startswith("time/")}
+
+
+# --- workers in threads ---------------------------------------------------------------------------
+
+
+class Meeting:
+    """Where workers that are threads lay their rows side by side."""
+
+    def __init__(self, workers: int) -> None:
+        self.barrier = threading.Barrier(workers, timeout=60)
+        self.desk: dict[int, Tensor] = {}
+
+    def all(self, first: int, value: Tensor) -> Tensor:
+        """Return everybody's values in node order, as a copy."""
+        self.desk[first] = value
+        self.barrier.wait()
+        found = torch.cat([self.desk[key] for key in sorted(self.desk)])
+        self.barrier.wait()
+        return found
+
+
+class ThreadExchange:
+    """An exchange between workers in threads: every worker mixes a copy of all rows."""
+
+    def __init__(self, meeting: Meeting, hosted: range, nodes: int) -> None:
+        self.meeting, self.hosted, self.nodes = meeting, hosted, nodes
+        self.whole = LocalExchange(nodes, ordered=True)
+
+    def mix(self, channel: Tensor, mixing: Mixing) -> int:
+        everyone = self.meeting.all(self.hosted.start, channel)
+        self.whole.mix(everyone, mixing)
+        channel.copy_(everyone[self.hosted.start : self.hosted.stop])
+        return 0
+
+    def mean(self, channel: Tensor, weights: Tensor) -> tuple[Tensor, int]:
+        rows = self.meeting.all(self.hosted.start, channel)
+        return self.whole.mean(rows, self.meeting.all(self.hosted.start, weights))
+
+    def gather(self, values: Tensor) -> Tensor:
+        return self.meeting.all(self.hosted.start, values)
+
+
+def exchanges(sizes: Sequence[int]) -> list[ThreadExchange]:
+    """Return one exchange per worker; worker k hosts ``sizes[k]`` nodes."""
+    meeting, nodes = Meeting(len(sizes)), sum(sizes)
+    ends = [sum(sizes[: k + 1]) for k in range(len(sizes))]
+    return [
+        ThreadExchange(meeting, range(end - size, end), nodes)
+        for end, size in zip(ends, sizes, strict=True)
+    ]
+
+
+def together(work: Callable[[Any], T], workers: Sequence[Any]) -> list[T]:
+    """Do ``work`` for every worker at the same time, in threads; one that fails stops all."""
+    barriers = {id(w.exchange.meeting): w.exchange.meeting.barrier for w in workers}
+
+    def guarded(worker: Any) -> T:
+        try:
+            return work(worker)
+        except BaseException:
+            for barrier in barriers.values():
+                barrier.abort()
+            raise
+
+    with ThreadPoolExecutor(len(workers)) as pool:
+        return list(pool.map(guarded, workers))
