@@ -44,7 +44,7 @@ class Run:
 
         rows = self._data().metrics
         keys = list(dict.fromkeys(key for row in rows for key in row))
-        columns = {key: np.array([row.get(key, np.nan) for row in rows]) for key in keys}
+        columns = {key: _column([row.get(key) for row in rows]) for key in keys}
         try:
             import pandas
         except ImportError:
@@ -115,6 +115,15 @@ def _stem(setup: Setup) -> str:
     talks = ("topology", "communication") if setup.conversation else ("algorithm",)
     names = [setup.parts[kind].name if kind in setup.parts else "own" for kind in ("task", *talks)]
     return "-".join(Path(name).stem for name in names)
+
+
+def _column(values: list[Any]) -> Any:
+    """Return numbers as an array of numbers, NaN where there is none; anything else as objects."""
+    import numpy as np
+
+    if any(isinstance(value, str) for value in values):
+        return np.array(values, dtype=object)
+    return np.array([np.nan if value is None else value for value in values])
 
 
 def run_config(path: str | Path, **objects: Any) -> Config:

@@ -28,7 +28,7 @@ from typing import Annotated, Any, TypeVar
 
 from annotated_types import Ge, Gt, Le
 
-from decentral.errors import ConfigError, nearest, unknown
+from decentral.errors import ConfigError, RunError, nearest, unknown
 from decentral.spec import Spec, parse_spec
 
 KINDS: dict[str, str] = {
@@ -106,8 +106,18 @@ class Bound:
     common: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def __call__(self, *positional: Any) -> Any:
-        """Call the target with the run's arguments and the user's settings."""
-        return self.plugin.target(*positional, **self.settings)
+        """Call the target with the run's arguments and the user's settings.
+
+        What it raises becomes a ConfigError that names the plug-in.
+        """
+        try:
+            return self.plugin.target(*positional, **self.settings)
+        except (ConfigError, RunError):
+            raise
+        except Exception as error:
+            raise ConfigError(
+                f"{self.plugin.kind} {self.name!r} raised {type(error).__name__}: {error}."
+            ) from error
 
     @property
     def name(self) -> str:
@@ -150,7 +160,10 @@ class Part:
         """Let pydantic build the nested plug-in."""
         from pydantic_core import core_schema
 
-        return core_schema.no_info_plain_validator_function(lambda value: build(self.kind, value))
+        # Within text, ``none`` reads as the absence of a value; here it is the name of a plug-in.
+        return core_schema.no_info_plain_validator_function(
+            lambda value: build(self.kind, "none" if value is None else value)
+        )
 
 
 # --- registration ---------------------------------------------------------------------------------

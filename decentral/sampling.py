@@ -76,9 +76,8 @@ class Sampler:
         flat = index.flatten()
         inputs = self.samples.inputs.index_select(0, flat)
         targets = self.samples.targets.index_select(0, flat)
-        nodes = np.array(self.hosted)[:, None]
-        first = rng.bits(self.seed, "sample/key", nodes, position)
-        keys = (first >> np.uint64(1)).astype(np.int64) + np.arange(size)
+        visits = np.array(self.hosted)[:, None], np.arange(position, position + size)
+        keys = (rng.bits(self.seed, "sample/key", *visits) >> np.uint64(1)).astype(np.int64)
         return Batch(
             inputs.view(*index.shape, *inputs.shape[1:]),
             targets.view(*index.shape, *targets.shape[1:]),

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from io import TextIOWrapper
 from typing import Any
 
-from decentral.errors import ConfigError, RunError
+from decentral.errors import ConfigError, RunError, nearest
 
 __all__ = ["main", "run"]
 
@@ -36,7 +36,7 @@ def run(words: Sequence[str]) -> int:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")
     try:
-        _invoke(list(words) or ["--help"])
+        _invoke(list(words))
         sys.stdout.flush()
     except BrokenPipeError:
         # Nobody reads any more. The interpreter flushes at the exit and must find an open file.
@@ -90,8 +90,6 @@ def _coloured() -> bool:
 
 def _usage(error: Any) -> tuple[str, str]:
     """Return what is wrong with the words of a command, and where to read about it."""
-    from decentral.errors import nearest
-
     message = str(error.format_message())
     option = getattr(error, "option_name", None)
     if option and message.startswith("No such option"):

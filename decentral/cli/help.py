@@ -58,6 +58,10 @@ class Group(TyperGroup):
         """Write the help."""
         write(self, ctx, formatter)
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Show the help where no command is named."""
+        return super().parse_args(ctx, args or ["--help"])
+
     def list_commands(self, ctx: Any) -> list[str]:
         """Return the commands in the order in which they were defined."""
         return list(self.commands)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 from rich.text import Text
 
-from decentral.engines.local import LocalRun
-from decentral.loop.setup import Setup
 from decentral.network import expected_messages
 from decentral.registry import Bound
 from decentral.report.facts import duration_text, number_text, plugin_text, relative_text
 from decentral.units import format_bytes
+
+if TYPE_CHECKING:  # they load torch
+    from decentral.engines.local import LocalRun
+    from decentral.loop.setup import Setup
 
 #: Colours by role, as in the report.
 LOCAL, MERGED, SENT, QUIET = "dark_orange", "bold dodger_blue1", "dark_cyan", "bright_black"
@@ -41,12 +43,18 @@ def brief(rule: Bound) -> str:
     """
     accepted = rule.plugin.accepts
     chosen = {
-        key: brief(value) if isinstance(value, Bound) else plugin_text(value)
+        key: _value(value)
         for key, value in rule.settings.items()
         if accepted[key].required or value != accepted[key].default
     }
     inside = ", ".join(f"{key}={text}" for key, text in chosen.items())
     return f"{rule.name}({inside})" if inside else rule.name
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, Bound):
+        return brief(value)
+    return f"{value:.4g}" if isinstance(value, float) else plugin_text(value)
 
 
 # --- before ---------------------------------------------------------------------------------------
@@ -56,14 +64,14 @@ def introduction(run: LocalRun) -> Table:
     """Say what will run, what it will send, and where it is kept."""
     setup, compute = run.setup, run.block
     start = f" from step {run.block.step:,}" if run.block.step else ""
-    what = f"{_part(setup, 'task', 'task')} on {_count(setup.config.nodes, 'node')}"
+    what = f"{_part(setup, 'task', 'task')} on {count(setup.config.nodes, 'node')}"
     model = f"{_part(setup, 'model', type(setup.model).__name__)}, "
-    model += f"{_count(setup.layout.parameter_count, 'parameter')}, on {setup.device} "
+    model += f"{count(setup.layout.parameter_count, 'parameter')}, on {setup.device} "
     return facts(
         [
             (
                 "training",
-                Text.assemble((what, "bold"), f", {_count(setup.config.steps, 'step')}{start}"),
+                Text.assemble((what, "bold"), f", {count(setup.config.steps, 'step')}{start}"),
             ),
             ("talking", _talk(setup)),
             ("model", f"{model}({compute.compute.kind}: {compute.compute_reason})"),
@@ -73,7 +81,8 @@ def introduction(run: LocalRun) -> Table:
     )
 
 
-def _count(number: int, what: str) -> str:
+def count(number: int, what: str) -> str:
+    """Write a number of things."""
     return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
@@ -94,12 +103,20 @@ def _outlook(run: LocalRun) -> str:
     if setup.conversation is None:
         return f"{format_bytes(run.reference_bytes)}, an all-reduce of gradients at every step"
     if setup.conversation.schedule.closed_loop:
-        return "as much as the models' distance asks for"
+        most = ceiling(setup.conversation.schedule.rule)
+        return f"as it needs, at most {against(most * run.reference_bytes, run.reference_bytes)}"
     expected = expected_messages(setup.conversation) * setup.row_bytes
-    return f"about {_against(expected, run.reference_bytes)}" if expected else "nothing"
+    return f"about {against(expected, run.reference_bytes)}" if expected else "nothing"
 
 
-def _against(sent: float, reference: float) -> str:
+def ceiling(rule: Bound) -> float:
+    """Return the ``max_budget`` of a schedule that reacts to the run, as a share of all-reduce."""
+    inner = [ceiling(value) for value in rule.settings.values() if isinstance(value, Bound)]
+    return max([*inner, float(rule.settings.get("max_budget", 0.0))])
+
+
+def against(sent: float, reference: float) -> str:
+    """Write bytes, and their share of those of all-reduce."""
     share = f", {relative_text(sent / reference)} of all-reduce" if reference else ""
     return format_bytes(sent) + share
 
@@ -121,7 +138,7 @@ def scores(row: Row) -> Text:
     )
     return Text.assemble(
         "loss " if metric == "loss" else "",
-        ("local ", QUIET), (local, LOCAL), (f" ({low} to {high})", QUIET),
+        ("local ", QUIET), (local, LOCAL), (f" ({low.removesuffix(' %')}–{high})", QUIET),
         ("  merged ", QUIET), (merged, MERGED),
     )  # fmt: skip
 
@@ -138,7 +155,7 @@ def conclusion(summary: Mapping[str, Any]) -> tuple[Table, Table]:
     """Return the table of results, and what they cost."""
     comm, time = summary["comm"], summary["time"]
     share = f", {relative_text(comm['relative'])} of all-reduce" if comm["relative"] else ""
-    rounds = f" in {_count(comm['rounds'], 'round')}" if comm["rounds"] else ""
+    rounds = f" in {count(comm['rounds'], 'round')}" if comm["rounds"] else ""
     cost = facts(
         [
             ("sent", Text(f"{format_bytes(comm['bytes'])}{rounds}{share}", SENT)),

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save as save_tensors
 
 from decentral.config import Config
-from decentral.errors import RunError
+from decentral.errors import ConfigError, RunError
 from decentral.exchange import LocalExchange
 from decentral.loop import log_interval, train
 from decentral.loop.block import Block
@@ -24,7 +24,7 @@ from decentral.loop.setup import Setup, prepare, resolved
 from decentral.network import all_reduce_messages
 from decentral.run.checkpoint import Checkpoint, save_checkpoint
 from decentral.run.environment import environment
-from decentral.run.folder import RunFolder
+from decentral.run.folder import RunFolder, explained
 
 #: Shows a row of metrics to whoever watches.
 Watch = Callable[[dict[str, Any]], None]
@@ -55,10 +55,12 @@ class LocalRun:
     def go_on(self, folder: RunFolder, checkpoint: Checkpoint) -> None:
         """Continue a run from a checkpoint; what was logged after it is cut off."""
         self.folder = folder
+        self.block.restore(checkpoint)
         for name, length in checkpoint.counters["offsets"].items():
             folder.truncate(name, length)
         self.resumed, self.elapsed_s = True, checkpoint.counters["elapsed_s"]
-        self.block.restore(checkpoint)
+        rows = folder.rows("metrics.jsonl") if self.block.step == self.setup.config.steps else []
+        self.evaluations = {row["phase"]: row for row in rows if "phase" in row}
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -91,7 +93,26 @@ class LocalRun:
         folder.write_json("data.json", {"classes": classes and list(classes), "counts": counts})
 
     def run(self, watch: Watch) -> dict[str, Any]:
-        """Train to the end and return the summary; a stop signal saves a checkpoint first."""
+        """Train to the end and return the summary; a stop signal saves a checkpoint first.
+
+        Raises RunError, which names the run folder, whatever goes wrong from here on.
+        """
+        try:
+            return self._run(watch)
+        except (ConfigError, RunError) as error:
+            raise RunError(self._located(str(error))) from error
+
+    def _located(self, message: str) -> str:
+        """Add to a message where the run is, and how to go on with it if there is a checkpoint."""
+        path = self.folder.path
+        if str(path) in message:
+            return message
+        saved = any((path / "checkpoints").glob("step-*"))
+        return f"{message} Run folder: {path}" + (
+            f"; `decentral resume {path}` goes on from the last checkpoint." if saved else "."
+        )
+
+    def _run(self, watch: Watch) -> dict[str, Any]:
         self._announce("resume" if self.resumed else "start", {"step": self.block.step})
         began = time.perf_counter() - self.elapsed_s
         with stop_signals() as stopping:
@@ -144,8 +165,10 @@ class LocalRun:
 
     def _finish(self) -> dict[str, Any]:
         tensors = save_tensors(self.evaluator.merged_state())
-        (self.folder.path / ".merged.tmp").write_bytes(tensors)
-        (self.folder.path / ".merged.tmp").replace(self.folder.path / "merged.safetensors")
+        temporary = self.folder.path / ".merged.tmp"
+        with explained(self.folder.path):
+            temporary.write_bytes(tensors)
+            temporary.replace(self.folder.path / "merged.safetensors")
         self.save()
         self._announce("finished", {"step": self.block.step})
         summary = self.summary()

@@ -39,12 +39,14 @@ def train(block: Block, evaluator: Evaluator, resumed: bool = False) -> Iterator
         yield status(block) | evaluator(complete=True)
     while block.step < steps:
         act = block.decide()
-        finale = act if act and act.is_merge and block.step + 1 == steps else None
-        algorithm(block, None if finale else act)
+        ends = block.step + 1 == steps
+        finale = _finale(setup, act) if ends else None
+        algorithm(block, None if finale is act else act)
         block.finish_step()
-        if block.step == steps:
+        if ends:
             yield from conclude(block, evaluator, finale)
         elif block.step % every == 0:
+            block.check()
             yield status(block) | evaluator(complete=False)
         elif block.step % log_interval(setup) == 0:
             yield status(block)
@@ -52,8 +54,16 @@ def train(block: Block, evaluator: Evaluator, resumed: bool = False) -> Iterator
             yield {"step": block.step}
 
 
+def _finale(setup: Setup, act: Act | None) -> Act | None:
+    """Return the merge that ends the run: the last slot's own, or the one that follows it."""
+    if act is not None and act.is_merge:
+        return act
+    return setup.conversation.finale(act) if setup.conversation else None
+
+
 def conclude(block: Block, evaluator: Evaluator, finale: Act | None) -> Iterator[Row]:
     """Merge as the last act, if the schedule says so, evaluated before and after."""
+    block.check()
     if finale is not None:
         yield status(block) | evaluator(complete=True) | {"phase": "before_merge"}
         block.combine(finale)

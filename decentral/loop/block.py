@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from decentral.errors import RunError
+from decentral.errors import ConfigError, RunError
 from decentral.exchange import Exchange, Ledger
 from decentral.gradients import choose
 from decentral.loop.setup import Setup
@@ -99,9 +99,13 @@ class Block:
 
     def finish_step(self) -> None:
         """Count the step that was just done."""
+        self._check(torch.isfinite(self.losses))
         self.samples += self.batch_size
         self.step += 1
-        self._check(torch.isfinite(self.losses))
+
+    def check(self) -> None:
+        """Find nodes whose rows are not finite, before anybody looks at them."""
+        self._check(torch.isfinite(self.rows).all(1), self.step)
 
     # --- the verbs of an algorithm ----------------------------------------------------------------
 
@@ -125,6 +129,7 @@ class Block:
     def average_gradients(self) -> None:
         """Replace every row's gradient by the mean over all healthy nodes."""
         self._check(torch.isfinite(self.grads).all(1))
+        self._silence_absent()
         gradients = self.setup.layout.trainable_view(self.grads)
         mean, wire = self.exchange.mean(gradients, self._shares())
         gradients.copy_(mean.expand_as(gradients))
@@ -169,7 +174,9 @@ class Block:
         healthy = len(self._healthy())
         self.ledger.average(healthy, self.setup.row_bytes)
         self.round += 1
-        self.announce("merge", {"step": self.step, "nodes": healthy})
+        # The last act comes after its step is counted, any other before.
+        step = min(self.step + 1, self.setup.config.steps)
+        self.announce("merge", {"step": step, "nodes": healthy})
 
     def _channels(self) -> list[Tensor]:
         config, layout = self.setup.config, self.setup.layout
@@ -190,31 +197,33 @@ class Block:
         """Return the indices of hosted rows whose nodes take part."""
         return [i for i, node in enumerate(self.hosted) if node not in self.absent]
 
-    def _check(self, finite: Tensor) -> bool:
+    def _check(self, finite: Tensor, step: int | None = None) -> bool:
         """Quarantine hosted nodes that are not finite; return whether there are new ones."""
         if bool(finite.all()):
             return False
+        step = self.step + 1 if step is None else step
         sick = {self.hosted[int(i)] for i in torch.nonzero(~finite).flatten()} - self.absent
         if not sick:
             return False
         if self.setup.config.on_nonfinite == "stop":
             raise RunError(
-                f"node {min(sick)} became NaN or infinite at step {self.step + 1}; lower the "
+                f"node {min(sick)} became NaN or infinite at step {step}; lower the "
                 "learning rate, set clip, or go on without such nodes by on_nonfinite=quarantine."
             )
         self.absent |= sick
         self._silence_absent()
-        self.announce("nonfinite", {"step": self.step, "nodes": sorted(sick)})
+        self.announce("nonfinite", {"step": step, "nodes": sorted(sick)})
         if len(self.absent) == self.exchange.nodes:
-            raise RunError(f"every node became NaN or infinite by step {self.step + 1}.")
+            raise RunError(f"every node became NaN or infinite by step {step}.")
         return True
 
     def _silence_absent(self) -> None:
-        """Hold the rows of quarantined nodes at zero, so that no weight of 0 meets a NaN."""
+        """Hold what quarantined nodes could share at zero, so that no weight of 0 meets a NaN."""
         for index, node in enumerate(self.hosted):
             if node in self.absent:
                 self.rows[index] = 0.0
                 self.grads[index] = 0.0
+                self.optimizer.silence(index)
 
     def _shares(self) -> Tensor:
         healthy = self._healthy()
@@ -262,8 +271,21 @@ class Block:
         }
         return Checkpoint(self.step, nodes, counters)
 
+    def _check_fits(self, checkpoint: Checkpoint) -> None:
+        nodes, width = len(checkpoint.nodes), checkpoint.nodes[0]["row"].numel()
+        for what, theirs, ours in (
+            ("nodes", nodes, self.exchange.nodes),
+            ("numbers per model", width, self.rows.shape[1]),
+        ):
+            if theirs != ours:
+                raise ConfigError(
+                    f"the checkpoint of step {checkpoint.step} holds {theirs} {what}, the "
+                    f"configuration asks for {ours}; restore config.yaml, or launch a new run."
+                )
+
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go back to a checkpoint, whatever number of workers wrote it."""
+        self._check_fits(checkpoint)
         self.rows.copy_(stacked(checkpoint, "row", self.hosted))
         for name, value in self.integers.items():
             value.copy_(stacked(checkpoint, f"integer/{name}", self.hosted))

@@ -193,6 +193,11 @@ def _data(
     classes = max(1, len(task.classes or ()))
     if task.owners is not None:
         held = [np.nonzero(task.owners.numpy() == node)[0] for node in range(config.nodes)]
+        if empty := [node for node, part in enumerate(held) if not len(part)]:
+            raise ConfigError(
+                f"task: no training sample is owned by node {empty[0]} of {config.nodes}; "
+                "give every node at least one, or leave owners out."
+            )
     else:
         split = parts["split"] = build("split", config.split)
         held = shards(split, labels, config.nodes, config.seed)

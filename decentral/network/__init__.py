@@ -56,6 +56,11 @@ class Conversation:
             return None
         return Act(action, self.mixer.mixing(progress.round, action, absent))
 
+    def finale(self, last: Act | None) -> Act | None:
+        """Return the global merge that ends the run, after ``last``, what the last slot sends."""
+        merged = last is not None and last.is_merge
+        return Act(1.0) if self.schedule.final_merge and not merged else None
+
     def progress(self, step: int, round: int) -> Progress:
         """Return the progress after ``step`` steps."""
         return Progress(step, self.steps, round=round, local_steps=self.local_steps)
@@ -87,21 +92,27 @@ def preview(conversation: Conversation) -> Iterator[Planned]:
     messages = round = 0
     for step in slots(conversation.steps, conversation.local_steps):
         act = conversation.act(conversation.progress(step, round))
-        if act is not None:
-            merge_messages = 2 * (conversation.nodes - 1)
-            messages += act.mixing.messages if act.mixing else merge_messages
-            round += 1
+        finale = conversation.finale(act) if step == conversation.steps else None
+        sent = [a for a in (act, finale) if a is not None]
+        messages += sum(_messages(a, conversation.nodes) for a in sent)
+        round += len(sent)
         intensity = act.intensity if act else 0.0
-        yield Planned(step, intensity, messages, round, act is not None and act.is_merge)
+        yield Planned(step, intensity, messages, round, any(a.is_merge for a in sent))
+
+
+def _messages(act: Act, nodes: int) -> int:
+    return act.mixing.messages if act.mixing else 2 * (nodes - 1)
 
 
 def expected_messages(conversation: Conversation) -> float:
     """Return the expected number of messages of a run, its final merge included."""
-    total = 0.0
+    merge = 2.0 * (conversation.nodes - 1)
+    action, total = None, 0.0
     for step in slots(conversation.steps, conversation.local_steps):
         action = conversation.schedule.action(conversation.progress(step, round=0))
         if isinstance(action, Merge):
-            total += 2 * (conversation.nodes - 1)
+            total += merge
         elif action > 0:
             total += conversation.mixer.expected_messages(action)
-    return total
+    once_more = conversation.schedule.final_merge and not isinstance(action, Merge)
+    return total + merge if once_more else total

@@ -39,9 +39,9 @@ def with_factor(schedule: CommunicationSchedule, factor: float) -> Communication
 def solve_budget(conversation: Conversation, row_bytes: int, gradient_bytes: int) -> Conversation:
     """Solve the factor of a schedule scaled to a budget; others are returned as they are.
 
-    ``row_bytes`` is the size of one message, ``gradient_bytes`` that of one of all-reduce's. Expected
-    bytes grow with the factor and saturate where every intensity is clipped to 1. Raises ConfigError
-    naming the reachable minimum or maximum when the budget lies outside.
+    ``row_bytes`` is the size of one message, ``gradient_bytes`` that of one of all-reduce's.
+    Expected bytes grow with the factor and saturate where every intensity is clipped to 1. Raises
+    ConfigError naming the reachable minimum or maximum when the budget lies outside.
     """
     schedule = conversation.schedule
     if not schedule.rule.plugin.traits.get("budgeted") or schedule.rule.settings["factor"]:

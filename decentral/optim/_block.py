@@ -149,6 +149,15 @@ class BlockOptimizer:
             for target, value in zip(column, channel, strict=True):
                 target.copy_(value.view(target.shape))
 
+    def silence(self, row: int) -> None:
+        """Set the row-shaped state of one row to zero."""
+        if self.mode == "block":
+            for channel in self.channels():
+                channel[row] = 0.0
+        else:
+            for column in self._columns():
+                column[row].zero_()
+
     def _columns(self) -> list[list[Tensor]]:
         found: list[list[Tensor]] = []
         for place in range(self.per_row):

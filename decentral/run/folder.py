@@ -82,6 +82,11 @@ class RunFolder:
         target = self.path / name
         return target.stat().st_size if target.exists() else 0
 
+    def rows(self, name: str) -> list[dict[str, Any]]:
+        """Return the JSON objects of a file of lines."""
+        lines = (self.path / name).read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) for line in lines]
+
     def truncate(self, name: str, length: int) -> None:
         """Cut a file back to what it was at a checkpoint."""
         target = self.path / name

@@ -126,18 +126,9 @@ class Topology:
                 f"topology {self.rule.name!r} asks the run for {missing[0]!r}; "
                 f"a topology may ask for {', '.join(offered)}; settings are keyword-only."
             )
-        graph = _checked(self._call(offered), self.nodes, self.rule.name)
+        drawn = self.rule(*(offered[name] for name in self.parameters))
+        graph = _checked(drawn, self.nodes, self.rule.name)
         return graph if self.time_varying else self._static.setdefault("graph", graph)
-
-    def _call(self, offered: dict[str, Any]) -> Any:
-        try:
-            return self.rule(*(offered[name] for name in self.parameters))
-        except ConfigError:
-            raise
-        except Exception as error:
-            raise ConfigError(
-                f"topology {self.rule.name!r} raised {type(error).__name__}: {error}."
-            ) from error
 
     def links(self, round: int, intensity: float = 1.0) -> Links:
         """Return the directed links of one round as arrays, sorted by receiver, then sender."""

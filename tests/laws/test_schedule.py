@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import conversation, example, tiny_block, trained
 
-from decentral import GLOBAL_MERGE, ConfigError
-from decentral.network import Conversation, all_reduce_messages, expected_messages, preview
+from decentral import ConfigError
+from decentral.network import Act, Conversation, all_reduce_messages, expected_messages, preview
 from decentral.network.budget import solve_budget
 from decentral.registry import find, names
 from decentral.schedules import Feedback, Progress, slots
@@ -100,14 +100,15 @@ def test_a_closed_loop_reacts_to_feedback(name: str) -> None:
 
 
 @every
-def test_a_final_merge_changes_the_last_slot_and_no_other(name: str) -> None:
-    on, off = talk(name, final_merge=True).schedule, talk(name, final_merge=False).schedule
-    assert on.action(progress(STEPS)) is GLOBAL_MERGE
-    assert off.action(progress(STEPS)) == off.rule(progress(STEPS), None)
+def test_a_final_merge_follows_the_last_slot_and_changes_none(name: str) -> None:
+    on, off = talk(name, final_merge=True), talk(name, final_merge=False)
+    assert off.finale(None) is None
+    assert on.finale(None) == Act(1.0)
+    assert on.finale(Act(1.0)) is None, "a schedule that merges in its last slot merges once"
     if find("communication", name).traits.get("budgeted"):
         return  # the merge is paid from the same budget
-    for step in slots(STEPS, LOCAL)[:-1]:
-        assert on.action(progress(step)) == off.action(progress(step))
+    for step in slots(STEPS, LOCAL):
+        assert on.schedule.action(progress(step)) == off.schedule.action(progress(step))
 
 
 @every

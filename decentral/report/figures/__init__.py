@@ -5,6 +5,7 @@ Every function that draws returns a figure, or ``None`` where the run lacks what
 
 from decentral.report.figures.canvas import SMALL, TALL, WIDE, save_png, to_svg
 from decentral.report.figures.compared import common_metric, compared_cost, compared_learning
+from decentral.report.figures.planned import schedule
 from decentral.report.figures.run import (
     bytes_against_metric,
     communication,
@@ -30,6 +31,7 @@ __all__ = [
     "network",
     "overview",
     "save_png",
+    "schedule",
     "shards",
     "to_svg",
 ]

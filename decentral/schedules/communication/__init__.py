@@ -2,14 +2,15 @@
 
 A communication schedule is a function ``(progress, feedback) -> intensity``: 0 is silence, a number
 in (0, 1] gossips at that intensity, ``GLOBAL_MERGE`` averages all models. ``feedback`` is None
-unless the schedule declares ``closed_loop=True``. Every schedule may end in one global merge
-(``final_merge``).
+unless the schedule declares ``closed_loop=True``. Every schedule may end in one global merge, after
+what its last slot sends (``final_merge``).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from math import nan
 from typing import Final
 
 from decentral.errors import ConfigError
@@ -64,17 +65,18 @@ class CommunicationSchedule:
         return min([int(p.settings.get("feedback_every", 10)) for p in parts])
 
     def action(self, progress: Progress, feedback: Feedback | None = None) -> Action:
-        """Return what happens at this slot: an intensity in [0, 1] or a global merge."""
-        if progress.last and self.final_merge:
-            return GLOBAL_MERGE
+        """Return what happens at this slot, the final merge of the run apart."""
         action = self.rule(progress, feedback)
         if isinstance(action, Merge):
             return action
-        intensity = float(action)
+        try:
+            intensity = float(action)
+        except (TypeError, ValueError):
+            intensity = nan
         if not 0.0 <= intensity <= 1.0:
             raise ConfigError(
-                f"communication {self.rule.name!r} gave intensity {intensity:g} at step "
-                f"{progress.step}; intensities lie within [0, 1]."
+                f"communication {self.rule.name!r} gave {action!r} at step {progress.step}; "
+                "it must give an intensity within [0, 1] or GLOBAL_MERGE."
             )
         return intensity
 

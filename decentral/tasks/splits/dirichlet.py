@@ -22,8 +22,8 @@ def dirichlet(
 ) -> NDArray[np.float64]:
     """Skew labels by draws from Dirichlet(alpha): 0.1 is very uneven, 100 is nearly IID.
 
-    ``by="node"``: every node draws its class preferences p_i over the classes, and class c is divided
-    among the nodes in proportion to p_ic (after Hsu, Qi & Brown, "Measuring the effects of
+    ``by="node"``: every node draws its class preferences p_i over the classes, and class c is
+    divided among the nodes in proportion to p_ic (after Hsu, Qi & Brown, "Measuring the effects of
     non-identical data distribution", 2019). ``by="class"``: every class draws its proportions over
     the nodes (Yurochkin et al., 2019), which makes the amounts of data very uneven as well.
     """

@@ -1,0 +1,78 @@
+"""Runs side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rich.table import Table
+from rich.text import Text
+
+from decentral.cli.console import console_of
+from decentral.cli.words import LOCAL, MERGED, QUIET, SENT, facts
+from decentral.report.compare import Comparison, write_comparison
+from decentral.report.compare import compare as compared
+from decentral.report.facts import ABSENT
+
+_RESULTS = {
+    "local mean": LOCAL,
+    "merged": MERGED,
+    "bytes": SENT,
+    "of all-reduce": "",
+    "wall time": "",
+}
+#: Settings that follow from others or from the machine and explain no result.
+_TRIVIAL = {"log_every", "checkpoint_every", "eval_every", "threads"}
+#: What a run may lack altogether; a setting that others lack says no more than their plug-in.
+_PARTS = {"topology", "communication"}
+
+
+def compare(paths: Sequence[str], out: str) -> None:
+    """Print a table of runs and write a page with their curves."""
+    comparison = compared(paths)
+    console = console_of()
+    console.print(_results(comparison))
+    if len(comparison.rows) > 1:
+        console.print()
+        console.print(_differences(comparison))
+    page = write_comparison(paths, out)
+    console.print()
+    link = f"bold link {page.resolve().as_uri()}"
+    console.print(facts([("page", Text(str(page), link))]), soft_wrap=True)
+
+
+def _results(comparison: Comparison) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style=QUIET)
+    table.add_column("run", overflow="fold")
+    for column, style in _RESULTS.items():
+        table.add_column(column, style=style, justify="right", no_wrap=True)
+    for row in comparison.rows:
+        table.add_row(row["run"], *(row[column] for column in _RESULTS))
+    return table
+
+
+def _differences(comparison: Comparison) -> Table:
+    """Say of every run in which settings it differs from another."""
+    first, *others = comparison.rows
+    differing = [
+        column
+        for column in comparison.columns
+        if column not in {"run", *_RESULTS, *_TRIVIAL}
+        and any(row[column] != first[column] for row in others)
+        and (column in _PARTS or all(row[column] != ABSENT for row in comparison.rows))
+    ]
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(overflow="fold")
+    grid.add_column(overflow="fold")
+    grid.add_row(Text("run", QUIET), Text("what differs", QUIET))
+    for row in comparison.rows:
+        grid.add_row(row["run"], _settings(row, differing))
+    return grid
+
+
+def _settings(row: Mapping[str, str], columns: Sequence[str]) -> Text:
+    given = [
+        f"{column.removesuffix('.name')}={row[column]}"
+        for column in columns
+        if row[column] != ABSENT
+    ]
+    return Text(", ".join(given) or "nothing")

@@ -1,0 +1,147 @@
+"""What there is to choose from: kinds, their members, all about one of them, and the settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from decentral.cli.console import console_of
+from decentral.cli.typewords import type_text
+from decentral.cli.words import QUIET
+from decentral.config import Config
+from decentral.errors import unknown
+from decentral.registry import KINDS, Plugin, Setting, find, names, plain
+from decentral.report.facts import plugin_text
+
+#: How kinds are called on the command line, beside their own names; all are understood.
+_PLURALS = {
+    "topology": "topologies",
+    "weights": "weights",
+    "communication": "schedules",
+    "learning_rate": "learning-rates",
+    "batch": "batches",
+}
+
+
+def show(kind: str | None, name: str | None) -> None:
+    """List the kinds, the members of one, all about one member, or the settings of a run."""
+    console = console_of()
+    if kind is None:
+        _show_kinds(console)
+    elif kind == "settings":
+        _show_settings(console)
+    elif name is None:
+        _show_members(console, _kind_of(kind))
+    else:
+        _show_member(console, find(_kind_of(kind), name))
+
+
+def plural(kind: str) -> str:
+    """Return how the members of a kind are called.
+
+    >>> plural("communication"), plural("merge")
+    ('schedules', 'merges')
+    """
+    return _PLURALS.get(kind, f"{kind}s")
+
+
+def _kind_of(word: str) -> str:
+    spoken = {form: kind for kind in KINDS for form in _forms(kind)}
+    if word.lower().replace("_", "-") not in spoken:
+        raise unknown("kind of plug-in", word, [*map(plural, KINDS), "settings"])
+    return spoken[word.lower().replace("_", "-")]
+
+
+def _forms(kind: str) -> Iterable[str]:
+    """Return everything that a kind may be called."""
+    base = kind.replace("_", "-")
+    yield from (base, f"{base}s", plural(kind))
+    if kind == "communication":
+        yield "schedule"
+
+
+def _show_kinds(console: Console) -> None:
+    grid = _grid()
+    for kind in KINDS:
+        field = Config.model_fields.get(kind)
+        text = field.description if field and field.description else "what to measure"
+        members = names(kind)
+        grid.add_row(plural(kind), f"{text}: {', '.join(members)}")
+    grid.add_row("settings", "every key of a configuration, with its default")
+    console.print(grid)
+    console.print()
+    console.print(Text("`decentral list topologies` and so on say more.", QUIET))
+
+
+def _show_members(console: Console, kind: str) -> None:
+    members = [find(kind, name) for name in names(kind)]
+    for found in members:
+        console.print(Text(found.name, "bold"))
+        console.print(Padding(_paragraphs(found)[0], (0, 0, 0, 4)))
+        own = ", ".join(_written(key, setting) for key, setting in found.settings.items())
+        if own:
+            console.print(Padding(Text(own, QUIET), (0, 0, 0, 4)))
+    shared = ", ".join(_written(key, Setting(s.annotation, None)) for key, s in _shared(members))
+    console.print()
+    if shared:
+        console.print(Text(f"All of them take: {shared}.", QUIET))
+    hint = f"`decentral list {plural(kind)} NAME` shows all about one of them."
+    console.print(Text(hint, QUIET))
+
+
+def _shared(members: list[Plugin]) -> list[tuple[str, Setting]]:
+    return list(members[0].common.items()) if members else []
+
+
+def _paragraphs(found: Plugin) -> list[str]:
+    """Return the help without its line breaks, Python examples left out."""
+    parts = found.help.replace("``", "").split("\n\n")
+    return [" ".join(part.split()) for part in parts if not part.startswith(">>>")] or [""]
+
+
+def _show_member(console: Console, found: Plugin) -> None:
+    console.print(Text.assemble((found.name, "bold"), f" ({found.kind})"))
+    for paragraph in _paragraphs(found):
+        console.print()
+        console.print(paragraph)
+    if not found.accepts:
+        return
+    console.print()
+    table = Table(box=None, padding=(0, 3, 0, 0), pad_edge=False, header_style=QUIET)
+    for head in ("setting", "default", "type"):
+        table.add_column(head, overflow="fold")
+    for key, setting in found.accepts.items():
+        default = "(required)" if setting.required else _default(setting)
+        table.add_row(Text(key, "bold"), default, type_text(setting.annotation))
+    console.print(table)
+
+
+def _show_settings(console: Console) -> None:
+    table = Table(box=None, padding=(0, 3, 0, 0), pad_edge=False, header_style=QUIET)
+    table.add_column("setting", style="bold", no_wrap=True)
+    table.add_column("default", no_wrap=True, max_width=12)
+    table.add_column("")
+    for key, field in Config.model_fields.items():
+        table.add_row(key, plugin_text(field.default), field.description or "")
+    console.print(table)
+
+
+def _grid() -> Table:
+    grid = Table.grid(padding=(0, 3, 0, 0))
+    grid.add_column(style="bold", no_wrap=True)
+    grid.add_column()
+    return grid
+
+
+def _written(key: str, setting: Setting) -> str:
+    return f"{key} (required)" if setting.required else f"{key}={_default(setting)}"
+
+
+def _default(setting: Setting) -> str:
+    value = plain(setting.default)
+    text = plugin_text(value)
+    return f"[{text}]" if isinstance(value, list) else text

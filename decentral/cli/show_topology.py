@@ -1,0 +1,127 @@
+"""A topology in the terminal: a drawing, and what matters about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from decentral.cli.console import console_of
+from decentral.cli.drawing import Sketch
+from decentral.cli.png import save
+from decentral.cli.settings import config_of
+from decentral.cli.words import MERGED, QUIET, brief, count, facts
+from decentral.mixing import Mixer, spectral_gap
+from decentral.registry import build
+from decentral.report import reader
+from decentral.report.layout import positions
+from decentral.topology import STATISTICS_LIMIT, Topology, statistics
+
+#: Characters of the drawing; a character is twice as high as wide.
+WIDTH, HEIGHT = 36, 17
+#: Nodes up to which ids are written, and up to which a node has a mark of its own.
+LABELLED, MARKED = 32, 128
+
+#: Links drawn; of more, a sample.
+MOST_LINKS = 400
+
+_AT_INTENSITY = {
+    "link": "each link is on with probability p",
+    "round": "a whole round is on with probability p",
+    "degree": "p times as many peers are drawn",
+}
+
+
+def show(settings: Mapping[str, str], png: str | None) -> None:
+    """Draw a topology on the terminal and, if asked, into a PNG file."""
+    config = config_of([], settings)
+    topology = Topology(build("topology", config.topology), config.nodes, config.seed)
+    mixer = Mixer.make(topology, config.weights)
+    picture = _picture(topology)
+    console = console_of()
+    heading = f"{brief(topology.rule)} on {count(config.nodes, 'node')}"
+    console.print(Text(heading, "bold"))
+    console.print()
+    console.print(_beside(console, _drawn(picture), facts(_table(topology, mixer))))
+    if png:
+        from decentral.report import figures
+
+        save(figures.network(picture), png, console)
+
+
+def _picture(topology: Topology) -> reader.Topology:
+    graph = topology.union()
+    links = tuple((int(a), int(b)) for a, b in graph.edges())
+    return reader.Topology(topology.nodes, links, graph.is_directed(), topology.time_varying)
+
+
+def _beside(console: Console, left: RenderableType, right: RenderableType) -> RenderableType:
+    if console.width < WIDTH + 36:
+        return Group(left, "", right)
+    grid = Table.grid(padding=(0, 3, 0, 0))
+    grid.add_row(left, right)
+    return grid
+
+
+def _drawn(picture: reader.Topology) -> Text:
+    """Draw nodes and links; of very many links, a sample."""
+    points = positions(picture)
+    low, high = points.min(0), points.max(0)
+    points = 0.5 + (points - (low + high) / 2) / max(1e-9, *(high - low)) * 0.94
+    sketch = Sketch(WIDTH, HEIGHT)
+    for a, b in picture.links[:: -(-len(picture.links) // MOST_LINKS) or 1]:
+        sketch.line(tuple(points[a]), tuple(points[b]))
+    for node in range(picture.nodes if picture.nodes <= MARKED else 0):
+        label = str(node) if picture.nodes <= LABELLED else "•"
+        sketch.label(tuple(points[node]), label)
+    return Text("\n").join(
+        Text("").join(Text(char, MERGED if mark else QUIET) for char, mark in row)
+        for row in sketch.rows()
+    )
+
+
+def _table(topology: Topology, mixer: Mixer) -> list[tuple[str, Text | str]]:
+    found = statistics(topology)
+    low, high = found["degree_min"], found["degree_max"]
+    degree = f"{low}" if low == high else f"{low} to {high}, mean {found['degree_mean']:.3g}"
+    directed = topology.links(0).directed
+    kept = "doubly stochastic" if mixer.doubly_stochastic else "row-stochastic: the mean drifts"
+    rows: list[tuple[str, Text | str]] = [
+        ("links", f"{found['links']:,}" + (", directed" if directed else "")),
+        ("degree", degree + (", in and out" if directed else "")),
+        ("diameter", _or_unknown(found["diameter"], topology)),
+        ("weights", f"{mixer.weights_name}, {kept}"),
+        ("spectral gap", _gap(topology, mixer)),
+        ("messages", f"{mixer.expected_messages(1.0):,.6g} in a full round"),
+        ("intensity p", _AT_INTENSITY[topology.activation]),
+    ]
+    if topology.time_varying:
+        rows.insert(0, ("changes", _changes(topology)))
+    return rows
+
+
+def _or_unknown(diameter: Any, topology: Topology) -> str:
+    if diameter is not None:
+        return str(diameter)
+    return "unknown" if topology.nodes > STATISTICS_LIMIT else "infinite in one round"
+
+
+def _gap(topology: Topology, mixer: Mixer) -> str:
+    if topology.nodes > STATISTICS_LIMIT:
+        return f"not computed beyond {STATISTICS_LIMIT:,} nodes"
+    gap = spectral_gap(mixer)
+    if gap >= 1.0:
+        rounds = topology.exact_after or topology.period
+        return f"1: exact in {count(rounds, 'round')}"
+    if gap <= 1e-9:
+        return "0 in the round drawn"
+    return f"{gap:.3g}"
+
+
+def _changes(topology: Topology) -> str:
+    if topology.period > 1:
+        return f"every round, period {topology.period} (drawn: all)"
+    return "every round (drawn: one)"

@@ -1,0 +1,289 @@
+"""Laws of algorithms: each declares guarantees, and every declared guarantee is put to the test.
+
+A guarantee is a check of this file: ``CHECKS[name](algorithm)`` raises AssertionError where the
+algorithm does not keep it. Numbers are float64; "equal" is up to a few units in the last place per
+addition, unless bitwise is said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from support import tiny_block
+from torch import Tensor
+
+from decentral.loop.block import Block
+from decentral.mixing import spectral_gap
+from decentral.registry import Bound, build, find, names
+from decentral.tasks.quadratic import quadratic_loss
+
+STEPS = 6
+ULP = float(torch.finfo(torch.float64).eps)
+
+Rule = Bound
+
+
+def quadratics(rule: Rule, **settings: Any) -> Block:
+    """Return a block of vectors that minimise heterogeneous quadratics with plain SGD."""
+    plain = {
+        "task": "quadratic(dimension=6, noise=0.3)", "dtype": "float64", "batch": 3, "local_steps": 1,
+        "communication": "constant", "steps": STEPS, "seed": 1, "learning_rate": 0.05,
+        "optimizer": "sgd(momentum=0, weight_decay=0)", "mixing": "ordered",
+    }  # fmt: skip
+    asks = {**plain, **settings}
+    if rule.plugin.traits.get("communicates", "rounds") != "rounds":
+        asks = {k: v for k, v in asks.items() if k not in ("communication", "topology", "weights")}
+    return tiny_block(**asks, algorithm=rule)
+
+
+def one_step(block: Block) -> None:
+    act = block.decide()
+    block.setup.algorithm(block, act)
+    block.finish_step()
+
+
+def gradients_here(block: Block) -> Tensor:
+    """Return every node's gradient at its present row on its next batch, and disturb nothing."""
+    out = torch.zeros_like(block.grads)
+    batch = block.sampler.batch(block.samples, block.batch_size)
+    block.compute(block.rows.clone(), {}, batch, out)
+    return out
+
+
+def scatter(block: Block) -> None:
+    """Put every node somewhere else."""
+    block.rows.copy_(torch.linspace(-1, 2, block.rows.numel()).view_as(block.rows).sin())
+
+
+def close(found: Tensor, wanted: Tensor, additions: int) -> None:
+    scale = float(wanted.abs().max()) + 1
+    torch.testing.assert_close(found, wanted, rtol=0, atol=4 * ULP * (additions + 1) * scale)
+
+
+# --- the guarantees -------------------------------------------------------------------------------
+
+
+def single_node_is_plain(rule: Rule) -> None:
+    """One node is the plain optimizer of torch, bit by bit."""
+    for optimizer, replicas in (("sgd(nesterov=true)", "loop"), ("adamw", "vmap")):
+        block = tiny_block(
+            nodes=1, steps=STEPS, dtype="float64", replicas=replicas, optimizer=optimizer,
+            learning_rate="cosine(lr=0.05)", algorithm=rule, seed=2,
+        )  # fmt: skip
+        model, layout = block.setup.model.train(), block.setup.layout
+        layout.unpack(block.rows[0], model)
+        theirs = block.setup.optimizer(list(model.parameters()))
+        for _ in range(STEPS):
+            batch = block.sampler.batch(block.samples, block.batch_size)
+            theirs.param_groups[0]["lr"] = block.learning_rate
+            theirs.zero_grad()
+            block.setup.task.loss(model(batch.inputs[0]), batch.targets[0]).backward()
+            theirs.step()
+            one_step(block)
+            row = torch.zeros_like(block.rows[0])
+            layout.pack(model, row)
+            if replicas == "loop":
+                assert torch.equal(row, block.rows[0])
+            else:
+                torch.testing.assert_close(row, block.rows[0], rtol=1e-10, atol=1e-12)
+
+
+def keeps_mean(rule: Rule) -> None:
+    """Communication leaves the mean alone: it moves by -lr times the mean of the gradients."""
+    for topology in ("ring", "star", "one_peer_exponential"):
+        for schedule in ("constant(1.0)", "constant(0.5)", "then_merge(schedule=none, at=50%)"):
+            block = quadratics(rule, nodes=5, topology=topology, communication=schedule)
+            assert block.setup.conversation is None or doubly_stochastic(block, topology)
+            scatter(block)
+            for _ in range(STEPS):
+                mean, gradient = block.rows.mean(0), gradients_here(block).mean(0)
+                one_step(block)
+                close(block.rows.mean(0), mean - 0.05 * gradient, additions=10)
+
+
+def doubly_stochastic(block: Block, topology: str) -> bool:
+    assert block.setup.conversation is not None
+    return block.setup.conversation.mixer.doubly_stochastic
+
+
+def large_batch_on_complete(rule: Rule) -> None:
+    """Full mixing in every step, and plain SGD, is SGD on the union of the batches."""
+    equals_large_batch(quadratics(rule, nodes=5, topology="complete"))
+
+
+def large_batch(rule: Rule) -> None:
+    """Plain SGD on many nodes is SGD on the union of their batches."""
+    equals_large_batch(quadratics(rule, nodes=5))
+
+
+def equals_large_batch(block: Block) -> None:
+    nodes, rate = len(block.rows), block.learning_rate
+    x = block.rows[0].clone()
+    for _ in range(STEPS):
+        batch = block.sampler.batch(block.samples, block.batch_size)
+        union = batch.targets.flatten(0, 1)
+        here = x.clone().requires_grad_()
+        quadratic_loss(here.expand(len(union), -1), union).backward()
+        x = x - rate * here.grad
+        one_step(block)
+        for row in block.rows:
+            close(row, x, additions=STEPS * nodes)
+
+
+def stays_equal(rule: Rule) -> None:
+    """Nodes that start equal are equal after every step, bit by bit."""
+    for optimizer in ("sgd", "adamw"):
+        block = quadratics(rule, nodes=5, optimizer=optimizer)
+        start = block.rows.clone()
+        for _ in range(STEPS):
+            one_step(block)
+            assert (block.rows == block.rows[0]).all()
+        assert not torch.equal(block.rows, start)
+
+
+def contracts(rule: Rule) -> None:
+    """Without gradients the distance from the mean shrinks by the second eigenvalue per round."""
+    for topology in ("ring", "star", "exponential"):
+        block = quadratics(rule, nodes=8, topology=topology, steps=12)
+        scatter(block)
+        block.compute = no_gradient  # type: ignore[assignment]
+        assert block.setup.conversation is not None
+        second = 1 - spectral_gap(block.setup.conversation.mixer)
+        start, mean = block.rows.clone(), block.rows.mean(0)
+        for step in range(1, 13):
+            one_step(block)
+            bound = second**step * (start - mean).norm()
+            assert (block.rows - mean).norm() <= bound * (1 + 1e-12)
+            assert (block.rows - mean).norm() > 0
+
+
+class NoGradient:
+    kind = "none"
+
+    def __call__(self, rows: Tensor, integers: Any, batch: Any, out: Tensor) -> Tensor:
+        out.zero_()
+        return rows.new_zeros(len(rows))
+
+
+no_gradient = NoGradient()
+
+CHECKS: dict[str, Callable[[Rule], None]] = {
+    check.__name__: check
+    for check in (
+        single_node_is_plain, keeps_mean, large_batch_on_complete, large_batch, stays_equal,
+        contracts,
+    )
+}  # fmt: skip
+
+DECLARED = [
+    (name, guarantee)
+    for name in names("algorithm")
+    for guarantee in find("algorithm", name).traits.get("guarantees", ())
+]
+
+
+# --- the laws -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", names("algorithm"))
+def test_every_algorithm_declares_guarantees_that_the_suite_knows(name: str) -> None:
+    guarantees = find("algorithm", name).traits.get("guarantees", ())
+    assert guarantees
+    assert set(guarantees) <= set(CHECKS)
+    assert "single_node_is_plain" in guarantees
+
+
+@pytest.mark.parametrize(("name", "guarantee"), DECLARED)
+def test_a_declared_guarantee_holds(name: str, guarantee: str) -> None:
+    CHECKS[guarantee](build("algorithm", name))
+
+
+def forgets_to_average(block: Any, act: Any) -> None:
+    block.gradient()
+    block.adapt()
+
+
+def leans_to_one_side(block: Any, act: Any) -> None:
+    block.gradient()
+    block.adapt()
+    block.combine(act)
+    block.rows[0] += 1e-6
+
+
+def adapts_twice(block: Any, act: Any) -> None:
+    block.gradient()
+    block.adapt()
+    block.adapt()
+    block.combine(act)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "guarantee"),
+    [
+        (adapts_twice, "single_node_is_plain"),
+        (leans_to_one_side, "keeps_mean"),
+        (adapts_twice, "keeps_mean"),
+        (forgets_to_average, "large_batch_on_complete"),
+        (forgets_to_average, "large_batch"),
+        (forgets_to_average, "stays_equal"),
+        (leans_to_one_side, "contracts"),
+        (forgets_to_average, "contracts"),
+    ],
+)
+def test_a_wrong_guarantee_is_found_out(wrong: Callable[..., None], guarantee: str) -> None:
+    with pytest.raises(AssertionError):
+        CHECKS[guarantee](build("algorithm", wrong))
+
+
+def test_every_check_is_known_to_fail_for_some_algorithm() -> None:
+    mark = next(m for m in test_a_wrong_guarantee_is_found_out.pytestmark)
+    assert {guarantee for _, guarantee in mark.args[1]} == set(CHECKS)
+
+
+@pytest.mark.parametrize("name", names("algorithm"))
+def test_nodes_that_share_nothing_else_differ_only_by_their_data(name: str) -> None:
+    """Nothing but the exchange lets row i depend on row j: without it, each node trains alone."""
+    settings = {"optimizer": "adamw", "clip": 0.5, "communication": "none", "topology": "ring"}
+    rule = build("algorithm", name)
+    if rule.plugin.traits.get("communicates", "rounds") == "steps":
+        return
+    one, other = (quadratics(rule, nodes=4, **settings) for _ in range(2))
+    for block in (one, other):
+        scatter(block)
+    other.rows[0] += 1.0
+    for _ in range(STEPS):
+        one_step(one)
+        one_step(other)
+    assert torch.equal(one.rows[1:], other.rows[1:])
+    assert not torch.equal(one.rows[0], other.rows[0])
+
+
+def test_combine_then_adapt_is_w_x_minus_lr_g_at_the_unmixed_point() -> None:
+    """On quadratics g_i(x) = a_i (x - b_i): x+ = W x - lr a (x - b), the form that overlaps."""
+    rule = build("algorithm", "dsgd(order=combine_then_adapt)")
+    block = quadratics(rule, nodes=5, topology="ring", task="quadratic(dimension=6)")
+    scatter(block)
+    assert block.setup.conversation is not None
+    mixing = torch.from_numpy(block.setup.conversation.mixer.mixing(0).dense())
+    targets = block.sampler.batch(0, 1).targets[:, 0]  # [nodes, 2, d] = (a, b)
+    curvature, centre = targets[:, 0], targets[:, 1]
+    x = block.rows.clone()
+    for _ in range(STEPS):
+        x = mixing @ x - 0.05 * curvature * (x - centre)
+        one_step(block)
+        close(block.rows, x, additions=4 * STEPS)
+    assert np.isfinite(block.rows.numpy()).all()
+
+
+def test_the_two_orders_are_different_algorithms() -> None:
+    rows = []
+    for order in ("adapt_then_combine", "combine_then_adapt"):
+        block = quadratics(build("algorithm", f"dsgd(order={order})"), nodes=5, topology="complete")
+        one_step(block)
+        rows.append(block.rows)
+    assert (rows[0] == rows[0][0]).all()
+    assert not torch.allclose(*rows)
