@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -135,9 +136,10 @@ def run_config(path: str | Path, **objects: Any) -> Config:
         raise ConfigError(f"{path} is not a run folder: it has no config.yaml.{hint}")
     head = source.read_text(encoding="utf-8").partition("\n")[0]
     if f"format {FORMAT}:" not in head:
+        found = re.search(r"format \d+", head)
         raise ConfigError(
-            f"run folder {path} was written in another format ({head.lstrip('# ')[:60]!r}); this "
-            f"version of decentral reads format {FORMAT}. Its env.json names the version to use."
+            f"run folder {path} is in {found[0] if found else 'an unknown format'}; this version of "
+            f"decentral reads format {FORMAT}. Its env.json names the version to use."
         )
     settings = read_file(source)
     for key in [key for key, value in settings.items() if value == PYTHON]:

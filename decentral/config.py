@@ -14,8 +14,8 @@ import yaml
 from annotated_types import Ge
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from decentral.errors import ConfigError, nearest
-from decentral.registry import KINDS, Count, Positive, find, reason
+from decentral.errors import ConfigError, nearest, reason
+from decentral.registry import KINDS, Count, Positive, find
 from decentral.spec import Spec, parse_spec, parse_value
 
 #: A plug-in as written: text, a mapping with ``name``, a number, or an object from Python.
@@ -75,7 +75,7 @@ class Config(BaseModel):
     mixing: Literal["auto", "ordered"] = Field("auto", description="ordered: same bits anywhere")
     dtype: Literal["float32", "float64"] = Field("float32", description="precision of the rows")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
-    threads: Count | Auto = Field("auto", description="CPU threads")
+    threads: Count | Auto = Field("auto", description="CPU threads; auto: one for small steps")
     on_nonfinite: Literal["stop", "quarantine"] = Field(
         "stop", description="what a node with NaN or Inf does to the run"
     )
@@ -96,8 +96,10 @@ def read_file(path: str | Path) -> dict[str, Any]:
         loaded: Any = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ConfigError(f"configuration {path} does not exist; check the path.") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"configuration {path} cannot be read: {error}.") from error
+    except OSError as error:
+        raise ConfigError(f"configuration {path} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"configuration {path} cannot be read: it is not UTF-8 text.") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
@@ -134,14 +136,14 @@ def by_name(settings: Mapping[str, Any]) -> dict[str, Any]:
     >>> by_name({"schedule.start": "80%", "lr": 0.1})
     {'communication.start': '80%', 'learning_rate.lr': 0.1}
     """
-    found: dict[str, Any] = {}
-    for key, value in settings.items():
+    names: dict[str, str] = {}
+    for key in settings:
         head, dot, rest = key.partition(".")
         name = ALIASES.get(head, head) + dot + rest
-        if name in found:
-            raise ConfigError(f"{key} is given twice, also as {name}; keep one.")
-        found[name] = value
-    return found
+        if name in names:
+            raise ConfigError(f"{names[name]} and {key} are the same setting; keep one.")
+        names[name] = key
+    return {name: settings[key] for name, key in names.items()}
 
 
 def layered(*layers: Mapping[str, Any]) -> dict[str, Any]:
@@ -190,11 +192,11 @@ def as_mapping(kind: str, value: Part) -> dict[str, Any]:
 
 def make_config(*layers: Mapping[str, Any]) -> Config:
     """Validate layers of settings on top of the defaults and of what suits the task."""
-    given = {key: value for layer in layers for key, value in layer.items() if value is not None}
-    for key in given:
+    for key in {key for layer in layers for key, value in layer.items() if value is not None}:
         _known(key.partition(".")[0])
-    _refuse_unused(given)
-    settings = layered(task_defaults(given.get("task", "digits")), *layers)
+    asked = layered(*layers)
+    _refuse_unused(asked)
+    settings = layered(task_defaults(asked.get("task", "digits")), *layers)
     for kind, setting in NUMBERS.items():
         value = settings.get(kind)
         if isinstance(value, int | float) and not isinstance(value, bool):
@@ -215,15 +217,15 @@ def task_defaults(task: Part) -> Mapping[str, Any]:
     return {}
 
 
-def _refuse_unused(given: Mapping[str, Any]) -> None:
-    algorithm = given.get("algorithm", "dsgd")
+def _refuse_unused(asked: Mapping[str, Any]) -> None:
+    algorithm = asked.get("algorithm", "dsgd")
     if not isinstance(algorithm, str | Mapping | Spec):
         return
     name = parse_spec(algorithm, "algorithm").name
     if find("algorithm", name).traits.get("communicates", "rounds") == "rounds":
         return
     for key in ("topology", "communication", "weights"):
-        if given.get(key) is not None:
+        if asked.get(key) is not None:
             raise ConfigError(
                 f"algorithm {name!r} takes no {key}: who talks and when is fixed by the algorithm. "
                 f"Leave {key} out, or use algorithm dsgd."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 _LISTED = 40
 
@@ -32,3 +33,31 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> ConfigError:
     names = sorted(known)
     offer = ", ".join(names) if len(names) <= _LISTED else f"{len(names)} names"
     return ConfigError(f"unknown {kind} {name!r}.{nearest(name, names)} Available: {offer}.")
+
+
+#: What pydantic complains about, in the words of a user; in braces, what the complaint holds.
+_REASONS = {
+    "bool_parsing": "it must be true or false",
+    "float_parsing": "it must be a number",
+    "float_type": "it must be a number",
+    "greater_than": "it must be above {gt:g}",
+    "greater_than_equal": "it must be at least {ge:g}",
+    "int_from_float": "it must be a whole number",
+    "int_parsing": "it must be a whole number",
+    "int_type": "it must be a whole number",
+    "less_than": "it must be below {lt:g}",
+    "less_than_equal": "it must be at most {le:g}",
+    "literal_error": "it must be {expected}",
+    "string_type": "it must be text",
+}
+
+
+def reason(error: Any) -> str:
+    """Return the first complaint of a pydantic ``ValidationError`` as one plain sentence."""
+    first = error.errors()[0]
+    said = _REASONS.get(first["type"])
+    if said is not None:
+        return said.format(**first.get("ctx", {})) + "."
+    text = str(first["msg"]).removeprefix("Value error, ")
+    text = text[0].lower() + text[1:] if text[:2] != text[:2].upper() else text
+    return text if text.endswith(".") else f"{text}."

@@ -22,13 +22,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
+from math import isfinite
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, TypeVar
 
 from annotated_types import Ge, Gt, Le
 
-from decentral.errors import ConfigError, RunError, nearest, unknown
+from decentral.errors import ConfigError, RunError, nearest, reason, unknown
 from decentral.spec import Spec, parse_spec
 
 KINDS: dict[str, str] = {
@@ -316,7 +317,8 @@ def load_file(path: str) -> ModuleType:
         found.loader.exec_module(module)
     except Exception as error:
         del sys.modules[name]
-        raise ConfigError(f"plug-in file {path} cannot be imported: {error!r}.") from error
+        what = "" if isinstance(error, ConfigError) else f"{type(error).__name__}: "
+        raise ConfigError(f"plug-in file {path} cannot be imported: {what}{error}") from error
     return module
 
 
@@ -390,11 +392,6 @@ def _validated(found: Plugin, given: Mapping[str, Any]) -> dict[str, Any]:
         except ValidationError as error:
             label = f"{found.kind} {found.name!r}: {key} = {value!r}"
             raise ConfigError(f"{label}: {reason(error)}") from error
+        if isinstance(values[key], float) and not isfinite(values[key]):
+            raise ConfigError(f"{found.kind} {found.name!r}: {key} = {value!r}: it must be finite.")
     return values
-
-
-def reason(error: Any) -> str:
-    """Return pydantic's first complaint as one plain sentence."""
-    text = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
-    text = text[0].lower() + text[1:] if text[:2] != text[:2].upper() else text
-    return text if text.endswith(".") else f"{text}."

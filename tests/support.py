@@ -128,7 +128,7 @@ class Meeting:
     """Where workers that are threads lay their rows side by side."""
 
     def __init__(self, workers: int) -> None:
-        self.barrier = threading.Barrier(workers, timeout=60)
+        self.barrier = threading.Barrier(workers, timeout=30)
         self.desk: dict[int, Tensor] = {}
 
     def all(self, first: int, value: Tensor) -> Tensor:

@@ -25,6 +25,9 @@ def main() -> None:
     # Tens of thousands of objects are made by imports and none is garbage: looking for cycles among
     # them, now and again at the exit, would take 1.5 s of a run. Training turns it on again.
     gc.disable()
+    # Threads that wait must not spin: with another program on the cores that costs far more than
+    # waking them. Read by OpenMP when torch is first imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     status = run(sys.argv[1:])
     gc.freeze()
     sys.exit(status)
@@ -43,7 +46,7 @@ def run(words: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except (Exception, KeyboardInterrupt) as error:
-        return _explain(error, debug="--debug" in words)
+        return _explain(error, words)
     return 0
 
 
@@ -61,8 +64,9 @@ def _invoke(words: list[str]) -> None:
         pass
 
 
-def _explain(error: BaseException, debug: bool) -> int:
+def _explain(error: BaseException, words: Sequence[str]) -> int:
     """Print what went wrong on stderr, in one or two lines, and return the exit status."""
+    debug = "--debug" in words
     if debug:
         traceback.print_exception(error)
     if isinstance(error, ConfigError):
@@ -72,7 +76,7 @@ def _explain(error: BaseException, debug: bool) -> int:
     if isinstance(error, KeyboardInterrupt):
         return _fail(FAILED, "interrupted.")
     if hasattr(error, "format_message"):  # typer's own, whatever its version calls their class
-        return _fail(MISTAKEN, *_usage(error))
+        return _fail(MISTAKEN, *_usage(error, words))
     bug = f"this is a bug in decentral: {type(error).__name__}: {error}"
     return _fail(FAILED, bug, "" if debug else "Please report it, with what --debug shows.")
 
@@ -88,12 +92,14 @@ def _coloured() -> bool:
     return sys.stderr.isatty() and "NO_COLOR" not in os.environ
 
 
-def _usage(error: Any) -> tuple[str, str]:
+def _usage(error: Any, words: Sequence[str]) -> tuple[str, str]:
     """Return what is wrong with the words of a command, and where to read about it."""
     message = str(error.format_message())
     option = getattr(error, "option_name", None)
     if option and message.startswith("No such option"):
-        message = f"No such option: {option}.{nearest(option, error.possibilities or ())}"
+        known = [name.lstrip("-") for name in error.possibilities or ()]
+        close = nearest(option.lstrip("-"), known).replace("'", "'--", 1)
+        message = f"No such option: {option}.{close}"
     context = getattr(error, "ctx", None)
-    path = context.command_path if context else "decentral"
+    path = context.command_path if context else f"decentral {words[0]}"
     return message[0].lower() + message[1:], f"`{path} --help` shows what there is."

@@ -27,9 +27,12 @@ Name = Annotated[
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
+        from importlib.metadata import PackageNotFoundError, version
 
-        print(f"decentral {version('decentral')}")
+        try:
+            print(f"decentral {version('decentral')}")
+        except PackageNotFoundError:
+            print("decentral, not installed: it runs from a folder")
         raise typer.Exit
 
 
@@ -89,9 +92,7 @@ def launch(
 
 
 @app.command(cls=Command)
-def resume(
-    run: Run, json: o.Json = False, quiet: o.Quiet = False, debug: o.Debug = False
-) -> None:
+def resume(run: Run, json: o.Json = False, quiet: o.Quiet = False, debug: o.Debug = False) -> None:
     """Go on with an interrupted run, as if it had never stopped."""
     from decentral.cli import running
 

@@ -63,7 +63,7 @@ class Lines:
     def __call__(self, row: Row) -> None:
         """Print a line if the row holds an evaluation and one is due."""
         steps, now = self.run.setup.config.steps, time.perf_counter()
-        if "loss/merged" not in row and "accuracy/merged" not in row or "phase" in row:
+        if ("loss/merged" not in row and "accuracy/merged" not in row) or "phase" in row:
             return
         if row["step"] < self.due and now - self.shown_s < PATIENCE_S:
             return
@@ -111,7 +111,8 @@ class Bar:
             total=self.steps, completed=step,
             complete_style="dodger_blue1", finished_style="dodger_blue1",
         )  # fmt: skip
-        line.add_row(bar, f"step {step:,}/{self.steps:,}", Text(self.remaining(step), QUIET))
+        place = f"step {step:>{len(f'{self.steps:,}')},}/{self.steps:,}"
+        line.add_row(bar, place, Text(self.remaining(step), QUIET))
         return Group(line, *self.numbers())
 
     def numbers(self) -> list[Text]:

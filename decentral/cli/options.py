@@ -1,7 +1,7 @@
 """The flags of the commands: each is a setting of the configuration, declared once.
 
-Every value stays text here and goes through the parser of ``key=value``, so that a flag, an override
-and a line of YAML mean the same and fail with the same words.
+Every value stays text here and goes through the parser of ``key=value``, so that a flag, an
+override and a line of YAML mean the same and fail with the same words.
 """
 
 from __future__ import annotations
@@ -51,9 +51,7 @@ Nodes = Annotated[Text, _setting(_WHO, "N", "Number of nodes.")]
 Topology = Annotated[Text, _setting(_WHO, "NAME", "Who may talk to whom: ring, complete, a file.")]
 Schedule = Annotated[
     Text,
-    _setting(
-        _WHO, "NAME", "When, and how much: late, constant.", "--schedule", "--communication"
-    ),
+    _setting(_WHO, "NAME", "When, and how much: late, constant.", "--schedule", "--communication"),
 ]
 LocalSteps = Annotated[Text, _setting(_WHO, "N", "Steps between two chances to talk.")]
 

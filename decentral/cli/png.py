@@ -18,7 +18,7 @@ def save(figure: Any, path: str, console: Console) -> None:
         raise ConfigError(f"--png {path}: there is nothing to draw.")
     try:
         figures.save_png(figure, path)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"--png {path} cannot be written: {error}.") from error
+    except OSError as error:
+        raise ConfigError(f"--png {path} cannot be written: {error.strerror}.") from error
     console.print()
     console.print(Text(f"drawn in {path}"), soft_wrap=True)

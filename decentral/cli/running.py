@@ -13,7 +13,7 @@ from decentral import api
 from decentral.cli.console import console_of
 from decentral.cli.display import display_of
 from decentral.cli.settings import config_of
-from decentral.cli.words import conclusion, facts, introduction, neighbour
+from decentral.cli.words import conclusion, facts, introduction, neighbour, shown
 from decentral.engines.local import LocalRun
 
 
@@ -29,7 +29,7 @@ def resume(path: str, *, json: bool, quiet: bool) -> None:
 
 def report(path: str) -> None:
     """Write the report of a run and print where it is."""
-    print(api.Run(Path(path)).report())
+    print(shown(api.Run(Path(path)).report()))
 
 
 def _train(run: LocalRun, console: Console, json: bool) -> None:
@@ -52,9 +52,8 @@ def _train(run: LocalRun, console: Console, json: bool) -> None:
 
 def _next(folder: Path, page: Path) -> list[tuple[str, Text | str]]:
     """Say where the report is, and what to compare the run with."""
-    shown = page if not page.is_relative_to(Path.cwd()) else page.relative_to(Path.cwd())
     rows: list[tuple[str, Text | str]] = [
-        ("report", Text(str(shown), style=f"bold link {page.as_uri()}"))
+        ("report", Text(shown(page), style=f"bold link {page.as_uri()}"))
     ]
     other = neighbour(folder)
     if other is not None:

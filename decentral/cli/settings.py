@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from decentral.config import Config, by_name, make_config, parse_assignments, read_file
@@ -27,7 +27,7 @@ def config_of(words: Sequence[str], flags: Mapping[str, str]) -> Config:
 
 def _sorted_out(words: Sequence[str]) -> tuple[str | None, list[str]]:
     """Tell the configuration file from the ``key=value`` words."""
-    assignments = [word for word in words if "=" in word and not Path(word).is_file()]
+    assignments = [word for word in words if "=" in word and not os.path.isfile(word)]
     files = [word for word in words if word not in assignments]
     if len(files) > 1:
         raise ConfigError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -18,7 +17,7 @@ from decentral.loop.setup import Setup, prepare
 from decentral.network import Conversation, Planned, all_reduce_messages, expected_messages, preview
 from decentral.report.facts import relative_text
 from decentral.schedules import slots
-from decentral.schedules.communication import Action, Merge
+from decentral.schedules.communication import Merge
 from decentral.units import format_bytes
 
 #: Rows of the timeline, and the columns that its axis takes.
@@ -28,10 +27,10 @@ _TICKS = 4
 
 def show(words: Sequence[str], settings: Mapping[str, str], png: str | None) -> None:
     """Draw a schedule on the terminal and, if asked, into a PNG file."""
-    setup = prepare(config_of(words, settings))
+    config = config_of(words, settings)
+    setup = prepare(config)
     conversation = setup.conversation
-    if conversation is None:
-        raise ConfigError(f"algorithm {setup.algorithm.name!r} follows no schedule; use dsgd.")
+    assert conversation is not None  # An algorithm without rounds refuses a schedule.
     console = console_of()
     console.print(_heading(setup, conversation))
     console.print()
@@ -41,7 +40,9 @@ def show(words: Sequence[str], settings: Mapping[str, str], png: str | None) -> 
             raise ConfigError(f"--png {png}: a schedule that reacts to the run has no timeline.")
         return
     planned = list(preview(conversation))
-    console.print(_timeline(conversation, console))
+    intensities = _intensities(conversation)
+    merges = [slot.is_merge for slot in planned]
+    console.print(_timeline(intensities, merges, config.steps, console.width))
     console.print()
     console.print(_costs(setup, conversation, planned[-1]))
     if png:
@@ -49,9 +50,8 @@ def show(words: Sequence[str], settings: Mapping[str, str], png: str | None) -> 
 
         sent = [slot.messages * setup.row_bytes for slot in planned]
         steps = [slot.step for slot in planned]
-        actions = _actions(conversation)
-        intensities = [None if isinstance(a, Merge) else a for a in actions]
-        save(figures.schedule(steps, intensities, sent), png, console)
+        merged = [slot.step for slot in planned if slot.is_merge]
+        save(figures.schedule(steps, intensities, merged, sent), png, console)
 
 
 def _heading(setup: Setup, conversation: Conversation) -> Text:
@@ -78,37 +78,35 @@ def _no_preview(setup: Setup, conversation: Conversation) -> Table:
     )
 
 
-def _actions(conversation: Conversation) -> list[Action]:
+def _intensities(conversation: Conversation) -> list[float]:
     """Return what the schedule says at every slot, before chance decides about links."""
     steps = slots(conversation.steps, conversation.local_steps)
-    return [conversation.schedule.action(conversation.progress(step, round=0)) for step in steps]
+    actions = [conversation.schedule.action(conversation.progress(step, 0)) for step in steps]
+    return [0.0 if isinstance(action, Merge) else action for action in actions]
 
 
-def _timeline(conversation: Conversation, console: Console) -> Text:
+def _timeline(intensities: Sequence[float], merges: Sequence[bool], steps: int, width: int) -> Text:
     """Draw the intensity over the run, the mean of the slots in each column, and the merges."""
-    actions = _actions(conversation)
-    columns = max(20, console.width - MARGIN - 1)
-    parts = [_part(actions, column, columns) for column in range(columns)]
-    heights = [[a for a in part if not isinstance(a, Merge)] for part in parts]
-    drawn = bars([sum(part) / len(part) if part else 0.0 for part in heights], ROWS)
+    columns = max(20, width - MARGIN - 1)
+    parts = [_part(len(intensities), column, columns) for column in range(columns)]
+    drawn = bars([sum(intensities[part]) / len(intensities[part]) for part in parts], ROWS)
     labels = {0: "1 ┤", ROWS // 2: "1/2 ┤"}
     lines = [
         Text.assemble((labels.get(row, "│").rjust(MARGIN), QUIET), (bar.rstrip(), SENT))
         for row, bar in enumerate(drawn)
     ]
-    merges = [any(isinstance(action, Merge) for action in part) for part in parts]
-    axis = "".join("◆" if merge else "─" for merge in merges)
+    axis = "".join("◆" if any(merges[part]) else "─" for part in parts)
     lines.append(Text.assemble(("0 └".rjust(MARGIN), QUIET), _axis(axis)))
-    lines.append(Text(" " * MARGIN + _ticks(conversation.steps, columns), QUIET))
+    lines.append(Text(" " * MARGIN + _ticks(steps, columns), QUIET))
     if any(merges):
         lines.append(Text.assemble(" " * MARGIN, ("◆", MERGED), (" global merge", QUIET)))
     return Text("\n").join(lines)
 
 
-def _part(actions: Sequence[Action], column: int, columns: int) -> Sequence[Action]:
+def _part(slots: int, column: int, columns: int) -> slice:
     """Return the slots that lie in a column; one of few slots fills several columns."""
-    first = column * len(actions) // columns
-    return actions[first : max(first + 1, (column + 1) * len(actions) // columns)]
+    first = column * slots // columns
+    return slice(first, max(first + 1, (column + 1) * slots // columns))
 
 
 def _axis(axis: str) -> Text:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
-from decentral.network import expected_messages
+from decentral.config import read_file
 from decentral.registry import Bound
 from decentral.report.facts import duration_text, number_text, plugin_text, relative_text
 from decentral.units import format_bytes
@@ -22,12 +22,14 @@ if TYPE_CHECKING:  # they load torch
 LOCAL, MERGED, SENT, QUIET = "dark_orange", "bold dodger_blue1", "dark_cyan", "bright_black"
 
 Row = Mapping[str, Any]
+#: Runs that are looked at to find one to compare with.
+_NEAREST = 5
 
 
 def facts(rows: Sequence[tuple[str, Text | str]]) -> Table:
     """Lay out labels and values in two columns."""
     grid = Table.grid(padding=(0, 2, 0, 0))
-    grid.add_column(style=QUIET, no_wrap=True)
+    grid.add_column(style=QUIET, no_wrap=True, min_width=7)
     grid.add_column(overflow="fold")
     for label, value in rows:
         grid.add_row(label, value)
@@ -62,11 +64,11 @@ def _value(value: Any) -> str:
 
 def introduction(run: LocalRun) -> Table:
     """Say what will run, what it will send, and where it is kept."""
-    setup, compute = run.setup, run.block
+    setup = run.setup
     start = f" from step {run.block.step:,}" if run.block.step else ""
     what = f"{_part(setup, 'task', 'task')} on {count(setup.config.nodes, 'node')}"
     model = f"{_part(setup, 'model', type(setup.model).__name__)}, "
-    model += f"{count(setup.layout.parameter_count, 'parameter')}, on {setup.device} "
+    model += f"{count(setup.layout.parameter_count, 'parameter')}, on {setup.device}"
     return facts(
         [
             (
@@ -74,7 +76,7 @@ def introduction(run: LocalRun) -> Table:
                 Text.assemble((what, "bold"), f", {count(setup.config.steps, 'step')}{start}"),
             ),
             ("talking", _talk(setup)),
-            ("model", f"{model}({compute.compute.kind}: {compute.compute_reason})"),
+            ("model", f"{model}, {run.block.compute_reason}"),
             ("will send", Text(_outlook(run), SENT)),
             ("folder", str(run.folder.path)),
         ]
@@ -102,11 +104,12 @@ def _outlook(run: LocalRun) -> str:
     setup = run.setup
     if setup.conversation is None:
         return f"{format_bytes(run.reference_bytes)}, an all-reduce of gradients at every step"
-    if setup.conversation.schedule.closed_loop:
+    if run.expected_bytes is None:
         most = ceiling(setup.conversation.schedule.rule)
         return f"as it needs, at most {against(most * run.reference_bytes, run.reference_bytes)}"
-    expected = expected_messages(setup.conversation) * setup.row_bytes
-    return f"about {against(expected, run.reference_bytes)}" if expected else "nothing"
+    if run.expected_bytes == 0:
+        return "nothing"
+    return f"about {against(run.expected_bytes, run.reference_bytes)}"
 
 
 def ceiling(rule: Bound) -> float:
@@ -182,9 +185,18 @@ def _results(summary: Mapping[str, Any]) -> Table:
     return table
 
 
+def shown(path: Path) -> str:
+    """Write a path, relative where it lies below the current folder."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
 def neighbour(folder: Path) -> Path | None:
-    """Return the newest other finished run beside a run, to compare it with."""
-    others = [p.parent for p in folder.resolve().parent.glob("*/summary.json")]
-    others = [p for p in others if p != folder.resolve()]
-    newest = max(others, key=lambda p: (p / "summary.json").stat().st_mtime, default=None)
-    return folder.parent / newest.name if newest else None
+    """Return the newest other finished run of the same task beside a run, to compare it with."""
+    home = folder.resolve()
+    others = [p for p in home.parent.glob("*/summary.json") if p.parent != home]
+    task = read_file(home / "config.yaml").get("task")
+    for summary in sorted(others, key=lambda p: p.stat().st_mtime, reverse=True)[:_NEAREST]:
+        if read_file(summary.with_name("config.yaml")).get("task") == task:
+            return folder.parent / summary.parent.name
+    return None

@@ -19,9 +19,10 @@ from decentral.errors import ConfigError, RunError
 from decentral.exchange import LocalExchange
 from decentral.loop import log_interval, train
 from decentral.loop.block import Block
+from decentral.loop.cost import thread_count
 from decentral.loop.measure import Evaluator, evaluation_interval
 from decentral.loop.setup import Setup, prepare, resolved
-from decentral.network import all_reduce_messages
+from decentral.network import all_reduce_messages, expected_messages
 from decentral.run.checkpoint import Checkpoint, save_checkpoint
 from decentral.run.environment import environment
 from decentral.run.folder import RunFolder, explained
@@ -38,9 +39,10 @@ class LocalRun:
 
     def __init__(self, config: Config) -> None:
         """Prepare a run; nothing is written before ``begin`` or ``go_on``."""
-        self.threads = torch.get_num_threads() if config.threads == "auto" else config.threads
-        torch.set_num_threads(self.threads)
         self.setup = prepare(config)
+        self.threads = thread_count(self.setup)
+        torch.set_num_threads(self.threads)
+        self.expected_bytes = expected_bytes(self.setup)
         exchange = LocalExchange(config.nodes, ordered=config.mixing == "ordered")
         self.block = Block(self.setup, exchange, self._announce)
         self.evaluator = Evaluator(self.block)
@@ -100,16 +102,18 @@ class LocalRun:
         try:
             return self._run(watch)
         except (ConfigError, RunError) as error:
-            raise RunError(self._located(str(error))) from error
+            raise RunError(self._located(error)) from error
 
-    def _located(self, message: str) -> str:
-        """Add to a message where the run is, and how to go on with it if there is a checkpoint."""
+    def _located(self, error: ConfigError | RunError) -> str:
+        """Say where the run is, and how to go on with it when the mistake is mended."""
         path = self.folder.path
-        if str(path) in message:
-            return message
+        if str(path) in str(error):
+            return str(error)
         saved = any((path / "checkpoints").glob("step-*"))
-        return f"{message} Run folder: {path}" + (
-            f"; `decentral resume {path}` goes on from the last checkpoint." if saved else "."
+        # A run that diverged would diverge again: its settings are part of it.
+        remedy = isinstance(error, ConfigError) and saved
+        return f"{error} Run folder: {path}" + (
+            f"; `decentral resume {path}` goes on from the last checkpoint." if remedy else "."
         )
 
     def _run(self, watch: Watch) -> dict[str, Any]:
@@ -229,6 +233,20 @@ def _topology(setup: Setup) -> dict[str, Any] | None:
         "time_varying": topology.time_varying,
         "links": [[int(a), int(b)] for a, b in graph.edges()],
     }
+
+
+def expected_bytes(setup: Setup) -> float | None:
+    """Return the logical bytes to expect, None where the schedule reacts to the run.
+
+    Asks the schedule about the whole run, so that its mistakes show before the first step.
+    """
+    conversation = setup.conversation
+    if conversation is None:
+        config = setup.config
+        return float(all_reduce_messages(config.nodes, config.steps) * setup.gradient_bytes)
+    if conversation.schedule.closed_loop:
+        return None
+    return expected_messages(conversation) * setup.row_bytes
 
 
 @contextmanager

@@ -1,14 +1,17 @@
 """Gradients of a block of rows: ``gradient(rows, batch) -> losses``, gradients written to a block.
 
-Two ways, chosen once per run (``replicas``): ``vmap`` differentiates all rows together, ``loop`` one after
-the other through a module whose parameters are views of the row. Both are pure in the rows and the
-batch except for the model's buffers, which they update when asked to.
+``replicas: vmap`` differentiates all rows together, ``loop`` one after the other through a module
+whose parameters are views of the row; chosen once per run. All rows together means layer by layer
+for sequential models of known layers and ``torch.func.vmap`` for any other. All are pure in the
+rows and the batch except for the model's buffers, which they update.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 from typing import Protocol
 
 import torch
@@ -16,6 +19,7 @@ from torch import Tensor, nn
 
 from decentral.errors import ConfigError
 from decentral.gradients.dropout import keyed
+from decentral.gradients.layers import LayerGradient, kernels_of
 from decentral.gradients.loop import LoopGradient, looped_forward
 from decentral.gradients.stacked import VmapGradient, stacked_forward
 from decentral.layout import Layout
@@ -23,6 +27,7 @@ from decentral.layout import Layout
 __all__ = [
     "Batch",
     "Gradient",
+    "LayerGradient",
     "LoopGradient",
     "VmapGradient",
     "choose",
@@ -68,47 +73,82 @@ class Gradient(Protocol):
         ...
 
 
+#: Where computing rows together beats one after the other: least rows and most parameters of a
+#: model, by class and device (CPU: benchmarks/rows.py; CUDA: launches bound small models).
+_TOGETHER: dict[tuple[type, str], tuple[int, float]] = {
+    (LayerGradient, "cpu"): (2, inf),
+    (VmapGradient, "cpu"): (8, 1 << 16),
+    (LayerGradient, "cuda"): (2, inf),
+    (VmapGradient, "cuda"): (2, inf),
+}
+
+
 def choose(
-    replicas: str, model: nn.Module, layout: Layout, loss: Loss, nodes: int, probe: Callable[[], Batch]
+    replicas: str,
+    model: nn.Module,
+    layout: Layout,
+    loss: Loss,
+    nodes: int,
+    probe: Callable[[], Batch],
 ) -> tuple[Gradient, str]:
     """Return the gradient for ``replicas: vmap | loop | auto`` and, in words, why.
 
-    ``auto`` takes vmap for more than one row wherever the model allows it.
+    ``auto`` takes what a shipped table says is faster, among what the model allows.
     """
-    if replicas == "vmap" or (replicas == "auto" and nodes > 1):
-        stacked = VmapGradient(model, layout, loss)
-        problem = _trial(stacked, model, layout, nodes, probe())
+    model, batch = copy.deepcopy(model).train(), probe()
+    kernels = kernels_of(model, layout)
+    together: Gradient
+    if kernels:
+        together, how = LayerGradient(kernels, layout, loss), "layer by layer"
+    else:
+        together, how = VmapGradient(model, layout, loss), "by vmap"
+    slower = replicas == "auto" and _slower(together, batch.inputs.device, nodes, layout)
+    why = "as asked" if replicas == "loop" else slower
+    if not why:
+        problem = _trial(together, model, layout, batch)
         if problem is None:
-            return stacked, "all rows together"
+            return together, f"all rows together, {how}"
         if replicas == "vmap":
             raise ConfigError(
                 f"replicas: vmap cannot run this model ({problem}); use replicas: loop."
             )
-        why = f"one row at a time: vmap cannot run this model ({problem})"
-    else:
-        why = "one row at a time" if replicas == "loop" else "one row"
+        why = f"vmap cannot run this model ({problem})"
+    return _loop(model, layout, loss, batch), f"one row at a time: {why}"
+
+
+def _slower(gradient: Gradient, device: torch.device, nodes: int, layout: Layout) -> str | None:
+    """Return, in words, why computing rows together would not be faster, None where it is."""
+    rows, parameters = _TOGETHER.get((type(gradient), device.type), (2, inf))
+    if nodes == 1:
+        return "there is one"
+    if nodes >= rows and layout.parameter_count <= parameters:
+        return None
+    return f"faster than vmap for {nodes} rows of {layout.parameter_count:,} parameters"
+
+
+def _loop(model: nn.Module, layout: Layout, loss: Loss, batch: Batch) -> LoopGradient:
     loop = LoopGradient(model, layout, loss)
-    loop.draws = _draws(lambda: _trial(loop, model, layout, nodes, probe()))
-    return loop, why
-
-
-def _draws(run: Callable[[], object]) -> bool:
-    """Return whether ``run`` takes numbers from torch's global generator."""
     before = torch.get_rng_state()
-    run()
-    return not torch.equal(before, torch.get_rng_state())
+    problem = _trial(loop, model, layout, batch)
+    if problem:
+        raise ConfigError(
+            f"the model and the loss fail on a batch {list(batch.inputs.shape[1:])} of the task "
+            f"({problem}); check shapes and types."
+        )
+    loop.draws = not torch.equal(before, torch.get_rng_state())
+    torch.set_rng_state(before)
+    return loop
 
 
-def _trial(
-    gradient: Gradient, model: nn.Module, layout: Layout, nodes: int, batch: Batch
-) -> str | None:
-    """Return why a gradient cannot run, in one line, or None if it can."""
-    rows = batch.inputs.new_zeros(nodes, layout.width, dtype=next(model.parameters()).dtype)
-    for row in rows:
-        layout.pack(model, row)
-    integers = {k: torch.stack([v] * nodes).to(rows.device) for k, v in layout.integers.items()}
+def _trial(gradient: Gradient, model: nn.Module, layout: Layout, batch: Batch) -> str | None:
+    """Return why a gradient cannot run on two rows, in one line, or None if it can."""
+    batch = Batch(batch.inputs[:2], batch.targets[:2], batch.keys[:2])
+    row = next(model.parameters()).new_zeros(layout.width)
+    layout.pack(model, row)
+    rows = row.repeat(len(batch.inputs), 1)
+    integers = {k: torch.stack([v] * len(rows)).to(rows.device) for k, v in layout.integers.items()}
     try:
         gradient(rows, integers, batch, torch.zeros_like(rows))
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
         return str(error).strip().splitlines()[0][:120]
     return None

@@ -20,8 +20,8 @@ def _hash(value: Tensor) -> Tensor:
 class KeyedDropout(nn.Module):
     """Dropout whose mask is hashed from ``key`` [B] (one integer per sample), layer and position.
 
-    y = x m / (1 - p) with m ~ Bernoulli(1 - p). Draws nothing from a generator, so it runs under vmap
-    and repeats bit by bit when a batch is visited again.
+    y = x m / (1 - p) with m ~ Bernoulli(1 - p). Draws nothing from a generator, so it runs under
+    vmap and repeats bit by bit when a batch is visited again.
     """
 
     key: Tensor
@@ -43,7 +43,7 @@ class KeyedDropout(nn.Module):
 
 
 def keyed(model: nn.Module) -> nn.Module:
-    """Return a copy of ``model`` in which every ``nn.Dropout`` is keyed (the model itself if none)."""
+    """Return a copy of ``model`` whose ``nn.Dropout`` are keyed, or the model if it has none."""
     layers = [name for name, module in model.named_modules() if type(module) is nn.Dropout]
     if not layers:
         return model

@@ -2,12 +2,13 @@
 
 Activations are [n, B, ...]. Linear layers are batched matrix products whose gradients go straight
 into the gradient block. Every other layer runs natively on [B, n C, ...], rows folded into
-channels, where a convolution has n groups and a normalisation n times the channels; such a fold of
-what another one made is free, since it stays in that order in memory.
+channels: a convolution then has n groups, a normalisation n times the channels. What one folded
+layer made the next one folds for free, since it stays in that order in memory.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -19,73 +20,77 @@ from decentral.gradients.losses import differentiated
 from decentral.layout import Layout
 
 Views = dict[str, Tensor]
-#: Runs backward through one layer: (dy, gradients to fill, whether dx is wanted) -> dx.
-Pull = Callable[[Tensor, Views, bool], Tensor | None]
+#: Runs backward through one kernel: (dy, gradients to fill) -> dx, or None where nobody wants it.
+Pull = Callable[[Tensor, Views], Tensor | None]
 #: One native layer: (x [n, B, ...], parameters and buffers [n, ...]) -> y [n, B, ...].
 Op = Callable[[Tensor, Views], Tensor]
 
-#: Rows computed at a time: more do not fit a core's cache, fewer do not fill it.
-_ROWS = 16
+#: Rows computed at a time: their activations stay in the cache, and memory does not grow with n.
+_ROWS = 32
 
 
 class Dense:
-    """A linear layer of all rows, y = x W^T + b, with the ReLU that follows it."""
+    """A linear layer of all rows, y = x W^T + b, with the ReLU that follows it.
 
-    def __init__(self, name: str, module: nn.Linear, rectify: bool) -> None:
-        """Wrap the layer called ``name``."""
-        self.weight, self.rectify = f"{name}.weight", rectify
-        self.bias = None if module.bias is None else f"{name}.bias"  # pyright: ignore
-        self.names = [self.weight, *([self.bias] if self.bias else [])]
+    ``deep`` says that something before it learns, so that dx is wanted.
+    """
+
+    def __init__(self, names: list[str], deep: bool) -> None:
+        """Take the names of the weight and, if there is one, of the bias."""
+        self.names, self.deep, self.rectify = names, deep, False
 
     def __call__(self, values: Views, x: Tensor, tape: list[Pull] | None) -> Tensor:
         """Return y [n, B, ..., outputs] for x [n, B, ..., inputs]."""
-        weight, inputs = values[self.weight], x.flatten(1, -2)
-        if self.bias:
-            bias = values[self.bias].unsqueeze(1)
-            y = torch.baddbmm(bias, inputs, weight.transpose(1, 2))
+        weight, *bias = (values[name] for name in self.names)
+        inputs, across = x.flatten(1, -2), weight.transpose(1, 2)
+        if bias:
+            y = torch.baddbmm(bias[0].unsqueeze(1), inputs, across)
         else:
-            y = torch.bmm(inputs, weight.transpose(1, 2))
+            y = torch.bmm(inputs, across)
         if self.rectify:
             y.relu_()
         if tape is not None:
-            tape.append(lambda dy, grads, wanted: self._pull(weight, x, y, dy, grads, wanted))
+            tape.append(lambda dy, grads: self._pull(weight, x, y, dy, grads))
         return y.view(*x.shape[:-1], -1)
 
     def _pull(
-        self, weight: Tensor, x: Tensor, y: Tensor, dy: Tensor, grads: Views, wanted: bool
+        self, weight: Tensor, x: Tensor, y: Tensor, dy: Tensor, grads: Views
     ) -> Tensor | None:
         dy = dy.reshape(y.shape)
         if self.rectify:
             dy = torch.ops.aten.threshold_backward(dy, y, 0)
+        into, *bias = (grads[name] for name in self.names)
         # A product into a strided view would run row by row, so it is made apart and copied.
-        grads[self.weight].copy_(torch.bmm(dy.transpose(1, 2), x.flatten(1, -2)))
-        if self.bias:
-            torch.sum(dy, 1, out=grads[self.bias])
-        return torch.bmm(dy, weight).view(x.shape) if wanted else None
+        into.copy_(torch.bmm(dy.transpose(1, 2), x.flatten(1, -2)))
+        if bias:
+            torch.sum(dy, 1, out=bias[0])
+        return torch.bmm(dy, weight).view(x.shape) if self.deep else None
 
 
 class Native:
     """A run of layers that torch computes for all rows at once, differentiated by autograd."""
 
-    def __init__(self, ops: list[Op], names: list[str]) -> None:
-        """Compose ``ops``, whose parameters are called ``names``."""
-        self.ops, self.names = ops, names
+    def __init__(self, deep: bool) -> None:
+        """Begin with no layer; ``deep`` says that something before it learns."""
+        self.ops: list[Op] = []
+        self.names: list[str] = []
+        self.deep = deep
 
     def __call__(self, values: Views, x: Tensor, tape: list[Pull] | None) -> Tensor:
         """Return the output [n, B, ...] of the last layer."""
-        if tape is None:
+        if tape is None or not (self.names or self.deep):
             return self._run(values, x)
-        leaves = [values[name].detach().contiguous().requires_grad_() for name in self.names]
-        start = x.detach().requires_grad_()
+        start = x.detach().requires_grad_(self.deep)
+        leaves = {k: values[k].clone().requires_grad_() for k in self.names}
         with torch.enable_grad():
-            y = self._run({**values, **dict(zip(self.names, leaves, strict=True))}, start)
+            y = self._run({**values, **leaves}, start)
 
-        def pull(dy: Tensor, grads: Views, wanted: bool) -> Tensor | None:
-            asked = [*leaves, start] if wanted else leaves
+        def pull(dy: Tensor, grads: Views) -> Tensor | None:
+            asked = [*leaves.values(), start][: len(leaves) + self.deep]
             found = torch.autograd.grad(y, asked, dy)
-            for name, grad in zip(self.names, found, strict=False):
+            for name, grad in zip(leaves, found, strict=False):
                 grads[name].copy_(grad)
-            return found[-1] if wanted else None
+            return found[-1] if self.deep else None
 
         tape.append(pull)
         return y.detach()
@@ -108,19 +113,29 @@ class LayerGradient:
         """Run ``kernels`` (from ``kernels_of``) under a loss that averages over a batch."""
         self.kernels, self.layout = kernels, layout
         self.loss = differentiated(loss)
-        self.first = next(i for i, kernel in enumerate(kernels) if kernel.names)
+        self.blocks: tuple[Tensor, Views, Tensor] | None = None
+        self.parts: list[tuple[slice, Views, Views]] = []
 
     def __call__(self, rows: Tensor, integers: Views, batch: Any, out: Tensor) -> Tensor:
         """Write the gradients of all rows into ``out``; return losses [n]."""
+        self._bind(rows, integers, out)
         losses: list[Tensor] = []
         with torch.no_grad():
-            for start in range(0, rows.shape[0], _ROWS):
-                some = slice(start, start + _ROWS)
-                whole = {k: v[some] for k, v in integers.items()}
-                values = {**bound(self.layout, rows[some]), **whole}
-                grads = self.layout.views(out[some])
+            for some, values, grads in self.parts:
                 losses.append(self._part(values, batch.inputs[some], batch.targets[some], grads))
         return torch.cat(losses)
+
+    def _bind(self, *blocks: Any) -> None:
+        """Make the views into the blocks, unless they are those of the step before."""
+        if self.blocks and all(a is b for a, b in zip(self.blocks, blocks, strict=True)):
+            return
+        rows, integers, out = self.blocks = blocks
+        self.parts = []
+        for start in range(0, rows.shape[0], _ROWS):
+            some = slice(start, start + _ROWS)
+            whole = {k: v[some] for k, v in integers.items()}
+            values = _values(self.layout, rows[some]) | whole
+            self.parts.append((some, values, self.layout.views(out[some])))
 
     def _part(self, values: Views, inputs: Tensor, targets: Tensor, grads: Views) -> Tensor:
         tape: list[Pull] = []
@@ -128,8 +143,9 @@ class LayerGradient:
         for kernel in self.kernels:
             x = kernel(values, x, tape)
         losses, dy = self.loss(x, targets)
-        for place in range(len(tape) - 1, self.first - 1, -1):
-            dy = tape[place](dy, grads, place > self.first)
+        for pull in reversed(tape):
+            dx = pull(dy, grads)
+            dy = dy if dx is None else dx
         return losses
 
 
@@ -139,7 +155,7 @@ def layer_forward(
     """Return ``forward(rows, integers, inputs) -> outputs``: every row on the same inputs."""
 
     def forward(rows: Tensor, integers: Views, inputs: Tensor) -> Tensor:
-        values = bound(layout, rows) | integers
+        values = _values(layout, rows) | integers
         x = inputs.expand(rows.shape[0], *inputs.shape)
         for kernel in kernels:
             x = kernel(values, x, None)
@@ -148,12 +164,11 @@ def layer_forward(
     return forward
 
 
-def bound(layout: Layout, rows: Tensor) -> Views:
-    """Return views [n, ...] of all parameters and float buffers of a block."""
+def _values(layout: Layout, rows: Tensor) -> Views:
     return layout.views(rows, layout.parameters + layout.buffers)
 
 
-# --- which layers -------------------------------------------------------------------------------
+# --- which layers ---------------------------------------------------------------------------------
 
 
 def kernels_of(model: nn.Module, layout: Layout) -> list[Kernel] | None:
@@ -163,44 +178,49 @@ def kernels_of(model: nn.Module, layout: Layout) -> list[Kernel] | None:
     """
     kernels: list[Kernel] = []
     leaves = list(_leaves(model, ""))
-    names = [f"{n}.{p}" if n else p for n, m in leaves for p, _ in m.named_parameters()]
-    if sorted(names) != sorted(entry.name for entry in layout.parameters):
+    named = [name for prefix, module in leaves for name in _names(prefix, module)]
+    if sorted(named) != sorted(entry.name for entry in layout.parameters):
         return None
     for name, module in leaves:
         last = kernels[-1] if kernels else None
+        deep = any(kernel.names for kernel in kernels)
         if type(module) is nn.ReLU and isinstance(last, Dense) and not last.rectify:
             last.rectify = True
-        elif type(module) is nn.Linear:
-            kernels.append(Dense(name, module, rectify=False))
-        elif (op := _op(name, module)) is None:
+            continue
+        if type(module) is nn.Linear:
+            kernels.append(Dense(_names(name, module), deep))
+            continue
+        maker = _OPS.get(type(module))
+        op = maker(name, module) if maker else None
+        if op is None:
             return None
-        elif isinstance(last, Native):
-            last.ops.append(op)
-            last.names += _named(name, module)
-        else:
-            kernels.append(Native([op], _named(name, module)))
-    return kernels
+        if not isinstance(last, Native):
+            kernels.append(last := Native(deep))
+        last.ops.append(op)
+        last.names += _names(name, module)
+    return None if any(map(_hooked, model.modules())) else kernels
 
 
 def _leaves(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
-    if type(module) is not nn.Sequential or _hooked(module):
+    if type(module) is not nn.Sequential:
         yield name, module
         return
     for key, child in module.named_children():
-        yield from _leaves(child, f"{name}.{key}" if name else key)
+        yield from _leaves(child, _join(name, key))
 
 
-def _hooked(module: Any) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
+def _hooked(module: nn.Module) -> bool:
+    state = vars(module)
+    hooks = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"
+    return "forward" in state or any(state[name] for name in hooks)
 
 
-def _named(name: str, module: nn.Module) -> list[str]:
-    return [f"{name}.{key}" for key, _ in module.named_parameters()]
+def _join(name: str, key: str) -> str:
+    return f"{name}.{key}" if name else key
 
 
-def _op(name: str, module: nn.Module) -> Op | None:
-    maker = _OPS.get(type(module))
-    return None if maker is None or _hooked(module) else maker(name, module)
+def _names(name: str, module: nn.Module) -> list[str]:
+    return [_join(name, key) for key, _ in module.named_parameters()]
 
 
 def _fold(x: Tensor) -> Tensor:
@@ -208,25 +228,34 @@ def _fold(x: Tensor) -> Tensor:
     return x.transpose(0, 1).flatten(1, 2)
 
 
-def _channels_last(x: Tensor) -> Tensor:
-    """Put images into the order of memory in which grouped convolutions and poolings are fast."""
-    return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
-
-
 def _unfold(y: Tensor, n: int) -> Tensor:
     return y.unflatten(1, (n, -1)).transpose(0, 1)
 
 
-def _flat(values: Views, name: str) -> Tensor | None:
-    return values[name].flatten(0, 1) if name in values else None
+def _channels_last(x: Tensor) -> Tensor:
+    """Put images into the order of memory in which grouped convolution and pooling are fast."""
+    return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
 
 
-def _elementwise(name: str, module: nn.Module) -> Op:
-    return lambda x, values: module(x)
+def _affine(name: str, values: Views) -> tuple[Tensor | None, Tensor | None]:
+    """Return weight [n C, ...] and bias [n C] of a folded layer, None where it has none."""
+    weight, bias = values.get(_join(name, "weight")), values.get(_join(name, "bias"))
+    return (
+        None if weight is None else weight.flatten(0, 1),
+        None if bias is None else bias.flatten(0, 1),
+    )
 
 
-def _pool(name: str, module: nn.Module) -> Op:
-    return lambda x, values: _unfold(module(_fold(x)), x.shape[0])
+def _elementwise(name: str, module: Any) -> Op:
+    apart = copy.copy(module)
+    apart.inplace = False
+    return lambda x, values: apart(x)
+
+
+def _pool(name: str, module: Any) -> Op | None:
+    if getattr(module, "return_indices", False):
+        return None
+    return lambda x, values: _unfold(module(_channels_last(_fold(x))), x.shape[0])
 
 
 def _flatten(name: str, module: Any) -> Op | None:
@@ -236,25 +265,25 @@ def _flatten(name: str, module: Any) -> Op | None:
     return lambda x, values: x.flatten(first + 1, last + 1 if last >= 0 else last)
 
 
-def _conv(name: str, module: Any) -> Op | None:
+def _convolution(name: str, module: Any) -> Op | None:
     convolve: Any = {nn.Conv1d: F.conv1d, nn.Conv2d: F.conv2d, nn.Conv3d: F.conv3d}[type(module)]
     if module.padding_mode != "zeros":
         return None
 
     def op(x: Tensor, values: Views) -> Tensor:
-        weight, bias = _flat(values, f"{name}.weight"), _flat(values, f"{name}.bias")
-        n = x.shape[0]
-        how = module.stride, module.padding, module.dilation, n * module.groups
-        return _unfold(convolve(_channels_last(_fold(x)), weight, bias, *how), n)
+        groups = x.shape[0] * module.groups
+        how = module.stride, module.padding, module.dilation, groups
+        y = convolve(_channels_last(_fold(x)), *_affine(name, values), *how)
+        return _unfold(y, x.shape[0])
 
     return op
 
 
 def _group_norm(name: str, module: Any) -> Op:
     def op(x: Tensor, values: Views) -> Tensor:
-        affine = _flat(values, f"{name}.weight"), _flat(values, f"{name}.bias")
         groups = x.shape[0] * module.num_groups
-        return _unfold(F.group_norm(_fold(x), groups, *affine, module.eps), x.shape[0])
+        y = F.group_norm(_fold(x), groups, *_affine(name, values), module.eps)
+        return _unfold(y, x.shape[0])
 
     return op
 
@@ -262,17 +291,17 @@ def _group_norm(name: str, module: Any) -> Op:
 def _batch_norm(name: str, module: Any) -> Op | None:
     if module.momentum is None or not module.track_running_stats:
         return None
-    stats = [f"{name}.running_mean", f"{name}.running_var"]
+    stats = _join(name, "running_mean"), _join(name, "running_var")
+    count = _join(name, "num_batches_tracked")
 
     def op(x: Tensor, values: Views) -> Tensor:
-        affine = _flat(values, f"{name}.weight"), _flat(values, f"{name}.bias")
-        running = [values[key].flatten() for key in stats]
+        mean, var = (values[key].clone().flatten() for key in stats)
         how = module.training, module.momentum, module.eps
-        y = F.batch_norm(_fold(x), *running, *affine, *how)
+        y = F.batch_norm(_fold(x), mean, var, *_affine(name, values), *how)
         if module.training:
-            for key, value in zip(stats, running, strict=True):
+            for key, value in zip(stats, (mean, var), strict=True):
                 values[key].copy_(value.view_as(values[key]))
-            values[f"{name}.num_batches_tracked"] += 1
+            values[count].add_(1)
         return _unfold(y, x.shape[0])
 
     return op
@@ -281,7 +310,7 @@ def _batch_norm(name: str, module: Any) -> Op | None:
 _OPS: dict[type[nn.Module], Callable[[str, Any], Op | None]] = {
     nn.Flatten: _flatten,
     nn.GroupNorm: _group_norm,
-    **dict.fromkeys((nn.Conv1d, nn.Conv2d, nn.Conv3d), _conv),
+    **dict.fromkeys((nn.Conv1d, nn.Conv2d, nn.Conv3d), _convolution),
     **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d), _batch_norm),
     **dict.fromkeys((nn.MaxPool1d, nn.MaxPool2d, nn.AvgPool1d, nn.AvgPool2d), _pool),
     **dict.fromkeys((nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d), _pool),

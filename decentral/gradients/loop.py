@@ -37,13 +37,16 @@ class LoopGradient:
     """Differentiates the rows one after the other, as any PyTorch training loop does.
 
     The module's parameters and their gradients point into the row and the gradient block, so that
-    autocast, compilation and accumulation work as everywhere. ``draws`` marks a model that draws random
-    numbers of its own: torch's generator is then seeded by the key of each row's first sample.
+    autocast, compilation and accumulation work as everywhere. ``draws`` marks a model that draws
+    random numbers of its own: torch's generator is then seeded by the key of each row's first
+    sample.
     """
 
     kind = "loop"
 
-    def __init__(self, model: nn.Module, layout: Layout, loss: Callable[[Tensor, Tensor], Tensor]):
+    def __init__(
+        self, model: nn.Module, layout: Layout, loss: Callable[[Tensor, Tensor], Tensor]
+    ) -> None:
         """Prepare for one model, its layout, and a loss that averages over a batch."""
         self.layout, self.loss = layout, loss
         self.model = copy.deepcopy(model).train()
@@ -51,30 +54,36 @@ class LoopGradient:
         self.buffers = dict(self.model.named_buffers())
         self.key_names = key_buffers(model)
         self.draws = False
+        self.blocks: tuple[Tensor, dict[str, Tensor], Tensor] | None = None
 
     def __call__(
         self, rows: Tensor, integers: dict[str, Tensor], batch: Any, out: Tensor
     ) -> Tensor:
         """Write the gradients of all rows into ``out``; return losses [n]."""
-        losses = [
-            self._one(index, rows, integers, batch, out) for index in range(rows.shape[0])
-        ]
+        blocks = rows, integers, out
+        bound = self.blocks and all(a is b for a, b in zip(self.blocks, blocks, strict=True))
+        losses: list[Tensor] = []
+        for index in range(rows.shape[0]):
+            if not bound or rows.shape[0] > 1:
+                self._bind(index, rows, integers, out)
+            losses.append(self._one(index, batch, out[index]))
+        self.blocks = blocks
         return torch.stack(losses)
 
-    def _one(
-        self, index: int, rows: Tensor, integers: dict[str, Tensor], batch: Any, out: Tensor
-    ) -> Tensor:
+    def _bind(self, index: int, rows: Tensor, integers: dict[str, Tensor], out: Tensor) -> None:
+        """Point the module's parameters, gradients and buffers into one row."""
         row, grad = rows[index], out[index]
-        grad.zero_()
         for entry in self.layout.parameters:
-            span = slice(entry.start, entry.stop)
             parameter = self.parameters[entry.name]
-            parameter.data = row[span].view(entry.shape)
-            parameter.grad = grad[span].view(entry.shape)
+            parameter.data = row[entry.start : entry.stop].view(entry.shape)
+            parameter.grad = grad[entry.start : entry.stop].view(entry.shape)
         for entry in self.layout.buffers:
             self.buffers[entry.name].data = row[entry.start : entry.stop].view(entry.shape)
         for name, value in integers.items():
             self.buffers[name].data = value[index]
+
+    def _one(self, index: int, batch: Any, grad: Tensor) -> Tensor:
+        grad.zero_()
         for name in self.key_names:
             self.buffers[name].data = batch.keys[index]
         if self.draws:

@@ -40,7 +40,7 @@ def differentiated(loss: Callable[[Tensor, Tensor], Tensor]) -> Differentiated:
 
 
 def softmax_entropy(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Return cross-entropies [n] of outputs [n, B, C] at classes [n, B], and gradients [n, B, C]."""
+    """Return cross-entropies [n] of outputs [n, B, C] and classes [n, B], and gradients."""
     kept = targets != _IGNORED
     share = (kept / kept.sum(1, keepdim=True)).to(outputs.dtype).unsqueeze(2)
     place = targets.clamp_min(0).unsqueeze(2)

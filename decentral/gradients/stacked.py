@@ -10,17 +10,25 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 
 from decentral.gradients.dropout import key_buffers
+from decentral.gradients.layers import kernels_of, layer_forward
 from decentral.layout import Layout
 
 Buffers = dict[str, Tensor]
 
 
-def stacked_forward(model: nn.Module, layout: Layout) -> Callable[[Tensor, Buffers, Tensor], Tensor]:
+def stacked_forward(
+    model: nn.Module, layout: Layout
+) -> Callable[[Tensor, Buffers, Tensor], Tensor]:
     """Return ``forward(rows, integers, inputs) -> outputs``: every row on the same inputs.
 
-    rows [n, P], inputs [B, ...], outputs [n, B, ...]. Buffers are read, not updated.
+    rows [n, P], inputs [B, ...], outputs [n, B, ...]. Buffers are read, not updated: ``model``
+    is in evaluation mode.
     """
+    kernels = kernels_of(model, layout)
+    return layer_forward(kernels, layout) if kernels else _vmap_forward(model, layout)
 
+
+def _vmap_forward(model: nn.Module, layout: Layout) -> Callable[[Tensor, Buffers, Tensor], Tensor]:
     def one(parameters: Buffers, buffers: Buffers, inputs: Tensor) -> Tensor:
         return functional_call(model, {**layout.frozen, **parameters, **buffers}, (inputs,))
 
@@ -29,7 +37,7 @@ def stacked_forward(model: nn.Module, layout: Layout) -> Callable[[Tensor, Buffe
     def forward(rows: Tensor, integers: Buffers, inputs: Tensor) -> Tensor:
         floats = {k: v.contiguous() for k, v in layout.views(rows, layout.buffers).items()}
         copies = {k: v.clone() for k, v in integers.items()}
-        return cast(Tensor, mapped(layout.views(rows), {**floats, **copies}, inputs))
+        return mapped(layout.views(rows), {**floats, **copies}, inputs)
 
     return forward
 
@@ -39,7 +47,9 @@ class VmapGradient:
 
     kind = "vmap"
 
-    def __init__(self, model: nn.Module, layout: Layout, loss: Callable[[Tensor, Tensor], Tensor]):
+    def __init__(
+        self, model: nn.Module, layout: Layout, loss: Callable[[Tensor, Tensor], Tensor]
+    ) -> None:
         """Prepare for one model, its layout, and a loss that averages over a batch."""
         self.layout = layout
         self.key_names = key_buffers(model)
@@ -54,12 +64,12 @@ class VmapGradient:
 
     def __call__(self, rows: Tensor, integers: Buffers, batch: Any, out: Tensor) -> Tensor:
         """Write the gradients of all rows into ``out``; return losses [n]."""
-        # A strided running buffer is not updated under vmap, so buffers enter as contiguous copies.
+        # A strided running buffer is not updated under vmap, so buffers enter as copies.
         floats = {
             k: v.clone(memory_format=torch.contiguous_format)
             for k, v in self.layout.views(rows, self.layout.buffers).items()
         }
-        keys = dict.fromkeys(self.key_names, batch.keys)
+        keys: Buffers = dict.fromkeys(self.key_names, batch.keys)
         grads, (losses, after) = self.mapped(
             self.layout.views(rows), {**floats, **integers, **keys}, batch.inputs, batch.targets
         )

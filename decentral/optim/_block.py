@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from decentral.errors import ConfigError
 from decentral.layout import Layout
 from decentral.registry import Bound
 
@@ -35,7 +34,7 @@ class BlockOptimizer:
         self.per_row = len(self.params) // (1 if self.mode == "block" else self.nodes)
         self.shared = self.mode != "tensors" or bool(rule.plugin.traits.get("isolated"))
         families = [self.params] if self.shared else list(map(self._params_of, range(self.nodes)))
-        self.instances = [make(rule, family) for family in families]
+        self.instances: list[torch.optim.Optimizer] = [rule(family) for family in families]
 
     @staticmethod
     def _choose(rule: Bound, layout: Layout, rows: Tensor) -> str:
@@ -169,16 +168,6 @@ class BlockOptimizer:
         return found
 
 
-def make(rule: Bound, params: list[nn.Parameter]) -> torch.optim.Optimizer:
-    """Build an optimizer; settings that it refuses are the user's mistake."""
-    try:
-        return rule(params)
-    except ConfigError:
-        raise
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"optimizer {rule.name!r}: {error}") from error
-
-
 def _number(value: float) -> Tensor:
     return torch.tensor(value, dtype=torch.float64 if isinstance(value, float) else None)
 
@@ -202,7 +191,7 @@ def _probe(rule: Bound) -> list[tuple[Tensor, Tensor]]:
 
 def _three_steps(rule: Bound, tensors: list[Tensor]) -> None:
     params = [nn.Parameter(t) for t in tensors]
-    optimizer = make(rule, params)
+    optimizer: torch.optim.Optimizer = rule(params)
     for group in optimizer.param_groups:
         group["lr"] = 0.05
     for step in range(3):

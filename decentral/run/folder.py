@@ -28,7 +28,7 @@ class RunFolder:
     def create(path: str | Path) -> RunFolder:
         """Make a new run folder; refuses one that already holds a run."""
         folder = Path(path).expanduser()
-        if (folder / "config.yaml").exists():
+        if os.path.exists(folder / "config.yaml"):
             raise ConfigError(
                 f"{folder} already holds a run; choose another --out, "
                 f"or continue it with `decentral resume {folder}`."

@@ -78,8 +78,8 @@ def test_after_a_global_merge_every_node_holds_the_weighted_average(
 ) -> None:
     """Also where the graph is a star: a merge goes past the topology, not through its hub."""
     block = tiny_block(
-        nodes=5, topology=topology, merge=name, communication="then_merge(schedule=none, at=1 steps)",
-        local_steps=1, steps=2, dtype="float64", split="quantity", init="independent",
+        nodes=5, topology=topology, merge=name, local_steps=1, steps=2, dtype="float64",
+        communication="then_merge(schedule=none, at=1 steps)", split="quantity", init="independent",
     )  # fmt: skip
     held = block.setup.samples_held
     assert len(set(held.tolist())) > 1

@@ -1,4 +1,4 @@
-"""Laws of metrics: closed forms on tiny blocks, and the same number from one worker and from two."""
+"""Laws of metrics: closed forms on tiny blocks; one number whatever the number of workers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from decentral.exchange import LocalExchange
 from decentral.layout import Layout
 from decentral.metrics import Snapshot, score
 from decentral.registry import find, names
-from decentral.tasks import Samples, Task
+from decentral.tasks import Task
 from decentral.tasks.quadratic import Vector, quadratic_loss
 
 NAMES = names("metric")
@@ -59,9 +59,7 @@ def two_halves() -> Snapshot:
     """Two models, each right about one of two classes; their average is right about both."""
     inputs = torch.tensor([[2.0, 0.0], [0.0, 2.0]] * 3, dtype=torch.float64)
     targets = torch.tensor([0, 1] * 3)
-    task = Task(
-        loss=nn.functional.cross_entropy, train=(inputs, targets), test=(inputs, targets)
-    )
+    task = Task(loss=nn.functional.cross_entropy, train=(inputs, targets), test=(inputs, targets))
     first = torch.tensor([[3.0, 3.0], [0.0, 2.0]], dtype=torch.float64)  # always says class 0
     second = torch.tensor([[2.0, 0.0], [3.0, 3.0]], dtype=torch.float64)  # always says class 1
     return snapshot_of(task, torch.stack([first.flatten(), second.flatten()]))
@@ -172,7 +170,15 @@ def test_one_worker_and_several_give_the_same_number(
 
     whole = measure(name, part(LocalExchange(5), range(5)))
     parts = [part(exchange, exchange.hosted) for exchange in exchanges(sizes)]
-    for found in together(lambda snapshot: measure(name, snapshot), parts):
+
+    def work(snapshot: Snapshot) -> dict[str, float]:
+        # Python 3.11 computes a cached property under one lock for all instances; workers that
+        # are threads would wait for each other in it.
+        for key in ("local", "merged_row", "merged"):
+            vars(snapshot)[key] = vars(Snapshot)[key].func(snapshot)
+        return measure(name, snapshot)
+
+    for found in together(work, parts):
         assert found.keys() == whole.keys()
         assert found == pytest.approx(whole, rel=1e-12)
 
@@ -182,8 +188,7 @@ def test_scores_do_not_depend_on_how_samples_are_chunked(
     count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = blobs()
-    samples = Samples(*(t.double() if t.is_floating_point() else t for t in vars(task.test).values()))
-    samples = samples.subset(torch.arange(count))
+    samples = task.splits[2].to(torch.device("cpu"), torch.float64).subset(torch.arange(count))
     rows = torch.linspace(-1, 1, 3 * 24, dtype=torch.float64).view(3, 24).tan()
     whole = score(task, linear_forward, rows, {}, samples)
     logits = linear_forward(rows, {}, samples.inputs)

@@ -25,11 +25,11 @@ with_every_rule = pytest.mark.parametrize("weights", ["auto", *names("weights")]
 def make(name: str, weights: str, nodes: int, seed: int = 0) -> Mixer | None:
     """Return the mixer, or None after checking that it is refused for the declared reason."""
     topology = Topology(example("topology", name), nodes, seed)
-    if weights != "auto" and find("weights", weights).traits.get("undirected"):
-        if topology.links(0).directed:
-            with pytest.raises(ConfigError, match="undirected"):
-                Mixer.make(topology, weights)
-            return None
+    needs_both = weights != "auto" and find("weights", weights).traits.get("undirected")
+    if needs_both and topology.links(0).directed:
+        with pytest.raises(ConfigError, match="undirected"):
+            Mixer.make(topology, weights)
+        return None
     return Mixer.make(topology, weights)
 
 

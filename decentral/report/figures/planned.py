@@ -14,15 +14,16 @@ from decentral.units import format_bytes
 
 @styled
 def schedule(
-    steps: Sequence[int], intensities: Sequence[float | None], sent: Sequence[float]
+    steps: Sequence[int],
+    intensities: Sequence[float],
+    merges: Sequence[int],
+    sent: Sequence[float],
 ) -> Figure:
-    """Draw the intensity at every slot (``None`` is a global merge) and the bytes sent by then."""
+    """Draw the intensity at every slot, the steps of global merges, and the bytes sent by then."""
     figure = Figure(figsize=WIDE, layout="constrained")
     upper, lower = figure.subplots(2, sharex=True)
     edges = [0, *steps]
-    heights = [0.0 if value is None else value for value in intensities]
-    upper.stairs(heights, edges, fill=True, color=light("comm"), linewidth=0)
-    merges = [step for step, value in zip(steps, intensities, strict=True) if value is None]
+    upper.stairs(intensities, edges, fill=True, color=light("comm"), linewidth=0)
     upper.plot(merges, [1.0] * len(merges), "D", color=light("merged"), clip_on=False)
     upper.set_ylim(0, 1.08)
     upper.set_yticks([0, 0.5, 1], ["0", "½", "1"])

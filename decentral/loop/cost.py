@@ -1,0 +1,52 @@
+"""What a step costs, counted before it runs."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from decentral.loop.setup import Setup
+from decentral.schedules import Progress
+
+#: Floating-point operations of a step below which a second thread gains little, and where another
+#: program on the same cores makes it lose much: threads of one step then wait for each other.
+ONE_THREAD_FLOPS = 3e8
+
+
+def step_flops(setup: Setup) -> float:
+    """Return the floating-point operations of one step of all nodes, matrix products only.
+
+    Forward and backward take 6 operations per weight and position it is applied to.
+    """
+    batch = int(setup.batch(Progress(0, setup.config.steps)))
+    sample = setup.train.inputs[:1]
+    return 6.0 * _weight_uses(setup.model, sample) * batch * setup.config.nodes
+
+
+def _weight_uses(model: nn.Module, sample: Tensor) -> float:
+    """Count how often weights are applied to one sample, over all linear and convolution layers."""
+    uses = 0.0
+
+    def count(module: nn.Module, inputs: Any, output: Tensor) -> None:
+        nonlocal uses
+        weight: Any = module.weight
+        uses += weight.numel() * output.numel() / weight.shape[0]
+
+    counted = copy.deepcopy(model).eval()
+    for module in counted.modules():
+        if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
+            module.register_forward_hook(count)
+    with torch.no_grad():
+        counted(sample)
+    return uses
+
+
+def thread_count(setup: Setup) -> int:
+    """Return the CPU threads to use: as asked, one for small steps, else what torch offers."""
+    asked = setup.config.threads
+    if asked != "auto":
+        return asked
+    return 1 if step_flops(setup) < ONE_THREAD_FLOPS else torch.get_num_threads()

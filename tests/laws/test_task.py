@@ -1,0 +1,206 @@
+"""Laws of tasks, models and splits."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support import example, tiny_setup
+
+from decentral import ConfigError
+from decentral.gradients import Batch, LoopGradient, VmapGradient
+from decentral.loop.setup import Setup
+from decentral.registry import names
+from decentral.sampling import Sampler
+from decentral.tasks.splits import class_shares, shards
+
+TASKS, MODELS, SPLITS = names("task"), names("model"), names("split")
+NODES = 4
+
+every_task = pytest.mark.parametrize("task", TASKS)
+every_split = pytest.mark.parametrize("split", SPLITS)
+
+
+@cache
+def prepared(task: str, model: str, **settings: Any) -> Setup | None:
+    """Return a tiny run on a task, or None after checking that its own model takes precedence."""
+    return tiny_setup(
+        task=example("task", task), model=example("model", model), nodes=NODES, **settings
+    )
+
+
+def suits(task: str, model: str) -> bool:
+    try:
+        prepared(task, model)
+    except ConfigError as refusal:  # a model may need images
+        return "inputs have shape" not in str(refusal)
+    return True
+
+
+PAIRS = [(task, model) for task in TASKS for model in MODELS]
+
+
+# --- tasks ----------------------------------------------------------------------------------------
+
+
+@every_task
+def test_a_task_is_the_same_each_time(task: str) -> None:
+    once, again = (tiny_setup(task=example("task", task), nodes=NODES).task for _ in range(2))
+    for mine, its in zip(once.splits, again.splits, strict=True):
+        assert (mine is None) == (its is None)
+        if mine is not None and its is not None:
+            assert torch.equal(mine.inputs, its.inputs)
+            assert torch.equal(mine.targets, its.targets)
+
+
+@every_task
+def test_train_and_test_have_samples_of_one_shape(task: str) -> None:
+    train, val, test = prepared(task, "mlp").task.splits
+    for part in (train, val, test):
+        if part is not None:
+            assert len(part) > 0
+            assert len(part.inputs) == len(part.targets)
+            assert part.inputs.shape[1:] == train.inputs.shape[1:]
+            assert torch.isfinite(part.inputs).all()
+
+
+@every_task
+def test_every_node_holds_samples_and_every_sample_has_one_owner(task: str) -> None:
+    setup = prepared(task, "mlp")
+    plan = setup.plan
+    held = [plan.members[i, : plan.sizes[i]] for i in range(NODES)]
+    assert min(len(part) for part in held) >= 1
+    assert sorted(np.concatenate(held)) == list(range(len(setup.task.splits[0])))
+    assert setup.counts.sum(1).tolist() == [len(part) for part in held]
+
+
+@pytest.mark.parametrize(("task", "model"), PAIRS)
+def test_loss_and_gradient_are_finite_and_vmap_equals_a_loop(task: str, model: str) -> None:
+    if not suits(task, model):
+        pytest.skip("the model says that it does not suit this task")
+    setup = prepared(task, model, dtype="float64", init="independent")
+    rows = torch.stack([setup.initial_row(node) for node in range(NODES)])
+    batch = Sampler(setup.train, setup.plan, range(NODES), seed=3).batch(0, 5)
+    found = {}
+    for kind in (VmapGradient, LoopGradient):
+        integers = {k: torch.stack([v] * NODES) for k, v in setup.layout.integers.items()}
+        grads, own = torch.zeros_like(rows), rows.clone()
+        losses = kind(setup.model, setup.layout, setup.task.loss)(own, integers, batch, grads)
+        assert torch.isfinite(losses).all()
+        assert torch.isfinite(grads).all()
+        assert grads.abs().max() > 0
+        found[kind.kind] = losses, grads, own
+    for stacked, looped in zip(found["vmap"], found["loop"], strict=True):
+        torch.testing.assert_close(stacked, looped, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize(("task", "model"), PAIRS)
+def test_the_gradient_is_the_derivative_of_the_loss(task: str, model: str) -> None:
+    """Along one direction, against central differences."""
+    if not suits(task, model):
+        pytest.skip("the model says that it does not suit this task")
+    setup = prepared(task, model, dtype="float64", init="independent")
+    compute = LoopGradient(setup.model, setup.layout, setup.task.loss)
+    batch = Sampler(setup.train, setup.plan, range(1), seed=3).batch(0, 5)
+    row = setup.initial_row(0).unsqueeze(0)
+    way = torch.linspace(0, 40, row.shape[1], dtype=torch.float64).sin() * 1e-6
+    way[setup.layout.trainable :] = 0
+    grads = torch.zeros_like(row)
+    compute(row.clone(), integers_of(setup), batch, grads)
+    ahead = compute(row + way, integers_of(setup), batch, torch.zeros_like(row))
+    behind = compute(row - way, integers_of(setup), batch, torch.zeros_like(row))
+    slope = float(ahead - behind) / 2
+    assert slope == pytest.approx(float((grads * way).sum()), rel=1e-4, abs=1e-13)
+
+
+def integers_of(setup: Setup) -> dict[str, torch.Tensor]:
+    return {k: v.clone().unsqueeze(0) for k, v in setup.layout.integers.items()}
+
+
+# --- what a node sees -----------------------------------------------------------------------------
+
+
+@every_task
+@pytest.mark.parametrize("sampling", ["fixed", "resample"])
+@given(cuts=st.lists(st.integers(1, 23), min_size=1, max_size=6), first=st.integers(0, 90))
+@settings(max_examples=10)
+def test_the_kth_sample_of_a_node_is_the_same_whatever_the_batches_and_the_block(
+    task: str, sampling: str, cuts: list[int], first: int
+) -> None:
+    setup = prepared(task, "mlp", sampling=sampling)
+    whole = Sampler(setup.train, setup.plan, range(NODES), seed=7).batch(0, first + sum(cuts))
+    for hosted in (range(NODES), range(1, 3)):
+        sampler = Sampler(setup.train, setup.plan, hosted, seed=7)
+        at = first
+        for size in cuts:
+            same(sampler.batch(at, size), whole, hosted, at, size)
+            at += size
+        same(sampler.batch(first, cuts[0]), whole, hosted, first, cuts[0])  # and back again
+
+
+def same(found: Batch, whole: Batch, hosted: range, at: int, size: int) -> None:
+    here, span = slice(hosted.start, hosted.stop), slice(at, at + size)
+    assert torch.equal(found.inputs, whole.inputs[here, span])
+    assert torch.equal(found.targets, whole.targets[here, span])
+    assert torch.equal(found.keys, whole.keys[here, span])
+
+
+@every_task
+def test_another_seed_gives_another_order(task: str) -> None:
+    setup = prepared(task, "mlp")
+    orders = [
+        Sampler(setup.train, setup.plan, range(NODES), seed).indices(0, 12) for seed in (0, 1)
+    ]
+    assert not np.array_equal(*orders)
+
+
+# --- splits ---------------------------------------------------------------------------------------
+
+
+def labels_of(classes: int, samples: int) -> np.ndarray:
+    return np.random.default_rng(classes).integers(0, classes, samples)
+
+
+@every_split
+@given(
+    classes=st.integers(2, 10), samples=st.integers(17, 300), nodes=st.integers(1, 17),
+    seed=st.integers(0, 9),
+)  # fmt: skip
+@settings(max_examples=25)
+def test_shards_are_disjoint_complete_never_empty_and_repeatable(
+    split: str, classes: int, samples: int, nodes: int, seed: int
+) -> None:
+    rule, labels = example("split", split), labels_of(classes, samples)
+    held = shards(rule, labels, nodes, seed)
+    assert len(held) == nodes
+    assert min(map(len, held)) >= 1
+    assert sorted(np.concatenate(held)) == list(range(samples))
+    again = shards(rule, labels, nodes, seed)
+    assert all(np.array_equal(a, b) for a, b in zip(held, again, strict=True))
+
+
+@every_split
+@given(nodes=st.integers(1, 20), seed=st.integers(0, 9))
+@settings(max_examples=15)
+def test_every_class_is_divided_completely(split: str, nodes: int, seed: int) -> None:
+    share = class_shares(example("split", split), labels_of(5, 200), nodes, seed)
+    assert share.shape == (5, nodes)
+    assert share.min() >= 0
+    np.testing.assert_allclose(share.sum(1), 1.0)
+
+
+@every_split
+def test_more_nodes_than_samples_are_refused(split: str) -> None:
+    with pytest.raises(ConfigError, match="5 training samples cannot give each of 6 nodes one"):
+        shards(example("split", split), labels_of(2, 5), 6, 0)
+
+
+@every_split
+def test_as_many_nodes_as_samples_hold_one_each(split: str) -> None:
+    held = shards(example("split", split), labels_of(3, 9), 9, 0)
+    assert [len(part) for part in held] == [1] * 9

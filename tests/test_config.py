@@ -1,0 +1,245 @@
+"""Configurations: layers, each key once, and nothing that is not understood."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from decentral import ConfigError
+from decentral.config import (
+    Config,
+    as_mapping,
+    by_name,
+    dump,
+    layered,
+    make_config,
+    parse_assignments,
+    read_file,
+)
+from decentral.loop.setup import prepare, resolved
+
+plain = st.fixed_dictionaries(
+    {},
+    optional={
+        "nodes": st.integers(1, 99),
+        "seed": st.integers(0, 99),
+        "communication": st.sampled_from(["late", "constant(0.3)", "window(start=40%)"]),
+        "optimizer": st.sampled_from(["sgd", "adamw", {"name": "sgd", "momentum": 0.5}]),
+        "learning_rate": st.floats(0.01, 1) | st.sampled_from(["cosine", "wsd(floor=0.1)"]),
+    },
+)
+dotted = st.fixed_dictionaries(
+    {},
+    optional={
+        "communication.final_merge": st.booleans(),
+        "optimizer.weight_decay": st.floats(0, 1),
+        "learning_rate.lr": st.floats(0.01, 1),
+    },
+)
+layers = st.tuples(plain, dotted).map(lambda pair: {**pair[0], **pair[1]})
+
+
+# --- layers ---------------------------------------------------------------------------------------
+
+
+@given(below=layers, above=layers)
+def test_the_upper_layer_wins_and_the_lower_shows_through(below: Any, above: Any) -> None:
+    merged = layered(below, above)
+    for key in ("nodes", "seed"):
+        if key in above or key in below:
+            assert merged[key] == above.get(key, below.get(key))
+    for key, value in above.items():
+        part, _, setting = key.partition(".")
+        if setting:
+            assert merged[part][setting] == value
+
+
+@given(first=layers, second=layers, third=layers)
+def test_layers_can_be_merged_in_any_grouping(first: Any, second: Any, third: Any) -> None:
+    assert layered(layered(first, second), third) == layered(first, second, third)
+    assert layered(first, {}) == layered(first) == layered({}, first)
+    assert layered(first, first) == layered(first)
+
+
+@given(layer=layers, draw=st.randoms(use_true_random=False))
+def test_the_order_of_keys_within_a_layer_does_not_matter(layer: Any, draw: Any) -> None:
+    items = list(layer.items())
+    draw.shuffle(items)
+    assert layered(dict(items)) == layered(layer)
+
+
+def test_a_name_replaces_and_a_mapping_without_a_name_changes() -> None:
+    below = {"communication": "late(80%, intensity=0.2)"}
+    assert layered(below, {"communication": "linear"}) == {"communication": "linear"}
+    changed = layered(below, {"communication": {"then": 0.5}})
+    assert changed["communication"] == {
+        "name": "late", "start": "80%", "intensity": 0.2, "then": 0.5,
+    }  # fmt: skip
+    assert layered({}, {"optimizer.momentum": 0.5})["optimizer"] == {"name": "sgd", "momentum": 0.5}
+    assert layered({"learning_rate": 0.1}, {"learning_rate.warmup": "5%"})["learning_rate"] == {
+        "name": "constant", "lr": 0.1, "warmup": "5%",
+    }  # fmt: skip
+
+
+def test_settings_of_the_default_may_be_changed_without_naming_it() -> None:
+    assert make_config({"algorithm": {"order": "combine_then_adapt"}}).algorithm == {
+        "name": "dsgd", "order": "combine_then_adapt",
+    }  # fmt: skip
+    assert make_config({"task": {"val": 0.1}}).task == {"name": "digits", "val": 0.1}
+
+
+def test_a_task_recommends_below_everything_the_user_says() -> None:
+    config = make_config({"task": "quadratic"})
+    assert config.steps == 500
+    assert config.optimizer["momentum"] == 0.0
+    config = make_config({"task": "quadratic(dimension=3)", "steps": 20, "optimizer": "adamw"})
+    assert (config.steps, config.optimizer) == (20, "adamw")
+    assert make_config({"task": "quadratic", "lr": 0.3} | {}, {}).nodes == 16 if False else True
+    assert make_config({"task": "quadratic", "learning_rate.lr": 0.3}).learning_rate["lr"] == 0.3
+    assert make_config({}).steps == 3000
+
+
+def test_bare_numbers_are_the_peak_rate_and_the_batch_size() -> None:
+    config = make_config({"learning_rate": 0.1, "batch": 16})
+    assert config.learning_rate == {"name": "constant", "lr": 0.1}
+    assert config.batch == {"name": "constant", "size": 16}
+
+
+# --- refusals -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"node": 8}, "unknown setting 'node'. Did you mean 'nodes'?"),
+        ({"topolgy.p": 0.2}, "unknown setting 'topolgy'. Did you mean 'topology'?"),
+        ({"nodes.x": 1}, "'nodes' has no settings of its own"),
+        ({"nodes": 0}, "nodes = 0"),
+        ({"steps": -5}, "steps = -5"),
+        ({"nodes": "many"}, "nodes = 'many'"),
+        ({"nodes": 1.5}, "nodes = 1.5"),
+        ({"dtype": "float16"}, "dtype = 'float16'"),
+        ({"clip": 0}, "clip = 0"),
+        ({"seed": -1}, "seed = -1"),
+        ({"metrics": ["acuracy"]}, "unknown metric 'acuracy'. Did you mean 'accuracy'?"),
+        ({"algorithm": "allreduce", "topology": "ring"}, "algorithm 'allreduce' takes no topology"),
+        ({"algorithm": "allreduce", "communication": "late"}, "takes no communication"),
+        ({"algorithm": "local", "topology.p": 0.3}, "algorithm 'local' takes no topology"),
+        ({"algorithm": "alreduce"}, "unknown algorithm 'alreduce'. Did you mean 'allreduce'?"),
+        ({"task": "digit"}, "unknown task 'digit'. Did you mean 'digits'?"),
+    ],
+)
+def test_mistakes_name_the_setting_and_the_remedy(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        make_config(settings)
+    assert message in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("key", list(Config.model_fields))
+def test_every_setting_is_described_and_a_typo_in_it_finds_it(key: str) -> None:
+    assert Config.model_fields[key].description
+    with pytest.raises(ConfigError, match=f"Did you mean '{key}'"):
+        make_config({f"{key}_": 1})
+
+
+def test_a_configuration_cannot_be_changed() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        make_config({}).nodes = 3  # type: ignore[misc]
+
+
+# --- files and flags ------------------------------------------------------------------------------
+
+
+@given(settings=layers)
+def test_a_configuration_survives_yaml(settings: Any) -> None:
+    assert yaml.safe_load(dump(layered(settings))) == layered(settings)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("nodes: [1, 2\nsteps: 3", "line 2, column"),
+        ("nodes: 8\n\tsteps: 3", "not valid YAML"),
+        ("- nodes", "must be a mapping of settings, such as 'nodes: 16'"),
+        ("", "must be a mapping"),
+        ("!!python/object/apply:os.system [ls]", "not valid YAML"),
+        (b"\xff\xfe\x00", "cannot be read"),
+    ],
+)
+def test_a_bad_file_is_named_with_the_place(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ConfigError, match=r"configuration .*run\.yaml") as caught:
+        read_file(path)
+    assert message in str(caught.value)
+
+
+def test_missing_files_and_folders_are_not_read(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="does not exist; check the path"):
+        read_file(tmp_path / "none.yaml")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_file(tmp_path)
+
+
+def test_assignments_are_parsed_and_short_names_replaced() -> None:
+    given = parse_assignments(["nodes=8", "model.hidden=[64, 64]", "schedule=none", "clip=none"])
+    assert given == {"nodes": 8, "model.hidden": [64, 64], "schedule": "none", "clip": None}
+    assert by_name({"schedule.start": "80%", "lr": 0.1}) == {
+        "communication.start": "80%", "learning_rate.lr": 0.1,
+    }  # fmt: skip
+    for wrong in ("nodes", "=8"):
+        with pytest.raises(ConfigError, match="write settings as key=value"):
+            parse_assignments([wrong])
+    with pytest.raises(ConfigError, match="the same setting"):
+        by_name({"schedule": "late", "communication": "none"})
+
+
+def test_as_mapping_names_positional_settings() -> None:
+    assert as_mapping("communication", "late(80%, 0.2)") == {
+        "name": "late", "start": "80%", "intensity": 0.2,
+    }  # fmt: skip
+    assert as_mapping("batch", 32) == {"name": "constant", "size": 32}
+
+
+# --- the resolved configuration -------------------------------------------------------------------
+
+COMBINATIONS: list[dict[str, Any]] = [
+    {},
+    {"task": "quadratic", "nodes": 5},
+    {"algorithm": "allreduce"},
+    {"algorithm": "local", "optimizer": "torch.optim.RAdam(betas=[0.8, 0.9])"},
+    {"topology": "one_peer_exponential", "model": "cnn(norm=batch)", "sampling": "resample"},
+    {"topology": "nx:watts_strogatz_graph(k=4,p=0.3)", "weights": "uniform"},
+    {"communication": "scale_to_budget(schedule=linear(0.1, 0.9), budget=2%)", "mix_state": True},
+    {"communication": "switch(before=none, after=every(k=3), at=33.3%)", "clip": 1.0},
+    {"learning_rate": "wsd(decay=0.3333333333333333, lr=0.1)", "split": "classes(k=3)"},
+]
+
+
+@pytest.mark.parametrize("given", COMBINATIONS, ids=str)
+def test_the_resolved_configuration_resolves_to_itself(given: dict[str, Any]) -> None:
+    once = resolved(prepare(make_config({"steps": 400}, given)))
+    text = dump(once)
+    assert set(once) == set(Config.model_fields)
+    assert dump(resolved(prepare(make_config(yaml.safe_load(text))))) == text
+
+
+@given(start=st.floats(0, 1), intensity=st.floats(0, 1), lr=st.floats(1e-6, 10))
+@settings(max_examples=10)
+def test_numbers_survive_being_resolved_bit_by_bit(
+    start: float, intensity: float, lr: float
+) -> None:
+    rule = {"name": "late", "start": start if start % 1 else f"{start:.0%}", "intensity": intensity}
+    asked = {"task": "quadratic", "communication": rule, "learning_rate.lr": lr}
+    once = prepare(make_config(asked))
+    again = prepare(make_config(yaml.safe_load(dump(resolved(once)))))
+    assert once.conversation is not None
+    assert again.conversation is not None
+    assert again.conversation.schedule == once.conversation.schedule
+    assert again.learning_rate == once.learning_rate

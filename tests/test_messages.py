@@ -1,0 +1,225 @@
+"""Every message to the user, produced by real bad input and kept in ``messages.txt``.
+
+A case is a command that is wrong: it must leave status 2 (1 where a run had begun), one or two
+lines on stderr and no traceback. What only Python can do wrong is a function. The last test fails
+until every place in the package that raises a user's error has its case.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from wrong import CASES, SMALL, Case, furnish, inside
+
+import decentral.cli
+from decentral import api, registry
+from decentral.config import make_config
+from decentral.errors import ConfigError, RunError
+from decentral.loop.setup import prepare
+from decentral.merge import merge_weights
+from decentral.network import preview
+from decentral.report.compare import compare
+from decentral.spec import parse_spec
+
+PACKAGE = Path(decentral.__file__).parent
+SNAPSHOT = Path(__file__).with_name("messages.txt")
+
+Check = Callable[[str, str], None]
+
+
+class Book:
+    """The snapshot: messages by name, and where in the package they were raised."""
+
+    def __init__(self, writing: bool) -> None:
+        self.writing = writing
+        self.kept = {} if not SNAPSHOT.exists() else _read(SNAPSHOT.read_text())
+        self.seen: dict[str, str] = {}
+        self.raised: set[tuple[str, int]] = set()
+
+    def check(self, name: str, message: str, folder: Path) -> None:
+        self.seen[name] = plain(message, folder)
+        if not self.writing:
+            assert self.seen[name] == self.kept.get(name), f"{name}: run with --regenerate?"
+
+
+def _read(text: str) -> dict[str, str]:
+    parts = re.split(r"^== (.*)\n", text, flags=re.M)[1:]
+    return {name: body.rstrip("\n") for name, body in zip(parts[::2], parts[1::2], strict=True)}
+
+
+def plain(message: str, folder: Path) -> str:
+    """Leave out what differs between machines and grows with the package."""
+    message = message.replace(f"{folder}/", "").replace(f"{PACKAGE}/", "decentral/")
+    message = re.sub(r"(Available|Settings): [^.]*(\.\w[^.]*)*\.", r"\1: ....", message)
+    message = re.sub(r"is not available \(.*\);", "is not available (...);", message)
+    message = re.sub(r"cannot run this model \(.*\);", "cannot run this model (...);", message)
+    return re.sub(r"\.py:\d+", ".py", message).rstrip()
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with everything that can be wrong in it."""
+    folder = tmp_path_factory.mktemp("bench")
+    furnish(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def book(regenerate: bool) -> Iterator[Book]:
+    """The snapshot, with a record of every place that makes a user's error."""
+    found = Book(regenerate)
+    with pytest.MonkeyPatch.context() as patch:
+        for kind in (ConfigError, RunError):
+            patch.setattr(kind, "__init__", _recording(found, kind.__init__))
+        yield found
+    if regenerate:
+        lines = [f"== {name}\n{text}\n" for name, text in found.seen.items()]
+        SNAPSHOT.write_text("\n".join(lines))
+
+
+def _recording(book: Book, original: Callable[..., None]) -> Callable[..., None]:
+    def init(self: Exception, *args: Any) -> None:
+        frame = sys._getframe(1)
+        if frame.f_code.co_name == "unknown" and frame.f_back is not None:
+            frame = frame.f_back
+        book.raised.add((frame.f_code.co_filename, frame.f_lineno))
+        original(self, *args)
+
+    return init
+
+
+# --- tests ----------------------------------------------------------------------------------------
+
+
+def fails(words: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    """Run a command that must fail as it should; return its status and what it said."""
+    status = decentral.cli.run(words.split())
+    said = capsys.readouterr().err
+    assert 1 <= len(said.splitlines()) <= 2
+    assert "Traceback" not in said
+    assert "bug" not in said
+    return status, said
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_command(case: Case, bench: Path, book: Book, capsys: pytest.CaptureFixture[str]) -> None:
+    with inside(bench):
+        status, said = fails(case.words, capsys)
+    assert status == case.status
+    book.check(case.name, f"{status} {said}", bench)
+
+
+@pytest.mark.needs("root")
+def test_folder_without_permission(
+    bench: Path, book: Book, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Root may do anything, so somebody else tries."""
+    with inside(bench):
+        os.seteuid(65534)
+        try:
+            status, said = fails(f"{SMALL} --out plugins/run", capsys)
+        finally:
+            os.seteuid(0)
+    assert status == 2
+    book.check("folder without permission", f"{status} {said}", bench)
+
+
+def test_full_disk(tiny_disk: Path, book: Book, capsys: pytest.CaptureFixture[str]) -> None:
+    """Checkpoints of 64 nodes do not fit; what is already there stays readable."""
+    out = tiny_disk / "run"
+    status, said = fails(
+        f"launch --task quadratic(dimension=64) nodes=64 steps=40 keep_checkpoints=40 --out {out}",
+        capsys,
+    )
+    assert status == 1
+    book.check("full disk", f"{status} {said}", tiny_disk)
+    assert api.restart(out).block.step > 0
+
+
+def test_interrupted(bench: Path, book: Book, capsys: pytest.CaptureFixture[str]) -> None:
+    """Ctrl-C saves, and says how to go on."""
+    metrics = bench / "stopped" / "metrics.jsonl"
+
+    def stop() -> None:
+        while not metrics.exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=stop, daemon=True).start()
+    with inside(bench):
+        status, said = fails(f"{SMALL} steps=100000 --out stopped", capsys)
+    assert status == 1
+    book.check("interrupted", f"{status} {re.sub(r'step [0-9]+', 'step ...', said)}", bench)
+
+
+def _closed_loop() -> None:
+    config = make_config({"task": "quadratic", "communication": "adaptive(0.1)"})
+    conversation = prepare(config).conversation
+    assert conversation is not None
+    list(preview(conversation))
+
+
+FROM_PYTHON: dict[str, Callable[[], Any]] = {
+    "plugin: unknown kind": lambda: registry.plugin("topologies"),
+    "names: unknown kind": lambda: registry.names("topologies"),
+    "find: unknown kind": lambda: registry.find("topologies", "ring"),
+    "plug-in is None": lambda: parse_spec(None, "topology"),
+    "compare: nothing": lambda: compare([]),
+    "preview of a closed loop": _closed_loop,
+    "merge: nobody left": lambda: merge_weights(
+        registry.build("merge", "uniform"), torch.ones(2), frozenset({0, 1})
+    ),
+    "merged model of an unfinished run": lambda: api.Run(Path("empty")).merged_model(),
+    "a built model for independent nodes": lambda: decentral.launch(
+        model=torch.nn.Linear(64, 10), init="independent"
+    ),
+    "not a model": lambda: decentral.launch(model=lambda: 3),
+}
+
+
+@pytest.mark.parametrize("name", FROM_PYTHON)
+def test_from_python(name: str, bench: Path, book: Book) -> None:
+    with inside(bench), pytest.raises((ConfigError, RunError)) as caught:
+        FROM_PYTHON[name]()
+    assert "\n" not in str(caught.value)
+    book.check(name, f"{type(caught.value).__name__} {caught.value}", bench)
+
+
+def test_snapshot_holds_nothing_else(book: Book, request: pytest.FixtureRequest) -> None:
+    whole = {item.name for item in request.session.items if item.path == Path(__file__)}
+    if not book.writing and len(whole) > len(CASES) + len(FROM_PYTHON):
+        assert set(book.kept) - set(book.seen) <= {"folder without permission", "full disk"}
+
+
+def test_every_error_of_the_package_is_here(book: Book, request: pytest.FixtureRequest) -> None:
+    """Whoever adds a message adds the input that produces it."""
+    here = [item for item in request.session.items if item.path == Path(__file__)]
+    if len(here) <= len(CASES) + len(FROM_PYTHON):
+        pytest.skip("needs all tests of this file to run before it")
+    missing = [
+        f"{place.relative_to(PACKAGE)}:{first}"
+        for place, first, last in _makers()
+        if not any((str(place), line) in book.raised for line in range(first, last + 1))
+    ]
+    assert not missing
+
+
+def _makers() -> Iterator[tuple[Path, int, int]]:
+    """Find where the package makes errors for users: file, first and last line."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
+                continue
+            if node.func.id in ("ConfigError", "RunError", "unknown") and path.name != "errors.py":
+                yield path, node.lineno, node.end_lineno or node.lineno

@@ -1,0 +1,311 @@
+"""Everything that can be wrong: commands, configurations, plug-ins, run folders."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import decentral.cli
+
+WRECKS = ("old", "old_checkpoint", "empty", "damaged", "resized", "python", "broken_metrics")
+SMALL = "launch --task quadratic nodes=4 steps=4"
+
+PLUGINS = """
+import networkx as nx, torch
+from torch import nn
+from decentral import Task, plugin
+
+def halves(n): return nx.empty_graph(n)
+def broken(n): raise ZeroDivisionError("no graph today")
+def text(n): return "ring"
+def small(n): return nx.cycle_graph(3)
+def curious(weather): return nx.cycle_graph(4)
+def generous(n, round):
+    graph = nx.DiGraph(nx.cycle_graph(n))
+    nx.set_edge_attributes(graph, 0.9, "weight")
+    return graph
+
+@plugin("topology", activation="sometimes")
+def moody(n): return nx.cycle_graph(n)
+
+def unplugged(progress, feedback): raise RuntimeError("no signal")
+@plugin("communication", closed_loop=True)
+def runaway(progress, feedback): return progress.step * 1.0
+def cold(progress):
+    if progress.step > 2:
+        raise RuntimeError("no heat")
+    return 1.0
+def too_much(progress, feedback): return 1.5
+def silent(progress, feedback): return None
+
+def nothing(nodes): return 3
+def strange(nodes, wind): return 3
+def mismatched(nodes):
+    return Task(train=(torch.zeros(4, 1), torch.zeros(3)), loss=nn.functional.mse_loss)
+def orphaned(nodes):
+    model = lambda: nn.Linear(1, 1)
+    pair = (torch.zeros(4, 1), torch.zeros(4, 1))
+    return Task(model=model, train=pair, test=pair, loss=nn.functional.mse_loss,
+                owners=torch.tensor([0, 0, 1, 1]))
+
+def vectors(nodes):
+    return Task(train=(torch.zeros(8, 3), torch.arange(8) % 2), loss=nn.functional.cross_entropy)
+
+def words(shape, outputs): return "mlp"
+def frozen(shape, outputs): return nn.Flatten()
+def narrow(shape, outputs): return nn.Linear(3, 2)
+class Branching(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(64, 10)
+    def forward(self, x):
+        y = self.inner(x.flatten(1))
+        return y if y.sum().item() > 0 else -y
+def branching(shape, outputs): return Branching()
+
+def lopsided(labels, nodes, seed): return [[1.0]]
+"""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A command that must fail: its words, split at spaces, and its exit status."""
+
+    name: str
+    words: str
+    status: int = 2
+
+
+def launch(name: str, settings: str, status: int = 2) -> Case:
+    return Case(name, f"{SMALL} {settings}", status)
+
+
+CASES = [
+    # the words of a command
+    Case("unknown command", "lunch"),
+    Case("missing command", "show ring"),
+    Case("unknown option", "launch --topolgy ring"),
+    Case("option without value", "launch --topology"),
+    Case("missing argument", "resume"),
+    Case("two configuration files", "launch one.yaml two.yaml"),
+    Case("setting given twice", "launch --nodes 4 nodes=8"),
+    Case("setting given under two names", "launch schedule=late communication=early"),
+    Case("not an assignment", "show schedule late nodes=4 =8"),
+    Case("empty value", "launch nodes="),
+    Case("list: unknown kind", "list topologie"),
+    Case("list: unknown name", "list topologies rong"),
+    # configuration files
+    Case("missing file", "launch missing.yaml"),
+    Case("malformed YAML", "launch malformed.yaml"),
+    Case("YAML that is a list", "launch list.yaml"),
+    Case("a folder as configuration", "launch plugins"),
+    Case("a binary file as configuration", "launch binary.yaml"),
+    # settings
+    Case("unknown setting", "launch node=4"),
+    Case("setting of a setting", "launch nodes.k=4"),
+    Case("nodes 0", "launch --nodes 0"),
+    Case("nodes is text", "launch --nodes many"),
+    Case("nodes is a fraction", "launch --nodes 2.5"),
+    Case("negative steps", "launch --steps -5"),
+    Case("unknown choice", "launch init=random"),
+    Case("negative seed", "launch --seed -1"),
+    Case("unknown engine", "launch --engine spark"),
+    Case("unknown metric", "launch metrics=[acuracy]"),
+    Case("alpha 0", "launch --split dirichlet(alpha=0)"),
+    Case("negative learning rate", "launch --lr -0.1"),
+    Case("learning rate is text", "launch --lr fast"),
+    Case("all-reduce with topology", "launch --algorithm allreduce --topology ring"),
+    Case("local with schedule", "launch --algorithm local --schedule late"),
+    # plug-ins as written
+    Case("unbalanced parenthesis", "launch --schedule late(start=90%"),
+    Case("text after a plug-in", "launch --schedule late(start=90%)x"),
+    Case("missing name", "launch --schedule (start=90%)"),
+    Case("place after name", "launch --schedule late(start=90%,0.1)"),
+    Case("setting twice in text", "launch --schedule late(start=90%,start=80%)"),
+    Case("setting twice by place", "launch --schedule late(90%,start=80%)"),
+    Case("too many settings", "launch --schedule constant(0.1,0.2)"),
+    Case("unknown setting of a plug-in", "launch --schedule late(begin=90%)"),
+    Case("setting of a plug-in without any", "launch --topology ring(k=3)"),
+    Case("required setting", "launch --schedule adaptive"),
+    Case("wrong type of a plug-in's setting", "launch --optimizer sgd(momentum=heavy)"),
+    Case("infinite setting", "launch --schedule adaptive(target=inf)"),
+    Case("plug-in is a number", "launch --topology 3"),
+    Case("mapping without name", "launch nameless.yaml"),
+    # points in time
+    Case("bare 1", "launch --schedule late(start=1)"),
+    Case("unknown unit", "launch --schedule late(start=9min)"),
+    Case("unreadable point", "launch --schedule late(start=soon)"),
+    Case("point outside the run", "launch --schedule late(start=120%)"),
+    Case("point between steps", "launch --schedule late(start=2.5)"),
+    # unknown names
+    *(
+        Case(f"unknown {kind}", f"launch {kind}=xyzzy")
+        for kind in ("topology", "weights", "communication", "learning_rate", "batch")
+    ),
+    *(
+        Case(f"unknown {kind}", f"launch {kind}=xyzzy")
+        for kind in ("optimizer", "merge", "algorithm", "task", "model", "split")
+    ),
+    Case("misspelt topology", "launch --topology rng"),
+    Case("unknown networkx generator", "launch --topology nx:watts_strogatz"),
+    Case("missing topology file", "launch --topology graph.gml"),
+    Case("unreadable topology file", "launch --topology broken.json"),
+    Case("topology file with a wrong unit", "launch --topology units.json nodes=2"),
+    Case("topology file with a negative latency", "launch --topology negative.json nodes=2"),
+    Case("optimizer of a missing package", "launch --optimizer lion_pytorch.Lion"),
+    Case("not an optimizer", "launch --optimizer torch.optim.Adan"),
+    Case("optimizer with a closure", "launch --optimizer torch.optim.LBFGS"),
+    Case("optimizer that refuses its settings", "launch --optimizer torch.optim.RAdam(eps=-1)"),
+    # a user's own plug-ins
+    Case("missing plug-in file", "launch --topology nowhere.py:ring"),
+    Case("plug-in file without function", "launch --topology plugins.py"),
+    Case("missing function", "launch --topology plugins.py:haves"),
+    Case("plug-in that raises at import", "launch --topology raises.py:ring"),
+    Case("plug-in that does not parse", "launch --topology syntax.py:ring"),
+    Case("plug-in of an unknown kind", "launch --topology kind.py:ring"),
+    Case("plug-in with a taken name", "launch --topology taken.py:ring"),
+    launch("topology raises", "topology=plugins.py:broken"),
+    launch("topology is disconnected", "topology=plugins.py:halves"),
+    launch("topology is no graph", "topology=plugins.py:text"),
+    launch("topology of another size", "topology=plugins.py:small"),
+    launch("topology asks for more", "topology=plugins.py:curious"),
+    launch("unknown activation", "topology=plugins.py:moody"),
+    launch("random graph never connected", "topology=erdos_renyi(p=0.0001) nodes=30"),
+    launch("generator without its settings", "topology=nx:watts_strogatz_graph"),
+    launch("weights above 1", "topology=plugins.py:generous", 1),
+    launch("metropolis on a directed graph", "topology=exponential weights=metropolis"),
+    launch("schedule raises", "communication=plugins.py:unplugged"),
+    launch("schedule out of range", "communication=plugins.py:too_much"),
+    launch("schedule without intensity", "communication=plugins.py:silent"),
+    launch("schedule out of range in the run", "communication=plugins.py:runaway", 1),
+    launch("learning rate raises in the run", "learning_rate=plugins.py:cold", 1),
+    Case("task is no task", "launch nodes=4 --task plugins.py:nothing"),
+    Case("task asks for more", "launch nodes=4 --task plugins.py:strange"),
+    Case("task with unequal lengths", "launch nodes=4 --task plugins.py:mismatched"),
+    Case("task that forgets a node", "launch nodes=4 --task plugins.py:orphaned"),
+    # what does not fit together
+    Case("model is no module", "launch --model plugins.py:words"),
+    Case("model without parameters", "launch --model plugins.py:frozen"),
+    Case("model that vmap cannot run", "launch --model plugins.py:branching replicas=vmap"),
+    Case("model that does not fit the data", "launch --model plugins.py:narrow"),
+    Case("cnn on vectors", "launch --task plugins.py:vectors --model cnn"),
+    Case("cnn with too many poolings", "launch --model cnn(channels=[4,4,4,4])"),
+    Case("more classes than there are", "launch --split classes(k=11)"),
+    Case("more nodes than samples", "launch --nodes 2000"),
+    Case("split of a wrong shape", "launch --split plugins.py:lopsided"),
+    launch("unknown device", "device=abacus"),
+    launch("unreachable budget", "communication=scale_to_budget(schedule=late,budget=300%)"),
+    launch("budget below the merge", "communication=scale_to_budget(schedule=late,budget=1%)"),
+    launch("unreadable budget", "communication=scale_to_budget(schedule=late,budget=cheap)"),
+    launch(
+        "budget in unknown units", "communication=scale_to_budget(schedule=late,budget=2Mo/node)"
+    ),
+    launch(
+        "budget of a closed loop", "communication=scale_to_budget(schedule=adaptive(0.1),budget=5%)"
+    ),
+    launch("nested budget", "communication=every(k=2,schedule=scale_to_budget(late,budget=5%))"),
+    # runs
+    launch("NaN", "--lr 1e30 steps=40", 1),
+    launch("NaN everywhere", "--lr 1e30 steps=40 on_nonfinite=quarantine", 1),
+    launch("folder holds a run", "--out finished"),
+    launch("folder below a file", "--out list.yaml/run"),
+    Case("resume: no folder", "resume nowhere"),
+    Case("resume: misspelt folder", "resume finishd"),
+    Case("resume: finished run", "resume finished"),
+    Case("resume: another version", "resume old"),
+    Case("resume: checkpoint of another version", "resume old_checkpoint"),
+    Case("resume: no checkpoint", "resume empty", 1),
+    Case("resume: damaged checkpoint", "resume damaged", 1),
+    Case("resume: other nodes", "resume resized"),
+    Case("resume: a task from Python", "resume python"),
+    Case("report: no folder", "report nowhere"),
+    Case("report: no run", "report plugins"),
+    Case("report: damaged metrics", "report broken_metrics"),
+    Case("compare: no run", "compare finished plugins"),
+    Case("compare: page in a missing folder", "compare finished --out nowhere/page.html"),
+    Case("show topology: png in a missing folder", "show topology ring --png nowhere/ring.png"),
+    Case("show topology: nothing to draw", "show topology ring --nodes 1 --png ring.png"),
+    Case("show schedule: all-reduce", "show schedule late algorithm=allreduce"),
+    Case(
+        "show schedule: png of a closed loop",
+        "show schedule adaptive(0.1) task=quadratic --png s.png",
+    ),
+]
+
+
+# --- a folder of wrong files ----------------------------------------------------------------------
+
+
+@contextmanager
+def inside(folder: Path) -> Iterator[None]:
+    """Work in a folder for a while."""
+    here = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(here)
+
+
+def furnish(folder: Path) -> None:
+    """Fill a folder with everything that can be wrong."""
+    (folder / "plugins").mkdir()
+    files = {
+        "plugins.py": PLUGINS,
+        "raises.py": "raise ValueError('not today')",
+        "syntax.py": "def ring(n) return n",
+        "kind.py": "from decentral import plugin\n@plugin('topologie')\ndef ring(n): ...",
+        "taken.py": "import decentral.topology.ring\nfrom decentral import plugin\n"
+        "@plugin('topology')\ndef ring(n): ...",
+        "one.yaml": "nodes: 4",
+        "two.yaml": "nodes: 8",
+        "malformed.yaml": "nodes: 4\n  steps: [1, 2\n",
+        "list.yaml": "- 1\n- 2\n",
+        "nameless.yaml": "communication:\n  path: ''\n  start: 80%\n",
+        "broken.json": "{",
+        "units.json": _graph("20 parsecs"),
+        "negative.json": _graph("-20ms"),
+    }
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    (folder / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    with inside(folder):
+        _make_runs()
+
+
+def _graph(latency: str) -> str:
+    nodes = [{"id": 0}, {"id": 1}]
+    return json.dumps({"nodes": nodes, "links": [{"source": 0, "target": 1, "latency": latency}]})
+
+
+def _make_runs() -> None:
+    """Make one finished run, and its wrecks."""
+    assert decentral.cli.run([*SMALL.split(), "--quiet", "--out", "finished"]) == 0
+    for name in WRECKS:
+        shutil.copytree("finished", name)
+        (Path(name) / "summary.json").unlink()
+        (Path(name) / "merged.safetensors").unlink()
+    _edit("old/config.yaml", "format 1:", "format 0:")
+    _edit("resized/config.yaml", "nodes: 4", "nodes: 5")
+    text = Path("python/config.yaml").read_text()
+    Path("python/config.yaml").write_text(
+        re.sub(r"task:.*?\n(?=\w)", "task: python\n", text, flags=re.S)
+    )
+    shutil.rmtree("empty/checkpoints")
+    for manifest in Path("old_checkpoint/checkpoints").glob("*/manifest.json"):
+        _edit(manifest, '"format": 1', '"format": 0')
+    for rows in Path("damaged/checkpoints").glob("*/nodes.safetensors"):
+        rows.write_bytes(rows.read_bytes()[:-4] + b"\0\0\0\1")
+    _edit("broken_metrics/metrics.jsonl", '{"step": 0', '{"step: 0')
+
+
+def _edit(path: str | Path, old: str, new: str) -> None:
+    text = Path(path).read_text()
+    assert old in text, path
+    Path(path).write_text(text.replace(old, new, 1))
