@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -41,8 +42,6 @@ class Run:
     @property
     def metrics(self) -> Any:
         """Every logged row: a pandas frame where pandas is installed, else a dict of arrays."""
-        import numpy as np
-
         rows = self._data().metrics
         keys = list(dict.fromkeys(key for row in rows for key in row))
         columns = {key: _column([row.get(key) for row in rows]) for key in keys}
@@ -72,7 +71,14 @@ class Run:
         """Write ``report.html`` into the run folder and return its path."""
         from decentral.report.html import write_report
 
-        return write_report(self.path)
+        try:
+            return write_report(self.path)
+        except OSError as error:
+            cause = os.strerror(error.errno or 0)
+            raise RunError(
+                f"the report of run {self.path} cannot be written ({cause}); "
+                f"make room, then `decentral report {self.path}`."
+            ) from error
 
     def _data(self) -> Any:
         from decentral.report.reader import read_run
@@ -138,8 +144,8 @@ def run_config(path: str | Path, **objects: Any) -> Config:
     if f"format {FORMAT}:" not in head:
         found = re.search(r"format \d+", head)
         raise ConfigError(
-            f"run folder {path} is in {found[0] if found else 'an unknown format'}; this version of "
-            f"decentral reads format {FORMAT}. Its env.json names the version to use."
+            f"run folder {path} is in {found[0] if found else 'an unknown format'}; this version "
+            f"of decentral reads format {FORMAT}. Its env.json names the version to use."
         )
     settings = read_file(source)
     for key in [key for key, value in settings.items() if value == PYTHON]:

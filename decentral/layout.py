@@ -1,7 +1,8 @@
 """The row layout: how one node's model lies in a flat row of length P.
 
-A row is ``[trainable, ordered by parameter group | float buffers]``; every group, and the buffers,
-start at a multiple of 16 columns. Named tensors are views ``[n, *shape]`` into a block of rows
+A row is ``[trainable, ordered by parameter group | float buffers]``; every group, the buffers and
+the next row start at a multiple of 16 columns: in whole vectors, so that kernels over the block do
+to a row what they do to it alone. Named tensors are views ``[n, *shape]`` into a block of rows
 ``[n, P]``. Integer buffers stand beside the rows; frozen parameters are shared by all nodes; tied
 weights appear once.
 """
@@ -65,15 +66,15 @@ class Layout:
             parameters=tuple(entries),
             buffers=tuple(buffers),
             groups=tuple(spans),
-            width=(buffers or entries)[-1].stop,
+            width=_aligned((buffers or entries)[-1].stop),
             integers=_integers(model),
             frozen={k: p.detach() for k, p in model.named_parameters() if not p.requires_grad},
         )
 
     @property
     def trainable(self) -> int:
-        """Columns of the trainable part, padding between groups included."""
-        return self.parameters[-1].stop
+        """Columns of the trainable part, padding included."""
+        return _aligned(self.parameters[-1].stop)
 
     @property
     def parameter_count(self) -> int:

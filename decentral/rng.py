@@ -105,7 +105,14 @@ def _feistel(place: Bits, rows: Bits, columns: Bits, keys: Bits) -> Bits:
     for index in range(_FEISTEL_ROUNDS):
         salted = keys + np.uint64((_GOLDEN * (index + 1)) & _MASK)
         if index % 2:
-            right = (right + _mix(left + salted) % columns) % columns
+            right = _rotated(right, _mix(left + salted), columns)
         else:
-            left = (left + _mix(right + salted) % rows) % rows
+            left = _rotated(left, _mix(right + salted), rows)
     return left * columns + right
+
+
+def _rotated(value: Bits, draw: Bits, size: Bits) -> Bits:
+    """Return ``value`` in [0, size) moved around a circle by a random amount, without dividing."""
+    half = np.uint64(32)
+    moved = value + (((draw >> half) * size) >> half)
+    return moved - size * (moved >= size)

@@ -68,30 +68,37 @@ class Sampler:
     def __init__(self, samples: Samples, plan: Plan, hosted: range, seed: int) -> None:
         """Serve ``samples`` (already on the device) to the nodes ``hosted``."""
         self.samples, self.plan, self.hosted, self.seed = samples, plan, hosted, seed
-        self._start, self._indices = 0, np.zeros((len(hosted), 0), dtype=np.int64)
+        self._start = 0
+        self._indices = self._keys = np.zeros((len(hosted), 0), dtype=np.int64)
 
     def batch(self, position: int, size: int) -> Batch:
         """Return samples ``position .. position + size - 1`` of every hosted node."""
-        index = torch.from_numpy(self.indices(position, size)).to(self.samples.inputs.device)
+        device = self.samples.inputs.device
+        index = torch.from_numpy(self.indices(position, size)).to(device)
+        begin = position - self._start
+        keys = torch.from_numpy(self._keys[:, begin : begin + size]).to(device)
         flat = index.flatten()
         inputs = self.samples.inputs.index_select(0, flat)
         targets = self.samples.targets.index_select(0, flat)
-        visits = np.array(self.hosted)[:, None], np.arange(position, position + size)
-        keys = (rng.bits(self.seed, "sample/key", *visits) >> np.uint64(1)).astype(np.int64)
         return Batch(
             inputs.view(*index.shape, *inputs.shape[1:]),
             targets.view(*index.shape, *targets.shape[1:]),
-            torch.from_numpy(keys).to(index.device),
+            keys,
         )
 
     def indices(self, position: int, size: int) -> Integers:
         """Return the sample indices [n, size], drawing ahead of what is asked."""
         begin = position - self._start
         if begin < 0 or begin + size > self._indices.shape[1]:
-            ahead = max(size, _AHEAD // max(1, len(self.hosted)))
-            self._start, self._indices = position, self._draw(position, ahead)
+            self._draw_ahead(position, max(size, _AHEAD // max(1, len(self.hosted))))
             begin = 0
         return self._indices[:, begin : begin + size]
+
+    def _draw_ahead(self, position: int, count: int) -> None:
+        visits = np.array(self.hosted)[:, None], np.arange(position, position + count)
+        keys = rng.bits(self.seed, "sample/key", *visits) >> np.uint64(1)
+        self._start, self._keys = position, keys.astype(np.int64)
+        self._indices = self._draw(position, count)
 
     def _draw(self, position: int, count: int) -> Integers:
         nodes = np.array(self.hosted)[:, None]

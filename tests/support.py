@@ -104,6 +104,11 @@ def tiny_block(announce: Callable[..., None] = silent, **settings: Any) -> Block
     return Block(setup, LocalExchange(setup.config.nodes, ordered), announce)
 
 
+def vectors(block: Block) -> Tensor:
+    """Return every node's x on quadratics, [n, d], without the padding of its row."""
+    return block.setup.layout.views(block.rows)["x"]
+
+
 def trained(block: Block) -> list[Row]:
     """Train a block to its end and return the logged rows, with no folder."""
     return list(train(block, Evaluator(block)))

@@ -13,7 +13,16 @@ from pathlib import Path
 
 import decentral.cli
 
-WRECKS = ("old", "old_checkpoint", "empty", "damaged", "resized", "python", "broken_metrics")
+WRECKS = (
+    "old",
+    "old_checkpoint",
+    "empty",
+    "damaged",
+    "resized",
+    "python",
+    "broken_metrics",
+    "full",
+)
 SMALL = "launch --task quadratic nodes=4 steps=4"
 
 PLUGINS = """
@@ -227,6 +236,7 @@ CASES = [
     Case("report: no folder", "report nowhere"),
     Case("report: no run", "report plugins"),
     Case("report: damaged metrics", "report broken_metrics"),
+    Case("report: no room", "report full", 1),
     Case("compare: no run", "compare finished plugins"),
     Case("compare: page in a missing folder", "compare finished --out nowhere/page.html"),
     Case("show topology: png in a missing folder", "show topology ring --png nowhere/ring.png"),
@@ -298,6 +308,8 @@ def _make_runs() -> None:
         re.sub(r"task:.*?\n(?=\w)", "task: python\n", text, flags=re.S)
     )
     shutil.rmtree("empty/checkpoints")
+    Path("full/report.html").unlink()
+    Path("full/report.html").mkdir()
     for manifest in Path("old_checkpoint/checkpoints").glob("*/manifest.json"):
         _edit(manifest, '"format": 1', '"format": 0')
     for rows in Path("damaged/checkpoints").glob("*/nodes.safetensors"):

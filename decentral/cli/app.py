@@ -47,6 +47,7 @@ def decentral(
 
 @app.command(cls=Command)
 def launch(
+    context: typer.Context,
     words: o.Words = None,
     task: o.Task = None,
     model: o.Model = None,
@@ -78,17 +79,9 @@ def launch(
       decentral launch --topology ring --schedule late
       decentral launch experiment.yaml --nodes 64 optimizer.momentum=0.5
     """
-    flags = o.given(
-        {
-            "task": task, "model": model, "algorithm": algorithm, "optimizer": optimizer,
-            "lr": lr, "split": split, "steps": steps, "nodes": nodes, "topology": topology,
-            "schedule": schedule, "local_steps": local_steps, "seed": seed,
-            "eval_every": eval_every, "device": device, "engine": engine, "out": out,
-        }
-    )  # fmt: skip
     from decentral.cli import running
 
-    running.launch(words or [], flags, json=json, quiet=quiet)
+    running.launch(words or [], o.given(context), json=json, quiet=quiet)
 
 
 @app.command(cls=Command)
@@ -121,6 +114,7 @@ def compare(
 
 @show.command("topology", cls=Command)
 def show_topology(
+    context: typer.Context,
     name: Name,
     nodes: o.Nodes = None,
     weights: o.Weights = None,
@@ -131,12 +125,12 @@ def show_topology(
     """Draw who may talk to whom, and say how well it mixes."""
     from decentral.cli import show_topology
 
-    flags = o.given({"nodes": nodes, "weights": weights, "seed": seed})
-    show_topology.show({"topology": name, **flags}, png)
+    show_topology.show({"topology": name, **o.given(context)}, png)
 
 
 @show.command("schedule", cls=Command)
 def show_schedule(
+    context: typer.Context,
     name: Name,
     settings: o.Settings = None,
     topology: o.Topology = None,
@@ -152,13 +146,7 @@ def show_schedule(
     """Draw when nodes talk, and count the bytes, before anything runs."""
     from decentral.cli import show_schedule
 
-    flags = o.given(
-        {
-            "topology": topology, "nodes": nodes, "steps": steps, "local_steps": local_steps,
-            "task": task, "model": model, "seed": seed,
-        }
-    )  # fmt: skip
-    show_schedule.show(settings or [], {"schedule": name, **flags}, png)
+    show_schedule.show(settings or [], {"schedule": name, **o.given(context)}, png)
 
 
 app.add_typer(show, name="show")

@@ -70,6 +70,8 @@ Quiet = Annotated[bool, _switch(_SHOWN, "Print nothing but errors.", "--quiet", 
 Debug = Annotated[bool, _switch(_SHOWN, "Show the traceback of an error.", "--debug")]
 
 
-def given(flags: dict[str, Any]) -> dict[str, str]:
-    """Return the flags that the user gave."""
-    return {key: value for key, value in flags.items() if value is not None}
+def given(context: typer.Context) -> dict[str, str]:
+    """Return the flags that the user gave and that are settings of the configuration."""
+    others = ("name", "png")
+    flags = context.params.items()
+    return {key: text for key, text in flags if isinstance(text, str) and key not in others}

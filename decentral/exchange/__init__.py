@@ -24,7 +24,7 @@ class Exchange(Protocol):
         ...
 
     def mean(self, channel: Tensor, weights: Tensor) -> tuple[Tensor, int]:
-        """Return sum_i w_i x_i over all rows, [k], with weights [n] that sum to 1 over all nodes."""
+        """Return sum_i w_i x_i over all rows, [k]; weights [n] sum to 1 over all nodes."""
         ...
 
     def gather(self, values: Tensor) -> Tensor:

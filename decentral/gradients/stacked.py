@@ -69,7 +69,7 @@ class VmapGradient:
             k: v.clone(memory_format=torch.contiguous_format)
             for k, v in self.layout.views(rows, self.layout.buffers).items()
         }
-        keys: Buffers = dict.fromkeys(self.key_names, batch.keys)
+        keys: Any = dict.fromkeys(self.key_names, batch.keys)
         grads, (losses, after) = self.mapped(
             self.layout.views(rows), {**floats, **integers, **keys}, batch.inputs, batch.targets
         )

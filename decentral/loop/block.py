@@ -105,7 +105,7 @@ class Block:
 
     def check(self) -> None:
         """Find nodes whose rows are not finite, before anybody looks at them."""
-        self._check(torch.isfinite(self.rows).all(1), self.step)
+        self._check(finite_rows(self.rows), self.step)
 
     # --- the verbs of an algorithm ----------------------------------------------------------------
 
@@ -119,7 +119,7 @@ class Block:
         share = parts[0].inputs.shape[1] / size
         self.grads.mul_(share)
         self.losses = self.losses * share
-        scratch = torch.empty_like(self.grads)
+        scratch = torch.zeros_like(self.grads)  # padding is never written
         for part in parts[1:]:
             share = part.inputs.shape[1] / size
             losses = self.compute(self.rows, self.integers, part, scratch)
@@ -128,7 +128,7 @@ class Block:
 
     def average_gradients(self) -> None:
         """Replace every row's gradient by the mean over all healthy nodes."""
-        self._check(torch.isfinite(self.grads).all(1))
+        self._check(finite_rows(self.grads))
         self._silence_absent()
         gradients = self.setup.layout.trainable_view(self.grads)
         mean, wire = self.exchange.mean(gradients, self._shares())
@@ -149,7 +149,7 @@ class Block:
         """Gossip or merge as ``act`` says; sick nodes are kept out before they poison others."""
         if act is None:
             return
-        sick = self._check(torch.isfinite(self.rows).all(1))
+        sick = self._check(finite_rows(self.rows))
         if sick and act.mixing is not None and self.setup.conversation is not None:
             act = self._act(self.setup.conversation) or act
         if act.mixing is None:
@@ -302,3 +302,13 @@ class Block:
         self.ledger = Ledger(**counters["ledger"])
         self.absent = frozenset(counters["absent"])
         self.feedback = Feedback(**counters["feedback"]) if counters["feedback"] else None
+
+
+def finite_rows(block: Tensor) -> Tensor:
+    """Return which rows [n] hold finite numbers only.
+
+    A sum of finite terms is finite unless it overflows, and any other is not, so that looking at
+    every number is hardly ever needed; it takes forty times longer.
+    """
+    finite = torch.isfinite(block.sum(1))
+    return finite if bool(finite.all()) else torch.isfinite(block).all(1)

@@ -16,7 +16,7 @@ from decentral.loop.block import Block
 from decentral.loop.setup import Setup
 from decentral.merge._calibrate import recalibrate
 from decentral.metrics import Snapshot, score
-from decentral.registry import find
+from decentral.registry import build
 from decentral.schedules import Progress
 from decentral.tasks import Samples
 
@@ -50,6 +50,7 @@ class Evaluator:
         """Prepare test data, the fixed subset and the forward pass."""
         setup = block.setup
         self.block, self.setup = block, setup
+        self.metrics = [build("metric", name) for name in setup.config.metrics]
         model = copy.deepcopy(setup.model).eval()
         forward = stacked_forward if block.compute.kind == "vmap" else looped_forward
         self.forward = forward(model, setup.layout)
@@ -74,8 +75,8 @@ class Evaluator:
         snapshot = self.snapshot(complete)
         self._book()
         found: dict[str, float] = {}
-        for name in self.setup.config.metrics:
-            found |= find("metric", name).target(snapshot)
+        for metric in self.metrics:
+            found |= metric(snapshot)
         if self.val is not None:
             found |= self._validation(snapshot, self.val)
         return found

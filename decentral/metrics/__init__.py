@@ -8,6 +8,7 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
+from torch.func import vmap
 
 from decentral.exchange import Exchange
 from decentral.layout import Layout
@@ -16,8 +17,8 @@ from decentral.tasks import Samples, Task
 #: (rows [n, P], integers, inputs [B, ...]) -> outputs [n, B, ...]
 Forward = Callable[[Tensor, dict[str, Tensor], Tensor], Tensor]
 
-#: Numbers held at once by the outputs and inner activations of one evaluation chunk, roughly.
-_CHUNK = 1 << 14
+#: Rows, and samples of each, in one chunk of an evaluation.
+_ROWS, _SAMPLES = 32, 512
 
 
 @dataclass(frozen=True)
@@ -34,19 +35,27 @@ def score(
     """Evaluate every row on the same samples, in chunks."""
     losses = rows.new_zeros(rows.shape[0], dtype=torch.float64)
     right = torch.zeros_like(losses)
-    size = max(16, _CHUNK // max(1, rows.shape[0]))
-    parts = zip(samples.inputs.split(size), samples.targets.split(size), strict=True)
-    if not len(rows):  # a worker whose nodes are all in quarantine
-        return Scores(losses, None if task.accuracy is None else right)
-    with torch.no_grad():
+    parts = list(zip(*(t.split(_SAMPLES) for t in (samples.inputs, samples.targets)), strict=True))
+    for start in range(0, rows.shape[0], _ROWS):
+        some = slice(start, start + _ROWS)
+        whole = {key: value[some] for key, value in integers.items()}
         for inputs, targets in parts:
-            outputs = forward(rows, integers, inputs)
-            for index, output in enumerate(outputs):
-                losses[index] += task.loss(output, targets).double() * len(inputs)
+            with torch.no_grad():
+                outputs = forward(rows[some], whole, inputs)
+                losses[some] += _each(task.loss, outputs, targets) * len(inputs)
                 if task.accuracy is not None:
-                    right[index] += task.accuracy(output, targets).sum()
+                    right[some] += _each(task.accuracy, outputs, targets).sum(1)
     total = len(samples)
     return Scores(losses / total, None if task.accuracy is None else right / total)
+
+
+def _each(judge: Callable[[Tensor, Tensor], Tensor], outputs: Tensor, targets: Tensor) -> Tensor:
+    """Return what ``judge`` says of every model's outputs [n, B, ...], float64 [n, ...]."""
+    try:
+        found: Tensor = vmap(judge, in_dims=(0, None))(outputs, targets)
+    except (RuntimeError, ValueError):  # it looks at values, or is no pure tensor function
+        found = torch.stack([torch.as_tensor(judge(output, targets)) for output in outputs])
+    return found.double()
 
 
 @dataclass

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from decentral.layout import Layout
+from decentral.layout import ALIGNMENT, Layout
 from decentral.registry import Bound
 
 
@@ -34,7 +34,7 @@ class BlockOptimizer:
         self.per_row = len(self.params) // (1 if self.mode == "block" else self.nodes)
         self.shared = self.mode != "tensors" or bool(rule.plugin.traits.get("isolated"))
         families = [self.params] if self.shared else list(map(self._params_of, range(self.nodes)))
-        self.instances: list[torch.optim.Optimizer] = [rule(family) for family in families]
+        self.instances = [fused(rule(family)) for family in families]
 
     @staticmethod
     def _choose(rule: Bound, layout: Layout, rows: Tensor) -> str:
@@ -133,8 +133,9 @@ class BlockOptimizer:
         In ``block`` mode these are the state itself; otherwise copies, written back by ``absorb``.
         """
         if self.mode == "block":
+            stop = self.layout.groups[0][1]
             return [
-                value
+                value[:, :stop]
                 for _, value in sorted(self._state(0).get(self.params[0], {}).items())
                 if isinstance(value, Tensor) and value.shape == self.params[0].shape
             ]
@@ -172,6 +173,19 @@ def _number(value: float) -> Tensor:
     return torch.tensor(value, dtype=torch.float64 if isinstance(value, float) else None)
 
 
+def fused(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """Let torch update a parameter in one pass, where it has such a kernel and nobody objects.
+
+    An optimizer that has made its state already has made it for the other kernel.
+    """
+    for group in optimizer.param_groups:
+        free = "fused" in group and group["fused"] is None and group["foreach"] is None
+        devices = {parameter.device.type for parameter in group["params"]}
+        if free and devices <= {"cpu", "cuda"} and not optimizer.state:
+            group["fused"] = True
+    return optimizer
+
+
 def is_elementwise(rule: Bound) -> bool:
     """Return whether a block may be one parameter: declared, and proved on two rows."""
     if not rule.plugin.traits.get("elementwise"):
@@ -180,7 +194,7 @@ def is_elementwise(rule: Bound) -> bool:
 
 
 def _probe(rule: Bound) -> list[tuple[Tensor, Tensor]]:
-    shape = (2, 7)
+    shape = (2, ALIGNMENT)
     start = torch.linspace(-1.0, 2.0, prod(shape), dtype=torch.float64).view(shape)
     together, apart = start.clone(), start.clone()
     _three_steps(rule, [together])
@@ -191,7 +205,7 @@ def _probe(rule: Bound) -> list[tuple[Tensor, Tensor]]:
 
 def _three_steps(rule: Bound, tensors: list[Tensor]) -> None:
     params = [nn.Parameter(t) for t in tensors]
-    optimizer: torch.optim.Optimizer = rule(params)
+    optimizer = fused(rule(params))
     for group in optimizer.param_groups:
         group["lr"] = 0.05
     for step in range(3):

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support import tiny_block
+from support import tiny_block, vectors
 from torch import Tensor
 
 from decentral.loop.block import Block
@@ -122,7 +122,7 @@ def large_batch(rule: Rule) -> None:
 
 def equals_large_batch(block: Block) -> None:
     nodes, rate = len(block.rows), block.learning_rate
-    x = block.rows[0].clone()
+    x = vectors(block)[0].clone()
     for _ in range(STEPS):
         batch = block.sampler.batch(block.samples, block.batch_size)
         union = batch.targets.flatten(0, 1)
@@ -130,7 +130,7 @@ def equals_large_batch(block: Block) -> None:
         quadratic_loss(here.expand(len(union), -1), union).backward()
         x = x - rate * here.grad
         one_step(block)
-        for row in block.rows:
+        for row in vectors(block):
             close(row, x, additions=STEPS * nodes)
 
 
@@ -271,11 +271,11 @@ def test_combine_then_adapt_is_w_x_minus_lr_g_at_the_unmixed_point() -> None:
     mixing = torch.from_numpy(block.setup.conversation.mixer.mixing(0).dense())
     targets = block.sampler.batch(0, 1).targets[:, 0]  # [nodes, 2, d] = (a, b)
     curvature, centre = targets[:, 0], targets[:, 1]
-    x = block.rows.clone()
+    x = vectors(block).clone()
     for _ in range(STEPS):
         x = mixing @ x - 0.05 * curvature * (x - centre)
         one_step(block)
-        close(block.rows, x, additions=4 * STEPS)
+        close(vectors(block), x, additions=4 * STEPS)
     assert np.isfinite(block.rows.numpy()).all()
 
 

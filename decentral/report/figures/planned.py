@@ -24,7 +24,9 @@ def schedule(
     upper, lower = figure.subplots(2, sharex=True)
     edges = [0, *steps]
     upper.stairs(intensities, edges, fill=True, color=light("comm"), linewidth=0)
-    upper.plot(merges, [1.0] * len(merges), "D", color=light("merged"), clip_on=False)
+    upper.set_xlim(0, edges[-1])
+    if merges:
+        upper.plot(merges, [1.0] * len(merges), "D", color=light("merged"), clip_on=False)
     upper.set_ylim(0, 1.08)
     upper.set_yticks([0, 0.5, 1], ["0", "½", "1"])
     title = "Intensity" + (" and global merges (diamonds)" if merges else "")
@@ -34,6 +36,5 @@ def schedule(
     lower.yaxis.set_major_locator(MaxNLocator(4))
     lower.yaxis.set_major_formatter(FuncFormatter(lambda value, _: format_bytes(value)))
     lower.set_title("Bytes sent so far, all nodes", **heading())
-    lower.set_xlim(0, edges[-1])
     steps_ticks(lower)
     return figure

@@ -1,0 +1,237 @@
+"""Which sample a node sees, and how the samples are divided."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support import blobs, tiny_setup
+from torch import nn
+
+from decentral import ConfigError, Task
+from decentral.registry import build
+from decentral.sampling import Sampler, fixed_plan, resample_plan
+from decentral.tasks import Samples, holdout
+from decentral.tasks.splits import class_shares, shards
+
+SIZES = (7, 12, 1, 33)
+
+
+def numbered(count: int) -> Samples:
+    return Samples(torch.arange(count, dtype=torch.float32).unsqueeze(1), torch.arange(count))
+
+
+def shards_of(sizes: tuple[int, ...]) -> list[np.ndarray]:
+    return [np.array(part) for part in np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1])]
+
+
+def sampler(replacement: str, batch: int = 8, seed: int = 0) -> Sampler:
+    plan = fixed_plan(shards_of(SIZES), replacement, batch)
+    return Sampler(numbered(sum(SIZES)), plan, range(len(SIZES)), seed)
+
+
+# --- epochs ---------------------------------------------------------------------------------------
+
+
+@given(batch=st.integers(1, 40), seed=st.integers(0, 9))
+@settings(max_examples=25)
+def test_every_epoch_visits_each_sample_once(batch: int, seed: int) -> None:
+    """Without replacement, in batches that cross epochs as they like."""
+    drawn = sampler("never", seed=seed)
+    visits = np.concatenate([drawn.indices(k * batch, batch) for k in range(120 // batch + 1)], 1)
+    for node, (held, size) in enumerate(zip(shards_of(SIZES), SIZES, strict=True)):
+        for epoch in range(visits.shape[1] // size):
+            part = visits[node, epoch * size : (epoch + 1) * size]
+            assert sorted(part) == held.tolist()
+
+
+def test_epochs_and_nodes_differ_in_order() -> None:
+    visits = sampler("never").indices(0, 99)
+    assert not np.array_equal(visits[3, :33], visits[3, 33:66])
+    equal = fixed_plan(shards_of((12, 12)), "never", 1)
+    orders = Sampler(numbered(24), equal, range(2), 0).indices(0, 12) - np.array([[0], [12]])
+    assert not np.array_equal(*orders)
+
+
+def test_with_replacement_every_sample_is_equally_likely() -> None:
+    visits = sampler("always").indices(0, 33_000)
+    for held, size, row in zip(shards_of(SIZES), SIZES, visits, strict=True):
+        counts = np.bincount(row - held[0], minlength=size)
+        assert len(counts) == size
+        assert np.abs(counts - 33_000 / size).max() <= 5 * np.sqrt(33_000 / size) * (size > 1)
+
+
+def test_auto_replaces_only_where_a_shard_is_smaller_than_a_batch() -> None:
+    plan = fixed_plan(shards_of(SIZES), "auto", batch=8)
+    assert plan.replacement.tolist() == [True, False, True, False]
+    assert fixed_plan(shards_of(SIZES), "always", 8).replacement.all()
+    assert not fixed_plan(shards_of(SIZES), "never", 8).replacement.any()
+
+
+def test_a_batch_holds_the_samples_of_its_indices() -> None:
+    drawn = sampler("never")
+    batch = drawn.batch(5, 6)
+    index = drawn.indices(5, 6)
+    assert batch.inputs.shape == (4, 6, 1)
+    np.testing.assert_array_equal(batch.inputs[..., 0].numpy(), index)
+    np.testing.assert_array_equal(batch.targets.numpy(), index)
+
+
+def test_every_visit_has_a_key_of_its_own() -> None:
+    keys = sampler("never").batch(0, 500).keys
+    assert keys.unique().numel() == keys.numel()
+    assert (keys >= 0).all()
+
+
+@given(sizes=st.lists(st.integers(1, 9), min_size=1, max_size=5))
+def test_micro_batches_are_the_batch_in_parts(sizes: list[int]) -> None:
+    batch = sampler("never").batch(3, sum(sizes))
+    parts = batch.micro(sizes[0])
+    assert [part.inputs.shape[1] for part in parts[:-1]] == [sizes[0]] * (len(parts) - 1)
+    for key in ("inputs", "targets", "keys"):
+        assert torch.equal(torch.cat([getattr(p, key) for p in parts], 1), getattr(batch, key))
+    assert batch.micro(None) == [batch]
+
+
+# --- resampling -----------------------------------------------------------------------------------
+
+
+def test_resampling_keeps_each_nodes_class_distribution_and_redraws_within_a_class() -> None:
+    labels = np.repeat(np.arange(4), [40, 10, 25, 25])
+    rule = build("split", "dirichlet(alpha=0.5)")
+    share = class_shares(rule, labels, 3, seed=1)
+    plan = resample_plan(labels, share)
+    visits = Sampler(numbered(100), plan, range(3), 0).indices(0, 20_000)
+    held = shards(rule, labels, 3, seed=1)
+    for node in range(3):
+        wanted = share[:, node] * np.bincount(labels)
+        wanted /= wanted.sum()
+        seen = np.bincount(labels[visits[node]], minlength=4) / 20_000
+        assert np.abs(seen - wanted).max() < 4.5 * 0.5 / np.sqrt(20_000)
+        fixed = np.bincount(labels[held[node]], minlength=4) / len(held[node])
+        assert np.abs(seen - fixed).max() < 0.15  # shards are rounded to whole samples
+        for label in range(4):
+            if wanted[label] > 0.1:  # every sample of a class is drawn by every node
+                assert len(set(visits[node][labels[visits[node]] == label])) == (
+                    labels == label
+                ).sum()
+
+
+def test_a_node_without_any_class_draws_from_all() -> None:
+    labels = np.repeat(np.arange(2), 10)
+    plan = resample_plan(labels, np.array([[1.0, 0.0], [1.0, 0.0]]))
+    visits = Sampler(numbered(20), plan, range(2), 0).indices(0, 500)
+    assert set(labels[visits[1]]) == {0, 1}
+
+
+# --- splits ---------------------------------------------------------------------------------------
+
+LABELS = np.random.default_rng(0).integers(0, 10, 4000)
+
+
+def distributions(spec: str, nodes: int = 8) -> np.ndarray:
+    """Return the class distribution of every node, [nodes, classes]."""
+    held = shards(build("split", spec), LABELS, nodes, seed=0)
+    counts = np.stack([np.bincount(LABELS[part], minlength=10) for part in held])
+    return counts / counts.sum(1, keepdims=True)
+
+
+@pytest.mark.parametrize("by", ["node", "class"])
+def test_dirichlet_tends_to_iid_as_alpha_grows(by: str) -> None:
+    overall = np.bincount(LABELS) / len(LABELS)
+    skew = [
+        np.abs(distributions(f"dirichlet(alpha={alpha}, by={by})") - overall).sum(1).mean()
+        for alpha in (0.01, 1, 100, 100_000)
+    ]
+    assert skew == sorted(skew, reverse=True)
+    assert skew[0] > 1.0
+    assert skew[-1] < 0.02
+    assert np.abs(distributions("iid") - overall).max() < 0.02
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 10])
+@pytest.mark.parametrize("nodes", [10, 11, 16])
+def test_class_shards_hold_at_most_k_classes_and_all_classes_are_dealt(k: int, nodes: int) -> None:
+    held = shards(build("split", f"classes(k={k})"), LABELS, nodes, seed=0)
+    assert max(len(set(LABELS[part])) for part in held) <= k
+    assert set(LABELS[np.concatenate(held)]) == set(range(10))
+
+
+def test_class_shards_cannot_hold_more_classes_than_there_are() -> None:
+    with pytest.raises(ConfigError, match="k = 11, but the task has 10 classes"):
+        shards(build("split", "classes(k=11)"), LABELS, 4, seed=0)
+
+
+def test_quantity_skew_leaves_the_classes_alone_and_changes_the_amounts() -> None:
+    overall = np.bincount(LABELS) / len(LABELS)
+    rule = build("split", "quantity(alpha=1)")
+    sizes = [len(part) for part in shards(rule, LABELS, 8, seed=0)]
+    assert max(sizes) > 4 * min(sizes)
+    large = np.array(sizes) > 200
+    assert np.abs(distributions("quantity(alpha=1)")[large] - overall).max() < 0.02
+
+
+def test_an_extreme_split_leaves_nobody_empty() -> None:
+    held = shards(build("split", "dirichlet(alpha=0.0001)"), LABELS[:60], 50, seed=0)
+    assert min(map(len, held)) >= 1
+    assert sum(map(len, held)) == 60
+
+
+def test_a_split_of_the_wrong_shape_is_named() -> None:
+    def broken(labels: np.ndarray, nodes: int, seed: int) -> np.ndarray:
+        return np.ones((2, nodes))
+
+    with pytest.raises(ConfigError, match=r"split 'broken' returned shares of shape \[2, 4\]"):
+        shards(build("split", broken), LABELS, 4, seed=0)
+
+
+# --- tasks that users make ------------------------------------------------------------------------
+
+
+def test_a_task_without_a_test_set_holds_out_the_last_fifth() -> None:
+    x, y = torch.randn(50, 4), torch.arange(50) % 3
+    task = Task(loss=nn.functional.cross_entropy, train=(x, y))
+    train, val, test = task.splits
+    assert val is None
+    assert torch.equal(train.inputs, x[:40])
+    assert torch.equal(test.inputs, x[40:])
+    assert (task.outputs, task.classes) == (3, ("0", "1", "2"))
+
+
+def test_targets_that_are_numbers_have_no_classes_and_no_accuracy() -> None:
+    task = Task(loss=nn.functional.mse_loss, train=(torch.randn(20, 4), torch.randn(20, 2)))
+    assert (task.outputs, task.classes, task.accuracy) == (2, None, None)
+    assert tiny_setup(task=task).counts.shape == (4, 1)
+
+
+def test_holdout_divides_without_loss() -> None:
+    kept, held = holdout(numbered(10), 0.3)
+    assert held is not None
+    assert torch.cat([kept.targets, held.targets]).tolist() == list(range(10))
+    assert len(held) == 3
+    assert holdout(numbered(10), 0.0)[1] is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"train": (torch.zeros(3, 2), torch.zeros(4))}, "train has 3 inputs and 4 targets"),
+        ({"train": (torch.zeros(0, 2), torch.zeros(0))}, "at least 1"),
+        ({"test": (torch.zeros(1, 2), torch.zeros(2))}, "test has 1 inputs"),
+    ],
+)
+def test_samples_must_come_in_pairs(change: dict[str, object], message: str) -> None:
+    pair = (torch.zeros(5, 2), torch.zeros(5, dtype=torch.int64))
+    with pytest.raises(ConfigError, match=message):
+        Task(**{"loss": nn.functional.cross_entropy, "train": pair} | change)  # type: ignore[arg-type]
+
+
+def test_owners_decide_who_holds_what_and_leave_nobody_out() -> None:
+    task = blobs(samples=40)
+    task.owners = torch.arange(30) % 3
+    setup = tiny_setup(task=task, nodes=3)
+    assert setup.plan.members[1, :3].tolist() == [1, 4, 7]
+    with pytest.raises(ConfigError, match="no training sample is owned by node 3 of 4"):
+        tiny_setup(task=task, nodes=4)
