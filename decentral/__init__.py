@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,12 @@ if TYPE_CHECKING:
     from decentral.schedules.communication import GLOBAL_MERGE
     from decentral.tasks import Task
     from decentral.units import Point
+
+# The threads of a step wait for each other. Where other programs use the same cores, spinning for
+# long starves the very thread that is waited for (measured: a step of 1 ms took 50); OpenMP reads
+# this when torch is first imported.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 _HOMES = {
     "ConfigError": "decentral.errors",

@@ -12,7 +12,8 @@ from typing import Any
 from decentral.config import Config, by_name, make_config, read_file
 from decentral.engines.local import LocalRun
 from decentral.errors import ConfigError, RunError, nearest
-from decentral.loop.setup import PYTHON, Setup, prepare
+from decentral.loop.setup import Setup, prepare
+from decentral.registry import PYTHON
 from decentral.run.checkpoint import load_checkpoint
 from decentral.run.folder import FORMAT, RunFolder, next_name
 

@@ -9,9 +9,11 @@ weights appear once.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -108,6 +110,14 @@ class Layout:
         with torch.no_grad():
             for entry in self.parameters + self.buffers:
                 values[entry.name].copy_(row[entry.start : entry.stop].view(entry.shape))
+
+
+def shadow(model: nn.Module) -> nn.Module:
+    """Return a copy of a model, its buffers included, that shares the memory of its parameters."""
+    memo: dict[int, Any] = {
+        id(p): nn.Parameter(p.detach(), p.requires_grad) for p in model.parameters()
+    }
+    return copy.deepcopy(model, memo)
 
 
 def _integers(model: nn.Module) -> dict[str, Tensor]:

@@ -32,6 +32,9 @@ from annotated_types import Ge, Gt, Le
 from decentral.errors import ConfigError, RunError, nearest, reason, unknown
 from decentral.spec import Spec, parse_spec
 
+#: Stands in a resolved configuration for a part that was a Python object.
+PYTHON = "python"
+
 KINDS: dict[str, str] = {
     "topology": "decentral.topology",
     "weights": "decentral.mixing",
@@ -268,6 +271,10 @@ def find(kind: str, name: str) -> Plugin:
         raise unknown("kind of plug-in", kind, KINDS)
     if ".py:" in name:
         return _from_file(kind, name)
+    if name == PYTHON:
+        raise ConfigError(
+            f"{kind}: it was a Python object; give it again, as {kind}=... of decentral.launch."
+        )
     if name.endswith(".py"):
         raise ConfigError(f"{kind}: name the function in {name}, as {name}:function.")
     if (kind, name) not in _registered and not _import_member(kind, name):

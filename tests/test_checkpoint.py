@@ -47,7 +47,9 @@ def test_a_checkpoint_survives_being_saved(folder: RunFolder) -> None:
 
 
 @given(value=st.floats(allow_nan=False))
-def test_counters_survive_bit_by_bit(tmp_path_factory: pytest.TempPathFactory, value: float) -> None:
+def test_counters_survive_bit_by_bit(
+    tmp_path_factory: pytest.TempPathFactory, value: float
+) -> None:
     folder = RunFolder.create(tmp_path_factory.mktemp("run"))
     saved = made()
     saved.counters["value"] = value

@@ -140,13 +140,16 @@ def test_a_name_can_be_taken_only_once() -> None:
 
     plugin("topology", name="same")(mine)
     plugin("topology", name="same")(mine)
-    with pytest.raises(ConfigError, match="'same' is already registered by .*mine"):
+    with pytest.raises(ConfigError, match=r"'same' is already registered by .*mine"):
         plugin("topology", name="same")(other)
-    with pytest.raises(ConfigError, match="unknown kind of plug-in 'topolgy'.*'topology'"):
+    with pytest.raises(ConfigError, match=r"unknown kind of plug-in 'topolgy'.*'topology'"):
         plugin("topolgy")
 
 
 # --- settings -------------------------------------------------------------------------------------
+
+
+LATE = Point(0.9, "fraction")
 
 
 def sample(
@@ -156,7 +159,7 @@ def sample(
     count: Count,
     share: Share = 0.5,
     size: Positive | None = None,
-    at: Point = Point(0.9, "fraction"),
+    at: Point = LATE,
     order: Literal["up", "down"] = "up",
     widths: tuple[Count, ...] = (1, 2),
     inner: Annotated[Bound, Part("communication")] = "none",  # type: ignore[assignment]
@@ -277,13 +280,13 @@ def test_a_function_in_a_file_is_a_plug_in_with_settings_and_traits(tmp_path: Pa
 
 def test_a_file_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     path = written(tmp_path, "def wheel(n):\n    return None\nvalue = 3\n")
-    with pytest.raises(ConfigError, match="has no 'weel'. Did you mean 'wheel'"):
+    with pytest.raises(ConfigError, match=r"has no 'weel'. Did you mean 'wheel'"):
         find("topology", f"{path}:weel")
     with pytest.raises(ConfigError, match="has no 'value'"):
         find("topology", f"{path}:value")
     broken = tmp_path / "broken.py"
     broken.write_text("import nothing_of_that_name", encoding="utf-8")
-    with pytest.raises(ConfigError, match="broken.py cannot be imported: ModuleNotFoundError"):
+    with pytest.raises(ConfigError, match=r"broken.py cannot be imported: ModuleNotFoundError"):
         find("topology", f"{broken}:f")
     broken.write_text("def f(n):\n    return None\n", encoding="utf-8")
     assert find("topology", f"{broken}:f").name == "f"

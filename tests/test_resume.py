@@ -209,8 +209,7 @@ def test_a_stop_signal_saves_and_says_how_to_go_on(
     run = resumed(folder)
     same(run, through("momentum"))
     events = [event["event"] for event in run.folder.rows("events.jsonl")]
-    assert events[:3] == ["start", "interrupted", "resume"] or events[:2] == ["start", "resume"]
-    assert events[-1] == "finished"
+    assert events == ["start", "interrupted", "resume", "merge", "finished"]
 
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(
@@ -278,7 +277,7 @@ def test_what_cannot_be_resumed_says_why(stopped: Path, tmp_path: Path) -> None:
     shutil.copytree(stopped, other)
     config = (other / "config.yaml").read_text(encoding="utf-8")
     (other / "config.yaml").write_text(config.replace("format 1", "format 9"), encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"another format .*reads format 1"):
+    with pytest.raises(ConfigError, match=r"in format 9; .* reads format 1"):
         restart(other)
 
 

@@ -114,9 +114,9 @@ def test_resampling_keeps_each_nodes_class_distribution_and_redraws_within_a_cla
         assert np.abs(seen - fixed).max() < 0.15  # shards are rounded to whole samples
         for label in range(4):
             if wanted[label] > 0.1:  # every sample of a class is drawn by every node
-                assert len(set(visits[node][labels[visits[node]] == label])) == (
-                    labels == label
-                ).sum()
+                assert (
+                    len(set(visits[node][labels[visits[node]] == label])) == (labels == label).sum()
+                )
 
 
 def test_a_node_without_any_class_draws_from_all() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from math import ceil
 from typing import Any
 
@@ -235,7 +236,7 @@ def test_feedback_is_renewed_every_few_slots_and_its_bytes_are_counted() -> None
     block = tiny_block(**CLOSED, communication=talks)
     rows = [row for row in trained(block) if row["step"] and row["step"] % 2 == 0]
     known = [row["feedback/consensus"] for row in rows]
-    renewals = [1 + i for i, (a, b) in enumerate(zip(known, known[1:], strict=False)) if a != b]
+    renewals = [i for i, (a, b) in enumerate(pairwise(known), start=1) if a != b]
     assert renewals
     assert all(slot % 4 == 0 for slot in renewals)
     sketches = 5 * 4 * 64 * 4 * len(range(0, 30, 4))

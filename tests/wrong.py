@@ -233,6 +233,7 @@ CASES = [
     Case("resume: damaged checkpoint", "resume damaged", 1),
     Case("resume: other nodes", "resume resized"),
     Case("resume: a task from Python", "resume python"),
+    Case("launch: the YAML of a run with a task from Python", "launch python/config.yaml"),
     Case("report: no folder", "report nowhere"),
     Case("report: no run", "report plugins"),
     Case("report: damaged metrics", "report broken_metrics"),

@@ -11,10 +11,10 @@ from math import ceil
 from types import FrameType
 from typing import Any
 
-import torch
 from safetensors.torch import save as save_tensors
 
 from decentral.config import Config
+from decentral.engines.process import settle
 from decentral.errors import ConfigError, RunError
 from decentral.exchange import LocalExchange
 from decentral.loop import log_interval, train
@@ -41,7 +41,7 @@ class LocalRun:
         """Prepare a run; nothing is written before ``begin`` or ``go_on``."""
         self.setup = prepare(config)
         self.threads = thread_count(self.setup)
-        torch.set_num_threads(self.threads)
+        settle(self.threads)
         self.expected_bytes = expected_bytes(self.setup)
         exchange = LocalExchange(config.nodes, ordered=config.mixing == "ordered")
         self.block = Block(self.setup, exchange, self._announce)
@@ -160,8 +160,8 @@ class LocalRun:
         save_checkpoint(self.folder, checkpoint, self.setup.config.keep_checkpoints)
 
     def _interrupted(self) -> None:
-        self.save()
         self._announce("interrupted", {"step": self.block.step})
+        self.save()
         raise RunError(
             f"interrupted at step {self.block.step}; everything is saved. "
             f"Go on with `decentral resume {self.folder.path}`."

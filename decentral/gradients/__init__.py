@@ -8,7 +8,6 @@ rows and the batch except for the model's buffers, which they update.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
@@ -22,7 +21,7 @@ from decentral.gradients.dropout import keyed
 from decentral.gradients.layers import LayerGradient, kernels_of
 from decentral.gradients.loop import LoopGradient, looped_forward
 from decentral.gradients.stacked import VmapGradient, stacked_forward
-from decentral.layout import Layout
+from decentral.layout import Layout, shadow
 
 __all__ = [
     "Batch",
@@ -31,6 +30,7 @@ __all__ = [
     "LoopGradient",
     "VmapGradient",
     "choose",
+    "kernels_of",
     "keyed",
     "looped_forward",
     "stacked_forward",
@@ -95,7 +95,7 @@ def choose(
 
     ``auto`` takes what a shipped table says is faster, among what the model allows.
     """
-    model, batch = copy.deepcopy(model).train(), probe()
+    model, batch = shadow(model).train(), probe()
     kernels = kernels_of(model, layout)
     together: Gradient
     if kernels:
@@ -129,7 +129,7 @@ def _slower(gradient: Gradient, device: torch.device, nodes: int, layout: Layout
 def _loop(model: nn.Module, layout: Layout, loss: Loss, batch: Batch) -> LoopGradient:
     loop = LoopGradient(model, layout, loss)
     before = torch.get_rng_state()
-    problem = _trial(loop, model, layout, batch)
+    problem = _problem(lambda: loop.forward(0, batch).item())
     if problem:
         raise ConfigError(
             f"the model and the loss fail on a batch {list(batch.inputs.shape[1:])} of the task "
@@ -143,12 +143,17 @@ def _loop(model: nn.Module, layout: Layout, loss: Loss, batch: Batch) -> LoopGra
 def _trial(gradient: Gradient, model: nn.Module, layout: Layout, batch: Batch) -> str | None:
     """Return why a gradient cannot run on two rows, in one line, or None if it can."""
     batch = Batch(batch.inputs[:2], batch.targets[:2], batch.keys[:2])
-    row = next(model.parameters()).new_zeros(layout.width)
-    layout.pack(model, row)
-    rows = row.repeat(len(batch.inputs), 1)
+    rows = next(model.parameters()).new_zeros(len(batch.inputs), layout.width)
+    for row in rows:
+        layout.pack(model, row)
     integers = {k: torch.stack([v] * len(rows)).to(rows.device) for k, v in layout.integers.items()}
+    return _problem(lambda: gradient(rows, integers, batch, torch.zeros_like(rows)))
+
+
+def _problem(run: Callable[[], object]) -> str | None:
+    """Return why ``run`` fails, in one line, or None if it does not."""
     try:
-        gradient(rows, integers, batch, torch.zeros_like(rows))
+        run()
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
         return str(error).strip().splitlines()[0][:120]
     return None

@@ -205,7 +205,8 @@ def _leaves(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
     if type(module) is not nn.Sequential:
         yield name, module
         return
-    for key, child in module.named_children():
+    children: dict[str, nn.Module] = vars(module)["_modules"]  # named_children() skips repetitions
+    for key, child in children.items():
         yield from _leaves(child, _join(name, key))
 
 
@@ -233,8 +234,12 @@ def _unfold(y: Tensor, n: int) -> Tensor:
 
 
 def _channels_last(x: Tensor) -> Tensor:
-    """Put images into the order of memory in which grouped convolution and pooling are fast."""
-    return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
+    """Put images into the order of memory in which grouped convolution and pooling are fast.
+
+    Double precision has no such kernels, and those it has would depend on the number of rows.
+    """
+    fast = x.dim() == 4 and x.dtype != torch.float64
+    return x.contiguous(memory_format=torch.channels_last) if fast else x
 
 
 def _affine(name: str, values: Views) -> tuple[Tensor | None, Tensor | None]:

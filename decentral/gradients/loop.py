@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from decentral.gradients.dropout import key_buffers
-from decentral.layout import Layout
+from decentral.layout import Layout, shadow
 
 
 def looped_forward(
@@ -49,7 +48,7 @@ class LoopGradient:
     ) -> None:
         """Prepare for one model, its layout, and a loss that averages over a batch."""
         self.layout, self.loss = layout, loss
-        self.model = copy.deepcopy(model).train()
+        self.model = shadow(model).train()
         self.parameters = dict(self.model.named_parameters())
         self.buffers = dict(self.model.named_buffers())
         self.key_names = key_buffers(model)
@@ -84,10 +83,14 @@ class LoopGradient:
 
     def _one(self, index: int, batch: Any, grad: Tensor) -> Tensor:
         grad.zero_()
-        for name in self.key_names:
-            self.buffers[name].data = batch.keys[index]
         if self.draws:
             torch.manual_seed(int(batch.keys[index].flatten()[0]))
-        loss = self.loss(self.model(batch.inputs[index]), batch.targets[index])
+        loss = self.forward(index, batch)
         loss.backward()  # pyright: ignore[reportUnknownMemberType]
         return loss.detach()
+
+    def forward(self, index: int, batch: Any) -> Tensor:
+        """Return the loss of the model, as it stands, on the batch of one row."""
+        for name in self.key_names:
+            self.buffers[name].data = batch.keys[index]
+        return self.loss(self.model(batch.inputs[index]), batch.targets[index])

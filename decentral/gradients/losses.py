@@ -41,8 +41,8 @@ def differentiated(loss: Callable[[Tensor, Tensor], Tensor]) -> Differentiated:
 
 def softmax_entropy(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Return cross-entropies [n] of outputs [n, B, C] and classes [n, B], and gradients."""
-    kept = targets != _IGNORED
-    share = (kept / kept.sum(1, keepdim=True)).to(outputs.dtype).unsqueeze(2)
+    kept = (targets != _IGNORED).to(outputs.dtype)
+    share = (kept / kept.sum(1, keepdim=True)).unsqueeze(2)
     place = targets.clamp_min(0).unsqueeze(2)
     shifted = outputs - outputs.amax(2, keepdim=True)
     right = shifted.gather(2, place)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from decentral.gradients.dropout import key_buffers
 from decentral.gradients.layers import kernels_of, layer_forward
@@ -28,6 +30,18 @@ def stacked_forward(
     return layer_forward(kernels, layout) if kernels else _vmap_forward(model, layout)
 
 
+@contextmanager
+def plain_attention() -> Generator[None]:
+    """Compute attention from matrix products: vmap would take fused kernels row by row."""
+    enabled = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(enabled)
+
+
 def _vmap_forward(model: nn.Module, layout: Layout) -> Callable[[Tensor, Buffers, Tensor], Tensor]:
     def one(parameters: Buffers, buffers: Buffers, inputs: Tensor) -> Tensor:
         return functional_call(model, {**layout.frozen, **parameters, **buffers}, (inputs,))
@@ -37,7 +51,8 @@ def _vmap_forward(model: nn.Module, layout: Layout) -> Callable[[Tensor, Buffers
     def forward(rows: Tensor, integers: Buffers, inputs: Tensor) -> Tensor:
         floats = {k: v.contiguous() for k, v in layout.views(rows, layout.buffers).items()}
         copies = {k: v.clone() for k, v in integers.items()}
-        return mapped(layout.views(rows), {**floats, **copies}, inputs)
+        with plain_attention():
+            return mapped(layout.views(rows), {**floats, **copies}, inputs)
 
     return forward
 
@@ -70,9 +85,11 @@ class VmapGradient:
             for k, v in self.layout.views(rows, self.layout.buffers).items()
         }
         keys: Any = dict.fromkeys(self.key_names, batch.keys)
-        grads, (losses, after) = self.mapped(
-            self.layout.views(rows), {**floats, **integers, **keys}, batch.inputs, batch.targets
-        )
+        buffers = {**floats, **integers, **keys}
+        with plain_attention():
+            grads, (losses, after) = self.mapped(
+                self.layout.views(rows), buffers, batch.inputs, batch.targets
+            )
         for name, view in self.layout.views(out).items():
             view.copy_(grads[name])
         for name, view in self.layout.views(rows, self.layout.buffers).items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -47,7 +48,6 @@ class Block:
         self.intensity = 0.0
         self.feedback: Feedback | None = None
         self.absent: frozenset[int] = frozenset()
-        self.sketch = Sketch(setup.layout, config.seed, setup.device)
         self.optimizer = BlockOptimizer(setup.optimizer, setup.layout, self.rows, self.grads)
         self.sampler = Sampler(setup.train, setup.plan, self.hosted, config.seed)
         self.compute, self.compute_reason = choose(
@@ -237,6 +237,11 @@ class Block:
         return weights[self.hosted.start : self.hosted.stop]
 
     # --- feedback ---------------------------------------------------------------------------------
+
+    @cached_property
+    def sketch(self) -> Sketch:
+        """What feedback sees of a row; it takes four times the memory of one."""
+        return Sketch(self.setup.layout, self.setup.config.seed, self.setup.device)
 
     def _refresh_feedback(self) -> None:
         """Renew what closed-loop schedules know: sketches now and then, what is spent always."""

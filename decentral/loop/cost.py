@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from contextlib import suppress
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from decentral.layout import shadow
 from decentral.loop.setup import Setup
 from decentral.schedules import Progress
 
@@ -36,7 +36,7 @@ def _weight_uses(model: nn.Module, sample: Tensor) -> float:
         weight: Any = module.weight
         uses += weight.numel() * output.numel() / weight.shape[0]
 
-    counted = copy.deepcopy(model).eval()
+    counted = shadow(model).eval()
     for module in counted.modules():
         if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
             module.register_forward_hook(count)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from decentral import rng
 from decentral.gradients import looped_forward, stacked_forward
+from decentral.layout import shadow
 from decentral.loop.block import Block
 from decentral.loop.setup import Setup
 from decentral.merge._calibrate import recalibrate
@@ -51,7 +52,7 @@ class Evaluator:
         setup = block.setup
         self.block, self.setup = block, setup
         self.metrics = [build("metric", name) for name in setup.config.metrics]
-        model = copy.deepcopy(setup.model).eval()
+        model = shadow(setup.model).eval()
         forward = stacked_forward if block.compute.kind == "vmap" else looped_forward
         self.forward = forward(model, setup.layout)
         _, val, test = setup.task.splits

@@ -23,7 +23,7 @@ from decentral.mixing import Mixer
 from decentral.network import Conversation
 from decentral.network.budget import solve_budget
 from decentral.optim import default_lr, state_numbers
-from decentral.registry import Bound, build
+from decentral.registry import PYTHON, Bound, build
 from decentral.sampling import Plan, fixed_plan, resample_plan
 from decentral.schedules import Progress
 from decentral.schedules.communication import CommunicationSchedule
@@ -31,9 +31,6 @@ from decentral.schedules.learning_rate import LearningRate
 from decentral.tasks import Samples, Task
 from decentral.tasks.splits import class_shares, shards
 from decentral.topology import Topology
-
-#: Stands in a resolved configuration for a part that was a Python object.
-PYTHON = "python"
 
 
 @dataclass(frozen=True)

@@ -120,8 +120,10 @@ class BlockOptimizer:
             state[key.removesuffix("#")] = value.item()
             return
         if self.mode != "block" or value.shape != parameter.shape[1:]:
-            # Where step counters live is torch's choice; everything else lives with the parameter.
-            state[key] = value.clone() if key == "step" else value.clone().to(parameter.device)
+            # Step counters stay on the CPU unless a kernel on the device reads them, as in torch.
+            group = self.instances[0 if self.shared else row].param_groups[0]
+            follows = key != "step" or group.get("fused") or group.get("capturable")
+            state[key] = value.to(parameter.device if follows else value.device, copy=True)
             return
         if key not in state:
             state[key] = torch.zeros_like(parameter)

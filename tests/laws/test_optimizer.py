@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from typing import Any
 
 import pytest
@@ -210,17 +211,23 @@ def test_channels_are_what_one_row_pays_for_and_are_absorbed_again(name: str, sh
 
 
 @pytest.mark.parametrize("name", PLUGINS)
-def test_identity_settings_equal_the_torch_base_bitwise(name: str) -> None:
+@pytest.mark.parametrize("asked", ["identity", "default"])
+def test_identity_settings_equal_the_torch_base_bitwise(name: str, asked: str) -> None:
+    """And so do the defaults of those that only pass their settings on."""
     traits = find("optimizer", name).traits
     module, _, kind = traits["base"].rpartition(".")
     base = getattr(importlib.import_module(module), kind)
-    rule = build("optimizer", {"name": name, **traits["identity"]})
+    identity = asked == "identity"
+    rule = build("optimizer", {"name": name, **(traits["identity"] if identity else {})})
+    given = {} if identity else dict(rule.settings)
+    if not given.keys() <= inspect.signature(base).parameters.keys():
+        pytest.skip("it adds something to its base, and so differs from it by default")
     layout = LAYOUTS["two groups"]()
     start = drawn(layout, NODES, "start")
     block = Trial(rule, layout, start).go(range(STEPS))
     for node in range(NODES):
         params = [nn.Parameter(start[node, a:b].clone()) for a, b in layout.groups]
-        theirs = base(params, lr=0.05)
+        theirs = base(params, lr=0.05, **given)
         kernel = block.optimizer.instances[0].param_groups[0].get("fused")
         theirs.param_groups[0]["fused"] = kernel
         for step in range(STEPS):

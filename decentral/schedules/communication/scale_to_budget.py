@@ -10,9 +10,7 @@ from decentral.schedules import Feedback, Progress
 from decentral.schedules.communication import Action, Merge
 
 
-@plugin(
-    "communication", budgeted=True, example="scale_to_budget(schedule=late, budget=2%)"
-)
+@plugin("communication", budgeted=True, example="scale_to_budget(schedule=late, budget=2%)")
 def scale_to_budget(
     progress: Progress,
     feedback: Feedback | None,

@@ -1,0 +1,431 @@
+"""Gradients of a block of rows: three ways to compute them, one answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from decentral import ConfigError
+from decentral.gradients import (
+    Batch,
+    Gradient,
+    LayerGradient,
+    LoopGradient,
+    VmapGradient,
+    choose,
+    kernels_of,
+    keyed,
+    looped_forward,
+    stacked_forward,
+)
+from decentral.layout import Layout
+from decentral.tasks.models.cnn import cnn
+from decentral.tasks.models.mlp import mlp
+
+NODES, BATCH, SHAPE, CLASSES = 16, 8, (1, 8, 8), 10
+
+
+class Attention(nn.Module):
+    """A transformer block over the rows of an image."""
+
+    def __init__(self, drop: float = 0.0) -> None:
+        super().__init__()
+        self.normed = nn.LayerNorm(8)
+        self.attend = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.wide, self.narrow = nn.Linear(8, 16), nn.Linear(16, 8)
+        self.drop = nn.Dropout(drop)
+        self.head = nn.Linear(8, CLASSES)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = images.squeeze(1)
+        seen = self.normed(x)
+        x = x + self.attend(seen, seen, seen, need_weights=False)[0]
+        x = x + self.drop(self.narrow(F.gelu(self.wide(x))))
+        return self.head(x.mean(1))
+
+
+class Tied(nn.Module):
+    """One matrix used twice, and a frozen one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(64, 64), nn.Linear(64, 64)
+        self.second.weight = self.first.weight
+        self.frozen = nn.Linear(64, CLASSES).requires_grad_(False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.frozen(self.second(self.first(images.flatten(1)).relu()))
+
+
+class Noisy(nn.Module):
+    """Draws from torch's own generator."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(64, CLASSES)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.linear(images.flatten(1)) + torch.randn(len(images), CLASSES)
+
+
+def frozen_first() -> nn.Module:
+    model = mlp(SHAPE, CLASSES, hidden=(12,))
+    model[1].requires_grad_(False)  # pyright: ignore
+    return model
+
+
+def varied() -> nn.Module:
+    """Layers that only some users need."""
+    return nn.Sequential(
+        nn.Identity(),
+        nn.Sequential(nn.Conv2d(1, 4, 3, stride=2, padding="valid", bias=False), nn.Tanh()),
+        nn.Conv2d(4, 6, 2, dilation=2, groups=2),
+        nn.LeakyReLU(inplace=True),
+        nn.AvgPool2d(1),
+        nn.Flatten(2),
+        nn.Linear(1, 3, bias=False),
+        nn.ReLU(inplace=True),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(18, CLASSES),
+    )
+
+
+LAYERED: dict[str, Callable[[], nn.Module]] = {
+    "mlp": lambda: mlp(SHAPE, CLASSES, hidden=(12, 12)),
+    "one layer": lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, CLASSES)),
+    "cnn": lambda: cnn(SHAPE, CLASSES, channels=(4, 8)),
+    "cnn, group norm": lambda: cnn(SHAPE, CLASSES, channels=(4, 8), norm="group"),
+    "cnn, batch norm": lambda: cnn(SHAPE, CLASSES, channels=(4, 8), norm="batch"),
+    "varied": varied,
+}
+OTHERS: dict[str, Callable[[], nn.Module]] = {
+    "attention": Attention,
+    "attention, dropout": lambda: Attention(0.3),
+    "mlp, dropout": lambda: nn.Sequential(nn.Flatten(), nn.Dropout(0.4), nn.Linear(64, CLASSES)),
+    "tied": Tied,
+    "frozen": frozen_first,
+}
+every = pytest.mark.parametrize("name", [*LAYERED, *OTHERS])
+layered = pytest.mark.parametrize("name", LAYERED)
+
+
+class Case:
+    """Rows of one model, all different, and a batch."""
+
+    def __init__(self, name: str, dtype: torch.dtype = torch.float64, nodes: int = NODES) -> None:
+        torch.manual_seed(0)
+        self.model = keyed((LAYERED | OTHERS)[name]()).to(dtype)
+        self.layout = Layout.of(self.model)
+        self.rows = torch.zeros(nodes, self.layout.width, dtype=dtype)
+        for row in self.rows:
+            self.layout.pack(self.model, row)
+        for view in self.layout.views(self.rows).values():
+            view += 0.1 * torch.randn_like(view)
+        self.integers = {k: torch.stack([v] * nodes) for k, v in self.layout.integers.items()}
+        targets = torch.randint(0, CLASSES, (nodes, BATCH))
+        keys = torch.randint(0, 1 << 62, (nodes, BATCH))
+        self.batch = Batch(torch.randn(nodes, BATCH, *SHAPE, dtype=dtype), targets, keys)
+
+    def gradient(self, kind: str, loss: Any = F.cross_entropy) -> Gradient:
+        if kind == "loop":
+            return LoopGradient(self.model, self.layout, loss)
+        kernels = kernels_of(self.model, self.layout)
+        if kind == "layers":
+            assert kernels
+            return LayerGradient(kernels, self.layout, loss)
+        return VmapGradient(self.model, self.layout, loss)
+
+    def of(self, gradient: Gradient, some: slice = slice(None)) -> tuple[Tensor, ...]:
+        """Return gradients, losses, and rows and integers after one call, for some of the rows."""
+        rows = self.rows[some].clone()
+        integers = {key: value[some].clone() for key, value in self.integers.items()}
+        batch = self.batch
+        part = Batch(batch.inputs[some], batch.targets[some], batch.keys[some])
+        out = torch.zeros_like(rows)
+        losses = gradient(rows, integers, part, out)
+        return out, losses, rows, *integers.values()
+
+
+def together(name: str) -> list[str]:
+    return ["vmap", "layers"] if name in LAYERED else ["vmap"]
+
+
+@every
+def test_all_ways_give_the_same_gradients_losses_and_buffers(name: str) -> None:
+    case = Case(name)
+    expected = case.of(case.gradient("loop"))
+    assert expected[0].abs().sum() > 0
+    for kind in together(name):
+        for theirs, ours in zip(expected, case.of(case.gradient(kind)), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-11)
+
+
+@every
+def test_float32_agrees_to_rounding(name: str) -> None:
+    case = Case(name, torch.float32)
+    expected = case.of(case.gradient("loop"))
+    for kind in together(name):
+        for theirs, ours in zip(expected, case.of(case.gradient(kind)), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+@every
+@pytest.mark.parametrize("size", [8, 4, 2, 1])
+def test_a_row_has_the_same_bits_in_a_block_of_any_size(name: str, size: int) -> None:
+    case = Case(name)
+    for kind in together(name):
+        if kind == "vmap" and name == "varied":
+            continue  # the bias of a grouped convolution is summed in another order
+        whole = case.of(case.gradient(kind))
+        for start in range(0, NODES, size):
+            some = slice(start, start + size)
+            parts = case.of(case.gradient(kind), some)
+            assert all(torch.equal(a[some], b) for a, b in zip(whole, parts, strict=True))
+
+
+@layered
+def test_more_rows_than_are_computed_at_a_time(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case(name)
+    whole = case.of(case.gradient("layers"))
+    monkeypatch.setattr("decentral.gradients.layers._ROWS", 3)
+    parts = case.of(case.gradient("layers"))
+    assert all(torch.equal(a, b) for a, b in zip(whole, parts, strict=True))
+
+
+@every
+def test_a_gradient_that_is_called_again_sees_new_rows(name: str) -> None:
+    """Views that are kept from step to step follow the block, and other blocks get their own."""
+    case = Case(name)
+    for kind in ["loop", *together(name)]:
+        gradient, fresh = case.gradient(kind), case.gradient(kind)
+        for some in (slice(None), slice(2, 5), slice(None)):
+            pairs = zip(case.of(gradient, some), case.of(fresh, some), strict=True)
+            assert all(torch.equal(a, b) for a, b in pairs)
+        rows, integers = case.rows[:1].clone(), {k: v[:1] for k, v in case.integers.items()}
+        part = Batch(case.batch.inputs[:1], case.batch.targets[:1], case.batch.keys[:1])
+        out, again = torch.zeros_like(rows), torch.zeros_like(rows)
+        gradient(rows, integers, part, out)
+        case.layout.views(rows)[case.layout.parameters[-1].name].add_(1.0)
+        gradient(rows, integers, part, out)
+        case.gradient(kind)(rows, integers, part, again)
+        torch.testing.assert_close(out, again, rtol=1e-9, atol=1e-11)
+
+
+@every
+def test_micro_batches_average_to_the_whole(name: str) -> None:
+    if name == "cnn, batch norm":
+        pytest.skip("batch normalisation sees its micro-batch only")
+    case = Case(name)
+    parts = case.batch.micro(3)
+    assert [part.inputs.shape[1] for part in parts] == [3, 3, 2]
+    for kind in ["loop", *together(name)]:
+        whole = case.of(case.gradient(kind))[0]
+        gradient, summed = case.gradient(kind), torch.zeros_like(whole)
+        for part in parts:
+            out = torch.zeros_like(whole)
+            gradient(case.rows, case.integers, part, out)
+            summed += out * part.inputs.shape[1] / BATCH
+        torch.testing.assert_close(summed, whole, rtol=1e-9, atol=1e-11)
+
+
+def test_running_statistics_move_once_per_forward_pass() -> None:
+    """Also of rows that are views into a block, where vmap alone would leave them as they are."""
+    case = Case("cnn, batch norm")
+    module = cnn(SHAPE, CLASSES, channels=(4, 8), norm="batch").to(torch.float64)
+    for kind in ("loop", "vmap", "layers"):
+        _, _, rows, count, *_ = case.of(case.gradient(kind))
+        assert (count == 1).all()
+        case.layout.unpack(case.rows[3], module)
+        module(case.batch.inputs[3])
+        expected = torch.zeros(case.layout.width, dtype=torch.float64)
+        case.layout.pack(module, expected)
+        assert not torch.allclose(
+            expected[case.layout.trainable :].std(), torch.tensor(0.0).double()
+        )
+        torch.testing.assert_close(rows[3], expected)
+
+
+@every
+def test_only_trainable_columns_are_written(name: str) -> None:
+    case = Case(name)
+    outside = torch.ones(case.layout.width, dtype=torch.bool)
+    for entry in case.layout.parameters:
+        outside[entry.start : entry.stop] = False
+    for kind in ["loop", *together(name)]:
+        assert not case.of(case.gradient(kind))[0][:, outside].any()
+
+
+@every
+def test_evaluation_runs_all_models_on_the_same_samples(name: str) -> None:
+    case = Case(name)
+    model = case.model.eval()
+    inputs = torch.randn(5, *SHAPE, dtype=torch.float64)
+    before = case.rows.clone()
+    stacked = stacked_forward(model, case.layout)(case.rows, case.integers, inputs)
+    looped = looped_forward(model, case.layout)(case.rows, case.integers, inputs)
+    assert stacked.shape == (NODES, 5, CLASSES)
+    torch.testing.assert_close(stacked, looped, rtol=1e-9, atol=1e-11)
+    assert torch.equal(case.rows, before)
+
+
+# --- losses ---------------------------------------------------------------------------------------
+
+
+def mean_square(outputs: Tensor, targets: Tensor) -> Tensor:
+    return (outputs - torch.eye(CLASSES, dtype=outputs.dtype)[targets]).square().mean()
+
+
+def smoothed(outputs: Tensor, targets: Tensor) -> Tensor:
+    return F.cross_entropy(outputs, targets, label_smoothing=0.2)
+
+
+@pytest.mark.parametrize("loss", [mean_square, smoothed, F.cross_entropy])
+def test_any_mean_loss_will_do(loss: Any) -> None:
+    case = Case("mlp")
+    expected = case.of(case.gradient("loop", loss))
+    for kind in ("vmap", "layers"):
+        for theirs, ours in zip(expected, case.of(case.gradient(kind, loss)), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-11)
+
+
+def test_cross_entropy_leaves_out_what_torch_leaves_out() -> None:
+    case = Case("mlp")
+    case.batch.targets[:, ::3] = -100
+    expected = case.of(case.gradient("loop"))
+    for theirs, ours in zip(expected, case.of(case.gradient("layers")), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-11)
+
+
+def test_cross_entropy_with_probabilities_and_with_large_outputs() -> None:
+    case = Case("mlp")
+    case.rows *= 100
+    soft = torch.rand(NODES, BATCH, CLASSES, dtype=torch.float64).softmax(-1)
+    for targets in (case.batch.targets, soft):
+        case.batch = Batch(case.batch.inputs, targets, case.batch.keys)
+        expected = case.of(case.gradient("loop"))
+        for theirs, ours in zip(expected, case.of(case.gradient("layers")), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
+# --- which way ------------------------------------------------------------------------------------
+
+
+@layered
+def test_shipped_models_run_layer_by_layer(name: str) -> None:
+    model = LAYERED[name]()
+    assert kernels_of(model, Layout.of(model))
+
+
+def hooked() -> nn.Module:
+    model = mlp(SHAPE, CLASSES)
+    model.register_forward_hook(lambda module, inputs, output: output * 2)
+    return model
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        *OTHERS.values(),
+        hooked,
+        lambda: nn.Sequential(nn.Flatten(), shared := nn.Linear(64, 64), nn.ReLU(), shared),
+        lambda: nn.Sequential(
+            nn.Flatten(), nn.utils.parametrizations.weight_norm(nn.Linear(64, 9))
+        ),
+        lambda: nn.Sequential(nn.Conv2d(1, 2, 3, padding=1, padding_mode="circular")),
+        lambda: nn.Sequential(nn.Flatten(0), nn.Linear(64, 2)),
+        lambda: nn.Sequential(nn.BatchNorm2d(1, momentum=None)),
+        lambda: nn.Sequential(nn.Bilinear(2, 2, 2)),
+    ],
+)
+def test_what_is_not_known_layer_by_layer_is_left_to_vmap(make: Callable[[], nn.Module]) -> None:
+    model = keyed(make())
+    assert kernels_of(model, Layout.of(model)) is None
+
+
+def chosen(model: nn.Module, replicas: str, nodes: int) -> tuple[Gradient, str]:
+    model = keyed(model)
+    batch = Batch(
+        torch.randn(nodes, 4, *SHAPE),
+        torch.randint(0, CLASSES, (nodes, 4)),
+        torch.zeros(nodes, 4, dtype=torch.int64),
+    )
+    return choose(replicas, model, Layout.of(model), F.cross_entropy, nodes, lambda: batch)
+
+
+def test_auto_takes_what_the_table_says() -> None:
+    small, large = Attention(), nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(64, 1 << 11))
+    for model, nodes, kind, words in (
+        (mlp(SHAPE, CLASSES), 2, LayerGradient, "all rows together, layer by layer"),
+        (mlp(SHAPE, CLASSES), 1, LoopGradient, "one row at a time: there is one"),
+        (small, 8, VmapGradient, "all rows together, by vmap"),
+        (small, 7, LoopGradient, "faster than vmap for 7 rows"),
+        (large, 64, LoopGradient, "faster than vmap for 64 rows of 133,120 parameters"),
+    ):
+        gradient, reason = chosen(model, "auto", nodes)
+        assert type(gradient) is kind
+        assert words in reason
+
+
+def test_replicas_are_computed_as_asked() -> None:
+    assert type(chosen(Attention(), "vmap", 2)[0]) is VmapGradient
+    assert type(chosen(mlp(SHAPE, CLASSES), "vmap", 1)[0]) is LayerGradient
+    gradient, reason = chosen(mlp(SHAPE, CLASSES), "loop", 8)
+    assert type(gradient) is LoopGradient
+    assert reason == "one row at a time: as asked"
+
+
+def test_choosing_leaves_the_model_and_the_generator_alone() -> None:
+    model = cnn(SHAPE, CLASSES, norm="batch").eval()
+    before, state = {k: v.clone() for k, v in model.state_dict().items()}, torch.get_rng_state()
+    for nodes in (1, 4):
+        chosen(model, "auto", nodes)
+    assert not torch.equal(torch.get_rng_state(), state), "the batch was drawn"
+    assert not model.training
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+def test_a_model_that_draws_random_numbers_runs_row_by_row_and_repeats() -> None:
+    gradient, reason = chosen(Noisy(), "auto", 8)
+    assert type(gradient) is LoopGradient
+    assert gradient.draws
+    assert "vmap cannot run this model" in reason
+    assert "random" in reason
+    layout = Layout.of(Noisy())
+    rows = torch.zeros(2, layout.width)
+    inputs, targets = torch.randn(2, 4, *SHAPE), torch.randint(0, CLASSES, (2, 4))
+    batch = Batch(inputs, targets, torch.arange(8).view(2, 4))
+    first = gradient(rows, {}, batch, torch.zeros_like(rows))
+    assert torch.equal(gradient(rows, {}, batch, torch.zeros_like(rows)), first)
+    with pytest.raises(ConfigError, match="use replicas: loop"):
+        chosen(Noisy(), "vmap", 2)
+
+
+def test_a_model_that_does_not_fit_the_task_is_the_users_mistake() -> None:
+    for replicas in ("auto", "loop"):
+        with pytest.raises(ConfigError, match=r"fail on a batch \[4, 1, 8, 8\]"):
+            chosen(nn.Sequential(nn.Flatten(), nn.Linear(3, CLASSES)), replicas, 4)
+
+
+# --- dropout --------------------------------------------------------------------------------------
+
+
+def test_masks_depend_on_sample_and_layer_only() -> None:
+    model = keyed(nn.Sequential(nn.Dropout(0.4), nn.Dropout(0.4)))
+    ones = torch.ones(3, 1000)
+    keys = torch.tensor([5, 6, 5])
+    masks = []
+    for layer in model:
+        layer.key = keys
+        masks.append(layer(ones))
+    for mask in masks:
+        assert torch.equal(mask[0], mask[2])
+        assert not torch.equal(mask[0], mask[1])
+        assert mask.mean().item() == pytest.approx(1.0, abs=0.05)
+    assert not torch.equal(*masks)
+    assert torch.equal(model.eval()(ones), ones)
