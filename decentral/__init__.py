@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from decentral.threads import spin_briefly
 
 if TYPE_CHECKING:
     from decentral.api import Run, launch, resume
@@ -13,12 +14,6 @@ if TYPE_CHECKING:
     from decentral.schedules.communication import GLOBAL_MERGE
     from decentral.tasks import Task
     from decentral.units import Point
-
-# The threads of a step wait for each other. Where other programs use the same cores, spinning for
-# long starves the very thread that is waited for (measured: a step of 1 ms took 50); OpenMP reads
-# this when torch is first imported.
-if "OMP_WAIT_POLICY" not in os.environ:
-    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 _HOMES = {
     "ConfigError": "decentral.errors",
@@ -49,6 +44,7 @@ def __getattr__(name: str) -> Any:
     """Import a public name when it is first used, so that ``import decentral`` stays light."""
     if name not in _HOMES:
         raise AttributeError(f"module 'decentral' has no attribute {name!r}")
+    spin_briefly()
     return getattr(import_module(_HOMES[name]), name)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +20,22 @@ from decentral.run.folder import FORMAT, RunFolder, next_name
 Watch = Callable[[dict[str, Any]], None]
 
 
-@dataclass(frozen=True)
 class Run:
     """A finished or unfinished run: its folder, read when asked.
 
     ``objects`` are the parts of its configuration that were given as Python objects.
 
-    >>> run = Run(Path("runs/digits-ring-late-1"))
-    >>> run.path.name
+    >>> Run("runs/digits-ring-late-1").path.name
     'digits-ring-late-1'
     """
 
-    path: Path
-    objects: Mapping[str, Any] = field(default_factory=dict[str, Any], repr=False)
+    def __init__(self, path: str | Path, objects: Mapping[str, Any] | None = None) -> None:
+        """Look at the run in a folder."""
+        self.path, self.objects = Path(path), dict(objects or {})
+
+    def __repr__(self) -> str:
+        """Say where the run is."""
+        return f"Run({str(self.path)!r})"
 
     @property
     def summary(self) -> dict[str, Any]:

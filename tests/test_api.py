@@ -102,9 +102,7 @@ def test_parts_from_python_must_be_given_again_and_then_repeat_the_run(tmp_path:
     task = blobs()
     first = tiny(tmp_path / "1", topology=line, task=task)
     config = first.path / "config.yaml"
-    with pytest.raises(
-        ConfigError, match="it was a Python object; give it again"
-    ):
+    with pytest.raises(ConfigError, match="it was a Python object; give it again"):
         launch(config, out=str(tmp_path / "2" / "run"))
     again = launch(config, topology=line, task=task, out=str(tmp_path / "2" / "run"))
     same_numbers(first, again)
@@ -367,3 +365,9 @@ def test_a_tensor_task_of_any_shape_works(tmp_path: Path) -> None:
     frame = run.metrics
     assert "accuracy/merged" not in frame
     assert frame["loss/merged"].iloc[-1] < frame["loss/merged"].iloc[0]
+
+
+def test_a_plot_shows_itself_in_a_notebook(tmp_path: Path) -> None:
+    """IPython asks an object for its picture; no pyplot is needed."""
+    run = decentral.launch(task="quadratic", nodes=2, steps=4, out=str(tmp_path / "run"))
+    assert run.plot()._repr_png_().startswith(b"\x89PNG")

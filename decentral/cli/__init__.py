@@ -14,6 +14,7 @@ from io import TextIOWrapper
 from typing import Any
 
 from decentral.errors import ConfigError, RunError, nearest
+from decentral.threads import spin_briefly
 
 __all__ = ["main", "run"]
 
@@ -25,9 +26,7 @@ def main() -> None:
     # Tens of thousands of objects are made by imports and none is garbage: looking for cycles among
     # them, now and again at the exit, would take 1.5 s of a run. Training turns it on again.
     gc.disable()
-    # Threads that wait must not spin: with another program on the cores that costs far more than
-    # waking them. Read by OpenMP when torch is first imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    spin_briefly()
     status = run(sys.argv[1:])
     gc.freeze()
     sys.exit(status)

@@ -78,6 +78,16 @@ def save_png(figure: Figure, path: str | Path, dpi: int = 160) -> Path:
     return Path(path)
 
 
+class Picture(Figure):
+    """A figure that a notebook shows without pyplot."""
+
+    def _repr_png_(self) -> bytes:
+        """Return the picture as IPython asks for it."""
+        data = io.BytesIO()
+        self.savefig(data, format="png", dpi=100)
+        return data.getvalue()
+
+
 def canvas(size: tuple[float, float]) -> tuple[Figure, Axes]:
     """Return an empty figure of ``size`` inches and its axes."""
     figure = Figure(figsize=size, layout="constrained")

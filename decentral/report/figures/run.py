@@ -15,6 +15,7 @@ from decentral.report.facts import Facts, facts_of, gain_text, number_text
 from decentral.report.figures.canvas import (
     SMALL,
     WIDE,
+    Picture,
     bytes_axis,
     canvas,
     dots,
@@ -119,7 +120,7 @@ def bytes_against_metric(run: RunData) -> Figure | None:
 def overview(run: RunData) -> Figure:
     """Draw one picture for a slide or a notebook: learning, consensus and bytes of a run."""
     spaced = ConstrainedLayoutEngine(w_pad=0.25, h_pad=0.16)  # Inches.
-    figure = Figure(figsize=(10.6, 7.2), layout=spaced, facecolor=light("card"))
+    figure = Picture(figsize=(10.6, 7.2), layout=spaced, facecolor=light("card"))
     figure.suptitle(run.name, x=0.03, ha="left", weight="bold", fontsize=13, parse_math=False)
     grid = figure.add_gridspec(2, 2, height_ratios=[1.25, 1])
     top = figure.add_subplot(grid[0, :])
