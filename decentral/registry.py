@@ -13,24 +13,22 @@ member accepts) and ``resolve(name)`` (a plug-in for names that are not in the f
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import inspect
 import pkgutil
 import sys
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
 from math import isfinite
 from pathlib import Path
-from types import ModuleType
 from typing import Annotated, Any, TypeVar
 
 from annotated_types import Ge, Gt, Le
 
 from decentral.errors import ConfigError, RunError, nearest, reason, unknown
 from decentral.spec import Spec, parse_spec
+from decentral.userfile import load_file
 
 #: Stands in a resolved configuration for a part that was a Python object.
 PYTHON = "python"
@@ -305,28 +303,6 @@ def _from_file(kind: str, origin: str) -> Plugin:
         raise ConfigError(f"{kind}: {path} has no {attribute!r}.{nearest(attribute, known)}")
     traits = next((p.traits for p in _registered.values() if p.target is target), {})
     return _plugin_of(kind, attribute, target, traits, origin=f"{Path(path).resolve()}:{attribute}")
-
-
-def load_file(path: str) -> ModuleType:
-    """Import a user's Python file by path; what it raises is named as the user's own."""
-    resolved = Path(path).expanduser().resolve()
-    name = f"decentral_user_{resolved.stem}_{zlib.crc32(str(resolved).encode()):x}"
-    if name in sys.modules:
-        return sys.modules[name]
-    if not resolved.is_file():
-        raise ConfigError(f"plug-in file {path} does not exist; give the path of a .py file.")
-    found = importlib.util.spec_from_file_location(name, resolved)
-    assert found is not None
-    assert found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    sys.modules[name] = module
-    try:
-        found.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[name]
-        what = "" if isinstance(error, ConfigError) else f"{type(error).__name__}: "
-        raise ConfigError(f"plug-in file {path} cannot be imported: {what}{error}") from error
-    return module
 
 
 # --- building -------------------------------------------------------------------------------------

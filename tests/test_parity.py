@@ -59,17 +59,17 @@ def asked(member: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize("member", MEMBERS, ids=str)
 @pytest.mark.parametrize("sizes", [[4, 4], [3, 5]], ids=str)
 def test_two_workers_give_the_same_bits_as_one(member: dict[str, Any], sizes: list[int]) -> None:
-    same_bits(sizes, **asked(member))
+    assert_same_bits(sizes, **asked(member))
 
 
 @pytest.mark.parametrize("sizes", [[2, 2, 2, 2], [1] * 8, [5, 1, 2]], ids=str)
 def test_any_number_of_workers_gives_the_same_bits(sizes: list[int]) -> None:
-    same_bits(sizes, **{**SAME_BITS, "topology": "exponential", "optimizer": "adamw"})
+    assert_same_bits(sizes, **{**SAME_BITS, "topology": "exponential", "optimizer": "adamw"})
 
 
 @pytest.mark.parametrize("sizes", [[4, 4], [2, 2, 2, 2], [6, 2]], ids=str)
 def test_convolutions_give_the_same_bits_in_even_blocks(sizes: list[int]) -> None:
-    same_bits(sizes, **CONVOLUTION)
+    assert_same_bits(sizes, **CONVOLUTION)
 
 
 def test_convolutions_of_odd_blocks_agree_to_the_tolerance() -> None:
@@ -78,7 +78,7 @@ def test_convolutions_of_odd_blocks_agree_to_the_tolerance() -> None:
     torch.testing.assert_close(found, rows, rtol=1e-9, atol=1e-12)
 
 
-def same_bits(sizes: list[int], **settings: Any) -> None:
+def assert_same_bits(sizes: list[int], **settings: Any) -> None:
     rows, ledger = train(tiny_block(**settings))
     found = together(train, workers(sizes, **settings))
     parts = torch.cat([part for part, _ in found])
