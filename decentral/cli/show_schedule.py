@@ -51,7 +51,10 @@ def show(words: Sequence[str], settings: Mapping[str, str], png: str | None) -> 
         sent = [slot.messages * setup.row_bytes for slot in planned]
         steps = [slot.step for slot in planned]
         merged = [slot.step for slot in planned if slot.is_merge]
-        save(figures.schedule(steps, intensities, merged, sent), png, console)
+        figure = figures.schedule(steps, intensities, merged, sent)
+        expected = format_bytes(expected_messages(conversation) * setup.row_bytes)
+        caption = f"{_heading(setup, conversation).plain}: {expected} expected"
+        save(figure, caption, png, console)
 
 
 def _heading(setup: Setup, conversation: Conversation) -> Text:

@@ -34,6 +34,9 @@ _AT_INTENSITY = {
     "degree": "p times as many peers are drawn",
 }
 
+#: What is written under a drawing.
+_CAPTION = ("degree", "diameter", "spectral gap")
+
 
 def show(settings: Mapping[str, str], png: str | None) -> None:
     """Draw a topology on the terminal and, if asked, into a PNG file."""
@@ -45,11 +48,16 @@ def show(settings: Mapping[str, str], png: str | None) -> None:
     heading = f"{brief(topology.rule)} on {count(config.nodes, 'node')}"
     console.print(Text(heading, "bold"))
     console.print()
-    console.print(_beside(console, _drawn(picture), facts(_table(topology, mixer))))
+    table = _table(topology, mixer)
+    console.print(_beside(console, _drawn(picture), facts(table)))
     if png:
         from decentral.report import figures
 
-        save(figures.network(picture), png, console)
+        shown = {
+            key: value for key, value in table if key in ("degree", "diameter", "spectral gap")
+        }
+        caption = "\n".join([heading, ", ".join(f"{key} {value}" for key, value in shown.items())])
+        save(figures.network(picture), caption, png, console)
 
 
 def _picture(topology: Topology) -> reader.Topology:
