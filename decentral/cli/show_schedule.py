@@ -14,7 +14,7 @@ from decentral.cli.settings import config_of
 from decentral.cli.words import MERGED, QUIET, SENT, against, brief, ceiling, count, facts
 from decentral.errors import ConfigError
 from decentral.loop.setup import Setup, prepare
-from decentral.network import Conversation, Planned, all_reduce_messages, expected_messages, preview
+from decentral.network import Conversation, Planned, expected_messages, preview
 from decentral.report.facts import relative_text
 from decentral.schedules import slots
 from decentral.schedules.communication import Merge
@@ -72,7 +72,7 @@ def _heading(setup: Setup, conversation: Conversation) -> Text:
 
 def _no_preview(setup: Setup, conversation: Conversation) -> Table:
     most = ceiling(conversation.schedule.rule)
-    reference = all_reduce_messages(conversation.nodes, conversation.steps) * setup.gradient_bytes
+    reference = setup.all_reduce_bytes
     return facts(
         [
             ("timeline", "none before the run: the schedule reacts to it"),
@@ -130,7 +130,7 @@ def _ticks(steps: int, columns: int) -> str:
 def _costs(setup: Setup, conversation: Conversation, last: Planned) -> Table:
     """Say what the whole run sends: expected over all seeds, and exactly with this one."""
     expected = expected_messages(conversation)
-    reference = all_reduce_messages(conversation.nodes, conversation.steps) * setup.gradient_bytes
+    reference = setup.all_reduce_bytes
     table = Table(box=None, padding=(0, 3, 0, 0), pad_edge=False, header_style=QUIET)
     table.add_column("", style=QUIET)
     for head in ("expected", f"with seed {setup.config.seed}"):

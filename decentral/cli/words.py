@@ -101,15 +101,15 @@ def _talk(setup: Setup) -> str:
 
 def _outlook(run: LocalRun) -> str:
     """Say how many bytes are expected before anything runs."""
-    setup = run.setup
+    setup, reference = run.setup, run.setup.all_reduce_bytes
     if setup.conversation is None:
-        return f"{format_bytes(run.reference_bytes)}, an all-reduce of gradients at every step"
+        return f"{format_bytes(reference)}, an all-reduce of gradients at every step"
     if run.expected_bytes is None:
         most = ceiling(setup.conversation.schedule.rule)
-        return f"as it needs, at most {against(most * run.reference_bytes, run.reference_bytes)}"
+        return f"as it needs, at most {against(most * reference, reference)}"
     if run.expected_bytes == 0:
         return "nothing"
-    return f"about {against(run.expected_bytes, run.reference_bytes)}"
+    return f"about {against(run.expected_bytes, reference)}"
 
 
 def ceiling(rule: Bound) -> float:

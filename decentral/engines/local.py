@@ -22,10 +22,10 @@ from decentral.loop.block import Block
 from decentral.loop.cost import thread_count
 from decentral.loop.measure import Evaluator, evaluation_interval
 from decentral.loop.setup import Setup, prepare, resolved
-from decentral.network import all_reduce_messages, expected_messages
+from decentral.network import expected_messages
 from decentral.run.checkpoint import Checkpoint, save_checkpoint
 from decentral.run.environment import environment
-from decentral.run.folder import RunFolder, explained
+from decentral.run.folder import RunFolder
 
 #: Shows a row of metrics to whoever watches.
 Watch = Callable[[dict[str, Any]], None]
@@ -134,18 +134,12 @@ class LocalRun:
             return
         row["time/wall_s"] = round(self.elapsed_s, 4)
         row["time/steps_per_s"] = round(row["step"] / max(self.elapsed_s, 1e-9), 3)
-        reference = self.reference_bytes
+        reference = self.setup.all_reduce_bytes
         row["comm/relative"] = row["comm/bytes"] / reference if reference else 0.0
         if "phase" in row:
             self.evaluations[row["phase"]] = row
         self.folder.append("metrics.jsonl", row)
         watch(row)
-
-    @property
-    def reference_bytes(self) -> int:
-        """Logical bytes of an all-reduce of the gradient at every step."""
-        config = self.setup.config
-        return all_reduce_messages(config.nodes, config.steps) * self.setup.gradient_bytes
 
     def _announce(self, event: str, details: dict[str, Any]) -> None:
         self.folder.event(event, details.pop("step"), **details)
@@ -168,11 +162,7 @@ class LocalRun:
         )
 
     def _finish(self) -> dict[str, Any]:
-        tensors = save_tensors(self.evaluator.merged_state())
-        temporary = self.folder.path / ".merged.tmp"
-        with explained(self.folder.path):
-            temporary.write_bytes(tensors)
-            temporary.replace(self.folder.path / "merged.safetensors")
+        self.folder.write("merged.safetensors", save_tensors(self.evaluator.merged_state()))
         self.save()
         self._announce("finished", {"step": self.block.step})
         summary = self.summary()
@@ -242,8 +232,7 @@ def expected_bytes(setup: Setup) -> float | None:
     """
     conversation = setup.conversation
     if conversation is None:
-        config = setup.config
-        return float(all_reduce_messages(config.nodes, config.steps) * setup.gradient_bytes)
+        return float(setup.all_reduce_bytes)
     if conversation.schedule.closed_loop:
         return None
     return expected_messages(conversation) * setup.row_bytes

@@ -34,7 +34,7 @@ def train(block: Block, evaluator: Evaluator, resumed: bool = False) -> Iterator
     """
     setup = block.setup
     steps, every = setup.config.steps, evaluation_interval(setup)
-    algorithm = setup.algorithm
+    algorithm, log_every = setup.algorithm, log_interval(setup)
     if not resumed:
         yield status(block) | evaluator(complete=True)
     while block.step < steps:
@@ -48,7 +48,7 @@ def train(block: Block, evaluator: Evaluator, resumed: bool = False) -> Iterator
         elif block.step % every == 0:
             block.check()
             yield status(block) | evaluator(complete=False)
-        elif block.step % log_interval(setup) == 0:
+        elif block.step % log_every == 0:
             yield status(block)
         else:
             yield {"step": block.step}

@@ -17,7 +17,7 @@ from decentral.loop.setup import Setup
 from decentral.loop.sketch import SKETCH, Sketch
 from decentral.merge import merge_weights
 from decentral.mixing import Mixing
-from decentral.network import Act, Conversation, all_reduce_messages
+from decentral.network import Act, Conversation
 from decentral.optim import BlockOptimizer
 from decentral.run.checkpoint import Checkpoint, stacked
 from decentral.sampling import Sampler
@@ -253,8 +253,7 @@ class Block:
             sketches = self.exchange.gather(self.sketch(self.rows))[self._healthy()]
             self.ledger.bytes += self.exchange.nodes * (self.exchange.nodes - 1) * SKETCH * 4
             known = Feedback(self.round, Sketch.relative_spread(sketches), 0.0)
-        reference = all_reduce_messages(self.exchange.nodes, self.setup.config.steps)
-        spent = self.ledger.bytes / max(1, reference * self.setup.gradient_bytes)
+        spent = self.ledger.bytes / max(1, self.setup.all_reduce_bytes)
         self.feedback = replace(known, spent=spent)
 
     # --- state ------------------------------------------------------------------------------------

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from decentral.layout import shadow
 from decentral.loop.setup import Setup
-from decentral.schedules import Progress
 
 #: Floating-point operations of a step below which a second thread gains little, and where another
 #: program on the same cores makes it lose much: threads of one step then wait for each other.
@@ -22,9 +21,8 @@ def step_flops(setup: Setup) -> float:
 
     Forward and backward take 6 operations per weight and position it is applied to.
     """
-    batch = int(setup.batch(Progress(0, setup.config.steps)))
     sample = setup.train.inputs[:1]
-    return 6.0 * _weight_uses(setup.model, sample) * batch * setup.config.nodes
+    return 6.0 * _weight_uses(setup.model, sample) * setup.first_batch * setup.config.nodes
 
 
 def _weight_uses(model: nn.Module, sample: Tensor) -> float:

@@ -17,8 +17,8 @@ from decentral.loop.block import Block
 from decentral.loop.setup import Setup
 from decentral.merge._calibrate import recalibrate
 from decentral.metrics import Snapshot, score
+from decentral.network import all_reduce_messages
 from decentral.registry import build
-from decentral.schedules import Progress
 from decentral.tasks import Samples
 
 #: Evaluation's forward samples stay below this share of training's.
@@ -38,8 +38,7 @@ def evaluation_interval(setup: Setup) -> int:
         return config.eval_every
     test = min(config.eval_samples, len(setup.task.splits[2]))
     forward = (min(config.eval_nodes, config.nodes) + 1) * test
-    batch = int(setup.batch(Progress(0, config.steps)))
-    cheap = ceil(forward / (EVALUATION_SHARE * config.nodes * batch))
+    cheap = ceil(forward / (EVALUATION_SHARE * config.nodes * setup.first_batch))
     interval = max(cheap, ceil(config.steps / EVALUATIONS))
     return min(ceil(interval / config.local_steps) * config.local_steps, config.steps)
 
@@ -85,7 +84,9 @@ class Evaluator:
     def _book(self) -> None:
         """Count the counterfactual merge: one global average of all rows."""
         nodes = self.block.exchange.nodes
-        self.block.ledger.measure_bytes += 2 * (nodes - 1) * self.setup.row_bytes
+        self.block.ledger.measure_bytes += (
+            all_reduce_messages(nodes, steps=1) * self.setup.row_bytes
+        )
 
     def snapshot(self, complete: bool) -> Snapshot:
         """Return what metrics look at."""
@@ -113,7 +114,7 @@ class Evaluator:
         return recalibrate(self.setup.model, self.setup.layout, row, self.calibration)
 
     def _validation(self, snapshot: Snapshot, samples: Samples) -> dict[str, float]:
-        row, integers = self.calibrated(snapshot.merged_row)
+        row, integers = snapshot.calibrated
         scores = score(self.setup.task, self.forward, row.unsqueeze(0), integers, samples)
         found = {"val/loss_merged": scores.loss.item()}
         if scores.accuracy is not None:
@@ -122,7 +123,7 @@ class Evaluator:
 
     def merged_state(self) -> dict[str, Tensor]:
         """Return the merged model as a state dict on the CPU."""
-        row, integers = self.calibrated(self.snapshot(complete=True).merged_row)
+        row, integers = self.snapshot(complete=True).calibrated
         model: Any = copy.deepcopy(self.setup.model)
         self.setup.layout.unpack(row, model)
         buffers = dict(model.named_buffers())

@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property, partial
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
@@ -20,7 +20,7 @@ from decentral.errors import ConfigError
 from decentral.gradients import keyed
 from decentral.layout import Layout
 from decentral.mixing import Mixer
-from decentral.network import Conversation
+from decentral.network import Conversation, all_reduce_messages
 from decentral.network.budget import solve_budget
 from decentral.optim import default_lr, state_numbers
 from decentral.registry import PYTHON, Bound, build
@@ -54,7 +54,7 @@ class Setup:
     dtype: torch.dtype
     parts: dict[str, Bound]
 
-    @property
+    @cached_property
     def train(self) -> Samples:
         """Training samples on the device."""
         return self.task.splits[0].to(self.device, self.dtype)
@@ -71,6 +71,16 @@ class Setup:
     def gradient_bytes(self) -> int:
         """Logical bytes of one gradient."""
         return self.layout.payload(False) * self.dtype.itemsize
+
+    @property
+    def all_reduce_bytes(self) -> int:
+        """Logical bytes of an all-reduce of the gradient at every step: what budgets refer to."""
+        return all_reduce_messages(self.config.nodes, self.config.steps) * self.gradient_bytes
+
+    @property
+    def first_batch(self) -> int:
+        """Samples per node of the first step."""
+        return _first_batch(self.batch, self.config)
 
     @property
     def samples_held(self) -> Tensor:
@@ -99,15 +109,13 @@ def prepare(config: Config) -> Setup:
     plan, counts = _data(config, task, parts, _first_batch(batch, config))
     rate = LearningRate.make(config.learning_rate, default_lr(parts["optimizer"]))
     parts["learning_rate"] = rate.rule
-    setup = partial(
-        Setup,
+    setup = Setup(
         config=config, task=task, model=model, builder=lambda: keyed(builder()), layout=layout,
         algorithm=parts["algorithm"], optimizer=parts["optimizer"], learning_rate=rate, batch=batch,
         merge=parts["merge"], plan=plan, counts=counts, device=device, dtype=dtype, parts=parts,
+        conversation=None,
     )  # fmt: skip
-    silent = setup(conversation=None)
-    conversation = _conversation(config, parts, silent)
-    return setup(conversation=conversation)
+    return replace(setup, conversation=_conversation(setup))
 
 
 def _device(name: str) -> torch.device:
@@ -213,7 +221,9 @@ def _expected_counts(plan: Plan, total: int) -> NDArray[np.int64]:
     return np.round(probability * total / len(probability)).astype(np.int64)
 
 
-def _conversation(config: Config, parts: dict[str, Bound], silent: Setup) -> Conversation | None:
+def _conversation(setup: Setup) -> Conversation | None:
+    """Return who says what when, once everything else is known; adds its plug-ins to the parts."""
+    config, parts = setup.config, setup.parts
     communicates = parts["algorithm"].plugin.traits.get("communicates", "rounds")
     if communicates != "rounds":
         return None
@@ -221,7 +231,7 @@ def _conversation(config: Config, parts: dict[str, Bound], silent: Setup) -> Con
     mixer = Mixer.make(topology, config.weights)
     schedule = CommunicationSchedule.make(config.communication)
     conversation = Conversation(mixer, schedule, config.steps, config.local_steps)
-    conversation = solve_budget(conversation, silent.row_bytes, silent.gradient_bytes)
+    conversation = solve_budget(conversation, setup.row_bytes, setup.gradient_bytes)
     parts["topology"] = topology.rule
     parts["communication"] = conversation.schedule.rule
     if mixer.rule is not None:

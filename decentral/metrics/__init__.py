@@ -96,9 +96,14 @@ class Snapshot:
         return row
 
     @cached_property
+    def calibrated(self) -> tuple[Tensor, dict[str, Tensor]]:
+        """The merge with BatchNorm statistics re-estimated, [P], and its integer buffers."""
+        return self.calibrate(self.merged_row)
+
+    @cached_property
     def merged(self) -> Scores:
         """Scores of the counterfactual merge, its BatchNorm statistics re-estimated."""
-        row, integers = self.calibrate(self.merged_row)
+        row, integers = self.calibrated
         return score(self.task, self.forward, row.unsqueeze(0), integers, self.samples)
 
     def per_node(self, values: Tensor) -> Tensor:

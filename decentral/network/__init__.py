@@ -101,12 +101,12 @@ def preview(conversation: Conversation) -> Iterator[Planned]:
 
 
 def _messages(act: Act, nodes: int) -> int:
-    return act.mixing.messages if act.mixing else 2 * (nodes - 1)
+    return act.mixing.messages if act.mixing else all_reduce_messages(nodes, steps=1)
 
 
 def expected_messages(conversation: Conversation) -> float:
     """Return the expected number of messages of a run, its final merge included."""
-    merge = 2.0 * (conversation.nodes - 1)
+    merge = all_reduce_messages(conversation.nodes, steps=1)
     action, total = None, 0.0
     for step in slots(conversation.steps, conversation.local_steps):
         action = conversation.schedule.action(conversation.progress(step, round=0))

@@ -45,13 +45,13 @@ class RunFolder:
             ) from error
         return RunFolder(folder)
 
-    def write(self, name: str, text: str) -> None:
+    def write(self, name: str, content: str | bytes) -> None:
         """Write one file atomically."""
         target = self.path / name
         temporary = target.with_name(f".{name}.tmp")
         with explained(self.path):
-            with temporary.open("w", encoding="utf-8") as file:
-                file.write(text)
+            with temporary.open("wb") as file:
+                file.write(content.encode() if isinstance(content, str) else content)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(target)
