@@ -23,6 +23,8 @@ os.environ.update(MPLBACKEND="Agg")
 import hypothesis
 import pytest
 
+from decentral import registry
+
 REPO = Path(__file__).resolve().parent.parent
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
@@ -144,6 +146,19 @@ def _torch_defaults() -> Iterator[None]:
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(1)
         torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture(autouse=True)
+def _plugins_of_this_test() -> Iterator[None]:
+    """Forget the plug-ins a test has registered, and the files it has loaded them from."""
+    registered, loaded = dict(registry._registered), set(sys.modules)
+    yield
+    for key in registry._registered.keys() - registered.keys():
+        if not registry._registered[key].target.__module__.startswith("decentral."):
+            del registry._registered[key]
+    for name in sys.modules.keys() - loaded:
+        if name.startswith("decentral_user_"):
+            del sys.modules[name]
 
 
 @pytest.fixture
