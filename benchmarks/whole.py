@@ -26,7 +26,7 @@ STAGES: dict[str, tuple[tuple[type, str], ...]] = {
     "decide and mix": ((Block, "decide"), (Block, "combine")),
     "evaluate": ((Evaluator, "__call__"),),
     "check": ((Block, "finish_step"), (Block, "check")),
-    "log": ((LocalRun, "_record"),),
+    "log": ((LocalRun, "record"),),
     "save": ((LocalRun, "save"),),
 }
 

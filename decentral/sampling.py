@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,7 +66,7 @@ def _padded(groups: list[Integers]) -> Integers:
 class Sampler:
     """Serves the batches of the hosted nodes; positions are prefix sums of the batch schedule."""
 
-    def __init__(self, samples: Samples, plan: Plan, hosted: range, seed: int) -> None:
+    def __init__(self, samples: Samples, plan: Plan, hosted: Sequence[int], seed: int) -> None:
         """Serve ``samples`` (already on the device) to the nodes ``hosted``."""
         self.samples, self.plan, self.hosted, self.seed = samples, plan, hosted, seed
         self._start = 0

@@ -152,6 +152,9 @@ class ThreadExchange:
         self.meeting, self.hosted, self.nodes = meeting, hosted, nodes
         self.whole = LocalExchange(nodes, ordered=True)
 
+    def begin(self, channel: Tensor, mixing: Mixing) -> None:
+        """Nothing travels between threads."""
+
     def mix(self, channel: Tensor, mixing: Mixing) -> int:
         everyone = self.meeting.all(self.hosted.start, channel)
         self.whole.mix(everyone, mixing)

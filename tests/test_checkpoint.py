@@ -25,7 +25,8 @@ def made(step: int = 3, nodes: int = 2) -> Checkpoint:
         }
         for node in range(nodes)
     }
-    return Checkpoint(step, tensors, {"round": 7, "feedback": None, "ratio": 0.1 + 0.2})
+    counters = {"round": 7, "feedback": None, "ratio": 0.1 + 0.2}
+    return Checkpoint(step, tuple(sorted(tensors)), tensors, counters)
 
 
 @pytest.fixture
@@ -71,7 +72,7 @@ def test_saving_the_same_step_twice_replaces_it(folder: RunFolder) -> None:
     assert len(load_checkpoint(folder.path).nodes) == 2
 
 
-@pytest.mark.parametrize("name", ["nodes.safetensors", "manifest.json"])
+@pytest.mark.parametrize("name", ["nodes-00000.safetensors", "manifest.json"])
 @pytest.mark.parametrize("damage", ["flip", "cut", "remove", "empty"])
 def test_any_damage_falls_back_to_the_checkpoint_before(
     folder: RunFolder, name: str, damage: str
@@ -108,7 +109,7 @@ def test_a_write_that_was_cut_off_leaves_the_last_one_good(
 def test_a_full_disk_is_named_and_loses_nothing(tiny_disk: Path) -> None:
     folder = RunFolder.create(tiny_disk / "run")
     save_checkpoint(folder, made(1), keep=9)
-    large = Checkpoint(2, {0: {"row": torch.zeros(200_000)}}, {})
+    large = Checkpoint(2, (0,), {0: {"row": torch.zeros(200_000)}}, {})
     with pytest.raises(RunError, match=r"the disk is full.*make room, then `decentral resume"):
         save_checkpoint(folder, large, keep=9)
     assert load_checkpoint(folder.path).step == 1

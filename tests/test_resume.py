@@ -217,7 +217,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
 ) -> None:
     folder = tmp_path / "run"
     killed(folder, 14, **CASES["momentum"], checkpoint_every=5)
-    newest = folder / "checkpoints" / "step-000000010" / "nodes.safetensors"
+    newest = folder / "checkpoints" / "step-000000010" / "nodes-00000.safetensors"
     data = bytearray(newest.read_bytes())
     data[len(data) // 2] ^= 1
     newest.write_bytes(data)

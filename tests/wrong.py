@@ -313,7 +313,7 @@ def _make_runs() -> None:
     Path("full/report.html").mkdir()
     for manifest in Path("old_checkpoint/checkpoints").glob("*/manifest.json"):
         _edit(manifest, '"format": 1', '"format": 0')
-    for rows in Path("damaged/checkpoints").glob("*/nodes.safetensors"):
+    for rows in Path("damaged/checkpoints").glob("*/nodes-00000.safetensors"):
         rows.write_bytes(rows.read_bytes()[:-4] + b"\0\0\0\1")
     _edit("broken_metrics/metrics.jsonl", '{"step": 0', '{"step: 0')
 

@@ -1,13 +1,14 @@
 """Decentralized algorithms: what a node does in a step, and what it does with what it received.
 
 An algorithm is a function ``(block, act)``, called once per step for a whole block of rows; ``act``
-is what is sent after this step (None: silence). Its text is made of four verbs, in the order of the
+is what is sent after this step (None: silence). Its text is made of verbs, in the order of the
 paper:
 
 - ``block.gradient()``: g_i at x_i on the next batch (clipped and transformed);
 - ``block.average_gradients()``: g_i <- (1/N) sum_j g_j (before clipping);
 - ``block.adapt()``: x_i <- optimizer(x_i, g_i);
-- ``block.combine(act)``: x_i <- sum_j W_ij x_j, or a global merge, or nothing.
+- ``block.combine(act)``: x_i <- sum_j W_ij x_j, or a global merge, or nothing;
+- ``block.begin(act)``: lets the rows of that ``combine`` travel already, as they are now.
 
 Traits: ``guarantees`` (at least one name the law suite tests) and ``communicates``: ``rounds``
 (topology and schedule apply), ``steps`` (a global average in every step) or ``never``.
@@ -33,6 +34,10 @@ class Block(Protocol):
 
     def adapt(self) -> None:
         """Clip and transform the gradients, then let the optimizer update the rows."""
+        ...
+
+    def begin(self, act: Act | None) -> None:
+        """Let rows travel while gradients are computed; ``combine`` with the same act follows."""
         ...
 
     def combine(self, act: Act | None) -> None:

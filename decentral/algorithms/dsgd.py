@@ -26,9 +26,12 @@ def dsgd(
     with computation: x_i <- sum_j W_ij x_j - lr g_i(x_i). (Lian et al., "Can decentralized
     algorithms outperform centralized algorithms?", NeurIPS 2017; Koloskova et al., ICML 2020.)
     """
-    block.gradient()
     if order == "combine_then_adapt":
+        block.begin(act)
+        block.gradient()
         block.combine(act)
-    block.adapt()
-    if order == "adapt_then_combine":
+        block.adapt()
+    else:
+        block.gradient()
+        block.adapt()
         block.combine(act)

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from decentral.cli.words import QUIET, scores, spent
-from decentral.engines.local import LocalRun
+from decentral.engines.base import EngineRun
 from decentral.report.facts import duration_text
 
 Row = Mapping[str, Any]
@@ -39,7 +39,7 @@ class Display(Protocol):
         ...
 
 
-def display_of(console: Console, run: LocalRun) -> Display:
+def display_of(console: Console, run: EngineRun) -> Display:
     """Choose how to show a run."""
     live = console.is_terminal and not console.is_dumb_terminal
     return Bar(console, run) if live else Lines(console, run)
@@ -48,7 +48,7 @@ def display_of(console: Console, run: LocalRun) -> Display:
 class Lines:
     """Plain lines at evaluations, a dozen of them."""
 
-    def __init__(self, console: Console, run: LocalRun) -> None:
+    def __init__(self, console: Console, run: EngineRun) -> None:
         """Show on ``console``."""
         self.console, self.run = console, run
         self.due, self.shown_s = 0.0, time.perf_counter()
@@ -77,10 +77,10 @@ class Lines:
 class Bar:
     """A bar with what the newest evaluation found, refreshed by the clock."""
 
-    def __init__(self, console: Console, run: LocalRun) -> None:
+    def __init__(self, console: Console, run: EngineRun) -> None:
         """Show on ``console``; the step is read from the run itself."""
         self.run, self.steps = run, run.setup.config.steps
-        self.first, self.began_s = run.block.step, time.perf_counter()
+        self.first, self.began_s = run.step, time.perf_counter()
         self.newest: dict[str, Any] = {}
         self.live = Live(
             console=console, get_renderable=self.render, refresh_per_second=5, transient=True
@@ -102,7 +102,7 @@ class Bar:
 
     def render(self) -> RenderableType:
         """Draw the bar and, below it, the newest numbers."""
-        step = self.run.block.step
+        step = self.run.step
         line = Table.grid(padding=(0, 2, 0, 0), expand=True)
         line.add_column(ratio=1)
         for _ in range(2):

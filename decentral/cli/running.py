@@ -14,7 +14,7 @@ from decentral.cli.console import console_of
 from decentral.cli.display import display_of
 from decentral.cli.settings import config_of
 from decentral.cli.words import conclusion, facts, introduction, neighbour, shown
-from decentral.engines.local import LocalRun
+from decentral.engines.base import EngineRun
 
 
 def launch(words: Sequence[str], flags: Mapping[str, str], *, json: bool, quiet: bool) -> None:
@@ -32,7 +32,7 @@ def report(path: str) -> None:
     print(shown(api.Run(Path(path)).report()))
 
 
-def _train(run: LocalRun, console: Console, json: bool) -> None:
+def _train(run: EngineRun, console: Console, json: bool) -> None:
     console.print(introduction(run))
     gc.freeze()
     gc.enable()

@@ -15,7 +15,7 @@ from decentral.report.facts import duration_text, number_text, plugin_text, rela
 from decentral.units import format_bytes
 
 if TYPE_CHECKING:  # they load torch
-    from decentral.engines.local import LocalRun
+    from decentral.engines.base import EngineRun
     from decentral.loop.setup import Setup
 
 #: Colours by role, as in the report.
@@ -62,10 +62,10 @@ def _value(value: Any) -> str:
 # --- before ---------------------------------------------------------------------------------------
 
 
-def introduction(run: LocalRun) -> Table:
+def introduction(run: EngineRun) -> Table:
     """Say what will run, what it will send, and where it is kept."""
     setup = run.setup
-    start = f" from step {run.block.step:,}" if run.block.step else ""
+    start = f" from step {run.step:,}" if run.step else ""
     what = f"{_part(setup, 'task', 'task')} on {count(setup.config.nodes, 'node')}"
     model = f"{_part(setup, 'model', type(setup.model).__name__)}, "
     model += f"{count(setup.layout.parameter_count, 'parameter')}, on {setup.device}"
@@ -76,7 +76,7 @@ def introduction(run: LocalRun) -> Table:
                 Text.assemble((what, "bold"), f", {count(setup.config.steps, 'step')}{start}"),
             ),
             ("talking", _talk(setup)),
-            ("model", f"{model}, {run.block.compute_reason}"),
+            ("model", f"{model}, {run.compute_reason}"),
             ("will send", Text(_outlook(run), SENT)),
             ("folder", str(run.folder.path)),
         ]
@@ -99,7 +99,7 @@ def _talk(setup: Setup) -> str:
     return f"{rule}, {brief(setup.conversation.schedule.rule)}"
 
 
-def _outlook(run: LocalRun) -> str:
+def _outlook(run: EngineRun) -> str:
     """Say how many bytes are expected before anything runs."""
     setup, reference = run.setup, run.setup.all_reduce_bytes
     if setup.conversation is None:

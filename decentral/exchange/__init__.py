@@ -14,10 +14,20 @@ __all__ = ["Exchange", "Ledger", "LocalExchange"]
 
 
 class Exchange(Protocol):
-    """What an engine offers to a block of ``n`` of the ``nodes`` rows; every channel is [n, k]."""
+    """What an engine offers to a block of ``n`` of the ``nodes`` rows; every channel is [n, k].
+
+    ``hosted`` are positions: the block's place among the rows of all nodes that take part.
+    """
 
     nodes: int
     hosted: range
+
+    def begin(self, channel: Tensor, mixing: Mixing) -> None:
+        """Let the rows of a later ``mix`` of the same travel now, while the caller computes.
+
+        The channel must not change before that ``mix``.
+        """
+        ...
 
     def mix(self, channel: Tensor, mixing: Mixing) -> int:
         """Replace every row by its weighted sum, x_i <- sum_j W_ij x_j; return the wire bytes."""
@@ -28,7 +38,10 @@ class Exchange(Protocol):
         ...
 
     def gather(self, values: Tensor) -> Tensor:
-        """Return small per-node values [n, k] of all nodes in node order, [nodes, k]."""
+        """Return small values of hosted nodes [m, ...] from all workers, in node order.
+
+        Every worker may give another number of them.
+        """
         ...
 
 

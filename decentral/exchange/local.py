@@ -30,6 +30,9 @@ class LocalExchange:
         self.hosted = range(nodes)
         self.ordered = ordered
 
+    def begin(self, channel: Tensor, mixing: Mixing) -> None:
+        """Do nothing: rows in one memory need not travel."""
+
     def mix(self, channel: Tensor, mixing: Mixing) -> int:
         """Replace rows by their weighted sums, in place; nothing travels on a wire."""
         if mixing.messages == 0:

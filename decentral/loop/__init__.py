@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from math import ceil
 from typing import Any
 
+from torch import Tensor
+
 from decentral.loop.block import Block
 from decentral.loop.measure import Evaluator, evaluation_interval
 from decentral.loop.setup import Setup
@@ -77,7 +79,7 @@ def status(block: Block) -> Row:
     return {
         "step": block.step,
         "samples": block.samples,
-        "loss/train": block.losses[healthy].double().mean().item() if block.step else None,
+        "loss/train": _mean(block.losses[healthy]) if block.step else None,
         "learning_rate": block.learning_rate,
         "batch/size": block.batch_size,
         "comm/bytes": block.ledger.bytes,
@@ -89,3 +91,7 @@ def status(block: Block) -> Row:
         "nodes/healthy": len(healthy),
         **({"feedback/consensus": known.consensus, "feedback/spent": known.spent} if known else {}),
     }
+
+
+def _mean(losses: Tensor) -> float | None:
+    return losses.double().mean().item() if len(losses) else None

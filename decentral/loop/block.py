@@ -2,39 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from decentral.errors import ConfigError, RunError
+from decentral.errors import ConfigError
 from decentral.exchange import Exchange, Ledger
-from decentral.gradients import choose
+from decentral.gradients import Gradient, choose
+from decentral.loop.health import Announce, Health, finite_rows
 from decentral.loop.setup import Setup
 from decentral.loop.sketch import SKETCH, Sketch
 from decentral.merge import merge_weights
 from decentral.mixing import Mixing
 from decentral.network import Act, Conversation
+from decentral.network.membership import Membership, reformed
 from decentral.optim import BlockOptimizer
 from decentral.run.checkpoint import Checkpoint, stacked
 from decentral.sampling import Sampler
 from decentral.schedules import Feedback, Progress
 
-#: Tells the engine about something that happened: (event, details).
-Announce = Callable[[str, dict[str, Any]], None]
-
 
 class Block:
-    """The hosted rows [n, P] with their gradients, optimizer state, data and counters."""
+    """The hosted rows [n, P] with their gradients, optimizer state, data and counters.
 
-    def __init__(self, setup: Setup, exchange: Exchange, announce: Announce) -> None:
+    ``hosted`` are the ids of the block's nodes; ``exchange.hosted`` their positions among the live.
+    """
+
+    def __init__(
+        self,
+        setup: Setup,
+        exchange: Exchange,
+        announce: Announce,
+        members: Membership | None = None,
+    ) -> None:
         """Put every hosted node at its first row."""
         config = setup.config
         self.setup, self.exchange, self.announce = setup, exchange, announce
-        self.hosted = exchange.hosted
+        self.members = members or Membership.whole(config.nodes)
+        self.hosted = [self.members.live[place] for place in exchange.hosted]
+        self.conversation = setup.conversation and reformed(
+            setup.conversation, config.weights, self.members
+        )
         rows = [setup.initial_row(node) for node in self.hosted]
         self.rows = torch.stack(rows).to(setup.device)
         self.grads = torch.zeros_like(self.rows)
@@ -47,17 +57,11 @@ class Block:
         self.ledger = Ledger()
         self.intensity = 0.0
         self.feedback: Feedback | None = None
-        self.absent: frozenset[int] = frozenset()
+        stop = config.on_nonfinite == "stop"
+        self.health = Health(exchange, self.hosted, self.members.live, stop, announce)
         self.optimizer = BlockOptimizer(setup.optimizer, setup.layout, self.rows, self.grads)
         self.sampler = Sampler(setup.train, setup.plan, self.hosted, config.seed)
-        self.compute, self.compute_reason = choose(
-            config.replicas,
-            setup.model,
-            setup.layout,
-            setup.task.loss,
-            len(self.hosted),
-            lambda: self.sampler.batch(0, self.batch_size),
-        )
+        self.compute, self.compute_reason = gradient_of(setup, len(self.hosted), self.sampler)
 
     # --- progress ---------------------------------------------------------------------------------
 
@@ -84,7 +88,7 @@ class Block:
 
     def decide(self) -> Act | None:
         """Return what is sent after the next step."""
-        conversation = self.setup.conversation
+        conversation = self.conversation
         if conversation is None or not conversation.is_slot(self.step + 1):
             return None
         if conversation.schedule.closed_loop:
@@ -95,17 +99,19 @@ class Block:
 
     def _act(self, conversation: Conversation) -> Act | None:
         upcoming = self._progress(self.step + 1, self.samples + self.batch_size)
-        return conversation.act(upcoming, self.feedback, self.absent)
+        absent = self.members.positions(self.absent)
+        return conversation.act(upcoming, self.feedback, absent)
 
     def finish_step(self) -> None:
         """Count the step that was just done."""
-        self._check(torch.isfinite(self.losses))
+        self._notice(torch.isfinite(self.losses))
         self.samples += self.batch_size
         self.step += 1
 
     def check(self) -> None:
         """Find nodes whose rows are not finite, before anybody looks at them."""
-        self._check(finite_rows(self.rows), self.step)
+        self._notice(finite_rows(self.rows), self.step)
+        self.health.agree()
 
     # --- the verbs of an algorithm ----------------------------------------------------------------
 
@@ -128,12 +134,13 @@ class Block:
 
     def average_gradients(self) -> None:
         """Replace every row's gradient by the mean over all healthy nodes."""
-        self._check(finite_rows(self.grads))
+        self._notice(finite_rows(self.grads))
+        self.health.agree()
         self._silence_absent()
         gradients = self.setup.layout.trainable_view(self.grads)
         mean, wire = self.exchange.mean(gradients, self._shares())
         gradients.copy_(mean.expand_as(gradients))
-        self.ledger.average(len(self._healthy()), self.setup.gradient_bytes)
+        self.ledger.average(len(self.health.healthy), self.setup.gradient_bytes)
         self.ledger.wire_bytes += wire
 
     def adapt(self) -> None:
@@ -145,13 +152,28 @@ class Block:
         self.optimizer.step(self.learning_rate)
         self._silence_absent()
 
+    def begin(self, act: Act | None) -> None:
+        """Let the rows of a gossip travel while gradients are computed, unless they may change.
+
+        Statistics of BatchNorm, which are part of rows, change with every forward pass; and a
+        quarantine may still change who talks.
+        """
+        config = self.setup.config
+        changing = config.gossip_buffers and bool(self.setup.layout.buffers)
+        if act is None or act.mixing is None or changing or config.on_nonfinite != "stop":
+            return
+        self._notice(finite_rows(self.rows))
+        for channel in self._channels():
+            self.exchange.begin(channel, act.mixing)
+
     def combine(self, act: Act | None) -> None:
         """Gossip or merge as ``act`` says; sick nodes are kept out before they poison others."""
         if act is None:
             return
-        sick = self._check(finite_rows(self.rows))
-        if sick and act.mixing is not None and self.setup.conversation is not None:
-            act = self._act(self.setup.conversation) or act
+        noticed = self._notice(finite_rows(self.rows))
+        agreed = self.health.agree()
+        if (noticed or agreed) and act.mixing is not None and self.conversation is not None:
+            act = self._act(self.conversation) or act
         if act.mixing is None:
             self._merge()
         else:
@@ -171,7 +193,7 @@ class Block:
             channel.copy_(mean.expand_as(channel))
             self.ledger.wire_bytes += wire
         self._absorb()
-        healthy = len(self._healthy())
+        healthy = len(self.health.healthy)
         self.ledger.average(healthy, self.setup.row_bytes)
         self.round += 1
         # The last act comes after its step is counted, any other before.
@@ -190,51 +212,40 @@ class Block:
 
     # --- health -----------------------------------------------------------------------------------
 
-    def _healthy(self) -> list[int]:
-        return [node for node in range(self.exchange.nodes) if node not in self.absent]
+    @property
+    def absent(self) -> frozenset[int]:
+        """The ids of quarantined nodes."""
+        return self.health.absent
 
     def healthy_rows(self) -> list[int]:
         """Return the indices of hosted rows whose nodes take part."""
-        return [i for i, node in enumerate(self.hosted) if node not in self.absent]
+        return [i for i, node in enumerate(self.hosted) if self.health.fit(node)]
 
-    def _check(self, finite: Tensor, step: int | None = None) -> bool:
+    def _notice(self, finite: Tensor, step: int | None = None) -> bool:
         """Quarantine hosted nodes that are not finite; return whether there are new ones."""
-        if bool(finite.all()):
-            return False
-        step = self.step + 1 if step is None else step
-        sick = {self.hosted[int(i)] for i in torch.nonzero(~finite).flatten()} - self.absent
-        if not sick:
-            return False
-        if self.setup.config.on_nonfinite == "stop":
-            raise RunError(
-                f"node {min(sick)} became NaN or infinite at step {step}; lower the "
-                "learning rate, set clip, or go on without such nodes by on_nonfinite=quarantine."
-            )
-        self.absent |= sick
-        self._silence_absent()
-        self.announce("nonfinite", {"step": step, "nodes": sorted(sick)})
-        if len(self.absent) == self.exchange.nodes:
-            raise RunError(f"every node became NaN or infinite by step {step}.")
-        return True
+        found = self.health.notice(finite, self.step + 1 if step is None else step)
+        if found:
+            self._silence_absent()
+        return found
 
     def _silence_absent(self) -> None:
         """Hold what quarantined nodes could share at zero, so that no weight of 0 meets a NaN."""
         for index, node in enumerate(self.hosted):
-            if node in self.absent:
+            if not self.health.fit(node):
                 self.rows[index] = 0.0
                 self.grads[index] = 0.0
                 self.optimizer.silence(index)
 
     def _shares(self) -> Tensor:
-        healthy = self._healthy()
-        shares = torch.zeros(self.exchange.nodes, dtype=torch.float64)
-        shares[healthy] = 1.0 / len(healthy)
-        return shares[self.hosted.start : self.hosted.stop]
+        share = 1.0 / len(self.health.healthy)
+        fit = [share if self.health.fit(node) else 0.0 for node in self.hosted]
+        return torch.tensor(fit, dtype=torch.float64)
 
     def merge_shares(self) -> Tensor:
         """Return the merge weights of the hosted rows, float64 [n]."""
-        weights = merge_weights(self.setup.merge, self.setup.samples_held, self.absent)
-        return weights[self.hosted.start : self.hosted.stop]
+        held = self.setup.samples_held[list(self.members.live)]
+        weights = merge_weights(self.setup.merge, held, self.members.positions(self.absent))
+        return weights[self.exchange.hosted.start : self.exchange.hosted.stop]
 
     # --- feedback ---------------------------------------------------------------------------------
 
@@ -245,12 +256,14 @@ class Block:
 
     def _refresh_feedback(self) -> None:
         """Renew what closed-loop schedules know: sketches now and then, what is spent always."""
-        conversation = self.setup.conversation
+        conversation = self.conversation
         assert conversation is not None
         slot = self.step // self.setup.config.local_steps
         known = self.feedback
         if known is None or slot % conversation.schedule.feedback_every == 0:
-            sketches = self.exchange.gather(self.sketch(self.rows))[self._healthy()]
+            self.health.agree()
+            fit = sorted(self.members.positions(self.health.healthy))
+            sketches = self.exchange.gather(self.sketch(self.rows))[fit]
             self.ledger.bytes += self.exchange.nodes * (self.exchange.nodes - 1) * SKETCH * 4
             known = Feedback(self.round, Sketch.relative_spread(sketches), 0.0)
         spent = self.ledger.bytes / max(1, self.setup.all_reduce_bytes)
@@ -259,7 +272,8 @@ class Block:
     # --- state ------------------------------------------------------------------------------------
 
     def checkpoint(self) -> Checkpoint:
-        """Return everything needed to go on."""
+        """Return everything needed to go on; all workers agree on who is well."""
+        self.health.agree()
         nodes: dict[int, dict[str, Tensor]] = {}
         for index, node in enumerate(self.hosted):
             state = {f"optimizer/{k}": v for k, v in self.optimizer.state_of(index).items()}
@@ -271,12 +285,14 @@ class Block:
             "ledger": self.ledger.state(),
             "intensity": self.intensity,
             "absent": sorted(self.absent),
+            "epoch": self.members.epoch,
             "feedback": asdict(self.feedback) if self.feedback else None,
         }
-        return Checkpoint(self.step, nodes, counters)
+        return Checkpoint(self.step, self.members.live, nodes, counters)
 
     def _check_fits(self, checkpoint: Checkpoint) -> None:
-        nodes, width = len(checkpoint.nodes), checkpoint.nodes[0]["row"].numel()
+        nodes = len(checkpoint.live)
+        width = next(iter(checkpoint.nodes.values()))["row"].numel()
         for what, theirs, ours in (
             ("nodes", nodes, self.exchange.nodes),
             ("numbers per model", width, self.rows.shape[1]),
@@ -304,15 +320,18 @@ class Block:
         self.step, self.samples = checkpoint.step, counters["samples"]
         self.round, self.intensity = counters["round"], counters["intensity"]
         self.ledger = Ledger(**counters["ledger"])
-        self.absent = frozenset(counters["absent"])
+        self.health.absent = frozenset(counters["absent"])
         self.feedback = Feedback(**counters["feedback"]) if counters["feedback"] else None
 
 
-def finite_rows(block: Tensor) -> Tensor:
-    """Return which rows [n] hold finite numbers only.
-
-    A sum of finite terms is finite unless it overflows, and any other is not, so that looking at
-    every number is hardly ever needed; it takes forty times longer.
-    """
-    finite = torch.isfinite(block.sum(1))
-    return finite if bool(finite.all()) else torch.isfinite(block).all(1)
+def gradient_of(setup: Setup, nodes: int, sampler: Sampler) -> tuple[Gradient, str]:
+    """Choose how a block of ``nodes`` rows computes its gradients; say why."""
+    first = setup.first_batch
+    return choose(
+        setup.config.replicas,
+        setup.model,
+        setup.layout,
+        setup.task.loss,
+        nodes,
+        lambda: sampler.batch(0, first),
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from math import ceil
 from typing import Any
 
@@ -91,9 +92,10 @@ class Evaluator:
     def snapshot(self, complete: bool) -> Snapshot:
         """Return what metrics look at."""
         block = self.block
-        healthy = block.healthy_rows()
+        healthy = block.health.healthy
         limit = len(healthy) if complete else self.setup.config.eval_nodes
         spread = np.unique(np.linspace(0, len(healthy) - 1, min(limit, len(healthy))).round())
+        chosen = {healthy[int(place)] for place in spread}
         return Snapshot(
             exchange=block.exchange,
             layout=self.setup.layout,
@@ -105,8 +107,8 @@ class Evaluator:
             weights=block.merge_shares(),
             samples=self.test if complete else self.subset,
             calibrate=self.calibrated,
-            evaluated=torch.tensor([healthy[int(i)] for i in spread]),
-            alive=torch.tensor(healthy),
+            evaluated=_indices(i for i, node in enumerate(block.hosted) if node in chosen),
+            alive=_indices(block.healthy_rows()),
         )
 
     def calibrated(self, row: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -130,3 +132,7 @@ class Evaluator:
         for name, value in integers.items():
             buffers[name].copy_(value[0])
         return {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
+
+
+def _indices(places: Iterable[int]) -> Tensor:
+    return torch.tensor(list(places), dtype=torch.int64)

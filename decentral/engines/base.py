@@ -1,0 +1,265 @@
+"""What every engine does with a run: describes it, records it, sums it up."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from math import ceil
+from types import FrameType
+from typing import Any
+
+from decentral.config import Config
+from decentral.errors import ConfigError, RunError
+from decentral.loop import log_interval
+from decentral.loop.cost import thread_count
+from decentral.loop.measure import evaluation_interval
+from decentral.loop.setup import Setup, prepare, resolved
+from decentral.network import expected_messages
+from decentral.run.checkpoint import Checkpoint
+from decentral.run.environment import environment
+from decentral.run.folder import RunFolder
+
+#: Shows a row of metrics to whoever watches.
+Watch = Callable[[dict[str, Any]], None]
+
+#: Checkpoints of one run when ``checkpoint_every`` is auto.
+CHECKPOINTS = 10
+
+
+class EngineRun(ABC):
+    """A run: prepared, then begun or gone on with in a folder, then trained to its end."""
+
+    #: How rows are computed, and why, in words.
+    compute_reason: str
+    #: Whether rows are computed together: ``vmap`` or ``loop``.
+    replicas: str
+
+    def __init__(self, config: Config) -> None:
+        """Prepare a run; nothing is written before ``begin`` or ``go_on``."""
+        self.setup = prepare(config)
+        self.threads = thread_count(self.setup)
+        self.expected_bytes = expected_bytes(self.setup)
+        self.resumed, self.elapsed_s, self.began_s = False, 0.0, 0.0
+        self.evaluations: dict[str, dict[str, Any]] = {}
+
+    @property
+    @abstractmethod
+    def step(self) -> int:
+        """The step that is done, as far as this process knows."""
+
+    @abstractmethod
+    def train(self, watch: Watch) -> dict[str, Any]:
+        """Train to the end and return the summary."""
+
+    @abstractmethod
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Stand where a checkpoint was taken."""
+
+    @property
+    def place(self) -> str:
+        """Where the run runs, in words."""
+        return f"in this process, on {self.setup.device}"
+
+    def begin(self, folder: RunFolder) -> None:
+        """Record a new run in an empty folder."""
+        self.folder = folder
+        self._describe()
+
+    def go_on(self, folder: RunFolder, checkpoint: Checkpoint) -> None:
+        """Continue a run from a checkpoint; what was logged after it is cut off."""
+        self.folder = folder
+        self.restore(checkpoint)
+        self.rewind(checkpoint)
+        self.resumed = True
+
+    def rewind(self, checkpoint: Checkpoint) -> None:
+        """Cut off what was recorded after a checkpoint."""
+        counters, folder = checkpoint.counters, self.folder
+        for name, length in counters["offsets"].items():
+            folder.truncate(name, length)
+        self.elapsed_s = counters["elapsed_s"]
+        rows = folder.rows("metrics.jsonl") if checkpoint.step == self.setup.config.steps else []
+        self.evaluations = {row["phase"]: row for row in rows if "phase" in row}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The resolved configuration."""
+        return resolved(
+            self.setup,
+            replicas=self.replicas,
+            eval_every=evaluation_interval(self.setup),
+            log_every=log_interval(self.setup),
+            checkpoint_every=checkpoint_interval(self.setup.config),
+            threads=self.threads,
+            out=None,
+        )
+
+    def _describe(self) -> None:
+        """Write everything about the run that is known before its first step."""
+        setup, folder = self.setup, self.folder
+        folder.write_config(self.settings)
+        folder.write_json("env.json", environment(str(setup.device), self.threads))
+        folder.write_json("topology.json", _topology(setup))
+        classes = setup.task.classes
+        counts = setup.counts.tolist()
+        folder.write_json("data.json", {"classes": classes and list(classes), "counts": counts})
+
+    def run(self, watch: Watch) -> dict[str, Any]:
+        """Train to the end and return the summary; a stop signal saves a checkpoint first.
+
+        Raises RunError, which names the run folder, whatever goes wrong from here on.
+        """
+        self.announce("resume" if self.resumed else "start", {"step": self.step})
+        self.began_s = time.perf_counter() - self.elapsed_s
+        try:
+            return self.train(watch)
+        except (ConfigError, RunError) as error:
+            raise RunError(self._located(error)) from error
+
+    def _located(self, error: ConfigError | RunError) -> str:
+        """Say where the run is, and how to go on with it when the mistake is mended."""
+        path = self.folder.path
+        if str(path) in str(error):
+            return str(error)
+        saved = any((path / "checkpoints").glob("step-*"))
+        # A run that diverged would diverge again: its settings are part of it.
+        remedy = isinstance(error, ConfigError) and saved
+        return f"{error} Run folder: {path}" + (
+            f"; `decentral resume {path}` goes on from the last checkpoint." if remedy else "."
+        )
+
+    def record(self, row: dict[str, Any], watch: Watch) -> None:
+        """Log a row of metrics, unless it holds no news."""
+        self.elapsed_s = time.perf_counter() - self.began_s
+        if len(row) == 1:
+            return
+        row["time/wall_s"] = round(self.elapsed_s, 4)
+        row["time/steps_per_s"] = round(row["step"] / max(self.elapsed_s, 1e-9), 3)
+        reference = self.setup.all_reduce_bytes
+        row["comm/relative"] = row["comm/bytes"] / reference if reference else 0.0
+        if "phase" in row:
+            self.evaluations[row["phase"]] = row
+        self.folder.append("metrics.jsonl", row)
+        watch(row)
+
+    def announce(self, event: str, details: dict[str, Any]) -> None:
+        """Log an event; ``details`` hold its ``step``."""
+        self.folder.event(event, **details)
+
+    def position(self) -> dict[str, Any]:
+        """Return what a checkpoint must know to ``rewind`` to now."""
+        offsets = {name: self.folder.offset(name) for name in ("metrics.jsonl", "events.jsonl")}
+        return {"elapsed_s": self.elapsed_s, "offsets": offsets}
+
+    def interruption(self) -> RunError:
+        """Return what a user who stops a run is told."""
+        return RunError(
+            f"interrupted at step {self.step}; everything is saved. "
+            f"Go on with `decentral resume {self.folder.path}`."
+        )
+
+    def conclude(self) -> dict[str, Any]:
+        """Write the summary of a finished run and return it."""
+        self.announce("finished", {"step": self.step})
+        summary = self.summary()
+        self.folder.write_json("summary.json", summary)
+        return summary
+
+    def summary(self) -> dict[str, Any]:
+        """Return the run's headline numbers, nested, with stable keys."""
+        final = self.evaluations["final"]
+        before = self.evaluations.get("before_merge", final)
+        config = self.setup.config
+        return {
+            "run": str(self.folder.path),
+            "config": str(self.folder.path / "config.yaml"),
+            "status": "finished",
+            "steps": config.steps,
+            "nodes": config.nodes,
+            "final": _headline(final),
+            "before_merge": _headline(before),
+            "comm": {
+                "bytes": final["comm/bytes"],
+                "wire_bytes": final["comm/wire_bytes"],
+                "messages": final["comm/messages"],
+                "rounds": final["comm/rounds"],
+                "relative": final["comm/relative"],
+            },
+            "time": {
+                "wall_s": final["time/wall_s"],
+                "steps_per_s": final["time/steps_per_s"],
+            },
+            "model": {"parameters": self.setup.layout.parameter_count},
+        }
+
+
+def checkpoint_interval(config: Config) -> int:
+    """Return the steps between two checkpoints."""
+    every = config.checkpoint_every
+    return max(1, ceil(config.steps / CHECKPOINTS)) if every == "auto" else every
+
+
+_HEADLINE = {
+    "accuracy_local_mean": "accuracy/local_mean",
+    "accuracy_local_min": "accuracy/local_min",
+    "accuracy_local_max": "accuracy/local_max",
+    "accuracy_merged": "accuracy/merged",
+    "loss_local_mean": "loss/local_mean",
+    "loss_merged": "loss/merged",
+    "consensus_distance": "consensus/distance",
+}
+
+
+def _headline(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: row.get(key) for name, key in _HEADLINE.items()}
+
+
+def _topology(setup: Setup) -> dict[str, Any] | None:
+    if setup.conversation is None:
+        return None
+    topology = setup.conversation.mixer.topology
+    graph = topology.union()
+    return {
+        "n": topology.nodes,
+        "directed": graph.is_directed(),
+        "time_varying": topology.time_varying,
+        "links": [[int(a), int(b)] for a, b in graph.edges()],
+    }
+
+
+def expected_bytes(setup: Setup) -> float | None:
+    """Return the logical bytes to expect, None where the schedule reacts to the run.
+
+    Asks the schedule about the whole run, so that its mistakes show before the first step.
+    """
+    conversation = setup.conversation
+    if conversation is None:
+        return float(setup.all_reduce_bytes)
+    if conversation.schedule.closed_loop:
+        return None
+    return expected_messages(conversation) * setup.row_bytes
+
+
+@contextmanager
+def stop_signals() -> Generator[threading.Event]:
+    """Let Ctrl-C or SIGTERM ask for a stop at the next step; a second one stops at once."""
+    stopping = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stopping
+        return
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if stopping.is_set():
+            raise KeyboardInterrupt
+        stopping.set()
+
+    kept = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stopping
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
