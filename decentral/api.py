@@ -8,16 +8,24 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from decentral.config import Config, by_name, make_config, read_file
-from decentral.engines.local import LocalRun
+from decentral.config import PARTS, Config, by_name, make_config, read_file
+from decentral.engines import engine_of
+from decentral.engines.base import EngineRun, given_up
 from decentral.errors import ConfigError, RunError, nearest
 from decentral.loop.setup import Setup, prepare
 from decentral.registry import PYTHON
-from decentral.run.checkpoint import load_checkpoint
+from decentral.run.checkpoint import newest_checkpoint
 from decentral.run.folder import FORMAT, RunFolder, next_name
 
 #: Called with every row of metrics that is logged.
 Watch = Callable[[dict[str, Any]], None]
+
+
+#: Settings of a run that may change when it goes on: they are no part of its result.
+WHEREABOUTS = (
+    "engine", "workers", "address", "placement", "on_failure", "max_failures", "liveness_s",
+    "progress_s", "dashboard_port", "faults",
+)  # fmt: skip
 
 
 class Run:
@@ -106,14 +114,15 @@ def launch(config: str | Path | None = None, *, watch: Watch | None = None, **se
     return _train(start(make_config(*layers, given)), settings, watch)
 
 
-def start(config: Config) -> LocalRun:
-    """Prepare a run and open its folder; ``LocalRun.run`` trains it."""
-    run = LocalRun(config)
-    run.begin(RunFolder.create(config.out or next_name(Path("runs"), _stem(run.setup))))
+def start(config: Config) -> EngineRun:
+    """Prepare a run and open its folder; ``EngineRun.run`` trains it."""
+    run = engine_of(config)(config)
+    with given_up(run):
+        run.begin(RunFolder.create(config.out or next_name(Path("runs"), _stem(run.setup))))
     return run
 
 
-def _train(run: LocalRun, given: dict[str, Any], watch: Watch | None) -> Run:
+def _train(run: EngineRun, given: dict[str, Any], watch: Watch | None) -> Run:
     done = Run(run.folder.path, by_name(given))
     run.run(watch or (lambda row: None))
     done.report()
@@ -151,6 +160,8 @@ def run_config(path: str | Path, **objects: Any) -> Config:
             f"of decentral reads format {FORMAT}. Its env.json names the version to use."
         )
     settings = read_file(source)
+    elsewhere = {key: value for key, value in objects.items() if key in WHEREABOUTS}
+    settings |= elsewhere
     for key in [key for key, value in settings.items() if value == PYTHON]:
         if objects.get(key) is None:
             raise ConfigError(
@@ -164,21 +175,28 @@ def run_config(path: str | Path, **objects: Any) -> Config:
 def resume(path: str | Path, *, watch: Watch | None = None, **objects: Any) -> Run:
     """Continue an interrupted run from its newest checkpoint; the result is as if it never stopped.
 
-    Parts that were Python objects (a task, a schedule, ...) must be given again. Raises RunError
+    Parts that were Python objects (a task, a schedule, ...) must be given again; settings that say
+    where it runs (``workers``, ``address``, ...) may be given anew. Raises RunError
     when there is nothing to resume from, ConfigError when the folder is not a run.
     """
     return _train(restart(path, **objects), objects, watch)
 
 
-def restart(path: str | Path, **objects: Any) -> LocalRun:
-    """Prepare a run from its newest checkpoint; ``LocalRun.run`` goes on with it."""
+def restart(path: str | Path, **objects: Any) -> EngineRun:
+    """Prepare a run from its newest checkpoint; ``EngineRun.run`` goes on with it."""
+    if fixed := [key for key in objects if key not in {*WHEREABOUTS, *PARTS}]:
+        raise ConfigError(
+            f"{fixed[0]} cannot change when a run goes on; only where it runs can: "
+            f"{', '.join(WHEREABOUTS)}."
+        )
     folder = Path(path)
     config = run_config(folder, **objects)
     if (folder / "summary.json").exists():
         raise ConfigError(f"run {folder} is finished; `decentral report {folder}` shows it.")
-    checkpoint = load_checkpoint(folder)
-    run = LocalRun(config)
-    run.go_on(RunFolder(folder), checkpoint)
+    saved = newest_checkpoint(folder)
+    run = engine_of(config)(config)
+    with given_up(run):
+        run.go_on(RunFolder(folder), saved)
     return run
 
 

@@ -79,7 +79,23 @@ class Config(BaseModel):
     on_nonfinite: Literal["stop", "quarantine"] = Field(
         "stop", description="what a node with NaN or Inf does to the run"
     )
-    engine: Literal["local"] = Field("local", description="how workers are started")
+    engine: Literal["auto", "local", "ray"] = Field(
+        "auto", description="auto: ray for several workers or an address, else this process"
+    )
+    workers: Count | Auto = Field("auto", description="Ray actors; auto: one per GPU, or per host")
+    address: str | None = Field(None, description="Ray cluster, host:port or auto; none: start one")
+    placement: Literal["pack", "spread"] = Field("pack", description="workers on hosts")
+    wire: Literal["same", "bfloat16"] = Field("same", description="numbers between workers")
+    on_failure: Literal["restart", "continue", "stop"] = Field(
+        "restart", description="when a worker is lost: start it again, go on without, or end"
+    )
+    max_failures: Annotated[int, Ge(0)] = Field(3, description="lost workers before the run ends")
+    liveness_s: Positive = Field(10.0, description="silence after which a worker is dead")
+    progress_s: Positive = Field(600.0, description="seconds without a step that mean a hang")
+    dashboard_port: Annotated[int, Ge(0)] | None = Field(
+        None, description="of the Ray cluster that is started; none: 8265 or the next free one"
+    )
+    faults: tuple[str, ...] = Field((), description="failures to rehearse: kill(worker=1, step=50)")
     out: str | None = Field(None, description="run folder; none: runs/<name>")
 
     @field_validator("metrics", mode="before")

@@ -1,14 +1,42 @@
-"""A user's own Python file, imported by path because it was named."""
+"""A user's own files, opened because they were named; they travel with a job to other machines."""
 
 from __future__ import annotations
 
 import importlib.util
 import sys
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
 from decentral.errors import ConfigError
+
+# By the path that the user's machine has: where a file lies here.
+_opened: dict[str, Path] = {}
+_carried: dict[str, Path] = {}
+
+
+def located(path: str | Path) -> Path:
+    """Return where a named file lies, be it on this machine or carried here from the user's."""
+    resolved = Path(path).expanduser().resolve()
+    place = _carried.get(str(resolved), resolved)
+    if place.is_file():
+        _opened[str(resolved)] = place
+    return place
+
+
+def opened() -> dict[str, bytes]:
+    """Return the contents of all files that were named so far, to carry them elsewhere."""
+    return {path: place.read_bytes() for path, place in _opened.items()}
+
+
+def unpack(files: Mapping[str, bytes], folder: Path) -> None:
+    """Lay carried files into a folder; from now on they are found under their old paths."""
+    for path, content in files.items():
+        place = folder / f"{zlib.crc32(path.encode()):x}" / Path(path).name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(content)
+        _carried[path] = place
 
 
 def load_file(path: str) -> ModuleType:
@@ -17,9 +45,10 @@ def load_file(path: str) -> ModuleType:
     name = f"decentral_user_{resolved.stem}_{zlib.crc32(str(resolved).encode()):x}"
     if name in sys.modules:
         return sys.modules[name]
-    if not resolved.is_file():
+    place = located(path)
+    if not place.is_file():
         raise ConfigError(f"plug-in file {path} does not exist; give the path of a .py file.")
-    found = importlib.util.spec_from_file_location(name, resolved)
+    found = importlib.util.spec_from_file_location(name, place)
     assert found is not None
     assert found.loader is not None
     module = importlib.util.module_from_spec(found)

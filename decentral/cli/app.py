@@ -64,6 +64,8 @@ def launch(
     eval_every: o.EvalEvery = None,
     device: o.Device = None,
     engine: o.Engine = None,
+    workers: o.Workers = None,
+    address: o.Address = None,
     out: o.Out = None,
     json: o.Json = False,
     quiet: o.Quiet = False,
@@ -85,11 +87,25 @@ def launch(
 
 
 @app.command(cls=Command)
-def resume(run: Run, json: o.Json = False, quiet: o.Quiet = False, debug: o.Debug = False) -> None:
-    """Go on with an interrupted run, as if it had never stopped."""
+def resume(
+    context: typer.Context,
+    run: Run,
+    words: o.Settings = None,
+    engine: o.Engine = None,
+    workers: o.Workers = None,
+    address: o.Address = None,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    debug: o.Debug = False,
+) -> None:
+    """Go on with an interrupted run, as if it had never stopped.
+
+    Where it runs may change: engine, workers, address, and what else of
+    KEY=VALUE concerns workers and failures, such as on_failure=continue.
+    """
     from decentral.cli import running
 
-    running.resume(run, json=json, quiet=quiet)
+    running.resume(run, words or [], o.given(context), json=json, quiet=quiet)
 
 
 @app.command(cls=Command)

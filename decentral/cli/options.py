@@ -58,7 +58,9 @@ LocalSteps = Annotated[Text, _setting(_WHO, "N", "Steps between two chances to t
 Seed = Annotated[Text, _setting(_RUN, "N", "Seed of every draw.")]
 EvalEvery = Annotated[Text, _setting(_RUN, "N", "Steps between two evaluations, or auto.")]
 Device = Annotated[Text, _setting(_RUN, "NAME", "auto, cpu, cuda, cuda:1, mps.")]
-Engine = Annotated[Text, _setting(_RUN, "NAME", "local: every node in this process.")]
+Engine = Annotated[Text, _setting(_RUN, "NAME", "local (this process), ray, or auto.")]
+Workers = Annotated[Text, _setting(_RUN, "N", "Ray actors that share the nodes, or auto.")]
+Address = Annotated[Text, _setting(_RUN, "HOST:PORT", "Ray cluster to join, or auto.")]
 Out = Annotated[Text, _setting(_RUN, "FOLDER", "Run folder; else runs/<name>.")]
 
 Weights = Annotated[Text, _setting(_WHO, "NAME", "Mixing weights: metropolis, uniform.")]
@@ -72,6 +74,6 @@ Debug = Annotated[bool, _switch(_SHOWN, "Show the traceback of an error.", "--de
 
 def given(context: typer.Context) -> dict[str, str]:
     """Return the flags that the user gave and that are settings of the configuration."""
-    others = ("name", "png")
+    others = ("name", "png", "run")
     flags = context.params.items()
     return {key: text for key, text in flags if isinstance(text, str) and key not in others}

@@ -12,7 +12,7 @@ from rich.text import Text
 from decentral import api
 from decentral.cli.console import console_of
 from decentral.cli.display import display_of
-from decentral.cli.settings import config_of
+from decentral.cli.settings import config_of, given
 from decentral.cli.words import conclusion, facts, introduction, neighbour, shown
 from decentral.engines.base import EngineRun
 
@@ -22,9 +22,11 @@ def launch(words: Sequence[str], flags: Mapping[str, str], *, json: bool, quiet:
     _train(api.start(config_of(words, flags)), console_of(json, quiet), json)
 
 
-def resume(path: str, *, json: bool, quiet: bool) -> None:
-    """Go on with an interrupted run."""
-    _train(api.restart(path), console_of(json, quiet), json)
+def resume(
+    path: str, words: Sequence[str], flags: Mapping[str, str], *, json: bool, quiet: bool
+) -> None:
+    """Go on with an interrupted run, perhaps elsewhere."""
+    _train(api.restart(path, **given(words, flags)), console_of(json, quiet), json)
 
 
 def report(path: str) -> None:
@@ -34,6 +36,7 @@ def report(path: str) -> None:
 
 def _train(run: EngineRun, console: Console, json: bool) -> None:
     console.print(introduction(run))
+    run.say = lambda text: console.print(text, soft_wrap=True)
     gc.freeze()
     gc.enable()
     with display_of(console, run) as display:

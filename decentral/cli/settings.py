@@ -13,6 +13,12 @@ from decentral.errors import ConfigError
 def config_of(words: Sequence[str], flags: Mapping[str, str]) -> Config:
     """Build the configuration: a YAML file, and above it one layer of overrides and flags."""
     path, assignments = _sorted_out(words)
+    layers = [read_file(path)] if path else []
+    return make_config(*layers, given(assignments, flags))
+
+
+def given(assignments: Sequence[str], flags: Mapping[str, str]) -> dict[str, Any]:
+    """Return the settings of ``key=value`` words and flags, by their names in a configuration."""
     overrides = by_name(parse_assignments(assignments))
     flagged: dict[str, Any] = by_name(
         parse_assignments([f"{key}={value}" for key, value in flags.items() if key != "out"])
@@ -21,8 +27,7 @@ def config_of(words: Sequence[str], flags: Mapping[str, str]) -> Config:
         flagged["out"] = flags["out"]
     if twice := sorted(overrides.keys() & flagged.keys()):
         raise ConfigError(f"{twice[0]} is given twice, by a flag and by key=value; keep one.")
-    layers = [read_file(path)] if path else []
-    return make_config(*layers, {**overrides, **flagged})
+    return {**overrides, **flagged}
 
 
 def _sorted_out(words: Sequence[str]) -> tuple[str | None, list[str]]:

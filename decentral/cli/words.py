@@ -77,6 +77,7 @@ def introduction(run: EngineRun) -> Table:
             ),
             ("talking", _talk(setup)),
             ("model", f"{model}, {run.compute_reason}"),
+            *([("workers", run.place)] if run.place else []),
             ("will send", Text(_outlook(run), SENT)),
             ("folder", str(run.folder.path)),
         ]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from math import ceil
 from types import FrameType
@@ -19,7 +20,7 @@ from decentral.loop.cost import thread_count
 from decentral.loop.measure import evaluation_interval
 from decentral.loop.setup import Setup, prepare, resolved
 from decentral.network import expected_messages
-from decentral.run.checkpoint import Checkpoint
+from decentral.run.checkpoint import Saved
 from decentral.run.environment import environment
 from decentral.run.folder import RunFolder
 
@@ -28,6 +29,15 @@ Watch = Callable[[dict[str, Any]], None]
 
 #: Checkpoints of one run when ``checkpoint_every`` is auto.
 CHECKPOINTS = 10
+
+
+#: Events that happen again when a run goes on from a checkpoint.
+REPEATED = ("merge", "nonfinite", "finished")
+
+
+def warn(text: str) -> None:
+    """Tell whoever runs this what they should know while it goes on."""
+    print(text, file=sys.stderr)
 
 
 class EngineRun(ABC):
@@ -45,6 +55,7 @@ class EngineRun(ABC):
         self.expected_bytes = expected_bytes(self.setup)
         self.resumed, self.elapsed_s, self.began_s = False, 0.0, 0.0
         self.evaluations: dict[str, dict[str, Any]] = {}
+        self.say: Callable[[str], None] = warn
 
     @property
     @abstractmethod
@@ -56,33 +67,35 @@ class EngineRun(ABC):
         """Train to the end and return the summary."""
 
     @abstractmethod
-    def restore(self, checkpoint: Checkpoint) -> None:
-        """Stand where a checkpoint was taken."""
+    def restore(self, saved: Saved) -> None:
+        """Stand where a checkpoint was taken, with the nodes that were live then."""
+
+    def close(self) -> None:
+        """Let go of what the engine holds; a run that is trained to its end does so itself."""
+        return
 
     @property
     def place(self) -> str:
-        """Where the run runs, in words."""
-        return f"in this process, on {self.setup.device}"
+        """Where the workers run, in words; empty for one in this process."""
+        return ""
 
     def begin(self, folder: RunFolder) -> None:
         """Record a new run in an empty folder."""
         self.folder = folder
         self._describe()
 
-    def go_on(self, folder: RunFolder, checkpoint: Checkpoint) -> None:
+    def go_on(self, folder: RunFolder, saved: Saved) -> None:
         """Continue a run from a checkpoint; what was logged after it is cut off."""
         self.folder = folder
-        self.restore(checkpoint)
-        self.rewind(checkpoint)
-        self.resumed = True
+        self.restore(saved)
+        self.cut(saved.counters["offsets"])
+        self.resumed, self.elapsed_s = True, saved.counters["elapsed_s"]
 
-    def rewind(self, checkpoint: Checkpoint) -> None:
-        """Cut off what was recorded after a checkpoint."""
-        counters, folder = checkpoint.counters, self.folder
-        for name, length in counters["offsets"].items():
-            folder.truncate(name, length)
-        self.elapsed_s = counters["elapsed_s"]
-        rows = folder.rows("metrics.jsonl") if checkpoint.step == self.setup.config.steps else []
+    def cut(self, offsets: Mapping[str, int]) -> None:
+        """Cut the records back to a ``position``; of the events, those that will come again."""
+        self.folder.truncate("metrics.jsonl", offsets["metrics.jsonl"])
+        self.folder.forget("events.jsonl", offsets["events.jsonl"], REPEATED)
+        rows = self.folder.rows("metrics.jsonl")
         self.evaluations = {row["phase"]: row for row in rows if "phase" in row}
 
     @property
@@ -242,6 +255,16 @@ def expected_bytes(setup: Setup) -> float | None:
     if conversation.schedule.closed_loop:
         return None
     return expected_messages(conversation) * setup.row_bytes
+
+
+@contextmanager
+def given_up(run: EngineRun) -> Generator[None]:
+    """Close a run that fails before it trains."""
+    try:
+        yield
+    except BaseException:
+        run.close()
+        raise
 
 
 @contextmanager

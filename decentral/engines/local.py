@@ -14,7 +14,7 @@ from decentral.loop import train
 from decentral.loop.block import Block
 from decentral.loop.measure import Evaluator
 from decentral.network.membership import Membership
-from decentral.run.checkpoint import Checkpoint, save_checkpoint
+from decentral.run.checkpoint import Saved, save_checkpoint
 
 
 class LocalRun(EngineRun):
@@ -39,12 +39,11 @@ class LocalRun(EngineRun):
         """The step that is done."""
         return self.block.step
 
-    def restore(self, checkpoint: Checkpoint) -> None:
+    def restore(self, saved: Saved) -> None:
         """Go back to a checkpoint, with the nodes that were live then."""
-        epoch = checkpoint.counters["epoch"]
-        if epoch:
-            self._host(Membership(checkpoint.live, epoch))
-        self.block.restore(checkpoint)
+        if epoch := saved.counters["epoch"]:
+            self._host(Membership(saved.live, epoch))
+        self.block.restore(saved.load(saved.live))
 
     def train(self, watch: Watch) -> dict[str, Any]:
         """Train to the end and return the summary; a stop signal saves a checkpoint first."""

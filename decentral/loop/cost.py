@@ -43,9 +43,10 @@ def _weight_uses(model: nn.Module, sample: Tensor) -> float:
     return uses
 
 
-def thread_count(setup: Setup) -> int:
-    """Return the CPU threads to use: as asked, one for small steps, else what torch offers."""
+def thread_count(setup: Setup, workers: int = 1, cores: int | None = None) -> int:
+    """Return the CPU threads of each worker: as asked, one for small steps, else its ``cores``."""
     asked = setup.config.threads
     if asked != "auto":
         return asked
-    return 1 if step_flops(setup) < ONE_THREAD_FLOPS else torch.get_num_threads()
+    small = step_flops(setup) / workers < ONE_THREAD_FLOPS
+    return 1 if small else cores or torch.get_num_threads()

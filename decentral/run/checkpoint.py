@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -12,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors import safe_open
+from safetensors.torch import save
 from torch import Tensor
 
 from decentral.errors import ConfigError, RunError
@@ -40,11 +41,11 @@ class Draft:
     A shard is a file of tensors of some nodes; every node is in one of them.
     """
 
-    def __init__(self, folder: RunFolder, step: int) -> None:
+    def __init__(self, folder: RunFolder, step: int, epoch: int = 0) -> None:
         """Make room for the shards; what an interrupted attempt has left is dropped."""
         self.folder, self.step = folder, step
         self.home = folder.path / "checkpoints"
-        self.target = self.home / f"step-{step:09d}"
+        self.target = self.home / (f"step-{step:09d}" + (f"-epoch-{epoch:04d}" if epoch else ""))
         self.path = self.home / f".{self.target.name}.tmp"
         with explained(folder.path):
             shutil.rmtree(self.path, ignore_errors=True)
@@ -73,7 +74,8 @@ class Draft:
 
 def save_checkpoint(folder: RunFolder, checkpoint: Checkpoint, keep: int) -> Path:
     """Write a checkpoint that holds all nodes, as one shard."""
-    draft, name = Draft(folder, checkpoint.step), shard_name(0)
+    epoch = checkpoint.counters.get("epoch", 0)
+    draft, name = Draft(folder, checkpoint.step, epoch), shard_name(0)
     with explained(folder.path):
         digests = {name: write_synced(draft.path / name, shard_bytes(checkpoint))}
     return draft.commit(checkpoint.live, digests, checkpoint.counters, keep)
@@ -116,47 +118,61 @@ def _complete(home: Path) -> list[Path]:
     return sorted(p for p in home.glob("step-*") if (p / "manifest.json").exists())
 
 
-def load_checkpoint(run: Path, nodes: Container[int] | None = None) -> Checkpoint:
-    """Load the newest checkpoint whose digests hold; raises RunError if there is none.
+@dataclass(frozen=True)
+class Saved:
+    """A complete checkpoint on disk; ``load`` reads the nodes that are asked for."""
 
-    ``nodes`` are those whose tensors are wanted; None: all.
-    """
+    path: Path
+    step: int
+    live: tuple[int, ...]
+    shards: tuple[str, ...]
+    counters: dict[str, Any]
+
+    def load(self, nodes: Container[int]) -> Checkpoint:
+        """Return the checkpoint with the tensors of some nodes."""
+        found: dict[int, dict[str, Tensor]] = {}
+        for shard in self.shards:
+            with safe_open(self.path / shard, "pt") as file:
+                for name in file.keys():  # noqa: SIM118 (no mapping)
+                    node, _, key = name.partition("/")
+                    if int(node) in nodes:
+                        found.setdefault(int(node), {})[key] = file.get_tensor(name)
+        return Checkpoint(self.step, self.live, found, copy.deepcopy(self.counters))
+
+
+def newest_checkpoint(run: Path) -> Saved:
+    """Find the newest checkpoint whose digests hold; raises RunError if there is none."""
     found = _complete(run / "checkpoints")
     for path in reversed(found):
-        checkpoint = _load(path, nodes)
-        if checkpoint is not None:
-            return checkpoint
+        saved = _verified(path)
+        if saved is not None:
+            return saved
     what = "every checkpoint is damaged" if found else "it holds no checkpoint"
     raise RunError(f"run {run} cannot be resumed: {what}; launch its config.yaml again.")
 
 
-def _load(path: Path, wanted: Container[int] | None) -> Checkpoint | None:
+def load_checkpoint(run: Path) -> Checkpoint:
+    """Load all nodes of the newest checkpoint whose digests hold; raises RunError."""
+    saved = newest_checkpoint(run)
+    return saved.load(saved.live)
+
+
+def _verified(path: Path) -> Saved | None:
     """Return a checkpoint, or None if its files do not match the manifest."""
     try:
         manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
         _check_format(manifest.get("format"), path)
-        nodes: dict[int, dict[str, Tensor]] = {}
         for name, digest in manifest["digests"].items():
-            data = (path / name).read_bytes()
-            if hashlib.sha256(data).hexdigest() != digest:
-                return None
-            _unpack(data, wanted, nodes)
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+            with (path / name).open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+                    return None
+        live = tuple(int(node) for node in manifest["nodes"])
+        shards = tuple(manifest["digests"])
+        return Saved(path, int(manifest["step"]), live, shards, manifest["counters"])
+    except (OSError, ValueError, KeyError) as error:
         if isinstance(error, ConfigError):
             raise
         return None
-    live = tuple(int(node) for node in manifest["nodes"])
-    return Checkpoint(int(manifest["step"]), live, nodes, manifest["counters"])
-
-
-def _unpack(
-    data: bytes, wanted: Container[int] | None, nodes: dict[int, dict[str, Tensor]]
-) -> None:
-    """Add the tensors of a shard's wanted nodes to ``nodes``."""
-    for name, tensor in load(data).items():
-        node, _, key = name.partition("/")
-        if wanted is None or int(node) in wanted:
-            nodes.setdefault(int(node), {})[key] = tensor
 
 
 def _check_format(found: object, path: Path) -> None:

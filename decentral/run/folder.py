@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -84,8 +84,17 @@ class RunFolder:
 
     def rows(self, name: str) -> list[dict[str, Any]]:
         """Return the JSON objects of a file of lines."""
-        lines = (self.path / name).read_text(encoding="utf-8").splitlines()
+        target = self.path / name
+        lines = target.read_text(encoding="utf-8").splitlines() if target.exists() else []
         return [json.loads(line) for line in lines]
+
+    def forget(self, name: str, length: int, kinds: Container[str]) -> None:
+        """Drop the events of some kinds that stand behind the first ``length`` bytes."""
+        target = self.path / name
+        whole = target.read_bytes() if target.exists() else b""
+        later = whole[length:].decode("utf-8", errors="replace").splitlines()
+        kept = [line for line in later if (kind := _event_of(line)) and kind not in kinds]
+        self.write(name, whole[:length] + "".join(f"{line}\n" for line in kept).encode())
 
     def truncate(self, name: str, length: int) -> None:
         """Cut a file back to what it was at a checkpoint."""
@@ -113,6 +122,14 @@ class explained:
             f"cannot write to run folder {self.folder}: {cause}. The last checkpoint is intact; "
             f"make room, then `decentral resume {self.folder}`."
         ) from error
+
+
+def _event_of(line: str) -> str | None:
+    """Return an event's kind, None for a line that a kill has left unfinished."""
+    try:
+        return json.loads(line)["event"]
+    except ValueError:
+        return None
 
 
 def next_name(parent: Path, stem: str) -> Path:

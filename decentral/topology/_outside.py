@@ -13,6 +13,7 @@ import networkx as nx
 from decentral.errors import ConfigError, unknown
 from decentral.registry import Plugin, Setting
 from decentral.units import parse_bandwidth, parse_seconds
+from decentral.userfile import located
 
 _OWN = ("create_using", "seed", "backend", "backend_kwargs")
 
@@ -59,22 +60,22 @@ def from_file(name: str) -> Plugin | None:
         ".txt": nx.read_edgelist,
         ".json": _read_node_link,
     }
-    path = Path(name).expanduser()
+    path = Path(name)
     if path.suffix not in readers:
         return None
-    if not path.is_file():
+    if not located(path).is_file():
         raise ConfigError(f"topology file {name} does not exist; check the path.")
 
     def read(n: int, /) -> Any:
         """Read a graph from a file, with latency and bandwidth on its links."""
         try:
-            return _with_units(_numbered(readers[path.suffix](path)), name)
+            return _with_units(_numbered(readers[path.suffix](located(path))), name)
         except ConfigError:
             raise
         except Exception as error:
             raise ConfigError(f"topology file {name} cannot be read: {error}.") from error
 
-    return Plugin("topology", str(path.resolve()), read, {})
+    return Plugin("topology", str(path.expanduser().resolve()), read, {})
 
 
 def _read_gml(path: Path) -> Any:

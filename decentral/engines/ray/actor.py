@@ -1,0 +1,104 @@
+"""The Ray actor: a thin shell around a worker, which answers while the worker computes.
+
+Nothing heavy is imported before ``begin``, so that an actor answers from its first moment on.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from decentral.engines.ray.worker import Job, Worker
+
+
+class Actor:
+    """One worker's process; ``label`` is what the Ray dashboard and the logs show."""
+
+    def __init__(self, label: str, orphaned_s: float) -> None:
+        """Begin to listen; a process that nobody asks for ``orphaned_s`` ends itself."""
+        from decentral.threads import spin_briefly
+
+        spin_briefly()
+        self.label, self.orphaned_s = label, orphaned_s
+        self.asked_s = time.monotonic()
+        self.worker: Worker | None = None
+        threading.Thread(target=self._watch_the_driver, daemon=True).start()
+
+    def __repr__(self) -> str:
+        """Say which worker this is, as log lines begin."""
+        return self.label
+
+    def _watch_the_driver(self) -> None:
+        while time.monotonic() - self.asked_s < self.orphaned_s:
+            time.sleep(1.0)
+        os._exit(1)  # The training thread cannot be asked: it may wait for a peer for ever.
+
+    def hello(self) -> dict[str, Any]:
+        """Return where this process is and what it runs."""
+        import ray
+
+        packages = {name: version(name) for name in ("decentral", "torch")}
+        return {"address": ray.util.get_node_ip_address(), "versions": packages}
+
+    def probe(self, folder: str, token: str, rank: int) -> bool:
+        """Whether this process reads and writes the driver's run folder."""
+        home = Path(folder)
+        try:
+            seen = (home / f".probe-{token}").read_text() == token
+            (home / f".probe-{token}-{rank}").write_text(token)
+        except OSError:
+            return False
+        return seen
+
+    def listen(self, address: str) -> int:
+        """Return a port of this host on which the first worker meets the others."""
+        from decentral.engines.ray.exchange import listen
+
+        self.store = listen(address)  # it serves as long as it is held
+        return self.store.port
+
+    def begin(self, job: Job) -> None:
+        """Build the worker and train to the end; what happens is told by ``poll``."""
+        from decentral.engines.ray.worker import Worker
+
+        self.worker = Worker(job)
+        self.worker.work()
+
+    def poll(self, wait_s: float) -> tuple[int, list[Mapping[str, Any]]]:
+        """Return the step that is done and what has happened since, at most ``wait_s`` later."""
+        self.asked_s = time.monotonic()
+        if self.worker is None:
+            time.sleep(wait_s)
+            return -1, []
+        return self.worker.news(wait_s)
+
+    def hold(self, step: int) -> int:
+        """Ask the worker to stop at a step; return the one it stands at."""
+        assert self.worker is not None
+        return self.worker.hold(step)
+
+    def save(self) -> None:
+        """Ask the worker that holds for a checkpoint."""
+        assert self.worker is not None
+        self.worker.save()
+
+    def keep(self, name: str, path: str) -> str:
+        """Write a file that the worker offers to a shared folder; return its digest."""
+        assert self.worker is not None
+        return self.worker.keep(name, Path(path))
+
+    def read(self, name: str, start: int, size: int) -> bytes:
+        """Return a chunk of a file that the worker offers."""
+        assert self.worker is not None
+        return self.worker.offers[name][start : start + size]
+
+    def drop(self, name: str) -> None:
+        """Let the worker forget a file that was fetched."""
+        assert self.worker is not None
+        self.worker.drop(name)

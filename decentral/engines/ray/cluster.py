@@ -1,0 +1,190 @@
+"""The Ray cluster: joined or started, and what its hosts offer."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import warnings
+from collections.abc import Container, Iterator
+from dataclasses import dataclass
+from itertools import cycle, islice
+from typing import Any
+
+from decentral.config import Config
+from decentral.errors import ConfigError
+
+#: Seconds within which an address must accept a connection.
+ANSWER_S = 5.0
+
+
+@dataclass(frozen=True)
+class Host:
+    """A machine of the cluster."""
+
+    id: str
+    address: str
+    cpus: float
+    gpus: float
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A cluster this process is connected to; ``own`` ones are taken down with the run."""
+
+    dashboard: str
+    own: bool
+
+    def hosts(self) -> list[Host]:
+        """Return the machines that are alive and compute, in a stable order."""
+        import ray
+
+        found = [
+            Host(
+                node["NodeID"],
+                node["NodeManagerAddress"],
+                node["Resources"].get("CPU", 0.0),
+                node["Resources"].get("GPU", 0.0),
+            )
+            for node in ray.nodes()
+            if node["Alive"]
+        ]
+        return sorted((h for h in found if h.cpus), key=lambda h: (h.address, h.id))
+
+    def close(self) -> None:
+        """Leave, and take an own cluster down."""
+        import ray
+
+        if self.own:
+            ray.shutdown()
+
+
+def connect(config: Config) -> Cluster:
+    """Join the cluster at ``address``, or start one on this machine.
+
+    A cluster that is started asks for a token (``RAY_AUTH_MODE=token``); joining one that does not
+    prints a warning. Raises ConfigError when nothing answers.
+    """
+    if config.address is None:
+        _check_port(config.dashboard_port)
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    else:
+        _check_answers(config.address)
+    import ray
+
+    if ray.is_initialized():
+        return Cluster(_dashboard(), own=False)
+    options: dict[str, Any] = {"address": config.address} if config.address else _own(config)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+    except (RuntimeError, ConnectionError, ValueError) as error:
+        raise _explained(config.address, error) from error
+    if os.environ.get("RAY_AUTH_MODE") != "token":
+        warnings.warn(
+            f"the Ray cluster at {config.address} asks for no token: whoever reaches its ports can "
+            "run code on it. Set RAY_AUTH_MODE=token on every host.",
+            stacklevel=2,
+        )
+    return Cluster(_dashboard(), own=True)
+
+
+def _own(config: Config) -> dict[str, Any]:
+    """Return how a cluster is started: as many workers as asked fit, whatever the cores."""
+    port = {} if config.dashboard_port is None else {"dashboard_port": config.dashboard_port}
+    return {"address": "local", "include_dashboard": True, "dashboard_host": "127.0.0.1", **port}
+
+
+def _check_port(port: int | None) -> None:
+    """Refuse a port that is taken; 0 stands for any that is free."""
+    if port is None:
+        return
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OverflowError as error:
+            raise ConfigError(f"dashboard_port {port}: ports end at 65535.") from error
+        except OSError as error:
+            raise ConfigError(
+                f"dashboard_port {port} cannot be used ({os.strerror(error.errno or 0)}); "
+                "choose another, or leave it out."
+            ) from error
+
+
+def _check_answers(address: str) -> None:
+    """Refuse an address that nobody listens at, sooner than Ray would."""
+    if address == "auto":
+        return
+    host, _, port = address.rpartition(":")
+    if address.startswith("ray://") or not host or not port.isdigit():
+        raise ConfigError(
+            f"address {address!r} is not host:port or auto; give what `ray start --head` printed, "
+            "such as 10.0.0.1:6379. From outside the cluster use `ray job submit`."
+        )
+    try:
+        socket.create_connection((host, int(port)), timeout=ANSWER_S).close()
+    except (OSError, OverflowError) as error:
+        raise ConfigError(
+            f"no Ray cluster answers at {address} ({error}); "
+            "start one by `ray start --head`, or leave the address out."
+        ) from error
+
+
+def _explained(address: str | None, error: Exception) -> ConfigError:
+    """Return Ray's complaint in one line."""
+    text = " ".join(str(error).split())
+    if address == "auto" and "running Ray instance" in text:
+        return ConfigError(
+            "address auto: no Ray cluster runs on this host; "
+            "start one by `ray start --head`, or leave the address out."
+        )
+    if "ersion mismatch" in text:
+        return ConfigError(f"the Ray cluster at {address} runs other versions: {text[:300]}")
+    if "oken" in text or "nauthenticated" in text:
+        return ConfigError(
+            f"the Ray cluster at {address} refuses this token; set RAY_AUTH_MODE=token, and "
+            "RAY_AUTH_TOKEN or ~/.ray/auth_token as on its head."
+        )
+    return ConfigError(f"Ray cannot be started or joined: {text[:300]}")
+
+
+def _dashboard() -> str:
+    """Return the address of the dashboard."""
+    from ray._private.worker import get_dashboard_url
+
+    url = get_dashboard_url()
+    return f"http://{url}" if url else "off"
+
+
+def shared_out(
+    hosts: list[Host], workers: int, placement: str, suspects: Container[str], gpus: int
+) -> list[Host]:
+    """Return the host of every worker: ``pack`` fills one after the other, ``spread`` takes turns.
+
+    Neighbouring workers share a host where they can. Hosts that were lost before are used only
+    when there is no other. Raises ConfigError when there are fewer GPUs than needed.
+    """
+    usable = [h for h in hosts if h.id not in suspects] or hosts
+    if not usable:
+        raise ConfigError("no host of the Ray cluster offers CPUs; start one by `ray start`.")
+    room = [int(h.gpus) // gpus if gpus else max(1, int(h.cpus)) for h in usable]
+    if gpus and sum(room) < workers:
+        raise ConfigError(
+            f"{workers} workers need {workers * gpus} GPUs, the cluster has "
+            f"{sum(int(h.gpus) for h in usable)}; lower workers, or use device cpu."
+        )
+    counts = [0] * len(usable)
+    for i in islice(_turns(room, placement, limited=bool(gpus)), workers):
+        counts[i] += 1
+    return [host for host, count in zip(usable, counts, strict=True) for _ in range(count)]
+
+
+def _turns(room: list[int], placement: str, limited: bool) -> Iterator[int]:
+    """Yield hosts to place the next worker on, by index; full ones only where CPUs are shared."""
+    packed = [i for i, places in enumerate(room) for _ in range(places)]
+    rounds = range(max(room))
+    spread = [i for turn in rounds for i, places in enumerate(room) if places > turn]
+    once = spread if placement == "spread" else packed
+    yield from once if limited else cycle(once)

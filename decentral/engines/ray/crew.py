@@ -1,0 +1,239 @@
+"""The workers of one attempt: hired, listened to, dismissed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from decentral.config import Config
+from decentral.engines.ray.actor import Actor
+from decentral.engines.ray.cluster import Cluster, Host, shared_out
+from decentral.errors import ConfigError, RunError
+
+#: Seconds in which an actor must exist and answer for the first time.
+START_S = 60.0
+#: Seconds that a worker may keep a question for news.
+NEWS_S = 0.3
+#: Seconds in which workers lost together are all noticed, once the first was.
+TOGETHER_S = 1.5
+#: A process that nobody has asked for this many times ``liveness_s`` ends itself.
+ORPHANED = 3.0
+
+News = Mapping[str, Any]
+
+
+#: How the loss of a process reads, on a host that goes on.
+PROCESS_DIED = "its process died"
+
+
+class Lost(Exception):
+    """Workers that are gone, by rank, and why; none: contact between living ones was lost."""
+
+    def __init__(self, ranks: Sequence[int], cause: str, step: int = 0) -> None:
+        """Say who."""
+        super().__init__(cause)
+        self.ranks, self.cause, self.step = sorted(ranks), cause, step
+
+    @property
+    def process(self) -> bool:
+        """Whether only a process was lost, and its host goes on."""
+        return self.cause == PROCESS_DIED
+
+    @property
+    def who(self) -> str:
+        """Who is gone, in words."""
+        return ", ".join(f"worker {rank}" for rank in self.ranks) or "contact between workers"
+
+
+@dataclass
+class Crew:
+    """The actors of one attempt, by rank, and where they are."""
+
+    actors: list[Any]
+    hosts: list[Host]
+    config: Config
+    steps: list[int] = field(default_factory=list[int])
+    gone: set[int] = field(default_factory=set[int])
+    _asked: dict[Any, int] = field(default_factory=dict[Any, int])
+    _heard_s: list[float] = field(default_factory=list[float])
+    _moved_s: float = 0.0
+
+    # --- questions --------------------------------------------------------------------------------
+
+    def ask_all(self, method: str, *given: Any, timeout_s: float) -> list[Any]:
+        """Return what every worker answers, in order; raises Lost for those that do not."""
+        return self.ask_each(method, [given] * len(self.actors), timeout_s)
+
+    def ask_each(
+        self, method: str, given: Sequence[tuple[Any, ...]], timeout_s: float
+    ) -> list[Any]:
+        """Return what every worker answers to its own question, in order."""
+        import ray
+
+        refs = [self._call(rank, method, *arguments) for rank, arguments in enumerate(given)]
+        ready, _ = ray.wait(refs, num_returns=len(refs), timeout=timeout_s)
+        silent = [rank for rank, ref in enumerate(refs) if ref not in set(ready)]
+        if silent:
+            raise Lost(silent, f"no answer within {timeout_s:g} s")
+        return [self._answer(rank, ref) for rank, ref in enumerate(refs)]
+
+    def ask(self, rank: int, method: str, *given: Any) -> Any:
+        """Return what one worker answers; raises Lost when it does not in time."""
+        import ray
+
+        ref = self._call(rank, method, *given)
+        ready, _ = ray.wait([ref], timeout=self.config.progress_s)
+        if not ready:
+            raise Lost([rank], f"no answer within {self.config.progress_s:g} s")
+        return self._answer(rank, ref)
+
+    def _call(self, rank: int, method: str, *given: Any) -> Any:
+        call = getattr(self.actors[rank], method)
+        return call.options(concurrency_group="watch").remote(*given)
+
+    def _answer(self, rank: int, ref: Any) -> Any:
+        """Return an answer that is there, or tell why there is none."""
+        import ray
+        from ray.exceptions import RayActorError, RayError, RayTaskError
+
+        try:
+            return ray.get(ref)
+        except RayTaskError as error:
+            cause = error.cause
+            known = isinstance(cause, ConfigError | RunError)
+            raise cause if known else RunError(_last_line(error)) from error
+        except (RayActorError, RayError) as error:
+            raise Lost([rank], _cause(error)) from error
+
+    # --- the work ---------------------------------------------------------------------------------
+
+    def begin(self, jobs: Iterable[Any]) -> None:
+        """Give every worker its job; from now on there is news."""
+        now = time.monotonic()
+        self.steps = [-1] * len(self.actors)
+        self._heard_s, self._moved_s = [now] * len(self.actors), now
+        self._work = [actor.begin.remote(job) for actor, job in zip(self.actors, jobs, strict=True)]
+
+    def news(self) -> Iterator[News]:
+        """Yield what has happened since the last call, waiting a moment for the first of it.
+
+        Raises Lost for workers that are dead, that are silent for ``liveness_s``, and all of them
+        when none has done a step for ``progress_s``.
+        """
+        import ray
+
+        for rank in set(range(len(self.actors))) - set(self._asked.values()) - self.gone:
+            self._asked[self._call(rank, "poll", NEWS_S)] = rank
+        if not self._asked:
+            return
+        ready, _ = ray.wait(list(self._asked), timeout=2 * NEWS_S)
+        for ref in ready:
+            rank = self._asked.pop(ref)
+            step, told = self._answer(rank, ref)
+            self._heard(rank, step, bool(told))
+            yield from told
+        self._check_clocks()
+
+    def _heard(self, rank: int, step: int, told: bool) -> None:
+        now = time.monotonic()
+        self._heard_s[rank] = now
+        if step != self.steps[rank] or told:
+            self.steps[rank], self._moved_s = step, now
+
+    def _check_clocks(self) -> None:
+        now, config = time.monotonic(), self.config
+        if silent := [
+            r for r, heard_s in enumerate(self._heard_s) if now - heard_s > config.liveness_s
+        ]:
+            raise Lost(silent, f"silent for {config.liveness_s:g} s", self.step)
+        if now - self._moved_s > config.progress_s:
+            raise Lost([], f"no step within {config.progress_s:g} s", self.step)
+
+    @property
+    def step(self) -> int:
+        """The step that every worker has done."""
+        return max(0, min(self.steps, default=0))
+
+    def gone_besides(self, known: Sequence[int]) -> list[int]:
+        """Wait until it is clear who else is gone: a moment, or ``liveness_s`` if nobody is yet."""
+        self.gone |= set(known)
+        began = time.monotonic()
+        while time.monotonic() - began < (TOGETHER_S if self.gone else self._patience_s):
+            try:
+                for _ in self.news():
+                    continue
+            except Lost as lost:
+                if not set(lost.ranks) <= self.gone:
+                    began = time.monotonic()
+                self.gone |= set(lost.ranks)
+        return sorted(self.gone)
+
+    @property
+    def _patience_s(self) -> float:
+        return self.config.liveness_s + 2 * NEWS_S
+
+    def dismiss(self) -> None:
+        """Take every process down, whatever it is doing."""
+        import ray
+
+        for actor in self.actors:
+            with suppress(Exception):  # it may be gone already, or its host be out of reach
+                ray.kill(actor)
+        self._asked.clear()
+
+
+def hire(
+    cluster: Cluster, config: Config, labels: Sequence[str], run: str, suspects: set[str]
+) -> Crew:
+    """Start one actor per label on the hosts that are there, with the cores they can have."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    gpus = int(config.device.startswith("cuda"))
+    hosts = shared_out(cluster.hosts(), len(labels), config.placement, suspects, gpus)
+    made: Any = ray.remote
+    remote = made(concurrency_groups={"watch": 4})(Actor)
+    actors = [
+        remote.options(
+            name=label,
+            namespace=run,
+            num_cpus=_cores(host, hosts),
+            num_gpus=gpus,
+            max_restarts=0,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(host.id, soft=False),
+        ).remote(label, ORPHANED * config.liveness_s)
+        for label, host in zip(labels, hosts, strict=True)
+    ]
+    return Crew(actors, hosts, config, steps=[-1] * len(actors))
+
+
+def _cores(host: Host, hosts: Sequence[Host]) -> float:
+    """Return a worker's share of its host: whole cores, or a part of one where they are few."""
+    share = host.cpus / hosts.count(host)
+    return float(int(share)) if share >= 1 else int(share * 1e4) / 1e4
+
+
+def _last_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[-1]
+
+
+def _cause(error: Exception) -> str:
+    """Return in a few words why an actor is gone."""
+    text = " ".join(str(error).split())
+    for sign, cause in _CAUSES.items():
+        if sign in text:
+            return cause
+    return text[:200]
+
+
+_CAUSES: dict[str, str] = {
+    "node was terminated": "its host is gone",
+    "node died": "its host is gone",
+    "owner": "its owner is gone",
+    "connection error code 2": PROCESS_DIED,
+    "worker process has died": PROCESS_DIED,
+    "Worker unexpectedly exits": PROCESS_DIED,
+}

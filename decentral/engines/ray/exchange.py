@@ -1,0 +1,345 @@
+"""The exchange between processes: rows travel by torch.distributed, Gloo on CPUs, NCCL on GPUs."""
+
+from __future__ import annotations
+
+import re
+import socket
+import time
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from decentral.engines.ray.routes import Parcel, Route, is_average, route, same
+from decentral.errors import RunError
+from decentral.exchange.local import CHUNK_BYTES, DENSE_NODES, ordered_sums
+from decentral.mixing import Mixing
+
+#: Rows shorter than this are packed, all for one worker in one message; a longer one travels
+#: straight from where it lies.
+PACKED_BYTES = 256 << 10
+#: Columns of longer rows travel, and are added up, in pieces of at most this size.
+PIECE_BYTES = 4 << 20
+#: Columns of a global average that are summed, then reduced, at a time.
+REDUCED_BYTES = 16 << 20
+#: Tags count up to here and start again.
+TAGS = 1 << 30
+
+
+def listen(address: str) -> Any:
+    """Return a store for workers to meet at, on a free ``.port`` of ``address`` and no other.
+
+    It serves as long as somebody holds it; every worker, rank 0 included, connects to it.
+    """
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    server = socket.create_server((address, 0), family=family)
+    port = server.getsockname()[1]
+    # The store takes the socket over, and closes it.
+    torch_dist: Any = dist
+    return torch_dist.TCPStore(
+        address, port, is_master=True, wait_for_workers=False, master_listen_fd=server.detach()
+    )
+
+
+class LostPeer(RunError):
+    """Other workers are out of reach."""
+
+
+@dataclass(frozen=True)
+class Peers:
+    """How a worker finds the others.
+
+    ``address`` is this worker's own, the one to which others connect; ``store`` the host and port
+    of `listen`; ``timeout_s`` the longest wait for others; ``prefix`` is new for every group.
+    """
+
+    rank: int
+    world: int
+    store: tuple[str, int]
+    address: str
+    timeout_s: float
+    prefix: str
+
+
+@dataclass
+class _Round:
+    """A round under way on one channel: what was posted, piece by piece of the columns."""
+
+    mixing: Mixing
+    route: Route
+    inbox: Tensor  # [heard, k]
+    pieces: list[tuple[slice, list[tuple[int, Any]]]] = field(default_factory=list)
+    sent: int = 0  # bytes
+
+
+class ProcessGroupExchange:
+    """The exchange of a worker that hosts one of several blocks of rows.
+
+    Sparse mixings, and all if ``ordered``, give the bits of ``LocalExchange(nodes, ordered=True)``
+    for any blocks. Rows of other workers are rounded to ``wire`` on their way, if it is given;
+    global averages are not. ``wait_s`` and ``mix_s`` are the seconds spent so far on waiting for
+    others and on adding up; on a GPU, where the host does not wait, they mean little.
+    """
+
+    def __init__(
+        self,
+        peers: Peers,
+        blocks: Sequence[range],
+        device: torch.device,
+        *,
+        ordered: bool = False,
+        wire: torch.dtype | None = None,
+    ) -> None:
+        """Meet the other workers; block k of the positions, in order, belongs to worker k."""
+        self.nodes, self.hosted = blocks[-1].stop, blocks[peers.rank]
+        self.wait_s = self.mix_s = 0.0
+        self._peers, self._blocks, self._device = peers, blocks, device
+        self._ordered, self._wire = ordered, wire
+        self._tag = 0
+        self._known: dict[bool, tuple[Mixing, Route]] = {}
+        self._under_way: dict[tuple[int, ...], _Round] = {}
+        self._spare: list[Tensor] = []  # inboxes of earlier rounds, flat uint8
+        self._group: Any = None
+        if peers.world > 1:
+            with self._contact("the others"):
+                self._group = _group(peers, device)
+
+    def close(self) -> None:
+        """Leave the group; the exchange can mix no more."""
+        self._under_way.clear()
+        if self._group is not None:
+            self._group.shutdown()
+        self._group = None
+
+    # --- mixing -----------------------------------------------------------------------------------
+
+    def begin(self, channel: Tensor, mixing: Mixing) -> None:
+        """Post the messages of a later ``mix(channel, mixing)``: they travel in the meantime.
+
+        Until then the channel must not be written. All workers begin and mix in the same order.
+        """
+        if mixing.messages and not self._averages(mixing):
+            self._under_way[_identity(channel)] = self._post(channel, mixing)
+
+    def mix(self, channel: Tensor, mixing: Mixing) -> int:
+        """Replace rows by their weighted sums, in place; return the bytes that this worker sent."""
+        if mixing.messages == 0:
+            return 0
+        if self._averages(mixing):
+            return self._average(channel)
+        now = self._under_way.pop(_identity(channel), None) or self._post(channel, mixing)
+        assert same(now.mixing, mixing), "another mixing was begun on this channel"
+        for columns, works in now.pieces:
+            for peer, work in works:
+                self._wait(work, f"worker {peer}")
+            with self._clock("mix_s"):
+                _add_up(channel[:, columns], now.inbox[:, columns], now.route)
+        self._spare.append(now.inbox)
+        return now.sent
+
+    def _averages(self, mixing: Mixing) -> bool:
+        return not self._ordered and mixing.nodes >= DENSE_NODES and is_average(mixing)
+
+    def _average(self, channel: Tensor) -> int:
+        shares = torch.full((len(self.hosted),), 1 / self.nodes, dtype=torch.float64)
+        mean, sent = self.mean(channel, shares)
+        channel.copy_(mean.expand_as(channel))
+        return sent
+
+    def _post(self, channel: Tensor, mixing: Mixing) -> _Round:
+        travels = self._wire_type(channel)
+        width = channel.shape[1]
+        packed = width * travels.itemsize < PACKED_BYTES
+        part = self._route(mixing, packed)
+        now = _Round(mixing, part, self._space(part.inbox, width, travels))
+        for columns in _pieces(width, width if packed else PIECE_BYTES // travels.itemsize):
+            with self._clock("mix_s"):
+                letters = {
+                    parcel.slot: _rows(channel, columns, parcel).to(travels).contiguous()
+                    for parcel in part.parcels
+                    if parcel.outgoing
+                }
+            now.pieces.append((columns, self._post_piece(columns, letters, now)))
+            now.sent += sum(letter.nbytes for letter in letters.values())
+            self._tag = (self._tag + part.slots) % TAGS
+        return now
+
+    def _post_piece(
+        self, columns: slice, letters: dict[int, Tensor], now: _Round
+    ) -> list[tuple[int, Any]]:
+        """Post what this worker sends and hears, in the order of slots, with distinct tags."""
+        group, works = self._group, list[tuple[int, Any]]()
+        # NCCL wants a round's operations started together, and makes one work of them.
+        together = bool(now.route.parcels) and group.supports_coalescing
+        if together:
+            group._start_coalescing()
+        for parcel in now.route.parcels:
+            tag, peer = self._tag + parcel.slot, parcel.peer
+            with self._contact(f"worker {peer}"):
+                if parcel.outgoing:
+                    work = group.send([letters[parcel.slot]], peer, tag)
+                else:
+                    work = group.recv([_rows(now.inbox, columns, parcel)], peer, tag)
+            works.append((peer, work))
+        return [(works[0][0], group._end_coalescing())] if together else works
+
+    def _route(self, mixing: Mixing, packed: bool) -> Route:
+        """Return this worker's part, remembered for as long as mixings stay equal."""
+        known = self._known.get(packed)
+        if known is None or not same(known[0], mixing):
+            known = mixing, route(mixing, self._blocks, self._peers.rank, packed)
+            self._known[packed] = known
+        return known[1]
+
+    def _wire_type(self, channel: Tensor) -> torch.dtype:
+        return self._wire if self._wire and channel.is_floating_point() else channel.dtype
+
+    def _space(self, rows: int, width: int, dtype: torch.dtype) -> Tensor:
+        """Return an inbox [rows, width], in the memory of an earlier one where it is enough."""
+        needed = rows * width * dtype.itemsize
+        storage = self._spare.pop().untyped_storage() if self._spare else None
+        if storage is None or len(storage) < needed:
+            return torch.empty(rows, width, dtype=dtype, device=self._device)
+        whole = torch.empty(0, dtype=dtype, device=self._device).set_(storage)
+        return whole[: rows * width].view(rows, width)
+
+    # --- all together -----------------------------------------------------------------------------
+
+    def mean(self, channel: Tensor, weights: Tensor) -> tuple[Tensor, int]:
+        """Return sum_i w_i x_i over all rows, [k], and the bytes sent; weights float64 [n].
+
+        The hosted rows are summed chunk by chunk while earlier chunks are reduced among workers.
+        """
+        weights = weights.to(channel)
+        total = channel.new_empty(channel.shape[1])
+        works: list[Any] = []
+        for columns in _pieces(len(total), REDUCED_BYTES // channel.element_size()):
+            with self._clock("mix_s"):
+                torch.mv(channel[:, columns].T, weights, out=total[columns])
+            if self._group is not None:
+                with self._contact("the others"):
+                    works.append(self._group.allreduce([total[columns]]))
+        for work in works:
+            self._wait(work, "the others")
+        # A ring: every worker passes on all but its own share, once to add and once to tell.
+        return total, 2 * (self._peers.world - 1) * total.nbytes // self._peers.world
+
+    def gather(self, values: Tensor) -> Tensor:
+        """Return the values [n_i, ...] of all workers one after the other; n_i may be 0."""
+        if self._group is None:
+            return values
+        mine = values.to(self._device)
+        counts = self._all(torch.tensor([len(mine)], device=self._device)).flatten().tolist()
+        padded = mine.new_zeros(max(counts), *mine.shape[1:])
+        padded[: len(mine)] = mine
+        found = self._all(padded) if padded.numel() else padded.expand(len(counts), *padded.shape)
+        parts = [part[:count] for part, count in zip(found, counts, strict=True)]
+        return torch.cat(parts).to(values.device)
+
+    def _all(self, values: Tensor) -> Tensor:
+        """Return equally many values of every worker, [world, ...]; they travel as plain bytes."""
+        found = values.new_empty(self._peers.world, *values.shape)
+        flat = found.flatten().view(torch.uint8), values.flatten().view(torch.uint8)
+        with self._contact("the others"):
+            work = self._group._allgather_base(*flat)
+        self._wait(work, "the others")
+        return found
+
+    # --- waiting ----------------------------------------------------------------------------------
+
+    def _wait(self, work: Any, whom: str) -> None:
+        with self._clock("wait_s"), self._contact(whom):
+            work.wait()
+
+    @contextmanager
+    def _clock(self, name: str) -> Generator[None]:
+        begin = time.perf_counter()
+        yield
+        setattr(self, name, getattr(self, name) + time.perf_counter() - begin)
+
+    @contextmanager
+    def _contact(self, whom: str) -> Generator[None]:
+        try:
+            yield
+        except RuntimeError as error:
+            raise LostPeer(
+                f"worker {self._peers.rank} lost contact with {whom} ({_cause(error)}); look for "
+                f"the first failure among the workers, or raise progress_s, now "
+                f"{self._peers.timeout_s:g}, if one is only slow."
+            ) from error
+
+
+def _group(peers: Peers, device: torch.device) -> Any:
+    """Return a group of the workers, connected through their own addresses.
+
+    It is made directly: ``init_process_group`` takes no device for Gloo, which then connects
+    through whatever address the host's name resolves to, and it knows one group per process.
+    """
+    timeout = timedelta(seconds=peers.timeout_s)
+    torch_dist: Any = dist
+    meeting = torch_dist.TCPStore(*peers.store, is_master=False, timeout=timeout)
+    store = torch_dist.PrefixStore(peers.prefix, meeting)
+    kind = torch_dist.ProcessGroupNCCL if device.type == "cuda" else torch_dist.ProcessGroupGloo
+    options = kind.Options() if device.type == "cuda" else kind._Options()
+    options._timeout = timeout
+    if device.type == "cpu":
+        options._devices = [kind.create_device(hostname=peers.address)]
+    group = kind(store, peers.rank, peers.world, options)
+    if device.type == "cuda":
+        group.eager_connect_single_device(device)
+    return group
+
+
+def _cause(error: Exception) -> str:
+    """Return the core of what torch says: without source lines and advice."""
+    text = re.sub(r"^\[\S+?:\d+\]\s*", "", str(error).splitlines()[0])
+    return text.split(". ")[0].rstrip(".")
+
+
+def _identity(channel: Tensor) -> tuple[int, ...]:
+    return channel.data_ptr(), *channel.shape, *channel.stride()
+
+
+def _pieces(width: int, longest: int) -> list[slice]:
+    """Divide columns into slices of nearly equal width, a multiple of 16 but for the last."""
+    count = max(1, -(-width // longest))
+    each = max(16, -(-width // count // 16) * 16)
+    return [slice(begin, min(begin + each, width)) for begin in range(0, width, each)]
+
+
+def _rows(block: Tensor, columns: slice, parcel: Parcel) -> Tensor:
+    """Return rows of a block, as a view where they are neighbours."""
+    rows = parcel.rows
+    if len(rows) == 1:
+        return block[int(rows[0]), columns]
+    if rows[-1] - rows[0] == len(rows) - 1:
+        return block[int(rows[0]) : int(rows[-1]) + 1, columns]
+    return block[torch.from_numpy(rows).to(block.device), columns]
+
+
+def _add_up(channel: Tensor, inbox: Tensor, part: Route) -> None:
+    """Write the sums over hosted rows and inbox, [n, k] and [heard, k], into their receivers.
+
+    Chunk by chunk of columns, whose rows are laid together so that every sum is one pass in
+    ascending order of senders.
+    """
+    sums = part.sums
+    if not len(sums.receivers):
+        return
+    device, count = channel.device, len(channel) + len(inbox)
+    senders, offsets = (torch.from_numpy(a).to(device) for a in (sums.senders, sums.offsets))
+    receivers = torch.from_numpy(sums.receivers).to(device)
+    weights = torch.from_numpy(sums.weights).to(channel)
+    columns = max(64, CHUNK_BYTES // (count * channel.element_size()))
+    heard = inbox.split(columns, dim=1)
+    for mine, theirs in zip(channel.split(columns, dim=1), heard, strict=True):
+        added = ordered_sums(torch.cat([mine, theirs]), senders, weights, offsets)
+        if len(sums.receivers) == len(channel):
+            mine.copy_(added)
+        else:
+            mine.index_copy_(0, receivers, added)

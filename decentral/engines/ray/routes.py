@@ -1,0 +1,114 @@
+"""Who sends which rows to whom in one round: pure functions of the mixing and of the blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from decentral.mixing import Integers, Mixing
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """Rows that travel as one message between this worker and another.
+
+    ``rows`` are indices of hosted rows if ``outgoing``, else indices of the inbox (consecutive).
+    ``slot`` is the first row's place among all rows that travel in the round, ordered by
+    (receiving worker, row): every worker counts the same slots.
+    """
+
+    slot: int
+    peer: int
+    outgoing: bool
+    rows: Integers
+
+
+@dataclass(frozen=True)
+class Sums:
+    """What one worker adds up: row ``receivers[r]`` becomes the sum of its span of ``senders``.
+
+    Senders are indices of the hosted rows followed by the inbox; ``offsets`` are where spans begin.
+    """
+
+    receivers: Integers
+    senders: Integers
+    weights: np.ndarray  # float64, one per sender
+    offsets: Integers
+
+
+@dataclass(frozen=True)
+class Route:
+    """One worker's part in a round; ``slots`` counts the rows that travel between all workers."""
+
+    slots: int
+    inbox: int  # rows of others that this worker hears
+    parcels: tuple[Parcel, ...]  # ascending by slot
+    sums: Sums
+
+
+def route(mixing: Mixing, blocks: Sequence[range], rank: int, packed: bool) -> Route:
+    """Return what worker ``rank`` sends, hears and adds up.
+
+    Every row is sent at most once to each worker that hears it. ``packed`` puts all rows for one
+    worker in one message; otherwise every row is a message of its own.
+    """
+    worker = np.repeat(np.arange(len(blocks)), [len(block) for block in blocks])
+    hearing = np.repeat(worker, np.diff(mixing.indptr))
+    crossing = hearing != worker[mixing.senders]
+    keys = np.unique(hearing[crossing] * mixing.nodes + mixing.senders[crossing])
+    receivers, rows = np.divmod(keys, mixing.nodes)
+    senders = worker[rows]
+    first = blocks[rank].start
+    inbox = rows[receivers == rank]
+    begins = _begins(receivers, senders, packed)
+    parcels = [
+        Parcel(int(a), int(receivers[a]), True, rows[a:b] - first)
+        if senders[a] == rank
+        else Parcel(int(a), int(senders[a]), False, np.searchsorted(inbox, rows[a:b]))
+        for a, b in zip(begins, np.r_[begins, len(keys)][1:], strict=True)
+        if rank in (senders[a], receivers[a])
+    ]
+    return Route(len(keys), len(inbox), tuple(parcels), _sums(mixing, blocks[rank], inbox))
+
+
+def _begins(receivers: Integers, senders: Integers, packed: bool) -> Integers:
+    """Return where messages begin in the order of slots."""
+    if not packed:
+        return np.arange(len(receivers))
+    changes = (np.diff(receivers) != 0) | (np.diff(senders) != 0)
+    return np.flatnonzero(np.r_[len(receivers) > 0, changes])
+
+
+def _sums(mixing: Mixing, block: range, inbox: Integers) -> Sums:
+    # A row that hears nobody is left alone: adding 0 to -0.0 would change its bits.
+    indptr = mixing.indptr[block.start : block.stop + 1]
+    degrees = np.diff(indptr)
+    listening = degrees > 1
+    span = slice(indptr[0], indptr[-1])
+    heard = np.repeat(listening, degrees)
+    senders, weights = mixing.senders[span][heard], mixing.weights[span][heard]
+    here = (senders >= block.start) & (senders < block.stop)
+    away = len(block) + np.searchsorted(inbox, senders)
+    return Sums(
+        np.flatnonzero(listening),
+        np.where(here, senders - block.start, away),
+        weights,
+        np.cumsum(degrees[listening]) - degrees[listening],
+    )
+
+
+def same(one: Mixing, other: Mixing) -> bool:
+    """Whether two mixings are equal."""
+    return one is other or (
+        np.array_equal(one.indptr, other.indptr)
+        and np.array_equal(one.senders, other.senders)
+        and np.array_equal(one.weights, other.weights)
+    )
+
+
+def is_average(mixing: Mixing) -> bool:
+    """Whether every node takes the plain mean of all nodes."""
+    nodes = mixing.nodes
+    return len(mixing.senders) == nodes**2 and bool(np.allclose(mixing.weights, 1 / nodes, 1e-12))

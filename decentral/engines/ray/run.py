@@ -1,0 +1,228 @@
+"""A run on Ray: the driver starts the workers, watches, records, and starts again what is lost."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from decentral.config import Config
+from decentral.engines.base import EngineRun, Watch, stop_signals
+from decentral.engines.ray.attempt import Attempt, Returned
+from decentral.engines.ray.cluster import connect
+from decentral.engines.ray.crew import Crew, Lost, hire
+from decentral.engines.ray.members import blocks_of, label, moved, sources
+from decentral.engines.ray.monitor import Monitor
+from decentral.errors import ConfigError, RunError
+from decentral.faults import Fault
+from decentral.loop.block import gradient_of
+from decentral.loop.cost import thread_count
+from decentral.network.membership import Membership
+from decentral.run.checkpoint import Saved, newest_checkpoint, save_checkpoint
+from decentral.sampling import Sampler
+
+_START = {"metrics.jsonl": 0, "events.jsonl": 0}
+
+
+class RayRun(EngineRun):
+    """A run whose workers are Ray actors; this process coordinates."""
+
+    def __init__(self, config: Config) -> None:
+        """Prepare a run and join or start the cluster."""
+        super().__init__(config)
+        self.faults = [Fault.parse(text) for text in config.faults]
+        self.members = Membership.whole(config.nodes)
+        self.saved: Saved | None = None
+        self.crew: Crew | None = None
+        self.failures = 0
+        self.suspects: set[str] = set()
+        self.cluster = connect(config)
+        try:
+            self._settle()
+        except BaseException:
+            self.cluster.close()
+            raise
+
+    def _settle(self) -> None:
+        """Decide everything that was left open."""
+        config, hosts = self.setup.config, self.cluster.hosts()
+        gpus = int(sum(host.gpus for host in hosts)) if self.setup.device.type == "cuda" else 0
+        self.wanted = self.workers = worker_count(config, gpus or len(hosts))
+        smallest = config.nodes // self.workers
+        sampler = Sampler(self.setup.train, self.setup.plan, range(smallest), config.seed)
+        gradient, self.compute_reason = gradient_of(self.setup, smallest, sampler)
+        self.replicas = gradient.kind
+        cores = int(sum(host.cpus for host in hosts) / self.workers)
+        self.threads = thread_count(self.setup, self.workers, max(1, cores))
+        self.known = {host.id for host in hosts}
+
+    def close(self) -> None:
+        """Leave the cluster, and take an own one down."""
+        self.cluster.close()
+
+    @property
+    def place(self) -> str:
+        """Where the workers run, in words."""
+        hosts = len(self.known)
+        machines = "1 host" if hosts == 1 else f"{hosts} hosts"
+        return f"{self.workers} on Ray, {machines}; dashboard {self.cluster.dashboard}"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The resolved configuration."""
+        return super().settings | {"engine": "ray", "workers": self.wanted}
+
+    @property
+    def step(self) -> int:
+        """The step that every worker has done."""
+        begun = self.saved.step if self.saved else 0
+        return max(begun, self.crew.step if self.crew else 0)
+
+    def restore(self, saved: Saved) -> None:
+        """Stand where a checkpoint was taken, with the nodes that were live then."""
+        self.members = Membership(saved.live, saved.counters["epoch"])
+        self.workers = min(self.workers, len(saved.live))
+        self.saved = saved
+
+    # --- the run ----------------------------------------------------------------------------------
+
+    def train(self, watch: Watch) -> dict[str, Any]:
+        """Train to the end, through failures, and return the summary."""
+        try:
+            self.monitor = Monitor(self.folder.path.name)
+            with stop_signals() as stopping:
+                while not self._attempt(watch, stopping):
+                    self._rewind()
+            return self.conclude()
+        finally:
+            self.close()
+
+    def _attempt(self, watch: Watch, stopping: threading.Event) -> bool:
+        """Hire a crew and follow it; return whether it reached the end."""
+        blocks = blocks_of(len(self.members.live), self.workers)
+        nodes = [[self.members.live[place] for place in block] for block in blocks]
+        labels = [label(rank, hosted) for rank, hosted in enumerate(nodes)]
+        name, config = self.folder.path.name, self.setup.config
+        crew = self.crew = hire(self.cluster, config, labels, name, self.suspects)
+        try:
+            Attempt(self, crew, blocks, watch, stopping).follow()
+        except Lost as lost:
+            gone = crew.gone_besides(lost.ranks)
+            self._lost(Lost(gone, lost.cause, crew.step), [n for r in gone for n in nodes[r]])
+        except Returned:
+            self._welcome()
+        else:
+            return True
+        finally:
+            crew.dismiss()
+        return False
+
+    def _rewind(self) -> None:
+        """Go back to the last checkpoint, in the records too."""
+        self.cut(self.saved.counters["offsets"] if self.saved else _START)
+        self.resumed = self.saved is not None
+        self.crew = None
+
+    # --- failures ---------------------------------------------------------------------------------
+
+    def _lost(self, lost: Lost, nodes: Sequence[int]) -> None:
+        """Record a failure and prepare the next attempt; raises RunError after the last."""
+        config, crew = self.setup.config, self.crew
+        assert crew is not None
+        self.failures += 1
+        self.monitor.failures(self.failures)
+        if not lost.process:
+            self.suspects |= {crew.hosts[rank].id for rank in lost.ranks}
+        self.known = {host.id for host in self.cluster.hosts()}
+        self.faults = left_over(self.faults, lost.ranks)
+        self._record_failure(lost, nodes)
+        self._check_policy(lost)
+        self.saved = self._newest()
+        if config.on_failure == "continue" and nodes:
+            self.workers = max(1, self.workers - len(lost.ranks))
+            self._reform(self.members.without(nodes))
+
+    def _record_failure(self, lost: Lost, nodes: Sequence[int]) -> None:
+        assert self.crew is not None
+        hosts = sorted({self.crew.hosts[rank].address for rank in lost.ranks})
+        details = {"step": lost.step, "workers": lost.ranks, "nodes": list(nodes), "hosts": hosts}
+        policy = self.setup.config.on_failure
+        self.announce("failure", details | {"cause": lost.cause, "then": policy})
+
+    def _check_policy(self, lost: Lost) -> None:
+        config = self.setup.config
+        what = f"{lost.who} lost at step {lost.step} ({lost.cause})"
+        if config.on_failure != "stop" and self.failures <= config.max_failures:
+            self.say(f"{what}; on_failure: {config.on_failure}")
+            return
+        limit = "on_failure: stop" if config.on_failure == "stop" else (
+            f"max_failures: {config.max_failures}"
+        )  # fmt: skip
+        raise RunError(
+            f"{what}; the run ends by {limit}. "
+            f"`decentral resume {self.folder.path}` goes on from the last checkpoint."
+        )
+
+    def _newest(self) -> Saved | None:
+        found = any((self.folder.path / "checkpoints").glob("step-*"))
+        return newest_checkpoint(self.folder.path) if found else None
+
+    # --- membership -------------------------------------------------------------------------------
+
+    def could_return(self) -> bool:
+        """Whether nodes are missing and a host is there that was not when they were lost."""
+        if len(self.members.live) == self.setup.config.nodes:
+            return False
+        return bool({host.id for host in self.cluster.hosts()} - self.known)
+
+    def _welcome(self) -> None:
+        """Let all missing nodes return at the checkpoint that was just taken."""
+        self.saved = self._newest()
+        self.known = {host.id for host in self.cluster.hosts()}
+        self.workers = self.wanted
+        missing = set(range(self.setup.config.nodes)) - set(self.members.live)
+        self.say(f"{len(missing)} nodes return at step {self.step}")
+        self._reform(self.members.joined(missing))
+
+    def _reform(self, members: Membership) -> None:
+        """Begin a new epoch at the last checkpoint, which is written anew for its members."""
+        if not members.live:
+            raise RunError("every node was lost.")
+        setup, old, saved = self.setup, self.members, self.saved
+        if saved is not None:
+            joined = sources(setup.conversation, setup.config.weights, members, old)
+            checkpoint = moved(saved.load(saved.live), members, joined)
+            save_checkpoint(self.folder, checkpoint, setup.config.keep_checkpoints)
+            self.saved = newest_checkpoint(self.folder.path)
+        self.members = members
+        self.announce(
+            "membership",
+            {
+                "step": saved.step if saved else 0,
+                "epoch": members.epoch,
+                "live": list(members.live),
+                "lost": sorted(set(old.live) - set(members.live)),
+                "joined": sorted(set(members.live) - set(old.live)),
+            },
+        )
+
+
+def worker_count(config: Config, offered: int) -> int:
+    """Return the number of workers: as asked, or one per GPU or host; at most one per node."""
+    if config.workers == "auto":
+        return max(1, min(offered, config.nodes))
+    if config.workers > config.nodes:
+        raise ConfigError(
+            f"workers {config.workers}: every worker hosts at least one node, and there are "
+            f"{config.nodes}; lower workers, or raise nodes."
+        )
+    return config.workers
+
+
+def left_over(faults: Sequence[Fault], struck: Sequence[int]) -> list[Fault]:
+    """Return the faults that are still to come: the first of every worker struck has happened."""
+    ordered = sorted(faults, key=lambda fault: fault.step)
+    happened = [next((f for f in ordered if f.worker == rank), None) for rank in struck]
+    if not struck:
+        happened = ordered[:1]
+    return [fault for fault in ordered if fault not in happened]

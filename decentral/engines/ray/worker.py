@@ -1,0 +1,216 @@
+"""A worker: one block of nodes, trained by the one loop, seen by the coordinator as news."""
+
+from __future__ import annotations
+
+import hashlib
+import queue
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save as save_tensors
+
+from decentral import userfile
+from decentral.config import Config
+from decentral.engines.base import checkpoint_interval
+from decentral.engines.process import settle
+from decentral.engines.ray.exchange import LostPeer, Peers, ProcessGroupExchange
+from decentral.errors import ConfigError, RunError
+from decentral.faults import Fault
+from decentral.loop import train
+from decentral.loop.block import Block
+from decentral.loop.measure import Evaluator
+from decentral.loop.setup import prepare
+from decentral.network.membership import Membership
+from decentral.run.checkpoint import Checkpoint, shard_bytes, shard_name, write_synced
+
+News = Mapping[str, Any]
+
+#: Numbers on the wire by ``wire``; None: as they are.
+WIRE = {"same": None, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker is asked to do."""
+
+    config: Config  # every ``auto`` decided
+    files: Mapping[str, bytes]  # the user's own, by the driver's paths
+    members: Membership
+    blocks: tuple[range, ...]  # positions of every worker
+    peers: Peers
+    checkpoint: Checkpoint | None  # with the tensors of this worker's nodes
+    faults: tuple[Fault, ...]
+
+
+class Worker:
+    """A block at work in a process of its own.
+
+    ``work`` runs in the actor's main thread; everything else is called from others.
+    """
+
+    def __init__(self, job: Job) -> None:
+        """Take a job; ``work`` does it."""
+        self.job, self.rank = job, job.peers.rank
+        self.step = -1
+        self.offers: dict[str, bytes] = {}
+        self.changed = threading.Condition()
+        self.limit: int | None = None  # the step to hold at
+        self.saving = False
+        self.told: queue.SimpleQueue[News] = queue.SimpleQueue()
+        self.faults = [f for f in job.faults if f.worker == self.rank]
+
+    # --- what the coordinator asks ----------------------------------------------------------------
+
+    def news(self, wait_s: float) -> tuple[int, list[News]]:
+        """Return the step that is done and all news, waiting for the first at most ``wait_s``."""
+        found: list[News] = []
+        try:
+            found.append(self.told.get(timeout=wait_s))
+            while True:
+                found.append(self.told.get_nowait())
+        except queue.Empty:
+            return self.step, found
+
+    def hold(self, step: int) -> int:
+        """Stop at ``step``, or at once if it is past; return the step that is done."""
+        with self.changed:
+            self.limit = max(step, self.step)
+            self.changed.notify_all()
+            return self.step
+
+    def save(self) -> None:
+        """Offer a checkpoint of the step that is held, and go no further."""
+        with self.changed:
+            self.saving = True
+            self.changed.notify_all()
+
+    def keep(self, name: str, path: Path) -> str:
+        """Write an offered file; return its digest."""
+        return write_synced(path, self.offers[name])
+
+    def drop(self, name: str) -> None:
+        """Forget an offered file."""
+        with self.changed:
+            del self.offers[name]
+            self.changed.notify_all()
+
+    # --- the work ---------------------------------------------------------------------------------
+
+    def work(self) -> None:
+        """Train to the end; the user's mistakes and lost peers are news like any other."""
+        try:
+            self._work()
+        except Exception as error:
+            self._tell("failed", **described(error))
+
+    def _work(self) -> None:
+        job, config = self.job, self.job.config
+        with tempfile.TemporaryDirectory(prefix="decentral-") as folder:
+            userfile.unpack(job.files, Path(folder))
+            setup = prepare(config)
+        settle(int(config.threads))
+        wire, ordered = WIRE[config.wire], config.mixing == "ordered"
+        self.exchange = ProcessGroupExchange(
+            job.peers, job.blocks, setup.device, ordered=ordered, wire=wire
+        )
+        self.block = Block(setup, self.exchange, self._announce, job.members)
+        if job.checkpoint is not None:
+            self.block.restore(job.checkpoint)
+            self.block.ledger.wire_bytes *= self.rank == 0  # the sum of all workers
+        self.step = self.block.step
+        self._tell("began", step=self.step)
+        self._train(Evaluator(self.block))
+        self.exchange.close()
+
+    def _train(self, evaluator: Evaluator) -> None:
+        config, every = self.job.config, checkpoint_interval(self.job.config)
+        watch = Stopwatch(self.exchange)
+        for row in train(self.block, evaluator, self.job.checkpoint is not None):
+            self.step = self.block.step
+            if len(row) > 1:
+                self._tell("row", row=row | watch.lap(self.step))
+            if self.step % every == 0 and "phase" not in row:
+                self._offer_shard()
+            self._pause(config.steps)
+        if self.rank == 0:
+            self._offer("merged.safetensors", save_tensors(evaluator.merged_state()))
+        else:
+            evaluator.merged_state()  # the merge takes all workers
+        self._offer_shard()
+        self._tell("done")
+
+    def _tell(self, what: str, **details: Any) -> None:
+        self.told.put({"what": what, "rank": self.rank, **details})
+
+    def _announce(self, event: str, details: dict[str, Any]) -> None:
+        if self.rank == 0:  # every worker knows the same
+            self._tell("event", event=event, details=details)
+
+    def _offer(self, name: str, data: bytes, **details: Any) -> None:
+        with self.changed:
+            self.offers[name] = data
+        digest = hashlib.sha256(data).hexdigest()
+        self._tell("offer", name=name, size=len(data), digest=digest, **details)
+
+    def _offer_shard(self) -> None:
+        """Offer this block's part of a checkpoint, once the one before was fetched."""
+        name = shard_name(self.rank)
+        with self.changed:
+            self.changed.wait_for(lambda: name not in self.offers)
+        checkpoint = self.block.checkpoint()
+        data = shard_bytes(checkpoint)
+        self._offer(name, data, step=checkpoint.step, counters=checkpoint.counters)
+
+    def _pause(self, steps: int) -> None:
+        """Let failures happen that are due, and stop where the coordinator asks for it."""
+        for fault in self.faults:
+            if fault.step == self.step:
+                fault.happen()
+        with self.changed:
+            if self.limit is None or self.step < self.limit or self.step == steps:
+                return
+        self._tell("held", step=self.step)
+        with self.changed:
+            self.changed.wait_for(lambda: self.saving or (self.limit or 0) > self.step)
+        if self.saving:
+            self._offer_shard()
+            threading.Event().wait()  # the driver takes this process down
+
+
+class Stopwatch:
+    """Seconds per step since the last look: computing, waiting for peers, mixing."""
+
+    def __init__(self, exchange: ProcessGroupExchange) -> None:
+        """Begin."""
+        self.exchange, self.step = exchange, 0
+        self.marks = self._now()
+
+    def _now(self) -> tuple[float, float, float]:
+        return time.perf_counter(), self.exchange.wait_s, self.exchange.mix_s
+
+    def lap(self, step: int) -> dict[str, float]:
+        """Return the means since the last look."""
+        now = self._now()
+        total, wait, mix = (a - b for a, b in zip(now, self.marks, strict=True))
+        steps = max(1, step - self.step)
+        self.marks, self.step = now, step
+        parts = {"compute": total - wait - mix, "wait": wait, "mix": mix}
+        return {f"time/{part}_s": round(max(0.0, s) / steps, 7) for part, s in parts.items()}
+
+
+def described(error: Exception) -> dict[str, Any]:
+    """Return an error as news: whose it is, and its text."""
+    if isinstance(error, ConfigError):
+        return {"kind": "config", "text": str(error)}
+    if isinstance(error, RunError):
+        return {"kind": "lost" if isinstance(error, LostPeer) else "run", "text": str(error)}
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    place = f"{Path(where.filename).name}:{where.lineno}"
+    return {"kind": "run", "text": f"{type(error).__name__}: {error} ({place})"}
