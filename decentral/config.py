@@ -98,12 +98,23 @@ class Config(BaseModel):
     faults: tuple[str, ...] = Field((), description="failures to rehearse: kill(worker=1, step=50)")
     out: str | None = Field(None, description="run folder; none: runs/<name>")
 
+    @field_validator("faults", mode="before")
+    @classmethod
+    def _faults_as_text(cls, value: Any) -> Any:
+        """Write faults out again that the command line has taken apart."""
+        return [_text(v) if isinstance(v, Spec) else v for v in value]
+
     @field_validator("metrics", mode="before")
     @classmethod
     def _known_metrics(cls, value: Any) -> Any:
         for name in value if isinstance(value, Sequence) and not isinstance(value, str) else ():
             find("metric", str(name))
         return value
+
+
+def _text(spec: Spec) -> str:
+    settings = [f"{key}={value}" for key, value in spec.settings.items()]
+    return f"{spec.name}({', '.join([*map(str, spec.args), *settings])})"
 
 
 def read_file(path: str | Path) -> dict[str, Any]:

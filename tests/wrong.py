@@ -96,6 +96,14 @@ def launch(name: str, settings: str, status: int = 2) -> Case:
 
 
 CASES = [
+    # workers
+    launch("more workers than nodes", "workers=9 nodes=4"),
+    launch("address without a port", "address=nowhere"),
+    launch("address of a Ray client", "address=ray://localhost:10001"),
+    launch("address that does not answer", "address=127.0.0.1:1"),
+    launch("port beyond the last", "workers=2 dashboard_port=70000"),
+    launch("unknown fault", "workers=2 faults=[kil(worker=0,step=1)]"),
+    launch("fault without a step", "workers=2 faults=[kill(worker=0)]"),
     # the words of a command
     Case("unknown command", "lunch"),
     Case("missing command", "show ring"),

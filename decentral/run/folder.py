@@ -94,7 +94,8 @@ class RunFolder:
         whole = target.read_bytes() if target.exists() else b""
         later = whole[length:].decode("utf-8", errors="replace").splitlines()
         kept = [line for line in later if (kind := _event_of(line)) and kind not in kinds]
-        self.write(name, whole[:length] + "".join(f"{line}\n" for line in kept).encode())
+        if len(kept) < len(later):  # a full disk must not hinder what needs no writing
+            self.write(name, whole[:length] + "".join(f"{line}\n" for line in kept).encode())
 
     def truncate(self, name: str, length: int) -> None:
         """Cut a file back to what it was at a checkpoint."""

@@ -36,6 +36,7 @@ class RayRun(EngineRun):
         self.crew: Crew | None = None
         self.failures = 0
         self.suspects: set[str] = set()
+        worker_count(config, 1)
         self.cluster = connect(config)
         try:
             self._settle()

@@ -1,0 +1,91 @@
+"""The Ray engine: the same run on actors, through failures. One cluster a run: they are few."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+pytestmark = pytest.mark.needs("ray")
+
+SETTINGS = (
+    "--topology ring --schedule late --nodes 6 --steps 60 --local-steps 2 task=digits "
+    "model=mlp(hidden=[8]) dtype=float64 mixing=ordered replicas=vmap checkpoint_every=10 "
+    "eval_every=20 threads=1"
+)
+
+
+def launched(out: Path, *words: str) -> tuple[dict[str, Any], str]:
+    """Launch a run as a user would; return its summary and what was said."""
+    command = [sys.executable, "-m", "decentral", "launch", *SETTINGS.split(), *words]
+    done = subprocess.run(
+        [*command, "--out", str(out)], capture_output=True, text=True, timeout=110, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads((out / "summary.json").read_text()), done.stdout + done.stderr
+
+
+def events(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "events.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run in one process that the others are compared with."""
+    out = tmp_path_factory.mktemp("alone") / "run"
+    launched(out, "--engine", "local")
+    return out
+
+
+def same_model(one: Path, other: Path, rtol: float) -> None:
+    ours, theirs = (load_file(out / "merged.safetensors") for out in (one, other))
+    for name, value in ours.items():
+        difference = (value - theirs[name]).abs().max()
+        assert difference <= rtol * value.abs().max(), name
+
+
+@pytest.mark.timeout(240)
+def test_two_workers_end_where_one_process_ends(alone: Path, tmp_path: Path) -> None:
+    summary, said = launched(tmp_path / "run", "--engine", "ray", "--workers", "2")
+    expected = json.loads((alone / "summary.json").read_text())
+    assert "2 on Ray, 1 host; dashboard http://127.0.0.1:" in " ".join(said.split())
+    same_model(alone, tmp_path / "run", 1e-9)
+    for key in ("accuracy_local_mean", "accuracy_merged"):
+        assert summary["final"][key] == pytest.approx(expected["final"][key], abs=1e-12)
+        assert summary["before_merge"][key] == pytest.approx(expected["before_merge"][key])
+    for key in ("bytes", "messages", "rounds"):
+        assert summary["comm"][key] == expected["comm"][key]
+    assert 0 < summary["comm"]["wire_bytes"] < summary["comm"]["bytes"]
+
+
+@pytest.mark.timeout(240)
+def test_a_killed_worker_is_started_again_and_the_result_is_the_same(
+    alone: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    launched(out, "--workers", "2", "faults=[kill(worker=1,step=35)]")
+    same_model(alone, out, 1e-9)
+    (failure,) = [e for e in events(out) if e["event"] == "failure"]
+    assert failure["workers"] == [1]
+    assert failure["nodes"] == [3, 4, 5]
+    assert failure["then"] == "restart"
+    steps = [json.loads(x)["step"] for x in (out / "metrics.jsonl").read_text().splitlines()]
+    assert steps == sorted(steps), "what was logged after the checkpoint was cut off"
+
+
+@pytest.mark.timeout(240)
+def test_survivors_go_on_without_the_nodes_that_were_lost(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    words = ("--workers", "3", "on_failure=continue", "faults=[kill(worker=2,step=35)]")
+    summary, _ = launched(out, *words)
+    (change,) = [e for e in events(out) if e["event"] == "membership"]
+    assert change["lost"] == [4, 5]
+    assert change["live"] == [0, 1, 2, 3]
+    assert change["step"] in (0, 10, 20, 30), "the last checkpoint that was complete"
+    assert events(out)[-1]["event"] == "finished"
+    assert summary["final"]["accuracy_merged"] > 0.2
