@@ -11,8 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from decentral import ConfigError, RunError
-from decentral.run.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, stacked
+from decentral.run.checkpoint import Checkpoint, newest_checkpoint, save_checkpoint, stacked
 from decentral.run.folder import RunFolder, next_name
+
+
+def load_checkpoint(run: Path) -> Checkpoint:
+    saved = newest_checkpoint(run)
+    return saved.load(saved.live)
 
 
 def made(step: int = 3, nodes: int = 2) -> Checkpoint:

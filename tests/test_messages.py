@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 import torch
 from wrong import CASES, SMALL, Case, furnish, inside
+from wrong_clusters import CLUSTERS
 
 import decentral.cli
 from decentral import api, registry
@@ -192,6 +193,7 @@ FROM_PYTHON: dict[str, Callable[[], Any]] = {
     "merged model of an unfinished run": lambda: api.Run(Path("empty")).merged_model(),
     "a run that is to change": lambda: api.restart(Path("empty"), nodes=3),
     "a topology that cannot form again": _without_a_node,
+    **CLUSTERS,
     "a built model for independent nodes": lambda: decentral.launch(
         model=torch.nn.Linear(64, 10), init="independent"
     ),
@@ -227,11 +229,8 @@ def test_every_error_of_the_package_is_here(book: Book, request: pytest.FixtureR
 
 
 def _makers() -> Iterator[tuple[Path, int, int]]:
-    """Find where the package makes errors for users: file, first and last line.
-
-    What only a Ray cluster can bring about is left to the tests that have one.
-    """
-    for path in sorted(set(PACKAGE.rglob("*.py")) - set((PACKAGE / "engines/ray").rglob("*.py"))):
+    """Find where the package makes errors for users: file, first and last line."""
+    for path in sorted(PACKAGE.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
                 continue

@@ -151,12 +151,6 @@ def newest_checkpoint(run: Path) -> Saved:
     raise RunError(f"run {run} cannot be resumed: {what}; launch its config.yaml again.")
 
 
-def load_checkpoint(run: Path) -> Checkpoint:
-    """Load all nodes of the newest checkpoint whose digests hold; raises RunError."""
-    saved = newest_checkpoint(run)
-    return saved.load(saved.live)
-
-
 def _verified(path: Path) -> Saved | None:
     """Return a checkpoint, or None if its files do not match the manifest."""
     try:

@@ -17,8 +17,10 @@ from decentral.errors import ConfigError, RunError
 from decentral.run.checkpoint import Checkpoint, shard_name
 from decentral.run.environment import environment
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # two of them load torch
+    from decentral.engines.ray.exchange import Peers
     from decentral.engines.ray.run import RayRun
+    from decentral.engines.ray.worker import Job
 
 News = Mapping[str, Any]
 
@@ -75,40 +77,48 @@ class Attempt:
 
     def _meet(self) -> None:
         """Introduce the workers to each other and give them their jobs."""
-        from decentral.engines.ray.exchange import Peers
-        from decentral.engines.ray.worker import Job
-
-        crew, run = self.crew, self.run
+        crew = self.crew
         hellos = crew.ask_all("hello", timeout_s=START_S)
         check_versions(hellos)
         addresses = [hello["address"] for hello in hellos]
         port = crew.ask(0, "listen", addresses[0])
         self._describe(addresses)
-        config = run.setup.config.model_copy(
-            update={
-                "replicas": run.replicas,
-                "threads": run.threads,
-                "device": run.setup.device.type,
-            }
-        )
-        crew.begin(
-            Job(
-                config=config,
-                files=userfile.opened(),
-                members=run.members,
-                blocks=tuple(self.blocks),
-                peers=Peers(
-                    rank=rank,
-                    world=len(addresses),
-                    store=(addresses[0], port),
-                    address=address,
-                    timeout_s=config.progress_s,
-                    prefix=f"epoch-{run.members.epoch}/attempt-{run.failures}",
-                ),
-                checkpoint=self._part(rank),
-                faults=tuple(run.faults),
+        crew.begin(self._job(peers) for peers in self._peers(addresses, port))
+
+    def _peers(self, addresses: Sequence[str], port: int) -> list[Peers]:
+        """Return how every worker finds the others."""
+        from decentral.engines.ray.exchange import Peers
+
+        return [
+            Peers(
+                rank=rank,
+                world=len(addresses),
+                store=(addresses[0], port),
+                address=address,
+                timeout_s=self.crew.config.progress_s,
+                prefix=f"epoch-{self.run.members.epoch}/attempt-{self.run.failures}",
             )
             for rank, address in enumerate(addresses)
+        ]
+
+    def _job(self, peers: Peers) -> Job:
+        """Return what a worker is asked to do, every ``auto`` decided."""
+        from decentral.engines.ray.worker import Job
+
+        run = self.run
+        decided = {
+            "replicas": run.replicas,
+            "threads": run.threads,
+            "device": run.setup.device.type,
+        }
+        return Job(
+            config=run.setup.config.model_copy(update=decided),
+            files=userfile.opened(),
+            members=run.members,
+            blocks=tuple(self.blocks),
+            peers=peers,
+            checkpoint=self._part(peers.rank),
+            faults=tuple(run.faults),
         )
 
     def _describe(self, addresses: Sequence[str]) -> None:

@@ -27,6 +27,8 @@ PACKED_BYTES = 256 << 10
 PIECE_BYTES = 4 << 20
 #: Columns of a global average that are summed, then reduced, at a time.
 REDUCED_BYTES = 16 << 20
+#: It exports little of what it offers, as far as type checkers see.
+_dist: Any = dist
 #: Tags count up to here and start again.
 TAGS = 1 << 30
 
@@ -40,8 +42,7 @@ def listen(address: str) -> Any:
     server = socket.create_server((address, 0), family=family)
     port = server.getsockname()[1]
     # The store takes the socket over, and closes it.
-    torch_dist: Any = dist
-    return torch_dist.TCPStore(
+    return _dist.TCPStore(
         address, port, is_master=True, wait_for_workers=False, master_listen_fd=server.detach()
     )
 
@@ -281,10 +282,9 @@ def _group(peers: Peers, device: torch.device) -> Any:
     through whatever address the host's name resolves to, and it knows one group per process.
     """
     timeout = timedelta(seconds=peers.timeout_s)
-    torch_dist: Any = dist
-    meeting = torch_dist.TCPStore(*peers.store, is_master=False, timeout=timeout)
-    store = torch_dist.PrefixStore(peers.prefix, meeting)
-    kind = torch_dist.ProcessGroupNCCL if device.type == "cuda" else torch_dist.ProcessGroupGloo
+    meeting = _dist.TCPStore(*peers.store, is_master=False, timeout=timeout)
+    store = _dist.PrefixStore(peers.prefix, meeting)
+    kind = _dist.ProcessGroupNCCL if device.type == "cuda" else _dist.ProcessGroupGloo
     options = kind.Options() if device.type == "cuda" else kind._Options()
     options._timeout = timeout
     if device.type == "cpu":

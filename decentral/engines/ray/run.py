@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from decentral.config import Config
-from decentral.engines.base import EngineRun, Watch, stop_signals
+from decentral.engines.base import EngineRun, Watch, given_up, stop_signals
 from decentral.engines.ray.attempt import Attempt, Returned
 from decentral.engines.ray.cluster import connect
 from decentral.engines.ray.crew import Crew, Lost, hire
@@ -38,11 +38,8 @@ class RayRun(EngineRun):
         self.suspects: set[str] = set()
         worker_count(config, 1)
         self.cluster = connect(config)
-        try:
+        with given_up(self):
             self._settle()
-        except BaseException:
-            self.cluster.close()
-            raise
 
     def _settle(self) -> None:
         """Decide everything that was left open."""

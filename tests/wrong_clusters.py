@@ -1,0 +1,91 @@
+"""What can be wrong with a Ray cluster, without one: its checks meet what Ray would say."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+from decentral.engines import ray as engine
+from decentral.engines.ray.attempt import check_versions
+from decentral.engines.ray.cluster import Host, _check_port, _explained, shared_out
+from decentral.engines.ray.crew import PROCESS_DIED, Crew, Lost
+from decentral.engines.ray.run import RayRun
+from decentral.engines.ray.saver import Saver
+from decentral.network.membership import Membership
+from decentral.run.folder import RunFolder
+
+ONE_GPU = [Host("a", "10.0.0.1", 8.0, 1.0)]
+
+
+def says(address: str, text: str) -> None:
+    """Let Ray refuse to start or to be joined, with these words."""
+    raise _explained(address, ConnectionError(text))
+
+
+def without_ray() -> None:
+    with mock.patch.object(engine, "find_spec", return_value=None):
+        engine.require()
+
+
+def port_in_use() -> None:
+    taken = mock.MagicMock()
+    taken.__enter__.return_value.bind.side_effect = OSError(errno.EADDRINUSE, "in use")
+    with mock.patch("socket.socket", return_value=taken):
+        _check_port(8265)
+
+
+def damaged() -> None:
+    """A worker writes something else than it has offered."""
+    saver: Any = object.__new__(Saver)
+    saver.folder, saver.shared = RunFolder(Path("run")), True
+    saver.crew = SimpleNamespace(ask=lambda *_: "another digest")
+    offer = {"rank": 1, "name": "nodes-00001.safetensors", "size": 3, "digest": "its digest"}
+    saver.file(offer, Path("nodes-00001.safetensors"))
+
+
+def fails_in_an_actor() -> None:
+    from ray.exceptions import RayTaskError
+
+    said = "Traceback (most recent call last):\nValueError: out of luck"
+    crew: Any = object.__new__(Crew)
+    with mock.patch("ray.get", side_effect=RayTaskError("poll", said, ValueError("out of luck"))):
+        crew._answer(1, None)
+
+
+def one_failure_too_many(policy: str) -> None:
+    config = SimpleNamespace(on_failure=policy, max_failures=3)
+    run: Any = SimpleNamespace(
+        setup=SimpleNamespace(config=config), failures=4, folder=RunFolder(Path("run"))
+    )
+    RayRun._check_policy(run, Lost([1], PROCESS_DIED, 35))
+
+
+def nobody_left() -> None:
+    run: Any = SimpleNamespace()
+    RayRun._reform(run, Membership(()))
+
+
+CLUSTERS: dict[str, Callable[[], Any]] = {
+    "Ray is not installed": without_ray,
+    "a port in use": port_in_use,
+    "no cluster on this host": lambda: says("auto", "Could not find any running Ray instance."),
+    "a cluster of another version": lambda: says(
+        "10.0.0.1:6379", "Version mismatch: The cluster was started with: Ray: 2.9.0"
+    ),
+    "a wrong token": lambda: says("10.0.0.1:6379", "Unauthenticated: invalid token"),
+    "Ray fails otherwise": lambda: says("10.0.0.1:6379", "the session is gone"),
+    "no host with CPUs": lambda: shared_out([], 1, "pack", set(), 0),
+    "fewer GPUs than asked": lambda: shared_out(ONE_GPU, 2, "pack", set(), 1),
+    "a worker of another version": lambda: check_versions(
+        [{"address": "10.0.0.2", "versions": {"decentral": "0.0.1"}}]
+    ),
+    "a damaged shard": damaged,
+    "an actor fails": fails_in_an_actor,
+    "one failure too many": lambda: one_failure_too_many("restart"),
+    "a failure that ends the run": lambda: one_failure_too_many("stop"),
+    "every node lost": nobody_left,
+}
