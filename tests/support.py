@@ -21,6 +21,7 @@ from decentral.loop.setup import Setup, prepare
 from decentral.mixing import Mixer, Mixing
 from decentral.network import Act, Conversation
 from decentral.registry import Bound, build, find
+from decentral.run.checkpoint import Checkpoint, newest_checkpoint
 from decentral.run.folder import RunFolder
 from decentral.schedules import slots
 from decentral.schedules.communication import CommunicationSchedule
@@ -124,6 +125,12 @@ def tiny_run(folder: Path, **settings: Any) -> LocalRun:
 def untimed(row: Row) -> Row:
     """Return a row of metrics without what depends on the clock."""
     return {key: value for key, value in row.items() if not key.startswith("time/")}
+
+
+def load_checkpoint(folder: Path) -> Checkpoint:
+    """Load all nodes of the newest good checkpoint of a run."""
+    saved = newest_checkpoint(folder)
+    return saved.load(saved.live)
 
 
 # --- workers in threads ---------------------------------------------------------------------------

@@ -9,15 +9,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from support import load_checkpoint
 
 from decentral import ConfigError, RunError
-from decentral.run.checkpoint import Checkpoint, newest_checkpoint, save_checkpoint, stacked
+from decentral.run.checkpoint import Checkpoint, save_checkpoint, stacked
 from decentral.run.folder import RunFolder, next_name
-
-
-def load_checkpoint(run: Path) -> Checkpoint:
-    saved = newest_checkpoint(run)
-    return saved.load(saved.live)
 
 
 def made(step: int = 3, nodes: int = 2) -> Checkpoint:

@@ -12,13 +12,12 @@ from typing import Any
 
 import pytest
 import torch
-from support import TINY, Row, tiny_run, untimed
+from support import TINY, Row, load_checkpoint, tiny_run, untimed
 
 from decentral import ConfigError, RunError
 from decentral.api import restart
 from decentral.engines import local
 from decentral.engines.local import LocalRun
-from decentral.run.checkpoint import load_checkpoint
 
 CASES: dict[str, dict[str, Any]] = {
     "momentum": {"topology": "ring", "communication": "late(start=50%, intensity=0.4)"},
