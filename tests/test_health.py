@@ -20,8 +20,8 @@ class Sick:
     """A gradient that is NaN at one node from one step on."""
 
     def __init__(self, block: Block, step: int, what: str = "grads") -> None:
-        self.block, self.inner, self.step, self.what = block, block.compute, step, what
-        self.kind = block.compute.kind
+        self.block, self.inner, self.step, self.what = block, block.pipeline.compute, step, what
+        self.kind = block.pipeline.compute.kind
 
     def __call__(self, rows: Any, integers: Any, batch: Any, out: Any) -> Any:
         losses = self.inner(rows, integers, batch, out)
@@ -37,7 +37,7 @@ def sick_block(step: int, what: str = "grads", **settings: Any) -> tuple[Block, 
     events: list[Any] = []
     announce = lambda event, details: events.append((event, dict(details)))  # noqa: E731
     block = tiny_block(announce, **{"nodes": 5, "topology": "complete", **settings})
-    block.compute = Sick(block, step, what)  # type: ignore[assignment]
+    block.pipeline.compute = Sick(block, step, what)  # type: ignore[assignment]
     return block, events
 
 
@@ -147,7 +147,7 @@ def test_a_node_with_broken_data_is_quarantined_for_good(algorithm: str) -> None
 
 def test_quarantine_is_written_down_and_survives_a_resume(tmp_path: Path) -> None:
     run = tiny_run(tmp_path / "run", on_nonfinite="quarantine", topology="ring", local_steps=1)
-    run.block.compute = Sick(run.block, 6)  # type: ignore[assignment]
+    run.block.pipeline.compute = Sick(run.block, 6)  # type: ignore[assignment]
     summary = run.run(lambda row: None)
     events = [e for e in run.folder.rows("events.jsonl") if e["event"] == "nonfinite"]
     assert [(e["step"], e["nodes"]) for e in events] == [(6, [SICK])]
@@ -159,7 +159,7 @@ def test_quarantine_is_written_down_and_survives_a_resume(tmp_path: Path) -> Non
 
 def test_a_run_that_diverged_names_its_folder(tmp_path: Path) -> None:
     run = tiny_run(tmp_path / "run", checkpoint_every=4)
-    run.block.compute = Sick(run.block, 6)  # type: ignore[assignment]
+    run.block.pipeline.compute = Sick(run.block, 6)  # type: ignore[assignment]
     with pytest.raises(RunError, match="node 2 became NaN or infinite") as caught:
         run.run(lambda row: None)
     assert str(tmp_path / "run") in str(caught.value)

@@ -32,7 +32,8 @@ class LocalRun(EngineRun):
         exchange = LocalExchange(len(members.live), ordered)
         self.block = Block(self.setup, exchange, self.announce, members)
         self.evaluator = Evaluator(self.block)
-        self.replicas, self.compute_reason = self.block.compute.kind, self.block.compute_reason
+        pipeline = self.block.pipeline
+        self.replicas, self.compute_reason = pipeline.compute.kind, pipeline.reason
 
     @property
     def step(self) -> int:

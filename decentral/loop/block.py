@@ -10,8 +10,8 @@ from torch import Tensor
 
 from decentral.errors import ConfigError
 from decentral.exchange import Exchange, Ledger
-from decentral.gradients import Gradient, choose
 from decentral.loop.health import Announce, Health, finite_rows
+from decentral.loop.pipeline import Pipeline
 from decentral.loop.setup import Setup
 from decentral.loop.sketch import SKETCH, Sketch
 from decentral.merge import merge_weights
@@ -61,7 +61,7 @@ class Block:
         self.health = Health(exchange, self.hosted, self.members.live, stop, announce)
         self.optimizer = BlockOptimizer(setup.optimizer, setup.layout, self.rows, self.grads)
         self.sampler = Sampler(setup.train, setup.plan, self.hosted, config.seed)
-        self.compute, self.compute_reason = gradient_of(setup, len(self.hosted), self.sampler)
+        self.pipeline = Pipeline(setup, self.rows, self.integers, self.grads, self.sampler)
 
     # --- progress ---------------------------------------------------------------------------------
 
@@ -117,20 +117,8 @@ class Block:
 
     def gradient(self) -> None:
         """Compute every row's gradient on its next batch."""
-        size = self.batch_size
-        parts = self.sampler.batch(self.samples, size).micro(self.setup.config.micro_batch)
-        self.losses = self.compute(self.rows, self.integers, parts[0], self.grads)
-        if len(parts) == 1:
-            return
-        share = parts[0].inputs.shape[1] / size
-        self.grads.mul_(share)
-        self.losses = self.losses * share
-        scratch = torch.zeros_like(self.grads)  # padding is never written
-        for part in parts[1:]:
-            share = part.inputs.shape[1] / size
-            losses = self.compute(self.rows, self.integers, part, scratch)
-            self.grads.add_(scratch, alpha=share)
-            self.losses = self.losses + share * losses
+        batch = self.sampler.batch(self.samples, self.batch_size)
+        self.losses = self.pipeline.gradient(batch)
 
     def average_gradients(self) -> None:
         """Replace every row's gradient by the mean over all healthy nodes."""
@@ -145,10 +133,7 @@ class Block:
 
     def adapt(self) -> None:
         """Clip per row, then let the optimizer update the rows."""
-        limit = self.setup.config.clip
-        if limit is not None:
-            norms = self.setup.layout.trainable_view(self.grads).norm(dim=1, keepdim=True)
-            self.grads.mul_((limit / (norms + 1e-6)).clamp(max=1.0))
+        self.pipeline.condition()
         self.optimizer.step(self.learning_rate)
         self._silence_absent()
 
@@ -322,16 +307,3 @@ class Block:
         self.ledger = Ledger(**counters["ledger"])
         self.health.absent = frozenset(counters["absent"])
         self.feedback = Feedback(**counters["feedback"]) if counters["feedback"] else None
-
-
-def gradient_of(setup: Setup, nodes: int, sampler: Sampler) -> tuple[Gradient, str]:
-    """Choose how a block of ``nodes`` rows computes its gradients; say why."""
-    first = setup.first_batch
-    return choose(
-        setup.config.replicas,
-        setup.model,
-        setup.layout,
-        setup.task.loss,
-        nodes,
-        lambda: sampler.batch(0, first),
-    )

@@ -53,7 +53,7 @@ class Evaluator:
         self.block, self.setup = block, setup
         self.metrics = [build("metric", name) for name in setup.config.metrics]
         model = shadow(setup.model).eval()
-        forward = stacked_forward if block.compute.kind == "vmap" else looped_forward
+        forward = stacked_forward if block.pipeline.compute.kind == "vmap" else looped_forward
         self.forward = forward(model, setup.layout)
         _, val, test = setup.task.splits
         self.test = test.to(setup.device, setup.dtype)

@@ -50,7 +50,7 @@ def gradients_here(block: Block) -> Tensor:
     """Return every node's gradient at its present row on its next batch, and disturb nothing."""
     out = torch.zeros_like(block.grads)
     batch = block.sampler.batch(block.samples, block.batch_size)
-    block.compute(block.rows.clone(), {}, batch, out)
+    block.pipeline.compute(block.rows.clone(), {}, batch, out)
     return out
 
 
@@ -150,7 +150,7 @@ def contracts(rule: Rule) -> None:
     for topology in ("ring", "star", "exponential"):
         block = quadratics(rule, nodes=8, topology=topology, steps=12)
         scatter(block)
-        block.compute = no_gradient  # type: ignore[assignment]
+        block.pipeline.compute = no_gradient  # type: ignore[assignment]
         assert block.setup.conversation is not None
         second = 1 - spectral_gap(block.setup.conversation.mixer)
         start, mean = block.rows.clone(), block.rows.mean(0)

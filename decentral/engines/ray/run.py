@@ -15,8 +15,8 @@ from decentral.engines.ray.members import blocks_of, label, moved, sources
 from decentral.engines.ray.monitor import Monitor
 from decentral.errors import ConfigError, RunError
 from decentral.faults import Fault
-from decentral.loop.block import gradient_of
 from decentral.loop.cost import thread_count
+from decentral.loop.pipeline import gradient_of
 from decentral.network.membership import Membership
 from decentral.run.checkpoint import Saved, newest_checkpoint, save_checkpoint
 from decentral.sampling import Sampler
