@@ -23,7 +23,9 @@ from decentral import registry
 REPO = Path(__file__).resolve().parent.parent
 PACKAGE = REPO / "decentral"
 README = REPO / "README.md"
-SOURCES = [README, REPO / "CONTRIBUTING.md", *sorted((REPO / "docs").rglob("*.md"))]
+GALLERIES = [REPO / "topologies/README.md"]
+DOCS = sorted((REPO / "docs").rglob("*.md"))
+SOURCES = [README, REPO / "CONTRIBUTING.md", *GALLERIES, *DOCS]
 INSTALL = "python3 -m venv .venv && .venv/bin/pip install -c constraints.txt -e"
 ENGINES = "engines"  # their modules need what the core does not
 
@@ -32,7 +34,7 @@ ENGINES = "engines"  # their modules need what the core does not
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("page", SOURCES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", SOURCES, ids=lambda page: f"{page.parent.name}/{page.name}")
 def test_page_runs(page: Path, tmp_path: Path) -> None:
     undecided = [block.place for block in blocks(page) if not block.verdict()]
     assert not undecided, "each block needs a verdict; see tests/snippets.py"
@@ -139,9 +141,9 @@ def test_readme_shows_the_algorithm_as_shipped() -> None:
     assert [ast.unparse(ast.parse(source)) for source in shown] == [shipped]
 
 
-def test_the_list_of_plugins_is_current() -> None:
-    """docs/plugins.md is what docs/make_plugins.py writes."""
-    found = importlib.util.spec_from_file_location("make_plugins", REPO / "docs/make_plugins.py")
+@pytest.mark.parametrize("script", ["docs/make_plugins.py", "topologies/make_table.py"])
+def test_a_page_is_what_its_script_writes(script: str) -> None:
+    found = importlib.util.spec_from_file_location(Path(script).stem, REPO / script)
     assert found is not None
     assert found.loader is not None
     maker = importlib.util.module_from_spec(found)
@@ -176,13 +178,13 @@ def test_every_plugin_is_documented(kind: str) -> None:
     names = registry.names(kind)
     assert names
     assert [name for name in names if not registry.find(kind, name).help] == []
-    pages = [page.read_text() for page in SOURCES if page.name != "CONTRIBUTING.md"]
+    pages = [page.read_text() for page in [README, *DOCS]]
     code = "\n".join(re.findall(r"```.*?```|`[^`\n]+`", "\n".join(pages), re.DOTALL))
     unnamed = [n for n in names if not re.search(rf"(?<![\w-]){re.escape(n)}(?![\w-])", code)]
     assert unnamed == []
 
 
-@pytest.mark.parametrize("page", SOURCES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", SOURCES, ids=lambda page: f"{page.parent.name}/{page.name}")
 def test_links_lead_somewhere(page: Path) -> None:
     """Relative links and pictures point to files of the repository."""
     targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)|<img[^>]+src=\"([^\"]+)\"", page.read_text())
