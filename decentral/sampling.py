@@ -78,14 +78,8 @@ class Sampler:
         index = torch.from_numpy(self.indices(position, size)).to(device)
         begin = position - self._start
         keys = torch.from_numpy(self._keys[:, begin : begin + size]).to(device)
-        flat = index.flatten()
-        inputs = self.samples.inputs.index_select(0, flat)
-        targets = self.samples.targets.index_select(0, flat)
-        return Batch(
-            inputs.view(*index.shape, *inputs.shape[1:]),
-            targets.view(*index.shape, *targets.shape[1:]),
-            keys,
-        )
+        inputs, targets = self.samples.take(index, keys)
+        return Batch(inputs, targets, keys)
 
     def indices(self, position: int, size: int) -> Integers:
         """Return the sample indices [n, size], drawing ahead of what is asked."""

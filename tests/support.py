@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
+import io
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -33,8 +38,42 @@ T = TypeVar("T")
 
 
 def example(kind: str, name: str) -> Bound:
-    """Return a plug-in at work: with its defaults, or as its ``example`` trait spells it."""
-    return build(kind, find(kind, name).traits.get("example", name))
+    """Return a plug-in at work: with its defaults, or as its ``example`` trait spells it.
+
+    A task that reads images reads a few small ones.
+    """
+    traits = find(kind, name).traits
+    if traits.get("reads") == "images":
+        folder = str(small_images())
+        return build(kind, {"name": name, "path": folder, "cache": f"{folder}/cache"})
+    return build(kind, traits.get("example", name))
+
+
+@cache
+def small_images() -> Path:
+    """Return a folder of parquet files with 80 images of 16x16, of four classes."""
+    folder = TemporaryDirectory()
+    atexit.register(folder.cleanup)
+    draw = np.random.default_rng(0)
+    for split, count in (("train", 60), ("test", 20)):
+        pixels = draw.integers(0, 256, (count, 16, 16, 3), dtype=np.uint8)
+        write_images(Path(folder.name) / f"{split}.parquet", list(pixels))
+    return Path(folder.name)
+
+
+def write_images(file: Path, pixels: Sequence[np.ndarray], **columns: Any) -> None:
+    """Write images [height, width, 3] as PNG into a parquet file, labels going round in four."""
+    import pyarrow
+    from PIL import Image
+    from pyarrow import parquet
+
+    encoded: list[bytes] = []
+    for image in pixels:
+        buffer = io.BytesIO()
+        Image.fromarray(image).save(buffer, "PNG")
+        encoded.append(buffer.getvalue())
+    labels = [place % 4 for place in range(len(encoded))]
+    parquet.write_table(pyarrow.table({"image": encoded, "label": labels} | columns), file)
 
 
 # --- conversations --------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ import pytest
 import torch
 from wrong import CASES, SMALL, Case, furnish, inside
 from wrong_clusters import CLUSTERS
+from wrong_data import DATA
 
 import decentral.cli
 from decentral import api, registry
@@ -194,6 +195,7 @@ FROM_PYTHON: dict[str, Callable[[], Any]] = {
     "a run that is to change": lambda: api.restart(Path("empty"), nodes=3),
     "a topology that cannot form again": _without_a_node,
     **CLUSTERS,
+    **DATA,
     "a built model for independent nodes": lambda: decentral.launch(
         model=torch.nn.Linear(64, 10), init="independent"
     ),

@@ -11,7 +11,8 @@ _MASK = (1 << 63) - 1
 _M1, _M2 = 0x3F58476D1CE4E5B9, 0x14D049BB133111EB
 
 
-def _hash(value: Tensor) -> Tensor:
+def hashed(value: Tensor) -> Tensor:
+    """Return 63 bits that look random for every int64, the same for the same."""
     value = (value ^ (value >> 30)) * _M1
     value = (value ^ (value >> 27)) * _M2
     return (value ^ (value >> 31)) & _MASK
@@ -38,7 +39,7 @@ class KeyedDropout(nn.Module):
             return x
         size = x[0].numel()
         place = torch.arange(size, device=x.device) + self.layer * (1 << 32)
-        uniform = _hash(_hash(self.key).unsqueeze(1) + place).to(torch.float64) / float(1 << 63)
+        uniform = hashed(hashed(self.key).unsqueeze(1) + place).to(torch.float64) / float(1 << 63)
         return x * (uniform >= self.p).view(x.shape).to(x.dtype) / (1.0 - self.p)
 
 

@@ -21,8 +21,9 @@ def step_flops(setup: Setup) -> float:
 
     Forward and backward take 6 operations per weight and position it is applied to.
     """
-    sample = setup.train.inputs[:1]
-    return 6.0 * _weight_uses(setup.model, sample) * setup.first_batch * setup.config.nodes
+    return (
+        6.0 * _weight_uses(setup.model, setup.train.first) * setup.first_batch * setup.config.nodes
+    )
 
 
 def _weight_uses(model: nn.Module, sample: Tensor) -> float:

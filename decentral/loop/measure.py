@@ -68,8 +68,9 @@ class Evaluator:
         return torch.from_numpy(np.sort(order))
 
     def _calibration_inputs(self) -> Tensor:
-        train = self.setup.train.inputs
-        return train[self._chosen(len(train), self.setup.config.calibration_samples, "train")]
+        train = self.setup.train
+        chosen = self._chosen(len(train), self.setup.config.calibration_samples, "train")
+        return train.take(chosen)[0]
 
     def __call__(self, complete: bool) -> dict[str, float]:
         """Return every metric now; ``complete`` looks at all nodes and all test samples."""

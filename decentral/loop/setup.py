@@ -23,7 +23,7 @@ from decentral.mixing import Mixer
 from decentral.network import Conversation, all_reduce_messages
 from decentral.network.budget import solve_budget
 from decentral.optim import default_lr, state_numbers
-from decentral.registry import PYTHON, Bound, build
+from decentral.registry import PYTHON, Bound, build, find, names
 from decentral.sampling import Plan, fixed_plan, resample_plan
 from decentral.schedules import Progress
 from decentral.schedules.communication import CommunicationSchedule
@@ -163,7 +163,20 @@ def _builder(config: Config, task: Task, parts: dict[str, Bound]) -> Callable[[]
     if inspect.isfunction(config.model) and not inspect.signature(config.model).parameters:
         return cast(Callable[[], nn.Module], config.model)
     rule = parts["model"] = build("model", config.model)
+    _check_inputs(rule, task)
     return lambda: rule(task.input_shape, task.outputs)
+
+
+def _check_inputs(rule: Bound, task: Task) -> None:
+    """Refuse a model that says it takes something else than the task gives."""
+    given = "numbers" if task.splits[0].first.is_floating_point() else "tokens"
+    takes = rule.plugin.traits.get("inputs", given)
+    if takes != given:
+        fitting = [n for n in names("model") if find("model", n).traits.get("inputs") == given]
+        raise ConfigError(
+            f"model {rule.name!r} takes {takes}; the task's inputs have shape "
+            f"{list(task.input_shape)} and are {given}. Use one of: {', '.join(fitting)}."
+        )
 
 
 def _copies(model: nn.Module, config: Config) -> Callable[[], nn.Module]:
@@ -194,7 +207,7 @@ def _data(
 ) -> tuple[Plan, NDArray[np.int64]]:
     """Divide the training samples; return the plan and how many of each class a node holds."""
     train = task.splits[0]
-    labels = train.targets.numpy() if task.classes else np.zeros(len(train), dtype=np.int64)
+    labels = np.zeros(len(train), np.int64) if task.labels is None else task.labels.numpy()
     classes = max(1, len(task.classes or ()))
     if task.owners is not None:
         held = [np.nonzero(task.owners.numpy() == node)[0] for node in range(config.nodes)]

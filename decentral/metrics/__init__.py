@@ -35,11 +35,10 @@ def score(
     """Evaluate every row on the same samples, in chunks."""
     losses = rows.new_zeros(rows.shape[0], dtype=torch.float64)
     right = torch.zeros_like(losses)
-    parts = list(zip(*(t.split(_SAMPLES) for t in (samples.inputs, samples.targets)), strict=True))
-    for start in range(0, rows.shape[0], _ROWS):
-        some = slice(start, start + _ROWS)
-        whole = {key: value[some] for key, value in integers.items()}
-        for inputs, targets in parts:
+    for inputs, targets in samples.chunks(_SAMPLES):
+        for start in range(0, rows.shape[0], _ROWS):
+            some = slice(start, start + _ROWS)
+            whole = {key: value[some] for key, value in integers.items()}
             with torch.no_grad():
                 outputs = forward(rows[some], whole, inputs)
                 losses[some] += _each(task.loss, outputs, targets) * len(inputs)

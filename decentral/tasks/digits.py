@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
-from annotated_types import Ge, Lt
 from torch.nn.functional import cross_entropy
 
 from decentral.registry import plugin
-from decentral.tasks import Samples, Task, holdout
+from decentral.tasks import HeldOut, Samples, Task, holdout
 
 _TEST = 450
 
 
 @plugin("task")
-def digits(*, val: Annotated[float, Ge(0), Lt(1)] = 0.0) -> Task:
+def digits(*, val: HeldOut = 0.0) -> Task:
     """Classify 8x8 images of handwritten digits, ten classes, 450 of 1,797 for the test.
 
     Pixels are divided by 16, then standardised by one scalar mean and deviation over all images.

@@ -1,1 +1,6 @@
-"""Models: functions ``(input_shape, outputs) -> torch.nn.Module``."""
+"""Models: functions ``(input_shape, outputs) -> torch.nn.Module``.
+
+The trait ``inputs`` says what a model takes: ``numbers`` or ``tokens`` (integers below
+``outputs``); without it, anything. A model that needs more than a small input to be built shows a
+small one of its kind in the trait ``example``.
+"""

@@ -17,7 +17,7 @@ def _norm(kind: str, channels: int) -> list[nn.Module]:
     return [nn.GroupNorm(1, channels)] if kind == "group" else []
 
 
-@plugin("model")
+@plugin("model", inputs="numbers")
 def cnn(
     input_shape: tuple[int, ...],
     outputs: int,

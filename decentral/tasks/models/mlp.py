@@ -10,7 +10,7 @@ from torch import nn
 from decentral.registry import Count, plugin
 
 
-@plugin("model")
+@plugin("model", inputs="numbers")
 def mlp(
     input_shape: tuple[int, ...], outputs: int, *, hidden: tuple[Count, ...] = (128, 128)
 ) -> nn.Module:

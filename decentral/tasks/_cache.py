@@ -1,0 +1,69 @@
+"""What was made from data once, kept in a folder for the next run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, TypeVar
+
+from decentral.errors import ConfigError
+
+T = TypeVar("T")
+
+#: Where tasks keep what they have decoded, unless told otherwise.
+CACHE = "~/.cache/decentral"
+
+
+def fingerprint(files: Sequence[Path]) -> list[Any]:
+    """Return what changes when one of the files does: paths, sizes and times."""
+    return [[str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
+
+
+def cached(root: str, name: str, key: Any, make: Callable[[Path], None]) -> Path:
+    """Return a folder that ``make`` has filled, now or earlier; it is there whole or not at all.
+
+    ``key`` names everything that its contents depend on.
+    """
+    digest = hashlib.blake2b(json.dumps(key).encode(), digest_size=8).hexdigest()
+    folder = Path(root).expanduser() / f"{name}-{digest}"
+    if folder.is_dir():
+        return folder
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=folder.parent, prefix=".making-") as scratch:
+            made = Path(scratch) / "whole"
+            made.mkdir()
+            make(made)
+            _publish(made, folder)
+    except OSError as error:
+        raise ConfigError(
+            f"task {name!r}: cannot keep decoded data in {root} ({error.strerror or error}); "
+            "name a folder with room by cache=DIR."
+        ) from error
+    return folder
+
+
+def _publish(made: Path, folder: Path) -> None:
+    try:
+        os.rename(made, folder)
+    except OSError:
+        if not folder.is_dir():  # else somebody else was faster, with the same
+            raise
+
+
+def shown(items: Iterator[T], what: str, total: int) -> Iterator[T]:
+    """Yield the items; on a terminal, draw how far it is."""
+    live = sys.stderr.isatty()
+    for count, item in enumerate(items, start=1):
+        if live and (count % max(1, total // 100) == 0 or count == total):
+            done = 30 * count // total
+            bar = "#" * done + "." * (30 - done)
+            print(f"\r{what} [{bar}] {count:,}/{total:,}", end="", file=sys.stderr, flush=True)
+        yield item
+    if live:
+        print(file=sys.stderr)

@@ -1,0 +1,29 @@
+"""CIFAR-10: 60,000 small colour images of ten classes."""
+
+from __future__ import annotations
+
+from decentral.registry import plugin
+from decentral.tasks import HeldOut, Task
+from decentral.tasks._cache import CACHE
+from decentral.tasks._images import Shift, image_task
+
+
+@plugin("task", reads="images", defaults={"model": {"name": "cnn", "channels": [32, 64, 64]}})
+def cifar10(
+    *,
+    path: str | None = None,
+    cache: str = CACHE,
+    val: HeldOut = 0.0,
+    shift: Shift = 4,
+    flip: bool = True,
+) -> Task:
+    """Classify 32x32 colour images, ten classes, 50,000 for training and 10,000 for the test.
+
+    ``path`` is a folder with train*.parquet and test*.parquet, images encoded in a column; without
+    it the data set comes from the Hugging Face hub. They are decoded once, into ``cache``.
+    Training images are moved by up to ``shift`` pixels, and mirrored at random if ``flip``.
+    (Krizhevsky, 2009.)
+    """
+    return image_task(
+        "cifar10", "uoft-cs/cifar10", "RGB", path=path, cache=cache, val=val, shift=shift, flip=flip
+    )

@@ -1,0 +1,121 @@
+"""Next-token prediction on text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from decentral.errors import ConfigError
+from decentral.registry import Count, plugin
+from decentral.tasks import HeldOut, Samples, Task
+from decentral.tasks._cache import CACHE, cached, fingerprint
+from decentral.tasks._corpus import Pieces, files_of, read, segments, topics
+from decentral.tasks._tokens import SPLITS, Encoded, characters, encode, load, octets
+
+_TOKENIZERS = {"char": characters, "byte": octets}
+
+
+def next_token(outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Return the mean cross-entropy of outputs [B, T, V] at tokens [B, T], in nats."""
+    flat = outputs.flatten(0, 1), targets.flatten()
+    return cross_entropy(*flat, label_smoothing=label_smoothing)
+
+
+@plugin(
+    "task",
+    defaults={
+        "model": "gpt",
+        "optimizer": {"name": "adamw", "weight_decay": 0.1, "betas": [0.9, 0.95]},
+        "learning_rate": {"name": "cosine", "lr": 0.004, "warmup": "10%", "floor": 0.05},
+        "batch": {"name": "constant", "size": 16},
+        "clip": 1.0,
+        "steps": 800,
+    },
+)
+def text(
+    *,
+    path: str | None = None,
+    tokens: Literal["char", "byte"] = "char",
+    context: Count = 64,
+    stride: Count | None = None,
+    by: Literal["auto", "source", "chunk"] = "auto",
+    separator: str | None = None,
+    val: HeldOut = 0.0,
+    cache: str = CACHE,
+) -> Task:
+    """Predict the next token of English text, by default the language reference of Python.
+
+    ``path`` is any text file, or a folder of them; their tokens are kept in ``cache`` and mapped
+    from there, so that they may be larger than memory. The text, sources end to end, is cut into
+    chunks of 20,000 characters; the last tenth of each is for the test, the end of the rest (its
+    share ``val``) for validation. A sample is ``context`` tokens with the one that follows each;
+    the next begins ``stride`` later (none: ``context``, so that no token is in two samples).
+
+    Splits divide samples ``by`` source (a file, a topic of the default text, or what begins with a
+    line that starts with ``separator``) or by chunk; auto takes sources where there are several.
+    """
+    data = _encoded(path, tokens, separator, val, cache)
+    train, valid, test = (_windows(data, s, context, stride or context) for s in SPLITS)
+    labels, names = _labels(data, len(train), stride or context, by)
+    return Task(
+        loss=next_token, train=train, val=valid if val else None, test=test,
+        labels=torch.from_numpy(labels), classes=names, outputs=data.vocabulary,
+    )  # fmt: skip
+
+
+def _encoded(
+    path: str | None, tokens: str, separator: str | None, val: float, cache: str
+) -> Encoded:
+    if path is None:
+        with TemporaryDirectory() as folder:
+            _encode(tokens, None, separator, val, Path(folder))
+            return load(Path(folder), mapped=False)
+    files = files_of(path)
+    key = ["text-1", tokens, separator, val, fingerprint(files)]
+    made = cached(cache, "text", key, lambda made: _encode(tokens, files, separator, val, made))
+    return load(made, mapped=True)
+
+
+def _encode(
+    tokens: str, files: list[Path] | None, separator: str | None, val: float, into: Path
+) -> None:
+    def pieces() -> Pieces:
+        if files is None:
+            return ((name, _as_read(piece, tokens)) for name, piece in topics())
+        return read(files, "latin-1" if tokens == "byte" else "utf-8", separator)
+
+    encode(segments(pieces(), val), _TOKENIZERS[tokens](pieces()), into)
+
+
+def _as_read(piece: str, tokens: str) -> str:
+    return piece.encode().decode("latin-1") if tokens == "byte" else piece
+
+
+def _windows(data: Encoded, split: str, context: int, stride: int) -> Samples:
+    """Return sequences and what follows each token, as views into the stream."""
+    stream = torch.from_numpy(data.streams[split])
+    if len(stream) <= context:
+        if split == "val":
+            return Samples(stream[:0].view(0, context), stream[:0].view(0, context))
+        raise ConfigError(
+            f"task 'text': {len(stream)} tokens for {split} are too few for context = {context}; "
+            f"it must be below {len(stream)}, or give more text."
+        )
+    inputs, targets = (part.unfold(0, context, stride) for part in (stream[:-1], stream[1:]))
+    return Samples(inputs, targets)
+
+
+def _labels(data: Encoded, count: int, stride: int, by: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return the group of every sample, that of its first token, and the groups' names."""
+    starts, sources, chunks = zip(*data.marks, strict=True)
+    several = len(set(sources)) > 1
+    grouped = sources if by == "source" or (by == "auto" and several) else chunks
+    names, numbers = np.unique(np.array(grouped), return_inverse=True)
+    mark = np.searchsorted(np.array(starts), np.arange(count) * stride, side="right") - 1
+    return numbers[mark].astype(np.int64), tuple(str(name) for name in names)

@@ -1,0 +1,148 @@
+"""Text: what is held out, what a sample is, and whose it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from decentral.registry import build
+from decentral.tasks import Task
+from decentral.tasks._corpus import CHUNK, segments, topics
+from decentral.tasks._tokens import characters, octets
+from decentral.tasks.text import next_token
+
+WORDS = "Pfalz, Ägypten, 東京 and 🦊: "
+
+
+def task_of(path: Path, **given: object) -> Task:
+    return build("task", {"name": "text", "path": str(path), "cache": str(path.parent), **given})()
+
+
+@given(
+    sizes=st.lists(st.integers(1, 45_000), min_size=1, max_size=6),
+    val=st.sampled_from([0.0, 0.05, 0.3]),
+)
+@settings(max_examples=25)
+def test_the_last_tenth_of_every_chunk_is_for_the_test(sizes: list[int], val: float) -> None:
+    """Wherever sources begin: a character's place in the whole decides."""
+    pieces = [(str(k), chr(97 + k) * size) for k, size in enumerate(sizes)]
+    cut = list(segments(pieces, val))
+    whole = "".join(piece for _, piece in pieces)
+    assert "".join(segment.text for segment in cut) == whole
+    at = 0
+    for segment in cut:
+        first, last = at % CHUNK, (at + len(segment.text) - 1) % CHUNK
+        assert segment.chunk == at // CHUNK == (at + len(segment.text) - 1) // CHUNK
+        assert segment.source == str(ord(segment.text[0]) - 97)
+        kept = 18_000 * (1 - val)
+        spans = {"train": (0, kept), "val": (kept, 18_000), "test": (18_000, CHUNK)}
+        low, high = spans[segment.split]
+        assert low <= first <= last < high
+        at += len(segment.text)
+
+
+@pytest.mark.parametrize("make", [characters, octets])
+def test_tokens_tell_everything_and_stay_below_their_number(make: object) -> None:
+    text = WORDS if make is characters else WORDS.encode().decode("latin-1")
+    tokenizer = make([("", text)])
+    tokens = tokenizer.encode(text)
+    pairs = dict(zip(tokens.tolist(), text, strict=True))
+    assert "".join(pairs[t] for t in tokens.tolist()) == text
+    assert 0 <= tokens.min() <= tokens.max() < tokenizer.size
+
+
+def test_the_default_text_is_that_of_the_language_reference() -> None:
+    task = build("task", "text")()
+    text = "".join(piece for _, piece in topics())
+    train, _, test = task.splits
+    assert task.outputs == len(set(text))
+    assert abs(len(train) * 64 - 0.9 * len(text)) < 2_500
+    assert abs(len(test) * 64 - 0.1 * len(text)) < 2_500
+    inputs, targets = train.take(torch.arange(3))
+    known = sorted(set(text))
+    assert "".join(known[t] for t in inputs.flatten()) == text[:192]
+    assert "".join(known[t] for t in targets.flatten()) == text[1:193]
+
+
+def test_targets_are_the_tokens_that_follow_also_with_a_stride(tmp_path: Path) -> None:
+    file = tmp_path / "numbers.txt"
+    file.write_bytes(bytes(range(256)) * 200)
+    task = task_of(file, tokens="byte", context=10, stride=3)
+    inputs, targets = task.splits[0].take(torch.tensor([[0, 1], [2, 3]]))
+    assert inputs[:, :, 0].tolist() == [[0, 3], [6, 9]]
+    assert torch.equal(targets, inputs + 1)
+    assert task.outputs == 256
+
+
+def test_a_file_is_mapped_and_not_read(tmp_path: Path) -> None:
+    file = tmp_path / "words.txt"
+    file.write_text("some words " * 4_000)
+    task = task_of(file)
+    (made,) = tmp_path.glob("text-*")
+    tokens = np.fromfile(made / "train.bin", np.int32)
+    inputs = task.splits[0].inputs
+    assert inputs.untyped_storage().nbytes() == (made / "train.bin").stat().st_size
+    assert np.array_equal(inputs.flatten(), tokens[: inputs.numel()])
+    assert inputs.dtype == torch.int32
+    assert task.splits[0].first.dtype == torch.int64
+
+
+def test_another_text_in_the_same_file_is_encoded_anew(tmp_path: Path) -> None:
+    file = tmp_path / "words.txt"
+    sizes = []
+    for word in ("abc ", "abcde "):
+        file.write_text(word * 6_000)
+        sizes.append(task_of(file).outputs)
+    assert sizes == [4, 6]
+
+
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [
+        ({}, ("a.txt", "b.txt")),
+        ({"by": "chunk"}, ("0", "1")),
+        ({"separator": "= ", "context": 5}, ("a.txt:0", "b.txt:1", "b.txt:2")),
+    ],
+)
+def test_samples_belong_to_the_source_of_their_first_token(
+    tmp_path: Path, given: dict[str, object], names: tuple[str, ...]
+) -> None:
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    (folder / "a.txt").write_text("a" * 15_000)
+    (folder / "b.txt").write_text("= one\n" + "b" * 8_000 + "\n= two\n" + "c" * 8_000)
+    task = task_of(folder, **given)
+    assert task.classes == names
+    assert task.labels is not None
+    firsts = "=abc"
+    for letter, label in (("a", 0), ("c", len(names) - 1)):
+        known = sorted(set("= one\n= two\nabc")).index(letter)
+        here = task.splits[0].inputs[:, 0] == known
+        if given.get("by") != "chunk":
+            assert set(task.labels[here].tolist()) == {label}, firsts
+
+
+def test_the_loss_is_in_nats_per_token() -> None:
+    outputs, targets = torch.randn(3, 5, 7), torch.randint(0, 7, (3, 5))
+    each = -outputs.log_softmax(-1).gather(-1, targets.unsqueeze(-1))
+    torch.testing.assert_close(next_token(outputs, targets), each.mean())
+
+
+def test_a_gpt_of_the_literature_has_as_many_parameters_and_looks_back_only() -> None:
+    """Width 64, 2 layers, 103 symbols, context 64: 115,648 (LLaMA-like, learned positions)."""
+    torch.manual_seed(0)
+    model = build("model", "gpt")((64,), 103)
+    assert sum(p.numel() for p in model.parameters()) == 115_648
+    tied = build("model", "gpt(tied=true)")((64,), 103)
+    assert sum(p.numel() for p in tied.parameters()) == 115_648 - 103 * 64
+    tokens = torch.randint(0, 103, (2, 64))
+    changed = tokens.clone()
+    changed[:, 40:] = (changed[:, 40:] + 1) % 103
+    before, after = model(tokens), model(changed)
+    assert torch.equal(before[:, :40], after[:, :40])
+    assert not torch.isclose(before[:, 40:], after[:, 40:]).all(-1).any()

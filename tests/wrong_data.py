@@ -1,0 +1,73 @@
+"""What can be wrong with data: files that are missing, damaged or of another form."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+from support import write_images
+
+from decentral.registry import build
+
+
+def images(**settings: Any) -> None:
+    build("task", {"name": "mnist", "cache": "cache", **settings})()
+
+
+def text(words: str | bytes = "", **settings: Any) -> None:
+    Path("words.txt").write_bytes(words if isinstance(words, bytes) else words.encode())
+    build("task", {"name": "text", "path": "words.txt", "cache": "cache", **settings})()
+
+
+def folder(name: str, sizes: tuple[int, ...] = (4, 4), **columns: Any) -> str:
+    """Write images of these sizes, for training and for the test."""
+    Path(name).mkdir(exist_ok=True)
+    pixels = [np.zeros((size, size, 3), np.uint8) for size in sizes]
+    for split in ("train", "test"):
+        write_images(Path(name) / f"{split}.parquet", pixels, **columns)
+    return name
+
+
+def without(module: str, **settings: Any) -> None:
+    with mock.patch.dict(sys.modules, {module: None}):
+        images(**settings)
+
+
+def offline() -> None:
+    with mock.patch("huggingface_hub.snapshot_download", side_effect=OSError("no network")):
+        images()
+
+
+def unnamed() -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    Path("unnamed").mkdir(exist_ok=True)
+    for split in ("train", "test"):
+        table = pyarrow.table({"picture": [b""], "label": [0]})
+        parquet.write_table(table, f"unnamed/{split}.parquet")
+    images(path="unnamed")
+
+
+def no_room() -> None:
+    Path("occupied").write_text("a file, not a folder")
+    images(path=folder("small"), cache="occupied/cache")
+
+
+DATA: dict[str, Callable[[], Any]] = {
+    "images: no files": lambda: images(path="nowhere"),
+    "images: nothing to load the hub with": lambda: without("huggingface_hub"),
+    "images: the hub does not answer": offline,
+    "images: nothing to decode with": lambda: without("pyarrow.parquet", path=folder("small")),
+    "images: columns of other names": unnamed,
+    "images: two sizes": lambda: images(path=folder("uneven", (4, 5))),
+    "images: damaged": lambda: images(path=folder("damaged images", image=[b"x", b"y"])),
+    "images: nowhere to keep them": no_room,
+    "text: no file": lambda: build("task", "text(path=nowhere)")(),
+    "text: not UTF-8": lambda: text(b"\xff\xfe" * 1000),
+    "text: too short": lambda: text("a few words"),
+}
