@@ -7,7 +7,9 @@ import io
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
+from itertools import accumulate, pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
@@ -227,7 +229,8 @@ def exchanges(sizes: Sequence[int]) -> list[ThreadExchange]:
 
 def together(work: Callable[[Any], T], workers: Sequence[Any]) -> list[T]:
     """Do ``work`` for every worker at the same time, in threads; one that fails stops all."""
-    barriers = {id(w.exchange.meeting): w.exchange.meeting.barrier for w in workers}
+    made = [w.exchange for w in workers if isinstance(w.exchange, ThreadExchange)]
+    barriers = {id(exchange.meeting): exchange.meeting.barrier for exchange in made}
 
     def guarded(worker: Any) -> T:
         try:
@@ -239,3 +242,27 @@ def together(work: Callable[[Any], T], workers: Sequence[Any]) -> list[T]:
 
     with ThreadPoolExecutor(len(workers)) as pool:
         return list(pool.map(guarded, workers))
+
+
+@contextmanager
+def connected(
+    sizes: Sequence[int], *, timeout_s: float = 30.0, **options: Any
+) -> Iterator[list[Any]]:
+    """Yield the exchange of every worker, in threads that talk through real Gloo connections."""
+    from decentral.engines.ray.exchange import Peers, ProcessGroupExchange, listen
+
+    ends = list(accumulate(sizes, initial=0))
+    blocks = [range(a, b) for a, b in pairwise(ends)]
+    store = listen("127.0.0.1")
+
+    def meet(rank: int) -> Any:
+        where = ("127.0.0.1", store.port)
+        peers = Peers(rank, len(sizes), where, "127.0.0.1", timeout_s, prefix="test")
+        return ProcessGroupExchange(peers, blocks, torch.device("cpu"), **options)
+
+    with ThreadPoolExecutor(len(sizes)) as pool:
+        made = list(pool.map(meet, range(len(sizes))))
+        try:
+            yield made
+        finally:
+            list(pool.map(lambda exchange: exchange.close(), made))
