@@ -78,6 +78,13 @@ def write_images(file: Path, pixels: Sequence[np.ndarray], **columns: Any) -> No
     parquet.write_table(pyarrow.table({"image": encoded, "label": labels} | columns), file)
 
 
+def fits(name: str, nodes: int) -> bool:
+    """Tell whether a topology says that it has a graph on so many nodes."""
+    found = example("topology", name)
+    sizes = found.plugin.traits.get("sizes")
+    return sizes is None or sizes.fits(nodes, found.settings)
+
+
 # --- conversations --------------------------------------------------------------------------------
 
 

@@ -191,11 +191,23 @@ def test_compare_is_offered_only_with_the_same_task(capsys: Captured) -> None:
 
 @pytest.mark.parametrize("name", registry.names("topology"))
 def test_show_topology(capsys: Captured, name: str) -> None:
-    said = ok(capsys, "show", "topology", spelt("topology", name), "--nodes", "12")
+    said = ok(capsys, "show", "topology", spelt("topology", name), "--nodes", "16")
     for fact in ("links", "degree", "diameter", "weights", "spectral gap", "messages"):
         assert fact in said
-    assert "11" in said
+    assert "15" in said
     assert fits(said)
+
+
+@pytest.mark.parametrize("nodes", [1, 7, 64])
+def test_list_compares_topologies(capsys: Captured, nodes: int) -> None:
+    """Each of them is there, or it says which numbers of nodes it needs."""
+    said = ok(capsys, "list", "topologies", "--nodes", str(nodes))
+    lines = [line.split() for line in said.splitlines() if line]
+    assert set(registry.names("topology")) <= {words[0] for words in lines}
+    assert fits(said)
+    degrees = [int(words[1]) for words in lines[1:] if words[1].isdigit()]
+    assert degrees == sorted(degrees)
+    assert (nodes == 7) == ("hypercube needs a power of 2." in said)
 
 
 @pytest.mark.parametrize("nodes", [1, 2, 3, 40, 300])

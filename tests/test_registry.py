@@ -92,7 +92,7 @@ def test_unknown_settings_are_refused_with_the_nearest(kind: str, name: str) -> 
 @pytest.mark.parametrize(
     ("kind", "name", "message"),
     [
-        ("topology", "rng", "unknown topology 'rng'. Did you mean 'ring'? Available: complete"),
+        ("topology", "rng", "unknown topology 'rng'. Did you mean 'ring'? Available: barabasi_"),
         ("topology", "RING", "Did you mean 'ring'?"),
         ("optimizer", "Adam", "unknown optimizer 'Adam'. Did you mean 'adamw'?"),
         ("topology", "nx:wats_strogatz_graph", "Did you mean 'watts_strogatz_graph'?"),

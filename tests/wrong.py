@@ -117,6 +117,8 @@ CASES = [
     Case("empty value", "launch nodes="),
     Case("list: unknown kind", "list topologie"),
     Case("list: unknown name", "list topologies rong"),
+    Case("list: nodes of something else", "list tasks --nodes 8"),
+    Case("list: too many nodes", "list topologies --nodes 5000"),
     # configuration files
     Case("missing file", "launch missing.yaml"),
     Case("malformed YAML", "launch malformed.yaml"),
@@ -196,6 +198,9 @@ CASES = [
     launch("random graph never connected", "topology=erdos_renyi(p=0.0001) nodes=30"),
     launch("generator without its settings", "topology=nx:watts_strogatz_graph"),
     launch("weights above 1", "topology=plugins.py:generous", 1),
+    Case("nodes that do not fit a topology", "show topology hypercube --nodes 12"),
+    Case("settings that fit no nodes", "show topology hyper_cuboid(sizes=[2000,2]) --nodes 8"),
+    launch("fixed weights on a changing graph", "topology=base_k weights=fastest_mixing"),
     launch("metropolis on a directed graph", "topology=exponential weights=metropolis"),
     launch("schedule raises", "communication=plugins.py:unplugged"),
     launch("schedule out of range", "communication=plugins.py:too_much"),

@@ -13,7 +13,7 @@ from decentral.cli.console import console_of
 from decentral.cli.typewords import type_text
 from decentral.cli.words import QUIET
 from decentral.config import Config
-from decentral.errors import unknown
+from decentral.errors import ConfigError, unknown
 from decentral.registry import KINDS, Plugin, Setting, find, names, plain
 from decentral.report.facts import plugin_text
 
@@ -27,10 +27,12 @@ _PLURALS = {
 }
 
 
-def show(kind: str | None, name: str | None) -> None:
+def show(kind: str | None, name: str | None, nodes: int | None = None) -> None:
     """List the kinds, the members of one, all about one member, or the settings of a run."""
     console = console_of()
-    if kind is None:
+    if nodes is not None:
+        _compare_topologies(kind, name, nodes)
+    elif kind is None:
         _show_kinds(console)
     elif kind == "settings":
         _show_settings(console)
@@ -38,6 +40,17 @@ def show(kind: str | None, name: str | None) -> None:
         _show_members(console, _kind_of(kind))
     else:
         _show_member(console, find(_kind_of(kind), name))
+
+
+def _compare_topologies(kind: str | None, name: str | None, nodes: int) -> None:
+    if kind is None or name is not None or _kind_of(kind) != "topology":
+        raise ConfigError(
+            "--nodes compares all topologies: `decentral list topologies --nodes 16`; "
+            "one of them: `decentral show topology NAME --nodes 16`."
+        )
+    from decentral.cli import list_topologies
+
+    list_topologies.show(nodes)
 
 
 def plural(kind: str) -> str:
@@ -90,6 +103,7 @@ def _show_members(console: Console, kind: str) -> None:
     if shared:
         console.print(Text(f"All of them take: {shared}.", QUIET))
     hint = f"`decentral list {plural(kind)} NAME` shows all about one of them."
+    hint += " `--nodes 16` compares them." if kind == "topology" else ""
     console.print(Text(hint, QUIET))
 
 

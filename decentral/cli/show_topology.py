@@ -14,7 +14,7 @@ from decentral.cli.drawing import Sketch
 from decentral.cli.png import save
 from decentral.cli.settings import config_of
 from decentral.cli.words import MERGED, QUIET, brief, count, facts
-from decentral.mixing import Mixer, spectral_gap
+from decentral.mixing import Mixer, horizon, spectral_gap
 from decentral.registry import build
 from decentral.report import reader
 from decentral.report.layout import positions
@@ -124,9 +124,8 @@ def _gap(topology: Topology, mixer: Mixer) -> str:
     if gap >= 1.0:
         rounds = topology.exact_after or topology.period
         return f"1: exact in {count(rounds, 'round')}"
-    if gap <= 1e-9:
-        return "0 in the round drawn"
-    return f"{gap:.3g}"
+    rounds = horizon(topology)
+    return f"{gap:.3g}" + (f", over {rounds} rounds" if rounds > 1 else "")
 
 
 def _changes(topology: Topology) -> str:

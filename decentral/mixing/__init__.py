@@ -2,13 +2,14 @@
 
 A weights rule is a function ``(receivers, senders, nodes) -> weights`` of the links that are on;
 what a node does not give to others it keeps, so rows always sum to one. Traits: ``undirected``
-(refuses directed graphs), ``symmetric`` (w_ij = w_ji) and ``doubly_stochastic`` (columns sum to one
-on every undirected graph).
+(refuses directed graphs), ``symmetric`` (w_ij = w_ji), ``doubly_stochastic`` (columns sum to one
+on every undirected graph) and ``fixed`` (computed once, from all links of a graph that does not
+change; where a link is off, both ends keep what they would have sent).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -23,6 +24,8 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 _TOLERANCE = 1e-9
+#: Rounds of a sequence without a period by which its mixing is judged.
+_SAMPLED_ROUNDS = 20
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,11 @@ class Mixer:
                 f"weights {rule.name!r} need an undirected graph, but topology "
                 f"{topology.rule.name!r} is directed; use weights: uniform."
             )
+        if topology.time_varying and rule.plugin.traits.get("fixed"):
+            raise ConfigError(
+                f"weights {rule.name!r} need a graph that does not change, but topology "
+                f"{topology.rule.name!r} changes every round; use weights: metropolis."
+            )
         return Mixer(topology, rule)
 
     @property
@@ -104,11 +112,12 @@ class Mixer:
     def doubly_stochastic(self) -> bool:
         """Whether every round keeps the mean of the nodes, at any intensity."""
         topology = self.topology
+        traits = topology.rule.plugin.traits
         if topology.activation == "degree":
             return False
         if topology.activation == "link":
-            return bool(self.rule and self.rule.plugin.traits.get("doubly_stochastic"))
-        traits = topology.rule.plugin.traits
+            rule = self.rule.plugin.traits if self.rule else {}
+            return bool(rule.get("doubly_stochastic") or traits.get("doubly_stochastic"))
         if topology.time_varying and "period" not in traits:  # no finite check can tell
             return bool(traits.get("doubly_stochastic"))
         return all(self.mixing(r).doubly_stochastic for r in range(topology.period))
@@ -127,12 +136,20 @@ class Mixer:
         if absent:
             gone = np.array(sorted(absent))
             links = links.kept(~(np.isin(links.senders, gone) | np.isin(links.receivers, gone)))
-        if links.weights is not None and self.rule is None:
-            weights = links.weights
-        else:
-            assert self.rule is not None
+        weights = links.weights
+        if self.rule is not None and self._fixed is None:
             weights = self.rule(links.receivers, links.senders, self.topology.nodes)
+        assert weights is not None
         return self._checked(assemble(links, weights, self.topology.nodes))
+
+    @cached_property
+    def _fixed(self) -> Links | None:
+        """All links with the weights that were computed once, where the rule asks for that."""
+        if self.rule is None or not self.rule.plugin.traits.get("fixed"):
+            return None
+        links = self.topology.links(0)
+        weights = self.rule(links.receivers, links.senders, self.topology.nodes)
+        return replace(links, weights=weights)
 
     def _checked(self, mixing: Mixing) -> Mixing:
         if mixing.weights.min(initial=0.0) < -_TOLERANCE:
@@ -146,9 +163,9 @@ class Mixer:
     def active_links(self, round: int, intensity: float) -> Links:
         """Return the links that are on in this round."""
         topology = self.topology
+        links = topology.links(round, intensity) if self._fixed is None else self._fixed
         if topology.activation != "link" or intensity >= 1.0:
-            return topology.links(round, intensity)
-        links = topology.links(round)
+            return links
         low = np.minimum(links.senders, links.receivers)
         high = np.maximum(links.senders, links.receivers)
         chance = rng.uniform(topology.seed, f"links/{topology.epoch}", round, low, high)
@@ -168,16 +185,25 @@ class Mixer:
         return sum(len(self.topology.links(r)) for r in range(period)) / period
 
 
-def spectral_gap(mixer: Mixer) -> float:
-    """Return 1 - ||W - J||_2 for a static W, else the effective gap per round of one period.
+def horizon(topology: Topology) -> int:
+    """Return the rounds over which a topology's mixing is judged.
 
-    For a period of T rounds the effective gap is 1 - ||W_T ... W_1 - J||_2^(1/T); it is 1 when the
-    period averages exactly.
+    One period, or 20 rounds where the sequence has none. A static undirected graph needs a single
+    round; a directed one log2 n, since W may be far from symmetric and then shows its power late.
     """
-    topology = mixer.topology
-    product = np.eye(topology.nodes)
-    rounds = topology.period if topology.time_varying else 1
+    if topology.time_varying:
+        return topology.period if "period" in topology.rule.plugin.traits else _SAMPLED_ROUNDS
+    return max(1, (topology.nodes - 1).bit_length()) if topology.links(0).directed else 1
+
+
+def spectral_gap(mixer: Mixer) -> float:
+    """Return the share of disagreement that a round removes, 1 - ||(I - J) W||_2 for a single one.
+
+    Over T rounds it is 1 - ||(I - J) W_T ... W_1||_2^(1/T), and 1 when they average exactly.
+    """
+    product = np.eye(mixer.topology.nodes)
+    rounds = horizon(mixer.topology)
     for index in range(rounds):
         product = mixer.mixing(index).dense() @ product
-    distance = float(np.linalg.norm(product - 1.0 / topology.nodes, 2))
-    return 1.0 if distance < _TOLERANCE else 1.0 - distance ** (1.0 / rounds)
+    disagreement = float(np.linalg.norm(product - product.mean(0), 2))
+    return 1.0 if disagreement < _TOLERANCE else 1.0 - disagreement ** (1.0 / rounds)

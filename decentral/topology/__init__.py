@@ -9,15 +9,19 @@ Traits, given to ``@plugin("topology", ...)``:
 
 - ``activation``: what an intensity below 1 does. ``link``: every link is on with that probability;
   ``round``: the whole round is; ``degree``: the intensity multiplies the number of peers drawn.
-- ``period``: a function of n, the rounds after which a time-varying topology repeats.
-- ``exact_after``: a function of n, the rounds after which mixing has averaged exactly (or None).
+- ``period``: a function ``(n, settings)``, the rounds after which a time-varying topology repeats.
+- ``exact_after``: a function ``(n, settings)``, the rounds from the start of a period after which
+  mixing has averaged exactly (or None).
+- ``sizes``: the ``Sizes`` of runs that there is a graph for; every n unless given.
 - ``disconnected``: the reason why single rounds need not connect the nodes.
-- ``doubly_stochastic``: promised of every round of a time-varying topology without a period.
+- ``doubly_stochastic``: promised of every round of a time-varying topology without a period, with
+  any weights that treat both ends of a link alike.
 - ``expected_links``: a function ``(n, intensity, settings)``: messages of one gossip on average.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -33,8 +37,37 @@ from decentral.topology._outside import from_file, from_networkx
 
 Integers = NDArray[np.int64]
 
+#: Numbers of nodes that are tried on either side of one that does not fit.
+_NEARBY = 1024
+
 #: Nodes above which exact graph statistics (diameter, spectral gap) are not computed.
 STATISTICS_LIMIT = 2048
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """For which numbers of nodes a topology has a graph: a function ``(n, settings)``, in words."""
+
+    fits: Callable[[int, Mapping[str, Any]], bool]
+    words: str
+
+    def check(self, name: str, nodes: int, settings: Mapping[str, Any]) -> None:
+        """Refuse a number of nodes, naming the nearest ones that fit."""
+        if self.fits(nodes, settings):
+            return
+        below = (n for n in range(nodes - 1, max(0, nodes - _NEARBY), -1))
+        above = (n for n in range(nodes + 1, nodes + _NEARBY))
+        found = [next((n for n in way if self.fits(n, settings)), None) for way in (below, above)]
+        near = " or ".join(f"{n}" for n in found if n is not None)
+        remedy = f"use {near} nodes, or another topology" if near else "change its settings"
+        raise ConfigError(
+            f"topology {name!r} needs a number of nodes that is {self.words}, not {nodes}; "
+            f"{remedy}."
+        )
+
+
+#: What a binary number of fixed length counts.
+POWER_OF_2 = Sizes(lambda n, settings: n & (n - 1) == 0, "a power of 2")
 
 
 @dataclass(frozen=True)
@@ -68,6 +101,8 @@ class Topology:
 
     def __post_init__(self) -> None:
         """Draw the first graph once, so that mistakes show before anything runs."""
+        if sizes := self.rule.plugin.traits.get("sizes"):
+            sizes.check(self.rule.name, self.nodes, self.rule.settings)
         first = self.graph(0)
         excused = self.time_varying or self.rule.plugin.traits.get("disconnected")
         if not excused and (count := _components(first)) > 1:
@@ -102,13 +137,13 @@ class Topology:
     def period(self) -> int:
         """Rounds after which the sequence of graphs repeats (1 when static or without a period)."""
         rule = self.rule.plugin.traits.get("period")
-        return max(1, int(rule(self.nodes))) if rule else 1
+        return max(1, int(rule(self.nodes, self.rule.settings))) if rule else 1
 
     @property
     def exact_after(self) -> int | None:
-        """Rounds after which mixing has averaged exactly, or None."""
+        """Rounds from the start of a period until mixing has averaged exactly, or None."""
         rule = self.rule.plugin.traits.get("exact_after")
-        return rule(self.nodes) if rule else None
+        return rule(self.nodes, self.rule.settings) if rule else None
 
     def graph(self, round: int, intensity: float = 1.0) -> nx.Graph[int]:
         """Return the graph of one round: labels 0..n-1, no self-loops, no parallel edges."""

@@ -7,7 +7,7 @@ import networkx as nx
 from decentral.registry import plugin
 
 
-@plugin("topology", exact_after=lambda n: 1)
+@plugin("topology", exact_after=lambda n, settings: 1)
 def complete(n: int) -> nx.Graph[int]:
     """Every node talks to every other one; one full round averages exactly.
 

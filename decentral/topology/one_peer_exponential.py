@@ -7,14 +7,14 @@ import networkx as nx
 from decentral.registry import plugin
 
 
-def _hops(n: int) -> int:
+def _hops(n: int, settings: object = None) -> int:
     return (n - 1).bit_length()
 
 
 @plugin(
     "topology",
     period=_hops,
-    exact_after=lambda n: _hops(n) if n & (n - 1) == 0 else None,
+    exact_after=lambda n, settings: _hops(n) if n & (n - 1) == 0 else None,
 )
 def one_peer_exponential(n: int, round: int) -> nx.DiGraph[int]:
     """In round k node i hears only i - 2^(k mod log2 n), with weight 1/2.

@@ -5,9 +5,10 @@ from __future__ import annotations
 import networkx as nx
 import numpy as np
 import pytest
-from support import acts, conversation, example
+from support import acts, conversation, example, fits
 
-from decentral.mixing import Mixer
+from decentral import ConfigError
+from decentral.mixing import Mixer, spectral_gap
 from decentral.registry import names
 from decentral.topology import Topology
 
@@ -15,6 +16,9 @@ SIZES = (1, 2, 3, 5, 7, 8, 13, 16, 17)
 ROUNDS = (0, 1, 2, 5)
 
 every = pytest.mark.parametrize("name", names("topology"))
+at_every_size = pytest.mark.parametrize(
+    ("name", "nodes"), [(name, n) for name in names("topology") for n in SIZES if fits(name, n)]
+)
 
 
 def topology(name: str, nodes: int, seed: int = 0) -> Topology:
@@ -26,8 +30,7 @@ def edges(found: Topology, round: int, intensity: float = 1.0) -> list[tuple[int
     return list(zip(links.receivers.tolist(), links.senders.tolist(), strict=True))
 
 
-@every
-@pytest.mark.parametrize("nodes", SIZES)
+@at_every_size
 def test_labels_are_0_to_n_minus_1_and_nobody_hears_itself(name: str, nodes: int) -> None:
     found = topology(name, nodes)
     for round in ROUNDS:
@@ -39,8 +42,7 @@ def test_labels_are_0_to_n_minus_1_and_nobody_hears_itself(name: str, nodes: int
         assert all(0 <= a < nodes and 0 <= b < nodes and a != b for a, b in pairs)
 
 
-@every
-@pytest.mark.parametrize("nodes", SIZES)
+@at_every_size
 def test_one_period_connects_all_nodes_or_says_why_not(name: str, nodes: int) -> None:
     found = topology(name, nodes)
     union = found.union()
@@ -60,8 +62,7 @@ def test_nobody_excuses_itself_from_being_connected_in_vain(name: str) -> None:
         assert not connected(union)
 
 
-@every
-@pytest.mark.parametrize("nodes", SIZES)
+@at_every_size
 def test_the_same_seed_gives_the_same_graph_in_any_order_of_rounds(name: str, nodes: int) -> None:
     once, again = topology(name, nodes), topology(name, nodes)
     forward = {r: edges(once, r, 0.6) for r in ROUNDS}
@@ -78,8 +79,7 @@ def test_a_topology_depends_on_exactly_what_it_asks_for(name: str) -> None:
     assert (len(set(map(tuple, rounds))) > 1) == ("round" in found.parameters)
 
 
-@every
-@pytest.mark.parametrize("nodes", SIZES)
+@at_every_size
 def test_the_sequence_of_graphs_repeats_after_the_declared_period(name: str, nodes: int) -> None:
     found = topology(name, nodes)
     if found.time_varying and "period" in found.rule.plugin.traits:
@@ -87,15 +87,16 @@ def test_the_sequence_of_graphs_repeats_after_the_declared_period(name: str, nod
             assert edges(found, round) == edges(found, round + found.period)
 
 
-@every
-@pytest.mark.parametrize("nodes", SIZES)
+@at_every_size
 @pytest.mark.parametrize("communication", ["constant", "constant(0.3)", "late(50%, 0.4)"])
 def test_finite_time_families_average_exactly_whatever_the_clock_and_the_schedule(
     name: str, nodes: int, communication: str
 ) -> None:
-    """Any ``exact_after`` consecutive whole rounds that were sent multiply to J = 1 1^T / n."""
-    need = topology(name, nodes).exact_after
-    if need is None:
+    """``exact_after`` whole rounds from the start of a period multiply to J = 1 1^T / n, and so
+    does every run of rounds that is long enough to hold them."""
+    found = topology(name, nodes)
+    need, period = found.exact_after, found.period
+    if not need:
         return
     for local_steps in {1, 3, 10, max(1, (nodes - 1).bit_length())}:
         steps = local_steps * (12 * need + 24)
@@ -103,22 +104,37 @@ def test_finite_time_families_average_exactly_whatever_the_clock_and_the_schedul
         whole = talk.mixer.topology.activation == "round"
         run: list[np.ndarray] = []
         checked = 0
-        for _, act in acts(talk):
+        for round, (_, act) in enumerate(acts(talk)):
             if act.mixing is None or not (whole or act.intensity == 1.0):
                 run = []
                 continue
             run.append(act.mixing.dense())
-            if len(run) >= need:
-                product = np.eye(nodes)
-                for matrix in run[len(run) - need :]:
-                    product = matrix @ product
+            aligned = (round + 1 - need) % period == 0
+            length = need if aligned else need + period - 1
+            if len(run) >= length:
+                product = np.linalg.multi_dot([np.eye(nodes), *run[: -length - 1 : -1]])
                 np.testing.assert_allclose(product, 1 / nodes, atol=1e-12)
                 checked += 1
         assert checked or not (whole or communication != "constant(0.3)")
 
 
 @every
-@pytest.mark.parametrize("nodes", SIZES)
+def test_every_size_up_to_64_works_or_is_refused_in_one_line(name: str) -> None:
+    for nodes in range(1, 65):
+        if not fits(name, nodes):
+            with pytest.raises(ConfigError, match=rf"that is .*, not {nodes}; use \d+"):
+                topology(name, nodes)
+            continue
+        mixer = Mixer.make(topology(name, nodes))
+        matrix = mixer.mixing(0).dense()
+        np.testing.assert_allclose(matrix.sum(1), 1.0, atol=1e-12)
+        if mixer.doubly_stochastic:
+            np.testing.assert_allclose(matrix.sum(0), 1.0, atol=1e-12)
+        gap = spectral_gap(mixer)
+        assert 0 < gap <= 1 or not mixer.doubly_stochastic
+
+
+@at_every_size
 def test_mixing_does_not_average_sooner_than_declared(name: str, nodes: int) -> None:
     found = topology(name, nodes)
     need = found.exact_after
