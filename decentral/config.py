@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from annotated_types import Ge
+from annotated_types import Ge, Lt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from decentral.errors import ConfigError, nearest, reason
-from decentral.registry import KINDS, Count, Positive, find
+from decentral.registry import KINDS, Count, Positive, build, find
+from decentral.schedules.methods import METHODS, Adversarial, LabelNoise, Sam
 from decentral.spec import Spec, parse_spec, parse_value
 
 #: A plug-in as written: text, a mapping with ``name``, a number, or an object from Python.
@@ -47,6 +48,12 @@ class Config(BaseModel):
     learning_rate: Part = Field("constant", description="schedule of the learning rate")
     batch: Part = Field("constant", description="schedule of the batch size, samples per node")
     micro_batch: Count | None = Field(None, description="samples per forward pass; none: the batch")
+    label_smoothing: Annotated[float, Ge(0), Lt(1)] = Field(
+        0.0, description="share of a training target spread over all classes"
+    )
+    label_noise: LabelNoise | None = Field(None, description="noise on training targets, in phases")
+    adversarial: Adversarial | None = Field(None, description="train on attacked inputs, in phases")
+    sam: Sam | None = Field(None, description="sharpness-aware minimisation, in phases")
     optimizer: Part = Field("sgd", description="torch optimizer of every node")
     clip: Positive | None = Field(None, description="largest gradient norm of a node")
     init: Literal["shared", "independent"] = Field("shared", description="initial models")
@@ -98,18 +105,19 @@ class Config(BaseModel):
     faults: tuple[str, ...] = Field((), description="failures to rehearse: kill(worker=1, step=50)")
     out: str | None = Field(None, description="run folder; none: runs/<name>")
 
-    @field_validator("faults", mode="before")
-    @classmethod
-    def _faults_as_text(cls, value: Any) -> Any:
-        """Write faults out again that the command line has taken apart."""
-        return [_text(v) if isinstance(v, Spec) else v for v in value]
-
     @field_validator("metrics", mode="before")
     @classmethod
     def _known_metrics(cls, value: Any) -> Any:
         for name in value if isinstance(value, Sequence) and not isinstance(value, str) else ():
-            find("metric", str(name))
+            build("metric", str(name))
         return value
+
+    @field_validator("faults", "metrics", mode="before")
+    @classmethod
+    def _as_text(cls, value: Any) -> Any:
+        """Write out again what the command line has taken apart."""
+        listed = isinstance(value, list | tuple)
+        return [_text(v) if isinstance(v, Spec) else v for v in value] if listed else value
 
 
 def _text(spec: Spec) -> str:
@@ -190,12 +198,15 @@ def _put(merged: dict[str, Any], key: str, value: Any) -> None:
     part, _, setting = key.partition(".")
     if setting:
         _known(part)
-        if part not in PARTS:
+        if part not in PARTS and part not in METHODS:
             raise ConfigError(f"{key}: {part!r} has no settings of its own; write {part}=value.")
         value = {setting: value}
     if isinstance(value, Mapping) and part in PARTS and not {"name", "path"} & set(value):
         below = merged.get(part, Config.model_fields[part].default)
         value = {**as_mapping(part, below), **value}
+    elif isinstance(value, Mapping) and part in METHODS and merged.get(part) is not None:
+        below = merged[part]
+        value = {**(below if isinstance(below, Mapping) else {METHODS[part].main: below}), **value}
     merged[part] = value
 
 
@@ -231,9 +242,22 @@ def make_config(*layers: Mapping[str, Any]) -> Config:
     try:
         return Config.model_validate(settings)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(p) for p in first["loc"][:1])
-        raise ConfigError(f"{place} = {first['input']!r}: {reason(error)}") from error
+        raise _refusal(error) from error
+
+
+def _refusal(error: ValidationError) -> ConfigError:
+    """Say what is wrong with the first setting that pydantic refuses."""
+    first = error.errors()[0]
+    part, *inner = (str(place) for place in first["loc"][:2])
+    if part not in METHODS:
+        return ConfigError(f"{part} = {first['input']!r}: {reason(error)}")
+    known = list(METHODS[part].model_fields)
+    if first["type"] == "missing":
+        return ConfigError(f"{part} needs the setting {inner[0]!r}; write {part}.{inner[0]}=value.")
+    if first["type"] == "extra_forbidden":
+        offer = f"{nearest(inner[0], known)} Settings: {', '.join(sorted(known))}."
+        return ConfigError(f"{part} has no setting {inner[0]!r}.{offer}")
+    return ConfigError(f"{'.'.join([part, *inner])} = {first['input']!r}: {reason(error)}")
 
 
 def task_defaults(task: Part) -> Mapping[str, Any]:

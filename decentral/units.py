@@ -39,7 +39,9 @@ class Point:
         """Let pydantic read points from configurations."""
         from pydantic_core import core_schema
 
-        return core_schema.no_info_plain_validator_function(parse_point)
+        return core_schema.no_info_plain_validator_function(
+            parse_point, serialization=core_schema.plain_serializer_function_ser_schema(str)
+        )
 
     def in_steps(self, steps: int) -> float:
         """Return the step at which this point lies in a run of ``steps`` steps."""

@@ -28,6 +28,14 @@ MEMBERS: list[dict[str, Any]] = [
     {"topology": "ring", "optimizer": "torch.optim.RAdam", "gossip_buffers": False},
     {"topology": "star", "communication": "adaptive(target=0.01, max_budget=9)"},
     {"topology": "erdos_renyi", "algorithm": "local"},
+    {
+        "topology": "ring",
+        "sam": {"rho": 0.2, "start": "20%"},
+        "label_noise": 0.2,
+        "clip": 0.5,
+        "adversarial": {"eps": 0.3, "steps": 2, "stop": "60%"},
+        "label_smoothing": 0.1,
+    },
 ]
 #: Torch's convolutions are the same bits for 2 rows as for 8, but not for 1, nor, with BatchNorm,
 #: for an odd number of rows: there they differ in the last place.

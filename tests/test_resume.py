@@ -37,6 +37,12 @@ CASES: dict[str, dict[str, Any]] = {
         "communication": "then_merge(schedule=constant(0.5), at=60%)",
     },
     "allreduce": {"algorithm": "allreduce", "optimizer": "torch.optim.RMSprop(momentum=0.5)"},
+    "methods": {
+        "topology": "ring", "communication": "constant", "label_smoothing": 0.1,
+        "sam": {"rho": 0.1, "start": "25%", "stop": "75%"},
+        "label_noise": {"level": 0.2, "every": 3},
+        "adversarial": {"eps": 0.1, "steps": 2, "start": "50%"},
+    },
     "loop": {"topology": "ring", "replicas": "loop", "batch": 9, "micro_batch": 4},
 }  # fmt: skip
 #: Just after gossip, in the middle of a round, at an evaluation, before the last step.

@@ -66,6 +66,11 @@ def orphaned(nodes):
 def vectors(nodes):
     return Task(train=(torch.zeros(8, 3), torch.arange(8) % 2), loss=nn.functional.cross_entropy)
 
+def tokens(nodes):
+    return Task(model=lambda: nn.Sequential(nn.Embedding(5, 3), nn.Flatten(), nn.Linear(12, 2)),
+                train=(torch.arange(32).view(8, 4) % 5, torch.arange(8) % 2),
+                loss=nn.functional.cross_entropy)
+
 def words(shape, outputs): return "mlp"
 def frozen(shape, outputs): return nn.Flatten()
 def narrow(shape, outputs): return nn.Linear(3, 2)
@@ -162,6 +167,25 @@ CASES = [
     Case("unreadable point", "launch --schedule late(start=soon)"),
     Case("point outside the run", "launch --schedule late(start=120%)"),
     Case("point between steps", "launch --schedule late(start=2.5)"),
+    # what is on in phases
+    launch("negative radius", "sam=-0.1"),
+    launch("radius is text", "sam=wide"),
+    launch("phase that stops before it starts", "sam.start=80% sam.stop=20%"),
+    launch("phase that never begins", "sam.start=5000"),
+    launch("phases beside a phase", "sam.start=80% sam.phases=[10%]"),
+    launch("no phase", "sam.phases=[]"),
+    launch("unreadable phase", "label_noise=0.1 label_noise.phases=[soon]"),
+    Case("toggling every 0 steps", "launch toggling.yaml"),
+    Case("unknown part of a phase", "launch phases.yaml"),
+    launch("unknown setting of a method", "sam.rh=0.1"),
+    launch("attack without a size", "adversarial.steps=3"),
+    launch("negative noise", "label_noise=-1"),
+    launch("noise without labels", "label_noise=1"),
+    launch("flipping numbers", "label_noise=0.5 label_noise.kind=flip"),
+    launch("smoothing numbers", "label_smoothing=0.1"),
+    Case("noise above certainty", "launch --task digits label_noise=2"),
+    Case("numbers added to classes", "launch --task digits label_noise=1 label_noise.kind=sign"),
+    Case("moving whole numbers", "launch --task plugins.py:tokens nodes=2 adversarial=0.1"),
     # unknown names
     *(
         Case(f"unknown {kind}", f"launch {kind}=xyzzy")
@@ -295,6 +319,8 @@ def furnish(folder: Path) -> None:
         "malformed.yaml": "nodes: 4\n  steps: [1, 2\n",
         "list.yaml": "- 1\n- 2\n",
         "nameless.yaml": "communication:\n  path: ''\n  start: 80%\n",
+        "toggling.yaml": "sam:\n  phases: every 0 steps\n",
+        "phases.yaml": "sam:\n  phases:\n  - {begin: 20%}\n",
         "broken.json": "{",
         "units.json": _graph("20 parsecs"),
         "negative.json": _graph("-20ms"),

@@ -7,15 +7,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-_MASK = (1 << 63) - 1
-_M1, _M2 = 0x3F58476D1CE4E5B9, 0x14D049BB133111EB
-
-
-def hashed(value: Tensor) -> Tensor:
-    """Return 63 bits that look random for every int64, the same for the same."""
-    value = (value ^ (value >> 30)) * _M1
-    value = (value ^ (value >> 27)) * _M2
-    return (value ^ (value >> 31)) & _MASK
+from decentral.gradients.draws import uniform
 
 
 class KeyedDropout(nn.Module):
@@ -37,10 +29,8 @@ class KeyedDropout(nn.Module):
         """Mask x [B, ...] in training; pass it through in evaluation."""
         if not self.training or self.p == 0.0:
             return x
-        size = x[0].numel()
-        place = torch.arange(size, device=x.device) + self.layer * (1 << 32)
-        uniform = hashed(hashed(self.key).unsqueeze(1) + place).to(torch.float64) / float(1 << 63)
-        return x * (uniform >= self.p).view(x.shape).to(x.dtype) / (1.0 - self.p)
+        chance = uniform(self.key, x[0].numel(), self.layer)
+        return x * (chance >= self.p).view(x.shape).to(x.dtype) / (1.0 - self.p)
 
 
 def keyed(model: nn.Module) -> nn.Module:

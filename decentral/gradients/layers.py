@@ -150,13 +150,14 @@ class LayerGradient:
 
 
 def layer_forward(
-    kernels: list[Kernel], layout: Layout
+    kernels: list[Kernel], layout: Layout, own: bool = False
 ) -> Callable[[Tensor, Views, Tensor], Tensor]:
-    """Return ``forward(rows, integers, inputs) -> outputs``: every row on the same inputs."""
+    """Return ``forward(rows, integers, inputs) -> outputs``: on the same inputs, or its ``own``."""
 
     def forward(rows: Tensor, integers: Views, inputs: Tensor) -> Tensor:
-        values = _values(layout, rows) | integers
-        x = inputs.expand(rows.shape[0], *inputs.shape)
+        buffers = layout.views(rows.detach(), layout.buffers)
+        values = layout.views(rows) | buffers | integers
+        x = inputs if own else inputs.expand(rows.shape[0], *inputs.shape)
         for kernel in kernels:
             x = kernel(values, x, None)
         return x

@@ -14,19 +14,24 @@ from decentral.layout import Layout, shadow
 
 
 def looped_forward(
-    model: nn.Module, layout: Layout
+    model: nn.Module, layout: Layout, own: bool = False
 ) -> Callable[[Tensor, dict[str, Tensor], Tensor], Tensor]:
-    """Return ``forward(rows, integers, inputs) -> outputs`` that runs one row at a time."""
+    """Return ``forward(rows, integers, inputs) -> outputs`` that runs one row at a time.
+
+    With ``own`` every row has inputs of its own, [n, B, ...].
+    """
 
     def forward(rows: Tensor, integers: dict[str, Tensor], inputs: Tensor) -> Tensor:
         outputs: list[Tensor] = []
         for index in range(rows.shape[0]):
             one = rows[index : index + 1]
             named = {k: v[0] for k, v in layout.views(one, layout.parameters).items()}
-            floats = {k: v[0].clone() for k, v in layout.views(one, layout.buffers).items()}
+            floats = {
+                k: v[0].clone() for k, v in layout.views(one.detach(), layout.buffers).items()
+            }
             whole = {k: v[index].clone() for k, v in integers.items()}
             state = {**layout.frozen, **named, **floats, **whole}
-            outputs.append(functional_call(model, state, (inputs,)))
+            outputs.append(functional_call(model, state, (inputs[index] if own else inputs,)))
         return torch.stack(outputs)
 
     return forward

@@ -19,15 +19,15 @@ Buffers = dict[str, Tensor]
 
 
 def stacked_forward(
-    model: nn.Module, layout: Layout
+    model: nn.Module, layout: Layout, own: bool = False
 ) -> Callable[[Tensor, Buffers, Tensor], Tensor]:
     """Return ``forward(rows, integers, inputs) -> outputs``: every row on the same inputs.
 
-    rows [n, P], inputs [B, ...], outputs [n, B, ...]. Buffers are read, not updated: ``model``
-    is in evaluation mode.
+    rows [n, P], inputs [B, ...] (with ``own``, every row its own: [n, B, ...]), outputs
+    [n, B, ...]. Buffers are read, not updated: ``model`` is in evaluation mode.
     """
     kernels = kernels_of(model, layout)
-    return layer_forward(kernels, layout) if kernels else _vmap_forward(model, layout)
+    return layer_forward(kernels, layout, own) if kernels else _vmap_forward(model, layout, own)
 
 
 @contextmanager
@@ -42,14 +42,17 @@ def plain_attention() -> Generator[None]:
         torch.backends.mha.set_fastpath_enabled(enabled)
 
 
-def _vmap_forward(model: nn.Module, layout: Layout) -> Callable[[Tensor, Buffers, Tensor], Tensor]:
+def _vmap_forward(
+    model: nn.Module, layout: Layout, own: bool
+) -> Callable[[Tensor, Buffers, Tensor], Tensor]:
     def one(parameters: Buffers, buffers: Buffers, inputs: Tensor) -> Tensor:
         return functional_call(model, {**layout.frozen, **parameters, **buffers}, (inputs,))
 
-    mapped = vmap(one, in_dims=(0, 0, None), randomness="error")
+    mapped = vmap(one, in_dims=(0, 0, 0 if own else None), randomness="error")
 
     def forward(rows: Tensor, integers: Buffers, inputs: Tensor) -> Tensor:
-        floats = {k: v.contiguous() for k, v in layout.views(rows, layout.buffers).items()}
+        buffers = layout.views(rows.detach(), layout.buffers)
+        floats = {k: v.contiguous() for k, v in buffers.items()}
         copies = {k: v.clone() for k, v in integers.items()}
         with plain_attention():
             return mapped(layout.views(rows), {**floats, **copies}, inputs)

@@ -118,7 +118,7 @@ class Block:
     def gradient(self) -> None:
         """Compute every row's gradient on its next batch."""
         batch = self.sampler.batch(self.samples, self.batch_size)
-        self.losses = self.pipeline.gradient(batch)
+        self.losses = self.pipeline.gradient(batch, self.progress)
 
     def average_gradients(self) -> None:
         """Replace every row's gradient by the mean over all healthy nodes."""
@@ -134,6 +134,8 @@ class Block:
     def adapt(self) -> None:
         """Clip per row, then let the optimizer update the rows."""
         self.pipeline.condition()
+        if self.pipeline.restarts:
+            self.optimizer.restart()
         self.optimizer.step(self.learning_rate)
         self._silence_absent()
 
@@ -271,6 +273,7 @@ class Block:
             "intensity": self.intensity,
             "absent": sorted(self.absent),
             "epoch": self.members.epoch,
+            "sharp": self.pipeline.sharp,
             "feedback": asdict(self.feedback) if self.feedback else None,
         }
         return Checkpoint(self.step, self.members.live, nodes, counters)
@@ -305,5 +308,6 @@ class Block:
         self.step, self.samples = checkpoint.step, counters["samples"]
         self.round, self.intensity = counters["round"], counters["intensity"]
         self.ledger = Ledger(**counters["ledger"])
+        self.pipeline.sharp = counters["sharp"]
         self.health.absent = frozenset(counters["absent"])
         self.feedback = Feedback(**counters["feedback"]) if counters["feedback"] else None

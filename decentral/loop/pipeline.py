@@ -1,23 +1,34 @@
 """From a batch to the gradients that the optimizer sees: one order for all methods.
 
-batch -> gradient (mean over micro-batches) -> [average over nodes] -> clip per row -> optimizer.
-Nothing here looks at another row.
+batch -> targets (label noise, smoothing) -> inputs (adversarial) -> gradient (SAM takes it twice;
+the mean over micro-batches inside) -> [average over nodes] -> clip per row -> optimizer. What is on
+in a step is read from progress. Nothing here looks at another row.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from decentral.gradients import Batch, Gradient, choose
+from decentral.gradients.adversarial import Attack
+from decentral.gradients.sam import SharpnessAware
+from decentral.loop.methods import changed_targets
 from decentral.loop.setup import Setup
 from decentral.sampling import Sampler
+from decentral.schedules import Progress
+from decentral.schedules.methods import Adversarial
 
 
 class Pipeline:
     """Computes the gradients of a block's rows and prepares them for the optimizer, in place.
 
     ``compute`` is the plain gradient on one batch; ``reason`` says, in words, how it was chosen.
+    ``sharp`` says whether the last gradient was SAM's (None before the first), ``restarts`` that
+    the optimizer's state is of the time before SAM turned on or off, and is to be forgotten.
     """
 
     def __init__(
@@ -31,10 +42,55 @@ class Pipeline:
         """Serve the block ``rows`` [n, P], with gradients in ``grads`` [n, P]."""
         self.setup, self.rows, self.integers, self.grads = setup, rows, integers, grads
         self.compute, self.reason = gradient_of(setup, rows.shape[0], sampler)
+        self.sharp: bool | None = None
+        self.restarts = False
 
-    def gradient(self, batch: Batch) -> Tensor:
+    def gradient(self, batch: Batch, progress: Progress) -> Tensor:
         """Write every row's gradient on its samples of the batch; return losses [n]."""
-        return self._mean(batch)
+        batch = self._changed(batch, progress)
+        losses = self._mean(batch)
+        sam = self.setup.config.sam
+        if sam is not None:
+            before, self.sharp = self.sharp, sam.on(progress)
+            switched = before is not None and before != self.sharp
+            self.restarts = switched and sam.momentum == "restart"
+            if self.sharp and sam.rho:
+                self.sam(lambda: self._mean(batch), self.grads, sam.rho, sam.adaptive)
+        return losses
+
+    def _changed(self, batch: Batch, progress: Progress) -> Batch:
+        """Return the batch with the targets and inputs that this step learns from."""
+        config, task = self.setup.config, self.setup.task
+        noisy = config.label_noise is not None and config.label_noise.on(progress)
+        if noisy or config.label_smoothing:
+            targets = changed_targets(config, task, batch.targets, batch.keys, noisy)
+            batch = replace(batch, targets=targets)
+        if config.adversarial is not None and config.adversarial.on(progress):
+            batch = replace(batch, inputs=self._attacked(batch, config.adversarial))
+        return batch
+
+    def _attacked(self, batch: Batch, how: Adversarial) -> Tensor:
+        step = how.step_size or how.eps / 2
+        moved = [
+            self.attack(
+                self.rows, self.integers, part, eps=how.eps, steps=how.steps, step_size=step
+            )
+            for part in batch.micro(self.setup.config.micro_batch)
+        ]
+        return torch.cat(moved, dim=1)
+
+    @cached_property
+    def sam(self) -> SharpnessAware:
+        """What takes the gradient again at the worst point nearby."""
+        return SharpnessAware(self.rows, self.integers, self.setup.layout.trainable)
+
+    @cached_property
+    def attack(self) -> Attack:
+        """What moves inputs, within the range of the training inputs."""
+        setup = self.setup
+        low, high = setup.train.inputs.aminmax()
+        bounds = low.item(), high.item()
+        return Attack(setup.model, setup.layout, setup.task.loss, self.compute.kind, bounds)
 
     def condition(self) -> None:
         """Clip the gradients, each row by its own norm."""

@@ -19,6 +19,7 @@ from decentral.config import PARTS, Config
 from decentral.errors import ConfigError
 from decentral.gradients import keyed
 from decentral.layout import Layout
+from decentral.loop.methods import check_methods
 from decentral.mixing import Mixer
 from decentral.network import Conversation, all_reduce_messages
 from decentral.network.budget import solve_budget
@@ -105,6 +106,7 @@ def prepare(config: Config) -> Setup:
     builder = _builder(config, task, parts)
     model = keyed(_seeded(builder, config.seed, "init")).to(device, dtype)
     layout = Layout.of(model)
+    check_methods(config, task, model)
     batch = parts["batch"] = build("batch", config.batch)
     plan, counts = _data(config, task, parts, _first_batch(batch, config))
     rate = LearningRate.make(config.learning_rate, default_lr(parts["optimizer"]))

@@ -71,6 +71,11 @@ class BlockOptimizer:
                 group["lr"] = lr
             instance.step()
 
+    def restart(self) -> None:
+        """Forget all state, as if the next step were the first."""
+        for instance in self.instances:
+            instance.state.clear()
+
     # --- state, sharded by row --------------------------------------------------------------------
 
     def state_of(self, row: int) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from decentral.gradients.dropout import hashed
+from decentral.gradients.draws import hashed
 
 
 @dataclass(frozen=True)

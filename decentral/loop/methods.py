@@ -1,0 +1,90 @@
+"""What is on in phases of a run, checked against its task before anything runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from decentral.config import Config
+from decentral.errors import ConfigError
+from decentral.gradients.label_noise import flipped, shifted, smoothed
+from decentral.layout import shadow
+from decentral.schedules.methods import METHODS, LabelNoise, Timed
+from decentral.tasks import Task
+
+
+def check_methods(config: Config, task: Task, model: nn.Module) -> None:
+    """Raise ConfigError for phases that are empty and for methods that do not suit the task."""
+    for name in METHODS:
+        chosen: Timed | None = getattr(config, name)
+        if chosen is not None:
+            chosen.when.check(name, config.steps)
+    if config.adversarial is not None and not task.splits[0].inputs.is_floating_point():
+        raise ConfigError(
+            "adversarial: the inputs of this task are whole numbers, which cannot be moved a "
+            "little; leave adversarial out."
+        )
+    if config.label_smoothing and not task.classes:
+        raise ConfigError(
+            "label_smoothing: the targets of this task are not classes; leave label_smoothing out."
+        )
+    if config.label_noise is not None:
+        _check_noise(config.label_noise, task, model)
+
+
+def noise_kind(noise: LabelNoise, task: Task) -> str:
+    """Return the kind of noise, decided for the task."""
+    if noise.kind != "auto":
+        return noise.kind
+    return "flip" if task.classes else "sign"
+
+
+def _check_noise(noise: LabelNoise, task: Task, model: nn.Module) -> None:
+    kind = noise_kind(noise, task)
+    if task.classes:
+        if kind != "flip":
+            raise ConfigError(
+                f"label_noise: kind {kind} adds to numbers, and the targets of this task are "
+                f"{len(task.classes)} classes; use kind flip."
+            )
+        if noise.level > 1:
+            raise ConfigError(
+                f"label_noise: level {noise.level:g} is the chance that a class is redrawn; "
+                "it must be at most 1."
+            )
+        return
+    if kind == "flip":
+        raise ConfigError(
+            "label_noise: kind flip needs classes, which the targets of this task are not; "
+            "use kind gaussian or sign."
+        )
+    if not _has_labels(task, model):
+        raise ConfigError(
+            "label_noise: this task has no labels: its targets are not what the model should "
+            "answer; leave label_noise out."
+        )
+
+
+def _has_labels(task: Task, model: nn.Module) -> bool:
+    """Whether the targets are numbers in the shape of the model's outputs."""
+    weight = next(model.parameters())
+    first = task.splits[0].subset(torch.arange(1)).to(weight.device, weight.dtype)
+    with torch.no_grad():
+        outputs = shadow(model).eval()(first.inputs)
+    return first.targets.is_floating_point() and outputs.shape == first.targets.shape
+
+
+def changed_targets(config: Config, task: Task, targets: Tensor, keys: Tensor, noisy: bool) -> Any:
+    """Return the targets [n, B, ...] to learn from: ``noisy`` or not, and smoothed."""
+    noise, classes = config.label_noise, len(task.classes or ())
+    if noisy and noise is not None and noise.level:
+        kind = noise_kind(noise, task)
+        if kind == "flip":
+            targets = flipped(targets, keys, noise.level, classes)
+        else:
+            targets = shifted(targets, keys, noise.level, kind)
+    if config.label_smoothing:
+        targets = smoothed(targets, config.label_smoothing, classes, getattr(torch, config.dtype))
+    return targets

@@ -1,0 +1,106 @@
+"""Curvature: the top eigenvalue and the trace of the Hessian."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.func import vmap
+
+from decentral import rng
+from decentral.gradients.stacked import plain_attention
+from decentral.metrics import Forward, Snapshot
+from decentral.registry import Count, plugin
+from decentral.tasks import Samples
+
+#: Hessian times one vector per row: [n, K] -> [n, K].
+Product = Callable[[Tensor], Tensor]
+
+
+@plugin("metric")
+def curvature(
+    snapshot: Snapshot, *, samples: Count = 512, iterations: Count = 30, probes: Count = 10
+) -> dict[str, float]:
+    """Top eigenvalue (largest in magnitude) and trace of the Hessian of the training loss.
+
+    Of the local models, mean over those that are evaluated, and of their average; on the first
+    ``samples`` of the training set, the model in evaluation mode. Power iteration v <- H v / |H v|
+    and Hutchinson's mean of z^T H z over ``probes`` signs z, H v by double backward. One evaluation
+    takes ``iterations`` + ``probes`` of them per model, so set ``eval_every``.
+    """
+    train = snapshot.task.splits[0]
+    chosen = train.subset(torch.arange(min(samples, len(train))))
+    chosen = chosen.to(snapshot.rows.device, snapshot.rows.dtype)
+    here = snapshot.evaluated
+    row, integers = snapshot.calibrated
+    local = _measured(
+        snapshot, snapshot.rows[here], {k: v[here] for k, v in snapshot.integers.items()},
+        chosen, iterations, probes,
+    )  # fmt: skip
+    merged = _measured(snapshot, row.unsqueeze(0), integers, chosen, iterations, probes)
+    top, trace = (snapshot.exchange.gather(values).mean().item() for values in local)
+    return {
+        "curvature/top_local_mean": top,
+        "curvature/trace_local_mean": trace,
+        "curvature/top_merged": merged[0].item(),
+        "curvature/trace_merged": merged[1].item(),
+    }
+
+
+def _measured(
+    snapshot: Snapshot,
+    rows: Tensor,
+    integers: dict[str, Tensor],
+    samples: Samples,
+    iterations: int,
+    probes: int,
+) -> tuple[Tensor, Tensor]:
+    """Return the top eigenvalues and the traces of the rows' Hessians, float64 [n] each."""
+    if not len(rows):
+        return rows.new_zeros(0).double(), rows.new_zeros(0).double()
+    wide = snapshot.layout.trainable_view(rows).shape[1]
+    product = hessian(snapshot.forward, snapshot.task.loss, rows, integers, samples, wide)
+    column, place = torch.arange(wide).numpy(), torch.arange(probes).numpy()[:, None]
+    start = torch.from_numpy(rng.normal(0, "curvature/start", column)).to(rows)
+    top = top_eigenvalue(product, start.expand(len(rows), -1), iterations)
+    positive = torch.from_numpy(rng.uniform(0, "curvature/probe", place, column) < 0.5)
+    probe = 2.0 * positive.to(rows) - 1.0
+    quadratic = [(z * product(z.expand(len(rows), -1))).sum(1).double() for z in probe]
+    return top, torch.stack(quadratic).mean(0)
+
+
+def hessian(
+    forward: Forward,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    rows: Tensor,
+    integers: dict[str, Tensor],
+    samples: Samples,
+    trainable: int,
+) -> Product:
+    """Return v -> H v for the loss of every row on the same samples, one Hessian per row."""
+    leaf = rows[:, :trainable].detach().clone().requires_grad_()
+    with torch.enable_grad(), plain_attention():
+        whole = torch.cat([leaf, rows[:, trainable:].detach()], dim=1)
+        outputs = forward(whole, integers, samples.inputs)
+        losses: Tensor = vmap(loss, in_dims=(0, None))(outputs, samples.targets)
+        (slope,) = torch.autograd.grad(losses.sum(), leaf, create_graph=True)
+
+    def product(vectors: Tensor) -> Tensor:
+        if not slope.requires_grad:  # a linear loss has no curvature
+            return torch.zeros_like(vectors)
+        (found,) = torch.autograd.grad(slope, leaf, vectors, retain_graph=True)
+        return found
+
+    return product
+
+
+def top_eigenvalue(product: Product, start: Tensor, iterations: int) -> Tensor:
+    """Return the eigenvalue of largest magnitude per row, float64 [n], by power iteration."""
+    vector = start / start.norm(dim=1, keepdim=True)
+    value = vector.new_zeros(len(vector))
+    for _ in range(iterations):
+        moved = product(vector)
+        value = (vector * moved).sum(1)
+        vector = moved / moved.norm(dim=1, keepdim=True).clamp_min(1e-30)
+    return value.double()

@@ -1,0 +1,57 @@
+"""The neurons of the first layer: how long they are, and whether they agree."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from decentral.metrics import Snapshot
+from decentral.registry import plugin
+from decentral.tasks import Task
+
+
+@plugin("metric")
+def neurons(snapshot: Snapshot) -> dict[str, float]:
+    """Norm and agreement of the rows w_j of the first weight matrix W, mean over the nodes.
+
+    ``norm`` is mean_j |w_j|; ``top_share`` is s_1^2 / sum_k s_k^2 with the singular values s of W.
+    Where one number is learned from vectors, ``alignment`` is sum_j |w_j| |cos(w_j, t)| /
+    sum_j |w_j| with the direction t that linear regression finds on the training samples.
+    """
+    weight = _first_matrix(snapshot)
+    if weight is None:
+        return {}
+    norms = weight.norm(dim=2)
+    squares = (
+        weight.transpose(1, 2) @ weight
+        if weight.shape[2] <= weight.shape[1]
+        else (weight @ weight.transpose(1, 2))
+    )
+    spectrum = torch.linalg.eigvalsh(squares)
+    found = {
+        "neurons/norm": norms.mean(1),
+        "neurons/top_share": spectrum[:, -1] / spectrum.sum(1).clamp_min(1e-300),
+    }
+    direction = _direction(snapshot.task)
+    if direction is not None and len(direction) == weight.shape[2]:
+        along = (weight @ direction.to(weight.device)).abs().sum(1)
+        found["neurons/alignment"] = along / norms.sum(1).clamp_min(1e-300)
+    return {key: snapshot.per_node(value).mean().item() for key, value in found.items()}
+
+
+def _first_matrix(snapshot: Snapshot) -> Tensor | None:
+    """Return the first weight matrix of every model, float64 [n, neurons, inputs]."""
+    for entry in snapshot.layout.parameters:
+        if len(entry.shape) == 2:
+            return snapshot.layout.views(snapshot.rows, [entry])[entry.name].double()
+    return None
+
+
+def _direction(task: Task) -> Tensor | None:
+    """Return the unit vector along which the targets grow, None where that means nothing."""
+    train = task.splits[0]
+    inputs, targets = train.inputs, train.targets
+    if inputs.dim() != 2 or not targets.is_floating_point() or targets[0].numel() != 1:
+        return None
+    slope = torch.linalg.lstsq(inputs.double(), targets.double().view(-1, 1)).solution.flatten()
+    return slope / slope.norm().clamp_min(1e-300)

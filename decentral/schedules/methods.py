@@ -1,0 +1,92 @@
+"""What is on in phases of a run: settings of SAM, adversarial training and label noise.
+
+Each may be given as its main number alone (``sam: 0.05``), and takes ``start``, ``stop`` and
+``every`` for one phase, or a list of ``phases``; without them it is always on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from decentral.registry import Count, NonNegative, Positive
+from decentral.schedules import Progress
+from decentral.schedules.phases import START, STOP, Phase, Phases
+from decentral.units import Point
+
+
+class Timed(BaseModel):
+    """Settings of something that is on from when to when."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    main: ClassVar[str]
+
+    start: Point = Field(START, description="when it begins")
+    stop: Point = Field(STOP, description="when it ends")
+    every: Count | None = Field(None, description="steps on, then as many off, and so on")
+    phases: Phases | None = Field(None, description="several phases, instead of one")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _main_number(cls, value: Any) -> Any:
+        """Take a bare number for the main setting."""
+        return value if isinstance(value, Mapping | Timed) else {cls.main: value}
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Timed:
+        single = (self.start, self.stop, self.every) != (START, STOP, None)
+        if self.phases is not None and single:
+            raise ValueError("phases stand instead of start, stop and every; give one or the other")
+        return self
+
+    @property
+    def when(self) -> Phases:
+        """Its phases."""
+        return self.phases or Phases((Phase(self.start, self.stop, self.every),))
+
+    def on(self, progress: Progress) -> bool:
+        """Whether it is on in the step that follows ``progress``."""
+        return self.when.on(progress)
+
+
+class Sam(Timed):
+    """Sharpness-aware minimisation: the gradient at the worst point within ``rho``."""
+
+    main: ClassVar[str] = "rho"
+
+    rho: NonNegative = Field(0.05, description="radius, in the norm of a node's parameters")
+    adaptive: bool = Field(False, description="ASAM: the radius scales with each parameter")
+    momentum: Literal["restart", "keep"] = Field(
+        "restart", description="optimizer state where SAM turns on or off; the paper restarts it"
+    )
+
+
+class Adversarial(Timed):
+    """Adversarial training: inputs moved by at most ``eps`` per number to raise the loss."""
+
+    main: ClassVar[str] = "eps"
+
+    eps: Positive = Field(description="largest change of one number of an input")
+    steps: Count = Field(10, description="steps of the attack")
+    step_size: Positive | None = Field(None, description="of one step; none: eps / 2")
+
+
+class LabelNoise(Timed):
+    """Label noise, drawn anew at every visit of a sample."""
+
+    main: ClassVar[str] = "level"
+
+    kind: Literal["auto", "flip", "gaussian", "sign"] = Field(
+        "auto", description="flip classes; add Gaussian noise or a random sign to numbers"
+    )
+    level: NonNegative = Field(description="chance of a random class, or size of the noise")
+
+
+#: Settings of a configuration that are on in phases.
+METHODS: dict[str, type[Timed]] = {
+    "sam": Sam,
+    "adversarial": Adversarial,
+    "label_noise": LabelNoise,
+}
