@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import io
+import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,8 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from decentral.api import run_config
 from decentral.config import make_config
 from decentral.engines.local import LocalRun
+from decentral.engines.ray.members import moved, sources
 from decentral.exchange import LocalExchange
 from decentral.loop import train
 from decentral.loop.block import Block
@@ -27,6 +30,7 @@ from decentral.loop.measure import Evaluator
 from decentral.loop.setup import Setup, prepare
 from decentral.mixing import Mixer, Mixing
 from decentral.network import Act, Conversation
+from decentral.network.membership import Membership
 from decentral.registry import Bound, build, find
 from decentral.run.checkpoint import Checkpoint, newest_checkpoint
 from decentral.run.folder import RunFolder
@@ -179,6 +183,30 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     """Load all nodes of the newest good checkpoint of a run."""
     saved = newest_checkpoint(folder)
     return saved.load(saved.live)
+
+
+def replayed(out: Path) -> Tensor:
+    """Return the last rows of a run by doing again in one process what its log of members says."""
+    lines = (out / "events.jsonl").read_text().splitlines()
+    changes = [event for event in map(json.loads, lines) if event["event"] == "membership"]
+    setup = prepare(run_config(out, engine="local", workers="auto"))
+    block = Block(setup, LocalExchange(setup.config.nodes, ordered=True), silent)
+    for change in changes:
+        advance(block, change["step"])
+        old, members = block.members, Membership(tuple(change["live"]), change["epoch"])
+        joined = sources(setup.conversation, setup.config.weights, members, old)
+        checkpoint = moved(block.checkpoint(), members, joined)
+        block = Block(setup, LocalExchange(len(members.live), ordered=True), silent, members)
+        block.restore(checkpoint)
+    advance(block, setup.config.steps)
+    return block.rows
+
+
+def advance(block: Block, step: int) -> None:
+    """Train a block until a step is done, with nothing around it."""
+    while block.step < step:
+        block.setup.algorithm(block, block.decide())
+        block.finish_step()
 
 
 # --- workers in threads ---------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The Ray engine: the same run on actors, through failures. One cluster a run: they are few."""
+"""The Ray engine as a user meets it: the same run on actors, from one command."""
 
 from __future__ import annotations
 
@@ -30,10 +30,6 @@ def launched(out: Path, *words: str) -> tuple[dict[str, Any], str]:
     return json.loads((out / "summary.json").read_text()), done.stdout + done.stderr
 
 
-def events(out: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (out / "events.jsonl").read_text().splitlines()]
-
-
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run in one process that the others are compared with."""
@@ -61,31 +57,3 @@ def test_two_workers_end_where_one_process_ends(alone: Path, tmp_path: Path) -> 
     for key in ("bytes", "messages", "rounds"):
         assert summary["comm"][key] == expected["comm"][key]
     assert 0 < summary["comm"]["wire_bytes"] < summary["comm"]["bytes"]
-
-
-@pytest.mark.timeout(240)
-def test_a_killed_worker_is_started_again_and_the_result_is_the_same(
-    alone: Path, tmp_path: Path
-) -> None:
-    out = tmp_path / "run"
-    launched(out, "--workers", "2", "faults=[kill(worker=1,step=35)]")
-    same_model(alone, out, 1e-9)
-    (failure,) = [e for e in events(out) if e["event"] == "failure"]
-    assert failure["workers"] == [1]
-    assert failure["nodes"] == [3, 4, 5]
-    assert failure["then"] == "restart"
-    steps = [json.loads(x)["step"] for x in (out / "metrics.jsonl").read_text().splitlines()]
-    assert steps == sorted(steps), "what was logged after the checkpoint was cut off"
-
-
-@pytest.mark.timeout(240)
-def test_survivors_go_on_without_the_nodes_that_were_lost(tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    words = ("--workers", "3", "on_failure=continue", "faults=[kill(worker=2,step=35)]")
-    summary, _ = launched(out, *words)
-    (change,) = [e for e in events(out) if e["event"] == "membership"]
-    assert change["lost"] == [4, 5]
-    assert change["live"] == [0, 1, 2, 3]
-    assert change["step"] in (0, 10, 20, 30), "the last checkpoint that was complete"
-    assert events(out)[-1]["event"] == "finished"
-    assert summary["final"]["accuracy_merged"] > 0.2

@@ -109,6 +109,7 @@ CASES = [
     launch("port beyond the last", "workers=2 dashboard_port=70000"),
     launch("unknown fault", "workers=2 faults=[kil(worker=0,step=1)]"),
     launch("fault without a step", "workers=2 faults=[kill(worker=0)]"),
+    launch("faults without workers", "faults=[kill(worker=0,step=3)]"),
     # the words of a command
     Case("unknown command", "lunch"),
     Case("missing command", "show ring"),

@@ -10,6 +10,7 @@ from typing import Any
 from unittest import mock
 
 from decentral.engines import ray as engine
+from decentral.engines.base import EngineRun
 from decentral.engines.ray.attempt import check_versions
 from decentral.engines.ray.cluster import Host, _check_port, _explained, shared_out
 from decentral.engines.ray.crew import PROCESS_DIED, Crew, Lost
@@ -39,12 +40,13 @@ def port_in_use() -> None:
 
 
 def damaged() -> None:
-    """A worker writes something else than it has offered."""
+    """What arrives is not what a worker has offered."""
     saver: Any = object.__new__(Saver)
-    saver.folder, saver.shared = RunFolder(Path("run")), True
-    saver.crew = SimpleNamespace(ask=lambda *_: "another digest")
-    offer = {"rank": 1, "name": "nodes-00001.safetensors", "size": 3, "digest": "its digest"}
-    saver.file(offer, Path("nodes-00001.safetensors"))
+    saver.folder, saver.shared = RunFolder(Path("run")), False
+    answers = {"read": b"row", "digest": "another digest"}
+    saver.crew = SimpleNamespace(ask=lambda rank, method, *_: answers[method])
+    offer = {"rank": 1, "name": "nodes-00001.safetensors", "size": 3}
+    saver.file(offer, Path("sent.safetensors"))
 
 
 def fails_in_an_actor() -> None:
@@ -62,6 +64,11 @@ def one_failure_too_many(policy: str) -> None:
         setup=SimpleNamespace(config=config), failures=4, folder=RunFolder(Path("run"))
     )
     RayRun._check_policy(run, Lost([1], PROCESS_DIED, 35))
+
+
+def interrupted_early() -> None:
+    run: Any = SimpleNamespace(folder=RunFolder(Path("run")))
+    raise EngineRun.interruption(run)
 
 
 def nobody_left() -> None:
@@ -88,4 +95,5 @@ CLUSTERS: dict[str, Callable[[], Any]] = {
     "one failure too many": lambda: one_failure_too_many("restart"),
     "a failure that ends the run": lambda: one_failure_too_many("stop"),
     "every node lost": nobody_left,
+    "Ctrl-C before the first checkpoint": interrupted_early,
 }

@@ -170,6 +170,11 @@ class EngineRun(ABC):
 
     def interruption(self) -> RunError:
         """Return what a user who stops a run is told."""
+        if not any((self.folder.path / "checkpoints").glob("step-*")):
+            return RunError(
+                "interrupted before anything was saved. "
+                f"`decentral launch {self.folder.path / 'config.yaml'}` begins again."
+            )
         return RunError(
             f"interrupted at step {self.step}; everything is saved. "
             f"Go on with `decentral resume {self.folder.path}`."

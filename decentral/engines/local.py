@@ -9,6 +9,7 @@ from safetensors.torch import save as save_tensors
 from decentral.config import Config
 from decentral.engines.base import EngineRun, Watch, checkpoint_interval, stop_signals
 from decentral.engines.process import settle
+from decentral.errors import ConfigError
 from decentral.exchange import LocalExchange
 from decentral.loop import train
 from decentral.loop.block import Block
@@ -22,6 +23,11 @@ class LocalRun(EngineRun):
 
     def __init__(self, config: Config) -> None:
         """Prepare a run; nothing is written before ``begin`` or ``go_on``."""
+        if config.faults:
+            raise ConfigError(
+                f"faults strike workers, and engine local has none: {config.faults[0]} would never "
+                "happen; use engine ray, or faults=[]."
+            )
         super().__init__(config)
         settle(self.threads)
         self._host(Membership.whole(config.nodes))

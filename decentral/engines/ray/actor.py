@@ -98,6 +98,11 @@ class Actor:
         assert self.worker is not None
         return self.worker.offers[name][start : start + size]
 
+    def digest(self, name: str) -> str:
+        """Return the digest of a file that the worker offers."""
+        assert self.worker is not None
+        return self.worker.digest(name)
+
     def drop(self, name: str) -> None:
         """Let the worker forget a file that was fetched."""
         assert self.worker is not None

@@ -51,6 +51,7 @@ class Attempt:
         self.assembly = Assembly(len(crew.actors))
         self.shards: dict[int, dict[int, News]] = {}
         self.merged: News | None = None
+        self.begun: set[int] = set()
         self.done: set[int] = set()
         self.hold_at: int | None = None
         self.held: set[int] = set()
@@ -190,7 +191,7 @@ class Attempt:
             self.run.monitor.repeat()
 
     def _on_began(self, news: News) -> None:
-        """Nothing to do: the worker is counted as moving."""
+        self.begun.add(news["rank"])
 
     def _on_failed(self, news: News) -> None:
         if news["rank"] in self.done:
@@ -208,6 +209,9 @@ class Attempt:
         """Let all workers stop at one step, soon."""
         if self.hold_at is not None:
             return
+        if len(self.begun) < len(self.crew.actors):  # what there is to save was saved before
+            self.run.announce("interrupted", {"step": self.run.step})
+            raise self.run.interruption()
         pace = self.crew.step / max(self.run.elapsed_s, 1e-9)
         step = max(self.crew.steps) + 2 + int(HOLD_S * pace)
         while True:

@@ -6,7 +6,7 @@ import logging
 import os
 import socket
 import warnings
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import cycle, islice
 from typing import Any
@@ -74,6 +74,7 @@ def connect(config: Config) -> Cluster:
 
     if ray.is_initialized():
         return Cluster(_dashboard(), own=False)
+    _quieten()
     options: dict[str, Any] = {"address": config.address} if config.address else _own(config)
     try:
         with warnings.catch_warnings():
@@ -88,6 +89,19 @@ def connect(config: Config) -> Cluster:
             stacklevel=2,
         )
     return Cluster(_dashboard(), own=True)
+
+
+def _quieten() -> None:
+    """Let Ray's notices, such as that a worker died, go to the log: the run tells it in its words.
+
+    Ray prints them on the terminal, whatever ``log_to_driver`` and ``logging_level`` say.
+    """
+    from ray._private import worker
+
+    def note(data: Mapping[str, Any], ignore_prefix: bool = False) -> None:
+        logging.getLogger("decentral.ray").info("%s", " ".join(map(str, data["lines"])))
+
+    worker.print_to_stdstream = note
 
 
 def _own(config: Config) -> dict[str, Any]:

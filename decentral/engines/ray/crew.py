@@ -58,6 +58,7 @@ class Crew:
     steps: list[int] = field(default_factory=list[int])
     gone: set[int] = field(default_factory=set[int])
     _asked: dict[Any, int] = field(default_factory=dict[Any, int])
+    _works: dict[Any, int] = field(default_factory=dict[Any, int])
     _heard_s: list[float] = field(default_factory=list[float])
     _moved_s: float = 0.0
 
@@ -115,13 +116,14 @@ class Crew:
         now = time.monotonic()
         self.steps = [-1] * len(self.actors)
         self._heard_s, self._moved_s = [now] * len(self.actors), now
-        self._work = [actor.begin.remote(job) for actor, job in zip(self.actors, jobs, strict=True)]
+        works = [actor.begin.remote(job) for actor, job in zip(self.actors, jobs, strict=True)]
+        self._works = {work: rank for rank, work in enumerate(works)}
 
     def news(self) -> Iterator[News]:
         """Yield what has happened since the last call, waiting a moment for the first of it.
 
         Raises Lost for workers that are dead, that are silent for ``liveness_s``, and all of them
-        when none has done a step for ``progress_s``.
+        when none has done a step for ``progress_s``; RunError for one that cannot even begin.
         """
         import ray
 
@@ -129,8 +131,11 @@ class Crew:
             self._asked[self._call(rank, "poll", NEWS_S)] = rank
         if not self._asked:
             return
-        ready, _ = ray.wait(list(self._asked), timeout=2 * NEWS_S)
+        ready, _ = ray.wait([*self._asked, *self._works], timeout=2 * NEWS_S)
         for ref in ready:
+            if ref in self._works:
+                self._answer(self._works.pop(ref), ref)
+                continue
             rank = self._asked.pop(ref)
             step, told = self._answer(rank, ref)
             self._heard(rank, step, bool(told))
@@ -145,9 +150,12 @@ class Crew:
 
     def _check_clocks(self) -> None:
         now, config = time.monotonic(), self.config
-        if silent := [
-            r for r, heard_s in enumerate(self._heard_s) if now - heard_s > config.liveness_s
-        ]:
+        silent = [
+            rank
+            for rank, heard_s in enumerate(self._heard_s)
+            if now - heard_s > config.liveness_s and rank not in self.gone
+        ]
+        if silent:
             raise Lost(silent, f"silent for {config.liveness_s:g} s", self.step)
         if now - self._moved_s > config.progress_s:
             raise Lost([], f"no step within {config.progress_s:g} s", self.step)
@@ -157,19 +165,25 @@ class Crew:
         """The step that every worker has done."""
         return max(0, min(self.steps, default=0))
 
-    def gone_besides(self, known: Sequence[int]) -> list[int]:
-        """Wait until it is clear who else is gone: a moment, or ``liveness_s`` if nobody is yet."""
-        self.gone |= set(known)
-        began = time.monotonic()
+    def settled(self, lost: Lost) -> Lost:
+        """Wait until it is clear who is gone, and why; return it.
+
+        That takes a moment, or ``liveness_s`` if nobody is known to be gone: workers notice a dead
+        peer before its host tells.
+        """
+        self.gone |= set(lost.ranks)
+        cause, began = lost.cause, time.monotonic()
         while time.monotonic() - began < (TOGETHER_S if self.gone else self._patience_s):
             try:
                 for _ in self.news():
                     continue
-            except Lost as lost:
-                if not set(lost.ranks) <= self.gone:
+            except Lost as more:
+                if not self.gone:
+                    cause = more.cause
+                if not set(more.ranks) <= self.gone:
                     began = time.monotonic()
-                self.gone |= set(lost.ranks)
-        return sorted(self.gone)
+                self.gone |= set(more.ranks)
+        return Lost(sorted(self.gone), cause, self.step)
 
     @property
     def _patience_s(self) -> float:
@@ -183,6 +197,7 @@ class Crew:
             with suppress(Exception):  # it may be gone already, or its host be out of reach
                 ray.kill(actor)
         self._asked.clear()
+        self._works.clear()
 
 
 def hire(

@@ -105,8 +105,8 @@ class RayRun(EngineRun):
         try:
             Attempt(self, crew, blocks, watch, stopping).follow()
         except Lost as lost:
-            gone = crew.gone_besides(lost.ranks)
-            self._lost(Lost(gone, lost.cause, crew.step), [n for r in gone for n in nodes[r]])
+            lost = crew.settled(lost)
+            self._lost(lost, [node for rank in lost.ranks for node in nodes[rank]])
         except Returned:
             self._welcome()
         else:

@@ -39,9 +39,7 @@ class Saver:
 
         def fetch() -> None:
             draft = Draft(self.folder, offers[0]["step"], epoch)
-            for offer in offers:
-                self.file(offer, draft.path / offer["name"])
-            digests = {offer["name"]: offer["digest"] for offer in offers}
+            digests = {o["name"]: self.file(o, draft.path / o["name"]) for o in offers}
             draft.commit(live, digests, counters, self.keep)
 
         self.pending = self.thread.submit(fetch)
@@ -61,17 +59,16 @@ class Saver:
         """Give up what is on its way."""
         self.thread.shutdown(wait=True, cancel_futures=True)
 
-    def file(self, offer: Offer, path: Path) -> None:
-        """Fetch one offered file, and let the worker forget it."""
+    def file(self, offer: Offer, path: Path) -> str:
+        """Fetch one offered file, let the worker forget it, and return its digest."""
         rank, name = offer["rank"], offer["name"]
         with explained(self.folder.path):
             if self.shared:
                 digest = self.crew.ask(rank, "keep", name, str(path))
             else:
                 digest = self._stream(rank, name, offer["size"], path)
-        if digest != offer["digest"]:
-            raise RunError(f"worker {rank} sent {name} damaged; `decentral resume` tries again.")
         self.crew.ask(rank, "drop", name)
+        return digest
 
     def _stream(self, rank: int, name: str, size: int, path: Path) -> str:
         digest = hashlib.sha256()
@@ -82,6 +79,8 @@ class Saver:
                 file.write(chunk)
             file.flush()
             os.fsync(file.fileno())
+        if digest.hexdigest() != self.crew.ask(rank, "digest", name):
+            raise RunError(f"worker {rank} sent {name} damaged; `decentral resume` tries again.")
         return digest.hexdigest()
 
 

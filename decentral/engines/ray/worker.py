@@ -95,6 +95,10 @@ class Worker:
         """Write an offered file; return its digest."""
         return write_synced(path, self.offers[name])
 
+    def digest(self, name: str) -> str:
+        """Return the digest of an offered file."""
+        return hashlib.sha256(self.offers[name]).hexdigest()
+
     def drop(self, name: str) -> None:
         """Forget an offered file."""
         with self.changed:
@@ -156,8 +160,7 @@ class Worker:
     def _offer(self, name: str, data: bytes, **details: Any) -> None:
         with self.changed:
             self.offers[name] = data
-        digest = hashlib.sha256(data).hexdigest()
-        self._tell("offer", name=name, size=len(data), digest=digest, **details)
+        self._tell("offer", name=name, size=len(data), **details)
 
     def _offer_shard(self) -> None:
         """Offer this block's part of a checkpoint, once the one before was fetched."""

@@ -1,0 +1,165 @@
+"""Failures on the Ray engine, over one shared cluster: the driver is this process."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support import replayed
+from torch import Tensor
+
+import decentral
+from decentral.engines.ray import saver
+from decentral.engines.ray.run import RayRun
+from decentral.errors import RunError
+from decentral.run.checkpoint import newest_checkpoint
+
+pytestmark = [pytest.mark.needs("ray"), pytest.mark.timeout(240)]
+
+#: Float64, ordered and without a final merge: the same bits wherever the rows live.
+SETTINGS: dict[str, Any] = {
+    "task": "quadratic(dimension=6)", "nodes": 6, "steps": 60, "local_steps": 2, "seed": 3,
+    "topology": "ring", "communication": "constant", "optimizer": "adamw", "batch": 4,
+    "learning_rate": 0.05, "dtype": "float64", "mixing": "ordered", "replicas": "vmap",
+    "checkpoint_every": 10, "eval_every": 20, "threads": 1, "keep_checkpoints": 9,
+    "engine": "ray", "workers": 2, "liveness_s": 20,
+}  # fmt: skip
+
+Launch = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def _cluster() -> Iterator[None]:
+    from decentral.config import make_config
+    from decentral.engines.ray.cluster import connect
+
+    cluster = connect(make_config({"engine": "ray"}))
+    yield
+    cluster.close()
+
+
+@pytest.fixture
+def launch(tmp_path: Path, _cluster: None) -> Launch:
+    def launched(**settings: Any) -> Path:
+        return decentral.launch(**{"out": str(tmp_path / "run"), **SETTINGS, **settings}).path
+
+    return launched
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Tensor:
+    """The last rows of the run in one process."""
+    out = tmp_path_factory.mktemp("alone") / "run"
+    here = {"engine": "local", "workers": "auto", "out": str(out)}
+    return last_rows(decentral.launch(**{**SETTINGS, **here}).path)
+
+
+def last_rows(out: Path) -> Tensor:
+    saved = newest_checkpoint(out)
+    assert saved.step == SETTINGS["steps"]
+    nodes = saved.load(saved.live).nodes
+    return torch.stack([nodes[node]["row"] for node in saved.live])
+
+
+def events(out: Path, kind: str) -> list[dict[str, Any]]:
+    lines = (out / "events.jsonl").read_text().splitlines()
+    return [event for event in map(json.loads, lines) if event["event"] == kind]
+
+
+# --- restart --------------------------------------------------------------------------------------
+
+
+def test_a_killed_worker_is_started_again_and_the_bits_are_the_same(
+    launch: Launch, undisturbed: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here no worker sees the run folder: shards of checkpoints and the merged model stream."""
+    monkeypatch.setattr(saver, "_probed", lambda folder, crew: False)
+    monkeypatch.setattr(saver, "CHUNK", 1000)  # several of them
+    out = launch(faults=["kill(worker=1,step=35)"])
+    assert torch.equal(last_rows(out), undisturbed)
+    (failure,) = events(out, "failure")
+    assert (failure["workers"], failure["nodes"]) == ([1], [3, 4, 5])
+    assert (failure["cause"], failure["then"]) == ("its process died", "restart")
+    rows = [json.loads(x) for x in (out / "metrics.jsonl").read_text().splitlines()]
+    steps = [row["step"] for row in rows]
+    assert steps == sorted(steps), "what was logged after the checkpoint was cut off"
+    assert len(newest_checkpoint(out).shards) == 2
+    assert (out / "merged.safetensors").stat().st_size > 0
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("limit", ["hang: liveness_s", "stall: progress_s"])
+def test_workers_that_stand_still_are_noticed(
+    limit: str, launch: Launch, undisturbed: Tensor
+) -> None:
+    kind, _, setting = limit.partition(": ")
+    out = launch(faults=[f"{kind}(worker=1,step=35)"], **{setting: 8})
+    assert torch.equal(last_rows(out), undisturbed)
+    (failure,) = events(out, "failure")
+    if kind == "hang":  # of workers that wait for each other, who stands still cannot be told
+        assert failure["workers"] == [1]
+
+
+# --- members that go and come ---------------------------------------------------------------------
+
+
+def test_nodes_are_lost_and_return_and_the_log_replays_to_the_same_rows(
+    launch: Launch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They return at an epoch of their own, as if a host had joined, as their neighbours' mean."""
+    whole = SETTINGS["nodes"]
+    monkeypatch.setattr(RayRun, "could_return", lambda run: len(run.members.live) < whole)
+    out = launch(workers=3, on_failure="continue", faults=["kill(worker=2,step=25)"])
+    first, second = events(out, "membership")
+    assert (first["lost"], first["joined"]) == ([4, 5], [])
+    assert (second["lost"], second["joined"]) == ([], [4, 5])
+    assert second["step"] > first["step"]
+    assert torch.equal(last_rows(out), replayed(out))
+
+
+@pytest.mark.soak
+def test_two_losses_replay_to_the_same_rows(launch: Launch) -> None:
+    faults = ["kill(worker=2,step=25)", "kill(worker=0,step=45)"]
+    out = launch(workers=3, on_failure="continue", faults=faults)
+    assert [change["lost"] for change in events(out, "membership")] == [[4, 5], [0, 1]]
+    assert torch.equal(last_rows(out), replayed(out))
+
+
+# --- what ends at once ----------------------------------------------------------------------------
+
+
+def test_an_actor_that_cannot_begin_ends_the_run_at_once(
+    launch: Launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its limits of silence and of standing still would take ten minutes."""
+    module = tmp_path / "only_on_the_driver.py"
+    module.write_text("import networkx as nx\ndef own(n): return nx.cycle_graph(n)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    import only_on_the_driver  # pyright: ignore
+
+    module.unlink()
+    with pytest.raises(RunError, match="only_on_the_driver"):
+        launch(topology=only_on_the_driver.own)
+    del sys.modules["only_on_the_driver"]
+
+
+def test_ctrl_c_before_the_workers_have_begun(
+    launch: Launch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No worker can be asked for a checkpoint yet, and there is nothing to save."""
+    from decentral.engines.ray.attempt import Attempt
+
+    meet = Attempt._meet
+
+    def interrupted(attempt: Attempt) -> None:
+        meet(attempt)
+        attempt.stopping.set()
+
+    monkeypatch.setattr(Attempt, "_meet", interrupted)
+    with pytest.raises(RunError, match="interrupted before anything was saved"):
+        launch()
