@@ -15,7 +15,7 @@ from annotated_types import Ge, Lt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from decentral.errors import ConfigError, nearest, reason
-from decentral.registry import KINDS, Count, Positive, build, find
+from decentral.registry import KINDS, Bound, Count, Positive, build, find
 from decentral.schedules.methods import METHODS, Adversarial, LabelNoise, Sam
 from decentral.spec import Spec, parse_spec, parse_value
 
@@ -229,12 +229,16 @@ def as_mapping(kind: str, value: Part) -> dict[str, Any]:
 
 
 def make_config(*layers: Mapping[str, Any]) -> Config:
-    """Validate layers of settings on top of the defaults and of what suits the task."""
+    """Validate layers of settings on top of the defaults, the task's and the algorithm's."""
     for key in {key for layer in layers for key, value in layer.items() if value is not None}:
         _known(key.partition(".")[0])
     asked = layered(*layers)
     _refuse_unused(asked)
-    settings = layered(task_defaults(asked.get("task", "digits")), *layers)
+    suited = [
+        recommended(kind, asked.get(kind, Config.model_fields[kind].default))
+        for kind in ("task", "algorithm")
+    ]
+    settings = layered(*suited, *layers)
     for kind, setting in NUMBERS.items():
         value = settings.get(kind)
         if isinstance(value, int | float) and not isinstance(value, bool):
@@ -260,12 +264,11 @@ def _refusal(error: ValidationError) -> ConfigError:
     return ConfigError(f"{'.'.join([part, *inner])} = {first['input']!r}: {reason(error)}")
 
 
-def task_defaults(task: Part) -> Mapping[str, Any]:
-    """Return the settings of a run that a task recommends."""
-    if isinstance(task, str | Mapping | Spec):
-        found = find("task", parse_spec(task, "task").name)
-        return found.traits.get("defaults", {})
-    return {}
+def recommended(kind: str, part: Part) -> Mapping[str, Any]:
+    """Return the settings of a run that a task or an algorithm recommends."""
+    if isinstance(part, str | Mapping | Spec):
+        return find(kind, parse_spec(part, kind).name).traits.get("defaults", {})
+    return part.plugin.traits.get("defaults", {}) if isinstance(part, Bound) else {}
 
 
 def _refuse_unused(asked: Mapping[str, Any]) -> None:

@@ -4,25 +4,107 @@ An algorithm is a function ``(block, act)``, called once per step for a whole bl
 is what is sent after this step (None: silence). Its text is made of verbs, in the order of the
 paper:
 
-- ``block.gradient()``: g_i at x_i on the next batch (clipped and transformed);
+- ``block.gradient()``: g_i at x_i on the next batch (transformed as the run asks);
 - ``block.average_gradients()``: g_i <- (1/N) sum_j g_j (before clipping);
-- ``block.adapt()``: x_i <- optimizer(x_i, g_i);
-- ``block.combine(act)``: x_i <- sum_j W_ij x_j, or a global merge, or nothing;
-- ``block.begin(act)``: lets the rows of that ``combine`` travel already, as they are now.
+- ``block.adapt()``: x_i <- optimizer(x_i, clip(g_i));
+- ``block.combine(act)``: x_i <- sum_j W_ij x_j for every channel, or a global merge, or nothing;
+- ``block.begin(act)``: lets the channels of that ``combine`` travel already, as they are now.
 
-Traits: ``guarantees`` (at least one name the law suite tests) and ``communicates``: ``rounds``
-(topology and schedule apply), ``steps`` (a global average in every step) or ``never``.
+and of tensors with one row per node, changed in place: ``block.x`` and ``block.g`` (parameters and
+gradients), and ``block.state[name]``, what the algorithm keeps from step to step.
+
+Traits:
+
+- ``guarantees``: at least one name the law suite tests;
+- ``communicates``: ``rounds`` (topology and schedule apply), ``steps`` (a global average in every
+  step) or ``never``;
+- ``state``: ``{name: Kept(...)}``; with ``sent=True`` it is a channel like the parameters: mixed by
+  ``combine``, and counted. All of it is in checkpoints;
+- ``weights``: the mixing weights that the algorithm needs, instead of the graph's or the user's;
+- ``refuses``: ``{condition: remedy}``, where it is not sound (``CONDITIONS``);
+- ``identity``: settings under which one node is the plain optimizer (none: always);
+- ``defaults``: settings of a run that suit it, below the user's own.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
 
 from decentral.network import Act
+from decentral.schedules import Progress
+
+#: Where an algorithm may not be sound, in words that follow "algorithm X is not sound".
+CONDITIONS = {
+    "directed": "on links that go one way",
+    "unbalanced": "where weights are not doubly stochastic",
+    "time_varying": "where links change from round to round",
+    "local_steps": "with several steps between two rounds",
+    "momentum": "on top of an optimizer with momentum or state of its own",
+    "mix_state": "with optimizer state that is mixed",
+}
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What an algorithm keeps for every node: as wide as its parameters, or one ``scalar``.
+
+    It begins at the number ``start``, or as a copy of the ``model``.
+    """
+
+    sent: bool = False
+    scalar: bool = False
+    begins: float | Literal["model"] = 0.0
+
+    @property
+    def start(self) -> float:
+        """What a silenced row is set to."""
+        return 0.0 if self.begins == "model" else self.begins
+
+    def first(self, model: Tensor) -> Tensor:
+        """Return the first values for rows of parameters [n, k]."""
+        if self.begins == "model":
+            return model.clone()
+        width = 1 if self.scalar else model.shape[1]
+        return torch.full((len(model), width), self.start, dtype=model.dtype, device=model.device)
 
 
 class Block(Protocol):
     """A block of rows as an algorithm sees it."""
+
+    @property
+    def x(self) -> Tensor:
+        """The parameters of every hosted node, [n, k]."""
+        ...
+
+    @property
+    def g(self) -> Tensor:
+        """Their gradients, [n, k]."""
+        ...
+
+    @property
+    def sent(self) -> Tensor:
+        """What ``combine`` mixes of a row: ``x``, with the statistics of BatchNorm if these go."""
+        ...
+
+    @property
+    def state(self) -> Mapping[str, Tensor]:
+        """What the algorithm declared in its trait ``state``."""
+        ...
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate of this step."""
+        ...
+
+    @property
+    def progress(self) -> Progress:
+        """Where the run stands before this step."""
+        ...
 
     def gradient(self) -> None:
         """Compute every row's gradient on its next batch."""
@@ -33,7 +115,7 @@ class Block(Protocol):
         ...
 
     def adapt(self) -> None:
-        """Clip and transform the gradients, then let the optimizer update the rows."""
+        """Clip the gradients, then let the optimizer update the rows."""
         ...
 
     def begin(self, act: Act | None) -> None:

@@ -51,9 +51,9 @@ class LocalExchange:
             part.copy_(weights @ part)
 
     def _mix_sparse(self, channel: Tensor, mixing: Mixing) -> None:
-        # A row that hears nobody is left alone: adding 0 to -0.0 would change its bits.
+        # A row that nothing changes is left alone: adding 0 to -0.0 would change its bits.
         degrees = np.diff(mixing.indptr)
-        listening = degrees > 1
+        listening = mixing.changes()
         heard = np.repeat(listening, degrees)
         starts = np.cumsum(degrees[listening]) - degrees[listening]
         senders = torch.from_numpy(mixing.senders[heard]).to(channel.device)

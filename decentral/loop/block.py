@@ -10,6 +10,7 @@ from torch import Tensor
 
 from decentral.errors import ConfigError
 from decentral.exchange import Exchange, Ledger
+from decentral.loop.channels import Channels
 from decentral.loop.health import Announce, Health, finite_rows
 from decentral.loop.pipeline import Pipeline
 from decentral.loop.setup import Setup
@@ -43,7 +44,7 @@ class Block:
         self.members = members or Membership.whole(config.nodes)
         self.hosted = [self.members.live[place] for place in exchange.hosted]
         self.conversation = setup.conversation and reformed(
-            setup.conversation, config.weights, self.members
+            setup.conversation, setup.weights, self.members
         )
         rows = [setup.initial_row(node) for node in self.hosted]
         self.rows = torch.stack(rows).to(setup.device)
@@ -62,6 +63,7 @@ class Block:
         self.optimizer = BlockOptimizer(setup.optimizer, setup.layout, self.rows, self.grads)
         self.sampler = Sampler(setup.train, setup.plan, self.hosted, config.seed)
         self.pipeline = Pipeline(setup, self.rows, self.integers, self.grads, self.sampler)
+        self.channels = Channels(setup, exchange, self.rows, self.optimizer)
 
     # --- progress ---------------------------------------------------------------------------------
 
@@ -113,7 +115,27 @@ class Block:
         self._notice(finite_rows(self.rows), self.step)
         self.health.agree()
 
-    # --- the verbs of an algorithm ----------------------------------------------------------------
+    # --- the verbs of an algorithm, and what they act on ------------------------------------------
+
+    @property
+    def x(self) -> Tensor:
+        """The parameters of every hosted node, [n, k]."""
+        return self.setup.layout.trainable_view(self.rows)
+
+    @property
+    def g(self) -> Tensor:
+        """Their gradients, [n, k]."""
+        return self.setup.layout.trainable_view(self.grads)
+
+    @property
+    def sent(self) -> Tensor:
+        """The columns of the rows that are mixed."""
+        return self.channels.model
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """What the algorithm keeps."""
+        return self.channels.state
 
     def gradient(self) -> None:
         """Compute every row's gradient on its next batch."""
@@ -125,9 +147,8 @@ class Block:
         self._notice(finite_rows(self.grads))
         self.health.agree()
         self._silence_absent()
-        gradients = self.setup.layout.trainable_view(self.grads)
-        mean, wire = self.exchange.mean(gradients, self._shares())
-        gradients.copy_(mean.expand_as(gradients))
+        mean, wire = self.exchange.mean(self.g, self._shares())
+        self.g.copy_(mean.expand_as(self.g))
         self.ledger.average(len(self.health.healthy), self.setup.gradient_bytes)
         self.ledger.wire_bytes += wire
 
@@ -150,8 +171,7 @@ class Block:
         if act is None or act.mixing is None or changing or config.on_nonfinite != "stop":
             return
         self._notice(finite_rows(self.rows))
-        for channel in self._channels():
-            self.exchange.begin(channel, act.mixing)
+        self.channels.begin(act.mixing)
 
     def combine(self, act: Act | None) -> None:
         """Gossip or merge as ``act`` says; sick nodes are kept out before they poison others."""
@@ -167,35 +187,18 @@ class Block:
             self._gossip(act.mixing)
 
     def _gossip(self, mixing: Mixing) -> None:
-        for channel in self._channels():
-            self.ledger.wire_bytes += self.exchange.mix(channel, mixing)
-        self._absorb()
+        self.ledger.wire_bytes += self.channels.gossip(mixing)
         self.ledger.gossip(mixing.messages, self.setup.row_bytes)
         self.round += 1
 
     def _merge(self) -> None:
-        weights = self.merge_shares()
-        for channel in self._channels():
-            mean, wire = self.exchange.mean(channel, weights)
-            channel.copy_(mean.expand_as(channel))
-            self.ledger.wire_bytes += wire
-        self._absorb()
+        self.ledger.wire_bytes += self.channels.merge(self.merge_shares())
         healthy = len(self.health.healthy)
         self.ledger.average(healthy, self.setup.row_bytes)
         self.round += 1
         # The last act comes after its step is counted, any other before.
         step = min(self.step + 1, self.setup.config.steps)
         self.announce("merge", {"step": step, "nodes": healthy})
-
-    def _channels(self) -> list[Tensor]:
-        config, layout = self.setup.config, self.setup.layout
-        rows = self.rows if config.gossip_buffers else layout.trainable_view(self.rows)
-        self._states = self.optimizer.channels() if config.mix_state else []
-        return [rows, *self._states]
-
-    def _absorb(self) -> None:
-        if self._states:
-            self.optimizer.absorb(self._states)
 
     # --- health -----------------------------------------------------------------------------------
 
@@ -222,6 +225,7 @@ class Block:
                 self.rows[index] = 0.0
                 self.grads[index] = 0.0
                 self.optimizer.silence(index)
+                self.channels.silence(index)
 
     def _shares(self) -> Tensor:
         share = 1.0 / len(self.health.healthy)
@@ -265,7 +269,8 @@ class Block:
         for index, node in enumerate(self.hosted):
             state = {f"optimizer/{k}": v for k, v in self.optimizer.state_of(index).items()}
             whole = {f"integer/{k}": v[index] for k, v in self.integers.items()}
-            nodes[node] = {"row": self.rows[index], **whole, **state}
+            own = self.channels.state_of(index)
+            nodes[node] = {"row": self.rows[index], **whole, **own, **state}
         counters = {
             "samples": self.samples,
             "round": self.round,
@@ -297,6 +302,7 @@ class Block:
         self.rows.copy_(stacked(checkpoint, "row", self.hosted))
         for name, value in self.integers.items():
             value.copy_(stacked(checkpoint, f"integer/{name}", self.hosted))
+        self.channels.restore(checkpoint, self.hosted)
         prefix = "optimizer/"
         self.optimizer.load_state(
             [

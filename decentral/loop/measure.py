@@ -87,7 +87,7 @@ class Evaluator:
         """Count the counterfactual merge: one global average of all rows."""
         nodes = self.block.exchange.nodes
         self.block.ledger.measure_bytes += (
-            all_reduce_messages(nodes, steps=1) * self.setup.row_bytes
+            all_reduce_messages(nodes, steps=1) * self.setup.model_bytes
         )
 
     def snapshot(self, complete: bool) -> Snapshot:

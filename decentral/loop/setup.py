@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, cast
@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from decentral import rng
+from decentral.algorithms import Kept
 from decentral.config import PARTS, Config
 from decentral.errors import ConfigError
 from decentral.gradients import keyed
 from decentral.layout import Layout
 from decentral.loop.methods import check_methods
+from decentral.loop.sound import refuse_unsound
 from decentral.mixing import Mixer
 from decentral.network import Conversation, all_reduce_messages
 from decentral.network.budget import solve_budget
@@ -60,13 +62,30 @@ class Setup:
         """Training samples on the device."""
         return self.task.splits[0].to(self.device, self.dtype)
 
+    @property
+    def kept(self) -> Mapping[str, Kept]:
+        """What the algorithm keeps for every node, by name."""
+        return self.algorithm.plugin.traits.get("state", {})
+
+    @property
+    def weights(self) -> object:
+        """The mixing weights as asked; ``auto`` is what the algorithm needs, if it does."""
+        asked = self.config.weights
+        return self.algorithm.plugin.traits.get("weights", asked) if asked == "auto" else asked
+
+    @property
+    def model_bytes(self) -> int:
+        """Logical bytes of one model when it is sent."""
+        return self.layout.payload(self.config.gossip_buffers) * self.dtype.itemsize
+
     @cached_property
     def row_bytes(self) -> int:
-        """Logical bytes of what one node sends to one other in one round."""
-        numbers = self.layout.payload(self.config.gossip_buffers)
+        """Logical bytes of what one node sends to one other in one round: all channels."""
+        sent = [kept for kept in self.kept.values() if kept.sent]
+        numbers = sum(1 if kept.scalar else self.layout.parameter_count for kept in sent)
         if self.config.mix_state:
             numbers += state_numbers(self.optimizer, self.layout)
-        return numbers * self.dtype.itemsize
+        return self.model_bytes + numbers * self.dtype.itemsize
 
     @property
     def gradient_bytes(self) -> int:
@@ -243,9 +262,10 @@ def _conversation(setup: Setup) -> Conversation | None:
     if communicates != "rounds":
         return None
     topology = Topology(build("topology", config.topology), config.nodes, config.seed)
-    mixer = Mixer.make(topology, config.weights)
+    mixer = Mixer.make(topology, setup.weights)
     schedule = CommunicationSchedule.make(config.communication)
     conversation = Conversation(mixer, schedule, config.steps, config.local_steps)
+    refuse_unsound(config, setup.algorithm, setup.optimizer, conversation)
     conversation = solve_budget(conversation, setup.row_bytes, setup.gradient_bytes)
     parts["topology"] = topology.rule
     parts["communication"] = conversation.schedule.rule

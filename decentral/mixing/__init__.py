@@ -1,10 +1,12 @@
 """Who does talk to whom in one round, and with which weights: x_i <- sum_j W_ij x_j.
 
 A weights rule is a function ``(receivers, senders, nodes) -> weights`` of the links that are on;
-what a node does not give to others it keeps, so rows always sum to one. Traits: ``undirected``
-(refuses directed graphs), ``symmetric`` (w_ij = w_ji), ``doubly_stochastic`` (columns sum to one
-on every undirected graph) and ``fixed`` (computed once, from all links of a graph that does not
-change; where a link is off, both ends keep what they would have sent).
+the weight of a node's own row is what is left. Traits: ``undirected`` (refuses directed graphs),
+``symmetric`` (w_ij = w_ji), ``doubly_stochastic`` (columns sum to one on every undirected graph),
+``fixed`` (computed once, from all links of a graph that does not change; where a link is off, both
+ends keep what they would have sent) and ``keeps``, what is left: ``rest`` of what it hears (the
+default: rows sum to one), ``unsent`` of what it gives away (columns sum to one) or ``nothing``
+(plain sums). Only algorithms that name such a rule as theirs work with columns and sums.
 """
 
 from __future__ import annotations
@@ -47,9 +49,14 @@ class Mixing:
 
     @cached_property
     def doubly_stochastic(self) -> bool:
-        """Whether columns sum to one as well, so that the mean of the nodes is kept."""
+        """Whether rows and columns sum to one, so that the mean of the nodes is kept."""
         columns = np.bincount(self.senders, weights=self.weights, minlength=self.nodes)
-        return bool(np.abs(columns - 1).max(initial=0.0) < _TOLERANCE)
+        rows = np.add.reduceat(self.weights, self.indptr[:-1]) if self.nodes else columns
+        return bool(np.abs(np.r_[rows, columns] - 1).max(initial=0.0) < _TOLERANCE)
+
+    def changes(self) -> NDArray[np.bool_]:
+        """Return which rows the mixing changes: who hears nobody, and keeps all, stays as it is."""
+        return (np.diff(self.indptr) > 1) | (self.weights[self.indptr[:-1]] != 1.0)
 
     def row(self, node: int) -> tuple[Integers, Floats]:
         """Return the senders (ascending) and weights of one receiver, itself included."""
@@ -64,15 +71,18 @@ class Mixing:
         return matrix
 
 
-def assemble(links: Links, weights: Floats, nodes: int) -> Mixing:
-    """Build the mixing from link weights: the diagonal takes what is left of each row."""
-    given = np.bincount(links.receivers, weights=weights, minlength=nodes)
+def assemble(links: Links, weights: Floats, nodes: int, keeps: str = "rest") -> Mixing:
+    """Build the mixing from link weights: the diagonal takes what a node keeps."""
     everyone = np.arange(nodes)
+    given = np.bincount(
+        links.senders if keeps == "unsent" else links.receivers, weights=weights, minlength=nodes
+    )
+    own = np.zeros(nodes) if keeps == "nothing" else 1.0 - given
     receivers = np.r_[links.receivers, everyone]
     senders = np.r_[links.senders, everyone]
     order = np.lexsort((senders, receivers))
     indptr = np.r_[0, np.cumsum(np.bincount(receivers, minlength=nodes))]
-    return Mixing(nodes, indptr, senders[order], np.r_[weights, 1.0 - given][order])
+    return Mixing(nodes, indptr, senders[order], np.r_[weights, own][order])
 
 
 @dataclass
@@ -108,6 +118,11 @@ class Mixer:
         """The rule's name, ``prescribed`` when the graph brings its own weights."""
         return self.rule.name if self.rule else "prescribed"
 
+    @property
+    def keeps(self) -> str:
+        """What a node keeps of its own row: ``rest``, ``unsent`` or ``nothing``."""
+        return str(self.rule.plugin.traits.get("keeps", "rest")) if self.rule else "rest"
+
     @cached_property
     def doubly_stochastic(self) -> bool:
         """Whether every round keeps the mean of the nodes, at any intensity."""
@@ -140,7 +155,7 @@ class Mixer:
         if self.rule is not None and self._fixed is None:
             weights = self.rule(links.receivers, links.senders, self.topology.nodes)
         assert weights is not None
-        return self._checked(assemble(links, weights, self.topology.nodes))
+        return self._checked(assemble(links, weights, self.topology.nodes, self.keeps))
 
     @cached_property
     def _fixed(self) -> Links | None:

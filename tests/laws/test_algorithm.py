@@ -7,13 +7,15 @@ addition, unless bitwise is said.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
+import networkx as nx
 import numpy as np
 import pytest
 import torch
-from support import tiny_block, vectors
+from support import exchanges, silent, tiny_block, together, vectors
 from torch import Tensor
 
 from decentral.loop.block import Block
@@ -34,7 +36,8 @@ def quadratics(rule: Rule, **settings: Any) -> Block:
         "communication": "constant", "steps": STEPS, "local_steps": 1, "learning_rate": 0.05,
         "optimizer": "sgd(momentum=0, weight_decay=0)", "mixing": "ordered",
     }  # fmt: skip
-    asks = {**plain, **settings}
+    suited = rule.plugin.traits.get("defaults", {})
+    asks = {**{k: v for k, v in plain.items() if k not in suited}, **settings}
     if rule.plugin.traits.get("communicates", "rounds") != "rounds":
         asks = {k: v for k, v in asks.items() if k not in ("communication", "topology", "weights")}
     return tiny_block(**asks, algorithm=rule)
@@ -68,7 +71,8 @@ def close(found: Tensor, wanted: Tensor, additions: int) -> None:
 
 
 def single_node_is_plain(rule: Rule) -> None:
-    """One node is the plain optimizer of torch, bit by bit."""
+    """One node is the plain optimizer of torch, bit by bit, with settings that say nothing else."""
+    rule = build("algorithm", {"name": rule.name, **identity}) if (identity := said(rule)) else rule
     for optimizer, replicas in (("sgd(nesterov=true)", "loop"), ("adamw", "vmap")):
         block = tiny_block(
             nodes=1, steps=STEPS, dtype="float64", replicas=replicas, optimizer=optimizer,
@@ -90,6 +94,11 @@ def single_node_is_plain(rule: Rule) -> None:
                 assert torch.equal(row, block.rows[0])
             else:
                 torch.testing.assert_close(row, block.rows[0], rtol=1e-10, atol=1e-12)
+
+
+def said(rule: Rule) -> dict[str, Any]:
+    """Return the settings under which an algorithm does nothing to a lonely node."""
+    return dict(rule.plugin.traits.get("identity", {}))
 
 
 def keeps_mean(rule: Rule) -> None:
@@ -161,6 +170,38 @@ def contracts(rule: Rule) -> None:
             assert (block.rows - mean).norm() > 0
 
 
+def lopsided(n: int) -> nx.DiGraph:
+    """Return a directed ring with shortcuts: some nodes are heard by many, most by one."""
+    graph = nx.DiGraph([(i, (i + 1) % n) for i in range(n)])
+    graph.add_edges_from((0, i) for i in range(2, n - 1, 2))
+    return graph
+
+
+def averages_when_directed(rule: Rule) -> None:
+    """Without gradients all nodes come to the mean of where they began, on any directed graph."""
+    for topology, seed in ((lopsided, 0), ("random_neighbors(r=1.5)", 3)):
+        block = quadratics(rule, nodes=7, topology=topology, steps=150, seed=seed)
+        scatter(block)
+        block.pipeline.compute = no_gradient  # type: ignore[assignment]
+        mean = block.rows.mean(0)
+        for _ in range(150):
+            one_step(block)
+        torch.testing.assert_close(block.rows, mean.expand_as(block.rows), rtol=0, atol=1e-9)
+
+
+def reaches_the_optimum(rule: Rule) -> None:
+    """Unlike data leave no bias: on noiseless quadratics every node comes to the optimum of all."""
+    block = quadratics(
+        rule, nodes=5, topology="ring", task="quadratic(dimension=4, heterogeneity=2)", batch=1,
+        steps=700, learning_rate=0.08,
+    )  # fmt: skip
+    targets = block.sampler.batch(0, 1).targets[:, 0]  # [nodes, 2, d]: curvatures and centres
+    optimum = targets.prod(1).sum(0) / targets[:, 0].sum(0)
+    for _ in range(700):
+        one_step(block)
+    assert float((vectors(block) - optimum).abs().max()) < 1e-9
+
+
 class NoGradient:
     kind = "none"
 
@@ -175,7 +216,7 @@ CHECKS: dict[str, Callable[[Rule], None]] = {
     check.__name__: check
     for check in (
         single_node_is_plain, keeps_mean, large_batch_on_complete, large_batch, stays_equal,
-        contracts,
+        contracts, averages_when_directed, reaches_the_optimum,
     )
 }  # fmt: skip
 
@@ -194,7 +235,7 @@ def test_every_algorithm_declares_guarantees_that_the_suite_knows(name: str) -> 
     guarantees = find("algorithm", name).traits.get("guarantees", ())
     assert guarantees
     assert set(guarantees) <= set(CHECKS)
-    assert "single_node_is_plain" in guarantees
+    assert "single_node_is_plain" in guarantees, "at least with the settings of its identity"
 
 
 @pytest.mark.parametrize(("name", "guarantee"), DECLARED)
@@ -221,6 +262,12 @@ def adapts_twice(block: Any, act: Any) -> None:
     block.combine(act)
 
 
+def plain_gossip(block: Any, act: Any) -> None:
+    block.gradient()
+    block.adapt()
+    block.combine(act)
+
+
 @pytest.mark.parametrize(
     ("wrong", "guarantee"),
     [
@@ -232,6 +279,8 @@ def adapts_twice(block: Any, act: Any) -> None:
         (forgets_to_average, "stays_equal"),
         (leans_to_one_side, "contracts"),
         (forgets_to_average, "contracts"),
+        (plain_gossip, "averages_when_directed"),
+        (plain_gossip, "reaches_the_optimum"),
     ],
 )
 def test_a_wrong_guarantee_is_found_out(wrong: Callable[..., None], guarantee: str) -> None:
@@ -260,6 +309,72 @@ def test_nodes_that_share_nothing_else_differ_only_by_their_data(name: str) -> N
         one_step(other)
     assert torch.equal(one.rows[1:], other.rows[1:])
     assert not torch.equal(one.rows[0], other.rows[0])
+
+
+def halfway(rule: Rule, **settings: Any) -> Block:
+    """Return a block in the middle of a run, some nodes of which have talked."""
+    block = quadratics(rule, **{"nodes": 5, "steps": 14, "init": "independent", **settings})
+    for _ in range(7):
+        one_step(block)
+    return block
+
+
+def ended(block: Block) -> Block:
+    while block.step < block.setup.config.steps:
+        one_step(block)
+    return block
+
+
+@pytest.mark.parametrize("name", names("algorithm"))
+def test_a_run_goes_on_from_a_checkpoint_bit_by_bit(name: str) -> None:
+    rule = build("algorithm", name)
+    block, other = halfway(rule), halfway(rule, init="shared")
+    other.restore(copy.deepcopy(block.checkpoint()))
+    ended(block)
+    ended(other)
+    assert torch.equal(block.rows, other.rows)
+    for key, value in block.state.items():
+        assert torch.equal(value, other.state[key])
+    assert block.ledger.state() == other.ledger.state()
+
+
+@pytest.mark.parametrize("name", names("algorithm"))
+def test_two_workers_do_what_one_process_does(name: str) -> None:
+    """The same bits where nothing but neighbours meet; global averages to the tolerance."""
+    rule = build("algorithm", name)
+    alone = ended(halfway(rule, replicas="vmap"))
+    blocks = [Block(alone.setup, exchange, silent) for exchange in exchanges([2, 3])]
+    together(ended, blocks)
+    found = torch.cat([block.rows for block in blocks])
+    torch.testing.assert_close(found, alone.rows, rtol=1e-9, atol=1e-12)
+    assert blocks[0].ledger.state() == alone.ledger.state()
+    merges = rule.plugin.traits.get("defaults", {}).get("communication")
+    if rule.plugin.traits["communicates"] != "steps" and merges is None:
+        assert torch.equal(found, alone.rows)
+
+
+@pytest.mark.parametrize("name", names("algorithm"))
+def test_every_channel_is_counted(name: str) -> None:
+    """Bytes are messages times the numbers of all channels that are sent."""
+    block = halfway(build("algorithm", name))
+    sent = [k for k in block.setup.kept.values() if k.sent]
+    numbers = 6 + sum(1 if k.scalar else 6 for k in sent)
+    assert block.ledger.bytes == block.ledger.messages * numbers * 8
+    assert (block.ledger.messages > 0) == (
+        block.setup.algorithm.plugin.traits["communicates"] != "never"
+    )
+
+
+@pytest.mark.parametrize("name", names("algorithm"))
+def test_what_is_kept_of_a_sick_node_poisons_nobody(name: str) -> None:
+    block = halfway(build("algorithm", name), on_nonfinite="quarantine")
+    block.rows[1] = torch.nan
+    for value in block.state.values():
+        value[1] = torch.inf
+    ended(block)
+    assert block.absent == {1}
+    for value in (block.rows, *block.state.values()):
+        assert torch.isfinite(value).all()
 
 
 def test_combine_then_adapt_is_w_x_minus_lr_g_at_the_unmixed_point() -> None:

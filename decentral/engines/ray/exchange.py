@@ -198,7 +198,9 @@ class ProcessGroupExchange:
         return known[1]
 
     def _wire_type(self, channel: Tensor) -> torch.dtype:
-        return self._wire if self._wire and channel.is_floating_point() else channel.dtype
+        # A single number per node, the weight of push-sum, say, costs nothing and must be exact.
+        rounded = channel.is_floating_point() and channel.shape[1] > 1
+        return self._wire if self._wire and rounded else channel.dtype
 
     def _space(self, rows: int, width: int, dtype: torch.dtype) -> Tensor:
         """Return an inbox [rows, width], in the memory of an earlier one where it is enough."""

@@ -82,10 +82,10 @@ def _begins(receivers: Integers, senders: Integers, packed: bool) -> Integers:
 
 
 def _sums(mixing: Mixing, block: range, inbox: Integers) -> Sums:
-    # A row that hears nobody is left alone: adding 0 to -0.0 would change its bits.
+    # A row that nothing changes is left alone: adding 0 to -0.0 would change its bits.
     indptr = mixing.indptr[block.start : block.stop + 1]
     degrees = np.diff(indptr)
-    listening = degrees > 1
+    listening = mixing.changes()[block.start : block.stop]
     span = slice(indptr[0], indptr[-1])
     heard = np.repeat(listening, degrees)
     senders, weights = mixing.senders[span][heard], mixing.weights[span][heard]

@@ -1,0 +1,60 @@
+"""Which combinations of an algorithm with the rest of a run are sound; others are refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from decentral.algorithms import CONDITIONS
+from decentral.config import Config
+from decentral.errors import ConfigError
+from decentral.mixing import Mixer
+from decentral.network import Conversation
+from decentral.registry import Bound
+from decentral.schedules import slots
+
+
+def refuse_unsound(
+    config: Config, algorithm: Bound, optimizer: Bound, conversation: Conversation
+) -> None:
+    """Raise ConfigError, with a remedy, where the algorithm does not do what it promises."""
+    _refuse_weights(algorithm, conversation.mixer)
+    mixer = conversation.mixer
+    holds: dict[str, Callable[[], bool]] = {
+        "directed": lambda: mixer.topology.links(0).directed,
+        "unbalanced": lambda: not mixer.doubly_stochastic,
+        "time_varying": lambda: mixer.topology.time_varying or _thinned(conversation),
+        "local_steps": lambda: config.local_steps > 1,
+        "momentum": lambda: not _plain(optimizer),
+        "mix_state": lambda: config.mix_state,
+    }
+    for condition, remedy in algorithm.plugin.traits.get("refuses", {}).items():
+        if holds[condition]():
+            raise ConfigError(
+                f"algorithm {algorithm.name!r} is not sound {CONDITIONS[condition]}; {remedy}."
+            )
+
+
+def _refuse_weights(algorithm: Bound, mixer: Mixer) -> None:
+    needed = algorithm.plugin.traits.get("weights")
+    if (needed or mixer.keeps != "rest") and mixer.weights_name != needed:
+        raise ConfigError(
+            f"algorithm {algorithm.name!r} does not work with weights {mixer.weights_name!r}; "
+            "leave weights out."
+        )
+
+
+def _plain(optimizer: Bound) -> bool:
+    """Whether an optimizer is x <- x - lr g, weight decay apart."""
+    momentum = optimizer.settings.get("momentum")
+    return optimizer.plugin.traits.get("base") == "torch.optim.SGD" and momentum == 0
+
+
+def _thinned(conversation: Conversation) -> bool:
+    """Whether some round activates only some of the links."""
+    if conversation.mixer.topology.activation == "round":
+        return False
+    if conversation.schedule.closed_loop:
+        return True
+    steps = slots(conversation.steps, conversation.local_steps)
+    acts = (conversation.schedule.action(conversation.progress(s, 0)) for s in steps)
+    return any(isinstance(act, float) and 0 < act < 1 for act in acts)
