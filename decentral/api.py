@@ -51,9 +51,14 @@ class Run:
         return self._data().summary
 
     @property
+    def rows(self) -> list[dict[str, Any]]:
+        """Every logged row; a row holds only what was measured at its step."""
+        return [dict(row) for row in self._data().metrics]
+
+    @property
     def metrics(self) -> Any:
         """Every logged row: a pandas frame where pandas is installed, else a dict of arrays."""
-        rows = self._data().metrics
+        rows = self.rows
         keys = list(dict.fromkeys(key for row in rows for key in row))
         columns = {key: _column([row.get(key) for row in rows]) for key in keys}
         try:

@@ -17,6 +17,10 @@ class RunError(RuntimeError):
     """A run that had begun and failed; the command line exits with status 1."""
 
 
+class Interrupted(RunError):
+    """A run that its user has stopped; nothing is lost."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return `` Did you mean 'x'?`` for the closest known name, or an empty string.
 

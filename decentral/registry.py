@@ -46,6 +46,7 @@ KINDS: dict[str, str] = {
     "task": "decentral.tasks",
     "model": "decentral.tasks.models",
     "split": "decentral.tasks.splits",
+    "claim": "decentral.claims",
 }
 
 Positive = Annotated[float, Gt(0)]

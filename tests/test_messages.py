@@ -26,8 +26,10 @@ from wrong_data import DATA
 
 import decentral.cli
 from decentral import api, registry
+from decentral.claims._lab import Lab
+from decentral.claims._reproduce import trial
 from decentral.config import make_config
-from decentral.errors import ConfigError, RunError
+from decentral.errors import ConfigError, Interrupted, RunError
 from decentral.loop.setup import prepare
 from decentral.merge import merge_weights
 from decentral.network import preview
@@ -166,6 +168,18 @@ def test_interrupted(bench: Path, book: Book, capsys: pytest.CaptureFixture[str]
     book.check("interrupted", f"{status} {re.sub(r'step [0-9]+', 'step ...', said)}", bench)
 
 
+def test_interrupted_claim(bench: Path, book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that its user stops ends the claim, too; other failures become its record."""
+
+    def stop(lab: Lab, label: str, **settings: Any) -> None:
+        raise Interrupted("by hand")
+
+    monkeypatch.setattr(Lab, "run", stop)
+    with inside(bench), pytest.raises(Interrupted) as found:
+        trial("single_merge", Path("claims"), print, seeds=(0,)).outcome()
+    book.check("interrupted claim", f"1 error: {found.value}", bench)
+
+
 def _closed_loop() -> None:
     config = make_config({"task": "quadratic", "communication": "adaptive(0.1)"})
     conversation = prepare(config).conversation
@@ -236,5 +250,8 @@ def _makers() -> Iterator[tuple[Path, int, int]]:
         for node in ast.walk(ast.parse(path.read_text())):
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
                 continue
-            if node.func.id in ("ConfigError", "RunError", "unknown") and path.name != "errors.py":
+            if (
+                node.func.id in ("ConfigError", "Interrupted", "RunError", "unknown")
+                and path.name != "errors.py"
+            ):
                 yield path, node.lineno, node.end_lineno or node.lineno

@@ -53,6 +53,10 @@ def cold(progress):
 def too_much(progress, feedback): return 1.5
 def silent(progress, feedback): return None
 
+@plugin("claim", paper="nobody", says="It works.", expect=())
+def shy(lab, seed):
+    'Say nothing.'
+
 def nothing(nodes): return 3
 def strange(nodes, wind): return 3
 def mismatched(nodes):
@@ -260,6 +264,11 @@ CASES = [
         "budget of a closed loop", "communication=scale_to_budget(schedule=adaptive(0.1),budget=5%)"
     ),
     launch("nested budget", "communication=every(k=2,schedule=scale_to_budget(late,budget=5%))"),
+    # claims
+    Case("unknown claim", "reproduce single-merg"),
+    Case("claim without a finding", "reproduce plugins.py:shy", 1),
+    Case("seeds", "reproduce gradpower --seeds 0,0"),
+    Case("settings of two claims", "reproduce gradpower single-merge ratio=3"),
     # runs
     launch("NaN", "--lr 1e30 steps=40", 1),
     launch("NaN everywhere", "--lr 1e30 steps=40 on_nonfinite=quarantine", 1),

@@ -1,4 +1,4 @@
-"""The command line: ``decentral launch``, ``resume``, ``report``, ``compare``, ``show``, ``list``.
+"""The command line: ``decentral launch``, ``resume``, ``report``, ``compare``, ``reproduce``, ...
 
 Only this package imports typer and rich, and it imports nothing else before a command needs it.
 """

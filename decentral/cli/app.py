@@ -128,6 +128,31 @@ def compare(
     comparing.compare(runs, out)
 
 
+@app.command(cls=Command)
+def reproduce(
+    words: o.Claims = None,
+    every: o.Every = False,
+    out: Annotated[
+        str, typer.Option(metavar="FOLDER", help="Where runs, results and the page are kept.")
+    ] = "claims",
+    seeds: Annotated[str, typer.Option(metavar="N,N,...", help="Seeds to try.")] = "0,1,2",
+    full: Annotated[bool, typer.Option("--full", help="At the size for a GPU.")] = False,
+    device: o.Device = None,
+    debug: o.Debug = False,
+) -> None:
+    """Ask whether a paper's claim holds: a small honest experiment, and a verdict.
+
+    Without a name it lists the claims. What was expected is written down
+    beforehand. What is done is kept: trying again goes on where it stopped.
+
+      decentral reproduce single-merge
+      decentral reproduce --all --out claims
+    """
+    from decentral.cli import reproducing
+
+    reproducing.reproduce(words or [], every=every, out=out, seeds=seeds, full=full, device=device)
+
+
 @show.command("topology", cls=Command)
 def show_topology(
     context: typer.Context,

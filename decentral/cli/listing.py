@@ -17,6 +17,9 @@ from decentral.errors import ConfigError, unknown
 from decentral.registry import KINDS, Plugin, Setting, find, names, plain
 from decentral.report.facts import plugin_text
 
+#: What kinds are that are no setting of a run, or no single one.
+_OTHERWISE = {"metric": "what to measure", "claim": "what papers say, for `decentral reproduce`"}
+
 #: How kinds are called on the command line, beside their own names; all are understood.
 _PLURALS = {
     "topology": "topologies",
@@ -81,7 +84,7 @@ def _show_kinds(console: Console) -> None:
     grid = _grid()
     for kind in KINDS:
         field = Config.model_fields.get(kind)
-        text = field.description if field and field.description else "what to measure"
+        text = field.description if field and field.description else _OTHERWISE[kind]
         members = names(kind)
         grid.add_row(plural(kind), f"{text}: {', '.join(members)}")
     grid.add_row("settings", "every key of a configuration, with its default")

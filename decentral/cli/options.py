@@ -38,6 +38,16 @@ Settings = Annotated[
     typer.Argument(metavar="[KEY=VALUE]...", help="Settings of the run.", show_default=False),
 ]
 
+Claims = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[CLAIM]... [KEY=VALUE]...",
+        help="Claims, and settings of one.",
+        show_default=False,
+    ),
+]
+Every = Annotated[bool, typer.Option("--all", help="Try every claim.")]
+
 Text = str | None
 Task = Annotated[Text, _setting(_WHAT, "NAME", "Data, loss and evaluation: digits, quadratic.")]
 Model = Annotated[Text, _setting(_WHAT, "NAME", "The network: mlp, cnn.")]

@@ -14,7 +14,7 @@ from types import FrameType
 from typing import Any
 
 from decentral.config import Config
-from decentral.errors import ConfigError, RunError
+from decentral.errors import ConfigError, Interrupted, RunError
 from decentral.loop import log_interval
 from decentral.loop.cost import thread_count
 from decentral.loop.measure import evaluation_interval
@@ -130,6 +130,8 @@ class EngineRun(ABC):
         self.began_s = time.perf_counter() - self.elapsed_s
         try:
             return self.train(watch)
+        except Interrupted:
+            raise
         except (ConfigError, RunError) as error:
             raise RunError(self._located(error)) from error
 
@@ -168,14 +170,14 @@ class EngineRun(ABC):
         offsets = {name: self.folder.offset(name) for name in ("metrics.jsonl", "events.jsonl")}
         return {"elapsed_s": self.elapsed_s, "offsets": offsets}
 
-    def interruption(self) -> RunError:
+    def interruption(self) -> Interrupted:
         """Return what a user who stops a run is told."""
-        if not any((self.folder.path / "checkpoints").glob("step-*")):
-            return RunError(
+if not any((self.folder.path / "checkpoints").glob("step-*")):
+            return Interrupted(
                 "interrupted before anything was saved. "
                 f"`decentral launch {self.folder.path / 'config.yaml'}` begins again."
             )
-        return RunError(
+        return Interrupted(
             f"interrupted at step {self.step}; everything is saved. "
             f"Go on with `decentral resume {self.folder.path}`."
         )

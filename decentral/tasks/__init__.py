@@ -7,17 +7,19 @@ of the run that suit the task, below everything the user says.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
+import numpy as np
 import torch
 from annotated_types import Ge, Lt
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from decentral.errors import ConfigError
 
-__all__ = ["HeldOut", "Samples", "Task", "holdout"]
+__all__ = ["HeldOut", "Samples", "Task", "holdout", "standardised"]
 
 #: A share of the training samples that is kept from training.
 HeldOut = Annotated[float, Ge(0), Lt(1)]
@@ -99,7 +101,8 @@ class Task:
     run's ``model:`` setting, from ``outputs``). ``accuracy`` maps (outputs, targets) to one number
     per sample; it is arg-max agreement for integer targets and absent for others. ``labels`` [m]
     are what splits divide by, named by ``classes``: the targets where these are classes, else what
-    is given (the document of a sequence). ``owners`` [m] assigns every training sample to a node,
+    is given (the document of a sequence). ``scores`` are further functions like ``accuracy``, by
+    name, for the metric ``scores``. ``owners`` [m] assigns every training sample to a node,
     for tasks that bring their own split. ``outputs`` is how many a model needs: the classes, or
     the size of a target, unless given.
 
@@ -116,6 +119,7 @@ class Task:
     model: Callable[[], nn.Module] | nn.Module | None = None
     classes: tuple[str, ...] | None = None
     accuracy: Callable[[Tensor, Tensor], Tensor] | None = None
+    scores: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = field(default_factory=dict[str, Any])
     labels: Tensor | None = None
     owners: Tensor | None = None
     outputs: int = 0
@@ -187,3 +191,8 @@ def holdout(samples: Samples, share: float) -> tuple[Samples, Samples | None]:
         replace(samples, inputs=inputs[:kept], targets=targets[:kept]),
         replace(samples, inputs=inputs[kept:], targets=targets[kept:]),
     )
+
+
+def standardised(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return values with mean 0 and variance 1."""
+    return (values - values.mean()) / values.std()

@@ -4,6 +4,7 @@ Every function that draws returns a figure, or ``None`` where the run lacks what
 """
 
 from decentral.report.figures.canvas import SMALL, TALL, WIDE, save_png, to_svg
+from decentral.report.figures.claims import claim_panel
 from decentral.report.figures.compared import common_metric, compared_cost, compared_learning
 from decentral.report.figures.planned import schedule
 from decentral.report.figures.run import (
@@ -21,6 +22,7 @@ __all__ = [
     "TALL",
     "WIDE",
     "bytes_against_metric",
+    "claim_panel",
     "common_metric",
     "communication",
     "compared_cost",

@@ -1,0 +1,115 @@
+"""The command that asks whether the science holds: reproduce."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from decentral.claims import FAILS, HOLDS, PARTLY
+from decentral.claims._reproduce import BROKEN, Trial, trial
+from decentral.cli.console import console_of
+from decentral.cli.words import QUIET, facts
+from decentral.config import parse_assignments
+from decentral.errors import ConfigError, RunError
+from decentral.registry import find, names
+from decentral.report.claims import measured_text, others, spoken, summary_text, write_claims
+from decentral.report.facts import duration_text
+
+_COLOURS = {HOLDS: "green", PARTLY: "yellow", FAILS: "red", BROKEN: "bold red"}
+
+
+def reproduce(
+    words: Sequence[str], *, every: bool, out: str, seeds: str, full: bool, device: str | None
+) -> None:
+    """Try claims, print what was found, and write a page about all that were ever tried there."""
+    console = console_of()
+    claims = [word for word in words if "=" not in word]
+    if not claims and not every:
+        _list(console)
+        return
+    settings = parse_assignments([word for word in words if "=" in word])
+    if settings and (every or len(claims) > 1):
+        raise ConfigError("reproduce: settings belong to one claim; name just one, or leave them.")
+    chosen = (
+        names("claim")
+        if every
+        else [name if ".py:" in name else name.replace("-", "_") for name in claims]
+    )
+    trials = [
+        trial(
+            name, Path(out), lambda text: console.print(Text(f"  {text}", QUIET)),
+            seeds=_seeds(seeds), full=full, device=device or "auto", settings=settings,
+        )
+        for name in chosen
+    ]  # fmt: skip
+    records = [_tried(console, one) for one in trials]
+    page = write_claims(records, Path(out) / "claims.html")
+    console.print()
+    link = f"bold link {page.resolve().as_uri()}"
+    console.print(facts([("in all", summary_text(records)), ("page", Text(str(page), link))]))
+    if broken := [record["claim"] for record in records if record["verdict"] == BROKEN]:
+        raise RunError(f"{', '.join(map(spoken, broken))} could not be run; the page says why.")
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    try:
+        seeds = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        seeds = ()
+    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise ConfigError(
+            f"seeds: cannot read {text!r}; write different whole numbers from 0 on, as 0,1,2."
+        )
+    return seeds
+
+
+def _list(console: Console) -> None:
+    grid = Table.grid(padding=(0, 3, 0, 0))
+    grid.add_column(style="bold", no_wrap=True)
+    grid.add_column()
+    for name in names("claim"):
+        grid.add_row(spoken(name), find("claim", name).traits["says"])
+    console.print(grid)
+    console.print()
+    console.print(Text("`decentral reproduce NAME` tries one, `--all` every one.", QUIET))
+
+
+def _tried(console: Console, one: Trial) -> dict[str, Any]:
+    name = spoken(one.rule.name)
+    console.print(Text(name, "bold"))
+    console.print(_indented("claim", one.traits["says"]))
+    record = one.outcome()
+    if "error" not in record:
+        console.print(Padding(_table(record), (0, 0, 0, 2)))
+    took = f", {duration_text(record['seconds'])}" if "seconds" in record else ""
+    verdict = Text.assemble((record["verdict"], _COLOURS[record["verdict"]]), (took, QUIET))
+    console.print(_indented("verdict", verdict))
+    if "error" in record:
+        console.print(_indented("why", record["error"]))
+    console.print()
+    return record
+
+
+def _indented(label: str, text: Text | str) -> Padding:
+    return Padding(facts([(label, text)]), (0, 0, 0, 2))
+
+
+def _table(record: dict[str, Any]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style=QUIET)
+    table.add_column("figure", overflow="fold")
+    for head in ("expected", "measured"):
+        table.add_column(head, justify="right")
+    table.add_column("")
+    for one in record["expected"]:
+        measured = measured_text(record["figures"].get(one["figure"], []), one["over"])
+        met = Text("met", "green") if one["met"] else Text("not met", "red")
+        table.add_row(one["figure"], one["bound"], measured, met)
+    for name, values in others(record).items():
+        table.add_row(name, "", measured_text(values), "")
+    return table

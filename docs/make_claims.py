@@ -1,0 +1,66 @@
+"""Write claims.md from the outcomes in a folder: ``python docs/make_claims.py claims``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from decentral.report.claims import measured_text, others, spoken
+from decentral.report.facts import duration_text
+
+PAGE = Path(__file__).with_name("claims.md")
+HEAD = """# Claims, as measured
+
+Written by `python docs/make_claims.py FOLDER` from what `decentral reproduce --out FOLDER` found.
+Every expectation was written down before anything was measured; the first of a claim is its heart.
+Limits hold for every seed unless mean or median is said.
+
+| claim | verdict | seeds | time | date | versions |
+|---|---|---|--:|---|---|
+"""
+
+
+def head(record: dict[str, Any]) -> str:
+    """Return a claim's line in the table of verdicts."""
+    versions = ", ".join(f"{name} {number}" for name, number in record["versions"].items())
+    cells = [
+        f"[{spoken(record['claim'])}](#{spoken(record['claim'])})",
+        record["verdict"],
+        ", ".join(map(str, record["seeds"])),
+        duration_text(record["seconds"]),
+        record["time"][:10],
+        versions,
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def section(record: dict[str, Any]) -> Iterator[str]:
+    """Yield what was expected of a claim and what was measured."""
+    yield f"\n## {spoken(record['claim'])}\n"
+    yield f"{record['says']} ({record['paper']})\n"
+    yield f"{record['title']}\n"
+    yield "| expected | figure | limit | measured | met |\n|---|---|---|--:|---|"
+    for one in record["expected"]:
+        limit = one["bound"] + ("" if one["over"] == "every seed" else f", {one['over']}")
+        measured = measured_text(record["figures"][one["figure"]], one["over"])
+        met = "yes" if one["met"] else "**no**"
+        yield f"| {one['means']} | {one['figure']} | {limit} | {measured} | {met} |"
+    for name, values in others(record).items():
+        yield f"| | {name} | | {measured_text(values)} | |"
+
+
+def main(folder: Path) -> None:
+    """Write the page."""
+    found = sorted(folder.glob("*/outcome.json"))
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in found]
+    records = [record for record in records if "error" not in record]
+    lines = [HEAD + "\n".join(map(head, records))]
+    lines += [line for record in records for line in section(record)]
+    PAGE.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,197 @@
+"""Claims: what was expected beforehand decides, and what is done is kept."""
+
+from __future__ import annotations
+
+from itertools import islice
+from math import exp, isfinite
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.func import functional_call, grad, vmap
+
+from decentral import api
+from decentral.claims import FAILS, HOLDS, PARTLY, Expectation, verdict
+from decentral.claims._emergence import Mixed, flow
+from decentral.claims._lab import Lab
+from decentral.claims._reproduce import BROKEN, Trial, trial
+from decentral.cli import run
+from decentral.registry import find, names
+from decentral.report.claims import claims_html
+from decentral.tasks.models.moe import moe
+
+CLAIMS = names("claim")
+every_claim = pytest.mark.parametrize("claim", CLAIMS)
+
+
+def tried(claim: str, folder: Path, **settings: Any) -> Trial:
+    return trial(claim, folder, lambda text: None, seeds=(0,), device="cpu", settings=settings)
+
+
+# --- the verdict ----------------------------------------------------------------------------------
+
+HEART, REST = Expectation("a", "", low=0.0), Expectation("b", "", high=1.0)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "judged"),
+    [
+        ([1.0, 2.0], [0.5, 1.0], HOLDS),
+        ([1.0, 2.0], [0.5, 1.1], PARTLY),
+        ([1.0, -0.1], [0.5, 1.0], FAILS),
+        ([float("nan"), 1.0], [0.5, 0.5], FAILS),
+        ([], [0.5], FAILS),
+    ],
+)
+def test_a_verdict_follows_its_expectations(a: list[float], b: list[float], judged: str) -> None:
+    assert verdict([HEART, REST], {"a": a, "b": b}) == judged
+
+
+def test_the_middle_of_the_seeds_is_judged_where_that_was_said() -> None:
+    values = [0.1, 0.2, 9.0]
+    assert not Expectation("a", "", high=1.0).met(values)
+    assert not Expectation("a", "", high=1.0, over="mean").met(values)
+    assert Expectation("a", "", high=1.0, over="median").met(values)
+
+
+@every_claim
+def test_a_claim_says_beforehand_what_it_expects_and_can_fail(claim: str) -> None:
+    traits = find("claim", claim).traits
+    assert traits["says"].endswith(".")
+    assert traits["paper"]
+    expected = traits["expect"]
+    assert all(one.means and (isfinite(one.low) or isfinite(one.high)) for one in expected)
+    beyond = {one.figure: [one.low - 1 if isfinite(one.low) else one.high + 1] for one in expected}
+    assert verdict(expected, beyond) == FAILS
+    within = {one.figure: [one.low if isfinite(one.low) else one.high] for one in expected}
+    assert verdict(expected, within) == HOLDS
+
+
+# --- trying ---------------------------------------------------------------------------------------
+
+
+@every_claim
+def test_a_claim_measures_what_it_expects(claim: str, tmp_path: Path) -> None:
+    record = tried(claim, tmp_path, **find("claim", claim).traits["tiny"]).outcome()
+    assert "error" not in record
+    assert {one["figure"] for one in record["expected"]} <= set(record["figures"])
+    assert record["panels"]
+    assert all(len(x) == len(y) > 0 for panel in record["panels"] for curve in panel["curves"]
+               for x, y in curve["lines"])  # fmt: skip
+    assert record["claim"].replace("_", "-") in claims_html([record])
+
+
+@every_claim
+def test_the_size_for_a_gpu_is_a_valid_one(claim: str, tmp_path: Path) -> None:
+    full = trial(claim, tmp_path, print, seeds=(0,), full=True)
+    assert full.rule.settings.keys() == find("claim", claim).settings.keys()
+
+
+@pytest.fixture
+def shaky(tmp_path: Path) -> str:
+    """A claim in a file of its own that fails at seed 1 while a marker is there."""
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from pathlib import Path\n"
+        "from decentral import ConfigError, plugin\n"
+        "from decentral.claims import Expectation, Findings\n\n"
+        f"MARK, LOG = Path({str(tmp_path / 'mark')!r}), Path({str(tmp_path / 'log')!r})\n\n\n"
+        "@plugin('claim', paper='nobody', says='It works.',\n"
+        "        expect=(Expectation('x', 'it is one', low=1.0),))\n"
+        "def shaky(lab, seed):\n"
+        "    '''Try.'''\n"
+        "    with LOG.open('a') as log:\n"
+        "        log.write(f'{seed} ')\n"
+        "    if seed and MARK.exists():\n"
+        "        raise ConfigError('the mark is there.')\n"
+        "    return Findings({'x': 1.0})\n"
+    )
+    return f"{file}:shaky"
+
+
+def test_what_is_done_is_kept_and_what_failed_is_tried_again(shaky: str, tmp_path: Path) -> None:
+    mark, log = tmp_path / "mark", tmp_path / "log"
+    mark.touch()
+    one = trial(shaky, tmp_path / "out", print, seeds=(0, 1))
+    assert one.outcome()["verdict"] == BROKEN
+    mark.unlink()
+    record = one.outcome()
+    assert (record["verdict"], record["figures"]) == (HOLDS, {"x": [1.0, 1.0]})
+    assert log.read_text() == "0 1 1 "
+
+
+def test_a_claim_that_cannot_be_run_does_not_stop_the_others(
+    shaky: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mark").touch()
+    words = ["reproduce", shaky, "gradpower", "--seeds", "0,1", "--out", str(tmp_path / "out")]
+    assert run(words) == 1
+    out, err = capsys.readouterr()
+    assert "the mark is there." in out
+    assert "holds in part" in out
+    assert "shaky could not be run" in err
+    assert "the mark is there." in (tmp_path / "out" / "claims.html").read_text()
+
+
+def test_a_lab_makes_every_run_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    lab = Lab(tmp_path, said.append, "cpu")
+    settings = {"task": "quadratic", "nodes": 2, "steps": 4}
+    first = lab.run("a run", **settings)
+    monkeypatch.setattr(api, "start", None)
+    assert lab.run("a run", **settings).path == first.path
+    assert said == ["a run"]
+
+
+# --- what claims are made of ----------------------------------------------------------------------
+
+
+@given(
+    k=st.floats(-0.6, 0.6), q=st.floats(-0.6, 0.6), v=st.floats(-1.0, 1.0),
+    alpha=st.floats(0.1, 5.0), match=st.floats(0.05, 0.65),
+)  # fmt: skip
+def test_flows_go_down_their_losses(
+    k: float, q: float, v: float, alpha: float, match: float
+) -> None:
+    model = Mixed(alpha=alpha, match=match, length=1.0)
+    for loss, field, state in (
+        (model.induction_loss, model.induction_field, (k, q, v)),
+        (model.gram_loss, model.gram_field, (abs(k), v)),
+    ):
+        for place, slope in enumerate(field(state)):
+            ahead, behind = list(state), list(state)
+            ahead[place] += 1e-6
+            behind[place] -= 1e-6
+            downhill = -(loss(tuple(ahead)) - loss(tuple(behind))) / 2e-6
+            assert slope == pytest.approx(downhill, abs=1e-6)
+
+
+def test_a_flow_follows_an_exponential() -> None:
+    for time, (x,) in islice(flow(lambda state: (-state[0],), (1.0,)), 100):
+        assert x == pytest.approx(exp(-time), abs=1e-5)
+
+
+def test_the_balance_penalty_shapes_gradients_but_not_the_loss() -> None:
+    """The gradient equals that of the loss plus the penalty, row by row under vmap, too."""
+    torch.manual_seed(0)
+    x, plain = torch.randn(64, 3), moe((3,), 1, balance=0.0)
+    balanced = moe((3,), 1, balance=0.5)
+    state = dict(plain.named_parameters())
+
+    def loss(module: torch.nn.Module, row: dict[str, torch.Tensor]) -> torch.Tensor:
+        return functional_call(module, row, (x,)).square().mean()
+
+    def penalty(row: dict[str, torch.Tensor]) -> torch.Tensor:
+        p = (x @ row["layers.0.gate.weight"].T + row["layers.0.gate.bias"]).softmax(-1)
+        chosen = (p.argmax(-1, keepdim=True) == torch.arange(4)).to(p.dtype)
+        return 0.5 * 4 * (chosen.mean(0) * p.mean(0)).sum()
+
+    assert loss(balanced, state) == loss(plain, state)
+    rows = {name: torch.stack([value, 1.1 * value]) for name, value in state.items()}
+    found = vmap(grad(lambda row: loss(balanced, row)))(rows)
+    wanted = vmap(grad(lambda row: loss(plain, row) + penalty(row)))(rows)
+    for name, value in wanted.items():
+        torch.testing.assert_close(found[name], value)
