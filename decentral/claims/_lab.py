@@ -20,6 +20,7 @@ class Lab:
     def __init__(self, folder: Path, say: Callable[[str], None], device: str = "auto") -> None:
         """Work in ``folder``; ``say`` is told what is being done."""
         self.folder, self.say, self.device = folder, say, device
+        self.spared_s = 0.0  # what the runs that were found took when they were made
 
     def run(self, label: str, **settings: Any) -> api.Run:
         """Return the finished run with these settings: found, gone on with, or made.
@@ -29,7 +30,9 @@ class Lab:
         settings = {"device": self.device, **settings}
         path = self.folder / "runs" / f"{label.replace(' ', '-')}-{fingerprint(settings)}"
         if (path / "summary.json").exists():
-            return api.Run(path)
+            found = api.Run(path)
+            self.spared_s += found.summary["time"]["wall_s"]
+            return found
         self.say(label)
         self._begun(path, settings).run(lambda row: None)
         return api.Run(path)

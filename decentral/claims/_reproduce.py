@@ -56,7 +56,8 @@ class Trial:
             raise ConfigError(
                 f"claim {self.rule.name!r} returned {type(found).__name__}, not Findings."
             )
-        record = {"key": key, "seconds": time.perf_counter() - began, **asdict(found)}
+        seconds = time.perf_counter() - began + lab.spared_s
+        record = {"key": key, "seconds": seconds, **asdict(found)}
         RunFolder(self.folder).write_json(kept.name, record)
         return record
 

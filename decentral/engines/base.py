@@ -172,7 +172,7 @@ class EngineRun(ABC):
 
     def interruption(self) -> Interrupted:
         """Return what a user who stops a run is told."""
-if not any((self.folder.path / "checkpoints").glob("step-*")):
+        if not any((self.folder.path / "checkpoints").glob("step-*")):
             return Interrupted(
                 "interrupted before anything was saved. "
                 f"`decentral launch {self.folder.path / 'config.yaml'}` begins again."
