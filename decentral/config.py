@@ -28,7 +28,7 @@ PARTS = {kind: kind for kind in KINDS if kind != "metric"}
 #: Short names on the command line and in Python.
 ALIASES = {"schedule": "communication", "lr": "learning_rate.lr"}
 #: The setting that a bare number means.
-NUMBERS = {"learning_rate": "lr", "batch": "size"}
+NUMBERS = {"learning_rate": "lr", "batch": "size", "compute": "seconds"}
 
 
 class Config(BaseModel):
@@ -45,6 +45,12 @@ class Config(BaseModel):
     topology: Part = Field("ring", description="who may talk to whom")
     weights: Part = Field("auto", description="mixing weights; auto: the graph's own or metropolis")
     communication: Part = Field("late", description="when to talk, and how much")
+    network: Part = Field(
+        "auto", description="what lies between nodes, for simulated seconds; auto: the graph's own"
+    )
+    compute: Part = Field(
+        "auto", description="seconds of a step, such as 20ms; auto: measured, where a network is"
+    )
     learning_rate: Part = Field("constant", description="schedule of the learning rate")
     batch: Part = Field("constant", description="schedule of the batch size, samples per node")
     micro_batch: Count | None = Field(None, description="samples per forward pass; none: the batch")

@@ -40,6 +40,8 @@ KINDS: dict[str, str] = {
     "learning_rate": "decentral.schedules.learning_rate",
     "batch": "decentral.schedules.batch",
     "optimizer": "decentral.optim",
+    "network": "decentral.network.presets",
+    "compute": "decentral.network.compute",
     "merge": "decentral.merge",
     "algorithm": "decentral.algorithms",
     "metric": "decentral.metrics",

@@ -6,7 +6,9 @@ Text is parsed only where files and flags are read; inside, units live in names 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 from decentral.errors import ConfigError
 
@@ -123,7 +125,63 @@ def parse_bandwidth(value: object, field: str = "bandwidth") -> float:
     125000000.0
     """
     rates = {f"{unit}/s": scale for unit, scale in (_BYTES | _BITS).items()}
-    return _scaled(value, rates, "B/s", field, "1Gbit/s or 100MB/s")
+    found = _scaled(value, rates, "B/s", field, "1Gbit/s or 100MB/s")
+    if found == 0:
+        raise ConfigError(f"{field}: {value!r} is zero, and nothing would ever arrive; give more.")
+    return found
+
+
+def parse_count(value: object, field: str = "count") -> float:
+    """Read ``25M`` or ``1.3B`` as a number of things; a bare number is itself.
+
+    >>> parse_count("25M")
+    25000000.0
+    """
+    return _scaled(value, {"": 1.0, "k": 1e3, "M": 1e6, "B": 1e9}, "", field, "25M or 1.3B")
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """Marks a setting that people write with a unit: ``Annotated[float, Unit(...)]``."""
+
+    parse: Callable[[object], float]
+    words: str
+
+    def __get_pydantic_core_schema__(self, source: object, handler: object) -> object:
+        """Let pydantic read the quantity."""
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_plain_validator_function(self.parse)
+
+
+Seconds = Annotated[float, Unit(parse_seconds, "duration: 20ms, 1.5s or 2h")]
+Bandwidth = Annotated[float, Unit(parse_bandwidth, "bandwidth: 1Gbit/s or 100MB/s")]
+
+
+def format_seconds(seconds: float) -> str:
+    """Write a duration for people, short ones in milliseconds or microseconds.
+
+    >>> format_seconds(0.0213), format_seconds(7384), format_seconds(108e-6)
+    ('21.3 ms', '2.05 h', '108 us')
+    """
+    if seconds == 0:
+        return "0 s"
+    for unit, scale in (("h", 3600.0), ("min", 60.0), ("s", 1.0), ("ms", 1e-3)):
+        if seconds >= 0.9995 * scale * (1.5 if unit in ("h", "min") else 1):
+            return f"{seconds / scale:.3g} {unit}"
+    return f"{seconds / 1e-6:.3g} us"
+
+
+def format_bandwidth(rate_Bps: float) -> str:
+    """Write a bandwidth for people, in bits as networks are sold.
+
+    >>> format_bandwidth(125e6), format_bandwidth(1.855e6)
+    ('1 Gbit/s', '14.8 Mbit/s')
+    """
+    for unit, scale in (("Tbit", 125e9), ("Gbit", 125e6), ("Mbit", 125e3), ("kbit", 125.0)):
+        if rate_Bps >= 0.9995 * scale:
+            return f"{rate_Bps / scale:.3g} {unit}/s"
+    return f"{8 * rate_Bps:.3g} bit/s"
 
 
 def format_bytes(count: float) -> str:

@@ -34,6 +34,10 @@ def halves(n): return nx.empty_graph(n)
 def broken(n): raise ZeroDivisionError("no graph today")
 def text(n): return "ring"
 def small(n): return nx.cycle_graph(3)
+def backwards(n):
+    graph = nx.cycle_graph(n)
+    nx.set_edge_attributes(graph, -1.0, "latency_s")
+    return graph
 def curious(weather): return nx.cycle_graph(4)
 def generous(n, round):
     graph = nx.DiGraph(nx.cycle_graph(n))
@@ -87,6 +91,7 @@ class Branching(nn.Module):
         return y if y.sum().item() > 0 else -y
 def branching(shape, outputs): return Branching()
 
+def unconnected(nodes): return "lan"
 def lopsided(labels, nodes, seed): return [[1.0]]
 """
 
@@ -206,6 +211,24 @@ CASES = [
     Case("unreadable topology file", "launch --topology broken.json"),
     Case("topology file with a wrong unit", "launch --topology units.json nodes=2"),
     Case("topology file with a negative latency", "launch --topology negative.json nodes=2"),
+    # networks
+    Case("unknown network", "launch network=ethernet"),
+    Case("network without its settings", "launch network=uniform"),
+    Case("network with a wrong unit", "launch network=lan(latency_s=20parsecs)"),
+    Case("network without bandwidth", "launch network=lan(bandwidth_Bps=0)"),
+    Case("missing network file", "launch network=net.json"),
+    launch("network file without costs", "network=free.json nodes=2"),
+    launch("network file with a negative latency", "network=negative.json nodes=2"),
+    launch("network file with a zero bandwidth", "network=clogged.json nodes=2"),
+    launch("network file in unknown units", "network=units.json nodes=2"),
+    launch("network file with a link without costs", "network=partly.json nodes=3"),
+    launch("network file with a missing link", "network=parts.json nodes=3"),
+    launch("network file of another size", "network=parts.json nodes=4"),
+    launch("network that is none", "network=plugins.py:unconnected"),
+    launch("topology with an impossible link", "topology=plugins.py:backwards"),
+    launch("compute in unknown units", "network=lan compute=20parsecs"),
+    launch("compute negative", "network=lan compute=-20ms"),
+    launch("unknown compute", "network=lan compute=abacus"),
     Case("optimizer of a missing package", "launch --optimizer lion_pytorch.Lion"),
     Case("not an optimizer", "launch --optimizer torch.optim.Adan"),
     Case("optimizer with a closure", "launch --optimizer torch.optim.LBFGS"),
@@ -337,6 +360,10 @@ def furnish(folder: Path) -> None:
         "broken.json": "{",
         "units.json": _graph("20 parsecs"),
         "negative.json": _graph("-20ms"),
+        "free.json": _graph(None),
+        "clogged.json": _graph("20ms", bandwidth="0 Mbit/s"),
+        "partly.json": _graph("20ms", (1, 2)),
+        "parts.json": _graph("20ms", nodes=3),
     }
     for name, text in files.items():
         (folder / name).write_text(text)
@@ -345,9 +372,13 @@ def furnish(folder: Path) -> None:
         _make_runs()
 
 
-def _graph(latency: str) -> str:
-    nodes = [{"id": 0}, {"id": 1}]
-    return json.dumps({"nodes": nodes, "links": [{"source": 0, "target": 1, "latency": latency}]})
+def _graph(latency: str | None, *free: tuple[int, int], nodes: int = 2, **more: str) -> str:
+    """Return a graph file: a link 0-1 that costs, and others that do not say what they do."""
+    cost = {"latency": latency, **more} if latency else {}
+    links = [{"source": 0, "target": 1, **cost}]
+    links += [{"source": one, "target": other} for one, other in free]
+    count = max([nodes, *(1 + max(link) for link in free)])
+    return json.dumps({"nodes": [{"id": node} for node in range(count)], "links": links})
 
 
 def _make_runs() -> None:

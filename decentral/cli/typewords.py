@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from annotated_types import Ge, Gt, Le, Lt
 
 from decentral.registry import Part
-from decentral.units import Point
+from decentral.units import Point, Unit
 
 _WORDS: dict[Any, str] = {
     bool: "true, false",
@@ -44,6 +44,8 @@ def _limited(base: Any, limits: tuple[Any, ...]) -> str:
     for limit in limits:
         if isinstance(limit, Part):
             return f"a {limit.kind.replace('_', ' ')}"
+        if isinstance(limit, Unit):
+            return limit.words
     signs = ((Ge, "ge", ">="), (Gt, "gt", ">"), (Le, "le", "<="), (Lt, "lt", "<"))
     found = [
         f"{sign} {getattr(limit, name)}"

@@ -16,7 +16,7 @@ from typing import Any
 from decentral.config import Config
 from decentral.errors import ConfigError, Interrupted, RunError
 from decentral.loop import log_interval
-from decentral.loop.cost import thread_count
+from decentral.loop.cost import thread_count, timed
 from decentral.loop.measure import evaluation_interval
 from decentral.loop.setup import Setup, prepare, resolved
 from decentral.network import expected_messages
@@ -50,7 +50,7 @@ class EngineRun(ABC):
 
     def __init__(self, config: Config) -> None:
         """Prepare a run; nothing is written before ``begin`` or ``go_on``."""
-        self.setup = prepare(config)
+        self.setup = timed(prepare(config))
         self.threads = thread_count(self.setup)
         self.expected_bytes = expected_bytes(self.setup)
         self.resumed, self.elapsed_s, self.began_s = False, 0.0, 0.0
@@ -211,6 +211,7 @@ class EngineRun(ABC):
             },
             "time": {
                 "wall_s": final["time/wall_s"],
+                "simulated_s": final.get("time/simulated_s"),
                 "steps_per_s": final["time/steps_per_s"],
             },
             "model": {"parameters": self.setup.layout.parameter_count},

@@ -75,7 +75,7 @@ def conclude(block: Block, evaluator: Evaluator, finale: Act | None) -> Iterator
 def status(block: Block) -> Row:
     """Return the counters that every log line shows."""
     healthy = block.healthy_rows()
-    known = block.feedback
+    known, setup = block.feedback, block.setup
     return {
         "step": block.step,
         "samples": block.samples,
@@ -89,6 +89,7 @@ def status(block: Block) -> Row:
         "comm/rounds": block.ledger.rounds,
         "comm/intensity": block.intensity,
         "nodes/healthy": len(healthy),
+        **({"time/simulated_s": block.simulated_s} if setup.network else {}),
         **({"feedback/consensus": known.consensus, "feedback/spent": known.spent} if known else {}),
     }
 

@@ -56,6 +56,7 @@ class Block:
         self.step = self.samples = self.round = 0
         self.losses = self.rows.new_zeros(len(self.hosted))
         self.ledger = Ledger()
+        self.clock = setup.clock()
         self.intensity = 0.0
         self.feedback: Feedback | None = None
         stop = config.on_nonfinite == "stop"
@@ -139,7 +140,9 @@ class Block:
 
     def gradient(self) -> None:
         """Compute every row's gradient on its next batch."""
-        batch = self.sampler.batch(self.samples, self.batch_size)
+        size = self.batch_size
+        batch = self.sampler.batch(self.samples, size)
+        self.clock.work(self.step, size / self.setup.first_batch)
         self.losses = self.pipeline.gradient(batch, self.progress)
 
     def average_gradients(self) -> None:
@@ -150,6 +153,7 @@ class Block:
         mean, wire = self.exchange.mean(self.g, self._shares())
         self.g.copy_(mean.expand_as(self.g))
         self.ledger.average(len(self.health.healthy), self.setup.gradient_bytes)
+        self.clock.average(self.health.healthy, self.setup.gradient_bytes)
         self.ledger.wire_bytes += wire
 
     def adapt(self) -> None:
@@ -171,6 +175,7 @@ class Block:
         if act is None or act.mixing is None or changing or config.on_nonfinite != "stop":
             return
         self._notice(finite_rows(self.rows))
+        self.clock.depart()
         self.channels.begin(act.mixing)
 
     def combine(self, act: Act | None) -> None:
@@ -189,12 +194,14 @@ class Block:
     def _gossip(self, mixing: Mixing) -> None:
         self.ledger.wire_bytes += self.channels.gossip(mixing)
         self.ledger.gossip(mixing.messages, self.setup.row_bytes)
+        self.clock.gossip(mixing, self.setup.row_bytes, self.members.live)
         self.round += 1
 
     def _merge(self) -> None:
         self.ledger.wire_bytes += self.channels.merge(self.merge_shares())
         healthy = len(self.health.healthy)
         self.ledger.average(healthy, self.setup.row_bytes)
+        self.clock.average(self.health.healthy, self.setup.row_bytes)
         self.round += 1
         # The last act comes after its step is counted, any other before.
         step = min(self.step + 1, self.setup.config.steps)
@@ -206,6 +213,11 @@ class Block:
     def absent(self) -> frozenset[int]:
         """The ids of quarantined nodes."""
         return self.health.absent
+
+    @property
+    def simulated_s(self) -> float:
+        """Simulated seconds until the last node that takes part was done."""
+        return self.clock.now_s(self.health.healthy)
 
     def healthy_rows(self) -> list[int]:
         """Return the indices of hosted rows whose nodes take part."""
@@ -256,6 +268,7 @@ class Block:
             fit = sorted(self.members.positions(self.health.healthy))
             sketches = self.exchange.gather(self.sketch(self.rows))[fit]
             self.ledger.bytes += self.exchange.nodes * (self.exchange.nodes - 1) * SKETCH * 4
+            self.clock.gather(self.members.live, SKETCH * 4)
             known = Feedback(self.round, Sketch.relative_spread(sketches), 0.0)
         spent = self.ledger.bytes / max(1, self.setup.all_reduce_bytes)
         self.feedback = replace(known, spent=spent)
@@ -275,6 +288,7 @@ class Block:
             "samples": self.samples,
             "round": self.round,
             "ledger": self.ledger.state(),
+            "clock": self.clock.state(),
             "intensity": self.intensity,
             "absent": sorted(self.absent),
             "epoch": self.members.epoch,
@@ -315,5 +329,6 @@ class Block:
         self.round, self.intensity = counters["round"], counters["intensity"]
         self.ledger = Ledger(**counters["ledger"])
         self.pipeline.sharp = counters["sharp"]
+        self.clock.restore(counters["clock"])
         self.health.absent = frozenset(counters["absent"])
         self.feedback = Feedback(**counters["feedback"]) if counters["feedback"] else None

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from decentral.exchange import LocalExchange
 from decentral.layout import shadow
+from decentral.loop.block import Block
 from decentral.loop.setup import Setup
+from decentral.network.membership import Membership
+from decentral.registry import build
 
 #: Floating-point operations of a step below which a second thread gains little, and where another
 #: program on the same cores makes it lose much: threads of one step then wait for each other.
@@ -42,6 +48,26 @@ def _weight_uses(model: nn.Module, sample: Tensor) -> float:
     with torch.no_grad(), suppress(Exception):  # The first gradient explains what fails here.
         counted(sample)
     return uses
+
+
+def timed(setup: Setup) -> Setup:
+    """Return a setup whose seconds per step are known: measured, if a network needs them."""
+    if setup.network is None or setup.compute is not None:
+        return setup
+    measured = build("compute", {"name": "constant", "seconds": step_seconds(setup)})
+    return replace(setup, compute=measured, parts={**setup.parts, "compute": measured})
+
+
+def step_seconds(setup: Setup, repeats: int = 5) -> float:
+    """Return the seconds that this machine needs for a step of one node: the least of a few."""
+    alone = Block(replace(setup, network=None), LocalExchange(1), lambda *_: None, Membership((0,)))
+    took_s: list[float] = []
+    for _ in range(1 + repeats):
+        begin = time.perf_counter()
+        alone.gradient()
+        alone.adapt()
+        took_s.append(time.perf_counter() - begin)
+    return float(f"{min(took_s[1:]):.3g}")
 
 
 def thread_count(setup: Setup, workers: int = 1, cores: int | None = None) -> int:

@@ -23,8 +23,11 @@ from decentral.layout import Layout
 from decentral.loop.methods import check_methods
 from decentral.loop.sound import refuse_unsound
 from decentral.mixing import Mixer
-from decentral.network import Conversation, all_reduce_messages
+from decentral.network import Conversation, all_reduce_messages, presets
 from decentral.network.budget import solve_budget
+from decentral.network.clock import Clock
+from decentral.network.graphs import carries_links, check_connected, network_of
+from decentral.network.links import Network
 from decentral.optim import default_lr, state_numbers
 from decentral.registry import PYTHON, Bound, build, find, names
 from decentral.sampling import Plan, fixed_plan, resample_plan
@@ -56,6 +59,8 @@ class Setup:
     device: torch.device
     dtype: torch.dtype
     parts: dict[str, Bound]
+    network: Network | None = None  # None: seconds are not simulated
+    compute: Bound | None = None  # None: to be measured, where there is a network
 
     @cached_property
     def train(self) -> Samples:
@@ -107,6 +112,12 @@ class Setup:
         """Training samples of every node, [N]."""
         return torch.from_numpy(self.counts.sum(1))
 
+    def clock(self) -> Clock:
+        """Return the clocks of all nodes, at zero."""
+        rule = self.parts.get("network")
+        kind = rule.common["all_reduce"] if rule else "auto"
+        return Clock(self.network, self.compute, self.config.seed, kind)
+
     def initial_row(self, node: int) -> Tensor:
         """Return a node's first row [P]: one model for all, or a draw of its own."""
         purpose = "init" if self.config.init == "shared" else f"init/{node}"
@@ -136,7 +147,9 @@ def prepare(config: Config) -> Setup:
         merge=parts["merge"], plan=plan, counts=counts, device=device, dtype=dtype, parts=parts,
         conversation=None,
     )  # fmt: skip
-    return replace(setup, conversation=_conversation(setup))
+    setup = replace(setup, conversation=_conversation(setup))
+    network = _network(setup)
+    return replace(setup, network=network, compute=_compute(setup) if network else None)
 
 
 def _device(name: str) -> torch.device:
@@ -272,6 +285,29 @@ def _conversation(setup: Setup) -> Conversation | None:
     if mixer.rule is not None:
         parts["weights"] = mixer.rule
     return conversation
+
+
+def _network(setup: Setup) -> Network | None:
+    """Return what lies between nodes: as asked, or as the topology's own links say."""
+    asked, conversation = setup.config.network, setup.conversation
+    if asked in ("none", None):
+        return None
+    if asked != "auto":
+        network, setup.parts["network"] = presets.make(asked, setup.config.nodes)
+        return network
+    topology = conversation.mixer.topology if conversation else None
+    if topology is None or topology.time_varying or not carries_links(topology.graph(0)):
+        return None
+    network = network_of(topology.graph(0), topology.rule.name)
+    check_connected(network, topology.rule.name)
+    return network
+
+
+def _compute(setup: Setup) -> Bound | None:
+    if setup.config.compute in ("auto", "measured"):
+        return None
+    rule = setup.parts["compute"] = build("compute", setup.config.compute)
+    return rule
 
 
 def _written(bound: Bound) -> Any:

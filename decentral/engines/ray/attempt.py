@@ -111,6 +111,7 @@ class Attempt:
             "replicas": run.replicas,
             "threads": run.threads,
             "device": run.setup.device.type,
+            "compute": run.settings["compute"] or "auto",
         }
         return Job(
             config=run.setup.config.model_copy(update=decided),
