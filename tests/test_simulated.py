@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from math import ceil, log2
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,27 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import TINY, blobs, conversation, exchanges, silent, tiny_block, tiny_run, together
+from support import (
+    TINY,
+    blobs,
+    conversation,
+    exchanges,
+    silent,
+    tiny_block,
+    tiny_run,
+    together,
+    trained,
+)
 
 from decentral import ConfigError
+from decentral.cli import run as cli
 from decentral.config import make_config
 from decentral.engines.local import LocalRun
 from decentral.loop.block import Block
 from decentral.loop.setup import prepare
 from decentral.network import presets
 from decentral.network.clock import Clock
+from decentral.network.forecast import forecast, forecast_all_reduce
 from decentral.network.graphs import network_of
 from decentral.network.links import Network, all_reduce_s, gossip, ring_s, tree_s, uniform
 from decentral.registry import build
@@ -372,3 +385,52 @@ def test_costs_that_no_network_has_are_refused(links: Any, message: str) -> None
     graph.add_edges_from(links)
     with pytest.raises(ConfigError, match=message):
         network_of(graph, "file.json")
+
+
+# --- before anything runs -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {}, {"communication": "constant(intensity=0.4)", "topology": "one_peer_exponential"},
+        {"communication": "then_merge(schedule=late, at=50%)", "local_steps": 3},
+        {"algorithm": "allreduce", "communication": None},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_forecast_is_what_the_run_will_take(given: dict[str, Any]) -> None:
+    """Nothing is trained for it, and not a bit differs."""
+    block = tiny_block(**TIMED | given)
+    rows = trained(block)
+    setup, nodes = block.setup, block.setup.config.nodes
+    if setup.conversation is None:
+        steps, size = setup.config.steps, setup.gradient_bytes
+        seen = forecast_all_reduce(setup.clock(), nodes, steps, size)
+    else:
+        seen = forecast(setup.conversation, setup.clock(), setup.row_bytes)
+    assert seen.seconds == rows[-1]["time/simulated_s"]
+    assert (seen.bytes, seen.rounds) == (rows[-1]["comm/bytes"], rows[-1]["comm/rounds"])
+
+
+def test_a_network_says_what_a_round_over_it_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    spec = "uniform(latency_s=1s, bandwidth_Bps=1MB/s)"
+    assert cli(["show", "network", spec, "--nodes", "4", "--model-size", "1MB"]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"ring +8 +2 s\n", said)
+    assert re.search(r"all-reduce, a ring +6 +7.5 s\n", said)
+    assert re.search(r"all-reduce, a tree +6 +8 s\n", said)
+    assert max(map(len, said.splitlines())) <= 80
+
+
+def test_plans_are_ranked_and_held_against_a_deadline(capsys: pytest.CaptureFixture[str]) -> None:
+    words = "plan communication --nodes 4 --steps 40 --network home --compute 50ms --deadline 1min"
+    assert cli(words.split()) == 0
+    said = capsys.readouterr().out
+    assert max(map(len, said.splitlines())) <= 80
+    verdicts = re.findall(r"(yes|no) *\n", said)
+    assert verdicts == sorted(verdicts, reverse=True)
+    assert {"yes", "no"} == set(verdicts)
+    assert "Within 1min" in said
+    assert cli([*words.split()[:-1], "1ms"]) == 0
+    assert "None ends within 1ms" in capsys.readouterr().out

@@ -14,7 +14,10 @@ _STYLE: dict[str, Any] = {
     "rich_markup_mode": None,
 }
 app = typer.Typer(cls=Group, add_completion=False, **_STYLE)
-show = typer.Typer(cls=Group, help="Look at a topology or a schedule before a run.", **_STYLE)
+show = typer.Typer(
+    cls=Group, help="Look at a topology, a schedule or a network before a run.", **_STYLE
+)
+plan = typer.Typer(cls=Group, help="Choose what a run does, before it runs.", **_STYLE)
 
 Run = Annotated[str, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)]
 Runs = Annotated[
@@ -60,6 +63,8 @@ def launch(
     topology: o.Topology = None,
     schedule: o.Schedule = None,
     local_steps: o.LocalSteps = None,
+    network: o.Network = None,
+    compute: o.Compute = None,
     seed: o.Seed = None,
     eval_every: o.EvalEvery = None,
     device: o.Device = None,
@@ -190,7 +195,51 @@ def show_schedule(
     show_schedule.show(settings or [], {"schedule": name, **o.given(context)}, png)
 
 
+@show.command("network", cls=Command)
+def show_network(
+    context: typer.Context,
+    name: Name,
+    nodes: o.Nodes = None,
+    model_size: o.ModelSize = "25M",
+    seed: o.Seed = None,
+    debug: o.Debug = False,
+) -> None:
+    """Say what lies between nodes, and what a round over it takes."""
+    from decentral.cli import show_network
+
+    show_network.show({"network": name, **o.given(context)}, model_size)
+
+
 app.add_typer(show, name="show")
+
+
+@plan.command("communication", cls=Command)
+def plan_communication(
+    context: typer.Context,
+    topology: o.Topologies = None,
+    schedule: o.Schedules = None,
+    local_steps: o.LocalSteps = None,
+    nodes: o.Nodes = None,
+    steps: o.Steps = None,
+    network: o.Network = "lan",
+    compute: o.Compute = None,
+    model_size: o.ModelSize = "25M",
+    deadline: o.Deadline = None,
+    seed: o.Seed = None,
+    debug: o.Debug = False,
+) -> None:
+    """Rank topologies, schedules and local steps by seconds and bytes.
+
+    Conversations are replayed on a network; nothing is trained.
+
+      decentral plan communication --network home --compute 50ms --deadline 2h
+    """
+    from decentral.cli import plan_communication
+
+    plan_communication.show(o.given(context), topology or [], schedule or [], model_size, deadline)
+
+
+app.add_typer(plan, name="plan")
 
 
 @app.command("list", cls=Command)

@@ -65,6 +65,18 @@ Schedule = Annotated[
 ]
 LocalSteps = Annotated[Text, _setting(_WHO, "N", "Steps between two chances to talk.")]
 
+Network = Annotated[Text, _setting(_WHO, "NAME", "What lies between nodes: lan, home, a file.")]
+Compute = Annotated[Text, _setting(_WHO, "TIME", "Seconds of a step: 20ms, or a distribution.")]
+ModelSize = Annotated[str, _setting(_WHAT, "N", "Parameters of the model: 25M; or 100MB.")]
+Deadline = Annotated[Text, _setting(_RUN, "TIME", "When training must have ended: 2h.")]
+Topologies = Annotated[
+    list[str] | None,
+    _setting(_WHO, "NAME", "Who may talk to whom; may be given several times.", "--topology"),
+]
+Schedules = Annotated[
+    list[str] | None, _setting(_WHO, "NAME", "When; may be given several times.", "--schedule")
+]
+
 Seed = Annotated[Text, _setting(_RUN, "N", "Seed of every draw.")]
 EvalEvery = Annotated[Text, _setting(_RUN, "N", "Steps between two evaluations, or auto.")]
 Device = Annotated[Text, _setting(_RUN, "NAME", "auto, cpu, cuda, cuda:1, mps.")]
@@ -84,6 +96,6 @@ Debug = Annotated[bool, _switch(_SHOWN, "Show the traceback of an error.", "--de
 
 def given(context: typer.Context) -> dict[str, str]:
     """Return the flags that the user gave and that are settings of the configuration."""
-    others = ("name", "png", "run")
+    others = ("name", "png", "run", "model_size", "deadline")
     flags = context.params.items()
     return {key: text for key, text in flags if isinstance(text, str) and key not in others}

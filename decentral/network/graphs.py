@@ -25,13 +25,16 @@ def carries_links(graph: Any) -> bool:
 def network_of(graph: Any, name: str) -> Network:
     """Return the network whose sites are a graph's nodes; messages may go over several links.
 
-    Nodes 0..N-1; links carry ``latency_s`` and ``bandwidth_Bps``, nodes perhaps ``up`` and
-    ``down``. Raises ConfigError for costs that no network has.
+    Labels other than 0..N-1 count in their order, as in a topology. Links carry ``latency_s`` and
+    ``bandwidth_Bps``, nodes perhaps ``up`` and ``down``. Raises ConfigError for impossible costs.
     """
     nodes = len(graph)
+    named = set(graph) != set(range(nodes))
+    place = {node: k if named else node for k, node in enumerate(graph)}
     latency_s, bandwidth_Bps = np.full((nodes, nodes), inf), np.zeros((nodes, nodes))
     carried = _carried(graph, name)
-    for (one, other), (seconds, rate) in carried.items():
+    for (tail, head), (seconds, rate) in carried.items():
+        one, other = place[tail], place[head]
         latency_s[one, other], bandwidth_Bps[one, other] = seconds, rate
         if not graph.is_directed():
             latency_s[other, one], bandwidth_Bps[other, one] = seconds, rate
@@ -40,11 +43,13 @@ def network_of(graph: Any, name: str) -> Network:
         for text, key in _LINES.items():
             if text in data or key in data:
                 written = data.get(text, data.get(key))
-                lines[key][node] = parse_bandwidth(written, f"network {name}, node {node}: {text}")
+                lines[key][place[node]] = parse_bandwidth(
+                    written, f"network {name}, node {node}: {text}"
+                )
     return routed(Network(np.arange(nodes), latency_s, bandwidth_Bps, **lines))
 
 
-def _carried(graph: Any, name: str) -> dict[tuple[int, int], tuple[float, float]]:
+def _carried(graph: Any, name: str) -> dict[tuple[Any, Any], tuple[float, float]]:
     """Return (latency, bandwidth) by link."""
     links = list(graph.edges(data=True))
     common = {key for key in _CARRIED if any(key in data for _, _, data in links)}
@@ -53,7 +58,7 @@ def _carried(graph: Any, name: str) -> dict[tuple[int, int], tuple[float, float]
             f"network {name}: no link carries a latency or a bandwidth; "
             "write latency: 20ms and bandwidth: 100Mbit/s on every link."
         )
-    found: dict[tuple[int, int], tuple[float, float]] = {}
+    found: dict[tuple[Any, Any], tuple[float, float]] = {}
     for one, other, data in links:
         values = {key: data.get(key, default) for key, default in _CARRIED.items()}
         if lacking := sorted(common - data.keys()):

@@ -133,6 +133,9 @@ def _figures(run: RunData, facts: Facts) -> Iterator[str]:
          figures.communication(run), "Nothing was sent."),
         ("bytes", f"{name} against bytes", "What the communication bought.",
          figures.bytes_against_metric(run), "Nothing was sent, or nothing evaluated."),
+        *([("seconds", f"{name} against simulated time", "What the time on this network bought.",
+            figures.seconds_against_metric(run), "Nothing has been evaluated.")]
+          if run.last("time/simulated_s") is not None else []),
         ("loss", "Training and evaluation loss", "Loss on training batches, and in evaluations.",
          figures.losses(run), "No loss was logged."),
         ("topology", "Topology", _topology_caption(run),

@@ -15,6 +15,12 @@ from decentral.registry import Bound, Plugin, build, signature_settings
 from decentral.topology import resolve as graph_of
 
 
+def nodes_of(value: object) -> int | None:
+    """Return the number of nodes of a network that comes with one, as a file does."""
+    own = build("network", value).plugin.traits.get("nodes")
+    return int(own()) if own else None
+
+
 def common(*, all_reduce: AllReduce = "auto") -> None:
     """Settings of every network: how a global average goes; auto: ring or tree, as is faster."""
 
@@ -46,4 +52,5 @@ def resolve(name: str) -> Plugin | None:
         """Read a network from a graph file."""
         return network_of(graph.target(n), name)
 
-    return Plugin("network", graph.name, read, {}, common=signature_settings(common))
+    traits = {"nodes": lambda: len(graph.target(0))}
+    return Plugin("network", graph.name, read, {}, traits, signature_settings(common))

@@ -14,6 +14,7 @@ from decentral.report.figures.run import (
     learning,
     losses,
     overview,
+    seconds_against_metric,
 )
 from decentral.report.figures.shape import network, shards
 
@@ -34,6 +35,7 @@ __all__ = [
     "overview",
     "save_png",
     "schedule",
+    "seconds_against_metric",
     "shards",
     "to_svg",
 ]

@@ -17,7 +17,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from decentral.report.facts import percent_text
 from decentral.report.palette import light
 from decentral.report.reader import RunData
-from decentral.units import format_bytes
+from decentral.units import format_bytes, format_seconds
 
 SMALL = (4.9, 3.1)  # Inches; half of the page.
 WIDE = (10.6, 3.9)  # Inches; the whole page.
@@ -147,6 +147,14 @@ def bytes_axis(axes: Axes) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(4 if is_narrow(axes) else 8))
         axes.set_xlim(left=0)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_bytes(value)))
+
+
+def seconds_axis(axes: Axes) -> None:
+    """Label x as simulated seconds."""
+    axes.set_xlabel("simulated time, until the last node is done")
+    axes.xaxis.set_major_locator(MaxNLocator(4 if is_narrow(axes) else 8))
+    axes.set_xlim(left=0)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_seconds(value)))
 
 
 def value_axis(axes: Axes, metric: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -22,6 +23,7 @@ from decentral.report.figures.canvas import (
     heading,
     legend,
     plain_log_ticks,
+    seconds_axis,
     steps_axis,
     styled,
     thin,
@@ -100,17 +102,29 @@ def communication(run: RunData) -> Figure | None:
 @styled
 def bytes_against_metric(run: RunData) -> Figure | None:
     """Draw what each byte bought: the run's metric over the bytes sent so far."""
+    return _cost_against_metric(run, "comm/bytes", bytes_axis)
+
+
+@styled
+def seconds_against_metric(run: RunData) -> Figure | None:
+    """Draw what each simulated second bought: the run's metric over the time on its network."""
+    return _cost_against_metric(run, "time/simulated_s", seconds_axis)
+
+
+def _cost_against_metric(
+    run: RunData, cost: str, label_axis: Callable[[Axes], None]
+) -> Figure | None:
     figure, axes = canvas(SMALL)
     for kind, role, width in (("local_mean", "local", 1.6), ("merged", "merged", 2.4)):
-        _, values, sent = run.paired(f"{run.metric}/{kind}", "comm/bytes", final=kind == "merged")
+        _, values, sent = run.paired(f"{run.metric}/{kind}", cost, final=kind == "merged")
         label = kind.replace("_", " ")
         axes.plot(sent, values, color=light(role), linewidth=width, marker="o", ms=3, label=label)
-    _, merged, total = run.paired(f"{run.metric}/merged", "comm/bytes", final=True)
+    _, merged, total = run.paired(f"{run.metric}/merged", cost, final=True)
     if not total or max(total) <= 0:
         return None
     if facts_of(run).has_merge:
         axes.plot(total[-1:], merged[-1:], **_final_dot())
-    bytes_axis(axes)
+    label_axis(axes)
     value_axis(axes, run.metric)
     legend(axes)
     return figure
