@@ -1,9 +1,9 @@
 """Predicted against measured seconds: Gloo processes on links slowed down in user space.
 
-Every node is a process. A message is cut into pieces of 256 kB, and each is held back as long as the
-stated network would: by the sender's line and the link's bandwidth before it goes, by latency and
-the receiver's line after it has come. Nothing is said of sharing: messages that meet on a line
-share it because their pieces take turns. Computing is a sleep, as long as the compute rule says.
+Every node is a process. A message is cut into pieces of 256 kB, and each is held back as long as
+the stated network would: by the sender's line and the bandwidth of the link before it goes, by
+latency and the receiver's line after it has come. Nothing is said of sharing: messages that meet on
+a line share it because their pieces take turns. Computing is a sleep.
 """
 
 from __future__ import annotations
