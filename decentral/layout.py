@@ -26,6 +26,11 @@ ALIGNMENT = 16
 GroupRule = Callable[[str, nn.Parameter], int]
 
 
+def one_group(name: str, parameter: nn.Parameter) -> int:
+    """Put every parameter into one group."""
+    return 0
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One named tensor of a row: columns ``start:stop`` hold ``shape``."""
@@ -48,7 +53,7 @@ class Layout:
     frozen: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])  # shared by all nodes
 
     @staticmethod
-    def of(model: nn.Module, group: GroupRule = lambda name, parameter: 0) -> Layout:
+    def of(model: nn.Module, group: GroupRule = one_group) -> Layout:
         """Lay out a model; raises ConfigError for a model without trainable parameters."""
         trainable = [(k, p) for k, p in model.named_parameters() if p.requires_grad]
         if not trainable:

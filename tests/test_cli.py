@@ -238,6 +238,16 @@ def test_show_schedule_marks_merges(capsys: Captured) -> None:
     assert 0.4 < axis.index("◆") / len(axis) < 0.6
 
 
+def test_show_blocks_says_who_updates_what_at_which_rate(capsys: Captured) -> None:
+    said = ok(capsys, "show", "blocks", "--model", "mlp", "--optimizer", "muon(exclude=['5.*'])")
+    lines = {line.split()[1]: line for line in said.splitlines() if "unknown" in line[:8]}
+    assert lines["3.weight"].split()[-1] == "muon"
+    assert lines["5.weight"].split()[-1] == lines["3.bias"].split()[-1] == "adamw"
+    assert "6 parameters of no known block" in " ".join(said.split())
+    rates = "optimizer.blockwise='1.*=4, 3.*=2, 5.*=1'"
+    assert re.search(r"3\.\* +3\.bias .* 2 lr +sgd", ok(capsys, "show", "blocks", rates))
+
+
 def test_list_names_every_kind(capsys: Captured) -> None:
     said = ok(capsys, "list")
     assert all(plural(kind) in said for kind in registry.KINDS)

@@ -34,6 +34,7 @@ from decentral.loop.setup import prepare
 from decentral.merge import merge_weights
 from decentral.network import preview
 from decentral.network.membership import Membership, reformed
+from decentral.optim import grad_power
 from decentral.report.compare import compare
 from decentral.spec import parse_spec
 
@@ -195,6 +196,11 @@ def _without_a_node() -> None:
     reformed(setup.conversation, "auto", Membership.whole(10).without([1]))
 
 
+def _optimizer(**settings: Any) -> Any:
+    weight = torch.nn.Parameter(torch.ones(2, 2))
+    return registry.bind(registry.find("optimizer", "muon_lite"), settings)([weight])
+
+
 FROM_PYTHON: dict[str, Callable[[], Any]] = {
     "plugin: unknown kind": lambda: registry.plugin("topologies"),
     "names: unknown kind": lambda: registry.names("topologies"),
@@ -210,6 +216,12 @@ FROM_PYTHON: dict[str, Callable[[], Any]] = {
     "a topology that cannot form again": _without_a_node,
     **CLUSTERS,
     **DATA,
+    "grad_power: not positive": lambda: grad_power(
+        torch.optim.SGD([torch.nn.Parameter(torch.ones(1))]), p=0
+    ),
+    "LITE: unknown block": lambda: _optimizer(chi={"kq": 2}),
+    "LITE: chi below 1": lambda: _optimizer(chi={"qk": 0.5}),
+    "LITE: a share above 1": lambda: _optimizer(sharp={"qk": 2}),
     "a built model for independent nodes": lambda: decentral.launch(
         model=torch.nn.Linear(64, 10), init="independent"
     ),

@@ -15,7 +15,7 @@ _STYLE: dict[str, Any] = {
 }
 app = typer.Typer(cls=Group, add_completion=False, **_STYLE)
 show = typer.Typer(
-    cls=Group, help="Look at a topology, a schedule or a network before a run.", **_STYLE
+    cls=Group, help="Look at a topology, a schedule, a network or a model's blocks.", **_STYLE
 )
 plan = typer.Typer(cls=Group, help="Choose what a run does, before it runs.", **_STYLE)
 
@@ -208,6 +208,27 @@ def show_network(
     from decentral.cli import show_network
 
     show_network.show({"network": name, **o.given(context)}, model_size)
+
+
+@show.command("blocks", cls=Command)
+def show_blocks(
+    context: typer.Context,
+    settings: o.Words = None,
+    task: o.Task = None,
+    model: o.Model = None,
+    optimizer: o.Optimizer = None,
+    debug: o.Debug = False,
+) -> None:
+    """Show which parameter belongs to which block, who updates it, and at which rate.
+
+    Rates are those of --optimizer "adamw(blockwise=true)"; `muon` and its kin
+    leave to AdamW what is no hidden matrix.
+
+      decentral show blocks --model mlp --optimizer muon
+    """
+    from decentral.cli import show_blocks
+
+    show_blocks.show(settings or [], o.given(context))
 
 
 app.add_typer(show, name="show")

@@ -101,7 +101,7 @@ def _show_members(console: Console, kind: str) -> None:
         own = ", ".join(_written(key, setting) for key, setting in found.settings.items())
         if own:
             console.print(Padding(Text(own, QUIET), (0, 0, 0, 4)))
-    shared = ", ".join(_written(key, Setting(s.annotation, None)) for key, s in _shared(members))
+    shared = ", ".join(_shared(members))
     console.print()
     if shared:
         console.print(Text(f"All of them take: {shared}.", QUIET))
@@ -110,8 +110,11 @@ def _show_members(console: Console, kind: str) -> None:
     console.print(Text(hint, QUIET))
 
 
-def _shared(members: list[Plugin]) -> list[tuple[str, Setting]]:
-    return list(members[0].common.items()) if members else []
+def _shared(members: list[Plugin]) -> Iterable[str]:
+    """Write the settings that all members take, with the default where it is the same for all."""
+    for key, setting in members[0].common.items() if members else ():
+        same = all(member.common[key].default == setting.default for member in members)
+        yield _written(key, setting) if same else key
 
 
 def _paragraphs(found: Plugin) -> list[str]:

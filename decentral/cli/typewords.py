@@ -37,7 +37,10 @@ def type_text(annotation: Any) -> str:
     if origin in (list, tuple):
         inner = [type_text(part) for part in args if part is not Ellipsis]
         return f"list of {', '.join(dict.fromkeys(inner))}" if inner else "list"
-    return _WORDS.get(annotation, getattr(annotation, "__name__", str(annotation)))
+    if origin is dict:
+        return "mapping of {} to {}".format(*map(type_text, args))
+    own = getattr(annotation, "IN_WORDS", getattr(annotation, "__name__", str(annotation)))
+    return _WORDS.get(annotation, own)
 
 
 def _limited(base: Any, limits: tuple[Any, ...]) -> str:

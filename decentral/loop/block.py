@@ -61,7 +61,9 @@ class Block:
         self.feedback: Feedback | None = None
         stop = config.on_nonfinite == "stop"
         self.health = Health(exchange, self.hosted, self.members.live, stop, announce)
-        self.optimizer = BlockOptimizer(setup.optimizer, setup.layout, self.rows, self.grads)
+        self.optimizer = BlockOptimizer(
+            setup.optimizer, setup.layout, self.rows, self.grads, setup.course
+        )
         self.sampler = Sampler(setup.train, setup.plan, self.hosted, config.seed)
         self.pipeline = Pipeline(setup, self.rows, self.integers, self.grads, self.sampler)
         self.channels = Channels(setup, exchange, self.rows, self.optimizer)
@@ -88,6 +90,14 @@ class Block:
     def learning_rate(self) -> float:
         """The learning rate of the next step."""
         return self.setup.learning_rate(self.progress)
+
+    def rate(self, ratio: float) -> float:
+        """Return the learning rate of the next step for parameters with that ratio to the base."""
+        blockwise, rate = self.optimizer.blockwise, self.setup.learning_rate
+        if blockwise is None:
+            return rate(self.progress)
+        floor = rate.floor if blockwise.floor is None else blockwise.floor
+        return rate(self.progress, ratio, floor)
 
     def decide(self) -> Act | None:
         """Return what is sent after the next step."""
@@ -161,7 +171,7 @@ class Block:
         self.pipeline.condition()
         if self.pipeline.restarts:
             self.optimizer.restart()
-        self.optimizer.step(self.learning_rate)
+        self.optimizer.step(self.rate, self.progress.fraction)
         self._silence_absent()
 
     def begin(self, act: Act | None) -> None:

@@ -1,8 +1,8 @@
 """From a batch to the gradients that the optimizer sees: one order for all methods.
 
 batch -> targets (label noise, smoothing) -> inputs (adversarial) -> gradient (SAM takes it twice;
-the mean over micro-batches inside) -> [average over nodes] -> clip per row -> optimizer. What is on
-in a step is read from progress. Nothing here looks at another row.
+the mean over micro-batches inside) -> [average over nodes] -> clip per row -> optimizer (its
+``grad_power`` first). What is on is read from progress. Nothing here looks at another row.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ from decentral.network.budget import solve_budget
 from decentral.network.clock import Clock
 from decentral.network.graphs import carries_links, check_connected, network_of
 from decentral.network.links import Network
-from decentral.optim import default_lr, state_numbers
+from decentral.optim import Course, default_lr, grouping, state_numbers
 from decentral.registry import PYTHON, Bound, build, find, names
 from decentral.sampling import Plan, fixed_plan, resample_plan
 from decentral.schedules import Progress
@@ -108,6 +108,12 @@ class Setup:
         return _first_batch(self.batch, self.config)
 
     @property
+    def course(self) -> Course:
+        """What optimizers with schedules of their own may know of the learning rate's."""
+        rate, steps = self.learning_rate, self.config.steps
+        return Course(rate.rule.name == "cosine", rate.warmup(steps) / steps, rate.floor)
+
+    @property
     def samples_held(self) -> Tensor:
         """Training samples of every node, [N]."""
         return torch.from_numpy(self.counts.sum(1))
@@ -135,7 +141,7 @@ def prepare(config: Config) -> Setup:
     task = _task(config, parts)
     builder = _builder(config, task, parts)
     model = keyed(_seeded(builder, config.seed, "init")).to(device, dtype)
-    layout = Layout.of(model)
+    layout = Layout.of(model, grouping(parts["optimizer"], model))
     check_methods(config, task, model)
     batch = parts["batch"] = build("batch", config.batch)
     plan, counts = _data(config, task, parts, _first_batch(batch, config))

@@ -2,74 +2,142 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from decentral.layout import ALIGNMENT, Layout
+from decentral.layout import ALIGNMENT, Entry, Layout
+from decentral.optim._blocks import Blockwise
+from decentral.optim._course import FREE, Course
+from decentral.optim._power import power_
 from decentral.registry import Bound
+
+#: The learning rate of a group, from the ratio of its rate to the base rate.
+Rate = Callable[[float], float]
+
+#: Ways to present a block where one parameter holds all rows.
+_TOGETHER = ("block", "stacked")
 
 
 class BlockOptimizer:
     """Runs a torch optimizer in place over ``rows`` [n, P] with gradients in ``grads`` [n, P].
 
-    Three ways to present the block, chosen once:
+    Four ways to present the block, chosen once:
 
     - ``block``: the whole contiguous block is one parameter (element-wise, one group, no buffers);
     - ``rows``: one contiguous 1-D parameter per (row, group) (element-wise otherwise);
-    - ``tensors``: one parameter per (row, named tensor), for optimizers that look at shapes.
+    - ``stacked``: one parameter [n, *shape] per named tensor, with its name, for optimizers that
+      work on all rows at once but never mix them (the group setting ``leading`` is then 1);
+    - ``tensors``: one parameter per (row, named tensor), for other optimizers that look at shapes.
 
-    A strided view never becomes a parameter: fused kernels ignore strides. An optimizer of unknown
-    origin (neither element-wise nor torch's own) may couple its parameters or keep counters of its
-    own, so every row has an instance to itself.
+    Fused kernels ignore strides, so only ``stacked`` has strided parameters, and no fused kernel.
+    An optimizer of unknown origin (neither element-wise nor stacked nor torch's own) may couple its
+    parameters or keep counters of its own, so every row has an instance to itself. Gradients are
+    raised to ``grad_power`` first, all at once; ``blockwise`` gives groups a rate of their own.
     """
 
-    def __init__(self, rule: Bound, layout: Layout, rows: Tensor, grads: Tensor) -> None:
+    def __init__(
+        self,
+        rule: Bound,
+        layout: Layout,
+        rows: Tensor,
+        grads: Tensor,
+        course: Course = FREE,
+    ) -> None:
         """Attach an optimizer to a block and to its gradients."""
-        self.layout, self.nodes = layout, rows.shape[0]
+        self.layout, self.nodes, self.grads = layout, rows.shape[0], grads
+        self.power = float(rule.common.get("grad_power", 1.0))
+        self.mixes: tuple[str, ...] | None = rule.plugin.traits.get("mixes")
         self.mode = self._choose(rule, layout, rows)
-        self.params = [self._parameter(data, grad) for data, grad in self._pieces(rows, grads)]
-        self.per_row = len(self.params) // (1 if self.mode == "block" else self.nodes)
+        pieces = self._pieces(rows, grads)
+        self.params = [self._parameter(data, grad) for _, data, grad in pieces]
+        self.entries = [entry for entry, _, _ in pieces]
+        self.per_row = len(self.params) // (1 if self.mode in _TOGETHER else self.nodes)
         self.shared = self.mode != "tensors" or bool(rule.plugin.traits.get("isolated"))
-        families = [self.params] if self.shared else list(map(self._params_of, range(self.nodes)))
-        self.instances = [fused(rule(family)) for family in families]
+        self.blockwise: Blockwise | None = rule.common.get("blockwise")
+        owners = [list(range(len(self.params)))]
+        if not self.shared:
+            owners = [self._places_of(row) for row in range(self.nodes)]
+        self.named = bool(rule.plugin.traits.get("named"))
+        self.instances = [fused(rule(self._presented(places))) for places in owners]
+        for group in self._groups():
+            if "course" in group:
+                group["course"] = asdict(course)
+            if self.named and self.blockwise:
+                group["ratio"] = self.blockwise.ratio(group["name"])
 
     @staticmethod
     def _choose(rule: Bound, layout: Layout, rows: Tensor) -> str:
+        if rule.plugin.traits.get("stacked"):
+            return "stacked"
         if not is_elementwise(rule):
             return "tensors"
         whole = len(layout.groups) == 1 and layout.trainable == layout.width
         return "block" if whole and rows.is_contiguous() else "rows"
 
-    def _pieces(self, rows: Tensor, grads: Tensor) -> list[tuple[Tensor, Tensor]]:
-        if self.mode == "block":
-            return [(rows, grads)]
-        if self.mode == "rows":
-            spans = self.layout.groups
-            return [(r[a:b], g[a:b]) for r, g in zip(rows, grads, strict=True) for a, b in spans]
+    def _pieces(self, rows: Tensor, grads: Tensor) -> list[tuple[Entry, Tensor, Tensor]]:
+        """Return the data and the gradient of every parameter, with its (first) named tensor."""
         entries = self.layout.parameters
+        if self.mode == "block":
+            return [(entries[0], rows, grads)]
+        if self.mode == "rows":
+            first = {entry.start: entry for entry in entries}
+            spans = [(first[a], a, b) for a, b in self.layout.groups]
+            pairs = list(zip(rows, grads, strict=True))
+            return [(e, r[a:b], g[a:b]) for r, g in pairs for e, a, b in spans]
+        values, slopes = self.layout.views(rows), self.layout.views(grads)
+        if self.mode == "stacked":
+            return [(e, values[e.name], slopes[e.name]) for e in entries]
         return [
-            (r[e.start : e.stop].view(e.shape), g[e.start : e.stop].view(e.shape))
-            for r, g in zip(rows, grads, strict=True)
+            (e, values[e.name][row], slopes[e.name][row])
+            for row in range(self.nodes)
             for e in entries
         ]
 
-    @staticmethod
-    def _parameter(data: Tensor, grad: Tensor) -> nn.Parameter:
-        assert data.is_contiguous()
-        assert grad.is_contiguous()
+    def _parameter(self, data: Tensor, grad: Tensor) -> nn.Parameter:
+        assert self.mode == "stacked" or (data.is_contiguous() and grad.is_contiguous())
         parameter = nn.Parameter(data)
         parameter.grad = grad
         return parameter
 
-    def step(self, lr: float) -> None:
-        """Update the rows from their gradients at one learning rate."""
+    def _presented(self, places: list[int]) -> Any:
+        """Return parameters as torch takes them: with names, in groups by ratio, where needed."""
+        named = [(self.entries[place].name, self.params[place]) for place in places]
+        groups: dict[float, list[tuple[str, nn.Parameter]]] = {}
+        for name, parameter in named:
+            groups.setdefault(self._ratio(name), []).append((name, parameter))
+        if self.mode == "stacked":
+            return [{"params": group, "leading": 1, "ratio": r} for r, group in groups.items()]
+        if self.named:
+            return named
+        if self.blockwise is None:
+            return [parameter for _, parameter in named]
+        return [{"params": [p for _, p in group], "ratio": r} for r, group in groups.items()]
+
+    def _ratio(self, name: str) -> float:
+        return self.blockwise.ratio(name) if self.blockwise else 1.0
+
+    def step(self, lr: float | Rate, progress: float = 0.0) -> None:
+        """Update the rows from their gradients, after the share ``progress`` of the run.
+
+        ``lr`` is the learning rate, or that of each group as a function of its ratio.
+        """
+        power_(self.layout.trainable_view(self.grads), self.power)
+        for group in self._groups():
+            ratio = group.get("ratio", 1.0)
+            group["lr"] = lr(ratio) if callable(lr) else lr * ratio
+            if "progress" in group:
+                group["progress"] = progress
         for instance in self.instances:
-            for group in instance.param_groups:
-                group["lr"] = lr
             instance.step()
+
+    def _groups(self) -> Iterator[dict[str, Any]]:
+        for instance in self.instances:
+            yield from instance.param_groups
 
     def restart(self) -> None:
         """Forget all state, as if the next step were the first."""
@@ -81,18 +149,19 @@ class BlockOptimizer:
     def state_of(self, row: int) -> dict[str, Tensor]:
         """Return one row's state as ``{"<place>/<key>": tensor}``, its step counter included.
 
-        Plain numbers are kept under ``<key>#``, those of a row's own instance at the place ``own``.
+        Plain numbers are kept under ``<key>#``, those of the groups of a row's own instance under
+        ``own/<group>/<key>``.
         """
         found: dict[str, Tensor] = {}
         for place, parameter in enumerate(self._params_of(row)):
             for key, value in self._state(row).get(parameter, {}).items():
                 if isinstance(value, Tensor):
-                    found[f"{place}/{key}"] = self._share(value, parameter, row).detach().clone()
+                    found[f"{place}/{key}"] = self._share(value, row).detach().clone()
                 elif isinstance(value, int | float):
                     found[f"{place}/{key}#"] = _number(value)
-        if not self.shared:
-            own = self.instances[row].param_groups[0].items()
-            found |= {f"own/{k}#": _number(v) for k, v in own if isinstance(v, int | float)}
+        for index, group in enumerate([] if self.shared else self.instances[row].param_groups):
+            numbers = {k: _number(v) for k, v in group.items() if isinstance(v, int | float)}
+            found |= {f"own/{index}/{key}": value for key, value in numbers.items()}
         return found
 
     def load_state(self, states: list[dict[str, Tensor]]) -> None:
@@ -101,7 +170,8 @@ class BlockOptimizer:
             for path, value in state.items():
                 place, _, key = path.partition("/")
                 if place == "own":
-                    self.instances[row].param_groups[0][key.removesuffix("#")] = value.item()
+                    index, _, key = key.partition("/")
+                    self.instances[row].param_groups[int(index)][key] = value.item()
                     continue
                 parameter = self._params_of(row)[int(place)]
                 self._put(self._state(row)[parameter], key, value, parameter, row)
@@ -109,58 +179,75 @@ class BlockOptimizer:
     def _state(self, row: int) -> Any:
         return self.instances[0 if self.shared else row].state
 
-    def _params_of(self, row: int) -> list[nn.Parameter]:
-        if self.mode == "block":
-            return self.params
-        return self.params[row * self.per_row : (row + 1) * self.per_row]
+    def _places_of(self, row: int) -> list[int]:
+        first = 0 if self.mode in _TOGETHER else row * self.per_row
+        return list(range(first, first + self.per_row))
 
-    def _share(self, value: Tensor, parameter: nn.Parameter, row: int) -> Tensor:
-        whole = self.mode == "block" and value.shape == parameter.shape
-        return value[row] if whole else value
+    def _params_of(self, row: int) -> list[nn.Parameter]:
+        return [self.params[place] for place in self._places_of(row)]
+
+    def _share(self, value: Tensor, row: int) -> Tensor:
+        """Return a row's share of a state: counters, which have no dimension, belong to all."""
+        return value[row] if self.mode in _TOGETHER and value.dim() else value
 
     def _put(
-        self, state: dict[str, Any], key: str, value: Tensor, parameter: nn.Parameter, row: int
+        self,
+        state: dict[str, Any],
+        key: str,
+        value: Tensor,
+        parameter: nn.Parameter,
+        row: int,
     ) -> None:
         if key.endswith("#"):
             state[key.removesuffix("#")] = value.item()
             return
-        if self.mode != "block" or value.shape != parameter.shape[1:]:
+        if self.mode not in _TOGETHER or not value.dim():
             # Step counters stay on the CPU unless a kernel on the device reads them, as in torch.
             group = self.instances[0 if self.shared else row].param_groups[0]
             follows = key != "step" or group.get("fused") or group.get("capturable")
             state[key] = value.to(parameter.device if follows else value.device, copy=True)
             return
         if key not in state:
-            state[key] = torch.zeros_like(parameter)
+            shape = (self.nodes, *value.shape)
+            state[key] = torch.zeros(shape, dtype=value.dtype, device=parameter.device)
         state[key][row] = value
 
     def channels(self) -> list[Tensor]:
         """Return the row-shaped state as blocks [n, k] that an exchange can mix, in a fixed order.
 
-        In ``block`` mode these are the state itself; otherwise copies, written back by ``absorb``.
+        Where one parameter holds all rows these are the state itself; otherwise copies, written
+        back by ``absorb``.
         """
-        if self.mode == "block":
-            stop = self.layout.groups[0][1]
+        if self.mode in _TOGETHER:
+            stop = self.layout.groups[0][1] if self.mode == "block" else None
             return [
-                value[:, :stop]
-                for _, value in sorted(self._state(0).get(self.params[0], {}).items())
-                if isinstance(value, Tensor) and value.shape == self.params[0].shape
+                value.view(self.nodes, -1)[:, :stop]
+                for parameter in self.params
+                for key, value in sorted(self._state(0).get(parameter, {}).items())
+                if self._travels(key, value, parameter)
             ]
         return [torch.stack([t.reshape(-1) for t in column]) for column in self._columns()]
 
+    def _travels(self, key: str, value: Any, parameter: nn.Parameter) -> bool:
+        """Whether a state means the same for every node: shaped like the rows, and declared."""
+        declared = self.mixes is None or key in self.mixes
+        return declared and isinstance(value, Tensor) and value.shape == parameter.shape
+
     def absorb(self, channels: list[Tensor]) -> None:
         """Write mixed channels back into the state (needed only where they were copies)."""
-        if self.mode == "block":
+        if self.mode in _TOGETHER:
             return
         for column, channel in zip(self._columns(), channels, strict=True):
             for target, value in zip(column, channel, strict=True):
                 target.copy_(value.view(target.shape))
 
     def silence(self, row: int) -> None:
-        """Set the row-shaped state of one row to zero."""
-        if self.mode == "block":
-            for channel in self.channels():
-                channel[row] = 0.0
+        """Set the state of one row to zero, its counters aside."""
+        if self.mode in _TOGETHER:
+            for parameter in self.params:
+                for value in self._state(0).get(parameter, {}).values():
+                    if isinstance(value, Tensor) and value.dim():
+                        value[row] = 0.0
         else:
             for column in self._columns():
                 column[row].zero_()
@@ -171,7 +258,7 @@ class BlockOptimizer:
             owners = [self._params_of(row)[place] for row in range(self.nodes)]
             for key in sorted(self._state(0).get(owners[0], {})):
                 column = [self._state(row)[owner][key] for row, owner in enumerate(owners)]
-                if isinstance(column[0], Tensor) and column[0].shape == owners[0].shape:
+                if self._travels(key, column[0], owners[0]):
                     found.append(column)
         return found
 

@@ -13,7 +13,13 @@ from torch import Tensor, nn
 
 from decentral import ConfigError, rng
 from decentral.layout import Layout
-from decentral.optim import BlockOptimizer, default_lr, is_elementwise, state_numbers
+from decentral.optim import (
+    BlockOptimizer,
+    Blockwise,
+    default_lr,
+    is_elementwise,
+    state_numbers,
+)
 from decentral.registry import Bound, build, find, names
 
 PLUGINS = names("optimizer")
@@ -23,6 +29,8 @@ DOTTED = [
         "RAdam", "Adagrad", "NAdam", "RMSprop", "Rprop", "Adamax", "Adadelta", "ASGD", "Adafactor",
     )
 ]  # fmt: skip
+#: Those that equal an optimizer of torch under some settings.
+BASED = [name for name in PLUGINS if "base" in find("optimizer", name).traits]
 NODES, STEPS = 3, 5
 
 every = pytest.mark.parametrize("name", [*PLUGINS, *DOTTED, "in_test.coupled"])
@@ -80,6 +88,10 @@ def rule_of(name: str, monkeypatch: pytest.MonkeyPatch | None = None) -> Bound:
     return example("optimizer", name)
 
 
+def with_common(rule: Bound, **common: Any) -> Bound:
+    return Bound(rule.plugin, rule.settings, {**rule.common, **common})
+
+
 def drawn(layout: Layout, nodes: int, purpose: str, step: int = 0) -> Tensor:
     values = rng.normal(1, purpose, step, torch.arange(nodes)[:, None], torch.arange(layout.width))
     return torch.from_numpy(values)
@@ -97,7 +109,11 @@ class Trial:
     """A block of rows on its way through a few optimizer steps."""
 
     def __init__(self, rule: Bound, layout: Layout, rows: Tensor) -> None:
-        self.layout, self.rows, self.grads = layout, rows.clone(), torch.zeros_like(rows)
+        self.layout, self.rows, self.grads = (
+            layout,
+            rows.clone(),
+            torch.zeros_like(rows),
+        )
         self.optimizer = BlockOptimizer(rule, layout, self.rows, self.grads)
 
     def go(self, steps: range, hosted: slice = slice(None)) -> Trial:
@@ -172,18 +188,22 @@ def test_buffers_and_padding_stay_as_they_are(name: str, shape: str) -> None:
 
 @every
 @layouts
-def test_a_strided_view_never_becomes_a_parameter(name: str, shape: str) -> None:
+def test_a_strided_view_never_reaches_a_fused_kernel(name: str, shape: str) -> None:
     layout = LAYOUTS[shape]()
     trial = Trial(rule_of(name), layout, drawn(layout, NODES, "start"))
-    for parameter in trial.optimizer.params:
-        assert parameter.is_contiguous()
-        assert parameter.grad is not None
-        assert parameter.grad.is_contiguous()
     wide = torch.zeros(NODES, 2 * layout.width, dtype=torch.float64)
     strided = wide[:, : layout.width]
     assert not strided.is_contiguous()
     views = BlockOptimizer(rule_of(name), layout, strided, torch.zeros_like(strided))
-    assert all(parameter.is_contiguous() for parameter in views.params)
+    for optimizer in (trial.optimizer, views):
+        groups = [group for instance in optimizer.instances for group in instance.param_groups]
+        if optimizer.mode == "stacked":
+            assert not any(group.get("fused") or group.get("foreach") for group in groups)
+            continue
+        for parameter in optimizer.params:
+            assert parameter.is_contiguous()
+            assert parameter.grad is not None
+            assert parameter.grad.is_contiguous()
 
 
 @every
@@ -192,8 +212,10 @@ def test_the_mode_follows_from_what_is_declared_and_from_the_layout(name: str) -
     for shape, make in LAYOUTS.items():
         layout = make()
         mode = Trial(rule, layout, drawn(layout, NODES, "start")).optimizer.mode
+        traits = rule.plugin.traits
         whole = {"one group": "block"}.get(shape, "rows")
-        assert mode == (whole if rule.plugin.traits.get("elementwise") else "tensors")
+        other = "stacked" if traits.get("stacked") else "tensors"
+        assert mode == (whole if traits.get("elementwise") else other)
 
 
 @every
@@ -210,7 +232,7 @@ def test_channels_are_what_one_row_pays_for_and_are_absorbed_again(name: str, sh
         assert torch.equal(again, mixed)
 
 
-@pytest.mark.parametrize("name", PLUGINS)
+@pytest.mark.parametrize("name", BASED)
 @pytest.mark.parametrize("asked", ["identity", "default"])
 def test_identity_settings_equal_the_torch_base_bitwise(name: str, asked: str) -> None:
     """And so do the defaults of those that only pass their settings on."""
@@ -242,9 +264,64 @@ def test_identity_settings_equal_the_torch_base_bitwise(name: str, asked: str) -
 @pytest.mark.parametrize("name", PLUGINS)
 def test_every_default_differs_from_the_identity_only_where_it_says(name: str) -> None:
     rule = example("optimizer", name)
-    identity = find("optimizer", name).traits["identity"]
+    identity = find("optimizer", name).traits.get("identity", {})
     assert identity.keys() <= rule.settings.keys()
     assert default_lr(rule) > 0
+
+
+# --- what every optimizer takes: a power of the gradient, and rates by block ---------------------
+
+
+@every
+@layouts
+def test_power_one_is_the_optimizer_itself_and_another_is_not(name: str, shape: str) -> None:
+    layout = LAYOUTS[shape]()
+    start = drawn(layout, NODES, "start")
+    plain = rule_of(name)
+    rules = [with_common(plain, grad_power=power) for power in (1.0, 1.2)]
+    rows = [Trial(rule, layout, start).go(range(STEPS)).rows for rule in (plain, *rules)]
+    assert torch.equal(rows[1], rows[0])
+    blind = name == "torch.optim.Rprop"  # it looks at signs only
+    assert torch.equal(rows[2], rows[0]) == blind
+
+
+@every
+@layouts
+def test_the_power_comes_before_the_moments_and_changes_no_row_but_its_own(
+    name: str, shape: str
+) -> None:
+    """A step on g with power p is a step on sign(g) (|g| + 1e-8)^p without."""
+    layout = LAYOUTS[shape]()
+    start = drawn(layout, NODES, "start")
+    powered = Trial(with_common(rule_of(name), grad_power=1.5), layout, start)
+    plain = Trial(rule_of(name), layout, start)
+    for step in range(3):
+        grads = gradients(layout, NODES, step)
+        powered.grads.copy_(grads)
+        plain.grads.copy_(grads.sign() * (grads.abs() + 1e-8) ** 1.5)
+        for trial in (powered, plain):
+            trial.optimizer.step(0.01)
+    torch.testing.assert_close(powered.rows, plain.rows, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", [*PLUGINS, *DOTTED])
+def test_rates_by_block_are_those_of_each_group_alone(name: str) -> None:
+    """A ratio of r at lr is a ratio of 1 at r lr, for the parameters that it concerns."""
+    ratios = Blockwise({"weight*": 3.0, "bias*": 1.0})
+    start = drawn(Layout.of(Plain(), ratios.group), NODES, "start")
+    layout = Layout.of(Plain(), ratios.group)
+    assert len(layout.groups) == 2
+    both = Trial(with_common(rule_of(name), blockwise=ratios), layout, start)
+    single = {key: Trial(rule_of(name), layout, start) for key in ("weight", "bias")}
+    for step in range(STEPS):
+        for trial in (both, *single.values()):
+            trial.grads.copy_(gradients(layout, NODES, step))
+        both.optimizer.step(0.01)
+        single["weight"].optimizer.step(0.01 * 3.0)
+        single["bias"].optimizer.step(0.01)
+    for entry in layout.parameters:
+        here = slice(entry.start, entry.stop)
+        torch.testing.assert_close(both.rows[:, here], single[entry.name].rows[:, here])
 
 
 @every
@@ -258,6 +335,23 @@ def test_the_probe_finds_out_a_false_declaration() -> None:
     plugin = rule.plugin
     liar = Bound(type(plugin)(**{**vars(plugin), "traits": {"elementwise": True}}), rule.settings)
     assert not is_elementwise(liar)
+
+
+@every
+def test_with_rates_by_block_saving_and_loading_equals_no_interruption_bitwise(
+    name: str,
+) -> None:
+    ratios = Blockwise({"weight*": 3.0, "bias*": 1.0})
+    layout = Layout.of(Buffered(), ratios.group)
+    start, rule = (
+        drawn(layout, NODES, "start"),
+        with_common(rule_of(name), blockwise=ratios),
+    )
+    through = Trial(rule, layout, start).go(range(STEPS))
+    before = Trial(rule, layout, start).go(range(2))
+    after = Trial(rule, layout, before.rows)
+    after.optimizer.load_state([before.optimizer.state_of(row) for row in range(NODES)])
+    assert torch.equal(after.go(range(2, STEPS)).rows, through.rows)
 
 
 @pytest.mark.parametrize(

@@ -34,8 +34,24 @@ class LearningRate:
         lr = rule.common["lr"] if rule.common["lr"] is not None else default_lr
         return LearningRate(Bound(rule.plugin, rule.settings, {**rule.common, "lr": lr}))
 
-    def __call__(self, progress: Progress) -> float:
-        """Return the learning rate of the step that follows ``progress``."""
-        length = self.rule.common["warmup"].in_steps(progress.steps)
+    @property
+    def floor(self) -> float:
+        """The least rate as a share of the peak: what the schedule calls its floor, else 0."""
+        return float(self.rule.settings.get("floor", 0.0))
+
+    def warmup(self, steps: int) -> float:
+        """Return the length of the warm-up in steps."""
+        return self.rule.common["warmup"].in_steps(steps)
+
+    def __call__(self, progress: Progress, ratio: float = 1.0, floor: float = 0.0) -> float:
+        """Return the learning rate of the step that follows ``progress``.
+
+        With a ``ratio`` the peak is that many times as high, and ``floor``, a share of the peak
+        without a ratio, is where all ratios meet; the warm-up keeps its length.
+        """
+        length = self.warmup(progress.steps)
         rise = min(1.0, (progress.step + 1) / length) if length >= 1 else 1.0
-        return self.rule.common["lr"] * rise * self.rule(progress)
+        factor = self.rule(progress)
+        if ratio != 1.0 or factor < floor:
+            factor = floor + (ratio - floor) * max(0.0, factor - floor) / (1 - floor or 1.0)
+        return self.rule.common["lr"] * rise * factor

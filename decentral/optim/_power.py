@@ -1,0 +1,72 @@
+"""GradPower: gradients raised to a power, before any optimizer sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.hooks import RemovableHandle
+
+from decentral.errors import ConfigError
+
+#: Added to |g|, as the authors do; a gradient of exactly 0 stays 0.
+_EPS = 1e-8
+
+
+def power_(grad: Tensor, p: float) -> Tensor:
+    """Replace a gradient by sign(g) (|g| + 1e-8)^p, in place; p = 1 leaves it alone."""
+    if p == 1.0:
+        return grad
+    size = grad.abs().add_(_EPS).pow_(p)
+    return grad.sign_().mul_(size)
+
+
+def grad_power(optimizer: torch.optim.Optimizer, p: float = 1.2) -> RemovableHandle:
+    """Let any optimizer see sign(g) |g|^p instead of the gradient g.
+
+    (Wang et al., "GradPower", 2025.)
+
+    A hook before each step, on all parameters; with AdamW this is AdamPower, with Muon MuonPower.
+    Clip before: the order is average, clip, power, step. Like clipping it changes ``.grad`` in
+    place, which costs no memory: after the step the gradient is spent, as before ``zero_grad``.
+    A closure given to ``step`` is followed by the power. Decoupled weight decay is not touched.
+    Returns a handle; its ``remove()`` ends it.
+
+    >>> weight = torch.nn.Parameter(torch.zeros(2))
+    >>> optimizer = torch.optim.SGD([weight], lr=1.0)
+    >>> hook = grad_power(optimizer, p=2.0)
+    >>> weight.grad = torch.tensor([-3.0, 0.5])
+    >>> optimizer.step()
+    >>> weight.data
+    tensor([ 9.0000, -0.2500])
+    """
+    if not p > 0:
+        raise ConfigError(f"grad_power {p:g}: the power must be above 0; 1 changes nothing.")
+
+    def apply() -> None:
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    power_(parameter.grad, p)
+
+    def hook(
+        _: torch.optim.Optimizer, args: tuple[Any, ...], settings: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        closure = settings.get("closure") or (args[1] if len(args) > 1 else None)
+        if closure is None:
+            apply()
+            return None
+        return args[:1], {**settings, "closure": _followed(closure, apply)}
+
+    return optimizer.register_step_pre_hook(hook)
+
+
+def _followed(closure: Callable[[], Any], apply: Callable[[], None]) -> Callable[[], Any]:
+    def both() -> Any:
+        loss = closure()
+        apply()
+        return loss
+
+    return both
