@@ -267,6 +267,8 @@ CASES = [
     Case("settings that fit no nodes", "show topology hyper_cuboid(sizes=[2000,2]) --nodes 8"),
     launch("fixed weights on a changing graph", "topology=base_k weights=fastest_mixing"),
     launch("tracking on an uneven graph", "algorithm=gradient_tracking topology=random_neighbors"),
+    launch("relay on a ring", "algorithm=relay_sum topology=ring"),
+    launch("two momenta", "algorithm=quasi_global_momentum optimizer=adamw"),
     launch("push-sum with other weights", "algorithm=push_sum weights=metropolis"),
     launch("push weights without push-sum", "weights=push"),
     launch("metropolis on a directed graph", "topology=exponential weights=metropolis"),

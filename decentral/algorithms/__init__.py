@@ -44,6 +44,7 @@ CONDITIONS = {
     "unbalanced": "where weights are not doubly stochastic",
     "time_varying": "where links change from round to round",
     "local_steps": "with several steps between two rounds",
+    "cycles": "on graphs that are no trees",
     "momentum": "on top of an optimizer with momentum or state of its own",
     "mix_state": "with optimizer state that is mixed",
 }
@@ -53,11 +54,12 @@ CONDITIONS = {
 class Kept:
     """What an algorithm keeps for every node: as wide as its parameters, or one ``scalar``.
 
-    It begins at the number ``start``, or as a copy of the ``model``.
+    ``whole``: as wide as ``block.sent``. It begins as a number everywhere, or as the model.
     """
 
     sent: bool = False
     scalar: bool = False
+    whole: bool = False
     begins: float | Literal["model"] = 0.0
 
     @property
@@ -65,12 +67,12 @@ class Kept:
         """What a silenced row is set to."""
         return 0.0 if self.begins == "model" else self.begins
 
-    def first(self, model: Tensor) -> Tensor:
-        """Return the first values for rows of parameters [n, k]."""
+    def first(self, parameters: Tensor, sent: Tensor) -> Tensor:
+        """Return the first values for parameters [n, k], and what is sent of a row, [n, m]."""
+        model = sent if self.whole else parameters
         if self.begins == "model":
             return model.clone()
-        width = 1 if self.scalar else model.shape[1]
-        return torch.full((len(model), width), self.start, dtype=model.dtype, device=model.device)
+        return torch.full_like(model[:, :1] if self.scalar else model, self.start)
 
 
 class Block(Protocol):
@@ -104,6 +106,15 @@ class Block(Protocol):
     @property
     def progress(self) -> Progress:
         """Where the run stands before this step."""
+        ...
+
+    @property
+    def nodes(self) -> int:
+        """How many nodes take part, on all workers."""
+        ...
+
+    def degree(self, act: Act) -> Tensor:
+        """Return how many others every hosted node hears, [n, 1]."""
         ...
 
     def gradient(self) -> None:

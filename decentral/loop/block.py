@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -147,6 +148,17 @@ class Block:
     def state(self) -> dict[str, Tensor]:
         """What the algorithm keeps."""
         return self.channels.state
+
+    @property
+    def nodes(self) -> int:
+        """How many nodes take part, on all workers."""
+        return self.exchange.nodes
+
+    def degree(self, act: Act) -> Tensor:
+        """Return how many others every hosted node hears, [n, 1]."""
+        assert act.mixing is not None
+        heard = np.diff(act.mixing.indptr)[list(self.exchange.hosted)] - 1
+        return torch.from_numpy(heard).to(self.rows)[:, None]
 
     def gradient(self) -> None:
         """Compute every row's gradient on its next batch."""

@@ -28,7 +28,7 @@ class Channels:
         self.setup, self.exchange, self.rows, self.optimizer = setup, exchange, rows, optimizer
         self.kept = setup.kept
         model = setup.layout.trainable_view(rows)
-        self.state = {name: kept.first(model) for name, kept in self.kept.items()}
+        self.state = {name: kept.first(model, self.model) for name, kept in self.kept.items()}
 
     @property
     def model(self) -> Tensor:

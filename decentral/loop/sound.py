@@ -24,6 +24,7 @@ def refuse_unsound(
         "unbalanced": lambda: not mixer.doubly_stochastic,
         "time_varying": lambda: mixer.topology.time_varying or _thinned(conversation),
         "local_steps": lambda: config.local_steps > 1,
+        "cycles": lambda: len(mixer.topology.links(0)) != 2 * (config.nodes - 1),
         "momentum": lambda: not _plain(optimizer),
         "mix_state": lambda: config.mix_state,
     }

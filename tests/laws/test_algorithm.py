@@ -73,7 +73,9 @@ def close(found: Tensor, wanted: Tensor, additions: int) -> None:
 def single_node_is_plain(rule: Rule) -> None:
     """One node is the plain optimizer of torch, bit by bit, with settings that say nothing else."""
     rule = build("algorithm", {"name": rule.name, **identity}) if (identity := said(rule)) else rule
-    for optimizer, replicas in (("sgd(nesterov=true)", "loop"), ("adamw", "vmap")):
+    plain = "momentum" in rule.plugin.traits.get("refuses", {})
+    rules = ("sgd(momentum=0)", "sgd(momentum=0)") if plain else ("sgd(nesterov=true)", "adamw")
+    for optimizer, replicas in zip(rules, ("loop", "vmap"), strict=True):
         block = tiny_block(
             nodes=1, steps=STEPS, dtype="float64", replicas=replicas, optimizer=optimizer,
             learning_rate="cosine(lr=0.05)", algorithm=rule, seed=2,
@@ -105,6 +107,10 @@ def keeps_mean(rule: Rule) -> None:
     """Communication leaves the mean alone: it moves by -lr times the mean of the gradients."""
     for topology in ("ring", "star", "one_peer_exponential"):
         for schedule in ("constant(1.0)", "constant(0.5)", "then_merge(schedule=none, at=50%)"):
+            refused = rule.plugin.traits.get("refuses", {})
+            changing = schedule == "constant(0.5)" or topology == "one_peer_exponential"
+            if changing and "time_varying" in refused:
+                continue
             block = quadratics(rule, nodes=5, topology=topology, communication=schedule)
             assert block.setup.conversation is None or doubly_stochastic(block, topology)
             scatter(block)
@@ -192,7 +198,8 @@ def averages_when_directed(rule: Rule) -> None:
 def reaches_the_optimum(rule: Rule) -> None:
     """Unlike data leave no bias: on noiseless quadratics every node comes to the optimum of all."""
     block = quadratics(
-        rule, nodes=5, topology="ring", task="quadratic(dimension=4, heterogeneity=2)", batch=1,
+        rule, nodes=5, topology=suits(rule),
+        task="quadratic(dimension=4, heterogeneity=2)", batch=1,
         steps=700, learning_rate=0.08,
     )  # fmt: skip
     targets = block.sampler.batch(0, 1).targets[:, 0]  # [nodes, 2, d]: curvatures and centres
@@ -200,6 +207,39 @@ def reaches_the_optimum(rule: Rule) -> None:
     for _ in range(700):
         one_step(block)
     assert float((vectors(block) - optimum).abs().max()) < 1e-9
+
+
+def suits(rule: Rule) -> str:
+    """Return the topology that an algorithm recommends, else the ring."""
+    return rule.plugin.traits.get("defaults", {}).get("topology", "ring")
+
+
+def is_local_sgd(rule: Rule) -> None:
+    """With an outer step of length 1 and no outer momentum it is local SGD, bit by bit."""
+    plain = build("algorithm", {"name": rule.name, **said(rule)}) if said(rule) else rule
+    one, other = (
+        quadratics(r, nodes=5, local_steps=3, steps=12, optimizer="adamw")
+        for r in (plain, build("algorithm", "local_sgd"))
+    )
+    for _ in range(12):
+        one_step(one)
+        one_step(other)
+        assert torch.equal(one.rows, other.rows)
+    assert one.ledger.state() == other.ledger.state()
+
+
+def exact_after_the_diameter(rule: Rule) -> None:
+    """While nodes say the same all the time, everybody has the mean from then on, not sooner."""
+    for topology, diameter in (("binary_tree", 4), ("line", 6), ("star", 2)):
+        block = quadratics(rule, nodes=7, topology=topology, steps=20)
+        scatter(block)
+        block.pipeline.compute = no_gradient  # type: ignore[assignment]
+        start, mean = block.rows.clone(), block.rows.mean(0)
+        for step in range(1, 20):
+            block.rows.copy_(start)
+            one_step(block)
+            far = float((block.rows - mean).abs().max())
+            assert (far < 1e-12) == (step >= diameter), (topology, step)
 
 
 class NoGradient:
@@ -216,7 +256,8 @@ CHECKS: dict[str, Callable[[Rule], None]] = {
     check.__name__: check
     for check in (
         single_node_is_plain, keeps_mean, large_batch_on_complete, large_batch, stays_equal,
-        contracts, averages_when_directed, reaches_the_optimum,
+        contracts, averages_when_directed, reaches_the_optimum, is_local_sgd,
+        exact_after_the_diameter,
     )
 }  # fmt: skip
 
@@ -235,7 +276,6 @@ def test_every_algorithm_declares_guarantees_that_the_suite_knows(name: str) -> 
     guarantees = find("algorithm", name).traits.get("guarantees", ())
     assert guarantees
     assert set(guarantees) <= set(CHECKS)
-    assert "single_node_is_plain" in guarantees, "at least with the settings of its identity"
 
 
 @pytest.mark.parametrize(("name", "guarantee"), DECLARED)
@@ -281,6 +321,8 @@ def plain_gossip(block: Any, act: Any) -> None:
         (forgets_to_average, "contracts"),
         (plain_gossip, "averages_when_directed"),
         (plain_gossip, "reaches_the_optimum"),
+        (adapts_twice, "is_local_sgd"),
+        (plain_gossip, "exact_after_the_diameter"),
     ],
 )
 def test_a_wrong_guarantee_is_found_out(wrong: Callable[..., None], guarantee: str) -> None:
@@ -296,8 +338,10 @@ def test_every_check_is_known_to_fail_for_some_algorithm() -> None:
 @pytest.mark.parametrize("name", names("algorithm"))
 def test_nodes_that_share_nothing_else_differ_only_by_their_data(name: str) -> None:
     """Nothing but the exchange lets row i depend on row j: without it, each node trains alone."""
-    settings = {"optimizer": "adamw", "clip": 0.5, "communication": "none", "topology": "ring"}
     rule = build("algorithm", name)
+    settings = {"clip": 0.5, "communication": "none", "topology": suits(rule)}
+    if "momentum" not in rule.plugin.traits.get("refuses", {}):
+        settings["optimizer"] = "adamw"
     if rule.plugin.traits.get("communicates", "rounds") == "steps":
         return
     one, other = (quadratics(rule, nodes=4, **settings) for _ in range(2))
@@ -349,7 +393,7 @@ def test_two_workers_do_what_one_process_does(name: str) -> None:
     torch.testing.assert_close(found, alone.rows, rtol=1e-9, atol=1e-12)
     assert blocks[0].ledger.state() == alone.ledger.state()
     merges = rule.plugin.traits.get("defaults", {}).get("communication")
-    if rule.plugin.traits["communicates"] != "steps" and merges is None:
+    if rule.plugin.traits["communicates"] != "steps" and merges in (None, "constant"):
         assert torch.equal(found, alone.rows)
 
 
