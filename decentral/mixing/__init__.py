@@ -134,7 +134,7 @@ class Mixer:
             rule = self.rule.plugin.traits if self.rule else {}
             return bool(rule.get("doubly_stochastic") or traits.get("doubly_stochastic"))
         if topology.time_varying and "period" not in traits:  # no finite check can tell
-            return bool(traits.get("doubly_stochastic"))
+            return self.keeps != "nothing" and bool(traits.get("doubly_stochastic"))
         return all(self.mixing(r).doubly_stochastic for r in range(topology.period))
 
     def speaks(self, slot: int, intensity: float) -> bool:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from decentral.registry import plugin
 
 
-@plugin("weights", keeps="nothing", symmetric=True)
+@plugin("weights", keeps="nothing", undirected=True, symmetric=True)
 def relay(
     receivers: NDArray[np.int64], senders: NDArray[np.int64], nodes: int
 ) -> NDArray[np.float64]:
