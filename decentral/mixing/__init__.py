@@ -128,13 +128,13 @@ class Mixer:
         """Whether every round keeps the mean of the nodes, at any intensity."""
         topology = self.topology
         traits = topology.rule.plugin.traits
-        if topology.activation == "degree":
+        if topology.activation == "degree" or self.keeps == "nothing":
             return False
         if topology.activation == "link":
             rule = self.rule.plugin.traits if self.rule else {}
             return bool(rule.get("doubly_stochastic") or traits.get("doubly_stochastic"))
         if topology.time_varying and "period" not in traits:  # no finite check can tell
-            return self.keeps != "nothing" and bool(traits.get("doubly_stochastic"))
+            return bool(traits.get("doubly_stochastic"))
         return all(self.mixing(r).doubly_stochastic for r in range(topology.period))
 
     def speaks(self, slot: int, intensity: float) -> bool:
