@@ -84,7 +84,9 @@ class Config(BaseModel):
     log_every: Count | Auto = Field("auto", description="steps between two log lines")
     checkpoint_every: Count | Auto = Field("auto", description="steps between two checkpoints")
     keep_checkpoints: Count = Field(2, description="newest checkpoints that are kept")
-    replicas: Literal["auto", "vmap", "loop"] = Field("auto", description="how rows are computed")
+    replicas: Literal["auto", "tune", "vmap", "loop"] = Field(
+        "auto", description="rows together or in a loop; auto: by a table; tune: by a measurement"
+    )
     mixing: Literal["auto", "ordered"] = Field("auto", description="ordered: same bits anywhere")
     dtype: Literal["float32", "float64"] = Field("float32", description="precision of the rows")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")

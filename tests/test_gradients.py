@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -23,9 +24,11 @@ from decentral.gradients import (
     looped_forward,
     stacked_forward,
 )
+from decentral.gradients.footprint import ROWS, kept_numbers, rows_at_once
 from decentral.layout import Layout
 from decentral.tasks.models.cnn import cnn
 from decentral.tasks.models.mlp import mlp
+from decentral.tasks.models.resnet20 import resnet20
 
 NODES, BATCH, SHAPE, CLASSES = 16, 8, (1, 8, 8), 10
 
@@ -102,6 +105,8 @@ LAYERED: dict[str, Callable[[], nn.Module]] = {
     "cnn": lambda: cnn(SHAPE, CLASSES, channels=(4, 8)),
     "cnn, group norm": lambda: cnn(SHAPE, CLASSES, channels=(4, 8), norm="group"),
     "cnn, batch norm": lambda: cnn(SHAPE, CLASSES, channels=(4, 8), norm="batch"),
+    "resnet, batch norm": lambda: resnet20(SHAPE, CLASSES, width=2),
+    "resnet, group norm": lambda: resnet20(SHAPE, CLASSES, width=2, norm="group"),
     "varied": varied,
 }
 OTHERS: dict[str, Callable[[], nn.Module]] = {
@@ -189,13 +194,17 @@ def test_a_row_has_the_same_bits_in_a_block_of_any_size(name: str, size: int) ->
             assert all(torch.equal(a[some], b) for a, b in zip(whole, parts, strict=True))
 
 
-@layered
-def test_more_rows_than_are_computed_at_a_time(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@every
+def test_rows_computed_a_few_at_a_time_are_the_same(name: str) -> None:
     case = Case(name)
-    whole = case.of(case.gradient("layers"))
-    monkeypatch.setattr("decentral.gradients.layers._ROWS", 3)
-    parts = case.of(case.gradient("layers"))
-    assert all(torch.equal(a, b) for a, b in zip(whole, parts, strict=True))
+    for kind in together(name):
+        gradient: Any = case.gradient(kind)
+        whole = case.of(gradient)
+        gradient.at_once = 3
+        parts = case.of(gradient)
+        for few, all_ in zip(parts, whole, strict=True):
+            torch.testing.assert_close(few, all_, rtol=1e-9, atol=1e-11)
+            assert kind == "vmap" or torch.equal(few, all_)
 
 
 @every
@@ -219,7 +228,7 @@ def test_a_gradient_that_is_called_again_sees_new_rows(name: str) -> None:
 
 @every
 def test_micro_batches_average_to_the_whole(name: str) -> None:
-    if name == "cnn, batch norm":
+    if "batch norm" in name:
         pytest.skip("batch normalisation sees its micro-batch only")
     case = Case(name)
     parts = case.batch.micro(3)
@@ -378,6 +387,39 @@ def test_replicas_are_computed_as_asked() -> None:
     gradient, reason = chosen(mlp(SHAPE, CLASSES), "loop", 8)
     assert type(gradient) is LoopGradient
     assert reason == "one row at a time: as asked"
+
+
+def test_tune_takes_what_is_faster_on_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = LoopGradient.__call__
+    gradient, _ = chosen(cnn(SHAPE, CLASSES), "tune", 32)
+    assert gradient.kind in ("vmap", "loop")
+    for kind, waits in ((LoopGradient, LayerGradient), (LayerGradient, LoopGradient)):
+        with monkeypatch.context() as patch:
+            patch.setattr(waits, "__call__", delayed(waits.__call__))
+            gradient, reason = chosen(mlp(SHAPE, CLASSES), "tune", 4)
+        assert type(gradient) is kind
+        assert ("measured" in reason) == (kind is LoopGradient)
+    assert LoopGradient.__call__ is slow
+    assert chosen(mlp(SHAPE, CLASSES), "tune", 1)[1] == "one row at a time: there is one"
+
+
+def delayed(call: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def slow(*args: Any) -> Tensor:
+        time.sleep(0.1)
+        return call(*args)
+
+    return slow
+
+
+def test_what_is_kept_for_the_backward_pass_is_counted() -> None:
+    """A linear layer keeps its input, ReLU its output, convolution its input."""
+    dense = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3))
+    for batch in (1, 7):
+        assert kept_numbers(dense, torch.randn(batch, 6)) == batch * (6 + 5)
+    images = nn.Sequential(nn.Conv2d(2, 4, 3), nn.Sigmoid())
+    assert kept_numbers(images, torch.randn(3, 2, 5, 5)) == 3 * (2 * 25 + 4 * 9)
+    assert rows_at_once(1, torch.device("cpu")) == ROWS
+    assert rows_at_once(1 << 40, torch.device("cpu")) == 1
 
 
 def test_choosing_leaves_the_model_and_the_generator_alone() -> None:

@@ -68,6 +68,7 @@ def plain(message: str, folder: Path) -> str:
     """Leave out what differs between machines and grows with the package."""
     message = message.replace(f"{folder}/", "").replace(f"{PACKAGE}/", "decentral/")
     message = re.sub(r"(Available|Settings): [^.]*(\.\w[^.]*)*\.", r"\1: ....", message)
+    message = re.sub(r"and [\d.]+ [kMGT]?B are free", "and ... are free", message)
     message = re.sub(r"is not available \(.*\);", "is not available (...);", message)
     message = re.sub(r"cannot run this model \(.*\);", "cannot run this model (...);", message)
     return re.sub(r"\.py:\d+", ".py", message).rstrip()

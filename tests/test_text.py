@@ -9,7 +9,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import tiny_block
 
+from decentral.loop.methods import changed_targets
 from decentral.registry import build
 from decentral.tasks import Task
 from decentral.tasks._corpus import CHUNK, segments, topics
@@ -146,3 +148,37 @@ def test_a_gpt_of_the_literature_has_as_many_parameters_and_looks_back_only() ->
     before, after = model(tokens), model(changed)
     assert torch.equal(before[:, :40], after[:, :40])
     assert not torch.isclose(before[:, 40:], after[:, 40:]).all(-1).any()
+
+
+def test_byte_pairs_are_learned_from_training_text_and_tell_everything(tmp_path: Path) -> None:
+    tokenizers = pytest.importorskip("tokenizers")
+    file = tmp_path / "words.txt"
+    file.write_text(WORDS * 2_000)
+    task = task_of(file, tokens="bpe", vocabulary=300, context=8)
+    (made,) = tmp_path.glob("text-*")
+    learned = tokenizers.Tokenizer.from_file(str(made / "tokenizer.json"))
+    assert 256 < task.outputs == learned.get_vocab_size() <= 300
+    tokens = np.fromfile(made / "train.bin", np.int32)
+    assert tokens.max() < task.outputs
+    assert len(tokens) < len((WORDS * 1_800).encode()) / 2
+    first = "".join(learned.id_to_token(t) for t in tokens[:40])
+    decoder = tokenizers.decoders.ByteLevel()
+    assert (WORDS * 20).startswith(decoder.decode([first]).rstrip("\ufffd"))
+    assert tokens.tolist() == np.fromfile(made / "train.bin", np.int32).tolist()
+
+
+def test_methods_that_change_targets_change_tokens() -> None:
+    """Noise redraws every token by itself, smoothing spreads over the vocabulary."""
+    block = tiny_block(
+        task="text(context=16)", model="gpt(layers=1, width=8, heads=2)", nodes=2, batch=4,
+        label_noise={"level": 0.5}, label_smoothing=0.1,
+    )  # fmt: skip
+    setup = block.setup
+    batch = block.sampler.batch(0, 4)
+    changed = changed_targets(setup.config, setup.task, batch.targets, batch.keys, noisy=True)
+    assert changed.shape == (2, 4, 16, setup.task.outputs)
+    torch.testing.assert_close(changed.sum(-1), torch.ones(2, 4, 16))
+    kept = (changed.argmax(-1) == batch.targets).double().mean()
+    assert kept == pytest.approx(0.5, abs=0.15)
+    block.gradient()
+    assert torch.isfinite(block.grads).all()

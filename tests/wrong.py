@@ -330,6 +330,8 @@ CASES = [
     Case("compare: page in a missing folder", "compare finished --out nowhere/page.html"),
     Case("a model of numbers for tokens", "launch --task text --model mlp"),
     Case("a model of tokens for numbers", "launch --task digits --model gpt"),
+    Case("patches that do not divide", "launch --task digits --model vit(patch=3)"),
+    Case("a model beyond all memory", "launch --model mlp(hidden=[1000000,1000000])"),
     Case("heads that do not divide", "launch --task text --model gpt(width=10,heads=4)"),
     Case("show topology: png in a missing folder", "show topology ring --png nowhere/ring.png"),
     Case("show topology: nothing to draw", "show topology ring --nodes 1 --png ring.png"),

@@ -12,6 +12,7 @@ import numpy as np
 from support import write_images
 
 from decentral.registry import build
+from decentral.tasks.models._hub import causal_model
 
 
 def images(**settings: Any) -> None:
@@ -30,6 +31,23 @@ def folder(name: str, sizes: tuple[int, ...] = (4, 4), **columns: Any) -> str:
     for split in ("train", "test"):
         write_images(Path(name) / f"{split}.parquet", pixels, **columns)
     return name
+
+
+def few_positions() -> None:
+    with mock.patch.dict(sys.modules, {"transformers": mock.MagicMock()}) as modules:
+        config = modules["transformers"].LlamaConfig.return_value
+        config.max_position_embeddings = 8
+        causal_model("Llama", {"max_position_embeddings": 8}, (64,))
+
+
+def without_models() -> None:
+    with mock.patch.dict(sys.modules, {"transformers": None}):
+        causal_model("Llama", None, (64,))
+
+
+def without_tokenizers() -> None:
+    with mock.patch.dict(sys.modules, {"tokenizers": None}):
+        text("some words " * 1000, tokens="bpe")
 
 
 def without(module: str, **settings: Any) -> None:
@@ -67,6 +85,9 @@ DATA: dict[str, Callable[[], Any]] = {
     "images: two sizes": lambda: images(path=folder("uneven", (4, 5))),
     "images: damaged": lambda: images(path=folder("damaged images", image=[b"x", b"y"])),
     "images: nowhere to keep them": no_room,
+    "transformers: not there": without_models,
+    "transformers: too few positions": few_positions,
+    "text: nothing to learn pairs with": without_tokenizers,
     "text: no file": lambda: build("task", "text(path=nowhere)")(),
     "text: not UTF-8": lambda: text(b"\xff\xfe" * 1000),
     "text: too short": lambda: text("a few words"),

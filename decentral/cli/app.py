@@ -68,6 +68,7 @@ def launch(
     seed: o.Seed = None,
     eval_every: o.EvalEvery = None,
     device: o.Device = None,
+    tune: o.Tune = False,
     engine: o.Engine = None,
     workers: o.Workers = None,
     address: o.Address = None,

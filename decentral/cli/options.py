@@ -80,6 +80,7 @@ Schedules = Annotated[
 Seed = Annotated[Text, _setting(_RUN, "N", "Seed of every draw.")]
 EvalEvery = Annotated[Text, _setting(_RUN, "N", "Steps between two evaluations, or auto.")]
 Device = Annotated[Text, _setting(_RUN, "NAME", "auto, cpu, cuda, cuda:1, mps.")]
+Tune = Annotated[bool, _switch(_RUN, "Measure how rows are computed fastest.", "--tune")]
 Engine = Annotated[Text, _setting(_RUN, "NAME", "local (this process), ray, or auto.")]
 Workers = Annotated[Text, _setting(_RUN, "N", "Ray actors that share the nodes, or auto.")]
 Address = Annotated[Text, _setting(_RUN, "HOST:PORT", "Ray cluster to join, or auto.")]
@@ -97,5 +98,6 @@ Debug = Annotated[bool, _switch(_SHOWN, "Show the traceback of an error.", "--de
 def given(context: typer.Context) -> dict[str, str]:
     """Return the flags that the user gave and that are settings of the configuration."""
     others = ("name", "png", "run", "model_size", "deadline")
-    flags = context.params.items()
-    return {key: text for key, text in flags if isinstance(text, str) and key not in others}
+    flags = context.params
+    tuned = {"replicas": "tune"} if flags.get("tune") else {}
+    return tuned | {k: v for k, v in flags.items() if isinstance(v, str) and k not in others}

@@ -16,6 +16,7 @@ from decentral.units import format_bytes
 
 if TYPE_CHECKING:  # they load torch
     from decentral.engines.base import EngineRun
+    from decentral.loop.memory import Memory
     from decentral.loop.setup import Setup
 
 #: Colours by role, as in the report.
@@ -78,10 +79,17 @@ def introduction(run: EngineRun) -> Table:
             ("talking", _talk(setup)),
             ("model", f"{model}, {run.compute_reason}"),
             *([("workers", run.place)] if run.place else []),
+            *([("memory", _room(run.memory))] if run.memory else []),
             ("will send", Text(_outlook(run), SENT)),
             ("folder", str(run.folder.path)),
         ]
     )
+
+
+def _room(memory: Memory) -> str:
+    """Say what memory the run takes at its peak, and all the time."""
+    lasting = format_bytes(memory.total - memory.passing)
+    return f"about {format_bytes(memory.total)} at its peak, {lasting} all the time"
 
 
 def count(number: int, what: str) -> str:

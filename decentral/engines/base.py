@@ -18,6 +18,7 @@ from decentral.errors import ConfigError, Interrupted, RunError
 from decentral.loop import log_interval
 from decentral.loop.cost import thread_count, timed
 from decentral.loop.measure import evaluation_interval
+from decentral.loop.memory import Memory
 from decentral.loop.setup import Setup, prepare, resolved
 from decentral.network import expected_messages
 from decentral.run.checkpoint import Saved
@@ -45,6 +46,8 @@ class EngineRun(ABC):
 
     #: How rows are computed, and why, in words.
     compute_reason: str
+    #: What a run in this process takes; None where workers hold the rows.
+    memory: Memory | None = None
     #: Whether rows are computed together: ``vmap`` or ``loop``.
     replicas: str
 

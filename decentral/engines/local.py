@@ -14,6 +14,7 @@ from decentral.exchange import LocalExchange
 from decentral.loop import train
 from decentral.loop.block import Block
 from decentral.loop.measure import Evaluator
+from decentral.loop.memory import require_memory
 from decentral.network.membership import Membership
 from decentral.run.checkpoint import Saved, save_checkpoint
 
@@ -30,6 +31,7 @@ class LocalRun(EngineRun):
             )
         super().__init__(config)
         settle(self.threads)
+        self.memory = require_memory(self.setup, config.nodes)
         self._host(Membership.whole(config.nodes))
 
     def _host(self, members: Membership) -> None:

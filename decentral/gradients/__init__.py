@@ -8,6 +8,7 @@ rows and the batch except for the model's buffers, which they update.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from decentral.errors import ConfigError
 from decentral.gradients.dropout import keyed
+from decentral.gradients.footprint import ROWS, kept_numbers, rows_at_once
 from decentral.gradients.layers import LayerGradient, kernels_of
 from decentral.gradients.loop import LoopGradient, looped_forward
 from decentral.gradients.stacked import VmapGradient, stacked_forward
@@ -37,6 +39,9 @@ __all__ = [
 ]
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+
+#: Times that ``replicas: tune`` computes a batch in either way; the fastest counts.
+_TRIES = 4
 
 
 @dataclass(frozen=True)
@@ -73,13 +78,14 @@ class Gradient(Protocol):
         ...
 
 
-#: Where computing rows together beats one after the other: least rows and most parameters of a
-#: model, by class and device (CPU: benchmarks/rows.py; CUDA: launches bound small models).
-_TOGETHER: dict[tuple[type, str], tuple[int, float]] = {
-    (LayerGradient, "cpu"): (2, inf),
-    (VmapGradient, "cpu"): (8, 1 << 16),
-    (LayerGradient, "cuda"): (2, inf),
-    (VmapGradient, "cuda"): (2, inf),
+#: Where computing rows together beats one after the other: least rows, most parameters of a model
+#: and most numbers that a row keeps for its backward pass, by class and device (CPU:
+#: benchmarks/rows.py; CUDA, not measured: launches bound small models).
+_TOGETHER: dict[tuple[type, str], tuple[int, float, float]] = {
+    (LayerGradient, "cpu"): (2, inf, inf),
+    (VmapGradient, "cpu"): (8, 1 << 17, 1 << 19),
+    (LayerGradient, "cuda"): (2, inf, inf),
+    (VmapGradient, "cuda"): (2, inf, inf),
 }
 
 
@@ -91,39 +97,69 @@ def choose(
     nodes: int,
     probe: Callable[[], Batch],
 ) -> tuple[Gradient, str]:
-    """Return the gradient for ``replicas: vmap | loop | auto`` and, in words, why.
+    """Return the gradient for ``replicas: vmap | loop | auto | tune`` and, in words, why.
 
-    ``auto`` takes what a shipped table says is faster, among what the model allows.
+    ``auto`` takes what a shipped table says is faster, ``tune`` what is faster on a few batches,
+    among what the model allows.
     """
     model, batch = shadow(model).train(), probe()
-    kernels = kernels_of(model, layout)
-    together: Gradient
-    if kernels:
-        together, how = LayerGradient(kernels, layout, loss), "layer by layer"
-    else:
-        together, how = VmapGradient(model, layout, loss), "by vmap"
-    slower = replicas == "auto" and _slower(together, batch.inputs.device, nodes, layout)
-    why = "as asked" if replicas == "loop" else slower
-    if not why:
-        problem = _trial(together, model, layout, batch)
-        if problem is None:
-            return together, f"all rows together, {how}"
+    loop = _loop(model, layout, loss, batch)
+    kept = kept_numbers(model, batch.inputs[0])
+    together, how = _together(model, layout, loss, rows_at_once(kept, batch.inputs.device), nodes)
+    why = "as asked" if replicas == "loop" else None
+    if replicas in ("auto", "tune") and nodes == 1:
+        why = "there is one"
+    elif replicas == "auto":
+        why = _slower(together, batch.inputs.device, nodes, layout, kept)
+    if why is None and (problem := _trial(together, model, layout, batch)):
         if replicas == "vmap":
             raise ConfigError(
                 f"replicas: vmap cannot run this model ({problem}); use replicas: loop."
             )
         why = f"vmap cannot run this model ({problem})"
-    return _loop(model, layout, loss, batch), f"one row at a time: {why}"
+    if why is None and replicas == "tune":
+        why = _measured(loop, together, model, layout, batch)
+    return (together, how) if why is None else (loop, f"one row at a time: {why}")
 
 
-def _slower(gradient: Gradient, device: torch.device, nodes: int, layout: Layout) -> str | None:
+def _together(
+    model: nn.Module, layout: Layout, loss: Loss, at_once: int, nodes: int
+) -> tuple[Gradient, str]:
+    """Return the gradient that computes rows together, and how it does it in words."""
+    many = "all rows" if at_once >= min(nodes, ROWS) else f"{at_once} rows at a time"
+    kernels = kernels_of(model, layout)
+    if kernels:
+        return LayerGradient(kernels, layout, loss, at_once), f"{many} together, layer by layer"
+    return VmapGradient(model, layout, loss, at_once), f"{many} together, by vmap"
+
+
+def _slower(
+    gradient: Gradient, device: torch.device, nodes: int, layout: Layout, kept: int
+) -> str | None:
     """Return, in words, why computing rows together would not be faster, None where it is."""
-    rows, parameters = _TOGETHER.get((type(gradient), device.type), (2, inf))
-    if nodes == 1:
-        return "there is one"
-    if nodes >= rows and layout.parameter_count <= parameters:
+    known = _TOGETHER.get((type(gradient), device.type), (2, inf, inf))
+    rows, parameters, most = known
+    if nodes >= rows and layout.parameter_count <= parameters and kept <= most:
         return None
     return f"faster than vmap for {nodes} rows of {layout.parameter_count:,} parameters"
+
+
+def _measured(
+    loop: Gradient, together: Gradient, model: nn.Module, layout: Layout, batch: Batch
+) -> str | None:
+    """Return, in words, that the loop was faster on a batch, None where it was not."""
+    rows, integers = _copies(model, layout, len(batch.inputs))
+    out = torch.zeros_like(rows)
+    took: list[float] = []
+    for gradient in (loop, together):
+        times: list[float] = []
+        for _ in range(_TRIES):
+            begin = time.perf_counter()
+            gradient(rows, integers, batch, out).sum().item()
+            times.append(time.perf_counter() - begin)
+        took.append(1e3 * min(times))
+    one, all_ = took
+    return f"measured {one:.3g} ms, {all_:.3g} ms together" if one < all_ else None
 
 
 def _loop(model: nn.Module, layout: Layout, loss: Loss, batch: Batch) -> LoopGradient:
@@ -143,11 +179,16 @@ def _loop(model: nn.Module, layout: Layout, loss: Loss, batch: Batch) -> LoopGra
 def _trial(gradient: Gradient, model: nn.Module, layout: Layout, batch: Batch) -> str | None:
     """Return why a gradient cannot run on two rows, in one line, or None if it can."""
     batch = Batch(batch.inputs[:2], batch.targets[:2], batch.keys[:2])
-    rows = next(model.parameters()).new_zeros(len(batch.inputs), layout.width)
-    for row in rows:
-        layout.pack(model, row)
-    integers = {k: torch.stack([v] * len(rows)).to(rows.device) for k, v in layout.integers.items()}
+    rows, integers = _copies(model, layout, len(batch.inputs))
     return _problem(lambda: gradient(rows, integers, batch, torch.zeros_like(rows)))
+
+
+def _copies(model: nn.Module, layout: Layout, count: int) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return rows [count, P] that all hold the model, and their integer buffers."""
+    row = next(model.parameters()).new_zeros(layout.width)
+    layout.pack(model, row)
+    whole = {k: torch.stack([v] * count).to(row.device) for k, v in layout.integers.items()}
+    return row.repeat(count, 1), whole
 
 
 def _problem(run: Callable[[], object]) -> str | None:

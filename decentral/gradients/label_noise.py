@@ -13,15 +13,16 @@ from decentral.gradients import draws
 
 
 def flipped(targets: Tensor, keys: Tensor, level: float, classes: int) -> Tensor:
-    """Replace classes [n, B], each with chance ``level``, by a class drawn from all, its own too.
+    """Replace classes [n, B, ...], each with chance ``level``, by one drawn from all, its own too.
 
     >>> clean = torch.zeros(1, 4, dtype=torch.int64)
     >>> flipped(clean, torch.arange(4)[None], level=0.0, classes=3).tolist()
     [[0, 0, 0, 0]]
     """
-    changed = draws.uniform(keys, 1, draws.CHANCE).squeeze(-1) < level
-    drawn = (draws.uniform(keys, 1, draws.CLASS).squeeze(-1) * classes).to(targets.dtype)
-    return torch.where(changed, drawn.clamp_max(classes - 1), targets)
+    size = targets[0, 0].numel()
+    changed = draws.uniform(keys, size, draws.CHANCE).view(targets.shape) < level
+    drawn = (draws.uniform(keys, size, draws.CLASS) * classes).to(targets.dtype)
+    return torch.where(changed, drawn.clamp_max(classes - 1).view(targets.shape), targets)
 
 
 def shifted(targets: Tensor, keys: Tensor, level: float, kind: str) -> Tensor:
@@ -35,5 +36,5 @@ def shifted(targets: Tensor, keys: Tensor, level: float, kind: str) -> Tensor:
 
 
 def smoothed(targets: Tensor, share: float, classes: int, dtype: torch.dtype) -> Tensor:
-    """Return probabilities [n, B, C]: ``share`` spread over all classes, the rest on the target."""
+    """Return probabilities [n, B, ..., C]: ``share`` spread over all, the rest on the target."""
     return one_hot(targets, classes).to(dtype) * (1.0 - share) + share / classes

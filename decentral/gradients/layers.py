@@ -16,7 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from decentral.gradients.footprint import ROWS
 from decentral.gradients.losses import differentiated
+from decentral.gradients.residual import Residual
 from decentral.layout import Layout
 
 Views = dict[str, Tensor]
@@ -24,9 +26,6 @@ Views = dict[str, Tensor]
 Pull = Callable[[Tensor, Views], Tensor | None]
 #: One native layer: (x [n, B, ...], parameters and buffers [n, ...]) -> y [n, B, ...].
 Op = Callable[[Tensor, Views], Tensor]
-
-#: Rows computed at a time: their activations stay in the cache, and memory does not grow with n.
-_ROWS = 32
 
 
 class Dense:
@@ -109,9 +108,15 @@ class LayerGradient:
 
     kind = "vmap"
 
-    def __init__(self, kernels: list[Kernel], layout: Layout, loss: Any) -> None:
-        """Run ``kernels`` (from ``kernels_of``) under a loss that averages over a batch."""
-        self.kernels, self.layout = kernels, layout
+    def __init__(
+        self, kernels: list[Kernel], layout: Layout, loss: Any, at_once: int = ROWS
+    ) -> None:
+        """Run ``kernels`` (from ``kernels_of``) under a loss that averages over a batch.
+
+        Rows are computed ``at_once``: their activations stay in the cache, and memory does not
+        grow with n.
+        """
+        self.kernels, self.layout, self.at_once = kernels, layout, at_once
         self.loss = differentiated(loss)
         self.blocks: tuple[Tensor, Views, Tensor] | None = None
         self.parts: list[tuple[slice, Views, Views]] = []
@@ -131,8 +136,8 @@ class LayerGradient:
             return
         rows, integers, out = self.blocks = blocks
         self.parts = []
-        for start in range(0, rows.shape[0], _ROWS):
-            some = slice(start, start + _ROWS)
+        for start in range(0, rows.shape[0], self.at_once):
+            some = slice(start, start + self.at_once)
             whole = {k: v[some] for k, v in integers.items()}
             values = _values(self.layout, rows[some]) | whole
             self.parts.append((some, values, self.layout.views(out[some])))
@@ -313,9 +318,37 @@ def _batch_norm(name: str, module: Any) -> Op | None:
     return op
 
 
+def _residual(name: str, module: Any) -> Op | None:
+    body, shortcut = (
+        _chain(_join(name, key), getattr(module, key)) for key in ("body", "shortcut")
+    )
+    if body is None or shortcut is None:
+        return None
+    return lambda x, values: body(x, values) + shortcut(x, values)
+
+
+def _chain(name: str, module: nn.Module) -> Op | None:
+    """Return the layers of a sequence as one, or None if a part of it is not known here."""
+    ops: list[Op] = []
+    for prefix, leaf in _leaves(module, name):
+        maker = _OPS.get(type(leaf))
+        op = maker(prefix, leaf) if maker else None
+        if op is None:
+            return None
+        ops.append(op)
+
+    def run(x: Tensor, values: Views) -> Tensor:
+        for op in ops:
+            x = op(x, values)
+        return x
+
+    return run
+
+
 _OPS: dict[type[nn.Module], Callable[[str, Any], Op | None]] = {
     nn.Flatten: _flatten,
     nn.GroupNorm: _group_norm,
+    Residual: _residual,
     **dict.fromkeys((nn.Conv1d, nn.Conv2d, nn.Conv3d), _convolution),
     **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d), _batch_norm),
     **dict.fromkeys((nn.MaxPool1d, nn.MaxPool2d, nn.AvgPool1d, nn.AvgPool2d), _pool),

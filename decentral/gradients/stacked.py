@@ -66,10 +66,17 @@ class VmapGradient:
     kind = "vmap"
 
     def __init__(
-        self, model: nn.Module, layout: Layout, loss: Callable[[Tensor, Tensor], Tensor]
+        self,
+        model: nn.Module,
+        layout: Layout,
+        loss: Callable[[Tensor, Tensor], Tensor],
+        at_once: int | None = None,
     ) -> None:
-        """Prepare for one model, its layout, and a loss that averages over a batch."""
-        self.layout = layout
+        """Prepare for one model, its layout, and a loss that averages over a batch.
+
+        Rows are computed ``at_once`` (None: all), since memory grows with their number.
+        """
+        self.layout, self.at_once = layout, at_once
         self.key_names = key_buffers(model)
 
         def objective(
@@ -82,21 +89,33 @@ class VmapGradient:
 
     def __call__(self, rows: Tensor, integers: Buffers, batch: Any, out: Tensor) -> Tensor:
         """Write the gradients of all rows into ``out``; return losses [n]."""
+        size = self.at_once or len(rows)
+        losses = [
+            self._part(slice(start, start + size), rows, integers, batch, out)
+            for start in range(0, len(rows), size)
+        ]
+        return torch.cat(losses)
+
+    def _part(
+        self, some: slice, rows: Tensor, integers: Buffers, batch: Any, out: Tensor
+    ) -> Tensor:
+        """Write the gradients of some rows; return their losses."""
+        layout, own = self.layout, rows[some]
         # A strided running buffer is not updated under vmap, so buffers enter as copies.
         floats = {
             k: v.clone(memory_format=torch.contiguous_format)
-            for k, v in self.layout.views(rows, self.layout.buffers).items()
+            for k, v in layout.views(own, layout.buffers).items()
         }
-        keys: Any = dict.fromkeys(self.key_names, batch.keys)
-        buffers = {**floats, **integers, **keys}
+        keys: Any = dict.fromkeys(self.key_names, batch.keys[some])
+        buffers = {**floats, **{k: v[some] for k, v in integers.items()}, **keys}
         with plain_attention():
             grads, (losses, after) = self.mapped(
-                self.layout.views(rows), buffers, batch.inputs, batch.targets
+                layout.views(own), buffers, batch.inputs[some], batch.targets[some]
             )
-        for name, view in self.layout.views(out).items():
+        for name, view in layout.views(out[some]).items():
             view.copy_(grads[name])
-        for name, view in self.layout.views(rows, self.layout.buffers).items():
+        for name, view in layout.views(own, layout.buffers).items():
             view.copy_(after[name])
         for name, value in integers.items():
-            value.copy_(after[name])
+            value[some].copy_(after[name])
         return cast(Tensor, losses)

@@ -21,7 +21,7 @@ def check_methods(config: Config, task: Task, model: nn.Module) -> None:
         chosen: Timed | None = getattr(config, name)
         if chosen is not None:
             chosen.when.check(name, config.steps)
-    if config.adversarial is not None and not task.splits[0].inputs.is_floating_point():
+    if config.adversarial is not None and not task.splits[0].first.is_floating_point():
         raise ConfigError(
             "adversarial: the inputs of this task are whole numbers, which cannot be moved a "
             "little; leave adversarial out."
@@ -72,13 +72,13 @@ def _has_labels(task: Task, model: nn.Module) -> bool:
     weight = next(model.parameters())
     first = task.splits[0].subset(torch.arange(1)).to(weight.device, weight.dtype)
     with torch.no_grad():
-        outputs = shadow(model).eval()(first.inputs)
+        outputs = shadow(model).eval()(first.first.to(weight.device, weight.dtype))
     return first.targets.is_floating_point() and outputs.shape == first.targets.shape
 
 
 def changed_targets(config: Config, task: Task, targets: Tensor, keys: Tensor, noisy: bool) -> Any:
     """Return the targets [n, B, ...] to learn from: ``noisy`` or not, and smoothed."""
-    noise, classes = config.label_noise, len(task.classes or ())
+    noise, classes = config.label_noise, task.outputs
     if noisy and noise is not None and noise.level:
         kind = noise_kind(noise, task)
         if kind == "flip":

@@ -21,6 +21,7 @@ from decentral.errors import ConfigError
 from decentral.gradients import keyed
 from decentral.layout import Layout
 from decentral.loop.methods import check_methods
+from decentral.loop.room import require
 from decentral.loop.sound import refuse_unsound
 from decentral.mixing import Mixer
 from decentral.network import Conversation, all_reduce_messages, presets
@@ -140,6 +141,8 @@ def prepare(config: Config) -> Setup:
     }
     task = _task(config, parts)
     builder = _builder(config, task, parts)
+    if "model" in parts and parts["model"].plugin.target.__module__.startswith("decentral."):
+        _check_size(builder, device, dtype)
     model = keyed(_seeded(builder, config.seed, "init")).to(device, dtype)
     layout = Layout.of(model, grouping(parts["optimizer"], model))
     check_methods(config, task, model)
@@ -204,7 +207,8 @@ def _builder(config: Config, task: Task, parts: dict[str, Bound]) -> Callable[[]
         return cast(Callable[[], nn.Module], config.model)
     rule = parts["model"] = build("model", config.model)
     _check_inputs(rule, task)
-    return lambda: rule(task.input_shape, task.outputs)
+    shape, outputs = task.input_shape, task.outputs
+    return lambda: rule(shape, outputs)
 
 
 def _check_inputs(rule: Bound, task: Task) -> None:
@@ -215,8 +219,16 @@ def _check_inputs(rule: Bound, task: Task) -> None:
         fitting = [n for n in names("model") if find("model", n).traits.get("inputs") == given]
         raise ConfigError(
             f"model {rule.name!r} takes {takes}; the task's inputs have shape "
-            f"{list(task.input_shape)} and are {given}. Use one of: {', '.join(fitting)}."
+            f"{list(task.input_shape)} and are {given}. Available: {', '.join(fitting)}."
         )
+
+
+def _check_size(builder: Callable[[], nn.Module], device: torch.device, dtype: torch.dtype) -> None:
+    """Refuse a model that does not fit into memory, before it is built."""
+    with torch.device("meta"):
+        numbers = sum(p.numel() for p in builder().parameters())
+    # One model as it is made, and one row.
+    require(2.0 * numbers * dtype.itemsize, f"models of {numbers:,} parameters", device)
 
 
 def _copies(model: nn.Module, config: Config) -> Callable[[], nn.Module]:

@@ -17,8 +17,8 @@ from decentral.tasks import Samples, Task
 #: (rows [n, P], integers, inputs [B, ...]) -> outputs [n, B, ...]
 Forward = Callable[[Tensor, dict[str, Tensor], Tensor], Tensor]
 
-#: Rows, and samples of each, in one chunk of an evaluation.
-_ROWS, _SAMPLES = 32, 512
+#: Most rows, and samples of each, in one chunk of an evaluation, and most numbers it may make.
+_ROWS, _SAMPLES, _NUMBERS = 32, 512, 1 << 26
 
 
 @dataclass(frozen=True)
@@ -29,15 +29,31 @@ class Scores:
     accuracy: Tensor | None
 
 
+def chunk_of(kept: int) -> tuple[int, int]:
+    """Return how many rows, and samples of each, to evaluate together.
+
+    ``kept`` is what a model keeps of one sample for a backward pass: more than a forward pass has
+    in memory at any moment.
+    """
+    samples = max(1, min(_SAMPLES, _NUMBERS // max(1, kept)))
+    return max(1, min(_ROWS, _NUMBERS // (samples * max(1, kept)))), samples
+
+
 def score(
-    task: Task, forward: Forward, rows: Tensor, integers: dict[str, Tensor], samples: Samples
+    task: Task,
+    forward: Forward,
+    rows: Tensor,
+    integers: dict[str, Tensor],
+    samples: Samples,
+    chunk: tuple[int, int] | None = None,
 ) -> Scores:
-    """Evaluate every row on the same samples, in chunks."""
+    """Evaluate every row on the same samples, (rows, samples) of a ``chunk`` at a time."""
+    height, width = chunk or (_ROWS, _SAMPLES)
     losses = rows.new_zeros(rows.shape[0], dtype=torch.float64)
     right = torch.zeros_like(losses)
-    for inputs, targets in samples.chunks(_SAMPLES):
-        for start in range(0, rows.shape[0], _ROWS):
-            some = slice(start, start + _ROWS)
+    for inputs, targets in samples.chunks(width):
+        for start in range(0, rows.shape[0], height):
+            some = slice(start, start + height)
             whole = {key: value[some] for key, value in integers.items()}
             with torch.no_grad():
                 outputs = forward(rows[some], whole, inputs)
@@ -77,6 +93,7 @@ class Snapshot:
     calibrate: Callable[[Tensor], tuple[Tensor, dict[str, Tensor]]]
     evaluated: Tensor  # hosted row indices, int64
     alive: Tensor  # hosted row indices of healthy nodes, int64
+    chunk: tuple[int, int] | None = None
     extra: dict[str, float] = field(default_factory=dict[str, float])
 
     @cached_property
@@ -84,7 +101,9 @@ class Snapshot:
         """Scores of the local models that are evaluated, over all workers, in node order."""
         chosen = self.evaluated
         integers = {k: v[chosen] for k, v in self.integers.items()}
-        scores = score(self.task, self.forward, self.rows[chosen], integers, self.samples)
+        scores = score(
+            self.task, self.forward, self.rows[chosen], integers, self.samples, self.chunk
+        )
         accuracy = None if scores.accuracy is None else self.exchange.gather(scores.accuracy)
         return Scores(self.exchange.gather(scores.loss), accuracy)
 
@@ -103,7 +122,7 @@ class Snapshot:
     def merged(self) -> Scores:
         """Scores of the counterfactual merge, its BatchNorm statistics re-estimated."""
         row, integers = self.calibrated
-        return score(self.task, self.forward, row.unsqueeze(0), integers, self.samples)
+        return score(self.task, self.forward, row.unsqueeze(0), integers, self.samples, self.chunk)
 
     def per_node(self, values: Tensor) -> Tensor:
         """Gather one number per healthy hosted node from all workers, float64, in node order."""

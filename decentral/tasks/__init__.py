@@ -42,6 +42,7 @@ class Samples:
     targets: Tensor
     view: View | None = None
     dtype: torch.dtype | None = None  # of what a view returns; None: as it does
+    mapped: bool = False  # whether inputs are read from a file as they are needed
 
     def __len__(self) -> int:
         """Return the number of samples."""
@@ -50,7 +51,7 @@ class Samples:
     def to(self, device: torch.device, dtype: torch.dtype) -> Samples:
         """Return the samples on a device, floating inputs and targets in the run's precision."""
         inputs, targets = (_cast(part, device, dtype) for part in (self.inputs, self.targets))
-        return Samples(inputs, targets, self.view, dtype)
+        return replace(self, inputs=inputs, targets=targets, dtype=dtype)
 
     @property
     def first(self) -> Tensor:

@@ -55,7 +55,7 @@ def _mapped(made: Path, split: str, view: Pixels) -> Samples:
     # Copy-on-write: nobody writes, but torch wants to be allowed to.
     images = np.load(made / f"{split}.images.npy", mmap_mode="c")
     labels = np.load(made / f"{split}.labels.npy")
-    return Samples(torch.from_numpy(images), torch.from_numpy(labels), view)
+    return Samples(torch.from_numpy(images), torch.from_numpy(labels), view, mapped=True)
 
 
 # --- where the files are --------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from decentral.errors import ConfigError
 from decentral.tasks._corpus import Pieces, Segment
 
 SPLITS: tuple[str, ...] = ("train", "val", "test")
@@ -43,6 +44,23 @@ def octets(pieces: Pieces) -> Tokenizer:
     return Tokenizer(lambda text: np.frombuffer(text.encode("latin-1"), np.uint8), 256)
 
 
+def pairs(texts: Iterable[str], size: int, into: Path) -> Tokenizer:
+    """Learn byte-pair encoding of ``size`` tokens, and keep it in a folder as tokenizer.json."""
+    try:
+        import tokenizers as hub  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise ConfigError(
+            "task 'text': tokens=bpe needs tokenizers: pip install -c constraints.txt -e '.[lm]'."
+        ) from error
+    learned: Any = hub.Tokenizer(hub.models.BPE())
+    learned.pre_tokenizer = hub.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bytes_ = hub.pre_tokenizers.ByteLevel.alphabet()
+    trainer = hub.trainers.BpeTrainer(vocab_size=size, initial_alphabet=bytes_, show_progress=False)
+    learned.train_from_iterator(texts, trainer)
+    learned.save(str(into / "tokenizer.json"))
+    return Tokenizer(lambda text: np.array(learned.encode(text).ids), learned.get_vocab_size())
+
+
 def encode(segments: Iterable[Segment], tokenizer: Tokenizer, folder: Path) -> None:
     """Write the tokens of every split, and where in train each source and chunk begins."""
     ends = dict.fromkeys(SPLITS, 0)
@@ -66,13 +84,14 @@ class Encoded:
     streams: dict[str, NDArray[np.int32]]
     vocabulary: int
     marks: list[tuple[int, str, int]]
+    mapped: bool
 
 
 def load(folder: Path, mapped: bool) -> Encoded:
     """Load what ``encode`` wrote; mapped files are read as they are needed."""
     facts: dict[str, Any] = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
     streams = {split: _stream(folder / f"{split}.bin", mapped) for split in SPLITS}
-    return Encoded(streams, facts["vocabulary"], [tuple(mark) for mark in facts["marks"]])
+    return Encoded(streams, facts["vocabulary"], [tuple(mark) for mark in facts["marks"]], mapped)
 
 
 def _stream(file: Path, mapped: bool) -> NDArray[np.int32]:

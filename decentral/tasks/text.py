@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
+from annotated_types import Ge
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -16,15 +17,17 @@ from decentral.registry import Count, plugin
 from decentral.tasks import HeldOut, Samples, Task
 from decentral.tasks._cache import CACHE, cached, fingerprint
 from decentral.tasks._corpus import Pieces, files_of, read, segments, topics
-from decentral.tasks._tokens import SPLITS, Encoded, characters, encode, load, octets
+from decentral.tasks._tokens import SPLITS, Encoded, characters, encode, load, octets, pairs
 
 _TOKENIZERS = {"char": characters, "byte": octets}
 
 
-def next_token(outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """Return the mean cross-entropy of outputs [B, T, V] at tokens [B, T], in nats."""
-    flat = outputs.flatten(0, 1), targets.flatten()
-    return cross_entropy(*flat, label_smoothing=label_smoothing)
+def next_token(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Return the mean cross-entropy of outputs [B, T, V] at tokens [B, T], in nats.
+
+    Targets may be probabilities [B, T, V], too.
+    """
+    return cross_entropy(outputs.flatten(0, 1), targets.flatten(0, 1))
 
 
 @plugin(
@@ -41,7 +44,8 @@ def next_token(outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -
 def text(
     *,
     path: str | None = None,
-    tokens: Literal["char", "byte"] = "char",
+    tokens: Literal["char", "byte", "bpe"] = "char",
+    vocabulary: Annotated[int, Ge(256)] = 1024,
     context: Count = 64,
     stride: Count | None = None,
     by: Literal["auto", "source", "chunk"] = "auto",
@@ -52,15 +56,17 @@ def text(
     """Predict the next token of English text, by default the language reference of Python.
 
     ``path`` is any text file, or a folder of them; their tokens are kept in ``cache`` and mapped
-    from there, so that they may be larger than memory. The text, sources end to end, is cut into
-    chunks of 20,000 characters; the last tenth of each is for the test, the end of the rest (its
-    share ``val``) for validation. A sample is ``context`` tokens with the one that follows each;
-    the next begins ``stride`` later (none: ``context``, so that no token is in two samples).
+    from there, so that they may be larger than memory. ``tokens`` are characters, bytes, or
+    ``vocabulary`` pieces of words learned from the training text (byte-pair encoding; ``[lm]``
+    extra). The text, sources end to end, is cut into chunks of 20,000 characters; the last tenth of
+    each is for the test, the end of the rest (its share ``val``) for validation. A sample is
+    ``context`` tokens with the one that follows each; the next begins ``stride`` later (none:
+    ``context``, so that no token is in two samples).
 
     Splits divide samples ``by`` source (a file, a topic of the default text, or what begins with a
     line that starts with ``separator``) or by chunk; auto takes sources where there are several.
     """
-    data = _encoded(path, tokens, separator, val, cache)
+    data = _encoded(path, (tokens, vocabulary), separator, val, cache)
     train, valid, test = (_windows(data, s, context, stride or context) for s in SPLITS)
     labels, names = _labels(data, len(train), stride or context, by)
     return Task(
@@ -70,7 +76,7 @@ def text(
 
 
 def _encoded(
-    path: str | None, tokens: str, separator: str | None, val: float, cache: str
+    path: str | None, tokens: tuple[str, int], separator: str | None, val: float, cache: str
 ) -> Encoded:
     if path is None:
         with TemporaryDirectory() as folder:
@@ -83,14 +89,25 @@ def _encoded(
 
 
 def _encode(
-    tokens: str, files: list[Path] | None, separator: str | None, val: float, into: Path
+    tokens: tuple[str, int],
+    files: list[Path] | None,
+    separator: str | None,
+    val: float,
+    into: Path,
 ) -> None:
+    kind, size = tokens
+
     def pieces() -> Pieces:
         if files is None:
-            return ((name, _as_read(piece, tokens)) for name, piece in topics())
-        return read(files, "latin-1" if tokens == "byte" else "utf-8", separator)
+            return ((name, _as_read(piece, kind)) for name, piece in topics())
+        return read(files, "latin-1" if kind == "byte" else "utf-8", separator)
 
-    encode(segments(pieces(), val), _TOKENIZERS[tokens](pieces()), into)
+    if kind == "bpe":
+        learned = (each.text for each in segments(pieces(), val) if each.split == "train")
+        tokenizer = pairs(learned, size, into)
+    else:
+        tokenizer = _TOKENIZERS[kind](pieces())
+    encode(segments(pieces(), val), tokenizer, into)
 
 
 def _as_read(piece: str, tokens: str) -> str:
@@ -108,7 +125,7 @@ def _windows(data: Encoded, split: str, context: int, stride: int) -> Samples:
             f"it must be below {len(stream)}, or give more text."
         )
     inputs, targets = (part.unfold(0, context, stride) for part in (stream[:-1], stream[1:]))
-    return Samples(inputs, targets)
+    return Samples(inputs, targets, mapped=data.mapped)
 
 
 def _labels(data: Encoded, count: int, stride: int, by: str) -> tuple[np.ndarray, tuple[str, ...]]:

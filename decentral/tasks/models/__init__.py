@@ -1,6 +1,7 @@
 """Models: functions ``(input_shape, outputs) -> torch.nn.Module``.
 
 The trait ``inputs`` says what a model takes: ``numbers`` or ``tokens`` (integers below
-``outputs``); without it, anything. A model that needs more than a small input to be built shows a
+``outputs``); without it, anything. ``single`` says that parts of it are computed in single
+precision, whatever the rows are in. A model that needs more than a small input to be built shows a
 small one of its kind in the trait ``example``.
 """

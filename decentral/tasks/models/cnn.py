@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Literal
 
 from torch import nn
 
 from decentral.errors import ConfigError
 from decentral.registry import Count, plugin
-
-
-def _norm(kind: str, channels: int) -> list[nn.Module]:
-    if kind == "batch":
-        return [nn.BatchNorm2d(channels)]
-    return [nn.GroupNorm(1, channels)] if kind == "group" else []
+from decentral.tasks.models._images import Norm, check_images, normalisation
 
 
 @plugin("model", inputs="numbers")
@@ -23,17 +17,13 @@ def cnn(
     outputs: int,
     *,
     channels: tuple[Count, ...] = (16, 32),
-    norm: Literal["none", "batch", "group"] = "none",
+    norm: Norm = "none",
 ) -> nn.Module:
     """3x3 convolutions of the widths ``channels``, each followed by ReLU and 2x2 max-pooling."""
-    if len(input_shape) != 3:
-        raise ConfigError(
-            f"model 'cnn' needs images [channels, height, width]; the task's inputs have shape "
-            f"{list(input_shape)}. Use model: mlp."
-        )
+    check_images("cnn", input_shape)
     layers: list[nn.Module] = []
     for before, after in pairwise([input_shape[0], *channels]):
-        layers += [nn.Conv2d(before, after, 3, padding=1), *_norm(norm, after), nn.ReLU()]
+        layers += [nn.Conv2d(before, after, 3, padding=1), *normalisation(norm, after), nn.ReLU()]
         layers += [nn.MaxPool2d(2)]
     shrink = 2 ** len(channels)
     size = channels[-1] * (input_shape[1] // shrink) * (input_shape[2] // shrink)

@@ -6,79 +6,9 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from decentral.errors import ConfigError
 from decentral.registry import Count, plugin
-
-#: Standard deviation of the first weights.
-_INIT = 0.02
-
-
-class Attention(nn.Module):
-    """Causal self-attention with separate projections."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        """Divide ``width`` among ``heads``."""
-        super().__init__()
-        self.heads = heads
-        self.q_proj, self.k_proj, self.v_proj, self.o_proj = (
-            nn.Linear(width, width, bias=False) for _ in range(4)
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return softmax(q k^T / sqrt(d)) v, projected, for x [B, T, D]."""
-        projections = self.q_proj, self.k_proj, self.v_proj
-        q, k, v = (p(x).unflatten(-1, (self.heads, -1)).transpose(-3, -2) for p in projections)
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        return self.o_proj(mixed.transpose(-3, -2).flatten(-2))
-
-
-class Gated(nn.Module):
-    """The feed-forward part with a gate: down(silu(gate(x)) up(x))."""
-
-    def __init__(self, width: int) -> None:
-        """Take 8/3 of ``width`` inside, which is as many weights as 4 without a gate."""
-        super().__init__()
-        inside = 8 * width // 3
-        self.gate_proj = nn.Linear(width, inside, bias=False)
-        self.up_proj = nn.Linear(width, inside, bias=False)
-        self.down_proj = nn.Linear(inside, width, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Apply to every position of x [B, T, D]."""
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
-
-
-class Plain(nn.Module):
-    """The feed-forward part without a gate: down(gelu(up(x)))."""
-
-    def __init__(self, width: int) -> None:
-        """Take four times ``width`` inside."""
-        super().__init__()
-        self.up_proj = nn.Linear(width, 4 * width, bias=False)
-        self.down_proj = nn.Linear(4 * width, width, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Apply to every position of x [B, T, D]."""
-        return self.down_proj(F.gelu(self.up_proj(x)))
-
-
-class Layer(nn.Module):
-    """Attention and a feed-forward part, each on normalised input and added to it."""
-
-    def __init__(self, width: int, heads: int, norm: type[nn.Module], mlp: type[nn.Module]) -> None:
-        """Build one layer."""
-        super().__init__()
-        self.input_layernorm = norm(width)
-        self.self_attn = Attention(width, heads)
-        self.post_attention_layernorm = norm(width)
-        self.mlp = mlp(width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return x + attention + feed-forward, [B, T, D]."""
-        x = x + self.self_attn(self.input_layernorm(x))
-        return x + self.mlp(self.post_attention_layernorm(x))
+from decentral.tasks.models._transformer import INIT, Gated, Layer, Plain, check_heads
 
 
 class GPT(nn.Module):
@@ -87,7 +17,7 @@ class GPT(nn.Module):
     def __init__(self, layers: list[Layer], norm: nn.Module, context: int, tokens: int) -> None:
         """Put embeddings below the layers and a head above."""
         super().__init__()
-        width = layers[0].self_attn.q_proj.in_features
+        width = layers[0].width
         self.embed_tokens = nn.Embedding(tokens, width)
         self.embed_positions = nn.Embedding(context, width)
         self.layers = nn.ModuleList(layers)
@@ -95,7 +25,7 @@ class GPT(nn.Module):
         self.lm_head = nn.Linear(width, tokens, bias=False)
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
-                nn.init.normal_(module.weight, std=_INIT)
+                nn.init.normal_(module.weight, std=INIT)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return scores of the next token at every position."""
@@ -128,13 +58,9 @@ def gpt(
     LLaMA. ``tied`` lets the head share the weights of the embedding. (Radford et al., "Language
     models are unsupervised multitask learners", 2019; Touvron et al., "LLaMA", 2023.)
     """
-    if width % heads:
-        raise ConfigError(
-            f"model 'gpt': width = {width} does not divide among heads = {heads}; "
-            "make it a multiple."
-        )
+    check_heads("gpt", width, heads)
     context, kind = input_shape[0], _NORMS[norm]
-    stack = [Layer(width, heads, kind, _MLPS[activation]) for _ in range(layers)]
+    stack = [Layer(width, heads, kind, _MLPS[activation], causal=True) for _ in range(layers)]
     model = GPT(stack, kind(width), context, outputs)
     if tied:
         model.lm_head.weight = model.embed_tokens.weight

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from decentral.registry import Count, NonNegative, plugin
 
 
-@plugin("model")
+@plugin("model", inputs="numbers")
 def moe(
     input_shape: tuple[int, ...],
     outputs: int,
