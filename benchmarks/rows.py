@@ -3,9 +3,13 @@
     python benchmarks/rows.py [--threads 2]
 
 "floor" is the same floating-point operations at the rate of a product of two 512 x 512 matrices.
+The second table is of larger models, in time of the CPU, and says what ``replicas: auto`` takes.
 """
 
 from __future__ import annotations
+
+import time
+from typing import Any
 
 from common import BATCH, MODELS, Rows, best, model_of, table, threads
 
@@ -14,9 +18,37 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from decentral.gradients import LayerGradient, LoopGradient, VmapGradient, kernels_of
+from decentral.gradients import (
+    Batch,
+    Gradient,
+    LayerGradient,
+    LoopGradient,
+    VmapGradient,
+    choose,
+    kernels_of,
+)
+from decentral.gradients.footprint import kept_numbers, rows_at_once
+from decentral.layout import Layout
+from decentral.registry import build
+from decentral.tasks.text import next_token
 
 NODES = 8, 16, 64, 256
+
+IMAGE, TOKENS = (3, 32, 32), 103
+#: Model, nodes, samples per node, shape of an input.
+LARGER: list[tuple[str, int, int, tuple[int, ...]]] = [
+    ("cnn", 16, 32, IMAGE),
+    ("resnet20(width=4)", 16, 32, IMAGE),
+    ("resnet20", 4, 32, IMAGE),
+    ("resnet20(norm=group)", 4, 32, IMAGE),
+    ("resnet18(width=8)", 8, 16, IMAGE),
+    ("vit(layers=2, width=64)", 8, 16, IMAGE),
+    ("gpt", 8, 16, (64,)),
+    ("gpt(width=32)", 16, 8, (32,)),
+    ("gpt(width=16, layers=1)", 16, 8, (16,)),
+]
+#: Times that each way is tried; the least counts.
+TRIES = 3
 
 
 def floor_s(model: nn.Module, nodes: int) -> float:
@@ -39,7 +71,54 @@ def compare(name: str, nodes: int) -> list[object]:
     return [name, nodes, layers * 1e3, loop / mapped, loop / layers, floor]
 
 
+def compare_larger(name: str, nodes: int, size: int, shape: tuple[int, ...]) -> list[object]:
+    """Return the time of one row at a time over that of rows together, as far as memory allows."""
+    of_tokens = len(shape) == 1
+    model: nn.Module = build("model", name)(shape, TOKENS if of_tokens else 10)
+    loss = next_token if of_tokens else cross_entropy
+    batch = _batch(nodes, size, shape)
+    layout, kept = Layout.of(model), kept_numbers(model, batch.inputs[0])
+    at_once, kernels = rows_at_once(kept, torch.device("cpu")), kernels_of(model, layout)
+    ways: dict[str, Gradient] = {"vmap": VmapGradient(model, layout, loss, at_once)}
+    if kernels:
+        ways["layers"] = LayerGradient(kernels, layout, loss, at_once)
+    loop = _cpu_s(LoopGradient(model, layout, loss), model, layout, batch)
+    ratios = {key: loop / _cpu_s(way, model, layout, batch) for key, way in ways.items()}
+    taken, _ = choose("auto", model, layout, loss, nodes, lambda: batch)
+    return [
+        name, nodes, f"{layout.parameter_count:,}", f"{kept:,}", at_once, loop * 1e3,
+        ratios["vmap"], ratios.get("layers", "-"), type(taken).__name__.removesuffix("Gradient"),
+    ]  # fmt: skip
+
+
+def _batch(nodes: int, size: int, shape: tuple[int, ...]) -> Batch:
+    keys = torch.zeros(nodes, size, dtype=torch.int64)
+    if len(shape) == 1:
+        tokens = torch.randint(0, TOKENS, (2, nodes, size, *shape))
+        return Batch(tokens[0], tokens[1], keys)
+    return Batch(torch.randn(nodes, size, *shape), torch.randint(0, 10, (nodes, size)), keys)
+
+
+def _cpu_s(gradient: Gradient, model: nn.Module, layout: Layout, batch: Batch) -> float:
+    nodes = len(batch.inputs)
+    rows = torch.zeros(nodes, layout.width)
+    for row in rows:
+        layout.pack(model, row)
+    whole: dict[str, Any] = {k: torch.stack([v] * nodes) for k, v in layout.integers.items()}
+    out, times = torch.zeros_like(rows), list[float]()
+    for _ in range(TRIES):
+        begin = time.process_time()
+        gradient(rows, whole, batch, out)
+        times.append(time.process_time() - begin)
+    return min(times)
+
+
 if __name__ == "__main__":
     title = f"All rows together, {threads()} threads (ratios: higher is faster)"
     head = "model", "nodes", "layers, ms", "loop/vmap", "loop/layers", "layers/floor"
     table(title, head, [compare(name, nodes) for name in MODELS for nodes in NODES])
+    head = (
+        "model", "nodes", "parameters", "kept per row", "rows at once", "loop, CPU ms",
+        "loop/vmap", "loop/layers", "auto takes",
+    )  # fmt: skip
+    table("Larger models, CPU time", head, [compare_larger(*case) for case in LARGER])
