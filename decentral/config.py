@@ -219,6 +219,8 @@ def _put(merged: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _known(key: str) -> None:
+    if key == "sweep":
+        raise ConfigError("this configuration describes a sweep; run it by `decentral sweep`.")
     if key not in Config.model_fields:
         known = list(Config.model_fields)
         raise ConfigError(

@@ -23,7 +23,7 @@ from decentral import registry
 REPO = Path(__file__).resolve().parent.parent
 PACKAGE = REPO / "decentral"
 README = REPO / "README.md"
-GALLERIES = [REPO / "topologies/README.md"]
+GALLERIES = [REPO / "topologies/README.md", REPO / "configs/README.md"]
 DOCS = sorted((REPO / "docs").rglob("*.md"))
 SOURCES = [README, REPO / "CONTRIBUTING.md", *GALLERIES, *DOCS]
 INSTALL = "python3 -m venv .venv && .venv/bin/pip install -c constraints.txt -e"

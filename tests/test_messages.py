@@ -28,6 +28,7 @@ import decentral.cli
 from decentral import api, registry
 from decentral.claims._lab import Lab
 from decentral.claims._reproduce import trial
+from decentral.cli import sweeping
 from decentral.config import make_config
 from decentral.errors import ConfigError, Interrupted, RunError
 from decentral.loop.setup import prepare
@@ -202,7 +203,17 @@ def _optimizer(**settings: Any) -> Any:
     return registry.bind(registry.find("optimizer", "muon_lite"), settings)([weight])
 
 
+def _interrupted_sweep() -> None:
+    def stopped(*given: Any) -> None:
+        raise Interrupted("stop")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("decentral.cli.sweeping.run_point", stopped)
+        sweeping.sweep(["seed=0,1"], {"out": "swept"}, quiet=True)
+
+
 FROM_PYTHON: dict[str, Callable[[], Any]] = {
+    "sweep: interrupted": _interrupted_sweep,
     "plugin: unknown kind": lambda: registry.plugin("topologies"),
     "names: unknown kind": lambda: registry.names("topologies"),
     "find: unknown kind": lambda: registry.find("topologies", "ring"),

@@ -89,7 +89,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 SETTINGS = ["--quiet", "--steps", "1500", "checkpoint_every=40"]
 
 
-@pytest.mark.parametrize("attempt", range(10))
+@pytest.mark.parametrize("attempt", range(50))
 def test_a_killed_run_resumes_to_the_same_bits(
     attempt: int, undisturbed: bytes, tmp_path: Path
 ) -> None:

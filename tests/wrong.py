@@ -134,6 +134,20 @@ CASES = [
     Case("list: unknown name", "list topologies rong"),
     Case("list: nodes of something else", "list tasks --nodes 8"),
     Case("list: too many nodes", "list topologies --nodes 5000"),
+    # sweeps, and a start
+    Case("sweep of one point", "sweep seed=1"),
+    Case("sweep without values", "sweep axes_empty.yaml"),
+    Case("sweep that is a list", "sweep axes_list.yaml"),
+    Case("sweep of an unknown setting", "sweep nods=1,2"),
+    Case("sweep into a file", "sweep seed=0,1 --out one.yaml"),
+    Case(
+        "sweep with a failing point",
+        "sweep task=quadratic nodes=5 steps=4 topology=ring,torus --out swept",
+        1,
+    ),
+    Case("a sweep as a run", "launch axes.yaml"),
+    Case("init where something is", "init started"),
+    Case("init in a file", "init one.yaml"),
     # configuration files
     Case("missing file", "launch missing.yaml"),
     Case("malformed YAML", "launch malformed.yaml"),
@@ -360,6 +374,8 @@ def inside(folder: Path) -> Iterator[None]:
 def furnish(folder: Path) -> None:
     """Fill a folder with everything that can be wrong."""
     (folder / "plugins").mkdir()
+    (folder / "started").mkdir()
+    (folder / "started" / "mine.py").write_text("precious")
     files = {
         "plugins.py": PLUGINS,
         "raises.py": "raise ValueError('not today')",
@@ -374,6 +390,9 @@ def furnish(folder: Path) -> None:
         "nameless.yaml": "communication:\n  path: ''\n  start: 80%\n",
         "toggling.yaml": "sam:\n  phases: every 0 steps\n",
         "phases.yaml": "sam:\n  phases:\n  - {begin: 20%}\n",
+        "axes.yaml": "sweep: {seed: [0, 1]}",
+        "axes_empty.yaml": "sweep: {seed: 3}",
+        "axes_list.yaml": "sweep: [1, 2]",
         "broken.json": "{",
         "units.json": _graph("20 parsecs"),
         "negative.json": _graph("-20ms"),

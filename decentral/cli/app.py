@@ -159,6 +159,48 @@ def reproduce(
     reproducing.reproduce(words or [], every=every, out=out, seeds=seeds, full=full, device=device)
 
 
+@app.command(cls=Command)
+def sweep(
+    context: typer.Context,
+    words: o.Words = None,
+    engine: o.Engine = None,
+    workers: o.Workers = None,
+    address: o.Address = None,
+    out: o.SweepOut = None,
+    quiet: o.Quiet = False,
+    debug: o.Debug = False,
+) -> None:
+    """Run all combinations of some settings, each once, and put them in a table.
+
+    KEY=A,B,C gives a setting several values, seed=0..4 five seeds; what differs
+    only in its seed is one row, with mean and spread. CONFIG may hold such axes
+    under `sweep:`. Called again, it runs what is missing or failed, nothing else.
+
+      decentral sweep topology=ring,base_k schedule=late,early seed=0..2
+      decentral sweep experiment.yaml learning_rate.lr=0.01,0.03,0.1
+    """
+    from decentral.cli import sweeping
+
+    sweeping.sweep(words or [], o.given(context), quiet=quiet)
+
+
+@app.command(cls=Command)
+def init(
+    folder: Annotated[
+        str, typer.Argument(metavar="DIR", help="A folder, made if need be.", show_default=False)
+    ],
+    debug: o.Debug = False,
+) -> None:
+    """Write a configuration and a plug-in file to begin with.
+
+    The plug-in file holds a topology and a schedule of your own; both run as they
+    are. Nothing that exists is overwritten.
+    """
+    from decentral.cli import starting
+
+    starting.init(folder)
+
+
 @show.command("topology", cls=Command)
 def show_topology(
     context: typer.Context,

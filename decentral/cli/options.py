@@ -86,6 +86,8 @@ Workers = Annotated[Text, _setting(_RUN, "N", "Ray actors that share the nodes, 
 Address = Annotated[Text, _setting(_RUN, "HOST:PORT", "Ray cluster to join, or auto.")]
 Out = Annotated[Text, _setting(_RUN, "FOLDER", "Run folder; else runs/<name>.")]
 
+SweepOut = Annotated[Text, _setting(_RUN, "FOLDER", "Its folder; else sweeps/<name of CONFIG>.")]
+
 Weights = Annotated[Text, _setting(_WHO, "NAME", "Mixing weights: metropolis, uniform.")]
 Png = Annotated[Text, _setting(_SHOWN, "FILE", "Draw it into this PNG file, too.")]
 Json = Annotated[

@@ -12,7 +12,7 @@ from decentral.errors import ConfigError
 
 def config_of(words: Sequence[str], flags: Mapping[str, str]) -> Config:
     """Build the configuration: a YAML file, and above it one layer of overrides and flags."""
-    path, assignments = _sorted_out(words)
+    path, assignments = sorted_out(words)
     layers = [read_file(path)] if path else []
     return make_config(*layers, given(assignments, flags))
 
@@ -30,7 +30,7 @@ def given(assignments: Sequence[str], flags: Mapping[str, str]) -> dict[str, Any
     return {**overrides, **flagged}
 
 
-def _sorted_out(words: Sequence[str]) -> tuple[str | None, list[str]]:
+def sorted_out(words: Sequence[str]) -> tuple[str | None, list[str]]:
     """Tell the configuration file from the ``key=value`` words."""
     assignments = [word for word in words if "=" in word and not os.path.isfile(word)]
     files = [word for word in words if word not in assignments]

@@ -17,6 +17,7 @@ from decentral.report.figures.run import (
     seconds_against_metric,
 )
 from decentral.report.figures.shape import network, shards
+from decentral.report.figures.swept import swept
 
 __all__ = [
     "SMALL",
@@ -37,5 +38,6 @@ __all__ = [
     "schedule",
     "seconds_against_metric",
     "shards",
+    "swept",
     "to_svg",
 ]
