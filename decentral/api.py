@@ -12,9 +12,10 @@ from decentral.config import PARTS, Config, by_name, make_config, read_file
 from decentral.engines import engine_of
 from decentral.engines.base import EngineRun, given_up
 from decentral.errors import ConfigError, RunError, nearest
+from decentral.loop.afterwards import Afterwards, differing
 from decentral.loop.setup import Setup, prepare
 from decentral.registry import PYTHON
-from decentral.run.checkpoint import newest_checkpoint
+from decentral.run.checkpoint import good_checkpoints, newest_checkpoint
 from decentral.run.folder import FORMAT, RunFolder, next_name
 
 #: Called with every row of metrics that is logged.
@@ -177,6 +178,20 @@ def run_config(path: str | Path, **objects: Any) -> Config:
     return make_config({k: v for k, v in settings.items() if v is not None})
 
 
+def models_of(path: Path, step: int | None = None, **objects: Any) -> Afterwards:
+    """Return the models of a run: of a checkpoint, or the newest one in which they differ."""
+    setup = prepare(run_config(path, **objects))
+    newest_checkpoint(path)
+    saved = list(good_checkpoints(path))
+    if step is None:
+        return differing(setup, saved)
+    for each in saved:
+        if each.step == step:
+            return Afterwards(setup, each)
+    there = ", ".join(str(each.step) for each in reversed(saved))
+    raise ConfigError(f"run {path} has no checkpoint of step {step}; there are {there}.")
+
+
 def resume(path: str | Path, *, watch: Watch | None = None, **objects: Any) -> Run:
     """Continue an interrupted run from its newest checkpoint; the result is as if it never stopped.
 
@@ -205,4 +220,4 @@ def restart(path: str | Path, **objects: Any) -> EngineRun:
     return run
 
 
-__all__ = ["Run", "RunError", "launch", "restart", "resume", "run_config", "start"]
+__all__ = ["Run", "RunError", "launch", "models_of", "restart", "resume", "run_config", "start"]

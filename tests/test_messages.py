@@ -31,6 +31,7 @@ from decentral.claims._reproduce import trial
 from decentral.cli import sweeping
 from decentral.config import make_config
 from decentral.errors import ConfigError, Interrupted, RunError
+from decentral.loop.afterwards import differing
 from decentral.loop.setup import prepare
 from decentral.merge import merge_weights
 from decentral.network import preview
@@ -222,6 +223,9 @@ FROM_PYTHON: dict[str, Callable[[], Any]] = {
     "preview of a closed loop": _closed_loop,
     "merge: nobody left": lambda: merge_weights(
         registry.build("merge", "uniform"), torch.ones(2), frozenset({0, 1})
+    ),
+    "merge: equal models only": lambda: differing(
+        prepare(make_config({"task": "quadratic", "nodes": 4})), []
     ),
     "merged model of an unfinished run": lambda: api.Run(Path("empty")).merged_model(),
     "a run that is to change": lambda: api.restart(Path("empty"), nodes=3),

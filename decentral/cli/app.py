@@ -201,6 +201,29 @@ def init(
     starting.init(folder)
 
 
+@app.command(cls=Command)
+def merge(
+    run: Run,
+    rule: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A merge rule; may be given several times."),
+    ] = None,
+    step: Annotated[
+        int | None, typer.Option(metavar="N", help="The checkpoint of this step.")
+    ] = None,
+    debug: o.Debug = False,
+) -> None:
+    """Merge the models of a run by several rules, and compare what comes out.
+
+    The models are those of the newest checkpoint in which they differ.
+
+      decentral merge runs/digits-ring-late-1 --rule uniform --rule fisher
+    """
+    from decentral.cli import merging
+
+    merging.merge(run, rule or [], step)
+
+
 @show.command("topology", cls=Command)
 def show_topology(
     context: typer.Context,

@@ -23,6 +23,7 @@ from decentral.layout import Layout
 from decentral.loop.methods import check_methods
 from decentral.loop.room import require
 from decentral.loop.sound import refuse_unsound
+from decentral.merge import in_a_run
 from decentral.mixing import Mixer
 from decentral.network import Conversation, all_reduce_messages, presets
 from decentral.network.budget import solve_budget
@@ -139,6 +140,7 @@ def prepare(config: Config) -> Setup:
     parts = {
         kind: build(kind, getattr(config, kind)) for kind in ("algorithm", "optimizer", "merge")
     }
+    in_a_run(parts["merge"])
     task = _task(config, parts)
     builder = _builder(config, task, parts)
     if "model" in parts and parts["model"].plugin.target.__module__.startswith("decentral."):

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -140,14 +140,20 @@ class Saved:
         return Checkpoint(self.step, self.live, found, copy.deepcopy(self.counters))
 
 
-def newest_checkpoint(run: Path) -> Saved:
-    """Find the newest checkpoint whose digests hold; raises RunError if there is none."""
-    found = _complete(run / "checkpoints")
-    for path in reversed(found):
+def good_checkpoints(run: Path) -> Iterator[Saved]:
+    """Yield the checkpoints whose digests hold, the newest first."""
+    for path in reversed(_complete(run / "checkpoints")):
         saved = _verified(path)
         if saved is not None:
-            return saved
-    what = "every checkpoint is damaged" if found else "it holds no checkpoint"
+            yield saved
+
+
+def newest_checkpoint(run: Path) -> Saved:
+    """Find the newest checkpoint whose digests hold; raises RunError if there is none."""
+    for saved in good_checkpoints(run):
+        return saved
+    damaged = any(_complete(run / "checkpoints"))
+    what = "every checkpoint is damaged" if damaged else "it holds no checkpoint"
     raise RunError(f"run {run} cannot be resumed: {what}; launch its config.yaml again.")
 
 

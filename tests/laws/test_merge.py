@@ -2,22 +2,47 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import example, tiny_block
+from support import example, tiny_block, tiny_run
 from torch import nn
 
 from decentral import ConfigError
+from decentral.api import models_of
+from decentral.cli import run as cli
 from decentral.exchange import LocalExchange
 from decentral.layout import Layout
+from decentral.loop.afterwards import FISHER_SAMPLES
 from decentral.loop.measure import Evaluator
-from decentral.merge import merge_weights
+from decentral.merge import Models, merge_weights, merged
 from decentral.merge._calibrate import recalibrate
-from decentral.registry import names
+from decentral.registry import build, find, names
 
-every = pytest.mark.parametrize("name", names("merge"))
+
+def sees_models(name: str) -> bool:
+    return find("merge", name).traits.get("sees") == "models"
+
+
+every = pytest.mark.parametrize("name", [n for n in names("merge") if not sees_models(n)])
+
+
+def rules(but: str = "") -> pytest.MarkDecorator:
+    """Take every rule that sees models and does not declare the trait ``but``."""
+    found = [n for n in names("merge") if sees_models(n)]
+    return pytest.mark.parametrize("name", [n for n in found if not declares(n, but)])
+
+
+def declares(name: str, trait: str) -> bool:
+    return bool(find("merge", name).traits.get(trait))
+
+
+few = settings(max_examples=15)
 holdings = st.lists(st.integers(1, 5000), min_size=1, max_size=9)
 
 
@@ -90,6 +115,180 @@ def test_after_a_global_merge_every_node_holds_the_weighted_average(
     assert (block.rows - wanted).abs().max() > 1e-3
     block.combine(act)
     torch.testing.assert_close(block.rows, wanted.expand_as(block.rows), rtol=1e-12, atol=1e-14)
+
+
+# --- rules that see all models --------------------------------------------------------------------
+
+
+def some_models(rows: torch.Tensor, start: torch.Tensor | None = None, seed: int = 0) -> Models:
+    """Return models whose loss is their distance from 1, and whose Fisher information is even."""
+    linear = nn.Linear(rows.shape[1] - 1, 1)
+    return Models(
+        rows=rows,
+        samples=torch.ones(len(rows)),
+        start=torch.zeros_like(rows[0]) if start is None else start,
+        layout=Layout.of(linear),
+        seed=seed,
+        loss=lambda row: (row - 1).square().sum().item(),
+        fisher=lambda index: torch.ones_like(rows[0]),
+    )
+
+
+def drawn(name: str, seed: int, width: int = 16) -> torch.Tensor:
+    count = find("merge", name).traits.get("nodes", 5)
+    draw = torch.Generator().manual_seed(seed)
+    return torch.randn(count, width, generator=draw, dtype=torch.float64)
+
+
+@rules(but="moves_equal")
+@given(seed=st.integers(0, 50))
+@few
+def test_equal_models_stay_as_they_are(name: str, seed: int) -> None:
+    row = drawn(name, seed)[0]
+    rows = row.expand_as(drawn(name, seed)).clone()
+    torch.testing.assert_close(merged(example("merge", name), some_models(rows)), row)
+
+
+@rules(but="ordered")
+@given(seed=st.integers(0, 50))
+@few
+def test_models_in_another_order_make_the_same_model(name: str, seed: int) -> None:
+    rows = drawn(name, seed)
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
+    rule = example("merge", name)
+    wanted = merged(rule, some_models(rows))
+    torch.testing.assert_close(merged(rule, some_models(rows[order])), wanted)
+
+
+@rules()
+@given(seed=st.integers(0, 50))
+@few
+def test_models_are_only_read(name: str, seed: int) -> None:
+    rows = drawn(name, seed)
+    before = rows.clone()
+    found = merged(example("merge", name), some_models(rows))
+    assert found.shape == rows[0].shape
+    assert torch.isfinite(found).all()
+    assert torch.equal(rows, before)
+
+
+@rules()
+def test_a_run_refuses_what_must_see_all_models(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"decentral merge RUN --rule {name}"):
+        tiny_block(merge=name)
+
+
+@given(seed=st.integers(0, 50), far=st.floats(-1e9, 1e9))
+def test_a_few_bad_models_cannot_pull_robust_merges_out_of_the_range_of_the_good(
+    seed: int, far: float
+) -> None:
+    """The breakdown points: under half for the median, the trimmed share for the mean."""
+    good = drawn("median", seed)
+    low, high = good.min(0).values, good.max(0).values
+    for rule, bad in (("median", 4), ("trimmed_mean(share=0.3)", 2)):
+        rows = torch.cat([good, torch.full((bad, good.shape[1]), far, dtype=good.dtype)])
+        found = merged(build("merge", rule), some_models(rows))
+        assert (found >= low).all()
+        assert (found <= high).all()
+    average = merged(build("merge", "uniform"), some_models(torch.cat([good, good + 1e9])))
+    assert (average > high).all()
+
+
+def test_without_trimming_the_trimmed_mean_is_the_average() -> None:
+    rows = drawn("median", 0)
+    found = merged(build("merge", "trimmed_mean(share=0)"), some_models(rows))
+    torch.testing.assert_close(found, rows.mean(0))
+
+
+@given(seed=st.integers(0, 50), t=st.floats(0, 1))
+def test_slerp_keeps_the_length_of_models_of_one_length(seed: int, t: float) -> None:
+    rows = torch.nn.functional.normalize(drawn("slerp", seed), dim=1)
+    found = merged(build("merge", {"name": "slerp", "t": t}), some_models(rows))
+    assert found.norm().item() == pytest.approx(1)
+    angle = torch.arccos(rows[0] @ rows[1])
+    assert torch.arccos((found @ rows[0]).clamp(-1, 1)).item() == pytest.approx(
+        t * angle.item(), abs=1e-6
+    )
+
+
+def test_slerp_takes_two() -> None:
+    with pytest.raises(ConfigError, match="takes 2 models, the run has 5"):
+        merged(build("merge", "slerp"), some_models(drawn("median", 0)))
+
+
+def test_ties_elects_signs_and_averages_those_that_agree() -> None:
+    rows = torch.tensor([[1.0, 4.0, 0.1], [1.0, -2.0, 0.1], [-5.0, 3.0, 0.1]])
+    found = merged(build("merge", "ties(keep=0.67)"), some_models(rows, torch.zeros(3)))
+    assert found.tolist() == [-5.0, 3.5, 0.0]
+    start = torch.tensor([10.0, 10.0, 10.0])
+    shifted = merged(build("merge", "ties(keep=0.67, scale=2)"), some_models(rows + start, start))
+    torch.testing.assert_close(shifted, torch.tensor([0.0, 17.0, 10.0]))
+
+
+def test_dare_keeps_the_average_in_expectation_and_drops_its_share() -> None:
+    rows = drawn("dare", 1, width=4000)
+    rule = build("merge", "dare(drop=0.9)")
+    found = torch.stack([merged(rule, some_models(rows, seed=seed)) for seed in range(40)])
+    error = (found.mean(0) - rows.mean(0)).square().mean().item()
+    assert error == pytest.approx(9 * rows.square().mean().item() / (5 * 40), rel=0.1)
+    one = merged(rule, some_models(rows[:1]))
+    assert (one == 0).double().mean().item() == pytest.approx(0.9, abs=0.02)
+    torch.testing.assert_close(
+        merged(build("merge", "dare(drop=0)"), some_models(rows)), rows.mean(0)
+    )
+
+
+def test_fisher_weighs_every_number_by_what_it_matters() -> None:
+    rows = torch.tensor([[0.0, 0.0], [8.0, 8.0]])
+    matters = torch.tensor([[3.0, 0.0], [1.0, 0.0]])
+    models = some_models(rows)
+    models = replace(models, fisher=lambda index: matters[index])
+    found = merged(build("merge", "fisher"), models)
+    torch.testing.assert_close(found, torch.tensor([2.0, 4.0]), rtol=1e-5, atol=0)
+
+
+def test_a_soup_is_never_worse_than_its_best_part() -> None:
+    for seed in range(20):
+        models = some_models(drawn("soup", seed))
+        best = min(models.loss(row) for row in models.rows)
+        assert models.loss(merged(build("merge", "soup"), models)) <= best
+    left_out = some_models(torch.tensor([[1.5, 1.0], [0.5, 1.0], [90.0, 90.0]]))
+    assert merged(build("merge", "soup"), left_out).tolist() == [1.0, 1.0]
+
+
+def test_fisher_information_is_the_mean_of_squared_gradients(tmp_path: Path) -> None:
+    """Against one sample at a time; and the command compares every rule."""
+    run = tiny_run(tmp_path / "run", communication="none", keep_checkpoints=1, split="iid")
+    run.run(lambda row: None)
+    found = models_of(tmp_path / "run")
+    setup, model = found.setup, found.setup.model
+    setup.layout.unpack(found.rows[1], model)
+    batch = found.block.sampler.batch(0, FISHER_SAMPLES)
+    wanted = torch.zeros(setup.layout.width)
+    for inputs, target in zip(batch.inputs[1], batch.targets[1], strict=True):
+        model.zero_grad()
+        setup.task.loss(model(inputs.unsqueeze(0)), target.unsqueeze(0)).backward()
+        row = torch.zeros(setup.layout.width)
+        for entry in setup.layout.parameters:
+            row[entry.start : entry.stop] = model.get_parameter(entry.name).grad.flatten()
+        wanted += row.square() / FISHER_SAMPLES
+    torch.testing.assert_close(found.fisher(1), wanted, rtol=1e-3, atol=1e-9)
+
+
+def test_the_command_compares_every_rule(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tiny_run(tmp_path / "run", communication="late", keep_checkpoints=5)
+    run.run(lambda row: None)
+    capsys.readouterr()
+    assert cli(["merge", str(tmp_path / "run")]) == 0
+    said = capsys.readouterr().out
+    assert "4 models of step 18" in said
+    fitting = [n for n in names("merge") if find("merge", n).traits.get("nodes", 4) == 4]
+    assert all(re.search(rf"^{name} +[0-9.]+ % +[0-9.]+ +[0-9.e-]+ *$", said, re.M)
+               for name in fitting)  # fmt: skip
+    assert cli(["merge", str(tmp_path / "run"), "--rule", "median", "--step", "14"]) == 0
+    assert "of step 14" in capsys.readouterr().out
 
 
 # --- BatchNorm ------------------------------------------------------------------------------------

@@ -1,0 +1,100 @@
+"""The models of a run, looked at in one place after they were trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from decentral.errors import ConfigError
+from decentral.exchange import LocalExchange
+from decentral.gradients import stacked_forward
+from decentral.layout import shadow
+from decentral.loop.block import Block
+from decentral.loop.measure import Evaluator
+from decentral.loop.setup import Setup
+from decentral.merge import Models
+from decentral.metrics import Scores, score
+from decentral.network.membership import Membership
+from decentral.run.checkpoint import Saved
+from decentral.tasks import Samples
+
+#: Samples of its own node from which a model's Fisher information is taken.
+FISHER_SAMPLES = 64
+
+
+class Afterwards:
+    """All rows of a checkpoint, with the data that they were trained and are judged on."""
+
+    def __init__(self, setup: Setup, saved: Saved) -> None:
+        """Load a checkpoint."""
+        self.setup, self.step = setup, saved.step
+        members = Membership(saved.live, saved.counters["epoch"])
+        exchange = LocalExchange(len(members.live))
+        self.block = Block(setup, exchange, lambda *_: None, members)
+        self.block.restore(saved.load(saved.live))
+        self.evaluator = Evaluator(self.block)
+        fit = self.block.healthy_rows()
+        self.rows, self.live = self.block.rows[fit], [self.block.hosted[i] for i in fit]
+        train = setup.train
+        some = train.subset(torch.arange(min(len(train), setup.config.eval_samples)))
+        self.judging = self.evaluator.val or some
+
+    def models(self) -> Models:
+        """Return what merge rules may know."""
+        setup = self.setup
+        return Models(
+            rows=self.rows,
+            samples=setup.samples_held[self.live],
+            start=setup.initial_row(0).to(self.rows),
+            layout=setup.layout,
+            seed=setup.config.seed,
+            loss=self.loss,
+            fisher=self.fisher,
+        )
+
+    def test(self, row: Tensor) -> Scores:
+        """Return loss and accuracy of one row on test data, BatchNorm re-estimated."""
+        return self._scores(row, self.evaluator.test)
+
+    def loss(self, row: Tensor) -> float:
+        """Return the loss of one row on validation data; without any, on training data."""
+        return self._scores(row, self.judging).loss.item()
+
+    def _scores(self, row: Tensor, samples: Samples) -> Scores:
+        calibrated, integers = self.evaluator.calibrated(row)
+        rows = calibrated.unsqueeze(0)
+        return score(self.setup.task, self.evaluator.forward, rows, integers, samples)
+
+    def fisher(self, index: int) -> Tensor:
+        """Return the mean squared gradient of a model on single samples of its own node, [P].
+
+        Buffers, which have no gradient, count like the mean of the parameters.
+        """
+        setup, place = self.setup, self.block.hosted.index(self.live[index])
+        batch = self.block.sampler.batch(0, FISHER_SAMPLES)
+        inputs, targets = batch.inputs[place].unsqueeze(1), batch.targets[place].unsqueeze(1)
+        rows = self.rows[index].expand(FISHER_SAMPLES, -1).clone().requires_grad_()
+        forward = stacked_forward(shadow(setup.model).eval(), setup.layout, own=True)
+        whole = {k: v[place].expand(FISHER_SAMPLES, *v[place].shape)
+                 for k, v in self.block.integers.items()}  # fmt: skip
+        outputs = forward(rows, whole, inputs)
+        losses = [setup.task.loss(o, t) for o, t in zip(outputs, targets, strict=True)]
+        (gradients,) = torch.autograd.grad(torch.stack(losses).sum(), rows)
+        squared = gradients.square().mean(0)
+        columns = setup.layout.trainable
+        squared[columns:] = squared[:columns].mean()
+        return squared
+
+
+def differing(setup: Setup, saved: Iterable[Saved]) -> Afterwards:
+    """Return the newest checkpoint whose models are not all the same, as they are after a merge."""
+    for each in saved:
+        found = Afterwards(setup, each)
+        if len(found.rows) < 2 or not bool((found.rows == found.rows[0]).all()):
+            return found
+    raise ConfigError(
+        "merge: in every checkpoint all models are the same; launch with "
+        "communication.final_merge=false, or a larger keep_checkpoints."
+    )
