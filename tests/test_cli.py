@@ -248,6 +248,32 @@ def test_show_blocks_says_who_updates_what_at_which_rate(capsys: Captured) -> No
     assert re.search(r"3\.\* +3\.bias .* 2 lr +sgd", ok(capsys, "show", "blocks", rates))
 
 
+def test_show_schedule_draws_all_that_a_run_does(capsys: Captured, folder: Path) -> None:
+    """From a run's file: one line each, over the axis of the communication."""
+    phases = "sam: {rho: 0.1, start: 75%}\nlabel_noise: {level: 0.1, phases: [0% to 50%]}\n"
+    (folder / "run.yaml").write_text(f"nodes: 4\nsteps: 200\n{phases}")
+    said = ok(capsys, "show", "schedule", "run.yaml", "adversarial=0.1", "--png", "drawn.png")
+    assert fits(said)
+    assert (folder / "drawn.png").exists()
+    lines = {line.strip().split("  ")[0]: line for line in said.splitlines() if "━" in line}
+    assert lines.keys() == {"SAM", "label noise", "adversarial"}
+    on = {name: [place for place, c in enumerate(line) if c == "━"] for name, line in lines.items()}
+    length = len(on["adversarial"])
+    assert len(on["SAM"]) == pytest.approx(length / 4, abs=1)
+    assert len(on["label noise"]) == pytest.approx(length / 2, abs=1)
+    assert on["SAM"][-1] == on["adversarial"][-1]
+    assert "rho 0.1, from 75%" in said
+
+
+def test_show_schedule_of_all_reduce_has_phases_and_no_rounds(
+    capsys: Captured, folder: Path
+) -> None:
+    (folder / "run.yaml").write_text("algorithm: allreduce\nnodes: 4\nsteps: 50\nsam: 0.1\n")
+    said = ok(capsys, "show", "schedule", "run.yaml")
+    assert "━" in said
+    assert "rounds" not in said
+
+
 def test_list_names_every_kind(capsys: Captured) -> None:
     said = ok(capsys, "list")
     assert all(plural(kind) in said for kind in registry.KINDS)

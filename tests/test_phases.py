@@ -5,12 +5,15 @@ from __future__ import annotations
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from support import tiny_setup
 
 from decentral import ConfigError, Point
 from decentral.config import dump, make_config, parse_assignments
 from decentral.loop.setup import prepare, resolved
+from decentral.loop.timeline import tracks
 from decentral.schedules import Progress
 from decentral.schedules.phases import Phase, Phases, parse_phases
+from decentral.schedules.timeline import Track
 
 points = st.one_of(
     st.integers(0, 100).map(lambda p: Point(p / 100, "fraction")),
@@ -98,3 +101,31 @@ def test_later_layers_change_settings_of_a_method_and_none_turns_it_off() -> Non
     file = {"sam": {"rho": 0.2, "start": "50%"}}
     assert make_config(file, {"sam.adaptive": True}).sam.rho == 0.2  # type: ignore[union-attr]
     assert make_config(file, {"sam": None}).sam is None
+
+
+# --- the timeline ---------------------------------------------------------------------------------
+
+
+def track(name: str, **settings: object) -> Track:
+    found = {each.name: each for each in tracks(tiny_setup(steps=200, **settings))}
+    return found[name]
+
+
+def test_the_timeline_shows_what_a_run_does_at_every_step() -> None:
+    sam = track("SAM", sam={"rho": 0.1, "start": "75%"})
+    assert sam.values == (0.0,) * 150 + (1.0,) * 50
+    assert sam.text == "rho 0.1, from 75%"
+    rate = track("learning rate", learning_rate="constant(lr=0.1, warmup=50%)")
+    assert rate.values[:100] == pytest.approx([(step + 1) / 100 for step in range(100)])
+    assert set(rate.values[99:]) == {1.0}
+    assert rate.text == "0.001 to 0.1, constant"
+    noise = track("label noise", label_noise={"kind": "flip", "level": 0.2, "every": 20})
+    assert noise.values == ((1.0,) * 20 + (0.0,) * 20) * 5
+    assert noise.text == "flip 0.2, every 20 steps"
+
+
+def test_toggling_at_every_step_shows_half_however_long_the_run() -> None:
+    setup = tiny_setup(steps=100_000, sam={"rho": 0.1, "every": 1})
+    values = tracks(setup)[-1].values
+    assert len(values) <= 4096
+    assert sum(values) / len(values) == pytest.approx(0.5, abs=0.02)

@@ -255,10 +255,14 @@ def show_schedule(
     png: o.Png = None,
     debug: o.Debug = False,
 ) -> None:
-    """Draw when nodes talk, and count the bytes, before anything runs."""
+    """Draw what a run does when, and count the bytes, before anything runs.
+
+    NAME is a schedule, or a run's YAML file; KEY=VALUE adds phases, such as
+    sam.start=75% or label_noise=0.1.
+    """
     from decentral.cli import show_schedule
 
-    show_schedule.show(settings or [], {"schedule": name, **o.given(context)}, png)
+    show_schedule.show(name, settings or [], o.given(context), png)
 
 
 @show.command("network", cls=Command)

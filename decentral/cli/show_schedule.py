@@ -1,9 +1,11 @@
-"""A schedule in the terminal: when nodes talk, and how many bytes that is, before anything runs."""
+"""What a run does when, before it runs: when nodes talk, at which rate they learn, what is on."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -11,63 +13,85 @@ from decentral.cli.console import console_of
 from decentral.cli.drawing import bars
 from decentral.cli.png import save
 from decentral.cli.settings import config_of
-from decentral.cli.words import MERGED, QUIET, SENT, against, brief, ceiling, count, facts
+from decentral.cli.words import LOCAL, MERGED, QUIET, SENT, against, brief, ceiling, count, facts
+from decentral.config import Config
 from decentral.errors import ConfigError
 from decentral.loop.setup import Setup, prepare
+from decentral.loop.timeline import tracks
 from decentral.network import Conversation, Planned, expected_messages, preview
 from decentral.report.facts import relative_text
 from decentral.schedules import slots
 from decentral.schedules.communication import Merge
+from decentral.schedules.timeline import Track
 from decentral.units import format_bytes
 
 #: Rows of the timeline, and the columns that its axis takes.
-ROWS, MARGIN = 6, 6
+ROWS, MARGIN = 6, 15
 _TICKS = 4
 
 
-def show(words: Sequence[str], settings: Mapping[str, str], png: str | None) -> None:
-    """Draw a schedule on the terminal and, if asked, into a PNG file."""
-    config = config_of(words, settings)
-    setup = prepare(config)
+def show(name: str, words: Sequence[str], flags: Mapping[str, str], png: str | None) -> None:
+    """Draw a schedule, or all of a run's from its YAML, on the terminal and into a PNG file."""
+    setup = prepare(_config(name, words, flags))
     conversation = setup.conversation
-    assert conversation is not None  # An algorithm without rounds refuses a schedule.
     console = console_of()
     console.print(_heading(setup, conversation))
     console.print()
-    if conversation.schedule.closed_loop:
-        console.print(_no_preview(setup, conversation))
-        if png:
-            raise ConfigError(f"--png {png}: a schedule that reacts to the run has no timeline.")
-        return
-    planned = list(preview(conversation))
-    intensities = _intensities(conversation)
-    merges = [slot.is_merge for slot in planned]
-    console.print(_timeline(intensities, merges, config.steps, console.width))
+    drawn = tracks(setup)
+    planned: list[Planned] = []
+    if conversation is not None and not conversation.schedule.closed_loop:
+        planned = list(preview(conversation))
+    elif png:
+        raise ConfigError(f"--png {png}: a schedule that reacts to the run has no timeline.")
+    console.print(_timeline(setup, planned, drawn, console.width))
     console.print()
-    console.print(_costs(setup, conversation, planned[-1]))
-    if png:
-        from decentral.report import figures
-
-        sent = [slot.messages * setup.row_bytes for slot in planned]
-        steps = [slot.step for slot in planned]
-        merged = [slot.step for slot in planned if slot.is_merge]
-        figure = figures.schedule(steps, intensities, merged, sent)
-        expected = format_bytes(expected_messages(conversation) * setup.row_bytes)
-        caption = f"{_heading(setup, conversation).plain}: {expected} expected"
-        save(figure, caption, png, console)
+    console.print(facts([(track.name, track.text) for track in drawn]))
+    console.print()
+    if conversation is not None and planned:
+        console.print(_costs(setup, conversation, planned[-1]))
+        if png:
+            _save(png, setup, conversation, planned, drawn, console)
+    elif conversation is not None:
+        console.print(_no_preview(setup, conversation))
 
 
-def _heading(setup: Setup, conversation: Conversation) -> Text:
-    config, mixer = setup.config, conversation.mixer
-    where = f" over {brief(mixer.topology.rule)}, {count(config.nodes, 'node')}, "
-    clock = "a slot every step"
-    if config.local_steps > 1:
-        clock = f"a slot every {config.local_steps:,} steps"
-    return Text.assemble(
-        (brief(conversation.schedule.rule), "bold"),
-        where,
-        f"{count(config.steps, 'step')}, {clock}",
+def _config(name: str, words: Sequence[str], flags: Mapping[str, str]) -> Config:
+    """Return the configuration: of a run's file, or of the schedule with that name."""
+    if Path(name).suffix in (".yaml", ".yml"):
+        return config_of([name, *words], flags)
+    return config_of(words, {"schedule": name, **flags})
+
+
+def _save(
+    png: str,
+    setup: Setup,
+    conversation: Conversation,
+    planned: Sequence[Planned],
+    drawn: Sequence[Track],
+    console: Console,
+) -> None:
+    from decentral.report import figures
+
+    sent = [slot.messages * setup.row_bytes for slot in planned]
+    steps = [slot.step for slot in planned]
+    merged = [slot.step for slot in planned if slot.is_merge]
+    figure = figures.schedule(steps, _intensities(conversation), merged, sent, drawn)
+    expected = format_bytes(expected_messages(conversation) * setup.row_bytes)
+    save(figure, f"{_heading(setup, conversation).plain}: {expected} expected", png, console)
+
+
+def _heading(setup: Setup, conversation: Conversation | None) -> Text:
+    config = setup.config
+    length = f", {count(config.nodes, 'node')}, {count(config.steps, 'step')}"
+    if conversation is None:
+        return Text.assemble((brief(setup.algorithm), "bold"), length)
+    clock = (
+        f", a slot every {config.local_steps:,} steps"
+        if config.local_steps > 1
+        else (", a slot every step")
     )
+    where = f" over {brief(conversation.mixer.topology.rule)}"
+    return Text.assemble((brief(conversation.schedule.rule), "bold"), where, length, clock)
 
 
 def _no_preview(setup: Setup, conversation: Conversation) -> Table:
@@ -88,22 +112,42 @@ def _intensities(conversation: Conversation) -> list[float]:
     return [0.0 if isinstance(action, Merge) else action for action in actions]
 
 
-def _timeline(intensities: Sequence[float], merges: Sequence[bool], steps: int, width: int) -> Text:
-    """Draw the intensity over the run, the mean of the slots in each column, and the merges."""
+def _timeline(setup: Setup, planned: Sequence[Planned], drawn: Sequence[Track], width: int) -> Text:
+    """Draw everything over one axis of steps: communication, and below it one line each."""
     columns = max(20, width - MARGIN - 1)
+    talk = _communication(setup, planned, columns)
+    lines = [*talk, *(_line(track, columns) for track in drawn)]
+    lines.append(Text(" " * MARGIN + _ticks(setup.config.steps, columns), QUIET))
+    if any(slot.is_merge for slot in planned):
+        lines.append(Text.assemble(" " * MARGIN, ("◆", MERGED), (" global merge", QUIET)))
+    return Text("\n").join(lines)
+
+
+def _communication(setup: Setup, planned: Sequence[Planned], columns: int) -> list[Text]:
+    """Draw the intensity, the mean of the slots in each column, and the merges."""
+    if setup.conversation is None or not planned:
+        return []
+    intensities = _intensities(setup.conversation)
     parts = [_part(len(intensities), column, columns) for column in range(columns)]
     drawn = bars([sum(intensities[part]) / len(intensities[part]) for part in parts], ROWS)
-    labels = {0: "1 ┤", ROWS // 2: "1/2 ┤"}
+    labels = {0: "1 ┤", ROWS // 2: "1/2 ┤", ROWS - 1: "communication │"}
     lines = [
         Text.assemble((labels.get(row, "│").rjust(MARGIN), QUIET), (bar.rstrip(), SENT))
         for row, bar in enumerate(drawn)
     ]
-    axis = "".join("◆" if any(merges[part]) else "─" for part in parts)
-    lines.append(Text.assemble(("0 └".rjust(MARGIN), QUIET), _axis(axis)))
-    lines.append(Text(" " * MARGIN + _ticks(steps, columns), QUIET))
-    if any(merges):
-        lines.append(Text.assemble(" " * MARGIN, ("◆", MERGED), (" global merge", QUIET)))
-    return Text("\n").join(lines)
+    axis = "".join("◆" if any(slot.is_merge for slot in planned[part]) else "─" for part in parts)
+    return [*lines, Text.assemble(("0 └".rjust(MARGIN), QUIET), _axis(axis))]
+
+
+def _line(track: Track, columns: int) -> Text:
+    """Draw one line: how large a value is, or a bar where something is on."""
+    parts = [_part(len(track.values), column, columns) for column in range(columns)]
+    shares = [sum(track.values[part]) / len(track.values[part]) for part in parts]
+    if track.phased:
+        drawn = "".join("━" if share > 1 - 1e-9 else "╍" if share else " " for share in shares)
+    else:
+        drawn = bars(shares, rows=1)[0]
+    return Text.assemble((f"{track.name}  ".rjust(MARGIN), QUIET), (drawn.rstrip(), LOCAL))
 
 
 def _part(slots: int, column: int, columns: int) -> slice:

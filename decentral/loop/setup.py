@@ -20,7 +20,7 @@ from decentral.config import PARTS, Config
 from decentral.errors import ConfigError
 from decentral.gradients import keyed
 from decentral.layout import Layout
-from decentral.loop.methods import check_methods
+from decentral.loop.methods import check_methods, noise_kind
 from decentral.loop.room import require
 from decentral.loop.sound import refuse_unsound
 from decentral.merge import in_a_run
@@ -346,6 +346,8 @@ def resolved(setup: Setup, **decided: Any) -> dict[str, Any]:
         settings["model"] = PYTHON
     if setup.conversation is not None and "weights" not in setup.parts:
         settings["weights"] = "auto"
+    if setup.config.label_noise is not None:
+        settings["label_noise"]["kind"] = noise_kind(setup.config.label_noise, setup.task)
     settings["metrics"] = list(setup.config.metrics)
     settings["device"] = str(setup.device)
     return {**settings, **decided}

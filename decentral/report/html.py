@@ -145,6 +145,10 @@ def _figures(run: RunData, facts: Facts) -> Iterator[str]:
     ):  # fmt: skip
         drawing = responsive([drawn], key, f"{title}. {caption}")
         yield figure(title, caption, drawing or _none(missing))
+    on = figures.phases(run)
+    if on is not None:
+        title, caption = "Phases", "When each method of training was on."
+        yield figure(title, caption, responsive([on], "phases", f"{title}. {caption}"))
 
 
 def responsive(drawn: Sequence[Figure | None], key: str, label: str) -> str:

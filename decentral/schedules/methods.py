@@ -46,6 +46,10 @@ class Timed(BaseModel):
         """Its phases."""
         return self.phases or Phases((Phase(self.start, self.stop, self.every),))
 
+    def brief(self) -> str:
+        """Return its main settings in a few words."""
+        return f"{self.main} {getattr(self, self.main):g}"
+
     def on(self, progress: Progress) -> bool:
         """Whether it is on in the step that follows ``progress``."""
         return self.when.on(progress)
@@ -62,6 +66,10 @@ class Sam(Timed):
         "restart", description="optimizer state where SAM turns on or off; the paper restarts it"
     )
 
+    def brief(self) -> str:
+        """Return its radius, and whether it is adaptive."""
+        return ("adaptive, " if self.adaptive else "") + super().brief()
+
 
 class Adversarial(Timed):
     """Adversarial training: inputs moved by at most ``eps`` per number to raise the loss."""
@@ -71,6 +79,10 @@ class Adversarial(Timed):
     eps: Positive = Field(description="largest change of one number of an input")
     steps: Count = Field(10, description="steps of the attack")
     step_size: Positive | None = Field(None, description="of one step; none: eps / 2")
+
+    def brief(self) -> str:
+        """Return the size and the steps of the attack."""
+        return f"{super().brief()}, {self.steps} steps"
 
 
 class LabelNoise(Timed):
@@ -82,6 +94,10 @@ class LabelNoise(Timed):
         "auto", description="flip classes; add Gaussian noise or a random sign to numbers"
     )
     level: NonNegative = Field(description="chance of a random class, or size of the noise")
+
+    def brief(self) -> str:
+        """Return its kind and level."""
+        return f"{self.level:g}" if self.kind == "auto" else f"{self.kind} {self.level:g}"
 
 
 #: Settings of a configuration that are on in phases.

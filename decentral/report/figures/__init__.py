@@ -6,7 +6,7 @@ Every function that draws returns a figure, or ``None`` where the run lacks what
 from decentral.report.figures.canvas import SMALL, TALL, WIDE, save_png, to_svg
 from decentral.report.figures.claims import claim_panel
 from decentral.report.figures.compared import common_metric, compared_cost, compared_learning
-from decentral.report.figures.planned import schedule
+from decentral.report.figures.planned import phases, schedule
 from decentral.report.figures.run import (
     bytes_against_metric,
     communication,
@@ -34,6 +34,7 @@ __all__ = [
     "losses",
     "network",
     "overview",
+    "phases",
     "save_png",
     "schedule",
     "seconds_against_metric",

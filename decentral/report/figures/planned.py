@@ -1,15 +1,22 @@
-"""A schedule before anything runs: when it talks, and what that adds up to."""
+"""What a run does when, before it runs: when it talks, what that adds up to, and its phases."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from decentral.report.figures.canvas import WIDE, heading, steps_ticks, styled
+from decentral.report.figures.canvas import SMALL, WIDE, heading, steps_ticks, styled
 from decentral.report.palette import light
+from decentral.report.reader import RunData
+from decentral.schedules.methods import METHODS
+from decentral.schedules.timeline import Track, phase_tracks
 from decentral.units import format_bytes
+
+#: Inches of one track.
+_HIGH = 0.42
 
 
 @styled
@@ -18,10 +25,13 @@ def schedule(
     intensities: Sequence[float],
     merges: Sequence[int],
     sent: Sequence[float],
+    tracks: Sequence[Track] = (),
 ) -> Figure:
-    """Draw the intensity at every slot, the steps of global merges, and the bytes sent by then."""
-    figure = Figure(figsize=WIDE, layout="constrained")
-    upper, lower = figure.subplots(2, sharex=True)
+    """Draw the intensity at every slot, global merges, bytes sent by then, and what else is on."""
+    figure = Figure(figsize=(WIDE[0], WIDE[1] + _HIGH * len(tracks)), layout="constrained")
+    ratios = [4, *[1] * len(tracks), 4]
+    axes: Sequence[Axes] = figure.subplots(len(ratios), sharex=True, height_ratios=ratios)
+    upper, lower = axes[0], axes[-1]
     edges = [0, *steps]
     upper.stairs(intensities, edges, fill=True, color=light("comm"), linewidth=0)
     upper.set_xlim(0, edges[-1])
@@ -31,6 +41,8 @@ def schedule(
     upper.set_yticks([0, 0.5, 1], ["0", "½", "1"])
     title = "Intensity" + (" and global merges (diamonds)" if merges else "")
     upper.set_title(title, **heading())
+    for place, track in zip(axes[1:-1], tracks, strict=True):
+        _draw_track(place, track, edges[-1])
     lower.step(edges, [0, *sent], where="post", color=light("comm"), linewidth=2)
     lower.set_ylim(0, max(*sent, 1) * 1.08)
     lower.yaxis.set_major_locator(MaxNLocator(4))
@@ -38,3 +50,33 @@ def schedule(
     lower.set_title("Bytes sent so far, all nodes", **heading())
     steps_ticks(lower)
     return figure
+
+
+def phases(run: RunData) -> Figure | None:
+    """Draw when SAM, adversarial training and label noise were on; None if they never were."""
+    given = {key: run.config.get(key) for key in METHODS}
+    methods = {k: METHODS[k].model_validate(v) for k, v in given.items() if v is not None}
+    found = phase_tracks(methods, run.steps or 0) if run.steps else []
+    return _phases(found, run.steps or 0) if found else None
+
+
+@styled
+def _phases(tracks: Sequence[Track], steps: int) -> Figure:
+    figure = Figure(figsize=(SMALL[0], 0.8 + 0.6 * len(tracks)), layout="constrained")
+    axes = figure.subplots(len(tracks), sharex=True, squeeze=False)[:, 0]
+    for place, track in zip(axes, tracks, strict=True):
+        _draw_track(place, track, steps)
+    axes[-1].set_xlim(0, steps)
+    steps_ticks(axes[-1])
+    return figure
+
+
+def _draw_track(axes: Axes, track: Track, end: float) -> None:
+    """Draw one line of the timeline, its words on the left."""
+    edges = [end * k / len(track.values) for k in range(len(track.values) + 1)]
+    colour = light("merged") if track.phased else light("local")
+    axes.stairs(track.values, edges, fill=True, color=colour, linewidth=0)
+    axes.set_ylim(0, 1.05)
+    axes.set_yticks([])
+    words = f"{track.name}\n" + track.text.replace(", ", "\n" if len(track.text) > 30 else ", ", 1)
+    axes.set_ylabel(words, rotation=0, ha="right", va="center", fontsize=8)
