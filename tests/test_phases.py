@@ -119,7 +119,7 @@ def test_the_timeline_shows_what_a_run_does_at_every_step() -> None:
     assert rate.values[:100] == pytest.approx([(step + 1) / 100 for step in range(100)])
     assert set(rate.values[99:]) == {1.0}
     assert rate.text == "0.001 to 0.1, constant"
-    noise = track("label noise", label_noise={"kind": "flip", "level": 0.2, "every": 20})
+    noise = track("label noise", label_noise={"level": 0.2, "every": 20})
     assert noise.values == ((1.0,) * 20 + (0.0,) * 20) * 5
     assert noise.text == "flip 0.2, every 20 steps"
 

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from decentral.loop.methods import noise_kind
 from decentral.loop.setup import Setup
-from decentral.schedules.methods import METHODS
+from decentral.schedules.methods import METHODS, Timed
 from decentral.schedules.timeline import Track, phase_tracks, sampled
 
 
 def tracks(setup: Setup) -> list[Track]:
     """Return the learning rate, the batch size, and what is on in phases, over a run."""
     config = setup.config
+    methods: dict[str, Timed | None] = {key: getattr(config, key) for key in METHODS}
+    if config.label_noise is not None:
+        decided = {"kind": noise_kind(config.label_noise, setup.task)}
+        methods["label_noise"] = config.label_noise.model_copy(update=decided)
     progress = sampled(config.steps, config.local_steps)
     rates = [setup.learning_rate(here) for here in progress]
     sizes = [float(setup.batch(here)) for here in progress]
     return [
         Track("learning rate", _scaled(rates), f"{_range(rates)}, {setup.learning_rate.rule.name}"),
         Track("batch size", _scaled(sizes), f"{_range(sizes)}, {setup.batch.name}"),
-        *phase_tracks({key: getattr(config, key) for key in METHODS}, config.steps),
+        *phase_tracks(methods, config.steps),
     ]
 
 
