@@ -6,7 +6,7 @@ import atexit
 import io
 import json
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
@@ -277,6 +277,23 @@ def together(work: Callable[[Any], T], workers: Sequence[Any]) -> list[T]:
 
     with ThreadPoolExecutor(len(workers)) as pool:
         return list(pool.map(guarded, workers))
+
+
+def pairwise_cover(factors: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:
+    """Return cases in which every two members of different factors meet, of three factors.
+
+    The two longest are crossed; each case takes the member of the third that meets most anew.
+    """
+    third, second, first = sorted(factors, key=lambda name: len(factors[name]))
+    met: set[tuple[str, str, str]] = set()
+    cases: list[dict[str, str]] = []
+    for shift in range(len(factors[second])):
+        for place, a in enumerate(factors[first]):
+            b = factors[second][(place + shift) % len(factors[second])]
+            c = min(factors[third], key=lambda c: ((first, a, c) in met) + ((second, b, c) in met))
+            met |= {(first, a, c), (second, b, c)}
+            cases.append({first: a, second: b, third: c})
+    return cases
 
 
 @contextmanager

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import random
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -163,3 +166,57 @@ def test_ctrl_c_before_the_workers_have_begun(
     monkeypatch.setattr(Attempt, "_meet", interrupted)
     with pytest.raises(RunError, match="interrupted before anything was saved"):
         launch()
+
+
+# --- again and again ------------------------------------------------------------------------------
+
+
+def struck(attempt: int, workers: int) -> tuple[int, str]:
+    """Return a worker, and the fault that kills it at a random step."""
+    draw = random.Random(attempt)
+    worker = draw.randrange(workers)
+    return worker, f"kill(worker={worker},step={draw.randrange(1, SETTINGS['steps'])})"
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("attempt", range(20))
+def test_kills_with_restart_change_no_bit(
+    attempt: int, launch: Launch, undisturbed: Tensor
+) -> None:
+    worker, fault = struck(attempt, 2)
+    out = launch(faults=[fault])
+    assert torch.equal(last_rows(out), undisturbed)
+    assert [failure["workers"] for failure in events(out, "failure")] == [[worker]]
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("attempt", range(20))
+def test_kills_with_continue_end_as_the_log_tells(attempt: int, launch: Launch) -> None:
+    worker, fault = struck(attempt, 3)
+    out = launch(workers=3, on_failure="continue", faults=[fault])
+    (failure,), (change,) = events(out, "failure"), events(out, "membership")
+    assert failure["workers"] == [worker]
+    assert failure["nodes"] == change["lost"] == [2 * worker, 2 * worker + 1]
+    assert (out / "merged.safetensors").stat().st_size > 0
+    assert events(out, "finished")
+    assert torch.equal(last_rows(out), replayed(out))
+
+
+@pytest.mark.soak
+def test_a_driver_that_is_killed_leaves_a_run_that_can_be_resumed(
+    undisturbed: Tensor, tmp_path: Path
+) -> None:
+    """Kill -9 while the run stands still after step 35, then go on with a new cluster."""
+    out = tmp_path / "run"
+    words = [f"{key}={value}" for key, value in SETTINGS.items()]
+    command = [sys.executable, "-m", "decentral", "launch", "--quiet", *words]
+    driver = subprocess.Popen([*command, "faults=[stall(worker=0,step=35)]", "--out", str(out)])
+    try:
+        while not list(out.glob("checkpoints/step-*30/manifest.json")):
+            assert driver.poll() is None
+            time.sleep(0.2)
+    finally:
+        driver.kill()
+        driver.wait()
+    decentral.resume(out, faults=[])
+    assert torch.equal(last_rows(out), undisturbed)

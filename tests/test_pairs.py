@@ -1,0 +1,117 @@
+"""Algorithms, topologies and schedules, two by two: several workers end where one process ends.
+
+The cases come from the registry. In float64 with ordered sums they agree to the bit, unless
+something was averaged over all nodes, where Gloo's order of adding counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import combinations
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from support import advance, connected, pairwise_cover, silent, tiny_setup, together
+from torch import Tensor
+
+from decentral.errors import ConfigError
+from decentral.exchange import LocalExchange
+from decentral.loop.block import Block
+from decentral.registry import find, names
+
+KINDS = "algorithm", "topology", "communication"
+NODES, SIZES = 8, (5, 3)
+SETTINGS: dict[str, Any] = {
+    "nodes": NODES, "steps": 60, "local_steps": 6, "dtype": "float64", "replicas": "vmap",
+    "mixing": "ordered", "init": "independent", "seed": 5, "task": "quadratic(dimension=6)",
+}  # fmt: skip
+
+
+def written(kind: str, name: str) -> str:
+    return str(find(kind, name).traits.get("example", name))
+
+
+def talkative(name: str) -> bool:
+    return find("algorithm", name).traits.get("communicates", "rounds") == "rounds"
+
+
+CASES = pairwise_cover(
+    {kind: [n for n in names(kind) if kind != "algorithm" or talkative(n)] for kind in KINDS}
+) + [{"algorithm": name} for name in names("algorithm") if not talkative(name)]
+
+
+def news(cases: list[dict[str, str]]) -> Iterator[tuple[dict[str, str], bool]]:
+    """Yield every case, and whether it shows a member that no case before has shown."""
+    seen: set[tuple[str, str]] = set()
+    for case in cases:
+        yield case, not case.items() <= seen
+        seen |= case.items()
+
+
+@pytest.fixture(scope="module")
+def exchanges() -> Iterator[list[Any]]:
+    """The shared workers: threads that are connected by Gloo."""
+    with connected(SIZES, ordered=True) as made:
+        yield made
+
+
+class Watched(LocalExchange):
+    """Knows whether anything was averaged over all nodes."""
+
+    averaged = False
+
+    def mean(self, channel: Tensor, weights: Tensor) -> tuple[Tensor, int]:
+        self.averaged = True
+        return super().mean(channel, weights)
+
+
+def trained(setup: Any, exchange: Any) -> Block:
+    block = Block(setup, exchange, silent)
+    advance(block, setup.config.steps)
+    return block
+
+
+def combined(parts: dict[str, str]) -> tuple[Any, Block]:
+    """Return a run in one process; members that refuse each other get simpler company."""
+    simpler: tuple[dict[str, str], ...] = ({}, {"topology": "ring"}, {"algorithm": "dsgd"})
+    refusals: list[str] = []
+    for change in simpler:
+        try:
+            setup = tiny_setup(**SETTINGS, **(parts | change))
+            return setup, trained(setup, Watched(NODES, ordered=True))
+        except ConfigError as error:
+            refusals.append(str(error))
+    pytest.skip(f"cannot be combined: {refusals[0]}")
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, marks=() if new else pytest.mark.soak, id="-".join(case.values()))
+        for case, new in news(CASES)
+    ],
+)
+def test_two_workers_end_where_one_process_ends(case: dict[str, str], exchanges: list[Any]) -> None:
+    """By default the cases that show a member for the first time, in a soak run every pair."""
+    setup, alone = combined({kind: written(kind, name) for kind, name in case.items()})
+    crew = [SimpleNamespace(exchange=exchange) for exchange in exchanges]
+    blocks = together(lambda worker: trained(setup, worker.exchange), crew)
+    found = torch.cat([block.rows for block in blocks])
+    if alone.exchange.averaged:  # pyright: ignore
+        torch.testing.assert_close(found, alone.rows, rtol=1e-9, atol=1e-12)
+    else:
+        assert torch.equal(found, alone.rows)
+    logical = [{**block.ledger.state(), "wire_bytes": 0} for block in blocks]
+    assert logical == [alone.ledger.state()] * 2
+
+
+def test_every_two_members_meet() -> None:
+    factors = {kind: [n for n in names(kind) if kind != "algorithm" or talkative(n)]
+               for kind in KINDS}  # fmt: skip
+    met = {pair for case in CASES for pair in combinations(sorted(case.items()), 2)}
+    for one, other in combinations(sorted(KINDS), 2):
+        for a in factors[one]:
+            for b in factors[other]:
+                assert ((one, a), (other, b)) in met
