@@ -42,6 +42,7 @@ class Config(BaseModel):
     steps: Count = Field(3000, description="optimizer steps of every node")
     local_steps: Count = Field(10, description="steps between two communication slots")
     algorithm: Part = Field("dsgd", description="what a node does in a step")
+    codec: Part = Field("none", description="how rows are coded for gossip")
     topology: Part = Field("ring", description="who may talk to whom")
     weights: Part = Field("auto", description="mixing weights; auto: the graph's own or metropolis")
     communication: Part = Field("late", description="when to talk, and how much")

@@ -88,10 +88,13 @@ class Layout:
         """Trainable numbers of one model."""
         return sum(prod(entry.shape) for entry in self.parameters)
 
+    def sent(self, buffers: bool) -> tuple[Entry, ...]:
+        """Return the tensors of a row that are sent: parameters, and float buffers or not."""
+        return self.parameters + (self.buffers if buffers else ())
+
     def payload(self, buffers: bool) -> int:
         """Return the numbers of one row that carry information when it is sent."""
-        entries = self.parameters + (self.buffers if buffers else ())
-        return sum(prod(entry.shape) for entry in entries)
+        return sum(prod(entry.shape) for entry in self.sent(buffers))
 
     def trainable_view(self, block: Tensor) -> Tensor:
         """Return the trainable columns of a block, [n, trainable]."""

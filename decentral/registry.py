@@ -44,6 +44,7 @@ KINDS: dict[str, str] = {
     "compute": "decentral.network.compute",
     "merge": "decentral.merge",
     "algorithm": "decentral.algorithms",
+    "codec": "decentral.exchange.codec",
     "metric": "decentral.metrics",
     "task": "decentral.tasks",
     "model": "decentral.tasks.models",

@@ -11,7 +11,7 @@ from support import acts, conversation, tiny_block, tiny_setup, trained
 
 from decentral import ConfigError
 from decentral.exchange import Ledger
-from decentral.network import all_reduce_messages, expected_messages, preview
+from decentral.network import Size, all_reduce_messages, expected_messages, preview
 from decentral.network.budget import budget_bytes, solve_budget
 
 
@@ -161,7 +161,7 @@ def test_different_schedules_spend_the_same_under_one_budget() -> None:
     spent = []
     for inner in ("constant", "linear", "late", "early", "cosine", "every(k=2)"):
         talks = {"name": "scale_to_budget", "schedule": inner, "budget": "2%"}
-        talk = solve_budget(conversation("ring", talks), 100, 100)
+        talk = solve_budget(conversation("ring", talks), Size(100, 100), 100)
         spent.append(expected_messages(talk))
     assert spent == pytest.approx([0.02 * all_reduce_messages(8, 200)] * len(spent))
 
@@ -182,13 +182,13 @@ def test_a_budget_that_cannot_be_met_is_refused_with_the_reachable_end(
     talks: str, message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        solve_budget(conversation("ring", talks), 100, 100)
+        solve_budget(conversation("ring", talks), Size(100, 100), 100)
 
 
 def test_a_budget_inside_another_schedule_is_refused() -> None:
     talks = "every(k=2, schedule=scale_to_budget(schedule=constant, budget=2%))"
     with pytest.raises(ConfigError, match="must be outermost"):
-        planned(solve_budget(conversation("ring", talks), 100, 100))
+        planned(solve_budget(conversation("ring", talks), Size(100, 100), 100))
 
 
 def test_budgets_are_read_as_shares_and_as_bytes() -> None:

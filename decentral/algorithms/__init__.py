@@ -46,6 +46,7 @@ CONDITIONS = {
     "local_steps": "with several steps between two rounds",
     "cycles": "on graphs that are no trees",
     "momentum": "on top of an optimizer with momentum or state of its own",
+    "compression": "with codecs",
     "mix_state": "with optimizer state that is mixed",
 }
 

@@ -15,6 +15,7 @@ _REMEDY = "use algorithm gradient_tracking"
     guarantees=("single_node_is_plain", "keeps_mean", "reaches_the_optimum"),
     state={"correction": Kept()},
     refuses={
+        "compression": f"{_REMEDY}, or leave codec out",
         "directed": _REMEDY,
         "unbalanced": "use a topology with doubly stochastic weights",
         "time_varying": f"{_REMEDY}, or a fixed graph and communication constant",

@@ -29,6 +29,7 @@ _ROW = Kept(whole=True)
     refuses={
         "cycles": "use topology binary_tree, line or star",
         "time_varying": "use a fixed tree and communication constant",
+        "compression": "leave codec out",
         "mix_state": "leave mix_state out",
     },
     defaults={"topology": "binary_tree", "communication": "constant"},

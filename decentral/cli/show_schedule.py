@@ -18,7 +18,7 @@ from decentral.config import Config
 from decentral.errors import ConfigError
 from decentral.loop.setup import Setup, prepare
 from decentral.loop.timeline import tracks
-from decentral.network import Conversation, Planned, expected_messages, preview
+from decentral.network import Conversation, Planned, expected_bytes, expected_messages, preview
 from decentral.report.facts import relative_text
 from decentral.schedules import slots
 from decentral.schedules.communication import Merge
@@ -72,11 +72,11 @@ def _save(
 ) -> None:
     from decentral.report import figures
 
-    sent = [slot.messages * setup.row_bytes for slot in planned]
+    sent = [slot.bytes(setup.size) for slot in planned]
     steps = [slot.step for slot in planned]
     merged = [slot.step for slot in planned if slot.is_merge]
     figure = figures.schedule(steps, _intensities(conversation), merged, sent, drawn)
-    expected = format_bytes(expected_messages(conversation) * setup.row_bytes)
+    expected = format_bytes(expected_bytes(conversation, setup.size))
     save(figure, f"{_heading(setup, conversation).plain}: {expected} expected", png, console)
 
 
@@ -179,7 +179,7 @@ def _costs(setup: Setup, conversation: Conversation, last: Planned) -> Table:
     table.add_column("", style=QUIET)
     for head in ("expected", f"with seed {setup.config.seed}"):
         table.add_column(head, justify="right")
-    both = (expected * setup.row_bytes, last.messages * setup.row_bytes)
+    both = (expected_bytes(conversation, setup.size), last.bytes(setup.size))
     shares = [relative_text(sent / reference) if reference else "—" for sent in both]
     table.add_row("bytes", *(Text(format_bytes(sent), SENT) for sent in both))
     table.add_row("of all-reduce", *(Text(share, SENT) for share in shares))

@@ -13,6 +13,7 @@ from math import ceil
 from types import FrameType
 from typing import Any
 
+from decentral import network
 from decentral.config import Config
 from decentral.errors import ConfigError, Interrupted, RunError
 from decentral.loop import log_interval
@@ -20,7 +21,6 @@ from decentral.loop.cost import thread_count, timed
 from decentral.loop.measure import evaluation_interval
 from decentral.loop.memory import Memory
 from decentral.loop.setup import Setup, prepare, resolved
-from decentral.network import expected_messages
 from decentral.run.checkpoint import Saved
 from decentral.run.environment import environment
 from decentral.run.folder import RunFolder
@@ -265,7 +265,7 @@ def expected_bytes(setup: Setup) -> float | None:
         return float(setup.all_reduce_bytes)
     if conversation.schedule.closed_loop:
         return None
-    return expected_messages(conversation) * setup.row_bytes
+    return network.expected_bytes(conversation, setup.size)
 
 
 @contextmanager

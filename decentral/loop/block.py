@@ -67,7 +67,7 @@ class Block:
         )
         self.sampler = Sampler(setup.train, setup.plan, self.hosted, config.seed)
         self.pipeline = Pipeline(setup, self.rows, self.integers, self.grads, self.sampler)
-        self.channels = Channels(setup, exchange, self.rows, self.optimizer)
+        self.channels = Channels(setup, exchange, self.hosted, self.rows, self.optimizer)
 
     # --- progress ---------------------------------------------------------------------------------
 
@@ -194,7 +194,8 @@ class Block:
         """
         config = self.setup.config
         changing = config.gossip_buffers and bool(self.setup.layout.buffers)
-        if act is None or act.mixing is None or changing or config.on_nonfinite != "stop":
+        coded = self.setup.codec.name != "none"
+        if act is None or act.mixing is None or coded or changing or config.on_nonfinite != "stop":
             return
         self._notice(finite_rows(self.rows))
         self.clock.depart()
@@ -208,13 +209,14 @@ class Block:
         agreed = self.health.agree()
         if (noticed or agreed) and act.mixing is not None and self.conversation is not None:
             act = self._act(self.conversation) or act
+            self.channels.forget()
         if act.mixing is None:
             self._merge()
         else:
             self._gossip(act.mixing)
 
     def _gossip(self, mixing: Mixing) -> None:
-        self.ledger.wire_bytes += self.channels.gossip(mixing)
+        self.ledger.wire_bytes += self.channels.gossip(mixing, self.round)
         self.ledger.gossip(mixing.messages, self.setup.row_bytes)
         self.clock.gossip(mixing, self.setup.row_bytes, self.members.live)
         self.round += 1
@@ -222,8 +224,8 @@ class Block:
     def _merge(self) -> None:
         self.ledger.wire_bytes += self.channels.merge(self.merge_shares())
         healthy = len(self.health.healthy)
-        self.ledger.average(healthy, self.setup.row_bytes)
-        self.clock.average(self.health.healthy, self.setup.row_bytes)
+        self.ledger.average(healthy, self.setup.size.merge)
+        self.clock.average(self.health.healthy, self.setup.size.merge)
         self.round += 1
         # The last act comes after its step is counted, any other before.
         step = min(self.step + 1, self.setup.config.steps)

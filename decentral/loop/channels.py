@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from decentral.exchange import Exchange
+from decentral.exchange.codec import Draw
 from decentral.loop.setup import Setup
 from decentral.mixing import Mixing
 from decentral.optim import BlockOptimizer
@@ -19,16 +21,30 @@ class Channels:
     """The channels [n, k] of a block: what its exchange mixes, all in one round.
 
     ``state`` holds what the algorithm declares, sent or not, by name: [n, k] or [n, 1].
+    ``memory`` is the codec's: what all know of a row, and the weighted sum of what a node heard.
     """
 
     def __init__(
-        self, setup: Setup, exchange: Exchange, rows: Tensor, optimizer: BlockOptimizer
+        self,
+        setup: Setup,
+        exchange: Exchange,
+        hosted: Sequence[int],
+        rows: Tensor,
+        optimizer: BlockOptimizer,
     ) -> None:
-        """Serve a block; the state begins as declared."""
+        """Serve the block of the nodes ``hosted``; the state begins as declared."""
         self.setup, self.exchange, self.rows, self.optimizer = setup, exchange, rows, optimizer
         self.kept = setup.kept
         model = setup.layout.trainable_view(rows)
         self.state = {name: kept.first(model, self.model) for name, kept in self.kept.items()}
+        self.hosted = hosted
+        remembers = setup.codec.plugin.traits.get("memory", False)
+        self.memory = {
+            f"{name}/{what}": torch.zeros_like(channel)
+            for name, channel in self._rows().items()
+            for what in ("known", "heard")
+            if remembers
+        }
 
     @property
     def model(self) -> Tensor:
@@ -36,11 +52,16 @@ class Channels:
         layout = self.setup.layout
         return self.rows if self.setup.config.gossip_buffers else layout.trainable_view(self.rows)
 
-    def _sent(self) -> list[Tensor]:
-        """Return every channel in a fixed order; ``_absorb`` follows where they were mixed."""
+    def _rows(self) -> dict[str, Tensor]:
+        """Return the channels that a codec applies to, by name."""
+        sent = {n: self.state[n] for n, kept in self.kept.items() if kept.sent and not kept.scalar}
+        return {"model": self.model, **sent}
+
+    def _plain(self) -> list[Tensor]:
+        """Return all others; ``_absorb`` follows where they were mixed."""
         self._copied = self.optimizer.channels() if self.setup.config.mix_state else []
-        sent = [self.state[name] for name, kept in self.kept.items() if kept.sent]
-        return [self.model, *sent, *self._copied]
+        scalars = [self.state[n] for n, kept in self.kept.items() if kept.sent and kept.scalar]
+        return [*scalars, *self._copied]
 
     def _absorb(self) -> None:
         if self._copied:
@@ -48,19 +69,43 @@ class Channels:
 
     def begin(self, mixing: Mixing) -> None:
         """Let the channels travel already; ``gossip`` with the same mixing follows."""
-        for channel in self._sent():
+        for channel in (*self._rows().values(), *self._plain()):
             self.exchange.begin(channel, mixing)
 
-    def gossip(self, mixing: Mixing) -> int:
+    def gossip(self, mixing: Mixing, round: int) -> int:
         """Mix every channel; return the wire bytes."""
-        wire = sum(self.exchange.mix(channel, mixing) for channel in self._sent())
+        wire = sum(self._mix(name, rows, mixing, round) for name, rows in self._rows().items())
+        wire += sum(self.exchange.mix(channel, mixing) for channel in self._plain())
         self._absorb()
         return wire
+
+    def _mix(self, name: str, rows: Tensor, mixing: Mixing, round: int) -> int:
+        """Mix rows as they are coded: x_i <- x_i + step (sum_j W_ij h_j - h_i), h what is known."""
+        setup = self.setup
+        if setup.codec.name == "none":
+            return self.exchange.mix(rows, mixing)
+        nothing = torch.zeros_like(rows)
+        known = self.memory.get(f"{name}/known", nothing)
+        heard = self.memory.get(f"{name}/heard", nothing.clone())
+        whole = name == "model" or self.kept[name].whole
+        draw = Draw(setup.config.seed, name, round, self.hosted)
+        news = setup.codec(rows - known, setup.load(whole), draw)
+        said = news.clone()
+        wire = self.exchange.mix(said, mixing)
+        known.add_(news)
+        heard.add_(said)
+        rows.add_(heard - known, alpha=setup.codec.settings.get("step", 1.0))
+        return wire
+
+    def forget(self) -> None:
+        """Begin to remember anew, on all workers, since who talks has changed."""
+        for value in self.memory.values():
+            value.zero_()
 
     def merge(self, weights: Tensor) -> int:
         """Replace every channel by its weighted mean over all nodes; return the wire bytes."""
         wire = 0
-        for channel in self._sent():
+        for channel in (*self._rows().values(), *self._plain()):
             mean, bytes_ = self.exchange.mean(channel, weights)
             channel.copy_(mean.expand_as(channel))
             wire += bytes_
@@ -73,12 +118,17 @@ class Channels:
         """Put the state of one row back to where it began, so that nothing sick is left in it."""
         for name, kept in self.kept.items():
             self.state[name][index] = kept.start
+        for value in self.memory.values():
+            value[index] = 0.0
 
     def state_of(self, index: int) -> dict[str, Tensor]:
-        """Return one row's state as ``state/<name>``."""
-        return {_PREFIX + name: value[index] for name, value in self.state.items()}
+        """Return one row's state and memory as ``state/<name>``."""
+        return {_PREFIX + name: value[index] for name, value in self._lasting().items()}
+
+    def _lasting(self) -> dict[str, Tensor]:
+        return {**self.state, **self.memory}
 
     def restore(self, checkpoint: Checkpoint, hosted: Sequence[int]) -> None:
         """Take the state of the hosted rows from a checkpoint."""
-        for name, value in self.state.items():
+        for name, value in self._lasting().items():
             value.copy_(stacked(checkpoint, _PREFIX + name, hosted))

@@ -18,6 +18,7 @@ from decentral import rng
 from decentral.algorithms import Kept
 from decentral.config import PARTS, Config
 from decentral.errors import ConfigError
+from decentral.exchange.codec import Load, coded_bytes
 from decentral.gradients import keyed
 from decentral.layout import Layout
 from decentral.loop.methods import check_methods, noise_kind
@@ -25,7 +26,7 @@ from decentral.loop.room import require
 from decentral.loop.sound import refuse_unsound
 from decentral.merge import in_a_run
 from decentral.mixing import Mixer
-from decentral.network import Conversation, all_reduce_messages, presets
+from decentral.network import Conversation, Size, all_reduce_messages, presets
 from decentral.network.budget import solve_budget
 from decentral.network.clock import Clock
 from decentral.network.graphs import carries_links, check_connected, network_of
@@ -51,6 +52,7 @@ class Setup:
     builder: Callable[[], nn.Module]
     layout: Layout
     algorithm: Bound
+    codec: Bound
     conversation: Conversation | None  # None: the algorithm does not talk in rounds
     optimizer: Bound
     learning_rate: LearningRate
@@ -86,13 +88,31 @@ class Setup:
         return self.layout.payload(self.config.gossip_buffers) * self.dtype.itemsize
 
     @cached_property
+    def size(self) -> Size:
+        """Logical bytes of all channels of one node: as gossip codes them, and in a merge."""
+        sent = [kept for kept in self.kept.values() if kept.sent]
+        plain = sum(kept.scalar for kept in sent)
+        if self.config.mix_state:
+            plain += state_numbers(self.optimizer, self.layout)
+        loads = [self.load(buffers=True), *(self.load(k.whole) for k in sent if not k.scalar)]
+        rest = plain * self.dtype.itemsize
+        coded = sum(coded_bytes(self.codec, load) for load in loads)
+        return Size(coded + rest, sum(load.numbers for load in loads) * self.dtype.itemsize + rest)
+
+    @property
     def row_bytes(self) -> int:
         """Logical bytes of what one node sends to one other in one round: all channels."""
-        sent = [kept for kept in self.kept.values() if kept.sent]
-        numbers = sum(1 if kept.scalar else self.layout.parameter_count for kept in sent)
-        if self.config.mix_state:
-            numbers += state_numbers(self.optimizer, self.layout)
-        return self.model_bytes + numbers * self.dtype.itemsize
+        return self.size.gossip
+
+    def load(self, buffers: bool) -> Load:
+        """Return what a channel holds: the parameters, and buffers if these are sent at all."""
+        return Load(
+            tuple(
+                (entry.start, entry.stop, entry.shape)
+                for entry in self.layout.sent(buffers and self.config.gossip_buffers)
+            ),
+            self.dtype.itemsize,
+        )
 
     @property
     def gradient_bytes(self) -> int:
@@ -138,7 +158,8 @@ def prepare(config: Config) -> Setup:
     """Build the parts of a run; every mistake in them is a ConfigError before anything runs."""
     device, dtype = _device(config.device), getattr(torch, config.dtype)
     parts = {
-        kind: build(kind, getattr(config, kind)) for kind in ("algorithm", "optimizer", "merge")
+        kind: build(kind, getattr(config, kind))
+        for kind in ("algorithm", "codec", "optimizer", "merge")
     }
     in_a_run(parts["merge"])
     task = _task(config, parts)
@@ -154,7 +175,8 @@ def prepare(config: Config) -> Setup:
     parts["learning_rate"] = rate.rule
     setup = Setup(
         config=config, task=task, model=model, builder=lambda: keyed(builder()), layout=layout,
-        algorithm=parts["algorithm"], optimizer=parts["optimizer"], learning_rate=rate, batch=batch,
+        algorithm=parts["algorithm"], codec=parts["codec"], optimizer=parts["optimizer"],
+        learning_rate=rate, batch=batch,
         merge=parts["merge"], plan=plan, counts=counts, device=device, dtype=dtype, parts=parts,
         conversation=None,
     )  # fmt: skip
@@ -293,13 +315,18 @@ def _conversation(setup: Setup) -> Conversation | None:
     config, parts = setup.config, setup.parts
     communicates = parts["algorithm"].plugin.traits.get("communicates", "rounds")
     if communicates != "rounds":
+        if parts["codec"].name != "none":
+            raise ConfigError(
+                f"algorithm {parts['algorithm'].name!r} takes no codec: only gossip is coded; "
+                "leave codec out."
+            )
         return None
     topology = Topology(build("topology", config.topology), config.nodes, config.seed)
     mixer = Mixer.make(topology, setup.weights)
     schedule = CommunicationSchedule.make(config.communication)
     conversation = Conversation(mixer, schedule, config.steps, config.local_steps)
-    refuse_unsound(config, setup.algorithm, setup.optimizer, conversation)
-    conversation = solve_budget(conversation, setup.row_bytes, setup.gradient_bytes)
+    refuse_unsound(config, parts, conversation)
+    conversation = solve_budget(conversation, setup.size, setup.gradient_bytes)
     parts["topology"] = topology.rule
     parts["communication"] = conversation.schedule.rule
     if mixer.rule is not None:

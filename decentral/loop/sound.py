@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from decentral.algorithms import CONDITIONS
 from decentral.config import Config
@@ -13,11 +13,10 @@ from decentral.registry import Bound
 from decentral.schedules import slots
 
 
-def refuse_unsound(
-    config: Config, algorithm: Bound, optimizer: Bound, conversation: Conversation
-) -> None:
-    """Raise ConfigError, with a remedy, where the algorithm does not do what it promises."""
-    _refuse_weights(algorithm, conversation.mixer)
+def refuse_unsound(config: Config, parts: Mapping[str, Bound], conversation: Conversation) -> None:
+    """Raise ConfigError, with a remedy, where a part does not do what it promises."""
+    _refuse_weights(parts["algorithm"], conversation.mixer)
+    _refuse_biased(parts["codec"])
     mixer = conversation.mixer
     holds: dict[str, Callable[[], bool]] = {
         "directed": lambda: mixer.topology.links(0).directed,
@@ -25,14 +24,25 @@ def refuse_unsound(
         "time_varying": lambda: mixer.topology.time_varying or _thinned(conversation),
         "local_steps": lambda: config.local_steps > 1,
         "cycles": lambda: len(mixer.topology.links(0)) != 2 * (config.nodes - 1),
-        "momentum": lambda: not _plain(optimizer),
+        "momentum": lambda: not _plain(parts["optimizer"]),
         "mix_state": lambda: config.mix_state,
+        "compression": lambda: parts["codec"].name != "none",
     }
-    for condition, remedy in algorithm.plugin.traits.get("refuses", {}).items():
-        if holds[condition]():
-            raise ConfigError(
-                f"algorithm {algorithm.name!r} is not sound {CONDITIONS[condition]}; {remedy}."
-            )
+    for part in (parts["algorithm"], parts["codec"]):
+        for condition, remedy in part.plugin.traits.get("refuses", {}).items():
+            if holds[condition]():
+                raise ConfigError(
+                    f"{part.plugin.kind} {part.name!r} is not sound {CONDITIONS[condition]}; "
+                    f"{remedy}."
+                )
+
+
+def _refuse_biased(codec: Bound) -> None:
+    if codec.plugin.traits.get("biased"):
+        raise ConfigError(
+            f"codec {codec.name!r} loses too much for models to be averaged; send differences, by "
+            f"codec='choco({codec.name})'."
+        )
 
 
 def _refuse_weights(algorithm: Bound, mixer: Mixer) -> None:

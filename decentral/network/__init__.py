@@ -67,14 +67,27 @@ class Conversation:
 
 
 @dataclass(frozen=True)
+class Size:
+    """Logical bytes of one message of a gossip, as it is coded, and of a global merge."""
+
+    gossip: int
+    merge: int
+
+
+@dataclass(frozen=True)
 class Planned:
-    """One slot of a preview; ``messages`` so far, over all nodes."""
+    """One slot of a preview; ``messages`` so far, over all nodes, ``merged`` those of merges."""
 
     step: int
     intensity: float
     messages: int
     round: int
     is_merge: bool = False
+    merged: int = 0
+
+    def bytes(self, size: Size) -> int:
+        """Return the logical bytes so far."""
+        return (self.messages - self.merged) * size.gossip + self.merged * size.merge
 
 
 def all_reduce_messages(nodes: int, steps: int) -> int:
@@ -89,15 +102,16 @@ def preview(conversation: Conversation) -> Iterator[Planned]:
             f"communication {conversation.schedule.rule.name!r} reacts to the run, so it has no "
             "preview; its max_budget bounds what it can spend."
         )
-    messages = round = 0
+    messages = merged = round = 0
     for step in slots(conversation.steps, conversation.local_steps):
         act = conversation.act(conversation.progress(step, round))
         finale = conversation.finale(act) if step == conversation.steps else None
         sent = [a for a in (act, finale) if a is not None]
         messages += sum(_messages(a, conversation.nodes) for a in sent)
+        merged += sum(_messages(a, conversation.nodes) for a in sent if a.is_merge)
         round += len(sent)
         intensity = act.intensity if act else 0.0
-        yield Planned(step, intensity, messages, round, any(a.is_merge for a in sent))
+        yield Planned(step, intensity, messages, round, any(a.is_merge for a in sent), merged)
 
 
 def _messages(act: Act, nodes: int) -> int:
@@ -106,13 +120,18 @@ def _messages(act: Act, nodes: int) -> int:
 
 def expected_messages(conversation: Conversation) -> float:
     """Return the expected number of messages of a run, its final merge included."""
-    merge = all_reduce_messages(conversation.nodes, steps=1)
+    return expected_bytes(conversation, Size(1, 1))
+
+
+def expected_bytes(conversation: Conversation, size: Size) -> float:
+    """Return the expected logical bytes of a run, its final merge included."""
+    merge = all_reduce_messages(conversation.nodes, steps=1) * size.merge
     action, total = None, 0.0
     for step in slots(conversation.steps, conversation.local_steps):
         action = conversation.schedule.action(conversation.progress(step, round=0))
         if isinstance(action, Merge):
             total += merge
         elif action > 0:
-            total += conversation.mixer.expected_messages(action)
+            total += conversation.mixer.expected_messages(action) * size.gossip
     once_more = conversation.schedule.final_merge and not isinstance(action, Merge)
     return total + merge if once_more else total

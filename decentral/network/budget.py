@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from decentral.errors import ConfigError
-from decentral.network import Conversation, all_reduce_messages, expected_messages
+from decentral.network import Conversation, Size, all_reduce_messages, expected_bytes
 from decentral.registry import Bound
 from decentral.schedules.communication import CommunicationSchedule
 from decentral.units import parse_bytes
@@ -36,10 +36,10 @@ def with_factor(schedule: CommunicationSchedule, factor: float) -> Communication
     )
 
 
-def solve_budget(conversation: Conversation, row_bytes: int, gradient_bytes: int) -> Conversation:
+def solve_budget(conversation: Conversation, size: Size, gradient_bytes: int) -> Conversation:
     """Solve the factor of a schedule scaled to a budget; others are returned as they are.
 
-    ``row_bytes`` is the size of one message, ``gradient_bytes`` that of one of all-reduce's.
+    ``size`` is that of messages, ``gradient_bytes`` that of one of all-reduce's.
     Expected bytes grow with the factor and saturate where every intensity is clipped to 1. Raises
     ConfigError naming the reachable minimum or maximum when the budget lies outside.
     """
@@ -57,7 +57,7 @@ def solve_budget(conversation: Conversation, row_bytes: int, gradient_bytes: int
 
     def spent(factor: float) -> float:
         scaled = replace(conversation, schedule=with_factor(schedule, factor))
-        return expected_messages(scaled) * row_bytes
+        return expected_bytes(scaled, size)
 
     for factor, word, outside in (
         (1e-12, "least", wanted.__lt__),

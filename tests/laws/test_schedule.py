@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from support import conversation, example, tiny_block, trained
 
 from decentral import ConfigError
-from decentral.network import Act, Conversation, all_reduce_messages, expected_messages, preview
+from decentral.network import (
+    Act,
+    Conversation,
+    Size,
+    all_reduce_messages,
+    expected_messages,
+    preview,
+)
 from decentral.network.budget import solve_budget
 from decentral.registry import find, names
 from decentral.schedules import Feedback, Progress, slots
@@ -44,7 +51,7 @@ def talk(name: str, topology: str = "ring", final_merge: bool | None = None) -> 
     if final_merge is not None:
         rule = replace(rule, common={"final_merge": final_merge})
     made = conversation(topology, rule, steps=STEPS, local_steps=LOCAL)
-    return solve_budget(made, ROW, ROW)
+    return solve_budget(made, Size(ROW, ROW), ROW)
 
 
 def progress(step: int) -> Progress:
@@ -130,9 +137,9 @@ def test_a_budget_is_met_in_expectation_or_refused_with_the_reachable_end(
         end, reachable = ("least", least) if wanted < least else ("most", most)
         share_of_all = f"{reachable / all_reduce_messages(8, STEPS):.3%} of all-reduce"
         with pytest.raises(ConfigError, match=rf"the {end} this .* {share_of_all}"):
-            solve_budget(raw, ROW, ROW)
+            solve_budget(raw, Size(ROW, ROW), ROW)
         return
-    spent = expected_messages(solve_budget(raw, ROW, ROW))
+    spent = expected_messages(solve_budget(raw, Size(ROW, ROW), ROW))
     one_round = raw.mixer.expected_messages(1.0)
     assert abs(spent - wanted) <= max(0.01 * wanted, one_round if wanted > one_round else 0)
     assert abs(spent - wanted) <= 1e-6 * wanted  # intensities are real: no rounding to rounds

@@ -1,0 +1,145 @@
+"""Laws of codecs: each row by itself, fewer bytes, the mean kept, and nodes that come together."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from support import example, exchanges, silent, tiny_block, together
+from torch import Tensor
+
+from decentral.exchange.codec import Draw, Load, coded_bytes
+from decentral.loop.block import Block
+from decentral.network import preview
+from decentral.registry import Bound, build, find, names
+
+LOAD = Load(((0, 240, (12, 20)), (240, 252, (12,))), itemsize=8)
+on_every_codec = pytest.mark.parametrize("name", names("codec"))
+
+
+def rows(nodes: int = 4) -> Tensor:
+    draw = torch.Generator().manual_seed(0)
+    found = torch.randn(nodes, 256, dtype=torch.float64, generator=draw)
+    found[:, 252:] = 0  # padding
+    return found
+
+
+def usable(name: str) -> Bound:
+    """Return a codec as a run would have it: a biased one within choco."""
+    biased = find("codec", name).traits.get("biased")
+    return build("codec", f"choco(codec={name}, step=0.1)") if biased else example("codec", name)
+
+
+def talking(codec: Bound, **settings: Any) -> Block:
+    """Return a block without gradients, whose nodes begin in different places."""
+    plain = {
+        "task": "quadratic(dimension=40)", "nodes": 5, "dtype": "float64", "topology": "ring",
+        "communication": "constant", "local_steps": 1, "steps": 400, "codec": codec,
+        "mixing": "ordered", "learning_rate": 0.0001,
+    }  # fmt: skip
+    block = tiny_block(**{**plain, **settings})
+    block.rows.copy_(torch.linspace(-1, 2, block.rows.numel()).view_as(block.rows).sin())
+    block.x[:, 40:] = 0
+    return block
+
+
+def walk(block: Block, steps: int) -> None:
+    for _ in range(steps):
+        block.combine(block.decide())
+        block.finish_step()
+
+
+@on_every_codec
+def test_a_row_is_coded_as_if_it_were_alone(name: str) -> None:
+    codec, block = example("codec", name), rows()
+    together_ = codec(block, LOAD, Draw(1, "x", 3, range(4)))
+    alone = [codec(block[i : i + 1], LOAD, Draw(1, "x", 3, [i])) for i in range(4)]
+    torch.testing.assert_close(torch.cat(alone), together_, rtol=1e-12, atol=1e-12)
+    assert torch.equal(codec(block, LOAD, Draw(1, "x", 3, range(4))), together_)
+    assert (together_[:, 252:] == 0).all()
+
+
+@on_every_codec
+def test_what_is_left_is_nearer_to_a_row_than_nothing(name: str) -> None:
+    codec, block = example("codec", name), rows()
+    lost = codec(block, LOAD, Draw(1, "x", 3, range(4))) - block
+    assert (lost.norm(dim=1) <= block.norm(dim=1)).all()
+    assert codec(torch.zeros_like(block), LOAD, Draw(1, "x", 3, range(4))).abs().max() == 0
+
+
+@on_every_codec
+def test_coded_rows_are_no_larger_than_plain_ones(name: str) -> None:
+    size = coded_bytes(example("codec", name), LOAD)
+    assert 0 < size <= 252 * 8
+    assert (size == 252 * 8) == (name == "none")
+
+
+def test_sizes_in_bytes() -> None:
+    asked = {"bf16": 504, "int8": 256, "top_k(0.1)": 26 * 12, "random_k(0.1)": 26 * 8, "sign": 36}
+    for text, size in asked.items():
+        assert coded_bytes(build("codec", text), LOAD) == size
+    assert coded_bytes(build("codec", "choco(low_rank(2))"), LOAD) == (2 * 32 + 12) * 8
+
+
+@on_every_codec
+def test_the_mean_is_kept_and_nodes_come_together(name: str) -> None:
+    block = talking(usable(name), steps=600)
+    mean, start = block.rows.mean(0), (block.rows - block.rows.mean(0)).norm()
+    walk(block, 600)
+    torch.testing.assert_close(block.rows.mean(0), mean, rtol=0, atol=1e-12)
+    assert (block.rows - mean).norm() < 0.1 * start
+
+
+def test_choco_converges_with_one_number_in_a_hundred() -> None:
+    """Koloskova et al. (2019): linearly, however little is sent; averaging such rows does not."""
+    block = talking(
+        build("codec", "choco(codec=top_k(0.01), step=0.03)"),
+        task="quadratic(dimension=100)", steps=1500,
+    )  # fmt: skip
+    block.x[:, 100:] = 0
+    mean = block.x.mean(0)
+    distances = [float((block.x - mean).norm())]
+    for _ in range(3):
+        walk(block, 500)
+        distances.append(float((block.x - mean).norm()))
+    assert block.setup.row_bytes == 12
+    ratios = np.array(distances[1:]) / np.array(distances[:-1])
+    assert (ratios < 0.1).all(), "by a constant factor in as many rounds"
+
+
+def test_int8_is_unbiased() -> None:
+    block = rows(1)
+    codec = build("codec", "int8")
+    coded = torch.stack([codec(block, LOAD, Draw(0, "x", r, [0]))[0] for r in range(500)])
+    step = float(block.abs().max()) / 127
+    assert float((coded - block).abs().max()) <= step * 1.0001
+    assert float((coded.mean(0) - block[0]).abs().max()) < 5 * step / np.sqrt(12 * 500) * 2
+
+
+@on_every_codec
+def test_bytes_are_what_the_preview_says_a_merge_included(name: str) -> None:
+    communication = "then_merge(constant, at=60%)"
+    block = talking(usable(name), steps=10, communication=communication)
+    walk(block, 10)
+    assert block.conversation is not None
+    assert block.ledger.bytes == list(preview(block.conversation))[-1].bytes(block.setup.size)
+    assert block.setup.size.merge == 40 * 8
+
+
+@on_every_codec
+def test_memory_is_resumed_and_two_workers_have_the_same_bits(name: str) -> None:
+    codec = usable(name)
+    block, other = talking(codec, steps=12), talking(codec, steps=12)
+    blocks = [Block(block.setup, exchange, silent) for exchange in exchanges([2, 3])]
+    walk(block, 6)
+    saved = copy.deepcopy(block.checkpoint())
+    for each in (other, *blocks):
+        each.restore(saved)
+    walk(block, 6)
+    walk(other, 6)
+    together(lambda worker: walk(worker, 6), blocks)
+    assert torch.equal(other.rows, block.rows)
+    assert torch.equal(torch.cat([each.rows for each in blocks]), block.rows)
