@@ -15,9 +15,10 @@ from annotated_types import Ge, Lt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from decentral.errors import ConfigError, nearest, reason
-from decentral.registry import KINDS, Bound, Count, Positive, build, find
+from decentral.registry import KINDS, Bound, Count, Positive, build, find, read
 from decentral.schedules.methods import METHODS, Adversarial, LabelNoise, Sam
 from decentral.spec import Spec, parse_spec, parse_value
+from decentral.units import parse_amount
 
 #: A plug-in as written: text, a mapping with ``name``, a number, or an object from Python.
 Part = Any
@@ -26,7 +27,7 @@ Auto = Literal["auto"]
 #: Configuration keys that hold a plug-in, and its kind.
 PARTS = {kind: kind for kind in KINDS if kind != "metric"}
 #: Short names on the command line and in Python.
-ALIASES = {"schedule": "communication", "lr": "learning_rate.lr"}
+ALIASES = {"schedule": "communication", "lr": "learning_rate.lr", "batch_schedule": "batch"}
 #: The setting that a bare number means.
 NUMBERS = {"learning_rate": "lr", "batch": "size", "compute": "seconds"}
 
@@ -39,7 +40,10 @@ class Config(BaseModel):
     task: Part = Field("digits", description="data, loss and evaluation")
     model: Part = Field("mlp", description="the network, unless the task brings its own")
     nodes: Count = Field(16, description="number of nodes N")
-    steps: Count = Field(3000, description="optimizer steps of every node")
+    steps: Count = Field(3000, description="optimizer steps of every node, unless data ends it")
+    data: str | None = Field(
+        None, description="end after so much data of all nodes: 1M samples, 500k tokens, 9k/node"
+    )
     local_steps: Count = Field(10, description="steps between two communication slots")
     algorithm: Part = Field("dsgd", description="what a node does in a step")
     codec: Part = Field("none", description="how rows are coded for gossip")
@@ -54,13 +58,15 @@ class Config(BaseModel):
     )
     learning_rate: Part = Field("constant", description="schedule of the learning rate")
     batch: Part = Field("constant", description="schedule of the batch size, samples per node")
-    micro_batch: Count | None = Field(None, description="samples per forward pass; none: the batch")
     label_smoothing: Annotated[float, Ge(0), Lt(1)] = Field(
         0.0, description="share of a training target spread over all classes"
     )
     label_noise: LabelNoise | None = Field(None, description="noise on training targets, in phases")
     adversarial: Adversarial | None = Field(None, description="train on attacked inputs, in phases")
     sam: Sam | None = Field(None, description="sharpness-aware minimisation, in phases")
+    micro_batch: Count | Auto | None = Field(
+        "auto", description="samples per forward pass; auto: the batch, at most 256 if it grows"
+    )
     optimizer: Part = Field("sgd", description="torch optimizer of every node")
     clip: Positive | None = Field(None, description="largest gradient norm of a node")
     init: Literal["shared", "independent"] = Field("shared", description="initial models")
@@ -113,6 +119,11 @@ class Config(BaseModel):
     )
     faults: tuple[str, ...] = Field((), description="failures to rehearse: kill(worker=1, step=50)")
     out: str | None = Field(None, description="run folder; none: runs/<name>")
+
+    @field_validator("data", mode="before")
+    @classmethod
+    def _readable_amount(cls, value: Any) -> Any:
+        return value if value is None else str(parse_amount(value))
 
     @field_validator("metrics", mode="before")
     @classmethod
@@ -234,7 +245,7 @@ def as_mapping(kind: str, value: Part) -> dict[str, Any]:
     """Return a plug-in as a mapping with ``name``, so that settings can be changed."""
     if isinstance(value, int | float) and kind in NUMBERS and not isinstance(value, bool):
         return {"name": "constant", NUMBERS[kind]: value}
-    spec = parse_spec(value, kind)
+    spec = read(kind, value)
     names = list(find(kind, spec.name).settings) if spec.args else []
     return {"name": spec.name, **dict(zip(names, spec.args, strict=False)), **spec.settings}
 
@@ -249,7 +260,9 @@ def make_config(*layers: Mapping[str, Any]) -> Config:
         recommended(kind, asked.get(kind, Config.model_fields[kind].default))
         for kind in ("task", "algorithm")
     ]
-    settings = layered(*suited, *layers)
+    settings = _with_plan(layered(*suited, *layers), asked)
+    if settings.get("data") is not None and "steps" not in asked:
+        settings.pop("steps", None)  # the task's default: the data end the run
     for kind, setting in NUMBERS.items():
         value = settings.get(kind)
         if isinstance(value, int | float) and not isinstance(value, bool):
@@ -280,6 +293,26 @@ def recommended(kind: str, part: Part) -> Mapping[str, Any]:
     if isinstance(part, str | Mapping | Spec):
         return find(kind, parse_spec(part, kind).name).traits.get("defaults", {})
     return part.plugin.traits.get("defaults", {}) if isinstance(part, Bound) else {}
+
+
+def _with_plan(settings: dict[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace ``plan(FILE)`` by the plan in that configuration, and its budget unless one is given.
+
+    So a run folder holds the plan itself, and other hosts need no file.
+    """
+    batch = settings.get("batch")
+    if not isinstance(batch, str | Mapping | Spec):
+        return settings
+    spec = read("batch", batch)
+    given: Any = spec.args[0] if spec.args else None
+    if spec.name != "plan" or not isinstance(given, str):
+        return settings
+    planned = read_file(given)
+    if "batch" not in planned:
+        raise ConfigError(f"batch: {given} holds no plan; `decentral plan batch --out` writes one.")
+    data = asked.get("data", None if "steps" in asked else planned.get("data"))
+    inside = {**as_mapping("batch", planned["batch"]), **spec.settings}
+    return {**settings, "batch": inside, "data": data}
 
 
 def _refuse_unused(asked: Mapping[str, Any]) -> None:

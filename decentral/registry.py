@@ -3,11 +3,13 @@
 Every kind (topology, communication schedule, task, ...) is a folder; a member is a function or a
 small frozen class in the file of its name, registered by ``@plugin(kind)``. Positional parameters
 are given by the run; keyword-only parameters are settings that come from YAML, the command line or
-Python, validated by pydantic from their annotations. The docstring is the help.
+Python, validated by pydantic from their annotations. A setting that is a word of Python, such as
+``from``, is a parameter with an underscore behind it. The docstring is the help.
 
-A kind's package may define two hooks: ``common`` (a function whose keyword-only parameters every
-member accepts) and ``resolve(name)`` (a plug-in for names that are not in the folder, e.g.
-``nx:...``). A member with required settings shows one complete spelling in the trait ``example``.
+A kind's package may define hooks: ``common`` (a function whose keyword-only parameters every member
+accepts), ``resolve(name)`` (a plug-in for names that are not in the folder, e.g. ``nx:...``) and
+``shorthand(text)`` (the mapping that a text of its own form stands for, or None). A member with
+required settings shows one complete spelling in the trait ``example``.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
+from keyword import iskeyword
 from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -117,7 +120,8 @@ class Bound:
         What it raises becomes a ConfigError that names the plug-in.
         """
         try:
-            return self.plugin.target(*positional, **self.settings)
+            settings = {_parameter(key): value for key, value in self.settings.items()}
+            return self.plugin.target(*positional, **settings)
         except (ConfigError, RunError):
             raise
         except Exception as error:
@@ -221,10 +225,20 @@ def signature_settings(target: Callable[..., Any]) -> dict[str, Setting]:
     if inspect.isclass(target):
         scope = vars(sys.modules[target.__module__])
     return {
-        p.name: Setting(_evaluated(p.annotation, scope), p.default)
+        _setting(p.name): Setting(_evaluated(p.annotation, scope), p.default)
         for p in inspect.signature(target).parameters.values()
         if p.kind is inspect.Parameter.KEYWORD_ONLY
     }
+
+
+def _setting(parameter: str) -> str:
+    """Return the setting that a parameter stands for: ``from_`` is ``from``."""
+    word = parameter.removesuffix("_")
+    return word if iskeyword(word) else parameter
+
+
+def _parameter(setting: str) -> str:
+    return f"{setting}_" if iskeyword(setting) else setting
 
 
 def _evaluated(annotation: Any, scope: dict[str, Any]) -> Any:
@@ -325,9 +339,16 @@ def build(kind: str, value: object) -> Bound:
         known = next((p for p in _registered.values() if p.target is target), None)
         found = known or _plugin_of(kind, getattr(target, "__name__", kind), target, {})
         return bind(found, {})
-    spec = parse_spec(value, kind)
+    spec = read(kind, value)
     found = find(kind, spec.name)
     return bind(found, _named(found, spec))
+
+
+def read(kind: str, value: object) -> Spec:
+    """Read a plug-in as written, in the kind's own shorthand, too; it is not looked up yet."""
+    hook = getattr(importlib.import_module(KINDS[kind]), "shorthand", None)
+    short = hook(value) if hook and isinstance(value, str) else None
+    return parse_spec(value if short is None else short, kind)
 
 
 def _named(found: Plugin, spec: Spec) -> dict[str, Any]:

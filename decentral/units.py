@@ -20,6 +20,12 @@ _BYTES = {
     "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30, "TiB": 2.0**40,
 }  # fmt: skip
 _BITS = {"bit": 1 / 8, "kbit": 125.0, "Mbit": 125e3, "Gbit": 125e6, "Tbit": 125e9}
+_COUNTS = {
+    "": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9, "T": 1e12,
+    "Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30,
+}  # fmt: skip
+_POWER = re.compile(r"(\d{1,6})\^(\d{1,2})")
+_AMOUNT = re.compile(rf"{_NUMBER}\s*({'|'.join(_COUNTS)})\s*(sample|token|)s?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +188,39 @@ def format_bandwidth(rate_Bps: float) -> str:
         if rate_Bps >= 0.9995 * scale:
             return f"{rate_Bps / scale:.3g} {unit}/s"
     return f"{8 * rate_Bps:.3g} bit/s"
+
+
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """An amount of data: of all nodes together, or of each."""
+
+    count: int
+    unit: str = "samples"  # "samples" | "tokens"
+    per_node: bool = False
+
+    def __str__(self) -> str:
+        """Write the amount as a user would."""
+        return f"{self.count} {self.unit}" + ("/node" if self.per_node else "")
+
+
+def parse_amount(value: object) -> Amount:
+    """Read ``1M samples``, ``500k tokens``, ``2^20`` or ``60k samples/node``.
+
+    >>> parse_amount("1M samples"), parse_amount("2^20 tokens/node")
+    (Amount(count=1000000, unit='samples', per_node=False),
+     Amount(count=1048576, unit='tokens', per_node=True))
+    """
+    text = _POWER.sub(lambda found: str(int(found[1]) ** int(found[2])), str(value))
+    each = text.strip().endswith("/node")
+    found = _AMOUNT.fullmatch(text.strip().removesuffix("/node").replace("_", ""))
+    if found is None:
+        raise ConfigError(
+            "it is no amount of data; write it like 1M samples, 500k tokens or 60k samples/node."
+        )
+    unit, count = f"{found[3] or 'sample'}s", float(found[1]) * _COUNTS[found[2]]
+    if not 1 <= count < 2**53 or abs(count - round(count)) > 1e-6:
+        raise ConfigError(f"it must be a whole number of {unit}, at least 1.")
+    return Amount(round(count), unit, each)
 
 
 def format_bytes(count: float) -> str:

@@ -144,10 +144,15 @@ def silent(event: str, details: dict[str, Any]) -> None:
     """Announce nothing."""
 
 
+def _tiny(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a tiny run; one with a budget of data takes the steps that follow."""
+    return {key: value for key, value in TINY.items() if key != "steps" or "data" not in settings}
+
+
 def tiny_setup(**settings: Any) -> Setup:
     """Prepare a tiny run on blobs, or on the task that is named."""
     torch.set_num_threads(1)
-    return prepare(make_config({"task": blobs()} | TINY | settings))
+    return prepare(make_config({"task": blobs()} | _tiny(settings) | settings))
 
 
 def tiny_block(announce: Callable[..., None] = silent, **settings: Any) -> Block:
@@ -169,7 +174,7 @@ def trained(block: Block) -> list[Row]:
 
 def tiny_run(folder: Path, **settings: Any) -> LocalRun:
     """Begin a tiny run in a folder."""
-    run = LocalRun(make_config({"task": "digits"} | TINY | settings))
+    run = LocalRun(make_config({"task": "digits"} | _tiny(settings) | settings))
     run.begin(RunFolder.create(folder))
     return run
 

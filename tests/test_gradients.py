@@ -231,7 +231,8 @@ def test_micro_batches_average_to_the_whole(name: str) -> None:
     if "batch norm" in name:
         pytest.skip("batch normalisation sees its micro-batch only")
     case = Case(name)
-    parts = case.batch.micro(3)
+    whole_batch = (case.batch.inputs, case.batch.targets, case.batch.keys)
+    parts = [Batch(*part) for part in zip(*(t.split(3, dim=1) for t in whole_batch), strict=True)]
     assert [part.inputs.shape[1] for part in parts] == [3, 3, 2]
     for kind in ["loop", *together(name)]:
         whole = case.of(case.gradient(kind))[0]

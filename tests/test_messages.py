@@ -23,6 +23,7 @@ import torch
 from wrong import CASES, SMALL, Case, furnish, inside
 from wrong_clusters import CLUSTERS
 from wrong_data import DATA
+from wrong_theory import THEORY
 
 import decentral.cli
 from decentral import api, registry
@@ -238,6 +239,7 @@ FROM_PYTHON: dict[str, Callable[[], Any]] = {
     "LITE: unknown block": lambda: _optimizer(chi={"kq": 2}),
     "LITE: chi below 1": lambda: _optimizer(chi={"qk": 0.5}),
     "LITE: a share above 1": lambda: _optimizer(sharp={"qk": 2}),
+    **THEORY,
     "a built model for independent nodes": lambda: decentral.launch(
         model=torch.nn.Linear(64, 10), init="independent"
     ),

@@ -20,9 +20,9 @@ SETTINGS = (
 )
 
 
-def launched(out: Path, *words: str) -> tuple[dict[str, Any], str]:
+def launched(out: Path, *words: str, settings: str = SETTINGS) -> tuple[dict[str, Any], str]:
     """Launch a run as a user would; return its summary and what was said."""
-    command = [sys.executable, "-m", "decentral", "launch", *SETTINGS.split(), *words]
+    command = [sys.executable, "-m", "decentral", "launch", *settings.split(), *words]
     done = subprocess.run(
         [*command, "--out", str(out)], capture_output=True, text=True, timeout=110, check=False
     )

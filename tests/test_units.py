@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from decentral import ConfigError, Point
 from decentral.units import (
     format_bytes,
+    parse_amount,
     parse_bandwidth,
     parse_bytes,
     parse_point,
@@ -125,3 +126,33 @@ def test_bytes_are_written_to_three_digits_and_can_be_read_back(count: float) ->
     assert "e" not in text
     assert len(text.split()[0].replace(".", "")) <= 4
     assert math.isclose(parse_bytes(text), count, rel_tol=6e-3, abs_tol=0.5)
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("1M samples", "1000000 samples"),
+        ("2^20", "1048576 samples"),
+        ("1.1M", "1100000 samples"),
+        ("500ktokens", "500000 tokens"),
+        ("1 token", "1 tokens"),
+        ("60_000/node", "60000 samples/node"),
+        (4096, "4096 samples"),
+        ("1Mi samples/node", "1048576 samples/node"),
+    ],
+)
+def test_amounts_of_data(text: object, written: str) -> None:
+    assert str(parse_amount(text)) == written
+
+
+@given(count=st.integers(1, 2**53 - 1), unit=st.sampled_from(["samples", "tokens"]))
+def test_an_amount_survives_being_written_down(count: int, unit: str) -> None:
+    amount = parse_amount(f"{count} {unit}")
+    assert (amount.count, amount.unit) == (count, unit)
+    assert parse_amount(str(amount)) == amount
+
+
+@pytest.mark.parametrize("text", ["", "samples", "1.5", "0", "-3", "1M rows", "9^99", "1e400"])
+def test_what_is_no_amount(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"amount of data|whole number"):
+        parse_amount(text)

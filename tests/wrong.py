@@ -54,6 +54,7 @@ def cold(progress):
     if progress.step > 2:
         raise RuntimeError("no heat")
     return 1.0
+def crumbs(progress): return 0.5
 def too_much(progress, feedback): return 1.5
 def silent(progress, feedback): return None
 
@@ -210,6 +211,18 @@ CASES = [
     Case("noise above certainty", "launch --task digits label_noise=2"),
     Case("numbers added to classes", "launch --task digits label_noise=1 label_noise.kind=sign"),
     Case("moving whole numbers", "launch --task plugins.py:tokens nodes=2 adversarial=0.1"),
+    # batches and budgets of data
+    Case("unreadable amount", "launch --data plenty"),
+    Case("amount below 1", "launch --data 0.3"),
+    launch("data below one batch", "data=100 batch=32"),
+    Case("steps against data", f"{SMALL} data=1000 batch=10"),
+    Case("tokens of no text", "launch --task quadratic --data 1Mtokens"),
+    launch("batch that is no number", "batch=plugins.py:crumbs"),
+    launch("batch that does not grow", "batch=easy_growth(from=64,to=8)"),
+    Case("growth from a step", "launch --data 10k --batch-schedule geometric(start=50)"),
+    launch("stages without points", "batch=stages(sizes=[8,16],at=[])"),
+    launch("plan without shares", "batch=plan(sizes=[8,16],at=[])"),
+    Case("plan without a plan", "launch --batch-schedule plan(one.yaml)"),
     # unknown names
     *(
         Case(f"unknown {kind}", f"launch {kind}=xyzzy")

@@ -56,6 +56,13 @@ Optimizer = Annotated[Text, _setting(_WHAT, "NAME", "sgd, adamw, or torch.optim.
 Rate = Annotated[Text, _setting(_WHAT, "X", "Peak learning rate.", "--lr")]
 Split = Annotated[Text, _setting(_WHAT, "NAME", "Who holds which data: dirichlet, classes, iid.")]
 Steps = Annotated[Text, _setting(_WHAT, "N", "Optimizer steps of every node.")]
+Data = Annotated[Text, _setting(_WHAT, "AMOUNT", "End after so much: 1M samples, 500k tokens.")]
+BatchSchedule = Annotated[
+    Text,
+    _setting(
+        _WHAT, "NAME", "Samples per node and step: 32, late_switch.", "--batch-schedule", "--batch"
+    ),
+]
 
 Nodes = Annotated[Text, _setting(_WHO, "N", "Number of nodes.")]
 Topology = Annotated[Text, _setting(_WHO, "NAME", "Who may talk to whom: ring, complete, a file.")]

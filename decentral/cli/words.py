@@ -76,6 +76,7 @@ def introduction(run: EngineRun) -> Table:
                 "training",
                 Text.assemble((what, "bold"), f", {count(setup.config.steps, 'step')}{start}"),
             ),
+            *_data(setup),
             ("talking", _talk(setup)),
             ("model", f"{model}, {run.compute_reason}"),
             *([("workers", run.place)] if run.place else []),
@@ -90,6 +91,16 @@ def _room(memory: Memory) -> str:
     """Say what memory the run takes at its peak, and all the time."""
     lasting = format_bytes(memory.total - memory.passing)
     return f"about {format_bytes(memory.total)} at its peak, {lasting} all the time"
+
+
+def _data(setup: Setup) -> list[tuple[str, Text | str]]:
+    """Say how much is seen and in which batches, unless they are constant and steps end the run."""
+    pace, nodes = setup.pace, setup.config.nodes
+    if pace.budget is None and setup.batch.name == "constant":
+        return []
+    seen = f"{count(pace.samples[-1] * nodes, 'sample')} of all nodes"
+    sizes = f"{brief(setup.batch)}: {pace.size(0):,} to {pace.largest:,} per node"
+    return [("data", seen), ("batch", sizes)]
 
 
 def count(number: int, what: str) -> str:

@@ -203,6 +203,10 @@ class EngineRun(ABC):
             "status": "finished",
             "steps": config.steps,
             "nodes": config.nodes,
+            "samples": {
+                "per_node": final["samples"],
+                "all_nodes": final["samples"] * config.nodes,
+            },
             "final": _headline(final),
             "before_merge": _headline(before),
             "comm": {

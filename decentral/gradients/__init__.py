@@ -55,13 +55,6 @@ class Batch:
     targets: Tensor
     keys: Tensor
 
-    def micro(self, size: int | None) -> list[Batch]:
-        """Split into micro-batches of ``size`` samples (the last may be smaller)."""
-        if size is None or size >= self.inputs.shape[1]:
-            return [self]
-        parts = (t.split(size, dim=1) for t in (self.inputs, self.targets, self.keys))
-        return [Batch(*triple) for triple in zip(*parts, strict=True)]
-
 
 class Gradient(Protocol):
     """Computes the gradients of all rows of a block."""

@@ -82,6 +82,7 @@ def status(block: Block) -> Row:
         "loss/train": _mean(block.losses[healthy]) if block.step else None,
         "learning_rate": block.learning_rate,
         "batch/size": block.batch_size,
+        "batch/global": block.batch_size * len(block.health.healthy),
         "comm/bytes": block.ledger.bytes,
         "comm/wire_bytes": block.ledger.wire_bytes,
         "comm/measure_bytes": block.ledger.measure_bytes,

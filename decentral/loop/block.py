@@ -22,7 +22,7 @@ from decentral.network import Act, Conversation
 from decentral.network.membership import Membership, reformed
 from decentral.optim import BlockOptimizer
 from decentral.run.checkpoint import Checkpoint, stacked
-from decentral.sampling import Sampler
+from decentral.sampling import Drawn, Sampler
 from decentral.schedules import Feedback, Progress
 
 
@@ -74,23 +74,20 @@ class Block:
     @property
     def progress(self) -> Progress:
         """Where the block stands."""
-        return self._progress(self.step, self.samples)
+        return self._progress(self.step)
 
-    def _progress(self, step: int, samples: int) -> Progress:
-        config = self.setup.config
-        return Progress(
-            step, config.steps, samples, round=self.round, local_steps=config.local_steps
-        )
+    def _progress(self, step: int) -> Progress:
+        return self.setup.pace.progress(step, self.round, self.setup.config.local_steps)
 
     @property
     def batch_size(self) -> int:
         """Samples per node of the next step."""
-        return int(self.setup.batch(self.progress))
+        return self.setup.pace.size(self.step)
 
     @property
     def learning_rate(self) -> float:
         """The learning rate of the next step."""
-        return self.setup.learning_rate(self.progress)
+        return self.setup.learning_rate(self.progress) * self.setup.lr_factor(self.batch_size)
 
     def rate(self, ratio: float) -> float:
         """Return the learning rate of the next step for parameters with that ratio to the base."""
@@ -112,7 +109,7 @@ class Block:
         return act
 
     def _act(self, conversation: Conversation) -> Act | None:
-        upcoming = self._progress(self.step + 1, self.samples + self.batch_size)
+        upcoming = self._progress(self.step + 1)
         absent = self.members.positions(self.absent)
         return conversation.act(upcoming, self.feedback, absent)
 
@@ -163,9 +160,9 @@ class Block:
     def gradient(self) -> None:
         """Compute every row's gradient on its next batch."""
         size = self.batch_size
-        batch = self.sampler.batch(self.samples, size)
         self.clock.work(self.step, size / self.setup.first_batch)
-        self.losses = self.pipeline.gradient(batch, self.progress)
+        drawn = Drawn(self.sampler, self.samples, size)
+        self.losses = self.pipeline.gradient(drawn, self.progress)
 
     def average_gradients(self) -> None:
         """Replace every row's gradient by the mean over all healthy nodes."""

@@ -27,9 +27,8 @@ def step_flops(setup: Setup) -> float:
 
     Forward and backward take 6 operations per weight and position it is applied to.
     """
-    return (
-        6.0 * _weight_uses(setup.model, setup.train.first) * setup.first_batch * setup.config.nodes
-    )
+    uses = _weight_uses(setup.model, setup.train.first)
+    return 6.0 * uses * setup.pace.mean * setup.config.nodes
 
 
 def _weight_uses(model: nn.Module, sample: Tensor) -> float:

@@ -7,6 +7,7 @@ the mean over micro-batches inside) -> [average over nodes] -> clip per row -> o
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cached_property
 
@@ -18,7 +19,7 @@ from decentral.gradients.adversarial import Attack
 from decentral.gradients.sam import SharpnessAware
 from decentral.loop.methods import changed_targets
 from decentral.loop.setup import Setup
-from decentral.sampling import Sampler
+from decentral.sampling import Drawn, Sampler
 from decentral.schedules import Progress
 from decentral.schedules.methods import Adversarial
 
@@ -45,21 +46,39 @@ class Pipeline:
         self.sharp: bool | None = None
         self.restarts = False
 
-    def gradient(self, batch: Batch, progress: Progress) -> Tensor:
+    def gradient(self, batch: Drawn, progress: Progress) -> Tensor:
         """Write every row's gradient on its samples of the batch; return losses [n]."""
-        batch = self._changed(batch, progress)
-        losses = self._mean(batch)
+        parts = self._parts(batch, progress)
+        losses = self._mean(parts(), batch.size)
         sam = self.setup.config.sam
         if sam is not None:
             before, self.sharp = self.sharp, sam.on(progress)
             switched = before is not None and before != self.sharp
             self.restarts = switched and sam.momentum == "restart"
             if self.sharp and sam.rho:
-                self.sam(lambda: self._mean(batch), self.grads, sam.rho, sam.adaptive)
+                again = lambda: self._mean(parts(), batch.size)  # noqa: E731
+                self.sam(again, self.grads, sam.rho, sam.adaptive)
         return losses
 
+    def _parts(self, batch: Drawn, progress: Progress) -> Callable[[], Iterator[Batch]]:
+        """Return what yields the micro-batches that this step learns from, as often as asked.
+
+        They are drawn anew each time, so that memory does not grow with the batch; attacked inputs
+        are kept, since both gradients of SAM see the same.
+        """
+
+        def parts() -> Iterator[Batch]:
+            for part in batch.micro(self.setup.micro_batch):
+                yield self._changed(part, progress)
+
+        adversarial = self.setup.config.adversarial
+        if adversarial is None or not adversarial.on(progress):
+            return parts
+        kept = list(parts())
+        return lambda: iter(kept)
+
     def _changed(self, batch: Batch, progress: Progress) -> Batch:
-        """Return the batch with the targets and inputs that this step learns from."""
+        """Return a micro-batch with the targets and inputs that this step learns from."""
         config, task = self.setup.config, self.setup.task
         noisy = config.label_noise is not None and config.label_noise.on(progress)
         if noisy or config.label_smoothing:
@@ -71,13 +90,9 @@ class Pipeline:
 
     def _attacked(self, batch: Batch, how: Adversarial) -> Tensor:
         step = how.step_size or how.eps / 2
-        moved = [
-            self.attack(
-                self.rows, self.integers, part, eps=how.eps, steps=how.steps, step_size=step
-            )
-            for part in batch.micro(self.setup.config.micro_batch)
-        ]
-        return torch.cat(moved, dim=1)
+        return self.attack(
+            self.rows, self.integers, batch, eps=how.eps, steps=how.steps, step_size=step
+        )
 
     @cached_property
     def sam(self) -> SharpnessAware:
@@ -99,18 +114,17 @@ class Pipeline:
             norms = self.setup.layout.trainable_view(self.grads).norm(dim=1, keepdim=True)
             self.grads.mul_((limit / (norms + 1e-6)).clamp(max=1.0))
 
-    def _mean(self, batch: Batch) -> Tensor:
-        """Compute the gradients of the whole batch, micro-batch by micro-batch."""
-        parts = batch.micro(self.setup.config.micro_batch)
-        losses = self.compute(self.rows, self.integers, parts[0], self.grads)
-        if len(parts) == 1:
+    def _mean(self, parts: Iterator[Batch], size: int) -> Tensor:
+        """Compute the gradients of a batch of ``size``, micro-batch by micro-batch."""
+        first = next(parts)
+        losses = self.compute(self.rows, self.integers, first, self.grads)
+        share = first.inputs.shape[1] / size
+        if share == 1.0:
             return losses
-        size = batch.inputs.shape[1]
-        share = parts[0].inputs.shape[1] / size
         self.grads.mul_(share)
         losses = losses * share
         scratch = torch.zeros_like(self.grads)  # padding is never written
-        for part in parts[1:]:
+        for part in parts:
             share = part.inputs.shape[1] / size
             found = self.compute(self.rows, self.integers, part, scratch)
             self.grads.add_(scratch, alpha=share)
@@ -120,7 +134,7 @@ class Pipeline:
 
 def gradient_of(setup: Setup, nodes: int, sampler: Sampler) -> tuple[Gradient, str]:
     """Choose how a block of ``nodes`` rows computes its gradients; say why."""
-    first = setup.first_batch
+    first = min(setup.first_batch, setup.micro_batch)
     return choose(
         setup.config.replicas,
         setup.model,

@@ -22,6 +22,7 @@ from decentral.exchange.codec import Load, coded_bytes
 from decentral.gradients import keyed
 from decentral.layout import Layout
 from decentral.loop.methods import check_methods, noise_kind
+from decentral.loop.pacing import paced
 from decentral.loop.room import require
 from decentral.loop.sound import refuse_unsound
 from decentral.merge import in_a_run
@@ -34,9 +35,10 @@ from decentral.network.links import Network
 from decentral.optim import Course, default_lr, grouping, state_numbers
 from decentral.registry import PYTHON, Bound, build, find, names
 from decentral.sampling import Plan, fixed_plan, resample_plan
-from decentral.schedules import Progress
+from decentral.schedules.batch import rate_factor
 from decentral.schedules.communication import CommunicationSchedule
 from decentral.schedules.learning_rate import LearningRate
+from decentral.schedules.pace import Pace
 from decentral.tasks import Samples, Task
 from decentral.tasks.splits import class_shares, shards
 from decentral.topology import Topology
@@ -57,6 +59,7 @@ class Setup:
     optimizer: Bound
     learning_rate: LearningRate
     batch: Bound
+    pace: Pace
     merge: Bound
     plan: Plan
     counts: NDArray[np.int64]  # [nodes, classes] samples held
@@ -127,7 +130,17 @@ class Setup:
     @property
     def first_batch(self) -> int:
         """Samples per node of the first step."""
-        return _first_batch(self.batch, self.config)
+        return self.pace.size(0)
+
+    @property
+    def micro_batch(self) -> int:
+        """Most samples per node of one forward pass."""
+        asked = self.config.micro_batch
+        return asked if isinstance(asked, int) else self.pace.largest
+
+    def lr_factor(self, size: int) -> float:
+        """Return by what a batch of ``size`` multiplies the learning rate."""
+        return rate_factor(self.batch, size, self.first_batch)
 
     @property
     def course(self) -> Course:
@@ -168,15 +181,16 @@ def prepare(config: Config) -> Setup:
         _check_size(builder, device, dtype)
     model = keyed(_seeded(builder, config.seed, "init")).to(device, dtype)
     layout = Layout.of(model, grouping(parts["optimizer"], model))
-    check_methods(config, task, model)
     batch = parts["batch"] = build("batch", config.batch)
-    plan, counts = _data(config, task, parts, _first_batch(batch, config))
+    config, pace = paced(config, task, batch)
+    check_methods(config, task, model)
+    plan, counts = _data(config, task, parts, pace.size(0))
     rate = LearningRate.make(config.learning_rate, default_lr(parts["optimizer"]))
     parts["learning_rate"] = rate.rule
     setup = Setup(
         config=config, task=task, model=model, builder=lambda: keyed(builder()), layout=layout,
         algorithm=parts["algorithm"], codec=parts["codec"], optimizer=parts["optimizer"],
-        learning_rate=rate, batch=batch,
+        learning_rate=rate, batch=batch, pace=pace,
         merge=parts["merge"], plan=plan, counts=counts, device=device, dtype=dtype, parts=parts,
         conversation=None,
     )  # fmt: skip
@@ -274,10 +288,6 @@ def _seeded(builder: Callable[[], nn.Module], seed: int, purpose: str) -> nn.Mod
     return model
 
 
-def _first_batch(batch: Bound, config: Config) -> int:
-    return int(batch(Progress(0, config.steps)))
-
-
 def _data(
     config: Config, task: Task, parts: dict[str, Bound], batch: int
 ) -> tuple[Plan, NDArray[np.int64]]:
@@ -324,7 +334,7 @@ def _conversation(setup: Setup) -> Conversation | None:
     topology = Topology(build("topology", config.topology), config.nodes, config.seed)
     mixer = Mixer.make(topology, setup.weights)
     schedule = CommunicationSchedule.make(config.communication)
-    conversation = Conversation(mixer, schedule, config.steps, config.local_steps)
+    conversation = Conversation(mixer, schedule, config.steps, config.local_steps, setup.pace)
     refuse_unsound(config, parts, conversation)
     conversation = solve_budget(conversation, setup.size, setup.gradient_bytes)
     parts["topology"] = topology.rule

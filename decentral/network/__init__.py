@@ -9,6 +9,7 @@ from decentral.errors import ConfigError
 from decentral.mixing import Mixer, Mixing
 from decentral.schedules import Feedback, Progress, slots
 from decentral.schedules.communication import CommunicationSchedule, Merge
+from decentral.schedules.pace import Pace
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Conversation:
     schedule: CommunicationSchedule
     steps: int
     local_steps: int
+    pace: Pace | None = None  # None: every step takes the same
 
     @property
     def nodes(self) -> int:
@@ -63,6 +65,8 @@ class Conversation:
 
     def progress(self, step: int, round: int) -> Progress:
         """Return the progress after ``step`` steps."""
+        if self.pace is not None:
+            return self.pace.progress(step, round, self.local_steps)
         return Progress(step, self.steps, round=round, local_steps=self.local_steps)
 
 

@@ -10,6 +10,7 @@ from decentral.report.reader import RunData
 from decentral.units import format_bytes
 
 ABSENT = "—"
+_LONG = 12  # Items of a list, beyond which only its ends are written.
 _MERGED_WELL = 0.005  # A difference of half a point of accuracy is called none.
 
 
@@ -211,7 +212,10 @@ def plugin_text(setting: Any) -> str:
         inside = ", ".join(f"{key}={plugin_text(value)}" for key, value in options.items())
         return f"{name}({inside})" if name and inside else str(name or f"{{{inside}}}")
     if isinstance(setting, list | tuple):
-        return ", ".join(plugin_text(item) for item in cast("list[Any]", setting)) or "none"
+        items = [plugin_text(item) for item in cast("list[Any]", setting)]
+        if len(items) > _LONG:
+            items[2:-1] = [f"... ({len(items) - 3:,} more) ..."]
+        return ", ".join(items) or "none"
     if isinstance(setting, bool):
         return "true" if setting else "false"
     return "none" if setting is None else f"{setting}"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from math import ceil
 
 from decentral.units import Point
@@ -16,7 +17,9 @@ class Progress:
 
     ``step`` optimizer steps are done out of ``steps``; ``samples`` per node out of
     ``samples_total`` (None without a data budget); ``round`` counts the rounds in which something
-    was sent; ``local_steps`` is the round clock.
+    was sent; ``local_steps`` is the round clock; ``pace`` holds the samples per node after every
+    step, where they are known. With a data budget a batch schedule is asked how many steps there
+    are, so it sees 0 as ``steps``.
     """
 
     step: int
@@ -25,6 +28,7 @@ class Progress:
     samples_total: int | None = None
     round: int = 0
     local_steps: int = 1
+    pace: Sequence[int] = field(default=(), compare=False, repr=False)
 
     @property
     def fraction(self) -> float:
@@ -42,7 +46,8 @@ class Progress:
     def previous(self) -> Progress:
         """Where the run stood at the slot before this one (at its start, before the first)."""
         step = self.slot * self.local_steps
-        return replace(self, step=step, samples=self.samples * step // max(1, self.step))
+        samples = self.pace[step] if self.pace else self.samples * step // max(1, self.step)
+        return replace(self, step=step, samples=samples)
 
     @property
     def last(self) -> bool:

@@ -1,4 +1,4 @@
-"""Laws of learning-rate and batch schedules."""
+"""Laws of learning-rate schedules."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from decentral.schedules.learning_rate import LearningRate
 STEPS = 120
 
 rates = pytest.mark.parametrize("name", names("learning_rate"))
-batches = pytest.mark.parametrize("name", names("batch"))
 steps = st.integers(0, STEPS - 1)
 
 
@@ -60,14 +59,3 @@ def test_a_rate_is_proportional_to_its_peak(name: str, step: int, scale: float) 
 def test_the_peak_is_reached_and_the_optimizer_gives_the_default(name: str) -> None:
     values = [rate(name)(Progress(step, STEPS)) for step in range(STEPS)]
     assert max(values) == pytest.approx(0.5)
-
-
-@batches
-@given(there=st.lists(steps, min_size=2, max_size=6))
-def test_a_batch_has_at_least_one_sample_and_is_pure_in_progress(
-    name: str, there: list[int]
-) -> None:
-    rule = example("batch", name)
-    forward = [rule(Progress(step, STEPS)) for step in there]
-    assert all(isinstance(size, int) and size >= 1 for size in forward)
-    assert forward == [rule(Progress(step, STEPS)) for step in reversed(there)][::-1]

@@ -1,0 +1,55 @@
+"""How long a run is: by its steps, or by a budget of data that the batch schedule uses up."""
+
+from __future__ import annotations
+
+from decentral.config import Config
+from decentral.errors import ConfigError
+from decentral.registry import Bound
+from decentral.schedules import Progress
+from decentral.schedules.pace import Pace, pace_of
+from decentral.tasks import Task
+from decentral.units import parse_amount
+
+#: Samples per node of one forward pass, unless the first batch is larger: memory does not grow with
+#: the batch.
+MICRO_BATCH = 256
+
+
+def paced(config: Config, task: Task, batch: Bound) -> tuple[Config, Pace]:
+    """Return the pace of a run, and its configuration with ``steps`` and ``micro_batch`` decided.
+
+    ``micro_batch: auto`` is the whole batch, unless the schedule grows beyond ``MICRO_BATCH``.
+    """
+    budget = None if config.data is None else samples_per_node(config, task)
+    first = int(batch(Progress(0, 0 if budget else config.steps, 0, budget)))
+    if budget is not None and budget < first:
+        raise ConfigError(
+            f"data = {config.data}: that is {budget} per node, below the first batch of {first}; "
+            f"give at least {first} samples/node, or a smaller batch."
+        )
+    pace = pace_of(batch, config.steps, budget)
+    if "steps" in config.model_fields_set and budget is not None and config.steps != pace.steps:
+        raise ConfigError(
+            f"steps = {config.steps}: data = {config.data} lasts for {pace.steps} steps with this "
+            "batch schedule; give steps or data, not both."
+        )
+    micro = config.micro_batch
+    if micro == "auto":
+        most = max(first, MICRO_BATCH)
+        micro = None if pace.largest <= most else most
+    return config.model_copy(update={"steps": pace.steps, "micro_batch": micro}), pace
+
+
+def samples_per_node(config: Config, task: Task) -> int:
+    """Turn a data budget into samples per node, rounded down."""
+    amount = parse_amount(config.data)
+    count = amount.count
+    if amount.unit == "tokens":
+        inputs = task.splits[0].inputs
+        if inputs.is_floating_point() or inputs.dim() != 2:
+            raise ConfigError(
+                f"data = {config.data}: the samples of this task are no sequences of tokens; "
+                "give samples instead."
+            )
+        count //= inputs.shape[1]
+    return count if amount.per_node else count // config.nodes

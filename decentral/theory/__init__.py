@@ -1,0 +1,1 @@
+"""Theory that computes: numpy only, and nothing of a run."""

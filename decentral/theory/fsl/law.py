@@ -1,0 +1,163 @@
+"""The functional scaling law: risk = floor + drift + the noise that is still remembered.
+
+With intrinsic time t, the sum of learning rates, and batch B(t):
+
+    risk(T) = L0 + e(T) + int_0^T K(T - t) lr / B(t) [e(t) + noise / 2] dt
+    e(t) = g (2 t + a)^-s,    K(t) = h (2 t + c)^-p,    p = 2 - 1 / beta
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import gamma
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decentral.theory.fsl.model import PowerLaw
+from decentral.theory.fsl.stages import Stages
+
+Floats = NDArray[np.float64]
+
+#: Points of the quadrature, logarithmic in the time since the start and in that to the end.
+_POINTS = 300
+
+
+def zeta(x: float, terms: int = 64) -> float:
+    """Return Riemann's zeta function for x > 1, by Euler and Maclaurin.
+
+    >>> round(zeta(2.0), 6) == round(np.pi**2 / 6, 6)
+    True
+    """
+    head = sum(j**-x for j in range(1, terms))
+    return head + terms ** (1 - x) / (x - 1) + terms**-x / 2 + x * terms ** (-x - 1) / 12
+
+
+@dataclass(frozen=True)
+class Law:
+    """A law with its constants: those of a power-law task, or fitted to runs."""
+
+    source: float  # s
+    capacity: float  # beta
+    noise: float
+    lr: float
+    drift: tuple[float, float]  # g, a
+    memory: tuple[float, float]  # h, c
+    floor: float = 0.0  # L0
+    multiplicative: bool = True  # whether the risk itself makes noise, e(t) in the integral
+
+    @staticmethod
+    def of(task: PowerLaw, *, finite_step: bool = True) -> Law:
+        """Return the law of a power-law task, with no fitted constant.
+
+        The gains are those of large times; ``a`` makes e(0) the risk at the start, ``c`` makes the
+        integral of K what it is: 1/2 sum_j lambda_j / (1 - lr lambda_j / 2) for steps of finite
+        size, 1/2 sum_j lambda_j in continuous time.
+        """
+        s, beta = task.source, task.capacity
+        p = 2 - 1 / beta
+        drift, memory = gamma(s) / (2 * beta), gamma(p) / beta
+        total = zeta(beta) / 2
+        if finite_step:
+            variances = np.arange(1, 2049, dtype=np.float64) ** -beta
+            total += 0.5 * float((variances / (1 - task.lr * variances / 2) - variances).sum())
+        offset = (2 * drift / zeta(1 + s * beta)) ** (1 / s)
+        forget = (memory / (2 * (p - 1) * total)) ** (1 / (p - 1))
+        return Law(s, beta, task.noise, task.lr, (drift, offset), (memory, forget))
+
+    @property
+    def exponent(self) -> float:
+        """The exponent of forgetting, p = 2 - 1 / beta."""
+        return 2 - 1 / self.capacity
+
+    @property
+    def threshold(self) -> float:
+        """The source above which a task is easy, 1 - 1/beta."""
+        return 1 - 1 / self.capacity
+
+    @property
+    def easy(self) -> bool:
+        """Whether the batch should grow from the start, rather than late."""
+        return self.source > self.threshold
+
+    def without_own_noise(self) -> Law:
+        """Return the law in which only the labels make noise."""
+        return replace(self, multiplicative=False)
+
+    def signal(self, time: Floats | float) -> Floats:
+        """Return the drift e(t)."""
+        gain, offset = self.drift
+        return gain * (2 * np.asarray(time, dtype=np.float64) + offset) ** -self.source
+
+    def remembered(self, time: Floats | float) -> Floats:
+        """Return int_0^t K, the noise of unit strength that is remembered for at most t."""
+        gain, offset = self.memory
+        power = 1 - self.exponent
+        later = (2 * np.asarray(time, dtype=np.float64) + offset) ** power
+        return gain / (2 * -power) * (offset**power - later)
+
+    def noise_weights(self, to_go: Floats, end: Floats | float) -> Floats:
+        """Return what noise in [to_go[i], to_go[i + 1]] before ``end`` adds at batch size 1.
+
+        ``to_go`` and ``end`` are intrinsic times; the last axis of ``to_go`` holds edges.
+        """
+        kernel = np.diff(self.remembered(to_go), axis=-1)
+        strength: Floats | float = self.noise / 2
+        if self.multiplicative:
+            middle = (to_go[..., 1:] + to_go[..., :-1]) / 2
+            strength = strength + self.signal(np.maximum(end - middle, 0.0))
+        return self.lr * kernel * strength
+
+    def risk(self, stages: Stages) -> float:
+        """Return the risk at the end of a schedule."""
+        end = self.lr * stages.steps
+        starts = self.lr * np.concatenate([[0], np.cumsum(stages.counts)])
+        grid = _grid(end, min(self.lr, end) / 4)
+        edges = np.unique(np.concatenate([end - starts, grid, end - grid]).clip(0.0, end))
+        weights = self.noise_weights(edges, end)
+        middle = end - (edges[1:] + edges[:-1]) / 2
+        place = np.searchsorted(starts, middle, side="right") - 1
+        sizes = stages.sizes[np.clip(place, 0, len(stages.sizes) - 1)]
+        return self.floor + float(self.signal(end)) + float((weights / sizes).sum())
+
+    def curve(self, stages: Stages, at: list[int]) -> Floats:
+        """Return the risk after each of ``at`` steps of a schedule."""
+        return np.array([self.risk(stages.until(step)) for step in at])
+
+    def constant(self, size: float, time: Floats | float) -> Floats:
+        """Return the risk of a constant batch at intrinsic times, labels' noise only."""
+        noise = self.lr * self.noise / 2 * self.remembered(time) / size
+        return self.floor + self.signal(time) + noise
+
+    def catch_up(self, small: int, large: int, steps: int, within: float = 0.05) -> int:
+        """Return the steps after a switch until the run is close to one that was always ``large``.
+
+        The switch comes after ``steps`` steps; close is an excess of at most ``within`` of the
+        other's risk above the floor, at the same step. Sublinear in ``steps`` iff the task is hard.
+        """
+        before, gap = self.lr * steps, 1 / small - 1 / large
+
+        def far(after: int) -> bool:
+            time = self.lr * after
+            kept = self.remembered(before + time) - self.remembered(time)
+            excess = self.lr * self.noise / 2 * gap * kept
+            return bool(excess > within * (self.constant(large, before + time) - self.floor))
+
+        low, high = 0, 1
+        while far(high):
+            low, high = high, 2 * high
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if far(middle) else (low, middle)
+        return high
+
+    def switch_exponent(self) -> float:
+        """Return the power of the budget with which the data after the best switch grow.
+
+        gamma = (1 + s) / (2 - 1 / beta) for hard tasks; 1, a fixed share, for easy ones.
+        """
+        return min(1.0, (1 + self.source) / self.exponent)
+
+
+def _grid(end: float, least: float) -> Floats:
+    return np.concatenate([[0.0], np.geomspace(least, end, _POINTS)])

@@ -1,0 +1,108 @@
+"""Kernel regression with power-law spectra, and its exact expected risk under one-pass SGD."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isfinite
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decentral.errors import ConfigError
+from decentral.theory.fsl.stages import Stages
+
+Floats = NDArray[np.float64]
+
+#: Features that are followed one by one; those beyond are summed in closed form.
+MODES = 3000
+
+
+@dataclass(frozen=True)
+class PowerLaw:
+    """A regression task: y = <phi(x), theta*> + noise, with feature variances lambda_j = j^-beta.
+
+    ``capacity`` is beta, above 1: how fast the features' variances fall. ``source`` is s, above 0:
+    lambda_j theta*_j^2 = j^-(1 + s beta), so that a small s is a hard task. ``noise`` is the
+    variance of the labels' noise, ``lr`` the constant learning rate.
+    """
+
+    source: float
+    capacity: float
+    noise: float = 1.0
+    lr: float = 0.25
+
+    def __post_init__(self) -> None:
+        """Refuse what has no such law."""
+        for name, value, limit in (
+            ("source", self.source, 0.0),
+            ("capacity", self.capacity, 1.0),
+            ("noise", self.noise, 0.0),
+            ("lr", self.lr, 0.0),
+        ):
+            if not (isfinite(value) and value > limit):
+                raise ConfigError(
+                    f"{name} = {value:g}: it must be a finite number above {limit:g}."
+                )
+        if self.lr >= 2.0:
+            raise ConfigError(f"lr = {self.lr:g}: SGD diverges; give less than 2 / lambda_1 = 2.")
+
+    @property
+    def threshold(self) -> float:
+        """The source above which a task is easy, 1 - 1/beta."""
+        return 1.0 - 1.0 / self.capacity
+
+    @property
+    def easy(self) -> bool:
+        """Whether the batch should grow from the start, rather than late."""
+        return self.source > self.threshold
+
+    def spectrum(self, modes: int = MODES) -> tuple[Floats, Floats]:
+        """Return lambda_j and theta*_j^2 of the first features."""
+        index = np.arange(1, modes + 1, dtype=np.float64)
+        variances = index**-self.capacity
+        return variances, variances ** (self.source - 1) / index
+
+    def tail(self, times: Floats, modes: int = MODES) -> Floats:
+        """Return the risk of the features beyond ``modes`` at intrinsic ``times``.
+
+        They only drift: 1/2 sum_{j > modes} j^-(1 + s beta) exp(-2 lambda_j t), as an integral from
+        modes + 1/2, summed as the power series of the incomplete gamma function.
+        """
+        s, beta, edge = self.source, self.capacity, modes + 0.5
+        reached = 2.0 * np.asarray(times, dtype=np.float64) * edge**-beta
+        if reached.max(initial=0.0) > 20.0:
+            raise ConfigError(
+                f"the exact recursion over {modes} features does not reach so far in time; "
+                "give more modes."
+            )
+        total, term = np.zeros_like(reached), np.ones_like(reached)
+        for k in range(80):
+            total += term / (s + k)
+            term = -term * reached / (k + 1)
+        return edge ** (-s * beta) / (2 * beta) * total
+
+
+def exact_risk(
+    task: PowerLaw, stages: Stages, at: Sequence[int] | None = None, modes: int = MODES
+) -> Floats:
+    """Return the exact expected excess risk of SGD with Gaussian features, after ``at`` steps.
+
+    E = 1/2 sum_j lambda_j u_j with u_j = E[(theta_j - theta*_j)^2], which closes on itself:
+    u_j <- (1 - lr lambda_j)^2 u_j + lr^2/B (lambda_j^2 u_j + lambda_j (2 E + noise)).
+    ``at`` defaults to the end. Costs O(modes) per step.
+    """
+    variances, u = task.spectrum(modes)
+    sizes = stages.per_step()
+    wanted = np.array([len(sizes)] if at is None else at, dtype=np.int64)
+    tail = task.tail(task.lr * np.arange(len(sizes) + 1, dtype=np.float64), modes)
+    found = {0: 0.5 * float(variances @ u) + tail[0]}
+    keep, own = (1 - task.lr * variances) ** 2, (task.lr * variances) ** 2
+    shared, marked = task.lr**2 * variances, set(wanted.tolist())
+    for step, size in enumerate(sizes.tolist(), start=1):
+        residual = float(variances @ u) + 2 * tail[step - 1] + task.noise
+        u *= keep + own / size
+        u += shared * (residual / size)
+        if step in marked:
+            found[step] = 0.5 * float(variances @ u) + tail[step]
+    return np.array([found[step] for step in wanted.tolist()])

@@ -1,0 +1,89 @@
+"""Laws of batch schedules."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support import example, tiny_setup
+
+from decentral.registry import Bound, bind, names
+from decentral.schedules import Progress
+from decentral.schedules.pace import pace_of
+
+STEPS = 120
+
+batches = pytest.mark.parametrize("name", names("batch"))
+steps = st.integers(0, STEPS - 1)
+budgets = st.integers(300, 6_000)
+
+
+def rule(name: str, **common: Any) -> Bound:
+    made = example("batch", name)
+    return bind(made.plugin, {**made.settings, **common})
+
+
+@batches
+@given(there=st.lists(steps, min_size=2, max_size=6))
+def test_a_batch_has_at_least_one_sample_and_is_pure_in_progress(
+    name: str, there: list[int]
+) -> None:
+    batch = rule(name)
+    forward = [batch(Progress(step, STEPS)) for step in there]
+    assert all(isinstance(size, int) and size >= 1 for size in forward)
+    assert forward == [batch(Progress(step, STEPS)) for step in reversed(there)][::-1]
+
+
+@batches
+@given(budget=budgets)
+def test_a_budget_is_met_exactly_and_only_the_last_batch_is_cut(name: str, budget: int) -> None:
+    batch = rule(name)
+    pace = pace_of(batch, 0, budget)
+    assert pace.samples[0] == 0
+    assert pace.samples[-1] == budget
+    for step in range(pace.steps):
+        wanted = batch(Progress(step, 0, pace.samples[step], budget))
+        last = step == pace.steps - 1
+        assert pace.size(step) == wanted or (last and 0 < pace.size(step) < wanted)
+
+
+@batches
+@given(budget=budgets)
+def test_a_budget_never_asks_how_many_steps_there_are(name: str, budget: int) -> None:
+    """They are what it decides, so 0 must do as well as the true number."""
+    batch = rule(name)
+    pace = pace_of(batch, 0, budget)
+    known = [batch(pace.progress(step)) for step in range(pace.steps - 1)]
+    assert known == [pace.size(step) for step in range(pace.steps - 1)]
+
+
+@batches
+@given(parts=st.integers(2, 9))
+def test_a_schedule_is_the_same_in_finer_progress(name: str, parts: int) -> None:
+    """The batch is a function of the share of the data, whatever its amount."""
+    batch = rule(name)
+    for share in (0.0, 0.2, 0.5, 0.9):
+        coarse = Progress(0, 0, round(share * 1000), 1000)
+        fine = Progress(0, 0, parts * round(share * 1000), parts * 1000)
+        assert batch(coarse) == batch(fine)
+
+
+@batches
+def test_a_schedule_that_begins_small_grows_all_the_way(name: str) -> None:
+    pace = pace_of(rule(name), 0, 50_000)
+    sizes = [pace.size(step) for step in range(pace.steps - 1)]
+    assert all(a <= b for a, b in pairwise(sizes))
+
+
+@batches
+@pytest.mark.parametrize(("scale", "power"), [("none", 0.0), ("linear", 1.0), ("sqrt", 0.5)])
+def test_the_learning_rate_follows_the_batch_as_asked(name: str, scale: str, power: float) -> None:
+    setup = tiny_setup(batch=rule(name, scale_lr=scale), data="4000 samples/node")
+    for size in (setup.first_batch, 7, 64):
+        expected = (size / setup.first_batch) ** power
+        assert setup.lr_factor(size) == pytest.approx(expected)
+    with_base = tiny_setup(batch=rule(name, scale_lr=scale, base=16), data="4000 samples/node")
+    assert with_base.lr_factor(64) == pytest.approx(4.0**power)
