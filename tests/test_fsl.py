@@ -208,8 +208,8 @@ def test_the_data_after_the_best_switch_grow_as_a_power_of_the_budget(
 
 def test_easy_tasks_want_large_batches_from_the_start() -> None:
     assert fsl.two_stage(fsl.Law.of(EASY), 2**24, 8, 128)[0] == 0.0
-    assert EASY.easy
-    assert not fsl.PowerLaw(source=0.5, capacity=2).easy
+    assert fsl.Law.of(EASY).easy
+    assert not fsl.Law.of(fsl.PowerLaw(source=0.5, capacity=2)).easy
 
 
 # --- the fit --------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ WRECKS = (
     "python",
     "broken_metrics",
     "full",
+    "growing",
 )
 SMALL = "launch --task quadratic nodes=4 steps=4"
 
@@ -223,6 +224,22 @@ CASES = [
     launch("stages without points", "batch=stages(sizes=[8,16],at=[])"),
     launch("plan without shares", "batch=plan(sizes=[8,16],at=[])"),
     Case("plan without a plan", "launch --batch-schedule plan(one.yaml)"),
+    # the planner
+    Case("plan: for what", "plan batch --budget 1M"),
+    Case("plan: source 0", "plan batch --source 0 --capacity 2"),
+    Case("plan: capacity 1", "plan batch --source 1 --capacity 1"),
+    Case("plan: unreadable budget", "plan batch --source 1 --capacity 2 --budget plenty"),
+    Case("plan: budget in tokens", "plan batch --source 1 --capacity 2 --budget 1Mtokens"),
+    Case("plan: budget below one batch", "plan batch --source 1 --capacity 2 --budget 4 --min 8"),
+    Case("plan: min above max", "plan batch --source 1 --capacity 2 --min 64 --max 8"),
+    Case("plan: min 0", "plan batch --source 1 --capacity 2 --min 0"),
+    Case("plan: few curves", "plan batch --from finished"),
+    Case("plan: a batch that grows", "plan batch --from finished growing"),
+    Case("plan: no run", "plan batch --from nowhere"),
+    Case(
+        "plan: a missing folder",
+        "plan batch --source 1 --capacity 2 --budget 1k --out nowhere/plan.yaml",
+    ),
     # unknown names
     *(
         Case(f"unknown {kind}", f"launch {kind}=xyzzy")
@@ -446,6 +463,7 @@ def _make_runs() -> None:
         (Path(name) / "summary.json").unlink()
         (Path(name) / "merged.safetensors").unlink()
     _edit("old/config.yaml", "format 1:", "format 0:")
+    _edit("growing/config.yaml", "batch:\n  name: constant", "batch:\n  name: geometric")
     _edit("resized/config.yaml", "nodes: 4", "nodes: 5")
     text = Path("python/config.yaml").read_text()
     Path("python/config.yaml").write_text(

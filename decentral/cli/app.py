@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from decentral.cli import options as o
+from decentral.cli import plan_options as p
 from decentral.cli.help import Command, Group
 
 _STYLE: dict[str, Any] = {
@@ -334,6 +335,41 @@ def plan_communication(
     plan_communication.show(o.given(context), topology or [], schedule or [], model_size, deadline)
 
 
+@plan.command("batch", cls=Command)
+def plan_batch(
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[RUN]...", help="More runs to fit.", show_default=False),
+    ] = None,
+    budget: p.Budget = "1M",
+    least: p.Least = None,
+    most: p.Most = None,
+    source: p.Source = None,
+    capacity: p.Capacity = None,
+    noise: p.Noise = 1.0,
+    lr: p.Rate = 0.25,
+    nodes: p.Nodes = None,
+    from_: p.From = None,
+    png: o.Png = None,
+    out: p.Out = None,
+    debug: o.Debug = False,
+) -> None:
+    """Compute the batch schedule with the least loss for a budget of data.
+
+    Either from the difficulty of the task, --source and --capacity, or from runs
+    of one's own with constant batches, which are fitted first.
+
+      decentral plan batch --source 0.25 --capacity 2 --budget 2^20 --min 8
+      decentral plan batch --from runs/small runs/large --budget 60k --out p.yaml
+    """
+    from decentral.cli import plan_batch
+
+    runs = [*(from_ or []), *(runs or [])]
+    law = {"source": source, "capacity": capacity, "noise": noise, "lr": lr, "nodes": nodes}
+    bounds = {"budget": budget, "min": least, "max": most}
+    plan_batch.show({**bounds, **({} if runs else law)}, runs, png, out)
+
+
 app.add_typer(plan, name="plan")
 
 
@@ -345,13 +381,9 @@ def list_(
     name: Annotated[
         str | None, typer.Argument(metavar="[NAME]", help="Show all about one of them.")
     ] = None,
-    nodes: Annotated[
-        int | None,
-        typer.Option(metavar="N", min=1, help="Compare the topologies on so many nodes."),
-    ] = None,
     debug: o.Debug = False,
 ) -> None:
     """List what there is to choose from: topologies, tasks, settings, ..."""
     from decentral.cli import listing
 
-    listing.show(kind, name, nodes)
+    listing.show(kind, name)

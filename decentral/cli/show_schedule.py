@@ -19,6 +19,7 @@ from decentral.errors import ConfigError
 from decentral.loop.setup import Setup, prepare
 from decentral.loop.timeline import tracks
 from decentral.network import Conversation, Planned, expected_bytes, expected_messages, preview
+from decentral.registry import names, read
 from decentral.report.facts import relative_text
 from decentral.schedules import slots
 from decentral.schedules.communication import Merge
@@ -59,7 +60,9 @@ def _config(name: str, words: Sequence[str], flags: Mapping[str, str]) -> Config
     """Return the configuration: of a run's file, or of the schedule with that name."""
     if Path(name).suffix in (".yaml", ".yml"):
         return config_of([name, *words], flags)
-    return config_of(words, {"schedule": name, **flags})
+    kind = read("batch", name).name
+    batch = kind in names("batch") and kind not in names("communication")
+    return config_of(words, {"batch_schedule" if batch else "schedule": name, **flags})
 
 
 def _save(

@@ -17,9 +17,12 @@ def tracks(setup: Setup) -> list[Track]:
     if config.label_noise is not None:
         decided = {"kind": noise_kind(config.label_noise, setup.task)}
         methods["label_noise"] = config.label_noise.model_copy(update=decided)
-    progress = sampled(config.steps, config.local_steps)
-    rates = [setup.learning_rate(here) for here in progress]
-    sizes = [float(setup.batch(here)) for here in progress]
+    steps = [here.step for here in sampled(config.steps, config.local_steps)]
+    sizes = [setup.pace.size(step) for step in steps]
+    rates = [
+        setup.learning_rate(setup.pace.progress(step)) * setup.lr_factor(size)
+        for step, size in zip(steps, sizes, strict=True)
+    ]
     return [
         Track("learning rate", _scaled(rates), f"{_range(rates)}, {setup.learning_rate.rule.name}"),
         Track("batch size", _scaled(sizes), f"{_range(sizes)}, {setup.batch.name}"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 from decentral.errors import ConfigError
 from decentral.registry import Bound
@@ -35,10 +36,14 @@ class Pace:
         step = min(step, self.steps - 1)
         return self.samples[step + 1] - self.samples[step]
 
+    def sizes(self) -> list[int]:
+        """Return the samples per node of every step."""
+        return [after - before for before, after in pairwise(self.samples)]
+
     @cached_property
     def largest(self) -> int:
         """The samples per node of the largest step."""
-        return max(self.size(step) for step in range(self.steps))
+        return max(self.sizes())
 
     @property
     def mean(self) -> float:

@@ -3,6 +3,7 @@
 Every function that draws returns a figure, or ``None`` where the run lacks what it would show.
 """
 
+from decentral.report.figures.batches import batches
 from decentral.report.figures.canvas import SMALL, TALL, WIDE, save_png, to_svg
 from decentral.report.figures.claims import claim_panel
 from decentral.report.figures.compared import common_metric, compared_cost, compared_learning
@@ -23,6 +24,7 @@ __all__ = [
     "SMALL",
     "TALL",
     "WIDE",
+    "batches",
     "bytes_against_metric",
     "claim_panel",
     "common_metric",

@@ -47,16 +47,6 @@ class PowerLaw:
         if self.lr >= 2.0:
             raise ConfigError(f"lr = {self.lr:g}: SGD diverges; give less than 2 / lambda_1 = 2.")
 
-    @property
-    def threshold(self) -> float:
-        """The source above which a task is easy, 1 - 1/beta."""
-        return 1.0 - 1.0 / self.capacity
-
-    @property
-    def easy(self) -> bool:
-        """Whether the batch should grow from the start, rather than late."""
-        return self.source > self.threshold
-
     def spectrum(self, modes: int = MODES) -> tuple[Floats, Floats]:
         """Return lambda_j and theta*_j^2 of the first features."""
         index = np.arange(1, modes + 1, dtype=np.float64)

@@ -87,7 +87,7 @@ class Stages:
         inside = [(wanted // steps, steps - larger), (wanted // steps + 1, larger)]
         pairs = list(zip(self.sizes.tolist(), self.counts.tolist(), strict=True))
         pairs[longest : longest + 1] = inside
-        return Stages.of(*[(size, count) for size, count in pairs if count])
+        return Stages.runs(Stages.of(*pairs).per_step())
 
 
 def as_sizes(values: Sequence[float] | Floats) -> Integers:
