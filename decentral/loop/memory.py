@@ -39,7 +39,7 @@ def expected_memory(setup: Setup, hosted: int) -> Memory:
     size = setup.dtype.itemsize
     block = hosted * setup.layout.width * size
     states = hosted * state_numbers(setup.optimizer, setup.layout) * size
-    micro = min(setup.config.micro_batch or setup.first_batch, setup.first_batch)
+    micro = min(setup.micro_batch, setup.pace.largest)
     kept = 0
     with suppress(Exception):  # The first gradient explains what fails here.
         kept = kept_numbers(setup.model, setup.train.first) * micro
