@@ -381,9 +381,13 @@ def list_(
     name: Annotated[
         str | None, typer.Argument(metavar="[NAME]", help="Show all about one of them.")
     ] = None,
+    nodes: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Compare the topologies on so many nodes."),
+    ] = None,
     debug: o.Debug = False,
 ) -> None:
     """List what there is to choose from: topologies, tasks, settings, ..."""
     from decentral.cli import listing
 
-    listing.show(kind, name)
+    listing.show(kind, name, nodes)

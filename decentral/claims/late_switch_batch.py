@@ -1,0 +1,116 @@
+"""Late switch of the batch size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from decentral.claims import Curve, Expectation, Findings, Panel
+from decentral.claims._lab import Lab
+from decentral.registry import Count, plugin
+from decentral.theory import fsl
+
+#: Shares of the data at which the switch is tried, and sources of a hard and of an easy task.
+_SHARES, _HARD, _EASY = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.97, 1.0), 0.25, 1.0
+
+
+@plugin(
+    "claim",
+    tiny={"log2_budget": 12},
+    paper="Wang et al., Fast catch-up, late switching, ICLR 2026",
+    says="On hard tasks the batch should grow late, on easy tasks early; the loss catches up fast "
+    "after a late switch on hard tasks, and slowly on easy ones.",
+    expect=(
+        Expectation(
+            "best share before the switch, hard", "on a hard task the switch belongs late",
+            low=0.75, high=0.99,
+        ),
+        Expectation(
+            "best share before the switch, easy", "on an easy task it belongs to the start",
+            high=0.1,
+        ),
+        Expectation(
+            "late over constant large, hard", "late switching beats large batches", high=0.7
+        ),
+        Expectation(
+            "late over constant small, hard", "and small batches", high=0.9
+        ),
+        Expectation(
+            "optimum over best switch, hard", "the computed optimum beats every switch", high=1.0
+        ),
+        Expectation(
+            "optimum over best switch, easy", "on the easy task, too", high=1.0
+        ),
+        Expectation(
+            "largest error of the law, hard", "the law predicts the exact risk", high=0.01
+        ),
+        Expectation(
+            "catch-up over time before, hard", "the loss catches up at once on the hard task",
+            high=0.01,
+        ),
+        Expectation(
+            "catch-up over time before, easy", "and takes its time on the easy one", low=0.2
+        ),
+    ),
+)  # fmt: skip
+def late_switch_batch(
+    lab: Lab, seed: int, *, log2_budget: Count = 18, small: Count = 8, large: Count = 128
+) -> Findings:
+    """Compute the exact risk of a kernel regression under a switch at every share of the data.
+
+    The features have variances j^-2, so that sources below 1/2 are hard; the learning rate is
+    constant and the data budget 2^``log2_budget`` samples. The model knows no seed. What the law
+    says of a real network stands in the documentation of batch schedules.
+    """
+    budget = 2**log2_budget
+    found = {
+        word: _tried(source, budget, small, large)
+        for word, source in (("hard", _HARD), ("easy", _EASY))
+    }
+    hard = dict(zip(_SHARES, found["hard"][1].y, strict=True))
+    figures = {
+        f"{name}, {word}": value for word, (named, _) in found.items() for name, value in named
+    } | {
+        "late over constant large, hard": min(hard.values()) / hard[0.0],
+        "late over constant small, hard": min(hard.values()) / hard[1.0],
+    }
+    panel = Panel(
+        "Risk against the share of the data before the switch", "share of the data", "excess risk",
+        [curve for _, curve in found.values()], "y",
+    )  # fmt: skip
+    return Findings(figures, [panel, _catching_up(small, large, budget)])
+
+
+def _tried(
+    source: float, budget: int, small: int, large: int
+) -> tuple[Iterable[tuple[str, float]], Curve]:
+    """Return named figures of one task, and the exact risk at every share."""
+    task = fsl.PowerLaw(source=source, capacity=2)
+    law = fsl.Law.of(task)
+    schedules = [fsl.Stages.switch(budget, small, large, share) for share in _SHARES]
+    risks = [float(fsl.exact_risk(task, one)[0]) for one in schedules]
+    errors = [abs(law.risk(one) / risk - 1) for one, risk in zip(schedules, risks, strict=True)]
+    best = fsl.optimal(law, budget, least=small)
+    caught = law.catch_up(small, large, budget // small // 8)
+    figures = {
+        "best share before the switch": _SHARES[risks.index(min(risks))],
+        "optimum over best switch": float(fsl.exact_risk(task, best.schedule)[0]) / min(risks),
+        "largest error of the law": max(errors),
+        "catch-up over time before": caught / (budget // small // 8),
+    }
+    word = "easy" if law.easy else "hard"
+    return figures.items(), Curve(f"{word}, source {source:g}", list(_SHARES), risks)
+
+
+def _catching_up(small: int, large: int, budget: int) -> Panel:
+    """Draw the predicted risk around a switch beside that of batches that were always large."""
+    before = budget // small // 8
+    at = sorted({round(before * (0.25 + 0.025 * k)) for k in range(91)} - {0})
+    curves: list[Curve] = []
+    for word, source in (("hard", _HARD), ("easy", _EASY)):
+        law = fsl.Law.of(fsl.PowerLaw(source=source, capacity=2))
+        switched = fsl.Stages.of((small, before), (large, 2 * before))
+        always = fsl.Stages.of((large, 3 * before))
+        for name, stages in (("switched", switched), ("always large", always)):
+            risk = [float(value) for value in law.curve(stages, at)]
+            curves.append(Curve(f"{word}, {name}", [float(step) for step in at], risk))
+    return Panel("Catching up after the switch", "step", "excess risk", curves, "y")
