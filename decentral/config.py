@@ -25,7 +25,7 @@ Part = Any
 Auto = Literal["auto"]
 
 #: Configuration keys that hold a plug-in, and its kind.
-PARTS = {kind: kind for kind in KINDS if kind != "metric"}
+PARTS = {kind: kind for kind in KINDS if kind not in ("metric", "claim")}
 #: Short names on the command line and in Python.
 ALIASES = {"schedule": "communication", "lr": "learning_rate.lr", "batch_schedule": "batch"}
 #: The setting that a bare number means.
