@@ -34,7 +34,7 @@ def test_it_says_what_is_best_and_what_else_costs(
     assert float(planned[-1]) == pytest.approx(0.0578, abs=1e-4)
     assert {"constant 8", "early 25 %", "mid 50 %", "late 75 %", "late 90 %"} <= set(rows)
     assert all(row[-1].startswith("+") for row in rows.values()), "nothing is better"
-    assert max(map(len, text.splitlines())) <= 80
+    assert max(len(line) for line in text.splitlines() if "drawn in" not in line) <= 80
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -101,7 +101,7 @@ def test_it_fits_runs_and_stays_within_them(
 
 
 def test_show_schedule_draws_a_batch_schedule(capsys: pytest.CaptureFixture[str]) -> None:
-    named = said("show schedule 'late_switch(from=4,to=512)' data=40k nodes=4", capsys)
-    beside = said("show schedule late data=40k nodes=4 'batch=4,512 at 75%'", capsys)
-    assert "4 to 512, late_switch" in named
-    assert "4 to 512, stages" in beside
+    named = said("show schedule 'late_switch(from=4,to=500)' data=40k nodes=4", capsys)
+    beside = said("show schedule late data=40k nodes=4 'batch=4,500 at 75%'", capsys)
+    assert "4 to 500, late_switch" in named
+    assert "4 to 500, stages" in beside
