@@ -87,8 +87,9 @@ def test_a_run_with_a_data_budget_goes_by_samples() -> None:
 
 
 def test_a_resolved_configuration_holds_phases_as_text_and_means_the_same() -> None:
-    words = ["sam.start=75%", "label_noise.level=0.1", "label_noise.phases=[25%, 50% to 75%]"]
-    config = make_config({"sam": 0.1}, parse_assignments(words))
+    words = ["sam.start=75%", "label_noise.phases=[25%, 50% to 75%]"]
+    noise = {"kind": "flip", "level": 0.1}
+    config = make_config({"sam": 0.1, "label_noise": noise}, parse_assignments(words))
     written = resolved(prepare(config))
     assert written["sam"]["start"] == "75%"
     assert written["label_noise"]["phases"] == ["25%", "50% to 75%"]
