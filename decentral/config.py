@@ -216,12 +216,13 @@ def layered(*layers: Mapping[str, Any]) -> dict[str, Any]:
 
 def _put(merged: dict[str, Any], key: str, value: Any) -> None:
     part, _, setting = key.partition(".")
+    changes = isinstance(value, Mapping) and not {"name", "path"} & set(value)
     if setting:
         _known(part)
         if part not in PARTS and part not in METHODS:
             raise ConfigError(f"{key}: {part!r} has no settings of its own; write {part}=value.")
-        value = {setting: value}
-    if isinstance(value, Mapping) and part in PARTS and not {"name", "path"} & set(value):
+        value, changes = {setting: value}, True
+    if changes and part in PARTS:
         below = merged.get(part, Config.model_fields[part].default)
         value = {**as_mapping(part, below), **value}
     elif isinstance(value, Mapping) and part in METHODS and merged.get(part) is not None:

@@ -242,3 +242,9 @@ def test_numbers_survive_being_resolved_bit_by_bit(
     assert again.conversation is not None
     assert again.conversation.schedule == once.conversation.schedule
     assert again.learning_rate == once.learning_rate
+
+
+def test_the_path_of_a_task_is_a_setting_like_any_other() -> None:
+    """Alone, ``path`` names a plug-in file; behind a dot it changes the part below."""
+    config = make_config({"task": "cifar10"}, {"task.path": "data/cifar10"})
+    assert config.task == {"name": "cifar10", "path": "data/cifar10"}
