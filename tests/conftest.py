@@ -38,25 +38,10 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--engine",
-        choices=("local", "ray"),
-        default="local",
-        help="engine on which the law suite runs (default: local)",
-    )
-    parser.addoption(
         "--regenerate",
         action="store_true",
         help="write the golden files instead of comparing with them; review the diff",
     )
-
-
-@pytest.fixture(scope="session")
-def engine(request: pytest.FixtureRequest) -> str:
-    """The engine named by --engine."""
-    name: str = request.config.getoption("--engine")
-    if name == "ray" and (reason := missing("ray")):
-        pytest.skip(reason)
-    return name
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,70 @@
+"""Write algorithms.md from the registry: ``python docs/make_algorithms.py``.
+
+What stands in the page below the mark ``<!-- measured -->`` is kept.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from decentral.algorithms import CONDITIONS
+from decentral.registry import Plugin, find, names
+
+PAGE = Path(__file__).with_name("algorithms.md")
+MARK = "<!-- measured -->"
+HEAD = """# Algorithms
+
+Written by `python docs/make_algorithms.py` from what the algorithms declare; the law suite tests
+every guarantee, and `decentral list algorithms NAME` shows formula, paper and settings.
+
+| algorithm | rows in a message | what it promises |
+|---|--:|---|
+"""
+SOUND = """
+## Which combinations are sound
+
+A combination that is not sound is refused in one line, with a remedy.
+
+"""
+
+
+def sent(found: Plugin) -> str:
+    """Return how many rows a message holds, or what is sent instead."""
+    if found.traits.get("communicates", "rounds") == "never":
+        return "none"
+    kept = [one for one in found.traits.get("state", {}).values() if one.sent]
+    numbers = sum(one.scalar for one in kept)
+    rows = 1 + len(kept) - numbers
+    return f"{rows} and a number" if numbers else str(rows)
+
+
+def row(found: Plugin) -> str:
+    """Return an algorithm's line in the first table."""
+    promises = ", ".join(word.replace("_", " ") for word in found.traits["guarantees"])
+    return f"| `{found.name}` | {sent(found)} | {promises} |"
+
+
+def soundness(algorithms: list[Plugin]) -> list[str]:
+    """Return the table of algorithms against the conditions that some refuse."""
+    heads = [condition.replace("_", " ") for condition in CONDITIONS]
+    lines = [f"| algorithm | {' | '.join(heads)} |", "|---|" + "---|" * len(heads)]
+    for found in algorithms:
+        refused = found.traits.get("refuses", {})
+        cells = ["no" if condition in refused else "yes" for condition in CONDITIONS]
+        lines.append(f"| `{found.name}` | {' | '.join(cells)} |")
+    meanings = "; ".join(f"*{k.replace('_', ' ')}*: {v}" for k, v in CONDITIONS.items())
+    return [*lines, "", f"The conditions: {meanings}."]
+
+
+def text() -> str:
+    """Return the whole page."""
+    algorithms = [find("algorithm", name) for name in names("algorithm")]
+    page = HEAD + "\n".join(map(row, algorithms)) + "\n" + SOUND
+    page += "\n".join(soundness(algorithms)) + "\n"
+    before = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
+    measured = before.partition(MARK)[2]
+    return f"{page}\n{MARK}{measured or chr(10)}"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(text(), encoding="utf-8")
