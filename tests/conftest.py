@@ -19,6 +19,8 @@ from pathlib import Path
 # Read by the numerical libraries when they are first imported; child processes inherit them.
 os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
 os.environ.update(MPLBACKEND="Agg")
+# Ray reads it once in a process, whichever test is the first to load it.
+os.environ.update(RAY_AUTH_MODE="token")
 
 import hypothesis
 import pytest

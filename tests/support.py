@@ -137,6 +137,7 @@ def blobs(samples: int = 200, features: int = 6, classes: int = 4) -> Task:
         loss=nn.functional.cross_entropy,
         train=(inputs[:cut], labels[:cut]),
         test=(inputs[cut:], labels[cut:]),
+        scores={"first": lambda outputs, _: (outputs.argmax(-1) == 0).double()},
     )
 
 

@@ -97,7 +97,7 @@ def test_units_scale(number: float) -> None:
     assert near(parse_bytes(f"{text}MiB"), number * 2**20)
     if number:
         assert near(parse_bandwidth(f"{text}Mbit/s"), number * 125e3)
-    assert near(parse_bandwidth(f"{text} kB/s"), number * 1e3)
+        assert near(parse_bandwidth(f"{text} kB/s"), number * 1e3)
 
 
 @pytest.mark.parametrize(

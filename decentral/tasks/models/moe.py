@@ -11,7 +11,11 @@ from torch import Tensor, nn
 from decentral.registry import Count, NonNegative, plugin
 
 
-@plugin("model", inputs="numbers")
+@plugin(
+    "model",
+    inputs="numbers",
+    surrogate="gates learn through p / stop-gradient(p) and a penalty",
+)
 def moe(
     input_shape: tuple[int, ...],
     outputs: int,
