@@ -87,15 +87,16 @@ class Block:
     @property
     def learning_rate(self) -> float:
         """The learning rate of the next step."""
-        return self.setup.learning_rate(self.progress) * self.setup.lr_factor(self.batch_size)
+        return self.setup.rate(self.progress)
 
     def rate(self, ratio: float) -> float:
         """Return the learning rate of the next step for parameters with that ratio to the base."""
-        blockwise, rate = self.optimizer.blockwise, self.setup.learning_rate
+        blockwise = self.optimizer.blockwise
         if blockwise is None:
-            return rate(self.progress)
-        floor = rate.floor if blockwise.floor is None else blockwise.floor
-        return rate(self.progress, ratio, floor)
+            return self.learning_rate
+        schedule = self.setup.learning_rate
+        floor = schedule.floor if blockwise.floor is None else blockwise.floor
+        return self.setup.rate(self.progress, ratio, floor)
 
     def decide(self) -> Act | None:
         """Return what is sent after the next step."""

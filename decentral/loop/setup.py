@@ -35,6 +35,7 @@ from decentral.network.links import Network
 from decentral.optim import Course, default_lr, grouping, state_numbers
 from decentral.registry import PYTHON, Bound, build, find, names
 from decentral.sampling import Plan, fixed_plan, resample_plan
+from decentral.schedules import Progress
 from decentral.schedules.batch import rate_factor
 from decentral.schedules.communication import CommunicationSchedule
 from decentral.schedules.learning_rate import LearningRate
@@ -137,6 +138,11 @@ class Setup:
         """Most samples per node of one forward pass."""
         asked = self.config.micro_batch
         return asked if isinstance(asked, int) else self.pace.largest
+
+    def rate(self, progress: Progress, ratio: float = 1.0, floor: float = 0.0) -> float:
+        """Return the learning rate of the step that follows ``progress``: schedule times batch."""
+        factor = self.lr_factor(self.pace.size(progress.step))
+        return self.learning_rate(progress, ratio, floor) * factor
 
     def lr_factor(self, size: int) -> float:
         """Return by what a batch of ``size`` multiplies the learning rate."""

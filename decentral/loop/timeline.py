@@ -20,10 +20,7 @@ def tracks(setup: Setup) -> list[Track]:
     steps = [here.step for here in sampled(config.steps, config.local_steps)]
     sizes = [setup.pace.size(step) for step in steps]
     whole = sizes[:-1] if config.data else sizes  # the last batch is what a budget leaves
-    rates = [
-        setup.learning_rate(setup.pace.progress(step)) * setup.lr_factor(size)
-        for step, size in zip(steps, sizes, strict=True)
-    ]
+    rates = [setup.rate(setup.pace.progress(step)) for step in steps]
     return [
         Track("learning rate", _scaled(rates), f"{_range(rates)}, {setup.learning_rate.rule.name}"),
         Track("batch size", _scaled(sizes), f"{_range(whole or sizes)}, {setup.batch.name}"),

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import example, tiny_setup
+from support import advance, example, tiny_block, tiny_setup
 
 from decentral.registry import Bound, bind, names
 from decentral.schedules import Progress
@@ -87,3 +87,19 @@ def test_the_learning_rate_follows_the_batch_as_asked(name: str, scale: str, pow
         assert setup.lr_factor(size) == pytest.approx(expected)
     with_base = tiny_setup(batch=rule(name, scale_lr=scale, base=16), data="4000 samples/node")
     assert with_base.lr_factor(64) == pytest.approx(4.0**power)
+
+
+@batches
+def test_the_optimizer_steps_at_the_rate_that_is_logged(name: str) -> None:
+    block = tiny_block(
+        batch=rule(name, scale_lr="linear"), data="2000 samples/node", algorithm="local",
+    )  # fmt: skip
+    taken: list[tuple[float, float]] = []
+    while block.step < block.setup.config.steps:
+        logged = block.learning_rate
+        advance(block, block.step + 1)
+        rates = {group["lr"] for one in block.optimizer.instances for group in one.param_groups}
+        taken += [(logged, rate) for rate in rates]
+    assert all(rate == pytest.approx(logged) for logged, rate in taken)
+    factors = {block.setup.lr_factor(size) for size in block.setup.pace.sizes()}
+    assert len({rate for _, rate in taken}) == len(factors)
