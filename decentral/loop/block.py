@@ -54,7 +54,7 @@ class Block:
             name: torch.stack([value] * len(self.hosted)).to(setup.device)
             for name, value in setup.layout.integers.items()
         }
-        self.step = self.samples = self.round = 0
+        self.step = self.round = 0
         self.losses = self.rows.new_zeros(len(self.hosted))
         self.ledger = Ledger()
         self.clock = setup.clock()
@@ -78,6 +78,11 @@ class Block:
 
     def _progress(self, step: int) -> Progress:
         return self.setup.pace.progress(step, self.round, self.setup.config.local_steps)
+
+    @property
+    def samples(self) -> int:
+        """Samples of each node so far."""
+        return self.setup.pace.samples[self.step]
 
     @property
     def batch_size(self) -> int:
@@ -117,7 +122,6 @@ class Block:
     def finish_step(self) -> None:
         """Count the step that was just done."""
         self._notice(torch.isfinite(self.losses))
-        self.samples += self.batch_size
         self.step += 1
 
     def check(self) -> None:
@@ -307,7 +311,6 @@ class Block:
             own = self.channels.state_of(index)
             nodes[node] = {"row": self.rows[index], **whole, **own, **state}
         counters = {
-            "samples": self.samples,
             "round": self.round,
             "ledger": self.ledger.state(),
             "clock": self.clock.state(),
@@ -347,7 +350,7 @@ class Block:
             ]
         )
         counters = checkpoint.counters
-        self.step, self.samples = checkpoint.step, counters["samples"]
+        self.step = checkpoint.step
         self.round, self.intensity = counters["round"], counters["intensity"]
         self.ledger = Ledger(**counters["ledger"])
         self.pipeline.sharp = counters["sharp"]
