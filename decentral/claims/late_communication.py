@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from decentral.claims import Expectation, Findings, Panel
 from decentral.claims._lab import Lab
-from decentral.claims.single_merge import accuracy, series
+from decentral.claims.single_merge import FULL, PAPER, accuracy, series
 from decentral.registry import Count, Positive, Share, plugin
 
 
 @plugin(
     "claim",
-    paper="On the surprising effectiveness of a single global merging in decentralized learning, "
-    "ICLR 2026",
+    paper=PAPER,
     says="At an equal budget, communication late in training is worth more than early or uniform "
     "communication.",
     expect=(
@@ -24,7 +23,7 @@ from decentral.registry import Count, Positive, Share, plugin
         Expectation("largest difference in bytes", "the budgets are equal", high=0.1),
     ),
     tiny={"nodes": 4, "steps": 40},
-    full={"task": "cifar10", "model": "resnet18", "nodes": 32, "steps": 20_000, "local_steps": 100},
+    full=FULL,
 )
 def late_communication(
     lab: Lab,

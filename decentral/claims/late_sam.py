@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from decentral.claims import Curve, Expectation, Findings, Panel
+from decentral.claims import Expectation, Findings, Panel
 from decentral.claims._lab import Lab
+from decentral.claims.single_merge import series
 from decentral.registry import Count, Positive, plugin
 
 #: When SAM begins, as a share of the run; None is never.
@@ -56,9 +57,7 @@ def late_sam(
         )
         for name, start in _STARTS.items()
     }  # fmt: skip
-    curves = {
-        name: Curve(name, *_series(run.rows, "curvature/top_merged")) for name, run in runs.items()
-    }
+    curves = {name: series(run, name, "curvature/top_merged") for name, run in runs.items()}
     top = {name: curve.y[-1] for name, curve in curves.items()}
     gained = top["never"] - top["always"]
     loss = {name: run.summary["final"]["loss_merged"] for name, run in runs.items()}
@@ -72,8 +71,3 @@ def late_sam(
     }
     panel = Panel("Sharpness", "step", "top eigenvalue", list(curves.values()))
     return Findings(figures, [panel])
-
-
-def _series(rows: list[dict[str, float]], key: str) -> tuple[list[float], list[float]]:
-    found = [row for row in rows if key in row]
-    return [row["step"] for row in found], [row[key] for row in found]

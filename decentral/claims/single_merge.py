@@ -8,11 +8,23 @@ from decentral.claims import Curve, Expectation, Findings, Panel
 from decentral.claims._lab import Lab
 from decentral.registry import Count, Positive, plugin
 
+#: What two claims share: where they come from, and their size for a GPU.
+PAPER = (
+    "On the surprising effectiveness of a single global merging in decentralized learning, "
+    "ICLR 2026"
+)
+FULL = {
+    "task": "cifar10",
+    "model": "resnet18",
+    "nodes": 32,
+    "steps": 20_000,
+    "local_steps": 100,
+}
+
 
 @plugin(
     "claim",
-    paper="On the surprising effectiveness of a single global merging in decentralized learning, "
-    "ICLR 2026",
+    paper=PAPER,
     says="With heterogeneous data and very little gossip, local models look poor, yet one global "
     "merge of them comes close to centralized training; without any gossip it does not.",
     expect=(
@@ -32,7 +44,7 @@ from decentral.registry import Count, Positive, plugin
         ),
     ),
     tiny={"nodes": 4, "steps": 40},
-    full={"task": "cifar10", "model": "resnet18", "nodes": 32, "steps": 20_000, "local_steps": 100},
+    full=FULL,
 )
 def single_merge(
     lab: Lab,
@@ -91,15 +103,17 @@ def accuracy(run: Any) -> float:
 
 
 def series(run: Any, label: str, key: str) -> Curve:
-    """Return a logged number over steps, the phases of the end left out."""
-    rows = [row for row in run.rows if row.get(key) is not None and row.get("phase") != "final"]
-    return Curve(label, [row["step"] for row in rows], [row[key] for row in rows])
+    """Return a logged number over steps; of a step that ends in a merge, the one before it."""
+    found: dict[int, float] = {}
+    for row in run.rows:
+        if row.get(key) is not None:
+            found.setdefault(row["step"], row[key])
+    return Curve(label, list(map(float, found)), list(found.values()))
 
 
 def persistence(run: Any) -> float:
     """Return the share of evaluations after the first fifth where the merge beats the locals."""
-    rows = [row for row in run.rows if row.get("accuracy/merged") is not None]
-    late = [row for row in rows if row["step"] >= rows[-1]["step"] / 5]
-    late = [row for row in late if row.get("phase") != "final"]
-    better = [row["accuracy/merged"] >= row["accuracy/local_mean"] for row in late]
+    merged, local = (series(run, "", f"accuracy/{what}") for what in ("merged", "local_mean"))
+    points = zip(merged.x, merged.y, local.y, strict=True)
+    better = [average >= own for step, average, own in points if step >= merged.x[-1] / 5]
     return sum(better) / len(better)
