@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from decentral.errors import ConfigError, RunError, nearest
 from decentral.loop.afterwards import Afterwards, differing
 from decentral.loop.setup import Setup, prepare
 from decentral.registry import PYTHON
-from decentral.run.checkpoint import good_checkpoints, newest_checkpoint
+from decentral.run.checkpoint import good_checkpoints, has_checkpoint, newest_checkpoint
 from decentral.run.folder import FORMAT, RunFolder, next_name
 
 #: Called with every row of metrics that is logged.
@@ -181,8 +182,7 @@ def run_config(path: str | Path, **objects: Any) -> Config:
 def models_of(path: Path, step: int | None = None, **objects: Any) -> Afterwards:
     """Return the models of a run: of a checkpoint, or the newest one in which they differ."""
     setup = prepare(run_config(path, **objects))
-    newest_checkpoint(path)
-    saved = list(good_checkpoints(path))
+    saved = list(good_checkpoints(path)) or [newest_checkpoint(path)]  # which says what is wrong
     if step is None:
         return differing(setup, saved)
     for each in saved:
@@ -200,6 +200,17 @@ def resume(path: str | Path, *, watch: Watch | None = None, **objects: Any) -> R
     when there is nothing to resume from, ConfigError when the folder is not a run.
     """
     return _train(restart(path, **objects), objects, watch)
+
+
+def begun(config: Config, path: Path) -> EngineRun:
+    """Prepare a run in a folder of its own: from its newest checkpoint, or from the beginning.
+
+    What a run has left there that ended before its first checkpoint is removed.
+    """
+    if has_checkpoint(path):
+        return restart(path)
+    shutil.rmtree(path, ignore_errors=True)
+    return start(config.model_copy(update={"out": str(path)}))
 
 
 def restart(path: str | Path, **objects: Any) -> EngineRun:
@@ -220,4 +231,14 @@ def restart(path: str | Path, **objects: Any) -> EngineRun:
     return run
 
 
-__all__ = ["Run", "RunError", "launch", "models_of", "restart", "resume", "run_config", "start"]
+__all__ = [
+    "Run",
+    "RunError",
+    "begun",
+    "launch",
+    "models_of",
+    "restart",
+    "resume",
+    "run_config",
+    "start",
+]

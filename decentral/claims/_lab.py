@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from decentral import api
 from decentral.config import make_config
-from decentral.engines.base import EngineRun
+from decentral.sweeps.points import digest
 
 
 class Lab:
@@ -27,30 +24,12 @@ class Lab:
 
         It has no report; `decentral report` draws one.
         """
-        settings = {"device": self.device, **settings}
-        path = self.folder / "runs" / f"{label.replace(' ', '-')}-{fingerprint(settings)}"
+        config = make_config({"device": self.device, **settings})
+        path = self.folder / "runs" / f"{label.replace(' ', '-')}-{digest(config)}"
+        found = api.Run(path)
         if (path / "summary.json").exists():
-            found = api.Run(path)
             self.spared_s += found.summary["time"]["wall_s"]
             return found
         self.say(label)
-        self._begun(path, settings).run(lambda row: None)
-        return api.Run(path)
-
-    @staticmethod
-    def _begun(path: Path, settings: dict[str, Any]) -> EngineRun:
-        if any((path / "checkpoints").glob("step-*")):
-            return api.restart(path)
-        if path.exists():  # killed before its first checkpoint: nothing in it to keep
-            shutil.rmtree(path)
-        return api.start(make_config({"out": str(path), **settings}))
-
-
-def fingerprint(value: Any) -> str:
-    """Return 12 hexadecimal digits that tell plain values apart.
-
-    >>> fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1})
-    True
-    """
-    text = json.dumps(value, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+        api.begun(config, path).run(lambda row: None)
+        return found

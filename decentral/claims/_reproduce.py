@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import json
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from decentral.claims import Expectation, Findings, verdict
-from decentral.claims._lab import Lab, fingerprint
+from decentral.claims._lab import Lab
 from decentral.errors import ConfigError, Interrupted, RunError
 from decentral.registry import Bound, bind, find
 from decentral.run.environment import environment
@@ -44,7 +45,8 @@ class Trial:
         """Return what one seed gives, as found in the folder or tried now."""
         kept = self.folder / f"seed-{seed}.json"
         code = inspect.getsource(sys.modules[self.rule.plugin.target.__module__])
-        key = fingerprint([self.rule.spec(), code, self.device])
+        said = json.dumps([self.rule.spec(), code, self.device], sort_keys=True)
+        key = hashlib.sha256(said.encode()).hexdigest()
         if kept.exists():
             record = json.loads(kept.read_text(encoding="utf-8"))
             if record["key"] == key:

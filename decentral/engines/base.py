@@ -21,7 +21,7 @@ from decentral.loop.cost import thread_count, timed
 from decentral.loop.measure import evaluation_interval
 from decentral.loop.memory import Memory
 from decentral.loop.setup import Setup, prepare, resolved
-from decentral.run.checkpoint import Saved
+from decentral.run.checkpoint import Saved, has_checkpoint
 from decentral.run.environment import environment
 from decentral.run.folder import RunFolder
 
@@ -143,9 +143,8 @@ class EngineRun(ABC):
         path = self.folder.path
         if str(path) in str(error):
             return str(error)
-        saved = any((path / "checkpoints").glob("step-*"))
         # A run that diverged would diverge again: its settings are part of it.
-        remedy = isinstance(error, ConfigError) and saved
+        remedy = isinstance(error, ConfigError) and has_checkpoint(path)
         return f"{error} Run folder: {path}" + (
             f"; `decentral resume {path}` goes on from the last checkpoint." if remedy else "."
         )
@@ -175,7 +174,7 @@ class EngineRun(ABC):
 
     def interruption(self) -> Interrupted:
         """Return what a user who stops a run is told."""
-        if not any((self.folder.path / "checkpoints").glob("step-*")):
+        if not has_checkpoint(self.folder.path):
             return Interrupted(
                 "interrupted before anything was saved. "
                 f"`decentral launch {self.folder.path / 'config.yaml'}` begins again."

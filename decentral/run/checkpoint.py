@@ -140,6 +140,11 @@ class Saved:
         return Checkpoint(self.step, self.live, found, copy.deepcopy(self.counters))
 
 
+def has_checkpoint(run: Path) -> bool:
+    """Whether a run has saved anything to go on from."""
+    return any((run / "checkpoints").glob("step-*"))
+
+
 def good_checkpoints(run: Path) -> Iterator[Saved]:
     """Yield the checkpoints whose digests hold, the newest first."""
     for path in reversed(_complete(run / "checkpoints")):

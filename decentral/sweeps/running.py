@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -31,7 +30,7 @@ def run_point(point: Point, folder: Path, watch: Watch) -> Outcome:
     if point.finished(folder):
         return Outcome("before")
     try:
-        _train(point, path, watch)
+        api.begun(point.config, path).run(watch)
     except Interrupted:
         raise
     except (ConfigError, RunError) as error:
@@ -41,12 +40,3 @@ def run_point(point: Point, folder: Path, watch: Watch) -> Outcome:
     finally:
         gc.collect()
     return Outcome("done")
-
-
-def _train(point: Point, path: Path, watch: Watch) -> None:
-    if any((path / "checkpoints").glob("step-*")):
-        run = api.restart(path)
-    else:
-        shutil.rmtree(path, ignore_errors=True)  # it ended before its first checkpoint
-        run = api.start(point.config.model_copy(update={"out": str(path)}))
-    run.run(watch)

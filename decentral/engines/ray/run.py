@@ -18,7 +18,7 @@ from decentral.faults import Fault
 from decentral.loop.cost import thread_count
 from decentral.loop.pipeline import gradient_of
 from decentral.network.membership import Membership
-from decentral.run.checkpoint import Saved, newest_checkpoint, save_checkpoint
+from decentral.run.checkpoint import Saved, has_checkpoint, newest_checkpoint, save_checkpoint
 from decentral.sampling import Sampler
 
 _START = {"metrics.jsonl": 0, "events.jsonl": 0}
@@ -162,8 +162,8 @@ class RayRun(EngineRun):
         )
 
     def _newest(self) -> Saved | None:
-        found = any((self.folder.path / "checkpoints").glob("step-*"))
-        return newest_checkpoint(self.folder.path) if found else None
+        path = self.folder.path
+        return newest_checkpoint(path) if has_checkpoint(path) else None
 
     # --- membership -------------------------------------------------------------------------------
 
