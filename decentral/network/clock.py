@@ -70,17 +70,17 @@ class Clock:
         """Let nodes take a global average: it begins with the last, ends for all at once."""
         if self.network is not None:
             members = np.array(sorted(nodes))
-            took_s = self._all_reduce_s(self.network, members, size)
-            self.ready_s = self.ready_s.copy()
-            self.ready_s[members] = self.ready_s[members].max() + took_s
+            self._together(members, self._all_reduce_s(self.network, members, size))
 
     def gather(self, nodes: Iterable[int], size: float) -> None:
         """Let nodes tell each other ``size`` bytes: half of the way of a ring all-reduce."""
         if self.network is not None:
             members = np.array(sorted(nodes))
-            took_s = ring_s(self.network, members, len(members) * size) / 2
-            self.ready_s = self.ready_s.copy()
-            self.ready_s[members] = self.ready_s[members].max() + took_s
+            self._together(members, ring_s(self.network, members, len(members) * size) / 2)
+
+    def _together(self, members: Integers, took_s: float) -> None:
+        self.ready_s = self.ready_s.copy()  # what has departed still looks at the old times
+        self.ready_s[members] = self.ready_s[members].max() + took_s
 
     def _all_reduce_s(self, network: Network, members: Integers, size: float) -> float:
         key = members.tobytes(), size
