@@ -15,6 +15,8 @@ from decentral.optim import BlockOptimizer
 from decentral.run.checkpoint import Checkpoint, stacked
 
 _PREFIX = "state/"
+#: What a codec's memory holds of every channel: what all know of a row, and what a node heard.
+_REMEMBERED = ("known", "heard")
 
 
 class Channels:
@@ -42,7 +44,7 @@ class Channels:
         self.memory = {
             f"{name}/{what}": torch.zeros_like(channel)
             for name, channel in self._rows().items()
-            for what in ("known", "heard")
+            for what in _REMEMBERED
             if remembers
         }
 
@@ -84,9 +86,10 @@ class Channels:
         setup = self.setup
         if setup.codec.name == "none":
             return self.exchange.mix(rows, mixing)
-        nothing = torch.zeros_like(rows)
-        known = self.memory.get(f"{name}/known", nothing)
-        heard = self.memory.get(f"{name}/heard", nothing.clone())
+        known, heard = (
+            self.memory[f"{name}/{what}"] if self.memory else torch.zeros_like(rows)
+            for what in _REMEMBERED
+        )
         whole = name == "model" or self.kept[name].whole
         draw = Draw(setup.config.seed, name, round, self.hosted)
         news = setup.codec(rows - known, setup.load(whole), draw)
