@@ -64,8 +64,8 @@ class Afterwards:
 
     def _scores(self, row: Tensor, samples: Samples) -> Scores:
         calibrated, integers = self.evaluator.calibrated(row)
-        rows = calibrated.unsqueeze(0)
-        return score(self.setup.task, self.evaluator.forward, rows, integers, samples)
+        rows, evaluator = calibrated.unsqueeze(0), self.evaluator
+        return score(self.setup.task, evaluator.forward, rows, integers, samples, evaluator.chunk)
 
     def fisher(self, index: int) -> Tensor:
         """Return the mean squared gradient of a model on single samples of its own node, [P].

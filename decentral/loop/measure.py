@@ -13,12 +13,11 @@ from torch import Tensor
 
 from decentral import rng
 from decentral.gradients import looped_forward, stacked_forward
-from decentral.gradients.footprint import kept_numbers
 from decentral.layout import shadow
 from decentral.loop.block import Block
 from decentral.loop.setup import Setup
 from decentral.merge._calibrate import recalibrate
-from decentral.metrics import Snapshot, chunk_of, score
+from decentral.metrics import Snapshot, chunk_of
 from decentral.network import all_reduce_messages
 from decentral.registry import build
 from decentral.tasks import Samples
@@ -56,7 +55,7 @@ class Evaluator:
         model = shadow(setup.model).eval()
         forward = stacked_forward if block.pipeline.compute.kind == "vmap" else looped_forward
         self.forward = forward(model, setup.layout)
-        self.chunk = chunk_of(kept_numbers(model, setup.train.first))
+        self.chunk = chunk_of(setup.footprint)
         _, val, test = setup.task.splits
         self.test = test.to(setup.device, setup.dtype)
         self.val = None if val is None else val.to(setup.device, setup.dtype)
@@ -120,10 +119,7 @@ class Evaluator:
         return recalibrate(self.setup.model, self.setup.layout, row, self.calibration)
 
     def _validation(self, snapshot: Snapshot, samples: Samples) -> dict[str, float]:
-        row, integers = snapshot.calibrated
-        scores = score(
-            self.setup.task, self.forward, row.unsqueeze(0), integers, samples, self.chunk
-        )
+        scores = snapshot.score_merged(self.setup.task, samples)
         found = {"val/loss_merged": scores.loss.item()}
         if scores.accuracy is not None:
             found["val/accuracy_merged"] = scores.accuracy.item()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass
 
-from decentral.gradients.footprint import kept_numbers, rows_at_once
+from decentral.gradients.footprint import rows_at_once
 from decentral.loop.room import require
 from decentral.loop.setup import Setup
 from decentral.optim import state_numbers
@@ -42,7 +42,7 @@ def expected_memory(setup: Setup, hosted: int) -> Memory:
     micro = min(setup.micro_batch, setup.pace.largest)
     kept = 0
     with suppress(Exception):  # The first gradient explains what fails here.
-        kept = kept_numbers(setup.model, setup.train.first) * micro
+        kept = setup.footprint * micro
     rows = min(hosted, rows_at_once(kept, setup.device))
     computing = 2 * rows * (kept + setup.layout.width) * size
     data = sum(_held(part) for part in setup.task.splits if part is not None)

@@ -20,6 +20,7 @@ from decentral.config import PARTS, Config
 from decentral.errors import ConfigError
 from decentral.exchange.codec import Load, coded_bytes
 from decentral.gradients import keyed
+from decentral.gradients.footprint import kept_numbers
 from decentral.layout import Layout
 from decentral.loop.methods import check_methods, noise_kind
 from decentral.loop.pacing import paced
@@ -74,6 +75,11 @@ class Setup:
     def train(self) -> Samples:
         """Training samples on the device."""
         return self.task.splits[0].to(self.device, self.dtype)
+
+    @cached_property
+    def footprint(self) -> int:
+        """Numbers that the model keeps of one sample for a backward pass."""
+        return kept_numbers(self.model, self.train.first)
 
     @property
     def kept(self) -> Mapping[str, Kept]:

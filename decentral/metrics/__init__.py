@@ -121,8 +121,12 @@ class Snapshot:
     @cached_property
     def merged(self) -> Scores:
         """Scores of the counterfactual merge, its BatchNorm statistics re-estimated."""
+        return self.score_merged(self.task, self.samples)
+
+    def score_merged(self, task: Task, samples: Samples) -> Scores:
+        """Evaluate the counterfactual merge as ``task`` judges it, on any samples."""
         row, integers = self.calibrated
-        return score(self.task, self.forward, row.unsqueeze(0), integers, self.samples, self.chunk)
+        return score(task, self.forward, row.unsqueeze(0), integers, samples, self.chunk)
 
     def per_node(self, values: Tensor) -> Tensor:
         """Gather one number per healthy hosted node from all workers, float64, in node order."""
