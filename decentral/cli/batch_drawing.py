@@ -9,11 +9,10 @@ from math import log
 
 from rich.text import Text
 
-from decentral.cli.drawing import bars
+from decentral.cli.drawing import bars, ticks
 from decentral.cli.words import MERGED, QUIET
 
 ROWS, MARGIN = 6, 8
-_TICKS = 4
 
 
 def timeline(sizes: Sequence[int], width: int) -> Text:
@@ -39,14 +38,3 @@ def _height(size: float, least: int, most: int) -> float:
     """Return the height of a bar: one row for the smallest batch, all for the largest."""
     share = 0.0 if most == least else log(size / least) / log(most / least)
     return (1 + share * (ROWS - 1)) / ROWS
-
-
-def ticks(last: int, columns: int) -> str:
-    """Write numbers below an axis, from 0 to the last."""
-    line = [" "] * columns
-    for tick in range(_TICKS + 1):
-        label = f"{last * tick // _TICKS:,}"
-        place = tick * (columns - 1) // _TICKS - len(label) // 2
-        place = min(max(0, place), columns - len(label))
-        line[place : place + len(label)] = label
-    return "".join(line)

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from decentral.cli.console import console_of
-from decentral.cli.words import LOCAL, MERGED, QUIET, SENT, facts
+from decentral.cli.words import LOCAL, MERGED, QUIET, SENT, columned, facts
 from decentral.report.compare import Comparison, write_comparison
 from decentral.report.compare import compare as compared
 from decentral.report.facts import ABSENT
@@ -41,7 +41,7 @@ def compare(paths: Sequence[str], out: str) -> None:
 
 
 def _results(comparison: Comparison) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style=QUIET)
+    table = columned(gap=2)
     table.add_column("run", overflow="fold")
     for column, style in _RESULTS.items():
         table.add_column(column, style=style, justify="right", no_wrap=True)

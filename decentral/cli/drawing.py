@@ -7,6 +7,8 @@ from collections.abc import Sequence
 #: The bit of each of the 4 x 2 dots of a Braille character, by row and column.
 _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 _EIGHTHS = " ▁▂▃▄▅▆▇█"
+#: Numbers below an axis, the first apart.
+_TICKS = 4
 
 Point = tuple[float, float]
 
@@ -66,3 +68,18 @@ def bars(heights: Sequence[float], rows: int) -> list[str]:
         "".join(_EIGHTHS[min(8, max(0, eighths - 8 * row))] for eighths in filled)
         for row in reversed(range(rows))
     ]
+
+
+def ticks(last: int, columns: int) -> str:
+    """Write numbers below an axis, from 0 to the last.
+
+    >>> ticks(800, 23)
+    '0   200   400  600  800'
+    """
+    line = [" "] * columns
+    for tick in range(_TICKS + 1):
+        label = f"{last * tick // _TICKS:,}"
+        place = tick * (columns - 1) // _TICKS - len(label) // 2
+        place = min(max(0, place), columns - len(label))
+        line[place : place + len(label)] = label
+    return "".join(line)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from rich.table import Table
 from rich.text import Text
 
 from decentral.cli.console import console_of
-from decentral.cli.words import MERGED, QUIET, count
+from decentral.cli.words import MERGED, QUIET, columned, count
 from decentral.errors import ConfigError
 from decentral.mixing import Mixer, horizon, spectral_gap
 from decentral.registry import build, find, names
@@ -61,7 +60,7 @@ def _row(name: str, topology: Topology) -> Row:
 
 def _print(nodes: int, rows: list[Row], without: list[str]) -> None:
     console = console_of()
-    table = Table(box=None, padding=(0, 3, 0, 0), pad_edge=False, header_style=QUIET)
+    table = columned()
     table.add_column(f"on {count(nodes, 'node')}", style="bold", overflow="fold")
     table.add_column("degree", justify="right")
     table.add_column("diameter", justify="right")

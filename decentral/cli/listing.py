@@ -11,7 +11,7 @@ from rich.text import Text
 
 from decentral.cli.console import console_of
 from decentral.cli.typewords import type_text
-from decentral.cli.words import QUIET
+from decentral.cli.words import QUIET, columned
 from decentral.config import Config
 from decentral.errors import ConfigError, unknown
 from decentral.registry import KINDS, Plugin, Setting, find, names, plain
@@ -131,7 +131,7 @@ def _show_member(console: Console, found: Plugin) -> None:
     if not found.accepts:
         return
     console.print()
-    table = Table(box=None, padding=(0, 3, 0, 0), pad_edge=False, header_style=QUIET)
+    table = columned()
     for head in ("setting", "default", "type"):
         table.add_column(head, overflow="fold")
     for key, setting in found.accepts.items():
@@ -141,7 +141,7 @@ def _show_member(console: Console, found: Plugin) -> None:
 
 
 def _show_settings(console: Console) -> None:
-    table = Table(box=None, padding=(0, 3, 0, 0), pad_edge=False, header_style=QUIET)
+    table = columned()
     table.add_column("setting", style="bold", no_wrap=True)
     table.add_column("default", no_wrap=True, max_width=12)
     table.add_column("")

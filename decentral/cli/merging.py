@@ -12,7 +12,7 @@ from rich.text import Text
 
 from decentral import api
 from decentral.cli.console import console_of
-from decentral.cli.words import LOCAL, MERGED, QUIET, brief, count
+from decentral.cli.words import LOCAL, MERGED, brief, columned, count
 from decentral.loop.afterwards import Afterwards
 from decentral.merge import merged
 from decentral.registry import Bound, build, find, names
@@ -26,7 +26,7 @@ def merge(run: str, rules: Sequence[str], step: int | None) -> None:
     head = f"{count(len(found.rows), 'model')} of step {found.step:,}"
     console.print(Text.assemble((head, "bold"), f" of {run}"))
     console.print()
-    table = Table(box=None, padding=(0, 3, 0, 0), pad_edge=False, header_style=QUIET)
+    table = columned()
     table.add_column("merge", overflow="fold")
     for column in ("accuracy", "loss", "from the average"):
         table.add_column(column, justify="right")

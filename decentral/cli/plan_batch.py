@@ -14,7 +14,7 @@ from decentral.cli.batch_drawing import timeline
 from decentral.cli.console import console_of
 from decentral.cli.planner import Planner
 from decentral.cli.png import save
-from decentral.cli.words import MERGED, QUIET, facts
+from decentral.cli.words import MERGED, columned, facts
 from decentral.config import dump
 from decentral.errors import ConfigError
 from decentral.theory import fsl
@@ -66,7 +66,7 @@ def _facts(planner: Planner, best: fsl.Stages) -> list[tuple[str, Text | str]]:
 
 
 def _table(planner: Planner, best: fsl.Stages, others: Mapping[str, fsl.Stages]) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style=QUIET)
+    table = columned(gap=2)
     table.add_column("schedule", no_wrap=True)
     for head in ("steps", "largest", "predicted loss", "above"):
         table.add_column(head, justify="right", no_wrap=True)

@@ -13,7 +13,7 @@ from rich.text import Text
 from decentral.cli.console import console_of
 from decentral.cli.settings import config_of
 from decentral.cli.show_network import nodes_of, size_of
-from decentral.cli.words import MERGED, QUIET, SENT, brief, count
+from decentral.cli.words import MERGED, QUIET, SENT, brief, columned, count
 from decentral.config import Config
 from decentral.mixing import Mixer
 from decentral.network import Conversation, all_reduce_messages, presets
@@ -97,7 +97,7 @@ def _conversation(config: Config, topology: Any, schedule: Any, every: int) -> C
 
 def _table(plans: Sequence[Plan], config: Config, size: float, limit_s: float | None) -> Table:
     reference = all_reduce_messages(config.nodes, config.steps) * size
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style=QUIET)
+    table = columned(gap=2)
     table.add_column("topology", overflow="fold")
     table.add_column("schedule", overflow="fold")
     for head in ("every", "time", "per node", "share"):

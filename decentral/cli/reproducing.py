@@ -14,7 +14,7 @@ from rich.text import Text
 from decentral.claims import FAILS, HOLDS, PARTLY
 from decentral.claims._reproduce import BROKEN, Trial, trial
 from decentral.cli.console import console_of
-from decentral.cli.words import QUIET, facts
+from decentral.cli.words import QUIET, columned, facts
 from decentral.config import parse_assignments
 from decentral.errors import ConfigError, RunError
 from decentral.registry import find, names
@@ -101,7 +101,7 @@ def _indented(label: str, text: Text | str) -> Padding:
 
 
 def _table(record: dict[str, Any]) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style=QUIET)
+    table = columned(gap=2)
     table.add_column("figure", overflow="fold")
     for head in ("expected", "measured"):
         table.add_column(head, justify="right")

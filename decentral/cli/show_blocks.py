@@ -10,7 +10,7 @@ from rich.text import Text
 
 from decentral.cli.console import console_of
 from decentral.cli.settings import config_of
-from decentral.cli.words import QUIET, brief, count
+from decentral.cli.words import QUIET, brief, columned, count
 from decentral.layout import Entry
 from decentral.loop.setup import Setup, prepare
 from decentral.optim import Blockwise, updater
@@ -49,7 +49,7 @@ def _hint(setup: Setup) -> str:
 
 
 def _table(setup: Setup, blockwise: Blockwise) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style=QUIET)
+    table = columned(gap=2)
     table.add_column("block", style="bold", no_wrap=True)
     table.add_column("parameters", overflow="fold")
     table.add_column("shape", no_wrap=True)

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from decentral.cli.console import console_of
 from decentral.cli.settings import config_of
-from decentral.cli.words import MERGED, QUIET, brief, count, facts
+from decentral.cli.words import MERGED, brief, columned, count, facts
 from decentral.errors import ConfigError
 from decentral.mixing import Mixer
 from decentral.network import all_reduce_messages, presets
@@ -93,7 +93,7 @@ def _span(values: Floats, write: Callable[[float], str]) -> str:
 
 def _rounds(network: Network, seed: int, size: float, own: Sequence[str]) -> Table:
     """Say what one round takes over each topology, and what an all-reduce takes."""
-    table = Table(box=None, padding=(0, 3, 0, 0), pad_edge=False, header_style=QUIET)
+    table = columned()
     table.add_column(f"a model of {format_bytes(size)}", overflow="fold")
     table.add_column("messages", justify="right")
     table.add_column("one round", justify="right", no_wrap=True)

@@ -10,10 +10,21 @@ from rich.table import Table
 from rich.text import Text
 
 from decentral.cli.console import console_of
-from decentral.cli.drawing import bars
+from decentral.cli.drawing import bars, ticks
 from decentral.cli.png import save
 from decentral.cli.settings import config_of
-from decentral.cli.words import LOCAL, MERGED, QUIET, SENT, against, brief, ceiling, count, facts
+from decentral.cli.words import (
+    LOCAL,
+    MERGED,
+    QUIET,
+    SENT,
+    against,
+    brief,
+    ceiling,
+    columned,
+    count,
+    facts,
+)
 from decentral.config import Config
 from decentral.errors import ConfigError
 from decentral.loop.setup import Setup, prepare
@@ -28,7 +39,6 @@ from decentral.units import format_bytes
 
 #: Rows of the timeline, and the columns that its axis takes.
 ROWS, MARGIN = 6, 15
-_TICKS = 4
 
 
 def show(name: str, words: Sequence[str], flags: Mapping[str, str], png: str | None) -> None:
@@ -120,7 +130,7 @@ def _timeline(setup: Setup, planned: Sequence[Planned], drawn: Sequence[Track], 
     columns = max(20, width - MARGIN - 1)
     talk = _communication(setup, planned, columns)
     lines = [*talk, *(_line(track, columns) for track in drawn)]
-    lines.append(Text(" " * MARGIN + _ticks(setup.config.steps, columns), QUIET))
+    lines.append(Text(" " * MARGIN + ticks(setup.config.steps, columns), QUIET))
     if any(slot.is_merge for slot in planned):
         lines.append(Text.assemble(" " * MARGIN, ("◆", MERGED), (" global merge", QUIET)))
     return Text("\n").join(lines)
@@ -163,22 +173,11 @@ def _axis(axis: str) -> Text:
     return Text("").join(Text(c, MERGED if c == "◆" else QUIET) for c in axis)
 
 
-def _ticks(steps: int, columns: int) -> str:
-    """Write steps below the axis, from the first to the last."""
-    line = [" "] * columns
-    for tick in range(_TICKS + 1):
-        label = f"{steps * tick // _TICKS:,}"
-        place = tick * (columns - 1) // _TICKS - len(label) // 2
-        place = min(max(0, place), columns - len(label))
-        line[place : place + len(label)] = label
-    return "".join(line)
-
-
 def _costs(setup: Setup, conversation: Conversation, last: Planned) -> Table:
     """Say what the whole run sends: expected over all seeds, and exactly with this one."""
     expected = expected_messages(conversation)
     reference = setup.all_reduce_bytes
-    table = Table(box=None, padding=(0, 3, 0, 0), pad_edge=False, header_style=QUIET)
+    table = columned()
     table.add_column("", style=QUIET)
     for head in ("expected", f"with seed {setup.config.seed}"):
         table.add_column(head, justify="right")

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from decentral.cli.console import console_of
 from decentral.cli.settings import given, sorted_out
-from decentral.cli.words import LOCAL, MERGED, QUIET, SENT, count, facts, shown
+from decentral.cli.words import LOCAL, MERGED, SENT, columned, count, facts, shown
 from decentral.errors import ConfigError, Interrupted, RunError
 from decentral.report.facts import duration_text, facts_of, number_text
 from decentral.report.reader import read_run
@@ -99,7 +99,7 @@ def _line(place: str, name: str, point: Point, folder: Path, outcome: Outcome, t
 
 def _conclude(found: Sweep, folder: Path, failures: Sequence[str], console: Console) -> None:
     groups = grouped(found, folder)
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style=QUIET)
+    table = columned(gap=2)
     for axis in groups[0].labels:
         table.add_column(axis, overflow="fold")
     results: list[Mapping[str, Any]] = [cells(group) for group in groups]

@@ -27,6 +27,11 @@ Row = Mapping[str, Any]
 _NEAREST = 5
 
 
+def columned(gap: int = 3) -> Table:
+    """Return an empty table without lines, its columns ``gap`` apart under quiet heads."""
+    return Table(box=None, padding=(0, gap, 0, 0), pad_edge=False, header_style=QUIET)
+
+
 def facts(rows: Sequence[tuple[str, Text | str]]) -> Table:
     """Lay out labels and values in two columns."""
     grid = Table.grid(padding=(0, 2, 0, 0))
@@ -193,7 +198,7 @@ def _results(summary: Mapping[str, Any]) -> Table:
     metric = "accuracy" if final["accuracy_merged"] is not None else "loss"
     names = [key for key in ("local_mean", "local_min", "local_max", "merged")]
     names = [name for name in names if final.get(f"{metric}_{name}") is not None]
-    table = Table(box=None, padding=(0, 3, 0, 0), pad_edge=False, header_style=QUIET)
+    table = columned()
     table.add_column(metric, style=QUIET)
     heads = {"local_mean": "local mean", "local_min": "lowest", "local_max": "highest"}
     for name in names:
