@@ -19,9 +19,18 @@ _TINY = 1e-12
 
 def climb(rows: Tensor, grads: Tensor, rho: float, adaptive: bool) -> None:
     """Move every row [n, P] to its worst point within ``rho``, by its own gradient's norm."""
-    push = grads * rows.abs() if adaptive else grads
-    scale = rho / (push.norm(dim=1, keepdim=True) + _TINY)
-    rows.add_(push * rows.abs() * scale if adaptive else push * scale)
+    push = _push(rows, grads, adaptive)
+    _move(rows, push, rho / (push.norm(dim=1, keepdim=True) + _TINY), adaptive)
+
+
+def _push(x: Tensor, grad: Tensor, adaptive: bool) -> Tensor:
+    """Return that whose norm is taken: g, or |x| g."""
+    return grad * x.abs() if adaptive else grad
+
+
+def _move(x: Tensor, push: Tensor, scale: Tensor, adaptive: bool) -> None:
+    """Move by e, which is the push times rho over its norm, and once more |x| if adaptive."""
+    x.add_(push * x.abs() * scale if adaptive else push * scale)
 
 
 class SharpnessAware:
@@ -70,10 +79,10 @@ def sharpness_aware(
     kept = [t.detach().clone() for t in (*moved, *model.buffers())]
     grads = [p.grad for p in moved if p.grad is not None]
     with torch.no_grad():
-        pushes = [g * p.abs() if adaptive else g for g, p in zip(grads, moved, strict=True)]
+        pushes = [_push(p, g, adaptive) for p, g in zip(moved, grads, strict=True)]
         norm = torch.stack([push.norm() for push in pushes]).norm() + _TINY
         for parameter, push in zip(moved, pushes, strict=True):
-            parameter.add_((push * parameter.abs() if adaptive else push) * (rho / norm))
+            _move(parameter, push, rho / norm, adaptive)
             parameter.grad = None
     try:
         yield
