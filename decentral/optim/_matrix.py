@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -63,7 +64,7 @@ class Bucket:
             member.value.mul_(1 - decay).add_(part.view(member.value.shape), alpha=-rate)
 
 
-class MatrixOptimizer(torch.optim.Optimizer):
+class MatrixOptimizer(torch.optim.Optimizer, ABC):
     """An optimizer of matrices; everything that is no matrix, or is excluded, goes to AdamW.
 
     Takes ``model.named_parameters()``: names tell embeddings and the head from hidden matrices;
@@ -122,9 +123,9 @@ class MatrixOptimizer(torch.optim.Optimizer):
         """Return what members of one bucket have in common."""
         return member.value.shape[-2:]
 
+    @abstractmethod
     def update_matrices(self, group: dict[str, Any], bucket: Bucket) -> None:
         """Update the matrices of one bucket."""
-        raise NotImplementedError
 
     def update_others(self, group: dict[str, Any], members: list[Member]) -> None:
         """Update the rest: AdamW, exactly torch's."""

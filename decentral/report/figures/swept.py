@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import fmean, stdev
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
@@ -28,7 +29,8 @@ def swept(groups: Sequence[Swept], metric: str, width: float = WIDE[0]) -> Figur
             label = _LABELS[role] if place == 0 else None
             y = [place + offset] * len(values)
             axes.plot(values, y, "o", color=light(role), ms=4, alpha=0.35, mew=0)
-            mean, spread = _moments(values)
+            mean = [fmean(values)] if values else []
+            spread = [stdev(values)] if len(values) > 1 else None
             axes.errorbar(
                 mean, y[:1], xerr=spread, fmt="D", color=light(role), ms=6, capsize=3, label=label
             )
@@ -45,15 +47,6 @@ def swept(groups: Sequence[Swept], metric: str, width: float = WIDE[0]) -> Figur
 
 
 _LABELS = {"local": "mean of the local models", "merged": "merged model"}
-
-
-def _moments(values: Sequence[float]) -> tuple[list[float], list[float] | None]:
-    if not values:
-        return [], None
-    mean = sum(values) / len(values)
-    if len(values) == 1:
-        return [mean], None
-    return [mean], [(sum((v - mean) ** 2 for v in values) / (len(values) - 1)) ** 0.5]
 
 
 def _short(name: str) -> str:
