@@ -3,8 +3,7 @@
 Every kind (topology, communication schedule, task, ...) is a folder; a member is a function or a
 small frozen class in the file of its name, registered by ``@plugin(kind)``. Positional parameters
 are given by the run; keyword-only parameters are settings that come from YAML, the command line or
-Python, validated by pydantic from their annotations. A setting that is a word of Python, such as
-``from``, is a parameter with an underscore behind it. The docstring is the help.
+Python, validated by pydantic from their annotations (see ``signature``). The docstring is the help.
 
 A kind's package may define hooks: ``common`` (a function whose keyword-only parameters every member
 accepts), ``resolve(name)`` (a plug-in for names that are not in the folder, e.g. ``nx:...``) and
@@ -17,12 +16,10 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
-from keyword import iskeyword
 from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -30,6 +27,7 @@ from typing import Annotated, Any, TypeVar
 from annotated_types import Ge, Gt, Le
 
 from decentral.errors import ConfigError, RunError, nearest, reason, unknown
+from decentral.signature import Setting, parameter_of, signature_settings
 from decentral.spec import Spec, parse_spec
 from decentral.userfile import load_file
 
@@ -61,20 +59,6 @@ Share = Annotated[float, Ge(0), Le(1)]
 Count = Annotated[int, Ge(1)]
 
 _Target = TypeVar("_Target", bound=Callable[..., Any])
-_REQUIRED = inspect.Parameter.empty
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One keyword-only parameter of a plug-in."""
-
-    annotation: Any
-    default: Any = _REQUIRED
-
-    @property
-    def required(self) -> bool:
-        """Whether the user must give it."""
-        return self.default is _REQUIRED
 
 
 @dataclass(frozen=True)
@@ -120,7 +104,7 @@ class Bound:
         What it raises becomes a ConfigError that names the plug-in.
         """
         try:
-            settings = {_parameter(key): value for key, value in self.settings.items()}
+            settings = {parameter_of(key): value for key, value in self.settings.items()}
             return self.plugin.target(*positional, **settings)
         except (ConfigError, RunError):
             raise
@@ -216,35 +200,6 @@ def _plugin_of(
         for key, setting in _common(kind).items()
     }
     return Plugin(kind, name, target, signature_settings(target), dict(traits), common, origin)
-
-
-def signature_settings(target: Callable[..., Any]) -> dict[str, Setting]:
-    """Read a target's keyword-only parameters as settings."""
-    function = target.__init__ if inspect.isclass(target) else target
-    scope = getattr(inspect.unwrap(function), "__globals__", {})
-    if inspect.isclass(target):
-        scope = vars(sys.modules[target.__module__])
-    return {
-        _setting(p.name): Setting(_evaluated(p.annotation, scope), p.default)
-        for p in inspect.signature(target).parameters.values()
-        if p.kind is inspect.Parameter.KEYWORD_ONLY
-    }
-
-
-def _setting(parameter: str) -> str:
-    """Return the setting that a parameter stands for: ``from_`` is ``from``."""
-    word = parameter.removesuffix("_")
-    return word if iskeyword(word) else parameter
-
-
-def _parameter(setting: str) -> str:
-    return f"{setting}_" if iskeyword(setting) else setting
-
-
-def _evaluated(annotation: Any, scope: dict[str, Any]) -> Any:
-    if annotation is inspect.Parameter.empty:
-        return Any
-    return eval(annotation, scope) if isinstance(annotation, str) else annotation
 
 
 @cache

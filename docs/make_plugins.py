@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from decentral.config import Config
-from decentral.registry import KINDS, Plugin, Setting, find, names, plain
+from decentral.registry import KINDS, Plugin, find, names, plain
+from decentral.signature import Setting
 
 PAGE = Path(__file__).with_name("plugins.md")
 HEAD = """# What is built in

@@ -14,8 +14,9 @@ from decentral.cli.typewords import type_text
 from decentral.cli.words import QUIET, columned
 from decentral.config import Config
 from decentral.errors import ConfigError, unknown
-from decentral.registry import KINDS, Plugin, Setting, find, names, plain
+from decentral.registry import KINDS, Plugin, find, names, plain
 from decentral.report.facts import plugin_text
+from decentral.signature import Setting
 
 #: What kinds are that are no setting of a run, or no single one.
 _OTHERWISE = {"metric": "what to measure", "claim": "what papers say, for `decentral reproduce`"}

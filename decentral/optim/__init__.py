@@ -34,7 +34,8 @@ from decentral.optim._blocks import RATIOS, Blockwise, block_groups, block_of
 from decentral.optim._course import Course
 from decentral.optim._matrix import takes
 from decentral.optim._power import grad_power
-from decentral.registry import Bound, Plugin, Positive, Setting, signature_settings
+from decentral.registry import Bound, Plugin, Positive
+from decentral.signature import Setting, signature_settings
 
 __all__ = [
     "RATIOS",

@@ -11,7 +11,8 @@ from typing import Any
 import networkx as nx
 
 from decentral.errors import ConfigError, unknown
-from decentral.registry import Plugin, Setting
+from decentral.registry import Plugin
+from decentral.signature import Setting
 from decentral.units import parse_bandwidth, parse_seconds
 from decentral.userfile import located
 

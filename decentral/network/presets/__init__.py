@@ -11,7 +11,8 @@ from typing import Any
 from decentral.errors import ConfigError
 from decentral.network.graphs import check_connected, network_of
 from decentral.network.links import AllReduce, Network
-from decentral.registry import Bound, Plugin, build, signature_settings
+from decentral.registry import Bound, Plugin, build
+from decentral.signature import signature_settings
 from decentral.topology import resolve as graph_of
 
 
