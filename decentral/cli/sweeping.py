@@ -20,7 +20,16 @@ from decentral.report.facts import duration_text, facts_of, number_text
 from decentral.report.reader import read_run
 from decentral.report.sweep import cells, write_sweep
 from decentral.run.folder import RunFolder
-from decentral.sweeps import Outcome, Point, Sweep, csv_text, grouped, read_sweep, run_point
+from decentral.sweeps import (
+    Outcome,
+    Point,
+    Sweep,
+    csv_text,
+    grouped,
+    measured,
+    read_sweep,
+    run_point,
+)
 
 _STYLES = {"local before": LOCAL, "merged": MERGED, "of all-reduce": SENT}
 
@@ -98,23 +107,24 @@ def _line(place: str, name: str, point: Point, folder: Path, outcome: Outcome, t
 
 
 def _conclude(found: Sweep, folder: Path, failures: Sequence[str], console: Console) -> None:
-    groups = grouped(found, folder)
+    results = measured(found, folder)
+    groups = grouped(found, results)
     table = columned(gap=2)
     for axis in groups[0].labels:
         table.add_column(axis, overflow="fold")
-    results: list[Mapping[str, Any]] = [cells(group) for group in groups]
-    for column in results[0]:
+    rows: list[Mapping[str, Any]] = [cells(group) for group in groups]
+    for column in rows[0]:
         table.add_column(column, justify="right", no_wrap=True, style=_STYLES.get(column, ""))
-    for group, row in zip(groups, results, strict=True):
+    for group, row in zip(groups, rows, strict=True):
         table.add_row(*group.labels.values(), *row.values())
     page = write_sweep(folder, groups, failures)
-    RunFolder(folder).write("results.csv", csv_text(found, folder))
+    RunFolder(folder).write("results.csv", csv_text(found, results, folder))
     console.print()
     console.print(table)
     console.print()
     link = f"bold link {page.resolve().as_uri()}"
-    rows = [
+    files = [
         ("report", Text(shown(page), link)),
         ("", f"{shown(folder / 'results.csv')}, sweep.png"),
     ]
-    console.print(facts(rows), soft_wrap=True)
+    console.print(facts(files), soft_wrap=True)

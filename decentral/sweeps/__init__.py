@@ -6,7 +6,16 @@ spellings mean the same, nor when the sweep is called again.
 """
 
 from decentral.sweeps.points import Point, Sweep, read_sweep
-from decentral.sweeps.results import csv_text, grouped
+from decentral.sweeps.results import csv_text, grouped, measured
 from decentral.sweeps.running import Outcome, run_point
 
-__all__ = ["Outcome", "Point", "Sweep", "csv_text", "grouped", "read_sweep", "run_point"]
+__all__ = [
+    "Outcome",
+    "Point",
+    "Sweep",
+    "csv_text",
+    "grouped",
+    "measured",
+    "read_sweep",
+    "run_point",
+]

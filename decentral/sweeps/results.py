@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from decentral.report.facts import Facts, facts_of
@@ -15,31 +15,37 @@ from decentral.sweeps.points import Point, Sweep
 SEED = "seed"
 
 
-def grouped(sweep: Sweep, folder: Path) -> list[Group]:
-    """Gather the finished points of a sweep, in its order."""
+def measured(sweep: Sweep, folder: Path) -> dict[str, Facts]:
+    """Read what the finished points of a sweep gave, by their digests."""
+    done = {point.digest: point.folder(folder) for point in sweep.points if point.finished(folder)}
+    return {digest: facts_of(read_run(path)) for digest, path in done.items()}
+
+
+def grouped(sweep: Sweep, found: Mapping[str, Facts]) -> list[Group]:
+    """Gather what was measured, in the order of the sweep."""
     members: dict[tuple[str, ...], list[Point]] = {}
     axes = [axis for axis in sweep.axes if axis != SEED]
     for point in sweep.points:
         members.setdefault(tuple(point.labels[axis] for axis in axes), []).append(point)
     return [
-        Group(dict(zip(axes, labels, strict=True)), len(points), tuple(_finished(points, folder)))
+        Group(
+            dict(zip(axes, labels, strict=True)),
+            len(points),
+            tuple(found[point.digest] for point in points if point.digest in found),
+        )
         for labels, points in members.items()
     ]
 
 
-def _finished(points: Sequence[Point], folder: Path) -> list[Facts]:
-    done = [point.folder(folder) for point in points if point.finished(folder)]
-    return [facts_of(read_run(path)) for path in done]
-
-
-def csv_text(sweep: Sweep, folder: Path) -> str:
+def csv_text(sweep: Sweep, found: Mapping[str, Facts], folder: Path) -> str:
     """Return one line per finished point, for other programs."""
     names = ("local_mean", "local_min", "local_max", "merged", "bytes", "relative", "wall_s")
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow([*sweep.axes, "run", "metric", *names])
     for point in sweep.points:
-        for facts in _finished([point], folder):
+        facts = found.get(point.digest)
+        if facts is not None:
             numbers = [getattr(facts, name) for name in names]
             writer.writerow(
                 [*point.labels.values(), point.folder(folder).name, facts.metric, *numbers]
