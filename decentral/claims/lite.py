@@ -28,7 +28,7 @@ SMALL_GPT: dict[str, Any] = {
     expect=(
         Expectation("Muon minus LITE", "LITE reaches a lower loss at Muon's best rate", low=0.0),
         Expectation(
-            "Muon minus LITE, nats", "by about 0.02 to 0.03 nats", low=0.01, high=0.05,
+            "Muon minus LITE", "by about 0.02 to 0.03 nats", low=0.01, high=0.05,
             over="mean",
         ),
         Expectation(
@@ -57,7 +57,6 @@ def lite(lab: Lab, seed: int, *, steps: Count = 800, lr: Positive = 0.008) -> Fi
     loss = {name: float(run.summary["final"]["loss_merged"]) for name, run in runs.items()}
     figures = {
         "Muon minus LITE": loss["Muon"] - loss["LITE"],
-        "Muon minus LITE, nats": loss["Muon"] - loss["LITE"],
         "best other rate minus Muon": min(
             loss[name] for name in loss if name.startswith("Muon,")
         ) - loss["Muon"],

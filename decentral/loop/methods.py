@@ -72,7 +72,7 @@ def _has_labels(task: Task, model: nn.Module) -> bool:
     weight = next(model.parameters())
     first = task.splits[0].subset(torch.arange(1)).to(weight.device, weight.dtype)
     with torch.no_grad():
-        outputs = shadow(model).eval()(first.first.to(weight.device, weight.dtype))
+        outputs = shadow(model).eval()(first.first)
     return first.targets.is_floating_point() and outputs.shape == first.targets.shape
 
 

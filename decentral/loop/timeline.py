@@ -17,14 +17,15 @@ def tracks(setup: Setup) -> list[Track]:
     if config.label_noise is not None:
         decided = {"kind": noise_kind(config.label_noise, setup.task)}
         methods["label_noise"] = config.label_noise.model_copy(update=decided)
-    steps = [here.step for here in sampled(config.steps, config.local_steps)]
+    steps = sampled(config.steps)
     sizes = [setup.pace.size(step) for step in steps]
     whole = sizes[:-1] if config.data else sizes  # the last batch is what a budget leaves
-    rates = [setup.rate(setup.pace.progress(step)) for step in steps]
+    points = [setup.pace.progress(step) for step in steps]
+    rates = [setup.rate(here) for here in points]
     return [
         Track("learning rate", _scaled(rates), f"{_range(rates)}, {setup.learning_rate.rule.name}"),
         Track("batch size", _scaled(sizes), f"{_range(whole or sizes)}, {setup.batch.name}"),
-        *phase_tracks(methods, config.steps),
+        *phase_tracks(methods, points),
     ]
 
 

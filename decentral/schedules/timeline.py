@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from decentral.schedules import Progress
@@ -26,21 +26,20 @@ class Track:
     phased: bool = False
 
 
-def sampled(steps: int, local_steps: int = 1) -> list[Progress]:
-    """Return points spread over the run; their strides vary, so that toggling shows its share."""
+def sampled(steps: int) -> list[int]:
+    """Return steps spread over the run; their strides vary, so that toggling shows its share."""
     count = min(steps, MOST)
     stride = steps // count
-    places = [place * steps // count + place % stride for place in range(count)]
-    return [Progress(place, steps, local_steps=local_steps) for place in places]
+    return [place * steps // count + place % stride for place in range(count)]
 
 
-def phase_tracks(methods: Mapping[str, Timed | None], steps: int) -> list[Track]:
-    """Return when each of the ``methods`` of a configuration is on, in the order of a step."""
+def phase_tracks(methods: Mapping[str, Timed | None], points: Sequence[Progress]) -> list[Track]:
+    """Return when, at ``points``, each of a run's ``methods`` is on, in the order of a step."""
     found: list[Track] = []
     for key in METHODS:
         method = methods.get(key)
         if method is not None:
-            on = tuple(float(method.on(here)) for here in sampled(steps))
+            on = tuple(float(method.on(here)) for here in points)
             title = "SAM" if key == "sam" else key.replace("_", " ")
             found.append(Track(title, on, f"{method.brief()}, {said(method.when)}", phased=True))
     return found

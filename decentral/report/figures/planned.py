@@ -11,8 +11,9 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from decentral.report.figures.canvas import SMALL, WIDE, heading, steps_ticks, styled
 from decentral.report.palette import light
 from decentral.report.reader import RunData
+from decentral.schedules import Progress
 from decentral.schedules.methods import METHODS
-from decentral.schedules.timeline import Track, phase_tracks
+from decentral.schedules.timeline import Track, phase_tracks, sampled
 from decentral.units import format_bytes
 
 #: Inches of one track.
@@ -56,8 +57,10 @@ def phases(run: RunData) -> Figure | None:
     """Draw when SAM, adversarial training and label noise were on; None if they never were."""
     given = {key: run.config.get(key) for key in METHODS}
     methods = {k: METHODS[k].model_validate(v) for k, v in given.items() if v is not None}
-    found = phase_tracks(methods, run.steps or 0) if run.steps else []
-    return _phases(found, run.steps or 0) if found else None
+    if not run.steps or not methods:
+        return None
+    points = [Progress(step, run.steps) for step in sampled(run.steps)]
+    return _phases(phase_tracks(methods, points), run.steps)
 
 
 @styled
