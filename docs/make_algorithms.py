@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from decentral.algorithms import CONDITIONS
+from decentral.algorithms import CONDITIONS, channels_of, paper_of
 from decentral.registry import Plugin, find, names
 
 PAGE = Path(__file__).with_name("algorithms.md")
@@ -15,10 +15,11 @@ MARK = "<!-- measured -->"
 HEAD = """# Algorithms
 
 Written by `python docs/make_algorithms.py` from what the algorithms declare; the law suite tests
-every guarantee, and `decentral list algorithms NAME` shows formula, paper and settings.
+every guarantee, and `decentral list algorithms` shows them with formula and cost in the terminal.
+A channel is a row as long as the model, unless it says otherwise.
 
-| algorithm | rows in a message | what it promises |
-|---|--:|---|
+| algorithm | channels in a message | what it promises | paper |
+|---|---|---|---|
 """
 SOUND = """
 ## Which combinations are sound
@@ -29,19 +30,14 @@ A combination that is not sound is refused in one line, with a remedy.
 
 
 def sent(found: Plugin) -> str:
-    """Return how many rows a message holds, or what is sent instead."""
-    if found.traits.get("communicates", "rounds") == "never":
-        return "none"
-    kept = [one for one in found.traits.get("state", {}).values() if one.sent]
-    numbers = sum(one.scalar for one in kept)
-    rows = 1 + len(kept) - numbers
-    return f"{rows} and a number" if numbers else str(rows)
+    """Return what a message holds."""
+    return ", ".join(channels_of(found)) or "nothing"
 
 
 def row(found: Plugin) -> str:
     """Return an algorithm's line in the first table."""
     promises = ", ".join(word.replace("_", " ") for word in found.traits["guarantees"])
-    return f"| `{found.name}` | {sent(found)} | {promises} |"
+    return f"| `{found.name}` | {sent(found)} | {promises} | {paper_of(found)} |"
 
 
 def soundness(algorithms: list[Plugin]) -> list[str]:

@@ -294,6 +294,18 @@ def test_list_shows_all_about_one(capsys: Captured) -> None:
     assert re.search(r"intensity +0.1 +number >= 0, <= 1", said)
 
 
+def test_list_algorithms_tells_paper_channels_promises_and_cost(capsys: Captured) -> None:
+    said = " ".join(ok(capsys, "list", "algorithms").split())
+    assert 'paper Pu & Nedic, "Distributed stochastic gradient tracking methods", 2021' in said
+    assert "sends model, tracker" in said
+    assert "sends model, weight (one number)" in said
+    assert "costs 2 d rows a node and round with d neighbours; 4 (N - 1) / N rows in a" in said
+    assert "sends nothing costs nothing" in said
+    assert "promises single node is plain, keeps mean" in said
+    one = " ".join(ok(capsys, "list", "algorithms", "allreduce").split())
+    assert "costs 2 (N - 1) / N rows a node in every step" in one
+
+
 def test_list_settings(capsys: Captured) -> None:
     said = ok(capsys, "list", "settings")
     assert re.search(r"local_steps +10 +steps between", said)

@@ -28,6 +28,7 @@ Traits:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -36,6 +37,7 @@ import torch
 from torch import Tensor
 
 from decentral.network import Act
+from decentral.registry import Plugin
 from decentral.schedules import Progress
 
 #: Where an algorithm may not be sound, in words that follow "algorithm X is not sound".
@@ -49,6 +51,10 @@ CONDITIONS = {
     "compression": "with codecs",
     "mix_state": "with optimizer state that is mixed",
 }
+
+
+#: The end of a docstring: its source, in parentheses, with a year.
+_SOURCE = re.compile(r"\(((?:[^()]|\([^()]*\))*\b(?:19|20)\d\d\b(?:[^()]|\([^()]*\))*)\)$")
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,27 @@ class Kept:
         if self.begins == "model":
             return model.clone()
         return torch.full_like(model[:, :1] if self.scalar else model, self.start)
+
+
+def paper_of(found: Plugin) -> str:
+    """Return where an algorithm comes from, as its docstring ends; empty where it does not say."""
+    source = _SOURCE.search(" ".join(found.help.split()))
+    return source[1].rstrip(".") if source else ""
+
+
+def channels_of(found: Plugin) -> list[str]:
+    """Name what an algorithm sends of a node in one round."""
+    if found.traits.get("communicates", "rounds") == "never":
+        return []
+    kept: Mapping[str, Kept] = found.traits.get("state", {})
+    own = "gradient" if found.traits.get("communicates") == "steps" else "model"
+    sent = [f"{name} (one number)" if k.scalar else name for name, k in kept.items() if k.sent]
+    return [own, *sent]
+
+
+def rows_of(found: Plugin) -> int:
+    """Return how many rows a message holds, single numbers apart."""
+    return sum(not name.endswith("(one number)") for name in channels_of(found))
 
 
 class Block(Protocol):

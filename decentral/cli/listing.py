@@ -99,6 +99,8 @@ def _show_members(console: Console, kind: str) -> None:
     for found in members:
         console.print(Text(found.name, "bold"))
         console.print(Padding(_paragraphs(found)[0], (0, 0, 0, 4)))
+        if kind == "algorithm":
+            console.print(Padding(_about_algorithm(found), (0, 0, 0, 4)))
         own = ", ".join(_written(key, setting) for key, setting in found.settings.items())
         if own:
             console.print(Padding(Text(own, QUIET), (0, 0, 0, 4)))
@@ -109,6 +111,12 @@ def _show_members(console: Console, kind: str) -> None:
     hint = f"`decentral list {plural(kind)} NAME` shows all about one of them."
     hint += " `--nodes 16` compares them." if kind == "topology" else ""
     console.print(Text(hint, QUIET))
+
+
+def _about_algorithm(found: Plugin, paper: bool = True) -> Table:
+    from decentral.cli import list_algorithms  # it loads torch
+
+    return list_algorithms.about(found, paper)
 
 
 def _shared(members: list[Plugin]) -> Iterable[str]:
@@ -129,6 +137,9 @@ def _show_member(console: Console, found: Plugin) -> None:
     for paragraph in _paragraphs(found):
         console.print()
         console.print(paragraph)
+    if found.kind == "algorithm":
+        console.print()
+        console.print(_about_algorithm(found, paper=False))
     if not found.accepts:
         return
     console.print()
