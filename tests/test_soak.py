@@ -47,7 +47,7 @@ def benchmark() -> ModuleType:
 @cache
 def figures(name: str) -> list[dict[str, float]]:
     """Return the headline numbers of a setting, one row per seed."""
-    return [benchmark().measure(name, seed) for seed in range(MANY.get(name, SEEDS))]
+    return [benchmark().measure(name, "digits", seed) for seed in range(MANY.get(name, SEEDS))]
 
 
 def mean(name: str, key: str) -> float:
