@@ -86,7 +86,8 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return (folder / "merged.safetensors").read_bytes()
 
 
-SETTINGS = ["--quiet", "--steps", "1500", "checkpoint_every=40"]
+EVERY = 40
+SETTINGS = ["--quiet", "--steps", "1500", f"checkpoint_every={EVERY}"]
 
 
 @pytest.mark.parametrize("attempt", range(50))
@@ -97,15 +98,24 @@ def test_a_killed_run_resumes_to_the_same_bits(
     draw = random.Random(attempt)
     folder = tmp_path / "run"
     words = ["launch", *SETTINGS, "--out", str(folder)]
-    for _ in range(20):
+    while not (folder / "summary.json").exists():
         process = subprocess.Popen(command(*words), stderr=subprocess.DEVNULL)
-        time.sleep(draw.uniform(2.5, 6.0))
+        awaited = saved_step(folder) + EVERY * draw.randrange(25)
+        while process.poll() is None and saved_step(folder) < awaited:
+            time.sleep(0.01)
+        assert process.poll() in (None, 0)
+        # It writes, trains or, where nothing was awaited, starts at this moment.
+        time.sleep(draw.uniform(0, 0.3) if awaited else draw.uniform(0, 8))
         process.kill()
         process.wait()
-        if (folder / "summary.json").exists():
-            break
-        if any((folder / "checkpoints").glob("step-*")):
+        if saved_step(folder):
             words = ["resume", str(folder), "--quiet"]
         elif folder.exists():  # killed before its first checkpoint: nothing to resume
             shutil.rmtree(folder)
     assert (folder / "merged.safetensors").read_bytes() == undisturbed
+
+
+def saved_step(folder: Path) -> int:
+    """Return the step of the newest checkpoint of a run, 0 before the first."""
+    found = (folder / "checkpoints").glob("step-*")
+    return max((int(path.name.removeprefix("step-")) for path in found), default=0)
