@@ -57,6 +57,9 @@ class Config(BaseModel):
         "auto", description="seconds of a step, such as 20ms; auto: measured, where a network is"
     )
     learning_rate: Part = Field("constant", description="schedule of the learning rate")
+    node_lr: dict[Annotated[int, Ge(0)], Positive] = Field(
+        {}, description="factors of the learning rate of single nodes, such as {3: 1000}"
+    )
     batch: Part = Field("constant", description="schedule of the batch size, samples per node")
     label_smoothing: Annotated[float, Ge(0), Lt(1)] = Field(
         0.0, description="share of a training target spread over all classes"
@@ -219,6 +222,9 @@ def _put(merged: dict[str, Any], key: str, value: Any) -> None:
     changes = isinstance(value, Mapping) and not {"name", "path"} & set(value)
     if setting:
         _known(part)
+        if part == "node_lr":
+            merged[part] = {**(merged.get(part) or {}), setting: value}
+            return
         if part not in PARTS and part not in METHODS:
             raise ConfigError(f"{key}: {part!r} has no settings of its own; write {part}=value.")
         value, changes = {setting: value}, True
@@ -278,6 +284,11 @@ def _refusal(error: ValidationError) -> ConfigError:
     """Say what is wrong with the first setting that pydantic refuses."""
     first = error.errors()[0]
     part, *inner = (str(place) for place in first["loc"][:2])
+    if part == "node_lr":
+        return ConfigError(
+            f"node_lr = {first['input']!r}: {reason(error)} "
+            "Write node_lr.3=0.5 or, in YAML, node_lr: {3: 0.5}."
+        )
     if part not in METHODS:
         return ConfigError(f"{part} = {first['input']!r}: {reason(error)}")
     known = list(METHODS[part].model_fields)

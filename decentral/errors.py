@@ -41,6 +41,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> ConfigError:
 
 #: What pydantic complains about, in the words of a user; in braces, what the complaint holds.
 _REASONS = {
+    "dict_type": "it must be a mapping",
     "bool_parsing": "it must be true or false",
     "float_parsing": "it must be a number",
     "float_type": "it must be a number",

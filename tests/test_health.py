@@ -88,6 +88,32 @@ def test_a_sick_node_is_kept_out_and_the_others_finish_in_health(name: str, what
     assert found[0]["step"] in (8, 9, 10), "noticed at once, or at the next evaluation"
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "torch.optim.RAdam", "muon"])
+def test_a_node_with_a_rate_of_its_own_trains_as_a_run_at_that_rate(optimizer: str) -> None:
+    common: dict[str, Any] = {"algorithm": "local", "optimizer": optimizer, "dtype": "float64"}
+    alone = tiny_block(learning_rate=0.02, **common)
+    mixed = tiny_block(learning_rate=0.01, node_lr={SICK: 2.0}, **common)
+    slow = tiny_block(learning_rate=0.01, **common)
+    for block in (alone, mixed, slow):
+        trained(block)
+    torch.testing.assert_close(mixed.rows[SICK], alone.rows[SICK], rtol=1e-9, atol=1e-12)
+    assert torch.equal(mixed.rows[0], slow.rows[0])
+
+
+def test_a_node_with_a_wild_rate_is_kept_out_before_it_talks() -> None:
+    events: list[Any] = []
+    announce = lambda event, details: events.append((event, dict(details)))  # noqa: E731
+    settings: dict[str, Any] = {"communication": "constant", "local_steps": 10, "steps": 40}
+    wild = {"node_lr": {SICK: 1e20}, "on_nonfinite": "quarantine"}
+    block = tiny_block(announce, **settings, **wild)
+    rows = trained(block)
+    assert block.absent == {SICK}
+    assert events[0][1]["step"] < 10
+    assert rows[-1]["loss/merged"] < rows[0]["loss/merged"]
+    with pytest.raises(RunError, match=f"node {SICK} became NaN or infinite at step"):
+        trained(tiny_block(**settings, node_lr={SICK: 1e20}))
+
+
 @pytest.mark.parametrize("name", ["gossip", "at the end", "all-reduce"])
 def test_the_healthy_nodes_go_on_as_they_should(name: str) -> None:
     """Whatever comes after the quarantine averages over the healthy nodes only."""

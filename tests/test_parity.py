@@ -28,6 +28,7 @@ MEMBERS: list[dict[str, Any]] = [
     {"topology": "ring", "optimizer": "torch.optim.RAdam", "gossip_buffers": False},
     {"topology": "star", "communication": "adaptive(target=0.01, max_budget=9)"},
     {"topology": "erdos_renyi", "algorithm": "local"},
+    {"topology": "exponential", "node_lr": {1: 3.0, 6: 0.5}},
     {
         "topology": "ring",
         "sam": {"rho": 0.2, "start": "20%"},

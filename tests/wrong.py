@@ -193,6 +193,12 @@ CASES = [
     Case("unreadable point", "launch --schedule late(start=soon)"),
     Case("point outside the run", "launch --schedule late(start=120%)"),
     Case("point between steps", "launch --schedule late(start=2.5)"),
+    # nodes with learning rates of their own
+    launch("rate of a missing node", "node_lr.4=3"),
+    launch("negative rate of a node", "node_lr.3=-1"),
+    launch("rate of a node by name", "node_lr.first=3"),
+    launch("rates of nobody", "node_lr=3"),
+    launch("slow momentum at many rates", "node_lr.0=3 algorithm=slowmo"),
     # what is on in phases
     launch("negative radius", "sam=-0.1"),
     launch("radius is text", "sam=wide"),

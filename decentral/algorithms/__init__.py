@@ -50,6 +50,7 @@ CONDITIONS = {
     "momentum": "on top of an optimizer with momentum or state of its own",
     "compression": "with codecs",
     "mix_state": "with optimizer state that is mixed",
+    "node_lr": "where nodes have learning rates of their own",
 }
 
 

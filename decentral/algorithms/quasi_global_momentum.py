@@ -13,7 +13,7 @@ from decentral.registry import Share, plugin
     guarantees=("single_node_is_plain",),
     state={"momentum": Kept()},
     identity={"momentum": 0.0},
-    refuses={"momentum": "use optimizer sgd(momentum=0)"},
+    refuses={"momentum": "use optimizer sgd(momentum=0)", "node_lr": "leave node_lr out"},
     defaults={"optimizer": "sgd(momentum=0)"},
 )
 def quasi_global_momentum(block: Block, act: Act | None, *, momentum: Share = 0.9) -> None:

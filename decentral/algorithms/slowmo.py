@@ -13,6 +13,7 @@ from decentral.registry import Positive, Share, plugin
     guarantees=("single_node_is_plain", "is_local_sgd"),
     state={"anchor": Kept(begins="model"), "momentum": Kept()},
     identity={"slow_lr": 1.0, "slow_momentum": 0.0},
+    refuses={"node_lr": "leave node_lr out"},
     defaults={"communication": "merges"},
 )
 def slowmo(

@@ -66,6 +66,11 @@ class Block:
             setup.optimizer, setup.layout, self.rows, self.grads, setup.course
         )
         self.sampler = Sampler(setup.train, setup.plan, self.hosted, config.seed)
+        self.factors = [
+            (index, config.node_lr[node])
+            for index, node in enumerate(self.hosted)
+            if node in config.node_lr
+        ]
         self.pipeline = Pipeline(setup, self.rows, self.integers, self.grads, self.sampler)
         self.channels = Channels(setup, exchange, self.hosted, self.rows, self.optimizer)
 
@@ -185,7 +190,11 @@ class Block:
         self.pipeline.condition()
         if self.pipeline.restarts:
             self.optimizer.restart()
+        before = [self.x[index].clone() for index, _ in self.factors]
         self.optimizer.step(self.rate, self.progress.fraction)
+        # An update is proportional to its learning rate, whatever else it depends on.
+        for (index, factor), start in zip(self.factors, before, strict=True):
+            self.x[index].sub_(start).mul_(factor).add_(start)
         self._silence_absent()
 
     def begin(self, act: Act | None) -> None:

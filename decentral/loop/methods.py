@@ -16,7 +16,12 @@ from decentral.tasks import Task
 
 
 def check_methods(config: Config, task: Task, model: nn.Module) -> None:
-    """Raise ConfigError for phases that are empty and for methods that do not suit the task."""
+    """Raise ConfigError for nodes and phases that are not there, and for what the task forbids."""
+    if beyond := [node for node in config.node_lr if node >= config.nodes]:
+        raise ConfigError(
+            f"node_lr: there is no node {beyond[0]}; the {config.nodes} nodes are "
+            f"0 to {config.nodes - 1}."
+        )
     for name in METHODS:
         chosen: Timed | None = getattr(config, name)
         if chosen is not None:

@@ -26,6 +26,7 @@ def refuse_unsound(config: Config, parts: Mapping[str, Bound], conversation: Con
         "cycles": lambda: len(mixer.topology.links(0)) != 2 * (config.nodes - 1),
         "momentum": lambda: not _plain(parts["optimizer"]),
         "mix_state": lambda: config.mix_state,
+        "node_lr": lambda: bool(config.node_lr),
         "compression": lambda: parts["codec"].name != "none",
     }
     for part in (parts["algorithm"], parts["codec"]):
