@@ -21,6 +21,8 @@ from decentral.run.folder import FORMAT, RunFolder, next_name
 
 #: Called with every row of metrics that is logged.
 Watch = Callable[[dict[str, Any]], None]
+#: Called with what is being measured, how many parts are done, and how many there are.
+Progress = Callable[[str, int, int], None]
 
 
 #: Settings of a run that may change when it goes on: they are no part of its result.
@@ -78,6 +80,31 @@ class Run:
         setup = prepare(run_config(self.path, **self.objects))
         setup.model.load_state_dict(load_file(self.path / "merged.safetensors"))
         return setup.model.eval()
+
+    def analyze(
+        self,
+        *,
+        step: int | None = None,
+        pairs: int = 8,
+        points: int = 25,
+        samples: int = 1024,
+        seed: int = 0,
+        watch: Progress | None = None,
+    ) -> dict[str, Any]:
+        """Measure how mergeable the models of a checkpoint are, and return it as plain data.
+
+        Barriers between ``pairs`` pairs of nodes and between as many nodes and the merged model,
+        losses on two planes of ``points`` x ``points``, curvature, and what layers and updates have
+        in common, on ``samples`` samples; ``seed`` draws all of these. The models are those of the
+        newest checkpoint in which they differ, or of ``step``; ``watch(what, done, of)`` is told
+        what is being measured. `decentral.report.analysis` draws it.
+        """
+        from decentral.loop.analysis import Analysis, Extent
+
+        extent = Extent(pairs, points, samples, seed)
+        models = models_of(self.path, step, **self.objects)
+        found = Analysis(models, extent, watch or (lambda what, done, of: None))
+        return {"run": self.path.name, **found.record()}
 
     def plot(self) -> Any:
         """Return a matplotlib figure: accuracy (or loss), consensus and bytes over steps."""

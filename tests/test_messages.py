@@ -228,6 +228,9 @@ FROM_PYTHON: dict[str, Callable[[], Any]] = {
     "merge: equal models only": lambda: differing(
         prepare(make_config({"task": "quadratic", "nodes": 4})), []
     ),
+    "analyze: one model": lambda: decentral.launch(
+        task="quadratic", nodes=1, steps=2, out="single"
+    ).analyze(),
     "merged model of an unfinished run": lambda: api.Run(Path("empty")).merged_model(),
     "a run that is to change": lambda: api.restart(Path("empty"), nodes=3),
     "a topology that cannot form again": _without_a_node,

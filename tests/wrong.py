@@ -383,6 +383,8 @@ CASES = [
     Case("merge: a rule for two models", "merge finished --rule slerp"),
     Case("merge: no such checkpoint", "merge finished --step 99"),
     Case("merge: unknown rule", "merge finished --rule meen"),
+    Case("analyze: no folder", "analyze nowhere"),
+    Case("analyze: page below a file", "analyze finished --out list.yaml/page"),
     Case("compare: no run", "compare finished plugins"),
     Case("compare: page in a missing folder", "compare finished --out nowhere/page.html"),
     Case("a model of numbers for tokens", "launch --task text --model mlp"),

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from decentral.cli import after
 from decentral.cli import options as o
 from decentral.cli import plan_options as p
 from decentral.cli.help import Command, Group
@@ -20,7 +21,6 @@ show = typer.Typer(
 )
 plan = typer.Typer(cls=Group, help="Choose what a run does, before it runs.", **_STYLE)
 
-Run = Annotated[str, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)]
 Runs = Annotated[
     list[str], typer.Argument(metavar="RUN...", help="Run folders.", show_default=False)
 ]
@@ -98,7 +98,7 @@ def launch(
 @app.command(cls=Command)
 def resume(
     context: typer.Context,
-    run: Run,
+    run: o.Run,
     words: o.Settings = None,
     engine: o.Engine = None,
     workers: o.Workers = None,
@@ -118,7 +118,7 @@ def resume(
 
 
 @app.command(cls=Command)
-def report(run: Run, debug: o.Debug = False) -> None:
+def report(run: o.Run, debug: o.Debug = False) -> None:
     """Write report.html into a run folder and print its path."""
     from decentral.cli import running
 
@@ -204,27 +204,8 @@ def init(
     starting.init(folder)
 
 
-@app.command(cls=Command)
-def merge(
-    run: Run,
-    rule: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="A merge rule; may be given several times."),
-    ] = None,
-    step: Annotated[
-        int | None, typer.Option(metavar="N", help="The checkpoint of this step.")
-    ] = None,
-    debug: o.Debug = False,
-) -> None:
-    """Merge the models of a run by several rules, and compare what comes out.
-
-    The models are those of the newest checkpoint in which they differ.
-
-      decentral merge runs/digits-ring-late-1 --rule uniform --rule fisher
-    """
-    from decentral.cli import merging
-
-    merging.merge(run, rule or [], step)
+for _command in (after.merge, after.analyze):
+    app.command(cls=Command)(_command)
 
 
 @show.command("topology", cls=Command)

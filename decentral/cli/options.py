@@ -25,6 +25,8 @@ def _switch(panel: str, help: str, *names: str) -> Any:
     return option
 
 
+Run = Annotated[str, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)]
+
 Words = Annotated[
     list[str] | None,
     typer.Argument(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -56,16 +57,30 @@ class Afterwards:
 
     def test(self, row: Tensor) -> Scores:
         """Return loss and accuracy of one row on test data, BatchNorm re-estimated."""
-        return self._scores(row, self.evaluator.test)
+        return self.scores([row], self.evaluator.test)
 
     def loss(self, row: Tensor) -> float:
         """Return the loss of one row on validation data; without any, on training data."""
-        return self._scores(row, self.judging).loss.item()
+        return self.scores([row], self.judging).loss.item()
 
-    def _scores(self, row: Tensor, samples: Samples) -> Scores:
-        calibrated, integers = self.evaluator.calibrated(row)
-        rows, evaluator = calibrated.unsqueeze(0), self.evaluator
-        return score(self.setup.task, evaluator.forward, rows, integers, samples, evaluator.chunk)
+    def scores(self, rows: Iterable[Tensor], samples: Samples) -> Scores:
+        """Return loss and accuracy of rows, BatchNorm re-estimated, as many at a time as fit."""
+        parts: list[Scores] = []
+        waiting = iter(rows)
+        while some := list(islice(waiting, self.evaluator.chunk[0])):
+            parts.append(self._together(some, samples))
+        right = [part.accuracy for part in parts if part.accuracy is not None]
+        return Scores(torch.cat([part.loss for part in parts]), torch.cat(right) if right else None)
+
+    def _together(self, some: Sequence[Tensor], samples: Samples) -> Scores:
+        evaluator, setup = self.evaluator, self.setup
+        calibrated = [evaluator.calibrated(row) for row in some]
+        rows = torch.stack([row for row, _ in calibrated])
+        integers = {
+            name: torch.cat([whole[name] for _, whole in calibrated])
+            for name in setup.layout.integers
+        }
+        return score(setup.task, evaluator.forward, rows, integers, samples, evaluator.chunk)
 
     def fisher(self, index: int) -> Tensor:
         """Return the mean squared gradient of a model on single samples of its own node, [P].
@@ -95,6 +110,6 @@ def differing(setup: Setup, saved: Iterable[Saved]) -> Afterwards:
         if len(found.rows) < 2 or not bool((found.rows == found.rows[0]).all()):
             return found
     raise ConfigError(
-        "merge: in every checkpoint all models are the same; launch with "
+        "in every checkpoint all models are the same; launch with "
         "communication.final_merge=false, or a larger keep_checkpoints."
     )

@@ -3,6 +3,7 @@
 Every function that draws returns a figure, or ``None`` where the run lacks what it would show.
 """
 
+from decentral.report.figures.analysed import analysed, layers, lines, plane
 from decentral.report.figures.batches import batches
 from decentral.report.figures.canvas import SMALL, TALL, WIDE, save_png, to_svg
 from decentral.report.figures.claims import claim_panel
@@ -24,6 +25,7 @@ __all__ = [
     "SMALL",
     "TALL",
     "WIDE",
+    "analysed",
     "batches",
     "bytes_against_metric",
     "claim_panel",
@@ -32,11 +34,14 @@ __all__ = [
     "compared_cost",
     "compared_learning",
     "consensus",
+    "layers",
     "learning",
+    "lines",
     "losses",
     "network",
     "overview",
     "phases",
+    "plane",
     "save_png",
     "schedule",
     "seconds_against_metric",

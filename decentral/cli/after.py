@@ -1,0 +1,68 @@
+"""The commands about the models of a run that was trained: merge, analyze, export."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from decentral.cli import options as o
+
+
+def merge(
+    run: o.Run,
+    rule: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A merge rule; may be given several times."),
+    ] = None,
+    step: Annotated[
+        int | None, typer.Option(metavar="N", help="The checkpoint of this step.")
+    ] = None,
+    debug: o.Debug = False,
+) -> None:
+    """Merge the models of a run by several rules, and compare what comes out.
+
+    The models are those of the newest checkpoint in which they differ.
+
+      decentral merge runs/digits-ring-late-1 --rule uniform --rule fisher
+    """
+    from decentral.cli import merging
+
+    merging.merge(run, rule or [], step)
+
+
+def analyze(
+    run: o.Run,
+    out: Annotated[
+        str | None,
+        typer.Option(metavar="FOLDER", help="Where page and picture go; else into RUN."),
+    ] = None,
+    pairs: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Pairs of nodes to look between.")
+    ] = 8,
+    points: Annotated[
+        int, typer.Option(metavar="N", min=3, help="Points along a side of a plane.")
+    ] = 25,
+    samples: Annotated[
+        int, typer.Option(metavar="N", min=2, help="Samples for lines and planes.")
+    ] = 1024,
+    step: Annotated[
+        int | None, typer.Option(metavar="N", help="The checkpoint of this step.")
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Seed of pairs, samples and directions.")
+    ] = 0,
+    debug: o.Debug = False,
+) -> None:
+    """Measure how mergeable the models of a run are, in depth.
+
+    Barriers between nodes and to the merged model, loss on two planes, curvature,
+    and what layers, updates and gradients have in common: a table here, pictures
+    on a page. Models are those of the newest checkpoint in which they differ.
+
+      decentral analyze runs/digits-ring-late-1 --pairs 16
+    """
+    from decentral.cli import analyzing
+
+    extent = {"pairs": pairs, "points": points, "samples": samples, "step": step, "seed": seed}
+    analyzing.analyze(run, out, extent)

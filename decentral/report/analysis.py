@@ -1,0 +1,164 @@
+"""An analysis of a run's models in words, tables, a page and a picture."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from decentral.report.facts import ABSENT, loss_text, number_text, percent_text
+from decentral.report.html import responsive
+from decentral.report.page import figure, page, sentence, table, write_page
+
+Record = Mapping[str, Any]
+Cells = Sequence[str]
+
+#: Loss by which a line must rise above its ends to be called a barrier.
+_FLAT = 0.01
+
+
+def write_analysis(record: Record, folder: Path) -> Path:
+    """Write ``analysis.json``, ``.png`` and ``.html`` into a folder; return the page's path."""
+    from decentral.report import figures
+
+    text = json.dumps(record, indent=1, allow_nan=False)
+    (folder / "analysis.json").write_text(text, encoding="utf-8")
+    figures.save_png(figures.analysed(record), folder / "analysis.png")
+    return write_page(folder / "analysis.html", analysis_html(record))
+
+
+def analysis_html(record: Record) -> str:
+    """Return an analysis as one HTML document."""
+    head = f"{record['nodes']} models of step {record['step']:,} of {record['run']}"
+    body = (
+        f'<header><p class="over">decentral analyze</p><h1>{escape(head)}</h1>'
+        f'<p class="verdict">{sentence(verdict(record))}</p></header>'
+        f'<section class="card results"><h2>Models</h2>{_html(SCORES, score_rows(record))}'
+        f"{_html(LINES, line_rows(record))}</section>"
+        f'<div class="grid">{"".join(_figures(record))}</div>'
+        f'<section class="card results"><h2>Layers</h2>{_html(LAYERS, layer_rows(record))}'
+        f"{_html(OTHERS, other_rows(record))}</section>"
+    )
+    return page(f"{head} · decentral", body)
+
+
+def verdict(record: Record) -> str:
+    """Say in a sentence what merging does, and whether barriers lie between the models."""
+    metric = "accuracy" if "accuracy" in record["scores"] else "loss"
+    scores = record["scores"][metric]
+    merged, local, best = (scores[key] for key in ("merged", "local_mean", "local_best"))
+    barriers = [line["barrier"] for line in record["lines"]["nodes"]]
+    free = sum(value is not None and value < _FLAT for value in barriers)
+    return (
+        f"The merged model has {metric} {number_text(merged, metric)}, the local models "
+        f"{number_text(local, metric)} on average and {number_text(best, metric)} at best; "
+        f"{free} of {len(barriers)} lines between nodes are free of barriers."
+    )
+
+
+# --- tables, as text: heads, then rows ------------------------------------------------------------
+
+SCORES = ("models", "accuracy", "loss", "top eigenvalue", "trace")
+LINES = ("on the line", "barrier", "below its ends", "accuracy lost")
+LAYERS = ("layer", "parameters", "from the mean", "relative", "CKA nodes", "CKA merged")
+OTHERS = ("what", "value")
+
+
+def score_rows(record: Record) -> Iterator[Cells]:
+    """Yield what local models and the merged one can do, and how curved their loss is."""
+    accuracy, loss = record["scores"].get("accuracy", {}), record["scores"]["loss"]
+    for label, key, curve in (
+        ("the mean model", "local_mean", "local_mean"), ("the best model", "local_best", None),
+        ("the merged model", "merged", "merged"),
+    ):  # fmt: skip
+        top, trace = (
+            record["curvature"].get(f"{what}_{curve}") if curve else None
+            for what in ("top", "trace")
+        )
+        score = number_text(accuracy.get(key), "accuracy")
+        yield label, score, number_text(loss[key], "loss"), _short(top), _short(trace)
+
+
+def line_rows(record: Record) -> Iterator[Cells]:
+    """Yield the barriers between nodes, and between nodes and the merged model."""
+    lines = record["lines"]
+    for label, key in (("between two nodes", "nodes"), ("from a node to the merge", "merged")):
+        found: list[str] = []
+        for what in ("barrier", "depth", "accuracy_barrier"):
+            values = [one[what] for one in lines[key] if one.get(what) is not None]
+            found.append(_range(values, percent=what == "accuracy_barrier"))
+        yield label, *found
+
+
+def layer_rows(record: Record) -> Iterator[Cells]:
+    """Yield how far apart the models are in every layer, and how much their features agree."""
+    for one in record["layers"]:
+        relative = ABSENT if one["relative"] is None else percent_text(one["relative"])
+        agreement = (_short(one[key]) for key in ("cka_nodes", "cka_merged"))
+        name, count = one["name"] or "(the model)", f"{one['parameters']:,}"
+        yield name, count, _short(one["distance"]), relative, *agreement
+
+
+def other_rows(record: Record) -> Iterator[Cells]:
+    """Yield the cosines between updates, and the noise scale of the gradient."""
+    labels = {"from_start": "from their start", "from_mean": "from their mean"}
+    for key, label in labels.items():
+        one = record["updates"].get(key)
+        if one is not None:
+            span = f" ({_short(one['least'])} to {_short(one['greatest'])})"
+            yield f"cosine between two nodes, {label}", _short(one["mean"]) + span
+    for key, label in (("local", "local models"), ("merged", "merged model")):
+        scale = record["noise"][key]["scale"]
+        lost = "the gradient is lost in its noise"
+        yield (
+            f"gradient noise scale, {label}",
+            lost if scale is None else f"{_short(scale)} samples",
+        )
+
+
+def _short(value: float | None) -> str:
+    return ABSENT if value is None else loss_text(value)
+
+
+def _range(values: Sequence[float], percent: bool) -> str:
+    """Write the mean of values and their range; of accuracies in points."""
+    if not values:
+        return ABSENT
+    if percent:
+        return f"{100 * fmean(values):.1f} points (to {100 * max(values):.1f})"
+    return f"{_short(fmean(values))} (to {_short(max(values))})"
+
+
+def _html(columns: Cells, rows: Iterator[Cells]) -> str:
+    cells = [[escape(text) for text in row] for row in rows]
+    return table(columns, cells, numeric=frozenset(columns[1:]), label=columns[0])
+
+
+def _figures(record: Record) -> Iterator[str]:
+    from decentral.report import figures
+
+    count = record["extent"]["samples"]
+    both = [figures.lines(record, size) for size in (figures.WIDE, figures.TALL)]
+    yield figure(
+        "On straight lines between models",
+        f"At 42 points of each line, on at most {count:,} samples, BatchNorm re-estimated.",
+        responsive(both, "lines", "Losses and accuracies on lines between models"), full=True,
+    )  # fmt: skip
+    planes = record["planes"]
+    for key, title, caption, labels in (
+        ("through", "On the plane through three models",
+         "Training loss; open: the nearest point to the merged model, which lies beside the plane.",
+         ("distance", "distance")),
+        ("around", "Around the merged model",
+         "Training loss in two random directions; 1 is as long as the weights, filter by filter.",
+         ("first direction", "second direction")),
+    ):  # fmt: skip
+        drawn = figures.plane(planes[key], labels)
+        none = '<p class="none">The models lie on a line.</p>'
+        yield figure(title, caption, responsive([drawn], key, title) or none)
+    both = [figures.layers(record, size) for size in (figures.WIDE, figures.TALL)]
+    caption = "How far models are from their mean, and whether their features agree."
+    yield figure("Layer by layer", caption, responsive(both, "layers", caption), full=True)
