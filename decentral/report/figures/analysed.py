@@ -12,7 +12,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from decentral.report.facts import loss_text, percent_text
-from decentral.report.figures.canvas import SMALL, TALL, WIDE, canvas, heading, legend, styled
+from decentral.report.figures.canvas import TALL, WIDE, canvas, heading, legend, styled
 from decentral.report.palette import light
 
 Record = Mapping[str, Any]
@@ -63,7 +63,7 @@ def _along(axes: Axes, record: Record, key: str) -> None:
 
 @styled
 def plane(
-    part: Record | None, labels: tuple[str, str], size: tuple[float, float] = SMALL
+    part: Record | None, labels: tuple[str, str], size: tuple[float, float] = TALL
 ) -> Figure | None:
     """Draw contours of the training loss on a plane, and the models on it."""
     if part is None:
