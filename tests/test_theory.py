@@ -13,6 +13,7 @@ from support import acts, conversation, tiny_block, trained, vectors
 from decentral.exchange import LocalExchange
 from decentral.mixing import Mixer, spectral_gap
 from decentral.registry import build
+from decentral.theory.two_layer import decay_rate, shaken_norm
 from decentral.topology import Topology, statistics
 
 
@@ -198,3 +199,28 @@ def test_more_communication_means_less_disagreement() -> None:
         found.append(trained(block)[-1]["consensus/distance"])
     assert found == sorted(found, reverse=True)
     assert found[0] > 2 * found[1] > 2 * found[2] > 0
+
+
+# --- two-layer linear networks --------------------------------------------------------------------
+
+
+def test_a_second_layer_shaken_by_hand_shrinks_the_first() -> None:
+    left = [after / before for before, after in map(shaken_norm, (0.0, 0.1, 0.3, 1.0))]
+    assert left[0] == pytest.approx(1.0, abs=1e-3)
+    assert left == sorted(left, reverse=True)
+    assert left[-1] < 0.87
+
+
+def test_norms_fall_under_label_noise_as_the_formula_says() -> None:
+    """The expectation of one step, over many inputs and the stationary square of the error."""
+    lr, noise, dimension, width = 1e-3, 4.0, 20, 1000
+    random = np.random.default_rng(0)
+    first = random.standard_normal((width, dimension)) / dimension**0.5
+    second = random.standard_normal(width) / width**0.5
+    inputs = random.standard_normal((100_000, dimension))
+    hidden = inputs @ first.T
+    curvature = (first**2).sum() + dimension * (second**2).sum()
+    error = noise**2 / (1 - lr * curvature / 2)
+    moved = lr**2 * error * ((second**2).sum() * (inputs**2).sum(1) - (hidden**2).sum(1)).mean()
+    rate = decay_rate(lr, noise, (first**2).sum(), (second**2).sum(), dimension)
+    assert -moved / (2 * (first**2).sum()) == pytest.approx(rate, rel=0.01)

@@ -14,13 +14,15 @@ from decentral.tasks import Task
 def neurons(snapshot: Snapshot) -> dict[str, float]:
     """Norm and agreement of the rows w_j of the first weight matrix W, mean over the nodes.
 
-    ``norm`` is mean_j |w_j|; ``top_share`` is s_1^2 / sum_k s_k^2 with the singular values s of W.
-    Where one number is learned from vectors, ``alignment`` is sum_j |w_j| |cos(w_j, t)| /
+    ``norm`` is mean_j |w_j|; ``first`` and ``second`` are |W|^2 and |a|^2, the squares of the first
+    and the second weight matrix; ``top_share`` is s_1^2 / sum_k s_k^2 with the singular values s of
+    W. Where one number is learned from vectors, ``alignment`` is sum_j |w_j| |cos(w_j, t)| /
     sum_j |w_j| with the direction t that linear regression finds on the training samples.
     """
-    weight = _first_matrix(snapshot)
-    if weight is None:
+    matrices = _matrices(snapshot)
+    if not matrices:
         return {}
+    weight = matrices[0]
     norms = weight.norm(dim=2)
     squares = (
         weight.transpose(1, 2) @ weight
@@ -32,6 +34,8 @@ def neurons(snapshot: Snapshot) -> dict[str, float]:
         "neurons/norm": norms.mean(1),
         "neurons/top_share": spectrum[:, -1] / spectrum.sum(1).clamp_min(1e-300),
     }
+    for name, matrix in zip(("first", "second"), matrices, strict=False):
+        found[f"neurons/{name}"] = matrix.square().sum((1, 2))
     direction = _direction(snapshot.task)
     if direction is not None and len(direction) == weight.shape[2]:
         along = (weight @ direction.to(weight.device)).abs().sum(1)
@@ -39,12 +43,11 @@ def neurons(snapshot: Snapshot) -> dict[str, float]:
     return {key: snapshot.per_node(value).mean().item() for key, value in found.items()}
 
 
-def _first_matrix(snapshot: Snapshot) -> Tensor | None:
-    """Return the first weight matrix of every model, float64 [n, neurons, inputs]."""
-    for entry in snapshot.layout.parameters:
-        if len(entry.shape) == 2:
-            return snapshot.layout.views(snapshot.rows, [entry])[entry.name].double()
-    return None
+def _matrices(snapshot: Snapshot) -> list[Tensor]:
+    """Return the first two weight matrices of every model, float64 [n, neurons, inputs]."""
+    entries = [entry for entry in snapshot.layout.parameters if len(entry.shape) == 2][:2]
+    views = snapshot.layout.views(snapshot.rows, entries)
+    return [views[entry.name].double() for entry in entries]
 
 
 def _direction(task: Task) -> Tensor | None:
