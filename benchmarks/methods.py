@@ -1,10 +1,11 @@
 """Local training methods over several seeds: LITE, GradPower and rates by block.
 
-    python benchmarks/methods.py lite|grad_power|blockwise|mergeability [--seeds 3]
+    python benchmarks/methods.py lite|grad_power|blockwise|mergeability|real_text [--seeds 3]
 
 The first three train the small GPT on the Python reference on one node and print its loss on the
-test text; the last trains 16 nodes under the late schedule and prints what a merge brings. The
-settings are those of ``configs/papers/``, and what a table varies.
+test text, as does the last, a larger one on any text; the fourth trains 16 nodes under the late
+schedule and prints what a merge brings. The settings are those of
+``configs/papers/``, and what a table varies.
 """
 
 from __future__ import annotations
@@ -40,14 +41,22 @@ TABLES: dict[str, list[Line]] = {
         ("p = 1.2", 1e-3, {"name": "adamw", "grad_power": 1.2}),
         ("4, 2, 1 by layer", 1e-3, {"name": "adamw", "blockwise": BY_LAYER}),
     ],
+    "real_text": [
+        *(("one rate", lr, ADAMW) for lr in (1e-3, 2e-3, 4e-3)),
+        *(("p = 1.2", lr, {**ADAMW, "grad_power": 1.2}) for lr in (1e-3, 2e-3, 4e-3)),
+        *(("by block", lr, {**ADAMW, "blockwise": True}) for lr in (2.5e-4, 5e-4, 1e-3)),
+    ],
 }
 
 
-def measure(table: str, lr: float, optimizer: dict[str, Any], seed: int) -> dict[str, float]:
+def measure(
+    table: str, lr: float, optimizer: dict[str, Any], seed: int, text: str | None
+) -> dict[str, float]:
     """Run once and return the headline numbers."""
+    own: dict[str, Any] = {} if text is None else {"task.path": text}
     with tempfile.TemporaryDirectory() as folder:
         config, out = PAPERS / f"{table}.yaml", f"{folder}/run"
-        run = decentral.launch(config, optimizer=optimizer, lr=lr, seed=seed, out=out)
+        run = decentral.launch(config, optimizer=optimizer, lr=lr, seed=seed, out=out, **own)
         before, final = run.summary["before_merge"], run.summary["final"]
     if final["accuracy_merged"] is None:
         return {"loss": final["loss_merged"]}
@@ -72,9 +81,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("table", choices=list(TABLES))
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--text", help="the text to train on instead of the Python reference")
     arguments = parser.parse_args()
     for label, lr, optimizer in TABLES[arguments.table]:
-        found = [measure(arguments.table, lr, optimizer, s) for s in range(arguments.seeds)]
+        seeds = range(arguments.seeds)
+        found = [measure(arguments.table, lr, optimizer, s, arguments.text) for s in seeds]
         for key in found[0]:
             mean, each = cells([line[key] for line in found])
             print(f"| {label} | {lr:g} | {key} | {mean} | {each} |", flush=True)

@@ -14,6 +14,7 @@ from support import ThreadExchange, exchanges, tiny_block, tiny_setup, together
 
 from decentral.exchange import Ledger
 from decentral.loop.block import Block
+from decentral.registry import names
 
 SAME_BITS: dict[str, Any] = {
     "nodes": 8, "steps": 20, "local_steps": 2, "dtype": "float64", "replicas": "vmap",
@@ -69,6 +70,15 @@ def asked(member: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize("sizes", [[4, 4], [3, 5]], ids=str)
 def test_two_workers_give_the_same_bits_as_one(member: dict[str, Any], sizes: list[int]) -> None:
     assert_same_bits(sizes, **asked(member))
+
+
+@pytest.mark.parametrize("name", names("optimizer"))
+def test_every_optimizer_gives_the_same_bits_on_workers(name: str) -> None:
+    """With GradPower and rates by block, on matrices of a model."""
+    spec = {"name": name, "grad_power": 1.1, "blockwise": {"1.*": 2, "3.*": 1}}
+    model = {"name": "mlp", "hidden": [6]}
+    settings = {**SAME_BITS, "task": "digits", "model": model, "topology": "ring", "steps": 6}
+    assert_same_bits([3, 5], **settings, optimizer=spec)
 
 
 @pytest.mark.parametrize("sizes", [[2, 2, 2, 2], [1] * 8, [5, 1, 2]], ids=str)

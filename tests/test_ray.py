@@ -18,6 +18,12 @@ SETTINGS = (
     "model=mlp(hidden=[8]) dtype=float64 mixing=ordered replicas=vmap checkpoint_every=10 "
     "eval_every=20 threads=1"
 )
+#: Local methods together, each in its phase.
+METHODS = (
+    "optimizer=muon(grad_power=1.1) batch=late_switch(at=60%,from=8,to=16) sam=0.05 sam.start=75% "
+    "label_noise=0.1 label_noise.stop=20% adversarial=0.05 adversarial.start=40% "
+    "adversarial.stop=60%"
+)
 
 
 def launched(out: Path, *words: str, settings: str = SETTINGS) -> tuple[dict[str, Any], str]:
@@ -34,7 +40,7 @@ def launched(out: Path, *words: str, settings: str = SETTINGS) -> tuple[dict[str
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run in one process that the others are compared with."""
     out = tmp_path_factory.mktemp("alone") / "run"
-    launched(out, "--engine", "local")
+    launched(out, "--engine", "local", *METHODS.split())
     return out
 
 
@@ -47,7 +53,9 @@ def same_model(one: Path, other: Path, rtol: float) -> None:
 
 @pytest.mark.timeout(240)
 def test_two_workers_end_where_one_process_ends(alone: Path, tmp_path: Path) -> None:
-    summary, said = launched(tmp_path / "run", "--engine", "ray", "--workers", "2")
+    summary, said = launched(
+        tmp_path / "run", "--engine", "ray", "--workers", "2", *METHODS.split()
+    )
     expected = json.loads((alone / "summary.json").read_text())
     assert "2 on Ray, 1 host; dashboard http://127.0.0.1:" in " ".join(said.split())
     same_model(alone, tmp_path / "run", 1e-9)

@@ -220,3 +220,23 @@ def test_a_driver_that_is_killed_leaves_a_run_that_can_be_resumed(
         driver.wait()
     decentral.resume(out, faults=[])
     assert torch.equal(last_rows(out), undisturbed)
+
+
+ORPHAN = """
+import time
+from decentral.engines.ray.actor import Actor
+actor = Actor("worker", orphaned_s=0.1, meeting_s=60.0)
+time.sleep(2.5)
+print("still here", flush=True)
+actor.poll(0.0)
+time.sleep(30)
+"""
+
+
+def test_an_actor_outlives_a_slow_start_but_not_its_driver() -> None:
+    """Polls begin with the work; a machine that loads torch slowly is no dead driver."""
+    done = subprocess.run(
+        [sys.executable, "-c", ORPHAN], capture_output=True, text=True, timeout=25, check=False
+    )
+    assert done.stdout == "still here\n"
+    assert done.returncode == 1

@@ -20,13 +20,17 @@ if TYPE_CHECKING:
 class Actor:
     """One worker's process; ``label`` is what the Ray dashboard and the logs show."""
 
-    def __init__(self, label: str, orphaned_s: float) -> None:
-        """Begin to listen; a process that nobody asks for ``orphaned_s`` ends itself."""
+    def __init__(self, label: str, orphaned_s: float, meeting_s: float) -> None:
+        """Begin to listen; a process that nobody polls for ``orphaned_s`` ends itself.
+
+        Polls begin with the work; until then, while slow machines still load torch, it waits
+        ``meeting_s``.
+        """
         from decentral.threads import spin_briefly
 
         spin_briefly()
         self.label, self.orphaned_s = label, orphaned_s
-        self.asked_s = time.monotonic()
+        self.asked_s, self.patience_s = time.monotonic(), meeting_s
         self.worker: Worker | None = None
         threading.Thread(target=self._watch_the_driver, daemon=True).start()
 
@@ -35,7 +39,7 @@ class Actor:
         return self.label
 
     def _watch_the_driver(self) -> None:
-        while time.monotonic() - self.asked_s < self.orphaned_s:
+        while time.monotonic() - self.asked_s < self.patience_s:
             time.sleep(1.0)
         os._exit(1)  # The training thread cannot be asked: it may wait for a peer for ever.
 
@@ -72,7 +76,7 @@ class Actor:
 
     def poll(self, wait_s: float) -> tuple[int, list[Mapping[str, Any]]]:
         """Return the step that is done and what has happened since, at most ``wait_s`` later."""
-        self.asked_s = time.monotonic()
+        self.asked_s, self.patience_s = time.monotonic(), self.orphaned_s
         if self.worker is None:
             time.sleep(wait_s)
             return -1, []

@@ -219,7 +219,7 @@ def hire(
             num_gpus=gpus,
             max_restarts=0,
             scheduling_strategy=NodeAffinitySchedulingStrategy(host.id, soft=False),
-        ).remote(label, ORPHANED * config.liveness_s)
+        ).remote(label, ORPHANED * config.liveness_s, config.progress_s)
         for label, host in zip(labels, hosts, strict=True)
     ]
     return Crew(actors, hosts, config, steps=[-1] * len(actors))
