@@ -1,6 +1,7 @@
-"""Batch schedules under equal data: the kernel model, a network on MNIST, a small GPT on text.
+"""Batch schedules under equal data: the kernel model, networks on MNIST, a small GPT on text.
 
-    DECENTRAL_DATA=DIR python benchmarks/batch_study.py kernel mnist mnist-hot gpt together --out X
+    DECENTRAL_DATA=DIR python benchmarks/batch_study.py \\
+        kernel mnist mnist-hot mnist-cnn gpt together --out X
 
 DIR holds mnist/*.parquet and text/tinyshakespeare.txt. Every part prints its tables, writes its
 numbers into the folder and draws its figure. Seeds are nodes that never talk: each has a first
@@ -44,6 +45,12 @@ MNIST: dict[str, Any] = {
 NETWORKS: dict[str, dict[str, Any]] = {
     "mnist": {**MNIST, "learning_rate": {"name": "constant", "lr": 0.03}},
     "mnist-hot": {**MNIST, "learning_rate": {"name": "constant", "lr": 0.1}},
+    "mnist-cnn": {
+        **MNIST,
+        "model": "cnn(channels=[8, 16], norm=group)",
+        "learning_rate": {"name": "constant", "lr": 0.03},
+        "samples": 2**14,
+    },
     "gpt": {
         "task": {"name": "text", "path": str(DATA / "text/tinyshakespeare.txt"), "context": 32},
         "model": "gpt(layers=1, width=32, heads=2)",
