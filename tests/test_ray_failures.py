@@ -17,7 +17,9 @@ from support import replayed
 from torch import Tensor
 
 import decentral
+from decentral.config import make_config
 from decentral.engines.ray import saver
+from decentral.engines.ray.crew import Crew, Lost
 from decentral.engines.ray.run import RayRun
 from decentral.errors import RunError
 from decentral.run.checkpoint import newest_checkpoint
@@ -240,3 +242,13 @@ def test_an_actor_outlives_a_slow_start_but_not_its_driver() -> None:
     )
     assert done.stdout == "still here\n"
     assert done.returncode == 1
+
+
+def test_a_worker_that_loads_torch_may_be_silent_for_longer() -> None:
+    crew = Crew(actors=[None] * 2, hosts=[], config=make_config({}), steps=[-1, 3])
+    now = time.monotonic()
+    crew._heard_s, crew._moved_s = [now - 30, now], now
+    crew._check_clocks()
+    crew.steps[0] = 0
+    with pytest.raises(Lost, match="silent for 10 s"):
+        crew._check_clocks()

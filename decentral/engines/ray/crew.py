@@ -13,7 +13,7 @@ from decentral.engines.ray.actor import Actor
 from decentral.engines.ray.cluster import Cluster, Host, shared_out
 from decentral.errors import ConfigError, RunError
 
-#: Seconds in which an actor must exist and answer for the first time.
+#: Seconds in which an actor must exist and answer for the first time, and again when it begins.
 START_S = 60.0
 #: Seconds that a worker may keep a question for news.
 NEWS_S = 0.3
@@ -153,12 +153,18 @@ class Crew:
         silent = [
             rank
             for rank, heard_s in enumerate(self._heard_s)
-            if now - heard_s > config.liveness_s and rank not in self.gone
+            if now - heard_s > self._silence_s(rank) and rank not in self.gone
         ]
         if silent:
-            raise Lost(silent, f"silent for {config.liveness_s:g} s", self.step)
+            limit_s = max(map(self._silence_s, silent))
+            raise Lost(silent, f"silent for {limit_s:g} s", self.step)
         if now - self._moved_s > config.progress_s:
             raise Lost([], f"no step within {config.progress_s:g} s", self.step)
+
+    def _silence_s(self, rank: int) -> float:
+        """Return how long a worker may be silent: while it loads torch it can hardly answer."""
+        begins = self.steps[rank] < 0
+        return max(START_S, self.config.liveness_s) if begins else self.config.liveness_s
 
     @property
     def step(self) -> int:
