@@ -49,6 +49,7 @@ class Afterwards:
             rows=self.rows,
             samples=setup.samples_held[self.live],
             start=setup.initial_row(0).to(self.rows),
+            model=setup.model,
             layout=setup.layout,
             seed=setup.config.seed,
             loss=self.loss,

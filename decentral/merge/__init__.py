@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from decentral.errors import ConfigError
 from decentral.layout import Layout
@@ -36,6 +36,7 @@ class Models:
     rows: Tensor  # [N, P]
     samples: Tensor  # training samples of every node, [N]
     start: Tensor  # the model that all began with, [P]
+    model: nn.Module  # of which rows hold the numbers, as ``layout`` says where
     layout: Layout
     seed: int
     loss: Callable[[Tensor], float]

@@ -127,6 +127,7 @@ def some_models(rows: torch.Tensor, start: torch.Tensor | None = None, seed: int
         rows=rows,
         samples=torch.ones(len(rows)),
         start=torch.zeros_like(rows[0]) if start is None else start,
+        model=linear,
         layout=Layout.of(linear),
         seed=seed,
         loss=lambda row: (row - 1).square().sum().item(),
