@@ -73,13 +73,17 @@ class Run:
 
     def merged_model(self) -> Any:
         """Return the merged model as a ``torch.nn.Module`` in evaluation mode."""
+        state = self._merged_state()
+        setup = prepare(run_config(self.path, **self.objects))
+        setup.model.load_state_dict(state)
+        return setup.model.eval()
+
+    def _merged_state(self) -> dict[str, Any]:
         from safetensors.torch import load_file
 
         if not (self.path / "merged.safetensors").exists():
             raise ConfigError(f"run {self.path} has no merged model; it did not finish.")
-        setup = prepare(run_config(self.path, **self.objects))
-        setup.model.load_state_dict(load_file(self.path / "merged.safetensors"))
-        return setup.model.eval()
+        return load_file(self.path / "merged.safetensors")
 
     def analyze(
         self,
@@ -105,6 +109,24 @@ class Run:
         models = models_of(self.path, step, **self.objects)
         found = Analysis(models, extent, watch or (lambda what, done, of: None))
         return {"run": self.path.name, **found.record()}
+
+    def export(self, out: str | Path, *, rule: str | None = None) -> dict[str, str]:
+        """Write a model into the empty folder ``out``; return the lines that load it.
+
+        It is the merged model of the finished run, or what a merge ``rule`` makes of the newest
+        models that differ. The lines are by what they need: PyTorch alone, or transformers.
+        """
+        from decentral.loop.export import by_rule, export
+
+        if rule is not None:
+            return export(
+                *by_rule(models_of(self.path, **self.objects), rule, self.path.name), Path(out)
+            )
+        state, summary = self._merged_state(), self.summary
+        setup, final = prepare(run_config(self.path, **self.objects)), summary["final"]
+        about = {"run": self.path.name, "merge": setup.merge.name, "nodes": summary["nodes"],
+                 "accuracy": final["accuracy_merged"], "loss": final["loss_merged"]}  # fmt: skip
+        return export(setup, state, about, Path(out))
 
     def plot(self) -> Any:
         """Return a matplotlib figure: accuracy (or loss), consensus and bytes over steps."""

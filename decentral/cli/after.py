@@ -66,3 +66,26 @@ def analyze(
 
     extent = {"pairs": pairs, "points": points, "samples": samples, "step": step, "seed": seed}
     analyzing.analyze(run, out, extent)
+
+
+def export(
+    run: o.Run,
+    out: Annotated[
+        str, typer.Option(metavar="FOLDER", help="A new folder for the model.", show_default=False)
+    ],
+    rule: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Merge the models by this rule instead.")
+    ] = None,
+    debug: o.Debug = False,
+) -> None:
+    """Write the merged model of a run so that it loads without decentral.
+
+    A program for `torch.export.load("model.pt2").module()`, its state as
+    safetensors, and for a model of transformers all that
+    `AutoModelForCausalLM.from_pretrained` needs.
+
+      decentral export runs/digits-ring-late-1 --out model
+    """
+    from decentral.cli import exporting
+
+    exporting.export(run, out, rule)

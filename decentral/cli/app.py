@@ -204,7 +204,7 @@ def init(
     starting.init(folder)
 
 
-for _command in (after.merge, after.analyze):
+for _command in (after.merge, after.analyze, after.export):
     app.command(cls=Command)(_command)
 
 

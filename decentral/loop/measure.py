@@ -127,7 +127,10 @@ class Evaluator:
 
     def merged_state(self) -> dict[str, Tensor]:
         """Return the merged model as a state dict on the CPU."""
-        row, integers = self.snapshot(complete=True).calibrated
+        return self.state(*self.snapshot(complete=True).calibrated)
+
+    def state(self, row: Tensor, integers: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return a row [P] and its integer buffers as a state dict on the CPU."""
         model: Any = copy.deepcopy(self.setup.model)
         self.setup.layout.unpack(row, model)
         buffers = dict(model.named_buffers())

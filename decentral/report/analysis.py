@@ -85,7 +85,7 @@ def score_rows(record: Record) -> Iterator[Cells]:
 def line_rows(record: Record) -> Iterator[Cells]:
     """Yield the barriers between nodes, and between nodes and the merged model."""
     lines = record["lines"]
-    for label, key in (("between two nodes", "nodes"), ("from a node to the merge", "merged")):
+    for label, key in (("node to node", "nodes"), ("node to merged", "merged")):
         found: list[str] = []
         for what in ("barrier", "depth", "accuracy_barrier"):
             values = [one[what] for one in lines[key] if one.get(what) is not None]

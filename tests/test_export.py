@@ -1,0 +1,117 @@
+"""Exported models load without decentral and compute what the run's own model does."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support import tiny_run
+from torch import Tensor, nn
+
+from decentral import Run, Task, launch
+from decentral.api import models_of
+from decentral.cli import run as cli
+from decentral.merge import merged
+from decentral.registry import build
+
+ALONE = """
+import sys, torch
+sys.modules["decentral"] = None  # not to be imported
+model = torch.export.load("model.pt2").module()
+inputs = torch.load("inputs.pt")
+torch.save(model(inputs), "outputs.pt")
+"""
+
+
+def finished(folder: Path, **settings: Any) -> Run:
+    tiny_run(folder, **settings).run(lambda row: None)
+    return Run(folder)
+
+
+def computed_alone(folder: Path, inputs: Tensor) -> Tensor:
+    """Return what the program in a folder computes in a process that has no decentral."""
+    torch.save(inputs, folder / "inputs.pt")
+    subprocess.run([sys.executable, "-c", ALONE], cwd=folder, check=True)
+    return torch.load(folder / "outputs.pt")
+
+
+def test_a_program_computes_what_the_merged_model_does_for_any_batch(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = finished(tmp_path / "run", task="digits", model="cnn(channels=[4], norm=batch)")
+    capsys.readouterr()
+    out = tmp_path / "out"
+    assert cli(["export", str(run.path), "--out", str(out)]) == 0
+    assert 'torch.export.load("model.pt2").module()' in capsys.readouterr().out
+    inputs = torch.randn(7, 1, 8, 8)
+    model = run.merged_model()
+    with torch.no_grad():
+        torch.testing.assert_close(computed_alone(out, inputs), model(inputs))
+    what = json.loads((out / "decentral.json").read_text())
+    assert (what["input_shape"], what["outputs"]) == ([1, 8, 8], 10)
+    assert what["accuracy"] == run.summary["final"]["accuracy_merged"]
+    (line,) = re.findall(r"of your own: `module.(.*)`", (out / "README.md").read_text())
+    assert line == 'load_state_dict(safetensors.torch.load_file("model.safetensors"))'
+    from safetensors.torch import load_file
+
+    fresh = build("model", what["model"])(tuple(what["input_shape"]), what["outputs"])
+    fresh.load_state_dict(load_file(out / "model.safetensors"))
+    with torch.no_grad():
+        torch.testing.assert_close(fresh.eval()(inputs), model(inputs))
+
+
+def test_a_rule_exports_what_it_merges(tmp_path: Path) -> None:
+    run = finished(tmp_path / "run", communication="none", split="iid")
+    run.export(tmp_path / "out", rule="median")
+    models = models_of(run.path)
+    row = merged(build("merge", "median"), models.models())
+    models.setup.layout.unpack(row, models.setup.model)
+    from safetensors.torch import load_file
+
+    for name, value in load_file(tmp_path / "out" / "model.safetensors").items():
+        torch.testing.assert_close(value, models.setup.model.state_dict()[name])
+    what = json.loads((tmp_path / "out" / "decentral.json").read_text())
+    assert what["loss"] == pytest.approx(models.test(row).loss.item())
+
+
+def test_a_model_of_transformers_loads_there(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    text = tmp_path / "text.txt"
+    text.write_text("to be or not to be, that is the question. " * 600)
+    run = finished(
+        tmp_path / "run", task=f"text(path={text}, context=16)", steps=2, nodes=2,
+        model="gpt2(layers=1, width=16, heads=2)",
+    )  # fmt: skip
+    lines = run.export(tmp_path / "out")
+    assert lines["transformers"] == 'transformers.AutoModelForCausalLM.from_pretrained(".")'
+    tokens = torch.arange(8).view(1, 8)
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(tokens).logits, run.merged_model()(tokens))
+
+
+class Moody(nn.Module):
+    """Computes differently for different values, which no tracer can follow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x) if x.sum() > 0 else -self.linear(x)
+
+
+def test_a_model_that_cannot_be_traced_is_exported_without_a_program(tmp_path: Path) -> None:
+    x = torch.randn(60, 3)
+    task = Task(model=Moody, loss=nn.functional.cross_entropy, train=(x, (x[:, 0] > 0).long()))
+    run = launch(task=task, nodes=2, steps=2, replicas="loop", out=str(tmp_path / "run"))
+    lines = run.export(tmp_path / "out")
+    assert lines["PyTorch"].startswith("no program: torch.export cannot trace the model")
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"README.md", "decentral.json", "model.safetensors"}
