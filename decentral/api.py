@@ -119,9 +119,8 @@ class Run:
         from decentral.loop.export import by_rule, export
 
         if rule is not None:
-            return export(
-                *by_rule(models_of(self.path, **self.objects), rule, self.path.name), Path(out)
-            )
+            models = models_of(self.path, **self.objects)
+            return export(*by_rule(models, rule, self.path.name), Path(out))
         state, summary = self._merged_state(), self.summary
         setup, final = prepare(run_config(self.path, **self.objects)), summary["final"]
         about = {"run": self.path.name, "merge": setup.merge.name, "nodes": summary["nodes"],

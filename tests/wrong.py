@@ -385,7 +385,7 @@ CASES = [
     Case("merge: unknown rule", "merge finished --rule meen"),
     Case("analyze: no folder", "analyze nowhere"),
     Case("analyze: page below a file", "analyze finished --out list.yaml/page"),
-    Case("export: folder in use", "export finished --out plugins"),
+    Case("export: folder in use", "export finished --out started"),
     Case("export: unknown rule", "export finished --out new --rule meen"),
     Case("compare: no run", "compare finished plugins"),
     Case("compare: page in a missing folder", "compare finished --out nowhere/page.html"),
