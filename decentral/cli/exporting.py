@@ -8,7 +8,7 @@ from rich.text import Text
 
 from decentral import api
 from decentral.cli.console import console_of
-from decentral.cli.words import facts
+from decentral.cli.words import QUIET
 
 
 def export(run: str, out: str, rule: str | None) -> None:
@@ -16,5 +16,7 @@ def export(run: str, out: str, rule: str | None) -> None:
     console = console_of()
     with console.status("tracing the model"):
         lines = api.Run(Path(run)).export(Path(out).expanduser(), rule=rule)
-    rows = [("folder", Text(out)), *((needs, Text(line)) for needs, line in lines.items())]
-    console.print(facts(rows), soft_wrap=True)
+    console.print(Text(f"written into {out}; in that folder it loads"), soft_wrap=True)
+    for needs, line in lines.items():
+        console.print(Text(f"with {needs}:", QUIET))
+        console.print(Text(f"  {line}"), soft_wrap=True)
