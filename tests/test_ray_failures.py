@@ -138,6 +138,26 @@ def test_two_losses_replay_to_the_same_rows(launch: Launch) -> None:
 # --- what ends at once ----------------------------------------------------------------------------
 
 
+def test_a_busy_host_may_take_long_until_workers_have_a_job(_cluster: None) -> None:
+    """Before it begins nobody asks a worker for news, nor is that a reason to give up on it."""
+    from decentral.config import make_config
+    from decentral.engines.ray.cluster import connect
+    from decentral.engines.ray.crew import ORPHANED, Lost, hire
+
+    config = make_config({"engine": "ray", "liveness_s": 0.5, "device": "cpu"})
+    cluster = connect(config)
+    crew = hire(cluster, config, ["first", "second"], "slow", set())
+    try:
+        assert len(crew.ask_all("hello", timeout_s=120)) == 2
+        time.sleep(ORPHANED * config.liveness_s + 2)
+        assert len(crew.ask_all("hello", timeout_s=120)) == 2
+        lost = crew.settled(Lost([1], "no answer within 60 s"))
+        assert 1 in lost.ranks
+        assert lost.step == 0
+    finally:
+        crew.dismiss()
+
+
 def test_an_actor_that_cannot_begin_ends_the_run_at_once(
     launch: Launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -55,12 +55,21 @@ class Crew:
     actors: list[Any]
     hosts: list[Host]
     config: Config
-    steps: list[int] = field(default_factory=list[int])
+    steps: list[int] = field(init=False)
     gone: set[int] = field(default_factory=set[int])
     _asked: dict[Any, int] = field(default_factory=dict[Any, int])
     _works: dict[Any, int] = field(default_factory=dict[Any, int])
-    _heard_s: list[float] = field(default_factory=list[float])
-    _moved_s: float = 0.0
+    _heard_s: list[float] = field(init=False)
+    _moved_s: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Begin to listen: workers may be lost before they have a job."""
+        self._listen()
+
+    def _listen(self) -> None:
+        now = time.monotonic()
+        self.steps = [-1] * len(self.actors)
+        self._heard_s, self._moved_s = [now] * len(self.actors), now
 
     # --- questions --------------------------------------------------------------------------------
 
@@ -113,9 +122,7 @@ class Crew:
 
     def begin(self, jobs: Iterable[Any]) -> None:
         """Give every worker its job; from now on there is news."""
-        now = time.monotonic()
-        self.steps = [-1] * len(self.actors)
-        self._heard_s, self._moved_s = [now] * len(self.actors), now
+        self._listen()
         works = [actor.begin.remote(job) for actor, job in zip(self.actors, jobs, strict=True)]
         self._works = {work: rank for rank, work in enumerate(works)}
 
@@ -228,7 +235,7 @@ def hire(
         ).remote(label, ORPHANED * config.liveness_s, config.progress_s)
         for label, host in zip(labels, hosts, strict=True)
     ]
-    return Crew(actors, hosts, config, steps=[-1] * len(actors))
+    return Crew(actors, hosts, config)
 
 
 def _cores(host: Host, hosts: Sequence[Host]) -> float:

@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from decentral.engines.ray.crew import Crew
+from decentral.engines.ray.crew import START_S, Crew
 from decentral.errors import RunError
 from decentral.run.checkpoint import Draft
 from decentral.run.folder import RunFolder, explained
@@ -94,7 +94,7 @@ def _probed(folder: Path, crew: Crew) -> bool:
     asked = [(str(folder.resolve()), token, rank) for rank in ranks]
     theirs = [folder / f".probe-{token}-{rank}" for rank in ranks]
     try:
-        seen = crew.ask_each("probe", asked, crew.config.liveness_s)
+        seen = crew.ask_each("probe", asked, START_S)
         return all(seen) and all(path.exists() for path in theirs)
     finally:
         for path in (mine, *theirs):
