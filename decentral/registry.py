@@ -46,6 +46,8 @@ KINDS: dict[str, str] = {
     "merge": "decentral.merge",
     "algorithm": "decentral.algorithms",
     "codec": "decentral.exchange.codec",
+    "aggregation": "decentral.exchange.aggregation",
+    "attack": "decentral.exchange.attack",
     "metric": "decentral.metrics",
     "task": "decentral.tasks",
     "model": "decentral.tasks.models",

@@ -24,6 +24,7 @@ from decentral.config import make_config
 from decentral.engines.local import LocalRun
 from decentral.engines.ray.members import moved, sources
 from decentral.exchange import LocalExchange
+from decentral.exchange.heard import Heard, heard_by
 from decentral.loop import train
 from decentral.loop.block import Block
 from decentral.loop.measure import Evaluator
@@ -239,6 +240,7 @@ class ThreadExchange:
 
     def __init__(self, meeting: Meeting, hosted: range, nodes: int) -> None:
         self.meeting, self.hosted, self.nodes = meeting, hosted, nodes
+        self.workers = meeting.barrier.parties
         self.whole = LocalExchange(nodes, ordered=True)
 
     def begin(self, channel: Tensor, mixing: Mixing) -> None:
@@ -249,6 +251,11 @@ class ThreadExchange:
         self.whole.mix(everyone, mixing)
         channel.copy_(everyone[self.hosted.start : self.hosted.stop])
         return 0
+
+    def hear(self, channel: Tensor, mixing: Mixing) -> tuple[Tensor, Heard, int]:
+        everyone = self.meeting.all(self.hosted.start, channel)
+        away = np.setdiff1d(np.arange(self.nodes), np.array(self.hosted))
+        return everyone[away], heard_by(mixing, self.hosted, away), 0
 
     def mean(self, channel: Tensor, weights: Tensor) -> tuple[Tensor, int]:
         rows = self.meeting.all(self.hosted.start, channel)

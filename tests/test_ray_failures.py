@@ -138,7 +138,8 @@ def test_two_losses_replay_to_the_same_rows(launch: Launch) -> None:
 # --- what ends at once ----------------------------------------------------------------------------
 
 
-def test_a_busy_host_may_take_long_until_workers_have_a_job(_cluster: None) -> None:
+@pytest.mark.usefixtures("_cluster")
+def test_a_busy_host_may_take_long_until_workers_have_a_job() -> None:
     """Before it begins nobody asks a worker for news, nor is that a reason to give up on it."""
     from decentral.config import make_config
     from decentral.engines.ray.cluster import connect

@@ -51,6 +51,7 @@ CONDITIONS = {
     "compression": "with codecs",
     "mix_state": "with optimizer state that is mixed",
     "node_lr": "where nodes have learning rates of their own",
+    "robust": "where what is heard is not averaged with the weights",
 }
 
 

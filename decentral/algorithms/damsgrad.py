@@ -22,6 +22,7 @@ from decentral.registry import Positive, Share, plugin
     refuses={
         "momentum": "use optimizer sgd(momentum=0)",
         "unbalanced": "use a topology with doubly stochastic weights",
+        "robust": "leave aggregation out",
     },
     defaults={"optimizer": "sgd(momentum=0, weight_decay=0)", "learning_rate": 0.001},
 )

@@ -16,6 +16,7 @@ _REMEDY = "use algorithm gradient_tracking"
     state={"correction": Kept()},
     refuses={
         "compression": f"{_REMEDY}, or leave codec out",
+        "robust": "leave aggregation out",
         "directed": _REMEDY,
         "unbalanced": "use a topology with doubly stochastic weights",
         "time_varying": f"{_REMEDY}, or a fixed graph and communication constant",

@@ -12,7 +12,10 @@ from decentral.registry import plugin
     communicates="rounds",
     guarantees=("single_node_is_plain", "keeps_mean", "contracts", "reaches_the_optimum"),
     state={"tracker": Kept(sent=True), "before": Kept()},
-    refuses={"unbalanced": "use topology ring or another undirected one, or algorithm push_sum"},
+    refuses={
+        "unbalanced": "use topology ring or another undirected one, or algorithm push_sum",
+        "robust": "leave aggregation out",
+    },
 )
 def gradient_tracking(block: Block, act: Act | None) -> None:
     """DSGT: y_i <- sum_j W_ij y_j + g_i(x_i) - g_i(before), x_i <- sum_j W_ij (x_j - lr y_j).

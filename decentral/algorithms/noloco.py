@@ -13,7 +13,10 @@ from decentral.registry import NonNegative, Positive, Share, plugin
     guarantees=("single_node_is_plain",),
     state={"anchor": Kept(sent=True, begins="model"), "momentum": Kept()},
     identity={"outer_lr": 1.0, "outer_momentum": 0.0},
-    refuses={"unbalanced": "use topology random_matchings"},
+    refuses={
+        "unbalanced": "use topology random_matchings",
+        "robust": "leave aggregation out",
+    },
     defaults={"topology": "random_matchings", "communication": "constant"},
 )
 def noloco(

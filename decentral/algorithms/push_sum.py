@@ -13,7 +13,10 @@ from decentral.registry import plugin
     guarantees=("single_node_is_plain", "large_batch_on_complete", "averages_when_directed"),
     state={"weight": Kept(sent=True, scalar=True, begins=1.0)},
     weights="push",
-    refuses={"mix_state": "leave mix_state out"},
+    refuses={
+        "mix_state": "leave mix_state out",
+        "robust": "leave aggregation out",
+    },
 )
 def push_sum(block: Block, act: Act | None) -> None:
     """SGP: x_i <- sum_j P_ij (x_j - lr g_j(z_j)), w_i <- sum_j P_ij w_j, z_i = x_i / w_i.

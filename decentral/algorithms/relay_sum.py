@@ -31,6 +31,7 @@ _ROW = Kept(whole=True)
         "time_varying": "use a fixed tree and communication constant",
         "compression": "leave codec out",
         "mix_state": "leave mix_state out",
+        "robust": "leave aggregation out",
     },
     defaults={"topology": "binary_tree", "communication": "constant"},
 )

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from decentral.exchange.heard import Heard
 from decentral.exchange.local import LocalExchange
 from decentral.mixing import Mixing
 
@@ -21,6 +22,7 @@ class Exchange(Protocol):
 
     nodes: int
     hosted: range
+    workers: int
 
     def begin(self, channel: Tensor, mixing: Mixing) -> None:
         """Let the rows of a later ``mix`` of the same travel now, while the caller computes.
@@ -31,6 +33,13 @@ class Exchange(Protocol):
 
     def mix(self, channel: Tensor, mixing: Mixing) -> int:
         """Replace every row by its weighted sum, x_i <- sum_j W_ij x_j; return the wire bytes."""
+        ...
+
+    def hear(self, channel: Tensor, mixing: Mixing) -> tuple[Tensor, Heard, int]:
+        """Return the rows of other workers that are heard here, who hears what, and the wire bytes.
+
+        For whoever makes something else of them than ``mix``; they stay there until the next call.
+        """
         ...
 
     def mean(self, channel: Tensor, weights: Tensor) -> tuple[Tensor, int]:

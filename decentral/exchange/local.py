@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from decentral.exchange.heard import Heard, heard_by
 from decentral.mixing import Mixing
 
 #: Mean entries per row, as a share of the nodes, above which a dense product is faster.
@@ -14,6 +15,8 @@ DENSE_SHARE = 0.5
 DENSE_NODES = 8
 #: Bytes of one chunk of columns; with its sums it should stay in a core's second-level cache.
 CHUNK_BYTES = 1 << 20
+#: An inbox without rows.
+NOBODY = np.zeros(0, np.int64)
 
 
 class LocalExchange:
@@ -27,7 +30,7 @@ class LocalExchange:
     def __init__(self, nodes: int, ordered: bool = False) -> None:
         """Serve ``nodes`` rows."""
         self.nodes = nodes
-        self.hosted = range(nodes)
+        self.hosted, self.workers = range(nodes), 1
         self.ordered = ordered
 
     def begin(self, channel: Tensor, mixing: Mixing) -> None:
@@ -51,21 +54,20 @@ class LocalExchange:
             part.copy_(weights @ part)
 
     def _mix_sparse(self, channel: Tensor, mixing: Mixing) -> None:
-        # A row that nothing changes is left alone: adding 0 to -0.0 would change its bits.
-        degrees = np.diff(mixing.indptr)
-        listening = mixing.changes()
-        heard = np.repeat(listening, degrees)
-        starts = np.cumsum(degrees[listening]) - degrees[listening]
-        senders = torch.from_numpy(mixing.senders[heard]).to(channel.device)
-        weights = torch.from_numpy(mixing.weights[heard]).to(channel)
-        offsets = torch.from_numpy(starts).to(channel.device)
-        receivers = torch.from_numpy(np.nonzero(listening)[0]).to(channel.device)
+        heard, device = heard_by(mixing, self.hosted, NOBODY), channel.device
+        senders, offsets = (torch.from_numpy(a).to(device) for a in (heard.senders, heard.offsets))
+        receivers = torch.from_numpy(heard.receivers).to(device)
+        weights = torch.from_numpy(heard.weights).to(channel)
         for part in self._chunks(channel):
             sums = ordered_sums(part, senders, weights, offsets)
-            if listening.all():
+            if len(receivers) == self.nodes:
                 part.copy_(sums)
             else:
                 part.index_copy_(0, receivers, sums)
+
+    def hear(self, channel: Tensor, mixing: Mixing) -> tuple[Tensor, Heard, int]:
+        """Return no rows of other workers, since there are none, and who hears what."""
+        return channel[:0], heard_by(mixing, self.hosted, NOBODY), 0
 
     def _chunks(self, channel: Tensor) -> tuple[Tensor, ...]:
         columns = max(64, CHUNK_BYTES // (self.nodes * channel.element_size()))

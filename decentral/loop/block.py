@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from functools import cached_property
 
@@ -71,7 +72,9 @@ class Block:
             for index, node in enumerate(self.hosted)
             if node in config.node_lr
         ]
-        self.pipeline = Pipeline(setup, self.rows, self.integers, self.grads, self.sampler)
+        self.pipeline = Pipeline(
+            setup, self.rows, self.integers, self.grads, self.sampler, self.hosted
+        )
         self.channels = Channels(setup, exchange, self.hosted, self.rows, self.optimizer)
 
     # --- progress ---------------------------------------------------------------------------------
@@ -205,8 +208,8 @@ class Block:
         """
         config = self.setup.config
         changing = config.gossip_buffers and bool(self.setup.layout.buffers)
-        coded = self.setup.codec.name != "none"
-        if act is None or act.mixing is None or coded or changing or config.on_nonfinite != "stop":
+        early = self.channels.straight and not changing and config.on_nonfinite == "stop"
+        if act is None or act.mixing is None or not early:
             return
         self._notice(finite_rows(self.rows))
         self.clock.depart()
@@ -227,13 +230,13 @@ class Block:
             self._gossip(act.mixing)
 
     def _gossip(self, mixing: Mixing) -> None:
-        self.ledger.wire_bytes += self.channels.gossip(mixing, self.round)
+        self.ledger.wire_bytes += self.channels.gossip(mixing, self.progress)
         self.ledger.gossip(mixing.messages, self.setup.row_bytes)
         self.clock.gossip(mixing, self.setup.row_bytes, self.members.live)
         self.round += 1
 
     def _merge(self) -> None:
-        self.ledger.wire_bytes += self.channels.merge(self.merge_shares())
+        self.ledger.wire_bytes += self.channels.merge(self.merge_shares(), self.progress)
         healthy = len(self.health.healthy)
         self.ledger.average(healthy, self.setup.size.merge)
         self.clock.average(self.health.healthy, self.setup.size.merge)
@@ -248,6 +251,11 @@ class Block:
     def absent(self) -> frozenset[int]:
         """The ids of quarantined nodes."""
         return self.health.absent
+
+    @property
+    def good(self) -> list[int]:
+        """The ids of nodes that take part and are not bad: those whose models count."""
+        return [node for node in self.health.healthy if node not in self.setup.attackers.nodes]
 
     @property
     def simulated_s(self) -> float:
@@ -279,10 +287,11 @@ class Block:
         fit = [share if self.health.fit(node) else 0.0 for node in self.hosted]
         return torch.tensor(fit, dtype=torch.float64)
 
-    def merge_shares(self) -> Tensor:
-        """Return the merge weights of the hosted rows, float64 [n]."""
+    def merge_shares(self, without: Iterable[int] = ()) -> Tensor:
+        """Return the merge weights of the hosted rows, float64 [n]; nodes ``without`` have none."""
         held = self.setup.samples_held[list(self.members.live)]
-        weights = merge_weights(self.setup.merge, held, self.members.positions(self.absent))
+        out = self.members.positions({*self.absent, *without})
+        weights = merge_weights(self.setup.merge, held, out)
         return weights[self.exchange.hosted.start : self.exchange.hosted.stop]
 
     # --- feedback ---------------------------------------------------------------------------------

@@ -8,11 +8,13 @@ import torch
 from torch import Tensor
 
 from decentral.exchange import Exchange
-from decentral.exchange.codec import Draw
+from decentral.exchange.codec import Draw, Load
+from decentral.exchange.robust import aggregate, aggregate_all
 from decentral.loop.setup import Setup
 from decentral.mixing import Mixing
 from decentral.optim import BlockOptimizer
 from decentral.run.checkpoint import Checkpoint, stacked
+from decentral.schedules import Progress
 
 _PREFIX = "state/"
 #: What a codec's memory holds of every channel: what all know of a row, and what a node heard.
@@ -74,27 +76,56 @@ class Channels:
         for channel in (*self._rows().values(), *self._plain()):
             self.exchange.begin(channel, mixing)
 
-    def gossip(self, mixing: Mixing, round: int) -> int:
+    def gossip(self, mixing: Mixing, progress: Progress) -> int:
         """Mix every channel; return the wire bytes."""
-        wire = sum(self._mix(name, rows, mixing, round) for name, rows in self._rows().items())
+        wire = sum(self._mix(name, rows, mixing, progress) for name, rows in self._rows().items())
         wire += sum(self.exchange.mix(channel, mixing) for channel in self._plain())
         self._absorb()
         return wire
 
-    def _mix(self, name: str, rows: Tensor, mixing: Mixing, round: int) -> int:
+    @property
+    def straight(self) -> bool:
+        """Whether rows travel as they are, and are only added up."""
+        setup = self.setup
+        linear = setup.aggregation.plugin.traits.get("linear", False)
+        return linear and setup.codec.name == "none" and not setup.attackers.nodes
+
+    def _mix(self, name: str, rows: Tensor, mixing: Mixing, progress: Progress) -> int:
+        """Let a channel's rows be heard, and take in what is heard."""
+        if self.straight:
+            return self.exchange.mix(rows, mixing)
+        if self.setup.codec.name == "none":
+            return self._aggregate(rows, self._said(name, rows, progress), mixing)
+        return self._mix_coded(name, rows, mixing, progress.round)
+
+    def _aggregate(self, own: Tensor, said: Tensor, mixing: Mixing) -> int:
+        """Replace rows by what the rule makes of them and of what others say; return wire bytes."""
+        if mixing.messages == 0:
+            return 0
+        inbox, heard, wire = self.exchange.hear(said, mixing)
+        aggregate(self.setup.aggregation, own, said, inbox, heard)
+        return wire
+
+    def _load(self, name: str) -> Load:
+        return self.setup.load(name == "model" or self.kept[name].whole)
+
+    def _said(self, name: str, rows: Tensor, progress: Progress) -> Tensor:
+        """Return what nodes say: their rows, but for bad ones."""
+        bad = self.setup.attackers
+        draw = Draw(self.setup.config.seed, name, progress.round, self.hosted)
+        return bad.said(rows, self._load(name), draw) if bad.on(progress) else rows
+
+    def _mix_coded(self, name: str, rows: Tensor, mixing: Mixing, round: int) -> int:
         """Mix rows as they are coded: x_i <- x_i + step (sum_j W_ij h_j - h_i), h what is known."""
         setup = self.setup
-        if setup.codec.name == "none":
-            return self.exchange.mix(rows, mixing)
         known, heard = (
             self.memory[f"{name}/{what}"] if self.memory else torch.zeros_like(rows)
             for what in _REMEMBERED
         )
-        whole = name == "model" or self.kept[name].whole
         draw = Draw(setup.config.seed, name, round, self.hosted)
-        news = setup.codec(rows - known, setup.load(whole), draw)
+        news = setup.codec(rows - known, self._load(name), draw)
         said = news.clone()
-        wire = self.exchange.mix(said, mixing)
+        wire = self._aggregate(said, news, mixing)
         known.add_(news)
         heard.add_(said)
         rows.add_(heard - known, alpha=setup.codec.settings.get("step", 1.0))
@@ -105,15 +136,30 @@ class Channels:
         for value in self.memory.values():
             value.zero_()
 
-    def merge(self, weights: Tensor) -> int:
-        """Replace every channel by its weighted mean over all nodes; return the wire bytes."""
+    def merge(self, weights: Tensor, progress: Progress) -> int:
+        """Replace every channel by its mean over all nodes; return the wire bytes."""
         wire = 0
-        for channel in (*self._rows().values(), *self._plain()):
+        for name, rows in self._rows().items():
+            mean, bytes_ = self._merged(self._said(name, rows, progress), weights)
+            rows.copy_(mean.expand_as(rows))
+            wire += bytes_
+        for channel in self._plain():
             mean, bytes_ = self.exchange.mean(channel, weights)
             channel.copy_(mean.expand_as(channel))
             wire += bytes_
         self._absorb()
         return wire
+
+    def _merged(self, said: Tensor, weights: Tensor) -> tuple[Tensor, int]:
+        """Return what a global merge makes of all rows, [k], and the wire bytes.
+
+        A rule that is no weighted sum looks at all rows of some columns, which every worker gets.
+        """
+        rule = self.setup.aggregation
+        if rule.plugin.traits.get("linear"):
+            return self.exchange.mean(said, weights)
+        merged = aggregate_all(rule, self.exchange.gather, said, weights)
+        return merged, said.nbytes * (self.exchange.workers - 1)
 
     # --- by row -----------------------------------------------------------------------------------
 

@@ -94,7 +94,7 @@ class Evaluator:
     def snapshot(self, complete: bool) -> Snapshot:
         """Return what metrics look at."""
         block = self.block
-        healthy = block.health.healthy
+        healthy = block.good
         limit = len(healthy) if complete else self.setup.config.eval_nodes
         spread = np.unique(np.linspace(0, len(healthy) - 1, min(limit, len(healthy))).round())
         chosen = {healthy[int(place)] for place in spread}
@@ -106,12 +106,12 @@ class Evaluator:
             rows=block.rows,
             grads=block.grads,
             integers=block.integers,
-            weights=block.merge_shares(),
+            weights=block.merge_shares(without=self.setup.attackers.nodes),
             samples=self.test if complete else self.subset,
             calibrate=self.calibrated,
             chunk=self.chunk,
             evaluated=_indices(i for i, node in enumerate(block.hosted) if node in chosen),
-            alive=_indices(block.healthy_rows()),
+            alive=_indices(i for i in block.healthy_rows() if block.hosted[i] in healthy),
         )
 
     def calibrated(self, row: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

@@ -1,13 +1,14 @@
 """From a batch to the gradients that the optimizer sees: one order for all methods.
 
-batch -> targets (label noise, smoothing) -> inputs (adversarial) -> gradient (SAM takes it twice;
-the mean over micro-batches inside) -> [average over nodes] -> clip per row -> optimizer (its
-``grad_power`` first). What is on is read from progress. Nothing here looks at another row.
+batch -> targets (of bad nodes, label noise, smoothing) -> inputs (adversarial) -> gradient (SAM
+takes it twice; the mean over micro-batches inside) -> [average over nodes] -> clip per row ->
+optimizer (its ``grad_power`` first). What is on is read from progress. Nothing here looks at
+another row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 
@@ -39,8 +40,10 @@ class Pipeline:
         integers: dict[str, Tensor],
         grads: Tensor,
         sampler: Sampler,
+        hosted: Sequence[int],
     ) -> None:
-        """Serve the block ``rows`` [n, P], with gradients in ``grads`` [n, P]."""
+        """Serve the block ``rows`` [n, P] of nodes ``hosted``, with gradients in ``grads``."""
+        self.hosted = hosted
         self.setup, self.rows, self.integers, self.grads = setup, rows, integers, grads
         self.compute, self.reason = gradient_of(setup, rows.shape[0], sampler)
         self.sharp: bool | None = None
@@ -79,7 +82,10 @@ class Pipeline:
 
     def _changed(self, batch: Batch, progress: Progress) -> Batch:
         """Return a micro-batch with the targets and inputs that this step learns from."""
-        config, task = self.setup.config, self.setup.task
+        config, task, bad = self.setup.config, self.setup.task, self.setup.attackers
+        if bad.on(progress, data=True):
+            targets = bad.taught(batch.targets, self.hosted, len(task.classes or ()))
+            batch = replace(batch, targets=targets)
         noisy = config.label_noise is not None and config.label_noise.on(progress)
         if noisy or config.label_smoothing:
             targets = changed_targets(config, task, batch.targets, batch.keys, noisy)

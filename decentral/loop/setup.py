@@ -22,10 +22,11 @@ from decentral.exchange.codec import Load, coded_bytes
 from decentral.gradients import keyed
 from decentral.gradients.footprint import kept_numbers
 from decentral.layout import Layout
+from decentral.loop.attackers import NONE, Attackers, attackers
 from decentral.loop.methods import check_methods, noise_kind
 from decentral.loop.pacing import paced
 from decentral.loop.room import require
-from decentral.loop.sound import refuse_unsound
+from decentral.loop.sound import refuse_rounds, refuse_unsound
 from decentral.merge import in_a_run
 from decentral.mixing import Mixer
 from decentral.network import Conversation, Size, all_reduce_messages, presets
@@ -57,6 +58,7 @@ class Setup:
     layout: Layout
     algorithm: Bound
     codec: Bound
+    aggregation: Bound
     conversation: Conversation | None  # None: the algorithm does not talk in rounds
     optimizer: Bound
     learning_rate: LearningRate
@@ -70,6 +72,7 @@ class Setup:
     parts: dict[str, Bound]
     network: Network | None = None  # None: seconds are not simulated
     compute: Bound | None = None  # None: to be measured, where there is a network
+    attackers: Attackers = NONE
 
     @cached_property
     def train(self) -> Samples:
@@ -184,7 +187,7 @@ def prepare(config: Config) -> Setup:
     device, dtype = _device(config.device), getattr(torch, config.dtype)
     parts = {
         kind: build(kind, getattr(config, kind))
-        for kind in ("algorithm", "codec", "optimizer", "merge")
+        for kind in ("algorithm", "codec", "aggregation", "optimizer", "merge")
     }
     in_a_run(parts["merge"])
     task = _task(config, parts)
@@ -201,7 +204,8 @@ def prepare(config: Config) -> Setup:
     parts["learning_rate"] = rate.rule
     setup = Setup(
         config=config, task=task, model=model, builder=lambda: keyed(builder()), layout=layout,
-        algorithm=parts["algorithm"], codec=parts["codec"], optimizer=parts["optimizer"],
+        algorithm=parts["algorithm"], codec=parts["codec"], aggregation=parts["aggregation"],
+        optimizer=parts["optimizer"], attackers=attackers(config, task, parts),
         learning_rate=rate, batch=batch, pace=pace,
         merge=parts["merge"], plan=plan, counts=counts, device=device, dtype=dtype, parts=parts,
         conversation=None,
@@ -337,11 +341,7 @@ def _conversation(setup: Setup) -> Conversation | None:
     config, parts = setup.config, setup.parts
     communicates = parts["algorithm"].plugin.traits.get("communicates", "rounds")
     if communicates != "rounds":
-        if parts["codec"].name != "none":
-            raise ConfigError(
-                f"algorithm {parts['algorithm'].name!r} takes no codec: only gossip is coded; "
-                "leave codec out."
-            )
+        refuse_rounds(parts)
         return None
     topology = Topology(build("topology", config.topology), config.nodes, config.seed)
     mixer = Mixer.make(topology, setup.weights)
@@ -375,8 +375,7 @@ def _network(setup: Setup) -> Network | None:
 def _compute(setup: Setup) -> Bound | None:
     if setup.config.compute in ("auto", "measured"):
         return None
-    rule = setup.parts["compute"] = build("compute", setup.config.compute)
-    return rule
+    return setup.parts.setdefault("compute", build("compute", setup.config.compute))
 
 
 def _written(bound: Bound) -> Any:

@@ -17,6 +17,7 @@ def refuse_unsound(config: Config, parts: Mapping[str, Bound], conversation: Con
     """Raise ConfigError, with a remedy, where a part does not do what it promises."""
     _refuse_weights(parts["algorithm"], conversation.mixer)
     _refuse_biased(parts["codec"])
+    _refuse_coded_attack(parts)
     mixer = conversation.mixer
     holds: dict[str, Callable[[], bool]] = {
         "directed": lambda: mixer.topology.links(0).directed,
@@ -28,6 +29,7 @@ def refuse_unsound(config: Config, parts: Mapping[str, Bound], conversation: Con
         "mix_state": lambda: config.mix_state,
         "node_lr": lambda: bool(config.node_lr),
         "compression": lambda: parts["codec"].name != "none",
+        "robust": lambda: not parts["aggregation"].plugin.traits.get("linear"),
     }
     for part in (parts["algorithm"], parts["codec"]):
         for condition, remedy in part.plugin.traits.get("refuses", {}).items():
@@ -43,6 +45,34 @@ def _refuse_biased(codec: Bound) -> None:
         raise ConfigError(
             f"codec {codec.name!r} loses too much for models to be averaged; send differences, by "
             f"codec='choco({codec.name})'."
+        )
+
+
+def _refuse_coded_attack(parts: Mapping[str, Bound]) -> None:
+    if "attack" in parts and parts["codec"].name != "none":
+        raise ConfigError(
+            f"attack {parts['attack'].name!r} is not simulated with codecs, of which the bad nodes "
+            "would have to be part; leave codec out."
+        )
+
+
+def refuse_rounds(parts: Mapping[str, Bound]) -> None:
+    """Raise ConfigError for parts that change a gossip which the algorithm does not have."""
+    algorithm = parts["algorithm"].name
+    if parts["codec"].name != "none":
+        raise ConfigError(
+            f"algorithm {algorithm!r} takes no codec: only gossip is coded; leave codec out."
+        )
+    if not parts["aggregation"].plugin.traits.get("linear"):
+        raise ConfigError(
+            f"algorithm {algorithm!r} takes no aggregation: nothing is heard from neighbours; "
+            "leave aggregation out."
+        )
+    attack = parts.get("attack")
+    if attack is not None and not attack.plugin.traits.get("data"):
+        raise ConfigError(
+            f"attack {attack.name!r} changes what nodes send each other, and algorithm "
+            f"{algorithm!r} sends no models; use attack label_flip."
         )
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from decentral.engines.ray.routes import Parcel, Route, is_average, route, same
 from decentral.errors import RunError
+from decentral.exchange.heard import Heard
 from decentral.exchange.local import CHUNK_BYTES, DENSE_NODES, ordered_sums
 from decentral.mixing import Mixing
 
@@ -98,6 +99,7 @@ class ProcessGroupExchange:
     ) -> None:
         """Meet the other workers; block k of the positions, in order, belongs to worker k."""
         self.nodes, self.hosted = blocks[-1].stop, blocks[peers.rank]
+        self.workers = peers.world
         self.wait_s = self.mix_s = 0.0
         self._peers, self._blocks, self._device = peers, blocks, device
         self._ordered, self._wire = ordered, wire
@@ -142,6 +144,18 @@ class ProcessGroupExchange:
                 _add_up(channel[:, columns], now.inbox[:, columns], now.route)
         self._spare.append(now.inbox)
         return now.sent
+
+    def hear(self, channel: Tensor, mixing: Mixing) -> tuple[Tensor, Heard, int]:
+        """Return the rows of other workers that are heard here, who hears what, and the bytes sent.
+
+        The rows stay there until the exchange is used again.
+        """
+        now = self._post(channel, mixing)
+        for _, works in now.pieces:
+            for peer, work in works:
+                self._wait(work, f"worker {peer}")
+        self._spare.append(now.inbox)
+        return now.inbox.to(channel.dtype), now.route.heard, now.sent
 
     def _averages(self, mixing: Mixing) -> bool:
         return not self._ordered and mixing.nodes >= DENSE_NODES and is_average(mixing)
@@ -330,18 +344,18 @@ def _add_up(channel: Tensor, inbox: Tensor, part: Route) -> None:
     Chunk by chunk of columns, whose rows are laid together so that every sum is one pass in
     ascending order of senders.
     """
-    sums = part.sums
-    if not len(sums.receivers):
+    here = part.heard
+    if not len(here.receivers):
         return
     device, count = channel.device, len(channel) + len(inbox)
-    senders, offsets = (torch.from_numpy(a).to(device) for a in (sums.senders, sums.offsets))
-    receivers = torch.from_numpy(sums.receivers).to(device)
-    weights = torch.from_numpy(sums.weights).to(channel)
+    senders, offsets = (torch.from_numpy(a).to(device) for a in (here.senders, here.offsets))
+    receivers = torch.from_numpy(here.receivers).to(device)
+    weights = torch.from_numpy(here.weights).to(channel)
     columns = max(64, CHUNK_BYTES // (count * channel.element_size()))
     heard = inbox.split(columns, dim=1)
     for mine, theirs in zip(channel.split(columns, dim=1), heard, strict=True):
         added = ordered_sums(torch.cat([mine, theirs]), senders, weights, offsets)
-        if len(sums.receivers) == len(channel):
+        if len(here.receivers) == len(channel):
             mine.copy_(added)
         else:
             mine.index_copy_(0, receivers, added)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from decentral.exchange.heard import Heard, heard_by
 from decentral.mixing import Integers, Mixing
 
 
@@ -26,26 +27,13 @@ class Parcel:
 
 
 @dataclass(frozen=True)
-class Sums:
-    """What one worker adds up: row ``receivers[r]`` becomes the sum of its span of ``senders``.
-
-    Senders are indices of the hosted rows followed by the inbox; ``offsets`` are where spans begin.
-    """
-
-    receivers: Integers
-    senders: Integers
-    weights: np.ndarray  # float64, one per sender
-    offsets: Integers
-
-
-@dataclass(frozen=True)
 class Route:
     """One worker's part in a round; ``slots`` counts the rows that travel between all workers."""
 
     slots: int
     inbox: int  # rows of others that this worker hears
     parcels: tuple[Parcel, ...]  # ascending by slot
-    sums: Sums
+    heard: Heard
 
 
 def route(mixing: Mixing, blocks: Sequence[range], rank: int, packed: bool) -> Route:
@@ -70,7 +58,7 @@ def route(mixing: Mixing, blocks: Sequence[range], rank: int, packed: bool) -> R
         for a, b in zip(begins, np.r_[begins, len(keys)][1:], strict=True)
         if rank in (senders[a], receivers[a])
     ]
-    return Route(len(keys), len(inbox), tuple(parcels), _sums(mixing, blocks[rank], inbox))
+    return Route(len(keys), len(inbox), tuple(parcels), heard_by(mixing, blocks[rank], inbox))
 
 
 def _begins(receivers: Integers, senders: Integers, packed: bool) -> Integers:
@@ -79,24 +67,6 @@ def _begins(receivers: Integers, senders: Integers, packed: bool) -> Integers:
         return np.arange(len(receivers))
     changes = (np.diff(receivers) != 0) | (np.diff(senders) != 0)
     return np.flatnonzero(np.r_[len(receivers) > 0, changes])
-
-
-def _sums(mixing: Mixing, block: range, inbox: Integers) -> Sums:
-    # A row that nothing changes is left alone: adding 0 to -0.0 would change its bits.
-    indptr = mixing.indptr[block.start : block.stop + 1]
-    degrees = np.diff(indptr)
-    listening = mixing.changes()[block.start : block.stop]
-    span = slice(indptr[0], indptr[-1])
-    heard = np.repeat(listening, degrees)
-    senders, weights = mixing.senders[span][heard], mixing.weights[span][heard]
-    here = (senders >= block.start) & (senders < block.stop)
-    away = len(block) + np.searchsorted(inbox, senders)
-    return Sums(
-        np.flatnonzero(listening),
-        np.where(here, senders - block.start, away),
-        weights,
-        np.cumsum(degrees[listening]) - degrees[listening],
-    )
 
 
 def same(one: Mixing, other: Mixing) -> bool:

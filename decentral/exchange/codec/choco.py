@@ -16,6 +16,7 @@ from decentral.registry import Bound, Part, Positive, plugin
     refuses={
         "time_varying": "use a fixed graph and communication constant or every(k=2)",
         "directed": "use an undirected topology",
+        "robust": "use codec bf16 or int8, or leave aggregation out",
     },
     example="choco(codec=top_k(0.01), step=0.1)",
 )

@@ -1,0 +1,154 @@
+"""What nodes make of the rows they hear, by a rule of aggregation, in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from decentral.exchange.heard import Heard
+from decentral.exchange.local import CHUNK_BYTES, ordered_sums
+from decentral.registry import Bound
+
+#: Columns looked at together, at least.
+FEWEST = 16
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Nodes that hear equally many: ``places`` of rows in a pool, the own first."""
+
+    receivers: Tensor  # [g]
+    places: Tensor  # [g, m]
+    weights: Tensor  # [g, m]
+
+
+def aggregate(rule: Bound, own: Tensor, said: Tensor, inbox: Tensor, heard: Heard) -> None:
+    """Replace rows ``own`` [n, k] by what ``rule`` makes of them and of the rows their nodes hear.
+
+    Hosted nodes have ``said`` [n, k], which need not be what they hold; ``inbox`` [h, k] came from
+    other workers. Columns are taken in chunks; beside these, memory holds some numbers per link.
+    """
+    if not len(heard.receivers):
+        return
+    if rule.plugin.traits.get("linear"):
+        _sum(own, said, inbox, heard)
+        return
+    groups = _groups(own, heard)
+    if rule.plugin.traits.get("sees") == "distances":
+        squares = [torch.zeros_like(group.weights) for group in groups]
+        for _, pool in _pools(own, said, inbox, heard):
+            for group, found in zip(groups, squares, strict=True):
+                values = pool[group.places]
+                found += (values - values[:, :1]).square().sum(2)
+        groups = [
+            _reweighted(rule, g, found.sqrt()) for g, found in zip(groups, squares, strict=True)
+        ]
+        made: Callable[[Tensor, Tensor], Tensor] = _moved
+    else:
+        made = rule
+    for columns, pool in _pools(own, said, inbox, heard):
+        for group in groups:
+            own[group.receivers, columns] = made(pool[group.places], group.weights)
+
+
+def _reweighted(rule: Bound, group: _Group, distances: Tensor) -> _Group:
+    return _Group(group.receivers, group.places, rule(distances, group.weights))
+
+
+def _moved(values: Tensor, weights: Tensor) -> Tensor:
+    """Return x_i + sum_j w_j (x_j - x_i), [g, c]."""
+    own = values[:, 0]
+    return own + (weights[:, 1:, None] * (values[:, 1:] - own[:, None])).sum(1)
+
+
+def _pools(
+    own: Tensor, said: Tensor, inbox: Tensor, heard: Heard
+) -> Iterator[tuple[slice, Tensor]]:
+    """Yield (columns, rows of these columns): what is held, what is said here, what has arrived."""
+    entries = len(heard.senders) + 2 * len(own) + len(inbox)
+    each = max(FEWEST, CHUNK_BYTES // (entries * own.element_size()))
+    for begin in range(0, own.shape[1], each):
+        columns = slice(begin, begin + each)
+        yield columns, torch.cat([own[:, columns], said[:, columns], inbox[:, columns]])
+
+
+def _places(own: Tensor, heard: Heard) -> tuple[np.ndarray, np.ndarray]:
+    """Return the place in a pool of all that is heard, and whose span it belongs to."""
+    counts = np.diff(np.r_[heard.offsets, len(heard.senders)])
+    receivers = np.repeat(heard.receivers, counts)
+    mine = heard.senders == receivers
+    return np.where(mine, heard.senders, heard.senders + len(own)), counts
+
+
+def _groups(own: Tensor, heard: Heard) -> list[_Group]:
+    places, counts = _places(own, heard)
+    groups: list[_Group] = []
+    for count in np.unique(counts):
+        chosen = np.flatnonzero(counts == count)
+        spans = heard.offsets[chosen, None] + np.arange(count)
+        theirs, weights = places[spans], heard.weights[spans]
+        first = np.argsort(theirs != heard.receivers[chosen, None], axis=1, kind="stable")
+        theirs, weights = (np.take_along_axis(a, first, 1) for a in (theirs, weights))
+        groups.append(
+            _Group(
+                torch.from_numpy(heard.receivers[chosen]).to(own.device),
+                torch.from_numpy(theirs).to(own.device),
+                torch.from_numpy(weights).to(own),
+            )
+        )
+    return groups
+
+
+def _sum(own: Tensor, said: Tensor, inbox: Tensor, heard: Heard) -> None:
+    """Take weighted sums, with the bits of an exchange that adds up in order."""
+    places, _ = _places(own, heard)
+    device = own.device
+    senders, offsets = (torch.from_numpy(a).to(device) for a in (places, heard.offsets))
+    receivers, weights = (
+        torch.from_numpy(heard.receivers).to(device),
+        torch.from_numpy(heard.weights),
+    )
+    for columns, pool in _pools(own, said, inbox, heard):
+        own[receivers, columns] = ordered_sums(pool, senders, weights.to(own), offsets)
+
+
+def aggregate_all(
+    rule: Bound, gather: Callable[[Tensor], Tensor], said: Tensor, weights: Tensor
+) -> Tensor:
+    """Return what ``rule`` makes of all rows that take part, [k]; ``weights`` [n] are the merge's.
+
+    ``gather`` returns the rows of all workers; it is called for a few columns at a time.
+    """
+    shares = gather(weights)
+    taking, shares = shares > 0, shares[shares > 0].to(said)[None]
+    each = max(FEWEST, CHUNK_BYTES // (len(taking) * said.element_size()))
+    chunks = [slice(a, a + each) for a in range(0, said.shape[1], each)]
+    values = lambda columns: gather(said[:, columns].contiguous())[taking.to(said.device)]  # noqa: E731
+    if rule.plugin.traits.get("sees") != "distances":
+        return torch.cat([rule(values(columns)[None], shares)[0] for columns in chunks])
+    return _around_median(rule, values, chunks, shares)
+
+
+def _around_median(
+    rule: Bound, values: Callable[[slice], Tensor], chunks: list[slice], shares: Tensor
+) -> Tensor:
+    """Aggregate by distances from the median of all rows, which stands for one's own."""
+    squares, middles = torch.zeros_like(shares), list[Tensor]()
+    for columns in chunks:
+        ordered = values(columns)
+        middle: Any = ordered.sort(dim=0).values
+        middle = (middle[(len(middle) - 1) // 2] + middle[len(middle) // 2]) / 2
+        squares += (ordered - middle).square().sum(1)
+        middles.append(middle)
+    own = torch.zeros_like(shares[:, :1])
+    found = rule(torch.cat([own, squares.sqrt()], 1), torch.cat([own, shares], 1))
+    parts = [
+        _moved(torch.cat([middle[None], values(columns)])[None], found)[0]
+        for columns, middle in zip(chunks, middles, strict=True)
+    ]
+    return torch.cat(parts)

@@ -1,0 +1,103 @@
+"""Bad nodes: who they are, and what becomes of what they send or learn from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from decentral import rng
+from decentral.config import Config
+from decentral.errors import ConfigError
+from decentral.exchange.codec import Draw, Load
+from decentral.registry import Bound, build
+from decentral.schedules import Progress
+from decentral.schedules.phases import Phase
+from decentral.tasks import Task
+
+
+@dataclass(frozen=True)
+class Attackers:
+    """The bad nodes of a run, by id, and their attack; ``nodes`` is empty where all are good."""
+
+    rule: Bound | None = None
+    nodes: frozenset[int] = frozenset()
+
+    def on(self, progress: Progress, data: bool = False) -> bool:
+        """Whether what they send, or the ``data`` they learn from, is bad now."""
+        if self.rule is None or bool(self.rule.plugin.traits.get("data")) != data:
+            return False
+        window = self.rule.common
+        last = min(progress.step, progress.steps - 1)  # the merge that ends a run belongs to it
+        here = Progress(last, progress.steps, progress.samples, progress.samples_total)
+        return Phase(window["start"], window["stop"]).on(here)
+
+    def among(self, hosted: Sequence[int]) -> list[int]:
+        """Return the places of bad nodes among hosted ones."""
+        return [place for place, node in enumerate(hosted) if node in self.nodes]
+
+    def said(self, rows: Tensor, load: Load, draw: Draw) -> Tensor:
+        """Return what nodes say whose rows are ``rows`` [n, k]: the bad ones something else."""
+        places = self.among(draw.nodes)
+        if self.rule is None or not places:
+            return rows
+        theirs = [draw.nodes[place] for place in places]
+        said = rows.clone()
+        said[places] = self.rule(
+            rows[places], load, Draw(draw.seed, draw.purpose, draw.round, theirs)
+        )
+        return said
+
+    def taught(self, targets: Tensor, hosted: Sequence[int], classes: int) -> Tensor:
+        """Return the targets [n, B, ...] from which hosted nodes learn."""
+        places = self.among(hosted)
+        if self.rule is None or not places:
+            return targets
+        changed = targets.clone()
+        changed[places] = self.rule(targets[places], classes)
+        return changed
+
+
+NONE = Attackers()
+
+
+def attackers(config: Config, task: Task, parts: dict[str, Bound]) -> Attackers:
+    """Return the bad nodes that a configuration asks for; adds the attack to the parts."""
+    if config.attack in (None, "none"):
+        return NONE
+    rule = parts["attack"] = build("attack", config.attack)
+    if rule.plugin.traits.get("data") and not task.classes:
+        raise ConfigError(
+            f"attack {rule.name!r}: the targets of this task are not classes; "
+            "use attack sign_flip, noise or constant."
+        )
+    found = Attackers(rule, _chosen(config, rule.common))
+    Phase(rule.common["start"], rule.common["stop"]).check("attack", config.steps)
+    return found
+
+
+def _chosen(config: Config, asked: Any) -> frozenset[int]:
+    named, count = asked["nodes"], int(asked["share"] * config.nodes)
+    if named is None and not count:
+        raise ConfigError(
+            f"attack: no node of {config.nodes} is bad; write nodes=[3], or a share of at least "
+            f"{1 / config.nodes:.2g}."
+        )
+    if named is not None and asked["share"]:
+        raise ConfigError("attack: nodes and share both say who is bad; give one of them.")
+    if named is None:
+        order = rng.permuted(np.arange(count), config.nodes, config.seed, "attack/nodes")
+        named = order.tolist()
+    outside = [node for node in named if not 0 <= node < config.nodes]
+    if outside or not named:
+        what = f"node {outside[0]}" if outside else "an empty list"
+        raise ConfigError(
+            f"attack: nodes = {named}: {what} is not among 0 to {config.nodes - 1}; "
+            "name nodes of the run."
+        )
+    if len(set(named)) == config.nodes:
+        raise ConfigError("attack: every node is bad; leave at least one good one.")
+    return frozenset(named)
