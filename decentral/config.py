@@ -25,7 +25,7 @@ Part = Any
 Auto = Literal["auto"]
 
 #: Configuration keys that hold a plug-in, and its kind.
-PARTS = {kind: kind for kind in KINDS if kind not in ("metric", "claim")}
+PARTS = {kind: kind for kind in KINDS if kind not in ("metric", "claim", "fault")}
 #: Short names on the command line and in Python.
 ALIASES = {"schedule": "communication", "lr": "learning_rate.lr", "batch_schedule": "batch"}
 #: The setting that a bare number means.
@@ -122,7 +122,9 @@ class Config(BaseModel):
     dashboard_port: Annotated[int, Ge(0)] | None = Field(
         None, description="of the Ray cluster that is started; none: 8265 or the next free one"
     )
-    faults: tuple[str, ...] = Field((), description="failures to rehearse: kill(worker=1, step=50)")
+    faults: tuple[str, ...] = Field(
+        (), description="what goes wrong: churn, lost(0.2), kill(worker=1, step=50), ..."
+    )
     out: str | None = Field(None, description="run folder; none: runs/<name>")
 
     @field_validator("data", mode="before")

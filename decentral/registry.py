@@ -48,6 +48,7 @@ KINDS: dict[str, str] = {
     "codec": "decentral.exchange.codec",
     "aggregation": "decentral.exchange.aggregation",
     "attack": "decentral.exchange.attack",
+    "fault": "decentral.faults",
     "metric": "decentral.metrics",
     "task": "decentral.tasks",
     "model": "decentral.tasks.models",

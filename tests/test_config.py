@@ -21,7 +21,8 @@ from decentral.config import (
     parse_assignments,
     read_file,
 )
-from decentral.loop.setup import prepare, resolved
+from decentral.loop.setup import prepare
+from decentral.loop.written import resolved
 
 plain = st.fixed_dictionaries(
     {},

@@ -52,6 +52,7 @@ CONDITIONS = {
     "mix_state": "with optimizer state that is mixed",
     "node_lr": "where nodes have learning rates of their own",
     "robust": "where what is heard is not averaged with the weights",
+    "losses": "where messages are lost",
 }
 
 

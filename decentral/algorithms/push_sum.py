@@ -16,6 +16,7 @@ from decentral.registry import plugin
     refuses={
         "mix_state": "leave mix_state out",
         "robust": "leave aggregation out",
+        "losses": "use faults churn or outages, of which senders know",
     },
 )
 def push_sum(block: Block, act: Act | None) -> None:

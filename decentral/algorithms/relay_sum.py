@@ -32,6 +32,7 @@ _ROW = Kept(whole=True)
         "compression": "leave codec out",
         "mix_state": "leave mix_state out",
         "robust": "leave aggregation out",
+        "losses": "use faults churn or outages, of which senders know",
     },
     defaults={"topology": "binary_tree", "communication": "constant"},
 )

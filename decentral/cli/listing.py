@@ -19,7 +19,11 @@ from decentral.report.facts import plugin_text
 from decentral.signature import Setting
 
 #: What kinds are that are no setting of a run, or no single one.
-_OTHERWISE = {"metric": "what to measure", "claim": "what papers say, for `decentral reproduce`"}
+_OTHERWISE = {
+    "metric": "what to measure",
+    "claim": "what papers say, for `decentral reproduce`",
+    "fault": "what goes wrong in a simulation",
+}
 
 #: How kinds are called on the command line, beside their own names; all are understood.
 _PLURALS = {

@@ -20,7 +20,8 @@ from decentral.loop import log_interval
 from decentral.loop.cost import thread_count, timed
 from decentral.loop.measure import evaluation_interval
 from decentral.loop.memory import Memory
-from decentral.loop.setup import Setup, prepare, resolved
+from decentral.loop.setup import Setup, prepare
+from decentral.loop.written import resolved
 from decentral.run.checkpoint import Saved, has_checkpoint
 from decentral.run.environment import environment
 from decentral.run.folder import RunFolder

@@ -11,6 +11,7 @@ from decentral.engines.base import EngineRun, Watch, checkpoint_interval, stop_s
 from decentral.engines.process import settle
 from decentral.errors import ConfigError
 from decentral.exchange import LocalExchange
+from decentral.faults import worker_faults
 from decentral.loop import train
 from decentral.loop.block import Block
 from decentral.loop.measure import Evaluator
@@ -24,10 +25,10 @@ class LocalRun(EngineRun):
 
     def __init__(self, config: Config) -> None:
         """Prepare a run; nothing is written before ``begin`` or ``go_on``."""
-        if config.faults:
+        if strikes := worker_faults(config.faults):
             raise ConfigError(
-                f"faults strike workers, and engine local has none: {config.faults[0]} would never "
-                "happen; use engine ray, or faults=[]."
+                f"faults: {strikes[0].kind} strikes workers, and engine local has none; "
+                "use engine ray, or leave it out."
             )
         super().__init__(config)
         settle(self.threads)

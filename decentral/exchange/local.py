@@ -40,7 +40,7 @@ class LocalExchange:
         """Replace rows by their weighted sums, in place; nothing travels on a wire."""
         if mixing.messages == 0:
             return 0
-        entries = mixing.messages + self.nodes
+        entries = len(mixing.senders)
         dense = entries > DENSE_SHARE * self.nodes**2 and self.nodes >= DENSE_NODES
         if dense and not self.ordered:
             self._mix_dense(channel, mixing)
@@ -55,6 +55,8 @@ class LocalExchange:
 
     def _mix_sparse(self, channel: Tensor, mixing: Mixing) -> None:
         heard, device = heard_by(mixing, self.hosted, NOBODY), channel.device
+        if not len(heard.receivers):
+            return
         senders, offsets = (torch.from_numpy(a).to(device) for a in (heard.senders, heard.offsets))
         receivers = torch.from_numpy(heard.receivers).to(device)
         weights = torch.from_numpy(heard.weights).to(channel)

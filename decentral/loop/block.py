@@ -225,7 +225,7 @@ class Block:
             act = self._act(self.conversation) or act
             self.channels.forget()
         if act.mixing is None:
-            self._merge()
+            self._merge(act.away)
         else:
             self._gossip(act.mixing)
 
@@ -235,11 +235,17 @@ class Block:
         self.clock.gossip(mixing, self.setup.row_bytes, self.members.live)
         self.round += 1
 
-    def _merge(self) -> None:
-        self.ledger.wire_bytes += self.channels.merge(self.merge_shares(), self.progress)
-        healthy = len(self.health.healthy)
-        self.ledger.average(healthy, self.setup.size.merge)
-        self.clock.average(self.health.healthy, self.setup.size.merge)
+    def _merge(self, away: frozenset[int]) -> None:
+        """Let all who are there take the average of all who are there."""
+        gone = {self.members.live[place] for place in away}
+        there = [node for node in self.health.healthy if node not in gone]
+        if there:
+            weights = self.merge_shares(without=gone)
+            here = [i for i, node in enumerate(self.hosted) if node not in gone]
+            self.ledger.wire_bytes += self.channels.merge(weights, self.progress, here)
+            self.clock.average(there, self.setup.size.merge)
+        healthy = len(there)
+        self.ledger.average(max(1, healthy), self.setup.size.merge)
         self.round += 1
         # The last act comes after its step is counted, any other before.
         step = min(self.step + 1, self.setup.config.steps)

@@ -136,16 +136,16 @@ class Channels:
         for value in self.memory.values():
             value.zero_()
 
-    def merge(self, weights: Tensor, progress: Progress) -> int:
-        """Replace every channel by its mean over all nodes; return the wire bytes."""
+    def merge(self, weights: Tensor, progress: Progress, here: Sequence[int]) -> int:
+        """Replace every channel of the rows ``here`` by its mean; return the wire bytes."""
         wire = 0
         for name, rows in self._rows().items():
             mean, bytes_ = self._merged(self._said(name, rows, progress), weights)
-            rows.copy_(mean.expand_as(rows))
+            rows[here] = mean
             wire += bytes_
         for channel in self._plain():
             mean, bytes_ = self.exchange.mean(channel, weights)
-            channel.copy_(mean.expand_as(channel))
+            channel[here] = mean
             wire += bytes_
         self._absorb()
         return wire

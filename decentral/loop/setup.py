@@ -16,14 +16,15 @@ from torch import Tensor, nn
 
 from decentral import rng
 from decentral.algorithms import Kept
-from decentral.config import PARTS, Config
+from decentral.config import Config
 from decentral.errors import ConfigError
 from decentral.exchange.codec import Load, coded_bytes
+from decentral.faults import network_faults
 from decentral.gradients import keyed
 from decentral.gradients.footprint import kept_numbers
 from decentral.layout import Layout
 from decentral.loop.attackers import NONE, Attackers, attackers
-from decentral.loop.methods import check_methods, noise_kind
+from decentral.loop.methods import check_methods
 from decentral.loop.pacing import paced
 from decentral.loop.room import require
 from decentral.loop.sound import refuse_rounds, refuse_unsound
@@ -35,7 +36,7 @@ from decentral.network.clock import Clock
 from decentral.network.graphs import carries_links, check_connected, network_of
 from decentral.network.links import Network
 from decentral.optim import Course, default_lr, grouping, state_numbers
-from decentral.registry import PYTHON, Bound, build, find, names
+from decentral.registry import Bound, build, find, names
 from decentral.sampling import Plan, fixed_plan, resample_plan
 from decentral.schedules import Progress
 from decentral.schedules.batch import rate_factor
@@ -339,14 +340,17 @@ def _expected_counts(plan: Plan, total: int) -> NDArray[np.int64]:
 def _conversation(setup: Setup) -> Conversation | None:
     """Return who says what when, once everything else is known; adds its plug-ins to the parts."""
     config, parts = setup.config, setup.parts
+    faults = network_faults(config.faults, config.nodes, config.steps, config.seed)
     communicates = parts["algorithm"].plugin.traits.get("communicates", "rounds")
     if communicates != "rounds":
-        refuse_rounds(parts)
+        refuse_rounds(parts, faults)
         return None
     topology = Topology(build("topology", config.topology), config.nodes, config.seed)
     mixer = Mixer.make(topology, setup.weights)
     schedule = CommunicationSchedule.make(config.communication)
-    conversation = Conversation(mixer, schedule, config.steps, config.local_steps, setup.pace)
+    conversation = Conversation(
+        mixer, schedule, config.steps, config.local_steps, setup.pace, faults
+    )
     refuse_unsound(config, parts, conversation)
     conversation = solve_budget(conversation, setup.size, setup.gradient_bytes)
     parts["topology"] = topology.rule
@@ -376,26 +380,3 @@ def _compute(setup: Setup) -> Bound | None:
     if setup.config.compute in ("auto", "measured"):
         return None
     return setup.parts.setdefault("compute", build("compute", setup.config.compute))
-
-
-def _written(bound: Bound) -> Any:
-    return bound.spec() if bound.reloadable else PYTHON
-
-
-def resolved(setup: Setup, **decided: Any) -> dict[str, Any]:
-    """Return the configuration with every default written out and every ``auto`` decided."""
-    settings = setup.config.model_dump()
-    for kind in PARTS:
-        bound = setup.parts.get(kind)
-        settings[kind] = _written(bound) if bound else None
-    if isinstance(setup.config.task, Task):
-        settings["task"] = PYTHON
-    if "model" not in setup.parts and setup.task.model is None:
-        settings["model"] = PYTHON
-    if setup.conversation is not None and "weights" not in setup.parts:
-        settings["weights"] = "auto"
-    if setup.config.label_noise is not None:
-        settings["label_noise"]["kind"] = noise_kind(setup.config.label_noise, setup.task)
-    settings["metrics"] = list(setup.config.metrics)
-    settings["device"] = str(setup.device)
-    return {**settings, **decided}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from decentral.algorithms import CONDITIONS
 from decentral.config import Config
 from decentral.errors import ConfigError
+from decentral.faults import Faults
 from decentral.mixing import Mixer
 from decentral.network import Conversation
 from decentral.registry import Bound
@@ -21,14 +23,15 @@ def refuse_unsound(config: Config, parts: Mapping[str, Bound], conversation: Con
     mixer = conversation.mixer
     holds: dict[str, Callable[[], bool]] = {
         "directed": lambda: mixer.topology.links(0).directed,
-        "unbalanced": lambda: not mixer.doubly_stochastic,
-        "time_varying": lambda: mixer.topology.time_varying or _thinned(conversation),
+        "unbalanced": lambda: not conversation.doubly_stochastic,
+        "time_varying": lambda: _varies(conversation),
         "local_steps": lambda: config.local_steps > 1,
         "cycles": lambda: len(mixer.topology.links(0)) != 2 * (config.nodes - 1),
         "momentum": lambda: not _plain(parts["optimizer"]),
         "mix_state": lambda: config.mix_state,
         "node_lr": lambda: bool(config.node_lr),
         "compression": lambda: parts["codec"].name != "none",
+        "losses": lambda: bool(conversation.faults.strikes("messages")),
         "robust": lambda: not parts["aggregation"].plugin.traits.get("linear"),
     }
     for part in (parts["algorithm"], parts["codec"]):
@@ -36,8 +39,16 @@ def refuse_unsound(config: Config, parts: Mapping[str, Bound], conversation: Con
             if holds[condition]():
                 raise ConfigError(
                     f"{part.plugin.kind} {part.name!r} is not sound {CONDITIONS[condition]}; "
-                    f"{remedy}."
+                    f"{_because_of_faults(condition, conversation) or remedy}."
                 )
+
+
+def _because_of_faults(condition: str, talk: Conversation) -> str:
+    """Return the remedy where only faults make a condition hold, else nothing."""
+    if condition == "unbalanced" and talk.mixer.keeps_balance:
+        return "let faults take both directions, such as lost(both=true)"
+    steady = not _varies(replace(talk, faults=Faults()))
+    return "leave faults out" if condition == "time_varying" and steady else ""
 
 
 def _refuse_biased(codec: Bound) -> None:
@@ -56,9 +67,14 @@ def _refuse_coded_attack(parts: Mapping[str, Bound]) -> None:
         )
 
 
-def refuse_rounds(parts: Mapping[str, Bound]) -> None:
+def refuse_rounds(parts: Mapping[str, Bound], faults: Faults) -> None:
     """Raise ConfigError for parts that change a gossip which the algorithm does not have."""
     algorithm = parts["algorithm"].name
+    if faults.any:
+        raise ConfigError(
+            f"faults: {faults.rules[0].name} strikes gossip, and algorithm {algorithm!r} has none; "
+            "leave it out, or use algorithm dsgd."
+        )
     if parts["codec"].name != "none":
         raise ConfigError(
             f"algorithm {algorithm!r} takes no codec: only gossip is coded; leave codec out."
@@ -89,6 +105,11 @@ def _plain(optimizer: Bound) -> bool:
     """Whether an optimizer is x <- x - lr g, weight decay apart."""
     momentum = optimizer.settings.get("momentum")
     return optimizer.plugin.traits.get("base") == "torch.optim.SGD" and momentum == 0
+
+
+def _varies(talk: Conversation) -> bool:
+    """Whether links change from round to round."""
+    return talk.mixer.topology.time_varying or talk.faults.any or _thinned(talk)
 
 
 def _thinned(conversation: Conversation) -> bool:

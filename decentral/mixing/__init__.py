@@ -11,7 +11,8 @@ default: rows sum to one), ``unsent`` of what it gives away (columns sum to one)
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -25,6 +26,9 @@ from decentral.topology import Links, Topology
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
+#: Which links (receivers, senders) something happens to.
+Struck = Callable[[Integers, Integers], NDArray[np.bool_]]
+
 _TOLERANCE = 1e-9
 #: Rounds of a sequence without a period by which its mixing is judged.
 _SAMPLED_ROUNDS = 20
@@ -34,18 +38,20 @@ _SAMPLED_ROUNDS = 20
 class Mixing:
     """One round's weights in compressed rows: node i hears ``senders[indptr[i]:indptr[i+1]]``.
 
-    Every row holds its own diagonal entry; senders ascend within a row.
+    Every row holds its own diagonal entry; senders ascend within a row. ``lost`` are the receivers
+    and senders [2, l] of messages that were sent and do not arrive.
     """
 
     nodes: int
     indptr: Integers  # [nodes + 1]
     senders: Integers  # [entries]
     weights: Floats  # [entries]
+    lost: Integers = field(default_factory=lambda: np.zeros((2, 0), np.int64))
 
     @property
     def messages(self) -> int:
-        """Directed links that carry a message."""
-        return len(self.senders) - self.nodes
+        """Messages that are sent, with those that do not arrive."""
+        return len(self.senders) - self.nodes + self.lost.shape[1]
 
     @cached_property
     def doubly_stochastic(self) -> bool:
@@ -71,18 +77,31 @@ class Mixing:
         return matrix
 
 
-def assemble(links: Links, weights: Floats, nodes: int, keeps: str = "rest") -> Mixing:
-    """Build the mixing from link weights: the diagonal takes what a node keeps."""
+def assemble(
+    links: Links,
+    weights: Floats,
+    nodes: int,
+    keeps: str = "rest",
+    lost: NDArray[np.bool_] | None = None,
+) -> Mixing:
+    """Build the mixing from link weights: the diagonal takes what a node keeps.
+
+    Messages that are ``lost`` [links] leave their weight to the receiver; the sender knows nothing.
+    """
     everyone = np.arange(nodes)
-    given = np.bincount(
-        links.senders if keeps == "unsent" else links.receivers, weights=weights, minlength=nodes
+    arrived = np.ones(len(links), bool) if lost is None else ~lost
+    given = (
+        np.bincount(links.senders, weights=weights, minlength=nodes)
+        if keeps == "unsent"
+        else np.bincount(links.receivers[arrived], weights=weights[arrived], minlength=nodes)
     )
     own = np.zeros(nodes) if keeps == "nothing" else 1.0 - given
-    receivers = np.r_[links.receivers, everyone]
-    senders = np.r_[links.senders, everyone]
+    receivers = np.r_[links.receivers[arrived], everyone]
+    senders = np.r_[links.senders[arrived], everyone]
     order = np.lexsort((senders, receivers))
     indptr = np.r_[0, np.cumsum(np.bincount(receivers, minlength=nodes))]
-    return Mixing(nodes, indptr, senders[order], np.r_[weights, own][order])
+    missing = np.stack([links.receivers[~arrived], links.senders[~arrived]])
+    return Mixing(nodes, indptr, senders[order], np.r_[weights[arrived], own][order], missing)
 
 
 @dataclass
@@ -137,6 +156,12 @@ class Mixer:
             return bool(traits.get("doubly_stochastic"))
         return all(self.mixing(r).doubly_stochastic for r in range(topology.period))
 
+    @cached_property
+    def keeps_balance(self) -> bool:
+        """Whether weights stay doubly stochastic where links are lost in both directions."""
+        symmetric = self.rule is None or bool(self.rule.plugin.traits.get("symmetric"))
+        return self.doubly_stochastic and symmetric and not self.topology.links(0).directed
+
     def speaks(self, slot: int, intensity: float) -> bool:
         """Whether a gossip action at this slot sends anything (tossed only for whole rounds)."""
         if self.topology.activation != "round" or intensity >= 1.0:
@@ -144,18 +169,29 @@ class Mixer:
         return bool(rng.uniform(self.topology.seed, "round", slot)[0] < intensity)
 
     def mixing(
-        self, round: int, intensity: float = 1.0, absent: frozenset[int] = frozenset()
+        self,
+        round: int,
+        intensity: float = 1.0,
+        absent: frozenset[int] = frozenset(),
+        down: Struck | None = None,
+        lost: Struck | None = None,
     ) -> Mixing:
-        """Return the weights of one round; links of ``absent`` nodes are off."""
+        """Return the weights of one round; links of ``absent`` nodes, and those ``down``, are off.
+
+        Messages that are ``lost`` are sent, with the weights of a round in which nothing is.
+        """
         links = self.active_links(round, intensity)
         if absent:
             gone = np.array(sorted(absent))
             links = links.kept(~(np.isin(links.senders, gone) | np.isin(links.receivers, gone)))
+        if down is not None:
+            links = links.kept(~down(links.receivers, links.senders))
         weights = links.weights
         if self.rule is not None and self._fixed is None:
             weights = self.rule(links.receivers, links.senders, self.topology.nodes)
         assert weights is not None
-        return self._checked(assemble(links, weights, self.topology.nodes, self.keeps))
+        missing = lost(links.receivers, links.senders) if lost is not None else None
+        return self._checked(assemble(links, weights, self.topology.nodes, self.keeps, missing))
 
     @cached_property
     def _fixed(self) -> Links | None:

@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
 from decentral.errors import ConfigError
-from decentral.mixing import Mixer, Mixing
+from decentral.faults import Faults
+from decentral.mixing import Integers, Mixer, Mixing
 from decentral.schedules import Feedback, Progress, slots
 from decentral.schedules.communication import CommunicationSchedule, Merge
 from decentral.schedules.pace import Pace
+
+NO_FAULTS = Faults()
 
 
 @dataclass(frozen=True)
@@ -18,6 +23,7 @@ class Act:
 
     intensity: float
     mixing: Mixing | None = None
+    away: frozenset[int] = frozenset()  # positions of nodes that take no part for now
 
     @property
     def is_merge(self) -> bool:
@@ -34,6 +40,20 @@ class Conversation:
     steps: int
     local_steps: int
     pace: Pace | None = None  # None: every step takes the same
+    faults: Faults = NO_FAULTS
+    live: tuple[int, ...] | None = None  # ids by position; None: all
+
+    @property
+    def ids(self) -> Integers:
+        """The ids of the nodes, by position."""
+        return np.arange(self.nodes) if self.live is None else np.array(self.live)
+
+    @property
+    def doubly_stochastic(self) -> bool:
+        """Whether every round keeps the mean of the nodes, whatever goes wrong."""
+        if not self.faults.any:
+            return self.mixer.doubly_stochastic
+        return self.mixer.keeps_balance and not self.faults.one_way
 
     @property
     def nodes(self) -> int:
@@ -52,11 +72,30 @@ class Conversation:
     ) -> Act | None:
         """Return what is sent at this slot, or None for silence; a pure function."""
         action = self.schedule.action(progress, feedback)
+        away = self._away(progress)
         if isinstance(action, Merge):
-            return Act(1.0)
+            return Act(1.0, away=away)
         if action == 0.0 or not self.mixer.speaks(progress.slot, action):
             return None
-        return Act(action, self.mixer.mixing(progress.round, action, absent))
+        return Act(action, self._mixing(progress, action, absent | away), away)
+
+    def _away(self, progress: Progress) -> frozenset[int]:
+        if not self.faults.any:
+            return frozenset()
+        return frozenset(np.flatnonzero(self.faults.away(self.ids, progress)).tolist())
+
+    def _mixing(self, progress: Progress, intensity: float, absent: frozenset[int]) -> Mixing:
+        """Return who hears whom in a slot, what goes wrong included."""
+        if not self.faults.any:
+            return self.mixer.mixing(progress.round, intensity, absent)
+        ids, faults = self.ids, self.faults
+        return self.mixer.mixing(
+            progress.round,
+            intensity,
+            absent,
+            down=lambda to, by: faults.down(ids[to], ids[by], progress),
+            lost=lambda to, by: faults.lost(ids[to], ids[by], progress),
+        )
 
     def finale(self, last: Act | None) -> Act | None:
         """Return the global merge that ends the run, after ``last``, what the last slot sends."""
@@ -119,7 +158,8 @@ def preview(conversation: Conversation) -> Iterator[Planned]:
 
 
 def _messages(act: Act, nodes: int) -> int:
-    return act.mixing.messages if act.mixing else all_reduce_messages(nodes, steps=1)
+    there = max(1, nodes - len(act.away))
+    return act.mixing.messages if act.mixing else all_reduce_messages(there, steps=1)
 
 
 def expected_messages(conversation: Conversation) -> float:
@@ -132,10 +172,30 @@ def expected_bytes(conversation: Conversation, size: Size) -> float:
     merge = all_reduce_messages(conversation.nodes, steps=1) * size.merge
     action, total = None, 0.0
     for step in slots(conversation.steps, conversation.local_steps):
-        action = conversation.schedule.action(conversation.progress(step, round=0))
+        here = conversation.progress(step, round=0)
+        action = conversation.schedule.action(here)
         if isinstance(action, Merge):
-            total += merge
+            total += _expected_merge(conversation, here) * size.merge
         elif action > 0:
-            total += conversation.mixer.expected_messages(action) * size.gossip
+            messages = conversation.mixer.expected_messages(action)
+            total += messages * _surviving(conversation, here) * size.gossip
     once_more = conversation.schedule.final_merge and not isinstance(action, Merge)
     return total + merge if once_more else total
+
+
+def _expected_merge(talk: Conversation, progress: Progress) -> float:
+    """Return the expected messages of a merge: 2 (E[n] - 1 + P(n = 0)), n nodes being there."""
+    if not talk.faults.any:
+        return all_reduce_messages(talk.nodes, steps=1)
+    there = talk.faults.presence(talk.ids, progress)
+    return 2.0 * float(there.sum() - 1 + np.prod(1 - there))
+
+
+def _surviving(talk: Conversation, progress: Progress) -> float:
+    """Return the expected share of messages that are sent in a slot, whatever goes wrong."""
+    if not talk.faults.any:
+        return 1.0
+    there = talk.faults.presence(talk.ids, progress)
+    links = talk.mixer.topology.links(0)
+    pairs = there[links.senders] * there[links.receivers] if len(links) else np.ones(1)
+    return float(pairs.mean()) * talk.faults.standing(progress)

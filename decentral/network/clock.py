@@ -60,9 +60,10 @@ class Clock:
         receivers = np.repeat(np.arange(mixing.nodes), np.diff(mixing.indptr))
         others = receivers != mixing.senders
         begins_s = self.ready_s if self.departed_s is None else self.departed_s
-        done_s = gossip(
-            self.network, begins_s, ids[mixing.senders[others]], ids[receivers[others]], size
-        )
+        arrives = np.repeat([True, False], [int(others.sum()), mixing.lost.shape[1]])
+        receivers = ids[np.r_[receivers[others], mixing.lost[0]]]
+        senders = ids[np.r_[mixing.senders[others], mixing.lost[1]]]
+        done_s = gossip(self.network, begins_s, senders, receivers, size, arrives)
         self.ready_s = np.maximum(self.ready_s, done_s)
         self.departed_s = None
 

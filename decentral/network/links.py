@@ -96,13 +96,14 @@ def gossip(
     senders: Integers,  # [messages]
     receivers: Integers,  # [messages]
     size: float,
+    arrives: NDArray[np.bool_] | None = None,  # [messages]
 ) -> Floats:
     """Return when every node has heard all its messages of ``size`` bytes and sent its own, [N].
 
     Node j begins to send at ``ready_s[j]``, all its messages at once: each gets an equal share of
     the line, r = min(bandwidth, up_j / messages of j), and has left size / r later. It arrives
     latency later still, unless the receiver's line is too narrow: whatever arrives from some moment
-    on takes at least its bytes / down_i after it.
+    on takes at least its bytes / down_i after it. Nobody waits for what never ``arrives``.
     """
     if not len(senders):
         return ready_s
@@ -111,11 +112,14 @@ def gossip(
     rate = np.minimum(rate, network.up_Bps[senders] / sent[senders])
     begins_s = ready_s[senders]
     left_s = begins_s + size / rate
+    done_s = ready_s.copy()
+    np.maximum.at(done_s, senders, left_s)
+    if arrives is not None:
+        begins_s, left_s, latency_s = begins_s[arrives], left_s[arrives], latency_s[arrives]
+        receivers = receivers[arrives]
     arrived_s = np.maximum(
         left_s + latency_s, _queued(network.down_Bps, begins_s + latency_s, receivers, size)
     )
-    done_s = ready_s.copy()
-    np.maximum.at(done_s, senders, left_s)
     np.maximum.at(done_s, receivers, arrived_s)
     return done_s
 

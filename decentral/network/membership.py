@@ -55,4 +55,4 @@ def reformed(conversation: Conversation, weights: object, members: Membership) -
             f"the {len(members.live)} nodes that are left cannot form the topology again "
             f"({str(error).rstrip('.')}); use on_failure: restart."
         ) from error
-    return replace(conversation, mixer=Mixer.make(topology, weights))
+    return replace(conversation, mixer=Mixer.make(topology, weights), live=members.live)

@@ -14,7 +14,7 @@ from decentral.engines.ray.crew import Crew, Lost, hire
 from decentral.engines.ray.members import blocks_of, label, moved, sources
 from decentral.engines.ray.monitor import Monitor
 from decentral.errors import ConfigError, RunError
-from decentral.faults import Fault
+from decentral.faults import Fault, worker_faults
 from decentral.loop.cost import thread_count
 from decentral.loop.pipeline import gradient_of
 from decentral.network.membership import Membership
@@ -30,7 +30,7 @@ class RayRun(EngineRun):
     def __init__(self, config: Config) -> None:
         """Prepare a run and join or start the cluster."""
         super().__init__(config)
-        self.faults = [Fault.parse(text) for text in config.faults]
+        self.faults = worker_faults(config.faults)
         self.members = Membership.whole(config.nodes)
         self.saved: Saved | None = None
         self.crew: Crew | None = None
