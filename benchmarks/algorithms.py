@@ -12,18 +12,22 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
-from math import ceil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import decentral
 from decentral.config import make_config
 from decentral.loop.setup import prepare
-from decentral.network import all_reduce_messages
+from decentral.network import expected_bytes
 
 NODES, STEPS, SHARE = 16, 300, 0.05
 MERGES = {"name": "merges", "final_merge": True}
 GOSSIP = {"name": "constant", "final_merge": True}
+POST_LOCAL = {
+    "name": "switch", "before": "merges", "after": "every(k=10, schedule=merges)", "at": "50%",
+    "final_merge": True,
+}  # fmt: skip
 SETTINGS: dict[str, dict[str, Any]] = {
     "all-reduce (20 times the bytes)": {"algorithm": "allreduce"},
     "dsgd": {},
@@ -36,7 +40,14 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "noloco": {"algorithm": "noloco", "topology": "random_matchings"},
     "local_sgd": {"algorithm": "local_sgd", "communication": MERGES},
     "diloco": {"algorithm": "diloco", "communication": MERGES},
+    "post_local_sgd": {"algorithm": "post_local_sgd", "communication": POST_LOCAL},
+    "diloco, 4 fragments in turn": {"algorithm": "streaming_diloco", "communication": MERGES},
     "slowmo": {"algorithm": "slowmo", "communication": MERGES},
+    "teleportation, 4 active": {
+        "algorithm": "teleportation",
+        "topology": "teleportation",
+        "optimizer": "sgd",
+    },
     "dsgd, bf16": {"codec": "bf16"},
     "dsgd, int8": {"codec": "int8"},
     "dsgd, random_k(0.1)": {"codec": "random_k(0.1)"},
@@ -47,18 +58,18 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 
 def settings_of(name: str) -> dict[str, Any]:
-    """Return a row's settings, with as many local steps as its bytes allow."""
+    """Return a row's settings, with as few local steps as its bytes allow."""
     common = {"task": "digits", "nodes": NODES, "steps": STEPS, "threads": 1}
     if SETTINGS[name].get("algorithm") == "allreduce":
         return {**common, **SETTINGS[name]}
     given = {**common, "topology": "ring", "communication": GOSSIP, **SETTINGS[name]}
     setup = prepare(make_config({**given, "local_steps": 1}))
-    assert setup.conversation is not None
-    merge = all_reduce_messages(NODES, 1) * setup.size.merge
-    gossip = setup.conversation.mixer.full_messages * setup.size.gossip
-    round_bytes = merge if given["communication"] is MERGES else gossip
-    rounds = max(1, int((SHARE * setup.all_reduce_bytes - merge) // round_bytes))
-    return {**given, "local_steps": max(1, ceil(STEPS / rounds))}
+    talk = setup.conversation
+    assert talk is not None
+    affordable = SHARE * setup.all_reduce_bytes
+    costs = (expected_bytes(replace(talk, local_steps=h), setup.size) for h in range(1, STEPS + 1))
+    fitting = (steps for steps, cost in enumerate(costs, start=1) if cost <= affordable)
+    return {**given, "local_steps": next(fitting, STEPS)}
 
 
 def measure(name: str, seed: int) -> dict[str, float]:

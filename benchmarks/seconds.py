@@ -4,6 +4,10 @@
 
 Sixteen nodes, digits, 20 ms a step. Every setting takes as many steps, at most 3,000, as a forecast
 says end within ``--limit`` simulated seconds on the network, its final merge included.
+
+    python benchmarks/seconds.py --algorithms --limit 6 --seeds 3
+
+takes the rows of algorithms.py instead, with ten local steps and one merge at the end.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import algorithms
 from common import table
 
 import decentral
@@ -34,7 +39,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "communication": "constant(final_merge=true)",
     },
 }
-MOST = 3000
+MOST, STEP_S = 3000, 0.02
 
 
 def seconds(given: dict[str, Any], steps: int) -> float:
@@ -48,11 +53,22 @@ def seconds(given: dict[str, Any], steps: int) -> float:
 
 def steps_within(given: dict[str, Any], limit_s: float) -> int:
     """Return the most steps, at most MOST, that end in time."""
-    low, high = 1, MOST
+    low, high = 1, min(MOST, int(limit_s / STEP_S))
+    if seconds(given, high) <= limit_s:
+        return high
     while low < high:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if seconds(given, middle) <= limit_s else (low, middle - 1)
     return low
+
+
+def ways(name: str) -> dict[str, Any]:
+    """Return the settings of a row of algorithms.py, its bytes left open."""
+    setting = algorithms.SETTINGS[name]
+    if setting.get("algorithm") == "allreduce":
+        return setting
+    talk = {"topology": "ring", "communication": algorithms.GOSSIP, "local_steps": 10}
+    return {**talk, **setting}
 
 
 def measure(given: dict[str, Any], seed: int) -> dict[str, Any]:
@@ -66,11 +82,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--limit", type=float, default=60.0, help="simulated seconds")
+    parser.add_argument("--algorithms", action="store_true", help="the rows of algorithms.py")
     arguments = parser.parse_args()
+    settings = {name: ways(name) for name in algorithms.SETTINGS}
     for network in NETWORKS:
         rows: list[list[object]] = []
-        for name, setting in SETTINGS.items():
-            given = {**setting, "network": network, "compute": "20ms"}
+        for name, setting in (settings if arguments.algorithms else SETTINGS).items():
+            given = {**setting, "network": network, "compute": f"{1000 * STEP_S:g}ms"}
             steps = steps_within(given, arguments.limit)
             runs = [measure({**given, "steps": steps}, seed) for seed in range(arguments.seeds)]
             scores = [100 * run["final"]["accuracy_merged"] for run in runs]

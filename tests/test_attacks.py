@@ -94,7 +94,7 @@ def test_metrics_and_the_merged_model_look_at_good_nodes_only() -> None:
     bad = one.setup.attackers.nodes
     assert len(bad) == 2
     good = [node for node in range(8) if node not in bad]
-    assert one.good == good
+    assert one.good() == good
     snapshot = Evaluator(one).snapshot(complete=True)
     assert snapshot.evaluated.tolist() == snapshot.alive.tolist() == good
     torch.testing.assert_close(snapshot.merged_row, one.rows[good].mean(0))

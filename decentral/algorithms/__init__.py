@@ -8,6 +8,7 @@ paper:
 - ``block.average_gradients()``: g_i <- (1/N) sum_j g_j (before clipping);
 - ``block.adapt()``: x_i <- optimizer(x_i, clip(g_i));
 - ``block.combine(act)``: x_i <- sum_j W_ij x_j for every channel, or a global merge, or nothing;
+  with a slice, for these columns only;
 - ``block.begin(act)``: lets the channels of that ``combine`` travel already, as they are now.
 
 and of tensors with one row per node, changed in place: ``block.x`` and ``block.g`` (parameters and
@@ -20,6 +21,8 @@ Traits:
   step) or ``never``;
 - ``state``: ``{name: Kept(...)}``; with ``sent=True`` it is a channel like the parameters: mixed by
   ``combine``, and counted. All of it is in checkpoints;
+- ``fragments``: the setting that says in how many parts, one per round, a model is sent;
+- ``counts``: the state [n, 1] that is 0 for nodes that metrics and merges leave out;
 - ``weights``: the mixing weights that the algorithm needs, instead of the graph's or the user's;
 - ``refuses``: ``{condition: remedy}``, where it is not sound (``CONDITIONS``);
 - ``identity``: settings under which one node is the plain optimizer (none: always);
@@ -164,6 +167,6 @@ class Block(Protocol):
         """Let rows travel while gradients are computed; ``combine`` with the same act follows."""
         ...
 
-    def combine(self, act: Act | None) -> None:
-        """Exchange the channels as ``act`` says."""
+    def combine(self, act: Act | None, part: slice | None = None) -> None:
+        """Exchange the channels as ``act`` says, or ``part`` of their columns."""
         ...

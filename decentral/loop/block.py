@@ -215,8 +215,11 @@ class Block:
         self.clock.depart()
         self.channels.begin(act.mixing)
 
-    def combine(self, act: Act | None) -> None:
-        """Gossip or merge as ``act`` says; sick nodes are kept out before they poison others."""
+    def combine(self, act: Act | None, part: slice | None = None) -> None:
+        """Gossip or merge as ``act`` says, or ``part`` of the columns.
+
+        Sick nodes are kept out before they poison others.
+        """
         if act is None:
             return
         noticed = self._notice(finite_rows(self.rows))
@@ -225,27 +228,28 @@ class Block:
             act = self._act(self.conversation) or act
             self.channels.forget()
         if act.mixing is None:
-            self._merge(act.away)
+            self._merge(act, None if act.whole else part)
         else:
-            self._gossip(act.mixing)
+            self._gossip(act.mixing, part)
 
-    def _gossip(self, mixing: Mixing) -> None:
-        self.ledger.wire_bytes += self.channels.gossip(mixing, self.progress)
+    def _gossip(self, mixing: Mixing, part: slice | None) -> None:
+        self.ledger.wire_bytes += self.channels.gossip(mixing, self.progress, part)
         self.ledger.gossip(mixing.messages, self.setup.row_bytes)
         self.clock.gossip(mixing, self.setup.row_bytes, self.members.live)
         self.round += 1
 
-    def _merge(self, away: frozenset[int]) -> None:
-        """Let all who are there take the average of all who are there."""
-        gone = {self.members.live[place] for place in away}
+    def _merge(self, act: Act, part: slice | None) -> None:
+        """Let all who are there take the average of those who count."""
+        gone = {self.members.live[place] for place in act.away}
         there = [node for node in self.health.healthy if node not in gone]
+        size = self.setup.size.last if act.whole else self.setup.size.merge
         if there:
-            weights = self.merge_shares(without=gone)
+            weights = self.merge_shares(without=gone | self.resting())
             here = [i for i, node in enumerate(self.hosted) if node not in gone]
-            self.ledger.wire_bytes += self.channels.merge(weights, self.progress, here)
-            self.clock.average(there, self.setup.size.merge)
+            self.ledger.wire_bytes += self.channels.merge(weights, self.progress, here, part)
+            self.clock.average(there, size)
         healthy = len(there)
-        self.ledger.average(max(1, healthy), self.setup.size.merge)
+        self.ledger.average(max(1, healthy), size)
         self.round += 1
         # The last act comes after its step is counted, any other before.
         step = min(self.step + 1, self.setup.config.steps)
@@ -258,10 +262,21 @@ class Block:
         """The ids of quarantined nodes."""
         return self.health.absent
 
-    @property
     def good(self) -> list[int]:
-        """The ids of nodes that take part and are not bad: those whose models count."""
-        return [node for node in self.health.healthy if node not in self.setup.attackers.nodes]
+        """Return the ids of nodes whose models count: they take part, are not bad, and do not rest.
+
+        All workers ask at the same time.
+        """
+        out = self.setup.attackers.nodes | self.resting()
+        return [node for node in self.health.healthy if node not in out]
+
+    def resting(self) -> set[int]:
+        """Return the ids of nodes that the algorithm leaves out for now; all workers ask."""
+        name = self.setup.algorithm.plugin.traits.get("counts")
+        if name is None:
+            return set()
+        counts = self.exchange.gather(self.state[name][:, 0])
+        return {self.members.live[int(place)] for place in torch.nonzero(counts == 0).flatten()}
 
     @property
     def simulated_s(self) -> float:

@@ -76,9 +76,14 @@ class Channels:
         for channel in (*self._rows().values(), *self._plain()):
             self.exchange.begin(channel, mixing)
 
-    def gossip(self, mixing: Mixing, progress: Progress) -> int:
-        """Mix every channel; return the wire bytes."""
-        wire = sum(self._mix(name, rows, mixing, progress) for name, rows in self._rows().items())
+    def gossip(self, mixing: Mixing, progress: Progress, part: slice | None = None) -> int:
+        """Mix every channel, or ``part`` of their columns; return the wire bytes."""
+        wire = 0
+        for name, rows in self._rows().items():
+            piece = self._part(rows, part)
+            said = self._part(self._said(name, rows, progress), part)
+            wire += self._mix(name, piece, said, mixing, progress.round)
+            self._put(rows, part, piece)
         wire += sum(self.exchange.mix(channel, mixing) for channel in self._plain())
         self._absorb()
         return wire
@@ -90,13 +95,28 @@ class Channels:
         linear = setup.aggregation.plugin.traits.get("linear", False)
         return linear and setup.codec.name == "none" and not setup.attackers.nodes
 
-    def _mix(self, name: str, rows: Tensor, mixing: Mixing, progress: Progress) -> int:
-        """Let a channel's rows be heard, and take in what is heard."""
+    def _columns(self, part: slice) -> slice:
+        """Return the columns of a row that belong to some of the parameters.
+
+        What stands behind the parameters goes with the last of them.
+        """
+        width = self.setup.layout.trainable_view(self.rows).shape[1]
+        return slice(part.start, None if part.stop == width else part.stop)
+
+    def _part(self, rows: Tensor, part: slice | None) -> Tensor:
+        return rows if part is None else rows[:, self._columns(part)].contiguous()
+
+    def _put(self, rows: Tensor, part: slice | None, piece: Tensor) -> None:
+        if part is not None:
+            rows[:, self._columns(part)] = piece
+
+    def _mix(self, name: str, rows: Tensor, said: Tensor, mixing: Mixing, round: int) -> int:
+        """Let what nodes say be heard, and take in what is heard."""
         if self.straight:
             return self.exchange.mix(rows, mixing)
         if self.setup.codec.name == "none":
-            return self._aggregate(rows, self._said(name, rows, progress), mixing)
-        return self._mix_coded(name, rows, mixing, progress.round)
+            return self._aggregate(rows, said, mixing)
+        return self._mix_coded(name, rows, mixing, round)
 
     def _aggregate(self, own: Tensor, said: Tensor, mixing: Mixing) -> int:
         """Replace rows by what the rule makes of them and of what others say; return wire bytes."""
@@ -136,12 +156,17 @@ class Channels:
         for value in self.memory.values():
             value.zero_()
 
-    def merge(self, weights: Tensor, progress: Progress, here: Sequence[int]) -> int:
+    def merge(
+        self, weights: Tensor, progress: Progress, here: Sequence[int], part: slice | None = None
+    ) -> int:
         """Replace every channel of the rows ``here`` by its mean; return the wire bytes."""
         wire = 0
         for name, rows in self._rows().items():
-            mean, bytes_ = self._merged(self._said(name, rows, progress), weights)
-            rows[here] = mean
+            piece = self._part(rows, part)
+            said = self._part(self._said(name, rows, progress), part)
+            mean, bytes_ = self._merged(said, weights)
+            piece[here] = mean
+            self._put(rows, part, piece)
             wire += bytes_
         for channel in self._plain():
             mean, bytes_ = self.exchange.mean(channel, weights)

@@ -94,7 +94,7 @@ class Evaluator:
     def snapshot(self, complete: bool) -> Snapshot:
         """Return what metrics look at."""
         block = self.block
-        healthy = block.good
+        healthy = block.good()
         limit = len(healthy) if complete else self.setup.config.eval_nodes
         spread = np.unique(np.linspace(0, len(healthy) - 1, min(limit, len(healthy))).round())
         chosen = {healthy[int(place)] for place in spread}
@@ -106,7 +106,7 @@ class Evaluator:
             rows=block.rows,
             grads=block.grads,
             integers=block.integers,
-            weights=block.merge_shares(without=self.setup.attackers.nodes),
+            weights=block.merge_shares(without={*block.members.live} - {*healthy}),
             samples=self.test if complete else self.subset,
             calibrate=self.calibrated,
             chunk=self.chunk,

@@ -110,8 +110,17 @@ class Setup:
             plain += state_numbers(self.optimizer, self.layout)
         loads = [self.load(buffers=True), *(self.load(k.whole) for k in sent if not k.scalar)]
         rest = plain * self.dtype.itemsize
-        coded = sum(coded_bytes(self.codec, load) for load in loads)
-        return Size(coded + rest, sum(load.numbers for load in loads) * self.dtype.itemsize + rest)
+        whole = sum(load.numbers for load in loads) * self.dtype.itemsize + rest
+        if (parts := self.fragments) > 1:
+            part = sum(-(-load.numbers // parts) for load in loads) * self.dtype.itemsize + rest
+            return Size(part, part, whole)
+        return Size(sum(coded_bytes(self.codec, load) for load in loads) + rest, whole)
+
+    @property
+    def fragments(self) -> int:
+        """In how many parts, one per round, the algorithm sends a model."""
+        setting = self.algorithm.plugin.traits.get("fragments")
+        return int(self.algorithm.settings[setting]) if setting else 1
 
     @property
     def row_bytes(self) -> int:

@@ -24,6 +24,7 @@ class Act:
     intensity: float
     mixing: Mixing | None = None
     away: frozenset[int] = frozenset()  # positions of nodes that take no part for now
+    whole: bool = False  # all of a model, where an algorithm sends parts of it in turn
 
     @property
     def is_merge(self) -> bool:
@@ -74,7 +75,7 @@ class Conversation:
         action = self.schedule.action(progress, feedback)
         away = self._away(progress)
         if isinstance(action, Merge):
-            return Act(1.0, away=away)
+            return Act(1.0, away=away, whole=progress.last)
         if action == 0.0 or not self.mixer.speaks(progress.slot, action):
             return None
         return Act(action, self._mixing(progress, action, absent | away), away)
@@ -100,7 +101,8 @@ class Conversation:
     def finale(self, last: Act | None) -> Act | None:
         """Return the global merge that ends the run, after ``last``, what the last slot sends."""
         merged = last is not None and last.is_merge
-        return Act(1.0) if self.schedule.final_merge and not merged else None
+        wanted = self.schedule.final_merge and not merged
+        return Act(1.0, whole=True) if wanted else None
 
     def progress(self, step: int, round: int) -> Progress:
         """Return the progress after ``step`` steps."""
@@ -111,15 +113,27 @@ class Conversation:
 
 @dataclass(frozen=True)
 class Size:
-    """Logical bytes of one message of a gossip, as it is coded, and of a global merge."""
+    """Logical bytes of one message of a gossip, as it is coded, and of a global merge.
+
+    ``whole``: of the merge that ends a run, where others send a part of the model only.
+    """
 
     gossip: int
     merge: int
+    whole: int | None = None
+
+    @property
+    def last(self) -> int:
+        """Bytes of a message of the merge that ends a run."""
+        return self.merge if self.whole is None else self.whole
 
 
 @dataclass(frozen=True)
 class Planned:
-    """One slot of a preview; ``messages`` so far, over all nodes, ``merged`` those of merges."""
+    """One slot of a preview; ``messages`` so far, over all nodes.
+
+    ``merged`` are those of global merges, ``final`` those of the merge that ends the run.
+    """
 
     step: int
     intensity: float
@@ -127,10 +141,13 @@ class Planned:
     round: int
     is_merge: bool = False
     merged: int = 0
+    final: int = 0
 
     def bytes(self, size: Size) -> int:
         """Return the logical bytes so far."""
-        return (self.messages - self.merged) * size.gossip + self.merged * size.merge
+        merged = self.merged - self.final
+        gossiped = self.messages - self.merged
+        return gossiped * size.gossip + merged * size.merge + self.final * size.last
 
 
 def all_reduce_messages(nodes: int, steps: int) -> int:
@@ -145,16 +162,18 @@ def preview(conversation: Conversation) -> Iterator[Planned]:
             f"communication {conversation.schedule.rule.name!r} reacts to the run, so it has no "
             "preview; its max_budget bounds what it can spend."
         )
-    messages = merged = round = 0
+    messages = merged = final = round = 0
     for step in slots(conversation.steps, conversation.local_steps):
         act = conversation.act(conversation.progress(step, round))
         finale = conversation.finale(act) if step == conversation.steps else None
         sent = [a for a in (act, finale) if a is not None]
         messages += sum(_messages(a, conversation.nodes) for a in sent)
         merged += sum(_messages(a, conversation.nodes) for a in sent if a.is_merge)
+        final += sum(_messages(a, conversation.nodes) for a in sent if a.is_merge and a.whole)
         round += len(sent)
+        merges = any(a.is_merge for a in sent)
         intensity = act.intensity if act else 0.0
-        yield Planned(step, intensity, messages, round, any(a.is_merge for a in sent), merged)
+        yield Planned(step, intensity, messages, round, merges, merged, final)
 
 
 def _messages(act: Act, nodes: int) -> int:
@@ -169,13 +188,14 @@ def expected_messages(conversation: Conversation) -> float:
 
 def expected_bytes(conversation: Conversation, size: Size) -> float:
     """Return the expected logical bytes of a run, its final merge included."""
-    merge = all_reduce_messages(conversation.nodes, steps=1) * size.merge
+    merge = all_reduce_messages(conversation.nodes, steps=1) * size.last
     action, total = None, 0.0
     for step in slots(conversation.steps, conversation.local_steps):
         here = conversation.progress(step, round=0)
         action = conversation.schedule.action(here)
         if isinstance(action, Merge):
-            total += _expected_merge(conversation, here) * size.merge
+            each = size.last if here.last else size.merge
+            total += _expected_merge(conversation, here) * each
         elif action > 0:
             messages = conversation.mixer.expected_messages(action)
             total += messages * _surviving(conversation, here) * size.gossip

@@ -95,8 +95,10 @@ def gossip(one: Conversation) -> list[Mixing | None]:
 @on_every_fault
 def test_a_preview_counts_what_is_sent_and_expectations_are_near(name: str) -> None:
     one = talk(f"{name}(share=0.25)", schedule="then_merge(constant, at=50%)")
-    sent = list(preview(one))[-1].bytes(Size(1, 1))
-    assert sent == pytest.approx(expected_bytes(one, Size(1, 1)), rel=0.12)
+    seeds = [replace(one, faults=replace(one.faults, seed=seed)) for seed in range(12)]
+    found = [list(preview(each))[-1].bytes(Size(1, 1)) for each in seeds]
+    assert np.mean(found) == pytest.approx(expected_bytes(one, Size(1, 1)), rel=0.1)
+    sent = found[0]
     whole = list(preview(replace(one, faults=Faults())))[-1].bytes(Size(1, 1))
     strikes = find("fault", name).traits["strikes"]
     assert (sent == whole) == (strikes == "messages"), "what is lost was sent"

@@ -1,0 +1,140 @@
+"""What streaming DiLoCo and Teleportation are, beyond what every algorithm must keep."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from support import silent, tiny_block, trained, vectors
+
+from decentral.exchange import LocalExchange
+from decentral.loop.block import Block
+from decentral.network import preview
+
+PLAIN: dict[str, Any] = {
+    "task": "quadratic(dimension=40)", "nodes": 5, "dtype": "float64", "local_steps": 2,
+    "steps": 24, "learning_rate": 0.05, "optimizer": "sgd(momentum=0, weight_decay=0)",
+    "mixing": "ordered", "replicas": "vmap",
+}  # fmt: skip
+
+
+def walked(block: Block, steps: int = 24) -> Block:
+    while block.step < steps:
+        block.setup.algorithm(block, block.decide())
+        block.finish_step()
+    return block
+
+
+# --- streaming DiLoCo -----------------------------------------------------------------------------
+
+
+def test_one_fragment_is_diloco_bit_by_bit() -> None:
+    one = walked(tiny_block(**PLAIN, algorithm="streaming_diloco(fragments=1)"))
+    other = walked(tiny_block(**PLAIN, algorithm="diloco"))
+    assert torch.equal(one.rows, other.rows)
+    assert one.ledger.state() == other.ledger.state()
+
+
+def test_fragments_meet_in_turn_and_only_they() -> None:
+    block = tiny_block(**PLAIN, algorithm="streaming_diloco(fragments=3)", init="independent")
+    block.rows.copy_(torch.arange(block.rows.numel()).view_as(block.rows).sin())
+    block.x[:, 40:] = 0
+    width = block.x.shape[1]
+    for round in range(1, 7):
+        walked(block, 2 * round)
+        turn = (round - 1) % 3
+        equal = (block.x == block.x[0]).all(0)
+        part = slice(turn * width // 3, (turn + 1) * width // 3)
+        assert equal[part].all()
+        behind = slice((turn - 1) % 3 * width // 3, min(40, ((turn - 1) % 3 + 1) * width // 3))
+        assert not equal[behind].all(), "local steps came after it"
+
+
+def test_bytes_of_fragments_are_as_planned_and_the_last_merge_is_whole() -> None:
+    for communication in ("merges", "merges(final_merge=true)", "constant"):
+        block = tiny_block(
+            **PLAIN, algorithm="streaming_diloco(fragments=3)", communication=communication
+        )
+        rows = trained(block)
+        assert block.conversation is not None
+        planned = list(preview(block.conversation))[-1].bytes(block.setup.size)
+        assert rows[-1]["comm/bytes"] == planned
+        assert block.setup.size.merge == -(-40 // 3) * 8
+        assert block.setup.size.last == 40 * 8
+        if "merge" in communication:
+            torch.testing.assert_close(block.rows, block.rows[:1].expand_as(block.rows))
+
+
+def test_what_is_kept_of_the_own_part_is_mixed_in() -> None:
+    block = tiny_block(**PLAIN, algorithm="streaming_diloco(fragments=1, keep=1)")
+    alone = tiny_block(**PLAIN, algorithm="local")
+    walked(block, 20)
+    walked(alone, 20)
+    torch.testing.assert_close(block.rows, alone.rows)
+
+
+# --- teleportation --------------------------------------------------------------------------------
+
+
+def test_moving_models_mix_like_as_many_nodes_on_a_small_graph() -> None:
+    """Without gradients k models come to their mean, wherever they are."""
+    moving = tiny_block(
+        **{**PLAIN, "nodes": 12, "local_steps": 1, "learning_rate": 1e-300},
+        algorithm="teleportation",
+        topology="teleportation(active=4)",
+    )
+    assert moving.conversation is not None
+    start = torch.arange(4.0, dtype=torch.float64)
+    act = moving.conversation.act(moving.conversation.progress(1, 0))
+    assert act is not None
+    assert act.mixing is not None
+    dense = torch.from_numpy(act.mixing.dense())
+    new = torch.nonzero(dense.sum(1) - dense.diagonal() > 0).flatten()
+    old = torch.nonzero(dense[new].sum(0) > 0).flatten()
+    assert len(new) == len(old) == 4
+    vectors(moving)[old] = start[:, None].expand(4, 40)
+    walked(moving, 8)
+    active = moving.state["active"][:, 0] > 0
+    assert int(active.sum()) == 4
+    found = vectors(moving)[active]
+    torch.testing.assert_close(found, torch.full_like(found, 1.5), rtol=0, atol=0.05)
+    assert moving.good() == torch.nonzero(active).flatten().tolist()
+
+
+def test_who_rests_does_not_move_and_does_not_count() -> None:
+    block = tiny_block(
+        **{**PLAIN, "nodes": 12, "local_steps": 2},
+        algorithm="teleportation",
+        topology="teleportation(active=3)",
+        init="independent",
+    )
+    walked(block, 4)
+    resting = block.state["active"][:, 0] == 0
+    before = block.rows.clone()
+    walked(block, 5)
+    assert torch.equal(block.rows[resting], before[resting])
+    assert (block.rows[~resting] != before[~resting]).any(1).all()
+    walked(block, 23)
+    row = trained(Block(block.setup, LocalExchange(12, ordered=True), silent))[-1]
+    assert row["nodes/healthy"] == 12
+
+
+def test_a_round_costs_what_the_active_nodes_hear() -> None:
+    block = tiny_block(**{**PLAIN, "nodes": 12}, algorithm="teleportation")
+    walked(block)
+    assert block.conversation is not None
+    planned = list(preview(block.conversation))[-1]
+    assert block.ledger.bytes == planned.bytes(block.setup.size)
+    assert block.ledger.messages / block.ledger.rounds <= 4 * 3
+
+
+@pytest.mark.parametrize("nodes", [2, 3, 9])
+def test_new_nodes_take_a_convex_mix_of_old_models(nodes: int) -> None:
+    block = tiny_block(**{**PLAIN, "nodes": nodes}, algorithm="teleportation")
+    assert block.conversation is not None
+    for round in range(20):
+        dense = block.conversation.mixer.mixing(round).dense()
+        np.testing.assert_allclose(dense.sum(1), 1)
+        assert dense.min() >= 0
