@@ -43,11 +43,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "post_local_sgd": {"algorithm": "post_local_sgd", "communication": POST_LOCAL},
     "diloco, 4 fragments in turn": {"algorithm": "streaming_diloco", "communication": MERGES},
     "slowmo": {"algorithm": "slowmo", "communication": MERGES},
-    "teleportation, 4 active": {
-        "algorithm": "teleportation",
-        "topology": "teleportation",
-        "optimizer": "sgd",
-    },
+    "teleportation, 4 active": {"algorithm": "teleportation", "topology": "teleportation"},
     "dsgd, bf16": {"codec": "bf16"},
     "dsgd, int8": {"codec": "int8"},
     "dsgd, random_k(0.1)": {"codec": "random_k(0.1)"},

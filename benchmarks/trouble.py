@@ -47,7 +47,10 @@ def accuracy(seed: int, **settings: Any) -> float:
     """Run once and return the accuracy of the merged model, in percent."""
     with tempfile.TemporaryDirectory() as folder:
         out = str(Path(folder) / "run")
-        final = decentral.launch(out=out, seed=seed, **{**COMMON, **settings}).summary["final"]
+        try:
+            final = decentral.launch(out=out, seed=seed, **{**COMMON, **settings}).summary["final"]
+        except decentral.RunError:  # a model became infinite
+            return float("nan")
     return 100 * final["accuracy_merged"]
 
 
