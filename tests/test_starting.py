@@ -5,16 +5,21 @@ from __future__ import annotations
 import runpy
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+from support import small_images
 
 import decentral.cli
 from decentral.config import make_config, read_file
 from decentral.loop.setup import prepare
+from decentral.registry import find, read
 from decentral.sweeps import read_sweep
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+LARGE = {"cifar10_resnet18": {"model.width": 4, "batch": 4, "calibration_samples": 16}}
 FILES = sorted(CONFIGS.glob("*.yaml"))
+PAPERS = sorted((CONFIGS / "papers").glob("*.yaml"))
 TINY = {"nodes": 4, "eval_samples": 16, "threads": 1}
 Captured = pytest.CaptureFixture[str]
 
@@ -71,7 +76,8 @@ def test_every_key_of_the_starting_configuration_is_explained(folder: Path) -> N
 def test_a_configuration_runs_at_a_few_steps(file: Path, folder: Path, capsys: Captured) -> None:
     """All points of a sweep can be prepared, two of them run."""
     settings = read_file(file)
-    tiny = [f"{key}={value}" for key, value in TINY.items()]
+    less = TINY | LARGE.get(file.stem, {}) | _data_of(settings, folder)
+    tiny = [f"{key}={value}" for key, value in less.items()]
     if "sweep" not in settings:
         assert run("launch", str(file), *tiny, "steps=2", "--quiet", "--out", "run") == 0
         assert (folder / "run" / "merged.safetensors").exists()
@@ -81,6 +87,27 @@ def test_a_configuration_runs_at_a_few_steps(file: Path, folder: Path, capsys: C
     axes = {key: values for key, values in settings["sweep"].items()}
     first = [f"{key}={_first(values)}" for key, values in axes.items() if key != "seed"]
     assert run("sweep", str(file), *tiny, "steps=150", "seed=0,1", *first, "--quiet") == 0
+
+
+def _data_of(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return small images for a task that reads some."""
+    task = read("task", settings["task"])
+    if find("task", task.name).traits.get("reads") != "images":
+        return {}
+    return {"task.path": small_images(), "task.cache": folder / "cache"}
+
+
+@pytest.mark.parametrize("file", PAPERS, ids=lambda file: file.stem)
+def test_a_configuration_of_a_paper_can_be_prepared(file: Path) -> None:
+    text = file.read_text()
+    assert f"configs/papers/{file.name}" in text
+    prepare(make_config(read_file(file)))
+
+
+def test_the_gallery_lists_all_configurations() -> None:
+    listed = (CONFIGS / "README.md").read_text()
+    for file in [*FILES, *PAPERS]:
+        assert f"]({file.relative_to(CONFIGS)})" in listed
 
 
 def _first(values: object) -> object:
