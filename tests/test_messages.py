@@ -40,6 +40,7 @@ from decentral.network.membership import Membership, reformed
 from decentral.optim import grad_power
 from decentral.report.compare import compare
 from decentral.spec import parse_spec
+from decentral.sweeps import running
 
 PACKAGE = Path(decentral.__file__).parent
 SNAPSHOT = Path(__file__).with_name("messages.txt")
@@ -210,12 +211,20 @@ def _interrupted_sweep() -> None:
         raise Interrupted("stop")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("decentral.cli.sweeping.run_point", stopped)
+        patch.setattr("decentral.sweeps.running.run_point", stopped)
         sweeping.sweep(["seed=0,1"], {"out": "swept"}, quiet=True)
+
+
+def _stopped_side_by_side() -> None:
+    stopping = threading.Event()
+    stopping.set()
+    nothing: Any = None
+    list(running._SideBySide(Path(), nothing, nothing, nothing, stopping).train({}))
 
 
 FROM_PYTHON: dict[str, Callable[[], Any]] = {
     "sweep: interrupted": _interrupted_sweep,
+    "sweep: stopped side by side": _stopped_side_by_side,
     "plugin: unknown kind": lambda: registry.plugin("topologies"),
     "names: unknown kind": lambda: registry.names("topologies"),
     "find: unknown kind": lambda: registry.find("topologies", "ring"),

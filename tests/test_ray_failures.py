@@ -19,10 +19,13 @@ from torch import Tensor
 import decentral
 from decentral.config import make_config
 from decentral.engines.ray import saver
+from decentral.engines.ray.cluster import Host
 from decentral.engines.ray.crew import Crew, Lost
+from decentral.engines.ray.lots import divided
 from decentral.engines.ray.run import RayRun
-from decentral.errors import RunError
+from decentral.errors import Interrupted, RunError
 from decentral.run.checkpoint import newest_checkpoint
+from decentral.sweeps import read_sweep, run_points
 
 pytestmark = [pytest.mark.needs("ray"), pytest.mark.timeout(240)]
 
@@ -108,6 +111,74 @@ def test_workers_that_stand_still_are_noticed(
     (failure,) = events(out, "failure")
     if kind == "hang":  # of workers that wait for each other, who stands still cannot be told
         assert failure["workers"] == [1]
+
+
+# --- sweeps ---------------------------------------------------------------------------------------
+
+
+def swept(folder: Path, *words: str) -> tuple[list[Any], list[int]]:
+    """Run points side by side; return their outcomes, by place, and how many ran at a time."""
+    written = [f"{key}={value}" for key, value in SETTINGS.items()]
+    points = read_sweep(None, [*written, "workers=1", *words], {}).points
+    beside: list[int] = []
+    ended = dict(run_points(points, folder, lambda places: beside.append(len(places))))
+    return [ended[place] for place in range(len(points))], beside
+
+
+@pytest.mark.usefixtures("_cluster")
+def test_points_of_a_sweep_run_side_by_side_as_they_would_alone(
+    tmp_path: Path, undisturbed: Tensor
+) -> None:
+    """Two of one core each on two cores; one has no graph, and stops nobody."""
+    axes = "topology=hypercube,ring", "seed=3,4"
+    outcomes, beside = swept(tmp_path, *axes)
+    assert [outcome.state for outcome in outcomes] == ["failed", "failed", "done", "done"]
+    assert "needs a number of nodes" in outcomes[0].reason
+    assert max(beside) == 2
+    (found,) = tmp_path.glob("ring-3-*")
+    assert torch.equal(last_rows(found), undisturbed)
+    again, _ = swept(tmp_path, *axes)
+    assert [outcome.state for outcome in again] == ["failed", "failed", "before", "before"]
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+@pytest.mark.usefixtures("_cluster")
+def test_a_sweep_that_is_stopped_goes_on_where_it_was(
+    tmp_path: Path, undisturbed: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded = RayRun.record
+
+    def stopping(run: RayRun, row: dict[str, Any], watch: Any) -> None:
+        recorded(run, row, watch)
+        if row["step"] >= 20 and run.stopping is not None:
+            run.stopping.set()
+
+    words = "seed=3,4", "eval_every=2"
+    with monkeypatch.context() as patch:
+        patch.setattr(RayRun, "record", stopping)
+        with pytest.raises(Interrupted):
+            swept(tmp_path, *words)
+    assert not list(tmp_path.glob("*/summary.json"))
+    outcomes, _ = swept(tmp_path, *words)
+    assert [outcome.state for outcome in outcomes] == ["done", "done"]
+    (found,) = tmp_path.glob("3-*")
+    assert events(found, "resume")
+    assert torch.equal(last_rows(found), undisturbed)
+
+
+def test_a_lot_is_what_a_run_would_use_alone() -> None:
+    hosts = [Host("a", "10.0.0.1", 4, 1), Host("b", "10.0.0.2", 8, 0)]
+
+    def cpus(*given: Any) -> list[tuple[str, float]] | None:
+        lot = divided(hosts, *given)
+        return lot and [(host.id, host.cpus) for host in lot]
+
+    assert cpus(3, 2.0, 0, "pack") == [("a", 4), ("b", 2)]
+    assert cpus(3, 2.0, 0, "spread") == [("a", 2), ("b", 4)]
+    assert cpus(1, 1.0, 1, "spread") == [("a", 1)]
+    assert cpus(2, 1.0, 1, "pack") is None
+    assert cpus(7, 2.0, 0, "pack") is None
 
 
 # --- members that go and come ---------------------------------------------------------------------

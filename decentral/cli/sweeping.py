@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from decentral.sweeps import (
     grouped,
     measured,
     read_sweep,
-    run_point,
+    run_points,
 )
 
 _STYLES = {"local before": LOCAL, "merged": MERGED, "of all-reduce": SENT}
@@ -77,33 +76,39 @@ def _introduction(found: Sweep, folder: Path) -> Table:
 
 
 def _run(found: Sweep, folder: Path, console: Console) -> list[str]:
-    """Run the points in turn; return what failed, and why."""
+    """Run the points; return what failed, and why."""
     failures: list[str] = []
-    for number, point in enumerate(found.points, start=1):
-        began_s = time.perf_counter()
-        name = ", ".join(f"{axis}={label}" for axis, label in point.labels.items())
-        place = f"{number:>{len(str(len(found.points)))}}/{len(found.points)}"
+    names = [", ".join(f"{axis}={p.labels[axis]}" for axis in found.axes) for p in found.points]
+    places = [f"{n:>{len(str(len(names)))}}/{len(names)}" for n in range(1, len(names) + 1)]
+    now: list[str] = []
+    with console.status("") as status:
+
+        def running(those: Sequence[int]) -> None:
+            now[:] = [names[place] for place in those]
+            status.update("\n".join(f"{places[place]}  {names[place]}" for place in those))
+
         try:
-            with console.status(f"{place}  {name}"):
-                outcome = run_point(point, folder, lambda row: None)
+            for place, outcome in run_points(found.points, folder, running):
+                if outcome.state == "failed":
+                    failures.append(f"{names[place]}: {outcome.reason}")
+                if outcome.state != "before":
+                    start = f"{places[place]}  {names[place]}"
+                    console.print(_line(start, found.points[place], folder, outcome))
         except Interrupted as error:
+            where = "; ".join(now) or "between two runs"
             raise Interrupted(
-                f"interrupted in {name}; everything is saved. The same command goes on."
+                f"interrupted in {where}; everything is saved. The same command goes on."
             ) from error
-        if outcome.state == "failed":
-            failures.append(f"{name}: {outcome.reason}")
-        if outcome.state != "before":
-            took = duration_text(time.perf_counter() - began_s)
-            console.print(_line(place, name, point, folder, outcome, took))
     return failures
 
 
-def _line(place: str, name: str, point: Point, folder: Path, outcome: Outcome, took: str) -> Text:
+def _line(start: str, point: Point, folder: Path, outcome: Outcome) -> Text:
     if outcome.state == "failed":
-        return Text.assemble(f"{place}  {name}  ", ("failed: ", "bold red"), outcome.reason)
+        return Text.assemble(f"{start}  ", ("failed: ", "bold red"), outcome.reason)
     reached = facts_of(read_run(point.folder(folder)))
     merged = number_text(reached.merged, reached.metric)
-    return Text.assemble(f"{place}  {name}  merged ", (merged, MERGED), f"  {took}")
+    took = duration_text(outcome.took_s)
+    return Text.assemble(f"{start}  merged ", (merged, MERGED), f"  {took}")
 
 
 def _conclude(found: Sweep, folder: Path, failures: Sequence[str], console: Console) -> None:

@@ -51,6 +51,10 @@ class EngineRun(ABC):
     memory: Memory | None = None
     #: Whether rows are computed together: ``vmap`` or ``loop``.
     replicas: str
+    #: Whether several runs of this process can train side by side.
+    several = False
+    #: What asks for a stop; None: Ctrl-C and SIGTERM.
+    stopping: threading.Event | None = None
 
     def __init__(self, config: Config) -> None:
         """Prepare a run; nothing is written before ``begin`` or ``go_on``."""
@@ -283,10 +287,13 @@ def given_up(run: EngineRun) -> Generator[None]:
 
 
 @contextmanager
-def stop_signals() -> Generator[threading.Event]:
-    """Let Ctrl-C or SIGTERM ask for a stop at the next step; a second one stops at once."""
-    stopping = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
+def stop_signals(given: threading.Event | None = None) -> Generator[threading.Event]:
+    """Let Ctrl-C or SIGTERM ask for a stop at the next step; a second one stops at once.
+
+    Whoever has ``given`` an event has seen to that.
+    """
+    stopping = given or threading.Event()
+    if given or threading.current_thread() is not threading.main_thread():
         yield stopping
         return
 

@@ -58,7 +58,7 @@ class LocalRun(EngineRun):
     def train(self, watch: Watch) -> dict[str, Any]:
         """Train to the end and return the summary; a stop signal saves a checkpoint first."""
         steps, every = self.setup.config.steps, checkpoint_interval(self.setup.config)
-        with stop_signals() as stopping:
+        with stop_signals(self.stopping) as stopping:
             for row in train(self.block, self.evaluator, self.resumed):
                 self.record(row, watch)
                 if stopping.is_set() and self.step < steps:

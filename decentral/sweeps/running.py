@@ -1,16 +1,26 @@
-"""Running a point: from its beginning, from its last checkpoint, or not at all."""
+"""Running points: from their beginning, from their last checkpoint, or not at all."""
 
 from __future__ import annotations
 
 import gc
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from decentral import api
-from decentral.engines.base import Watch
+from decentral.engines import engine_of
+from decentral.engines.base import EngineRun, Watch, stop_signals
 from decentral.errors import ConfigError, Interrupted, RunError
 from decentral.sweeps.points import Point
+
+#: Seconds between two looks at whether the user wants to stop.
+_LOOK_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -19,6 +29,29 @@ class Outcome:
 
     state: Literal["done", "before", "failed"]
     reason: str = ""
+    took_s: float = 0.0
+
+
+#: Is told the places of the points that run now.
+Running = Callable[[Sequence[int]], None]
+
+
+def run_points(
+    points: Sequence[Point], folder: Path, running: Running
+) -> Iterator[tuple[int, Outcome]]:
+    """Run all points that are not finished; yield the place and the outcome of each that ends.
+
+    They run in turn or, on Ray, side by side as far as the cluster has room. Raises Interrupted
+    when the user stops the sweep.
+    """
+    todo = {place: point for place, point in enumerate(points) if not point.finished(folder)}
+    yield from ((place, Outcome("before")) for place in range(len(points)) if place not in todo)
+    if len(todo) > 1 and engine_of(next(iter(todo.values())).config).several:
+        yield from _side_by_side(todo, folder, running)
+        return
+    for place, point in todo.items():
+        running([place])
+        yield place, run_point(point, folder, _unwatched)
 
 
 def run_point(point: Point, folder: Path, watch: Watch) -> Outcome:
@@ -26,17 +59,88 @@ def run_point(point: Point, folder: Path, watch: Watch) -> Outcome:
 
     Raises Interrupted when the user stops the run.
     """
-    path = point.folder(folder)
     if point.finished(folder):
         return Outcome("before")
+    return _outcome(lambda: api.begun(point.config, point.folder(folder)).run(watch))
+
+
+def _unwatched(row: Mapping[str, Any]) -> None:
+    """Look away: a sweep shows what runs end with."""
+
+
+def _outcome(work: Callable[[], Any]) -> Outcome:
+    """Do the work; whatever it fails with, the other points go on."""
+    began_s = time.perf_counter()
     try:
-        api.begun(point.config, path).run(watch)
+        work()
     except Interrupted:
         raise
     except (ConfigError, RunError) as error:
-        return Outcome("failed", str(error))
-    except Exception as error:  # whatever it is, the other points go on
-        return Outcome("failed", f"{type(error).__name__}: {error}")
+        return Outcome("failed", str(error), time.perf_counter() - began_s)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        return Outcome("failed", reason, time.perf_counter() - began_s)
     finally:
         gc.collect()
-    return Outcome("done")
+    return Outcome("done", took_s=time.perf_counter() - began_s)
+
+
+class _SideBySide:
+    """Runs on one cluster: prepared one after the other, each trained once it has room."""
+
+    def __init__(
+        self, folder: Path, running: Running, pool: Executor, lots: Any, stopping: threading.Event
+    ) -> None:
+        """Train in threads of ``pool`` on what ``lots`` lends, until ``stopping`` is set."""
+        self.folder, self.running, self.pool = folder, running, pool
+        self.lots, self.stopping = lots, stopping
+        self.busy: dict[Future[Outcome], tuple[int, EngineRun]] = {}
+
+    def train(self, todo: Mapping[int, Point]) -> Iterator[tuple[int, Outcome]]:
+        """Yield place and outcome of each point that ends; raises Interrupted after a stop."""
+        for place, point in todo.items():
+            made = self._prepared(point)
+            if isinstance(made, Outcome):
+                yield place, made
+                continue
+            made.stopping = self.stopping
+            while not (self.stopping.is_set() or self.lots.lend(made)):
+                yield from self._ended()
+            if self.stopping.is_set():
+                break
+            self.busy[self.pool.submit(_outcome, partial(made.run, _unwatched))] = place, made
+            self._show()
+        while self.busy:
+            yield from self._ended()
+        if self.stopping.is_set():
+            raise Interrupted("stopped")
+
+    def _prepared(self, point: Point) -> EngineRun | Outcome:
+        made: list[EngineRun] = []
+        begun = _outcome(lambda: made.append(api.begun(point.config, point.folder(self.folder))))
+        return made[0] if made else begun
+
+    def _ended(self) -> Iterator[tuple[int, Outcome]]:
+        """Wait a moment for runs to end; what was stopped has no outcome."""
+        for future in wait(self.busy, _LOOK_S, FIRST_COMPLETED).done:
+            place, run = self.busy.pop(future)
+            self.lots.take_back(run)
+            if not isinstance(future.exception(), Interrupted):
+                self._show()
+                yield place, future.result()
+
+    def _show(self) -> None:
+        self.running([place for place, _ in self.busy.values()])
+
+
+def _side_by_side(
+    todo: Mapping[int, Point], folder: Path, running: Running
+) -> Iterator[tuple[int, Outcome]]:
+    from decentral.engines.ray.lots import Lots
+
+    lots = Lots(next(iter(todo.values())).config)
+    with closing(lots), ThreadPoolExecutor(len(todo)) as pool, stop_signals() as stopping:
+        try:
+            yield from _SideBySide(folder, running, pool, lots, stopping).train(todo)
+        finally:
+            stopping.set()  # Nothing trains on when this ends early.

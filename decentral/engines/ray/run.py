@@ -27,6 +27,8 @@ _START = {"metrics.jsonl": 0, "events.jsonl": 0}
 class RayRun(EngineRun):
     """A run whose workers are Ray actors; this process coordinates."""
 
+    several = True
+
     def __init__(self, config: Config) -> None:
         """Prepare a run and join or start the cluster."""
         super().__init__(config)
@@ -88,7 +90,7 @@ class RayRun(EngineRun):
         """Train to the end, through failures, and return the summary."""
         try:
             self.monitor = Monitor(self.folder.path.name)
-            with stop_signals() as stopping:
+            with stop_signals(self.stopping) as stopping:
                 while not self._attempt(watch, stopping):
                     self._rewind()
             return self.conclude()
