@@ -101,6 +101,9 @@ class Config(BaseModel):
     )
     mixing: Literal["auto", "ordered"] = Field("auto", description="ordered: same bits anywhere")
     dtype: Literal["float32", "float64"] = Field("float32", description="precision of the rows")
+    precision: Literal["same", "bfloat16"] = Field(
+        "same", description="of forward and backward passes in training; same: that of the rows"
+    )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
     threads: Count | Auto = Field("auto", description="CPU threads; auto: one for small steps")
     on_nonfinite: Literal["stop", "quarantine"] = Field(

@@ -33,6 +33,16 @@ def test_a_run_agrees_with_the_same_run_on_the_cpu(name: str) -> None:
     assert rows["cuda"]["comm/bytes"] == rows["cpu"]["comm/bytes"]
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_a_run_in_bfloat16_agrees_with_one_in_full(name: str) -> None:
+    full, reduced = (
+        trained(tiny_block(device="cuda", steps=20, **CASES[name], **more))[-1]
+        for more in ({}, {"precision": "bfloat16"})
+    )
+    for key in ("loss/merged", "loss/local_mean"):
+        assert reduced[key] == pytest.approx(full[key], rel=0.05)
+
+
 def test_images_are_moved_and_mirrored_alike() -> None:
     view = Pixels((0.5, 0.4, 0.3), (0.2, 0.2, 0.2), shift=3, flip=True)
     images = torch.randint(0, 256, (4, 6, 3, 8, 8), dtype=torch.uint8)

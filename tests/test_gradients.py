@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from support import tiny_block
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -17,6 +18,7 @@ from decentral.gradients import (
     Gradient,
     LayerGradient,
     LoopGradient,
+    Reduced,
     VmapGradient,
     choose,
     kernels_of,
@@ -358,14 +360,17 @@ def test_what_is_not_known_layer_by_layer_is_left_to_vmap(make: Callable[[], nn.
     assert kernels_of(model, Layout.of(model)) is None
 
 
-def chosen(model: nn.Module, replicas: str, nodes: int) -> tuple[Gradient, str]:
+def chosen(
+    model: nn.Module, replicas: str, nodes: int, precision: str = "same"
+) -> tuple[Gradient, str]:
     model = keyed(model)
     batch = Batch(
         torch.randn(nodes, 4, *SHAPE),
         torch.randint(0, CLASSES, (nodes, 4)),
         torch.zeros(nodes, 4, dtype=torch.int64),
     )
-    return choose(replicas, model, Layout.of(model), F.cross_entropy, nodes, lambda: batch)
+    layout = Layout.of(model)
+    return choose(replicas, model, layout, F.cross_entropy, nodes, lambda: batch, precision)
 
 
 def test_auto_takes_what_the_table_says() -> None:
@@ -472,3 +477,73 @@ def test_masks_depend_on_sample_and_layer_only() -> None:
         assert mask.mean().item() == pytest.approx(1.0, abs=0.05)
     assert not torch.equal(*masks)
     assert torch.equal(model.eval()(ones), ones)
+
+
+# --- bfloat16 -------------------------------------------------------------------------------------
+
+REDUCED: dict[str, dict[str, Any]] = {
+    "layer by layer": {"task": "digits", "model": "mlp"},
+    "layer by layer, batch norm": {"task": "digits", "model": "cnn(channels=[4, 8], norm=batch)"},
+    "by vmap": {"task": "text(context=16)", "model": "gpt(layers=1, width=8, heads=2)"},
+    "one row at a time": {"task": "digits", "model": "mlp", "replicas": "loop"},
+}
+
+
+@pytest.mark.parametrize("name", list(REDUCED))
+def test_in_bfloat16_gradients_are_those_in_full_to_two_digits(name: str) -> None:
+    settings = {"replicas": "vmap", "nodes": 3, "init": "independent", **REDUCED[name]}
+    full, reduced = (tiny_block(**settings, precision=p) for p in ("same", "bfloat16"))
+    for block in (full, reduced):
+        block.gradient()
+    assert type(reduced.pipeline.compute) is Reduced
+    assert name.partition(",")[0] in reduced.pipeline.reason
+    assert "in bfloat16" in reduced.pipeline.reason
+    assert reduced.rows.dtype == reduced.grads.dtype == reduced.losses.dtype == torch.float32
+    assert not torch.equal(reduced.grads, full.grads)
+    apart = (reduced.grads - full.grads).norm(dim=1) / full.grads.norm(dim=1)
+    assert apart.max() < 0.05
+    torch.testing.assert_close(reduced.losses, full.losses, rtol=0.01, atol=0.01)
+
+
+def test_in_bfloat16_a_row_trains_as_any_loop_under_autocast() -> None:
+    """Also the second row: autocast would remember the weights of the first."""
+    model = keyed(mlp(SHAPE, CLASSES))
+    layout = Layout.of(model)
+    rows = torch.randn(2, layout.width) / 8
+    batch = Batch(torch.randn(2, 4, *SHAPE), torch.randint(0, CLASSES, (2, 4)), torch.zeros(2, 4))
+    grads = torch.zeros_like(rows)
+    losses = Reduced(LoopGradient(model, layout, F.cross_entropy))(rows, {}, batch, grads)
+    for row, grad, loss, inputs, targets in zip(
+        rows, grads, losses, batch.inputs, batch.targets, strict=True
+    ):
+        layout.unpack(row, model)
+        model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            expected = F.cross_entropy(model(inputs), targets)
+        expected.backward()
+        torch.testing.assert_close(loss, expected.detach())
+        found = layout.views(grad[None])
+        for key, parameter in model.named_parameters():
+            torch.testing.assert_close(found[key][0], parameter.grad, rtol=0.02, atol=1e-3)
+
+
+def test_what_vmap_cannot_do_in_bfloat16_is_done_in_a_loop_and_said() -> None:
+    gradient, reason = chosen(Attention(), "auto", 8, "bfloat16")
+    assert (gradient.kind, reason) == ("vmap", "all rows together, by vmap, in bfloat16")
+    gradient, reason = chosen(Normalised(), "auto", 8, "bfloat16")
+    assert gradient.kind == "loop"
+    assert reason.startswith("one row at a time, in bfloat16: vmap cannot run this model (")
+    with pytest.raises(ConfigError, match="vmap cannot run this model"):
+        chosen(Normalised(), "vmap", 8, "bfloat16")
+
+
+class Normalised(nn.Module):
+    """BatchNorm in a module that is no plain sequence."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolve, self.norm = nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)
+        self.answer = nn.Linear(2, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.answer(self.norm(self.convolve(x)).mean((2, 3)))

@@ -219,6 +219,7 @@ CASES = [
     launch("rate of a node by name", "node_lr.first=3"),
     launch("rates of nobody", "node_lr=3"),
     launch("slow momentum at many rates", "node_lr.0=3 algorithm=slowmo"),
+    launch("double rows in bfloat16", "precision=bfloat16 dtype=float64"),
     # what is on in phases
     launch("negative radius", "sam=-0.1"),
     launch("radius is text", "sam=wide"),

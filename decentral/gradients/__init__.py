@@ -22,6 +22,7 @@ from decentral.gradients.dropout import keyed
 from decentral.gradients.footprint import ROWS, kept_numbers, rows_at_once
 from decentral.gradients.layers import LayerGradient, kernels_of
 from decentral.gradients.loop import LoopGradient, looped_forward
+from decentral.gradients.reduced import Reduced
 from decentral.gradients.stacked import VmapGradient, stacked_forward
 from decentral.layout import Layout, shadow
 
@@ -30,6 +31,7 @@ __all__ = [
     "Gradient",
     "LayerGradient",
     "LoopGradient",
+    "Reduced",
     "VmapGradient",
     "choose",
     "kernels_of",
@@ -89,14 +91,15 @@ def choose(
     loss: Loss,
     nodes: int,
     probe: Callable[[], Batch],
+    precision: str = "same",
 ) -> tuple[Gradient, str]:
     """Return the gradient for ``replicas: vmap | loop | auto | tune`` and, in words, why.
 
     ``auto`` takes what a shipped table says is faster, ``tune`` what is faster on a few batches,
-    among what the model allows.
+    among what the model allows in this ``precision``.
     """
     model, batch = shadow(model).train(), probe()
-    loop = _loop(model, layout, loss, batch)
+    loop: Gradient = _loop(model, layout, loss, batch)
     kept = kept_numbers(model, batch.inputs[0])
     together, how = _together(model, layout, loss, rows_at_once(kept, batch.inputs.device), nodes)
     why = "as asked" if replicas == "loop" else None
@@ -104,6 +107,8 @@ def choose(
         why = "there is one"
     elif replicas == "auto":
         why = _slower(together, batch.inputs.device, nodes, layout, kept)
+    if precision == "bfloat16":
+        loop, together, how = Reduced(loop), Reduced(together), f"{how}, in bfloat16"
     if why is None and (problem := _trial(together, model, layout, batch)):
         if replicas == "vmap":
             raise ConfigError(
@@ -112,7 +117,10 @@ def choose(
         why = f"vmap cannot run this model ({problem})"
     if why is None and replicas == "tune":
         why = _measured(loop, together, model, layout, batch)
-    return (together, how) if why is None else (loop, f"one row at a time: {why}")
+    if why is None:
+        return together, how
+    apart = "one row at a time" + (", in bfloat16" if precision == "bfloat16" else "")
+    return loop, f"{apart}: {why}"
 
 
 def _together(

@@ -118,6 +118,7 @@ class LayerGradient:
         """
         self.kernels, self.layout, self.at_once = kernels, layout, at_once
         self.loss = differentiated(loss)
+        self.full = torch.float32
         self.blocks: tuple[Tensor, Views, Tensor] | None = None
         self.parts: list[tuple[slice, Views, Views]] = []
 
@@ -135,6 +136,7 @@ class LayerGradient:
         if self.blocks and all(a is b for a, b in zip(self.blocks, blocks, strict=True)):
             return
         rows, integers, out = self.blocks = blocks
+        self.full = rows.dtype
         self.parts = []
         for start in range(0, rows.shape[0], self.at_once):
             some = slice(start, start + self.at_once)
@@ -147,7 +149,9 @@ class LayerGradient:
         x = inputs
         for kernel in self.kernels:
             x = kernel(values, x, tape)
-        losses, dy = self.loss(x, targets)
+        # Outputs may be in bfloat16; the loss and the gradients are as the rows are.
+        losses, dy = self.loss(x.to(self.full), targets)
+        dy = dy.to(x.dtype)
         for pull in reversed(tape):
             dx = pull(dy, grads)
             dy = dy if dx is None else dx

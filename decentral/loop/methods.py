@@ -22,6 +22,11 @@ def check_methods(config: Config, task: Task, model: nn.Module) -> None:
             f"node_lr: there is no node {beyond[0]}; the {config.nodes} nodes are "
             f"0 to {config.nodes - 1}."
         )
+    if config.precision != "same" and config.dtype != "float32":
+        raise ConfigError(
+            f"precision {config.precision} computes for rows in float32, and these are in "
+            f"{config.dtype}; leave dtype or precision out."
+        )
     for name in METHODS:
         chosen: Timed | None = getattr(config, name)
         if chosen is not None:

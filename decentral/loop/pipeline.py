@@ -148,4 +148,5 @@ def gradient_of(setup: Setup, nodes: int, sampler: Sampler) -> tuple[Gradient, s
         setup.task.loss,
         nodes,
         lambda: sampler.batch(0, first),
+        setup.config.precision,
     )
