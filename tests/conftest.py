@@ -70,6 +70,10 @@ def _ray() -> str:
     return "" if find_spec("ray") else "needs Ray: pip install -c constraints.txt -e '.[ray]'"
 
 
+def _datasets() -> str:
+    return "" if find_spec("datasets") else "needs datasets: pip install -e '.[lm]'"
+
+
 def _cuda() -> str:
     import torch
 
@@ -93,6 +97,7 @@ def _root() -> str:
 
 
 _PROBES = {
+    "datasets": _datasets,
     "ray": _ray,
     "cuda": _cuda,
     "chromium": _chromium,

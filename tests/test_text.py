@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -182,3 +185,42 @@ def test_methods_that_change_targets_change_tokens() -> None:
     assert kept == pytest.approx(0.5, abs=0.15)
     block.gradient()
     assert torch.isfinite(block.grads).all()
+
+
+# --- the hub --------------------------------------------------------------------------------------
+
+
+def documents_of(folder: Path, **given: object) -> Task:
+    settings = {"name": "text", "cache": str(folder), "by": "source", "context": 5, **given}
+    return build("task", settings)()
+
+
+@pytest.mark.parametrize(
+    ("path", "loaded"),
+    [("hf://owner/name", ("owner/name",)), ("hf://owner/name/2024", ("owner/name", "2024"))],
+)
+def test_documents_of_the_hub_are_streamed_and_kept(
+    tmp_path: Path, path: str, loaded: tuple[str, ...]
+) -> None:
+    rows = [{"story": letter * 9_000} for letter in "abcd"]
+    with mock.patch.dict(sys.modules, {"datasets": mock.MagicMock()}) as modules:
+        load = modules["datasets"].load_dataset
+        load.return_value.take.side_effect = lambda count: rows[:count]
+        task = documents_of(tmp_path, path=path, column="story", documents=3)
+        load.assert_called_with(*loaded, split="train", streaming=True)
+        calls = load.call_count
+        documents_of(tmp_path, path=path, column="story", documents=3)
+        assert load.call_count == calls, "the second time nothing is loaded"
+    assert task.classes == ("0", "1", "2")
+    assert task.outputs == len("abc\n")
+
+
+@pytest.mark.needs("datasets")
+def test_the_loader_of_datasets_reads_documents(tmp_path: Path) -> None:
+    lines = [json.dumps({"text": f"document {k} " * 300}) for k in range(12)]
+    (tmp_path / "stories").mkdir()
+    (tmp_path / "stories" / "train.jsonl").write_text("\n".join(lines))
+    task = documents_of(tmp_path, path=f"hf://{tmp_path}/stories", documents=8)
+    assert len(task.classes or ()) == 8
+    inputs, _ = task.splits[0].take(torch.arange(1))
+    assert inputs.shape == (1, 5)

@@ -50,6 +50,28 @@ def without_tokenizers() -> None:
         text("some words " * 1000, tokens="bpe")
 
 
+def without_hub() -> None:
+    with mock.patch.dict(sys.modules, {"datasets": None}):
+        hub()
+
+
+def hub(**settings: Any) -> None:
+    build("task", {"name": "text", "path": "hf://owner/name", "cache": "cache", **settings})()
+
+
+def hub_offline() -> None:
+    with mock.patch.dict(sys.modules, {"datasets": mock.MagicMock()}) as modules:
+        modules["datasets"].load_dataset.side_effect = ConnectionError("no network")
+        hub()
+
+
+def hub_without_the_column() -> None:
+    with mock.patch.dict(sys.modules, {"datasets": mock.MagicMock()}) as modules:
+        rows = modules["datasets"].load_dataset.return_value.take
+        rows.return_value = [{"story": "words", "id": 3}]
+        hub()
+
+
 def without(module: str, **settings: Any) -> None:
     with mock.patch.dict(sys.modules, {module: None}):
         images(**settings)
@@ -88,6 +110,9 @@ DATA: dict[str, Callable[[], Any]] = {
     "transformers: not there": without_models,
     "transformers: too few positions": few_positions,
     "text: nothing to learn pairs with": without_tokenizers,
+    "text: no loader for the hub": without_hub,
+    "text: hub out of reach": hub_offline,
+    "text: no such column": hub_without_the_column,
     "text: no file": lambda: build("task", "text(path=nowhere)")(),
     "text: not UTF-8": lambda: text(b"\xff\xfe" * 1000),
     "text: too short": lambda: text("a few words"),

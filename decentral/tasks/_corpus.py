@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from decentral.errors import ConfigError
 
 #: Characters of a chunk; the last tenth of every chunk is kept for the test.
 CHUNK, TEST = 20_000, 0.1
+
+#: How the address of a data set of the Hugging Face hub begins.
+HUB = "hf://"
 
 #: Characters read at a time.
 _PIECE = 1 << 20
@@ -33,6 +37,46 @@ def topics() -> Pieces:
     from pydoc_data.topics import topics as found
 
     return ((name, text + "\n") for name, text in found.items())
+
+
+def streamed(address: str, column: str, documents: int) -> Pieces:
+    """Yield the first documents of a data set of the Hugging Face hub; each is a source.
+
+    ``address`` is hf://OWNER/NAME or hf://OWNER/NAME/CONFIGURATION; a folder after hf:// is read by
+    the same loader.
+    """
+    name = address.removeprefix(HUB)
+    try:
+        import datasets  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise ConfigError(
+            f"task 'text': {address} needs datasets: pip install -c constraints.txt -e '.[lm]'; "
+            "or name a file by path=."
+        ) from error
+    owner, _, configuration = name.rpartition("/")
+    whole = Path(name).is_dir() or "/" not in owner
+    given = (name,) if whole else (owner, configuration)
+    try:
+        data: Any = datasets.load_dataset(*given, split="train", streaming=True)
+        for place, row in enumerate(data.take(documents)):
+            yield f"{place}", _text_of(row, address, column)
+    except ConfigError:
+        raise
+    except Exception as error:
+        cause = (str(error).strip() or type(error).__name__).splitlines()[0][:100]
+        raise ConfigError(
+            f"task 'text': cannot load {address} ({cause}); check the name and the connection, or "
+            "name a file by path=."
+        ) from error
+
+
+def _text_of(row: Mapping[str, Any], address: str, column: str) -> str:
+    if isinstance(row.get(column), str):
+        return row[column] + "\n"
+    raise ConfigError(
+        f"task 'text': the rows of {address} hold no text in {column!r}; column= must be one of "
+        f"{', '.join(row)}."
+    )
 
 
 def files_of(path: str) -> list[Path]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from decentral.errors import ConfigError
 from decentral.registry import Count, plugin
 from decentral.tasks import HeldOut, Samples, Task
 from decentral.tasks._cache import CACHE, cached, fingerprint
-from decentral.tasks._corpus import Pieces, files_of, read, segments, topics
+from decentral.tasks._corpus import HUB, Pieces, files_of, read, segments, streamed, topics
 from decentral.tasks._tokens import SPLITS, Encoded, characters, encode, load, octets, pairs
 
 _TOKENIZERS = {"char": characters, "byte": octets}
@@ -50,23 +51,27 @@ def text(
     stride: Count | None = None,
     by: Literal["auto", "source", "chunk"] = "auto",
     separator: str | None = None,
+    column: str = "text",
+    documents: Count = 10_000,
     val: HeldOut = 0.0,
     cache: str = CACHE,
 ) -> Task:
     """Predict the next token of English text, by default the language reference of Python.
 
     ``path`` is any text file, or a folder of them; their tokens are kept in ``cache`` and mapped
-    from there, so that they may be larger than memory. ``tokens`` are characters, bytes, or
-    ``vocabulary`` pieces of words learned from the training text (byte-pair encoding; ``[lm]``
-    extra). The text, sources end to end, is cut into chunks of 20,000 characters; the last tenth of
-    each is for the test, the end of the rest (its share ``val``) for validation. A sample is
-    ``context`` tokens with the one that follows each; the next begins ``stride`` later (none:
-    ``context``, so that no token is in two samples).
+    from there, so that they may be larger than memory. ``hf://OWNER/NAME`` streams the first
+    ``documents`` of a data set of the Hugging Face hub (``[lm]`` extra), each a source, from its
+    ``column``. ``tokens`` are characters, bytes, or ``vocabulary`` pieces of words learned from the
+    training text (byte-pair encoding; ``[lm]`` extra). The text, sources end to end, is cut
+    into chunks of 20,000 characters; the last tenth of each is for the test, the end of the rest
+    (its share ``val``) for validation. A sample is ``context`` tokens with the one that follows
+    each; the next begins ``stride`` later (none: ``context``, so that no token is in two samples).
 
     Splits divide samples ``by`` source (a file, a topic of the default text, or what begins with a
     line that starts with ``separator``) or by chunk; auto takes sources where there are several.
     """
-    data = _encoded(path, (tokens, vocabulary), separator, val, cache)
+    key, pieces = _source(path, tokens, separator, column, documents)
+    data = _encoded(key, pieces, (tokens, vocabulary), val, cache)
     train, valid, test = (_windows(data, s, context, stride or context) for s in SPLITS)
     labels, names = _labels(data, len(train), stride or context, by)
     return Task(
@@ -75,33 +80,38 @@ def text(
     )  # fmt: skip
 
 
-def _encoded(
-    path: str | None, tokens: tuple[str, int], separator: str | None, val: float, cache: str
-) -> Encoded:
+def _source(
+    path: str | None, tokens: str, separator: str | None, column: str, documents: int
+) -> tuple[list[Any] | None, Callable[[], Pieces]]:
+    """Return what changes with the text (None: it ships with Python), and what reads it."""
     if path is None:
+        return None, lambda: ((name, _as_read(piece, tokens)) for name, piece in topics())
+    if path.startswith(HUB):
+        return [path, column, documents], lambda: (
+            (name, _as_read(piece, tokens)) for name, piece in streamed(path, column, documents)
+        )
+    files, encoding = files_of(path), "latin-1" if tokens == "byte" else "utf-8"
+    return [separator, fingerprint(files)], lambda: read(files, encoding, separator)
+
+
+def _encoded(
+    key: list[Any] | None,
+    pieces: Callable[[], Pieces],
+    tokens: tuple[str, int],
+    val: float,
+    cache: str,
+) -> Encoded:
+    if key is None:
         with TemporaryDirectory() as folder:
-            _encode(tokens, None, separator, val, Path(folder))
+            _encode(tokens, pieces, val, Path(folder))
             return load(Path(folder), mapped=False)
-    files = files_of(path)
-    key = ["text-1", tokens, separator, val, fingerprint(files)]
-    made = cached(cache, "text", key, lambda made: _encode(tokens, files, separator, val, made))
+    whole = ["text-2", tokens, val, key]
+    made = cached(cache, "text", whole, lambda made: _encode(tokens, pieces, val, made))
     return load(made, mapped=True)
 
 
-def _encode(
-    tokens: tuple[str, int],
-    files: list[Path] | None,
-    separator: str | None,
-    val: float,
-    into: Path,
-) -> None:
+def _encode(tokens: tuple[str, int], pieces: Callable[[], Pieces], val: float, into: Path) -> None:
     kind, size = tokens
-
-    def pieces() -> Pieces:
-        if files is None:
-            return ((name, _as_read(piece, kind)) for name, piece in topics())
-        return read(files, "latin-1" if kind == "byte" else "utf-8", separator)
-
     if kind == "bpe":
         learned = (each.text for each in segments(pieces(), val) if each.split == "train")
         tokenizer = pairs(learned, size, into)
