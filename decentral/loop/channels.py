@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from decentral.exchange import Exchange
-from decentral.exchange.codec import Draw, Load
+from decentral.exchange.codec import Draw, How, Load, Wire, innermost
 from decentral.exchange.robust import aggregate, aggregate_all
 from decentral.loop.setup import Setup
 from decentral.mixing import Mixing
 from decentral.optim import BlockOptimizer
 from decentral.run.checkpoint import Checkpoint, stacked
 from decentral.schedules import Progress
+
+#: Rows as bytes, and what makes rows of such bytes.
+Parcel = tuple[Tensor, Callable[[Tensor], Tensor]]
 
 _PREFIX = "state/"
 #: What a codec's memory holds of every channel: what all know of a row, and what a node heard.
@@ -118,13 +121,25 @@ class Channels:
             return self._aggregate(rows, said, mixing)
         return self._mix_coded(name, rows, mixing, round)
 
-    def _aggregate(self, own: Tensor, said: Tensor, mixing: Mixing) -> int:
+    def _aggregate(
+        self, own: Tensor, said: Tensor, mixing: Mixing, parcel: Parcel | None = None
+    ) -> int:
         """Replace rows by what the rule makes of them and of what others say; return wire bytes."""
         if mixing.messages == 0:
             return 0
-        inbox, heard, wire = self.exchange.hear(said, mixing)
+        inbox, heard, wire = self.exchange.hear(said if parcel is None else parcel[0], mixing)
+        inbox = inbox if parcel is None else parcel[1](inbox)
         aggregate(self.setup.aggregation, own, said, inbox, heard)
         return wire
+
+    def _parcel(self, rows: Tensor, coded: Tensor, name: str, draw: Draw) -> Parcel | None:
+        """Return coded rows as the bytes that travel to other workers, if there are any."""
+        codec = innermost(self.setup.codec)
+        wire: Wire | None = codec.plugin.traits.get("wire")
+        if wire is None or self.exchange.workers == 1:
+            return None
+        how = How(self._load(name), draw, codec.settings)
+        return wire.pack(rows, coded, how), lambda packed: wire.unpack(packed, coded, how)
 
     def _load(self, name: str) -> Load:
         return self.setup.load(name == "model" or self.kept[name].whole)
@@ -145,7 +160,7 @@ class Channels:
         draw = Draw(setup.config.seed, name, round, self.hosted)
         news = setup.codec(rows - known, self._load(name), draw)
         said = news.clone()
-        wire = self._aggregate(said, news, mixing)
+        wire = self._aggregate(said, news, mixing, self._parcel(rows - known, news, name, draw))
         known.add_(news)
         heard.add_(said)
         rows.add_(heard - known, alpha=setup.codec.settings.get("step", 1.0))

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support import example, exchanges, silent, tiny_block, together
+from support import connected, example, exchanges, silent, tiny_block, together
 from torch import Tensor
 
-from decentral.exchange.codec import Draw, Load, coded_bytes
+from decentral.exchange.codec import Draw, How, Load, coded_bytes, innermost
 from decentral.loop.block import Block
 from decentral.network import preview
 from decentral.registry import Bound, build, find, names
@@ -75,6 +75,42 @@ def test_coded_rows_are_no_larger_than_plain_ones(name: str) -> None:
     size = coded_bytes(example("codec", name), LOAD)
     assert 0 < size <= 252 * 8
     assert (size == 252 * 8) == (name == "none")
+
+
+@on_every_codec
+def test_what_travels_is_what_was_coded_in_as_many_bytes_as_are_counted(name: str) -> None:
+    codec = example("codec", name)
+    wire = innermost(codec).plugin.traits.get("wire")
+    if wire is None:
+        return
+    block, draw = rows().float(), Draw(1, "x", 3, range(4))
+    load = Load(LOAD.tensors, itemsize=4)
+    coded = codec(block, load, draw)
+    how = How(load, draw, innermost(codec).settings)
+    packed = wire.pack(block, coded, how)
+    assert packed.dtype == torch.uint8
+    assert packed.shape == (4, coded_bytes(codec, load))
+    assert torch.equal(wire.unpack(packed[1:], coded, how), coded[1:])
+
+
+@on_every_codec
+def test_workers_hear_what_was_coded_and_send_no_more(name: str) -> None:
+    """Over real connections: the same bits, and on the wire what travels between the workers."""
+    alone = talking(usable(name), steps=6, dtype="float32")
+    walk(alone, 6)
+    with connected([2, 3], ordered=True) as made:
+        blocks = [Block(alone.setup, exchange, silent) for exchange in made]
+        for block, part in zip(blocks, ((0, 2), (2, 5)), strict=True):
+            whole = talking(usable(name), steps=6, dtype="float32").rows
+            block.rows.copy_(whole[part[0] : part[1]])
+        together(lambda worker: walk(worker, 6), blocks)
+    assert torch.equal(torch.cat([each.rows for each in blocks]), alone.rows)
+    wire = sum(each.ledger.wire_bytes for each in blocks)
+    crossing = 6 * 4  # rounds, links of the ring between the workers, both ways
+    if name == "none" or innermost(usable(name)).plugin.traits.get("wire") is None:
+        assert wire >= crossing * alone.setup.row_bytes
+    else:
+        assert wire == crossing * alone.setup.row_bytes
 
 
 def test_sizes_in_bytes() -> None:
