@@ -34,8 +34,9 @@ Record = dict[str, Any]
 FEATURE_SAMPLES = 256
 #: Batches, and samples of each, from which the noise of the gradient is estimated.
 BATCHES, BATCH = 32, 16
-#: Most samples of the Hessian, and numbers that it may keep of all models together.
-_CURVED, _KEPT = 512, 1 << 27
+#: Most samples of the Hessian, and numbers that it may keep of all models together: it is applied
+#: forty times, which for a transformer takes longer than all the rest.
+_CURVED, _KEPT = 512, 1 << 24
 #: A model is on a plane if less than this share of its way there leads away from it.
 _ON = 1e-3
 
@@ -211,11 +212,11 @@ class Analysis:
     def _curvature(self) -> Record:
         """Return top eigenvalue and trace of the Hessian of a few local models and of the merged.
 
-        On as many training samples as memory allows for a second backward pass.
+        On as many training samples as time and memory allow for a second backward pass.
         """
         self._begin("curvature")
         kept = max(1, self.setup.footprint) * len(self.nodes)
-        samples = max(1, min(_CURVED, len(self.setup.train), _KEPT // kept))
+        samples = max(1, min(_CURVED, len(self.train), _KEPT // kept))
         found = curvature(self.snapshot, samples=samples)
         return {
             "samples": samples,
