@@ -275,8 +275,10 @@ def _from_file(kind: str, origin: str) -> Plugin:
     module = load_file(path)
     target = getattr(module, attribute, None)
     if not callable(target):
-        known = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
-        raise ConfigError(f"{kind}: {path} has no {attribute!r}.{nearest(attribute, known)}")
+        public = [(n, v) for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
+        known = [n for n, v in public if getattr(v, "__module__", "") == module.__name__]
+        near = nearest(attribute, known) or f" It has {', '.join(known) or 'no functions'}."
+        raise ConfigError(f"{kind}: {path} has no {attribute!r}.{near}")
     traits = next((p.traits for p in _registered.values() if p.target is target), {})
     return _plugin_of(kind, attribute, target, traits, origin=f"{Path(path).resolve()}:{attribute}")
 

@@ -321,6 +321,7 @@ CASES = [
     Case("missing plug-in file", "launch --topology nowhere.py:ring"),
     Case("plug-in file without function", "launch --topology plugins.py"),
     Case("missing function", "launch --topology plugins.py:haves"),
+    Case("function that nothing is called like", "launch --topology lone.py:hypercubical"),
     Case("plug-in that raises at import", "launch --topology raises.py:ring"),
     Case("plug-in that does not parse", "launch --topology syntax.py:ring"),
     Case("plug-in of an unknown kind", "launch --topology kind.py:ring"),
@@ -446,6 +447,7 @@ def furnish(folder: Path) -> None:
     (folder / "started" / "mine.py").write_text("precious")
     files = {
         "plugins.py": PLUGINS,
+        "lone.py": "def chords(n): return n",
         "raises.py": "raise ValueError('not today')",
         "syntax.py": "def ring(n) return n",
         "kind.py": "from decentral import plugin\n@plugin('topologie')\ndef ring(n): ...",
