@@ -84,7 +84,7 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=60.0, help="simulated seconds")
     parser.add_argument("--algorithms", action="store_true", help="the rows of algorithms.py")
     arguments = parser.parse_args()
-    settings = {name: ways(name) for name in algorithms.SETTINGS}
+    settings = {name.partition(" (")[0]: ways(name) for name in algorithms.SETTINGS}
     for network in NETWORKS:
         rows: list[list[object]] = []
         for name, setting in (settings if arguments.algorithms else SETTINGS).items():

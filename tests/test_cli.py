@@ -301,6 +301,7 @@ def test_list_algorithms_tells_paper_channels_promises_and_cost(capsys: Captured
     assert "sends model, weight (one number)" in said
     assert "costs 2 d rows a node and round with d neighbours; 4 (N - 1) / N rows in a" in said
     assert "sends nothing costs nothing" in said
+    assert "in a global merge, all by 1 / fragments" in said
     assert "promises single node is plain, keeps mean" in said
     one = " ".join(ok(capsys, "list", "algorithms", "allreduce").split())
     assert "costs 2 (N - 1) / N rows a node in every step" in one

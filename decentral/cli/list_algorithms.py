@@ -35,4 +35,5 @@ def cost(found: Plugin) -> str:
     if talks == "steps":
         return f"{average} a node in every step"
     gossip = "d rows" if rows == 1 else f"{rows} d rows"
-    return f"{gossip} a node and round with d neighbours; {average} in a global merge"
+    parts = ", all by 1 / fragments" if "fragments" in found.traits else ""
+    return f"{gossip} a node and round with d neighbours; {average} in a global merge{parts}"
