@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from annotated_types import Ge, Lt
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from decentral.errors import ConfigError, nearest, reason
 from decentral.registry import KINDS, Bound, Count, Positive, build, find, read
@@ -25,7 +25,7 @@ Part = Any
 Auto = Literal["auto"]
 
 #: Configuration keys that hold a plug-in, and its kind.
-PARTS = {kind: kind for kind in KINDS if kind not in ("metric", "claim", "fault")}
+PARTS = {kind: kind for kind in KINDS if kind not in ("metric", "claim", "fault", "tracker")}
 #: Short names on the command line and in Python.
 ALIASES = {"schedule": "communication", "lr": "learning_rate.lr", "batch_schedule": "batch"}
 #: The setting that a bare number means.
@@ -128,6 +128,9 @@ class Config(BaseModel):
     faults: tuple[str, ...] = Field(
         (), description="what goes wrong: churn, lost(0.2), kill(worker=1, step=50), ..."
     )
+    track: tuple[str, ...] = Field(
+        (), description="where metrics go, too: tensorboard, wandb(project=mine)"
+    )
     out: str | None = Field(None, description="run folder; none: runs/<name>")
 
     @field_validator("data", mode="before")
@@ -135,19 +138,18 @@ class Config(BaseModel):
     def _readable_amount(cls, value: Any) -> Any:
         return value if value is None else str(parse_amount(value))
 
-    @field_validator("metrics", mode="before")
+    @field_validator("faults", "metrics", "track", mode="before")
     @classmethod
-    def _known_metrics(cls, value: Any) -> Any:
-        for name in value if isinstance(value, Sequence) and not isinstance(value, str) else ():
-            build("metric", str(name))
-        return value
-
-    @field_validator("faults", "metrics", mode="before")
-    @classmethod
-    def _as_text(cls, value: Any) -> Any:
-        """Write out again what the command line has taken apart."""
-        listed = isinstance(value, list | tuple)
-        return [_text(v) if isinstance(v, Spec) else v for v in value] if listed else value
+    def _listed(cls, value: Any, info: ValidationInfo) -> Any:
+        """Take one for a list of one, look names up, and write out what was taken apart."""
+        listed = [value] if isinstance(value, str | Spec) else value
+        if not isinstance(listed, list | tuple):
+            return value
+        kind = {"metrics": "metric", "track": "tracker"}.get(info.field_name or "")
+        found = [_text(one) if isinstance(one, Spec) else one for one in listed]
+        for one in found if kind else ():
+            build(str(kind), str(one))
+        return found
 
 
 def _text(spec: Spec) -> str:

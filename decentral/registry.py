@@ -54,6 +54,7 @@ KINDS: dict[str, str] = {
     "model": "decentral.tasks.models",
     "split": "decentral.tasks.splits",
     "claim": "decentral.claims",
+    "tracker": "decentral.run.trackers",
 }
 
 Positive = Annotated[float, Gt(0)]

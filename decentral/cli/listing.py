@@ -22,6 +22,7 @@ from decentral.signature import Setting
 _OTHERWISE = {
     "metric": "what to measure",
     "claim": "what papers say, for `decentral reproduce`",
+    "tracker": "where metrics go besides the run folder",
     "fault": "what goes wrong in a simulation",
 }
 

@@ -25,6 +25,7 @@ from decentral.loop.written import resolved
 from decentral.run.checkpoint import Saved, has_checkpoint
 from decentral.run.environment import environment
 from decentral.run.folder import RunFolder
+from decentral.run.trackers import Trackers
 
 #: Shows a row of metrics to whoever watches.
 Watch = Callable[[dict[str, Any]], None]
@@ -64,6 +65,7 @@ class EngineRun(ABC):
         self.resumed, self.elapsed_s, self.began_s = False, 0.0, 0.0
         self.evaluations: dict[str, dict[str, Any]] = {}
         self.say: Callable[[str], None] = warn
+        self.trackers = Trackers(config.track, lambda text: self.say(text))
 
     @property
     @abstractmethod
@@ -136,12 +138,15 @@ class EngineRun(ABC):
         """
         self.announce("resume" if self.resumed else "start", {"step": self.step})
         self.began_s = time.perf_counter() - self.elapsed_s
+        self.trackers.begin(self.folder.path, self.settings, self.step)
         try:
             return self.train(watch)
         except Interrupted:
             raise
         except (ConfigError, RunError) as error:
             raise RunError(self._located(error)) from error
+        finally:
+            self.trackers.close()
 
     def _located(self, error: ConfigError | RunError) -> str:
         """Say where the run is, and how to go on with it when the mistake is mended."""
@@ -166,6 +171,7 @@ class EngineRun(ABC):
         if "phase" in row:
             self.evaluations[row["phase"]] = row
         self.folder.append("metrics.jsonl", row)
+        self.trackers.record(row)
         watch(row)
 
     def announce(self, event: str, details: dict[str, Any]) -> None:

@@ -1,0 +1,126 @@
+"""Trackers: every number of a run reaches them, and none can end a run."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import decentral
+from decentral.config import make_config
+from decentral.engines.local import LocalRun
+from decentral.errors import ConfigError
+from decentral.registry import find, names
+from decentral.run import trackers
+
+SETTINGS: dict[str, Any] = {
+    "task": "quadratic", "nodes": 4, "steps": 40, "eval_every": 10, "log_every": 5,
+}  # fmt: skip
+TRACKERS = [
+    pytest.param(
+        name,
+        marks=pytest.mark.skipif(
+            not find_spec(find("tracker", name).traits["package"]),
+            reason=f"needs {name}: {trackers.INSTALL}",
+        ),
+    )
+    for name in names("tracker")
+]
+MINE = """
+from decentral import plugin
+
+class Loud:
+    def log(self, numbers, step):
+        if step >= 10:
+            raise ConnectionError("the line is dead")
+    def close(self):
+        raise AssertionError("it was left out")
+
+@plugin("tracker")
+def loud(folder, config, step):
+    return Loud()
+"""
+
+
+def scalars(folder: Path) -> dict[str, dict[int, float]]:
+    """Return all curves that TensorBoard would show."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    found: Any = EventAccumulator(str(folder / "tensorboard"), size_guidance={"scalars": 0})
+    found.Reload()
+    return {
+        tag: {event.step: event.value for event in found.Scalars(tag)}
+        for tag in found.Tags()["scalars"]
+    }
+
+
+def logged(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("name", TRACKERS)
+def test_a_tracker_leaves_something_in_the_run_folder(name: str, tmp_path: Path) -> None:
+    words = [f"{key}={value}" for key, value in SETTINGS.items()]
+    command = [sys.executable, "-m", "decentral", "launch", *words, f"track={name}"]
+    subprocess.run(
+        [*command, "--out", str(tmp_path / "run")],
+        env={**os.environ, "WANDB_MODE": "offline"}, timeout=90, check=True,
+    )  # fmt: skip
+    written = [path for path in (tmp_path / "run" / name).rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in written) > 1000
+
+
+@pytest.mark.skipif(not find_spec("tensorboard"), reason=f"needs tensorboard: {trackers.INSTALL}")
+def test_tensorboard_shows_what_was_logged(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    decentral.launch(**SETTINGS, track="tensorboard", out=str(out))
+    rows, curves = logged(out), scalars(out)
+    for row in rows[:-1]:
+        for key in ("loss/merged", "loss/train", "comm/bytes", "consensus/distance"):
+            if row.get(key) is not None:
+                assert curves[key][row["step"]] == pytest.approx(row[key], rel=1e-6)
+    assert rows[-1]["phase"] == "final"
+    assert curves["final/loss/merged"][40] == pytest.approx(rows[-1]["loss/merged"], rel=1e-6)
+
+
+@pytest.mark.skipif(not find_spec("tensorboard"), reason=f"needs tensorboard: {trackers.INSTALL}")
+def test_a_resumed_run_goes_on_in_the_same_curves(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    whole = tmp_path / "whole"
+    decentral.launch(**SETTINGS, track="tensorboard", out=str(whole))
+
+    class Stop(Exception): ...
+
+    def stop(row: dict[str, Any]) -> None:
+        if row["step"] >= 25:
+            raise Stop
+
+    settings = {**SETTINGS, "track": "tensorboard", "checkpoint_every": 10, "out": str(out)}
+    with pytest.raises(Stop):
+        decentral.launch(**settings, watch=stop)
+    decentral.resume(str(out))
+    ours, theirs = (scalars(folder)["loss/merged"] for folder in (out, whole))
+    assert ours == pytest.approx(theirs)
+
+
+def test_a_tracker_that_fails_is_left_out_and_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.py").write_text(MINE)
+    out = tmp_path / "run"
+    decentral.launch(**SETTINGS, track=f"{tmp_path}/mine.py:loud", out=str(out))
+    assert json.loads((out / "summary.json").read_text())["status"] == "finished"
+    told = "tracker loud failed (the line is dead); the run goes on without it."
+    assert capsys.readouterr().err.count(told) == 1
+
+
+def test_a_missing_package_is_told_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trackers, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"tracker 'tensorboard' needs tensorboard: pip install"):
+        LocalRun(make_config({**SETTINGS, "track": ["tensorboard"]}))
