@@ -63,6 +63,9 @@ def silent(progress, feedback): return None
 def shy(lab, seed):
     'Say nothing.'
 
+@plugin("tracker", package="telegraph")
+def wired(folder, config, step): raise NotImplementedError
+
 def nothing(nodes): return 3
 def strange(nodes, wind): return 3
 def mismatched(nodes):
@@ -232,6 +235,8 @@ CASES = [
     Case("unknown part of a phase", "launch phases.yaml"),
     launch("unknown setting of a method", "sam.rh=0.1"),
     launch("attack without a size", "adversarial.steps=3"),
+    launch("tracker without its package", "track=plugins.py:wired"),
+    launch("unknown tracker", "track=tensorbord"),
     launch("negative noise", "label_noise=-1"),
     launch("noise without labels", "label_noise=1"),
     launch("flipping numbers", "label_noise=0.5 label_noise.kind=flip"),
