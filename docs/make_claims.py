@@ -21,7 +21,8 @@ of moe-expressivity that go by the median were given that, with inputs of anothe
 was cut from 40,000 to 24,000 steps, of which noise that is turned on and off has three pairs of
 windows: with five, the last falls were 7 to 26 times what followed, where 20 were expected. The
 network of late-switch-batch was given label noise after a look without: there the loss after late
-switching, 0.091, is that of small batches throughout. Limits
+switching, 0.091, is that of small batches throughout. What to expect of the network of
+decentralized-can-be-faster was written after a look at one seed. Limits
 hold for every seed unless mean or median is said. All in a row, `decentral reproduce --all`,
 took 40 minutes on two cores that others used, too; label-noise was tried again after it, among more
 of them (about 4 minutes of processor time).
