@@ -82,6 +82,7 @@ class Trackers:
 
 def _installed(tracker: Bound) -> Bound:
     package = tracker.plugin.traits.get("package")
-    if package and not find_spec(package):
+    spec = find_spec(package) if package else None
+    if package and (spec is None or spec.origin is None):  # a folder of that name is none
         raise ConfigError(f"tracker {tracker.name!r} needs {package}: {INSTALL}.")
     return tracker

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,8 +42,7 @@ def wandb(
     Offline it writes into the run folder; ``wandb sync RUN/wandb/offline-run-*`` uploads it later.
     The environment variable WANDB_MODE decides where ``mode`` is auto.
     """
-    import wandb as client
-
+    client: Any = import_module("wandb")  # an extra that need not be there
     known = "WANDB_MODE" in os.environ or client.api.api_key is not None
     chosen = mode if mode != "auto" else None if known else "offline"
     run = client.init(
