@@ -198,8 +198,8 @@ def test_a_stop_signal_saves_and_says_how_to_go_on(
     stopping = threading.Event()
 
     @contextmanager
-    def signals() -> Generator[threading.Event]:
-        yield stopping
+    def signals(asked: threading.Event | None) -> Generator[threading.Event]:
+        yield asked or stopping
 
     def watch(row: Row) -> None:
         if row["step"] == 7:
