@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from decentral.exchange.heard import Heard
 from decentral.exchange.local import CHUNK_BYTES, ordered_sums
+from decentral.exchange.ordered import median
 from decentral.registry import Bound
 
 #: Columns looked at together, at least.
@@ -140,11 +140,9 @@ def _around_median(
     """Aggregate by distances from the median of all rows, which stands for one's own."""
     squares, middles = torch.zeros_like(shares), list[Tensor]()
     for columns in chunks:
-        ordered = values(columns)
-        middle: Any = ordered.sort(dim=0).values
-        middle = (middle[(len(middle) - 1) // 2] + middle[len(middle) // 2]) / 2
-        squares += (ordered - middle).square().sum(1)
-        middles.append(middle)
+        rows = values(columns)
+        middles.append(median(rows, 0))
+        squares += (rows - middles[-1]).square().sum(1)
     own = torch.zeros_like(shares[:, :1])
     found = rule(torch.cat([own, squares.sqrt()], 1), torch.cat([own, shares], 1))
     parts = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from decentral.exchange import ordered
 from decentral.merge import Models
 from decentral.registry import plugin
 
@@ -16,5 +17,4 @@ def median(models: Models) -> Tensor:
     whatever they hold, cannot move it out of the range of the others. (Yin et al.,
     "Byzantine-robust distributed learning", ICML 2018.)
     """
-    ordered, count = models.rows.sort(dim=0).values, len(models.rows)
-    return (ordered[(count - 1) // 2] + ordered[count // 2]) / 2
+    return ordered.median(models.rows, 0)

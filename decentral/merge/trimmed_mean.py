@@ -7,6 +7,7 @@ from typing import Annotated
 from annotated_types import Ge, Lt
 from torch import Tensor
 
+from decentral.exchange import ordered
 from decentral.merge import Models
 from decentral.registry import plugin
 
@@ -18,6 +19,4 @@ def trimmed_mean(models: Models, *, share: Annotated[float, Ge(0), Lt(0.5)] = 0.
     floor(``share`` N) are left out at either end; 0 is the plain average. (Yin et al.,
     "Byzantine-robust distributed learning", ICML 2018.)
     """
-    count = len(models.rows)
-    cut = int(share * count)
-    return models.rows.sort(dim=0).values[cut : count - cut].mean(dim=0)
+    return ordered.trimmed(models.rows, int(share * len(models.rows)), 0)

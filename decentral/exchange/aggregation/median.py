@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from decentral.exchange import ordered
 from decentral.registry import plugin
 
 
@@ -15,5 +16,4 @@ def median(values: Tensor, weights: Tensor) -> Tensor:
     bad, every number stays within the range of the good ones; weights do not matter. (Yin et al.,
     "Byzantine-robust distributed learning", ICML 2018.)
     """
-    ordered, count = values.sort(dim=1).values, values.shape[1]
-    return (ordered[:, (count - 1) // 2] + ordered[:, count // 2]) / 2
+    return ordered.median(values, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from decentral.exchange import ordered
 from decentral.registry import Count, plugin
 
 
@@ -15,6 +16,4 @@ def trimmed_mean(values: Tensor, weights: Tensor, *, cut: Count = 1) -> Tensor:
     matter. Where there are too few rows, as many are left out as leave one or two. (Yin et al.,
     "Byzantine-robust distributed learning", ICML 2018.)
     """
-    count = values.shape[1]
-    some = min(cut, (count - 1) // 2)
-    return values.sort(dim=1).values[:, some : count - some].mean(dim=1)
+    return ordered.trimmed(values, cut, 1)
