@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from support import connected, silent, tiny_block, together, trained, vectors
+from support import connected, silent, tiny_block, together, trained, vectors, walk
 from torch import Tensor
 
 from decentral.loop.block import Block
@@ -131,13 +131,6 @@ def test_workers_that_talk_over_gloo_hear_what_one_process_hears() -> None:
         "communication": "then_merge(constant, at=50%)",
     }  # fmt: skip
     alone = block(**settings)
-
-    def walk(one: Block) -> Tensor:
-        while one.step < 12:
-            one.setup.algorithm(one, one.decide())
-            one.finish_step()
-        return one.rows
-
     walk(alone)
     with connected([4, 2], ordered=True) as exchanges:
         blocks = [Block(alone.setup, exchange, silent) for exchange in exchanges]

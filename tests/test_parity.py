@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from support import ThreadExchange, exchanges, tiny_block, tiny_setup, together
+from support import ThreadExchange, exchanges, tiny_block, tiny_setup, together, walk
 
 from decentral.exchange import Ledger
 from decentral.loop.block import Block
@@ -48,10 +48,7 @@ CONVOLUTION: dict[str, Any] = {
 
 
 def train(block: Block) -> tuple[torch.Tensor, Ledger]:
-    for _ in range(block.setup.config.steps):
-        block.setup.algorithm(block, block.decide())
-        block.finish_step()
-    return block.rows, block.ledger
+    return walk(block), block.ledger
 
 
 def workers(sizes: list[int], **settings: Any) -> list[Block]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from support import conversation, example, exchanges, silent, tiny_block, together
+from support import conversation, example, exchanges, silent, tiny_block, together, walk
 from torch import Tensor
 
 from decentral.exchange import LocalExchange, robust
@@ -106,13 +106,6 @@ def talking(name: str, **settings: Any) -> Block:
         "attack": "sign_flip(nodes=[1])", "replicas": "vmap",
     }  # fmt: skip
     return tiny_block(**{**plain, **settings})
-
-
-def walk(block: Block) -> Tensor:
-    while block.step < block.setup.config.steps:
-        block.setup.algorithm(block, block.decide())
-        block.finish_step()
-    return block.rows
 
 
 @on_every_rule

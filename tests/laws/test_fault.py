@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support import conversation, exchanges, silent, tiny_block, together, trained
+from support import conversation, exchanges, silent, tiny_block, together, trained, walk
 
 from decentral.errors import ConfigError
 from decentral.faults import Faults, network_faults
@@ -131,13 +131,6 @@ def run(*texts: str, **settings: Any) -> Block:
     return tiny_block(**{**plain, **settings})
 
 
-def walk(block: Block) -> torch.Tensor:
-    while block.step < block.setup.config.steps:
-        block.setup.algorithm(block, block.decide())
-        block.finish_step()
-    return block.rows
-
-
 @on_every_fault
 def test_two_workers_do_what_one_process_does_and_bytes_are_as_planned(name: str) -> None:
     alone = run(f"{name}(share=0.3)")
@@ -219,4 +212,5 @@ def test_what_faults_make_unsound_is_refused_with_a_remedy(
 
 def test_algorithms_that_need_balance_bear_faults_that_keep_it() -> None:
     for text in ("lost(both=true)", "churn", "outages", "bursts(both=true)"):
-        tiny_block(algorithm="gradient_tracking", faults=[text])
+        block = tiny_block(algorithm="gradient_tracking", faults=[text])
+        assert block.setup.conversation.doubly_stochastic
