@@ -110,8 +110,7 @@ def bandwidth(exchange: ProcessGroupExchange, megabytes: int) -> tuple[float, fl
     def travel() -> None:
         posted = exchange._post(rows, mixing)
         for _, works in posted.pieces:
-            for _, work in works:
-                work.wait()
+            exchange._wait(works)
         exchange._spare.append(posted.inbox)
 
     ways = bare, lambda: exchange.mix(rows, mixing), travel

@@ -30,6 +30,8 @@ PIECE_BYTES = 4 << 20
 REDUCED_BYTES = 16 << 20
 #: It exports little of what it offers, as far as type checkers see.
 _dist: Any = dist
+#: What was posted, and to whom: a worker, or None for all of them.
+Works = list[tuple[int | None, Any]]
 #: Tags count up to here and start again.
 TAGS = 1 << 30
 
@@ -75,7 +77,7 @@ class _Round:
     mixing: Mixing
     route: Route
     inbox: Tensor  # [heard, k]
-    pieces: list[tuple[slice, list[tuple[int, Any]]]] = field(default_factory=list)
+    pieces: list[tuple[slice, Works]] = field(default_factory=list)
     sent: int = 0  # bytes
 
 
@@ -109,7 +111,7 @@ class ProcessGroupExchange:
         self._spare: list[Tensor] = []  # inboxes of earlier rounds, flat uint8
         self._group: Any = None
         if peers.world > 1:
-            with self._contact("the others"):
+            with self._contact():
                 self._group = _group(peers, device)
 
     def close(self) -> None:
@@ -138,10 +140,10 @@ class ProcessGroupExchange:
         now = self._under_way.pop(_identity(channel), None) or self._post(channel, mixing)
         assert same(now.mixing, mixing), "another mixing was begun on this channel"
         for columns, works in now.pieces:
-            for peer, work in works:
-                self._wait(work, f"worker {peer}")
-            with self._clock("mix_s"):
-                _add_up(channel[:, columns], now.inbox[:, columns], now.route)
+            self._wait(works)
+            begin = time.perf_counter()
+            _add_up(channel[:, columns], now.inbox[:, columns], now.route)
+            self.mix_s += time.perf_counter() - begin
         self._spare.append(now.inbox)
         return now.sent
 
@@ -152,8 +154,7 @@ class ProcessGroupExchange:
         """
         now = self._post(channel, mixing)
         for _, works in now.pieces:
-            for peer, work in works:
-                self._wait(work, f"worker {peer}")
+            self._wait(works)
         self._spare.append(now.inbox)
         return now.inbox.to(channel.dtype), now.route.heard, now.sent
 
@@ -173,33 +174,34 @@ class ProcessGroupExchange:
         part = self._route(mixing, packed)
         now = _Round(mixing, part, self._space(part.inbox, width, travels))
         for columns in _pieces(width, width if packed else PIECE_BYTES // travels.itemsize):
-            with self._clock("mix_s"):
-                letters = {
-                    parcel.slot: _rows(channel, columns, parcel).to(travels).contiguous()
-                    for parcel in part.parcels
-                    if parcel.outgoing
-                }
+            begin = time.perf_counter()
+            letters = {
+                parcel.slot: _rows(channel, columns, parcel).to(travels).contiguous()
+                for parcel in part.parcels
+                if parcel.outgoing
+            }
+            self.mix_s += time.perf_counter() - begin
             now.pieces.append((columns, self._post_piece(columns, letters, now)))
             now.sent += sum(letter.nbytes for letter in letters.values())
             self._tag = (self._tag + part.slots) % TAGS
         return now
 
-    def _post_piece(
-        self, columns: slice, letters: dict[int, Tensor], now: _Round
-    ) -> list[tuple[int, Any]]:
+    def _post_piece(self, columns: slice, letters: dict[int, Tensor], now: _Round) -> Works:
         """Post what this worker sends and hears, in the order of slots, with distinct tags."""
-        group, works = self._group, list[tuple[int, Any]]()
+        group, works = self._group, Works()
         # NCCL wants a round's operations started together, and makes one work of them.
         together = bool(now.route.parcels) and group.supports_coalescing
         if together:
             group._start_coalescing()
         for parcel in now.route.parcels:
             tag, peer = self._tag + parcel.slot, parcel.peer
-            with self._contact(f"worker {peer}"):
+            try:
                 if parcel.outgoing:
                     work = group.send([letters[parcel.slot]], peer, tag)
                 else:
                     work = group.recv([_rows(now.inbox, columns, parcel)], peer, tag)
+            except RuntimeError as error:
+                raise self._lost(peer, error) from error
             works.append((peer, work))
         return [(works[0][0], group._end_coalescing())] if together else works
 
@@ -218,8 +220,11 @@ class ProcessGroupExchange:
 
     def _space(self, rows: int, width: int, dtype: torch.dtype) -> Tensor:
         """Return an inbox [rows, width], in the memory of an earlier one where it is enough."""
+        spare = self._spare.pop() if self._spare else None
+        if spare is not None and spare.shape == (rows, width) and spare.dtype == dtype:
+            return spare
         needed = rows * width * dtype.itemsize
-        storage = self._spare.pop().untyped_storage() if self._spare else None
+        storage = None if spare is None else spare.untyped_storage()
         if storage is None or len(storage) < needed:
             return torch.empty(rows, width, dtype=dtype, device=self._device)
         whole = torch.empty(0, dtype=dtype, device=self._device).set_(storage)
@@ -236,13 +241,13 @@ class ProcessGroupExchange:
         total = channel.new_empty(channel.shape[1])
         works: list[Any] = []
         for columns in _pieces(len(total), REDUCED_BYTES // channel.element_size()):
-            with self._clock("mix_s"):
-                torch.mv(channel[:, columns].T, weights, out=total[columns])
+            begin = time.perf_counter()
+            torch.mv(channel[:, columns].T, weights, out=total[columns])
+            self.mix_s += time.perf_counter() - begin
             if self._group is not None:
-                with self._contact("the others"):
+                with self._contact():
                     works.append(self._group.allreduce([total[columns]]))
-        for work in works:
-            self._wait(work, "the others")
+        self._wait([(None, work) for work in works])
         # A ring: every worker passes on all but its own share, once to add and once to tell.
         return total, 2 * (self._peers.world - 1) * total.nbytes // self._peers.world
 
@@ -262,33 +267,37 @@ class ProcessGroupExchange:
         """Return equally many values of every worker, [world, ...]; they travel as plain bytes."""
         found = values.new_empty(self._peers.world, *values.shape)
         flat = found.flatten().view(torch.uint8), values.flatten().view(torch.uint8)
-        with self._contact("the others"):
+        with self._contact():
             work = self._group._allgather_base(*flat)
-        self._wait(work, "the others")
+        self._wait([(None, work)])
         return found
 
     # --- waiting ----------------------------------------------------------------------------------
 
-    def _wait(self, work: Any, whom: str) -> None:
-        with self._clock("wait_s"), self._contact(whom):
-            work.wait()
-
-    @contextmanager
-    def _clock(self, name: str) -> Generator[None]:
+    def _wait(self, works: Works) -> None:
+        """Wait for what was posted to workers, or to all of them."""
         begin = time.perf_counter()
-        yield
-        setattr(self, name, getattr(self, name) + time.perf_counter() - begin)
+        for peer, work in works:
+            try:
+                work.wait()
+            except RuntimeError as error:
+                raise self._lost(peer, error) from error
+        self.wait_s += time.perf_counter() - begin
+
+    def _lost(self, peer: int | None, error: RuntimeError) -> LostPeer:
+        whom = "the others" if peer is None else f"worker {peer}"
+        return LostPeer(
+            f"worker {self._peers.rank} lost contact with {whom} ({_cause(error)}); look for "
+            f"the first failure among the workers, or raise progress_s, now "
+            f"{self._peers.timeout_s:g}, if one is only slow."
+        )
 
     @contextmanager
-    def _contact(self, whom: str) -> Generator[None]:
+    def _contact(self) -> Generator[None]:
         try:
             yield
         except RuntimeError as error:
-            raise LostPeer(
-                f"worker {self._peers.rank} lost contact with {whom} ({_cause(error)}); look for "
-                f"the first failure among the workers, or raise progress_s, now "
-                f"{self._peers.timeout_s:g}, if one is only slow."
-            ) from error
+            raise self._lost(None, error) from error
 
 
 def _group(peers: Peers, device: torch.device) -> Any:
