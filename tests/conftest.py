@@ -24,6 +24,7 @@ os.environ.update(RAY_AUTH_MODE="token")
 
 import hypothesis
 import pytest
+import support
 
 from decentral import registry
 
@@ -44,6 +45,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="write the golden files instead of comparing with them; review the diff",
     )
+    parser.addoption(
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help="where the rows of the laws meet: in one memory, or on workers that Gloo connects",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    support.engine = config.getoption("--engine")
+
+
+def pytest_unconfigure() -> None:
+    support.standing.close()
 
 
 @pytest.fixture(scope="session")

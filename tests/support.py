@@ -8,11 +8,12 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from itertools import accumulate, pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -39,6 +40,11 @@ from decentral.schedules import slots
 from decentral.schedules.communication import CommunicationSchedule
 from decentral.tasks import Task
 from decentral.topology import Topology
+
+#: Where the rows of a tiny block meet: pytest's ``--engine``.
+engine = "local"
+#: What tests share until all have ended.
+standing = ExitStack()
 
 Row = dict[str, Any]
 T = TypeVar("T")
@@ -161,7 +167,8 @@ def tiny_block(announce: Callable[..., None] = silent, **settings: Any) -> Block
     """Return the block of a tiny run that hosts all nodes."""
     setup = tiny_setup(**settings)
     ordered = setup.config.mixing == "ordered"
-    return Block(setup, LocalExchange(setup.config.nodes, ordered), announce)
+    exchange = {"local": LocalExchange, "ray": Scattered}[engine]
+    return Block(setup, exchange(setup.config.nodes, ordered), announce)
 
 
 def vectors(block: Block) -> Tensor:
@@ -220,6 +227,11 @@ def walk(block: Block) -> Tensor:
     """Train a block to its end, with nothing around it; return its rows."""
     advance(block, block.setup.config.steps)
     return block.rows
+
+
+def logical(block: Block) -> dict[str, int]:
+    """Return what communication has cost, wherever the rows were."""
+    return {**block.ledger.state(), "wire_bytes": 0}
 
 
 # --- workers in threads ---------------------------------------------------------------------------
@@ -337,3 +349,48 @@ def connected(
             yield made
         finally:
             list(pool.map(lambda exchange: exchange.close(), made))
+
+
+@cache
+def crew(sizes: tuple[int, ...], ordered: bool) -> list[Any]:
+    """Return connected workers that stay until the tests end."""
+    made = standing.enter_context(connected(sizes, ordered=ordered))
+    return [SimpleNamespace(exchange=exchange) for exchange in made]
+
+
+class Scattered:
+    """The exchange of the Ray engine for rows in one process, which meet as blocks on workers.
+
+    The laws of one block, run with it, are laws of rows that travel.
+    """
+
+    def __init__(self, nodes: int, ordered: bool = False) -> None:
+        sizes = [len(part) for part in np.array_split(range(nodes), min(3, nodes))]
+        self.nodes, self.hosted, self.workers = nodes, range(nodes), len(sizes)
+        self.crew = crew(tuple(sizes), ordered)
+        self.whole = LocalExchange(nodes, ordered)
+
+    def all(self, work: Callable[..., T], values: Tensor, *more: Tensor) -> list[T]:
+        """Do ``work(exchange, its values, ...)`` on every worker."""
+        cuts = list(accumulate(len(worker.exchange.hosted) for worker in self.crew))[:-1]
+        parts = zip(*(v.tensor_split(cuts) for v in (values, *more)), strict=True)
+        its = {id(worker): part for worker, part in zip(self.crew, parts, strict=True)}
+        return together(lambda worker: work(worker.exchange, *its[id(worker)]), self.crew)
+
+    def begin(self, channel: Tensor, mixing: Mixing) -> None:
+        self.all(lambda exchange, rows: exchange.begin(rows, mixing), channel)
+
+    def mix(self, channel: Tensor, mixing: Mixing) -> int:
+        return sum(self.all(lambda exchange, rows: exchange.mix(rows, mixing), channel))
+
+    def hear(self, channel: Tensor, mixing: Mixing) -> tuple[Tensor, Heard, int]:
+        heard = self.all(lambda exchange, rows: exchange.hear(rows, mixing), channel)
+        return *self.whole.hear(channel, mixing)[:2], sum(sent for _, _, sent in heard)
+
+    def mean(self, channel: Tensor, weights: Tensor) -> tuple[Tensor, int]:
+        found = self.all(lambda exchange, *parts: exchange.mean(*parts), channel, weights)
+        assert all(torch.equal(mean, found[0][0]) for mean, _ in found)
+        return found[0][0], sum(sent for _, sent in found)
+
+    def gather(self, values: Tensor) -> Tensor:
+        return self.all(lambda exchange, part: exchange.gather(part), values)[0]

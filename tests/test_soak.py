@@ -1,4 +1,4 @@
-"""What takes minutes: the figures of the default task over seeds, and kills at random moments."""
+"""What takes minutes: figures of the default task over seeds, random kills, laws on workers."""
 
 from __future__ import annotations
 
@@ -119,3 +119,9 @@ def saved_step(folder: Path) -> int:
     """Return the step of the newest checkpoint of a run, 0 before the first."""
     found = (folder / "checkpoints").glob("step-*")
     return max((int(path.name.removeprefix("step-")) for path in found), default=0)
+
+
+def test_the_laws_hold_where_rows_travel_between_workers() -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "--engine", "ray", "tests/laws"]
+    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
