@@ -277,7 +277,8 @@ def _builder(config: Config, task: Task, parts: dict[str, Bound]) -> Callable[[]
 
 def _check_inputs(rule: Bound, task: Task) -> None:
     """Refuse a model that says it takes something else than the task gives."""
-    given = "numbers" if task.splits[0].first.is_floating_point() else "tokens"
+    kind = "numbers" if task.splits[0].first.is_floating_point() else "tokens"
+    given = task.takes or kind
     takes = rule.plugin.traits.get("inputs", given)
     if takes != given:
         fitting = [n for n in names("model") if find("model", n).traits.get("inputs") == given]

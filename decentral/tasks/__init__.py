@@ -105,7 +105,8 @@ class Task:
     is given (the document of a sequence). ``scores`` are further functions like ``accuracy``, by
     name, for the metric ``scores``. ``owners`` [m] assigns every training sample to a node,
     for tasks that bring their own split. ``outputs`` is how many a model needs: the classes, or
-    the size of a target, unless given.
+    the size of a target, unless given. ``takes`` is what a model's trait ``inputs`` must say:
+    ``numbers`` for floating inputs and ``tokens`` for integers, unless given.
 
     >>> x, y = torch.randn(50, 4), torch.randint(0, 3, (50,))
     >>> task = Task(model=lambda: nn.Linear(4, 3), loss=nn.functional.cross_entropy, train=(x, y))
@@ -124,6 +125,7 @@ class Task:
     labels: Tensor | None = None
     owners: Tensor | None = None
     outputs: int = 0
+    takes: str = ""
     best_loss: float | None = None
 
     def __post_init__(self) -> None:

@@ -1,0 +1,193 @@
+"""What has changed between two images of one place, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated
+
+import numpy as np
+import torch
+from annotated_types import Ge, MultipleOf
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from decentral.errors import ConfigError
+from decentral.registry import Count, plugin
+from decentral.tasks import Samples, Task
+from decentral.tasks._scenes import ADDED, KINDS, PLACES, REMOVED, SAME, Scenes, scenes
+
+#: What a model must take: pixels of two images and words, flat, [6 S S + T].
+PAIRS = "image pairs with words"
+
+_SENTENCES = {
+    SAME: (
+        "nothing has changed",
+        "the two images show the same scene",
+        "there is no difference",
+        "the scene is the same as before",
+        "no change can be seen",
+    ),
+    ADDED: (
+        "a {kind} has appeared at the {place}",
+        "there is a new {kind} at the {place}",
+        "at the {place} a {kind} was built",
+        "a new {kind} can be seen at the {place}",
+        "the scene has gained a {kind} at the {place}",
+    ),
+    REMOVED: (
+        "the {kind} at the {place} has vanished",
+        "there is no {kind} at the {place} anymore",
+        "at the {place} a {kind} was removed",
+        "the {kind} at the {place} can no longer be seen",
+        "the scene has lost a {kind} at the {place}",
+    ),
+}
+#: Sentences for every pair.
+SENTENCES = 5
+_END, _BEGIN, _NONE = 0, 1, -1
+
+
+@plugin(
+    "task",
+    defaults={
+        "model": {"name": "change_captioner"},
+        "split": {"name": "iid"},
+        "optimizer": {"name": "adamw", "weight_decay": 0.01},
+        "learning_rate": {"name": "cosine", "lr": 0.002, "warmup": "5%"},
+        "batch": {"name": "constant", "size": 32},
+        "clip": 1.0,
+        "steps": 1500,
+        "eval_samples": 256,
+    },
+    example={"name": "change_captions", "pairs": 24, "test": 8, "size": 16},
+)
+def change_captions(
+    seed: int,
+    *,
+    pairs: Count = 4000,
+    test: Count = 500,
+    size: Annotated[int, Ge(16), MultipleOf(8)] = 32,
+    shift: Annotated[int, Ge(0)] = 3,
+) -> Task:
+    """Say what was added or removed, and where, between two drawn images of one place, or nothing.
+
+    Every pair has five captions from templates, each of which is a sample; half of the pairs have
+    not changed. The dates differ in light, colour cast and noise, and the second is moved by up to
+    ``shift`` pixels (0: registered). Inputs are pixels [6 S S] and the words before the one to
+    guess [T]; the loss is the mean cross-entropy of the words [T], ``accuracy`` the share of words
+    guessed right. Splits divide by what changed. A small stand-in for LEVIR-CC; the images are
+    drawn. (Wang et al., "CCExpert: advancing MLLM capability in remote sensing change captioning",
+    arXiv 2411.11360, 2024.)
+    """
+    if shift > size // 4:
+        raise ConfigError(
+            f"task 'change_captions': shift = {shift} moves objects out of their quarter of "
+            f"{size // 2} pixels; use at most {size // 4}."
+        )
+    first, second = (
+        scenes(seed, numbers, size, shift) for numbers in (range(pairs), range(pairs, pairs + test))
+    )
+    return Task(
+        loss=word_loss,
+        train=_samples(first),
+        test=_samples(second),
+        accuracy=words_right,
+        labels=torch.from_numpy(np.repeat(first.change, SENTENCES)),
+        classes=("same", "added", "removed"),
+        outputs=len(vocabulary()),
+        takes=PAIRS,
+    )
+
+
+def references(drawn: Scenes) -> list[list[str]]:
+    """Return the five captions of every pair.
+
+    >>> references(scenes(0, range(1), 16, 0))[0][0]
+    'nothing has changed'
+    """
+    return [
+        [text.format(kind=KINDS[kind], place=PLACES[place]) for text in _SENTENCES[change]]
+        for change, kind, place in zip(drawn.change, drawn.kind, drawn.place, strict=True)
+    ]
+
+
+def says_change(caption: str) -> bool:
+    """Tell whether a caption speaks of a change: it names something that came or went.
+
+    >>> says_change("there is a new pond at the top left"), says_change("nothing has changed")
+    (True, False)
+    """
+    return not set(KINDS).isdisjoint(caption.split())
+
+
+def vocabulary() -> dict[str, int]:
+    """Return the number of every word; 0 ends and 1 begins a caption."""
+    texts = [*KINDS, *PLACES, *(text for group in _SENTENCES.values() for text in group)]
+    words = sorted({word for text in texts for word in text.split() if "{" not in word})
+    return {word: number for number, word in enumerate(["<end>", "<begin>", *words])}
+
+
+def length() -> int:
+    """Return the words of the longest caption, and its end: T."""
+    longest = max(len(text.split()) for group in _SENTENCES.values() for text in group)
+    return longest + 2  # a place has two words
+
+
+def _samples(drawn: Scenes) -> Samples:
+    """Return (number of the pair, words before) and words of every caption; a view adds pixels."""
+    known, room = vocabulary(), length()
+    captions = [caption.split() for five in references(drawn) for caption in five]
+    targets = torch.full((len(captions), room), _NONE)
+    inputs = torch.full((len(captions), 1 + room), _END)
+    inputs[:, 0] = torch.arange(len(captions)) // SENTENCES
+    for row, words in enumerate(captions):
+        numbers = torch.tensor([_BEGIN, *(known[word] for word in words), _END])
+        inputs[row, 1 : len(numbers)] = numbers[:-1]
+        targets[row, : len(numbers) - 1] = numbers[1:]
+    images = torch.from_numpy(drawn.images)
+
+    def view(stored: Tensor, keys: Tensor | None) -> Tensor:
+        return joined(images[stored[..., 0].cpu()].to(stored.device), stored[..., 1:])
+
+    return Samples(inputs, targets, view)
+
+
+def joined(images: Tensor, words: Tensor) -> Tensor:
+    """Return pixels [..., 6, S, S] in [-1, 1] and words [..., T] as one input [..., 6 S S + T]."""
+    pixels = images.flatten(-3).float() / 127.5 - 1
+    return torch.cat([pixels, words.float()], -1)
+
+
+def word_loss(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Return the mean cross-entropy of outputs [B, T, V] at words [B, T], -1 where there is none.
+
+    Captions are of different length: a batch's mean is over its words.
+    """
+    return cross_entropy(outputs.flatten(0, 1), targets.flatten(), ignore_index=_NONE)
+
+
+def words_right(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Return the share of a caption's words that are guessed right from those before, [B]."""
+    asked = (targets != _NONE).double()
+    return ((outputs.argmax(-1) == targets).double() * asked).sum(-1) / asked.sum(-1)
+
+
+def captioned(model: nn.Module, images: Tensor) -> list[str]:
+    """Return a model's captions of pairs uint8 [m, 6, S, S], the likeliest word at each place."""
+    known = list(vocabulary())
+    return [
+        " ".join(known[word] for word in row[: (row == _END).int().argmax()])
+        for some in images.split(256)
+        for row in _greedy(model, some)
+    ]
+
+
+def _greedy(model: nn.Module, images: Tensor) -> Iterator[Tensor]:
+    """Yield the words [T + 1] of every pair, of which the last ends it."""
+    words = torch.full((len(images), 1 + length()), _END, device=images.device)
+    words[:, 0] = _BEGIN
+    with torch.no_grad():
+        for place in range(length() - 1):
+            likely = model(joined(images, words[:, :-1]))[:, place].argmax(-1)
+            words[:, place + 1] = likely
+    yield from words[:, 1:]

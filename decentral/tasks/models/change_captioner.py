@@ -1,0 +1,131 @@
+"""A small model that says what differs between two images."""
+
+from __future__ import annotations
+
+from math import isqrt
+from typing import Annotated, Literal
+
+import torch
+from annotated_types import Ge
+from torch import Tensor, nn
+
+from decentral.errors import ConfigError
+from decentral.registry import Count, plugin
+from decentral.tasks.models._change import Attend, Beside, DifferenceAware, sines
+from decentral.tasks.models._transformer import INIT, Layer, Plain, check_heads
+
+#: What is added to the spread of a colour, so that one that is the same everywhere stays small.
+_FLAT = 0.05
+
+
+@plugin(
+    "model",
+    inputs="image pairs with words",
+    example="change_captioner(width=16, heads=2, layers=1)",
+)
+def change_captioner(
+    input_shape: tuple[int, ...],
+    outputs: int,
+    *,
+    fusion: Literal["difference_aware", "difference", "concat"] = "difference_aware",
+    width: Count = 32,
+    heads: Count = 4,
+    layers: Count = 2,
+    mixers: Annotated[int, Ge(0)] = 0,
+) -> nn.Module:
+    """One small CNN for both images, a fusion of their features, and a transformer that speaks.
+
+    Each colour of each image is standardised; three convolutions of stride 2 make (S/8)^2 tokens of
+    ``width`` of each date. ``fusion``:
+    ``difference_aware`` (gated differences and two-way attention, after CCExpert),
+    ``difference`` ([A; B; B - A]) or ``concat`` ([A; B]), then ``mixers`` layers of
+    self-attention, and a decoder of ``layers`` layers. (Wang et al., "CCExpert: advancing MLLM
+    capability in remote sensing change captioning", arXiv 2411.11360, 2024.)
+    """
+    check_heads("change_captioner", width, heads)
+    if width % 4:
+        raise ConfigError(
+            f"model 'change_captioner': width = {width} is not a multiple of 4, as sines of places "
+            f"need; use {4 * (width // 4 + 1)}."
+        )
+    side = isqrt(input_shape[0] // 6)  # of 6 S S + T with T below 6 (2 S + 1)
+    fused = (
+        DifferenceAware(width, heads)
+        if fusion == "difference_aware"
+        else Beside(width, fusion == "difference")
+    )
+    mixed = [Layer(width, heads, nn.LayerNorm, Plain, causal=False) for _ in range(mixers)]
+    decoder = Decoder(width, heads, layers, input_shape[0] - 6 * side**2, outputs)
+    return Captioner(side, width, nn.ModuleList([fused, *mixed]), decoder)
+
+
+class Captioner(nn.Module):
+    """Pixels and words [B, 6 S S + T] to scores of the next words [B, T, V]."""
+
+    def __init__(self, side: int, width: int, fusion: nn.ModuleList, decoder: Decoder) -> None:
+        """Put the encoder below."""
+        super().__init__()
+        self.side = side
+        self.encoder = nn.Sequential(
+            nn.Conv2d(3, width // 2, 3, 2, 1), nn.GELU(),
+            nn.Conv2d(width // 2, width, 3, 2, 1), nn.GELU(),
+            nn.Conv2d(width, width, 3, 2, 1),
+        )  # fmt: skip
+        self.norm = nn.LayerNorm(width)
+        self.fusion, self.decoder = fusion, decoder
+        self.place: Tensor
+        self.register_buffer("place", sines(-(-side // 8), width), persistent=False)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return the scores of every next word."""
+        pixels = 6 * self.side**2
+        images = inputs[..., :pixels].unflatten(-1, (2, 3, self.side, self.side))
+        a, b = (self._tokens(images[:, date]) for date in range(2))
+        fuse, *mixers = self.fusion
+        memory = fuse(a, b, self.place)
+        for layer in mixers:
+            memory = layer(memory)
+        return self.decoder(inputs[..., pixels:].long(), memory)
+
+    def _tokens(self, images: Tensor) -> Tensor:
+        """Return the features [B, N, D] of one date, every colour first standardised."""
+        middle, spread = images.mean((-2, -1), keepdim=True), images.std((-2, -1), keepdim=True)
+        even = (images - middle) / (spread + _FLAT)
+        return self.norm(self.encoder(even).flatten(-2).transpose(-2, -1))
+
+
+class Decoder(nn.Module):
+    """Words see those before them and all that was fused."""
+
+    def __init__(self, width: int, heads: int, layers: int, room: int, words: int) -> None:
+        """Draw embeddings for ``room`` places and ``words`` words."""
+        super().__init__()
+        self.embed = nn.Embedding(words, width)
+        self.positions = nn.Parameter(INIT * torch.randn(room, width))
+        self.layers = nn.ModuleList([_Speaking(width, heads) for _ in range(layers)])
+        self.norm, self.memory_norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.head = nn.Linear(width, words)
+
+    def forward(self, words: Tensor, memory: Tensor) -> Tensor:
+        """Return scores [B, T, V] for words [B, T] and what was fused [B, M, D]."""
+        memory = self.memory_norm(memory)
+        h = self.embed(words) + self.positions
+        for layer in self.layers:
+            h = layer(h, memory)
+        return self.head(self.norm(h))
+
+
+class _Speaking(nn.Module):
+    """Attention to the words before, to the memory, and a feed-forward part, each added."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList([nn.LayerNorm(width) for _ in range(3)])
+        self.own, self.across = Attend(width, heads), Attend(width, heads)
+        self.mlp = Plain(width)
+
+    def forward(self, h: Tensor, memory: Tensor) -> Tensor:
+        own = self.norms[0](h)
+        h = h + self.own(own, own, own, causal=True)
+        h = h + self.across(self.norms[1](h), memory, memory)
+        return h + self.mlp(self.norms[2](h))
