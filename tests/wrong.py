@@ -504,7 +504,7 @@ def _make_runs() -> None:
         shutil.copytree("finished", name)
         (Path(name) / "summary.json").unlink()
         (Path(name) / "merged.safetensors").unlink()
-    _edit("old/config.yaml", "format 1:", "format 0:")
+    _edit("old/config.yaml", "format 2:", "format 1:")
     _edit("growing/config.yaml", "batch:\n  name: constant", "batch:\n  name: geometric")
     _edit("resized/config.yaml", "nodes: 4", "nodes: 5")
     text = Path("python/config.yaml").read_text()
@@ -515,7 +515,7 @@ def _make_runs() -> None:
     Path("full/report.html").unlink()
     Path("full/report.html").mkdir()
     for manifest in Path("old_checkpoint/checkpoints").glob("*/manifest.json"):
-        _edit(manifest, '"format": 1', '"format": 0')
+        _edit(manifest, '"format": 2', '"format": 1')
     for rows in Path("damaged/checkpoints").glob("*/nodes-00000.safetensors"):
         rows.write_bytes(rows.read_bytes()[:-4] + b"\0\0\0\1")
     _edit("broken_metrics/metrics.jsonl", '{"step": 0', '{"step: 0')

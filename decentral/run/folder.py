@@ -14,7 +14,7 @@ from typing import Any
 from decentral.config import dump
 from decentral.errors import ConfigError, RunError
 
-FORMAT = 1
+FORMAT = 2
 
 
 class RunFolder:
