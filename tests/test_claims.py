@@ -128,12 +128,28 @@ def test_a_claim_that_cannot_be_run_does_not_stop_the_others(
 ) -> None:
     (tmp_path / "mark").touch()
     words = ["reproduce", shaky, "gradpower", "--seeds", "0,1", "--out", str(tmp_path / "out")]
-    assert run(words) == 1
+    assert run([*words, "--jobs", "1"]) == 1
     out, err = capsys.readouterr()
     assert "the mark is there." in out
     assert "holds in part" in out
     assert "shaky could not be run" in err
     assert "the mark is there." in (tmp_path / "out" / "claims.html").read_text()
+
+
+def test_seeds_at_a_time_give_what_they_give_one_after_the_other(
+    shaky: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where one of them fails, which does not stop the other."""
+    (tmp_path / "mark").touch()
+    words = ["reproduce", shaky, "--seeds", "1,0", "--out", str(tmp_path / "out"), "--jobs", "2"]
+    assert run(words) == 1
+    assert "the mark is there." in capsys.readouterr().out
+    assert (tmp_path / "out" / "shaky" / "seed-0.json").exists()
+    (tmp_path / "mark").unlink()
+    assert run(words) == 0
+    assert sorted((tmp_path / "log").read_text().split()) == ["0", "1", "1"]
+    record = trial(shaky, tmp_path / "out", print, seeds=(0, 1)).outcome()
+    assert (record["verdict"], record["figures"]) == (HOLDS, {"x": [1.0, 1.0]})
 
 
 def test_a_lab_makes_every_run_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,7 @@ WRECKS = (
 SMALL = "launch --task quadratic nodes=4 steps=4"
 
 PLUGINS = """
-import networkx as nx, torch
+import os, networkx as nx, torch
 from torch import nn
 from decentral import Task, plugin
 
@@ -62,6 +62,11 @@ def silent(progress, feedback): return None
 @plugin("claim", paper="nobody", says="It works.", expect=())
 def shy(lab, seed):
     'Say nothing.'
+
+@plugin("claim", paper="nobody", says="It works.", expect=())
+def fatal(lab, seed):
+    'End the process.'
+    os._exit(9)
 
 @plugin("tracker", package="telegraph")
 def wired(folder, config, step): raise NotImplementedError
@@ -384,7 +389,8 @@ CASES = [
     launch("nested budget", "communication=every(k=2,schedule=scale_to_budget(late,budget=5%))"),
     # claims
     Case("unknown claim", "reproduce single-merg"),
-    Case("claim without a finding", "reproduce plugins.py:shy", 1),
+    Case("claim without a finding", "reproduce plugins.py:shy --jobs 1", 1),
+    Case("claim whose process ends", "reproduce plugins.py:fatal --jobs 2", 1),
     Case("seeds", "reproduce gradpower --seeds 0,0"),
     Case("settings of two claims", "reproduce gradpower single-merge ratio=3"),
     # runs

@@ -63,14 +63,16 @@ class Trial:
         RunFolder(self.folder).write_json(kept.name, record)
         return record
 
-    def outcome(self) -> Record:
-        """Try the claim over all seeds and judge it; what goes wrong becomes part of the record."""
+    def outcome(self, findings: Callable[[int], Record] | None = None) -> Record:
+        """Try the claim over all seeds and judge it; what goes wrong becomes part of the record.
+
+        ``findings`` returns what a seed gives, where somebody else tries it.
+        """
         with explained(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         try:
-            per_seed = [self.findings(seed) for seed in self.seeds]
-            judged = self._judged(per_seed)
-        except Interrupted as error:
+            judged = self._judged([(findings or self.findings)(seed) for seed in self.seeds])
+        except (Interrupted, KeyboardInterrupt) as error:
             raise Interrupted(
                 "interrupted; what is done is kept, and the same command goes on from there."
             ) from error

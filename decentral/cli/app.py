@@ -146,6 +146,10 @@ def reproduce(
     ] = "claims",
     seeds: Annotated[str, typer.Option(metavar="N,N,...", help="Seeds to try.")] = "0,1,2",
     full: Annotated[bool, typer.Option("--full", help="At the size for a GPU.")] = False,
+    jobs: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Seeds at a time; else one per core."),
+    ] = None,
     device: o.Device = None,
     debug: o.Debug = False,
 ) -> None:
@@ -159,7 +163,9 @@ def reproduce(
     """
     from decentral.cli import reproducing
 
-    reproducing.reproduce(words or [], every=every, out=out, seeds=seeds, full=full, device=device)
+    reproducing.reproduce(
+        words or [], every=every, out=out, seeds=seeds, full=full, device=device, jobs=jobs
+    )
 
 
 @app.command(cls=Command)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from decentral.claims import FAILS, HOLDS, PARTLY
-from decentral.claims._reproduce import BROKEN, Trial, trial
+from decentral.claims._ahead import Ahead
+from decentral.claims._reproduce import BROKEN, Record, Trial, trial
 from decentral.cli.console import console_of
 from decentral.cli.words import QUIET, columned, facts
 from decentral.config import parse_assignments
@@ -25,7 +28,14 @@ _COLOURS = {HOLDS: "green", PARTLY: "yellow", FAILS: "red", BROKEN: "bold red"}
 
 
 def reproduce(
-    words: Sequence[str], *, every: bool, out: str, seeds: str, full: bool, device: str | None
+    words: Sequence[str],
+    *,
+    every: bool,
+    out: str,
+    seeds: str,
+    full: bool,
+    device: str | None,
+    jobs: int | None,
 ) -> None:
     """Try claims, print what was found, and write a page about all that were ever tried there."""
     console = console_of()
@@ -43,16 +53,19 @@ def reproduce(
     )
     trials = [
         trial(
-            name, Path(out), lambda text: console.print(Text(f"  {text}", QUIET)),
+            name, Path(out), partial(_aside, spoken(name)),
             seeds=_seeds(seeds), full=full, device=device or "auto", settings=settings,
         )
         for name in chosen
     ]  # fmt: skip
-    records = [_tried(console, one) for one in trials]
+    began = time.perf_counter()
+    records = _all_tried(console, trials, jobs or _jobs(device or "auto"))
     page = write_claims(records, Path(out) / "claims.html")
     console.print()
     link = f"bold link {page.resolve().as_uri()}"
-    console.print(facts([("in all", summary_text(records)), ("page", Text(str(page), link))]))
+    took = duration_text(time.perf_counter() - began)
+    shown = [("in all", summary_text(records)), ("took", took), ("page", Text(str(page), link))]
+    console.print(facts(shown))
     if broken := [record["claim"] for record in records if record["verdict"] == BROKEN]:
         raise RunError(f"{', '.join(map(spoken, broken))} could not be run; the page says why.")
 
@@ -80,11 +93,36 @@ def _list(console: Console) -> None:
     console.print(Text("`decentral reproduce NAME` tries one, `--all` every one.", QUIET))
 
 
-def _tried(console: Console, one: Trial) -> dict[str, Any]:
+def _aside(claim: str, text: str) -> None:
+    """Say what is being done, in whatever process it is done."""
+    console_of().print(Text(f"  {claim}, {text}", QUIET))
+
+
+def _jobs(device: str) -> int:
+    """Return how many seeds to try at a time: one per core, but one where there is one GPU."""
+    import torch
+
+    from decentral.loop.setup import device_of
+
+    return torch.get_num_threads() if device_of(device).type == "cpu" else 1
+
+
+def _all_tried(console: Console, trials: Sequence[Trial], jobs: int) -> list[dict[str, Any]]:
+    """Return the records of all claims, of which several seeds are tried at a time."""
+    jobs = min(jobs, sum(len(one.seeds) for one in trials))
+    if jobs == 1:
+        return [_tried(console, one) for one in trials]
+    with Ahead(trials, jobs) as ahead:
+        return [_tried(console, one, ahead.findings(one)) for one in trials]
+
+
+def _tried(
+    console: Console, one: Trial, findings: Callable[[int], Record] | None = None
+) -> dict[str, Any]:
     name = spoken(one.rule.name)
     console.print(Text(name, "bold"))
     console.print(_indented("claim", one.traits["says"]))
-    record = one.outcome()
+    record = one.outcome(findings)
     if "error" not in record:
         console.print(Padding(_table(record), (0, 0, 0, 2)))
     took = f", {duration_text(record['seconds'])}" if "seconds" in record else ""

@@ -194,7 +194,7 @@ class Setup:
 
 def prepare(config: Config) -> Setup:
     """Build the parts of a run; every mistake in them is a ConfigError before anything runs."""
-    device, dtype = _device(config.device), getattr(torch, config.dtype)
+    device, dtype = device_of(config.device), getattr(torch, config.dtype)
     parts = {
         kind: build(kind, getattr(config, kind))
         for kind in ("algorithm", "codec", "aggregation", "optimizer", "merge")
@@ -225,7 +225,8 @@ def prepare(config: Config) -> Setup:
     return replace(setup, network=network, compute=_compute(setup) if network else None)
 
 
-def _device(name: str) -> torch.device:
+def device_of(name: str) -> torch.device:
+    """Return the device of a name, auto: the GPU if there is one; raises ConfigError."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
