@@ -178,6 +178,17 @@ def float64() -> Iterator[None]:
     torch.set_default_dtype(torch.float32)
 
 
+@pytest.fixture(scope="module")
+def ray_cluster() -> Iterator[None]:
+    """A Ray cluster that all runs of a file share."""
+    from decentral.config import make_config
+    from decentral.engines.ray.cluster import connect
+
+    cluster = connect(make_config({"engine": "ray"}))
+    yield
+    cluster.close()
+
+
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """The folder of larger data sets: $DECENTRAL_DATA, or ../shared/data beside the checkout."""

@@ -1,6 +1,7 @@
 """Algorithms, topologies and schedules, two by two: several workers end where one process ends.
 
-The cases come from the registry. In float64 with ordered sums they agree to the bit, unless
+So does every other kind that acts on what is sent, each member by itself. The cases come from the
+registry. In float64 with ordered sums they agree to the bit, unless
 something was averaged over all nodes, where Gloo's order of adding counts.
 """
 
@@ -22,6 +23,8 @@ from decentral.loop.block import Block
 from decentral.registry import find, names
 
 KINDS = "algorithm", "topology", "communication"
+#: What else acts on what is sent.
+OTHERS = "aggregation", "codec", "fault", "attack"
 NODES, SIZES = 8, (5, 3)
 SETTINGS: dict[str, Any] = {
     "nodes": NODES, "steps": 60, "local_steps": 6, "dtype": "float64", "replicas": "vmap",
@@ -30,7 +33,17 @@ SETTINGS: dict[str, Any] = {
 
 
 def written(kind: str, name: str) -> str:
-    return str(find(kind, name).traits.get("example", name))
+    traits = find(kind, name).traits
+    text = str(traits.get("example", name))
+    return f"choco(codec={text}, step=0.1)" if traits.get("biased") else text
+
+
+def asked(case: dict[str, str]) -> dict[str, Any]:
+    """Return the settings of a run that ask for the members of a case."""
+    parts: dict[str, Any] = {kind: written(kind, name) for kind, name in case.items()}
+    if "fault" in parts:
+        parts["faults"] = [parts.pop("fault")]
+    return parts
 
 
 def talkative(name: str) -> bool:
@@ -40,6 +53,11 @@ def talkative(name: str) -> bool:
 CASES = pairwise_cover(
     {kind: [n for n in names(kind) if kind != "algorithm" or talkative(n)] for kind in KINDS}
 ) + [{"algorithm": name} for name in names("algorithm") if not talkative(name)]
+CASES += [
+    {"topology": "ring", "communication": "constant", kind: name}
+    for kind in OTHERS
+    for name in names(kind)
+]
 
 
 def news(cases: list[dict[str, str]]) -> Iterator[tuple[dict[str, str], bool]]:
@@ -73,13 +91,15 @@ def trained(setup: Any, exchange: Any) -> Block:
     return block
 
 
-def combined(parts: dict[str, str]) -> tuple[Any, Block]:
+def combined(parts: dict[str, Any]) -> tuple[Any, Block]:
     """Return a run in one process; members that refuse each other get simpler company."""
-    simpler: tuple[dict[str, str], ...] = ({}, {"topology": "ring"}, {"algorithm": "dsgd"})
+    simpler: tuple[dict[str, str], ...] = (
+        {}, {"topology": "ring"}, {"algorithm": "dsgd"}, {"task": "digits"},
+    )  # fmt: skip
     refusals: list[str] = []
     for change in simpler:
         try:
-            setup = tiny_setup(**SETTINGS, **(parts | change))
+            setup = tiny_setup(**(SETTINGS | parts | change))
             return setup, trained(setup, Watched(NODES, ordered=True))
         except ConfigError as error:
             refusals.append(str(error))
@@ -95,7 +115,7 @@ def combined(parts: dict[str, str]) -> tuple[Any, Block]:
 )
 def test_two_workers_end_where_one_process_ends(case: dict[str, str], exchanges: list[Any]) -> None:
     """By default the cases that show a member for the first time, in a soak run every pair."""
-    setup, alone = combined({kind: written(kind, name) for kind, name in case.items()})
+    setup, alone = combined(asked(case))
     crew = [SimpleNamespace(exchange=exchange) for exchange in exchanges]
     blocks = together(lambda worker: trained(setup, worker.exchange), crew)
     found = torch.cat([block.rows for block in blocks])

@@ -7,7 +7,7 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,18 +41,8 @@ SETTINGS: dict[str, Any] = {
 Launch = Callable[..., Path]
 
 
-@pytest.fixture(scope="module")
-def _cluster() -> Iterator[None]:
-    from decentral.config import make_config
-    from decentral.engines.ray.cluster import connect
-
-    cluster = connect(make_config({"engine": "ray"}))
-    yield
-    cluster.close()
-
-
 @pytest.fixture
-def launch(tmp_path: Path, _cluster: None) -> Launch:
+def launch(tmp_path: Path, ray_cluster: None) -> Launch:
     def launched(**settings: Any) -> Path:
         return decentral.launch(**{"out": str(tmp_path / "run"), **SETTINGS, **settings}).path
 
@@ -125,7 +115,7 @@ def swept(folder: Path, *words: str) -> tuple[list[Any], list[int]]:
     return [ended[place] for place in range(len(points))], beside
 
 
-@pytest.mark.usefixtures("_cluster")
+@pytest.mark.usefixtures("ray_cluster")
 def test_points_of_a_sweep_run_side_by_side_as_they_would_alone(
     tmp_path: Path, undisturbed: Tensor
 ) -> None:
@@ -143,7 +133,7 @@ def test_points_of_a_sweep_run_side_by_side_as_they_would_alone(
 
 @pytest.mark.soak
 @pytest.mark.timeout(600)
-@pytest.mark.usefixtures("_cluster")
+@pytest.mark.usefixtures("ray_cluster")
 def test_a_sweep_that_is_stopped_goes_on_where_it_was(
     tmp_path: Path, undisturbed: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -209,7 +199,7 @@ def test_two_losses_replay_to_the_same_rows(launch: Launch) -> None:
 # --- what ends at once ----------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("_cluster")
+@pytest.mark.usefixtures("ray_cluster")
 def test_a_busy_host_may_take_long_until_workers_have_a_job() -> None:
     """Before it begins nobody asks a worker for news, nor is that a reason to give up on it."""
     from decentral.config import make_config
