@@ -13,7 +13,9 @@ from safetensors.torch import load_file, save_file
 from support import example
 
 import decentral
-from decentral.registry import build
+from decentral.claims import FAILS, HOLDS, PARTLY, verdict
+from decentral.claims.change_captioning import FUSIONS, compared, described
+from decentral.registry import build, find
 from decentral.tasks._scenes import ADDED, KINDS, PLACES, REMOVED, SAME, scenes
 from decentral.tasks.change_captions import (
     captioned,
@@ -209,18 +211,22 @@ def test_training_the_fusion_leaves_all_else_as_it_is(tmp_path: Path) -> None:
     assert read_by(run.merged_model(), file) == {"encoder", "norm", "decoder"}
 
 
+class Parrot(torch.nn.Module):
+    """Says the same sentence whatever it is shown, word by word."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__()
+        known = vocabulary()
+        numbers = [*(known[word] for word in sentence.split()), *[0] * length()]
+        self.scores = torch.eye(len(known))[numbers[: length()]]
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.scores.expand(len(inputs), -1, -1)
+
+
 def test_a_model_that_knows_the_words_says_them() -> None:
-    """A stand-in that answers the same sentence, word by word, is read as that sentence."""
-    known, sentence = vocabulary(), "nothing has changed"
-    numbers = torch.tensor([*(known[word] for word in sentence.split()), *[0] * length()])
-    scores = torch.nn.functional.one_hot(numbers[: length()], len(known)).double()
-
-    class Parrot(torch.nn.Module):
-        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-            return scores.expand(len(inputs), -1, -1)
-
     images = torch.zeros(3, 6, 16, 16, dtype=torch.uint8)
-    assert captioned(Parrot(), images) == [sentence] * 3
+    assert captioned(Parrot("nothing has changed"), images) == ["nothing has changed"] * 3
 
 
 @pytest.mark.parametrize("fusion", get_args(Fusion))
@@ -233,3 +239,51 @@ def test_words_do_not_see_those_that_come(fusion: Fusion) -> None:
     one, two = model(inputs), model(other)
     torch.testing.assert_close(one[:, :8], two[:, :8])
     assert not torch.allclose(one[:, 8:], two[:, 8:])
+
+
+# --- the claim ------------------------------------------------------------------------------------
+
+
+def scored(mean: float, seen: float) -> dict[str, float]:
+    return {"mean of 3 scores": mean, "change seen": seen}
+
+
+BLIND, SEEING, BETTER = scored(60, 0.5), scored(130, 0.9), scored(140, 0.95)
+
+
+@pytest.mark.parametrize(
+    ("module", "difference", "concat", "judged"),
+    [
+        (BETTER, SEEING, BLIND, HOLDS),
+        (SEEING, SEEING, BLIND, HOLDS),
+        (SEEING, BETTER, BLIND, PARTLY),
+        (scored(130, 0.55), BLIND, BLIND, PARTLY),
+        (BETTER, SEEING, SEEING, FAILS),
+        (BLIND, BLIND, BLIND, FAILS),
+    ],
+)
+def test_scores_decide_the_claim(
+    module: dict[str, float], difference: dict[str, float], concat: dict[str, float], judged: str
+) -> None:
+    figures = compared({"module": module, "difference": difference, "concat": concat})
+    expected = find("claim", "change_captioning").traits["expect"]
+    assert verdict(expected, {name: [value] * 3 for name, value in figures.items()}) == judged
+
+
+def test_who_says_that_nothing_has_changed_is_right_where_nothing_has() -> None:
+    drawn, sentence = scenes(0, range(200), 16, 0), "nothing has changed"
+    found = described(Parrot(sentence), drawn)
+    assert found["change seen"] == (drawn.change == SAME).mean()
+    scores = [found[name] for name in ("BLEU-4", "ROUGE-L", "CIDEr-D")]
+    assert found["mean of 3 scores"] == pytest.approx(sum(scores) / 3)
+    assert found["ROUGE-L"] == pytest.approx(100 * rouge_l([sentence] * 200, references(drawn)))
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_fusions_are_of_one_size(fusion: str) -> None:
+    settings, _ = FUSIONS[fusion]
+    sizes = [
+        sum(value.numel() for value in small(**own).parameters())
+        for own in (settings, FUSIONS["module"][0])
+    ]
+    assert sizes[0] == pytest.approx(sizes[1], rel=0.04)
