@@ -120,8 +120,8 @@ def references(drawn: Scenes) -> list[list[str]]:
 def contents(drawn: Scenes) -> list[list[str]]:
     """Return what stands at the four places of the first date of every pair, then of the second.
 
-    >>> contents(scenes(0, range(1), 16, 0))[0][0]
-    'the top left of the first image shows a road'
+    >>> contents(scenes(0, range(1), 16, 0))[0][2]
+    'the bottom left of the first image shows a house'
     """
     return [
         [
