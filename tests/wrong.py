@@ -144,7 +144,6 @@ CASES = [
     launch("attack by all", "attack=noise(share=1.0)"),
     launch("attack that never begins", "attack=noise(nodes=[1],start=100%)"),
     launch("flipped labels without classes", "attack=label_flip(nodes=[1])"),
-    launch("attack with a codec", "attack=noise(nodes=[1]) codec=bf16"),
     launch("attack without messages", "attack=noise(nodes=[1]) algorithm=local"),
     launch("aggregation without messages", "aggregation=median algorithm=allreduce"),
     launch("median of sums", "aggregation=median algorithm=push_sum"),
@@ -431,14 +430,6 @@ CASES = [
     Case("a model of pictures for pairs", "launch --task change_captions --model mlp"),
     Case("a model of pairs for pictures", "launch --task digits --model change_captioner"),
     Case("pairs that show other places", "launch --task change_captions(size=16,shift=5)"),
-    Case(
-        "a start that is not there",
-        "launch --task change_captions(size=16) model.start=finishd/merged.safetensors",
-    ),
-    Case(
-        "a start of another model",
-        "launch --task change_captions(size=16) model.start=finished/merged.safetensors",
-    ),
     Case("show topology: png in a missing folder", "show topology ring --png nowhere/ring.png"),
     Case("show topology: nothing to draw", "show topology ring --nodes 1 --png ring.png"),
     Case("show schedule: all-reduce", "show schedule late algorithm=allreduce"),

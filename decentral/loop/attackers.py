@@ -35,6 +35,11 @@ class Attackers:
         here = Progress(last, progress.steps, progress.samples, progress.samples_total)
         return Phase(window["start"], window["stop"]).on(here)
 
+    @property
+    def lie(self) -> bool:
+        """Whether some nodes may say what is not their row."""
+        return self.rule is not None and not self.rule.plugin.traits.get("data")
+
     def among(self, hosted: Sequence[int]) -> list[int]:
         """Return the places of bad nodes among hosted ones."""
         return [place for place, node in enumerate(hosted) if node in self.nodes]

@@ -22,6 +22,8 @@ Parcel = tuple[Tensor, Callable[[Tensor], Tensor]]
 _PREFIX = "state/"
 #: What a codec's memory holds of every channel: what all know of a row, and what a node heard.
 _REMEMBERED = ("known", "heard")
+#: Where nodes lie, others know another row than the own one, which is ``known`` to its node only.
+_TOLD = "told"
 
 
 class Channels:
@@ -46,10 +48,11 @@ class Channels:
         self.state = {name: kept.first(model, self.model) for name, kept in self.kept.items()}
         self.hosted = hosted
         remembers = setup.codec.plugin.traits.get("memory", False)
+        remembered = (*_REMEMBERED, _TOLD) if setup.attackers.lie else _REMEMBERED
         self.memory = {
             f"{name}/{what}": torch.zeros_like(channel)
             for name, channel in self._rows().items()
-            for what in _REMEMBERED
+            for what in remembered
             if remembers
         }
 
@@ -96,7 +99,7 @@ class Channels:
         """Whether rows travel as they are, and are only added up."""
         setup = self.setup
         linear = setup.aggregation.plugin.traits.get("linear", False)
-        return linear and setup.codec.name == "none" and not setup.attackers.nodes
+        return linear and setup.codec.name == "none" and not setup.attackers.lie
 
     def _columns(self, part: slice) -> slice:
         """Return the columns of a row that belong to some of the parameters.
@@ -119,7 +122,7 @@ class Channels:
             return self.exchange.mix(rows, mixing)
         if self.setup.codec.name == "none":
             return self._aggregate(rows, said, mixing)
-        return self._mix_coded(name, rows, mixing, round)
+        return self._mix_coded(name, rows, said, mixing, round)
 
     def _aggregate(
         self, own: Tensor, said: Tensor, mixing: Mixing, parcel: Parcel | None = None
@@ -150,21 +153,31 @@ class Channels:
         draw = Draw(self.setup.config.seed, name, progress.round, self.hosted)
         return bad.said(rows, self._load(name), draw) if bad.on(progress) else rows
 
-    def _mix_coded(self, name: str, rows: Tensor, mixing: Mixing, round: int) -> int:
-        """Mix rows as they are coded: x_i <- x_i + step (sum_j W_ij h_j - h_i), h what is known."""
-        setup = self.setup
-        known, heard = (
-            self.memory[f"{name}/{what}"] if self.memory else torch.zeros_like(rows)
-            for what in _REMEMBERED
-        )
-        draw = Draw(setup.config.seed, name, round, self.hosted)
-        news = setup.codec(rows - known, self._load(name), draw)
-        said = news.clone()
-        wire = self._aggregate(said, news, mixing, self._parcel(rows - known, news, name, draw))
+    def _mix_coded(self, name: str, rows: Tensor, said: Tensor, mixing: Mixing, round: int) -> int:
+        """Mix rows as they are coded: x_i <- x_i + step (sum_j W_ij h_j - h_i), h what is known.
+
+        What bad nodes say is coded like any row; to themselves they stay what they are.
+        """
+        known, heard = (self._remembered(name, what, rows) for what in _REMEMBERED)
+        draw = Draw(self.setup.config.seed, name, round, self.hosted)
+        codec, load = self.setup.codec, self._load(name)
+        left = rows - known
+        news = told = codec(left, load, draw)
+        if self.setup.attackers.lie:
+            public = self._remembered(name, _TOLD, rows)
+            left = said - public
+            told = codec(left, load, draw)
+            public.add_(told)
+        added = news.clone()
+        wire = self._aggregate(added, told, mixing, self._parcel(left, told, name, draw))
         known.add_(news)
-        heard.add_(said)
-        rows.add_(heard - known, alpha=setup.codec.settings.get("step", 1.0))
+        heard.add_(added)
+        rows.add_(heard - known, alpha=codec.settings.get("step", 1.0))
         return wire
+
+    def _remembered(self, name: str, what: str, rows: Tensor) -> Tensor:
+        """Return what is remembered of a channel, zeros where nothing is."""
+        return self.memory[f"{name}/{what}"] if self.memory else torch.zeros_like(rows)
 
     def forget(self) -> None:
         """Begin to remember anew, on all workers, since who talks has changed."""

@@ -19,7 +19,6 @@ def refuse_unsound(config: Config, parts: Mapping[str, Bound], conversation: Con
     """Raise ConfigError, with a remedy, where a part does not do what it promises."""
     _refuse_weights(parts["algorithm"], conversation.mixer)
     _refuse_biased(parts["codec"])
-    _refuse_coded_attack(parts)
     mixer = conversation.mixer
     holds: dict[str, Callable[[], bool]] = {
         "directed": lambda: mixer.topology.links(0).directed,
@@ -56,14 +55,6 @@ def _refuse_biased(codec: Bound) -> None:
         raise ConfigError(
             f"codec {codec.name!r} loses too much for models to be averaged; send differences, by "
             f"codec='choco({codec.name})'."
-        )
-
-
-def _refuse_coded_attack(parts: Mapping[str, Bound]) -> None:
-    if "attack" in parts and parts["codec"].name != "none":
-        raise ConfigError(
-            f"attack {parts['attack'].name!r} is not simulated with codecs, of which the bad nodes "
-            "would have to be part; leave codec out."
         )
 
 
