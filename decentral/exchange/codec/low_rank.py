@@ -7,12 +7,18 @@ import torch
 from torch import Tensor
 
 from decentral import rng
-from decentral.exchange.codec import Draw, Load
+from decentral.exchange.codec import Draw, How, Load, Wire, as_bytes, from_bytes
 from decentral.registry import Count, plugin
 
 
 def _matrix(shape: tuple[int, ...]) -> tuple[int, int]:
     return (shape[0], int(np.prod(shape[1:]))) if shape else (1, 1)
+
+
+def _smaller(shape: tuple[int, ...], rank: int) -> bool:
+    """Whether two factors of a tensor are smaller than the tensor."""
+    high, wide = _matrix(shape)
+    return rank * (high + wide) < high * wide
 
 
 def _size(load: Load, rank: int) -> int:
@@ -21,7 +27,59 @@ def _size(load: Load, rank: int) -> int:
     return sum(min(a * b, rank * (a + b)) for a, b in whole) * load.itemsize
 
 
-@plugin("codec", biased=True, size=lambda load, settings: _size(load, settings["rank"]))
+def _factors(m: Tensor, place: int, draw: Draw, rank: int) -> tuple[Tensor, Tensor]:
+    """Return P [n, high, rank] and P' M [n, rank, wide] of the matrices M [n, high, wide]."""
+    axes = np.arange(m.shape[2])[:, None], np.arange(rank)
+    q = rng.normal(draw.seed, f"codec/low_rank/{place}", draw.round, *axes)
+    p, _ = torch.linalg.qr(m @ torch.from_numpy(q).to(m))
+    return p, p.mT @ m
+
+
+def _product(p: Tensor, f: Tensor) -> Tensor:
+    """Return P F, added up in one order, so that both ends of a wire get the same bits."""
+    total = p[:, :, :1] * f[:, :1]
+    for k in range(1, p.shape[2]):
+        total.add_(p[:, :, k : k + 1] * f[:, k : k + 1])
+    return total.flatten(1)
+
+
+def _pack(rows: Tensor, coded: Tensor, how: How) -> Tensor:
+    rank = how.settings["rank"]
+    parts: list[Tensor] = []
+    for place, (start, stop, shape) in enumerate(how.load.tensors):
+        numbers = rows[:, start:stop]
+        if _smaller(shape, rank):
+            factors = _factors(numbers.view(-1, *_matrix(shape)), place, how.draw, rank)
+            parts += [factor.flatten(1) for factor in factors]
+        else:
+            parts.append(numbers)
+    return as_bytes(torch.cat(parts, 1))
+
+
+def _unpack(packed: Tensor, like: Tensor, how: How) -> Tensor:
+    rank, at = how.settings["rank"], 0
+    numbers = from_bytes(packed, like.dtype)
+    found = like.new_zeros(len(packed), like.shape[1])
+    for start, stop, shape in how.load.tensors:
+        high, wide = _matrix(shape)
+        small = _smaller(shape, rank)
+        size = rank * (high + wide) if small else high * wide
+        part = numbers[:, at : at + size]
+        if small:
+            p, f = part.split([rank * high, rank * wide], 1)
+            part = _product(p.reshape(-1, high, rank), f.reshape(-1, rank, wide))
+        found[:, start:stop] = part
+        at += size
+    return found
+
+
+@plugin(
+    "codec",
+    biased=True,
+    size=lambda load, settings: _size(load, settings["rank"]),
+    example="low_rank(2)",
+    wire=Wire(_pack, _unpack),
+)
 def low_rank(rows: Tensor, load: Load, draw: Draw, *, rank: Count = 1) -> Tensor:
     """Replace every matrix M by P P' M, P an orthonormal basis of M Q, Q random [columns, rank].
 
@@ -30,12 +88,7 @@ def low_rank(rows: Tensor, load: Load, draw: Draw, *, rank: Count = 1) -> Tensor
     """
     coded = rows.clone()
     for place, (start, stop, shape) in enumerate(load.tensors):
-        high, wide = _matrix(shape)
-        if rank * (high + wide) >= high * wide:
-            continue
-        m = rows[:, start:stop].view(-1, high, wide)
-        axes = np.arange(wide)[:, None], np.arange(rank)
-        q = rng.normal(draw.seed, f"codec/low_rank/{place}", draw.round, *axes)
-        p, _ = torch.linalg.qr(m @ torch.from_numpy(q).to(rows))
-        coded[:, start:stop] = (p @ (p.mT @ m)).reshape(len(rows), -1)
+        if _smaller(shape, rank):
+            m = rows[:, start:stop].view(-1, *_matrix(shape))
+            coded[:, start:stop] = _product(*_factors(m, place, draw, rank))
     return coded
