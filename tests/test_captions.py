@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from math import exp
-from typing import Literal, get_args
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from support import example
 
-from decentral.tasks._scenes import ADDED, REMOVED, SAME, scenes
+import decentral
+from decentral.claims import FAILS, HOLDS, PARTLY, verdict
+from decentral.claims.change_captioning import FUSIONS, compared, described
+from decentral.registry import build, find
+from decentral.tasks._scenes import ADDED, KINDS, PLACES, REMOVED, SAME, scenes
 from decentral.tasks.change_captions import (
     captioned,
+    contents,
     length,
     references,
     says_change,
@@ -130,6 +137,18 @@ def test_captions_speak_of_a_change_where_there_is_one() -> None:
     assert max(len(caption.split()) for five in known for caption in five) < length()
 
 
+def test_contents_say_of_every_place_and_date_what_stands_there() -> None:
+    drawn = scenes(0, range(50), 16, 0)
+    for pair, eight in enumerate(contents(drawn)):
+        assert len(set(eight)) == 8
+        for slot, caption in enumerate(eight):
+            date, place = divmod(slot, 4)
+            thing = KINDS[drawn.kinds[pair, place]] if drawn.there[pair, date, place] else "nothing"
+            assert {thing, ("first", "second")[date], *PLACES[place].split()} < {*caption.split()}
+        differ = {slot for slot in range(4) if eight[slot][-6:] != eight[slot + 4][-6:]}
+        assert differ == ({drawn.place[pair]} if drawn.change[pair] != SAME else set())
+
+
 # --- the task and its model -----------------------------------------------------------------------
 
 
@@ -142,23 +161,77 @@ def test_every_pair_is_seen_with_each_of_its_captions() -> None:
     assert torch.equal(inputs[:, 1 - length() :].long(), targets[:, :-1].clamp_min(0))
 
 
+def test_words_alone_come_with_grey_images() -> None:
+    task = build("task", "change_captions(pairs=6, test=4, size=16, about=contents)")(0)
+    train = task.splits[0]
+    inputs, _ = train.take(torch.arange(13))
+    pixels = inputs[:, : -length()]
+    assert len(train) == len(task.labels) == 6 * 13
+    assert [len(row.unique()) == 1 for row in pixels] == [False] * 8 + [True] * 5
+
+
+def saved(folder: Path, **settings: Any) -> Path:
+    """Write a small captioner into a file, with weights that no seed gives."""
+    model = small(**settings)
+    file = folder / "model.safetensors"
+    save_file({name: value + 1 for name, value in model.state_dict().items()}, file)
+    return file
+
+
+def small(**settings: Any) -> torch.nn.Module:
+    inputs = (6 * 16**2 + length(),)
+    return change_captioner(inputs, len(vocabulary()), width=16, heads=2, layers=1, **settings)
+
+
+def read_by(model: torch.nn.Module, file: Path) -> set[str]:
+    """Return the parts of a model of which everything is what a file holds."""
+    held, own = load_file(file), model.state_dict()
+    other = {name for name in own if name not in held or not torch.equal(own[name], held[name])}
+    return {name.partition(".")[0] for name in own} - {name.partition(".")[0] for name in other}
+
+
+def test_a_captioner_goes_on_from_another_and_draws_only_another_fusion_anew(
+    tmp_path: Path,
+) -> None:
+    file = saved(tmp_path, fusion="concat")
+    everything = {"encoder", "norm", "decoder", "fusion"}
+    assert read_by(small(fusion="concat", start=str(file)), file) == everything
+    for other in ({"fusion": "difference"}, {"fusion": "concat", "mixers": 1}, {}):
+        assert read_by(small(start=str(file), **other), file) == everything - {"fusion"}
+
+
+def test_training_the_fusion_leaves_all_else_as_it_is(tmp_path: Path) -> None:
+    file = saved(tmp_path)
+    run = decentral.launch(
+        task="change_captions(pairs=8, test=4, size=16)", nodes=2, steps=2,
+        out=str(tmp_path / "run"),
+        model={"name": "change_captioner", "width": 16, "heads": 2, "layers": 1,
+               "start": str(file), "train": "fusion"},
+    )  # fmt: skip
+    assert read_by(run.merged_model(), file) == {"encoder", "norm", "decoder"}
+
+
+class Parrot(torch.nn.Module):
+    """Says the same sentence whatever it is shown, word by word."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__()
+        known = vocabulary()
+        numbers = [*(known[word] for word in sentence.split()), *[0] * length()]
+        self.scores = torch.eye(len(known))[numbers[: length()]]
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.scores.expand(len(inputs), -1, -1)
+
+
 def test_a_model_that_knows_the_words_says_them() -> None:
-    """A stand-in that answers the same sentence, word by word, is read as that sentence."""
-    known, sentence = vocabulary(), "nothing has changed"
-    numbers = torch.tensor([*(known[word] for word in sentence.split()), *[0] * length()])
-    scores = torch.nn.functional.one_hot(numbers[: length()], len(known)).double()
-
-    class Parrot(torch.nn.Module):
-        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-            return scores.expand(len(inputs), -1, -1)
-
     images = torch.zeros(3, 6, 16, 16, dtype=torch.uint8)
-    assert captioned(Parrot(), images) == [sentence] * 3
+    assert captioned(Parrot("nothing has changed"), images) == ["nothing has changed"] * 3
 
 
 @pytest.mark.parametrize("fusion", get_args(Fusion))
 def test_words_do_not_see_those_that_come(fusion: Fusion) -> None:
-    model = change_captioner((6 * 16**2 + 12,), 41, fusion=fusion, width=16, heads=2, mixers=1)
+    model = small(fusion=fusion, mixers=1)
     inputs = torch.randn(2, 6 * 16**2 + 12, generator=torch.Generator().manual_seed(0))
     inputs[:, -12:] = 5
     other = inputs.clone()
@@ -166,3 +239,51 @@ def test_words_do_not_see_those_that_come(fusion: Fusion) -> None:
     one, two = model(inputs), model(other)
     torch.testing.assert_close(one[:, :8], two[:, :8])
     assert not torch.allclose(one[:, 8:], two[:, 8:])
+
+
+# --- the claim ------------------------------------------------------------------------------------
+
+
+def scored(mean: float, seen: float) -> dict[str, float]:
+    return {"mean of 3 scores": mean, "change seen": seen}
+
+
+BLIND, SEEING, BETTER = scored(60, 0.5), scored(130, 0.9), scored(140, 0.95)
+
+
+@pytest.mark.parametrize(
+    ("module", "difference", "concat", "judged"),
+    [
+        (BETTER, SEEING, BLIND, HOLDS),
+        (SEEING, SEEING, BLIND, HOLDS),
+        (SEEING, BETTER, BLIND, PARTLY),
+        (scored(130, 0.55), BLIND, BLIND, PARTLY),
+        (BETTER, SEEING, SEEING, FAILS),
+        (BLIND, BLIND, BLIND, FAILS),
+    ],
+)
+def test_scores_decide_the_claim(
+    module: dict[str, float], difference: dict[str, float], concat: dict[str, float], judged: str
+) -> None:
+    figures = compared({"module": module, "difference": difference, "concat": concat})
+    expected = find("claim", "change_captioning").traits["expect"]
+    assert verdict(expected, {name: [value] * 3 for name, value in figures.items()}) == judged
+
+
+def test_who_says_that_nothing_has_changed_is_right_where_nothing_has() -> None:
+    drawn, sentence = scenes(0, range(200), 16, 0), "nothing has changed"
+    found = described(Parrot(sentence), drawn)
+    assert found["change seen"] == (drawn.change == SAME).mean()
+    scores = [found[name] for name in ("BLEU-4", "ROUGE-L", "CIDEr-D")]
+    assert found["mean of 3 scores"] == pytest.approx(sum(scores) / 3)
+    assert found["ROUGE-L"] == pytest.approx(100 * rouge_l([sentence] * 200, references(drawn)))
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_fusions_are_of_one_size(fusion: str) -> None:
+    settings, _ = FUSIONS[fusion]
+    sizes = [
+        sum(value.numel() for value in small(**own).parameters())
+        for own in (settings, FUSIONS["module"][0])
+    ]
+    assert sizes[0] == pytest.approx(sizes[1], rel=0.04)

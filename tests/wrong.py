@@ -430,6 +430,14 @@ CASES = [
     Case("a model of pictures for pairs", "launch --task change_captions --model mlp"),
     Case("a model of pairs for pictures", "launch --task digits --model change_captioner"),
     Case("pairs that show other places", "launch --task change_captions(size=16,shift=5)"),
+    Case(
+        "a start that is not there",
+        "launch --task change_captions(size=16) model.start=finishd/merged.safetensors",
+    ),
+    Case(
+        "a start of another model",
+        "launch --task change_captions(size=16) model.start=finished/merged.safetensors",
+    ),
     Case("show topology: png in a missing folder", "show topology ring --png nowhere/ring.png"),
     Case("show topology: nothing to draw", "show topology ring --nodes 1 --png ring.png"),
     Case("show schedule: all-reduce", "show schedule late algorithm=allreduce"),

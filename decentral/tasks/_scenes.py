@@ -26,14 +26,21 @@ _CHUNK = 256
 class Scenes:
     """Pairs of images uint8 [m, 6, S, S], the colours of A before those of B, and what changed.
 
-    ``change`` [m] is one of SAME, ADDED and REMOVED; ``kind`` and ``place`` [m] number what
-    changed, and mean nothing where nothing did.
+    ``change`` [m] is one of SAME, ADDED and REMOVED; ``place`` [m] numbers where it changed, and
+    means nothing where nothing did. ``there`` [m, 2, 4] tells of both dates at which places
+    something stands, ``kinds`` [m, 4] what it is.
     """
 
     images: NDArray[np.uint8]
     change: Integers
-    kind: Integers
     place: Integers
+    there: NDArray[np.bool_]
+    kinds: Integers
+
+    @property
+    def kind(self) -> Integers:
+        """The kind [m] of what changed."""
+        return self.kinds[np.arange(len(self.place)), self.place]
 
 
 def scenes(seed: int, pairs: range, size: int, shift: int) -> Scenes:
@@ -58,8 +65,7 @@ def scenes(seed: int, pairs: range, size: int, shift: int) -> Scenes:
         for some in chunks
     ]
     change = np.where(changed, np.where(removed, REMOVED, ADDED), SAME)
-    kind = np.take_along_axis(kinds, place[:, None], 1)[:, 0]
-    return Scenes(np.concatenate(drawn), change, kind, place)
+    return Scenes(np.concatenate(drawn), change, place, np.stack([before, after], 1), kinds)
 
 
 def _drawn(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -42,8 +42,11 @@ _SENTENCES = {
         "the scene has lost a {kind} at the {place}",
     ),
 }
-#: Sentences for every pair.
-SENTENCES = 5
+#: What can be said of one place at one date.
+_EMPTY = "the {place} of the {date} image shows nothing"
+_FULL = "the {place} of the {date} image shows a {kind}"
+_DATES = ("first", "second")
+_GREY = 128
 _END, _BEGIN, _NONE = 0, 1, -1
 
 
@@ -68,6 +71,7 @@ def change_captions(
     test: Count = 500,
     size: Annotated[int, Ge(16), MultipleOf(8)] = 32,
     shift: Annotated[int, Ge(0)] = 3,
+    about: Literal["changes", "contents"] = "changes",
 ) -> Task:
     """Say what was added or removed, and where, between two drawn images of one place, or nothing.
 
@@ -75,9 +79,10 @@ def change_captions(
     not changed. The dates differ in light, colour cast and noise, and the second is moved by up to
     ``shift`` pixels (0: registered). Inputs are pixels [6 S S] and the words before the one to
     guess [T]; the loss is the mean cross-entropy of the words [T], ``accuracy`` the share of words
-    guessed right. Splits divide by what changed. A small stand-in for LEVIR-CC; the images are
-    drawn. (Wang et al., "CCExpert: advancing MLLM capability in remote sensing change captioning",
-    arXiv 2411.11360, 2024.)
+    guessed right. Splits divide by what changed. ``about: contents`` is for training beforehand:
+    what stands at each place of each date, and the captions of changes with grey images, words
+    alone. A small stand-in for LEVIR-CC; the images are drawn. (Wang et al., "CCExpert: advancing
+    MLLM capability in remote sensing change captioning", arXiv 2411.11360, 2024.)
     """
     if shift > size // 4:
         raise ConfigError(
@@ -87,12 +92,13 @@ def change_captions(
     first, second = (
         scenes(seed, numbers, size, shift) for numbers in (range(pairs), range(pairs, pairs + test))
     )
+    train, test_ = (_samples(drawn, about) for drawn in (first, second))
     return Task(
         loss=word_loss,
-        train=_samples(first),
-        test=_samples(second),
+        train=train,
+        test=test_,
         accuracy=words_right,
-        labels=torch.from_numpy(np.repeat(first.change, SENTENCES)),
+        labels=torch.from_numpy(first.change).repeat_interleave(len(train) // pairs),
         classes=("same", "added", "removed"),
         outputs=len(vocabulary()),
         takes=PAIRS,
@@ -111,6 +117,22 @@ def references(drawn: Scenes) -> list[list[str]]:
     ]
 
 
+def contents(drawn: Scenes) -> list[list[str]]:
+    """Return what stands at the four places of the first date of every pair, then of the second.
+
+    >>> contents(scenes(0, range(1), 16, 0))[0][2]
+    'the bottom left of the first image shows a house'
+    """
+    return [
+        [
+            (_FULL if full else _EMPTY).format(place=place, date=date, kind=KINDS[kind])
+            for date, whole in zip(_DATES, there, strict=True)
+            for place, full, kind in zip(PLACES, whole, kinds, strict=True)
+        ]
+        for there, kinds in zip(drawn.there, drawn.kinds, strict=True)
+    ]
+
+
 def says_change(caption: str) -> bool:
     """Tell whether a caption speaks of a change: it names something that came or went.
 
@@ -122,34 +144,51 @@ def says_change(caption: str) -> bool:
 
 def vocabulary() -> dict[str, int]:
     """Return the number of every word; 0 ends and 1 begins a caption."""
-    texts = [*KINDS, *PLACES, *(text for group in _SENTENCES.values() for text in group)]
+    texts = [*_templates(), *KINDS, *PLACES, *_DATES]
     words = sorted({word for text in texts for word in text.split() if "{" not in word})
     return {word: number for number, word in enumerate(["<end>", "<begin>", *words])}
 
 
 def length() -> int:
     """Return the words of the longest caption, and its end: T."""
-    longest = max(len(text.split()) for group in _SENTENCES.values() for text in group)
-    return longest + 2  # a place has two words
+    return max(len(text.split()) for text in _templates()) + 2  # a place has two words
 
 
-def _samples(drawn: Scenes) -> Samples:
-    """Return (number of the pair, words before) and words of every caption; a view adds pixels."""
+def _templates() -> list[str]:
+    return [_EMPTY, _FULL, *(text for group in _SENTENCES.values() for text in group)]
+
+
+def _samples(drawn: Scenes, about: str) -> Samples:
+    """Return (number of the images, words before) and words of every caption; a view adds pixels.
+
+    The images after the last pair are grey.
+    """
     known, room = vocabulary(), length()
-    captions = [caption.split() for five in references(drawn) for caption in five]
+    captions = list(_told(drawn, about))
     targets = torch.full((len(captions), room), _NONE)
     inputs = torch.full((len(captions), 1 + room), _END)
-    inputs[:, 0] = torch.arange(len(captions)) // SENTENCES
-    for row, words in enumerate(captions):
-        numbers = torch.tensor([_BEGIN, *(known[word] for word in words), _END])
+    inputs[:, 0] = torch.tensor([number for number, _ in captions])
+    for row, (_, caption) in enumerate(captions):
+        numbers = torch.tensor([_BEGIN, *(known[word] for word in caption.split()), _END])
         inputs[row, 1 : len(numbers)] = numbers[:-1]
         targets[row, : len(numbers) - 1] = numbers[1:]
-    images = torch.from_numpy(drawn.images)
+    grey = np.full_like(drawn.images[:1], _GREY)
+    images = torch.from_numpy(np.concatenate([drawn.images, grey]))
 
     def view(stored: Tensor, keys: Tensor | None) -> Tensor:
         return joined(images[stored[..., 0].cpu()].to(stored.device), stored[..., 1:])
 
     return Samples(inputs, targets, view)
+
+
+def _told(drawn: Scenes, about: str) -> Iterator[tuple[int, str]]:
+    """Yield the number of its images with every caption, pair by pair."""
+    grey = len(drawn.images)
+    seen = references(drawn) if about == "changes" else contents(drawn)
+    for number, (shown, captions) in enumerate(zip(seen, references(drawn), strict=True)):
+        yield from ((number, caption) for caption in shown)
+        if about == "contents":
+            yield from ((grey, caption) for caption in captions)
 
 
 def joined(images: Tensor, words: Tensor) -> Tensor:

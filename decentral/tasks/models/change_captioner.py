@@ -7,12 +7,15 @@ from typing import Annotated, Literal
 
 import torch
 from annotated_types import Ge
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from decentral.errors import ConfigError
 from decentral.registry import Count, plugin
 from decentral.tasks.models._change import Attend, Beside, DifferenceAware, sines
 from decentral.tasks.models._transformer import INIT, Layer, Plain, check_heads
+from decentral.userfile import located
 
 #: What is added to the spread of a colour, so that one that is the same everywhere stays small.
 _FLAT = 0.05
@@ -32,6 +35,8 @@ def change_captioner(
     heads: Count = 4,
     layers: Count = 2,
     mixers: Annotated[int, Ge(0)] = 0,
+    start: str | None = None,
+    train: Literal["all", "fusion"] = "all",
 ) -> nn.Module:
     """One small CNN for both images, a fusion of their features, and a transformer that speaks.
 
@@ -39,7 +44,9 @@ def change_captioner(
     ``width`` of each date. ``fusion``:
     ``difference_aware`` (gated differences and two-way attention, after CCExpert),
     ``difference`` ([A; B; B - A]) or ``concat`` ([A; B]), then ``mixers`` layers of
-    self-attention, and a decoder of ``layers`` layers. (Wang et al., "CCExpert: advancing MLLM
+    self-attention, and a decoder of ``layers`` layers. It goes on from ``start``, the
+    ``merged.safetensors`` of a run; a fusion of another kind or size is drawn anew. ``train:
+    fusion`` leaves all else as it is. (Wang et al., "CCExpert: advancing MLLM
     capability in remote sensing change captioning", arXiv 2411.11360, 2024.)
     """
     check_heads("change_captioner", width, heads)
@@ -56,7 +63,44 @@ def change_captioner(
     )
     mixed = [Layer(width, heads, nn.LayerNorm, Plain, causal=False) for _ in range(mixers)]
     decoder = Decoder(width, heads, layers, input_shape[0] - 6 * side**2, outputs)
-    return Captioner(side, width, nn.ModuleList([fused, *mixed]), decoder)
+    model = Captioner(side, width, nn.ModuleList([fused, *mixed]), decoder)
+    if start is not None:
+        _go_on(model, start)
+    if train == "fusion":
+        model.requires_grad_(False)
+        model.fusion.requires_grad_(True)
+    return model
+
+
+def _go_on(model: Captioner, start: str) -> None:
+    """Read what a file holds of the model: all of it, or all but a fusion that is another."""
+    held, own = _held(start), model.state_dict()
+    fusion, rest = (
+        {name for name in own | held if name.startswith("fusion.") is inside}
+        for inside in (True, False)
+    )
+
+    def same(names: set[str]) -> bool:
+        return all(n in own and n in held and own[n].shape == held[n].shape for n in names)
+
+    if not same(rest):
+        raise ConfigError(
+            f"model 'change_captioner': start = {start} holds another encoder or decoder; give the "
+            "merged.safetensors of a run with the same width, layers and size of images."
+        )
+    taken = rest | fusion if same(fusion) else rest
+    model.load_state_dict({name: held[name] for name in taken}, strict=False, assign=True)
+
+
+def _held(start: str) -> dict[str, Tensor]:
+    """Return the tensors in a file."""
+    try:
+        return load_file(located(start))
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(
+            f"model 'change_captioner': start = {start} cannot be read as safetensors; give the "
+            "merged.safetensors of a finished run."
+        ) from error
 
 
 class Captioner(nn.Module):
