@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -73,6 +74,78 @@ def test_what_is_kept_of_the_own_part_is_mixed_in() -> None:
     walked(block, 20)
     walked(alone, 20)
     torch.testing.assert_close(block.rows, alone.rows)
+
+
+# --- what arrives later ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("overlap", [1, 2, 3])
+def test_what_arrives_later_is_mixed_in_by_then(overlap: int) -> None:
+    """Without gradients x_i - mean shrinks by ``keep`` when a round arrives, and not before."""
+    settings = {**PLAIN, "learning_rate": 1e-300, "local_steps": 4}
+    rule = "streaming_diloco(fragments=1, outer_lr=1, outer_momentum=0, keep=0.5, overlap={})"
+    block = tiny_block(**settings, algorithm=rule.format(overlap))
+    block.x.copy_(torch.arange(block.x.numel()).view_as(block.x).sin())
+    start, mean = block.x.clone(), block.x.mean(0)
+    for step in range(1, 25):
+        walked(block, step)
+        arrived = max(0, (step - overlap) // 4) if step < 24 else 6
+        expected = mean + 0.5**arrived * (start - mean)
+        torch.testing.assert_close(block.x, expected, rtol=0, atol=1e-12)
+
+
+def test_local_steps_that_are_done_meanwhile_are_kept_in_part() -> None:
+    """x <- keep x + (1 - keep) z: x after two more steps, z the outer step on what was sent."""
+    rule = "streaming_diloco(fragments=1, outer_lr=0.5, outer_momentum=0.8, keep=0.25, overlap=2)"
+    block = tiny_block(**{**PLAIN, "local_steps": 4}, algorithm=rule)
+    alone = tiny_block(**PLAIN, algorithm="local")
+    z = block.x[0].clone()
+    walked(block, 4)
+    walked(alone, 4)
+    assert torch.equal(block.x, alone.x), "what was sent is not there yet"
+    z -= 0.5 * 1.8 * (z - block.x.mean(0))
+    walked(alone, 6)
+    walked(block, 6)
+    torch.testing.assert_close(block.x, 0.25 * alone.x + 0.75 * z, rtol=0, atol=1e-14)
+
+
+def test_the_next_round_and_the_end_wait_for_what_is_under_way() -> None:
+    rule = "streaming_diloco(fragments=3, keep=0.5, overlap={})"
+    one, other = (tiny_block(**PLAIN, algorithm=rule.format(n)) for n in (2, 900))
+    assert torch.equal(walked(one).rows, walked(other).rows)
+    assert not one.state["due"].any()
+
+
+LATER: dict[str, Any] = {
+    **PLAIN, "local_steps": 4, "network": "uniform(latency_s=1s, bandwidth_Bps=1kB/s)",
+    "compute": "constant(300ms)",
+}  # fmt: skip
+
+
+def test_a_run_goes_on_bit_by_bit_while_something_is_under_way() -> None:
+    block, other = (
+        tiny_block(**LATER, algorithm="streaming_diloco(fragments=3, keep=0.5, overlap=3)")
+        for _ in range(2)
+    )
+    walked(block, 9)
+    assert block.state["due"].tolist() == [[2.0]] * 5
+    other.restore(copy.deepcopy(block.checkpoint()))
+    for each in (block, other):
+        walked(each)
+    assert torch.equal(block.rows, other.rows)
+    assert block.clock.state() == other.clock.state()
+
+
+@pytest.mark.parametrize("overlap", [0, 1, 3])
+def test_nobody_waits_for_what_travels_under_later_steps(overlap: int) -> None:
+    """24 steps of 0.3 s and six rounds of T: T - 0.3 overlap of each is not hidden, the last is."""
+    rule = f"streaming_diloco(fragments=1, overlap={overlap})"
+    block = walked(tiny_block(**LATER, algorithm=rule))
+    single = walked(tiny_block(**LATER, algorithm="diloco"), 4)
+    travel = float(single.clock.ready_s.max()) - 4 * 0.3
+    assert travel > 1.0
+    waited = 5 * max(0.0, travel - 0.3 * overlap) + travel
+    np.testing.assert_allclose(block.clock.ready_s, 24 * 0.3 + waited)
 
 
 # --- teleportation --------------------------------------------------------------------------------

@@ -54,7 +54,7 @@ def rounds(clock: Clock, topology: str, count: int, nodes: int = 8) -> list[list
     for step in range(count):
         clock.work(step)
         clock.gossip(mixer.mixing(step), SIZE, range(nodes))
-        found.append(clock.state())
+        found.append(clock.ready_s.tolist())
     return found
 
 
@@ -165,7 +165,7 @@ def test_what_travels_while_gradients_are_computed_costs_only_what_is_left() -> 
         clock.depart()
         clock.work(0)
         clock.gossip(mixing, SIZE, range(8))
-        assert clock.state() == [expected] * 8
+        assert clock.ready_s.tolist() == [expected] * 8
 
 
 @given(begins=st.lists(st.integers(0, 40), min_size=1, max_size=6), size=st.sampled_from([1, 2, 5]))
@@ -265,7 +265,7 @@ def test_a_topologys_own_links_are_its_network() -> None:
     block = tiny_block(topology=line, compute="1s", local_steps=1, communication="constant")
     block.setup.algorithm(block, block.decide())
     size_s = block.setup.row_bytes / RATE
-    assert block.clock.state() == pytest.approx([1 + 0.25 + size_s] * 4)
+    assert block.clock.ready_s.tolist() == pytest.approx([1 + 0.25 + size_s] * 4)
     assert block.clock.network is not None
     far, _ = block.clock.network.cost(np.array([0]), np.array([3]))
     assert far[0] == 0.75
@@ -290,7 +290,7 @@ def finished(block: Block) -> list[float]:
         act = block.decide()
         block.setup.algorithm(block, act)
         block.finish_step()
-    return block.clock.state()
+    return block.clock.ready_s.tolist()
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ paper:
 - ``block.average_gradients()``: g_i <- (1/N) sum_j g_j (before clipping);
 - ``block.adapt()``: x_i <- optimizer(x_i, clip(g_i));
 - ``block.combine(act)``: x_i <- sum_j W_ij x_j for every channel, or a global merge, or nothing;
-  with a slice, for these columns only;
+  with a slice, for these columns only; with ``ahead`` it takes simulated time at ``block.wait()``;
 - ``block.begin(act)``: lets the channels of that ``combine`` travel already, as they are now.
 
 and of tensors with one row per node, changed in place: ``block.x`` and ``block.g`` (parameters and
@@ -167,6 +167,13 @@ class Block(Protocol):
         """Let rows travel while gradients are computed; ``combine`` with the same act follows."""
         ...
 
-    def combine(self, act: Act | None, part: slice | None = None) -> None:
-        """Exchange the channels as ``act`` says, or ``part`` of their columns."""
+    def combine(self, act: Act | None, part: slice | None = None, *, ahead: bool = False) -> None:
+        """Exchange the channels as ``act`` says, or ``part`` of their columns.
+
+        ``ahead``: nobody waits for it before ``wait``; the algorithm does not look at it sooner.
+        """
+        ...
+
+    def wait(self) -> None:
+        """Wait for what was combined ahead."""
         ...

@@ -215,8 +215,8 @@ class Block:
         self.clock.depart()
         self.channels.begin(act.mixing)
 
-    def combine(self, act: Act | None, part: slice | None = None) -> None:
-        """Gossip or merge as ``act`` says, or ``part`` of the columns.
+    def combine(self, act: Act | None, part: slice | None = None, *, ahead: bool = False) -> None:
+        """Gossip or merge as ``act`` says, or ``part`` of the columns; ``ahead`` of a `wait`.
 
         Sick nodes are kept out before they poison others.
         """
@@ -227,10 +227,17 @@ class Block:
         if (noticed or agreed) and act.mixing is not None and self.conversation is not None:
             act = self._act(self.conversation) or act
             self.channels.forget()
+        since_s = self.clock.ready_s
         if act.mixing is None:
             self._merge(act, None if act.whole else part)
         else:
             self._gossip(act.mixing, part)
+        if ahead:
+            self.clock.postpone(since_s)
+
+    def wait(self) -> None:
+        """Let simulated time pass until what was combined ahead has arrived."""
+        self.clock.wait()
 
     def _gossip(self, mixing: Mixing, part: slice | None) -> None:
         self.ledger.wire_bytes += self.channels.gossip(mixing, self.progress, part)

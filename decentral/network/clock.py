@@ -6,7 +6,7 @@ world; only a global average makes all wait for the last.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,6 +35,7 @@ class Clock:
     all_reduce: AllReduce = "auto"
     ready_s: Floats = field(init=False)  # [N], when each node is done with what it does
     departed_s: Floats | None = None  # [N], when rows left that travel during a computation
+    arrives_s: Floats | None = None  # [N], when what nodes do not wait for yet will be there
     _known: dict[Any, float] = field(default_factory=dict[Any, float], repr=False)
 
     def __post_init__(self) -> None:
@@ -51,6 +52,16 @@ class Clock:
     def depart(self) -> None:
         """Let the messages of the next gossip leave now, before the work that comes first."""
         self.departed_s = self.ready_s
+
+    def postpone(self, since_s: Floats) -> None:
+        """Let nodes go on from where they stood ``since_s``; `wait` is for what was sent then."""
+        self.arrives_s, self.ready_s = self.ready_s, since_s
+
+    def wait(self) -> None:
+        """Let every node wait for what was postponed."""
+        if self.arrives_s is not None:
+            self.ready_s = np.maximum(self.ready_s, self.arrives_s)
+        self.arrives_s = None
 
     def gossip(self, mixing: Mixing, size: float, live: Sequence[int]) -> None:
         """Let messages of ``size`` bytes go where a mixing says, between positions of ``live``."""
@@ -93,10 +104,13 @@ class Clock:
         """Return when the last of some nodes is done."""
         return float(self.ready_s[sorted(nodes)].max())
 
-    def state(self) -> list[float]:
+    def state(self) -> dict[str, list[float] | None]:
         """Return the clocks as plain numbers."""
-        return self.ready_s.tolist()
+        arrives = None if self.arrives_s is None else self.arrives_s.tolist()
+        return {"ready_s": self.ready_s.tolist(), "arrives_s": arrives}
 
-    def restore(self, state: Sequence[float]) -> None:
+    def restore(self, state: Mapping[str, list[float] | None]) -> None:
         """Stand where another clock stood."""
-        self.ready_s = np.array(state)
+        arrives = state["arrives_s"]
+        self.ready_s = np.array(state["ready_s"])
+        self.arrives_s = None if arrives is None else np.array(arrives)

@@ -20,7 +20,8 @@ class Forecast:
 def forecast(talk: Conversation, clock: Clock, size: float) -> Forecast:
     """Replay a conversation whose messages have ``size`` bytes; ``clock`` moves on.
 
-    Exactly what a run with the same seed shows as ``time/simulated_s``, if its batch size stays.
+    Exactly what a run with the same seed shows as ``time/simulated_s``, if its batch size stays
+    and nothing travels under its steps.
     """
     step = round = messages = 0
     for planned in preview(talk):
