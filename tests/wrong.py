@@ -139,6 +139,7 @@ CASES = [
     launch("losses of sums", "algorithm=push_sum faults=[lost]"),
     launch("changing links by faults", "algorithm=exact_diffusion faults=[outages]"),
     launch("attack by nobody", "attack=noise"),
+    launch("attack by an empty list", "attack=noise(nodes=[])"),
     launch("attack named twice", "attack=noise(nodes=[1],share=0.5)"),
     launch("attack of a node that is not there", "attack=noise(nodes=[4])"),
     launch("attack by all", "attack=noise(share=1.0)"),

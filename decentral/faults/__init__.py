@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decentral import rng
-from decentral.errors import ConfigError, unknown
+from decentral.errors import check_nodes, unknown
 from decentral.faults._workers import KINDS, Fault
 from decentral.registry import Bound, build, names
 from decentral.schedules import Progress
@@ -134,12 +134,7 @@ def network_faults(texts: Iterable[str], nodes: int, steps: int, seed: int) -> F
     rules = [build("fault", text) for text in texts if _named(text) not in KINDS]
     for rule in rules:
         Phase(rule.common["start"], rule.common["stop"]).check(f"faults: {rule.name}", steps)
-        named = rule.settings.get("nodes") or []
-        if outside := [node for node in named if not 0 <= node < nodes]:
-            raise ConfigError(
-                f"faults: {rule.name}: node {outside[0]} is not among 0 to {nodes - 1}; "
-                "name nodes of the run."
-            )
+        check_nodes(f"faults: {rule.name}", rule.settings.get("nodes") or [], nodes)
         _try(rule)
     return Faults(tuple(rules), seed)
 

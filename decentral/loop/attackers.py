@@ -11,7 +11,7 @@ from torch import Tensor
 
 from decentral import rng
 from decentral.config import Config
-from decentral.errors import ConfigError
+from decentral.errors import ConfigError, check_nodes
 from decentral.exchange.codec import Draw, Load
 from decentral.registry import Bound, build
 from decentral.schedules import Progress
@@ -86,7 +86,7 @@ def attackers(config: Config, task: Task, parts: dict[str, Bound]) -> Attackers:
 
 def _chosen(config: Config, asked: Any) -> frozenset[int]:
     named, count = asked["nodes"], int(asked["share"] * config.nodes)
-    if named is None and not count:
+    if not named and not count:
         raise ConfigError(
             f"attack: no node of {config.nodes} is bad; write nodes=[3], or a share of at least "
             f"{1 / config.nodes:.2g}."
@@ -96,13 +96,7 @@ def _chosen(config: Config, asked: Any) -> frozenset[int]:
     if named is None:
         order = rng.permuted(np.arange(count), config.nodes, config.seed, "attack/nodes")
         named = order.tolist()
-    outside = [node for node in named if not 0 <= node < config.nodes]
-    if outside or not named:
-        what = f"node {outside[0]}" if outside else "an empty list"
-        raise ConfigError(
-            f"attack: nodes = {named}: {what} is not among 0 to {config.nodes - 1}; "
-            "name nodes of the run."
-        )
+    check_nodes("attack", named, config.nodes)
     if len(set(named)) == config.nodes:
         raise ConfigError("attack: every node is bad; leave at least one good one.")
     return frozenset(named)

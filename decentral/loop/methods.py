@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from decentral.config import Config
-from decentral.errors import ConfigError
+from decentral.errors import ConfigError, check_nodes
 from decentral.gradients.label_noise import flipped, shifted, smoothed
 from decentral.layout import shadow
 from decentral.schedules.methods import METHODS, LabelNoise, Timed
@@ -17,11 +17,7 @@ from decentral.tasks import Task
 
 def check_methods(config: Config, task: Task, model: nn.Module) -> None:
     """Raise ConfigError for nodes and phases that are not there, and for what the task forbids."""
-    if beyond := [node for node in config.node_lr if node >= config.nodes]:
-        raise ConfigError(
-            f"node_lr: there is no node {beyond[0]}; the {config.nodes} nodes are "
-            f"0 to {config.nodes - 1}."
-        )
+    check_nodes("node_lr", config.node_lr, config.nodes)
     if config.precision != "same" and config.dtype != "float32":
         raise ConfigError(
             f"precision {config.precision} computes for rows in float32, and these are in "
