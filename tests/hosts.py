@@ -31,6 +31,7 @@ class Hosts:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
             "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_worker_niceness": "0",  # 15 as Ray has it: a busy machine would starve them
             **{f"RAY_health_check_{key}": str(value) for key, value in HEALTH.items()},
         }
 
@@ -67,6 +68,16 @@ class Hosts:
         ip("-n", space, "address", "add", f"{self.ip(host)}/24", "dev", "eth0")
         for device in ("lo", "eth0"):
             ip("-n", space, "link", "set", device, "up")
+
+    def cut(self, host: int) -> None:
+        """Pull a host's cable: nothing reaches it, and nobody is told."""
+        ip("link", "set", self.link(host), "down")
+
+    def heal(self, host: int) -> None:
+        """Put a host's cable back, and start Ray there again: it ended where it was given up."""
+        ip("link", "set", self.link(host), "up")
+        self.kill(host)
+        self.start(host)
 
     # --- hosts ------------------------------------------------------------------------------------
 

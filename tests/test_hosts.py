@@ -7,12 +7,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hosts import Hosts, cluster
+from support import replayed
 from test_ray_failures import SETTINGS, events, last_rows
 from torch import equal
 
@@ -55,6 +56,11 @@ def saved(out: Path, step: int) -> Callable[[], bool]:
     return lambda: (out / "checkpoints" / f"step-{step:09d}" / "manifest.json").exists()
 
 
+def workers(out: Path) -> list[str]:
+    """Return where the workers are."""
+    return json.loads((out / "env.json").read_text())["workers"]
+
+
 def alone(tmp_path: Path, **settings: Any) -> Any:
     import decentral
 
@@ -62,18 +68,42 @@ def alone(tmp_path: Path, **settings: Any) -> Any:
     return last_rows(decentral.launch(**{**SETTINGS, **settings, **here}).path)
 
 
-def test_a_run_across_hosts_survives_the_loss_of_one(tmp_path: Path) -> None:
-    """The host loses its power while the run stands still, and the other one takes its nodes."""
+@pytest.fixture(scope="module")
+def hosts() -> Iterator[Hosts]:
+    with cluster(hosts=2) as made:
+        yield made
+
+
+def test_a_cut_link_changes_no_bit(hosts: Hosts, tmp_path: Path) -> None:
+    """A host is out of reach for good, as far as the run can tell; the other takes its nodes."""
     out = tmp_path / "run"
-    with (
-        cluster(hosts=2) as hosts,
-        launched(hosts, out, faults=["stall(worker=1,step=35)"]) as process,
-    ):
+    settings = {"faults": ["stall(worker=1,step=35)"], "liveness_s": 10}
+    with ExitStack() as cut, launched(hosts, out, **settings) as process:
         wait(saved(out, 30), process)
-        env = json.loads((out / "env.json").read_text())
-        assert env["workers"] == [hosts.ip(1), hosts.ip(2)]
+        cut.callback(hosts.heal, 2)
+        hosts.cut(2)
+    (failure,) = events(out, "failure")
+    assert (failure["workers"], failure["hosts"]) == ([1], [hosts.ip(2)])
+    assert failure["cause"] == "silent for 10 s"
+    assert workers(out) == [hosts.ip(1)] * 2
+    assert equal(last_rows(out), alone(tmp_path))
+
+
+def test_a_host_that_joins_takes_the_nodes_of_one_that_was_lost(
+    hosts: Hosts, tmp_path: Path
+) -> None:
+    """It is there before the other loses its power: the run stands still until then."""
+    out = tmp_path / "run"
+    settings = {"faults": ["stall(worker=1,step=25)"], "on_failure": "continue"}
+    with launched(hosts, out, **settings) as process:
+        wait(saved(out, 20), process)
+        assert workers(out) == [hosts.ip(1), hosts.ip(2)], "a link that was cut and has healed"
+        joined = hosts.join()
         hosts.kill(2)
     (failure,) = events(out, "failure")
-    assert (failure["workers"], failure["hosts"]) == ([1], [env["workers"][1]])
-    assert json.loads((out / "env.json").read_text())["hosts"] == [env["workers"][0]]
-    assert equal(last_rows(out), alone(tmp_path))
+    assert (failure["workers"], failure["hosts"]) == ([1], [hosts.ip(2)])
+    first, second = events(out, "membership")
+    assert (first["step"], first["lost"], first["joined"]) == (20, [3, 4, 5], [])
+    assert (second["step"], second["lost"], second["joined"]) == (30, [], [3, 4, 5])
+    assert workers(out) == [hosts.ip(1), hosts.ip(joined)]
+    assert equal(last_rows(out), replayed(out))

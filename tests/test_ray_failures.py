@@ -328,10 +328,9 @@ def test_an_actor_outlives_a_slow_start_but_not_its_driver() -> None:
 
 def test_a_worker_that_loads_torch_may_be_silent_for_longer() -> None:
     crew = Crew(actors=[None] * 2, hosts=[], config=make_config({}))
-    now = time.monotonic()
-    crew.steps = [-1, 3]
-    crew._heard_s, crew._moved_s = [now - 30, now], now
-    crew._check_clocks()
-    crew.steps[0] = 0
-    with pytest.raises(Lost, match="silent for 10 s"):
-        crew._check_clocks()
+    later_s = time.monotonic() + 30
+    crew.check_clocks(later_s)
+    crew.steps[0] = 3
+    with pytest.raises(Lost, match="silent for 10 s") as lost:
+        crew.check_clocks(later_s)
+    assert lost.value.ranks == [0]

@@ -147,7 +147,7 @@ class Crew:
             step, told = self._answer(rank, ref)
             self._heard(rank, step, bool(told))
             yield from told
-        self._check_clocks()
+        self.check_clocks(time.monotonic())
 
     def _heard(self, rank: int, step: int, told: bool) -> None:
         now = time.monotonic()
@@ -155,18 +155,16 @@ class Crew:
         if step != self.steps[rank] or told:
             self.steps[rank], self._moved_s = step, now
 
-    def _check_clocks(self) -> None:
-        now, config = time.monotonic(), self.config
-        silent = [
-            rank
-            for rank, heard_s in enumerate(self._heard_s)
-            if now - heard_s > self._silence_s(rank) and rank not in self.gone
-        ]
+    def check_clocks(self, now_s: float) -> None:
+        """Raise Lost if at that time workers are silent for too long, or none has moved."""
+        ranks = set(range(len(self.actors))) - self.gone
+        limits_s = {rank: self._silence_s(rank) for rank in ranks}
+        silent = [rank for rank in ranks if now_s - self._heard_s[rank] > limits_s[rank]]
         if silent:
-            limit_s = max(map(self._silence_s, silent))
+            limit_s = max(limits_s[rank] for rank in silent)
             raise Lost(silent, f"silent for {limit_s:g} s", self.step)
-        if now - self._moved_s > config.progress_s:
-            raise Lost([], f"no step within {config.progress_s:g} s", self.step)
+        if now_s - self._moved_s > self.config.progress_s:
+            raise Lost([], f"no step within {self.config.progress_s:g} s", self.step)
 
     def _silence_s(self, rank: int) -> float:
         """Return how long a worker may be silent: while it loads torch it can hardly answer."""
@@ -261,6 +259,7 @@ _CAUSES: dict[str, str] = {
     "node was terminated": "its host is gone",
     "node died": "its host is gone",
     "owner": "its owner is gone",
+    "temporarily unavailable": "it is out of reach",
     "connection error code 2": PROCESS_DIED,
     "worker process has died": PROCESS_DIED,
     "Worker unexpectedly exits": PROCESS_DIED,

@@ -133,7 +133,6 @@ class RayRun(EngineRun):
         self.monitor.failures(self.failures)
         if not lost.process:
             self.suspects |= {crew.hosts[rank].id for rank in lost.ranks}
-        self.known = {host.id for host in self.cluster.hosts()}
         self.faults = left_over(self.faults, lost.ranks)
         self._record_failure(lost, nodes)
         self._check_policy(lost)
@@ -170,7 +169,7 @@ class RayRun(EngineRun):
     # --- membership -------------------------------------------------------------------------------
 
     def could_return(self) -> bool:
-        """Whether nodes are missing and a host is there that was not when they were lost."""
+        """Whether nodes are missing and a host is there that was not when all of them were."""
         if len(self.members.live) == self.setup.config.nodes:
             return False
         return bool({host.id for host in self.cluster.hosts()} - self.known)
