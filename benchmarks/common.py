@@ -64,10 +64,12 @@ class Rows:
         return best(lambda: gradient(self.block, self.integers, self.batch, self.out))
 
 
-def threads() -> int:
-    """Read --threads, and set them."""
+def threads(*flags: str) -> int:
+    """Read --threads, and set them; the ``flags`` of a benchmark may be there, too."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--threads", type=int, default=1)
+    for flag in flags:
+        parser.add_argument(flag, action="store_true")
     chosen: int = parser.parse_args().threads
     settle(chosen)
     return chosen

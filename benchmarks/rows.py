@@ -1,13 +1,15 @@
 """Gradients of many nodes: all rows together against one row at a time.
 
-    python benchmarks/rows.py [--threads 2]
+    python benchmarks/rows.py [--threads 2] [--compiled]
 
 "floor" is the same floating-point operations at the rate of a product of two 512 x 512 matrices.
 The second table is of larger models, in time of the CPU, and says what ``replicas: auto`` takes.
+``--compiled`` adds all rows by vmap as one program of torch.compile, which takes minutes to make.
 """
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import Any
 
@@ -47,6 +49,8 @@ LARGER: list[tuple[str, int, int, tuple[int, ...]]] = [
     ("gpt(width=32)", 16, 8, (32,)),
     ("gpt(width=16, layers=1)", 16, 8, (16,)),
 ]
+FLAG = "--compiled"
+COMPILED = FLAG in sys.argv
 #: Times that each way is tried; the least counts.
 TRIES = 3
 
@@ -82,12 +86,16 @@ def compare_larger(name: str, nodes: int, size: int, shape: tuple[int, ...]) -> 
     ways: dict[str, Gradient] = {"vmap": VmapGradient(model, layout, loss, at_once)}
     if kernels:
         ways["layers"] = LayerGradient(kernels, layout, loss, at_once)
+    if COMPILED:
+        ways["compiled"] = program = VmapGradient(model, layout, loss, at_once)
+        program.compile("default")
     loop = _cpu_s(LoopGradient(model, layout, loss), model, layout, batch)
     ratios = {key: loop / _cpu_s(way, model, layout, batch) for key, way in ways.items()}
     taken, _ = choose("auto", model, layout, loss, nodes, lambda: batch)
     return [
         name, nodes, f"{layout.parameter_count:,}", f"{kept:,}", at_once, loop * 1e3,
-        ratios["vmap"], ratios.get("layers", "-"), type(taken).__name__.removesuffix("Gradient"),
+        *(ratios.get(way, "-") for way in ("vmap", "layers", "compiled")),
+        type(taken).__name__.removesuffix("Gradient"),
     ]  # fmt: skip
 
 
@@ -114,11 +122,11 @@ def _cpu_s(gradient: Gradient, model: nn.Module, layout: Layout, batch: Batch) -
 
 
 if __name__ == "__main__":
-    title = f"All rows together, {threads()} threads (ratios: higher is faster)"
+    title = f"All rows together, {threads(FLAG)} threads (ratios: higher is faster)"
     head = "model", "nodes", "layers, ms", "loop/vmap", "loop/layers", "layers/floor"
     table(title, head, [compare(name, nodes) for name in MODELS for nodes in NODES])
     head = (
         "model", "nodes", "parameters", "kept per row", "rows at once", "loop, CPU ms",
-        "loop/vmap", "loop/layers", "auto takes",
+        "loop/vmap", "loop/layers", "loop/compiled", "auto takes",
     )  # fmt: skip
     table("Larger models, CPU time", head, [compare_larger(*case) for case in LARGER])

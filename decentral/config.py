@@ -104,6 +104,9 @@ class Config(BaseModel):
     precision: Literal["same", "bfloat16"] = Field(
         "same", description="of forward and backward passes in training; same: that of the rows"
     )
+    compile: Literal["default", "reduce-overhead"] | None = Field(
+        None, description="mode of torch.compile, for all rows together; none: not compiled"
+    )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
     threads: Count | Auto = Field("auto", description="CPU threads; auto: one for small steps")
     on_nonfinite: Literal["stop", "quarantine"] = Field(

@@ -107,6 +107,10 @@ def _prometheus() -> str:
     return "" if shutil.which("prometheus") else "needs Prometheus: apt-get install prometheus"
 
 
+def _compiler() -> str:
+    return "" if shutil.which("g++") else "needs a C++ compiler: apt-get install g++"
+
+
 def _root() -> str:
     return "" if hasattr(os, "geteuid") and os.geteuid() == 0 else "needs root"
 
@@ -116,6 +120,7 @@ _PROBES = {
     "ray": _ray,
     "cuda": _cuda,
     "chromium": _chromium,
+    "compiler": _compiler,
     "java": _java,
     "prometheus": _prometheus,
     "root": _root,

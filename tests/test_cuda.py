@@ -19,6 +19,8 @@ CASES: dict[str, dict[str, Any]] = {
         "task": "text(context=16)", "model": "gpt(layers=1, width=8, heads=2)", "replicas": "vmap",
     },
     "one row at a time": {"replicas": "loop"},
+    "compiled": {"model": "cnn(channels=[4])", "task": "digits", "compile": "default"},
+    "CUDA graphs": {"model": "cnn(channels=[4])", "task": "digits", "compile": "reduce-overhead"},
 }  # fmt: skip
 
 

@@ -361,7 +361,11 @@ def test_what_is_not_known_layer_by_layer_is_left_to_vmap(make: Callable[[], nn.
 
 
 def chosen(
-    model: nn.Module, replicas: str, nodes: int, precision: str = "same"
+    model: nn.Module,
+    replicas: str,
+    nodes: int,
+    precision: str = "same",
+    mode: str | None = None,
 ) -> tuple[Gradient, str]:
     model = keyed(model)
     batch = Batch(
@@ -370,7 +374,7 @@ def chosen(
         torch.zeros(nodes, 4, dtype=torch.int64),
     )
     layout = Layout.of(model)
-    return choose(replicas, model, layout, F.cross_entropy, nodes, lambda: batch, precision)
+    return choose(replicas, model, layout, F.cross_entropy, nodes, lambda: batch, precision, mode)
 
 
 def test_auto_takes_what_the_table_says() -> None:
@@ -452,6 +456,22 @@ def test_a_model_that_draws_random_numbers_runs_row_by_row_and_repeats() -> None
     assert torch.equal(gradient(rows, {}, batch, torch.zeros_like(rows)), first)
     with pytest.raises(ConfigError, match="use replicas: loop"):
         chosen(Noisy(), "vmap", 2)
+
+
+@pytest.mark.needs("compiler")
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_what_is_compiled_computes_what_it_computed_before() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Dropout(0.3), nn.Linear(64, CLASSES))
+    compiled, how = chosen(model, "auto", 3, mode="default")
+    assert how == "all rows together, compiled"
+    layout = Layout.of(model)
+    rows, keys = torch.randn(3, layout.width) / 4, torch.arange(12).view(3, 4)
+    batch = Batch(torch.randn(3, 4, *SHAPE), torch.randint(0, CLASSES, (3, 4)), keys)
+    found, wanted = torch.zeros_like(rows), torch.zeros_like(rows)
+    plain = VmapGradient(keyed(model), layout, F.cross_entropy)
+    torch.testing.assert_close(compiled(rows, {}, batch, found), plain(rows, {}, batch, wanted))
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-6)
+    assert wanted.abs().amax() > 0.01
 
 
 def test_a_model_that_does_not_fit_the_task_is_the_users_mistake() -> None:

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -222,7 +223,19 @@ def _stopped_side_by_side() -> None:
     list(running._SideBySide(Path(), nothing, nothing, nothing, stopping).train({}))
 
 
+def _without_compiler() -> None:
+    def compiled(*_: Any, **__: Any) -> Any:
+        def fail(*_: Any) -> Any:
+            raise RuntimeError("no compiler\nand how to get one")
+
+        return fail
+
+    with patch.object(torch, "compile", compiled):
+        decentral.launch(task="quadratic", nodes=2, steps=2, compile="default")
+
+
 FROM_PYTHON: dict[str, Callable[[], Any]] = {
+    "no compiler": _without_compiler,
     "sweep: interrupted": _interrupted_sweep,
     "sweep: stopped side by side": _stopped_side_by_side,
     "plugin: unknown kind": lambda: registry.plugin("topologies"),

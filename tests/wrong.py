@@ -228,6 +228,7 @@ CASES = [
     launch("rates of nobody", "node_lr=3"),
     launch("slow momentum at many rates", "node_lr.0=3 algorithm=slowmo"),
     launch("double rows in bfloat16", "precision=bfloat16 dtype=float64"),
+    launch("compiled one at a time", "compile=default replicas=loop"),
     # what is on in phases
     launch("negative radius", "sam=-0.1"),
     launch("radius is text", "sam=wide"),
@@ -370,6 +371,10 @@ CASES = [
     Case("model is no module", "launch --model plugins.py:words"),
     Case("model without parameters", "launch --model plugins.py:frozen"),
     Case("model that vmap cannot run", "launch --model plugins.py:branching replicas=vmap"),
+    Case(
+        "model that vmap cannot run, compiled",
+        "launch --model plugins.py:branching compile=default",
+    ),
     Case("model that does not fit the data", "launch --model plugins.py:narrow"),
     Case("cnn on vectors", "launch --task plugins.py:vectors --model cnn"),
     Case("cnn with too many poolings", "launch --model cnn(channels=[4,4,4,4])"),

@@ -92,16 +92,22 @@ def choose(
     nodes: int,
     probe: Callable[[], Batch],
     precision: str = "same",
+    mode: str | None = None,
 ) -> tuple[Gradient, str]:
     """Return the gradient for ``replicas: vmap | loop | auto | tune`` and, in words, why.
 
     ``auto`` takes what a shipped table says is faster, ``tune`` what is faster on a few batches,
-    among what the model allows in this ``precision``.
+    among what the model allows in this ``precision``. What is compiled, in a ``mode`` of
+    ``torch.compile``, are all rows together.
     """
     model, batch = shadow(model).train(), probe()
     loop: Gradient = _loop(model, layout, loss, batch)
     kept = kept_numbers(model, batch.inputs[0])
-    together, how = _together(model, layout, loss, rows_at_once(kept, batch.inputs.device), nodes)
+    at_once = rows_at_once(kept, batch.inputs.device)
+    if mode is not None:
+        whole = VmapGradient(model, layout, loss, at_once)
+        return _compiled(whole, mode, precision, model, batch), _many(at_once, nodes, "compiled")
+    together, how = _together(model, layout, loss, at_once, nodes)
     why = "as asked" if replicas == "loop" else None
     if replicas in ("auto", "tune") and nodes == 1:
         why = "there is one"
@@ -127,11 +133,33 @@ def _together(
     model: nn.Module, layout: Layout, loss: Loss, at_once: int, nodes: int
 ) -> tuple[Gradient, str]:
     """Return the gradient that computes rows together, and how it does it in words."""
-    many = "all rows" if at_once >= min(nodes, ROWS) else f"{at_once} rows at a time"
     kernels = kernels_of(model, layout)
     if kernels:
-        return LayerGradient(kernels, layout, loss, at_once), f"{many} together, layer by layer"
-    return VmapGradient(model, layout, loss, at_once), f"{many} together, by vmap"
+        layers = LayerGradient(kernels, layout, loss, at_once)
+        return layers, _many(at_once, nodes, "layer by layer")
+    return VmapGradient(model, layout, loss, at_once), _many(at_once, nodes, "by vmap")
+
+
+def _many(at_once: int, nodes: int, how: str) -> str:
+    many = "all rows" if at_once >= min(nodes, ROWS) else f"{at_once} rows at a time"
+    return f"{many} together, {how}"
+
+
+def _compiled(
+    gradient: VmapGradient, mode: str, precision: str, model: nn.Module, batch: Batch
+) -> Gradient:
+    """Return the gradient after its first, slow call; raises ConfigError where it cannot be."""
+    layout, count = gradient.layout, gradient.at_once
+    whole: Gradient = Reduced(gradient) if precision == "bfloat16" else gradient
+    if problem := _trial(whole, model, layout, batch):
+        raise ConfigError(
+            f"compile: what is compiled is vmap, which cannot run this model ({problem}); "
+            "leave compile out."
+        )
+    gradient.compile(mode)
+    if problem := _trial(whole, model, layout, batch, count):
+        raise ConfigError(f"compile: torch cannot compile here ({problem}); leave compile out.")
+    return whole
 
 
 def _slower(
@@ -177,9 +205,11 @@ def _loop(model: nn.Module, layout: Layout, loss: Loss, batch: Batch) -> LoopGra
     return loop
 
 
-def _trial(gradient: Gradient, model: nn.Module, layout: Layout, batch: Batch) -> str | None:
-    """Return why a gradient cannot run on two rows, in one line, or None if it can."""
-    batch = Batch(batch.inputs[:2], batch.targets[:2], batch.keys[:2])
+def _trial(
+    gradient: Gradient, model: nn.Module, layout: Layout, batch: Batch, count: int | None = 2
+) -> str | None:
+    """Return why a gradient cannot run on ``count`` rows, in one line, or None if it can."""
+    batch = Batch(batch.inputs[:count], batch.targets[:count], batch.keys[:count])
     rows, integers = _copies(model, layout, len(batch.inputs))
     return _problem(lambda: gradient(rows, integers, batch, torch.zeros_like(rows)))
 

@@ -85,7 +85,16 @@ class VmapGradient:
             everything = {**layout.frozen, **parameters, **buffers}
             return loss(functional_call(model, everything, (inputs,)), targets), buffers
 
-        self.mapped = vmap(grad_and_value(objective, has_aux=True), randomness="error")
+        self.mapped: Any = vmap(grad_and_value(objective, has_aux=True), randomness="error")
+
+    def compile(self, mode: str) -> None:
+        """Let ``torch.compile`` make one program of all rows, in one of its modes.
+
+        What was compiled before is dropped: torch counts it against one limit for all models, and
+        behind that limit it would compute as if nothing were compiled.
+        """
+        torch.compiler.reset()
+        self.mapped = torch.compile(self.mapped, mode=mode, dynamic=False)
 
     def __call__(self, rows: Tensor, integers: Buffers, batch: Any, out: Tensor) -> Tensor:
         """Write the gradients of all rows into ``out``; return losses [n]."""
@@ -118,4 +127,4 @@ class VmapGradient:
             view.copy_(after[name])
         for name, value in integers.items():
             value[some].copy_(after[name])
-        return cast(Tensor, losses)
+        return cast(Tensor, losses).clone()  # a CUDA graph writes into the same memory next time

@@ -23,6 +23,11 @@ def check_methods(config: Config, task: Task, model: nn.Module) -> None:
             f"precision {config.precision} computes for rows in float32, and these are in "
             f"{config.dtype}; leave dtype or precision out."
         )
+    if config.compile is not None and config.replicas in ("loop", "tune"):
+        raise ConfigError(
+            f"compile: what is compiled computes all rows together; leave replicas "
+            f"{config.replicas} or compile out."
+        )
     for name in METHODS:
         chosen: Timed | None = getattr(config, name)
         if chosen is not None:

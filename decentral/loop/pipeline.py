@@ -149,4 +149,5 @@ def gradient_of(setup: Setup, nodes: int, sampler: Sampler) -> tuple[Gradient, s
         nodes,
         lambda: sampler.batch(0, first),
         setup.config.precision,
+        setup.config.compile,
     )
