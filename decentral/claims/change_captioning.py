@@ -20,10 +20,13 @@ from decentral.tasks._scenes import SAME, Scenes, scenes
 from decentral.tasks.change_captions import captioned, references, says_change
 from decentral.theory.captions import bleu4, cider_d, rouge_l
 
-#: What fuses two dates, and its peak rate. Self-attention makes up for the size of the module.
+#: What fuses two dates, at the best of the peak rates 0.0015, 0.003 and 0.006 each: on held-out
+#: pairs of seed 10, which have no image in common with those of seeds 0 to 2. There the mean of 3
+#: scores was 116, 126 and 95 for the module, 145, 143 and 163 for the difference, 69, 81 and 78 for
+#: concat. Self-attention makes up for the size of the module.
 FUSIONS: Mapping[str, tuple[dict[str, Any], float]] = {
     "module": ({"fusion": "difference_aware"}, 0.003),
-    "difference": ({"fusion": "difference", "mixers": 4}, 0.003),
+    "difference": ({"fusion": "difference", "mixers": 4}, 0.006),
     "concat": ({"fusion": "concat", "mixers": 4}, 0.003),
 }
 #: Added to a seed for the wide mix, so that it shares no image with the target.
