@@ -23,8 +23,9 @@ HEALTH = {"initial_delay_ms": 1000, "period_ms": 1000, "timeout_ms": 3000, "fail
 class Hosts:
     """A Ray cluster: host 0 is its head and offers no CPUs, the others offer one each."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, dashboard: bool = False) -> None:
         self.folder, self.name = folder, f"dc{os.getpid() % 100000}"
+        self.dashboard = dashboard
         self.count = 0
         self.env = {
             **os.environ,
@@ -51,8 +52,13 @@ class Hosts:
         return f"{self.name}v{host}"
 
     def command(self, host: int, words: Sequence[str]) -> list[str]:
-        """Return a command to be given on a host."""
-        return ["ip", "netns", "exec", self.space(host), *words]
+        """Return a command to be given on a host; Ray's folder there is the host's own."""
+        disk, seen = self.folder / f"disk-{host}", self.folder / "ray"
+        for folder in (disk, seen):
+            folder.mkdir(exist_ok=True)
+        mount = 'mount --bind "$0" "$1" && shift && exec "$@"'
+        space = ["ip", "netns", "exec", self.space(host)]  # a space of mounts, too
+        return [*space, "sh", "-c", mount, str(disk), str(seen), *words]
 
     # --- cables -----------------------------------------------------------------------------------
 
@@ -93,8 +99,8 @@ class Hosts:
         ray = [str(Path(sys.executable).with_name("ray")), "start", "--disable-usage-stats"]
         ray += [f"--node-ip-address={self.ip(host)}", "--object-store-memory=80000000"]
         if host == 0:
-            ray += ["--head", "--port=6379", "--num-cpus=0", f"--temp-dir={self.folder}"]
-            ray += ["--include-dashboard=false"]
+            ray += ["--head", "--port=6379", "--num-cpus=0", f"--temp-dir={self.folder}/ray"]
+            ray += [f"--include-dashboard={self.dashboard}"]
         else:
             ray += [f"--address={self.address}", "--num-cpus=1"]
         log = self.folder / f"host-{host}.log"
@@ -124,12 +130,12 @@ def ip(*words: str) -> None:
 
 
 @contextmanager
-def cluster(hosts: int) -> Iterator[Hosts]:
+def cluster(hosts: int, dashboard: bool = False) -> Iterator[Hosts]:
     """Yield a cluster of a head and some hosts; skip where namespaces cannot be made."""
     if shutil.which("ip") is None:
         pytest.skip("needs iproute2: apt-get install iproute2")
     folder = Path(tempfile.mkdtemp(prefix="dh-", dir="/tmp"))  # short: Unix sockets lie in it
-    made = Hosts(folder)
+    made = Hosts(folder, dashboard)
     try:
         made.lay_bridge()
     except subprocess.CalledProcessError as error:

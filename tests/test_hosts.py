@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from conftest import REPO
 from hosts import Hosts, cluster
+from snippets import blocks
 from support import replayed
 from test_ray_failures import SETTINGS, events, last_rows
 from torch import equal
@@ -45,10 +48,10 @@ def launched(hosts: Hosts, out: Path, **settings: Any) -> Iterator[subprocess.Po
     assert process.returncode == 0, said
 
 
-def wait(what: Callable[[], Any], process: subprocess.Popen[str]) -> None:
+def wait(what: Callable[[], Any], process: subprocess.Popen[str] | None = None) -> None:
     """Wait until something is so, as long as the run goes on."""
     while not what():
-        assert process.poll() is None, process.communicate()[0]
+        assert process is None or process.poll() is None, process.communicate()[0]
         time.sleep(0.1)
 
 
@@ -107,3 +110,62 @@ def test_a_host_that_joins_takes_the_nodes_of_one_that_was_lost(
     assert (second["step"], second["lost"], second["joined"]) == (30, [], [3, 4, 5])
     assert workers(out) == [hosts.ip(1), hosts.ip(joined)]
     assert equal(last_rows(out), replayed(out))
+
+
+# --- jobs -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """Write a job's files; return the settings of the same run in this process."""
+
+    def written(**settings: Any) -> dict[str, Any]:
+        own = {key: SETTINGS[key] for key in SETTINGS if key not in ("engine", "workers")}
+        own = {**own, "topology": "mine.py:pairs", **settings}
+        source = "import networkx as nx\n\ndef pairs(n):\n    return nx.cycle_graph(n)\n"
+        (tmp_path / "mine.py").write_text(source)
+        (tmp_path / "experiment.yaml").write_text(yaml.safe_dump(own))
+        return {**own, "topology": f"{tmp_path / 'mine.py'}:pairs"}
+
+    return written
+
+
+def shell(hosts: Hosts, script: str, home: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    """Give commands on the head, in a folder that is the home folder, too."""
+    command = hosts.command(0, ["bash", "-euc", script])
+    where = {**hosts.env, "RAY_API_SERVER_ADDRESS": "http://127.0.0.1:8265", "HOME": str(home)}
+    return subprocess.run(command, cwd=home, env=where | env, capture_output=True, text=True)
+
+
+@pytest.mark.soak
+def test_a_job_is_submitted_as_the_readme_says(job: Callable[..., Any], tmp_path: Path) -> None:
+    page = blocks(REPO / "launch/README.md")
+    (code,) = [block.source for block in page if "ray job submit" in block.source]
+    settings, out = job(), tmp_path / "runs/experiment"
+    with cluster(hosts=2, dashboard=True) as hosts:
+        done = shell(hosts, code.replace("/home/me", str(tmp_path)), tmp_path)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "SUCCEEDED" in done.stdout
+        assert workers(out) == [hosts.ip(1), hosts.ip(2)]
+        refused = shell(hosts, "ray job list", tmp_path, RAY_AUTH_TOKEN="f" * 64)
+        assert refused.returncode != 0
+    assert equal(last_rows(out), alone(tmp_path, **settings))
+
+
+@pytest.mark.soak
+def test_a_job_that_is_stopped_is_resumed_from_the_same_folder(
+    job: Callable[..., Any], tmp_path: Path
+) -> None:
+    settings, out = job(steps=8000, checkpoint_every=500), tmp_path / "run"
+    submit = "ray job submit --working-dir job --submission-id "
+    launch = "decentral launch experiment.yaml --engine ray --address auto --workers 2 --out"
+    files = "mkdir job && cp experiment.yaml mine.py job/ && "
+    with cluster(hosts=2, dashboard=True) as hosts:
+        begun = shell(hosts, f"{files}{submit} first --no-wait -- {launch} {out}", tmp_path)
+        assert begun.returncode == 0, begun.stderr
+        wait(saved(out, 500))
+        assert shell(hosts, "ray job stop first", tmp_path).returncode == 0
+        assert events(out, "interrupted")
+        done = shell(hosts, f"{submit} second -- decentral resume {out}", tmp_path)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert equal(last_rows(out), alone(tmp_path, **settings))

@@ -122,13 +122,19 @@ class Counted:
 
     def __init__(self, group: Any) -> None:
         self.group, self.sent = group, list[tuple[int, int, int]]()
+        self.order = list[str]()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.group, name)
 
     def send(self, tensors: list[Tensor], peer: int, tag: int) -> Any:
         self.sent.append((peer, tag, tensors[0].nbytes))
+        self.order.append("send")
         return self.group.send(tensors, peer, tag)
+
+    def recv(self, tensors: list[Tensor], peer: int, tag: int) -> Any:
+        self.order.append("receive")
+        return self.group.recv(tensors, peer, tag)
 
 
 @pytest.mark.parametrize("packed", [True, False])
@@ -152,6 +158,23 @@ def test_a_row_is_sent_once_to_every_worker_that_hears_it(
         assert sum(size_ for *_, size_ in sent) == 2 * 2 * size * 64 * 8
         assert len(sent) == 2 * 2 * (1 if packed else size)
         assert len({(peer, tag) for peer, tag, _ in sent}) == len(sent), "no tag comes twice"
+
+
+def test_whoever_is_expected_to_send_is_told_before_rows_fill_the_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Behind rows the word would wait until they are through: one way after the other."""
+    monkeypatch.setattr(module, "PACKED_BYTES", 0)
+    monkeypatch.setattr(module, "PIECE_BYTES", 1 << 8)
+
+    def work(worker: Any) -> list[str]:
+        group = worker.exchange._group = Counted(worker.exchange._group)
+        worker.exchange.mix(share(block(4, 96), worker), complete(4))
+        return group.order
+
+    with workers([2, 2], ordered=True) as crew:
+        for order in together(work, crew):
+            assert order == ["receive"] * 6 + ["send"] * 6
 
 
 @given(

@@ -17,6 +17,7 @@ from support import replayed
 from torch import Tensor
 
 import decentral
+from decentral.api import run_config
 from decentral.config import make_config
 from decentral.engines.ray import saver
 from decentral.engines.ray.cluster import Host
@@ -59,7 +60,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Tensor:
 
 def last_rows(out: Path) -> Tensor:
     saved = newest_checkpoint(out)
-    assert saved.step == SETTINGS["steps"]
+    assert saved.step == run_config(out).steps
     nodes = saved.load(saved.live).nodes
     return torch.stack([nodes[node]["row"] for node in saved.live])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import socket
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -173,37 +173,62 @@ class ProcessGroupExchange:
         packed = width * travels.itemsize < PACKED_BYTES
         part = self._route(mixing, packed)
         now = _Round(mixing, part, self._space(part.inbox, width, travels))
-        for columns in _pieces(width, width if packed else PIECE_BYTES // travels.itemsize):
-            begin = time.perf_counter()
-            letters = {
-                parcel.slot: _rows(channel, columns, parcel).to(travels).contiguous()
-                for parcel in part.parcels
-                if parcel.outgoing
-            }
-            self.mix_s += time.perf_counter() - begin
-            now.pieces.append((columns, self._post_piece(columns, letters, now)))
+        pieces = _pieces(width, width if packed else PIECE_BYTES // travels.itemsize)
+        tags = [(self._tag + place * part.slots) % TAGS for place in range(len(pieces))]
+        self._tag = (self._tag + len(pieces) * part.slots) % TAGS
+        # NCCL wants a round's operations started together, and makes one work of them. Gloo tells
+        # a sender that it is expected on the line on which rows leave: it must not wait for them.
+        together = bool(part.parcels) and self._group.supports_coalescing
+        early = [
+            [] if together else self._receive(*each, now) for each in zip(pieces, tags, strict=True)
+        ]
+        for columns, tag, works in zip(pieces, tags, early, strict=True):
+            letters = self._letters(channel, columns, now, travels)
+            if together:
+                self._group._start_coalescing()
+                works += self._receive(columns, tag, now)
+            works += self._send(letters, tag, now)
+            if together:
+                works = [(works[0][0], self._group._end_coalescing())]
+            now.pieces.append((columns, works))
             now.sent += sum(letter.nbytes for letter in letters.values())
-            self._tag = (self._tag + part.slots) % TAGS
         return now
 
-    def _post_piece(self, columns: slice, letters: dict[int, Tensor], now: _Round) -> Works:
-        """Post what this worker sends and hears, in the order of slots, with distinct tags."""
-        group, works = self._group, Works()
-        # NCCL wants a round's operations started together, and makes one work of them.
-        together = bool(now.route.parcels) and group.supports_coalescing
-        if together:
-            group._start_coalescing()
-        for parcel in now.route.parcels:
-            tag, peer = self._tag + parcel.slot, parcel.peer
-            try:
-                if parcel.outgoing:
-                    work = group.send([letters[parcel.slot]], peer, tag)
-                else:
-                    work = group.recv([_rows(now.inbox, columns, parcel)], peer, tag)
-            except RuntimeError as error:
-                raise self._lost(peer, error) from error
-            works.append((peer, work))
-        return [(works[0][0], group._end_coalescing())] if together else works
+    def _letters(
+        self, channel: Tensor, columns: slice, now: _Round, travels: torch.dtype
+    ) -> dict[int, Tensor]:
+        """Return the columns that leave, by slot."""
+        begin = time.perf_counter()
+        letters = {
+            parcel.slot: _rows(channel, columns, parcel).to(travels).contiguous()
+            for parcel in now.route.parcels
+            if parcel.outgoing
+        }
+        self.mix_s += time.perf_counter() - begin
+        return letters
+
+    def _receive(self, columns: slice, tag: int, now: _Round) -> Works:
+        """Post what is heard of some columns, in the order of slots."""
+        incoming = [parcel for parcel in now.route.parcels if not parcel.outgoing]
+        return [
+            self._posted(self._group.recv, _rows(now.inbox, columns, parcel), parcel, tag)
+            for parcel in incoming
+        ]
+
+    def _send(self, letters: dict[int, Tensor], tag: int, now: _Round) -> Works:
+        """Post what leaves, in the order of slots."""
+        outgoing = [parcel for parcel in now.route.parcels if parcel.outgoing]
+        return [
+            self._posted(self._group.send, letters[parcel.slot], parcel, tag) for parcel in outgoing
+        ]
+
+    def _posted(
+        self, operation: Callable[..., Any], rows: Tensor, parcel: Parcel, tag: int
+    ) -> tuple[int, Any]:
+        try:
+            return parcel.peer, operation([rows], parcel.peer, tag + parcel.slot)
+        except RuntimeError as error:
+            raise self._lost(parcel.peer, error) from error
 
     def _route(self, mixing: Mixing, packed: bool) -> Route:
         """Return this worker's part, remembered for as long as mixings stay equal."""
