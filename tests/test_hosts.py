@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import subprocess
 import sys
 import time
@@ -20,7 +21,7 @@ from support import replayed
 from test_ray_failures import SETTINGS, events, last_rows
 from torch import equal
 
-pytestmark = [pytest.mark.needs("ray", "root"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.needs("ray", "root"), pytest.mark.timeout(500)]
 
 
 def words(hosts: Hosts, out: Path, settings: dict[str, Any]) -> list[str]:
@@ -41,7 +42,7 @@ def launched(hosts: Hosts, out: Path, **settings: Any) -> Iterator[subprocess.Po
     )
     try:
         yield process
-        said, _ = process.communicate(timeout=200)
+        said, _ = process.communicate(timeout=400)
     finally:
         process.kill()
         process.wait()
@@ -83,6 +84,7 @@ def test_a_cut_link_changes_no_bit(hosts: Hosts, tmp_path: Path) -> None:
     settings = {"faults": ["stall(worker=1,step=35)"], "liveness_s": 10}
     with ExitStack() as cut, launched(hosts, out, **settings) as process:
         wait(saved(out, 30), process)
+        cut.callback(hosts.restart, 2)
         cut.callback(hosts.heal, 2)
         hosts.cut(2)
     (failure,) = events(out, "failure")
@@ -110,6 +112,97 @@ def test_a_host_that_joins_takes_the_nodes_of_one_that_was_lost(
     assert (second["step"], second["lost"], second["joined"]) == (30, [], [3, 4, 5])
     assert workers(out) == [hosts.ip(1), hosts.ip(joined)]
     assert equal(last_rows(out), replayed(out))
+
+
+# --- again and again ------------------------------------------------------------------------------
+
+#: Long enough for a link to be cut and to heal meanwhile, and for what follows.
+LONG: dict[str, Any] = {
+    "steps": 24000, "checkpoint_every": 300, "eval_every": 6000, "liveness_s": 6,
+}  # fmt: skip
+#: Seconds that a link is cut: too short to be noticed, noticed by the run alone, noticed by Ray.
+CUTS = {"blip": (0.2, 2.0), "short": (9.0, 10.0), "long": (18.0, 22.0)}
+
+
+def cut_at_random(
+    hosts: Hosts, attempt: int, length: str, out: Path, process: subprocess.Popen[str]
+) -> int:
+    """Cut a host's link at a random moment for a random time; return the host."""
+    draw = random.Random(f"{attempt} {length}")
+    host = draw.choice([1, 2])
+    wait(saved(out, LONG["checkpoint_every"] * draw.randrange(1, 8)), process)
+    hosts.cut(host)
+    try:
+        time.sleep(draw.uniform(*CUTS[length]))
+    finally:
+        hosts.heal(host)
+    return host
+
+
+def as_told(hosts: Hosts, host: int, out: Path) -> None:
+    """Check that the log names who was lost, once, and the end."""
+    (failure,) = events(out, "failure")
+    assert (failure["workers"], failure["hosts"]) == ([host - 1], [hosts.ip(host)])
+    assert failure["nodes"] == [3 * host - 3, 3 * host - 2, 3 * host - 1]
+    assert events(out, "finished")
+
+
+def returned_as_told(out: Path) -> None:
+    """Check that the nodes of the one failure were lost and returned, and what became of them."""
+    (failure,), (first, second) = events(out, "failure"), events(out, "membership")
+    assert failure["nodes"] == first["lost"] == second["joined"]
+    assert (out / "merged.safetensors").stat().st_size > 0
+    assert equal(last_rows(out), replayed(out))
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("attempt", range(3))
+@pytest.mark.parametrize("length", CUTS)
+def test_links_cut_with_restart_change_no_bit(attempt: int, length: str, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with cluster(hosts=2) as hosts:
+        with launched(hosts, out, **LONG) as process:
+            host = cut_at_random(hosts, attempt, length, out, process)
+        if length == "blip":
+            assert not events(out, "failure")
+        else:
+            as_told(hosts, host, out)
+    assert equal(last_rows(out), alone(tmp_path, **LONG))
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("attempt", range(3))
+@pytest.mark.parametrize("length", ["short", "long"])
+def test_links_cut_with_continue_end_as_the_log_tells(
+    attempt: int, length: str, tmp_path: Path
+) -> None:
+    """What was lost returns: by itself, or when Ray, which gave the host up, is started there."""
+    out = tmp_path / "run"
+    with cluster(hosts=2) as hosts:
+        with launched(hosts, out, on_failure="continue", **LONG) as process:
+            host = cut_at_random(hosts, attempt, length, out, process)
+            if length == "long":
+                hosts.restart(host)
+        as_told(hosts, host, out)
+        assert sorted(workers(out)) == [hosts.ip(1), hosts.ip(2)]
+    returned_as_told(out)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("attempt", range(3))
+def test_a_host_is_lost_and_later_another_joins(attempt: int, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    draw = random.Random(attempt)
+    with cluster(hosts=2) as hosts:
+        with launched(hosts, out, on_failure="continue", **LONG) as process:
+            wait(saved(out, LONG["checkpoint_every"] * draw.randrange(1, 8)), process)
+            host = draw.choice([1, 2])
+            hosts.kill(host)
+            wait(lambda: events(out, "membership"), process)
+            joined = hosts.join()
+        as_told(hosts, host, out)
+        assert hosts.ip(joined) in workers(out)
+    returned_as_told(out)
 
 
 # --- jobs -----------------------------------------------------------------------------------------

@@ -20,10 +20,11 @@ import decentral
 from decentral.api import run_config
 from decentral.config import make_config
 from decentral.engines.ray import saver
-from decentral.engines.ray.cluster import Host
-from decentral.engines.ray.crew import Crew, Lost
+from decentral.engines.ray.cluster import Host, connect
+from decentral.engines.ray.crew import ORPHANED, Crew, Lost, hire
 from decentral.engines.ray.lots import divided
 from decentral.engines.ray.run import RayRun
+from decentral.engines.ray.suspects import Suspects
 from decentral.errors import Interrupted, RunError
 from decentral.run.checkpoint import newest_checkpoint
 from decentral.sweeps import read_sweep, run_points
@@ -197,16 +198,27 @@ def test_two_losses_replay_to_the_same_rows(launch: Launch) -> None:
     assert torch.equal(last_rows(out), replayed(out))
 
 
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_suspect_is_cleared_once_it_answers() -> None:
+    cluster = connect(make_config({"engine": "ray"}))
+    (host,) = cluster.hosts()
+    suspects = Suspects()
+    for suspect in (host.id, "out of reach"):
+        suspects.add(suspect)
+    assert suspects.cleared([host]) == set(), "it is asked only now"
+    while not (found := suspects.cleared([host])):
+        time.sleep(0.1)
+    assert found == {host.id}
+    assert host.id not in suspects
+    assert "out of reach" in suspects
+
+
 # --- what ends at once ----------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_busy_host_may_take_long_until_workers_have_a_job() -> None:
     """Before it begins nobody asks a worker for news, nor is that a reason to give up on it."""
-    from decentral.config import make_config
-    from decentral.engines.ray.cluster import connect
-    from decentral.engines.ray.crew import ORPHANED, Lost, hire
-
     config = make_config({"engine": "ray", "liveness_s": 0.5, "device": "cpu"})
     cluster = connect(config)
     crew = hire(cluster, config, ["first", "second"], "slow", set())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -212,7 +212,7 @@ class Crew:
 
 
 def hire(
-    cluster: Cluster, config: Config, labels: Sequence[str], run: str, suspects: set[str]
+    cluster: Cluster, config: Config, labels: Sequence[str], run: str, suspects: Container[str]
 ) -> Crew:
     """Start one actor per label on the hosts that are there, with the cores they can have."""
     import ray

@@ -13,6 +13,7 @@ from decentral.engines.ray.cluster import connect
 from decentral.engines.ray.crew import Crew, Lost, hire
 from decentral.engines.ray.members import blocks_of, label, moved, sources
 from decentral.engines.ray.monitor import Monitor
+from decentral.engines.ray.suspects import Suspects
 from decentral.errors import ConfigError, RunError
 from decentral.faults import Fault, worker_faults
 from decentral.loop.cost import thread_count
@@ -37,7 +38,7 @@ class RayRun(EngineRun):
         self.saved: Saved | None = None
         self.crew: Crew | None = None
         self.failures = 0
-        self.suspects: set[str] = set()
+        self.suspects = Suspects()
         worker_count(config, 1)
         self.cluster = connect(config)
         with given_up(self):
@@ -132,7 +133,8 @@ class RayRun(EngineRun):
         self.failures += 1
         self.monitor.failures(self.failures)
         if not lost.process:
-            self.suspects |= {crew.hosts[rank].id for rank in lost.ranks}
+            for rank in lost.ranks:
+                self.suspects.add(crew.hosts[rank].id)
         self.faults = left_over(self.faults, lost.ranks)
         self._record_failure(lost, nodes)
         self._check_policy(lost)
@@ -169,10 +171,13 @@ class RayRun(EngineRun):
     # --- membership -------------------------------------------------------------------------------
 
     def could_return(self) -> bool:
-        """Whether nodes are missing and a host is there that was not when all of them were."""
-        if len(self.members.live) == self.setup.config.nodes:
+        """Whether nodes are missing and a host is there that was not, or answers again."""
+        missing = len(self.members.live) < self.setup.config.nodes
+        if not (missing or self.suspects):
             return False
-        return bool({host.id for host in self.cluster.hosts()} - self.known)
+        hosts = self.cluster.hosts()
+        self.known -= self.suspects.cleared(hosts)
+        return missing and bool({host.id for host in hosts} - self.known)
 
     def _welcome(self) -> None:
         """Let all missing nodes return at the checkpoint that was just taken."""
