@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -100,11 +101,10 @@ def _aside(claim: str, text: str) -> None:
 
 def _jobs(device: str) -> int:
     """Return how many seeds to try at a time: one per core, but one where there is one GPU."""
-    import torch
-
     from decentral.loop.setup import device_of
 
-    return torch.get_num_threads() if device_of(device).type == "cpu" else 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return cores or 1 if device_of(device).type == "cpu" else 1
 
 
 def _all_tried(console: Console, trials: Sequence[Trial], jobs: int) -> list[dict[str, Any]]:
