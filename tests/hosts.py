@@ -83,6 +83,14 @@ class Hosts:
         """Put a host's cable back."""
         ip("link", "set", self.link(host), "up")
 
+    def slow(self, host: int, bytes_per_s: int) -> None:
+        """Let a host's cable carry so many bytes a second each way, in frames of 9,000 bytes."""
+        shape = ["root", "tbf", "rate", f"{8 * bytes_per_s}bit", "burst", "16kb", "limit", "512kb"]
+        inside = ["ip", "netns", "exec", self.space(host)]
+        for where, device in ((inside, "eth0"), ([], self.link(host))):
+            run(*where, "ip", "link", "set", device, "mtu", "9000")
+            run(*where, "tc", "qdisc", "replace", "dev", device, *shape)
+
     # --- hosts ------------------------------------------------------------------------------------
 
     def join(self) -> int:
@@ -129,7 +137,11 @@ class Hosts:
 
 
 def ip(*words: str) -> None:
-    subprocess.run(["ip", *words], check=True, capture_output=True, text=True)
+    run("ip", *words)
+
+
+def run(*words: str) -> None:
+    subprocess.run(words, check=True, capture_output=True, text=True)
 
 
 @contextmanager
