@@ -14,6 +14,7 @@ from support import example
 
 import decentral
 from decentral.claims import FAILS, HOLDS, PARTLY, verdict
+from decentral.claims._meteor import meteor
 from decentral.claims.change_captioning import FUSIONS, compared, described
 from decentral.registry import build, find
 from decentral.tasks._scenes import ADDED, KINDS, PLACES, REMOVED, SAME, scenes
@@ -96,6 +97,20 @@ def test_scores_are_those_of_the_program_of_ms_coco() -> None:
     assert cider_d(said, known) == pytest.approx(
         cider.Cider().compute_score(gold, mine)[0], abs=1e-6
     )
+
+
+@pytest.mark.needs("java")
+def test_meteor_is_one_for_a_reference_and_less_for_anything_else() -> None:
+    pytest.importorskip("pycocoevalcap", reason="needs pycocoevalcap: pip install -e '.[captions]'")
+    known = references(scenes(0, range(8), 16, 0))
+    found = meteor({"same": [five[0] for five in known], "other": ["a cow"] * 8}, known)
+    assert found["same"] == pytest.approx(1.0)
+    assert found["other"] < 0.2
+
+
+def test_without_java_there_is_no_meteor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert meteor({"anything": ["a"]}, [["a"]]) == {}
 
 
 # --- scenes ---------------------------------------------------------------------------------------
@@ -272,7 +287,7 @@ def test_scores_decide_the_claim(
 
 def test_who_says_that_nothing_has_changed_is_right_where_nothing_has() -> None:
     drawn, sentence = scenes(0, range(200), 16, 0), "nothing has changed"
-    found = described(Parrot(sentence), drawn)
+    found = described([sentence] * 200, drawn)
     assert found["change seen"] == (drawn.change == SAME).mean()
     scores = [found[name] for name in ("BLEU-4", "ROUGE-L", "CIDEr-D")]
     assert found["mean of 3 scores"] == pytest.approx(sum(scores) / 3)
