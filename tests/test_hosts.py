@@ -119,7 +119,10 @@ def test_a_host_that_joins_takes_the_nodes_of_one_that_was_lost(
 #: Long enough for a link to be cut and to heal meanwhile, and for what follows.
 LONG: dict[str, Any] = {
     "steps": 24000, "checkpoint_every": 300, "eval_every": 6000, "liveness_s": 6,
+    "on_failure": "continue",
 }  # fmt: skip
+#: Nobody has to return.
+SHORT = {**LONG, "steps": 9000, "on_failure": "restart"}
 #: Seconds that a link is cut: too short to be noticed, noticed by the run alone, noticed by Ray.
 CUTS = {"blip": (0.2, 2.0), "short": (9.0, 10.0), "long": (18.0, 22.0)}
 
@@ -161,13 +164,13 @@ def returned_as_told(out: Path) -> None:
 def test_links_cut_with_restart_change_no_bit(attempt: int, length: str, tmp_path: Path) -> None:
     out = tmp_path / "run"
     with cluster(hosts=2) as hosts:
-        with launched(hosts, out, **LONG) as process:
+        with launched(hosts, out, **SHORT) as process:
             host = cut_at_random(hosts, attempt, length, out, process)
         if length == "blip":
             assert not events(out, "failure")
         else:
             as_told(hosts, host, out)
-    assert equal(last_rows(out), alone(tmp_path, **LONG))
+    assert equal(last_rows(out), alone(tmp_path, **SHORT))
 
 
 @pytest.mark.soak
@@ -179,7 +182,7 @@ def test_links_cut_with_continue_end_as_the_log_tells(
     """What was lost returns: by itself, or when Ray, which gave the host up, is started there."""
     out = tmp_path / "run"
     with cluster(hosts=2) as hosts:
-        with launched(hosts, out, on_failure="continue", **LONG) as process:
+        with launched(hosts, out, **LONG) as process:
             host = cut_at_random(hosts, attempt, length, out, process)
             if length == "long":
                 hosts.restart(host)
@@ -194,7 +197,7 @@ def test_a_host_is_lost_and_later_another_joins(attempt: int, tmp_path: Path) ->
     out = tmp_path / "run"
     draw = random.Random(attempt)
     with cluster(hosts=2) as hosts:
-        with launched(hosts, out, on_failure="continue", **LONG) as process:
+        with launched(hosts, out, **LONG) as process:
             wait(saved(out, LONG["checkpoint_every"] * draw.randrange(1, 8)), process)
             host = draw.choice([1, 2])
             hosts.kill(host)
