@@ -19,8 +19,9 @@ from pathlib import Path
 # Read by the numerical libraries when they are first imported; child processes inherit them.
 os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
 os.environ.update(MPLBACKEND="Agg")
-# Ray reads it once in a process, whichever test is the first to load it.
-os.environ.update(RAY_AUTH_MODE="token")
+# Ray reads these once in a process, whichever test is the first to load it. Workers of niceness 15,
+# its default, would starve on a busy machine.
+os.environ.update(RAY_AUTH_MODE="token", RAY_worker_niceness="0")
 
 import hypothesis
 import pytest

@@ -123,6 +123,13 @@ def test_what_is_done_is_kept_and_what_failed_is_tried_again(shaky: str, tmp_pat
     assert log.read_text() == "0 1 1 "
 
 
+def test_a_seed_can_be_tried_before_anything_else_of_its_claim(shaky: str, tmp_path: Path) -> None:
+    folder = tmp_path / "out" / "not" / "yet"
+    record = trial(shaky, folder, print, seeds=(0,)).findings(0)
+    assert record["figures"] == {"x": 1.0}
+    assert (folder / "shaky" / "seed-0.json").exists()
+
+
 def test_a_claim_that_cannot_be_run_does_not_stop_the_others(
     shaky: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

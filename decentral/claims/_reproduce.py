@@ -41,8 +41,13 @@ class Trial:
         """What the claim wrote down beforehand."""
         return self.rule.plugin.traits
 
+    def _prepare(self) -> None:
+        with explained(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+
     def findings(self, seed: int) -> Record:
         """Return what one seed gives, as found in the folder or tried now."""
+        self._prepare()
         kept = self.folder / f"seed-{seed}.json"
         code = inspect.getsource(sys.modules[self.rule.plugin.target.__module__])
         said = json.dumps([self.rule.spec(), code, self.device], sort_keys=True)
@@ -68,8 +73,7 @@ class Trial:
 
         ``findings`` returns what a seed gives, where somebody else tries it.
         """
-        with explained(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
+        self._prepare()
         try:
             judged = self._judged([(findings or self.findings)(seed) for seed in self.seeds])
         except (Interrupted, KeyboardInterrupt) as error:
