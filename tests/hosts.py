@@ -84,12 +84,24 @@ class Hosts:
         ip("link", "set", self.link(host), "up")
 
     def slow(self, host: int, bytes_per_s: int) -> None:
-        """Let a host's cable carry so many bytes a second each way, in frames of 9,000 bytes."""
-        shape = ["root", "tbf", "rate", f"{8 * bytes_per_s}bit", "burst", "16kb", "limit", "512kb"]
+        """Let a host's cable carry so many bytes a second each way, in frames of 9,000 bytes.
+
+        Acknowledgements overtake rows: behind them, TCP would use half of a cable that is busy both
+        ways.
+        """
+        rate = 8 * bytes_per_s
         inside = ["ip", "netns", "exec", self.space(host)]
         for where, device in ((inside, "eth0"), ([], self.link(host))):
             run(*where, "ip", "link", "set", device, "mtu", "9000")
-            run(*where, "tc", "qdisc", "replace", "dev", device, *shape)
+            queue = [*where, "tc", "qdisc", "replace", "dev", device, "root", "handle", "1:"]
+            run(*queue, "htb", "default", "3")
+            add = [*where, "tc", "class", "add", "dev", device]
+            run(*add, *f"parent 1: classid 1:1 htb rate {rate}bit".split())
+            for number, share in ((2, 0.1), (3, 0.9)):
+                own = f"parent 1:1 classid 1:{number} htb rate {share * rate:.0f}bit"
+                run(*add, *f"{own} ceil {rate}bit prio {number}".split())
+            small = "parent 1: protocol ip u32 match u16 0 0xff00 at 2 flowid 1:2"
+            run(*where, "tc", "filter", "add", "dev", device, *small.split())
 
     # --- hosts ------------------------------------------------------------------------------------
 

@@ -43,12 +43,7 @@ def hosts() -> Iterator[Hosts]:
         yield made
 
 
-#: Some of its rounds take nearly twice as long, for a reason that is not known yet.
-STALLS = pytest.mark.xfail(strict=False, reason="some rounds stall: benchmarks/README.md")
-CASES = [pytest.param(w, marks=STALLS if w == "one-peer exponential" else ()) for w in WAYS]
-
-
-@pytest.mark.parametrize("way", CASES)
+@pytest.mark.parametrize("way", WAYS)
 def test_rounds_take_as_long_as_the_clock_says(way: str, hosts: Hosts, tmp_path: Path) -> None:
     """Within 20 %, from the first step to the last but one, between which nobody evaluates."""
     settings = {**SETTINGS, **WAYS[way], "address": hosts.address}
