@@ -144,6 +144,7 @@ class Hosts:
         """Take everything down."""
         for host in range(self.count):
             self.kill(host)
+            ip("link", "delete", self.link(host))  # the space itself may live on for a while
             ip("netns", "delete", self.space(host))
         ip("link", "delete", self.name)
 
