@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch.func import functional_call, grad, vmap
 
 from decentral import api
-from decentral.claims import FAILS, HOLDS, PARTLY, Expectation, verdict
+from decentral.claims import FAILS, HOLDS, PARTLY, Expectation, _ahead, verdict
 from decentral.claims._emergence import Mixed, flow
 from decentral.claims._lab import Lab
 from decentral.claims._reproduce import BROKEN, Trial, trial
@@ -157,6 +157,16 @@ def test_seeds_at_a_time_give_what_they_give_one_after_the_other(
     assert sorted((tmp_path / "log").read_text().split()) == ["0", "1", "1"]
     record = trial(shaky, tmp_path / "out", print, seeds=(0, 1)).outcome()
     assert (record["verdict"], record["figures"]) == (HOLDS, {"x": [1.0, 1.0]})
+
+
+def test_what_is_found_in_the_folder_needs_no_process(
+    shaky: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["reproduce", shaky, "--seeds", "0,1", "--out", str(tmp_path / "out"), "--jobs", "2"]
+    assert run(words) == 0
+    monkeypatch.setattr(_ahead, "_apart", None)
+    assert run(words) == 0
+    assert sorted((tmp_path / "log").read_text().split()) == ["0", "1"]
 
 
 def test_a_lab_makes_every_run_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,17 +20,19 @@ from decentral.registry import build
 class Ahead:
     """Tries ``jobs`` seeds at a time, in the order of the claims, and shares the cores among them.
 
-    Every seed has a process, which ends with it. Leaving the block drops what has not begun.
+    Every seed that is not found in its folder has a process, which ends with it. Leaving the block
+    drops what has not begun.
     """
 
     def __init__(self, trials: Sequence[Trial], jobs: int) -> None:
         """Begin."""
         self.pool = ThreadPoolExecutor(jobs)
         threads = max(1, torch.get_num_threads() // jobs)
-        self.found: dict[tuple[Path, int], Future[Record]] = {
+        self.tried: dict[tuple[Path, int], Future[Record]] = {
             (one.folder, seed): self.pool.submit(_apart, threads, one, seed)
             for one in trials
             for seed in one.seeds
+            if one.kept(seed) is None
         }
 
     def __enter__(self) -> Ahead:
@@ -46,7 +48,8 @@ class Ahead:
 
         def wait(seed: int) -> Record:
             try:
-                return self.found[one.folder, seed].result()
+                tried = self.tried.get((one.folder, seed))
+                return tried.result() if tried else one.findings(seed)
             except BrokenProcessPool as error:
                 raise RunError(
                     "a process that tried a seed was ended from outside, perhaps for want of "

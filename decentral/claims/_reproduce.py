@@ -45,17 +45,27 @@ class Trial:
         with explained(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
 
-    def findings(self, seed: int) -> Record:
-        """Return what one seed gives, as found in the folder or tried now."""
-        self._prepare()
-        kept = self.folder / f"seed-{seed}.json"
+    @property
+    def _key(self) -> str:
+        """What the findings of a seed depend on, beside the seed."""
         code = inspect.getsource(sys.modules[self.rule.plugin.target.__module__])
         said = json.dumps([self.rule.spec(), code, self.device], sort_keys=True)
-        key = hashlib.sha256(said.encode()).hexdigest()
-        if kept.exists():
-            record = json.loads(kept.read_text(encoding="utf-8"))
-            if record["key"] == key:
-                return record
+        return hashlib.sha256(said.encode()).hexdigest()
+
+    def kept(self, seed: int) -> Record | None:
+        """Return what one seed gave, as found in the folder, or None."""
+        file = self._file(seed)
+        record = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+        return record if record and record["key"] == self._key else None
+
+    def _file(self, seed: int) -> Path:
+        return self.folder / f"seed-{seed}.json"
+
+    def findings(self, seed: int) -> Record:
+        """Return what one seed gives, as found in the folder or tried now."""
+        if found := self.kept(seed):
+            return found
+        self._prepare()
         began = time.perf_counter()
         lab = Lab(self.folder, lambda text: self.say(f"seed {seed}: {text}"), self.device)
         found = self.rule(lab, seed)
@@ -64,8 +74,8 @@ class Trial:
                 f"claim {self.rule.name!r} returned {type(found).__name__}, not Findings."
             )
         seconds = time.perf_counter() - began + lab.spared_s
-        record = {"key": key, "seconds": seconds, **asdict(found)}
-        RunFolder(self.folder).write_json(kept.name, record)
+        record = {"key": self._key, "seconds": seconds, **asdict(found)}
+        RunFolder(self.folder).write_json(self._file(seed).name, record)
         return record
 
     def outcome(self, findings: Callable[[int], Record] | None = None) -> Record:
