@@ -20,11 +20,9 @@ def meteor(
     if not (shutil.which("java") and find_spec("pycocoevalcap")):
         return {}
     program: Any = import_module("pycocoevalcap.meteor.meteor").Meteor()
-    known = dict(enumerate(references))
+    known, found = dict(enumerate(references)), dict[str, float]()
     with program.meteor_p:
-        return {
-            name: program.compute_score(known, {pair: [one] for pair, one in enumerate(captions)})[
-                0
-            ]
-            for name, captions in said.items()
-        }
+        for name, captions in said.items():
+            told = {pair: [caption] for pair, caption in enumerate(captions)}
+            found[name], _ = program.compute_score(known, told)
+    return found
