@@ -6,9 +6,8 @@ from math import log
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from decentral.tasks.models._transformer import INIT, Plain
+from decentral.tasks.models._transformer import INIT, Plain, attended
 
 
 class Attend(nn.Module):
@@ -26,14 +25,8 @@ class Attend(nn.Module):
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, causal: bool = False) -> Tensor:
         """Return softmax(q k^T / sqrt(d)) v, projected, [B, Q, D], for keys [B, K, D]."""
-        q, k, v = (
-            project(part).unflatten(-1, (self.heads, -1)).transpose(-3, -2)
-            for project, part in (
-                (self.q_proj, query), (self.k_proj, key), (self.v_proj, value)
-            )
-        )  # fmt: skip
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
-        return self.o_proj(mixed.transpose(-3, -2).flatten(-2))
+        q, k, v = self.q_proj(query), self.k_proj(key), self.v_proj(value)
+        return self.o_proj(attended(q, k, v, self.heads, causal))
 
 
 def sines(side: int, width: int) -> Tensor:

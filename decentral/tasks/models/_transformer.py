@@ -20,6 +20,13 @@ def check_heads(model: str, width: int, heads: int) -> None:
         )
 
 
+def attended(q: Tensor, k: Tensor, v: Tensor, heads: int, causal: bool) -> Tensor:
+    """Return softmax(q k^T / sqrt(d)) v of every head, [B, Q, D], for keys and values [B, K, D]."""
+    q, k, v = (part.unflatten(-1, (heads, -1)).transpose(-3, -2) for part in (q, k, v))
+    mixed = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+    return mixed.transpose(-3, -2).flatten(-2)
+
+
 class Attention(nn.Module):
     """Self-attention with separate projections; causal: nobody looks ahead."""
 
@@ -33,10 +40,8 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return softmax(q k^T / sqrt(d)) v, projected, for x [B, T, D]."""
-        projections = self.q_proj, self.k_proj, self.v_proj
-        q, k, v = (p(x).unflatten(-1, (self.heads, -1)).transpose(-3, -2) for p in projections)
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
-        return self.o_proj(mixed.transpose(-3, -2).flatten(-2))
+        q, k, v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
+        return self.o_proj(attended(q, k, v, self.heads, self.causal))
 
 
 class Gated(nn.Module):
