@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -15,16 +17,19 @@ def _matrix(shape: tuple[int, ...]) -> tuple[int, int]:
     return (shape[0], int(np.prod(shape[1:]))) if shape else (1, 1)
 
 
+def _numbers(shape: tuple[int, ...], rank: int) -> int:
+    """Count the numbers of two factors of a matrix that gets smaller by it, or its own."""
+    high, wide = _matrix(shape)
+    return min(high * wide, rank * (high + wide))
+
+
 def _smaller(shape: tuple[int, ...], rank: int) -> bool:
     """Whether two factors of a tensor are smaller than the tensor."""
-    high, wide = _matrix(shape)
-    return rank * (high + wide) < high * wide
+    return _numbers(shape, rank) < prod(shape)
 
 
 def _size(load: Load, rank: int) -> int:
-    """Count two factors of every matrix that gets smaller by it, and all other numbers."""
-    whole = [_matrix(shape) for _, _, shape in load.tensors]
-    return sum(min(a * b, rank * (a + b)) for a, b in whole) * load.itemsize
+    return sum(_numbers(shape, rank) for _, _, shape in load.tensors) * load.itemsize
 
 
 def _factors(m: Tensor, place: int, draw: Draw, rank: int) -> tuple[Tensor, Tensor]:
@@ -61,11 +66,10 @@ def _unpack(packed: Tensor, like: Tensor, how: How) -> Tensor:
     numbers = from_bytes(packed, like.dtype)
     found = like.new_zeros(len(packed), like.shape[1])
     for start, stop, shape in how.load.tensors:
-        high, wide = _matrix(shape)
-        small = _smaller(shape, rank)
-        size = rank * (high + wide) if small else high * wide
+        size = _numbers(shape, rank)
         part = numbers[:, at : at + size]
-        if small:
+        if _smaller(shape, rank):
+            high, wide = _matrix(shape)
             p, f = part.split([rank * high, rank * wide], 1)
             part = _product(p.reshape(-1, high, rank), f.reshape(-1, rank, wide))
         found[:, start:stop] = part
