@@ -201,25 +201,23 @@ class ProcessGroupExchange:
         begin = time.perf_counter()
         letters = {
             parcel.slot: _rows(channel, columns, parcel).to(travels).contiguous()
-            for parcel in now.route.parcels
-            if parcel.outgoing
+            for parcel in now.route.outgoing
         }
         self.mix_s += time.perf_counter() - begin
         return letters
 
     def _receive(self, columns: slice, tag: int, now: _Round) -> Works:
         """Post what is heard of some columns, in the order of slots."""
-        incoming = [parcel for parcel in now.route.parcels if not parcel.outgoing]
         return [
             self._posted(self._group.recv, _rows(now.inbox, columns, parcel), parcel, tag)
-            for parcel in incoming
+            for parcel in now.route.incoming
         ]
 
     def _send(self, letters: dict[int, Tensor], tag: int, now: _Round) -> Works:
         """Post what leaves, in the order of slots."""
-        outgoing = [parcel for parcel in now.route.parcels if parcel.outgoing]
         return [
-            self._posted(self._group.send, letters[parcel.slot], parcel, tag) for parcel in outgoing
+            self._posted(self._group.send, letters[parcel.slot], parcel, tag)
+            for parcel in now.route.outgoing
         ]
 
     def _posted(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -34,6 +35,16 @@ class Route:
     inbox: int  # rows of others that this worker hears
     parcels: tuple[Parcel, ...]  # ascending by slot
     heard: Heard
+
+    @cached_property
+    def incoming(self) -> tuple[Parcel, ...]:
+        """What this worker hears, ascending by slot."""
+        return tuple(parcel for parcel in self.parcels if not parcel.outgoing)
+
+    @cached_property
+    def outgoing(self) -> tuple[Parcel, ...]:
+        """What this worker sends, ascending by slot."""
+        return tuple(parcel for parcel in self.parcels if parcel.outgoing)
 
 
 def route(mixing: Mixing, blocks: Sequence[range], rank: int, packed: bool) -> Route:
