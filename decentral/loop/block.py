@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from decentral.errors import ConfigError
 from decentral.exchange import Exchange, Ledger
 from decentral.loop.channels import Channels
 from decentral.loop.health import Announce, Health, finite_rows
@@ -368,22 +367,9 @@ class Block:
         }
         return Checkpoint(self.step, self.members.live, nodes, counters)
 
-    def _check_fits(self, checkpoint: Checkpoint) -> None:
-        nodes = len(checkpoint.live)
-        width = next(iter(checkpoint.nodes.values()))["row"].numel()
-        for what, theirs, ours in (
-            ("nodes", nodes, self.exchange.nodes),
-            ("numbers per model", width, self.rows.shape[1]),
-        ):
-            if theirs != ours:
-                raise ConfigError(
-                    f"the checkpoint of step {checkpoint.step} holds {theirs} {what}, the "
-                    f"configuration asks for {ours}; restore config.yaml, or launch a new run."
-                )
-
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go back to a checkpoint, whatever number of workers wrote it."""
-        self._check_fits(checkpoint)
+        checkpoint.check_fits(self.exchange.nodes, self.rows.shape[1])
         self.rows.copy_(stacked(checkpoint, "row", self.hosted))
         for name, value in self.integers.items():
             value.copy_(stacked(checkpoint, f"integer/{name}", self.hosted))

@@ -34,6 +34,19 @@ class Checkpoint:
     nodes: dict[int, dict[str, Tensor]]
     counters: dict[str, Any] = field(default_factory=dict[str, Any])
 
+    def check_fits(self, nodes: int, width: int) -> None:
+        """Raise ConfigError unless it is of so many nodes, and of so many numbers per model."""
+        own = next(iter(self.nodes.values()))["row"].numel()
+        for what, theirs, ours in (
+            ("nodes", len(self.live), nodes),
+            ("numbers per model", own, width),
+        ):
+            if theirs != ours:
+                raise ConfigError(
+                    f"the checkpoint of step {self.step} holds {theirs} {what}, the "
+                    f"configuration asks for {ours}; restore config.yaml, or launch a new run."
+                )
+
 
 class Draft:
     """A checkpoint being written: shards in a temporary folder, until ``commit`` renames it.
