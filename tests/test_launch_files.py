@@ -63,9 +63,13 @@ def queries() -> list[str]:
 
 @pytest.mark.needs("ray")
 def test_the_cloud_cluster_is_what_rays_schema_allows() -> None:
+    from jsonschema import ValidationError
     from ray.autoscaler._private.util import prepare_config, validate_config
 
-    validate_config(prepare_config(load("ray-cluster.yaml")))
+    config = prepare_config(load("ray-cluster.yaml"))
+    validate_config(config)
+    with pytest.raises(ValidationError, match="'max_worker' was unexpected"):
+        validate_config({**config, "max_worker": 4})
 
 
 def test_the_rayjob_has_the_fields_kuberay_knows() -> None:

@@ -166,6 +166,7 @@ def test_every_panel_has_data(head: Head) -> None:
 
 
 def test_all_that_ray_lists_is_scraped(head: Head) -> None:
+    assert head.targets()
     eventually(lambda: len(head.query('up{job="ray"} == 1')) == len(head.targets()))
 
 
