@@ -71,6 +71,12 @@ def events(out: Path, kind: str) -> list[dict[str, Any]]:
     return [event for event in map(json.loads, lines) if event["event"] == kind]
 
 
+def test_four_actors_end_at_the_bits_of_one_process(launch: Launch, undisturbed: Tensor) -> None:
+    out = launch(workers=4)
+    assert len(json.loads((out / "env.json").read_text())["workers"]) == 4
+    assert torch.equal(last_rows(out), undisturbed)
+
+
 # --- restart --------------------------------------------------------------------------------------
 
 
