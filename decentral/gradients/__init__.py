@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from decentral.errors import ConfigError
+from decentral.generator import borrowed
 from decentral.gradients.dropout import keyed
 from decentral.gradients.footprint import ROWS, kept_numbers, rows_at_once
 from decentral.gradients.layers import LayerGradient, kernels_of
@@ -193,15 +194,15 @@ def _measured(
 
 def _loop(model: nn.Module, layout: Layout, loss: Loss, batch: Batch) -> LoopGradient:
     loop = LoopGradient(model, layout, loss)
-    before = torch.get_rng_state()
-    problem = _problem(lambda: loop.forward(0, batch).item())
+    with borrowed():
+        before = torch.get_rng_state()
+        problem = _problem(lambda: loop.forward(0, batch).item())
+        loop.draws = not torch.equal(before, torch.get_rng_state())
     if problem:
         raise ConfigError(
             f"the model and the loss fail on a batch {list(batch.inputs.shape[1:])} of the task "
             f"({problem}); check shapes and types."
         )
-    loop.draws = not torch.equal(before, torch.get_rng_state())
-    torch.set_rng_state(before)
     return loop
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from decentral.generator import borrowed
 from decentral.layout import shadow
 
 #: Most rows at a time: more of them leave the cache.
@@ -34,7 +35,7 @@ def kept_numbers(model: nn.Module, inputs: Tensor) -> int:
 
     # What is kept stays alive until the end, so that no place in memory is used twice.
     with (
-        torch.random.fork_rng(devices=[]),
+        borrowed(),
         torch.enable_grad(),
         torch.autograd.graph.saved_tensors_hooks(pack, unpack),
     ):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from decentral.generator import borrowed
 from decentral.gradients.dropout import key_buffers
 from decentral.layout import Layout, shadow
 
@@ -88,10 +90,9 @@ class LoopGradient:
 
     def _one(self, index: int, batch: Any, grad: Tensor) -> Tensor:
         grad.zero_()
-        if self.draws:
-            torch.manual_seed(int(batch.keys[index].flatten()[0]))
-        loss = self.forward(index, batch)
-        loss.backward()  # pyright: ignore[reportUnknownMemberType]
+        with borrowed(int(batch.keys[index].flatten()[0])) if self.draws else nullcontext():
+            loss = self.forward(index, batch)
+            loss.backward()  # pyright: ignore[reportUnknownMemberType]
         return loss.detach()
 
     def forward(self, index: int, batch: Any) -> Tensor:

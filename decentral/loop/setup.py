@@ -20,6 +20,7 @@ from decentral.config import Config
 from decentral.errors import ConfigError
 from decentral.exchange.codec import Load, coded_bytes
 from decentral.faults import network_faults
+from decentral.generator import borrowed
 from decentral.gradients import keyed
 from decentral.gradients.footprint import kept_numbers
 from decentral.layout import Layout
@@ -308,8 +309,7 @@ def _copies(model: nn.Module, config: Config) -> Callable[[], nn.Module]:
 
 
 def _seeded(builder: Callable[[], nn.Module], seed: int, purpose: str) -> nn.Module:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(rng.key(seed, purpose) >> 1)
+    with borrowed(rng.key(seed, purpose) >> 1):
         model: Any = builder()
     if not isinstance(model, nn.Module):
         raise ConfigError(f"model: got {type(model).__name__}, not a torch.nn.Module.")

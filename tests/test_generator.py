@@ -1,0 +1,71 @@
+"""Runs in threads of one process share torch's generator, and take nothing out of each other's."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+import pytest
+import torch
+from support import advance, silent, tiny_setup
+from torch import Tensor, nn
+
+from decentral.exchange import LocalExchange
+from decentral.generator import borrowed
+from decentral.loop.block import Block
+
+TIMES = 24
+
+
+@pytest.fixture(autouse=True)
+def eager() -> Iterator[None]:
+    """Threads take turns as often as Python can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+class Noisy(nn.Module):
+    """Draws noise of its own in every forward."""
+
+    def __init__(self, *sizes: object) -> None:
+        super().__init__()
+        self.flat, self.last = nn.Flatten(), nn.Linear(64, 10)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        hidden = self.flat(inputs)
+        return self.last(hidden + 0.1 * torch.randn_like(hidden))
+
+
+def first_rows(_: int) -> Tensor:
+    settings = {"task": "digits", "model": "mlp", "init": "independent", "nodes": 6}
+    setup = tiny_setup(**settings)
+    return Block(setup, LocalExchange(6), silent).rows
+
+
+def last_rows(_: int) -> Tensor:
+    setup = tiny_setup(task="digits", model=Noisy, replicas="loop", steps=4, nodes=3)
+    block = Block(setup, LocalExchange(3), silent)
+    advance(block, 4)
+    return block.rows
+
+
+@pytest.mark.parametrize("run", [first_rows, last_rows])
+def test_runs_in_threads_draw_what_they_draw_alone(run: Callable[[int], Tensor]) -> None:
+    alone = run(0)
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(run, range(TIMES)))
+    assert all(torch.equal(rows, alone) for rows in found)
+
+
+def test_the_generator_is_given_back_as_it_was() -> None:
+    before = torch.get_rng_state()
+    with borrowed(7):
+        first = torch.rand(3)
+    with suppress(ZeroDivisionError), borrowed(7):
+        assert torch.equal(torch.rand(3), first)
+        raise ZeroDivisionError
+    assert torch.equal(torch.get_rng_state(), before)
