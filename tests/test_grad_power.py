@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf, nan
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from support import tiny_block
 from torch import Tensor, nn
 
 from decentral import ConfigError
-from decentral.optim import Muon, grad_power
+from decentral.optim import Muon, _power, grad_power
 from decentral.optim._power import power_
 
 Maker = Callable[[list[Any]], torch.optim.Optimizer]
@@ -118,6 +121,51 @@ def test_in_a_run_the_power_follows_the_clipping() -> None:
     block.setup.algorithm(block, None)
     moved = (start - block.rows).abs() ** (1 / 1.5)
     torch.testing.assert_close(moved.norm(dim=1), torch.full((5,), 0.5).double(), rtol=1e-5, atol=0)
+
+
+# --- the power itself, in float32 on a CPU --------------------------------------------------------
+
+wide = pytest.mark.parametrize("registers", ["wide", "narrow"])
+
+
+@pytest.fixture
+def power(registers: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[Tensor, float], Tensor]:
+    """Return the power with numpy's logarithms, or with torch's power."""
+    monkeypatch.setattr(_power, "_wide", lambda: registers == "wide")
+    return power_
+
+
+@wide
+@given(st.lists(st.floats(-1e8, 1e8, width=32), min_size=1, max_size=70), st.floats(0.25, 3.5))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+def test_both_ways_of_raising_agree_with_the_formula(
+    power: Callable[[Tensor, float], Tensor], numbers: list[float], p: float
+) -> None:
+    grad = torch.tensor(numbers)
+    exact = grad.double().sign() * (grad.double().abs() + 1e-8) ** p
+    torch.testing.assert_close(power(grad, p).double(), exact, rtol=2e-5, atol=1e-37)
+
+
+@pytest.mark.parametrize("registers", ["wide"])
+def test_what_becomes_of_a_number_does_not_depend_on_its_place(
+    power: Callable[[Tensor, float], Tensor],
+) -> None:
+    """Torch's own power rounds the last few of a row otherwise."""
+    grads = torch.randn(5, 77, generator=torch.Generator().manual_seed(2))
+    whole = power(grads.clone(), 1.2)
+    for width in (1, 3, 16, 77):
+        alone = torch.cat([power(part.clone(), 1.2) for part in grads.split(width, dim=1)], 1)
+        assert torch.equal(alone, whole)
+    assert torch.equal(power(grads.clone()[:, 5:40], 1.2), whole[:, 5:40])
+
+
+@wide
+def test_the_ends_of_the_numbers_stay_what_they_are(
+    power: Callable[[Tensor, float], Tensor],
+) -> None:
+    grads = torch.tensor([0.0, inf, -inf, 3e38, nan])
+    expected = torch.tensor([0.0, inf, -inf, inf, nan])
+    torch.testing.assert_close(power(grads, 1.2), expected, rtol=0, atol=0, equal_nan=True)
 
 
 # --- the toy: E[phi(g)] / sqrt(E[phi(g)^2]) for g = mu + sigma noise, over its value at p = 1 -----
