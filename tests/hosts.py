@@ -83,6 +83,18 @@ class Hosts:
         """Put a host's cable back."""
         ip("link", "set", self.link(host), "up")
 
+    def part(self, one: int, other: int) -> None:
+        """Let two hosts reach everybody but each other."""
+        for here, there in ((one, other), (other, one)):
+            way = f"{self.ip(there)}/32"
+            ip("-n", self.space(here), "route", "add", "blackhole", way)
+
+    def reunite(self, one: int, other: int) -> None:
+        """Let two hosts that were parted reach each other."""
+        for here, there in ((one, other), (other, one)):
+            way = f"{self.ip(there)}/32"
+            ip("-n", self.space(here), "route", "delete", "blackhole", way)
+
     def slow(self, host: int, bytes_per_s: int) -> None:
         """Let a host's cable carry so many bytes a second each way, in frames of 9,000 bytes.
 

@@ -208,6 +208,32 @@ def test_a_host_is_lost_and_later_another_joins(attempt: int, tmp_path: Path) ->
     returned_as_told(out)
 
 
+@pytest.mark.soak
+@pytest.mark.parametrize("policy", ["restart", "continue"])
+def test_hosts_that_do_not_reach_each_other_end_a_run_that_goes_on_later(
+    policy: str, tmp_path: Path
+) -> None:
+    """The driver reaches both and loses nobody's data: it tries again, says why, and stops."""
+    out, settings = tmp_path / "run", {**SHORT, "max_failures": 1, "progress_s": 10}
+    with cluster(hosts=2) as hosts:
+        command = hosts.command(0, words(hosts, out, settings | {"on_failure": policy}))
+        with subprocess.Popen(command, env=hosts.env, stderr=subprocess.PIPE, text=True) as process:
+            wait(saved(out, 600), process)
+            hosts.part(1, 2)
+            _, said = process.communicate(timeout=200)
+        assert process.returncode == 1
+        assert "the run ends by max_failures: 1. `decentral resume" in said
+        first, second = events(out, "failure")
+        assert "lost contact with worker" in first["cause"]
+        assert first["workers"] == second["workers"] == []
+        assert second["step"] >= 600
+        hosts.reunite(1, 2)
+        resume = [sys.executable, "-m", "decentral", "resume", str(out)]
+        done = subprocess.run(hosts.command(0, resume), env=hosts.env, capture_output=True)
+        assert done.returncode == 0, done.stderr
+    assert equal(last_rows(out), alone(tmp_path, **settings))
+
+
 # --- jobs -----------------------------------------------------------------------------------------
 
 

@@ -198,7 +198,7 @@ class Attempt:
         if news["rank"] in self.done:
             return
         if news["kind"] == "lost":
-            raise Lost([], news["text"], self.crew.step)
+            raise Lost([], news["text"].rstrip("."), self.crew.step)
         raise {"config": ConfigError, "run": RunError}[news["kind"]](news["text"])
 
     def _on_done(self, news: News) -> None:

@@ -130,6 +130,7 @@ class RayRun(EngineRun):
         """Record a failure and prepare the next attempt; raises RunError after the last."""
         config, crew = self.setup.config, self.crew
         assert crew is not None
+        lost.step = self.step  # not before the checkpoint that the attempt began at
         self.failures += 1
         self.monitor.failures(self.failures)
         if not lost.process:
