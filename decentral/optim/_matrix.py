@@ -40,13 +40,15 @@ class Bucket:
         self.rows, self.cols = members[0].value.shape[-2:]
 
     def gathered(self, tensors: Sequence[Tensor]) -> Tensor:
-        """Return one tensor per member as [m, ...], in one block."""
+        """Return one tensor per member as [m, ...], in one block; not to be changed."""
         dims = tensors[0].shape[self.members[0].value.dim() - 2 :]
-        return torch.cat([t.reshape(-1, *dims) for t in tensors])
+        flat = [t.reshape(-1, *dims) for t in tensors]
+        return flat[0] if len(flat) == 1 else torch.cat(flat)
 
     def state(self, key: str) -> Tensor:
         """Return a copy of every member's state as [m, ...]."""
-        return self.gathered([member.state[key] for member in self.members])
+        found = self.gathered([member.state[key] for member in self.members])
+        return found.clone() if len(self.members) == 1 else found
 
     def store(self, key: str, values: Tensor) -> None:
         """Write values [m, ...] back into the states."""

@@ -11,7 +11,8 @@ from torch import Tensor
 Kind = Literal["quintic", "polar"]
 Precision = Literal["same", "bfloat16"]
 
-#: One iteration X <- a X + (b A + c A A) X with A = X X^T, again and again (Jordan, "Muon", 2024).
+#: One iteration X <- a X + (b A + c A A) X with A = X X^T, again and again (Jordan, "Muon", 2024);
+#: X <- a X + X (b A + c A A) with A = X^T X where that is smaller.
 _QUINTIC = (3.4445, -4.7750, 2.0315)
 
 #: Coefficients that change from one iteration to the next ("polar express", Amsel et al., 2025), to
@@ -41,13 +42,13 @@ def msign(
     """
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.to(torch.bfloat16) if precision == "bfloat16" else matrices
-    x = (x.transpose(1, 2) if tall else x).contiguous()
     norms = torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True)
     x = x / (norms.clamp(min=1e-7) if kind == "quintic" else _DAMPING * norms + 1e-8)
     for a, b, c in islice(_coefficients(kind), steps):
-        gram = torch.bmm(x, x.transpose(1, 2))
-        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return (x.transpose(1, 2) if tall else x).to(matrices.dtype)
+        gram = torch.bmm(x.transpose(1, 2), x) if tall else torch.bmm(x, x.transpose(1, 2))
+        factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        x = torch.baddbmm(x, *((x, factor) if tall else (factor, x)), beta=a)
+    return x.to(matrices.dtype)
 
 
 def _coefficients(kind: Kind) -> chain[_Coefficients] | repeat[_Coefficients]:
