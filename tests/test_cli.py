@@ -69,6 +69,18 @@ def test_launch_says_what_it_does_and_what_came_out(capsys: Captured, folder: Pa
     assert (folder / "run" / "merged.safetensors").exists()
 
 
+def test_a_run_in_the_copy_of_a_job_says_that_it_will_be_deleted(
+    capsys: Captured, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = folder / "working_dir_files" / "_ray_pkg_0123456789abcdef"
+    copy.mkdir(parents=True)
+    monkeypatch.chdir(copy)
+    words = "launch", "--task", "quadratic", "nodes=2", "steps=2", "--out"
+    warning = "a copy that Ray deletes: give --out another path"
+    assert warning in " ".join(ok(capsys, *words, "run").split())
+    assert warning not in " ".join(ok(capsys, *words, str(folder / "kept")).split())
+
+
 def test_the_announced_bytes_are_those_of_the_preview(capsys: Captured) -> None:
     settings = ["task=quadratic", "nodes=4", "steps=12"]
     shown = ok(capsys, "show", "schedule", "late", *settings)

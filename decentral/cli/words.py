@@ -87,9 +87,15 @@ def introduction(run: EngineRun) -> Table:
             *([("workers", run.place)] if run.place else []),
             *([("memory", _room(run.memory))] if run.memory else []),
             ("will send", Text(_outlook(run), SENT)),
-            ("folder", str(run.folder.path)),
+            ("folder", _kept(run.folder.path)),
         ]
     )
+
+
+def _kept(folder: Path) -> str:
+    """Name a folder, and warn of one in the copy that Ray makes of a job's files."""
+    copied = any(part.startswith("_ray_pkg_") for part in folder.absolute().parts)
+    return f"{folder}{' (in a copy that Ray deletes: give --out another path)' if copied else ''}"
 
 
 def _room(memory: Memory) -> str:
