@@ -55,6 +55,7 @@ class Crew:
     actors: list[Any]
     hosts: list[Host]
     config: Config
+    begun: int = 0
     steps: list[int] = field(init=False)
     gone: set[int] = field(default_factory=set[int])
     _asked: dict[Any, int] = field(default_factory=dict[Any, int])
@@ -173,8 +174,8 @@ class Crew:
 
     @property
     def step(self) -> int:
-        """The step that every worker has done."""
-        return max(0, min(self.steps, default=0))
+        """The step that every worker has done, at first that of the checkpoint it begins at."""
+        return max(self.begun, min(self.steps, default=0))
 
     def settled(self, lost: Lost) -> Lost:
         """Wait until it is clear who is gone, and why; return it.
@@ -212,7 +213,12 @@ class Crew:
 
 
 def hire(
-    cluster: Cluster, config: Config, labels: Sequence[str], run: str, suspects: Container[str]
+    cluster: Cluster,
+    config: Config,
+    labels: Sequence[str],
+    run: str,
+    suspects: Container[str],
+    begun: int = 0,
 ) -> Crew:
     """Start one actor per label on the hosts that are there, with the cores they can have."""
     import ray
@@ -233,7 +239,7 @@ def hire(
         ).remote(label, ORPHANED * config.liveness_s, config.progress_s)
         for label, host in zip(labels, hosts, strict=True)
     ]
-    return Crew(actors, hosts, config)
+    return Crew(actors, hosts, config, begun)
 
 
 def _cores(host: Host, hosts: Sequence[Host]) -> float:

@@ -76,8 +76,9 @@ class RayRun(EngineRun):
     @property
     def step(self) -> int:
         """The step that every worker has done."""
-        begun = self.saved.step if self.saved else 0
-        return max(begun, self.crew.step if self.crew else 0)
+        if self.crew:
+            return self.crew.step
+        return self.saved.step if self.saved else 0
 
     def restore(self, saved: Saved) -> None:
         """Stand where a checkpoint was taken, with the nodes that were live then."""
@@ -104,7 +105,7 @@ class RayRun(EngineRun):
         nodes = [[self.members.live[place] for place in block] for block in blocks]
         labels = [label(rank, hosted) for rank, hosted in enumerate(nodes)]
         name, config = self.folder.path.name, self.setup.config
-        crew = self.crew = hire(self.cluster, config, labels, name, self.suspects)
+        crew = self.crew = hire(self.cluster, config, labels, name, self.suspects, self.step)
         try:
             Attempt(self, crew, blocks, watch, stopping).follow()
         except Lost as lost:
@@ -130,7 +131,6 @@ class RayRun(EngineRun):
         """Record a failure and prepare the next attempt; raises RunError after the last."""
         config, crew = self.setup.config, self.crew
         assert crew is not None
-        lost.step = self.step  # not before the checkpoint that the attempt began at
         self.failures += 1
         self.monitor.failures(self.failures)
         if not lost.process:
