@@ -79,6 +79,8 @@ def test_a_run_in_the_copy_of_a_job_says_that_it_will_be_deleted(
     warning = "a copy that Ray deletes: give --out another path"
     assert warning in " ".join(ok(capsys, *words, "run").split())
     assert warning not in " ".join(ok(capsys, *words, str(folder / "kept")).split())
+    sweep = "sweep", "task=quadratic", "nodes=2", "steps=2", "seed=0..1"
+    assert warning in " ".join(ok(capsys, *sweep).split())
 
 
 def test_the_announced_bytes_are_those_of_the_preview(capsys: Captured) -> None:

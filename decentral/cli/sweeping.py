@@ -13,7 +13,7 @@ from rich.text import Text
 
 from decentral.cli.console import console_of
 from decentral.cli.settings import given, sorted_out
-from decentral.cli.words import LOCAL, MERGED, SENT, columned, count, facts, shown
+from decentral.cli.words import LOCAL, MERGED, SENT, columned, count, facts, kept, shown
 from decentral.errors import ConfigError, Interrupted, RunError
 from decentral.report.facts import duration_text, facts_of, number_text
 from decentral.report.reader import read_run
@@ -70,7 +70,7 @@ def _introduction(found: Sweep, folder: Path) -> Table:
     return facts(
         [
             ("sweep", Text(f"{count(len(found.points), 'run')}: {shape}{same}{before}")),
-            ("folder", str(folder)),
+            ("folder", kept(folder)),
         ]
     )
 

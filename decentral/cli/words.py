@@ -87,15 +87,17 @@ def introduction(run: EngineRun) -> Table:
             *([("workers", run.place)] if run.place else []),
             *([("memory", _room(run.memory))] if run.memory else []),
             ("will send", Text(_outlook(run), SENT)),
-            ("folder", _kept(run.folder.path)),
+            ("folder", kept(run.folder.path)),
         ]
     )
 
 
-def _kept(folder: Path) -> str:
+def kept(folder: Path) -> str:
     """Name a folder, and warn of one in the copy that Ray makes of a job's files."""
     copied = any(part.startswith("_ray_pkg_") for part in folder.absolute().parts)
-    return f"{folder}{' (in a copy that Ray deletes: give --out another path)' if copied else ''}"
+    return (
+        f"{folder} (in a copy that Ray deletes: give --out another path)" if copied else str(folder)
+    )
 
 
 def _room(memory: Memory) -> str:
