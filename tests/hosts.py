@@ -85,15 +85,15 @@ class Hosts:
 
     def part(self, one: int, other: int) -> None:
         """Let two hosts reach everybody but each other."""
-        for here, there in ((one, other), (other, one)):
-            way = f"{self.ip(there)}/32"
-            ip("-n", self.space(here), "route", "add", "blackhole", way)
+        self._holes("add", one, other)
 
     def reunite(self, one: int, other: int) -> None:
         """Let two hosts that were parted reach each other."""
+        self._holes("delete", one, other)
+
+    def _holes(self, change: str, one: int, other: int) -> None:
         for here, there in ((one, other), (other, one)):
-            way = f"{self.ip(there)}/32"
-            ip("-n", self.space(here), "route", "delete", "blackhole", way)
+            ip("-n", self.space(here), "route", change, "blackhole", f"{self.ip(there)}/32")
 
     def slow(self, host: int, bytes_per_s: int) -> None:
         """Let a host's cable carry so many bytes a second each way, in frames of 9,000 bytes.

@@ -41,14 +41,16 @@ class Bucket:
 
     def gathered(self, tensors: Sequence[Tensor]) -> Tensor:
         """Return one tensor per member as [m, ...], in one block; not to be changed."""
-        dims = tensors[0].shape[self.members[0].value.dim() - 2 :]
-        flat = [t.reshape(-1, *dims) for t in tensors]
+        flat = self._flat(tensors)
         return flat[0] if len(flat) == 1 else torch.cat(flat)
+
+    def _flat(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        dims = tensors[0].shape[self.members[0].value.dim() - 2 :]
+        return [t.reshape(-1, *dims) for t in tensors]
 
     def state(self, key: str) -> Tensor:
         """Return a copy of every member's state as [m, ...]."""
-        found = self.gathered([member.state[key] for member in self.members])
-        return found.clone() if len(self.members) == 1 else found
+        return torch.cat(self._flat([member.state[key] for member in self.members]))
 
     def store(self, key: str, values: Tensor) -> None:
         """Write values [m, ...] back into the states."""

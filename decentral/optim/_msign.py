@@ -47,7 +47,8 @@ def msign(
     for a, b, c in islice(_coefficients(kind), steps):
         gram = torch.bmm(x.transpose(1, 2), x) if tall else torch.bmm(x, x.transpose(1, 2))
         factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
-        x = torch.baddbmm(x, *((x, factor) if tall else (factor, x)), beta=a)
+        left, right = (x, factor) if tall else (factor, x)
+        x = torch.baddbmm(x, left, right, beta=a)
     return x.to(matrices.dtype)
 
 

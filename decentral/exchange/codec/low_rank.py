@@ -14,7 +14,7 @@ from decentral.registry import Count, plugin
 
 
 def _matrix(shape: tuple[int, ...]) -> tuple[int, int]:
-    return (shape[0], int(np.prod(shape[1:]))) if shape else (1, 1)
+    return (shape[0], prod(shape[1:])) if shape else (1, 1)
 
 
 def _numbers(shape: tuple[int, ...], rank: int) -> int:
