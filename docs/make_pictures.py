@@ -1,9 +1,9 @@
-"""Photograph a run on Ray: ``python docs/make_pictures.py`` (needs Ray, Chromium, Prometheus).
+"""Photograph a run on Ray: ``python docs/make_pictures.py [DIR]``.
 
-Starts a cluster with a token, a run of two workers and a Prometheus with launch/prometheus.yml;
-writes ray-actors.png, the actors on Ray's dashboard, and prometheus-accuracy.png, the graph of
-local and merged accuracy while the run goes on. Ends with an error where the dashboard does not
-name the actors.
+Needs Ray, Chromium and Prometheus. Starts a cluster with a token, a run of two workers and a
+Prometheus with launch/prometheus.yml; writes, here or into DIR, ray-actors.png, the actors on Ray's
+dashboard, and prometheus-accuracy.png, the graph of local and merged accuracy while the run goes
+on. Ends with an error where the dashboard does not name the actors.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ async def reachable(session: aiohttp.ClientSession, url: str) -> None:
     raise SystemExit(f"{url} does not answer.")
 
 
-async def photographs(token: str) -> None:
+async def photographs(token: str, out: Path) -> None:
     """Log in, look at the actors, then at the graph after a while."""
     async with aiohttp.ClientSession() as session:
         page = await opened(session)
@@ -124,7 +124,7 @@ async def photographs(token: str) -> None:
         await page.size(1600, 520)
         await page.until(*ACTORS)
         await asyncio.sleep(2)
-        await page.photograph(DOCS / "ray-actors.png")
+        await page.photograph(out / "ray-actors.png")
         await asyncio.sleep(WATCHED_S)
         query = {
             "g0.expr": '{__name__=~"ray_decentral_accuracy_(local|merged)"}',
@@ -137,10 +137,10 @@ async def photographs(token: str) -> None:
         await page.ask("Page.navigate", url=graph)
         await page.until("ray_decentral_accuracy_merged", "ray_decentral_accuracy_local")
         await asyncio.sleep(2)
-        await page.photograph(DOCS / "prometheus-accuracy.png")
+        await page.photograph(out / "prometheus-accuracy.png")
 
 
-def main() -> None:
+def main(out: Path) -> None:
     """Start everything, take the pictures, stop everything."""
     browser = shutil.which("chromium") or shutil.which("google-chrome") or "chromium"
     token = secrets.token_hex(32)
@@ -166,9 +166,9 @@ def main() -> None:
         stack.enter_context(running(prometheus))
         command = [sys.executable, "-m", "decentral", *launch.split()]
         stack.enter_context(running(command, **secret, RAY_metrics_report_interval_ms="1000"))
-        asyncio.run(photographs(token))
+        asyncio.run(photographs(token, out))
     shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":
-    main()
+    main(Path(*sys.argv[1:2] or [DOCS]))

@@ -23,6 +23,7 @@ from typing import Any
 
 import pytest
 import yaml
+from conftest import REPO
 from test_launch_files import LAUNCH, queries
 
 pytestmark = [pytest.mark.needs("ray", "prometheus"), pytest.mark.timeout(120)]
@@ -176,3 +177,15 @@ def test_the_list_over_http_wants_the_token_and_is_the_same(head: Head) -> None:
     assert fetch(url, Authorization="Bearer wrong")[0] == 403
     status, text = fetch(url, Authorization=f"Bearer {head.token}")
     assert (status, json.loads(text)) == (200, discovered(head.folder))
+
+
+@pytest.mark.soak
+@pytest.mark.needs("chromium")
+@pytest.mark.timeout(400)
+def test_pages_show_the_named_actors_and_the_mergeability_of_a_run(tmp_path: Path) -> None:
+    """The script ends with an error where Ray's page does not name the actors."""
+    script = REPO / "docs" / "make_pictures.py"
+    done = subprocess.run([sys.executable, str(script), str(tmp_path)], capture_output=True)
+    assert done.returncode == 0, done.stderr
+    found = sorted(path.name for path in tmp_path.iterdir())
+    assert found == ["prometheus-accuracy.png", "ray-actors.png"]
