@@ -1,12 +1,12 @@
 """Plug-ins: the signature is the schema.
 
-Every kind (topology, communication schedule, task, ...) is a folder; a member is a function or a
-small frozen class in the file of its name, registered by ``@plugin(kind)``. Positional parameters
+Every kind (topology, communication schedule, task, ...) is a package; a member is a function or a
+small frozen class in one of its modules, below ``@plugin(kind)``. Positional parameters
 are given by the run; keyword-only parameters are settings that come from YAML, the command line or
 Python, validated by pydantic from their annotations (see ``signature``). The docstring is the help.
 
 A kind's package may define hooks: ``common`` (a function whose keyword-only parameters every member
-accepts), ``resolve(name)`` (a plug-in for names that are not in the folder, e.g. ``nx:...``) and
+accepts), ``resolve(name)`` (a plug-in for names that are not in the package, e.g. ``nx:...``) and
 ``shorthand(text)`` (the mapping that a text of its own form stands for, or None). A member with
 required settings shows one complete spelling in the trait ``example``.
 """
@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -26,6 +25,7 @@ from typing import Annotated, Any, TypeVar
 
 from annotated_types import Ge, Gt, Le
 
+from decentral.discovery import find_members
 from decentral.errors import ConfigError, RunError, nearest, reason, unknown
 from decentral.signature import Setting, parameter_of, signature_settings
 from decentral.spec import Spec, parse_spec
@@ -217,19 +217,13 @@ def _common(kind: str) -> dict[str, Setting]:
 
 
 def names(kind: str) -> list[str]:
-    """List the members of a kind: files of its folder, installed entry points, registered ones."""
+    """List the members of a kind: of its package, installed entry points, registered ones."""
     if kind not in KINDS:
         raise unknown("kind of plug-in", kind, KINDS)
-    found = _files(kind)
+    found = {*find_members(KINDS[kind], kind)}
     found |= {point.name for point in _entry_points(kind)}
     found |= {name for registered, name in _registered if registered == kind}
     return sorted(found)
-
-
-def _files(kind: str) -> set[str]:
-    package = importlib.import_module(KINDS[kind])
-    modules = pkgutil.iter_modules(package.__path__)
-    return {m.name for m in modules if not m.ispkg and not m.name.startswith("_")}
 
 
 def _entry_points(kind: str) -> list[Any]:
@@ -263,8 +257,8 @@ def find(kind: str, name: str) -> Plugin:
 
 
 def _import_member(kind: str, name: str) -> bool:
-    if name in _files(kind):
-        importlib.import_module(f"{KINDS[kind]}.{name}")
+    if module := find_members(KINDS[kind], kind).get(name):
+        importlib.import_module(module)
     for point in _entry_points(kind):
         if point.name == name:
             plugin(kind, name)(point.load())

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 import re
+import subprocess
+import sys
 import textwrap
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
@@ -15,6 +19,7 @@ from hypothesis import strategies as st
 from support import example
 
 from decentral import ConfigError, Point, plugin, registry
+from decentral.discovery import find_members
 from decentral.registry import (
     KINDS,
     Bound,
@@ -46,12 +51,44 @@ def _clean() -> Iterator[None]:
 
 
 @every
-def test_every_listed_name_can_be_found_and_is_named_like_its_file(kind: str, name: str) -> None:
+def test_every_listed_name_can_be_found_and_is_named_like_its_function(
+    kind: str, name: str
+) -> None:
     found = find(kind, name)
     assert (found.kind, found.name) == (kind, name)
     spoken = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", found.target.__name__).lower()  # a class: MuonLite
     assert spoken == name
-    assert found.target.__module__ == f"{KINDS[kind]}.{name}"
+    assert found.target.__module__ == find_members(KINDS[kind], kind)[name]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_read_from_decorators_is_what_importing_registers(kind: str) -> None:
+    package = importlib.import_module(KINDS[kind])
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{KINDS[kind]}.{module.name}")
+    imported = {
+        name
+        for (registered, name), found in registry._registered.items()
+        if registered == kind and found.target.__module__.startswith(KINDS[kind])
+    }
+    assert imported == {*find_members(KINDS[kind], kind)}
+
+
+def test_naming_members_and_choosing_one_imports_no_other_family() -> None:
+    script = """
+        import sys
+        from decentral.registry import KINDS, find, names
+        assert all(names(kind) for kind in KINDS)
+        loaded = [name for name in sys.modules if name.count(".") > 1 and "decentral" in name]
+        assert not loaded, loaded
+        find("communication", "late")
+        assert "decentral.schedules.communication" in sys.modules
+        assert "decentral.schedules.batch" not in sys.modules
+        assert "torch" not in sys.modules
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @every
