@@ -479,7 +479,7 @@ def furnish(folder: Path) -> None:
         "raises.py": "raise ValueError('not today')",
         "syntax.py": "def ring(n) return n",
         "kind.py": "from decentral import plugin\n@plugin('topologie')\ndef ring(n): ...",
-        "taken.py": "import decentral.topology.ring\nfrom decentral import plugin\n"
+        "taken.py": "import decentral.topology.classic\nfrom decentral import plugin\n"
         "@plugin('topology')\ndef ring(n): ...",
         "one.yaml": "nodes: 4",
         "two.yaml": "nodes: 8",
