@@ -17,7 +17,7 @@ import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from importlib.metadata import entry_points
 from math import isfinite
 from pathlib import Path
@@ -108,14 +108,17 @@ class Bound:
         What it raises becomes a ConfigError that names the plug-in.
         """
         try:
-            settings = {parameter_of(key): value for key, value in self.settings.items()}
-            return self.plugin.target(*positional, **settings)
+            return self.plugin.target(*positional, **self._keywords)
         except (ConfigError, RunError):
             raise
         except Exception as error:
             raise ConfigError(
                 f"{self.plugin.kind} {self.name!r} raised {type(error).__name__}: {error}."
             ) from error
+
+    @cached_property
+    def _keywords(self) -> dict[str, Any]:
+        return {parameter_of(key): value for key, value in self.settings.items()}
 
     @property
     def name(self) -> str:

@@ -9,7 +9,9 @@ layer made the next one folds for free, since it stays in that order in memory.
 from __future__ import annotations
 
 import copy
+import operator
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -37,19 +39,20 @@ class Dense:
     def __init__(self, names: list[str], deep: bool) -> None:
         """Take the names of the weight and, if there is one, of the bias."""
         self.names, self.deep, self.rectify = names, deep, False
+        self.weight, self.bias = names if len(names) == 2 else (names[0], None)
 
     def __call__(self, values: Views, x: Tensor, tape: list[Pull] | None) -> Tensor:
         """Return y [n, B, ..., outputs] for x [n, B, ..., inputs]."""
-        weight, *bias = (values[name] for name in self.names)
+        weight = values[self.weight]
         inputs, across = x.flatten(1, -2), weight.transpose(1, 2)
-        if bias:
-            y = torch.baddbmm(bias[0].unsqueeze(1), inputs, across)
-        else:
+        if self.bias is None:
             y = torch.bmm(inputs, across)
+        else:
+            y = torch.baddbmm(values[self.bias].unsqueeze(1), inputs, across)
         if self.rectify:
             y.relu_()
         if tape is not None:
-            tape.append(lambda dy, grads: self._pull(weight, x, y, dy, grads))
+            tape.append(partial(self._pull, weight, x, y))
         return y.view(*x.shape[:-1], -1)
 
     def _pull(
@@ -58,11 +61,10 @@ class Dense:
         dy = dy.reshape(y.shape)
         if self.rectify:
             dy = torch.ops.aten.threshold_backward(dy, y, 0)
-        into, *bias = (grads[name] for name in self.names)
         # A product into a strided view would run row by row, so it is made apart and copied.
-        into.copy_(torch.bmm(dy.transpose(1, 2), x.flatten(1, -2)))
-        if bias:
-            torch.sum(dy, 1, out=bias[0])
+        grads[self.weight].copy_(torch.bmm(dy.transpose(1, 2), x.flatten(1, -2)))
+        if self.bias is not None:
+            torch.sum(dy, 1, out=grads[self.bias])
         return torch.bmm(dy, weight).view(x.shape) if self.deep else None
 
 
@@ -119,23 +121,22 @@ class LayerGradient:
         self.kernels, self.layout, self.at_once = kernels, layout, at_once
         self.loss = differentiated(loss)
         self.full = torch.float32
-        self.blocks: tuple[Tensor, Views, Tensor] | None = None
+        self.bound: tuple[Tensor, Views, Tensor] | None = None
         self.parts: list[tuple[slice, Views, Views]] = []
 
     def __call__(self, rows: Tensor, integers: Views, batch: Any, out: Tensor) -> Tensor:
         """Write the gradients of all rows into ``out``; return losses [n]."""
-        self._bind(rows, integers, out)
+        if self.bound is None or any(map(operator.is_not, self.bound, (rows, integers, out))):
+            self._bind(rows, integers, out)
         losses: list[Tensor] = []
         with torch.no_grad():
             for some, values, grads in self.parts:
                 losses.append(self._part(values, batch.inputs[some], batch.targets[some], grads))
         return torch.cat(losses)
 
-    def _bind(self, *blocks: Any) -> None:
-        """Make the views into the blocks, unless they are those of the step before."""
-        if self.blocks and all(a is b for a, b in zip(self.blocks, blocks, strict=True)):
-            return
-        rows, integers, out = self.blocks = blocks
+    def _bind(self, rows: Tensor, integers: Views, out: Tensor) -> None:
+        """Make the views into the blocks, which hold as long as the blocks are the same."""
+        self.bound = rows, integers, out
         self.full = rows.dtype
         self.parts = []
         for start in range(0, rows.shape[0], self.at_once):

@@ -22,7 +22,7 @@ class Pace:
     samples: Sequence[int]
     budget: int | None = None
 
-    @property
+    @cached_property
     def steps(self) -> int:
         """The number of steps of the run."""
         return len(self.samples) - 1

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 from math import nan
 from typing import Final
 
@@ -52,7 +53,7 @@ class CommunicationSchedule:
         """Whether the last act of the run is a global merge."""
         return bool(self.rule.common["final_merge"])
 
-    @property
+    @cached_property
     def closed_loop(self) -> bool:
         """Whether the schedule reads feedback."""
         parts = [self.rule, *_parts(self.rule)]
