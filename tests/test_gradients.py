@@ -454,7 +454,7 @@ def test_a_model_that_draws_random_numbers_runs_row_by_row_and_repeats() -> None
     batch = Batch(inputs, targets, torch.arange(8).view(2, 4))
     first = gradient(rows, {}, batch, torch.zeros_like(rows))
     assert torch.equal(gradient(rows, {}, batch, torch.zeros_like(rows)), first)
-    with pytest.raises(ConfigError, match="use replicas: loop"):
+    with pytest.raises(ConfigError, match="use replicas=loop"):
         chosen(Noisy(), "vmap", 2)
 
 

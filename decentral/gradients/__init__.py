@@ -9,6 +9,7 @@ rows and the batch except for the model's buffers, which they update.
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
@@ -119,7 +120,7 @@ def choose(
     if why is None and (problem := _trial(together, model, layout, batch)):
         if replicas == "vmap":
             raise ConfigError(
-                f"replicas: vmap cannot run this model ({problem}); use replicas: loop."
+                f"replicas: vmap cannot run this model ({problem}); use replicas=loop."
             )
         why = f"vmap cannot run this model ({problem})"
     if why is None and replicas == "tune":
@@ -209,10 +210,28 @@ def _loop(model: nn.Module, layout: Layout, loss: Loss, batch: Batch) -> LoopGra
 def _trial(
     gradient: Gradient, model: nn.Module, layout: Layout, batch: Batch, count: int | None = 2
 ) -> str | None:
-    """Return why a gradient cannot run on ``count`` rows, in one line, or None if it can."""
+    """Return why ``count`` rows cannot be computed together, in one line, or None if they can.
+
+    Both what trains and what evaluates is tried: torch differentiates some layers under vmap, such
+    as recurrent ones, that it cannot merely run there.
+    """
     batch = Batch(batch.inputs[:count], batch.targets[:count], batch.keys[:count])
     rows, integers = _copies(model, layout, len(batch.inputs))
-    return _problem(lambda: gradient(rows, integers, batch, torch.zeros_like(rows)))
+    train = lambda: gradient(rows, integers, batch, torch.zeros_like(rows))  # noqa: E731
+    return _problem(train) or _evaluation_trial(model, layout, batch)
+
+
+def _evaluation_trial(model: nn.Module, layout: Layout, batch: Batch) -> str | None:
+    """Return why rows cannot be evaluated together, on the same inputs or each on its own."""
+    rows, integers = _copies(model, layout, len(batch.inputs))
+    probe = shadow(model).eval()
+
+    def evaluate() -> None:
+        with torch.no_grad():
+            stacked_forward(probe, layout)(rows, integers, batch.inputs[0])
+            stacked_forward(probe, layout, own=True)(rows, integers, batch.inputs)
+
+    return _problem(evaluate)
 
 
 def _copies(model: nn.Module, layout: Layout, count: int) -> tuple[Tensor, dict[str, Tensor]]:
@@ -226,7 +245,10 @@ def _copies(model: nn.Module, layout: Layout, count: int) -> tuple[Tensor, dict[
 def _problem(run: Callable[[], object]) -> str | None:
     """Return why ``run`` fails, in one line, or None if it does not."""
     try:
-        run()
+        with warnings.catch_warnings():
+            # Of a way that is only tried nobody needs to know that torch finds it slow.
+            warnings.filterwarnings("ignore", "There is a performance drop")
+            run()
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
         return str(error).strip().splitlines()[0][:120]
     return None
