@@ -112,12 +112,16 @@ class Layout:
             for entry in self.parameters + self.buffers:
                 row[entry.start : entry.stop] = values[entry.name].reshape(-1)
 
-    def unpack(self, row: Tensor, model: nn.Module) -> None:
-        """Copy one row [P] into a model's parameters and float buffers."""
+    def unpack(
+        self, row: Tensor, model: nn.Module, integers: Mapping[str, Tensor] | None = None
+    ) -> None:
+        """Copy one row [P], and integer buffers [1, ...] if given, into a model."""
         values = dict(model.named_parameters()) | dict(model.named_buffers())
         with torch.no_grad():
             for entry in self.parameters + self.buffers:
                 values[entry.name].copy_(row[entry.start : entry.stop].view(entry.shape))
+            for name, value in (integers or {}).items():
+                values[name].copy_(value[0])
 
 
 def shadow(model: nn.Module) -> nn.Module:

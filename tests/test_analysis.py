@@ -16,7 +16,6 @@ from decentral import ConfigError, Run
 from decentral.api import models_of
 from decentral.cli import run as cli
 from decentral.loop.analysis import Analysis, Extent, sampled_pairs
-from decentral.merge._calibrate import recalibrate
 from decentral.metrics.geometry.planes import through
 from decentral.report.analysis import verdict
 
@@ -73,7 +72,8 @@ def test_many_rows_score_as_one_by_one_with_batch_norm(tmp_path: Path) -> None:
     evaluator, setup = models.evaluator, models.setup
     together = models.scores(models.rows, evaluator.subset)
     for index, row in enumerate(models.rows):
-        one, integers = recalibrate(setup.model, setup.layout, row, evaluator.calibration)
+        integers = models.integers
+        one = evaluator.calibrated(row, integers)
         outputs = evaluator.forward(one.unsqueeze(0), integers, evaluator.subset.inputs)[0]
         loss = setup.task.loss(outputs, evaluator.subset.targets).item()
         assert together.loss[index].item() == pytest.approx(loss, rel=1e-5)

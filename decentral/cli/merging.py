@@ -48,11 +48,10 @@ def _fitting(nodes: int) -> list[Bound]:
 
 def _local(table: Table, found: Afterwards) -> None:
     """Add what the models can do by themselves."""
-    scores = [found.test(row) for row in found.rows]
-    losses = torch.stack([score.loss for score in scores])
-    right = [score.accuracy for score in scores if score.accuracy is not None]
-    accuracy = percent_text(torch.stack(right).mean().item()) if right else ""
-    best = percent_text(torch.stack(right).max().item()) if right else ""
+    scores = found.local(found.evaluator.test)
+    losses, right = scores.loss, scores.accuracy
+    accuracy = "" if right is None else percent_text(right.mean().item())
+    best = "" if right is None else percent_text(right.max().item())
     table.add_row("the mean model", Text(accuracy, LOCAL), loss_text(losses.mean().item()), "")
     table.add_row("the best model", Text(best, LOCAL), loss_text(losses.min().item()), "")
 

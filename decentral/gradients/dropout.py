@@ -7,7 +7,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from decentral.gradients.draws import uniform
+from decentral.gradients.draws import hashed, uniform
 
 
 class KeyedDropout(nn.Module):
@@ -26,24 +26,31 @@ class KeyedDropout(nn.Module):
         self.register_buffer("key", torch.zeros(1, dtype=torch.int64), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Mask x [B, ...] in training; pass it through in evaluation."""
+        """Mask x [B, ...] in training; pass it through in evaluation.
+
+        An x whose first dimension is not the batch is masked by the keys of all samples together.
+        """
         if not self.training or self.p == 0.0:
             return x
-        chance = uniform(self.key, x[0].numel(), self.layer)
+        if x.dim() and len(x) == len(self.key):
+            chance = uniform(self.key, x[0].numel(), self.layer)
+        else:  # no sample owns a slice of x: time first, or a weight
+            chance = uniform(hashed(self.key).sum(0, keepdim=True), x.numel(), self.layer)
         return x * (chance >= self.p).view(x.shape).to(x.dtype) / (1.0 - self.p)
 
 
 def keyed(model: nn.Module) -> nn.Module:
     """Return a copy of ``model`` whose ``nn.Dropout`` are keyed, or the model if it has none."""
-    layers = [name for name, module in model.named_modules() if type(module) is nn.Dropout]
-    if not layers:
+    if not any(type(module) is nn.Dropout for module in model.modules()):
         return model
     swapped = copy.deepcopy(model)
-    for index, name in enumerate(layers):
-        path, _, last = name.rpartition(".")
-        old = swapped.get_submodule(name)
-        assert isinstance(old, nn.Dropout)
-        setattr(swapped.get_submodule(path), last, KeyedDropout(old.p, index))
+    made: dict[nn.Module, KeyedDropout] = {}
+    # One layer may stand at several places, and stays one layer.
+    for name, old in list(swapped.named_modules(remove_duplicate=False)):
+        if type(old) is nn.Dropout:
+            made.setdefault(old, KeyedDropout(old.p, len(made)))
+            path, _, last = name.rpartition(".")
+            setattr(swapped.get_submodule(path), last, made[old])
     return swapped
 
 

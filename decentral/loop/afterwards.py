@@ -10,16 +10,19 @@ from torch import Tensor
 
 from decentral.errors import ConfigError
 from decentral.exchange import LocalExchange
-from decentral.gradients import stacked_forward
 from decentral.layout import shadow
 from decentral.loop.block import Block
 from decentral.loop.measure import Evaluator
 from decentral.loop.setup import Setup
 from decentral.merge import Models
+from decentral.merge._calibrate import merge_integers
 from decentral.metrics import Scores, score
 from decentral.network.membership import Membership
 from decentral.run.checkpoint import Saved
 from decentral.tasks import Samples
+
+#: A row [P] and its integer buffers [1, ...].
+Model = tuple[Tensor, dict[str, Tensor]]
 
 #: Samples of its own node from which a model's Fisher information is taken.
 FISHER_SAMPLES = 64
@@ -38,6 +41,9 @@ class Afterwards:
         self.evaluator = Evaluator(self.block)
         fit = self.block.healthy_rows()
         self.rows, self.live = self.block.rows[fit], [self.block.hosted[i] for i in fit]
+        self.own = {name: value[fit] for name, value in self.block.integers.items()}
+        #: Integer and bool buffers of whatever is made of all models, [1, ...].
+        self.integers = merge_integers(self.own, torch.arange(len(fit)), exchange.gather)
         train = setup.train
         some = train.subset(torch.arange(min(len(train), setup.config.eval_samples)))
         self.judging = self.evaluator.val or some
@@ -64,22 +70,29 @@ class Afterwards:
         """Return the loss of one row on validation data; without any, on training data."""
         return self.scores([row], self.judging).loss.item()
 
+    def local(self, samples: Samples) -> Scores:
+        """Return loss and accuracy of the models that were trained, with buffers of their own."""
+        own = ({k: v[i : i + 1] for k, v in self.own.items()} for i in range(len(self.rows)))
+        return self._scores(zip(self.rows, own, strict=True), samples)
+
     def scores(self, rows: Iterable[Tensor], samples: Samples) -> Scores:
-        """Return loss and accuracy of rows, BatchNorm re-estimated, as many at a time as fit."""
+        """Return loss and accuracy of rows that were made of the models."""
+        return self._scores(((row, self.integers) for row in rows), samples)
+
+    def _scores(self, models: Iterable[Model], samples: Samples) -> Scores:
+        """Judge models, BatchNorm re-estimated, as many at a time as fit."""
         parts: list[Scores] = []
-        waiting = iter(rows)
+        waiting = iter(models)
         while some := list(islice(waiting, self.evaluator.chunk[0])):
             parts.append(self._together(some, samples))
         right = [part.accuracy for part in parts if part.accuracy is not None]
         return Scores(torch.cat([part.loss for part in parts]), torch.cat(right) if right else None)
 
-    def _together(self, some: Sequence[Tensor], samples: Samples) -> Scores:
+    def _together(self, some: Sequence[Model], samples: Samples) -> Scores:
         evaluator, setup = self.evaluator, self.setup
-        calibrated = [evaluator.calibrated(row) for row in some]
-        rows = torch.stack([row for row, _ in calibrated])
+        rows = torch.stack([evaluator.calibrated(*model) for model in some])
         integers = {
-            name: torch.cat([whole[name] for _, whole in calibrated])
-            for name in setup.layout.integers
+            name: torch.cat([whole[name] for _, whole in some]) for name in setup.layout.integers
         }
         return score(setup.task, evaluator.forward, rows, integers, samples, evaluator.chunk)
 
@@ -92,7 +105,7 @@ class Afterwards:
         batch = self.block.sampler.batch(0, FISHER_SAMPLES)
         inputs, targets = batch.inputs[place].unsqueeze(1), batch.targets[place].unsqueeze(1)
         rows = self.rows[index].expand(FISHER_SAMPLES, -1).clone().requires_grad_()
-        forward = stacked_forward(shadow(setup.model).eval(), setup.layout, own=True)
+        forward = self.evaluator.forward_of(shadow(setup.model).eval(), setup.layout, own=True)
         whole = {k: v[place].expand(FISHER_SAMPLES, *v[place].shape)
                  for k, v in self.block.integers.items()}  # fmt: skip
         outputs = forward(rows, whole, inputs)

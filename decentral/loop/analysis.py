@@ -140,7 +140,7 @@ class Analysis:
         """Return how the local models and the merged one do on all test samples."""
         self._begin("scores of all models")
         samples = self.models.evaluator.test
-        local = self.models.scores(self.rows, samples)
+        local = self.models.local(samples)
         merged = self.models.test(self.merged)
         found = {
             "loss": {
@@ -237,7 +237,7 @@ class Analysis:
 
     def _gradients(self, row: Tensor) -> Iterator[Tensor]:
         """Yield the gradients [trainable] of a row on batches drawn with replacement."""
-        calibrated, integers = self.models.evaluator.calibrated(row)
+        calibrated, integers = self._calibrated(row), self.models.integers
         at_once = min(BATCHES, rows_at_once(self.setup.footprint * BATCH, row.device))
         places = np.arange(BATCHES)[:, None], np.arange(BATCH)
         drawn = rng.integers(len(self.setup.train), self.extent.seed, "analyze/noise", *places)
@@ -279,7 +279,7 @@ class Analysis:
         ]
 
     def _calibrated(self, row: Tensor) -> Tensor:
-        return self.models.evaluator.calibrated(row)[0]
+        return self.models.evaluator.calibrated(row, self.models.integers)
 
     def _updates(self) -> Record:
         """Return the cosines of what nodes have learnt, from their common start and from the mean.

@@ -30,7 +30,8 @@ def by_rule(
     accuracy = None if scores.accuracy is None else scores.accuracy.item()
     about = {"run": run, "merge": rule, "nodes": len(models.rows),
              "accuracy": accuracy, "loss": scores.loss.item()}  # fmt: skip
-    state = models.evaluator.state(*models.evaluator.calibrated(row))
+    calibrated = models.evaluator.calibrated(row, models.integers)
+    state = models.evaluator.state(calibrated, models.integers)
     return models.setup, state, about
 
 

@@ -53,8 +53,10 @@ class Evaluator:
         self.block, self.setup = block, setup
         self.metrics = [build("metric", name) for name in setup.config.metrics]
         model = shadow(setup.model).eval()
-        forward = stacked_forward if block.pipeline.compute.kind == "vmap" else looped_forward
-        self.forward = forward(model, setup.layout)
+        vmap = block.pipeline.compute.kind == "vmap"
+        #: Makes a forward pass of rows, together or one by one, as gradients are computed.
+        self.forward_of = stacked_forward if vmap else looped_forward
+        self.forward = self.forward_of(model, setup.layout)
         self.chunk = chunk_of(setup.footprint)
         _, val, test = setup.task.splits
         self.test = test.to(setup.device, setup.dtype)
@@ -114,9 +116,9 @@ class Evaluator:
             alive=_indices(i for i in block.healthy_rows() if block.hosted[i] in healthy),
         )
 
-    def calibrated(self, row: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return a merged row with BatchNorm statistics re-estimated, and its integer buffers."""
-        return recalibrate(self.setup.model, self.setup.layout, row, self.calibration)
+    def calibrated(self, row: Tensor, integers: dict[str, Tensor]) -> Tensor:
+        """Return a row with BatchNorm statistics re-estimated; integer buffers [1, ...]."""
+        return recalibrate(self.setup.model, self.setup.layout, row, integers, self.calibration)
 
     def _validation(self, snapshot: Snapshot, samples: Samples) -> dict[str, float]:
         scores = snapshot.score_merged(self.setup.task, samples)
@@ -132,10 +134,7 @@ class Evaluator:
     def state(self, row: Tensor, integers: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return a row [P] and its integer buffers as a state dict on the CPU."""
         model: Any = copy.deepcopy(self.setup.model)
-        self.setup.layout.unpack(row, model)
-        buffers = dict(model.named_buffers())
-        for name, value in integers.items():
-            buffers[name].copy_(value[0])
+        self.setup.layout.unpack(row, model, integers)
         return {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
 
 

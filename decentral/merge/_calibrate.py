@@ -1,42 +1,95 @@
-"""Re-estimating BatchNorm statistics of a merged model."""
+"""What averages of models lack: BatchNorm statistics that fit, and buffers of whole numbers."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 
+from decentral.generator import borrowed
 from decentral.layout import Layout
 
 #: Samples per calibration batch.
 _BATCH = 256
+#: Types without a maximum of their own in torch.
+_WIDENED = (torch.uint16, torch.uint32, torch.uint64)
+
+
+def merge_integers(
+    integers: Mapping[str, Tensor], alive: Tensor, gather: Callable[[Tensor], Tensor]
+) -> dict[str, Tensor]:
+    """Return the integer and bool buffers of a merged model, [1, ...]: the elementwise maximum.
+
+    What is equal on all nodes is so kept, a counter is that of the node that counted furthest, and
+    a mask is true where it is on any node. No average is whole, and a maximum depends neither on
+    the order of nodes nor on how workers divide them. Complex buffers, which have no order, are
+    those of the first node.
+
+    Args:
+        integers: buffers of the hosted nodes, by name, [n, ...].
+        alive: hosted rows of the nodes that count, int64; on some worker there may be none.
+        gather: gathers [m, ...] from all workers, in node order; all workers call it.
+    """
+    found: dict[str, Tensor] = {}
+    for name, value in integers.items():
+        here = value[alive.to(value.device)]
+        if value.is_complex():
+            found[name] = torch.view_as_complex(gather(torch.view_as_real(here[:1])))[:1]
+        else:
+            found[name] = _most(gather(_most(here)))
+    return found
+
+
+def _most(values: Tensor) -> Tensor:
+    """Return the elementwise maximum of values [n, ...] as [1, ...], or nothing of nothing."""
+    if len(values) < 2:
+        return values
+    if values.dtype in _WIDENED:
+        return values.to(torch.int64).amax(0, keepdim=True).to(values.dtype)
+    return values.amax(0, keepdim=True)
 
 
 def recalibrate(
-    model: nn.Module, layout: Layout, row: Tensor, inputs: Tensor
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return a row [P] and integer buffers [1, ...] with statistics re-estimated on ``inputs``.
+    model: nn.Module, layout: Layout, row: Tensor, integers: Mapping[str, Tensor], inputs: Tensor
+) -> Tensor:
+    """Return a row [P] whose BatchNorm statistics are re-estimated on ``inputs``.
 
     The average of models has activations unlike those of its parts, so averaged running statistics
     do not fit it: they are reset and averaged over one pass of the calibration inputs. A model
-    without BatchNorm is returned as it is.
+    without BatchNorm, or with frozen statistics only, is returned as it is.
+
+    Args:
+        model: the template; neither it nor ``row`` is changed.
+        layout: where its tensors lie in a row.
+        row: the model to re-estimate, [P].
+        integers: its integer and bool buffers, [1, ...].
+        inputs: calibration inputs, [B, ...]; at least two, or the row is returned as it is.
     """
-    integers = {k: v.unsqueeze(0).to(row.device) for k, v in layout.integers.items()}
-    if not any(isinstance(module, _BatchNorm) for module in model.modules()):
-        return row, integers
+    if len(inputs) < 2 or not any(isinstance(module, _BatchNorm) for module in model.modules()):
+        return row
     merged = copy.deepcopy(model).to(row.device, row.dtype).train()
-    layout.unpack(row, merged)
-    for module in merged.modules():
-        if isinstance(module, _BatchNorm):
-            module.reset_running_stats()
-            module.momentum = None
-    with torch.no_grad():
+    norms = [m for m in merged.modules() if isinstance(m, _BatchNorm) and _estimates(m)]
+    if not norms:
+        return row
+    layout.unpack(row, merged, integers)
+    # Nothing else is in training: dropout would change the activations that are measured, from
+    # what evaluation will see, and counters and estimates of other modules would move.
+    merged.eval()
+    for norm in norms:
+        norm.train().reset_running_stats()
+        norm.momentum = None
+    with torch.no_grad(), borrowed(0):
         for part in inputs.split(_BATCH):
             if len(part) > 1:
                 merged(part)
     calibrated = row.clone()
     layout.pack(merged, calibrated)
-    values = dict(merged.named_buffers())
-    return calibrated, {k: values[k].detach().unsqueeze(0).clone() for k in layout.integers}
+    return calibrated
+
+
+def _estimates(norm: _BatchNorm) -> bool:
+    """Tell whether a layer has running statistics that its model updates in training."""
+    return norm.training and norm.running_mean is not None

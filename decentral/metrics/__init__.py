@@ -12,6 +12,7 @@ from torch.func import vmap
 
 from decentral.exchange import Exchange
 from decentral.layout import Layout
+from decentral.merge._calibrate import merge_integers
 from decentral.tasks import Samples, Task
 
 #: (rows [n, P], integers, inputs [B, ...]) -> outputs [n, B, ...]
@@ -90,7 +91,7 @@ class Snapshot:
     integers: dict[str, Tensor]
     weights: Tensor  # merge weights of the hosted rows, float64 [n]
     samples: Samples  # what is evaluated on
-    calibrate: Callable[[Tensor], tuple[Tensor, dict[str, Tensor]]]
+    calibrate: Callable[[Tensor, dict[str, Tensor]], Tensor]
     evaluated: Tensor  # hosted row indices, int64
     alive: Tensor  # hosted row indices of healthy nodes, int64
     chunk: tuple[int, int] | None = None
@@ -114,9 +115,14 @@ class Snapshot:
         return row
 
     @cached_property
+    def merged_integers(self) -> dict[str, Tensor]:
+        """The integer and bool buffers of the merge, [1, ...]."""
+        return merge_integers(self.integers, self.alive, self.exchange.gather)
+
+    @cached_property
     def calibrated(self) -> tuple[Tensor, dict[str, Tensor]]:
         """The merge with BatchNorm statistics re-estimated, [P], and its integer buffers."""
-        return self.calibrate(self.merged_row)
+        return self.calibrate(self.merged_row, self.merged_integers), self.merged_integers
 
     @cached_property
     def merged(self) -> Scores:
