@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from decentral.loop.afterwards import Afterwards, differing
 from decentral.loop.setup import Setup, prepare
 from decentral.registry import PYTHON
 from decentral.run.checkpoint import good_checkpoints, has_checkpoint, newest_checkpoint
-from decentral.run.folder import FORMAT, RunFolder, next_name
+from decentral.run.folder import FORMAT, RunFolder
 
 #: Called with every row of metrics that is logged.
 Watch = Callable[[dict[str, Any]], None]
@@ -171,10 +171,28 @@ def launch(config: str | Path | None = None, *, watch: Watch | None = None, **se
 
 def start(config: Config) -> EngineRun:
     """Prepare a run and open its folder; ``EngineRun.run`` trains it."""
-    run = engine_of(config)(config)
-    with given_up(run):
-        run.begin(RunFolder.create(config.out or next_name(Path("runs"), _stem(run.setup))))
+    with ExitStack() as undo:
+        run = undo.enter_context(closing(engine_of(config)(config)))
+        if config.out:
+            folder = undo.enter_context(RunFolder.create(config.out))
+            _refuse_other(run, folder)
+        else:
+            folder = undo.enter_context(RunFolder.number(Path("runs"), _stem(run.setup)))
+        run.begin(folder)
+        undo.pop_all()
     return run
+
+
+def _refuse_other(run: EngineRun, folder: RunFolder) -> None:
+    """Refuse to begin where a run of another configuration has begun; ``auto`` is any value."""
+    asked = {key for key, value in run.setup.config if value not in ("auto", "tune")}
+    for key, (there, here) in folder.differences(run.settings).items():
+        if key in asked - {*WHEREABOUTS, "out"}:
+            raise ConfigError(
+                f"{folder.path} holds a run of another configuration ({key}: {there} there, {here} "
+                "here) that ended before its first checkpoint; choose another --out, or begin that "
+                f"one again with `decentral resume {folder.path}`."
+            )
 
 
 def _train(run: EngineRun, given: dict[str, Any], watch: Watch | None) -> Run:
@@ -243,9 +261,10 @@ def models_of(path: Path, step: int | None = None, **objects: Any) -> Afterwards
 def resume(path: str | Path, *, watch: Watch | None = None, **objects: Any) -> Run:
     """Continue an interrupted run from its newest checkpoint; the result is as if it never stopped.
 
-    Parts that were Python objects (a task, a schedule, ...) must be given again; settings that say
-    where it runs (``workers``, ``address``, ...) may be given anew. Raises RunError
-    when there is nothing to resume from, ConfigError when the folder is not a run.
+    One that ended before its first checkpoint begins again. Parts that were Python objects (a task,
+    a schedule, ...) must be given again; settings that say where it runs (``workers``, ``address``,
+    ...) may be given anew. Raises RunError when every checkpoint is damaged, ConfigError when the
+    folder is not a run, or while another process writes into it.
     """
     return _train(restart(path, **objects), objects, watch)
 
@@ -255,10 +274,18 @@ def begun(config: Config, path: Path) -> EngineRun:
 
     What a run has left there that ended before its first checkpoint is removed.
     """
-    if has_checkpoint(path):
-        return restart(path)
-    shutil.rmtree(path, ignore_errors=True)
-    return start(config.model_copy(update={"out": str(path)}))
+    with ExitStack() as undo:
+        folder = undo.enter_context(RunFolder.claim(path))
+        if has_checkpoint(path):
+            run = undo.enter_context(_going_on(folder, run_config(path)))
+        else:
+            folder.clear()
+            config = config.model_copy(update={"out": str(path)})
+            run = undo.enter_context(closing(engine_of(config)(config)))
+            folder.prepare()
+            run.begin(folder)
+        undo.pop_all()
+    return run
 
 
 def restart(path: str | Path, **objects: Any) -> EngineRun:
@@ -268,15 +295,32 @@ def restart(path: str | Path, **objects: Any) -> EngineRun:
             f"{fixed[0]} cannot change when a run goes on; only where it runs can: "
             f"{', '.join(WHEREABOUTS)}."
         )
-    folder = Path(path)
-    config = run_config(folder, **objects)
-    if (folder / "summary.json").exists():
-        raise ConfigError(f"run {folder} is finished; `decentral report {folder}` shows it.")
-    saved = newest_checkpoint(folder)
+    config = run_config(path, **objects)
+    _refuse_finished(Path(path))  # without touching its folder
+    with ExitStack() as undo:
+        folder = undo.enter_context(RunFolder.claim(Path(path)))
+        run = undo.enter_context(_going_on(folder, config))
+        undo.pop_all()
+    return run
+
+
+def _going_on(folder: RunFolder, config: Config) -> closing[EngineRun]:
+    """Return a run that stands at a folder's newest checkpoint, or else at its beginning."""
+    _refuse_finished(folder.path)
+    saved = newest_checkpoint(folder.path) if has_checkpoint(folder.path) else None
     run = engine_of(config)(config)
     with given_up(run):
-        run.go_on(RunFolder(folder), saved)
-    return run
+        if saved:
+            run.go_on(folder, saved)
+        else:
+            folder.prepare()
+            run.begin(folder)
+    return closing(run)
+
+
+def _refuse_finished(folder: Path) -> None:
+    if (folder / "summary.json").exists():
+        raise ConfigError(f"run {folder} is finished; `decentral report {folder}` shows it.")
 
 
 __all__ = [

@@ -125,7 +125,7 @@ def test_a_checkpoint_of_another_format_is_refused(folder: RunFolder) -> None:
 
 
 def test_no_checkpoint_is_an_error_with_a_remedy(folder: RunFolder) -> None:
-    with pytest.raises(RunError, match=r"it holds no checkpoint; launch its config\.yaml again"):
+    with pytest.raises(RunError, match=r"holds no checkpoint; `decentral resume .*` begins it"):
         load_checkpoint(folder.path)
 
 
@@ -134,6 +134,7 @@ def test_no_checkpoint_is_an_error_with_a_remedy(folder: RunFolder) -> None:
 
 def test_a_folder_that_holds_a_run_is_not_overwritten(folder: RunFolder) -> None:
     folder.write_config({"nodes": 3})
+    save_checkpoint(folder, made(2), keep=1)
     with pytest.raises(ConfigError, match=r"already holds a run.*decentral resume"):
         RunFolder.create(folder.path)
 

@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 
 from decentral import api
+from decentral.errors import ConfigError
 from decentral.report.reader import read_run
+from decentral.run.folder import RunFolder
 
 SETTINGS = [
     "task=quadratic", "nodes=4", "steps=400", "checkpoint_every=3", "log_every=1", "threads=1",
@@ -70,3 +72,97 @@ def test_a_stop_signal_saves_and_says_how_to_go_on(
     assert "Traceback" not in said
     api.resume(folder)
     assert (folder / "merged.safetensors").read_bytes() == undisturbed
+
+
+# --- before the first checkpoint ------------------------------------------------------------------
+
+EARLY = {"task": "quadratic", "nodes": 4, "steps": 6, "threads": 1}
+
+#: Writes the named file, and nothing after it.
+DIE = """
+import os, signal, sys
+from decentral import api
+from decentral.run.folder import RunFolder
+def write(self, name, content, original=RunFolder.write):
+    original(self, name, content)
+    if name == "config.yaml":
+        os.kill(os.getpid(), signal.SIGKILL)
+RunFolder.write = write
+api.launch(task="quadratic", nodes=4, steps=6, threads=1, out=sys.argv[1])
+"""
+
+
+class PowerCut(BaseException):
+    """What no handler of a run expects."""
+
+
+def cut_at(patch: pytest.MonkeyPatch, last: str) -> None:
+    """Let a process write files and events up to the ``last`` one."""
+    write, event = RunFolder.write, RunFolder.event
+
+    def written(self: RunFolder, name: str, content: str | bytes) -> None:
+        write(self, name, content)
+        if name == last:
+            raise PowerCut
+
+    def announced(self: RunFolder, kind: str, step: int, **details: object) -> None:
+        event(self, kind, step, **details)
+        if kind == last:
+            raise PowerCut
+
+    def never(*given: object) -> None:
+        raise PowerCut
+
+    patch.setattr(RunFolder, "write", written)
+    patch.setattr(RunFolder, "event", announced)
+    patch.setattr("decentral.engines.local.save_checkpoint", never)
+
+
+def cut_short(folder: Path, last: str) -> None:
+    """Leave a run in a folder that has written up to the ``last`` file or event."""
+    with pytest.MonkeyPatch.context() as patch:
+        cut_at(patch, last)
+        with pytest.raises(PowerCut):
+            api.launch(**EARLY, out=str(folder))
+
+
+@pytest.fixture(scope="module")
+def early(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    folder = tmp_path_factory.mktemp("early") / "run"
+    api.launch(**EARLY, out=str(folder))
+    return (folder / "merged.safetensors").read_bytes()
+
+
+def test_kill_9_in_the_first_moment_can_be_launched_again(tmp_path: Path, early: bytes) -> None:
+    folder = tmp_path / "run"
+    died = subprocess.run([sys.executable, "-c", DIE, str(folder)], check=False)
+    assert died.returncode == -signal.SIGKILL
+    assert not (folder / "env.json").exists()
+    api.launch(**EARLY, out=str(folder))
+    assert (folder / "merged.safetensors").read_bytes() == early
+
+
+@pytest.mark.parametrize("last", ["config.yaml", "data.json", "start", "first checkpoint"])
+@pytest.mark.parametrize("how", ["launch", "resume"])
+def test_a_run_without_a_checkpoint_begins_again(
+    how: str, last: str, tmp_path: Path, early: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    cut_short(folder, last)
+    again = api.resume(folder) if how == "resume" else api.launch(**EARLY, out=str(folder))
+    assert capsys.readouterr().err == (
+        f"run folder {folder}: its run ended before the first checkpoint; "
+        "it begins again at step 0.\n"
+    )
+    assert (folder / "merged.safetensors").read_bytes() == early
+    assert [row["step"] for row in again.rows] == sorted(row["step"] for row in again.rows)
+    assert len({(row["step"], row.get("phase")) for row in again.rows}) == len(again.rows)
+
+
+def test_another_configuration_is_not_launched_over_it(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    cut_short(folder, "data.json")
+    kept = (folder / "config.yaml").read_bytes()
+    with pytest.raises(ConfigError, match=r"another configuration \(steps: 6 there, 8 here\)"):
+        api.launch(**EARLY | {"steps": 8}, out=str(folder))
+    assert (folder / "config.yaml").read_bytes() == kept

@@ -40,6 +40,7 @@ from decentral.network import preview
 from decentral.network.membership import Membership, reformed
 from decentral.optim import grad_power
 from decentral.report.compare import compare
+from decentral.run.lock import WriterLock
 from decentral.spec import parse_spec
 from decentral.sweeps import running
 
@@ -76,6 +77,7 @@ def plain(message: str, folder: Path) -> str:
     message = re.sub(r"and [\d.]+ [kMGT]?B are free", "and ... are free", message)
     message = re.sub(r"is not available \(.*\);", "is not available (...);", message)
     message = re.sub(r"cannot run this model \(.*\);", "cannot run this model (...);", message)
+    message = re.sub(r"process \d+ on \S+, since \S+,", "process ... on ..., since ...,", message)
     return re.sub(r"\.py:\d+", ".py", message).rstrip()
 
 
@@ -234,6 +236,11 @@ def _without_compiler() -> None:
         decentral.launch(task="quadratic", nodes=2, steps=2, compile="default")
 
 
+def _second_writer() -> None:
+    with WriterLock(Path("written")):
+        WriterLock(Path("written"))
+
+
 FROM_PYTHON: dict[str, Callable[[], Any]] = {
     "no compiler": _without_compiler,
     "sweep: interrupted": _interrupted_sweep,
@@ -254,6 +261,7 @@ FROM_PYTHON: dict[str, Callable[[], Any]] = {
         task="quadratic", nodes=1, steps=2, out="single"
     ).analyze(),
     "merged model of an unfinished run": lambda: api.Run(Path("empty")).merged_model(),
+    "a folder in use": _second_writer,
     "a run that is to change": lambda: api.restart(Path("empty"), nodes=3),
     "a topology that cannot form again": _without_a_node,
     **CLUSTERS,

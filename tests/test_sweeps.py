@@ -138,15 +138,12 @@ def test_a_failed_point_is_named_and_the_others_go_on(capsys: Captured, folder: 
 
 
 def test_a_point_that_was_killed_goes_on_from_its_checkpoint(
-    capsys: Captured, folder: Path, monkeypatch: pytest.MonkeyPatch
+    capsys: Captured, folder: Path
 ) -> None:
-    from decentral import api
-
     point = read_sweep(None, [*BASE, "seed=3,4", "checkpoint_every=2"], {}).points[0]
     whole = folder / "whole"
     assert run_point(point, whole, lambda row: None).state == "done"
     part = folder / "part"
-    monkeypatch.setattr(api, "start", _stopping(api.start))
     assert run_point(point, part, _stop_at(5)).state == "failed"
     assert run_point(point, part, lambda row: None).state == "done"
     path = point.folder(part)
@@ -156,10 +153,6 @@ def test_a_point_that_was_killed_goes_on_from_its_checkpoint(
     name = "merged.safetensors"
     assert (path / name).read_bytes() == (point.folder(whole) / name).read_bytes()
     assert run_point(point, part, lambda row: None).state == "before"
-
-
-def _stopping(start: Callable[..., object]) -> Callable[..., object]:
-    return lambda config: start(config.model_copy(update={"log_every": 1}))
 
 
 def _stop_at(step: int) -> Callable[[dict[str, object]], None]:

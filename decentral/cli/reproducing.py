@@ -24,6 +24,7 @@ from decentral.errors import ConfigError, RunError
 from decentral.registry import find, names
 from decentral.report.claims import measured_text, others, spoken, summary_text, write_claims
 from decentral.report.facts import duration_text
+from decentral.run.lock import WriterLock
 
 _COLOURS = {HOLDS: "green", PARTLY: "yellow", FAILS: "red", BROKEN: "bold red"}
 
@@ -60,8 +61,9 @@ def reproduce(
         for name in chosen
     ]  # fmt: skip
     began = time.perf_counter()
-    records = _all_tried(console, trials, jobs or _jobs(device or "auto"))
-    page = write_claims(records, Path(out) / "claims.html")
+    with WriterLock(Path(out), "claims folder"):
+        records = _all_tried(console, trials, jobs or _jobs(device or "auto"))
+        page = write_claims(records, Path(out) / "claims.html")
     console.print()
     link = f"bold link {page.resolve().as_uri()}"
     took = duration_text(time.perf_counter() - began)

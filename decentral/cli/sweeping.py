@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,12 @@ from rich.text import Text
 from decentral.cli.console import console_of
 from decentral.cli.settings import given, sorted_out
 from decentral.cli.words import LOCAL, MERGED, SENT, columned, count, facts, kept, shown
-from decentral.errors import ConfigError, Interrupted, RunError
+from decentral.errors import Interrupted, RunError
 from decentral.report.facts import duration_text, facts_of, number_text
 from decentral.report.reader import read_run
 from decentral.report.sweep import cells, write_sweep
 from decentral.run.folder import RunFolder
+from decentral.run.lock import WriterLock
 from decentral.sweeps import (
     Outcome,
     Point,
@@ -40,25 +40,15 @@ def sweep(words: Sequence[str], flags: Mapping[str, str], *, quiet: bool) -> Non
     found = read_sweep(path, assignments, {k: v for k, v in given([], flags).items() if k != "out"})
     folder = Path(out).expanduser()
     console = console_of(quiet=quiet)
-    console.print(_introduction(found, folder))
-    _make(folder)
-    failures = _run(found, folder, console)
-    _conclude(found, folder, failures, console)
+    with WriterLock(folder, "sweep folder"):
+        console.print(_introduction(found, folder))
+        failures = _run(found, folder, console)
+        _conclude(found, folder, failures, console)
     if failures:
         raise RunError(
             f"{count(len(failures), 'run')} of {len(found.points)} failed, the first in "
             f"{failures[0]} The same command tries again what failed, and nothing else."
         )
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        cause = os.strerror(error.errno or 0)
-        raise ConfigError(
-            f"sweep folder {folder} cannot be written ({cause}); choose another --out."
-        ) from error
 
 
 def _introduction(found: Sweep, folder: Path) -> Table:

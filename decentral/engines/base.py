@@ -37,6 +37,9 @@ CHECKPOINTS = 10
 #: Events that happen again when a run goes on from a checkpoint.
 REPEATED = ("merge", "nonfinite", "finished")
 
+#: Where records stand before the first step.
+START = {"metrics.jsonl": 0, "events.jsonl": 0}
+
 
 def warn(text: str) -> None:
     """Tell whoever runs this what they should know while it goes on."""
@@ -90,8 +93,14 @@ class EngineRun(ABC):
         return ""
 
     def begin(self, folder: RunFolder) -> None:
-        """Record a new run in an empty folder."""
+        """Record a new run in a folder, or again one that ended before its first checkpoint."""
         self.folder = folder
+        if folder.is_begun:
+            self.say(
+                f"run folder {folder.path}: its run ended before the first checkpoint; "
+                "it begins again at step 0."
+            )
+            self.cut(START)
         self._describe()
 
     def go_on(self, folder: RunFolder, saved: Saved) -> None:
@@ -136,17 +145,18 @@ class EngineRun(ABC):
 
         Raises RunError, which names the run folder, whatever goes wrong from here on.
         """
-        self.announce("resume" if self.resumed else "start", {"step": self.step})
-        self.began_s = time.perf_counter() - self.elapsed_s
-        self.trackers.begin(self.folder.path, self.settings, self.step)
-        try:
-            return self.train(watch)
-        except Interrupted:
-            raise
-        except (ConfigError, RunError) as error:
-            raise RunError(self._located(error)) from error
-        finally:
-            self.trackers.close()
+        with self.folder:
+            self.announce("resume" if self.resumed else "start", {"step": self.step})
+            self.began_s = time.perf_counter() - self.elapsed_s
+            self.trackers.begin(self.folder.path, self.settings, self.step)
+            try:
+                return self.train(watch)
+            except Interrupted:
+                raise
+            except (ConfigError, RunError) as error:
+                raise RunError(self._located(error)) from error
+            finally:
+                self.trackers.close()
 
     def _located(self, error: ConfigError | RunError) -> str:
         """Say where the run is, and how to go on with it when the mistake is mended."""
@@ -188,7 +198,7 @@ class EngineRun(ABC):
         if not has_checkpoint(self.folder.path):
             return Interrupted(
                 "interrupted before anything was saved. "
-                f"`decentral launch {self.folder.path / 'config.yaml'}` begins again."
+                f"`decentral resume {self.folder.path}` begins again."
             )
         return Interrupted(
             f"interrupted at step {self.step}; everything is saved. "

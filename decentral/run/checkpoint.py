@@ -170,9 +170,11 @@ def newest_checkpoint(run: Path) -> Saved:
     """Find the newest checkpoint whose digests hold; raises RunError if there is none."""
     for saved in good_checkpoints(run):
         return saved
-    damaged = any(_complete(run / "checkpoints"))
-    what = "every checkpoint is damaged" if damaged else "it holds no checkpoint"
-    raise RunError(f"run {run} cannot be resumed: {what}; launch its config.yaml again.")
+    if not any(_complete(run / "checkpoints")):
+        raise RunError(f"run {run} holds no checkpoint; `decentral resume {run}` begins it again.")
+    raise RunError(
+        f"run {run} cannot be resumed: every checkpoint is damaged; launch its config.yaml again."
+    )
 
 
 def _verified(path: Path) -> Saved | None:

@@ -6,44 +6,97 @@ import errno
 import json
 import os
 import re
+import shutil
 from collections.abc import Container, Mapping
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from decentral.config import dump
 from decentral.errors import ConfigError, RunError
+from decentral.run.lock import NAME as LOCK
+from decentral.run.lock import WriterLock, unwritable
 
 FORMAT = 2
 
 
 class RunFolder:
-    """A run folder open for writing."""
+    """A run folder open for writing: by one process at a time, where it holds the ``lock``."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, lock: WriterLock | None = None) -> None:
         """Open an existing folder."""
-        self.path = path
+        self.path, self.lock = path, lock
+
+    def __enter__(self) -> RunFolder:
+        """Write."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Let others write."""
+        if self.lock:
+            self.lock.release()
+
+    @staticmethod
+    def claim(path: Path) -> RunFolder:
+        """Take a folder, whatever it holds; raises ConfigError while another process writes it."""
+        return RunFolder(path, WriterLock(path))
 
     @staticmethod
     def create(path: str | Path) -> RunFolder:
-        """Make a new run folder; refuses one that already holds a run."""
+        """Make a run folder; refuses one that holds more than a run without a checkpoint."""
         folder = Path(path).expanduser()
-        if os.path.exists(folder / "config.yaml"):
-            raise ConfigError(
-                f"{folder} already holds a run; choose another --out, "
-                f"or continue it with `decentral resume {folder}`."
-            )
+        _refuse_run(folder)
+        with ExitStack() as undo:
+            claimed = undo.enter_context(RunFolder.claim(folder))
+            _refuse_run(folder)  # somebody may have written it meanwhile
+            claimed.prepare()
+            undo.pop_all()
+        return claimed
+
+    @staticmethod
+    def number(parent: Path, stem: str) -> RunFolder:
+        """Make the run folder ``<stem>-<number>`` with the first number that nobody has."""
+        while True:
+            folder = next_name(parent, stem)
+            try:
+                folder.mkdir(parents=True)
+            except FileExistsError:  # launched at the same moment
+                continue
+            except OSError as error:
+                raise unwritable(folder, error) from error
+            return RunFolder.create(folder)
+
+    def prepare(self) -> None:
+        """Make room for checkpoints; raises ConfigError where nothing can be written."""
         try:
-            (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-            probe = folder / ".probe"
+            (self.path / "checkpoints").mkdir(parents=True, exist_ok=True)
+            probe = self.path / ".probe"
             probe.write_bytes(b"decentral")
             probe.unlink()
         except OSError as error:
-            raise ConfigError(
-                f"run folder {folder} cannot be written ({os.strerror(error.errno or 0)}); "
-                "choose another --out."
-            ) from error
-        return RunFolder(folder)
+            raise unwritable(self.path, error) from error
+
+    def clear(self) -> None:
+        """Remove all that the folder holds, but not the lock on it."""
+        for entry in self.path.iterdir():
+            if entry.name != LOCK:
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether a run was described here, be it without a step."""
+        return (self.path / "config.yaml").exists()
+
+    def differences(self, settings: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+        """Return what a run that was described here has otherwise: there, and in ``settings``."""
+        if not self.is_begun:
+            return {}
+        there = yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
+        here = yaml.safe_load(dump(settings))
+        return {key: (there.get(key), here[key]) for key in here if there.get(key) != here[key]}
 
     def write(self, name: str, content: str | bytes) -> None:
         """Write one file atomically."""
@@ -123,6 +176,17 @@ class explained:
             f"cannot write to run folder {self.folder}: {cause}. The last checkpoint is intact; "
             f"make room, then `decentral resume {self.folder}`."
         ) from error
+
+
+def _refuse_run(folder: Path) -> None:
+    """Raise ConfigError where a run has left something to go on from, or to look at."""
+    if not os.path.exists(folder / "config.yaml"):
+        return
+    if (folder / "summary.json").exists() or any((folder / "checkpoints").glob("step-*")):
+        raise ConfigError(
+            f"{folder} already holds a run; choose another --out, "
+            f"or continue it with `decentral resume {folder}`."
+        )
 
 
 def _event_of(line: str) -> str | None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from decentral.config import Config
-from decentral.engines.base import EngineRun, Watch, given_up, stop_signals
+from decentral.engines.base import START, EngineRun, Watch, given_up, stop_signals
 from decentral.engines.ray.attempt import Attempt, Returned
 from decentral.engines.ray.cluster import connect
 from decentral.engines.ray.crew import Crew, Lost, hire
@@ -21,8 +21,6 @@ from decentral.loop.pipeline import gradient_of
 from decentral.network.membership import Membership
 from decentral.run.checkpoint import Saved, has_checkpoint, newest_checkpoint, save_checkpoint
 from decentral.sampling import Sampler
-
-_START = {"metrics.jsonl": 0, "events.jsonl": 0}
 
 
 class RayRun(EngineRun):
@@ -121,7 +119,7 @@ class RayRun(EngineRun):
 
     def _rewind(self) -> None:
         """Go back to the last checkpoint, in the records too."""
-        self.cut(self.saved.counters["offsets"] if self.saved else _START)
+        self.cut(self.saved.counters["offsets"] if self.saved else START)
         self.resumed = self.saved is not None
         self.crew = None
 
