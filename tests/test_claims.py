@@ -174,7 +174,7 @@ def test_a_lab_makes_every_run_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     lab = Lab(tmp_path, said.append, "cpu")
     settings = {"task": "quadratic", "nodes": 2, "steps": 4}
     first = lab.run("a run", **settings)
-    monkeypatch.setattr(api, "start", None)
+    monkeypatch.setattr(api, "begun", None)
     assert lab.run("a run", **settings).path == first.path
     assert said == ["a run"]
 

@@ -5,6 +5,7 @@ A few here; fifty in test_soak.py.
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import subprocess
@@ -166,3 +167,58 @@ def test_another_configuration_is_not_launched_over_it(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"another configuration \(steps: 6 there, 8 here\)"):
         api.launch(**EARLY | {"steps": 8}, out=str(folder))
     assert (folder / "config.yaml").read_bytes() == kept
+
+
+# --- children -------------------------------------------------------------------------------------
+
+#: A claim that says which process tries it, and then waits: with the interpreter or, asked by
+#: seed 1, in a call into C that keeps the interpreter to itself.
+WAITING = """
+import ctypes, os, time
+from pathlib import Path
+from decentral import plugin
+
+@plugin("claim", paper="nobody", says="It waits.", expect=())
+def waiting(lab, seed):
+    "Wait."
+    part = lab.folder / f".pid-{seed}"
+    part.write_text(str(os.getpid()))
+    part.rename(lab.folder / f"pid-{seed}")
+    (ctypes.PyDLL(None).sleep if seed == 1 and os.path.exists("/proc/self") else time.sleep)(600)
+"""
+
+
+def lives(pid: int) -> bool:
+    """Whether a process is there and no zombie."""
+    try:
+        os.kill(pid, 0)
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (ProcessLookupError, FileNotFoundError):
+        return False
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
+def test_processes_that_try_seeds_end_with_their_parent(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    (tmp_path / "w.py").write_text(WAITING)
+    words = ["reproduce", "w.py:waiting", "--jobs", "2", "--seeds", "0,1", "--out", "out"]
+    parent = subprocess.Popen(
+        [sys.executable, "-m", "decentral", *words],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    files = [tmp_path / "out" / "waiting" / f"pid-{seed}" for seed in (0, 1)]
+    while not all(file.exists() for file in files):
+        assert parent.poll() is None
+        time.sleep(0.02)
+    pids = [int(file.read_text()) for file in files]
+    assert all(map(lives, pids))
+    parent.send_signal(number)
+    deadline = time.monotonic() + 10
+    while any(map(lives, pids)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    left = [pid for pid in pids if lives(pid)]
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    parent.communicate()
+    assert not left

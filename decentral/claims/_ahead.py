@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import signal
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
@@ -13,20 +13,25 @@ from typing import Any
 import torch
 
 from decentral.claims._reproduce import Record, Trial
+from decentral.engines.child import end_with_parent
 from decentral.errors import RunError
 from decentral.registry import build
+
+#: Seconds that runs have after Ctrl-C, which reaches every process of a terminal, to be saved.
+SAVING_S = 3.0
 
 
 class Ahead:
     """Tries ``jobs`` seeds at a time, in the order of the claims, and shares the cores among them.
 
-    Every seed that is not found in its folder has a process, which ends with it. Leaving the block
-    drops what has not begun.
+    Every seed that is not found in its folder has a process, which ends with it, or with this one.
+    Leaving the block drops what has not begun; leaving it by an error ends what has, too.
     """
 
     def __init__(self, trials: Sequence[Trial], jobs: int) -> None:
         """Begin."""
         self.pool = ThreadPoolExecutor(jobs)
+        self.others = set(multiprocessing.active_children())
         threads = max(1, torch.get_num_threads() // jobs)
         self.tried: dict[tuple[Path, int], Future[Record]] = {
             (one.folder, seed): self.pool.submit(_apart, threads, one, seed)
@@ -39,14 +44,20 @@ class Ahead:
         """Go on."""
         return self
 
-    def __exit__(self, *error: object) -> None:
-        """Drop what has not begun, and wait for what has."""
-        self.pool.shutdown(cancel_futures=True)
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        """Drop what has not begun, and wait for what has, after an error only for a moment."""
+        self.pool.shutdown(wait=kind is None, cancel_futures=True)
+        if kind is None:
+            return
+        wait(self.tried.values(), timeout=SAVING_S)
+        while wait(self.tried.values(), timeout=0.1).not_done:
+            for child in {*multiprocessing.active_children()} - self.others:
+                child.kill()
 
     def findings(self, one: Trial) -> Callable[[int], Record]:
         """Return what waits for the findings of a seed of one claim."""
 
-        def wait(seed: int) -> Record:
+        def found(seed: int) -> Record:
             try:
                 tried = self.tried.get((one.folder, seed))
                 return tried.result() if tried else one.findings(seed)
@@ -56,7 +67,7 @@ class Ahead:
                     "memory; go on with fewer at a time, --jobs 1."
                 ) from error
 
-        return wait
+        return found
 
 
 def _apart(threads: int, one: Trial, seed: int) -> Record:
@@ -69,6 +80,7 @@ def _apart(threads: int, one: Trial, seed: int) -> Record:
 
 def _settle(threads: int) -> None:
     """Prepare a process for one seed; where nothing has to be saved, Ctrl-C just ends it."""
+    end_with_parent()
     torch.set_num_threads(threads)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
