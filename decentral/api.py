@@ -12,6 +12,7 @@ from typing import Any
 from decentral.config import PARTS, Config, by_name, make_config, read_file
 from decentral.engines import engine_of
 from decentral.engines.base import EngineRun, given_up
+from decentral.engines.ranks import refuse_ranks
 from decentral.errors import ConfigError, RunError, nearest
 from decentral.loop.afterwards import Afterwards, differing
 from decentral.loop.setup import Setup, prepare
@@ -171,6 +172,7 @@ def launch(config: str | Path | None = None, *, watch: Watch | None = None, **se
 
 def start(config: Config) -> EngineRun:
     """Prepare a run and open its folder; ``EngineRun.run`` trains it."""
+    refuse_ranks(config)
     with ExitStack() as undo:
         run = undo.enter_context(closing(engine_of(config)(config)))
         if config.out:
@@ -296,6 +298,7 @@ def restart(path: str | Path, **objects: Any) -> EngineRun:
             f"{', '.join(WHEREABOUTS)}."
         )
     config = run_config(path, **objects)
+    refuse_ranks(config)
     _refuse_finished(Path(path))  # without touching its folder
     with ExitStack() as undo:
         folder = undo.enter_context(RunFolder.claim(Path(path)))

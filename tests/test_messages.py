@@ -32,6 +32,7 @@ from decentral.claims._lab import Lab
 from decentral.claims._reproduce import trial
 from decentral.cli import sweeping
 from decentral.config import make_config
+from decentral.engines.ranks import refuse_ranks
 from decentral.errors import ConfigError, Interrupted, RunError
 from decentral.loop.afterwards import differing
 from decentral.loop.setup import prepare
@@ -262,6 +263,7 @@ FROM_PYTHON: dict[str, Callable[[], Any]] = {
     ).analyze(),
     "merged model of an unfinished run": lambda: api.Run(Path("empty")).merged_model(),
     "a folder in use": _second_writer,
+    "one process of several": lambda: refuse_ranks(None, {"RANK": "0", "WORLD_SIZE": "2"}),
     "a run that is to change": lambda: api.restart(Path("empty"), nodes=3),
     "a topology that cannot form again": _without_a_node,
     **CLUSTERS,

@@ -20,6 +20,7 @@ from decentral.claims._reproduce import BROKEN, Record, Trial, trial
 from decentral.cli.console import console_of
 from decentral.cli.words import QUIET, columned, facts
 from decentral.config import parse_assignments
+from decentral.engines.ranks import refuse_ranks
 from decentral.errors import ConfigError, RunError
 from decentral.registry import find, names
 from decentral.report.claims import measured_text, others, spoken, summary_text, write_claims
@@ -45,6 +46,7 @@ def reproduce(
     if not claims and not every:
         _list(console)
         return
+    refuse_ranks()
     settings = parse_assignments([word for word in words if "=" in word])
     if settings and (every or len(claims) > 1):
         raise ConfigError("reproduce: settings belong to one claim; name just one, or leave them.")

@@ -13,6 +13,7 @@ from rich.text import Text
 from decentral.cli.console import console_of
 from decentral.cli.settings import given, sorted_out
 from decentral.cli.words import LOCAL, MERGED, SENT, columned, count, facts, kept, shown
+from decentral.engines.ranks import refuse_ranks
 from decentral.errors import Interrupted, RunError
 from decentral.report.facts import duration_text, facts_of, number_text
 from decentral.report.reader import read_run
@@ -38,6 +39,8 @@ def sweep(words: Sequence[str], flags: Mapping[str, str], *, quiet: bool) -> Non
     path, assignments = sorted_out(words)
     out = flags.get("out") or f"sweeps/{Path(path).stem if path else 'sweep'}"
     found = read_sweep(path, assignments, {k: v for k, v in given([], flags).items() if k != "out"})
+    for point in found.points:
+        refuse_ranks(point.config)
     folder = Path(out).expanduser()
     console = console_of(quiet=quiet)
     with WriterLock(folder, "sweep folder"):
