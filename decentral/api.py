@@ -199,6 +199,8 @@ def _refuse_other(run: EngineRun, folder: RunFolder) -> None:
 
 def _train(run: EngineRun, given: dict[str, Any], watch: Watch | None) -> Run:
     done = Run(run.folder.path, by_name(given))
+    for note in run.setup.notes:
+        run.say(note)
     run.run(watch or (lambda row: None))
     done.report()
     return done

@@ -5,12 +5,16 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from support import write_images
 
+import decentral.cli
+from decentral.errors import ConfigError
 from decentral.registry import build
 from decentral.tasks import Task
 from decentral.tasks import _images as reader
@@ -52,7 +56,6 @@ def test_images_are_decoded_once(folder: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_the_form_of_the_hub_is_read_too(tmp_path: Path) -> None:
     """There a column holds {bytes, path}, it may be called img, and the classes have names."""
     import pyarrow
-    from PIL import Image
     from pyarrow import parquet
 
     buffer = io.BytesIO()
@@ -70,6 +73,109 @@ def test_the_form_of_the_hub_is_read_too(tmp_path: Path) -> None:
     assert task.classes == ("cat", "dog")
     assert task.splits[0].inputs.unique().tolist() == [7]
     assert task.input_shape == (1, 4, 4)
+
+
+def write_splits(folder: Path, *splits: str) -> Path:
+    """Write one file per split; the k-th holds k + 1 images of the grey k."""
+    folder.mkdir(exist_ok=True)
+    for place, split in enumerate(splits):
+        pixels = np.full((4, 4, 3), place, np.uint8)
+        write_images(folder / f"{split}.parquet", [pixels] * (place + 1))
+    return folder
+
+
+@pytest.mark.parametrize("val", ["valid", "validation-00000-of-00001", "val", "dev"])
+def test_files_for_validation_are_no_test_data(tmp_path: Path, val: str) -> None:
+    """They are ``val`` beside a test, and the test, which is said, where there is no other."""
+    whole = task_of(write_splits(tmp_path / "whole", "train", "test", val, "values"))
+    assert [part and len(part) for part in whole.splits] == [1, 3, 2]
+    assert whole.notes == ()
+    without = task_of(write_splits(tmp_path / "without", "train", val))
+    assert [part and len(part) for part in without.splits] == [1, None, 2]
+    (note,) = without.notes
+    assert f"{val}.parquet is the test set" in note
+
+
+def test_a_note_stands_in_the_events_and_on_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_splits(tmp_path / "images", "valid", "train")
+    words = f"launch --task cifar10(path=images,cache={tmp_path}) model=mlp --out run"
+    assert decentral.cli.run([*words.split(), "nodes=1", "steps=1", "batch=1"]) == 0
+    assert "valid.parquet is the test set" in " ".join(capsys.readouterr().out.split())
+    events = [json.loads(line) for line in Path("run/events.jsonl").read_text().splitlines()]
+    (note,) = [event for event in events if event["event"] == "note"]
+    assert "valid.parquet is the test set" in note["text"]
+
+
+def write_picture(folder: Path, picture: Image.Image, form: str = "PNG", **how: Any) -> Path:
+    """Write one picture as training and test data of the hub's form."""
+    import pyarrow
+    from pyarrow import parquet
+
+    buffer = io.BytesIO()
+    picture.save(buffer, form, **how)
+    folder.mkdir(exist_ok=True)
+    for split in ("train", "test"):
+        table = pyarrow.table({"image": [buffer.getvalue()], "label": [0]})
+        parquet.write_table(table, folder / f"{split}.parquet")
+    return folder
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF"])
+def test_sixteen_bits_are_scaled_to_eight(tmp_path: Path, form: str) -> None:
+    """v -> round(v / 257), where a conversion by Pillow clips all from 255 on."""
+    values = np.array([[0, 255, 256, 32768, 65535]], np.uint16)
+    folder = write_picture(tmp_path, Image.fromarray(values), form)
+    assert task_of(folder, "mnist").splits[0].inputs.flatten().tolist() == [0, 1, 1, 128, 255]
+    assert task_of(folder).splits[0].inputs[0, 2].flatten().tolist() == [0, 1, 1, 128, 255]
+
+
+def test_images_of_few_colours_keep_them(tmp_path: Path) -> None:
+    """One bit, a palette and an alpha channel that hides nothing."""
+    colours = np.array([[[255, 0, 0], [0, 0, 255]]], np.uint8)
+    rgb = Image.fromarray(colours)
+    for place, picture in enumerate((rgb.quantize(4), rgb.convert("RGBA"))):
+        folder = write_picture(tmp_path / str(place), picture)
+        assert np.array_equal(task_of(folder).splits[0].inputs[0], colours.transpose(2, 0, 1))
+    bits = Image.fromarray(np.array([[0, 255]], np.uint8)).convert("1")
+    assert task_of(write_picture(tmp_path / "1", bits), "mnist").splits[0].inputs.tolist() == [
+        [[[0, 255]]]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("mode", "form", "reason"),
+    [
+        ("F", "TIFF", "mode F, whose range is not known"),
+        ("I", "TIFF", "mode I, whose range is not known"),
+        ("RGBA", "PNG", "transparent pixels"),
+        ("LA", "PNG", "transparent pixels"),
+    ],
+)
+def test_what_eight_bits_cannot_hold_is_refused(
+    tmp_path: Path, mode: str, form: str, reason: str
+) -> None:
+    folder = write_picture(tmp_path, Image.new(mode, (2, 2)), form)
+    with pytest.raises(ConfigError, match=rf"row 0 of train\.parquet has .*{reason}"):
+        task_of(folder)
+
+
+def test_a_transparent_colour_of_a_palette_is_refused(tmp_path: Path) -> None:
+    folder = write_picture(tmp_path, Image.new("P", (2, 2)), transparency=0)
+    with pytest.raises(ConfigError, match="transparent pixels"):
+        task_of(folder)
+
+
+def test_images_stand_upright_as_their_camera_says(tmp_path: Path) -> None:
+    """Orientation 6: the first row is the right side, in what Hugging Face datasets gives, too."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture = Image.fromarray(np.array([[1, 2, 3], [4, 5, 6]], np.uint8))
+    folder = write_picture(tmp_path, picture, exif=exif)
+    shown = task_of(folder, "mnist").splits[0].inputs[0, 0].tolist()
+    assert shown == [[4, 1], [5, 2], [6, 3]]
 
 
 def test_moving_and_mirroring_show_pieces_of_the_image() -> None:

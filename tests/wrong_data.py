@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -93,6 +94,20 @@ def unnamed() -> None:
     images(path="unnamed")
 
 
+def validated_twice() -> None:
+    where = Path(folder("validated"))
+    write_images(where / "valid.parquet", [np.zeros((4, 4, 3), np.uint8)])
+    images(path=str(where), val=0.1)
+
+
+def of_mode(mode: str) -> None:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.new(mode, (2, 2)).save(buffer, "TIFF")
+    images(path=folder(f"of mode {mode}", (2,), image=[buffer.getvalue()]))
+
+
 def no_room() -> None:
     Path("occupied").write_text("a file, not a folder")
     images(path=folder("small"), cache="occupied/cache")
@@ -106,6 +121,9 @@ DATA: dict[str, Callable[[], Any]] = {
     "images: columns of other names": unnamed,
     "images: two sizes": lambda: images(path=folder("uneven", (4, 5))),
     "images: damaged": lambda: images(path=folder("damaged images", image=[b"x", b"y"])),
+    "images: val and files for it": validated_twice,
+    "images: numbers of an unknown range": lambda: of_mode("F"),
+    "images: transparent": lambda: of_mode("RGBA"),
     "images: nowhere to keep them": no_room,
     "transformers: not there": without_models,
     "transformers: too few positions": few_positions,

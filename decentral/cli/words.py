@@ -88,6 +88,7 @@ def introduction(run: EngineRun) -> Table:
             *([("memory", _room(run.memory))] if run.memory else []),
             ("will send", Text(_outlook(run), SENT)),
             ("folder", kept(run.folder.path)),
+            *(("note", note) for note in setup.notes),
         ]
     )
 

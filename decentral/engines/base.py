@@ -139,6 +139,8 @@ class EngineRun(ABC):
         classes = setup.task.classes
         counts = setup.counts.tolist()
         folder.write_json("data.json", {"classes": classes and list(classes), "counts": counts})
+        for note in setup.notes:
+            self.announce("note", {"step": 0, "text": note})
 
     def run(self, watch: Watch) -> dict[str, Any]:
         """Train to the end and return the summary; a stop signal saves a checkpoint first.

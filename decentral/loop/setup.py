@@ -90,6 +90,11 @@ class Setup:
         return -(-kept_numbers(self.model, self.train.first.repeat_interleave(2, 0)) // 2)
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """Lines that a user should read before the run."""
+        return self.task.notes
+
+    @property
     def kept(self) -> Mapping[str, Kept]:
         """What the algorithm keeps for every node, by name."""
         return self.algorithm.plugin.traits.get("state", {})

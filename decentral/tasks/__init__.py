@@ -106,7 +106,8 @@ class Task:
     name, for the metric ``scores``. ``owners`` [m] assigns every training sample to a node,
     for tasks that bring their own split. ``outputs`` is how many a model needs: the classes, or
     the size of a target, unless given. ``takes`` is what a model's trait ``inputs`` must say:
-    ``numbers`` for floating inputs and ``tokens`` for integers, unless given.
+    ``numbers`` for floating inputs and ``tokens`` for integers, unless given. ``notes`` are lines
+    that a user should read before the run.
 
     >>> x, y = torch.randn(50, 4), torch.randint(0, 3, (50,))
     >>> task = Task(model=lambda: nn.Linear(4, 3), loss=nn.functional.cross_entropy, train=(x, y))
@@ -127,6 +128,7 @@ class Task:
     outputs: int = 0
     takes: str = ""
     best_loss: float | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check the shapes and fill in what follows from the targets."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,15 +21,23 @@ from decentral.tasks._augment import Pixels
 from decentral.tasks._cache import cached, fingerprint, shown
 
 INSTALL = "pip install -c constraints.txt -e '.[images]'"
-#: How the names of the parquet files of each split begin.
-_SPLITS = {"train": ("train",), "test": ("test", "valid")}
+#: What the names of the parquet files of each split look like; ``values`` is no validation.
+_SPLITS = {
+    "train": re.compile("train"),
+    "val": re.compile(r"(val|valid|validation|dev)(?![a-z])"),
+    "test": re.compile("test"),
+}
 #: Columns that hold images and labels, as the data sets of the hub name them.
 _IMAGES, _LABELS = ("image", "img"), ("label", "fine_label", "labels")
+#: Modes of Pillow that eight bits a channel hold: others are scaled or refused.
+_FITTING = ("1", "L", "P", "RGB", "LA", "PA", "RGBA", "CMYK", "YCbCr")
 #: Rows read at a time.
 _ROWS = 1024
 
 Mode = Literal["L", "RGB"]
 Shift = Annotated[int, Ge(0)]
+#: A parquet file, opened, and its name.
+Part = tuple[str, Any]
 
 
 def image_task(
@@ -40,15 +49,23 @@ def image_task(
     goes to ``Pixels``.
     """
     folder = _downloaded(name, hub) if path is None else Path(path).expanduser()
-    files = {split: _files(name, folder, split) for split in _SPLITS}
-    key = ["images-1", mode, [fingerprint(each) for each in files.values()]]
+    files, notes = _files(name, folder)
+    if val and "val" in files:
+        raise ConfigError(
+            f"task {name!r}: val = {val:g}, but {folder} has files for validation, such as "
+            f"{files['val'][0].name}; leave val out, or move them away."
+        )
+    key = ["images-2", mode, {split: fingerprint(each) for split, each in files.items()}]
     made = cached(cache, name, key, lambda made: _decode(name, files, mode, made))
     facts = json.loads((made / "facts.json").read_text())
     view = Pixels(tuple(facts["mean"]), tuple(facts["deviation"]), **augment)
-    train, test = (_mapped(made, split, view) for split in _SPLITS)
-    train, valid = holdout(train, val)
+    parts = {split: _mapped(made, split, view) for split in files}
+    train, held = holdout(parts["train"], val)
     classes = facts["classes"] and tuple(facts["classes"])
-    return Task(loss=cross_entropy, train=train, val=valid, test=test, classes=classes)
+    return Task(
+        loss=cross_entropy, train=train, val=parts.get("val", held), test=parts["test"],
+        classes=classes, notes=notes,
+    )  # fmt: skip
 
 
 def _mapped(made: Path, split: str, view: Pixels) -> Samples:
@@ -61,16 +78,29 @@ def _mapped(made: Path, split: str, view: Pixels) -> Samples:
 # --- where the files are --------------------------------------------------------------------------
 
 
-def _files(name: str, folder: Path, split: str) -> list[Path]:
-    found = sorted(
-        file for file in folder.rglob("*.parquet") if file.name.startswith(_SPLITS[split])
-    )
-    if not found:
-        raise ConfigError(
-            f"task {name!r}: no {split}*.parquet in {folder}; path= must name a folder with "
-            "train*.parquet and test*.parquet, images encoded in a column 'image'."
-        )
-    return found
+def _files(name: str, folder: Path) -> tuple[dict[str, list[Path]], tuple[str, ...]]:
+    """Return the files of each split, and what is to be said about them.
+
+    Files for validation are the test where there is no other: data sets of the hub often keep the
+    labels of their test to themselves.
+    """
+    known = sorted(folder.rglob("*.parquet"))
+    files = {
+        split: [file for file in known if begins.match(file.name)]
+        for split, begins in _SPLITS.items()
+    }
+    notes: tuple[str, ...] = ()
+    if not files["test"] and files["val"]:
+        files["test"], files["val"] = files["val"], []
+        first = files["test"][0].name
+        notes = (f"task {name!r}: no test*.parquet in {folder}; {first} is the test set.",)
+    for split in ("train", "test"):
+        if not files[split]:
+            raise ConfigError(
+                f"task {name!r}: no {split}*.parquet in {folder}; path= must name a folder with "
+                "train*.parquet and test*.parquet, images encoded in a column 'image'."
+            )
+    return {split: each for split, each in files.items() if each}, notes
 
 
 def _downloaded(name: str, hub: str) -> Path:
@@ -104,34 +134,36 @@ def _decode(name: str, files: dict[str, list[Path]], mode: Mode, made: Path) -> 
         raise ConfigError(
             f"task {name!r} decodes images with pyarrow and pillow: {INSTALL}."
         ) from error
-    tables: dict[str, list[Any]] = {
-        split: [parquet.ParquetFile(file) for file in each] for split, each in files.items()
+    tables: dict[str, list[Part]] = {
+        split: [(file.name, parquet.ParquetFile(file)) for file in each]
+        for split, each in files.items()
     }
     for split, parts in tables.items():
         _decode_split(name, parts, mode, made / split)
     mean, deviation = _moments(np.load(made / "train.images.npy", mmap_mode="r"))
-    facts = {"mean": mean, "deviation": deviation, "classes": _classes(tables["train"][0])}
+    facts = {"mean": mean, "deviation": deviation, "classes": _classes(tables["train"][0][1])}
     (made / "facts.json").write_text(json.dumps(facts))
 
 
-def _decode_split(name: str, parts: list[Any], mode: Mode, into: Path) -> None:
-    total = sum(part.metadata.num_rows for part in parts)
+def _decode_split(name: str, parts: list[Part], mode: Mode, into: Path) -> None:
+    total = sum(part.metadata.num_rows for _, part in parts)
     pixels: Any = None
     labels = np.zeros(total, dtype=np.int64)
     rows = shown(_rows(name, parts), f"decoding {name} {into.name}", total)
-    for place, (encoded, label) in enumerate(rows):
+    for place, (where, encoded, label) in enumerate(rows):
         try:
             image = _pixels(encoded, mode)
+        except _Unfit as error:
+            raise ConfigError(f"task {name!r}: image in {where} {error}.") from error
         except OSError as error:
             raise ConfigError(
-                f"task {name!r}: image {place} of {into.name} cannot be decoded; "
-                "the file may be damaged."
+                f"task {name!r}: image in {where} cannot be decoded; the file may be damaged."
             ) from error
         if pixels is None:
             pixels = open_memmap(f"{into}.images.npy", "w+", np.uint8, (total, *image.shape))
         if image.shape != pixels.shape[1:]:
             raise ConfigError(
-                f"task {name!r}: image {place} of {into.name} has shape {list(image.shape)}, the "
+                f"task {name!r}: image in {where} has shape {list(image.shape)}, the "
                 f"first has {list(pixels.shape[1:])}; all must be of one size."
             )
         pixels[place], labels[place] = image, label
@@ -139,13 +171,17 @@ def _decode_split(name: str, parts: list[Any], mode: Mode, into: Path) -> None:
     np.save(f"{into}.labels.npy", labels)
 
 
-def _rows(name: str, parts: list[Any]) -> Iterator[tuple[bytes, int]]:
-    for part in parts:
+def _rows(name: str, parts: list[Part]) -> Iterator[tuple[str, bytes, int]]:
+    """Yield where every image is, its bytes and its label."""
+    for file, part in parts:
         image, label = (_column(name, part, known) for known in (_IMAGES, _LABELS))
+        row = 0
         for batch in part.iter_batches(_ROWS, columns=[image, label]):
             images, labels = batch.column(image).to_pylist(), batch.column(label).to_pylist()
             for encoded, number in zip(images, labels, strict=True):
-                yield (encoded["bytes"] if isinstance(encoded, dict) else encoded), number
+                data = encoded["bytes"] if isinstance(encoded, dict) else encoded
+                yield f"row {row} of {file}", data, number
+                row += 1
 
 
 def _column(name: str, part: Any, known: tuple[str, ...]) -> str:
@@ -159,12 +195,39 @@ def _column(name: str, part: Any, known: tuple[str, ...]) -> str:
     )
 
 
+class _Unfit(Exception):
+    """An image whose values eight bits cannot hold; says which, and what to do."""
+
+
 def _pixels(encoded: bytes, mode: Mode) -> Any:
-    """Return one image as bytes [channels, height, width]."""
+    """Return one image as bytes [channels, height, width], upright as its EXIF data say."""
+    from PIL import Image, ImageOps
+
+    image = Image.open(io.BytesIO(encoded))
+    upright = _eight_bits(ImageOps.exif_transpose(image), image.format)
+    pixels = np.asarray(upright.convert(mode))
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+
+
+def _eight_bits(image: Any, form: str | None) -> Any:
+    """Return an opaque image of eight bits; raises _Unfit where that would lose what it shows.
+
+    16 bits are scaled, v -> round(255 v / 65535): Pillow's own conversion clips them at 255.
+    """
     from PIL import Image
 
-    pixels = np.asarray(Image.open(io.BytesIO(encoded)).convert(mode))
-    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+    # Older versions of Pillow read the 16 bits of a PNG into 32.
+    if image.mode.startswith("I;16") or (image.mode == "I" and form == "PNG"):
+        values = np.asarray(image).astype(np.float64)
+        return Image.fromarray(np.rint(values / 257).astype(np.uint8))
+    if image.mode not in _FITTING:
+        raise _Unfit(
+            f"has the mode {image.mode}, whose range is not known; write it with 8 or 16 bits "
+            "a channel"
+        )
+    if image.has_transparency_data and image.convert("RGBA").getextrema()[3][0] < 255:
+        raise _Unfit("has transparent pixels; lay it on a background and write it without alpha")
+    return image
 
 
 def _moments(images: Any) -> tuple[list[float], list[float]]:

@@ -20,7 +20,8 @@ def mnist(
     """Classify 28x28 grey images of digits, 60,000 for training and 10,000 for the test.
 
     ``path`` is a folder with train*.parquet and test*.parquet, images encoded in a column; without
-    it the data set comes from the Hugging Face hub. They are decoded once, into ``cache``.
+    it the data set comes from the Hugging Face hub. They are decoded once, into ``cache``. Files
+    that begin with valid, validation, val or dev are ``val``; the test where there is no test*.
     Training images are moved by up to ``shift`` pixels, and mirrored at random if ``flip``.
     (LeCun, Cortes & Burges, 1998.)
     """
