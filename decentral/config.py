@@ -287,9 +287,13 @@ def make_config(*layers: Mapping[str, Any]) -> Config:
         if isinstance(value, int | float) and not isinstance(value, bool):
             settings[kind] = {"name": "constant", setting: value}
     try:
-        return Config.model_validate(settings)
+        config = Config.model_validate(settings)
     except ValidationError as error:
         raise _refusal(error) from error
+    # What a task recommends is no wish of the user's: it may give way where it cannot be.
+    if "split" not in asked:
+        config.model_fields_set.discard("split")
+    return config
 
 
 def _refusal(error: ValidationError) -> ConfigError:

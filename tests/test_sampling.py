@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import pickle
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +17,11 @@ from support import blobs, tiny_setup
 from torch import nn
 
 from decentral import ConfigError, Task
-from decentral.registry import build
+from decentral.api import start
+from decentral.config import make_config, read_file
+from decentral.loop.setup import prepare
+from decentral.loop.written import resolved
+from decentral.registry import build, plugin
 from decentral.sampling import Drawn, Sampler, fixed_plan, resample_plan
 from decentral.tasks import Samples, holdout
 from decentral.tasks.splits import class_shares, shards
@@ -235,3 +245,64 @@ def test_owners_decide_who_holds_what_and_leave_nobody_out() -> None:
     assert setup.plan.members[1, :3].tolist() == [1, 4, 7]
     with pytest.raises(ConfigError, match="no training sample is owned by node 3 of 4"):
         tiny_setup(task=task, nodes=4)
+
+
+# --- tasks without classes ------------------------------------------------------------------------
+
+
+def regression() -> Task:
+    return Task(
+        model=lambda: nn.Linear(3, 1),
+        loss=nn.functional.mse_loss,
+        train=(torch.randn(40, 3), torch.randn(40, 1)),
+    )
+
+
+@plugin("split", needs_classes=True)
+def own(labels: np.ndarray, nodes: int, seed: int) -> np.ndarray:
+    """A split of a user's own that divides by classes."""
+    return np.ones((int(labels.max()) + 1, nodes))
+
+
+@pytest.mark.parametrize("sampling", ["fixed", "resample"])
+@pytest.mark.parametrize("split", ["dirichlet(alpha=0.01)", {"name": "classes", "k": 2}, own])
+def test_a_split_by_classes_needs_classes(split: Any, sampling: str) -> None:
+    with pytest.raises(ConfigError, match=r"divides by classes.*split=iid"):
+        tiny_setup(task=regression(), split=split, sampling=sampling)
+
+
+@pytest.mark.parametrize("sampling", ["fixed", "resample"])
+def test_the_default_split_gives_way_without_classes(sampling: str, tmp_path: Path) -> None:
+    """The resolved configuration says iid, and so do a line before the run and an event."""
+    task = regression()
+    config = make_config({"task": task, "nodes": 4, "steps": 2, "sampling": sampling})
+    setup = prepare(config)
+    assert resolved(setup)["split"] == {"name": "iid"}
+    again = prepare(make_config({"task": task, "nodes": 4, "steps": 2, "split": "iid"}))
+    assert again.notes == ()
+    assert setup.counts.tolist() == [[8]] * 4
+    (note,) = setup.notes
+    assert "split iid, not dirichlet" in note
+    run = start(config.model_copy(update={"out": str(tmp_path / "run")}))
+    events = [json.loads(e) for e in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
+    assert [event["text"] for event in events if event["event"] == "note"] == [note]
+    assert read_file(run.folder.path / "config.yaml")["split"] == {"name": "iid"}
+
+
+def test_a_split_that_a_task_recommends_is_a_default_too() -> None:
+    """So is it for workers, which prepare a copy of the configuration."""
+
+    @plugin("task", defaults={"split": "classes(k=2)"})
+    def recommending() -> Task:
+        """A regression whose author did not think of splits."""
+        return regression()
+
+    config = make_config({"task": build("task", recommending), "nodes": 4, "steps": 2})
+    copy = pickle.loads(pickle.dumps(config.model_copy(update={"task": "quadratic"})))
+    assert "split" not in copy.model_fields_set
+    assert prepare(config).parts["split"].name == "iid"
+
+
+def test_classes_that_a_task_names_may_divide_a_regression() -> None:
+    task = replace(regression(), labels=torch.arange(32) % 4, test=regression().train)
+    assert tiny_setup(task=task, split="dirichlet").parts["split"].name == "dirichlet"

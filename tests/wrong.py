@@ -380,6 +380,7 @@ CASES = [
     Case("cnn with too many poolings", "launch --model cnn(channels=[4,4,4,4])"),
     Case("more classes than there are", "launch --split classes(k=11)"),
     Case("more nodes than samples", "launch --nodes 2000"),
+    Case("split without classes", "launch --task circle --split dirichlet"),
     Case("split of a wrong shape", "launch --split plugins.py:lopsided"),
     launch("unknown device", "device=abacus"),
     launch("unreachable budget", "communication=scale_to_budget(schedule=late,budget=300%)"),

@@ -29,6 +29,7 @@ from decentral.loop.methods import check_methods
 from decentral.loop.pacing import paced
 from decentral.loop.room import require
 from decentral.loop.sound import refuse_rounds, refuse_unsound
+from decentral.loop.splitting import split_notes, split_of
 from decentral.merge import in_a_run
 from decentral.mixing import Mixer
 from decentral.network import Conversation, Size, all_reduce_messages, presets
@@ -92,7 +93,7 @@ class Setup:
     @property
     def notes(self) -> tuple[str, ...]:
         """Lines that a user should read before the run."""
-        return self.task.notes
+        return (*self.task.notes, *split_notes(self.config, self.task))
 
     @property
     def kept(self) -> Mapping[str, Kept]:
@@ -242,9 +243,8 @@ def device_of(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
         raise ConfigError(
-            f"device {name!r} is not available ({reason}); use --device cpu."
+            f"device {name!r} is not available ({str(error).splitlines()[0]}); use --device cpu."
         ) from error
     return device
 
@@ -328,8 +328,7 @@ def _data(
     config: Config, task: Task, parts: dict[str, Bound], batch: int
 ) -> tuple[Plan, NDArray[np.int64]]:
     """Divide the training samples; return the plan and how many of each class a node holds."""
-    train = task.splits[0]
-    labels = np.zeros(len(train), np.int64) if task.labels is None else task.labels.numpy()
+    labels = np.zeros(len(task.splits[0]), np.int64) if task.labels is None else task.labels.numpy()
     classes = max(1, len(task.classes or ()))
     if task.owners is not None:
         held = [np.nonzero(task.owners.numpy() == node)[0] for node in range(config.nodes)]
@@ -339,7 +338,7 @@ def _data(
                 "give every node at least one, or leave owners out."
             )
     else:
-        split = parts["split"] = build("split", config.split)
+        split = parts["split"] = split_of(config, task)
         held = shards(split, labels, config.nodes, config.seed)
         if config.sampling == "resample":
             share = class_shares(split, labels, config.nodes, config.seed)

@@ -3,6 +3,8 @@
 A split is a function ``(labels, nodes, seed) -> shares``: from the class of every training sample
 [m] (all zero without classes) to a matrix [classes, nodes] whose row c says how class c is divided.
 Deterministic rounding turns shares into disjoint shards; no node stays empty.
+The trait ``needs_classes`` says that a split means nothing without classes: for such a task it is
+refused where the user asked for it, and iid taken where it is only the default.
 """
 
 from __future__ import annotations

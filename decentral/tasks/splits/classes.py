@@ -10,7 +10,7 @@ from decentral.errors import ConfigError
 from decentral.registry import Count, plugin
 
 
-@plugin("split")
+@plugin("split", needs_classes=True)
 def classes(
     labels: NDArray[np.int64], nodes: int, seed: int, *, k: Count = 2
 ) -> NDArray[np.float64]:

@@ -11,7 +11,7 @@ from decentral import rng
 from decentral.registry import Positive, plugin
 
 
-@plugin("split")
+@plugin("split", needs_classes=True)
 def dirichlet(
     labels: NDArray[np.int64],
     nodes: int,
