@@ -3,7 +3,8 @@
 A topology function takes, by name, any of ``n`` (nodes), ``round`` (makes it time-varying),
 ``seed`` (a 64-bit integer for its own draws) and ``intensity`` (only with ``activation="degree"``).
 Edges may carry ``weight`` (prescribed mixing), ``latency_s`` and ``bandwidth_Bps``. In a directed
-graph an edge u -> v means that v hears u.
+graph an edge u -> v means that v hears u. Of parallel links in a multigraph the better cable stays
+(``topology.parallel``), independently of their order; their weights must agree.
 
 Traits, given to ``@plugin("topology", ...)``:
 
@@ -34,6 +35,7 @@ from decentral import rng
 from decentral.errors import ConfigError
 from decentral.registry import Bound, Plugin
 from decentral.topology._outside import from_file, from_networkx
+from decentral.topology.parallel import simplified
 
 Integers = NDArray[np.int64]
 
@@ -76,7 +78,7 @@ class Links:
 
     receivers: Integers  # [links]
     senders: Integers  # [links]
-    weights: NDArray[np.float64] | None  # [links], prescribed by the graph, or None
+    weights: NDArray[np.float64] | None  # [links], prescribed by the graph (NaN: no number)
     directed: bool
 
     def kept(self, mask: NDArray[np.bool_]) -> Links:
@@ -191,7 +193,8 @@ def _checked(graph: Any, nodes: int, name: str) -> nx.Graph[int]:
         raise ConfigError(
             f"topology {name!r} returned {type(graph).__name__}, not a networkx graph."
         )
-    simple = nx.DiGraph(graph) if graph.is_directed() else nx.Graph(graph)
+    single = simplified(graph)
+    simple = nx.DiGraph(single) if single.is_directed() else nx.Graph(single)
     simple.remove_edges_from(list(nx.selfloop_edges(simple)))
     if simple.number_of_nodes() != nodes:
         raise ConfigError(
@@ -207,10 +210,8 @@ def _links(graph: nx.Graph[int]) -> Links:
     directed = graph.is_directed()
     edges = np.array(list(graph.edges()), dtype=np.int64).reshape(-1, 2)
     weights = [data.get("weight") for _, _, data in graph.edges(data=True)]
-    if any(w is None for w in weights) or not weights:
-        prescribed = None
-    else:
-        prescribed = np.array(weights, dtype=np.float64)
+    given = any(weight is not None for weight in weights)
+    prescribed = np.array([number(weight) for weight in weights]) if given else None
     senders, receivers = edges[:, 0], edges[:, 1]
     if not directed:
         senders, receivers = np.r_[senders, receivers], np.r_[receivers, senders]
@@ -218,6 +219,11 @@ def _links(graph: nx.Graph[int]) -> Links:
     order = np.lexsort((senders, receivers))
     weights_sorted = None if prescribed is None else prescribed[order]
     return Links(receivers[order], senders[order], weights_sorted, directed)
+
+
+def number(weight: Any) -> float:
+    """Return a weight as a number, NaN for what is none: text, nothing, a ``Disagreement``."""
+    return float(weight) if isinstance(weight, int | float | np.number) else float("nan")
 
 
 def statistics(topology: Topology) -> dict[str, Any]:

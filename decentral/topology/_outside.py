@@ -13,6 +13,7 @@ import networkx as nx
 from decentral.errors import ConfigError, unknown
 from decentral.registry import Plugin
 from decentral.signature import Setting
+from decentral.topology.parallel import simplified
 from decentral.units import parse_bandwidth, parse_seconds
 from decentral.userfile import located
 
@@ -53,12 +54,15 @@ def _generators() -> list[str]:
 
 
 def from_file(name: str) -> Plugin | None:
-    """Return a graph file as a plug-in: GraphML, GML, edge list or JSON node-link."""
+    """Return a graph file as a plug-in: GraphML, GML, edge list or JSON node-link.
+
+    Of parallel links the better cable stays, as ``simplified`` says.
+    """
     readers: dict[str, Callable[[Path], Any]] = {
         ".graphml": nx.read_graphml,
         ".gml": _read_gml,
-        ".edgelist": nx.read_edgelist,
-        ".txt": nx.read_edgelist,
+        ".edgelist": _read_edgelist,
+        ".txt": _read_edgelist,
         ".json": _read_node_link,
     }
     path = Path(name)
@@ -70,7 +74,8 @@ def from_file(name: str) -> Plugin | None:
     def read(n: int, /) -> Any:
         """Read a graph from a file, with latency and bandwidth on its links."""
         try:
-            return _with_units(_numbered(readers[path.suffix](located(path))), name)
+            graph = _numbered(readers[path.suffix](located(path)))
+            return simplified(_with_units(graph, name))
         except ConfigError:
             raise
         except Exception as error:
@@ -83,9 +88,16 @@ def _read_gml(path: Path) -> Any:
     return nx.read_gml(path, label="id")
 
 
+def _read_edgelist(path: Path) -> Any:
+    return nx.read_edgelist(path, create_using=nx.MultiGraph)
+
+
 def _read_node_link(path: Path) -> Any:
+    """Read a node-link file, every link by itself: keys and flags that merge them are left out."""
     data = json.loads(path.read_text(encoding="utf-8"))
-    return nx.node_link_graph(data, edges="links" if "links" in data else "edges")
+    edges = "links" if "links" in data else "edges"
+    links = [{k: v for k, v in link.items() if k != "key"} for link in data[edges]]
+    return nx.node_link_graph({**data, "multigraph": True, edges: links}, edges=edges)
 
 
 def _numbered(graph: Any) -> Any:
