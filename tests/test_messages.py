@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import networkx as nx
 import pytest
 import torch
 from wrong import CASES, SMALL, Case, furnish, inside
@@ -37,6 +38,7 @@ from decentral.errors import ConfigError, Interrupted, RunError
 from decentral.loop.afterwards import differing
 from decentral.loop.setup import prepare
 from decentral.merge import merge_weights
+from decentral.mixing import Mixer
 from decentral.network import preview
 from decentral.network.membership import Membership, reformed
 from decentral.optim import grad_power
@@ -44,6 +46,7 @@ from decentral.report.compare import compare
 from decentral.run.lock import WriterLock
 from decentral.spec import parse_spec
 from decentral.sweeps import running
+from decentral.topology import Topology
 
 PACKAGE = Path(decentral.__file__).parent
 SNAPSHOT = Path(__file__).with_name("messages.txt")
@@ -205,6 +208,15 @@ def _without_a_node() -> None:
     reformed(setup.conversation, "auto", Membership.whole(10).without([1]))
 
 
+def _generous_in_the_end() -> None:
+    def own(n: int, round: int) -> nx.Graph[int]:
+        graph = nx.cycle_graph(n)
+        nx.set_edge_attributes(graph, 0.9 if round >= 20 else 0.3, "weight")
+        return graph
+
+    Mixer.make(Topology(registry.build("topology", own), 4)).mixing(20)
+
+
 def _optimizer(**settings: Any) -> Any:
     weight = torch.nn.Parameter(torch.ones(2, 2))
     return registry.bind(registry.find("optimizer", "muon_lite"), settings)([weight])
@@ -266,6 +278,7 @@ FROM_PYTHON: dict[str, Callable[[], Any]] = {
     "one process of several": lambda: refuse_ranks(None, {"RANK": "0", "WORLD_SIZE": "2"}),
     "a run that is to change": lambda: api.restart(Path("empty"), nodes=3),
     "a topology that cannot form again": _without_a_node,
+    "weights above 1 in a late round": _generous_in_the_end,
     **CLUSTERS,
     **DATA,
     "grad_power: not positive": lambda: grad_power(

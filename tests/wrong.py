@@ -345,7 +345,7 @@ CASES = [
     launch("unknown activation", "topology=plugins.py:moody"),
     launch("random graph never connected", "topology=erdos_renyi(p=0.0001) nodes=30"),
     launch("generator without its settings", "topology=nx:watts_strogatz_graph"),
-    launch("weights above 1", "topology=plugins.py:generous", 1),
+    launch("weights above 1", "topology=plugins.py:generous"),
     Case("nodes that do not fit a topology", "show topology hypercube --nodes 12"),
     Case("settings that fit no nodes", "show topology hyper_cuboid(sizes=[2000,2]) --nodes 8"),
     launch("fixed weights on a changing graph", "topology=base_k weights=fastest_mixing"),

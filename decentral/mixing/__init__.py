@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from decentral import rng
 from decentral.errors import ConfigError
+from decentral.mixing.prescribed import check_prescribed
 from decentral.registry import Bound, build
 from decentral.topology import Links, Topology
 
@@ -32,6 +33,8 @@ Struck = Callable[[Integers, Integers], NDArray[np.bool_]]
 _TOLERANCE = 1e-9
 #: Rounds of a sequence without a period by which its mixing is judged.
 _SAMPLED_ROUNDS = 20
+#: Links that are checked before a run whose graph prescribes weights for every round.
+_MOST_CHECKED = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -117,6 +120,7 @@ class Mixer:
         links = topology.links(0)
         if weights in (None, "auto"):
             if links.weights is not None:
+                check_prescribed(topology, _known_rounds(topology))
                 return Mixer(topology)
             weights = "uniform" if links.directed else "metropolis"
         rule = build("weights", weights)
@@ -189,7 +193,8 @@ class Mixer:
         weights = links.weights
         if self.rule is not None and self._fixed is None:
             weights = self.rule(links.receivers, links.senders, self.topology.nodes)
-        assert weights is not None
+        if weights is None:  # of a round without links, for which a graph prescribes nothing
+            weights = np.zeros(len(links))
         missing = lost(links.receivers, links.senders) if lost is not None else None
         return self._checked(assemble(links, weights, self.topology.nodes, self.keeps, missing))
 
@@ -234,6 +239,16 @@ class Mixer:
         """Directed messages of a round at full intensity, averaged over one period."""
         period = self.topology.period
         return sum(len(self.topology.links(r)) for r in range(period)) / period
+
+
+def _known_rounds(topology: Topology) -> int:
+    """Return the rounds whose prescribed weights are checked beforehand, at most a million links.
+
+    A sequence without a period is sampled: its later rounds are checked when they come.
+    """
+    if not topology.time_varying:
+        return 1
+    return min(horizon(topology), max(1, _MOST_CHECKED // max(1, len(topology.links(0)))))
 
 
 def horizon(topology: Topology) -> int:
