@@ -22,11 +22,10 @@ from decentral.loop.setup import prepare
 from decentral.network import expected_bytes
 
 NODES, STEPS, SHARE = 16, 300, 0.05
-MERGES = {"name": "merges", "final_merge": True}
+MERGES = {"name": "merges"}
 GOSSIP = {"name": "constant", "final_merge": True}
 POST_LOCAL = {
     "name": "switch", "before": "merges", "after": "every(k=10, schedule=merges)", "at": "50%",
-    "final_merge": True,
 }  # fmt: skip
 SETTINGS: dict[str, dict[str, Any]] = {
     "all-reduce (20 times the bytes)": {"algorithm": "allreduce"},
@@ -41,7 +40,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "local_sgd": {"algorithm": "local_sgd", "communication": MERGES},
     "diloco": {"algorithm": "diloco", "communication": MERGES},
     "post_local_sgd": {"algorithm": "post_local_sgd", "communication": POST_LOCAL},
-    "diloco, 4 fragments in turn": {"algorithm": "streaming_diloco", "communication": MERGES},
+    "diloco, 4 fragments in turn": {
+        "algorithm": "streaming_diloco",
+        "communication": {"name": "merges", "final_merge": True},
+    },
     "slowmo": {"algorithm": "slowmo", "communication": MERGES},
     "teleportation, 4 active": {"algorithm": "teleportation", "topology": "teleportation"},
     "dsgd, bf16": {"codec": "bf16"},

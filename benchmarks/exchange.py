@@ -208,12 +208,11 @@ def made(exchange: Any, nodes: int, steps: int, **settings: Any) -> Block:
 def stepped(block: Block) -> None:
     """Train to the end, with the merge that ends a schedule."""
     while block.step < block.setup.config.steps:
-        act = block.decide()
-        block.setup.algorithm(block, act)
+        block.setup.algorithm(block, block.decide())
         block.finish_step()
     conversation = block.setup.conversation
     if conversation is not None:
-        block.combine(conversation.finale(act))
+        block.combine(conversation.finale())
 
 
 # --- a whole run ----------------------------------------------------------------------------------

@@ -68,7 +68,7 @@ def trajectory(given: dict[str, Any]) -> list[dict[str, Any]]:
         block.finish_step()
         found.append(photograph(block))
     if conversation is not None:
-        block.combine(conversation.finale(None))
+        block.combine(conversation.finale())
         found.append(photograph(block))
     return found
 

@@ -12,7 +12,8 @@ from support import silent, tiny_block, trained, vectors
 
 from decentral.exchange import LocalExchange
 from decentral.loop.block import Block
-from decentral.network import preview
+from decentral.network import expected_bytes, preview
+from decentral.tasks import Task
 
 PLAIN: dict[str, Any] = {
     "task": "quadratic(dimension=40)", "nodes": 5, "dtype": "float64", "local_steps": 2,
@@ -26,6 +27,111 @@ def walked(block: Block, steps: int = 24) -> Block:
         block.setup.algorithm(block, block.decide())
         block.finish_step()
     return block
+
+
+# --- the last round -------------------------------------------------------------------------------
+
+NODES, EACH, WIDTH, HORIZON = 4, 6, 31, 5
+
+
+def shards() -> tuple[torch.Tensor, torch.Tensor]:
+    """Return inputs [4, 6, 31] and targets [4, 6, 1] that every node sees whole in every step."""
+    draw = torch.Generator().manual_seed(3)
+    x = torch.randn(NODES, EACH, WIDTH, generator=draw, dtype=torch.float64)
+    return x, x[..., :1] * torch.arange(1.0, NODES + 1)[:, None, None] + 1
+
+
+def outer_by_hand(steps: int, outer: str, start: torch.Tensor) -> torch.Tensor:
+    """Return the weights and biases [4, 32] of a few lines of plain PyTorch, no code of ours."""
+    x, y = shards()
+    nodes = [linear().double() for _ in range(NODES)]
+    for node in nodes:
+        torch.nn.utils.vector_to_parameters(start.clone(), node.parameters())
+    inner = [torch.optim.SGD(node.parameters(), lr=0.02, momentum=0.9) for node in nodes]
+    flat = torch.nn.utils.parameters_to_vector
+    z = start.clone().requires_grad_()
+    nesterov = torch.optim.SGD([z], lr=0.7, momentum=0.9, nesterov=True)
+    slow = torch.zeros_like(z)
+    for step in range(1, steps + 1):
+        for k, node in enumerate(nodes):
+            inner[k].zero_grad()
+            torch.nn.functional.mse_loss(node(x[k]), y[k]).backward()
+            inner[k].step()
+        if step % HORIZON:
+            continue
+        moved = z.detach() - torch.stack([flat(n.parameters()).detach() for n in nodes]).mean(0)
+        if outer == "diloco":
+            z.grad = moved
+            nesterov.step()
+        else:
+            slow = 0.7 * slow + moved / 0.02
+            z.data -= 0.8 * 0.02 * slow
+        for node in nodes:
+            torch.nn.utils.vector_to_parameters(z.detach().clone(), node.parameters())
+    return torch.stack([flat(node.parameters()).detach() for node in nodes])
+
+
+def linear() -> torch.nn.Module:
+    return torch.nn.Linear(WIDTH, 1)
+
+
+def outer_run(algorithm: str, communication: str, steps: int) -> Block:
+    x, y = (part.flatten(0, 1) for part in shards())
+    task = Task(
+        loss=torch.nn.functional.mse_loss, train=(x, y), test=(x, y),
+        owners=torch.arange(NODES).repeat_interleave(EACH),
+    )  # fmt: skip
+    return tiny_block(
+        task=task, model=linear, nodes=NODES, steps=steps, local_steps=HORIZON, batch=EACH,
+        algorithm=algorithm, communication=communication, dtype="float64",
+        optimizer="sgd(momentum=0.9, weight_decay=0)", learning_rate="constant(lr=0.02)",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("steps", [20, 22])
+@pytest.mark.parametrize(
+    "asked", ["merges", "merges(final_merge=false)", "merges(final_merge=true)"]
+)
+@pytest.mark.parametrize(
+    ("outer", "algorithm"),
+    [
+        ("diloco", "diloco(outer_lr=0.7, outer_momentum=0.9)"),
+        ("diloco", "streaming_diloco(fragments=1, outer_lr=0.7, outer_momentum=0.9)"),
+        ("slowmo", "slowmo(slow_lr=0.8, slow_momentum=0.7)"),
+    ],
+)
+def test_the_last_outer_step_is_taken_and_no_merge_is_added(
+    algorithm: str, outer: str, asked: str, steps: int
+) -> None:
+    """What a run ends with is what plain PyTorch ends with, also in the middle of a round."""
+    block = outer_run(algorithm, asked, steps)
+    wanted = outer_by_hand(steps, outer, block.rows[0, : WIDTH + 1].clone())
+    rows = trained(block)
+    found, ends = block.rows[:, : WIDTH + 1], "true" in asked
+    torch.testing.assert_close(found.mean(0), wanted.mean(0), rtol=0, atol=1e-9)
+    if not ends:
+        torch.testing.assert_close(found, wanted, rtol=0, atol=1e-9)
+    assert rows[-1]["comm/rounds"] == 4 + ends
+    assert block.conversation is not None
+    planned = list(preview(block.conversation))[-1].bytes(block.setup.size)
+    assert rows[-1]["comm/bytes"] == planned
+    assert expected_bytes(block.conversation, block.setup.size) == planned
+    before = [row for row in rows if row.get("phase") == "before_merge"]
+    assert len(before) == (ends or steps == 20)
+    assert all(row["consensus/distance"] > 1e-3 for row in before)
+    assert all(row["step"] == steps for row in before)
+    if before:
+        assert before[0]["comm/rounds"] == (3 if steps == 20 else 4)
+
+
+@pytest.mark.parametrize("algorithm", ["noloco", "dsgd(order=combine_then_adapt)", "push_sum"])
+def test_a_merge_in_the_last_slot_is_the_algorithms_own(algorithm: str) -> None:
+    """What follows the merge in an algorithm's text follows it in the last round, too."""
+    settings: dict[str, Any] = {**PLAIN, "communication": "merges", "topology": "complete"}
+    block = tiny_block(**settings, algorithm=algorithm)
+    other = walked(tiny_block(**settings, algorithm=algorithm))
+    trained(block)
+    assert torch.equal(block.rows, other.rows)
 
 
 # --- streaming DiLoCo -----------------------------------------------------------------------------
@@ -53,7 +159,7 @@ def test_fragments_meet_in_turn_and_only_they() -> None:
         assert not equal[behind].all(), "local steps came after it"
 
 
-def test_bytes_of_fragments_are_as_planned_and_the_last_merge_is_whole() -> None:
+def test_bytes_of_fragments_are_as_planned_and_a_final_merge_is_whole() -> None:
     for communication in ("merges", "merges(final_merge=true)", "constant"):
         block = tiny_block(
             **PLAIN, algorithm="streaming_diloco(fragments=3)", communication=communication
@@ -64,7 +170,8 @@ def test_bytes_of_fragments_are_as_planned_and_the_last_merge_is_whole() -> None
         assert rows[-1]["comm/bytes"] == planned
         assert block.setup.size.merge == -(-40 // 3) * 8
         assert block.setup.size.last == 40 * 8
-        if "merge" in communication:
+        assert expected_bytes(block.conversation, block.setup.size) == planned
+        if "final_merge" in communication:
             torch.testing.assert_close(block.rows, block.rows[:1].expand_as(block.rows))
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from support import acts, conversation, tiny_block, trained
 
 from decentral import GLOBAL_MERGE, ConfigError, Point
-from decentral.network import all_reduce_messages
+from decentral.network import all_reduce_messages, expected_messages, preview
 from decentral.schedules import Feedback, Progress, slots
 from decentral.schedules.communication import CommunicationSchedule, ends_in_merge
 from decentral.schedules.learning_rate import LearningRate
@@ -189,11 +189,23 @@ def test_a_combinator_ends_as_its_last_part_does_unless_told(spec: str, ends: bo
     assert ends_in_merge(schedule.rule) is ends
 
 
-def test_a_schedule_that_merges_in_the_last_slot_merges_once() -> None:
-    talk = conversation("ring", "then_merge(schedule=none, final_merge=true)", steps=20)
-    merges = [act for _, act in acts(talk) if act.is_merge]
-    assert len(merges) == 1
-    assert talk.finale(merges[-1]) is None
+@pytest.mark.parametrize("asked", [True, False])
+@pytest.mark.parametrize(("steps", "own"), [(20, 4), (22, 4), (4, 0)])
+def test_merges_happen_in_whole_rounds_and_at_the_end_only_where_asked(
+    steps: int, own: int, asked: bool
+) -> None:
+    talk = conversation("ring", {"name": "merges", "final_merge": asked}, steps=steps)
+    found = [step for step, act in acts(talk) if act.is_merge]
+    assert found == [5 * (k + 1) for k in range(own)]
+    assert (talk.finale() is not None) == asked
+    last, each = list(preview(talk))[-1], 2 * (talk.nodes - 1)
+    assert (last.messages, last.final) == ((own + asked) * each, asked * each)
+    assert expected_messages(talk) == last.messages
+
+
+def test_a_merge_that_a_schedule_asks_for_happens_in_a_round_that_is_cut_short() -> None:
+    talk = conversation("ring", "then_merge(schedule=none)", steps=22)
+    assert [(step, act.is_merge) for step, act in acts(talk)] == [(22, True)]
 
 
 # --- closed loop ----------------------------------------------------------------------------------

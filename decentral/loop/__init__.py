@@ -11,7 +11,6 @@ from torch import Tensor
 from decentral.loop.block import Block
 from decentral.loop.measure import Evaluator, evaluation_interval
 from decentral.loop.setup import Setup
-from decentral.network import Act
 
 __all__ = ["log_interval", "train"]
 
@@ -31,22 +30,24 @@ def train(block: Block, evaluator: Evaluator, resumed: bool = False) -> Iterator
     """Train a block from where it stands to the end, yielding one row of metrics per step.
 
     Rows without news are empty but for ``step``, so that the caller can stop or checkpoint between
-    any two steps. A global merge as the last act is evaluated before and after. ``resumed`` leaves
-    out the evaluation of the first models.
+    any two steps. A global merge as the last act, the algorithm's own or the run's, is evaluated
+    before and after. ``resumed`` leaves out the evaluation of the first models.
     """
     setup = block.setup
     steps, every = setup.config.steps, evaluation_interval(setup)
     algorithm, log_every = setup.algorithm, log_interval(setup)
     if not resumed:
         yield status(block) | evaluator(complete=True)
+    before: list[Row] = []
     while block.step < steps:
         act = block.decide()
         ends = block.step + 1 == steps
-        finale = _finale(setup, act) if ends else None
-        algorithm(block, None if finale is act else act)
+        if ends and act is not None and act.is_merge:
+            block.before_merge = lambda: before.append(_before_merge(block, evaluator))
+        algorithm(block, act)
         block.finish_step()
         if ends:
-            yield from conclude(block, evaluator, finale)
+            yield from conclude(block, evaluator, before)
         elif block.step % every == 0:
             block.check()
             yield status(block) | evaluator(complete=False)
@@ -56,18 +57,24 @@ def train(block: Block, evaluator: Evaluator, resumed: bool = False) -> Iterator
             yield {"step": block.step}
 
 
-def _finale(setup: Setup, act: Act | None) -> Act | None:
-    """Return the merge that ends the run: the last slot's own, or the one that follows it."""
-    if act is not None and act.is_merge:
-        return act
-    return setup.conversation.finale(act) if setup.conversation else None
+def _before_merge(block: Block, evaluator: Evaluator) -> Row:
+    """Return how the models do in the middle of the last step, and what was spent until then."""
+    spent = {k: v for k, v in status(block).items() if k.startswith(("comm/", "nodes/", "time/"))}
+    return spent | evaluator(complete=True) | {"phase": "before_merge"}
 
 
-def conclude(block: Block, evaluator: Evaluator, finale: Act | None) -> Iterator[Row]:
-    """Merge as the last act, if the schedule says so, evaluated before and after."""
+def conclude(block: Block, evaluator: Evaluator, before: list[Row]) -> Iterator[Row]:
+    """Merge as the last act, if the schedule says so, evaluated before and after.
+
+    ``before`` holds what was seen before the merge of the last slot, if there was one.
+    """
     block.check()
+    finale = block.setup.conversation.finale() if block.setup.conversation else None
+    if finale is not None and not before:
+        before = [_before_merge(block, evaluator)]
+    for row in before:
+        yield status(block) | row
     if finale is not None:
-        yield status(block) | evaluator(complete=True) | {"phase": "before_merge"}
         block.combine(finale)
     yield status(block) | evaluator(complete=True) | {"phase": "final"}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from functools import cached_property
 
@@ -60,6 +60,8 @@ class Block:
         self.clock = setup.clock()
         self.intensity = 0.0
         self.feedback: Feedback | None = None
+        #: Looks at the models before the next global merge, once.
+        self.before_merge: Callable[[], None] | None = None
         stop = config.on_nonfinite == "stop"
         self.health = Health(exchange, self.hosted, self.members.live, stop, announce)
         self.optimizer = BlockOptimizer(
@@ -246,6 +248,9 @@ class Block:
 
     def _merge(self, act: Act, part: slice | None) -> None:
         """Let all who are there take the average of those who count."""
+        if self.before_merge is not None:
+            looking, self.before_merge = self.before_merge, None
+            looking()
         gone = {self.members.live[place] for place in act.away}
         there = [node for node in self.health.healthy if node not in gone]
         size = self.setup.size.last if act.whole else self.setup.size.merge

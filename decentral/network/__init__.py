@@ -75,7 +75,7 @@ class Conversation:
         action = self.schedule.action(progress, feedback)
         away = self._away(progress)
         if isinstance(action, Merge):
-            return Act(1.0, away=away, whole=progress.last)
+            return Act(1.0, away=away)
         if action == 0.0 or not self.mixer.speaks(progress.slot, action):
             return None
         return Act(action, self._mixing(progress, action, absent | away), away)
@@ -98,11 +98,13 @@ class Conversation:
             lost=lambda to, by: faults.lost(ids[to], ids[by], progress),
         )
 
-    def finale(self, last: Act | None) -> Act | None:
-        """Return the global merge that ends the run, after ``last``, what the last slot sends."""
-        merged = last is not None and last.is_merge
-        wanted = self.schedule.final_merge and not merged
-        return Act(1.0, whole=True) if wanted else None
+    def finale(self) -> Act | None:
+        """Return the global merge that ends the run, after whatever its last slot sends.
+
+        It is sent where it is asked for, and only there: a merge in the last slot belongs to the
+        algorithm, which may make more of it than a mean.
+        """
+        return Act(1.0, whole=True) if self.schedule.final_merge else None
 
     def progress(self, step: int, round: int) -> Progress:
         """Return the progress after ``step`` steps."""
@@ -165,7 +167,7 @@ def preview(conversation: Conversation) -> Iterator[Planned]:
     messages = merged = final = round = 0
     for step in slots(conversation.steps, conversation.local_steps):
         act = conversation.act(conversation.progress(step, round))
-        finale = conversation.finale(act) if step == conversation.steps else None
+        finale = conversation.finale() if step == conversation.steps else None
         sent = [a for a in (act, finale) if a is not None]
         messages += sum(_messages(a, conversation.nodes) for a in sent)
         merged += sum(_messages(a, conversation.nodes) for a in sent if a.is_merge)
@@ -188,19 +190,18 @@ def expected_messages(conversation: Conversation) -> float:
 
 def expected_bytes(conversation: Conversation, size: Size) -> float:
     """Return the expected logical bytes of a run, its final merge included."""
-    merge = all_reduce_messages(conversation.nodes, steps=1) * size.last
-    action, total = None, 0.0
+    total = 0.0
+    if conversation.schedule.final_merge:
+        total += all_reduce_messages(conversation.nodes, steps=1) * size.last
     for step in slots(conversation.steps, conversation.local_steps):
         here = conversation.progress(step, round=0)
         action = conversation.schedule.action(here)
         if isinstance(action, Merge):
-            each = size.last if here.last else size.merge
-            total += _expected_merge(conversation, here) * each
+            total += _expected_merge(conversation, here) * size.merge
         elif action > 0:
             messages = conversation.mixer.expected_messages(action)
             total += messages * _surviving(conversation, here) * size.gossip
-    once_more = conversation.schedule.final_merge and not isinstance(action, Merge)
-    return total + merge if once_more else total
+    return total
 
 
 def _expected_merge(talk: Conversation, progress: Progress) -> float:

@@ -35,7 +35,7 @@ def forecast(talk: Conversation, clock: Clock, size: float) -> Forecast:
 def _speak(talk: Conversation, clock: Clock, step: int, round: int, size: float) -> None:
     """Send what a conversation says at one slot."""
     act = talk.act(talk.progress(step, round))
-    finale = talk.finale(act) if step == talk.steps else None
+    finale = talk.finale() if step == talk.steps else None
     for each in (act, finale):
         if each is not None and each.mixing is not None:
             clock.gossip(each.mixing, size, range(talk.nodes))

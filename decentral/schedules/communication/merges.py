@@ -9,5 +9,8 @@ from decentral.schedules.communication import GLOBAL_MERGE, Action
 
 @plugin("communication")
 def merges(progress: Progress, feedback: Feedback | None) -> Action:
-    """Average all models at every slot, as by an all-reduce: 2 (N - 1) rows each time."""
-    return GLOBAL_MERGE
+    """Average all models after every ``local_steps`` steps, by an all-reduce: 2 (N - 1) rows.
+
+    A last round that is cut short is not averaged; ``final_merge`` ends it in one merge.
+    """
+    return GLOBAL_MERGE if progress.step % progress.local_steps == 0 else 0.0
