@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from annotated_types import Ge, Lt
+from annotated_types import Ge, Le, Lt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
+from decentral import limits
 from decentral.errors import ConfigError, nearest, reason
 from decentral.registry import KINDS, Bound, Count, Positive, build, find, read
 from decentral.schedules.methods import METHODS, Adversarial, LabelNoise, Sam
@@ -39,7 +40,7 @@ class Config(BaseModel):
 
     task: Part = Field("digits", description="data, loss and evaluation")
     model: Part = Field("mlp", description="the network, unless the task brings its own")
-    nodes: Count = Field(16, description="number of nodes N")
+    nodes: Annotated[Count, Le(limits.NODES)] = Field(16, description="number of nodes N")
     steps: Count = Field(3000, description="optimizer steps of every node, unless data ends it")
     data: str | None = Field(
         None, description="end after so much data of all nodes: 1M samples, 500k tokens, 9k/node"

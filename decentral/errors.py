@@ -58,7 +58,7 @@ _REASONS = {
     "int_parsing": "it must be a whole number",
     "int_type": "it must be a whole number",
     "less_than": "it must be below {lt:g}",
-    "less_than_equal": "it must be at most {le:g}",
+    "less_than_equal": "it must be at most {le:,.13g}",
     "literal_error": "it must be {expected}",
     "string_type": "it must be text",
 }

@@ -25,6 +25,7 @@ from typing import Annotated, Any, TypeVar
 
 from annotated_types import Ge, Gt, Le
 
+from decentral import limits
 from decentral.discovery import find_members
 from decentral.errors import ConfigError, RunError, nearest, reason, unknown
 from decentral.signature import Setting, parameter_of, signature_settings
@@ -60,7 +61,7 @@ KINDS: dict[str, str] = {
 Positive = Annotated[float, Gt(0)]
 NonNegative = Annotated[float, Ge(0)]
 Share = Annotated[float, Ge(0), Le(1)]
-Count = Annotated[int, Ge(1)]
+Count = Annotated[int, Ge(1), Le(limits.COUNT)]
 
 _Target = TypeVar("_Target", bound=Callable[..., Any])
 

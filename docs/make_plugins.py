@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from decentral import limits
 from decentral.config import Config
 from decentral.registry import KINDS, Plugin, find, names, plain
 from decentral.signature import Setting
@@ -49,6 +50,12 @@ def configuration() -> Iterator[str]:
     for name, field in Config.model_fields.items():
         default = list(field.default) if isinstance(field.default, tuple) else field.default
         yield f"| `{name}` | `{default}` | {field.description} |"
+    yield (
+        "\nA whole number that counts something is from 1 to 10^12; nodes are at most "
+        f"{limits.NODES:,}, samples of a node in a step {limits.BATCH:,}, threads "
+        f"{limits.THREADS_PER_CORE} per core. More is taken for a slip and refused at once, and "
+        "so is what does not fit into memory. The limits stand in `decentral/limits.py`."
+    )
 
 
 def text() -> str:

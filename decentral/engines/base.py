@@ -16,6 +16,7 @@ from typing import Any
 from decentral import network
 from decentral.config import Config
 from decentral.errors import ConfigError, Interrupted, RunError
+from decentral.limits import check_threads
 from decentral.loop import log_interval
 from decentral.loop.cost import thread_count, timed
 from decentral.loop.measure import evaluation_interval
@@ -62,6 +63,8 @@ class EngineRun(ABC):
 
     def __init__(self, config: Config) -> None:
         """Prepare a run; nothing is written before ``begin`` or ``go_on``."""
+        if config.address is None:
+            check_threads(config.threads)
         self.setup = timed(prepare(config))
         self.threads = thread_count(self.setup)
         self.expected_bytes = expected_bytes(self.setup)

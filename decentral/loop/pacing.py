@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import torch
+
 from decentral.config import Config
 from decentral.errors import ConfigError
+from decentral.loop.room import free_bytes
 from decentral.registry import Bound
 from decentral.schedules import Progress
 from decentral.schedules.pace import Pace, pace_of
 from decentral.tasks import Task
-from decentral.units import parse_amount
+from decentral.units import format_bytes, parse_amount
 
 #: Samples per node of one forward pass, unless the first batch is larger: memory does not grow with
 #: the batch.
 MICRO_BATCH = 256
+
+#: Bytes that a step takes in the list of all: a place, and a whole number of Python.
+STEP_BYTES = 40
 
 
 def paced(config: Config, task: Task, batch: Bound) -> tuple[Config, Pace]:
@@ -27,6 +33,8 @@ def paced(config: Config, task: Task, batch: Bound) -> tuple[Config, Pace]:
             f"data = {config.data}: that is {budget} per node, below the first batch of {first}; "
             f"give at least {first} samples/node, or a smaller batch."
         )
+    if budget is None:
+        _check_room(config.steps)
     pace = pace_of(batch, config.steps, budget)
     if "steps" in config.model_fields_set and budget is not None and config.steps != pace.steps:
         raise ConfigError(
@@ -38,6 +46,16 @@ def paced(config: Config, task: Task, batch: Bound) -> tuple[Config, Pace]:
         most = max(first, MICRO_BATCH)
         micro = None if pace.largest <= most else most
     return config.model_copy(update={"steps": pace.steps, "micro_batch": micro}), pace
+
+
+def _check_room(steps: int) -> None:
+    """Refuse more steps than memory has room for: the pace holds a number for each."""
+    free = free_bytes(torch.device("cpu"))
+    if free is not None and steps * STEP_BYTES > free:
+        raise ConfigError(
+            f"steps = {steps:,}: their batch sizes, known before the first one, take about "
+            f"{format_bytes(steps * STEP_BYTES)}, and {format_bytes(free)} are free; give fewer."
+        )
 
 
 def samples_per_node(config: Config, task: Task) -> int:

@@ -8,6 +8,7 @@ from functools import cached_property
 from itertools import pairwise
 
 from decentral.errors import ConfigError
+from decentral.limits import check_batch
 from decentral.registry import Bound
 from decentral.schedules import Progress
 
@@ -84,4 +85,5 @@ def _asked(batch: Bound, progress: Progress) -> int:
             f"batch {batch.name!r} gave {size!r} at step {progress.step}; "
             "it must give a whole number of samples, at least 1."
         )
+    check_batch(size, f"{batch.name!r}, step {progress.step}")
     return size

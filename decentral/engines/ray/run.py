@@ -16,6 +16,7 @@ from decentral.engines.ray.monitor import Monitor
 from decentral.engines.ray.suspects import Suspects
 from decentral.errors import ConfigError, RunError
 from decentral.faults import Fault, worker_faults
+from decentral.limits import check_threads
 from decentral.loop.cost import thread_count
 from decentral.loop.pipeline import gradient_of
 from decentral.network.membership import Membership
@@ -45,6 +46,8 @@ class RayRun(EngineRun):
     def _settle(self) -> None:
         """Decide everything that was left open."""
         config, hosts = self.setup.config, self.cluster.hosts()
+        if config.address is not None:  # the cores of its hosts count, not those of this one
+            check_threads(config.threads, max((host.cpus for host in hosts), default=None))
         gpus = int(sum(host.gpus for host in hosts)) if self.setup.device.type == "cuda" else 0
         self.wanted = self.workers = worker_count(config, gpus or len(hosts))
         smallest = config.nodes // self.workers
