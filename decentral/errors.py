@@ -21,6 +21,17 @@ class Interrupted(RunError):
     """A run that its user has stopped; nothing is lost."""
 
 
+def exit_place(error: SystemExit) -> str:
+    """Return what called ``exit``, and where: an end of the program that nobody has asked for."""
+    trace, place = error.__traceback__, "something"
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        if not code.co_filename.startswith("<"):  # of frozen modules, such as exit() itself
+            place = f"{code.co_filename}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return f"{place} called exit({'' if error.code is None else repr(error.code)})"
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return `` Did you mean 'x'?`` for the closest known name, or an empty string.
 

@@ -27,7 +27,7 @@ from annotated_types import Ge, Gt, Le
 
 from decentral import limits
 from decentral.discovery import find_members
-from decentral.errors import ConfigError, RunError, nearest, reason, unknown
+from decentral.errors import ConfigError, RunError, exit_place, nearest, reason, unknown
 from decentral.signature import Setting, parameter_of, signature_settings
 from decentral.spec import Spec, parse_spec
 from decentral.userfile import load_file
@@ -112,6 +112,10 @@ class Bound:
             return self.plugin.target(*positional, **self._keywords)
         except (ConfigError, RunError):
             raise
+        except SystemExit as error:  # or a run would end with status 0
+            raise ConfigError(
+                f"{self.plugin.kind} {self.name!r}: {exit_place(error)}; let it raise an error."
+            ) from error
         except Exception as error:
             raise ConfigError(
                 f"{self.plugin.kind} {self.name!r} raised {type(error).__name__}: {error}."
@@ -265,8 +269,20 @@ def _import_member(kind: str, name: str) -> bool:
         importlib.import_module(module)
     for point in _entry_points(kind):
         if point.name == name:
-            plugin(kind, name)(point.load())
+            plugin(kind, name)(_loaded(kind, point))
     return (kind, name) in _registered
+
+
+def _loaded(kind: str, point: Any) -> Any:
+    """Import an installed plug-in; what it raises is named as its own."""
+    try:
+        return point.load()
+    except (Exception, SystemExit) as error:
+        left = isinstance(error, SystemExit)
+        said = exit_place(error) if left else f"{type(error).__name__}: {error}"
+        raise ConfigError(
+            f"{kind} {point.name!r} cannot be imported from {point.value}: {said}."
+        ) from error
 
 
 def _from_file(kind: str, origin: str) -> Plugin:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
-from decentral.errors import ConfigError
+from decentral.errors import ConfigError, exit_place
 
 # By the path that the user's machine has: where a file lies here.
 _opened: dict[str, Path] = {}
@@ -55,6 +55,12 @@ def load_file(path: str) -> ModuleType:
     sys.modules[name] = module
     try:
         found.loader.exec_module(module)
+    except SystemExit as error:
+        del sys.modules[name]
+        raise ConfigError(
+            f"plug-in file {path} cannot be imported: {exit_place(error)}; "
+            'keep what is a program below `if __name__ == "__main__":`.'
+        ) from error
     except Exception as error:
         del sys.modules[name]
         what = "" if isinstance(error, ConfigError) else f"{type(error).__name__}: "

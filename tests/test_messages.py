@@ -76,11 +76,16 @@ def _read(text: str) -> dict[str, str]:
 
 def plain(message: str, folder: Path) -> str:
     """Leave out what differs between machines and grows with the package."""
-    message = message.replace(f"{folder}/", "").replace(f"{PACKAGE}/", "decentral/")
+    message = (
+        message.replace(f"{Path(__file__).parent}/", "")
+        .replace(f"{folder}/", "")
+        .replace(f"{PACKAGE}/", "decentral/")
+    )
     message = re.sub(r"(Available|Settings): [^.]*(\.\w[^.]*)*\.", r"\1: ....", message)
     message = re.sub(r"and [\d.]+ [kMGT]?B are free", "and ... are free", message)
     message = re.sub(r"is not available \(.*\);", "is not available (...);", message)
     message = re.sub(r"cannot run this model \(.*\);", "cannot run this model (...);", message)
+    message = re.sub(r"are \d+ cores(.*), \d+, or", r"are ... cores\1, ..., or", message)
     message = re.sub(r"process \d+ on \S+, since \S+,", "process ... on ..., since ...,", message)
     return re.sub(r"\.py:\d+", ".py", message).rstrip()
 
@@ -249,6 +254,16 @@ def _without_compiler() -> None:
         decentral.launch(task="quadratic", nodes=2, steps=2, compile="default")
 
 
+class Installed:
+    """An entry point whose module ends the program."""
+
+    name, value = "wheel", "wheels:wheel"
+
+    @staticmethod
+    def load() -> None:
+        raise SystemExit(0)
+
+
 def _second_writer() -> None:
     with WriterLock(Path("written")):
         WriterLock(Path("written"))
@@ -275,6 +290,7 @@ FROM_PYTHON: dict[str, Callable[[], Any]] = {
     ).analyze(),
     "merged model of an unfinished run": lambda: api.Run(Path("empty")).merged_model(),
     "a folder in use": _second_writer,
+    "an installed plug-in that exits": lambda: registry._loaded("topology", Installed),
     "one process of several": lambda: refuse_ranks(None, {"RANK": "0", "WORLD_SIZE": "2"}),
     "a run that is to change": lambda: api.restart(Path("empty"), nodes=3),
     "a topology that cannot form again": _without_a_node,

@@ -32,6 +32,7 @@ from torch import nn
 from decentral import Task, plugin
 
 def halves(n): return nx.empty_graph(n)
+def leaving(n): raise SystemExit(0)
 def broken(n): raise ZeroDivisionError("no graph today")
 def text(n): return "ring"
 def small(n): return nx.cycle_graph(3)
@@ -402,6 +403,12 @@ CASES = [
     # runs
     launch("NaN", "--lr 1e30 steps=40", 1),
     launch("NaN everywhere", "--lr 1e30 steps=40 on_nonfinite=quarantine", 1),
+    launch("more steps than memory", "steps=1e12"),
+    launch("a batch of a slip", "batch=1e9"),
+    launch("threads of a slip", "threads=100000"),
+    launch("nodes of a slip", "nodes=1e9"),
+    launch("plug-in that exits", "topology=plugins.py:leaving"),
+    launch("plug-in file that exits", "topology=leaving.py:ring"),
     launch("folder holds a run", "--out finished"),
     launch("folder below a file", "--out list.yaml/run"),
     Case("resume: no folder", "resume nowhere"),
@@ -490,6 +497,7 @@ def furnish(folder: Path) -> None:
         "nameless.yaml": "communication:\n  path: ''\n  start: 80%\n",
         "toggling.yaml": "sam:\n  phases: every 0 steps\n",
         "phases.yaml": "sam:\n  phases:\n  - {begin: 20%}\n",
+        "leaving.py": "exit(0)",
         "axes.yaml": "sweep: {seed: [0, 1]}",
         "axes_empty.yaml": "sweep: {seed: 3}",
         "axes_list.yaml": "sweep: [1, 2]",

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from io import TextIOWrapper
 from typing import Any
 
-from decentral.errors import ConfigError, RunError, nearest
+from decentral.errors import ConfigError, RunError, exit_place, nearest
 from decentral.threads import spin_briefly
 
 __all__ = ["main", "run"]
@@ -44,7 +44,7 @@ def run(words: Sequence[str]) -> int:
         # Nobody reads any more. The interpreter flushes at the exit and must find an open file.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
-    except (Exception, KeyboardInterrupt) as error:
+    except (Exception, KeyboardInterrupt, SystemExit) as error:
         return _explain(error, words)
     return 0
 
@@ -72,6 +72,8 @@ def _explain(error: BaseException, words: Sequence[str]) -> int:
         return _fail(MISTAKEN, str(error))
     if isinstance(error, RunError):
         return _fail(FAILED, str(error))
+    if isinstance(error, SystemExit):  # no command ends so
+        return _fail(FAILED, f"{exit_place(error)} in the midst of the command; let it raise.")
     if isinstance(error, KeyboardInterrupt):
         return _fail(FAILED, "interrupted.")
     if hasattr(error, "format_message"):  # typer's own, whatever its version calls their class

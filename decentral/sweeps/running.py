@@ -16,7 +16,7 @@ from typing import Any, Literal
 from decentral import api
 from decentral.engines import engine_of
 from decentral.engines.base import EngineRun, Watch, stop_signals
-from decentral.errors import ConfigError, Interrupted, RunError
+from decentral.errors import ConfigError, Interrupted, RunError, exit_place
 from decentral.sweeps.points import Point
 
 #: Seconds between two looks at whether the user wants to stop.
@@ -77,6 +77,8 @@ def _outcome(work: Callable[[], Any]) -> Outcome:
         raise
     except (ConfigError, RunError) as error:
         return Outcome("failed", str(error), time.perf_counter() - began_s)
+    except SystemExit as error:
+        return Outcome("failed", exit_place(error), time.perf_counter() - began_s)
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
         return Outcome("failed", reason, time.perf_counter() - began_s)

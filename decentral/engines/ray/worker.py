@@ -21,7 +21,7 @@ from decentral.config import Config
 from decentral.engines.base import checkpoint_interval
 from decentral.engines.process import settle
 from decentral.engines.ray.exchange import LostPeer, Peers, ProcessGroupExchange
-from decentral.errors import ConfigError, RunError
+from decentral.errors import ConfigError, RunError, exit_place
 from decentral.faults import Fault
 from decentral.loop import train
 from decentral.loop.block import Block
@@ -111,7 +111,7 @@ class Worker:
         """Train to the end; the user's mistakes and lost peers are news like any other."""
         try:
             self._work()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             self._tell("failed", **described(error))
 
     def _work(self) -> None:
@@ -208,12 +208,14 @@ class Stopwatch:
         return {f"time/{part}_s": round(max(0.0, s) / steps, 7) for part, s in parts.items()}
 
 
-def described(error: Exception) -> dict[str, Any]:
+def described(error: Exception | SystemExit) -> dict[str, Any]:
     """Return an error as news: whose it is, and its text."""
     if isinstance(error, ConfigError):
         return {"kind": "config", "text": str(error)}
     if isinstance(error, RunError):
         return {"kind": "lost" if isinstance(error, LostPeer) else "run", "text": str(error)}
+    if isinstance(error, SystemExit):
+        return {"kind": "run", "text": f"{exit_place(error)}; let it raise an error."}
     where = traceback.extract_tb(error.__traceback__)[-1]
     place = f"{Path(where.filename).name}:{where.lineno}"
     return {"kind": "run", "text": f"{type(error).__name__}: {error} ({place})"}

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
-from decentral.errors import ConfigError
+from decentral.errors import ConfigError, exit_place
 from decentral.registry import Bound, build
 
 INSTALL = "pip install -c constraints.txt -e '.[track]'"
@@ -46,7 +46,7 @@ class Trackers:
         for tracker in self.made:
             try:
                 self.sinks[tracker.name] = tracker(folder.resolve(), config, step)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 self._lose(tracker.name, error)
 
     def record(self, row: Mapping[str, Any]) -> None:
@@ -71,12 +71,13 @@ class Trackers:
         for name, sink in list(self.sinks.items()):
             try:
                 act(sink)
-            except Exception as error:  # whatever a service does, training goes on
+            except (Exception, SystemExit) as error:  # whatever a service does, training goes on
                 del self.sinks[name]
                 self._lose(name, error)
 
-    def _lose(self, name: str, error: Exception) -> None:
-        cause = " ".join(str(error).split()) or type(error).__name__
+    def _lose(self, name: str, error: Exception | SystemExit) -> None:
+        said = exit_place(error) if isinstance(error, SystemExit) else str(error)
+        cause = " ".join(said.split()) or type(error).__name__
         self.tell(f"tracker {name} failed ({cause[:200]}); the run goes on without it.")
 
 
