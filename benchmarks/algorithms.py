@@ -77,9 +77,9 @@ def measure(name: str, seed: int) -> dict[str, float]:
         summary = decentral.launch(out=str(Path(folder) / "run"), seed=seed, **given).summary
     return {
         "H": given.get("local_steps", 1),
-        "local": 100 * summary["before_merge"]["accuracy_local_mean"],
-        "merged": 100 * summary["final"]["accuracy_merged"],
-        "bytes": 100 * summary["comm"]["relative"],
+        "local": 100 * summary["before_merge"]["accuracy/local_mean"],
+        "merged": 100 * summary["final"]["accuracy/merged"],
+        "bytes": 100 * summary["counters"]["comm/relative"],
     }
 
 

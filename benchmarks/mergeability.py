@@ -52,11 +52,11 @@ def measure(name: str, task: str, seed: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         summary = decentral.launch(out=str(Path(folder) / "run"), **given).summary
     return {
-        "local": 100 * summary["before_merge"]["accuracy_local_mean"],
-        "merged": 100 * summary["final"]["accuracy_merged"],
-        "bytes": 100 * summary["comm"]["relative"],
-        "gigabytes": summary["comm"]["bytes"] / 1e9,
-        "wall_s": summary["time"]["wall_s"],
+        "local": 100 * summary["before_merge"]["accuracy/local_mean"],
+        "merged": 100 * summary["final"]["accuracy/merged"],
+        "bytes": 100 * summary["counters"]["comm/relative"],
+        "gigabytes": summary["counters"]["comm/bytes"] / 1e9,
+        "wall_s": summary["counters"]["time/wall_s"],
     }
 
 

@@ -58,13 +58,13 @@ def measure(
         config, out = PAPERS / f"{table}.yaml", f"{folder}/run"
         run = decentral.launch(config, optimizer=optimizer, lr=lr, seed=seed, out=out, **own)
         before, final = run.summary["before_merge"], run.summary["final"]
-    if final["accuracy_merged"] is None:
-        return {"loss": final["loss_merged"]}
+    if "accuracy/merged" not in final:
+        return {"loss": final["loss/merged"]}
     return {
-        "local %": 100 * before["accuracy_local_mean"],
-        "merged %": 100 * final["accuracy_merged"],
-        "gain, points": 100 * (final["accuracy_merged"] - before["accuracy_local_mean"]),
-        "merged loss": final["loss_merged"],
+        "local %": 100 * before["accuracy/local_mean"],
+        "merged %": 100 * final["accuracy/merged"],
+        "gain, points": 100 * (final["accuracy/merged"] - before["accuracy/local_mean"]),
+        "merged loss": final["loss/merged"],
     }
 
 

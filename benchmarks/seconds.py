@@ -91,10 +91,10 @@ def main() -> None:
             given = {**setting, "network": network, "compute": f"{1000 * STEP_S:g}ms"}
             steps = steps_within(given, arguments.limit)
             runs = [measure({**given, "steps": steps}, seed) for seed in range(arguments.seeds)]
-            scores = [100 * run["final"]["accuracy_merged"] for run in runs]
+            scores = [100 * run["final"]["accuracy/merged"] for run in runs]
             spread = statistics.stdev(scores) if len(scores) > 1 else 0.0
-            used_s = max(run["time"]["simulated_s"] for run in runs)
-            sent = statistics.mean(run["comm"]["bytes"] for run in runs) / 16e6
+            used_s = max(run["counters"]["time/simulated_s"] for run in runs)
+            sent = statistics.mean(run["counters"]["comm/bytes"] for run in runs) / 16e6
             rows.append(
                 [name, f"{steps:,}", f"{used_s:.1f}", f"{sent:.1f}",
                  f"{statistics.mean(scores):.1f} ± {spread:.1f}"]

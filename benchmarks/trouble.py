@@ -51,7 +51,7 @@ def accuracy(seed: int, **settings: Any) -> float:
             final = decentral.launch(out=out, seed=seed, **{**COMMON, **settings}).summary["final"]
         except decentral.RunError:  # a model became infinite
             return float("nan")
-    return 100 * final["accuracy_merged"]
+    return 100 * final["accuracy/merged"]
 
 
 def cell(seeds: int, **settings: Any) -> str:

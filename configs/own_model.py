@@ -46,8 +46,8 @@ def main(steps: int = 600) -> decentral.Run:
         learning_rate=0.01,
     )
     before, after = run.summary["before_merge"], run.summary["final"]
-    print(f"local models before the merge: loss {before['loss_local_mean']:.4f}")
-    print(f"merged model:                  loss {after['loss_merged']:.4f}")
+    print(f"local models before the merge: loss {before['loss/local_mean']:.4f}")
+    print(f"merged model:                  loss {after['loss/merged']:.4f}")
     return run
 
 

@@ -124,8 +124,9 @@ class Run:
             return export(*by_rule(models, rule, self.path.name), Path(out))
         state, summary = self._merged_state(), self.summary
         setup, final = prepare(run_config(self.path, **self.objects)), summary["final"]
-        about = {"run": self.path.name, "merge": setup.merge.name, "nodes": summary["nodes"],
-                 "accuracy": final["accuracy_merged"], "loss": final["loss_merged"]}  # fmt: skip
+        scores = {name: final.get(f"{name}/merged") for name in ("accuracy", "loss")}
+        about = {"run": self.path.name, "merge": setup.merge.name, "nodes": summary["nodes"]}
+        about |= scores
         return export(setup, state, about, Path(out))
 
     def plot(self) -> Any:
@@ -162,7 +163,7 @@ def launch(config: str | Path | None = None, *, watch: Watch | None = None, **se
     model. ``watch`` is called with every logged row.
 
     >>> run = launch(task="quadratic", nodes=4, steps=20, out="runs/doc")  # doctest: +SKIP
-    >>> run.summary["comm"]["rounds"]  # doctest: +SKIP
+    >>> run.summary["counters"]["comm/rounds"]  # doctest: +SKIP
     20
     """
     layers = [read_file(config)] if config is not None else []

@@ -127,7 +127,7 @@ async def photographs(token: str, out: Path) -> None:
         await page.photograph(out / "ray-actors.png")
         await asyncio.sleep(WATCHED_S)
         query = {
-            "g0.expr": '{__name__=~"ray_decentral_accuracy_(local|merged)"}',
+            "g0.expr": '{__name__=~"ray_decentral_accuracy_(local_mean|merged)"}',
             "g0.tab": 0,
             "g0.range_input": f"{WATCHED_S + 15}s",
         }
@@ -135,7 +135,7 @@ async def photographs(token: str, out: Path) -> None:
         await page.ask("Network.setExtraHTTPHeaders", headers={})
         await page.size(1280, 1000)
         await page.ask("Page.navigate", url=graph)
-        await page.until("ray_decentral_accuracy_merged", "ray_decentral_accuracy_local")
+        await page.until("ray_decentral_accuracy_merged", "ray_decentral_accuracy_local_mean")
         await asyncio.sleep(2)
         await page.photograph(out / "prometheus-accuracy.png")
 

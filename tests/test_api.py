@@ -53,7 +53,7 @@ def test_own_module_data_and_loss_take_less_than_ten_lines(tmp_path: Path) -> No
     run = names["run"]
     held_out = Samples(names["x"][320:], names["y"][320:])
     accuracy = agreement(names["model"], held_out)
-    assert accuracy == pytest.approx(run.summary["final"]["accuracy_merged"])
+    assert accuracy == pytest.approx(run.summary["final"]["accuracy/merged"])
     assert accuracy > 0.6
 
 
@@ -90,7 +90,7 @@ def test_own_schedule_topology_weights_split_and_optimizer_as_functions(tmp_path
     counts = json.loads((run.path / "data.json").read_text())["counts"]
     assert all((held[0] > 0) == (node % 2 == 0) for node, held in enumerate(counts))
     assert agreement(run.merged_model(), blobs().splits[2]) == pytest.approx(
-        run.summary["final"]["accuracy_merged"]
+        run.summary["final"]["accuracy/merged"]
     )
 
 
@@ -241,7 +241,7 @@ def test_metrics_are_a_frame_of_numbers(finished: tuple[Run, list[dict[str, Any]
     assert text == ["phase"]
     last = frame.iloc[-1]
     assert last["phase"] == "final"
-    assert last["accuracy/merged"] == run.summary["final"]["accuracy_merged"]
+    assert last["accuracy/merged"] == run.summary["final"]["accuracy/merged"]
     assert frame["comm/bytes"].is_monotonic_increasing
     assert frame["loss/train"].isna().sum() == 1, "only before the first step"
 
@@ -271,18 +271,21 @@ def test_the_summary_holds_the_headline_numbers(
     summary = run.summary
     assert summary["steps"] == 20
     assert summary["nodes"] == 4
-    assert set(summary) >= {"run", "config", "final", "before_merge", "comm", "time", "model"}
+    assert set(summary) >= {"run", "config", "final", "before_merge", "counters", "model"}
     assert set(summary["final"]) >= {
-        "accuracy_local_mean", "accuracy_merged", "loss_merged", "consensus_distance",
+        "accuracy/local_mean", "accuracy/merged", "loss/merged", "consensus/distance",
     }  # fmt: skip
-    assert set(summary["comm"]) >= {"bytes", "messages", "rounds"}
-    assert set(summary["time"]) >= {"wall_s", "steps_per_s"}
+    assert set(summary["counters"]) >= {
+        "comm/bytes", "comm/messages", "comm/rounds", "time/wall_s", "time/steps_per_s",
+    }  # fmt: skip
+    logged = {key for row in run.rows for key in row} - {"step", "phase"}
+    assert {*summary["final"], *summary["counters"]} == logged
     assert summary["model"]["parameters"] == 64 * 8 + 8 + 8 * 10 + 10
-    assert summary["final"]["consensus_distance"] == pytest.approx(0.0, abs=1e-6)
-    assert summary["before_merge"]["consensus_distance"] > 1e-3
+    assert summary["final"]["consensus/distance"] == pytest.approx(0.0, abs=1e-6)
+    assert summary["before_merge"]["consensus/distance"] > 1e-3
     frame = run.metrics.set_index("phase")
     assert (
-        summary["before_merge"]["accuracy_merged"] == (frame.loc["before_merge", "accuracy/merged"])
+        summary["before_merge"]["accuracy/merged"] == (frame.loc["before_merge", "accuracy/merged"])
     )
 
 
@@ -296,7 +299,7 @@ def test_the_merged_model_is_an_ordinary_module_as_good_as_it_says(
     assert isinstance(model, nn.Module)
     assert not model.training
     test = build("task", "digits")().splits[2]
-    assert agreement(model, test) == pytest.approx(run.summary["final"]["accuracy_merged"])
+    assert agreement(model, test) == pytest.approx(run.summary["final"]["accuracy/merged"])
 
 
 def test_a_merged_model_with_batchnorm_is_as_good_as_it_says(tmp_path: Path) -> None:
@@ -304,14 +307,15 @@ def test_a_merged_model_with_batchnorm_is_as_good_as_it_says(tmp_path: Path) -> 
 
     run = tiny(tmp_path, task="digits", model="cnn(channels=[4], norm=batch)")
     accuracy = agreement(run.merged_model(), build("task", "digits")().splits[2])
-    assert accuracy == pytest.approx(run.summary["final"]["accuracy_merged"])
+    assert accuracy == pytest.approx(run.summary["final"]["accuracy/merged"])
 
 
 def test_the_run_folder_explains_itself(finished: tuple[Run, list[dict[str, Any]]]) -> None:
     run, _ = finished
     names = {path.name for path in run.path.iterdir()}
     assert names >= {
-        "config.yaml", "env.json", "metrics.jsonl", "events.jsonl", "summary.json", "checkpoints",
+        "config.yaml", "env.json", "metrics.jsonl", "events.jsonl", "summary.json", "records.json",
+        "checkpoints",
         "merged.safetensors", "report.html",
     }  # fmt: skip
     environment = json.loads((run.path / "env.json").read_text(encoding="utf-8"))
@@ -361,7 +365,7 @@ def test_a_tensor_task_of_any_shape_works(tmp_path: Path) -> None:
     x: Tensor = torch.randn(120, 5)
     task = decentral.Task(loss=nn.functional.mse_loss, train=(x, x[:, :2] * 2 + 1))
     run = tiny(tmp_path, task=task, lr=0.05)
-    assert run.summary["final"]["accuracy_merged"] is None
+    assert "accuracy/merged" not in run.summary["final"]
     frame = run.metrics
     assert "accuracy/merged" not in frame
     assert frame["loss/merged"].iloc[-1] < frame["loss/merged"].iloc[0]

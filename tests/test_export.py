@@ -55,7 +55,7 @@ def test_a_program_computes_what_the_merged_model_does_for_any_batch(
         torch.testing.assert_close(computed_alone(out, inputs), model(inputs))
     what = json.loads((out / "decentral.json").read_text())
     assert (what["input_shape"], what["outputs"]) == ([1, 8, 8], 10)
-    assert what["accuracy"] == run.summary["final"]["accuracy_merged"]
+    assert what["accuracy"] == run.summary["final"]["accuracy/merged"]
     (line,) = re.findall(r"of your own: `module.(.*)`", (out / "README.md").read_text())
     assert line == 'load_state_dict(safetensors.torch.load_file("model.safetensors"))'
     from safetensors.torch import load_file

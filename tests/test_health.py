@@ -177,7 +177,7 @@ def test_quarantine_is_written_down_and_survives_a_resume(tmp_path: Path) -> Non
     summary = run.run(lambda row: None)
     events = [e for e in run.folder.rows("events.jsonl") if e["event"] == "nonfinite"]
     assert [(e["step"], e["nodes"]) for e in events] == [(6, [SICK])]
-    assert summary["final"]["accuracy_merged"] is not None
+    assert summary["final"]["accuracy/merged"] is not None
     again = tiny_block(task="digits", nodes=4, topology="ring")
     again.restore(run.block.checkpoint())
     assert again.absent == {SICK}

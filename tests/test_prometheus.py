@@ -30,13 +30,17 @@ pytestmark = [pytest.mark.needs("ray", "prometheus"), pytest.mark.timeout(120)]
 
 EXPORTER = """
 import sys, time, ray
-from decentral.engines.ray.monitor import PARTS, ROWS, Monitor
+from decentral.engines.ray.monitor import PARTS, Monitor
+from decentral.metrics.returned import built_in
+from decentral.quantities import records_of
 
 ray.init(sys.argv[1], log_to_driver=False)
-monitor = Monitor("tiny")
+records = records_of(built_in())
+keys = [record.key for record in records.declared if "*" not in record.key]
+monitor = Monitor("tiny", records)
 for step in range(1, 1000):
     parts = [{f"time/{part}_s": 0.1 for part in PARTS}] * 2
-    monitor.row(dict.fromkeys(ROWS.values(), step), parts)
+    monitor.row(dict.fromkeys(keys, step), parts)
     monitor.repeat()  # Ray drops a gauge that is not set again
     time.sleep(1)
 """

@@ -59,9 +59,9 @@ def test_two_workers_end_where_one_process_ends(alone: Path, tmp_path: Path) -> 
     expected = json.loads((alone / "summary.json").read_text())
     assert "2 on Ray, 1 host; dashboard http://127.0.0.1:" in " ".join(said.split())
     same_model(alone, tmp_path / "run", 1e-9)
-    for key in ("accuracy_local_mean", "accuracy_merged"):
+    for key in ("accuracy/local_mean", "accuracy/merged"):
         assert summary["final"][key] == pytest.approx(expected["final"][key], abs=1e-12)
         assert summary["before_merge"][key] == pytest.approx(expected["before_merge"][key])
     for key in ("bytes", "messages", "rounds"):
-        assert summary["comm"][key] == expected["comm"][key]
-    assert 0 < summary["comm"]["wire_bytes"] < summary["comm"]["bytes"]
+        assert summary["counters"][f"comm/{key}"] == expected["counters"][f"comm/{key}"]
+    assert 0 < summary["counters"]["comm/wire_bytes"] < summary["counters"]["comm/bytes"]

@@ -48,8 +48,10 @@ def test_two_actors_end_where_one_process_ends(kind: str, name: str, tmp_path: P
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
     else:
         assert torch.equal(found, expected)
-    for key in ("accuracy_local_mean", "accuracy_merged", "loss_merged"):
+    for key in ("accuracy/local_mean", "accuracy/merged", "loss/merged"):
         assert two.summary["final"][key] == pytest.approx(one.summary["final"][key], rel=1e-9)
     for key in ("bytes", "messages", "rounds"):
-        assert two.summary["comm"][key] == one.summary["comm"][key]
-    assert (two.summary["comm"]["wire_bytes"] > 0) == (two.summary["comm"]["bytes"] > 0)
+        assert two.summary["counters"][f"comm/{key}"] == one.summary["counters"][f"comm/{key}"]
+    assert (two.summary["counters"]["comm/wire_bytes"] > 0) == (
+        two.summary["counters"]["comm/bytes"] > 0
+    )

@@ -18,6 +18,7 @@ import yaml
 from conftest import chromium
 
 from decentral.errors import ConfigError
+from decentral.records import Record
 from decentral.report import layout
 from decentral.report.compare import compare, write_comparison
 from decentral.report.facts import Facts, duration_text, facts_of, plugin_text, verdict
@@ -445,7 +446,7 @@ def test_the_final_merge_is_apart_from_the_curve(late: Path) -> None:
     assert values[-1] < 0.9
     steps, values = run.series("accuracy/local_mean", final=True)
     assert steps[-2:] == [3000, 3000]
-    assert values[-1] == run.number("final.accuracy_merged")
+    assert values[-1] == run.number("final.accuracy/merged")
 
 
 def test_without_a_merge_the_last_evaluation_ends_the_curve(tmp_path: Path) -> None:
@@ -468,7 +469,7 @@ def test_gaps_in_metrics_are_skipped(tmp_path: Path) -> None:
     assert run.series("y") == ([1, 3], [2.0, 4.0])
     assert run.paired("y", "x") == ([1, 3], [2.0, 4.0], [1.0, 1.0])
     assert run.last("z") is None
-    assert run.number("final.accuracy_merged") is None
+    assert run.number("final.accuracy/merged") is None
 
 
 @pytest.mark.parametrize(
@@ -480,6 +481,7 @@ def test_gaps_in_metrics_are_skipped(tmp_path: Path) -> None:
         ("metrics.jsonl", '{"step": 1\n{"step": 2}\n', r"metrics\.jsonl: .*line 1"),
         ("metrics.jsonl", '{"loss": 1}\n', r"line 1 is not an object with a numeric step"),
         ("summary.json", "{", r"summary\.json: cannot be read"),
+        ("records.json", '[{"unit": "%"}]', r"records\.json: cannot be read"),
         (
             "topology.json",
             '{"n": 2, "links": [[0, 2]]}',
@@ -514,9 +516,13 @@ def test_no_folder_is_refused(tmp_path: Path) -> None:
 # --- words ----------------------------------------------------------------------------------------
 
 
+ACCURACY = Record("accuracy/merged", unit="%", better="higher")
+LOSS = Record("loss/merged", better="lower")
+
+
 def facts(**changes: Any) -> Facts:
     known: dict[str, Any] = {
-        "metric": "accuracy", "nodes": 16, "last_step": 3000, "steps": 3000, "finished": True,
+        "score": ACCURACY, "nodes": 16, "last_step": 3000, "steps": 3000, "finished": True,
         "has_merge": True, "local_mean": 0.876, "local_min": 0.8, "local_max": 0.9,
         "merged": 0.942, "bytes": 1.95e8, "relative": 0.0205,
         "wall_s": 41.2, "steps_per_s": 72.8,
@@ -537,7 +543,7 @@ def facts(**changes: Any) -> Facts:
         ({"relative": 1.0}, "with 100 % of all-reduce's bytes"),
         ({"merged": None}, "The run reached 87.6 %"),
         ({"merged": None, "local_mean": None}, "The run has ended without an evaluation."),
-        ({"metric": "loss", "local_mean": 0.4, "merged": 0.9}, "rises to a loss of 0.900"),
+        ({"score": LOSS, "local_mean": 0.4, "merged": 0.9}, "rises to a loss of 0.900"),
         ({"finished": False, "last_step": 1200}, "stands at step 1,200 of 3,000 (40 %)"),
     ],
 )

@@ -58,8 +58,9 @@ def ended(run: LocalRun) -> tuple[torch.Tensor, list[dict[str, Any]], list[Row],
     folder = run.folder.path
     rows = [untimed(row) for row in run.folder.rows("metrics.jsonl")]
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    for key in ("run", "config", "time"):
+    for key in ("run", "config"):
         del summary[key]
+    summary["counters"] = untimed(summary["counters"])
     nodes = range(run.setup.config.nodes)
     return run.block.rows, [run.block.optimizer.state_of(i) for i in nodes], rows, summary
 

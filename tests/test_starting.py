@@ -124,7 +124,7 @@ def test_a_configuration_says_what_it_shows_how_to_run_it_and_what_was_seen(file
 def test_own_model_runs(folder: Path, capsys: Captured) -> None:
     shutil.copy(CONFIGS / "own_model.py", folder)
     found = runpy.run_path("own_model.py")["main"](steps=8)
-    assert found.summary["final"]["loss_merged"] > 0
+    assert found.summary["final"]["loss/merged"] > 0
     assert "merged model" in capsys.readouterr().out
 
 

@@ -102,7 +102,7 @@ def test_a_sweep_is_a_table_with_mean_and_spread_and_a_page(capsys: Captured, fo
     said, _ = sweep(capsys, "topology=ring,star", "seed=0,1", "--out", "s")
     assert "4 runs: 2 topology × 2 seed" in said
     done = [read_run(path) for path in sorted((folder / "s").glob("ring-*"))]
-    merged = [run.number("final.loss_merged") for run in done]
+    merged = [run.number("final.loss/merged") for run in done]
     assert len(merged) == 2
     mean, spread = statistics.fmean(merged), statistics.stdev(merged)  # pyright: ignore
     row = next(line for line in said.splitlines() if line.startswith("ring "))

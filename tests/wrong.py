@@ -49,6 +49,16 @@ def generous(n, round):
 @plugin("topology", activation="sometimes")
 def moody(n): return nx.cycle_graph(n)
 
+def lyric(snapshot): return "a fine model"
+def wordy(snapshot): return {"mine/word": "fine"}
+def absent(snapshot): return {"mine/none": None}
+def vectorial(snapshot): return {"mine/rows": snapshot.rows.norm(dim=1)}
+def numbered(snapshot): return {7: 1.0}
+def usurping(snapshot): return {"comm/bytes": 1.0}
+def imitating(snapshot): return {"loss/merged": 1.0}
+@plugin("metric", records="mine/word")
+def boasting(snapshot): return {"mine/word": 1.0}
+
 def unplugged(progress, feedback): raise RuntimeError("no signal")
 @plugin("communication", closed_loop=True)
 def runaway(progress, feedback): return progress.step * 1.0
@@ -364,6 +374,26 @@ CASES = [
     launch("schedule without intensity", "communication=plugins.py:silent"),
     launch("schedule out of range in the run", "communication=plugins.py:runaway", 1),
     launch("learning rate raises in the run", "learning_rate=plugins.py:cold", 1),
+    launch("metric returns text", "metrics=plugins.py:lyric --out runs/of-lyric", 1),
+    launch("metric returns text for a key", "metrics=plugins.py:wordy --out runs/of-wordy", 1),
+    launch("metric returns None for a key", "metrics=plugins.py:absent --out runs/of-absent", 1),
+    launch(
+        "metric returns a vector for a key",
+        "metrics=plugins.py:vectorial --out runs/of-vectorial",
+        1,
+    ),
+    launch(
+        "metric with a key that is no text", "metrics=plugins.py:numbered --out runs/of-numbered", 1
+    ),
+    launch(
+        "metric with a key of the loop", "metrics=plugins.py:usurping --out runs/of-usurping", 1
+    ),
+    launch(
+        "metric with another's key",
+        "metrics=[loss,plugins.py:imitating] --out runs/of-imitating",
+        1,
+    ),
+    launch("metric with records that are none", "metrics=plugins.py:boasting"),
     Case("task is no task", "launch nodes=4 --task plugins.py:nothing"),
     Case("task asks for more", "launch nodes=4 --task plugins.py:strange"),
     Case("task with unequal lengths", "launch nodes=4 --task plugins.py:mismatched"),

@@ -28,7 +28,7 @@ class Lab:
         path = self.folder / "runs" / f"{label.replace(' ', '-')}-{digest(config)}"
         found = api.Run(path)
         if (path / "summary.json").exists():
-            self.spared_s += found.summary["time"]["wall_s"]
+            self.spared_s += found.summary["counters"]["time/wall_s"]
             return found
         self.say(label)
         api.begun(config, path).run(lambda row: None)

@@ -76,4 +76,4 @@ def _run(lab: Lab, seed: int, steps: int, optimizer: dict[str, Any], lr: float) 
 
 
 def _loss(run: Any) -> float:
-    return float(run.summary["final"]["loss_merged"])
+    return float(run.summary["final"]["loss/merged"])

@@ -62,10 +62,10 @@ def late_communication(
     }  # fmt: skip
     merged = {name: accuracy(run) for name, run in runs.items()}
     local = {
-        name: float(run.summary["before_merge"]["accuracy_local_mean"])
+        name: float(run.summary["before_merge"]["accuracy/local_mean"])
         for name, run in runs.items()
     }
-    sent = [run.summary["comm"]["bytes"] for run in runs.values()]
+    sent = [run.summary["counters"]["comm/bytes"] for run in runs.values()]
     figures = {
         f"late minus {other}, {what}": found["late"] - found[other]
         for other in ("early", "middle", "uniform")

@@ -60,7 +60,7 @@ def late_sam(
     curves = {name: series(run, name, "curvature/top_merged") for name, run in runs.items()}
     top = {name: curve.y[-1] for name, curve in curves.items()}
     gained = top["never"] - top["always"]
-    loss = {name: run.summary["final"]["loss_merged"] for name, run in runs.items()}
+    loss = {name: run.summary["final"]["loss/merged"] for name, run in runs.items()}
     figures = {
         f"recovered by the {part}": (top["never"] - top[part]) / gained
         for part in ("last 25 %", "last 12.5 %")

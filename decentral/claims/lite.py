@@ -54,7 +54,7 @@ def lite(lab: Lab, seed: int, *, steps: Count = 800, lr: Positive = 0.008) -> Fi
         name: trained(lab, name, seed, steps, optimizer, rate, floor=0.1)
         for name, (optimizer, rate) in tried.items()
     }
-    loss = {name: float(run.summary["final"]["loss_merged"]) for name, run in runs.items()}
+    loss = {name: float(run.summary["final"]["loss/merged"]) for name, run in runs.items()}
     figures = {
         "Muon minus LITE": loss["Muon"] - loss["LITE"],
         "best other rate minus Muon": min(

@@ -127,7 +127,7 @@ def _circle(lab: Lab, seed: int, steps: int, dimension: int) -> dict[str, float]
 
 def error(run: Any) -> float:
     """Return the relative mean squared error of a run's merged model on the test samples."""
-    return float(run.summary["final"]["loss_merged"])
+    return float(run.summary["final"]["loss/merged"])
 
 
 def _layers_error(levels: int, experts: int, seed: int) -> float:

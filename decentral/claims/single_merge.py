@@ -81,13 +81,13 @@ def single_merge(
     even = [lab.run(f"mild {k}", split=mild, **v) for k, v in (("a", central), ("g", sparse))]
     apart = lab.run("independent", split=uneven, init="independent", **sparse)
     merged = {name: accuracy(run) for name, run in runs.items()}
-    local = runs["sparse gossip"].summary["before_merge"]["accuracy_local_mean"]
+    local = runs["sparse gossip"].summary["before_merge"]["accuracy/local_mean"]
     figures = {
         "all-reduce minus merged": merged["all-reduce"] - merged["sparse gossip"],
         "merged minus local": merged["sparse gossip"] - local,
         "merged minus never": merged["sparse gossip"] - merged["never"],
         "persistence": persistence(runs["sparse gossip"]),
-        "bytes": runs["sparse gossip"].summary["comm"]["relative"],
+        "bytes": runs["sparse gossip"].summary["counters"]["comm/relative"],
         "all-reduce minus merged, mild": accuracy(even[0]) - accuracy(even[1]),
         "merged minus independent": merged["sparse gossip"] - accuracy(apart),
     }
@@ -99,7 +99,7 @@ def single_merge(
 
 def accuracy(run: Any) -> float:
     """Return the test accuracy of a run's merged model."""
-    return float(run.summary["final"]["accuracy_merged"])
+    return float(run.summary["final"]["accuracy/merged"])
 
 
 def series(run: Any, label: str, key: str) -> Curve:

@@ -8,18 +8,14 @@ from rich.table import Table
 from rich.text import Text
 
 from decentral.cli.console import console_of
-from decentral.cli.words import LOCAL, MERGED, QUIET, SENT, columned, facts
+from decentral.cli.words import LOCAL, MERGED, QUIET, SENT, facts, numbers
+from decentral.quantities import BYTES
 from decentral.report.compare import Comparison, write_comparison
 from decentral.report.compare import compare as compared
 from decentral.report.facts import ABSENT
 
-_RESULTS = {
-    "local mean": LOCAL,
-    "merged": MERGED,
-    "bytes": SENT,
-    "of all-reduce": "",
-    "wall time": "",
-}
+#: Colours by column; others have none.
+_STYLES = {"local mean": LOCAL, "merged": MERGED, BYTES.title: SENT}
 #: Settings that follow from others or from the machine and explain no result.
 _TRIVIAL = {"log_every", "checkpoint_every", "eval_every", "threads"}
 #: What a run may lack altogether; a setting that others lack says no more than their plug-in.
@@ -30,7 +26,8 @@ def compare(paths: Sequence[str], out: str) -> None:
     """Print a table of runs and write a page with their curves."""
     comparison = compared(paths)
     console = console_of()
-    console.print(_results(comparison))
+    columns, rows = comparison.numeric, comparison.rows
+    console.print(numbers(["run"], columns, rows, _STYLES, console.width))
     if len(comparison.rows) > 1:
         console.print()
         console.print(_differences(comparison))
@@ -40,23 +37,13 @@ def compare(paths: Sequence[str], out: str) -> None:
     console.print(facts([("page", Text(str(page), link))]), soft_wrap=True)
 
 
-def _results(comparison: Comparison) -> Table:
-    table = columned(gap=2)
-    table.add_column("run", overflow="fold")
-    for column, style in _RESULTS.items():
-        table.add_column(column, style=style, justify="right", no_wrap=True)
-    for row in comparison.rows:
-        table.add_row(row["run"], *(row[column] for column in _RESULTS))
-    return table
-
-
 def _differences(comparison: Comparison) -> Table:
     """Say of every run in which settings it differs from another."""
     first, *others = comparison.rows
     differing = [
         column
         for column in comparison.columns
-        if column not in {"run", *_RESULTS, *_TRIVIAL}
+        if column not in {"run", *comparison.numeric, *_TRIVIAL}
         and any(row[column] != first[column] for row in others)
         and (column in _PARTS or all(row[column] != ABSENT for row in comparison.rows))
     ]

@@ -12,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from decentral.cli.words import QUIET, scores, spent
+from decentral.cli.words import QUIET, evaluated, scores, spent
 from decentral.engines.base import EngineRun
 from decentral.report.facts import duration_text
 
@@ -63,14 +63,14 @@ class Lines:
     def __call__(self, row: Row) -> None:
         """Print a line if the row holds an evaluation and one is due."""
         steps, now = self.run.setup.config.steps, time.perf_counter()
-        if ("loss/merged" not in row and "accuracy/merged" not in row) or "phase" in row:
+        if not evaluated(row) or "phase" in row:
             return
         if row["step"] < self.due and now - self.shown_s < PATIENCE_S:
             return
         self.due, self.shown_s = row["step"] + steps / LINES, now
         width = len(f"{steps:,}")
         place = f"step {row['step']:>{width},}/{steps:,}"
-        line = Text("  ").join([Text(place), scores(row), spent(row)])
+        line = Text("  ").join([Text(place), *scores(row, self.run.records), spent(row)])
         self.console.print(line, soft_wrap=True)
 
 
@@ -118,9 +118,9 @@ class Bar:
     def numbers(self) -> list[Text]:
         """Write the newest numbers."""
         row = dict(self.newest)
-        if "loss/merged" not in row and "accuracy/merged" not in row:
+        if not evaluated(row):
             return [Text("evaluating the first models", QUIET)]
-        return [Text("  ").join([scores(row), spent(row)])]
+        return [Text("  ").join([*scores(row, self.run.records), spent(row)])]
 
     def remaining(self, step: int) -> str:
         """Estimate the time to the end from the steps since the display began."""

@@ -41,11 +41,9 @@ def _train(run: EngineRun, console: Console, json: bool) -> None:
     gc.enable()
     with display_of(console, run) as display:
         summary = run.run(display)
-    table, cost = conclusion(summary)
-    console.print()
-    console.print(table)
-    console.print()
-    console.print(cost)
+    for table in conclusion(summary, run.records):
+        console.print()
+        console.print(table)
     with console.status("drawing the report"):
         page = api.Run(run.folder.path).report()
     console.print(facts(_next(run.folder.path, page)), soft_wrap=True)

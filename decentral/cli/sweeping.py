@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -12,12 +11,12 @@ from rich.text import Text
 
 from decentral.cli.console import console_of
 from decentral.cli.settings import given, sorted_out
-from decentral.cli.words import LOCAL, MERGED, SENT, columned, count, facts, kept, shown
+from decentral.cli.words import LOCAL, MERGED, SENT, count, facts, kept, numbers, shown
 from decentral.engines.ranks import refuse_ranks
 from decentral.errors import Interrupted, RunError
 from decentral.report.facts import duration_text, facts_of, number_text
 from decentral.report.reader import read_run
-from decentral.report.sweep import cells, write_sweep
+from decentral.report.sweep import cells, columns, write_sweep
 from decentral.run.folder import RunFolder
 from decentral.run.lock import WriterLock
 from decentral.sweeps import (
@@ -99,26 +98,22 @@ def _line(start: str, point: Point, folder: Path, outcome: Outcome) -> Text:
     if outcome.state == "failed":
         return Text.assemble(f"{start}  ", ("failed: ", "bold red"), outcome.reason)
     reached = facts_of(read_run(point.folder(folder)))
-    merged = number_text(reached.merged, reached.metric)
+    merged = number_text(reached.merged, reached.score)
     took = duration_text(outcome.took_s)
     return Text.assemble(f"{start}  merged ", (merged, MERGED), f"  {took}")
 
 
 def _conclude(found: Sweep, folder: Path, failures: Sequence[str], console: Console) -> None:
-    results = measured(found, folder)
-    groups = grouped(found, results)
-    table = columned(gap=2)
-    for axis in groups[0].labels:
-        table.add_column(axis, overflow="fold")
-    rows: list[Mapping[str, Any]] = [cells(group) for group in groups]
-    for column in rows[0]:
-        table.add_column(column, justify="right", no_wrap=True, style=_STYLES.get(column, ""))
-    for group, row in zip(groups, rows, strict=True):
-        table.add_row(*group.labels.values(), *row.values())
+    measurements = measured(found, folder)
+    groups = grouped(found, measurements)
+    listed, axes = columns(groups), list(groups[0].labels)
+    results = [cells(group, listed) for group in groups]
+    heads = list(results[0])
+    rows = [{**group.labels, **row} for group, row in zip(groups, results, strict=True)]
     page = write_sweep(folder, groups, failures)
-    RunFolder(folder).write("results.csv", csv_text(found, results, folder))
+    RunFolder(folder).write("results.csv", csv_text(found, measurements, folder))
     console.print()
-    console.print(table)
+    console.print(numbers(axes, heads, rows, _STYLES, console.width))
     console.print()
     link = f"bold link {page.resolve().as_uri()}"
     files = [

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from decentral.config import read_file
+from decentral.quantities import BYTES, PACE, RELATIVE, ROUNDS, WALL, is_own
+from decentral.records import ROLES, Records
 from decentral.registry import Bound
-from decentral.report.facts import duration_text, number_text, plugin_text, relative_text
+from decentral.report.facts import ABSENT, number_text, plugin_text, relative_text
 from decentral.units import format_bytes
 
 if TYPE_CHECKING:  # they load torch
@@ -23,6 +26,8 @@ if TYPE_CHECKING:  # they load torch
 LOCAL, MERGED, SENT, QUIET = "dark_orange", "bold dodger_blue1", "dark_cyan", "bright_black"
 
 Row = Mapping[str, Any]
+#: Spaces between columns of numbers, and characters that a label gets before it is folded.
+_GAP, _NAMED = 2, 12
 #: Runs that are looked at to find one to compare with.
 _NEAREST = 5
 
@@ -30,6 +35,42 @@ _NEAREST = 5
 def columned(gap: int = 3) -> Table:
     """Return an empty table without lines, its columns ``gap`` apart under quiet heads."""
     return Table(box=None, padding=(0, gap, 0, 0), pad_edge=False, header_style=QUIET)
+
+
+def numbers(
+    labels: Sequence[str],
+    columns: Sequence[str],
+    rows: Sequence[Mapping[str, str]],
+    styles: Mapping[str, str],
+    width: int,
+) -> Group:
+    """Return tables of numbers, each as wide as fits, with the labels of the rows in all of them.
+
+    Args:
+        labels: Heads of what names a row; may be folded.
+        columns: Heads of the numbers.
+        rows: Cells by head.
+        styles: Colours of columns, by head.
+        width: Characters on a line.
+    """
+    taken = {head: max(len(head), *(len(row[head]) for row in rows)) + _GAP for head in columns}
+    named = sum(min(_NAMED, max(len(row[head]) for row in rows)) + _GAP for head in labels)
+    parts: list[list[str]] = [[]]
+    for head in columns:
+        if parts[-1] and named + sum(taken[one] for one in [*parts[-1], head]) - _GAP > width:
+            parts.append([])
+        parts[-1].append(head)
+    found: list[Table | str] = []
+    for part in parts:
+        table = columned(gap=_GAP)
+        for head in labels:
+            table.add_column(head, overflow="fold")
+        for head in part:
+            table.add_column(head, justify="right", no_wrap=True, style=styles.get(head, ""))
+        for row in rows:
+            table.add_row(*(row[head] for head in (*labels, *part)))
+        found += ["", table]
+    return Group(*found[1:])
 
 
 def facts(rows: Sequence[tuple[str, Text | str]]) -> Table:
@@ -161,62 +202,76 @@ def against(sent: float, reference: float) -> str:
 # --- on the way -----------------------------------------------------------------------------------
 
 
-def metric_of(row: Row) -> str:
-    """Return what measures success in a row of metrics."""
-    return "accuracy" if "accuracy/merged" in row else "loss"
+def evaluated(row: Row) -> bool:
+    """Tell whether a row holds what metrics found."""
+    return any(not is_own(key) for key in row)
 
 
-def scores(row: Row) -> Text:
-    """Write the scores of the local models and of their average."""
-    metric = metric_of(row)
-    local, low, high, merged = (
-        number_text(row.get(f"{metric}/{key}"), metric)
-        for key in ("local_mean", "local_min", "local_max", "merged")
-    )
-    return Text.assemble(
-        "loss " if metric == "loss" else "",
-        ("local ", QUIET), (local, LOCAL), (f" ({low.removesuffix(' %')}–{high})", QUIET),
-        ("  merged ", QUIET), (merged, MERGED),
-    )  # fmt: skip
+def scores(row: Row, records: Records) -> list[Text]:
+    """Write the scores of the local models and of their average, then what else is listed."""
+    group = records.score(row)
+    record = records.of(f"{group}/merged")
+    texts = [number_text(row.get(f"{group}/{role}"), record) for role in ROLES]
+    local, low, high, merged = texts
+    found = [Text.assemble((f"{one.title} ", QUIET), number_text(row[one.key], one))
+             for one in records.listed(row, "progress")]  # fmt: skip
+    if texts == [ABSENT] * len(texts):
+        return found
+    return [
+        Text.assemble(
+            "" if record.unit == "%" else f"{group} ",
+            ("local ", QUIET), (local, LOCAL), (f" ({low.removesuffix(' %')}–{high})", QUIET),
+            ("  merged ", QUIET), (merged, MERGED),
+        ),
+        *found,
+    ]  # fmt: skip
 
 
 def spent(row: Row) -> Text:
     """Write the bytes sent so far."""
-    return Text.assemble(("sent ", QUIET), (format_bytes(row["comm/bytes"]), SENT))
+    return Text.assemble(("sent ", QUIET), (format_bytes(row[BYTES.key]), SENT))
 
 
 # --- after ----------------------------------------------------------------------------------------
 
 
-def conclusion(summary: Mapping[str, Any]) -> tuple[Table, Table]:
-    """Return the table of results, and what they cost."""
-    comm, time = summary["comm"], summary["time"]
-    share = f", {relative_text(comm['relative'])} of all-reduce" if comm["relative"] else ""
-    rounds = f" in {count(comm['rounds'], 'round')}" if comm["rounds"] else ""
+def conclusion(summary: Mapping[str, Any], records: Records) -> list[Table]:
+    """Return the tables of results, and what they cost."""
+    ended = summary["counters"]
+    relative, rounds = ended[RELATIVE.key], ended[ROUNDS.key]
+    share = f", {number_text(relative, RELATIVE)} of all-reduce" if relative else ""
+    within = f" in {count(rounds, 'round')}" if rounds else ""
     cost = facts(
         [
-            ("sent", Text(f"{format_bytes(comm['bytes'])}{rounds}{share}", SENT)),
-            ("took", f"{duration_text(time['wall_s'])}, {time['steps_per_s']:,.0f} steps/s"),
+            ("sent", Text(f"{number_text(ended[BYTES.key], BYTES)}{within}{share}", SENT)),
+            ("took", f"{number_text(ended[WALL.key], WALL)}, {ended[PACE.key]:,.0f} steps/s"),
         ]
     )
-    return _results(summary), cost
+    return [table for table in _results(summary, records) if table.row_count] + [cost]
 
 
-def _results(summary: Mapping[str, Any]) -> Table:
+def _results(summary: Mapping[str, Any], records: Records) -> Iterator[Table]:
+    """Yield the table of what judges the run, and that of what else metrics found."""
     before, final = summary["before_merge"], summary["final"]
-    metric = "accuracy" if final["accuracy_merged"] is not None else "loss"
-    names = [key for key in ("local_mean", "local_min", "local_max", "merged")]
-    names = [name for name in names if final.get(f"{metric}_{name}") is not None]
+    moments = [("before the merge", before), ("after the merge", final)]
+    moments = moments if before != final else [("at the end", final)]
+    group = records.score(final)
+    shown = [records.of(f"{group}/{role}") for role in ROLES if f"{group}/{role}" in final]
     table = columned()
-    table.add_column(metric, style=QUIET)
-    heads = {"local_mean": "local mean", "local_min": "lowest", "local_max": "highest"}
-    for name in names:
-        style = MERGED if name == "merged" else LOCAL if name == "local_mean" else ""
-        table.add_column(heads.get(name, name), style=style, justify="right")
-    rows = [("before the merge", before), ("after the merge", final)]
-    for label, scored in rows if before != final else [("at the end", final)]:
-        table.add_row(label, *(number_text(scored[f"{metric}_{name}"], metric) for name in names))
-    return table
+    table.add_column(group, style=QUIET)
+    for one in shown:
+        style = {"merged": MERGED, "local_mean": LOCAL}.get(one.name, "")
+        table.add_column(one.label or one.name, style=style, justify="right")
+    for label, found in moments if shown else []:
+        table.add_row(label, *(number_text(found.get(one.key), one) for one in shown))
+    yield table
+    others = columned()
+    others.add_column("measured", style=QUIET, overflow="fold")
+    for label, _ in moments:
+        others.add_column(label, justify="right")
+    for one in records.listed(final, "results"):
+        others.add_row(one.title, *(number_text(found.get(one.key), one) for _, found in moments))
+    yield others
 
 
 def shown(path: Path) -> str:

@@ -23,6 +23,9 @@ from decentral.loop.measure import evaluation_interval
 from decentral.loop.memory import Memory
 from decentral.loop.setup import Setup, prepare
 from decentral.loop.written import resolved
+from decentral.metrics.returned import declared
+from decentral.quantities import BYTES, PACE, PLACE, RELATIVE, WALL, is_own, records_of
+from decentral.records import Records
 from decentral.run.checkpoint import Saved, has_checkpoint
 from decentral.run.environment import environment
 from decentral.run.folder import RunFolder
@@ -56,6 +59,8 @@ class EngineRun(ABC):
     memory: Memory | None = None
     #: Whether rows are computed together: ``vmap`` or ``loop``.
     replicas: str
+    #: What is known of the numbers in its rows.
+    records: Records
     #: Whether several runs of this process can train side by side.
     several = False
     #: What asks for a stop; None: Ctrl-C and SIGTERM.
@@ -66,6 +71,7 @@ class EngineRun(ABC):
         if config.address is None:
             check_threads(config.threads)
         self.setup = timed(prepare(config))
+        self.records = records_of(declared(config.metrics))
         self.threads = thread_count(self.setup)
         self.expected_bytes = expected_bytes(self.setup)
         self.resumed, self.elapsed_s, self.began_s = False, 0.0, 0.0
@@ -137,6 +143,7 @@ class EngineRun(ABC):
         """Write everything about the run that is known before its first step."""
         setup, folder = self.setup, self.folder
         folder.write_config(self.settings)
+        folder.write_json("records.json", self.records.plain())
         folder.write_json("env.json", environment(str(setup.device), self.threads))
         folder.write_json("topology.json", _topology(setup))
         classes = setup.task.classes
@@ -179,10 +186,10 @@ class EngineRun(ABC):
         self.elapsed_s = time.perf_counter() - self.began_s
         if len(row) == 1:
             return
-        row["time/wall_s"] = round(self.elapsed_s, 4)
-        row["time/steps_per_s"] = round(row["step"] / max(self.elapsed_s, 1e-9), 3)
+        row[WALL.key] = round(self.elapsed_s, 4)
+        row[PACE.key] = round(row["step"] / max(self.elapsed_s, 1e-9), 3)
         reference = self.setup.all_reduce_bytes
-        row["comm/relative"] = row["comm/bytes"] / reference if reference else 0.0
+        row[RELATIVE.key] = row[BYTES.key] / reference if reference else 0.0
         if "phase" in row:
             self.evaluations[row["phase"]] = row
         self.folder.append("metrics.jsonl", row)
@@ -218,34 +225,24 @@ class EngineRun(ABC):
         return summary
 
     def summary(self) -> dict[str, Any]:
-        """Return the run's headline numbers, nested, with stable keys."""
-        final = self.evaluations["final"]
-        before = self.evaluations.get("before_merge", final)
-        config = self.setup.config
+        """Return what the run ended with, by the keys of its rows.
+
+        ``final`` and ``before_merge`` hold what metrics measured, ``counters`` the loop's own
+        quantities at the end.
+        """
+        final, counters = _split(self.evaluations["final"])
+        before, _ = _split(self.evaluations.get("before_merge", self.evaluations["final"]))
+        config, samples = self.setup.config, counters["samples"]
         return {
             "run": str(self.folder.path),
             "config": str(self.folder.path / "config.yaml"),
             "status": "finished",
             "steps": config.steps,
             "nodes": config.nodes,
-            "samples": {
-                "per_node": final["samples"],
-                "all_nodes": final["samples"] * config.nodes,
-            },
-            "final": _headline(final),
-            "before_merge": _headline(before),
-            "comm": {
-                "bytes": final["comm/bytes"],
-                "wire_bytes": final["comm/wire_bytes"],
-                "messages": final["comm/messages"],
-                "rounds": final["comm/rounds"],
-                "relative": final["comm/relative"],
-            },
-            "time": {
-                "wall_s": final["time/wall_s"],
-                "simulated_s": final.get("time/simulated_s"),
-                "steps_per_s": final["time/steps_per_s"],
-            },
+            "samples": {"per_node": samples, "all_nodes": samples * config.nodes},
+            "final": final,
+            "before_merge": before,
+            "counters": counters,
             "model": {"parameters": self.setup.layout.parameter_count},
         }
 
@@ -256,19 +253,10 @@ def checkpoint_interval(config: Config) -> int:
     return max(1, ceil(config.steps / CHECKPOINTS)) if every == "auto" else every
 
 
-_HEADLINE = {
-    "accuracy_local_mean": "accuracy/local_mean",
-    "accuracy_local_min": "accuracy/local_min",
-    "accuracy_local_max": "accuracy/local_max",
-    "accuracy_merged": "accuracy/merged",
-    "loss_local_mean": "loss/local_mean",
-    "loss_merged": "loss/merged",
-    "consensus_distance": "consensus/distance",
-}
-
-
-def _headline(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: row.get(key) for name, key in _HEADLINE.items()}
+def _split(row: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what metrics found in a row, and the loop's own quantities."""
+    measured = {key: value for key, value in row.items() if not is_own(key)}
+    return measured, {key: row[key] for key in row if is_own(key) and key not in PLACE}
 
 
 def _topology(setup: Setup) -> dict[str, Any] | None:

@@ -18,6 +18,7 @@ from decentral.loop.block import Block
 from decentral.loop.setup import Setup
 from decentral.merge._calibrate import recalibrate
 from decentral.metrics import Snapshot, chunk_of
+from decentral.metrics.returned import checked
 from decentral.network import all_reduce_messages
 from decentral.registry import build
 from decentral.tasks import Samples
@@ -81,7 +82,7 @@ class Evaluator:
         self._book()
         found: dict[str, float] = {}
         for metric in self.metrics:
-            found |= metric(snapshot)
+            found |= checked(metric.name, metric(snapshot), found)
         if self.val is not None:
             found |= self._validation(snapshot, self.val)
         return found

@@ -1,4 +1,8 @@
-"""Metrics: functions ``(snapshot) -> {key: number}`` evaluated on a running block of rows."""
+"""Metrics: functions ``(snapshot) -> {key: number}`` evaluated on a running block of rows.
+
+Trait ``records``: what is known of each key (``decentral.records.Record``); keys without one have
+the defaults that their names suggest.
+"""
 
 from __future__ import annotations
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from decentral.metrics import Snapshot
+from decentral.records import scores
 from decentral.registry import plugin
 
 
-@plugin("metric")
+@plugin("metric", records=scores("accuracy", "test accuracy", unit="%", better="higher"))
 def accuracy(snapshot: Snapshot) -> dict[str, float]:
     """Share of test samples that the local models, and their average, classify correctly."""
     local, merged = snapshot.local.accuracy, snapshot.merged.accuracy

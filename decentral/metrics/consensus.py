@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from decentral.metrics import Snapshot
+from decentral.records import Panel, Record
 from decentral.registry import plugin
 
+_DISTANCE = Record(
+    "consensus/distance", "Root mean square distance of the models from their average",
+    "consensus distance", tables=(), moment="before_merge",
+    panel=Panel(
+        "Consensus distance", "How far the nodes' parameters are from their average.",
+        absent="No distance between nodes was logged.", log=True, leads=True,
+    ),
+)  # fmt: skip
 
-@plugin("metric")
+
+@plugin("metric", records=(_DISTANCE,))
 def consensus(snapshot: Snapshot) -> dict[str, float]:
     """Root mean square distance of the models from their average, trainable columns only.
 

@@ -11,6 +11,7 @@ from torch.func import vmap
 from decentral import rng
 from decentral.gradients.stacked import plain_attention
 from decentral.metrics import Forward, Snapshot
+from decentral.records import Record
 from decentral.registry import Count, plugin
 from decentral.tasks import Samples
 
@@ -18,7 +19,16 @@ from decentral.tasks import Samples
 Product = Callable[[Tensor], Tensor]
 
 
-@plugin("metric")
+_RECORDS = (
+    Record(
+        "curvature/*_local_mean", "Mean curvature of the training loss at the local models",
+        moment="before_merge",
+    ),
+    Record("curvature/*_merged", "Curvature of the training loss at the average of all models"),
+)  # fmt: skip
+
+
+@plugin("metric", records=_RECORDS)
 def curvature(
     snapshot: Snapshot, *, samples: Count = 512, iterations: Count = 30, probes: Count = 10
 ) -> dict[str, float]:

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from decentral.metrics import Snapshot
+from decentral.records import Record
 from decentral.registry import plugin
 
+_GAP = Record(
+    "mergeability/gap", "How much better the average is than the models it averages",
+    "mergeability gap", better="higher", draw="none", tables=(), moment="before_merge",
+)  # fmt: skip
+_RATIO = Record(
+    "mergeability/ratio", "Score of the average over the mean score of the local models",
+    "mergeability ratio", draw="none", tables=(), moment="before_merge",
+)  # fmt: skip
 
-@plugin("metric")
+
+@plugin("metric", records=(_GAP, _RATIO))
 def mergeability(snapshot: Snapshot) -> dict[str, float]:
     """How much better the average is than the models it averages.
 

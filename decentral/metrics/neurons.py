@@ -6,11 +6,23 @@ import torch
 from torch import Tensor
 
 from decentral.metrics import Snapshot
+from decentral.records import Record
 from decentral.registry import plugin
 from decentral.tasks import Task
 
+_TEXTS = {
+    "norm": "Mean norm of the rows of the first weight matrix",
+    "first": "Squared norm of the first weight matrix",
+    "second": "Squared norm of the second weight matrix",
+    "top_share": "Share of the top singular value in the first weight matrix",
+    "alignment": "Alignment of the neurons with the direction of regression",
+}
+_RECORDS = tuple(
+    Record(f"neurons/{name}", text, moment="before_merge") for name, text in _TEXTS.items()
+)
 
-@plugin("metric")
+
+@plugin("metric", records=_RECORDS)
 def neurons(snapshot: Snapshot) -> dict[str, float]:
     """Norm and agreement of the rows w_j of the first weight matrix W, mean over the nodes.
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from decentral.metrics import Snapshot
+from decentral.records import Record
 from decentral.registry import plugin
 
+_SCORE = Record("score/*_merged", "Score of the task's own, for the average of all models")
 
-@plugin("metric")
+
+@plugin("metric", records=(_SCORE,))
 def scores(snapshot: Snapshot) -> dict[str, float]:
     """Mean of every further score that the task defines, for the average of all models."""
     found: dict[str, float] = {}

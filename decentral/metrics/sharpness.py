@@ -11,13 +11,17 @@ from torch import Tensor
 from decentral import rng
 from decentral.metrics import Snapshot
 from decentral.optim import block_of
+from decentral.records import Record
 from decentral.registry import plugin
 
 #: Samples that are looked at: one backward pass for each.
 SAMPLES = 32
 
 
-@plugin("metric")
+_BLOCK = Record("sharpness/*", "Mean diagonal Fisher information of a block of the average model")
+
+
+@plugin("metric", records=(_BLOCK,))
 def sharpness(snapshot: Snapshot) -> dict[str, float]:
     """Mean diagonal Fisher information of the average model, block by block: ``sharpness/qk``, ...
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from decentral.report.facts import ABSENT, loss_text, number_text, percent_text
+from decentral.report.facts import ABSENT, loss_text, percent_text
 from decentral.report.html import responsive
 from decentral.report.page import figure, page, sentence, table, write_page
 
@@ -48,13 +48,14 @@ def analysis_html(record: Record) -> str:
 def verdict(record: Record) -> str:
     """Say in a sentence what merging does, and whether barriers lie between the models."""
     metric = "accuracy" if "accuracy" in record["scores"] else "loss"
+    write = percent_text if metric == "accuracy" else loss_text
     scores = record["scores"][metric]
-    merged, local, best = (scores[key] for key in ("merged", "local_mean", "local_best"))
+    merged, local, best = (write(scores[key]) for key in ("merged", "local_mean", "local_best"))
     barriers = [line["barrier"] for line in record["lines"]["nodes"]]
     free = sum(value is not None and value < _FLAT for value in barriers)
     return (
-        f"The merged model has {metric} {number_text(merged, metric)}, the local models "
-        f"{number_text(local, metric)} on average and {number_text(best, metric)} at best; "
+        f"The merged model has {metric} {merged}, the local models "
+        f"{local} on average and {best} at best; "
         f"{free} of {len(barriers)} lines between nodes are free of barriers."
     )
 
@@ -78,8 +79,8 @@ def score_rows(record: Record) -> Iterator[Cells]:
             record["curvature"].get(f"{what}_{curve}") if curve else None
             for what in ("top", "trace")
         )
-        score = number_text(accuracy.get(key), "accuracy")
-        yield label, score, number_text(loss[key], "loss"), _short(top), _short(trace)
+        score = percent_text(accuracy[key]) if key in accuracy else ABSENT
+        yield label, score, loss_text(loss[key]), _short(top), _short(trace)
 
 
 def line_rows(record: Record) -> Iterator[Cells]:

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from decentral.errors import ConfigError
+from decentral.quantities import QUANTITIES
+from decentral.records import Record
 from decentral.report.facts import (
     ABSENT,
     Facts,
-    duration_text,
     facts_of,
     flatten,
     number_text,
@@ -24,9 +25,9 @@ from decentral.report.html import responsive
 from decentral.report.page import figure, page, sentence, table, write_page
 from decentral.report.palette import RUN_COLOURS
 from decentral.report.reader import RunData, read_run
-from decentral.units import format_bytes
 
-NUMERIC = frozenset({"local mean", "merged", "bytes", "of all-reduce", "wall time"})
+#: Columns of what judges the runs: label and role.
+SCORES = {"local mean": "local_mean", "merged": "merged"}
 _SHOWN = ("topology", "communication")  # Settings that have a column of their own.
 _WHERE = frozenset({"name", "run", "out", "output", "run_dir"})  # Differ in every run, say nothing.
 _GLYPHS = "●■▲◆▼★○□△◇▽☆"
@@ -34,12 +35,21 @@ _GLYPHS = "●■▲◆▼★○□△◇▽☆"
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs in the order given, as rows of text; ``differing`` names the settings that vary."""
+    """Runs in the order given, as rows of text; ``differing`` names the settings that vary.
+
+    ``listed`` are the records that have a column beside the scores.
+    """
 
     runs: tuple[RunData, ...]
     columns: tuple[str, ...]
     rows: tuple[Mapping[str, str], ...]
     differing: tuple[str, ...]
+    listed: tuple[Record, ...]
+
+    @property
+    def numeric(self) -> tuple[str, ...]:
+        """The columns that hold numbers, in their order."""
+        return (*SCORES, *(record.title for record in self.listed))
 
     def text(self) -> str:
         """Return the table aligned for a terminal."""
@@ -47,7 +57,7 @@ class Comparison:
 
         def line(cells: Mapping[str, str]) -> str:
             parts = (
-                cells[c].rjust(width[c]) if c in NUMERIC else cells[c].ljust(width[c])
+                cells[c].rjust(width[c]) if c in self.numeric else cells[c].ljust(width[c])
                 for c in self.columns
             )
             return "  ".join(parts).rstrip()
@@ -66,11 +76,12 @@ def compare(paths: Sequence[str | Path]) -> Comparison:
     runs = tuple(read_run(path) for path in paths)
     settings = [flatten(run.config) for run in runs]
     differing = _differing(settings)
+    listed = _listed([facts_of(run) for run in runs])
     rows = tuple(
-        {"run": name, **_results(run)} | {key: _setting(found, key) for key in differing}
+        {"run": name, **_results(run, listed)} | {key: _setting(found, key) for key in differing}
         for name, run, found in zip(_names(runs), runs, settings, strict=True)
     )
-    return Comparison(runs, tuple(rows[0]), rows, differing)
+    return Comparison(runs, tuple(rows[0]), rows, differing, listed)
 
 
 def write_comparison(paths: Sequence[str | Path], out: str | Path) -> Path:
@@ -90,7 +101,8 @@ def comparison_html(comparison: Comparison) -> str:
     from decentral.report import figures
 
     runs = comparison.runs
-    metric = figures.common_metric(runs)
+    score = figures.common_score(runs)
+    metric = score.group
     curves = [figures.compared_learning(runs, size) for size in (figures.WIDE, figures.TALL)]
     costs = [figures.compared_cost(runs, size) for size in (figures.WIDE, figures.TALL)]
     none = '<p class="none">Nothing to show: these runs logged none of it.</p>'
@@ -111,25 +123,34 @@ def comparison_html(comparison: Comparison) -> str:
             full=True,
         )
         + '</div><section class="card results"><h2>Results</h2>'
-        + f"{_table(comparison, metric)}</section>"
+        + f"{_table(comparison, score)}</section>"
     )
     return page(f"{title} · decentral", body)
 
 
-def _results(run: RunData) -> dict[str, str]:
+def _listed(facts: Sequence[Facts]) -> tuple[Record, ...]:
+    """Return the records that some run lists: those of metrics, then the loop's own.
+
+    What runs cost has its columns even where no run has logged it yet.
+    """
+    costs = [record for record in QUANTITIES if "compare" in record.tables]
+    found = {record.key: record for one in facts for record in one.listed("compare")}
+    return (*(one for one in found.values() if one not in costs), *costs)
+
+
+def _results(run: RunData, listed: Sequence[Record]) -> dict[str, str]:
     facts = facts_of(run)
     found = {
         key: ABSENT if run.config.get(key) is None else plugin_text(run.config[key])
         for key in _SHOWN
     }
-    return {
-        **found,
-        "local mean": number_text(facts.local_mean, facts.metric),
-        "merged": number_text(facts.merged, facts.metric) + ("" if facts.finished else " *"),
-        "bytes": ABSENT if facts.bytes is None else format_bytes(facts.bytes),
-        "of all-reduce": ABSENT if facts.relative is None else relative_text(facts.relative),
-        "wall time": duration_text(facts.wall_s),
+    scores = {
+        label: number_text(facts.values.get(f"{facts.metric}/{role}"), facts.score)
+        for label, role in SCORES.items()
     }
+    scores["merged"] += "" if facts.finished else " *"
+    numbers = {one.title: number_text(facts.values.get(one.key), one) for one in listed}
+    return {**found, **scores, **numbers}
 
 
 def _differing(settings: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
@@ -155,26 +176,27 @@ def _names(runs: Sequence[RunData]) -> list[str]:
     ]
 
 
-def _best(facts: Sequence[Facts], metric: str) -> int | None:
+def _best(facts: Sequence[Facts], score: Record) -> int | None:
     """Return the index of the run with the best merged model."""
-    sign = 1 if metric == "accuracy" else -1
     known = [
-        (sign * one.merged, -index)
+        (score.sign * one.merged, -index)
         for index, one in enumerate(facts)
-        if one.merged is not None and one.metric == metric
+        if one.merged is not None and one.metric == score.group
     ]
     return -max(known)[1] if known else None
 
 
 def _verdict(comparison: Comparison) -> str:
+    from decentral.report import figures
+
     facts = [facts_of(run) for run in comparison.runs]
-    metric = "accuracy" if any(one.metric == "accuracy" for one in facts) else "loss"
-    best = _best(facts, metric)
+    score = figures.common_score(comparison.runs)
+    best = _best(facts, score)
     if best is None:
         return "None of these runs has evaluated a merged model."
     one = facts[best]
     reached = f"{comparison.rows[best]['run']} has the best merged model: "
-    text = f"{reached}{metric} {number_text(one.merged, metric)}"
+    text = f"{reached}{score.group} {number_text(one.merged, score)}"
     if one.relative is not None:
         text += f" with {relative_text(one.relative)} of all-reduce's bytes"
     return text + "."
@@ -189,8 +211,8 @@ def _legend(comparison: Comparison) -> str:
     return f'<ul class="legend">{"".join(items)}</ul>'
 
 
-def _table(comparison: Comparison, metric: str) -> str:
-    best = _best([facts_of(run) for run in comparison.runs], metric)
+def _table(comparison: Comparison, score: Record) -> str:
+    best = _best([facts_of(run) for run in comparison.runs], score)
     rows = [[escape(row[column]) for column in comparison.columns] for row in comparison.rows]
     if best is not None:
         where = comparison.columns.index("merged")
@@ -198,7 +220,7 @@ def _table(comparison: Comparison, metric: str) -> str:
     listed = table(
         [escape(column) for column in comparison.columns],
         rows,
-        numeric=NUMERIC,
+        numeric=frozenset(map(escape, comparison.numeric)),
         label="Results of the runs",
     )
     unfinished = any("*" in row["merged"] for row in comparison.rows)

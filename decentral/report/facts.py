@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, cast
 
+from decentral.quantities import BYTES, PACE, PLACE, RELATIVE, WALL, records_of
+from decentral.records import ROLES, Record, Records, Table
 from decentral.report.reader import RunData
 from decentral.units import format_bytes
 
@@ -16,9 +18,13 @@ _MERGED_WELL = 0.005  # A difference of half a point of accuracy is called none.
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Headline numbers of a run; accuracies are fractions, ``None`` is not measured."""
+    """Headline numbers of a run; percentages are fractions, ``None`` is not measured.
 
-    metric: str
+    ``score`` is the record of what judges the run, for the merged model. ``values`` holds
+    everything that was measured, each at the moment that its record names.
+    """
+
+    score: Record
     nodes: int | None
     last_step: int
     steps: int | None
@@ -32,43 +38,57 @@ class Facts:
     relative: float | None
     wall_s: float | None
     steps_per_s: float | None
+    values: Mapping[str, float] = field(default_factory=dict[str, float])
+    records: Records = field(default_factory=lambda: records_of(()))
+
+    @property
+    def metric(self) -> str:
+        """Return the name of what judges the run."""
+        return self.score.group
 
     @property
     def gain(self) -> float | None:
         """Return the merged model minus the local mean before the merge; positive is better."""
         if self.merged is None or self.local_mean is None:
             return None
-        difference = self.merged - self.local_mean
-        return difference if self.metric == "accuracy" else -difference
+        return self.score.sign * (self.merged - self.local_mean)
+
+    def listed(self, table: Table) -> list[Record]:
+        """Return the records of what was measured that a table lists beside the headline."""
+        return self.records.listed(self.values, table)
 
 
 def facts_of(run: RunData) -> Facts:
     """Gather the headline numbers from the summary, else from the last rows logged."""
-    metric = run.metric
-
-    def before(kind: str) -> float | None:
-        known = run.number(f"before_merge.{metric}_{kind}")
-        return run.last(f"{metric}/{kind}") if known is None else known
-
     nodes = _nodes(run)
-    merged = run.number(f"final.{metric}_merged")
+    values = {key: value for key in run.logged if (value := _reported(run, key)) is not None}
+    score: dict[str, float | None] = {role: values.get(f"{run.metric}/{role}") for role in ROLES}
     finished = run.summary is not None and run.summary.get("status", "finished") == "finished"
     return Facts(
-        metric=metric,
+        score=run.record("merged"),
         nodes=nodes,
         last_step=run.last_step,
         steps=run.steps,
         finished=finished,
         has_merge=finished and nodes != 1 and run.merged,
-        local_mean=before("local_mean"),
-        local_min=before("local_min"),
-        local_max=before("local_max"),
-        merged=run.last(f"{metric}/merged", final=True) if merged is None else merged,
-        bytes=_first(run.number("comm.bytes"), run.last("comm/bytes", final=True)),
-        relative=_first(run.number("comm.relative"), run.last("comm/relative", final=True)),
-        wall_s=_first(run.number("time.wall_s"), run.last("time/wall_s", final=True)),
-        steps_per_s=_first(run.number("time.steps_per_s"), run.last("time/steps_per_s")),
+        **score,
+        bytes=values.get(BYTES.key),
+        relative=values.get(RELATIVE.key),
+        wall_s=values.get(WALL.key),
+        steps_per_s=values.get(PACE.key),
+        values=values,
+        records=run.records,
     )
+
+
+def _reported(run: RunData, key: str) -> float | None:
+    """Return a number as a table of ends shows it: from the summary, else the last row logged."""
+    if key in PLACE:
+        return None
+    moment = run.records.of(key).moment
+    known = run.number(f"{moment}.{key}")
+    known = run.number(f"counters.{key}") if known is None else known
+    return run.last(key, final=moment == "final") if known is None else known
 
 
 def verdict(facts: Facts) -> str:
@@ -80,18 +100,19 @@ def verdict(facts: Facts) -> str:
     if facts.nodes == 1 or facts.merged is None or facts.local_mean is None:
         reached = facts.local_mean if facts.merged is None else facts.merged
         who = "The single node" if facts.nodes == 1 else "The run"
-        return f"{who} reached {value_text(reached, facts.metric)}{_cost(facts)}."
+        return f"{who} reached {value_text(reached, facts.score)}{_cost(facts)}."
     return _merge_verdict(facts)
 
 
 def _merge_verdict(facts: Facts) -> str:
-    local, merged = (value_text(v, facts.metric) for v in (facts.local_mean, facts.merged))
+    local, merged = (value_text(v, facts.score) for v in (facts.local_mean, facts.merged))
     nodes = f"the {facts.nodes:,} local models" if facts.nodes else "the local models"
     gain = facts.gain or 0.0
-    close = _MERGED_WELL if facts.metric == "accuracy" else 0.01 * abs(facts.local_mean or 0.0)
+    percent = facts.score.unit == "%"
+    close = _MERGED_WELL if percent else 0.01 * abs(facts.local_mean or 0.0)
     if abs(gain) <= close:
         verb = "stays at" if local == merged else "is no different:"
-    elif facts.metric == "accuracy":
+    elif facts.score.sign > 0:
         verb = "reaches" if gain > 0 else "falls to"
     else:
         verb = "comes down to" if gain > 0 else "rises to"
@@ -112,10 +133,10 @@ def _progress(facts: Facts) -> str:
 def _so_far(facts: Facts) -> str:
     if facts.local_mean is None:
         return "Nothing has been evaluated yet."
-    so_far = f"So far the local models average {value_text(facts.local_mean, facts.metric)}"
+    so_far = f"So far the local models average {value_text(facts.local_mean, facts.score)}"
     if facts.merged is None:
         return so_far + "."
-    return f"{so_far}; their plain average would reach {value_text(facts.merged, facts.metric)}."
+    return f"{so_far}; their plain average would reach {value_text(facts.merged, facts.score)}."
 
 
 def _cost(facts: Facts) -> str:
@@ -137,18 +158,26 @@ def _first(*values: Any) -> Any:
     return next((value for value in values if value is not None), None)
 
 
-def value_text(value: float | None, metric: str) -> str:
-    """Write an accuracy (a fraction) as a percentage, or a loss with four digits."""
+def value_text(value: float | None, record: Record) -> str:
+    """Write a score for a sentence: a percentage says what it is, a loss is named."""
     if value is None:
         return ABSENT
-    return percent_text(value) if metric == "accuracy" else f"a loss of {loss_text(value)}"
+    text = number_text(value, record)
+    return text if record.unit == "%" else f"a {record.group} of {text}"
 
 
-def number_text(value: float | None, metric: str) -> str:
-    """Write an accuracy or a loss without naming it, for tables and tiles."""
+def number_text(value: float | None, record: Record) -> str:
+    """Write a number in its unit, without naming it, for tables and tiles.
+
+    >>> number_text(0.9421, Record("f1/merged", unit="%")), number_text(3.14159, Record("norm"))
+    ('94.2 %', '3.14')
+    """
     if value is None:
         return ABSENT
-    return percent_text(value) if metric == "accuracy" else loss_text(value)
+    if record.unit in _UNITS and not record.format:
+        return _UNITS[record.unit](value)
+    text = f"{value:{record.format}}" if record.format else loss_text(value)
+    return f"{text} {record.unit}".rstrip()
 
 
 def loss_text(value: float) -> str:
@@ -182,10 +211,11 @@ def gain_text(facts: Facts) -> str:
     """Write what the merge gained over the local mean, with its sign."""
     if facts.gain is None:
         return ABSENT
-    if facts.metric == "accuracy":
-        return f"{100 * facts.gain:+.1f} points".replace("-", "−")
-    sign = "−" if facts.gain >= 0 else "+"
-    return f"{sign}{loss_text(abs(facts.gain))}"
+    difference = facts.score.sign * facts.gain
+    if facts.score.unit == "%":
+        return f"{100 * difference:+.1f} points".replace("-", "−")
+    fell = difference < 0 or (difference == 0 and facts.score.sign < 0)
+    return f"{'−' if fell else '+'}{number_text(abs(difference), facts.score)}"
 
 
 def duration_text(seconds: float | None) -> str:
@@ -202,6 +232,12 @@ def duration_text(seconds: float | None) -> str:
         return f"{round(seconds) // 60} min {round(seconds) % 60:02d} s"
     minutes = round(seconds / 60)
     return f"{minutes // 60:,} h {minutes % 60:02d} min"
+
+
+#: Units that are more than a word behind the number.
+_UNITS: dict[str, Callable[[float], str]] = {
+    "%": percent_text, "share": relative_text, "B": format_bytes, "s": duration_text,
+}  # fmt: skip
 
 
 def plugin_text(setting: Any) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from decentral.quantities import SIMULATED
+from decentral.records import Panel
 from decentral.report.facts import (
     ABSENT,
     Facts,
@@ -45,7 +48,8 @@ def report_html(run: RunData) -> str:
     """Return the report of a run as one HTML document."""
     facts = facts_of(run)
     body = [_header(run, facts), _tiles(facts), '<div class="grid">']
-    body += [*_figures(run, facts), "</div>", _config(run), _events(run), _environment(run)]
+    body += [*_figures(run, facts), "</div>", _measurements(facts)]
+    body += [_config(run), _events(run), _environment(run)]
     return page(f"{run.name} · decentral", "\n".join(body))
 
 
@@ -74,7 +78,7 @@ def _subtitle(run: RunData, facts: Facts) -> str:
 
 def _tiles(facts: Facts) -> str:
     metric = facts.metric
-    merged, local = (number_text(v, metric) for v in (facts.merged, facts.local_mean))
+    merged, local = (number_text(v, facts.score) for v in (facts.merged, facts.local_mean))
     when = ", so far" if not facts.finished else " before the merge" if facts.has_merge else ""
     sent = ABSENT if facts.bytes is None else format_bytes(facts.bytes)
     tiles = [
@@ -99,7 +103,7 @@ def _gain(facts: Facts) -> str:
 def _range(facts: Facts) -> str:
     if facts.local_min is None or facts.local_max is None:
         return "range not measured"
-    low, high = (number_text(v, facts.metric) for v in (facts.local_min, facts.local_max))
+    low, high = (number_text(v, facts.score) for v in (facts.local_min, facts.local_max))
     return f"nodes from {low} to {high}"
 
 
@@ -126,29 +130,62 @@ def _figures(run: RunData, facts: Facts) -> Iterator[str]:
         responsive(curves, "learning", verdict(facts)) or _none("Nothing has been evaluated."),
         full=True,
     )
+    panels = figures.panels_of(run)
+    yield from (_panel(run, one) for one in panels if one.leads)
     for key, title, caption, drawn, missing in (
-        ("consensus", "Consensus distance", "How far the nodes' parameters are from their average.",
-         figures.consensus(run), "No distance between nodes was logged."),
         ("communication", "Communication", "What all nodes together sent, and when.",
          figures.communication(run), "Nothing was sent."),
         ("bytes", f"{name} against bytes", "What the communication bought.",
          figures.bytes_against_metric(run), "Nothing was sent, or nothing evaluated."),
         *([("seconds", f"{name} against simulated time", "What the time on this network bought.",
             figures.seconds_against_metric(run), "Nothing has been evaluated.")]
-          if run.last("time/simulated_s") is not None else []),
-        ("loss", "Training and evaluation loss", "Loss on training batches, and in evaluations.",
-         figures.losses(run), "No loss was logged."),
+          if run.last(SIMULATED.key) is not None else []),
+    ):  # fmt: skip
+        yield _drawn(key, title, caption, drawn, missing)
+    yield from (_panel(run, one) for one in panels if not one.leads)
+    for key, title, caption, drawn, missing in (
         ("topology", "Topology", _topology_caption(run),
          figures.network(run.topology) if run.topology else None, "There is nobody to talk to."),
         ("data", "Data", _shards_caption(run),
          figures.shards(run.shards) if run.shards else None, "No data statistics were written."),
     ):  # fmt: skip
-        drawing = responsive([drawn], key, f"{title}. {caption}")
-        yield figure(title, caption, drawing or _none(missing))
+        yield _drawn(key, title, caption, drawn, missing)
     on = figures.phases(run)
     if on is not None:
         title, caption = "Phases", "When each method of training was on."
         yield figure(title, caption, responsive([on], "phases", f"{title}. {caption}"))
+
+
+def _drawn(key: str, title: str, caption: str, drawn: Figure | None, missing: str) -> str:
+    """Return a small figure, or what to say where there is nothing to draw."""
+    drawing = responsive([drawn], key, f"{title}. {caption}")
+    return figure(title, caption, drawing or _none(missing))
+
+
+def _panel(run: RunData, panel: Panel) -> str:
+    """Return the figure of a panel; one without numbers and without words for that is left out."""
+    from decentral.report import figures
+
+    drawn = figures.panel(run, panel)
+    if drawn is None and not panel.absent:
+        return ""
+    said = (one.text or one.key for one in figures.records_in(run, panel))
+    caption = panel.caption or f"{'; '.join(dict.fromkeys(said))}."
+    key = re.sub(r"[^a-z0-9]+", "-", panel.title.lower())
+    return _drawn(f"panel-{key}", panel.title, caption, drawn, panel.absent)
+
+
+def _measurements(facts: Facts) -> str:
+    """Return the table of what was measured beside what judges the run, empty without any."""
+    rows = [
+        [escape(one.title), number_text(facts.values[one.key], one), escape(one.text)]
+        for one in facts.listed("results")
+    ]
+    if not rows:
+        return ""
+    columns = ["metric", "value", "what it is"]
+    listed = table(columns, rows, numeric=frozenset({"value"}), label="Metrics of the run")
+    return f'<section class="card results"><h2>Measured</h2>{listed}</section>'
 
 
 def responsive(drawn: Sequence[Figure | None], key: str, label: str) -> str:

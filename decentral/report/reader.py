@@ -6,13 +6,16 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from decentral.config import read_file
 from decentral.errors import ConfigError
+from decentral.quantities import records_of
+from decentral.records import Record, Records, read_records
 
-Record = Mapping[str, Any]
+Row = Mapping[str, Any]
 T = TypeVar("T")
 
 _REQUIRED = ("config.yaml", "metrics.jsonl")
@@ -41,24 +44,35 @@ class RunData:
     """The content of a run folder; ``summary``, ``topology`` and ``shards`` may be missing."""
 
     path: Path
-    config: Record
-    env: Record
-    metrics: tuple[Record, ...]
-    events: tuple[Record, ...]
-    summary: Record | None
+    config: Row
+    env: Row
+    metrics: tuple[Row, ...]
+    events: tuple[Row, ...]
+    summary: Row | None
     topology: Topology | None
     shards: Shards | None
+    records: Records
 
     @property
     def name(self) -> str:
         """Return the name of the run, which is that of its folder."""
         return self.path.name
 
-    @property
+    @cached_property
     def metric(self) -> str:
-        """Return what measures success: ``accuracy`` where it was logged, else ``loss``."""
-        known = {key for row in self.metrics for key in row}
-        return "accuracy" if {"accuracy/local_mean", "accuracy/merged"} & known else "loss"
+        """Return the group of keys that judges the run."""
+        return self.records.score(self.logged)
+
+    @cached_property
+    def logged(self) -> list[str]:
+        """Return the keys of all rows and of the summary, in the order in which they came."""
+        rows = dict.fromkeys(key for row in self.metrics for key in row)
+        ends = ((self.summary or {}).get(part) or {} for part in ("final", "counters"))
+        return list(rows | dict.fromkeys(key for end in ends for key in end))
+
+    def record(self, role: str) -> Record:
+        """Return the record of what judges the run, for ``merged``, ``local_mean``, ..."""
+        return self.records.of(f"{self.metric}/{role}")
 
     @property
     def steps(self) -> int | None:
@@ -107,10 +121,10 @@ class RunData:
         return values[-1] if values else None
 
     def number(self, dotted: str) -> float | None:
-        """Return a number of the summary such as ``final.accuracy_merged``, or ``None``."""
+        """Return a number of the summary such as ``final.loss/merged``, or ``None``."""
         value: Any = self.summary
         for part in dotted.split("."):
-            value = cast(Record, value).get(part) if isinstance(value, Mapping) else None
+            value = cast(Row, value).get(part) if isinstance(value, Mapping) else None
         return float(value) if _is_number(value) else None
 
 
@@ -128,9 +142,10 @@ def read_run(path: str | Path) -> RunData:
         env=_read_json(folder / "env.json") or {},
         metrics=_read_lines(folder / "metrics.jsonl"),
         events=_read_lines(folder / "events.jsonl"),
-        summary=_read_json(folder / "summary.json"),
+        summary=_parsed(folder / "summary.json", _summary),
         topology=_parsed(folder / "topology.json", _topology),
         shards=_parsed(folder / "data.json", _shards),
+        records=_records(folder / "records.json"),
     )
 
 
@@ -161,11 +176,11 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     return cast("dict[str, Any] | None", loaded)
 
 
-def _read_lines(path: Path) -> tuple[Record, ...]:
+def _read_lines(path: Path) -> tuple[Row, ...]:
     if not path.is_file():
         return ()
     lines = path.read_bytes().split(b"\n")
-    rows: list[Record] = []
+    rows: list[Row] = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -175,13 +190,13 @@ def _read_lines(path: Path) -> tuple[Record, ...]:
             if number == len(lines):
                 break  # The writer was killed within its last line.
             raise _broken(path, f"line {number}: {error}") from error
-        if not isinstance(row, dict) or not _is_number(cast(Record, row).get("step")):
+        if not isinstance(row, dict) or not _is_number(cast(Row, row).get("step")):
             raise _broken(path, f"line {number} is not an object with a numeric step")
-        rows.append(cast(Record, row))
+        rows.append(cast(Row, row))
     return tuple(rows)
 
 
-def _parsed(path: Path, parse: Callable[[Record], T]) -> T | None:
+def _parsed(path: Path, parse: Callable[[Row], T]) -> T | None:
     loaded = _read_json(path)
     if loaded is None:
         return None
@@ -191,7 +206,43 @@ def _parsed(path: Path, parse: Callable[[Record], T]) -> T | None:
         raise _broken(path, f"{type(error).__name__}: {error}") from error
 
 
-def _topology(loaded: Record) -> Topology:
+def _records(path: Path) -> Records:
+    """Read what the run's metrics declared, in older runs what built-in ones do."""
+    if not path.is_file():
+        from decentral.metrics.returned import built_in  # it loads torch
+
+        return records_of(built_in())
+    try:
+        return records_of(read_records(json.loads(path.read_text(encoding="utf-8"))))
+    except (AttributeError, TypeError, ValueError) as error:
+        raise _broken(path, error) from error
+
+
+def _summary(loaded: Row) -> Row:
+    """Give the numbers of a summary the keys of the rows, as older runs spelt them otherwise.
+
+    What they called ``final.loss_merged`` is ``final.loss/merged``; ``comm.bytes`` is
+    ``counters.comm/bytes``.
+    """
+    if "counters" in loaded or "final" not in loaded:
+        return loaded
+    known = dict(loaded)
+    groups = {group: known.pop(group, {}) for group in ("comm", "time")}
+    for moment in ("final", "before_merge"):
+        scores: Row = known.get(moment, {})
+        known[moment] = {
+            key.replace("_", "/", 1): value for key, value in scores.items() if value is not None
+        }
+    known["counters"] = {
+        f"{group}/{name}": value
+        for group, numbers in groups.items()
+        for name, value in numbers.items()
+        if value is not None
+    }
+    return known
+
+
+def _topology(loaded: Row) -> Topology:
     nodes = int(loaded["n"])
     links = tuple((int(a), int(b)) for a, b in loaded["links"])
     if any(not 0 <= end < nodes for link in links for end in link):
@@ -199,7 +250,7 @@ def _topology(loaded: Record) -> Topology:
     return Topology(nodes, links, bool(loaded.get("directed")), bool(loaded.get("time_varying")))
 
 
-def _shards(loaded: Record) -> Shards:
+def _shards(loaded: Row) -> Shards:
     counts = tuple(tuple(int(count) for count in row) for row in loaded["counts"])
     classes = None if loaded.get("classes") is None else tuple(map(str, loaded["classes"]))
     width = 1 if classes is None else len(classes)

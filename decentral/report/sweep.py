@@ -8,16 +8,13 @@ from html import escape
 from pathlib import Path
 from statistics import fmean, stdev
 
-from decentral.report.facts import ABSENT, Facts, number_text, relative_text
+from decentral.records import Record
+from decentral.report.facts import ABSENT, Facts, number_text
 from decentral.report.html import responsive
 from decentral.report.page import figure, page, sentence, table, write_page
 
-#: Columns of results: label, name of the fact, and whether a spread is shown.
-COLUMNS = {
-    "local before": ("local_mean", True),
-    "merged": ("merged", True),
-    "of all-reduce": ("relative", False),
-}
+#: Columns of what judges the runs: label and role.
+SCORES = {"local before": "local_mean", "merged": "merged"}
 
 
 @dataclass(frozen=True)
@@ -35,57 +32,66 @@ class Group:
 
     @property
     def metric(self) -> str:
-        """Return ``accuracy`` or ``loss``."""
-        return self.facts[0].metric if self.facts else "accuracy"
+        """Return the name of what judges the runs, empty before the first has finished."""
+        return self.facts[0].metric if self.facts else ""
 
-    def values(self, name: str) -> list[float]:
-        """Return one number per finished point: ``local_mean``, ``merged``, ``relative``, ..."""
-        found = (getattr(one, name) for one in self.facts)
-        return [value for value in found if value is not None]
+    def values(self, key: str) -> list[float]:
+        """Return one number per finished point in which a key was measured."""
+        return [one.values[key] for one in self.facts if key in one.values]
 
-    def mean(self, name: str) -> float | None:
-        """Return the mean over the points, None where nothing was measured."""
-        values = self.values(name)
-        return fmean(values) if values else None
-
-    def spread(self, name: str) -> float | None:
-        """Return the sample standard deviation over the points, None for fewer than two."""
-        values = self.values(name)
-        return stdev(values) if len(values) > 1 else None
+    def score(self, role: str) -> list[float]:
+        """Return the score of the ``merged`` model or of the ``local_mean`` per finished point."""
+        return self.values(f"{self.metric}/{role}")
 
 
-def cells(group: Group) -> dict[str, str]:
+def columns(groups: Sequence[Group]) -> list[Record]:
+    """Return the records that a table of these groups lists beside the scores."""
+    found = [record for group in groups for one in group.facts for record in one.listed("sweep")]
+    return list({record.key: record for record in found}.values())
+
+
+def cells(group: Group, listed: Sequence[Record]) -> dict[str, str]:
     """Write the results of a group: runs that finished, and means with their spread."""
     finished = len(group.facts)
-    runs = f"{finished}" if finished == group.points else f"{finished} of {group.points}"
-    found = {"runs": runs}
-    for label, (name, spreads) in COLUMNS.items():
-        mean, spread = group.mean(name), group.spread(name)
-        if name == "relative":
-            found[label] = ABSENT if mean is None else relative_text(mean)
-        else:
-            found[label] = number_text(mean, group.metric)
-            if spreads and spread is not None:
-                found[label] += f" ± {spread_text(spread, group.metric)}"
+    found = {"runs": f"{finished}" if finished == group.points else f"{finished} of {group.points}"}
+    for label, role in SCORES.items():
+        score = group.facts[0].score if finished else None
+        found[label] = mean_text(group.score(role), score)
+    for record in listed:
+        found[record.title] = mean_text(group.values(record.key), record)
     return found
 
 
-def spread_text(spread: float, metric: str) -> str:
-    """Write a standard deviation: in points of accuracy, or as a loss.
+def mean_text(values: Sequence[float], record: Record | None) -> str:
+    """Write the mean over runs, with the sample standard deviation where there are several.
 
-    >>> spread_text(0.0123, "accuracy")
+    >>> mean_text([0.93, 0.95], Record("accuracy/merged", unit="%"))
+    '94.0 % ± 1.4'
+    """
+    if record is None or not values:
+        return ABSENT
+    mean = number_text(fmean(values), record)
+    exact = record.unit == "share"  # of bytes, which the settings fix
+    return mean if exact or len(values) < 2 else f"{mean} ± {spread_text(stdev(values), record)}"
+
+
+def spread_text(spread: float, record: Record) -> str:
+    """Write a standard deviation: in points of percent, or in the unit of the number.
+
+    >>> spread_text(0.0123, Record("accuracy/merged", unit="%"))
     '1.2'
     """
-    return f"{100 * spread:.1f}" if metric == "accuracy" else number_text(spread, metric)
+    return f"{100 * spread:.1f}" if record.unit == "%" else number_text(spread, record)
 
 
 def write_sweep(folder: Path, groups: Sequence[Group], failures: Sequence[str]) -> Path:
     """Write ``sweep.html`` and ``sweep.png`` into a sweep's folder and return the page's path."""
     from decentral.report import figures
 
-    metric = next((group.metric for group in groups if group.facts), "accuracy")
-    drawn = [(g.name, g.values("local_mean"), g.values("merged")) for g in groups]
-    pictures = [figures.swept(drawn, metric, width) for width in (figures.WIDE[0], figures.TALL[0])]
+    drawn = [(g.name, g.score("local_mean"), g.score("merged")) for g in groups]
+    known = [one.score for group in groups for one in group.facts]
+    sizes = (figures.WIDE[0], figures.TALL[0])
+    pictures = [figures.swept(drawn, known[0], width) for width in sizes] if known else [None, None]
     if pictures[0] is not None:
         figures.save_png(pictures[0], folder / "sweep.png")
     none = '<p class="none">No run has finished.</p>'
@@ -95,7 +101,7 @@ def write_sweep(folder: Path, groups: Sequence[Group], failures: Sequence[str]) 
         f'<p class="verdict">{sentence(f"{runs} runs in {len(groups)} groups.")}</p></header>'
         '<div class="grid">'
         + figure(
-            f"{metric.capitalize()} by group",
+            f"{known[0].group.capitalize() if known else 'Results'} by group",
             "Dots: single runs. Diamonds and bars: mean and one standard deviation.",
             responsive(pictures, "sweep", "Results of the groups of a sweep") or none,
             full=True,
@@ -107,11 +113,12 @@ def write_sweep(folder: Path, groups: Sequence[Group], failures: Sequence[str]) 
 
 
 def _table(groups: Sequence[Group]) -> str:
-    axes = list(groups[0].labels)
-    results = ["runs", *COLUMNS]
+    axes, listed = list(groups[0].labels), columns(groups)
+    written = [cells(group, listed) for group in groups]
+    results = [escape(column) for column in written[0]]
     rows = [
-        [escape(text) for text in [*group.labels.values(), *cells(group).values()]]
-        for group in groups
+        [escape(text) for text in [*group.labels.values(), *found.values()]]
+        for group, found in zip(groups, written, strict=True)
     ]
     return table([*map(escape, axes), *results], rows, numeric=frozenset(results), label="Results")
 

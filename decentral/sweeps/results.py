@@ -38,15 +38,18 @@ def grouped(sweep: Sweep, found: Mapping[str, Facts]) -> list[Group]:
 
 
 def csv_text(sweep: Sweep, found: Mapping[str, Facts], folder: Path) -> str:
-    """Return one line per finished point, for other programs."""
-    names = ("local_mean", "local_min", "local_max", "merged", "bytes", "relative", "wall_s")
+    """Return one line per finished point, for other programs: every number by its key.
+
+    What only local models have (``local_mean``, a distance) is that before the final merge.
+    """
+    keys = list(dict.fromkeys(key for facts in found.values() for key in facts.values))
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow([*sweep.axes, "run", "metric", *names])
+    writer.writerow([*sweep.axes, "run", "metric", *keys])
     for point in sweep.points:
         facts = found.get(point.digest)
         if facts is not None:
-            numbers = [getattr(facts, name) for name in names]
+            numbers = [facts.values.get(key) for key in keys]
             writer.writerow(
                 [*point.labels.values(), point.folder(folder).name, facts.metric, *numbers]
             )

@@ -2,76 +2,74 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-#: Gauges by name (Prometheus prefixes ``ray_``), tagged with the run; and the key of a row.
-ROWS = {
-    "decentral_step": "step",
-    "decentral_accuracy_local": "accuracy/local_mean",
-    "decentral_accuracy_merged": "accuracy/merged",
-    "decentral_loss_train": "loss/train",
-    "decentral_loss_local": "loss/local_mean",
-    "decentral_loss_merged": "loss/merged",
-    "decentral_consensus_distance": "consensus/distance",
-    "decentral_mergeability_gap": "mergeability/gap",
-    "decentral_bytes": "comm/bytes",
-    "decentral_wire_bytes": "comm/wire_bytes",
-    "decentral_messages": "comm/messages",
-    "decentral_live_nodes": "nodes/healthy",
-    "decentral_steps_per_s": "time/steps_per_s",
-}
-#: What every gauge shows.
-GAUGES = {
-    "decentral_step": "Optimizer steps that every node has done",
-    "decentral_accuracy_local": "Mean test accuracy of the local models",
-    "decentral_accuracy_merged": "Test accuracy of the average of all models",
-    "decentral_loss_train": "Mean loss of the last mini-batches",
-    "decentral_loss_local": "Mean test loss of the local models",
-    "decentral_loss_merged": "Test loss of the average of all models",
-    "decentral_consensus_distance": "Root mean square distance of the models from their average",
-    "decentral_mergeability_gap": "How much better the average is than the models it averages",
-    "decentral_bytes": "Logical bytes sent so far, over all nodes",
-    "decentral_wire_bytes": "Bytes that really left a worker so far",
-    "decentral_messages": "Messages sent so far, over all nodes",
-    "decentral_live_nodes": "Nodes that take part",
-    "decentral_failures": "Failures so far",
-    "decentral_steps_per_s": "Steps of one node per second since the run began",
-    "decentral_step_seconds": "Mean seconds of a step by worker and part: compute, wait, mix",
-}
-#: The parts of a step's time.
+from decentral.records import Records
+
+#: Prometheus prefixes ``ray_``.
+PREFIX = "decentral_"
+#: Gauges that are no key of a row.
+FAILURES, PARTS_S = "decentral_failures", "decentral_step_seconds"
+#: The parts of a step's time, of every worker.
 PARTS = ("compute", "wait", "mix")
 
 
-class Monitor:
-    """Gauges of one run."""
+def gauge_name(key: str) -> str:
+    """Return the gauge of a key: Prometheus takes letters, digits and underscores.
 
-    def __init__(self, run: str) -> None:
-        """Register the gauges in this process."""
+    >>> gauge_name("accuracy/merged")
+    'decentral_accuracy_merged'
+    """
+    return PREFIX + re.sub(r"[^A-Za-z0-9_]", "_", key)
+
+
+class Monitor:
+    """Gauges of one run: one for every number of its rows."""
+
+    def __init__(self, run: str, records: Records) -> None:
+        """Register the gauges that every run has in this process."""
+        self.run, self.records = run, records
+        self.gauges: dict[str, Any] = {}
+        self.names: dict[str, str] = {}
+        self.shown: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
+        self._register(FAILURES, "Failures so far")
+        text = f"Mean seconds of a step by worker and part: {', '.join(PARTS)}"
+        self._register(PARTS_S, text, "worker", "part")
+        self.failures(0)
+
+    def _register(self, name: str, text: str, *tags: str) -> None:
         from ray.util.metrics import Gauge
 
-        self.gauges: dict[str, Any] = {}
-        self.shown: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
-        for name, text in GAUGES.items():
-            more = ("worker", "part") if name == "decentral_step_seconds" else ()
-            self.gauges[name] = Gauge(name, description=text, tag_keys=("run", *more))
-            self.gauges[name].set_default_tags({"run": run})
-        self.failures(0)
+        self.gauges[name] = Gauge(name, description=text, tag_keys=("run", *tags))
+        self.gauges[name].set_default_tags({"run": self.run})
 
     def row(self, row: Mapping[str, Any], parts: Sequence[Mapping[str, Any]]) -> None:
         """Show a row of metrics, and every worker's own times."""
-        for name, key in ROWS.items():
-            if row.get(key) is not None:
-                self._set(name, row[key])
+        for key, value in row.items():
+            if not isinstance(value, int | float):
+                continue
+            self._set(self._gauge(key), value)
         for worker, own in enumerate(parts):
             for part in PARTS:
                 seconds = own[f"time/{part}_s"]
-                self._set("decentral_step_seconds", seconds, worker=str(worker), part=part)
+                self._set(PARTS_S, seconds, worker=str(worker), part=part)
+
+    def _gauge(self, key: str) -> str:
+        """Return the gauge of a key, registered at its first number; no two keys share one."""
+        if key not in self.names:
+            name = gauge_name(key)
+            while name in self.gauges:
+                name += "_"
+            self.names[key] = name
+            self._register(name, self.records.of(key).text or f"{key}, a metric of the run")
+        return self.names[key]
 
     def failures(self, count: int) -> None:
         """Show how many failures there were."""
-        self._set("decentral_failures", count)
-        times = [key for key in self.shown if key[0] == "decentral_step_seconds"]
+        self._set(FAILURES, count)
+        times = [key for key in self.shown if key[0] == PARTS_S]
         for key in times:  # of workers that may be no more
             del self.shown[key]
 

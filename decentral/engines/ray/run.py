@@ -92,7 +92,7 @@ class RayRun(EngineRun):
     def train(self, watch: Watch) -> dict[str, Any]:
         """Train to the end, through failures, and return the summary."""
         try:
-            self.monitor = Monitor(self.folder.path.name)
+            self.monitor = Monitor(self.folder.path.name, self.records)
             with stop_signals(self.stopping) as stopping:
                 while not self._attempt(watch, stopping):
                     self._rewind()

@@ -7,14 +7,13 @@ from decentral.report.figures.analysed import analysed, layers, lines, plane
 from decentral.report.figures.batches import batches
 from decentral.report.figures.canvas import SMALL, TALL, WIDE, save_png, to_svg
 from decentral.report.figures.claims import claim_panel
-from decentral.report.figures.compared import common_metric, compared_cost, compared_learning
+from decentral.report.figures.compared import common_score, compared_cost, compared_learning
+from decentral.report.figures.panels import panel, panels_of, records_in
 from decentral.report.figures.planned import phases, schedule
 from decentral.report.figures.run import (
     bytes_against_metric,
     communication,
-    consensus,
     learning,
-    losses,
     overview,
     seconds_against_metric,
 )
@@ -29,19 +28,20 @@ __all__ = [
     "batches",
     "bytes_against_metric",
     "claim_panel",
-    "common_metric",
+    "common_score",
     "communication",
     "compared_cost",
     "compared_learning",
-    "consensus",
     "layers",
     "learning",
     "lines",
-    "losses",
     "network",
     "overview",
+    "panel",
+    "panels_of",
     "phases",
     "plane",
+    "records_in",
     "save_png",
     "schedule",
     "seconds_against_metric",

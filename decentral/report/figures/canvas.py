@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+from decentral.records import Record
 from decentral.report.facts import percent_text
 from decentral.report.palette import light
 from decentral.report.reader import RunData
@@ -157,14 +158,19 @@ def seconds_axis(axes: Axes) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_seconds(value)))
 
 
-def value_axis(axes: Axes, metric: str) -> None:
-    """Label y as accuracy in percent, or as a loss, logarithmic where it spans much."""
-    if metric == "accuracy":
+def value_axis(axes: Axes, record: Record) -> None:
+    """Label y in percent where that is the unit, else logarithmic where it spans much."""
+    if record.unit == "%":
         digits = 0 if np.ptp(axes.get_ylim()) > 0.05 else 1
         show = FuncFormatter(lambda value, _: percent_text(value, digits))
         axes.set_ylim(max(axes.get_ylim()[0], 0), min(axes.get_ylim()[1], 1))
         axes.yaxis.set_major_formatter(show)
         return
+    spread_axis(axes)
+
+
+def spread_axis(axes: Axes) -> None:
+    """Make y logarithmic where what is drawn spans much."""
     values = [value for line in axes.lines for value in np.asarray(line.get_ydata())]
     if values and min(values) > 0 and max(values) > 20 * min(values):
         axes.set_yscale("log")

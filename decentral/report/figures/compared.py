@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
+from decentral.records import Record
 from decentral.report.facts import facts_of
 from decentral.report.figures.canvas import (
     WIDE,
@@ -30,7 +31,7 @@ MARKERS = "os^Dv*"  # With filled and open faces: twelve runs that differ withou
 def compared_learning(runs: Sequence[RunData], size: tuple[float, float] = WIDE) -> Figure | None:
     """Overlay runs: merged solid, local mean dashed, one colour and marker per run."""
     figure, axes = canvas(size)
-    metric = common_metric(runs)
+    metric = common_score(runs).group
     for index, run in enumerate(runs):
         colour = run_colour(index)
         local = thin(*run.series(f"{metric}/local_mean"))
@@ -42,7 +43,7 @@ def compared_learning(runs: Sequence[RunData], size: tuple[float, float] = WIDE)
         return None
     axes.set_xlim(0, max(run.last_step for run in runs) or 1)
     steps_ticks(axes)
-    value_axis(axes, metric)
+    value_axis(axes, common_score(runs))
     return figure
 
 
@@ -65,7 +66,7 @@ def compared_cost(runs: Sequence[RunData], size: tuple[float, float] = WIDE) -> 
         return None
     _spread_bytes(axes, sent)
     bytes_axis(axes)
-    value_axis(axes, common_metric(runs))
+    value_axis(axes, common_score(runs))
     return figure
 
 
@@ -83,9 +84,10 @@ def _spread_bytes(axes: Axes, sent: Sequence[float]) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
 
 
-def common_metric(runs: Sequence[RunData]) -> str:
-    """Return ``accuracy`` if any run has it, else ``loss``."""
-    return "accuracy" if any(run.metric == "accuracy" for run in runs) else "loss"
+def common_score(runs: Sequence[RunData]) -> Record:
+    """Return the record of what judges runs: of the first one judged by what is better higher."""
+    found = [run.record("merged") for run in runs]
+    return next((record for record in found if record.sign > 0), found[0])
 
 
 def run_colour(index: int) -> str:

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from decentral.quantities import BYTES, INTENSITY, SIMULATED
+from decentral.records import Record
 from decentral.report.facts import Facts, facts_of, gain_text, number_text
 from decentral.report.figures.canvas import (
     SMALL,
@@ -22,13 +23,12 @@ from decentral.report.figures.canvas import (
     dots,
     heading,
     legend,
-    plain_log_ticks,
     seconds_axis,
     steps_axis,
     styled,
-    thin,
     value_axis,
 )
+from decentral.report.figures.panels import draw_panel, panels_of
 from decentral.report.palette import light
 from decentral.report.reader import RunData
 from decentral.units import format_bytes
@@ -47,39 +47,10 @@ def learning(run: RunData, size: tuple[float, float] = WIDE) -> Figure | None:
 
 
 @styled
-def losses(run: RunData) -> Figure | None:
-    """Draw the losses over steps: training, mean of the local models, merged."""
-    figure, axes = canvas(SMALL)
-    for key, role, label, width in (
-        ("loss/train", "link", "training", 1.0),
-        ("loss/local_mean", "local", "local mean", 1.6),
-        ("loss/merged", "merged", "merged", 2.4),
-    ):
-        steps, values = run.series(key)
-        axes.plot(*thin(steps, values), color=light(role), linewidth=width, label=label)
-    values = [value for line in axes.lines for value in np.asarray(line.get_ydata())]
-    if not values:
-        return None
-    if min(values) > 0 and max(values) > 20 * min(values):
-        axes.set_yscale("log")
-        plain_log_ticks(axes, values)
-    steps_axis(axes, run)
-    legend(axes)
-    return figure
-
-
-@styled
-def consensus(run: RunData) -> Figure | None:
-    """Draw how far the nodes' parameters are from their average, on a logarithmic scale."""
-    figure, axes = canvas(SMALL)
-    return figure if _draw_consensus(axes, run) else None
-
-
-@styled
 def communication(run: RunData) -> Figure | None:
     """Draw bytes per step of all nodes together, and below it the schedule's intensity."""
     edges, rates = _byte_rates(run)
-    if len(edges) < 2 or not run.last("comm/bytes", final=True):
+    if len(edges) < 2 or not run.last(BYTES.key, final=True):
         return None
     figure = Figure(figsize=SMALL, layout="constrained")
     upper, lower = figure.subplots(2, sharex=True, height_ratios=[3.2, 1])
@@ -89,7 +60,7 @@ def communication(run: RunData) -> Figure | None:
     upper.yaxis.set_major_locator(MaxNLocator(4 if any(rates) else 1))
     upper.set_title("Bytes per step", **heading())
     _mark_merge(upper, run)
-    steps, intensity = run.series("comm/intensity")
+    steps, intensity = run.series(INTENSITY.key)
     lower.fill_between(steps, intensity, step="pre", color=light("comm"), alpha=0.25, linewidth=0)
     lower.step(steps, intensity, where="pre", color=light("comm"), linewidth=1.4)
     lower.set_ylim(0, 1.08)
@@ -102,13 +73,13 @@ def communication(run: RunData) -> Figure | None:
 @styled
 def bytes_against_metric(run: RunData) -> Figure | None:
     """Draw what each byte bought: the run's metric over the bytes sent so far."""
-    return _cost_against_metric(run, "comm/bytes", bytes_axis)
+    return _cost_against_metric(run, BYTES.key, bytes_axis)
 
 
 @styled
 def seconds_against_metric(run: RunData) -> Figure | None:
     """Draw what each simulated second bought: the run's metric over the time on its network."""
-    return _cost_against_metric(run, "time/simulated_s", seconds_axis)
+    return _cost_against_metric(run, SIMULATED.key, seconds_axis)
 
 
 def _cost_against_metric(
@@ -125,7 +96,7 @@ def _cost_against_metric(
     if facts_of(run).has_merge:
         axes.plot(total[-1:], merged[-1:], **_final_dot())
     label_axis(axes)
-    value_axis(axes, run.metric)
+    value_axis(axes, run.record("merged"))
     legend(axes)
     return figure
 
@@ -141,30 +112,15 @@ def overview(run: RunData) -> Figure:
     if _has_evaluations(run):
         _draw_learning(top, run)
     left, right = figure.add_subplot(grid[1, 0]), figure.add_subplot(grid[1, 1])
-    left.set_title("Consensus distance", **heading())
-    _draw_consensus(left, run)
+    for chosen in sorted(panels_of(run), key=lambda one: not one.leads)[:1]:
+        left.set_title(chosen.title, **heading())
+        draw_panel(left, run, chosen)
     right.set_title("Bytes sent so far, all nodes", **heading())
-    right.plot(*run.series("comm/bytes", final=True), color=light("comm"), linewidth=2)
+    right.plot(*run.series(BYTES.key, final=True), color=light("comm"), linewidth=2)
     right.yaxis.set_major_locator(MaxNLocator(5))
     right.yaxis.set_major_formatter(FuncFormatter(lambda value, _: format_bytes(value)))
     steps_axis(right, run)
     return figure
-
-
-def _draw_consensus(axes: Axes, run: RunData) -> bool:
-    """Draw the positive distances; tell whether there was any."""
-    steps, distances = run.series("consensus/distance")
-    # Nodes that begin equal differ by rounding at step 0; the axis must not span down to that.
-    least = 1e-4 * max(distances, default=0.0)
-    found = zip(steps, distances, strict=True)
-    pairs = [(step, value) for step, value in found if value > (0 if step else least)]
-    steps_axis(axes, run)
-    if not pairs:
-        return False
-    axes.plot(*zip(*pairs, strict=True), color=light("local"), linewidth=2, **dots(pairs))
-    axes.set_yscale("log")
-    plain_log_ticks(axes, [value for _, value in pairs])
-    return True
 
 
 def _has_evaluations(run: RunData) -> bool:
@@ -195,7 +151,7 @@ def _draw_learning(axes: Axes, run: RunData) -> None:
     label = "the single node" if single else "average of all models"
     axes.plot(steps, merged, color=light("merged"), linewidth=2.8, label=label, **dots(merged))
     steps_axis(axes, run)
-    value_axis(axes, run.metric)
+    value_axis(axes, run.record("merged"))
     _mark_result(axes, facts, max([*steps, *local_steps]))
     legend(axes)
 
@@ -210,23 +166,23 @@ def _mark_result(axes: Axes, facts: Facts, step: int) -> None:
         axes.plot([step], [facts.merged], **_final_dot(), label=label)
     ends = [(facts.merged, "merged"), (facts.local_mean, "local")]
     known = [(value, role) for value, role in ends if value is not None]
-    _end_labels(axes, step, known, facts.metric)
+    _end_labels(axes, step, known, facts.score)
 
 
-def _end_labels(axes: Axes, step: int, ends: list[tuple[float, str]], metric: str) -> None:
+def _end_labels(axes: Axes, step: int, ends: list[tuple[float, str]], score: Record) -> None:
     """Write the last values beside the ends of their curves, moved apart where they would touch."""
     bottom, top = axes.get_ylim()
     scale = axes.yaxis.get_transform().transform
     low, high = scale([bottom, top])
     heights = [((scale([value])[0] - low) / (high - low), value, role) for value, role in ends]
-    if len({number_text(value, metric) for value, _ in ends}) == 1:
+    if len({number_text(value, score) for value, _ in ends}) == 1:
         heights = heights[:1]
     heights.sort()
     least = 13 / 72 * axes.figure.dpi / axes.bbox.height  # Of a line, in parts of the axes.
     shift = max(0.0, least - (heights[-1][0] - heights[0][0])) / 2 if len(heights) == 2 else 0.0
     for (height, value, role), sign in zip(heights, (-1, 1), strict=False):
         axes.annotate(
-            number_text(value, metric), (step, height + sign * shift), (9, 0),
+            number_text(value, score), (step, height + sign * shift), (9, 0),
             xycoords=("data", "axes fraction"), textcoords="offset points", va="center",
             color=light(role), weight="bold", annotation_clip=False,
         )  # fmt: skip
@@ -240,7 +196,7 @@ def _final_dot() -> dict[str, Any]:
 
 
 def _mark_merge(axes: Axes, run: RunData) -> None:
-    before, total = run.last("comm/bytes"), run.last("comm/bytes", final=True)
+    before, total = run.last(BYTES.key), run.last(BYTES.key, final=True)
     if not facts_of(run).has_merge or before is None or total is None or total <= before:
         return
     axes.axvline(run.last_step, color=light("merged"), linewidth=2, clip_on=False)
@@ -253,7 +209,7 @@ def _mark_merge(axes: Axes, run: RunData) -> None:
 
 def _byte_rates(run: RunData) -> tuple[list[int], list[float]]:
     """Return at most 75 intervals, none shorter than a round, and bytes per step in each."""
-    steps, total = run.series("comm/bytes")
+    steps, total = run.series(BYTES.key)
     known = dict(zip([0, *steps], [0.0, *total], strict=True))
     local_steps = run.config.get("local_steps")
     shortest = local_steps if isinstance(local_steps, int) else 1

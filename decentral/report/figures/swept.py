@@ -8,6 +8,7 @@ from statistics import fmean, stdev
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from decentral.records import Record
 from decentral.report.facts import percent_text
 from decentral.report.figures.canvas import WIDE, legend, styled
 from decentral.report.palette import light
@@ -18,7 +19,7 @@ _LONGEST = 34
 
 
 @styled
-def swept(groups: Sequence[Swept], metric: str, width: float = WIDE[0]) -> Figure | None:
+def swept(groups: Sequence[Swept], record: Record, width: float = WIDE[0]) -> Figure | None:
     """Draw a row per group: every run a dot, the mean a mark, one standard deviation a bar."""
     if not any(local or merged for _, local, merged in groups):
         return None
@@ -39,9 +40,9 @@ def swept(groups: Sequence[Swept], metric: str, width: float = WIDE[0]) -> Figur
     axes.grid(axis="x")
     axes.grid(axis="y", visible=False)
     axes.xaxis.set_major_locator(MaxNLocator(5 if width < WIDE[0] else 9))
-    if metric == "accuracy":
+    if record.unit == "%":
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: percent_text(value, 0)))
-    axes.set_xlabel(metric)
+    axes.set_xlabel(record.group)
     legend(axes)
     return figure
 
