@@ -265,7 +265,7 @@ def test_counters_and_masks_survive_the_merge_everywhere(
     counted: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     summary = json.loads((counted / "summary.json").read_text())["final"]
-    assert summary["accuracy_merged"] > 0.5
+    assert summary["accuracy/merged"] > 0.5
     same_counters(load_file(counted / "merged.safetensors"))
     given: dict[str, Any] = {"task": blobs(), "model": counting}
     run = decentral.api.Run(counted, given)
@@ -273,15 +273,15 @@ def test_counters_and_masks_survive_the_merge_everywhere(
     same_counters(model.state_dict())
     inputs, targets = blobs().splits[2].take(torch.arange(50))
     loss = nn.functional.cross_entropy(model.eval()(inputs.float()), targets).item()
-    assert loss == pytest.approx(summary["loss_merged"], rel=1e-5)
+    assert loss == pytest.approx(summary["loss/merged"], rel=1e-5)
 
     models = models_of(counted, 30, **given)
     _, state, about = by_rule(models, "uniform", "run")
     same_counters(state)
-    assert about["loss"] == pytest.approx(summary["loss_merged"], rel=1e-5)
+    assert about["loss"] == pytest.approx(summary["loss/merged"], rel=1e-5)
     found = Analysis(models, Extent(1, 3, 32), lambda *_: None)._scores()
-    assert found["loss"]["merged"] == pytest.approx(summary["loss_merged"], rel=1e-5)
-    assert found["loss"]["local_mean"] == pytest.approx(summary["loss_local_mean"], rel=1e-5)
+    assert found["loss"]["merged"] == pytest.approx(summary["loss/merged"], rel=1e-5)
+    assert found["loss"]["local_mean"] == pytest.approx(summary["loss/local_mean"], rel=1e-5)
 
 
 def test_the_table_of_merge_rules_counts_too(
