@@ -328,6 +328,24 @@ def test_a_run_that_goes_on_keeps_its_clock(tmp_path: Path) -> None:
     assert seconds(rows[-1])[1] > 20 * 5e-3
 
 
+def test_what_a_closed_loop_asks_of_all_nodes_takes_time() -> None:
+    """Sketches of 256 bytes go around the ring, N - 1 of them, each time they are renewed."""
+    talks = {"name": "adaptive", "target": 1e9, "feedback_every": 2, "max_budget": 9}
+    network = {"name": "uniform", "latency_s": LATENCY_S, "bandwidth_Bps": 256.0}
+    block = tiny_block(
+        topology="ring", network=network, compute="1s", local_steps=1, communication=talks
+    )
+    spent: list[float] = []
+    for _ in range(4):
+        before = block.clock.now_s(range(4))
+        act = block.decide()
+        spent.append(block.clock.now_s(range(4)) - before)
+        block.setup.algorithm(block, act)
+        block.finish_step()
+    around = 3 * (LATENCY_S + 1.0)
+    assert spent == pytest.approx([around, 0.0, around, 0.0])
+
+
 def test_a_batch_twice_as_large_takes_twice_as_long() -> None:
     def growing(progress: Any) -> int:
         return 8 if progress.step < 10 else 16
