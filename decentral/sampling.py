@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,20 +61,6 @@ def _padded(groups: list[Integers]) -> Integers:
     for row, group in zip(table, groups, strict=True):
         row[: len(group)] = group
     return table
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """The next ``size`` samples of every hosted node, fetched only when asked for."""
-
-    sampler: Sampler
-    position: int
-    size: int
-
-    def micro(self, most: int) -> Iterator[Batch]:
-        """Yield them ``most`` at a time (the last may be fewer): memory does not grow with them."""
-        for begin in range(0, self.size, most):
-            yield self.sampler.batch(self.position + begin, min(most, self.size - begin))
 
 
 class Sampler:

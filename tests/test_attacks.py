@@ -118,7 +118,7 @@ def test_flipped_labels_teach_bad_nodes_only_while_they_last() -> None:
         one.gradient()
     assert torch.equal(honest.grads, liar.grads)
     for one in (honest, liar):
-        one.step = 40
+        one.stand_at(40, one.round)
         one.gradient()
     same = [bool((a == b).all()) for a, b in zip(honest.grads, liar.grads, strict=True)]
     assert same == [node != 2 for node in range(8)]

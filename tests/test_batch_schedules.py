@@ -202,7 +202,7 @@ def test_large_batches_are_accumulated_in_constant_memory(monkeypatch: Any) -> N
         block.sampler, "batch", lambda at, size: fetched.append(size) or original(at, size)
     )
     for each in (block, whole):
-        each.step = 1
+        each.stand_at(1, 0)
         each.gradient()
     assert fetched == [256, 256, 88]
     torch.testing.assert_close(block.grads, whole.grads, rtol=1e-12, atol=1e-14)

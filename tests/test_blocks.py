@@ -207,7 +207,7 @@ def test_a_floor_of_ones_own_replaces_the_schedules() -> None:
         block = tiny_block(
             **settings, optimizer={"name": "sgd", "blockwise": ratios or True}, steps=10
         )
-        block.step = 10
+        block.stand_at(10, 0)
         lowest = 0.2 + (8 - 0.2) * (0.5 - 0.2) / 0.8 if floor else wanted
         assert block.rate(8.0) == pytest.approx(0.1 * lowest)
 

@@ -16,7 +16,7 @@ from decentral.gradients.adversarial import Attack
 from decentral.gradients.sam import sharpness_aware
 from decentral.layout import Layout
 from decentral.loop.block import Block
-from decentral.sampling import Drawn, Sampler
+from decentral.sampling import Sampler
 from decentral.schedules import Progress
 
 PLAIN: dict[str, Any] = {
@@ -341,7 +341,7 @@ def test_a_sick_row_disturbs_no_other() -> None:
     well, sick = (tiny_block(**PLAIN, **ALL) for _ in range(2))
     sick.rows[1] = torch.nan
     for block in (well, sick):
-        block.pipeline.gradient(Drawn(block.sampler, 0, block.batch_size), Progress(4, 20))
+        block.pipeline.gradient(Progress(4, 20), block.batch_size)
     assert torch.equal(sick.grads[[0, 2]], well.grads[[0, 2]])
     assert sick.grads[1].isnan().any()
 

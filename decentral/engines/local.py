@@ -61,9 +61,9 @@ class LocalRun(EngineRun):
         with stop_signals(self.stopping) as stopping:
             for row in train(self.block, self.evaluator, self.resumed):
                 self.record(row, watch)
-                if stopping.is_set() and self.step < steps:
+                if stopping.is_set() and self.block.step < steps:
                     self._interrupted()
-                if self.step % every == 0 and "phase" not in row:
+                if self.block.step % every == 0 and "phase" not in row:
                     self.save()
         self.folder.write("merged.safetensors", save_tensors(self.evaluator.merged_state()))
         self.save()

@@ -57,7 +57,8 @@ class LocalExchange:
         heard, device = heard_by(mixing, self.hosted, NOBODY), channel.device
         if not len(heard.receivers):
             return
-        senders, offsets = (torch.from_numpy(a).to(device) for a in (heard.senders, heard.offsets))
+        senders = torch.from_numpy(heard.senders).to(device)
+        offsets = torch.from_numpy(heard.offsets).to(device)
         receivers = torch.from_numpy(heard.receivers).to(device)
         weights = torch.from_numpy(heard.weights).to(channel)
         for part in self._chunks(channel):

@@ -22,8 +22,8 @@ from decentral.network import Act, Conversation
 from decentral.network.membership import Membership, reformed
 from decentral.optim import BlockOptimizer
 from decentral.run.checkpoint import Checkpoint, stacked
-from decentral.sampling import Drawn, Sampler
-from decentral.schedules import Feedback, Progress
+from decentral.sampling import Sampler
+from decentral.schedules import Feedback
 
 
 class Block:
@@ -50,11 +50,13 @@ class Block:
         rows = [setup.initial_row(node) for node in self.hosted]
         self.rows = torch.stack(rows).to(setup.device)
         self.grads = torch.zeros_like(self.rows)
+        self.x = setup.layout.trainable_view(self.rows)  # [n, k], the parameters
+        self.g = setup.layout.trainable_view(self.grads)  # [n, k], their gradients
         self.integers = {
             name: torch.stack([value] * len(self.hosted)).to(setup.device)
             for name, value in setup.layout.integers.items()
         }
-        self.step = self.round = 0
+        self.stand_at(0, 0)
         self.losses = self.rows.new_zeros(len(self.hosted))
         self.ledger = Ledger()
         self.clock = setup.clock()
@@ -68,11 +70,9 @@ class Block:
             setup.optimizer, setup.layout, self.rows, self.grads, setup.course
         )
         self.sampler = Sampler(setup.train, setup.plan, self.hosted, config.seed)
-        self.factors = [
-            (index, config.node_lr[node])
-            for index, node in enumerate(self.hosted)
-            if node in config.node_lr
-        ]
+        self.scaled = [i for i, node in enumerate(self.hosted) if node in config.node_lr]
+        factors = [config.node_lr[self.hosted[i]] for i in self.scaled]
+        self.factors = self.rows.new_tensor(factors)[:, None]
         self.pipeline = Pipeline(
             setup, self.rows, self.integers, self.grads, self.sampler, self.hosted
         )
@@ -80,13 +80,11 @@ class Block:
 
     # --- progress ---------------------------------------------------------------------------------
 
-    @property
-    def progress(self) -> Progress:
-        """Where the block stands."""
-        return self._progress(self.step)
-
-    def _progress(self, step: int) -> Progress:
-        return self.setup.pace.progress(step, self.round, self.setup.config.local_steps)
+    def stand_at(self, step: int, round: int) -> None:
+        """Stand where ``step`` steps are done and something was sent in ``round`` rounds."""
+        self.step, self.round = step, round
+        pace, config = self.setup.pace, self.setup.config
+        self.progress = pace.progress(step, round, config.local_steps)
 
     @property
     def samples(self) -> int:
@@ -124,14 +122,15 @@ class Block:
         return act
 
     def _act(self, conversation: Conversation) -> Act | None:
-        upcoming = self._progress(self.step + 1)
-        absent = self.members.positions(self.absent)
-        return conversation.act(upcoming, self.feedback, absent)
+        setup, absent = self.setup, self.health.absent
+        upcoming = setup.pace.progress(self.step + 1, self.round, setup.config.local_steps)
+        away = self.members.positions(absent) if absent else absent
+        return conversation.act(upcoming, self.feedback, away)
 
     def finish_step(self) -> None:
         """Count the step that was just done."""
         self._notice(torch.isfinite(self.losses))
-        self.step += 1
+        self.stand_at(self.step + 1, self.round)
 
     def check(self) -> None:
         """Find nodes whose rows are not finite, before anybody looks at them."""
@@ -139,16 +138,6 @@ class Block:
         self.health.agree()
 
     # --- the verbs of an algorithm, and what they act on ------------------------------------------
-
-    @property
-    def x(self) -> Tensor:
-        """The parameters of every hosted node, [n, k]."""
-        return self.setup.layout.trainable_view(self.rows)
-
-    @property
-    def g(self) -> Tensor:
-        """Their gradients, [n, k]."""
-        return self.setup.layout.trainable_view(self.grads)
 
     @property
     def sent(self) -> Tensor:
@@ -173,10 +162,9 @@ class Block:
 
     def gradient(self) -> None:
         """Compute every row's gradient on its next batch."""
-        size = self.batch_size
+        size = self.setup.pace.size(self.step)
         self.clock.work(self.step, size / self.setup.first_batch)
-        drawn = Drawn(self.sampler, self.samples, size)
-        self.losses = self.pipeline.gradient(drawn, self.progress)
+        self.losses = self.pipeline.gradient(self.progress, size)
 
     def average_gradients(self) -> None:
         """Replace every row's gradient by the mean over all healthy nodes."""
@@ -191,14 +179,17 @@ class Block:
 
     def adapt(self) -> None:
         """Clip per row, then let the optimizer update the rows."""
-        self.pipeline.condition()
+        if self.setup.config.clip is not None:
+            self.pipeline.clip(self.setup.config.clip)
         if self.pipeline.restarts:
             self.optimizer.restart()
-        before = [self.x[index].clone() for index, _ in self.factors]
-        self.optimizer.step(self.rate, self.progress.fraction)
         # An update is proportional to its learning rate, whatever else it depends on.
-        for (index, factor), start in zip(self.factors, before, strict=True):
-            self.x[index].sub_(start).mul_(factor).add_(start)
+        before = self.x[self.scaled].clone() if self.scaled else None
+        rate = self.rate if self.optimizer.blockwise else self.setup.rate(self.progress)
+        self.optimizer.step(rate, self.progress.fraction)
+        if before is not None:
+            moved = self.x[self.scaled].sub_(before).mul_(self.factors)
+            self.x[self.scaled] = moved.add_(before)
         self._silence_absent()
 
     def begin(self, act: Act | None) -> None:
@@ -209,7 +200,7 @@ class Block:
         """
         config = self.setup.config
         changing = config.gossip_buffers and bool(self.setup.layout.buffers)
-        early = self.channels.straight and not changing and config.on_nonfinite == "stop"
+        early = self.channels.plain and not changing and config.on_nonfinite == "stop"
         if act is None or act.mixing is None or not early:
             return
         self._notice(finite_rows(self.rows))
@@ -242,9 +233,10 @@ class Block:
 
     def _gossip(self, mixing: Mixing, part: slice | None) -> None:
         self.ledger.wire_bytes += self.channels.gossip(mixing, self.progress, part)
-        self.ledger.gossip(mixing.messages, self.setup.row_bytes)
-        self.clock.gossip(mixing, self.setup.row_bytes, self.members.live)
-        self.round += 1
+        size = self.setup.size.gossip
+        self.ledger.gossip(mixing.messages, size)
+        self.clock.gossip(mixing, size, self.members.live)
+        self.stand_at(self.step, self.round + 1)
 
     def _merge(self, act: Act, part: slice | None) -> None:
         """Let all who are there take the average of those who count."""
@@ -261,7 +253,7 @@ class Block:
             self.clock.average(there, size)
         healthy = len(there)
         self.ledger.average(max(1, healthy), size)
-        self.round += 1
+        self.stand_at(self.step, self.round + 1)
         # The last act comes after its step is counted, any other before.
         step = min(self.step + 1, self.setup.config.steps)
         self.announce("merge", {"step": step, "nodes": healthy})
@@ -307,6 +299,8 @@ class Block:
 
     def _silence_absent(self) -> None:
         """Hold what quarantined nodes could share at zero, so that no weight of 0 meets a NaN."""
+        if not self.health.absent and not self.health.suspects:
+            return
         for index, node in enumerate(self.hosted):
             if not self.health.fit(node):
                 self.rows[index] = 0.0
@@ -387,8 +381,8 @@ class Block:
             ]
         )
         counters = checkpoint.counters
-        self.step = checkpoint.step
-        self.round, self.intensity = counters["round"], counters["intensity"]
+        self.stand_at(checkpoint.step, counters["round"])
+        self.intensity = counters["intensity"]
         self.ledger = Ledger(**counters["ledger"])
         self.pipeline.sharp = counters["sharp"]
         self.clock.restore(counters["clock"])

@@ -43,63 +43,52 @@ class Channels:
     ) -> None:
         """Serve the block of the nodes ``hosted``; the state begins as declared."""
         self.setup, self.exchange, self.rows, self.optimizer = setup, exchange, rows, optimizer
-        self.kept = setup.kept
-        model = setup.layout.trainable_view(rows)
-        self.state = {name: kept.first(model, self.model) for name, kept in self.kept.items()}
-        self.hosted = hosted
+        self.kept, self.hosted = setup.kept, hosted
+        parameters = setup.layout.trainable_view(rows)
+        #: The columns of the rows that travel: all, or the parameters only.
+        self.model = rows if setup.config.gossip_buffers else parameters
+        self.state = {n: kept.first(parameters, self.model) for n, kept in self.kept.items()}
+        sent = {n: self.state[n] for n, kept in self.kept.items() if kept.sent}
+        #: What a codec applies to, by name, and single numbers, which travel as they are.
+        self.coded = {"model": self.model}
+        self.coded |= {n: value for n, value in sent.items() if not self.kept[n].scalar}
+        self.scalars = [value for n, value in sent.items() if self.kept[n].scalar]
+        linear = setup.aggregation.plugin.traits.get("linear", False)
+        #: Whether rows travel as they are, and are only added up.
+        self.plain = linear and setup.codec.name == "none" and not setup.attackers.lie
         remembers = setup.codec.plugin.traits.get("memory", False)
         remembered = (*_REMEMBERED, _TOLD) if setup.attackers.lie else _REMEMBERED
         self.memory = {
             f"{name}/{what}": torch.zeros_like(channel)
-            for name, channel in self._rows().items()
+            for name, channel in self.coded.items()
             for what in remembered
             if remembers
         }
 
-    @property
-    def model(self) -> Tensor:
-        """The columns of the rows that travel: all, or the parameters only."""
-        layout = self.setup.layout
-        return self.rows if self.setup.config.gossip_buffers else layout.trainable_view(self.rows)
-
-    def _rows(self) -> dict[str, Tensor]:
-        """Return the channels that a codec applies to, by name."""
-        sent = {n: self.state[n] for n, kept in self.kept.items() if kept.sent and not kept.scalar}
-        return {"model": self.model, **sent}
-
-    def _plain(self) -> list[Tensor]:
-        """Return all others; ``_absorb`` follows where they were mixed."""
-        self._copied = self.optimizer.channels() if self.setup.config.mix_state else []
-        scalars = [self.state[n] for n, kept in self.kept.items() if kept.sent and kept.scalar]
-        return [*scalars, *self._copied]
-
-    def _absorb(self) -> None:
-        if self._copied:
-            self.optimizer.absorb(self._copied)
-
     def begin(self, mixing: Mixing) -> None:
         """Let the channels travel already; ``gossip`` with the same mixing follows."""
-        for channel in (*self._rows().values(), *self._plain()):
+        mixed = self.optimizer.channels() if self.setup.config.mix_state else ()
+        for channel in (*self.coded.values(), *self.scalars, *mixed):
             self.exchange.begin(channel, mixing)
 
     def gossip(self, mixing: Mixing, progress: Progress, part: slice | None = None) -> int:
         """Mix every channel, or ``part`` of their columns; return the wire bytes."""
         wire = 0
-        for name, rows in self._rows().items():
+        for name, rows in self.coded.items():
+            if self.plain and part is None:
+                wire += self.exchange.mix(rows, mixing)
+                continue
             piece = self._part(rows, part)
             said = self._part(self._said(name, rows, progress), part)
             wire += self._mix(name, piece, said, mixing, progress.round)
             self._put(rows, part, piece)
-        wire += sum(self.exchange.mix(channel, mixing) for channel in self._plain())
-        self._absorb()
+        for channel in self.scalars:
+            wire += self.exchange.mix(channel, mixing)
+        if self.setup.config.mix_state:
+            mixed = self.optimizer.channels()
+            wire += sum(self.exchange.mix(channel, mixing) for channel in mixed)
+            self.optimizer.absorb(mixed)
         return wire
-
-    @property
-    def straight(self) -> bool:
-        """Whether rows travel as they are, and are only added up."""
-        setup = self.setup
-        linear = setup.aggregation.plugin.traits.get("linear", False)
-        return linear and setup.codec.name == "none" and not setup.attackers.lie
 
     def _columns(self, part: slice) -> slice:
         """Return the columns of a row that belong to some of the parameters.
@@ -118,7 +107,7 @@ class Channels:
 
     def _mix(self, name: str, rows: Tensor, said: Tensor, mixing: Mixing, round: int) -> int:
         """Let what nodes say be heard, and take in what is heard."""
-        if self.straight:
+        if self.plain:
             return self.exchange.mix(rows, mixing)
         if self.setup.codec.name == "none":
             return self._aggregate(rows, said, mixing)
@@ -189,18 +178,20 @@ class Channels:
     ) -> int:
         """Replace every channel of the rows ``here`` by its mean; return the wire bytes."""
         wire = 0
-        for name, rows in self._rows().items():
+        for name, rows in self.coded.items():
             piece = self._part(rows, part)
             said = self._part(self._said(name, rows, progress), part)
             mean, bytes_ = self._merged(said, weights)
             piece[here] = mean
             self._put(rows, part, piece)
             wire += bytes_
-        for channel in self._plain():
+        mixed = self.optimizer.channels() if self.setup.config.mix_state else []
+        for channel in (*self.scalars, *mixed):
             mean, bytes_ = self.exchange.mean(channel, weights)
             channel[here] = mean
             wire += bytes_
-        self._absorb()
+        if mixed:
+            self.optimizer.absorb(mixed)
         return wire
 
     def _merged(self, said: Tensor, weights: Tensor) -> tuple[Tensor, int]:

@@ -8,7 +8,7 @@ another row.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 
@@ -20,7 +20,7 @@ from decentral.gradients.adversarial import Attack
 from decentral.gradients.sam import SharpnessAware
 from decentral.loop.methods import changed_targets
 from decentral.loop.setup import Setup
-from decentral.sampling import Drawn, Sampler
+from decentral.sampling import Sampler
 from decentral.schedules import Progress
 from decentral.schedules.methods import Adversarial
 
@@ -46,52 +46,68 @@ class Pipeline:
         self.hosted = hosted
         self.setup, self.rows, self.integers, self.grads = setup, rows, integers, grads
         self.compute, self.reason = gradient_of(setup, rows.shape[0], sampler)
+        self.sampler = sampler
         self.sharp: bool | None = None
-        self.restarts = False
+        self.restarts = self.attacks = False
+        self.attacked: dict[int, Batch] = {}
 
-    def gradient(self, batch: Drawn, progress: Progress) -> Tensor:
-        """Write every row's gradient on its samples of the batch; return losses [n]."""
-        parts = self._parts(batch, progress)
-        losses = self._mean(parts(), batch.size)
+    def gradient(self, progress: Progress, size: int) -> Tensor:
+        """Write every row's gradient on its next ``size`` samples; return losses [n]."""
+        adversarial = self.setup.config.adversarial
+        self.attacks = adversarial is not None and adversarial.on(progress)
+        self.attacked.clear()
+        losses = self._mean(progress, size)
         sam = self.setup.config.sam
         if sam is not None:
             before, self.sharp = self.sharp, sam.on(progress)
             switched = before is not None and before != self.sharp
             self.restarts = switched and sam.momentum == "restart"
             if self.sharp and sam.rho:
-                again = lambda: self._mean(parts(), batch.size)  # noqa: E731
+                again = lambda: self._mean(progress, size)  # noqa: E731
                 self.sam(again, self.grads, sam.rho, sam.adaptive)
         return losses
 
-    def _parts(self, batch: Drawn, progress: Progress) -> Callable[[], Iterator[Batch]]:
-        """Return what yields the micro-batches that this step learns from, as often as asked.
+    def _mean(self, progress: Progress, size: int) -> Tensor:
+        """Compute the gradients of the next ``size`` samples, micro-batch by micro-batch.
 
-        They are drawn anew each time, so that memory does not grow with the batch; attacked inputs
-        are kept, since both gradients of SAM see the same.
+        Micro-batches are drawn when they are needed, so that memory does not grow with the batch.
         """
+        most = self.setup.micro_batch
+        losses = self.compute(
+            self.rows, self.integers, self._micro_batch(progress, 0, min(most, size)), self.grads
+        )
+        if size <= most:
+            return losses
+        self.grads.mul_(most / size)
+        losses = losses * (most / size)
+        scratch = torch.zeros_like(self.grads)  # padding is never written
+        for begin in range(most, size, most):
+            part = self._micro_batch(progress, begin, min(most, size - begin))
+            share = part.inputs.shape[1] / size
+            found = self.compute(self.rows, self.integers, part, scratch)
+            self.grads.add_(scratch, alpha=share)
+            losses = losses + share * found
+        return losses
 
-        def parts() -> Iterator[Batch]:
-            for part in batch.micro(self.setup.micro_batch):
-                yield self._changed(part, progress)
+    def _micro_batch(self, progress: Progress, begin: int, count: int) -> Batch:
+        """Return ``count`` samples of this step from the ``begin``-th, as it learns from them.
 
-        adversarial = self.setup.config.adversarial
-        if adversarial is None or not adversarial.on(progress):
-            return parts
-        kept = list(parts())
-        return lambda: iter(kept)
-
-    def _changed(self, batch: Batch, progress: Progress) -> Batch:
-        """Return a micro-batch with the targets and inputs that this step learns from."""
+        Attacked inputs are kept, since both gradients of SAM see the same.
+        """
+        if begin in self.attacked:
+            return self.attacked[begin]
         config, task, bad = self.setup.config, self.setup.task, self.setup.attackers
-        if bad.on(progress, data=True):
+        batch = self.sampler.batch(progress.samples + begin, count)
+        if bad.nodes and bad.on(progress, data=True):
             targets = bad.taught(batch.targets, self.hosted, len(task.classes or ()))
             batch = replace(batch, targets=targets)
         noisy = config.label_noise is not None and config.label_noise.on(progress)
         if noisy or config.label_smoothing:
             targets = changed_targets(config, task, batch.targets, batch.keys, noisy)
             batch = replace(batch, targets=targets)
-        if config.adversarial is not None and config.adversarial.on(progress):
+        if config.adversarial is not None and self.attacks:
             batch = replace(batch, inputs=self._attacked(batch, config.adversarial))
+            self.attacked[begin] = batch
         return batch
 
     def _attacked(self, batch: Batch, how: Adversarial) -> Tensor:
@@ -113,29 +129,10 @@ class Pipeline:
         bounds = low.item(), high.item()
         return Attack(setup.model, setup.layout, setup.task.loss, self.compute.kind, bounds)
 
-    def condition(self) -> None:
-        """Clip the gradients, each row by its own norm."""
-        limit = self.setup.config.clip
-        if limit is not None:
-            norms = self.setup.layout.trainable_view(self.grads).norm(dim=1, keepdim=True)
-            self.grads.mul_((limit / (norms + 1e-6)).clamp(max=1.0))
-
-    def _mean(self, parts: Iterator[Batch], size: int) -> Tensor:
-        """Compute the gradients of a batch of ``size``, micro-batch by micro-batch."""
-        first = next(parts)
-        losses = self.compute(self.rows, self.integers, first, self.grads)
-        share = first.inputs.shape[1] / size
-        if share == 1.0:
-            return losses
-        self.grads.mul_(share)
-        losses = losses * share
-        scratch = torch.zeros_like(self.grads)  # padding is never written
-        for part in parts:
-            share = part.inputs.shape[1] / size
-            found = self.compute(self.rows, self.integers, part, scratch)
-            self.grads.add_(scratch, alpha=share)
-            losses = losses + share * found
-        return losses
+    def clip(self, limit: float) -> None:
+        """Clip the gradients to norms of at most ``limit``, each row by its own norm."""
+        norms = self.setup.layout.trainable_view(self.grads).norm(dim=1, keepdim=True)
+        self.grads.mul_((limit / (norms + 1e-6)).clamp(max=1.0))
 
 
 def gradient_of(setup: Setup, nodes: int, sampler: Sampler) -> tuple[Gradient, str]:

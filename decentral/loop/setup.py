@@ -157,12 +157,12 @@ class Setup:
         """Logical bytes of an all-reduce of the gradient at every step: what budgets refer to."""
         return all_reduce_messages(self.config.nodes, self.config.steps) * self.gradient_bytes
 
-    @property
+    @cached_property
     def first_batch(self) -> int:
         """Samples per node of the first step."""
         return self.pace.size(0)
 
-    @property
+    @cached_property
     def micro_batch(self) -> int:
         """Most samples per node of one forward pass."""
         asked = self.config.micro_batch
@@ -170,7 +170,7 @@ class Setup:
 
     def rate(self, progress: Progress, ratio: float = 1.0, floor: float = 0.0) -> float:
         """Return the learning rate of the step that follows ``progress``: schedule times batch."""
-        factor = self.lr_factor(self.pace.size(progress.step))
+        factor = rate_factor(self.batch, self.pace.size(progress.step), self.first_batch)
         return self.learning_rate(progress, ratio, floor) * factor
 
     def lr_factor(self, size: int) -> float:

@@ -31,6 +31,8 @@ Integers = NDArray[np.int64]
 Struck = Callable[[Integers, Integers], NDArray[np.bool_]]
 
 _TOLERANCE = 1e-9
+#: Chances of links that are drawn ahead in one call.
+_AHEAD = 1 << 14
 #: Rounds of a sequence without a period by which its mixing is judged.
 _SAMPLED_ROUNDS = 20
 #: Links that are checked before a run whose graph prescribes weights for every round.
@@ -51,7 +53,7 @@ class Mixing:
     weights: Floats  # [entries]
     lost: Integers = field(default_factory=lambda: np.zeros((2, 0), np.int64))
 
-    @property
+    @cached_property
     def messages(self) -> int:
         """Messages that are sent, with those that do not arrive."""
         return len(self.senders) - self.nodes + self.lost.shape[1]
@@ -113,6 +115,9 @@ class Mixer:
 
     topology: Topology
     rule: Bound | None = None  # None: weights prescribed by the graph
+    _ahead: tuple[int, Floats] = field(
+        default=(0, np.zeros((0, 0))), init=False, repr=False, compare=False
+    )
 
     @staticmethod
     def make(topology: Topology, weights: object = "auto") -> Mixer:
@@ -141,7 +146,7 @@ class Mixer:
         """The rule's name, ``prescribed`` when the graph brings its own weights."""
         return self.rule.name if self.rule else "prescribed"
 
-    @property
+    @cached_property
     def keeps(self) -> str:
         """What a node keeps of its own row: ``rest``, ``unsent`` or ``nothing``."""
         return str(self.rule.plugin.traits.get("keeps", "rest")) if self.rule else "rest"
@@ -222,10 +227,24 @@ class Mixer:
         links = topology.links(round, intensity) if self._fixed is None else self._fixed
         if topology.activation != "link" or intensity >= 1.0:
             return links
-        low = np.minimum(links.senders, links.receivers)
-        high = np.maximum(links.senders, links.receivers)
-        chance = rng.uniform(topology.seed, f"links/{topology.epoch}", round, low, high)
-        return links.kept(chance < intensity)
+        return links.kept(self._chances(round, links) < intensity)
+
+    def _chances(self, round: int, links: Links) -> Floats:
+        """Return one number in [0, 1) for each link, the same in both directions.
+
+        Where the graph does not change they are drawn for many rounds in one call.
+        """
+        first, drawn = self._ahead
+        if self.topology.time_varying or not first <= round < first + len(drawn):
+            ahead = 1 if self.topology.time_varying else max(1, _AHEAD // max(1, len(links)))
+            first, rounds = round, np.arange(round, round + ahead)[:, None]
+            low = np.minimum(links.senders, links.receivers)
+            high = np.maximum(links.senders, links.receivers)
+            purpose = f"links/{self.topology.epoch}"
+            drawn = rng.uniform(self.topology.seed, purpose, rounds, low, high)
+            # One assignment, since threads may share a mixer.
+            self._ahead = first, drawn
+        return drawn[round - first]
 
     def expected_messages(self, intensity: float) -> float:
         """Return the expected number of directed messages of one gossip action."""

@@ -15,6 +15,7 @@ from decentral.schedules.communication import CommunicationSchedule, Merge
 from decentral.schedules.pace import Pace
 
 NO_FAULTS = Faults()
+_NOBODY: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -73,22 +74,23 @@ class Conversation:
     ) -> Act | None:
         """Return what is sent at this slot, or None for silence; a pure function."""
         action = self.schedule.action(progress, feedback)
-        away = self._away(progress)
+        faulty = self.faults.any
+        away = self._away(progress) if faulty else _NOBODY
         if isinstance(action, Merge):
             return Act(1.0, away=away)
         if action == 0.0 or not self.mixer.speaks(progress.slot, action):
             return None
-        return Act(action, self._mixing(progress, action, absent | away), away)
+        if not faulty:
+            return Act(action, self.mixer.mixing(progress.round, action, absent))
+        return Act(action, self._faulty_mixing(progress, action, absent | away), away)
 
     def _away(self, progress: Progress) -> frozenset[int]:
-        if not self.faults.any:
-            return frozenset()
         return frozenset(np.flatnonzero(self.faults.away(self.ids, progress)).tolist())
 
-    def _mixing(self, progress: Progress, intensity: float, absent: frozenset[int]) -> Mixing:
+    def _faulty_mixing(
+        self, progress: Progress, intensity: float, absent: frozenset[int]
+    ) -> Mixing:
         """Return who hears whom in a slot, what goes wrong included."""
-        if not self.faults.any:
-            return self.mixer.mixing(progress.round, intensity, absent)
         ids, faults = self.ids, self.faults
         return self.mixer.mixing(
             progress.round,
@@ -200,7 +202,9 @@ def expected_bytes(conversation: Conversation, size: Size) -> float:
             total += _expected_merge(conversation, here) * size.merge
         elif action > 0:
             messages = conversation.mixer.expected_messages(action)
-            total += messages * _surviving(conversation, here) * size.gossip
+            if conversation.faults.any:
+                messages *= _surviving(conversation, here)
+            total += messages * size.gossip
     return total
 
 
@@ -214,8 +218,6 @@ def _expected_merge(talk: Conversation, progress: Progress) -> float:
 
 def _surviving(talk: Conversation, progress: Progress) -> float:
     """Return the expected share of messages that are sent in a slot, whatever goes wrong."""
-    if not talk.faults.any:
-        return 1.0
     there = talk.faults.presence(talk.ids, progress)
     links = talk.mixer.topology.links(0)
     pairs = there[links.senders] * there[links.receivers] if len(links) else np.ones(1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from math import prod
 from typing import Any
@@ -64,7 +64,8 @@ class BlockOptimizer:
             owners = [self._places_of(row) for row in range(self.nodes)]
         self.named = bool(rule.plugin.traits.get("named"))
         self.instances = [fused(rule(self._presented(places))) for places in owners]
-        for group in self._groups():
+        self.groups = [group for one in self.instances for group in one.param_groups]
+        for group in self.groups:
             if "course" in group:
                 group["course"] = asdict(course)
             if self.named and self.blockwise:
@@ -126,18 +127,15 @@ class BlockOptimizer:
 
         ``lr`` is the learning rate, or that of each group as a function of its ratio.
         """
-        power_(self.layout.trainable_view(self.grads), self.power)
-        for group in self._groups():
+        if self.power != 1.0:
+            power_(self.layout.trainable_view(self.grads), self.power)
+        for group in self.groups:
             ratio = group.get("ratio", 1.0)
             group["lr"] = lr(ratio) if callable(lr) else lr * ratio
             if "progress" in group:
                 group["progress"] = progress
         for instance in self.instances:
             instance.step()
-
-    def _groups(self) -> Iterator[dict[str, Any]]:
-        for instance in self.instances:
-            yield from instance.param_groups
 
     def restart(self) -> None:
         """Forget all state, as if the next step were the first."""

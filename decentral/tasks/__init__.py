@@ -67,7 +67,9 @@ class Samples:
         flat = index.flatten().to(self.inputs.device)
         inputs = self.inputs.index_select(0, flat).unflatten(0, index.shape)
         targets = self.targets.index_select(0, flat).unflatten(0, index.shape)
-        return self._seen(inputs, keys), _whole(targets)
+        # Integers are int64 to a loss, whatever they are stored in.
+        targets = targets if targets.is_floating_point() else targets.long()
+        return self._seen(inputs, keys), targets
 
     def chunks(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield all inputs and targets in order, ``size`` samples at a time."""

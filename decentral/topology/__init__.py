@@ -123,7 +123,7 @@ class Topology:
         """The names of the arguments that the function takes from the run."""
         return self.rule.plugin.positional()
 
-    @property
+    @cached_property
     def time_varying(self) -> bool:
         """Whether the graph depends on the round."""
         return "round" in self.parameters

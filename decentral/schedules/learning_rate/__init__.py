@@ -49,7 +49,7 @@ class LearningRate:
         With a ``ratio`` the peak is that many times as high, and ``floor``, a share of the peak
         without a ratio, is where all ratios meet; the warm-up keeps its length.
         """
-        length = self.warmup(progress.steps)
+        length = self.rule.common["warmup"].in_steps(progress.steps)
         rise = min(1.0, (progress.step + 1) / length) if length >= 1 else 1.0
         factor = self.rule(progress)
         if ratio != 1.0 or factor < floor:
