@@ -27,12 +27,12 @@ from torch import Tensor
 
 from decentral.config import make_config
 from decentral.engines.ray.exchange import Peers, ProcessGroupExchange, listen
-from decentral.exchange import LocalExchange
+from decentral.exchange.local import LocalExchange
 from decentral.loop.block import Block
 from decentral.loop.setup import prepare
-from decentral.mixing import Mixer
+from decentral.mixing.base import Mixer
 from decentral.registry import build
-from decentral.topology import Topology
+from decentral.topology.base import Topology
 
 HOST = "127.0.0.1"
 MEGABYTES = 1, 4, 16

@@ -10,10 +10,10 @@ from common import best, table, threads
 # isort: split
 import torch
 
-from decentral.exchange import LocalExchange
-from decentral.mixing import Mixer
+from decentral.exchange.local import LocalExchange
+from decentral.mixing.base import Mixer
 from decentral.registry import build
-from decentral.topology import Topology
+from decentral.topology.base import Topology
 
 BLOCKS = (16, 26_128), (16, 1 << 19), (16, 1 << 20), (64, 1 << 17), (256, 1 << 15), (1024, 1 << 13)
 TOPOLOGIES = "ring", "exponential", "complete"

@@ -27,11 +27,11 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from decentral.mixing import Mixer
+from decentral.mixing.base import Mixer
 from decentral.network import presets
 from decentral.network.clock import Clock
 from decentral.registry import build
-from decentral.topology import Topology
+from decentral.topology.base import Topology
 
 PIECE = 256 << 10
 SIZE = 4 << 20

@@ -19,11 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from decentral.config import make_config
-from decentral.exchange import LocalExchange
+from decentral.exchange.local import LocalExchange
 from decentral.layout import Layout
 from decentral.loop.block import Block
 from decentral.loop.setup import prepare
-from decentral.optim import BlockOptimizer
+from decentral.optim.block_optimizer import BlockOptimizer
 from decentral.registry import build
 
 NODES = 16

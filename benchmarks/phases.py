@@ -25,7 +25,7 @@ from torch.nn.functional import cross_entropy
 
 from decentral.config import by_name, make_config, read_file
 from decentral.engines.process import settle
-from decentral.exchange import LocalExchange
+from decentral.exchange.local import LocalExchange
 from decentral.gradients import stacked_forward
 from decentral.layout import shadow
 from decentral.loop.block import Block

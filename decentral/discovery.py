@@ -1,8 +1,8 @@
-"""Discovery: which plug-ins a package holds, read from the decorators in its files.
+"""Discovery: which plug-ins there are of a kind, read from the decorators in its files.
 
 Nothing is imported and there is no table to keep: a member exists as soon as a function or class
-of some module of the package stands below ``@plugin("its kind")``. So ``decentral list`` stays
-light, and choosing a member imports its family's module only.
+of its kind's modules stands below ``@plugin("its kind")``. So ``decentral list`` stays light, and
+choosing a member imports its family's module only.
 """
 
 from __future__ import annotations
@@ -16,19 +16,33 @@ _DECORATOR = re.compile(r'^@plugin\(\s*"(\w+)"(?:,\s*"(\w+)")?', re.MULTILINE)
 _DEFINITION = re.compile(r"^(?:def|class) (\w+)", re.MULTILINE)
 
 
+def modules_of(home: str) -> dict[str, Path]:
+    """Return the modules in which members of a kind stand, by name.
+
+    ``home`` is the module that says what the kind is: ``x.base`` has its members in the modules of
+    the package ``x``, any other holds them itself.
+    """
+    root, *below = home.split(".")
+    assert root == "decentral", "plug-ins of other packages are entry points"
+    path = Path(__file__).parent.joinpath(*below)
+    package, _, last = home.rpartition(".")
+    if path.is_dir():
+        package, path = home, path / "base"
+    elif last != "base":
+        return {home: path.with_suffix(".py")}
+    files = sorted(path.parent.glob("*.py"))
+    return {f"{package}.{file.stem}": file for file in files if file.stem != "__init__"}
+
+
 @cache
-def find_members(package: str, kind: str) -> dict[str, str]:
+def find_members(home: str, kind: str) -> dict[str, str]:
     """Return the members of a kind by name, with the module that defines each.
 
-    >>> find_members("decentral.schedules.communication", "communication")["late"]
-    'decentral.schedules.communication.late'
+    >>> find_members("decentral.topology.base", "topology")["ring"]
+    'decentral.topology.classic'
     """
-    root, *below = package.split(".")
-    assert root == "decentral", "plug-ins of other packages are entry points"
-    folder = Path(__file__).parent.joinpath(*below)
     found: dict[str, str] = {}
-    for path in sorted(folder.glob("*.py")):
-        module = package if path.stem == "__init__" else f"{package}.{path.stem}"
+    for module, path in modules_of(home).items():
         text = path.read_text(encoding="utf-8")
         for decorator in _DECORATOR.finditer(text):
             if decorator[1] != kind:

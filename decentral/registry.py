@@ -5,8 +5,8 @@ small frozen class in one of its modules, below ``@plugin(kind)``. Positional pa
 are given by the run; keyword-only parameters are settings that come from YAML, the command line or
 Python, validated by pydantic from their annotations (see ``signature``). The docstring is the help.
 
-A kind's package may define hooks: ``common`` (a function whose keyword-only parameters every member
-accepts), ``resolve(name)`` (a plug-in for names that are not in the package, e.g. ``nx:...``) and
+The module of a kind may define hooks: ``common`` (a function whose keyword-only parameters every
+member accepts), ``resolve(name)`` (a plug-in for names that are not built in, e.g. ``nx:...``) and
 ``shorthand(text)`` (the mapping that a text of its own form stands for, or None). A member with
 required settings shows one complete spelling in the trait ``example``.
 """
@@ -35,21 +35,23 @@ from decentral.userfile import load_file
 #: Stands in a resolved configuration for a part that was a Python object.
 PYTHON = "python"
 
+#: The module that says what a kind is. Members of ``x.base`` stand in the modules of the package
+#: ``x``, those of any other in that module itself.
 KINDS: dict[str, str] = {
-    "topology": "decentral.topology",
-    "weights": "decentral.mixing",
+    "topology": "decentral.topology.base",
+    "weights": "decentral.mixing.base",
     "communication": "decentral.schedules.communication",
     "learning_rate": "decentral.schedules.learning_rate",
     "batch": "decentral.schedules.batch",
-    "optimizer": "decentral.optim",
+    "optimizer": "decentral.optim.base",
     "network": "decentral.network.presets",
     "compute": "decentral.network.compute",
-    "merge": "decentral.merge",
-    "algorithm": "decentral.algorithms",
-    "codec": "decentral.exchange.codec",
+    "merge": "decentral.merge.base",
+    "algorithm": "decentral.algorithms.base",
+    "codec": "decentral.exchange.codec.base",
     "aggregation": "decentral.exchange.aggregation",
     "attack": "decentral.exchange.attack",
-    "fault": "decentral.faults",
+    "fault": "decentral.faults.base",
     "metric": "decentral.metrics",
     "task": "decentral.tasks",
     "model": "decentral.tasks.models",
@@ -216,8 +218,8 @@ def _plugin_of(
 
 @cache
 def _common(kind: str) -> dict[str, Setting]:
-    package = importlib.import_module(KINDS[kind])
-    hook = getattr(package, "common", None)
+    home = importlib.import_module(KINDS[kind])
+    hook = getattr(home, "common", None)
     return signature_settings(hook) if hook else {}
 
 
@@ -255,8 +257,8 @@ def find(kind: str, name: str) -> Plugin:
     if name.endswith(".py"):
         raise ConfigError(f"{kind}: name the function in {name}, as {name}:function.")
     if (kind, name) not in _registered and not _import_member(kind, name):
-        package = importlib.import_module(KINDS[kind])
-        resolve = getattr(package, "resolve", None)
+        home = importlib.import_module(KINDS[kind])
+        resolve = getattr(home, "resolve", None)
         resolved = resolve(name) if resolve else None
         if resolved is None:
             raise unknown(kind, name, names(kind))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from decentral.algorithms import CONDITIONS, channels_of, paper_of
+from decentral.algorithms.base import CONDITIONS, channels_of, paper_of
 from decentral.registry import Plugin, find, names
 
 PAGE = Path(__file__).with_name("algorithms.md")

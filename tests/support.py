@@ -24,13 +24,13 @@ from decentral.api import run_config
 from decentral.config import make_config
 from decentral.engines.local import LocalRun
 from decentral.engines.ray.members import moved, sources
-from decentral.exchange import LocalExchange
 from decentral.exchange.heard import Heard, heard_by
+from decentral.exchange.local import LocalExchange
 from decentral.loop import train
 from decentral.loop.block import Block
 from decentral.loop.measure import Evaluator
 from decentral.loop.setup import Setup, prepare
-from decentral.mixing import Mixer, Mixing
+from decentral.mixing.base import Mixer, Mixing
 from decentral.network import Act, Conversation
 from decentral.network.membership import Membership
 from decentral.registry import Bound, build, find
@@ -39,7 +39,7 @@ from decentral.run.folder import RunFolder
 from decentral.schedules import slots
 from decentral.schedules.communication import CommunicationSchedule
 from decentral.tasks import Task
-from decentral.topology import Topology
+from decentral.topology.base import Topology
 
 #: Where the rows of a tiny block meet: pytest's ``--engine``.
 engine = "local"

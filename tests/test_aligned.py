@@ -13,9 +13,8 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from decentral.layout import Layout
-from decentral.merge import Models, merged
-from decentral.merge._assign import assignment
-from decentral.merge._symmetry import Hidden, hidden_units, permute
+from decentral.merge.aligned import Hidden, assignment, hidden_units, permute
+from decentral.merge.base import Models, merged
 from decentral.registry import build
 
 MODELS = {

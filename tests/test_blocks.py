@@ -13,7 +13,7 @@ from torch import nn
 
 from decentral import ConfigError
 from decentral.metrics import Snapshot
-from decentral.optim import RATIOS, Blockwise, block_groups, block_of
+from decentral.optim.blocks import RATIOS, Blockwise, block_groups, block_of
 from decentral.registry import find
 from decentral.schedules import Progress
 from decentral.schedules.learning_rate import LearningRate

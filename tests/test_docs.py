@@ -132,7 +132,7 @@ def test_a_wrong_page_fails(tmp_path: Path, text: str) -> None:
 
 def test_readme_shows_the_algorithm_as_shipped() -> None:
     """The text of D-SGD in the README is the body of the function."""
-    from decentral.algorithms.dsgd import dsgd
+    from decentral.algorithms.gossip import dsgd
 
     (function,) = ast.parse(inspect.getsource(dsgd)).body
     assert isinstance(function, ast.FunctionDef)

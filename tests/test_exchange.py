@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from decentral.exchange import Ledger, LocalExchange
-from decentral.exchange.local import ordered_sums
-from decentral.mixing import Mixing, assemble
-from decentral.topology import Links
+from decentral.exchange.base import Ledger
+from decentral.exchange.local import LocalExchange, ordered_sums
+from decentral.mixing.base import Mixing, assemble
+from decentral.topology.base import Links
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 

@@ -12,7 +12,7 @@ import torch
 from support import advance, silent, tiny_setup
 from torch import Tensor, nn
 
-from decentral.exchange import LocalExchange
+from decentral.exchange.local import LocalExchange
 from decentral.generator import borrowed
 from decentral.loop.block import Block
 

@@ -14,8 +14,8 @@ from support import tiny_block
 from torch import Tensor, nn
 
 from decentral import ConfigError
-from decentral.optim import Muon, _power, grad_power
-from decentral.optim._power import power_
+from decentral.optim import Muon, gradient_power
+from decentral.optim.gradient_power import grad_power, power_
 
 Maker = Callable[[list[Any]], torch.optim.Optimizer]
 
@@ -131,7 +131,7 @@ wide = pytest.mark.parametrize("registers", ["wide", "narrow"])
 @pytest.fixture
 def power(registers: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[Tensor, float], Tensor]:
     """Return the power with numpy's logarithms, or with torch's power."""
-    monkeypatch.setattr(_power, "_wide", lambda: registers == "wide")
+    monkeypatch.setattr(gradient_power, "_wide", lambda: registers == "wide")
     return power_
 
 

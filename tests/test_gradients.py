@@ -28,9 +28,7 @@ from decentral.gradients import (
 )
 from decentral.gradients.footprint import ROWS, kept_numbers, rows_at_once
 from decentral.layout import Layout
-from decentral.tasks.models.cnn import cnn
-from decentral.tasks.models.mlp import mlp
-from decentral.tasks.models.resnet20 import resnet20
+from decentral.tasks.models.vision import cnn, mlp, resnet20
 
 NODES, BATCH, SHAPE, CLASSES = 16, 8, (1, 8, 8), 10
 

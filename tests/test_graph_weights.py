@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from decentral import ConfigError
-from decentral.mixing import Mixer
+from decentral.mixing.base import Mixer
 from decentral.network import presets
 from decentral.registry import build
-from decentral.topology import Topology
+from decentral.topology.base import Topology
 
 FAST = {"latency": "5ms", "bandwidth": "10Gbit/s"}
 NEAR = {"latency": "1ms", "bandwidth": "1Mbit/s"}

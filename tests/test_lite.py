@@ -14,9 +14,8 @@ from torch import Tensor, nn
 
 from decentral import ConfigError
 from decentral.optim import Muon, MuonLite, Soap, SoapLite
-from decentral.optim._lite import beta2_now, chi_now
-from decentral.optim._matrix import Bucket, Member
-from decentral.optim._msign import msign
+from decentral.optim.lite import beta2_now, chi_now
+from decentral.optim.matrix import Bucket, Member, msign
 
 #: LITE with everything off.
 IDENTITY: dict[str, Any] = {

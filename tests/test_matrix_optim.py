@@ -14,7 +14,7 @@ from torch import nn
 
 from decentral import ConfigError
 from decentral.optim import Lion, Muon, MuonLite, Soap, SoapLite
-from decentral.optim._msign import msign
+from decentral.optim.matrix import msign
 
 # --- the sign of a matrix -------------------------------------------------------------------------
 

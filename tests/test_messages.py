@@ -37,16 +37,16 @@ from decentral.engines.ranks import refuse_ranks
 from decentral.errors import ConfigError, Interrupted, RunError
 from decentral.loop.afterwards import differing
 from decentral.loop.setup import prepare
-from decentral.merge import merge_weights
-from decentral.mixing import Mixer
+from decentral.merge.base import merge_weights
+from decentral.mixing.base import Mixer
 from decentral.network import preview
 from decentral.network.membership import Membership, reformed
-from decentral.optim import grad_power
+from decentral.optim.gradient_power import grad_power
 from decentral.report.compare import compare
 from decentral.run.lock import WriterLock
 from decentral.spec import parse_spec
 from decentral.sweeps import running
-from decentral.topology import Topology
+from decentral.topology.base import Topology
 
 PACKAGE = Path(decentral.__file__).parent
 SNAPSHOT = Path(__file__).with_name("messages.txt")

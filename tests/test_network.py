@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from support import acts, conversation, tiny_block, tiny_setup, trained
 
 from decentral import ConfigError
-from decentral.exchange import Ledger
+from decentral.exchange.base import Ledger
 from decentral.network import Size, all_reduce_messages, expected_messages, preview
 from decentral.network.budget import budget_bytes, solve_budget
 

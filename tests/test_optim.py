@@ -12,7 +12,7 @@ from torch import Tensor
 
 from decentral import ConfigError
 from decentral.loop.block import Block
-from decentral.optim import default_lr
+from decentral.optim.base import default_lr
 from decentral.registry import build
 
 

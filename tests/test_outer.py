@@ -10,7 +10,7 @@ import pytest
 import torch
 from support import silent, tiny_block, trained, vectors
 
-from decentral.exchange import LocalExchange
+from decentral.exchange.local import LocalExchange
 from decentral.loop.block import Block
 from decentral.network import expected_bytes, preview
 from decentral.tasks import Task

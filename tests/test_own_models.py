@@ -26,7 +26,7 @@ from decentral.loop.block import Block
 from decentral.loop.export import by_rule
 from decentral.loop.measure import Evaluator
 from decentral.loop.setup import Setup
-from decentral.merge._calibrate import merge_integers, recalibrate
+from decentral.merge.calibrate import merge_integers, recalibrate
 from decentral.metrics import Snapshot
 
 Build = Callable[[], nn.Module]

@@ -18,7 +18,7 @@ from support import advance, connected, logical, pairwise_cover, silent, tiny_se
 from torch import Tensor
 
 from decentral.errors import ConfigError
-from decentral.exchange import LocalExchange
+from decentral.exchange.local import LocalExchange
 from decentral.loop.block import Block
 from decentral.registry import find, names
 

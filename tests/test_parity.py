@@ -12,7 +12,7 @@ import pytest
 import torch
 from support import ThreadExchange, exchanges, tiny_block, tiny_setup, together, walk
 
-from decentral.exchange import Ledger
+from decentral.exchange.base import Ledger
 from decentral.loop.block import Block
 from decentral.registry import names
 

@@ -23,9 +23,9 @@ from torch import Tensor
 from decentral.engines.ray import exchange as module
 from decentral.engines.ray.exchange import LostPeer, ProcessGroupExchange
 from decentral.engines.ray.routes import route
-from decentral.exchange import LocalExchange
-from decentral.mixing import Mixing, assemble
-from decentral.topology import Links
+from decentral.exchange.local import LocalExchange
+from decentral.mixing.base import Mixing, assemble
+from decentral.topology.base import Links
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import pkgutil
 import re
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from hypothesis import strategies as st
 from support import example
 
 from decentral import ConfigError, Point, plugin, registry
-from decentral.discovery import find_members
+from decentral.discovery import find_members, modules_of
 from decentral.registry import (
     KINDS,
     Bound,
@@ -63,13 +62,13 @@ def test_every_listed_name_can_be_found_and_is_named_like_its_function(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_read_from_decorators_is_what_importing_registers(kind: str) -> None:
-    package = importlib.import_module(KINDS[kind])
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"{KINDS[kind]}.{module.name}")
+    modules = modules_of(KINDS[kind])
+    for module in modules:
+        importlib.import_module(module)
     imported = {
         name
         for (registered, name), found in registry._registered.items()
-        if registered == kind and found.target.__module__.startswith(KINDS[kind])
+        if registered == kind and found.target.__module__ in modules
     }
     assert imported == {*find_members(KINDS[kind], kind)}
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 from support import acts, conversation, tiny_block, trained, vectors
 
-from decentral.exchange import LocalExchange
-from decentral.mixing import Mixer, spectral_gap
+from decentral.exchange.local import LocalExchange
+from decentral.mixing.base import Mixer, spectral_gap
 from decentral.registry import build
 from decentral.theory.two_layer import decay_rate, shaken_norm
-from decentral.topology import Topology, statistics
+from decentral.topology.base import Topology, statistics
 
 
 def mixer(name: str, nodes: int, weights: str = "auto") -> Mixer:

@@ -8,9 +8,9 @@ from math import ceil, cos, log, pi
 import numpy as np
 import pytest
 
-from decentral.mixing import Mixer, spectral_gap
+from decentral.mixing.base import Mixer, spectral_gap
 from decentral.registry import build
-from decentral.topology import Topology, statistics
+from decentral.topology.base import Topology, statistics
 
 
 def mixer(topology: str, nodes: int, weights: str = "auto", seed: int = 0) -> Mixer:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from decentral.registry import build
-from decentral.topology import Topology
+from decentral.topology.base import Topology
 from decentral.userfile import load_file
 
 GALLERY = Path(__file__).resolve().parent.parent / "topologies"

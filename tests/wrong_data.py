@@ -13,7 +13,7 @@ import numpy as np
 from support import write_images
 
 from decentral.registry import build
-from decentral.tasks.models._hub import causal_model
+from decentral.tasks.models.hub import causal_model
 
 
 def images(**settings: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from decentral.algorithms import channels_of, paper_of, rows_of
+from decentral.algorithms.base import channels_of, paper_of, rows_of
 from decentral.cli.words import facts
 from decentral.registry import Plugin
 

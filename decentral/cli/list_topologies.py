@@ -10,9 +10,9 @@ from rich.text import Text
 from decentral.cli.console import console_of
 from decentral.cli.words import MERGED, QUIET, columned, count
 from decentral.errors import ConfigError
-from decentral.mixing import Mixer, horizon, spectral_gap
+from decentral.mixing.base import Mixer, horizon, spectral_gap
 from decentral.registry import build, find, names
-from decentral.topology import STATISTICS_LIMIT, Topology, statistics
+from decentral.topology.base import STATISTICS_LIMIT, Topology, statistics
 
 
 class Row(NamedTuple):

@@ -14,7 +14,7 @@ from decentral import api
 from decentral.cli.console import console_of
 from decentral.cli.words import LOCAL, MERGED, brief, columned, count
 from decentral.loop.afterwards import Afterwards
-from decentral.merge import merged
+from decentral.merge.base import merged
 from decentral.registry import Bound, build, find, names
 from decentral.report.facts import loss_text, percent_text
 

@@ -15,7 +15,7 @@ from decentral.cli.settings import config_of
 from decentral.cli.show_network import nodes_of, size_of
 from decentral.cli.words import MERGED, QUIET, SENT, brief, columned, count
 from decentral.config import Config
-from decentral.mixing import Mixer
+from decentral.mixing.base import Mixer
 from decentral.network import Conversation, all_reduce_messages, presets
 from decentral.network.clock import Clock
 from decentral.network.forecast import Forecast, forecast, forecast_all_reduce
@@ -23,7 +23,7 @@ from decentral.network.links import Network
 from decentral.registry import Bound, build
 from decentral.report.facts import relative_text
 from decentral.schedules.communication import CommunicationSchedule
-from decentral.topology import Topology
+from decentral.topology.base import Topology
 from decentral.units import format_bytes, format_seconds, parse_seconds
 
 #: What is tried where nothing is named.

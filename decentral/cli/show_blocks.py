@@ -13,7 +13,8 @@ from decentral.cli.settings import config_of
 from decentral.cli.words import QUIET, brief, columned, count
 from decentral.layout import Entry
 from decentral.loop.setup import Setup, prepare
-from decentral.optim import Blockwise, updater
+from decentral.optim.base import updater
+from decentral.optim.blocks import Blockwise
 
 #: What is written where no block is known.
 _UNKNOWN = "unknown"

@@ -12,12 +12,12 @@ from decentral.cli.console import console_of
 from decentral.cli.settings import config_of
 from decentral.cli.words import MERGED, brief, columned, count, facts
 from decentral.errors import ConfigError
-from decentral.mixing import Mixer
+from decentral.mixing.base import Mixer
 from decentral.network import all_reduce_messages, presets
 from decentral.network.clock import Clock
 from decentral.network.links import Floats, Network, ring_s, tree_s
 from decentral.registry import build
-from decentral.topology import Topology
+from decentral.topology.base import Topology
 from decentral.units import (
     format_bandwidth,
     format_bytes,

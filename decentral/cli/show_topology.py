@@ -14,11 +14,11 @@ from decentral.cli.drawing import Sketch
 from decentral.cli.png import save
 from decentral.cli.settings import config_of
 from decentral.cli.words import MERGED, QUIET, brief, count, facts
-from decentral.mixing import Mixer, horizon, spectral_gap
+from decentral.mixing.base import Mixer, horizon, spectral_gap
 from decentral.registry import build
 from decentral.report import reader
 from decentral.report.layout import positions
-from decentral.topology import STATISTICS_LIMIT, Topology, statistics
+from decentral.topology.base import STATISTICS_LIMIT, Topology, statistics
 
 #: Characters of the drawing; a character is twice as high as wide.
 WIDTH, HEIGHT = 36, 17

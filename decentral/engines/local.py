@@ -10,8 +10,8 @@ from decentral.config import Config
 from decentral.engines.base import EngineRun, Watch, checkpoint_interval, stop_signals
 from decentral.engines.process import settle
 from decentral.errors import ConfigError
-from decentral.exchange import LocalExchange
-from decentral.faults import worker_faults
+from decentral.exchange.local import LocalExchange
+from decentral.faults.base import worker_faults
 from decentral.loop import train
 from decentral.loop.block import Block
 from decentral.loop.measure import Evaluator

@@ -2,84 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING
 
-from torch import Tensor
+from decentral.lazy import lazy_names
 
-from decentral.exchange.heard import Heard
-from decentral.exchange.local import LocalExchange
-from decentral.mixing import Mixing
+if TYPE_CHECKING:
+    from decentral.exchange.base import Exchange, Ledger
+    from decentral.exchange.local import LocalExchange
 
 __all__ = ["Exchange", "Ledger", "LocalExchange"]
 
-
-class Exchange(Protocol):
-    """What an engine offers to a block of ``n`` of the ``nodes`` rows; every channel is [n, k].
-
-    ``hosted`` are positions: the block's place among the rows of all nodes that take part.
-    """
-
-    nodes: int
-    hosted: range
-    workers: int
-
-    def begin(self, channel: Tensor, mixing: Mixing) -> None:
-        """Let the rows of a later ``mix`` of the same travel now, while the caller computes.
-
-        The channel must not change before that ``mix``.
-        """
-        ...
-
-    def mix(self, channel: Tensor, mixing: Mixing) -> int:
-        """Replace every row by its weighted sum, x_i <- sum_j W_ij x_j; return the wire bytes."""
-        ...
-
-    def hear(self, channel: Tensor, mixing: Mixing) -> tuple[Tensor, Heard, int]:
-        """Return the rows of other workers that are heard here, who hears what, and the wire bytes.
-
-        For whoever makes something else of them than ``mix``; they stay there until the next call.
-        """
-        ...
-
-    def mean(self, channel: Tensor, weights: Tensor) -> tuple[Tensor, int]:
-        """Return sum_i w_i x_i over all rows, [k]; weights [n] sum to 1 over all nodes."""
-        ...
-
-    def gather(self, values: Tensor) -> Tensor:
-        """Return small values of hosted nodes [m, ...] from all workers, in node order.
-
-        Every worker may give another number of them.
-        """
-        ...
-
-
-@dataclass
-class Ledger:
-    """What communication has cost so far, over all nodes.
-
-    ``bytes`` is logical: active directed links x channels x row bytes, and 2 (N - 1) rows for every
-    global average. ``wire_bytes`` is what really left a process; ``measure_bytes`` is evaluation.
-    """
-
-    bytes: int = 0
-    messages: int = 0
-    rounds: int = 0
-    wire_bytes: int = 0
-    measure_bytes: int = 0
-
-    def gossip(self, messages: int, row_bytes: int) -> None:
-        """Book one gossip round."""
-        self.messages += messages
-        self.bytes += messages * row_bytes
-        self.rounds += 1
-
-    def average(self, nodes: int, row_bytes: int, rounds: int = 1) -> None:
-        """Book one global average: 2 (N - 1) rows."""
-        self.messages += 2 * (nodes - 1)
-        self.bytes += 2 * (nodes - 1) * row_bytes
-        self.rounds += rounds
-
-    def state(self) -> dict[str, int]:
-        """Return the counters as a plain mapping."""
-        return asdict(self)
+__getattr__ = lazy_names(__name__, {"base": ["Exchange", "Ledger"], "local": ["LocalExchange"]})

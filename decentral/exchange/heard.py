@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from decentral.mixing import Integers, Mixing
+from decentral.mixing.base import Integers, Mixing
 
 
 @dataclass(frozen=True)

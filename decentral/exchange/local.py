@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from decentral.exchange.heard import Heard, heard_by
-from decentral.mixing import Mixing
+from decentral.mixing.base import Mixing
 
 #: Mean entries per row, as a share of the nodes, above which a dense product is faster.
 DENSE_SHARE = 0.5

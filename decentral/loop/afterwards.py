@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from decentral.errors import ConfigError
-from decentral.exchange import LocalExchange
+from decentral.exchange.local import LocalExchange
 from decentral.layout import shadow
 from decentral.loop.block import Block
 from decentral.loop.measure import Evaluator
 from decentral.loop.setup import Setup
-from decentral.merge import Models
-from decentral.merge._calibrate import merge_integers
+from decentral.merge.base import Models
+from decentral.merge.calibrate import merge_integers
 from decentral.metrics import Scores, score
 from decentral.network.membership import Membership
 from decentral.run.checkpoint import Saved

@@ -12,7 +12,7 @@ from torch import Tensor
 from decentral import rng
 from decentral.config import Config
 from decentral.errors import ConfigError, check_nodes
-from decentral.exchange.codec import Draw, Load
+from decentral.exchange.codec.base import Draw, Load
 from decentral.registry import Bound, build
 from decentral.schedules import Progress
 from decentral.schedules.phases import Phase

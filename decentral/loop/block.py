@@ -10,17 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from decentral.exchange import Exchange, Ledger
+from decentral.exchange.base import Exchange, Ledger
 from decentral.loop.channels import Channels
 from decentral.loop.health import Announce, Health, finite_rows
 from decentral.loop.pipeline import Pipeline
 from decentral.loop.setup import Setup
 from decentral.loop.sketch import SKETCH, Sketch
-from decentral.merge import merge_weights
-from decentral.mixing import Mixing
+from decentral.merge.base import merge_weights
+from decentral.mixing.base import Mixing
 from decentral.network import Act, Conversation
 from decentral.network.membership import Membership, reformed
-from decentral.optim import BlockOptimizer
+from decentral.optim.block_optimizer import BlockOptimizer
 from decentral.run.checkpoint import Checkpoint, stacked
 from decentral.sampling import Sampler
 from decentral.schedules import Feedback

@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from decentral.exchange import Exchange
-from decentral.exchange.codec import Draw, How, Load, Wire, innermost
+from decentral.exchange.base import Exchange
+from decentral.exchange.codec.base import Draw, How, Load, Wire, innermost
 from decentral.exchange.robust import aggregate, aggregate_all
 from decentral.loop.setup import Setup
-from decentral.mixing import Mixing
-from decentral.optim import BlockOptimizer
+from decentral.mixing.base import Mixing
+from decentral.optim.block_optimizer import BlockOptimizer
 from decentral.run.checkpoint import Checkpoint, stacked
 from decentral.schedules import Progress
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from decentral.exchange import LocalExchange
+from decentral.exchange.local import LocalExchange
 from decentral.layout import shadow
 from decentral.loop.block import Block
 from decentral.loop.setup import Setup

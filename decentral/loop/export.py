@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from decentral.errors import ConfigError
 from decentral.loop.afterwards import Afterwards
 from decentral.loop.setup import Setup
-from decentral.merge import merged
+from decentral.merge.base import merged
 from decentral.registry import PYTHON, build
 
 #: A line of Python by what it needs.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from decentral.errors import RunError
-from decentral.exchange import Exchange
+from decentral.exchange.base import Exchange
 
 #: Tells the engine about something that happened: (event, details).
 Announce = Callable[[str, dict[str, Any]], None]

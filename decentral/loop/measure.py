@@ -16,7 +16,7 @@ from decentral.gradients import looped_forward, stacked_forward
 from decentral.layout import shadow
 from decentral.loop.block import Block
 from decentral.loop.setup import Setup
-from decentral.merge._calibrate import recalibrate
+from decentral.merge.calibrate import recalibrate
 from decentral.metrics import Snapshot, chunk_of
 from decentral.metrics.returned import checked
 from decentral.network import all_reduce_messages

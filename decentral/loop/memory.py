@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from decentral.gradients.footprint import rows_at_once
 from decentral.loop.room import require
 from decentral.loop.setup import Setup
-from decentral.optim import state_numbers
+from decentral.optim.block_optimizer import state_numbers
 from decentral.tasks import Samples
 
 #: What Python and the libraries take before anything is trained.

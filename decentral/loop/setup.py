@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from decentral import rng
-from decentral.algorithms import Kept
+from decentral.algorithms.base import Kept
 from decentral.config import Config
 from decentral.errors import ConfigError
-from decentral.exchange.codec import Load, coded_bytes
-from decentral.faults import network_faults
+from decentral.exchange.codec.base import Load, coded_bytes
+from decentral.faults.base import network_faults
 from decentral.generator import borrowed
 from decentral.gradients import keyed
 from decentral.gradients.footprint import kept_numbers
@@ -30,14 +30,15 @@ from decentral.loop.pacing import paced
 from decentral.loop.room import require
 from decentral.loop.sound import refuse_rounds, refuse_unsound
 from decentral.loop.splitting import split_notes, split_of
-from decentral.merge import in_a_run
-from decentral.mixing import Mixer
+from decentral.merge.base import in_a_run
+from decentral.mixing.base import Mixer
 from decentral.network import Conversation, Size, all_reduce_messages, presets
 from decentral.network.budget import solve_budget
 from decentral.network.clock import Clock
 from decentral.network.graphs import carries_links, check_connected, network_of
 from decentral.network.links import Network
-from decentral.optim import Course, default_lr, grouping, state_numbers
+from decentral.optim.base import default_lr, grouping
+from decentral.optim.block_optimizer import Course, state_numbers
 from decentral.registry import Bound, build, find, names
 from decentral.sampling import Plan, fixed_plan, resample_plan
 from decentral.schedules import Progress
@@ -47,7 +48,7 @@ from decentral.schedules.learning_rate import LearningRate
 from decentral.schedules.pace import Pace
 from decentral.tasks import Samples, Task
 from decentral.tasks.splits import class_shares, shards
-from decentral.topology import Topology
+from decentral.topology.base import Topology
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from decentral.algorithms import CONDITIONS
+from decentral.algorithms.base import CONDITIONS
 from decentral.config import Config
 from decentral.errors import ConfigError
-from decentral.faults import Faults
-from decentral.mixing import Mixer
+from decentral.faults.base import Faults
+from decentral.mixing.base import Mixer
 from decentral.network import Conversation
 from decentral.registry import Bound
 from decentral.schedules import slots

@@ -1,14 +1,209 @@
-"""The average of models whose hidden units are aligned first."""
+"""Neurons of several models put into one order before they are averaged."""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from collections.abc import Iterator
+from dataclasses import dataclass
 
-from decentral.merge import Models
-from decentral.merge._assign import assignment
-from decentral.merge._symmetry import Hidden, by_unit, hidden_units, permute
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from decentral.layout import Entry, Layout
+from decentral.merge.base import Models
 from decentral.registry import Count, plugin
+
+
+def assignment(gain: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return for every row of a square matrix [n, n] its column, so that the sum is greatest.
+
+    Shortest augmenting paths in O(n^3), n^2 vector operations at most. (Jonker & Volgenant, "A
+    shortest augmenting path algorithm for dense and sparse linear assignment problems", 1987.)
+
+    >>> assignment(np.array([[1.0, 9.0], [2.0, 9.5]])).tolist()
+    [1, 0]
+    """
+    cost = -np.asarray(gain, dtype=np.float64)
+    size = len(cost)
+    owner = np.full(size, -1)  # the row of every column
+    chosen = np.full(size, -1)  # the column of every row
+    row_price, column_price = np.zeros(size), np.zeros(size)
+    for start in range(size):
+        reach, before, seen = _paths(cost, owner, row_price, column_price, start)
+        column, length = seen[-1], reach[seen[-1]]
+        passed = seen[:-1]
+        row_price[start] += length
+        row_price[owner[passed]] += length - reach[passed]
+        column_price[passed] -= length - reach[passed]
+        while column >= 0:  # every row on the path moves on to the next column
+            row = before[column]
+            owner[column] = row
+            chosen[row], column = column, chosen[row]
+    return chosen
+
+
+def _paths(
+    cost: NDArray[np.float64],
+    owner: NDArray[np.int64],
+    row_price: NDArray[np.float64],
+    column_price: NDArray[np.float64],
+    start: int,
+) -> tuple[NDArray[np.float64], NDArray[np.int64], list[int]]:
+    """Search from a row for the nearest free column (Dijkstra).
+
+    Returns the lengths of the paths, the row before every column, and the columns in the order in
+    which they were reached, the free one last.
+    """
+    size = len(cost)
+    reach, before = np.full(size, np.inf), np.full(size, -1)
+    open_ = np.ones(size, dtype=np.bool_)
+    seen: list[int] = []
+    row, length = start, 0.0
+    while True:
+        tried = length + cost[row] - row_price[row] - column_price
+        nearer = open_ & (tried < reach)
+        reach[nearer], before[nearer] = tried[nearer], row
+        column = int(np.where(open_, reach, np.inf).argmin())
+        length = reach[column]
+        open_[column] = False
+        seen.append(column)
+        if owner[column] < 0:
+            return reach, before, seen
+        row = int(owner[column])
+
+
+@dataclass(frozen=True)
+class Axis:
+    """The units of a hidden layer as they lie in one tensor: along ``axis``, in equal parts."""
+
+    entry: Entry
+    axis: int
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """Interchangeable units of one hidden layer: permute all axes alike, and nothing changes."""
+
+    units: int
+    axes: tuple[Axis, ...]
+
+
+#: What may stand between two layers whose units correspond: it treats all units alike.
+_ALIKE = (
+    nn.ReLU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.LeakyReLU, nn.ELU, nn.Identity, nn.Flatten,
+    nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d,
+)  # fmt: skip
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm, nn.GroupNorm)
+_LAYERS = (nn.Linear, nn.Conv2d)
+
+
+def hidden_units(model: nn.Module, layout: Layout) -> list[Hidden]:
+    """Return the hidden layers of a model that are known to have interchangeable units.
+
+    Between two linear or convolutional layers of an ``nn.Sequential``, with normalisation and what
+    treats all units alike between; the feed-forward parts and the attention heads of transformers,
+    by the names of their projections. Residual streams stay as they are.
+    """
+    entries = {entry.name: entry for entry in (*layout.parameters, *layout.buffers)}
+    found: list[Hidden] = []
+    for name, module in model.named_modules():
+        prefix = f"{name}." if name else ""
+        if isinstance(module, nn.Sequential):
+            found += _between(prefix, module, entries)
+        elif hasattr(module, "down_proj") and hasattr(module, "up_proj"):
+            found += _feed_forward(prefix, module, entries)
+        elif isinstance(getattr(module, "heads", None), int) and hasattr(module, "o_proj"):
+            found += _heads(prefix, module, entries)
+    return found
+
+
+def _between(prefix: str, sequence: nn.Sequential, entries: dict[str, Entry]) -> Iterator[Hidden]:
+    """Yield the units between successive layers of a sequence, as long as all is known there."""
+    first: tuple[str, nn.Linear | nn.Conv2d] | None = None
+    norms: list[str] = []
+    flat = False
+    for key, module in sequence.named_children():
+        name = prefix + key
+        flat |= isinstance(module, nn.Flatten)
+        if isinstance(module, _LAYERS) and getattr(module, "groups", 1) == 1:
+            if first is not None and (flat or type(first[1]) is type(module)):
+                yield from _pair(first, norms, name, entries)
+            first, norms, flat = (name, module), [], False
+        elif isinstance(module, _NORMS) and _treats_alike(module):
+            norms.append(name)
+        elif not isinstance(module, _ALIKE):
+            first, norms = None, []
+
+
+def _treats_alike(norm: nn.Module) -> bool:
+    """Whether units may be permuted before a normalisation: not within several groups."""
+    return not isinstance(norm, nn.GroupNorm) or norm.num_groups in (1, norm.num_channels)
+
+
+def _pair(
+    first: tuple[str, nn.Linear | nn.Conv2d],
+    norms: list[str],
+    second: str,
+    entries: dict[str, Entry],
+) -> Iterator[Hidden]:
+    name, layer = first
+    units = layer.weight.shape[0]
+    outputs = [f"{name}.weight", f"{name}.bias"]
+    outputs += [f"{norm}.{part}" for norm in norms for part in _NORM_PARTS]
+    yield from _hidden(units, outputs, [f"{second}.weight"], entries)
+
+
+_NORM_PARTS = ("weight", "bias", "running_mean", "running_var")
+
+
+def _feed_forward(prefix: str, module: nn.Module, entries: dict[str, Entry]) -> Iterator[Hidden]:
+    up = [f"{prefix}{part}.{kind}" for part in ("gate_proj", "up_proj") for kind in _KINDS]
+    weight = entries.get(f"{prefix}up_proj.weight")
+    if weight is not None:
+        yield from _hidden(weight.shape[0], up, [f"{prefix}down_proj.weight"], entries)
+
+
+def _heads(prefix: str, module: nn.Module, entries: dict[str, Entry]) -> Iterator[Hidden]:
+    parts = ("q_proj", "k_proj", "v_proj")
+    ins = [f"{prefix}{part}.{kind}" for part in parts for kind in _KINDS]
+    heads: int = module.heads  # pyright: ignore[reportAssignmentType]
+    yield from _hidden(heads, ins, [f"{prefix}o_proj.weight"], entries)
+
+
+_KINDS = ("weight", "bias")
+
+
+def _hidden(
+    units: int, outputs: list[str], inputs: list[str], entries: dict[str, Entry]
+) -> Iterator[Hidden]:
+    """Yield units that are made along axis 0 of ``outputs`` and read along axis 1 of ``inputs``.
+
+    Nothing where a tensor is tied, frozen or of another size: then the units are not free.
+    """
+    makers = [entries[name] for name in outputs if name in entries]
+    readers = [entries[name] for name in inputs if name in entries]
+    fits = all(entry.shape[0] % units == 0 for entry in makers)
+    fits &= len(readers) == len(inputs) and all(e.shape[1] % units == 0 for e in readers)
+    if units > 1 and makers and fits:
+        axes = [Axis(entry, 0) for entry in makers] + [Axis(entry, 1) for entry in readers]
+        yield Hidden(units, tuple(axes))
+
+
+def by_unit(row: Tensor, axis: Axis, units: int) -> Tensor:
+    """Return one tensor of a row [P] unit by unit, [units, ...], as a view or a copy."""
+    entry = axis.entry
+    whole = row[entry.start : entry.stop].view(entry.shape)
+    return whole.movedim(axis.axis, 0).reshape(units, -1)
+
+
+def permute(row: Tensor, hidden: Hidden, order: Tensor) -> None:
+    """Put the units of a hidden layer of a row [P] into another order [units], in place."""
+    for axis in hidden.axes:
+        entry = axis.entry
+        whole = row[entry.start : entry.stop].view(entry.shape).movedim(axis.axis, 0)
+        parts = whole.unflatten(0, (hidden.units, -1))
+        whole.copy_(parts[order].flatten(0, 1))
 
 
 @plugin("merge", sees="models")

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from decentral.exchange import Exchange
+from decentral.exchange.base import Exchange
 from decentral.layout import Layout
-from decentral.merge._calibrate import merge_integers
+from decentral.merge.calibrate import merge_integers
 from decentral.tasks import Samples, Task
 
 #: (rows [n, P], integers, inputs [B, ...]) -> outputs [n, B, ...]

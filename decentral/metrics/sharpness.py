@@ -10,7 +10,7 @@ from torch import Tensor
 
 from decentral import rng
 from decentral.metrics import Snapshot
-from decentral.optim import block_of
+from decentral.optim.blocks import block_of
 from decentral.records import Record
 from decentral.registry import plugin
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from decentral.errors import ConfigError
-from decentral.topology import Links, Topology, number
+from decentral.topology.base import Links, Topology, number
 from decentral.topology.parallel import Disagreement
 
 _TOLERANCE = 1e-9

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from decentral.errors import ConfigError
-from decentral.faults import Faults
-from decentral.mixing import Integers, Mixer, Mixing
+from decentral.faults.base import Faults
+from decentral.mixing.base import Integers, Mixer, Mixing
 from decentral.schedules import Feedback, Progress, slots
 from decentral.schedules.communication import CommunicationSchedule, Merge
 from decentral.schedules.pace import Pace

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from decentral.mixing import Mixing
+from decentral.mixing.base import Mixing
 from decentral.network.links import (
     AllReduce,
     Floats,

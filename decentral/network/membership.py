@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from decentral.errors import ConfigError
-from decentral.mixing import Mixer
+from decentral.mixing.base import Mixer
 from decentral.network import Conversation
 from decentral.registry import build
-from decentral.topology import Topology
+from decentral.topology.base import Topology
 
 
 @dataclass(frozen=True)

@@ -1,163 +1,54 @@
-"""Optimizers: ``torch.optim``, in place, over a block of rows.
-
-An optimizer plug-in is a function ``(params) -> torch.optim.Optimizer``, or such a class; its
-keyword-only parameters are settings. One that has schedules of its own is told the course of the
-run, see ``Course``.
-
-Traits: ``elementwise`` (row i of a block is updated as if it were alone, so a whole contiguous
-block may be one parameter), ``stacked`` (it takes parameters with the rows as their first
-dimension, and names), ``named`` (it takes names), ``isolated`` (parameters never depend on each
-other, so the rows may share an instance), ``mixes`` (which states may be averaged over nodes;
-without it, all shaped like their parameter), ``rest`` (what updates those that an optimizer of
-matrices leaves, ``adamw`` unless said), ``default_lr``, and ``base`` with ``identity``: the dotted
-name of the optimizer that it equals bit by bit under those settings. Any other optimizer of torch,
-or of an installed package, is found by its dotted name, e.g. ``torch.optim.RAdam``.
-
-In a script of your own, all of this works without the rest of the package:
-``from decentral.optim import Lion, Muon, MuonLite, Soap, SoapLite, block_groups, grad_power``.
-"""
+"""Optimizers: torch.optim, in place, over a block of rows; their classes serve any script."""
 
 from __future__ import annotations
 
-import importlib
-import inspect
-from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
-import torch
-from torch import nn
+from decentral.lazy import lazy_names
 
-from decentral.errors import ConfigError, nearest
-from decentral.layout import GroupRule, one_group
-from decentral.optim._block import BlockOptimizer, is_elementwise, state_numbers
-from decentral.optim._blocks import RATIOS, Blockwise, block_groups, block_of
-from decentral.optim._course import Course
-from decentral.optim._matrix import takes
-from decentral.optim._power import grad_power
-from decentral.registry import Bound, Plugin, Positive
-from decentral.signature import Setting, signature_settings
+if TYPE_CHECKING:
+    from decentral.optim.base import default_lr, grouping, updater
+    from decentral.optim.block_optimizer import (
+        BlockOptimizer,
+        Course,
+        is_elementwise,
+        state_numbers,
+    )
+    from decentral.optim.blocks import RATIOS, Blockwise, block_groups, block_of
+    from decentral.optim.first_order import Lion
+    from decentral.optim.gradient_power import grad_power
+    from decentral.optim.muon import Muon, MuonLite
+    from decentral.optim.soap import Soap, SoapLite
 
 __all__ = [
     "RATIOS",
     "BlockOptimizer",
     "Blockwise",
     "Course",
+    "Lion",
+    "Muon",
+    "MuonLite",
+    "Soap",
+    "SoapLite",
     "block_groups",
     "block_of",
     "default_lr",
     "grad_power",
     "grouping",
     "is_elementwise",
-    "resolve",
     "state_numbers",
     "updater",
 ]
 
-#: Optimizer classes for scripts, and the plug-in files they live in.
-_CLASSES = {
-    "Lion": "lion",
-    "Muon": "muon",
-    "MuonLite": "muon_lite",
-    "Soap": "soap",
-    "SoapLite": "soap_lite",
-}
-_DEFAULT_LR = 1e-3
-
-
-def __getattr__(name: str) -> Any:
-    """Import an optimizer class when it is first used: its file registers a plug-in."""
-    if name not in _CLASSES:
-        raise AttributeError(f"module 'decentral.optim' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"decentral.optim.{_CLASSES[name]}"), name)
-
-
-def common(*, grad_power: Positive = 1.0, blockwise: Blockwise | None = None) -> None:
-    """Settings of every optimizer: a power of the gradient, and learning rates by block.
-
-    ``grad_power`` p: the optimizer sees sign(g) |g|^p, after averaging and clipping. ``blockwise``:
-    ratios to the base rate, ``true`` for those published.
-    """
-
-
-def grouping(rule: Bound, model: nn.Module) -> GroupRule:
-    """Return how a model's parameters are grouped in a row: by block, if rates are blockwise."""
-    blockwise: Blockwise | None = rule.common.get("blockwise")
-    if blockwise is None:
-        return one_group
-    blockwise.check(name for name, p in model.named_parameters() if p.requires_grad)
-    return blockwise.group
-
-
-def default_lr(rule: Bound) -> float:
-    """Return the peak learning rate to use when the user gives none."""
-    if "default_lr" in rule.plugin.traits:
-        return float(rule.plugin.traits["default_lr"])
-    return _DEFAULT_LR
-
-
-def updater(rule: Bound, name: str, shape: Sequence[int]) -> str:
-    """Return what updates a parameter: optimizers of matrices leave some to another.
-
-    >>> from decentral.registry import build
-    >>> [updater(build("optimizer", "muon"), "fc1.weight", shape) for shape in ((8, 4), (8,))]
-    ['muon', 'adamw']
-    """
-    left = "exclude" in rule.settings and not takes(name, shape, rule.settings["exclude"])
-    return rule.plugin.traits.get("rest", "adamw") if left else rule.name
-
-
-def resolve(name: str) -> Plugin | None:
-    """Find an optimizer class by dotted name; its settings are the class's own parameters."""
-    if "." not in name or name.endswith(".py"):
-        return None
-    module_name, _, attribute = name.rpartition(".")
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise ConfigError(
-            f"optimizer {name!r}: cannot import {module_name!r} ({error}); "
-            "install it or check the name."
-        ) from error
-    found = getattr(module, attribute, None)
-    if not (inspect.isclass(found) and issubclass(found, torch.optim.Optimizer)):
-        classes = [n for n, v in vars(module).items() if inspect.isclass(v)]
-        raise ConfigError(
-            f"optimizer {name!r} is not a torch optimizer.{nearest(attribute, classes)}"
-        )
-    closure = inspect.signature(found.step).parameters.get("closure")
-    if closure is not None and closure.default is inspect.Parameter.empty:
-        raise ConfigError(
-            f"optimizer {name!r} evaluates the loss several times per step (a closure), which "
-            "rows in lockstep cannot offer; choose a first-order one, such as torch.optim.RAdam."
-        )
-    traits = {
-        "default_lr": _class_lr(found),
-        "isolated": found.__module__.startswith("torch.optim."),
-        "named": next(iter(inspect.signature(found).parameters), "") == "named_parameters",
-    }
-    settings = signature_settings(common)
-    return Plugin("optimizer", name, _maker(found), _settings(found), traits, settings)
-
-
-def _maker(kind: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
-    def make(params: Any, /, **settings: Any) -> torch.optim.Optimizer:
-        return kind(params, **settings)
-
-    make.__doc__ = inspect.getdoc(kind)
-    return make
-
-
-def _settings(kind: type[torch.optim.Optimizer]) -> dict[str, Setting]:
-    parameters = inspect.signature(kind).parameters
-    return {
-        key: Setting(Any, parameter.default)
-        for key, parameter in parameters.items()
-        if key not in ("params", "named_parameters", "lr")
-        and parameter.kind is not inspect.Parameter.VAR_KEYWORD
-    }
-
-
-def _class_lr(kind: type[torch.optim.Optimizer]) -> float:
-    default = inspect.signature(kind).parameters.get("lr")
-    is_number = default is not None and isinstance(default.default, int | float)
-    return float(default.default) if default is not None and is_number else _DEFAULT_LR
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "base": ["default_lr", "grouping", "updater"],
+        "block_optimizer": ["BlockOptimizer", "Course", "is_elementwise", "state_numbers"],
+        "blocks": ["Blockwise", "RATIOS", "block_groups", "block_of"],
+        "first_order": ["Lion"],
+        "gradient_power": ["grad_power"],
+        "muon": ["Muon", "MuonLite"],
+        "soap": ["Soap", "SoapLite"],
+    },
+)

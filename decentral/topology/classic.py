@@ -11,7 +11,7 @@ import networkx as nx
 from annotated_types import Ge
 
 from decentral.registry import Count, plugin
-from decentral.topology import POWER_OF_2, Sizes
+from decentral.topology.base import POWER_OF_2, Sizes
 
 
 def rows_of(n: int) -> int:

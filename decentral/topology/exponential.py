@@ -15,7 +15,7 @@ from annotated_types import Ge, Gt, Le
 
 from decentral import rng
 from decentral.registry import Count, plugin
-from decentral.topology import POWER_OF_2
+from decentral.topology.base import POWER_OF_2
 from decentral.topology.finite_time import graph_of, rounds
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import networkx as nx
 
 from decentral.registry import Count, plugin
-from decentral.topology import Sizes
+from decentral.topology.base import Sizes
 
 #: One round: links with their weights.
 Round = list[tuple[int, int, float]]

@@ -14,7 +14,7 @@ from annotated_types import Ge, Gt, Le
 from decentral import rng
 from decentral.errors import ConfigError
 from decentral.registry import Count, Positive, Share, plugin
-from decentral.topology import Sizes
+from decentral.topology.base import Sizes
 
 _ATTEMPTS = 200
 

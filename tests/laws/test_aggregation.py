@@ -9,10 +9,11 @@ import torch
 from support import conversation, example, exchanges, silent, tiny_block, together, walk
 from torch import Tensor
 
-from decentral.exchange import LocalExchange, robust
+from decentral.exchange import robust
+from decentral.exchange.local import LocalExchange
 from decentral.exchange.robust import aggregate, aggregate_all
 from decentral.loop.block import Block
-from decentral.mixing import Mixing
+from decentral.mixing.base import Mixing
 from decentral.network import preview
 from decentral.registry import find, names
 

@@ -19,7 +19,7 @@ from support import exchanges, logical, silent, tiny_block, together, vectors
 from torch import Tensor
 
 from decentral.loop.block import Block
-from decentral.mixing import spectral_gap
+from decentral.mixing.base import spectral_gap
 from decentral.registry import Bound, build, find, names
 from decentral.tasks.quadratic import quadratic_loss
 

@@ -11,7 +11,7 @@ import torch
 from support import connected, example, exchanges, silent, tiny_block, together
 from torch import Tensor
 
-from decentral.exchange.codec import Draw, How, Load, coded_bytes, innermost
+from decentral.exchange.codec.base import Draw, How, Load, coded_bytes, innermost
 from decentral.loop.block import Block
 from decentral.network import preview
 from decentral.registry import Bound, build, find, names

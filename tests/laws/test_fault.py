@@ -11,9 +11,9 @@ import torch
 from support import conversation, exchanges, silent, tiny_block, together, trained, walk
 
 from decentral.errors import ConfigError
-from decentral.faults import Faults, network_faults
+from decentral.faults.base import Faults, network_faults
 from decentral.loop.block import Block
-from decentral.mixing import Mixing
+from decentral.mixing.base import Mixing
 from decentral.network import Conversation, Size, expected_bytes, preview
 from decentral.network.clock import Clock
 from decentral.network.links import uniform

@@ -16,12 +16,12 @@ from torch import nn
 from decentral import ConfigError
 from decentral.api import models_of
 from decentral.cli import run as cli
-from decentral.exchange import LocalExchange
+from decentral.exchange.local import LocalExchange
 from decentral.layout import Layout
 from decentral.loop.afterwards import FISHER_SAMPLES
 from decentral.loop.measure import Evaluator
-from decentral.merge import Models, merge_weights, merged
-from decentral.merge._calibrate import recalibrate
+from decentral.merge.base import Models, merge_weights, merged
+from decentral.merge.calibrate import recalibrate
 from decentral.registry import build, find, names
 
 

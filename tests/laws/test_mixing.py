@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from support import example, fits
 
 from decentral import ConfigError
-from decentral.mixing import Mixer
+from decentral.mixing.base import Mixer
 from decentral.registry import build, find, names
-from decentral.topology import Topology
+from decentral.topology.base import Topology
 
 SIZES = (1, 2, 3, 5, 7, 8, 13, 16, 17)
 INTENSITIES = (1.0, 0.5, 0.07)

@@ -13,13 +13,9 @@ from torch import Tensor, nn
 
 from decentral import ConfigError, rng
 from decentral.layout import Layout
-from decentral.optim import (
-    BlockOptimizer,
-    Blockwise,
-    default_lr,
-    is_elementwise,
-    state_numbers,
-)
+from decentral.optim.base import default_lr
+from decentral.optim.block_optimizer import BlockOptimizer, is_elementwise, state_numbers
+from decentral.optim.blocks import Blockwise
 from decentral.registry import Bound, build, find, names
 
 PLUGINS = names("optimizer")

@@ -23,7 +23,7 @@ from decentral.network.budget import solve_budget
 from decentral.registry import find, names
 from decentral.schedules import Feedback, Progress, slots
 from decentral.schedules.communication import CommunicationSchedule, Merge
-from decentral.topology import Topology
+from decentral.topology.base import Topology
 
 NAMES = names("communication")
 STEPS, LOCAL = 200, 5

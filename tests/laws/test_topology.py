@@ -8,9 +8,9 @@ import pytest
 from support import acts, conversation, example, fits
 
 from decentral import ConfigError
-from decentral.mixing import Mixer, spectral_gap
+from decentral.mixing.base import Mixer, spectral_gap
 from decentral.registry import names
-from decentral.topology import Topology
+from decentral.topology.base import Topology
 
 SIZES = (1, 2, 3, 5, 7, 8, 13, 16, 17)
 ROUNDS = (0, 1, 2, 5)

@@ -19,7 +19,7 @@ from decentral.engines.ray.routes import Parcel, Route, is_average, route, same
 from decentral.errors import RunError
 from decentral.exchange.heard import Heard
 from decentral.exchange.local import CHUNK_BYTES, DENSE_NODES, ordered_sums
-from decentral.mixing import Mixing
+from decentral.mixing.base import Mixing
 
 #: Rows shorter than this are packed, all for one worker in one message; a longer one travels
 #: straight from where it lies.

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from decentral.exchange.heard import Heard, heard_by
-from decentral.mixing import Integers, Mixing
+from decentral.mixing.base import Integers, Mixing
 
 
 @dataclass(frozen=True)

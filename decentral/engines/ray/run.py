@@ -15,7 +15,8 @@ from decentral.engines.ray.members import blocks_of, label, moved, sources
 from decentral.engines.ray.monitor import Monitor
 from decentral.engines.ray.suspects import Suspects
 from decentral.errors import ConfigError, RunError
-from decentral.faults import Fault, worker_faults
+from decentral.faults.base import worker_faults
+from decentral.faults.workers import Fault
 from decentral.limits import check_threads
 from decentral.loop.cost import thread_count
 from decentral.loop.pipeline import gradient_of

@@ -22,7 +22,7 @@ from decentral.engines.base import checkpoint_interval
 from decentral.engines.process import settle
 from decentral.engines.ray.exchange import LostPeer, Peers, ProcessGroupExchange
 from decentral.errors import ConfigError, RunError, exit_place
-from decentral.faults import Fault
+from decentral.faults.workers import Fault
 from decentral.loop import train
 from decentral.loop.block import Block
 from decentral.loop.measure import Evaluator

@@ -1,0 +1,179 @@
+"""Decentralized algorithms: what a node does in a step, and what it does with what it received.
+
+An algorithm is a function ``(block, act)``, called once per step for a whole block of rows; ``act``
+is what is sent after this step (None: silence). Its text is made of verbs, in the order of the
+paper:
+
+- ``block.gradient()``: g_i at x_i on the next batch (transformed as the run asks);
+- ``block.average_gradients()``: g_i <- (1/N) sum_j g_j (before clipping);
+- ``block.adapt()``: x_i <- optimizer(x_i, clip(g_i));
+- ``block.combine(act)``: x_i <- sum_j W_ij x_j for every channel, or a global merge, or nothing;
+  with a slice, for these columns only; with ``ahead`` it takes simulated time at ``block.wait()``;
+- ``block.begin(act)``: lets the channels of that ``combine`` travel already, as they are now.
+
+and of tensors with one row per node, changed in place: ``block.x`` and ``block.g`` (parameters and
+gradients), and ``block.state[name]``, what the algorithm keeps from step to step.
+
+Traits:
+
+- ``guarantees``: at least one name the law suite tests;
+- ``communicates``: ``rounds`` (topology and schedule apply), ``steps`` (a global average in every
+  step) or ``never``;
+- ``state``: ``{name: Kept(...)}``; with ``sent=True`` it is a channel like the parameters: mixed by
+  ``combine``, and counted. All of it is in checkpoints;
+- ``fragments``: the setting that says in how many parts, one per round, a model is sent;
+- ``counts``: the state [n, 1] that is 0 for nodes that metrics and merges leave out;
+- ``weights``: the mixing weights that the algorithm needs, instead of the graph's or the user's;
+- ``refuses``: ``{condition: remedy}``, where it is not sound (``CONDITIONS``);
+- ``identity``: settings under which one node is the plain optimizer (none: always);
+- ``defaults``: settings of a run that suit it, below the user's own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from decentral.network import Act
+from decentral.registry import Plugin
+from decentral.schedules import Progress
+
+#: Where an algorithm may not be sound, in words that follow "algorithm X is not sound".
+CONDITIONS = {
+    "directed": "on links that go one way",
+    "unbalanced": "where weights are not doubly stochastic",
+    "time_varying": "where links change from round to round",
+    "local_steps": "with several steps between two rounds",
+    "cycles": "on graphs that are no trees",
+    "momentum": "on top of an optimizer with momentum or state of its own",
+    "compression": "with codecs",
+    "mix_state": "with optimizer state that is mixed",
+    "node_lr": "where nodes have learning rates of their own",
+    "robust": "where what is heard is not averaged with the weights",
+    "losses": "where messages are lost",
+}
+
+
+#: The end of a docstring: its source, in parentheses, with a year.
+_SOURCE = re.compile(r"\(((?:[^()]|\([^()]*\))*\b(?:19|20)\d\d\b(?:[^()]|\([^()]*\))*)\)$")
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What an algorithm keeps for every node: as wide as its parameters, or one ``scalar``.
+
+    ``whole``: as wide as ``block.sent``. It begins as a number everywhere, or as the model.
+    """
+
+    sent: bool = False
+    scalar: bool = False
+    whole: bool = False
+    begins: float | Literal["model"] = 0.0
+
+    @property
+    def start(self) -> float:
+        """What a silenced row is set to."""
+        return 0.0 if self.begins == "model" else self.begins
+
+    def first(self, parameters: Tensor, sent: Tensor) -> Tensor:
+        """Return the first values for parameters [n, k], and what is sent of a row, [n, m]."""
+        model = sent if self.whole else parameters
+        if self.begins == "model":
+            return model.clone()
+        return torch.full_like(model[:, :1] if self.scalar else model, self.start)
+
+
+def paper_of(found: Plugin) -> str:
+    """Return where an algorithm comes from, as its docstring ends; empty where it does not say."""
+    source = _SOURCE.search(" ".join(found.help.split()))
+    return source[1].rstrip(".") if source else ""
+
+
+def channels_of(found: Plugin) -> list[str]:
+    """Name what an algorithm sends of a node in one round."""
+    if found.traits.get("communicates", "rounds") == "never":
+        return []
+    kept: Mapping[str, Kept] = found.traits.get("state", {})
+    own = "gradient" if found.traits.get("communicates") == "steps" else "model"
+    sent = [f"{name} (one number)" if k.scalar else name for name, k in kept.items() if k.sent]
+    return [own, *sent]
+
+
+def rows_of(found: Plugin) -> int:
+    """Return how many rows a message holds, single numbers apart."""
+    return sum(not name.endswith("(one number)") for name in channels_of(found))
+
+
+class Block(Protocol):
+    """A block of rows as an algorithm sees it."""
+
+    @property
+    def x(self) -> Tensor:
+        """The parameters of every hosted node, [n, k]."""
+        ...
+
+    @property
+    def g(self) -> Tensor:
+        """Their gradients, [n, k]."""
+        ...
+
+    @property
+    def sent(self) -> Tensor:
+        """What ``combine`` mixes of a row: ``x``, with the statistics of BatchNorm if these go."""
+        ...
+
+    @property
+    def state(self) -> Mapping[str, Tensor]:
+        """What the algorithm declared in its trait ``state``."""
+        ...
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate of this step."""
+        ...
+
+    @property
+    def progress(self) -> Progress:
+        """Where the run stands before this step."""
+        ...
+
+    @property
+    def nodes(self) -> int:
+        """How many nodes take part, on all workers."""
+        ...
+
+    def degree(self, act: Act) -> Tensor:
+        """Return how many others every hosted node hears, [n, 1]."""
+        ...
+
+    def gradient(self) -> None:
+        """Compute every row's gradient on its next batch."""
+        ...
+
+    def average_gradients(self) -> None:
+        """Replace every row's gradient by the mean over all nodes."""
+        ...
+
+    def adapt(self) -> None:
+        """Clip the gradients, then let the optimizer update the rows."""
+        ...
+
+    def begin(self, act: Act | None) -> None:
+        """Let rows travel while gradients are computed; ``combine`` with the same act follows."""
+        ...
+
+    def combine(self, act: Act | None, part: slice | None = None, *, ahead: bool = False) -> None:
+        """Exchange the channels as ``act`` says, or ``part`` of their columns.
+
+        ``ahead``: nobody waits for it before ``wait``; the algorithm does not look at it sooner.
+        """
+        ...
+
+    def wait(self) -> None:
+        """Wait for what was combined ahead."""
+        ...

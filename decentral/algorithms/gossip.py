@@ -1,0 +1,305 @@
+"""Gossip algorithms: at every communication step nodes average with their neighbours."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from decentral.algorithms.base import Block, Kept
+from decentral.network import Act
+from decentral.registry import Positive, Share, plugin
+
+
+@plugin(
+    "algorithm",
+    communicates="rounds",
+    guarantees=("single_node_is_plain", "keeps_mean", "large_batch_on_complete", "contracts"),
+)
+def dsgd(
+    block: Block,
+    act: Act | None,
+    *,
+    order: Literal["adapt_then_combine", "combine_then_adapt"] = "adapt_then_combine",
+) -> None:
+    """Local optimizer steps, and gossip averaging of the models when the schedule says so.
+
+    adapt-then-combine: x_i <- sum_j W_ij (x_j - lr g_j(x_j)); combine-then-adapt, which can overlap
+    with computation: x_i <- sum_j W_ij x_j - lr g_i(x_i). (Lian et al., "Can decentralized
+    algorithms outperform centralized algorithms?", NeurIPS 2017; Koloskova et al., ICML 2020.)
+    """
+    if order == "combine_then_adapt":
+        block.begin(act)
+        block.gradient()
+        block.combine(act)
+        block.adapt()
+    else:
+        block.gradient()
+        block.adapt()
+        block.combine(act)
+
+
+@plugin("algorithm", communicates="never", guarantees=("single_node_is_plain", "keeps_mean"))
+def local(block: Block, act: Act | None) -> None:
+    """Let every node train alone: dsgd with the schedule ``none``."""
+    dsgd(block, None)
+
+
+@plugin(
+    "algorithm",
+    communicates="rounds",
+    guarantees=("single_node_is_plain", "large_batch_on_complete", "averages_when_directed"),
+    state={"weight": Kept(sent=True, scalar=True, begins=1.0)},
+    weights="push",
+    refuses={
+        "mix_state": "leave mix_state out",
+        "robust": "leave aggregation out",
+        "losses": "use faults churn or outages, of which senders know",
+    },
+)
+def push_sum(block: Block, act: Act | None) -> None:
+    """SGP: x_i <- sum_j P_ij (x_j - lr g_j(z_j)), w_i <- sum_j P_ij w_j, z_i = x_i / w_i.
+
+    Columns of P sum to one, so that sums are kept on any directed graph and z_i tends to the
+    average. Rows hold z between steps. (Assran et al., "Stochastic gradient push", ICML 2019.)
+    """
+    x, w = block.sent, block.state["weight"]
+    block.gradient()
+    x.mul_(w)
+    block.adapt()
+    block.combine(act)
+    x.div_(w)
+
+
+_COUNT = Kept(scalar=True)
+_ROW = Kept(whole=True)
+
+
+@plugin(
+    "algorithm",
+    communicates="rounds",
+    guarantees=("single_node_is_plain", "reaches_the_optimum", "exact_after_the_diameter"),
+    state={
+        "sent": _ROW,
+        "heard": _ROW,
+        "earlier": _ROW,
+        "count": Kept(sent=True, scalar=True),
+        "count_sent": _COUNT,
+        "count_heard": _COUNT,
+        "count_earlier": _COUNT,
+    },
+    weights="relay",
+    refuses={
+        "cycles": "use topology binary_tree, line or star",
+        "time_varying": "use a fixed tree and communication constant",
+        "compression": "leave codec out",
+        "mix_state": "leave mix_state out",
+        "robust": "leave aggregation out",
+        "losses": "use faults churn or outages, of which senders know",
+    },
+    defaults={"topology": "binary_tree", "communication": "constant"},
+)
+def relay_sum(block: Block, act: Act | None) -> None:
+    """RelaySGD on a tree: everybody hears everybody's model, exactly, as late as the way is long.
+
+    m_ij = x_i + sum of m_ki over neighbours k but j; x_i <- (sum_j m_ji + (N - count) x_i) / N,
+    where x_i stands for models that did not arrive yet. A node tells all its neighbours s_i =
+    x_i + r_i, with r_i the sum of what it heard, and each takes away what it said itself: r_i <-
+    sum_j s_j - degree s_i (last) + r_i (last but one). (Vogels et al., "RelaySum", NeurIPS 2021.)
+    """
+    block.gradient()
+    block.adapt()
+    if act is None or block.nodes == 1:
+        return
+    if act.is_merge:
+        block.combine(act)
+        for value in block.state.values():
+            value.zero_()
+        return
+    x, count, state = block.sent, block.state["count"], block.state
+    own = x.clone()
+    x.add_(state["heard"])
+    count.copy_(state["count_heard"]).add_(1)
+    said, said_count = x.clone(), count.clone()
+    block.combine(act)
+    degree = block.degree(act)
+    _relayed(x, said, degree, (state["sent"], state["heard"], state["earlier"]))
+    counts = (state["count_sent"], state["count_heard"], state["count_earlier"])
+    _relayed(count, said_count, degree, counts)
+    missing = block.nodes - count
+    x.add_(missing * own).div_(block.nodes)
+
+
+def _relayed(sums: Tensor, said: Tensor, degree: Tensor, kept: tuple[Tensor, ...]) -> None:
+    """Take what a node said itself out of the sums of what it hears, and remember."""
+    sent, heard, earlier = kept
+    sums.sub_(degree * sent).add_(earlier)
+    earlier.copy_(heard)
+    heard.copy_(sums)
+    sent.copy_(said)
+
+
+@plugin(
+    "algorithm",
+    communicates="rounds",
+    guarantees=("single_node_is_plain", "keeps_mean", "contracts", "reaches_the_optimum"),
+    state={"tracker": Kept(sent=True), "before": Kept()},
+    refuses={
+        "unbalanced": "use topology ring or another undirected one, or algorithm push_sum",
+        "robust": "leave aggregation out",
+    },
+)
+def gradient_tracking(block: Block, act: Act | None) -> None:
+    """DSGT: y_i <- sum_j W_ij y_j + g_i(x_i) - g_i(before), x_i <- sum_j W_ij (x_j - lr y_j).
+
+    The mean of the y is always the mean of the gradients, so that unlike data leave no bias; it
+    costs two rows a message. The optimizer takes y for the gradient. (Pu & Nedic, "Distributed
+    stochastic gradient tracking methods", 2021; with local steps: Liu et al., 2023.)
+    """
+    y, before = block.state["tracker"], block.state["before"]
+    block.gradient()
+    y.sub_(before).add_(block.g)
+    before.copy_(block.g)
+    block.g.copy_(y)
+    block.adapt()
+    block.combine(act)
+
+
+_REMEDY = "use algorithm gradient_tracking"
+
+
+@plugin(
+    "algorithm",
+    communicates="rounds",
+    guarantees=("single_node_is_plain", "keeps_mean", "reaches_the_optimum"),
+    state={"correction": Kept()},
+    refuses={
+        "compression": f"{_REMEDY}, or leave codec out",
+        "robust": "leave aggregation out",
+        "directed": _REMEDY,
+        "unbalanced": "use a topology with doubly stochastic weights",
+        "time_varying": f"{_REMEDY}, or a fixed graph and communication constant",
+    },
+    defaults={"communication": "constant"},
+)
+def exact_diffusion(block: Block, act: Act | None) -> None:
+    """D2: y_i = x_i - lr g_i - d_i / H, x_i <- sum_j V_ij y_j, d_i <- d_i + y_i - x_i.
+
+    V = (I + W) / 2. What averaging moves a node by is given back over the next H local steps, which
+    removes the bias of unlike data at one row a message. (Tang et al., "D2", ICML 2018; Yuan et
+    al., "Exact diffusion", 2019; with local steps: Alghunaim, "Local exact-diffusion", 2023.)
+    """
+    x, d = block.x, block.state["correction"]
+    block.gradient()
+    block.adapt()
+    x.sub_(d, alpha=1 / block.progress.local_steps)
+    if act is None:
+        return
+    y = x.clone()
+    block.combine(act)
+    if not act.is_merge:
+        x.lerp_(y, 0.5)
+    d.add_(y - x)
+
+
+@plugin(
+    "algorithm",
+    communicates="rounds",
+    guarantees=("contracts",),
+    state={
+        "first": Kept(),
+        "second": Kept(),
+        "largest": Kept(),
+        "shared": Kept(sent=True),
+    },
+    refuses={
+        "momentum": "use optimizer sgd(momentum=0)",
+        "unbalanced": "use a topology with doubly stochastic weights",
+        "robust": "leave aggregation out",
+    },
+    defaults={"optimizer": "sgd(momentum=0, weight_decay=0)", "learning_rate": 0.001},
+)
+def damsgrad(
+    block: Block,
+    act: Act | None,
+    *,
+    beta1: Share = 0.9,
+    beta2: Share = 0.999,
+    eps: Positive = 1e-8,
+) -> None:
+    """Decentralized AMSGrad: x_i <- sum_j W_ij (x_j - lr m_j / sqrt(u_j)); u tracks the mean v-hat.
+
+    Each node's own second moments would lead to a wrong point; here their running maxima v-hat are
+    gossiped as a second channel: u_i <- sum_j W_ij (u_j + change of v-hat_j). (Chen et al., "On the
+    convergence of decentralized adaptive gradient methods", ACML 2022, in the order adapt-combine.)
+    """
+    m, v, largest, u = (block.state[k] for k in ("first", "second", "largest", "shared"))
+    block.gradient()
+    m.lerp_(block.g, 1 - beta1)
+    v.lerp_(block.g.square(), 1 - beta2)
+    grown = torch.maximum(largest, v)
+    u.add_(grown - largest)
+    largest.copy_(grown)
+    block.g.copy_(m / (u.clamp(min=0).sqrt() + eps))
+    block.adapt()
+    block.combine(act)
+
+
+@plugin(
+    "algorithm",
+    communicates="rounds",
+    guarantees=("single_node_is_plain",),
+    state={"momentum": Kept()},
+    identity={"momentum": 0.0},
+    refuses={"momentum": "use optimizer sgd(momentum=0)", "node_lr": "leave node_lr out"},
+    defaults={"optimizer": "sgd(momentum=0)"},
+)
+def quasi_global_momentum(block: Block, act: Act | None, *, momentum: Share = 0.9) -> None:
+    """QG-DSGDm: x_i <- sum_j W_ij (x_j - lr (g_j + b m_j)), m_i <- b m_i + (1 - b) D_i / lr.
+
+    D_i, how far x_i really moved in the step, has its neighbours' pull in it, so that momentum does
+    not carry a node off to its own data. (Lin et al., "Quasi-global momentum", ICML 2021.)
+    """
+    x, m = block.x, block.state["momentum"]
+    before = x.clone()
+    block.gradient()
+    block.g.add_(m, alpha=momentum)
+    block.adapt()
+    block.combine(act)
+    if block.learning_rate > 0:
+        m.mul_(momentum).add_(before - x, alpha=(1 - momentum) / block.learning_rate)
+
+
+@plugin(
+    "algorithm",
+    communicates="rounds",
+    guarantees=("single_node_is_plain", "large_batch_on_complete", "contracts"),
+    state={"active": Kept(scalar=True, begins=1.0)},
+    counts="active",
+    refuses={
+        "momentum": "use optimizer sgd(momentum=0)",
+        "compression": "leave codec out",
+    },
+    defaults={
+        "topology": "teleportation",
+        "communication": "constant",
+        "optimizer": "sgd(momentum=0, weight_decay=0)",
+    },
+)
+def teleportation(block: Block, act: Act | None) -> None:
+    """x_a' <- sum_b W_ab (x_b - lr g_b): k new active nodes a' take what the last k have learned.
+
+    On the topology of that name; W is that of a small graph between the k models, so that the rate
+    does not suffer from many nodes. Who is not active stays as it is, and does not count in metrics
+    and merges. (Takezawa & Stich, "Scalable decentralized learning with teleportation", ICLR 2025.)
+    """
+    x, active = block.x, block.state["active"]
+    before = x.clone()
+    block.gradient()
+    block.adapt()
+    x.copy_(torch.where(active > 0, x, before))
+    block.combine(act)
+    if act is None or block.nodes == 1:
+        return
+    active.copy_(torch.ones_like(active) if act.is_merge else block.degree(act) > 0)

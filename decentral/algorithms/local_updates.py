@@ -1,0 +1,223 @@
+"""All-reduce, and algorithms of many local steps between two global or outer steps."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from annotated_types import Ge
+
+from decentral.algorithms.base import Block, Kept
+from decentral.algorithms.gossip import dsgd
+from decentral.network import Act
+from decentral.registry import Count, NonNegative, Positive, Share, plugin
+
+
+@plugin(
+    "algorithm",
+    communicates="steps",
+    guarantees=("single_node_is_plain", "keeps_mean", "large_batch", "stays_equal"),
+)
+def allreduce(block: Block, act: Act | None) -> None:
+    """Mini-batch SGD: one global average of the gradients per step, x <- x - lr (1/N) sum_j g_j.
+
+    The baseline to which bytes are compared: 2 (N - 1) rows in every step.
+    """
+    block.gradient()
+    block.average_gradients()
+    block.adapt()
+
+
+@plugin(
+    "algorithm",
+    communicates="rounds",
+    guarantees=("single_node_is_plain", "keeps_mean", "large_batch_on_complete"),
+    defaults={"communication": "merges"},
+)
+def local_sgd(block: Block, act: Act | None) -> None:
+    """FedAvg with everybody: ``local_steps`` steps alone, then x_i <- (1/N) sum_j x_j.
+
+    It is dsgd with the schedule ``merges``. (McMahan et al., "Communication-efficient learning",
+    AISTATS 2017; Stich, "Local SGD converges fast and communicates little", ICLR 2019.)
+    """
+    dsgd(block, act)
+
+
+@plugin(
+    "algorithm",
+    communicates="rounds",
+    guarantees=("single_node_is_plain", "keeps_mean"),
+    defaults={
+        "local_steps": 1,
+        "communication": "switch(before=merges, after=every(k=10, schedule=merges), at=50%)",
+    },
+)
+def post_local_sgd(block: Block, act: Act | None) -> None:
+    """The average of all after every step, from half of the run on only after every tenth.
+
+    The opposite of ``late``; another switch is another ``communication``. (Lin et al., "Don't use
+    large mini-batches, use local SGD", ICLR 2020.)
+    """
+    dsgd(block, act)
+
+
+@plugin(
+    "algorithm",
+    communicates="rounds",
+    guarantees=("single_node_is_plain", "is_local_sgd"),
+    state={"anchor": Kept(begins="model"), "momentum": Kept()},
+    identity={"slow_lr": 1.0, "slow_momentum": 0.0},
+    refuses={"node_lr": "leave node_lr out"},
+    defaults={"communication": "merges"},
+)
+def slowmo(
+    block: Block, act: Act | None, *, slow_lr: Positive = 1.0, slow_momentum: Share = 0.7
+) -> None:
+    """After a global merge: u <- b u + (z - mean x) / lr, z <- z - a lr u; gossip is as in dsgd.
+
+    (Wang et al., "SlowMo: improving communication-efficient distributed SGD with slow momentum",
+    ICLR 2020; optimizer state is kept.)
+    """
+    block.gradient()
+    block.adapt()
+    block.combine(act)
+    lr = block.learning_rate
+    if act is None or not act.is_merge or lr == 0:
+        return
+    x, z, u = block.x, block.state["anchor"], block.state["momentum"]
+    moved = z - x
+    # z - a lr (b u + D / lr), written so that a = 1 and b = 0 change no bit of x.
+    x.add_(moved, alpha=1 - slow_lr).sub_(u, alpha=slow_lr * lr * slow_momentum)
+    u.mul_(slow_momentum).add_(moved, alpha=1 / lr)
+    z.copy_(x)
+
+
+@plugin(
+    "algorithm",
+    communicates="rounds",
+    guarantees=("single_node_is_plain", "is_local_sgd"),
+    state={"anchor": Kept(begins="model"), "momentum": Kept()},
+    identity={"outer_lr": 1.0, "outer_momentum": 0.0},
+    defaults={"communication": "merges"},
+)
+def diloco(
+    block: Block, act: Act | None, *, outer_lr: Positive = 0.7, outer_momentum: Share = 0.9
+) -> None:
+    """Local steps, then an outer one: D = z - mean x, m <- b m + D, z <- z - a (D + b m).
+
+    z is where the last round ended and every node goes on from. With a graph and the schedule
+    ``constant`` the mean is over neighbours. (Douillard et al., "DiLoCo", 2023.)
+    """
+    block.gradient()
+    block.adapt()
+    if act is None:
+        return
+    block.combine(act)
+    x, z, m = block.x, block.state["anchor"], block.state["momentum"]
+    moved = z - x
+    m.mul_(outer_momentum).add_(moved)
+    # z - a (D + b m), written so that a = 1 and b = 0 change no bit of x.
+    x.add_(moved, alpha=1 - outer_lr).sub_(m, alpha=outer_lr * outer_momentum)
+    z.copy_(x)
+
+
+@plugin(
+    "algorithm",
+    communicates="rounds",
+    guarantees=("single_node_is_plain", "is_local_sgd"),
+    state={"anchor": Kept(begins="model"), "momentum": Kept(), "due": Kept(scalar=True)},
+    identity={"outer_lr": 1.0, "outer_momentum": 0.0, "fragments": 1},
+    fragments="fragments",
+    refuses={"compression": "leave codec out", "mix_state": "leave mix_state out"},
+    defaults={"communication": "merges"},
+)
+def streaming_diloco(
+    block: Block,
+    act: Act | None,
+    *,
+    fragments: Count = 4,
+    outer_lr: Positive = 0.7,
+    outer_momentum: Share = 0.9,
+    keep: Share = 0.0,
+    overlap: Annotated[int, Ge(0)] = 0,
+) -> None:
+    """DiLoCo on one of F ``fragments`` per round, in turn: a round sends 1 / F of a model.
+
+    z <- outer step on that part; ``overlap`` steps later, before the next round and in the run at
+    the latest, x <- keep x + (1 - keep) z. At equal bytes it talks F times as often. Fragments are
+    F spans of the row rather than layers; ``overlap=5, keep=0.5`` hides what travels under five
+    steps. (Douillard et al., "Streaming DiLoCo with overlapping communication", 2025.)
+    """
+    block.gradient()
+    block.adapt()
+    due, now = block.state["due"], block.progress
+    ends = now.step + 1 == now.steps
+    if overlap and due.any():
+        due.sub_(1).clamp_(min=0)
+        if act is not None or ends or not due.any():
+            _arrive(block, _span(block, now.round - 1, fragments), keep)
+    if act is None:
+        return
+    part = _span(block, now.round, fragments)
+    x, z, m = (t[:, part] for t in (block.x, block.state["anchor"], block.state["momentum"]))
+    own = x.clone()
+    block.combine(act, part, ahead=overlap > 0)
+    moved = z - x
+    m.mul_(outer_momentum).add_(moved)
+    # z - a (D + b m), written so that a = 1 and b = 0 change no bit of x.
+    z.copy_(x.add_(moved, alpha=1 - outer_lr).sub_(m, alpha=outer_lr * outer_momentum))
+    x.copy_(own)
+    due.fill_(overlap)
+    if ends or not overlap:
+        _arrive(block, part, keep)
+
+
+def _span(block: Block, round: int, fragments: int) -> slice:
+    """Return the columns whose turn it is."""
+    turn, width = round % fragments, block.x.shape[1]
+    return slice(turn * width // fragments, (turn + 1) * width // fragments)
+
+
+def _arrive(block: Block, part: slice, keep: float) -> None:
+    """Take in what the outer optimizer has made of a part."""
+    block.wait()
+    block.state["due"].zero_()
+    x, z = block.x[:, part], block.state["anchor"][:, part]
+    x.copy_(z.lerp(x, keep))
+
+
+@plugin(
+    "algorithm",
+    communicates="rounds",
+    guarantees=("single_node_is_plain",),
+    state={"anchor": Kept(sent=True, begins="model"), "momentum": Kept()},
+    identity={"outer_lr": 1.0, "outer_momentum": 0.0},
+    refuses={
+        "unbalanced": "use topology random_matchings",
+        "robust": "leave aggregation out",
+    },
+    defaults={"topology": "random_matchings", "communication": "constant"},
+)
+def noloco(
+    block: Block,
+    act: Act | None,
+    *,
+    outer_lr: Positive = 0.7,
+    outer_momentum: Share = 0.5,
+    pull: NonNegative = 1.0,
+) -> None:
+    """Local steps, then pairs: m_i <- b m_i + a mean(x - z) - c (z_i - mean z), z_i <- z_i + m_i.
+
+    Like DiLoCo without an all-reduce; the last term pulls the pair together. Two rows a message.
+    (Kolehmainen et al., "NoLoCo: no-all-reduce low communication training", 2025.)
+    """
+    block.gradient()
+    block.adapt()
+    if act is None:
+        return
+    x, z, m = block.x, block.state["anchor"], block.state["momentum"]
+    own = z.clone()
+    block.combine(act)
+    # z_i + m_i, written so that a = 1 and b = 0 change no bit of a lonely x.
+    x.add_(x - z, alpha=outer_lr - 1).add_(own - z, alpha=1 - pull).add_(m, alpha=outer_momentum)
+    m.copy_(x - own)
+    z.copy_(x)

@@ -1,0 +1,99 @@
+"""Codecs: what is left of a row when it is sent in fewer bytes.
+
+A codec is a function ``(rows, load, draw) -> rows``: rows [n, k] as they are decoded again; row i
+depends on row i only, and randomness on ``draw`` only. Nodes then move by what was heard, x_i <-
+x_i + sum_j W_ij C(x_j) - C(x_i), which keeps the mean whatever is lost. Traits:
+
+- ``wire``: a `Wire`, by which coded rows really travel; without it they do as plain numbers;
+- ``size``: a function ``(load, settings)`` that returns the bytes of a coded row;
+- ``biased``: rows lose too much to be averaged as they are; ``choco`` must send differences;
+- ``memory``: what everybody knows of a row is remembered, and only news are coded;
+- ``refuses``: as for algorithms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil, prod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from decentral.registry import Bound
+
+
+@dataclass(frozen=True)
+class Load:
+    """What a coded channel holds: ``(start, stop, shape)`` of every tensor in a row."""
+
+    tensors: tuple[tuple[int, int, tuple[int, ...]], ...]
+    itemsize: int
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers a row holds, padding apart."""
+        return sum(prod(shape) for _, _, shape in self.tensors)
+
+    @property
+    def columns(self) -> Tensor:
+        """The columns of a row that hold numbers, padding left out."""
+        return torch.cat([torch.arange(start, stop) for start, stop, _ in self.tensors])
+
+    def share(self, share: float) -> int:
+        """Return how many numbers are a share of all, at least one."""
+        return max(1, ceil(share * self.numbers))
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What randomness may depend on: one stream for each channel."""
+
+    seed: int
+    purpose: str
+    round: int
+    nodes: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Wire:
+    """Rows as bytes: ``unpack(pack(rows, coded)) == coded`` to the bit, in the same round.
+
+    ``pack(rows, coded, how)`` gives uint8 [n, b], b the same for all rows; ``unpack(packed, like,
+    how)`` gives rows of the width and type of ``like``.
+    """
+
+    pack: Callable[[Tensor, Tensor, How], Tensor]
+    unpack: Callable[[Tensor, Tensor, How], Tensor]
+
+
+@dataclass(frozen=True)
+class How:
+    """What both ends of a wire know: the load, the round, and the settings of the codec."""
+
+    load: Load
+    draw: Draw
+    settings: Mapping[str, Any]
+
+
+def innermost(codec: Bound) -> Bound:
+    """Return the codec by which numbers are coded in the end."""
+    inner = codec.settings.get("codec")
+    return innermost(inner) if isinstance(inner, Bound) else codec
+
+
+def as_bytes(values: Tensor) -> Tensor:
+    """Return numbers [n, k] as uint8 [n, b]."""
+    return values.contiguous().view(torch.uint8)
+
+
+def from_bytes(packed: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return uint8 [n, b] as numbers [n, k]."""
+    return packed.clone(memory_format=torch.contiguous_format).view(dtype)
+
+
+def coded_bytes(codec: Bound, load: Load) -> int:
+    """Return the logical bytes of one coded row."""
+    inner = innermost(codec)
+    return int(inner.plugin.traits["size"](load, inner.settings))

@@ -1,0 +1,113 @@
+"""Codecs that make every number smaller: as it is, bfloat16, 8 bits, signs."""
+
+from __future__ import annotations
+
+from math import ceil
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from decentral import rng
+from decentral.exchange.codec.base import Draw, How, Load, Wire, as_bytes, from_bytes
+from decentral.registry import plugin
+
+
+@plugin("codec", size=lambda load, settings: load.numbers * load.itemsize)
+def none(rows: Tensor, load: Load, draw: Draw) -> Tensor:
+    """Send every number as it is."""
+    return rows
+
+
+def _pack_bf16(rows: Tensor, coded: Tensor, how: How) -> Tensor:
+    return as_bytes(coded[:, how.load.columns].to(torch.bfloat16))
+
+
+def _unpack_bf16(packed: Tensor, like: Tensor, how: How) -> Tensor:
+    found = like.new_zeros(len(packed), like.shape[1])
+    found[:, how.load.columns] = from_bytes(packed, torch.bfloat16).to(like)
+    return found
+
+
+@plugin("codec", size=lambda load, settings: load.numbers * 2, wire=Wire(_pack_bf16, _unpack_bf16))
+def bf16(rows: Tensor, load: Load, draw: Draw) -> Tensor:
+    """Round to bfloat16: two bytes a number, relative error at most 2^-8.
+
+    The mean of the nodes is kept: a node moves by the difference of rounded rows.
+    """
+    return rows.to(torch.bfloat16).to(rows.dtype)
+
+
+def _step(rows: Tensor) -> Tensor:
+    return rows.abs().amax(1, keepdim=True).clamp(min=torch.finfo(rows.dtype).tiny) / 127
+
+
+def _pack_int8(rows: Tensor, coded: Tensor, how: How) -> Tensor:
+    step = _step(rows)
+    levels = (coded[:, how.load.columns] / step).round().to(torch.int8)
+    return torch.cat([as_bytes(step), as_bytes(levels)], 1)
+
+
+def _unpack_int8(packed: Tensor, like: Tensor, how: How) -> Tensor:
+    head = like.element_size()
+    step = from_bytes(packed[:, :head], like.dtype)
+    found = like.new_zeros(len(packed), like.shape[1])
+    found[:, how.load.columns] = step * from_bytes(packed[:, head:], torch.int8).to(like)
+    return found
+
+
+@plugin("codec", size=lambda load, settings: load.numbers + 4, wire=Wire(_pack_int8, _unpack_int8))
+def int8(rows: Tensor, load: Load, draw: Draw) -> Tensor:
+    """Round at random to one of 255 steps from -max to max of a row: one byte a number, unbiased.
+
+    C(x) = s floor(x / s + u), s = max|x| / 127, u uniform in [0, 1), keyed by node, round and
+    column. (Alistarh et al., "QSGD", NeurIPS 2017.)
+    """
+    step = _step(rows)
+    nodes, columns = np.array(draw.nodes)[:, None], np.arange(rows.shape[1])
+    chance = rng.uniform(draw.seed, f"codec/{draw.purpose}", draw.round, nodes, columns)
+    return step * torch.floor(rows / step + torch.from_numpy(chance).to(rows)).clamp(-127, 127)
+
+
+def _places(like: Tensor) -> Tensor:
+    """Return the places of bits in a byte."""
+    return torch.arange(8, dtype=torch.uint8, device=like.device)
+
+
+def _pack_sign(rows: Tensor, coded: Tensor, how: How) -> Tensor:
+    numbers = coded[:, how.load.columns]
+    count = ceil(how.load.numbers / 8)
+    minus = torch.zeros(len(coded), count * 8, dtype=torch.uint8, device=coded.device)
+    minus[:, : how.load.numbers] = numbers < 0
+    bits = minus.view(-1, count, 8) << _places(coded)
+    magnitude = numbers.abs().amax(1, keepdim=True)
+    return torch.cat([as_bytes(magnitude), bits.sum(2, dtype=torch.uint8)], 1)
+
+
+def _unpack_sign(packed: Tensor, like: Tensor, how: How) -> Tensor:
+    head = like.element_size()
+    magnitude = from_bytes(packed[:, :head], like.dtype)
+    bits = packed[:, head:, None] >> _places(packed) & 1
+    minus = bits.flatten(1)[:, : how.load.numbers].to(like)
+    found = like.new_zeros(len(packed), like.shape[1])
+    found[:, how.load.columns] = magnitude * (1 - 2 * minus)
+    return found
+
+
+@plugin(
+    "codec",
+    biased=True,
+    size=lambda load, settings: ceil(load.numbers / 8) + 4,
+    wire=Wire(_pack_sign, _unpack_sign),
+)
+def sign(rows: Tensor, load: Load, draw: Draw) -> Tensor:
+    """Keep one bit a number and one magnitude: mean|x| times the signs of x, 0 counting as +.
+
+    Only for differences: ``choco(sign)``. (Karimireddy et al., "Error feedback fixes SignSGD",
+    ICML 2019.)
+    """
+    numbers = rows[:, load.columns]
+    magnitude = numbers.abs().sum(1, keepdim=True) / load.numbers
+    coded = torch.zeros_like(rows)
+    coded[:, load.columns] = torch.where(numbers < 0, -magnitude, magnitude)
+    return coded

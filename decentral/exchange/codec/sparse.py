@@ -1,0 +1,189 @@
+"""Codecs that send a part of a row, or less than a row: some numbers, low rank, differences."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Annotated
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from decentral import rng
+from decentral.exchange.codec.base import Draw, How, Load, Wire, as_bytes, from_bytes
+from decentral.registry import Bound, Count, Part, Positive, Share, plugin
+
+
+def _pack_top_k(rows: Tensor, coded: Tensor, how: How) -> Tensor:
+    count = min(how.load.share(how.settings["share"]), coded.shape[1])
+    places = coded.abs().topk(count, dim=1).indices
+    return torch.cat([as_bytes(coded.gather(1, places)), as_bytes(places.to(torch.int32))], 1)
+
+
+def _unpack_top_k(packed: Tensor, like: Tensor, how: How) -> Tensor:
+    cut = packed.shape[1] * like.element_size() // (like.element_size() + 4)
+    values = from_bytes(packed[:, :cut], like.dtype)
+    places = from_bytes(packed[:, cut:], torch.int32).long()
+    return like.new_zeros(len(packed), like.shape[1]).scatter_(1, places, values)
+
+
+@plugin(
+    "codec",
+    biased=True,
+    size=lambda load, settings: load.share(settings["share"]) * (load.itemsize + 4),
+    wire=Wire(_pack_top_k, _unpack_top_k),
+)
+def top_k(rows: Tensor, load: Load, draw: Draw, *, share: Share = 0.01) -> Tensor:
+    """Keep the ``share`` of a row's numbers that are largest in magnitude, and their places.
+
+    Only for differences: ``choco(top_k(0.01))``. (Stich et al., "Sparsified SGD with memory",
+    NeurIPS 2018.)
+    """
+    places = rows.abs().topk(min(load.share(share), rows.shape[1]), dim=1).indices
+    return torch.zeros_like(rows).scatter_(1, places, rows.gather(1, places))
+
+
+def _columns(width: int, load: Load, draw: Draw, share: float) -> Tensor:
+    """Return the columns of a round, the same for all nodes."""
+    count = min(load.share(share), width)
+    chosen = rng.permuted(np.arange(count), width, draw.seed, "codec/columns", draw.round)
+    return torch.from_numpy(chosen)
+
+
+def _pack_random_k(rows: Tensor, coded: Tensor, how: How) -> Tensor:
+    columns = _columns(coded.shape[1], how.load, how.draw, how.settings["share"])
+    return as_bytes(coded[:, columns.to(coded.device)])
+
+
+def _unpack_random_k(packed: Tensor, like: Tensor, how: How) -> Tensor:
+    found = like.new_zeros(len(packed), like.shape[1])
+    columns = _columns(like.shape[1], how.load, how.draw, how.settings["share"])
+    found[:, columns.to(like.device)] = from_bytes(packed, like.dtype)
+    return found
+
+
+@plugin(
+    "codec",
+    size=lambda load, settings: load.share(settings["share"]) * load.itemsize,
+    wire=Wire(_pack_random_k, _unpack_random_k),
+)
+def random_k(rows: Tensor, load: Load, draw: Draw, *, share: Share = 0.1) -> Tensor:
+    """Send a ``share`` of the columns, drawn anew in every round and the same for all nodes.
+
+    Who shares the seed needs no places; these columns are averaged exactly. (Stich et al.,
+    "Sparsified SGD with memory", 2018, with one draw for all, as in SPARTA of EXO, 2025.)
+    """
+    columns = _columns(rows.shape[1], load, draw, share).to(rows.device)
+    return torch.zeros_like(rows).index_copy_(1, columns, rows[:, columns])
+
+
+def _matrix(shape: tuple[int, ...]) -> tuple[int, int]:
+    return (shape[0], prod(shape[1:])) if shape else (1, 1)
+
+
+def _numbers(shape: tuple[int, ...], rank: int) -> int:
+    """Count the numbers of two factors of a matrix that gets smaller by it, or its own."""
+    high, wide = _matrix(shape)
+    return min(high * wide, rank * (high + wide))
+
+
+def _smaller(shape: tuple[int, ...], rank: int) -> bool:
+    """Whether two factors of a tensor are smaller than the tensor."""
+    return _numbers(shape, rank) < prod(shape)
+
+
+def _size(load: Load, rank: int) -> int:
+    return sum(_numbers(shape, rank) for _, _, shape in load.tensors) * load.itemsize
+
+
+def _factors(m: Tensor, place: int, draw: Draw, rank: int) -> tuple[Tensor, Tensor]:
+    """Return P [n, high, rank] and P' M [n, rank, wide] of the matrices M [n, high, wide]."""
+    axes = np.arange(m.shape[2])[:, None], np.arange(rank)
+    q = rng.normal(draw.seed, f"codec/low_rank/{place}", draw.round, *axes)
+    p, _ = torch.linalg.qr(m @ torch.from_numpy(q).to(m))
+    return p, p.mT @ m
+
+
+def _product(p: Tensor, f: Tensor) -> Tensor:
+    """Return P F, added up in one order, so that both ends of a wire get the same bits."""
+    total = p[:, :, :1] * f[:, :1]
+    for k in range(1, p.shape[2]):
+        total.add_(p[:, :, k : k + 1] * f[:, k : k + 1])
+    return total.flatten(1)
+
+
+def _pack_low_rank(rows: Tensor, coded: Tensor, how: How) -> Tensor:
+    rank = how.settings["rank"]
+    parts: list[Tensor] = []
+    for place, (start, stop, shape) in enumerate(how.load.tensors):
+        numbers = rows[:, start:stop]
+        if _smaller(shape, rank):
+            factors = _factors(numbers.view(-1, *_matrix(shape)), place, how.draw, rank)
+            parts += [factor.flatten(1) for factor in factors]
+        else:
+            parts.append(numbers)
+    return as_bytes(torch.cat(parts, 1))
+
+
+def _unpack_low_rank(packed: Tensor, like: Tensor, how: How) -> Tensor:
+    rank, at = how.settings["rank"], 0
+    numbers = from_bytes(packed, like.dtype)
+    found = like.new_zeros(len(packed), like.shape[1])
+    for start, stop, shape in how.load.tensors:
+        size = _numbers(shape, rank)
+        part = numbers[:, at : at + size]
+        if _smaller(shape, rank):
+            high, wide = _matrix(shape)
+            p, f = part.split([rank * high, rank * wide], 1)
+            part = _product(p.reshape(-1, high, rank), f.reshape(-1, rank, wide))
+        found[:, start:stop] = part
+        at += size
+    return found
+
+
+@plugin(
+    "codec",
+    biased=True,
+    size=lambda load, settings: _size(load, settings["rank"]),
+    example="low_rank(2)",
+    wire=Wire(_pack_low_rank, _unpack_low_rank),
+)
+def low_rank(rows: Tensor, load: Load, draw: Draw, *, rank: Count = 1) -> Tensor:
+    """Replace every matrix M by P P' M, P an orthonormal basis of M Q, Q random [columns, rank].
+
+    Only for differences: ``choco(low_rank(1))``. One power iteration per round, from a keyed start;
+    PowerGossip (Vogels et al., NeurIPS 2020) iterates on the differences of each pair instead.
+    """
+    coded = rows.clone()
+    for place, (start, stop, shape) in enumerate(load.tensors):
+        if _smaller(shape, rank):
+            m = rows[:, start:stop].view(-1, *_matrix(shape))
+            coded[:, start:stop] = _product(*_factors(m, place, draw, rank))
+    return coded
+
+
+@plugin(
+    "codec",
+    memory=True,
+    refuses={
+        "time_varying": "use a fixed graph and communication constant or every(k=2)",
+        "directed": "use an undirected topology",
+        "robust": "use codec bf16 or int8, or leave aggregation out",
+    },
+    example="choco(codec=top_k(0.01), step=0.1)",
+)
+def choco(
+    rows: Tensor,
+    load: Load,
+    draw: Draw,
+    *,
+    codec: Annotated[Bound, Part("codec")] = "top_k",  # pyright: ignore
+    step: Positive = 0.2,
+) -> Tensor:
+    """CHOCO-SGD: send q_i = C(x_i - h_i), h_i <- h_i + q_i, x_i <- x_i + step (sum W_ij h_j - h_i).
+
+    What one round leaves out comes in a later one, so that any codec converges if ``step`` is small
+    enough. (Koloskova, Stich & Jaggi, "Decentralized stochastic optimization and gossip algorithms
+    with compressed communication", ICML 2019.)
+    """
+    return codec(rows, load, draw)

@@ -1,0 +1,151 @@
+"""Faults: what goes wrong in a run, and when; all of it a pure function of (seed, slot).
+
+Some strike workers on Ray (``kill``, ``hang``, ``stall``; see ``_workers``). The plug-ins strike
+what is simulated, on every engine alike. Their functions say what is struck in one slot, and the
+trait ``strikes`` what that is:
+
+- ``nodes``: ``(ids, slot, seed) -> away`` [n]. Nobody hears from such a node, nor it from others;
+  it trains on alone. A global merge goes on without it, but the one that ends a run waits for all.
+- ``links``: ``(low, high, slot, seed) -> down`` [links], of the ends of links. Both ends know.
+- ``messages``: ``(receivers, senders, slot, seed) -> lost`` [links]. The sender does not know; the
+  receiver keeps its own row for what it misses. With ``both`` set, both directions are lost
+  together, and symmetric weights stay doubly stochastic. Global merges repeat what is lost.
+
+Messages that are lost were sent, and are counted; what is known to be down is not even tried.
+Every rule has a setting ``share``: the share of slots in which it strikes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decentral import rng
+from decentral.errors import check_nodes, unknown
+from decentral.faults.workers import KINDS, Fault
+from decentral.registry import Bound, build, names
+from decentral.schedules import Progress
+from decentral.schedules.phases import START, STOP, Phase
+from decentral.spec import parse_spec
+from decentral.units import Point
+
+Bools = NDArray[np.bool_]
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+
+def common(*, start: Point = START, stop: Point = STOP) -> None:
+    """Settings of every fault of the network: from when to when it may strike."""
+
+
+@dataclass(frozen=True)
+class Faults:
+    """What may go wrong between nodes in a simulation; draws are keyed by the nodes' ids."""
+
+    rules: tuple[Bound, ...] = ()
+    seed: int = 0
+
+    def strikes(self, what: str) -> list[tuple[Bound, int]]:
+        """Return the rules that strike nodes, links or messages, each with a seed of its own."""
+        return [
+            (rule, rng.key(self.seed, f"fault/{index}") >> 1)
+            for index, rule in enumerate(self.rules)
+            if rule.plugin.traits["strikes"] == what
+        ]
+
+    @property
+    def one_way(self) -> bool:
+        """Whether some message may be lost while its answer arrives."""
+        return any(not rule.settings["both"] for rule, _ in self.strikes("messages"))
+
+    def away(self, nodes: Integers, progress: Progress) -> Bools:
+        """Return which nodes [n] are away in the slot of ``progress``."""
+        found = np.zeros(len(nodes), bool)
+        for rule, seed in self.strikes("nodes"):
+            if _on(rule, progress):
+                found |= rule(nodes, progress.slot, seed)
+        return found
+
+    def down(self, receivers: Integers, senders: Integers, progress: Progress) -> Bools:
+        """Return which links [l] are down, between ids."""
+        return self._struck("links", receivers, senders, progress)
+
+    def lost(self, receivers: Integers, senders: Integers, progress: Progress) -> Bools:
+        """Return which messages [l] are lost."""
+        return self._struck("messages", receivers, senders, progress)
+
+    def _struck(self, what: str, ends: Integers, others: Integers, progress: Progress) -> Bools:
+        found = np.zeros(len(ends), bool)
+        low, high = np.minimum(ends, others), np.maximum(ends, others)
+        for rule, seed in self.strikes(what):
+            if not _on(rule, progress):
+                continue
+            way = (ends, others) if not rule.settings.get("both", True) else (low, high)
+            found |= rule(*way, progress.slot, seed)
+        return found
+
+    # --- expectations -----------------------------------------------------------------------------
+
+    def presence(self, nodes: Integers, progress: Progress) -> Floats:
+        """Return the chance that each node [n] is there."""
+        found = np.ones(len(nodes))
+        for rule, _ in self.strikes("nodes"):
+            named = rule.settings["nodes"]
+            struck = np.isin(nodes, named) if named is not None else np.ones(len(nodes), bool)
+            found[struck] *= 1 - rule.settings["share"] * _on(rule, progress)
+        return found
+
+    def standing(self, progress: Progress) -> float:
+        """Return the chance that a link is not down."""
+        found = 1.0
+        for rule, _ in self.strikes("links"):
+            found *= 1 - rule.settings["share"] * _on(rule, progress)
+        return found
+
+    @cached_property
+    def any(self) -> bool:
+        """Whether anything may go wrong."""
+        return bool(self.rules)
+
+
+def _on(rule: Bound, progress: Progress) -> bool:
+    """Whether a rule may strike in the slot of ``progress``; the last slot belongs to the run."""
+    stop = rule.common["stop"]
+    over = stop != STOP and progress.reached(stop)
+    return progress.reached(rule.common["start"]) and not over
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+def worker_faults(texts: Iterable[str]) -> list[Fault]:
+    """Return the faults among ``texts`` that strike workers."""
+    return [Fault.parse(text) for text in texts if _named(text) in KINDS]
+
+
+def network_faults(texts: Iterable[str], nodes: int, steps: int, seed: int) -> Faults:
+    """Return the faults among ``texts`` that are simulated; raises ConfigError for mistakes."""
+    rules = [build("fault", text) for text in texts if _named(text) not in KINDS]
+    for rule in rules:
+        Phase(rule.common["start"], rule.common["stop"]).check(f"faults: {rule.name}", steps)
+        check_nodes(f"faults: {rule.name}", rule.settings.get("nodes") or [], nodes)
+        _try(rule)
+    return Faults(tuple(rules), seed)
+
+
+def _try(rule: Bound) -> None:
+    """Let a rule strike once, so that its mistakes show before anything runs."""
+    one = np.zeros(1, np.int64)
+    ends: tuple[Integers, ...] = (one,) if rule.plugin.traits["strikes"] == "nodes" else (one, one)
+    rule(*ends, 0, 0)
+
+
+def _named(text: str) -> str:
+    name = parse_spec(text, "faults").name
+    if name not in KINDS and ".py:" not in name and name not in names("fault"):
+        raise unknown("fault", name, [*KINDS, *names("fault")])
+    return name

@@ -1,0 +1,112 @@
+"""Faults between nodes, and of nodes, that a simulation plays: lost messages, outages, churn."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import numpy as np
+from annotated_types import Ge, Lt
+from numpy.typing import NDArray
+
+from decentral import rng
+from decentral.errors import ConfigError
+from decentral.registry import Share, plugin
+
+Integers = NDArray[np.int64]
+
+
+def bad(
+    what: str, share: float, length: float, slot: int, seed: int, *who: Integers
+) -> NDArray[np.bool_]:
+    """Return who is in the bad state in a slot: a ``share`` of all slots, ``length`` at a time.
+
+    A chain enters the bad state with probability e = share / ((1 - share) length) and leaves it
+    with 1 / length. One uniform draw u per slot decides: u < e is bad and u >= 1 - 1 / length good
+    whatever was before; else the slot before counts. So the state is found by looking back.
+    """
+    if share >= 1:
+        return np.ones(len(who[0]), bool)
+    if length * (1 - share) < 1 - 1e-9:
+        raise ConfigError(
+            f"{what}: stretches of {length:g} slots cannot take {share:.0%} of the time; let "
+            f"length be at least {1 / (1 - share):.3g}."
+        )
+    enter = share / ((1 - share) * length)
+    found, open_ = np.zeros(len(who[0]), bool), np.ones(len(who[0]), bool)
+    for earlier in range(slot, 0, -1):
+        draw = rng.uniform(seed, "chain", earlier, *(each[open_] for each in who))
+        found[np.flatnonzero(open_)[draw < enter]] = True
+        open_[np.flatnonzero(open_)[(draw < enter) | (draw >= 1 - 1 / length)]] = False
+        if not open_.any():
+            return found
+    found[open_] = rng.uniform(seed, "chain/start", *(each[open_] for each in who)) < share
+    return found
+
+
+@plugin("fault", strikes="messages")
+def lost(
+    receivers: NDArray[np.int64],
+    senders: NDArray[np.int64],
+    slot: int,
+    seed: int,
+    *,
+    share: Share = 0.1,
+    both: bool = False,
+) -> NDArray[np.bool_]:
+    """Lose each message with probability ``share``; with ``both``, two of a link go together."""
+    return rng.uniform(seed, "lost", slot, receivers, senders) < share
+
+
+@plugin("fault", strikes="messages")
+def bursts(
+    receivers: NDArray[np.int64],
+    senders: NDArray[np.int64],
+    slot: int,
+    seed: int,
+    *,
+    share: Annotated[float, Ge(0), Lt(1)] = 0.1,
+    length: Annotated[float, Ge(1)] = 10.0,
+    both: bool = False,
+) -> NDArray[np.bool_]:
+    """Lose a ``share`` of the messages of a link, ``length`` slots in a row on average.
+
+    (Gilbert, "Capacity of a burst-noise channel", 1960; Elliott, 1963, with a good state that loses
+    nothing and a bad one that loses all.)
+    """
+    return bad("faults: bursts", share, length, slot, seed, receivers, senders)
+
+
+@plugin("fault", strikes="links")
+def outages(
+    low: NDArray[np.int64],
+    high: NDArray[np.int64],
+    slot: int,
+    seed: int,
+    *,
+    share: Annotated[float, Ge(0), Lt(1)] = 0.1,
+    length: Annotated[float, Ge(1)] = 10.0,
+) -> NDArray[np.bool_]:
+    """Let links be down a ``share`` of the time, for ``length`` slots on average, both ways.
+
+    Both ends know, and weigh the links that are left as if there were no others.
+    """
+    return bad("faults: outages", share, length, slot, seed, low, high)
+
+
+@plugin("fault", strikes="nodes")
+def churn(
+    ids: NDArray[np.int64],
+    slot: int,
+    seed: int,
+    *,
+    share: Share = 0.1,
+    length: Annotated[float, Ge(1)] = 10.0,
+    nodes: list[int] | None = None,
+) -> NDArray[np.bool_]:
+    """Let nodes be away a ``share`` of the time, for ``length`` slots on average.
+
+    Who is away trains on alone, and comes back with what it has. ``nodes`` are those that may leave
+    (none: all); ``churn(nodes=[3], share=1, start=40%, stop=60%)`` takes one away once.
+    """
+    away = bad("faults: churn", share, length, slot, seed, ids)
+    return away if nodes is None else away & np.isin(ids, nodes)

@@ -1,0 +1,77 @@
+"""Turning all rows into one model.
+
+A merge rule is one of two functions:
+
+- ``(samples) -> weights``: from the number of training samples of every node [N] to the weights [N]
+  of a weighted average, which sum to one. Rows need not meet: any run can merge so.
+- ``(models) -> row``, with the trait ``sees="models"``: from everything about the models that were
+  trained, `Models`, to one row [P]. All rows must be in one place: ``decentral merge RUN`` applies
+  such a rule to the checkpoint of a run.
+
+Further traits: ``nodes`` (the only number of models it takes), ``moves_equal`` (equal models need
+not stay as they are) and ``ordered`` (the order of nodes matters).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from decentral.errors import ConfigError
+from decentral.layout import Layout
+from decentral.registry import Bound
+
+
+@dataclass(frozen=True)
+class Models:
+    """What a rule may know of N trained models.
+
+    ``loss`` is the validation loss of a row; ``fisher`` the mean squared gradient of model i on
+    single samples of its own node, [P].
+    """
+
+    rows: Tensor  # [N, P]
+    samples: Tensor  # training samples of every node, [N]
+    start: Tensor  # the model that all began with, [P]
+    model: nn.Module  # of which rows hold the numbers, as ``layout`` says where
+    layout: Layout
+    seed: int
+    loss: Callable[[Tensor], float]
+    fisher: Callable[[int], Tensor]
+
+
+def in_a_run(rule: Bound) -> Bound:
+    """Return a rule that a run can apply; raises ConfigError for one that must see all models."""
+    if rule.plugin.traits.get("sees") == "models":
+        raise ConfigError(
+            f"merge {rule.name!r} must see all models in one place, which a run cannot offer; use "
+            f"merge: uniform here, and `decentral merge RUN --rule {rule.name}` afterwards."
+        )
+    return rule
+
+
+def merged(rule: Bound, models: Models) -> Tensor:
+    """Return the one model [P] that a rule of either kind makes of all."""
+    wanted = rule.plugin.traits.get("nodes", len(models.rows))
+    if wanted != len(models.rows):
+        raise ConfigError(
+            f"merge {rule.name!r} takes {wanted} models, the run has {len(models.rows)}; "
+            "choose another rule."
+        )
+    if rule.plugin.traits.get("sees") == "models":
+        return rule(models)
+    return merge_weights(rule, models.samples).to(models.rows) @ models.rows
+
+
+def merge_weights(rule: Bound, samples: Tensor, excluded: frozenset[int] = frozenset()) -> Tensor:
+    """Return the weights [N] of a merge over the nodes that take part, summing to one."""
+    present = torch.ones(len(samples), dtype=torch.bool)
+    present[sorted(excluded)] = False
+    if not present.any():
+        raise ConfigError("merge: no healthy node is left to merge.")
+    weights = torch.zeros(len(samples), dtype=torch.float64)
+    weights[present] = rule(samples[present].to(torch.float64))
+    return weights / weights.sum()

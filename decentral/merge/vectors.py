@@ -1,0 +1,85 @@
+"""Merge rules that look at directions: on a sphere, by signs, with numbers dropped, by curvature."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import numpy as np
+import torch
+from annotated_types import Ge, Gt, Le, Lt
+from torch import Tensor
+
+from decentral import rng
+from decentral.merge.base import Models
+from decentral.registry import Positive, Share, plugin
+
+#: Sine of an angle below which an arc is a straight line, to the last bits of float32.
+_STRAIGHT = 1e-4
+
+
+@plugin("merge", sees="models", nodes=2, ordered=True)
+def slerp(models: Models, *, t: Share = 0.5) -> Tensor:
+    """Go from the first of two models to the second along a great circle.
+
+    x = (sin((1 - t) w) x_0 + sin(t w) x_1) / sin w with the angle w between the models. Where it is
+    next to nothing, or half a turn, the straight line is taken. (Shoemake, "Animating rotation with
+    quaternion curves", SIGGRAPH 1985.)
+    """
+    one, other = models.rows.double()
+    cosine = (one @ other / (one.norm() * other.norm())).clamp(-1, 1)
+    angle = torch.arccos(cosine)
+    if not torch.sin(angle) > _STRAIGHT:
+        return torch.lerp(one, other, t).to(models.rows)
+    parts = torch.sin((1 - t) * angle) * one + torch.sin(t * angle) * other
+    return (parts / torch.sin(angle)).to(models.rows)
+
+
+@plugin("merge", sees="models", moves_equal=True)
+def ties(
+    models: Models, *, keep: Annotated[float, Gt(0), Le(1)] = 0.2, scale: Positive = 1.0
+) -> Tensor:
+    """Merge what models have learnt since their common start, where they agree on the sign.
+
+    Of x_i - x_0 each keeps the share ``keep`` of largest size; every number takes the sign of the
+    sum over models, and the mean of those that have this sign. (Yadav et al., "TIES-merging",
+    NeurIPS 2023.)
+    """
+    learnt = models.rows - models.start
+    kept = max(1, round(keep * learnt.shape[1]))
+    least = learnt.abs().kthvalue(learnt.shape[1] - kept + 1, dim=1, keepdim=True).values
+    learnt = learnt.where(learnt.abs() >= least, 0)
+    agreeing = (learnt.sign() == learnt.sum(dim=0).sign()) & (learnt != 0)
+    mean = learnt.where(agreeing, 0).sum(dim=0) / agreeing.sum(dim=0).clamp(min=1)
+    return torch.add(models.start, mean, alpha=scale)
+
+
+@plugin("merge", sees="models", moves_equal=True, ordered=True)
+def dare(models: Models, *, drop: Annotated[float, Ge(0), Lt(1)] = 0.5) -> Tensor:
+    """Average what models have learnt since their common start, most of it left out at random.
+
+    Every number of x_i - x_0 is dropped with probability ``drop``, or else divided by 1 - drop, so
+    that the average stays what it was in expectation. (Yu et al., "Language models are super
+    Mario", ICML 2024.)
+    """
+    total = torch.zeros_like(models.start)
+    for node, row in enumerate(models.rows):
+        columns = np.arange(len(row))
+        stays = rng.uniform(models.seed, "dare", node, columns) >= drop
+        total += (row - models.start) * torch.from_numpy(stays).to(row.device)
+    return models.start + total / ((1 - drop) * len(models.rows))
+
+
+@plugin("merge", sees="models")
+def fisher(models: Models, *, floor: Positive = 1e-6) -> Tensor:
+    """Average every number weighted by how much it matters to each model.
+
+    x = sum_i F_i x_i / sum_i F_i with the mean squared gradient F_i of single samples of node i, at
+    least ``floor``; where nothing matters to any model it is the plain average. (Matena & Raffel,
+    "Merging models with Fisher-weighted averaging", NeurIPS 2022.)
+    """
+    total, weight = (torch.zeros_like(models.start) for _ in range(2))
+    for node, row in enumerate(models.rows):
+        information = models.fisher(node) + floor
+        total += information * row
+        weight += information
+    return total / weight

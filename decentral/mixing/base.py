@@ -1,0 +1,294 @@
+"""Who does talk to whom in one round, and with which weights: x_i <- sum_j W_ij x_j.
+
+A weights rule is a function ``(receivers, senders, nodes) -> weights`` of the links that are on;
+the weight of a node's own row is what is left. Traits: ``undirected`` (refuses directed graphs),
+``symmetric`` (w_ij = w_ji), ``doubly_stochastic`` (columns sum to one on every undirected graph),
+``fixed`` (computed once, from all links of a graph that does not change; where a link is off, both
+ends keep what they would have sent) and ``keeps``, what is left: ``rest`` of what it hears (the
+default: rows sum to one), ``unsent`` of what it gives away (columns sum to one) or ``nothing``
+(plain sums). Only algorithms that name such a rule as theirs work with columns and sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decentral import rng
+from decentral.errors import ConfigError
+from decentral.mixing.prescribed import check_prescribed
+from decentral.registry import Bound, build
+from decentral.topology.base import Links, Topology
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+#: Which links (receivers, senders) something happens to.
+Struck = Callable[[Integers, Integers], NDArray[np.bool_]]
+
+_TOLERANCE = 1e-9
+#: Chances of links that are drawn ahead in one call.
+_AHEAD = 1 << 14
+#: Rounds of a sequence without a period by which its mixing is judged.
+_SAMPLED_ROUNDS = 20
+#: Links that are checked before a run whose graph prescribes weights for every round.
+_MOST_CHECKED = 1_000_000
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """One round's weights in compressed rows: node i hears ``senders[indptr[i]:indptr[i+1]]``.
+
+    Every row holds its own diagonal entry; senders ascend within a row. ``lost`` are the receivers
+    and senders [2, l] of messages that were sent and do not arrive.
+    """
+
+    nodes: int
+    indptr: Integers  # [nodes + 1]
+    senders: Integers  # [entries]
+    weights: Floats  # [entries]
+    lost: Integers = field(default_factory=lambda: np.zeros((2, 0), np.int64))
+
+    @cached_property
+    def messages(self) -> int:
+        """Messages that are sent, with those that do not arrive."""
+        return len(self.senders) - self.nodes + self.lost.shape[1]
+
+    @cached_property
+    def doubly_stochastic(self) -> bool:
+        """Whether rows and columns sum to one, so that the mean of the nodes is kept."""
+        columns = np.bincount(self.senders, weights=self.weights, minlength=self.nodes)
+        rows = np.add.reduceat(self.weights, self.indptr[:-1]) if self.nodes else columns
+        return bool(np.abs(np.r_[rows, columns] - 1).max(initial=0.0) < _TOLERANCE)
+
+    def changes(self) -> NDArray[np.bool_]:
+        """Return which rows the mixing changes: who hears nobody, and keeps all, stays as it is."""
+        return (np.diff(self.indptr) > 1) | (self.weights[self.indptr[:-1]] != 1.0)
+
+    def row(self, node: int) -> tuple[Integers, Floats]:
+        """Return the senders (ascending) and weights of one receiver, itself included."""
+        span = slice(self.indptr[node], self.indptr[node + 1])
+        return self.senders[span], self.weights[span]
+
+    def dense(self) -> Floats:
+        """Return W as a matrix [nodes, nodes]."""
+        matrix = np.zeros((self.nodes, self.nodes))
+        rows = np.repeat(np.arange(self.nodes), np.diff(self.indptr))
+        matrix[rows, self.senders] = self.weights
+        return matrix
+
+
+def assemble(
+    links: Links,
+    weights: Floats,
+    nodes: int,
+    keeps: str = "rest",
+    lost: NDArray[np.bool_] | None = None,
+) -> Mixing:
+    """Build the mixing from link weights: the diagonal takes what a node keeps.
+
+    Messages that are ``lost`` [links] leave their weight to the receiver; the sender knows nothing.
+    """
+    everyone = np.arange(nodes)
+    arrived = np.ones(len(links), bool) if lost is None else ~lost
+    given = (
+        np.bincount(links.senders, weights=weights, minlength=nodes)
+        if keeps == "unsent"
+        else np.bincount(links.receivers[arrived], weights=weights[arrived], minlength=nodes)
+    )
+    own = np.zeros(nodes) if keeps == "nothing" else 1.0 - given
+    receivers = np.r_[links.receivers[arrived], everyone]
+    senders = np.r_[links.senders[arrived], everyone]
+    order = np.lexsort((senders, receivers))
+    indptr = np.r_[0, np.cumsum(np.bincount(receivers, minlength=nodes))]
+    missing = np.stack([links.receivers[~arrived], links.senders[~arrived]])
+    return Mixing(nodes, indptr, senders[order], np.r_[weights[arrived], own][order], missing)
+
+
+@dataclass
+class Mixer:
+    """Draws the mixing of every round, as a pure function of (seed, membership epoch, round)."""
+
+    topology: Topology
+    rule: Bound | None = None  # None: weights prescribed by the graph
+    _ahead: tuple[int, Floats] = field(
+        default=(0, np.zeros((0, 0))), init=False, repr=False, compare=False
+    )
+
+    @staticmethod
+    def make(topology: Topology, weights: object = "auto") -> Mixer:
+        """Choose the rule; ``auto`` is the graph's own, else metropolis, directed: uniform."""
+        links = topology.links(0)
+        if weights in (None, "auto"):
+            if links.weights is not None:
+                check_prescribed(topology, _known_rounds(topology))
+                return Mixer(topology)
+            weights = "uniform" if links.directed else "metropolis"
+        rule = build("weights", weights)
+        if links.directed and rule.plugin.traits.get("undirected"):
+            raise ConfigError(
+                f"weights {rule.name!r} need an undirected graph, but topology "
+                f"{topology.rule.name!r} is directed; use weights: uniform."
+            )
+        if topology.time_varying and rule.plugin.traits.get("fixed"):
+            raise ConfigError(
+                f"weights {rule.name!r} need a graph that does not change, but topology "
+                f"{topology.rule.name!r} changes every round; use weights: metropolis."
+            )
+        return Mixer(topology, rule)
+
+    @property
+    def weights_name(self) -> str:
+        """The rule's name, ``prescribed`` when the graph brings its own weights."""
+        return self.rule.name if self.rule else "prescribed"
+
+    @cached_property
+    def keeps(self) -> str:
+        """What a node keeps of its own row: ``rest``, ``unsent`` or ``nothing``."""
+        return str(self.rule.plugin.traits.get("keeps", "rest")) if self.rule else "rest"
+
+    @cached_property
+    def doubly_stochastic(self) -> bool:
+        """Whether every round keeps the mean of the nodes, at any intensity."""
+        topology = self.topology
+        traits = topology.rule.plugin.traits
+        if topology.activation == "degree" or self.keeps == "nothing":
+            return False
+        if topology.activation == "link":
+            rule = self.rule.plugin.traits if self.rule else {}
+            return bool(rule.get("doubly_stochastic") or traits.get("doubly_stochastic"))
+        if topology.time_varying and "period" not in traits:  # no finite check can tell
+            return bool(traits.get("doubly_stochastic"))
+        return all(self.mixing(r).doubly_stochastic for r in range(topology.period))
+
+    @cached_property
+    def keeps_balance(self) -> bool:
+        """Whether weights stay doubly stochastic where links are lost in both directions."""
+        symmetric = self.rule is None or bool(self.rule.plugin.traits.get("symmetric"))
+        return self.doubly_stochastic and symmetric and not self.topology.links(0).directed
+
+    def speaks(self, slot: int, intensity: float) -> bool:
+        """Whether a gossip action at this slot sends anything (tossed only for whole rounds)."""
+        if self.topology.activation != "round" or intensity >= 1.0:
+            return True
+        return bool(rng.uniform(self.topology.seed, "round", slot)[0] < intensity)
+
+    def mixing(
+        self,
+        round: int,
+        intensity: float = 1.0,
+        absent: frozenset[int] = frozenset(),
+        down: Struck | None = None,
+        lost: Struck | None = None,
+    ) -> Mixing:
+        """Return the weights of one round; links of ``absent`` nodes, and those ``down``, are off.
+
+        Messages that are ``lost`` are sent, with the weights of a round in which nothing is.
+        """
+        links = self.active_links(round, intensity)
+        if absent:
+            gone = np.array(sorted(absent))
+            links = links.kept(~(np.isin(links.senders, gone) | np.isin(links.receivers, gone)))
+        if down is not None:
+            links = links.kept(~down(links.receivers, links.senders))
+        weights = links.weights
+        if self.rule is not None and self._fixed is None:
+            weights = self.rule(links.receivers, links.senders, self.topology.nodes)
+        if weights is None:  # of a round without links, for which a graph prescribes nothing
+            weights = np.zeros(len(links))
+        missing = lost(links.receivers, links.senders) if lost is not None else None
+        return self._checked(assemble(links, weights, self.topology.nodes, self.keeps, missing))
+
+    @cached_property
+    def _fixed(self) -> Links | None:
+        """All links with the weights that were computed once, where the rule asks for that."""
+        if self.rule is None or not self.rule.plugin.traits.get("fixed"):
+            return None
+        links = self.topology.links(0)
+        weights = self.rule(links.receivers, links.senders, self.topology.nodes)
+        return replace(links, weights=weights)
+
+    def _checked(self, mixing: Mixing) -> Mixing:
+        if mixing.weights.min(initial=0.0) < -_TOLERANCE:
+            raise ConfigError(
+                f"weights {self.weights_name!r} on topology {self.topology.rule.name!r}: a row "
+                "gives away more than 1; scale the weights of each node's incoming links "
+                "to at most 1."
+            )
+        return mixing
+
+    def active_links(self, round: int, intensity: float) -> Links:
+        """Return the links that are on in this round."""
+        topology = self.topology
+        links = topology.links(round, intensity) if self._fixed is None else self._fixed
+        if topology.activation != "link" or intensity >= 1.0:
+            return links
+        return links.kept(self._chances(round, links) < intensity)
+
+    def _chances(self, round: int, links: Links) -> Floats:
+        """Return one number in [0, 1) for each link, the same in both directions.
+
+        Where the graph does not change they are drawn for many rounds in one call.
+        """
+        first, drawn = self._ahead
+        if self.topology.time_varying or not first <= round < first + len(drawn):
+            ahead = 1 if self.topology.time_varying else max(1, _AHEAD // max(1, len(links)))
+            first, rounds = round, np.arange(round, round + ahead)[:, None]
+            low = np.minimum(links.senders, links.receivers)
+            high = np.maximum(links.senders, links.receivers)
+            purpose = f"links/{self.topology.epoch}"
+            drawn = rng.uniform(self.topology.seed, purpose, rounds, low, high)
+            # One assignment, since threads may share a mixer.
+            self._ahead = first, drawn
+        return drawn[round - first]
+
+    def expected_messages(self, intensity: float) -> float:
+        """Return the expected number of directed messages of one gossip action."""
+        expected = self.topology.rule.plugin.traits.get("expected_links")
+        if expected:
+            return float(expected(self.topology.nodes, intensity, self.topology.rule.settings))
+        return intensity * self.full_messages
+
+    @cached_property
+    def full_messages(self) -> float:
+        """Directed messages of a round at full intensity, averaged over one period."""
+        period = self.topology.period
+        return sum(len(self.topology.links(r)) for r in range(period)) / period
+
+
+def _known_rounds(topology: Topology) -> int:
+    """Return the rounds whose prescribed weights are checked beforehand, at most a million links.
+
+    A sequence without a period is sampled: its later rounds are checked when they come.
+    """
+    if not topology.time_varying:
+        return 1
+    return min(horizon(topology), max(1, _MOST_CHECKED // max(1, len(topology.links(0)))))
+
+
+def horizon(topology: Topology) -> int:
+    """Return the rounds over which a topology's mixing is judged.
+
+    One period, or 20 rounds where the sequence has none. A static undirected graph needs a single
+    round; a directed one log2 n, since W may be far from symmetric and then shows its power late.
+    """
+    if topology.time_varying:
+        return topology.period if "period" in topology.rule.plugin.traits else _SAMPLED_ROUNDS
+    return max(1, (topology.nodes - 1).bit_length()) if topology.links(0).directed else 1
+
+
+def spectral_gap(mixer: Mixer) -> float:
+    """Return the share of disagreement that a round removes, 1 - ||(I - J) W||_2 for a single one.
+
+    Over T rounds it is 1 - ||(I - J) W_T ... W_1||_2^(1/T), and 1 when they average exactly.
+    """
+    product = np.eye(mixer.topology.nodes)
+    rounds = horizon(mixer.topology)
+    for index in range(rounds):
+        product = mixer.mixing(index).dense() @ product
+    disagreement = float(np.linalg.norm(product - product.mean(0), 2))
+    return 1.0 if disagreement < _TOLERANCE else 1.0 - disagreement ** (1.0 / rounds)

@@ -1,0 +1,140 @@
+"""Weights of links: functions (receivers, senders, nodes) -> weights of the links that are on."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decentral.registry import Count, Share, plugin
+
+
+@plugin("weights", undirected=True, doubly_stochastic=True, symmetric=True)
+def metropolis(
+    receivers: NDArray[np.int64], senders: NDArray[np.int64], nodes: int
+) -> NDArray[np.float64]:
+    """w_ij = 1 / (1 + max(d_i, d_j)): symmetric, hence doubly stochastic, from neighbours' degrees.
+
+    Degrees count the links that are on in the round (Xiao & Boyd, "Fast linear iterations for
+    distributed averaging", 2004).
+    """
+    degree = np.bincount(receivers, minlength=nodes)
+    return 1.0 / (1.0 + np.maximum(degree[receivers], degree[senders]))
+
+
+@plugin("weights")
+def uniform(
+    receivers: NDArray[np.int64], senders: NDArray[np.int64], nodes: int
+) -> NDArray[np.float64]:
+    """w_ij = 1 / (1 + d_i): the plain mean of what a node holds and hears.
+
+    Doubly stochastic only on regular graphs; elsewhere the nodes agree on a degree-weighted mean.
+    """
+    degree = np.bincount(receivers, minlength=nodes)
+    return np.reciprocal(1.0 + degree[receivers].astype(np.float64))
+
+
+@plugin("weights", undirected=True, doubly_stochastic=True, symmetric=True)
+def max_degree(
+    receivers: NDArray[np.int64], senders: NDArray[np.int64], nodes: int
+) -> NDArray[np.float64]:
+    """w_ij = 1 / (1 + d_max): every link weighs the same; slow where degrees differ much.
+
+    d_max is the largest degree of the round (Xiao & Boyd, "Fast linear iterations for distributed
+    averaging", 2004).
+    """
+    largest = np.bincount(receivers, minlength=nodes).max()
+    return np.full(len(receivers), 1.0 / (1.0 + largest))
+
+
+@plugin("weights", undirected=True, doubly_stochastic=True, symmetric=True)
+def lazy(
+    receivers: NDArray[np.int64], senders: NDArray[np.int64], nodes: int, *, keep: Share = 0.5
+) -> NDArray[np.float64]:
+    """Metropolis-Hastings weights times 1 - keep: W = keep I + (1 - keep) W_metropolis.
+
+    With keep = 1/2 no eigenvalue is negative, so that models approach each other without
+    overshooting (Boyd et al., "Randomized gossip algorithms", 2006).
+    """
+    return (1.0 - keep) * metropolis(receivers, senders, nodes)
+
+
+@plugin("weights", keeps="unsent")
+def push(
+    receivers: NDArray[np.int64], senders: NDArray[np.int64], nodes: int
+) -> NDArray[np.float64]:
+    """w_ij = 1 / (1 + out-degree of j): columns sum to one, from what a sender knows of itself.
+
+    Sums are kept on any directed graph, but averages only by the algorithm ``push_sum`` (Kempe,
+    Dobra & Gehrke, "Gossip-based computation of aggregate information", 2003).
+    """
+    degree = np.bincount(senders, minlength=nodes)
+    return np.reciprocal(1.0 + degree[senders].astype(np.float64))
+
+
+@plugin("weights", keeps="nothing", undirected=True, symmetric=True)
+def relay(
+    receivers: NDArray[np.int64], senders: NDArray[np.int64], nodes: int
+) -> NDArray[np.float64]:
+    """w_ij = 1, w_ii = 0: what neighbours say, added up, for the algorithm ``relay_sum``."""
+    return np.ones(len(receivers))
+
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+#: A link that the best weights do without keeps this much, so that weights stay positive.
+_LEAST = 1e-6
+
+
+@plugin("weights", undirected=True, doubly_stochastic=True, symmetric=True, fixed=True)
+def fastest_mixing(
+    receivers: Integers, senders: Integers, nodes: int, *, steps: Count = 300
+) -> Floats:
+    """The symmetric weights with the largest gap on this graph, from the whole graph at once.
+
+    Minimises mu = max(lambda_2, -lambda_n) over w >= 0 with sum_j w_ij <= 1, beginning with
+    Metropolis-Hastings: ``steps`` subgradient steps of length 1/sqrt(t), with
+    d lambda / d w_ij = -(v_i - v_j)^2, then scaled back (Boyd, Diaconis & Xiao, "Fastest mixing
+    Markov chain on a graph", 2004). Where they use one extreme eigenvector, all that are nearly
+    extreme count: on symmetric graphs eigenvalues come in groups. The best point is returned.
+    """
+    upper = receivers < senders
+    ends = (receivers[upper], senders[upper])
+    weights = metropolis(receivers, senders, nodes)[upper]
+    best, least = weights, np.inf
+    for step in range(steps if len(weights) else 0):
+        values, vectors = np.linalg.eigh(_mixing(ends, weights, nodes) - 1.0 / nodes)
+        second = float(np.abs(values).max())
+        if second < least:
+            best, least = weights, second
+        slope = _slope(ends, values, vectors, sharpness=20.0 * (1 + step) ** 0.75)
+        length = 0.3 * np.linalg.norm(best) / np.sqrt(1.0 + step)
+        moved = weights - length * slope / max(float(np.linalg.norm(slope)), 1e-300)
+        weights = _scaled_back(ends, np.maximum(moved, _LEAST), nodes)
+    places = np.zeros((nodes, nodes))
+    places[ends] = best
+    return (places + places.T)[receivers, senders]
+
+
+def _mixing(ends: tuple[Integers, Integers], weights: Floats, nodes: int) -> Floats:
+    matrix = np.zeros((nodes, nodes))
+    matrix[ends] = weights
+    matrix += matrix.T
+    np.fill_diagonal(matrix, 1.0 - matrix.sum(1))
+    return matrix
+
+
+def _slope(
+    ends: tuple[Integers, Integers], values: Floats, vectors: Floats, sharpness: float
+) -> Floats:
+    """Return the slope of mu in every weight, eigenvectors weighed by how extreme they are."""
+    size = np.abs(values)
+    share = np.exp(sharpness * (size - size.max()))
+    apart = (vectors[ends[0]] - vectors[ends[1]]) ** 2  # [links, nodes]
+    return -(apart @ (np.sign(values) * share / share.sum()))
+
+
+def _scaled_back(ends: tuple[Integers, Integers], weights: Floats, nodes: int) -> Floats:
+    """Shrink the links of nodes that give away more than everything."""
+    given = np.bincount(np.r_[ends], np.r_[weights, weights], minlength=nodes)
+    return weights / np.maximum(1.0, np.maximum(given[ends[0]], given[ends[1]]))

@@ -1,0 +1,104 @@
+"""Seconds of computing: functions ``(nodes, step, seed) -> seconds [n]`` of a step of every node.
+
+``nodes`` are ids [n]. Seconds are those of a step with the first batch size; a step with twice the
+samples takes twice as long. A bare duration, ``compute: 20ms``, is ``constant``.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+import numpy as np
+from annotated_types import Gt
+from numpy.typing import NDArray
+
+from decentral import rng
+from decentral.registry import NonNegative, Plugin, Share, plugin
+from decentral.units import Seconds, parse_seconds
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+
+def resolve(name: str) -> Plugin | None:
+    """Read a bare duration."""
+    if not re.match(r"[-+.\d]", name):
+        return None
+    seconds = parse_seconds(name, "compute")
+
+    def take(nodes: Integers, step: int, seed: int) -> Floats:
+        """Take the same time in every step of every node."""
+        return np.full(len(nodes), seconds)
+
+    return Plugin("compute", name, take, {})
+
+
+@plugin("compute")
+def constant(nodes: Integers, step: int, seed: int, *, seconds: Seconds = 20e-3) -> Floats:
+    """Let every step of every node take the same time.
+
+    >>> import numpy as np
+    >>> constant(np.arange(2), 0, 0, seconds=0.5).tolist()
+    [0.5, 0.5]
+    """
+    return np.full(len(nodes), seconds)
+
+
+@plugin("compute")
+def lognormal(
+    nodes: Integers,
+    step: int,
+    seed: int,
+    *,
+    median: Seconds = 20e-3,
+    nodes_spread: NonNegative = 0.2,
+    steps_spread: NonNegative = 0.1,
+) -> Floats:
+    """Draw speeds of machines, and of their single steps, from log-normal distributions.
+
+    c_i(t) = median exp(a u_i + b v_i(t)) with standard normal u_i, drawn once per node, and v_i(t)
+    in every step; a is ``nodes_spread``, b is ``steps_spread``.
+    """
+    own = nodes_spread * rng.normal(seed, "compute/node", nodes)
+    now = steps_spread * rng.normal(seed, "compute/step", nodes, step)
+    return median * np.exp(own + now)
+
+
+@plugin("compute")
+def pareto(
+    nodes: Integers,
+    step: int,
+    seed: int,
+    *,
+    least: Seconds = 20e-3,
+    alpha: Annotated[float, Gt(1)] = 2.5,
+) -> Floats:
+    """Let steps take their least time mostly, and many times as long now and then.
+
+    P(c > x) = (least / x)^alpha; the mean is alpha / (alpha - 1) of the least. (Dean & Barroso,
+    "The tail at scale", Communications of the ACM, 2013, tell why such tails arise.)
+    """
+    chance = 1.0 - rng.uniform(seed, "compute/pareto", nodes, step)
+    return least * chance ** (-1.0 / alpha)
+
+
+@plugin("compute")
+def stragglers(
+    nodes: Integers,
+    step: int,
+    seed: int,
+    *,
+    seconds: Seconds = 20e-3,
+    factor: float = 5.0,
+    share: Share = 0.1,
+    who: Literal["nodes", "steps"] = "nodes",
+) -> Floats:
+    """Slow a share of the nodes, or of all steps, down by a factor.
+
+    With ``who=nodes`` the same machines are slow in every step; with ``who=steps`` any node is, in
+    any step, with probability ``share``.
+    """
+    counters = (nodes,) if who == "nodes" else (nodes, step)
+    slow = rng.uniform(seed, f"compute/{who}", *counters) < share
+    return seconds * np.where(slow, factor, 1.0)

@@ -1,0 +1,195 @@
+"""Networks: functions ``(n) -> Network`` that say what lies between n nodes.
+
+``latency_s`` is seconds one way; bandwidths are bytes per second, written with any unit. A graph
+file (as for a topology) whose links carry ``latency`` and ``bandwidth`` is a network, too.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Annotated, Any
+
+import numpy as np
+from annotated_types import Ge, Le
+
+from decentral.errors import ConfigError
+from decentral.network import links
+from decentral.network.graphs import check_connected, network_of
+from decentral.network.links import AllReduce, Network
+from decentral.registry import Bound, Count, Plugin, build, plugin
+from decentral.signature import signature_settings
+from decentral.topology.base import resolve as graph_of
+from decentral.units import Bandwidth, Seconds
+
+
+def nodes_of(value: object) -> int | None:
+    """Return the number of nodes of a network that comes with one, as a file does."""
+    own = build("network", value).plugin.traits.get("nodes")
+    return int(own()) if own else None
+
+
+def common(*, all_reduce: AllReduce = "auto") -> None:
+    """Settings of every network: how a global average goes; auto: ring or tree, as is faster."""
+
+
+def make(value: object, nodes: int) -> tuple[Network, Bound]:
+    """Build the network between some nodes from text, a mapping or a function; return its rule."""
+    rule = build("network", value)
+    made: Any = rule(nodes)
+    if not isinstance(made, Network):
+        raise ConfigError(f"network {rule.name!r} returned {type(made).__name__}, not a Network.")
+    if made.nodes != nodes:
+        raise ConfigError(
+            f"network {rule.name!r} has {made.nodes} nodes, the run has {nodes}; "
+            f"set nodes to {made.nodes} or choose another network."
+        )
+    check_connected(made, rule.name)
+    return made, rule
+
+
+def resolve(name: str) -> Plugin | None:
+    """Find networks outside the folder: graph files."""
+    if name.startswith("nx:"):
+        return None
+    graph = graph_of(name)
+    if graph is None:
+        return None
+
+    def read(n: int, /) -> Network:
+        """Read a network from a graph file."""
+        return network_of(graph.target(n), name)
+
+    traits = {"nodes": lambda: len(graph.target(0))}
+    return Plugin("network", graph.name, read, {}, traits, signature_settings(common))
+
+
+@plugin("network", example="uniform(latency_s=20ms, bandwidth_Bps=100Mbit/s)")
+def uniform(
+    n: int,
+    *,
+    latency_s: Seconds,
+    bandwidth_Bps: Bandwidth,
+    up_Bps: Bandwidth | None = None,
+    down_Bps: Bandwidth | None = None,
+) -> Network:
+    """Connect every pair of nodes by links of the same latency and bandwidth.
+
+    A message of b bytes takes latency + b / bandwidth; ``up_Bps`` and ``down_Bps`` are the capacity
+    of a node's own line, shared by its simultaneous transfers (none: unlimited).
+    """
+    return links.uniform(n, latency_s, bandwidth_Bps, up_Bps or inf, down_Bps or inf)
+
+
+@plugin("network")
+def lan(n: int, *, latency_s: Seconds = 108e-6, bandwidth_Bps: Bandwidth = 125e6) -> Network:
+    """Connect all nodes to one switch by Gigabit Ethernet.
+
+    1 Gbit/s full duplex per node (IEEE 802.3ab, 1999); 108 us one way, half of the median round
+    trip of 216 us, kernel included, between servers at one switch (Guo et al., "Pingmesh", SIGCOMM
+    2015).
+    """
+    return links.uniform(n, latency_s, bandwidth_Bps, bandwidth_Bps, bandwidth_Bps)
+
+
+@plugin("network")
+def datacenter(
+    n: int, *, latency_s: Seconds = 134e-6, bandwidth_Bps: Bandwidth = 3.125e9
+) -> Network:
+    """Connect all nodes through a data centre's fabric, 25 Gbit/s per node.
+
+    134 us one way, half of the median round trip of 268 us, kernel included, between servers of
+    different pods (Guo et al., "Pingmesh", SIGCOMM 2015); 25 Gbit/s between two instances of one
+    availability zone (Amazon EC2 user guide, "EC2 instance network bandwidth", ENA Express).
+    """
+    return links.uniform(n, latency_s, bandwidth_Bps, bandwidth_Bps, bandwidth_Bps)
+
+
+# Mean round trips in milliseconds: N. Virginia, Oregon, Ireland, Frankfurt, Tokyo, Singapore.
+_ROUND_TRIPS_MS = (
+    (0.54, 88.0, 80.5, 88.6, 145.3, 216.7),
+    (88.0, 0.54, 137.0, 159.5, 89.1, 161.4),
+    (80.5, 137.0, 0.54, 19.6, 212.4, 238.6),
+    (88.6, 159.5, 19.6, 0.54, 236.6, 325.9),
+    (145.3, 89.1, 212.4, 236.6, 0.54, 73.8),
+    (216.7, 161.4, 238.6, 325.9, 73.8, 0.54),
+)
+
+
+@plugin("network")
+def cloud(
+    n: int,
+    *,
+    regions: Annotated[int, Ge(1), Le(6)] = 4,
+    inside_Bps: Bandwidth = 1.25e9,
+    between_Bps: Bandwidth = 0.625e9,
+) -> Network:
+    """Spread the nodes over regions of a public cloud, neighbours in number in the same region.
+
+    The regions are, in this order, N. Virginia, Oregon, Ireland, Frankfurt, Tokyo and Singapore;
+    half of the mean round trips between them ("Latency between AWS global regions", 2017 table),
+    and within one half of 0.54 ms (twice 268 us, two zones: Guo et al., SIGCOMM 2015). An instance
+    sends up to 10 Gbit/s inside its region and 5 Gbit/s to others, a single flow no more than
+    5 Gbit/s (Amazon EC2 user guide, "EC2 instance network bandwidth").
+    """
+    site = np.arange(n) * regions // n
+    latency_s = np.array(_ROUND_TRIPS_MS)[:regions, :regions] / 2e3
+    bandwidth_Bps = np.full((regions, regions), between_Bps)
+    np.fill_diagonal(bandwidth_Bps, min(inside_Bps, 0.625e9))
+    return links.sites(site, latency_s, bandwidth_Bps, up_Bps=inside_Bps, down_Bps=inside_Bps)
+
+
+@plugin("network")
+def sites(
+    n: int,
+    *,
+    count: Count = 2,
+    latency_s: Seconds = 50e-3,
+    bandwidth_Bps: Bandwidth = 12.5e6,
+    inside_latency_s: Seconds = 108e-6,
+    inside_Bps: Bandwidth = 125e6,
+) -> Network:
+    """Divide the nodes among sites, neighbours in number together, with slow links between sites.
+
+    Inside a site a link is a ``lan``'s; ``latency_s`` and ``bandwidth_Bps`` are those of every link
+    between nodes of different sites.
+    """
+    site = np.arange(n) * count // n
+    latency = np.full((count, count), latency_s)
+    bandwidth = np.full((count, count), bandwidth_Bps)
+    np.fill_diagonal(latency, inside_latency_s)
+    np.fill_diagonal(bandwidth, inside_Bps)
+    return links.sites(site, latency, bandwidth, up_Bps=inf, down_Bps=inf)
+
+
+@plugin("network")
+def home(
+    n: int,
+    *,
+    latency_s: Seconds = 21e-3,
+    up_Bps: Bandwidth = 5.7175e6,
+    down_Bps: Bandwidth = 10.71625e6,
+) -> Network:
+    """Connect nodes that stand in homes: fast down, half as fast up.
+
+    Global means of fixed broadband: 45.74 Mbit/s up, 85.73 Mbit/s down, 21 ms round trip to a
+    nearby server (Speedtest Global Index, September 2020); from home to home a message takes half
+    of it to leave and half to arrive.
+    """
+    return links.uniform(n, latency_s, min(up_Bps, down_Bps), up_Bps, down_Bps)
+
+
+@plugin("network")
+def satellite(
+    n: int,
+    *,
+    latency_s: Seconds = 45e-3,
+    up_Bps: Bandwidth = 1.855e6,
+    down_Bps: Bandwidth = 13.08875e6,
+) -> Network:
+    """Connect nodes by satellites in low orbit: 14.84 Mbit/s up, 104.71 Mbit/s down.
+
+    Medians of Starlink in the United States, and 45 ms round trip to a nearby server (Ookla, first
+    half of 2025); from node to node a message takes half of it to
+    leave and half to arrive.
+    """
+    return links.uniform(n, latency_s, min(up_Bps, down_Bps), up_Bps, down_Bps)

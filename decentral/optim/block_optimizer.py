@@ -1,0 +1,333 @@
+"""An optimizer at work on a block of rows, sharded by row, and the course it is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from decentral.layout import ALIGNMENT, Entry, Layout
+from decentral.optim.blocks import Blockwise
+from decentral.optim.gradient_power import power_
+from decentral.registry import Bound
+
+
+@dataclass(frozen=True)
+class Course:
+    """The course of the learning rate, for optimizers with schedules of their own.
+
+    ``warmup`` is a share of the run, ``floor`` the least rate as a share of the peak. An optimizer
+    that wants to know has a group setting ``course``, which is set to these values, as a dict, when
+    a run begins. One that has a group setting ``progress`` is told before every step which share of
+    the run is done, as every optimizer is told ``lr``.
+    """
+
+    cosine: bool = False
+    warmup: float = 0.0
+    floor: float = 0.0
+
+
+#: A run without a plan.
+FREE = Course()
+
+
+#: The learning rate of a group, from the ratio of its rate to the base rate.
+Rate = Callable[[float], float]
+
+#: Ways to present a block where one parameter holds all rows.
+_TOGETHER = ("block", "stacked")
+
+
+class BlockOptimizer:
+    """Runs a torch optimizer in place over ``rows`` [n, P] with gradients in ``grads`` [n, P].
+
+    Four ways to present the block, chosen once:
+
+    - ``block``: the whole contiguous block is one parameter (element-wise, one group, no buffers);
+    - ``rows``: one contiguous 1-D parameter per (row, group) (element-wise otherwise);
+    - ``stacked``: one parameter [n, *shape] per named tensor, with its name, for optimizers that
+      work on all rows at once but never mix them (the group setting ``leading`` is then 1);
+    - ``tensors``: one parameter per (row, named tensor), for other optimizers that look at shapes.
+
+    Fused kernels ignore strides, so only ``stacked`` has strided parameters, and no fused kernel.
+    An optimizer of unknown origin (neither element-wise nor stacked nor torch's own) may couple its
+    parameters or keep counters of its own, so every row has an instance to itself. Gradients are
+    raised to ``grad_power`` first, all at once; ``blockwise`` gives groups a rate of their own.
+    """
+
+    def __init__(
+        self,
+        rule: Bound,
+        layout: Layout,
+        rows: Tensor,
+        grads: Tensor,
+        course: Course = FREE,
+    ) -> None:
+        """Attach an optimizer to a block and to its gradients."""
+        self.layout, self.nodes, self.grads = layout, rows.shape[0], grads
+        self.power = float(rule.common.get("grad_power", 1.0))
+        self.mixes: tuple[str, ...] | None = rule.plugin.traits.get("mixes")
+        self.mode = self._choose(rule, layout, rows)
+        pieces = self._pieces(rows, grads)
+        self.params = [self._parameter(data, grad) for _, data, grad in pieces]
+        self.entries = [entry for entry, _, _ in pieces]
+        self.per_row = len(self.params) // (1 if self.mode in _TOGETHER else self.nodes)
+        self.shared = self.mode != "tensors" or bool(rule.plugin.traits.get("isolated"))
+        self.blockwise: Blockwise | None = rule.common.get("blockwise")
+        owners = [list(range(len(self.params)))]
+        if not self.shared:
+            owners = [self._places_of(row) for row in range(self.nodes)]
+        self.named = bool(rule.plugin.traits.get("named"))
+        self.instances = [fused(rule(self._presented(places))) for places in owners]
+        self.groups = [group for one in self.instances for group in one.param_groups]
+        for group in self.groups:
+            if "course" in group:
+                group["course"] = asdict(course)
+            if self.named and self.blockwise:
+                group["ratio"] = self.blockwise.ratio(group["name"])
+
+    @staticmethod
+    def _choose(rule: Bound, layout: Layout, rows: Tensor) -> str:
+        if rule.plugin.traits.get("stacked"):
+            return "stacked"
+        if not is_elementwise(rule):
+            return "tensors"
+        whole = len(layout.groups) == 1 and layout.trainable == layout.width
+        return "block" if whole and rows.is_contiguous() else "rows"
+
+    def _pieces(self, rows: Tensor, grads: Tensor) -> list[tuple[Entry, Tensor, Tensor]]:
+        """Return the data and the gradient of every parameter, with its (first) named tensor."""
+        entries = self.layout.parameters
+        if self.mode == "block":
+            return [(entries[0], rows, grads)]
+        if self.mode == "rows":
+            first = {entry.start: entry for entry in entries}
+            spans = [(first[a], a, b) for a, b in self.layout.groups]
+            pairs = list(zip(rows, grads, strict=True))
+            return [(e, r[a:b], g[a:b]) for r, g in pairs for e, a, b in spans]
+        values, slopes = self.layout.views(rows), self.layout.views(grads)
+        if self.mode == "stacked":
+            return [(e, values[e.name], slopes[e.name]) for e in entries]
+        return [
+            (e, values[e.name][row], slopes[e.name][row])
+            for row in range(self.nodes)
+            for e in entries
+        ]
+
+    def _parameter(self, data: Tensor, grad: Tensor) -> nn.Parameter:
+        assert self.mode == "stacked" or (data.is_contiguous() and grad.is_contiguous())
+        parameter = nn.Parameter(data)
+        parameter.grad = grad
+        return parameter
+
+    def _presented(self, places: list[int]) -> Any:
+        """Return parameters as torch takes them: with names, in groups by ratio, where needed."""
+        named = [(self.entries[place].name, self.params[place]) for place in places]
+        groups: dict[float, list[tuple[str, nn.Parameter]]] = {}
+        for name, parameter in named:
+            groups.setdefault(self._ratio(name), []).append((name, parameter))
+        if self.mode == "stacked":
+            return [{"params": group, "leading": 1, "ratio": r} for r, group in groups.items()]
+        if self.named:
+            return named
+        if self.blockwise is None:
+            return [parameter for _, parameter in named]
+        return [{"params": [p for _, p in group], "ratio": r} for r, group in groups.items()]
+
+    def _ratio(self, name: str) -> float:
+        return self.blockwise.ratio(name) if self.blockwise else 1.0
+
+    def step(self, lr: float | Rate, progress: float = 0.0) -> None:
+        """Update the rows from their gradients, after the share ``progress`` of the run.
+
+        ``lr`` is the learning rate, or that of each group as a function of its ratio.
+        """
+        if self.power != 1.0:
+            power_(self.layout.trainable_view(self.grads), self.power)
+        for group in self.groups:
+            ratio = group.get("ratio", 1.0)
+            group["lr"] = lr(ratio) if callable(lr) else lr * ratio
+            if "progress" in group:
+                group["progress"] = progress
+        for instance in self.instances:
+            instance.step()
+
+    def restart(self) -> None:
+        """Forget all state, as if the next step were the first."""
+        for instance in self.instances:
+            instance.state.clear()
+
+    # --- state, sharded by row --------------------------------------------------------------------
+
+    def state_of(self, row: int) -> dict[str, Tensor]:
+        """Return one row's state as ``{"<place>/<key>": tensor}``, its step counter included.
+
+        Plain numbers are kept under ``<key>#``, those of the groups of a row's own instance under
+        ``own/<group>/<key>``.
+        """
+        found: dict[str, Tensor] = {}
+        for place, parameter in enumerate(self._params_of(row)):
+            for key, value in self._state(row).get(parameter, {}).items():
+                if isinstance(value, Tensor):
+                    found[f"{place}/{key}"] = self._share(value, row).detach().clone()
+                elif isinstance(value, int | float):
+                    found[f"{place}/{key}#"] = _number(value)
+        for index, group in enumerate([] if self.shared else self.instances[row].param_groups):
+            numbers = {k: _number(v) for k, v in group.items() if isinstance(v, int | float)}
+            found |= {f"own/{index}/{key}": value for key, value in numbers.items()}
+        return found
+
+    def load_state(self, states: list[dict[str, Tensor]]) -> None:
+        """Restore the states of all rows, as returned by ``state_of``."""
+        for row, state in enumerate(states):
+            for path, value in state.items():
+                place, _, key = path.partition("/")
+                if place == "own":
+                    index, _, key = key.partition("/")
+                    self.instances[row].param_groups[int(index)][key] = value.item()
+                    continue
+                parameter = self._params_of(row)[int(place)]
+                self._put(self._state(row)[parameter], key, value, parameter, row)
+
+    def _state(self, row: int) -> Any:
+        return self.instances[0 if self.shared else row].state
+
+    def _places_of(self, row: int) -> list[int]:
+        first = 0 if self.mode in _TOGETHER else row * self.per_row
+        return list(range(first, first + self.per_row))
+
+    def _params_of(self, row: int) -> list[nn.Parameter]:
+        return [self.params[place] for place in self._places_of(row)]
+
+    def _share(self, value: Tensor, row: int) -> Tensor:
+        """Return a row's share of a state: counters, which have no dimension, belong to all."""
+        return value[row] if self.mode in _TOGETHER and value.dim() else value
+
+    def _put(
+        self,
+        state: dict[str, Any],
+        key: str,
+        value: Tensor,
+        parameter: nn.Parameter,
+        row: int,
+    ) -> None:
+        if key.endswith("#"):
+            state[key.removesuffix("#")] = value.item()
+            return
+        if self.mode not in _TOGETHER or not value.dim():
+            # Step counters stay on the CPU unless a kernel on the device reads them, as in torch.
+            group = self.instances[0 if self.shared else row].param_groups[0]
+            follows = key != "step" or group.get("fused") or group.get("capturable")
+            state[key] = value.to(parameter.device if follows else value.device, copy=True)
+            return
+        if key not in state:
+            shape = (self.nodes, *value.shape)
+            state[key] = torch.zeros(shape, dtype=value.dtype, device=parameter.device)
+        state[key][row] = value
+
+    def channels(self) -> list[Tensor]:
+        """Return the row-shaped state as blocks [n, k] that an exchange can mix, in a fixed order.
+
+        Where one parameter holds all rows these are the state itself; otherwise copies, written
+        back by ``absorb``.
+        """
+        if self.mode in _TOGETHER:
+            stop = self.layout.groups[0][1] if self.mode == "block" else None
+            return [
+                value.view(self.nodes, -1)[:, :stop]
+                for parameter in self.params
+                for key, value in sorted(self._state(0).get(parameter, {}).items())
+                if self._travels(key, value, parameter)
+            ]
+        return [torch.stack([t.reshape(-1) for t in column]) for column in self._columns()]
+
+    def _travels(self, key: str, value: Any, parameter: nn.Parameter) -> bool:
+        """Whether a state means the same for every node: shaped like the rows, and declared."""
+        declared = self.mixes is None or key in self.mixes
+        return declared and isinstance(value, Tensor) and value.shape == parameter.shape
+
+    def absorb(self, channels: list[Tensor]) -> None:
+        """Write mixed channels back into the state (needed only where they were copies)."""
+        if self.mode in _TOGETHER:
+            return
+        for column, channel in zip(self._columns(), channels, strict=True):
+            for target, value in zip(column, channel, strict=True):
+                target.copy_(value.view(target.shape))
+
+    def silence(self, row: int) -> None:
+        """Set the state of one row to zero, its counters aside."""
+        if self.mode in _TOGETHER:
+            for parameter in self.params:
+                for value in self._state(0).get(parameter, {}).values():
+                    if isinstance(value, Tensor) and value.dim():
+                        value[row] = 0.0
+        else:
+            for column in self._columns():
+                column[row].zero_()
+
+    def _columns(self) -> list[list[Tensor]]:
+        found: list[list[Tensor]] = []
+        for place in range(self.per_row):
+            owners = [self._params_of(row)[place] for row in range(self.nodes)]
+            for key in sorted(self._state(0).get(owners[0], {})):
+                column = [self._state(row)[owner][key] for row, owner in enumerate(owners)]
+                if self._travels(key, column[0], owners[0]):
+                    found.append(column)
+        return found
+
+
+def _number(value: float) -> Tensor:
+    return torch.tensor(value, dtype=torch.float64 if isinstance(value, float) else None)
+
+
+def fused(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """Let torch update a parameter in one pass, where it has such a kernel and nobody objects.
+
+    An optimizer that has made its state already has made it for the other kernel.
+    """
+    for group in optimizer.param_groups:
+        free = "fused" in group and group["fused"] is None and group["foreach"] is None
+        devices = {parameter.device.type for parameter in group["params"]}
+        if free and devices <= {"cpu", "cuda"} and not optimizer.state:
+            group["fused"] = True
+    return optimizer
+
+
+def is_elementwise(rule: Bound) -> bool:
+    """Return whether a block may be one parameter: declared, and proved on two rows."""
+    if not rule.plugin.traits.get("elementwise"):
+        return False
+    return all(torch.equal(*pair) for pair in _probe(rule))
+
+
+def _probe(rule: Bound) -> list[tuple[Tensor, Tensor]]:
+    shape = (2, ALIGNMENT)
+    start = torch.linspace(-1.0, 2.0, prod(shape), dtype=torch.float64).view(shape)
+    together, apart = start.clone(), start.clone()
+    _three_steps(rule, [together])
+    for row in apart:
+        _three_steps(rule, [row])
+    return list(zip(together, apart, strict=True))
+
+
+def _three_steps(rule: Bound, tensors: list[Tensor]) -> None:
+    params = [nn.Parameter(t) for t in tensors]
+    optimizer = fused(rule(params))
+    for group in optimizer.param_groups:
+        group["lr"] = 0.05
+    for step in range(3):
+        for parameter in params:
+            parameter.grad = (parameter.detach() * (step + 1)).sin()
+        optimizer.step()
+
+
+def state_numbers(rule: Bound, layout: Layout) -> int:
+    """Return how many numbers of one row's state are exchanged along with it, by a trial step."""
+    row, grad = torch.ones(1, layout.width), torch.ones(1, layout.width)
+    trial = BlockOptimizer(rule, layout, row, grad)
+    trial.step(1e-3)
+    return sum(channel.shape[1] for channel in trial.channels())

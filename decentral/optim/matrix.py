@@ -1,0 +1,238 @@
+"""Optimizers of matrices: which parameters they take, in batches of one shape, and matrix signs."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from itertools import chain, islice, repeat
+from math import prod
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.optim.adamw import adamw
+
+from decentral.errors import ConfigError
+from decentral.optim.blocks import block_of
+
+#: Patterns and blocks of the matrices that are left to AdamW, unless the user says otherwise.
+EXCLUDE = ("embedding", "head", "*shared_expert_gate*")
+
+
+@dataclass
+class Member:
+    """A parameter with its gradient, its state, its name and its block."""
+
+    name: str
+    block: str | None
+    value: Tensor  # [..., *shape]: nodes first, in a block of rows
+    grad: Tensor
+    state: dict[str, Any]
+
+
+class Bucket:
+    """Matrices of one shape: those of several parameters, nodes and experts, side by side."""
+
+    def __init__(self, members: Sequence[Member]) -> None:
+        """Take members whose last two dimensions agree."""
+        self.members = members
+        self.rows, self.cols = members[0].value.shape[-2:]
+
+    def gathered(self, tensors: Sequence[Tensor]) -> Tensor:
+        """Return one tensor per member as [m, ...], in one block; not to be changed."""
+        flat = self._flat(tensors)
+        return flat[0] if len(flat) == 1 else torch.cat(flat)
+
+    def _flat(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        dims = tensors[0].shape[self.members[0].value.dim() - 2 :]
+        return [t.reshape(-1, *dims) for t in tensors]
+
+    def state(self, key: str) -> Tensor:
+        """Return a copy of every member's state as [m, ...]."""
+        return torch.cat(self._flat([member.state[key] for member in self.members]))
+
+    def store(self, key: str, values: Tensor) -> None:
+        """Write values [m, ...] back into the states."""
+        for member, part in zip(self.members, self.split(values), strict=True):
+            target = member.state[key]
+            target.copy_(part.view(target.shape))
+
+    def split(self, values: Tensor) -> Sequence[Tensor]:
+        """Return the part of each member of [m, ...]."""
+        return values.split([prod(member.value.shape[:-2]) for member in self.members])
+
+    def move(self, direction: Tensor, rate: float, decay: float) -> None:
+        """Update the members: W <- (1 - decay) W - rate D."""
+        for member, part in zip(self.members, self.split(direction), strict=True):
+            member.value.mul_(1 - decay).add_(part.view(member.value.shape), alpha=-rate)
+
+
+class MatrixOptimizer(torch.optim.Optimizer, ABC):
+    """An optimizer of matrices; everything that is no matrix, or is excluded, goes to AdamW.
+
+    Takes ``model.named_parameters()``: names tell embeddings and the head from hidden matrices;
+    without names only the shape counts. ``exclude`` lists blocks (``"embedding"``) and patterns of
+    names (``"layers.0.*"``) of matrices that are left to AdamW. Parameters may have ``leading``
+    dimensions before their own, over which nothing is ever mixed: the nodes of a block of rows.
+    Experts in one tensor, [experts, rows, cols], are so many matrices.
+    """
+
+    def __init__(self, params: Any, lr: float, **settings: Any) -> None:
+        """Take the settings that all groups share; raises ConfigError where none is a matrix."""
+        super().__init__(params, {"lr": lr, "leading": 0, **settings})
+        if not any(is_matrix(*pair) for pair in self._shapes()):
+            raise ConfigError(
+                f"{type(self).__name__} updates matrices, and the model has none; use adamw."
+            )
+
+    def _shapes(self) -> Iterator[tuple[tuple[int, ...], str | None]]:
+        for group in self.param_groups:
+            for name, value in _named(group):
+                yield tuple(value.shape[group["leading"] :]), block_of(name)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        """Update every parameter that has a gradient."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            matrices: dict[Any, list[Member]] = {}
+            others: list[Member] = []
+            for member in self._members(group):
+                if takes(member.name, self._own_shape(group, member), group["exclude"]):
+                    matrices.setdefault(self.bucket_key(member), []).append(member)
+                else:
+                    others.append(member)
+            for members in matrices.values():
+                self.update_matrices(group, Bucket(members))
+            if others:
+                self.update_others(group, others)
+        return loss
+
+    def _members(self, group: dict[str, Any]) -> Iterator[Member]:
+        for name, value in _named(group):
+            if value.grad is not None:
+                state: dict[str, Any] = self.state[value]
+                state.setdefault("step", torch.tensor(0.0)).add_(1)
+                yield Member(name, block_of(name), value, value.grad, state)
+
+    @staticmethod
+    def _own_shape(group: dict[str, Any], member: Member) -> tuple[int, ...]:
+        return tuple(member.value.shape[group["leading"] :])
+
+    def bucket_key(self, member: Member) -> Any:
+        """Return what members of one bucket have in common."""
+        return member.value.shape[-2:]
+
+    @abstractmethod
+    def update_matrices(self, group: dict[str, Any], bucket: Bucket) -> None:
+        """Update the matrices of one bucket."""
+
+    def update_others(self, group: dict[str, Any], members: list[Member]) -> None:
+        """Update the rest: AdamW, exactly torch's."""
+        beta1, beta2 = group["betas"]
+        adamw(
+            [m.value for m in members],
+            [m.grad for m in members],
+            [zeros(m, "exp_avg") for m in members],
+            [zeros(m, "exp_avg_sq") for m in members],
+            [],
+            [m.state["step"] - 1 for m in members],  # it counts this step itself
+            foreach=False,
+            amsgrad=False,
+            beta1=beta1,
+            beta2=beta2,
+            lr=group["lr"],
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            maximize=False,
+        )
+
+
+def _named(group: dict[str, Any]) -> Iterator[tuple[str, Tensor]]:
+    """Yield the parameters of a group with their names, empty where it has none."""
+    names = group.get("param_names") or [""] * len(group["params"])
+    return zip(names, group["params"], strict=True)
+
+
+def is_matrix(shape: Sequence[int], block: str | None) -> bool:
+    """Return whether a parameter is a matrix, or several: experts in one tensor."""
+    return len(shape) == 2 or (len(shape) == 3 and block == "experts")
+
+
+def takes(name: str, shape: Sequence[int], exclude: Sequence[str]) -> bool:
+    """Return whether an optimizer of matrices takes a parameter, or leaves it to AdamW."""
+    block = block_of(name)
+    left = any(pattern == block or fnmatchcase(name, pattern) for pattern in exclude)
+    return is_matrix(shape, block) and not left
+
+
+def zeros(member: Member, key: str, shape: Sequence[int] | None = None) -> Tensor:
+    """Return a state of a member, at first zeros: of its own shape, or of one per matrix."""
+    if key not in member.state:
+        whole = member.value.shape if shape is None else (*member.value.shape[:-2], *shape)
+        member.state[key] = member.value.new_zeros(whole)
+    return member.state[key]
+
+
+def matched_rate(lr: float, rows: int, cols: int) -> float:
+    """Return the rate at which an orthogonal update is as large as AdamW's usually is.
+
+    (Liu et al., "Muon is scalable for LLM training", 2025.)
+    """
+    return 0.2 * lr * max(rows, cols) ** 0.5
+
+
+Kind = Literal["quintic", "polar"]
+Precision = Literal["same", "bfloat16"]
+
+#: One iteration X <- a X + (b A + c A A) X with A = X X^T, again and again (Jordan, "Muon", 2024);
+#: X <- a X + X (b A + c A A) with A = X^T X where that is smaller.
+_QUINTIC = (3.4445, -4.7750, 2.0315)
+
+#: Coefficients that change from one iteration to the next ("polar express", Amsel et al., 2025), to
+#: the digits of Zhu et al., "LITE", 2026. All but the last are damped, see below.
+_POLAR = (
+    (8.28721, -23.59589, 17.30039),
+    (4.10706, -2.94785, 0.54484),
+    (3.94869, -2.90890, 0.55182),
+    (3.31842, -2.48849, 0.51005),
+    (2.30065, -1.66890, 0.41881),
+    (1.89130, -1.26800, 0.37680),
+    (1.87500, -1.25000, 0.37500),
+)
+_POLAR_LAST = (1.875, -1.25, 0.375)
+_DAMPING = 1.01
+
+_Coefficients = tuple[float, float, float]
+
+
+def msign(
+    matrices: Tensor, steps: int, kind: Kind = "quintic", precision: Precision = "same"
+) -> Tensor:
+    """Return X Y^T for each of the matrices X diag(s) Y^T in [m, rows, cols].
+
+    ``quintic`` comes near (singular values between about 0.7 and 1.2) in 5 steps, ``polar`` nearer
+    in 6. What happens to one matrix does not depend on the others.
+    """
+    tall = matrices.shape[1] > matrices.shape[2]
+    x = matrices.to(torch.bfloat16) if precision == "bfloat16" else matrices
+    norms = torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True)
+    x = x / (norms.clamp(min=1e-7) if kind == "quintic" else _DAMPING * norms + 1e-8)
+    for a, b, c in islice(_coefficients(kind), steps):
+        gram = torch.bmm(x.transpose(1, 2), x) if tall else torch.bmm(x, x.transpose(1, 2))
+        factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        left, right = (x, factor) if tall else (factor, x)
+        x = torch.baddbmm(x, left, right, beta=a)
+    return x.to(matrices.dtype)
+
+
+def _coefficients(kind: Kind) -> chain[_Coefficients] | repeat[_Coefficients]:
+    if kind == "quintic":
+        return repeat(_QUINTIC)
+    damped = ((a / _DAMPING, b / _DAMPING**3, c / _DAMPING**5) for a, b, c in _POLAR)
+    return chain(damped, repeat(_POLAR_LAST))

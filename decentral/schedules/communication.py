@@ -1,0 +1,290 @@
+"""When to communicate, and how much: evaluated once per round of the clock ``local_steps``.
+
+A communication schedule is a function ``(progress, feedback) -> intensity``: 0 is silence, a number
+in (0, 1] gossips at that intensity, ``GLOBAL_MERGE`` averages all models. ``feedback`` is None
+unless the schedule declares ``closed_loop=True``. Every schedule may end in one global merge, after
+what its last slot sends (``final_merge``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from functools import cached_property
+from math import cos, nan, pi
+from typing import Annotated, Final
+
+from annotated_types import Gt, Le
+
+from decentral.errors import ConfigError
+from decentral.registry import Bound, Count, Part, Positive, Share, build, plugin
+from decentral.schedules import Feedback, Progress
+from decentral.units import Point
+
+
+class Merge(Enum):
+    """The action that replaces every model by the average of all."""
+
+    GLOBAL = "global merge"
+
+
+GLOBAL_MERGE: Final = Merge.GLOBAL
+
+#: What a schedule decides at one slot.
+Action = float | Merge
+
+
+def common(*, final_merge: bool | None = None) -> None:
+    """Settings of every communication schedule: one global merge as the last act of the run."""
+
+
+@dataclass(frozen=True)
+class CommunicationSchedule:
+    """A communication rule with its final merge decided."""
+
+    rule: Bound
+
+    @staticmethod
+    def make(value: object) -> CommunicationSchedule:
+        """Build a schedule from text, a mapping or a function."""
+        rule = build("communication", value)
+        merge = ends_in_merge(rule)
+        return CommunicationSchedule(Bound(rule.plugin, rule.settings, {"final_merge": merge}))
+
+    @property
+    def final_merge(self) -> bool:
+        """Whether the last act of the run is a global merge."""
+        return bool(self.rule.common["final_merge"])
+
+    @cached_property
+    def closed_loop(self) -> bool:
+        """Whether the schedule reads feedback."""
+        parts = [self.rule, *_parts(self.rule)]
+        return any(part.plugin.traits.get("closed_loop") for part in parts)
+
+    @property
+    def feedback_every(self) -> int:
+        """Slots between two refreshes of the feedback record."""
+        parts = [self.rule, *_parts(self.rule)]
+        return min([int(p.settings.get("feedback_every", 10)) for p in parts])
+
+    def action(self, progress: Progress, feedback: Feedback | None = None) -> Action:
+        """Return what happens at this slot, the final merge of the run apart."""
+        action = self.rule(progress, feedback)
+        if isinstance(action, Merge):
+            return action
+        try:
+            intensity = float(action)
+        except (TypeError, ValueError):
+            intensity = nan
+        if not 0.0 <= intensity <= 1.0:
+            raise ConfigError(
+                f"communication {self.rule.name!r} gave {action!r} at step {progress.step}; "
+                "it must give an intensity within [0, 1] or GLOBAL_MERGE."
+            )
+        return intensity
+
+
+def ends_in_merge(rule: Bound) -> bool:
+    """Return whether a rule ends in a global merge, asking the schedule it wraps if unsaid."""
+    said = rule.common.get("final_merge")
+    if said is not None:
+        return bool(said)
+    inner = _parts(rule)
+    return ends_in_merge(inner[-1]) if inner else False
+
+
+def _parts(rule: Bound) -> list[Bound]:
+    """Return the schedules nested in a combinator, in the order of its settings."""
+    direct = [value for value in rule.settings.values() if isinstance(value, Bound)]
+    return [inner for part in direct for inner in (*_parts(part), part)]
+
+
+@plugin("communication")
+def none(progress: Progress, feedback: Feedback | None) -> float:
+    """Never talk; with ``final_merge`` the models still meet once, at the end."""
+    return 0.0
+
+
+@plugin("communication")
+def constant(progress: Progress, feedback: Feedback | None, *, intensity: Share = 1.0) -> float:
+    """Gossip at one intensity from the first round to the last."""
+    return intensity
+
+
+@plugin("communication", final_merge=True)
+def late(
+    progress: Progress,
+    feedback: Feedback | None,
+    *,
+    start: Point = Point(0.9, "fraction"),
+    intensity: Share = 0.1,
+    then: Share = 1.0,
+) -> float:
+    """Gossip at ``intensity`` until ``start``, at ``then`` afterwards; one global merge at the end.
+
+    The recommended schedule: sparse communication keeps models mergeable, late communication and
+    one merge collect the gain ("On the surprising effectiveness of a single global merging in
+    decentralized learning", ICLR 2026).
+    """
+    return then if progress.reached(start) else intensity
+
+
+@plugin("communication")
+def early(
+    progress: Progress,
+    feedback: Feedback | None,
+    *,
+    stop: Point = Point(0.1, "fraction"),
+    first: Share = 1.0,
+    intensity: Share = 0.1,
+) -> float:
+    """Gossip at ``first`` until ``stop``, at ``intensity`` afterwards: the mirror image of late."""
+    return intensity if progress.reached(stop) else first
+
+
+@plugin("communication", example="window(start=40%)")
+def window(
+    progress: Progress,
+    feedback: Feedback | None,
+    *,
+    start: Point,
+    width: Point = Point(0.1, "fraction"),
+    intensity: Share = 1.0,
+    outside: Share = 0.0,
+) -> float:
+    """Gossip at ``intensity`` from ``start`` for ``width`` of the run, at ``outside`` elsewhere."""
+    begin = start.in_steps(progress.steps)
+    end = begin + width.in_steps(progress.steps)
+    here = progress.fraction * progress.steps
+    return intensity if begin - 1e-9 <= here < end - 1e-9 else outside
+
+
+@plugin("communication")
+def linear(
+    progress: Progress, feedback: Feedback | None, *, first: Share = 0.0, last: Share = 1.0
+) -> float:
+    """Let the intensity move on a straight line from ``first`` to ``last``."""
+    return first + (last - first) * progress.fraction
+
+
+@plugin("communication")
+def cosine(
+    progress: Progress, feedback: Feedback | None, *, first: Share = 0.0, last: Share = 1.0
+) -> float:
+    """Let the intensity move from ``first`` to ``last`` on half a cosine wave."""
+    return first + (last - first) * (1 - cos(pi * progress.fraction)) / 2
+
+
+_Intensity = Annotated[float, Gt(0), Le(1)]
+
+
+@plugin("communication")
+def exponential(
+    progress: Progress,
+    feedback: Feedback | None,
+    *,
+    first: _Intensity = 0.01,
+    last: _Intensity = 1.0,
+) -> float:
+    """Let the intensity move geometrically: first^(1 - t) last^t at fraction t of the run."""
+    return min(1.0, first ** (1 - progress.fraction) * last**progress.fraction)
+
+
+@plugin("communication", example="every(k=2)")
+def every(
+    progress: Progress,
+    feedback: Feedback | None,
+    *,
+    k: Count,
+    schedule: Annotated[Bound, Part("communication")] = "constant",  # pyright: ignore
+) -> Action:
+    """Follow ``schedule`` at every k-th slot of the round clock, and be silent at the others."""
+    return schedule(progress, feedback) if (progress.slot + 1) % k == 0 else 0.0
+
+
+@plugin("communication", example="switch(before=constant(0.2), after=linear, at=50%)")
+def switch(
+    progress: Progress,
+    feedback: Feedback | None,
+    *,
+    before: Annotated[Bound, Part("communication")],
+    after: Annotated[Bound, Part("communication")],
+    at: Point,
+) -> Action:
+    """Follow ``before`` until the point ``at``, then ``after``."""
+    return (after if progress.reached(at) else before)(progress, feedback)
+
+
+@plugin("communication")
+def merges(progress: Progress, feedback: Feedback | None) -> Action:
+    """Average all models after every ``local_steps`` steps, by an all-reduce: 2 (N - 1) rows.
+
+    A last round that is cut short is not averaged; ``final_merge`` ends it in one merge.
+    """
+    return GLOBAL_MERGE if progress.step % progress.local_steps == 0 else 0.0
+
+
+@plugin("communication", final_merge=False, example="then_merge(schedule=constant(0.2), at=75%)")
+def then_merge(
+    progress: Progress,
+    feedback: Feedback | None,
+    *,
+    schedule: Annotated[Bound, Part("communication")],
+    at: Point = Point(1.0, "fraction"),
+) -> Action:
+    """Follow ``schedule`` until ``at``; merge all models there, once; then be silent."""
+    if not progress.reached(at):
+        return schedule(progress, feedback)
+    now = progress.slot == 0 or not progress.previous.reached(at)
+    return GLOBAL_MERGE if now else 0.0
+
+
+@plugin("communication", budgeted=True, example="scale_to_budget(schedule=late, budget=2%)")
+def scale_to_budget(
+    progress: Progress,
+    feedback: Feedback | None,
+    *,
+    schedule: Annotated[Bound, Part("communication")],
+    budget: str | float,
+    factor: Positive | None = None,
+) -> Action:
+    """Multiply the intensities of ``schedule`` by ``factor``, clipped to 1.
+
+    ``budget`` is the expected logical bytes, final merge included: ``2%`` of those of all-reduce at
+    every step, or ``2MB/node``. ``factor`` is solved for before the run and written to its resolved
+    configuration. Schedules are compared fairly at equal budget.
+    """
+    if factor is None:
+        raise ConfigError(
+            "communication 'scale_to_budget' must be outermost: "
+            "its factor is solved for the whole run."
+        )
+    action = schedule(progress, feedback)
+    return action if isinstance(action, Merge) else min(1.0, factor * action)
+
+
+@plugin("communication", closed_loop=True, example="adaptive(target=0.1)")
+def adaptive(
+    progress: Progress,
+    feedback: Feedback | None,
+    *,
+    target: Positive,
+    floor: Share = 0.05,
+    feedback_every: Count = 10,
+    max_budget: Positive = 1.0,
+) -> float:
+    """Keep the relative consensus distance near ``target`` by talking more when it is exceeded.
+
+    With c the distance of the nodes from their mean over the norm of the mean (estimated from
+    sketches of 64 numbers per node, refreshed every ``feedback_every`` slots), the intensity is
+    ``floor`` while c <= target and rises linearly to 1 at c = 2 target. Silent once ``max_budget``
+    of all-reduce's bytes is spent. (After Kong et al., "Consensus control for decentralized deep
+    learning", ICML 2021.)
+    """
+    if feedback is None:
+        return floor
+    if feedback.spent >= max_budget:
+        return 0.0
+    excess = min(1.0, max(0.0, feedback.consensus / target - 1.0))
+    return floor + (1.0 - floor) * excess

@@ -1,0 +1,204 @@
+"""Transformers: what they share, a language model and a vision transformer."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from decentral.errors import ConfigError
+from decentral.registry import Count, plugin
+from decentral.tasks.models.vision import check_images
+
+#: Standard deviation of the first weights of embeddings.
+INIT = 0.02
+
+
+def check_heads(model: str, width: int, heads: int) -> None:
+    """Refuse a width that does not divide among the heads."""
+    if width % heads:
+        raise ConfigError(
+            f"model {model!r}: width = {width} does not divide among heads = {heads}; "
+            "make it a multiple."
+        )
+
+
+def attended(q: Tensor, k: Tensor, v: Tensor, heads: int, causal: bool) -> Tensor:
+    """Return softmax(q k^T / sqrt(d)) v of every head, [B, Q, D], for keys and values [B, K, D]."""
+    q, k, v = (part.unflatten(-1, (heads, -1)).transpose(-3, -2) for part in (q, k, v))
+    mixed = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+    return mixed.transpose(-3, -2).flatten(-2)
+
+
+class Attention(nn.Module):
+    """Self-attention with separate projections; causal: nobody looks ahead."""
+
+    def __init__(self, width: int, heads: int, causal: bool) -> None:
+        """Divide ``width`` among ``heads``."""
+        super().__init__()
+        self.heads, self.causal = heads, causal
+        self.q_proj, self.k_proj, self.v_proj, self.o_proj = (
+            nn.Linear(width, width, bias=False) for _ in range(4)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return softmax(q k^T / sqrt(d)) v, projected, for x [B, T, D]."""
+        q, k, v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
+        return self.o_proj(attended(q, k, v, self.heads, self.causal))
+
+
+class Gated(nn.Module):
+    """The feed-forward part with a gate: down(silu(gate(x)) up(x))."""
+
+    def __init__(self, width: int) -> None:
+        """Take 8/3 of ``width`` inside, which is as many weights as 4 without a gate."""
+        super().__init__()
+        inside = 8 * width // 3
+        self.gate_proj = nn.Linear(width, inside, bias=False)
+        self.up_proj = nn.Linear(width, inside, bias=False)
+        self.down_proj = nn.Linear(inside, width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply to every position of x [B, T, D]."""
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class Plain(nn.Module):
+    """The feed-forward part without a gate: down(gelu(up(x)))."""
+
+    def __init__(self, width: int) -> None:
+        """Take four times ``width`` inside."""
+        super().__init__()
+        self.up_proj = nn.Linear(width, 4 * width, bias=False)
+        self.down_proj = nn.Linear(4 * width, width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply to every position of x [B, T, D]."""
+        return self.down_proj(F.gelu(self.up_proj(x)))
+
+
+class Layer(nn.Module):
+    """Attention and a feed-forward part, each on normalised input and added to it."""
+
+    def __init__(
+        self, width: int, heads: int, norm: type[nn.Module], mlp: type[nn.Module], *, causal: bool
+    ) -> None:
+        """Build one layer."""
+        super().__init__()
+        self.width = width
+        self.input_layernorm = norm(width)
+        self.self_attn = Attention(width, heads, causal)
+        self.post_attention_layernorm = norm(width)
+        self.mlp = mlp(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x + attention + feed-forward, [B, T, D]."""
+        x = x + self.self_attn(self.input_layernorm(x))
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class GPT(nn.Module):
+    """Tokens [B, T] to the scores of what follows each, [B, T, V]."""
+
+    def __init__(self, layers: list[Layer], norm: nn.Module, context: int, tokens: int) -> None:
+        """Put embeddings below the layers and a head above."""
+        super().__init__()
+        width = layers[0].width
+        self.embed_tokens = nn.Embedding(tokens, width)
+        self.embed_positions = nn.Embedding(context, width)
+        self.layers = nn.ModuleList(layers)
+        self.norm = norm
+        self.lm_head = nn.Linear(width, tokens, bias=False)
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                nn.init.normal_(module.weight, std=INIT)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Return scores of the next token at every position."""
+        places = torch.arange(tokens.shape[-1], device=tokens.device)
+        x = self.embed_tokens(tokens) + self.embed_positions(places)
+        for layer in self.layers:
+            x = layer(x)
+        return self.lm_head(self.norm(x))
+
+
+_NORMS = {"rms": nn.RMSNorm, "layer": nn.LayerNorm}
+_MLPS = {"swiglu": Gated, "gelu": Plain}
+
+
+@plugin("model", inputs="tokens", example="gpt(layers=1, width=16, heads=2)")
+def gpt(
+    input_shape: tuple[int, ...],
+    outputs: int,
+    *,
+    layers: Count = 2,
+    width: Count = 64,
+    heads: Count = 4,
+    norm: Literal["rms", "layer"] = "rms",
+    activation: Literal["swiglu", "gelu"] = "swiglu",
+    tied: bool = False,
+) -> nn.Module:
+    """Decoder-only transformer of ``layers`` layers on the tokens of the task's context.
+
+    Learned positions, no biases, weights drawn from N(0, 0.02^2); parameters are called as in
+    LLaMA. ``tied`` lets the head share the weights of the embedding. (Radford et al., "Language
+    models are unsupervised multitask learners", 2019; Touvron et al., "LLaMA", 2023.)
+    """
+    check_heads("gpt", width, heads)
+    context, kind = input_shape[0], _NORMS[norm]
+    stack = [Layer(width, heads, kind, _MLPS[activation], causal=True) for _ in range(layers)]
+    model = GPT(stack, kind(width), context, outputs)
+    if tied:
+        model.lm_head.weight = model.embed_tokens.weight
+    return model
+
+
+class ViT(nn.Module):
+    """Images [B, C, H, W] to class scores [B, outputs], from the mean over their patches."""
+
+    def __init__(
+        self, layers: list[Layer], channels: int, patch: int, patches: int, outputs: int
+    ) -> None:
+        """Put patches and places below the layers, and a head above."""
+        super().__init__()
+        width = layers[0].width
+        self.embed_patches = nn.Conv2d(channels, width, patch, patch)
+        self.embed_positions = nn.Parameter(INIT * torch.randn(patches, width))
+        self.layers = nn.Sequential(*layers)
+        self.norm = nn.LayerNorm(width)
+        self.lm_head = nn.Linear(width, outputs)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return one score per class."""
+        patches = self.embed_patches(images).flatten(-2).transpose(-2, -1)
+        x = self.layers(patches + self.embed_positions)
+        return self.lm_head(self.norm(x).mean(-2))
+
+
+@plugin("model", inputs="numbers", example="vit(layers=1, width=16, heads=2)")
+def vit(
+    input_shape: tuple[int, ...],
+    outputs: int,
+    *,
+    layers: Count = 4,
+    width: Count = 128,
+    heads: Count = 4,
+    patch: Count = 4,
+) -> nn.Module:
+    """Small vision transformer on patches of ``patch`` x ``patch`` pixels, learned positions.
+
+    Classifies the mean over patches instead of a token of its own. (Dosovitskiy et al., "An image
+    is worth 16x16 words", 2021; Beyer, Zhai & Kolesnikov, "Better plain ViT baselines", 2022.)
+    """
+    check_images("vit", input_shape)
+    check_heads("vit", width, heads)
+    channels, height, breadth = input_shape
+    if height % patch or breadth % patch:
+        raise ConfigError(
+            f"model 'vit': images of {height}x{breadth} are no whole number of patches of {patch}; "
+            "give a patch that divides both."
+        )
+    stack = [Layer(width, heads, nn.LayerNorm, Plain, causal=False) for _ in range(layers)]
+    return ViT(stack, channels, patch, height * breadth // patch**2, outputs)

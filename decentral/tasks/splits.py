@@ -1,0 +1,123 @@
+"""Splits: who holds which samples.
+
+A split is a function ``(labels, nodes, seed) -> shares``: from the class of every training sample
+[m] (all zero without classes) to a matrix [classes, nodes] whose row c says how class c is divided.
+Deterministic rounding turns shares into disjoint shards; no node stays empty.
+The trait ``needs_classes`` says that a split means nothing without classes: for such a task it is
+refused where the user asked for it, and iid taken where it is only the default.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decentral import rng
+from decentral.errors import ConfigError
+from decentral.registry import Bound, Count, Positive, plugin
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+
+def shards(rule: Bound, labels: Integers, nodes: int, seed: int) -> list[Integers]:
+    """Divide the samples 0..m-1 among the nodes; every sample goes to exactly one node.
+
+    Raises ConfigError when there are fewer samples than nodes.
+    """
+    if len(labels) < nodes:
+        raise ConfigError(
+            f"split {rule.name!r}: {len(labels)} training samples cannot give each of {nodes} "
+            "nodes one; use fewer nodes or more data."
+        )
+    share = class_shares(rule, labels, nodes, seed)
+    parts: list[list[Integers]] = [[] for _ in range(nodes)]
+    for label, row in enumerate(share):
+        members = np.nonzero(labels == label)[0]
+        members = rng.generator(seed, "split/order", label).permutation(members)
+        cuts = np.round(np.cumsum(row)[:-1] / row.sum() * len(members)).astype(np.int64)
+        for node, part in enumerate(np.split(members, cuts)):
+            parts[node].append(part)
+    held = [np.sort(np.concatenate(part)) for part in parts]
+    return _fill_empty(held)
+
+
+def class_shares(rule: Bound, labels: Integers, nodes: int, seed: int) -> Floats:
+    """Return how every class is divided among the nodes, [classes, nodes], rows summing to one."""
+    share = np.asarray(rule(labels, nodes, seed), dtype=np.float64)
+    classes = int(labels.max()) + 1
+    if share.shape != (classes, nodes) or share.min() < 0 or not np.isfinite(share).all():
+        raise ConfigError(
+            f"split {rule.name!r} returned shares of shape {list(share.shape)}; it must return "
+            f"non-negative [{classes} classes, {nodes} nodes]."
+        )
+    totals = share.sum(1, keepdims=True)
+    return np.where(totals > 0, share / np.where(totals > 0, totals, 1), 1.0 / nodes)
+
+
+def _fill_empty(held: list[Integers]) -> list[Integers]:
+    """Give every empty node one sample of the node that then holds most."""
+    for node, part in enumerate(held):
+        if not len(part):
+            richest = max(range(len(held)), key=lambda other: len(held[other]))
+            held[node], held[richest] = held[richest][-1:], held[richest][:-1]
+    return held
+
+
+@plugin("split")
+def iid(labels: NDArray[np.int64], nodes: int, seed: int) -> NDArray[np.float64]:
+    """Give every node an equal share of every class."""
+    return np.full((int(labels.max()) + 1, nodes), 1.0 / nodes)
+
+
+@plugin("split", needs_classes=True)
+def classes(
+    labels: NDArray[np.int64], nodes: int, seed: int, *, k: Count = 2
+) -> NDArray[np.float64]:
+    """Give every node ``k`` classes, dealt so that each class has nearly equally many holders.
+
+    (The "pathological" split of McMahan et al., 2017.) Classes that no node was dealt, when
+    nodes x k is less than the number of classes, are divided equally.
+    """
+    total = int(labels.max()) + 1
+    if k > total:
+        raise ConfigError(f"split 'classes': k = {k}, but the task has {total} classes.")
+    order = rng.generator(seed, "split/classes").permutation(total)
+    share = np.zeros((total, nodes))
+    for node in range(nodes):
+        share[order[[(node * k + place) % total for place in range(k)]], node] = 1.0
+    return share
+
+
+@plugin("split", needs_classes=True)
+def dirichlet(
+    labels: NDArray[np.int64],
+    nodes: int,
+    seed: int,
+    *,
+    alpha: Positive = 0.1,
+    by: Literal["node", "class"] = "node",
+) -> NDArray[np.float64]:
+    """Skew labels by draws from Dirichlet(alpha): 0.1 is very uneven, 100 is nearly IID.
+
+    ``by="node"``: every node draws its class preferences p_i over the classes, and class c is
+    divided among the nodes in proportion to p_ic (after Hsu, Qi & Brown, "Measuring the effects of
+    non-identical data distribution", 2019). ``by="class"``: every class draws its proportions over
+    the nodes (Yurochkin et al., 2019), which makes the amounts of data very uneven as well.
+    """
+    draw = rng.generator(seed, "split/dirichlet")
+    classes = int(labels.max()) + 1
+    if by == "class":
+        return draw.dirichlet(np.full(nodes, alpha), size=classes)
+    return draw.dirichlet(np.full(classes, alpha), size=nodes).T
+
+
+@plugin("split")
+def quantity(
+    labels: NDArray[np.int64], nodes: int, seed: int, *, alpha: Positive = 1.0
+) -> NDArray[np.float64]:
+    """Divide every class by the same proportions, drawn once from Dirichlet(alpha)."""
+    sizes = rng.generator(seed, "split/quantity").dirichlet(np.full(nodes, alpha))
+    return np.tile(sizes, (int(labels.max()) + 1, 1))

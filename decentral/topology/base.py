@@ -1,0 +1,246 @@
+"""Who may talk to whom: a topology is a function that returns a ``networkx`` graph on nodes 0..n-1.
+
+A topology function takes, by name, any of ``n`` (nodes), ``round`` (makes it time-varying),
+``seed`` (a 64-bit integer for its own draws) and ``intensity`` (only with ``activation="degree"``).
+Edges may carry ``weight`` (prescribed mixing), ``latency_s`` and ``bandwidth_Bps``. In a directed
+graph an edge u -> v means that v hears u. Of parallel links in a multigraph the better cable stays
+(``topology.parallel``), independently of their order; their weights must agree.
+
+Traits, given to ``@plugin("topology", ...)``:
+
+- ``activation``: what an intensity below 1 does. ``link``: every link is on with that probability;
+  ``round``: the whole round is; ``degree``: the intensity multiplies the number of peers drawn.
+- ``period``: a function ``(n, settings)``, the rounds after which a time-varying topology repeats.
+- ``exact_after``: a function ``(n, settings)``, the rounds from the start of a period after which
+  mixing has averaged exactly (or None).
+- ``sizes``: the ``Sizes`` of runs that there is a graph for; every n unless given.
+- ``disconnected``: the reason why single rounds need not connect the nodes.
+- ``doubly_stochastic``: promised of every round of a time-varying topology without a period, with
+  any weights that treat both ends of a link alike.
+- ``expected_links``: a function ``(n, intensity, settings)``: messages of one gossip on average.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import networkx as nx
+import numpy as np
+from numpy.typing import NDArray
+
+from decentral import rng
+from decentral.errors import ConfigError
+from decentral.registry import Bound, Plugin
+from decentral.topology.outside import from_file, from_networkx
+from decentral.topology.parallel import simplified
+
+Integers = NDArray[np.int64]
+
+#: Numbers of nodes that are tried on either side of one that does not fit.
+_NEARBY = 1024
+
+#: Nodes above which exact graph statistics (diameter, spectral gap) are not computed.
+STATISTICS_LIMIT = 2048
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """For which numbers of nodes a topology has a graph: a function ``(n, settings)``, in words."""
+
+    fits: Callable[[int, Mapping[str, Any]], bool]
+    words: str
+
+    def check(self, name: str, nodes: int, settings: Mapping[str, Any]) -> None:
+        """Refuse a number of nodes, naming the nearest ones that fit."""
+        if self.fits(nodes, settings):
+            return
+        below = (n for n in range(nodes - 1, max(0, nodes - _NEARBY), -1))
+        above = (n for n in range(nodes + 1, nodes + _NEARBY))
+        found = [next((n for n in way if self.fits(n, settings)), None) for way in (below, above)]
+        near = " or ".join(f"{n}" for n in found if n is not None)
+        remedy = f"use {near} nodes, or another topology" if near else "change its settings"
+        raise ConfigError(
+            f"topology {name!r} needs a number of nodes that is {self.words}, not {nodes}; "
+            f"{remedy}."
+        )
+
+
+#: What a binary number of fixed length counts.
+POWER_OF_2 = Sizes(lambda n, settings: n & (n - 1) == 0, "a power of 2")
+
+
+@dataclass(frozen=True)
+class Links:
+    """The directed links of one round: ``receivers[k]`` hears ``senders[k]``."""
+
+    receivers: Integers  # [links]
+    senders: Integers  # [links]
+    weights: NDArray[np.float64] | None  # [links], prescribed by the graph (NaN: no number)
+    directed: bool
+
+    def kept(self, mask: NDArray[np.bool_]) -> Links:
+        """Return only the links where ``mask`` is true."""
+        weights = None if self.weights is None else self.weights[mask]
+        return Links(self.receivers[mask], self.senders[mask], weights, self.directed)
+
+    def __len__(self) -> int:
+        """Return the number of directed links."""
+        return len(self.receivers)
+
+
+@dataclass
+class Topology:
+    """A topology plug-in at work on ``nodes`` nodes: graphs and links as functions of the round."""
+
+    rule: Bound
+    nodes: int
+    seed: int = 0
+    epoch: int = 0
+    _static: dict[str, Any] = field(default_factory=dict[str, Any], repr=False)
+
+    def __post_init__(self) -> None:
+        """Draw the first graph once, so that mistakes show before anything runs."""
+        if sizes := self.rule.plugin.traits.get("sizes"):
+            sizes.check(self.rule.name, self.nodes, self.rule.settings)
+        first = self.graph(0)
+        excused = self.time_varying or self.rule.plugin.traits.get("disconnected")
+        if not excused and (count := _components(first)) > 1:
+            raise ConfigError(
+                f"topology {self.rule.name!r} is disconnected on {self.nodes} nodes "
+                f"({count} parts); add links or choose another topology."
+            )
+        if self.activation not in ("link", "round", "degree"):
+            raise ConfigError(
+                f"topology {self.rule.name!r}: activation {self.activation!r} is not one of "
+                "link, round, degree."
+            )
+
+    @cached_property
+    def parameters(self) -> tuple[str, ...]:
+        """The names of the arguments that the function takes from the run."""
+        return self.rule.plugin.positional()
+
+    @cached_property
+    def time_varying(self) -> bool:
+        """Whether the graph depends on the round."""
+        return "round" in self.parameters
+
+    @cached_property
+    def activation(self) -> str:
+        """What an intensity below 1 acts on: ``link``, ``round`` or ``degree``."""
+        links = self.links(0)
+        inferred = "round" if links.directed or links.weights is not None else "link"
+        return str(self.rule.plugin.traits.get("activation", inferred))
+
+    @property
+    def period(self) -> int:
+        """Rounds after which the sequence of graphs repeats (1 when static or without a period)."""
+        rule = self.rule.plugin.traits.get("period")
+        return max(1, int(rule(self.nodes, self.rule.settings))) if rule else 1
+
+    @property
+    def exact_after(self) -> int | None:
+        """Rounds from the start of a period until mixing has averaged exactly, or None."""
+        rule = self.rule.plugin.traits.get("exact_after")
+        return rule(self.nodes, self.rule.settings) if rule else None
+
+    def graph(self, round: int, intensity: float = 1.0) -> nx.Graph[int]:
+        """Return the graph of one round: labels 0..n-1, no self-loops, no parallel edges."""
+        if not self.time_varying and "graph" in self._static:
+            return self._static["graph"]
+        offered = {
+            "n": self.nodes,
+            "round": round,
+            "seed": rng.key(self.seed, f"topology/{self.epoch}"),
+            "intensity": intensity,
+        }
+        missing = [name for name in self.parameters if name not in offered]
+        if missing:
+            raise ConfigError(
+                f"topology {self.rule.name!r} asks the run for {missing[0]!r}; "
+                f"a topology may ask for {', '.join(offered)}; settings are keyword-only."
+            )
+        drawn = self.rule(*(offered[name] for name in self.parameters))
+        graph = _checked(drawn, self.nodes, self.rule.name)
+        return graph if self.time_varying else self._static.setdefault("graph", graph)
+
+    def links(self, round: int, intensity: float = 1.0) -> Links:
+        """Return the directed links of one round as arrays, sorted by receiver, then sender."""
+        if self.time_varying:
+            return _links(self.graph(round, intensity))
+        if "links" not in self._static:
+            self._static["links"] = _links(self.graph(round))
+        return self._static["links"]
+
+    def union(self) -> nx.Graph[int]:
+        """Return the graph of all links of one period."""
+        graphs = [self.graph(r) for r in range(self.period)]
+        return graphs[0] if len(graphs) == 1 else nx.compose_all(graphs)
+
+
+def _components(graph: nx.Graph[int]) -> int:
+    """Count the parts of a graph whose nodes cannot all reach each other."""
+    if isinstance(graph, nx.DiGraph):
+        return nx.number_strongly_connected_components(graph)
+    return nx.number_connected_components(graph)
+
+
+def _checked(graph: Any, nodes: int, name: str) -> nx.Graph[int]:
+    if not isinstance(graph, nx.Graph):
+        raise ConfigError(
+            f"topology {name!r} returned {type(graph).__name__}, not a networkx graph."
+        )
+    single = simplified(graph)
+    simple = nx.DiGraph(single) if single.is_directed() else nx.Graph(single)
+    simple.remove_edges_from(list(nx.selfloop_edges(simple)))
+    if simple.number_of_nodes() != nodes:
+        raise ConfigError(
+            f"topology {name!r} has {simple.number_of_nodes()} nodes, the run has {nodes}; "
+            f"set nodes to {simple.number_of_nodes()} or change the topology."
+        )
+    if set(simple) != set(range(nodes)):
+        simple = nx.convert_node_labels_to_integers(simple, label_attribute="label")
+    return simple
+
+
+def _links(graph: nx.Graph[int]) -> Links:
+    directed = graph.is_directed()
+    edges = np.array(list(graph.edges()), dtype=np.int64).reshape(-1, 2)
+    weights = [data.get("weight") for _, _, data in graph.edges(data=True)]
+    given = any(weight is not None for weight in weights)
+    prescribed = np.array([number(weight) for weight in weights]) if given else None
+    senders, receivers = edges[:, 0], edges[:, 1]
+    if not directed:
+        senders, receivers = np.r_[senders, receivers], np.r_[receivers, senders]
+        prescribed = None if prescribed is None else np.r_[prescribed, prescribed]
+    order = np.lexsort((senders, receivers))
+    weights_sorted = None if prescribed is None else prescribed[order]
+    return Links(receivers[order], senders[order], weights_sorted, directed)
+
+
+def number(weight: Any) -> float:
+    """Return a weight as a number, NaN for what is none: text, nothing, a ``Disagreement``."""
+    return float(weight) if isinstance(weight, int | float | np.number) else float("nan")
+
+
+def statistics(topology: Topology) -> dict[str, Any]:
+    """Return links, degrees and diameter of one period's union graph (None where too large)."""
+    graph = topology.union()
+    degrees = [d for _, d in graph.degree()]
+    small = topology.nodes <= STATISTICS_LIMIT
+    diameter = nx.diameter(graph) if small and _components(graph) == 1 else None
+    return {
+        "links": graph.number_of_edges(),
+        "degree_min": min(degrees),
+        "degree_max": max(degrees),
+        "degree_mean": sum(degrees) / len(degrees),
+        "diameter": diameter,
+    }
+
+
+def resolve(name: str) -> Plugin | None:
+    """Find topologies outside the folder: ``nx:generator`` and graph files."""
+    return from_networkx(name) or from_file(name)
