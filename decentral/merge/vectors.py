@@ -1,4 +1,4 @@
-"""Merge rules that look at directions: on a sphere, by signs, with numbers dropped, by curvature."""
+"""Merge rules that look at directions: on a sphere, by signs, by curvature, numbers dropped."""
 
 from __future__ import annotations
 
