@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import random
 import re
 import subprocess
+import sys
 from collections.abc import Sequence
 from html import escape
 from html.parser import HTMLParser
@@ -744,3 +746,11 @@ def test_screenshots_in_light_and_dark(late: Path, tmp_path: Path, width: int) -
         assert pixels[..., :3].std() > 0.03
     assert brightness[0] > 0.85
     assert brightness[1] < 0.2
+
+
+@pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "nonsense"])
+def test_figures_need_no_backend(backend: str) -> None:
+    code = "from decentral.report import figures as f; f.to_svg(f.canvas.canvas((1, 1))[0])"
+    subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "MPLBACKEND": backend}, check=True
+    )

@@ -3,6 +3,7 @@
 Every function that draws returns a figure, or ``None`` where the run lacks what it would show.
 """
 
+from decentral.report.figures import _backend as _backend  # before any other import of it
 from decentral.report.figures.analysed import analysed, layers, lines, plane
 from decentral.report.figures.batches import batches
 from decentral.report.figures.canvas import SMALL, TALL, WIDE, save_png, to_svg
