@@ -15,17 +15,26 @@ from decentral.registry import plugin
 class Journal:
     """One run of Weights & Biases."""
 
-    def __init__(self, run: Any) -> None:
-        """Log into a run that was begun."""
-        self.run = run
+    def __init__(self, run: Any, mark: Path, resumed: bool) -> None:
+        """Log into a run that was begun; ``mark`` keeps the last step across restarts."""
+        self.run, self.mark = run, mark
+        self.done = int(mark.read_text()) if resumed and mark.exists() else -1
+        self.last = self.done
 
     def log(self, numbers: Mapping[str, float], step: int) -> None:
-        """Log the numbers of a step."""
+        """Log the numbers of a step, unless they were logged before a restart.
+
+        Weights & Biases drops what goes back; the run repeats it with the same numbers.
+        """
+        if step <= self.done or step < self.last:
+            return
         self.run.log(dict(numbers), step=step)
+        self.last = step
+        self.mark.write_text(str(step))
 
     def close(self) -> None:
         """Finish the run."""
-        self.run.finish(quiet=True)
+        self.run.finish()  # silent by its settings: ``quiet`` came and went
 
 
 @plugin("tracker", package="wandb")
@@ -50,7 +59,7 @@ def wandb(
         config=dict(config), mode=chosen, resume="allow" if step else None,
         settings=client.Settings(silent=True, console="off"),
     )  # fmt: skip
-    return Journal(run)
+    return Journal(run, folder / "wandb" / "last_step", step > 0)
 
 
 def _identity(folder: Path) -> str:
