@@ -6,9 +6,10 @@ configuration that a run folder keeps has every default written out and reproduc
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 from annotated_types import Ge, Le, Lt
@@ -18,7 +19,7 @@ from decentral import limits
 from decentral.errors import ConfigError, nearest, reason
 from decentral.registry import KINDS, Bound, Count, Positive, build, find, read
 from decentral.schedules.methods import METHODS, Adversarial, LabelNoise, Sam
-from decentral.spec import Spec, parse_spec, parse_value
+from decentral.spec import Spec, parse_spec, parse_value, scalar
 from decentral.units import parse_amount
 
 #: A plug-in as written: text, a mapping with ``name``, a number, or an object from Python.
@@ -156,6 +157,59 @@ class Config(BaseModel):
         return found
 
 
+#: The scalars of YAML 1.2: PyYAML's own are those of 1.1, to which 1e-3 is text and yes is true.
+_RESOLVERS: tuple[tuple[str, str, str], ...] = (
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("null", r"~|null|Null|NULL|", "~nN\0"),
+    ("int", r"[-+]?[0-9][0-9_]*|0x[0-9a-fA-F]+", "-+0123456789"),
+    (
+        "float",
+        r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.nan",
+        "-+.0123456789",
+    ),
+    ("merge", r"<<", "<"),
+)
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads what people write; refuses what would be read as something else, by its line."""
+
+    yaml_implicit_resolvers: ClassVar[Any] = {}
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        """Read a mapping whose keys differ."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                problem = f"{key.value!r} is given twice; keep one"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else f"\0{id(key)}")
+        return super().construct_mapping(node, deep)
+
+    def construct_yaml_int(self, node: Any) -> int:
+        """Read a whole number; one that begins with 0 might be meant as octal."""
+        if found := re.fullmatch(r"[-+]?0[0-9_]*?([1-9][0-9_]*)", node.value):
+            problem = f"{node.value} begins with 0; write {found[1]}, or quote it as text"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+        return super().construct_yaml_int(node)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes what ``_Loader`` reads as the same."""
+
+    yaml_implicit_resolvers: ClassVar[Any] = {}
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+for _tag, _pattern, _first in _RESOLVERS:
+    for _kind in (_Loader, _Dumper):
+        _kind.add_implicit_resolver(
+            f"tag:yaml.org,2002:{_tag}",
+            re.compile(rf"^(?:{_pattern})$"),
+            ["" if char == "\0" else char for char in _first],
+        )
+
+
 def _text(spec: Spec) -> str:
     settings = [f"{key}={value}" for key, value in spec.settings.items()]
     return f"{spec.name}({', '.join([*map(str, spec.args), *settings])})"
@@ -164,7 +218,7 @@ def _text(spec: Spec) -> str:
 def read_file(path: str | Path) -> dict[str, Any]:
     """Read a configuration file; raises ConfigError naming the line of a YAML mistake."""
     try:
-        loaded: Any = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        loaded: Any = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError as error:
         raise ConfigError(f"configuration {path} does not exist; check the path.") from error
     except OSError as error:
@@ -180,7 +234,7 @@ def read_file(path: str | Path) -> dict[str, Any]:
         raise ConfigError(
             f"configuration {path} must be a mapping of settings, such as 'nodes: 16'."
         )
-    return {str(key): value for key, value in loaded.items()}  # pyright: ignore
+    return by_name({str(key): value for key, value in loaded.items()})  # pyright: ignore
 
 
 def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
@@ -232,6 +286,9 @@ def layered(*layers: Mapping[str, Any]) -> dict[str, Any]:
 
 def _put(merged: dict[str, Any], key: str, value: Any) -> None:
     part, _, setting = key.partition(".")
+    if key in NUMBERS and isinstance(value, str):
+        number = scalar(value)  # in Python, a number may be text, as on the command line
+        value = number if type(number) in (int, float) else value
     changes = isinstance(value, Mapping) and not {"name", "path"} & set(value)
     if setting:
         _known(part)
@@ -361,4 +418,5 @@ def _refuse_unused(asked: Mapping[str, Any]) -> None:
 
 def dump(settings: Mapping[str, Any]) -> str:
     """Write settings as YAML, in the order of the configuration."""
-    return yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True, width=100)
+    options: Any = {"sort_keys": False, "allow_unicode": True, "width": 100}
+    return yaml.dump(dict(settings), Dumper=_Dumper, **options)

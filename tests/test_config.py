@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from decentral import ConfigError
 from decentral.config import (
     Config,
+    _Loader,
     as_mapping,
     by_name,
     dump,
@@ -249,3 +250,48 @@ def test_the_path_of_a_task_is_a_setting_like_any_other() -> None:
     """Alone, ``path`` names a plug-in file; behind a dot it changes the part below."""
     config = make_config({"task": "cifar10"}, {"task.path": "data/cifar10"})
     assert config.task == {"name": "cifar10", "path": "data/cifar10"}
+
+
+# --- scalars of YAML ------------------------------------------------------------------------------
+
+
+def in_yaml(folder: Path, text: str) -> dict[str, Any]:
+    (folder / "run.yaml").write_text(text)
+    return read_file(folder / "run.yaml")
+
+
+def test_yaml_reads_numbers_as_the_command_line_does(tmp_path: Path) -> None:
+    found = in_yaml(tmp_path, "learning_rate: 1e-3\nbatch: 1e1\nclip: 1_000\nout: yes\n")
+    assert found == {"learning_rate": 1e-3, "batch": 10.0, "clip": 1000, "out": "yes"}
+    config = make_config(found)
+    assert config.learning_rate == {"name": "constant", "lr": 1e-3}
+    assert make_config({"learning_rate": "1e-3"}) == make_config({"learning_rate": 1e-3})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("nodes: 4\nsteps: 010\n", "line 2, column 8: not valid YAML (010 begins with 0; write 10"),
+        ("nodes: 4\nnodes: 8\n", "line 2, column 1: not valid YAML ('nodes' is given twice"),
+    ],
+)
+def test_yaml_that_reads_otherwise_than_meant_is_refused(
+    text: str, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        in_yaml(tmp_path, text)
+    assert message in str(caught.value)
+
+
+def test_short_names_work_in_yaml(tmp_path: Path) -> None:
+    found = in_yaml(tmp_path, "lr: 0.1\nschedule: late\n")
+    assert found == {"learning_rate.lr": 0.1, "communication": "late"}
+    assert in_yaml(tmp_path, "on: 3\n") == {"on": 3}
+
+
+@given(value=st.text(max_size=8) | st.floats(allow_nan=False) | st.integers() | st.booleans())
+@example("1e-3")
+@example("010")
+@example("yes")
+def test_what_is_dumped_is_loaded_as_the_same(value: Any) -> None:
+    assert yaml.load(dump({"out": value}), _Loader) == {"out": value}
