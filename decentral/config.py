@@ -6,12 +6,10 @@ configuration that a run folder keeps has every default written out and reproduc
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
-import yaml
 from annotated_types import Ge, Le, Lt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
@@ -21,6 +19,7 @@ from decentral.registry import KINDS, Bound, Count, Positive, build, find, read
 from decentral.schedules.methods import METHODS, Adversarial, LabelNoise, Sam
 from decentral.spec import Spec, parse_spec, parse_value, scalar
 from decentral.units import parse_amount
+from decentral.yamltext import load_file
 
 #: A plug-in as written: text, a mapping with ``name``, a number, or an object from Python.
 Part = Any
@@ -157,59 +156,6 @@ class Config(BaseModel):
         return found
 
 
-#: The scalars of YAML 1.2: PyYAML's own are those of 1.1, to which 1e-3 is text and yes is true.
-_RESOLVERS: tuple[tuple[str, str, str], ...] = (
-    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
-    ("null", r"~|null|Null|NULL|", "~nN\0"),
-    ("int", r"[-+]?[0-9][0-9_]*|0x[0-9a-fA-F]+", "-+0123456789"),
-    (
-        "float",
-        r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.nan",
-        "-+.0123456789",
-    ),
-    ("merge", r"<<", "<"),
-)
-
-
-class _Loader(yaml.SafeLoader):
-    """Reads what people write; refuses what would be read as something else, by its line."""
-
-    yaml_implicit_resolvers: ClassVar[Any] = {}
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        """Read a mapping whose keys differ."""
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if key.value in seen:
-                problem = f"{key.value!r} is given twice; keep one"
-                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
-            seen.add(key.value if isinstance(key, yaml.ScalarNode) else f"\0{id(key)}")
-        return super().construct_mapping(node, deep)
-
-    def construct_yaml_int(self, node: Any) -> int:
-        """Read a whole number; one that begins with 0 might be meant as octal."""
-        if found := re.fullmatch(r"[-+]?0[0-9_]*?([1-9][0-9_]*)", node.value):
-            problem = f"{node.value} begins with 0; write {found[1]}, or quote it as text"
-            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
-        return super().construct_yaml_int(node)
-
-
-class _Dumper(yaml.SafeDumper):
-    """Writes what ``_Loader`` reads as the same."""
-
-    yaml_implicit_resolvers: ClassVar[Any] = {}
-
-
-_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
-for _tag, _pattern, _first in _RESOLVERS:
-    for _kind in (_Loader, _Dumper):
-        _kind.add_implicit_resolver(
-            f"tag:yaml.org,2002:{_tag}",
-            re.compile(rf"^(?:{_pattern})$"),
-            ["" if char == "\0" else char for char in _first],
-        )
-
-
 def _text(spec: Spec) -> str:
     settings = [f"{key}={value}" for key, value in spec.settings.items()]
     return f"{spec.name}({', '.join([*map(str, spec.args), *settings])})"
@@ -217,19 +163,7 @@ def _text(spec: Spec) -> str:
 
 def read_file(path: str | Path) -> dict[str, Any]:
     """Read a configuration file; raises ConfigError naming the line of a YAML mistake."""
-    try:
-        loaded: Any = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
-    except FileNotFoundError as error:
-        raise ConfigError(f"configuration {path} does not exist; check the path.") from error
-    except OSError as error:
-        raise ConfigError(f"configuration {path} cannot be read: {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"configuration {path} cannot be read: it is not UTF-8 text.") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "malformed"
-        raise ConfigError(f"configuration {path}{where}: not valid YAML ({problem}).") from error
+    loaded = load_file(path)
     if not isinstance(loaded, dict):
         raise ConfigError(
             f"configuration {path} must be a mapping of settings, such as 'nodes: 16'."
@@ -414,9 +348,3 @@ def _refuse_unused(asked: Mapping[str, Any]) -> None:
                 f"algorithm {name!r} takes no {key}: who talks and when is fixed by the algorithm. "
                 f"Leave {key} out, or use algorithm dsgd."
             )
-
-
-def dump(settings: Mapping[str, Any]) -> str:
-    """Write settings as YAML, in the order of the configuration."""
-    options: Any = {"sort_keys": False, "allow_unicode": True, "width": 100}
-    return yaml.dump(dict(settings), Dumper=_Dumper, **options)

@@ -6,17 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from decentral import ConfigError
 from decentral.config import (
     Config,
-    _Loader,
     as_mapping,
     by_name,
-    dump,
     layered,
     make_config,
     parse_assignments,
@@ -24,6 +21,7 @@ from decentral.config import (
 )
 from decentral.loop.setup import prepare
 from decentral.loop.written import resolved
+from decentral.yamltext import dump, load
 
 plain = st.fixed_dictionaries(
     {},
@@ -159,7 +157,7 @@ def test_a_configuration_cannot_be_changed() -> None:
 
 @given(settings=layers)
 def test_a_configuration_survives_yaml(settings: Any) -> None:
-    assert yaml.safe_load(dump(layered(settings))) == layered(settings)
+    assert load(dump(layered(settings))) == layered(settings)
 
 
 @pytest.mark.parametrize(
@@ -228,7 +226,7 @@ def test_the_resolved_configuration_resolves_to_itself(given: dict[str, Any]) ->
     once = resolved(prepare(make_config({"steps": 400}, given)))
     text = dump(once)
     assert set(once) == set(Config.model_fields)
-    assert dump(resolved(prepare(make_config(yaml.safe_load(text))))) == text
+    assert dump(resolved(prepare(make_config(load(text))))) == text
 
 
 @given(start=st.floats(0, 1), intensity=st.floats(0, 1), lr=st.floats(1e-6, 10))
@@ -239,7 +237,7 @@ def test_numbers_survive_being_resolved_bit_by_bit(
     rule = {"name": "late", "start": start if start % 1 else f"{start:.0%}", "intensity": intensity}
     asked = {"task": "quadratic", "communication": rule, "learning_rate.lr": lr}
     once = prepare(make_config(asked))
-    again = prepare(make_config(yaml.safe_load(dump(resolved(once)))))
+    again = prepare(make_config(load(dump(resolved(once)))))
     assert once.conversation is not None
     assert again.conversation is not None
     assert again.conversation.schedule == once.conversation.schedule
@@ -294,4 +292,4 @@ def test_short_names_work_in_yaml(tmp_path: Path) -> None:
 @example("010")
 @example("yes")
 def test_what_is_dumped_is_loaded_as_the_same(value: Any) -> None:
-    assert yaml.load(dump({"out": value}), _Loader) == {"out": value}
+    assert load(dump({"out": value})) == {"out": value}

@@ -8,13 +8,14 @@ from hypothesis import strategies as st
 from support import tiny_setup
 
 from decentral import ConfigError, Point
-from decentral.config import dump, make_config, parse_assignments
+from decentral.config import make_config, parse_assignments
 from decentral.loop.setup import prepare
 from decentral.loop.timeline import tracks
 from decentral.loop.written import resolved
 from decentral.schedules import Progress
 from decentral.schedules.phases import Phase, Phases, parse_phases
 from decentral.schedules.timeline import Track
+from decentral.yamltext import dump
 
 points = st.one_of(
     st.integers(0, 100).map(lambda p: Point(p / 100, "fraction")),

@@ -15,9 +15,9 @@ from decentral.cli.console import console_of
 from decentral.cli.planner import Planner
 from decentral.cli.png import save
 from decentral.cli.words import MERGED, columned, facts
-from decentral.config import dump
 from decentral.errors import ConfigError
 from decentral.theory import fsl
+from decentral.yamltext import dump
 
 
 def show(

@@ -13,12 +13,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from decentral.config import dump
 from decentral.errors import ConfigError, RunError
 from decentral.run.lock import NAME as LOCK
 from decentral.run.lock import WriterLock, unwritable
+from decentral.yamltext import dump, load, load_file
 
 FORMAT = 2
 
@@ -94,8 +92,8 @@ class RunFolder:
         """Return what a run that was described here has otherwise: there, and in ``settings``."""
         if not self.is_begun:
             return {}
-        there = yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
-        here = yaml.safe_load(dump(settings))
+        there = load_file(self.path / "config.yaml")
+        here = load(dump(settings))
         return {key: (there.get(key), here[key]) for key in here if there.get(key) != here[key]}
 
     def write(self, name: str, content: str | bytes) -> None:

@@ -1,0 +1,92 @@
+"""YAML as people write it: the scalars of YAML 1.2, each key once, a mistake named by its line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import yaml
+
+from decentral.errors import ConfigError
+
+#: The scalars of YAML 1.2: PyYAML's own are those of 1.1, to which 1e-3 is text and yes is true.
+_RESOLVERS: tuple[tuple[str, str, str], ...] = (
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("null", r"~|null|Null|NULL|", "~nN\0"),
+    ("int", r"[-+]?[0-9][0-9_]*|0x[0-9a-fA-F]+", "-+0123456789"),
+    (
+        "float",
+        r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.nan",
+        "-+.0123456789",
+    ),
+    ("merge", r"<<", "<"),
+)
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads what people write; refuses what would be read as something else, by its line."""
+
+    yaml_implicit_resolvers: ClassVar[Any] = {}
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        """Read a mapping whose keys differ."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                problem = f"{key.value!r} is given twice; keep one"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else f"\0{id(key)}")
+        return super().construct_mapping(node, deep)
+
+    def construct_yaml_int(self, node: Any) -> int:
+        """Read a whole number; one that begins with 0 might be meant as octal."""
+        if found := re.fullmatch(r"[-+]?0[0-9_]*?([1-9][0-9_]*)", node.value):
+            problem = f"{node.value} begins with 0; write {found[1]}, or quote it as text"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+        return super().construct_yaml_int(node)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes what ``_Loader`` reads as the same."""
+
+    yaml_implicit_resolvers: ClassVar[Any] = {}
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+for _tag, _pattern, _first in _RESOLVERS:
+    for _kind in (_Loader, _Dumper):
+        _kind.add_implicit_resolver(
+            f"tag:yaml.org,2002:{_tag}",
+            re.compile(rf"^(?:{_pattern})$"),
+            ["" if char == "\0" else char for char in _first],
+        )
+
+
+def load(text: str) -> Any:
+    """Read YAML; raises yaml.YAMLError."""
+    return yaml.load(text, _Loader)
+
+
+def load_file(path: str | Path) -> Any:
+    """Read a YAML file as it is; raises ConfigError naming the line of a mistake."""
+    try:
+        return load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"configuration {path} does not exist; check the path.") from error
+    except OSError as error:
+        raise ConfigError(f"configuration {path} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"configuration {path} cannot be read: it is not UTF-8 text.") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "malformed"
+        raise ConfigError(f"configuration {path}{where}: not valid YAML ({problem}).") from error
+
+
+def dump(settings: Mapping[str, Any]) -> str:
+    """Write settings as YAML, in the order of the configuration."""
+    options: Any = {"sort_keys": False, "allow_unicode": True, "width": 100}
+    return yaml.dump(dict(settings), Dumper=_Dumper, **options)
