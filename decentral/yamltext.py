@@ -53,7 +53,13 @@ class _Dumper(yaml.SafeDumper):
 
     yaml_implicit_resolvers: ClassVar[Any] = {}
 
+    def represent_str(self, data: str) -> Any:
+        """Write text; rare line breaks must be escaped, or they are read back as blanks."""
+        style = '"' if set(data) & set("\x85\u2028\u2029") else None
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
 
+
+_Dumper.add_representer(str, _Dumper.represent_str)
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 for _tag, _pattern, _first in _RESOLVERS:
     for _kind in (_Loader, _Dumper):

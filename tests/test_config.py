@@ -287,6 +287,7 @@ def test_short_names_work_in_yaml(tmp_path: Path) -> None:
     assert in_yaml(tmp_path, "on: 3\n") == {"on": 3}
 
 
+@example(value="a\x85b\u2028c\u2029")
 @given(value=st.text(max_size=8) | st.floats(allow_nan=False) | st.integers() | st.booleans())
 @example("1e-3")
 @example("010")
