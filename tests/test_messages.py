@@ -321,8 +321,9 @@ def test_from_python(name: str, bench: Path, book: Book) -> None:
 
 def test_snapshot_holds_nothing_else(book: Book, request: pytest.FixtureRequest) -> None:
     whole = {item.name for item in request.session.items if item.path == Path(__file__)}
-    if not book.writing and len(whole) > len(CASES) + len(FROM_PYTHON):
-        assert set(book.kept) - set(book.seen) <= {"folder without permission", "full disk"}
+    if book.writing or len(whole) <= len(CASES) + len(FROM_PYTHON):
+        pytest.skip("needs all tests of this file, and a snapshot that is not being written")
+    assert set(book.kept) - set(book.seen) <= {"folder without permission", "full disk"}
 
 
 def test_every_error_of_the_package_is_here(book: Book, request: pytest.FixtureRequest) -> None:

@@ -54,6 +54,11 @@ def talk(name: str, topology: str = "ring", final_merge: bool | None = None) -> 
     return solve_budget(made, Size(ROW, ROW), ROW)
 
 
+OPEN_LOOP = [name for name in NAMES if not talk(name).schedule.closed_loop]
+CLOSED_LOOP = [name for name in NAMES if talk(name).schedule.closed_loop]
+BUDGETED = [name for name in NAMES if find("communication", name).traits.get("budgeted")]
+
+
 def progress(step: int) -> Progress:
     return talk("none").progress(step, round=0)
 
@@ -89,21 +94,19 @@ def test_a_schedule_is_pure_in_progress_and_feedback(
     assert there == back[::-1]
 
 
-@every
+@pytest.mark.parametrize("name", OPEN_LOOP)
 @given(step=st.sampled_from(slots(STEPS, LOCAL)), feedback=feedbacks)
 def test_only_closed_loops_read_feedback(name: str, step: int, feedback: Feedback | None) -> None:
     schedule = talk(name).schedule
-    if not schedule.closed_loop:
-        assert schedule.action(progress(step), feedback) == schedule.action(progress(step), None)
+    assert schedule.action(progress(step), feedback) == schedule.action(progress(step), None)
 
 
-@every
+@pytest.mark.parametrize("name", CLOSED_LOOP)
 def test_a_closed_loop_reacts_to_feedback(name: str) -> None:
     schedule = talk(name).schedule
-    if schedule.closed_loop:
-        known = [Feedback(0, consensus, 0.0) for consensus in (0.0, 1e6)]
-        assert len({schedule.action(progress(50), feedback) for feedback in known}) == 2
-        assert schedule.action(progress(50), Feedback(0, 1e6, 1e6)) == 0.0
+    known = [Feedback(0, consensus, 0.0) for consensus in (0.0, 1e6)]
+    assert len({schedule.action(progress(50), feedback) for feedback in known}) == 2
+    assert schedule.action(progress(50), Feedback(0, 1e6, 1e6)) == 0.0
 
 
 @every
@@ -111,13 +114,11 @@ def test_a_final_merge_follows_the_last_slot_and_changes_none(name: str) -> None
     on, off = talk(name, final_merge=True), talk(name, final_merge=False)
     assert off.finale() is None
     assert on.finale() == Act(1.0, whole=True)
-    if find("communication", name).traits.get("budgeted"):
-        return  # the merge is paid from the same budget
-    for step in slots(STEPS, LOCAL):
+    for step in [] if name in BUDGETED else slots(STEPS, LOCAL):  # which pays the merge, too
         assert on.schedule.action(progress(step)) == off.schedule.action(progress(step))
 
 
-@every
+@pytest.mark.parametrize("name", [name for name in OPEN_LOOP if name not in BUDGETED])
 @pytest.mark.parametrize("activation", ["link", "round", "degree"])
 @pytest.mark.parametrize("share", [0.015, 0.04])
 def test_a_budget_is_met_in_expectation_or_refused_with_the_reachable_end(
@@ -126,8 +127,6 @@ def test_a_budget_is_met_in_expectation_or_refused_with_the_reachable_end(
     """Within max(1 %, one round) of the budget, for every open-loop schedule."""
     topology = one_topology_per_activation()[activation]
     inner = talk(name, topology).schedule
-    if inner.closed_loop or find("communication", name).traits.get("budgeted"):
-        return
     scaled = {"name": "scale_to_budget", "schedule": inner.rule, "budget": share}
     raw = conversation(topology, scaled, steps=STEPS, local_steps=LOCAL)
     wanted = share * all_reduce_messages(8, STEPS)
@@ -153,8 +152,7 @@ def spent_with(raw: Conversation, factor: float) -> float:
 def test_most_schedules_can_meet_a_budget() -> None:
     """The law above would hold of schedules that refuse everything; most must not."""
     wanted = 0.015 * all_reduce_messages(8, STEPS)
-    open_loop = [name for name in NAMES if not talk(name).schedule.closed_loop]
-    budgets = [{"name": "scale_to_budget", "schedule": talk(n).schedule.rule} for n in open_loop]
+    budgets = [{"name": "scale_to_budget", "schedule": talk(n).schedule.rule} for n in OPEN_LOOP]
     raw = [
         conversation("ring", {**b, "budget": 1}, steps=STEPS, local_steps=LOCAL) for b in budgets
     ]
@@ -170,7 +168,7 @@ def test_most_schedules_can_meet_a_budget() -> None:
 def test_the_preview_equals_the_ledger_of_a_real_run(name: str, topology: str) -> None:
     settings = {"task": "quadratic", "nodes": 8, "steps": 31, "local_steps": 3, "seed": 3}
     rule = example("communication", name)
-    if find("communication", name).traits.get("budgeted"):
+    if name in BUDGETED:
         rule = replace(rule, settings={**rule.settings, "factor": 0.7})
     block = tiny_block(**settings, topology=topology, communication=rule, eval_every=31)
     talk = block.setup.conversation

@@ -9,20 +9,22 @@ from support import acts, conversation, example, fits
 
 from decentral import ConfigError
 from decentral.mixing.base import Mixer, spectral_gap
-from decentral.registry import names
+from decentral.registry import find, names
 from decentral.topology.base import Topology
 
 SIZES = (1, 2, 3, 5, 7, 8, 13, 16, 17)
 ROUNDS = (0, 1, 2, 5)
 
-every = pytest.mark.parametrize("name", names("topology"))
-at_every_size = pytest.mark.parametrize(
-    ("name", "nodes"), [(name, n) for name in names("topology") for n in SIZES if fits(name, n)]
-)
-
 
 def topology(name: str, nodes: int, seed: int = 0) -> Topology:
     return Topology(example("topology", name), nodes, seed)
+
+
+every = pytest.mark.parametrize("name", names("topology"))
+EVERY_SIZE = [(name, n) for name in names("topology") for n in SIZES if fits(name, n)]
+at_every_size = pytest.mark.parametrize(("name", "nodes"), EVERY_SIZE)
+#: Rounds until mixing has averaged exactly, where a topology says that it does.
+EXACT_AFTER = {case: topology(*case).exact_after or 0 for case in EVERY_SIZE}
 
 
 def edges(found: Topology, round: int, intensity: float = 1.0) -> list[tuple[int, int]]:
@@ -53,13 +55,13 @@ def test_one_period_connects_all_nodes_or_says_why_not(name: str, nodes: int) ->
         assert connected(nx.compose_all([found.graph(r) for r in range(8 * nodes)]))
 
 
-@every
+@pytest.mark.parametrize(
+    "name", [name for name in names("topology") if "disconnected" in find("topology", name).traits]
+)
 def test_nobody_excuses_itself_from_being_connected_in_vain(name: str) -> None:
-    found = topology(name, 16)
-    if "disconnected" in found.rule.plugin.traits:
-        union = found.union()
-        connected = nx.is_strongly_connected if union.is_directed() else nx.is_connected
-        assert not connected(union)
+    union = topology(name, 16).union()
+    connected = nx.is_strongly_connected if union.is_directed() else nx.is_connected
+    assert not connected(union)
 
 
 @at_every_size
@@ -79,25 +81,28 @@ def test_a_topology_depends_on_exactly_what_it_asks_for(name: str) -> None:
     assert (len(set(map(tuple, rounds))) > 1) == ("round" in found.parameters)
 
 
-@at_every_size
+@pytest.mark.parametrize(
+    ("name", "nodes"),
+    [
+        (name, n)
+        for name, n in EVERY_SIZE
+        if topology(name, n).time_varying and "period" in find("topology", name).traits
+    ],
+)
 def test_the_sequence_of_graphs_repeats_after_the_declared_period(name: str, nodes: int) -> None:
     found = topology(name, nodes)
-    if found.time_varying and "period" in found.rule.plugin.traits:
-        for round in range(2 * found.period):
-            assert edges(found, round) == edges(found, round + found.period)
+    for round in range(2 * found.period):
+        assert edges(found, round) == edges(found, round + found.period)
 
 
-@at_every_size
+@pytest.mark.parametrize(("name", "nodes"), [case for case, need in EXACT_AFTER.items() if need])
 @pytest.mark.parametrize("communication", ["constant", "constant(0.3)", "late(50%, 0.4)"])
 def test_finite_time_families_average_exactly_whatever_the_clock_and_the_schedule(
     name: str, nodes: int, communication: str
 ) -> None:
     """``exact_after`` whole rounds from the start of a period multiply to J = 1 1^T / n, and so
     does every run of rounds that is long enough to hold them."""
-    found = topology(name, nodes)
-    need, period = found.exact_after, found.period
-    if not need:
-        return
+    need, period = EXACT_AFTER[name, nodes], topology(name, nodes).period
     for local_steps in {1, 3, 10, max(1, (nodes - 1).bit_length())}:
         steps = local_steps * (12 * need + 24)
         talk = conversation(name, communication, nodes=nodes, steps=steps, local_steps=local_steps)
@@ -134,14 +139,12 @@ def test_every_size_up_to_64_works_or_is_refused_in_one_line(name: str) -> None:
         assert 0 < gap <= 1 or not mixer.doubly_stochastic
 
 
-@at_every_size
+@pytest.mark.parametrize(
+    ("name", "nodes"), [case for case, need in EXACT_AFTER.items() if need >= 2]
+)
 def test_mixing_does_not_average_sooner_than_declared(name: str, nodes: int) -> None:
-    found = topology(name, nodes)
-    need = found.exact_after
-    if need is None or need < 2:
-        return
-    mixer = Mixer.make(found)
+    mixer = Mixer.make(topology(name, nodes))
     product = np.eye(nodes)
-    for round in range(need - 1):
+    for round in range(EXACT_AFTER[name, nodes] - 1):
         product = mixer.mixing(round).dense() @ product
     assert np.abs(product - 1 / nodes).max() > 1e-3
