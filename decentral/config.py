@@ -17,7 +17,7 @@ from decentral import limits
 from decentral.errors import ConfigError, nearest, reason
 from decentral.registry import KINDS, Bound, Count, Positive, build, find, read
 from decentral.schedules.methods import METHODS, Adversarial, LabelNoise, Sam
-from decentral.spec import Spec, parse_spec, parse_value, scalar
+from decentral.spec import Spec, parse_spec, parse_value, scalar, spelled
 from decentral.units import parse_amount
 from decentral.yamltext import load_file
 
@@ -150,15 +150,10 @@ class Config(BaseModel):
         if not isinstance(listed, list | tuple):
             return value
         kind = {"metrics": "metric", "track": "tracker"}.get(info.field_name or "")
-        found = [_text(one) if isinstance(one, Spec) else one for one in listed]
+        found = [spelled(one) if isinstance(one, Spec) else one for one in listed]
         for one in found if kind else ():
             build(str(kind), str(one))
         return found
-
-
-def _text(spec: Spec) -> str:
-    settings = [f"{key}={value}" for key, value in spec.settings.items()]
-    return f"{spec.name}({', '.join([*map(str, spec.args), *settings])})"
 
 
 def read_file(path: str | Path) -> dict[str, Any]:
@@ -183,6 +178,10 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
         if not separator or not key.strip():
             raise ConfigError(f"cannot read {text!r}; write settings as key=value, e.g. nodes=8.")
         key = key.strip()
+        if key == "out" and value.strip() and scalar(value) is not None:
+            quoted = value.lstrip().startswith(("'", '"'))
+            found[key] = parse_value(value, key) if quoted else value.strip()  # a path is data
+            continue
         parsed = parse_value(value, key)
         # ``none`` is the name of a schedule, and the absence of anything else.
         found[key] = value.strip() if parsed is None and key in {*PARTS, *ALIASES} else parsed

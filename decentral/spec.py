@@ -1,22 +1,26 @@
 """The one-line form of a plug-in: ``late(start=90%, intensity=0.1)``, nested where plug-ins nest.
 
-spec  := name [ "(" [ item { "," item } ] ")" ]
+spec  := (name | quoted text) [ "(" [ item { "," item } ] ")" ]
 item  := [ key "=" ] value
 value := quoted text | list | spec with parentheses | scalar
+
+Within quotes, a doubled quote is one. The path of a user's file is a name as it is.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from decentral.errors import ConfigError
+from decentral.userfile import file_part
 
 _KEY = re.compile(r"\s*([A-Za-z_]\w*)\s*=(?!=)")
 _NAME = re.compile(r"\s*([^\s(),=\[\]'\"][^(),=\[\]'\"]*?)\s*(?=[(),\]]|$)")
-_QUOTED = re.compile(r"\s*(?:'([^']*)'|\"([^\"]*)\")\s*")
+_QUOTED = re.compile(r"\s*(?:'((?:[^']|'')*)'|\"((?:[^\"]|\"\")*)\")\s*")
 _WORDS = {"true": True, "false": False, "null": None, "none": None}
 
 
@@ -72,7 +76,7 @@ def parse_value(text: str, field: str) -> Any:
     """
     if not text.strip():
         raise ConfigError(f"{field}: the value is missing; write {field}=value.")
-    if not text.lstrip().startswith(("[", "'", '"')):
+    if not text.lstrip().startswith(("[", "'", '"')) or _is_path(text):
         return scalar(text)
     reader = _Reader(text, field)
     value = reader.value()
@@ -81,10 +85,40 @@ def parse_value(text: str, field: str) -> Any:
     return value
 
 
+def spelled(value: Any) -> str:
+    """Write a value so that it is read back as the same.
+
+    >>> spelled(Spec("wandb", (), {"project": "a, b", "group": "1"}))
+    "wandb(project='a, b', group='1')"
+    """
+    if isinstance(value, Spec):
+        items = [spelled(arg) for arg in value.args]
+        items += [f"{key}={spelled(item)}" for key, item in value.settings.items()]
+        return f"{_plain(value.name, named=True)}({', '.join(items)})"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(spelled, value))}]"  # pyright: ignore[reportUnknownArgumentType]
+    if isinstance(value, str):
+        return _plain(value)
+    return str(value).lower() if isinstance(value, bool) else f"{value}"
+
+
+def _plain(text: str, *, named: bool = False) -> str:
+    """Return text as it is, or in quotes where it would be read as something else."""
+    found = _NAME.fullmatch(text)
+    same = found is not None and found[1] == text and (named or scalar(text) == text)
+    return text if same else "'" + text.replace("'", "''") + "'"
+
+
+def _is_path(text: str) -> bool:
+    return "/" in text and os.path.exists(os.path.expanduser(text.strip()))
+
+
 def _from_mapping(settings: dict[str, Any], kind: str) -> Spec:
     name = settings.pop("name", None) or settings.pop("path", None)
     if not isinstance(name, str) or not name:
         raise ConfigError(f"{kind}: a mapping needs 'name' (or 'path: file.py:function').")
+    if file_part(name) == len(name):  # paths are data
+        return Spec(name, (), settings)
     inner = parse_spec(name, kind)
     return Spec(inner.name, inner.args, {**inner.settings, **settings})
 
@@ -121,12 +155,29 @@ class _Reader:
         return True
 
     def spec(self) -> Spec:
-        found = self.match(_NAME)
-        if found is None:
-            self.fail("a name is missing")
-        assert found is not None
+        name = self.file() or self.quoted()
+        if name is None:
+            found = self.match(_NAME)
+            if found is None:
+                self.fail("a name is missing")
+            assert found is not None
+            name = found[1]
         args, settings = self.items() if self.accept("(") else ((), {})
-        return Spec(found[1], args, settings)
+        return Spec(name, args, settings)
+
+    def file(self) -> str | None:
+        """Read the path of a user's file, which only a whole text can begin with."""
+        if self.at or not (length := file_part(self.text)):
+            return None
+        self.at = length
+        return self.text[:length].strip()
+
+    def quoted(self) -> str | None:
+        found = self.match(_QUOTED)
+        if found is None:
+            return None
+        quote = "'" if found[1] is not None else '"'
+        return (found[1] or found[2] or "").replace(quote * 2, quote)
 
     def items(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         args: list[Any] = []
@@ -152,12 +203,14 @@ class _Reader:
             self.fail(f"missing {closing!r}")
 
     def value(self) -> Any:
-        quoted = self.match(_QUOTED)
-        if quoted:
-            return quoted[1] if quoted[1] is not None else quoted[2]
+        start = self.at
+        text = self.quoted()
+        if text is not None:
+            if not self.text.startswith("(", self.at):
+                return text
+            self.at = start
         if self.accept("["):
             return self.list()
-        start = self.at
         spec = self.spec()
         if self.text[start : self.at].rstrip().endswith(")"):
             return spec

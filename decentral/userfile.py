@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import re
 import sys
 import zlib
 from collections.abc import Mapping
@@ -10,6 +12,10 @@ from pathlib import Path
 from types import ModuleType
 
 from decentral.errors import ConfigError, exit_place
+
+#: Endings of graph files that are topologies.
+GRAPHS = (".graphml", ".gml", ".edgelist", ".txt", ".json")
+_FUNCTION = re.compile(r"\.py:[A-Za-z_]\w*")
 
 # By the path that the user's machine has: where a file lies here.
 _opened: dict[str, Path] = {}
@@ -23,6 +29,31 @@ def located(path: str | Path) -> Path:
     if place.is_file():
         _opened[str(resolved)] = place
     return place
+
+
+def file_part(text: str) -> int:
+    """Return how many characters of ``text`` name a user's file, whatever is in its path.
+
+    No call ends as a file does, so its path is data; before a call's settings, the file must exist.
+
+    >>> [file_part(t) for t in ("my job (2)/a.py:b", "Abilene (1).graphml", "late(start=90%)")]
+    [17, 19, 0]
+    """
+    if text.rstrip().endswith((*GRAPHS, ".py")):
+        return len(text.rstrip())
+    for start in (found.end() for found in _FUNCTION.finditer(text)):
+        rest = text[start:].strip()
+        path = text[:start].rpartition(":")[0].strip()
+        if not rest or (rest.startswith("(") and _lies(path)):
+            return start
+    return 0
+
+
+def _lies(path: str) -> bool:
+    if "\0" in path:
+        return False
+    resolved = os.path.realpath(os.path.expanduser(path))
+    return resolved in _carried or os.path.isfile(resolved)
 
 
 def opened() -> dict[str, bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +10,8 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from decentral import ConfigError
-from decentral.spec import Spec, parse_spec, parse_value, scalar
+from decentral.spec import Spec, parse_spec, parse_value, scalar, spelled
+from decentral.userfile import GRAPHS
 
 keys = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,8}", fullmatch=True)
 words = st.from_regex(r"[a-z][a-z0-9_.:/%-]{0,10}", fullmatch=True).filter(
@@ -158,3 +160,40 @@ def test_a_missing_value_and_text_after_one_are_refused() -> None:
     for text, message in (("  ", "the value is missing"), ("[1] 2", "unexpected text")):
         with pytest.raises(ConfigError, match=message):
             parse_value(text, "nodes")
+
+
+ODD = st.text(alphabet="ab 1.()[]{},='\"#&:;%é-", min_size=1, max_size=12)
+
+
+@given(name=ODD, value=ODD, items=st.lists(ODD, max_size=3))
+@example(name="it's", value="a, 'b' = \"c\"", items=["1e-3", "none", ""])
+def test_odd_characters_are_spelled_and_read_back(name: str, value: str, items: list[str]) -> None:
+    """Names with ``.py:f`` are files, whatever is in their path; a value stays text."""
+    for named in (name, f"job {name}/plug.py:mine"):
+        one = Spec(named, (value, Spec(named, (), {"x": value})), {"key": value, "all": items})
+        assert parse_spec(spelled(one), "tracker") == one
+    assert parse_value(spelled(value), "task.path") == value
+
+
+@given(folder=ODD, settings=st.dictionaries(keys.filter("name".__ne__), ODD, max_size=2))
+@example(folder="job (2)", settings={"x": "[1]"})
+@pytest.mark.parametrize("file", ["plug.py:mine", *(f"graph{end}" for end in GRAPHS)])
+def test_the_name_of_a_mapping_is_a_path_as_it_is(
+    folder: str, settings: dict[str, str], file: str
+) -> None:
+    path = f"/{folder}/{file}"
+    assert parse_spec({"name": path, **settings}, "topology") == Spec(path, (), settings)
+    assert parse_spec(path, "topology").name == path
+
+
+def test_an_existing_file_wins_over_a_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "outer(inner=a").mkdir()
+    assert parse_spec("outer(inner=a/p.py:f(x=1))", "model").name == "outer"
+    (tmp_path / "outer(inner=a/p.py").touch()
+    found = parse_spec("outer(inner=a/p.py:f(x=1)", "model")
+    assert found == Spec("outer(inner=a/p.py:f", (), {"x": 1})
+    assert parse_value("outer(inner=a/p.py", "task.path") == "outer(inner=a/p.py"
+    (tmp_path / "[1]").mkdir()
+    assert parse_value("[1]/", "task.path") == "[1]/"
+    assert parse_value("[1]", "model.hidden") == [1]

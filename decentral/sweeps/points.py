@@ -99,7 +99,8 @@ def digest(config: Config) -> str:
     """
     settings = {key: _spelt(key, value) for key, value in config if key not in _WITHOUT_EFFECT}
     text = json.dumps(settings, sort_keys=True)
-    files = [content for path, content in sorted(opened().items()) if path in text]
+    named = [(json.dumps(path)[1:-1], content) for path, content in sorted(opened().items())]
+    files = [content for path, content in named if path in text]
     return hashlib.sha256(b"\0".join([text.encode(), *files])).hexdigest()[:_DIGEST]
 
 

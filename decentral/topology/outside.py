@@ -15,7 +15,7 @@ from decentral.registry import Plugin
 from decentral.signature import Setting
 from decentral.topology.parallel import simplified
 from decentral.units import parse_bandwidth, parse_seconds
-from decentral.userfile import located
+from decentral.userfile import GRAPHS, located
 
 _OWN = ("create_using", "seed", "backend", "backend_kwargs")
 
@@ -58,13 +58,8 @@ def from_file(name: str) -> Plugin | None:
 
     Of parallel links the better cable stays, as ``simplified`` says.
     """
-    readers: dict[str, Callable[[Path], Any]] = {
-        ".graphml": nx.read_graphml,
-        ".gml": _read_gml,
-        ".edgelist": _read_edgelist,
-        ".txt": _read_edgelist,
-        ".json": _read_node_link,
-    }
+    reading = (nx.read_graphml, _read_gml, _read_edgelist, _read_edgelist, _read_node_link)
+    readers: dict[str, Callable[[Path], Any]] = dict(zip(GRAPHS, reading, strict=True))
     path = Path(name)
     if path.suffix not in readers:
         return None
