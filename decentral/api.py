@@ -9,7 +9,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
-from decentral.config import PARTS, Config, by_name, make_config, read_file
+from decentral.config import PARTS, Config, by_name, make_config, read_file, read_settings
 from decentral.engines import engine_of
 from decentral.engines.base import EngineRun, given_up
 from decentral.engines.ranks import refuse_ranks
@@ -166,7 +166,7 @@ def launch(config: str | Path | None = None, *, watch: Watch | None = None, **se
     >>> run.summary["counters"]["comm/rounds"]  # doctest: +SKIP
     20
     """
-    layers = [read_file(config)] if config is not None else []
+    layers = [read_settings(config)] if config is not None else []
     given = by_name({key: value for key, value in settings.items() if value is not None})
     return _train(start(make_config(*layers, given)), settings, watch)
 

@@ -19,7 +19,7 @@ from decentral.registry import KINDS, Bound, Count, Positive, build, find, read
 from decentral.schedules.methods import METHODS, Adversarial, LabelNoise, Sam
 from decentral.spec import Spec, parse_spec, parse_value, scalar, spelled
 from decentral.units import parse_amount
-from decentral.yamltext import load_file
+from decentral.yamltext import line_of, load_file
 
 #: A plug-in as written: text, a mapping with ``name``, a number, or an object from Python.
 Part = Any
@@ -164,6 +164,23 @@ def read_file(path: str | Path) -> dict[str, Any]:
             f"configuration {path} must be a mapping of settings, such as 'nodes: 16'."
         )
     return by_name({str(key): value for key, value in loaded.items()})  # pyright: ignore
+
+
+def read_settings(path: str | Path, *others: str) -> dict[str, Any]:
+    """Read a file of settings that exist, and of ``others``; raises ConfigError naming the line."""
+    settings = read_file(path)
+    for key, value in settings.items():
+        part = key.partition(".")[0]
+        if part in others:
+            continue
+        try:
+            _known(part)
+        except ConfigError as error:
+            where = f"configuration {path}, line {line_of(path, key)}"
+            raise ConfigError(f"{where}: {error}") from error
+        if value == "none" and key not in PARTS and Config.model_fields[part].default is None:
+            settings[key] = None  # as on the command line
+    return settings
 
 
 def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:

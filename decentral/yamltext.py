@@ -25,6 +25,13 @@ _RESOLVERS: tuple[tuple[str, str, str], ...] = (
 )
 
 
+#: Plain text that other readers of YAML, or people, take for something else.
+_UNCLEAR = {
+    re.compile(r"None|NONE"): "None is text in YAML; write null",
+    re.compile(r"[-+]?\d+(:[0-5]?\d)+(\.\d*)?"): "{} might be minutes and seconds; write a number",
+}
+
+
 class _Loader(yaml.SafeLoader):
     """Reads what people write; refuses what would be read as something else, by its line."""
 
@@ -47,6 +54,14 @@ class _Loader(yaml.SafeLoader):
             raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
         return super().construct_yaml_int(node)
 
+    def construct_yaml_str(self, node: Any) -> str:
+        """Read text, unless it is unclear without quotes."""
+        for pattern, problem in _UNCLEAR.items() if node.style is None else ():
+            if pattern.fullmatch(node.value):
+                problem = f"{problem.format(node.value)}, or quote it as text"
+                raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+        return super().construct_yaml_str(node)
+
 
 class _Dumper(yaml.SafeDumper):
     """Writes what ``_Loader`` reads as the same."""
@@ -55,11 +70,13 @@ class _Dumper(yaml.SafeDumper):
 
     def represent_str(self, data: str) -> Any:
         """Write text; rare line breaks must be escaped, or they are read back as blanks."""
-        style = '"' if set(data) & set("\x85\u2028\u2029") else None
+        unclear = any(pattern.fullmatch(data) for pattern in _UNCLEAR)
+        style = '"' if unclear or set(data) & set("\x85\u2028\u2029") else None
         return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
 
 
 _Dumper.add_representer(str, _Dumper.represent_str)
+_Loader.add_constructor("tag:yaml.org,2002:str", _Loader.construct_yaml_str)
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 for _tag, _pattern, _first in _RESOLVERS:
     for _kind in (_Loader, _Dumper):
@@ -90,6 +107,12 @@ def load_file(path: str | Path) -> Any:
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "malformed"
         raise ConfigError(f"configuration {path}{where}: not valid YAML ({problem}).") from error
+
+
+def line_of(path: str | Path, key: str) -> int:
+    """Return the line on which a file's outermost mapping has a key, from 1 on; 0 without it."""
+    pairs: Any = yaml.compose(Path(path).read_text(encoding="utf-8"), _Loader)
+    return next((k.start_mark.line + 1 for k, _ in pairs.value if k.value == key), 0)
 
 
 def dump(settings: Mapping[str, Any]) -> str:

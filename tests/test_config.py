@@ -18,6 +18,7 @@ from decentral.config import (
     make_config,
     parse_assignments,
     read_file,
+    read_settings,
 )
 from decentral.loop.setup import prepare
 from decentral.loop.written import resolved
@@ -291,6 +292,31 @@ def test_short_names_work_in_yaml(tmp_path: Path) -> None:
 @given(value=st.text(max_size=8) | st.floats(allow_nan=False) | st.integers() | st.booleans())
 @example("1e-3")
 @example("010")
+@example("None")
+@example("1:30")
 @example("yes")
 def test_what_is_dumped_is_loaded_as_the_same(value: Any) -> None:
     assert load(dump({"out": value})) == {"out": value}
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("clip: None", r"line 2, column 7: .*None is text in YAML; write null"),
+        ("optimizer: {name: sgd, momentum: None}", r"line 2, column 34: .*write null"),
+        ("compute: 1:30", r"line 2, column 10: .*1:30 might be minutes and seconds"),
+        ("on: 3", r"line 2: unknown setting 'on'"),
+        ("stepz: 3", r"line 2: unknown setting 'stepz'. Did you mean 'steps'"),
+        ("sweep: {seed: [1, 2]}", r"line 2: this configuration describes a sweep"),
+    ],
+)
+def test_a_slip_in_yaml_is_named_by_its_line(tmp_path: Path, line: str, said: str) -> None:
+    (tmp_path / "run.yaml").write_text(f"nodes: 4\n{line}\n")
+    with pytest.raises(ConfigError, match=rf"run\.yaml, {said}"):
+        read_settings(tmp_path / "run.yaml")
+
+
+def test_none_in_yaml_is_that_of_the_command_line(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("clip: none\nschedule: none\ndata: 'none'\n")
+    found = read_settings(tmp_path / "run.yaml")
+    assert found == {"clip": None, "communication": "none", "data": None}

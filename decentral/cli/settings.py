@@ -6,14 +6,14 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from decentral.config import Config, by_name, make_config, parse_assignments, read_file
+from decentral.config import Config, by_name, make_config, parse_assignments, read_settings
 from decentral.errors import ConfigError
 
 
 def config_of(words: Sequence[str], flags: Mapping[str, str]) -> Config:
     """Build the configuration: a YAML file, and above it one layer of overrides and flags."""
     path, assignments = sorted_out(words)
-    layers = [read_file(path)] if path else []
+    layers = [read_settings(path)] if path else []
     return make_config(*layers, given(assignments, flags))
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from decentral.api import WHEREABOUTS
-from decentral.config import PARTS, Config, by_name, make_config, parse_assignments, read_file
+from decentral.config import PARTS, Config, by_name, make_config, parse_assignments, read_settings
 from decentral.errors import ConfigError
 from decentral.registry import build, plain
 from decentral.report.facts import plugin_text
@@ -57,7 +57,7 @@ def read_sweep(path: str | None, assignments: Sequence[str], flags: Mapping[str,
 
     ``flags`` are settings that are the same everywhere.
     """
-    settings = read_file(path) if path else {}
+    settings = read_settings(path, "sweep") if path else {}
     axes = {key: _listed(key, values) for key, values in _written(settings.pop("sweep", {}))}
     fixed: dict[str, Any] = dict(flags)
     for text in assignments:
