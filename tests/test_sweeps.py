@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import decentral.cli
 from decentral.config import make_config
-from decentral.errors import Interrupted
+from decentral.errors import ConfigError, Interrupted
 from decentral.report.reader import read_run
 from decentral.sweeps import read_sweep, run_point
 from decentral.sweeps.points import _pieces, digest
@@ -53,6 +53,24 @@ nested = st.builds(lambda a, b: f"late({a}, [{b},x])", plain, plain)
 @given(st.lists(plain | nested, min_size=1, max_size=5).filter(lambda p: ".." not in ",".join(p)))
 def test_values_are_split_at_commas_outside_of_brackets(pieces: list[str]) -> None:
     assert _pieces(",".join(pieces)) == pieces
+
+
+@pytest.mark.parametrize(
+    "axis", ["learning_rate: [1e-3, 1e-2]", "learning_rate: 1e-3,1e-2", "lr: ['1e-3', 0.01]"]
+)
+def test_numbers_of_a_sweep_are_the_same_in_yaml_and_on_the_line(folder: Path, axis: str) -> None:
+    (folder / "sweep.yaml").write_text(f"sweep:\n  {axis}\n")
+    written = read_sweep("sweep.yaml", [], {}).points
+    said = read_sweep(None, ["learning_rate=1e-3,1e-2"], {}).points
+    assert [point.digest for point in written] == [point.digest for point in said]
+    assert [point.config.learning_rate["lr"] for point in said] == [0.001, 0.01]
+
+
+def test_a_range_counts_whole_numbers() -> None:
+    assert _pieces("8..1e1") == ["8", "9", "10"]
+    for text in ("1e-3..1e-1", "3..0", "0.5..2"):
+        with pytest.raises(ConfigError, match=r"is no range: .* list other values"):
+            read_sweep(None, [f"learning_rate={text}"], {})
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,8 @@ from decentral.userfile import opened
 
 #: Settings that change nothing about the result of a run.
 _WITHOUT_EFFECT = {*WHEREABOUTS, "out", "keep_checkpoints", "checkpoint_every"}
-_RANGE = re.compile(r"\s*(\d+)\.\.(\d+)\s*")
+_NUMBER = r"([-+]?\d[\d_]*(?:\.\d+)?(?:[eE][-+]?\d+)?)"
+_RANGE = re.compile(rf"\s*{_NUMBER}\.\.{_NUMBER}\s*")
 _DIGEST = 10
 
 
@@ -142,8 +143,13 @@ def _pieces(text: str) -> list[str]:
     (['late(start=80%, intensity=0.1)', 'none'], ['0', '1', '2'])
     """
     if whole := _RANGE.fullmatch(text):
-        low, high = int(whole[1]), int(whole[2])
-        return [str(number) for number in range(low, high + 1)]
+        low, high = float(whole[1]), float(whole[2])
+        if not (low.is_integer() and high.is_integer() and low <= high):
+            raise ConfigError(
+                f"sweep: {text.strip()} is no range: it counts whole numbers upwards, as in 0..3; "
+                "list other values, as in 1e-3,1e-2."
+            )
+        return [str(number) for number in range(int(low), int(high) + 1)]
     pieces, depth, quote = [""], 0, ""
     for char in text:
         quote = "" if char == quote else char if not quote and char in "'\"" else quote
