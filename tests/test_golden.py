@@ -11,10 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
+from photos import photograph
 from support import tiny_block
-
-from decentral.loop.block import Block
 
 FOLDER = Path(__file__).parent / "golden"
 SHARED: dict[str, Any] = {
@@ -35,28 +33,6 @@ RUNS: dict[str, dict[str, Any]] = {
         "model": "cnn(channels=[3], norm=batch)", "sampling": "resample", "micro_batch": 8,
     },
 }  # fmt: skip
-
-
-def digits12(value: float) -> float:
-    return float(f"{value:.12g}")
-
-
-def photograph(block: Block) -> dict[str, Any]:
-    """Return a step in a few numbers that no change of the rows can escape."""
-    rows = block.rows
-    mean = rows.mean(0)
-    node = torch.arange(len(rows), dtype=rows.dtype)[:, None]
-    column = torch.arange(rows.shape[1], dtype=rows.dtype)[None, :]
-    waves = [(node * (k + 1) + column * (0.7 + k)).sin() for k in range(3)]
-    return {
-        "step": block.step,
-        "loss": digits12(block.losses.mean().item()),
-        "consensus": digits12((rows - mean).square().sum(1).mean().sqrt().item()),
-        "norm": digits12(mean.norm().item()),
-        "projections": [digits12((rows * wave).sum().item()) for wave in waves],
-        "bytes": block.ledger.bytes,
-        "rounds": block.ledger.rounds,
-    }
 
 
 def trajectory(given: dict[str, Any]) -> list[dict[str, Any]]:
@@ -90,7 +66,7 @@ def test_a_trajectory_is_as_it_was(name: str, regenerate: bool) -> None:
 
 
 def test_every_golden_file_belongs_to_a_run() -> None:
-    assert {path.stem for path in FOLDER.glob("*.jsonl")} == set(RUNS)
+    assert {path.stem for path in FOLDER.glob("*.jsonl")} == {*RUNS, "members"}
 
 
 @pytest.mark.parametrize("column", [0, 100, -1])
