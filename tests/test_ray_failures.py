@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from inventory import as_it_was
 from support import replayed
 from torch import Tensor
 
@@ -75,6 +76,11 @@ def test_four_actors_end_at_the_bits_of_one_process(launch: Launch, undisturbed:
     out = launch(workers=4)
     assert len(json.loads((out / "env.json").read_text())["workers"]) == 4
     assert torch.equal(last_rows(out), undisturbed)
+
+
+def test_a_run_folder_is_as_it_was(launch: Launch, regenerate: bool) -> None:
+    out = launch(steps=12, checkpoint_every=6, eval_every=6, keep_checkpoints=2)
+    as_it_was(out, "ray", regenerate)
 
 
 # --- restart --------------------------------------------------------------------------------------
