@@ -1,7 +1,7 @@
 """A golden trajectory of every member of every kind that decides how rows change.
 
-Each is a run of seconds in simulated time, in float64: five nodes in one process, and again on two
-workers that are threads. ``pytest --regenerate`` writes ``golden/members.jsonl``, one line a
+Each is a run of five nodes in float64, in one process and, where that is not tested elsewhere, on
+two workers that are threads. ``pytest --regenerate`` writes ``golden/members.jsonl``, one line a
 member; review the diff. Numbers are compared to 1e-9 on any machine. The bits of the last rows
 count only where the file was written: libraries round as the processor suggests.
 """
@@ -80,6 +80,9 @@ KINDS = {
     "fault": "faults", "optimizer": "optimizer", "batch": "batch", "communication": "communication",
     "learning_rate": "learning_rate", "topology": "topology", "weights": "weights",
 }  # fmt: skip
+#: Kinds that run in one process only: `test_pairs` has their members on workers, or they act within
+#: a row.
+ALONE = "topology", "weights", "learning_rate", "option"
 #: What else changes how rows move: settings that no plug-in stands for.
 OPTIONS: dict[str, dict[str, Any]] = {
     "torch optimizer": {"optimizer": "torch.optim.RAdam"},
@@ -219,7 +222,8 @@ def test_a_member_moves_rows_as_it_did(kind: str, name: str, album: Album) -> No
     assert len(seen) == len(golden["seen"])
     for now, then in zip(seen, golden["seen"], strict=True):
         same(now, then)
-    assert torch.equal(apart(block), block.rows)
+    if kind not in ALONE:
+        assert torch.equal(apart(block), block.rows)
     if "sha256" in golden and machine() == album.machine:
         assert sha256(block.rows) == golden["sha256"], "the numbers agree, their last bits do not"
 
