@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -41,15 +40,6 @@ def every_with(what: str) -> pytest.MarkDecorator:
     """Give a test every member that has some: ``settings``, or what it ``accepts``."""
     some = [member for member in MEMBERS if getattr(find(*member), what)]
     return pytest.mark.parametrize(("kind", "name"), some)
-
-
-@pytest.fixture(autouse=True)
-def _clean() -> Iterator[None]:
-    """Forget what a test registers."""
-    yield
-    for key, found in list(registry._registered.items()):
-        if not found.target.__module__.startswith("decentral."):
-            del registry._registered[key]
 
 
 # --- every member ---------------------------------------------------------------------------------

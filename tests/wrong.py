@@ -179,6 +179,7 @@ CASES = [
     Case("sweep of one point", "sweep seed=1"),
     Case("sweep without values", "sweep axes_empty.yaml"),
     Case("sweep that is a list", "sweep axes_list.yaml"),
+    Case("sweep over no range", "sweep seed=3..1"),
     Case("sweep of an unknown setting", "sweep nods=1,2"),
     Case("sweep into a file", "sweep seed=0,1 --out one.yaml"),
     Case(
