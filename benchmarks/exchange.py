@@ -26,8 +26,8 @@ import torch
 from torch import Tensor
 
 from decentral.config import make_config
-from decentral.engines.ray.exchange import Peers, ProcessGroupExchange, listen
 from decentral.exchange.local import LocalExchange
+from decentral.exchange.process_group import Peers, ProcessGroupExchange, listen
 from decentral.loop.block import Block
 from decentral.loop.setup import prepare
 from decentral.mixing.base import Mixer

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from decentral.api import run_config
 from decentral.config import make_config
 from decentral.engines.local import LocalRun
-from decentral.engines.ray.members import moved, sources
+from decentral.engines.membership import moved, sources
 from decentral.exchange.heard import Heard, heard_by
 from decentral.exchange.local import LocalExchange
 from decentral.loop import train
@@ -332,7 +332,7 @@ def connected(
     sizes: Sequence[int], *, timeout_s: float = 30.0, **options: Any
 ) -> Iterator[list[Any]]:
     """Yield the exchange of every worker, in threads that talk through real Gloo connections."""
-    from decentral.engines.ray.exchange import Peers, ProcessGroupExchange, listen
+    from decentral.exchange.process_group import Peers, ProcessGroupExchange, listen
 
     ends = list(accumulate(sizes, initial=0))
     blocks = [range(a, b) for a, b in pairwise(ends)]

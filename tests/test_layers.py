@@ -86,14 +86,13 @@ def test_torch_distributed_is_recognised(source: str, expected: bool) -> None:
 
 
 def test_torch_distributed_has_one_door() -> None:
-    """Only one module talks to other processes: the process-group exchange of an engine."""
+    """Only one module talks to other processes: the exchange of process groups."""
     users = [
         path.relative_to(PACKAGE).as_posix()
         for path in sorted(PACKAGE.rglob("*.py"))
         if uses_torch_distributed(path.read_text())
     ]
-    assert len(users) <= 1, users
-    assert all(user.startswith("engines/") for user in users), users
+    assert users == ["exchange/process_group.py"]
 
 
 def test_contributing_shows_the_layers() -> None:

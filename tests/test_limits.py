@@ -10,7 +10,7 @@ import pytest
 import decentral.cli
 from decentral import limits
 from decentral.config import make_config
-from decentral.engines.ray.worker import described
+from decentral.engines.worker import described
 from decentral.errors import ConfigError
 from decentral.loop.setup import prepare
 from decentral.run.trackers import Trackers

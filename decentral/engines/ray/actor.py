@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from decentral.engines.ray.worker import Job, Worker
+    from decentral.engines.worker import Job, Worker
 
 
 class Actor:
@@ -62,14 +62,14 @@ class Actor:
 
     def listen(self, address: str) -> int:
         """Return a port of this host on which the first worker meets the others."""
-        from decentral.engines.ray.exchange import listen
+        from decentral.exchange.process_group import listen
 
         self.store = listen(address)  # it serves as long as it is held
         return self.store.port
 
     def begin(self, job: Job) -> None:
         """Build the worker and train to the end; what happens is told by ``poll``."""
-        from decentral.engines.ray.worker import Worker
+        from decentral.engines.worker import Worker
 
         self.worker = Worker(job)
         self.worker.work()

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 from decentral import userfile
 from decentral.engines.base import Watch
 from decentral.engines.ray.crew import START_S, Crew, Lost
-from decentral.engines.ray.rows import Assembly, whole
 from decentral.engines.ray.saver import Saver
+from decentral.engines.records import Assembly, whole
 from decentral.errors import ConfigError, RunError
 from decentral.run.checkpoint import Checkpoint, shard_name
 from decentral.run.environment import environment
 
 if TYPE_CHECKING:  # two of them load torch
-    from decentral.engines.ray.exchange import Peers
     from decentral.engines.ray.run import RayRun
-    from decentral.engines.ray.worker import Job
+    from decentral.engines.worker import Job
+    from decentral.exchange.process_group import Peers
 
 News = Mapping[str, Any]
 
@@ -88,7 +88,7 @@ class Attempt:
 
     def _peers(self, addresses: Sequence[str], port: int) -> list[Peers]:
         """Return how every worker finds the others."""
-        from decentral.engines.ray.exchange import Peers
+        from decentral.exchange.process_group import Peers
 
         return [
             Peers(
@@ -104,7 +104,7 @@ class Attempt:
 
     def _job(self, peers: Peers) -> Job:
         """Return what a worker is asked to do, every ``auto`` decided."""
-        from decentral.engines.ray.worker import Job
+        from decentral.engines.worker import Job
 
         run = self.run
         decided = {

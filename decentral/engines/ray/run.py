@@ -8,10 +8,10 @@ from typing import Any
 
 from decentral.config import Config
 from decentral.engines.base import START, EngineRun, Watch, given_up, stop_signals
+from decentral.engines.membership import blocks_of, label, moved, sources
 from decentral.engines.ray.attempt import Attempt, Returned
 from decentral.engines.ray.cluster import connect
 from decentral.engines.ray.crew import Crew, Lost, hire
-from decentral.engines.ray.members import blocks_of, label, moved, sources
 from decentral.engines.ray.monitor import Monitor
 from decentral.engines.ray.suspects import Suspects
 from decentral.errors import ConfigError, RunError

@@ -20,10 +20,10 @@ from support import connected, together
 from test_exchange import block, drawn
 from torch import Tensor
 
-from decentral.engines.ray import exchange as module
-from decentral.engines.ray.exchange import LostPeer, ProcessGroupExchange
-from decentral.engines.ray.routes import route
+from decentral.exchange import process_group as module
 from decentral.exchange.local import LocalExchange
+from decentral.exchange.process_group import LostPeer, ProcessGroupExchange
+from decentral.exchange.send_receive import route
 from decentral.mixing.base import Mixing, assemble
 from decentral.topology.base import Links
 

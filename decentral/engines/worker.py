@@ -20,8 +20,8 @@ from decentral import userfile
 from decentral.config import Config
 from decentral.engines.base import checkpoint_interval
 from decentral.engines.process import settle
-from decentral.engines.ray.exchange import LostPeer, Peers, ProcessGroupExchange
 from decentral.errors import ConfigError, RunError, exit_place
+from decentral.exchange.process_group import LostPeer, Peers, ProcessGroupExchange
 from decentral.faults.workers import Fault
 from decentral.loop import train
 from decentral.loop.block import Block

@@ -15,10 +15,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from decentral.engines.ray.routes import Parcel, Route, is_average, route, same
 from decentral.errors import RunError
 from decentral.exchange.heard import Heard
 from decentral.exchange.local import CHUNK_BYTES, DENSE_NODES, ordered_sums
+from decentral.exchange.send_receive import Parcel, Route, is_average, route, same
 from decentral.mixing.base import Mixing
 
 #: Rows shorter than this are packed, all for one worker in one message; a longer one travels
