@@ -52,7 +52,7 @@ KINDS: dict[str, str] = {
     "aggregation": "decentral.exchange.aggregation",
     "attack": "decentral.exchange.attack",
     "fault": "decentral.faults.base",
-    "metric": "decentral.metrics",
+    "metric": "decentral.metrics.base",
     "task": "decentral.tasks",
     "model": "decentral.tasks.models",
     "split": "decentral.tasks.splits",

@@ -16,7 +16,7 @@ from decentral import ConfigError, Run
 from decentral.api import models_of
 from decentral.cli import run as cli
 from decentral.loop.analysis import Analysis, Extent, sampled_pairs
-from decentral.metrics.geometry.planes import through
+from decentral.metrics.geometry import through
 from decentral.report.analysis import verdict
 
 

@@ -292,7 +292,7 @@ def test_sharpness_is_drawn_from_predictions_not_from_labels(
     first = find("metric", "sharpness").target(snapshot)
     snapshot.samples.targets.zero_()
     assert find("metric", "sharpness").target(snapshot) == first
-    monkeypatch.setattr("decentral.metrics.sharpness.SAMPLES", 4)
+    monkeypatch.setattr("decentral.metrics.curvature.SAMPLES", 4)
     assert find("metric", "sharpness").target(snapshot) != first
 
 

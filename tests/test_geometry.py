@@ -11,11 +11,23 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from decentral.layout import Layout
-from decentral.metrics.geometry.features import Features, agreement, cka, gram, layer_names
-from decentral.metrics.geometry.lines import along, barrier, positions
-from decentral.metrics.geometry.noise import Noise, noise_scale
-from decentral.metrics.geometry.planes import around, through
-from decentral.metrics.geometry.spread import cosine, layer_spread, mean_cosine
+from decentral.metrics.geometry import (
+    Features,
+    Noise,
+    agreement,
+    along,
+    around,
+    barrier,
+    cka,
+    cosine,
+    gram,
+    layer_names,
+    layer_spread,
+    mean_cosine,
+    noise_scale,
+    positions,
+    through,
+)
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:

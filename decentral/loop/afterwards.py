@@ -16,7 +16,7 @@ from decentral.loop.measure import Evaluator
 from decentral.loop.setup import Setup
 from decentral.merge.base import Models
 from decentral.merge.calibrate import merge_integers
-from decentral.metrics import Scores, score
+from decentral.metrics.base import Scores, score
 from decentral.network.membership import Membership
 from decentral.run.checkpoint import Saved
 from decentral.tasks import Samples

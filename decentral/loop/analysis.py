@@ -19,11 +19,21 @@ from decentral.gradients import Batch
 from decentral.gradients.footprint import rows_at_once
 from decentral.loop.afterwards import Afterwards
 from decentral.metrics.curvature import curvature
-from decentral.metrics.geometry.features import Features, agreement
-from decentral.metrics.geometry.lines import along, barrier, positions
-from decentral.metrics.geometry.noise import Noise, noise_scale
-from decentral.metrics.geometry.planes import Plane, around, through
-from decentral.metrics.geometry.spread import cosine, layer_spread, mean_cosine
+from decentral.metrics.geometry import (
+    Features,
+    Noise,
+    Plane,
+    agreement,
+    along,
+    around,
+    barrier,
+    cosine,
+    layer_spread,
+    mean_cosine,
+    noise_scale,
+    positions,
+    through,
+)
 from decentral.tasks import Samples
 
 #: Told what is being measured, how many of all parts are done, and how many there are.

@@ -17,7 +17,7 @@ from decentral.layout import shadow
 from decentral.loop.block import Block
 from decentral.loop.setup import Setup
 from decentral.merge.calibrate import recalibrate
-from decentral.metrics import Snapshot, chunk_of
+from decentral.metrics.base import Snapshot, chunk_of
 from decentral.metrics.returned import checked
 from decentral.network import all_reduce_messages
 from decentral.registry import build

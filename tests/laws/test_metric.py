@@ -198,7 +198,7 @@ def test_scores_do_not_depend_on_how_samples_are_chunked(
         assert whole.loss[row].item() == pytest.approx(loss.item(), rel=1e-12)
         assert whole.accuracy is not None
         assert whole.accuracy[row].item() == pytest.approx(right.item())
-    monkeypatch.setattr("decentral.metrics._SAMPLES", 7)
-    monkeypatch.setattr("decentral.metrics._ROWS", 2)
+    monkeypatch.setattr("decentral.metrics.base._SAMPLES", 7)
+    monkeypatch.setattr("decentral.metrics.base._ROWS", 2)
     chunked = score(task, linear_forward, rows, {}, samples)
     torch.testing.assert_close(chunked.loss, whole.loss)

@@ -1,14 +1,49 @@
-"""The neurons of the first layer: how long they are, and whether they agree."""
+"""Distances and norms: of models from their average, of gradients, of the first layer's neurons."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from decentral.metrics import Snapshot
-from decentral.records import Record
+from decentral.metrics.base import Snapshot
+from decentral.records import Panel, Record
 from decentral.registry import plugin
 from decentral.tasks import Task
+
+_DISTANCE = Record(
+    "consensus/distance", "Root mean square distance of the models from their average",
+    "consensus distance", tables=(), moment="before_merge",
+    panel=Panel(
+        "Consensus distance", "How far the nodes' parameters are from their average.",
+        absent="No distance between nodes was logged.", log=True, leads=True,
+    ),
+)  # fmt: skip
+
+
+@plugin("metric", records=(_DISTANCE,))
+def consensus(snapshot: Snapshot) -> dict[str, float]:
+    """Root mean square distance of the models from their average, trainable columns only.
+
+    sqrt((1/N) sum_i |x_i - x|^2), in the units of the parameters.
+    """
+    mean = snapshot.layout.trainable_view(snapshot.merged_row.unsqueeze(0))
+    rows = snapshot.layout.trainable_view(snapshot.rows)
+    squared = snapshot.per_node((rows - mean).square().sum(1))
+    return {"consensus/distance": squared.mean().sqrt().item()}
+
+
+_NORM = Record(
+    "gradient/norm", "Mean norm of the last mini-batch gradients", "gradient norm", draw="none",
+    tables=(), moment="before_merge",
+)  # fmt: skip
+
+
+@plugin("metric", records=(_NORM,))
+def gradient(snapshot: Snapshot) -> dict[str, float]:
+    """Mean norm of the last mini-batch gradients as computed, (1/N) sum_i |g_i|."""
+    norms = snapshot.layout.trainable_view(snapshot.grads).norm(dim=1)
+    return {"gradient/norm": snapshot.per_node(norms).mean().item()}
+
 
 _TEXTS = {
     "norm": "Mean norm of the rows of the first weight matrix",
@@ -17,12 +52,12 @@ _TEXTS = {
     "top_share": "Share of the top singular value in the first weight matrix",
     "alignment": "Alignment of the neurons with the direction of regression",
 }
-_RECORDS = tuple(
+_NEURONS = tuple(
     Record(f"neurons/{name}", text, moment="before_merge") for name, text in _TEXTS.items()
 )
 
 
-@plugin("metric", records=_RECORDS)
+@plugin("metric", records=_NEURONS)
 def neurons(snapshot: Snapshot) -> dict[str, float]:
     """Norm and agreement of the rows w_j of the first weight matrix W, mean over the nodes.
 

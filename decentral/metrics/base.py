@@ -1,0 +1,143 @@
+"""Metrics: functions ``(snapshot) -> {key: number}`` evaluated on a running block of rows.
+
+Trait ``records``: what is known of each key (``decentral.records.Record``); keys without one have
+the defaults that their names suggest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from torch import Tensor
+from torch.func import vmap
+
+from decentral.exchange.base import Exchange
+from decentral.layout import Layout
+from decentral.merge.calibrate import merge_integers
+from decentral.tasks import Samples, Task
+
+#: (rows [n, P], integers, inputs [B, ...]) -> outputs [n, B, ...]
+Forward = Callable[[Tensor, dict[str, Tensor], Tensor], Tensor]
+
+#: Most rows, and samples of each, in one chunk of an evaluation, and most numbers it may make.
+_ROWS, _SAMPLES, _NUMBERS = 32, 512, 1 << 26
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Loss and accuracy of several models, float64 [n]; accuracy is None where a task has none."""
+
+    loss: Tensor
+    accuracy: Tensor | None
+
+
+def chunk_of(kept: int) -> tuple[int, int]:
+    """Return how many rows, and samples of each, to evaluate together.
+
+    ``kept`` is what a model keeps of one sample for a backward pass: more than a forward pass has
+    in memory at any moment.
+    """
+    samples = max(1, min(_SAMPLES, _NUMBERS // max(1, kept)))
+    return max(1, min(_ROWS, _NUMBERS // (samples * max(1, kept)))), samples
+
+
+def score(
+    task: Task,
+    forward: Forward,
+    rows: Tensor,
+    integers: dict[str, Tensor],
+    samples: Samples,
+    chunk: tuple[int, int] | None = None,
+) -> Scores:
+    """Evaluate every row on the same samples, (rows, samples) of a ``chunk`` at a time."""
+    height, width = chunk or (_ROWS, _SAMPLES)
+    losses = rows.new_zeros(rows.shape[0], dtype=torch.float64)
+    right = torch.zeros_like(losses)
+    for inputs, targets in samples.chunks(width):
+        for start in range(0, rows.shape[0], height):
+            some = slice(start, start + height)
+            whole = {key: value[some] for key, value in integers.items()}
+            with torch.no_grad():
+                outputs = forward(rows[some], whole, inputs)
+                losses[some] += _each(task.loss, outputs, targets) * len(inputs)
+                if task.accuracy is not None:
+                    right[some] += _each(task.accuracy, outputs, targets).sum(1)
+    total = len(samples)
+    return Scores(losses / total, None if task.accuracy is None else right / total)
+
+
+def _each(judge: Callable[[Tensor, Tensor], Tensor], outputs: Tensor, targets: Tensor) -> Tensor:
+    """Return what ``judge`` says of every model's outputs [n, B, ...], float64 [n, ...]."""
+    try:
+        found: Tensor = vmap(judge, in_dims=(0, None))(outputs, targets)
+    except (RuntimeError, ValueError):  # it looks at values, or is no pure tensor function
+        found = torch.stack([torch.as_tensor(judge(output, targets)) for output in outputs])
+    return found.double()
+
+
+@dataclass
+class Snapshot:
+    """What a metric may look at: a block of rows in the middle of a run, read-only.
+
+    ``alive`` lists the global ids of healthy nodes; ``evaluated`` the hosted rows whose local
+    scores are taken (a sample of the nodes between the first and the last evaluation).
+    """
+
+    exchange: Exchange
+    layout: Layout
+    task: Task
+    forward: Forward
+    rows: Tensor  # [n, P]
+    grads: Tensor  # [n, P]
+    integers: dict[str, Tensor]
+    weights: Tensor  # merge weights of the hosted rows, float64 [n]
+    samples: Samples  # what is evaluated on
+    calibrate: Callable[[Tensor, dict[str, Tensor]], Tensor]
+    evaluated: Tensor  # hosted row indices, int64
+    alive: Tensor  # hosted row indices of healthy nodes, int64
+    chunk: tuple[int, int] | None = None
+    extra: dict[str, float] = field(default_factory=dict[str, float])
+
+    @cached_property
+    def local(self) -> Scores:
+        """Scores of the local models that are evaluated, over all workers, in node order."""
+        chosen = self.evaluated
+        integers = {k: v[chosen] for k, v in self.integers.items()}
+        scores = score(
+            self.task, self.forward, self.rows[chosen], integers, self.samples, self.chunk
+        )
+        accuracy = None if scores.accuracy is None else self.exchange.gather(scores.accuracy)
+        return Scores(self.exchange.gather(scores.loss), accuracy)
+
+    @cached_property
+    def merged_row(self) -> Tensor:
+        """The counterfactual merge of all models, [P]."""
+        row, _ = self.exchange.mean(self.rows, self.weights)
+        return row
+
+    @cached_property
+    def merged_integers(self) -> dict[str, Tensor]:
+        """The integer and bool buffers of the merge, [1, ...]."""
+        return merge_integers(self.integers, self.alive, self.exchange.gather)
+
+    @cached_property
+    def calibrated(self) -> tuple[Tensor, dict[str, Tensor]]:
+        """The merge with BatchNorm statistics re-estimated, [P], and its integer buffers."""
+        return self.calibrate(self.merged_row, self.merged_integers), self.merged_integers
+
+    @cached_property
+    def merged(self) -> Scores:
+        """Scores of the counterfactual merge, its BatchNorm statistics re-estimated."""
+        return self.score_merged(self.task, self.samples)
+
+    def score_merged(self, task: Task, samples: Samples) -> Scores:
+        """Evaluate the counterfactual merge as ``task`` judges it, on any samples."""
+        row, integers = self.calibrated
+        return score(task, self.forward, row.unsqueeze(0), integers, samples, self.chunk)
+
+    def per_node(self, values: Tensor) -> Tensor:
+        """Gather one number per healthy hosted node from all workers, float64, in node order."""
+        return self.exchange.gather(values[self.alive].double())
