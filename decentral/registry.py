@@ -16,7 +16,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from importlib.metadata import entry_points
 from math import isfinite
@@ -28,7 +28,7 @@ from annotated_types import Ge, Gt, Le
 from decentral import limits
 from decentral.discovery import find_members
 from decentral.errors import ConfigError, RunError, exit_place, nearest, reason, unknown
-from decentral.signature import Setting, parameter_of, signature_settings
+from decentral.signature import Setting, parameter_of, signature_settings, without_arguments
 from decentral.spec import Spec, parse_spec
 from decentral.userfile import load_file
 
@@ -82,8 +82,8 @@ class Plugin:
 
     @property
     def help(self) -> str:
-        """The docstring of the target."""
-        return inspect.getdoc(self.target) or ""
+        """The docstring of the target, without what it says of single settings."""
+        return without_arguments(inspect.getdoc(self.target) or "")
 
     @property
     def accepts(self) -> dict[str, Setting]:
@@ -210,7 +210,7 @@ def _plugin_of(
     kind: str, name: str, target: Callable[..., Any], traits: Mapping[str, Any], origin: str = ""
 ) -> Plugin:
     common = {
-        key: Setting(setting.annotation, traits.get(key, setting.default))
+        key: replace(setting, default=traits.get(key, setting.default))
         for key, setting in _common(kind).items()
     }
     return Plugin(kind, name, target, signature_settings(target), dict(traits), common, origin)

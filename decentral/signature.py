@@ -1,11 +1,13 @@
 """A signature as a schema: keyword-only parameters are settings.
 
-A setting that is a word of Python, such as ``from``, is a parameter with an underscore behind it.
+A setting that is a word of Python, such as ``from``, is a parameter with an underscore
+behind it. The section ``Args:`` of the docstring says what each is.
 """
 
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +16,10 @@ from typing import Any
 
 _REQUIRED = inspect.Parameter.empty
 
+#: The section of a docstring that names parameters: up to the next line that is as far left.
+_ARGUMENTS = re.compile(r"^Args:\n((?:(?: .*)?\n)*(?: .*)?)", re.MULTILINE)
+_ENTRY = re.compile(r"^ {4}\**(\w+)(?: \([^)]*\))?: (.*(?:\n {5,}.*)*)", re.MULTILINE)
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -21,6 +27,7 @@ class Setting:
 
     annotation: Any
     default: Any = _REQUIRED
+    text: str = ""
 
     @property
     def required(self) -> bool:
@@ -34,11 +41,28 @@ def signature_settings(target: Callable[..., Any]) -> dict[str, Setting]:
     scope = getattr(inspect.unwrap(function), "__globals__", {})
     if inspect.isclass(target):
         scope = vars(sys.modules[target.__module__])
+    said = read_arguments(inspect.getdoc(target) or "")
     return {
-        _setting(p.name): Setting(_evaluated(p.annotation, scope), p.default)
+        _setting(p.name): Setting(_evaluated(p.annotation, scope), p.default, said.get(p.name, ""))
         for p in inspect.signature(target).parameters.values()
         if p.kind is inspect.Parameter.KEYWORD_ONLY
     }
+
+
+def read_arguments(doc: str) -> dict[str, str]:
+    r"""Return what a docstring says of each parameter, by name.
+
+    >>> read_arguments("Wait.\n\nArgs:\n    seconds: How long,\n        at most.")
+    {'seconds': 'How long, at most.'}
+    """
+    section = _ARGUMENTS.search(doc)
+    entries = _ENTRY.findall(section[1]) if section else []
+    return {name: " ".join(text.split()) for name, text in entries}
+
+
+def without_arguments(doc: str) -> str:
+    """Return a docstring without the section that names parameters."""
+    return re.sub(r"\n{3,}", "\n\n", _ARGUMENTS.sub("", doc)).strip()
 
 
 def _setting(parameter: str) -> str:

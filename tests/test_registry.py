@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import re
 import subprocess
 import sys
@@ -30,6 +31,7 @@ from decentral.registry import (
     find,
     names,
 )
+from decentral.signature import parameter_of, read_arguments
 from decentral.spec import parse_spec
 
 MEMBERS = [(kind, name) for kind in KINDS for name in names(kind)]
@@ -91,6 +93,17 @@ def test_every_member_has_help_that_starts_with_one_sentence(kind: str, name: st
     first = find(kind, name).help.split("\n\n")[0]
     assert first.rstrip().endswith(".")
     assert len(first) > 10
+
+
+@every
+def test_a_docstring_names_only_parameters_that_there_are(kind: str, name: str) -> None:
+    """What is said of single settings is shown beside them, and nowhere else."""
+    found = find(kind, name)
+    said = read_arguments(inspect.getdoc(found.target) or "")
+    assert said.keys() <= inspect.signature(found.target).parameters.keys()
+    shown = {key: setting.text for key, setting in found.settings.items()}
+    assert shown == {key: said.get(parameter_of(key), "") for key in found.settings}
+    assert "Args:" not in found.help
 
 
 @every_with("settings")

@@ -28,6 +28,11 @@ def dsgd(
     adapt-then-combine: x_i <- sum_j W_ij (x_j - lr g_j(x_j)); combine-then-adapt, which can overlap
     with computation: x_i <- sum_j W_ij x_j - lr g_i(x_i). (Lian et al., "Can decentralized
     algorithms outperform centralized algorithms?", NeurIPS 2017; Koloskova et al., ICML 2020.)
+
+    Args:
+        block: The rows that are trained here.
+        act: What is sent after this step; None: nothing.
+        order: Whether nodes adapt before they combine, or after.
     """
     if order == "combine_then_adapt":
         block.begin(act)
@@ -233,6 +238,13 @@ def damsgrad(
     Each node's own second moments would lead to a wrong point; here their running maxima v-hat are
     gossiped as a second channel: u_i <- sum_j W_ij (u_j + change of v-hat_j). (Chen et al., "On the
     convergence of decentralized adaptive gradient methods", ACML 2022, in the order adapt-combine.)
+
+    Args:
+        block: The rows that are trained here.
+        act: What is sent after this step; None: nothing.
+        beta1: Decay rate of the momentum.
+        beta2: Decay rate of the mean square of gradients.
+        eps: Added to the root in the denominator.
     """
     m, v, largest, u = (block.state[k] for k in ("first", "second", "largest", "shared"))
     block.gradient()
@@ -260,6 +272,11 @@ def quasi_global_momentum(block: Block, act: Act | None, *, momentum: Share = 0.
 
     D_i, how far x_i really moved in the step, has its neighbours' pull in it, so that momentum does
     not carry a node off to its own data. (Lin et al., "Quasi-global momentum", ICML 2021.)
+
+    Args:
+        block: The rows that are trained here.
+        act: What is sent after this step; None: nothing.
+        momentum: Momentum b.
     """
     x, m = block.x, block.state["momentum"]
     before = x.clone()

@@ -76,6 +76,12 @@ def slowmo(
 
     (Wang et al., "SlowMo: improving communication-efficient distributed SGD with slow momentum",
     ICLR 2020; optimizer state is kept.)
+
+    Args:
+        block: The rows that are trained here.
+        act: What is sent after this step; None: nothing.
+        slow_lr: Learning rate of the slow step, a.
+        slow_momentum: Slow momentum, b.
     """
     block.gradient()
     block.adapt()
@@ -106,6 +112,12 @@ def diloco(
 
     z is where the last round ended and every node goes on from. With a graph and the schedule
     ``constant`` the mean is over neighbours. (Douillard et al., "DiLoCo", 2023.)
+
+    Args:
+        block: The rows that are trained here.
+        act: What is sent after this step; None: nothing.
+        outer_lr: Learning rate of the outer step, a.
+        outer_momentum: Momentum of the outer step, b.
     """
     block.gradient()
     block.adapt()
@@ -146,6 +158,15 @@ def streaming_diloco(
     the latest, x <- keep x + (1 - keep) z. At equal bytes it talks F times as often. Fragments are
     F spans of the row rather than layers; ``overlap=5, keep=0.5`` hides what travels under five
     steps. (Douillard et al., "Streaming DiLoCo with overlapping communication", 2025.)
+
+    Args:
+        block: The rows that are trained here.
+        act: What is sent after this step; None: nothing.
+        fragments: Parts of a model, one per round.
+        outer_lr: Learning rate of the outer step, a.
+        outer_momentum: Momentum of the outer step, b.
+        keep: Share of the local model that stays when a part arrives.
+        overlap: Steps until a part arrives.
     """
     block.gradient()
     block.adapt()
@@ -209,6 +230,13 @@ def noloco(
 
     Like DiLoCo without an all-reduce; the last term pulls the pair together. Two rows a message.
     (Kolehmainen et al., "NoLoCo: no-all-reduce low communication training", 2025.)
+
+    Args:
+        block: The rows that are trained here.
+        act: What is sent after this step; None: nothing.
+        outer_lr: Learning rate of the outer step, a.
+        outer_momentum: Momentum of the outer step, b.
+        pull: Strength c of the pull between two nodes.
     """
     block.gradient()
     block.adapt()

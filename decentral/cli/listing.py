@@ -149,11 +149,13 @@ def _show_member(console: Console, found: Plugin) -> None:
         return
     console.print()
     table = columned()
-    for head in ("setting", "default", "type"):
+    for head in ("setting", "default", "type and meaning"):
         table.add_column(head, overflow="fold")
     for key, setting in found.accepts.items():
         default = "(required)" if setting.required else _default(setting)
-        table.add_row(Text(key, "bold"), default, type_text(setting.annotation))
+        said = Text(setting.text.replace("``", ""), QUIET)
+        about = Text("\n").join([Text(type_text(setting.annotation)), said][: 2 if said else 1])
+        table.add_row(Text(key, "bold"), default, about)
     console.print(table)
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
 
+from decentral.limits import COUNT
 from decentral.registry import Part
 from decentral.units import Point, Unit
 
@@ -44,6 +45,7 @@ def type_text(annotation: Any) -> str:
 
 
 def _limited(base: Any, limits: tuple[Any, ...]) -> str:
+    """Write a type and its bounds, but for the one that only keeps numbers finite."""
     for limit in limits:
         if isinstance(limit, Part):
             return f"a {limit.kind.replace('_', ' ')}"
@@ -54,6 +56,6 @@ def _limited(base: Any, limits: tuple[Any, ...]) -> str:
         f"{sign} {getattr(limit, name)}"
         for limit in limits
         for kind, name, sign in signs
-        if isinstance(limit, kind)
+        if isinstance(limit, kind) and getattr(limit, name) != COUNT
     ]
     return f"{type_text(base)} {', '.join(found)}".strip()

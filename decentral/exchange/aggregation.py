@@ -50,6 +50,11 @@ def trimmed_mean(values: Tensor, weights: Tensor, *, cut: Count = 1) -> Tensor:
     Up to ``cut`` bad rows cannot move a number out of the range of the good ones; weights do not
     matter. Where there are too few rows, as many are left out as leave one or two. (Yin et al.,
     "Byzantine-robust distributed learning", ICML 2018.)
+
+    Args:
+        values: Rows received, number by number.
+        weights: Their mixing weights.
+        cut: Values left out at either end.
     """
     return ordered.trimmed(values, cut, 1)
 
@@ -67,6 +72,12 @@ def clipping(
     t_i is ``radius`` or, as in the authors' code, the distance of the farthest row but ``bad``, so
     that a bad node pulls no harder than a good one. (He, Karimireddy & Jaggi, "Byzantine-robust
     decentralized learning via ClippedGossip", 2022.)
+
+    Args:
+        distances: Distances of the rows received.
+        weights: Their mixing weights.
+        radius: Longest step towards a row; none: the farthest but ``bad``.
+        bad: Bad nodes that are expected among those heard.
     """
     others = distances[:, 1:].sort(dim=1, descending=True).values
     if radius is not None or not others.shape[1]:

@@ -31,7 +31,14 @@ def common(
     start: Point = START,
     stop: Point = STOP,
 ) -> None:
-    """Settings of every attack: which nodes are bad, named or a share of all, and from when on."""
+    """Settings of every attack: which nodes are bad, and when.
+
+    Args:
+        nodes: The bad nodes by number; none: a share of all.
+        share: Share of the nodes that are bad.
+        start: When they begin.
+        stop: When they end.
+    """
 
 
 @plugin("attack", example="sign_flip(share=0.2)")
@@ -40,6 +47,12 @@ def sign_flip(rows: Tensor, load: Load, draw: Draw, *, scale: Positive = 1.0) ->
 
     (Karimireddy, He & Jaggi, "Byzantine-robust learning on heterogeneous datasets", ICLR 2022,
     where gradients are flipped; here it is whatever nodes send.)
+
+    Args:
+        rows: Rows of the bad nodes, [n, P].
+        load: How a row is laid out in tensors.
+        draw: Random numbers keyed by node and round.
+        scale: Factor of the row.
     """
     return -scale * rows
 
@@ -49,6 +62,12 @@ def noise(rows: Tensor, load: Load, draw: Draw, *, scale: Positive = 1.0) -> Ten
     """Add Gaussian noise to the own row, of ``scale`` times the root mean square of its numbers.
 
     Drawn anew in every round, keyed by node, round and column.
+
+    Args:
+        rows: Rows of the bad nodes, [n, P].
+        load: How a row is laid out in tensors.
+        draw: Random numbers keyed by node and round.
+        scale: Size of the noise, in root mean squares of the row.
     """
     size = rows.norm(dim=1, keepdim=True) / load.numbers**0.5
     said = rows.clone()
@@ -61,7 +80,14 @@ def noise(rows: Tensor, load: Load, draw: Draw, *, scale: Positive = 1.0) -> Ten
 
 @plugin("attack", example="constant(share=0.2)")
 def constant(rows: Tensor, load: Load, draw: Draw, *, value: float = 0.0) -> Tensor:
-    """Send a row in which every number is ``value``, all the time."""
+    """Send a row in which every number is ``value``, all the time.
+
+    Args:
+        rows: Rows of the bad nodes, [n, P].
+        load: How a row is laid out in tensors.
+        draw: Random numbers keyed by node and round.
+        value: The number.
+    """
     said = torch.zeros_like(rows)
     for start, stop, _ in load.tensors:
         said[:, start:stop] = value

@@ -39,7 +39,12 @@ Integers = NDArray[np.int64]
 
 
 def common(*, start: Point = START, stop: Point = STOP) -> None:
-    """Settings of every fault of the network: from when to when it may strike."""
+    """Settings of every fault of the network.
+
+    Args:
+        start: From when on it may strike.
+        stop: Until when.
+    """
 
 
 @dataclass(frozen=True)

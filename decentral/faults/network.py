@@ -53,7 +53,16 @@ def lost(
     share: Share = 0.1,
     both: bool = False,
 ) -> NDArray[np.bool_]:
-    """Lose each message with probability ``share``; with ``both``, two of a link go together."""
+    """Lose each message with probability ``share``; with ``both``, two of a link go together.
+
+    Args:
+        receivers: Receiving nodes of the messages, [m].
+        senders: Sending nodes of the messages, [m].
+        slot: Communication step, counted from 0.
+        seed: Seed of this fault.
+        share: Probability that a message is lost.
+        both: Whether both directions of a link fail together.
+    """
     return rng.uniform(seed, "lost", slot, receivers, senders) < share
 
 
@@ -72,6 +81,15 @@ def bursts(
 
     (Gilbert, "Capacity of a burst-noise channel", 1960; Elliott, 1963, with a good state that loses
     nothing and a bad one that loses all.)
+
+    Args:
+        receivers: Receiving nodes of the messages, [m].
+        senders: Sending nodes of the messages, [m].
+        slot: Communication step, counted from 0.
+        seed: Seed of this fault.
+        share: Share of a link's messages that are lost.
+        length: Communication steps that a loss lasts, on average.
+        both: Whether both directions of a link fail together.
     """
     return bad("faults: bursts", share, length, slot, seed, receivers, senders)
 
@@ -89,6 +107,14 @@ def outages(
     """Let links be down a ``share`` of the time, for ``length`` slots on average, both ways.
 
     Both ends know, and weigh the links that are left as if there were no others.
+
+    Args:
+        low: Lower node of each link, [m].
+        high: Higher node of each link, [m].
+        slot: Communication step, counted from 0.
+        seed: Seed of this fault.
+        share: Share of the time that a link is down.
+        length: Communication steps that it is down, on average.
     """
     return bad("faults: outages", share, length, slot, seed, low, high)
 
@@ -107,6 +133,14 @@ def churn(
 
     Who is away trains on alone, and comes back with what it has. ``nodes`` are those that may leave
     (none: all); ``churn(nodes=[3], share=1, start=40%, stop=60%)`` takes one away once.
+
+    Args:
+        ids: Numbers of the nodes, [n].
+        slot: Communication step, counted from 0.
+        seed: Seed of this fault.
+        share: Share of the time that a node is away.
+        length: Communication steps that it stays away, on average.
+        nodes: Nodes that may leave; none: all.
     """
     away = bad("faults: churn", share, length, slot, seed, ids)
     return away if nodes is None else away & np.isin(ids, nodes)

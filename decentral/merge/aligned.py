@@ -215,6 +215,10 @@ def aligned(models: Models, *, passes: Count = 10) -> Tensor:
     the mean of the others in the order of their loss, until nothing moves or after ``passes``.
     Known are linear and convolutional layers in sequence, feed-forward parts and attention heads; a
     model without them is averaged as it is. (Ainsworth, Hayase & Srinivasa, "Git Re-Basin", 2023.)
+
+    Args:
+        models: What is merged: rows [N, P], and what rules may ask about them.
+        passes: Passes over the models, at most.
     """
     layers, rows = hidden_units(models.model, models.layout), models.rows.clone()
     losses = [models.loss(row) for row in models.rows]

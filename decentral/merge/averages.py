@@ -60,5 +60,9 @@ def trimmed_mean(models: Models, *, share: Annotated[float, Ge(0), Lt(0.5)] = 0.
 
     floor(``share`` N) are left out at either end; 0 is the plain average. (Yin et al.,
     "Byzantine-robust distributed learning", ICML 2018.)
+
+    Args:
+        models: What is merged: rows [N, P], and what rules may ask about them.
+        share: Share of the models left out at either end.
     """
     return ordered.trimmed(models.rows, int(share * len(models.rows)), 0)

@@ -24,6 +24,10 @@ def slerp(models: Models, *, t: Share = 0.5) -> Tensor:
     x = (sin((1 - t) w) x_0 + sin(t w) x_1) / sin w with the angle w between the models. Where it is
     next to nothing, or half a turn, the straight line is taken. (Shoemake, "Animating rotation with
     quaternion curves", SIGGRAPH 1985.)
+
+    Args:
+        models: What is merged: rows [N, P], and what rules may ask about them.
+        t: Place between the first model (0) and the second (1).
     """
     one, other = models.rows.double()
     cosine = (one @ other / (one.norm() * other.norm())).clamp(-1, 1)
@@ -43,6 +47,11 @@ def ties(
     Of x_i - x_0 each keeps the share ``keep`` of largest size; every number takes the sign of the
     sum over models, and the mean of those that have this sign. (Yadav et al., "TIES-merging",
     NeurIPS 2023.)
+
+    Args:
+        models: What is merged: rows [N, P], and what rules may ask about them.
+        keep: Share of largest numbers that a model keeps.
+        scale: Factor of the merged change.
     """
     learnt = models.rows - models.start
     kept = max(1, round(keep * learnt.shape[1]))
@@ -60,6 +69,10 @@ def dare(models: Models, *, drop: Annotated[float, Ge(0), Lt(1)] = 0.5) -> Tenso
     Every number of x_i - x_0 is dropped with probability ``drop``, or else divided by 1 - drop, so
     that the average stays what it was in expectation. (Yu et al., "Language models are super
     Mario", ICML 2024.)
+
+    Args:
+        models: What is merged: rows [N, P], and what rules may ask about them.
+        drop: Probability that a number is left out.
     """
     total = torch.zeros_like(models.start)
     for node, row in enumerate(models.rows):
@@ -76,6 +89,10 @@ def fisher(models: Models, *, floor: Positive = 1e-6) -> Tensor:
     x = sum_i F_i x_i / sum_i F_i with the mean squared gradient F_i of single samples of node i, at
     least ``floor``; where nothing matters to any model it is the plain average. (Matena & Raffel,
     "Merging models with Fisher-weighted averaging", NeurIPS 2022.)
+
+    Args:
+        models: What is merged: rows [N, P], and what rules may ask about them.
+        floor: Least weight of a number.
     """
     total, weight = (torch.zeros_like(models.start) for _ in range(2))
     for node, row in enumerate(models.rows):

@@ -16,6 +16,11 @@ def metropolis(
 
     Degrees count the links that are on in the round (Xiao & Boyd, "Fast linear iterations for
     distributed averaging", 2004).
+
+    Args:
+        receivers: Receiving node of each directed link, [m].
+        senders: Sending node of each directed link, [m].
+        nodes: Number of nodes.
     """
     degree = np.bincount(receivers, minlength=nodes)
     return 1.0 / (1.0 + np.maximum(degree[receivers], degree[senders]))
@@ -28,6 +33,11 @@ def uniform(
     """w_ij = 1 / (1 + d_i): the plain mean of what a node holds and hears.
 
     Doubly stochastic only on regular graphs; elsewhere the nodes agree on a degree-weighted mean.
+
+    Args:
+        receivers: Receiving node of each directed link, [m].
+        senders: Sending node of each directed link, [m].
+        nodes: Number of nodes.
     """
     degree = np.bincount(receivers, minlength=nodes)
     return np.reciprocal(1.0 + degree[receivers].astype(np.float64))
@@ -41,6 +51,11 @@ def max_degree(
 
     d_max is the largest degree of the round (Xiao & Boyd, "Fast linear iterations for distributed
     averaging", 2004).
+
+    Args:
+        receivers: Receiving node of each directed link, [m].
+        senders: Sending node of each directed link, [m].
+        nodes: Number of nodes.
     """
     largest = np.bincount(receivers, minlength=nodes).max()
     return np.full(len(receivers), 1.0 / (1.0 + largest))
@@ -54,6 +69,12 @@ def lazy(
 
     With keep = 1/2 no eigenvalue is negative, so that models approach each other without
     overshooting (Boyd et al., "Randomized gossip algorithms", 2006).
+
+    Args:
+        receivers: Receiving node of each directed link, [m].
+        senders: Sending node of each directed link, [m].
+        nodes: Number of nodes.
+        keep: Weight of a node's own row, on top.
     """
     return (1.0 - keep) * metropolis(receivers, senders, nodes)
 
@@ -66,6 +87,11 @@ def push(
 
     Sums are kept on any directed graph, but averages only by the algorithm ``push_sum`` (Kempe,
     Dobra & Gehrke, "Gossip-based computation of aggregate information", 2003).
+
+    Args:
+        receivers: Receiving node of each directed link, [m].
+        senders: Sending node of each directed link, [m].
+        nodes: Number of nodes.
     """
     degree = np.bincount(senders, minlength=nodes)
     return np.reciprocal(1.0 + degree[senders].astype(np.float64))
@@ -75,7 +101,13 @@ def push(
 def relay(
     receivers: NDArray[np.int64], senders: NDArray[np.int64], nodes: int
 ) -> NDArray[np.float64]:
-    """w_ij = 1, w_ii = 0: what neighbours say, added up, for the algorithm ``relay_sum``."""
+    """w_ij = 1, w_ii = 0: what neighbours say, added up, for the algorithm ``relay_sum``.
+
+    Args:
+        receivers: Receiving node of each directed link, [m].
+        senders: Sending node of each directed link, [m].
+        nodes: Number of nodes.
+    """
     return np.ones(len(receivers))
 
 
@@ -97,6 +129,12 @@ def fastest_mixing(
     d lambda / d w_ij = -(v_i - v_j)^2, then scaled back (Boyd, Diaconis & Xiao, "Fastest mixing
     Markov chain on a graph", 2004). Where they use one extreme eigenvector, all that are nearly
     extreme count: on symmetric graphs eigenvalues come in groups. The best point is returned.
+
+    Args:
+        receivers: Receiving node of each directed link, [m].
+        senders: Sending node of each directed link, [m].
+        nodes: Number of nodes.
+        steps: Subgradient steps.
     """
     upper = receivers < senders
     ends = (receivers[upper], senders[upper])

@@ -38,6 +38,12 @@ def resolve(name: str) -> Plugin | None:
 def constant(nodes: Integers, step: int, seed: int, *, seconds: Seconds = 20e-3) -> Floats:
     """Let every step of every node take the same time.
 
+    Args:
+        nodes: Numbers of the nodes, [n].
+        step: Step, counted from 0.
+        seed: Seed of the run.
+        seconds: Seconds of a step.
+
     >>> import numpy as np
     >>> constant(np.arange(2), 0, 0, seconds=0.5).tolist()
     [0.5, 0.5]
@@ -59,6 +65,14 @@ def lognormal(
 
     c_i(t) = median exp(a u_i + b v_i(t)) with standard normal u_i, drawn once per node, and v_i(t)
     in every step; a is ``nodes_spread``, b is ``steps_spread``.
+
+    Args:
+        nodes: Numbers of the nodes, [n].
+        step: Step, counted from 0.
+        seed: Seed of the run.
+        median: Median seconds of a step.
+        nodes_spread: Deviation of the logarithm between nodes.
+        steps_spread: Deviation of the logarithm between steps of a node.
     """
     own = nodes_spread * rng.normal(seed, "compute/node", nodes)
     now = steps_spread * rng.normal(seed, "compute/step", nodes, step)
@@ -78,6 +92,13 @@ def pareto(
 
     P(c > x) = (least / x)^alpha; the mean is alpha / (alpha - 1) of the least. (Dean & Barroso,
     "The tail at scale", Communications of the ACM, 2013, tell why such tails arise.)
+
+    Args:
+        nodes: Numbers of the nodes, [n].
+        step: Step, counted from 0.
+        seed: Seed of the run.
+        least: Least seconds of a step.
+        alpha: Exponent of the tail, above 1.
     """
     chance = 1.0 - rng.uniform(seed, "compute/pareto", nodes, step)
     return least * chance ** (-1.0 / alpha)
@@ -98,6 +119,15 @@ def stragglers(
 
     With ``who=nodes`` the same machines are slow in every step; with ``who=steps`` any node is, in
     any step, with probability ``share``.
+
+    Args:
+        nodes: Numbers of the nodes, [n].
+        step: Step, counted from 0.
+        seed: Seed of the run.
+        seconds: Seconds of a step.
+        factor: How many times as long a slow step takes.
+        share: Share of the nodes, or of all steps, that are slow.
+        who: Whether ``nodes`` or ``steps`` are slow.
     """
     counters = (nodes,) if who == "nodes" else (nodes, step)
     slow = rng.uniform(seed, f"compute/{who}", *counters) < share

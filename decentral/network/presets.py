@@ -29,7 +29,11 @@ def nodes_of(value: object) -> int | None:
 
 
 def common(*, all_reduce: AllReduce = "auto") -> None:
-    """Settings of every network: how a global average goes; auto: ring or tree, as is faster."""
+    """Settings of every network.
+
+    Args:
+        all_reduce: How a global average goes; auto: ``ring`` or ``tree``, as is faster.
+    """
 
 
 def make(value: object, nodes: int) -> tuple[Network, Bound]:
@@ -76,6 +80,13 @@ def uniform(
 
     A message of b bytes takes latency + b / bandwidth; ``up_Bps`` and ``down_Bps`` are the capacity
     of a node's own line, shared by its simultaneous transfers (none: unlimited).
+
+    Args:
+        n: Number of nodes.
+        latency_s: Seconds of a message one way.
+        bandwidth_Bps: Bytes per second of a link.
+        up_Bps: Bytes per second that a node sends.
+        down_Bps: Bytes per second that a node receives.
     """
     return links.uniform(n, latency_s, bandwidth_Bps, up_Bps or inf, down_Bps or inf)
 
@@ -87,6 +98,11 @@ def lan(n: int, *, latency_s: Seconds = 108e-6, bandwidth_Bps: Bandwidth = 125e6
     1 Gbit/s full duplex per node (IEEE 802.3ab, 1999); 108 us one way, half of the median round
     trip of 216 us, kernel included, between servers at one switch (Guo et al., "Pingmesh", SIGCOMM
     2015).
+
+    Args:
+        n: Number of nodes.
+        latency_s: Seconds of a message one way.
+        bandwidth_Bps: Bytes per second of a node, in each direction.
     """
     return links.uniform(n, latency_s, bandwidth_Bps, bandwidth_Bps, bandwidth_Bps)
 
@@ -100,6 +116,11 @@ def datacenter(
     134 us one way, half of the median round trip of 268 us, kernel included, between servers of
     different pods (Guo et al., "Pingmesh", SIGCOMM 2015); 25 Gbit/s between two instances of one
     availability zone (Amazon EC2 user guide, "EC2 instance network bandwidth", ENA Express).
+
+    Args:
+        n: Number of nodes.
+        latency_s: Seconds of a message one way.
+        bandwidth_Bps: Bytes per second of a node, in each direction.
     """
     return links.uniform(n, latency_s, bandwidth_Bps, bandwidth_Bps, bandwidth_Bps)
 
@@ -130,6 +151,12 @@ def cloud(
     and within one half of 0.54 ms (twice 268 us, two zones: Guo et al., SIGCOMM 2015). An instance
     sends up to 10 Gbit/s inside its region and 5 Gbit/s to others, a single flow no more than
     5 Gbit/s (Amazon EC2 user guide, "EC2 instance network bandwidth").
+
+    Args:
+        n: Number of nodes.
+        regions: Number of regions, at most six.
+        inside_Bps: Bytes per second of an instance inside its region.
+        between_Bps: Bytes per second of an instance to other regions.
     """
     site = np.arange(n) * regions // n
     latency_s = np.array(_ROUND_TRIPS_MS)[:regions, :regions] / 2e3
@@ -152,6 +179,14 @@ def sites(
 
     Inside a site a link is a ``lan``'s; ``latency_s`` and ``bandwidth_Bps`` are those of every link
     between nodes of different sites.
+
+    Args:
+        n: Number of nodes.
+        count: Number of sites.
+        latency_s: Seconds of a message one way.
+        bandwidth_Bps: Bytes per second of a link.
+        inside_latency_s: Seconds of a message one way inside a site.
+        inside_Bps: Bytes per second of a link inside a site.
     """
     site = np.arange(n) * count // n
     latency = np.full((count, count), latency_s)
@@ -174,6 +209,12 @@ def home(
     Global means of fixed broadband: 45.74 Mbit/s up, 85.73 Mbit/s down, 21 ms round trip to a
     nearby server (Speedtest Global Index, September 2020); from home to home a message takes half
     of it to leave and half to arrive.
+
+    Args:
+        n: Number of nodes.
+        latency_s: Seconds of a message one way.
+        up_Bps: Bytes per second that a node sends.
+        down_Bps: Bytes per second that a node receives.
     """
     return links.uniform(n, latency_s, min(up_Bps, down_Bps), up_Bps, down_Bps)
 
@@ -191,5 +232,11 @@ def satellite(
     Medians of Starlink in the United States, and 45 ms round trip to a nearby server (Ookla, first
     half of 2025); from node to node a message takes half of it to
     leave and half to arrive.
+
+    Args:
+        n: Number of nodes.
+        latency_s: Seconds of a message one way.
+        up_Bps: Bytes per second that a node sends.
+        down_Bps: Bytes per second that a node receives.
     """
     return links.uniform(n, latency_s, min(up_Bps, down_Bps), up_Bps, down_Bps)

@@ -40,8 +40,9 @@ _DEFAULT_LR = 1e-3
 def common(*, grad_power: Positive = 1.0, blockwise: Blockwise | None = None) -> None:
     """Settings of every optimizer: a power of the gradient, and learning rates by block.
 
-    ``grad_power`` p: the optimizer sees sign(g) |g|^p, after averaging and clipping. ``blockwise``:
-    ratios to the base rate, ``true`` for those published.
+    Args:
+        grad_power: p; the optimizer sees sign(g) |g|^p, after averaging and clipping.
+        blockwise: Ratios to the base rate by block; ``true`` for those published.
     """
 
 

@@ -25,7 +25,15 @@ def sgd(
     weight_decay: NonNegative = 5e-4,
     dampening: Share = 0.0,
 ) -> torch.optim.Optimizer:
-    """``torch.optim.SGD``: v <- momentum v + g + wd x; x <- x - lr v."""
+    """``torch.optim.SGD``: v <- momentum v + g + wd x; x <- x - lr v.
+
+    Args:
+        params: Parameters, named ones where names matter.
+        momentum: Decay rate of the momentum.
+        nesterov: Whether the step looks one gradient ahead.
+        weight_decay: Weight decay, added to the gradient.
+        dampening: Share of the gradient that the momentum leaves out.
+    """
     return torch.optim.SGD(
         params,
         momentum=momentum,
@@ -44,7 +52,15 @@ def adamw(
     weight_decay: NonNegative = 0.01,
     amsgrad: bool = False,
 ) -> torch.optim.Optimizer:
-    """``torch.optim.AdamW``: Adam with decoupled weight decay (Loshchilov & Hutter, 2019)."""
+    """``torch.optim.AdamW``: Adam with decoupled weight decay (Loshchilov & Hutter, 2019).
+
+    Args:
+        params: Parameters, named ones where names matter.
+        betas: Decay rates of the mean and of the mean square of gradients.
+        eps: Added to the root in the denominator of Adam's step.
+        weight_decay: Decoupled weight decay, multiplied by the learning rate.
+        amsgrad: Whether the largest mean square so far is divided by.
+    """
     return torch.optim.AdamW(
         params, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad
     )
@@ -56,6 +72,12 @@ class Lion(torch.optim.Optimizer):
 
     c = beta1 m + (1 - beta1) g; x <- (1 - lr decay) x - lr sign(c); m <- beta2 m + (1 - beta2) g
     (Chen et al., "Symbolic discovery of optimization algorithms", 2023).
+
+    Args:
+        params: Parameters, named ones where names matter.
+        lr: Learning rate.
+        betas: Interpolation within a step, and decay rate of the momentum.
+        weight_decay: Decoupled weight decay, multiplied by the learning rate.
     """
 
     def __init__(

@@ -38,6 +38,20 @@ class Muon(MatrixOptimizer):
     cols)). ``exclude`` lists blocks and patterns of names of the matrices left to AdamW (``betas``,
     ``eps``); ``decentral show blocks`` shows who gets what (Jordan, "Muon", 2024).
 
+    Args:
+        params: Parameters, named ones where names matter.
+        lr: Learning rate.
+        momentum: Decay rate of the momentum.
+        nesterov: Whether the step looks one gradient ahead.
+        weight_decay: Decoupled weight decay, multiplied by the learning rate.
+        steps: Newton-Schulz iterations.
+        newton_schulz: Which polynomials: ``quintic`` or ``polar``.
+        precision: Type of the iterations: that of the parameters, or a lower one.
+        adjust: How the rate follows a matrix's shape: ``rms`` or ``original``.
+        exclude: Blocks, and patterns of names, of matrices left to AdamW.
+        betas: AdamW's decay rates for what is no hidden matrix.
+        eps: Added to the root in the denominator of Adam's step.
+
     >>> import torch
     >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Linear(8, 2))
     >>> optimizer = Muon(model.named_parameters(), lr=1e-3, exclude=["1.*"])
@@ -101,6 +115,30 @@ class MuonLite(LiteOptimizer):
 
     Its schedules need to know how long the run is: give ``total_steps``, or set the group setting
     ``progress`` (the share of the run that is done) before every step, as one sets ``lr``.
+
+    Args:
+        params: Parameters, named ones where names matter.
+        lr: Learning rate.
+        total_steps: Length of the run in steps; none: ``progress`` of the groups
+            tells.
+        momentum: Decay rate of the momentum.
+        beta1: Weight of the gradient along sharp directions.
+        beta2: Weight of the gradient along flat directions, in the end.
+        chi: How much bolder flat directions move, in the end, by block.
+        sharp: Share of directions that count as sharp, by block.
+        weight_decay: Decoupled weight decay, multiplied by the learning rate.
+        steps: Newton-Schulz iterations.
+        precision: Type of the iterations: that of the parameters, or a lower one.
+        betas: AdamW's decay rates for what is no hidden matrix.
+        eps: Added to the root in the denominator of Adam's step.
+        smooth: Width of the hysteresis between sharp and flat, as a share of the
+            directions.
+        schedule: Shape that chi and beta2 follow; auto: that of the run's learning
+            rate.
+        warmup: Length of the learning rate's warm-up; none: that of the run.
+        floor: Least rate as a share of the peak; none: that of the run.
+        flat_warmup: Share of what follows the warm-up in which chi and beta2 rise.
+        exclude: Blocks, and patterns of names, of matrices left to AdamW.
 
     >>> import torch
     >>> model = torch.nn.TransformerEncoderLayer(8, 2, 16)

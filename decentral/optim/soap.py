@@ -133,6 +133,17 @@ class Soap(MatrixOptimizer):
     whose eigenbases are followed by one QR step every ``frequency`` steps; sides longer than
     ``max_dim`` are not rotated. The first step only looks. ``exclude`` is as in ``muon`` (Vyas et
     al., "SOAP", 2024). Decay comes before the step, as in AdamW.
+
+    Args:
+        params: Parameters, named ones where names matter.
+        lr: Learning rate.
+        betas: Decay rates of the mean and of the mean square of gradients.
+        statistics_beta: Decay rate of L and R; none: the second of ``betas``.
+        weight_decay: Decoupled weight decay, multiplied by the learning rate.
+        frequency: Steps between two updates of the eigenbases.
+        max_dim: Longest side that is rotated.
+        eps: Added to the root in the denominator of Adam's step.
+        exclude: Blocks, and patterns of names, of matrices left to AdamW.
     """
 
     def __init__(
@@ -182,6 +193,30 @@ class SoapLite(LiteOptimizer):
     ``sharp`` share of them): u = chi_t (m + beta2_t g) / sqrt(v) there, (m + beta1 g) / sqrt(v)
     elsewhere. Schedules, blocks and what is no hidden matrix are as in ``muon_lite`` (the idea: Zhu
     et al., "LITE", 2026; its SOAP variant has no published code).
+
+    Args:
+        params: Parameters, named ones where names matter.
+        lr: Learning rate.
+        total_steps: Length of the run in steps; none: ``progress`` of the groups
+            tells.
+        beta1: Weight of the gradient along sharp directions.
+        beta2: Weight of the gradient along flat directions, in the end.
+        chi: How much bolder flat directions move, in the end, by block.
+        sharp: Share of directions that count as sharp, by block.
+        betas: Decay rates of the mean and of the mean square of gradients.
+        statistics_beta: Decay rate of L and R; none: the second of ``betas``.
+        weight_decay: Decoupled weight decay, multiplied by the learning rate.
+        frequency: Steps between two updates of the eigenbases.
+        max_dim: Longest side that is rotated.
+        eps: Added to the root in the denominator of Adam's step.
+        smooth: Width of the hysteresis between sharp and flat, as a share of the
+            directions.
+        schedule: Shape that chi and beta2 follow; auto: that of the run's learning
+            rate.
+        warmup: Length of the learning rate's warm-up; none: that of the run.
+        floor: Least rate as a share of the peak; none: that of the run.
+        flat_warmup: Share of what follows the warm-up in which chi and beta2 rise.
+        exclude: Blocks, and patterns of names, of matrices left to AdamW.
     """
 
     def __init__(

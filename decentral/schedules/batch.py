@@ -29,8 +29,9 @@ def common(
 ) -> None:
     """Settings of every batch schedule: how the learning rate follows the batch.
 
-    ``scale_lr`` multiplies it by the batch over ``base`` (the first batch if unset), or by the
-    square root of that.
+    Args:
+        scale_lr: Whether it grows with the batch over ``base``, with its root, or not.
+        base: The batch that the rate is meant for; none: the first one.
     """
 
 
@@ -82,7 +83,12 @@ def power_growth(progress: Progress, start: Point, least: int, most: int, capaci
 
 @plugin("batch")
 def constant(progress: Progress, *, size: Count = 32) -> int:
-    """Use ``size`` samples per node and step."""
+    """Use ``size`` samples per node and step.
+
+    Args:
+        progress: How far the run is.
+        size: Samples per node and step.
+    """
     return size
 
 
@@ -93,6 +99,12 @@ def geometric(
     """Multiply the batch by the same factor in equal parts of the run, from ``from`` to ``to``.
 
     Before ``start`` it is ``from``.
+
+    Args:
+        progress: How far the run is.
+        from_: Samples per node and step at the start.
+        to: Samples per node and step at the end.
+        start: Where the batch begins to grow.
     """
     return round(from_ * (to / from_) ** (1 - share_to_go(progress, start)))
 
@@ -102,6 +114,11 @@ def stages(progress: Progress, *, sizes: tuple[Count, ...], at: tuple[Point, ...
     """Use each of ``sizes`` until the next of the points ``at``.
 
     Also written as ``640,1280,1920,2560 at 25%,50%,75%``.
+
+    Args:
+        progress: How far the run is.
+        sizes: Sizes, one after the other.
+        at: Points of the run at which the next one begins.
     """
     if len(sizes) != len(at) + 1:
         raise ConfigError(
@@ -118,6 +135,12 @@ def early_switch(
     """Use batches of ``from`` until ``at``, then of ``to``: the mirror of ``late_switch``.
 
     Fewer steps for the same data; on easy tasks the better one.
+
+    Args:
+        progress: How far the run is.
+        at: Where the size changes.
+        from_: Samples per node and step at the start.
+        to: Samples per node and step at the end.
     """
     return to if progress.reached(at) else from_
 
@@ -130,6 +153,12 @@ def late_switch(
 
     After the switch the loss catches up fast with that of a run whose batch was always large, and
     the steps before were many (Wang et al., "Fast Catch-Up, Late Switching", ICLR 2026).
+
+    Args:
+        progress: How far the run is.
+        at: Where the size changes.
+        from_: Samples per node and step at the start.
+        to: Samples per node and step at the end.
     """
     return to if progress.reached(at) else from_
 
@@ -147,6 +176,13 @@ def stable_growth(
 
     The shape of the best schedule for tasks with source s <= 1 - 1/capacity ("Fast Catch-Up, Late
     Switching", ICLR 2026). `decentral plan batch` computes ``start`` and ``to``.
+
+    Args:
+        progress: How far the run is.
+        start: Where the batch begins to grow.
+        from_: Samples per node and step at the start.
+        to: Samples per node and step at the end.
+        capacity: Exponent beta of the law's capacity: eigenvalues j^-beta.
     """
     return power_growth(progress, start, from_, to, capacity)
 
@@ -162,6 +198,12 @@ def easy_growth(
     """Grow from ``from`` to ``to`` over the whole run as (time to go)^-(1 - 1/(2 capacity)).
 
     The shape of the best schedule for tasks with source s > 1 - 1/capacity.
+
+    Args:
+        progress: How far the run is.
+        from_: Samples per node and step at the start.
+        to: Samples per node and step at the end.
+        capacity: Exponent beta of the law's capacity: eigenvalues j^-beta.
     """
     return power_growth(progress, _START, from_, to, capacity)
 
@@ -175,6 +217,11 @@ def plan(progress: Progress, *, sizes: tuple[Count, ...], at: tuple[Share, ...])
 
     `decentral plan batch --out plan.yaml` writes a configuration that holds one, and
     ``plan(plan.yaml)`` reads it from there, with its budget of data.
+
+    Args:
+        progress: How far the run is.
+        sizes: Sizes, one after the other.
+        at: Shares of the data at which the next one begins.
     """
     if len(sizes) != len(at) + 1 or list(at) != sorted(at):
         raise ConfigError(

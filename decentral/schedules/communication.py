@@ -35,7 +35,11 @@ Action = float | Merge
 
 
 def common(*, final_merge: bool | None = None) -> None:
-    """Settings of every communication schedule: one global merge as the last act of the run."""
+    """Settings of every communication schedule.
+
+    Args:
+        final_merge: Whether the run ends in one global merge; none: as the schedule says.
+    """
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,13 @@ def none(progress: Progress, feedback: Feedback | None) -> float:
 
 @plugin("communication")
 def constant(progress: Progress, feedback: Feedback | None, *, intensity: Share = 1.0) -> float:
-    """Gossip at one intensity from the first round to the last."""
+    """Gossip at one intensity from the first round to the last.
+
+    Args:
+        progress: How far the run is.
+        feedback: What the run measured last, where the schedule asks for it.
+        intensity: Intensity of every round, in [0, 1].
+    """
     return intensity
 
 
@@ -126,6 +136,13 @@ def late(
     The recommended schedule: sparse communication keeps models mergeable, late communication and
     one merge collect the gain ("On the surprising effectiveness of a single global merging in
     decentralized learning", ICLR 2026).
+
+    Args:
+        progress: How far the run is.
+        feedback: What the run measured last, where the schedule asks for it.
+        start: Where the dense part begins.
+        intensity: Intensity until then.
+        then: Intensity afterwards.
     """
     return then if progress.reached(start) else intensity
 
@@ -139,7 +156,15 @@ def early(
     first: Share = 1.0,
     intensity: Share = 0.1,
 ) -> float:
-    """Gossip at ``first`` until ``stop``, at ``intensity`` afterwards: the mirror image of late."""
+    """Gossip at ``first`` until ``stop``, at ``intensity`` afterwards: the mirror image of late.
+
+    Args:
+        progress: How far the run is.
+        feedback: What the run measured last, where the schedule asks for it.
+        stop: Where the dense part ends.
+        first: Intensity until then.
+        intensity: Intensity afterwards.
+    """
     return intensity if progress.reached(stop) else first
 
 
@@ -153,7 +178,16 @@ def window(
     intensity: Share = 1.0,
     outside: Share = 0.0,
 ) -> float:
-    """Gossip at ``intensity`` from ``start`` for ``width`` of the run, at ``outside`` elsewhere."""
+    """Gossip at ``intensity`` from ``start`` for ``width`` of the run, at ``outside`` elsewhere.
+
+    Args:
+        progress: How far the run is.
+        feedback: What the run measured last, where the schedule asks for it.
+        start: Where the window begins.
+        width: How long it is.
+        intensity: Intensity inside it.
+        outside: Intensity elsewhere.
+    """
     begin = start.in_steps(progress.steps)
     end = begin + width.in_steps(progress.steps)
     here = progress.fraction * progress.steps
@@ -164,7 +198,14 @@ def window(
 def linear(
     progress: Progress, feedback: Feedback | None, *, first: Share = 0.0, last: Share = 1.0
 ) -> float:
-    """Let the intensity move on a straight line from ``first`` to ``last``."""
+    """Let the intensity move on a straight line from ``first`` to ``last``.
+
+    Args:
+        progress: How far the run is.
+        feedback: What the run measured last, where the schedule asks for it.
+        first: Intensity at the start of the run.
+        last: Intensity at its end.
+    """
     return first + (last - first) * progress.fraction
 
 
@@ -172,7 +213,14 @@ def linear(
 def cosine(
     progress: Progress, feedback: Feedback | None, *, first: Share = 0.0, last: Share = 1.0
 ) -> float:
-    """Let the intensity move from ``first`` to ``last`` on half a cosine wave."""
+    """Let the intensity move from ``first`` to ``last`` on half a cosine wave.
+
+    Args:
+        progress: How far the run is.
+        feedback: What the run measured last, where the schedule asks for it.
+        first: Intensity at the start of the run.
+        last: Intensity at its end.
+    """
     return first + (last - first) * (1 - cos(pi * progress.fraction)) / 2
 
 
@@ -187,7 +235,14 @@ def exponential(
     first: _Intensity = 0.01,
     last: _Intensity = 1.0,
 ) -> float:
-    """Let the intensity move geometrically: first^(1 - t) last^t at fraction t of the run."""
+    """Let the intensity move geometrically: first^(1 - t) last^t at fraction t of the run.
+
+    Args:
+        progress: How far the run is.
+        feedback: What the run measured last, where the schedule asks for it.
+        first: Intensity at the start of the run.
+        last: Intensity at its end.
+    """
     return min(1.0, first ** (1 - progress.fraction) * last**progress.fraction)
 
 
@@ -199,7 +254,14 @@ def every(
     k: Count,
     schedule: Annotated[Bound, Part("communication")] = "constant",  # pyright: ignore
 ) -> Action:
-    """Follow ``schedule`` at every k-th slot of the round clock, and be silent at the others."""
+    """Follow ``schedule`` at every k-th slot of the round clock, and be silent at the others.
+
+    Args:
+        progress: How far the run is.
+        feedback: What the run measured last, where the schedule asks for it.
+        k: Communication steps from one that may be used to the next.
+        schedule: What is followed there.
+    """
     return schedule(progress, feedback) if (progress.slot + 1) % k == 0 else 0.0
 
 
@@ -212,7 +274,15 @@ def switch(
     after: Annotated[Bound, Part("communication")],
     at: Point,
 ) -> Action:
-    """Follow ``before`` until the point ``at``, then ``after``."""
+    """Follow ``before`` until the point ``at``, then ``after``.
+
+    Args:
+        progress: How far the run is.
+        feedback: What the run measured last, where the schedule asks for it.
+        before: The schedule until the point.
+        after: The schedule from there on.
+        at: The point.
+    """
     return (after if progress.reached(at) else before)(progress, feedback)
 
 
@@ -233,7 +303,14 @@ def then_merge(
     schedule: Annotated[Bound, Part("communication")],
     at: Point = Point(1.0, "fraction"),
 ) -> Action:
-    """Follow ``schedule`` until ``at``; merge all models there, once; then be silent."""
+    """Follow ``schedule`` until ``at``; merge all models there, once; then be silent.
+
+    Args:
+        progress: How far the run is.
+        feedback: What the run measured last, where the schedule asks for it.
+        schedule: The schedule until the merge.
+        at: Where all models are merged.
+    """
     if not progress.reached(at):
         return schedule(progress, feedback)
     now = progress.slot == 0 or not progress.previous.reached(at)
@@ -254,6 +331,13 @@ def scale_to_budget(
     ``budget`` is the expected logical bytes, final merge included: ``2%`` of those of all-reduce at
     every step, or ``2MB/node``. ``factor`` is solved for before the run and written to its resolved
     configuration. Schedules are compared fairly at equal budget.
+
+    Args:
+        progress: How far the run is.
+        feedback: What the run measured last, where the schedule asks for it.
+        schedule: The schedule that is multiplied.
+        budget: Expected bytes: ``2%`` of all-reduce's, or ``2MB/node``.
+        factor: The factor; none: solved for.
     """
     if factor is None:
         raise ConfigError(
@@ -281,6 +365,15 @@ def adaptive(
     ``floor`` while c <= target and rises linearly to 1 at c = 2 target. Silent once ``max_budget``
     of all-reduce's bytes is spent. (After Kong et al., "Consensus control for decentralized deep
     learning", ICML 2021.)
+
+    Args:
+        progress: How far the run is.
+        feedback: What the run measured last, where the schedule asks for it.
+        target: Relative consensus distance to keep.
+        floor: Intensity while the distance is at most the target.
+        feedback_every: Communication steps between two measurements of the
+            distance.
+        max_budget: Share of all-reduce's bytes after which it is silent.
     """
     if feedback is None:
         return floor

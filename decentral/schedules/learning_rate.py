@@ -17,7 +17,12 @@ _START = Point(0.0, "fraction")
 
 
 def common(*, lr: Positive | None = None, warmup: Point = _START) -> None:
-    """Settings of every learning-rate schedule: the peak rate and the length of the warm-up."""
+    """Settings of every learning-rate schedule.
+
+    Args:
+        lr: Peak rate; none: that of the task's defaults.
+        warmup: Length of the linear rise to the peak.
+    """
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,12 @@ def constant(progress: Progress) -> float:
 
 @plugin("learning_rate")
 def cosine(progress: Progress, *, floor: Share = 0.0) -> float:
-    """Decay to ``floor`` times the peak on half a cosine wave (Loshchilov & Hutter, 2017)."""
+    """Decay to ``floor`` times the peak on half a cosine wave (Loshchilov & Hutter, 2017).
+
+    Args:
+        progress: How far the run is.
+        floor: Last rate as a share of the peak.
+    """
     return floor + (1 - floor) * (1 + cos(pi * progress.fraction)) / 2
 
 
@@ -77,7 +87,13 @@ def step(
     at: tuple[Point, ...] = (Point(0.5, "fraction"), Point(0.75, "fraction")),
     factor: Positive = 0.1,
 ) -> float:
-    """Multiply the rate by ``factor`` at each of the points ``at``."""
+    """Multiply the rate by ``factor`` at each of the points ``at``.
+
+    Args:
+        progress: How far the run is.
+        at: Where the rate drops.
+        factor: What it is multiplied by each time.
+    """
     return factor ** sum(progress.reached(point) for point in at)
 
 
@@ -86,6 +102,11 @@ def wsd(progress: Progress, *, decay: Point = Point(0.2, "fraction"), floor: Sha
     """Keep the peak rate, then decay linearly to ``floor`` over the last ``decay`` of the run.
 
     Together with ``warmup`` this is warm-up-stable-decay (Hu et al., "MiniCPM", 2024).
+
+    Args:
+        progress: How far the run is.
+        decay: Length of the decay.
+        floor: Last rate as a share of the peak.
     """
     if decay.unit == "fraction":
         start = Point(1 - decay.value, "fraction")

@@ -68,7 +68,13 @@ def _fill_empty(held: list[Integers]) -> list[Integers]:
 
 @plugin("split")
 def iid(labels: NDArray[np.int64], nodes: int, seed: int) -> NDArray[np.float64]:
-    """Give every node an equal share of every class."""
+    """Give every node an equal share of every class.
+
+    Args:
+        labels: Class of every training sample, [m].
+        nodes: Number of nodes.
+        seed: Seed of the run.
+    """
     return np.full((int(labels.max()) + 1, nodes), 1.0 / nodes)
 
 
@@ -80,6 +86,12 @@ def classes(
 
     (The "pathological" split of McMahan et al., 2017.) Classes that no node was dealt, when
     nodes x k is less than the number of classes, are divided equally.
+
+    Args:
+        labels: Class of every training sample, [m].
+        nodes: Number of nodes.
+        seed: Seed of the run.
+        k: Classes of a node.
     """
     total = int(labels.max()) + 1
     if k > total:
@@ -106,6 +118,13 @@ def dirichlet(
     divided among the nodes in proportion to p_ic (after Hsu, Qi & Brown, "Measuring the effects of
     non-identical data distribution", 2019). ``by="class"``: every class draws its proportions over
     the nodes (Yurochkin et al., 2019), which makes the amounts of data very uneven as well.
+
+    Args:
+        labels: Class of every training sample, [m].
+        nodes: Number of nodes.
+        seed: Seed of the run.
+        alpha: Concentration: the smaller, the more uneven.
+        by: Whether each ``node`` or each ``class`` draws its proportions.
     """
     draw = rng.generator(seed, "split/dirichlet")
     classes = int(labels.max()) + 1
@@ -118,6 +137,13 @@ def dirichlet(
 def quantity(
     labels: NDArray[np.int64], nodes: int, seed: int, *, alpha: Positive = 1.0
 ) -> NDArray[np.float64]:
-    """Divide every class by the same proportions, drawn once from Dirichlet(alpha)."""
+    """Divide every class by the same proportions, drawn once from Dirichlet(alpha).
+
+    Args:
+        labels: Class of every training sample, [m].
+        nodes: Number of nodes.
+        seed: Seed of the run.
+        alpha: Concentration: the smaller, the more uneven.
+    """
     sizes = rng.generator(seed, "split/quantity").dirichlet(np.full(nodes, alpha))
     return np.tile(sizes, (int(labels.max()) + 1, 1))

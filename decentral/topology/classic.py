@@ -74,6 +74,10 @@ def grid(n: int, *, rows: Count | None = None) -> nx.Graph[int]:
     The rectangle is the squarest one that n fills; where that is more than four times as long as
     wide, the last row stays incomplete. ``rows`` asks for another shape.
 
+    Args:
+        n: Number of nodes.
+        rows: Rows of the rectangle; none: the squarest that n fills.
+
     >>> sorted(grid(6).edges())
     [(0, 1), (0, 3), (1, 2), (1, 4), (2, 5), (3, 4), (4, 5)]
     """
@@ -96,6 +100,10 @@ def torus(n: int, *, rows: Count | None = None) -> nx.Graph[int]:
 
     The rectangle is the squarest one that n fills, or has the given ``rows``; a prime n has none.
     With Metropolis-Hastings weights gap = (2/5)(1 - cos(2 pi / columns)) from 3 rows on.
+
+    Args:
+        n: Number of nodes.
+        rows: Rows of the rectangle; none: the squarest that n fills.
 
     >>> sorted(torus(9).neighbors(0))
     [1, 2, 3, 6]
@@ -146,6 +154,10 @@ def barbell(n: int, *, bar: Annotated[int, Ge(0)] = 0) -> nx.Graph[int]:
 
     ``bar`` nodes at most lie between the halves; the gap falls like 1 / n^2 at least.
 
+    Args:
+        n: Number of nodes.
+        bar: Nodes between the two halves.
+
     >>> sorted(barbell(5).edges())
     [(0, 1), (1, 2), (2, 3), (2, 4), (3, 4)]
     """
@@ -178,6 +190,11 @@ def clusters(n: int, *, size: Count = 4, bridges: Count = 1) -> nx.Graph[int]:
     Consecutive nodes form a cluster, as GPUs do in a host or machines on a site; sizes differ by at
     most one where n is no multiple. The j-th bridge leads from the j-th last member of a cluster
     to the j-th member of the next.
+
+    Args:
+        n: Number of nodes.
+        size: Nodes of a cluster.
+        bridges: Links between neighbouring clusters.
 
     >>> sorted(clusters(4, size=2).edges())
     [(0, 1), (1, 2), (2, 3)]

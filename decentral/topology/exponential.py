@@ -88,6 +88,12 @@ def equi_static(
     gap does not fall with n (Song et al., "Communication-efficient topologies for decentralized
     learning with O(1) consensus rate", NeurIPS 2022: D-EquiStatic and U-EquiStatic).
 
+    Args:
+        n: Number of nodes.
+        seed: Seed of the run.
+        hops: Number of hops, M; none: ceil(ln n).
+        directed: Whether messages go one way; otherwise W is (W + W') / 2.
+
     >>> {d for _, d in equi_static(16, 0).out_degree()}
     {3}
     """
@@ -156,6 +162,13 @@ def equi_dynamic(
     from a random start, so that both ends of a pair exchange. (Song et al., NeurIPS 2022:
     OD-EquiDyn and OU-EquiDyn.)
 
+    Args:
+        n: Number of nodes.
+        round: Round, counted from 0.
+        seed: Seed of the run.
+        directed: Whether messages go one way; otherwise nodes exchange in pairs.
+        eta: Weight of what is received, in (0, 1].
+
     >>> equi_dynamic(8, 0, 1).number_of_edges()
     8
     """
@@ -194,6 +207,12 @@ def teleportation(
     New node a hears the old ones a, a - 1, a - 2, a - 4, ... with equal weights: an exponential
     graph between the models. For the algorithm of that name. (Takezawa & Stich, "Scalable
     decentralized learning with teleportation", ICLR 2025.)
+
+    Args:
+        n: Number of nodes.
+        round: Round, counted from 0.
+        seed: Seed of the run.
+        active: Nodes that train in a round.
     """
     models = min(active, n)
     old, new = (

@@ -68,6 +68,11 @@ def base_k(n: int, round: int, *, k: Count = 1) -> nx.Graph[int]:
     extra links between nodes that rest. From a point within a sequence it takes until the end of
     the next.
 
+    Args:
+        n: Number of nodes.
+        round: Round, counted from 0.
+        k: Peers of a node in a round, at most.
+
     >>> [base_k(5, r).number_of_edges() for r in range(5)]
     [2, 2, 1, 2, 2]
     """
@@ -181,6 +186,13 @@ def hyper_cuboid(
     al., "Beyond exponential graph", NeurIPS 2023, algorithm 1; Nguyen et al., "On graphs with
     finite-time consensus and their use in gradient tracking", 2025.)
 
+    Args:
+        n: Number of nodes.
+        round: Round, counted from 0.
+        k: Peers of a node in a round, at most.
+        sizes: Length of every side; their product is n. None: factors of at most k
+            + 1.
+
     >>> sorted(hyper_cuboid(4, 0, sizes=[2, 2]).edges())
     [(0, 1), (2, 3)]
     """
@@ -206,6 +218,10 @@ def de_bruijn(n: int, *, k: Count = 1) -> nx.DiGraph[int]:
     averages exactly after log n to that base (Nguyen et al., "On graphs with finite-time consensus
     and their use in gradient tracking", 2025). The plain matrix is far from symmetric: its gap is
     measured over log2 n rounds.
+
+    Args:
+        n: Number of nodes.
+        k: Peers that a node sends to; itself comes on top.
 
     >>> sorted(de_bruijn(8).successors(3))
     [6, 7]

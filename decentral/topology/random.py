@@ -27,6 +27,11 @@ def erdos_renyi(
 
     ``p`` defaults to min(1, 2 ln n / n), where connected graphs are the rule.
 
+    Args:
+        n: Number of nodes.
+        seed: Seed of the run.
+        p: Probability of a link; none: min(1, 2 ln n / n).
+
     >>> erdos_renyi(5, 0, p=1.0).number_of_edges()
     10
     """
@@ -50,6 +55,12 @@ def watts_strogatz(
     p = 0 is a lattice with a gap of order k^2 / n^2, p near 1 almost a random graph; drawn again
     until connected. (Watts & Strogatz, "Collective dynamics of small-world networks", 1998.)
 
+    Args:
+        n: Number of nodes.
+        seed: Seed of the run.
+        k: Nearest nodes on the ring that a node is linked to.
+        p: Probability that a link is rewired.
+
     >>> watts_strogatz(10, 0, k=4).number_of_edges()
     20
     """
@@ -63,6 +74,11 @@ def barabasi_albert(n: int, seed: int, *, m: Count = 2) -> nx.Graph[int]:
 
     A few hubs, many leaves: degrees follow a power law. (Barabasi & Albert, "Emergence of scaling
     in random networks", 1999.)
+
+    Args:
+        n: Number of nodes.
+        seed: Seed of the run.
+        m: Links that a new node brings.
 
     >>> barabasi_albert(10, 0, m=2).number_of_edges()
     16
@@ -84,6 +100,11 @@ def random_regular(n: int, seed: int, *, degree: Count = 4) -> nx.Graph[int]:
     An expander with high probability: with weights 1/(1 + d) the gap tends to
     1 - (1 + 2 sqrt(d - 1)) / (1 + d) (Friedman, "A proof of Alon's second eigenvalue conjecture",
     2008). Nodes too few for the degree are all linked.
+
+    Args:
+        n: Number of nodes.
+        seed: Seed of the run.
+        degree: Peers of every node.
 
     >>> {d for _, d in random_regular(10, 0, degree=3).degree()}
     {3}
@@ -109,6 +130,13 @@ def random_neighbors(
     and weighs them uniformly: the mixing is row-stochastic only, so the mean of the models drifts.
     An intensity multiplies r. (The random graph of "On the surprising effectiveness of a single
     global merging in decentralized learning", ICLR 2026.)
+
+    Args:
+        n: Number of nodes.
+        round: Round, counted from 0.
+        seed: Seed of the run.
+        intensity: Intensity of the round, in (0, 1].
+        r: Nodes that a node hears in a round, on average.
 
     >>> random_neighbors(8, 0, 1, 1.0, r=2).number_of_edges()
     16
@@ -137,6 +165,11 @@ def random_matchings(n: int, round: int, seed: int) -> nx.Graph[int]:
 
     E||x - mean||^2 shrinks by 1/2 - 1/(2(n - 1)) a round for even n; for odd n one node rests.
     (Boyd et al., "Randomized gossip algorithms", 2006, with all pairs at once.)
+
+    Args:
+        n: Number of nodes.
+        round: Round, counted from 0.
+        seed: Seed of the run.
 
     >>> random_matchings(9, 0, 1).number_of_edges()
     4

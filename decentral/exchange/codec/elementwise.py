@@ -15,7 +15,13 @@ from decentral.registry import plugin
 
 @plugin("codec", size=lambda load, settings: load.numbers * load.itemsize)
 def none(rows: Tensor, load: Load, draw: Draw) -> Tensor:
-    """Send every number as it is."""
+    """Send every number as it is.
+
+    Args:
+        rows: Rows that are sent, [n, P].
+        load: How a row is laid out in tensors.
+        draw: Random numbers keyed by node and round.
+    """
     return rows
 
 
@@ -34,6 +40,11 @@ def bf16(rows: Tensor, load: Load, draw: Draw) -> Tensor:
     """Round to bfloat16: two bytes a number, relative error at most 2^-8.
 
     The mean of the nodes is kept: a node moves by the difference of rounded rows.
+
+    Args:
+        rows: Rows that are sent, [n, P].
+        load: How a row is laid out in tensors.
+        draw: Random numbers keyed by node and round.
     """
     return rows.to(torch.bfloat16).to(rows.dtype)
 
@@ -62,6 +73,11 @@ def int8(rows: Tensor, load: Load, draw: Draw) -> Tensor:
 
     C(x) = s floor(x / s + u), s = max|x| / 127, u uniform in [0, 1), keyed by node, round and
     column. (Alistarh et al., "QSGD", NeurIPS 2017.)
+
+    Args:
+        rows: Rows that are sent, [n, P].
+        load: How a row is laid out in tensors.
+        draw: Random numbers keyed by node and round.
     """
     step = _step(rows)
     nodes, columns = np.array(draw.nodes)[:, None], np.arange(rows.shape[1])
@@ -105,6 +121,11 @@ def sign(rows: Tensor, load: Load, draw: Draw) -> Tensor:
 
     Only for differences: ``choco(sign)``. (Karimireddy et al., "Error feedback fixes SignSGD",
     ICML 2019.)
+
+    Args:
+        rows: Rows that are sent, [n, P].
+        load: How a row is laid out in tensors.
+        draw: Random numbers keyed by node and round.
     """
     numbers = rows[:, load.columns]
     magnitude = numbers.abs().sum(1, keepdim=True) / load.numbers

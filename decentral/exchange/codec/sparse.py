@@ -38,6 +38,12 @@ def top_k(rows: Tensor, load: Load, draw: Draw, *, share: Share = 0.01) -> Tenso
 
     Only for differences: ``choco(top_k(0.01))``. (Stich et al., "Sparsified SGD with memory",
     NeurIPS 2018.)
+
+    Args:
+        rows: Rows that are sent, [n, P].
+        load: How a row is laid out in tensors.
+        draw: Random numbers keyed by node and round.
+        share: Share of a row's numbers that is sent.
     """
     places = rows.abs().topk(min(load.share(share), rows.shape[1]), dim=1).indices
     return torch.zeros_like(rows).scatter_(1, places, rows.gather(1, places))
@@ -72,6 +78,12 @@ def random_k(rows: Tensor, load: Load, draw: Draw, *, share: Share = 0.1) -> Ten
 
     Who shares the seed needs no places; these columns are averaged exactly. (Stich et al.,
     "Sparsified SGD with memory", 2018, with one draw for all, as in SPARTA of EXO, 2025.)
+
+    Args:
+        rows: Rows that are sent, [n, P].
+        load: How a row is laid out in tensors.
+        draw: Random numbers keyed by node and round.
+        share: Share of the columns that is sent.
     """
     columns = _columns(rows.shape[1], load, draw, share).to(rows.device)
     return torch.zeros_like(rows).index_copy_(1, columns, rows[:, columns])
@@ -153,6 +165,12 @@ def low_rank(rows: Tensor, load: Load, draw: Draw, *, rank: Count = 1) -> Tensor
 
     Only for differences: ``choco(low_rank(1))``. One power iteration per round, from a keyed start;
     PowerGossip (Vogels et al., NeurIPS 2020) iterates on the differences of each pair instead.
+
+    Args:
+        rows: Rows that are sent, [n, P].
+        load: How a row is laid out in tensors.
+        draw: Random numbers keyed by node and round.
+        rank: Columns of P.
     """
     coded = rows.clone()
     for place, (start, stop, shape) in enumerate(load.tensors):
@@ -185,5 +203,12 @@ def choco(
     What one round leaves out comes in a later one, so that any codec converges if ``step`` is small
     enough. (Koloskova, Stich & Jaggi, "Decentralized stochastic optimization and gossip algorithms
     with compressed communication", ICML 2019.)
+
+    Args:
+        rows: Rows that are sent, [n, P].
+        load: How a row is laid out in tensors.
+        draw: Random numbers keyed by node and round.
+        codec: What codes the differences.
+        step: Share of the way towards the neighbours' public copies.
     """
     return codec(rows, load, draw)

@@ -157,6 +157,17 @@ def change_captioner(
     ``merged.safetensors`` of a run; a fusion of another kind or size is drawn anew. ``train:
     fusion`` leaves all else as it is. (Wang et al., "CCExpert: advancing MLLM
     capability in remote sensing change captioning", arXiv 2411.11360, 2024.)
+
+    Args:
+        input_shape: Shape of one input.
+        outputs: Outputs of the model: classes, or tokens.
+        fusion: How the features of both dates meet.
+        width: Width of tokens.
+        heads: Heads of every attention.
+        layers: Layers of the decoder.
+        mixers: Layers of self-attention before it.
+        start: File of weights to go on from.
+        train: What is trained: ``all`` or ``fusion``.
     """
     check_heads("change_captioner", width, heads)
     if width % 4:

@@ -62,6 +62,14 @@ def gpt2(
 
     ``config`` holds further keys of ``GPT2Config``; dropout is 0 unless it says otherwise.
     (Radford et al., "Language models are unsupervised multitask learners", 2019.)
+
+    Args:
+        input_shape: Shape of one input.
+        outputs: Outputs of the model: classes, or tokens.
+        layers: Number of layers.
+        width: Width of the model.
+        heads: Heads of every attention.
+        config: Further keys of the configuration of transformers.
     """
     still = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
     return causal_model(
@@ -90,6 +98,15 @@ def llama(
 
     ``inside`` is the width of the feed-forward part (none: 8/3 of ``width``); ``config`` holds
     further keys of ``LlamaConfig``. (Touvron et al., "LLaMA", 2023.)
+
+    Args:
+        input_shape: Shape of one input.
+        outputs: Outputs of the model: classes, or tokens.
+        layers: Number of layers.
+        width: Width of the model.
+        heads: Heads of every attention.
+        inside: Width of the feed-forward part; none: 8/3 of ``width``.
+        config: Further keys of the configuration of transformers.
     """
     return causal_model(
         "Llama", config, input_shape, vocab_size=outputs, num_hidden_layers=layers,
@@ -121,6 +138,17 @@ def qwen2_moe(
     ``inside`` is the width of an expert (none: that of the model); ``config`` holds further keys of
     ``Qwen2MoeConfig``. The loss has no term that balances the load of the experts. (Yang et al.,
     "Qwen2 technical report", 2024.)
+
+    Args:
+        input_shape: Shape of one input.
+        outputs: Outputs of the model: classes, or tokens.
+        layers: Number of layers.
+        width: Width of the model.
+        heads: Heads of every attention.
+        inside: Width of an expert; none: ``width``.
+        experts: Experts of a layer.
+        chosen: Experts that a token goes to.
+        config: Further keys of the configuration of transformers.
     """
     wide = inside or width
     return causal_model(

@@ -34,6 +34,15 @@ def moe(
     coordinate l, a single layer all of them. ``balance`` weighs the load-balance penalty
     E sum_i f_i P_i, which shapes gradients but not the loss that is shown (Fedus et al.,
     "Switch Transformers", 2022).
+
+    Args:
+        input_shape: Shape of one input.
+        outputs: Outputs of the model: classes, or tokens.
+        layers: Number of layers.
+        experts: Experts of a layer.
+        width: Neurons of an expert.
+        gate: How an expert is chosen: ``linear`` or ``intervals``.
+        balance: Weight of the load-balance penalty.
     """
     size = prod(input_shape)
     made: list[Layer] = []

@@ -145,6 +145,16 @@ def gpt(
     Learned positions, no biases, weights drawn from N(0, 0.02^2); parameters are called as in
     LLaMA. ``tied`` lets the head share the weights of the embedding. (Radford et al., "Language
     models are unsupervised multitask learners", 2019; Touvron et al., "LLaMA", 2023.)
+
+    Args:
+        input_shape: Shape of one input.
+        outputs: Outputs of the model: classes, or tokens.
+        layers: Number of layers.
+        width: Width of the model.
+        heads: Heads of every attention.
+        norm: Normalisation by name.
+        activation: Activation of the feed-forward part.
+        tied: Whether head and embedding share their weights.
     """
     check_heads("gpt", width, heads)
     context, kind = input_shape[0], _NORMS[norm]
@@ -191,6 +201,14 @@ def vit(
 
     Classifies the mean over patches instead of a token of its own. (Dosovitskiy et al., "An image
     is worth 16x16 words", 2021; Beyer, Zhai & Kolesnikov, "Better plain ViT baselines", 2022.)
+
+    Args:
+        input_shape: Shape of one input.
+        outputs: Outputs of the model: classes, or tokens.
+        layers: Number of layers.
+        width: Width of the model.
+        heads: Heads of every attention.
+        patch: Side of a patch in pixels.
     """
     check_images("vit", input_shape)
     check_heads("vit", width, heads)

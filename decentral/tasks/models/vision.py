@@ -79,7 +79,13 @@ def _block(before: int, after: int, stride: int, norm: Norm) -> list[nn.Module]:
 def mlp(
     input_shape: tuple[int, ...], outputs: int, *, hidden: tuple[Count, ...] = (128, 128)
 ) -> nn.Module:
-    """Flatten the input, then fully connected layers of the widths ``hidden`` with ReLU between."""
+    """Flatten the input, then fully connected layers of the widths ``hidden`` with ReLU between.
+
+    Args:
+        input_shape: Shape of one input.
+        outputs: Outputs of the model: classes, or tokens.
+        hidden: Widths of the hidden layers.
+    """
     widths = [prod(input_shape), *hidden]
     layers: list[nn.Module] = [nn.Flatten()]
     for before, after in pairwise(widths):
@@ -95,7 +101,14 @@ def cnn(
     channels: tuple[Count, ...] = (16, 32),
     norm: Norm = "none",
 ) -> nn.Module:
-    """3x3 convolutions of the widths ``channels``, each followed by ReLU and 2x2 max-pooling."""
+    """3x3 convolutions of the widths ``channels``, each followed by ReLU and 2x2 max-pooling.
+
+    Args:
+        input_shape: Shape of one input.
+        outputs: Outputs of the model: classes, or tokens.
+        channels: Channels of the convolutions.
+        norm: Normalisation by name.
+    """
     check_images("cnn", input_shape)
     layers: list[nn.Module] = []
     for before, after in pairwise([input_shape[0], *channels]):
@@ -123,6 +136,12 @@ def resnet18(
 
     One 3x3 convolution and no pooling before the stages; group normalisation has 16 channels to a
     group. (He, Zhang, Ren & Sun, "Deep residual learning for image recognition", 2016.)
+
+    Args:
+        input_shape: Shape of one input.
+        outputs: Outputs of the model: classes, or tokens.
+        width: Channels of the first stage.
+        norm: Normalisation by name.
     """
     widths = [width, 2 * width, 4 * width, 8 * width]
     return resnet("resnet18", input_shape, outputs, widths, 2, norm)
@@ -140,5 +159,11 @@ def resnet20(
 
     Where the shape changes the shortcut is a 1x1 convolution, not zeros as in section 4.2 of the
     paper. Group normalisation has 16 channels to a group. (He, Zhang, Ren & Sun, 2016.)
+
+    Args:
+        input_shape: Shape of one input.
+        outputs: Outputs of the model: classes, or tokens.
+        width: Channels of the first stage.
+        norm: Normalisation by name.
     """
     return resnet("resnet20", input_shape, outputs, [width, 2 * width, 4 * width], 3, norm)
