@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from decentral.errors import ConfigError, RunError
     from decentral.registry import plugin
     from decentral.schedules.communication import GLOBAL_MERGE
-    from decentral.tasks import Task
+    from decentral.tasks.base import Task
     from decentral.units import Point
 
 _HOMES = {

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from decentral import rng
 from decentral.gradients import Batch
-from decentral.tasks import Samples
+from decentral.tasks.base import Samples
 
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]

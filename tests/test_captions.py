@@ -17,7 +17,6 @@ from decentral.claims import FAILS, HOLDS, PARTLY, verdict
 from decentral.claims._meteor import meteor
 from decentral.claims.change_captioning import FUSIONS, compared, described
 from decentral.registry import build, find
-from decentral.tasks._scenes import ADDED, KINDS, PLACES, REMOVED, SAME, scenes
 from decentral.tasks.change_captions import (
     captioned,
     contents,
@@ -27,6 +26,7 @@ from decentral.tasks.change_captions import (
     vocabulary,
 )
 from decentral.tasks.models.change_captioner import change_captioner
+from decentral.tasks.scenes import ADDED, KINDS, PLACES, REMOVED, SAME, scenes
 from decentral.theory.captions import bleu4, cider_d, rouge_l
 
 Fusion = Literal["difference_aware", "difference", "concat"]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from support import tiny_block, trained
 
-from decentral.tasks._augment import Pixels
+from decentral.tasks.image_files import Pixels
 
 pytestmark = pytest.mark.needs("cuda")
 

@@ -17,8 +17,8 @@ import decentral.cli
 from decentral.errors import ConfigError
 from decentral.registry import build
 from decentral.tasks import Task
-from decentral.tasks import _images as reader
-from decentral.tasks._augment import Pixels
+from decentral.tasks import image_files as reader
+from decentral.tasks.image_files import Pixels
 
 
 def task_of(folder: Path, name: str = "cifar10", **given: object) -> Task:

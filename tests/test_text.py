@@ -17,8 +17,7 @@ from support import tiny_block
 from decentral.loop.methods import changed_targets
 from decentral.registry import build
 from decentral.tasks import Task
-from decentral.tasks._corpus import CHUNK, segments, topics
-from decentral.tasks._tokens import characters, octets
+from decentral.tasks.corpus import CHUNK, characters, octets, segments, topics
 from decentral.tasks.text import next_token
 
 WORDS = "Pfalz, Ägypten, 東京 and 🦊: "

@@ -16,8 +16,8 @@ from decentral.claims._lab import Lab
 from decentral.claims._meteor import meteor
 from decentral.claims.single_merge import series
 from decentral.registry import Count, Positive, plugin
-from decentral.tasks._scenes import SAME, Scenes, scenes
 from decentral.tasks.change_captions import captioned, references, says_change
+from decentral.tasks.scenes import SAME, Scenes, scenes
 from decentral.theory.captions import bleu4, cider_d, rouge_l
 
 #: What fuses two dates, at the best of the peak rates 0.0015, 0.003 and 0.006 each: on held-out

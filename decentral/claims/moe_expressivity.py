@@ -12,7 +12,7 @@ from decentral.claims import Expectation, Findings, Panel
 from decentral.claims._lab import Lab
 from decentral.claims.single_merge import series
 from decentral.registry import Count, plugin
-from decentral.tasks.pieces import affine_slopes, one_layer_error, routed
+from decentral.tasks.synthetic import affine_slopes, one_layer_error, routed
 
 #: Levels and experts per level of the counting test.
 COUNTED = ((3, 2), (2, 3), (3, 3), (2, 4))

@@ -19,7 +19,7 @@ from decentral.merge.calibrate import merge_integers
 from decentral.metrics.base import Scores, score
 from decentral.network.membership import Membership
 from decentral.run.checkpoint import Saved
-from decentral.tasks import Samples
+from decentral.tasks.base import Samples
 
 #: A row [P] and its integer buffers [1, ...].
 Model = tuple[Tensor, dict[str, Tensor]]

@@ -34,7 +34,7 @@ from decentral.metrics.geometry import (
     positions,
     through,
 )
-from decentral.tasks import Samples
+from decentral.tasks.base import Samples
 
 #: Told what is being measured, how many of all parts are done, and how many there are.
 Watch = Callable[[str, int, int], None]

@@ -16,7 +16,7 @@ from decentral.exchange.codec.base import Draw, Load
 from decentral.registry import Bound, build
 from decentral.schedules import Progress
 from decentral.schedules.phases import Phase
-from decentral.tasks import Task
+from decentral.tasks.base import Task
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from decentral.metrics.base import Snapshot, chunk_of
 from decentral.metrics.returned import checked
 from decentral.network import all_reduce_messages
 from decentral.registry import build
-from decentral.tasks import Samples
+from decentral.tasks.base import Samples
 
 #: Evaluation's forward samples stay below this share of training's.
 EVALUATION_SHARE = 0.05

@@ -9,7 +9,7 @@ from decentral.gradients.footprint import rows_at_once
 from decentral.loop.room import require
 from decentral.loop.setup import Setup
 from decentral.optim.block_optimizer import state_numbers
-from decentral.tasks import Samples
+from decentral.tasks.base import Samples
 
 #: What Python and the libraries take before anything is trained.
 PROGRAM = 500_000_000

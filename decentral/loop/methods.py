@@ -12,7 +12,7 @@ from decentral.errors import ConfigError, check_nodes
 from decentral.gradients.label_noise import flipped, shifted, smoothed
 from decentral.layout import shadow
 from decentral.schedules.methods import METHODS, LabelNoise, Timed
-from decentral.tasks import Task
+from decentral.tasks.base import Task
 
 
 def check_methods(config: Config, task: Task, model: nn.Module) -> None:

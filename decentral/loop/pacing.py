@@ -10,7 +10,7 @@ from decentral.loop.room import free_bytes
 from decentral.registry import Bound
 from decentral.schedules import Progress
 from decentral.schedules.pace import Pace, pace_of
-from decentral.tasks import Task
+from decentral.tasks.base import Task
 from decentral.units import format_bytes, parse_amount
 
 #: Samples per node of one forward pass, unless the first batch is larger: memory does not grow with

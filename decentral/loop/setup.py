@@ -46,7 +46,7 @@ from decentral.schedules.batch import rate_factor
 from decentral.schedules.communication import CommunicationSchedule
 from decentral.schedules.learning_rate import LearningRate
 from decentral.schedules.pace import Pace
-from decentral.tasks import Samples, Task
+from decentral.tasks.base import Samples, Task
 from decentral.tasks.splits import class_shares, shards
 from decentral.topology.base import Topology
 

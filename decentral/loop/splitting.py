@@ -5,7 +5,7 @@ from __future__ import annotations
 from decentral.config import Config
 from decentral.errors import ConfigError
 from decentral.registry import Bound, build
-from decentral.tasks import Task
+from decentral.tasks.base import Task
 
 
 def split_of(config: Config, task: Task) -> Bound:

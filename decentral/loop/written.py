@@ -8,7 +8,7 @@ from decentral.config import PARTS
 from decentral.loop.methods import noise_kind
 from decentral.loop.setup import Setup
 from decentral.registry import PYTHON, Bound
-from decentral.tasks import Task
+from decentral.tasks.base import Task
 
 
 def _written(bound: Bound) -> Any:

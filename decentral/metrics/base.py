@@ -17,7 +17,7 @@ from torch.func import vmap
 from decentral.exchange.base import Exchange
 from decentral.layout import Layout
 from decentral.merge.calibrate import merge_integers
-from decentral.tasks import Samples, Task
+from decentral.tasks.base import Samples, Task
 
 #: (rows [n, P], integers, inputs [B, ...]) -> outputs [n, B, ...]
 Forward = Callable[[Tensor, dict[str, Tensor], Tensor], Tensor]

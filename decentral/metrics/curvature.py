@@ -16,7 +16,7 @@ from decentral.metrics.base import Forward, Snapshot
 from decentral.optim.blocks import block_of
 from decentral.records import Record
 from decentral.registry import Count, plugin
-from decentral.tasks import Samples
+from decentral.tasks.base import Samples
 
 #: Hessian times one vector per row: [n, K] -> [n, K].
 Product = Callable[[Tensor], Tensor]

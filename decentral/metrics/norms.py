@@ -8,7 +8,7 @@ from torch import Tensor
 from decentral.metrics.base import Snapshot
 from decentral.records import Panel, Record
 from decentral.registry import plugin
-from decentral.tasks import Task
+from decentral.tasks.base import Task
 
 _DISTANCE = Record(
     "consensus/distance", "Root mean square distance of the models from their average",

@@ -13,8 +13,8 @@ from torch.nn.functional import cross_entropy
 
 from decentral.errors import ConfigError
 from decentral.registry import Count, plugin
-from decentral.tasks import Samples, Task
-from decentral.tasks._scenes import ADDED, KINDS, PLACES, REMOVED, SAME, Scenes, scenes
+from decentral.tasks.base import Samples, Task
+from decentral.tasks.scenes import ADDED, KINDS, PLACES, REMOVED, SAME, Scenes, scenes
 
 #: What a model must take: pixels of two images and words, flat, [6 S S + T].
 PAIRS = "image pairs with words"

@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from decentral import rng
 from decentral.registry import Count, plugin
-from decentral.tasks import Samples, Task
+from decentral.tasks.base import Samples, Task
 
 #: Marks a place without an answer.
 _NONE = -1

@@ -15,10 +15,24 @@ from torch.nn.functional import cross_entropy
 
 from decentral.errors import ConfigError
 from decentral.registry import Count, plugin
-from decentral.tasks import HeldOut, Samples, Task
-from decentral.tasks._cache import CACHE, cached, fingerprint
-from decentral.tasks._corpus import HUB, Pieces, files_of, read, segments, streamed, topics
-from decentral.tasks._tokens import SPLITS, Encoded, characters, encode, load, octets, pairs
+from decentral.tasks.base import HeldOut, Samples, Task
+from decentral.tasks.cache import CACHE, cached, fingerprint
+from decentral.tasks.corpus import (
+    HUB,
+    SPLITS,
+    Encoded,
+    Pieces,
+    characters,
+    encode,
+    files_of,
+    load,
+    octets,
+    pairs,
+    read,
+    segments,
+    streamed,
+    topics,
+)
 
 _TOKENIZERS = {"char": characters, "byte": octets}
 

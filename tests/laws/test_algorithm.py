@@ -21,7 +21,7 @@ from torch import Tensor
 from decentral.loop.block import Block
 from decentral.mixing.base import spectral_gap
 from decentral.registry import Bound, build, find, names
-from decentral.tasks.quadratic import quadratic_loss
+from decentral.tasks.synthetic import quadratic_loss
 
 STEPS = 6
 ULP = float(torch.finfo(torch.float64).eps)

@@ -14,7 +14,7 @@ from decentral.layout import Layout
 from decentral.metrics import Snapshot, score
 from decentral.registry import find, names
 from decentral.tasks import Task
-from decentral.tasks.quadratic import Vector, quadratic_loss
+from decentral.tasks.synthetic import Vector, quadratic_loss
 
 NAMES = names("metric")
 every = pytest.mark.parametrize("name", NAMES)

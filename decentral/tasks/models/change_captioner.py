@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from decentral.errors import ConfigError
 from decentral.registry import Count, plugin
-from decentral.tasks.models.transformer import INIT, Layer, Plain, attended, check_heads
+from decentral.tasks.models.base import check_heads
+from decentral.tasks.models.transformer import INIT, Layer, Plain, attended
 from decentral.userfile import located
 
 

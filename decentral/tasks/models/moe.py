@@ -119,7 +119,7 @@ class Intervals(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the chosen expert as one of ``experts`` ones, [B, E]."""
-        from decentral.tasks.pieces import SPACING
+        from decentral.tasks.synthetic import SPACING
 
         number = 3 if self.coordinate is None else self.experts
         index = (x / SPACING + (number - 1) / 2).round().clamp(0, number - 1).long()

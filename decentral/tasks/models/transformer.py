@@ -10,19 +10,10 @@ from torch.nn import functional as F
 
 from decentral.errors import ConfigError
 from decentral.registry import Count, plugin
-from decentral.tasks.models.vision import check_images
+from decentral.tasks.models.base import check_heads, check_images
 
 #: Standard deviation of the first weights of embeddings.
 INIT = 0.02
-
-
-def check_heads(model: str, width: int, heads: int) -> None:
-    """Refuse a width that does not divide among the heads."""
-    if width % heads:
-        raise ConfigError(
-            f"model {model!r}: width = {width} does not divide among heads = {heads}; "
-            "make it a multiple."
-        )
 
 
 def attended(q: Tensor, k: Tensor, v: Tensor, heads: int, causal: bool) -> Tensor:

@@ -11,17 +11,9 @@ from torch import nn
 from decentral.errors import ConfigError
 from decentral.gradients.residual import Residual
 from decentral.registry import Count, plugin
+from decentral.tasks.models.base import check_images
 
 Norm = Literal["none", "batch", "group"]
-
-
-def check_images(name: str, input_shape: tuple[int, ...]) -> None:
-    """Refuse inputs that are no images."""
-    if len(input_shape) != 3:
-        raise ConfigError(
-            f"model {name!r} needs images [channels, height, width]; the task's inputs have shape "
-            f"{list(input_shape)}. Use model: mlp."
-        )
 
 
 def normalisation(kind: Norm, channels: int, groups: int = 1) -> list[nn.Module]:

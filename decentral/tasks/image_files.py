@@ -1,4 +1,4 @@
-"""Image classification from parquet files of encoded images, decoded once."""
+"""Image classification from parquet files: decoded once, what a model then sees of them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import io
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,12 +14,13 @@ import numpy as np
 import torch
 from annotated_types import Ge
 from numpy.lib.format import open_memmap
-from torch.nn.functional import cross_entropy
+from torch import Tensor
+from torch.nn.functional import cross_entropy, pad
 
 from decentral.errors import ConfigError
-from decentral.tasks import Samples, Task, holdout
-from decentral.tasks._augment import Pixels
-from decentral.tasks._cache import cached, fingerprint, shown
+from decentral.gradients.draws import hashed
+from decentral.tasks.base import Samples, Task, holdout
+from decentral.tasks.cache import cached, fingerprint, shown
 
 INSTALL = "pip install -c constraints.txt -e '.[images]'"
 #: What the names of the parquet files of each split look like; ``values`` is no validation.
@@ -248,3 +250,46 @@ def _classes(part: Any) -> list[str] | None:
         return known[b"classes"].decode().split(",")
     features = json.loads(known.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
     return next((f["names"] for k, f in features.items() if k in _LABELS and "names" in f), None)
+
+
+# --- what a model sees ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Bytes [..., C, H, W] as floats of mean 0 and deviation 1 in every channel.
+
+    In training every image is moved by up to ``shift`` pixels in both directions, what enters being
+    black, and mirrored with probability 1/2 if ``flip``: pure functions of its key, for the images
+    of all nodes at once.
+    """
+
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+    shift: int = 0
+    flip: bool = False
+
+    def __call__(self, inputs: Tensor, keys: Tensor | None) -> Tensor:
+        """Return (x / 255 - mean) / deviation of the images, augmented if keys [...] are given."""
+        if keys is not None and (self.shift or self.flip):
+            images = self._augmented(inputs.flatten(0, -4), keys.flatten())
+            inputs = images.view(inputs.shape)
+        mean, deviation = (
+            torch.tensor(part, device=inputs.device).mul(255).view(-1, 1, 1)
+            for part in (self.mean, self.deviation)
+        )
+        return (inputs - mean) / deviation
+
+    def _augmented(self, images: Tensor, keys: Tensor) -> Tensor:
+        """Move and mirror images [M, C, H, W]."""
+        height, width = images.shape[-2:]
+        bits, moves = hashed(keys), 2 * self.shift + 1
+        down, right = (bits >> 1) % moves, (bits >> 32) % moves
+        rows = down.unsqueeze(1) + torch.arange(height, device=images.device)
+        columns = torch.arange(width, device=images.device).expand(len(keys), width)
+        if self.flip:
+            columns = torch.where((bits & 1).bool().unsqueeze(1), columns.flip(1), columns)
+        columns = columns + right.unsqueeze(1)
+        padded = pad(images, [self.shift] * 4).permute(0, 2, 3, 1)
+        each = torch.arange(len(keys), device=images.device).view(-1, 1, 1)
+        return padded[each, rows.unsqueeze(2), columns.unsqueeze(1)].permute(0, 3, 1, 2)

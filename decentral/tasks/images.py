@@ -1,0 +1,140 @@
+"""Images to classify: digits of 8x8 pixels, MNIST, CIFAR-10 and CIFAR-100, Tiny ImageNet."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.functional import cross_entropy
+
+from decentral.registry import plugin
+from decentral.tasks.base import HeldOut, Samples, Task, holdout
+from decentral.tasks.cache import CACHE
+from decentral.tasks.image_files import Shift, image_task
+
+#: Samples of the digits that are for the test.
+_DIGITS_TEST = 450
+
+
+@plugin("task")
+def digits(*, val: HeldOut = 0.0) -> Task:
+    """Classify 8x8 images of handwritten digits, ten classes, 450 of 1,797 for the test.
+
+    Pixels are divided by 16, then standardised by one scalar mean and deviation over all images.
+    The test set is the first 450 of a fixed permutation; ``val`` is the share of the rest that is
+    kept from training for validation. (Alpaydin & Kaynak, UCI repository, 1998.)
+    """
+    from sklearn.datasets import load_digits
+
+    data: Any = load_digits()
+    images = np.asarray(data.images, dtype=np.float64) / 16.0
+    images = (images - images.mean()) / images.std()
+    order = np.random.default_rng(0).permutation(len(images))
+    inputs = torch.from_numpy(images[order]).to(torch.float32).unsqueeze(1)
+    targets = torch.from_numpy(np.asarray(data.target)[order]).to(torch.int64)
+    test = Samples(inputs[:_DIGITS_TEST], targets[:_DIGITS_TEST])
+    train, valid = holdout(Samples(inputs[_DIGITS_TEST:], targets[_DIGITS_TEST:]), val)
+    return Task(loss=cross_entropy, train=train, val=valid, test=test)
+
+
+@plugin("task", reads="images")
+def mnist(
+    *,
+    path: str | None = None,
+    cache: str = CACHE,
+    val: HeldOut = 0.0,
+    shift: Shift = 0,
+    flip: bool = False,
+) -> Task:
+    """Classify 28x28 grey images of digits, 60,000 for training and 10,000 for the test.
+
+    ``path`` is a folder with train*.parquet and test*.parquet, images encoded in a column; without
+    it the data set comes from the Hugging Face hub. They are decoded once, into ``cache``. Files
+    that begin with valid, validation, val or dev are ``val``; the test where there is no test*.
+    Training images are moved by up to ``shift`` pixels, and mirrored at random if ``flip``.
+    (LeCun, Cortes & Burges, 1998.)
+    """
+    return image_task(
+        "mnist", "ylecun/mnist", "L", path=path, cache=cache, val=val, shift=shift, flip=flip
+    )
+
+
+@plugin("task", reads="images", defaults={"model": {"name": "cnn", "channels": [32, 64, 64]}})
+def cifar10(
+    *,
+    path: str | None = None,
+    cache: str = CACHE,
+    val: HeldOut = 0.0,
+    shift: Shift = 4,
+    flip: bool = True,
+) -> Task:
+    """Classify 32x32 colour images, ten classes, 50,000 for training and 10,000 for the test.
+
+    ``path`` is a folder with train*.parquet and test*.parquet, images encoded in a column; without
+    it the data set comes from the Hugging Face hub. They are decoded once, into ``cache``. Files
+    that begin with valid, validation, val or dev are ``val``; the test where there is no test*.
+    Training images are moved by up to ``shift`` pixels, and mirrored at random if ``flip``.
+    (Krizhevsky, 2009.)
+    """
+    return image_task(
+        "cifar10", "uoft-cs/cifar10", "RGB", path=path, cache=cache, val=val, shift=shift, flip=flip
+    )
+
+
+@plugin("task", reads="images", defaults={"model": {"name": "cnn", "channels": [32, 64, 64]}})
+def cifar100(
+    *,
+    path: str | None = None,
+    cache: str = CACHE,
+    val: HeldOut = 0.0,
+    shift: Shift = 4,
+    flip: bool = True,
+) -> Task:
+    """Classify 32x32 colour images, 100 classes, 50,000 for training and 10,000 for the test.
+
+    ``path`` is a folder with train*.parquet and test*.parquet, images encoded in a column; without
+    it the data set comes from the Hugging Face hub. They are decoded once, into ``cache``. Files
+    that begin with valid, validation, val or dev are ``val``; the test where there is no test*.
+    Training images are moved by up to ``shift`` pixels, and mirrored at random if ``flip``.
+    (Krizhevsky, 2009.)
+    """
+    return image_task(
+        "cifar100",
+        "uoft-cs/cifar100",
+        "RGB",
+        path=path,
+        cache=cache,
+        val=val,
+        shift=shift,
+        flip=flip,
+    )
+
+
+@plugin("task", reads="images", defaults={"model": {"name": "cnn", "channels": [32, 64, 64]}})
+def tinyimagenet(
+    *,
+    path: str | None = None,
+    cache: str = CACHE,
+    val: HeldOut = 0.0,
+    shift: Shift = 8,
+    flip: bool = True,
+) -> Task:
+    """Classify 64x64 colour images, 200 classes, 100,000 for training, 10,000 for the test.
+
+    ``path`` is a folder with train*.parquet and test*.parquet, images encoded in a column; without
+    it the data set comes from the Hugging Face hub. They are decoded once, into ``cache``. Files
+    that begin with valid, validation, val or dev are ``val``; the test where there is no test*.
+    Training images are moved by up to ``shift`` pixels, and mirrored at random if ``flip``.
+    (Le & Yang, 2015.)
+    """
+    return image_task(
+        "tinyimagenet",
+        "zh-plus/tiny-imagenet",
+        "RGB",
+        path=path,
+        cache=cache,
+        val=val,
+        shift=shift,
+        flip=flip,
+    )
