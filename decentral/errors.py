@@ -44,14 +44,26 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> ConfigError:
-    """Build the error for a name that nobody registered, with the nearest one that exists."""
+    """Build the error for a name that nobody registered, with the nearest one that exists.
+
+    Args:
+        kind: What it should be: a setting, a kind of plug-in.
+        name: The name given.
+        known: The names that there are.
+    """
     names = sorted(known)
     offer = ", ".join(names) if len(names) <= _LISTED else f"{len(names)} names"
     return ConfigError(f"unknown {kind} {name!r}.{nearest(name, names)} Available: {offer}.")
 
 
 def check_nodes(where: str, named: Iterable[int], nodes: int) -> None:
-    """Raise ConfigError unless all that are named are nodes of the run."""
+    """Raise ConfigError unless all that are named are nodes of the run.
+
+    Args:
+        where: The setting that names them.
+        named: Numbers of nodes.
+        nodes: Nodes of the run.
+    """
     for node in named:
         if not 0 <= node < nodes:
             raise ConfigError(f"{where}: there is no node {node}; nodes are 0 to {nodes - 1}.")

@@ -115,7 +115,13 @@ class Layout:
     def unpack(
         self, row: Tensor, model: nn.Module, integers: Mapping[str, Tensor] | None = None
     ) -> None:
-        """Copy one row [P], and integer buffers [1, ...] if given, into a model."""
+        """Copy one row [P], and integer buffers [1, ...] if given, into a model.
+
+        Args:
+            row: One row, [P].
+            model: The module that is written to.
+            integers: Integer buffers by name, [1, ...].
+        """
         values = dict(model.named_parameters()) | dict(model.named_buffers())
         with torch.no_grad():
             for entry in self.parameters + self.buffers:

@@ -68,7 +68,14 @@ def normal(seed: int, purpose: str, *counters: ArrayLike) -> Floats:
 
 
 def integers(high: ArrayLike, seed: int, purpose: str, *counters: ArrayLike) -> Integers:
-    """Return integers in [0, high), one for every coordinate (``high`` broadcasts)."""
+    """Return integers in [0, high), one for every coordinate (``high`` broadcasts).
+
+    Args:
+        high: First number that is not drawn; broadcasts.
+        seed: Seed of the run.
+        purpose: What they are for; other purposes draw other numbers.
+        *counters: Coordinates, which broadcast.
+    """
     draws = uniform(seed, purpose, *counters) * np.asarray(high, dtype=np.float64)
     return draws.astype(np.int64)
 
@@ -86,6 +93,13 @@ def permuted(
     A Feistel network over Z_a x Z_b with a b >= size > a (b - 1), walked until it lands inside
     (Black & Rogaway, "Ciphers with arbitrary finite domains", 2002). Everything broadcasts; every
     value of the counters has a permutation of its own.
+
+    Args:
+        position: Places, from 0.
+        size: Length of the range.
+        seed: Seed of the run.
+        purpose: What it is for.
+        *counters: Coordinates, which broadcast.
 
     >>> sorted(permuted(range(5), 5, 0, "demo").tolist())
     [0, 1, 2, 3, 4]

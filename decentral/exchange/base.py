@@ -72,7 +72,13 @@ class Ledger:
         self.rounds += 1
 
     def average(self, nodes: int, row_bytes: int, rounds: int = 1) -> None:
-        """Book one global average: 2 (N - 1) rows."""
+        """Book one global average: 2 (N - 1) rows.
+
+        Args:
+            nodes: Nodes that take part, N.
+            row_bytes: Bytes of a row as it is sent.
+            rounds: Number of such averages.
+        """
         self.messages += 2 * (nodes - 1)
         self.bytes += 2 * (nodes - 1) * row_bytes
         self.rounds += rounds

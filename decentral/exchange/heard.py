@@ -27,6 +27,11 @@ def heard_by(mixing: Mixing, block: range, inbox: Integers) -> Heard:
     """Return who of the positions ``block`` hears what, rows ``inbox`` (ascending) from elsewhere.
 
     A row that nothing changes is left out: adding 0 to -0.0 would change its bits.
+
+    Args:
+        mixing: The weights of the round.
+        block: Positions hosted here.
+        inbox: Positions, ascending, whose rows came from other workers.
     """
     indptr = mixing.indptr[block.start : block.stop + 1]
     degrees = np.diff(indptr)

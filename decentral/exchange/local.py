@@ -90,5 +90,11 @@ def ordered_sums(rows: Tensor, senders: Tensor, weights: Tensor, offsets: Tensor
 
     Every sum begins at zero and adds in the order given, column by column, so that its bits depend
     neither on the other rows nor on how the columns are divided.
+
+    Args:
+        rows: Rows, [n, k].
+        senders: Row of every term, [terms].
+        weights: Weight of every term, [terms].
+        offsets: Where the terms of each sum begin, and the end, [sums + 1].
     """
     return torch.embedding_bag(rows, senders, offsets, False, 0, False, weights)[0]

@@ -32,6 +32,13 @@ def aggregate(rule: Bound, own: Tensor, said: Tensor, inbox: Tensor, heard: Hear
 
     Hosted nodes have ``said`` [n, k], which need not be what they hold; ``inbox`` [h, k] came from
     other workers. Columns are taken in chunks; beside these, memory holds some numbers per link.
+
+    Args:
+        rule: The aggregation.
+        own: Rows of the hosted nodes, [n, k]; changed in place.
+        said: What the hosted nodes send, [n, k].
+        inbox: Rows from other workers, [h, k].
+        heard: Who hears what.
     """
     if not len(heard.receivers):
         return
@@ -123,6 +130,12 @@ def aggregate_all(
     """Return what ``rule`` makes of all rows that take part, [k]; ``weights`` [n] are the merge's.
 
     ``gather`` returns the rows of all workers; it is called for a few columns at a time.
+
+    Args:
+        rule: The aggregation.
+        gather: Returns the rows of all workers for some columns, [N, c].
+        said: What the hosted nodes send, [n, k].
+        weights: Weights of the merge, [N].
     """
     shares = gather(weights)
     taking, shares = shares > 0, shares[shares > 0].to(said)[None]

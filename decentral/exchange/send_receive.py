@@ -52,6 +52,12 @@ def route(mixing: Mixing, blocks: Sequence[range], rank: int, packed: bool) -> R
 
     Every row is sent at most once to each worker that hears it. ``packed`` puts all rows for one
     worker in one message; otherwise every row is a message of its own.
+
+    Args:
+        mixing: The weights of the round.
+        blocks: Positions that each worker hosts.
+        rank: The worker.
+        packed: Whether rows for one worker travel as one message.
     """
     worker = np.repeat(np.arange(len(blocks)), [len(block) for block in blocks])
     hearing = np.repeat(worker, np.diff(mixing.indptr))

@@ -76,11 +76,23 @@ class Faults:
         return found
 
     def down(self, receivers: Integers, senders: Integers, progress: Progress) -> Bools:
-        """Return which links [l] are down, between ids."""
+        """Return which links [l] are down, between ids.
+
+        Args:
+            receivers: Receiving nodes, [l].
+            senders: Sending nodes, [l].
+            progress: How far the run is.
+        """
         return self._struck("links", receivers, senders, progress)
 
     def lost(self, receivers: Integers, senders: Integers, progress: Progress) -> Bools:
-        """Return which messages [l] are lost."""
+        """Return which messages [l] are lost.
+
+        Args:
+            receivers: Receiving nodes, [l].
+            senders: Sending nodes, [l].
+            progress: How far the run is.
+        """
         return self._struck("messages", receivers, senders, progress)
 
     def _struck(self, what: str, ends: Integers, others: Integers, progress: Progress) -> Bools:
@@ -133,7 +145,14 @@ def worker_faults(texts: Iterable[str]) -> list[Fault]:
 
 
 def network_faults(texts: Iterable[str], nodes: int, steps: int, seed: int) -> Faults:
-    """Return the faults among ``texts`` that are simulated; raises ConfigError for mistakes."""
+    """Return the faults among ``texts`` that are simulated; raises ConfigError for mistakes.
+
+    Args:
+        texts: Faults as the configuration has them.
+        nodes: Number of nodes.
+        steps: Length of the run.
+        seed: Seed of the run.
+    """
     rules = [build("fault", text) for text in texts if _named(text) not in KINDS]
     for rule in rules:
         Phase(rule.common["start"], rule.common["stop"]).check(f"faults: {rule.name}", steps)

@@ -15,6 +15,12 @@ from decentral.gradients import draws
 def flipped(targets: Tensor, keys: Tensor, level: float, classes: int) -> Tensor:
     """Replace classes [n, B, ...], each with chance ``level``, by one drawn from all, its own too.
 
+    Args:
+        targets: Classes, [n, B, ...].
+        keys: Key of every sample, [n, B].
+        level: Chance of a target to be replaced.
+        classes: Number of classes.
+
     >>> clean = torch.zeros(1, 4, dtype=torch.int64)
     >>> flipped(clean, torch.arange(4)[None], level=0.0, classes=3).tolist()
     [[0, 0, 0, 0]]
@@ -26,7 +32,14 @@ def flipped(targets: Tensor, keys: Tensor, level: float, classes: int) -> Tensor
 
 
 def shifted(targets: Tensor, keys: Tensor, level: float, kind: str) -> Tensor:
-    """Add ``level`` times noise to numbers [n, B, ...]: standard normal, or a random ``sign``."""
+    """Add ``level`` times noise to numbers [n, B, ...]: standard normal, or a random ``sign``.
+
+    Args:
+        targets: Numbers, [n, B, ...].
+        keys: Key of every sample, [n, B].
+        level: Size of the noise.
+        kind: ``gaussian`` or ``sign``.
+    """
     size = targets[0, 0].numel()
     if kind == "gaussian":
         noise = draws.normal(keys, size)
@@ -36,5 +49,12 @@ def shifted(targets: Tensor, keys: Tensor, level: float, kind: str) -> Tensor:
 
 
 def smoothed(targets: Tensor, share: float, classes: int, dtype: torch.dtype) -> Tensor:
-    """Return probabilities [n, B, ..., C]: ``share`` spread over all, the rest on the target."""
+    """Return probabilities [n, B, ..., C]: ``share`` spread over all, the rest on the target.
+
+    Args:
+        targets: Classes, [n, B, ...].
+        share: Probability that is spread over all classes.
+        classes: Number of classes, C.
+        dtype: Type of the probabilities.
+    """
     return one_hot(targets, classes).to(dtype) * (1.0 - share) + share / classes

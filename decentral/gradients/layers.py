@@ -162,7 +162,13 @@ class LayerGradient:
 def layer_forward(
     kernels: list[Kernel], layout: Layout, own: bool = False
 ) -> Callable[[Tensor, Views, Tensor], Tensor]:
-    """Return ``forward(rows, integers, inputs) -> outputs``: on the same inputs, or its ``own``."""
+    """Return ``forward(rows, integers, inputs) -> outputs``: on the same inputs, or its ``own``.
+
+    Args:
+        kernels: One for every layer of the model, in order.
+        layout: Where each parameter stands in a row.
+        own: Whether every row has inputs of its own.
+    """
 
     def forward(rows: Tensor, integers: Views, inputs: Tensor) -> Tensor:
         buffers = layout.views(rows.detach(), layout.buffers)

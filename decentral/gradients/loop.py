@@ -21,6 +21,12 @@ def looped_forward(
     """Return ``forward(rows, integers, inputs) -> outputs`` that runs one row at a time.
 
     With ``own`` every row has inputs of its own, [n, B, ...].
+
+    Args:
+        model: The module that is run, its parameters those of one row after the
+            other.
+        layout: Where each parameter stands in a row.
+        own: Whether every row has inputs of its own.
     """
 
     def forward(rows: Tensor, integers: dict[str, Tensor], inputs: Tensor) -> Tensor:

@@ -18,7 +18,14 @@ _TINY = 1e-12
 
 
 def climb(rows: Tensor, grads: Tensor, rho: float, adaptive: bool) -> None:
-    """Move every row [n, P] to its worst point within ``rho``, by its own gradient's norm."""
+    """Move every row [n, P] to its worst point within ``rho``, by its own gradient's norm.
+
+    Args:
+        rows: Rows, [n, P]; changed in place.
+        grads: Their gradients, [n, P].
+        rho: Length of the ascent.
+        adaptive: Whether it is measured relative to the size of each parameter.
+    """
     push = _push(rows, grads, adaptive)
     _move(rows, push, rho / (push.norm(dim=1, keepdim=True) + _TINY), adaptive)
 
@@ -67,6 +74,11 @@ def sharpness_aware(
     Enter with the gradient of a batch; take the gradient of the same batch again, inside; step
     after. Gradients are zeroed on entry. Parameters return exactly; buffers, such as the statistics
     of BatchNorm, too.
+
+    Args:
+        model: The module whose loss is looked at.
+        rho: Length of the ascent.
+        adaptive: Whether it is measured relative to the size of each parameter.
 
     >>> model = nn.Linear(3, 1)
     >>> sgd, x = torch.optim.SGD(model.parameters(), lr=0.1), torch.ones(8, 3)

@@ -25,6 +25,11 @@ def stacked_forward(
 
     rows [n, P], inputs [B, ...] (with ``own``, every row its own: [n, B, ...]), outputs
     [n, B, ...]. Buffers are read, not updated: ``model`` is in evaluation mode.
+
+    Args:
+        model: The module, in evaluation mode.
+        layout: Where each parameter stands in a row.
+        own: Whether every row has inputs of its own.
     """
     kernels = kernels_of(model, layout)
     return layer_forward(kernels, layout, own) if kernels else _vmap_forward(model, layout, own)

@@ -191,7 +191,13 @@ def _hidden(
 
 
 def by_unit(row: Tensor, axis: Axis, units: int) -> Tensor:
-    """Return one tensor of a row [P] unit by unit, [units, ...], as a view or a copy."""
+    """Return one tensor of a row [P] unit by unit, [units, ...], as a view or a copy.
+
+    Args:
+        row: One row, [P].
+        axis: The tensor, and the axis along which its units lie.
+        units: Number of units.
+    """
     entry = axis.entry
     whole = row[entry.start : entry.stop].view(entry.shape)
     return whole.movedim(axis.axis, 0).reshape(units, -1)
@@ -246,6 +252,12 @@ def align(row: Tensor, reference: Tensor, layers: list[Hidden], sweeps: int = 20
 
     Layer by layer: each permutation is the best one while the others stay (a linear assignment), so
     that the inner product of both rows only grows.
+
+    Args:
+        row: The row that is permuted, [P].
+        reference: The row that it is to match, [P].
+        layers: Layers whose units may be permuted.
+        sweeps: Passes over the layers, at most.
     """
     moved = False
     for _ in range(sweeps):

@@ -67,7 +67,13 @@ def merged(rule: Bound, models: Models) -> Tensor:
 
 
 def merge_weights(rule: Bound, samples: Tensor, excluded: frozenset[int] = frozenset()) -> Tensor:
-    """Return the weights [N] of a merge over the nodes that take part, summing to one."""
+    """Return the weights [N] of a merge over the nodes that take part, summing to one.
+
+    Args:
+        rule: The merging rule.
+        samples: Training samples of every node, [N].
+        excluded: Nodes that are left out.
+    """
     present = torch.ones(len(samples), dtype=torch.bool)
     present[sorted(excluded)] = False
     if not present.any():

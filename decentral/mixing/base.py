@@ -92,6 +92,13 @@ def assemble(
     """Build the mixing from link weights: the diagonal takes what a node keeps.
 
     Messages that are ``lost`` [links] leave their weight to the receiver; the sender knows nothing.
+
+    Args:
+        links: Directed links, receivers and senders.
+        weights: Weight of each link, [links].
+        nodes: Number of nodes.
+        keeps: What the diagonal takes: ``rest`` of what is heard, ``unsent``, or ``nothing``.
+        lost: Links whose message does not arrive, [links].
     """
     everyone = np.arange(nodes)
     arrived = np.ones(len(links), bool) if lost is None else ~lost
@@ -188,6 +195,13 @@ class Mixer:
         """Return the weights of one round; links of ``absent`` nodes, and those ``down``, are off.
 
         Messages that are ``lost`` are sent, with the weights of a round in which nothing is.
+
+        Args:
+            round: Round, counted from 0.
+            intensity: Intensity of the round, in (0, 1].
+            absent: Nodes that cannot be reached.
+            down: Says which links are down.
+            lost: Says which messages are lost.
         """
         links = self.active_links(round, intensity)
         if absent:

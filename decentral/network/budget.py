@@ -15,7 +15,13 @@ _BISECTIONS = 200
 
 
 def budget_bytes(budget: str | float, nodes: int, all_reduce_bytes: float) -> float:
-    """Turn ``2%`` or ``0.02`` of all-reduce's bytes, or ``2MB/node``, into bytes of all nodes."""
+    """Turn ``2%`` or ``0.02`` of all-reduce's bytes, or ``2MB/node``, into bytes of all nodes.
+
+    Args:
+        budget: A share of all-reduce's bytes, or bytes per node.
+        nodes: Number of nodes.
+        all_reduce_bytes: Bytes of all-reduce at every step of the run.
+    """
     text = str(budget).strip()
     if text.endswith("/node"):
         return nodes * parse_bytes(text.removesuffix("/node"), "budget")
@@ -42,6 +48,11 @@ def solve_budget(conversation: Conversation, size: Size, gradient_bytes: int) ->
     ``size`` is that of messages, ``gradient_bytes`` that of one of all-reduce's.
     Expected bytes grow with the factor and saturate where every intensity is clipped to 1. Raises
     ConfigError naming the reachable minimum or maximum when the budget lies outside.
+
+    Args:
+        conversation: What is sent when.
+        size: Bytes of the messages.
+        gradient_bytes: Bytes of a gradient in an all-reduce.
     """
     schedule = conversation.schedule
     if not schedule.rule.plugin.traits.get("budgeted") or schedule.rule.settings["factor"]:

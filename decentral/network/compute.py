@@ -28,7 +28,13 @@ def resolve(name: str) -> Plugin | None:
     seconds = parse_seconds(name, "compute")
 
     def take(nodes: Integers, step: int, seed: int) -> Floats:
-        """Take the same time in every step of every node."""
+        """Take the same time in every step of every node.
+
+        Args:
+            nodes: Numbers of the nodes, [n].
+            step: Step, counted from 0.
+            seed: Seed of the run.
+        """
         return np.full(len(nodes), seconds)
 
     return Plugin("compute", name, take, {})

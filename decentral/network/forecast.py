@@ -22,6 +22,11 @@ def forecast(talk: Conversation, clock: Clock, size: float) -> Forecast:
 
     Exactly what a run with the same seed shows as ``time/simulated_s``, if its batch size stays
     and nothing travels under its steps.
+
+    Args:
+        talk: What is sent when.
+        clock: The clock of the run; it moves on.
+        size: Bytes of a message.
     """
     step = round = messages = 0
     for planned in preview(talk):
@@ -44,7 +49,14 @@ def _speak(talk: Conversation, clock: Clock, step: int, round: int, size: float)
 
 
 def forecast_all_reduce(clock: Clock, nodes: int, steps: int, size: float) -> Forecast:
-    """Return what averaging gradients of ``size`` bytes in every step takes."""
+    """Return what averaging gradients of ``size`` bytes in every step takes.
+
+    Args:
+        clock: The clock of the run; it moves on.
+        nodes: Number of nodes.
+        steps: Number of steps.
+        size: Bytes of a gradient.
+    """
     for step in range(steps):
         clock.work(step)
         clock.average(range(nodes), size)

@@ -48,6 +48,13 @@ def uniform(
 ) -> Network:
     """Return a network in which every link is like every other.
 
+    Args:
+        nodes: Number of nodes.
+        latency_s: Seconds of a message one way.
+        bandwidth_Bps: Bytes per second of a link.
+        up_Bps: Bytes per second that a node sends.
+        down_Bps: Bytes per second that a node receives.
+
     >>> uniform(3, 0.01, 1e6).latency_s.tolist()
     [[0.01]]
     """
@@ -58,7 +65,15 @@ def uniform(
 def sites(
     site: Integers, latency_s: Any, bandwidth_Bps: Any, *, up_Bps: float, down_Bps: float
 ) -> Network:
-    """Return a network of sites whose nodes all have the same line."""
+    """Return a network of sites whose nodes all have the same line.
+
+    Args:
+        site: Site of every node, [N].
+        latency_s: Seconds one way between sites, [S, S].
+        bandwidth_Bps: Bytes per second of a link between sites, [S, S].
+        up_Bps: Bytes per second that a node sends.
+        down_Bps: Bytes per second that a node receives.
+    """
     nodes = len(site)
     return Network(
         site,
@@ -104,6 +119,14 @@ def gossip(
     the line, r = min(bandwidth, up_j / messages of j), and has left size / r later. It arrives
     latency later still, unless the receiver's line is too narrow: whatever arrives from some moment
     on takes at least its bytes / down_i after it. Nobody waits for what never ``arrives``.
+
+    Args:
+        network: Links and lines.
+        ready_s: When each node begins to send, [N].
+        senders: Sending node of every message, [messages].
+        receivers: Receiving node of every message, [messages].
+        size: Bytes of a message.
+        arrives: Whether a message arrives, [messages]; none: all do.
     """
     if not len(senders):
         return ready_s
@@ -140,6 +163,12 @@ def all_reduce_s(
     """Return the seconds of one global average of ``size`` bytes among nodes that begin together.
 
     ``auto`` is the faster of ring and tree, as collective libraries choose it.
+
+    Args:
+        network: Links and lines.
+        members: Nodes that take part, [n].
+        size: Bytes that each contributes.
+        kind: ``ring``, ``tree`` or ``auto``.
     """
     if len(members) < 2:
         return 0.0
@@ -153,6 +182,11 @@ def ring_s(network: Network, members: Integers, size: float) -> float:
 
     On equal links 2 (n - 1) (latency + size / (n bandwidth)). (Patarasuk & Yuan, "Bandwidth optimal
     all-reduce algorithms", 2009.)
+
+    Args:
+        network: Links and lines.
+        members: Nodes that take part, [n].
+        size: Bytes that each contributes.
     """
     count = len(members)
     after = np.roll(members, -1)
@@ -172,6 +206,11 @@ def tree_s(network: Network, members: Integers, size: float) -> float:
 
     On equal links 2 ceil(log2 n) (latency + size / bandwidth). (Thakur, Rabenseifner & Gropp,
     "Optimization of collective communication operations in MPICH", 2005.)
+
+    Args:
+        network: Links and lines.
+        members: Nodes that take part, [n].
+        size: Bytes that each contributes.
     """
     count, levels = len(members), ceil(log2(len(members)))
     total_s = 0.0

@@ -44,7 +44,13 @@ class Membership:
 
 
 def reformed(conversation: Conversation, weights: object, members: Membership) -> Conversation:
-    """Return the conversation of an epoch: the same topology and schedule on the live nodes."""
+    """Return the conversation of an epoch: the same topology and schedule on the live nodes.
+
+    Args:
+        conversation: What is sent when, among all nodes.
+        weights: The weights as configured.
+        members: The nodes of the epoch.
+    """
     if members.epoch == 0:
         return conversation
     old = conversation.mixer.topology

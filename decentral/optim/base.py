@@ -65,6 +65,11 @@ def default_lr(rule: Bound) -> float:
 def updater(rule: Bound, name: str, shape: Sequence[int]) -> str:
     """Return what updates a parameter: optimizers of matrices leave some to another.
 
+    Args:
+        rule: The optimizer.
+        name: Name of the parameter.
+        shape: Its shape.
+
     >>> from decentral.registry import build
     >>> [updater(build("optimizer", "muon"), "fc1.weight", shape) for shape in ((8, 4), (8,))]
     ['muon', 'adamw']

@@ -159,6 +159,11 @@ def block_groups(
     Groups carry ``block`` and ``ratio``; ratios that are not given are as published. Raises
     ConfigError for parameters of no known block.
 
+    Args:
+        model: The module whose parameters are grouped.
+        lr: Base learning rate.
+        ratios: Ratio to it by block.
+
     >>> layer = nn.TransformerEncoderLayer(8, 2, 16)
     >>> [(g["block"], g["lr"]) for g in block_groups(layer, lr=0.1, ratios={"ffn": 5})]
     [('qkv', 0.4), ('vo', 0.4), ('ffn', 0.5), ('norm', 0.1)]

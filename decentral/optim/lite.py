@@ -41,7 +41,13 @@ _LEAST_SHARE = 1e-6
 
 
 def by_block(name: str, given: Mapping[str, float], shipped: Mapping[str, float]) -> dict[str, Any]:
-    """Return the shipped values with those given in their place."""
+    """Return the shipped values with those given in their place.
+
+    Args:
+        name: Name of the setting, for messages.
+        given: Values by block, or by a word that stands for several.
+        shipped: Values of all blocks.
+    """
     known = {*RATIOS, "other"}
     for key, value in given.items():
         if key not in known:
@@ -84,6 +90,11 @@ class LiteOptimizer(MatrixOptimizer):
         """Return chi and the share of sharp directions of a parameter, now.
 
         Biases and other parameters of no block of their own, outside matrices, keep plain AdamW.
+
+        Args:
+            group: The parameter's group.
+            member: The parameter and its state.
+            hidden: Whether it is a hidden matrix.
         """
         plain = not hidden and member.block not in ("embedding", "norm", "head")
         block = (None if plain else member.block) or ("other" if hidden else "")
@@ -127,6 +138,13 @@ def flat_mask(
 
     0 above u times the mean, 1 below l times, linear in between; u and l move so that the share
     ``sharp`` is above the upper and ``smooth`` more above the lower threshold.
+
+    Args:
+        member: A parameter and its state.
+        second: Its second moment.
+        dims: Dimensions that belong to one matrix.
+        sharp: Share of directions that count as sharp.
+        smooth: Width of the hysteresis, as a share of the directions.
     """
     if sharp >= 1.0:
         return None
@@ -205,6 +223,12 @@ def chi_now(group: dict[str, Any], chi: float, progress: float, hidden: bool) ->
 
     Hidden matrices begin at 1; the others have f / s at all times, where s falls from 1 to the
     floor on a cosine, and f from chi.
+
+    Args:
+        group: The parameter's group.
+        chi: Its value at the end.
+        progress: Share of the run that is done.
+        hidden: Whether the parameter is a hidden matrix.
     """
     course = _course(group)
     if not course.cosine:

@@ -64,7 +64,13 @@ class Bucket:
         return values.split([prod(member.value.shape[:-2]) for member in self.members])
 
     def move(self, direction: Tensor, rate: float, decay: float) -> None:
-        """Update the members: W <- (1 - decay) W - rate D."""
+        """Update the members: W <- (1 - decay) W - rate D.
+
+        Args:
+            direction: Direction of every matrix, D.
+            rate: How far it goes.
+            decay: Share of the weights that is taken off.
+        """
         for member, part in zip(self.members, self.split(direction), strict=True):
             member.value.mul_(1 - decay).add_(part.view(member.value.shape), alpha=-rate)
 
@@ -165,14 +171,26 @@ def is_matrix(shape: Sequence[int], block: str | None) -> bool:
 
 
 def takes(name: str, shape: Sequence[int], exclude: Sequence[str]) -> bool:
-    """Return whether an optimizer of matrices takes a parameter, or leaves it to AdamW."""
+    """Return whether an optimizer of matrices takes a parameter, or leaves it to AdamW.
+
+    Args:
+        name: Name of the parameter.
+        shape: Its shape.
+        exclude: Blocks, and patterns of names, that are left to AdamW.
+    """
     block = block_of(name)
     left = any(pattern == block or fnmatchcase(name, pattern) for pattern in exclude)
     return is_matrix(shape, block) and not left
 
 
 def zeros(member: Member, key: str, shape: Sequence[int] | None = None) -> Tensor:
-    """Return a state of a member, at first zeros: of its own shape, or of one per matrix."""
+    """Return a state of a member, at first zeros: of its own shape, or of one per matrix.
+
+    Args:
+        member: A parameter and its state.
+        key: Name of the state.
+        shape: Shape of one matrix's; none: that of the parameter.
+    """
     if key not in member.state:
         whole = member.value.shape if shape is None else (*member.value.shape[:-2], *shape)
         member.state[key] = member.value.new_zeros(whole)
@@ -183,6 +201,11 @@ def matched_rate(lr: float, rows: int, cols: int) -> float:
     """Return the rate at which an orthogonal update is as large as AdamW's usually is.
 
     (Liu et al., "Muon is scalable for LLM training", 2025.)
+
+    Args:
+        lr: Learning rate.
+        rows: Rows of the matrix.
+        cols: Columns of the matrix.
     """
     return 0.2 * lr * max(rows, cols) ** 0.5
 
@@ -218,6 +241,12 @@ def msign(
 
     ``quintic`` comes near (singular values between about 0.7 and 1.2) in 5 steps, ``polar`` nearer
     in 6. What happens to one matrix does not depend on the others.
+
+    Args:
+        matrices: Matrices, [m, rows, cols].
+        steps: Iterations.
+        kind: Which polynomials: ``quintic`` or ``polar``.
+        precision: Type of the products: ``same`` or ``bfloat16``.
     """
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.to(torch.bfloat16) if precision == "bfloat16" else matrices

@@ -19,7 +19,13 @@ Bases = dict[str, Tensor]
 
 
 def soap_step(group: dict[str, Any], bucket: Bucket, direction: Direction) -> None:
-    """Move the matrices of a bucket; at their first step only look at their gradients."""
+    """Move the matrices of a bucket; at their first step only look at their gradients.
+
+    Args:
+        group: The group of the matrices.
+        bucket: Matrices of one shape, stacked.
+        direction: Gives the step within the eigenbases.
+    """
     grads = bucket.gathered([member.grad for member in bucket.members])
     sizes = {"left": bucket.rows, "right": bucket.cols}
     sides = {side: size for side, size in sizes.items() if size <= group["max_dim"]}

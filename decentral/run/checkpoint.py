@@ -204,5 +204,11 @@ def _check_format(found: object, path: Path) -> None:
 
 
 def stacked(checkpoint: Checkpoint, name: str, nodes: Sequence[int]) -> Tensor:
-    """Return one named tensor of several nodes as a block [n, ...]."""
+    """Return one named tensor of several nodes as a block [n, ...].
+
+    Args:
+        checkpoint: The checkpoint.
+        name: Name of the tensor.
+        nodes: The nodes, in order.
+    """
     return torch.stack([checkpoint.nodes[node][name] for node in nodes])

@@ -70,6 +70,13 @@ def power_growth(progress: Progress, start: Point, least: int, most: int, capaci
     By steps, the time to go falls evenly; by samples it falls as fast as batches use them up, which
     integrates in closed form. With x = (time to go + 1) over its value at ``start``, b = least x^-a
     and the samples to go are in proportion to x^(1-a), apart from an offset.
+
+    Args:
+        progress: How far the run is.
+        start: Where growth begins.
+        least: Batch until then.
+        most: Batch at the end.
+        capacity: Exponent beta of the law.
     """
     if most <= least:
         raise ConfigError(f"batch: to = {most} must be above from = {least} for the batch to grow.")

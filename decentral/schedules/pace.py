@@ -52,7 +52,13 @@ class Pace:
         return self.samples[-1] / self.steps
 
     def progress(self, step: int, round: int = 0, local_steps: int = 1) -> Progress:
-        """Return where the run stands after ``step`` steps."""
+        """Return where the run stands after ``step`` steps.
+
+        Args:
+            step: Steps that are done.
+            round: Communication steps that are done.
+            local_steps: Steps between two communication steps.
+        """
         return Progress(
             step, self.steps, self.samples[step], self.budget, round, local_steps, self.samples
         )

@@ -57,6 +57,11 @@ def read_sweep(path: str | None, assignments: Sequence[str], flags: Mapping[str,
     """Read a sweep from a file, whose ``sweep`` holds axes, and from ``key=a,b,c``.
 
     ``flags`` are settings that are the same everywhere.
+
+    Args:
+        path: A configuration with the key ``sweep``; none: of axes only.
+        assignments: Texts such as ``seed=0,1``.
+        flags: Settings that are the same everywhere.
     """
     settings = read_settings(path, "sweep") if path else {}
     axes = {key: _listed(key, values) for key, values in _written(settings.pop("sweep", {}))}

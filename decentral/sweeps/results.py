@@ -41,6 +41,11 @@ def csv_text(sweep: Sweep, found: Mapping[str, Facts], folder: Path) -> str:
     """Return one line per finished point, for other programs: every number by its key.
 
     What only local models have (``local_mean``, a distance) is that before the final merge.
+
+    Args:
+        sweep: The sweep.
+        found: What is known of each finished point, by its digest.
+        folder: Folder of the sweep.
     """
     keys = list(dict.fromkeys(key for facts in found.values() for key in facts.values))
     buffer = io.StringIO()

@@ -43,6 +43,11 @@ def run_points(
 
     They run in turn or, on Ray, side by side as far as the cluster has room. Raises Interrupted
     when the user stops the sweep.
+
+    Args:
+        points: The points.
+        folder: Folder of the sweep.
+        running: How they are run.
     """
     todo = {place: point for place, point in enumerate(points) if not point.finished(folder)}
     yield from ((place, Outcome("before")) for place in range(len(points)) if place not in todo)
@@ -58,6 +63,11 @@ def run_point(point: Point, folder: Path, watch: Watch) -> Outcome:
     """Run a point in its folder unless it is finished; a failure is an outcome, not an error.
 
     Raises Interrupted when the user stops the run.
+
+    Args:
+        point: The point.
+        folder: Folder of the sweep.
+        watch: Is told what happens.
     """
     if point.finished(folder):
         return Outcome("before")

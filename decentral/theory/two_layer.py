@@ -37,6 +37,15 @@ def shaken_norm(
 
     Full batches without label noise; after each step a += amplitude N(0, 1/m). Loss
     1/(2n) sum (a^T W x_i - t^T x_i)^2, W_ij ~ N(0, 1/d), a_j ~ N(0, 1/m). (The same paper.)
+
+    Args:
+        amplitude: Size of the shaking of a.
+        seed: Seed of data, weights and shaking.
+        steps: Steps of gradient descent.
+        lr: Learning rate.
+        width: Neurons, m.
+        dimension: Dimension of the inputs, d.
+        samples: Number of samples, n.
     """
     random = np.random.default_rng(seed)
     truth = random.standard_normal(dimension)

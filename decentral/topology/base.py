@@ -54,7 +54,13 @@ class Sizes:
     words: str
 
     def check(self, name: str, nodes: int, settings: Mapping[str, Any]) -> None:
-        """Refuse a number of nodes, naming the nearest ones that fit."""
+        """Refuse a number of nodes, naming the nearest ones that fit.
+
+        Args:
+            name: Name of the topology.
+            nodes: The number asked for.
+            settings: Settings of the topology.
+        """
         if self.fits(nodes, settings):
             return
         below = (n for n in range(nodes - 1, max(0, nodes - _NEARBY), -1))

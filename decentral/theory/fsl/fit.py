@@ -76,7 +76,13 @@ class Fit:
         return Prediction(self.law.risk(stages), min(losses), max(losses))
 
     def check(self, steps: float, least: int, most: int) -> None:
-        """Refuse a schedule that is longer than the runs bear, or has batches further out."""
+        """Refuse a schedule that is longer than the runs bear, or has batches further out.
+
+        Args:
+            steps: Length of the schedule in steps.
+            least: Smallest batch.
+            most: Largest batch.
+        """
         smallest, largest = self.batches
         if steps > REACH * self.steps:
             raise ConfigError(

@@ -134,6 +134,12 @@ class Law:
 
         The switch comes after ``steps`` steps; close is an excess of at most ``within`` of the
         other's risk above the floor, at the same step. Sublinear in ``steps`` iff the task is hard.
+
+        Args:
+            small: Batch before the switch.
+            large: Batch after it.
+            steps: Steps before the switch.
+            within: Excess that counts as close.
         """
         before, gap = self.lr * steps, 1 / small - 1 / large
 

@@ -81,6 +81,12 @@ def exact_risk(
     E = 1/2 sum_j lambda_j u_j with u_j = E[(theta_j - theta*_j)^2], which closes on itself:
     u_j <- (1 - lr lambda_j)^2 u_j + lr^2/B (lambda_j^2 u_j + lambda_j (2 E + noise)).
     ``at`` defaults to the end. Costs O(modes) per step.
+
+    Args:
+        task: Spectrum, target and noise.
+        stages: Batches and their numbers of steps.
+        at: Steps at which the risk is wanted.
+        modes: Features that are followed.
     """
     variances, u = task.spectrum(modes)
     sizes = stages.per_step()

@@ -34,6 +34,12 @@ def optimal(law: Law, budget: int, least: int = 1, most: int | None = None) -> O
     ``least`` and ``most`` bound the batch. For a fixed number of steps n, b(r) = sqrt(K(r) / mu)
     within the bounds, r being the time to go, is optimal (the problem is convex and separable); mu
     is bisected so that the budget is met, and n is searched for on refined grids.
+
+    Args:
+        law: The law of the loss.
+        budget: Samples to use.
+        least: Smallest batch.
+        most: Largest batch; none: unbounded.
     """
     most = budget if most is None else min(most, budget)
     check_bounds(budget, least, most)
@@ -50,7 +56,13 @@ def optimal(law: Law, budget: int, least: int = 1, most: int | None = None) -> O
 
 
 def check_bounds(budget: int, least: int, most: int) -> None:
-    """Refuse bounds that leave no schedule."""
+    """Refuse bounds that leave no schedule.
+
+    Args:
+        budget: Samples to use.
+        least: Smallest batch.
+        most: Largest batch.
+    """
     if least < 1:
         raise ConfigError(f"min = {least}: a batch has at least 1 sample.")
     if budget < least:
@@ -94,6 +106,12 @@ def two_stage(law: Law, budget: int, small: int, large: int) -> tuple[float, flo
     """Return the best share of the data before one switch of the batch, and the predicted risk.
 
     0 means large batches from the start. Only the labels' noise counts.
+
+    Args:
+        law: The law of the loss.
+        budget: Samples to use.
+        small: Batch before the switch.
+        large: Batch after it.
     """
     check_bounds(budget, small, large)
     after = budget * np.geomspace(min(1.0, large / budget), 1.0, _SHARES)

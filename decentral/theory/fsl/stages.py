@@ -39,6 +39,12 @@ class Stages:
     def switch(budget: int, small: int, large: int, share: float) -> Stages:
         """Use ``small`` batches for a ``share`` of the data, then ``large`` ones, as far as whole.
 
+        Args:
+            budget: Samples to use.
+            small: Batch before the switch.
+            large: Batch after it.
+            share: Share of the data before it.
+
         >>> Stages.switch(1000, 10, 100, 0.5).counts.tolist()
         [50, 5]
         """
