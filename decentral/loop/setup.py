@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-import copy
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from decentral import rng
 from decentral.algorithms.base import Kept
 from decentral.config import Config
 from decentral.errors import ConfigError
 from decentral.exchange.codec.base import Load, coded_bytes
 from decentral.faults.base import network_faults
-from decentral.generator import borrowed
 from decentral.gradients import keyed
 from decentral.gradients.footprint import kept_numbers
 from decentral.layout import Layout
 from decentral.loop.attackers import NONE, Attackers, attackers
 from decentral.loop.methods import check_methods
+from decentral.loop.models import builder_of, check_size, seeded
 from decentral.loop.pacing import paced
-from decentral.loop.room import require
 from decentral.loop.sound import refuse_rounds, refuse_unsound
 from decentral.loop.splitting import split_notes, split_of
 from decentral.merge.base import in_a_run
@@ -39,7 +34,7 @@ from decentral.network.graphs import carries_links, check_connected, network_of
 from decentral.network.links import Network
 from decentral.optim.base import default_lr, grouping
 from decentral.optim.block_optimizer import Course, state_numbers
-from decentral.registry import Bound, build, find, names
+from decentral.registry import Bound, build
 from decentral.sampling import Plan, fixed_plan, resample_plan
 from decentral.schedules import Progress
 from decentral.schedules.batch import rate_factor
@@ -199,7 +194,7 @@ class Setup:
         """Return a node's first row [P]: one model for all, or a draw of its own."""
         purpose = "init" if self.config.init == "shared" else f"init/{node}"
         row = torch.zeros(self.layout.width, dtype=self.dtype)
-        self.layout.pack(_seeded(self.builder, self.config.seed, purpose), row)
+        self.layout.pack(seeded(self.builder, self.config.seed, purpose), row)
         return row
 
 
@@ -212,10 +207,10 @@ def prepare(config: Config) -> Setup:
     }
     in_a_run(parts["merge"])
     task = _task(config, parts)
-    builder = _builder(config, task, parts)
+    builder = builder_of(config, task, parts)
     if "model" in parts and parts["model"].plugin.target.__module__.startswith("decentral."):
-        _check_size(builder, device, dtype)
-    model = keyed(_seeded(builder, config.seed, "init")).to(device, dtype)
+        check_size(builder, device, dtype)
+    model = keyed(seeded(builder, config.seed, "init")).to(device, dtype)
     layout = Layout.of(model, grouping(parts["optimizer"], model))
     batch = parts["batch"] = build("batch", config.batch)
     config, pace = paced(config, task, batch)
@@ -269,60 +264,6 @@ def _asked(rule: Bound, offered: dict[str, int]) -> tuple[str, ...]:
             f"{', '.join(offered)}, and settings are keyword-only."
         )
     return asked
-
-
-def _builder(config: Config, task: Task, parts: dict[str, Bound]) -> Callable[[], nn.Module]:
-    """Return what makes a fresh model: the task's own, a user's function, or a model plug-in."""
-    own = task.model or config.model
-    if isinstance(own, nn.Module):
-        return _copies(own, config)
-    if task.model is not None:
-        return task.model
-    if inspect.isfunction(config.model) and not inspect.signature(config.model).parameters:
-        return cast(Callable[[], nn.Module], config.model)
-    rule = parts["model"] = build("model", config.model)
-    _check_inputs(rule, task)
-    shape, outputs = task.input_shape, task.outputs
-    return lambda: rule(shape, outputs)
-
-
-def _check_inputs(rule: Bound, task: Task) -> None:
-    """Refuse a model that says it takes something else than the task gives."""
-    kind = "numbers" if task.splits[0].first.is_floating_point() else "tokens"
-    given = task.takes or kind
-    takes = rule.plugin.traits.get("inputs", given)
-    if takes != given:
-        fitting = [n for n in names("model") if find("model", n).traits.get("inputs") == given]
-        raise ConfigError(
-            f"model {rule.name!r} takes {takes}; the task's inputs have shape "
-            f"{list(task.input_shape)} and are {given}. Available: {', '.join(fitting)}."
-        )
-
-
-def _check_size(builder: Callable[[], nn.Module], device: torch.device, dtype: torch.dtype) -> None:
-    """Refuse a model that does not fit into memory, before it is built."""
-    with torch.device("meta"):
-        numbers = sum(p.numel() for p in builder().parameters())
-    # One model as it is made, and one row.
-    require(2.0 * numbers * dtype.itemsize, f"models of {numbers:,} parameters", device)
-
-
-def _copies(model: nn.Module, config: Config) -> Callable[[], nn.Module]:
-    """Return what copies a module; independent first models need a function that draws anew."""
-    if config.init == "independent":
-        raise ConfigError(
-            "init: independent needs a function that builds the model, not a built one; "
-            "pass model=lambda: Net()."
-        )
-    return lambda: copy.deepcopy(model)
-
-
-def _seeded(builder: Callable[[], nn.Module], seed: int, purpose: str) -> nn.Module:
-    with borrowed(rng.key(seed, purpose) >> 1):
-        model: Any = builder()
-    if not isinstance(model, nn.Module):
-        raise ConfigError(f"model: got {type(model).__name__}, not a torch.nn.Module.")
-    return model
 
 
 def _data(

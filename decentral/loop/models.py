@@ -1,0 +1,95 @@
+"""What makes the models of a run: the task's own, a user's function or module, or a plug-in."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from decentral import rng
+from decentral.config import Config
+from decentral.errors import ConfigError
+from decentral.generator import borrowed
+from decentral.loop.room import require
+from decentral.registry import Bound, build, find, names
+from decentral.tasks.base import Task
+
+
+def builder_of(config: Config, task: Task, parts: dict[str, Bound]) -> Callable[[], nn.Module]:
+    """Return what makes a fresh model: the task's own, a user's function, or a model plug-in.
+
+    Args:
+        config: The configuration of the run.
+        task: The task, which may bring a model of its own.
+        parts: The plug-ins of the run by kind; the model is added to them, if it is one.
+    """
+    own = task.model or config.model
+    if isinstance(own, nn.Module):
+        return _copies(own, config)
+    if task.model is not None:
+        return task.model
+    if inspect.isfunction(config.model) and not inspect.signature(config.model).parameters:
+        return cast(Callable[[], nn.Module], config.model)
+    rule = parts["model"] = build("model", config.model)
+    _check_inputs(rule, task)
+    shape, outputs = task.input_shape, task.outputs
+    return lambda: rule(shape, outputs)
+
+
+def _check_inputs(rule: Bound, task: Task) -> None:
+    """Refuse a model that says it takes something else than the task gives."""
+    kind = "numbers" if task.splits[0].first.is_floating_point() else "tokens"
+    given = task.takes or kind
+    takes = rule.plugin.traits.get("inputs", given)
+    if takes != given:
+        fitting = [n for n in names("model") if find("model", n).traits.get("inputs") == given]
+        raise ConfigError(
+            f"model {rule.name!r} takes {takes}; the task's inputs have shape "
+            f"{list(task.input_shape)} and are {given}. Available: {', '.join(fitting)}."
+        )
+
+
+def check_size(builder: Callable[[], nn.Module], device: torch.device, dtype: torch.dtype) -> None:
+    """Refuse a model that does not fit into memory, before it is built.
+
+    Args:
+        builder: What makes a model.
+        device: Where its row will be.
+        dtype: The type of the row's numbers.
+    """
+    with torch.device("meta"):
+        numbers = sum(p.numel() for p in builder().parameters())
+    # One model as it is made, and one row.
+    require(2.0 * numbers * dtype.itemsize, f"models of {numbers:,} parameters", device)
+
+
+def _copies(model: nn.Module, config: Config) -> Callable[[], nn.Module]:
+    """Return what copies a module; independent first models need a function that draws anew."""
+    if config.init == "independent":
+        raise ConfigError(
+            "init: independent needs a function that builds the model, not a built one; "
+            "pass model=lambda: Net()."
+        )
+    return lambda: copy.deepcopy(model)
+
+
+def seeded(builder: Callable[[], nn.Module], seed: int, purpose: str) -> nn.Module:
+    """Return a model that was drawn for a purpose; nothing else depends on the draw.
+
+    Args:
+        builder: What makes a model.
+        seed: The seed of the run.
+        purpose: What the draw is for: other purposes draw other models.
+
+    Raises:
+        ConfigError: What it makes is no module.
+    """
+    with borrowed(rng.key(seed, purpose) >> 1):
+        model: Any = builder()
+    if not isinstance(model, nn.Module):
+        raise ConfigError(f"model: got {type(model).__name__}, not a torch.nn.Module.")
+    return model
