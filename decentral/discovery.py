@@ -26,9 +26,7 @@ def modules_of(home: str) -> dict[str, Path]:
     assert root == "decentral", "plug-ins of other packages are entry points"
     path = Path(__file__).parent.joinpath(*below)
     package, _, last = home.rpartition(".")
-    if path.is_dir():
-        package, path = home, path / "base"
-    elif last != "base":
+    if last != "base":
         return {home: path.with_suffix(".py")}
     files = sorted(path.parent.glob("*.py"))
     return {f"{package}.{file.stem}": file for file in files if file.stem != "__init__"}

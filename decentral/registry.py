@@ -56,7 +56,7 @@ KINDS: dict[str, str] = {
     "task": "decentral.tasks.base",
     "model": "decentral.tasks.models.base",
     "split": "decentral.tasks.splits",
-    "claim": "decentral.claims",
+    "claim": "decentral.claims.base",
     "tracker": "decentral.run.trackers",
 }
 

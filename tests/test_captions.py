@@ -14,8 +14,7 @@ from support import example
 
 import decentral
 from decentral.claims import FAILS, HOLDS, PARTLY, verdict
-from decentral.claims._meteor import meteor
-from decentral.claims.change_captioning import FUSIONS, compared, described
+from decentral.claims.change_captioning import FUSIONS, compared, described, meteor
 from decentral.registry import build, find
 from decentral.tasks.change_captions import (
     captioned,

@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from torch.func import functional_call, grad, vmap
 
 from decentral import api
-from decentral.claims import FAILS, HOLDS, PARTLY, Expectation, _ahead, verdict
-from decentral.claims._emergence import Mixed, flow
-from decentral.claims._lab import Lab
-from decentral.claims._reproduce import BROKEN, Trial, trial
+from decentral.claims import FAILS, HOLDS, PARTLY, Expectation, verdict
+from decentral.claims.base import Lab
+from decentral.claims.trials import BROKEN, Trial, trial
 from decentral.cli import run
 from decentral.registry import find, names
 from decentral.report.claims import claims_html
 from decentral.tasks.models.moe import moe
+from decentral.theory.induction import Mixed, flow
 
 CLAIMS = names("claim")
 every_claim = pytest.mark.parametrize("claim", CLAIMS)
@@ -164,7 +164,7 @@ def test_what_is_found_in_the_folder_needs_no_process(
 ) -> None:
     words = ["reproduce", shaky, "--seeds", "0,1", "--out", str(tmp_path / "out"), "--jobs", "2"]
     assert run(words) == 0
-    monkeypatch.setattr(_ahead, "_apart", None)
+    monkeypatch.setattr("decentral.claims.trials._apart", None)
     assert run(words) == 0
     assert sorted((tmp_path / "log").read_text().split()) == ["0", "1"]
 

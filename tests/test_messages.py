@@ -29,8 +29,8 @@ from wrong_theory import THEORY
 
 import decentral.cli
 from decentral import api, registry
-from decentral.claims._lab import Lab
-from decentral.claims._reproduce import trial
+from decentral.claims.base import Lab
+from decentral.claims.trials import trial
 from decentral.cli import sweeping
 from decentral.config import make_config
 from decentral.engines.ranks import refuse_ranks

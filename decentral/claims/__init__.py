@@ -1,103 +1,34 @@
-"""Claims: what a paper says, as an experiment that runs and can fail.
-
-A claim is a function ``(lab, seed) -> Findings``: one honest, small repetition of a result. The
-driver calls it once per seed. Its traits are written down before anything is measured:
-
-- ``paper``: authors, title, year;
-- ``says``: the claim in one sentence;
-- ``expect``: a tuple of expectations. The first is the heart of the claim: without it the claim
-  does not reproduce; with it but not with all others, it holds in part;
-- ``tiny``: settings at which its machinery runs in seconds, for tests;
-- ``full``: the settings of ``--full``, a size for a GPU.
-
-Keyword-only parameters are its sizes.
-"""
+"""Claims: what a paper says, as an experiment that runs and can fail."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from math import inf
-from statistics import mean, median
-from typing import Literal
+from typing import TYPE_CHECKING
 
-__all__ = ["FAILS", "HOLDS", "PARTLY", "Curve", "Expectation", "Findings", "Panel", "verdict"]
+from decentral.lazy import lazy_names
 
-HOLDS, PARTLY, FAILS = "holds", "holds in part", "does not reproduce at this size"
+if TYPE_CHECKING:
+    from decentral.claims.base import (
+        FAILS,
+        HOLDS,
+        PARTLY,
+        Curve,
+        Expectation,
+        Findings,
+        Lab,
+        Panel,
+        verdict,
+    )
 
+__all__ = [
+    "FAILS",
+    "HOLDS",
+    "PARTLY",
+    "Curve",
+    "Expectation",
+    "Findings",
+    "Lab",
+    "Panel",
+    "verdict",
+]
 
-@dataclass(frozen=True)
-class Expectation:
-    """What a figure must be: within [``low``, ``high``] for every seed, or their mean or median.
-
-    >>> Expectation("gap", "the merged model is close", high=0.05).met([0.01, 0.04])
-    True
-    """
-
-    figure: str
-    means: str
-    low: float = -inf
-    high: float = inf
-    over: Literal["every seed", "mean", "median"] = "every seed"
-
-    def met(self, values: Sequence[float]) -> bool:
-        """Whether the measured values, one per seed, are as expected; never without values."""
-        if not values:
-            return False
-        middle = {"mean": mean, "median": median}.get(self.over)
-        judged = [middle(values)] if middle else values
-        return all(self.low <= value <= self.high for value in judged)  # never true of NaN
-
-    @property
-    def bound(self) -> str:
-        """The limits in words.
-
-        >>> Expectation("gap", "", high=0.05).bound
-        'at most 0.05'
-        """
-        if self.low == -inf:
-            return f"at most {self.high:g}"
-        if self.high == inf:
-            return f"at least {self.low:g}"
-        return f"{self.low:g} to {self.high:g}"
-
-
-def verdict(expected: Sequence[Expectation], figures: dict[str, list[float]]) -> str:
-    """Judge measured figures, a list of one value per seed each, by what was expected of them.
-
-    >>> heart, rest = Expectation("a", "", low=0), Expectation("b", "", low=0)
-    >>> verdict([heart, rest], {"a": [1.0], "b": [-1.0]})
-    'holds in part'
-    """
-    met = [one.met(figures.get(one.figure, [])) for one in expected]
-    if all(met):
-        return HOLDS
-    return PARTLY if met[0] else FAILS
-
-
-@dataclass(frozen=True)
-class Curve:
-    """One line of a panel: the values ``y`` at ``x``; curves of one label are one, over seeds."""
-
-    label: str
-    x: list[float]
-    y: list[float]
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One drawing of a claim: axes and the curves in them."""
-
-    title: str
-    x: str
-    y: str
-    curves: list[Curve]
-    log: str = ""  # "x", "y" or "xy"
-
-
-@dataclass(frozen=True)
-class Findings:
-    """What one seed gave: named figures, and the curves behind them."""
-
-    figures: dict[str, float]
-    panels: list[Panel] = field(default_factory=list[Panel])
+__getattr__ = lazy_names(__name__, {"base": __all__})

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
 from itertools import accumulate
 from statistics import fmean
 from typing import Any
@@ -11,9 +14,7 @@ from typing import Any
 import torch
 
 from decentral.api import Run
-from decentral.claims import Curve, Expectation, Findings, Panel
-from decentral.claims._lab import Lab
-from decentral.claims._meteor import meteor
+from decentral.claims.base import Curve, Expectation, Findings, Lab, Panel
 from decentral.claims.single_merge import series
 from decentral.registry import Count, Positive, plugin
 from decentral.tasks.change_captions import captioned, references, says_change
@@ -199,3 +200,22 @@ def described(said: Sequence[str], shown: Scenes) -> dict[str, float]:
         for caption, change in zip(said, shown.change, strict=True)
     ]
     return {_MEAN: fmean(each.values()), _SEEN: fmean(right), **each}
+
+
+def meteor(
+    said: Mapping[str, Sequence[str]], references: Sequence[Sequence[str]]
+) -> dict[str, float]:
+    """Return METEOR 1.5 in [0, 1] of the captions of several models; nothing without the program.
+
+    It is that of the package pycocoevalcap, extra ``[captions]``, and needs Java. (Denkowski &
+    Lavie, "Meteor universal", 2014.)
+    """
+    if not (shutil.which("java") and find_spec("pycocoevalcap")):
+        return {}
+    program: Any = import_module("pycocoevalcap.meteor.meteor").Meteor()
+    known, found = dict(enumerate(references)), dict[str, float]()
+    with program.meteor_p:
+        for name, captions in said.items():
+            told = {pair: [caption] for pair, caption in enumerate(captions)}
+            found[name], _ = program.compute_score(known, told)
+    return found

@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from decentral.claims import Curve, Expectation, Findings, Panel
-from decentral.claims._lab import Lab
+from decentral.claims.base import Curve, Expectation, Findings, Lab, Panel
 from decentral.claims.single_merge import PAPER, series
 from decentral.registry import Count, plugin
 

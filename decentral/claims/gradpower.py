@@ -7,8 +7,7 @@ from math import sqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from decentral.claims import Curve, Expectation, Findings, Panel
-from decentral.claims._lab import Lab
+from decentral.claims.base import Curve, Expectation, Findings, Lab, Panel
 from decentral.registry import Positive, plugin
 
 Floats = NDArray[np.float64]

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from itertools import pairwise
 from math import inf, log
 
-from decentral.claims import Curve, Expectation, Findings, Panel
-from decentral.claims._emergence import Mixed, phases
-from decentral.claims._lab import Lab
+from decentral.claims.base import Curve, Expectation, Findings, Lab, Panel
 from decentral.claims.single_merge import series
 from decentral.registry import Count, plugin
+from decentral.theory.induction import Mixed, phases
 
 _THIN = 150
 

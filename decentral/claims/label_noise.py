@@ -6,8 +6,7 @@ from itertools import pairwise
 from math import log
 from typing import Any
 
-from decentral.claims import Expectation, Findings, Panel
-from decentral.claims._lab import Lab
+from decentral.claims.base import Expectation, Findings, Lab, Panel
 from decentral.claims.single_merge import series
 from decentral.registry import Count, plugin
 from decentral.theory.two_layer import decay_rate, shaken_norm

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from decentral.claims import Curve, Expectation, Findings, Panel
-from decentral.claims._lab import Lab
+from decentral.claims.base import Curve, Expectation, Findings, Lab, Panel
 from decentral.claims.single_merge import series
 from decentral.registry import Count, plugin
 from decentral.theory import fsl

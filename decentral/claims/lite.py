@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from decentral.claims import Expectation, Findings, Panel
-from decentral.claims._lab import Lab
+from decentral.claims.base import Expectation, Findings, Lab, Panel
 from decentral.claims.single_merge import series
 from decentral.registry import Count, Positive, plugin
 

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from decentral import rng
-from decentral.claims import Expectation, Findings, Panel
-from decentral.claims._lab import Lab
+from decentral.claims.base import Expectation, Findings, Lab, Panel
 from decentral.claims.single_merge import series
 from decentral.registry import Count, plugin
 from decentral.tasks.synthetic import affine_slopes, one_layer_error, routed

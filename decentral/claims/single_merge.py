@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from decentral.claims import Curve, Expectation, Findings, Panel
-from decentral.claims._lab import Lab
+from decentral.claims.base import Curve, Expectation, Findings, Lab, Panel
 from decentral.registry import Count, Positive, plugin
 
 #: What two claims share: where they come from, and their size for a GPU.

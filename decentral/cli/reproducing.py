@@ -14,9 +14,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from decentral.claims import FAILS, HOLDS, PARTLY
-from decentral.claims._ahead import Ahead
-from decentral.claims._reproduce import BROKEN, Record, Trial, trial
+from decentral.claims.base import FAILS, HOLDS, PARTLY
+from decentral.claims.trials import BROKEN, Ahead, Record, Trial, trial
 from decentral.cli.console import console_of
 from decentral.cli.words import QUIET, columned, facts
 from decentral.config import parse_assignments

@@ -19,8 +19,6 @@ from torch import Tensor, nn
 
 from decentral.errors import ConfigError
 
-__all__ = ["HeldOut", "Samples", "Task", "holdout", "standardised"]
-
 #: A share of the training samples that is kept from training.
 HeldOut = Annotated[float, Ge(0), Lt(1)]
 
