@@ -24,7 +24,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from decentral.config import make_config
-from decentral.engines.process import settle
+from decentral.engines.process import configure_process
 from decentral.exchange.local import LocalExchange
 from decentral.loop.block import Block
 from decentral.loop.measure import Evaluator
@@ -67,7 +67,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
 
 def block_of(settings: dict[str, Any]) -> Block:
     """Prepare a run in this process, on one thread, with nothing written."""
-    settle(1)
+    configure_process(1)
     base = {"threads": 1, "device": "cpu", "eval_samples": 1000, "calibration_samples": 1000}
     setup = prepare(make_config({**base, **settings}))
     return Block(setup, LocalExchange(setup.config.nodes), lambda event, details: None)

@@ -13,7 +13,7 @@ import decentral  # noqa: F401  (before torch: sets how threads wait)
 import torch
 from torch import Tensor, nn
 
-from decentral.engines.process import settle
+from decentral.engines.process import configure_process
 from decentral.gradients import Batch
 from decentral.layout import Layout
 from decentral.registry import build
@@ -71,7 +71,7 @@ def threads(*flags: str) -> int:
     for flag in flags:
         parser.add_argument(flag, action="store_true")
     chosen: int = parser.parse_args().threads
-    settle(chosen)
+    configure_process(chosen)
     return chosen
 
 

@@ -27,7 +27,8 @@ from torch import Tensor
 
 from decentral.config import make_config
 from decentral.exchange.local import LocalExchange
-from decentral.exchange.process_group import Peers, ProcessGroupExchange, listen
+from decentral.exchange.process_group import ProcessGroupExchange, open_store
+from decentral.exchange.rendezvous import Rendezvous
 from decentral.loop.block import Block
 from decentral.loop.setup import prepare
 from decentral.mixing.base import Mixer
@@ -51,7 +52,7 @@ MODEL = "mlp(hidden=[512, 512])"
 
 def crew(workers: int, work: Callable[..., Any], *given: Any) -> Any:
     """Do ``work(exchange, *given)`` in processes with a node each; return the first's result."""
-    store = listen(HOST)
+    store = open_store(HOST)
     context = multiprocessing.get_context("spawn")
     found = context.SimpleQueue()
     made = [
@@ -68,9 +69,9 @@ def crew(workers: int, work: Callable[..., Any], *given: Any) -> Any:
 
 def _worker(rank: int, workers: int, port: int, work: Any, given: Any, found: Any) -> None:
     torch.set_num_threads(1)
-    peers = Peers(rank, workers, (HOST, port), HOST, timeout_s=120, prefix="benchmark")
+    rendezvous = Rendezvous(rank, workers, (HOST, port), HOST, timeout_s=120, prefix="benchmark")
     blocks = [range(k, k + 1) for k in range(workers)]
-    exchange = ProcessGroupExchange(peers, blocks, torch.device("cpu"))
+    exchange = ProcessGroupExchange(rendezvous, blocks, torch.device("cpu"))
     result = work(exchange, *given)
     if rank == 0:
         found.put(result)

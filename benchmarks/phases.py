@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from decentral.config import by_name, make_config, read_file
-from decentral.engines.process import settle
+from decentral.engines.process import configure_process
 from decentral.exchange.local import LocalExchange
 from decentral.gradients import stacked_forward
 from decentral.layout import shadow
@@ -368,7 +368,7 @@ def main() -> None:
     parser.add_argument("studies", nargs="*", default=list(STUDIES), help=", ".join(STUDIES))
     parser.add_argument("--png", type=Path, help="folder of the figures")
     arguments = parser.parse_args()
-    settle(1)
+    configure_process(1)
     for name in arguments.studies:
         STUDIES[name](arguments.png)
 

@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy
 
 from decentral.config import make_config
 from decentral.engines.local import LocalRun
-from decentral.engines.process import settle
+from decentral.engines.process import configure_process
 from decentral.registry import build
 
 MODELS: dict[str, Any] = {
@@ -70,7 +70,7 @@ def peak_rows(which: str) -> float:
 
 
 def print_peak(which: str) -> None:
-    settle(1)
+    configure_process(1)
     small, large = ({"name": "mlp", "hidden": [width] * 16} for width in (8, 1024))
     make = by_hand if which == "hand" else lambda model: ours(model, 1)
     make(small)()

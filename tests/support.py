@@ -332,16 +332,17 @@ def connected(
     sizes: Sequence[int], *, timeout_s: float = 30.0, **options: Any
 ) -> Iterator[list[Any]]:
     """Yield the exchange of every worker, in threads that talk through real Gloo connections."""
-    from decentral.exchange.process_group import Peers, ProcessGroupExchange, listen
+    from decentral.exchange.process_group import ProcessGroupExchange, open_store
+    from decentral.exchange.rendezvous import Rendezvous
 
     ends = list(accumulate(sizes, initial=0))
     blocks = [range(a, b) for a, b in pairwise(ends)]
-    store = listen("127.0.0.1")
+    store = open_store("127.0.0.1")
 
     def meet(rank: int) -> Any:
         where = ("127.0.0.1", store.port)
-        peers = Peers(rank, len(sizes), where, "127.0.0.1", timeout_s, prefix="test")
-        return ProcessGroupExchange(peers, blocks, torch.device("cpu"), **options)
+        meeting = Rendezvous(rank, len(sizes), where, "127.0.0.1", timeout_s, prefix="test")
+        return ProcessGroupExchange(meeting, blocks, torch.device("cpu"), **options)
 
     with ThreadPoolExecutor(len(sizes)) as pool:
         made = list(pool.map(meet, range(len(sizes))))

@@ -23,7 +23,7 @@ from torch import Tensor
 from decentral.exchange import process_group as module
 from decentral.exchange.local import LocalExchange
 from decentral.exchange.process_group import LostPeer, ProcessGroupExchange
-from decentral.exchange.send_receive import route
+from decentral.exchange.send_receive import send_receive_plan
 from decentral.mixing.base import Mixing, assemble
 from decentral.topology.base import Links
 
@@ -83,7 +83,7 @@ def test_graphs_redrawn_in_every_round_give_the_bits_of_one_process(
 ) -> None:
     """Sixty directed graphs, from silence to nearly complete: no round waits for ever."""
     monkeypatch.setattr(module, "PACKED_BYTES", packed)
-    monkeypatch.setattr(module, "PIECE_BYTES", piece)
+    monkeypatch.setattr(module, "SENT_BYTES", piece)
     nodes = sum(sizes)
     mixings = [drawn(nodes, links % 41, links) for links in range(60)]
     rows = block(nodes, 167)
@@ -165,7 +165,7 @@ def test_whoever_is_expected_to_send_is_told_before_rows_fill_the_line(
 ) -> None:
     """Behind rows the word would wait until they are through: one way after the other."""
     monkeypatch.setattr(module, "PACKED_BYTES", 0)
-    monkeypatch.setattr(module, "PIECE_BYTES", 1 << 8)
+    monkeypatch.setattr(module, "SENT_BYTES", 1 << 8)
 
     def work(worker: Any) -> list[str]:
         group = worker.exchange._group = Counted(worker.exchange._group)
@@ -184,27 +184,27 @@ def test_whoever_is_expected_to_send_is_told_before_rows_fill_the_line(
 def test_what_one_worker_sends_another_expects(
     sizes: Sizes, links: int, seed: int, packed: bool
 ) -> None:
-    """Every parcel has its counterpart in the same slot, and all workers go through slots alike."""
+    """Every message has its counterpart in its slot, and all workers go through slots alike."""
     mixing = drawn(sum(sizes), links, seed)
     ends = np.cumsum([0, *sizes])
     blocks = [range(a, b) for a, b in pairwise(ends)]
-    parts = [route(mixing, blocks, rank, packed) for rank in range(len(sizes))]
+    parts = [send_receive_plan(mixing, blocks, rank, packed) for rank in range(len(sizes))]
     sent = {
         (p.slot, rank, p.peer, len(p.rows))
         for rank, part in enumerate(parts)
-        for p in part.parcels
+        for p in part.messages
         if p.outgoing
     }
     heard = {
         (p.slot, p.peer, rank, len(p.rows))
         for rank, part in enumerate(parts)
-        for p in part.parcels
+        for p in part.messages
         if not p.outgoing
     }
     assert sent == heard
     assert len({part.slots for part in parts}) == 1
     for part in parts:
-        slots = [parcel.slot for parcel in part.parcels]
+        slots = [message.slot for message in part.messages]
         assert slots == sorted(set(slots))
 
 

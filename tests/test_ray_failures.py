@@ -20,12 +20,13 @@ from torch import Tensor
 import decentral
 from decentral.api import run_config
 from decentral.config import make_config
-from decentral.engines.ray import saver
+from decentral.engines import checkpoints
+from decentral.engines.ray.allocator import divided
 from decentral.engines.ray.cluster import Host, connect
-from decentral.engines.ray.crew import ORPHANED, Crew, Lost, hire
-from decentral.engines.ray.lots import divided
+from decentral.engines.ray.host_blocklist import HostBlocklist
 from decentral.engines.ray.run import RayRun
-from decentral.engines.ray.suspects import Suspects
+from decentral.engines.ray.worker_group import ORPHANED, WorkerGroup, start_workers
+from decentral.engines.workers import WorkersLost
 from decentral.errors import Interrupted, RunError
 from decentral.run.checkpoint import newest_checkpoint
 from decentral.sweeps import read_sweep, run_points
@@ -90,8 +91,8 @@ def test_a_killed_worker_is_started_again_and_the_bits_are_the_same(
     launch: Launch, undisturbed: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Here no worker sees the run folder: shards of checkpoints and the merged model stream."""
-    monkeypatch.setattr(saver, "_probed", lambda folder, crew: False)
-    monkeypatch.setattr(saver, "CHUNK", 1000)  # several of them
+    monkeypatch.setattr(checkpoints, "_is_shared", lambda folder, workers: False)
+    monkeypatch.setattr(checkpoints, "CHUNK", 1000)  # several of them
     out = launch(faults=["kill(worker=1,step=35)"])
     assert torch.equal(last_rows(out), undisturbed)
     (failure,) = events(out, "failure")
@@ -171,12 +172,12 @@ def test_a_sweep_that_is_stopped_goes_on_where_it_was(
     assert torch.equal(last_rows(found), undisturbed)
 
 
-def test_a_lot_is_what_a_run_would_use_alone() -> None:
+def test_a_share_is_what_a_run_would_use_alone() -> None:
     hosts = [Host("a", "10.0.0.1", 4, 1), Host("b", "10.0.0.2", 8, 0)]
 
     def cpus(*given: Any) -> list[tuple[str, float]] | None:
-        lot = divided(hosts, *given)
-        return lot and [(host.id, host.cpus) for host in lot]
+        share = divided(hosts, *given)
+        return share and [(host.id, host.cpus) for host in share]
 
     assert cpus(3, 2.0, 0, "pack") == [("a", 4), ("b", 2)]
     assert cpus(3, 2.0, 0, "spread") == [("a", 2), ("b", 4)]
@@ -193,7 +194,7 @@ def test_nodes_are_lost_and_return_and_the_log_replays_to_the_same_rows(
 ) -> None:
     """They return at an epoch of their own, as if a host had joined, as their neighbours' mean."""
     whole = SETTINGS["nodes"]
-    monkeypatch.setattr(RayRun, "could_return", lambda run: len(run.members.live) < whole)
+    monkeypatch.setattr(RayRun, "could_rejoin", lambda run: len(run.members.live) < whole)
     out = launch(workers=3, on_failure="continue", faults=["kill(worker=2,step=25)"])
     first, second = events(out, "membership")
     assert (first["lost"], first["joined"]) == ([4, 5], [])
@@ -211,18 +212,18 @@ def test_two_losses_replay_to_the_same_rows(launch: Launch) -> None:
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_a_suspect_is_cleared_once_it_answers() -> None:
+def test_a_blocked_host_is_used_again_once_it_answers() -> None:
     cluster = connect(make_config({"engine": "ray"}))
     (host,) = cluster.hosts()
-    suspects = Suspects()
-    for suspect in (host.id, "out of reach"):
-        suspects.add(suspect)
-    assert suspects.cleared([host]) == set(), "it is asked only now"
-    while not (found := suspects.cleared([host])):
+    blocklist = HostBlocklist()
+    for each in (host.id, "out of reach"):
+        blocklist.add(each)
+    assert blocklist.unblock([host]) == set(), "it is asked only now"
+    while not (found := blocklist.unblock([host])):
         time.sleep(0.1)
     assert found == {host.id}
-    assert host.id not in suspects
-    assert "out of reach" in suspects
+    assert host.id not in blocklist
+    assert "out of reach" in blocklist
 
 
 # --- what ends at once ----------------------------------------------------------------------------
@@ -230,19 +231,19 @@ def test_a_suspect_is_cleared_once_it_answers() -> None:
 
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_busy_host_may_take_long_until_workers_have_a_job() -> None:
-    """Before it begins nobody asks a worker for news, nor is that a reason to give up on it."""
+    """Before it begins nobody asks a worker for reports, nor is that a reason to give up on it."""
     config = make_config({"engine": "ray", "liveness_s": 0.5, "device": "cpu"})
     cluster = connect(config)
-    crew = hire(cluster, config, ["first", "second"], "slow", set())
+    group = start_workers(cluster, config, ["first", "second"], "slow", set())
     try:
-        assert len(crew.ask_all("hello", timeout_s=120)) == 2
+        assert len(group.ask_all("handshake", timeout_s=120)) == 2
         time.sleep(ORPHANED * config.liveness_s + 2)
-        assert len(crew.ask_all("hello", timeout_s=120)) == 2
-        lost = crew.settled(Lost([1], "no answer within 60 s"))
+        assert len(group.ask_all("handshake", timeout_s=120)) == 2
+        lost = group.settled(WorkersLost([1], "no answer within 60 s"))
         assert 1 in lost.ranks
         assert lost.step == 0
     finally:
-        crew.dismiss()
+        group.shut_down()
 
 
 def test_an_actor_that_cannot_begin_ends_the_run_at_once(
@@ -264,15 +265,15 @@ def test_ctrl_c_before_the_workers_have_begun(
     launch: Launch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No worker can be asked for a checkpoint yet, and there is nothing to save."""
-    from decentral.engines.ray.attempt import Attempt
+    from decentral.engines.attempt import Attempt
 
-    meet = Attempt._meet
+    introduce = Attempt._introduce
 
     def interrupted(attempt: Attempt) -> None:
-        meet(attempt)
+        introduce(attempt)
         attempt.stopping.set()
 
-    monkeypatch.setattr(Attempt, "_meet", interrupted)
+    monkeypatch.setattr(Attempt, "_introduce", interrupted)
     with pytest.raises(RunError, match="interrupted before anything was saved"):
         launch()
 
@@ -352,10 +353,10 @@ def test_an_actor_outlives_a_slow_start_but_not_its_driver() -> None:
 
 
 def test_a_worker_that_loads_torch_may_be_silent_for_longer() -> None:
-    crew = Crew(actors=[None] * 2, hosts=[], config=make_config({}))
+    group = WorkerGroup(actors=[None] * 2, hosts=[], config=make_config({}))
     later_s = time.monotonic() + 30
-    crew.check_clocks(later_s)
-    crew.steps[0] = 3
-    with pytest.raises(Lost, match="silent for 10 s") as lost:
-        crew.check_clocks(later_s)
+    group.check_clocks(later_s)
+    group.steps[0] = 3
+    with pytest.raises(WorkersLost, match="silent for 10 s") as lost:
+        group.check_clocks(later_s)
     assert lost.value.ranks == [0]

@@ -10,12 +10,13 @@ from typing import Any
 from unittest import mock
 
 from decentral.engines import ray as engine
+from decentral.engines.attempt import check_versions
 from decentral.engines.base import EngineRun
-from decentral.engines.ray.attempt import check_versions
-from decentral.engines.ray.cluster import Host, _check_port, _explained, shared_out
-from decentral.engines.ray.crew import PROCESS_DIED, Crew, Lost
+from decentral.engines.checkpoints import CheckpointAssembly
+from decentral.engines.ray.cluster import Host, _check_port, _explained, placed
 from decentral.engines.ray.run import RayRun
-from decentral.engines.ray.saver import Saver
+from decentral.engines.ray.worker_group import WorkerGroup
+from decentral.engines.workers import PROCESS_DIED, WorkersLost
 from decentral.network.membership import Membership
 from decentral.run.folder import RunFolder
 
@@ -40,22 +41,22 @@ def port_in_use() -> None:
 
 
 def damaged() -> None:
-    """What arrives is not what a worker has offered."""
-    saver: Any = object.__new__(Saver)
-    saver.folder, saver.shared = RunFolder(Path("run")), False
+    """What arrives is not what a worker has staged."""
+    checkpoints: Any = object.__new__(CheckpointAssembly)
+    checkpoints.folder, checkpoints.shared = RunFolder(Path("run")), False
     answers = {"read": b"row", "digest": "another digest"}
-    saver.crew = SimpleNamespace(ask=lambda rank, method, *_: answers[method])
-    offer = {"rank": 1, "name": "nodes-00001.safetensors", "size": 3}
-    saver.file(offer, Path("sent.safetensors"))
+    checkpoints.workers = SimpleNamespace(ask=lambda rank, method, *_: answers[method])
+    staged = {"rank": 1, "name": "nodes-00001.safetensors", "size": 3}
+    checkpoints.collect(staged, Path("sent.safetensors"))
 
 
 def fails_in_an_actor() -> None:
     from ray.exceptions import RayTaskError
 
     said = "Traceback (most recent call last):\nValueError: out of luck"
-    crew: Any = object.__new__(Crew)
+    group: Any = object.__new__(WorkerGroup)
     with mock.patch("ray.get", side_effect=RayTaskError("poll", said, ValueError("out of luck"))):
-        crew._answer(1, None)
+        group._answer(1, None)
 
 
 def one_failure_too_many(policy: str) -> None:
@@ -63,7 +64,7 @@ def one_failure_too_many(policy: str) -> None:
     run: Any = SimpleNamespace(
         setup=SimpleNamespace(config=config), failures=4, folder=RunFolder(Path("run"))
     )
-    RayRun._check_policy(run, Lost([1], PROCESS_DIED, 35))
+    RayRun._check_policy(run, WorkersLost([1], PROCESS_DIED, 35))
 
 
 def interrupted_early() -> None:
@@ -73,7 +74,7 @@ def interrupted_early() -> None:
 
 def nobody_left() -> None:
     run: Any = SimpleNamespace()
-    RayRun._reform(run, Membership(()))
+    RayRun._reconfigure(run, Membership(()))
 
 
 CLUSTERS: dict[str, Callable[[], Any]] = {
@@ -85,8 +86,8 @@ CLUSTERS: dict[str, Callable[[], Any]] = {
     ),
     "a wrong token": lambda: says("10.0.0.1:6379", "Unauthenticated: invalid token"),
     "Ray fails otherwise": lambda: says("10.0.0.1:6379", "the session is gone"),
-    "no host with CPUs": lambda: shared_out([], 1, "pack", set(), 0),
-    "fewer GPUs than asked": lambda: shared_out(ONE_GPU, 2, "pack", set(), 1),
+    "no host with CPUs": lambda: placed([], 1, "pack", set(), 0),
+    "fewer GPUs than asked": lambda: placed(ONE_GPU, 2, "pack", set(), 1),
     "a worker of another version": lambda: check_versions(
         [{"address": "10.0.0.2", "versions": {"decentral": "0.0.1"}}]
     ),

@@ -8,7 +8,7 @@ from safetensors.torch import save as save_tensors
 
 from decentral.config import Config
 from decentral.engines.base import EngineRun, Watch, checkpoint_interval, stop_signals
-from decentral.engines.process import settle
+from decentral.engines.process import configure_process
 from decentral.errors import ConfigError
 from decentral.exchange.local import LocalExchange
 from decentral.faults.base import worker_faults
@@ -31,7 +31,7 @@ class LocalRun(EngineRun):
                 "use engine ray, or leave it out."
             )
         super().__init__(config)
-        settle(self.threads)
+        configure_process(self.threads)
         self.memory = require_memory(self.setup, config.nodes)
         self._host(Membership.whole(config.nodes))
 

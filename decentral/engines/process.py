@@ -13,7 +13,7 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _LARGEST_BLOCK, _KEPT = 32 << 20, 1 << 30
 
 
-def settle(threads: int) -> None:
+def configure_process(threads: int) -> None:
     """Use ``threads`` cores, and keep freed memory for the next step.
 
     By default glibc returns large freed blocks to the kernel at once, and the next step faults

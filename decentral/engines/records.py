@@ -1,4 +1,4 @@
-"""Rows of metrics from several workers, put together."""
+"""Records of metrics from several workers, combined into those of the run."""
 
 from __future__ import annotations
 
@@ -6,30 +6,31 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-Row = dict[str, Any]
+#: A line of metrics.
+Record = dict[str, Any]
 
-#: Summed over workers; what else a row holds is the same on all of them.
+#: Summed over workers; what else a record holds is the same on all of them.
 _SUMMED = ("nodes/healthy", "comm/wire_bytes")
 #: Averaged over workers.
 _AVERAGED = ("time/compute_s", "time/wait_s", "time/mix_s")
 
 
 @dataclass
-class Assembly:
-    """Rows and events on their way, until every worker has told its part."""
+class RecordAssembly:
+    """Records and events on their way, until every worker has reported its part."""
 
     workers: int
-    rows: dict[tuple[int, str], dict[int, Row]] = field(default_factory=dict[Any, Any])
+    records: dict[tuple[int, str], dict[int, Record]] = field(default_factory=dict[Any, Any])
     events: list[Mapping[str, Any]] = field(default_factory=list[Any])
 
-    def row(self, rank: int, row: Row) -> list[Row] | None:
-        """Take a worker's row; return the rows of all workers once they are complete."""
-        key = row["step"], row.get("phase", "")
-        parts = self.rows.setdefault(key, {})
-        parts[rank] = row
+    def add(self, rank: int, record: Record) -> list[Record] | None:
+        """Take a worker's record; return those of all workers once they are complete."""
+        key = record["step"], record.get("phase", "")
+        parts = self.records.setdefault(key, {})
+        parts[rank] = record
         if len(parts) < self.workers:
             return None
-        del self.rows[key]
+        del self.records[key]
         return [parts[worker] for worker in range(self.workers)]
 
     def due(self, step: int) -> list[Mapping[str, Any]]:
@@ -39,14 +40,14 @@ class Assembly:
         return found
 
 
-def whole(parts: list[Row]) -> Row:
-    """Return the row of a run from those of its workers."""
-    row = dict(parts[0])
+def combine(parts: list[Record]) -> Record:
+    """Return the record of a run from those of its workers."""
+    record = dict(parts[0])
     for key in _SUMMED:
-        row[key] = sum(part[key] for part in parts)
+        record[key] = sum(part[key] for part in parts)
     for key in _AVERAGED:
-        row[key] = sum(part[key] for part in parts) / len(parts)
+        record[key] = sum(part[key] for part in parts) / len(parts)
     trained = [(p["loss/train"], p["nodes/healthy"]) for p in parts if p["loss/train"] is not None]
     if trained:
-        row["loss/train"] = sum(loss * n for loss, n in trained) / sum(n for _, n in trained)
-    return row
+        record["loss/train"] = sum(loss * n for loss, n in trained) / sum(n for _, n in trained)
+    return record

@@ -1,4 +1,4 @@
-"""A worker: one block of nodes, trained by the one loop, seen by the coordinator as news."""
+"""A worker: one block of nodes, trained by the one loop, seen by the coordinator as reports."""
 
 from __future__ import annotations
 
@@ -19,9 +19,11 @@ from safetensors.torch import save as save_tensors
 from decentral import userfile
 from decentral.config import Config
 from decentral.engines.base import checkpoint_interval
-from decentral.engines.process import settle
+from decentral.engines.process import configure_process
+from decentral.engines.workers import Report
 from decentral.errors import ConfigError, RunError, exit_place
-from decentral.exchange.process_group import LostPeer, Peers, ProcessGroupExchange
+from decentral.exchange.process_group import LostPeer, ProcessGroupExchange
+from decentral.exchange.rendezvous import Rendezvous
 from decentral.faults.workers import Fault
 from decentral.loop import train
 from decentral.loop.block import Block
@@ -29,8 +31,6 @@ from decentral.loop.measure import Evaluator
 from decentral.loop.setup import prepare
 from decentral.network.membership import Membership
 from decentral.run.checkpoint import Checkpoint, shard_bytes, shard_name, write_synced
-
-News = Mapping[str, Any]
 
 #: Numbers on the wire by ``wire``; None: as they are.
 WIRE = {"same": None, "bfloat16": torch.bfloat16}
@@ -44,7 +44,7 @@ class Job:
     files: Mapping[str, bytes]  # the user's own, by the driver's paths
     members: Membership
     blocks: tuple[range, ...]  # positions of every worker
-    peers: Peers
+    rendezvous: Rendezvous
     checkpoint: Checkpoint | None  # with the tensors of this worker's nodes
     faults: tuple[Fault, ...]
 
@@ -57,24 +57,24 @@ class Worker:
 
     def __init__(self, job: Job) -> None:
         """Take a job; ``work`` does it."""
-        self.job, self.rank = job, job.peers.rank
+        self.job, self.rank = job, job.rendezvous.rank
         self.step = -1
-        self.offers: dict[str, bytes] = {}
+        self.staged: dict[str, bytes] = {}
         self.changed = threading.Condition()
         self.limit: int | None = None  # the step to hold at
         self.saving = False
-        self.told: queue.SimpleQueue[News] = queue.SimpleQueue()
+        self.unread: queue.SimpleQueue[Report] = queue.SimpleQueue()
         self.faults = [f for f in job.faults if f.worker == self.rank]
 
     # --- what the coordinator asks ----------------------------------------------------------------
 
-    def news(self, wait_s: float) -> tuple[int, list[News]]:
-        """Return the step that is done and all news, waiting for the first at most ``wait_s``."""
-        found: list[News] = []
+    def reports(self, wait_s: float) -> tuple[int, list[Report]]:
+        """Return the step that is done and all reports; waits ``wait_s`` at most for the first."""
+        found: list[Report] = []
         try:
-            found.append(self.told.get(timeout=wait_s))
+            found.append(self.unread.get(timeout=wait_s))
             while True:
-                found.append(self.told.get_nowait())
+                found.append(self.unread.get_nowait())
         except queue.Empty:
             return self.step, found
 
@@ -86,50 +86,50 @@ class Worker:
             return self.step
 
     def save(self) -> None:
-        """Offer a checkpoint of the step that is held, and go no further."""
+        """Stage a checkpoint of the step that is held, and go no further."""
         with self.changed:
             self.saving = True
             self.changed.notify_all()
 
-    def keep(self, name: str, path: Path) -> str:
-        """Write an offered file; return its digest."""
-        return write_synced(path, self.offers[name])
+    def commit(self, name: str, path: Path) -> str:
+        """Write a staged file; return its digest."""
+        return write_synced(path, self.staged[name])
 
     def digest(self, name: str) -> str:
-        """Return the digest of an offered file."""
-        return hashlib.sha256(self.offers[name]).hexdigest()
+        """Return the digest of a staged file."""
+        return hashlib.sha256(self.staged[name]).hexdigest()
 
-    def drop(self, name: str) -> None:
-        """Forget an offered file."""
+    def discard(self, name: str) -> None:
+        """Forget a staged file."""
         with self.changed:
-            del self.offers[name]
+            del self.staged[name]
             self.changed.notify_all()
 
     # --- the work ---------------------------------------------------------------------------------
 
     def work(self) -> None:
-        """Train to the end; the user's mistakes and lost peers are news like any other."""
+        """Train to the end; the user's mistakes and lost peers are reports like any other."""
         try:
             self._work()
         except (Exception, SystemExit) as error:
-            self._tell("failed", **described(error))
+            self._report("failed", **described(error))
 
     def _work(self) -> None:
         job, config = self.job, self.job.config
         with tempfile.TemporaryDirectory(prefix="decentral-") as folder:
             userfile.unpack(job.files, Path(folder))
             setup = prepare(config)
-        settle(int(config.threads))
+        configure_process(int(config.threads))
         wire, ordered = WIRE[config.wire], config.mixing == "ordered"
         self.exchange = ProcessGroupExchange(
-            job.peers, job.blocks, setup.device, ordered=ordered, wire=wire
+            job.rendezvous, job.blocks, setup.device, ordered=ordered, wire=wire
         )
         self.block = Block(setup, self.exchange, self._announce, job.members)
         if job.checkpoint is not None:
             self.block.restore(job.checkpoint)
             self.block.ledger.wire_bytes *= self.rank == 0  # the sum of all workers
         self.step = self.block.step
-        self._tell("began", step=self.step)
+        self._report("began", step=self.step)
         self._train(Evaluator(self.block))
         self.exchange.close()
 
@@ -139,51 +139,51 @@ class Worker:
         for row in train(self.block, evaluator, self.job.checkpoint is not None):
             self.step = self.block.step
             if len(row) > 1:
-                self._tell("row", row=row | watch.lap(self.step))
+                self._report("row", row=row | watch.lap(self.step))
             if self.step % every == 0 and "phase" not in row:
-                self._offer_shard()
+                self._stage_shard()
             self._pause(config.steps)
         if self.rank == 0:
-            self._offer("merged.safetensors", save_tensors(evaluator.merged_state()))
+            self._stage("merged.safetensors", save_tensors(evaluator.merged_state()))
         else:
             evaluator.merged_state()  # the merge takes all workers
-        self._offer_shard()
-        self._tell("done")
+        self._stage_shard()
+        self._report("done")
 
-    def _tell(self, what: str, **details: Any) -> None:
-        self.told.put({"what": what, "rank": self.rank, **details})
+    def _report(self, what: str, **details: Any) -> None:
+        self.unread.put({"what": what, "rank": self.rank, **details})
 
     def _announce(self, event: str, details: dict[str, Any]) -> None:
         if self.rank == 0:  # every worker knows the same
-            self._tell("event", event=event, details=details)
+            self._report("event", event=event, details=details)
 
-    def _offer(self, name: str, data: bytes, **details: Any) -> None:
+    def _stage(self, name: str, data: bytes, **details: Any) -> None:
         with self.changed:
-            self.offers[name] = data
-        self._tell("offer", name=name, size=len(data), **details)
+            self.staged[name] = data
+        self._report("staged", name=name, size=len(data), **details)
 
-    def _offer_shard(self) -> None:
-        """Offer this block's part of a checkpoint, once the one before was fetched."""
+    def _stage_shard(self) -> None:
+        """Stage this block's part of a checkpoint, once the one before was collected."""
         name = shard_name(self.rank)
         with self.changed:
-            self.changed.wait_for(lambda: name not in self.offers)
+            self.changed.wait_for(lambda: name not in self.staged)
         checkpoint = self.block.checkpoint()
         data = shard_bytes(checkpoint)
-        self._offer(name, data, step=checkpoint.step, counters=checkpoint.counters)
+        self._stage(name, data, step=checkpoint.step, counters=checkpoint.counters)
 
     def _pause(self, steps: int) -> None:
-        """Let failures happen that are due, and stop where the coordinator asks for it."""
+        """Inject failures that are due, and stop where the coordinator asks for it."""
         for fault in self.faults:
             if fault.step == self.step:
-                fault.happen()
+                fault.inject()
         with self.changed:
             if self.limit is None or self.step < self.limit or self.step == steps:
                 return
-        self._tell("held", step=self.step)
+        self._report("held", step=self.step)
         with self.changed:
             self.changed.wait_for(lambda: self.saving or (self.limit or 0) > self.step)
         if self.saving:
-            self._offer_shard()
+            self._stage_shard()
             threading.Event().wait()  # the driver takes this process down
 
 
@@ -209,7 +209,7 @@ class Stopwatch:
 
 
 def described(error: Exception | SystemExit) -> dict[str, Any]:
-    """Return an error as news: whose it is, and its text."""
+    """Return an error as a report: whose it is, and its text."""
     if isinstance(error, ConfigError):
         return {"kind": "config", "text": str(error)}
     if isinstance(error, RunError):

@@ -18,14 +18,21 @@ from torch import Tensor
 from decentral.errors import RunError
 from decentral.exchange.heard import Heard
 from decentral.exchange.local import CHUNK_BYTES, DENSE_NODES, ordered_sums
-from decentral.exchange.send_receive import Parcel, Route, is_average, route, same
+from decentral.exchange.rendezvous import Rendezvous
+from decentral.exchange.send_receive import (
+    Message,
+    SendReceivePlan,
+    is_average,
+    same,
+    send_receive_plan,
+)
 from decentral.mixing.base import Mixing
 
 #: Rows shorter than this are packed, all for one worker in one message; a longer one travels
-#: straight from where it lies.
+#: directly from where it lies.
 PACKED_BYTES = 256 << 10
-#: Columns of longer rows travel, and are added up, in pieces of at most this size.
-PIECE_BYTES = 4 << 20
+#: Columns of longer rows travel, and are added up, in chunks of at most this size.
+SENT_BYTES = 4 << 20
 #: Columns of a global average that are summed, then reduced, at a time.
 REDUCED_BYTES = 16 << 20
 #: It exports little of what it offers, as far as type checkers see.
@@ -36,7 +43,7 @@ Works = list[tuple[int | None, Any]]
 TAGS = 1 << 30
 
 
-def listen(address: str) -> Any:
+def open_store(address: str) -> Any:
     """Return a store for workers to meet at, on a free ``.port`` of ``address`` and no other.
 
     It serves as long as somebody holds it; every worker, rank 0 included, connects to it.
@@ -54,30 +61,14 @@ class LostPeer(RunError):
     """Other workers are out of reach."""
 
 
-@dataclass(frozen=True)
-class Peers:
-    """How a worker finds the others.
-
-    ``address`` is this worker's own, the one to which others connect; ``store`` the host and port
-    of `listen`; ``timeout_s`` the longest wait for others; ``prefix`` is new for every group.
-    """
-
-    rank: int
-    world: int
-    store: tuple[str, int]
-    address: str
-    timeout_s: float
-    prefix: str
-
-
 @dataclass
 class _Round:
-    """A round under way on one channel: what was posted, piece by piece of the columns."""
+    """A round under way on one channel: what was posted, chunk by chunk of the columns."""
 
     mixing: Mixing
-    route: Route
+    plan: SendReceivePlan
     inbox: Tensor  # [heard, k]
-    pieces: list[tuple[slice, Works]] = field(default_factory=list)
+    chunks: list[tuple[slice, Works]] = field(default_factory=list)
     sent: int = 0  # bytes
 
 
@@ -92,27 +83,35 @@ class ProcessGroupExchange:
 
     def __init__(
         self,
-        peers: Peers,
+        rendezvous: Rendezvous,
         blocks: Sequence[range],
         device: torch.device,
         *,
         ordered: bool = False,
         wire: torch.dtype | None = None,
     ) -> None:
-        """Meet the other workers; block k of the positions, in order, belongs to worker k."""
-        self.nodes, self.hosted = blocks[-1].stop, blocks[peers.rank]
-        self.workers = peers.world
+        """Meet the other workers.
+
+        Args:
+            rendezvous: Where they meet.
+            blocks: The positions that each worker hosts, in order.
+            device: Where rows lie.
+            ordered: Whether dense mixings, too, add up in the order of a sparse one.
+            wire: What rows of other workers are rounded to on their way; None: not at all.
+        """
+        self.nodes, self.hosted = blocks[-1].stop, blocks[rendezvous.rank]
+        self.workers = rendezvous.world
         self.wait_s = self.mix_s = 0.0
-        self._peers, self._blocks, self._device = peers, blocks, device
+        self._rendezvous, self._blocks, self._device = rendezvous, blocks, device
         self._ordered, self._wire = ordered, wire
         self._tag = 0
-        self._known: dict[bool, tuple[Mixing, Route]] = {}
+        self._known: dict[bool, tuple[Mixing, SendReceivePlan]] = {}
         self._under_way: dict[tuple[int, ...], _Round] = {}
         self._spare: list[Tensor] = []  # inboxes of earlier rounds, flat uint8
         self._group: Any = None
-        if peers.world > 1:
+        if rendezvous.world > 1:
             with self._contact():
-                self._group = _group(peers, device)
+                self._group = _group(rendezvous, device)
 
     def close(self) -> None:
         """Leave the group; the exchange can mix no more."""
@@ -139,10 +138,10 @@ class ProcessGroupExchange:
             return self._average(channel)
         now = self._under_way.pop(_identity(channel), None) or self._post(channel, mixing)
         assert same(now.mixing, mixing), "another mixing was begun on this channel"
-        for columns, works in now.pieces:
+        for columns, works in now.chunks:
             self._wait(works)
             begin = time.perf_counter()
-            _add_up(channel[:, columns], now.inbox[:, columns], now.route)
+            _add_up(channel[:, columns], now.inbox[:, columns], now.plan)
             self.mix_s += time.perf_counter() - begin
         self._spare.append(now.inbox)
         return now.sent
@@ -153,10 +152,10 @@ class ProcessGroupExchange:
         The rows stay there until the exchange is used again.
         """
         now = self._post(channel, mixing)
-        for _, works in now.pieces:
+        for _, works in now.chunks:
             self._wait(works)
         self._spare.append(now.inbox)
-        return now.inbox.to(channel.dtype), now.route.heard, now.sent
+        return now.inbox.to(channel.dtype), now.plan.heard, now.sent
 
     def _averages(self, mixing: Mixing) -> bool:
         return not self._ordered and mixing.nodes >= DENSE_NODES and is_average(mixing)
@@ -171,68 +170,68 @@ class ProcessGroupExchange:
         travels = self._wire_type(channel)
         width = channel.shape[1]
         packed = width * travels.itemsize < PACKED_BYTES
-        part = self._route(mixing, packed)
-        now = _Round(mixing, part, self._space(part.inbox, width, travels))
-        pieces = _pieces(width, width if packed else PIECE_BYTES // travels.itemsize)
-        tags = [(self._tag + place * part.slots) % TAGS for place in range(len(pieces))]
-        self._tag = (self._tag + len(pieces) * part.slots) % TAGS
+        plan = self._plan(mixing, packed)
+        now = _Round(mixing, plan, self._space(plan.inbox, width, travels))
+        chunks = _chunks(width, width if packed else SENT_BYTES // travels.itemsize)
+        tags = [(self._tag + place * plan.slots) % TAGS for place in range(len(chunks))]
+        self._tag = (self._tag + len(chunks) * plan.slots) % TAGS
         # NCCL wants a round's operations started together, and makes one work of them. Gloo tells
         # a sender that it is expected on the line on which rows leave: it must not wait for them.
-        together = bool(part.parcels) and self._group.supports_coalescing
+        together = bool(plan.messages) and self._group.supports_coalescing
         early = [
-            [] if together else self._receive(*each, now) for each in zip(pieces, tags, strict=True)
+            [] if together else self._receive(*each, now) for each in zip(chunks, tags, strict=True)
         ]
-        for columns, tag, works in zip(pieces, tags, early, strict=True):
-            letters = self._letters(channel, columns, now, travels)
+        for columns, tag, works in zip(chunks, tags, early, strict=True):
+            buffers = self._buffers(channel, columns, now, travels)
             if together:
                 self._group._start_coalescing()
                 works += self._receive(columns, tag, now)
-            works += self._send(letters, tag, now)
+            works += self._send(buffers, tag, now)
             if together:
                 works = [(works[0][0], self._group._end_coalescing())]
-            now.pieces.append((columns, works))
-            now.sent += sum(letter.nbytes for letter in letters.values())
+            now.chunks.append((columns, works))
+            now.sent += sum(buffer.nbytes for buffer in buffers.values())
         return now
 
-    def _letters(
+    def _buffers(
         self, channel: Tensor, columns: slice, now: _Round, travels: torch.dtype
     ) -> dict[int, Tensor]:
         """Return the columns that leave, by slot."""
         begin = time.perf_counter()
-        letters = {
-            parcel.slot: _rows(channel, columns, parcel).to(travels).contiguous()
-            for parcel in now.route.outgoing
+        buffers = {
+            message.slot: _rows(channel, columns, message).to(travels).contiguous()
+            for message in now.plan.outgoing
         }
         self.mix_s += time.perf_counter() - begin
-        return letters
+        return buffers
 
     def _receive(self, columns: slice, tag: int, now: _Round) -> Works:
         """Post what is heard of some columns, in the order of slots."""
         return [
-            self._posted(self._group.recv, _rows(now.inbox, columns, parcel), parcel, tag)
-            for parcel in now.route.incoming
+            self._posted(self._group.recv, _rows(now.inbox, columns, message), message, tag)
+            for message in now.plan.incoming
         ]
 
-    def _send(self, letters: dict[int, Tensor], tag: int, now: _Round) -> Works:
+    def _send(self, buffers: dict[int, Tensor], tag: int, now: _Round) -> Works:
         """Post what leaves, in the order of slots."""
         return [
-            self._posted(self._group.send, letters[parcel.slot], parcel, tag)
-            for parcel in now.route.outgoing
+            self._posted(self._group.send, buffers[message.slot], message, tag)
+            for message in now.plan.outgoing
         ]
 
     def _posted(
-        self, operation: Callable[..., Any], rows: Tensor, parcel: Parcel, tag: int
+        self, operation: Callable[..., Any], rows: Tensor, message: Message, tag: int
     ) -> tuple[int, Any]:
         try:
-            return parcel.peer, operation([rows], parcel.peer, tag + parcel.slot)
+            return message.peer, operation([rows], message.peer, tag + message.slot)
         except RuntimeError as error:
-            raise self._lost(parcel.peer, error) from error
+            raise self._lost(message.peer, error) from error
 
-    def _route(self, mixing: Mixing, packed: bool) -> Route:
+    def _plan(self, mixing: Mixing, packed: bool) -> SendReceivePlan:
         """Return this worker's part, remembered for as long as mixings stay equal."""
         known = self._known.get(packed)
         if known is None or not same(known[0], mixing):
-            known = mixing, route(mixing, self._blocks, self._peers.rank, packed)
+            known = mixing, send_receive_plan(mixing, self._blocks, self._rendezvous.rank, packed)
             self._known[packed] = known
         return known[1]
 
@@ -263,7 +262,7 @@ class ProcessGroupExchange:
         weights = weights.to(channel)
         total = channel.new_empty(channel.shape[1])
         works: list[Any] = []
-        for columns in _pieces(len(total), REDUCED_BYTES // channel.element_size()):
+        for columns in _chunks(len(total), REDUCED_BYTES // channel.element_size()):
             begin = time.perf_counter()
             torch.mv(channel[:, columns].T, weights, out=total[columns])
             self.mix_s += time.perf_counter() - begin
@@ -272,7 +271,7 @@ class ProcessGroupExchange:
                     works.append(self._group.allreduce([total[columns]]))
         self._wait([(None, work) for work in works])
         # A ring: every worker passes on all but its own share, once to add and once to tell.
-        return total, 2 * (self._peers.world - 1) * total.nbytes // self._peers.world
+        return total, 2 * (self._rendezvous.world - 1) * total.nbytes // self._rendezvous.world
 
     def gather(self, values: Tensor) -> Tensor:
         """Return the values [n_i, ...] of all workers one after the other; n_i may be 0."""
@@ -288,7 +287,7 @@ class ProcessGroupExchange:
 
     def _all(self, values: Tensor) -> Tensor:
         """Return equally many values of every worker, [world, ...]; they travel as plain bytes."""
-        found = values.new_empty(self._peers.world, *values.shape)
+        found = values.new_empty(self._rendezvous.world, *values.shape)
         flat = found.flatten().view(torch.uint8), values.flatten().view(torch.uint8)
         with self._contact():
             work = self._group._allgather_base(*flat)
@@ -310,9 +309,9 @@ class ProcessGroupExchange:
     def _lost(self, peer: int | None, error: RuntimeError) -> LostPeer:
         whom = "the others" if peer is None else f"worker {peer}"
         return LostPeer(
-            f"worker {self._peers.rank} lost contact with {whom} ({_cause(error)}); look for "
+            f"worker {self._rendezvous.rank} lost contact with {whom} ({_cause(error)}); look for "
             f"the first failure among the workers, or raise progress_s, now "
-            f"{self._peers.timeout_s:g}, if one is only slow."
+            f"{self._rendezvous.timeout_s:g}, if one is only slow."
         )
 
     @contextmanager
@@ -323,21 +322,21 @@ class ProcessGroupExchange:
             raise self._lost(None, error) from error
 
 
-def _group(peers: Peers, device: torch.device) -> Any:
+def _group(rendezvous: Rendezvous, device: torch.device) -> Any:
     """Return a group of the workers, connected through their own addresses.
 
     It is made directly: ``init_process_group`` takes no device for Gloo, which then connects
     through whatever address the host's name resolves to, and it knows one group per process.
     """
-    timeout = timedelta(seconds=peers.timeout_s)
-    meeting = _dist.TCPStore(*peers.store, is_master=False, timeout=timeout)
-    store = _dist.PrefixStore(peers.prefix, meeting)
+    timeout = timedelta(seconds=rendezvous.timeout_s)
+    meeting = _dist.TCPStore(*rendezvous.store, is_master=False, timeout=timeout)
+    store = _dist.PrefixStore(rendezvous.prefix, meeting)
     kind = _dist.ProcessGroupNCCL if device.type == "cuda" else _dist.ProcessGroupGloo
     options = kind.Options() if device.type == "cuda" else kind._Options()
     options._timeout = timeout
     if device.type == "cpu":
-        options._devices = [kind.create_device(hostname=peers.address)]
-    group = kind(store, peers.rank, peers.world, options)
+        options._devices = [kind.create_device(hostname=rendezvous.address)]
+    group = kind(store, rendezvous.rank, rendezvous.world, options)
     if device.type == "cuda":
         group.eager_connect_single_device(device)
     return group
@@ -353,16 +352,16 @@ def _identity(channel: Tensor) -> tuple[int, ...]:
     return channel.data_ptr(), *channel.shape, *channel.stride()
 
 
-def _pieces(width: int, longest: int) -> list[slice]:
+def _chunks(width: int, longest: int) -> list[slice]:
     """Divide columns into slices of nearly equal width, a multiple of 16 but for the last."""
     count = max(1, -(-width // longest))
     each = max(16, -(-width // count // 16) * 16)
     return [slice(begin, min(begin + each, width)) for begin in range(0, width, each)]
 
 
-def _rows(block: Tensor, columns: slice, parcel: Parcel) -> Tensor:
+def _rows(block: Tensor, columns: slice, message: Message) -> Tensor:
     """Return rows of a block, as a view where they are neighbours."""
-    rows = parcel.rows
+    rows = message.rows
     if len(rows) == 1:
         return block[int(rows[0]), columns]
     if rows[-1] - rows[0] == len(rows) - 1:
@@ -370,13 +369,13 @@ def _rows(block: Tensor, columns: slice, parcel: Parcel) -> Tensor:
     return block[torch.from_numpy(rows).to(block.device), columns]
 
 
-def _add_up(channel: Tensor, inbox: Tensor, part: Route) -> None:
+def _add_up(channel: Tensor, inbox: Tensor, plan: SendReceivePlan) -> None:
     """Write the sums over hosted rows and inbox, [n, k] and [heard, k], into their receivers.
 
     Chunk by chunk of columns, whose rows are laid together so that every sum is one pass in
     ascending order of senders.
     """
-    here = part.heard
+    here = plan.heard
     if not len(here.receivers):
         return
     device, count = channel.device, len(channel) + len(inbox)

@@ -13,8 +13,8 @@ from decentral.mixing.base import Integers, Mixing
 
 
 @dataclass(frozen=True)
-class Parcel:
-    """Rows that travel as one message between this worker and another.
+class Message:
+    """Rows that travel together between this worker and another.
 
     ``rows`` are indices of hosted rows if ``outgoing``, else indices of the inbox (consecutive).
     ``slot`` is the first row's place among all rows that travel in the round, ordered by
@@ -28,36 +28,37 @@ class Parcel:
 
 
 @dataclass(frozen=True)
-class Route:
+class SendReceivePlan:
     """One worker's part in a round; ``slots`` counts the rows that travel between all workers."""
 
     slots: int
     inbox: int  # rows of others that this worker hears
-    parcels: tuple[Parcel, ...]  # ascending by slot
+    messages: tuple[Message, ...]  # ascending by slot
     heard: Heard
 
     @cached_property
-    def incoming(self) -> tuple[Parcel, ...]:
+    def incoming(self) -> tuple[Message, ...]:
         """What this worker hears, ascending by slot."""
-        return tuple(parcel for parcel in self.parcels if not parcel.outgoing)
+        return tuple(message for message in self.messages if not message.outgoing)
 
     @cached_property
-    def outgoing(self) -> tuple[Parcel, ...]:
+    def outgoing(self) -> tuple[Message, ...]:
         """What this worker sends, ascending by slot."""
-        return tuple(parcel for parcel in self.parcels if parcel.outgoing)
+        return tuple(message for message in self.messages if message.outgoing)
 
 
-def route(mixing: Mixing, blocks: Sequence[range], rank: int, packed: bool) -> Route:
+def send_receive_plan(
+    mixing: Mixing, blocks: Sequence[range], rank: int, packed: bool
+) -> SendReceivePlan:
     """Return what worker ``rank`` sends, hears and adds up.
 
-    Every row is sent at most once to each worker that hears it. ``packed`` puts all rows for one
-    worker in one message; otherwise every row is a message of its own.
+    Every row is sent at most once to each worker that hears it.
 
     Args:
-        mixing: The weights of the round.
-        blocks: Positions that each worker hosts.
+        mixing: Of the round.
+        blocks: The positions that each worker hosts.
         rank: The worker.
-        packed: Whether rows for one worker travel as one message.
+        packed: Whether all rows for one worker are one message; else every row is one.
     """
     worker = np.repeat(np.arange(len(blocks)), [len(block) for block in blocks])
     hearing = np.repeat(worker, np.diff(mixing.indptr))
@@ -68,14 +69,15 @@ def route(mixing: Mixing, blocks: Sequence[range], rank: int, packed: bool) -> R
     first = blocks[rank].start
     inbox = rows[receivers == rank]
     begins = _begins(receivers, senders, packed)
-    parcels = [
-        Parcel(int(a), int(receivers[a]), True, rows[a:b] - first)
+    messages = [
+        Message(int(a), int(receivers[a]), True, rows[a:b] - first)
         if senders[a] == rank
-        else Parcel(int(a), int(senders[a]), False, np.searchsorted(inbox, rows[a:b]))
+        else Message(int(a), int(senders[a]), False, np.searchsorted(inbox, rows[a:b]))
         for a, b in zip(begins, np.r_[begins, len(keys)][1:], strict=True)
         if rank in (senders[a], receivers[a])
     ]
-    return Route(len(keys), len(inbox), tuple(parcels), heard_by(mixing, blocks[rank], inbox))
+    heard = heard_by(mixing, blocks[rank], inbox)
+    return SendReceivePlan(len(keys), len(inbox), tuple(messages), heard)
 
 
 def _begins(receivers: Integers, senders: Integers, packed: bool) -> Integers:

@@ -43,7 +43,7 @@ class Fault:
             )
         return Fault(spec.name, given["worker"], given["step"])
 
-    def happen(self) -> None:
+    def inject(self) -> None:
         """Strike this process."""
         if self.kind == "stall":
             threading.Event().wait()

@@ -29,7 +29,7 @@ from decentral.report.svg import inline_svg
 from decentral.units import format_bytes
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from decentral.report.figures import Figure
 
 _MOST_EVENTS = 200
 

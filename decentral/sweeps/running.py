@@ -101,11 +101,24 @@ class _SideBySide:
     """Runs on one cluster: prepared one after the other, each trained once it has room."""
 
     def __init__(
-        self, folder: Path, running: Running, pool: Executor, lots: Any, stopping: threading.Event
+        self,
+        folder: Path,
+        running: Running,
+        pool: Executor,
+        allocator: Any,
+        stopping: threading.Event,
     ) -> None:
-        """Train in threads of ``pool`` on what ``lots`` lends, until ``stopping`` is set."""
+        """Take what all points share.
+
+        Args:
+            folder: Where their run folders are.
+            running: Told which points train.
+            pool: The threads they train in.
+            allocator: Says what part of the cluster each may use.
+            stopping: Set to stop them all.
+        """
         self.folder, self.running, self.pool = folder, running, pool
-        self.lots, self.stopping = lots, stopping
+        self.allocator, self.stopping = allocator, stopping
         self.busy: dict[Future[Outcome], tuple[int, EngineRun]] = {}
 
     def train(self, todo: Mapping[int, Point]) -> Iterator[tuple[int, Outcome]]:
@@ -116,7 +129,7 @@ class _SideBySide:
                 yield place, made
                 continue
             made.stopping = self.stopping
-            while not (self.stopping.is_set() or self.lots.lend(made)):
+            while not (self.stopping.is_set() or self.allocator.allocate(made)):
                 yield from self._ended()
             if self.stopping.is_set():
                 break
@@ -136,7 +149,7 @@ class _SideBySide:
         """Wait a moment for runs to end; what was stopped has no outcome."""
         for future in wait(self.busy, _LOOK_S, FIRST_COMPLETED).done:
             place, run = self.busy.pop(future)
-            self.lots.take_back(run)
+            self.allocator.release(run)
             if not isinstance(future.exception(), Interrupted):
                 self._show()
                 yield place, future.result()
@@ -148,11 +161,11 @@ class _SideBySide:
 def _side_by_side(
     todo: Mapping[int, Point], folder: Path, running: Running
 ) -> Iterator[tuple[int, Outcome]]:
-    from decentral.engines.ray.lots import Lots
+    from decentral.engines.ray.allocator import Allocator
 
-    lots = Lots(next(iter(todo.values())).config)
-    with closing(lots), ThreadPoolExecutor(len(todo)) as pool, stop_signals() as stopping:
+    allocator = Allocator(next(iter(todo.values())).config)
+    with closing(allocator), ThreadPoolExecutor(len(todo)) as pool, stop_signals() as stopping:
         try:
-            yield from _SideBySide(folder, running, pool, lots, stopping).train(todo)
+            yield from _SideBySide(folder, running, pool, allocator, stopping).train(todo)
         finally:
             stopping.set()  # Nothing trains on when this ends early.

@@ -21,7 +21,7 @@ class Actor:
     """One worker's process; ``label`` is what the Ray dashboard and the logs show."""
 
     def __init__(self, label: str, orphaned_s: float, meeting_s: float) -> None:
-        """Begin to listen; a process that nobody polls for ``orphaned_s`` ends itself.
+        """Answer from now on; a process that nobody polls for ``orphaned_s`` ends itself.
 
         Polls begin with the work; until then, while slow machines still load torch, it waits
         ``meeting_s``.
@@ -43,7 +43,7 @@ class Actor:
             time.sleep(1.0)
         os._exit(1)  # The training thread cannot be asked: it may wait for a peer for ever.
 
-    def hello(self) -> dict[str, Any]:
+    def handshake(self) -> dict[str, Any]:
         """Return where this process is and what it runs."""
         import ray
 
@@ -60,15 +60,15 @@ class Actor:
             return False
         return seen
 
-    def listen(self, address: str) -> int:
+    def open_store(self, address: str) -> int:
         """Return a port of this host on which the first worker meets the others."""
-        from decentral.exchange.process_group import listen
+        from decentral.exchange.process_group import open_store
 
-        self.store = listen(address)  # it serves as long as it is held
+        self.store = open_store(address)  # it serves as long as it is held
         return self.store.port
 
     def begin(self, job: Job) -> None:
-        """Build the worker and train to the end; what happens is told by ``poll``."""
+        """Build the worker and train to the end; what happens is reported by ``poll``."""
         from decentral.engines.worker import Worker
 
         self.worker = Worker(job)
@@ -80,7 +80,7 @@ class Actor:
         if self.worker is None:
             time.sleep(wait_s)
             return -1, []
-        return self.worker.news(wait_s)
+        return self.worker.reports(wait_s)
 
     def hold(self, step: int) -> int:
         """Ask the worker to stop at a step; return the one it stands at."""
@@ -92,22 +92,22 @@ class Actor:
         assert self.worker is not None
         self.worker.save()
 
-    def keep(self, name: str, path: str) -> str:
-        """Write a file that the worker offers to a shared folder; return its digest."""
+    def commit(self, name: str, path: str) -> str:
+        """Write a file that the worker has staged to a shared folder; return its digest."""
         assert self.worker is not None
-        return self.worker.keep(name, Path(path))
+        return self.worker.commit(name, Path(path))
 
     def read(self, name: str, start: int, size: int) -> bytes:
-        """Return a chunk of a file that the worker offers."""
+        """Return a chunk of a file that the worker has staged."""
         assert self.worker is not None
-        return self.worker.offers[name][start : start + size]
+        return self.worker.staged[name][start : start + size]
 
     def digest(self, name: str) -> str:
-        """Return the digest of a file that the worker offers."""
+        """Return the digest of a file that the worker has staged."""
         assert self.worker is not None
         return self.worker.digest(name)
 
-    def drop(self, name: str) -> None:
-        """Let the worker forget a file that was fetched."""
+    def discard(self, name: str) -> None:
+        """Let the worker forget a file that was collected."""
         assert self.worker is not None
-        self.worker.drop(name)
+        self.worker.discard(name)

@@ -172,15 +172,22 @@ def _dashboard() -> str:
     return f"http://{url}" if url else "off"
 
 
-def shared_out(
-    hosts: list[Host], workers: int, placement: str, suspects: Container[str], gpus: int
+def placed(
+    hosts: list[Host], workers: int, placement: str, blocked: Container[str], gpus: int
 ) -> list[Host]:
     """Return the host of every worker: ``pack`` fills one after the other, ``spread`` takes turns.
 
     Neighbouring workers share a host where they can. Hosts that were lost before are used only
     when there is no other. Raises ConfigError when there are fewer GPUs than needed.
+
+    Args:
+        hosts: The machines of the cluster.
+        workers: How many to place.
+        placement: ``pack`` or ``spread``.
+        blocked: Ids of hosts that were lost before.
+        gpus: How many every worker takes.
     """
-    usable = [h for h in hosts if h.id not in suspects] or hosts
+    usable = [h for h in hosts if h.id not in blocked] or hosts
     if not usable:
         raise ConfigError("no host of the Ray cluster offers CPUs; start one by `ray start`.")
     room = [int(h.gpus) // gpus if gpus else max(1, int(h.cpus)) for h in usable]

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from decentral.config import Config
+from decentral.engines.attempt import Attempt, Rejoin, Start
 from decentral.engines.base import START, EngineRun, Watch, given_up, stop_signals
 from decentral.engines.membership import blocks_of, label, moved, sources
-from decentral.engines.ray.attempt import Attempt, Returned
 from decentral.engines.ray.cluster import connect
-from decentral.engines.ray.crew import Crew, Lost, hire
+from decentral.engines.ray.host_blocklist import HostBlocklist
 from decentral.engines.ray.monitor import Monitor
-from decentral.engines.ray.suspects import Suspects
+from decentral.engines.ray.worker_group import WorkerGroup, start_workers
+from decentral.engines.workers import WorkersLost
 from decentral.errors import ConfigError, RunError
 from decentral.faults.base import worker_faults
 from decentral.faults.workers import Fault
@@ -36,15 +37,15 @@ class RayRun(EngineRun):
         self.faults = worker_faults(config.faults)
         self.members = Membership.whole(config.nodes)
         self.saved: Saved | None = None
-        self.crew: Crew | None = None
+        self.group: WorkerGroup | None = None
         self.failures = 0
-        self.suspects = Suspects()
+        self.blocklist = HostBlocklist()
         worker_count(config, 1)
         self.cluster = connect(config)
         with given_up(self):
-            self._settle()
+            self._resolve()
 
-    def _settle(self) -> None:
+    def _resolve(self) -> None:
         """Decide everything that was left open."""
         config, hosts = self.setup.config, self.cluster.hosts()
         if config.address is not None:  # the cores of its hosts count, not those of this one
@@ -78,8 +79,8 @@ class RayRun(EngineRun):
     @property
     def step(self) -> int:
         """The step that every worker has done."""
-        if self.crew:
-            return self.crew.step
+        if self.group:
+            return self.group.step
         return self.saved.step if self.saved else 0
 
     def restore(self, saved: Saved) -> None:
@@ -102,58 +103,60 @@ class RayRun(EngineRun):
             self.close()
 
     def _attempt(self, watch: Watch, stopping: threading.Event) -> bool:
-        """Hire a crew and follow it; return whether it reached the end."""
+        """Start workers and follow them; return whether they reached the end."""
         blocks = blocks_of(len(self.members.live), self.workers)
         nodes = [[self.members.live[place] for place in block] for block in blocks]
         labels = [label(rank, hosted) for rank, hosted in enumerate(nodes)]
         name, config = self.folder.path.name, self.setup.config
-        crew = self.crew = hire(self.cluster, config, labels, name, self.suspects, self.step)
+        group = start_workers(self.cluster, config, labels, name, self.blocklist, self.step)
+        self.group = group
+        start = Start(self.members, blocks, self.saved, tuple(self.faults), self.failures)
         try:
-            Attempt(self, crew, blocks, watch, stopping).follow()
-        except Lost as lost:
-            lost = crew.settled(lost)
+            Attempt(self, group, start, self.monitor, watch, stopping, self.could_rejoin).follow()
+        except WorkersLost as lost:
+            lost = group.settled(lost)
             self._lost(lost, [node for rank in lost.ranks for node in nodes[rank]])
-        except Returned:
-            self._welcome()
+        except Rejoin:
+            self._rejoin()
         else:
             return True
         finally:
-            crew.dismiss()
+            group.shut_down()
         return False
 
     def _rewind(self) -> None:
         """Go back to the last checkpoint, in the records too."""
         self.cut(self.saved.counters["offsets"] if self.saved else START)
         self.resumed = self.saved is not None
-        self.crew = None
+        self.group = None
 
     # --- failures ---------------------------------------------------------------------------------
 
-    def _lost(self, lost: Lost, nodes: Sequence[int]) -> None:
+    def _lost(self, lost: WorkersLost, nodes: Sequence[int]) -> None:
         """Record a failure and prepare the next attempt; raises RunError after the last."""
-        config, crew = self.setup.config, self.crew
-        assert crew is not None
+        config, group = self.setup.config, self.group
+        assert group is not None
         self.failures += 1
         self.monitor.failures(self.failures)
         if not lost.process:
             for rank in lost.ranks:
-                self.suspects.add(crew.hosts[rank].id)
-        self.faults = left_over(self.faults, lost.ranks)
+                self.blocklist.add(group.hosts[rank].id)
+        self.faults = remaining(self.faults, lost.ranks)
         self._record_failure(lost, nodes)
         self._check_policy(lost)
         self.saved = self._newest()
         if config.on_failure == "continue" and nodes:
             self.workers = max(1, self.workers - len(lost.ranks))
-            self._reform(self.members.without(nodes))
+            self._reconfigure(self.members.without(nodes))
 
-    def _record_failure(self, lost: Lost, nodes: Sequence[int]) -> None:
-        assert self.crew is not None
-        hosts = sorted({self.crew.hosts[rank].address for rank in lost.ranks})
+    def _record_failure(self, lost: WorkersLost, nodes: Sequence[int]) -> None:
+        assert self.group is not None
+        hosts = sorted({self.group.hosts[rank].address for rank in lost.ranks})
         details = {"step": lost.step, "workers": lost.ranks, "nodes": list(nodes), "hosts": hosts}
         policy = self.setup.config.on_failure
         self.announce("failure", details | {"cause": lost.cause, "then": policy})
 
-    def _check_policy(self, lost: Lost) -> None:
+    def _check_policy(self, lost: WorkersLost) -> None:
         config = self.setup.config
         what = f"{lost.who} lost at step {lost.step} ({lost.cause})"
         if config.on_failure != "stop" and self.failures <= config.max_failures:
@@ -173,25 +176,25 @@ class RayRun(EngineRun):
 
     # --- membership -------------------------------------------------------------------------------
 
-    def could_return(self) -> bool:
+    def could_rejoin(self) -> bool:
         """Whether nodes are missing and a host is there that was not, or answers again."""
         missing = len(self.members.live) < self.setup.config.nodes
-        if not (missing or self.suspects):
+        if not (missing or self.blocklist):
             return False
         hosts = self.cluster.hosts()
-        self.known -= self.suspects.cleared(hosts)
+        self.known -= self.blocklist.unblock(hosts)
         return missing and bool({host.id for host in hosts} - self.known)
 
-    def _welcome(self) -> None:
+    def _rejoin(self) -> None:
         """Let all missing nodes return at the checkpoint that was just taken."""
         self.saved = self._newest()
         self.known = {host.id for host in self.cluster.hosts()}
         self.workers = self.wanted
         missing = set(range(self.setup.config.nodes)) - set(self.members.live)
         self.say(f"{len(missing)} nodes return at step {self.step}")
-        self._reform(self.members.joined(missing))
+        self._reconfigure(self.members.joined(missing))
 
-    def _reform(self, members: Membership) -> None:
+    def _reconfigure(self, members: Membership) -> None:
         """Begin a new epoch at the last checkpoint, which is written anew for its members."""
         if not members.live:
             raise RunError("every node was lost.")
@@ -226,10 +229,10 @@ def worker_count(config: Config, offered: int) -> int:
     return config.workers
 
 
-def left_over(faults: Sequence[Fault], struck: Sequence[int]) -> list[Fault]:
-    """Return the faults that are still to come: the first of every worker struck has happened."""
+def remaining(faults: Sequence[Fault], struck: Sequence[int]) -> list[Fault]:
+    """Return the faults that are still to come: the first of every worker struck was injected."""
     ordered = sorted(faults, key=lambda fault: fault.step)
-    happened = [next((f for f in ordered if f.worker == rank), None) for rank in struck]
+    injected = [next((f for f in ordered if f.worker == rank), None) for rank in struck]
     if not struck:
-        happened = ordered[:1]
-    return [fault for fault in ordered if fault not in happened]
+        injected = ordered[:1]
+    return [fault for fault in ordered if fault not in injected]

@@ -6,7 +6,7 @@ Every function that draws returns a figure, or ``None`` where the run lacks what
 from decentral.report.figures import _backend as _backend  # before any other import of it
 from decentral.report.figures.analysed import analysed, layers, lines, plane
 from decentral.report.figures.batches import batches
-from decentral.report.figures.canvas import SMALL, TALL, WIDE, save_png, to_svg
+from decentral.report.figures.canvas import SMALL, TALL, WIDE, Figure, save_png, to_svg
 from decentral.report.figures.claims import claim_panel
 from decentral.report.figures.compared import common_score, compared_cost, compared_learning
 from decentral.report.figures.panels import panel, panels_of, records_in
@@ -25,6 +25,7 @@ __all__ = [
     "SMALL",
     "TALL",
     "WIDE",
+    "Figure",
     "analysed",
     "batches",
     "bytes_against_metric",

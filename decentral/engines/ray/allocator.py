@@ -1,4 +1,4 @@
-"""A cluster lent out in lots, so that several runs of one driver train on it side by side."""
+"""A cluster in shares, so that several runs of one driver train on it side by side."""
 
 from __future__ import annotations
 
@@ -11,48 +11,48 @@ from decentral.engines.ray.run import RayRun
 
 
 @dataclass(frozen=True)
-class Lot(Cluster):
+class ResourceShare(Cluster):
     """The part of a cluster that one run may use: some cores and GPUs of some hosts."""
 
-    lent: tuple[Host, ...]
+    parts: tuple[Host, ...]
 
     def hosts(self) -> list[Host]:
-        """Return the lent part of every host that is still alive."""
+        """Return the part of every host that is still alive."""
         alive = {host.id for host in super().hosts()}
-        return [host for host in self.lent if host.id in alive]
+        return [host for host in self.parts if host.id in alive]
 
 
-class Lots:
-    """Lends every run what it would use alone: a host's cores by threads, and a GPU, per worker."""
+class Allocator:
+    """Gives every run what it would use alone: a host's cores by threads, and a GPU, per worker."""
 
     def __init__(self, config: Config) -> None:
         """Join or start the cluster, for all runs."""
         self.cluster = connect(config)
-        self.lent: dict[RayRun, tuple[Host, ...]] = {}
+        self.allocated: dict[RayRun, tuple[Host, ...]] = {}
 
     def close(self) -> None:
         """Leave the cluster, and take an own one down."""
         self.cluster.close()
 
-    def lend(self, run: RayRun) -> bool:
-        """Give a run its lot, if there is one; alone it may have everything."""
+    def allocate(self, run: RayRun) -> bool:
+        """Give a run its share, if there is room; alone it may have everything."""
         hosts = self.cluster.hosts()
         gpus = int(run.setup.device.type == "cuda")
         free = [self._left(host) for host in hosts]
         placement = run.setup.config.placement
-        lot = divided(free, run.workers, float(run.threads), gpus, placement)
-        if lot is None and self.lent:
+        share = divided(free, run.workers, float(run.threads), gpus, placement)
+        if share is None and self.allocated:
             return False
-        self.lent[run] = lot or tuple(hosts)
-        run.cluster = Lot(self.cluster.dashboard, own=False, lent=self.lent[run])
+        parts = self.allocated[run] = share or tuple(hosts)
+        run.cluster = ResourceShare(self.cluster.dashboard, own=False, parts=parts)
         return True
 
-    def take_back(self, run: RayRun) -> None:
-        """Let others have what a run was lent, if it was."""
-        self.lent.pop(run, None)
+    def release(self, run: RayRun) -> None:
+        """Let others have what a run was given, if it was."""
+        self.allocated.pop(run, None)
 
     def _left(self, host: Host) -> Host:
-        taken = [lent for lot in self.lent.values() for lent in lot if lent.id == host.id]
+        taken = [part for share in self.allocated.values() for part in share if part.id == host.id]
         cpus = host.cpus - sum(part.cpus for part in taken)
         return replace(host, cpus=cpus, gpus=host.gpus - sum(part.gpus for part in taken))
 

@@ -1,4 +1,4 @@
-"""Checkpoints of several workers: their shards, fetched off the step's path, one manifest last."""
+"""Checkpoints of several workers: shards, collected off the step's path, one manifest last."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from decentral.engines.ray.crew import START_S, Crew
+from decentral.engines.workers import START_S, Workers
 from decentral.errors import RunError
 from decentral.run.checkpoint import Draft
 from decentral.run.folder import RunFolder, explained
@@ -18,31 +18,39 @@ from decentral.run.folder import RunFolder, explained
 #: Bytes of one chunk where workers do not see the run folder.
 CHUNK = 8 << 20
 
-Offer = Mapping[str, Any]
+#: A worker's report of a file that it has staged.
+Staged = Mapping[str, Any]
 
 
-class Saver:
-    """Fetches what the workers of one attempt offer, one checkpoint at a time."""
+class CheckpointAssembly:
+    """Collects what the workers of one attempt stage, one checkpoint at a time."""
 
-    def __init__(self, folder: RunFolder, crew: Crew, keep: int) -> None:
+    def __init__(self, folder: RunFolder, workers: Workers, keep: int) -> None:
         """Find out whether every worker reads and writes the run folder itself."""
-        self.folder, self.crew, self.keep = folder, crew, keep
-        self.shared = _probed(folder.path, crew)
+        self.folder, self.workers, self.keep = folder, workers, keep
+        self.shared = _is_shared(folder.path, workers)
         self.pending: Future[None] | None = None
-        self.thread = ThreadPoolExecutor(1, "saver")
+        self.thread = ThreadPoolExecutor(1, "checkpoints")
 
-    def checkpoint(
-        self, offers: Sequence[Offer], live: Sequence[int], epoch: int, counters: dict[str, Any]
+    def save(
+        self, staged: Sequence[Staged], live: Sequence[int], epoch: int, counters: dict[str, Any]
     ) -> None:
-        """Begin to fetch the shards of all workers, by rank; the one before is finished first."""
+        """Begin to collect the shards of a checkpoint; the one before is finished first.
+
+        Args:
+            staged: What every worker has staged, by rank.
+            live: The ids of all nodes that take part.
+            epoch: How often they have changed.
+            counters: What the manifest holds beside the tensors.
+        """
         self.finish()
 
-        def fetch() -> None:
-            draft = Draft(self.folder, offers[0]["step"], epoch)
-            digests = {o["name"]: self.file(o, draft.path / o["name"]) for o in offers}
+        def assemble() -> None:
+            draft = Draft(self.folder, staged[0]["step"], epoch)
+            digests = {s["name"]: self.collect(s, draft.path / s["name"]) for s in staged}
             draft.commit(live, digests, counters, self.keep)
 
-        self.pending = self.thread.submit(fetch)
+        self.pending = self.thread.submit(assemble)
 
     def finish(self) -> None:
         """Wait for the checkpoint on its way; raises what went wrong with it."""
@@ -59,42 +67,42 @@ class Saver:
         """Give up what is on its way."""
         self.thread.shutdown(wait=True, cancel_futures=True)
 
-    def file(self, offer: Offer, path: Path) -> str:
-        """Fetch one offered file, let the worker forget it, and return its digest."""
-        rank, name = offer["rank"], offer["name"]
+    def collect(self, staged: Staged, path: Path) -> str:
+        """Write one staged file to a path, let the worker forget it, and return its digest."""
+        rank, name = staged["rank"], staged["name"]
         with explained(self.folder.path):
             if self.shared:
-                digest = self.crew.ask(rank, "keep", name, str(path))
+                digest = self.workers.ask(rank, "commit", name, str(path))
             else:
-                digest = self._stream(rank, name, offer["size"], path)
-        self.crew.ask(rank, "drop", name)
+                digest = self._stream(rank, name, staged["size"], path)
+        self.workers.ask(rank, "discard", name)
         return digest
 
     def _stream(self, rank: int, name: str, size: int, path: Path) -> str:
         digest = hashlib.sha256()
         with path.open("wb") as file:
             for start in range(0, size, CHUNK):
-                chunk = self.crew.ask(rank, "read", name, start, CHUNK)
+                chunk = self.workers.ask(rank, "read", name, start, CHUNK)
                 digest.update(chunk)
                 file.write(chunk)
             file.flush()
             os.fsync(file.fileno())
-        if digest.hexdigest() != self.crew.ask(rank, "digest", name):
+        if digest.hexdigest() != self.workers.ask(rank, "digest", name):
             raise RunError(f"worker {rank} sent {name} damaged; `decentral resume` tries again.")
         return digest.hexdigest()
 
 
-def _probed(folder: Path, crew: Crew) -> bool:
+def _is_shared(folder: Path, workers: Workers) -> bool:
     """Whether a file of ours is seen by every worker, and theirs by us."""
     token = secrets.token_hex(8)
     mine = folder / f".probe-{token}"
     with explained(folder):
         mine.write_text(token)
-    ranks = range(len(crew.actors))
+    ranks = range(len(workers))
     asked = [(str(folder.resolve()), token, rank) for rank in ranks]
     theirs = [folder / f".probe-{token}-{rank}" for rank in ranks]
     try:
-        seen = crew.ask_each("probe", asked, START_S)
+        seen = workers.ask_each("probe", asked, START_S)
         return all(seen) and all(path.exists() for path in theirs)
     finally:
         for path in (mine, *theirs):

@@ -8,27 +8,27 @@ from typing import Any
 from decentral.engines.ray.cluster import Host
 
 
-class Suspects:
+class HostBlocklist:
     """Hosts that no worker is placed on while there are others, by the id that Ray gave them."""
 
     def __init__(self) -> None:
-        """Suspect nobody."""
+        """Block none."""
         self._asked: dict[str, Any] = {}
 
     def __contains__(self, host: object) -> bool:
-        """Whether a host is suspected."""
+        """Whether a host is blocked."""
         return host in self._asked
 
     def __len__(self) -> int:
-        """Return how many are suspected."""
+        """Return how many are blocked."""
         return len(self._asked)
 
     def add(self, host: str) -> None:
-        """Suspect a host; what it was asked before counts no more."""
+        """Block a host; what it was asked before counts no more."""
         self._asked[host] = None
 
-    def cleared(self, there: Iterable[Host]) -> set[str]:
-        """Return the hosts that answer again, no longer suspected, and ask the others; never waits.
+    def unblock(self, there: Iterable[Host]) -> set[str]:
+        """Return the hosts that answer again, no longer blocked, and ask the others; never waits.
 
         A network that was cut for less than Ray notices brings back the host it took away.
         """

@@ -1,55 +1,29 @@
-"""The workers of one attempt: hired, listened to, dismissed."""
+"""The actors of one attempt: started, asked, shut down."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from decentral.config import Config
 from decentral.engines.ray.actor import Actor
-from decentral.engines.ray.cluster import Cluster, Host, shared_out
+from decentral.engines.ray.cluster import Cluster, Host, placed
+from decentral.engines.workers import PROCESS_DIED, START_S, Report, WorkersLost
 from decentral.errors import ConfigError, RunError
 
-#: Seconds in which an actor must exist and answer for the first time, and again when it begins.
-START_S = 60.0
-#: Seconds that a worker may keep a question for news.
-NEWS_S = 0.3
+#: Seconds that a worker may keep a question for reports.
+REPORTS_S = 0.3
 #: Seconds in which workers lost together are all noticed, once the first was.
 TOGETHER_S = 1.5
 #: A process that nobody has asked for this many times ``liveness_s`` ends itself.
 ORPHANED = 3.0
 
-News = Mapping[str, Any]
-
-
-#: How the loss of a process reads, on a host that goes on.
-PROCESS_DIED = "its process died"
-
-
-class Lost(Exception):
-    """Workers that are gone, by rank, and why; none: contact between living ones was lost."""
-
-    def __init__(self, ranks: Sequence[int], cause: str, step: int = 0) -> None:
-        """Say who."""
-        super().__init__(cause)
-        self.ranks, self.cause, self.step = sorted(ranks), cause, step
-
-    @property
-    def process(self) -> bool:
-        """Whether only a process was lost, and its host goes on."""
-        return self.cause == PROCESS_DIED
-
-    @property
-    def who(self) -> str:
-        """Who is gone, in words."""
-        return ", ".join(f"worker {rank}" for rank in self.ranks) or "contact between workers"
-
 
 @dataclass
-class Crew:
+class WorkerGroup:
     """The actors of one attempt, by rank, and where they are."""
 
     actors: list[Any]
@@ -60,22 +34,26 @@ class Crew:
     gone: set[int] = field(default_factory=set[int])
     _asked: dict[Any, int] = field(default_factory=dict[Any, int])
     _works: dict[Any, int] = field(default_factory=dict[Any, int])
-    _heard_s: list[float] = field(init=False)
+    _answered_s: list[float] = field(init=False)
     _moved_s: float = field(init=False)
 
     def __post_init__(self) -> None:
-        """Begin to listen: workers may be lost before they have a job."""
-        self._listen()
+        """Start the clocks: workers may be lost before they have a job."""
+        self._start_clocks()
 
-    def _listen(self) -> None:
+    def _start_clocks(self) -> None:
         now = time.monotonic()
         self.steps = [-1] * len(self.actors)
-        self._heard_s, self._moved_s = [now] * len(self.actors), now
+        self._answered_s, self._moved_s = [now] * len(self.actors), now
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self.actors)
 
     # --- questions --------------------------------------------------------------------------------
 
     def ask_all(self, method: str, *given: Any, timeout_s: float) -> list[Any]:
-        """Return what every worker answers, in order; raises Lost for those that do not."""
+        """Return what every worker answers, in order; raises WorkersLost for those that do not."""
         return self.ask_each(method, [given] * len(self.actors), timeout_s)
 
     def ask_each(
@@ -88,17 +66,17 @@ class Crew:
         ready, _ = ray.wait(refs, num_returns=len(refs), timeout=timeout_s)
         silent = [rank for rank, ref in enumerate(refs) if ref not in set(ready)]
         if silent:
-            raise Lost(silent, f"no answer within {timeout_s:g} s")
+            raise WorkersLost(silent, f"no answer within {timeout_s:g} s")
         return [self._answer(rank, ref) for rank, ref in enumerate(refs)]
 
     def ask(self, rank: int, method: str, *given: Any) -> Any:
-        """Return what one worker answers; raises Lost when it does not in time."""
+        """Return what one worker answers; raises WorkersLost when it does not in time."""
         import ray
 
         ref = self._call(rank, method, *given)
         ready, _ = ray.wait([ref], timeout=self.config.progress_s)
         if not ready:
-            raise Lost([rank], f"no answer within {self.config.progress_s:g} s")
+            raise WorkersLost([rank], f"no answer within {self.config.progress_s:g} s")
         return self._answer(rank, ref)
 
     def _call(self, rank: int, method: str, *given: Any) -> Any:
@@ -117,55 +95,56 @@ class Crew:
             known = isinstance(cause, ConfigError | RunError)
             raise cause if known else RunError(_last_line(error)) from error
         except (RayActorError, RayError) as error:
-            raise Lost([rank], _cause(error)) from error
+            raise WorkersLost([rank], _cause(error)) from error
 
     # --- the work ---------------------------------------------------------------------------------
 
     def begin(self, jobs: Iterable[Any]) -> None:
-        """Give every worker its job; from now on there is news."""
-        self._listen()
+        """Give every worker its job; from now on there are reports."""
+        self._start_clocks()
         works = [actor.begin.remote(job) for actor, job in zip(self.actors, jobs, strict=True)]
         self._works = {work: rank for rank, work in enumerate(works)}
 
-    def news(self) -> Iterator[News]:
+    def reports(self) -> Iterator[Report]:
         """Yield what has happened since the last call, waiting a moment for the first of it.
 
-        Raises Lost for workers that are dead, that are silent for ``liveness_s``, and all of them
-        when none has done a step for ``progress_s``; RunError for one that cannot even begin.
+        Raises WorkersLost for workers that are dead, that are silent for ``liveness_s``, and all
+        of them when none has done a step for ``progress_s``; RunError for one that cannot even
+        begin.
         """
         import ray
 
         for rank in set(range(len(self.actors))) - set(self._asked.values()) - self.gone:
-            self._asked[self._call(rank, "poll", NEWS_S)] = rank
+            self._asked[self._call(rank, "poll", REPORTS_S)] = rank
         if not self._asked:
             return
-        ready, _ = ray.wait([*self._asked, *self._works], timeout=2 * NEWS_S)
+        ready, _ = ray.wait([*self._asked, *self._works], timeout=2 * REPORTS_S)
         for ref in ready:
             if ref in self._works:
                 self._answer(self._works.pop(ref), ref)
                 continue
             rank = self._asked.pop(ref)
-            step, told = self._answer(rank, ref)
-            self._heard(rank, step, bool(told))
-            yield from told
+            step, reports = self._answer(rank, ref)
+            self._answered(rank, step, bool(reports))
+            yield from reports
         self.check_clocks(time.monotonic())
 
-    def _heard(self, rank: int, step: int, told: bool) -> None:
+    def _answered(self, rank: int, step: int, reported: bool) -> None:
         now = time.monotonic()
-        self._heard_s[rank] = now
-        if step != self.steps[rank] or told:
+        self._answered_s[rank] = now
+        if step != self.steps[rank] or reported:
             self.steps[rank], self._moved_s = step, now
 
     def check_clocks(self, now_s: float) -> None:
-        """Raise Lost if at that time workers are silent for too long, or none has moved."""
+        """Raise WorkersLost if at that time workers are silent for too long, or none has moved."""
         ranks = set(range(len(self.actors))) - self.gone
         limits_s = {rank: self._silence_s(rank) for rank in ranks}
-        silent = [rank for rank in ranks if now_s - self._heard_s[rank] > limits_s[rank]]
+        silent = [rank for rank in ranks if now_s - self._answered_s[rank] > limits_s[rank]]
         if silent:
             limit_s = max(limits_s[rank] for rank in silent)
-            raise Lost(silent, f"silent for {limit_s:g} s", self.step)
+            raise WorkersLost(silent, f"silent for {limit_s:g} s", self.step)
         if now_s - self._moved_s > self.config.progress_s:
-            raise Lost([], f"no step within {self.config.progress_s:g} s", self.step)
+            raise WorkersLost([], f"no step within {self.config.progress_s:g} s", self.step)
 
     def _silence_s(self, rank: int) -> float:
         """Return how long a worker may be silent: while it loads torch it can hardly answer."""
@@ -177,7 +156,7 @@ class Crew:
         """The step that every worker has done, at first that of the checkpoint it begins at."""
         return max(self.begun, min(self.steps, default=0))
 
-    def settled(self, lost: Lost) -> Lost:
+    def settled(self, lost: WorkersLost) -> WorkersLost:
         """Wait until it is clear who is gone, and why; return it.
 
         That takes a moment, or ``liveness_s`` if nobody is known to be gone: workers notice a dead
@@ -187,21 +166,21 @@ class Crew:
         cause, began = lost.cause, time.monotonic()
         while time.monotonic() - began < (TOGETHER_S if self.gone else self._patience_s):
             try:
-                for _ in self.news():
+                for _ in self.reports():
                     continue
-            except Lost as more:
+            except WorkersLost as more:
                 if not self.gone:
                     cause = more.cause
                 if not set(more.ranks) <= self.gone:
                     began = time.monotonic()
                 self.gone |= set(more.ranks)
-        return Lost(sorted(self.gone), cause, self.step)
+        return WorkersLost(sorted(self.gone), cause, self.step)
 
     @property
     def _patience_s(self) -> float:
-        return self.config.liveness_s + 2 * NEWS_S
+        return self.config.liveness_s + 2 * REPORTS_S
 
-    def dismiss(self) -> None:
+    def shut_down(self) -> None:
         """Take every process down, whatever it is doing."""
         import ray
 
@@ -212,20 +191,29 @@ class Crew:
         self._works.clear()
 
 
-def hire(
+def start_workers(
     cluster: Cluster,
     config: Config,
     labels: Sequence[str],
     run: str,
-    suspects: Container[str],
+    blocked: Container[str],
     begun: int = 0,
-) -> Crew:
-    """Start one actor per label on the hosts that are there, with the cores they can have."""
+) -> WorkerGroup:
+    """Start one actor per label on the hosts that are there, with the cores they can have.
+
+    Args:
+        cluster: Where.
+        config: Of the run; says what is placed how, and how long workers may be silent.
+        labels: What every worker is called, by rank.
+        run: The namespace of the actors' names.
+        blocked: Ids of hosts that are used only where there is no other.
+        begun: The step that workers start from.
+    """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     gpus = int(config.device.startswith("cuda"))
-    hosts = shared_out(cluster.hosts(), len(labels), config.placement, suspects, gpus)
+    hosts = placed(cluster.hosts(), len(labels), config.placement, blocked, gpus)
     made: Any = ray.remote
     remote = made(concurrency_groups={"watch": 4})(Actor)
     actors = [
@@ -239,7 +227,7 @@ def hire(
         ).remote(label, ORPHANED * config.liveness_s, config.progress_s)
         for label, host in zip(labels, hosts, strict=True)
     ]
-    return Crew(actors, hosts, config, begun)
+    return WorkerGroup(actors, hosts, config, begun)
 
 
 def _cores(host: Host, hosts: Sequence[Host]) -> float:
