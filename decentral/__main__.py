@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from decentral.cli import main
+from decentral.cli.entry import main
 
 main()

@@ -16,8 +16,8 @@ from rich.console import Console
 
 import decentral.cli
 from decentral import api, registry
-from decentral.cli.display import Bar, Lines
 from decentral.cli.listing import plural
+from decentral.cli.running import Bar, Lines
 from decentral.config import make_config, read_file
 
 SMALL = ["launch", "--task", "quadratic", "--nodes", "4", "--steps", "12"]

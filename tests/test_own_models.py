@@ -17,7 +17,7 @@ from torch import Tensor, nn
 import decentral
 from decentral import ConfigError
 from decentral.api import models_of, restart
-from decentral.cli.merging import merge
+from decentral.cli.models import merge
 from decentral.gradients.dropout import KeyedDropout, keyed
 from decentral.layout import Layout
 from decentral.loop import train

@@ -9,7 +9,7 @@ import pytest
 from support import tiny_run, tiny_setup
 
 import decentral.cli
-from decentral.cli.planner import Planner
+from decentral.cli.plan_batch import Planner
 from decentral.config import make_config, read_file
 from decentral.loop.setup import prepare
 from decentral.theory import fsl

@@ -1,106 +1,14 @@
-"""The command line: ``decentral init``, ``launch``, ``sweep``, ``resume``, ``compare``, ...
-
-Only this package imports typer and rich, and it imports nothing else before a command needs it.
-"""
+"""The command line: ``decentral init``, ``launch``, ``sweep``, ``resume``, ``compare``, ..."""
 
 from __future__ import annotations
 
-import gc
-import os
-import sys
-import traceback
-from collections.abc import Sequence
-from io import TextIOWrapper
-from typing import Any
+from typing import TYPE_CHECKING
 
-from decentral.errors import ConfigError, RunError, exit_place, nearest
-from decentral.threads import spin_briefly
+from decentral.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from decentral.cli.entry import main, run
 
 __all__ = ["main", "run"]
 
-FAILED, MISTAKEN = 1, 2
-
-
-def main() -> None:
-    """Run the command line and leave with its exit status: the console script."""
-    # Tens of thousands of objects are made by imports and none is garbage: looking for cycles among
-    # them, now and again at the exit, would take 1.5 s of a run. Training turns it on again.
-    gc.disable()
-    spin_briefly()
-    status = run(sys.argv[1:])
-    gc.freeze()
-    sys.exit(status)
-
-
-def run(words: Sequence[str]) -> int:
-    """Run one command and return its exit status: 0, 1 (it failed) or 2 (the user's mistake)."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="replace")
-    try:
-        _invoke(list(words))
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Nobody reads any more. The interpreter flushes at the exit and must find an open file.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
-    except (Exception, KeyboardInterrupt, SystemExit) as error:
-        return _explain(error, words)
-    return 0
-
-
-def _invoke(words: list[str]) -> None:
-    import typer
-    from typer.main import get_command
-
-    from decentral.cli.app import app
-
-    try:
-        command: Any = get_command(app)
-        with command.make_context("decentral", words) as context:
-            command.invoke(context)
-    except typer.Exit:  # --help and --version
-        pass
-
-
-def _explain(error: BaseException, words: Sequence[str]) -> int:
-    """Print what went wrong on stderr, in one or two lines, and return the exit status."""
-    debug = "--debug" in words
-    if debug:
-        traceback.print_exception(error)
-    if isinstance(error, ConfigError):
-        return _fail(MISTAKEN, str(error))
-    if isinstance(error, RunError):
-        return _fail(FAILED, str(error))
-    if isinstance(error, SystemExit):  # no command ends so
-        return _fail(FAILED, f"{exit_place(error)} in the midst of the command; let it raise.")
-    if isinstance(error, KeyboardInterrupt):
-        return _fail(FAILED, "interrupted.")
-    if hasattr(error, "format_message"):  # typer's own, whatever its version calls their class
-        return _fail(MISTAKEN, *_usage(error, words))
-    bug = f"this is a bug in decentral: {type(error).__name__}: {error}"
-    return _fail(FAILED, bug, "" if debug else "Please report it, with what --debug shows.")
-
-
-def _fail(status: int, message: str, remedy: str = "") -> int:
-    label = "\033[1;31merror:\033[0m" if _coloured() else "error:"
-    lines = [f"{label} {' '.join(message.split())}", *([remedy] if remedy else [])]
-    print("\n".join(lines), file=sys.stderr)
-    return status
-
-
-def _coloured() -> bool:
-    return sys.stderr.isatty() and "NO_COLOR" not in os.environ
-
-
-def _usage(error: Any, words: Sequence[str]) -> tuple[str, str]:
-    """Return what is wrong with the words of a command, and where to read about it."""
-    message = str(error.format_message())
-    option = getattr(error, "option_name", None)
-    if option and message.startswith("No such option"):
-        known = [name.lstrip("-") for name in error.possibilities or ()]
-        close = nearest(option.lstrip("-"), known).replace("'", "'--", 1)
-        message = f"No such option: {option}.{close}"
-    context = getattr(error, "ctx", None)
-    path = context.command_path if context else f"decentral {words[0]}"
-    return message[0].lower() + message[1:], f"`{path} --help` shows what there is."
+__getattr__ = lazy_names(__name__, {"entry": __all__})

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from decentral.cli import after
+from decentral.cli import app_models, app_plan
 from decentral.cli import options as o
-from decentral.cli import plan_options as p
-from decentral.cli.help import Command, Group
+from decentral.cli.help import STYLE, Command, Group
 
-_STYLE: dict[str, Any] = {
-    "context_settings": {"help_option_names": ["-h", "--help"]},
-    "rich_markup_mode": None,
-}
-app = typer.Typer(cls=Group, add_completion=False, **_STYLE)
+app = typer.Typer(cls=Group, add_completion=False, **STYLE)
 show = typer.Typer(
-    cls=Group, help="Look at a topology, a schedule, a network or a model's blocks.", **_STYLE
+    cls=Group, help="Look at a topology, a schedule, a network or a model's blocks.", **STYLE
 )
-plan = typer.Typer(cls=Group, help="Choose what a run does, before it runs.", **_STYLE)
 
 Runs = Annotated[
     list[str], typer.Argument(metavar="RUN...", help="Run folders.", show_default=False)
@@ -210,7 +204,7 @@ def init(
     starting.init(folder)
 
 
-for _command in (after.merge, after.analyze, after.export):
+for _command in (app_models.merge, app_models.analyze, app_models.export):
     app.command(cls=Command)(_command)
 
 
@@ -296,68 +290,7 @@ def show_blocks(
 app.add_typer(show, name="show")
 
 
-@plan.command("communication", cls=Command)
-def plan_communication(
-    context: typer.Context,
-    topology: o.Topologies = None,
-    schedule: o.Schedules = None,
-    local_steps: o.LocalSteps = None,
-    nodes: o.Nodes = None,
-    steps: o.Steps = None,
-    network: o.Network = "lan",
-    compute: o.Compute = None,
-    model_size: o.ModelSize = "25M",
-    deadline: o.Deadline = None,
-    seed: o.Seed = None,
-    debug: o.Debug = False,
-) -> None:
-    """Rank topologies, schedules and local steps by seconds and bytes.
-
-    Conversations are replayed on a network; nothing is trained.
-
-      decentral plan communication --network home --compute 50ms --deadline 2h
-    """
-    from decentral.cli import plan_communication
-
-    plan_communication.show(o.given(context), topology or [], schedule or [], model_size, deadline)
-
-
-@plan.command("batch", cls=Command)
-def plan_batch(
-    runs: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[RUN]...", help="More runs to fit.", show_default=False),
-    ] = None,
-    budget: p.Budget = "1M",
-    least: p.Least = None,
-    most: p.Most = None,
-    source: p.Source = None,
-    capacity: p.Capacity = None,
-    noise: p.Noise = 1.0,
-    lr: p.Rate = 0.25,
-    nodes: p.Nodes = None,
-    from_: p.From = None,
-    png: o.Png = None,
-    out: p.Out = None,
-    debug: o.Debug = False,
-) -> None:
-    """Compute the batch schedule with the least loss for a budget of data.
-
-    Either from the difficulty of the task, --source and --capacity, or from runs
-    of one's own with constant batches, which are fitted first.
-
-      decentral plan batch --source 0.25 --capacity 2 --budget 2^20 --min 8
-      decentral plan batch --from runs/small runs/large --budget 60k --out p.yaml
-    """
-    from decentral.cli import plan_batch
-
-    runs = [*(from_ or []), *(runs or [])]
-    law = {"source": source, "capacity": capacity, "noise": noise, "lr": lr, "nodes": nodes}
-    bounds = {"budget": budget, "min": least, "max": most}
-    plan_batch.show({**bounds, **({} if runs else law)}, runs, png, out)
-
-
-app.add_typer(plan, name="plan")
+app.add_typer(app_plan.plan, name="plan")
 
 
 @app.command("list", cls=Command)

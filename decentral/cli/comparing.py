@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from rich.table import Table
 from rich.text import Text
 
-from decentral.cli.console import console_of
-from decentral.cli.words import LOCAL, MERGED, QUIET, SENT, facts, numbers
+from decentral.cli.words import LOCAL, MERGED, QUIET, SENT, console_of, facts, numbers
 from decentral.quantities import BYTES
 from decentral.report.compare import Comparison, write_comparison
 from decentral.report.compare import compare as compared

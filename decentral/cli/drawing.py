@@ -1,8 +1,14 @@
-"""Drawings made of characters: points and lines in Braille, bars in eighths of a character."""
+"""Drawings made of characters, points in Braille, bars in eighths, and figures as PNG files."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from decentral.errors import ConfigError
 
 #: The bit of each of the 4 x 2 dots of a Braille character, by row and column.
 _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
@@ -83,3 +89,21 @@ def ticks(last: int, columns: int) -> str:
         place = min(max(0, place), columns - len(label))
         line[place : place + len(label)] = label
     return "".join(line)
+
+
+# --- PNG files ------------------------------------------------------------------------------------
+
+
+def save(figure: Any, caption: str, path: str, console: Console) -> None:
+    """Write a figure above its caption and say so; ConfigError where the file cannot be written."""
+    from decentral.report import figures
+
+    if figure is None:
+        raise ConfigError(f"--png {path}: there is nothing to draw.")
+    figure.supxlabel(caption, fontsize=9)
+    try:
+        figures.save_png(figure, path)
+    except OSError as error:
+        raise ConfigError(f"--png {path} cannot be written: {error.strerror}.") from error
+    console.print()
+    console.print(Text(f"drawn in {path}"), soft_wrap=True)

@@ -6,6 +6,11 @@ from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
 
+#: What every command and group is made with.
+STYLE: dict[str, Any] = {
+    "context_settings": {"help_option_names": ["-h", "--help"]},
+    "rich_markup_mode": None,
+}
 _OTHERS = "Other"
 
 

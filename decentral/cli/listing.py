@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import types
 from collections.abc import Iterable
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+from annotated_types import Ge, Gt, Le, Lt
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from decentral.cli.console import console_of
-from decentral.cli.typewords import type_text
-from decentral.cli.words import QUIET, columned
+from decentral.cli.words import QUIET, columned, console_of, facts
 from decentral.config import Config
 from decentral.errors import ConfigError, unknown
-from decentral.registry import KINDS, Plugin, find, names, plain
+from decentral.limits import COUNT
+from decentral.registry import KINDS, Part, Plugin, find, names, plain
 from decentral.report.facts import plugin_text
 from decentral.signature import Setting
+from decentral.units import Point, Unit
 
 #: What kinds are that are no setting of a run, or no single one.
 _OTHERWISE = {
@@ -57,9 +60,9 @@ def _compare_topologies(kind: str | None, name: str | None, nodes: int) -> None:
             "--nodes compares all topologies: `decentral list topologies --nodes 16`; "
             "one of them: `decentral show topology NAME --nodes 16`."
         )
-    from decentral.cli import list_topologies
+    from decentral.cli import show_topology
 
-    list_topologies.show(nodes)
+    show_topology.compare(nodes)
 
 
 def plural(kind: str) -> str:
@@ -116,12 +119,6 @@ def _show_members(console: Console, kind: str) -> None:
     hint = f"`decentral list {plural(kind)} NAME` shows all about one of them."
     hint += " `--nodes 16` compares them." if kind == "topology" else ""
     console.print(Text(hint, QUIET))
-
-
-def _about_algorithm(found: Plugin, paper: bool = True) -> Table:
-    from decentral.cli import list_algorithms  # it loads torch
-
-    return list_algorithms.about(found, paper)
 
 
 def _shared(members: list[Plugin]) -> Iterable[str]:
@@ -184,3 +181,92 @@ def _default(setting: Setting) -> str:
     value = plain(setting.default)
     text = plugin_text(value)
     return f"[{text}]" if isinstance(value, list) else text
+
+
+# --- algorithms -----------------------------------------------------------------------------------
+
+
+def _about_algorithm(found: Plugin, paper: bool = True) -> Table:
+    """Lay out an algorithm's paper, channels, cost, guarantees and what it is not sound with."""
+    from decentral.algorithms.base import channels_of, paper_of  # it loads torch
+
+    refused = ", ".join(word.replace("_", " ") for word in found.traits.get("refuses", {}))
+    promises = ", ".join(word.replace("_", " ") for word in found.traits.get("guarantees", ()))
+    rows = [
+        ("paper", paper_of(found) if paper else ""),
+        ("sends", ", ".join(channels_of(found)) or "nothing"),
+        ("costs", _cost(found)),
+        ("promises", promises),
+        ("refuses", refused),
+    ]
+    return facts([(label, text) for label, text in rows if text])
+
+
+def _cost(found: Plugin) -> str:
+    """Say how many rows a node sends in a round: to d neighbours, or in an average of N nodes.
+
+    A global average counts 2 (N - 1) rows for all nodes together.
+    """
+    from decentral.algorithms.base import rows_of
+
+    rows, talks = rows_of(found), found.traits.get("communicates", "rounds")
+    average = f"{2 * rows} (N - 1) / N rows"
+    if talks == "never":
+        return "nothing"
+    if talks == "steps":
+        return f"{average} a node in every step"
+    gossip = "d rows" if rows == 1 else f"{rows} d rows"
+    parts = ", all by 1 / fragments" if "fragments" in found.traits else ""
+    return f"{gossip} a node and round with d neighbours; {average} in a global merge{parts}"
+
+
+# --- types in words -------------------------------------------------------------------------------
+
+_WORDS: dict[Any, str] = {
+    bool: "true, false",
+    int: "whole number",
+    float: "number",
+    str: "text",
+    type(None): "none",
+    Point: "point in time: 90%, 0.9 or 2700 steps",
+    Any: "any",
+}
+
+
+def type_text(annotation: Any) -> str:
+    """Write a type in words.
+
+    >>> type_text(Annotated[float, Ge(0), Le(1)] | None)
+    'number >= 0, <= 1 or none'
+    """
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _limited(args[0], args[1:])
+    if origin is Literal:
+        return ", ".join(str(value) for value in args)
+    if origin in (Union, types.UnionType):
+        return " or ".join(type_text(part) for part in args)
+    if origin in (list, tuple):
+        inner = [type_text(part) for part in args if part is not Ellipsis]
+        return f"list of {', '.join(dict.fromkeys(inner))}" if inner else "list"
+    if origin is dict:
+        return "mapping of {} to {}".format(*map(type_text, args))
+    own = getattr(annotation, "IN_WORDS", getattr(annotation, "__name__", str(annotation)))
+    return _WORDS.get(annotation, own)
+
+
+def _limited(base: Any, limits: tuple[Any, ...]) -> str:
+    """Write a type and its bounds, but for the one that only keeps numbers finite."""
+    for limit in limits:
+        if isinstance(limit, Part):
+            return f"a {limit.kind.replace('_', ' ')}"
+        if isinstance(limit, Unit):
+            return limit.words
+    signs = ((Ge, "ge", ">="), (Gt, "gt", ">"), (Le, "le", "<="), (Lt, "lt", "<"))
+    found = [
+        f"{sign} {getattr(limit, name)}"
+        for limit in limits
+        for kind, name, sign in signs
+        if isinstance(limit, kind) and getattr(limit, name) != COUNT
+    ]
+    return f"{type_text(base)} {', '.join(found)}".strip()

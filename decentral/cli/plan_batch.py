@@ -1,22 +1,28 @@
-"""The planner's words: from a budget and the difficulty of a task to the best batch schedule."""
+"""The planner of batches: from a budget and the difficulty of a task to the best schedule."""
 
 from __future__ import annotations
 
 import shlex
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from math import log
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from decentral.cli.batch_drawing import timeline
-from decentral.cli.console import console_of
-from decentral.cli.planner import Planner
-from decentral.cli.png import save
-from decentral.cli.words import MERGED, columned, facts
+from decentral.cli.drawing import bars, save, ticks
+from decentral.cli.words import MERGED, QUIET, columned, console_of, facts
+from decentral.config import read_file
 from decentral.errors import ConfigError
+from decentral.report.reader import read_run
 from decentral.theory import fsl
+from decentral.theory.fsl.stages import as_sizes
+from decentral.units import parse_amount
 from decentral.yamltext import dump
 
 
@@ -99,3 +105,163 @@ def _write(
         Path(path).write_text(f"# Planned by: {command}\n{said}{dump(planned)}", encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"--out {path} cannot be written: {error.strerror}.") from error
+
+
+# --- what the planner knows -----------------------------------------------------------------------
+
+#: Shares of the data before the switch of the schedules that the best one is compared with.
+_SWITCHES = {"early 25 %": 0.25, "mid 50 %": 0.5, "late 75 %": 0.75, "late 90 %": 0.9}
+#: The larger batch of those, relative to the smallest, where nothing bounds it.
+_LARGER = 16
+
+
+@dataclass(frozen=True)
+class Planner:
+    """A law, a budget of all nodes together, and bounds of the batch of each node."""
+
+    law: fsl.Law
+    budget: int
+    least: int
+    most: int | None
+    nodes: int = 1
+    fitted: fsl.Fit | None = None
+
+    @staticmethod
+    def of(settings: Mapping[str, Any]) -> Planner:
+        """Plan for a task that is given by its law."""
+        if settings["source"] is None or settings["capacity"] is None:
+            raise ConfigError("plan batch: give --source and --capacity, or runs after --from.")
+        names = ("source", "capacity", "noise", "lr")
+        law = fsl.Law.of(fsl.PowerLaw(*(settings[name] for name in names)))
+        nodes = settings["nodes"] or 1
+        budget, least = _budget(settings["budget"], nodes), settings["min"]
+        return Planner(law, budget, 1 if least is None else least, settings["max"], nodes)
+
+    @staticmethod
+    def fitting(settings: Mapping[str, Any], runs: Sequence[str]) -> tuple[Planner, dict[str, Any]]:
+        """Plan for the task of runs with constant batches; also return its settings."""
+        curves, base = curves_of(runs)
+        fitted, nodes = fsl.fit(curves), int(base["nodes"])
+        smallest, largest = (size // nodes for size in fitted.batches)
+        least = smallest if settings["min"] is None else settings["min"]
+        most = largest if settings["max"] is None else settings["max"]
+        fitted.check(0, least * nodes, most * nodes)
+        budget = _budget(settings["budget"], nodes)
+        return Planner(fitted.law, budget, least, most, nodes, fitted), base
+
+    def together(self, stages: fsl.Stages) -> fsl.Stages:
+        """Return the schedule of one node as that of all together."""
+        return fsl.Stages(stages.sizes * self.nodes, stages.counts)
+
+    def best(self) -> fsl.Stages:
+        """Return the best schedule, in samples per node."""
+        most = None if self.most is None else self.most * self.nodes
+        found = fsl.optimal(self.law, self.budget, self.least * self.nodes, most).schedule
+        if self.nodes > 1:
+            own = self.budget // self.nodes
+            shared = fsl.Stages.runs(as_sizes(found.per_step() / self.nodes))
+            found = shared.met(own, min(self.most or own, own))
+        if self.fitted is not None:
+            self.fitted.predict(self.together(found))  # refuses to leave what the runs have shown
+        return found
+
+    def others(self) -> dict[str, fsl.Stages]:
+        """Return what people would try, in samples per node."""
+        own, small = self.budget // self.nodes, self.least
+        large = min(self.most or _LARGER * small, own)
+        share, _ = fsl.two_stage(self.law, self.budget, small * self.nodes, large * self.nodes)
+        shares = {f"best switch, {100 * share:.1f} %": share, **_SWITCHES}
+        constant = {f"constant {b:,}": fsl.Stages.of((b, own // b)) for b in (small, large)}
+        switched = {k: fsl.Stages.switch(own, small, large, x) for k, x in shares.items()}
+        return {**constant, **switched}
+
+    def predicted(self, stages: fsl.Stages) -> tuple[float | None, str]:
+        """Return the predicted loss, and in words it and what else is plausible."""
+        stages = self.together(stages)
+        if self.fitted is None:
+            risk = self.law.risk(stages)
+            return risk, f"{risk:.4g}"
+        try:
+            guess = self.fitted.predict(stages)
+        except ConfigError:
+            return None, "beyond the runs"
+        return guess.loss, f"{guess.loss:.4g} ({guess.low:.4g}–{guess.high:.4g})"
+
+
+def _budget(text: str, nodes: int) -> int:
+    try:
+        amount = parse_amount(text)
+    except ConfigError as error:
+        raise ConfigError(f"budget = {text!r}: {error}") from error
+    if amount.unit != "samples":
+        raise ConfigError(f"budget = {text!r}: the planner counts samples; divide by the context.")
+    return amount.count * (nodes if amount.per_node else 1)
+
+
+# --- runs to fit ----------------------------------------------------------------------------------
+
+#: Settings that a planned run must not take over: they follow from the batch and the data.
+_FOLLOWING = (
+    "steps", "data", "batch", "micro_batch", "eval_every", "log_every", "checkpoint_every", "out",
+)  # fmt: skip
+
+
+def curves_of(paths: Sequence[str]) -> tuple[list[fsl.Curve], dict[str, Any]]:
+    """Return the curves of runs, batches of all nodes together, and the settings of the last.
+
+    The loss is that of the merged model on the test samples; where there is one node, its own.
+    """
+    found: list[fsl.Curve] = []
+    settings: dict[str, Any] = {}
+    for path in paths:
+        run = read_run(path)
+        settings = read_file(Path(path) / "config.yaml")
+        steps, losses = run.series("loss/merged")
+        size = _constant(path, settings, "batch", "size")
+        lr = _constant(path, settings, "learning_rate", "lr")
+        points = np.array([steps, losses], dtype=np.float64)[:, 1:]  # the first model is no step
+        found.append(
+            fsl.Curve(Path(path).name, int(size) * int(settings["nodes"]), float(lr), *points)
+        )
+    kept = {key: value for key, value in settings.items() if key not in _FOLLOWING}
+    return found, {key: value for key, value in kept.items() if value is not None}
+
+
+def _constant(path: str, settings: dict[str, Any], part: str, setting: str) -> Any:
+    chosen = settings[part]
+    if chosen["name"] != "constant":
+        raise ConfigError(
+            f"run {path}: its {part} is {chosen['name']}; the law is fitted to runs whose batch "
+            "and learning rate are constant."
+        )
+    return chosen[setting]
+
+
+# --- the schedule, drawn --------------------------------------------------------------------------
+
+ROWS, MARGIN = 6, 8
+
+
+def timeline(sizes: Sequence[int], width: int) -> Text:
+    """Draw the batch of every step over the data; the largest of each column."""
+    columns = max(20, width - MARGIN - 1)
+    least, most = min(sizes), max(sizes)
+    ends = list(accumulate(sizes))
+    edges = [bisect_right(ends, k * ends[-1] / columns) for k in range(columns + 1)]
+    tops = [max(sizes[a : max(a + 1, b)]) for a, b in pairwise(edges)]
+    drawn = bars([_height(top, least, most) for top in tops], ROWS)
+    labels = {0: f"{most:,} ┤", ROWS - 1: f"{least:,} ┤"}
+    lines = [
+        Text.assemble((labels.get(row, "│").rjust(MARGIN), QUIET), (bar.rstrip(), MERGED))
+        for row, bar in enumerate(drawn)
+    ]
+    lines.append(Text("└".rjust(MARGIN) + "─" * columns, QUIET))
+    lines.append(Text(" " * MARGIN + ticks(ends[-1], columns), QUIET))
+    lines.append(Text(" " * MARGIN + "batch of a node (logarithmic) over samples of a node", QUIET))
+    return Text("\n").join(lines)
+
+
+def _height(size: float, least: int, most: int) -> float:
+    """Return the height of a bar: one row for the smallest batch, all for the largest."""
+    share = 0.0 if most == least else log(size / least) / log(most / least)
+    return (1 + share * (ROWS - 1)) / ROWS

@@ -10,10 +10,9 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from decentral.cli.console import console_of
 from decentral.cli.settings import config_of
 from decentral.cli.show_network import nodes_of, size_of
-from decentral.cli.words import MERGED, QUIET, SENT, brief, columned, count
+from decentral.cli.words import MERGED, QUIET, SENT, brief, columned, console_of, count
 from decentral.config import Config
 from decentral.mixing.base import Mixer
 from decentral.network import Conversation, all_reduce_messages, presets

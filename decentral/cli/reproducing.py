@@ -16,8 +16,7 @@ from rich.text import Text
 
 from decentral.claims.base import FAILS, HOLDS, PARTLY
 from decentral.claims.trials import BROKEN, Ahead, Record, Trial, trial
-from decentral.cli.console import console_of
-from decentral.cli.words import QUIET, columned, facts
+from decentral.cli.words import QUIET, columned, console_of, facts
 from decentral.config import parse_assignments
 from decentral.engines.ranks import refuse_ranks
 from decentral.errors import ConfigError, RunError

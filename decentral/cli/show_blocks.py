@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 from rich.table import Table
 from rich.text import Text
 
-from decentral.cli.console import console_of
 from decentral.cli.settings import config_of
-from decentral.cli.words import QUIET, brief, columned, count
+from decentral.cli.words import QUIET, brief, columned, console_of, count
 from decentral.layout import Entry
 from decentral.loop.setup import Setup, prepare
 from decentral.optim.base import updater

@@ -8,9 +8,8 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from decentral.cli.console import console_of
 from decentral.cli.settings import config_of
-from decentral.cli.words import MERGED, brief, columned, count, facts
+from decentral.cli.words import MERGED, brief, columned, console_of, count, facts
 from decentral.errors import ConfigError
 from decentral.mixing.base import Mixer
 from decentral.network import all_reduce_messages, presets

@@ -9,9 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from decentral.cli.console import console_of
-from decentral.cli.drawing import bars, ticks
-from decentral.cli.png import save
+from decentral.cli.drawing import bars, save, ticks
 from decentral.cli.settings import config_of
 from decentral.cli.words import (
     LOCAL,
@@ -22,6 +20,7 @@ from decentral.cli.words import (
     brief,
     ceiling,
     columned,
+    console_of,
     count,
     facts,
 )

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from rich.text import Text
 
-from decentral.cli.console import console_of
-from decentral.cli.words import QUIET, facts, shown
+from decentral.cli.words import QUIET, console_of, facts, shown
 from decentral.errors import ConfigError
 
 #: The files of a start, and where they are kept: as text, since they are no part of the package.

@@ -9,9 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from decentral.cli.console import console_of
 from decentral.cli.settings import given, sorted_out
-from decentral.cli.words import LOCAL, MERGED, SENT, count, facts, kept, numbers, shown
+from decentral.cli.words import LOCAL, MERGED, SENT, console_of, count, facts, kept, numbers, shown
 from decentral.engines.ranks import refuse_ranks
 from decentral.errors import Interrupted, RunError
 from decentral.report.facts import duration_text, facts_of, number_text

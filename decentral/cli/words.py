@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Group
+from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
@@ -17,7 +19,7 @@ from decentral.registry import Bound
 from decentral.report.facts import ABSENT, number_text, plugin_text, relative_text
 from decentral.units import format_bytes
 
-if TYPE_CHECKING:  # they load torch
+if TYPE_CHECKING:
     from decentral.engines.base import EngineRun
     from decentral.loop.memory import Memory
     from decentral.loop.setup import Setup
@@ -289,3 +291,21 @@ def neighbour(folder: Path) -> Path | None:
         if read_file(summary.with_name("config.yaml")).get("task") == task:
             return folder.parent / summary.parent.name
     return None
+
+
+# --- where words go -------------------------------------------------------------------------------
+
+
+class Output(Console):
+    """A console that falls silent when nobody reads any more; what it reports on goes on."""
+
+    def on_broken_pipe(self) -> None:
+        """Write to nowhere from now on, the interpreter's own flush at the exit included."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+
+
+def console_of(json: bool = False, quiet: bool = False) -> Output:
+    """Return where to write for people: stdout, or stderr where stdout holds only JSON."""
+    file = sys.stderr if json else sys.stdout
+    return Output(file=file, quiet=quiet, highlight=False, emoji=False, markup=False)

@@ -1,4 +1,4 @@
-"""The commands about the models of a run that was trained: merge, analyze, export."""
+"""The flags of the commands about the models of a run that was trained: merge, analyze, export."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def merge(
 
       decentral merge runs/digits-ring-late-1 --rule uniform --rule fisher
     """
-    from decentral.cli import merging
+    from decentral.cli import models
 
-    merging.merge(run, rule or [], step)
+    models.merge(run, rule or [], step)
 
 
 def analyze(
@@ -62,10 +62,10 @@ def analyze(
 
       decentral analyze runs/digits-ring-late-1 --pairs 16
     """
-    from decentral.cli import analyzing
+    from decentral.cli import models
 
     extent = {"pairs": pairs, "points": points, "samples": samples, "step": step, "seed": seed}
-    analyzing.analyze(run, out, extent)
+    models.analyze(run, out, extent)
 
 
 def export(
@@ -86,6 +86,6 @@ def export(
 
       decentral export runs/digits-ring-late-1 --out model
     """
-    from decentral.cli import exporting
+    from decentral.cli import models
 
-    exporting.export(run, out, rule)
+    models.export(run, out, rule)

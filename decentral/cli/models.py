@@ -1,0 +1,153 @@
+"""The commands about the models of a run that was trained: merge, analyze, export."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn, track
+from rich.table import Table
+from rich.text import Text
+
+from decentral import api
+from decentral.cli.words import (
+    LOCAL,
+    MERGED,
+    QUIET,
+    brief,
+    columned,
+    console_of,
+    count,
+    facts,
+    shown,
+)
+from decentral.errors import ConfigError
+from decentral.loop.afterwards import Afterwards
+from decentral.merge.base import merged
+from decentral.registry import Bound, build, find, names
+from decentral.report import analysis
+from decentral.report.facts import loss_text, percent_text
+
+
+def merge(run: str, rules: Sequence[str], step: int | None) -> None:
+    """Print a table: what every rule makes of the models of a checkpoint."""
+    found = api.models_of(Path(run), step)
+    console = console_of()
+    head = f"{count(len(found.rows), 'model')} of step {found.step:,}"
+    console.print(Text.assemble((head, "bold"), f" of {run}"))
+    console.print()
+    table = columned()
+    table.add_column("merge", overflow="fold")
+    for column in ("accuracy", "loss", "from the average"):
+        table.add_column(column, justify="right")
+    _local(table, found)
+    chosen = [build("merge", rule) for rule in rules] or _fitting(len(found.rows))
+    models, mean = found.models(), found.rows.mean(0)
+    for rule in track(chosen, "merging", console=console, transient=True):
+        row = merged(rule, models)
+        distance = (row - mean)[: models.layout.trainable].norm().item()
+        _add(table, found, brief(rule), row, f"{distance:.3g}")
+    console.print(table)
+
+
+def _fitting(nodes: int) -> list[Bound]:
+    """Return every rule that takes so many models."""
+    found = [find("merge", name) for name in names("merge")]
+    return [build("merge", p.name) for p in found if p.traits.get("nodes", nodes) == nodes]
+
+
+def _local(table: Table, found: Afterwards) -> None:
+    """Add what the models can do by themselves."""
+    scores = found.local(found.evaluator.test)
+    losses, right = scores.loss, scores.accuracy
+    accuracy = "" if right is None else percent_text(right.mean().item())
+    best = "" if right is None else percent_text(right.max().item())
+    table.add_row("the mean model", Text(accuracy, LOCAL), loss_text(losses.mean().item()), "")
+    table.add_row("the best model", Text(best, LOCAL), loss_text(losses.min().item()), "")
+
+
+def _add(table: Table, found: Afterwards, name: str, row: torch.Tensor, distance: str) -> None:
+    score = found.test(row)
+    accuracy = "" if score.accuracy is None else percent_text(score.accuracy.item())
+    table.add_row(name, Text(accuracy, MERGED), loss_text(score.loss.item()), distance)
+
+
+#: Layers that are listed in the terminal; the page has all.
+_LAYERS = 12
+
+
+def analyze(run: str, out: str | None, extent: dict[str, Any]) -> None:
+    """Print what was measured of a run's models, and write it as JSON, page and picture."""
+    folder = Path(run if out is None else out).expanduser()
+    found = api.Run(Path(run))
+    api.run_config(found.path)  # a mistake in the run comes before one in the folder
+    _make(folder)
+    console = console_of()
+    record = _measured(found, extent, console)
+    page = analysis.write_analysis(record, folder)
+    head = f"{count(record['nodes'], 'model')} of step {record['step']:,}"
+    console.print(Text.assemble((head, "bold"), f" of {run}"))
+    for heads, rows in (
+        (analysis.SCORES, analysis.score_rows(record)),
+        (analysis.LINES, analysis.line_rows(record)),
+        (analysis.LAYERS, analysis.layer_rows(record)),
+        (analysis.OTHERS, analysis.other_rows(record)),
+    ):
+        console.print()
+        _print(console, heads, list(rows))
+    console.print()
+    link = f"bold link {page.resolve().as_uri()}"
+    files = [("page", Text(shown(page), link)), ("", "analysis.json, analysis.png beside it")]
+    console.print(facts(files), soft_wrap=True)
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        cause = os.strerror(error.errno or 0)
+        raise ConfigError(f"--out {folder} cannot be written ({cause}); name a folder.") from error
+
+
+def _measured(found: api.Run, extent: dict[str, Any], console: Console) -> dict[str, Any]:
+    columns = TextColumn("{task.description}", style=QUIET), BarColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=console, transient=True) as progress:
+        bar = progress.add_task("reading the run", total=None)
+
+        def watch(what: str, done: int, of: int) -> None:
+            progress.update(bar, description=what, completed=done, total=of)
+
+        return found.analyze(watch=watch, **extent)
+
+
+def _print(console: Console, heads: Sequence[str], rows: Sequence[analysis.Cells]) -> None:
+    table = columned(gap=2)
+    table.add_column(heads[0], overflow="fold")
+    for head in heads[1:]:
+        table.add_column(head, justify="right")
+    for row in rows[:_LAYERS]:
+        table.add_row(*_coloured(row))
+    console.print(table)
+    if len(rows) > _LAYERS:
+        console.print(Text(f"{len(rows) - _LAYERS} more on the page", QUIET))
+
+
+def _coloured(row: Iterable[str]) -> list[Text]:
+    label, *values = row
+    style = MERGED if "merged" in label else LOCAL if label == "the mean model" else ""
+    return [Text(label), Text(values[0], style), *map(Text, values[1:])]
+
+
+def export(run: str, out: str, rule: str | None) -> None:
+    """Write the model and print the lines that load it."""
+    console = console_of()
+    with console.status("tracing the model"):
+        lines = api.Run(Path(run)).export(Path(out).expanduser(), rule=rule)
+    console.print(Text(f"written into {out}; in that folder it loads"), soft_wrap=True)
+    for needs, line in lines.items():
+        console.print(Text(f"with {needs}:", QUIET))
+        console.print(Text(f"  {line}"), soft_wrap=True)
