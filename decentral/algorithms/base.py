@@ -33,15 +33,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from decentral.network import Act
 from decentral.registry import Plugin
 from decentral.schedules import Progress
+from decentral.traits import Kept as Kept
 
 #: Where an algorithm may not be sound, in words that follow "algorithm X is not sound".
 CONDITIONS = {
@@ -61,31 +60,6 @@ CONDITIONS = {
 
 #: The end of a docstring: its source, in parentheses, with a year.
 _SOURCE = re.compile(r"\(((?:[^()]|\([^()]*\))*\b(?:19|20)\d\d\b(?:[^()]|\([^()]*\))*)\)$")
-
-
-@dataclass(frozen=True)
-class Kept:
-    """What an algorithm keeps for every node: as wide as its parameters, or one ``scalar``.
-
-    ``whole``: as wide as ``block.sent``. It begins as a number everywhere, or as the model.
-    """
-
-    sent: bool = False
-    scalar: bool = False
-    whole: bool = False
-    begins: float | Literal["model"] = 0.0
-
-    @property
-    def start(self) -> float:
-        """What a silenced row is set to."""
-        return 0.0 if self.begins == "model" else self.begins
-
-    def first(self, parameters: Tensor, sent: Tensor) -> Tensor:
-        """Return the first values for parameters [n, k], and what is sent of a row, [n, m]."""
-        model = sent if self.whole else parameters
-        if self.begins == "model":
-            return model.clone()
-        return torch.full_like(model[:, :1] if self.scalar else model, self.start)
 
 
 def paper_of(found: Plugin) -> str:

@@ -17,52 +17,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from math import inf
 from pathlib import Path
-from statistics import mean, median
-from typing import Any, Literal
+from typing import Any
 
 from decentral import api
 from decentral.config import make_config
 from decentral.sweeps.points import digest
+from decentral.traits import Expectation
 
 HOLDS, PARTLY, FAILS = "holds", "holds in part", "does not reproduce at this size"
-
-
-@dataclass(frozen=True)
-class Expectation:
-    """What a figure must be: within [``low``, ``high``] for every seed, or their mean or median.
-
-    >>> Expectation("gap", "the merged model is close", high=0.05).met([0.01, 0.04])
-    True
-    """
-
-    figure: str
-    means: str
-    low: float = -inf
-    high: float = inf
-    over: Literal["every seed", "mean", "median"] = "every seed"
-
-    def met(self, values: Sequence[float]) -> bool:
-        """Whether the measured values, one per seed, are as expected; never without values."""
-        if not values:
-            return False
-        middle = {"mean": mean, "median": median}.get(self.over)
-        judged = [middle(values)] if middle else values
-        return all(self.low <= value <= self.high for value in judged)  # never true of NaN
-
-    @property
-    def bound(self) -> str:
-        """The limits in words.
-
-        >>> Expectation("gap", "", high=0.05).bound
-        'at most 0.05'
-        """
-        if self.low == -inf:
-            return f"at most {self.high:g}"
-        if self.high == inf:
-            return f"at least {self.low:g}"
-        return f"{self.low:g} to {self.high:g}"
 
 
 def verdict(expected: Sequence[Expectation], figures: dict[str, list[float]]) -> str:

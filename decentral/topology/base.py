@@ -22,7 +22,6 @@ Traits, given to ``@plugin("topology", ...)``:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -36,42 +35,12 @@ from decentral.errors import ConfigError
 from decentral.registry import Bound, Plugin
 from decentral.topology.outside import from_file, from_networkx
 from decentral.topology.parallel import simplified
+from decentral.traits import Sizes
 
 Integers = NDArray[np.int64]
 
-#: Numbers of nodes that are tried on either side of one that does not fit.
-_NEARBY = 1024
-
 #: Nodes above which exact graph statistics (diameter, spectral gap) are not computed.
 STATISTICS_LIMIT = 2048
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """For which numbers of nodes a topology has a graph: a function ``(n, settings)``, in words."""
-
-    fits: Callable[[int, Mapping[str, Any]], bool]
-    words: str
-
-    def check(self, name: str, nodes: int, settings: Mapping[str, Any]) -> None:
-        """Refuse a number of nodes, naming the nearest ones that fit.
-
-        Args:
-            name: Name of the topology.
-            nodes: The number asked for.
-            settings: Settings of the topology.
-        """
-        if self.fits(nodes, settings):
-            return
-        below = (n for n in range(nodes - 1, max(0, nodes - _NEARBY), -1))
-        above = (n for n in range(nodes + 1, nodes + _NEARBY))
-        found = [next((n for n in way if self.fits(n, settings)), None) for way in (below, above)]
-        near = " or ".join(f"{n}" for n in found if n is not None)
-        remedy = f"use {near} nodes, or another topology" if near else "change its settings"
-        raise ConfigError(
-            f"topology {name!r} needs a number of nodes that is {self.words}, not {nodes}; "
-            f"{remedy}."
-        )
 
 
 #: What a binary number of fixed length counts.

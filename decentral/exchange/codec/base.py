@@ -13,7 +13,7 @@ x_i + sum_j W_ij C(x_j) - C(x_i), which keeps the mean whatever is lost. Traits:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, prod
 from typing import Any
@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from decentral.registry import Bound
+from decentral.traits import Wire as Wire
 
 
 @dataclass(frozen=True)
@@ -54,18 +55,6 @@ class Draw:
     purpose: str
     round: int
     nodes: Sequence[int]
-
-
-@dataclass(frozen=True)
-class Wire:
-    """Rows as bytes: ``unpack(pack(rows, coded)) == coded`` to the bit, in the same round.
-
-    ``pack(rows, coded, how)`` gives uint8 [n, b], b the same for all rows; ``unpack(packed, like,
-    how)`` gives rows of the width and type of ``like``.
-    """
-
-    pack: Callable[[Tensor, Tensor, How], Tensor]
-    unpack: Callable[[Tensor, Tensor, How], Tensor]
 
 
 @dataclass(frozen=True)

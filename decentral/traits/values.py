@@ -1,0 +1,119 @@
+"""What traits are made of that are more than numbers, text and functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import inf
+from statistics import mean, median
+from typing import TYPE_CHECKING, Any, Literal
+
+from decentral.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+#: Numbers of nodes that are tried on either side of one that does not fit.
+_NEARBY = 1024
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What an algorithm keeps for every node: as wide as its parameters, or one ``scalar``.
+
+    ``whole``: as wide as ``block.sent``. It begins as a number everywhere, or as the model.
+    """
+
+    sent: bool = False
+    scalar: bool = False
+    whole: bool = False
+    begins: float | Literal["model"] = 0.0
+
+    @property
+    def start(self) -> float:
+        """What a silenced row is set to."""
+        return 0.0 if self.begins == "model" else self.begins
+
+    def first(self, parameters: Tensor, sent: Tensor) -> Tensor:
+        """Return the first values for parameters [n, k], and what is sent of a row, [n, m]."""
+        model = sent if self.whole else parameters
+        if self.begins == "model":
+            return model.clone()
+        shape = model[:, :1].shape if self.scalar else model.shape
+        return model.new_full(shape, self.start)
+
+
+@dataclass(frozen=True)
+class Wire:
+    """Rows as bytes: ``unpack(pack(rows, coded)) == coded`` to the bit, in the same round.
+
+    ``pack(rows, coded, how)`` gives uint8 [n, b], b the same for all rows; ``unpack(packed, like,
+    how)`` gives rows of the width and type of ``like``; ``how`` is an ``exchange.codec.base.How``.
+    """
+
+    pack: Callable[[Tensor, Tensor, Any], Tensor]
+    unpack: Callable[[Tensor, Tensor, Any], Tensor]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """For which numbers of nodes a topology has a graph: a function ``(n, settings)``, in words."""
+
+    fits: Callable[[int, Mapping[str, Any]], bool]
+    words: str
+
+    def check(self, name: str, nodes: int, settings: Mapping[str, Any]) -> None:
+        """Refuse a number of nodes, naming the nearest ones that fit.
+
+        Args:
+            name: Name of the topology.
+            nodes: The number asked for.
+            settings: Settings of the topology.
+        """
+        if self.fits(nodes, settings):
+            return
+        below = (n for n in range(nodes - 1, max(0, nodes - _NEARBY), -1))
+        above = (n for n in range(nodes + 1, nodes + _NEARBY))
+        found = [next((n for n in way if self.fits(n, settings)), None) for way in (below, above)]
+        near = " or ".join(f"{n}" for n in found if n is not None)
+        remedy = f"use {near} nodes, or another topology" if near else "change its settings"
+        raise ConfigError(
+            f"topology {name!r} needs a number of nodes that is {self.words}, not {nodes}; "
+            f"{remedy}."
+        )
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What a figure must be: within [``low``, ``high``] for every seed, or their mean or median.
+
+    >>> Expectation("gap", "the merged model is close", high=0.05).met([0.01, 0.04])
+    True
+    """
+
+    figure: str
+    means: str
+    low: float = -inf
+    high: float = inf
+    over: Literal["every seed", "mean", "median"] = "every seed"
+
+    def met(self, values: Sequence[float]) -> bool:
+        """Whether the measured values, one per seed, are as expected; never without values."""
+        if not values:
+            return False
+        middle = {"mean": mean, "median": median}.get(self.over)
+        judged = [middle(values)] if middle else values
+        return all(self.low <= value <= self.high for value in judged)  # never true of NaN
+
+    @property
+    def bound(self) -> str:
+        """The limits in words.
+
+        >>> Expectation("gap", "", high=0.05).bound
+        'at most 0.05'
+        """
+        if self.low == -inf:
+            return f"at most {self.high:g}"
+        if self.high == inf:
+            return f"at least {self.low:g}"
+        return f"{self.low:g} to {self.high:g}"
