@@ -29,7 +29,7 @@ from decentral.gradients import (
     choose,
     kernels_of,
 )
-from decentral.gradients.footprint import kept_numbers, rows_at_once
+from decentral.gradients.base import kept_numbers, rows_at_once
 from decentral.layout import Layout
 from decentral.registry import build
 from decentral.tasks.text import next_token

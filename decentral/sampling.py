@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from decentral import rng
-from decentral.gradients import Batch
+from decentral.gradients.base import Batch
 from decentral.tasks.base import Samples
 
 Integers = NDArray[np.int64]

@@ -26,7 +26,7 @@ from decentral.gradients import (
     looped_forward,
     stacked_forward,
 )
-from decentral.gradients.footprint import ROWS, kept_numbers, rows_at_once
+from decentral.gradients.base import ROWS, kept_numbers, rows_at_once
 from decentral.layout import Layout
 from decentral.tasks.models.vision import cnn, mlp, resnet20
 

@@ -18,7 +18,7 @@ import decentral
 from decentral import ConfigError
 from decentral.api import models_of, restart
 from decentral.cli.models import merge
-from decentral.gradients.dropout import KeyedDropout, keyed
+from decentral.gradients.draws import KeyedDropout, keyed
 from decentral.layout import Layout
 from decentral.loop import train
 from decentral.loop.analysis import Analysis, Extent

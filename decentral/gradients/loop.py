@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from decentral.generator import borrowed
-from decentral.gradients.dropout import key_buffers
+from decentral.gradients.draws import key_buffers
 from decentral.layout import Layout, shadow
 
 

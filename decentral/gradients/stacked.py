@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from decentral.gradients.dropout import key_buffers
-from decentral.gradients.layers import kernels_of, layer_forward
+from decentral.gradients.draws import key_buffers
+from decentral.gradients.kernels import kernels_of
+from decentral.gradients.layers import layer_forward
 from decentral.layout import Layout
 
 Buffers = dict[str, Tensor]

@@ -15,8 +15,7 @@ from torch import Tensor
 
 from decentral import rng
 from decentral.errors import ConfigError
-from decentral.gradients import Batch
-from decentral.gradients.footprint import rows_at_once
+from decentral.gradients.base import Batch, rows_at_once
 from decentral.loop.afterwards import Afterwards
 from decentral.metrics.curvature import curvature
 from decentral.metrics.geometry import (

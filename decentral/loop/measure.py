@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from decentral import rng
-from decentral.gradients import looped_forward, stacked_forward
+from decentral.gradients.loop import looped_forward
+from decentral.gradients.stacked import stacked_forward
 from decentral.layout import shadow
 from decentral.loop.block import Block
 from decentral.loop.setup import Setup

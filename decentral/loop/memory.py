@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass
 
-from decentral.gradients.footprint import rows_at_once
+from decentral.gradients.base import rows_at_once
 from decentral.loop.room import require
 from decentral.loop.setup import Setup
 from decentral.optim.block_optimizer import state_numbers

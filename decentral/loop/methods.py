@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from decentral.config import Config
 from decentral.errors import ConfigError, check_nodes
-from decentral.gradients.label_noise import flipped, shifted, smoothed
+from decentral.gradients.perturb import flipped, shifted, smoothed
 from decentral.layout import shadow
 from decentral.schedules.methods import METHODS, LabelNoise, Timed
 from decentral.tasks.base import Task

@@ -15,8 +15,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from decentral.gradients import Batch, Gradient, choose
-from decentral.gradients.adversarial import Attack
+from decentral.gradients.base import Batch, Gradient
+from decentral.gradients.choice import choose
+from decentral.gradients.perturb import Attack
 from decentral.gradients.sam import SharpnessAware
 from decentral.loop.methods import changed_targets
 from decentral.loop.setup import Setup

@@ -16,8 +16,8 @@ from decentral.config import Config
 from decentral.errors import ConfigError
 from decentral.exchange.codec.base import Load, coded_bytes
 from decentral.faults.base import network_faults
-from decentral.gradients import keyed
-from decentral.gradients.footprint import kept_numbers
+from decentral.gradients.base import kept_numbers
+from decentral.gradients.draws import keyed
 from decentral.layout import Layout
 from decentral.loop.attackers import NONE, Attackers, attackers
 from decentral.loop.methods import check_methods

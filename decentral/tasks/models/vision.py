@@ -9,7 +9,7 @@ from typing import Literal
 from torch import nn
 
 from decentral.errors import ConfigError
-from decentral.gradients.residual import Residual
+from decentral.gradients.kernels import Residual
 from decentral.registry import Count, plugin
 from decentral.tasks.models.base import check_images
 

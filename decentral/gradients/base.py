@@ -1,0 +1,112 @@
+"""Gradients of a block of rows: ``gradient(rows, batch) -> losses``, gradients written to a block.
+
+``replicas: vmap`` differentiates all rows together, ``loop`` one after the other through a module
+whose parameters are views of the row; chosen once per run. All rows together means layer by layer
+for sequential models of known layers and ``torch.func.vmap`` for any other. All are pure in the
+rows and the batch except for the model's buffers, which they update.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from decentral.generator import borrowed
+from decentral.layout import shadow
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's samples of a block: inputs [n, B, ...], targets [n, B, ...], sample keys [n, B].
+
+    ``keys`` names every sample visit by 63 random bits, from which keyed dropout draws its masks.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    keys: Tensor
+
+
+class Gradient(Protocol):
+    """Computes the gradients of all rows of a block."""
+
+    kind: str
+
+    def __call__(
+        self, rows: Tensor, integers: dict[str, Tensor], batch: Batch, out: Tensor
+    ) -> Tensor:
+        """Write the gradient of every row into ``out`` [n, P]; return losses [n].
+
+        Buffers inside ``rows`` and ``integers`` are updated by the forward pass.
+        """
+        ...
+
+
+# --- how many rows at a time ----------------------------------------------------------------------
+
+#: Most rows at a time: more of them leave the cache.
+ROWS = 32
+#: Numbers that the rows of one time may keep between forward and backward, by device.
+_KEPT = {"cpu": 1 << 26, "cuda": 1 << 30}
+
+
+def kept_numbers(model: nn.Module, inputs: Tensor) -> int:
+    """Return how many numbers a model keeps for its backward pass on ``inputs`` [B, ...]."""
+    probe = shadow(model).eval()
+    own = {
+        tensor.untyped_storage().data_ptr() for tensor in [*probe.parameters(), *probe.buffers()]
+    }
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        place = tensor.untyped_storage().data_ptr()
+        if place not in own:
+            kept[place] = tensor.untyped_storage().nbytes() // tensor.element_size()
+        return tensor
+
+    def unpack(tensor: Any) -> Any:
+        return tensor
+
+    # What is kept stays alive until the end, so that no place in memory is used twice.
+    with (
+        borrowed(),
+        torch.enable_grad(),
+        torch.autograd.graph.saved_tensors_hooks(pack, unpack),
+    ):
+        output = probe(inputs.clone())
+    del output
+    return sum(kept.values())
+
+
+def rows_at_once(kept: int, device: torch.device) -> int:
+    """Return how many rows to compute at a time when each keeps ``kept`` numbers."""
+    budget = _KEPT.get(device.type, _KEPT["cuda"])
+    return max(1, min(ROWS, budget // max(1, kept)))
+
+
+# --- in bfloat16 ----------------------------------------------------------------------------------
+
+
+class Reduced:
+    """Lets torch's autocast run a gradient's products in bfloat16; rows and sums stay float32.
+
+    Weights are cast at each use, since the tensors behind a module's parameters change from row to
+    row and autocast would remember those of the first.
+    """
+
+    def __init__(self, inner: Gradient) -> None:
+        """Compute as ``inner`` does, in bfloat16."""
+        self.inner, self.kind = inner, inner.kind
+
+    def __call__(
+        self, rows: Tensor, integers: dict[str, Tensor], batch: Batch, out: Tensor
+    ) -> Tensor:
+        """Write the gradients of all rows into ``out``; return losses [n]."""
+        with torch.autocast(rows.device.type, torch.bfloat16, cache_enabled=False):
+            return self.inner(rows, integers, batch, out)

@@ -1,0 +1,208 @@
+"""Which way of computing gradients a run takes: tried on its model before anything runs."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+from math import inf
+
+import torch
+from torch import Tensor, nn
+
+from decentral.errors import ConfigError
+from decentral.generator import borrowed
+from decentral.gradients.base import (
+    ROWS,
+    Batch,
+    Gradient,
+    Loss,
+    Reduced,
+    kept_numbers,
+    rows_at_once,
+)
+from decentral.gradients.kernels import kernels_of
+from decentral.gradients.layers import LayerGradient
+from decentral.gradients.loop import LoopGradient
+from decentral.gradients.stacked import VmapGradient, stacked_forward
+from decentral.layout import Layout, shadow
+
+#: Times that ``replicas: tune`` computes a batch in either way; the fastest counts.
+_TRIES = 4
+#: Where computing rows together beats one after the other: least rows, most parameters of a model
+#: and most numbers that a row keeps for its backward pass, by class and device (CPU:
+#: benchmarks/rows.py; CUDA, not measured: launches bound small models).
+_TOGETHER: dict[tuple[type, str], tuple[int, float, float]] = {
+    (LayerGradient, "cpu"): (2, inf, inf),
+    (VmapGradient, "cpu"): (8, 1 << 17, 1 << 19),
+    (LayerGradient, "cuda"): (2, inf, inf),
+    (VmapGradient, "cuda"): (2, inf, inf),
+}
+
+
+def choose(
+    replicas: str,
+    model: nn.Module,
+    layout: Layout,
+    loss: Loss,
+    nodes: int,
+    probe: Callable[[], Batch],
+    precision: str = "same",
+    mode: str | None = None,
+) -> tuple[Gradient, str]:
+    """Return the gradient for ``replicas: vmap | loop | auto | tune`` and, in words, why.
+
+    ``auto`` takes what a shipped table says is faster, ``tune`` what is faster on a few batches,
+    among what the model allows in this ``precision``. What is compiled, in a ``mode`` of
+    ``torch.compile``, are all rows together.
+    """
+    model, batch = shadow(model).train(), probe()
+    loop: Gradient = _loop(model, layout, loss, batch)
+    kept = kept_numbers(model, batch.inputs[0])
+    at_once = rows_at_once(kept, batch.inputs.device)
+    if mode is not None:
+        whole = VmapGradient(model, layout, loss, at_once)
+        return _compiled(whole, mode, precision, model, batch), _many(at_once, nodes, "compiled")
+    together, how = _together(model, layout, loss, at_once, nodes)
+    why = "as asked" if replicas == "loop" else None
+    if replicas in ("auto", "tune") and nodes == 1:
+        why = "there is one"
+    elif replicas == "auto":
+        why = _slower(together, batch.inputs.device, nodes, layout, kept)
+    if precision == "bfloat16":
+        loop, together, how = Reduced(loop), Reduced(together), f"{how}, in bfloat16"
+    if why is None and (problem := _trial(together, model, layout, batch)):
+        if replicas == "vmap":
+            raise ConfigError(
+                f"replicas: vmap cannot run this model ({problem}); use replicas=loop."
+            )
+        why = f"vmap cannot run this model ({problem})"
+    if why is None and replicas == "tune":
+        why = _measured(loop, together, model, layout, batch)
+    if why is None:
+        return together, how
+    apart = "one row at a time" + (", in bfloat16" if precision == "bfloat16" else "")
+    return loop, f"{apart}: {why}"
+
+
+def _together(
+    model: nn.Module, layout: Layout, loss: Loss, at_once: int, nodes: int
+) -> tuple[Gradient, str]:
+    """Return the gradient that computes rows together, and how it does it in words."""
+    kernels = kernels_of(model, layout)
+    if kernels:
+        layers = LayerGradient(kernels, layout, loss, at_once)
+        return layers, _many(at_once, nodes, "layer by layer")
+    return VmapGradient(model, layout, loss, at_once), _many(at_once, nodes, "by vmap")
+
+
+def _many(at_once: int, nodes: int, how: str) -> str:
+    many = "all rows" if at_once >= min(nodes, ROWS) else f"{at_once} rows at a time"
+    return f"{many} together, {how}"
+
+
+def _compiled(
+    gradient: VmapGradient, mode: str, precision: str, model: nn.Module, batch: Batch
+) -> Gradient:
+    """Return the gradient after its first, slow call; raises ConfigError where it cannot be."""
+    layout, count = gradient.layout, gradient.at_once
+    whole: Gradient = Reduced(gradient) if precision == "bfloat16" else gradient
+    if problem := _trial(whole, model, layout, batch):
+        raise ConfigError(
+            f"compile: what is compiled is vmap, which cannot run this model ({problem}); "
+            "leave compile out."
+        )
+    gradient.compile(mode)
+    if problem := _trial(whole, model, layout, batch, count):
+        raise ConfigError(f"compile: torch cannot compile here ({problem}); leave compile out.")
+    return whole
+
+
+def _slower(
+    gradient: Gradient, device: torch.device, nodes: int, layout: Layout, kept: int
+) -> str | None:
+    """Return, in words, why computing rows together would not be faster, None where it is."""
+    known = _TOGETHER.get((type(gradient), device.type), (2, inf, inf))
+    rows, parameters, most = known
+    if nodes >= rows and layout.parameter_count <= parameters and kept <= most:
+        return None
+    return f"faster than vmap for {nodes} rows of {layout.parameter_count:,} parameters"
+
+
+def _measured(
+    loop: Gradient, together: Gradient, model: nn.Module, layout: Layout, batch: Batch
+) -> str | None:
+    """Return, in words, that the loop was faster on a batch, None where it was not."""
+    rows, integers = _copies(model, layout, len(batch.inputs))
+    out = torch.zeros_like(rows)
+    took: list[float] = []
+    for gradient in (loop, together):
+        times: list[float] = []
+        for _ in range(_TRIES):
+            begin = time.perf_counter()
+            gradient(rows, integers, batch, out).sum().item()
+            times.append(time.perf_counter() - begin)
+        took.append(1e3 * min(times))
+    one, all_ = took
+    return f"measured {one:.3g} ms, {all_:.3g} ms together" if one < all_ else None
+
+
+def _loop(model: nn.Module, layout: Layout, loss: Loss, batch: Batch) -> LoopGradient:
+    loop = LoopGradient(model, layout, loss)
+    with borrowed():
+        before = torch.get_rng_state()
+        problem = _problem(lambda: loop.forward(0, batch).item())
+        loop.draws = not torch.equal(before, torch.get_rng_state())
+    if problem:
+        raise ConfigError(
+            f"the model and the loss fail on a batch {list(batch.inputs.shape[1:])} of the task "
+            f"({problem}); check shapes and types."
+        )
+    return loop
+
+
+def _trial(
+    gradient: Gradient, model: nn.Module, layout: Layout, batch: Batch, count: int | None = 2
+) -> str | None:
+    """Return why ``count`` rows cannot be computed together, in one line, or None if they can.
+
+    Both what trains and what evaluates is tried: torch differentiates some layers under vmap, such
+    as recurrent ones, that it cannot merely run there.
+    """
+    batch = Batch(batch.inputs[:count], batch.targets[:count], batch.keys[:count])
+    rows, integers = _copies(model, layout, len(batch.inputs))
+    train = lambda: gradient(rows, integers, batch, torch.zeros_like(rows))  # noqa: E731
+    return _problem(train) or _evaluation_trial(model, layout, batch)
+
+
+def _evaluation_trial(model: nn.Module, layout: Layout, batch: Batch) -> str | None:
+    """Return why rows cannot be evaluated together, on the same inputs or each on its own."""
+    rows, integers = _copies(model, layout, len(batch.inputs))
+    probe = shadow(model).eval()
+
+    def evaluate() -> None:
+        with torch.no_grad():
+            stacked_forward(probe, layout)(rows, integers, batch.inputs[0])
+            stacked_forward(probe, layout, own=True)(rows, integers, batch.inputs)
+
+    return _problem(evaluate)
+
+
+def _copies(model: nn.Module, layout: Layout, count: int) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return rows [count, P] that all hold the model, and their integer buffers."""
+    row = next(model.parameters()).new_zeros(layout.width)
+    layout.pack(model, row)
+    whole = {k: torch.stack([v] * count).to(row.device) for k, v in layout.integers.items()}
+    return row.repeat(count, 1), whole
+
+
+def _problem(run: Callable[[], object]) -> str | None:
+    """Return why ``run`` fails, in one line, or None if it does not."""
+    try:
+        with warnings.catch_warnings():
+            # Of a way that is only tried nobody needs to know that torch finds it slow.
+            warnings.filterwarnings("ignore", "There is a performance drop")
+            run()
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        return str(error).strip().splitlines()[0][:120]
+    return None
