@@ -20,8 +20,8 @@ from decentral.config import (
     read_file,
     read_settings,
 )
+from decentral.loop.resolved import resolved
 from decentral.loop.setup import prepare
-from decentral.loop.written import resolved
 from decentral.yamltext import dump, load
 
 plain = st.fixed_dictionaries(

@@ -12,7 +12,7 @@ from decentral import ConfigError
 from decentral.config import make_config
 from decentral.engines.local import LocalRun
 from decentral.loop import room
-from decentral.loop.memory import PROGRAM, expected_memory
+from decentral.loop.cost import PROGRAM, expected_memory
 
 
 def test_rows_gradients_and_state_are_counted() -> None:

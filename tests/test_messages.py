@@ -35,8 +35,8 @@ from decentral.cli import sweeping
 from decentral.config import make_config
 from decentral.engines.ranks import refuse_ranks
 from decentral.errors import ConfigError, Interrupted, RunError
-from decentral.loop.afterwards import differing
 from decentral.loop.setup import prepare
+from decentral.loop.trained import differing
 from decentral.merge.base import merge_weights
 from decentral.mixing.base import Mixer
 from decentral.network import preview

@@ -23,9 +23,9 @@ from decentral.layout import Layout
 from decentral.loop import train
 from decentral.loop.analysis import Analysis, Extent
 from decentral.loop.block import Block
-from decentral.loop.export import by_rule
 from decentral.loop.measure import Evaluator
 from decentral.loop.setup import Setup
+from decentral.loop.trained import by_rule
 from decentral.merge.calibrate import merge_integers, recalibrate
 from decentral.metrics import Snapshot
 

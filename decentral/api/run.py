@@ -10,8 +10,8 @@ from typing import Any
 
 from decentral.config import Config, make_config, read_file
 from decentral.errors import ConfigError, RunError, nearest
-from decentral.loop.afterwards import Afterwards, differing
 from decentral.loop.setup import prepare
+from decentral.loop.trained import Afterwards, differing
 from decentral.registry import PYTHON
 from decentral.run.checkpoint import good_checkpoints, newest_checkpoint
 from decentral.run.folder import FORMAT
@@ -111,7 +111,7 @@ class Run:
         It is the merged model of the finished run, or what a merge ``rule`` makes of the newest
         models that differ. The lines are by what they need: PyTorch alone, or transformers.
         """
-        from decentral.loop.export import by_rule, export
+        from decentral.loop.trained import by_rule, export
 
         if rule is not None:
             models = models_of(self.path, **self.objects)

@@ -26,7 +26,7 @@ from decentral.cli.words import (
     shown,
 )
 from decentral.errors import ConfigError
-from decentral.loop.afterwards import Afterwards
+from decentral.loop.trained import Afterwards
 from decentral.merge.base import merged
 from decentral.registry import Bound, build, find, names
 from decentral.report import analysis

@@ -26,8 +26,8 @@ from decentral.cli.words import (
 )
 from decentral.config import Config
 from decentral.errors import ConfigError
+from decentral.loop.resolved import tracks
 from decentral.loop.setup import Setup, prepare
-from decentral.loop.timeline import tracks
 from decentral.network import Conversation, Planned, expected_bytes, expected_messages, preview
 from decentral.registry import names, read
 from decentral.report.facts import relative_text

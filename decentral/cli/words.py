@@ -21,7 +21,7 @@ from decentral.units import format_bytes
 
 if TYPE_CHECKING:
     from decentral.engines.base import EngineRun
-    from decentral.loop.memory import Memory
+    from decentral.loop.cost import Memory
     from decentral.loop.setup import Setup
 
 #: Colours by role, as in the report.

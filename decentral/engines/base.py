@@ -17,12 +17,11 @@ from decentral import network
 from decentral.config import Config
 from decentral.errors import ConfigError, Interrupted, RunError
 from decentral.limits import check_threads
-from decentral.loop import log_interval
-from decentral.loop.cost import thread_count, timed
+from decentral.loop.cost import Memory, thread_count, timed
 from decentral.loop.measure import evaluation_interval
-from decentral.loop.memory import Memory
+from decentral.loop.resolved import resolved
+from decentral.loop.rounds import log_interval
 from decentral.loop.setup import Setup, prepare
-from decentral.loop.written import resolved
 from decentral.metrics.returned import declared
 from decentral.quantities import BYTES, PACE, PLACE, RELATIVE, WALL, is_own, records_of
 from decentral.records import Records

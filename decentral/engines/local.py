@@ -12,10 +12,10 @@ from decentral.engines.process import configure_process
 from decentral.errors import ConfigError
 from decentral.exchange.local import LocalExchange
 from decentral.faults.base import worker_faults
-from decentral.loop import train
 from decentral.loop.block import Block
+from decentral.loop.cost import require_memory
 from decentral.loop.measure import Evaluator
-from decentral.loop.memory import require_memory
+from decentral.loop.rounds import train
 from decentral.network.membership import Membership
 from decentral.run.checkpoint import Saved, save_checkpoint
 

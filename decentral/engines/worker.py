@@ -25,9 +25,9 @@ from decentral.errors import ConfigError, RunError, exit_place
 from decentral.exchange.process_group import LostPeer, ProcessGroupExchange
 from decentral.exchange.rendezvous import Rendezvous
 from decentral.faults.workers import Fault
-from decentral.loop import train
 from decentral.loop.block import Block
 from decentral.loop.measure import Evaluator
+from decentral.loop.rounds import train
 from decentral.loop.setup import prepare
 from decentral.network.membership import Membership
 from decentral.run.checkpoint import Checkpoint, shard_bytes, shard_name, write_synced

@@ -2,105 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from math import ceil
-from typing import Any
+from typing import TYPE_CHECKING
 
-from torch import Tensor
+from decentral.lazy import lazy_names
 
-from decentral.loop.block import Block
-from decentral.loop.measure import Evaluator, evaluation_interval
-from decentral.loop.setup import Setup
+if TYPE_CHECKING:
+    from decentral.loop.rounds import log_interval, status, train
 
-__all__ = ["log_interval", "train"]
+__all__ = ["log_interval", "status", "train"]
 
-Row = dict[str, Any]
-
-#: Log lines of one run when ``log_every`` is auto.
-LOG_LINES = 200
-
-
-def log_interval(setup: Setup) -> int:
-    """Return the steps between two log lines."""
-    every = setup.config.log_every
-    return max(1, ceil(setup.config.steps / LOG_LINES)) if every == "auto" else every
-
-
-def train(block: Block, evaluator: Evaluator, resumed: bool = False) -> Iterator[Row]:
-    """Train a block from where it stands to the end, yielding one row of metrics per step.
-
-    Rows without news are empty but for ``step``, so that the caller can stop or checkpoint between
-    any two steps. A global merge as the last act, the algorithm's own or the run's, is evaluated
-    before and after. ``resumed`` leaves out the evaluation of the first models.
-    """
-    setup = block.setup
-    steps, every = setup.config.steps, evaluation_interval(setup)
-    algorithm, log_every = setup.algorithm, log_interval(setup)
-    if not resumed:
-        yield status(block) | evaluator(complete=True)
-    before: list[Row] = []
-    while block.step < steps:
-        act = block.decide()
-        ends = block.step + 1 == steps
-        if ends and act is not None and act.is_merge:
-            block.before_merge = lambda: before.append(_before_merge(block, evaluator))
-        algorithm(block, act)
-        block.finish_step()
-        if ends:
-            yield from conclude(block, evaluator, before)
-        elif block.step % every == 0:
-            block.check()
-            yield status(block) | evaluator(complete=False)
-        elif block.step % log_every == 0:
-            yield status(block)
-        else:
-            yield {"step": block.step}
-
-
-def _before_merge(block: Block, evaluator: Evaluator) -> Row:
-    """Return how the models do in the middle of the last step, and what was spent until then."""
-    spent = {k: v for k, v in status(block).items() if k.startswith(("comm/", "nodes/", "time/"))}
-    return spent | evaluator(complete=True) | {"phase": "before_merge"}
-
-
-def conclude(block: Block, evaluator: Evaluator, before: list[Row]) -> Iterator[Row]:
-    """Merge as the last act, if the schedule says so, evaluated before and after.
-
-    ``before`` holds what was seen before the merge of the last slot, if there was one.
-    """
-    block.check()
-    finale = block.setup.conversation.finale() if block.setup.conversation else None
-    if finale is not None and not before:
-        before = [_before_merge(block, evaluator)]
-    for row in before:
-        yield status(block) | row
-    if finale is not None:
-        block.combine(finale)
-    yield status(block) | evaluator(complete=True) | {"phase": "final"}
-
-
-def status(block: Block) -> Row:
-    """Return the counters that every log line shows."""
-    healthy = block.healthy_rows()
-    known, setup = block.feedback, block.setup
-    return {
-        "step": block.step,
-        "samples": block.samples,
-        "loss/train": _mean(block.losses[healthy]) if block.step else None,
-        "learning_rate": block.learning_rate,
-        "batch/size": block.batch_size,
-        "batch/global": block.batch_size * len(block.health.healthy),
-        "comm/bytes": block.ledger.bytes,
-        "comm/wire_bytes": block.ledger.wire_bytes,
-        "comm/measure_bytes": block.ledger.measure_bytes,
-        "comm/messages": block.ledger.messages,
-        "comm/rounds": block.ledger.rounds,
-        "comm/intensity": block.intensity,
-        "nodes/healthy": len(healthy),
-        **({"time/simulated_s": block.simulated_s} if setup.network else {}),
-        **({"feedback/consensus": known.consensus, "feedback/spent": known.spent} if known else {}),
-    }
-
-
-def _mean(losses: Tensor) -> float | None:
-    return losses.double().mean().item() if len(losses) else None
+__getattr__ = lazy_names(__name__, {"rounds": __all__})

@@ -16,7 +16,7 @@ from torch import Tensor
 from decentral import rng
 from decentral.errors import ConfigError
 from decentral.gradients.base import Batch, rows_at_once
-from decentral.loop.afterwards import Afterwards
+from decentral.loop.trained import Afterwards
 from decentral.metrics.curvature import curvature
 from decentral.metrics.geometry import (
     Features,

@@ -1,21 +1,25 @@
-"""What a step costs, counted before it runs."""
+"""What a run costs, counted before it starts: seconds of a step, memory of one process."""
 
 from __future__ import annotations
 
 import time
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from decentral.exchange.local import LocalExchange
+from decentral.gradients.base import rows_at_once
 from decentral.layout import shadow
 from decentral.loop.block import Block
+from decentral.loop.room import require
 from decentral.loop.setup import Setup
 from decentral.network.membership import Membership
+from decentral.optim.block_optimizer import state_numbers
 from decentral.registry import build
+from decentral.tasks.base import Samples
 
 #: Floating-point operations of a step below which a second thread gains little, and where another
 #: program on the same cores makes it lose much: threads of one step then wait for each other.
@@ -76,3 +80,59 @@ def thread_count(setup: Setup, workers: int = 1, cores: int | None = None) -> in
         return asked
     small = step_flops(setup) / workers < ONE_THREAD_FLOPS
     return 1 if small else cores or torch.get_num_threads()
+
+
+# --- memory ---------------------------------------------------------------------------------------
+
+#: What Python and the libraries take before anything is trained.
+PROGRAM = 500_000_000
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that a run holds all the time, and most that it needs for a while."""
+
+    lasting: int
+    passing: int
+
+    @property
+    def total(self) -> int:
+        """Return the peak, the program included."""
+        return PROGRAM + self.lasting + self.passing
+
+
+def expected_memory(setup: Setup, hosted: int) -> Memory:
+    """Return what a block of ``hosted`` nodes takes.
+
+    All the time: rows, gradients, optimizer state and data. For a while: a checkpoint, once as the
+    bytes of its parts and once as those of a file; and, since memory that was used is kept for
+    later, a step's activations (kept, and as much again on the way back) or the rows that are
+    evaluated.
+    """
+    size = setup.dtype.itemsize
+    block = hosted * setup.layout.width * size
+    states = hosted * state_numbers(setup.optimizer, setup.layout) * size
+    micro = min(setup.micro_batch, setup.pace.largest)
+    kept = 0
+    with suppress(Exception):  # The first gradient explains what fails here.
+        kept = setup.footprint * micro
+    rows = min(hosted, rows_at_once(kept, setup.device))
+    computing = 2 * rows * (kept + setup.layout.width) * size
+    data = sum(_held(part) for part in setup.task.splits if part is not None)
+    return Memory(2 * block + states + data, 2 * (block + states) + max(computing, block))
+
+
+def _held(samples: Samples) -> int:
+    """Return the bytes of samples in memory; those mapped from a file give way."""
+    if samples.mapped:
+        return 0
+    parts = samples.inputs, samples.targets
+    return sum(part.untyped_storage().nbytes() for part in parts)
+
+
+def require_memory(setup: Setup, hosted: int) -> Memory:
+    """Refuse a run that does not fit into the memory that is free; return what it takes."""
+    memory = expected_memory(setup, hosted)
+    what = f"{hosted:,} nodes of {setup.layout.parameter_count:,} parameters"
+    require(memory.lasting + memory.passing, what, setup.device)
+    return memory

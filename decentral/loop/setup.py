@@ -20,11 +20,10 @@ from decentral.gradients.base import kept_numbers
 from decentral.gradients.draws import keyed
 from decentral.layout import Layout
 from decentral.loop.attackers import NONE, Attackers, attackers
+from decentral.loop.compatibility import refuse_rounds, refuse_unsound, split_notes, split_of
 from decentral.loop.methods import check_methods
 from decentral.loop.models import builder_of, check_size, seeded
 from decentral.loop.pacing import paced
-from decentral.loop.sound import refuse_rounds, refuse_unsound
-from decentral.loop.splitting import split_notes, split_of
 from decentral.merge.base import in_a_run
 from decentral.mixing.base import Mixer
 from decentral.network import Conversation, Size, all_reduce_messages, presets

@@ -18,8 +18,8 @@ from decentral.api import models_of
 from decentral.cli import run as cli
 from decentral.exchange.local import LocalExchange
 from decentral.layout import Layout
-from decentral.loop.afterwards import FISHER_SAMPLES
 from decentral.loop.measure import Evaluator
+from decentral.loop.trained import FISHER_SAMPLES
 from decentral.merge.base import Models, merge_weights, merged
 from decentral.merge.calibrate import recalibrate
 from decentral.registry import build, find, names

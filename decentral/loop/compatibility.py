@@ -11,8 +11,9 @@ from decentral.errors import ConfigError
 from decentral.faults.base import Faults
 from decentral.mixing.base import Mixer
 from decentral.network import Conversation
-from decentral.registry import Bound
+from decentral.registry import Bound, build
 from decentral.schedules import slots
+from decentral.tasks.base import Task
 
 
 def refuse_unsound(config: Config, parts: Mapping[str, Bound], conversation: Conversation) -> None:
@@ -112,3 +113,36 @@ def _thinned(conversation: Conversation) -> bool:
     steps = slots(conversation.steps, conversation.local_steps)
     acts = (conversation.schedule.action(conversation.progress(s, 0)) for s in steps)
     return any(isinstance(act, float) and 0 < act < 1 for act in acts)
+
+
+# --- splits ---------------------------------------------------------------------------------------
+
+
+def split_of(config: Config, task: Task) -> Bound:
+    """Return the split as asked; by default iid, where a task lacks the classes it needs.
+
+    Raises ConfigError where the user asked for a split that cannot be.
+    """
+    split = build("split", config.split)
+    if not _lacks_classes(split, task):
+        return split
+    if "split" in config.model_fields_set:
+        raise ConfigError(
+            f"split {split.name!r} divides by classes, and this task's targets are none; use "
+            "split=iid or split=quantity, or name a class of every sample by Task(labels=...)."
+        )
+    return build("split", "iid")
+
+
+def split_notes(config: Config, task: Task) -> tuple[str, ...]:
+    """Say where the default split gives way."""
+    if task.owners is not None:
+        return ()
+    split = build("split", config.split)
+    if not _lacks_classes(split, task):
+        return ()
+    return (f"the task has no classes: split iid, not {split.name}, which is the default.",)
+
+
+def _lacks_classes(split: Bound, task: Task) -> bool:
+    return task.labels is None and bool(split.plugin.traits.get("needs_classes"))
