@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from decentral import private
 from decentral.errors import RunError
 from decentral.exchange.heard import Heard
 from decentral.exchange.local import CHUNK_BYTES, DENSE_NODES, ordered_sums
@@ -184,11 +185,11 @@ class ProcessGroupExchange:
         for columns, tag, works in zip(chunks, tags, early, strict=True):
             buffers = self._buffers(channel, columns, now, travels)
             if together:
-                self._group._start_coalescing()
+                private.start_coalescing(self._group)
                 works += self._receive(columns, tag, now)
             works += self._send(buffers, tag, now)
             if together:
-                works = [(works[0][0], self._group._end_coalescing())]
+                works = [(works[0][0], private.end_coalescing(self._group))]
             now.chunks.append((columns, works))
             now.sent += sum(buffer.nbytes for buffer in buffers.values())
         return now
@@ -290,7 +291,7 @@ class ProcessGroupExchange:
         found = values.new_empty(self._rendezvous.world, *values.shape)
         flat = found.flatten().view(torch.uint8), values.flatten().view(torch.uint8)
         with self._contact():
-            work = self._group._allgather_base(*flat)
+            work = private.all_gather(self._group, *flat)
         self._wait([(None, work)])
         return found
 
@@ -323,23 +324,13 @@ class ProcessGroupExchange:
 
 
 def _group(rendezvous: Rendezvous, device: torch.device) -> Any:
-    """Return a group of the workers, connected through their own addresses.
-
-    It is made directly: ``init_process_group`` takes no device for Gloo, which then connects
-    through whatever address the host's name resolves to, and it knows one group per process.
-    """
+    """Return a group of the workers, connected through their own addresses."""
     timeout = timedelta(seconds=rendezvous.timeout_s)
     meeting = _dist.TCPStore(*rendezvous.store, is_master=False, timeout=timeout)
-    store = _dist.PrefixStore(rendezvous.prefix, meeting)
-    kind = _dist.ProcessGroupNCCL if device.type == "cuda" else _dist.ProcessGroupGloo
-    options = kind.Options() if device.type == "cuda" else kind._Options()
-    options._timeout = timeout
-    if device.type == "cpu":
-        options._devices = [kind.create_device(hostname=rendezvous.address)]
-    group = kind(store, rendezvous.rank, rendezvous.world, options)
+    who = _dist.PrefixStore(rendezvous.prefix, meeting), rendezvous.rank, rendezvous.world
     if device.type == "cuda":
-        group.eager_connect_single_device(device)
-    return group
+        return private.nccl_group(_dist.ProcessGroupNCCL, *who, timeout, device)
+    return private.gloo_group(_dist.ProcessGroupGloo, *who, timeout, rendezvous.address)
 
 
 def _cause(error: Exception) -> str:

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 
 from decentral.generator import borrowed
 from decentral.layout import Layout
+from decentral.private import BatchNorm
 
 #: Samples per calibration batch.
 _BATCH = 256
@@ -68,10 +68,10 @@ def recalibrate(
         integers: its integer and bool buffers, [1, ...].
         inputs: calibration inputs, [B, ...]; at least two, or the row is returned as it is.
     """
-    if len(inputs) < 2 or not any(isinstance(module, _BatchNorm) for module in model.modules()):
+    if len(inputs) < 2 or not any(isinstance(module, BatchNorm) for module in model.modules()):
         return row
     merged = copy.deepcopy(model).to(row.device, row.dtype).train()
-    norms = [m for m in merged.modules() if isinstance(m, _BatchNorm) and _estimates(m)]
+    norms = [m for m in merged.modules() if isinstance(m, BatchNorm) and _estimates(m)]
     if not norms:
         return row
     layout.unpack(row, merged, integers)
@@ -90,6 +90,6 @@ def recalibrate(
     return calibrated
 
 
-def _estimates(norm: _BatchNorm) -> bool:
+def _estimates(norm: BatchNorm) -> bool:
     """Tell whether a layer has running statistics that its model updates in training."""
     return norm.training and norm.running_mean is not None

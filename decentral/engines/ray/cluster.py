@@ -6,12 +6,13 @@ import logging
 import os
 import socket
 import warnings
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from itertools import cycle, islice
 from typing import Any
 
 from decentral.config import Config
+from decentral.engines.ray.private import quieten
 from decentral.errors import ConfigError
 
 #: Seconds within which an address must accept a connection.
@@ -72,36 +73,27 @@ def connect(config: Config) -> Cluster:
         _check_answers(config.address)
     import ray
 
-    if ray.is_initialized():
-        return Cluster(_dashboard(), own=False)
-    _quieten()
+    joined = ray.is_initialized()
+    quieten()
     options: dict[str, Any] = {"address": config.address} if config.address else _own(config)
+    if joined:  # several runs of a process share one: it is asked for its dashboard only
+        options = {"ignore_reinit_error": True}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+            context = ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
     except (RuntimeError, ConnectionError, ValueError) as error:
         raise _explained(config.address, error) from error
+    dashboard = f"http://{context.dashboard_url}" if context.dashboard_url else "off"
+    if joined:
+        return Cluster(dashboard, own=False)
     if os.environ.get("RAY_AUTH_MODE") != "token":
         warnings.warn(
             f"the Ray cluster at {config.address} asks for no token: whoever reaches its ports can "
             "run code on it. Set RAY_AUTH_MODE=token on every host.",
             stacklevel=2,
         )
-    return Cluster(_dashboard(), own=True)
-
-
-def _quieten() -> None:
-    """Let Ray's notices, such as that a worker died, go to the log: the run tells it in its words.
-
-    Ray prints them on the terminal, whatever ``log_to_driver`` and ``logging_level`` say.
-    """
-    from ray._private import worker
-
-    def note(data: Mapping[str, Any], ignore_prefix: bool = False) -> None:
-        logging.getLogger("decentral.ray").info("%s", " ".join(map(str, data["lines"])))
-
-    worker.print_to_stdstream = note
+    return Cluster(dashboard, own=True)
 
 
 def _own(config: Config) -> dict[str, Any]:
@@ -162,14 +154,6 @@ def _explained(address: str | None, error: Exception) -> ConfigError:
             "RAY_AUTH_TOKEN or ~/.ray/auth_token as on its head."
         )
     return ConfigError(f"Ray cannot be started or joined: {text[:300]}")
-
-
-def _dashboard() -> str:
-    """Return the address of the dashboard."""
-    from ray._private.worker import get_dashboard_url
-
-    url = get_dashboard_url()
-    return f"http://{url}" if url else "off"
 
 
 def placed(

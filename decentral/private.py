@@ -1,0 +1,74 @@
+"""The private parts of PyTorch that are used, all of them.
+
+What a release may change without a word stands here and nowhere else: pyproject.toml bounds the
+releases, and tests/test_private.py fails where one of these parts is no more what it was.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
+
+#: What all layers of BatchNorm are, those of other libraries included; torch has no public name.
+BatchNorm = _BatchNorm
+
+
+def gloo_group(
+    gloo: Any, store: Any, rank: int, world: int, timeout: timedelta, address: str
+) -> Any:
+    """Return a group of processes that Gloo connects through addresses of our choice.
+
+    It is made directly: ``init_process_group`` takes no device, and then connects through whatever
+    address the host's name resolves to; and it knows one group per process.
+
+    Args:
+        gloo: ``torch.distributed.ProcessGroupGloo``.
+        store: Where the processes meet.
+        rank: Of this process.
+        world: How many there are.
+        timeout: The longest wait for others.
+        address: This process's own, the one to which others connect.
+    """
+    options = gloo._Options()
+    options._timeout = timeout
+    options._devices = [gloo.create_device(hostname=address)]
+    return gloo(store, rank, world, options)
+
+
+def nccl_group(
+    nccl: Any, store: Any, rank: int, world: int, timeout: timedelta, device: torch.device
+) -> Any:
+    """Return a group of processes that NCCL connects; see ``gloo_group``.
+
+    Args:
+        nccl: ``torch.distributed.ProcessGroupNCCL``.
+        store: Where the processes meet.
+        rank: Of this process.
+        world: How many there are.
+        timeout: The longest wait for others.
+        device: This process's GPU.
+    """
+    options = nccl.Options()
+    options._timeout = timeout
+    group = nccl(store, rank, world, options)
+    group.eager_connect_single_device(device)
+    return group
+
+
+def start_coalescing(group: Any) -> None:
+    """Begin operations that start together, where ``group.supports_coalescing``."""
+    group._start_coalescing()
+
+
+def end_coalescing(group: Any) -> Any:
+    """Start what was posted since ``start_coalescing``; return one work for all of it."""
+    return group._end_coalescing()
+
+
+def all_gather(group: Any, found: Tensor, mine: Tensor) -> Any:
+    """Gather flat values of every worker into ``found``, one after the other; return the work."""
+    return group._allgather_base(found, mine)

@@ -1,0 +1,173 @@
+"""Private parts of PyTorch and Ray: each in one module, and still what they were."""
+
+from __future__ import annotations
+
+import ast
+import logging
+import threading
+import time
+import tomllib
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from decentral import private
+
+REPO = Path(__file__).resolve().parent.parent
+HOMES = {"private.py", "engines/ray/private.py"}
+#: Public in spite of its underscore: it ends a process at once.
+PUBLIC = {"os._exit"}
+
+
+# --- where they stand -----------------------------------------------------------------------------
+
+
+def private_uses(source: str) -> list[str]:
+    """Return what Python source uses of other packages that begins with an underscore."""
+    return [use for node in ast.walk(ast.parse(source)) for use in _uses(node)]
+
+
+def _uses(node: ast.AST) -> Iterator[str]:
+    if isinstance(node, ast.Attribute) and _hidden(node.attr):
+        owner = ast.unparse(node.value)
+        if owner not in ("self", "cls") and f"{owner}.{node.attr}" not in PUBLIC:
+            yield f"{owner}.{node.attr}"
+    elif isinstance(node, ast.ImportFrom) and not (node.module or "").startswith("decentral"):
+        names = [*(node.module or "").split("."), *(alias.name for alias in node.names)]
+        yield from (name for name in names if _hidden(name))
+    elif isinstance(node, ast.Import):
+        names = [name for alias in node.names for name in alias.name.split(".")]
+        yield from (name for name in names if _hidden(name))
+    elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("getattr", "setattr", "hasattr"):
+        name = node.args[1]
+        if isinstance(name, ast.Constant) and _hidden(str(name.value)):
+            yield ast.unparse(node)
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("import torch\ntorch._foreach_add_(rows, 1)", ["torch._foreach_add_"]),
+        ("from torch._C import _functorch", ["_C", "_functorch"]),
+        ("import ray._private.worker", ["_private"]),
+        ("getattr(group, '_end_coalescing')()", ["getattr(group, '_end_coalescing')"]),
+        ("group._timeout = 3", ["group._timeout"]),
+        ("from decentral.tasks._own import x\nself._mine\nos._exit(1)\nx.__dict__", []),
+    ],
+)
+def test_a_private_part_is_recognised(source: str, expected: list[str]) -> None:
+    assert private_uses(source) == expected
+
+
+def test_private_parts_stand_in_one_module_each() -> None:
+    package = REPO / "decentral"
+    found = {
+        path.relative_to(package).as_posix(): private_uses(path.read_text())
+        for path in package.rglob("*.py")
+    }
+    assert {path for path, uses in found.items() if uses} == HOMES, found
+
+
+@pytest.mark.parametrize("name", ["torch", "ray"])
+def test_the_next_minor_release_is_not_let_in(name: str) -> None:
+    pinned = (REPO / "constraints.txt").read_text().split(f"\n{name}==")[1].split()[0]
+    project = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
+    asked = [*project["dependencies"], *project["optional-dependencies"]["ray"]]
+    (bounds,) = [line for line in asked if line.replace("[default]", "").startswith(f"{name}>")]
+    major, minor, _ = pinned.split(".")
+    assert bounds.endswith(f",<{major}.{int(minor) + 1}")
+
+
+# --- PyTorch --------------------------------------------------------------------------------------
+
+
+def test_every_layer_of_batchnorm_is_one() -> None:
+    layers = [nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, nn.LazyBatchNorm2d]
+    assert all(issubclass(layer, private.BatchNorm) for layer in layers)
+    assert not issubclass(nn.GroupNorm, private.BatchNorm)
+    norm: Any = private.BatchNorm(3)
+    assert norm.running_mean.tolist() == [0, 0, 0]
+
+
+def group(world: int = 1, address: str = "127.0.0.1", timeout_s: float = 5.0) -> Any:
+    """Return the Gloo group of the first of ``world`` processes."""
+    gloo: Any = dist.ProcessGroupGloo
+    timeout = timedelta(seconds=timeout_s)
+    return private.gloo_group(gloo, dist.HashStore(), 0, world, timeout, address)
+
+
+def test_gloo_gathers_and_has_no_coalescing() -> None:
+    alone = group()
+    found = torch.zeros(3, dtype=torch.uint8)
+    private.all_gather(alone, found, torch.tensor([1, 2, 3], dtype=torch.uint8)).wait()
+    assert found.tolist() == [1, 2, 3]
+    assert not alone.supports_coalescing
+    alone.shutdown()
+
+
+def test_gloo_connects_through_the_address_that_is_given() -> None:
+    with pytest.raises(RuntimeError, match=r"203\.0\.113\.7"):  # an address that no host has
+        group(address="203.0.113.7")
+
+
+def test_gloo_waits_no_longer_than_it_is_told() -> None:
+    began_s = time.monotonic()
+    with pytest.raises(RuntimeError):
+        group(world=2, timeout_s=0.5)
+    assert time.monotonic() - began_s < 5
+
+
+@pytest.mark.needs("cuda")
+def test_nccl_starts_together_what_is_posted_together() -> None:
+    made: Any = dist.ProcessGroupNCCL
+    store, device = dist.HashStore(), torch.device("cuda", 0)
+    alone = private.nccl_group(made, store, 0, 1, timedelta(seconds=30), device)
+    assert alone.supports_coalescing
+    values = torch.ones(3, device=device)
+    private.start_coalescing(alone)
+    alone.allreduce([values])
+    private.end_coalescing(alone).wait()
+    assert values.tolist() == [1, 1, 1]
+    alone.shutdown()
+
+
+# --- Ray ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.needs("ray")
+def test_notices_of_ray_go_to_the_log(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capsys: Any
+) -> None:
+    """Ray's own thread hands a notice to the function that was put in the place of its own."""
+    from ray._private import worker
+
+    from decentral.engines.ray.private import quieten
+
+    monkeypatch.setattr(worker, "print_to_stdstream", worker.print_to_stdstream)
+    quieten()
+    stopped = threading.Event()
+    said: Iterator[Any] = iter([{"job_id": None, "error_message": "a worker died"}])
+
+    def poll() -> tuple[None, Any]:
+        if (notice := next(said, None)) is None:
+            stopped.set()
+        return None, notice
+
+    subscriber = SimpleNamespace(subscribe=lambda: None, poll=poll)
+    job = SimpleNamespace(binary=lambda: b"")
+    connected: Any = SimpleNamespace(gcs_error_subscriber=subscriber, current_job_id=job)
+    with caplog.at_level(logging.INFO, logger="decentral.ray"):
+        worker.listen_error_messages(connected, stopped)
+    assert [record.getMessage() for record in caplog.records] == ["a worker died"]
+    assert capsys.readouterr() == ("", "")
