@@ -352,6 +352,54 @@ def test_an_actor_outlives_a_slow_start_but_not_its_driver() -> None:
     assert done.returncode == 1
 
 
+def died(told: str) -> Exception:
+    """Return what Ray raises for an actor that has died."""
+    from ray.exceptions import ActorDiedError
+
+    error = ActorDiedError()
+    error.error_msg = told
+    return error
+
+
+def unavailable(told: str) -> Exception:
+    from ray.exceptions import ActorUnavailableError
+
+    return ActorUnavailableError(told, None)
+
+
+@pytest.mark.parametrize(
+    ("error", "alive", "cause", "process"),
+    [
+        (died, True, "its process died", True),
+        (died, False, "its host is gone", False),
+        (unavailable, True, "it is out of reach", False),
+        (unavailable, False, "it is out of reach", False),
+    ],
+)
+@pytest.mark.parametrize("told", ["", "The node died: its owner is temporarily unavailable."])
+def test_why_a_worker_is_gone_is_told_by_types_and_states(
+    error: Callable[[str], Exception],
+    alive: bool,
+    cause: str,
+    process: bool,
+    told: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What Ray says in words may change with any release."""
+    hosts = [Host("a", "10.0.0.1", 1, 0), Host("b", "10.0.0.2", 1, 0)]
+    nodes = [{"NodeID": "a", "Alive": True}, {"NodeID": "b", "Alive": alive}]
+
+    def get(ref: object) -> None:
+        raise error(told)
+
+    monkeypatch.setattr("ray.nodes", lambda: nodes)
+    monkeypatch.setattr("ray.get", get)
+    group = WorkerGroup(actors=[None] * 2, hosts=hosts, config=make_config({}))
+    with pytest.raises(WorkersLost) as lost:
+        group._answer(1, None)
+    assert (lost.value.ranks, lost.value.cause, lost.value.process) == ([1], cause, process)
+
+
 def test_a_worker_that_loads_torch_may_be_silent_for_longer() -> None:
     group = WorkerGroup(actors=[None] * 2, hosts=[], config=make_config({}))
     later_s = time.monotonic() + 30

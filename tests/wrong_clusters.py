@@ -20,12 +20,19 @@ from decentral.engines.workers import PROCESS_DIED, WorkersLost
 from decentral.network.membership import Membership
 from decentral.run.folder import RunFolder
 
+HEAD = "10.0.0.1:6379"
 ONE_GPU = [Host("a", "10.0.0.1", 8.0, 1.0)]
 
 
-def says(address: str, text: str) -> None:
-    """Let Ray refuse to start or to be joined, with these words."""
-    raise _explained(address, ConnectionError(text))
+def refuses(address: str | None, error: Exception) -> None:
+    """Let Ray refuse to start or to be joined in this way."""
+    raise _explained(address, error)
+
+
+def has_no_token() -> None:
+    from ray.exceptions import AuthenticationError
+
+    refuses("auto", AuthenticationError("Token authentication is enabled but there is no token"))
 
 
 def without_ray() -> None:
@@ -80,12 +87,17 @@ def nobody_left() -> None:
 CLUSTERS: dict[str, Callable[[], Any]] = {
     "Ray is not installed": without_ray,
     "a port in use": port_in_use,
-    "no cluster on this host": lambda: says("auto", "Could not find any running Ray instance."),
-    "a cluster of another version": lambda: says(
-        "10.0.0.1:6379", "Version mismatch: The cluster was started with: Ray: 2.9.0"
+    "no cluster on this host": lambda: refuses(
+        "auto", ConnectionError("Could not find any running Ray instance.")
     ),
-    "a wrong token": lambda: says("10.0.0.1:6379", "Unauthenticated: invalid token"),
-    "Ray fails otherwise": lambda: says("10.0.0.1:6379", "the session is gone"),
+    "a cluster of another version": lambda: refuses(
+        HEAD, RuntimeError("Version mismatch: The cluster was started with: Ray: 2.9.0")
+    ),
+    "a wrong token": lambda: refuses(
+        HEAD, ConnectionError(f"Failed to connect to Ray cluster at {HEAD}")
+    ),
+    "no token": has_no_token,
+    "Ray fails otherwise": lambda: refuses(HEAD, RuntimeError("the session is gone")),
     "no host with CPUs": lambda: placed([], 1, "pack", set(), 0),
     "fewer GPUs than asked": lambda: placed(ONE_GPU, 2, "pack", set(), 1),
     "a worker of another version": lambda: check_versions(

@@ -72,6 +72,7 @@ def connect(config: Config) -> Cluster:
     else:
         _check_answers(config.address)
     import ray
+    from ray.exceptions import RayError
 
     joined = ray.is_initialized()
     quieten()
@@ -82,7 +83,7 @@ def connect(config: Config) -> Cluster:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             context = ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
-    except (RuntimeError, ConnectionError, ValueError) as error:
+    except (RuntimeError, ConnectionError, ValueError, RayError) as error:
         raise _explained(config.address, error) from error
     dashboard = f"http://{context.dashboard_url}" if context.dashboard_url else "off"
     if joined:
@@ -140,6 +141,8 @@ def _check_answers(address: str) -> None:
 
 def _explained(address: str | None, error: Exception) -> ConfigError:
     """Return Ray's complaint in one line."""
+    from ray.exceptions import AuthenticationError
+
     text = " ".join(str(error).split())
     if address == "auto" and "running Ray instance" in text:
         return ConfigError(
@@ -148,10 +151,15 @@ def _explained(address: str | None, error: Exception) -> ConfigError:
         )
     if "ersion mismatch" in text:
         return ConfigError(f"the Ray cluster at {address} runs other versions: {text[:300]}")
-    if "oken" in text or "nauthenticated" in text:
+    if isinstance(error, AuthenticationError):
         return ConfigError(
-            f"the Ray cluster at {address} refuses this token; set RAY_AUTH_MODE=token, and "
-            "RAY_AUTH_TOKEN or ~/.ray/auth_token as on its head."
+            "RAY_AUTH_MODE=token is set, and there is no token; set RAY_AUTH_TOKEN or "
+            "~/.ray/auth_token as on the head of the cluster."
+        )
+    if isinstance(error, ConnectionError):  # of a wrong token, Ray says no more than that
+        return ConfigError(
+            f"what answers at {address} refuses this process; set RAY_AUTH_MODE=token, and "
+            "RAY_AUTH_TOKEN or ~/.ray/auth_token as on its head, and look whether it is Ray."
         )
     return ConfigError(f"Ray cannot be started or joined: {text[:300]}")
 

@@ -86,7 +86,7 @@ class WorkerGroup:
     def _answer(self, rank: int, ref: Any) -> Any:
         """Return an answer that is there, or tell why there is none."""
         import ray
-        from ray.exceptions import RayActorError, RayError, RayTaskError
+        from ray.exceptions import RayError, RayTaskError
 
         try:
             return ray.get(ref)
@@ -94,8 +94,24 @@ class WorkerGroup:
             cause = error.cause
             known = isinstance(cause, ConfigError | RunError)
             raise cause if known else RunError(_last_line(error)) from error
-        except (RayActorError, RayError) as error:
-            raise WorkersLost([rank], _cause(error)) from error
+        except RayError as error:
+            raise WorkersLost([rank], self._cause(rank, error)) from error
+
+    def _cause(self, rank: int, error: Exception) -> str:
+        """Return in a few words why a worker is gone: by Ray's types, and the state of its host."""
+        import ray
+        from ray.exceptions import ActorUnavailableError, OwnerDiedError, RayActorError
+
+        if isinstance(error, ActorUnavailableError):
+            return "it is out of reach"
+        if isinstance(error, OwnerDiedError):
+            return "its owner is gone"
+        host = self.hosts[rank].id
+        if not any(node["Alive"] for node in ray.nodes() if node["NodeID"] == host):
+            return "its host is gone"
+        if isinstance(error, RayActorError):
+            return PROCESS_DIED
+        return " ".join(str(error).split())[:200]
 
     # --- the work ---------------------------------------------------------------------------------
 
@@ -238,23 +254,3 @@ def _cores(host: Host, hosts: Sequence[Host]) -> float:
 
 def _last_line(error: Exception) -> str:
     return str(error).strip().splitlines()[-1]
-
-
-def _cause(error: Exception) -> str:
-    """Return in a few words why an actor is gone."""
-    text = " ".join(str(error).split())
-    for sign, cause in _CAUSES.items():
-        if sign in text:
-            return cause
-    return text[:200]
-
-
-_CAUSES: dict[str, str] = {
-    "node was terminated": "its host is gone",
-    "node died": "its host is gone",
-    "owner": "its owner is gone",
-    "temporarily unavailable": "it is out of reach",
-    "connection error code 2": PROCESS_DIED,
-    "worker process has died": PROCESS_DIED,
-    "Worker unexpectedly exits": PROCESS_DIED,
-}
