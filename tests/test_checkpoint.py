@@ -9,10 +9,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors import safe_open
 from support import load_checkpoint
 
 from decentral import ConfigError, RunError
-from decentral.run.checkpoint import Checkpoint, save_checkpoint, stacked
+from decentral.run.checkpoint import Checkpoint, newest_checkpoint, save_checkpoint, stacked
 from decentral.run.folder import RunFolder, next_name
 
 
@@ -167,3 +168,19 @@ def test_runs_are_numbered_past_the_last(tmp_path: Path) -> None:
     for name in ("ring-1", "ring-9", "ring-x", "ring-late-40"):
         (tmp_path / name).mkdir()
     assert next_name(tmp_path, "ring").name == "ring-10"
+
+
+def test_what_nodes_have_alike_is_one_tensor_and_any_of_them_is_read(folder: RunFolder) -> None:
+    """A node that lacks a state, or has it in another shape, keeps its own."""
+    saved = made(nodes=6)
+    del saved.nodes[2]["optimizer/0/exp_avg"]
+    saved.nodes[4]["optimizer/0/exp_avg"] = torch.randn(3)
+    path = save_checkpoint(folder, saved, keep=1)
+    with safe_open(path / "nodes-00000.safetensors", "pt") as file:
+        shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+    assert sorted(map(tuple, shapes.values())) == [(1, 3), (4, 5), (6,), (6,), (6, 5)]
+    some = newest_checkpoint(folder.path).load([1, 2, 4])
+    assert some.nodes.keys() == {1, 2, 4}
+    for node, tensors in some.nodes.items():
+        assert tensors.keys() == saved.nodes[node].keys()
+        assert all(torch.equal(value, saved.nodes[node][key]) for key, value in tensors.items())

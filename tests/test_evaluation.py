@@ -18,6 +18,7 @@ from decentral.errors import RunError
 from decentral.loop.block import Block
 from decentral.loop.cost import ONE_THREAD_FLOPS, step_flops, thread_count
 from decentral.loop.measure import Evaluator, evaluation_interval
+from decentral.metrics.base import score
 
 NODES = 6
 
@@ -209,3 +210,16 @@ def test_a_small_run_settles_on_one_thread_and_writes_it_down(tmp_path: Path) ->
     torch.set_num_threads(2)
     run = tiny_run(tmp_path / "run", threads="auto")
     assert run.threads == run.settings["threads"] == torch.get_num_threads() == 1
+
+
+def test_an_objective_in_closed_form_is_the_mean_loss_of_the_samples() -> None:
+    """The quadratic brings one: 10,000 nodes need no 10,000 times 160,000 losses."""
+    block = tiny_block(
+        task={"name": "quadratic", "noise": 0.5, "dimension": 3}, nodes=5, dtype="float64"
+    )
+    evaluator, task = Evaluator(block), block.setup.task
+    snapshot = evaluator.snapshot(complete=True)
+    snapshot.rows = 3 * torch.randn_like(snapshot.rows)
+    forward, samples = evaluator.forward, snapshot.samples
+    one_by_one = score(replace(task, objective=None), forward, snapshot.rows, {}, samples)
+    torch.testing.assert_close(snapshot.local.loss, one_by_one.loss, rtol=1e-12, atol=0)

@@ -426,8 +426,10 @@ def test_what_is_kept_for_the_backward_pass_is_counted() -> None:
         assert kept_numbers(dense, torch.randn(batch, 6)) == batch * (6 + 5)
     images = nn.Sequential(nn.Conv2d(2, 4, 3), nn.Sigmoid())
     assert kept_numbers(images, torch.randn(3, 2, 5, 5)) == 3 * (2 * 25 + 4 * 9)
-    assert rows_at_once(1, torch.device("cpu")) == ROWS
-    assert rows_at_once(1 << 40, torch.device("cpu")) == 1
+    cpu = torch.device("cpu")
+    assert rows_at_once(1 << 16, 1 << 16, cpu) == ROWS
+    assert rows_at_once(1 << 40, 1 << 16, cpu) == 1
+    assert rows_at_once(54, 10, cpu) == 2048  # small rows stay in the cache by the thousand
 
 
 def test_choosing_leaves_the_model_and_the_generator_alone() -> None:

@@ -92,6 +92,10 @@ def orphaned(nodes):
     return Task(model=model, train=pair, test=pair, loss=nn.functional.mse_loss,
                 owners=torch.tensor([0, 0, 1, 1]))
 
+def judged(nodes):
+    pair = (torch.zeros(8, 3), torch.arange(8) % 2)
+    return Task(train=pair, loss=nn.functional.cross_entropy, objective=lambda of: of["weight"])
+
 def vectors(nodes):
     return Task(train=(torch.zeros(8, 3), torch.arange(8) % 2), loss=nn.functional.cross_entropy)
 
@@ -398,6 +402,7 @@ CASES = [
     Case("task is no task", "launch nodes=4 --task plugins.py:nothing"),
     Case("task asks for more", "launch nodes=4 --task plugins.py:strange"),
     Case("task with unequal lengths", "launch nodes=4 --task plugins.py:mismatched"),
+    Case("an objective beside an accuracy", "launch nodes=4 --task plugins.py:judged"),
     Case("task that forgets a node", "launch nodes=4 --task plugins.py:orphaned"),
     # what does not fit together
     Case("model is no module", "launch --model plugins.py:words"),

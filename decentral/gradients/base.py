@@ -50,8 +50,8 @@ class Gradient(Protocol):
 
 # --- how many rows at a time ----------------------------------------------------------------------
 
-#: Most rows at a time: more of them leave the cache.
-ROWS = 32
+#: Most rows at a time: more of them leave the cache, unless they are this few numbers in all.
+ROWS, _FEW = 32, 1 << 17
 #: Numbers that the rows of one time may keep between forward and backward, by device.
 _KEPT = {"cpu": 1 << 26, "cuda": 1 << 30}
 
@@ -84,10 +84,16 @@ def kept_numbers(model: nn.Module, inputs: Tensor) -> int:
     return sum(kept.values())
 
 
-def rows_at_once(kept: int, device: torch.device) -> int:
-    """Return how many rows to compute at a time when each keeps ``kept`` numbers."""
+def rows_at_once(kept: int, parameters: int, device: torch.device) -> int:
+    """Return how many rows to compute at a time.
+
+    Args:
+        kept: Numbers that one keeps for its backward pass.
+        parameters: Numbers of a row.
+        device: Where they are computed.
+    """
     budget = _KEPT.get(device.type, _KEPT["cuda"])
-    return max(1, min(ROWS, budget // max(1, kept)))
+    return max(1, min(ROWS, budget // max(1, kept)), _FEW // (kept + parameters))
 
 
 # --- in bfloat16 ----------------------------------------------------------------------------------

@@ -59,7 +59,7 @@ def choose(
     model, batch = shadow(model).train(), probe()
     loop: Gradient = _loop(model, layout, loss, batch)
     kept = kept_numbers(model, batch.inputs[0])
-    at_once = rows_at_once(kept, batch.inputs.device)
+    at_once = rows_at_once(kept, layout.width, batch.inputs.device)
     if mode is not None:
         whole = VmapGradient(model, layout, loss, at_once)
         return _compiled(whole, mode, precision, model, batch), _many(at_once, nodes, "compiled")

@@ -201,7 +201,7 @@ class Analysis:
         count = len(self.rows)
         places = rng.permuted(np.arange(min(3, count)), count, self.extent.seed, "analyze/plane")
         chosen = [(f"node {self.models.live[i]}", self.rows[i]) for i in sorted(places.tolist())]
-        start = self.setup.initial_row(0).to(self.rows)
+        start = self.setup.initial_rows([0])[0].to(self.rows)
         return [*chosen, ("start", start)][:3]
 
     def _plane(self, plane: Plane, marks: Sequence[tuple[str, Tensor]]) -> Record:
@@ -247,7 +247,7 @@ class Analysis:
     def _gradients(self, row: Tensor) -> Iterator[Tensor]:
         """Yield the gradients [trainable] of a row on batches drawn with replacement."""
         calibrated, integers = self._calibrated(row), self.models.integers
-        at_once = min(BATCHES, rows_at_once(self.setup.footprint * BATCH, row.device))
+        at_once = min(BATCHES, rows_at_once(self.setup.footprint * BATCH, row.numel(), row.device))
         places = np.arange(BATCHES)[:, None], np.arange(BATCH)
         drawn = rng.integers(len(self.setup.train), self.extent.seed, "analyze/noise", *places)
         keys = rng.bits(self.extent.seed, "analyze/keys", *places).view(np.int64) >> 1
@@ -299,7 +299,7 @@ class Analysis:
         wide = self.setup.layout.trainable
         origins = {"from_mean": self.merged}
         if self.setup.config.init == "shared":
-            origins["from_start"] = self.setup.initial_row(0).to(self.rows)
+            origins["from_start"] = self.setup.initial_rows([0])[0].to(self.rows)
         rows = self.rows[:, :wide]
         found: Record = {}
         for name, origin in origins.items():

@@ -47,8 +47,7 @@ class Block:
         self.conversation = setup.conversation and reformed(
             setup.conversation, setup.weights, self.members
         )
-        rows = [setup.initial_row(node) for node in self.hosted]
-        self.rows = torch.stack(rows).to(setup.device)
+        self.rows = setup.initial_rows(self.hosted).to(setup.device)
         self.grads = torch.zeros_like(self.rows)
         self.x = setup.layout.trainable_view(self.rows)  # [n, k], the parameters
         self.g = setup.layout.trainable_view(self.grads)  # [n, k], their gradients

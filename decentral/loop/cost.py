@@ -116,7 +116,7 @@ def expected_memory(setup: Setup, hosted: int) -> Memory:
     kept = 0
     with suppress(Exception):  # The first gradient explains what fails here.
         kept = setup.footprint * micro
-    rows = min(hosted, rows_at_once(kept, setup.device))
+    rows = min(hosted, rows_at_once(kept, setup.layout.width, setup.device))
     computing = 2 * rows * (kept + setup.layout.width) * size
     data = sum(_held(part) for part in setup.task.splits if part is not None)
     return Memory(2 * block + states + data, 2 * (block + states) + max(computing, block))

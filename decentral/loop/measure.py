@@ -101,7 +101,7 @@ class Evaluator:
         healthy = block.good()
         limit = len(healthy) if complete else self.setup.config.eval_nodes
         spread = np.unique(np.linspace(0, len(healthy) - 1, min(limit, len(healthy))).round())
-        chosen = {healthy[int(place)] for place in spread}
+        chosen, fit = {healthy[int(place)] for place in spread}, {*healthy}
         return Snapshot(
             exchange=block.exchange,
             layout=self.setup.layout,
@@ -110,12 +110,12 @@ class Evaluator:
             rows=block.rows,
             grads=block.grads,
             integers=block.integers,
-            weights=block.merge_shares(without={*block.members.live} - {*healthy}),
+            weights=block.merge_shares(without={*block.members.live} - fit),
             samples=self.test if complete else self.subset,
             calibrate=self.calibrated,
             chunk=self.chunk,
             evaluated=_indices(i for i, node in enumerate(block.hosted) if node in chosen),
-            alive=_indices(i for i in block.healthy_rows() if block.hosted[i] in healthy),
+            alive=_indices(i for i in block.healthy_rows() if block.hosted[i] in fit),
         )
 
     def calibrated(self, row: Tensor, integers: dict[str, Tensor]) -> Tensor:

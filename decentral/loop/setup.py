@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -189,12 +189,14 @@ class Setup:
         kind = rule.common["all_reduce"] if rule else "auto"
         return Clock(self.network, self.compute, self.config.seed, kind)
 
-    def initial_row(self, node: int) -> Tensor:
-        """Return a node's first row [P]: one model for all, or a draw of its own."""
-        purpose = "init" if self.config.init == "shared" else f"init/{node}"
-        row = torch.zeros(self.layout.width, dtype=self.dtype)
-        self.layout.pack(seeded(self.builder, self.config.seed, purpose), row)
-        return row
+    def initial_rows(self, nodes: Sequence[int]) -> Tensor:
+        """Return the first rows of nodes, [n, P]: one model for all, or draws of their own."""
+        shared = self.config.init == "shared"
+        purposes = ["init"] if shared else [f"init/{node}" for node in nodes]
+        rows = torch.zeros(len(purposes), self.layout.width, dtype=self.dtype)
+        for row, purpose in zip(rows, purposes, strict=True):
+            self.layout.pack(seeded(self.builder, self.config.seed, purpose), row)
+        return rows.repeat(len(nodes), 1) if shared else rows
 
 
 def prepare(config: Config) -> Setup:
@@ -265,6 +267,12 @@ def _asked(rule: Bound, offered: dict[str, int]) -> tuple[str, ...]:
     return asked
 
 
+def _by_owner(owners: NDArray[np.int64], nodes: int) -> list[NDArray[np.int64]]:
+    """Return the samples of every node, ascending, by one sort."""
+    order = np.argsort(owners, kind="stable")
+    return np.split(order, np.searchsorted(owners[order], np.arange(nodes + 1)))[1:-1]
+
+
 def _data(
     config: Config, task: Task, parts: dict[str, Bound], batch: int
 ) -> tuple[Plan, NDArray[np.int64]]:
@@ -272,7 +280,7 @@ def _data(
     labels = np.zeros(len(task.splits[0]), np.int64) if task.labels is None else task.labels.numpy()
     classes = max(1, len(task.classes or ()))
     if task.owners is not None:
-        held = [np.nonzero(task.owners.numpy() == node)[0] for node in range(config.nodes)]
+        held = _by_owner(task.owners.numpy(), config.nodes)
         if empty := [node for node, part in enumerate(held) if not len(part)]:
             raise ConfigError(
                 f"task: no training sample is owned by node {empty[0]} of {config.nodes}; "

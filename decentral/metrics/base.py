@@ -106,9 +106,7 @@ class Snapshot:
         """Scores of the local models that are evaluated, over all workers, in node order."""
         chosen = self.evaluated
         integers = {k: v[chosen] for k, v in self.integers.items()}
-        scores = score(
-            self.task, self.forward, self.rows[chosen], integers, self.samples, self.chunk
-        )
+        scores = self._scores(self.rows[chosen], integers)
         accuracy = None if scores.accuracy is None else self.exchange.gather(scores.accuracy)
         return Scores(self.exchange.gather(scores.loss), accuracy)
 
@@ -131,7 +129,14 @@ class Snapshot:
     @cached_property
     def merged(self) -> Scores:
         """Scores of the counterfactual merge, its BatchNorm statistics re-estimated."""
-        return self.score_merged(self.task, self.samples)
+        row, integers = self.calibrated
+        return self._scores(row.unsqueeze(0), integers)
+
+    def _scores(self, rows: Tensor, integers: dict[str, Tensor]) -> Scores:
+        """Evaluate rows on the samples, or by what these come to in closed form."""
+        if self.task.objective is not None:
+            return Scores(self.task.objective(self.layout.views(rows)).double(), None)
+        return score(self.task, self.forward, rows, integers, self.samples, self.chunk)
 
     def score_merged(self, task: Task, samples: Samples) -> Scores:
         """Evaluate the counterfactual merge as ``task`` judges it, on any samples."""

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -100,14 +100,23 @@ def shard_name(worker: int) -> str:
 
 
 def shard_bytes(checkpoint: Checkpoint) -> bytes:
-    """Return a checkpoint's tensors as the content of a file."""
-    return save(
-        {
-            f"{node}/{name}": tensor.detach().cpu().contiguous()
-            for node, tensors in checkpoint.nodes.items()
-            for name, tensor in tensors.items()
-        }
-    )
+    """Return a checkpoint's tensors as the content of a file.
+
+    What several nodes have alike is one tensor, [nodes, ...]: with thousands of nodes, a tensor
+    for each would take longer to name than to write. ``GROUP/NAME`` is of the nodes that the
+    header lists at that place under ``nodes``.
+    """
+    alike: dict[tuple[str, torch.Size, torch.dtype], list[int]] = {}
+    for node, tensors in checkpoint.nodes.items():
+        for name, tensor in tensors.items():
+            alike.setdefault((name, tensor.shape, tensor.dtype), []).append(node)
+    groups: dict[tuple[int, ...], int] = {}
+    stacks: dict[str, Tensor] = {}
+    for (name, _, _), nodes in alike.items():
+        group = groups.setdefault(tuple(nodes), len(groups))
+        parts = [checkpoint.nodes[node][name].detach() for node in nodes]
+        stacks[f"{group}/{name}"] = torch.stack(parts).cpu()
+    return save(stacks, {"nodes": json.dumps(list(groups))})
 
 
 def write_synced(path: Path, data: bytes) -> str:
@@ -141,15 +150,23 @@ class Saved:
     shards: tuple[str, ...]
     counters: dict[str, Any]
 
-    def load(self, nodes: Container[int]) -> Checkpoint:
+    def load(self, nodes: Iterable[int]) -> Checkpoint:
         """Return the checkpoint with the tensors of some nodes."""
+        nodes = frozenset(nodes)
         found: dict[int, dict[str, Tensor]] = {}
         for shard in self.shards:
             with safe_open(self.path / shard, "pt") as file:
+                groups: list[list[int]] = json.loads(file.metadata()["nodes"])
                 for name in file.keys():  # noqa: SIM118 (no mapping)
-                    node, _, key = name.partition("/")
-                    if int(node) in nodes:
-                        found.setdefault(int(node), {})[key] = file.get_tensor(name)
+                    group, _, key = name.partition("/")
+                    owners = groups[int(group)]
+                    asked = [place for place, node in enumerate(owners) if node in nodes]
+                    if not asked:
+                        continue
+                    begin, end = asked[0], asked[-1] + 1
+                    parts = file.get_slice(name)[begin:end]
+                    for place in asked:
+                        found.setdefault(owners[place], {})[key] = parts[place - begin]
         return Checkpoint(self.step, self.live, found, copy.deepcopy(self.counters))
 
 

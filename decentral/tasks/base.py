@@ -107,7 +107,9 @@ class Task:
     for tasks that bring their own split. ``outputs`` is how many a model needs: the classes, or
     the size of a target, unless given. ``takes`` is what a model's trait ``inputs`` must say:
     ``numbers`` for floating inputs and ``tokens`` for integers, unless given. ``notes`` are lines
-    that a user should read before the run.
+    that a user should read before the run. ``objective`` is the mean loss of the test samples in
+    closed form, where there is one: from the parameters by name, [n, ...], of n models, their n
+    losses; it is for tasks without an accuracy.
 
     >>> x, y = torch.randn(50, 4), torch.randint(0, 3, (50,))
     >>> task = Task(model=lambda: nn.Linear(4, 3), loss=nn.functional.cross_entropy, train=(x, y))
@@ -128,6 +130,7 @@ class Task:
     outputs: int = 0
     takes: str = ""
     best_loss: float | None = None
+    objective: Callable[[Mapping[str, Tensor]], Tensor] | None = None
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -142,6 +145,10 @@ class Task:
         integers = not train.targets.is_floating_point()
         if integers:
             self.accuracy = self.accuracy or _agreement
+        if self.accuracy and self.objective:
+            raise ConfigError(
+                "task: an objective in closed form says nothing of accuracy; leave one of them out."
+            )
         if integers and train.targets.dim() == 1 and self.labels is None:
             self.labels = train.targets.long()
         if self.labels is not None:

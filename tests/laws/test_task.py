@@ -89,7 +89,7 @@ def test_loss_and_gradient_are_finite_and_vmap_equals_a_loop(task: str, model: s
     if not suits(task, model):
         pytest.skip("the model says that it does not suit this task")
     setup = prepared(task, model, dtype="float64", init="independent")
-    rows = torch.stack([setup.initial_row(node) for node in range(NODES)])
+    rows = setup.initial_rows(range(NODES))
     batch = Sampler(setup.train, setup.plan, range(NODES), seed=3).batch(0, 5)
     found = {}
     for kind in (VmapGradient, LoopGradient):
@@ -114,7 +114,7 @@ def test_the_gradient_is_the_derivative_of_the_loss(task: str, model: str) -> No
     setup = prepared(task, model, dtype="float64", init="independent")
     compute = LoopGradient(setup.model, setup.layout, setup.task.loss)
     batch = Sampler(setup.train, setup.plan, range(1), seed=3).batch(0, 5)
-    row = setup.initial_row(0).unsqueeze(0)
+    row = setup.initial_rows([0])
     single = find("model", model).traits.get("single", False)
     size, accuracy = (2e-4, 2e-2) if single else (1e-8, 1e-4)
     way = torch.linspace(0, 40, row.shape[1], dtype=torch.float64).sin() * size
