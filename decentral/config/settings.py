@@ -1,0 +1,152 @@
+"""Every setting of a run: what it may be, and what it is by default.
+
+Plug-ins stay as written until ``Setup`` (in ``decentral.loop``) builds them; the resolved
+configuration that a run folder keeps has every default written out and reproduces the run.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Le, Lt
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+
+from decentral import limits
+from decentral.registry import KINDS, Count, Positive, build
+from decentral.schedules.methods import Adversarial, LabelNoise, Sam
+from decentral.spec import Spec, spelled
+from decentral.units import parse_amount
+
+#: A plug-in as written: text, a mapping with ``name``, a number, or an object from Python.
+Part = Any
+Auto = Literal["auto"]
+
+#: Configuration keys that hold a plug-in, and its kind.
+PARTS = {kind: kind for kind in KINDS if kind not in ("metric", "claim", "fault", "tracker")}
+#: Short names on the command line and in Python.
+ALIASES = {"schedule": "communication", "lr": "learning_rate.lr", "batch_schedule": "batch"}
+#: The setting that a bare number means.
+NUMBERS = {"learning_rate": "lr", "batch": "size", "compute": "seconds"}
+
+
+class Config(BaseModel):
+    """Every setting of a run."""
+
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, frozen=True)
+
+    task: Part = Field("digits", description="data, loss and evaluation")
+    model: Part = Field("mlp", description="the network, unless the task brings its own")
+    nodes: Annotated[Count, Le(limits.NODES)] = Field(16, description="number of nodes N")
+    steps: Count = Field(3000, description="optimizer steps of every node, unless data ends it")
+    data: str | None = Field(
+        None, description="end after so much data of all nodes: 1M samples, 500k tokens, 9k/node"
+    )
+    local_steps: Count = Field(10, description="steps between two communication slots")
+    algorithm: Part = Field("dsgd", description="what a node does in a step")
+    codec: Part = Field("none", description="how rows are coded for gossip")
+    aggregation: Part = Field("weighted", description="what nodes make of the rows they hear")
+    attack: Part = Field(None, description="what bad nodes do: sign_flip(nodes=[3]), and so on")
+    topology: Part = Field("ring", description="who may talk to whom")
+    weights: Part = Field("auto", description="mixing weights; auto: the graph's own or metropolis")
+    communication: Part = Field("late", description="when to talk, and how much")
+    network: Part = Field(
+        "auto", description="what lies between nodes, for simulated seconds; auto: the graph's own"
+    )
+    compute: Part = Field(
+        "auto", description="seconds of a step, such as 20ms; auto: measured, where a network is"
+    )
+    learning_rate: Part = Field("constant", description="schedule of the learning rate")
+    node_lr: dict[Annotated[int, Ge(0)], Positive] = Field(
+        {}, description="factors of the learning rate of single nodes, such as {3: 1000}"
+    )
+    batch: Part = Field("constant", description="schedule of the batch size, samples per node")
+    label_smoothing: Annotated[float, Ge(0), Lt(1)] = Field(
+        0.0, description="share of a training target spread over all classes"
+    )
+    label_noise: LabelNoise | None = Field(None, description="noise on training targets, in phases")
+    adversarial: Adversarial | None = Field(None, description="train on attacked inputs, in phases")
+    sam: Sam | None = Field(None, description="sharpness-aware minimisation, in phases")
+    micro_batch: Count | Auto | None = Field(
+        "auto", description="samples per forward pass; auto: the batch, at most 256 if it grows"
+    )
+    optimizer: Part = Field("sgd", description="torch optimizer of every node")
+    clip: Positive | None = Field(None, description="largest gradient norm of a node")
+    init: Literal["shared", "independent"] = Field("shared", description="initial models")
+    split: Part = Field("dirichlet", description="who holds which samples")
+    sampling: Literal["fixed", "resample"] = Field(
+        "fixed", description="nodes keep samples, or redraw them from their classes"
+    )
+    replacement: Literal["auto", "always", "never"] = Field(
+        "auto", description="draw with replacement; auto: where a shard is below a batch"
+    )
+    merge: Part = Field("uniform", description="how models are averaged")
+    mix_state: bool = Field(False, description="exchange optimizer state along with the models")
+    gossip_buffers: bool = Field(True, description="exchange BatchNorm statistics in gossip")
+    calibration_samples: Count = Field(2048, description="samples that re-estimate BatchNorm")
+    metrics: tuple[str, ...] = Field(
+        ("accuracy", "loss", "mergeability", "consensus", "gradient"), description="what to measure"
+    )
+    seed: Annotated[int, Ge(0)] = Field(0, description="of every draw in the run")
+    eval_every: Count | Auto = Field("auto", description="steps between two evaluations")
+    eval_samples: Count = Field(2048, description="test samples of evaluations in between")
+    eval_nodes: Count = Field(64, description="nodes of evaluations in between")
+    log_every: Count | Auto = Field("auto", description="steps between two log lines")
+    checkpoint_every: Count | Auto = Field("auto", description="steps between two checkpoints")
+    keep_checkpoints: Count = Field(2, description="newest checkpoints that are kept")
+    replicas: Literal["auto", "tune", "vmap", "loop"] = Field(
+        "auto", description="rows together or in a loop; auto: by a table; tune: by a measurement"
+    )
+    mixing: Literal["auto", "ordered"] = Field("auto", description="ordered: same bits anywhere")
+    dtype: Literal["float32", "float64"] = Field("float32", description="precision of the rows")
+    precision: Literal["same", "bfloat16"] = Field(
+        "same", description="of forward and backward passes in training; same: that of the rows"
+    )
+    compile: Literal["default", "reduce-overhead"] | None = Field(
+        None, description="mode of torch.compile, for all rows together; none: not compiled"
+    )
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
+    threads: Count | Auto = Field("auto", description="CPU threads; auto: one for small steps")
+    on_nonfinite: Literal["stop", "quarantine"] = Field(
+        "stop", description="what a node with NaN or Inf does to the run"
+    )
+    engine: Literal["auto", "local", "ray"] = Field(
+        "auto", description="auto: ray for several workers or an address, else this process"
+    )
+    workers: Count | Auto = Field("auto", description="Ray actors; auto: one per GPU, or per host")
+    address: str | None = Field(None, description="Ray cluster, host:port or auto; none: start one")
+    placement: Literal["pack", "spread"] = Field("pack", description="workers on hosts")
+    wire: Literal["same", "bfloat16"] = Field("same", description="numbers between workers")
+    on_failure: Literal["restart", "continue", "stop"] = Field(
+        "restart", description="when a worker is lost: start it again, go on without, or end"
+    )
+    max_failures: Annotated[int, Ge(0)] = Field(3, description="lost workers before the run ends")
+    liveness_s: Positive = Field(10.0, description="silence after which a worker is dead")
+    progress_s: Positive = Field(600.0, description="seconds without a step that mean a hang")
+    dashboard_port: Annotated[int, Ge(0)] | None = Field(
+        None, description="of the Ray cluster that is started; none: 8265 or the next free one"
+    )
+    faults: tuple[str, ...] = Field(
+        (), description="what goes wrong: churn, lost(0.2), kill(worker=1, step=50), ..."
+    )
+    track: tuple[str, ...] = Field(
+        (), description="where metrics go, too: tensorboard, wandb(project=mine)"
+    )
+    out: str | None = Field(None, description="run folder; none: runs/<name>")
+
+    @field_validator("data", mode="before")
+    @classmethod
+    def _readable_amount(cls, value: Any) -> Any:
+        return value if value is None else str(parse_amount(value))
+
+    @field_validator("faults", "metrics", "track", mode="before")
+    @classmethod
+    def _listed(cls, value: Any, info: ValidationInfo) -> Any:
+        """Take one for a list of one, look names up, and write out what was taken apart."""
+        listed = [value] if isinstance(value, str | Spec) else value
+        if not isinstance(listed, list | tuple):
+            return value
+        kind = {"metrics": "metric", "track": "tracker"}.get(info.field_name or "")
+        found = [spelled(one) if isinstance(one, Spec) else one for one in listed]
+        for one in found if kind else ():
+            build(str(kind), str(one))
+        return found
