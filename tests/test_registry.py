@@ -106,6 +106,12 @@ def test_a_docstring_names_only_parameters_that_there_are(kind: str, name: str) 
     assert "Args:" not in found.help
 
 
+@every_with("accepts")
+def test_every_setting_says_what_it_means(kind: str, name: str) -> None:
+    for setting in find(kind, name).accepts.values():
+        assert setting.text.endswith(".")
+
+
 @every_with("settings")
 def test_every_setting_is_annotated(kind: str, name: str) -> None:
     found = find(kind, name)

@@ -37,6 +37,11 @@ def blockwise(lab: Lab, seed: int, *, steps: Count = 800) -> Findings:
     Sharpness is the mean diagonal Fisher information with drawn labels, measured nine times in the
     run with AdamW. Blockwise rates are 10, 8, 6, 4, 1 and 1 for embeddings, query and key,
     feed-forward, value and output, norms and the head.
+
+    Args:
+        lab: What runs the experiment and keeps its figures.
+        seed: Seed of this repetition.
+        steps: Steps of a run.
     """
     adamw = {"name": "adamw", "weight_decay": 0.1, "betas": [0.9, 0.95]}
     plain = {lr: _run(lab, seed, steps, adamw, lr) for lr in (2e-3, _MEASURED, 8e-3)}

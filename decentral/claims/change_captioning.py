@@ -83,6 +83,17 @@ def change_captioning(
     are Java and the extra ``[captions]``. Change seen is the share of captions that say rightly
     whether anything has changed. ``rate`` multiplies the learning rates of the three stages, as the
     choice of them did.
+
+    Args:
+        lab: What runs the experiment and keeps its figures.
+        seed: Seed of this repetition.
+        steps: Steps of a run.
+        pairs: Pairs of images for training.
+        test: Pairs for the test.
+        size: Side of an image in pixels.
+        shift: Pixels that the second image is moved by, at most.
+        width: Width of the models.
+        rate: Factor of the learning rates.
     """
     wide = {"seed": seed + _APART, "task": _pairs(pairs, max(2, test // 5), size, shift // 2)}
     kept = max(1, pairs // 3)

@@ -55,6 +55,12 @@ def decentralized_can_be_faster(
     the third derivative times their variance: none for p = 2, and towards the minimum for p > 2.
     Both sides see the same noise. On the network, all-reduce sees the same number of samples; nodes
     on a ring talk at a fifth of every fifth step.
+
+    Args:
+        lab: What runs the experiment and keeps its figures.
+        seed: Seed of this repetition.
+        steps: Steps of a run.
+        network_steps: Steps of the runs on digits.
     """
     figures: dict[str, float] = {}
     curves: list[Curve] = []

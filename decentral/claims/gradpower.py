@@ -46,6 +46,11 @@ def gradpower(lab: Lab, seed: int, *, ratio: Positive = 10.0) -> Findings:
     The gain needs noise with light tails: this is a limit of the theory at this level, and the last
     two expectations, which take the claim at its word, are there to show it. What GradPower does to
     a small language model stands in the documentation of the optimizers.
+
+    Args:
+        lab: What runs the experiment and keeps its figures.
+        seed: Seed of this repetition.
+        ratio: Size of the noise over that of the gradient.
     """
     powers = [0.8, 1.0, 1.2, 1.5, 2.0]
     gains = {
@@ -63,6 +68,11 @@ def gradpower(lab: Lab, seed: int, *, ratio: Positive = 10.0) -> Findings:
 
 def drift(noise: str, ratio: float, power: float) -> float:
     """Return R_p for a gradient of mean 1 with noise of deviation ``ratio``.
+
+    Args:
+        noise: Kind of noise by name.
+        ratio: Deviation of the noise over the mean.
+        power: p.
 
     >>> round(drift("two-point", 10.0, 1.0), 4)
     0.0995

@@ -57,6 +57,12 @@ def induction_heads(lab: Lab, seed: int, *, steps: Count = 3000, every: Count = 
 
     The reduced model knows no seed. Reviewers of the paper have argued that the separation of times
     comes from the offsets being linear in their parameter while w_K w_Q is quadratic.
+
+    Args:
+        lab: What runs the experiment and keeps its figures.
+        seed: Seed of this repetition.
+        steps: Steps of a run.
+        every: Steps between two measurements.
     """
     run = lab.run(
         "attention", task="induction", nodes=1, algorithm="local", steps=steps, seed=seed,

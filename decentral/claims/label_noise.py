@@ -61,6 +61,11 @@ def label_noise(lab: Lab, seed: int, *, steps: Count = 24_000) -> Findings:
     finds it, too: noise changes the regime, not the test loss. The formula for the rate of decay
     holds for wide networks: it is compared at the paper's width and rate, over the first half of as
     many steps, from where each of four windows starts.
+
+    Args:
+        lab: What runs the experiment and keeps its figures.
+        seed: Seed of this repetition.
+        steps: Steps of a run.
     """
     window = max(1, steps // 10)
     runs = {

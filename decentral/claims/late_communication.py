@@ -43,6 +43,19 @@ def late_communication(
     Every node hears ``peers`` random others per round in a window of ``width`` of the run, and
     ``outside`` times as many elsewhere; the even spread has the same expected bytes. All end in one
     global merge.
+
+    Args:
+        lab: What runs the experiment and keeps its figures.
+        seed: Seed of this repetition.
+        task: Task of the runs.
+        model: Model of the runs.
+        nodes: Nodes of the runs.
+        steps: Steps of a run.
+        local_steps: Steps between two communication steps.
+        alpha: Heterogeneity of the data (Dirichlet).
+        peers: Nodes that a node hears per round in the window.
+        width: Length of the window as a share of the run.
+        outside: Intensity outside of the window.
     """
     even = width + (1 - width) * outside
     windows = {"early": 0.0, "middle": (1 - width) / 2, "late": 1 - width}

@@ -44,6 +44,13 @@ def late_sam(
     it every curvature goes to 0, and with a vanishing rate nothing moves at the end. The sharpness
     is the top eigenvalue of the Hessian of the training loss. Accuracies differ within noise, so
     nothing is claimed of them.
+
+    Args:
+        lab: What runs the experiment and keeps its figures.
+        seed: Seed of this repetition.
+        epochs: Passes over the data.
+        batch: Batch size.
+        rho: Radius of SAM's ascent.
     """
     steps = max(8, 600 * epochs // batch)
     runs = {

@@ -78,6 +78,14 @@ def late_switch_batch(
     constant and the data budget 2^``log2_budget`` samples. That model knows no seed. The network
     learns digits of which every fifth label is redrawn at each visit, in ``samples`` visits: noise
     that does not vanish, as in the model. Other networks are in the documentation of batches.
+
+    Args:
+        lab: What runs the experiment and keeps its figures.
+        seed: Seed of this repetition.
+        log2_budget: Binary logarithm of the budget of samples.
+        small: Batch size before the switch.
+        large: Batch size after it.
+        samples: Samples that the network visits.
     """
     budget = 2**log2_budget
     found = {

@@ -41,6 +41,12 @@ def lite(lab: Lab, seed: int, *, steps: Count = 800, lr: Positive = 0.008) -> Fi
 
     LITE acts on hidden matrices only, with the authors' damping (-1/4, 1) and chi 2. Losses are
     those of the test text, in nats per character.
+
+    Args:
+        lab: What runs the experiment and keeps its figures.
+        seed: Seed of this repetition.
+        steps: Steps of a run.
+        lr: Learning rate.
     """
     muon = {"name": "muon", "newton_schulz": "polar", "steps": 6}
     on_matrices = {"embedding": 1, "norm": 1, "head": 1}

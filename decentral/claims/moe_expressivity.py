@@ -63,6 +63,14 @@ def moe_expressivity(
     ``width`` is that of the deep model's experts; the shallow and the dense model have as many
     parameters. Compared with a dense model of equal *total* size a mixture has no advantage on the
     circle, here and in theory: that ratio is reported, and nothing is expected of it.
+
+    Args:
+        lab: What runs the experiment and keeps its figures.
+        seed: Seed of this repetition.
+        steps: Steps of a run.
+        width: Neurons of an expert of the deep model.
+        circle_steps: Steps of the runs on the circle.
+        dimension: Dimension D around the circle.
     """
     nine = _nine_pieces(lab, seed, steps, width)
     few, many = (_circle(lab, seed, circle_steps, d) for d in (16, dimension))

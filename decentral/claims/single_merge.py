@@ -62,6 +62,17 @@ def single_merge(
     ``alpha`` is the Dirichlet heterogeneity, ``peers`` the links per node and round. All-reduce
     averages gradients at every step. The mild case has ten times ``alpha``. What independent first
     models change is reported; nothing is expected of it.
+
+    Args:
+        lab: What runs the experiment and keeps its figures.
+        seed: Seed of this repetition.
+        task: Task of the runs.
+        model: Model of the runs.
+        nodes: Nodes of the runs.
+        steps: Steps of a run.
+        local_steps: Steps between two communication steps.
+        alpha: Heterogeneity of the data (Dirichlet).
+        peers: Nodes that a node hears per round.
     """
     shared = {"task": task, "model": model, "nodes": nodes, "steps": steps, "seed": seed}
     uneven = f"dirichlet(alpha={alpha})"
@@ -102,7 +113,13 @@ def accuracy(run: Any) -> float:
 
 
 def series(run: Any, label: str, key: str) -> Curve:
-    """Return a logged number over steps; of a step that ends in a merge, the one before it."""
+    """Return a logged number over steps; of a step that ends in a merge, the one before it.
+
+    Args:
+        run: A run of the claim.
+        label: Name of the curve.
+        key: Key of the number.
+    """
     found: dict[int, float] = {}
     for row in run.rows:
         if row.get(key) is not None:

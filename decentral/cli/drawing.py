@@ -95,7 +95,14 @@ def ticks(last: int, columns: int) -> str:
 
 
 def save(figure: Any, caption: str, path: str, console: Console) -> None:
-    """Write a figure above its caption and say so; ConfigError where the file cannot be written."""
+    """Write a figure above its caption and say so; ConfigError where the file cannot be written.
+
+    Args:
+        figure: The figure.
+        caption: What stands above it.
+        path: The file.
+        console: Where it is said.
+    """
     from decentral.report import figures
 
     if figure is None:

@@ -40,7 +40,13 @@ _PLURALS = {
 
 
 def show(kind: str | None, name: str | None, nodes: int | None = None) -> None:
-    """List the kinds, the members of one, all about one member, or the settings of a run."""
+    """List the kinds, the members of one, all about one member, or the settings of a run.
+
+    Args:
+        kind: A kind, ``settings``, or None for all kinds.
+        name: A member of the kind.
+        nodes: Number of nodes to compare topologies on.
+    """
     console = console_of()
     if nodes is not None:
         _compare_topologies(kind, name, nodes)

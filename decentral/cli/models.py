@@ -34,7 +34,13 @@ from decentral.report.facts import loss_text, percent_text
 
 
 def merge(run: str, rules: Sequence[str], step: int | None) -> None:
-    """Print a table: what every rule makes of the models of a checkpoint."""
+    """Print a table: what every rule makes of the models of a checkpoint.
+
+    Args:
+        run: Folder of the run.
+        rules: Merging rules; none: all.
+        step: Step of the checkpoint; none: the newest in which models differ.
+    """
     found = api.models_of(Path(run), step)
     console = console_of()
     head = f"{count(len(found.rows), 'model')} of step {found.step:,}"
@@ -81,7 +87,13 @@ _LAYERS = 12
 
 
 def analyze(run: str, out: str | None, extent: dict[str, Any]) -> None:
-    """Print what was measured of a run's models, and write it as JSON, page and picture."""
+    """Print what was measured of a run's models, and write it as JSON, page and picture.
+
+    Args:
+        run: Folder of the run.
+        out: Folder of the page; none: the run's.
+        extent: How many pairs, points and samples.
+    """
     folder = Path(run if out is None else out).expanduser()
     found = api.Run(Path(run))
     api.run_config(found.path)  # a mistake in the run comes before one in the folder
@@ -143,7 +155,13 @@ def _coloured(row: Iterable[str]) -> list[Text]:
 
 
 def export(run: str, out: str, rule: str | None) -> None:
-    """Write the model and print the lines that load it."""
+    """Write the model and print the lines that load it.
+
+    Args:
+        run: Folder of the run.
+        out: A new folder.
+        rule: Merging rule; none: the merge of the run.
+    """
     console = console_of()
     with console.status("tracing the model"):
         lines = api.Run(Path(run)).export(Path(out).expanduser(), rule=rule)

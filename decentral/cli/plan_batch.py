@@ -29,7 +29,14 @@ from decentral.yamltext import dump
 def show(
     settings: Mapping[str, Any], runs: Sequence[str], png: str | None, out: str | None
 ) -> None:
-    """Print the best schedule and what else one might do; draw and write it where asked."""
+    """Print the best schedule and what else one might do; draw and write it where asked.
+
+    Args:
+        settings: Budget, bounds and difficulty as the command gives them.
+        runs: Runs to fit.
+        png: File of the drawing.
+        out: File of the configuration.
+    """
     base: dict[str, Any] = {}
     if runs:
         planner, base = Planner.fitting(settings, runs)

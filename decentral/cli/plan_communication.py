@@ -45,7 +45,15 @@ def show(
     settings: Mapping[str, str], topologies: Sequence[str], schedules: Sequence[str],
     model_size: str, deadline: str | None,
 ) -> None:  # fmt: skip
-    """Print every way to communicate, the fastest first."""
+    """Print every way to communicate, the fastest first.
+
+    Args:
+        settings: Settings of the runs.
+        topologies: Topologies to compare.
+        schedules: Schedules to compare.
+        model_size: Parameters of the model, such as ``25M``.
+        deadline: Seconds within which a run has to end.
+    """
     nodes, size = nodes_of(settings), size_of(model_size)
     limit_s = None if deadline is None else parse_seconds(deadline, "deadline")
     config = config_of([], {"compute": "20ms", **settings, "nodes": str(nodes)})

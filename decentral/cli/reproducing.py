@@ -38,7 +38,17 @@ def reproduce(
     device: str | None,
     jobs: int | None,
 ) -> None:
-    """Try claims, print what was found, and write a page about all that were ever tried there."""
+    """Try claims, print what was found, and write a page about all that were ever tried there.
+
+    Args:
+        words: Names of claims, and settings.
+        every: Whether all are tried.
+        out: Folder of runs and results.
+        seeds: Seeds, with commas between.
+        full: Whether at the size for a GPU.
+        device: The device.
+        jobs: Seeds at a time; none: one per core.
+    """
     console = console_of()
     claims = [word for word in words if "=" not in word]
     if not claims and not every:

@@ -33,14 +33,29 @@ from decentral.report.facts import duration_text
 
 
 def launch(words: Sequence[str], flags: Mapping[str, str], *, json: bool, quiet: bool) -> None:
-    """Train what the words and flags describe."""
+    """Train what the words and flags describe.
+
+    Args:
+        words: Files and ``key=value``.
+        flags: Options by the setting they stand for.
+        json: Whether the summary is printed as JSON.
+        quiet: Whether nothing else is printed.
+    """
     _train(api.start(config_of(words, flags)), console_of(json, quiet), json)
 
 
 def resume(
     path: str, words: Sequence[str], flags: Mapping[str, str], *, json: bool, quiet: bool
 ) -> None:
-    """Go on with an interrupted run, perhaps elsewhere."""
+    """Go on with an interrupted run, perhaps elsewhere.
+
+    Args:
+        path: Folder of the run.
+        words: ``key=value``.
+        flags: Options by the setting they stand for.
+        json: Whether the summary is printed as JSON.
+        quiet: Whether nothing else is printed.
+    """
     _train(api.restart(path, **given(words, flags)), console_of(json, quiet), json)
 
 

@@ -41,7 +41,14 @@ ROWS, MARGIN = 6, 15
 
 
 def show(name: str, words: Sequence[str], flags: Mapping[str, str], png: str | None) -> None:
-    """Draw a schedule, or all of a run's from its YAML, on the terminal and into a PNG file."""
+    """Draw a schedule, or all of a run's from its YAML, on the terminal and into a PNG file.
+
+    Args:
+        name: A schedule, or a configuration's file.
+        words: ``key=value``.
+        flags: Options by the setting they stand for.
+        png: File of the drawing.
+    """
     setup = prepare(_config(name, words, flags))
     conversation = setup.conversation
     console = console_of()

@@ -33,7 +33,13 @@ _STYLES = {"local before": LOCAL, "merged": MERGED, "of all-reduce": SENT}
 
 
 def sweep(words: Sequence[str], flags: Mapping[str, str], *, quiet: bool) -> None:
-    """Run the points of a sweep that are not finished, then show all of them."""
+    """Run the points of a sweep that are not finished, then show all of them.
+
+    Args:
+        words: Files and ``key=a,b``.
+        flags: Options by the setting they stand for.
+        quiet: Whether only the table is printed.
+    """
     path, assignments = sorted_out(words)
     out = flags.get("out") or f"sweeps/{Path(path).stem if path else 'sweep'}"
     found = read_sweep(path, assignments, {k: v for k, v in given([], flags).items() if k != "out"})

@@ -36,7 +36,14 @@ def label(rank: int, nodes: Sequence[int]) -> str:
 def sources(
     conversation: Conversation | None, weights: object, members: Membership, old: Membership
 ) -> dict[int, list[int]]:
-    """Return whom every joiner starts from: its neighbours that were there, or everybody."""
+    """Return whom every joiner starts from: its neighbours that were there, or everybody.
+
+    Args:
+        conversation: What is sent when; None: nothing.
+        weights: The weights as configured.
+        members: The nodes of the new epoch.
+        old: Those of the one before.
+    """
     joiners = sorted(set(members.live) - set(old.live))
     heard: dict[int, set[int]] = {node: set() for node in joiners}
     if conversation is not None:
@@ -64,7 +71,13 @@ def mean_state(states: Sequence[State]) -> State:
 
 
 def moved(checkpoint: Checkpoint, members: Membership, joined: dict[int, list[int]]) -> Checkpoint:
-    """Return a checkpoint of the same step for other members."""
+    """Return a checkpoint of the same step for other members.
+
+    Args:
+        checkpoint: The checkpoint of the epoch before.
+        members: The nodes of the new one.
+        joined: Whom every joiner starts from.
+    """
     nodes = {node: checkpoint.nodes[node] for node in members.live if node not in joined}
     for node, neighbours in joined.items():
         nodes[node] = mean_state([checkpoint.nodes[n] for n in neighbours])

@@ -55,6 +55,16 @@ def choose(
     ``auto`` takes what a shipped table says is faster, ``tune`` what is faster on a few batches,
     among what the model allows in this ``precision``. What is compiled, in a ``mode`` of
     ``torch.compile``, are all rows together.
+
+    Args:
+        replicas: How rows are computed.
+        model: The module.
+        layout: Where each parameter stands in a row.
+        loss: The task's loss.
+        nodes: Rows of the block.
+        probe: Returns a batch to try it on.
+        precision: ``same`` or ``bfloat16``.
+        mode: Mode of ``torch.compile``; none: not compiled.
     """
     model, batch = shadow(model).train(), probe()
     loop: Gradient = _loop(model, layout, loss, batch)

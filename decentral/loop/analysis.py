@@ -63,6 +63,11 @@ class Extent:
 def sampled_pairs(nodes: int, count: int, seed: int) -> list[tuple[int, int]]:
     """Return at most ``count`` different pairs i < j, drawn without listing all pairs.
 
+    Args:
+        nodes: Number of nodes.
+        count: Pairs, at most.
+        seed: Seed of the draw.
+
     >>> sampled_pairs(3, 9, seed=0)
     [(0, 1), (0, 2), (1, 2)]
     """

@@ -45,7 +45,13 @@ class Attackers:
         return [place for place, node in enumerate(hosted) if node in self.nodes]
 
     def said(self, rows: Tensor, load: Load, draw: Draw) -> Tensor:
-        """Return what nodes say whose rows are ``rows`` [n, k]: the bad ones something else."""
+        """Return what nodes say whose rows are ``rows`` [n, k]: the bad ones something else.
+
+        Args:
+            rows: Rows of the hosted nodes, [n, k].
+            load: How a row is laid out in tensors.
+            draw: Random numbers keyed by node and round.
+        """
         places = self.among(draw.nodes)
         if self.rule is None or not places:
             return rows
@@ -57,7 +63,13 @@ class Attackers:
         return said
 
     def taught(self, targets: Tensor, hosted: Sequence[int], classes: int) -> Tensor:
-        """Return the targets [n, B, ...] from which hosted nodes learn."""
+        """Return the targets [n, B, ...] from which hosted nodes learn.
+
+        Args:
+            targets: Targets of the batch, [n, B, ...].
+            hosted: The nodes.
+            classes: Number of classes.
+        """
         places = self.among(hosted)
         if self.rule is None or not places:
             return targets
@@ -70,7 +82,13 @@ NONE = Attackers()
 
 
 def attackers(config: Config, task: Task, parts: dict[str, Bound]) -> Attackers:
-    """Return the bad nodes that a configuration asks for; adds the attack to the parts."""
+    """Return the bad nodes that a configuration asks for; adds the attack to the parts.
+
+    Args:
+        config: The configuration.
+        task: The task, for attacks on its targets.
+        parts: Plug-ins of the run, by kind.
+    """
     if config.attack in (None, "none"):
         return NONE
     rule = parts["attack"] = build("attack", config.attack)

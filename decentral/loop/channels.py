@@ -72,7 +72,13 @@ class Channels:
             self.exchange.begin(channel, mixing)
 
     def gossip(self, mixing: Mixing, progress: Progress, part: slice | None = None) -> int:
-        """Mix every channel, or ``part`` of their columns; return the wire bytes."""
+        """Mix every channel, or ``part`` of their columns; return the wire bytes.
+
+        Args:
+            mixing: The weights of the round.
+            progress: How far the run is.
+            part: Columns; none: all.
+        """
         wire = 0
         for name, rows in self.coded.items():
             if self.plain and part is None:
@@ -176,7 +182,14 @@ class Channels:
     def merge(
         self, weights: Tensor, progress: Progress, here: Sequence[int], part: slice | None = None
     ) -> int:
-        """Replace every channel of the rows ``here`` by its mean; return the wire bytes."""
+        """Replace every channel of the rows ``here`` by its mean; return the wire bytes.
+
+        Args:
+            weights: Weights of the merge for the hosted rows, [n].
+            progress: How far the run is.
+            here: Rows that take the mean.
+            part: Columns; none: all.
+        """
         wire = 0
         for name, rows in self.coded.items():
             piece = self._part(rows, part)

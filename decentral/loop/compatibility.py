@@ -17,7 +17,13 @@ from decentral.tasks.base import Task
 
 
 def refuse_unsound(config: Config, parts: Mapping[str, Bound], conversation: Conversation) -> None:
-    """Raise ConfigError, with a remedy, where a part does not do what it promises."""
+    """Raise ConfigError, with a remedy, where a part does not do what it promises.
+
+    Args:
+        config: The configuration.
+        parts: Plug-ins of the run, by kind.
+        conversation: What is sent when.
+    """
     _refuse_weights(parts["algorithm"], conversation.mixer)
     _refuse_biased(parts["codec"])
     mixer = conversation.mixer

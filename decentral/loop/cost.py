@@ -74,7 +74,13 @@ def step_seconds(setup: Setup, repeats: int = 5) -> float:
 
 
 def thread_count(setup: Setup, workers: int = 1, cores: int | None = None) -> int:
-    """Return the CPU threads of each worker: as asked, one for small steps, else its ``cores``."""
+    """Return the CPU threads of each worker: as asked, one for small steps, else its ``cores``.
+
+    Args:
+        setup: The run.
+        workers: Workers on this host.
+        cores: Cores of one; none: those of the host.
+    """
     asked = setup.config.threads
     if asked != "auto":
         return asked

@@ -16,7 +16,13 @@ from decentral.tasks.base import Task
 
 
 def check_methods(config: Config, task: Task, model: nn.Module) -> None:
-    """Raise ConfigError for nodes and phases that are not there, and for what the task forbids."""
+    """Raise ConfigError for nodes and phases that are not there, and for what the task forbids.
+
+    Args:
+        config: The configuration.
+        task: The task.
+        model: The module.
+    """
     check_nodes("node_lr", config.node_lr, config.nodes)
     if config.precision != "same" and config.dtype != "float32":
         raise ConfigError(
@@ -88,7 +94,15 @@ def _has_labels(task: Task, model: nn.Module) -> bool:
 
 
 def changed_targets(config: Config, task: Task, targets: Tensor, keys: Tensor, noisy: bool) -> Any:
-    """Return the targets [n, B, ...] to learn from: ``noisy`` or not, and smoothed."""
+    """Return the targets [n, B, ...] to learn from: ``noisy`` or not, and smoothed.
+
+    Args:
+        config: The configuration.
+        task: The task.
+        targets: Targets of the batch, [n, B, ...].
+        keys: Key of every sample, [n, B].
+        noisy: Whether label noise is on.
+    """
     noise, classes = config.label_noise, task.outputs
     if noisy and noise is not None and noise.level:
         kind = noise_kind(noise, task)

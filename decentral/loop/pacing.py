@@ -25,6 +25,11 @@ def paced(config: Config, task: Task, batch: Bound) -> tuple[Config, Pace]:
     """Return the pace of a run, and its configuration with ``steps`` and ``micro_batch`` decided.
 
     ``micro_batch: auto`` is the whole batch, unless the schedule grows beyond ``MICRO_BATCH``.
+
+    Args:
+        config: The configuration.
+        task: The task.
+        batch: The batch schedule.
     """
     budget = None if config.data is None else samples_per_node(config, task)
     first = int(batch(Progress(0, 0 if budget else config.steps, 0, budget)))

@@ -137,7 +137,13 @@ class Pipeline:
 
 
 def gradient_of(setup: Setup, nodes: int, sampler: Sampler) -> tuple[Gradient, str]:
-    """Choose how a block of ``nodes`` rows computes its gradients; say why."""
+    """Choose how a block of ``nodes`` rows computes its gradients; say why.
+
+    Args:
+        setup: The run.
+        nodes: Rows of the block.
+        sampler: What draws its batches.
+    """
     first = min(setup.first_batch, setup.micro_batch)
     return choose(
         setup.config.replicas,

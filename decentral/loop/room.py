@@ -50,7 +50,13 @@ def _read(path: str) -> str:
 
 
 def require(needed: float, what: str, device: torch.device) -> None:
-    """Refuse what needs more memory than is free."""
+    """Refuse what needs more memory than is free.
+
+    Args:
+        needed: Bytes.
+        what: What takes them, for the message.
+        device: Where.
+    """
     free = free_bytes(device)
     if free is not None and needed > free:
         raise ConfigError(

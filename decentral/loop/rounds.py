@@ -30,6 +30,11 @@ def train(block: Block, evaluator: Evaluator, resumed: bool = False) -> Iterator
     Rows without news are empty but for ``step``, so that the caller can stop or checkpoint between
     any two steps. A global merge as the last act, the algorithm's own or the run's, is evaluated
     before and after. ``resumed`` leaves out the evaluation of the first models.
+
+    Args:
+        block: The block.
+        evaluator: What asks the metrics.
+        resumed: Whether the block was restored.
     """
     setup = block.setup
     steps, every = setup.config.steps, evaluation_interval(setup)
@@ -65,6 +70,11 @@ def conclude(block: Block, evaluator: Evaluator, before: list[Row]) -> Iterator[
     """Merge as the last act, if the schedule says so, evaluated before and after.
 
     ``before`` holds what was seen before the merge of the last slot, if there was one.
+
+    Args:
+        block: The block.
+        evaluator: What asks the metrics.
+        before: What was seen before the last merge, if there was one.
     """
     block.check()
     finale = block.setup.conversation.finale() if block.setup.conversation else None

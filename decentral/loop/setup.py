@@ -164,7 +164,13 @@ class Setup:
         return asked if isinstance(asked, int) else self.pace.largest
 
     def rate(self, progress: Progress, ratio: float = 1.0, floor: float = 0.0) -> float:
-        """Return the learning rate of the step that follows ``progress``: schedule times batch."""
+        """Return the learning rate of the step that follows ``progress``: schedule times batch.
+
+        Args:
+            progress: How far the run is.
+            ratio: Ratio of the parameter's peak to the base.
+            floor: Where all ratios meet, as a share of the base peak.
+        """
         factor = rate_factor(self.batch, self.pace.size(progress.step), self.first_batch)
         return self.learning_rate(progress, ratio, floor) * factor
 

@@ -143,7 +143,13 @@ Lines = dict[str, str]
 def by_rule(
     models: Afterwards, rule: str, run: str
 ) -> tuple[Setup, dict[str, Tensor], dict[str, Any]]:
-    """Return what `export` takes of the model that a merge rule makes, and how it does on tests."""
+    """Return what `export` takes of the model that a merge rule makes, and how it does on tests.
+
+    Args:
+        models: The models of a checkpoint.
+        rule: Merging rule.
+        run: Name of the run, for messages.
+    """
     row = merged(build("merge", rule), models.models())
     scores = models.test(row)
     accuracy = None if scores.accuracy is None else scores.accuracy.item()
@@ -161,6 +167,12 @@ def export(setup: Setup, state: Mapping[str, Tensor], about: Mapping[str, Any], 
     and the reason returned, where the model cannot be traced. ``model.safetensors`` is its state,
     of a model of transformers as ``save_pretrained`` writes it; ``decentral.json`` and
     ``README.md`` say what it is.
+
+    Args:
+        setup: The run.
+        state: State dict of the model.
+        about: What is written beside it.
+        to: The folder.
     """
     if to.is_dir() and any(to.iterdir()):
         raise ConfigError(f"export: folder {to} is not empty; choose another --out.")

@@ -52,7 +52,16 @@ def score(
     samples: Samples,
     chunk: tuple[int, int] | None = None,
 ) -> Scores:
-    """Evaluate every row on the same samples, (rows, samples) of a ``chunk`` at a time."""
+    """Evaluate every row on the same samples, (rows, samples) of a ``chunk`` at a time.
+
+    Args:
+        task: The task that judges.
+        forward: Runs rows [n, P] on the same inputs.
+        rows: The models, [n, P].
+        integers: Integer buffers by name, [n, ...].
+        samples: The samples.
+        chunk: Rows and samples at a time.
+    """
     height, width = chunk or (_ROWS, _SAMPLES)
     losses = rows.new_zeros(rows.shape[0], dtype=torch.float64)
     right = torch.zeros_like(losses)

@@ -41,6 +41,12 @@ def curvature(
     ``samples`` of the training set, the model in evaluation mode. Power iteration v <- H v / |H v|
     and Hutchinson's mean of z^T H z over ``probes`` signs z, H v by double backward. One evaluation
     takes ``iterations`` + ``probes`` of them per model, so set ``eval_every``.
+
+    Args:
+        snapshot: The models as they are, and how to evaluate them.
+        samples: Training samples that the loss is taken on.
+        iterations: Steps of the power iteration.
+        probes: Random signs of the estimate of the trace.
     """
     train = snapshot.task.splits[0]
     chosen = train.subset(torch.arange(min(samples, len(train))))
@@ -91,7 +97,16 @@ def hessian(
     samples: Samples,
     trainable: int,
 ) -> Product:
-    """Return v -> H v for the loss of every row on the same samples, one Hessian per row."""
+    """Return v -> H v for the loss of every row on the same samples, one Hessian per row.
+
+    Args:
+        forward: Runs rows [n, P] on the same inputs.
+        loss: The task's loss.
+        rows: The models, [n, P].
+        integers: Integer buffers by name, [n, ...].
+        samples: The samples.
+        trainable: Parameters at the start of a row.
+    """
     leaf = rows[:, :trainable].detach().clone().requires_grad_()
     with torch.enable_grad(), plain_attention():
         whole = torch.cat([leaf, rows[:, trainable:].detach()], dim=1)
@@ -109,7 +124,13 @@ def hessian(
 
 
 def top_eigenvalue(product: Product, start: Tensor, iterations: int) -> Tensor:
-    """Return the eigenvalue of largest magnitude per row, float64 [n], by power iteration."""
+    """Return the eigenvalue of largest magnitude per row, float64 [n], by power iteration.
+
+    Args:
+        product: v -> H v for every row.
+        start: First vectors, [n, k].
+        iterations: Steps of the power iteration.
+    """
     vector = start / start.norm(dim=1, keepdim=True)
     value = vector.new_zeros(len(vector))
     for _ in range(iterations):

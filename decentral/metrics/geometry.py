@@ -33,6 +33,11 @@ def layer_spread(rows: Tensor, mean: Tensor, layout: Layout) -> list[LayerSpread
     """Return sqrt((1/N) sum_i |x_i - x|^2) and its share of |x| for every layer, in row order.
 
     ``rows`` [N, P], ``mean`` [P]; a layer is a module with parameters of its own, named like it.
+
+    Args:
+        rows: The models, [N, P].
+        mean: Their mean, [P].
+        layout: Where each parameter stands in a row.
     """
     sums: dict[str, list[float]] = {}
     for entry in layout.parameters:
@@ -72,7 +77,13 @@ def _units(rows: Tensor, origin: Tensor) -> Iterator[Tensor]:
 
 
 def cosine(one: Tensor, other: Tensor, origin: Tensor) -> float | None:
-    """Return the cosine of the angle between two rows as seen from the origin, None at it."""
+    """Return the cosine of the angle between two rows as seen from the origin, None at it.
+
+    Args:
+        one: A row, [P].
+        other: Another, [P].
+        origin: From where the angle is seen, [P].
+    """
     ways = [(row - origin).double() for row in (one, other)]
     lengths = ways[0].norm() * ways[1].norm()
     return (ways[0] @ ways[1] / lengths).item() if lengths > 0 else None
@@ -95,7 +106,13 @@ def positions(points: int = POINTS) -> Tensor:
 
 
 def along(start: Tensor, end: Tensor, places: Tensor) -> Iterator[Tensor]:
-    """Yield the rows (1 - a) x + a y [P] for every place a."""
+    """Yield the rows (1 - a) x + a y [P] for every place a.
+
+    Args:
+        start: x, [P].
+        end: y, [P].
+        places: Places a.
+    """
     for place in places.tolist():
         yield torch.lerp(start, end, place)
 
@@ -153,6 +170,12 @@ def through(one: Tensor, two: Tensor, three: Tensor, points: int) -> Plane | Non
     Its directions are orthonormal (Gram-Schmidt), so that coordinates are distances of parameters;
     the first row lies at 0, the second at (|two - one|, 0). (Garipov et al., "Loss surfaces, mode
     connectivity, and fast ensembling of DNNs", 2018.)
+
+    Args:
+        one: A row, [P].
+        two: Another, [P].
+        three: A third, [P].
+        points: Points along a side.
     """
     to_two, to_three = (two - one).double(), (three - one).double()
     width = to_two.norm()
@@ -172,6 +195,13 @@ def around(row: Tensor, layout: Layout, seed: int, points: int, reach: float = 1
     Every filter of a direction (the weights into one unit) is as long as that of the row; vectors
     such as biases stay as they are. So 1 is a change as large as the weights themselves, whatever
     their scale. (Li et al., "Visualizing the loss landscape of neural nets", 2018.)
+
+    Args:
+        row: The row, [P].
+        layout: Where each parameter stands in it.
+        seed: Seed of the directions.
+        points: Points along a side.
+        reach: How far it goes in each direction.
     """
     first, second = (_direction(row, layout, seed, which) for which in (0, 1))
     second = second - (second @ first) / (first @ first).clamp_min(1e-300) * first

@@ -140,7 +140,13 @@ class RunFolder:
         return [json.loads(line) for line in lines]
 
     def forget(self, name: str, length: int, kinds: Container[str]) -> None:
-        """Drop the events of some kinds that stand behind the first ``length`` bytes."""
+        """Drop the events of some kinds that stand behind the first ``length`` bytes.
+
+        Args:
+            name: Name of the file.
+            length: Bytes that stay as they are.
+            kinds: Kinds of events that are dropped behind them.
+        """
         target = self.path / name
         whole = target.read_bytes() if target.exists() else b""
         later = whole[length:].decode("utf-8", errors="replace").splitlines()

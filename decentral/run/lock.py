@@ -118,7 +118,13 @@ os.register_at_fork(after_in_child=_close_in_child)
 
 
 def unwritable(folder: Path, error: OSError, what: str = "run folder") -> ConfigError:
-    """Return the error for a folder that cannot be made or written."""
+    """Return the error for a folder that cannot be made or written.
+
+    Args:
+        folder: The folder.
+        error: What the system said.
+        what: What it is, for the message.
+    """
     cause = os.strerror(error.errno or 0)
     return ConfigError(f"{what} {folder} cannot be written ({cause}); choose another --out.")
 

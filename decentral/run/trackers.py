@@ -45,7 +45,13 @@ class Trackers:
         self.step = -1
 
     def begin(self, folder: Path, config: Mapping[str, Any], step: int) -> None:
-        """Open every sink."""
+        """Open every sink.
+
+        Args:
+            folder: The run folder.
+            config: The resolved configuration.
+            step: Step that the run begins at.
+        """
         for tracker in self.made:
             try:
                 self.sinks[tracker.name] = tracker(folder.resolve(), config, step)
@@ -116,7 +122,13 @@ class Board:
 
 @plugin("tracker", package="tensorboard")
 def tensorboard(folder: Path, config: Mapping[str, Any], step: int) -> Board:
-    """Curves for ``tensorboard --logdir runs``, in the folder ``tensorboard`` of the run."""
+    """Curves for ``tensorboard --logdir runs``, in the folder ``tensorboard`` of the run.
+
+    Args:
+        folder: The run folder.
+        config: The resolved configuration.
+        step: Step that the run begins at.
+    """
     return Board(folder / "tensorboard", step)
 
 
@@ -161,6 +173,13 @@ def wandb(
 
     Offline it writes into the run folder; ``wandb sync RUN/wandb/offline-run-*`` uploads it later.
     The environment variable WANDB_MODE decides where ``mode`` is auto.
+
+    Args:
+        folder: The run folder.
+        config: The resolved configuration.
+        step: Step that the run begins at.
+        project: Project that the run belongs to.
+        mode: ``online``, ``offline`` or ``auto``.
     """
     client: Any = import_module("wandb")  # an extra that need not be there
     known = "WANDB_MODE" in os.environ or client.api.api_key is not None

@@ -28,6 +28,12 @@ def cached(root: str, name: str, key: Any, make: Callable[[Path], None]) -> Path
     """Return a folder that ``make`` has filled, now or earlier; it is there whole or not at all.
 
     ``key`` names everything that its contents depend on.
+
+    Args:
+        root: Folder of all caches.
+        name: What it is of.
+        key: Names everything that the contents depend on.
+        make: Fills an empty folder.
     """
     digest = hashlib.blake2b(json.dumps(key).encode(), digest_size=8).hexdigest()
     folder = Path(root).expanduser() / f"{name}-{digest}"
@@ -57,7 +63,13 @@ def _publish(made: Path, folder: Path) -> None:
 
 
 def shown(items: Iterator[T], what: str, total: int) -> Iterator[T]:
-    """Yield the items; on a terminal, draw how far it is."""
+    """Yield the items; on a terminal, draw how far it is.
+
+    Args:
+        items: The items.
+        what: What is done with them.
+        total: How many there are.
+    """
     live = sys.stderr.isatty()
     for count, item in enumerate(items, start=1):
         if live and (count % max(1, total // 100) == 0 or count == total):

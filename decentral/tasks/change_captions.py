@@ -83,6 +83,14 @@ def change_captions(
     what stands at each place of each date, and the captions of changes with grey images, words
     alone. A small stand-in for LEVIR-CC; the images are drawn. (Wang et al., "CCExpert: advancing
     MLLM capability in remote sensing change captioning", arXiv 2411.11360, 2024.)
+
+    Args:
+        seed: Seed of the run.
+        pairs: Pairs of images for training.
+        test: Pairs for the test.
+        size: Side of an image in pixels.
+        shift: Pixels that the second image is moved by, at most.
+        about: Whether captions tell ``changes`` or ``contents``.
     """
     if shift > size // 4:
         raise ConfigError(

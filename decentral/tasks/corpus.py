@@ -49,6 +49,11 @@ def streamed(address: str, column: str, documents: int) -> Pieces:
 
     ``address`` is hf://OWNER/NAME or hf://OWNER/NAME/CONFIGURATION; a folder after hf:// is read by
     the same loader.
+
+    Args:
+        address: Where the data set is.
+        column: Column of the texts.
+        documents: Documents, at most.
     """
     name = address.removeprefix(HUB)
     try:
@@ -94,7 +99,13 @@ def files_of(path: str) -> list[Path]:
 
 
 def read(files: Iterable[Path], encoding: str, separator: str | None) -> Pieces:
-    """Yield the text of files; a source is a file, or what begins with a ``separator`` line."""
+    """Yield the text of files; a source is a file, or what begins with a ``separator`` line.
+
+    Args:
+        files: The files, in order.
+        encoding: Their encoding.
+        separator: How a line begins that opens a source; none: a source is a file.
+    """
     for file in files:
         try:
             with file.open(encoding=encoding, newline="") as opened:
@@ -159,7 +170,13 @@ def octets(pieces: Pieces) -> Tokenizer:
 
 
 def pairs(texts: Iterable[str], size: int, into: Path) -> Tokenizer:
-    """Learn byte-pair encoding of ``size`` tokens, and keep it in a folder as tokenizer.json."""
+    """Learn byte-pair encoding of ``size`` tokens, and keep it in a folder as tokenizer.json.
+
+    Args:
+        texts: The training text.
+        size: Number of tokens.
+        into: Folder of tokenizer.json.
+    """
     try:
         import tokenizers as hub  # pyright: ignore[reportMissingImports]
     except ImportError as error:
@@ -176,7 +193,13 @@ def pairs(texts: Iterable[str], size: int, into: Path) -> Tokenizer:
 
 
 def encode(segments: Iterable[Segment], tokenizer: Tokenizer, folder: Path) -> None:
-    """Write the tokens of every split, and where in train each source and chunk begins."""
+    """Write the tokens of every split, and where in train each source and chunk begins.
+
+    Args:
+        segments: Pieces of text and the split of each.
+        tokenizer: Text to tokens.
+        folder: Where the arrays are written.
+    """
     ends = dict.fromkeys(SPLITS, 0)
     marks: list[tuple[int, str, int]] = []
     with ExitStack() as stack:

@@ -24,6 +24,9 @@ def digits(*, val: HeldOut = 0.0) -> Task:
     Pixels are divided by 16, then standardised by one scalar mean and deviation over all images.
     The test set is the first 450 of a fixed permutation; ``val`` is the share of the rest that is
     kept from training for validation. (Alpaydin & Kaynak, UCI repository, 1998.)
+
+    Args:
+        val: Share of the training samples kept for validation.
     """
     from sklearn.datasets import load_digits
 
@@ -54,6 +57,13 @@ def mnist(
     that begin with valid, validation, val or dev are ``val``; the test where there is no test*.
     Training images are moved by up to ``shift`` pixels, and mirrored at random if ``flip``.
     (LeCun, Cortes & Burges, 1998.)
+
+    Args:
+        path: Folder with the files; none: from the hub.
+        cache: Folder for what is decoded once.
+        val: Share of the training samples kept for validation.
+        shift: Pixels that training images are moved by, at most.
+        flip: Whether training images are mirrored at random.
     """
     return image_task(
         "mnist", "ylecun/mnist", "L", path=path, cache=cache, val=val, shift=shift, flip=flip
@@ -76,6 +86,13 @@ def cifar10(
     that begin with valid, validation, val or dev are ``val``; the test where there is no test*.
     Training images are moved by up to ``shift`` pixels, and mirrored at random if ``flip``.
     (Krizhevsky, 2009.)
+
+    Args:
+        path: Folder with the files; none: from the hub.
+        cache: Folder for what is decoded once.
+        val: Share of the training samples kept for validation.
+        shift: Pixels that training images are moved by, at most.
+        flip: Whether training images are mirrored at random.
     """
     return image_task(
         "cifar10", "uoft-cs/cifar10", "RGB", path=path, cache=cache, val=val, shift=shift, flip=flip
@@ -98,6 +115,13 @@ def cifar100(
     that begin with valid, validation, val or dev are ``val``; the test where there is no test*.
     Training images are moved by up to ``shift`` pixels, and mirrored at random if ``flip``.
     (Krizhevsky, 2009.)
+
+    Args:
+        path: Folder with the files; none: from the hub.
+        cache: Folder for what is decoded once.
+        val: Share of the training samples kept for validation.
+        shift: Pixels that training images are moved by, at most.
+        flip: Whether training images are mirrored at random.
     """
     return image_task(
         "cifar100",
@@ -127,6 +151,13 @@ def tinyimagenet(
     that begin with valid, validation, val or dev are ``val``; the test where there is no test*.
     Training images are moved by up to ``shift`` pixels, and mirrored at random if ``flip``.
     (Le & Yang, 2015.)
+
+    Args:
+        path: Folder with the files; none: from the hub.
+        cache: Folder for what is decoded once.
+        val: Share of the training samples kept for validation.
+        shift: Pixels that training images are moved by, at most.
+        flip: Whether training images are mirrored at random.
     """
     return image_task(
         "tinyimagenet",

@@ -42,6 +42,15 @@ def induction(
     else; the first answer is a shift, the second needs two layers in concert (an induction head).
     ``accuracy`` is that of the second; the score ``gram`` that of the first. (Wang, Yu, E & Wu,
     "How transformers get rich: approximation and dynamics analysis", 2024.)
+
+    Args:
+        seed: Seed of the run.
+        symbols: Size of the alphabet.
+        length: Symbols of a sequence.
+        width: Width of the model.
+        heads: Heads of each layer.
+        samples: Training samples.
+        test: Test samples.
     """
     many = np.arange(samples + test)[:, None], np.arange(length)
     size = np.full((samples + test, length), symbols)

@@ -50,6 +50,12 @@ def scenes(seed: int, pairs: range, size: int, shift: int) -> Scenes:
     kinds. In half of the pairs one object is added or removed. Each date has an illumination
     of 0.75 to 1.25, a colour cast of up to 0.08 and noise of up to 0.05; B is moved
     against A by up to ``shift`` pixels in each direction.
+
+    Args:
+        seed: Seed of the run.
+        pairs: Numbers of the pairs.
+        size: Side of an image in pixels.
+        shift: Pixels that B is moved by, at most.
     """
     number = np.arange(pairs.start, pairs.stop)
     slots = number[:, None], np.arange(4)

@@ -26,6 +26,12 @@ def shards(rule: Bound, labels: Integers, nodes: int, seed: int) -> list[Integer
     """Divide the samples 0..m-1 among the nodes; every sample goes to exactly one node.
 
     Raises ConfigError when there are fewer samples than nodes.
+
+    Args:
+        rule: The split.
+        labels: Class of every sample, [m].
+        nodes: Number of nodes.
+        seed: Seed of the run.
     """
     if len(labels) < nodes:
         raise ConfigError(
@@ -45,7 +51,14 @@ def shards(rule: Bound, labels: Integers, nodes: int, seed: int) -> list[Integer
 
 
 def class_shares(rule: Bound, labels: Integers, nodes: int, seed: int) -> Floats:
-    """Return how every class is divided among the nodes, [classes, nodes], rows summing to one."""
+    """Return how every class is divided among the nodes, [classes, nodes], rows summing to one.
+
+    Args:
+        rule: The split.
+        labels: Class of every sample, [m].
+        nodes: Number of nodes.
+        seed: Seed of the run.
+    """
     share = np.asarray(rule(labels, nodes, seed), dtype=np.float64)
     classes = int(labels.max()) + 1
     if share.shape != (classes, nodes) or share.min() < 0 or not np.isfinite(share).all():

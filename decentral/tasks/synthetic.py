@@ -60,6 +60,15 @@ def quadratic(
     Curvatures lie in [1, ``condition``]; centres spread with deviation ``heterogeneity``; each of a
     node's ``samples`` moves its centre by Gaussian ``noise``. The optimum is sum(A_i b_i) /
     sum(A_i); ``best_loss`` is the loss there. The test loss is the global objective.
+
+    Args:
+        nodes: Number of nodes.
+        seed: Seed of the run.
+        dimension: Dimension of x.
+        heterogeneity: Deviation of the nodes' centres.
+        condition: Largest curvature; the least is 1.
+        noise: Deviation of a sample's centre from its node's.
+        samples: Samples of a node.
     """
     node = torch.arange(nodes).repeat_interleave(samples).numpy()[:, None]
     place = torch.arange(nodes * samples).numpy()[:, None]
@@ -128,6 +137,13 @@ def two_layer_linear(
     then they align with t (rich): the metric ``neurons`` shows it. The paper has width 1,000 and
     rate 0.001. (Zhang et al., "On the learning dynamics of two-layer linear networks with label
     noise SGD", AAAI 2026.)
+
+    Args:
+        nodes: Number of nodes.
+        seed: Seed of the run.
+        dimension: Dimension of the inputs.
+        width: Neurons of the model.
+        samples: Training samples.
     """
     direction = _drawn(seed, "two_layer_linear/target", 1, dimension)[0]
     direction /= direction.norm()
@@ -165,6 +181,12 @@ def circle(seed: int, *, dimension: Count = 16, samples: Count = 8192, test: Cou
     is, and their coordinates have mean square 1. Targets have mean 0 and variance 1, so that the
     loss is the relative mean squared error.
     (Wang & E, "On the expressive power of mixture-of-experts for structured complex tasks", 2025.)
+
+    Args:
+        seed: Seed of the run.
+        dimension: Dimension of the inputs.
+        samples: Training samples.
+        test: Test samples.
     """
     size = max(2, dimension)
     frame = rng.normal(seed, "circle/frame", np.arange(size)[:, None], np.arange(2))
@@ -200,6 +222,13 @@ def pieces(
     [-1, 1] of it; the q are quadratics with Gaussian coefficients. Targets have mean 0 and variance
     1. (Wang & E, "On the expressive power of mixture-of-experts for structured complex tasks",
     2025: E^L pieces from L x E functions.)
+
+    Args:
+        seed: Seed of the run.
+        coordinates: Number of coordinates.
+        intervals: Intervals of a coordinate.
+        samples: Training samples.
+        test: Test samples.
     """
     sample, axis = np.arange(samples + test)[:, None], np.arange(coordinates)
     which = rng.integers(
@@ -243,7 +272,13 @@ def affine_slopes(levels: int, experts: int) -> NDArray[np.float64]:
 
 
 def routed(x: NDArray[np.float64], which: NDArray[np.int64], experts: int) -> NDArray[np.float64]:
-    """Return what ``levels`` layers of affine experts give: layer l adds a_{l,i(l)} x_l, [B]."""
+    """Return what ``levels`` layers of affine experts give: layer l adds a_{l,i(l)} x_l, [B].
+
+    Args:
+        x: Inputs, [B, L].
+        which: Expert of every layer, [B, L].
+        experts: Experts of a layer.
+    """
     grid, h = np.linspace(-1.0, 1.0, experts), np.zeros(len(x))
     for level in range(x.shape[1]):
         h = h + grid[which[:, level]] * x[:, level]

@@ -83,6 +83,20 @@ def text(
 
     Splits divide samples ``by`` source (a file, a topic of the default text, or what begins with a
     line that starts with ``separator``) or by chunk; auto takes sources where there are several.
+
+    Args:
+        path: A text file, a folder of them, or ``hf://OWNER/NAME``; none: Python's
+            reference.
+        tokens: What a token is: ``char``, ``byte`` or ``bpe``.
+        vocabulary: Pieces of words, where tokens are learned.
+        context: Tokens of a sample.
+        stride: Tokens from one sample to the next; none: ``context``.
+        by: What splits divide: ``source``, ``chunk``, or ``auto``.
+        separator: How a line begins that opens a new source.
+        column: Column of the texts, on the hub.
+        documents: Documents taken from the hub.
+        val: Share of the training samples kept for validation.
+        cache: Folder for what is decoded once.
     """
     key, pieces = _source(path, tokens, separator, column, documents)
     data = _encoded(key, pieces, (tokens, vocabulary), val, cache)

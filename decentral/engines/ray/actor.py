@@ -51,7 +51,13 @@ class Actor:
         return {"address": ray.util.get_node_ip_address(), "versions": packages}
 
     def probe(self, folder: str, token: str, rank: int) -> bool:
-        """Whether this process reads and writes the driver's run folder."""
+        """Whether this process reads and writes the driver's run folder.
+
+        Args:
+            folder: The run folder.
+            token: What the driver wrote into it.
+            rank: Number of the worker.
+        """
         home = Path(folder)
         try:
             seen = (home / f".probe-{token}").read_text() == token
@@ -98,7 +104,13 @@ class Actor:
         return self.worker.commit(name, Path(path))
 
     def read(self, name: str, start: int, size: int) -> bytes:
-        """Return a chunk of a file that the worker has staged."""
+        """Return a chunk of a file that the worker has staged.
+
+        Args:
+            name: Name of the file.
+            start: First byte.
+            size: Number of bytes.
+        """
         assert self.worker is not None
         return self.worker.staged[name][start : start + size]
 

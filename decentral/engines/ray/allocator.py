@@ -64,6 +64,13 @@ def divided(
 
     ``pack`` takes the first host with room, ``spread`` the one with most.
 
+    Args:
+        free: Hosts with what is free on them.
+        workers: Number of workers.
+        cores: Cores of each.
+        gpus: GPUs of each.
+        placement: ``pack`` or ``spread``.
+
     >>> divided([Host("a", "10.0.0.1", 4, 0)], 3, 1, 0, "pack")
     (Host(id='a', address='10.0.0.1', cpus=3, gpus=0),)
     """

@@ -59,7 +59,13 @@ class WorkerGroup:
     def ask_each(
         self, method: str, given: Sequence[tuple[Any, ...]], timeout_s: float
     ) -> list[Any]:
-        """Return what every worker answers to its own question, in order."""
+        """Return what every worker answers to its own question, in order.
+
+        Args:
+            method: Name of the worker's method.
+            given: Arguments for each worker.
+            timeout_s: Seconds to wait for all answers.
+        """
         import ray
 
         refs = [self._call(rank, method, *arguments) for rank, arguments in enumerate(given)]

@@ -22,7 +22,13 @@ def check_images(name: str, input_shape: tuple[int, ...]) -> None:
 
 
 def check_heads(model: str, width: int, heads: int) -> None:
-    """Refuse a width that does not divide among the heads."""
+    """Refuse a width that does not divide among the heads.
+
+    Args:
+        model: Name of the model.
+        width: Width of the model.
+        heads: Number of heads.
+    """
     if width % heads:
         raise ConfigError(
             f"model {model!r}: width = {width} does not divide among heads = {heads}; "

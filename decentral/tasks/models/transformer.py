@@ -17,7 +17,15 @@ INIT = 0.02
 
 
 def attended(q: Tensor, k: Tensor, v: Tensor, heads: int, causal: bool) -> Tensor:
-    """Return softmax(q k^T / sqrt(d)) v of every head, [B, Q, D], for keys and values [B, K, D]."""
+    """Return softmax(q k^T / sqrt(d)) v of every head, [B, Q, D], for keys and values [B, K, D].
+
+    Args:
+        q: Queries, [B, Q, D].
+        k: Keys, [B, K, D].
+        v: Values, [B, K, D].
+        heads: Number of heads.
+        causal: Whether a query sees no later key.
+    """
     q, k, v = (part.unflatten(-1, (heads, -1)).transpose(-3, -2) for part in (q, k, v))
     mixed = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
     return mixed.transpose(-3, -2).flatten(-2)

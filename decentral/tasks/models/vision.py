@@ -17,7 +17,13 @@ Norm = Literal["none", "batch", "group"]
 
 
 def normalisation(kind: Norm, channels: int, groups: int = 1) -> list[nn.Module]:
-    """Return the layer that normalises ``channels``, if there is one."""
+    """Return the layer that normalises ``channels``, if there is one.
+
+    Args:
+        kind: ``batch``, ``group`` or ``none``.
+        channels: Number of channels.
+        groups: Groups of them, under ``group``.
+    """
     if kind == "batch":
         return [nn.BatchNorm2d(channels)]
     return [nn.GroupNorm(groups, channels)] if kind == "group" else []
@@ -39,6 +45,14 @@ def resnet(
 
     Every stage but the first halves height and width; where the shape changes, the shortcut is a
     1x1 convolution.
+
+    Args:
+        name: Name of the model, for messages.
+        input_shape: Shape of one image.
+        outputs: Number of classes.
+        widths: Channels of each stage.
+        blocks: Blocks of a stage.
+        norm: Normalisation.
     """
     check_images(name, input_shape)
     layers = [*_convolution(input_shape[0], widths[0], 3, 1, norm), nn.ReLU()]
