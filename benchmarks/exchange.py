@@ -26,9 +26,9 @@ import torch
 from torch import Tensor
 
 from decentral.config import make_config
+from decentral.exchange.base import Rendezvous
 from decentral.exchange.local import LocalExchange
 from decentral.exchange.process_group import ProcessGroupExchange, open_store
-from decentral.exchange.rendezvous import Rendezvous
 from decentral.loop.block import Block
 from decentral.loop.setup import prepare
 from decentral.mixing.base import Mixer

@@ -24,7 +24,7 @@ from decentral.api import run_config
 from decentral.config import make_config
 from decentral.engines.local import LocalRun
 from decentral.engines.membership import moved, sources
-from decentral.exchange.heard import Heard, heard_by
+from decentral.exchange.base import Heard, heard_by
 from decentral.exchange.local import LocalExchange
 from decentral.loop import train
 from decentral.loop.block import Block
@@ -332,8 +332,8 @@ def connected(
     sizes: Sequence[int], *, timeout_s: float = 30.0, **options: Any
 ) -> Iterator[list[Any]]:
     """Yield the exchange of every worker, in threads that talk through real Gloo connections."""
+    from decentral.exchange.base import Rendezvous
     from decentral.exchange.process_group import ProcessGroupExchange, open_store
-    from decentral.exchange.rendezvous import Rendezvous
 
     ends = list(accumulate(sizes, initial=0))
     blocks = [range(a, b) for a, b in pairwise(ends)]

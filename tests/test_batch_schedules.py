@@ -21,7 +21,7 @@ from decentral.registry import build, names
 from decentral.run.checkpoint import newest_checkpoint
 from decentral.run.folder import RunFolder
 from decentral.schedules import Progress
-from decentral.schedules.pace import pace_of
+from decentral.schedules.progress import pace_of
 
 LATE = "late_switch(at=50%, from=4, to=24)"
 

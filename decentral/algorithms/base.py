@@ -37,9 +37,9 @@ from typing import Protocol
 
 from torch import Tensor
 
-from decentral.network import Act
+from decentral.network.planning import Act
 from decentral.registry import Plugin
-from decentral.schedules import Progress
+from decentral.schedules.progress import Progress
 from decentral.traits import Kept as Kept
 
 #: Where an algorithm may not be sound, in words that follow "algorithm X is not sound".

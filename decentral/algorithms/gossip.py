@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from decentral.algorithms.base import Block, Kept
-from decentral.network import Act
+from decentral.network.planning import Act
 from decentral.registry import Positive, Share, plugin
 
 

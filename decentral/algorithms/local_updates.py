@@ -8,7 +8,7 @@ from annotated_types import Ge
 
 from decentral.algorithms.base import Block, Kept
 from decentral.algorithms.gossip import dsgd
-from decentral.network import Act
+from decentral.network.planning import Act
 from decentral.registry import Count, NonNegative, Positive, Share, plugin
 
 

@@ -15,10 +15,11 @@ from decentral.cli.show_network import nodes_of, size_of
 from decentral.cli.words import MERGED, QUIET, SENT, brief, columned, console_of, count
 from decentral.config import Config
 from decentral.mixing.base import Mixer
-from decentral.network import Conversation, all_reduce_messages, presets
+from decentral.network import presets
 from decentral.network.clock import Clock
 from decentral.network.forecast import Forecast, forecast, forecast_all_reduce
 from decentral.network.links import Network
+from decentral.network.planning import Conversation, all_reduce_messages
 from decentral.registry import Bound, build
 from decentral.report.facts import relative_text
 from decentral.schedules.communication import CommunicationSchedule

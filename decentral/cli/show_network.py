@@ -12,9 +12,10 @@ from decentral.cli.settings import config_of
 from decentral.cli.words import MERGED, brief, columned, console_of, count, facts
 from decentral.errors import ConfigError
 from decentral.mixing.base import Mixer
-from decentral.network import all_reduce_messages, presets
+from decentral.network import presets
 from decentral.network.clock import Clock
 from decentral.network.links import Floats, Network, ring_s, tree_s
+from decentral.network.planning import all_reduce_messages
 from decentral.registry import build
 from decentral.topology.base import Topology
 from decentral.units import (

@@ -28,12 +28,18 @@ from decentral.config import Config
 from decentral.errors import ConfigError
 from decentral.loop.resolved import tracks
 from decentral.loop.setup import Setup, prepare
-from decentral.network import Conversation, Planned, expected_bytes, expected_messages, preview
+from decentral.network.planning import (
+    Conversation,
+    Planned,
+    expected_bytes,
+    expected_messages,
+    preview,
+)
 from decentral.registry import names, read
 from decentral.report.facts import relative_text
-from decentral.schedules import slots
 from decentral.schedules.communication import Merge
-from decentral.schedules.timeline import Track
+from decentral.schedules.methods import Track
+from decentral.schedules.progress import slots
 from decentral.units import format_bytes
 
 #: Rows of the timeline, and the columns that its axis takes.

@@ -15,7 +15,7 @@ from decentral.engines.checkpoints import CheckpointAssembly
 from decentral.engines.records import RecordAssembly, combine
 from decentral.engines.workers import START_S, Report, Workers, WorkersLost
 from decentral.errors import ConfigError, RunError
-from decentral.exchange.rendezvous import Rendezvous
+from decentral.exchange.base import Rendezvous
 from decentral.faults.workers import Fault
 from decentral.network.membership import Membership
 from decentral.run.checkpoint import Checkpoint, Saved, shard_name

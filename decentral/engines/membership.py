@@ -8,8 +8,8 @@ from itertools import accumulate, pairwise
 import torch
 from torch import Tensor
 
-from decentral.network import Conversation
 from decentral.network.membership import Membership, reformed
+from decentral.network.planning import Conversation
 from decentral.run.checkpoint import Checkpoint
 
 State = dict[str, Tensor]

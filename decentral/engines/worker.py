@@ -22,8 +22,8 @@ from decentral.engines.base import checkpoint_interval
 from decentral.engines.process import configure_process
 from decentral.engines.workers import Report
 from decentral.errors import ConfigError, RunError, exit_place
+from decentral.exchange.base import Rendezvous
 from decentral.exchange.process_group import LostPeer, ProcessGroupExchange
-from decentral.exchange.rendezvous import Rendezvous
 from decentral.faults.workers import Fault
 from decentral.loop.block import Block
 from decentral.loop.measure import Evaluator

@@ -22,7 +22,7 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from decentral.exchange import ordered
+from decentral.exchange import robust
 from decentral.registry import Count, Positive, plugin
 
 
@@ -40,7 +40,7 @@ def median(values: Tensor, weights: Tensor) -> Tensor:
     bad, every number stays within the range of the good ones; weights do not matter. (Yin et al.,
     "Byzantine-robust distributed learning", ICML 2018.)
     """
-    return ordered.median(values, 1)
+    return robust.median(values, 1)
 
 
 @plugin("aggregation")
@@ -56,7 +56,7 @@ def trimmed_mean(values: Tensor, weights: Tensor, *, cut: Count = 1) -> Tensor:
         weights: Their mixing weights.
         cut: Values left out at either end.
     """
-    return ordered.trimmed(values, cut, 1)
+    return robust.trimmed(values, cut, 1)
 
 
 @plugin("aggregation", sees="distances")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Protocol
 
+import numpy as np
 from torch import Tensor
 
-from decentral.exchange.heard import Heard
-from decentral.mixing.base import Mixing
+from decentral.mixing.base import Integers, Mixing
 
 
 class Exchange(Protocol):
@@ -86,3 +86,66 @@ class Ledger:
     def state(self) -> dict[str, int]:
         """Return the counters as a plain mapping."""
         return asdict(self)
+
+
+# --- who hears what -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What the nodes of one worker hear: row ``receivers[r]`` its span of ``senders``, itself too.
+
+    Senders are indices of the hosted rows followed by the inbox, the rows of other workers that
+    somebody here hears; ``offsets`` are where spans begin.
+    """
+
+    receivers: Integers
+    senders: Integers
+    weights: np.ndarray  # float64, one per sender
+    offsets: Integers
+
+
+def heard_by(mixing: Mixing, block: range, inbox: Integers) -> Heard:
+    """Return who of the positions ``block`` hears what, rows ``inbox`` (ascending) from elsewhere.
+
+    A row that nothing changes is left out: adding 0 to -0.0 would change its bits.
+
+    Args:
+        mixing: The weights of the round.
+        block: Positions hosted here.
+        inbox: Positions, ascending, whose rows came from other workers.
+    """
+    indptr = mixing.indptr[block.start : block.stop + 1]
+    degrees = np.diff(indptr)
+    listening = mixing.changes()[block.start : block.stop]
+    span = slice(indptr[0], indptr[-1])
+    heard = np.repeat(listening, degrees)
+    senders, weights = mixing.senders[span][heard], mixing.weights[span][heard]
+    here = (senders >= block.start) & (senders < block.stop)
+    away = len(block) + np.searchsorted(inbox, senders)
+    return Heard(
+        np.flatnonzero(listening),
+        np.where(here, senders - block.start, away),
+        weights,
+        np.cumsum(degrees[listening]) - degrees[listening],
+    )
+
+
+# --- where workers meet ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Rendezvous:
+    """How a worker finds the others.
+
+    ``address`` is this worker's own, the one to which others connect; ``store`` the host and port
+    of `decentral.exchange.process_group.open_store`; ``timeout_s`` the longest wait for others;
+    ``prefix`` is new for every group.
+    """
+
+    rank: int
+    world: int
+    store: tuple[str, int]
+    address: str
+    timeout_s: float
+    prefix: str

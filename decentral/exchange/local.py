@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from decentral.exchange.heard import Heard, heard_by
+from decentral.exchange.base import Heard, heard_by
 from decentral.mixing.base import Mixing
 
 #: Mean entries per row, as a share of the nodes, above which a dense product is faster.

@@ -17,9 +17,8 @@ from torch import Tensor
 
 from decentral import private
 from decentral.errors import RunError
-from decentral.exchange.heard import Heard
+from decentral.exchange.base import Heard, Rendezvous
 from decentral.exchange.local import CHUNK_BYTES, DENSE_NODES, ordered_sums
-from decentral.exchange.rendezvous import Rendezvous
 from decentral.exchange.send_receive import (
     Message,
     SendReceivePlan,

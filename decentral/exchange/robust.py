@@ -9,9 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from decentral.exchange.heard import Heard
+from decentral.exchange.base import Heard
 from decentral.exchange.local import CHUNK_BYTES, ordered_sums
-from decentral.exchange.ordered import median
 from decentral.registry import Bound
 
 #: Columns looked at together, at least.
@@ -163,3 +162,21 @@ def _around_median(
         for columns, middle in zip(chunks, middles, strict=True)
     ]
     return torch.cat(parts)
+
+
+# --- means of what is left between the extremes ---------------------------------------------------
+
+
+def trimmed(values: Tensor, cut: int, dim: int) -> Tensor:
+    """Return the mean along ``dim`` without the ``cut`` least and the ``cut`` greatest values.
+
+    One or two always stay: those in the middle, whose mean is the median.
+    """
+    count = values.shape[dim]
+    cut = min(cut, (count - 1) // 2)
+    return values.sort(dim=dim).values.narrow(dim, cut, count - 2 * cut).mean(dim=dim)
+
+
+def median(values: Tensor, dim: int) -> Tensor:
+    """Return the median along ``dim``; of an even number the mean of the two in the middle."""
+    return trimmed(values, values.shape[dim], dim)

@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from decentral.exchange.heard import Heard, heard_by
+from decentral.exchange.base import Heard, heard_by
 from decentral.mixing.base import Integers, Mixing
 
 

@@ -28,8 +28,8 @@ from decentral import rng
 from decentral.errors import check_nodes, unknown
 from decentral.faults.workers import KINDS, Fault
 from decentral.registry import Bound, build, names
-from decentral.schedules import Progress
 from decentral.schedules.phases import START, STOP, Phase
+from decentral.schedules.progress import Progress
 from decentral.spec import parse_spec
 from decentral.units import Point
 

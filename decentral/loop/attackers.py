@@ -14,8 +14,8 @@ from decentral.config import Config
 from decentral.errors import ConfigError, check_nodes
 from decentral.exchange.codec.base import Draw, Load
 from decentral.registry import Bound, build
-from decentral.schedules import Progress
 from decentral.schedules.phases import Phase
+from decentral.schedules.progress import Progress
 from decentral.tasks.base import Task
 
 

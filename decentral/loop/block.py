@@ -18,12 +18,12 @@ from decentral.loop.setup import Setup
 from decentral.loop.sketch import SKETCH, Sketch
 from decentral.merge.base import merge_weights
 from decentral.mixing.base import Mixing
-from decentral.network import Act, Conversation
 from decentral.network.membership import Membership, reformed
+from decentral.network.planning import Act, Conversation
 from decentral.optim.block_optimizer import BlockOptimizer
 from decentral.run.checkpoint import Checkpoint, stacked
 from decentral.sampling import Sampler
-from decentral.schedules import Feedback
+from decentral.schedules.progress import Feedback
 
 
 class Block:

@@ -14,7 +14,7 @@ from decentral.loop.setup import Setup
 from decentral.mixing.base import Mixing
 from decentral.optim.block_optimizer import BlockOptimizer
 from decentral.run.checkpoint import Checkpoint, stacked
-from decentral.schedules import Progress
+from decentral.schedules.progress import Progress
 
 #: Rows as bytes, and what makes rows of such bytes.
 Parcel = tuple[Tensor, Callable[[Tensor], Tensor]]

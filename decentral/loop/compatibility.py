@@ -10,9 +10,9 @@ from decentral.config import Config
 from decentral.errors import ConfigError
 from decentral.faults.base import Faults
 from decentral.mixing.base import Mixer
-from decentral.network import Conversation
+from decentral.network.planning import Conversation
 from decentral.registry import Bound, build
-from decentral.schedules import slots
+from decentral.schedules.progress import slots
 from decentral.tasks.base import Task
 
 

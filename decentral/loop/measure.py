@@ -20,7 +20,7 @@ from decentral.loop.setup import Setup
 from decentral.merge.calibrate import recalibrate
 from decentral.metrics.base import Snapshot, chunk_of
 from decentral.metrics.returned import checked
-from decentral.network import all_reduce_messages
+from decentral.network.planning import all_reduce_messages
 from decentral.registry import build
 from decentral.tasks.base import Samples
 

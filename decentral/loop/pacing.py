@@ -8,8 +8,7 @@ from decentral.config import Config
 from decentral.errors import ConfigError
 from decentral.loop.room import free_bytes
 from decentral.registry import Bound
-from decentral.schedules import Progress
-from decentral.schedules.pace import Pace, pace_of
+from decentral.schedules.progress import Pace, Progress, pace_of
 from decentral.tasks.base import Task
 from decentral.units import format_bytes, parse_amount
 

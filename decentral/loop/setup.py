@@ -26,20 +26,20 @@ from decentral.loop.models import builder_of, check_size, seeded
 from decentral.loop.pacing import paced
 from decentral.merge.base import in_a_run
 from decentral.mixing.base import Mixer
-from decentral.network import Conversation, Size, all_reduce_messages, presets
-from decentral.network.budget import solve_budget
+from decentral.network import presets
 from decentral.network.clock import Clock
+from decentral.network.forecast import solve_budget
 from decentral.network.graphs import carries_links, check_connected, network_of
 from decentral.network.links import Network
+from decentral.network.planning import Conversation, Size, all_reduce_messages
 from decentral.optim.base import default_lr, grouping
 from decentral.optim.block_optimizer import Course, state_numbers
 from decentral.registry import Bound, build
 from decentral.sampling import Plan, fixed_plan, resample_plan
-from decentral.schedules import Progress
 from decentral.schedules.batch import rate_factor
 from decentral.schedules.communication import CommunicationSchedule
 from decentral.schedules.learning_rate import LearningRate
-from decentral.schedules.pace import Pace
+from decentral.schedules.progress import Pace, Progress
 from decentral.tasks.base import Samples, Task
 from decentral.tasks.splits import class_shares, shards
 from decentral.topology.base import Topology

@@ -8,7 +8,7 @@ import torch
 from annotated_types import Ge, Lt
 from torch import Tensor
 
-from decentral.exchange import ordered
+from decentral.exchange import robust
 from decentral.merge.base import Models
 from decentral.registry import plugin
 
@@ -51,7 +51,7 @@ def median(models: Models) -> Tensor:
     whatever they hold, cannot move it out of the range of the others. (Yin et al.,
     "Byzantine-robust distributed learning", ICML 2018.)
     """
-    return ordered.median(models.rows, 0)
+    return robust.median(models.rows, 0)
 
 
 @plugin("merge", sees="models")
@@ -65,4 +65,4 @@ def trimmed_mean(models: Models, *, share: Annotated[float, Ge(0), Lt(0.5)] = 0.
         models: What is merged: rows [N, P], and what rules may ask about them.
         share: Share of the models left out at either end.
     """
-    return ordered.trimmed(models.rows, int(share * len(models.rows)), 0)
+    return robust.trimmed(models.rows, int(share * len(models.rows)), 0)

@@ -1,11 +1,21 @@
-"""What a run will take, before anything is trained: its conversation, replayed on a clock."""
+"""What a run will take, before anything is trained: replayed on a clock, or scaled to a budget."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from decentral.network import Conversation, all_reduce_messages, preview
+from decentral.errors import ConfigError
 from decentral.network.clock import Clock
+from decentral.network.planning import (
+    Conversation,
+    Size,
+    all_reduce_messages,
+    expected_bytes,
+    preview,
+)
+from decentral.registry import Bound
+from decentral.schedules.communication import CommunicationSchedule
+from decentral.units import parse_bytes
 
 
 @dataclass(frozen=True)
@@ -61,3 +71,85 @@ def forecast_all_reduce(clock: Clock, nodes: int, steps: int, size: float) -> Fo
         clock.work(step)
         clock.average(range(nodes), size)
     return Forecast(clock.now_s(range(nodes)), all_reduce_messages(nodes, steps) * size, steps)
+
+
+# --- budgets --------------------------------------------------------------------------------------
+
+_LARGEST = 1e9
+_BISECTIONS = 200
+
+
+def budget_bytes(budget: str | float, nodes: int, all_reduce_bytes: float) -> float:
+    """Turn ``2%`` or ``0.02`` of all-reduce's bytes, or ``2MB/node``, into bytes of all nodes.
+
+    Args:
+        budget: A share of all-reduce's bytes, or bytes per node.
+        nodes: Number of nodes.
+        all_reduce_bytes: Bytes of all-reduce at every step of the run.
+    """
+    text = str(budget).strip()
+    if text.endswith("/node"):
+        return nodes * parse_bytes(text.removesuffix("/node"), "budget")
+    try:
+        share = float(text.removesuffix("%")) / (100.0 if text.endswith("%") else 1.0)
+    except ValueError:
+        share = -1.0
+    if not share > 0:
+        raise ConfigError(f"budget: cannot read {budget!r}; write 2%, 0.02 or 2MB/node.")
+    return share * all_reduce_bytes
+
+
+def with_factor(schedule: CommunicationSchedule, factor: float) -> CommunicationSchedule:
+    """Return a budgeted schedule with its factor set."""
+    rule = schedule.rule
+    return CommunicationSchedule(
+        Bound(rule.plugin, {**rule.settings, "factor": factor}, rule.common)
+    )
+
+
+def solve_budget(conversation: Conversation, size: Size, gradient_bytes: int) -> Conversation:
+    """Solve the factor of a schedule scaled to a budget; others are returned as they are.
+
+    ``size`` is that of messages, ``gradient_bytes`` that of one of all-reduce's.
+    Expected bytes grow with the factor and saturate where every intensity is clipped to 1. Raises
+    ConfigError naming the reachable minimum or maximum when the budget lies outside.
+
+    Args:
+        conversation: What is sent when.
+        size: Bytes of the messages.
+        gradient_bytes: Bytes of a gradient in an all-reduce.
+    """
+    schedule = conversation.schedule
+    if not schedule.rule.plugin.traits.get("budgeted") or schedule.rule.settings["factor"]:
+        return conversation
+    if schedule.closed_loop:
+        raise ConfigError(
+            "communication 'scale_to_budget': a schedule that reacts to the run cannot be scaled "
+            "before it; set its max_budget instead."
+        )
+    budget = schedule.rule.settings["budget"]
+    reference = all_reduce_messages(conversation.nodes, conversation.steps) * gradient_bytes
+    wanted = budget_bytes(budget, conversation.nodes, reference)
+
+    def spent(factor: float) -> float:
+        scaled = replace(conversation, schedule=with_factor(schedule, factor))
+        return expected_bytes(scaled, size)
+
+    for factor, word, outside in (
+        (1e-12, "least", wanted.__lt__),
+        (_LARGEST, "most", wanted.__gt__),
+    ):
+        reachable = spent(factor)
+        if outside(reachable) and abs(wanted - reachable) > 1e-9 * reference:
+            raise ConfigError(
+                f"communication 'scale_to_budget': budget {budget} cannot be reached; the {word} "
+                "this schedule can spend on this topology is "
+                f"{reachable / max(reference, 1):.3%} of all-reduce."
+            )
+    low, high = 1e-12, _LARGEST
+    for _ in range(_BISECTIONS):
+        middle = (low * high) ** 0.5
+        low, high = (middle, high) if spent(middle) < wanted else (low, middle)
+        if high / low < 1 + 1e-9:
+            break
+    return replace(conversation, schedule=with_factor(schedule, high))

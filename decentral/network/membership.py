@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from decentral.errors import ConfigError
 from decentral.mixing.base import Mixer
-from decentral.network import Conversation
+from decentral.network.planning import Conversation
 from decentral.registry import build
 from decentral.topology.base import Topology
 

@@ -2,92 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from math import ceil
+from typing import TYPE_CHECKING
 
-from decentral.units import Point
+from decentral.lazy import lazy_names
 
-_SLACK = 1e-12
+if TYPE_CHECKING:
+    from decentral.schedules.progress import Feedback, Progress, slots
 
+__all__ = [
+    "Feedback",
+    "Progress",
+    "slots",
+]
 
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Where a run stands; schedules and phases read only this.
-
-    ``step`` optimizer steps are done out of ``steps``; ``samples`` per node out of
-    ``samples_total`` (None without a data budget); ``round`` counts the rounds in which something
-    was sent; ``local_steps`` is the round clock; ``pace`` holds the samples per node after every
-    step, where they are known. With a data budget a batch schedule is asked how many steps there
-    are, so it sees 0 as ``steps``.
-    """
-
-    step: int
-    steps: int
-    samples: int = 0
-    samples_total: int | None = None
-    round: int = 0
-    local_steps: int = 1
-    pace: Sequence[int] = field(default=(), compare=False, repr=False)
-
-    @property
-    def fraction(self) -> float:
-        """The share of the run that is done, in [0, 1]: by samples if budgeted, else by steps."""
-        if self.samples_total is not None:
-            return min(1.0, self.samples / self.samples_total)
-        return self.step / self.steps if self.steps else 1.0
-
-    @property
-    def slot(self) -> int:
-        """The index of the communication slot at this step, from 0."""
-        return ceil(self.step / self.local_steps) - 1
-
-    @property
-    def previous(self) -> Progress:
-        """Where the run stood at the slot before this one (at its start, before the first)."""
-        step = self.slot * self.local_steps
-        samples = self.pace[step] if self.pace else self.samples * step // max(1, self.step)
-        return replace(self, step=step, samples=samples)
-
-    @property
-    def last(self) -> bool:
-        """Whether this is the end of the run."""
-        return self.step >= self.steps
-
-    def reached(self, point: Point) -> bool:
-        """Whether the run has come to ``point``."""
-        if point.unit == "steps":
-            return self.step >= point.value
-        return self.fraction >= point.value - _SLACK
-
-    def part(self, start: Point, stop: Point) -> float:
-        """Return how far the run has come between two points, in [0, 1]."""
-        if start.unit == stop.unit == "fraction":
-            here, begin, end = self.fraction, start.value, stop.value
-        else:
-            here, begin, end = self.step, start.in_steps(self.steps), stop.in_steps(self.steps)
-        if end <= begin:
-            return 1.0 if here >= end else 0.0
-        return min(1.0, max(0.0, (here - begin) / (end - begin)))
-
-
-@dataclass(frozen=True, slots=True)
-class Feedback:
-    """What a closed-loop schedule may know; every worker holds the same bits.
-
-    ``consensus`` is the root mean square distance of the nodes from their mean, divided by the norm
-    of the mean (dimensionless, from sketches); ``spent`` is the share of all-reduce's bytes used.
-    """
-
-    round: int
-    consensus: float
-    spent: float
-
-
-def slots(steps: int, local_steps: int) -> list[int]:
-    """Return the steps after which nodes may talk: every ``local_steps``, and the last one.
-
-    >>> slots(25, 10)
-    [10, 20, 25]
-    """
-    return [min(step, steps) for step in range(local_steps, steps + local_steps, local_steps)]
+__getattr__ = lazy_names(__name__, {"progress": __all__})

@@ -17,7 +17,7 @@ from annotated_types import Gt
 
 from decentral.errors import ConfigError
 from decentral.registry import Bound, Count, Share, plugin
-from decentral.schedules import Progress
+from decentral.schedules.progress import Progress
 from decentral.units import Point
 
 _START, _END = Point(0.0, "fraction"), Point(1.0, "fraction")

@@ -18,7 +18,7 @@ from annotated_types import Gt, Le
 
 from decentral.errors import ConfigError
 from decentral.registry import Bound, Count, Part, Positive, Share, build, plugin
-from decentral.schedules import Feedback, Progress
+from decentral.schedules.progress import Feedback, Progress
 from decentral.units import Point
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from math import cos, pi
 
 from decentral.registry import Bound, Positive, Share, build, plugin
-from decentral.schedules import Progress
+from decentral.schedules.progress import Progress
 from decentral.units import Point
 
 _START = Point(0.0, "fraction")

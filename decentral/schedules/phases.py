@@ -13,7 +13,7 @@ from math import ceil
 from typing import Any
 
 from decentral.errors import ConfigError, nearest
-from decentral.schedules import Progress
+from decentral.schedules.progress import Progress
 from decentral.units import Point, parse_point
 
 START, STOP = Point(0.0, "fraction"), Point(1.0, "fraction")

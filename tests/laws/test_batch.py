@@ -12,7 +12,7 @@ from support import advance, example, tiny_block, tiny_setup
 
 from decentral.registry import Bound, bind, names
 from decentral.schedules import Progress
-from decentral.schedules.pace import pace_of
+from decentral.schedules.progress import pace_of
 
 STEPS = 120
 

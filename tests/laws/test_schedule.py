@@ -19,7 +19,7 @@ from decentral.network import (
     expected_messages,
     preview,
 )
-from decentral.network.budget import solve_budget
+from decentral.network.forecast import solve_budget
 from decentral.registry import find, names
 from decentral.schedules import Feedback, Progress, slots
 from decentral.schedules.communication import CommunicationSchedule, Merge

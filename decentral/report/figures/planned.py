@@ -11,9 +11,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from decentral.report.figures.canvas import SMALL, WIDE, heading, steps_ticks, styled
 from decentral.report.palette import light
 from decentral.report.reader import RunData
-from decentral.schedules import Progress
-from decentral.schedules.methods import METHODS
-from decentral.schedules.timeline import Track, phase_tracks, sampled
+from decentral.schedules.methods import METHODS, Track, phase_tracks, sampled
+from decentral.schedules.progress import Progress
 from decentral.units import format_bytes
 
 #: Inches of one track.

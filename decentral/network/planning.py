@@ -1,0 +1,223 @@
+"""The conversation of a run: what is sent in every slot, known before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from decentral.errors import ConfigError
+from decentral.faults.base import Faults
+from decentral.mixing.base import Integers, Mixer, Mixing
+from decentral.schedules.communication import CommunicationSchedule, Merge
+from decentral.schedules.progress import Feedback, Pace, Progress, slots
+
+NO_FAULTS = Faults()
+_NOBODY: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
+class Act:
+    """What happens in one slot: gossip with a mixing, or a global merge."""
+
+    intensity: float
+    mixing: Mixing | None = None
+    away: frozenset[int] = frozenset()  # positions of nodes that take no part for now
+    whole: bool = False  # all of a model, where an algorithm sends parts of it in turn
+
+    @property
+    def is_merge(self) -> bool:
+        """Whether this is a global merge."""
+        return self.mixing is None
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """Topology, weights and schedule together: decides what is sent at a slot."""
+
+    mixer: Mixer
+    schedule: CommunicationSchedule
+    steps: int
+    local_steps: int
+    pace: Pace | None = None  # None: every step takes the same
+    faults: Faults = NO_FAULTS
+    live: tuple[int, ...] | None = None  # ids by position; None: all
+
+    @property
+    def ids(self) -> Integers:
+        """The ids of the nodes, by position."""
+        return np.arange(self.nodes) if self.live is None else np.array(self.live)
+
+    @property
+    def doubly_stochastic(self) -> bool:
+        """Whether every round keeps the mean of the nodes, whatever goes wrong."""
+        if not self.faults.any:
+            return self.mixer.doubly_stochastic
+        return self.mixer.keeps_balance and not self.faults.one_way
+
+    @property
+    def nodes(self) -> int:
+        """The number of nodes."""
+        return self.mixer.topology.nodes
+
+    def is_slot(self, step: int) -> bool:
+        """Whether nodes may talk after this step."""
+        return step % self.local_steps == 0 or step == self.steps
+
+    def act(
+        self,
+        progress: Progress,
+        feedback: Feedback | None = None,
+        absent: frozenset[int] = frozenset(),
+    ) -> Act | None:
+        """Return what is sent at this slot, or None for silence; a pure function."""
+        action = self.schedule.action(progress, feedback)
+        faulty = self.faults.any
+        away = self._away(progress) if faulty else _NOBODY
+        if isinstance(action, Merge):
+            return Act(1.0, away=away)
+        if action == 0.0 or not self.mixer.speaks(progress.slot, action):
+            return None
+        if not faulty:
+            return Act(action, self.mixer.mixing(progress.round, action, absent))
+        return Act(action, self._faulty_mixing(progress, action, absent | away), away)
+
+    def _away(self, progress: Progress) -> frozenset[int]:
+        return frozenset(np.flatnonzero(self.faults.away(self.ids, progress)).tolist())
+
+    def _faulty_mixing(
+        self, progress: Progress, intensity: float, absent: frozenset[int]
+    ) -> Mixing:
+        """Return who hears whom in a slot, what goes wrong included."""
+        ids, faults = self.ids, self.faults
+        return self.mixer.mixing(
+            progress.round,
+            intensity,
+            absent,
+            down=lambda to, by: faults.down(ids[to], ids[by], progress),
+            lost=lambda to, by: faults.lost(ids[to], ids[by], progress),
+        )
+
+    def finale(self) -> Act | None:
+        """Return the global merge that ends the run, after whatever its last slot sends.
+
+        It is sent where it is asked for, and only there: a merge in the last slot belongs to the
+        algorithm, which may make more of it than a mean.
+        """
+        return Act(1.0, whole=True) if self.schedule.final_merge else None
+
+    def progress(self, step: int, round: int) -> Progress:
+        """Return the progress after ``step`` steps."""
+        if self.pace is not None:
+            return self.pace.progress(step, round, self.local_steps)
+        return Progress(step, self.steps, round=round, local_steps=self.local_steps)
+
+
+@dataclass(frozen=True)
+class Size:
+    """Logical bytes of one message of a gossip, as it is coded, and of a global merge.
+
+    ``whole``: of the merge that ends a run, where others send a part of the model only.
+    """
+
+    gossip: int
+    merge: int
+    whole: int | None = None
+
+    @property
+    def last(self) -> int:
+        """Bytes of a message of the merge that ends a run."""
+        return self.merge if self.whole is None else self.whole
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One slot of a preview; ``messages`` so far, over all nodes.
+
+    ``merged`` are those of global merges, ``final`` those of the merge that ends the run.
+    """
+
+    step: int
+    intensity: float
+    messages: int
+    round: int
+    is_merge: bool = False
+    merged: int = 0
+    final: int = 0
+
+    def bytes(self, size: Size) -> int:
+        """Return the logical bytes so far."""
+        merged = self.merged - self.final
+        gossiped = self.messages - self.merged
+        return gossiped * size.gossip + merged * size.merge + self.final * size.last
+
+
+def all_reduce_messages(nodes: int, steps: int) -> int:
+    """Return the rows that an all-reduce at every step sends, 2 (N - 1) steps."""
+    return 2 * (nodes - 1) * steps
+
+
+def preview(conversation: Conversation) -> Iterator[Planned]:
+    """Replay the seed of an open-loop schedule: exactly what the run will send, slot by slot."""
+    if conversation.schedule.closed_loop:
+        raise ConfigError(
+            f"communication {conversation.schedule.rule.name!r} reacts to the run, so it has no "
+            "preview; its max_budget bounds what it can spend."
+        )
+    messages = merged = final = round = 0
+    for step in slots(conversation.steps, conversation.local_steps):
+        act = conversation.act(conversation.progress(step, round))
+        finale = conversation.finale() if step == conversation.steps else None
+        sent = [a for a in (act, finale) if a is not None]
+        messages += sum(_messages(a, conversation.nodes) for a in sent)
+        merged += sum(_messages(a, conversation.nodes) for a in sent if a.is_merge)
+        final += sum(_messages(a, conversation.nodes) for a in sent if a.is_merge and a.whole)
+        round += len(sent)
+        merges = any(a.is_merge for a in sent)
+        intensity = act.intensity if act else 0.0
+        yield Planned(step, intensity, messages, round, merges, merged, final)
+
+
+def _messages(act: Act, nodes: int) -> int:
+    there = max(1, nodes - len(act.away))
+    return act.mixing.messages if act.mixing else all_reduce_messages(there, steps=1)
+
+
+def expected_messages(conversation: Conversation) -> float:
+    """Return the expected number of messages of a run, its final merge included."""
+    return expected_bytes(conversation, Size(1, 1))
+
+
+def expected_bytes(conversation: Conversation, size: Size) -> float:
+    """Return the expected logical bytes of a run, its final merge included."""
+    total = 0.0
+    if conversation.schedule.final_merge:
+        total += all_reduce_messages(conversation.nodes, steps=1) * size.last
+    for step in slots(conversation.steps, conversation.local_steps):
+        here = conversation.progress(step, round=0)
+        action = conversation.schedule.action(here)
+        if isinstance(action, Merge):
+            total += _expected_merge(conversation, here) * size.merge
+        elif action > 0:
+            messages = conversation.mixer.expected_messages(action)
+            if conversation.faults.any:
+                messages *= _surviving(conversation, here)
+            total += messages * size.gossip
+    return total
+
+
+def _expected_merge(talk: Conversation, progress: Progress) -> float:
+    """Return the expected messages of a merge: 2 (E[n] - 1 + P(n = 0)), n nodes being there."""
+    if not talk.faults.any:
+        return all_reduce_messages(talk.nodes, steps=1)
+    there = talk.faults.presence(talk.ids, progress)
+    return 2.0 * float(there.sum() - 1 + np.prod(1 - there))
+
+
+def _surviving(talk: Conversation, progress: Progress) -> float:
+    """Return the expected share of messages that are sent in a slot, whatever goes wrong."""
+    there = talk.faults.presence(talk.ids, progress)
+    links = talk.mixer.topology.links(0)
+    pairs = there[links.senders] * there[links.receivers] if len(links) else np.ones(1)
+    return float(pairs.mean()) * talk.faults.standing(progress)

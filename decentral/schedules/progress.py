@@ -1,0 +1,183 @@
+"""Where a run stands, which is all that schedules read, and the pace at which it takes samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import pairwise
+from math import ceil
+
+from decentral.errors import ConfigError
+from decentral.limits import check_batch
+from decentral.registry import Bound
+from decentral.units import Point
+
+_SLACK = 1e-12
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a run stands; schedules and phases read only this.
+
+    ``step`` optimizer steps are done out of ``steps``; ``samples`` per node out of
+    ``samples_total`` (None without a data budget); ``round`` counts the rounds in which something
+    was sent; ``local_steps`` is the round clock; ``pace`` holds the samples per node after every
+    step, where they are known. With a data budget a batch schedule is asked how many steps there
+    are, so it sees 0 as ``steps``.
+    """
+
+    step: int
+    steps: int
+    samples: int = 0
+    samples_total: int | None = None
+    round: int = 0
+    local_steps: int = 1
+    pace: Sequence[int] = field(default=(), compare=False, repr=False)
+
+    @property
+    def fraction(self) -> float:
+        """The share of the run that is done, in [0, 1]: by samples if budgeted, else by steps."""
+        if self.samples_total is not None:
+            return min(1.0, self.samples / self.samples_total)
+        return self.step / self.steps if self.steps else 1.0
+
+    @property
+    def slot(self) -> int:
+        """The index of the communication slot at this step, from 0."""
+        return ceil(self.step / self.local_steps) - 1
+
+    @property
+    def previous(self) -> Progress:
+        """Where the run stood at the slot before this one (at its start, before the first)."""
+        step = self.slot * self.local_steps
+        samples = self.pace[step] if self.pace else self.samples * step // max(1, self.step)
+        return replace(self, step=step, samples=samples)
+
+    @property
+    def last(self) -> bool:
+        """Whether this is the end of the run."""
+        return self.step >= self.steps
+
+    def reached(self, point: Point) -> bool:
+        """Whether the run has come to ``point``."""
+        if point.unit == "steps":
+            return self.step >= point.value
+        return self.fraction >= point.value - _SLACK
+
+    def part(self, start: Point, stop: Point) -> float:
+        """Return how far the run has come between two points, in [0, 1]."""
+        if start.unit == stop.unit == "fraction":
+            here, begin, end = self.fraction, start.value, stop.value
+        else:
+            here, begin, end = self.step, start.in_steps(self.steps), stop.in_steps(self.steps)
+        if end <= begin:
+            return 1.0 if here >= end else 0.0
+        return min(1.0, max(0.0, (here - begin) / (end - begin)))
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """What a closed-loop schedule may know; every worker holds the same bits.
+
+    ``consensus`` is the root mean square distance of the nodes from their mean, divided by the norm
+    of the mean (dimensionless, from sketches); ``spent`` is the share of all-reduce's bytes used.
+    """
+
+    round: int
+    consensus: float
+    spent: float
+
+
+def slots(steps: int, local_steps: int) -> list[int]:
+    """Return the steps after which nodes may talk: every ``local_steps``, and the last one.
+
+    >>> slots(25, 10)
+    [10, 20, 25]
+    """
+    return [min(step, steps) for step in range(local_steps, steps + local_steps, local_steps)]
+
+
+# --- the pace of a run ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Pace:
+    """The prefix sum of a batch schedule: ``samples[k]`` per node are taken after ``k`` steps.
+
+    ``budget`` is the number of samples per node at which the run ends; None where steps end it.
+    """
+
+    samples: Sequence[int]
+    budget: int | None = None
+
+    @cached_property
+    def steps(self) -> int:
+        """The number of steps of the run."""
+        return len(self.samples) - 1
+
+    def size(self, step: int) -> int:
+        """Return the samples per node of the step that follows ``step`` steps; at the end its last.
+
+        >>> Pace([0, 4, 8, 24]).size(2)
+        16
+        """
+        step = min(step, self.steps - 1)
+        return self.samples[step + 1] - self.samples[step]
+
+    def sizes(self) -> list[int]:
+        """Return the samples per node of every step."""
+        return [after - before for before, after in pairwise(self.samples)]
+
+    @cached_property
+    def largest(self) -> int:
+        """The samples per node of the largest step."""
+        return max(self.sizes())
+
+    @property
+    def mean(self) -> float:
+        """The samples per node of a step, on average."""
+        return self.samples[-1] / self.steps
+
+    def progress(self, step: int, round: int = 0, local_steps: int = 1) -> Progress:
+        """Return where the run stands after ``step`` steps.
+
+        Args:
+            step: Steps that are done.
+            round: Communication steps that are done.
+            local_steps: Steps between two communication steps.
+        """
+        return Progress(
+            step, self.steps, self.samples[step], self.budget, round, local_steps, self.samples
+        )
+
+
+def pace_of(batch: Bound, steps: int, budget: int | None = None) -> Pace:
+    """Follow a batch schedule over ``steps`` steps or, if given, over ``budget`` samples per node.
+
+    The last batch is cut so that the budget is met exactly.
+
+    >>> from decentral.registry import build
+    >>> pace_of(build("batch", "constant(32)"), 0, budget=100).samples
+    [0, 32, 64, 96, 100]
+    """
+    samples = [0]
+    if budget is None:
+        for step in range(steps):
+            samples.append(samples[-1] + _asked(batch, Progress(step, steps, samples[-1])))
+        return Pace(samples)
+    while samples[-1] < budget:
+        here = Progress(len(samples) - 1, 0, samples[-1], budget)
+        samples.append(min(budget, samples[-1] + _asked(batch, here)))
+    return Pace(samples, budget)
+
+
+def _asked(batch: Bound, progress: Progress) -> int:
+    size = batch(progress)
+    if not isinstance(size, int) or size < 1:
+        raise ConfigError(
+            f"batch {batch.name!r} gave {size!r} at step {progress.step}; "
+            "it must give a whole number of samples, at least 1."
+        )
+    check_batch(size, f"{batch.name!r}, step {progress.step}")
+    return size
