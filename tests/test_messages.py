@@ -33,7 +33,7 @@ from decentral.claims.base import Lab
 from decentral.claims.trials import trial
 from decentral.cli import sweeping
 from decentral.config import make_config
-from decentral.engines.ranks import refuse_ranks
+from decentral.engines.choice import refuse_ranks
 from decentral.errors import ConfigError, Interrupted, RunError
 from decentral.loop.setup import prepare
 from decentral.loop.trained import differing

@@ -8,7 +8,7 @@ import pytest
 
 import decentral.cli
 from decentral.config import make_config
-from decentral.engines.ranks import refuse_ranks
+from decentral.engines.choice import refuse_ranks
 from decentral.errors import ConfigError
 
 TORCHRUN = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "TORCHELASTIC_RUN_ID": "none"}

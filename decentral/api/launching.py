@@ -9,9 +9,8 @@ from typing import Any
 
 from decentral.api.run import WHEREABOUTS, Run, run_config
 from decentral.config import PARTS, Config, by_name, make_config, read_settings
-from decentral.engines import engine_of
 from decentral.engines.base import EngineRun, given_up
-from decentral.engines.ranks import refuse_ranks
+from decentral.engines.choice import engine_of, refuse_ranks
 from decentral.errors import ConfigError
 from decentral.loop.setup import Setup
 from decentral.run.checkpoint import has_checkpoint, newest_checkpoint

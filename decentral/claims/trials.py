@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from decentral.claims.base import Expectation, Findings, Lab, verdict
-from decentral.engines.child import end_with_parent
+from decentral.engines.process import end_with_parent
 from decentral.errors import ConfigError, Interrupted, RunError
 from decentral.registry import Bound, bind, build, find
 from decentral.run.environment import environment

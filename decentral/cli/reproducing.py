@@ -18,7 +18,7 @@ from decentral.claims.base import FAILS, HOLDS, PARTLY
 from decentral.claims.trials import BROKEN, Ahead, Record, Trial, trial
 from decentral.cli.words import QUIET, columned, console_of, facts
 from decentral.config import parse_assignments
-from decentral.engines.ranks import refuse_ranks
+from decentral.engines.choice import refuse_ranks
 from decentral.errors import ConfigError, RunError
 from decentral.registry import find, names
 from decentral.report.claims import measured_text, others, spoken, summary_text, write_claims

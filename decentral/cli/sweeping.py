@@ -11,7 +11,7 @@ from rich.text import Text
 
 from decentral.cli.settings import given, sorted_out
 from decentral.cli.words import LOCAL, MERGED, SENT, console_of, count, facts, kept, numbers, shown
-from decentral.engines.ranks import refuse_ranks
+from decentral.engines.choice import refuse_ranks
 from decentral.errors import Interrupted, RunError
 from decentral.report.facts import duration_text, facts_of, number_text
 from decentral.report.reader import read_run

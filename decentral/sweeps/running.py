@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from decentral import api
-from decentral.engines import engine_of
 from decentral.engines.base import EngineRun, Watch, stop_signals
+from decentral.engines.choice import engine_of
 from decentral.errors import ConfigError, Interrupted, RunError, exit_place
 from decentral.sweeps.points import Point
 

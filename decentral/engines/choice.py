@@ -1,12 +1,41 @@
-"""Launchers that start a program many times: here every process would train a run of its own."""
+"""Which engine trains a run, and where none may: in one of several processes of a launcher."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from decentral.config import Config
 from decentral.errors import ConfigError
+
+if TYPE_CHECKING:  # they load torch, and Ray
+    from decentral.engines.base import EngineRun
+
+
+def engine_of(config: Config) -> type[EngineRun]:
+    """Return the engine of a run; ``auto``: Ray for several workers, an address or several GPUs."""
+    if config.engine == "ray" or (config.engine == "auto" and _is_for_many(config)):
+        from decentral.engines.ray import require
+
+        require()
+        from decentral.engines.ray.run import RayRun
+
+        return RayRun
+    from decentral.engines.local import LocalRun
+
+    return LocalRun
+
+
+def _is_for_many(config: Config) -> bool:
+    import torch
+
+    several = config.workers != "auto" and config.workers > 1
+    gpus = torch.cuda.device_count() if config.device in ("auto", "cuda") else 0
+    return several or config.address is not None or gpus > 1
+
+
+# --- launchers ------------------------------------------------------------------------------------
 
 #: How a launcher tells a process its rank, and of how many: name, variables.
 _LAUNCHERS = (
