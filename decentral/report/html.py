@@ -24,8 +24,8 @@ from decentral.report.facts import (
 )
 from decentral.report.layout import MOST_LINKS
 from decentral.report.page import figure, page, sentence, settings, table, tile, write_page
+from decentral.report.palette import inline_svg
 from decentral.report.reader import RunData, read_run
-from decentral.report.svg import inline_svg
 from decentral.units import format_bytes
 
 if TYPE_CHECKING:

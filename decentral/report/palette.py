@@ -5,6 +5,9 @@ Every light colour is unique, so that it can stand for its role in a drawing.
 
 from __future__ import annotations
 
+import re
+from html import escape
+
 COLOURS: dict[str, tuple[str, str]] = {
     "page": ("#f6f7f9", "#0e1218"),
     "card": ("#fffffe", "#161b23"),
@@ -39,3 +42,45 @@ def light(role: str) -> str:
 def css_variables(theme: int) -> str:
     """Return the roles as CSS custom properties, ``theme`` 0 for light and 1 for dark."""
     return " ".join(f"--{role}: {pair[theme]};" for role, pair in COLOURS.items())
+
+
+# --- drawings made for a page ---------------------------------------------------------------------
+
+_ROLE_OF = {light: role for role, (light, _) in COLOURS.items()}
+_HEX = re.compile(r'(?<=[ "])#[0-9a-f]{6}\b')
+_ID = re.compile(r'\sid="([^"]*)"')
+_REFERENCE = re.compile(r'url\(#([^)]+)\)|href="#([^"]+)"')
+_BOX = re.compile(r'(viewBox="[^"]*")')
+_FAMILY = re.compile(r"font-family: [^;\"]*;? ?")
+
+
+def inline_svg(drawing: str, name: str, label: str, kind: str = "") -> str:
+    """Return a matplotlib SVG as an element for an HTML page.
+
+    Args:
+        drawing: The SVG document as written by matplotlib.
+        name: Prefix of every id inside; unique on the page.
+        label: What the drawing shows, for readers who cannot see it.
+        kind: Class of the element.
+    """
+    body = drawing[drawing.index("<svg") :]
+    body = re.sub(r"<style.*?</style>|<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
+    body = re.sub(r'\s(?:xmlns(?::xlink)?|version)="[^"]*"', "", body)
+    body = body.replace("xlink:href", "href")
+    body = re.sub(r"\n\s+", "\n", _FAMILY.sub("", body))
+    body = _HEX.sub(lambda match: _variable(match[0]), _unique_ids(body, name))
+    box = _BOX.search(body)
+    shown = f'class="{kind}" role="img" aria-label="{escape(label)}"'
+    opening = f"<svg {shown} {box[1] if box else ''}>"
+    return opening + body[body.index(">") + 1 :].strip()
+
+
+def _variable(colour: str) -> str:
+    return f"var(--{_ROLE_OF[colour]})" if colour in _ROLE_OF else colour
+
+
+def _unique_ids(body: str, name: str) -> str:
+    used = {match[1] or match[2] for match in _REFERENCE.finditer(body)}
+    body = _ID.sub(lambda m: f' id="{name}-{m[1]}"' if m[1] in used else "", body)
+    body = re.sub(r"url\(#", f"url(#{name}-", body)
+    return re.sub(r'href="#', f'href="#{name}-', body)

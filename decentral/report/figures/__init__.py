@@ -5,12 +5,16 @@ Every function that draws returns a figure, or ``None`` where the run lacks what
 
 from decentral.report.figures import _backend as _backend  # before any other import of it
 from decentral.report.figures.analysed import analysed, layers, lines, plane
-from decentral.report.figures.batches import batches
 from decentral.report.figures.canvas import SMALL, TALL, WIDE, Figure, save_png, to_svg
-from decentral.report.figures.claims import claim_panel
-from decentral.report.figures.compared import common_score, compared_cost, compared_learning
+from decentral.report.figures.compared import (
+    claim_panel,
+    common_score,
+    compared_cost,
+    compared_learning,
+    swept,
+)
 from decentral.report.figures.panels import panel, panels_of, records_in
-from decentral.report.figures.planned import phases, schedule
+from decentral.report.figures.planned import batches, phases, schedule
 from decentral.report.figures.run import (
     bytes_against_metric,
     communication,
@@ -19,7 +23,6 @@ from decentral.report.figures.run import (
     seconds_against_metric,
 )
 from decentral.report.figures.shape import network, shards
-from decentral.report.figures.swept import swept
 
 __all__ = [
     "SMALL",

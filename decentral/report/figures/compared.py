@@ -1,21 +1,24 @@
-"""Drawings of several runs together: one colour and one marker per run."""
+"""Drawings of several runs together: side by side, of a sweep, of a claim over its seeds."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from statistics import fmean, stdev
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from decentral.records import Record
-from decentral.report.facts import facts_of
+from decentral.report.facts import facts_of, percent_text
 from decentral.report.figures.canvas import (
     WIDE,
     bytes_axis,
     canvas,
     is_narrow,
+    legend,
     steps_ticks,
     styled,
     thin,
@@ -106,3 +109,79 @@ def run_marker(index: int) -> dict[str, Any]:
         "markeredgewidth": 1.6,
         "linestyle": "none",
     }
+
+
+# --- sweeps ---------------------------------------------------------------------------------------
+
+#: A group as it is drawn: its name, and the values of its local and merged models.
+Swept = tuple[str, Sequence[float], Sequence[float]]
+_LONGEST = 34
+
+
+@styled
+def swept(groups: Sequence[Swept], record: Record, width: float = WIDE[0]) -> Figure | None:
+    """Draw a row per group: every run a dot, the mean a mark, one standard deviation a bar."""
+    if not any(local or merged for _, local, merged in groups):
+        return None
+    figure = Figure(figsize=(width, 1.1 + 0.5 * len(groups)), layout="constrained")
+    axes = figure.add_subplot()
+    for place, (_, *both) in enumerate(groups):
+        for role, values, offset in zip(("local", "merged"), both, (0.14, -0.14), strict=True):
+            label = _LABELS[role] if place == 0 else None
+            y = [place + offset] * len(values)
+            axes.plot(values, y, "o", color=light(role), ms=4, alpha=0.35, mew=0)
+            mean = [fmean(values)] if values else []
+            spread = [stdev(values)] if len(values) > 1 else None
+            axes.errorbar(
+                mean, y[:1], xerr=spread, fmt="D", color=light(role), ms=6, capsize=3, label=label
+            )
+    axes.set_yticks(range(len(groups)), [_short(name) for name, *_ in groups])
+    axes.set_ylim(len(groups) - 0.5, -0.5)
+    axes.grid(axis="x")
+    axes.grid(axis="y", visible=False)
+    axes.xaxis.set_major_locator(MaxNLocator(5 if width < WIDE[0] else 9))
+    if record.unit == "%":
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: percent_text(value, 0)))
+    axes.set_xlabel(record.group)
+    legend(axes)
+    return figure
+
+
+_LABELS = {"local": "mean of the local models", "merged": "merged model"}
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
+
+
+# --- claims ---------------------------------------------------------------------------------------
+
+
+@styled
+def claim_panel(panel: Mapping[str, Any], size: tuple[float, float] = WIDE) -> Figure:
+    """Draw a panel: a line per label, the mean over seeds, and a band from least to greatest."""
+    figure, axes = canvas(size)
+    for index, curve in enumerate(panel["curves"]):
+        _draw(axes, curve, run_colour(index))
+    axes.set_xlabel(panel["x"])
+    axes.set_ylabel(panel["y"])
+    if "x" in panel["log"]:
+        axes.set_xscale("log")
+    if "y" in panel["log"]:
+        axes.set_yscale("log")
+    legend(axes)
+    return figure
+
+
+def _draw(axes: Axes, curve: Mapping[str, Any], colour: str) -> None:
+    lines = curve["lines"]
+    x = lines[0][0]
+    if any(other != x for other, _ in lines):  # seeds that were looked at elsewhere stay apart
+        for place, (own, y) in enumerate(lines):
+            label = curve["label"] if place == 0 else None
+            axes.plot(own, y, color=colour, linewidth=1.2, label=label)
+        return
+    values = np.array([y for _, y in lines], dtype=np.float64)
+    axes.plot(x, values.mean(0), color=colour, linewidth=2.0, label=curve["label"])
+    if len(values) > 1:
+        axes.fill_between(x, values.min(0), values.max(0), color=colour, alpha=0.15, linewidth=0)

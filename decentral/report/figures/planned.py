@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from decentral.report.figures.canvas import SMALL, WIDE, heading, steps_ticks, styled
-from decentral.report.palette import light
+from decentral.report.figures.canvas import (
+    SMALL,
+    WIDE,
+    heading,
+    plain_log_ticks,
+    steps_ticks,
+    styled,
+)
+from decentral.report.palette import RUN_COLOURS, light
 from decentral.report.reader import RunData
 from decentral.schedules.methods import METHODS, Track, phase_tracks, sampled
 from decentral.schedules.progress import Progress
@@ -82,3 +91,29 @@ def _draw_track(axes: Axes, track: Track, end: float) -> None:
     axes.set_yticks([])
     words = f"{track.name}\n" + track.text.replace(", ", "\n" if len(track.text) > 30 else ", ", 1)
     axes.set_ylabel(words, rotation=0, ha="right", va="center", fontsize=8)
+
+
+# --- batches --------------------------------------------------------------------------------------
+
+
+@styled
+def batches(schedules: Mapping[str, Sequence[int]]) -> Figure:
+    """Draw the batch size of every step of each schedule; the first is drawn thick."""
+    figure = Figure(figsize=WIDE, layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    for index, (name, sizes) in enumerate(schedules.items()):
+        colour = light(f"run-{index % RUN_COLOURS}")
+        line: Any = {"color": colour, "linewidth": 2.6 if index == 0 else 1.2, "where": "post"}
+        left.step([0, *accumulate(sizes)], [*sizes, sizes[-1]], label=name, **line)
+        right.step(range(len(sizes) + 1), [*sizes, sizes[-1]], **line)
+    everything = [size for sizes in schedules.values() for size in sizes]
+    left.set_yscale("log")
+    if max(everything) > min(everything):
+        plain_log_ticks(left, everything)
+    left.set_title("Batch of a node, over its samples", **heading())
+    steps_ticks(left)
+    left.set_xlabel("sample")
+    right.set_title("The same over steps", **heading())
+    steps_ticks(right)
+    figure.legend(loc="outside right upper", fontsize=8)
+    return figure
