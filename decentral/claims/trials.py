@@ -23,8 +23,7 @@ from decentral.claims.base import Expectation, Findings, Lab, verdict
 from decentral.engines.process import end_with_parent
 from decentral.errors import ConfigError, Interrupted, RunError
 from decentral.registry import Bound, bind, build, find
-from decentral.run.environment import environment
-from decentral.run.folder import RunFolder, explained
+from decentral.run.folder import RunFolder, environment, explained
 
 #: What a claim that could not be finished gets instead of a verdict.
 BROKEN = "could not be run"

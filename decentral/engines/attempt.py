@@ -16,10 +16,10 @@ from decentral.engines.records import RecordAssembly, combine
 from decentral.engines.workers import START_S, Report, Workers, WorkersLost
 from decentral.errors import ConfigError, RunError
 from decentral.exchange.base import Rendezvous
-from decentral.faults.workers import Fault
+from decentral.faults.base import Fault
 from decentral.network.membership import Membership
 from decentral.run.checkpoint import Checkpoint, Saved, shard_name
-from decentral.run.environment import environment
+from decentral.run.folder import environment
 
 if TYPE_CHECKING:  # it loads torch.distributed, which this process does not need
     from decentral.engines.worker import Job

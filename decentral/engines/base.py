@@ -26,8 +26,7 @@ from decentral.metrics.returned import declared
 from decentral.quantities import BYTES, PACE, PLACE, RELATIVE, WALL, is_own, records_of
 from decentral.records import Records
 from decentral.run.checkpoint import Saved, has_checkpoint
-from decentral.run.environment import environment
-from decentral.run.folder import RunFolder
+from decentral.run.folder import RunFolder, environment
 from decentral.run.trackers import Trackers
 
 #: Shows a row of metrics to whoever watches.

@@ -24,7 +24,7 @@ from decentral.engines.workers import Report
 from decentral.errors import ConfigError, RunError, exit_place
 from decentral.exchange.base import Rendezvous
 from decentral.exchange.process_group import LostPeer, ProcessGroupExchange
-from decentral.faults.workers import Fault
+from decentral.faults.base import Fault
 from decentral.loop.block import Block
 from decentral.loop.measure import Evaluator
 from decentral.loop.rounds import train

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 from decentral.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from decentral.faults.base import Bools, Faults, network_faults, worker_faults
-    from decentral.faults.workers import KINDS, Fault
+    from decentral.faults.base import KINDS, Bools, Fault, Faults, network_faults, worker_faults
 
 __all__ = [
     "KINDS",
@@ -19,10 +18,4 @@ __all__ = [
     "worker_faults",
 ]
 
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "base": ["Bools", "Faults", "network_faults", "worker_faults"],
-        "workers": ["Fault", "KINDS"],
-    },
-)
+__getattr__ = lazy_names(__name__, {"base": __all__})

@@ -1,6 +1,6 @@
 """Faults: what goes wrong in a run, and when; all of it a pure function of (seed, slot).
 
-Some strike workers on Ray (``kill``, ``hang``, ``stall``; see ``_workers``). The plug-ins strike
+Some strike workers on Ray (``kill``, ``hang``, ``stall``; see `Fault`). The plug-ins strike
 what is simulated, on every engine alike. Their functions say what is struck in one slot, and the
 trait ``strikes`` what that is:
 
@@ -17,6 +17,9 @@ Every rule has a setting ``share``: the share of slots in which it strikes.
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,8 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decentral import rng
-from decentral.errors import check_nodes, unknown
-from decentral.faults.workers import KINDS, Fault
+from decentral.errors import ConfigError, check_nodes, unknown
 from decentral.registry import Bound, build, names
 from decentral.schedules.phases import START, STOP, Phase
 from decentral.schedules.progress import Progress
@@ -173,3 +175,45 @@ def _named(text: str) -> str:
     if name not in KINDS and ".py:" not in name and name not in names("fault"):
         raise unknown("fault", name, [*KINDS, *names("fault")])
     return name
+
+
+# --- failures of workers, to rehearse -------------------------------------------------------------
+
+#: What can happen, in words.
+KINDS = {
+    "kill": "the worker's process is killed at once",
+    "hang": "the process stops answering, without dying",
+    "stall": "the step never ends, though the process still answers",
+}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One failure: ``kind`` happens to ``worker`` before it takes step ``step`` + 1."""
+
+    kind: str
+    worker: int
+    step: int
+
+    @staticmethod
+    def parse(text: str) -> Fault:
+        """Read ``kill(worker=1, step=50)``; raises ConfigError.
+
+        >>> Fault.parse("hang(worker=0, step=7)")
+        Fault(kind='hang', worker=0, step=7)
+        """
+        spec = parse_spec(text, "faults")
+        given = {**dict(zip(("worker", "step"), spec.args, strict=False)), **spec.settings}
+        whole = all(type(v) is int and v >= 0 for v in given.values())
+        if given.keys() != {"worker", "step"} or not whole:
+            raise ConfigError(
+                f"faults: cannot read {text!r}; write {spec.name}(worker=1, step=50), "
+                "both whole numbers from 0 on."
+            )
+        return Fault(spec.name, given["worker"], given["step"])
+
+    def inject(self) -> None:
+        """Strike this process."""
+        if self.kind == "stall":
+            threading.Event().wait()
+        os.kill(os.getpid(), signal.SIGKILL if self.kind == "kill" else signal.SIGSTOP)

@@ -6,8 +6,7 @@ spellings mean the same, nor when the sweep is called again.
 """
 
 from decentral.sweeps.points import Point, Sweep, read_sweep
-from decentral.sweeps.results import csv_text, grouped, measured
-from decentral.sweeps.running import Outcome, run_point, run_points
+from decentral.sweeps.running import Outcome, csv_text, grouped, measured, run_point, run_points
 
 __all__ = [
     "Outcome",

@@ -1,8 +1,10 @@
-"""Running points: from their beginning, from their last checkpoint, or not at all."""
+"""Running points, from their beginning, their last checkpoint or not at all, and what came out."""
 
 from __future__ import annotations
 
+import csv
 import gc
+import io
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +19,10 @@ from decentral import api
 from decentral.engines.base import EngineRun, Watch, stop_signals
 from decentral.engines.choice import engine_of
 from decentral.errors import ConfigError, Interrupted, RunError, exit_place
-from decentral.sweeps.points import Point
+from decentral.report.facts import Facts, facts_of
+from decentral.report.reader import read_run
+from decentral.report.sweep import Group
+from decentral.sweeps.points import Point, Sweep
 
 #: Seconds between two looks at whether the user wants to stop.
 _LOOK_S = 0.2
@@ -169,3 +174,54 @@ def _side_by_side(
             yield from _SideBySide(folder, running, pool, allocator, stopping).train(todo)
         finally:
             stopping.set()  # Nothing trains on when this ends early.
+
+
+# --- what came out --------------------------------------------------------------------------------
+
+SEED = "seed"
+
+
+def measured(sweep: Sweep, folder: Path) -> dict[str, Facts]:
+    """Read what the finished points of a sweep gave, by their digests."""
+    done = {point.digest: point.folder(folder) for point in sweep.points if point.finished(folder)}
+    return {digest: facts_of(read_run(path)) for digest, path in done.items()}
+
+
+def grouped(sweep: Sweep, found: Mapping[str, Facts]) -> list[Group]:
+    """Gather what was measured, in the order of the sweep."""
+    members: dict[tuple[str, ...], list[Point]] = {}
+    axes = [axis for axis in sweep.axes if axis != SEED]
+    for point in sweep.points:
+        members.setdefault(tuple(point.labels[axis] for axis in axes), []).append(point)
+    return [
+        Group(
+            dict(zip(axes, labels, strict=True)),
+            len(points),
+            tuple(found[point.digest] for point in points if point.digest in found),
+        )
+        for labels, points in members.items()
+    ]
+
+
+def csv_text(sweep: Sweep, found: Mapping[str, Facts], folder: Path) -> str:
+    """Return one line per finished point, for other programs: every number by its key.
+
+    What only local models have (``local_mean``, a distance) is that before the final merge.
+
+    Args:
+        sweep: The sweep.
+        found: What is known of each finished point, by its digest.
+        folder: Folder of the sweep.
+    """
+    keys = list(dict.fromkeys(key for facts in found.values() for key in facts.values))
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow([*sweep.axes, "run", "metric", *keys])
+    for point in sweep.points:
+        facts = found.get(point.digest)
+        if facts is not None:
+            numbers = [facts.values.get(key) for key in keys]
+            writer.writerow(
+                [*point.labels.values(), point.folder(folder).name, facts.metric, *numbers]
+            )
+    return buffer.getvalue()

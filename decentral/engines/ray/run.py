@@ -16,8 +16,7 @@ from decentral.engines.ray.monitor import Monitor
 from decentral.engines.ray.worker_group import WorkerGroup, start_workers
 from decentral.engines.workers import WorkersLost
 from decentral.errors import ConfigError, RunError
-from decentral.faults.base import worker_faults
-from decentral.faults.workers import Fault
+from decentral.faults.base import Fault, worker_faults
 from decentral.limits import check_threads
 from decentral.loop.cost import thread_count
 from decentral.loop.pipeline import gradient_of
