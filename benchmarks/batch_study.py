@@ -285,7 +285,7 @@ def together(batch: Any, communication: str, seed: int) -> dict[str, float]:
         "batch": batch, "data": "2048 samples/node", "communication": communication, "seed": seed,
         "eval_every": 100000,
     })  # fmt: skip
-    rows = [row for row in train(block, Evaluator(block), resumed=True) if "phase" in row]
+    rows = [row for row in train(block, Evaluator(block)) if "phase" in row]
     before, final = rows[0], rows[-1]
     assert final["samples"] == 2048
     return {

@@ -133,7 +133,7 @@ def sbatch(log: Path, *arguments: str, **env: str) -> subprocess.CompletedProces
         program.write_text(f"#!/usr/bin/env bash\n{body}\n")
         program.chmod(0o755)
     path = f"{log / 'bin'}{os.pathsep}{os.environ['PATH']}"
-    slurm = {"SLURM_JOB_NUM_NODES": "4", "SLURM_CPUS_ON_NODE": "8"}
+    slurm = {"SLURM_JOB_NUM_NODES": "4", "SLURM_CPUS_ON_NODE": "8", "SLURM_JOB_ID": "17"}
     return subprocess.run(
         ["bash", str(LAUNCH / "slurm.sbatch"), *arguments],
         env={**os.environ, "PATH": path, "LOG": str(log), **slurm, **env},
@@ -158,12 +158,13 @@ def test_slurm_runs_the_one_command_on_a_cluster_of_all_nodes(tmp_path: Path) ->
     assert ray[:5] == ["symmetric-run", "--address", "10.1.0.7:6379", "--min-nodes", "4"]
     assert ray[5:7] == ["--num-cpus", "8"]
     launched = (tmp_path / "decentral").read_text().split()
-    assert launched == f"token launch late.yaml {COMMAND} 4 seed=2".split()
+    resumed = "--resume --out runs/decentral-17"
+    assert launched == f"token launch late.yaml {COMMAND} 4 {resumed} seed=2".split()
 
 
 def test_slurm_takes_the_number_of_workers_and_its_own_address(tmp_path: Path) -> None:
     assert sbatch(tmp_path, "late.yaml", WORKERS="8").returncode == 0
-    assert (tmp_path / "decentral").read_text().split()[-2:] == ["--workers", "8"]
+    assert "--workers 8 --resume" in " ".join((tmp_path / "decentral").read_text().split())
     address = (tmp_path / "ray").read_text().split()[2]
     assert re.fullmatch(r"[0-9a-f.:]+:6379", address)
 

@@ -25,6 +25,7 @@ import torch
 from wrong import CASES, SMALL, Case, furnish, inside
 from wrong_clusters import CLUSTERS
 from wrong_data import DATA
+from wrong_folders import FOLDERS, wreck
 from wrong_theory import THEORY
 
 import decentral.cli
@@ -95,6 +96,8 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with everything that can be wrong in it."""
     folder = tmp_path_factory.mktemp("bench")
     furnish(folder)
+    with inside(folder):
+        wreck()
     return folder
 
 
@@ -135,7 +138,7 @@ def fails(words: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
     return status, said
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", [*CASES, *FOLDERS], ids=lambda case: case.name)
 def test_command(case: Case, bench: Path, book: Book, capsys: pytest.CaptureFixture[str]) -> None:
     with inside(bench):
         status, said = fails(case.words, capsys)

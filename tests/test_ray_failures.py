@@ -77,6 +77,8 @@ def test_four_actors_end_at_the_bits_of_one_process(launch: Launch, undisturbed:
     out = launch(workers=4)
     assert len(json.loads((out / "env.json").read_text())["workers"]) == 4
     assert torch.equal(last_rows(out), undisturbed)
+    first = json.loads((out / "checkpoints" / "step-000000000" / "manifest.json").read_text())
+    assert first["counters"]["offsets"]["metrics.jsonl"] == 0, "before the first evaluation"
 
 
 def test_a_run_folder_is_as_it_was(launch: Launch, regenerate: bool) -> None:

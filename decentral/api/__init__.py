@@ -1,7 +1,8 @@
 """The library's door: launch a run, resume it, look at it."""
 
-from decentral.api.launching import begun, launch, restart, resume, start
-from decentral.api.run import WHEREABOUTS, Progress, Run, models_of, run_config
+from decentral.api.launching import begun, launch, restart, resume, start, start_or_resume
+from decentral.api.run import Progress, Run, models_of, run_config
+from decentral.run.digests import WHEREABOUTS
 
 __all__ = [
     "WHEREABOUTS",
@@ -14,4 +15,5 @@ __all__ = [
     "resume",
     "run_config",
     "start",
+    "start_or_resume",
 ]

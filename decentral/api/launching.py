@@ -2,31 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
-from decentral.api.run import WHEREABOUTS, Run, run_config
+from decentral.api.run import Run, run_config, run_settings
 from decentral.config import PARTS, Config, by_name, make_config, read_settings
 from decentral.engines.base import EngineRun, given_up
 from decentral.engines.choice import engine_of, refuse_ranks
 from decentral.errors import ConfigError
-from decentral.loop.setup import Setup
+from decentral.loop.resolved import resolved
+from decentral.loop.setup import Setup, prepare
 from decentral.run.checkpoint import has_checkpoint, newest_checkpoint
+from decentral.run.digests import WHEREABOUTS, differences, differences_text
 from decentral.run.folder import RunFolder
 
 #: Called with every row of metrics that is logged.
 Watch = Callable[[dict[str, Any]], None]
+#: Values of settings that a run decides.
+_OPEN = ("auto", "tune")
 
 
-def launch(config: str | Path | None = None, *, watch: Watch | None = None, **settings: Any) -> Run:
+def launch(
+    config: str | Path | None = None,
+    *,
+    resume: bool = False,
+    watch: Watch | None = None,
+    **settings: Any,
+) -> Run:
     """Train one model on many nodes and return the finished run.
 
-    ``config`` is a YAML file; ``settings`` are the same names as in YAML (``nodes=8``,
-    ``communication="late(start=80%)"``) and win over it. Plug-ins may be given as text, mappings or
-    Python objects: a function for a topology or schedule, a ``Task``, a function that builds a
-    model. ``watch`` is called with every logged row.
+    Plug-ins may be given as text, mappings or Python objects: a function for a topology or
+    schedule, a ``Task``, a function that builds a model.
+
+    Args:
+        config: A YAML file of settings.
+        resume: Go on with the unfinished run of the same configuration that ``out`` holds, if it
+            holds one; a finished one is returned as it is.
+        watch: Called with every logged row.
+        settings: The same names as in YAML (``nodes=8``, ``communication="late(start=80%)"``);
+            they win over it.
 
     >>> run = launch(task="quadratic", nodes=4, steps=20, out="runs/doc")  # doctest: +SKIP
     >>> run.summary["counters"]["comm/rounds"]  # doctest: +SKIP
@@ -34,7 +50,11 @@ def launch(config: str | Path | None = None, *, watch: Watch | None = None, **se
     """
     layers = [read_settings(config)] if config is not None else []
     given = by_name({key: value for key, value in settings.items() if value is not None})
-    return _train(start(make_config(*layers, given)), settings, watch)
+    made = make_config(*layers, given)
+    run = start_or_resume(made) if resume else start(made)
+    if run is None:
+        return Run(Path(str(made.out)).expanduser(), given)
+    return _train(run, settings, watch)
 
 
 def start(config: Config) -> EngineRun:
@@ -44,7 +64,8 @@ def start(config: Config) -> EngineRun:
         run = undo.enter_context(closing(engine_of(config)(config)))
         if config.out:
             folder = undo.enter_context(RunFolder.create(config.out))
-            _refuse_other(run, folder)
+            if folder.is_begun:
+                _refuse_other(folder.path, run_settings(folder.path), run.settings, config)
         else:
             folder = undo.enter_context(RunFolder.number(Path("runs"), _stem(run.setup)))
         run.begin(folder)
@@ -52,16 +73,68 @@ def start(config: Config) -> EngineRun:
     return run
 
 
-def _refuse_other(run: EngineRun, folder: RunFolder) -> None:
-    """Refuse to begin where a run of another configuration has begun; ``auto`` is any value."""
-    asked = {key for key, value in run.setup.config if value not in ("auto", "tune")}
-    for key, (there, here) in folder.differences(run.settings).items():
-        if key in asked - {*WHEREABOUTS, "out"}:
-            raise ConfigError(
-                f"{folder.path} holds a run of another configuration ({key}: {there} there, {here} "
-                "here) that ended before its first checkpoint; choose another --out, or begin that "
-                f"one again with `decentral resume {folder.path}`."
-            )
+def start_or_resume(config: Config) -> EngineRun | None:
+    """Prepare a run in its folder, or go on with the run of the same configuration there.
+
+    What a program says that a queue may start again at any moment. Returns None where the run is
+    finished. Raises ConfigError where the folder holds a run of another configuration.
+    """
+    if not config.out:
+        raise ConfigError("resume: say where the run is kept, by --out FOLDER (in Python out=...).")
+    refuse_ranks(config)
+    path = Path(config.out).expanduser()
+    with ExitStack() as undo:
+        folder = undo.enter_context(RunFolder.claim(path))
+        if not folder.is_begun:
+            folder.refuse_remains()
+            run = undo.enter_context(closing(engine_of(config)(config)))
+            folder.prepare()
+            run.begin(folder)
+        else:
+            there = run_settings(path)
+            config = _decided(config, there)
+            if (path / "summary.json").exists():
+                _refuse_other(path, there, resolved(prepare(config)), config)
+                return None
+            run = undo.enter_context(closing(engine_of(config)(config)))
+            _refuse_other(path, there, run.settings, config)
+            _stand(run, folder)
+        undo.pop_all()
+    return run
+
+
+def _decided(config: Config, there: Mapping[str, Any]) -> Config:
+    """Replace what is left open by what the run in a folder has decided, here or elsewhere."""
+    open_keys = [key for key in _left_open(config) if key not in WHEREABOUTS]
+    return config.model_copy(
+        update={key: there[key] for key in open_keys if there.get(key) is not None}
+    )
+
+
+def _left_open(config: Config) -> list[str]:
+    """Return the settings that a run decides by itself."""
+    return [key for key, value in config if isinstance(value, str) and value in _OPEN]
+
+
+def _refuse_other(
+    path: Path, there: Mapping[str, Any], here: Mapping[str, Any], config: Config
+) -> None:
+    """Refuse a run of another configuration than the one that a folder holds.
+
+    Args:
+        path: The folder.
+        there: The settings that it keeps.
+        here: Those of the run, every ``auto`` decided.
+        config: Those that were asked for; what was left open is no difference.
+    """
+    left_open = _left_open(config)
+    found = differences(there, {key: there.get(key) if key in left_open else value
+                                for key, value in here.items()})  # fmt: skip
+    if found:
+        raise ConfigError(
+            f"{path} holds a run of another configuration ({differences_text(found)}); choose "
+            f"another --out, or go on with that one by `decentral resume {path}`."
+        )
 
 
 def _train(run: EngineRun, given: dict[str, Any], watch: Watch | None) -> Run:
@@ -130,15 +203,19 @@ def restart(path: str | Path, **objects: Any) -> EngineRun:
 def _going_on(folder: RunFolder, config: Config) -> closing[EngineRun]:
     """Return a run that stands at a folder's newest checkpoint, or else at its beginning."""
     _refuse_finished(folder.path)
-    saved = newest_checkpoint(folder.path) if has_checkpoint(folder.path) else None
     run = engine_of(config)(config)
     with given_up(run):
-        if saved:
-            run.go_on(folder, saved)
-        else:
-            folder.prepare()
-            run.begin(folder)
+        _stand(run, folder)
     return closing(run)
+
+
+def _stand(run: EngineRun, folder: RunFolder) -> None:
+    """Let a run stand at its folder's newest checkpoint, or else at its beginning."""
+    if has_checkpoint(folder.path):
+        run.go_on(folder, newest_checkpoint(folder.path))
+    else:
+        folder.prepare()
+        run.begin(folder)
 
 
 def _refuse_finished(folder: Path) -> None:

@@ -14,17 +14,11 @@ from decentral.loop.setup import prepare
 from decentral.loop.trained import Afterwards, differing
 from decentral.registry import PYTHON
 from decentral.run.checkpoint import good_checkpoints, newest_checkpoint
+from decentral.run.digests import WHEREABOUTS
 from decentral.run.folder import FORMAT
 
 #: Called with what is being measured, how many parts are done, and how many there are.
 Progress = Callable[[str, int, int], None]
-
-
-#: Settings of a run that may change when it goes on: they are no part of its result.
-WHEREABOUTS = (
-    "engine", "workers", "address", "placement", "on_failure", "max_failures", "liveness_s",
-    "progress_s", "dashboard_port", "faults",
-)  # fmt: skip
 
 
 class Run:
@@ -159,6 +153,21 @@ def _column(values: list[Any]) -> Any:
 
 def run_config(path: str | Path, **objects: Any) -> Config:
     """Read a run folder's configuration; ``objects`` replace parts that were given from Python."""
+    settings = run_settings(path)
+    elsewhere = {key: value for key, value in objects.items() if key in WHEREABOUTS}
+    settings |= elsewhere
+    for key in [key for key, value in settings.items() if value == PYTHON]:
+        if objects.get(key) is None:
+            raise ConfigError(
+                f"run {path}: its {key} was given from Python; "
+                f"use decentral.resume({str(path)!r}, {key}=...)."
+            )
+        settings[key] = objects[key]
+    return make_config({k: v for k, v in settings.items() if v is not None})
+
+
+def run_settings(path: str | Path) -> dict[str, Any]:
+    """Read the settings that a run folder keeps; raises ConfigError where there are none."""
     source = Path(path) / "config.yaml"
     if not source.exists():
         siblings = [p.parent.name for p in Path(path).parent.glob("*/config.yaml")]
@@ -171,17 +180,7 @@ def run_config(path: str | Path, **objects: Any) -> Config:
             f"run folder {path} is in {found[0] if found else 'an unknown format'}; this version "
             f"of decentral reads format {FORMAT}. Its env.json names the version to use."
         )
-    settings = read_file(source)
-    elsewhere = {key: value for key, value in objects.items() if key in WHEREABOUTS}
-    settings |= elsewhere
-    for key in [key for key, value in settings.items() if value == PYTHON]:
-        if objects.get(key) is None:
-            raise ConfigError(
-                f"run {path}: its {key} was given from Python; "
-                f"use decentral.resume({str(path)!r}, {key}=...)."
-            )
-        settings[key] = objects[key]
-    return make_config({k: v for k, v in settings.items() if v is not None})
+    return read_file(source)
 
 
 def models_of(path: Path, step: int | None = None, **objects: Any) -> Afterwards:

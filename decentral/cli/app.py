@@ -70,6 +70,7 @@ def launch(
     workers: o.Workers = None,
     address: o.Address = None,
     out: o.Out = None,
+    resume: o.Resume = False,
     json: o.Json = False,
     quiet: o.Quiet = False,
     debug: o.Debug = False,
@@ -83,10 +84,13 @@ def launch(
 
       decentral launch --topology ring --schedule late
       decentral launch experiment.yaml --nodes 64 optimizer.momentum=0.5
+
+    For a queue that starts it again: --out FOLDER --resume begins, goes on, or
+    says that the run is finished.
     """
     from decentral.cli import running
 
-    running.launch(words or [], o.given(context), json=json, quiet=quiet)
+    running.launch(words or [], o.given(context), resume=resume, json=json, quiet=quiet)
 
 
 @app.command(cls=Command)

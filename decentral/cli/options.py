@@ -94,6 +94,9 @@ Engine = Annotated[Text, _setting(_RUN, "NAME", "local (this process), ray, or a
 Workers = Annotated[Text, _setting(_RUN, "N", "Ray actors that share the nodes, or auto.")]
 Address = Annotated[Text, _setting(_RUN, "HOST:PORT", "Ray cluster to join, or auto.")]
 Out = Annotated[Text, _setting(_RUN, "FOLDER", "Run folder; else runs/<name>.")]
+Resume = Annotated[
+    bool, _switch(_RUN, "Go on with the run that --out holds, if it holds one.", "--resume")
+]
 
 SweepOut = Annotated[Text, _setting(_RUN, "FOLDER", "Its folder; else sweeps/<name of CONFIG>.")]
 

@@ -32,16 +32,27 @@ from decentral.engines.base import EngineRun
 from decentral.report.facts import duration_text
 
 
-def launch(words: Sequence[str], flags: Mapping[str, str], *, json: bool, quiet: bool) -> None:
+def launch(
+    words: Sequence[str], flags: Mapping[str, str], *, resume: bool, json: bool, quiet: bool
+) -> None:
     """Train what the words and flags describe.
 
     Args:
         words: Files and ``key=value``.
         flags: Options by the setting they stand for.
+        resume: Whether a run of that kind in the folder is gone on with, and left if finished.
         json: Whether the summary is printed as JSON.
         quiet: Whether nothing else is printed.
     """
-    _train(api.start(config_of(words, flags)), console_of(json, quiet), json)
+    config, console = config_of(words, flags), console_of(json, quiet)
+    run = api.start_or_resume(config) if resume else api.start(config)
+    if run is None:
+        folder = Path(str(config.out)).expanduser()
+        said = f"run {folder} is finished; `decentral report {folder}` shows it."
+        console.print(said, soft_wrap=True)
+        _print_summary(folder, json)
+        return
+    _train(run, console, json)
 
 
 def resume(
@@ -77,8 +88,12 @@ def _train(run: EngineRun, console: Console, json: bool) -> None:
     with console.status("drawing the report"):
         page = api.Run(run.folder.path).report()
     console.print(facts(_next(run.folder.path, page)), soft_wrap=True)
+    _print_summary(run.folder.path, json)
+
+
+def _print_summary(folder: Path, json: bool) -> None:
     if json:
-        print((run.folder.path / "summary.json").read_text(encoding="utf-8"), end="")
+        print((folder / "summary.json").read_text(encoding="utf-8"), end="")
 
 
 def _next(folder: Path, page: Path) -> list[tuple[str, Text | str]]:

@@ -59,11 +59,13 @@ class LocalRun(EngineRun):
         """Train to the end and return the summary; a stop signal saves a checkpoint first."""
         steps, every = self.setup.config.steps, checkpoint_interval(self.setup.config)
         with stop_signals(self.stopping) as stopping:
-            for row in train(self.block, self.evaluator, self.resumed):
+            if not self.resumed:  # a first evaluation may take longer than a queue has patience
+                self.save()
+            for row in train(self.block, self.evaluator):
                 self.record(row, watch)
                 if stopping.is_set() and self.block.step < steps:
                     self._interrupted()
-                if self.block.step % every == 0 and "phase" not in row:
+                if self.block.step and self.block.step % every == 0 and "phase" not in row:
                     self.save()
         self.folder.write("merged.safetensors", save_tensors(self.evaluator.merged_state()))
         self.save()
@@ -77,5 +79,6 @@ class LocalRun(EngineRun):
 
     def _interrupted(self) -> None:
         self.announce("interrupted", {"step": self.step})
-        self.save()
+        if self.step:  # the first checkpoint stands before the first evaluation
+            self.save()
         raise self.interruption()

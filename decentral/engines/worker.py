@@ -136,11 +136,13 @@ class Worker:
     def _train(self, evaluator: Evaluator) -> None:
         config, every = self.job.config, checkpoint_interval(self.job.config)
         watch = Stopwatch(self.exchange)
-        for row in train(self.block, evaluator, self.job.checkpoint is not None):
+        if self.job.checkpoint is None:
+            self._stage_shard()
+        for row in train(self.block, evaluator):
             self.step = self.block.step
             if len(row) > 1:
                 self._report("row", row=row | watch.lap(self.step))
-            if self.step % every == 0 and "phase" not in row:
+            if self.step and self.step % every == 0 and "phase" not in row:
                 self._stage_shard()
             self._pause(config.steps)
         if self.rank == 0:

@@ -24,22 +24,17 @@ def log_interval(setup: Setup) -> int:
     return max(1, ceil(setup.config.steps / LOG_LINES)) if every == "auto" else every
 
 
-def train(block: Block, evaluator: Evaluator, resumed: bool = False) -> Iterator[Row]:
+def train(block: Block, evaluator: Evaluator) -> Iterator[Row]:
     """Train a block from where it stands to the end, yielding one row of metrics per step.
 
     Rows without news are empty but for ``step``, so that the caller can stop or checkpoint between
     any two steps. A global merge as the last act, the algorithm's own or the run's, is evaluated
-    before and after. ``resumed`` leaves out the evaluation of the first models.
-
-    Args:
-        block: The block.
-        evaluator: What asks the metrics.
-        resumed: Whether the block was restored.
+    before and after. The first models are evaluated before the first step, and never again.
     """
     setup = block.setup
     steps, every = setup.config.steps, evaluation_interval(setup)
     algorithm, log_every = setup.algorithm, log_interval(setup)
-    if not resumed:
+    if not block.step:
         yield status(block) | evaluator(complete=True)
     before: list[Row] = []
     while block.step < steps:

@@ -20,7 +20,7 @@ from typing import Any
 from decentral.errors import ConfigError, RunError
 from decentral.run.lock import NAME as LOCK
 from decentral.run.lock import WriterLock, unwritable
-from decentral.yamltext import dump, load, load_file
+from decentral.yamltext import dump
 
 FORMAT = 2
 
@@ -81,6 +81,17 @@ class RunFolder:
         except OSError as error:
             raise unwritable(self.path, error) from error
 
+    def refuse_remains(self) -> None:
+        """Raise ConfigError where parts of a run lie that does not say what it was."""
+        names = [f"checkpoints/{name}" for name in entries(self.path / "checkpoints", "step-")]
+        names += ["metrics.jsonl", "events.jsonl", "merged.safetensors"]
+        found = next((name for name in names if os.path.exists(self.path / name)), None)
+        if found is not None:
+            raise ConfigError(
+                f"{self.path} holds {found} of a run, but no config.yaml; restore that file, or "
+                "choose another --out."
+            )
+
     def clear(self) -> None:
         """Remove all that the folder holds, but not the lock on it."""
         for entry in self.path.iterdir():
@@ -91,14 +102,6 @@ class RunFolder:
     def is_begun(self) -> bool:
         """Whether a run was described here, be it without a step."""
         return (self.path / "config.yaml").exists()
-
-    def differences(self, settings: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-        """Return what a run that was described here has otherwise: there, and in ``settings``."""
-        if not self.is_begun:
-            return {}
-        there = load_file(self.path / "config.yaml")
-        here = load(dump(settings))
-        return {key: (there.get(key), here[key]) for key in here if there.get(key) != here[key]}
 
     def write(self, name: str, content: str | bytes) -> None:
         """Write one file atomically."""
@@ -189,12 +192,21 @@ class explained:
 def _refuse_run(folder: Path) -> None:
     """Raise ConfigError where a run has left something to go on from, or to look at."""
     if not os.path.exists(folder / "config.yaml"):
+        RunFolder(folder).refuse_remains()
         return
     if (folder / "summary.json").exists() or any((folder / "checkpoints").glob("step-*")):
         raise ConfigError(
             f"{folder} already holds a run; choose another --out, "
             f"or continue it with `decentral resume {folder}`."
         )
+
+
+def entries(folder: Path, prefix: str) -> list[str]:
+    """Return the sorted names in a folder that begin so; none where it cannot be looked into."""
+    try:
+        return sorted(name for name in os.listdir(folder) if name.startswith(prefix))
+    except OSError:
+        return []
 
 
 def _event_of(line: str) -> str | None:

@@ -1,0 +1,63 @@
+"""What of a configuration makes the result of a run, and how two of them differ."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from decentral.yamltext import dump, load
+
+#: Settings that say where a run computes: it may go on anywhere.
+WHEREABOUTS = (
+    "engine", "workers", "address", "placement", "on_failure", "max_failures", "liveness_s",
+    "progress_s", "dashboard_port", "faults",
+)  # fmt: skip
+#: What changes neither models nor records: those, and where and how often they are kept.
+WITHOUT_EFFECT = frozenset({*WHEREABOUTS, "out", "keep_checkpoints", "checkpoint_every", "track"})
+#: Differences that are listed.
+_LISTED = 3
+
+
+def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return what of a result is settled otherwise, by dotted key: ``there``, and ``here``.
+
+    >>> differences({"seed": 0, "sam": {"rho": 0.1}}, {"seed": 0, "sam": {"rho": 0.2}})
+    {'sam.rho': (0.1, 0.2)}
+    """
+    one, other = _flat(there), _flat(load(dump(here)))
+    found = {
+        key: (one.get(key), other.get(key))
+        for key in dict.fromkeys([*one, *other])
+        if one.get(key) != other.get(key) and key.partition(".")[0] not in WITHOUT_EFFECT
+    }
+    renamed = tuple(key.removesuffix("name") for key in found if key.endswith(".name"))
+    return {k: v for k, v in found.items() if k.endswith(".name") or not k.startswith(renamed)}
+
+
+def differences_text(found: Mapping[str, tuple[Any, Any]]) -> str:
+    """Write differences on one line, the first few of many.
+
+    >>> differences_text({"seed": (0, 1), "clip": (None, 1.0)})
+    'seed: 0 there, 1 here; clip: none there, 1.0 here'
+    """
+    listed = [
+        f"{key}: {_shown(there)} there, {_shown(here)} here"
+        for key, (there, here) in list(found.items())[:_LISTED]
+    ]
+    left = len(found) - len(listed)
+    return "; ".join(listed) + (f"; and {left} more" if left else "")
+
+
+def _shown(value: Any) -> str:
+    text = "none" if value is None else str(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
