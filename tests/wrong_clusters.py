@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
-from decentral.engines import ray as engine
+from decentral.engines import choice
 from decentral.engines.attempt import check_versions
 from decentral.engines.base import EngineRun
 from decentral.engines.checkpoints import CheckpointAssembly
@@ -36,8 +36,8 @@ def has_no_token() -> None:
 
 
 def without_ray() -> None:
-    with mock.patch.object(engine, "find_spec", return_value=None):
-        engine.require()
+    with mock.patch.object(choice, "find_spec", return_value=None):
+        choice.require_ray()
 
 
 def port_in_use() -> None:

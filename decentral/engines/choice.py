@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from decentral.config import Config
@@ -16,9 +17,7 @@ if TYPE_CHECKING:  # they load torch, and Ray
 def engine_of(config: Config) -> type[EngineRun]:
     """Return the engine of a run; ``auto``: Ray for several workers, an address or several GPUs."""
     if config.engine == "ray" or (config.engine == "auto" and _is_for_many(config)):
-        from decentral.engines.ray import require
-
-        require()
+        require_ray()
         from decentral.engines.ray.run import RayRun
 
         return RayRun
@@ -33,6 +32,15 @@ def _is_for_many(config: Config) -> bool:
     several = config.workers != "auto" and config.workers > 1
     gpus = torch.cuda.device_count() if config.device in ("auto", "cuda") else 0
     return several or config.address is not None or gpus > 1
+
+
+def require_ray() -> None:
+    """Refuse to go on without Ray, in one line."""
+    if find_spec("ray") is None:
+        raise ConfigError(
+            "engine ray needs Ray, which is not installed; "
+            "pip install -c constraints.txt -e '.[ray]', or use engine local."
+        )
 
 
 # --- launchers ------------------------------------------------------------------------------------
