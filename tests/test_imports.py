@@ -1,11 +1,17 @@
-"""Nothing heavy is loaded before it is needed."""
+"""Nothing heavy is loaded before it is needed; packages offer names and define none."""
 
 from __future__ import annotations
 
+import ast
+import pkgutil
 import subprocess
 import sys
+from importlib import import_module
+from pathlib import Path
 
 import pytest
+
+import decentral
 
 HEAVY = {"matplotlib", "networkx", "pandas", "ray", "scipy", "sklearn", "torch", "transformers"}
 COMMAND = "sys.argv = {!r}.split()\nfrom decentral.cli import main\nmain()"
@@ -30,3 +36,30 @@ def test_loads_nothing_heavy(code: str) -> None:
     loaded = {name.partition(".")[0] for name in last.removeprefix("LOADED").split()}
     assert "decentral" in loaded
     assert not loaded & HEAVY
+
+
+PACKAGES = ["decentral"] + [
+    found.name for found in pkgutil.walk_packages(decentral.__path__, "decentral.") if found.ispkg
+]
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_a_package_offers_what_it_names(name: str) -> None:
+    """Also what is imported only when it is asked for, after all modules of the package are."""
+    package = import_module(name)
+    modules = [found.name for found in pkgutil.iter_modules(package.__path__)]
+    for module in modules:
+        if not module.startswith("_"):
+            import_module(f"{name}.{module}")
+    for offered in getattr(package, "__all__", ()):
+        value = getattr(package, offered)
+        assert offered not in modules or callable(value), f"{offered} is a module of {name}"
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_a_package_defines_nothing(name: str) -> None:
+    """What a package is stands in a module that says so by its name."""
+    text = Path(str(import_module(name).__file__)).read_text(encoding="utf-8")
+    defined = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    names = [one.name for one in ast.parse(text).body if isinstance(one, defined)]
+    assert set(names) <= {"__getattr__", "__dir__"}
