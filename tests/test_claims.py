@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import islice
-from math import exp, isfinite
+from math import exp, isfinite, log
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from decentral.cli import run
 from decentral.registry import find, names
 from decentral.report.claims import claims_html
 from decentral.tasks.models.moe import moe
-from decentral.theory.induction import Mixed, flow
+from decentral.theory.induction import Mixed, flow, phases
 
 CLAIMS = names("claim")
 every_claim = pytest.mark.parametrize("claim", CLAIMS)
@@ -203,8 +202,23 @@ def test_flows_go_down_their_losses(
 
 
 def test_a_flow_follows_an_exponential() -> None:
-    for time, (x,) in islice(flow(lambda state: (-state[0],), (1.0,)), 100):
-        assert x == pytest.approx(exp(-time), abs=1e-5)
+    levels = [0.5, 0.1, 1e-3]
+    points, reached = flow(lambda x: (-x[0],), (1.0,), lambda x: x[0], levels)
+    assert reached == pytest.approx([-log(level) for level in levels], rel=1e-6)
+    assert [loss for _, loss in points] == pytest.approx([exp(-time) for time, _ in points])
+    assert points[-1][1] == pytest.approx(levels[-1])
+    ends, _ = flow(lambda x: (-x[0],), (1.0,), lambda x: x[0], levels[:1], until=5.0)
+    assert ends[-1] == pytest.approx((5.0, exp(-5.0)))
+
+
+def test_the_phases_of_the_reduced_model_have_the_lengths_of_theory() -> None:
+    """The plateau ends within its predicted length; the shift knows no L, and ends as 1/(4t)."""
+    short, long = phases(Mixed(start=1e-4)), phases(Mixed(start=1e-4, length=4000.0))
+    assert 0.5 < short.leaves / Mixed(start=1e-4).plateau < 1.0
+    assert long.leaves == pytest.approx(4 * short.leaves, rel=1e-6)
+    assert long.learned == pytest.approx(short.learned, rel=1e-6)
+    assert short.learned < short.leaves < short.arrives
+    assert short.tail == pytest.approx(1.0, abs=0.01)
 
 
 def test_the_balance_penalty_shapes_gradients_but_not_the_loss() -> None:

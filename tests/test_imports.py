@@ -6,6 +6,7 @@ import ast
 import pkgutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
@@ -13,13 +14,17 @@ import pytest
 
 import decentral
 
-HEAVY = {"matplotlib", "networkx", "pandas", "ray", "scipy", "sklearn", "torch", "transformers"}
+#: Imported by the functions that use them: a twentieth of a second to a second each.
+LATE = {"jinja2", "scipy"}
+HEAVY = {"matplotlib", "networkx", "pandas", "ray", "sklearn", "torch", "transformers", *LATE}
 COMMAND = "sys.argv = {!r}.split()\nfrom decentral.cli import main\nmain()"
 LIGHT = {
     "import decentral": "import decentral",
     "decentral --help": COMMAND.format("decentral --help"),
     "decentral launch --help": COMMAND.format("decentral launch --help"),
+    "decentral list": COMMAND.format("decentral list"),
 }
+PACKAGE = Path(__file__).resolve().parent.parent / "decentral"
 
 
 @pytest.mark.parametrize("code", LIGHT.values(), ids=LIGHT.keys())
@@ -63,3 +68,37 @@ def test_a_package_defines_nothing(name: str) -> None:
     defined = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
     names = [one.name for one in ast.parse(text).body if isinstance(one, defined)]
     assert set(names) <= {"__getattr__", "__dir__"}
+
+
+def imported_at_once(source: str) -> Iterator[str]:
+    """Yield the packages that a module imports when it is imported, annotations' apart."""
+    todo: list[ast.AST] = [ast.parse(source)]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield (node.module or "").partition(".")[0]
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        elif not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
+            todo += ast.iter_child_nodes(node)
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("import scipy.special as special", {"scipy"}),
+        ("try:\n    from scipy import special\nexcept ImportError:\n    special = 0", {"scipy"}),
+        ("class A:\n    import scipy", {"scipy"}),
+        ("def f():\n    import scipy", set()),
+        ("if TYPE_CHECKING:\n    import scipy", set()),
+    ],
+)
+def test_imports_are_found(source: str, expected: set[str]) -> None:
+    assert set(imported_at_once(source)) == expected
+
+
+def test_what_is_used_late_is_imported_late() -> None:
+    users = [p for p in PACKAGE.rglob("*.py") if LATE & set(imported_at_once(p.read_text()))]
+    assert users == []

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,9 @@ from decentral.errors import ConfigError
 from decentral.mixing.prescribed import check_prescribed
 from decentral.registry import Bound, build
 from decentral.topology.base import Links, Topology
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -73,6 +77,13 @@ class Mixing:
         """Return the senders (ascending) and weights of one receiver, itself included."""
         span = slice(self.indptr[node], self.indptr[node + 1])
         return self.senders[span], self.weights[span]
+
+    def sparse(self) -> csr_array:
+        """Return W as a sparse matrix [nodes, nodes]."""
+        from scipy.sparse import csr_array
+
+        shape = self.nodes, self.nodes
+        return csr_array((self.weights, self.senders, self.indptr), shape=shape)
 
     def dense(self) -> Floats:
         """Return W as a matrix [nodes, nodes]."""
@@ -303,6 +314,6 @@ def spectral_gap(mixer: Mixer) -> float:
     product = np.eye(mixer.topology.nodes)
     rounds = horizon(mixer.topology)
     for index in range(rounds):
-        product = mixer.mixing(index).dense() @ product
+        product = mixer.mixing(index).sparse() @ product
     disagreement = float(np.linalg.norm(product - product.mean(0), 2))
     return 1.0 if disagreement < _TOLERANCE else 1.0 - disagreement ** (1.0 / rounds)

@@ -40,21 +40,14 @@ def _is_circulant(topology: Topology) -> bool:
 
 def _hops(topology: Topology) -> Positions:
     """Return hops between all pairs, [n, n]; pairs without a path lie a little further apart."""
-    n = topology.nodes
-    neighbours: list[set[int]] = [set() for _ in range(n)]
-    for a, b in topology.links:
-        neighbours[a].add(b)
-        neighbours[b].add(a)
-    hops = np.full((n, n), -1.0)
-    for start in range(n):
-        frontier, distance = {start}, 0
-        seen = {start}
-        while frontier:
-            hops[start, list(frontier)] = distance
-            frontier = {j for i in frontier for j in neighbours[i]} - seen
-            seen |= frontier
-            distance += 1
-    return np.where(hops < 0, hops.max() + 2, hops)
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import shortest_path
+
+    n, ends = topology.nodes, np.array(topology.links, dtype=np.int64).reshape(-1, 2).T
+    linked = csr_array((np.ones(ends.shape[1]), tuple(ends)), shape=(n, n))
+    hops = shortest_path(linked, "D", directed=False, unweighted=True)
+    reached = np.isfinite(hops)
+    return np.where(reached, hops, hops[reached].max() + 2)
 
 
 def _by_hops(hops: Positions, rounds: int = 60) -> Positions:

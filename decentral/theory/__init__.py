@@ -1,1 +1,1 @@
-"""Theory that computes: numpy only, and nothing of a run."""
+"""Theory that computes: numpy and scipy only, and nothing of a run."""

@@ -12,17 +12,16 @@ losses are, with q = exp(-p), a = w_K w_Q and b = w*^2:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import exp, log
+from math import exp, inf, log
 
-State = tuple[float, ...]
+State = Sequence[float]
 Field = Callable[[State], State]
+Loss = Callable[[State], float]
+Points = list[tuple[float, float]]  # times and losses
 
-#: Weights of the third-order step of Bogacki and Shampine (1989), and of its error.
-_STAGES = ((), (1 / 2,), (0, 3 / 4), (2 / 9, 1 / 3, 4 / 9))
-_ERROR = (-5 / 72, 1 / 12, 1 / 9, -1 / 8)
-_TOLERANCE = 1e-7
+_TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True)
@@ -92,43 +91,39 @@ class Phases:
 
 def phases(model: Mixed) -> Phases:
     """Follow both flows from ``start`` until the induction head has emerged."""
-    induction: list[tuple[float, float]] = []
-    for time, state in flow(model.induction_field, (model.start,) * 3):
-        induction.append((time, model.induction_loss(state)))
-        if induction[-1][1] <= 1e-4 * induction[0][1]:
-            break
+    loss, start = model.induction_loss, (model.start,) * 3
     # With v2 = c2 and a = 0: what is left before the head emerges.
-    level = model.induction_loss((0.0, 0.0, 1 / (1 + model.alpha)))
-    leaves = [time for time, loss in induction if loss >= 0.99 * level][-1]
-    arrives = next(time for time, loss in induction if loss <= 0.01 * level)
-    gram: list[tuple[float, float]] = []
-    for time, state in flow(model.gram_field, (model.start,) * 2):
-        gram.append((time, model.gram_loss(state)))
-        if time >= 10 * model.length:
-            break
-    learned = next(time for time, loss in gram if loss <= 0.01 * gram[0][1])
+    level = loss((0.0, 0.0, 1 / (1 + model.alpha)))
+    levels = [0.99 * level, 0.01 * level, 1e-4 * loss(start)]
+    induction, (leaves, arrives, _) = flow(model.induction_field, start, loss, levels)
+    loss, start = model.gram_loss, (model.start,) * 2
+    levels = [0.01 * loss(start)]
+    gram, (learned,) = flow(model.gram_field, start, loss, levels, until=10 * model.length)
     return Phases(learned, leaves, arrives, gram, induction)
 
 
-def flow(field: Field, start: State) -> Iterator[tuple[float, State]]:
-    """Yield times and states of x' = field(x), by adaptive steps of third order."""
-    time, step, state = 0.0, 1e-3, start
-    yield time, state
-    while True:
-        slopes: list[State] = []
-        for weights in _STAGES:
-            slopes.append(field(_moved(state, step, weights, slopes)))
-        moved = _moved(state, step, _STAGES[-1], slopes)
-        wrong = _moved((0.0,) * len(state), step, _ERROR, slopes)
-        error = max(abs(e) / (1e-3 + abs(x)) for e, x in zip(wrong, moved, strict=True))
-        if error <= _TOLERANCE:
-            time, state = time + step, moved
-            yield time, state
-        step *= min(4.0, max(0.2, 0.9 * (_TOLERANCE / max(error, 1e-300)) ** (1 / 3)))
+def flow(
+    field: Field, start: State, loss: Loss, levels: Sequence[float], until: float = inf
+) -> tuple[Points, list[float]]:
+    """Follow x' = field(x); return the loss over time, and when it falls below each level.
 
+    Args:
+        field: Slope of the state.
+        start: State at time 0.
+        loss: Loss of a state.
+        levels: Levels of the loss, all of which are reached.
+        until: When to end; by default where the loss falls below the last level.
+    """
+    from scipy.integrate import solve_ivp
 
-def _moved(state: State, step: float, weights: Sequence[float], slopes: list[State]) -> State:
-    return tuple(
-        x + step * sum(w * slope[i] for w, slope in zip(weights, slopes, strict=False))
-        for i, x in enumerate(state)
-    )
+    def above(level: float) -> Callable[[float, State], float]:
+        return lambda time, state: loss(state) - level
+
+    events = [above(level) for level in levels]
+    vars(events[-1])["terminal"] = until == inf
+    found = solve_ivp(
+        lambda time, state: field(state), (0.0, until), start,
+        method="LSODA", rtol=_TOLERANCE, atol=1e-3 * _TOLERANCE, events=events,
+    )  # fmt: skip
+    losses = map(loss, found.y.T.tolist())
+    return list(zip(found.t.tolist(), losses, strict=True)), [float(t[0]) for t in found.t_events]

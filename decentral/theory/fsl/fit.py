@@ -28,8 +28,8 @@ _POINTS, _SKIPPED = 16, 0.03
 _LEAST = 8
 #: How much longer than the longest curve, and with how much larger batches, a prediction may be.
 REACH, LARGER = 1.1, 8.0
-#: Constants of the law, and the 95 % quantile of F that its plausible values must not exceed.
-_CONSTANTS, _QUANTILE = 7, 2.3
+#: Constants of the law, and the confidence at which values of them are plausible.
+_CONSTANTS, _CONFIDENCE = 7, 0.95
 #: Laws that stand for all plausible ones.
 _KEPT = 120
 
@@ -111,9 +111,7 @@ def fit(curves: Sequence[Curve]) -> Fit:
         more = _solved(grid, points)
         found, residuals = np.concatenate([found, more[0]]), np.concatenate([residuals, more[1]])
     order = np.argsort(residuals)
-    free = len(points) - _CONSTANTS
-    bound = residuals[order[0]] * (1 + _CONSTANTS / free * _QUANTILE)
-    good = order[residuals[order] <= bound]
+    good = order[residuals[order] <= residuals[order[0]] * _tolerated(len(points))]
     kept = good[np.unique(np.linspace(0, len(good) - 1, _KEPT).astype(int))]
     laws = [_law(row, curves[0].lr) for row in found[kept]]
     sizes = [curve.batch for curve in curves]
@@ -124,6 +122,18 @@ def fit(curves: Sequence[Curve]) -> Fit:
         (min(sizes), max(sizes)),
         longest / curves[0].lr,
     )
+
+
+def _tolerated(points: int) -> float:
+    """Return how many times the least squared residuals those of plausible constants may be.
+
+    1 + k / (n - k) F for k constants and n points, by the quantile of F(k, n - k). (Beale,
+    "Confidence regions in non-linear estimation", 1960.)
+    """
+    from scipy.special import fdtri  # scipy.stats.f.ppf, which takes four times as long to import
+
+    free = points - _CONSTANTS
+    return 1 + _CONSTANTS / free * float(fdtri(_CONSTANTS, free, _CONFIDENCE))
 
 
 def _check(curves: Sequence[Curve]) -> None:

@@ -23,16 +23,6 @@ Floats = NDArray[np.float64]
 _POINTS = 300
 
 
-def zeta(x: float, terms: int = 64) -> float:
-    """Return Riemann's zeta function for x > 1, by Euler and Maclaurin.
-
-    >>> round(zeta(2.0), 6) == round(np.pi**2 / 6, 6)
-    True
-    """
-    head = sum(j**-x for j in range(1, terms))
-    return head + terms ** (1 - x) / (x - 1) + terms**-x / 2 + x * terms ** (-x - 1) / 12
-
-
 @dataclass(frozen=True)
 class Law:
     """A law with its constants: those of a power-law task, or fitted to runs."""
@@ -54,14 +44,16 @@ class Law:
         integral of K what it is: 1/2 sum_j lambda_j / (1 - lr lambda_j / 2) for steps of finite
         size, 1/2 sum_j lambda_j in continuous time.
         """
+        from scipy.special import zeta
+
         s, beta = task.source, task.capacity
         p = 2 - 1 / beta
         drift, memory = gamma(s) / (2 * beta), gamma(p) / beta
-        total = zeta(beta) / 2
+        total = float(zeta(beta)) / 2
         if finite_step:
             variances = np.arange(1, 2049, dtype=np.float64) ** -beta
             total += 0.5 * float((variances / (1 - task.lr * variances / 2) - variances).sum())
-        offset = (2 * drift / zeta(1 + s * beta)) ** (1 / s)
+        offset = (2 * drift / float(zeta(1 + s * beta))) ** (1 / s)
         forget = (memory / (2 * (p - 1) * total)) ** (1 / (p - 1))
         return Law(s, beta, task.noise, task.lr, (drift, offset), (memory, forget))
 

@@ -57,8 +57,10 @@ class PowerLaw:
         """Return the risk of the features beyond ``modes`` at intrinsic ``times``.
 
         They only drift: 1/2 sum_{j > modes} j^-(1 + s beta) exp(-2 lambda_j t), as an integral from
-        modes + 1/2, summed as the power series of the incomplete gamma function.
+        modes + 1/2: an incomplete gamma function, here as Kummer's 1F1, which bears t = 0.
         """
+        from scipy.special import hyp1f1
+
         s, beta, edge = self.source, self.capacity, modes + 0.5
         reached = 2.0 * np.asarray(times, dtype=np.float64) * edge**-beta
         if reached.max(initial=0.0) > 20.0:
@@ -66,11 +68,7 @@ class PowerLaw:
                 f"the exact recursion over {modes} features does not reach so far in time; "
                 "give more modes."
             )
-        total, term = np.zeros_like(reached), np.ones_like(reached)
-        for k in range(80):
-            total += term / (s + k)
-            term = -term * reached / (k + 1)
-        return edge ** (-s * beta) / (2 * beta) * total
+        return edge ** (-s * beta) / (2 * beta * s) * hyp1f1(s, s + 1, -reached)
 
 
 def exact_risk(
