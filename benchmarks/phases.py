@@ -27,7 +27,7 @@ from decentral.config import by_name, make_config, read_file
 from decentral.engines.process import configure_process
 from decentral.exchange.local import LocalExchange
 from decentral.gradients import stacked_forward
-from decentral.layout import shadow
+from decentral.layout import share_parameters
 from decentral.loop.block import Block
 from decentral.loop.setup import prepare
 from decentral.metrics import score
@@ -74,7 +74,7 @@ class Judge:
         self.train, self.task, self.layout = train, setup.task, setup.layout
         pairs = zip((test.inputs, test.targets), (val.inputs, val.targets), strict=True)
         self.test = Samples(*(torch.cat(pair) for pair in pairs))
-        self.forward = stacked_forward(shadow(setup.model).eval(), setup.layout)
+        self.forward = stacked_forward(share_parameters(setup.model).eval(), setup.layout)
 
     def smoothed(self, rows: Tensor) -> Tensor:
         """Return the training loss with label smoothing 0.1, [n]."""

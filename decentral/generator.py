@@ -8,23 +8,23 @@ from contextlib import contextmanager
 
 import torch
 
-_BORROWED = threading.RLock()
+_FORKED = threading.RLock()
 
 
 @contextmanager
-def borrowed(seed: int | None = None) -> Generator[None]:
+def fork_rng(seed: int | None = None) -> Generator[None]:
     """Draw from torch's generator alone, from ``seed`` where given, and leave it as it was.
 
     Modules draw their first parameters from the one generator of the process; two runs that start
     in two threads would otherwise take numbers out of each other's stream.
 
-    >>> with borrowed(3):
+    >>> with fork_rng(3):
     ...     one = torch.rand(2)
-    >>> with borrowed(3):
+    >>> with fork_rng(3):
     ...     bool((one == torch.rand(2)).all())
     True
     """
-    with _BORROWED, torch.random.fork_rng(devices=[]):
+    with _FORKED, torch.random.fork_rng(devices=[]):
         if seed is not None:
             torch.manual_seed(seed)
         yield

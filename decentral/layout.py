@@ -130,7 +130,7 @@ class Layout:
                 values[name].copy_(value[0])
 
 
-def shadow(model: nn.Module) -> nn.Module:
+def share_parameters(model: nn.Module) -> nn.Module:
     """Return a copy of a model, its buffers included, that shares the memory of its parameters."""
     memo: dict[int, Any] = {
         id(p): nn.Parameter(p.detach(), p.requires_grad) for p in model.parameters()

@@ -171,7 +171,7 @@ def test_all_workers_know_who_is_sick_before_they_evaluate() -> None:
         if 2 in block.hosted:
             block.rows[block.hosted.index(2), 0] = torch.nan
         block.check()
-        return block.absent
+        return block.quarantined
 
     assert together(absent, crew) == [{2}, {2}]
 

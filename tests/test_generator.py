@@ -13,7 +13,7 @@ from support import advance, silent, tiny_setup
 from torch import Tensor, nn
 
 from decentral.exchange.local import LocalExchange
-from decentral.generator import borrowed
+from decentral.generator import fork_rng
 from decentral.loop.block import Block
 
 TIMES = 24
@@ -63,9 +63,9 @@ def test_runs_in_threads_draw_what_they_draw_alone(run: Callable[[int], Tensor])
 
 def test_the_generator_is_given_back_as_it_was() -> None:
     before = torch.get_rng_state()
-    with borrowed(7):
+    with fork_rng(7):
         first = torch.rand(3)
-    with suppress(ZeroDivisionError), borrowed(7):
+    with suppress(ZeroDivisionError), fork_rng(7):
         assert torch.equal(torch.rand(3), first)
         raise ZeroDivisionError
     assert torch.equal(torch.get_rng_state(), before)

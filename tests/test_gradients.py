@@ -22,7 +22,7 @@ from decentral.gradients import (
     VmapGradient,
     choose,
     kernels_of,
-    keyed,
+    key_dropout,
     looped_forward,
     stacked_forward,
 )
@@ -125,7 +125,7 @@ class Case:
 
     def __init__(self, name: str, dtype: torch.dtype = torch.float64, nodes: int = NODES) -> None:
         torch.manual_seed(0)
-        self.model = keyed((LAYERED | OTHERS)[name]()).to(dtype)
+        self.model = key_dropout((LAYERED | OTHERS)[name]()).to(dtype)
         self.layout = Layout.of(self.model)
         self.rows = torch.zeros(nodes, self.layout.width, dtype=dtype)
         for row in self.rows:
@@ -354,7 +354,7 @@ def hooked() -> nn.Module:
     ],
 )
 def test_what_is_not_known_layer_by_layer_is_left_to_vmap(make: Callable[[], nn.Module]) -> None:
-    model = keyed(make())
+    model = key_dropout(make())
     assert kernels_of(model, Layout.of(model)) is None
 
 
@@ -365,7 +365,7 @@ def chosen(
     precision: str = "same",
     mode: str | None = None,
 ) -> tuple[Gradient, str]:
-    model = keyed(model)
+    model = key_dropout(model)
     batch = Batch(
         torch.randn(nodes, 4, *SHAPE),
         torch.randint(0, CLASSES, (nodes, 4)),
@@ -468,7 +468,7 @@ def test_what_is_compiled_computes_what_it_computed_before() -> None:
     rows, keys = torch.randn(3, layout.width) / 4, torch.arange(12).view(3, 4)
     batch = Batch(torch.randn(3, 4, *SHAPE), torch.randint(0, CLASSES, (3, 4)), keys)
     found, wanted = torch.zeros_like(rows), torch.zeros_like(rows)
-    plain = VmapGradient(keyed(model), layout, F.cross_entropy)
+    plain = VmapGradient(key_dropout(model), layout, F.cross_entropy)
     torch.testing.assert_close(compiled(rows, {}, batch, found), plain(rows, {}, batch, wanted))
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-6)
     assert wanted.abs().amax() > 0.01
@@ -484,7 +484,7 @@ def test_a_model_that_does_not_fit_the_task_is_the_users_mistake() -> None:
 
 
 def test_masks_depend_on_sample_and_layer_only() -> None:
-    model = keyed(nn.Sequential(nn.Dropout(0.4), nn.Dropout(0.4)))
+    model = key_dropout(nn.Sequential(nn.Dropout(0.4), nn.Dropout(0.4)))
     ones = torch.ones(3, 1000)
     keys = torch.tensor([5, 6, 5])
     masks = []
@@ -527,7 +527,7 @@ def test_in_bfloat16_gradients_are_those_in_full_to_two_digits(name: str) -> Non
 
 def test_in_bfloat16_a_row_trains_as_any_loop_under_autocast() -> None:
     """Also the second row: autocast would remember the weights of the first."""
-    model = keyed(mlp(SHAPE, CLASSES))
+    model = key_dropout(mlp(SHAPE, CLASSES))
     layout = Layout.of(model)
     rows = torch.randn(2, layout.width) / 8
     batch = Batch(torch.randn(2, 4, *SHAPE), torch.randint(0, CLASSES, (2, 4)), torch.zeros(2, 4))

@@ -73,7 +73,7 @@ def asked(name: str) -> dict[str, Any]:
 def test_a_sick_node_is_kept_out_and_the_others_finish_in_health(name: str, what: str) -> None:
     block, events = sick_block(8, what, **asked(name), on_nonfinite="quarantine")
     rows = trained(block)
-    assert block.absent == {SICK}
+    assert block.quarantined == {SICK}
     assert torch.isfinite(block.rows).all()
     for channel in block.optimizer.channels():
         assert torch.isfinite(channel).all()
@@ -107,7 +107,7 @@ def test_a_node_with_a_wild_rate_is_kept_out_before_it_talks() -> None:
     wild = {"node_lr": {SICK: 1e20}, "on_nonfinite": "quarantine"}
     block = tiny_block(announce, **settings, **wild)
     rows = trained(block)
-    assert block.absent == {SICK}
+    assert block.quarantined == {SICK}
     assert events[0][1]["step"] < 10
     assert rows[-1]["loss/merged"] < rows[0]["loss/merged"]
     with pytest.raises(RunError, match=f"node {SICK} became NaN or infinite at step"):
@@ -166,7 +166,7 @@ def test_a_node_with_broken_data_is_quarantined_for_good(algorithm: str) -> None
     )  # fmt: skip
     block = tiny_block(task=task, algorithm=algorithm, on_nonfinite="quarantine", mix_state=True)
     rows = trained(block)
-    assert block.absent == {1}
+    assert block.quarantined == {1}
     assert torch.isfinite(block.rows).all()
     assert rows[-1]["loss/merged"] < rows[0]["loss/merged"]
 
@@ -180,7 +180,7 @@ def test_quarantine_is_written_down_and_survives_a_resume(tmp_path: Path) -> Non
     assert summary["final"]["accuracy/merged"] is not None
     again = tiny_block(task="digits", nodes=4, topology="ring")
     again.restore(run.block.checkpoint())
-    assert again.absent == {SICK}
+    assert again.quarantined == {SICK}
 
 
 def test_a_run_that_diverged_names_its_folder(tmp_path: Path) -> None:

@@ -205,7 +205,7 @@ def test_a_node_that_is_not_finite_does_not_harm_the_others(name: str) -> None:
             block.adapt()
             block.check()
             block.finish_step()
-    assert sick.absent == {1}
+    assert sick.quarantined == {1}
     others = [0, 2, 3]
     assert torch.equal(sick.rows[others], well.rows[others])
 

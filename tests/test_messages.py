@@ -213,7 +213,7 @@ def _without_a_node() -> None:
         make_config({"task": "quadratic", "nodes": 10, "topology": "nx:petersen_graph"})
     )
     assert setup.conversation is not None
-    reformed(setup.conversation, "auto", Membership.whole(10).without([1]))
+    reformed(setup.conversation, "auto", Membership.all_nodes(10).without([1]))
 
 
 def _generous_in_the_end() -> None:

@@ -18,7 +18,7 @@ import decentral
 from decentral import ConfigError
 from decentral.api import models_of, restart
 from decentral.cli.models import merge
-from decentral.gradients.draws import KeyedDropout, keyed
+from decentral.gradients.draws import KeyedDropout, key_dropout
 from decentral.layout import Layout
 from decentral.loop import train
 from decentral.loop.analysis import Analysis, Extent
@@ -156,7 +156,7 @@ def test_a_run_with_dropout_and_batchnorm_is_resumed_bit_by_bit(tmp_path: Path) 
 
 def test_statistics_are_those_of_evaluation_without_dropout() -> None:
     torch.manual_seed(0)
-    model, inputs = keyed(norm_first()).double(), torch.randn(100, 6, dtype=torch.float64)
+    model, inputs = key_dropout(norm_first()).double(), torch.randn(100, 6, dtype=torch.float64)
     front = nn.Sequential(nn.Dropout(0.9), model)
     layout = Layout.of(front)
     row = torch.zeros(layout.width, dtype=torch.float64)
@@ -189,7 +189,7 @@ def test_frozen_statistics_stay_and_one_sample_estimates_nothing() -> None:
 
 def test_one_dropout_layer_at_two_places_stays_one() -> None:
     drop = nn.Dropout(0.5)
-    model = keyed(nn.ModuleDict({"a": drop, "b": nn.Sequential(drop), "c": nn.Dropout(0.1)}))
+    model = key_dropout(nn.ModuleDict({"a": drop, "b": nn.Sequential(drop), "c": nn.Dropout(0.1)}))
     found = [m for m in model.modules() if isinstance(m, KeyedDropout)]
     assert [(layer.p, layer.layer) for layer in found] == [(0.5, 0), (0.1, 1)]
 

@@ -381,7 +381,7 @@ def test_a_lost_node_slows_nobody() -> None:
     )  # fmt: skip
     block.rows[2] = float("nan")
     finished(block)
-    assert block.absent == {2}
+    assert block.quarantined == {2}
     assert 4 < block.simulated_s < 5
 
 

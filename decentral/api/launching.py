@@ -9,7 +9,7 @@ from typing import Any
 
 from decentral.api.run import Run, run_config, run_settings
 from decentral.config import PARTS, Config, by_name, make_config, read_settings
-from decentral.engines.base import EngineRun, given_up
+from decentral.engines.base import EngineRun, close_on_error
 from decentral.engines.choice import engine_of, refuse_ranks
 from decentral.errors import ConfigError
 from decentral.loop.resolved import resolved
@@ -204,7 +204,7 @@ def _going_on(folder: RunFolder, config: Config) -> closing[EngineRun]:
     """Return a run that stands at a folder's newest checkpoint, or else at its beginning."""
     _refuse_finished(folder.path)
     run = engine_of(config)(config)
-    with given_up(run):
+    with close_on_error(run):
         _stand(run, folder)
     return closing(run)
 

@@ -11,7 +11,7 @@ from typing import Any
 from decentral.config import Config, make_config, read_file
 from decentral.errors import ConfigError, RunError, nearest
 from decentral.loop.setup import prepare
-from decentral.loop.trained import Afterwards, differing
+from decentral.loop.trained import TrainedModels, differing
 from decentral.registry import PYTHON
 from decentral.run.checkpoint import good_checkpoints, newest_checkpoint
 from decentral.run.digests import WHEREABOUTS
@@ -183,7 +183,7 @@ def run_settings(path: str | Path) -> dict[str, Any]:
     return read_file(source)
 
 
-def models_of(path: Path, step: int | None = None, **objects: Any) -> Afterwards:
+def models_of(path: Path, step: int | None = None, **objects: Any) -> TrainedModels:
     """Return the models of a run: of a checkpoint, or the newest one in which they differ."""
     setup = prepare(run_config(path, **objects))
     saved = list(good_checkpoints(path)) or [newest_checkpoint(path)]  # which says what is wrong
@@ -191,6 +191,6 @@ def models_of(path: Path, step: int | None = None, **objects: Any) -> Afterwards
         return differing(setup, saved)
     for each in saved:
         if each.step == step:
-            return Afterwards(setup, each)
+            return TrainedModels(setup, each)
     there = ", ".join(str(each.step) for each in reversed(saved))
     raise ConfigError(f"run {path} has no checkpoint of step {step}; there are {there}.")

@@ -23,7 +23,7 @@ from decentral.claims.base import Expectation, Findings, Lab, verdict
 from decentral.engines.process import end_with_parent
 from decentral.errors import ConfigError, Interrupted, RunError
 from decentral.registry import Bound, bind, build, find
-from decentral.run.folder import RunFolder, environment, explained
+from decentral.run.folder import RunFolder, environment, explain_disk_errors
 
 #: What a claim that could not be finished gets instead of a verdict.
 BROKEN = "could not be run"
@@ -47,7 +47,7 @@ class Trial:
         return self.rule.plugin.traits
 
     def _prepare(self) -> None:
-        with explained(self.folder):
+        with explain_disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
 
     @property

@@ -26,7 +26,7 @@ from decentral.cli.words import (
     shown,
 )
 from decentral.errors import ConfigError
-from decentral.loop.trained import Afterwards
+from decentral.loop.trained import TrainedModels
 from decentral.merge.base import merged
 from decentral.registry import Bound, build, find, names
 from decentral.report import analysis
@@ -66,7 +66,7 @@ def _fitting(nodes: int) -> list[Bound]:
     return [build("merge", p.name) for p in found if p.traits.get("nodes", nodes) == nodes]
 
 
-def _local(table: Table, found: Afterwards) -> None:
+def _local(table: Table, found: TrainedModels) -> None:
     """Add what the models can do by themselves."""
     scores = found.local(found.evaluator.test)
     losses, right = scores.loss, scores.accuracy
@@ -76,7 +76,7 @@ def _local(table: Table, found: Afterwards) -> None:
     table.add_row("the best model", Text(best, LOCAL), loss_text(losses.min().item()), "")
 
 
-def _add(table: Table, found: Afterwards, name: str, row: torch.Tensor, distance: str) -> None:
+def _add(table: Table, found: TrainedModels, name: str, row: torch.Tensor, distance: str) -> None:
     score = found.test(row)
     accuracy = "" if score.accuracy is None else percent_text(score.accuracy.item())
     table.add_row(name, Text(accuracy, MERGED), loss_text(score.loss.item()), distance)

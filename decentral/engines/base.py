@@ -284,7 +284,7 @@ def expected_bytes(setup: Setup) -> float | None:
 
 
 @contextmanager
-def given_up(run: EngineRun) -> Generator[None]:
+def close_on_error(run: EngineRun) -> Generator[None]:
     """Close a run that fails before it trains."""
     try:
         yield

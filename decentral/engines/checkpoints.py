@@ -13,7 +13,7 @@ from typing import Any
 from decentral.engines.workers import START_S, Workers
 from decentral.errors import RunError
 from decentral.run.checkpoint import Draft
-from decentral.run.folder import RunFolder, explained
+from decentral.run.folder import RunFolder, explain_disk_errors
 
 #: Bytes of one chunk where workers do not see the run folder.
 CHUNK = 8 << 20
@@ -70,7 +70,7 @@ class CheckpointAssembly:
     def collect(self, staged: Staged, path: Path) -> str:
         """Write one staged file to a path, let the worker forget it, and return its digest."""
         rank, name = staged["rank"], staged["name"]
-        with explained(self.folder.path):
+        with explain_disk_errors(self.folder.path):
             if self.shared:
                 digest = self.workers.ask(rank, "commit", name, str(path))
             else:
@@ -96,7 +96,7 @@ def _is_shared(folder: Path, workers: Workers) -> bool:
     """Whether a file of ours is seen by every worker, and theirs by us."""
     token = secrets.token_hex(8)
     mine = folder / f".probe-{token}"
-    with explained(folder):
+    with explain_disk_errors(folder):
         mine.write_text(token)
     ranks = range(len(workers))
     asked = [(str(folder.resolve()), token, rank) for rank in ranks]

@@ -33,7 +33,7 @@ class LocalRun(EngineRun):
         super().__init__(config)
         configure_process(self.threads)
         self.memory = require_memory(self.setup, config.nodes)
-        self._host(Membership.whole(config.nodes))
+        self._host(Membership.all_nodes(config.nodes))
 
     def _host(self, members: Membership) -> None:
         """Make the block of all live nodes."""

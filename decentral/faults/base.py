@@ -4,8 +4,9 @@ Some strike workers on Ray (``kill``, ``hang``, ``stall``; see `Fault`). The plu
 what is simulated, on every engine alike. Their functions say what is struck in one slot, and the
 trait ``strikes`` what that is:
 
-- ``nodes``: ``(ids, slot, seed) -> away`` [n]. Nobody hears from such a node, nor it from others;
-  it trains on alone. A global merge goes on without it, but the one that ends a run waits for all.
+- ``nodes``: ``(ids, slot, seed) -> unavailable`` [n]. Nobody hears from such a node, nor it from
+  others; it trains on alone. A global merge goes on without it, but the one that ends a run waits
+  for all.
 - ``links``: ``(low, high, slot, seed) -> down`` [links], of the ends of links. Both ends know.
 - ``messages``: ``(receivers, senders, slot, seed) -> lost`` [links]. The sender does not know; the
   receiver keeps its own row for what it misses. With ``both`` set, both directions are lost
@@ -69,8 +70,8 @@ class Faults:
         """Whether some message may be lost while its answer arrives."""
         return any(not rule.settings["both"] for rule, _ in self.strikes("messages"))
 
-    def away(self, nodes: Integers, progress: Progress) -> Bools:
-        """Return which nodes [n] are away in the slot of ``progress``."""
+    def unavailable(self, nodes: Integers, progress: Progress) -> Bools:
+        """Return which nodes [n] are unavailable in the slot of ``progress``."""
         found = np.zeros(len(nodes), bool)
         for rule, seed in self.strikes("nodes"):
             if _on(rule, progress):

@@ -9,7 +9,7 @@ from decentral.lazy import lazy_names
 if TYPE_CHECKING:
     from decentral.gradients.base import Batch, Gradient, Loss, Reduced
     from decentral.gradients.choice import choose
-    from decentral.gradients.draws import keyed
+    from decentral.gradients.draws import key_dropout
     from decentral.gradients.kernels import kernels_of
     from decentral.gradients.layers import LayerGradient
     from decentral.gradients.loop import LoopGradient, looped_forward
@@ -25,7 +25,7 @@ __all__ = [
     "VmapGradient",
     "choose",
     "kernels_of",
-    "keyed",
+    "key_dropout",
     "looped_forward",
     "stacked_forward",
 ]
@@ -35,7 +35,7 @@ __getattr__ = lazy_names(
     {
         "base": ["Batch", "Gradient", "Loss", "Reduced"],
         "choice": ["choose"],
-        "draws": ["keyed"],
+        "draws": ["key_dropout"],
         "kernels": ["kernels_of"],
         "layers": ["LayerGradient"],
         "loop": ["LoopGradient", "looped_forward"],

@@ -15,8 +15,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from decentral.generator import borrowed
-from decentral.layout import shadow
+from decentral.generator import fork_rng
+from decentral.layout import share_parameters
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -58,7 +58,7 @@ _KEPT = {"cpu": 1 << 26, "cuda": 1 << 30}
 
 def kept_numbers(model: nn.Module, inputs: Tensor) -> int:
     """Return how many numbers a model keeps for its backward pass on ``inputs`` [B, ...]."""
-    probe = shadow(model).eval()
+    probe = share_parameters(model).eval()
     own = {
         tensor.untyped_storage().data_ptr() for tensor in [*probe.parameters(), *probe.buffers()]
     }
@@ -75,7 +75,7 @@ def kept_numbers(model: nn.Module, inputs: Tensor) -> int:
 
     # What is kept stays alive until the end, so that no place in memory is used twice.
     with (
-        borrowed(),
+        fork_rng(),
         torch.enable_grad(),
         torch.autograd.graph.saved_tensors_hooks(pack, unpack),
     ):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from decentral.errors import ConfigError
-from decentral.generator import borrowed
+from decentral.generator import fork_rng
 from decentral.gradients.base import (
     ROWS,
     Batch,
@@ -25,7 +25,7 @@ from decentral.gradients.kernels import kernels_of
 from decentral.gradients.layers import LayerGradient
 from decentral.gradients.loop import LoopGradient
 from decentral.gradients.stacked import VmapGradient, stacked_forward
-from decentral.layout import Layout, shadow
+from decentral.layout import Layout, share_parameters
 
 #: Times that ``replicas: tune`` computes a batch in either way; the fastest counts.
 _TRIES = 4
@@ -66,7 +66,7 @@ def choose(
         precision: ``same`` or ``bfloat16``.
         mode: Mode of ``torch.compile``; none: not compiled.
     """
-    model, batch = shadow(model).train(), probe()
+    model, batch = share_parameters(model).train(), probe()
     loop: Gradient = _loop(model, layout, loss, batch)
     kept = kept_numbers(model, batch.inputs[0])
     at_once = rows_at_once(kept, layout.width, batch.inputs.device)
@@ -159,7 +159,7 @@ def _measured(
 
 def _loop(model: nn.Module, layout: Layout, loss: Loss, batch: Batch) -> LoopGradient:
     loop = LoopGradient(model, layout, loss)
-    with borrowed():
+    with fork_rng():
         before = torch.get_rng_state()
         problem = _problem(lambda: loop.forward(0, batch).item())
         loop.draws = not torch.equal(before, torch.get_rng_state())
@@ -188,7 +188,7 @@ def _trial(
 def _evaluation_trial(model: nn.Module, layout: Layout, batch: Batch) -> str | None:
     """Return why rows cannot be evaluated together, on the same inputs or each on its own."""
     rows, integers = _copies(model, layout, len(batch.inputs))
-    probe = shadow(model).eval()
+    probe = share_parameters(model).eval()
 
     def evaluate() -> None:
         with torch.no_grad():

@@ -69,7 +69,7 @@ class KeyedDropout(nn.Module):
         return x * (chance >= self.p).view(x.shape).to(x.dtype) / (1.0 - self.p)
 
 
-def keyed(model: nn.Module) -> nn.Module:
+def key_dropout(model: nn.Module) -> nn.Module:
     """Return a copy of ``model`` whose ``nn.Dropout`` are keyed, or the model if it has none."""
     if not any(type(module) is nn.Dropout for module in model.modules()):
         return model

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from decentral.generator import borrowed
+from decentral.generator import fork_rng
 from decentral.gradients.draws import key_buffers
-from decentral.layout import Layout, shadow
+from decentral.layout import Layout, share_parameters
 
 
 def looped_forward(
@@ -61,7 +61,7 @@ class LoopGradient:
     ) -> None:
         """Prepare for one model, its layout, and a loss that averages over a batch."""
         self.layout, self.loss = layout, loss
-        self.model = shadow(model).train()
+        self.model = share_parameters(model).train()
         self.parameters = dict(self.model.named_parameters())
         self.buffers = dict(self.model.named_buffers())
         self.key_names = key_buffers(model)
@@ -96,7 +96,7 @@ class LoopGradient:
 
     def _one(self, index: int, batch: Any, grad: Tensor) -> Tensor:
         grad.zero_()
-        with borrowed(int(batch.keys[index].flatten()[0])) if self.draws else nullcontext():
+        with fork_rng(int(batch.keys[index].flatten()[0])) if self.draws else nullcontext():
             loss = self.forward(index, batch)
             loss.backward()  # pyright: ignore[reportUnknownMemberType]
         return loss.detach()

@@ -16,7 +16,7 @@ from torch.nn.functional import one_hot
 from decentral.gradients import draws
 from decentral.gradients.loop import looped_forward
 from decentral.gradients.stacked import stacked_forward
-from decentral.layout import Layout, shadow
+from decentral.layout import Layout, share_parameters
 
 
 def flipped(targets: Tensor, keys: Tensor, level: float, classes: int) -> Tensor:
@@ -89,7 +89,7 @@ class Attack:
     ) -> None:
         """Prepare for one model and loss; ``kind`` is how rows are computed: vmap or loop."""
         forward = stacked_forward if kind == "vmap" else looped_forward
-        self.forward = forward(shadow(model).eval(), layout, own=True)
+        self.forward = forward(share_parameters(model).eval(), layout, own=True)
         self.bounds = bounds
         self.losses = vmap(cast(Any, loss)) if kind == "vmap" else _looped(loss)
 

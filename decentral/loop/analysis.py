@@ -16,7 +16,7 @@ from torch import Tensor
 from decentral import rng
 from decentral.errors import ConfigError
 from decentral.gradients.base import Batch, rows_at_once
-from decentral.loop.trained import Afterwards
+from decentral.loop.trained import TrainedModels
 from decentral.metrics.curvature import curvature
 from decentral.metrics.geometry import (
     Features,
@@ -83,7 +83,7 @@ def sampled_pairs(nodes: int, count: int, seed: int) -> list[tuple[int, int]]:
 class Analysis:
     """Measures the models of a checkpoint, part by part."""
 
-    def __init__(self, models: Afterwards, extent: Extent, watch: Watch) -> None:
+    def __init__(self, models: TrainedModels, extent: Extent, watch: Watch) -> None:
         """Choose pairs, nodes and samples; raises ConfigError for fewer than two models."""
         nodes = len(models.rows)
         if nodes < 2:
@@ -229,7 +229,7 @@ class Analysis:
         On as many training samples as time and memory allow for a second backward pass.
         """
         self._begin("curvature")
-        kept = max(1, self.setup.footprint) * len(self.nodes)
+        kept = max(1, self.setup.activation_memory) * len(self.nodes)
         samples = max(1, min(_CURVED, len(self.train), _KEPT // kept))
         found = curvature(self.snapshot, samples=samples)
         return {
@@ -252,7 +252,9 @@ class Analysis:
     def _gradients(self, row: Tensor) -> Iterator[Tensor]:
         """Yield the gradients [trainable] of a row on batches drawn with replacement."""
         calibrated, integers = self._calibrated(row), self.models.integers
-        at_once = min(BATCHES, rows_at_once(self.setup.footprint * BATCH, row.numel(), row.device))
+        at_once = min(
+            BATCHES, rows_at_once(self.setup.activation_memory * BATCH, row.numel(), row.device)
+        )
         places = np.arange(BATCHES)[:, None], np.arange(BATCH)
         drawn = rng.integers(len(self.setup.train), self.extent.seed, "analyze/noise", *places)
         keys = rng.bits(self.extent.seed, "analyze/keys", *places).view(np.int64) >> 1

@@ -42,7 +42,7 @@ class Block:
         """Put every hosted node at its first row."""
         config = setup.config
         self.setup, self.exchange, self.announce = setup, exchange, announce
-        self.members = members or Membership.whole(config.nodes)
+        self.members = members or Membership.all_nodes(config.nodes)
         self.hosted = [self.members.live[place] for place in exchange.hosted]
         self.conversation = setup.conversation and reformed(
             setup.conversation, setup.weights, self.members
@@ -121,10 +121,10 @@ class Block:
         return act
 
     def _act(self, conversation: Conversation) -> Act | None:
-        setup, absent = self.setup, self.health.absent
+        setup, quarantined = self.setup, self.health.quarantined
         upcoming = setup.pace.progress(self.step + 1, self.round, setup.config.local_steps)
-        away = self.members.positions(absent) if absent else absent
-        return conversation.act(upcoming, self.feedback, away)
+        excluded = self.members.positions(quarantined) if quarantined else quarantined
+        return conversation.act(upcoming, self.feedback, excluded)
 
     def finish_step(self) -> None:
         """Count the step that was just done."""
@@ -169,7 +169,7 @@ class Block:
         """Replace every row's gradient by the mean over all healthy nodes."""
         self._notice(finite_rows(self.grads))
         self.health.agree()
-        self._silence_absent()
+        self._zero_quarantined()
         mean, wire = self.exchange.mean(self.g, self._shares())
         self.g.copy_(mean.expand_as(self.g))
         self.ledger.average(len(self.health.healthy), self.setup.gradient_bytes)
@@ -189,7 +189,7 @@ class Block:
         if before is not None:
             moved = self.x[self.scaled].sub_(before).mul_(self.factors)
             self.x[self.scaled] = moved.add_(before)
-        self._silence_absent()
+        self._zero_quarantined()
 
     def begin(self, act: Act | None) -> None:
         """Let the rows of a gossip travel while gradients are computed, unless they may change.
@@ -242,12 +242,12 @@ class Block:
         if self.before_merge is not None:
             looking, self.before_merge = self.before_merge, None
             looking()
-        gone = {self.members.live[place] for place in act.away}
-        there = [node for node in self.health.healthy if node not in gone]
+        unavailable = {self.members.live[place] for place in act.unavailable}
+        there = [node for node in self.health.healthy if node not in unavailable]
         size = self.setup.size.last if act.whole else self.setup.size.merge
         if there:
-            weights = self.merge_shares(without=gone | self.resting())
-            here = [i for i, node in enumerate(self.hosted) if node not in gone]
+            weights = self.merge_shares(without=unavailable | self.uncounted())
+            here = [i for i, node in enumerate(self.hosted) if node not in unavailable]
             self.ledger.wire_bytes += self.channels.merge(weights, self.progress, here, part)
             self.clock.average(there, size)
         healthy = len(there)
@@ -260,19 +260,19 @@ class Block:
     # --- health -----------------------------------------------------------------------------------
 
     @property
-    def absent(self) -> frozenset[int]:
+    def quarantined(self) -> frozenset[int]:
         """The ids of quarantined nodes."""
-        return self.health.absent
+        return self.health.quarantined
 
     def good(self) -> list[int]:
         """Return the ids of nodes whose models count: they take part, are not bad, and do not rest.
 
         All workers ask at the same time.
         """
-        out = self.setup.attackers.nodes | self.resting()
+        out = self.setup.attackers.nodes | self.uncounted()
         return [node for node in self.health.healthy if node not in out]
 
-    def resting(self) -> set[int]:
+    def uncounted(self) -> set[int]:
         """Return the ids of nodes that the algorithm leaves out for now; all workers ask."""
         name = self.setup.algorithm.plugin.traits.get("counts")
         if name is None:
@@ -287,35 +287,35 @@ class Block:
 
     def healthy_rows(self) -> list[int]:
         """Return the indices of hosted rows whose nodes take part."""
-        return [i for i, node in enumerate(self.hosted) if self.health.fit(node)]
+        return [i for i, node in enumerate(self.hosted) if self.health.is_healthy(node)]
 
     def _notice(self, finite: Tensor, step: int | None = None) -> bool:
         """Quarantine hosted nodes that are not finite; return whether there are new ones."""
         found = self.health.notice(finite, self.step + 1 if step is None else step)
         if found:
-            self._silence_absent()
+            self._zero_quarantined()
         return found
 
-    def _silence_absent(self) -> None:
+    def _zero_quarantined(self) -> None:
         """Hold what quarantined nodes could share at zero, so that no weight of 0 meets a NaN."""
-        if not self.health.absent and not self.health.suspects:
+        if not self.health.quarantined and not self.health.suspected:
             return
         for index, node in enumerate(self.hosted):
-            if not self.health.fit(node):
+            if not self.health.is_healthy(node):
                 self.rows[index] = 0.0
                 self.grads[index] = 0.0
-                self.optimizer.silence(index)
-                self.channels.silence(index)
+                self.optimizer.zero_state(index)
+                self.channels.zero_state(index)
 
     def _shares(self) -> Tensor:
         share = 1.0 / len(self.health.healthy)
-        fit = [share if self.health.fit(node) else 0.0 for node in self.hosted]
-        return torch.tensor(fit, dtype=torch.float64)
+        healthy = [share if self.health.is_healthy(node) else 0.0 for node in self.hosted]
+        return torch.tensor(healthy, dtype=torch.float64)
 
     def merge_shares(self, without: Iterable[int] = ()) -> Tensor:
         """Return the merge weights of the hosted rows, float64 [n]; nodes ``without`` have none."""
         held = self.setup.samples_held[list(self.members.live)]
-        out = self.members.positions({*self.absent, *without})
+        out = self.members.positions({*self.quarantined, *without})
         weights = merge_weights(self.setup.merge, held, out)
         return weights[self.exchange.hosted.start : self.exchange.hosted.stop]
 
@@ -358,7 +358,7 @@ class Block:
             "ledger": self.ledger.state(),
             "clock": self.clock.state(),
             "intensity": self.intensity,
-            "absent": sorted(self.absent),
+            "absent": sorted(self.quarantined),
             "epoch": self.members.epoch,
             "sharp": self.pipeline.sharp,
             "feedback": asdict(self.feedback) if self.feedback else None,
@@ -385,5 +385,5 @@ class Block:
         self.ledger = Ledger(**counters["ledger"])
         self.pipeline.sharp = counters["sharp"]
         self.clock.restore(counters["clock"])
-        self.health.absent = frozenset(counters["absent"])
+        self.health.quarantined = frozenset(counters["absent"])
         self.feedback = Feedback(**counters["feedback"]) if counters["feedback"] else None

@@ -220,8 +220,8 @@ class Channels:
 
     # --- by row -----------------------------------------------------------------------------------
 
-    def silence(self, index: int) -> None:
-        """Put the state of one row back to where it began, so that nothing sick is left in it."""
+    def zero_state(self, index: int) -> None:
+        """Put the state of one row back to where it began, so that nothing in it is not finite."""
         for name, kept in self.kept.items():
             self.state[name][index] = kept.start
         for value in self.memory.values():

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from decentral.exchange.local import LocalExchange
 from decentral.gradients.base import rows_at_once
-from decentral.layout import shadow
+from decentral.layout import share_parameters
 from decentral.loop.block import Block
-from decentral.loop.room import require
+from decentral.loop.free_memory import require
 from decentral.loop.setup import Setup
 from decentral.network.membership import Membership
 from decentral.optim.block_optimizer import state_numbers
@@ -44,7 +44,7 @@ def _weight_uses(model: nn.Module, sample: Tensor) -> float:
         weight: Any = module.weight
         uses += weight.numel() * output.numel() / weight.shape[0]
 
-    counted = shadow(model).eval()
+    counted = share_parameters(model).eval()
     for module in counted.modules():
         if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
             module.register_forward_hook(count)
@@ -121,7 +121,7 @@ def expected_memory(setup: Setup, hosted: int) -> Memory:
     micro = min(setup.micro_batch, setup.pace.largest)
     kept = 0
     with suppress(Exception):  # The first gradient explains what fails here.
-        kept = setup.footprint * micro
+        kept = setup.activation_memory * micro
     rows = min(hosted, rows_at_once(kept, setup.layout.width, setup.device))
     computing = 2 * rows * (kept + setup.layout.width) * size
     data = sum(_held(part) for part in setup.task.splits if part is not None)

@@ -1,4 +1,4 @@
-"""Which nodes are fit to take part: noticed by their worker, agreed on before rows meet."""
+"""Which nodes are healthy: noticed by their worker, agreed on before rows meet."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ Announce = Callable[[str, dict[str, Any]], None]
 class Health:
     """The quarantine of nodes whose numbers are not finite.
 
-    A worker sees its own rows only. It keeps a sick node to itself at once, and all workers agree
-    on who is ``absent`` (ids) whenever they talk, so that they draw the same mixing.
+    A worker sees its own rows only. It keeps a suspected node to itself at once, and all workers
+    agree on who is ``quarantined`` (ids) whenever they communicate, so that they draw the same
+    mixing.
     """
 
     def __init__(
@@ -30,50 +31,50 @@ class Health:
         stop: bool,
         announce: Announce,
     ) -> None:
-        """Watch the ``hosted`` of the ``live`` nodes; ``stop``: a sick node ends the run."""
+        """Watch the ``hosted`` of the ``live`` nodes; ``stop``: the first to fail ends the run."""
         self.exchange, self.hosted, self.live = exchange, hosted, live
         self.stop, self.announce = stop, announce
-        self.absent: frozenset[int] = frozenset()
-        self.suspects: dict[int, int] = {}  # node: the step at which it was noticed
+        self.quarantined: frozenset[int] = frozenset()
+        self.suspected: dict[int, int] = {}  # node: the step at which it was noticed
 
     @property
     def healthy(self) -> list[int]:
         """The ids of all nodes that take part, as far as everybody knows."""
-        return [node for node in self.live if node not in self.absent]
+        return [node for node in self.live if node not in self.quarantined]
 
-    def fit(self, node: int) -> bool:
+    def is_healthy(self, node: int) -> bool:
         """Whether a hosted node takes part, as far as its worker knows."""
-        return node not in self.absent and node not in self.suspects
+        return node not in self.quarantined and node not in self.suspected
 
     def notice(self, finite: Tensor, step: int) -> bool:
-        """Look at which hosted rows [n] are finite; return whether there are new sick ones."""
+        """Look at which hosted rows [n] are finite; return whether new ones are not."""
         if bool(finite.all()):
             return False
-        sick = [self.hosted[int(i)] for i in torch.nonzero(~finite).flatten()]
-        new = [node for node in sick if self.fit(node)]
+        nonfinite = [self.hosted[int(i)] for i in torch.nonzero(~finite).flatten()]
+        new = [node for node in nonfinite if self.is_healthy(node)]
         if new and self.stop:
             raise RunError(
                 f"node {min(new)} became NaN or infinite at step {step}; lower the "
                 "learning rate, set clip, or go on without such nodes by on_nonfinite=quarantine."
             )
-        self.suspects |= dict.fromkeys(new, step)
+        self.suspected |= dict.fromkeys(new, step)
         return bool(new) and (len(self.hosted) < len(self.live) or self.agree())
 
     def agree(self) -> bool:
-        """Let all workers know all suspects; return whether there were any."""
+        """Let all workers know all suspected nodes; return whether there were any."""
         if self.stop:
             return False
-        noticed = torch.tensor([self.suspects.get(node, 0) for node in self.hosted])
+        noticed = torch.tensor([self.suspected.get(node, 0) for node in self.hosted])
         steps = self.exchange.gather(noticed).tolist()
-        sick = {node: step for node, step in zip(self.live, steps, strict=True) if step}
-        self.suspects = {}
-        self.absent |= sick.keys()
-        for step in sorted(set(sick.values())):
-            nodes = sorted(node for node in sick if sick[node] == step)
+        nonfinite = {node: step for node, step in zip(self.live, steps, strict=True) if step}
+        self.suspected = {}
+        self.quarantined |= nonfinite.keys()
+        for step in sorted(set(nonfinite.values())):
+            nodes = sorted(node for node in nonfinite if nonfinite[node] == step)
             self.announce("nonfinite", {"step": step, "nodes": nodes})
         if not self.healthy:
-            raise RunError(f"every node became NaN or infinite by step {max(sick.values())}.")
-        return bool(sick)
+            raise RunError(f"every node became NaN or infinite by step {max(nonfinite.values())}.")
+        return bool(nonfinite)
 
 
 def finite_rows(block: Tensor) -> Tensor:

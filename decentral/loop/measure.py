@@ -14,7 +14,7 @@ from torch import Tensor
 from decentral import rng
 from decentral.gradients.loop import looped_forward
 from decentral.gradients.stacked import stacked_forward
-from decentral.layout import shadow
+from decentral.layout import share_parameters
 from decentral.loop.block import Block
 from decentral.loop.setup import Setup
 from decentral.merge.calibrate import recalibrate
@@ -54,12 +54,12 @@ class Evaluator:
         setup = block.setup
         self.block, self.setup = block, setup
         self.metrics = [build("metric", name) for name in setup.config.metrics]
-        model = shadow(setup.model).eval()
+        model = share_parameters(setup.model).eval()
         vmap = block.pipeline.compute.kind == "vmap"
         #: Makes a forward pass of rows, together or one by one, as gradients are computed.
         self.forward_of = stacked_forward if vmap else looped_forward
         self.forward = self.forward_of(model, setup.layout)
-        self.chunk = chunk_of(setup.footprint)
+        self.chunk = chunk_of(setup.activation_memory)
         _, val, test = setup.task.splits
         self.test = test.to(setup.device, setup.dtype)
         self.val = None if val is None else val.to(setup.device, setup.dtype)
@@ -101,7 +101,7 @@ class Evaluator:
         healthy = block.good()
         limit = len(healthy) if complete else self.setup.config.eval_nodes
         spread = np.unique(np.linspace(0, len(healthy) - 1, min(limit, len(healthy))).round())
-        chosen, fit = {healthy[int(place)] for place in spread}, {*healthy}
+        chosen, healthy = {healthy[int(place)] for place in spread}, {*healthy}
         return Snapshot(
             exchange=block.exchange,
             layout=self.setup.layout,
@@ -110,12 +110,12 @@ class Evaluator:
             rows=block.rows,
             grads=block.grads,
             integers=block.integers,
-            weights=block.merge_shares(without={*block.members.live} - fit),
+            weights=block.merge_shares(without={*block.members.live} - healthy),
             samples=self.test if complete else self.subset,
             calibrate=self.calibrated,
             chunk=self.chunk,
             evaluated=_indices(i for i, node in enumerate(block.hosted) if node in chosen),
-            alive=_indices(i for i in block.healthy_rows() if block.hosted[i] in fit),
+            alive=_indices(i for i in block.healthy_rows() if block.hosted[i] in healthy),
         )
 
     def calibrated(self, row: Tensor, integers: dict[str, Tensor]) -> Tensor:

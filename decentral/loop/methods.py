@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from decentral.config import Config
 from decentral.errors import ConfigError, check_nodes
 from decentral.gradients.perturb import flipped, shifted, smoothed
-from decentral.layout import shadow
+from decentral.layout import share_parameters
 from decentral.schedules.methods import METHODS, LabelNoise, Timed
 from decentral.tasks.base import Task
 
@@ -89,7 +89,7 @@ def _has_labels(task: Task, model: nn.Module) -> bool:
     weight = next(model.parameters())
     first = task.splits[0].subset(torch.arange(1)).to(weight.device, weight.dtype)
     with torch.no_grad():
-        outputs = shadow(model).eval()(first.first)
+        outputs = share_parameters(model).eval()(first.first)
     return first.targets.is_floating_point() and outputs.shape == first.targets.shape
 
 

@@ -13,8 +13,8 @@ from torch import nn
 from decentral import rng
 from decentral.config import Config
 from decentral.errors import ConfigError
-from decentral.generator import borrowed
-from decentral.loop.room import require
+from decentral.generator import fork_rng
+from decentral.loop.free_memory import require
 from decentral.registry import Bound, build, find, names
 from decentral.tasks.base import Task
 
@@ -88,7 +88,7 @@ def seeded(builder: Callable[[], nn.Module], seed: int, purpose: str) -> nn.Modu
     Raises:
         ConfigError: What it makes is no module.
     """
-    with borrowed(rng.key(seed, purpose) >> 1):
+    with fork_rng(rng.key(seed, purpose) >> 1):
         model: Any = builder()
     if not isinstance(model, nn.Module):
         raise ConfigError(f"model: got {type(model).__name__}, not a torch.nn.Module.")

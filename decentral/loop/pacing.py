@@ -6,7 +6,7 @@ import torch
 
 from decentral.config import Config
 from decentral.errors import ConfigError
-from decentral.loop.room import free_bytes
+from decentral.loop.free_memory import free_bytes
 from decentral.registry import Bound
 from decentral.schedules.progress import Pace, Progress, pace_of
 from decentral.tasks.base import Task

@@ -17,7 +17,7 @@ from decentral.errors import ConfigError
 from decentral.exchange.codec.base import Load, coded_bytes
 from decentral.faults.base import network_faults
 from decentral.gradients.base import kept_numbers
-from decentral.gradients.draws import keyed
+from decentral.gradients.draws import key_dropout
 from decentral.layout import Layout
 from decentral.loop.attackers import NONE, Attackers, attackers
 from decentral.loop.compatibility import refuse_rounds, refuse_unsound, split_notes, split_of
@@ -78,7 +78,7 @@ class Setup:
         return self.task.splits[0].to(self.device, self.dtype)
 
     @cached_property
-    def footprint(self) -> int:
+    def activation_memory(self) -> int:
         """Numbers that the model keeps of one sample for a backward pass.
 
         Half of what it keeps of two: layers that normalise over the batch refuse a single sample.
@@ -217,7 +217,7 @@ def prepare(config: Config) -> Setup:
     builder = builder_of(config, task, parts)
     if "model" in parts and parts["model"].plugin.target.__module__.startswith("decentral."):
         check_size(builder, device, dtype)
-    model = keyed(seeded(builder, config.seed, "init")).to(device, dtype)
+    model = key_dropout(seeded(builder, config.seed, "init")).to(device, dtype)
     layout = Layout.of(model, grouping(parts["optimizer"], model))
     batch = parts["batch"] = build("batch", config.batch)
     config, pace = paced(config, task, batch)
@@ -226,7 +226,8 @@ def prepare(config: Config) -> Setup:
     rate = LearningRate.make(config.learning_rate, default_lr(parts["optimizer"]))
     parts["learning_rate"] = rate.rule
     setup = Setup(
-        config=config, task=task, model=model, builder=lambda: keyed(builder()), layout=layout,
+        config=config, task=task, model=model, builder=lambda: key_dropout(builder()),
+        layout=layout,
         algorithm=parts["algorithm"], codec=parts["codec"], aggregation=parts["aggregation"],
         optimizer=parts["optimizer"], attackers=attackers(config, task, parts),
         learning_rate=rate, batch=batch, pace=pace,

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from decentral.errors import ConfigError
 from decentral.exchange.local import LocalExchange
-from decentral.layout import shadow
+from decentral.layout import share_parameters
 from decentral.loop.block import Block
 from decentral.loop.measure import Evaluator
 from decentral.loop.setup import Setup
@@ -33,7 +33,7 @@ Model = tuple[Tensor, dict[str, Tensor]]
 FISHER_SAMPLES = 64
 
 
-class Afterwards:
+class TrainedModels:
     """All rows of a checkpoint, with the data that they were trained and are judged on."""
 
     def __init__(self, setup: Setup, saved: Saved) -> None:
@@ -44,11 +44,11 @@ class Afterwards:
         self.block = Block(setup, exchange, lambda *_: None, members)
         self.block.restore(saved.load(saved.live))
         self.evaluator = Evaluator(self.block)
-        fit = self.block.healthy_rows()
-        self.rows, self.live = self.block.rows[fit], [self.block.hosted[i] for i in fit]
-        self.own = {name: value[fit] for name, value in self.block.integers.items()}
+        healthy = self.block.healthy_rows()
+        self.rows, self.live = self.block.rows[healthy], [self.block.hosted[i] for i in healthy]
+        self.own = {name: value[healthy] for name, value in self.block.integers.items()}
         #: Integer and bool buffers of whatever is made of all models, [1, ...].
-        self.integers = merge_integers(self.own, torch.arange(len(fit)), exchange.gather)
+        self.integers = merge_integers(self.own, torch.arange(len(healthy)), exchange.gather)
         train = setup.train
         some = train.subset(torch.arange(min(len(train), setup.config.eval_samples)))
         self.judging = self.evaluator.val or some
@@ -110,7 +110,9 @@ class Afterwards:
         batch = self.block.sampler.batch(0, FISHER_SAMPLES)
         inputs, targets = batch.inputs[place].unsqueeze(1), batch.targets[place].unsqueeze(1)
         rows = self.rows[index].expand(FISHER_SAMPLES, -1).clone().requires_grad_()
-        forward = self.evaluator.forward_of(shadow(setup.model).eval(), setup.layout, own=True)
+        forward = self.evaluator.forward_of(
+            share_parameters(setup.model).eval(), setup.layout, own=True
+        )
         whole = {k: v[place].expand(FISHER_SAMPLES, *v[place].shape)
                  for k, v in self.block.integers.items()}  # fmt: skip
         outputs = forward(rows, whole, inputs)
@@ -122,10 +124,10 @@ class Afterwards:
         return squared
 
 
-def differing(setup: Setup, saved: Iterable[Saved]) -> Afterwards:
+def differing(setup: Setup, saved: Iterable[Saved]) -> TrainedModels:
     """Return the newest checkpoint whose models are not all the same, as they are after a merge."""
     for each in saved:
-        found = Afterwards(setup, each)
+        found = TrainedModels(setup, each)
         if len(found.rows) < 2 or not bool((found.rows == found.rows[0]).all()):
             return found
     raise ConfigError(
@@ -141,7 +143,7 @@ Lines = dict[str, str]
 
 
 def by_rule(
-    models: Afterwards, rule: str, run: str
+    models: TrainedModels, rule: str, run: str
 ) -> tuple[Setup, dict[str, Tensor], dict[str, Any]]:
     """Return what `export` takes of the model that a merge rule makes, and how it does on tests.
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from decentral.generator import borrowed
+from decentral.generator import fork_rng
 from decentral.layout import Layout
 from decentral.private import BatchNorm
 
@@ -81,7 +81,7 @@ def recalibrate(
     for norm in norms:
         norm.train().reset_running_stats()
         norm.momentum = None
-    with torch.no_grad(), borrowed(0):
+    with torch.no_grad(), fork_rng(0):
         for part in inputs.split(_BATCH):
             if len(part) > 1:
                 merged(part)

@@ -199,25 +199,25 @@ class Mixer:
         self,
         round: int,
         intensity: float = 1.0,
-        absent: frozenset[int] = frozenset(),
+        excluded: frozenset[int] = frozenset(),
         down: Struck | None = None,
         lost: Struck | None = None,
     ) -> Mixing:
-        """Return the weights of one round; links of ``absent`` nodes, and those ``down``, are off.
+        """Return the weights of one round; links ``down``, and of ``excluded`` nodes, are off.
 
         Messages that are ``lost`` are sent, with the weights of a round in which nothing is.
 
         Args:
             round: Round, counted from 0.
             intensity: Intensity of the round, in (0, 1].
-            absent: Nodes that cannot be reached.
+            excluded: Nodes that cannot be reached.
             down: Says which links are down.
             lost: Says which messages are lost.
         """
         links = self.active_links(round, intensity)
-        if absent:
-            gone = np.array(sorted(absent))
-            links = links.kept(~(np.isin(links.senders, gone) | np.isin(links.receivers, gone)))
+        if excluded:
+            out = np.array(sorted(excluded))
+            links = links.kept(~(np.isin(links.senders, out) | np.isin(links.receivers, out)))
         if down is not None:
             links = links.kept(~down(links.receivers, links.senders))
         weights = links.weights

@@ -24,14 +24,14 @@ class Membership:
     epoch: int = 0
 
     @staticmethod
-    def whole(nodes: int) -> Membership:
+    def all_nodes(nodes: int) -> Membership:
         """Return the membership every run begins with."""
         return Membership(tuple(range(nodes)))
 
     def without(self, lost: Iterable[int]) -> Membership:
         """Return the next epoch, the nodes ``lost`` left out."""
-        gone = set(lost)
-        return Membership(tuple(n for n in self.live if n not in gone), self.epoch + 1)
+        excluded = set(lost)
+        return Membership(tuple(n for n in self.live if n not in excluded), self.epoch + 1)
 
     def joined(self, returning: Iterable[int]) -> Membership:
         """Return the next epoch, with the nodes ``returning``."""

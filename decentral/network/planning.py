@@ -23,7 +23,7 @@ class Act:
 
     intensity: float
     mixing: Mixing | None = None
-    away: frozenset[int] = frozenset()  # positions of nodes that take no part for now
+    unavailable: frozenset[int] = frozenset()  # positions of nodes that take no part for now
     whole: bool = False  # all of a model, where an algorithm sends parts of it in turn
 
     @property
@@ -69,32 +69,34 @@ class Conversation:
         self,
         progress: Progress,
         feedback: Feedback | None = None,
-        absent: frozenset[int] = frozenset(),
+        excluded: frozenset[int] = frozenset(),
     ) -> Act | None:
         """Return what is sent at this slot, or None for silence; a pure function."""
         action = self.schedule.action(progress, feedback)
         faulty = self.faults.any
-        away = self._away(progress) if faulty else _NOBODY
+        unavailable = self._unavailable(progress) if faulty else _NOBODY
         if isinstance(action, Merge):
-            return Act(1.0, away=away)
+            return Act(1.0, unavailable=unavailable)
         if action == 0.0 or not self.mixer.speaks(progress.slot, action):
             return None
         if not faulty:
-            return Act(action, self.mixer.mixing(progress.round, action, absent))
-        return Act(action, self._faulty_mixing(progress, action, absent | away), away)
+            return Act(action, self.mixer.mixing(progress.round, action, excluded))
+        return Act(
+            action, self._faulty_mixing(progress, action, excluded | unavailable), unavailable
+        )
 
-    def _away(self, progress: Progress) -> frozenset[int]:
-        return frozenset(np.flatnonzero(self.faults.away(self.ids, progress)).tolist())
+    def _unavailable(self, progress: Progress) -> frozenset[int]:
+        return frozenset(np.flatnonzero(self.faults.unavailable(self.ids, progress)).tolist())
 
     def _faulty_mixing(
-        self, progress: Progress, intensity: float, absent: frozenset[int]
+        self, progress: Progress, intensity: float, excluded: frozenset[int]
     ) -> Mixing:
         """Return who hears whom in a slot, what goes wrong included."""
         ids, faults = self.ids, self.faults
         return self.mixer.mixing(
             progress.round,
             intensity,
-            absent,
+            excluded,
             down=lambda to, by: faults.down(ids[to], ids[by], progress),
             lost=lambda to, by: faults.lost(ids[to], ids[by], progress),
         )
@@ -180,7 +182,7 @@ def preview(conversation: Conversation) -> Iterator[Planned]:
 
 
 def _messages(act: Act, nodes: int) -> int:
-    there = max(1, nodes - len(act.away))
+    there = max(1, nodes - len(act.unavailable))
     return act.mixing.messages if act.mixing else all_reduce_messages(there, steps=1)
 
 

@@ -258,7 +258,7 @@ class BlockOptimizer:
             for target, value in zip(column, channel, strict=True):
                 target.copy_(value.view(target.shape))
 
-    def silence(self, row: int) -> None:
+    def zero_state(self, row: int) -> None:
         """Set the state of one row to zero, its counters aside."""
         if self.mode in _TOGETHER:
             for parameter in self.params:

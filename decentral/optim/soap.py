@@ -101,7 +101,7 @@ def _refreshed(
 
 def _eigenbasis(statistics: Tensor) -> Tensor:
     """Return eigenvectors in descending order of eigenvalues."""
-    # A row that is not finite would stop all; it is found sick at its next look-over.
+    # A row that is not finite would stop all; it is quarantined at its next look-over.
     return torch.linalg.eigh(torch.nan_to_num(statistics))[1].flip(-1)
 
 

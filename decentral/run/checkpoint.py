@@ -18,7 +18,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from decentral.errors import ConfigError, RunError
-from decentral.run.folder import FORMAT, RunFolder, explained
+from decentral.run.folder import FORMAT, RunFolder, explain_disk_errors
 
 
 @dataclass
@@ -60,7 +60,7 @@ class Draft:
         self.home = folder.path / "checkpoints"
         self.target = self.home / (f"step-{step:09d}" + (f"-epoch-{epoch:04d}" if epoch else ""))
         self.path = self.home / f".{self.target.name}.tmp"
-        with explained(folder.path):
+        with explain_disk_errors(folder.path):
             shutil.rmtree(self.path, ignore_errors=True)
             self.path.mkdir(parents=True)
 
@@ -75,7 +75,7 @@ class Draft:
             "digests": dict(digests),
             "counters": counters,
         }
-        with explained(self.folder.path):
+        with explain_disk_errors(self.folder.path):
             write_synced(self.path / "manifest.json", json.dumps(manifest, indent=1).encode())
             shutil.rmtree(self.target, ignore_errors=True)
             self.path.rename(self.target)
@@ -89,7 +89,7 @@ def save_checkpoint(folder: RunFolder, checkpoint: Checkpoint, keep: int) -> Pat
     """Write a checkpoint that holds all nodes, as one shard."""
     epoch = checkpoint.counters.get("epoch", 0)
     draft, name = Draft(folder, checkpoint.step, epoch), shard_name(0)
-    with explained(folder.path):
+    with explain_disk_errors(folder.path):
         digests = {name: write_synced(draft.path / name, shard_bytes(checkpoint))}
     return draft.commit(checkpoint.live, digests, checkpoint.counters, keep)
 

@@ -107,7 +107,7 @@ class RunFolder:
         """Write one file atomically."""
         target = self.path / name
         temporary = target.with_name(f".{name}.tmp")
-        with explained(self.path):
+        with explain_disk_errors(self.path):
             with temporary.open("wb") as file:
                 file.write(content.encode() if isinstance(content, str) else content)
                 file.flush()
@@ -127,7 +127,7 @@ class RunFolder:
 
     def append(self, name: str, row: Mapping[str, Any]) -> None:
         """Append one JSON object as a line."""
-        with explained(self.path), (self.path / name).open("a", encoding="utf-8") as file:
+        with explain_disk_errors(self.path), (self.path / name).open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
     def event(self, kind: str, step: int, **details: Any) -> None:
@@ -168,7 +168,7 @@ class RunFolder:
             os.truncate(target, min(length, target.stat().st_size))
 
 
-class explained:
+class explain_disk_errors:
     """Turns a failing write into a RunError that says what to do."""
 
     def __init__(self, folder: Path) -> None:

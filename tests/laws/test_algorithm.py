@@ -418,7 +418,7 @@ def test_what_is_kept_of_a_sick_node_poisons_nobody(name: str) -> None:
     for value in block.state.values():
         value[1] = torch.inf
     ended(block)
-    assert block.absent == {1}
+    assert block.quarantined == {1}
     for value in (block.rows, *block.state.values()):
         assert torch.isfinite(value).all()
 

@@ -156,7 +156,7 @@ def test_a_node_that_is_away_is_left_out_of_everything_and_comes_back() -> None:
         block.setup.algorithm(block, act)
         block.finish_step()
         if act is not None and 10 < step < 30:
-            assert act.away == {3}
+            assert act.unavailable == {3}
             assert act.mixing is None or (act.mixing.senders == 3).sum() == 1  # its own
         if merged and 10 < step < 30:
             alone = block.rows[3].clone()

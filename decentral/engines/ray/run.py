@@ -8,7 +8,7 @@ from typing import Any
 
 from decentral.config import Config
 from decentral.engines.attempt import Attempt, Rejoin, Start
-from decentral.engines.base import START, EngineRun, Watch, given_up, stop_signals
+from decentral.engines.base import START, EngineRun, Watch, close_on_error, stop_signals
 from decentral.engines.membership import blocks_of, label, moved, sources
 from decentral.engines.ray.cluster import connect
 from decentral.engines.ray.host_blocklist import HostBlocklist
@@ -34,14 +34,14 @@ class RayRun(EngineRun):
         """Prepare a run and join or start the cluster."""
         super().__init__(config)
         self.faults = worker_faults(config.faults)
-        self.members = Membership.whole(config.nodes)
+        self.members = Membership.all_nodes(config.nodes)
         self.saved: Saved | None = None
         self.group: WorkerGroup | None = None
         self.failures = 0
         self.blocklist = HostBlocklist()
         worker_count(config, 1)
         self.cluster = connect(config)
-        with given_up(self):
+        with close_on_error(self):
             self._resolve()
 
     def _resolve(self) -> None:
