@@ -278,12 +278,12 @@ def main() -> None:
     begin = time.perf_counter()
     stepped(single)
     rows.append(["this process, no engine", None, (time.perf_counter() - begin) * 10, None])
-    for name, settings in {
-        "in-process": {"engine": "local"},
-        "Ray, 1 worker": {"engine": "ray", "workers": 1},
-        "Ray, 2 workers": {"engine": "ray", "workers": 2},
+    for name, engine in {
+        "in-process": "local",
+        "Ray, 1 worker": "ray(workers=1)",
+        "Ray, 2 workers": "ray(workers=2)",
     }.items():
-        first, step, share = whole(nodes=16, steps=600, threads=1, **settings)
+        first, step, share = whole(nodes=16, steps=600, threads=1, engine=engine)
         rows.append([name, first, step * 1e3, 100 * share])
     head = "engine", "to the first step, s", "ms a step", "driver, % of a core"
     table(f"16 nodes, {MODEL}, late on a ring, a thread a worker", head, rows)

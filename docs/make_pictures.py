@@ -146,8 +146,9 @@ def main(out: Path) -> None:
     token = secrets.token_hex(32)
     folder = Path(tempfile.mkdtemp())
     launch = (
-        "launch --topology ring --schedule late steps=40000 eval_every=100 log_every=20 workers=2 "
-        f"engine=ray threads=1 dashboard_port={DASHBOARD} --quiet --out {folder}/ring-late"
+        "launch --topology ring --schedule late steps=40000 eval_every=100 log_every=20 threads=1 "
+        f"engine=ray engine.workers=2 engine.dashboard_port={DASHBOARD} --quiet "
+        f"--out {folder}/ring-late"
     )
     config = DOCS.parent / "launch" / "prometheus.yml"
     scrape = folder / "prometheus.yml"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from decentral import limits
-from decentral.config import Config
+from decentral.config import documented
 from decentral.registry import KINDS, Plugin, find, names, plain
 from decentral.signature import Setting
 
@@ -47,9 +47,9 @@ def configuration() -> Iterator[str]:
     yield "\n## Configuration\n"
     yield "The keys of a YAML file, of `key=value` in commands, and of `decentral.launch`.\n"
     yield "| key | default | meaning |\n|---|---|---|"
-    for name, field in Config.model_fields.items():
-        default = list(field.default) if isinstance(field.default, tuple) else field.default
-        yield f"| `{name}` | `{default}` | {field.description} |"
+    for name, default, meaning in documented():
+        shown = list(default) if isinstance(default, tuple) else default
+        yield f"| `{name}` | {'required' if default is ... else f'`{shown}`'} | {meaning} |"
     yield (
         "\nA whole number that counts something is from 1 to 10^12; nodes are at most "
         f"{limits.NODES:,}, samples of a node in a step {limits.BATCH:,}, threads "

@@ -203,7 +203,7 @@ def replayed(out: Path) -> Tensor:
     """Return the last rows of a run by doing again in one process what its log of members says."""
     lines = (out / "events.jsonl").read_text().splitlines()
     changes = [event for event in map(json.loads, lines) if event["event"] == "membership"]
-    setup = prepare(run_config(out, engine="local", workers="auto"))
+    setup = prepare(run_config(out, engine="local"))
     block = Block(setup, LocalExchange(setup.config.nodes, ordered=True), silent)
     for change in changes:
         advance(block, change["step"])

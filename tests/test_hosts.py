@@ -25,7 +25,8 @@ pytestmark = [pytest.mark.needs("ray", "root"), pytest.mark.timeout(500)]
 
 
 def words(hosts: Hosts, out: Path, settings: dict[str, Any]) -> list[str]:
-    chosen = {**SETTINGS, "address": hosts.address, "placement": "spread", **settings}
+    chosen = {**SETTINGS, "engine.address": hosts.address, "engine.placement": "spread"}
+    chosen |= settings
     made = [f"{key}={value}" for key, value in chosen.items()]
     return [sys.executable, "-m", "decentral", "launch", *made, "--out", str(out)]
 
@@ -68,8 +69,9 @@ def workers(out: Path) -> list[str]:
 def alone(tmp_path: Path, **settings: Any) -> Any:
     import decentral
 
-    here = {"engine": "local", "workers": "auto", "out": str(tmp_path / "alone"), "faults": ()}
-    return last_rows(decentral.launch(**{**SETTINGS, **settings, **here}).path)
+    asked = {**SETTINGS, **settings, "out": str(tmp_path / "alone"), "faults": ()}
+    kept = {key: value for key, value in asked.items() if not key.startswith("engine")}
+    return last_rows(decentral.launch(**kept, engine="local").path)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +83,7 @@ def hosts() -> Iterator[Hosts]:
 def test_a_cut_link_changes_no_bit(hosts: Hosts, tmp_path: Path) -> None:
     """A host is out of reach for good, as far as the run can tell; the other takes its nodes."""
     out = tmp_path / "run"
-    settings = {"faults": ["stall(worker=1,step=35)"], "liveness_s": 10}
+    settings = {"faults": ["stall(worker=1,step=35)"], "engine.liveness_s": 10}
     with ExitStack() as cut, launched(hosts, out, **settings) as process:
         wait(saved(out, 30), process)
         cut.callback(hosts.restart, 2)
@@ -99,7 +101,7 @@ def test_a_host_that_joins_takes_the_nodes_of_one_that_was_lost(
 ) -> None:
     """It is there before the other loses its power: the run stands still until then."""
     out = tmp_path / "run"
-    settings = {"faults": ["stall(worker=1,step=25)"], "on_failure": "continue"}
+    settings = {"faults": ["stall(worker=1,step=25)"], "engine.on_failure": "continue"}
     with launched(hosts, out, **settings) as process:
         wait(saved(out, 20), process)
         assert workers(out) == [hosts.ip(1), hosts.ip(2)], "a link that was cut and has healed"
@@ -118,11 +120,11 @@ def test_a_host_that_joins_takes_the_nodes_of_one_that_was_lost(
 
 #: Long enough for a link to be cut and to heal meanwhile, and for what follows.
 LONG: dict[str, Any] = {
-    "steps": 24000, "checkpoint_every": 300, "eval_every": 6000, "liveness_s": 6,
-    "on_failure": "continue",
+    "steps": 24000, "checkpoint_every": 300, "eval_every": 6000, "engine.liveness_s": 6,
+    "engine.on_failure": "continue",
 }  # fmt: skip
 #: Nobody has to return.
-SHORT = {**LONG, "steps": 9000, "on_failure": "restart"}
+SHORT = {**LONG, "steps": 9000, "engine.on_failure": "restart"}
 #: Seconds that a link is cut: too short to be noticed, noticed by the run alone, noticed by Ray.
 CUTS = {"blip": (0.2, 2.0), "short": (9.0, 10.0), "long": (18.0, 22.0)}
 
@@ -214,15 +216,15 @@ def test_hosts_that_do_not_reach_each_other_end_a_run_that_goes_on_later(
     policy: str, tmp_path: Path
 ) -> None:
     """The driver reaches both and loses nobody's data: it tries again, says why, and stops."""
-    out, settings = tmp_path / "run", {**SHORT, "max_failures": 1, "progress_s": 10}
+    out, settings = tmp_path / "run", {**SHORT, "engine.max_failures": 1, "engine.progress_s": 10}
     with cluster(hosts=2) as hosts:
-        command = hosts.command(0, words(hosts, out, settings | {"on_failure": policy}))
+        command = hosts.command(0, words(hosts, out, settings | {"engine.on_failure": policy}))
         with subprocess.Popen(command, env=hosts.env, stderr=subprocess.PIPE, text=True) as process:
             wait(saved(out, 600), process)
             hosts.part(1, 2)
             _, said = process.communicate(timeout=200)
         assert process.returncode == 1
-        assert "the run ends by max_failures: 1. `decentral resume" in said
+        assert "the run ends by engine.max_failures: 1. `decentral resume" in said
         first, second = events(out, "failure")
         assert "lost contact with worker" in first["cause"]
         assert first["workers"] == second["workers"] == []
@@ -242,7 +244,7 @@ def job(tmp_path: Path) -> Callable[..., dict[str, Any]]:
     """Write a job's files; return the settings of the same run in this process."""
 
     def written(**settings: Any) -> dict[str, Any]:
-        own = {key: SETTINGS[key] for key in SETTINGS if key not in ("engine", "workers")}
+        own = {key: SETTINGS[key] for key in SETTINGS if not key.startswith("engine")}
         own = {**own, "topology": "mine.py:pairs", **settings}
         source = "import networkx as nx\n\ndef pairs(n):\n    return nx.cycle_graph(n)\n"
         (tmp_path / "mine.py").write_text(source)

@@ -32,7 +32,7 @@ SMALL = "launch --task quadratic steps=4"
         ("batch=1e9", "at most 100,000,000"),
         ("batch=stages(at=[50%],sizes=[8,1000000000])", "at most 100,000,000"),
         ("threads=100000", f"there are {os.cpu_count()} cores"),
-        ("engine=ray workers=2 threads=100000", f"there are {os.cpu_count()} cores"),
+        ("engine=ray(workers=2) threads=100000", f"there are {os.cpu_count()} cores"),
     ],
 )
 def test_what_only_a_slip_can_mean_is_refused(

@@ -32,7 +32,7 @@ def test_one_process_of_several_is_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("begun").mkdir()
-    Path("begun/config.yaml").write_text("# decentral run, format 2: \ntask: quadratic\n")
+    Path("begun/config.yaml").write_text("# decentral run, format 3: \ntask: quadratic\n")
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     assert decentral.cli.run(words.split()) == 2
@@ -67,7 +67,7 @@ def test_an_engine_of_this_process_is_asked_for(environ: dict[str, str]) -> None
 
 def test_a_step_that_joins_a_cluster_is_one_run() -> None:
     """``ray symmetric-run``, as in launch/slurm.sbatch, starts the driver on one host only."""
-    joined = make_config({"engine": "ray", "address": "auto"})
+    joined = make_config({"engine": {"name": "ray", "address": "auto"}})
     refuse_ranks(joined, SRUN)
     with pytest.raises(ConfigError, match="torchrun has started this 2 times"):
         refuse_ranks(joined, TORCHRUN)

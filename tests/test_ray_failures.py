@@ -39,8 +39,12 @@ SETTINGS: dict[str, Any] = {
     "topology": "ring", "communication": "constant", "optimizer": "adamw", "batch": 4,
     "learning_rate": 0.05, "dtype": "float64", "mixing": "ordered", "replicas": "vmap",
     "checkpoint_every": 10, "eval_every": 20, "threads": 1, "keep_checkpoints": 9,
-    "engine": "ray", "workers": 2, "liveness_s": 20,
+    "engine": "ray", "engine.workers": 2, "engine.liveness_s": 20,
 }  # fmt: skip
+#: Three workers, of which one may be lost for good.
+CONTINUE = {"engine.workers": 3, "engine.on_failure": "continue"}
+#: The same in one process.
+ALONE = {key: value for key, value in SETTINGS.items() if not key.startswith("engine")}
 
 Launch = Callable[..., Path]
 
@@ -57,8 +61,7 @@ def launch(tmp_path: Path, ray_cluster: None) -> Launch:
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Tensor:
     """The last rows of the run in one process."""
     out = tmp_path_factory.mktemp("alone") / "run"
-    here = {"engine": "local", "workers": "auto", "out": str(out)}
-    return last_rows(decentral.launch(**{**SETTINGS, **here}).path)
+    return last_rows(decentral.launch(**ALONE, engine="local", out=str(out)).path)
 
 
 def last_rows(out: Path) -> Tensor:
@@ -74,7 +77,7 @@ def events(out: Path, kind: str) -> list[dict[str, Any]]:
 
 
 def test_four_actors_end_at_the_bits_of_one_process(launch: Launch, undisturbed: Tensor) -> None:
-    out = launch(workers=4)
+    out = launch(**{"engine.workers": 4})
     assert len(json.loads((out / "env.json").read_text())["workers"]) == 4
     assert torch.equal(last_rows(out), undisturbed)
     first = json.loads((out / "checkpoints" / "step-000000000" / "manifest.json").read_text())
@@ -113,7 +116,7 @@ def test_workers_that_stand_still_are_noticed(
     limit: str, launch: Launch, undisturbed: Tensor
 ) -> None:
     kind, _, setting = limit.partition(": ")
-    out = launch(faults=[f"{kind}(worker=1,step=35)"], **{setting: 8})
+    out = launch(faults=[f"{kind}(worker=1,step=35)"], **{f"engine.{setting}": 8})
     assert torch.equal(last_rows(out), undisturbed)
     (failure,) = events(out, "failure")
     if kind == "hang":  # of workers that wait for each other, who stands still cannot be told
@@ -126,7 +129,7 @@ def test_workers_that_stand_still_are_noticed(
 def swept(folder: Path, *words: str) -> tuple[list[Any], list[int]]:
     """Run points side by side; return their outcomes, by place, and how many ran at a time."""
     written = [f"{key}={value}" for key, value in SETTINGS.items()]
-    points = read_sweep(None, [*written, "workers=1", *words], {}).points
+    points = read_sweep(None, [*written, "engine.workers=1", *words], {}).points
     beside: list[int] = []
     ended = dict(run_points(points, folder, lambda places: beside.append(len(places))))
     return [ended[place] for place in range(len(points))], beside
@@ -197,7 +200,7 @@ def test_nodes_are_lost_and_return_and_the_log_replays_to_the_same_rows(
     """They return at an epoch of their own, as if a host had joined, as their neighbours' mean."""
     whole = SETTINGS["nodes"]
     monkeypatch.setattr(RayRun, "could_rejoin", lambda run: len(run.members.live) < whole)
-    out = launch(workers=3, on_failure="continue", faults=["kill(worker=2,step=25)"])
+    out = launch(**CONTINUE, faults=["kill(worker=2,step=25)"])
     first, second = events(out, "membership")
     assert (first["lost"], first["joined"]) == ([4, 5], [])
     assert (second["lost"], second["joined"]) == ([], [4, 5])
@@ -208,7 +211,7 @@ def test_nodes_are_lost_and_return_and_the_log_replays_to_the_same_rows(
 @pytest.mark.soak
 def test_two_losses_replay_to_the_same_rows(launch: Launch) -> None:
     faults = ["kill(worker=2,step=25)", "kill(worker=0,step=45)"]
-    out = launch(workers=3, on_failure="continue", faults=faults)
+    out = launch(**CONTINUE, faults=faults)
     assert [change["lost"] for change in events(out, "membership")] == [[4, 5], [0, 1]]
     assert torch.equal(last_rows(out), replayed(out))
 
@@ -234,12 +237,12 @@ def test_a_blocked_host_is_used_again_once_it_answers() -> None:
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_busy_host_may_take_long_until_workers_have_a_job() -> None:
     """Before it begins nobody asks a worker for reports, nor is that a reason to give up on it."""
-    config = make_config({"engine": "ray", "liveness_s": 0.5, "device": "cpu"})
+    config = make_config({"engine": "ray(liveness_s=0.5)", "device": "cpu"})
     cluster = connect(config)
     group = start_workers(cluster, config, ["first", "second"], "slow", set())
     try:
         assert len(group.ask_all("handshake", timeout_s=120)) == 2
-        time.sleep(ORPHANED * config.liveness_s + 2)
+        time.sleep(ORPHANED * config.engine.liveness_s + 2)
         assert len(group.ask_all("handshake", timeout_s=120)) == 2
         lost = group.settled(WorkersLost([1], "no answer within 60 s"))
         assert 1 in lost.ranks
@@ -305,7 +308,7 @@ def test_kills_with_restart_change_no_bit(
 @pytest.mark.parametrize("attempt", range(20))
 def test_kills_with_continue_end_as_the_log_tells(attempt: int, launch: Launch) -> None:
     worker, fault = struck(attempt, 3)
-    out = launch(workers=3, on_failure="continue", faults=[fault])
+    out = launch(**CONTINUE, faults=[fault])
     (failure,), (change,) = events(out, "failure"), events(out, "membership")
     assert failure["workers"] == [worker]
     assert failure["nodes"] == change["lost"] == [2 * worker, 2 * worker + 1]
@@ -396,14 +399,14 @@ def test_why_a_worker_is_gone_is_told_by_types_and_states(
 
     monkeypatch.setattr("ray.nodes", lambda: nodes)
     monkeypatch.setattr("ray.get", get)
-    group = WorkerGroup(actors=[None] * 2, hosts=hosts, config=make_config({}))
+    group = WorkerGroup(actors=[None] * 2, hosts=hosts, engine=make_config({}).engine)
     with pytest.raises(WorkersLost) as lost:
         group._answer(1, None)
     assert (lost.value.ranks, lost.value.cause, lost.value.process) == ([1], cause, process)
 
 
 def test_a_worker_that_loads_torch_may_be_silent_for_longer() -> None:
-    group = WorkerGroup(actors=[None] * 2, hosts=[], config=make_config({}))
+    group = WorkerGroup(actors=[None] * 2, hosts=[], engine=make_config({}).engine)
     later_s = time.monotonic() + 30
     group.check_clocks(later_s)
     group.steps[0] = 3

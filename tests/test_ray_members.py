@@ -39,8 +39,8 @@ def test_two_actors_end_where_one_process_ends(kind: str, name: str, tmp_path: P
     """The same bits, unless something was averaged over all nodes."""
     asked_for = settings_of(kind, name)
     one, two = (
-        decentral.launch(**asked_for, **where, out=str(tmp_path / where["engine"]))
-        for where in ({"engine": "local"}, {"engine": "ray", "workers": 2})
+        decentral.launch(**asked_for, engine=engine, out=str(tmp_path / engine[:3]))
+        for engine in ("local", "ray(workers=2)")
     )
     found, expected = last_rows(two.path), last_rows(one.path)
     steps = find(kind, name).traits.get("communicates") == "steps"

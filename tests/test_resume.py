@@ -277,8 +277,8 @@ def test_what_cannot_be_resumed_says_why(stopped: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(stopped, other)
     config = (other / "config.yaml").read_text(encoding="utf-8")
-    (other / "config.yaml").write_text(config.replace("format 2", "format 9"), encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"in format 9; .* reads format 2"):
+    (other / "config.yaml").write_text(config.replace("format 3", "format 9"), encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"in format 9; .* reads formats 2 and 3"):
         restart(other)
 
 

@@ -20,8 +20,9 @@ pytestmark = [pytest.mark.needs("ray", "root"), pytest.mark.soak]
 
 NODES, STEPS, RATE = 4, 10, 2_000_000
 SETTINGS: dict[str, Any] = {
-    "task": "digits", "model": "mlp(hidden=[1000,600])", "nodes": NODES, "workers": NODES,
-    "engine": "ray", "placement": "spread", "local_steps": 1, "steps": STEPS, "batch": 8,
+    "task": "digits", "model": "mlp(hidden=[1000,600])", "nodes": NODES,
+    "engine": "ray", "engine.workers": NODES, "engine.placement": "spread", "local_steps": 1,
+    "steps": STEPS, "batch": 8,
     "threads": 1, "eval_every": STEPS, "checkpoint_every": STEPS, "log_every": 1,
     "compute": "auto", "network": f"uniform(latency_s=100us,bandwidth_Bps={RATE},up_Bps={RATE},"
     f"down_Bps={RATE})",
@@ -46,7 +47,7 @@ def hosts() -> Iterator[Hosts]:
 @pytest.mark.parametrize("way", WAYS)
 def test_rounds_take_as_long_as_the_clock_says(way: str, hosts: Hosts, tmp_path: Path) -> None:
     """Within 20 %, from the first step to the last but one, between which nobody evaluates."""
-    settings = {**SETTINGS, **WAYS[way], "address": hosts.address}
+    settings = {**SETTINGS, **WAYS[way], "engine.address": hosts.address}
     words = [f"{key}={value}" for key, value in settings.items()]
     launch = [sys.executable, "-m", "decentral", "launch", *words, "--out", str(tmp_path / "run")]
     done = subprocess.run(

@@ -15,6 +15,8 @@ import decentral.cli
 
 WRECKS = (
     "old",
+    "before",
+    "later",
     "old_checkpoint",
     "empty",
     "damaged",
@@ -135,14 +137,18 @@ def launch(name: str, settings: str, status: int = 2) -> Case:
 
 
 CASES = [
-    # workers
-    launch("more workers than nodes", "workers=9 nodes=4"),
-    launch("address without a port", "address=nowhere"),
-    launch("address of a Ray client", "address=ray://localhost:10001"),
-    launch("address that does not answer", "address=127.0.0.1:1"),
-    launch("port beyond the last", "workers=2 dashboard_port=70000"),
-    launch("unknown fault", "workers=2 faults=[kil(worker=0,step=1)]"),
-    launch("fault without a step", "workers=2 faults=[kill(worker=0)]"),
+    # the engine, and its workers
+    launch("a setting of the engine beside it", "workers=4"),
+    launch("an engine without workers", "engine=local engine.workers=4"),
+    launch("an engine of two numbers", "engine=ray(4,2)"),
+    launch("unknown setting of the engine", "engine.worker=4"),
+    launch("more workers than nodes", "engine.workers=9 nodes=4"),
+    launch("address without a port", "engine.address=nowhere"),
+    launch("address of a Ray client", "engine.address=ray://localhost:10001"),
+    launch("address that does not answer", "engine.address=127.0.0.1:1"),
+    launch("port beyond the last", "engine.workers=2 engine.dashboard_port=70000"),
+    launch("unknown fault", "engine.workers=2 faults=[kil(worker=0,step=1)]"),
+    launch("fault without a step", "engine.workers=2 faults=[kill(worker=0)]"),
     launch("faults without workers", "faults=[kill(worker=0,step=3)]"),
     # what goes wrong, and who is bad
     launch("fault of a node that is not there", "faults=[churn(nodes=[9])]"),
@@ -177,6 +183,7 @@ CASES = [
     Case("empty value", "launch nodes="),
     Case("list: unknown kind", "list topologie"),
     Case("list: unknown name", "list topologies rong"),
+    Case("list: unknown setting", "list settings engin"),
     Case("list: nodes of something else", "list tasks --nodes 8"),
     Case("list: too many nodes", "list topologies --nodes 5000"),
     # sweeps, and a start
@@ -451,6 +458,9 @@ CASES = [
     Case("resume: misspelt folder", "resume finishd"),
     Case("resume: finished run", "resume finished"),
     Case("resume: another version", "resume old"),
+    Case("resume: the format before", "resume before"),
+    Case("resume: a setting of a later version", "resume later"),
+    Case("resume: rows rounded on their way", "resume damaged engine.wire=bfloat16"),
     Case("resume: checkpoint of another version", "resume old_checkpoint"),
     Case("analyze: no checkpoint", "analyze empty", 1),
     launch("folder holds another run without a checkpoint", "nodes=5 --out empty"),
@@ -569,7 +579,9 @@ def _make_runs() -> None:
         shutil.copytree("finished", name)
         (Path(name) / "summary.json").unlink()
         (Path(name) / "merged.safetensors").unlink()
-    _edit("old/config.yaml", "format 2:", "format 1:")
+    _edit("old/config.yaml", "format 3:", "format 1:")
+    _edit("before/config.yaml", "format 3:", "format 2:")
+    _edit("later/config.yaml", "faults: []", "faults: []\nlater: 1")
     _edit("growing/config.yaml", "batch:\n  name: constant", "batch:\n  name: geometric")
     _edit("resized/config.yaml", "nodes: 4", "nodes: 5")
     text = Path("python/config.yaml").read_text()
@@ -580,7 +592,7 @@ def _make_runs() -> None:
     Path("full/report.html").unlink()
     Path("full/report.html").mkdir()
     for manifest in Path("old_checkpoint/checkpoints").glob("*/manifest.json"):
-        _edit(manifest, '"format": 2', '"format": 1')
+        _edit(manifest, '"format": 3', '"format": 1')
     for rows in Path("damaged/checkpoints").glob("*/nodes-00000.safetensors"):
         rows.write_bytes(rows.read_bytes()[:-4] + b"\0\0\0\1")
     _edit("broken_metrics/metrics.jsonl", '{"step": 0', '{"step: 0')

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
+from decentral.config import Engine
 from decentral.engines import choice
 from decentral.engines.attempt import check_versions
 from decentral.engines.base import EngineRun
@@ -66,8 +67,8 @@ def fails_in_an_actor() -> None:
         group._answer(1, None)
 
 
-def one_failure_too_many(policy: str) -> None:
-    config = SimpleNamespace(on_failure=policy, max_failures=3)
+def one_failure_too_many(policy: Any) -> None:
+    config = SimpleNamespace(engine=Engine(on_failure=policy, max_failures=3))
     run: Any = SimpleNamespace(
         setup=SimpleNamespace(config=config), failures=4, folder=RunFolder(Path("run"))
     )

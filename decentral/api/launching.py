@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from decentral.api.run import Run, run_config, run_settings
-from decentral.config import PARTS, Config, by_name, make_config, read_settings
+from decentral.config import PARTS, Config, by_name, make_config, read_settings, refuse_unknown
 from decentral.engines.base import EngineRun, close_on_error
 from decentral.engines.choice import engine_of, refuse_ranks
 from decentral.errors import ConfigError
@@ -91,9 +91,10 @@ def start_or_resume(config: Config) -> EngineRun | None:
             folder.prepare()
             run.begin(folder)
         else:
-            there = run_settings(path)
+            finished = (path / "summary.json").exists()
+            there = run_settings(path, goes_on=not finished)
             config = _decided(config, there)
-            if (path / "summary.json").exists():
+            if finished:
                 _refuse_other(path, there, resolved(prepare(config)), config)
                 return None
             run = undo.enter_context(closing(engine_of(config)(config)))
@@ -157,9 +158,10 @@ def resume(path: str | Path, *, watch: Watch | None = None, **objects: Any) -> R
     """Continue an interrupted run from its newest checkpoint; the result is as if it never stopped.
 
     One that ended before its first checkpoint begins again. Parts that were Python objects (a task,
-    a schedule, ...) must be given again; settings that say where it runs (``workers``, ``address``,
-    ...) may be given anew. Raises RunError when every checkpoint is damaged, ConfigError when the
-    folder is not a run, or while another process writes into it.
+    a schedule, ...) must be given again; where it runs (``engine="ray(workers=4)"``, or
+    ``engine={"workers": 4}`` to change that alone) may be given anew. Raises RunError when every
+    checkpoint is damaged, ConfigError when the folder is not a run, or while another process writes
+    into it.
     """
     return _train(restart(path, **objects), objects, watch)
 
@@ -172,7 +174,7 @@ def begun(config: Config, path: Path) -> EngineRun:
     with ExitStack() as undo:
         folder = undo.enter_context(RunFolder.claim(path))
         if has_checkpoint(path):
-            run = undo.enter_context(_going_on(folder, run_config(path)))
+            run = undo.enter_context(_going_on(folder, run_config(path, goes_on=True)))
         else:
             folder.clear()
             config = config.model_copy(update={"out": str(path)})
@@ -185,12 +187,15 @@ def begun(config: Config, path: Path) -> EngineRun:
 
 def restart(path: str | Path, **objects: Any) -> EngineRun:
     """Prepare a run from its newest checkpoint; ``EngineRun.run`` goes on with it."""
-    if fixed := [key for key in objects if key not in {*WHEREABOUTS, *PARTS}]:
-        raise ConfigError(
-            f"{fixed[0]} cannot change when a run goes on; only where it runs can: "
-            f"{', '.join(WHEREABOUTS)}."
-        )
-    config = run_config(path, **objects)
+    for key, value in objects.items():
+        part = key.partition(".")[0]
+        refuse_unknown(part, value)
+        if part not in WHEREABOUTS and key not in PARTS:
+            raise ConfigError(
+                f"{key} cannot change when a run goes on; only where it runs can: "
+                f"{', '.join(WHEREABOUTS)}."
+            )
+    config = run_config(path, goes_on=True, **objects)
     refuse_ranks(config)
     _refuse_finished(Path(path))  # without touching its folder
     with ExitStack() as undo:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from decentral.config import Config, make_config, read_file
+from decentral.config import Config, Engine, layered, make_config, read_file
 from decentral.errors import ConfigError, RunError, nearest
 from decentral.loop.setup import prepare
 from decentral.loop.trained import TrainedModels, differing
 from decentral.registry import PYTHON
 from decentral.run.checkpoint import good_checkpoints, newest_checkpoint
-from decentral.run.digests import WHEREABOUTS
-from decentral.run.folder import FORMAT
+from decentral.run.formats import FORMAT, READ, format_of, present
 
 #: Called with what is being measured, how many parts are done, and how many there are.
 Progress = Callable[[str, int, int], None]
@@ -151,11 +149,17 @@ def _column(values: list[Any]) -> Any:
     return np.array([np.nan if value is None else value for value in values])
 
 
-def run_config(path: str | Path, **objects: Any) -> Config:
-    """Read a run folder's configuration; ``objects`` replace parts that were given from Python."""
-    settings = run_settings(path)
-    elsewhere = {key: value for key, value in objects.items() if key in WHEREABOUTS}
-    settings |= elsewhere
+def run_config(path: str | Path, *, goes_on: bool = False, **objects: Any) -> Config:
+    """Read a run folder's configuration.
+
+    Args:
+        path: The run folder.
+        goes_on: Whether the run will be trained on: then all that its configuration says must be
+            known, and its format the present one.
+        objects: Parts that were given from Python, and where it runs now.
+    """
+    stored = run_settings(path, goes_on=goes_on)
+    settings = stored | _elsewhere(stored, objects)
     for key in [key for key, value in settings.items() if value == PYTHON]:
         if objects.get(key) is None:
             raise ConfigError(
@@ -163,24 +167,70 @@ def run_config(path: str | Path, **objects: Any) -> Config:
                 f"use decentral.resume({str(path)!r}, {key}=...)."
             )
         settings[key] = objects[key]
-    return make_config({k: v for k, v in settings.items() if v is not None})
+    config = make_config({k: v for k, v in settings.items() if v is not None})
+    there, here = stored["engine"].get("wire", "same"), config.engine.wire
+    if goes_on and there != here:
+        raise ConfigError(
+            f"engine.wire cannot change when a run goes on ({there} there, {here} here): "
+            "it is part of the result."
+        )
+    return config
 
 
-def run_settings(path: str | Path) -> dict[str, Any]:
-    """Read the settings that a run folder keeps; raises ConfigError where there are none."""
+def run_settings(path: str | Path, *, goes_on: bool = False) -> dict[str, Any]:
+    """Read the settings that a run folder keeps, as the present format has them.
+
+    Args:
+        path: The run folder.
+        goes_on: Whether the run will be trained on; a reader takes another format, and leaves out
+            settings that a later version has added.
+    """
     source = Path(path) / "config.yaml"
     if not source.exists():
         siblings = [p.parent.name for p in Path(path).parent.glob("*/config.yaml")]
         hint = nearest(Path(path).name, siblings)
         raise ConfigError(f"{path} is not a run folder: it has no config.yaml.{hint}")
-    head = source.read_text(encoding="utf-8").partition("\n")[0]
-    if f"format {FORMAT}:" not in head:
-        found = re.search(r"format \d+", head)
+    settings = present(read_file(source), _readable(path, goes_on))
+    engine = settings.get("engine", {})
+    strangers = [key for key in settings if key not in Config.model_fields]
+    strangers += [f"engine.{key}" for key in engine if key not in Engine.model_fields]
+    if strangers and goes_on:
         raise ConfigError(
-            f"run folder {path} is in {found[0] if found else 'an unknown format'}; this version "
-            f"of decentral reads format {FORMAT}. Its env.json names the version to use."
+            f"run folder {path} holds the setting {strangers[0]!r}, which this version of "
+            "decentral does not know; its env.json names the version to use."
         )
-    return read_file(source)
+    inside = {key: value for key, value in engine.items() if key in Engine.model_fields}
+    known = {key: value for key, value in settings.items() if key in Config.model_fields}
+    return known | {"engine": inside}
+
+
+def _readable(path: str | Path, goes_on: bool) -> int:
+    """Return the format of a run folder, if it can be read, or gone on with."""
+    found = format_of(Path(path) / "config.yaml")
+    name = "an unknown format" if found is None else f"format {found}"
+    if goes_on and found in READ and found != FORMAT:
+        raise ConfigError(
+            f"run folder {path} is in {name}, which is read only; this version of decentral goes "
+            f"on with runs of format {FORMAT}. Its env.json names the version to use."
+        )
+    if found is None or found not in READ:
+        raise ConfigError(
+            f"run folder {path} is in {name}; this version of decentral reads formats "
+            f"{' and '.join(map(str, READ))}. Its env.json names the version to use."
+        )
+    return found
+
+
+def _elsewhere(stored: Mapping[str, Any], objects: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is given anew of where a run is: of its engine, above what was stored."""
+    found = {key: objects[key] for key in ("faults",) if key in objects}
+    given = {key: objects[key] for key in objects if key.partition(".")[0] == "engine"}
+    if given:
+        asked = layered(given)["engine"]
+        local = stored["engine"].get("name") == "local"  # without a name: several workers now
+        below = {"name": "auto"} if local else stored["engine"]
+        found |= layered({"engine": below}, {"engine": asked})
+    return found
 
 
 def models_of(path: Path, step: int | None = None, **objects: Any) -> TrainedModels:

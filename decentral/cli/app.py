@@ -108,7 +108,7 @@ def resume(
     """Go on with an interrupted run, as if it had never stopped.
 
     Where it runs may change: engine, workers, address, and what else of
-    KEY=VALUE concerns workers and failures, such as on_failure=continue.
+    KEY=VALUE stands under engine, such as engine.on_failure=continue.
     """
     from decentral.cli import running
 

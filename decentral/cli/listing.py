@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from decentral.cli.words import QUIET, columned, console_of, facts
-from decentral.config import Config
+from decentral.config import Config, documented
 from decentral.errors import ConfigError, unknown
 from decentral.limits import COUNT
 from decentral.registry import KINDS, Part, Plugin, find, names, plain
@@ -53,7 +53,7 @@ def show(kind: str | None, name: str | None, nodes: int | None = None) -> None:
     elif kind is None:
         _show_kinds(console)
     elif kind == "settings":
-        _show_settings(console)
+        _show_settings(console, name)
     elif name is None:
         _show_members(console, _kind_of(kind))
     else:
@@ -162,13 +162,17 @@ def _show_member(console: Console, found: Plugin) -> None:
     console.print(table)
 
 
-def _show_settings(console: Console) -> None:
+def _show_settings(console: Console, part: str | None) -> None:
+    """Show every setting of a run, or those of a part such as ``engine``."""
+    rows = [row for row in documented() if part in (None, row[0].partition(".")[0])]
+    if not rows:
+        raise unknown("setting", str(part), Config.model_fields)
     table = columned()
     table.add_column("setting", style="bold", no_wrap=True)
     table.add_column("default", no_wrap=True, max_width=12)
     table.add_column("")
-    for key, field in Config.model_fields.items():
-        table.add_row(key, plugin_text(field.default), field.description or "")
+    for key, default, text in rows:
+        table.add_row(key, "(required)" if default is ... else plugin_text(default), text)
     console.print(table)
 
 

@@ -109,9 +109,14 @@ Quiet = Annotated[bool, _switch(_SHOWN, "Print nothing but errors.", "--quiet", 
 Debug = Annotated[bool, _switch(_SHOWN, "Show the traceback of an error.", "--debug")]
 
 
+#: Flags of settings that stand under another.
+_NESTED = {"workers": "engine.workers", "address": "engine.address"}
+
+
 def given(context: typer.Context) -> dict[str, str]:
     """Return the flags that the user gave and that are settings of the configuration."""
     others = ("name", "png", "run", "model_size", "deadline")
     flags = context.params
     tuned = {"replicas": "tune"} if flags.get("tune") else {}
-    return tuned | {k: v for k, v in flags.items() if isinstance(v, str) and k not in others}
+    asked = {k: v for k, v in flags.items() if isinstance(v, str) and k not in others}
+    return tuned | {_NESTED.get(key, key): value for key, value in asked.items()}

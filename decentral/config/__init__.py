@@ -1,5 +1,6 @@
 """A run's configuration: defaults, then the task's, then a file's, then flags; each key once."""
 
+from decentral.config.engine import ENGINE_SETTINGS, Engine
 from decentral.config.making import make_config
 from decentral.config.reading import (
     as_mapping,
@@ -8,19 +9,25 @@ from decentral.config.reading import (
     parse_assignments,
     read_file,
     read_settings,
+    refuse_unknown,
 )
-from decentral.config.settings import ALIASES, NUMBERS, PARTS, Config
+from decentral.config.settings import ALIASES, NESTED, NUMBERS, PARTS, Config, documented
 
 __all__ = [
     "ALIASES",
+    "ENGINE_SETTINGS",
+    "NESTED",
     "NUMBERS",
     "PARTS",
     "Config",
+    "Engine",
     "as_mapping",
     "by_name",
+    "documented",
     "layered",
     "make_config",
     "parse_assignments",
     "read_file",
     "read_settings",
+    "refuse_unknown",
 ]

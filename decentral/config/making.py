@@ -8,17 +8,18 @@ from typing import Any
 from pydantic import ValidationError
 
 from decentral.config.reading import as_mapping, layered, read_file, refuse_unknown
-from decentral.config.settings import NUMBERS, Config, Part
+from decentral.config.settings import NESTED, NUMBERS, Config, Part
 from decentral.errors import ConfigError, nearest, reason
 from decentral.registry import Bound, find, read
-from decentral.schedules.methods import METHODS
 from decentral.spec import Spec, parse_spec
 
 
 def make_config(*layers: Mapping[str, Any]) -> Config:
     """Validate layers of settings on top of the defaults, the task's and the algorithm's."""
-    for key in {key for layer in layers for key, value in layer.items() if value is not None}:
-        refuse_unknown(key.partition(".")[0])
+    for layer in layers:
+        for key, value in layer.items():
+            if value is not None:
+                refuse_unknown(key.partition(".")[0], value)
     asked = layered(*layers)
     _refuse_unused(asked)
     suited = [
@@ -51,15 +52,18 @@ def _refusal(error: ValidationError) -> ConfigError:
             f"node_lr = {first['input']!r}: {reason(error)} "
             "Write node_lr.3=0.5 or, in YAML, node_lr: {3: 0.5}."
         )
-    if part not in METHODS:
+    if part not in NESTED:
         return ConfigError(f"{part} = {first['input']!r}: {reason(error)}")
-    known = list(METHODS[part].model_fields)
+    known = list(NESTED[part].model_fields)
     if first["type"] == "missing":
         return ConfigError(f"{part} needs the setting {inner[0]!r}; write {part}.{inner[0]}=value.")
     if first["type"] == "extra_forbidden":
         offer = f"{nearest(inner[0], known)} Settings: {', '.join(sorted(known))}."
         return ConfigError(f"{part} has no setting {inner[0]!r}.{offer}")
-    return ConfigError(f"{'.'.join([part, *inner])} = {first['input']!r}: {reason(error)}")
+    if not inner and part == "engine":
+        return ConfigError(f"engine: {reason(error)}")
+    where = ".".join([part, *(name for name in inner if (part, name) != ("engine", "name"))])
+    return ConfigError(f"{where} = {first['input']!r}: {reason(error)}")
 
 
 def recommended(kind: str, part: Part) -> Mapping[str, Any]:

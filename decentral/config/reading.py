@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from decentral.config.engine import ENGINE_SETTINGS, engine_above
 from decentral.config.settings import ALIASES, NUMBERS, PARTS, Config, Part
 from decentral.errors import ConfigError, nearest
 from decentral.registry import find, read
 from decentral.schedules.methods import METHODS
-from decentral.spec import parse_value, scalar
+from decentral.spec import parse_value, scalar, spelled
 from decentral.yamltext import line_of, load_file
 
 
@@ -32,7 +33,7 @@ def read_settings(path: str | Path, *others: str) -> dict[str, Any]:
         if part in others:
             continue
         try:
-            refuse_unknown(part)
+            refuse_unknown(part, value)
         except ConfigError as error:
             where = f"configuration {path}, line {line_of(path, key)}"
             raise ConfigError(f"{where}: {error}") from error
@@ -83,7 +84,7 @@ def layered(*layers: Mapping[str, Any]) -> dict[str, Any]:
     """Merge layers of settings, later ones first in rank; ``part.setting`` reaches into a plug-in.
 
     A plug-in written with a name replaces the one below; a mapping without ``name`` changes
-    settings of the one below.
+    settings of the one below. Of an engine the settings below stay, unless it is ``local``.
     """
     merged: dict[str, Any] = {}
     for layer in layers:
@@ -103,10 +104,12 @@ def _put(merged: dict[str, Any], key: str, value: Any) -> None:
         if part == "node_lr":
             merged[part] = {**(merged.get(part) or {}), setting: value}
             return
-        if part not in PARTS and part not in METHODS:
+        if part not in PARTS and part not in METHODS and part != "engine":
             raise ConfigError(f"{key}: {part!r} has no settings of its own; write {part}=value.")
         value, changes = {setting: value}, True
-    if changes and part in PARTS:
+    if part == "engine":
+        value = engine_above(merged.get(part), value)
+    elif changes and part in PARTS:
         below = merged.get(part, Config.model_fields[part].default)
         value = {**as_mapping(part, below), **value}
     elif isinstance(value, Mapping) and part in METHODS and merged.get(part) is not None:
@@ -115,10 +118,16 @@ def _put(merged: dict[str, Any], key: str, value: Any) -> None:
     merged[part] = value
 
 
-def refuse_unknown(key: str) -> None:
-    """Raise ConfigError for what is no setting of a run."""
+def refuse_unknown(key: str, value: Any = ...) -> None:
+    """Raise ConfigError for what is no setting of a run, or of its engine, as ``key=value``."""
     if key == "sweep":
         raise ConfigError("this configuration describes a sweep; run it by `decentral sweep`.")
+    if key in ENGINE_SETTINGS:
+        written = "VALUE" if value is ... else spelled(value)
+        raise ConfigError(
+            f"{key} stands under engine: write engine.{key}={written}, "
+            f"or engine: {{{key}: {written}}} in YAML."
+        )
     if key not in Config.model_fields:
         known = list(Config.model_fields)
         raise ConfigError(

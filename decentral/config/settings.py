@@ -6,14 +6,16 @@ configuration that a run folder keeps has every default written out and reproduc
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Le, Lt
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from decentral import limits
+from decentral.config.engine import Engine
 from decentral.registry import KINDS, Count, Positive, build
-from decentral.schedules.methods import Adversarial, LabelNoise, Sam
+from decentral.schedules.methods import METHODS, Adversarial, LabelNoise, Sam
 from decentral.spec import Spec, spelled
 from decentral.units import parse_amount
 
@@ -27,6 +29,8 @@ PARTS = {kind: kind for kind in KINDS if kind not in ("metric", "claim", "fault"
 ALIASES = {"schedule": "communication", "lr": "learning_rate.lr", "batch_schedule": "batch"}
 #: The setting that a bare number means.
 NUMBERS = {"learning_rate": "lr", "batch": "size", "compute": "seconds"}
+#: Keys whose settings are those of a model.
+NESTED: dict[str, type[BaseModel]] = {**METHODS, "engine": Engine}
 
 
 class Config(BaseModel):
@@ -109,21 +113,9 @@ class Config(BaseModel):
     on_nonfinite: Literal["stop", "quarantine"] = Field(
         "stop", description="what a node with NaN or Inf does to the run"
     )
-    engine: Literal["auto", "local", "ray"] = Field(
-        "auto", description="auto: ray for several workers or an address, else this process"
-    )
-    workers: Count | Auto = Field("auto", description="Ray actors; auto: one per GPU, or per host")
-    address: str | None = Field(None, description="Ray cluster, host:port or auto; none: start one")
-    placement: Literal["pack", "spread"] = Field("pack", description="workers on hosts")
-    wire: Literal["same", "bfloat16"] = Field("same", description="numbers between workers")
-    on_failure: Literal["restart", "continue", "stop"] = Field(
-        "restart", description="when a worker is lost: start it again, go on without, or end"
-    )
-    max_failures: Annotated[int, Ge(0)] = Field(3, description="lost workers before the run ends")
-    liveness_s: Positive = Field(10.0, description="silence after which a worker is dead")
-    progress_s: Positive = Field(600.0, description="seconds without a step that mean a hang")
-    dashboard_port: Annotated[int, Ge(0)] | None = Field(
-        None, description="of the Ray cluster that is started; none: 8265 or the next free one"
+    engine: Engine = Field(
+        Engine.model_validate({}),
+        description="local: this process; ray(workers=4): actors; auto: what others need",
     )
     faults: tuple[str, ...] = Field(
         (), description="what goes wrong: churn, lost(0.2), kill(worker=1, step=50), ..."
@@ -150,3 +142,17 @@ class Config(BaseModel):
         for one in found if kind else ():
             build(str(kind), str(one))
         return found
+
+
+def documented() -> Iterator[tuple[str, Any, str]]:
+    """Yield every setting as ``key`` or ``key.setting``, its default, and what it means.
+
+    The default of a setting that must be given, where its method is on, is ``...``.
+    """
+    for key, field in Config.model_fields.items():
+        default = field.default.name if isinstance(field.default, Engine) else field.default
+        yield key, default, field.description or ""
+        for inner, setting in NESTED[key].model_fields.items() if key in NESTED else ():
+            if (key, inner) != ("engine", "name"):
+                default = ... if setting.is_required() else setting.default
+                yield f"{key}.{inner}", default, setting.description or ""

@@ -120,7 +120,7 @@ class Attempt:
                 world=len(addresses),
                 store=(addresses[0], port),
                 address=address,
-                timeout_s=self.run.setup.config.progress_s,
+                timeout_s=self.run.setup.config.engine.progress_s,
                 prefix=f"epoch-{self.start.members.epoch}/attempt-{self.start.number}",
             )
             for rank, address in enumerate(addresses)
@@ -237,7 +237,7 @@ class Attempt:
         if len(self.begun) < len(self.workers):  # what there is to save was saved before
             self.run.announce("interrupted", {"step": self.run.step})
             raise self.run.interruption()
-        timeout_s = self.run.setup.config.progress_s
+        timeout_s = self.run.setup.config.engine.progress_s
         pace = self.workers.step / max(self.run.elapsed_s, 1e-9)
         step = max(self.workers.steps) + 2 + int(HOLD_S * pace)
         while True:
@@ -251,7 +251,7 @@ class Attempt:
         if report["step"] == self.hold_at:
             self.held.add(report["rank"])
         if len(self.held) == len(self.workers):
-            self.workers.ask_all("save", timeout_s=self.run.setup.config.liveness_s)
+            self.workers.ask_all("save", timeout_s=self.run.setup.config.engine.liveness_s)
 
     def _finish(self) -> None:
         """Take over the merged model and the last checkpoint."""

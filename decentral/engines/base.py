@@ -66,7 +66,7 @@ class EngineRun(ABC):
 
     def __init__(self, config: Config) -> None:
         """Prepare a run; nothing is written before ``begin`` or ``go_on``."""
-        if config.address is None:
+        if config.engine.address is None:
             check_threads(config.threads)
         self.setup = timed(prepare(config))
         self.records = records_of(declared(config.metrics))

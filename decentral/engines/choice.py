@@ -16,7 +16,8 @@ if TYPE_CHECKING:  # they load torch, and Ray
 
 def engine_of(config: Config) -> type[EngineRun]:
     """Return the engine of a run; ``auto``: Ray for several workers, an address or several GPUs."""
-    if config.engine == "ray" or (config.engine == "auto" and _is_for_many(config)):
+    name = config.engine.name
+    if name == "ray" or (name == "auto" and _is_for_many(config)):
         require_ray()
         from decentral.engines.ray.run import RayRun
 
@@ -29,9 +30,10 @@ def engine_of(config: Config) -> type[EngineRun]:
 def _is_for_many(config: Config) -> bool:
     import torch
 
-    several = config.workers != "auto" and config.workers > 1
+    engine = config.engine
+    several = engine.workers != "auto" and engine.workers > 1
     gpus = torch.cuda.device_count() if config.device in ("auto", "cuda") else 0
-    return several or config.address is not None or gpus > 1
+    return several or engine.address is not None or gpus > 1
 
 
 def require_ray() -> None:
@@ -61,13 +63,13 @@ def refuse_ranks(config: Config | None = None, environ: Mapping[str, str] = os.e
     environment are one process, whatever the job has asked for. A step of several tasks may still
     be one run where a Ray cluster is joined: ``ray symmetric-run`` starts it on one host only.
     """
-    if config is not None and config.engine == "local":
+    if config is not None and config.engine.name == "local":
         return
     for launcher, rank, size in _LAUNCHERS:
         count = environ.get(size, "")
         if rank not in environ or not count.isdigit() or int(count) < 2:
             continue
-        if launcher == "srun" and config is not None and config.address is not None:
+        if launcher == "srun" and config is not None and config.engine.address is not None:
             continue
         raise ConfigError(
             f"{launcher} has started this {count} times, and each process would train a run of "

@@ -45,6 +45,11 @@ class LocalRun(EngineRun):
         self.replicas, self.compute_reason = pipeline.compute.kind, pipeline.reason
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """The resolved configuration."""
+        return super().settings | {"engine": {"name": "local"}}
+
+    @property
     def step(self) -> int:
         """The step that is done."""
         return self.block.step

@@ -120,7 +120,7 @@ class Worker:
             userfile.unpack(job.files, Path(folder))
             setup = prepare(config)
         configure_process(int(config.threads))
-        wire, ordered = WIRE[config.wire], config.mixing == "ordered"
+        wire, ordered = WIRE[config.engine.wire], config.mixing == "ordered"
         self.exchange = ProcessGroupExchange(
             job.rendezvous, job.blocks, setup.device, ordered=ordered, wire=wire
         )

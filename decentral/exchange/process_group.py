@@ -310,7 +310,7 @@ class ProcessGroupExchange:
         whom = "the others" if peer is None else f"worker {peer}"
         return LostPeer(
             f"worker {self._rendezvous.rank} lost contact with {whom} ({_cause(error)}); look for "
-            f"the first failure among the workers, or raise progress_s, now "
+            f"the first failure among the workers, or raise engine.progress_s, now "
             f"{self._rendezvous.timeout_s:g}, if one is only slow."
         )
 

@@ -59,6 +59,6 @@ def reformed(conversation: Conversation, weights: object, members: Membership) -
     except ConfigError as error:
         raise ConfigError(
             f"the {len(members.live)} nodes that are left cannot form the topology again "
-            f"({str(error).rstrip('.')}); use on_failure: restart."
+            f"({str(error).rstrip('.')}); use engine.on_failure=restart."
         ) from error
     return replace(conversation, mixer=Mixer.make(topology, weights), live=members.live)

@@ -14,6 +14,7 @@ from decentral.config import read_file
 from decentral.errors import ConfigError
 from decentral.quantities import records_of
 from decentral.records import Record, Records, read_records
+from decentral.run.formats import format_of, present
 
 Row = Mapping[str, Any]
 T = TypeVar("T")
@@ -138,7 +139,7 @@ def read_run(path: str | Path) -> RunData:
     _check_is_run(folder)
     return RunData(
         path=folder.resolve(),
-        config=read_file(folder / "config.yaml"),
+        config=_config(folder / "config.yaml"),
         env=_read_json(folder / "env.json") or {},
         metrics=_read_lines(folder / "metrics.jsonl"),
         events=_read_lines(folder / "events.jsonl"),
@@ -147,6 +148,10 @@ def read_run(path: str | Path) -> RunData:
         shards=_parsed(folder / "data.json", _shards),
         records=_records(folder / "records.json"),
     )
+
+
+def _config(path: Path) -> Row:
+    return present(read_file(path), format_of(path))
 
 
 def _check_is_run(folder: Path) -> None:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from decentral.errors import ConfigError, RunError
-from decentral.run.folder import FORMAT, RunFolder, explain_disk_errors
+from decentral.run.folder import RunFolder, explain_disk_errors
+from decentral.run.formats import FORMAT, READ
 
 
 @dataclass
@@ -156,18 +157,28 @@ class Saved:
         found: dict[int, dict[str, Tensor]] = {}
         for shard in self.shards:
             with safe_open(self.path / shard, "pt") as file:
-                groups: list[list[int]] = json.loads(file.metadata()["nodes"])
-                for name in file.keys():  # noqa: SIM118 (no mapping)
-                    group, _, key = name.partition("/")
-                    owners = groups[int(group)]
-                    asked = [place for place, node in enumerate(owners) if node in nodes]
-                    if not asked:
-                        continue
-                    begin, end = asked[0], asked[-1] + 1
-                    parts = file.get_slice(name)[begin:end]
-                    for place in asked:
-                        found.setdefault(owners[place], {})[key] = parts[place - begin]
+                for node, key, tensor in _tensors(file, nodes):
+                    found.setdefault(node, {})[key] = tensor
         return Checkpoint(self.step, self.live, found, copy.deepcopy(self.counters))
+
+
+def _tensors(file: Any, nodes: Container[int]) -> Iterator[tuple[int, str, Tensor]]:
+    """Yield what a shard holds of some nodes: node, name, tensor."""
+    head = file.metadata() or {}  # none in format 2, which named every tensor NODE/NAME
+    groups: list[list[int]] | None = json.loads(head["nodes"]) if "nodes" in head else None
+    for name in file.keys():  # noqa: SIM118 (no mapping)
+        group, _, key = name.partition("/")
+        if groups is None:
+            if int(group) in nodes:
+                yield int(group), key, file.get_tensor(name)
+            continue
+        owners = groups[int(group)]
+        asked = [place for place, node in enumerate(owners) if node in nodes]
+        if asked:
+            begin, end = asked[0], asked[-1] + 1
+            parts = file.get_slice(name)[begin:end]
+            for place in asked:
+                yield owners[place], key, parts[place - begin]
 
 
 def has_checkpoint(run: Path) -> bool:
@@ -213,10 +224,10 @@ def _verified(path: Path) -> Saved | None:
 
 
 def _check_format(found: object, path: Path) -> None:
-    if found != FORMAT:
+    if found not in READ:
         raise ConfigError(
-            f"{path} has checkpoint format {found}; this version of decentral reads format "
-            f"{FORMAT}. Resume it with the version named in its env.json."
+            f"{path} has checkpoint format {found}; this version of decentral reads formats "
+            f"{' and '.join(map(str, READ))}. Use the version named in its env.json."
         )
 
 

@@ -7,11 +7,9 @@ from typing import Any
 
 from decentral.yamltext import dump, load
 
-#: Settings that say where a run computes: it may go on anywhere.
-WHEREABOUTS = (
-    "engine", "workers", "address", "placement", "on_failure", "max_failures", "liveness_s",
-    "progress_s", "dashboard_port", "faults",
-)  # fmt: skip
+#: Settings that say where a run computes: it may go on anywhere. Of the engine that is all but
+#: ``wire``, by which rows are rounded on their way.
+WHEREABOUTS = ("engine", "faults")
 #: What changes neither models nor records: those, and where and how often they are kept.
 WITHOUT_EFFECT = frozenset({*WHEREABOUTS, "out", "keep_checkpoints", "checkpoint_every", "track"})
 #: Differences that are listed.
@@ -25,13 +23,19 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, 
     {'sam.rho': (0.1, 0.2)}
     """
     one, other = _flat(there), _flat(load(dump(here)))
+    for flat in (one, other):
+        flat.setdefault("engine.wire", "same")  # also where no rows travel
     found = {
         key: (one.get(key), other.get(key))
         for key in dict.fromkeys([*one, *other])
-        if one.get(key) != other.get(key) and key.partition(".")[0] not in WITHOUT_EFFECT
+        if one.get(key) != other.get(key) and _has_effect(key)
     }
     renamed = tuple(key.removesuffix("name") for key in found if key.endswith(".name"))
     return {k: v for k, v in found.items() if k.endswith(".name") or not k.startswith(renamed)}
+
+
+def _has_effect(key: str) -> bool:
+    return key == "engine.wire" or key.partition(".")[0] not in WITHOUT_EFFECT
 
 
 def differences_text(found: Mapping[str, tuple[Any, Any]]) -> str:

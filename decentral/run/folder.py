@@ -18,11 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from decentral.errors import ConfigError, RunError
+from decentral.run.formats import config_head
 from decentral.run.lock import NAME as LOCK
 from decentral.run.lock import WriterLock, unwritable
 from decentral.yamltext import dump
-
-FORMAT = 2
 
 
 class RunFolder:
@@ -120,10 +119,7 @@ class RunFolder:
 
     def write_config(self, settings: Mapping[str, Any]) -> None:
         """Write the resolved configuration."""
-        head = (
-            f"# decentral run, format {FORMAT}: `decentral launch` on this file repeats the run\n"
-        )
-        self.write("config.yaml", head + dump(settings))
+        self.write("config.yaml", config_head() + dump(settings))
 
     def append(self, name: str, row: Mapping[str, Any]) -> None:
         """Append one JSON object as a line."""

@@ -104,6 +104,7 @@ def digest(config: Config) -> str:
     True
     """
     settings = {key: _spelt(key, value) for key, value in config if key not in _WITHOUT_EFFECT}
+    settings["wire"] = config.engine.wire  # of the engine, the one setting that changes results
     text = json.dumps(settings, sort_keys=True)
     named = [(json.dumps(path)[1:-1], content) for path, content in sorted(opened().items())]
     files = [content for path, content in named if path in text]

@@ -39,7 +39,7 @@ class Allocator:
         hosts = self.cluster.hosts()
         gpus = int(run.setup.device.type == "cuda")
         free = [self._left(host) for host in hosts]
-        placement = run.setup.config.placement
+        placement = run.setup.config.engine.placement
         share = divided(free, run.workers, float(run.threads), gpus, placement)
         if share is None and self.allocated:
             return False

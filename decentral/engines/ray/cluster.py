@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import cycle, islice
 from typing import Any
 
-from decentral.config import Config
+from decentral.config import Config, Engine
 from decentral.engines.ray.private import quieten
 from decentral.errors import ConfigError
 
@@ -66,17 +66,18 @@ def connect(config: Config) -> Cluster:
     A cluster that is started asks for a token (``RAY_AUTH_MODE=token``); joining one that does not
     prints a warning. Raises ConfigError when nothing answers.
     """
-    if config.address is None:
-        _check_port(config.dashboard_port)
+    engine = config.engine
+    if engine.address is None:
+        _check_port(engine.dashboard_port)
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     else:
-        _check_answers(config.address)
+        _check_answers(engine.address)
     import ray
     from ray.exceptions import RayError
 
     joined = ray.is_initialized()
     quieten()
-    options: dict[str, Any] = {"address": config.address} if config.address else _own(config)
+    options: dict[str, Any] = {"address": engine.address} if engine.address else _own(engine)
     if joined:  # several runs of a process share one: it is asked for its dashboard only
         options = {"ignore_reinit_error": True}
     try:
@@ -84,22 +85,22 @@ def connect(config: Config) -> Cluster:
             warnings.simplefilter("ignore")
             context = ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
     except (RuntimeError, ConnectionError, ValueError, RayError) as error:
-        raise _explained(config.address, error) from error
+        raise _explained(engine.address, error) from error
     dashboard = f"http://{context.dashboard_url}" if context.dashboard_url else "off"
     if joined:
         return Cluster(dashboard, own=False)
     if os.environ.get("RAY_AUTH_MODE") != "token":
         warnings.warn(
-            f"the Ray cluster at {config.address} asks for no token: whoever reaches its ports can "
+            f"the Ray cluster at {engine.address} asks for no token: whoever reaches its ports can "
             "run code on it. Set RAY_AUTH_MODE=token on every host.",
             stacklevel=2,
         )
     return Cluster(dashboard, own=True)
 
 
-def _own(config: Config) -> dict[str, Any]:
+def _own(engine: Engine) -> dict[str, Any]:
     """Return how a cluster is started: as many workers as asked fit, whatever the cores."""
-    port = {} if config.dashboard_port is None else {"dashboard_port": config.dashboard_port}
+    port = {} if engine.dashboard_port is None else {"dashboard_port": engine.dashboard_port}
     return {"address": "local", "include_dashboard": True, "dashboard_host": "127.0.0.1", **port}
 
 
@@ -112,10 +113,10 @@ def _check_port(port: int | None) -> None:
         try:
             probe.bind(("127.0.0.1", port))
         except OverflowError as error:
-            raise ConfigError(f"dashboard_port {port}: ports end at 65535.") from error
+            raise ConfigError(f"engine.dashboard_port {port}: ports end at 65535.") from error
         except OSError as error:
             raise ConfigError(
-                f"dashboard_port {port} cannot be used ({os.strerror(error.errno or 0)}); "
+                f"engine.dashboard_port {port} cannot be used ({os.strerror(error.errno or 0)}); "
                 "choose another, or leave it out."
             ) from error
 
@@ -127,8 +128,8 @@ def _check_answers(address: str) -> None:
     host, _, port = address.rpartition(":")
     if address.startswith("ray://") or not host or not port.isdigit():
         raise ConfigError(
-            f"address {address!r} is not host:port or auto; give what `ray start --head` printed, "
-            "such as 10.0.0.1:6379. From outside the cluster use `ray job submit`."
+            f"engine.address {address!r} is not host:port or auto; give what `ray start --head` "
+            "printed, such as 10.0.0.1:6379. From outside the cluster use `ray job submit`."
         )
     try:
         socket.create_connection((host, int(port)), timeout=ANSWER_S).close()
@@ -146,7 +147,7 @@ def _explained(address: str | None, error: Exception) -> ConfigError:
     text = " ".join(str(error).split())
     if address == "auto" and "running Ray instance" in text:
         return ConfigError(
-            "address auto: no Ray cluster runs on this host; "
+            "engine.address auto: no Ray cluster runs on this host; "
             "start one by `ray start --head`, or leave the address out."
         )
     if "ersion mismatch" in text:
@@ -186,7 +187,7 @@ def placed(
     if gpus and sum(room) < workers:
         raise ConfigError(
             f"{workers} workers need {workers * gpus} GPUs, the cluster has "
-            f"{sum(int(h.gpus) for h in usable)}; lower workers, or use device cpu."
+            f"{sum(int(h.gpus) for h in usable)}; lower engine.workers, or use device cpu."
         )
     counts = [0] * len(usable)
     for i in islice(_turns(room, placement, limited=bool(gpus)), workers):

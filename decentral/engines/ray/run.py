@@ -47,7 +47,7 @@ class RayRun(EngineRun):
     def _resolve(self) -> None:
         """Decide everything that was left open."""
         config, hosts = self.setup.config, self.cluster.hosts()
-        if config.address is not None:  # the cores of its hosts count, not those of this one
+        if config.engine.address is not None:  # the cores of its hosts count, not those of this one
             check_threads(config.threads, max((host.cpus for host in hosts), default=None))
         gpus = int(sum(host.gpus for host in hosts)) if self.setup.device.type == "cuda" else 0
         self.wanted = self.workers = worker_count(config, gpus or len(hosts))
@@ -73,7 +73,8 @@ class RayRun(EngineRun):
     @property
     def settings(self) -> dict[str, Any]:
         """The resolved configuration."""
-        return super().settings | {"engine": "ray", "workers": self.wanted}
+        asked = self.setup.config.engine.model_dump()
+        return super().settings | {"engine": asked | {"name": "ray", "workers": self.wanted}}
 
     @property
     def step(self) -> int:
@@ -144,7 +145,7 @@ class RayRun(EngineRun):
         self._record_failure(lost, nodes)
         self._check_policy(lost)
         self.saved = self._newest()
-        if config.on_failure == "continue" and nodes:
+        if config.engine.on_failure == "continue" and nodes:
             self.workers = max(1, self.workers - len(lost.ranks))
             self._reconfigure(self.members.without(nodes))
 
@@ -152,20 +153,20 @@ class RayRun(EngineRun):
         assert self.group is not None
         hosts = sorted({self.group.hosts[rank].address for rank in lost.ranks})
         details = {"step": lost.step, "workers": lost.ranks, "nodes": list(nodes), "hosts": hosts}
-        policy = self.setup.config.on_failure
+        policy = self.setup.config.engine.on_failure
         self.announce("failure", details | {"cause": lost.cause, "then": policy})
 
     def _check_policy(self, lost: WorkersLost) -> None:
-        config = self.setup.config
+        engine = self.setup.config.engine
         what = f"{lost.who} lost at step {lost.step} ({lost.cause})"
-        if config.on_failure != "stop" and self.failures <= config.max_failures:
-            self.say(f"{what}; on_failure: {config.on_failure}")
+        if engine.on_failure != "stop" and self.failures <= engine.max_failures:
+            self.say(f"{what}; engine.on_failure: {engine.on_failure}")
             return
-        limit = "on_failure: stop" if config.on_failure == "stop" else (
-            f"max_failures: {config.max_failures}"
+        limit = "on_failure: stop" if engine.on_failure == "stop" else (
+            f"max_failures: {engine.max_failures}"
         )  # fmt: skip
         raise RunError(
-            f"{what}; the run ends by {limit}. "
+            f"{what}; the run ends by engine.{limit}. "
             f"`decentral resume {self.folder.path}` goes on from the last checkpoint."
         )
 
@@ -218,14 +219,15 @@ class RayRun(EngineRun):
 
 def worker_count(config: Config, offered: int) -> int:
     """Return the number of workers: as asked, or one per GPU or host; at most one per node."""
-    if config.workers == "auto":
+    workers = config.engine.workers
+    if workers == "auto":
         return max(1, min(offered, config.nodes))
-    if config.workers > config.nodes:
+    if workers > config.nodes:
         raise ConfigError(
-            f"workers {config.workers}: every worker hosts at least one node, and there are "
-            f"{config.nodes}; lower workers, or raise nodes."
+            f"engine.workers {workers}: every worker hosts at least one node, and there are "
+            f"{config.nodes}; lower engine.workers, or raise nodes."
         )
-    return config.workers
+    return workers
 
 
 def remaining(faults: Sequence[Fault], struck: Sequence[int]) -> list[Fault]:

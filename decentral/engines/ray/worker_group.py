@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from decentral.config import Config
+from decentral.config import Config, Engine
 from decentral.engines.ray.actor import Actor
 from decentral.engines.ray.cluster import Cluster, Host, placed
 from decentral.engines.workers import PROCESS_DIED, START_S, Report, WorkersLost
@@ -28,7 +28,7 @@ class WorkerGroup:
 
     actors: list[Any]
     hosts: list[Host]
-    config: Config
+    engine: Engine
     begun: int = 0
     steps: list[int] = field(init=False)
     gone: set[int] = field(default_factory=set[int])
@@ -80,9 +80,9 @@ class WorkerGroup:
         import ray
 
         ref = self._call(rank, method, *given)
-        ready, _ = ray.wait([ref], timeout=self.config.progress_s)
+        ready, _ = ray.wait([ref], timeout=self.engine.progress_s)
         if not ready:
-            raise WorkersLost([rank], f"no answer within {self.config.progress_s:g} s")
+            raise WorkersLost([rank], f"no answer within {self.engine.progress_s:g} s")
         return self._answer(rank, ref)
 
     def _call(self, rank: int, method: str, *given: Any) -> Any:
@@ -165,13 +165,13 @@ class WorkerGroup:
         if silent:
             limit_s = max(limits_s[rank] for rank in silent)
             raise WorkersLost(silent, f"silent for {limit_s:g} s", self.step)
-        if now_s - self._moved_s > self.config.progress_s:
-            raise WorkersLost([], f"no step within {self.config.progress_s:g} s", self.step)
+        if now_s - self._moved_s > self.engine.progress_s:
+            raise WorkersLost([], f"no step within {self.engine.progress_s:g} s", self.step)
 
     def _silence_s(self, rank: int) -> float:
         """Return how long a worker may be silent: while it loads torch it can hardly answer."""
         begins = self.steps[rank] < 0
-        return max(START_S, self.config.liveness_s) if begins else self.config.liveness_s
+        return max(START_S, self.engine.liveness_s) if begins else self.engine.liveness_s
 
     @property
     def step(self) -> int:
@@ -200,7 +200,7 @@ class WorkerGroup:
 
     @property
     def _patience_s(self) -> float:
-        return self.config.liveness_s + 2 * REPORTS_S
+        return self.engine.liveness_s + 2 * REPORTS_S
 
     def shut_down(self) -> None:
         """Take every process down, whatever it is doing."""
@@ -235,7 +235,7 @@ def start_workers(
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     gpus = int(config.device.startswith("cuda"))
-    hosts = placed(cluster.hosts(), len(labels), config.placement, blocked, gpus)
+    hosts = placed(cluster.hosts(), len(labels), config.engine.placement, blocked, gpus)
     made: Any = ray.remote
     remote = made(concurrency_groups={"watch": 4})(Actor)
     actors = [
@@ -246,10 +246,10 @@ def start_workers(
             num_gpus=gpus,
             max_restarts=0,
             scheduling_strategy=NodeAffinitySchedulingStrategy(host.id, soft=False),
-        ).remote(label, ORPHANED * config.liveness_s, config.progress_s)
+        ).remote(label, ORPHANED * config.engine.liveness_s, config.engine.progress_s)
         for label, host in zip(labels, hosts, strict=True)
     ]
-    return WorkerGroup(actors, hosts, config, begun)
+    return WorkerGroup(actors, hosts, config.engine, begun)
 
 
 def _cores(host: Host, hosts: Sequence[Host]) -> float:
