@@ -7,8 +7,8 @@ Python, validated by pydantic from their annotations (see ``signature``). The do
 
 The module of a kind may define hooks: ``common`` (a function whose keyword-only parameters every
 member accepts), ``resolve(name)`` (a plug-in for names that are not built in, e.g. ``nx:...``) and
-``shorthand(text)`` (the mapping that a text of its own form stands for, or None). A member with
-required settings shows one complete spelling in the trait ``example``.
+``shorthand(text)`` (the mapping that a text of its own form stands for, or None). What a member may
+declare about itself are the traits of its kind (see ``traits``).
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from decentral.discovery import find_members
 from decentral.errors import ConfigError, RunError, exit_place, nearest, reason, unknown
 from decentral.signature import Setting, parameter_of, signature_settings, without_arguments
 from decentral.spec import Spec, parse_spec
+from decentral.traits import Traits, declare
 from decentral.userfile import load_file
 
 #: Stands in a resolved configuration for a part that was a Python object.
@@ -76,7 +77,7 @@ class Plugin:
     name: str
     target: Callable[..., Any]
     settings: Mapping[str, Setting]
-    traits: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    traits: Traits
     common: Mapping[str, Setting] = field(default_factory=dict[str, Setting])
     origin: str = ""
 
@@ -133,6 +134,11 @@ class Bound:
         return self.plugin.name
 
     @property
+    def traits(self) -> Traits:
+        """What the plug-in declares about itself."""
+        return self.plugin.traits
+
+    @property
     def reloadable(self) -> bool:
         """Whether another process finds the same by its spec: built in, installed, or in a file."""
         nested = [value for value in self.settings.values() if isinstance(value, Bound)]
@@ -182,24 +188,28 @@ _registered: dict[tuple[str, str], Plugin] = {}
 def plugin(kind: str, name: str | None = None, **traits: Any) -> Callable[[_Target], _Target]:
     """Register a function or class as a member of ``kind``, under its own name unless given.
 
-    Further keywords are traits: what the member declares about itself (``activation="link"``).
-    The decorated object is returned unchanged. Raises ConfigError for a name that is taken.
+    Further keywords are traits: what the member declares about itself (``activation="link"``), or
+    what a setting of all members is for this one unless given. The decorated object is returned
+    unchanged. Raises ConfigError for a name that is taken, and for a trait that the kind has not.
     """
     if kind not in KINDS:
         raise unknown("kind of plug-in", kind, KINDS)
 
     def register(target: _Target) -> _Target:
-        made = _plugin_of(kind, name or target.__name__, target, traits)
-        taken = _registered.get((kind, made.name))
-        if taken is not None and _place(taken.target) != _place(target):
-            raise ConfigError(
-                f"{kind} {made.name!r} is already registered by {_place(taken.target)}; "
-                f"rename the one in {_place(target)}."
-            )
-        _registered[kind, made.name] = made
+        _keep(_plugin_of(kind, name or target.__name__, target, traits))
         return target
 
     return register
+
+
+def _keep(made: Plugin) -> None:
+    taken = _registered.get((made.kind, made.name))
+    if taken is not None and _place(taken.target) != _place(made.target):
+        raise ConfigError(
+            f"{made.kind} {made.name!r} is already registered by {_place(taken.target)}; "
+            f"rename the one in {_place(made.target)}."
+        )
+    _registered[made.kind, made.name] = made
 
 
 def _place(target: Callable[..., Any]) -> str:
@@ -207,13 +217,21 @@ def _place(target: Callable[..., Any]) -> str:
 
 
 def _plugin_of(
-    kind: str, name: str, target: Callable[..., Any], traits: Mapping[str, Any], origin: str = ""
+    kind: str, name: str, target: Callable[..., Any], declared: Mapping[str, Any]
 ) -> Plugin:
-    common = {
-        key: replace(setting, default=traits.get(key, setting.default))
-        for key, setting in _common(kind).items()
-    }
-    return Plugin(kind, name, target, signature_settings(target), dict(traits), common, origin)
+    common, settings = dict(_common(kind)), signature_settings(target)
+    for key in common.keys() & declared.keys():
+        value = _valid(f"{kind} {name!r}", key, common[key], declared[key])
+        common[key] = replace(common[key], default=value)
+    own = {key: value for key, value in declared.items() if key not in common}
+    return Plugin(kind, name, target, settings, declare(kind, name, own, settings, common), common)
+
+
+def _declared(kind: str, target: Callable[..., Any], name: str = "", origin: str = "") -> Plugin:
+    """Return an object as a plug-in, with what its decorator says, if it has one."""
+    known = next((p for p in _registered.values() if p.target is target and p.kind == kind), None)
+    found = known or _plugin_of(kind, name or getattr(target, "__name__", kind), target, {})
+    return replace(found, name=name or found.name, origin=origin)
 
 
 @cache
@@ -271,7 +289,7 @@ def _import_member(kind: str, name: str) -> bool:
         importlib.import_module(module)
     for point in _entry_points(kind):
         if point.name == name:
-            plugin(kind, name)(_loaded(kind, point))
+            _keep(_declared(kind, _loaded(kind, point), name))
     return (kind, name) in _registered
 
 
@@ -296,8 +314,7 @@ def _from_file(kind: str, origin: str) -> Plugin:
         known = [n for n, v in public if getattr(v, "__module__", "") == module.__name__]
         near = nearest(attribute, known) or f" It has {', '.join(known) or 'no functions'}."
         raise ConfigError(f"{kind}: {path} has no {attribute!r}.{near}")
-    traits = next((p.traits for p in _registered.values() if p.target is target), {})
-    return _plugin_of(kind, attribute, target, traits, origin=f"{Path(path).resolve()}:{attribute}")
+    return _declared(kind, target, attribute, f"{Path(path).resolve()}:{attribute}")
 
 
 # --- building -------------------------------------------------------------------------------------
@@ -312,10 +329,7 @@ def build(kind: str, value: object) -> Bound:
     if isinstance(value, Bound):
         return value
     if callable(value):
-        target = value
-        known = next((p for p in _registered.values() if p.target is target), None)
-        found = known or _plugin_of(kind, getattr(target, "__name__", kind), target, {})
-        return bind(found, {})
+        return bind(_declared(kind, value), {})
     spec = read(kind, value)
     found = find(kind, spec.name)
     return bind(found, _named(found, spec))
@@ -364,19 +378,22 @@ def _stranger(found: Plugin, key: str) -> str:
 
 
 def _validated(found: Plugin, given: Mapping[str, Any]) -> dict[str, Any]:
-    from pydantic import TypeAdapter, ValidationError
-
+    label = f"{found.kind} {found.name!r}"
     values: dict[str, Any] = {}
     for key, setting in found.accepts.items():
         value = given.get(key, setting.default)
-        if key not in given and value is None:
-            values[key] = None
-            continue
-        try:
-            values[key] = TypeAdapter(setting.annotation).validate_python(value)
-        except ValidationError as error:
-            label = f"{found.kind} {found.name!r}: {key} = {value!r}"
-            raise ConfigError(f"{label}: {reason(error)}") from error
-        if isinstance(values[key], float) and not isfinite(values[key]):
-            raise ConfigError(f"{found.kind} {found.name!r}: {key} = {value!r}: it must be finite.")
+        unset = key not in given and value is None
+        values[key] = None if unset else _valid(label, key, setting, value)
     return values
+
+
+def _valid(label: str, key: str, setting: Setting, value: object) -> Any:
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        found = TypeAdapter(setting.annotation).validate_python(value)
+    except ValidationError as error:
+        raise ConfigError(f"{label}: {key} = {value!r}: {reason(error)}") from error
+    if isinstance(found, float) and not isfinite(found):
+        raise ConfigError(f"{label}: {key} = {value!r}: it must be finite.")
+    return found

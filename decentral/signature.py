@@ -16,8 +16,12 @@ from typing import Any
 
 _REQUIRED = inspect.Parameter.empty
 
-#: The section of a docstring that names parameters: up to the next line that is as far left.
-_ARGUMENTS = re.compile(r"^Args:\n((?:(?: .*)?\n)*(?: .*)?)", re.MULTILINE)
+#: The sections of a docstring that name parameters or attributes: each up to the next line that is
+#: as far left.
+_ARGUMENTS, _ATTRIBUTES = (
+    re.compile(rf"^{head}:\n((?:(?: .*)?\n)*(?: .*)?)", re.MULTILINE)
+    for head in ("Args", "Attributes")
+)
 _ENTRY = re.compile(r"^ {4}\**(\w+)(?: \([^)]*\))?: (.*(?:\n {5,}.*)*)", re.MULTILINE)
 
 
@@ -55,7 +59,17 @@ def read_arguments(doc: str) -> dict[str, str]:
     >>> read_arguments("Wait.\n\nArgs:\n    seconds: How long,\n        at most.")
     {'seconds': 'How long, at most.'}
     """
-    section = _ARGUMENTS.search(doc)
+    return _entries(_ARGUMENTS.search(doc))
+
+
+def read_attributes(of: type) -> dict[str, str]:
+    """Return what the docstrings of a class and of its bases say of each attribute, by name."""
+    docs = [vars(one).get("__doc__") or "" for one in reversed(of.__mro__)]
+    found = [_entries(_ATTRIBUTES.search(inspect.cleandoc(doc))) for doc in docs]
+    return {name: text for each in found for name, text in each.items()}
+
+
+def _entries(section: re.Match[str] | None) -> dict[str, str]:
     entries = _ENTRY.findall(section[1]) if section else []
     return {name: " ".join(text.split()) for name, text in entries}
 

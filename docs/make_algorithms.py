@@ -9,6 +9,7 @@ from pathlib import Path
 
 from decentral.algorithms.base import CONDITIONS, channels_of, paper_of
 from decentral.registry import Plugin, find, names
+from decentral.traits import AlgorithmTraits, traits_of
 
 PAGE = Path(__file__).with_name("algorithms.md")
 MARK = "<!-- measured -->"
@@ -36,7 +37,8 @@ def sent(found: Plugin) -> str:
 
 def row(found: Plugin) -> str:
     """Return an algorithm's line in the first table."""
-    promises = ", ".join(word.replace("_", " ") for word in found.traits["guarantees"])
+    guarantees = traits_of(found, AlgorithmTraits).guarantees
+    promises = ", ".join(word.replace("_", " ") for word in guarantees)
     return f"| `{found.name}` | {sent(found)} | {promises} | {paper_of(found)} |"
 
 
@@ -45,7 +47,7 @@ def soundness(algorithms: list[Plugin]) -> list[str]:
     heads = [condition.replace("_", " ") for condition in CONDITIONS]
     lines = [f"| algorithm | {' | '.join(heads)} |", "|---|" + "---|" * len(heads)]
     for found in algorithms:
-        refused = found.traits.get("refuses", {})
+        refused = traits_of(found, AlgorithmTraits).refuses
         cells = ["no" if condition in refused else "yes" for condition in CONDITIONS]
         lines.append(f"| `{found.name}` | {' | '.join(cells)} |")
     meanings = "; ".join(f"*{k.replace('_', ' ')}*: {v}" for k, v in CONDITIONS.items())

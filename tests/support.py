@@ -40,6 +40,7 @@ from decentral.schedules import slots
 from decentral.schedules.communication import CommunicationSchedule
 from decentral.tasks import Task
 from decentral.topology.base import Topology
+from decentral.traits import TaskTraits, TopologyTraits, traits_of
 
 #: Where the rows of a tiny block meet: pytest's ``--engine``.
 engine = "local"
@@ -56,10 +57,10 @@ def example(kind: str, name: str) -> Bound:
     A task that reads images reads a few small ones.
     """
     traits = find(kind, name).traits
-    if traits.get("reads") == "images":
+    if isinstance(traits, TaskTraits) and traits.reads == "images":
         folder = str(small_images())
         return build(kind, {"name": name, "path": folder, "cache": f"{folder}/cache"})
-    return build(kind, traits.get("example", name))
+    return build(kind, traits.example or name)
 
 
 @cache
@@ -92,7 +93,7 @@ def write_images(file: Path, pixels: Sequence[np.ndarray], **columns: Any) -> No
 def fits(name: str, nodes: int) -> bool:
     """Tell whether a topology says that it has a graph on so many nodes."""
     found = example("topology", name)
-    sizes = found.plugin.traits.get("sizes")
+    sizes = traits_of(found, TopologyTraits).sizes
     return sizes is None or sizes.fits(nodes, found.settings)
 
 

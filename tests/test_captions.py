@@ -27,6 +27,7 @@ from decentral.tasks.change_captions import (
 from decentral.tasks.models.change_captioner import change_captioner
 from decentral.tasks.scenes import ADDED, KINDS, PLACES, REMOVED, SAME, scenes
 from decentral.theory.captions import bleu4, cider_d, rouge_l
+from decentral.traits import ClaimTraits, traits_of
 
 Fusion = Literal["difference_aware", "difference", "concat"]
 
@@ -280,7 +281,7 @@ def test_scores_decide_the_claim(
     module: dict[str, float], difference: dict[str, float], concat: dict[str, float], judged: str
 ) -> None:
     figures = compared({"module": module, "difference": difference, "concat": concat})
-    expected = find("claim", "change_captioning").traits["expect"]
+    expected = traits_of(find("claim", "change_captioning"), ClaimTraits).expect
     assert verdict(expected, {name: [value] * 3 for name, value in figures.items()}) == judged
 
 

@@ -21,6 +21,7 @@ from decentral.registry import find, names
 from decentral.report.claims import claims_html
 from decentral.tasks.models.moe import moe
 from decentral.theory.induction import Mixed, flow, phases
+from decentral.traits import ClaimTraits, traits_of
 
 CLAIMS = names("claim")
 every_claim = pytest.mark.parametrize("claim", CLAIMS)
@@ -58,10 +59,10 @@ def test_the_middle_of_the_seeds_is_judged_where_that_was_said() -> None:
 
 @every_claim
 def test_a_claim_says_beforehand_what_it_expects_and_can_fail(claim: str) -> None:
-    traits = find("claim", claim).traits
-    assert traits["says"].endswith(".")
-    assert traits["paper"]
-    expected = traits["expect"]
+    traits = traits_of(find("claim", claim), ClaimTraits)
+    assert traits.says.endswith(".")
+    assert traits.paper
+    expected = traits.expect
     assert all(one.means and (isfinite(one.low) or isfinite(one.high)) for one in expected)
     beyond = {one.figure: [one.low - 1 if isfinite(one.low) else one.high + 1] for one in expected}
     assert verdict(expected, beyond) == FAILS
@@ -74,7 +75,7 @@ def test_a_claim_says_beforehand_what_it_expects_and_can_fail(claim: str) -> Non
 
 @every_claim
 def test_a_claim_measures_what_it_expects(claim: str, tmp_path: Path) -> None:
-    record = tried(claim, tmp_path, **find("claim", claim).traits["tiny"]).outcome()
+    record = tried(claim, tmp_path, **traits_of(find("claim", claim), ClaimTraits).tiny).outcome()
     assert "error" not in record
     assert {one["figure"] for one in record["expected"]} <= set(record["figures"])
     assert record["panels"]

@@ -19,6 +19,7 @@ from decentral import api, registry
 from decentral.cli.listing import plural
 from decentral.cli.running import Bar, Lines
 from decentral.config import make_config, read_file
+from decentral.traits import CommunicationTraits, traits_of
 
 SMALL = ["launch", "--task", "quadratic", "--nodes", "4", "--steps", "12"]
 Captured = pytest.CaptureFixture[str]
@@ -47,7 +48,7 @@ def fits(text: str) -> bool:
 
 def spelt(kind: str, name: str) -> str:
     """Write a plug-in as a user would, with the settings that it needs."""
-    return registry.find(kind, name).traits.get("example", name)
+    return registry.find(kind, name).traits.example or name
 
 
 # --- launch ---------------------------------------------------------------------------------------
@@ -237,7 +238,8 @@ def test_show_topology_of_any_size(capsys: Captured, nodes: int, folder: Path) -
 @pytest.mark.parametrize("name", registry.names("communication"))
 def test_show_schedule(capsys: Captured, name: str, folder: Path) -> None:
     rule = spelt("communication", name)
-    open_loop = not registry.build("communication", rule).plugin.traits.get("closed_loop")
+    found = registry.build("communication", rule)
+    open_loop = not traits_of(found, CommunicationTraits).closed_loop
     png = ["--png", "drawn.png"] if open_loop else []
     said = ok(capsys, "show", "schedule", rule, "task=quadratic", "--steps", "100", *png)
     assert fits(said)

@@ -26,6 +26,7 @@ from decentral.exchange.local import LocalExchange
 from decentral.loop.block import Block
 from decentral.loop.setup import Setup
 from decentral.registry import find, names
+from decentral.traits import AlgorithmTraits, CodecTraits, traits_of
 
 FILE = Path(__file__).parent / "golden" / "members.jsonl"
 REMEDY = "`pytest tests/test_golden_members.py --regenerate` writes it; review the diff"
@@ -115,8 +116,8 @@ COMPANIES: tuple[dict[str, Any], ...] = (
 def written(kind: str, name: str) -> Any:
     """Return a member as its trait spells it, usable by itself in a run."""
     traits = find(kind, name).traits
-    text = str(traits.get("example", name))
-    if traits.get("biased"):
+    text = str(traits.example or name)
+    if isinstance(traits, CodecTraits) and traits.biased:
         text = f"choco(codec={text}, step=0.1)"
     return [text] if kind == "fault" else text
 
@@ -129,7 +130,7 @@ def made(given: dict[str, Any]) -> Setup:
 def company(kind: str, name: str) -> dict[str, Any]:
     """Return the settings of the first run that takes a member."""
     asked = OPTIONS[name] if kind == "option" else {KINDS[kind]: written(kind, name)}
-    suits = find(kind, name).traits.get("defaults", {}) if kind == "algorithm" else {}
+    suits = traits_of(find(kind, name), AlgorithmTraits).defaults if kind == "algorithm" else {}
     refusals: list[str] = []
     for change in (suits, *COMPANIES):
         try:

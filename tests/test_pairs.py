@@ -21,6 +21,7 @@ from decentral.errors import ConfigError
 from decentral.exchange.local import LocalExchange
 from decentral.loop.block import Block
 from decentral.registry import find, names
+from decentral.traits import AlgorithmTraits, CodecTraits, traits_of
 
 KINDS = "algorithm", "topology", "communication"
 #: What else acts on what is sent.
@@ -34,8 +35,9 @@ SETTINGS: dict[str, Any] = {
 
 def written(kind: str, name: str) -> str:
     traits = find(kind, name).traits
-    text = str(traits.get("example", name))
-    return f"choco(codec={text}, step=0.1)" if traits.get("biased") else text
+    text = str(traits.example or name)
+    biased = isinstance(traits, CodecTraits) and traits.biased
+    return f"choco(codec={text}, step=0.1)" if biased else text
 
 
 def asked(case: dict[str, str]) -> dict[str, Any]:
@@ -47,7 +49,7 @@ def asked(case: dict[str, str]) -> dict[str, Any]:
 
 
 def talkative(name: str) -> bool:
-    return find("algorithm", name).traits.get("communicates", "rounds") == "rounds"
+    return traits_of(find("algorithm", name), AlgorithmTraits).communicates == "rounds"
 
 
 CASES = pairwise_cover(

@@ -12,6 +12,7 @@ from test_ray_failures import events, last_rows
 
 import decentral
 from decentral.registry import find, names
+from decentral.traits import AlgorithmTraits, traits_of
 
 pytestmark = [pytest.mark.needs("ray"), pytest.mark.soak, pytest.mark.usefixtures("ray_cluster")]
 
@@ -28,7 +29,7 @@ def settings_of(kind: str, name: str) -> dict[str, Any]:
     if kind != "algorithm":
         return SETTINGS | ROUNDS | asked({kind: name})
     rounds = ROUNDS if talkative(name) else {}
-    suits = find(kind, name).traits.get("defaults", {})
+    suits = traits_of(find(kind, name), AlgorithmTraits).defaults
     return SETTINGS | rounds | suits | asked({kind: name})
 
 
@@ -43,7 +44,8 @@ def test_two_actors_end_where_one_process_ends(kind: str, name: str, tmp_path: P
         for engine in ("local", "ray(workers=2)")
     )
     found, expected = last_rows(two.path), last_rows(one.path)
-    steps = find(kind, name).traits.get("communicates") == "steps"
+    traits = find(kind, name).traits
+    steps = isinstance(traits, AlgorithmTraits) and traits.communicates == "steps"
     if steps or events(one.path, "merge"):
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
     else:

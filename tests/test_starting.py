@@ -15,6 +15,7 @@ from decentral.config import make_config, read_file
 from decentral.loop.setup import prepare
 from decentral.registry import find, read
 from decentral.sweeps import read_sweep
+from decentral.traits import TaskTraits, traits_of
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 LARGE = {"cifar10_resnet18": {"model.width": 4, "batch": 4, "calibration_samples": 16}}
@@ -92,7 +93,7 @@ def test_a_configuration_runs_at_a_few_steps(file: Path, folder: Path, capsys: C
 def _data_of(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Return small images for a task that reads some."""
     task = read("task", settings["task"])
-    if find("task", task.name).traits.get("reads") != "images":
+    if traits_of(find("task", task.name), TaskTraits).reads != "images":
         return {}
     return {"task.path": small_images(), "task.cache": folder / "cache"}
 

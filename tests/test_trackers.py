@@ -18,6 +18,7 @@ from decentral.engines.local import LocalRun
 from decentral.errors import ConfigError
 from decentral.registry import find, names
 from decentral.run import trackers
+from decentral.traits import TrackerTraits, traits_of
 
 SETTINGS: dict[str, Any] = {
     "task": "quadratic", "nodes": 4, "steps": 40, "eval_every": 10, "log_every": 5,
@@ -26,7 +27,7 @@ TRACKERS = [
     pytest.param(
         name,
         marks=pytest.mark.skipif(
-            not find_spec(find("tracker", name).traits["package"]),
+            not find_spec(traits_of(find("tracker", name), TrackerTraits).package or name),
             reason=f"needs {name}: {trackers.INSTALL}",
         ),
     )
@@ -34,6 +35,7 @@ TRACKERS = [
 ]
 MINE = """
 from decentral import plugin
+from decentral.traits import TrackerTraits, traits_of
 
 class Loud:
     def log(self, numbers, step):

@@ -28,6 +28,19 @@ WRECKS = (
 )
 SMALL = "launch --task quadratic nodes=4 steps=4"
 
+#: Files whose member declares what its kind does not have, or not so.
+DECLARED = {
+    "misspelt.py": "@plugin('algorithm', comunicates='never')\ndef mine(block, act): ...",
+    "singular.py": "@plugin('algorithm', guarantee=('keeps_mean',))\ndef mine(block, act): ...",
+    "wrong_word.py": "@plugin('algorithm', guarantees=('keeps_men',))\ndef mine(block, act): ...",
+    "wrong_type.py": "@plugin('topology', activation='sometimes')\ndef mine(n): ...",
+    "no_records.py": "@plugin('metric', records='mine/word')\ndef mine(snapshot): ...",
+    "incomplete.py": "@plugin('fault')\ndef mine(ids, slot, seed): ...",
+    "no_setting.py": "@plugin('algorithm', fragments='parts')\ndef mine(block, act): ...",
+    "no_state.py": "@plugin('algorithm', counts='active')\ndef mine(block, act): ...",
+    "no_default.py": "@plugin('communication', final_merge='perhaps')\ndef mine(p, f): ...",
+}
+
 PLUGINS = """
 import os, networkx as nx, torch
 from torch import nn
@@ -48,9 +61,6 @@ def generous(n, round):
     nx.set_edge_attributes(graph, 0.9, "weight")
     return graph
 
-@plugin("topology", activation="sometimes")
-def moody(n): return nx.cycle_graph(n)
-
 def lyric(snapshot): return "a fine model"
 def wordy(snapshot): return {"mine/word": "fine"}
 def absent(snapshot): return {"mine/none": None}
@@ -58,8 +68,6 @@ def vectorial(snapshot): return {"mine/rows": snapshot.rows.norm(dim=1)}
 def numbered(snapshot): return {7: 1.0}
 def usurping(snapshot): return {"comm/bytes": 1.0}
 def imitating(snapshot): return {"loss/merged": 1.0}
-@plugin("metric", records="mine/word")
-def boasting(snapshot): return {"mine/word": 1.0}
 
 def unplugged(progress, feedback): raise RuntimeError("no signal")
 @plugin("communication", closed_loop=True)
@@ -359,13 +367,13 @@ CASES = [
     Case("plug-in that raises at import", "launch --topology raises.py:ring"),
     Case("plug-in that does not parse", "launch --topology syntax.py:ring"),
     Case("plug-in of an unknown kind", "launch --topology kind.py:ring"),
+    *(Case(f"traits: {file[:-3]}", f"list topology {file}:mine") for file in DECLARED),
     Case("plug-in with a taken name", "launch --topology taken.py:ring"),
     launch("topology raises", "topology=plugins.py:broken"),
     launch("topology is disconnected", "topology=plugins.py:halves"),
     launch("topology is no graph", "topology=plugins.py:text"),
     launch("topology of another size", "topology=plugins.py:small"),
     launch("topology asks for more", "topology=plugins.py:curious"),
-    launch("unknown activation", "topology=plugins.py:moody"),
     launch("random graph never connected", "topology=erdos_renyi(p=0.0001) nodes=30"),
     launch("generator without its settings", "topology=nx:watts_strogatz_graph"),
     launch("weights above 1", "topology=plugins.py:generous"),
@@ -405,7 +413,6 @@ CASES = [
         "metrics=[loss,plugins.py:imitating] --out runs/of-imitating",
         1,
     ),
-    launch("metric with records that are none", "metrics=plugins.py:boasting"),
     Case("task is no task", "launch nodes=4 --task plugins.py:nothing"),
     Case("task asks for more", "launch nodes=4 --task plugins.py:strange"),
     Case("task with unequal lengths", "launch nodes=4 --task plugins.py:mismatched"),
@@ -530,6 +537,7 @@ def furnish(folder: Path) -> None:
     (folder / "started" / "mine.py").write_text("precious")
     files = {
         "plugins.py": PLUGINS,
+        **{file: f"from decentral import plugin\n{text}\n" for file, text in DECLARED.items()},
         "lone.py": "def chords(n): return n",
         "raises.py": "raise ValueError('not today')",
         "syntax.py": "def ring(n) return n",

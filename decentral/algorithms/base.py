@@ -14,19 +14,7 @@ paper:
 and of tensors with one row per node, changed in place: ``block.x`` and ``block.g`` (parameters and
 gradients), and ``block.state[name]``, what the algorithm keeps from step to step.
 
-Traits:
-
-- ``guarantees``: at least one name the law suite tests;
-- ``communicates``: ``rounds`` (topology and schedule apply), ``steps`` (a global average in every
-  step) or ``never``;
-- ``state``: ``{name: Kept(...)}``; with ``sent=True`` it is a channel like the parameters: mixed by
-  ``combine``, and counted. All of it is in checkpoints;
-- ``fragments``: the setting that says in how many parts, one per round, a model is sent;
-- ``counts``: the state [n, 1] that is 0 for nodes that metrics and merges leave out;
-- ``weights``: the mixing weights that the algorithm needs, instead of the graph's or the user's;
-- ``refuses``: ``{condition: remedy}``, where it is not sound (``CONDITIONS``);
-- ``identity``: settings under which one node is the plain optimizer (none: always);
-- ``defaults``: settings of a run that suit it, below the user's own.
+What an algorithm promises and needs stands in ``traits.AlgorithmTraits``.
 """
 
 from __future__ import annotations
@@ -40,6 +28,7 @@ from torch import Tensor
 from decentral.network.planning import Act
 from decentral.registry import Plugin
 from decentral.schedules.progress import Progress
+from decentral.traits import AlgorithmTraits, traits_of
 from decentral.traits import Kept as Kept
 
 #: Where an algorithm may not be sound, in words that follow "algorithm X is not sound".
@@ -70,11 +59,12 @@ def paper_of(found: Plugin) -> str:
 
 def channels_of(found: Plugin) -> list[str]:
     """Name what an algorithm sends of a node in one round."""
-    if found.traits.get("communicates", "rounds") == "never":
+    traits = traits_of(found, AlgorithmTraits)
+    if traits.communicates == "never":
         return []
-    kept: Mapping[str, Kept] = found.traits.get("state", {})
-    own = "gradient" if found.traits.get("communicates") == "steps" else "model"
-    sent = [f"{name} (one number)" if k.scalar else name for name, k in kept.items() if k.sent]
+    own = "gradient" if traits.communicates == "steps" else "model"
+    kept = traits.state.items()
+    sent = [f"{name} (one number)" if k.scalar else name for name, k in kept if k.sent]
     return [own, *sent]
 
 

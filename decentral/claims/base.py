@@ -1,16 +1,8 @@
 """Claims: what a paper says, as an experiment that runs and can fail.
 
 A claim is a function ``(lab, seed) -> Findings``: one honest, small repetition of a result. The
-driver calls it once per seed. Its traits are written down before anything is measured:
-
-- ``paper``: authors, title, year;
-- ``says``: the claim in one sentence;
-- ``expect``: a tuple of expectations. The first is the heart of the claim: without it the claim
-  does not reproduce; with it but not with all others, it holds in part;
-- ``tiny``: settings at which its machinery runs in seconds, for tests;
-- ``full``: the settings of ``--full``, a size for a GPU.
-
-Keyword-only parameters are its sizes.
+driver calls it once per seed. What is said and expected is written down before anything is
+measured, as ``traits.ClaimTraits``. Keyword-only parameters are its sizes.
 """
 
 from __future__ import annotations

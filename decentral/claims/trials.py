@@ -19,11 +19,12 @@ from typing import Any
 
 import torch
 
-from decentral.claims.base import Expectation, Findings, Lab, verdict
+from decentral.claims.base import Findings, Lab, verdict
 from decentral.engines.process import end_with_parent
 from decentral.errors import ConfigError, Interrupted, RunError
 from decentral.registry import Bound, bind, build, find
 from decentral.run.folder import RunFolder, environment, explain_disk_errors
+from decentral.traits import ClaimTraits, traits_of
 
 #: What a claim that could not be finished gets instead of a verdict.
 BROKEN = "could not be run"
@@ -42,9 +43,9 @@ class Trial:
     device: str = "auto"
 
     @property
-    def traits(self) -> Mapping[str, Any]:
+    def traits(self) -> ClaimTraits:
         """What the claim wrote down beforehand."""
-        return self.rule.plugin.traits
+        return traits_of(self.rule, ClaimTraits)
 
     def _prepare(self) -> None:
         with explain_disk_errors(self.folder):
@@ -107,8 +108,8 @@ class Trial:
         return {
             "claim": self.rule.name,
             "title": " ".join(paragraph.replace("``", "").split()),
-            "says": self.traits["says"],
-            "paper": self.traits["paper"],
+            "says": self.traits.says,
+            "paper": self.traits.paper,
             "settings": self.rule.spec(),
             "seeds": list(self.seeds),
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -120,7 +121,7 @@ class Trial:
             name: [record["figures"][name] for record in per_seed]
             for name in per_seed[0]["figures"]
         }
-        expected: tuple[Expectation, ...] = self.traits["expect"]
+        expected = self.traits.expect
         return {
             "verdict": verdict(expected, figures),
             "seconds": sum(record["seconds"] for record in per_seed),
@@ -163,7 +164,7 @@ def trial(
 ) -> Trial:
     """Prepare to try a claim by name; every mistake is a ConfigError before anything runs."""
     found = find("claim", name)
-    sizes = found.traits.get("full", {}) if full else {}
+    sizes = traits_of(found, ClaimTraits).full if full else {}
     rule = bind(found, {**sizes, **(settings or {})})
     return Trial(rule, seeds, out / Path(found.name).name, say, device)
 

@@ -19,6 +19,7 @@ from decentral.limits import COUNT
 from decentral.registry import KINDS, Part, Plugin, find, names, plain
 from decentral.report.facts import plugin_text
 from decentral.signature import Setting
+from decentral.traits import AlgorithmTraits, traits_of
 from decentral.units import Point, Unit
 
 #: What kinds are that are no setting of a run, or no single one.
@@ -200,16 +201,19 @@ def _about_algorithm(found: Plugin, paper: bool = True) -> Table:
     """Lay out an algorithm's paper, channels, cost, guarantees and what it is not sound with."""
     from decentral.algorithms.base import channels_of, paper_of  # it loads torch
 
-    refused = ", ".join(word.replace("_", " ") for word in found.traits.get("refuses", {}))
-    promises = ", ".join(word.replace("_", " ") for word in found.traits.get("guarantees", ()))
+    traits = traits_of(found, AlgorithmTraits)
     rows = [
         ("paper", paper_of(found) if paper else ""),
         ("sends", ", ".join(channels_of(found)) or "nothing"),
         ("costs", _cost(found)),
-        ("promises", promises),
-        ("refuses", refused),
+        ("promises", _spoken(traits.guarantees)),
+        ("refuses", _spoken(traits.refuses)),
     ]
     return facts([(label, text) for label, text in rows if text])
+
+
+def _spoken(words: Iterable[str]) -> str:
+    return ", ".join(word.replace("_", " ") for word in words)
 
 
 def _cost(found: Plugin) -> str:
@@ -219,14 +223,14 @@ def _cost(found: Plugin) -> str:
     """
     from decentral.algorithms.base import rows_of
 
-    rows, talks = rows_of(found), found.traits.get("communicates", "rounds")
+    rows, traits = rows_of(found), traits_of(found, AlgorithmTraits)
     average = f"{2 * rows} (N - 1) / N rows"
-    if talks == "never":
+    if traits.communicates == "never":
         return "nothing"
-    if talks == "steps":
+    if traits.communicates == "steps":
         return f"{average} a node in every step"
     gossip = "d rows" if rows == 1 else f"{rows} d rows"
-    parts = ", all by 1 / fragments" if "fragments" in found.traits else ""
+    parts = ", all by 1 / fragments" if traits.fragments else ""
     return f"{gossip} a node and round with d neighbours; {average} in a global merge{parts}"
 
 

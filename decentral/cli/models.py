@@ -31,6 +31,7 @@ from decentral.merge.base import merged
 from decentral.registry import Bound, build, find, names
 from decentral.report import analysis
 from decentral.report.facts import loss_text, percent_text
+from decentral.traits import MergeTraits, traits_of
 
 
 def merge(run: str, rules: Sequence[str], step: int | None) -> None:
@@ -62,8 +63,8 @@ def merge(run: str, rules: Sequence[str], step: int | None) -> None:
 
 def _fitting(nodes: int) -> list[Bound]:
     """Return every rule that takes so many models."""
-    found = [find("merge", name) for name in names("merge")]
-    return [build("merge", p.name) for p in found if p.traits.get("nodes", nodes) == nodes]
+    found = {name: traits_of(find("merge", name), MergeTraits).nodes for name in names("merge")}
+    return [build("merge", name) for name, only in found.items() if only in (None, nodes)]
 
 
 def _local(table: Table, found: TrainedModels) -> None:

@@ -24,6 +24,7 @@ from decentral.registry import find, names
 from decentral.report.claims import measured_text, others, spoken, summary_text, write_claims
 from decentral.report.facts import duration_text
 from decentral.run.lock import WriterLock
+from decentral.traits import ClaimTraits, traits_of
 
 _COLOURS = {HOLDS: "green", PARTLY: "yellow", FAILS: "red", BROKEN: "bold red"}
 
@@ -100,7 +101,7 @@ def _list(console: Console) -> None:
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column()
     for name in names("claim"):
-        grid.add_row(spoken(name), find("claim", name).traits["says"])
+        grid.add_row(spoken(name), traits_of(find("claim", name), ClaimTraits).says)
     console.print(grid)
     console.print()
     console.print(Text("`decentral reproduce NAME` tries one, `--all` every one.", QUIET))
@@ -133,7 +134,7 @@ def _tried(
 ) -> dict[str, Any]:
     name = spoken(one.rule.name)
     console.print(Text(name, "bold"))
-    console.print(_indented("claim", one.traits["says"]))
+    console.print(_indented("claim", one.traits.says))
     record = one.outcome(findings)
     if "error" not in record:
         console.print(Padding(_table(record), (0, 0, 0, 2)))

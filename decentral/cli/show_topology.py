@@ -19,6 +19,7 @@ from decentral.registry import build, find, names
 from decentral.report import reader
 from decentral.report.layout import positions
 from decentral.topology.base import STATISTICS_LIMIT, Topology, statistics
+from decentral.traits import TopologyTraits, traits_of
 
 #: Characters of the drawing; a character is twice as high as wide.
 WIDTH, HEIGHT = 36, 17
@@ -157,9 +158,9 @@ def compare(nodes: int) -> None:
     rows: list[Row] = []
     without: list[str] = []
     for name in names("topology"):
-        spelled = find("topology", name).traits.get("example", name)
+        spelled = str(find("topology", name).traits.example or name)
         bound = build("topology", spelled)
-        sizes = bound.plugin.traits.get("sizes")
+        sizes = traits_of(bound, TopologyTraits).sizes
         if sizes and not sizes.fits(nodes, bound.settings):
             without.append(f"{spelled} needs {sizes.words}")
         else:

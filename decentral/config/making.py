@@ -12,6 +12,7 @@ from decentral.config.settings import NESTED, NUMBERS, Config, Part
 from decentral.errors import ConfigError, nearest, reason
 from decentral.registry import Bound, find, read
 from decentral.spec import Spec, parse_spec
+from decentral.traits import AlgorithmTraits, Recommending, traits_of
 
 
 def make_config(*layers: Mapping[str, Any]) -> Config:
@@ -69,8 +70,9 @@ def _refusal(error: ValidationError) -> ConfigError:
 def recommended(kind: str, part: Part) -> Mapping[str, Any]:
     """Return the settings of a run that a task or an algorithm recommends."""
     if isinstance(part, str | Mapping | Spec):
-        return find(kind, parse_spec(part, kind).name).traits.get("defaults", {})
-    return part.plugin.traits.get("defaults", {}) if isinstance(part, Bound) else {}
+        found = find(kind, parse_spec(part, kind).name)
+        return traits_of(found, Recommending).defaults
+    return traits_of(part, Recommending).defaults if isinstance(part, Bound) else {}
 
 
 def _with_plan(settings: dict[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -98,7 +100,7 @@ def _refuse_unused(asked: Mapping[str, Any]) -> None:
     if not isinstance(algorithm, str | Mapping | Spec):
         return
     name = parse_spec(algorithm, "algorithm").name
-    if find("algorithm", name).traits.get("communicates", "rounds") == "rounds":
+    if traits_of(find("algorithm", name), AlgorithmTraits).communicates == "rounds":
         return
     for key in ("topology", "communication", "weights"):
         if asked.get(key) is not None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from decentral.exchange.base import Heard
 from decentral.exchange.local import CHUNK_BYTES, ordered_sums
 from decentral.registry import Bound
+from decentral.traits import AggregationTraits, traits_of
 
 #: Columns looked at together, at least.
 FEWEST = 16
@@ -41,11 +42,11 @@ def aggregate(rule: Bound, own: Tensor, said: Tensor, inbox: Tensor, heard: Hear
     """
     if not len(heard.receivers):
         return
-    if rule.plugin.traits.get("linear"):
+    if traits_of(rule, AggregationTraits).linear:
         _sum(own, said, inbox, heard)
         return
     groups = _groups(own, heard)
-    if rule.plugin.traits.get("sees") == "distances":
+    if traits_of(rule, AggregationTraits).sees == "distances":
         squares = [torch.zeros_like(group.weights) for group in groups]
         for _, pool in _pools(own, said, inbox, heard):
             for group, found in zip(groups, squares, strict=True):
@@ -141,7 +142,7 @@ def aggregate_all(
     each = max(FEWEST, CHUNK_BYTES // (len(taking) * said.element_size()))
     chunks = [slice(a, a + each) for a in range(0, said.shape[1], each)]
     values = lambda columns: gather(said[:, columns].contiguous())[taking.to(said.device)]  # noqa: E731
-    if rule.plugin.traits.get("sees") != "distances":
+    if traits_of(rule, AggregationTraits).sees != "distances":
         return torch.cat([rule(values(columns)[None], shares)[0] for columns in chunks])
     return _around_median(rule, values, chunks, shares)
 

@@ -34,6 +34,7 @@ from decentral.registry import Bound, build, names
 from decentral.schedules.phases import START, STOP, Phase
 from decentral.schedules.progress import Progress
 from decentral.spec import parse_spec
+from decentral.traits import FaultTraits, traits_of
 from decentral.units import Point
 
 Bools = NDArray[np.bool_]
@@ -62,7 +63,7 @@ class Faults:
         return [
             (rule, rng.key(self.seed, f"fault/{index}") >> 1)
             for index, rule in enumerate(self.rules)
-            if rule.plugin.traits["strikes"] == what
+            if traits_of(rule, FaultTraits).strikes == what
         ]
 
     @property
@@ -167,7 +168,8 @@ def network_faults(texts: Iterable[str], nodes: int, steps: int, seed: int) -> F
 def _try(rule: Bound) -> None:
     """Let a rule strike once, so that its mistakes show before anything runs."""
     one = np.zeros(1, np.int64)
-    ends: tuple[Integers, ...] = (one,) if rule.plugin.traits["strikes"] == "nodes" else (one, one)
+    nodes = traits_of(rule, FaultTraits).strikes == "nodes"
+    ends: tuple[Integers, ...] = (one,) if nodes else (one, one)
     rule(*ends, 0, 0)
 
 

@@ -17,6 +17,7 @@ from decentral.registry import Bound, build
 from decentral.schedules.phases import Phase
 from decentral.schedules.progress import Progress
 from decentral.tasks.base import Task
+from decentral.traits import AttackTraits, traits_of
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Attackers:
 
     def on(self, progress: Progress, data: bool = False) -> bool:
         """Whether what they send, or the ``data`` they learn from, is bad now."""
-        if self.rule is None or bool(self.rule.plugin.traits.get("data")) != data:
+        if self.rule is None or traits_of(self.rule, AttackTraits).data != data:
             return False
         window = self.rule.common
         last = min(progress.step, progress.steps - 1)  # the merge that ends a run belongs to it
@@ -38,7 +39,7 @@ class Attackers:
     @property
     def lie(self) -> bool:
         """Whether some nodes may say what is not their row."""
-        return self.rule is not None and not self.rule.plugin.traits.get("data")
+        return self.rule is not None and not traits_of(self.rule, AttackTraits).data
 
     def among(self, hosted: Sequence[int]) -> list[int]:
         """Return the places of bad nodes among hosted ones."""
@@ -92,7 +93,7 @@ def attackers(config: Config, task: Task, parts: dict[str, Bound]) -> Attackers:
     if config.attack in (None, "none"):
         return NONE
     rule = parts["attack"] = build("attack", config.attack)
-    if rule.plugin.traits.get("data") and not task.classes:
+    if traits_of(rule, AttackTraits).data and not task.classes:
         raise ConfigError(
             f"attack {rule.name!r}: the targets of this task are not classes; "
             "use attack sign_flip, noise or constant."

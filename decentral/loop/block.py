@@ -274,7 +274,7 @@ class Block:
 
     def uncounted(self) -> set[int]:
         """Return the ids of nodes that the algorithm leaves out for now; all workers ask."""
-        name = self.setup.algorithm.plugin.traits.get("counts")
+        name = self.setup.traits.counts
         if name is None:
             return set()
         counts = self.exchange.gather(self.state[name][:, 0])

@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from decentral.exchange.base import Exchange
-from decentral.exchange.codec.base import Draw, How, Load, Wire, innermost
+from decentral.exchange.codec.base import Draw, How, Load, innermost
 from decentral.exchange.robust import aggregate, aggregate_all
 from decentral.loop.setup import Setup
 from decentral.mixing.base import Mixing
 from decentral.optim.block_optimizer import BlockOptimizer
 from decentral.run.checkpoint import Checkpoint, stacked
 from decentral.schedules.progress import Progress
+from decentral.traits import AggregationTraits, CodecTraits, traits_of
 
 #: Rows as bytes, and what makes rows of such bytes.
 Parcel = tuple[Tensor, Callable[[Tensor], Tensor]]
@@ -53,10 +54,10 @@ class Channels:
         self.coded = {"model": self.model}
         self.coded |= {n: value for n, value in sent.items() if not self.kept[n].scalar}
         self.scalars = [value for n, value in sent.items() if self.kept[n].scalar]
-        linear = setup.aggregation.plugin.traits.get("linear", False)
+        linear = traits_of(setup.aggregation, AggregationTraits).linear
         #: Whether rows travel as they are, and are only added up.
         self.plain = linear and setup.codec.name == "none" and not setup.attackers.lie
-        remembers = setup.codec.plugin.traits.get("memory", False)
+        remembers = traits_of(setup.codec, CodecTraits).memory
         remembered = (*_REMEMBERED, _TOLD) if setup.attackers.lie else _REMEMBERED
         self.memory = {
             f"{name}/{what}": torch.zeros_like(channel)
@@ -133,7 +134,7 @@ class Channels:
     def _parcel(self, rows: Tensor, coded: Tensor, name: str, draw: Draw) -> Parcel | None:
         """Return coded rows as the bytes that travel to other workers, if there are any."""
         codec = innermost(self.setup.codec)
-        wire: Wire | None = codec.plugin.traits.get("wire")
+        wire = traits_of(codec, CodecTraits).wire
         if wire is None or self.exchange.workers == 1:
             return None
         how = How(self._load(name), draw, codec.settings)
@@ -213,7 +214,7 @@ class Channels:
         A rule that is no weighted sum looks at all rows of some columns, which every worker gets.
         """
         rule = self.setup.aggregation
-        if rule.plugin.traits.get("linear"):
+        if traits_of(rule, AggregationTraits).linear:
             return self.exchange.mean(said, weights)
         merged = aggregate_all(rule, self.exchange.gather, said, weights)
         return merged, said.nbytes * (self.exchange.workers - 1)

@@ -14,6 +14,16 @@ from decentral.network.planning import Conversation
 from decentral.registry import Bound, build
 from decentral.schedules.progress import slots
 from decentral.tasks.base import Task
+from decentral.traits import (
+    AggregationTraits,
+    AlgorithmTraits,
+    AttackTraits,
+    CodecTraits,
+    OptimizerTraits,
+    Refusing,
+    SplitTraits,
+    traits_of,
+)
 
 
 def refuse_unsound(config: Config, parts: Mapping[str, Bound], conversation: Conversation) -> None:
@@ -38,10 +48,10 @@ def refuse_unsound(config: Config, parts: Mapping[str, Bound], conversation: Con
         "node_lr": lambda: bool(config.node_lr),
         "compression": lambda: parts["codec"].name != "none",
         "losses": lambda: bool(conversation.faults.strikes("messages")),
-        "robust": lambda: not parts["aggregation"].plugin.traits.get("linear"),
+        "robust": lambda: not traits_of(parts["aggregation"], AggregationTraits).linear,
     }
     for part in (parts["algorithm"], parts["codec"]):
-        for condition, remedy in part.plugin.traits.get("refuses", {}).items():
+        for condition, remedy in traits_of(part, Refusing).refuses.items():
             if holds[condition]():
                 raise ConfigError(
                     f"{part.plugin.kind} {part.name!r} is not sound {CONDITIONS[condition]}; "
@@ -58,7 +68,7 @@ def _because_of_faults(condition: str, talk: Conversation) -> str:
 
 
 def _refuse_biased(codec: Bound) -> None:
-    if codec.plugin.traits.get("biased"):
+    if traits_of(codec, CodecTraits).biased:
         raise ConfigError(
             f"codec {codec.name!r} loses too much for models to be averaged; send differences, by "
             f"codec='choco({codec.name})'."
@@ -77,13 +87,13 @@ def refuse_rounds(parts: Mapping[str, Bound], faults: Faults) -> None:
         raise ConfigError(
             f"algorithm {algorithm!r} takes no codec: only gossip is coded; leave codec out."
         )
-    if not parts["aggregation"].plugin.traits.get("linear"):
+    if not traits_of(parts["aggregation"], AggregationTraits).linear:
         raise ConfigError(
             f"algorithm {algorithm!r} takes no aggregation: nothing is heard from neighbours; "
             "leave aggregation out."
         )
     attack = parts.get("attack")
-    if attack is not None and not attack.plugin.traits.get("data"):
+    if attack is not None and not traits_of(attack, AttackTraits).data:
         raise ConfigError(
             f"attack {attack.name!r} changes what nodes send each other, and algorithm "
             f"{algorithm!r} sends no models; use attack label_flip."
@@ -91,7 +101,7 @@ def refuse_rounds(parts: Mapping[str, Bound], faults: Faults) -> None:
 
 
 def _refuse_weights(algorithm: Bound, mixer: Mixer) -> None:
-    needed = algorithm.plugin.traits.get("weights")
+    needed = traits_of(algorithm, AlgorithmTraits).weights
     if (needed or mixer.keeps != "rest") and mixer.weights_name != needed:
         raise ConfigError(
             f"algorithm {algorithm.name!r} does not work with weights {mixer.weights_name!r}; "
@@ -101,8 +111,8 @@ def _refuse_weights(algorithm: Bound, mixer: Mixer) -> None:
 
 def _plain(optimizer: Bound) -> bool:
     """Whether an optimizer is x <- x - lr g, weight decay apart."""
-    momentum = optimizer.settings.get("momentum")
-    return optimizer.plugin.traits.get("base") == "torch.optim.SGD" and momentum == 0
+    plain = traits_of(optimizer, OptimizerTraits).plain
+    return plain is not None and plain(optimizer.settings)
 
 
 def _varies(talk: Conversation) -> bool:
@@ -151,4 +161,4 @@ def split_notes(config: Config, task: Task) -> tuple[str, ...]:
 
 
 def _lacks_classes(split: Bound, task: Task) -> bool:
-    return task.labels is None and bool(split.plugin.traits.get("needs_classes"))
+    return task.labels is None and traits_of(split, SplitTraits).needs_classes

@@ -17,6 +17,7 @@ from decentral.generator import fork_rng
 from decentral.loop.free_memory import require
 from decentral.registry import Bound, build, find, names
 from decentral.tasks.base import Task
+from decentral.traits import ModelTraits, traits_of
 
 
 def builder_of(config: Config, task: Task, parts: dict[str, Bound]) -> Callable[[], nn.Module]:
@@ -44,9 +45,10 @@ def _check_inputs(rule: Bound, task: Task) -> None:
     """Refuse a model that says it takes something else than the task gives."""
     kind = "numbers" if task.splits[0].first.is_floating_point() else "tokens"
     given = task.takes or kind
-    takes = rule.plugin.traits.get("inputs", given)
+    takes = traits_of(rule, ModelTraits).inputs or given
     if takes != given:
-        fitting = [n for n in names("model") if find("model", n).traits.get("inputs") == given]
+        known = {name: traits_of(find("model", name), ModelTraits) for name in names("model")}
+        fitting = [name for name, traits in known.items() if traits.inputs == given]
         raise ConfigError(
             f"model {rule.name!r} takes {takes}; the task's inputs have shape "
             f"{list(task.input_shape)} and are {given}. Available: {', '.join(fitting)}."

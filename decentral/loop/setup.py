@@ -43,6 +43,7 @@ from decentral.schedules.progress import Pace, Progress
 from decentral.tasks.base import Samples, Task
 from decentral.tasks.splits import class_shares, shards
 from decentral.topology.base import Topology
+from decentral.traits import AlgorithmTraits, traits_of
 
 
 @dataclass(frozen=True)
@@ -90,16 +91,21 @@ class Setup:
         """Lines that a user should read before the run."""
         return (*self.task.notes, *split_notes(self.config, self.task))
 
+    @cached_property
+    def traits(self) -> AlgorithmTraits:
+        """What the algorithm promises."""
+        return traits_of(self.algorithm, AlgorithmTraits)
+
     @property
     def kept(self) -> Mapping[str, Kept]:
         """What the algorithm keeps for every node, by name."""
-        return self.algorithm.plugin.traits.get("state", {})
+        return self.traits.state
 
     @property
     def weights(self) -> object:
         """The mixing weights as asked; ``auto`` is what the algorithm needs, if it does."""
         asked = self.config.weights
-        return self.algorithm.plugin.traits.get("weights", asked) if asked == "auto" else asked
+        return (self.traits.weights or asked) if asked == "auto" else asked
 
     @property
     def model_bytes(self) -> int:
@@ -124,7 +130,7 @@ class Setup:
     @property
     def fragments(self) -> int:
         """In how many parts, one per round, the algorithm sends a model."""
-        setting = self.algorithm.plugin.traits.get("fragments")
+        setting = self.traits.fragments
         return int(self.algorithm.settings[setting]) if setting else 1
 
     @property
@@ -315,8 +321,7 @@ def _conversation(setup: Setup) -> Conversation | None:
     """Return who says what when, once everything else is known; adds its plug-ins to the parts."""
     config, parts = setup.config, setup.parts
     faults = network_faults(config.faults, config.nodes, config.steps, config.seed)
-    communicates = parts["algorithm"].plugin.traits.get("communicates", "rounds")
-    if communicates != "rounds":
+    if setup.traits.communicates != "rounds":
         refuse_rounds(parts, faults)
         return None
     topology = Topology(build("topology", config.topology), config.nodes, config.seed)

@@ -8,8 +8,7 @@ A merge rule is one of two functions:
   trained, `Models`, to one row [P]. All rows must be in one place: ``decentral merge RUN`` applies
   such a rule to the checkpoint of a run.
 
-Further traits: ``nodes`` (the only number of models it takes), ``moves_equal`` (equal models need
-not stay as they are) and ``ordered`` (the order of nodes matters).
+What else a rule promises stands in ``traits.MergeTraits``.
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 from decentral.errors import ConfigError
 from decentral.layout import Layout
 from decentral.registry import Bound
+from decentral.traits import MergeTraits, traits_of
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Models:
 
 def in_a_run(rule: Bound) -> Bound:
     """Return a rule that a run can apply; raises ConfigError for one that must see all models."""
-    if rule.plugin.traits.get("sees") == "models":
+    if traits_of(rule, MergeTraits).sees == "models":
         raise ConfigError(
             f"merge {rule.name!r} must see all models in one place, which a run cannot offer; use "
             f"merge: uniform here, and `decentral merge RUN --rule {rule.name}` afterwards."
@@ -55,13 +55,13 @@ def in_a_run(rule: Bound) -> Bound:
 
 def merged(rule: Bound, models: Models) -> Tensor:
     """Return the one model [P] that a rule of either kind makes of all."""
-    wanted = rule.plugin.traits.get("nodes", len(models.rows))
-    if wanted != len(models.rows):
+    wanted = traits_of(rule, MergeTraits).nodes
+    if wanted not in (None, len(models.rows)):
         raise ConfigError(
             f"merge {rule.name!r} takes {wanted} models, the run has {len(models.rows)}; "
             "choose another rule."
         )
-    if rule.plugin.traits.get("sees") == "models":
+    if traits_of(rule, MergeTraits).sees == "models":
         return rule(models)
     return merge_weights(rule, models.samples).to(models.rows) @ models.rows
 

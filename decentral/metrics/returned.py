@@ -13,31 +13,21 @@ from decentral.discovery import find_members
 from decentral.errors import ConfigError
 from decentral.quantities import VALIDATION, is_own
 from decentral.records import Record
-from decentral.registry import KINDS, Bound, build
+from decentral.registry import KINDS, build
+from decentral.traits import MetricTraits, traits_of
 
 _VALIDATION = {record.key for record in VALIDATION}
 
 
 def declared(metrics: Iterable[str]) -> tuple[Record, ...]:
     """Return the records that metrics declare, in the order of the metrics."""
-    return tuple(one for metric in metrics for one in _records(build("metric", metric)))
+    found = [traits_of(build("metric", metric), MetricTraits) for metric in metrics]
+    return tuple(one for traits in found for one in traits.records)
 
 
 def built_in() -> tuple[Record, ...]:
     """Return the records of all metrics that come with decentral, for runs that hold none."""
     return declared(find_members(KINDS["metric"], "metric"))
-
-
-def _records(metric: Bound) -> tuple[Record, ...]:
-    records = metric.plugin.traits.get("records", ())
-    if not isinstance(records, list | tuple) or not all(
-        isinstance(one, Record) for one in cast("tuple[object, ...]", records)
-    ):
-        raise ConfigError(
-            f"metric {metric.name!r}: records={records!r}; give a tuple of "
-            'decentral.records.Record, such as (Record("group/name"),).'
-        )
-    return tuple(cast("tuple[Record, ...]", records))
 
 
 def checked(metric: str, returned: object, known: Mapping[str, Any]) -> dict[str, float]:

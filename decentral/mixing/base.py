@@ -1,12 +1,8 @@
 """Who does talk to whom in one round, and with which weights: x_i <- sum_j W_ij x_j.
 
 A weights rule is a function ``(receivers, senders, nodes) -> weights`` of the links that are on;
-the weight of a node's own row is what is left. Traits: ``undirected`` (refuses directed graphs),
-``symmetric`` (w_ij = w_ji), ``doubly_stochastic`` (columns sum to one on every undirected graph),
-``fixed`` (computed once, from all links of a graph that does not change; where a link is off, both
-ends keep what they would have sent) and ``keeps``, what is left: ``rest`` of what it hears (the
-default: rows sum to one), ``unsent`` of what it gives away (columns sum to one) or ``nothing``
-(plain sums). Only algorithms that name such a rule as theirs work with columns and sums.
+the weight of a node's own row is what is left. What a rule promises stands in
+``traits.WeightsTraits``.
 """
 
 from __future__ import annotations
@@ -24,6 +20,7 @@ from decentral.errors import ConfigError
 from decentral.mixing.prescribed import check_prescribed
 from decentral.registry import Bound, build
 from decentral.topology.base import Links, Topology
+from decentral.traits import TopologyTraits, WeightsTraits, traits_of
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -147,12 +144,12 @@ class Mixer:
                 return Mixer(topology)
             weights = "uniform" if links.directed else "metropolis"
         rule = build("weights", weights)
-        if links.directed and rule.plugin.traits.get("undirected"):
+        if links.directed and traits_of(rule, WeightsTraits).undirected:
             raise ConfigError(
                 f"weights {rule.name!r} need an undirected graph, but topology "
                 f"{topology.rule.name!r} is directed; use weights: uniform."
             )
-        if topology.time_varying and rule.plugin.traits.get("fixed"):
+        if topology.time_varying and traits_of(rule, WeightsTraits).fixed:
             raise ConfigError(
                 f"weights {rule.name!r} need a graph that does not change, but topology "
                 f"{topology.rule.name!r} changes every round; use weights: metropolis."
@@ -165,28 +162,32 @@ class Mixer:
         return self.rule.name if self.rule else "prescribed"
 
     @cached_property
+    def traits(self) -> WeightsTraits:
+        """What the rule promises; weights that a graph prescribes promise nothing."""
+        return traits_of(self.rule, WeightsTraits) if self.rule else WeightsTraits()
+
+    @cached_property
     def keeps(self) -> str:
         """What a node keeps of its own row: ``rest``, ``unsent`` or ``nothing``."""
-        return str(self.rule.plugin.traits.get("keeps", "rest")) if self.rule else "rest"
+        return self.traits.keeps
 
     @cached_property
     def doubly_stochastic(self) -> bool:
         """Whether every round keeps the mean of the nodes, at any intensity."""
         topology = self.topology
-        traits = topology.rule.plugin.traits
+        promised = traits_of(topology.rule, TopologyTraits)
         if topology.activation == "degree" or self.keeps == "nothing":
             return False
         if topology.activation == "link":
-            rule = self.rule.plugin.traits if self.rule else {}
-            return bool(rule.get("doubly_stochastic") or traits.get("doubly_stochastic"))
-        if topology.time_varying and "period" not in traits:  # no finite check can tell
-            return bool(traits.get("doubly_stochastic"))
+            return self.traits.doubly_stochastic or promised.doubly_stochastic
+        if topology.time_varying and promised.period is None:  # no finite check can tell
+            return promised.doubly_stochastic
         return all(self.mixing(r).doubly_stochastic for r in range(topology.period))
 
     @cached_property
     def keeps_balance(self) -> bool:
         """Whether weights stay doubly stochastic where links are lost in both directions."""
-        symmetric = self.rule is None or bool(self.rule.plugin.traits.get("symmetric"))
+        symmetric = self.rule is None or self.traits.symmetric
         return self.doubly_stochastic and symmetric and not self.topology.links(0).directed
 
     def speaks(self, slot: int, intensity: float) -> bool:
@@ -231,7 +232,7 @@ class Mixer:
     @cached_property
     def _fixed(self) -> Links | None:
         """All links with the weights that were computed once, where the rule asks for that."""
-        if self.rule is None or not self.rule.plugin.traits.get("fixed"):
+        if self.rule is None or not self.traits.fixed:
             return None
         links = self.topology.links(0)
         weights = self.rule(links.receivers, links.senders, self.topology.nodes)
@@ -273,8 +274,8 @@ class Mixer:
 
     def expected_messages(self, intensity: float) -> float:
         """Return the expected number of directed messages of one gossip action."""
-        expected = self.topology.rule.plugin.traits.get("expected_links")
-        if expected:
+        expected = traits_of(self.topology.rule, TopologyTraits).expected_links
+        if expected is not None:
             return float(expected(self.topology.nodes, intensity, self.topology.rule.settings))
         return intensity * self.full_messages
 
@@ -302,7 +303,8 @@ def horizon(topology: Topology) -> int:
     round; a directed one log2 n, since W may be far from symmetric and then shows its power late.
     """
     if topology.time_varying:
-        return topology.period if "period" in topology.rule.plugin.traits else _SAMPLED_ROUNDS
+        periodic = traits_of(topology.rule, TopologyTraits).period is not None
+        return topology.period if periodic else _SAMPLED_ROUNDS
     return max(1, (topology.nodes - 1).bit_length()) if topology.links(0).directed else 1
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from decentral import rng
 from decentral.registry import NonNegative, Plugin, Share, plugin
+from decentral.traits import Traits
 from decentral.units import Seconds, parse_seconds
 
 Floats = NDArray[np.float64]
@@ -37,7 +38,7 @@ def resolve(name: str) -> Plugin | None:
         """
         return np.full(len(nodes), seconds)
 
-    return Plugin("compute", name, take, {})
+    return Plugin("compute", name, take, {}, Traits())
 
 
 @plugin("compute")

@@ -15,6 +15,7 @@ from decentral.network.planning import (
 )
 from decentral.registry import Bound
 from decentral.schedules.communication import CommunicationSchedule
+from decentral.traits import CommunicationTraits, traits_of
 from decentral.units import parse_bytes
 
 
@@ -120,7 +121,8 @@ def solve_budget(conversation: Conversation, size: Size, gradient_bytes: int) ->
         gradient_bytes: Bytes of a gradient in an all-reduce.
     """
     schedule = conversation.schedule
-    if not schedule.rule.plugin.traits.get("budgeted") or schedule.rule.settings["factor"]:
+    budgeted = traits_of(schedule.rule, CommunicationTraits).budgeted
+    if not budgeted or schedule.rule.settings["factor"]:
         return conversation
     if schedule.closed_loop:
         raise ConfigError(

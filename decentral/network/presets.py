@@ -19,13 +19,14 @@ from decentral.network.links import AllReduce, Network
 from decentral.registry import Bound, Count, Plugin, build, plugin
 from decentral.signature import signature_settings
 from decentral.topology.base import resolve as graph_of
+from decentral.traits import NetworkTraits, traits_of
 from decentral.units import Bandwidth, Seconds
 
 
 def nodes_of(value: object) -> int | None:
     """Return the number of nodes of a network that comes with one, as a file does."""
-    own = build("network", value).plugin.traits.get("nodes")
-    return int(own()) if own else None
+    own = traits_of(build("network", value), NetworkTraits).nodes
+    return own() if own else None
 
 
 def common(*, all_reduce: AllReduce = "auto") -> None:
@@ -63,7 +64,7 @@ def resolve(name: str) -> Plugin | None:
         """Read a network from a graph file."""
         return network_of(graph.target(n), name)
 
-    traits = {"nodes": lambda: len(graph.target(0))}
+    traits = NetworkTraits(nodes=lambda: len(graph.target(0)))
     return Plugin("network", graph.name, read, {}, traits, signature_settings(common))
 
 

@@ -4,14 +4,9 @@ An optimizer plug-in is a function ``(params) -> torch.optim.Optimizer``, or suc
 keyword-only parameters are settings. One that has schedules of its own is told the course of the
 run, see ``Course``.
 
-Traits: ``elementwise`` (row i of a block is updated as if it were alone, so a whole contiguous
-block may be one parameter), ``stacked`` (it takes parameters with the rows as their first
-dimension, and names), ``named`` (it takes names), ``isolated`` (parameters never depend on each
-other, so the rows may share an instance), ``mixes`` (which states may be averaged over nodes;
-without it, all shaped like their parameter), ``rest`` (what updates those that an optimizer of
-matrices leaves, ``adamw`` unless said), ``default_lr``, and ``base`` with ``identity``: the dotted
-name of the optimizer that it equals bit by bit under those settings. Any other optimizer of torch,
-or of an installed package, is found by its dotted name, e.g. ``torch.optim.RAdam``.
+What it promises, and how it takes a block, stands in ``traits.OptimizerTraits``. Any other
+optimizer of torch, or of an installed package, is found by its dotted name, e.g.
+``torch.optim.RAdam``.
 
 In a script of your own, all of this works without the rest of the package:
 ``from decentral.optim import Lion, Muon, MuonLite, Soap, SoapLite, block_groups, grad_power``.
@@ -33,8 +28,7 @@ from decentral.optim.blocks import Blockwise
 from decentral.optim.matrix import takes
 from decentral.registry import Bound, Plugin, Positive
 from decentral.signature import Setting, signature_settings
-
-_DEFAULT_LR = 1e-3
+from decentral.traits import OptimizerTraits, traits_of
 
 
 def common(*, grad_power: Positive = 1.0, blockwise: Blockwise | None = None) -> None:
@@ -57,9 +51,7 @@ def grouping(rule: Bound, model: nn.Module) -> GroupRule:
 
 def default_lr(rule: Bound) -> float:
     """Return the peak learning rate to use when the user gives none."""
-    if "default_lr" in rule.plugin.traits:
-        return float(rule.plugin.traits["default_lr"])
-    return _DEFAULT_LR
+    return traits_of(rule, OptimizerTraits).default_lr
 
 
 def updater(rule: Bound, name: str, shape: Sequence[int]) -> str:
@@ -75,7 +67,7 @@ def updater(rule: Bound, name: str, shape: Sequence[int]) -> str:
     ['muon', 'adamw']
     """
     left = "exclude" in rule.settings and not takes(name, shape, rule.settings["exclude"])
-    return rule.plugin.traits.get("rest", "adamw") if left else rule.name
+    return traits_of(rule, OptimizerTraits).rest if left else rule.name
 
 
 def resolve(name: str) -> Plugin | None:
@@ -102,11 +94,11 @@ def resolve(name: str) -> Plugin | None:
             f"optimizer {name!r} evaluates the loss several times per step (a closure), which "
             "rows in lockstep cannot offer; choose a first-order one, such as torch.optim.RAdam."
         )
-    traits = {
-        "default_lr": _class_lr(found),
-        "isolated": found.__module__.startswith("torch.optim."),
-        "named": next(iter(inspect.signature(found).parameters), "") == "named_parameters",
-    }
+    traits = OptimizerTraits(
+        default_lr=_class_lr(found),
+        isolated=found.__module__.startswith("torch.optim."),
+        named=next(iter(inspect.signature(found).parameters), "") == "named_parameters",
+    )
     settings = signature_settings(common)
     return Plugin("optimizer", name, _maker(found), _settings(found), traits, settings)
 
@@ -130,6 +122,7 @@ def _settings(kind: type[torch.optim.Optimizer]) -> dict[str, Setting]:
 
 
 def _class_lr(kind: type[torch.optim.Optimizer]) -> float:
-    default = inspect.signature(kind).parameters.get("lr")
-    is_number = default is not None and isinstance(default.default, int | float)
-    return float(default.default) if default is not None and is_number else _DEFAULT_LR
+    given = inspect.signature(kind).parameters.get("lr")
+    if given is not None and isinstance(given.default, int | float):
+        return float(given.default)
+    return OptimizerTraits.default_lr

@@ -14,6 +14,7 @@ from decentral.layout import ALIGNMENT, Entry, Layout
 from decentral.optim.blocks import Blockwise
 from decentral.optim.gradient_power import power_
 from decentral.registry import Bound
+from decentral.traits import OptimizerTraits, traits_of
 
 
 @dataclass(frozen=True)
@@ -70,18 +71,19 @@ class BlockOptimizer:
         """Attach an optimizer to a block and to its gradients."""
         self.layout, self.nodes, self.grads = layout, rows.shape[0], grads
         self.power = float(rule.common.get("grad_power", 1.0))
-        self.mixes: tuple[str, ...] | None = rule.plugin.traits.get("mixes")
+        traits = traits_of(rule, OptimizerTraits)
+        self.mixes = traits.mixes
         self.mode = self._choose(rule, layout, rows)
         pieces = self._pieces(rows, grads)
         self.params = [self._parameter(data, grad) for _, data, grad in pieces]
         self.entries = [entry for entry, _, _ in pieces]
         self.per_row = len(self.params) // (1 if self.mode in _TOGETHER else self.nodes)
-        self.shared = self.mode != "tensors" or bool(rule.plugin.traits.get("isolated"))
+        self.shared = self.mode != "tensors" or traits.isolated
         self.blockwise: Blockwise | None = rule.common.get("blockwise")
         owners = [list(range(len(self.params)))]
         if not self.shared:
             owners = [self._places_of(row) for row in range(self.nodes)]
-        self.named = bool(rule.plugin.traits.get("named"))
+        self.named = traits.named
         self.instances = [fused(rule(self._presented(places))) for places in owners]
         self.groups = [group for one in self.instances for group in one.param_groups]
         for group in self.groups:
@@ -92,7 +94,7 @@ class BlockOptimizer:
 
     @staticmethod
     def _choose(rule: Bound, layout: Layout, rows: Tensor) -> str:
-        if rule.plugin.traits.get("stacked"):
+        if traits_of(rule, OptimizerTraits).stacked:
             return "stacked"
         if not is_elementwise(rule):
             return "tensors"
@@ -299,7 +301,7 @@ def fused(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
 
 def is_elementwise(rule: Bound) -> bool:
     """Return whether a block may be one parameter: declared, and proved on two rows."""
-    if not rule.plugin.traits.get("elementwise"):
+    if not traits_of(rule, OptimizerTraits).elementwise:
         return False
     return all(torch.equal(*pair) for pair in _probe(rule))
 

@@ -14,6 +14,7 @@ from decentral.registry import NonNegative, Positive, Share, plugin
     "optimizer",
     elementwise=True,
     default_lr=0.02,
+    plain=lambda settings: settings["momentum"] == 0,
     base="torch.optim.SGD",
     identity={"momentum": 0.0, "weight_decay": 0.0},
 )

@@ -17,6 +17,7 @@ from typing import Any, Literal, Protocol
 
 from decentral.errors import ConfigError, exit_place
 from decentral.registry import Bound, build, plugin
+from decentral.traits import TrackerTraits, traits_of
 
 INSTALL = "pip install -c constraints.txt -e '.[track]'"
 
@@ -91,7 +92,7 @@ class Trackers:
 
 
 def _installed(tracker: Bound) -> Bound:
-    package = tracker.plugin.traits.get("package")
+    package = traits_of(tracker, TrackerTraits).package
     spec = find_spec(package) if package else None
     if package and (spec is None or spec.origin is None):  # a folder of that name is none
         raise ConfigError(f"tracker {tracker.name!r} needs {package}: {INSTALL}.")

@@ -19,6 +19,7 @@ from annotated_types import Gt, Le
 from decentral.errors import ConfigError
 from decentral.registry import Bound, Count, Part, Positive, Share, build, plugin
 from decentral.schedules.progress import Feedback, Progress
+from decentral.traits import CommunicationTraits, traits_of
 from decentral.units import Point
 
 
@@ -64,7 +65,7 @@ class CommunicationSchedule:
     def closed_loop(self) -> bool:
         """Whether the schedule reads feedback."""
         parts = [self.rule, *_parts(self.rule)]
-        return any(part.plugin.traits.get("closed_loop") for part in parts)
+        return any(traits_of(part, CommunicationTraits).closed_loop for part in parts)
 
     @property
     def feedback_every(self) -> int:

@@ -6,18 +6,7 @@ Edges may carry ``weight`` (prescribed mixing), ``latency_s`` and ``bandwidth_Bp
 graph an edge u -> v means that v hears u. Of parallel links in a multigraph the better cable stays
 (``topology.parallel``), independently of their order; their weights must agree.
 
-Traits, given to ``@plugin("topology", ...)``:
-
-- ``activation``: what an intensity below 1 does. ``link``: every link is on with that probability;
-  ``round``: the whole round is; ``degree``: the intensity multiplies the number of peers drawn.
-- ``period``: a function ``(n, settings)``, the rounds after which a time-varying topology repeats.
-- ``exact_after``: a function ``(n, settings)``, the rounds from the start of a period after which
-  mixing has averaged exactly (or None).
-- ``sizes``: the ``Sizes`` of runs that there is a graph for; every n unless given.
-- ``disconnected``: the reason why single rounds need not connect the nodes.
-- ``doubly_stochastic``: promised of every round of a time-varying topology without a period, with
-  any weights that treat both ends of a link alike.
-- ``expected_links``: a function ``(n, intensity, settings)``: messages of one gossip on average.
+What a topology promises stands in ``traits.TopologyTraits``.
 """
 
 from __future__ import annotations
@@ -35,7 +24,7 @@ from decentral.errors import ConfigError
 from decentral.registry import Bound, Plugin
 from decentral.topology.outside import from_file, from_networkx
 from decentral.topology.parallel import simplified
-from decentral.traits import Sizes
+from decentral.traits import Sizes, TopologyTraits, traits_of
 
 Integers = NDArray[np.int64]
 
@@ -78,20 +67,20 @@ class Topology:
 
     def __post_init__(self) -> None:
         """Draw the first graph once, so that mistakes show before anything runs."""
-        if sizes := self.rule.plugin.traits.get("sizes"):
+        if sizes := self.traits.sizes:
             sizes.check(self.rule.name, self.nodes, self.rule.settings)
         first = self.graph(0)
-        excused = self.time_varying or self.rule.plugin.traits.get("disconnected")
+        excused = self.time_varying or self.traits.disconnected
         if not excused and (count := _components(first)) > 1:
             raise ConfigError(
                 f"topology {self.rule.name!r} is disconnected on {self.nodes} nodes "
                 f"({count} parts); add links or choose another topology."
             )
-        if self.activation not in ("link", "round", "degree"):
-            raise ConfigError(
-                f"topology {self.rule.name!r}: activation {self.activation!r} is not one of "
-                "link, round, degree."
-            )
+
+    @cached_property
+    def traits(self) -> TopologyTraits:
+        """What the rule promises."""
+        return traits_of(self.rule, TopologyTraits)
 
     @cached_property
     def parameters(self) -> tuple[str, ...]:
@@ -108,18 +97,18 @@ class Topology:
         """What an intensity below 1 acts on: ``link``, ``round`` or ``degree``."""
         links = self.links(0)
         inferred = "round" if links.directed or links.weights is not None else "link"
-        return str(self.rule.plugin.traits.get("activation", inferred))
+        return self.traits.activation or inferred
 
     @property
     def period(self) -> int:
         """Rounds after which the sequence of graphs repeats (1 when static or without a period)."""
-        rule = self.rule.plugin.traits.get("period")
+        rule = self.traits.period
         return max(1, int(rule(self.nodes, self.rule.settings))) if rule else 1
 
     @property
     def exact_after(self) -> int | None:
         """Rounds from the start of a period until mixing has averaged exactly, or None."""
-        rule = self.rule.plugin.traits.get("exact_after")
+        rule = self.traits.exact_after
         return rule(self.nodes, self.rule.settings) if rule else None
 
     def graph(self, round: int, intensity: float = 1.0) -> nx.Graph[int]:

@@ -14,6 +14,7 @@ from decentral.errors import ConfigError, unknown
 from decentral.registry import Plugin
 from decentral.signature import Setting
 from decentral.topology.parallel import simplified
+from decentral.traits import TopologyTraits
 from decentral.units import parse_bandwidth, parse_seconds
 from decentral.userfile import GRAPHS, located
 
@@ -45,7 +46,7 @@ def from_networkx(name: str) -> Plugin | None:
         return generator(**given)
 
     draw.__doc__ = f"networkx generator {wanted}: {(generator.__doc__ or '').split(chr(10))[0]}"
-    return Plugin("topology", name, draw, settings)
+    return Plugin("topology", name, draw, settings, TopologyTraits())
 
 
 def _generators() -> list[str]:
@@ -76,7 +77,7 @@ def from_file(name: str) -> Plugin | None:
         except Exception as error:
             raise ConfigError(f"topology file {name} cannot be read: {error}.") from error
 
-    return Plugin("topology", str(path.expanduser().resolve()), read, {})
+    return Plugin("topology", str(path.expanduser().resolve()), read, {}, TopologyTraits())
 
 
 def _read_gml(path: Path) -> Any:

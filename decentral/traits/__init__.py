@@ -2,6 +2,66 @@
 
 from __future__ import annotations
 
-from decentral.traits.values import Expectation, Kept, Sizes, Wire
+from decentral.traits.checks import declare, fits, in_words, traits_of
+from decentral.traits.kinds import (
+    TRAITS,
+    AggregationTraits,
+    AlgorithmTraits,
+    AttackTraits,
+    BatchTraits,
+    ClaimTraits,
+    CodecTraits,
+    CommunicationTraits,
+    FaultTraits,
+    LearningRateTraits,
+    MergeTraits,
+    MetricTraits,
+    ModelTraits,
+    NetworkTraits,
+    OptimizerTraits,
+    Recommending,
+    Refusing,
+    SplitTraits,
+    TaskTraits,
+    TopologyTraits,
+    TrackerTraits,
+    Traits,
+    WeightsTraits,
+)
+from decentral.traits.values import Condition, Expectation, Guarantee, Kept, Sizes, Wire
 
-__all__ = ["Expectation", "Kept", "Sizes", "Wire"]
+__all__ = [
+    "TRAITS",
+    "AggregationTraits",
+    "AlgorithmTraits",
+    "AttackTraits",
+    "BatchTraits",
+    "ClaimTraits",
+    "CodecTraits",
+    "CommunicationTraits",
+    "Condition",
+    "Expectation",
+    "FaultTraits",
+    "Guarantee",
+    "Kept",
+    "LearningRateTraits",
+    "MergeTraits",
+    "MetricTraits",
+    "ModelTraits",
+    "NetworkTraits",
+    "OptimizerTraits",
+    "Recommending",
+    "Refusing",
+    "Sizes",
+    "SplitTraits",
+    "TaskTraits",
+    "TopologyTraits",
+    "TrackerTraits",
+    "Traits",
+    "WeightsTraits",
+    "Wire",
+    "declare",
+    "fits",
+    "in_words",
+    "traits_of",
+]

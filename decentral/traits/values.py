@@ -13,6 +13,22 @@ from decentral.errors import ConfigError
 if TYPE_CHECKING:
     from torch import Tensor
 
+#: The settings of a member, by name.
+Settings = Mapping[str, Any]
+
+#: Where an algorithm or a codec may not be sound; ``algorithms.base.CONDITIONS`` has the words.
+Condition = Literal[
+    "directed", "unbalanced", "time_varying", "local_steps", "cycles", "momentum", "compression",
+    "mix_state", "node_lr", "robust", "losses",
+]  # fmt: skip
+
+#: What the laws can test of an algorithm: functions of ``tests/laws/test_algorithm.py``.
+Guarantee = Literal[
+    "single_node_is_plain", "keeps_mean", "large_batch_on_complete", "large_batch", "stays_equal",
+    "contracts", "averages_when_directed", "reaches_the_optimum", "is_local_sgd",
+    "exact_after_the_diameter",
+]  # fmt: skip
+
 #: Numbers of nodes that are tried on either side of one that does not fit.
 _NEARBY = 1024
 
@@ -59,10 +75,10 @@ class Wire:
 class Sizes:
     """For which numbers of nodes a topology has a graph: a function ``(n, settings)``, in words."""
 
-    fits: Callable[[int, Mapping[str, Any]], bool]
+    fits: Callable[[int, Settings], bool]
     words: str
 
-    def check(self, name: str, nodes: int, settings: Mapping[str, Any]) -> None:
+    def check(self, name: str, nodes: int, settings: Settings) -> None:
         """Refuse a number of nodes, naming the nearest ones that fit.
 
         Args:

@@ -16,6 +16,7 @@ from decentral.loop.block import Block
 from decentral.mixing.base import Mixing
 from decentral.network import preview
 from decentral.registry import find, names
+from decentral.traits import AggregationTraits, traits_of
 
 NODES, WIDTH = 7, 96
 on_every_rule = pytest.mark.parametrize("name", names("aggregation"))
@@ -82,7 +83,7 @@ def test_columns_in_chunks_give_the_same(name: str, monkeypatch: pytest.MonkeyPa
 def test_who_is_linear_is_the_mixing_itself(name: str) -> None:
     own, plain = rows(), rows()
     LocalExchange(NODES, ordered=True).mix(plain, mixing())
-    linear = bool(find("aggregation", name).traits.get("linear"))
+    linear = traits_of(find("aggregation", name), AggregationTraits).linear
     assert torch.equal(made(name, own), plain) == linear
 
 

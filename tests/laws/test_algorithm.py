@@ -20,13 +20,18 @@ from torch import Tensor
 
 from decentral.loop.block import Block
 from decentral.mixing.base import spectral_gap
-from decentral.registry import Bound, build, find, names
+from decentral.registry import Bound, Plugin, build, find, names
 from decentral.tasks.synthetic import quadratic_loss
+from decentral.traits import AlgorithmTraits, traits_of
 
 STEPS = 6
 ULP = float(torch.finfo(torch.float64).eps)
 
 Rule = Bound
+
+
+def promised(rule: Rule | Plugin) -> AlgorithmTraits:
+    return traits_of(rule, AlgorithmTraits)
 
 
 def quadratics(rule: Rule, **settings: Any) -> Block:
@@ -36,9 +41,9 @@ def quadratics(rule: Rule, **settings: Any) -> Block:
         "communication": "constant", "steps": STEPS, "local_steps": 1, "learning_rate": 0.05,
         "optimizer": "sgd(momentum=0, weight_decay=0)", "mixing": "ordered",
     }  # fmt: skip
-    suited = rule.plugin.traits.get("defaults", {})
+    suited = promised(rule).defaults
     asks = {**{k: v for k, v in plain.items() if k not in suited}, **settings}
-    if rule.plugin.traits.get("communicates", "rounds") != "rounds":
+    if promised(rule).communicates != "rounds":
         asks = {k: v for k, v in asks.items() if k not in ("communication", "topology", "weights")}
     return tiny_block(**asks, algorithm=rule)
 
@@ -73,7 +78,7 @@ def close(found: Tensor, wanted: Tensor, additions: int) -> None:
 def single_node_is_plain(rule: Rule) -> None:
     """One node is the plain optimizer of torch, bit by bit, with settings that say nothing else."""
     rule = build("algorithm", {"name": rule.name, **identity}) if (identity := said(rule)) else rule
-    plain = "momentum" in rule.plugin.traits.get("refuses", {})
+    plain = "momentum" in promised(rule).refuses
     rules = ("sgd(momentum=0)", "sgd(momentum=0)") if plain else ("sgd(nesterov=true)", "adamw")
     for optimizer, replicas in zip(rules, ("loop", "vmap"), strict=True):
         block = tiny_block(
@@ -100,14 +105,14 @@ def single_node_is_plain(rule: Rule) -> None:
 
 def said(rule: Rule) -> dict[str, Any]:
     """Return the settings under which an algorithm does nothing to a lonely node."""
-    return dict(rule.plugin.traits.get("identity", {}))
+    return dict(promised(rule).identity)
 
 
 def keeps_mean(rule: Rule) -> None:
     """Communication leaves the mean alone: it moves by -lr times the mean of the gradients."""
     for topology in ("ring", "star", "one_peer_exponential"):
         for schedule in ("constant(1.0)", "constant(0.5)", "then_merge(schedule=none, at=50%)"):
-            refused = rule.plugin.traits.get("refuses", {})
+            refused = promised(rule).refuses
             changing = schedule == "constant(0.5)" or topology == "one_peer_exponential"
             if changing and "time_varying" in refused:
                 continue
@@ -211,7 +216,7 @@ def reaches_the_optimum(rule: Rule) -> None:
 
 def suits(rule: Rule) -> str:
     """Return the topology that an algorithm recommends, else the ring."""
-    return rule.plugin.traits.get("defaults", {}).get("topology", "ring")
+    return promised(rule).defaults.get("topology", "ring")
 
 
 def is_local_sgd(rule: Rule) -> None:
@@ -264,7 +269,7 @@ CHECKS: dict[str, Callable[[Rule], None]] = {
 DECLARED = [
     (name, guarantee)
     for name in names("algorithm")
-    for guarantee in find("algorithm", name).traits.get("guarantees", ())
+    for guarantee in promised(find("algorithm", name)).guarantees
 ]
 
 
@@ -273,7 +278,7 @@ DECLARED = [
 
 @pytest.mark.parametrize("name", names("algorithm"))
 def test_every_algorithm_declares_guarantees_that_the_suite_knows(name: str) -> None:
-    guarantees = find("algorithm", name).traits.get("guarantees", ())
+    guarantees = promised(find("algorithm", name)).guarantees
     assert guarantees
     assert set(guarantees) <= set(CHECKS)
 
@@ -337,13 +342,13 @@ def test_every_check_is_known_to_fail_for_some_algorithm() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [n for n in names("algorithm") if find("algorithm", n).traits.get("communicates") != "steps"],
+    [n for n in names("algorithm") if promised(find("algorithm", n)).communicates != "steps"],
 )
 def test_nodes_that_share_nothing_else_differ_only_by_their_data(name: str) -> None:
     """Nothing but the exchange lets row i depend on row j: without it, each node trains alone."""
     rule = build("algorithm", name)
     settings = {"clip": 0.5, "communication": "none", "topology": suits(rule)}
-    if "momentum" not in rule.plugin.traits.get("refuses", {}):
+    if "momentum" not in promised(rule).refuses:
         settings["optimizer"] = "adamw"
     one, other = (quadratics(rule, nodes=4, **settings) for _ in range(2))
     for block in (one, other):
@@ -393,8 +398,8 @@ def test_two_workers_do_what_one_process_does(name: str) -> None:
     found = torch.cat([block.rows for block in blocks])
     torch.testing.assert_close(found, alone.rows, rtol=1e-9, atol=1e-12)
     assert logical(blocks[0]) == logical(alone)
-    merges = rule.plugin.traits.get("defaults", {}).get("communication")
-    if rule.plugin.traits["communicates"] != "steps" and merges in (None, "constant"):
+    merges = promised(rule).defaults.get("communication")
+    if promised(rule).communicates != "steps" and merges in (None, "constant"):
         assert torch.equal(found, alone.rows)
 
 
@@ -406,9 +411,7 @@ def test_every_channel_is_counted(name: str) -> None:
     part = -(-6 // block.setup.fragments)
     numbers = part + sum(1 if k.scalar else part for k in sent)
     assert block.ledger.bytes == block.ledger.messages * numbers * 8
-    assert (block.ledger.messages > 0) == (
-        block.setup.algorithm.plugin.traits["communicates"] != "never"
-    )
+    assert (block.ledger.messages > 0) == (block.setup.traits.communicates != "never")
 
 
 @pytest.mark.parametrize("name", names("algorithm"))

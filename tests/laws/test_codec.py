@@ -15,6 +15,7 @@ from decentral.exchange.codec.base import Draw, How, Load, coded_bytes, innermos
 from decentral.loop.block import Block
 from decentral.network import preview
 from decentral.registry import Bound, build, find, names
+from decentral.traits import CodecTraits, traits_of
 
 LOAD = Load(((0, 240, (12, 20)), (240, 252, (12,))), itemsize=8)
 on_every_codec = pytest.mark.parametrize("name", names("codec"))
@@ -29,7 +30,7 @@ def rows(nodes: int = 4) -> Tensor:
 
 def usable(name: str) -> Bound:
     """Return a codec as a run would have it: a biased one within choco."""
-    biased = find("codec", name).traits.get("biased")
+    biased = traits_of(find("codec", name), CodecTraits).biased
     return build("codec", f"choco(codec={name}, step=0.1)") if biased else example("codec", name)
 
 
@@ -80,7 +81,7 @@ def test_coded_rows_are_no_larger_than_plain_ones(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in names("codec") if name != "none"])
 def test_what_travels_is_what_was_coded_in_as_many_bytes_as_are_counted(name: str) -> None:
     codec = example("codec", name)
-    wire = innermost(codec).plugin.traits["wire"]
+    wire = traits_of(innermost(codec), CodecTraits).wire
     block, draw = rows().float(), Draw(1, "x", 3, range(4))
     load = Load(LOAD.tensors, itemsize=4)
     coded = codec(block, load, draw)

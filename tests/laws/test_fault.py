@@ -19,6 +19,7 @@ from decentral.network.clock import Clock
 from decentral.network.links import uniform
 from decentral.registry import build, find, names
 from decentral.schedules import Progress
+from decentral.traits import FaultTraits, traits_of
 
 NODES, SLOTS = 8, 600
 on_every_fault = pytest.mark.parametrize("name", names("fault"))
@@ -37,14 +38,14 @@ def struck(name: str, slots: int = SLOTS, **settings: Any) -> np.ndarray:
     """Return what a fault strikes, [slots, things], for nodes or for links of a ring."""
     rule = build("fault", {"name": name, **settings})
     one, other = np.arange(NODES), (np.arange(NODES) + 1) % NODES
-    ends = (one,) if rule.plugin.traits["strikes"] == "nodes" else (one, other)
+    ends = (one,) if traits_of(rule, FaultTraits).strikes == "nodes" else (one, other)
     return np.stack([rule(*ends, slot, 7) for slot in range(slots)])
 
 
 @on_every_fault
 def test_a_fault_is_pure_in_seed_and_slot(name: str) -> None:
     rule, ends = build("fault", name), (np.arange(5), np.arange(1, 6))
-    ends = ends[:1] if rule.plugin.traits["strikes"] == "nodes" else ends
+    ends = ends[:1] if traits_of(rule, FaultTraits).strikes == "nodes" else ends
     forward = [rule(*ends, slot, 1) for slot in range(20)]
     backward = [rule(*ends, slot, 1) for slot in reversed(range(20))][::-1]
     np.testing.assert_array_equal(forward, backward)
@@ -100,7 +101,7 @@ def test_a_preview_counts_what_is_sent_and_expectations_are_near(name: str) -> N
     assert np.mean(found) == pytest.approx(expected_bytes(one, Size(1, 1)), rel=0.1)
     sent = found[0]
     whole = list(preview(replace(one, faults=Faults())))[-1].bytes(Size(1, 1))
-    strikes = find("fault", name).traits["strikes"]
+    strikes = traits_of(find("fault", name), FaultTraits).strikes
     assert (sent == whole) == (strikes == "messages"), "what is lost was sent"
 
 

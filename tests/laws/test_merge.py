@@ -23,10 +23,15 @@ from decentral.loop.trained import FISHER_SAMPLES
 from decentral.merge.base import Models, merge_weights, merged
 from decentral.merge.calibrate import recalibrate
 from decentral.registry import build, find, names
+from decentral.traits import MergeTraits, traits_of
+
+
+def promised(name: str) -> MergeTraits:
+    return traits_of(find("merge", name), MergeTraits)
 
 
 def sees_models(name: str) -> bool:
-    return find("merge", name).traits.get("sees") == "models"
+    return promised(name).sees == "models"
 
 
 every = pytest.mark.parametrize("name", [n for n in names("merge") if not sees_models(n)])
@@ -35,11 +40,8 @@ every = pytest.mark.parametrize("name", [n for n in names("merge") if not sees_m
 def rules(but: str = "") -> pytest.MarkDecorator:
     """Take every rule that sees models and does not declare the trait ``but``."""
     found = [n for n in names("merge") if sees_models(n)]
-    return pytest.mark.parametrize("name", [n for n in found if not declares(n, but)])
-
-
-def declares(name: str, trait: str) -> bool:
-    return bool(find("merge", name).traits.get(trait))
+    kept = [n for n in found if not but or not getattr(promised(n), but)]
+    return pytest.mark.parametrize("name", kept)
 
 
 few = settings(max_examples=15)
@@ -136,7 +138,7 @@ def some_models(rows: torch.Tensor, start: torch.Tensor | None = None, seed: int
 
 
 def drawn(name: str, seed: int, width: int = 16) -> torch.Tensor:
-    count = find("merge", name).traits.get("nodes", 5)
+    count = promised(name).nodes or 5
     draw = torch.Generator().manual_seed(seed)
     return torch.randn(count, width, generator=draw, dtype=torch.float64)
 
@@ -285,7 +287,7 @@ def test_the_command_compares_every_rule(
     assert cli(["merge", str(tmp_path / "run")]) == 0
     said = capsys.readouterr().out
     assert "4 models of step 18" in said
-    fitting = [n for n in names("merge") if find("merge", n).traits.get("nodes", 4) == 4]
+    fitting = [n for n in names("merge") if promised(n).nodes in (None, 4)]
     assert all(re.search(rf"^{name} +[0-9.]+ % +[0-9.]+ +[0-9.e-]+ *$", said, re.M)
                for name in fitting)  # fmt: skip
     assert cli(["merge", str(tmp_path / "run"), "--rule", "median", "--step", "14"]) == 0

@@ -15,6 +15,7 @@ from decentral import ConfigError
 from decentral.mixing.base import Mixer
 from decentral.registry import build, find, names
 from decentral.topology.base import Topology
+from decentral.traits import WeightsTraits, traits_of
 
 SIZES = (1, 2, 3, 5, 7, 8, 13, 16, 17)
 INTENSITIES = (1.0, 0.5, 0.07)
@@ -44,11 +45,12 @@ def usual(name: str) -> int:
 @cache
 def refusal(name: str, weights: str) -> str:
     """Return why a rule declares that it does not weigh a topology; empty where it does."""
-    traits = {} if weights == "auto" else find("weights", weights).traits
+    auto = weights == "auto"
+    traits = WeightsTraits() if auto else traits_of(find("weights", weights), WeightsTraits)
     found = topology(name, usual(name))
-    if traits.get("undirected") and found.links(0).directed:
+    if traits.undirected and found.links(0).directed:
         return "undirected"
-    return "does not change" if traits.get("fixed") and found.time_varying else ""
+    return "does not change" if traits.fixed and found.time_varying else ""
 
 
 def claims(name: str, weights: str) -> bool:
@@ -64,7 +66,7 @@ def denies(name: str, weights: str) -> bool:
 
 def symmetric(name: str, weights: str) -> bool:
     rule = make(name, weights, usual(name)).rule
-    return rule is not None and bool(rule.plugin.traits.get("symmetric"))
+    return rule is not None and traits_of(rule, WeightsTraits).symmetric
 
 
 TOPOLOGIES, RULES = names("topology"), ["auto", *names("weights")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from decentral.optim.base import default_lr
 from decentral.optim.block_optimizer import BlockOptimizer, is_elementwise, state_numbers
 from decentral.optim.blocks import Blockwise
 from decentral.registry import Bound, build, find, names
+from decentral.traits import OptimizerTraits, traits_of
 
 PLUGINS = names("optimizer")
 DOTTED = [
@@ -26,7 +28,7 @@ DOTTED = [
     )
 ]  # fmt: skip
 #: Those that equal an optimizer of torch under some settings.
-BASED = [name for name in PLUGINS if "base" in find("optimizer", name).traits]
+BASED = [name for name in PLUGINS if traits_of(find("optimizer", name), OptimizerTraits).base]
 NODES, STEPS = 3, 5
 
 every = pytest.mark.parametrize("name", [*PLUGINS, *DOTTED, "in_test.coupled"])
@@ -208,10 +210,10 @@ def test_the_mode_follows_from_what_is_declared_and_from_the_layout(name: str) -
     for shape, make in LAYOUTS.items():
         layout = make()
         mode = Trial(rule, layout, drawn(layout, NODES, "start")).optimizer.mode
-        traits = rule.plugin.traits
+        traits = traits_of(rule, OptimizerTraits)
         whole = {"one group": "block"}.get(shape, "rows")
-        other = "stacked" if traits.get("stacked") else "tensors"
-        assert mode == (whole if traits.get("elementwise") else other)
+        other = "stacked" if traits.stacked else "tensors"
+        assert mode == (whole if traits.elementwise else other)
 
 
 @every
@@ -232,11 +234,11 @@ def test_channels_are_what_one_row_pays_for_and_are_absorbed_again(name: str, sh
 @pytest.mark.parametrize("asked", ["identity", "default"])
 def test_identity_settings_equal_the_torch_base_bitwise(name: str, asked: str) -> None:
     """And so do the defaults of those that only pass their settings on."""
-    traits = find("optimizer", name).traits
-    module, _, kind = traits["base"].rpartition(".")
+    traits = traits_of(find("optimizer", name), OptimizerTraits)
+    module, _, kind = traits.base.rpartition(".")
     base = getattr(importlib.import_module(module), kind)
     identity = asked == "identity"
-    rule = build("optimizer", {"name": name, **(traits["identity"] if identity else {})})
+    rule = build("optimizer", {"name": name, **(traits.identity if identity else {})})
     given = {} if identity else dict(rule.settings)
     if not given.keys() <= inspect.signature(base).parameters.keys():
         pytest.skip("it adds something to its base, and so differs from it by default")
@@ -260,7 +262,7 @@ def test_identity_settings_equal_the_torch_base_bitwise(name: str, asked: str) -
 @pytest.mark.parametrize("name", PLUGINS)
 def test_every_default_differs_from_the_identity_only_where_it_says(name: str) -> None:
     rule = example("optimizer", name)
-    identity = find("optimizer", name).traits.get("identity", {})
+    identity = traits_of(find("optimizer", name), OptimizerTraits).identity
     assert identity.keys() <= rule.settings.keys()
     assert default_lr(rule) > 0
 
@@ -323,13 +325,12 @@ def test_rates_by_block_are_those_of_each_group_alone(name: str) -> None:
 @every
 def test_who_is_elementwise_passes_the_probe(name: str) -> None:
     rule = rule_of(name)
-    assert is_elementwise(rule) == bool(rule.plugin.traits.get("elementwise"))
+    assert is_elementwise(rule) == traits_of(rule, OptimizerTraits).elementwise
 
 
 def test_the_probe_finds_out_a_false_declaration() -> None:
     rule = build("optimizer", f"{__name__}.Coupled")
-    plugin = rule.plugin
-    liar = Bound(type(plugin)(**{**vars(plugin), "traits": {"elementwise": True}}), rule.settings)
+    liar = Bound(replace(rule.plugin, traits=OptimizerTraits(elementwise=True)), rule.settings)
     assert not is_elementwise(liar)
 
 

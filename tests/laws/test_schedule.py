@@ -24,6 +24,7 @@ from decentral.registry import find, names
 from decentral.schedules import Feedback, Progress, slots
 from decentral.schedules.communication import CommunicationSchedule, Merge
 from decentral.topology.base import Topology
+from decentral.traits import CommunicationTraits, traits_of
 
 NAMES = names("communication")
 STEPS, LOCAL = 200, 5
@@ -56,7 +57,9 @@ def talk(name: str, topology: str = "ring", final_merge: bool | None = None) -> 
 
 OPEN_LOOP = [name for name in NAMES if not talk(name).schedule.closed_loop]
 CLOSED_LOOP = [name for name in NAMES if talk(name).schedule.closed_loop]
-BUDGETED = [name for name in NAMES if find("communication", name).traits.get("budgeted")]
+BUDGETED = [
+    name for name in NAMES if traits_of(find("communication", name), CommunicationTraits).budgeted
+]
 
 
 def progress(step: int) -> Progress:
@@ -69,7 +72,7 @@ def test_plug_ins_of_every_kind_that_need_settings_show_an_example() -> None:
     for kind in KINDS:
         for name in names(kind):
             needy = any(setting.required for setting in find(kind, name).settings.values())
-            assert not needy or "example" in find(kind, name).traits, (kind, name)
+            assert not needy or find(kind, name).traits.example, (kind, name)
             assert example(kind, name).name == name
 
 

@@ -18,6 +18,7 @@ from decentral.loop.setup import Setup
 from decentral.registry import find, names
 from decentral.sampling import Sampler
 from decentral.tasks.splits import class_shares, shards
+from decentral.traits import ModelTraits, traits_of
 
 TASKS, MODELS, SPLITS = names("task"), names("model"), names("split")
 NODES = 4
@@ -109,13 +110,13 @@ def test_the_gradient_is_the_derivative_of_the_loss(task: str, model: str) -> No
     """Along one direction, against central differences too small to meet a kink of ReLU."""
     if not suits(task, model):
         pytest.skip("the model says that it does not suit this task")
-    if reason := find("model", model).traits.get("surrogate"):
+    if reason := traits_of(find("model", model), ModelTraits).surrogate:
         pytest.skip(f"its gradient is another by design: {reason}")
     setup = prepared(task, model, dtype="float64", init="independent")
     compute = LoopGradient(setup.model, setup.layout, setup.task.loss)
     batch = Sampler(setup.train, setup.plan, range(1), seed=3).batch(0, 5)
     row = setup.initial_rows([0])
-    single = find("model", model).traits.get("single", False)
+    single = traits_of(find("model", model), ModelTraits).single
     size, accuracy = (2e-4, 2e-2) if single else (1e-8, 1e-4)
     way = torch.linspace(0, 40, row.shape[1], dtype=torch.float64).sin() * size
     way[setup.layout.trainable :] = 0

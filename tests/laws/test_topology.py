@@ -11,9 +11,14 @@ from decentral import ConfigError
 from decentral.mixing.base import Mixer, spectral_gap
 from decentral.registry import find, names
 from decentral.topology.base import Topology
+from decentral.traits import TopologyTraits, traits_of
 
 SIZES = (1, 2, 3, 5, 7, 8, 13, 16, 17)
 ROUNDS = (0, 1, 2, 5)
+
+
+def promised(name: str) -> TopologyTraits:
+    return traits_of(find("topology", name), TopologyTraits)
 
 
 def topology(name: str, nodes: int, seed: int = 0) -> Topology:
@@ -49,14 +54,14 @@ def test_one_period_connects_all_nodes_or_says_why_not(name: str, nodes: int) ->
     found = topology(name, nodes)
     union = found.union()
     connected = nx.is_strongly_connected if union.is_directed() else nx.is_connected
-    reason = found.rule.plugin.traits.get("disconnected", "")
+    reason = found.traits.disconnected
     assert connected(union) or len(reason.split()) > 2
     if reason:  # then in expectation: many rounds together connect everybody
         assert connected(nx.compose_all([found.graph(r) for r in range(8 * nodes)]))
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in names("topology") if "disconnected" in find("topology", name).traits]
+    "name", [name for name in names("topology") if promised(name).disconnected]
 )
 def test_nobody_excuses_itself_from_being_connected_in_vain(name: str) -> None:
     union = topology(name, 16).union()
@@ -86,7 +91,7 @@ def test_a_topology_depends_on_exactly_what_it_asks_for(name: str) -> None:
     [
         (name, n)
         for name, n in EVERY_SIZE
-        if topology(name, n).time_varying and "period" in find("topology", name).traits
+        if topology(name, n).time_varying and promised(name).period is not None
     ],
 )
 def test_the_sequence_of_graphs_repeats_after_the_declared_period(name: str, nodes: int) -> None:

@@ -2,13 +2,8 @@
 
 A codec is a function ``(rows, load, draw) -> rows``: rows [n, k] as they are decoded again; row i
 depends on row i only, and randomness on ``draw`` only. Nodes then move by what was heard, x_i <-
-x_i + sum_j W_ij C(x_j) - C(x_i), which keeps the mean whatever is lost. Traits:
-
-- ``wire``: a `Wire`, by which coded rows really travel; without it they do as plain numbers;
-- ``size``: a function ``(load, settings)`` that returns the bytes of a coded row;
-- ``biased``: rows lose too much to be averaged as they are; ``choco`` must send differences;
-- ``memory``: what everybody knows of a row is remembered, and only news are coded;
-- ``refuses``: as for algorithms.
+x_i + sum_j W_ij C(x_j) - C(x_i), which keeps the mean whatever is lost. What a codec promises,
+and how coded rows travel, stands in ``traits.CodecTraits``.
 """
 
 from __future__ import annotations
@@ -22,6 +17,7 @@ import torch
 from torch import Tensor
 
 from decentral.registry import Bound
+from decentral.traits import CodecTraits, traits_of
 from decentral.traits import Wire as Wire
 
 
@@ -85,4 +81,5 @@ def from_bytes(packed: Tensor, dtype: torch.dtype) -> Tensor:
 def coded_bytes(codec: Bound, load: Load) -> int:
     """Return the logical bytes of one coded row."""
     inner = innermost(codec)
-    return int(inner.plugin.traits["size"](load, inner.settings))
+    size = traits_of(inner, CodecTraits).size
+    return load.numbers * load.itemsize if size is None else int(size(load, inner.settings))

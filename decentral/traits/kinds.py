@@ -1,0 +1,400 @@
+"""The traits of each kind: what a member may declare, of which type, and what that promises.
+
+Every attribute is a keyword of ``@plugin``, and shown by ``decentral list KIND NAME``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from decentral.records import Record
+from decentral.traits.values import (
+    Condition,
+    Expectation,
+    Guarantee,
+    Kept,
+    Settings,
+    Sizes,
+    Wire,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traits:
+    """What a member of any kind may declare.
+
+    Attributes:
+        example: One complete spelling of a member that needs settings, or is large by default.
+    """
+
+    example: str | Mapping[str, Any] | None = None
+
+    def contradiction(self, settings: Settings) -> str:
+        """Return what is wrong with the traits together, or with the names of ``settings``."""
+        return ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recommending(Traits):
+    """Traits of what a run is built around.
+
+    Attributes:
+        defaults: Settings of a run that suit it, below the user's own.
+    """
+
+    defaults: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusing(Traits):
+    """Traits of what is not sound everywhere.
+
+    Attributes:
+        refuses: Where it is not sound: a remedy for each condition.
+    """
+
+    refuses: Mapping[Condition, str] = field(default_factory=dict[Condition, str])
+
+
+@dataclass(frozen=True, kw_only=True)
+class TopologyTraits(Traits):
+    """Traits of a topology.
+
+    Attributes:
+        activation: What an intensity below 1 does. ``link``: every link is on with that
+            probability; ``round``: the whole round is; ``degree``: it multiplies the number of
+            peers drawn. Unless said, ``round`` for directed graphs and for prescribed weights.
+        period: A function (n, settings): the rounds after which a time-varying topology repeats.
+        exact_after: A function (n, settings): the rounds from the start of a period after which
+            mixing has averaged exactly, or None.
+        sizes: The numbers of nodes that there is a graph for; every n unless given.
+        disconnected: The reason why single rounds need not connect the nodes.
+        doubly_stochastic: Promised of every round of a time-varying topology without a period,
+            with any weights that treat both ends of a link alike.
+        expected_links: A function (n, intensity, settings): messages of one gossip on average.
+    """
+
+    activation: Literal["link", "round", "degree"] | None = None
+    period: Callable[[int, Settings], int] | None = None
+    exact_after: Callable[[int, Settings], int | None] | None = None
+    sizes: Sizes | None = None
+    disconnected: str = ""
+    doubly_stochastic: bool = False
+    expected_links: Callable[[int, float, Settings], float] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsTraits(Traits):
+    """Traits of a rule of weights.
+
+    Attributes:
+        undirected: It refuses directed graphs.
+        symmetric: Both ends of a link give each other the same weight.
+        doubly_stochastic: Columns, too, sum to one, on every undirected graph.
+        fixed: It is computed once, from all links of a graph that does not change; where a link is
+            off, both ends keep what they would have sent.
+        keeps: What is left for the own row: ``rest`` of what is received (rows sum to one),
+            ``unsent`` of what is given away (columns do) or ``nothing`` (plain sums). Only
+            algorithms that name such a rule as theirs work with columns and sums.
+    """
+
+    undirected: bool = False
+    symmetric: bool = False
+    doubly_stochastic: bool = False
+    fixed: bool = False
+    keeps: Literal["rest", "unsent", "nothing"] = "rest"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommunicationTraits(Traits):
+    """Traits of a communication schedule.
+
+    Attributes:
+        closed_loop: It reads feedback, which is measured for it.
+        budgeted: Its setting ``factor`` is solved, before the run, for its setting ``budget``.
+    """
+
+    closed_loop: bool = False
+    budgeted: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearningRateTraits(Traits):
+    """Traits of a learning-rate schedule.
+
+    Attributes:
+        cosine: It falls on half a cosine wave, which optimizers with schedules of their own follow.
+    """
+
+    cosine: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchTraits(Traits):
+    """Traits of a batch schedule.
+
+    Attributes:
+        from_file: It may name a file in place of its settings: ``decentral plan batch --out``.
+    """
+
+    from_file: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerTraits(Traits):
+    """Traits of an optimizer.
+
+    Attributes:
+        elementwise: Row i of a block is updated as if it were alone, so that a whole contiguous
+            block may be one parameter. It is proved on two rows before it is believed.
+        stacked: It takes parameters with the rows as their first dimension, and their names.
+        named: It takes the names of parameters.
+        isolated: Parameters never depend on each other, so that the rows may share an instance.
+        mixes: States that may be averaged over nodes; unless given, all shaped like a parameter.
+        rest: What updates the parameters that an optimizer of matrices leaves.
+        default_lr: The peak rate where the user gives none.
+        plain: A function (settings): whether an update is x <- x - lr g, weight decay apart.
+        base: Dotted name of the optimizer that it equals to the bit, under ``identity``.
+        identity: The settings under which it does.
+    """
+
+    elementwise: bool = False
+    stacked: bool = False
+    named: bool = False
+    isolated: bool = False
+    mixes: tuple[str, ...] | None = None
+    rest: str = "adamw"
+    default_lr: float = 1e-3
+    plain: Callable[[Settings], bool] | None = None
+    base: str = ""
+    identity: Settings = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkTraits(Traits):
+    """Traits of a network.
+
+    Attributes:
+        nodes: A function (): the number of nodes of a network that comes with one, as a file does.
+    """
+
+    nodes: Callable[[], int] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergeTraits(Traits):
+    """Traits of a merge rule.
+
+    Attributes:
+        sees: The numbers of ``samples``, for the weights of an average, or all ``models`` in one
+            place, for the merged row itself.
+        nodes: The only number of models it takes; unless given, any.
+        moves_equal: Equal models need not stay as they are.
+        ordered: The order of the nodes matters.
+    """
+
+    sees: Literal["samples", "models"] = "samples"
+    nodes: int | None = None
+    moves_equal: bool = False
+    ordered: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlgorithmTraits(Recommending, Refusing):
+    """Traits of an algorithm.
+
+    Attributes:
+        guarantees: What the laws test of it.
+        communicates: In ``rounds`` (topology and schedule apply), by a global average in all
+            ``steps``, or ``never``.
+        gradient: Where its gradients come from: ``samples``, by ``block.gradient()``, or ``none``,
+            so that it does not learn from data, or not by gradients.
+        update: Who moves the rows: the run's ``optimizer``, by ``block.adapt()``, or the algorithm
+            by its ``own`` formula.
+        state: What it keeps for every node; with ``sent=True`` a channel like the parameters:
+            mixed by ``combine``, and counted. All of it is in checkpoints.
+        fragments: The setting that says in how many parts, one per round, a model is sent.
+        counts: The state [n, 1] that is 0 for nodes that metrics and merges leave out.
+        weights: The mixing weights that it needs, instead of the graph's or the user's.
+        identity: Settings under which one node is the plain optimizer; none: always.
+    """
+
+    guarantees: tuple[Guarantee, ...] = ()
+    communicates: Literal["rounds", "steps", "never"] = "rounds"
+    gradient: Literal["samples", "none"] = "samples"
+    update: Literal["optimizer", "own"] = "optimizer"
+    state: Mapping[str, Kept] = field(default_factory=dict[str, Kept])
+    fragments: str | None = None
+    counts: str | None = None
+    weights: str | None = None
+    identity: Settings = field(default_factory=dict[str, Any])
+
+    def contradiction(self, settings: Settings) -> str:
+        """Return which setting or state that a trait names there is not."""
+        if self.fragments is not None and self.fragments not in settings:
+            return f"fragments = {self.fragments!r}: there is no setting of that name"
+        if self.counts is not None and self.counts not in self.state:
+            return f"counts = {self.counts!r}: the trait state has none of that name"
+        return ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodecTraits(Refusing):
+    """Traits of a codec.
+
+    Attributes:
+        uncoded: Rows travel as they are.
+        size: A function (load, settings): the bytes of a coded row; unless given, those of the
+            row as it is.
+        wire: How coded rows travel between workers; unless given, as plain numbers.
+        biased: Rows lose too much to be averaged as they are; ``choco`` must send differences.
+        memory: What everybody knows of a row is remembered, and only what is new is coded.
+    """
+
+    uncoded: bool = False
+    size: Callable[[Any, Settings], int] | None = None
+    wire: Wire | None = None
+    biased: bool = False
+    memory: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class AggregationTraits(Traits):
+    """Traits of a rule of aggregation.
+
+    Attributes:
+        linear: It is the weighted sum of what is received.
+        sees: The ``values`` received, for a new row, or their ``distances``, for weights.
+    """
+
+    linear: bool = False
+    sees: Literal["values", "distances"] = "values"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackTraits(Traits):
+    """Traits of an attack.
+
+    Attributes:
+        data: It changes the targets from which bad nodes learn, not what they send.
+    """
+
+    data: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class FaultTraits(Traits):
+    """Traits of a fault.
+
+    Attributes:
+        strikes: What goes wrong: ``nodes`` are unavailable, ``links`` are down, and both ends know,
+            or ``messages`` are lost, and the sender does not.
+    """
+
+    strikes: Literal["nodes", "links", "messages"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricTraits(Traits):
+    """Traits of a metric.
+
+    Attributes:
+        records: What is known of each key that it returns: unit, format, which way is better.
+    """
+
+    records: tuple[Record, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskTraits(Recommending):
+    """Traits of a task.
+
+    Attributes:
+        reads: What its setting ``path`` holds.
+    """
+
+    reads: Literal["images"] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelTraits(Traits):
+    """Traits of a model.
+
+    Attributes:
+        inputs: What it takes, in the words of ``Task.takes``; unless given, anything.
+        single: Parts of it compute in single precision, whatever the rows are in.
+        surrogate: Why its gradient is not that of its loss.
+    """
+
+    inputs: str | None = None
+    single: bool = False
+    surrogate: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitTraits(Traits):
+    """Traits of a split.
+
+    Attributes:
+        needs_classes: It divides samples by their class.
+    """
+
+    needs_classes: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClaimTraits(Traits):
+    """Traits of a claim, written before anything is measured.
+
+    Attributes:
+        paper: Authors, title and year.
+        says: The claim in one sentence.
+        expect: What its figures must be. The first is the heart of the claim: without it the claim
+            does not reproduce; with it but not with all others, it holds in part.
+        tiny: Settings at which its machinery runs in seconds, for tests.
+        full: The settings of ``--full``, a size for a GPU.
+    """
+
+    paper: str
+    says: str
+    expect: tuple[Expectation, ...]
+    tiny: Settings = field(default_factory=dict[str, Any])
+    full: Settings = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackerTraits(Traits):
+    """Traits of a tracker.
+
+    Attributes:
+        package: The package that it needs, which need not be installed.
+    """
+
+    package: str | None = None
+
+
+#: The class of each kind; a kind without traits of its own has those of all.
+TRAITS: Mapping[str, type[Traits]] = {
+    "topology": TopologyTraits,
+    "weights": WeightsTraits,
+    "communication": CommunicationTraits,
+    "learning_rate": LearningRateTraits,
+    "batch": BatchTraits,
+    "optimizer": OptimizerTraits,
+    "network": NetworkTraits,
+    "compute": Traits,
+    "merge": MergeTraits,
+    "algorithm": AlgorithmTraits,
+    "codec": CodecTraits,
+    "aggregation": AggregationTraits,
+    "attack": AttackTraits,
+    "fault": FaultTraits,
+    "metric": MetricTraits,
+    "task": TaskTraits,
+    "model": ModelTraits,
+    "split": SplitTraits,
+    "claim": ClaimTraits,
+    "tracker": TrackerTraits,
+}
