@@ -590,7 +590,7 @@ def _make_runs() -> None:
     _edit("old/config.yaml", "format 3:", "format 1:")
     _edit("before/config.yaml", "format 3:", "format 2:")
     _edit("later/config.yaml", "faults: []", "faults: []\nlater: 1")
-    _edit("growing/config.yaml", "batch:\n  name: constant", "batch:\n  name: geometric")
+    _edit("growing/metrics.jsonl", '"batch/size": 1,', '"batch/size": 2,')
     _edit("resized/config.yaml", "nodes: 4", "nodes: 5")
     text = Path("python/config.yaml").read_text()
     Path("python/config.yaml").write_text(

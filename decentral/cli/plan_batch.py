@@ -19,7 +19,7 @@ from decentral.cli.drawing import bars, save, ticks
 from decentral.cli.words import MERGED, QUIET, columned, console_of, facts
 from decentral.config import read_file
 from decentral.errors import ConfigError
-from decentral.report.reader import read_run
+from decentral.report.reader import RunData, read_run
 from decentral.theory import fsl
 from decentral.theory.fsl.stages import as_sizes
 from decentral.units import parse_amount
@@ -224,24 +224,24 @@ def curves_of(paths: Sequence[str]) -> tuple[list[fsl.Curve], dict[str, Any]]:
         run = read_run(path)
         settings = read_file(Path(path) / "config.yaml")
         steps, losses = run.series("loss/merged")
-        size = _constant(path, settings, "batch", "size")
-        lr = _constant(path, settings, "learning_rate", "lr")
+        size, lr = (_constant(path, run, key) for key in ("batch/size", "learning_rate"))
         points = np.array([steps, losses], dtype=np.float64)[:, 1:]  # the first model is no step
-        found.append(
-            fsl.Curve(Path(path).name, int(size) * int(settings["nodes"]), float(lr), *points)
-        )
+        found.append(fsl.Curve(Path(path).name, int(size) * int(settings["nodes"]), lr, *points))
     kept = {key: value for key, value in settings.items() if key not in _FOLLOWING}
     return found, {key: value for key, value in kept.items() if value is not None}
 
 
-def _constant(path: str, settings: dict[str, Any], part: str, setting: str) -> Any:
-    chosen = settings[part]
-    if chosen["name"] != "constant":
+def _constant(path: str, run: RunData, key: str) -> float:
+    """Return the one value that a run had all the time; a budget of data cuts its last batch."""
+    _, values = run.series(key)
+    steady = values[:-1] or values
+    least, most = min(steady), max(steady)
+    if least != most:
         raise ConfigError(
-            f"run {path}: its {part} is {chosen['name']}; the law is fitted to runs whose batch "
-            "and learning rate are constant."
+            f"run {path}: its {key} goes from {least:g} to {most:g}; the law is fitted to runs "
+            "whose batch and learning rate are constant."
         )
-    return chosen[setting]
+    return least
 
 
 # --- the schedule, drawn --------------------------------------------------------------------------

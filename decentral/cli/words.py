@@ -153,7 +153,7 @@ def _room(memory: Memory) -> str:
 def _data(setup: Setup) -> list[tuple[str, Text | str]]:
     """Say how much is seen and in which batches, unless they are constant and steps end the run."""
     pace, nodes = setup.pace, setup.config.nodes
-    if pace.budget is None and setup.batch.name == "constant":
+    if pace.budget is None and pace.constant:
         return []
     seen = f"{count(pace.samples[-1] * nodes, 'sample')} of all nodes"
     sizes = f"{brief(setup.batch)}: {pace.size(0):,} to {pace.largest:,} per node"

@@ -12,7 +12,7 @@ from decentral.config.settings import NESTED, NUMBERS, Config, Part
 from decentral.errors import ConfigError, nearest, reason
 from decentral.registry import Bound, find, read
 from decentral.spec import Spec, parse_spec
-from decentral.traits import AlgorithmTraits, Recommending, traits_of
+from decentral.traits import AlgorithmTraits, BatchTraits, Recommending, traits_of
 
 
 def make_config(*layers: Mapping[str, Any]) -> Config:
@@ -85,7 +85,9 @@ def _with_plan(settings: dict[str, Any], asked: Mapping[str, Any]) -> dict[str, 
         return settings
     spec = read("batch", batch)
     given: Any = spec.args[0] if spec.args else None
-    if spec.name != "plan" or not isinstance(given, str):
+    if not isinstance(given, str):
+        return settings
+    if not traits_of(find("batch", spec.name), BatchTraits).from_file:
         return settings
     planned = read_file(given)
     if "batch" not in planned:

@@ -55,15 +55,15 @@ class Channels:
         self.coded |= {n: value for n, value in sent.items() if not self.kept[n].scalar}
         self.scalars = [value for n, value in sent.items() if self.kept[n].scalar]
         linear = traits_of(setup.aggregation, AggregationTraits).linear
+        codec = traits_of(setup.codec, CodecTraits)
         #: Whether rows travel as they are, and are only added up.
-        self.plain = linear and setup.codec.name == "none" and not setup.attackers.lie
-        remembers = traits_of(setup.codec, CodecTraits).memory
+        self.plain = linear and codec.uncoded and not setup.attackers.lie
         remembered = (*_REMEMBERED, _TOLD) if setup.attackers.lie else _REMEMBERED
         self.memory = {
             f"{name}/{what}": torch.zeros_like(channel)
             for name, channel in self.coded.items()
             for what in remembered
-            if remembers
+            if codec.memory
         }
 
     def begin(self, mixing: Mixing) -> None:
@@ -116,7 +116,7 @@ class Channels:
         """Let what nodes say be heard, and take in what is heard."""
         if self.plain:
             return self.exchange.mix(rows, mixing)
-        if self.setup.codec.name == "none":
+        if traits_of(self.setup.codec, CodecTraits).uncoded:
             return self._aggregate(rows, said, mixing)
         return self._mix_coded(name, rows, said, mixing, round)
 

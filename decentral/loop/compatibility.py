@@ -46,7 +46,7 @@ def refuse_unsound(config: Config, parts: Mapping[str, Bound], conversation: Con
         "momentum": lambda: not _plain(parts["optimizer"]),
         "mix_state": lambda: config.mix_state,
         "node_lr": lambda: bool(config.node_lr),
-        "compression": lambda: parts["codec"].name != "none",
+        "compression": lambda: not traits_of(parts["codec"], CodecTraits).uncoded,
         "losses": lambda: bool(conversation.faults.strikes("messages")),
         "robust": lambda: not traits_of(parts["aggregation"], AggregationTraits).linear,
     }
@@ -83,7 +83,7 @@ def refuse_rounds(parts: Mapping[str, Bound], faults: Faults) -> None:
             f"faults: {faults.rules[0].name} strikes gossip, and algorithm {algorithm!r} has none; "
             "leave it out, or use algorithm dsgd."
         )
-    if parts["codec"].name != "none":
+    if not traits_of(parts["codec"], CodecTraits).uncoded:
         raise ConfigError(
             f"algorithm {algorithm!r} takes no codec: only gossip is coded; leave codec out."
         )

@@ -43,7 +43,7 @@ from decentral.schedules.progress import Pace, Progress
 from decentral.tasks.base import Samples, Task
 from decentral.tasks.splits import class_shares, shards
 from decentral.topology.base import Topology
-from decentral.traits import AlgorithmTraits, traits_of
+from decentral.traits import AlgorithmTraits, LearningRateTraits, traits_of
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,8 @@ class Setup:
     def course(self) -> Course:
         """What optimizers with schedules of their own may know of the learning rate's."""
         rate, steps = self.learning_rate, self.config.steps
-        return Course(rate.rule.name == "cosine", rate.warmup(steps) / steps, rate.floor)
+        cosine = traits_of(rate.rule, LearningRateTraits).cosine
+        return Course(cosine, rate.warmup(steps) / steps, rate.floor)
 
     @property
     def samples_held(self) -> Tensor:

@@ -218,7 +218,7 @@ def easy_growth(
 _SLACK = 1e-12
 
 
-@plugin("batch", example="plan(sizes=[32, 64, 256], at=[0.9, 0.97])")
+@plugin("batch", from_file=True, example="plan(sizes=[32, 64, 256], at=[0.9, 0.97])")
 def plan(progress: Progress, *, sizes: tuple[Count, ...], at: tuple[Share, ...]) -> int:
     """Use each of ``sizes`` until the next share ``at`` of the data: the output of the planner.
 

@@ -69,7 +69,7 @@ def constant(progress: Progress) -> float:
     return 1.0
 
 
-@plugin("learning_rate")
+@plugin("learning_rate", cosine=True)
 def cosine(progress: Progress, *, floor: Share = 0.0) -> float:
     """Decay to ``floor`` times the peak on half a cosine wave (Loshchilov & Hutter, 2017).
 

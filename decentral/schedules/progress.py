@@ -135,6 +135,11 @@ class Pace:
         return max(self.sizes())
 
     @property
+    def constant(self) -> bool:
+        """Whether every step takes as many samples."""
+        return self.largest * self.steps == self.samples[-1]
+
+    @property
     def mean(self) -> float:
         """The samples per node of a step, on average."""
         return self.samples[-1] / self.steps

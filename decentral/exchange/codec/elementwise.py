@@ -13,7 +13,7 @@ from decentral.exchange.codec.base import Draw, How, Load, Wire, as_bytes, from_
 from decentral.registry import plugin
 
 
-@plugin("codec", size=lambda load, settings: load.numbers * load.itemsize)
+@plugin("codec", uncoded=True)
 def none(rows: Tensor, load: Load, draw: Draw) -> Tensor:
     """Send every number as it is.
 
