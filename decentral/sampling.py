@@ -74,7 +74,7 @@ class Sampler:
 
     def batch(self, position: int, size: int) -> Batch:
         """Return samples ``position .. position + size - 1`` of every hosted node."""
-        device = self.samples.inputs.device
+        device = self.samples.device
         index = torch.from_numpy(self.indices(position, size)).to(device)
         begin = position - self._start
         keys = torch.from_numpy(self._keys[:, begin : begin + size]).to(device)

@@ -26,6 +26,7 @@ from wrong import CASES, SMALL, Case, furnish, inside
 from wrong_clusters import CLUSTERS
 from wrong_data import DATA
 from wrong_folders import FOLDERS, wreck
+from wrong_own import OWN
 from wrong_theory import THEORY
 
 import decentral.cli
@@ -300,6 +301,7 @@ FROM_PYTHON: dict[str, Callable[[], Any]] = {
     "weights above 1 in a late round": _generous_in_the_end,
     **CLUSTERS,
     **DATA,
+    **OWN,
     "grad_power: not positive": lambda: grad_power(
         torch.optim.SGD([torch.nn.Parameter(torch.ones(1))]), p=0
     ),

@@ -197,17 +197,30 @@ def test_a_split_of_the_wrong_shape_is_named() -> None:
         shards(build("split", broken), LABELS, 4, seed=0)
 
 
+@pytest.mark.parametrize("alpha", [1e-3, 1e-6, 1e-300])
+def test_ever_smaller_concentrations_tend_towards_one_class_per_node(alpha: float) -> None:
+    labels = np.repeat(np.arange(10), 200)
+    held = shards(build("split", {"name": "dirichlet", "alpha": alpha}), labels, 100, seed=0)
+    kinds = [len(np.unique(labels[part])) for part in held]
+    assert np.mean(kinds) < 1.1
+    assert sum(map(len, held)) == len(labels)
+
+
+@pytest.mark.parametrize("by", ["node", "class"])
+def test_small_concentrations_are_drawn_from_the_same_law(by: str) -> None:
+    """Either way of drawing, above and below the border, gives the largest share equally often."""
+    labels = np.repeat(np.arange(4), 10)
+    large: list[float] = []
+    for alpha in (0.0999, 0.1001):
+        rule = build("split", {"name": "dirichlet", "alpha": alpha, "by": by})
+        drawn = np.stack([rule(labels, 5, seed) for seed in range(300)])
+        drawn = drawn / drawn.sum(2, keepdims=True)
+        large.append(float((drawn.max(2) > 0.99).mean()))
+        assert np.isfinite(drawn).all()
+    assert large[0] == pytest.approx(large[1], abs=0.04)
+
+
 # --- tasks that users make ------------------------------------------------------------------------
-
-
-def test_a_task_without_a_test_set_holds_out_the_last_fifth() -> None:
-    x, y = torch.randn(50, 4), torch.arange(50) % 3
-    task = Task(loss=nn.functional.cross_entropy, train=(x, y))
-    train, val, test = task.splits
-    assert val is None
-    assert torch.equal(train.inputs, x[:40])
-    assert torch.equal(test.inputs, x[40:])
-    assert (task.outputs, task.classes) == (3, ("0", "1", "2"))
 
 
 def test_targets_that_are_numbers_have_no_classes_and_no_accuracy() -> None:
@@ -279,13 +292,14 @@ def test_the_default_split_gives_way_without_classes(sampling: str, tmp_path: Pa
     setup = prepare(config)
     assert resolved(setup)["split"] == {"name": "iid"}
     again = prepare(make_config({"task": task, "nodes": 4, "steps": 2, "split": "iid"}))
-    assert again.notes == ()
+    (held,) = again.notes
+    assert held == "no test is given: 8 of 40 training samples are held out, drawn by seed 0."
     assert setup.counts.tolist() == [[8]] * 4
-    (note,) = setup.notes
+    _, note = setup.notes
     assert "split iid, not dirichlet" in note
     run = start(config.model_copy(update={"out": str(tmp_path / "run")}))
     events = [json.loads(e) for e in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
-    assert [event["text"] for event in events if event["event"] == "note"] == [note]
+    assert [event["text"] for event in events if event["event"] == "note"] == [held, note]
     assert read_file(run.folder.path / "config.yaml")["split"] == {"name": "iid"}
 
 

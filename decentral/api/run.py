@@ -62,8 +62,7 @@ class Run:
         """Return the merged model as a ``torch.nn.Module`` in evaluation mode."""
         state = self._merged_state()
         setup = prepare(run_config(self.path, **self.objects))
-        setup.model.load_state_dict(state)
-        return setup.model.eval()
+        return setup.module(state)
 
     def _merged_state(self) -> dict[str, Any]:
         from safetensors.torch import load_file

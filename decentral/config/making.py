@@ -28,6 +28,9 @@ def make_config(*layers: Mapping[str, Any]) -> Config:
         for kind in ("task", "algorithm")
     ]
     settings = _with_plan(layered(*suited, *layers), asked)
+    owners = getattr(settings.get("task"), "nodes", None)
+    if isinstance(owners, int) and "nodes" not in asked:
+        settings["nodes"] = owners  # a task made in Python says who owns what
     if settings.get("data") is not None and "steps" not in asked:
         settings.pop("steps", None)  # the task's default: the data end the run
     for kind, setting in NUMBERS.items():

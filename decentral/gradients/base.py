@@ -17,19 +17,21 @@ from torch import Tensor, nn
 
 from decentral.generator import fork_rng
 from decentral.layout import share_parameters
+from decentral.pytree import Tree, tree_map
 
-Loss = Callable[[Tensor, Tensor], Tensor]
+Loss = Callable[[Any, Any], Tensor]
 
 
 @dataclass(frozen=True)
 class Batch:
     """One step's samples of a block: inputs [n, B, ...], targets [n, B, ...], sample keys [n, B].
 
+    Inputs and targets are tensors, tuples of tensors, or tensors by name.
     ``keys`` names every sample visit by 63 random bits, from which keyed dropout draws its masks.
     """
 
-    inputs: Tensor
-    targets: Tensor
+    inputs: Tree
+    targets: Tree
     keys: Tensor
 
 
@@ -56,7 +58,7 @@ ROWS, _FEW = 32, 1 << 17
 _KEPT = {"cpu": 1 << 26, "cuda": 1 << 30}
 
 
-def kept_numbers(model: nn.Module, inputs: Tensor) -> int:
+def kept_numbers(model: nn.Module, inputs: Tree) -> int:
     """Return how many numbers a model keeps for its backward pass on ``inputs`` [B, ...]."""
     probe = share_parameters(model).eval()
     own = {
@@ -79,7 +81,7 @@ def kept_numbers(model: nn.Module, inputs: Tensor) -> int:
         torch.enable_grad(),
         torch.autograd.graph.saved_tensors_hooks(pack, unpack),
     ):
-        output = probe(inputs.clone())
+        output = probe(tree_map(Tensor.clone, inputs))
     del output
     return sum(kept.values())
 

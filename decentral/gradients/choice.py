@@ -26,6 +26,7 @@ from decentral.gradients.layers import LayerGradient
 from decentral.gradients.loop import LoopGradient
 from decentral.gradients.stacked import VmapGradient, stacked_forward
 from decentral.layout import Layout, share_parameters
+from decentral.pytree import shapes, tree_at
 
 #: Times that ``replicas: tune`` computes a batch in either way; the fastest counts.
 _TRIES = 4
@@ -68,8 +69,8 @@ def choose(
     """
     model, batch = share_parameters(model).train(), probe()
     loop: Gradient = _loop(model, layout, loss, batch)
-    kept = kept_numbers(model, batch.inputs[0])
-    at_once = rows_at_once(kept, layout.width, batch.inputs.device)
+    kept = kept_numbers(model, tree_at(batch.inputs, 0))
+    at_once = rows_at_once(kept, layout.width, batch.keys.device)
     if mode is not None:
         whole = VmapGradient(model, layout, loss, at_once)
         return _compiled(whole, mode, precision, model, batch), _many(at_once, nodes, "compiled")
@@ -78,7 +79,7 @@ def choose(
     if replicas in ("auto", "tune") and nodes == 1:
         why = "there is one"
     elif replicas == "auto":
-        why = _slower(together, batch.inputs.device, nodes, layout, kept)
+        why = _slower(together, batch.keys.device, nodes, layout, kept)
     if precision == "bfloat16":
         loop, together, how = Reduced(loop), Reduced(together), f"{how}, in bfloat16"
     if why is None and (problem := _trial(together, model, layout, batch)):
@@ -143,7 +144,7 @@ def _measured(
     loop: Gradient, together: Gradient, model: nn.Module, layout: Layout, batch: Batch
 ) -> str | None:
     """Return, in words, that the loop was faster on a batch, None where it was not."""
-    rows, integers = _copies(model, layout, len(batch.inputs))
+    rows, integers = _copies(model, layout, len(batch.keys))
     out = torch.zeros_like(rows)
     took: list[float] = []
     for gradient in (loop, together):
@@ -165,7 +166,7 @@ def _loop(model: nn.Module, layout: Layout, loss: Loss, batch: Batch) -> LoopGra
         loop.draws = not torch.equal(before, torch.get_rng_state())
     if problem:
         raise ConfigError(
-            f"the model and the loss fail on a batch {list(batch.inputs.shape[1:])} of the task "
+            f"the model and the loss fail on a batch {shapes(batch.inputs, skip=1)} of the task "
             f"({problem}); check shapes and types."
         )
     return loop
@@ -179,20 +180,26 @@ def _trial(
     Both what trains and what evaluates is tried: torch differentiates some layers under vmap, such
     as recurrent ones, that it cannot merely run there.
     """
-    batch = Batch(batch.inputs[:count], batch.targets[:count], batch.keys[:count])
-    rows, integers = _copies(model, layout, len(batch.inputs))
+    batch = _first(batch, count)
+    rows, integers = _copies(model, layout, len(batch.keys))
     train = lambda: gradient(rows, integers, batch, torch.zeros_like(rows))  # noqa: E731
     return _problem(train) or _evaluation_trial(model, layout, batch)
 
 
+def _first(batch: Batch, count: int | None) -> Batch:
+    """Return the batches of the first ``count`` rows."""
+    some = slice(count)
+    return Batch(tree_at(batch.inputs, some), tree_at(batch.targets, some), batch.keys[some])
+
+
 def _evaluation_trial(model: nn.Module, layout: Layout, batch: Batch) -> str | None:
     """Return why rows cannot be evaluated together, on the same inputs or each on its own."""
-    rows, integers = _copies(model, layout, len(batch.inputs))
+    rows, integers = _copies(model, layout, len(batch.keys))
     probe = share_parameters(model).eval()
 
     def evaluate() -> None:
         with torch.no_grad():
-            stacked_forward(probe, layout)(rows, integers, batch.inputs[0])
+            stacked_forward(probe, layout)(rows, integers, tree_at(batch.inputs, 0))
             stacked_forward(probe, layout, own=True)(rows, integers, batch.inputs)
 
     return _problem(evaluate)

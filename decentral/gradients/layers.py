@@ -20,6 +20,7 @@ from torch.nn.functional import cross_entropy
 from decentral.gradients.base import ROWS
 from decentral.gradients.kernels import Kernel, Pull, Views
 from decentral.layout import Layout
+from decentral.pytree import Tree, tree_at
 
 
 class LayerGradient:
@@ -48,7 +49,8 @@ class LayerGradient:
         losses: list[Tensor] = []
         with torch.no_grad():
             for some, values, grads in self.parts:
-                losses.append(self._part(values, batch.inputs[some], batch.targets[some], grads))
+                targets = tree_at(batch.targets, some)
+                losses.append(self._part(values, batch.inputs[some], targets, grads))
         return torch.cat(losses)
 
     def _bind(self, rows: Tensor, integers: Views, out: Tensor) -> None:
@@ -62,7 +64,7 @@ class LayerGradient:
             values = _values(self.layout, rows[some]) | whole
             self.parts.append((some, values, self.layout.views(out[some])))
 
-    def _part(self, values: Views, inputs: Tensor, targets: Tensor, grads: Views) -> Tensor:
+    def _part(self, values: Views, inputs: Tensor, targets: Tree, grads: Views) -> Tensor:
         tape: list[Pull] = []
         x = inputs
         for kernel in self.kernels:

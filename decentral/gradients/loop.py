@@ -13,11 +13,12 @@ from torch.func import functional_call
 from decentral.generator import fork_rng
 from decentral.gradients.draws import key_buffers
 from decentral.layout import Layout, share_parameters
+from decentral.pytree import Tree, tree_at, tree_stack
 
 
 def looped_forward(
     model: nn.Module, layout: Layout, own: bool = False
-) -> Callable[[Tensor, dict[str, Tensor], Tensor], Tensor]:
+) -> Callable[[Tensor, dict[str, Tensor], Tree], Tree]:
     """Return ``forward(rows, integers, inputs) -> outputs`` that runs one row at a time.
 
     With ``own`` every row has inputs of its own, [n, B, ...].
@@ -29,8 +30,8 @@ def looped_forward(
         own: Whether every row has inputs of its own.
     """
 
-    def forward(rows: Tensor, integers: dict[str, Tensor], inputs: Tensor) -> Tensor:
-        outputs: list[Tensor] = []
+    def forward(rows: Tensor, integers: dict[str, Tensor], inputs: Tree) -> Tree:
+        outputs: list[Tree] = []
         for index in range(rows.shape[0]):
             one = rows[index : index + 1]
             named = {k: v[0] for k, v in layout.views(one, layout.parameters).items()}
@@ -39,8 +40,9 @@ def looped_forward(
             }
             whole = {k: v[index].clone() for k, v in integers.items()}
             state = {**layout.frozen, **named, **floats, **whole}
-            outputs.append(functional_call(model, state, (inputs[index] if own else inputs,)))
-        return torch.stack(outputs)
+            given = tree_at(inputs, index) if own else inputs
+            outputs.append(functional_call(model, state, (given,)))
+        return tree_stack(outputs)
 
     return forward
 
@@ -105,4 +107,4 @@ class LoopGradient:
         """Return the loss of the model, as it stands, on the batch of one row."""
         for name in self.key_names:
             self.buffers[name].data = batch.keys[index]
-        return self.loss(self.model(batch.inputs[index]), batch.targets[index])
+        return self.loss(self.model(tree_at(batch.inputs, index)), tree_at(batch.targets, index))

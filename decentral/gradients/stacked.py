@@ -15,13 +15,14 @@ from decentral.gradients.draws import key_buffers
 from decentral.gradients.kernels import kernels_of
 from decentral.gradients.layers import layer_forward
 from decentral.layout import Layout
+from decentral.pytree import Tree, tree_at
 
 Buffers = dict[str, Tensor]
 
 
 def stacked_forward(
     model: nn.Module, layout: Layout, own: bool = False
-) -> Callable[[Tensor, Buffers, Tensor], Tensor]:
+) -> Callable[[Tensor, Buffers, Tree], Tree]:
     """Return ``forward(rows, integers, inputs) -> outputs``: every row on the same inputs.
 
     rows [n, P], inputs [B, ...] (with ``own``, every row its own: [n, B, ...]), outputs
@@ -50,13 +51,13 @@ def plain_attention() -> Generator[None]:
 
 def _vmap_forward(
     model: nn.Module, layout: Layout, own: bool
-) -> Callable[[Tensor, Buffers, Tensor], Tensor]:
-    def one(parameters: Buffers, buffers: Buffers, inputs: Tensor) -> Tensor:
+) -> Callable[[Tensor, Buffers, Tree], Tree]:
+    def one(parameters: Buffers, buffers: Buffers, inputs: Tree) -> Tree:
         return functional_call(model, {**layout.frozen, **parameters, **buffers}, (inputs,))
 
     mapped = vmap(one, in_dims=(0, 0, 0 if own else None), randomness="error")
 
-    def forward(rows: Tensor, integers: Buffers, inputs: Tensor) -> Tensor:
+    def forward(rows: Tensor, integers: Buffers, inputs: Tree) -> Tree:
         buffers = layout.views(rows.detach(), layout.buffers)
         floats = {k: v.contiguous() for k, v in buffers.items()}
         copies = {k: v.clone() for k, v in integers.items()}
@@ -86,7 +87,7 @@ class VmapGradient:
         self.key_names = key_buffers(model)
 
         def objective(
-            parameters: Buffers, buffers: Buffers, inputs: Tensor, targets: Tensor
+            parameters: Buffers, buffers: Buffers, inputs: Tree, targets: Tree
         ) -> tuple[Tensor, Buffers]:
             everything = {**layout.frozen, **parameters, **buffers}
             return loss(functional_call(model, everything, (inputs,)), targets), buffers
@@ -124,9 +125,8 @@ class VmapGradient:
         keys: Any = dict.fromkeys(self.key_names, batch.keys[some])
         buffers = {**floats, **{k: v[some] for k, v in integers.items()}, **keys}
         with plain_attention():
-            grads, (losses, after) = self.mapped(
-                layout.views(own), buffers, batch.inputs[some], batch.targets[some]
-            )
+            inputs, targets = tree_at(batch.inputs, some), tree_at(batch.targets, some)
+            grads, (losses, after) = self.mapped(layout.views(own), buffers, inputs, targets)
         for name, view in layout.views(out[some]).items():
             view.copy_(grads[name])
         for name, view in layout.views(own, layout.buffers).items():

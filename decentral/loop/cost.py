@@ -18,6 +18,7 @@ from decentral.loop.free_memory import require
 from decentral.loop.setup import Setup
 from decentral.network.membership import Membership
 from decentral.optim.block_optimizer import state_numbers
+from decentral.pytree import Tree, leaves
 from decentral.registry import build
 from decentral.tasks.base import Samples
 
@@ -35,7 +36,7 @@ def step_flops(setup: Setup) -> float:
     return 6.0 * uses * setup.pace.mean * setup.config.nodes
 
 
-def _weight_uses(model: nn.Module, sample: Tensor) -> float:
+def _weight_uses(model: nn.Module, sample: Tree) -> float:
     """Count how often weights are applied to one sample, over all linear and convolution layers."""
     uses = 0.0
 
@@ -132,7 +133,7 @@ def _held(samples: Samples) -> int:
     """Return the bytes of samples in memory; those mapped from a file give way."""
     if samples.mapped:
         return 0
-    parts = samples.inputs, samples.targets
+    parts = (*leaves(samples.inputs), *leaves(samples.targets))
     return sum(part.untyped_storage().nbytes() for part in parts)
 
 

@@ -137,7 +137,8 @@ class Evaluator:
         """Return a row [P] and its integer buffers as a state dict on the CPU."""
         model: Any = copy.deepcopy(self.setup.model)
         self.setup.layout.unpack(row, model, integers)
-        return {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
+        found = model.state_dict().items()
+        return {k: v.detach().cpu().clone() for k, v in found if isinstance(v, Tensor)}
 
 
 def _indices(places: Iterable[int]) -> Tensor:

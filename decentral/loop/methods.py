@@ -38,14 +38,19 @@ def check_methods(config: Config, task: Task, model: nn.Module) -> None:
         chosen: Timed | None = getattr(config, name)
         if chosen is not None:
             chosen.when.check(name, config.steps)
-    if config.adversarial is not None and not task.splits[0].first.is_floating_point():
+    if config.adversarial is not None and task.gives != "numbers":
         raise ConfigError(
-            "adversarial: the inputs of this task are whole numbers, which cannot be moved a "
+            f"adversarial: the inputs of this task are {task.gives}, which cannot be moved a "
             "little; leave adversarial out."
         )
     if config.label_smoothing and not task.classes:
         raise ConfigError(
             "label_smoothing: the targets of this task are not classes; leave label_smoothing out."
+        )
+    if config.label_smoothing and task.ignores(task.splits[0].targets):
+        raise ConfigError(
+            f"label_smoothing: some targets of this task are {task.ignore_index}, which the loss "
+            "ignores, and has no smooth form; leave label_smoothing out."
         )
     if config.label_noise is not None:
         _check_noise(config.label_noise, task, model)
@@ -90,7 +95,8 @@ def _has_labels(task: Task, model: nn.Module) -> bool:
     first = task.splits[0].subset(torch.arange(1)).to(weight.device, weight.dtype)
     with torch.no_grad():
         outputs = share_parameters(model).eval()(first.first)
-    return first.targets.is_floating_point() and outputs.shape == first.targets.shape
+    numbers = isinstance(first.targets, Tensor) and first.targets.is_floating_point()
+    return numbers and outputs.shape == first.targets.shape
 
 
 def changed_targets(config: Config, task: Task, targets: Tensor, keys: Tensor, noisy: bool) -> Any:
@@ -103,11 +109,11 @@ def changed_targets(config: Config, task: Task, targets: Tensor, keys: Tensor, n
         keys: Key of every sample, [n, B].
         noisy: Whether label noise is on.
     """
-    noise, classes = config.label_noise, task.outputs
+    noise, classes, given = config.label_noise, task.outputs, targets
     if noisy and noise is not None and noise.level:
         kind = noise_kind(noise, task)
         if kind == "flip":
-            targets = flipped(targets, keys, noise.level, classes)
+            targets = task.restored(flipped(targets, keys, noise.level, classes), given)
         else:
             targets = shifted(targets, keys, noise.level, kind)
     if config.label_smoothing:

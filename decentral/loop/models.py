@@ -43,8 +43,7 @@ def builder_of(config: Config, task: Task, parts: dict[str, Bound]) -> Callable[
 
 def _check_inputs(rule: Bound, task: Task) -> None:
     """Refuse a model that says it takes something else than the task gives."""
-    kind = "numbers" if task.splits[0].first.is_floating_point() else "tokens"
-    given = task.takes or kind
+    given = task.takes or task.gives
     takes = traits_of(rule, ModelTraits).inputs or given
     if takes != given:
         known = {name: traits_of(find("model", name), ModelTraits) for name in names("model")}
@@ -94,4 +93,9 @@ def seeded(builder: Callable[[], nn.Module], seed: int, purpose: str) -> nn.Modu
         model: Any = builder()
     if not isinstance(model, nn.Module):
         raise ConfigError(f"model: got {type(model).__name__}, not a torch.nn.Module.")
+    if any(isinstance(part, torch.jit.ScriptModule) for part in model.modules()):
+        raise ConfigError(
+            "model: what torch.jit.script or torch.jit.trace made holds its parameters for itself; "
+            "give the module that it was made from."
+        )
     return model

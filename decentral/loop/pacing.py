@@ -10,6 +10,7 @@ from decentral.loop.free_memory import free_bytes
 from decentral.registry import Bound
 from decentral.schedules.progress import Pace, Progress, pace_of
 from decentral.tasks.base import Task
+from decentral.tasks.filling import is_whole
 from decentral.units import format_bytes, parse_amount
 
 #: Samples per node of one forward pass, unless the first batch is larger: memory does not grow with
@@ -68,7 +69,7 @@ def samples_per_node(config: Config, task: Task) -> int:
     count = amount.count
     if amount.unit == "tokens":
         inputs = task.splits[0].inputs
-        if inputs.is_floating_point() or inputs.dim() != 2:
+        if not is_whole(inputs) or inputs.dim() != 2:
             raise ConfigError(
                 f"data = {config.data}: the samples of this task are no sequences of tokens; "
                 "give samples instead."

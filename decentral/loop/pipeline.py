@@ -84,7 +84,7 @@ class Pipeline:
         scratch = torch.zeros_like(self.grads)  # padding is never written
         for begin in range(most, size, most):
             part = self._micro_batch(progress, begin, min(most, size - begin))
-            share = part.inputs.shape[1] / size
+            share = part.keys.shape[1] / size
             found = self.compute(self.rows, self.integers, part, scratch)
             self.grads.add_(scratch, alpha=share)
             losses = losses + share * found
@@ -100,8 +100,8 @@ class Pipeline:
         config, task, bad = self.setup.config, self.setup.task, self.setup.attackers
         batch = self.sampler.batch(progress.samples + begin, count)
         if bad.nodes and bad.on(progress, data=True):
-            targets = bad.taught(batch.targets, self.hosted, len(task.classes or ()))
-            batch = replace(batch, targets=targets)
+            targets = bad.taught(batch.targets, self.hosted, task.outputs)
+            batch = replace(batch, targets=task.restored(targets, batch.targets))
         noisy = config.label_noise is not None and config.label_noise.on(progress)
         if noisy or config.label_smoothing:
             targets = changed_targets(config, task, batch.targets, batch.keys, noisy)

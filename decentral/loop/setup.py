@@ -19,6 +19,7 @@ from decentral.faults.base import network_faults
 from decentral.gradients.base import kept_numbers
 from decentral.gradients.draws import key_dropout
 from decentral.layout import Layout
+from decentral.loop.adapting import adapted, ready
 from decentral.loop.attackers import NONE, Attackers, attackers
 from decentral.loop.compatibility import refuse_rounds, refuse_unsound, split_notes, split_of
 from decentral.loop.methods import check_methods
@@ -34,6 +35,7 @@ from decentral.network.links import Network
 from decentral.network.planning import Conversation, Size, all_reduce_messages
 from decentral.optim.base import default_lr, grouping
 from decentral.optim.block_optimizer import Course, state_numbers
+from decentral.pytree import tree_map
 from decentral.registry import Bound, build
 from decentral.sampling import Plan, fixed_plan, resample_plan
 from decentral.schedules.batch import rate_factor
@@ -84,7 +86,8 @@ class Setup:
 
         Half of what it keeps of two: layers that normalise over the batch refuse a single sample.
         """
-        return -(-kept_numbers(self.model, self.train.first.repeat_interleave(2, 0)) // 2)
+        two = tree_map(lambda one: one.repeat_interleave(2, 0), self.train.first)
+        return -(-kept_numbers(self.model, two) // 2)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -202,6 +205,12 @@ class Setup:
         kind = rule.common["all_reduce"] if rule else "auto"
         return Clock(self.network, self.compute, self.config.seed, kind)
 
+    def module(self, state: Mapping[str, Tensor]) -> nn.Module:
+        """Return the model as its user wrote it, with a state, in evaluation mode."""
+        made = seeded(self.builder, self.config.seed, "init").to(self.device, self.dtype)
+        made.load_state_dict({**made.state_dict(), **state})
+        return made.eval()
+
     def initial_rows(self, nodes: Sequence[int]) -> Tensor:
         """Return the first rows of nodes, [n, P]: one model for all, or draws of their own."""
         shared = self.config.init == "shared"
@@ -221,10 +230,13 @@ def prepare(config: Config) -> Setup:
     }
     in_a_run(parts["merge"])
     task = _task(config, parts)
-    builder = builder_of(config, task, parts)
-    if "model" in parts and parts["model"].plugin.target.__module__.startswith("decentral."):
+    builder = ready(builder_of(config, task, parts), task)
+    task = task if "model" in parts or task.model is not None else task.as_labelled()
+    shipped = "model" in parts and parts["model"].plugin.target.__module__.startswith("decentral.")
+    if shipped:
         check_size(builder, device, dtype)
     model = key_dropout(seeded(builder, config.seed, "init")).to(device, dtype)
+    model = model if shipped and task.output is None else adapted(model, task)
     layout = Layout.of(model, grouping(parts["optimizer"], model))
     batch = parts["batch"] = build("batch", config.batch)
     config, pace = paced(config, task, batch)
@@ -233,8 +245,7 @@ def prepare(config: Config) -> Setup:
     rate = LearningRate.make(config.learning_rate, default_lr(parts["optimizer"]))
     parts["learning_rate"] = rate.rule
     setup = Setup(
-        config=config, task=task, model=model, builder=lambda: key_dropout(builder()),
-        layout=layout,
+        config=config, task=task, model=model, builder=builder, layout=layout,
         algorithm=parts["algorithm"], codec=parts["codec"], aggregation=parts["aggregation"],
         optimizer=parts["optimizer"], attackers=attackers(config, task, parts),
         learning_rate=rate, batch=batch, pace=pace,
@@ -294,6 +305,11 @@ def _data(
     labels = np.zeros(len(task.splits[0]), np.int64) if task.labels is None else task.labels.numpy()
     classes = max(1, len(task.classes or ()))
     if task.owners is not None:
+        if task.nodes is not None and task.nodes > config.nodes:
+            raise ConfigError(
+                f"nodes = {config.nodes}: the samples of this task are owned by {task.nodes} "
+                "nodes; leave nodes out, or give as many."
+            )
         held = _by_owner(task.owners.numpy(), config.nodes)
         if empty := [node for node, part in enumerate(held) if not len(part)]:
             raise ConfigError(

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from decentral.errors import ConfigError
 from decentral.exchange.local import LocalExchange
 from decentral.layout import share_parameters
+from decentral.loop.adapting import spread
 from decentral.loop.block import Block
 from decentral.loop.measure import Evaluator
 from decentral.loop.setup import Setup
@@ -22,6 +23,7 @@ from decentral.merge.base import Models, merged
 from decentral.merge.calibrate import merge_integers
 from decentral.metrics.base import Scores, score
 from decentral.network.membership import Membership
+from decentral.pytree import Tree, tree_at, tree_map
 from decentral.registry import PYTHON, build
 from decentral.run.checkpoint import Saved
 from decentral.tasks.base import Samples
@@ -108,7 +110,10 @@ class TrainedModels:
         """
         setup, place = self.setup, self.block.hosted.index(self.live[index])
         batch = self.block.sampler.batch(0, FISHER_SAMPLES)
-        inputs, targets = batch.inputs[place].unsqueeze(1), batch.targets[place].unsqueeze(1)
+        inputs, targets = (
+            tree_map(lambda t: t[place].unsqueeze(1), part)
+            for part in (batch.inputs, batch.targets)
+        )
         rows = self.rows[index].expand(FISHER_SAMPLES, -1).clone().requires_grad_()
         forward = self.evaluator.forward_of(
             share_parameters(setup.model).eval(), setup.layout, own=True
@@ -116,7 +121,9 @@ class TrainedModels:
         whole = {k: v[place].expand(FISHER_SAMPLES, *v[place].shape)
                  for k, v in self.block.integers.items()}  # fmt: skip
         outputs = forward(rows, whole, inputs)
-        losses = [setup.task.loss(o, t) for o, t in zip(outputs, targets, strict=True)]
+        losses = [
+            setup.task.loss(tree_at(outputs, i), tree_at(targets, i)) for i in range(FISHER_SAMPLES)
+        ]
         (gradients,) = torch.autograd.grad(torch.stack(losses).sum(), rows)
         squared = gradients.square().mean(0)
         columns = setup.layout.trainable
@@ -179,10 +186,9 @@ def export(setup: Setup, state: Mapping[str, Tensor], about: Mapping[str, Any], 
     if to.is_dir() and any(to.iterdir()):
         raise ConfigError(f"export: folder {to} is not empty; choose another --out.")
     to.mkdir(parents=True, exist_ok=True)
-    model = setup.model.cpu().eval()
-    model.load_state_dict(dict(state))
+    model = setup.module(state).cpu()
     lines: Lines = {"PyTorch": 'torch.export.load("model.pt2").module()'}
-    if problem := _program(model, setup.train.first.cpu(), to / "model.pt2"):
+    if problem := _program(model, setup.train.first, to / "model.pt2"):
         lines = {"PyTorch": f"no program: {problem}"}
     hub = [part for part in model.modules() if hasattr(part, "save_pretrained")]
     if hub:
@@ -200,42 +206,53 @@ def export(setup: Setup, state: Mapping[str, Tensor], about: Mapping[str, Any], 
     return lines
 
 
-def _program(model: nn.Module, first: Tensor, path: Path) -> str | None:
+def _program(model: nn.Module, first: Tree, path: Path) -> str | None:
     """Write the model as a program for any batch; return in a line why that cannot be."""
     batch = torch.export.Dim("batch")
     try:
         with torch.no_grad():
-            made = torch.export.export(model, (first.repeat_interleave(2, 0),),
-                                       dynamic_shapes=({0: batch},))  # fmt: skip
+            two = tree_map(lambda one: one.cpu().repeat_interleave(2, 0), first)
+            args, named = spread(two)
+            dynamic: Any = {key: {0: batch} for key in named} or tuple({0: batch} for _ in args)
+            made = torch.export.export(model, args, named, dynamic_shapes=dynamic)
+        torch.export.save(made, path)
     except Exception as error:  # a model may do anything, and so may the tracer's complaints
+        path.unlink(missing_ok=True)
         return f"torch.export cannot trace the model ({type(error).__name__})"
-    torch.export.save(made, path)
     return None
 
 
 def _described(setup: Setup) -> dict[str, Any]:
     """Return what one must know to use the model."""
-    rule, task = setup.parts.get("model"), setup.task
+    rule, task, first = setup.parts.get("model"), setup.task, setup.train.first
     return {
         "task": setup.parts["task"].name if "task" in setup.parts else PYTHON,
         "model": rule.spec() if rule and rule.reloadable else type(setup.model).__name__,
         "parameters": setup.layout.parameter_count,
-        "input_shape": list(task.input_shape),
-        "input_dtype": str(setup.train.first.dtype).removeprefix("torch."),
+        "input_shape": tree_map(lambda one: list(one.shape[1:]), first),
+        "input_dtype": tree_map(lambda one: str(one.dtype).removeprefix("torch."), first),
         "outputs": task.outputs,
         "classes": list(task.classes or ()),
     }
 
 
+def _inputs(shape: Any, dtype: Any) -> str:
+    """Return the shapes and types of inputs in words."""
+    if isinstance(shape, dict):
+        return ", ".join(f"`{key}` {_inputs(shape[key], dtype[key])}" for key in shape)
+    if isinstance(dtype, tuple):
+        return ", ".join(map(_inputs, shape, dtype))
+    return f"[{', '.join(map(str, ['batch', *shape]))}] of type {dtype}"
+
+
 def _readme(what: Mapping[str, Any]) -> str:
-    shape = ", ".join(map(str, ["batch", *what["input_shape"]]))
+    inputs = _inputs(what["input_shape"], what["input_dtype"])
     scores = [f"{key} {what[key]:.4g}" for key in ("accuracy", "loss") if what[key] is not None]
     ways = "\n".join(f"- {needs}: `{line}`" for needs, line in what["load"].items())
     return f"""# A model of {what["run"]}
 
 Made by decentral: `{what["merge"]}` of {what["nodes"]} models, {what["parameters"]:,} parameters,
-test {", ".join(scores)}. It takes inputs [{shape}] of type {what["input_dtype"]}, prepared as the
-task `{what["task"]}` does.
+test {", ".join(scores)}. It takes inputs {inputs}, prepared as the task `{what["task"]}` does.
 
 To load it, in this folder:
 

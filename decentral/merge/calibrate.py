@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from decentral.generator import fork_rng
 from decentral.layout import Layout
 from decentral.private import BatchNorm
+from decentral.pytree import Tree, first_leaf, tree_at
 
 #: Samples per calibration batch.
 _BATCH = 256
@@ -53,7 +54,7 @@ def _most(values: Tensor) -> Tensor:
 
 
 def recalibrate(
-    model: nn.Module, layout: Layout, row: Tensor, integers: Mapping[str, Tensor], inputs: Tensor
+    model: nn.Module, layout: Layout, row: Tensor, integers: Mapping[str, Tensor], inputs: Tree
 ) -> Tensor:
     """Return a row [P] whose BatchNorm statistics are re-estimated on ``inputs``.
 
@@ -68,7 +69,8 @@ def recalibrate(
         integers: its integer and bool buffers, [1, ...].
         inputs: calibration inputs, [B, ...]; at least two, or the row is returned as it is.
     """
-    if len(inputs) < 2 or not any(isinstance(module, BatchNorm) for module in model.modules()):
+    normalises = any(isinstance(module, BatchNorm) for module in model.modules())
+    if len(first_leaf(inputs)) < 2 or not normalises:
         return row
     merged = copy.deepcopy(model).to(row.device, row.dtype).train()
     norms = [m for m in merged.modules() if isinstance(m, BatchNorm) and _estimates(m)]
@@ -82,8 +84,9 @@ def recalibrate(
         norm.train().reset_running_stats()
         norm.momentum = None
     with torch.no_grad(), fork_rng(0):
-        for part in inputs.split(_BATCH):
-            if len(part) > 1:
+        for begin in range(0, len(first_leaf(inputs)), _BATCH):
+            part = tree_at(inputs, slice(begin, begin + _BATCH))
+            if len(first_leaf(part)) > 1:
                 merged(part)
     calibrated = row.clone()
     layout.pack(merged, calibrated)

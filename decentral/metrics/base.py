@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,10 +18,11 @@ from torch.func import vmap
 from decentral.exchange.base import Exchange
 from decentral.layout import Layout
 from decentral.merge.calibrate import merge_integers
+from decentral.pytree import Tree, first_leaf, tree_at
 from decentral.tasks.base import Samples, Task
 
 #: (rows [n, P], integers, inputs [B, ...]) -> outputs [n, B, ...]
-Forward = Callable[[Tensor, dict[str, Tensor], Tensor], Tensor]
+Forward = Callable[[Tensor, dict[str, Tensor], Tree], Tree]
 
 #: Most rows, and samples of each, in one chunk of an evaluation, and most numbers it may make.
 _ROWS, _SAMPLES, _NUMBERS = 32, 512, 1 << 26
@@ -65,25 +67,32 @@ def score(
     height, width = chunk or (_ROWS, _SAMPLES)
     losses = rows.new_zeros(rows.shape[0], dtype=torch.float64)
     right = torch.zeros_like(losses)
+    ignores, total = task.ignores(samples.targets), 0.0
     for inputs, targets in samples.chunks(width):
+        # A mean is over the targets that count, of a chunk and of all chunks alike.
+        counts = task.counted(targets) if ignores else None
+        size = len(first_leaf(inputs)) if counts is None else counts.sum().item()
+        total += size
         for start in range(0, rows.shape[0], height):
             some = slice(start, start + height)
             whole = {key: value[some] for key, value in integers.items()}
             with torch.no_grad():
                 outputs = forward(rows[some], whole, inputs)
-                losses[some] += _each(task.loss, outputs, targets) * len(inputs)
+                losses[some] += _each(task.loss, outputs, targets) * size
                 if task.accuracy is not None:
-                    right[some] += _each(task.accuracy, outputs, targets).sum(1)
-    total = len(samples)
+                    found = _each(task.accuracy, outputs, targets)
+                    right[some] += (found if counts is None else found * counts).sum(1)
     return Scores(losses / total, None if task.accuracy is None else right / total)
 
 
-def _each(judge: Callable[[Tensor, Tensor], Tensor], outputs: Tensor, targets: Tensor) -> Tensor:
+def _each(judge: Callable[[Any, Any], Tensor], outputs: Tree, targets: Tree) -> Tensor:
     """Return what ``judge`` says of every model's outputs [n, B, ...], float64 [n, ...]."""
     try:
         found: Tensor = vmap(judge, in_dims=(0, None))(outputs, targets)
     except (RuntimeError, ValueError):  # it looks at values, or is no pure tensor function
-        found = torch.stack([torch.as_tensor(judge(output, targets)) for output in outputs])
+        models = range(len(first_leaf(outputs)))
+        judged = [judge(tree_at(outputs, index), targets) for index in models]
+        found = torch.stack([torch.as_tensor(one) for one in judged])
     return found.double()
 
 

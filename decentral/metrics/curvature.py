@@ -17,6 +17,7 @@ from decentral.optim.blocks import block_of
 from decentral.records import Record
 from decentral.registry import Count, plugin
 from decentral.tasks.base import Samples
+from decentral.tasks.filling import is_whole
 
 #: Hessian times one vector per row: [n, K] -> [n, K].
 Product = Callable[[Tensor], Tensor]
@@ -110,8 +111,8 @@ def hessian(
     leaf = rows[:, :trainable].detach().clone().requires_grad_()
     with torch.enable_grad(), plain_attention():
         whole = torch.cat([leaf, rows[:, trainable:].detach()], dim=1)
-        outputs = forward(whole, integers, samples.inputs)
-        losses: Tensor = vmap(loss, in_dims=(0, None))(outputs, samples.targets)
+        inputs, targets = samples.take(torch.arange(len(samples)))
+        losses: Tensor = vmap(loss, in_dims=(0, None))(forward(whole, integers, inputs), targets)
         (slope,) = torch.autograd.grad(losses.sum(), leaf, create_graph=True)
 
     def product(vectors: Tensor) -> Tensor:
@@ -157,7 +158,7 @@ def sharpness(snapshot: Snapshot) -> dict[str, float]:
     block are ``sharpness/unknown``. Tasks without classes have none (Wang et al., "The sharpness
     disparity principle in transformers", 2025).
     """
-    if snapshot.samples.targets.is_floating_point():
+    if not is_whole(snapshot.samples.targets):
         return {}
     fisher = _diagonal(snapshot)
     sums: dict[str, float] = {}
@@ -175,7 +176,7 @@ def _diagonal(snapshot: Snapshot) -> Tensor:
     row = row.detach().clone().requires_grad_()
     total, predictions = torch.zeros_like(row), 0
     for index in range(min(SAMPLES, len(snapshot.samples))):
-        sample = snapshot.samples.inputs[index : index + 1]
+        sample, _ = snapshot.samples.take(torch.tensor([index]))
         with torch.enable_grad():
             outputs = snapshot.forward(row.unsqueeze(0), integers, sample)
             scores = outputs.reshape(-1, outputs.shape[-1]).log_softmax(-1)

@@ -101,6 +101,8 @@ def _direction(task: Task) -> Tensor | None:
     """Return the unit vector along which the targets grow, None where that means nothing."""
     train = task.splits[0]
     inputs, targets = train.inputs, train.targets
+    if not isinstance(inputs, Tensor) or not isinstance(targets, Tensor):
+        return None
     if inputs.dim() != 2 or not targets.is_floating_point() or targets[0].numel() != 1:
         return None
     slope = torch.linalg.lstsq(inputs.double(), targets.double().view(-1, 1)).solution.flatten()

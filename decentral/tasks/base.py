@@ -7,6 +7,7 @@ of the run that suit the task, below everything the user says.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
@@ -18,29 +19,58 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from decentral.errors import ConfigError
+from decentral.pytree import first_leaf
+from decentral.tasks.arrays import values_of
+from decentral.tasks.filling import (
+    held_out,
+    is_ignored,
+    is_whole,
+    labels_of,
+    numbered,
+    numbering,
+    owners_of,
+    read_splits,
+)
+from decentral.tasks.held import Keys
+from decentral.tasks.labels import ignored_by, occurring, places, takes_classes
 from decentral.tasks.samples import Samples as Samples
-from decentral.tasks.samples import View as View
 
 #: A share of the training samples that is kept from training.
 HeldOut = Annotated[float, Ge(0), Lt(1)]
 
-
-Pair = Samples | tuple[Tensor, Tensor]
+#: The names of the splits.
+SPLITS = ("train", "val", "test")
+#: What a task holds of a split: samples, or whatever they can be read from.
+Data = Any
 
 
 @dataclass
 class Task:
     """What is learned: a model, a loss that averages over a batch, and train, val and test samples.
 
-    ``train``, ``val`` and ``test`` are pairs of tensors (inputs, targets); without ``test`` the
-    last fifth of ``train`` is held out. ``model`` is a function that builds the module (None: the
-    run's ``model:`` setting, from ``outputs``). ``accuracy`` maps (outputs, targets) to one number
-    per sample; it is arg-max agreement for integer targets and absent for others. ``labels`` [m]
-    are what splits divide by, named by ``classes``: the targets where these are classes, else what
-    is given (the document of a sequence). ``scores`` are further functions like ``accuracy``, by
-    name, for the metric ``scores``. ``owners`` [m] assigns every training sample to a node,
-    for tasks that bring their own split. ``outputs`` is how many a model needs: the classes, or
-    the size of a target, unless given. ``takes`` is what a model's trait ``inputs`` must say:
+    ``train``, ``val`` and ``test`` are data as people hold them (``decentral.tasks.data``): a pair
+    (inputs, targets) of tensors or arrays, a data set or a loader of torch, a frame, a data set of
+    Hugging Face, a list of samples. What is no tensor is read once; of a stream at most ``stream``
+    samples. In tables and mappings ``target`` is the name of what is learned (by default labels,
+    label, targets, target or y). Without ``test`` a fifth of ``train`` is held out, drawn by
+    ``seed``, of every class alike.
+
+    ``model`` is a function that builds the module (None: the run's ``model:`` setting, from
+    ``outputs``). It is called with the inputs: several as arguments, by name where they have names.
+    ``output`` picks the prediction from what it returns: a key, a place, or a function; unless
+    given it is the tensor itself, else what is called ``logits``, else the only floating tensor.
+
+    ``accuracy`` maps (outputs, targets) to one number per sample; it is arg-max agreement for
+    integer targets and absent for others. ``scores`` are further functions like it, by name, for
+    the metric ``scores``. Targets that are ``ignore_index`` are left out of all of these, as the
+    loss leaves them out (None: what losses of torch say).
+
+    ``classes`` names the labels, by default those that occur; where the model is built from
+    ``outputs``, targets are numbered in that order. ``labels`` [m] are what splits divide by,
+    where that is not the target (the document of a sequence). ``owners`` [m], or the name of a
+    column, assigns every training sample to a node; so does a list of data sets, or a mapping from
+    nodes to their data, as ``train``. ``outputs`` is how many a model needs: the classes, or the
+    size of a target, unless given. ``takes`` is what a model's trait ``inputs`` must say:
     ``numbers`` for floating inputs and ``tokens`` for integers, unless given. ``notes`` are lines
     that a user should read before the run. ``objective`` is the mean loss of the test samples in
     closed form, where there is one: from the parameters by name, [n, ...], of n models, their n
@@ -52,49 +82,139 @@ class Task:
     (40, 10, ('0', '1', '2'))
     """
 
-    loss: Callable[[Tensor, Tensor], Tensor]
-    train: Pair
-    test: Pair | None = None
-    val: Pair | None = None
+    loss: Callable[[Any, Any], Tensor]
+    train: Data
+    test: Data = None
+    val: Data = None
     model: Callable[[], nn.Module] | nn.Module | None = None
     classes: tuple[str, ...] | None = None
-    accuracy: Callable[[Tensor, Tensor], Tensor] | None = None
-    scores: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = field(default_factory=dict[str, Any])
-    labels: Tensor | None = None
-    owners: Tensor | None = None
+    accuracy: Callable[[Any, Any], Tensor] | None = None
+    scores: Mapping[str, Callable[[Any, Any], Tensor]] = field(default_factory=dict[str, Any])
+    labels: Any = None
+    owners: Any = None
     outputs: int = 0
     takes: str = ""
     best_loss: float | None = None
     objective: Callable[[Mapping[str, Tensor]], Tensor] | None = None
     notes: tuple[str, ...] = ()
+    target: str = ""
+    output: str | int | Callable[[Any], Any] | None = None
+    ignore_index: int | None = None
+    stream: int = 1_000_000
+    seed: int = 0
+    #: The label of every class, where targets were numbered anew.
+    numbered: Tensor | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        """Check the shapes and fill in what follows from the targets."""
-        train = _samples(self.train, "train")
+        """Read the data, and fill in what follows from it."""
+        if self.ignore_index is None:
+            self.ignore_index = ignored_by(self.loss)
+        self._read()
+        self._leave_out()
         if self.test is None:
-            cut = len(train) - max(1, len(train) // 5)
-            places = torch.arange(len(train))
-            train, self.test = train.subset(places[:cut]), train.subset(places[cut:])
-        self.train, self.test = train, _samples(self.test, "test")
-        self.val = None if self.val is None else _samples(self.val, "val")
-        integers = not train.targets.is_floating_point()
-        if integers:
-            self.accuracy = self.accuracy or _agreement
+            self._hold_out()
+        targets = self.splits[0].targets
+        if is_whole(targets):
+            self.accuracy = self.accuracy or _Agreement(self.ignore_index, takes_classes(self.loss))
         if self.accuracy and self.objective:
             raise ConfigError(
                 "task: an objective in closed form says nothing of accuracy; leave one of them out."
             )
-        if integers and train.targets.dim() == 1 and self.labels is None:
-            self.labels = train.targets.long()
-        if self.labels is not None:
-            self._name_classes(self.labels[: len(train)])
-        sized = len(self.classes or ()) if train.targets.dim() == 1 else 0
-        self.outputs = self.outputs or sized or int(train.targets[0].numel())
+        if is_whole(targets) and targets.dim() == 1:
+            self._number()
+        elif self.labels is not None:
+            self.labels, self.classes = labels_of(self.labels, self.classes, len(targets))
+        self.outputs = self.outputs or first_leaf(targets)[0].numel()
 
-    def _name_classes(self, labels: Tensor) -> None:
-        self.labels = labels
-        if self.classes is None:
-            self.classes = tuple(str(c) for c in range(int(labels.max()) + 1))
+    def _read(self) -> None:
+        given = {k: v for k in SPLITS if (v := getattr(self, k)) is not None}
+        column = self.owners if isinstance(self.owners, str) else ""
+        found = read_splits(given, Keys(self.target, column, self.stream), self.classes)
+        self._put(found.samples)
+        self.classes, self.notes = found.classes, (*self.notes, *found.notes)
+        self.owners, note = owners_of(self.owners, found.owners, len(self.train))
+        self.notes += (note,) if note else ()
+
+    def _put(self, samples: Mapping[str, Samples]) -> None:
+        for split, one in samples.items():
+            setattr(self, split, one)
+
+    def _samples(self) -> dict[str, Samples]:
+        return {k: v for k in SPLITS if (v := getattr(self, k)) is not None}
+
+    def _leave_out(self) -> None:
+        """Leave out samples whose targets are all ignored."""
+        for split, samples in self._samples().items():
+            out = is_ignored(samples.targets, self.ignore_index)
+            if out is None:
+                continue
+            kept = torch.nonzero(~out).flatten()
+            if not len(kept):
+                raise ConfigError(f"task: every target of {split} is {self.ignore_index}: ignored.")
+            self._keep(split, kept)
+            count = len(out) - len(kept)
+            self.notes += (
+                f"{split}: {count:,} samples without a target that counts are left out.",
+            )
+
+    def _keep(self, split: str, kept: Tensor) -> None:
+        """Keep some samples of a split, and what is said of them."""
+        size = len(getattr(self, split))
+        self._put({split: getattr(self, split).subset(kept)})
+        for name in ("labels", "owners") if split == "train" else ():
+            whole = getattr(self, name)
+            if whole is not None and len(whole) == size:
+                setattr(self, name, values_of(whole, f"task: {name}")[kept])
+
+    def _hold_out(self) -> None:
+        """Take a fifth of the training samples for the test, of every class and every owner."""
+        train: Samples = self.train
+        by_class = is_whole(train.targets) and train.targets.dim() == 1
+        groups = [train.targets.long()] if by_class else []
+        groups += [] if self.owners is None else [self.owners]
+        kept, out = held_out(train, groups, self.seed)
+        self.test = train.subset(out)
+        self._keep("train", kept)
+        how = " of every class" * by_class
+        self.notes += (
+            f"no test is given: {len(out):,} of {len(kept) + len(out):,} training samples are held "
+            f"out, drawn by seed {self.seed}{how}.",
+        )
+
+    def _number(self) -> None:
+        """Number the labels from 0, unless they may be what a model of the user's counts."""
+        known = occurring([one.targets for one in self._samples().values()])
+        counted = bool((known == torch.arange(len(known))).all())
+        theirs = self.model is not None or bool(self.outputs)
+        needed = not theirs or (bool(known[0] < 0) and takes_classes(self.loss))
+        names = self.classes
+        if names is None and not counted and needed:
+            made, self.numbered = numbered(self._samples()), known
+            self._put(made)
+            self.notes += (numbering(known),)
+        targets, own = self.splits[0].targets, self.labels
+        named = len(names or ()) if own is None else 0
+        if own is None and names is None:
+            own = targets if self.numbered is not None else places(targets, known)
+            names = tuple(map(str, known.tolist()))
+        self.labels, self.classes = labels_of(targets if own is None else own, names, len(targets))
+        last = int(known[-1]) if self.numbered is None else len(known) - 1
+        self.outputs = self.outputs or max(last + 1, named)
+
+    def as_labelled(self) -> Task:
+        """Return the task with the labels as they were given, for a model that counts them itself.
+
+        Negative labels, which no model can count, stay numbered.
+        """
+        if self.numbered is None or int(self.numbered[0]) < 0:
+            return self
+        known, made = self.numbered, copy.copy(self)
+        made._put(
+            {k: replace(one, targets=known[one.targets]) for k, one in self._samples().items()}
+        )
+        made.notes = tuple(note for note in self.notes if note != numbering(known))
+        made.numbered, made.outputs = None, int(known[-1]) + 1
+        return made
 
     @property
     def splits(self) -> tuple[Samples, Samples | None, Samples]:
@@ -104,28 +224,61 @@ class Task:
         assert self.val is None or isinstance(self.val, Samples)
         return self.train, self.val, self.test
 
+    def ignores(self, targets: Any) -> bool:
+        """Tell whether some, but not all, targets of a sample are left out."""
+        several = self.ignore_index is not None and is_whole(targets) and targets.dim() > 1
+        return several and bool((targets == self.ignore_index).any())
+
+    def restored(self, changed: Tensor, targets: Tensor) -> Tensor:
+        """Return changed targets, those that are left out as they were."""
+        if self.ignore_index is None or targets.is_floating_point():
+            return changed
+        return torch.where(targets == self.ignore_index, targets, changed)
+
+    def counted(self, targets: Tensor) -> Tensor:
+        """Return how many targets of every sample count, float64 [B]."""
+        return (targets != self.ignore_index).flatten(1).sum(1).double()
+
     @property
     def input_shape(self) -> tuple[int, ...]:
         """The shape of one input as a model sees it."""
-        return tuple(self.splits[0].first.shape[1:])
+        return tuple(first_leaf(self.splits[0].first).shape[1:])
+
+    @property
+    def gives(self) -> str:
+        """What a model sees: floating ``numbers``, whole ``tokens``, or ``several inputs``."""
+        first = self.splits[0].first
+        if not isinstance(first, Tensor):
+            return "several inputs"
+        return "tokens" if is_whole(first) else "numbers"
+
+    @property
+    def nodes(self) -> int | None:
+        """How many nodes the owners of the samples are, None without owners."""
+        return None if self.owners is None else int(self.owners.max()) + 1
 
 
-def _samples(pair: Any, name: str) -> Samples:
-    if isinstance(pair, Samples):
-        return pair
-    inputs, targets = (torch.as_tensor(part) for part in pair)
-    if len(inputs) != len(targets) or not len(inputs):
-        raise ConfigError(
-            f"task: {name} has {len(inputs)} inputs and {len(targets)} targets; "
-            "give as many of one as of the other, at least 1."
-        )
-    return Samples(inputs, targets)
+@dataclass(frozen=True)
+class _Agreement:
+    """Accuracy by default: 1 where the largest output is the target's class, a sequence's mean.
 
+    Targets that are ``ignored`` do not count. Classes are the last dimension of the outputs, or, as
+    torch's own losses have it (``second``), that after the batch.
+    """
 
-def _agreement(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Return 1 where the largest output is the target's class, the mean over a sequence, [B]."""
-    right = (outputs.argmax(-1) == targets).to(torch.float64)
-    return right.flatten(1).mean(1) if right.dim() > 1 else right
+    ignored: int | None = None
+    second: bool = False
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return one number for every sample, [B]."""
+        last = outputs.shape[:-1] == targets.shape and not (self.second and outputs.dim() > 2)
+        right = (outputs.argmax(-1 if last else 1) == targets).to(torch.float64)
+        if right.dim() == 1:
+            return right
+        if self.ignored is None:
+            return right.flatten(1).mean(1)
+        counts = (targets != self.ignored).to(torch.float64)
+        return (right * counts).flatten(1).sum(1) / counts.flatten(1).sum(1)
 
 
 def holdout(samples: Samples, share: float) -> tuple[Samples, Samples | None]:
@@ -133,11 +286,7 @@ def holdout(samples: Samples, share: float) -> tuple[Samples, Samples | None]:
     kept = len(samples) - round(share * len(samples))
     if kept == len(samples):
         return samples, None
-    inputs, targets = samples.inputs, samples.targets
-    return (
-        replace(samples, inputs=inputs[:kept], targets=targets[:kept]),
-        replace(samples, inputs=inputs[kept:], targets=targets[kept:]),
-    )
+    return samples.between(0, kept), samples.between(kept, len(samples))
 
 
 def standardised(values: NDArray[np.float64]) -> NDArray[np.float64]:

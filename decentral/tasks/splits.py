@@ -141,9 +141,31 @@ def dirichlet(
     """
     draw = rng.generator(seed, "split/dirichlet")
     classes = int(labels.max()) + 1
+    if alpha < _TINY:
+        shape = (classes, nodes) if by == "class" else (nodes, classes)
+        log = _log_dirichlet(draw, alpha, shape)
+        # Divided among the nodes before they are numbers: the largest of a class never vanishes.
+        log = log if by == "class" else log.T
+        return np.exp(log - np.logaddexp.reduce(log, axis=1, keepdims=True))
     if by == "class":
         return draw.dirichlet(np.full(nodes, alpha), size=classes)
     return draw.dirichlet(np.full(classes, alpha), size=nodes).T
+
+
+#: Below this concentration numpy breaks a stick, so that shares below 1e-16 vanish: for all nodes,
+#: now and then, and a class is then dealt out evenly.
+_TINY = 0.1
+
+
+def _log_dirichlet(draw: np.random.Generator, alpha: float, shape: tuple[int, int]) -> Floats:
+    """Return logarithms of draws from Dirichlet(alpha), one for each row.
+
+    Gamma(alpha) is Gamma(alpha + 1) U^(1 / alpha), whose logarithm is a number for any alpha.
+    (Marsaglia & Tsang, "A simple method for generating gamma variables", 2000.)
+    """
+    uniform = 1.0 - draw.random(shape)
+    log = np.log(draw.standard_gamma(alpha + 1.0, shape)) + np.log(uniform) / alpha
+    return log - np.logaddexp.reduce(log, axis=1, keepdims=True)
 
 
 @plugin("split")

@@ -1,0 +1,187 @@
+"""A model as it comes, so that it takes inputs as samples hold them and returns its prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from decentral.errors import ConfigError
+from decentral.generator import fork_rng
+from decentral.layout import share_parameters
+from decentral.pytree import Tree, shapes
+from decentral.tasks.base import Task
+
+#: How a task picks the prediction: a key or field, a place, or a function.
+Output = str | int | Callable[[Any], Any] | None
+
+#: What models that return several things call their prediction.
+LOGITS = "logits"
+
+
+def adapted(model: nn.Module, task: Task) -> nn.Module:
+    """Return a model that is called with one tree of inputs and returns the prediction alone.
+
+    A module whose inputs and output are single tensors is returned as it is. Others get hooks; what
+    the user gets back of a run, and what is exported, has none.
+
+    Args:
+        model: The module of the run, on its device.
+        task: The task: its inputs, and how it picks the prediction.
+
+    Raises:
+        ConfigError: It is not clear which of several outputs is the prediction.
+    """
+    inputs = example(task, model)
+    if not isinstance(inputs, Tensor):
+        model.register_forward_pre_hook(_spread, with_kwargs=True)
+    try:
+        with torch.no_grad(), fork_rng(0):
+            returned = share_parameters(model).eval()(inputs)
+    except Exception:  # the check of the first batch says what fails, and on what
+        return model
+    if task.output is None and isinstance(returned, Tensor):
+        return model
+    model.register_forward_hook(Prediction(chosen(returned, task.output)))
+    return model
+
+
+def example(task: Task, model: nn.Module) -> Tree:
+    """Return two inputs, or the only one, as a model takes them: on its device, of its type."""
+    weight = next(model.parameters(), torch.empty(0))
+    train = task.splits[0]
+    some = train.between(0, min(2, len(train))).to(weight.device, weight.dtype)
+    return some.take(torch.arange(len(some)))[0]
+
+
+def ready(builder: Callable[[], nn.Module], task: Task) -> Callable[[], nn.Module]:
+    """Return a builder whose modules have all their parameters: lazy ones see an input first.
+
+    Args:
+        builder: What makes a model.
+        task: The task, whose first samples say what lazy layers are asked for.
+    """
+
+    def build() -> nn.Module:
+        model: Any = builder()
+        if not isinstance(model, nn.Module) or not any(map(is_lazy, model.parameters())):
+            return model
+        train = task.splits[0]
+        inputs, _ = train.take(torch.arange(min(2, len(train))))
+        args, named = spread(inputs)
+        try:
+            with torch.no_grad():
+                model.eval()(*args, **named)
+        except Exception as error:
+            raise ConfigError(
+                f"model: its lazy layers fail on inputs {shapes(inputs, skip=1)} of the task "
+                f"({str(error).strip().splitlines()[0][:120]}); check shapes and types."
+            ) from error
+        return model.train()
+
+    return build
+
+
+def spread(inputs: Tree) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the arguments of a model, in order and by name."""
+    if isinstance(inputs, Tensor):
+        return (inputs,), {}
+    return ((), inputs) if isinstance(inputs, dict) else (tuple(inputs), {})
+
+
+def _spread(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, Any]:
+    """Give a model its inputs one by one: a tuple in order, others by name."""
+    return spread(args[0])
+
+
+class Prediction:
+    """A hook that makes a model return its prediction instead of all it returns."""
+
+    def __init__(self, how: Output) -> None:
+        """Pick by a key or field, a place, or a function."""
+        self.how = how
+
+    def __call__(self, module: nn.Module, args: Any, returned: Any) -> Tree:
+        """Return the prediction."""
+        return picked(returned, self.how)
+
+
+def picked(returned: Any, how: Output) -> Any:
+    """Return what a model returned at a key or field, at a place, or as a function sees it."""
+    if callable(how):
+        return how(returned)
+    if isinstance(how, str) and not isinstance(returned, Mapping):
+        return getattr(returned, how)
+    return returned[how]
+
+
+def chosen(returned: Any, how: Output) -> Output:
+    """Return how to pick the prediction from what a model returned.
+
+    It is what the task says, else ``logits``, else the only floating tensor.
+
+    >>> (
+    ...     chosen({"logits": torch.ones(2), "loss": torch.ones(())}, None),
+    ...     chosen((torch.ones(1),), None),
+    ... )
+    ('logits', 0)
+    """
+    if how is not None:
+        _check(returned, how)
+        return how
+    parts = _parts(returned)
+    if LOGITS in parts:
+        return LOGITS
+    floats = [k for k, v in parts.items() if isinstance(v, Tensor) and v.is_floating_point()]
+    if len(floats) == 1:
+        return floats[0]
+    raise ConfigError(
+        f"the model returns {_described(returned)}, and which is the prediction is not clear; say "
+        "so by Task(output=...): a key, a place, or a function."
+    )
+
+
+def _check(returned: Any, how: Output) -> None:
+    try:
+        found = picked(returned, how)
+    except Exception as error:
+        raise ConfigError(
+            f"output = {how!r}: the model returns {_described(returned)}, which has none such "
+            f"({type(error).__name__})."
+        ) from error
+    try:
+        shapes(found)
+    except (TypeError, AttributeError) as error:
+        name = getattr(how, "__name__", how)
+        raise ConfigError(
+            f"output = {name!r} picks {type(found).__name__}; it must be a tensor, or several in "
+            "a tuple or a mapping."
+        ) from error
+
+
+def _parts(returned: Any) -> dict[Any, Any]:
+    """Return what a model returned, part by part."""
+    if isinstance(returned, Mapping):
+        return dict(cast("Mapping[str, Any]", returned))
+    if isinstance(returned, tuple) and hasattr(returned, "_fields"):
+        named: Any = returned
+        return dict(zip(named._fields, returned, strict=True))
+    if isinstance(returned, tuple | list):
+        return dict(enumerate(cast("list[Any]", returned)))
+    if is_dataclass(returned):
+        return {field.name: getattr(returned, field.name) for field in fields(returned)}
+    return {}
+
+
+def _described(returned: Any) -> str:
+    if isinstance(returned, Tensor):
+        return "a tensor"
+    parts = ", ".join(
+        f"{key} {list(part.shape) if isinstance(part, Tensor) else type(part).__name__}"
+        for key, part in _parts(returned).items()
+    )
+    return f"{type(returned).__name__}: {parts}" if parts else type(returned).__name__

@@ -1,0 +1,129 @@
+"""Reading data as people hold it, into inputs and targets of all samples.
+
+What is taken: pairs of arrays; tables (frames of pandas and polars, tables of pyarrow, data sets of
+Hugging Face, mappings of columns); data sets and loaders of torch; lists and streams of samples. A
+sample is (input, target), (several inputs ..., target), a mapping that names its target, or one
+tensor, which is its own target.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, cast
+
+from torch.utils.data import DataLoader, Dataset, TensorDataset, default_collate
+
+from decentral.tasks.arrays import is_array, is_from, values_of
+from decentral.tasks.held import Held, Keys, itself, refuse_text, target_of
+from decentral.tasks.items import collated, dataset_of, from_items
+from decentral.tasks.tables import columns_of, frame_matrix, from_columns, is_frame
+
+
+def read(source: Any, split: str, keys: Keys) -> Held:
+    """Read the samples of a split.
+
+    Args:
+        source: The data, in any of the forms above.
+        split: train, val or test, for messages.
+        keys: Names to look for, and the limit for streams.
+
+    Raises:
+        ConfigError: It holds no samples, or they do not fit together.
+    """
+    if isinstance(source, DataLoader):
+        held = _from_loader(source, split, keys)
+    elif (columns := columns_of(source, split)) is not None:
+        held = from_columns(columns, split, keys)
+    elif isinstance(source, TensorDataset):
+        held = _from_parts(source.tensors, split)
+    elif is_array(source):
+        held = _from_parts((source,), split)
+    elif _is_parts(source):
+        held = _from_parts(source, split)
+    else:
+        held = from_items(source, split, keys)
+    held.check(split)
+    return held
+
+
+def parts_of(source: Any) -> list[Any] | None:
+    """Return the data sets of all nodes: of a mapping by node, or a list of data sets; else None.
+
+    A list of pairs is a list of samples: give the pairs of nodes as a mapping, ``{0: (x, y)}``.
+    """
+    if isinstance(source, Mapping) and source and all(type(key) is int for key in source):
+        named = cast("Mapping[int, Any]", source)
+        return [named[key] for key in sorted(named)]
+    whole = isinstance(source, list) and all(map(_is_whole, cast("list[Any]", source)))
+    return cast("list[Any]", source) if whole and source else None
+
+
+def _is_whole(source: Any) -> bool:
+    """Tell a data set from a sample."""
+    return (
+        isinstance(source, Dataset | DataLoader)
+        or is_frame(source)
+        or is_from(source, "datasets.Dataset", "pyarrow.Table")
+    )
+
+
+def _is_parts(source: Any) -> bool:
+    """Tell arrays of inputs and targets from a list of samples: a tuple, or a list of arrays."""
+    if isinstance(source, tuple):
+        return bool(cast("tuple[Any, ...]", source))
+    listed = isinstance(source, list) and len(cast("list[Any]", source)) in (2, 3)
+    return listed and all(is_array(part) or _is_numbers(part) for part in source)
+
+
+def _is_numbers(part: Any) -> bool:
+    return isinstance(part, list) and bool(part) and isinstance(part[0], int | float)
+
+
+def _from_parts(parts: Sequence[Any], split: str) -> Held:
+    """Read (inputs, targets), (several inputs ..., targets), or inputs that are their targets."""
+    *first, last = parts
+    targets = _arrays(last, f"task: {split}, targets")
+    if not first:
+        refuse_text(targets, f"task: {split}, inputs")
+        return Held(targets, targets, notes=(itself(split),))
+    given = first[0] if len(first) == 1 else tuple(first)
+    inputs = _arrays(given, f"task: {split}, inputs")
+    refuse_text(inputs, f"task: {split}, inputs")
+    columns = map(str, getattr(given, "columns", ())) if is_frame(given) else ()
+    return Held(inputs, targets, columns=tuple(columns))
+
+
+def _arrays(given: Any, where: str) -> Any:
+    """Return arrays as tensors, in tuples and mappings as they come."""
+    if is_frame(given):
+        return frame_matrix(given, where)
+    if isinstance(given, Mapping):
+        named = cast("Mapping[str, Any]", given)
+        return {str(key): _arrays(part, f"{where}, {key!r}") for key, part in named.items()}
+    if isinstance(given, tuple):
+        return tuple(_arrays(part, where) for part in cast("tuple[Any, ...]", given))
+    return values_of(given, where)
+
+
+def _from_loader(loader: Any, split: str, keys: Keys) -> Held:
+    """Read what a loader reads; how it orders and batches samples is the run's own business."""
+    if loader.collate_fn is default_collate:
+        held = read(dataset_of(loader, split), split, keys)
+    else:
+        held = collated(loader, split, keys, lambda batch: _from_batch(batch, split, keys))
+    if loader.batch_size is None:
+        return held
+    note = (
+        f"{split}: batches of {loader.batch_size} are the loader's own and are not taken; "
+        "batch=... says how many samples a step of a node takes."
+    )
+    return replace(held, notes=(*held.notes, note))
+
+
+def _from_batch(batch: Any, split: str, keys: Keys) -> Held:
+    if isinstance(batch, Mapping):
+        named = {str(k): _arrays(v, f"task: {split}, {k!r}") for k, v in batch.items()}
+        targets = named.pop(target_of(named, split, keys))
+        return Held(next(iter(named.values())) if len(named) == 1 else named, targets)
+    return _from_parts(cast("Any", batch) if isinstance(batch, list | tuple) else (batch,), split)

@@ -1,0 +1,124 @@
+"""Labels: which classes occur, which targets a loss ignores, and samples that hold no number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from decentral.errors import ConfigError, nearest
+from decentral.pytree import leaves
+from decentral.tasks.arrays import is_text
+from decentral.tasks.held import Held
+
+#: Losses whose targets are numbers of classes.
+_CLASSIFIERS = (F.cross_entropy, F.nll_loss, F.multi_margin_loss)
+_CLASSIFYING = (nn.CrossEntropyLoss, nn.NLLLoss, nn.MultiMarginLoss)
+
+
+def takes_classes(loss: Callable[..., Any]) -> bool:
+    """Tell whether a loss is one of torch's whose targets are numbers of classes.
+
+    >>> takes_classes(F.cross_entropy), takes_classes(partial(F.nll_loss)), takes_classes(max)
+    (True, True, False)
+    """
+    bare = loss.func if isinstance(loss, partial) else loss
+    return bare in _CLASSIFIERS or isinstance(bare, _CLASSIFYING)
+
+
+def ignored_by(loss: Callable[..., Any]) -> int | None:
+    """Return the target that a loss leaves out, if that can be seen: torch's say so.
+
+    >>> ignored_by(F.cross_entropy), ignored_by(nn.NLLLoss(ignore_index=0)), ignored_by(F.mse_loss)
+    (-100, 0, None)
+    """
+    given = loss.keywords if isinstance(loss, partial) else {}
+    bare = loss.func if isinstance(loss, partial) else loss
+    found = given.get("ignore_index", getattr(bare, "ignore_index", None))
+    return -100 if found is None and bare in (F.cross_entropy, F.nll_loss) else found
+
+
+def from_text(
+    targets: Mapping[str, NDArray[Any]], classes: Sequence[str] | None
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Return text as numbers of classes, and their names: those given, or those that occur, sorted.
+
+    Args:
+        targets: The labels of every sample, by split.
+        classes: Their names in order, where the user has said so.
+
+    Raises:
+        ConfigError: A label is none of the classes.
+    """
+    found = np.unique(np.concatenate([labels.ravel() for labels in targets.values()]))
+    names = tuple(classes or map(str, found))
+    number = {name: place for place, name in enumerate(names)}
+    for split, labels in targets.items():
+        if strange := sorted({*map(str, np.unique(labels))} - number.keys()):
+            raise ConfigError(
+                f"task: {split} holds the label {strange[0]!r}, which is none of the classes."
+                f"{nearest(strange[0], names)}"
+            )
+    return {
+        split: torch.tensor([number[str(one)] for one in labels.flat]).view(labels.shape)
+        for split, labels in targets.items()
+    }, names
+
+
+def occurring(parts: Sequence[Tensor]) -> Tensor:
+    """Return the labels that occur in any of the parts, sorted, int64."""
+    return torch.unique(torch.cat([part.flatten().long().cpu() for part in parts]))
+
+
+def places(labels: Tensor, known: Tensor) -> Tensor:
+    """Return the place of every label among sorted ``known`` ones."""
+    return torch.searchsorted(known, labels.long().cpu().contiguous())
+
+
+def said(known: Tensor) -> str:
+    """Say which label is which class.
+
+    >>> said(torch.tensor([1, 2, 3, 7, 900]))
+    '1 is class 0, 2 is 1, ..., 900 is 4'
+    """
+    pairs = [f"{label} is {place}" for place, label in enumerate(known.tolist())]
+    pairs[0] = pairs[0].replace("is", "is class")
+    shown = pairs if len(pairs) < 5 else [*pairs[:2], "...", pairs[-1]]
+    return ", ".join(shown)
+
+
+def check_numbers(held: Held, split: str) -> None:
+    """Refuse NaN, and infinity where there is one input: several may hold a mask of it.
+
+    Raises:
+        ConfigError: Names the sample, and the column of a table.
+    """
+    several = not isinstance(held.inputs, Tensor)
+    targets = () if is_text(held.targets) else held.targets
+    for what, tree in (("", held.inputs), ("the target of ", targets)):
+        for leaf in leaves(tree):
+            bad = _bad(leaf, infinite=not several or bool(what))
+            if bad is None:
+                continue
+            sample, column = bad
+            where = f" (column {held.columns[column]!r})" if held.columns and not what else ""
+            value = leaf[sample].flatten()[column].item()
+            raise ConfigError(
+                f"task: {split}: {what}sample {sample} holds {value}{where}; fill in what is "
+                "missing, or leave the sample out."
+            )
+
+
+def _bad(leaf: Tensor, infinite: bool) -> tuple[int, int] | None:
+    """Return the sample, and the place within it, of the first number that is none."""
+    if not leaf.is_floating_point() or bool(torch.isfinite(leaf.sum())):
+        return None
+    wrong = ~torch.isfinite(leaf) if infinite else torch.isnan(leaf)
+    found = torch.nonzero(wrong.view(len(leaf), -1))
+    return None if not len(found) else (int(found[0, 0]), int(found[0, 1]))

@@ -1,0 +1,149 @@
+"""What can be wrong with data and models of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import datasets
+import numpy as np
+import pandas as pd
+import torch
+from support import tiny_setup
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
+
+from decentral import Task
+
+M = 12
+X = torch.linspace(-1, 1, M * 3).view(M, 3)
+Y = torch.arange(M) % 4
+NAMES = ("east", "north", "south", "west")
+
+
+class Pairs(Dataset[Any]):
+    """A map-style data set whose third sample cannot be read, if it is ``broken``."""
+
+    def __init__(self, broken: bool = False) -> None:
+        self.broken = broken
+
+    def __len__(self) -> int:
+        return M
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        if self.broken and index == 2:
+            raise OSError("disk on fire")
+        return X[index], int(Y[index])
+
+
+def frame(**columns: Any) -> pd.DataFrame:
+    parts = dict(zip("abc", X.T.numpy(), strict=True))
+    return pd.DataFrame({**parts, "label": Y.numpy(), **columns})
+
+
+def missing(place: int, value: float = float("nan")) -> Tensor:
+    x = X.clone()
+    x[place, 1] = value
+    return x
+
+
+def collating(wrong: Any) -> DataLoader[Any]:
+    return DataLoader(Pairs(), collate_fn=lambda items: wrong)
+
+
+def splits() -> Any:
+    hub = datasets.Dataset.from_dict({"x": X.tolist(), "label": Y.tolist()})
+    return datasets.DatasetDict({"train": hub, "test": hub})
+
+
+READ: dict[str, Callable[[], Any]] = {
+    "nan": lambda: (missing(7), Y),
+    "infinite": lambda: (missing(7, np.inf), Y),
+    "nan in a column": lambda: frame(b=missing(3)[:, 1].numpy()),
+    "missing in a column": lambda: frame(b=pd.array([None, *range(M - 1)], dtype="Int64")),
+    "objects in a column": lambda: frame(b=pd.Series([*range(M - 1), None], dtype=object)),
+    "nan target": lambda: (X, missing(5)),
+    "text": lambda: {"text": ["a"] * M, "label": Y},
+    "texts": lambda: [("good", 1), ("bad", 0)],
+    "texts of a sample": lambda: [(["good", "news"], 1), (["bad", "news"], 0)],
+    "no target": lambda: frame().rename(columns={"label": "price"}),
+    "nothing but targets": lambda: {"label": Y},
+    "dates": lambda: frame(b=pd.date_range("2024", periods=M)),
+    "uneven samples": lambda: [(torch.zeros(i + 1), 0) for i in range(3)],
+    "uneven lists": lambda: ([[1.0], [1.0, 2.0]], [0, 1]),
+    "uneven arrays": lambda: pd.DataFrame({"x": [np.zeros(i + 1) for i in range(3)], "y": 0}),
+    "weighted": lambda: DataLoader(Pairs(), sampler=WeightedRandomSampler([1.0] * M, M)),
+    "splits": splits,
+    "a name": lambda: "mnist",
+    "a number": lambda: 3,
+    "samples of numbers": lambda: [1, 2, 3, 4],
+    "a sample of text": lambda: ["one", "two"],
+    "nothing": lambda: [],
+    "a pair of different length": lambda: (X, Y[:5]),
+    "a data set that fails": lambda: Pairs(broken=True),
+    "different samples": lambda: [({"a": X[0], "b": X[0]}, 0), ({"b": X[0]}, 1)],
+    "nodes of other forms": lambda: {0: (X, Y), 1: (X[:, :2], Y)},
+    "collated wrongly": lambda: collating((X[:2], Y[:2])),
+}  # fmt: skip
+
+
+def read(make: Callable[[], Any]) -> Callable[[], Any]:
+    return lambda: Task(loss=F.cross_entropy, train=make(), test=(X, Y))
+
+
+def task(**given: Any) -> Any:
+    return Task(**{"loss": F.cross_entropy, "train": (X, Y), "test": (X, Y)} | given)
+
+
+def run(model: Any, **given: Any) -> Any:
+    return tiny_setup(task=task(model=model, **given))
+
+
+class Returning(nn.Module):
+    def __init__(self, wrap: Any) -> None:
+        super().__init__()
+        self.body, self.wrap = nn.Linear(3, 4), wrap
+
+    def forward(self, x: Tensor) -> Any:
+        return self.wrap(self.body(x))
+
+
+def returning(wrap: Any, output: Any = None) -> Callable[[], Any]:
+    return lambda: run(lambda: Returning(wrap), output=output)
+
+
+def traced() -> Any:
+    """What torch.jit.trace makes, without its warning that it is old."""
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return torch.jit.trace(nn.Linear(3, 4), X)
+
+
+OWN: dict[str, Callable[[], Any]] = {
+    **{f"own data: {name}": read(make) for name, make in READ.items()},
+    "own data: no such target": lambda: task(train=frame(), target="labels"),
+    "own data: one sample and no test": lambda: task(train=(X[:1], Y[:1]), test=None),
+    "own data: every target is ignored": lambda: task(train=(X, Y * 0 - 100)),
+    "own data: a label without a name": lambda: task(classes=NAMES[:3]),
+    "own data: a name that is no class": lambda: task(
+        train=(X, [NAMES[y] for y in Y]), classes=NAMES[:3]
+    ),
+    "own data: owners of too few": lambda: task(owners=[0, 1]),
+    "own data: owners in no column": lambda: task(owners="user"),
+    "own data: owners twice": lambda: task(train={0: (X, Y), 1: (X, Y)}, owners=Y),
+    "own data: more owners than nodes": lambda: tiny_setup(task=task(owners=Y), nodes=2),
+    "own data: smooth targets that are ignored": lambda: tiny_setup(
+        task=task(train=(X, torch.stack([Y, Y - Y - 100], 1)), labels=Y), label_smoothing=0.1
+    ),
+    "own model: several outputs": returning(lambda y: {"head": y, "other": y}),
+    "own model: no such output": returning(lambda y: {"head": y}, "tail"),
+    "own model: an output that is no tensor": returning(lambda y: y, lambda found: "yes"),
+    "own model: returns text": returning(lambda y: "yes"),
+    "own model: lazy layers of another form": lambda: run(
+        lambda: nn.Sequential(nn.LazyConv2d(3, 3))
+    ),
+    "own model: scripted": lambda: run(traced),
+}  # fmt: skip
