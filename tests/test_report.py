@@ -25,8 +25,8 @@ from decentral.report import layout
 from decentral.report.compare import compare, write_comparison
 from decentral.report.facts import Facts, duration_text, facts_of, plugin_text, verdict
 from decentral.report.figures import overview, save_png
-from decentral.report.html import write_report
 from decentral.report.reader import Topology, read_run
+from decentral.report.run import write_report
 from decentral.units import format_bytes
 
 PARAMETERS = 26_122

@@ -122,7 +122,7 @@ class Run:
 
     def report(self) -> Path:
         """Write ``report.html`` into the run folder and return its path."""
-        from decentral.report.html import write_report
+        from decentral.report.run import write_report
 
         try:
             return write_report(self.path)

@@ -10,8 +10,8 @@ from statistics import fmean
 from typing import Any
 
 from decentral.report.facts import ABSENT, loss_text, percent_text
-from decentral.report.html import responsive
-from decentral.report.page import figure, page, sentence, table, write_page
+from decentral.report.pages import figure, page, sentence, table, write_page
+from decentral.report.run import responsive
 
 Record = Mapping[str, Any]
 Cells = Sequence[str]

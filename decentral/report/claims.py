@@ -9,8 +9,8 @@ from statistics import mean, median
 from typing import Any
 
 from decentral.report.facts import ABSENT, duration_text
-from decentral.report.html import responsive
-from decentral.report.page import figure, page, sentence, table, write_page
+from decentral.report.pages import figure, page, sentence, table, write_page
+from decentral.report.run import responsive
 
 Record = Mapping[str, Any]
 

@@ -21,10 +21,10 @@ from decentral.report.facts import (
     plugin_text,
     relative_text,
 )
-from decentral.report.html import responsive
-from decentral.report.page import figure, page, sentence, table, write_page
+from decentral.report.pages import figure, page, sentence, table, write_page
 from decentral.report.palette import RUN_COLOURS
 from decentral.report.reader import RunData, read_run
+from decentral.report.run import responsive
 
 #: Columns of what judges the runs: label and role.
 SCORES = {"local mean": "local_mean", "merged": "merged"}

@@ -10,8 +10,8 @@ from statistics import fmean, stdev
 
 from decentral.records import Record
 from decentral.report.facts import ABSENT, Facts, number_text
-from decentral.report.html import responsive
-from decentral.report.page import figure, page, sentence, table, write_page
+from decentral.report.pages import figure, page, sentence, table, write_page
+from decentral.report.run import responsive
 
 #: Columns of what judges the runs: label and role.
 SCORES = {"local before": "local_mean", "merged": "merged"}

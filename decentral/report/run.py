@@ -23,7 +23,7 @@ from decentral.report.facts import (
     verdict,
 )
 from decentral.report.layout import MOST_LINKS
-from decentral.report.page import figure, page, sentence, settings, table, tile, write_page
+from decentral.report.pages import figure, page, sentence, settings, table, tile, write_page
 from decentral.report.palette import inline_svg
 from decentral.report.reader import RunData, read_run
 from decentral.units import format_bytes

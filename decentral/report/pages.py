@@ -45,7 +45,9 @@ def page(title: str, body: str) -> str:
         title=escape(title),
         light=css_variables(0),
         dark=css_variables(1),
-        style=(files("decentral.report") / "style.css").read_text(encoding="utf-8").strip(),
+        style=(files("decentral.report") / "templates" / "style.css")
+        .read_text(encoding="utf-8")
+        .strip(),
         body=body,
     )
 
