@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from html import escape, unescape
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,8 @@ def _page(file: Path) -> Tree:
     text = file.read_text(encoding="utf-8")
     words = {
         tag: [
-            re.sub("<[^>]*>", "", part).strip()
+            # However a page spells a quotation mark, here it is spelt in one way.
+            escape(unescape(re.sub("<[^>]*>", "", part).replace("\n", "").strip()))
             for part in re.findall(rf"<{tag}\b.*?</{tag}>", text, re.S)
         ]
         for tag in ("h1", "h2", "h3", "figcaption")

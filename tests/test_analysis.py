@@ -11,13 +11,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from support import tiny_run
+from synthetic import Page, assert_self_contained
 
 from decentral import ConfigError, Run
 from decentral.api import models_of
 from decentral.cli import run as cli
 from decentral.loop.analysis import Analysis, Extent, sampled_pairs
 from decentral.metrics.geometry import through
-from decentral.report.analysis import verdict
+from decentral.report.analysis import verdict, write_analysis
 
 
 def trained(folder: Path, **settings: Any) -> Run:
@@ -104,9 +105,16 @@ def test_any_run_can_be_analysed_and_drawn(
     record = json.loads((out / "analysis.json").read_text())
     assert verdict(record).split()[-2:] == ["of", "barriers."]
     assert (out / "analysis.png").stat().st_size > 5000
-    html = (out / "analysis.html").read_text()
-    assert html.count("<svg") == 6
-    assert "http" not in html.replace("http-equiv", "")
+    page = Page(out / "analysis.html")
+    assert_self_contained(page)
+    assert page.source.count("<svg") == 6
+    evil = "<script>alert(1)</script>"
+    for one in record["layers"]:
+        one["name"] = evil
+    page = Page(write_analysis({**record, "run": evil}, out))
+    assert_self_contained(page)
+    assert evil in page.text("h1.")[0]
+    assert evil in page.text("th.text")
     assert ("from_start" in record["updates"]) == (settings.get("init") != "independent")
 
 

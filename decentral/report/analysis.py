@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from html import escape
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from decentral.report.facts import ABSENT, loss_text, percent_text
-from decentral.report.pages import figure, page, sentence, table, write_page
-from decentral.report.run import responsive
+from decentral.report.pages import Card, drawings, page, write_page
 
 Record = Mapping[str, Any]
 Cells = Sequence[str]
@@ -32,17 +30,17 @@ def write_analysis(record: Record, folder: Path) -> Path:
 
 def analysis_html(record: Record) -> str:
     """Return an analysis as one HTML document."""
-    head = f"{record['nodes']} models of step {record['step']:,} of {record['run']}"
-    body = (
-        f'<header><p class="over">decentral analyze</p><h1>{escape(head)}</h1>'
-        f'<p class="verdict">{sentence(verdict(record))}</p></header>'
-        f'<section class="card results"><h2>Models</h2>{_html(SCORES, score_rows(record))}'
-        f"{_html(LINES, line_rows(record))}</section>"
-        f'<div class="grid">{"".join(_figures(record))}</div>'
-        f'<section class="card results"><h2>Layers</h2>{_html(LAYERS, layer_rows(record))}'
-        f"{_html(OTHERS, other_rows(record))}</section>"
+    return page(
+        "analysis",
+        title=f"{record['nodes']} models of step {record['step']:,} of {record['run']}",
+        over="decentral analyze",
+        verdict=verdict(record),
+        scores=(SCORES, score_rows(record)),
+        lines=(LINES, line_rows(record)),
+        figures=list(_figures(record)),
+        layers=(LAYERS, layer_rows(record)),
+        others=(OTHERS, other_rows(record)),
     )
-    return page(f"{head} · decentral", body)
 
 
 def verdict(record: Record) -> str:
@@ -133,20 +131,15 @@ def _range(values: Sequence[float], percent: bool) -> str:
     return f"{_short(fmean(values))} (to {_short(max(values))})"
 
 
-def _html(columns: Cells, rows: Iterator[Cells]) -> str:
-    cells = [[escape(text) for text in row] for row in rows]
-    return table(columns, cells, numeric=frozenset(columns[1:]), label=columns[0])
-
-
-def _figures(record: Record) -> Iterator[str]:
+def _figures(record: Record) -> Iterator[Card]:
     from decentral.report import figures
 
     count = record["extent"]["samples"]
     both = [figures.lines(record, size) for size in (figures.WIDE, figures.TALL)]
-    yield figure(
+    yield Card(
         "On straight lines between models",
         f"At 42 points of each line, on at most {count:,} samples, BatchNorm re-estimated.",
-        responsive(both, "lines", "Losses and accuracies on lines between models"), full=True,
+        drawings(both, "lines", "Losses and accuracies on lines between models"), full=True,
     )  # fmt: skip
     planes = record["planes"]
     for key, title, caption, labels in (
@@ -158,8 +151,7 @@ def _figures(record: Record) -> Iterator[str]:
          ("first direction", "second direction")),
     ):  # fmt: skip
         drawn = figures.plane(planes[key], labels)
-        none = '<p class="none">The models lie on a line.</p>'
-        yield figure(title, caption, responsive([drawn], key, title) or none)
+        yield Card(title, caption, drawings([drawn], key, title), "The models lie on a line.")
     both = [figures.layers(record, size) for size in (figures.WIDE, figures.TALL)]
     caption = "How far models are from their mean, and whether their features agree."
-    yield figure("Layer by layer", caption, responsive(both, "layers", caption), full=True)
+    yield Card("Layer by layer", caption, drawings(both, "layers", caption), full=True)

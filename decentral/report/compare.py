@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +20,9 @@ from decentral.report.facts import (
     plugin_text,
     relative_text,
 )
-from decentral.report.pages import figure, page, sentence, table, write_page
+from decentral.report.pages import Card, drawings, page, write_page
 from decentral.report.palette import RUN_COLOURS
 from decentral.report.reader import RunData, read_run
-from decentral.report.run import responsive
 
 #: Columns of what judges the runs: label and role.
 SCORES = {"local mean": "local_mean", "merged": "merged"}
@@ -102,30 +100,34 @@ def comparison_html(comparison: Comparison) -> str:
 
     runs = comparison.runs
     score = figures.common_score(runs)
-    metric = score.group
-    curves = [figures.compared_learning(runs, size) for size in (figures.WIDE, figures.TALL)]
-    costs = [figures.compared_cost(runs, size) for size in (figures.WIDE, figures.TALL)]
-    none = '<p class="none">Nothing to show: these runs logged none of it.</p>'
-    title = f"{len(runs)} runs compared"
-    body = (
-        f'<header><p class="over">decentral</p><h1>{title}</h1>'
-        f'<p class="verdict">{sentence(_verdict(comparison))}</p></header><div class="grid">'
-        + figure(
-            f"{metric.capitalize()} over steps",
-            "Solid: the average of all models. Dashed: the mean of the local models.",
-            (responsive(curves, "learning", _verdict(comparison)) or none) + _legend(comparison),
-            full=True,
-        )
-        + figure(
-            f"{metric.capitalize()} against bytes",
-            "Marker: the merged model. Bar: the mean of the local models before the merge.",
-            (responsive(costs, "bytes", _verdict(comparison)) or none) + _legend(comparison),
-            full=True,
-        )
-        + '</div><section class="card results"><h2>Results</h2>'
-        + f"{_table(comparison, score)}</section>"
+    return page(
+        "compare",
+        title=f"{len(runs)} runs compared",
+        over="decentral",
+        verdict=_verdict(comparison),
+        figures=list(_figures(comparison, score)),
+        legend=_legend(comparison),
+        columns=comparison.columns,
+        numeric=comparison.numeric,
+        rows=[[row[column] for column in comparison.columns] for row in comparison.rows],
+        best=_best([facts_of(run) for run in runs], score),
+        unfinished=any("*" in row["merged"] for row in comparison.rows),
     )
-    return page(f"{title} · decentral", body)
+
+
+def _figures(comparison: Comparison, score: Record) -> Iterator[Card]:
+    from decentral.report import figures
+
+    name, said = score.group.capitalize(), _verdict(comparison)
+    none = "Nothing to show: these runs logged none of it."
+    for key, draw, title, caption in (
+        ("learning", figures.compared_learning, f"{name} over steps",
+         "Solid: the average of all models. Dashed: the mean of the local models."),
+        ("bytes", figures.compared_cost, f"{name} against bytes",
+         "Marker: the merged model. Bar: the mean of the local models before the merge."),
+    ):  # fmt: skip
+        drawn = [draw(comparison.runs, size) for size in (figures.WIDE, figures.TALL)]
+        yield Card(title, caption, drawings(drawn, key, said), none, full=True)
 
 
 def _listed(facts: Sequence[Facts]) -> tuple[Record, ...]:
@@ -204,28 +206,9 @@ def _verdict(comparison: Comparison) -> str:
     return text + "."
 
 
-def _legend(comparison: Comparison) -> str:
-    items = (
-        f'<li><span class="key" style="color: var(--run-{index % RUN_COLOURS})" aria-hidden="true">'
-        f"{_GLYPHS[index % len(_GLYPHS)]}</span>{escape(row['run'])}</li>"
+def _legend(comparison: Comparison) -> list[tuple[str, str, str]]:
+    """Return the name, the colour and the marker of every run."""
+    return [
+        (row["run"], f"run-{index % RUN_COLOURS}", _GLYPHS[index % len(_GLYPHS)])
         for index, row in enumerate(comparison.rows)
-    )
-    return f'<ul class="legend">{"".join(items)}</ul>'
-
-
-def _table(comparison: Comparison, score: Record) -> str:
-    best = _best([facts_of(run) for run in comparison.runs], score)
-    rows = [[escape(row[column]) for column in comparison.columns] for row in comparison.rows]
-    if best is not None:
-        where = comparison.columns.index("merged")
-        rows[best][where] = f'<span class="best">{rows[best][where]}</span>'
-    listed = table(
-        [escape(column) for column in comparison.columns],
-        rows,
-        numeric=frozenset(map(escape, comparison.numeric)),
-        label="Results of the runs",
-    )
-    unfinished = any("*" in row["merged"] for row in comparison.rows)
-    return listed + (
-        '<p class="over">* not finished, as of the last evaluation</p>' if unfinished else ""
-    )
+    ]

@@ -1,109 +1,87 @@
-"""The page around a report: one style sheet, small building blocks, and an atomic write."""
+"""Pages: what stands in their templates, and an atomic write."""
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from html import escape
-from importlib.resources import files
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from string import Template
+from typing import TYPE_CHECKING, Any
 
-from decentral.report.palette import css_variables
+from decentral.report.palette import Drawing, css_variables, drawing
 
-_PAGE = Template("""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy"
- content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
-<link rel="icon" href="data:,">
-<title>$title</title>
-<style>
-:root { $light }
-@media (prefers-color-scheme: dark) { :root { $dark } }
-$style
-</style>
-</head>
-<body>
-<main>
-$body
-</main>
-<footer>Written by decentral. This page is one file and loads nothing.</footer>
-</body>
-</html>
-""")
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+    from decentral.report.figures import Figure
 
 
-def page(title: str, body: str) -> str:
-    """Return a whole HTML document; ``body`` is HTML, ``title`` is text."""
-    return _PAGE.substitute(
-        title=escape(title),
-        light=css_variables(0),
-        dark=css_variables(1),
-        style=(files("decentral.report") / "templates" / "style.css")
-        .read_text(encoding="utf-8")
-        .strip(),
-        body=body,
-    )
+@dataclass(frozen=True)
+class Card:
+    """A titled figure of a page, over its whole width if ``full``.
 
-
-def sentence(text: str) -> str:
-    """Return text as HTML in which no line begins with a percent sign."""
-    return escape(text).replace(" %", "&nbsp;%")
-
-
-def tile(label: str, value: str, note: str, kind: str = "") -> str:
-    """Return one headline number with the words around it."""
-    return (
-        f'<div class="card tile {kind}"><p>{escape(label)}</p>'
-        f'<p class="value">{escape(value)}</p><p>{escape(note)}</p></div>'
-    )
-
-
-def figure(title: str, caption: str, drawing: str, *, full: bool = False) -> str:
-    """Return a titled figure; ``drawing`` is HTML, the rest is text."""
-    size = " full" if full else ""
-    return (
-        f'<figure class="card{size}"><figcaption><h2>{escape(title)}</h2>'
-        f"<p>{escape(caption)}</p></figcaption>{drawing}</figure>"
-    )
-
-
-def settings(pairs: Iterable[tuple[str, str]]) -> str:
-    """Return names and values as a readable list."""
-    items = (f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in pairs)
-    return f'<dl class="settings">{"".join(items)}</dl>'
-
-
-def table(
-    columns: Sequence[str], rows: Iterable[Sequence[str]], *, numeric: frozenset[str], label: str
-) -> str:
-    """Return a table that scrolls sideways on small screens; cells and column names are HTML.
-
-    The first cell of a row is its heading; the columns in ``numeric`` are set flush right.
+    Where there are no drawings, what is ``absent`` stands for them; of several, a page shows the
+    one that fits its width.
     """
-    kinds = ["number" if column in numeric else "text" for column in columns]
-    head = "".join(
-        f'<th scope="col" class="{kind}">{column}</th>'
-        for column, kind in zip(columns, kinds, strict=True)
+
+    title: str
+    caption: str
+    drawings: Sequence[Drawing]
+    absent: str = ""
+    full: bool = False
+
+
+def page(name: str, **values: Any) -> str:
+    """Return a whole HTML document: a template, filled in.
+
+    Args:
+        name: Name of the template, without its ending.
+        **values: Text (and numbers, drawings) by the names of the template; every text is escaped.
+    """
+    template = _templates().get_template(f"{name}.html")
+    return template.render(light=css_variables(0), dark=css_variables(1), **values)
+
+
+@lru_cache(maxsize=1)
+def _templates() -> Environment:
+    """Return what finds and fills in templates; a name that nobody has given is an error."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    found = Environment(
+        loader=PackageLoader("decentral.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    lines = (
-        f'<tr><th scope="row" class="{kinds[0]}">{row[0]}</th>'
-        + "".join(
-            f'<td class="{kind}">{cell}</td>' for cell, kind in zip(row[1:], kinds[1:], strict=True)
-        )
-        + "</tr>"
-        for row in rows
-    )
-    return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(label)}"><table>'
-        f"<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
-    )
+    found.filters["unbroken"] = unbroken
+    return found
+
+
+def unbroken(text: str) -> str:
+    """Return text in which no line begins with a percent sign."""
+    return text.replace(" %", "\N{NO-BREAK SPACE}%")
+
+
+def drawings(drawn: Sequence[Figure | None], key: str, label: str) -> list[Drawing]:
+    """Return figures for a page: one, or a wide and a narrow one of which it shows one.
+
+    Args:
+        drawn: The figures, where there is something to draw.
+        key: What they are on the page, in letters of an id.
+        label: What they show, for readers who cannot see it.
+    """
+    from decentral.report.figures import to_svg
+
+    kinds = [""] if len(drawn) == 1 else ["wide", "narrow"]
+    return [
+        drawing(to_svg(one), f"{key}-{kind or 'any'}", label, kind)
+        for one, kind in zip(drawn, kinds, strict=True)
+        if one is not None
+    ]
 
 
 def write_page(path: Path, html: str) -> Path:

@@ -6,7 +6,7 @@ Every light colour is unique, so that it can stand for its role in a drawing.
 from __future__ import annotations
 
 import re
-from html import escape
+from dataclasses import dataclass
 
 COLOURS: dict[str, tuple[str, str]] = {
     "page": ("#f6f7f9", "#0e1218"),
@@ -50,29 +50,38 @@ _ROLE_OF = {light: role for role, (light, _) in COLOURS.items()}
 _HEX = re.compile(r'(?<=[ "])#[0-9a-f]{6}\b')
 _ID = re.compile(r'\sid="([^"]*)"')
 _REFERENCE = re.compile(r'url\(#([^)]+)\)|href="#([^"]+)"')
-_BOX = re.compile(r'(viewBox="[^"]*")')
+_SVG = re.compile(r"<svg([^>]*)>(.*)</svg>", re.DOTALL)
+_BOX = re.compile(r'viewBox="([^"]*)"')
 _FAMILY = re.compile(r"font-family: [^;\"]*;? ?")
 
 
-def inline_svg(drawing: str, name: str, label: str, kind: str = "") -> str:
+@dataclass(frozen=True)
+class Drawing:
+    """A drawing as a page holds it: SVG to be taken as it is, and what stands in its tag."""
+
+    body: str
+    box: str
+    label: str
+    kind: str
+
+
+def drawing(document: str, name: str, label: str, kind: str = "") -> Drawing:
     """Return a matplotlib SVG as an element for an HTML page.
 
     Args:
-        drawing: The SVG document as written by matplotlib.
+        document: The SVG document as written by matplotlib.
         name: Prefix of every id inside; unique on the page.
         label: What the drawing shows, for readers who cannot see it.
         kind: Class of the element.
     """
-    body = drawing[drawing.index("<svg") :]
+    found = _SVG.search(document)
+    assert found is not None
+    head, body = found.groups()
     body = re.sub(r"<style.*?</style>|<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
-    body = re.sub(r'\s(?:xmlns(?::xlink)?|version)="[^"]*"', "", body)
     body = body.replace("xlink:href", "href")
     body = re.sub(r"\n\s+", "\n", _FAMILY.sub("", body))
     body = _HEX.sub(lambda match: _variable(match[0]), _unique_ids(body, name))
-    box = _BOX.search(body)
-    shown = f'class="{kind}" role="img" aria-label="{escape(label)}"'
-    opening = f"<svg {shown} {box[1] if box else ''}>"
-    return opening + body[body.index(">") + 1 :].strip()
+    return Drawing(body.strip(), _BOX.findall(head)[0], label, kind)
 
 
 def _variable(colour: str) -> str:

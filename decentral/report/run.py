@@ -1,10 +1,8 @@
-"""The report of one run: a single HTML file that needs no network."""
+"""The report of one run: what its page says."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +21,7 @@ from decentral.report.facts import (
     verdict,
 )
 from decentral.report.layout import MOST_LINKS
-from decentral.report.pages import figure, page, sentence, settings, table, tile, write_page
-from decentral.report.palette import inline_svg
+from decentral.report.pages import Card, drawings, page, write_page
 from decentral.report.reader import RunData, read_run
 from decentral.units import format_bytes
 
@@ -47,19 +44,20 @@ def write_report(run_dir: str | Path) -> Path:
 def report_html(run: RunData) -> str:
     """Return the report of a run as one HTML document."""
     facts = facts_of(run)
-    body = [_header(run, facts), _tiles(facts), '<div class="grid">']
-    body += [*_figures(run, facts), "</div>", _measurements(facts)]
-    body += [_config(run), _events(run), _environment(run)]
-    return page(f"{run.name} · decentral", "\n".join(body))
-
-
-def _header(run: RunData, facts: Facts) -> str:
     status = str((run.summary or {}).get("status") or "unfinished")
-    badge = "" if facts.finished else f'<span class="badge">{escape(status)}</span>'
-    return (
-        f'<header><p class="over">{escape(_subtitle(run, facts))}</p>'
-        f"<h1>{escape(run.name)}{badge}</h1>"
-        f'<p class="verdict">{sentence(verdict(facts))}</p></header>'
+    return page(
+        "report",
+        title=run.name,
+        over=_subtitle(run, facts),
+        verdict=verdict(facts),
+        status="" if facts.finished else status,
+        tiles=_tiles(facts),
+        figures=list(_figures(run, facts)),
+        measured=_measured(facts),
+        config=_pairs(run.config),
+        events=_events(run.events[-_MOST_EVENTS:]),
+        all_events=len(run.events),
+        environment=_pairs(flatten(run.env)),
     )
 
 
@@ -76,20 +74,23 @@ def _subtitle(run: RunData, facts: Facts) -> str:
     return " · ".join(parts)
 
 
-def _tiles(facts: Facts) -> str:
+def _tiles(facts: Facts) -> list[tuple[str, str, str, str]]:
+    """Return the headline numbers: label, value, a note, and which colour."""
     metric = facts.metric
     merged, local = (number_text(v, facts.score) for v in (facts.merged, facts.local_mean))
     when = ", so far" if not facts.finished else " before the merge" if facts.has_merge else ""
     sent = ABSENT if facts.bytes is None else format_bytes(facts.bytes)
-    tiles = [
-        tile(f"Merged {metric}", merged, _gain(facts), "merged"),
-        tile(f"Local mean{when}", local, _range(facts), "local"),
-        tile("Communication", sent, _share(facts)),
-        tile("Wall time", duration_text(facts.wall_s), _pace(facts)),
+    costs = [
+        ("Communication", sent, _share(facts), ""),
+        ("Wall time", duration_text(facts.wall_s), _pace(facts), ""),
     ]
     if facts.nodes == 1:
-        tiles[:3] = [tile(metric.capitalize(), merged, "of the single node", "merged")]
-    return f'<div class="tiles">{"".join(tiles)}</div>'
+        return [(metric.capitalize(), merged, "of the single node", "merged"), costs[1]]
+    return [
+        (f"Merged {metric}", merged, _gain(facts), "merged"),
+        (f"Local mean{when}", local, _range(facts), "local"),
+        *costs,
+    ]
 
 
 def _gain(facts: Facts) -> str:
@@ -119,89 +120,76 @@ def _pace(facts: Facts) -> str:
     )
 
 
-def _figures(run: RunData, facts: Facts) -> Iterator[str]:
+def _figures(run: RunData, facts: Facts) -> Iterator[Card]:
     from decentral.report import figures
 
     name = facts.metric.capitalize()
     curves = [figures.learning(run, size) for size in (figures.WIDE, figures.TALL)]
-    yield figure(
+    yield Card(
         f"{name} over steps",
         "What the nodes' own models can do, and what their plain average could do at that moment.",
-        responsive(curves, "learning", verdict(facts)) or _none("Nothing has been evaluated."),
-        full=True,
-    )
-    panels = figures.panels_of(run)
-    yield from (_panel(run, one) for one in panels if one.leads)
-    for key, title, caption, drawn, missing in (
-        ("communication", "Communication", "What all nodes together sent, and when.",
-         figures.communication(run), "Nothing was sent."),
-        ("bytes", f"{name} against bytes", "What the communication bought.",
-         figures.bytes_against_metric(run), "Nothing was sent, or nothing evaluated."),
-        *([("seconds", f"{name} against simulated time", "What the time on this network bought.",
-            figures.seconds_against_metric(run), "Nothing has been evaluated.")]
-          if run.last(SIMULATED.key) is not None else []),
-    ):  # fmt: skip
-        yield _drawn(key, title, caption, drawn, missing)
-    yield from (_panel(run, one) for one in panels if not one.leads)
-    for key, title, caption, drawn, missing in (
-        ("topology", "Topology", _topology_caption(run),
-         figures.network(run.topology) if run.topology else None, "There is nobody to talk to."),
-        ("data", "Data", _shards_caption(run),
-         figures.shards(run.shards) if run.shards else None, "No data statistics were written."),
-    ):  # fmt: skip
-        yield _drawn(key, title, caption, drawn, missing)
+        drawings(curves, "learning", verdict(facts)), "Nothing has been evaluated.", full=True,
+    )  # fmt: skip
+    panels = list(enumerate(figures.panels_of(run)))
+    yield from (card for place, one in panels if one.leads for card in _panel(run, one, place))
+    yield _card("communication", "Communication", "What all nodes together sent, and when.",
+                figures.communication(run), "Nothing was sent.")  # fmt: skip
+    yield _card("bytes", f"{name} against bytes", "What the communication bought.",
+                figures.bytes_against_metric(run), "Nothing was sent, or nothing evaluated."
+                )  # fmt: skip
+    if run.last(SIMULATED.key) is not None:
+        yield _card("seconds", f"{name} against simulated time",
+                    "What the time on this network bought.", figures.seconds_against_metric(run),
+                    "Nothing has been evaluated.")  # fmt: skip
+    yield from (card for place, one in panels if not one.leads for card in _panel(run, one, place))
+    yield _card("topology", "Topology", _topology_caption(run),
+                figures.network(run.topology) if run.topology else None,
+                "There is nobody to talk to.")  # fmt: skip
+    yield _card("data", "Data", _shards_caption(run),
+                figures.shards(run.shards) if run.shards else None,
+                "No data statistics were written.")  # fmt: skip
     on = figures.phases(run)
     if on is not None:
-        title, caption = "Phases", "When each method of training was on."
-        yield figure(title, caption, responsive([on], "phases", f"{title}. {caption}"))
+        yield _card("phases", "Phases", "When each method of training was on.", on)
 
 
-def _drawn(key: str, title: str, caption: str, drawn: Figure | None, missing: str) -> str:
-    """Return a small figure, or what to say where there is nothing to draw."""
-    drawing = responsive([drawn], key, f"{title}. {caption}")
-    return figure(title, caption, drawing or _none(missing))
+def _card(key: str, title: str, caption: str, drawn: Figure | None, absent: str = "") -> Card:
+    """Return a small figure.
+
+    Args:
+        key: What it is on the page, in letters of an id.
+        title: Its title.
+        caption: What it shows.
+        drawn: The drawing, if there is anything to draw.
+        absent: What to say if there is not.
+    """
+    return Card(title, caption, drawings([drawn], key, f"{title}. {caption}"), absent)
 
 
-def _panel(run: RunData, panel: Panel) -> str:
-    """Return the figure of a panel; one without numbers and without words for that is left out."""
+def _panel(run: RunData, panel: Panel, place: int) -> Iterator[Card]:
+    """Yield the figure of a panel; one without numbers and without words for that is left out.
+
+    Args:
+        run: The run.
+        panel: What is drawn together.
+        place: The number of the panel, which no other has.
+    """
     from decentral.report import figures
 
     drawn = figures.panel(run, panel)
     if drawn is None and not panel.absent:
-        return ""
+        return
     said = (one.text or one.key for one in figures.records_in(run, panel))
     caption = panel.caption or f"{'; '.join(dict.fromkeys(said))}."
-    key = re.sub(r"[^a-z0-9]+", "-", panel.title.lower())
-    return _drawn(f"panel-{key}", panel.title, caption, drawn, panel.absent)
+    yield _card(f"panel-{place}", panel.title, caption, drawn, panel.absent)
 
 
-def _measurements(facts: Facts) -> str:
-    """Return the table of what was measured beside what judges the run, empty without any."""
-    rows = [
-        [escape(one.title), number_text(facts.values[one.key], one), escape(one.text)]
+def _measured(facts: Facts) -> list[list[str]]:
+    """Return what was measured beside what judges the run: label, value, what it is."""
+    return [
+        [one.title, number_text(facts.values[one.key], one), one.text]
         for one in facts.listed("results")
     ]
-    if not rows:
-        return ""
-    columns = ["metric", "value", "what it is"]
-    listed = table(columns, rows, numeric=frozenset({"value"}), label="Metrics of the run")
-    return f'<section class="card results"><h2>Measured</h2>{listed}</section>'
-
-
-def responsive(drawn: Sequence[Figure | None], key: str, label: str) -> str:
-    """Return figures as inline SVG: one, or a wide and a narrow one of which a page shows one."""
-    from decentral.report.figures import to_svg
-
-    kinds = [""] if len(drawn) == 1 else ["wide", "narrow"]
-    return "".join(
-        inline_svg(to_svg(one), f"{key}-{kind or 'any'}", label, kind)
-        for one, kind in zip(drawn, kinds, strict=True)
-        if one is not None
-    )
-
-
-def _none(reason: str) -> str:
-    return f'<p class="none">{escape(reason)}</p>'
 
 
 def _topology_caption(run: RunData) -> str:
@@ -223,29 +211,21 @@ def _shards_caption(run: RunData) -> str:
     return f"Who holds which samples; each node has {each}."
 
 
-def _config(run: RunData) -> str:
-    pairs = [(str(key), plugin_text(value)) for key, value in run.config.items()]
-    return f'<section class="card"><h2>Configuration</h2>{settings(pairs)}</section>'
+def _pairs(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [(key, plugin_text(value)) for key, value in settings.items()]
 
 
-def _events(run: RunData) -> str:
-    if not run.events:
-        return ""
-    shown = run.events[-_MOST_EVENTS:]
-    rows = [
+def _events(events: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """Return what happened: kind, step, time, and the rest."""
+    return [
         [
-            escape(str(event.get("event", ABSENT))),
+            str(event.get("event", ABSENT)),
             f"{event['step']:,}",
-            escape(_moment(event.get("time"))),
-            escape(_details(event)),
+            _moment(event.get("time")),
+            _details(event),
         ]
-        for event in shown
+        for event in events
     ]
-    columns = ["event", "step", "time", "details"]
-    listed = table(columns, rows, numeric=frozenset({"step", "time"}), label="Events of the run")
-    more = len(run.events) - len(shown)
-    title = f"Events, the last {len(shown)} of {len(run.events):,}" if more else "Events"
-    return f'<section class="card"><h2>{title}</h2>{listed}</section>'
 
 
 def _moment(time: object) -> str:
@@ -255,13 +235,3 @@ def _moment(time: object) -> str:
 def _details(event: Mapping[str, Any]) -> str:
     rest = {k: v for k, v in event.items() if k not in ("event", "step", "time")}
     return ", ".join(f"{key} {plugin_text(value)}" for key, value in rest.items())
-
-
-def _environment(run: RunData) -> str:
-    pairs = flatten(run.env)
-    if not pairs:
-        return ""
-    inside = settings((key, plugin_text(value)) for key, value in pairs.items())
-    return (
-        f'<section class="card"><details><summary>Environment</summary>{inside}</details></section>'
-    )

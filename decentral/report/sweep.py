@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from statistics import fmean, stdev
 
 from decentral.records import Record
 from decentral.report.facts import ABSENT, Facts, number_text
-from decentral.report.pages import figure, page, sentence, table, write_page
-from decentral.report.run import responsive
+from decentral.report.pages import Card, drawings, page, write_page
 
 #: Columns of what judges the runs: label and role.
 SCORES = {"local before": "local_mean", "merged": "merged"}
@@ -94,37 +92,27 @@ def write_sweep(folder: Path, groups: Sequence[Group], failures: Sequence[str]) 
     pictures = [figures.swept(drawn, known[0], width) for width in sizes] if known else [None, None]
     if pictures[0] is not None:
         figures.save_png(pictures[0], folder / "sweep.png")
-    none = '<p class="none">No run has finished.</p>'
     runs = sum(len(group.facts) for group in groups)
-    body = (
-        f'<header><p class="over">decentral</p><h1>{escape(folder.name)}</h1>'
-        f'<p class="verdict">{sentence(f"{runs} runs in {len(groups)} groups.")}</p></header>'
-        '<div class="grid">'
-        + figure(
+    listed = columns(groups)
+    results = [cells(group, listed) for group in groups]
+    html = page(
+        "sweep",
+        title=folder.name,
+        over="decentral",
+        verdict=f"{runs} runs in {len(groups)} groups.",
+        drawn=Card(
             f"{known[0].group.capitalize() if known else 'Results'} by group",
             "Dots: single runs. Diamonds and bars: mean and one standard deviation.",
-            responsive(pictures, "sweep", "Results of the groups of a sweep") or none,
+            drawings(pictures, "sweep", "Results of the groups of a sweep"),
+            "No run has finished.",
             full=True,
-        )
-        + f'</div><section class="card results"><h2>Results</h2>{_table(groups)}</section>'
-        + _failures(failures)
+        ),
+        columns=[*groups[0].labels, *results[0]],
+        numeric=list(results[0]),
+        rows=[
+            [*group.labels.values(), *found.values()]
+            for group, found in zip(groups, results, strict=True)
+        ],
+        failures=failures,
     )
-    return write_page(folder / "sweep.html", page(f"{folder.name} · decentral", body))
-
-
-def _table(groups: Sequence[Group]) -> str:
-    axes, listed = list(groups[0].labels), columns(groups)
-    written = [cells(group, listed) for group in groups]
-    results = [escape(column) for column in written[0]]
-    rows = [
-        [escape(text) for text in [*group.labels.values(), *found.values()]]
-        for group, found in zip(groups, written, strict=True)
-    ]
-    return table([*map(escape, axes), *results], rows, numeric=frozenset(results), label="Results")
-
-
-def _failures(failures: Sequence[str]) -> str:
-    if not failures:
-        return ""
-    items = "".join(f"<li>{escape(text)}</li>" for text in failures)
-    return f'<section class="card"><h2>Failed</h2><ul>{items}</ul></section>'
+    return write_page(folder / "sweep.html", html)
