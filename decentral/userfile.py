@@ -24,11 +24,21 @@ _carried: dict[str, Path] = {}
 
 def located(path: str | Path) -> Path:
     """Return where a named file lies, be it on this machine or carried here from the user's."""
-    resolved = Path(path).expanduser().resolve()
-    place = _carried.get(str(resolved), resolved)
+    place = place_of(path)
     if place.is_file():
-        _opened[str(resolved)] = place
+        _opened[resolved(path)] = place
     return place
+
+
+def place_of(path: str | Path) -> Path:
+    """Return where a named file lies; unlike one that is ``located``, it is not carried along."""
+    whole = resolved(path)
+    return _carried.get(whole, Path(whole))
+
+
+def resolved(path: str | Path) -> str:
+    """Return the whole path of a file that is named, on the user's machine."""
+    return os.path.realpath(os.path.expanduser(path))
 
 
 def file_part(text: str) -> int:
@@ -44,16 +54,19 @@ def file_part(text: str) -> int:
     for start in (found.end() for found in _FUNCTION.finditer(text)):
         rest = text[start:].strip()
         path = text[:start].rpartition(":")[0].strip()
-        if not rest or (rest.startswith("(") and _lies(path)):
+        if not rest or (rest.startswith("(") and lies(path)):
             return start
     return 0
 
 
-def _lies(path: str) -> bool:
-    if "\0" in path:
-        return False
-    resolved = os.path.realpath(os.path.expanduser(path))
-    return resolved in _carried or os.path.isfile(resolved)
+def lies(path: str) -> bool:
+    """Whether a path is that of a file."""
+    return "\0" not in path and os.path.isfile(place_of(path))
+
+
+def opened_paths() -> list[str]:
+    """Return the paths of all files that were named so far, as the user's machine has them."""
+    return list(_opened)
 
 
 def opened() -> dict[str, bytes]:
@@ -72,8 +85,8 @@ def unpack(files: Mapping[str, bytes], folder: Path) -> None:
 
 def load_file(path: str) -> ModuleType:
     """Import a user's Python file by path; what it raises is named as the user's own."""
-    resolved = Path(path).expanduser().resolve()
-    name = f"decentral_user_{resolved.stem}_{zlib.crc32(str(resolved).encode()):x}"
+    whole = resolved(path)
+    name = f"decentral_user_{Path(whole).stem}_{zlib.crc32(whole.encode()):x}"
     if name in sys.modules:
         return sys.modules[name]
     place = located(path)

@@ -25,7 +25,7 @@ import torch
 from wrong import CASES, SMALL, Case, furnish, inside
 from wrong_clusters import CLUSTERS
 from wrong_data import DATA
-from wrong_folders import FOLDERS, wreck
+from wrong_folders import FOLDERS, PYTHON, wreck
 from wrong_own import OWN
 from wrong_theory import THEORY
 
@@ -302,6 +302,7 @@ FROM_PYTHON: dict[str, Callable[[], Any]] = {
     **CLUSTERS,
     **DATA,
     **OWN,
+    **PYTHON,
     "grad_power: not positive": lambda: grad_power(
         torch.optim.SGD([torch.nn.Parameter(torch.ones(1))]), p=0
     ),

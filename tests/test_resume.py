@@ -15,9 +15,10 @@ import torch
 from support import TINY, Row, load_checkpoint, tiny_run, untimed
 
 from decentral import ConfigError, RunError
-from decentral.api import restart
+from decentral.api import models_of, restart, run_config
 from decentral.engines import local
 from decentral.engines.local import LocalRun
+from decentral.loop.setup import prepare
 
 CASES: dict[str, dict[str, Any]] = {
     "momentum": {"topology": "ring", "communication": "late(start=50%, intensity=0.4)"},
@@ -260,8 +261,13 @@ def test_a_checkpoint_that_does_not_fit_is_refused_and_nothing_is_lost(
     assert old in text
     config.write_text(text.replace(old, new), encoding="utf-8")
     logged = (folder / "metrics.jsonl").read_bytes()
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ConfigError, match=r"was edited: (nodes|model) is not as at step 10"):
         restart(folder)
+    with pytest.raises(ConfigError, match=r"was edited: (nodes|model) is not as at step 10"):
+        models_of(folder)
+    saved, changed = load_checkpoint(folder), prepare(run_config(folder))
+    with pytest.raises(ConfigError, match=message):
+        saved.check_fits(changed.config.nodes, changed.layout.width)
     assert (folder / "metrics.jsonl").read_bytes() == logged
 
 

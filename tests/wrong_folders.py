@@ -2,19 +2,55 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import torch
 from wrong import SMALL, Case
+
+from decentral.run.checkpoint import Checkpoint
 
 FOLDERS = [
     Case("launch or resume: no folder named", f"{SMALL} --resume"),
     Case("launch or resume: another run", f"{SMALL} seed=9 --resume --out finished"),
     Case("launch: what is left of a run", f"{SMALL} --out remains"),
+    Case("merge: other nodes", "merge resized"),
+    Case("resume: an edited setting", "resume edited"),
+    Case("resume: edited settings that may change", "resume longer"),
+    Case("resume: a file that has changed", "resume plugged"),
+    Case("resume: a change that cannot be", "resume longer --change nodes=5"),
+    Case("resume: no more steps", "resume finished --change steps=4"),
+    Case("resume: beyond the final merge", "resume finished --change steps=8"),
+    Case("resume: a change without more steps", "resume finished --change lr=0.1"),
+    Case("resume: a change before the first checkpoint", "resume empty --change steps=8"),
 ]  # fmt: skip
+
+
+#: What only Python can do wrong.
+PYTHON: dict[str, Callable[[], Any]] = {
+    "a checkpoint of another model": lambda: Checkpoint(
+        4, (0,), {0: {"row": torch.zeros(16)}}
+    ).check_fits(1, 32),
+}
 
 
 def wreck() -> None:
     """Damage copies of the finished run in this folder."""
     shutil.copytree("finished", "remains")
     Path("remains/config.yaml").unlink()
+    for name, old, new in (
+        ("edited", "seed: 0", "seed: 1"),
+        ("longer", "steps: 4", "steps: 8"),
+        ("plugged", "", ""),
+    ):
+        shutil.copytree("finished", name)
+        Path(name, "summary.json").unlink()
+        config = Path(name, "config.yaml")
+        config.write_text(config.read_text().replace(f"\n{old}\n", f"\n{new}\n"))
+    manifest = max(Path("plugged/checkpoints").glob("*/manifest.json"))
+    stated = json.loads(manifest.read_text())
+    del stated["sha256"]
+    manifest.write_text(json.dumps(stated | {"files": {str(Path("lone.py").resolve()): "other"}}))

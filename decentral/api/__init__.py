@@ -1,10 +1,12 @@
 """The library's door: launch a run, resume it, look at it."""
 
+from decentral.api.changing import CHANGEABLE
 from decentral.api.launching import begun, launch, restart, resume, start, start_or_resume
 from decentral.api.run import Progress, Run, models_of, run_config
 from decentral.run.digests import WHEREABOUTS
 
 __all__ = [
+    "CHANGEABLE",
     "WHEREABOUTS",
     "Progress",
     "Run",

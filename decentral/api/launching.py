@@ -7,6 +7,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
+from decentral.api.changing import UNCHANGED, Change, continued, newest, record_change
 from decentral.api.run import Run, run_config, run_settings
 from decentral.config import PARTS, Config, by_name, make_config, read_settings, refuse_unknown
 from decentral.engines.base import EngineRun, close_on_error
@@ -14,7 +15,7 @@ from decentral.engines.choice import engine_of, refuse_ranks
 from decentral.errors import ConfigError
 from decentral.loop.resolved import resolved
 from decentral.loop.setup import Setup, prepare
-from decentral.run.checkpoint import has_checkpoint, newest_checkpoint
+from decentral.run.checkpoint import Saved, has_checkpoint
 from decentral.run.digests import WHEREABOUTS, differences, differences_text
 from decentral.run.folder import RunFolder
 
@@ -97,9 +98,11 @@ def start_or_resume(config: Config) -> EngineRun | None:
             if finished:
                 _refuse_other(path, there, resolved(prepare(config)), config)
                 return None
+            if saved := newest(path):
+                config = continued(config, there, saved)
             run = undo.enter_context(closing(engine_of(config)(config)))
             _refuse_other(path, there, run.settings, config)
-            _stand(run, folder)
+            _stand(run, folder, saved)
         undo.pop_all()
     return run
 
@@ -154,16 +157,34 @@ def _stem(setup: Setup) -> str:
     return "-".join(Path(name).stem for name in names)
 
 
-def resume(path: str | Path, *, watch: Watch | None = None, **objects: Any) -> Run:
+def resume(
+    path: str | Path,
+    *,
+    change: Mapping[str, Any] | None = None,
+    watch: Watch | None = None,
+    **objects: Any,
+) -> Run:
     """Continue an interrupted run from its newest checkpoint; the result is as if it never stopped.
 
-    One that ended before its first checkpoint begins again. Parts that were Python objects (a task,
-    a schedule, ...) must be given again; where it runs (``engine="ray(workers=4)"``, or
-    ``engine={"workers": 4}`` to change that alone) may be given anew. Raises RunError when every
-    checkpoint is damaged, ConfigError when the folder is not a run, or while another process writes
-    into it.
+    One that ended before its first checkpoint begins again.
+
+    Args:
+        path: The run folder.
+        change: What is to be otherwise from now on, such as ``{"steps": 6000}``: settings among
+            ``decentral.api.CHANGEABLE``; and True for the path of a plug-in or graph file that has
+            changed, or for ``final_merge``, to train the merged model of a finished run. Points in
+            % are of the new length; the past is not redone.
+        watch: Called with every logged row.
+        objects: Parts that were Python objects (a task, a schedule, ...) must be given again; what
+            says where it runs (``engine="ray(workers=4)"``, or ``engine={"workers": 4}`` to change
+            that alone) may be given anew.
+
+    Raises:
+        ConfigError: The folder is no run, another process writes into it, or what makes the result
+            is not what it was.
+        RunError: Every checkpoint is damaged.
     """
-    return _train(restart(path, **objects), objects, watch)
+    return _train(restart(path, change=change, **objects), objects, watch)
 
 
 def begun(config: Config, path: Path) -> EngineRun:
@@ -185,8 +206,16 @@ def begun(config: Config, path: Path) -> EngineRun:
     return run
 
 
-def restart(path: str | Path, **objects: Any) -> EngineRun:
-    """Prepare a run from its newest checkpoint; ``EngineRun.run`` goes on with it."""
+def restart(
+    path: str | Path, *, change: Mapping[str, Any] | None = None, **objects: Any
+) -> EngineRun:
+    """Prepare a run from its newest checkpoint; ``EngineRun.run`` goes on with it.
+
+    Args:
+        path: The run folder.
+        change: What is to be otherwise, as for ``resume``.
+        objects: Parts that were given from Python, and where it runs now.
+    """
     for key, value in objects.items():
         part = key.partition(".")[0]
         refuse_unknown(part, value)
@@ -195,34 +224,45 @@ def restart(path: str | Path, **objects: Any) -> EngineRun:
                 f"{key} cannot change when a run goes on; only where it runs can: "
                 f"{', '.join(WHEREABOUTS)}."
             )
-    config = run_config(path, goes_on=True, **objects)
+    wanted = Change.of(change)
+    config = run_config(path, goes_on=True, change=wanted.settings, **objects)
     refuse_ranks(config)
-    _refuse_finished(Path(path))  # without touching its folder
+    _refuse_finished(Path(path), wanted)  # without touching its folder
     with ExitStack() as undo:
         folder = undo.enter_context(RunFolder.claim(Path(path)))
-        run = undo.enter_context(_going_on(folder, config))
+        run = undo.enter_context(_going_on(folder, config, wanted))
         undo.pop_all()
     return run
 
 
-def _going_on(folder: RunFolder, config: Config) -> closing[EngineRun]:
+def _going_on(folder: RunFolder, config: Config, change: Change = UNCHANGED) -> closing[EngineRun]:
     """Return a run that stands at a folder's newest checkpoint, or else at its beginning."""
-    _refuse_finished(folder.path)
+    _refuse_finished(folder.path, change)
+    saved, there = newest(folder.path), run_settings(folder.path, goes_on=True)
+    if saved:
+        config = continued(config, there, saved, change)
+    elif change:
+        raise ConfigError(
+            f"run {folder.path} has no checkpoint yet, so nothing is to be kept: launch it anew."
+        )
     run = engine_of(config)(config)
     with close_on_error(run):
-        _stand(run, folder)
+        _stand(run, folder, saved)
+        if saved and change:
+            record_change(run, saved, there, change)
     return closing(run)
 
 
-def _stand(run: EngineRun, folder: RunFolder) -> None:
-    """Let a run stand at its folder's newest checkpoint, or else at its beginning."""
-    if has_checkpoint(folder.path):
-        run.go_on(folder, newest_checkpoint(folder.path))
+def _stand(run: EngineRun, folder: RunFolder, saved: Saved | None) -> None:
+    """Let a run stand at a checkpoint of its folder, or else at its beginning."""
+    if saved:
+        run.go_on(folder, saved)
     else:
         folder.prepare()
         run.begin(folder)
 
 
-def _refuse_finished(folder: Path) -> None:
-    if (folder / "summary.json").exists():
-        raise ConfigError(f"run {folder} is finished; `decentral report {folder}` shows it.")
+def _refuse_finished(folder: Path, change: Change = UNCHANGED) -> None:
+    if (folder / "summary.json").exists() and not change.is_longer:
+        more = "; only with more steps does it go on: --change steps=N" if change else ""
+        raise ConfigError(f"run {folder} is finished{more}; `decentral report {folder}` shows it.")

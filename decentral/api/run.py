@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from decentral.api.changing import refuse_edited
 from decentral.config import Config, Engine, layered, make_config, read_file
 from decentral.errors import ConfigError, RunError, nearest
 from decentral.loop.setup import prepare
@@ -148,13 +149,20 @@ def _column(values: list[Any]) -> Any:
     return np.array([np.nan if value is None else value for value in values])
 
 
-def run_config(path: str | Path, *, goes_on: bool = False, **objects: Any) -> Config:
+def run_config(
+    path: str | Path,
+    *,
+    goes_on: bool = False,
+    change: Mapping[str, Any] | None = None,
+    **objects: Any,
+) -> Config:
     """Read a run folder's configuration.
 
     Args:
         path: The run folder.
         goes_on: Whether the run will be trained on: then all that its configuration says must be
             known, and its format the present one.
+        change: Settings that are no longer what they were.
         objects: Parts that were given from Python, and where it runs now.
     """
     stored = run_settings(path, goes_on=goes_on)
@@ -166,7 +174,10 @@ def run_config(path: str | Path, *, goes_on: bool = False, **objects: Any) -> Co
                 f"use decentral.resume({str(path)!r}, {key}=...)."
             )
         settings[key] = objects[key]
-    config = make_config({k: v for k, v in settings.items() if v is not None})
+    changed = {key.partition(".")[0] for key in change or ()}
+    if "data" in changed or (settings.get("data") is not None and "batch" in changed):
+        settings["steps"] = None  # they follow from those
+    config = make_config({k: v for k, v in settings.items() if v is not None}, change or {})
     there, here = stored["engine"].get("wire", "same"), config.engine.wire
     if goes_on and there != here:
         raise ConfigError(
@@ -236,6 +247,7 @@ def models_of(path: Path, step: int | None = None, **objects: Any) -> TrainedMod
     """Return the models of a run: of a checkpoint, or the newest one in which they differ."""
     setup = prepare(run_config(path, **objects))
     saved = list(good_checkpoints(path)) or [newest_checkpoint(path)]  # which says what is wrong
+    refuse_edited(saved[0], run_settings(path))
     if step is None:
         return differing(setup, saved)
     for each in saved:

@@ -101,6 +101,7 @@ def resume(
     engine: o.Engine = None,
     workers: o.Workers = None,
     address: o.Address = None,
+    change: o.Change = None,
     json: o.Json = False,
     quiet: o.Quiet = False,
     debug: o.Debug = False,
@@ -108,11 +109,15 @@ def resume(
     """Go on with an interrupted run, as if it had never stopped.
 
     Where it runs may change: engine, workers, address, and what else of
-    KEY=VALUE stands under engine, such as engine.on_failure=continue.
+    KEY=VALUE stands under engine, such as engine.on_failure=continue. What makes
+    the result changes only where --change names it: steps, data, batch,
+    learning_rate, communication, or a file that has changed.
+
+      decentral resume runs/digits-ring-late-1 --change steps=6000
     """
     from decentral.cli import running
 
-    running.resume(run, words or [], o.given(context), json=json, quiet=quiet)
+    running.resume(run, words or [], o.given(context), change or [], json=json, quiet=quiet)
 
 
 @app.command(cls=Command)

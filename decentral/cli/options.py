@@ -98,6 +98,11 @@ Resume = Annotated[
     bool, _switch(_RUN, "Go on with the run that --out holds, if it holds one.", "--resume")
 ]
 
+Change = Annotated[
+    list[str] | None,
+    _setting(_RUN, "KEY=VALUE", "What is otherwise from now on; or the path of a changed file."),
+]
+
 SweepOut = Annotated[Text, _setting(_RUN, "FOLDER", "Its folder; else sweeps/<name of CONFIG>.")]
 
 Weights = Annotated[Text, _setting(_WHO, "NAME", "Mixing weights: metropolis, uniform.")]

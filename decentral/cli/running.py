@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from decentral import api
-from decentral.cli.settings import config_of, given
+from decentral.cli.settings import changed, config_of, given
 from decentral.cli.words import (
     QUIET,
     conclusion,
@@ -56,18 +56,26 @@ def launch(
 
 
 def resume(
-    path: str, words: Sequence[str], flags: Mapping[str, str], *, json: bool, quiet: bool
+    path: str,
+    words: Sequence[str],
+    flags: Mapping[str, str],
+    changes: Sequence[str],
+    *,
+    json: bool,
+    quiet: bool,
 ) -> None:
-    """Go on with an interrupted run, perhaps elsewhere.
+    """Go on with an interrupted run, perhaps elsewhere, perhaps otherwise.
 
     Args:
         path: Folder of the run.
         words: ``key=value``.
         flags: Options by the setting they stand for.
+        changes: What is to be otherwise: ``key=value``, files, ``final_merge``.
         json: Whether the summary is printed as JSON.
         quiet: Whether nothing else is printed.
     """
-    _train(api.restart(path, **given(words, flags)), console_of(json, quiet), json)
+    run = api.restart(path, change=changed(changes), **given(words, flags))
+    _train(run, console_of(json, quiet), json)
 
 
 def report(path: str) -> None:

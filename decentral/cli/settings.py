@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from decentral.api.changing import is_file
 from decentral.config import Config, by_name, make_config, parse_assignments, read_settings
 from decentral.errors import ConfigError
 
@@ -28,6 +29,12 @@ def given(assignments: Sequence[str], flags: Mapping[str, str]) -> dict[str, Any
     if twice := sorted(overrides.keys() & flagged.keys()):
         raise ConfigError(f"{twice[0]} is given twice, by a flag and by key=value; keep one.")
     return {**overrides, **flagged}
+
+
+def changed(words: Sequence[str]) -> dict[str, Any]:
+    """Return what a run is to have otherwise: settings by name, True for files and other names."""
+    named = [word for word in words if "=" not in word or is_file(word)]
+    return dict.fromkeys(named, True) | parse_assignments([w for w in words if w not in named])
 
 
 def sorted_out(words: Sequence[str]) -> tuple[str | None, list[str]]:

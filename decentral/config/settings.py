@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Le, Lt
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationInfo, field_validator
 
 from decentral import limits
 from decentral.config.engine import Engine
 from decentral.registry import KINDS, Count, Positive, build
 from decentral.schedules.methods import METHODS, Adversarial, LabelNoise, Sam
+from decentral.schedules.progress import Past
 from decentral.spec import Spec, spelled
 from decentral.units import parse_amount
 
@@ -124,6 +125,20 @@ class Config(BaseModel):
         (), description="where metrics go, too: tensorboard, wandb(project=mine)"
     )
     out: str | None = Field(None, description="run folder; none: runs/<name>")
+
+    # No setting: what a run had done when it was resumed with other schedules.
+    _past: Past | None = PrivateAttr(None)
+
+    @property
+    def past(self) -> Past | None:
+        """What was done before the present schedules applied; None: nothing."""
+        return self._past
+
+    def after(self, past: Past | None) -> Config:
+        """Return the same configuration of a run whose schedules were changed."""
+        changed = self.model_copy()
+        changed._past = past
+        return changed
 
     @field_validator("data", mode="before")
     @classmethod

@@ -26,6 +26,7 @@ from decentral.metrics.returned import declared
 from decentral.quantities import BYTES, PACE, PLACE, RELATIVE, WALL, is_own, records_of
 from decentral.records import Records
 from decentral.run.checkpoint import Saved, has_checkpoint
+from decentral.run.digests import identity
 from decentral.run.folder import RunFolder, environment
 from decentral.run.trackers import Trackers
 
@@ -109,6 +110,7 @@ class EngineRun(ABC):
             )
             self.cut(START)
         self._describe()
+        folder.identity = identity(self.settings, self.setup.config.past)
 
     def go_on(self, folder: RunFolder, saved: Saved) -> None:
         """Continue a run from a checkpoint; what was logged after it is cut off."""
@@ -116,6 +118,7 @@ class EngineRun(ABC):
         self.restore(saved)
         self.cut(saved.counters["offsets"])
         self.resumed, self.elapsed_s = True, saved.counters["elapsed_s"]
+        folder.identity = identity(self.settings, self.setup.config.past)
 
     def cut(self, offsets: Mapping[str, int]) -> None:
         """Cut the records back to a ``position``; of the events, those that will come again."""

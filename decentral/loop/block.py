@@ -355,6 +355,8 @@ class Block:
             nodes[node] = {"row": self.rows[index], **whole, **own, **state}
         counters = {
             "round": self.round,
+            "samples": self.samples,
+            "first_batch": self.setup.first_batch,
             "ledger": self.ledger.state(),
             "clock": self.clock.state(),
             "intensity": self.intensity,

@@ -40,7 +40,7 @@ def paced(config: Config, task: Task, batch: Bound) -> tuple[Config, Pace]:
         )
     if budget is None:
         _check_room(config.steps)
-    pace = pace_of(batch, config.steps, budget)
+    pace = pace_of(batch, config.steps, budget, config.past)
     if "steps" in config.model_fields_set and budget is not None and config.steps != pace.steps:
         raise ConfigError(
             f"steps = {config.steps}: data = {config.data} lasts for {pace.steps} steps with this "

@@ -21,6 +21,11 @@ from decentral.errors import ConfigError, RunError
 from decentral.run.folder import RunFolder, explain_disk_errors
 from decentral.run.formats import FORMAT, READ
 
+#: What a manifest says of the run, beside what it says of the checkpoint.
+_IDENTITY = ("settings", "files", "past")
+#: The digest of a manifest, in the manifest.
+_SEAL = "sha256"
+
 
 @dataclass
 class Checkpoint:
@@ -75,9 +80,10 @@ class Draft:
             "nodes": list(live),
             "digests": dict(digests),
             "counters": counters,
+            **self.folder.identity,
         }
         with explain_disk_errors(self.folder.path):
-            write_synced(self.path / "manifest.json", json.dumps(manifest, indent=1).encode())
+            write_synced(self.path / "manifest.json", _sealed(manifest))
             shutil.rmtree(self.target, ignore_errors=True)
             self.path.rename(self.target)
             _sync(self.home)
@@ -137,6 +143,26 @@ def _sync(folder: Path) -> None:
         os.close(handle)
 
 
+def relabel(saved: Saved, identity: Mapping[str, Any]) -> None:
+    """Let a checkpoint be one of the run as it is now, whose settings were changed at its step."""
+    manifest = saved.path / "manifest.json"
+    stated = json.loads(manifest.read_text(encoding="utf-8"))
+    temporary = manifest.with_name(".manifest.json.tmp")
+    write_synced(temporary, _sealed({**stated, **identity}))
+    temporary.replace(manifest)
+    _sync(saved.path)
+
+
+def _sealed(manifest: Mapping[str, Any]) -> bytes:
+    """Return the text of a manifest with a digest of all that it says."""
+    content = {key: value for key, value in manifest.items() if key != _SEAL}
+    return json.dumps({**content, _SEAL: _digest(content)}, indent=1).encode()
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
 def _complete(home: Path) -> list[Path]:
     return sorted(p for p in home.glob("step-*") if (p / "manifest.json").exists())
 
@@ -150,6 +176,8 @@ class Saved:
     live: tuple[int, ...]
     shards: tuple[str, ...]
     counters: dict[str, Any]
+    #: Digests of the settings and files that make the result, and the ``past`` of the schedules.
+    identity: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def load(self, nodes: Iterable[int]) -> Checkpoint:
         """Return the checkpoint with the tensors of some nodes."""
@@ -210,13 +238,16 @@ def _verified(path: Path) -> Saved | None:
     try:
         manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
         _check_format(manifest.get("format"), path)
+        if manifest.pop(_SEAL, None) not in (None, _digest(manifest)):
+            return None
         for name, digest in manifest["digests"].items():
             with (path / name).open("rb") as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != digest:
                     return None
         live = tuple(int(node) for node in manifest["nodes"])
         shards = tuple(manifest["digests"])
-        return Saved(path, int(manifest["step"]), live, shards, manifest["counters"])
+        identity = {key: manifest[key] for key in _IDENTITY if key in manifest}
+        return Saved(path, int(manifest["step"]), live, shards, manifest["counters"], identity)
     except (OSError, ValueError, KeyError) as error:
         if isinstance(error, ConfigError):
             raise

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
+from decentral.references import named_files
+from decentral.schedules.progress import Past
+from decentral.userfile import place_of
 from decentral.yamltext import dump, load
 
 #: Settings that say where a run computes: it may go on anywhere. Of the engine that is all but
@@ -12,8 +18,49 @@ from decentral.yamltext import dump, load
 WHEREABOUTS = ("engine", "faults")
 #: What changes neither models nor records: those, and where and how often they are kept.
 WITHOUT_EFFECT = frozenset({*WHEREABOUTS, "out", "keep_checkpoints", "checkpoint_every", "track"})
+#: Characters of a setting's digest.
+_LENGTH = 16
 #: Differences that are listed.
 _LISTED = 3
+
+
+def identity(settings: Mapping[str, Any], past: Past | None) -> dict[str, Any]:
+    """Return what every checkpoint says of its run.
+
+    ``settings`` and ``files`` are digests by key and by path, ``past`` what was done before the
+    present schedules applied.
+    """
+    files = {path: file_digest(path) for path in sorted(named_files(settings))}
+    stated = {"settings": setting_digests(load(dump(settings))), "files": files}
+    return stated | ({"past": asdict(past)} if past else {})
+
+
+def setting_digests(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Return a digest of each setting that is part of a result, as it is read from YAML.
+
+    >>> list(setting_digests({"seed": 0, "out": "runs/a", "engine": {"wire": "same"}}))
+    ['seed', 'engine.wire']
+    """
+    engine = settings.get("engine")
+    wire = {"engine.wire": engine.get("wire", "same")} if isinstance(engine, Mapping) else {}
+    counted = {key: value for key, value in settings.items() if key not in WITHOUT_EFFECT}
+    return {key: _digest(value) for key, value in (counted | wire).items()}
+
+
+def edited(stated: Mapping[str, str], settings: Mapping[str, Any]) -> list[str]:
+    """Return which settings are not what ``setting_digests`` has ``stated``; none: nothing was."""
+    found = setting_digests(settings) if stated else {}
+    return [key for key in {**stated, **found} if stated.get(key) != found.get(key)]
+
+
+def file_digest(path: str) -> str | None:
+    """Return the digest of a user's file, None where it is gone."""
+    place = place_of(path)
+    return hashlib.sha256(place.read_bytes()).hexdigest() if place.is_file() else None
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:_LENGTH]
 
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

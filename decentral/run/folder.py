@@ -30,6 +30,8 @@ class RunFolder:
     def __init__(self, path: Path, lock: WriterLock | None = None) -> None:
         """Open an existing folder."""
         self.path, self.lock = path, lock
+        #: What every checkpoint says of the run: see ``digests.identity``.
+        self.identity: dict[str, Any] = {}
 
     def __enter__(self) -> RunFolder:
         """Write."""
@@ -117,9 +119,9 @@ class RunFolder:
         """Write one JSON file atomically."""
         self.write(name, json.dumps(value, indent=1) + "\n")
 
-    def write_config(self, settings: Mapping[str, Any]) -> None:
-        """Write the resolved configuration."""
-        self.write("config.yaml", config_head() + dump(settings))
+    def write_config(self, settings: Mapping[str, Any], *, changed: bool = False) -> None:
+        """Write the resolved configuration; one that was ``changed`` on the way says so."""
+        self.write("config.yaml", config_head(changed) + dump(settings))
 
     def append(self, name: str, row: Mapping[str, Any]) -> None:
         """Append one JSON object as a line."""

@@ -20,9 +20,12 @@ _OF_ENGINE = (
 )  # fmt: skip
 
 
-def config_head() -> str:
-    """Return the first line of a run folder's configuration."""
-    return f"# decentral run, format {FORMAT}: `decentral launch` on this file repeats the run\n"
+def config_head(changed: bool = False) -> str:
+    """Return the first line of a run folder's configuration; one may be ``changed`` on its way."""
+    says = "`decentral launch` on this file repeats the run"
+    if changed:
+        says = "changed on its way, see events.jsonl; these are its settings at the end"
+    return f"# decentral run, format {FORMAT}: {says}\n"
 
 
 def format_of(config: Path) -> int | None:

@@ -102,6 +102,27 @@ def slots(steps: int, local_steps: int) -> list[int]:
 
 
 @dataclass(frozen=True)
+class Past:
+    """What a node had taken when the schedules of a run were changed, after ``step`` steps."""
+
+    step: int
+    samples: int
+    first: int  # of its first step, to which rates and simulated seconds refer
+
+    def prefix(self) -> list[int]:
+        """Return the samples after every step until then, those in between evenly spread.
+
+        >>> Past(4, 23, first=5).prefix()
+        [0, 5, 11, 17, 23]
+        """
+        if not self.step:
+            return [0]
+        later, rest = max(1, self.step - 1), self.samples - self.first
+        first = self.samples if self.step == 1 else self.first
+        return [0, *(first + rest * k // later for k in range(self.step))]
+
+
+@dataclass(frozen=True)
 class Pace:
     """The prefix sum of a batch schedule: ``samples[k]`` per node are taken after ``k`` steps.
 
@@ -157,18 +178,24 @@ class Pace:
         )
 
 
-def pace_of(batch: Bound, steps: int, budget: int | None = None) -> Pace:
+def pace_of(batch: Bound, steps: int, budget: int | None = None, past: Past | None = None) -> Pace:
     """Follow a batch schedule over ``steps`` steps or, if given, over ``budget`` samples per node.
 
     The last batch is cut so that the budget is met exactly.
+
+    Args:
+        batch: The schedule.
+        steps: The number of steps, unless there is a budget.
+        budget: Samples per node at which the run ends.
+        past: What was taken before the schedule is asked.
 
     >>> from decentral.registry import build
     >>> pace_of(build("batch", "constant(32)"), 0, budget=100).samples
     [0, 32, 64, 96, 100]
     """
-    samples = [0]
+    samples = past.prefix() if past else [0]
     if budget is None:
-        for step in range(steps):
+        for step in range(len(samples) - 1, steps):
             samples.append(samples[-1] + _asked(batch, Progress(step, steps, samples[-1])))
         return Pace(samples)
     while samples[-1] < budget:

@@ -1,0 +1,184 @@
+"""What may change when a run goes on, and what is written of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from decentral.config import Config, by_name
+from decentral.engines.base import EngineRun
+from decentral.errors import ConfigError, nearest
+from decentral.run.checkpoint import Saved, has_checkpoint, newest_checkpoint, relabel
+from decentral.run.digests import differences, edited, file_digest
+from decentral.run.folder import RunFolder
+from decentral.schedules.progress import Past
+from decentral.userfile import GRAPHS, lies, resolved
+
+#: Settings that may change on the way: how long, at which rate, when to communicate, in which
+#: batches, and on what.
+CHANGEABLE = (
+    "steps", "data", "learning_rate", "communication", "batch", "micro_batch", "threads", "device",
+)  # fmt: skip
+#: Names the final merge that was made: who names it trains the merged model further.
+FINAL_MERGE = "final_merge"
+#: What a run's models are, and which data they have seen: who reads them must know it.
+MODELS = frozenset({"task", "model", "nodes", "split", "seed", "init", "dtype"})
+#: What says how many samples were taken until a step.
+_PACE = {"steps", "data", "batch"}
+
+
+@dataclass(frozen=True)
+class Change:
+    """What the user wants changed of a run that goes on."""
+
+    settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    files: frozenset[str] = frozenset()
+    final_merge: bool = False
+
+    @staticmethod
+    def of(given: Mapping[str, Any] | None) -> Change:
+        """Read settings by name, and True for the path of a file or for ``final_merge``.
+
+        Raises ConfigError for a setting that cannot change.
+        """
+        given = dict(given or {})
+        merge = bool(given.pop(FINAL_MERGE, False))
+        files = {key for key, value in given.items() if value is True and is_file(key)}
+        settings = by_name({key: value for key, value in given.items() if key not in files})
+        for key in settings:
+            if key.partition(".")[0] not in CHANGEABLE:
+                raise ConfigError(
+                    f"{key} cannot change when a run goes on.{nearest(key, CHANGEABLE)} "
+                    f"These can: {', '.join(CHANGEABLE)}, and files that it names."
+                )
+        return Change(settings, frozenset(map(resolved, files)), merge)
+
+    @property
+    def keys(self) -> set[str]:
+        """The names of the settings, without what is inside of them."""
+        return {key.partition(".")[0] for key in self.settings}
+
+    @property
+    def is_longer(self) -> bool:
+        """Whether it says how long the run is."""
+        return bool(self.keys & {"steps", "data"})
+
+    def __bool__(self) -> bool:
+        """Whether anything changes."""
+        return bool(self.settings or self.files or self.final_merge)
+
+
+#: A run goes on as it was.
+UNCHANGED = Change()
+
+
+def is_file(word: str) -> bool:
+    """Whether a word of a change names a file, and no setting."""
+    return lies(word) or word.endswith((".py", *GRAPHS))
+
+
+def newest(path: Path) -> Saved | None:
+    """Return where a run goes on; None: at its beginning."""
+    return newest_checkpoint(path) if has_checkpoint(path) else None
+
+
+def continued(
+    config: Config, there: Mapping[str, Any], saved: Saved, change: Change = UNCHANGED
+) -> Config:
+    """Return a configuration that goes on from a checkpoint, with what was done until then.
+
+    Args:
+        config: As it is now, the changes made.
+        there: What the run folder keeps.
+        saved: The checkpoint.
+        change: What the user has named.
+
+    Raises:
+        ConfigError: Something that makes the result is not what it was, and was not named.
+    """
+    refuse_edited(saved, there, lambda key: key not in change.keys)
+    for path, digest in saved.identity.get("files", {}).items():
+        now = file_digest(path)
+        if now != digest and path not in change.files:
+            what = "is gone" if now is None else "has changed since the run began"
+            raise ConfigError(
+                f"{path} {what}, and is part of the result; restore it, or go on with it as it is "
+                f"by --change {path}."
+            )
+    if change.keys & _PACE and saved.step:
+        counters = saved.counters
+        return config.after(Past(saved.step, counters["samples"], counters["first_batch"]))
+    past: Mapping[str, int] | None = saved.identity.get("past")
+    return config.after(Past(**past) if past else None)
+
+
+def refuse_edited(
+    saved: Saved, there: Mapping[str, Any], matters: Callable[[str], bool] = MODELS.__contains__
+) -> None:
+    """Raise ConfigError where settings of a run are not what they were at a checkpoint.
+
+    Args:
+        saved: The checkpoint.
+        there: What the run folder keeps now.
+        matters: Which settings must be the same: those that say what the models are, if not given.
+    """
+    found = edited(saved.identity.get("settings", {}), there)
+    keys = [key for key in found if matters(key)]
+    if not keys:
+        return
+    run = saved.path.parent.parent
+    those = f"{', '.join(keys)} {'is' if len(keys) == 1 else 'are'}"
+    free = [f"--change {key}=..." for key in keys if key in CHANGEABLE]
+    remedy = f", or say {' '.join(free)}" if len(free) == len(keys) else ""
+    raise ConfigError(
+        f"{run / 'config.yaml'} was edited: {those} not as at step {saved.step}; "
+        f"restore what was there{remedy}, or launch a new run."
+    )
+
+
+def record_change(run: EngineRun, saved: Saved, there: Mapping[str, Any], change: Change) -> None:
+    """Write down what has changed of a run that stands at a checkpoint.
+
+    An event says what was and what is; configuration and checkpoint become those of the run as it
+    is now. What a finished run has left is kept under the step of its end.
+
+    Args:
+        run: The run, which stands at the checkpoint.
+        saved: The checkpoint.
+        there: The settings until now.
+        change: What the user has named.
+
+    Raises:
+        ConfigError: Nothing is left to train, or the final merge was made and is not named.
+    """
+    ended = saved.step == there.get("steps")
+    if run.setup.config.steps <= saved.step:
+        raise ConfigError(
+            f"run {run.folder.path}: {saved.step} steps are done, and with this change it has "
+            f"{run.setup.config.steps}; give more."
+        )
+    if ended and "before_merge" in run.evaluations and not change.final_merge:
+        raise ConfigError(
+            f"run {run.folder.path}: the final merge was made at step {saved.step}, so that all "
+            f"models are one; to train that one on, add --change {FINAL_MERGE}."
+        )
+    others = differences(there, run.settings)
+    found: dict[str, Any] = {key: list(both) for key, both in others.items()}
+    silent = [key for key in change.keys if not any(k.partition(".")[0] == key for k in found)]
+    found |= {key: [None, run.settings[key]] for key in silent}
+    folder = run.folder
+    folder.event("change", saved.step, settings=found, files=sorted(change.files))
+    folder.write_config(run.settings, changed=True)
+    relabel(saved, folder.identity)
+    if ended:
+        run.evaluations.clear()
+    _set_aside(folder, saved.step)
+
+
+def _set_aside(folder: RunFolder, step: int) -> None:
+    """Keep what a run that was finished has left, under another name."""
+    for name in ("merged.safetensors", "summary.json"):
+        if (file := folder.path / name).exists():
+            file.rename(file.with_stem(f"{file.stem}-{step:09d}"))

@@ -1,0 +1,54 @@
+"""Which names, and which files of the user's, a setting refers to, however it is written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from decentral.errors import ConfigError
+from decentral.spec import Spec, parse_spec
+from decentral.userfile import GRAPHS, lies, opened_paths, resolved
+
+
+def names_in(value: Any) -> Iterator[str]:
+    """Yield every name of a plug-in that a value may hold, as the reader of plug-ins sees it.
+
+    >>> list(names_in({"communication": "every(k=2, schedule=own.py:pulses(width=3))"}))
+    ['every', '2', 'own.py:pulses', '3']
+    """
+    if isinstance(value, Spec):
+        yield value.name
+        yield from names_in([*value.args, *value.settings.values()])
+    elif isinstance(value, Mapping):
+        own = [value[key] for key in ("name", "path") if isinstance(value.get(key), str)]
+        yield from own
+        yield from names_in(list(value.values()))
+    elif isinstance(value, list | tuple):
+        for one in value:  # pyright: ignore[reportUnknownVariableType]
+            yield from names_in(one)
+    elif isinstance(value, str):
+        try:
+            found = parse_spec(value, "setting")
+        except ConfigError:
+            yield value
+        else:
+            yield from names_in(found)
+
+
+def named_files(value: Any) -> set[str]:
+    """Return the paths of the plug-in and graph files that a value names, and that are there.
+
+    With a plug-in file come the files beside and below it that it has imported.
+    """
+    found: set[str] = set()
+    for name in names_in(value):
+        plug_in = ".py:" in name
+        path = name.rpartition(":")[0] if plug_in else name
+        if not (plug_in or path.endswith(GRAPHS)) or not lies(path):
+            continue
+        found.add(resolved(path))
+        if plug_in:
+            home, others = Path(resolved(path)).parent, map(Path, opened_paths())
+            found |= {str(one) for one in others if one.suffix == ".py" and home in one.parents}
+    return found
