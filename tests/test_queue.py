@@ -138,7 +138,7 @@ def test_what_says_where_it_runs_and_how_often_it_is_kept_may_differ(
 ) -> None:
     folder = tmp_path / "run"
     killed(folder, 8)
-    launched(folder, engine="local", max_failures=7, checkpoint_every=5, keep_checkpoints=9)
+    launched(folder, engine="local", checkpoint_every=5, keep_checkpoints=9)
     assert merged(folder) == merged(undisturbed)
 
 
