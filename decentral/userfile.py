@@ -71,7 +71,8 @@ def opened_paths() -> list[str]:
 
 def opened() -> dict[str, bytes]:
     """Return the contents of all files that were named so far, to carry them elsewhere."""
-    return {path: place.read_bytes() for path, place in _opened.items()}
+    there = {path: place for path, place in _opened.items() if place.is_file()}
+    return {path: place.read_bytes() for path, place in there.items()}
 
 
 def unpack(files: Mapping[str, bytes], folder: Path) -> None:

@@ -22,6 +22,7 @@ from decentral.config import make_config
 from decentral.engines.base import EngineRun
 from decentral.registry import build
 from decentral.schedules.progress import Past, pace_of
+from decentral.sweeps import read_sweep
 
 SETTINGS: dict[str, Any] = {
     "task": "quadratic", "nodes": 4, "steps": 12, "local_steps": 2, "threads": 1, "batch": 4,
@@ -365,6 +366,12 @@ def test_a_changed_file_is_taken_where_it_is_named(
     (event,) = events(folder, "change")
     assert event["files"] == [str(tmp_path / "mine.py")]
     assert (folder / "summary.json").exists()
+
+
+def test_a_file_that_is_gone_hinders_no_other_run(own: Callable[..., Path]) -> None:
+    own()
+    Path("mine.py").unlink()
+    assert len(read_sweep(None, ["task=quadratic", "seed=0,1"], {}).points) == 2
 
 
 def test_words_of_the_command_line(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
