@@ -56,19 +56,6 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> ConfigError:
     return ConfigError(f"unknown {kind} {name!r}.{nearest(name, names)} Available: {offer}.")
 
 
-def check_nodes(where: str, named: Iterable[int], nodes: int) -> None:
-    """Raise ConfigError unless all that are named are nodes of the run.
-
-    Args:
-        where: The setting that names them.
-        named: Numbers of nodes.
-        nodes: Nodes of the run.
-    """
-    for node in named:
-        if not 0 <= node < nodes:
-            raise ConfigError(f"{where}: there is no node {node}; nodes are 0 to {nodes - 1}.")
-
-
 #: What pydantic complains about, in the words of a user; in braces, what the complaint holds.
 _REASONS = {
     "dict_type": "it must be a mapping",

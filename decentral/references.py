@@ -8,7 +8,7 @@ from typing import Any
 
 from decentral.errors import ConfigError
 from decentral.spec import Spec, parse_spec
-from decentral.userfile import GRAPHS, lies, opened_paths, resolved
+from decentral.userfile import is_graph_file, lies, opened_paths, resolved
 
 
 def names_in(value: Any) -> Iterator[str]:
@@ -45,7 +45,7 @@ def named_files(value: Any) -> set[str]:
     for name in names_in(value):
         plug_in = ".py:" in name
         path = name.rpartition(":")[0] if plug_in else name
-        if not (plug_in or path.endswith(GRAPHS)) or not lies(path):
+        if not (plug_in or is_graph_file(path)) or not lies(path):
             continue
         found.add(resolved(path))
         if plug_in:

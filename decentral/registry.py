@@ -65,6 +65,8 @@ Positive = Annotated[float, Gt(0)]
 NonNegative = Annotated[float, Ge(0)]
 Share = Annotated[float, Ge(0), Le(1)]
 Count = Annotated[int, Ge(1), Le(limits.COUNT)]
+#: A node, by its number or by its label in the topology.
+Node = int | str
 
 _Target = TypeVar("_Target", bound=Callable[..., Any])
 

@@ -13,8 +13,16 @@ from types import ModuleType
 
 from decentral.errors import ConfigError, exit_place
 
-#: Endings of graph files that are topologies.
-GRAPHS = (".graphml", ".gml", ".edgelist", ".txt", ".json")
+#: Endings of graph files that are topologies, in any case and with .gz behind them, and formats.
+GRAPHS = {
+    ".graphml": "markup", ".xml": "markup", ".gexf": "markup", ".gml": "gml",
+    ".json": "json", ".jgf": "json", ".cyjs": "json", ".net": "pajek", ".paj": "pajek",
+    ".graph": "metis", ".metis": "metis", ".mtx": "matrix market", ".npz": "numpy",
+    ".npy": "numpy", ".csv": "table", ".tsv": "table",
+    ".edgelist": "list", ".edges": "list", ".el": "list", ".txt": "list",
+}  # fmt: skip
+_ENDINGS = (*GRAPHS, *(f"{ending}.gz" for ending in GRAPHS))
+_BEFORE_SETTINGS = re.compile(rf"(?:{'|'.join(map(re.escape, GRAPHS))})(?:\.gz)?(?=\()", re.I)
 _FUNCTION = re.compile(r"\.py:[A-Za-z_]\w*")
 
 # By the path that the user's machine has: where a file lies here.
@@ -49,8 +57,11 @@ def file_part(text: str) -> int:
     >>> [file_part(t) for t in ("my job (2)/a.py:b", "Abilene (1).graphml", "late(start=90%)")]
     [17, 19, 0]
     """
-    if text.rstrip().endswith((*GRAPHS, ".py")):
+    if is_graph_file(text) or text.rstrip().endswith(".py"):
         return len(text.rstrip())
+    for start in (found.end() for found in _BEFORE_SETTINGS.finditer(text)):
+        if lies(text[:start].strip()):
+            return start
     for start in (found.end() for found in _FUNCTION.finditer(text)):
         rest = text[start:].strip()
         path = text[:start].rpartition(":")[0].strip()
@@ -62,6 +73,19 @@ def file_part(text: str) -> int:
 def lies(path: str) -> bool:
     """Whether a path is that of a file."""
     return "\0" not in path and os.path.isfile(place_of(path))
+
+
+def is_graph_file(text: str) -> bool:
+    """Whether a text ends as a graph file does, or is the path of a file that is there.
+
+    >>> is_graph_file("Abilene.GML.gz"), is_graph_file("ring")
+    (True, False)
+    """
+    path = text.strip()
+    if path.lower().endswith(_ENDINGS):
+        return True
+    # A word alone is the name of a plug-in, even where a file is called so.
+    return not path.endswith(".py") and ("/" in path or "." in path) and lies(path)
 
 
 def opened_paths() -> list[str]:

@@ -26,6 +26,7 @@ from wrong import CASES, SMALL, Case, furnish, inside
 from wrong_clusters import CLUSTERS
 from wrong_data import DATA
 from wrong_folders import FOLDERS, PYTHON, wreck
+from wrong_graphs import GRAPH_CALLS
 from wrong_own import OWN
 from wrong_theory import THEORY
 
@@ -301,6 +302,7 @@ FROM_PYTHON: dict[str, Callable[[], Any]] = {
     "weights above 1 in a late round": _generous_in_the_end,
     **CLUSTERS,
     **DATA,
+    **GRAPH_CALLS,
     **OWN,
     **PYTHON,
     "grad_power: not positive": lambda: grad_power(

@@ -200,6 +200,44 @@ def test_the_fastest_weights_of_a_star_leave_its_hub_nothing(nodes: int) -> None
     assert found == pytest.approx(1 - 1 / (nodes - 1), abs=2e-4)
 
 
+@pytest.mark.parametrize(
+    ("topology", "nodes", "second_and_last"),
+    [
+        ("star", 16, (1, 16)),
+        ("ring", 9, (2 - 2 * cos(2 * pi / 9), 2 - 2 * cos(8 * pi / 9))),
+        ("hypercube", 16, (2, 8)),
+        ("complete", 5, (5, 5)),
+        ("line", 2, (2, 2)),
+    ],
+)
+def test_without_bounds_alike_links_weigh_what_balances_the_spectrum(
+    topology: str, nodes: int, second_and_last: tuple[float, float]
+) -> None:
+    """mu = (l_n - l_2)/(l_n + l_2) where every link looks like every other (Xiao & Boyd, 2004)."""
+    low, high = second_and_last
+    found = second(topology, nodes, "fastest_mixing(nonnegative=false)")
+    assert found == pytest.approx((high - low) / (high + low), abs=1e-9)
+
+
+def test_a_negative_weight_nearly_doubles_the_gap_of_a_star() -> None:
+    bounded = mixer("star", 16, "fastest_mixing(nonnegative=true)")
+    free = mixer("star", 16, "fastest_mixing(nonnegative=false)")
+    assert spectral_gap(bounded) == pytest.approx(0.0667, abs=5e-5)
+    assert spectral_gap(free) == pytest.approx(0.1176, abs=5e-5)
+    assert bounded.mixing(0).weights.min() >= 0
+    assert free.mixing(0).dense()[0, 0] == pytest.approx(1 - 15 * 2 / 17)
+    assert free.mixing(0).doubly_stochastic
+
+
+@pytest.mark.parametrize(("topology", "gain"), [("barbell", 1.3), ("lollipop", 1.05), ("grid", 1)])
+def test_without_bounds_gaps_are_no_smaller(topology: str, gain: float) -> None:
+    bounded = spectral_gap(mixer(topology, 16, "fastest_mixing"))
+    assert (
+        spectral_gap(mixer(topology, 16, "fastest_mixing(nonnegative=false)"))
+        > gain * bounded - 1e-3
+    )
+
+
 @pytest.mark.parametrize("nodes", [6, 8, 16, 25])
 def test_the_fastest_weights_of_a_ring_balance_its_ends_of_the_spectrum(nodes: int) -> None:
     """All links weigh 2/(l_2 + l_n), the Laplacian's: mu = (l_n - l_2)/(l_n + l_2)."""

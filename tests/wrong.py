@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from wrong_graphs import COMMANDS, GRAPHS
+
 import decentral.cli
 
 WRECKS = (
@@ -324,6 +326,7 @@ CASES = [
     Case("unreadable topology file", "launch --topology broken.json"),
     Case("topology file with a wrong unit", "launch --topology units.json nodes=2"),
     Case("topology file with a negative latency", "launch --topology negative.json nodes=2"),
+    *(Case(name, words) for name, words in COMMANDS.items()),
     # networks
     Case("unknown network", "launch network=ethernet"),
     Case("network without its settings", "launch network=uniform"),
@@ -563,6 +566,7 @@ def furnish(folder: Path) -> None:
         "clogged.json": _graph("20ms", bandwidth="0 Mbit/s"),
         "partly.json": _graph("20ms", (1, 2)),
         "parts.json": _graph("20ms", nodes=3),
+        **GRAPHS,
     }
     for name, text in files.items():
         (folder / name).write_text(text)

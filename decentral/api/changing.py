@@ -14,7 +14,7 @@ from decentral.run.checkpoint import Saved, has_checkpoint, newest_checkpoint, r
 from decentral.run.digests import differences, edited, file_digest
 from decentral.run.folder import RunFolder
 from decentral.schedules.progress import Past
-from decentral.userfile import GRAPHS, lies, resolved
+from decentral.userfile import is_graph_file, lies, resolved
 
 #: Settings that may change on the way: how long, at which rate, when to communicate, in which
 #: batches, and on what.
@@ -76,7 +76,7 @@ UNCHANGED = Change()
 
 def is_file(word: str) -> bool:
     """Whether a word of a change names a file, and no setting."""
-    return lies(word) or word.endswith((".py", *GRAPHS))
+    return lies(word) or word.endswith(".py") or is_graph_file(word)
 
 
 def newest(path: Path) -> Saved | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,10 +15,12 @@ from decentral.cli.settings import config_of
 from decentral.cli.words import MERGED, QUIET, brief, columned, console_of, count, facts
 from decentral.errors import ConfigError
 from decentral.mixing.base import Mixer, horizon, spectral_gap
+from decentral.mixing.summary import summary_line
 from decentral.registry import build, find, names
 from decentral.report import reader
 from decentral.report.layout import positions
 from decentral.topology.base import STATISTICS_LIMIT, Topology, statistics
+from decentral.topology.labels import are_numbers
 from decentral.traits import TopologyTraits, traits_of
 
 #: Characters of the drawing; a character is twice as high as wide.
@@ -26,6 +28,8 @@ WIDTH, HEIGHT = 36, 17
 #: Nodes up to which ids are written, and up to which a node has a mark of its own.
 LABELLED, MARKED = 32, 128
 
+#: Labels listed.
+MOST_LABELS = 200
 #: Links drawn; of more, a sample.
 MOST_LINKS = 400
 
@@ -44,13 +48,20 @@ def show(settings: Mapping[str, str], png: str | None) -> None:
     config = config_of([], settings)
     topology = Topology(build("topology", config.topology), config.nodes, config.seed)
     mixer = Mixer.make(topology, config.weights)
+    topology = mixer.topology
     picture = _picture(topology)
     console = console_of()
     heading = f"{brief(topology.rule)} on {count(config.nodes, 'node')}"
     console.print(Text(heading, "bold"))
     console.print()
+    if line := summary_line(mixer):
+        console.print(Text(line))
+        console.print()
     table = _table(topology, mixer)
     console.print(_beside(console, _drawn(picture), facts(table)))
+    if not topology.time_varying and not are_numbers(topology.labels):
+        console.print()
+        console.print(_labels(topology.labels))
     if png:
         from decentral.report import figures
 
@@ -110,6 +121,14 @@ def _table(topology: Topology, mixer: Mixer) -> list[tuple[str, Text | str]]:
     if topology.time_varying:
         rows.insert(0, ("changes", _changes(topology)))
     return rows
+
+
+def _labels(labels: Sequence[str]) -> Text:
+    """List nodes by number with what the graph calls them."""
+    shown = [f"{node} {label}" for node, label in enumerate(labels[:MOST_LABELS])]
+    more = len(labels) - len(shown)
+    rest = f"; {more:,} more, which topology.json of a run lists" if more else ""
+    return Text("labels: ", QUIET) + Text("; ".join(shown) + rest)
 
 
 def _or_unknown(diameter: Any, topology: Topology) -> str:

@@ -93,6 +93,15 @@ def layered(*layers: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
+def _node(text: str) -> object:
+    """Read the node in ``node_lr.3``: a number, a label, or a label in quotes that is a number."""
+    if text.removeprefix("-").isdecimal():
+        return int(text)
+    quote = text[:1]
+    quoted = quote in ("'", '"') and len(text) > 1 and text.endswith(quote)
+    return text[1:-1].replace(quote * 2, quote) if quoted else text
+
+
 def _put(merged: dict[str, Any], key: str, value: Any) -> None:
     part, _, setting = key.partition(".")
     if key in NUMBERS and isinstance(value, str):
@@ -102,7 +111,7 @@ def _put(merged: dict[str, Any], key: str, value: Any) -> None:
     if setting:
         refuse_unknown(part)
         if part == "node_lr":
-            merged[part] = {**(merged.get(part) or {}), setting: value}
+            merged[part] = {**(merged.get(part) or {}), _node(setting): value}
             return
         if part not in PARTS and part not in METHODS and part != "engine":
             raise ConfigError(f"{key}: {part!r} has no settings of its own; write {part}=value.")

@@ -52,7 +52,9 @@ class Config(BaseModel):
     aggregation: Part = Field("weighted", description="what nodes make of the rows they hear")
     attack: Part = Field(None, description="what bad nodes do: sign_flip(nodes=[3]), and so on")
     topology: Part = Field("ring", description="who may talk to whom")
-    weights: Part = Field("auto", description="mixing weights; auto: the graph's own or metropolis")
+    weights: Part = Field(
+        "auto", description="mixing weights; auto: the graph's own or metropolis; file: its own"
+    )
     communication: Part = Field("late", description="when to talk, and how much")
     network: Part = Field(
         "auto", description="what lies between nodes, for simulated seconds; auto: the graph's own"
@@ -61,8 +63,8 @@ class Config(BaseModel):
         "auto", description="seconds of a step, such as 20ms; auto: measured, where a network is"
     )
     learning_rate: Part = Field("constant", description="schedule of the learning rate")
-    node_lr: dict[Annotated[int, Ge(0)], Positive] = Field(
-        {}, description="factors of the learning rate of single nodes, such as {3: 1000}"
+    node_lr: dict[Annotated[int, Ge(0)] | str, Positive] = Field(
+        {}, description="factors of the learning rate of nodes, such as {3: 1000}, {Oslo: 0.5}"
     )
     batch: Part = Field("constant", description="schedule of the batch size, samples per node")
     label_smoothing: Annotated[float, Ge(0), Lt(1)] = Field(

@@ -23,6 +23,7 @@ from decentral.loop.resolved import resolved
 from decentral.loop.rounds import log_interval
 from decentral.loop.setup import Setup, prepare
 from decentral.metrics.returned import declared
+from decentral.mixing.summary import described
 from decentral.quantities import BYTES, PACE, PLACE, RELATIVE, WALL, is_own, records_of
 from decentral.records import Records
 from decentral.run.checkpoint import Saved, has_checkpoint
@@ -146,7 +147,8 @@ class EngineRun(ABC):
         folder.write_config(self.settings)
         folder.write_json("records.json", self.records.plain())
         folder.write_json("env.json", environment(str(setup.device), self.threads))
-        folder.write_json("topology.json", _topology(setup))
+        talk = setup.conversation
+        folder.write_json("topology.json", described(talk.mixer) if talk else None)
         classes = setup.task.classes
         counts = setup.counts.tolist()
         folder.write_json("data.json", {"classes": classes and list(classes), "counts": counts})
@@ -258,19 +260,6 @@ def _split(row: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return what metrics found in a row, and the loop's own quantities."""
     measured = {key: value for key, value in row.items() if not is_own(key)}
     return measured, {key: row[key] for key in row if is_own(key) and key not in PLACE}
-
-
-def _topology(setup: Setup) -> dict[str, Any] | None:
-    if setup.conversation is None:
-        return None
-    topology = setup.conversation.mixer.topology
-    graph = topology.union()
-    return {
-        "n": topology.nodes,
-        "directed": graph.is_directed(),
-        "time_varying": topology.time_varying,
-        "links": [[int(a), int(b)] for a, b in graph.edges()],
-    }
 
 
 def expected_bytes(setup: Setup) -> float | None:

@@ -19,14 +19,14 @@ from torch import Tensor
 
 from decentral import rng
 from decentral.exchange.codec.base import Draw, Load
-from decentral.registry import Positive, Share, plugin
+from decentral.registry import Node, Positive, Share, plugin
 from decentral.schedules.phases import START, STOP
 from decentral.units import Point
 
 
 def common(
     *,
-    nodes: list[int] | None = None,
+    nodes: list[Node] | None = None,
     share: Share = 0.0,
     start: Point = START,
     stop: Point = STOP,

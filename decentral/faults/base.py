@@ -22,18 +22,19 @@ import os
 import signal
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from decentral import rng
-from decentral.errors import ConfigError, check_nodes, unknown
+from decentral.errors import ConfigError, unknown
 from decentral.registry import Bound, build, names
 from decentral.schedules.phases import START, STOP, Phase
 from decentral.schedules.progress import Progress
 from decentral.spec import parse_spec
+from decentral.topology.labels import NodeLabels
 from decentral.traits import FaultTraits, traits_of
 from decentral.units import Point
 
@@ -148,21 +149,30 @@ def worker_faults(texts: Iterable[str]) -> list[Fault]:
     return [Fault.parse(text) for text in texts if _named(text) in KINDS]
 
 
-def network_faults(texts: Iterable[str], nodes: int, steps: int, seed: int) -> Faults:
+def network_faults(texts: Iterable[str], nodes: NodeLabels, steps: int, seed: int) -> Faults:
     """Return the faults among ``texts`` that are simulated; raises ConfigError for mistakes.
 
     Args:
         texts: Faults as the configuration has them.
-        nodes: Number of nodes.
+        nodes: The nodes, and what the topology calls them.
         steps: Length of the run.
         seed: Seed of the run.
     """
-    rules = [build("fault", text) for text in texts if _named(text) not in KINDS]
+    built = [build("fault", text) for text in texts if _named(text) not in KINDS]
+    rules = [_numbered(rule, nodes) for rule in built]
     for rule in rules:
         Phase(rule.common["start"], rule.common["stop"]).check(f"faults: {rule.name}", steps)
-        check_nodes(f"faults: {rule.name}", rule.settings.get("nodes") or [], nodes)
         _try(rule)
     return Faults(tuple(rules), seed)
+
+
+def _numbered(rule: Bound, nodes: NodeLabels) -> Bound:
+    """Return a rule whose nodes are numbers, be they given by label."""
+    named = rule.settings.get("nodes")
+    if named is None:
+        return rule
+    numbers = nodes.numbers(f"faults: {rule.name}", named)
+    return replace(rule, settings={**rule.settings, "nodes": numbers})
 
 
 def _try(rule: Bound) -> None:

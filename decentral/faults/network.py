@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from decentral import rng
 from decentral.errors import ConfigError
-from decentral.registry import Share, plugin
+from decentral.registry import Node, Share, plugin
 
 Integers = NDArray[np.int64]
 
@@ -127,7 +127,7 @@ def churn(
     *,
     share: Share = 0.1,
     length: Annotated[float, Ge(1)] = 10.0,
-    nodes: list[int] | None = None,
+    nodes: list[Node] | None = None,
 ) -> NDArray[np.bool_]:
     """Let nodes be away a ``share`` of the time, for ``length`` slots on average.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,12 +11,13 @@ from torch import Tensor
 
 from decentral import rng
 from decentral.config import Config
-from decentral.errors import ConfigError, check_nodes
+from decentral.errors import ConfigError
 from decentral.exchange.codec.base import Draw, Load
 from decentral.registry import Bound, build
 from decentral.schedules.phases import Phase
 from decentral.schedules.progress import Progress
 from decentral.tasks.base import Task
+from decentral.topology.labels import NodeLabels
 from decentral.traits import AttackTraits, traits_of
 
 
@@ -82,17 +83,22 @@ class Attackers:
 NONE = Attackers()
 
 
-def attackers(config: Config, task: Task, parts: dict[str, Bound]) -> Attackers:
+def attackers(config: Config, task: Task, parts: dict[str, Bound], nodes: NodeLabels) -> Attackers:
     """Return the bad nodes that a configuration asks for; adds the attack to the parts.
 
     Args:
         config: The configuration.
         task: The task, for attacks on its targets.
         parts: Plug-ins of the run, by kind.
+        nodes: The nodes, and what the topology calls them.
     """
     if config.attack in (None, "none"):
         return NONE
-    rule = parts["attack"] = build("attack", config.attack)
+    rule = build("attack", config.attack)
+    if named := rule.common["nodes"]:
+        numbers = nodes.numbers("attack", named)
+        rule = replace(rule, common={**rule.common, "nodes": numbers})
+    parts["attack"] = rule
     if traits_of(rule, AttackTraits).data and not task.classes:
         raise ConfigError(
             f"attack {rule.name!r}: the targets of this task are not classes; "
@@ -115,7 +121,6 @@ def _chosen(config: Config, asked: Any) -> frozenset[int]:
     if named is None:
         order = rng.permuted(np.arange(count), config.nodes, config.seed, "attack/nodes")
         named = order.tolist()
-    check_nodes("attack", named, config.nodes)
     if len(set(named)) == config.nodes:
         raise ConfigError("attack: every node is bad; leave at least one good one.")
     return frozenset(named)

@@ -8,22 +8,38 @@ import torch
 from torch import Tensor, nn
 
 from decentral.config import Config
-from decentral.errors import ConfigError, check_nodes
+from decentral.errors import ConfigError
 from decentral.gradients.perturb import flipped, shifted, smoothed
 from decentral.layout import share_parameters
 from decentral.schedules.methods import METHODS, LabelNoise, Timed
 from decentral.tasks.base import Task
+from decentral.topology.labels import NodeLabels
+
+
+def with_numbers(config: Config, nodes: NodeLabels) -> Config:
+    """Return the configuration with nodes of ``node_lr`` by number, be they given by label.
+
+    Args:
+        config: The configuration.
+        nodes: The nodes, and what the topology calls them.
+    """
+    if not config.node_lr:
+        return config
+    numbers = nodes.numbers("node_lr", config.node_lr)
+    if twice := sorted(node for node in set(numbers) if numbers.count(node) > 1):
+        raise ConfigError(f"node_lr: node {twice[0]} is given twice, by number and label.")
+    factors = dict(zip(numbers, config.node_lr.values(), strict=True))
+    return config.model_copy(update={"node_lr": factors})
 
 
 def check_methods(config: Config, task: Task, model: nn.Module) -> None:
-    """Raise ConfigError for nodes and phases that are not there, and for what the task forbids.
+    """Raise ConfigError for phases that are not there, and for what the task forbids.
 
     Args:
         config: The configuration.
         task: The task.
         model: The module.
     """
-    check_nodes("node_lr", config.node_lr, config.nodes)
     if config.precision != "same" and config.dtype != "float32":
         raise ConfigError(
             f"precision {config.precision} computes for rows in float32, and these are in "

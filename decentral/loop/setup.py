@@ -22,11 +22,12 @@ from decentral.layout import Layout
 from decentral.loop.adapting import adapted, ready
 from decentral.loop.attackers import NONE, Attackers, attackers
 from decentral.loop.compatibility import refuse_rounds, refuse_unsound, split_notes, split_of
-from decentral.loop.methods import check_methods
+from decentral.loop.methods import check_methods, with_numbers
 from decentral.loop.models import builder_of, check_size, seeded
 from decentral.loop.pacing import paced
 from decentral.merge.base import in_a_run
 from decentral.mixing.base import Mixer
+from decentral.mixing.summary import summary_line
 from decentral.network import presets
 from decentral.network.clock import Clock
 from decentral.network.forecast import solve_budget
@@ -45,6 +46,7 @@ from decentral.schedules.progress import Pace, Progress
 from decentral.tasks.base import Samples, Task
 from decentral.tasks.splits import class_shares, shards
 from decentral.topology.base import Topology
+from decentral.topology.labels import NodeLabels
 from decentral.traits import AlgorithmTraits, LearningRateTraits, traits_of
 
 
@@ -92,7 +94,9 @@ class Setup:
     @property
     def notes(self) -> tuple[str, ...]:
         """Lines that a user should read before the run."""
-        return (*self.task.notes, *split_notes(self.config, self.task))
+        file = summary_line(self.conversation.mixer) if self.conversation else None
+        read = (file,) if file else ()
+        return (*read, *self.task.notes, *split_notes(self.config, self.task))
 
     @cached_property
     def traits(self) -> AlgorithmTraits:
@@ -229,6 +233,8 @@ def prepare(config: Config) -> Setup:
         for kind in ("algorithm", "codec", "aggregation", "optimizer", "merge")
     }
     in_a_run(parts["merge"])
+    nodes = NodeLabels(config.nodes, lambda: _topology(config).labels)
+    config = with_numbers(config, nodes)
     task = _task(config, parts)
     builder = ready(builder_of(config, task, parts), task)
     task = task if "model" in parts or task.model is not None else task.as_labelled()
@@ -247,12 +253,12 @@ def prepare(config: Config) -> Setup:
     setup = Setup(
         config=config, task=task, model=model, builder=builder, layout=layout,
         algorithm=parts["algorithm"], codec=parts["codec"], aggregation=parts["aggregation"],
-        optimizer=parts["optimizer"], attackers=attackers(config, task, parts),
+        optimizer=parts["optimizer"], attackers=attackers(config, task, parts, nodes),
         learning_rate=rate, batch=batch, pace=pace,
         merge=parts["merge"], plan=plan, counts=counts, device=device, dtype=dtype, parts=parts,
         conversation=None,
     )  # fmt: skip
-    setup = replace(setup, conversation=_conversation(setup))
+    setup = replace(setup, conversation=_conversation(setup, nodes))
     network = _network(setup)
     return replace(setup, network=network, compute=_compute(setup) if network else None)
 
@@ -334,14 +340,18 @@ def _expected_counts(plan: Plan, total: int) -> NDArray[np.int64]:
     return np.round(probability * total / len(probability)).astype(np.int64)
 
 
-def _conversation(setup: Setup) -> Conversation | None:
+def _topology(config: Config) -> Topology:
+    return Topology(build("topology", config.topology), config.nodes, config.seed)
+
+
+def _conversation(setup: Setup, nodes: NodeLabels) -> Conversation | None:
     """Return who says what when, once everything else is known; adds its plug-ins to the parts."""
     config, parts = setup.config, setup.parts
-    faults = network_faults(config.faults, config.nodes, config.steps, config.seed)
+    faults = network_faults(config.faults, nodes, config.steps, config.seed)
     if setup.traits.communicates != "rounds":
         refuse_rounds(parts, faults)
         return None
-    topology = Topology(build("topology", config.topology), config.nodes, config.seed)
+    topology = _topology(config)
     mixer = Mixer.make(topology, setup.weights)
     schedule = CommunicationSchedule.make(config.communication)
     conversation = Conversation(

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from decentral import rng
 from decentral.errors import ConfigError
-from decentral.mixing.prescribed import check_prescribed
+from decentral.mixing.prescribed import absent, check_prescribed
 from decentral.registry import Bound, build
 from decentral.topology.base import Links, Topology
 from decentral.traits import TopologyTraits, WeightsTraits, traits_of
@@ -30,6 +30,9 @@ Integers = NDArray[np.int64]
 
 #: Which links (receivers, senders) something happens to.
 Struck = Callable[[Integers, Integers], NDArray[np.bool_]]
+
+#: What says that mixing weights are those of the graph; no rule is called so.
+PRESCRIBED = "file"
 
 _TOLERANCE = 1e-9
 #: Chances of links that are drawn ahead in one call.
@@ -136,14 +139,21 @@ class Mixer:
 
     @staticmethod
     def make(topology: Topology, weights: object = "auto") -> Mixer:
-        """Choose the rule; ``auto`` is the graph's own, else metropolis, directed: uniform."""
+        """Choose the rule; ``auto`` is the graph's own, else metropolis, directed: uniform.
+
+        ``file`` are the graph's own, and nothing else.
+        """
         links = topology.links(0)
-        if weights in (None, "auto"):
+        if weights in (None, "auto", PRESCRIBED):
             if links.weights is not None:
                 check_prescribed(topology, _known_rounds(topology))
                 return Mixer(topology)
+            if weights == PRESCRIBED:
+                raise ConfigError(absent(topology))
             weights = "uniform" if links.directed else "metropolis"
         rule = build("weights", weights)
+        if links.weights is not None and not topology.time_varying:
+            topology = topology.unweighted()
         if links.directed and traits_of(rule, WeightsTraits).undirected:
             raise ConfigError(
                 f"weights {rule.name!r} need an undirected graph, but topology "
@@ -238,8 +248,14 @@ class Mixer:
         weights = self.rule(links.receivers, links.senders, self.topology.nodes)
         return replace(links, weights=weights)
 
+    @cached_property
+    def signed(self) -> bool:
+        """Whether weights may be negative, as a rule was asked to make them."""
+        signed = traits_of(self.rule, WeightsTraits).signed if self.rule else None
+        return bool(signed and self.rule and signed(self.rule.settings))
+
     def _checked(self, mixing: Mixing) -> Mixing:
-        if mixing.weights.min(initial=0.0) < -_TOLERANCE:
+        if not self.signed and mixing.weights.min(initial=0.0) < -_TOLERANCE:
             raise ConfigError(
                 f"weights {self.weights_name!r} on topology {self.topology.rule.name!r}: a row "
                 "gives away more than 1; scale the weights of each node's incoming links "

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from decentral.errors import ConfigError
 from decentral.topology.base import Links, Topology, number
+from decentral.topology.files.facts import OWN_WEIGHT, file_of
+from decentral.topology.labels import labels_of
 from decentral.topology.parallel import Disagreement
 
 _TOLERANCE = 1e-9
+#: Weights in files are rounded.
+_ROUNDING = 1e-4
 
 
 def check_prescribed(topology: Topology, rounds: int) -> None:
@@ -17,7 +23,8 @@ def check_prescribed(topology: Topology, rounds: int) -> None:
         links = topology.links(round)
         if not len(links):
             continue
-        reason = _unreadable(topology, round) or _unfit(links, topology.nodes)
+        graph = topology.graph(round)
+        reason = _unreadable(graph) or _unfit(links, graph) or _inconsistent(links, graph)
         if reason:
             when = f" in round {round}" if topology.time_varying else ""
             remedy = "uniform" if links.directed else "metropolis"
@@ -28,13 +35,25 @@ def check_prescribed(topology: Topology, rounds: int) -> None:
             )
 
 
-def _unreadable(topology: Topology, round: int) -> str:
+def absent(topology: Topology) -> str:
+    """Say that a graph prescribes no weights, to who has asked for them."""
+    file = file_of(topology.graph(0))
+    which = "every link has the weight 1, which says nothing" if file and file.ones else (
+        "no link carries an attribute 'weight'"
+    )  # fmt: skip
+    return (
+        f"weights: file asks for the weights of topology {topology.rule.name!r}, and {which}; "
+        "write them into the file, or leave weights out."
+    )
+
+
+def _unreadable(graph: Any) -> str:
     """Say which link carries no number, if one does."""
-    for one, other, data in topology.graph(round).edges(data=True):
+    for one, other, data in graph.edges(data=True):
         weight = data.get("weight")
         if np.isfinite(number(weight)):
             continue
-        link = f"link {one}-{other}"
+        link = _link(graph, one, other)
         if weight is None:
             return f"{link} has none, and others have"
         if isinstance(weight, Disagreement):
@@ -43,16 +62,42 @@ def _unreadable(topology: Topology, round: int) -> str:
     return ""
 
 
-def _unfit(links: Links, nodes: int) -> str:
+def _unfit(links: Links, graph: Any) -> str:
     """Say which weight is negative, or which node hears more than 1 in all."""
     weights = links.weights
     assert weights is not None  # every link carries a number
     least = int(weights.argmin())
     if weights[least] < 0:
-        link = f"{links.senders[least]}-{links.receivers[least]}"
-        return f"that of link {link} is {weights[least]:g}, below 0"
-    heard = np.bincount(links.receivers, weights=weights, minlength=nodes)
+        ends = int(links.senders[least]), int(links.receivers[least])
+        link = _link(graph, *(ends if links.directed else sorted(ends)))
+        return f"that of {link} is {weights[least]:g}, below 0"
+    heard = np.bincount(links.receivers, weights=weights, minlength=len(graph))
     most = int(heard.argmax())
     if heard[most] > 1 + _TOLERANCE:
-        return f"those of node {most}'s neighbours sum to {heard[most]:.6g}, more than 1"
+        return f"those of {_node(graph, most)}'s neighbours sum to {heard[most]:.6g}, more than 1"
     return ""
+
+
+def _inconsistent(links: Links, graph: Any) -> str:
+    """Say which node keeps something else of its own row than its neighbours leave."""
+    heard = np.bincount(links.receivers, weights=links.weights, minlength=len(graph))
+    for node, own in graph.nodes(data=OWN_WEIGHT):
+        if own is not None and not abs(number(own) + heard[node] - 1) < _ROUNDING:
+            return (
+                f"{_node(graph, node)}'s own, that of its link to itself, is {own}, and its "
+                f"neighbours leave {1 - heard[node]:.6g}"
+            )
+    return ""
+
+
+def _link(graph: Any, one: int, other: int) -> str:
+    """Name a link by what the graph calls its ends, and by its line in a file."""
+    labels, file = labels_of(graph), file_of(graph)
+    line = file.line(one, other) if file else None
+    return f"link {labels[one]}-{labels[other]}" + (f" (line {line})" if line else "")
+
+
+def _node(graph: Any, node: int) -> str:
+    """Name a node by its number and, where that is another, by its label."""
+    label = labels_of(graph)[node]
+    return f"node {node}" + (f" ({label})" if label != str(node) else "")

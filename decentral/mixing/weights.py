@@ -118,9 +118,21 @@ Integers = NDArray[np.int64]
 _LEAST = 1e-6
 
 
-@plugin("weights", undirected=True, doubly_stochastic=True, symmetric=True, fixed=True)
+@plugin(
+    "weights",
+    undirected=True,
+    doubly_stochastic=True,
+    symmetric=True,
+    fixed=True,
+    signed=lambda settings: not settings["nonnegative"],
+)
 def fastest_mixing(
-    receivers: Integers, senders: Integers, nodes: int, *, steps: Count = 300
+    receivers: Integers,
+    senders: Integers,
+    nodes: int,
+    *,
+    nonnegative: bool = True,
+    steps: Count = 300,
 ) -> Floats:
     """The symmetric weights with the largest gap on this graph, from the whole graph at once.
 
@@ -130,15 +142,22 @@ def fastest_mixing(
     Markov chain on a graph", 2004). Where they use one extreme eigenvector, all that are nearly
     extreme count: on symmetric graphs eigenvalues come in groups. The best point is returned.
 
+    Without the bounds (Xiao & Boyd, "Fast linear iterations for distributed averaging", 2004) the
+    gap can be larger: 0.1176 on a star of 16, where it is 0.0667 with them. Some weights are then
+    negative, a hub's own most of all, and models may move apart in rounds with links that are off.
+
     Args:
         receivers: Receiving node of each directed link, [m].
         senders: Sending node of each directed link, [m].
         nodes: Number of nodes.
+        nonnegative: Whether all weights, a node's own too, are to be at least 0.
         steps: Subgradient steps.
     """
     upper = receivers < senders
     ends = (receivers[upper], senders[upper])
     weights = metropolis(receivers, senders, nodes)[upper]
+    if not nonnegative and len(weights):
+        weights = min(weights, _best_constant(ends, nodes), key=lambda w: _mu(ends, w, nodes))
     best, least = weights, np.inf
     for step in range(steps if len(weights) else 0):
         values, vectors = np.linalg.eigh(_mixing(ends, weights, nodes) - 1.0 / nodes)
@@ -148,10 +167,22 @@ def fastest_mixing(
         slope = _slope(ends, values, vectors, sharpness=20.0 * (1 + step) ** 0.75)
         length = 0.3 * np.linalg.norm(best) / np.sqrt(1.0 + step)
         moved = weights - length * slope / max(float(np.linalg.norm(slope)), 1e-300)
-        weights = _scaled_back(ends, np.maximum(moved, _LEAST), nodes)
+        weights = _scaled_back(ends, np.maximum(moved, _LEAST), nodes) if nonnegative else moved
     places = np.zeros((nodes, nodes))
     places[ends] = best
     return (places + places.T)[receivers, senders]
+
+
+def _best_constant(ends: tuple[Integers, Integers], nodes: int) -> Floats:
+    """Return 2 / (l_2 + l_n) of the Laplacian: the best where all links weigh the same."""
+    ones = np.ones(len(ends[0]))
+    spectrum = np.linalg.eigvalsh(np.eye(nodes) - _mixing(ends, ones, nodes))
+    return ones * 2.0 / max(float(spectrum[1] + spectrum[-1]), 1e-300)
+
+
+def _mu(ends: tuple[Integers, Integers], weights: Floats, nodes: int) -> float:
+    """Return what a round leaves of disagreement, at most."""
+    return float(np.abs(np.linalg.eigvalsh(_mixing(ends, weights, nodes) - 1.0 / nodes)).max())
 
 
 def _mixing(ends: tuple[Integers, Integers], weights: Floats, nodes: int) -> Floats:

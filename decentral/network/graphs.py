@@ -9,6 +9,7 @@ import numpy as np
 
 from decentral.errors import ConfigError
 from decentral.network.links import Network, routed
+from decentral.topology.labels import labels_of, numbered
 from decentral.units import parse_bandwidth
 
 #: What a link may carry, and what a link lacks in a network where no link carries it.
@@ -25,16 +26,13 @@ def carries_links(graph: Any) -> bool:
 def network_of(graph: Any, name: str) -> Network:
     """Return the network whose sites are a graph's nodes; messages may go over several links.
 
-    Labels other than 0..N-1 count in their order, as in a topology. Links carry ``latency_s`` and
-    ``bandwidth_Bps``, nodes perhaps ``up`` and ``down``. Raises ConfigError for impossible costs.
+    Nodes are numbered as in a topology. Links carry ``latency_s`` and ``bandwidth_Bps``, nodes
+    perhaps ``up`` and ``down``. Raises ConfigError for impossible costs.
     """
-    nodes = len(graph)
-    named = set(graph) != set(range(nodes))
-    place = {node: k if named else node for k, node in enumerate(graph)}
+    graph = numbered(graph)
+    nodes, labels = len(graph), labels_of(graph)
     latency_s, bandwidth_Bps = np.full((nodes, nodes), inf), np.zeros((nodes, nodes))
-    carried = _carried(graph, name)
-    for (tail, head), (seconds, rate) in carried.items():
-        one, other = place[tail], place[head]
+    for (one, other), (seconds, rate) in _carried(graph, name).items():
         latency_s[one, other], bandwidth_Bps[one, other] = seconds, rate
         if not graph.is_directed():
             latency_s[other, one], bandwidth_Bps[other, one] = seconds, rate
@@ -43,33 +41,32 @@ def network_of(graph: Any, name: str) -> Network:
         for text, key in _LINES.items():
             if text in data or key in data:
                 written = data.get(text, data.get(key))
-                lines[key][place[node]] = parse_bandwidth(
-                    written, f"network {name}, node {node}: {text}"
-                )
+                where = f"network {name}, node {labels[node]}: {text}"
+                lines[key][node] = parse_bandwidth(written, where)
     return routed(Network(np.arange(nodes), latency_s, bandwidth_Bps, **lines))
 
 
-def _carried(graph: Any, name: str) -> dict[tuple[Any, Any], tuple[float, float]]:
+def _carried(graph: Any, name: str) -> dict[tuple[int, int], tuple[float, float]]:
     """Return (latency, bandwidth) by link."""
-    links = list(graph.edges(data=True))
+    labels, links = labels_of(graph), list(graph.edges(data=True))
     common = {key for key in _CARRIED if any(key in data for _, _, data in links)}
     if not common:
         raise ConfigError(
             f"network {name}: no link carries a latency or a bandwidth; "
             "write latency: 20ms and bandwidth: 100Mbit/s on every link."
         )
-    found: dict[tuple[Any, Any], tuple[float, float]] = {}
+    found: dict[tuple[int, int], tuple[float, float]] = {}
     for one, other, data in links:
+        where = f"network {name}, link {labels[one]}-{labels[other]}"
         values = {key: data.get(key, default) for key, default in _CARRIED.items()}
         if lacking := sorted(common - data.keys()):
             what = lacking[0].partition("_")[0]
             raise ConfigError(
-                f"network {name}, link {one}-{other}: it has no {what}, but others have; "
-                "give it to all links, or to none."
+                f"{where}: it has no {what}, but others have; give it to all links, or to none."
             )
         if not (0 <= values["latency_s"] < inf and values["bandwidth_Bps"] > 0):
             raise ConfigError(
-                f"network {name}, link {one}-{other}: latency {values['latency_s']} s, bandwidth "
+                f"{where}: latency {values['latency_s']} s, bandwidth "
                 f"{values['bandwidth_Bps']} B/s; latency must be at least 0, bandwidth above 0."
             )
         found[one, other] = values["latency_s"], values["bandwidth_Bps"]

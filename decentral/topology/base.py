@@ -4,14 +4,15 @@ A topology function takes, by name, any of ``n`` (nodes), ``round`` (makes it ti
 ``seed`` (a 64-bit integer for its own draws) and ``intensity`` (only with ``activation="degree"``).
 Edges may carry ``weight`` (prescribed mixing), ``latency_s`` and ``bandwidth_Bps``. In a directed
 graph an edge u -> v means that v hears u. Of parallel links in a multigraph the better cable stays
-(``topology.parallel``), independently of their order; their weights must agree.
+(``topology.parallel``), independently of their order; their weights must agree. Nodes that are
+called otherwise are numbered (``topology.labels``), and keep what they were called as ``label``.
 
 What a topology promises stands in ``traits.TopologyTraits``.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -22,7 +23,8 @@ from numpy.typing import NDArray
 from decentral import rng
 from decentral.errors import ConfigError
 from decentral.registry import Bound, Plugin
-from decentral.topology.outside import from_file, from_networkx
+from decentral.topology.labels import labels_of, numbered
+from decentral.topology.outside import from_file, from_networkx, from_topohub
 from decentral.topology.parallel import simplified
 from decentral.traits import Sizes, TopologyTraits, traits_of
 
@@ -63,6 +65,7 @@ class Topology:
     nodes: int
     seed: int = 0
     epoch: int = 0
+    weighted: bool = True  # whether weights that the graph prescribes count
     _static: dict[str, Any] = field(default_factory=dict[str, Any], repr=False)
 
     def __post_init__(self) -> None:
@@ -99,6 +102,11 @@ class Topology:
         inferred = "round" if links.directed or links.weights is not None else "link"
         return self.traits.activation or inferred
 
+    @cached_property
+    def labels(self) -> tuple[str, ...]:
+        """What the graph calls its nodes, by number: their numbers, where it says nothing."""
+        return labels_of(self.graph(0))
+
     @property
     def period(self) -> int:
         """Rounds after which the sequence of graphs repeats (1 when static or without a period)."""
@@ -134,10 +142,19 @@ class Topology:
     def links(self, round: int, intensity: float = 1.0) -> Links:
         """Return the directed links of one round as arrays, sorted by receiver, then sender."""
         if self.time_varying:
-            return _links(self.graph(round, intensity))
+            return self._counted(_links(self.graph(round, intensity)))
         if "links" not in self._static:
-            self._static["links"] = _links(self.graph(round))
+            self._static["links"] = self._counted(_links(self.graph(round)))
         return self._static["links"]
+
+    def _counted(self, links: Links) -> Links:
+        return links if self.weighted else replace(links, weights=None)
+
+    def unweighted(self) -> Topology:
+        """Return the topology without the weights that its graph prescribes."""
+        return replace(
+            self, weighted=False, _static={k: v for k, v in self._static.items() if k == "graph"}
+        )
 
     def union(self) -> nx.Graph[int]:
         """Return the graph of all links of one period."""
@@ -165,9 +182,7 @@ def _checked(graph: Any, nodes: int, name: str) -> nx.Graph[int]:
             f"topology {name!r} has {simple.number_of_nodes()} nodes, the run has {nodes}; "
             f"set nodes to {simple.number_of_nodes()} or change the topology."
         )
-    if set(simple) != set(range(nodes)):
-        simple = nx.convert_node_labels_to_integers(simple, label_attribute="label")
-    return simple
+    return numbered(simple)
 
 
 def _links(graph: nx.Graph[int]) -> Links:
@@ -206,5 +221,5 @@ def statistics(topology: Topology) -> dict[str, Any]:
 
 
 def resolve(name: str) -> Plugin | None:
-    """Find topologies outside the folder: ``nx:generator`` and graph files."""
-    return from_networkx(name) or from_file(name)
+    """Find topologies outside the folder: ``nx:generator``, graph files, ``topohub:network``."""
+    return from_networkx(name) or from_topohub(name) or from_file(name)

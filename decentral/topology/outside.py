@@ -1,10 +1,9 @@
-"""Topologies from outside the folder: networkx generators by name, and graph files."""
+"""Topologies from outside the folder: networkx generators, graph files, the networks of topohub."""
 
 from __future__ import annotations
 
 import inspect
-import json
-from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +11,21 @@ import networkx as nx
 
 from decentral.errors import ConfigError, unknown
 from decentral.registry import Plugin
-from decentral.signature import Setting
-from decentral.topology.parallel import simplified
+from decentral.signature import Setting, signature_settings
+from decentral.topology.files.formats import FORMATS, read_graph
+from decentral.topology.sizes import check_size
 from decentral.traits import TopologyTraits
-from decentral.units import parse_bandwidth, parse_seconds
-from decentral.userfile import GRAPHS, located
+from decentral.userfile import is_graph_file, located
 
 _OWN = ("create_using", "seed", "backend", "backend_kwargs")
+_NETWORKX, _TOPOHUB = "nx:", "topohub:"
 
 
 def from_networkx(name: str) -> Plugin | None:
     """Return ``nx:generator`` as a plug-in whose settings are the generator's own parameters."""
-    if not name.startswith("nx:"):
+    if not name.startswith(_NETWORKX):
         return None
-    wanted = name.removeprefix("nx:")
+    wanted = name.removeprefix(_NETWORKX)
     generator = getattr(nx.generators, wanted, None)
     if not callable(generator) or wanted.startswith("_"):
         raise unknown("networkx generator", wanted, _generators())
@@ -39,10 +39,12 @@ def from_networkx(name: str) -> Plugin | None:
         settings["n"] = Setting(Any, None)
 
     def draw(n: int, seed: int, /, **given: Any) -> Any:
-        if "n" in settings and given.get("n") is None:
-            given["n"] = n
         if "seed" in parameters:
             given["seed"] = seed % 2**32
+        if "n" in settings and given["n"] is None:
+            del given["n"]
+            check_size(name, generator, given, n)
+            given["n"] = n
         return generator(**given)
 
     draw.__doc__ = f"networkx generator {wanted}: {(generator.__doc__ or '').split(chr(10))[0]}"
@@ -55,63 +57,58 @@ def _generators() -> list[str]:
 
 
 def from_file(name: str) -> Plugin | None:
-    """Return a graph file as a plug-in: GraphML, GML, edge list or JSON node-link.
+    """Return a graph file as a plug-in, if that is what the name says.
 
     Of parallel links the better cable stays, as ``simplified`` says.
     """
-    reading = (nx.read_graphml, _read_gml, _read_edgelist, _read_edgelist, _read_node_link)
-    readers: dict[str, Callable[[Path], Any]] = dict(zip(GRAPHS, reading, strict=True))
     path = Path(name)
-    if path.suffix not in readers:
-        return None
+    if not is_graph_file(name):
+        if "/" not in name and not path.suffix:
+            return None
+        raise ConfigError(
+            f"topology {name!r} is neither a name nor a file that is there; files are {FORMATS}."
+        )
     if not located(path).is_file():
         raise ConfigError(f"topology file {name} does not exist; check the path.")
-
-    def read(n: int, /) -> Any:
-        """Read a graph from a file, with latency and bandwidth on its links."""
-        try:
-            graph = _numbered(readers[path.suffix](located(path)))
-            return simplified(_with_units(graph, name))
-        except ConfigError:
-            raise
-        except Exception as error:
-            raise ConfigError(f"topology file {name} cannot be read: {error}.") from error
-
-    return Plugin("topology", str(path.expanduser().resolve()), read, {}, TopologyTraits())
+    return _file(str(path.expanduser().resolve()), name, path)
 
 
-def _read_gml(path: Path) -> Any:
-    return nx.read_gml(path, label="id")
+def _file(name: str, shown: str, path: Path) -> Plugin:
+    """Return the plug-in that reads a file.
+
+    Args:
+        name: Of the plug-in, by which others find the file.
+        shown: What messages call it.
+        path: Where it lies, on the user's machine.
+    """
+
+    def read(n: int, /, *, directed: bool | None = None) -> Any:
+        """Read a graph from a file, with latency, bandwidth and weights on its links.
+
+        Args:
+            n: Number of nodes.
+            directed: Whether the links of a list or table go one way; none: as its comments say,
+                else no. Other formats say so themselves.
+        """
+        return read_graph(located(path), shown, directed)
+
+    return Plugin("topology", name, read, signature_settings(read), TopologyTraits(file=True))
 
 
-def _read_edgelist(path: Path) -> Any:
-    return nx.read_edgelist(path, create_using=nx.MultiGraph)
-
-
-def _read_node_link(path: Path) -> Any:
-    """Read a node-link file, every link by itself: keys and flags that merge them are left out."""
-    data = json.loads(path.read_text(encoding="utf-8"))
-    edges = "links" if "links" in data else "edges"
-    links = [{k: v for k, v in link.items() if k != "key"} for link in data[edges]]
-    return nx.node_link_graph({**data, "multigraph": True, edges: links}, edges=edges)
-
-
-def _numbered(graph: Any) -> Any:
-    """Turn labels such as "0", "1", ... into integers, so that they keep their meaning."""
-    labels = {label: str(label) for label in graph}
-    if all(text.isdigit() for text in labels.values()):
-        return nx.relabel_nodes(graph, {label: int(text) for label, text in labels.items()})
-    return graph
-
-
-def _with_units(graph: Any, name: str) -> Any:
-    units = (
-        ("latency", "latency_s", parse_seconds),
-        ("bandwidth", "bandwidth_Bps", parse_bandwidth),
-    )
-    for one, other, data in graph.edges(data=True):
-        for text, key, parse in units:
-            if text in data or key in data:
-                where = f"topology file {name}, link {one}-{other}: {text}"
-                data[key] = parse(data.pop(text, data.get(key)), where)
-    return graph
+def from_topohub(name: str) -> Plugin | None:
+    """Return ``topohub:group/network`` as a plug-in: a file of the installed package topohub."""
+    if not name.startswith(_TOPOHUB):
+        return None
+    found = find_spec("topohub")
+    if found is None or found.origin is None:
+        raise ConfigError(
+            f"topology {name!r} needs the package topohub; "
+            "install it with: pip install 'decentral[graphs]'."
+        )
+    folder = Path(found.origin).parent / "data"
+    wanted = name.removeprefix(_TOPOHUB)
+    path = folder / f"{wanted}.json"
+    if not path.is_file():
+        known = [p.relative_to(folder).with_suffix("").as_posix() for p in folder.rglob("*.json")]
+        raise unknown("network of topohub", wanted, known)
+    return _file(name, name, path)

@@ -38,10 +38,10 @@ def simplified(graph: Any) -> Any:
         flipped = not graph.is_directed() and (other, one) in cables
         cables.setdefault((other, one) if flipped else (one, other), []).append(data)
     for (one, other), parallel in cables.items():
-        best = dict(min(parallel, key=_rank))
+        best = dict(min(parallel, key=_rank) if len(parallel) > 1 else parallel[0])
         weights = [data.get("weight") for data in parallel]
         best.pop("weight", None)
-        if any(weight != weights[0] for weight in weights):
+        if any(weight != weights[0] for weight in weights[1:]):
             best["weight"] = Disagreement(weights)
         elif weights[0] is not None:
             best["weight"] = weights[0]

@@ -74,6 +74,7 @@ class TopologyTraits(Traits):
         doubly_stochastic: Promised of every round of a time-varying topology without a period,
             with any weights that treat both ends of a link alike.
         expected_links: A function (n, intensity, settings): messages of one gossip on average.
+        file: It is a graph file, whose graph keeps what was read.
     """
 
     activation: Literal["link", "round", "degree"] | None = None
@@ -83,6 +84,7 @@ class TopologyTraits(Traits):
     disconnected: str = ""
     doubly_stochastic: bool = False
     expected_links: Callable[[int, float, Settings], float] | None = None
+    file: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +97,7 @@ class WeightsTraits(Traits):
         doubly_stochastic: Columns, too, sum to one, on every undirected graph.
         fixed: It is computed once, from all links of a graph that does not change; where a link is
             off, both ends keep what they would have sent.
+        signed: A function (settings): whether weights may be negative.
         keeps: What is left for the own row: ``rest`` of what is received (rows sum to one),
             ``unsent`` of what is given away (columns do) or ``nothing`` (plain sums). Only
             algorithms that name such a rule as theirs work with columns and sums.
@@ -104,6 +107,7 @@ class WeightsTraits(Traits):
     symmetric: bool = False
     doubly_stochastic: bool = False
     fixed: bool = False
+    signed: Callable[[Settings], bool] | None = None
     keeps: Literal["rest", "unsent", "nothing"] = "rest"
 
 

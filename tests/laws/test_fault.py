@@ -19,6 +19,7 @@ from decentral.network.clock import Clock
 from decentral.network.links import uniform
 from decentral.registry import build, find, names
 from decentral.schedules import Progress
+from decentral.topology.labels import NodeLabels
 from decentral.traits import FaultTraits, traits_of
 
 NODES, SLOTS = 8, 600
@@ -26,7 +27,7 @@ on_every_fault = pytest.mark.parametrize("name", names("fault"))
 
 
 def faults(*texts: str) -> Faults:
-    return network_faults(texts, NODES, 1000, seed=4)
+    return network_faults(texts, NodeLabels(NODES), 1000, seed=4)
 
 
 def talk(*texts: str, topology: str = "ring", schedule: str = "constant") -> Conversation:

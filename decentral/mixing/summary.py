@@ -1,0 +1,92 @@
+"""What was read from a graph file, in one line and for topology.json; what its weights mean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from decentral.mixing.base import Mixer
+from decentral.topology.files.facts import GraphFile, Span, file_of
+from decentral.topology.labels import are_numbers, in_order
+from decentral.traits import TopologyTraits, traits_of
+from decentral.units import format_bandwidth, format_seconds
+
+#: Labels that a line shows.
+_SHOWN = 3
+
+
+def summary_line(mixer: Mixer) -> str | None:
+    """Return the line about a topology's file; None for topologies that are no file."""
+    topology = mixer.topology
+    if not traits_of(topology.rule, TopologyTraits).file:
+        return None
+    file = file_of(topology.graph(0))
+    assert file is not None  # every graph that is read from a file holds the facts
+    said = (
+        _size(file),
+        f"weights: {_weights(file, mixer)}",
+        f"latency: {_span(file.latency_s, format_seconds)}",
+        f"bandwidth: {_span(file.bandwidth_Bps, format_bandwidth)}",
+        f"labels: {_labels(topology.labels)}",
+    )
+    return f"{Path(file.name).name} is {file.form}: {'; '.join(said)}."
+
+
+def described(mixer: Mixer) -> dict[str, Any]:
+    """Return the links of a topology, the labels of its nodes and what its file held, for JSON."""
+    topology = mixer.topology
+    graph = topology.union()
+    found: dict[str, Any] = {
+        "n": topology.nodes,
+        "directed": graph.is_directed(),
+        "time_varying": topology.time_varying,
+        "links": [[int(a), int(b)] for a, b in graph.edges()],
+    }
+    if not topology.time_varying and not are_numbers(topology.labels):
+        found["labels"] = list(topology.labels)
+    if line := summary_line(mixer):
+        file = file_of(graph)
+        assert file is not None  # or there were no line
+        found |= {"file": file.plain(), "summary": line}
+    return found
+
+
+def _size(file: GraphFile) -> str:
+    """Return nodes and links, with what was left out of these."""
+    left = [(file.parallel, "parallel"), (file.loops, "from a node to itself")]
+    beside = ", ".join(f"{count:,} {kind}" for count, kind in left if count)
+    links = f"{file.links:,} links" + (f" (left out: {beside})" if beside else "")
+    return f"{file.nodes:,} nodes, {links}, {'directed' if file.directed else 'undirected'}"
+
+
+def _weights(file: GraphFile, mixer: Mixer) -> str:
+    """Return what the file says of weights, and what they mean for the run."""
+    name = mixer.weights_name
+    if file.ones:
+        return f"1 on every link, which says nothing, so {name}"
+    if file.weights is None:
+        return f"none in the file, so {name}"
+    low, high = file.weights
+    span = f"{low:.4g} to {high:.4g}" if low != high else f"{low:.4g}"
+    if mixer.rule is None:
+        return f"{span} in the file, taken as mixing weights"
+    return f"{span} in the file, left aside for {name}"
+
+
+def _span(found: Span | None, write: Callable[[float], str]) -> str:
+    if found is None:
+        return "none"
+    low, high = map(write, found)
+    return low if low == high else f"{low} to {high}"
+
+
+def _labels(labels: Sequence[str]) -> str:
+    """Return the labels as far as there is room; whole numbers ascend, so their ends tell."""
+    if are_numbers(labels):
+        return "none but numbers, 0 to " + labels[-1]
+    if in_order(labels) is not None:
+        return f"{labels[0]} to {labels[-1]}, for nodes 0 to {len(labels) - 1}"
+    beyond = ", ..." if len(labels) > _SHOWN else ""
+    twice = len(labels) - len(set(labels))
+    return ", ".join(labels[:_SHOWN]) + beyond + (f" ({twice} of them again)" if twice else "")

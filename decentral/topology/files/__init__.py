@@ -1,0 +1,1 @@
+"""Graph files: one reader per format, one way from what a file says to a graph."""

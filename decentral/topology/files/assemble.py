@@ -1,0 +1,137 @@
+"""From what a file says to a graph: nodes numbered, quantities read, parallel links decided."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from contextlib import suppress
+from typing import Any
+
+import networkx as nx
+
+from decentral.topology.files.content import WEIGHT, Content
+from decentral.topology.files.facts import FILE, OWN_WEIGHT, GraphFile, Span
+from decentral.topology.labels import LABEL, in_order, label_text
+from decentral.topology.parallel import simplified
+from decentral.units import parse_bandwidth, parse_seconds
+
+#: What may be written of a link with a unit, and under which name it is kept.
+_QUANTITIES = (
+    ("latency", "latency_s", parse_seconds),
+    ("bandwidth", "bandwidth_Bps", parse_bandwidth),
+)
+#: Where a node's label stands, the first one that says something.
+_LABELS = ("label", "name")
+
+
+def graph_of(content: Content, name: str) -> Any:
+    """Return the graph on nodes 0..n-1 of what a file says; raises ConfigError for quantities.
+
+    Args:
+        content: What the file says.
+        name: Of the file, for messages.
+    """
+    labels = {node: _label(node, data) for node, data in content.nodes.items()}
+    place = {node: k for k, node in enumerate(_ordered(content, labels))}
+    directed = any(link.directed for link in content.links) or (
+        content.directed and not content.links
+    )
+    graph: Any = nx.MultiDiGraph() if directed else nx.MultiGraph()
+    graph.graph.update(content.about)
+    graph.add_nodes_from(
+        (place[node], {**content.nodes[node], LABEL: labels[node]})
+        for node in sorted(content.nodes, key=place.__getitem__)
+    )
+    lines = _add_links(graph, content, place, name)
+    return _simple(graph, content, name, lines)
+
+
+def _add_links(
+    graph: Any, content: Content, place: dict[Hashable, int], name: str
+) -> dict[tuple[int, int], int]:
+    """Add all links, and return the lines of those with a weight.
+
+    Args:
+        graph: The graph, with its nodes.
+        content: What the file says.
+        place: Number of each node.
+        name: Of the file, for messages.
+    """
+    lines: dict[tuple[int, int], int] = {}
+    for link in content.links:
+        one, other = place[link.one], place[link.other]
+        where = f", line {link.line}" if link.line else ""
+        between = f"{graph.nodes[one][LABEL]}-{graph.nodes[other][LABEL]}"
+        data = _measured(link.data, f"topology file {name}{where}, link {between}")
+        ways = [(one, other)]
+        if graph.is_directed() and not link.directed and one != other:
+            ways.append((other, one))
+        graph.add_edges_from((*way, dict(data)) for way in ways)
+        for way in ways if WEIGHT in data and link.line else ():
+            lines.setdefault(way, int(link.line or 0))
+    return lines
+
+
+def _label(node: Hashable, data: dict[str, Any]) -> str:
+    """Return what a file calls a node: its label or name, else its id."""
+    said = (label_text(data[key]) for key in _LABELS if data.get(key) is not None)
+    return next(filter(None, said), label_text(node))
+
+
+def _ordered(content: Content, labels: dict[Hashable, str]) -> list[Hashable]:
+    """Return the nodes by number: whole numbers ascend, labels before ids; else as in the file."""
+    nodes = list(content.nodes)
+    for names in ([labels[node] for node in nodes], [label_text(node) for node in nodes]):
+        if (order := in_order(names)) is not None:
+            return [nodes[k] for k in order]
+    return nodes
+
+
+def _measured(data: dict[str, Any], where: str) -> dict[str, Any]:
+    """Return what a link carries, with quantities as numbers."""
+    found = dict(data)
+    for text, key, parse in _QUANTITIES:
+        if text in found or key in found:
+            found[key] = parse(found.pop(text, found.get(key)), f"{where}: {text}")
+    if isinstance(weight := found.get(WEIGHT), str):
+        with suppress(ValueError):
+            found[WEIGHT] = float(weight)
+    return found
+
+
+def _simple(graph: Any, content: Content, name: str, lines: dict[tuple[int, int], int]) -> Any:
+    """Return the graph without loops and parallel links, with the facts about what was read."""
+    weights = [data.get(WEIGHT) for _, _, data in graph.edges(data=True)]
+    ones = bool(weights) and all(type(w) in (int, float) and w == 1 for w in weights)
+    if ones:
+        for _, _, data in graph.edges(data=True):
+            del data[WEIGHT]
+    loops = list(nx.selfloop_edges(graph, data=True))
+    for node, _, data in loops:
+        if WEIGHT in data:
+            graph.nodes[node][OWN_WEIGHT] = data[WEIGHT]
+    graph.remove_edges_from([(node, node, key) for node, _, key in
+                             list(nx.selfloop_edges(graph, keys=True))])  # fmt: skip
+    simple = simplified(graph)
+    spans = {key: _span(simple, key) for key in ("weight", "latency_s", "bandwidth_Bps")}
+    simple.graph[FILE] = GraphFile(
+        name=name,
+        form=content.form,
+        nodes=len(simple),
+        links=simple.number_of_edges(),
+        directed=simple.is_directed(),
+        parallel=graph.number_of_edges() - simple.number_of_edges(),
+        loops=len(loops),
+        weights=spans["weight"],
+        ones=ones,
+        latency_s=spans["latency_s"],
+        bandwidth_Bps=spans["bandwidth_Bps"],
+        lines=lines,
+    )
+    return simple
+
+
+def _span(graph: Any, key: str) -> Span | None:
+    """Return the least and the greatest number that links carry under a key."""
+    found = [data[key] for _, _, data in graph.edges(data=True) if key in data]
+    numbers = [float(value) for value in found if isinstance(value, int | float)]
+    return (min(numbers), max(numbers)) if numbers else None

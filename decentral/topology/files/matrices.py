@@ -1,0 +1,174 @@
+"""Matrices as graphs, and the files of numpy and scipy that hold them.
+
+Ones, or a pattern, are links. A matrix whose rows sum to one holds mixing weights as in
+x_i <- sum_j W_ij x_j: its entry (i, j) is a link from j to i. Of any other, entry (i, j) is a link
+from i to j, with the entry as its ``weight``. A symmetric matrix is an undirected graph.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decentral import limits
+from decentral.topology.files.content import WEIGHT, Content, Unreadable
+from decentral.topology.files.text import MOST_BYTES
+
+_ROUNDING = 1e-6
+#: Names of the matrix where a file of numpy's holds other arrays, too.
+_NAMED = ("adjacency", "adj", "A", "W", "weights", "adj_matrix", "arr_0")
+
+Array = NDArray[Any]
+T = TypeVar("T")
+
+
+def of_entries(
+    form: str, nodes: int, entries: Sequence[tuple[int, int, float]], pattern: bool
+) -> Content:
+    """Return the graph of entries (row, column, value), its nodes numbered from 0.
+
+    Args:
+        form: What the file is, in words.
+        nodes: Rows of the matrix.
+        entries: Those that are not 0, or of a sparse matrix all that are written.
+        pattern: Whether values say nothing.
+    """
+    row, column = (np.array([entry[at] for entry in entries], np.int64) for at in (0, 1))
+    values = np.array([value for _, _, value in entries], np.float64)
+    return _content(form, nodes, row, column, None if pattern else values)
+
+
+def of_rows(form: str, rows: Sequence[Sequence[float]], labels: Sequence[str] | None) -> Content:
+    """Return the graph of a matrix in rows, its nodes labelled or numbered from 0."""
+    return _dense(form, np.array(rows, dtype=np.float64), labels)
+
+
+def _dense(form: str, matrix: Array, labels: Sequence[str] | None = None) -> Content:
+    _check_shape(matrix.shape)
+    row, column = np.nonzero(matrix)
+    return _content(form, len(matrix), row, column, matrix[row, column], labels)
+
+
+def _check_shape(shape: Sequence[int]) -> None:
+    if len(shape) != 2 or shape[0] != shape[1]:
+        size = " x ".join(map(str, shape)) or "one number"
+        raise Unreadable(f"its matrix is {size}", "a square one")
+    if shape[0] > limits.NODES:
+        raise Unreadable(f"its matrix has {shape[0]:,} rows", f"at most {limits.NODES:,}")
+
+
+def _content(
+    form: str, nodes: int, row: Array, column: Array, values: Array | None,
+    labels: Sequence[str] | None = None,
+) -> Content:  # fmt: skip
+    """Return the graph of the entries of a matrix.
+
+    Args:
+        form: What the file is, in words.
+        nodes: Rows of the matrix.
+        row: Of each entry [entries].
+        column: Of each entry [entries].
+        values: The entries [entries]; None: a pattern.
+        labels: Of the nodes; None: their numbers.
+    """
+    if values is not None and np.iscomplexobj(values):
+        raise Unreadable("its entries are complex numbers", "real ones")
+    plain = values is None or bool(np.all(values == 1))
+    content = Content(form)
+    for node in range(nodes):
+        content.add_node(node, {} if labels is None else {"label": labels[node]})
+    numbers = np.ones(len(row)) if values is None else values.astype(np.float64)
+    sums = np.bincount(row, weights=numbers, minlength=nodes)
+    if not plain and bool(np.all(np.abs(sums - 1) < _ROUNDING)):
+        row, column = column, row
+    symmetric = _is_symmetric(row, column, numbers)
+    content.directed = not symmetric
+    for one, other, value in zip(row.tolist(), column.tolist(), numbers.tolist(), strict=True):
+        if one <= other or not symmetric:
+            content.add_link((one, other), {} if plain else {WEIGHT: value})
+    content.check()
+    return content
+
+
+def _is_symmetric(row: Array, column: Array, values: Array) -> bool:
+    """Whether every entry stands on either side of the diagonal, as often as it stands there."""
+    here, there = np.lexsort((values, column, row)), np.lexsort((values, row, column))
+    pairs = ((row, column), (column, row), (values, values))
+    return all(np.array_equal(a[here], b[there], equal_nan=True) for a, b in pairs)
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+
+def read_numpy(data: bytes) -> Content:
+    """Read a matrix of numpy, dense, or of scipy, sparse; nothing in the file is unpickled."""
+    _check_size(data)
+    loaded = _from_library(lambda: _arrays(data))
+    if isinstance(loaded, np.ndarray):
+        return _dense("numpy", _numbers(loaded))
+    made = _from_library(lambda: _sparse(data, loaded))
+    if made is not None:
+        _check_shape(made.shape)
+        _numbers(made.data)
+        return _content("scipy", made.shape[0], made.row, made.col, made.data)
+    named = [name for name in _NAMED if name in loaded] if len(loaded) > 1 else list(loaded)
+    if not named:
+        held = ", ".join(sorted(loaded)[:6]) or "nothing"
+        raise Unreadable(f"it holds {held}", f"one matrix, or one named {', '.join(_NAMED[:4])}")
+    return _dense("numpy", _numbers(loaded[named[0]]))
+
+
+def _from_library(load: Callable[[], T]) -> T:
+    """Return what numpy or scipy load; raises Unreadable, whatever they raise.
+
+    Damaged bytes pass through zip files, headers that are parsed as Python and index arithmetic:
+    there is no list of what these may raise.
+    """
+    try:
+        return load()
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        expected = "a matrix of numbers that numpy or scipy has saved"
+        raise Unreadable(f"it cannot be read ({reason})", expected) from error
+
+
+def _check_size(data: bytes) -> None:
+    if not zipfile.is_zipfile(io.BytesIO(data)):
+        return
+    archive = _from_library(lambda: zipfile.ZipFile(io.BytesIO(data)))
+    if sum(item.file_size for item in archive.infolist()) > MOST_BYTES:
+        raise Unreadable("it is larger than that", f"at most {MOST_BYTES >> 20} MiB, unpacked")
+
+
+def _numbers(array: Array) -> Array:
+    if array.dtype.kind not in "biufc":
+        raise Unreadable(f"its entries are of type {array.dtype}", "numbers")
+    return array
+
+
+def _arrays(data: bytes) -> Array | dict[str, Array]:
+    loaded: Any = np.load(io.BytesIO(data), allow_pickle=False)
+    if isinstance(loaded, np.ndarray):
+        return loaded
+    return {name: loaded[name] for name in loaded.files}
+
+
+def _sparse(data: bytes, arrays: Mapping[str, Array]) -> Any:
+    """Return a sparse matrix by coordinates, None where the arrays are no parts of one."""
+    from scipy import sparse
+
+    made: Any = None
+    if {"format", "shape"} <= arrays.keys():
+        made = sparse.load_npz(io.BytesIO(data))
+    elif prefix := [name.removesuffix("indptr") for name in arrays if name.endswith("indptr")]:
+        parts = [arrays[prefix[0] + part] for part in ("data", "indices", "indptr")]
+        shape = np.asarray(arrays[prefix[0] + "shape"]).tolist()
+        made = sparse.csr_array(tuple(parts), shape=tuple(shape))
+    if made is not None and hasattr(made, "check_format"):
+        made.check_format(full_check=True)  # or indices may lead anywhere
+    return None if made is None else made.tocoo()

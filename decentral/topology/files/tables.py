@@ -1,0 +1,156 @@
+"""Tables (CSV) of links, a row each, or of an adjacency matrix; with a header or without."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from decentral.topology.files import matrices
+from decentral.topology.files.content import WEIGHT, Content, Unreadable, decimal, shown
+
+#: What the columns of the ends of a link are called, in any case, without spaces, - and _.
+_SOURCES = ("source", "src", "from", "fromnode", "fromnodeid", "fromid", "tail", "u", "node1",
+            "id1", "nodeid1", "i", "start", "sender")  # fmt: skip
+_TARGETS = ("target", "dst", "dest", "destination", "to", "tonode", "tonodeid", "toid", "head",
+            "v", "node2", "id2", "nodeid2", "j", "end", "receiver")  # fmt: skip
+#: The column in which Gephi writes whether a link goes one way.
+_WAYS = {"directed": True, "undirected": False}
+_DELIMITERS = (",", ";", "\t")
+#: Columns from which a table without a header is taken for a matrix.
+_MATRIX = 4
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table, and the line where it ends."""
+
+    cells: list[str]
+    line: int
+
+
+def read_table(text: str, directed: bool | None = None) -> Content:
+    """Read a table whose columns are named, or are two nodes and perhaps a weight.
+
+    Args:
+        text: The file.
+        directed: Whether links go one way; None: as a column ``type`` says, else no.
+    """
+    rows = _rows(text)
+    if not rows:
+        raise Unreadable("it holds no row", "a row for every link", 1)
+    width = len(rows[0].cells)
+    for row in rows:
+        if len(row.cells) != width:
+            expected = f"{width} as in line {rows[0].line}"
+            raise Unreadable(f"it has {len(row.cells)} columns", expected, row.line)
+    if _is_matrix(rows):
+        return _matrix(rows)
+    names = _names(rows)
+    content = Content("table", directed=bool(directed), declares=False)
+    for row in rows[bool(names) :]:
+        _add(content, dict(zip(names or _unnamed(rows[0]), row.cells, strict=True)), row.line)
+    content.check()
+    return content
+
+
+def _rows(text: str) -> list[Row]:
+    lines = [line if not line.lstrip().startswith(("#", "%")) else "" for line in text.split("\n")]
+    first = next((line for line in lines if line.strip()), "")
+    delimiter = max(_DELIMITERS, key=lambda mark: first.count(mark))
+    reader = csv.reader((f"{line}\n" for line in lines), delimiter=delimiter, strict=True)
+    found: list[Row] = []
+    try:
+        for cells in reader:
+            stripped = [cell.strip() for cell in cells]
+            if any(stripped):
+                found.append(Row(stripped, reader.line_num))
+    except csv.Error as error:
+        raise Unreadable(
+            f"it is no table here ({error})", "quotes in pairs", reader.line_num
+        ) from None
+    return found
+
+
+# --- columns --------------------------------------------------------------------------------------
+
+
+def _names(rows: Sequence[Row]) -> list[str]:
+    """Return the names of the columns, nothing where the first row is a link."""
+    first = rows[0]
+    plain = ["".join(c for c in name.lower() if c not in " -_") for name in first.cells]
+    one = [at for at, name in enumerate(plain) if name in _SOURCES]
+    other = [at for at, name in enumerate(plain) if name in _TARGETS]
+    if one and other and _recur(rows, (one[0], other[0])):
+        return []
+    if not (one and other):
+        if _is_header(rows):
+            expected = "a header that names two columns source and target"
+            raise Unreadable(f"it reads {shown(', '.join(first.cells))}", expected, first.line)
+        return []
+    if len(set(plain)) < len(plain):
+        raise Unreadable("two columns have one name", "a name for each", first.line)
+    names = [name.strip() for name in first.cells]
+    names = [name.lower() if name.lower() in (WEIGHT, "type") else name for name in names]
+    names[one[0]], names[other[0]] = "source", "target"
+    return names
+
+
+def _recur(rows: Sequence[Row], columns: tuple[int, int]) -> bool:
+    """Whether names of columns are nodes of other rows, too: u and v may be either."""
+    names = {rows[0].cells[at] for at in columns}
+    return any(row.cells[at] in names for row in rows[1:] for at in columns)
+
+
+def _is_header(rows: Sequence[Row]) -> bool:
+    """Whether the first row is a header of unknown names: text over columns of numbers."""
+    first, rest = rows[0].cells, [row.cells for row in rows[1:]]
+    texts = [at for at, cell in enumerate(first) if not _is_number(cell)]
+    return any(rest and all(_is_number(cells[at]) for cells in rest) for at in texts)
+
+
+def _unnamed(first: Row) -> list[str]:
+    width = len(first.cells)
+    if width not in (2, 3):
+        expected = "two nodes, and perhaps a weight, or a header that names the columns"
+        raise Unreadable(f"it has {width} columns", expected, first.line)
+    return ["source", "target", WEIGHT][:width]
+
+
+def _add(content: Content, cells: dict[str, str], line: int) -> None:
+    one, other = cells.pop("source"), cells.pop("target")
+    if not one or not other:
+        raise Unreadable("an end of the link is missing", "two nodes", line)
+    data: dict[str, Any] = {key: value for key, value in cells.items() if value}
+    if WEIGHT in data:
+        data[WEIGHT] = decimal(data[WEIGHT], "the weight", line)
+    way = str(data.get("type", "")).lower()
+    content.add_link((one, other), data, line, _WAYS.get(way))
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+# --- matrices -------------------------------------------------------------------------------------
+
+
+def _is_matrix(rows: Sequence[Row]) -> bool:
+    """Whether there are as many columns as rows, of numbers, or both are labelled alike."""
+    first = rows[0].cells
+    if not first[0] and len(first) > 1:  # as pandas writes it
+        return first[1:] == [row.cells[0] for row in rows[1:]]
+    square = len(first) == len(rows) >= _MATRIX
+    return square and all(_is_number(cell) for row in rows for cell in row.cells)
+
+
+def _matrix(rows: Sequence[Row]) -> Content:
+    labels = None if rows[0].cells[0] else rows[0].cells[1:]
+    body = rows if labels is None else [Row(row.cells[1:], row.line) for row in rows[1:]]
+    values = [[decimal(cell, "an entry", row.line) for cell in row.cells] for row in body]
+    return matrices.of_rows("table, a matrix", values, labels)
