@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 _LISTED = 40
+
+#: Where all code of decentral lies.
+PACKAGE = os.path.dirname(__file__) + os.sep
 
 
 class ConfigError(ValueError):
@@ -21,13 +28,77 @@ class Interrupted(RunError):
     """A run that its user has stopped; nothing is lost."""
 
 
+@dataclass(frozen=True)
+class Place:
+    """A line of a file, written in the shortest way that finds it from here."""
+
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        """Return ``file:line``."""
+        if self.file.startswith(PACKAGE):
+            inside = Path(PACKAGE).name, *Path(self.file.removeprefix(PACKAGE)).parts
+            return f"{'/'.join(inside)}:{self.line}"
+        shown = self.file
+        with suppress(ValueError, OSError):  # another drive, or a folder that is gone
+            shown = min(shown, os.path.relpath(shown), key=len)
+        return f"{shown if os.path.isabs(self.file) else self.file}:{self.line}"
+
+
+class PluginError(ConfigError):
+    """What a user's plug-in raised: its kind and name, the exception in words, and its place."""
+
+    def __init__(self, kind: str, name: str, said: str, place: Place | None) -> None:
+        """Say what was raised, by whom, and where; ``place`` is None within a library."""
+        where = f" ({place})" if place else ""
+        super().__init__(f"{kind} {name!r} raised {said}{where}.")
+        self.kind, self.name, self.said, self.place = kind, name, said, place
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel to other processes as what it was made of."""
+        return PluginError, (self.kind, self.name, self.said, self.place)
+
+
+class Bug(RunError):
+    """A fault of decentral's own."""
+
+    def __init__(
+        self,
+        said: str,
+        place: Place | None,
+        caller: Place | None = None,
+        trace: str = "",
+        file: Path | None = None,
+    ) -> None:
+        """Say what happened and where.
+
+        Args:
+            said: The exception in words.
+            place: Where in decentral.
+            caller: The innermost place in a file of the user's that led there.
+            trace: The whole traceback.
+            file: Where that was written.
+        """
+        where = ", called from ".join(str(each) for each in (place, caller) if each)
+        super().__init__(
+            f"this is a bug in decentral: {said}{f' ({where})' if where else ''}"
+            f"{f'; the traceback is in {file}' if file else ''}."
+        )
+        self.said, self.place, self.caller, self.trace, self.file = said, place, caller, trace, file
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel to other processes as what it was made of."""
+        return Bug, (self.said, self.place, self.caller, self.trace, self.file)
+
+
 def exit_place(error: SystemExit) -> str:
     """Return what called ``exit``, and where: an end of the program that nobody has asked for."""
     trace, place = error.__traceback__, "something"
     while trace is not None:
         code = trace.tb_frame.f_code
         if not code.co_filename.startswith("<"):  # of frozen modules, such as exit() itself
-            place = f"{code.co_filename}:{trace.tb_lineno}"
+            place = str(Place(code.co_filename, trace.tb_lineno))
         trace = trace.tb_next
     return f"{place} called exit({'' if error.code is None else repr(error.code)})"
 

@@ -25,13 +25,13 @@ from typing import Annotated, Any, TypeVar
 
 from annotated_types import Ge, Gt, Le
 
-from decentral import limits
+from decentral import blame, limits
 from decentral.discovery import find_members
-from decentral.errors import ConfigError, RunError, exit_place, nearest, reason, unknown
+from decentral.errors import ConfigError, RunError, nearest, reason, unknown
+from decentral.importing import load_file, load_installed
 from decentral.signature import Setting, parameter_of, signature_settings, without_arguments
 from decentral.spec import Spec, parse_spec
 from decentral.traits import Traits, declare
-from decentral.userfile import load_file
 
 #: Stands in a resolved configuration for a part that was a Python object.
 PYTHON = "python"
@@ -111,20 +111,17 @@ class Bound:
     def __call__(self, *positional: Any) -> Any:
         """Call the target with the run's arguments and the user's settings.
 
-        What it raises becomes a ConfigError that names the plug-in.
+        What a user's raises becomes a PluginError; a fault of ours stays what it is.
         """
         try:
             return self.plugin.target(*positional, **self._keywords)
         except (ConfigError, RunError):
             raise
-        except SystemExit as error:  # or a run would end with status 0
-            raise ConfigError(
-                f"{self.plugin.kind} {self.name!r}: {exit_place(error)}; let it raise an error."
-            ) from error
-        except Exception as error:
-            raise ConfigError(
-                f"{self.plugin.kind} {self.name!r} raised {type(error).__name__}: {error}."
-            ) from error
+        except (Exception, SystemExit) as error:
+            found = blame.own_error(error, self.plugin.kind, self.name)
+            if found is None:
+                raise
+            raise found from error
 
     @cached_property
     def _keywords(self) -> dict[str, Any]:
@@ -286,25 +283,26 @@ def find(kind: str, name: str) -> Plugin:
     return _registered[kind, name]
 
 
+def members(kind: str) -> tuple[list[Plugin], dict[str, str]]:
+    """Return the members of a kind, and why others cannot be used, by name."""
+    found: list[Plugin] = []
+    broken: dict[str, str] = {}
+    for name in names(kind):
+        try:
+            found.append(find(kind, name))
+        except ConfigError as error:
+            broken[name] = str(error)
+    return found, broken
+
+
 def _import_member(kind: str, name: str) -> bool:
     if module := find_members(KINDS[kind], kind).get(name):
         importlib.import_module(module)
+        return (kind, name) in _registered  # whatever another package calls so
     for point in _entry_points(kind):
         if point.name == name:
-            _keep(_declared(kind, _loaded(kind, point), name))
+            _keep(_declared(kind, load_installed(kind, point), name))
     return (kind, name) in _registered
-
-
-def _loaded(kind: str, point: Any) -> Any:
-    """Import an installed plug-in; what it raises is named as its own."""
-    try:
-        return point.load()
-    except (Exception, SystemExit) as error:
-        left = isinstance(error, SystemExit)
-        said = exit_place(error) if left else f"{type(error).__name__}: {error}"
-        raise ConfigError(
-            f"{kind} {point.name!r} cannot be imported from {point.value}: {said}."
-        ) from error
 
 
 def _from_file(kind: str, origin: str) -> Plugin:

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
-import sys
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
-
-from decentral.errors import ConfigError, exit_place
 
 #: Endings of graph files that are topologies, in any case and with .gz behind them, and formats.
 GRAPHS = {
@@ -70,9 +65,9 @@ def file_part(text: str) -> int:
     return 0
 
 
-def lies(path: str) -> bool:
-    """Whether a path is that of a file."""
-    return "\0" not in path and os.path.isfile(place_of(path))
+def lies(path: str | Path) -> bool:
+    """Whether there is such a file, on this machine or carried here."""
+    return "\0" not in str(path) and os.path.isfile(place_of(path))
 
 
 def is_graph_file(text: str) -> bool:
@@ -93,6 +88,11 @@ def opened_paths() -> list[str]:
     return list(_opened)
 
 
+def carried_below(folder: Path) -> list[str]:
+    """Return the old paths of the files that were carried here and lay below a folder."""
+    return [path for path in _carried if path.startswith(f"{folder}{os.sep}")]
+
+
 def opened() -> dict[str, bytes]:
     """Return the contents of all files that were named so far, to carry them elsewhere."""
     there = {path: place for path, place in _opened.items() if place.is_file()}
@@ -106,32 +106,3 @@ def unpack(files: Mapping[str, bytes], folder: Path) -> None:
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(content)
         _carried[path] = place
-
-
-def load_file(path: str) -> ModuleType:
-    """Import a user's Python file by path; what it raises is named as the user's own."""
-    whole = resolved(path)
-    name = f"decentral_user_{Path(whole).stem}_{zlib.crc32(whole.encode()):x}"
-    if name in sys.modules:
-        return sys.modules[name]
-    place = located(path)
-    if not place.is_file():
-        raise ConfigError(f"plug-in file {path} does not exist; give the path of a .py file.")
-    found = importlib.util.spec_from_file_location(name, place)
-    assert found is not None
-    assert found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    sys.modules[name] = module
-    try:
-        found.loader.exec_module(module)
-    except SystemExit as error:
-        del sys.modules[name]
-        raise ConfigError(
-            f"plug-in file {path} cannot be imported: {exit_place(error)}; "
-            'keep what is a program below `if __name__ == "__main__":`.'
-        ) from error
-    except Exception as error:
-        del sys.modules[name]
-        what = "" if isinstance(error, ConfigError) else f"{type(error).__name__}: "
-        raise ConfigError(f"plug-in file {path} cannot be imported: {what}{error}") from error
-    return module

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+import decentral
 from decentral.api import run_config
 from decentral.config import make_config
 from decentral.engines.local import LocalRun
@@ -95,6 +96,16 @@ def fits(name: str, nodes: int) -> bool:
     found = example("topology", name)
     sizes = traits_of(found, TopologyTraits).sizes
     return sizes is None or sizes.fits(nodes, found.settings)
+
+
+def planted(file: str) -> Callable[..., Any]:
+    """Return a function that raises a KeyError, as if it stood in a file of the package."""
+    there = Path(decentral.__file__).parent / file
+    module = ".".join(("decentral", *Path(file).with_suffix("").parts))
+    text = "def fault(*given, **settings):\n    return {}['planted']\n"
+    found: dict[str, Any] = {"__name__": module}
+    exec(compile(text, there, "exec"), found)
+    return found["fault"]
 
 
 # --- conversations --------------------------------------------------------------------------------

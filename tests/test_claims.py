@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from math import exp, isfinite, log
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,7 @@ def shaky(tmp_path: Path) -> str:
     file = tmp_path / "mine.py"
     file.write_text(
         "from pathlib import Path\n"
-        "from decentral import ConfigError, plugin\n"
+        "from decentral import plugin\n"
         "from decentral.claims import Expectation, Findings\n\n"
         f"MARK, LOG = Path({str(tmp_path / 'mark')!r}), Path({str(tmp_path / 'log')!r})\n\n\n"
         "@plugin('claim', paper='nobody', says='It works.',\n"
@@ -106,7 +107,7 @@ def shaky(tmp_path: Path) -> str:
         "    with LOG.open('a') as log:\n"
         "        log.write(f'{seed} ')\n"
         "    if seed and MARK.exists():\n"
-        "        raise ConfigError('the mark is there.')\n"
+        "        raise LookupError('the mark is there')\n"
         "    return Findings({'x': 1.0})\n"
     )
     return f"{file}:shaky"
@@ -137,10 +138,10 @@ def test_a_claim_that_cannot_be_run_does_not_stop_the_others(
     words = ["reproduce", shaky, "gradpower", "--seeds", "0,1", "--out", str(tmp_path / "out")]
     assert run([*words, "--jobs", "1"]) == 1
     out, err = capsys.readouterr()
-    assert "the mark is there." in out
+    assert "the mark is there" in out
     assert "holds in part" in out
     assert "shaky could not be run" in err
-    assert "the mark is there." in (tmp_path / "out" / "claims.html").read_text()
+    assert "the mark is there" in (tmp_path / "out" / "claims.html").read_text()
 
 
 def test_seeds_at_a_time_give_what_they_give_one_after_the_other(
@@ -150,7 +151,10 @@ def test_seeds_at_a_time_give_what_they_give_one_after_the_other(
     (tmp_path / "mark").touch()
     words = ["reproduce", shaky, "--seeds", "1,0", "--out", str(tmp_path / "out"), "--jobs", "2"]
     assert run(words) == 1
-    assert "the mark is there." in capsys.readouterr().out
+    assert "raised LookupError: the mark is there" in " ".join(capsys.readouterr().out.split())
+    error = json.loads((tmp_path / "out" / "shaky" / "outcome.json").read_text())["error"]
+    assert error.startswith("claim 'shaky' raised LookupError: the mark is there (")
+    assert error.endswith("mine.py:15).")
     assert (tmp_path / "out" / "shaky" / "seed-0.json").exists()
     (tmp_path / "mark").unlink()
     assert run(words) == 0

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from support import planted
 
 import decentral.cli
 from decentral import api, registry
@@ -360,15 +361,16 @@ def test_debug_shows_the_traceback(capsys: Captured) -> None:
 
 
 def test_a_bug_is_called_a_bug(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*words: Any) -> None:
-        raise KeyError("what")
-
-    monkeypatch.setattr("decentral.cli.listing.show", broken)
+    monkeypatch.setattr("decentral.cli.listing.show", planted("cli/listing.py"))
     assert decentral.cli.run(["list"]) == 1
-    said = capsys.readouterr().err
-    assert said.startswith("error: this is a bug in decentral: KeyError: 'what'\n")
-    assert "--debug" in said
-    assert "Traceback" not in said
+    first, second = capsys.readouterr().err.splitlines()
+    where = r"\(decentral/cli/listing.py:2\); the traceback is in (\S+)\."
+    found = re.fullmatch(f"error: this is a bug in decentral: KeyError: 'planted' {where}", first)
+    assert found
+    assert second == "Please report it, with that file."
+    file = Path(found[1])
+    assert file.read_text().startswith("Traceback")
+    file.unlink()
 
 
 def _command(*words: str) -> list[str]:

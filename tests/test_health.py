@@ -202,4 +202,4 @@ def test_a_plug_in_that_fails_midway_names_the_folder_and_how_to_go_on(tmp_path:
     run = tiny_run(tmp_path / "run", algorithm=fails_later, checkpoint_every=4)
     with pytest.raises(RunError, match="'fails_later' raised ZeroDivisionError") as caught:
         run.run(lambda row: None)
-    assert f"`decentral resume {tmp_path / 'run'}` goes on" in str(caught.value)
+    assert str(caught.value).endswith(f"Run folder: {tmp_path / 'run'}.")

@@ -124,7 +124,7 @@ def test_no_call_of_exit_ends_a_command_with_success(
 def test_an_exit_in_a_worker_or_a_tracker_is_told() -> None:
     with pytest.raises(SystemExit) as caught:
         Leaving().close()
-    assert "called exit(0)" in described(caught.value)["text"]
+    assert "called exit(0)" in str(described(caught.value, make_config({}))["error"])
     said: list[str] = []
     trackers = Trackers((), said.append)
     trackers.sinks["mine"] = Leaving()

@@ -38,6 +38,7 @@ from decentral.cli import sweeping
 from decentral.config import make_config
 from decentral.engines.choice import refuse_ranks
 from decentral.errors import ConfigError, Interrupted, RunError
+from decentral.importing import load_installed
 from decentral.loop.setup import prepare
 from decentral.loop.trained import differing
 from decentral.merge.base import merge_weights
@@ -295,7 +296,7 @@ FROM_PYTHON: dict[str, Callable[[], Any]] = {
     ).analyze(),
     "merged model of an unfinished run": lambda: api.Run(Path("empty")).merged_model(),
     "a folder in use": _second_writer,
-    "an installed plug-in that exits": lambda: registry._loaded("topology", Installed),
+    "an installed plug-in that exits": lambda: load_installed("topology", Installed),
     "one process of several": lambda: refuse_ranks(None, {"RANK": "0", "WORLD_SIZE": "2"}),
     "a run that is to change": lambda: api.restart(Path("empty"), nodes=3),
     "a topology that cannot form again": _without_a_node,

@@ -11,7 +11,7 @@ from decentral.api.changing import UNCHANGED, Change, continued, newest, record_
 from decentral.api.run import Run, run_config, run_settings
 from decentral.config import PARTS, Config, by_name, make_config, read_settings, refuse_unknown
 from decentral.engines.base import EngineRun, close_on_error
-from decentral.engines.choice import engine_of, refuse_ranks
+from decentral.engines.choice import prepared, refuse_ranks
 from decentral.errors import ConfigError
 from decentral.loop.resolved import resolved
 from decentral.loop.setup import Setup, prepare
@@ -62,7 +62,7 @@ def start(config: Config) -> EngineRun:
     """Prepare a run and open its folder; ``EngineRun.run`` trains it."""
     refuse_ranks(config)
     with ExitStack() as undo:
-        run = undo.enter_context(closing(engine_of(config)(config)))
+        run = undo.enter_context(closing(prepared(config)))
         if config.out:
             folder = undo.enter_context(RunFolder.create(config.out))
             if folder.is_begun:
@@ -88,7 +88,7 @@ def start_or_resume(config: Config) -> EngineRun | None:
         folder = undo.enter_context(RunFolder.claim(path))
         if not folder.is_begun:
             folder.refuse_remains()
-            run = undo.enter_context(closing(engine_of(config)(config)))
+            run = undo.enter_context(closing(prepared(config)))
             folder.prepare()
             run.begin(folder)
         else:
@@ -100,7 +100,7 @@ def start_or_resume(config: Config) -> EngineRun | None:
                 return None
             if saved := newest(path):
                 config = continued(config, there, saved)
-            run = undo.enter_context(closing(engine_of(config)(config)))
+            run = undo.enter_context(closing(prepared(config)))
             _refuse_other(path, there, run.settings, config)
             _stand(run, folder, saved)
         undo.pop_all()
@@ -199,7 +199,7 @@ def begun(config: Config, path: Path) -> EngineRun:
         else:
             folder.clear()
             config = config.model_copy(update={"out": str(path)})
-            run = undo.enter_context(closing(engine_of(config)(config)))
+            run = undo.enter_context(closing(prepared(config)))
             folder.prepare()
             run.begin(folder)
         undo.pop_all()
@@ -245,7 +245,7 @@ def _going_on(folder: RunFolder, config: Config, change: Change = UNCHANGED) -> 
         raise ConfigError(
             f"run {folder.path} has no checkpoint yet, so nothing is to be kept: launch it anew."
         )
-    run = engine_of(config)(config)
+    run = prepared(config)
     with close_on_error(run):
         _stand(run, folder, saved)
         if saved and change:

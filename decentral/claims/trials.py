@@ -7,7 +7,6 @@ import inspect
 import json
 import multiprocessing
 import signal
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
@@ -19,9 +18,11 @@ from typing import Any
 
 import torch
 
+from decentral.blame import explain, reraise
 from decentral.claims.base import Findings, Lab, verdict
 from decentral.engines.process import end_with_parent
 from decentral.errors import ConfigError, Interrupted, RunError
+from decentral.importing import sources
 from decentral.registry import Bound, bind, build, find
 from decentral.run.folder import RunFolder, environment, explain_disk_errors
 from decentral.traits import ClaimTraits, traits_of
@@ -54,9 +55,14 @@ class Trial:
     @property
     def _key(self) -> str:
         """What the findings of a seed depend on, beside the seed."""
-        code = inspect.getsource(sys.modules[self.rule.plugin.target.__module__])
+        code = "".join(file.read_text(encoding="utf-8") for file in self._files())
         said = json.dumps([self.rule.spec(), code, self.device], sort_keys=True)
         return hashlib.sha256(said.encode()).hexdigest()
+
+    def _files(self) -> list[Path]:
+        """Return the files that the claim is written in: a user's, with those beside it."""
+        file = self.rule.plugin.origin.rpartition(":")[0]
+        return sources(Path(file)) if file else [Path(inspect.getfile(self.rule.plugin.target))]
 
     def kept(self, seed: int) -> Record | None:
         """Return what one seed gave, as found in the folder, or None."""
@@ -96,8 +102,8 @@ class Trial:
             raise Interrupted(
                 "interrupted; what is done is kept, and the same command goes on from there."
             ) from error
-        except (ConfigError, RunError) as error:
-            judged = {"verdict": BROKEN, "error": str(error)}
+        except Exception as error:
+            judged = {"verdict": BROKEN, "error": explain(error, self.folder)}
         record = {**self._described(), **judged}
         RunFolder(self.folder).write_json("outcome.json", record)
         return record
@@ -242,4 +248,7 @@ def _settle(threads: int) -> None:
 def _findings(
     spec: dict[str, Any], seed: int, folder: Path, say: Callable[[str], None], device: str
 ) -> Record:
-    return Trial(build("claim", spec), (seed,), folder, say, device).findings(seed)
+    try:
+        return Trial(build("claim", spec), (seed,), folder, say, device).findings(seed)
+    except Exception as error:  # a traceback does not travel
+        reraise(error)

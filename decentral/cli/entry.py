@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from io import TextIOWrapper
 from typing import Any
 
-from decentral.errors import ConfigError, RunError, exit_place, nearest
+from decentral.errors import Bug, ConfigError, exit_place, nearest
 from decentral.threads import spin_briefly
 
 FAILED, MISTAKEN = 1, 2
@@ -63,21 +63,25 @@ def _invoke(words: list[str]) -> None:
 
 def _explain(error: BaseException, words: Sequence[str]) -> int:
     """Print what went wrong on stderr, in one or two lines, and return the exit status."""
-    debug = "--debug" in words
-    if debug:
+    if "--debug" in words:
         traceback.print_exception(error)
-    if isinstance(error, ConfigError):
-        return _fail(MISTAKEN, str(error))
-    if isinstance(error, RunError):
-        return _fail(FAILED, str(error))
     if isinstance(error, SystemExit):  # no command ends so
         return _fail(FAILED, f"{exit_place(error)} in the midst of the command; let it raise.")
     if isinstance(error, KeyboardInterrupt):
         return _fail(FAILED, "interrupted.")
     if hasattr(error, "format_message"):  # typer's own, whatever its version calls their class
         return _fail(MISTAKEN, *_usage(error, words))
-    bug = f"this is a bug in decentral: {type(error).__name__}: {error}"
-    return _fail(FAILED, bug, "" if debug else "Please report it, with what --debug shows.")
+    return _explain_other(error)
+
+
+def _explain_other(error: BaseException) -> int:
+    """Say whose an error is that nobody has foreseen."""
+    from decentral.blame import attribute, explain, write_trace
+
+    found = attribute(error)
+    if isinstance(found, Bug):
+        return _fail(FAILED, str(write_trace(found)), "Please report it, with that file.")
+    return _fail(MISTAKEN if isinstance(found, ConfigError) else FAILED, explain(found))
 
 
 def _fail(status: int, message: str, remedy: str = "") -> int:

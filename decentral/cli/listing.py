@@ -16,7 +16,7 @@ from decentral.cli.words import QUIET, columned, console_of, facts
 from decentral.config import Config, documented
 from decentral.errors import ConfigError, unknown
 from decentral.limits import COUNT
-from decentral.registry import KINDS, Part, Plugin, find, names, plain
+from decentral.registry import KINDS, Part, Plugin, find, members, names, plain
 from decentral.report.facts import plugin_text
 from decentral.signature import Setting
 from decentral.traits import AlgorithmTraits, traits_of
@@ -110,8 +110,8 @@ def _show_kinds(console: Console) -> None:
 
 
 def _show_members(console: Console, kind: str) -> None:
-    members = [find(kind, name) for name in names(kind)]
-    for found in members:
+    usable, broken = members(kind)
+    for found in usable:
         console.print(Text(found.name, "bold"))
         console.print(Padding(_paragraphs(found)[0], (0, 0, 0, 4)))
         if kind == "algorithm":
@@ -119,7 +119,10 @@ def _show_members(console: Console, kind: str) -> None:
         own = ", ".join(_written(key, setting) for key, setting in found.settings.items())
         if own:
             console.print(Padding(Text(own, QUIET), (0, 0, 0, 4)))
-    shared = ", ".join(_shared(members))
+    for name, reason in broken.items():
+        console.print(Text(name, "bold"))
+        console.print(Padding(Text(reason, QUIET), (0, 0, 0, 4)))
+    shared = ", ".join(_shared(usable))
     console.print()
     if shared:
         console.print(Text(f"All of them take: {shared}.", QUIET))
@@ -128,10 +131,10 @@ def _show_members(console: Console, kind: str) -> None:
     console.print(Text(hint, QUIET))
 
 
-def _shared(members: list[Plugin]) -> Iterable[str]:
+def _shared(usable: list[Plugin]) -> Iterable[str]:
     """Write the settings that all members take, with the default where it is the same for all."""
-    for key, setting in members[0].common.items() if members else ():
-        same = all(member.common[key].default == setting.default for member in members)
+    for key, setting in usable[0].common.items() if usable else ():
+        same = all(member.common[key].default == setting.default for member in usable)
         yield _written(key, setting) if same else key
 
 

@@ -28,7 +28,7 @@ from decentral.cli.words import (
 from decentral.errors import ConfigError
 from decentral.loop.trained import TrainedModels
 from decentral.merge.base import merged
-from decentral.registry import Bound, build, find, names
+from decentral.registry import Bound, build, members
 from decentral.report import analysis
 from decentral.report.facts import loss_text, percent_text
 from decentral.traits import MergeTraits, traits_of
@@ -63,7 +63,8 @@ def merge(run: str, rules: Sequence[str], step: int | None) -> None:
 
 def _fitting(nodes: int) -> list[Bound]:
     """Return every rule that takes so many models."""
-    found = {name: traits_of(find("merge", name), MergeTraits).nodes for name in names("merge")}
+    usable, _ = members("merge")
+    found = {each.name: traits_of(each, MergeTraits).nodes for each in usable}
     return [build("merge", name) for name, only in found.items() if only in (None, nodes)]
 
 

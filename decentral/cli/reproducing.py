@@ -20,7 +20,7 @@ from decentral.cli.words import QUIET, columned, console_of, facts
 from decentral.config import parse_assignments
 from decentral.engines.choice import refuse_ranks
 from decentral.errors import ConfigError, RunError
-from decentral.registry import find, names
+from decentral.registry import members
 from decentral.report.claims import measured_text, others, spoken, summary_text, write_claims
 from decentral.report.facts import duration_text
 from decentral.run.lock import WriterLock
@@ -59,11 +59,12 @@ def reproduce(
     settings = parse_assignments([word for word in words if "=" in word])
     if settings and (every or len(claims) > 1):
         raise ConfigError("reproduce: settings belong to one claim; name just one, or leave them.")
-    chosen = (
-        names("claim")
-        if every
-        else [name if ".py:" in name else name.replace("-", "_") for name in claims]
-    )
+    chosen = [name if ".py:" in name else name.replace("-", "_") for name in claims]
+    if every:
+        usable, broken = members("claim")
+        chosen = [found.name for found in usable]
+        for reason in broken.values():
+            console.print(Text(f"left out: {reason}", QUIET))
     trials = [
         trial(
             name, Path(out), partial(_aside, spoken(name)),
@@ -100,8 +101,11 @@ def _list(console: Console) -> None:
     grid = Table.grid(padding=(0, 3, 0, 0))
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column()
-    for name in names("claim"):
-        grid.add_row(spoken(name), traits_of(find("claim", name), ClaimTraits).says)
+    usable, broken = members("claim")
+    for found in usable:
+        grid.add_row(spoken(found.name), traits_of(found, ClaimTraits).says)
+    for name, reason in broken.items():
+        grid.add_row(spoken(name), Text(reason, QUIET))
     console.print(grid)
     console.print()
     console.print(Text("`decentral reproduce NAME` tries one, `--all` every one.", QUIET))

@@ -16,7 +16,7 @@ from decentral.cli.words import MERGED, QUIET, brief, columned, console_of, coun
 from decentral.errors import ConfigError
 from decentral.mixing.base import Mixer, horizon, spectral_gap
 from decentral.mixing.summary import summary_line
-from decentral.registry import build, find, names
+from decentral.registry import build, members
 from decentral.report import reader
 from decentral.report.layout import positions
 from decentral.topology.base import STATISTICS_LIMIT, Topology, statistics
@@ -175,15 +175,19 @@ def compare(nodes: int) -> None:
             "nodes; look at one topology with `decentral show topology`."
         )
     rows: list[Row] = []
-    without: list[str] = []
-    for name in names("topology"):
-        spelled = str(find("topology", name).traits.example or name)
+    usable, broken = members("topology")
+    without = [reason.rstrip(".") for reason in broken.values()]
+    for found in usable:
+        spelled = str(found.traits.example or found.name)
         bound = build("topology", spelled)
         sizes = traits_of(bound, TopologyTraits).sizes
         if sizes and not sizes.fits(nodes, bound.settings):
             without.append(f"{spelled} needs {sizes.words}")
-        else:
+            continue
+        try:
             rows.append(_compared(spelled, Topology(bound, nodes)))
+        except ConfigError as error:  # one of another package
+            without.append(str(error).rstrip("."))
     _print_comparison(nodes, sorted(rows, key=lambda row: (row.heard, -row.gap, row.name)), without)
 
 

@@ -1,6 +1,7 @@
 """A run's configuration: defaults, then the task's, then a file's, then flags; each key once."""
 
 from decentral.config.engine import ENGINE_SETTINGS, Engine
+from decentral.config.foreign import foreign_parts
 from decentral.config.making import make_config
 from decentral.config.reading import (
     as_mapping,
@@ -24,6 +25,7 @@ __all__ = [
     "as_mapping",
     "by_name",
     "documented",
+    "foreign_parts",
     "layered",
     "make_config",
     "parse_assignments",

@@ -14,7 +14,7 @@ from decentral.engines.base import EngineRun, Watch
 from decentral.engines.checkpoints import CheckpointAssembly
 from decentral.engines.records import RecordAssembly, combine
 from decentral.engines.workers import START_S, Report, Workers, WorkersLost
-from decentral.errors import ConfigError, RunError
+from decentral.errors import ConfigError
 from decentral.exchange.base import Rendezvous
 from decentral.faults.base import Fault
 from decentral.network.membership import Membership
@@ -223,7 +223,7 @@ class Attempt:
             return
         if report["kind"] == "lost":
             raise WorkersLost([], report["text"].rstrip("."), self.workers.step)
-        raise {"config": ConfigError, "run": RunError}[report["kind"]](report["text"])
+        raise report["error"]
 
     def _on_done(self, report: Report) -> None:
         self.done.add(report["rank"])

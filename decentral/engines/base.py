@@ -14,8 +14,9 @@ from types import FrameType
 from typing import Any
 
 from decentral import network
-from decentral.config import Config
-from decentral.errors import ConfigError, Interrupted, RunError
+from decentral.blame import attribute, write_trace
+from decentral.config import Config, foreign_parts
+from decentral.errors import Bug, ConfigError, Interrupted, RunError
 from decentral.limits import check_threads
 from decentral.loop.cost import Memory, thread_count, timed
 from decentral.loop.measure import evaluation_interval
@@ -168,21 +169,27 @@ class EngineRun(ABC):
                 return self.train(watch)
             except Interrupted:
                 raise
-            except (ConfigError, RunError) as error:
-                raise RunError(self._located(error)) from error
+            except Exception as error:
+                found = self._ended_by(error)
+                if found is error:
+                    raise
+                raise found from error
             finally:
                 self.trackers.close()
 
-    def _located(self, error: ConfigError | RunError) -> str:
-        """Say where the run is, and how to go on with it when the mistake is mended."""
-        path = self.folder.path
-        if str(path) in str(error):
-            return str(error)
-        # A run that diverged would diverge again: its settings are part of it.
-        remedy = isinstance(error, ConfigError) and has_checkpoint(path)
-        return f"{error} Run folder: {path}" + (
-            f"; `decentral resume {path}` goes on from the last checkpoint." if remedy else "."
-        )
+    def _ended_by(self, error: Exception) -> BaseException:
+        """Say what has ended the run, whose it is, and where the run is.
+
+        A fault of ours leaves its traceback in the run folder. Nobody is told to resume: what went
+        wrong would go wrong again.
+        """
+        found, path = attribute(error, foreign_parts(self.setup.config)), self.folder.path
+        if isinstance(found, Bug):
+            return write_trace(found, path)
+        if not isinstance(found, ConfigError | RunError):
+            return found
+        text = str(found)
+        return RunError(text if str(path) in text else f"{text} Run folder: {path}.")
 
     def record(self, row: dict[str, Any], watch: Watch) -> None:
         """Log a row of metrics, unless it holds no news."""

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from decentral.config import Config
+from decentral.blame import reraise
+from decentral.config import Config, foreign_parts
 from decentral.errors import ConfigError
 
 if TYPE_CHECKING:  # they load torch, and Ray
@@ -25,6 +26,14 @@ def engine_of(config: Config) -> type[EngineRun]:
     from decentral.engines.local import LocalRun
 
     return LocalRun
+
+
+def prepared(config: Config) -> EngineRun:
+    """Prepare a run on its engine; what goes wrong is said to be whose it is."""
+    try:
+        return engine_of(config)(config)
+    except Exception as error:
+        reraise(error, foreign_parts(config))
 
 
 def _is_for_many(config: Config) -> bool:

@@ -7,7 +7,6 @@ import queue
 import tempfile
 import threading
 import time
-import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +16,12 @@ import torch
 from safetensors.torch import save as save_tensors
 
 from decentral import userfile
-from decentral.config import Config
+from decentral.blame import attribute
+from decentral.config import Config, foreign_parts
 from decentral.engines.base import checkpoint_interval
 from decentral.engines.process import configure_process
 from decentral.engines.workers import Report
-from decentral.errors import ConfigError, RunError, exit_place
+from decentral.errors import RunError, exit_place
 from decentral.exchange.base import Rendezvous
 from decentral.exchange.process_group import LostPeer, ProcessGroupExchange
 from decentral.faults.base import Fault
@@ -112,13 +112,17 @@ class Worker:
         try:
             self._work()
         except (Exception, SystemExit) as error:
-            self._report("failed", **described(error))
+            self._report("failed", **described(error, self.job.config))
 
     def _work(self) -> None:
-        job, config = self.job, self.job.config
+        # The user's files stay until the end: functions may import or read them at any time.
         with tempfile.TemporaryDirectory(prefix="decentral-") as folder:
-            userfile.unpack(job.files, Path(folder))
-            setup = prepare(config)
+            userfile.unpack(self.job.files, Path(folder))
+            self._run()
+
+    def _run(self) -> None:
+        job, config = self.job, self.job.config
+        setup = prepare(config)
         configure_process(int(config.threads))
         wire, ordered = WIRE[config.engine.wire], config.mixing == "ordered"
         self.exchange = ProcessGroupExchange(
@@ -210,14 +214,10 @@ class Stopwatch:
         return {f"time/{part}_s": round(max(0.0, s) / steps, 7) for part, s in parts.items()}
 
 
-def described(error: Exception | SystemExit) -> dict[str, Any]:
-    """Return an error as a report: whose it is, and its text."""
-    if isinstance(error, ConfigError):
-        return {"kind": "config", "text": str(error)}
-    if isinstance(error, RunError):
-        return {"kind": "lost" if isinstance(error, LostPeer) else "run", "text": str(error)}
+def described(error: Exception | SystemExit, config: Config) -> dict[str, Any]:
+    """Return an error as a report, with all it knows: whose it is, the file and the line."""
+    if isinstance(error, LostPeer):
+        return {"kind": "lost", "text": str(error)}
     if isinstance(error, SystemExit):
-        return {"kind": "run", "text": f"{exit_place(error)}; let it raise an error."}
-    where = traceback.extract_tb(error.__traceback__)[-1]
-    place = f"{Path(where.filename).name}:{where.lineno}"
-    return {"kind": "run", "text": f"{type(error).__name__}: {error} ({place})"}
+        return {"kind": "error", "error": RunError(f"{exit_place(error)}; let it raise an error.")}
+    return {"kind": "error", "error": attribute(error, foreign_parts(config))}

@@ -15,7 +15,7 @@ from decentral.config import Config
 from decentral.errors import ConfigError
 from decentral.generator import fork_rng
 from decentral.loop.free_memory import require
-from decentral.registry import Bound, build, find, names
+from decentral.registry import Bound, build, members
 from decentral.tasks.base import Task
 from decentral.traits import ModelTraits, traits_of
 
@@ -46,8 +46,9 @@ def _check_inputs(rule: Bound, task: Task) -> None:
     given = task.takes or task.gives
     takes = traits_of(rule, ModelTraits).inputs or given
     if takes != given:
-        known = {name: traits_of(find("model", name), ModelTraits) for name in names("model")}
-        fitting = [name for name, traits in known.items() if traits.inputs == given]
+        usable, _ = members("model")
+        known = {found.name: traits_of(found, ModelTraits).inputs for found in usable}
+        fitting = [name for name, inputs in known.items() if inputs == given]
         raise ConfigError(
             f"model {rule.name!r} takes {takes}; the task's inputs have shape "
             f"{list(task.input_shape)} and are {given}. Available: {', '.join(fitting)}."

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from decentral.blame import library
 from decentral.errors import ConfigError, nearest
 from decentral.layout import GroupRule, one_group
 from decentral.optim.blocks import Blockwise
@@ -100,12 +101,13 @@ def resolve(name: str) -> Plugin | None:
         named=next(iter(inspect.signature(found).parameters), "") == "named_parameters",
     )
     settings = signature_settings(common)
-    return Plugin("optimizer", name, _maker(found), _settings(found), traits, settings)
+    return Plugin("optimizer", name, _maker(name, found), _settings(found), traits, settings)
 
 
-def _maker(kind: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
+def _maker(name: str, kind: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
     def make(params: Any, /, **settings: Any) -> torch.optim.Optimizer:
-        return kind(params, **settings)
+        with library("optimizer", name):
+            return kind(params, **settings)
 
     make.__doc__ = inspect.getdoc(kind)
     return make

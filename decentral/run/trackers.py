@@ -15,7 +15,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from decentral.errors import ConfigError, exit_place
+from decentral.blame import users_place
+from decentral.errors import ConfigError, PluginError, exit_place
 from decentral.registry import Bound, build, plugin
 from decentral.traits import TrackerTraits, traits_of
 
@@ -86,9 +87,17 @@ class Trackers:
                 self._lose(name, error)
 
     def _lose(self, name: str, error: Exception | SystemExit) -> None:
-        said = exit_place(error) if isinstance(error, SystemExit) else str(error)
-        cause = " ".join(said.split()) or type(error).__name__
-        self.tell(f"tracker {name} failed ({cause[:200]}); the run goes on without it.")
+        said = exit_place(error) if isinstance(error, SystemExit) else _said(error)
+        self.tell(f"tracker {name} failed ({said}); the run goes on without it.")
+
+
+def _said(error: Exception) -> str:
+    """Say what a tracker raised, and where, if it is a user's."""
+    if isinstance(error, PluginError):
+        return f"{error.said}, {error.place}"
+    cause = " ".join(str(error).split())[:200] or type(error).__name__
+    place = users_place(error)
+    return f"{cause}, {place}" if place else cause
 
 
 def _installed(tracker: Bound) -> Bound:

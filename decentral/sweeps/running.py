@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from decentral import api
+from decentral.blame import explain
 from decentral.engines.base import EngineRun, Watch, stop_signals
 from decentral.engines.choice import engine_of
-from decentral.errors import ConfigError, Interrupted, RunError, exit_place
+from decentral.errors import Interrupted, exit_place
 from decentral.report.facts import Facts, facts_of
 from decentral.report.reader import read_run
 from decentral.report.sweep import Group
@@ -90,13 +91,10 @@ def _outcome(work: Callable[[], Any]) -> Outcome:
         work()
     except Interrupted:
         raise
-    except (ConfigError, RunError) as error:
-        return Outcome("failed", str(error), time.perf_counter() - began_s)
     except SystemExit as error:
         return Outcome("failed", exit_place(error), time.perf_counter() - began_s)
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
-        return Outcome("failed", reason, time.perf_counter() - began_s)
+        return Outcome("failed", explain(error), time.perf_counter() - began_s)
     finally:
         gc.collect()
     return Outcome("done", took_s=time.perf_counter() - began_s)

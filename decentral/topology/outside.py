@@ -9,6 +9,7 @@ from typing import Any
 
 import networkx as nx
 
+from decentral.blame import library
 from decentral.errors import ConfigError, unknown
 from decentral.registry import Plugin
 from decentral.signature import Setting, signature_settings
@@ -45,7 +46,8 @@ def from_networkx(name: str) -> Plugin | None:
             del given["n"]
             check_size(name, generator, given, n)
             given["n"] = n
-        return generator(**given)
+        with library("topology", name):
+            return generator(**given)
 
     draw.__doc__ = f"networkx generator {wanted}: {(generator.__doc__ or '').split(chr(10))[0]}"
     return Plugin("topology", name, draw, settings, TopologyTraits())

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from decentral.blame import elsewhere
 from decentral.config import Config, Engine
 from decentral.engines.ray.actor import Actor
 from decentral.engines.ray.cluster import Cluster, Host, placed
@@ -99,7 +100,7 @@ class WorkerGroup:
         except RayTaskError as error:
             cause = error.cause
             known = isinstance(cause, ConfigError | RunError)
-            raise cause if known else RunError(_last_line(error)) from error
+            raise cause if known else elsewhere(cause, str(error)) from error
         except RayError as error:
             raise WorkersLost([rank], self._cause(rank, error)) from error
 
@@ -256,7 +257,3 @@ def _cores(host: Host, hosts: Sequence[Host]) -> float:
     """Return a worker's share of its host: whole cores, or a part of one where they are few."""
     share = host.cpus / hosts.count(host)
     return float(int(share)) if share >= 1 else int(share * 1e4) / 1e4
-
-
-def _last_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[-1]

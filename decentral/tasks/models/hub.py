@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from decentral.blame import library
 from decentral.errors import ConfigError
 from decentral.registry import Count, plugin
 
@@ -38,14 +39,16 @@ def causal_model(
         raise ConfigError(f"this model comes from transformers: {INSTALL}.") from error
     settings: dict[str, Any] = {**given, "use_cache": False, **(config or {})}
     lowest = {k: None for k in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    chosen = getattr(transformers, f"{family}Config")(**lowest | settings)
+    with library("model", family):
+        chosen = getattr(transformers, f"{family}Config")(**lowest | settings)
     if (most := chosen.max_position_embeddings) < input_shape[0]:
         raise ConfigError(
             f"model: {family} of {most} positions cannot read {input_shape[0]} tokens; raise "
             "max_position_embeddings, or lower the task's context."
         )
     kind = {"GPT2": "GPT2LMHeadModel"}.get(family, f"{family}ForCausalLM")
-    return Scores(getattr(transformers, kind)(chosen))
+    with library("model", family):
+        return Scores(getattr(transformers, kind)(chosen))
 
 
 @plugin("model", inputs="tokens", example="gpt2(layers=1, width=16, heads=2)")
