@@ -8,6 +8,7 @@ until every place in the package that raises a user's error has its case.
 from __future__ import annotations
 
 import ast
+import errno
 import os
 import re
 import signal
@@ -15,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -31,12 +33,14 @@ from wrong_own import OWN
 from wrong_theory import THEORY
 
 import decentral.cli
-from decentral import api, registry
+from decentral import Task, api, errors, registry
+from decentral.blame import elsewhere, reraise
 from decentral.claims.base import Lab
 from decentral.claims.trials import trial
 from decentral.cli import sweeping
 from decentral.config import make_config
 from decentral.engines.choice import refuse_ranks
+from decentral.engines.worker import described
 from decentral.errors import ConfigError, Interrupted, RunError
 from decentral.importing import load_installed
 from decentral.loop.setup import prepare
@@ -120,8 +124,8 @@ def book(regenerate: bool) -> Iterator[Book]:
 def _recording(book: Book, original: Callable[..., None]) -> Callable[..., None]:
     def init(self: Exception, *args: Any) -> None:
         frame = sys._getframe(1)
-        if frame.f_code.co_name == "unknown" and frame.f_back is not None:
-            frame = frame.f_back
+        while frame.f_code.co_filename == errors.__file__ and frame.f_back is not None:
+            frame = frame.f_back  # ``unknown``, or a kind of error that is made of others
         book.raised.add((frame.f_code.co_filename, frame.f_lineno))
         original(self, *args)
 
@@ -270,6 +274,25 @@ class Installed:
         raise SystemExit(0)
 
 
+def _raise(error: BaseException) -> None:
+    raise error
+
+
+def _tired() -> Callable[..., torch.Tensor]:
+    calls = count()
+
+    def loss(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        if next(calls) == 9:
+            raise ValueError("tired")
+        return (outputs - targets).square().mean()
+
+    return loss
+
+
+def _full() -> OSError:
+    return OSError(errno.ENOSPC, "No space left on device")
+
+
 def _second_writer() -> None:
     with WriterLock(Path("written")):
         WriterLock(Path("written"))
@@ -297,6 +320,21 @@ FROM_PYTHON: dict[str, Callable[[], Any]] = {
     "merged model of an unfinished run": lambda: api.Run(Path("empty")).merged_model(),
     "a folder in use": _second_writer,
     "an installed plug-in that exits": lambda: load_installed("topology", Installed),
+    "a loss that raises in the run": lambda: decentral.launch(
+        task=Task(loss=_tired(), train=(torch.ones(9, 2), torch.ones(9, 1))),
+        model=lambda: torch.nn.Linear(2, 1),
+        nodes=2,
+        steps=9,
+        replicas="loop",
+        out="weary",
+    ),
+    "an optimizer of torch that refuses its gradients": lambda: decentral.launch(
+        task="quadratic", nodes=2, steps=2, optimizer="torch.optim.SparseAdam"
+    ),
+    "out of memory": lambda: reraise(MemoryError("9 GB")),
+    "an actor on a full disk": lambda: _raise(elsewhere(_full(), "")),
+    "an actor without a module": lambda: _raise(elsewhere(ImportError("no", name="mine"), "")),
+    "an exit in a worker": lambda: _raise(described(SystemExit(0), make_config({}))["error"]),
     "one process of several": lambda: refuse_ranks(None, {"RANK": "0", "WORLD_SIZE": "2"}),
     "a run that is to change": lambda: api.restart(Path("empty"), nodes=3),
     "a topology that cannot form again": _without_a_node,
@@ -355,7 +393,7 @@ def _makers() -> Iterator[tuple[Path, int, int]]:
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
                 continue
             if (
-                node.func.id in ("ConfigError", "Interrupted", "RunError", "unknown")
+                node.func.id in ("ConfigError", "Interrupted", "PluginError", "RunError", "unknown")
                 and path.name != "errors.py"
             ):
                 yield path, node.lineno, node.end_lineno or node.lineno

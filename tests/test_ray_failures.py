@@ -266,6 +266,24 @@ def test_an_actor_that_cannot_begin_ends_the_run_at_once(
     del sys.modules["only_on_the_driver"]
 
 
+def test_what_a_plug_in_raises_on_a_worker_is_said_with_the_line_of_the_file_beside_it(
+    launch: Launch, tmp_path: Path
+) -> None:
+    """That file is imported only there and then, long after the run was prepared."""
+    beside = tmp_path / "beside.py"
+    beside.write_text("def length(step):\n    return {0: 1.0}[step]\n")
+    (tmp_path / "mine.py").write_text(
+        "def late(snapshot):\n"
+        "    from beside import length\n"
+        "    late.asked = getattr(late, 'asked', -1) + 1\n"
+        "    return {'mine/late': length(late.asked)}\n"
+    )
+    with pytest.raises(RunError) as caught:
+        launch(metrics=["accuracy", f"{tmp_path / 'mine.py'}:late"])
+    said = f"metric 'late' raised KeyError: 1 ({beside}:2). Run folder: {tmp_path / 'run'}."
+    assert str(caught.value) == said
+
+
 def test_ctrl_c_before_the_workers_have_begun(
     launch: Launch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
