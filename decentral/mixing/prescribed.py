@@ -91,7 +91,13 @@ def _inconsistent(links: Links, graph: Any) -> str:
 
 
 def _link(graph: Any, one: int, other: int) -> str:
-    """Name a link by what the graph calls its ends, and by its line in a file."""
+    """Name a link by what the graph calls its ends, and by its line in a file.
+
+    Args:
+        graph: The graph of a round.
+        one: An end.
+        other: The other end.
+    """
     labels, file = labels_of(graph), file_of(graph)
     line = file.line(one, other) if file else None
     return f"link {labels[one]}-{labels[other]}" + (f" (line {line})" if line else "")

@@ -181,7 +181,13 @@ def _best_constant(ends: tuple[Integers, Integers], nodes: int) -> Floats:
 
 
 def _mu(ends: tuple[Integers, Integers], weights: Floats, nodes: int) -> float:
-    """Return what a round leaves of disagreement, at most."""
+    """Return what a round leaves of disagreement, at most.
+
+    Args:
+        ends: Lower and higher node of each link, [m] each.
+        weights: Of the links, [m].
+        nodes: Number of nodes.
+    """
     return float(np.abs(np.linalg.eigvalsh(_mixing(ends, weights, nodes) - 1.0 / nodes)).max())
 
 

@@ -72,7 +72,13 @@ def _meaning(generator: Generator) -> str:
 
 
 def _drawn(generator: Generator, given: Mapping[str, Any], n: int) -> tuple[int, int] | None:
-    """Return the numbers of nodes and links for an n, None where there is no graph."""
+    """Return the numbers of nodes and links for an n, None where there is no graph.
+
+    Args:
+        generator: A function of networkx.
+        given: Its other arguments.
+        n: The argument n.
+    """
     try:
         graph = generator(**given, n=n)
         return int(graph.number_of_nodes()), int(graph.number_of_edges())
@@ -85,6 +91,11 @@ def _sizes(generator: Generator, given: Mapping[str, Any], nodes: int) -> dict[i
 
     One by one at first, since some double each time; what is still too small then grows slowly,
     and is bracketed and halved.
+
+    Args:
+        generator: A function of networkx.
+        given: Its other arguments.
+        nodes: Of the run.
     """
     found: dict[int, int] = {}
 

@@ -99,7 +99,14 @@ def _measured(data: dict[str, Any], where: str) -> dict[str, Any]:
 
 
 def _simple(graph: Any, content: Content, name: str, lines: dict[tuple[int, int], int]) -> Any:
-    """Return the graph without loops and parallel links, with the facts about what was read."""
+    """Return the graph without loops and parallel links, with the facts about what was read.
+
+    Args:
+        graph: The multigraph of all links.
+        content: What the file says.
+        name: Of the file.
+        lines: Of links with a weight.
+    """
     weights = [data.get(WEIGHT) for _, _, data in graph.edges(data=True)]
     ones = bool(weights) and all(type(w) in (int, float) and w == 1 for w in weights)
     if ones:

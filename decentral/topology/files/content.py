@@ -17,7 +17,13 @@ class Unreadable(Exception):
     """A mistake in a graph file: what stands there, what was expected, and in which line."""
 
     def __init__(self, found: str, expected: str, line: int | None = None) -> None:
-        """Keep the parts; whoever knows the name of the file makes a message of them."""
+        """Keep the parts; whoever knows the name of the file makes a message of them.
+
+        Args:
+            found: What stands there.
+            expected: What should.
+            line: Where; None: not known, or everywhere.
+        """
         super().__init__(found, expected, line)
         self.found, self.expected, self.line = found, expected, line
 
@@ -57,7 +63,13 @@ class Content:
     _lines: dict[Hashable, int | None] = field(default_factory=dict[Hashable, int | None])
 
     def add_node(self, node: Hashable, data: Mapping[str, Any], line: int | None = None) -> None:
-        """Declare a node; two of one name are a mistake."""
+        """Declare a node; two of one name are a mistake.
+
+        Args:
+            node: What links call it.
+            data: What it carries.
+            line: Where it stands.
+        """
         if node in self.nodes:
             before = f" of line {self._lines[node]}" if self._lines.get(node) else ""
             raise Unreadable(f"node {node!r}{before} is declared again", "one node per id", line)
@@ -101,7 +113,13 @@ class Content:
                     )
 
     def check_counts(self, nodes: int | None, links: int | None, line: int | None) -> None:
-        """Raise Unreadable where the file holds more or less than it announces."""
+        """Raise Unreadable where the file holds more or less than it announces.
+
+        Args:
+            nodes: That are announced; None: it does not say.
+            links: That are announced; None: it does not say.
+            line: Where it does.
+        """
         for kind, announced, found in (
             ("nodes", nodes, len(self.nodes)),
             ("links", links, len(self.links)),
@@ -139,7 +157,13 @@ def whole(text: Any, what: str, line: int | None, least: int | None = 0) -> int:
 
 
 def decimal(text: Any, what: str, line: int | None) -> float:
-    """Read a number; raises Unreadable."""
+    """Read a number; raises Unreadable.
+
+    Args:
+        text: What stands there.
+        what: What it is, for messages.
+        line: Where it stands.
+    """
     try:
         return float(text)
     except (TypeError, ValueError, OverflowError):
@@ -147,7 +171,13 @@ def decimal(text: Any, what: str, line: int | None) -> float:
 
 
 def only(found: Iterable[Any], what: str, line: int | None = None) -> Any:
-    """Return the one thing of a kind that a file should hold; raises Unreadable."""
+    """Return the one thing of a kind that a file should hold; raises Unreadable.
+
+    Args:
+        found: All of the kind.
+        what: What they are, for messages.
+        line: Where they stand.
+    """
     listed = list(found)
     if len(listed) != 1:
         raise Unreadable(f"it holds {len(listed)} {what}s", f"one {what}", line)

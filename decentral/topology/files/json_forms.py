@@ -178,7 +178,13 @@ def _flag(value: Any, what: str, line: int | None = None) -> bool:
 
 
 def _identity(value: Any, what: str, line: int) -> Hashable:
-    """Return an id: text, a number, or, of networkx's tuples, a list of them."""
+    """Return an id: text, a number, or, of networkx's tuples, a list of them.
+
+    Args:
+        value: What stands there.
+        what: What it is, for messages.
+        line: Where it stands.
+    """
     if isinstance(value, list):
         return tuple(_identity(each, what, line) for each in cast("list[Any]", value))
     if isinstance(value, bool) or not isinstance(value, str | int | float):

@@ -117,7 +117,13 @@ def _header(lines: Sequence[str]) -> _Header:
 
 
 def _row(line: str, header: _Header, number: int) -> tuple[tuple[str, str], dict[str, Any]]:
-    """Return the ends of a link and what it carries."""
+    """Return the ends of a link and what it carries.
+
+    Args:
+        line: The line, without a comment behind it.
+        header: What the comments announce.
+        number: Of the line.
+    """
     head, brace, tail = line.partition("{")
     fields = [field for field in re.split(r"[\s,;]+" if brace else r"\s+", head) if field]
     most = 2 if brace else 4 if header.form == "KONECT" else 3

@@ -93,7 +93,14 @@ def _parsed(data: bytes) -> Element:
 
 
 def _typed(text: str, kind: str, what: str, line: int) -> Any:
-    """Return a value of a declared type; raises Unreadable where it is none."""
+    """Return a value of a declared type; raises Unreadable where it is none.
+
+    Args:
+        text: The value.
+        kind: Its type.
+        what: What it is, for messages.
+        line: Where it stands.
+    """
     try:
         if kind in _INTEGERS:
             return int(text)
@@ -238,7 +245,13 @@ def _attribute(element: Element) -> _Key:
 
 
 def _add_nodes(content: Content, group: Element, keys: Mapping[str, _Key]) -> None:
-    """Add the nodes of a group, and those within nodes: a hierarchy is drawn, not linked."""
+    """Add the nodes of a group, and those within nodes: a hierarchy is drawn, not linked.
+
+    Args:
+        content: Where they go.
+        group: An element <nodes>.
+        keys: The attributes of nodes that are declared.
+    """
     before = len(content.nodes)
     for node in group.all("node"):
         data = _attributed(node, keys)

@@ -44,7 +44,13 @@ def of_entries(
 
 
 def of_rows(form: str, rows: Sequence[Sequence[float]], labels: Sequence[str] | None) -> Content:
-    """Return the graph of a matrix in rows, its nodes labelled or numbered from 0."""
+    """Return the graph of a matrix in rows, its nodes labelled or numbered from 0.
+
+    Args:
+        form: What the file is, in words.
+        rows: Of the matrix.
+        labels: Of the nodes; None: their numbers.
+    """
     return _dense(form, np.array(rows, dtype=np.float64), labels)
 
 
@@ -96,7 +102,13 @@ def _content(
 
 
 def _is_symmetric(row: Array, column: Array, values: Array) -> bool:
-    """Whether every entry stands on either side of the diagonal, as often as it stands there."""
+    """Whether every entry stands on either side of the diagonal, as often as it stands there.
+
+    Args:
+        row: Of each entry [entries].
+        column: Of each entry [entries].
+        values: The entries [entries].
+    """
     here, there = np.lexsort((values, column, row)), np.lexsort((values, row, column))
     pairs = ((row, column), (column, row), (values, values))
     return all(np.array_equal(a[here], b[there], equal_nan=True) for a, b in pairs)

@@ -30,7 +30,13 @@ class _Kind:
     symmetry: str
 
     def both(self, row: int, column: int, value: float) -> Iterator[Entry]:
-        """Return an entry, and its mirror image where only one half is written."""
+        """Return an entry, and its mirror image where only one half is written.
+
+        Args:
+            row: Of the entry.
+            column: Of the entry.
+            value: The entry.
+        """
         yield row, column, value
         if self.symmetry != "general" and row != column:
             yield column, row, -value if self.symmetry == "skew-symmetric" else value
@@ -75,7 +81,13 @@ def _kind(words: list[str]) -> _Kind:
 
 
 def _sparse(body: Lines, kind: _Kind, size: int) -> list[Entry]:
-    """Return the entries ``row column value``, counted from 0."""
+    """Return the entries ``row column value``, counted from 0.
+
+    Args:
+        body: Lines after the sizes, with their numbers.
+        kind: What the header says.
+        size: Rows of the matrix.
+    """
     found: list[Entry] = []
     width = 2 if kind.field == "pattern" else 3
     for number, fields in body:
@@ -92,7 +104,13 @@ def _sparse(body: Lines, kind: _Kind, size: int) -> list[Entry]:
 
 
 def _dense(body: Lines, kind: _Kind, places: Iterator[tuple[int, int]]) -> list[Entry]:
-    """Return what is not 0 of a column after the other, of symmetric ones the lower half."""
+    """Return what is not 0 of a column after the other, of symmetric ones the lower half.
+
+    Args:
+        body: Lines after the sizes, with their numbers.
+        kind: What the header says.
+        places: Row and column of each value, in the order of the file.
+    """
     found: list[Entry] = []
     for (row, column), (number, fields) in zip(places, body, strict=True):
         if len(fields) != 1:

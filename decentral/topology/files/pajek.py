@@ -60,7 +60,13 @@ def _fields(line: str, number: int) -> list[str]:
 
 
 def _begin(reading: _Reading, words: list[str], number: int) -> None:
-    """Begin a section; of several relations, ``*Arcs :2 "name"``, all links count."""
+    """Begin a section; of several relations, ``*Arcs :2 "name"``, all links count.
+
+    Args:
+        reading: Where the reader stands.
+        words: The line that begins it.
+        number: Of the line.
+    """
     name = words[0].lower()
     if name == "*network" and not reading.count:
         return
@@ -94,7 +100,13 @@ def _place(reading: _Reading, text: str, number: int) -> int:
 
 
 def _line(reading: _Reading, fields: list[str], number: int) -> None:
-    """Read ``1 2 0.5 l "a label"``: two vertices, a value, and how the line is drawn."""
+    """Read ``1 2 0.5 l "a label"``: two vertices, a value, and how the line is drawn.
+
+    Args:
+        reading: Where the reader stands.
+        fields: The line.
+        number: Of the line.
+    """
     if len(fields) < 2:
         raise Unreadable("an end of the link is missing", "two vertices", number)
     ends = _place(reading, fields[0], number), _place(reading, fields[1], number)
@@ -109,7 +121,13 @@ def _pairs(fields: list[str]) -> Iterator[tuple[str, str]]:
 
 
 def _list(reading: _Reading, fields: list[str], number: int) -> None:
-    """Read ``1 2 3``: a vertex, and all that it leads to."""
+    """Read ``1 2 3``: a vertex, and all that it leads to.
+
+    Args:
+        reading: Where the reader stands.
+        fields: The line.
+        number: Of the line.
+    """
     one = _place(reading, fields[0], number)
     for text in fields[1:]:
         ends = one, _place(reading, text, number)
@@ -117,7 +135,13 @@ def _list(reading: _Reading, fields: list[str], number: int) -> None:
 
 
 def _row(reading: _Reading, fields: list[str], number: int) -> None:
-    """Read a row of a matrix: what leads from one vertex to all, 0 being no line."""
+    """Read a row of a matrix: what leads from one vertex to all, 0 being no line.
+
+    Args:
+        reading: Where the reader stands.
+        fields: The line.
+        number: Of the line.
+    """
     reading.row += 1
     if len(fields) != reading.count or reading.row > reading.count:
         found = f"row {reading.row} has {len(fields)} entries"
