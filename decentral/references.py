@@ -15,7 +15,7 @@ def names_in(value: Any) -> Iterator[str]:
     """Yield every name of a plug-in that a value may hold, as the reader of plug-ins sees it.
 
     >>> list(names_in({"communication": "every(k=2, schedule=own.py:pulses(width=3))"}))
-    ['every', '2', 'own.py:pulses', '3']
+    ['every', 'own.py:pulses']
     """
     if isinstance(value, Spec):
         yield value.name

@@ -271,7 +271,6 @@ def regression() -> Task:
     )
 
 
-@plugin("split", needs_classes=True)
 def own(labels: np.ndarray, nodes: int, seed: int) -> np.ndarray:
     """A split of a user's own that divides by classes."""
     return np.ones((int(labels.max()) + 1, nodes))
@@ -280,6 +279,7 @@ def own(labels: np.ndarray, nodes: int, seed: int) -> np.ndarray:
 @pytest.mark.parametrize("sampling", ["fixed", "resample"])
 @pytest.mark.parametrize("split", ["dirichlet(alpha=0.01)", {"name": "classes", "k": 2}, own])
 def test_a_split_by_classes_needs_classes(split: Any, sampling: str) -> None:
+    plugin("split", needs_classes=True)(own)
     with pytest.raises(ConfigError, match=r"divides by classes.*split=iid"):
         tiny_setup(task=regression(), split=split, sampling=sampling)
 
