@@ -94,7 +94,7 @@ def test_the_report_draws_it_and_lists_it(bench: Path) -> None:
     facts = facts_of(read_run(bench / "run"))
     for key in KEYS:
         value = number_text(facts.values[key], undeclared(key))
-        assert f'<th scope="row" class="text">{key}</th><td class="number">{value}</td>' in table
+        assert f'<th scope="row" class="text">{key}</th>\n<td class="number">{value}</td>' in table
 
 
 def test_compare_has_a_column_for_it(bench: Path, capsys: Captured) -> None:
