@@ -64,6 +64,11 @@ def tree_stack(trees: Sequence[Tree]) -> Tree:
     return tree_map(lambda *parts: torch.stack(parts), trees[0], *trees[1:])
 
 
+def tree_cat(trees: Sequence[Tree]) -> Tree:
+    """Return trees of one structure as one, end to end along their first dimension."""
+    return tree_map(lambda *parts: torch.cat(parts), trees[0], *trees[1:])
+
+
 def shapes(tree: Tree, skip: int = 0) -> str:
     """Return the shapes of a tree in words, without the ``skip`` first dimensions.
 

@@ -7,8 +7,6 @@ from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
-import torch
-from torch import Tensor
 from torch.utils.data import (
     BatchSampler,
     IterableDataset,
@@ -19,7 +17,7 @@ from torch.utils.data import (
 )
 
 from decentral.errors import ConfigError
-from decentral.pytree import tree_map
+from decentral.pytree import tree_cat
 from decentral.tasks.arrays import described, is_array, is_from, stacked
 from decentral.tasks.held import Held, Keys, itself, refuse_text, target_of
 from decentral.units import format_bytes
@@ -207,8 +205,5 @@ def collated(loader: Any, split: str, keys: Keys, batch: Callable[[Any], Held]) 
 
 
 def _joined(parts: Sequence[Held]) -> Held:
-    def join(*tensors: Tensor) -> Tensor:
-        return torch.cat(tensors)
-
-    inputs = tree_map(join, *(one.inputs for one in parts))
-    return Held(inputs, tree_map(join, *(one.targets for one in parts)))
+    inputs = tree_cat([one.inputs for one in parts])
+    return Held(inputs, tree_cat([one.targets for one in parts]))
