@@ -8,16 +8,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from decentral import rng
 from decentral.errors import ConfigError
-from decentral.pytree import tree_map
+from decentral.pytree import tree_cat
 from decentral.tasks.arrays import Values, is_text, values_of
 from decentral.tasks.data import parts_of, read
 from decentral.tasks.held import Held, Keys
-from decentral.tasks.labels import check_numbers, from_text, occurring, places, said
+from decentral.tasks.labels import check_numbers, from_text, in_order, occurring, places
 from decentral.tasks.samples import Samples
 
 
@@ -63,11 +62,11 @@ def _whole(data: Any, split: str, keys: Keys) -> Held:
         return read(data, split, keys)
     held = [read(part, f"{split}, node {node}", keys) for node, part in enumerate(parts)]
     try:
-        inputs = tree_map(_cat, *(one.inputs for one in held))
+        inputs = tree_cat([one.inputs for one in held])
         if is_text(held[0].targets):
             targets: Any = np.concatenate([one.targets for one in held])
         else:
-            targets = tree_map(_cat, *(one.targets for one in held))
+            targets = tree_cat([one.targets for one in held])
     except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
         said = str(error).splitlines()[0][:99]
         raise ConfigError(
@@ -79,10 +78,6 @@ def _whole(data: Any, split: str, keys: Keys) -> Held:
     return Held(
         inputs, targets, owners, held[0].columns, tuple(n for one in held for n in one.notes)
     )
-
-
-def _cat(*tensors: Tensor) -> Tensor:
-    return torch.cat(tensors)
 
 
 def owners_of(given: Any, column: Values | None, size: int) -> tuple[Tensor | None, str]:
@@ -110,14 +105,9 @@ def owners_of(given: Any, column: Values | None, size: int) -> tuple[Tensor | No
         return None, ""
     names, index = np.unique(np.asarray(column), return_inverse=True)
     counted = not is_text(column) and bool((names == np.arange(len(names))).all())
-    note = "" if counted else f"the nodes are the {len(names)} owners, {_listed(names)}."
+    who = f"the nodes are the {len(names)} owners, {in_order(names.tolist(), 'node')}."
+    note = "" if counted else who
     return _checked(torch.from_numpy(index), size, "owners"), note
-
-
-def _listed(names: NDArray[Any]) -> str:
-    shown = [f"{name} is {node}" for node, name in enumerate(names.tolist())]
-    shown[0] = f"{names[0]} is node 0"
-    return ", ".join(shown if len(shown) < 5 else [*shown[:2], "...", shown[-1]])
 
 
 def _checked(ids: Any, size: int, what: str) -> Tensor:
@@ -182,7 +172,7 @@ def numbered(samples: Mapping[str, Samples]) -> dict[str, Samples]:
 
 def numbering(known: Tensor) -> str:
     """Say which label is which class."""
-    return f"classes are the {len(known)} labels that occur: {said(known)}."
+    return f"classes are the {len(known)} labels that occur: {in_order(known.tolist(), 'class')}."
 
 
 def held_out(samples: Samples, groups: Sequence[Tensor], seed: int) -> tuple[Tensor, Tensor]:

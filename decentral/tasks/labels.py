@@ -81,16 +81,15 @@ def places(labels: Tensor, known: Tensor) -> Tensor:
     return torch.searchsorted(known, labels.long().cpu().contiguous())
 
 
-def said(known: Tensor) -> str:
-    """Say which label is which class.
+def in_order(names: Sequence[Any], what: str) -> str:
+    """Say which name has which number, of many the first and the last.
 
-    >>> said(torch.tensor([1, 2, 3, 7, 900]))
+    >>> in_order([1, 2, 3, 7, 900], "class")
     '1 is class 0, 2 is 1, ..., 900 is 4'
     """
-    pairs = [f"{label} is {place}" for place, label in enumerate(known.tolist())]
-    pairs[0] = pairs[0].replace("is", "is class")
-    shown = pairs if len(pairs) < 5 else [*pairs[:2], "...", pairs[-1]]
-    return ", ".join(shown)
+    pairs = [f"{name} is {place}" for place, name in enumerate(names)]
+    pairs[0] = f"{names[0]} is {what} 0"
+    return ", ".join(pairs if len(pairs) < 5 else [*pairs[:2], "...", pairs[-1]])
 
 
 def check_numbers(held: Held, split: str) -> None:
