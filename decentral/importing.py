@@ -27,7 +27,7 @@ from typing import Any
 
 from decentral.blame import adopt, in_words, users_place
 from decentral.errors import ConfigError, exit_place
-from decentral.userfile import carried_below, lies, located
+from decentral.userfile import carried_below, lies, located, resolved
 
 _PREFIX = "decentral_user_"
 _NOT_BESIDE = sys.stdlib_module_names | {"decentral"}
@@ -39,7 +39,7 @@ _files: dict[str, Path] = {}
 
 def load_file(path: str) -> ModuleType:
     """Import a user's Python file by path; what it raises is named as the user's own."""
-    file = Path(path).expanduser().resolve()
+    file = Path(resolved(path))
     name = _module_of(file)
     if name not in sys.modules:
         if not located(file).is_file():

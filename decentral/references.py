@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from decentral.errors import ConfigError
+from decentral.importing import sources
 from decentral.spec import Spec, parse_spec
-from decentral.userfile import is_graph_file, lies, opened_paths, resolved
+from decentral.userfile import is_graph_file, lies, resolved
 
 
 def names_in(value: Any) -> Iterator[str]:
@@ -39,7 +40,7 @@ def names_in(value: Any) -> Iterator[str]:
 def named_files(value: Any) -> set[str]:
     """Return the paths of the plug-in and graph files that a value names, and that are there.
 
-    With a plug-in file come the files beside and below it that it has imported.
+    With a plug-in file come the files beside and below it that it may import.
     """
     found: set[str] = set()
     for name in names_in(value):
@@ -47,8 +48,6 @@ def named_files(value: Any) -> set[str]:
         path = name.rpartition(":")[0] if plug_in else name
         if not (plug_in or is_graph_file(path)) or not lies(path):
             continue
-        found.add(resolved(path))
-        if plug_in:
-            home, others = Path(resolved(path)).parent, map(Path, opened_paths())
-            found |= {str(one) for one in others if one.suffix == ".py" and home in one.parents}
+        file = Path(resolved(path))
+        found |= {str(one) for one in (sources(file) if plug_in else [file])}
     return found

@@ -20,7 +20,6 @@ from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from importlib.metadata import entry_points
 from math import isfinite
-from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from annotated_types import Ge, Gt, Le
@@ -32,6 +31,7 @@ from decentral.importing import load_file, load_installed
 from decentral.signature import Setting, parameter_of, signature_settings, without_arguments
 from decentral.spec import Spec, parse_spec
 from decentral.traits import Traits, declare
+from decentral.userfile import resolved as whole_path
 
 #: Stands in a resolved configuration for a part that was a Python object.
 PYTHON = "python"
@@ -314,7 +314,7 @@ def _from_file(kind: str, origin: str) -> Plugin:
         known = [n for n, v in public if getattr(v, "__module__", "") == module.__name__]
         near = nearest(attribute, known) or f" It has {', '.join(known) or 'no functions'}."
         raise ConfigError(f"{kind}: {path} has no {attribute!r}.{near}")
-    return _declared(kind, target, attribute, f"{Path(path).resolve()}:{attribute}")
+    return _declared(kind, target, attribute, f"{whole_path(path)}:{attribute}")
 
 
 # --- building -------------------------------------------------------------------------------------

@@ -83,11 +83,6 @@ def is_graph_file(text: str) -> bool:
     return not path.endswith(".py") and ("/" in path or "." in path) and lies(path)
 
 
-def opened_paths() -> list[str]:
-    """Return the paths of all files that were named so far, as the user's machine has them."""
-    return list(_opened)
-
-
 def carried_below(folder: Path) -> list[str]:
     """Return the old paths of the files that were carried here and lay below a folder."""
     return [path for path in _carried if path.startswith(f"{folder}{os.sep}")]

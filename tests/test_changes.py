@@ -20,6 +20,7 @@ import decentral.cli
 from decentral import ConfigError, api
 from decentral.config import make_config
 from decentral.engines.base import EngineRun
+from decentral.references import named_files
 from decentral.registry import build
 from decentral.schedules.progress import Past, pace_of
 from decentral.sweeps import read_sweep
@@ -382,3 +383,19 @@ def test_words_of_the_command_line(copy: Path, capsys: pytest.CaptureFixture[str
     assert decentral.cli.run([*words, "--change", "steps=20", "--change", "final_merge"]) == 0
     assert decentral.cli.run([*words, "--change", "nodes=20"]) == 2
     assert "nodes cannot change when a run goes on." in capsys.readouterr().err
+
+
+def test_a_run_refers_to_its_own_files_alone(tmp_path: Path) -> None:
+    """Imported yet or not, and whatever other runs of the process have opened beside them."""
+    for name, text in {
+        "one.py": "import helpers\ndef ring(n): return helpers.ring(n)\n",
+        "other.py": "import networkx as nx\ndef ring(n): return nx.cycle_graph(n)\n",
+        "helpers.py": "import networkx as nx\ndef ring(n): return nx.cycle_graph(n)\n",
+    }.items():
+        (tmp_path / name).write_text(text)
+    own = {str(tmp_path / "one.py"), str(tmp_path / "helpers.py")}
+    settings = {"topology": f"{tmp_path / 'one.py'}:ring"}
+    assert named_files(settings) == own
+    for name in ("one.py", "other.py"):
+        build("topology", f"{tmp_path / name}:ring")
+    assert named_files(settings) == own
