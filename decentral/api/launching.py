@@ -89,8 +89,7 @@ def start_or_resume(config: Config) -> EngineRun | None:
         if not folder.is_begun:
             folder.refuse_remains()
             run = undo.enter_context(closing(prepared(config)))
-            folder.prepare()
-            run.begin(folder)
+            _stand(run, folder, None)
         else:
             finished = (path / "summary.json").exists()
             there = run_settings(path, goes_on=not finished)
@@ -200,8 +199,7 @@ def begun(config: Config, path: Path) -> EngineRun:
             folder.clear()
             config = config.model_copy(update={"out": str(path)})
             run = undo.enter_context(closing(prepared(config)))
-            folder.prepare()
-            run.begin(folder)
+            _stand(run, folder, None)
         undo.pop_all()
     return run
 
