@@ -1,6 +1,6 @@
 """The traits of each kind: what a member may declare, of which type, and what that promises.
 
-Every attribute is a keyword of ``@plugin``, and shown by ``decentral list KIND NAME``.
+Every attribute is a keyword of ``@plugin``.
 """
 
 from __future__ import annotations
@@ -10,15 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from decentral.records import Record
-from decentral.traits.values import (
-    Condition,
-    Expectation,
-    Guarantee,
-    Kept,
-    Settings,
-    Sizes,
-    Wire,
-)
+from decentral.traits.values import Condition, Expectation, Guarantee, Kept, Settings, Sizes, Wire
 
 
 @dataclass(frozen=True, kw_only=True)
