@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from decentral import rng
 from decentral.gradients.base import Batch
 from decentral.tasks.base import Samples
+from decentral.tasks.splits import grouped
 
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -47,7 +48,7 @@ def fixed_plan(shards: list[Integers], replacement: str, batch: int) -> Plan:
 
 def resample_plan(labels: Integers, share: Floats) -> Plan:
     """Keep P(class | node) ~ share x class size, and redraw the samples within a class."""
-    groups = [np.nonzero(labels == c)[0] for c in range(len(share))]
+    groups = grouped(labels, len(share))
     sizes = np.array([len(group) for group in groups])
     weight = (share * sizes[:, None]).T
     empty = weight.sum(1) == 0

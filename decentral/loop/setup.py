@@ -44,7 +44,7 @@ from decentral.schedules.communication import CommunicationSchedule
 from decentral.schedules.learning_rate import LearningRate
 from decentral.schedules.progress import Pace, Progress
 from decentral.tasks.base import Samples, Task
-from decentral.tasks.splits import class_shares, shards
+from decentral.tasks.splits import class_shares, grouped, shards
 from decentral.topology.base import Topology
 from decentral.topology.labels import NodeLabels
 from decentral.traits import AlgorithmTraits, LearningRateTraits, traits_of
@@ -298,12 +298,6 @@ def _asked(rule: Bound, offered: dict[str, int]) -> tuple[str, ...]:
     return asked
 
 
-def _by_owner(owners: NDArray[np.int64], nodes: int) -> list[NDArray[np.int64]]:
-    """Return the samples of every node, ascending, by one sort."""
-    order = np.argsort(owners, kind="stable")
-    return np.split(order, np.searchsorted(owners[order], np.arange(nodes + 1)))[1:-1]
-
-
 def _data(
     config: Config, task: Task, parts: dict[str, Bound], batch: int
 ) -> tuple[Plan, NDArray[np.int64]]:
@@ -316,7 +310,7 @@ def _data(
                 f"nodes = {config.nodes}: the samples of this task are owned by {task.nodes} "
                 "nodes; leave nodes out, or give as many."
             )
-        held = _by_owner(task.owners.numpy(), config.nodes)
+        held = grouped(task.owners.numpy(), config.nodes)
         if empty := [node for node, part in enumerate(held) if not len(part)]:
             raise ConfigError(
                 f"task: no training sample is owned by node {empty[0]} of {config.nodes}; "

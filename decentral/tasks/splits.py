@@ -40,14 +40,23 @@ def shards(rule: Bound, labels: Integers, nodes: int, seed: int) -> list[Integer
         )
     share = class_shares(rule, labels, nodes, seed)
     parts: list[list[Integers]] = [[] for _ in range(nodes)]
-    for label, row in enumerate(share):
-        members = np.nonzero(labels == label)[0]
+    for label, (row, members) in enumerate(zip(share, grouped(labels, len(share)), strict=True)):
         members = rng.generator(seed, "split/order", label).permutation(members)
         cuts = np.round(np.cumsum(row)[:-1] / row.sum() * len(members)).astype(np.int64)
         for node, part in enumerate(np.split(members, cuts)):
             parts[node].append(part)
     held = [np.sort(np.concatenate(part)) for part in parts]
     return _fill_empty(held)
+
+
+def grouped(labels: Integers, count: int) -> list[Integers]:
+    """Return the samples of every label 0..count-1, ascending, by one sort.
+
+    >>> [part.tolist() for part in grouped(np.array([2, 0, 2]), 3)]
+    [[1], [], [0, 2]]
+    """
+    order = np.argsort(labels, kind="stable")
+    return np.split(order, np.searchsorted(labels[order], np.arange(count + 1)))[1:-1]
 
 
 def class_shares(rule: Bound, labels: Integers, nodes: int, seed: int) -> Floats:
