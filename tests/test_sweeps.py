@@ -103,6 +103,17 @@ def test_another_content_of_a_plugin_file_is_another_point(folder: Path) -> None
     assert point("nx.path_graph(n)", "a.py") != kept
 
 
+def test_another_content_of_what_a_plugin_file_imports_is_another_point(folder: Path) -> None:
+    (folder / "a.py").write_text("import helpers\ndef mine(n): return helpers.graph(n)\n")
+    digests: set[str] = set()
+    for graph in ("cycle", "path", "cycle"):
+        (folder / "helpers.py").write_text(
+            f"import networkx as nx\ndef graph(n): return nx.{graph}_graph(n)\n"
+        )
+        digests.add(digest(make_config({"topology": "a.py:mine"})))
+    assert len(digests) == 2
+
+
 def test_axes_of_a_file_have_labels_and_the_line_wins(folder: Path) -> None:
     (folder / "s.yaml").write_text(
         "nodes: 4\nsweep:\n  communication: {a: late, b: none}\n  seed: [0, 1]\n  lr: 0.1,0.2\n"

@@ -14,9 +14,10 @@ from typing import Any
 from decentral.api import WHEREABOUTS
 from decentral.config import PARTS, Config, by_name, make_config, parse_assignments, read_settings
 from decentral.errors import ConfigError
+from decentral.references import named_files
 from decentral.registry import build, plain
 from decentral.report.facts import plugin_text
-from decentral.userfile import opened
+from decentral.userfile import opened, place_of
 
 #: Settings that change nothing about the result of a run.
 _WITHOUT_EFFECT = {*WHEREABOUTS, "out", "keep_checkpoints", "checkpoint_every"}
@@ -97,7 +98,7 @@ def _spread(
 
 
 def digest(config: Config) -> str:
-    """Return a digest of all settings that matter, and of the files that they name.
+    """Return a digest of all settings that matter, and of the files that they name or import.
 
     >>> late = digest(make_config({"communication": "late"}))
     >>> late == digest(make_config({"communication": "late(start=0.9)", "engine": "local"}))
@@ -106,8 +107,9 @@ def digest(config: Config) -> str:
     settings = {key: _spelt(key, value) for key, value in config if key not in _WITHOUT_EFFECT}
     settings["wire"] = config.engine.wire  # of the engine, the one setting that changes results
     text = json.dumps(settings, sort_keys=True)
-    named = [(json.dumps(path)[1:-1], content) for path, content in sorted(opened().items())]
-    files = [content for path, content in named if path in text]
+    found = {path: data for path, data in opened().items() if json.dumps(path)[1:-1] in text}
+    found |= {path: place_of(path).read_bytes() for path in named_files(settings)}
+    files = [found[path] for path in sorted(found)]
     return hashlib.sha256(b"\0".join([text.encode(), *files])).hexdigest()[:_DIGEST]
 
 
