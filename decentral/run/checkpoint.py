@@ -18,6 +18,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from decentral.errors import ConfigError, RunError
+from decentral.run.digests import digest_of
 from decentral.run.folder import RunFolder, explain_disk_errors
 from decentral.run.formats import FORMAT, READ
 
@@ -156,11 +157,7 @@ def relabel(saved: Saved, identity: Mapping[str, Any]) -> None:
 def _sealed(manifest: Mapping[str, Any]) -> bytes:
     """Return the text of a manifest with a digest of all that it says."""
     content = {key: value for key, value in manifest.items() if key != _SEAL}
-    return json.dumps({**content, _SEAL: _digest(content)}, indent=1).encode()
-
-
-def _digest(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return json.dumps({**content, _SEAL: digest_of(content)}, indent=1).encode()
 
 
 def _complete(home: Path) -> list[Path]:
@@ -238,7 +235,7 @@ def _verified(path: Path) -> Saved | None:
     try:
         manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
         _check_format(manifest.get("format"), path)
-        if manifest.pop(_SEAL, None) not in (None, _digest(manifest)):
+        if manifest.pop(_SEAL, None) not in (None, digest_of(manifest)):
             return None
         for name, digest in manifest["digests"].items():
             with (path / name).open("rb") as file:

@@ -44,7 +44,7 @@ def setting_digests(settings: Mapping[str, Any]) -> dict[str, str]:
     engine = settings.get("engine")
     wire = {"engine.wire": engine.get("wire", "same")} if isinstance(engine, Mapping) else {}
     counted = {key: value for key, value in settings.items() if key not in WITHOUT_EFFECT}
-    return {key: _digest(value) for key, value in (counted | wire).items()}
+    return {key: digest_of(value)[:_LENGTH] for key, value in (counted | wire).items()}
 
 
 def edited(stated: Mapping[str, str], settings: Mapping[str, Any]) -> list[str]:
@@ -59,8 +59,9 @@ def file_digest(path: str) -> str | None:
     return hashlib.sha256(place.read_bytes()).hexdigest() if place.is_file() else None
 
 
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:_LENGTH]
+def digest_of(value: Any) -> str:
+    """Return the digest of what JSON can hold, in whatever order its keys are."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
