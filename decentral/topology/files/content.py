@@ -170,6 +170,15 @@ def decimal(text: Any, what: str, line: int | None) -> float:
         raise Unreadable(f"{what} is {shown(text)}", "a number", line) from None
 
 
+def is_number(text: str) -> bool:
+    """Whether a text is a number."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def only(found: Iterable[Any], what: str, line: int | None = None) -> Any:
     """Return the one thing of a kind that a file should hold; raises Unreadable.
 

@@ -13,7 +13,14 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from decentral import limits
-from decentral.topology.files.content import WEIGHT, Content, Unreadable, decimal, shown
+from decentral.topology.files.content import (
+    WEIGHT,
+    Content,
+    Unreadable,
+    decimal,
+    is_number,
+    shown,
+)
 from decentral.topology.files.tables import read_table
 
 _COMMENTS = ("#", "%")
@@ -75,16 +82,8 @@ def _is_table(first: str) -> bool:
     if "{" in first:
         return False
     fields = first.split()
-    plain = len(fields) == 2 or (len(fields) == 3 and _is_number(fields[2]))
+    plain = len(fields) == 2 or (len(fields) == 3 and is_number(fields[2]))
     return "," in first or ";" in first or ("\t" in first.strip() and not plain)
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _declared(header: _Header) -> Iterator[str]:

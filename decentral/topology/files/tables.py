@@ -8,7 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from decentral.topology.files import matrices
-from decentral.topology.files.content import WEIGHT, Content, Unreadable, decimal, shown
+from decentral.topology.files.content import (
+    WEIGHT,
+    Content,
+    Unreadable,
+    decimal,
+    is_number,
+    shown,
+)
 
 #: What the columns of the ends of a link are called, in any case, without spaces, - and _.
 _SOURCES = ("source", "src", "from", "fromnode", "fromnodeid", "fromid", "tail", "u", "node1",
@@ -106,8 +113,8 @@ def _recur(rows: Sequence[Row], columns: tuple[int, int]) -> bool:
 def _is_header(rows: Sequence[Row]) -> bool:
     """Whether the first row is a header of unknown names: text over columns of numbers."""
     first, rest = rows[0].cells, [row.cells for row in rows[1:]]
-    texts = [at for at, cell in enumerate(first) if not _is_number(cell)]
-    return any(rest and all(_is_number(cells[at]) for cells in rest) for at in texts)
+    texts = [at for at, cell in enumerate(first) if not is_number(cell)]
+    return any(rest and all(is_number(cells[at]) for cells in rest) for at in texts)
 
 
 def _unnamed(first: Row) -> list[str]:
@@ -129,14 +136,6 @@ def _add(content: Content, cells: dict[str, str], line: int) -> None:
     content.add_link((one, other), data, line, _WAYS.get(way))
 
 
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
 # --- matrices -------------------------------------------------------------------------------------
 
 
@@ -146,7 +145,7 @@ def _is_matrix(rows: Sequence[Row]) -> bool:
     if not first[0] and len(first) > 1:  # as pandas writes it
         return first[1:] == [row.cells[0] for row in rows[1:]]
     square = len(first) == len(rows) >= _MATRIX
-    return square and all(_is_number(cell) for row in rows for cell in row.cells)
+    return square and all(is_number(cell) for row in rows for cell in row.cells)
 
 
 def _matrix(rows: Sequence[Row]) -> Content:
