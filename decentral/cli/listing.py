@@ -160,8 +160,9 @@ def _show_member(console: Console, found: Plugin) -> None:
         table.add_column(head, overflow="fold")
     for key, setting in found.accepts.items():
         default = "(required)" if setting.required else _default(setting)
-        said = Text(setting.text.replace("``", ""), QUIET)
-        about = Text("\n").join([Text(type_text(setting.annotation)), said][: 2 if said else 1])
+        about = Text(type_text(setting.annotation))
+        if setting.text:
+            about.append("\n" + setting.text.replace("``", ""), QUIET)
         table.add_row(Text(key, "bold"), default, about)
     console.print(table)
 
