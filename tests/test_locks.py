@@ -27,8 +27,18 @@ time.sleep(600)
 """
 
 #: The same, with a child that was forked meanwhile and outlives it.
+#: Says "held" once the child has come out of its fork: only then has it let go of the lock.
 FORK = HOLD.replace(
-    "print", "import os\nif os.fork() == 0: os.close(1); time.sleep(5); os._exit(0)\nprint"
+    "print",
+    """import os
+out, into = os.pipe()
+if os.fork() == 0:
+    os.close(1)
+    os.write(into, b"x")
+    time.sleep(5)
+    os._exit(0)
+os.read(out, 1)
+print""",
 )
 
 Hold = Callable[..., "subprocess.Popen[str]"]

@@ -24,6 +24,8 @@ REPO = Path(__file__).resolve().parent.parent
 HOMES = {"private.py", "engines/ray/private.py"}
 #: Public in spite of its underscore: it ends a process at once.
 PUBLIC = {"os._exit"}
+#: What ``collections.namedtuple`` documents.
+NAMED_TUPLE = {"_fields", "_asdict", "_replace", "_make"}
 
 
 # --- where they stand -----------------------------------------------------------------------------
@@ -31,13 +33,23 @@ PUBLIC = {"os._exit"}
 
 def private_uses(source: str) -> list[str]:
     """Return what Python source uses of other packages that begins with an underscore."""
-    return [use for node in ast.walk(ast.parse(source)) for use in _uses(node)]
+    nodes = list(ast.walk(ast.parse(source)))
+    own = {name for node in nodes for name in _defined(node)}
+    return [use for node in nodes for use in _uses(node, own)]
 
 
-def _uses(node: ast.AST) -> Iterator[str]:
+def _defined(node: ast.AST) -> Iterator[str]:
+    """Yield what a module's own classes define: a method, or an attribute of ``self``."""
+    if isinstance(node, ast.FunctionDef):
+        yield node.name
+    elif isinstance(node, ast.Attribute) and ast.unparse(node.value) == "self":
+        yield node.attr
+
+
+def _uses(node: ast.AST, own: set[str]) -> Iterator[str]:
     if isinstance(node, ast.Attribute) and _hidden(node.attr):
         owner = ast.unparse(node.value)
-        if owner not in ("self", "cls") and f"{owner}.{node.attr}" not in PUBLIC:
+        if node.attr not in own | NAMED_TUPLE and f"{owner}.{node.attr}" not in PUBLIC:
             yield f"{owner}.{node.attr}"
     elif isinstance(node, ast.ImportFrom) and not (node.module or "").startswith("decentral"):
         names = [*(node.module or "").split("."), *(alias.name for alias in node.names)]
@@ -47,7 +59,11 @@ def _uses(node: ast.AST) -> Iterator[str]:
         yield from (name for name in names if _hidden(name))
     elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("getattr", "setattr", "hasattr"):
         name = node.args[1]
-        if isinstance(name, ast.Constant) and _hidden(str(name.value)):
+        if (
+            isinstance(name, ast.Constant)
+            and _hidden(str(name.value))
+            and name.value not in NAMED_TUPLE
+        ):
             yield ast.unparse(node)
 
 
@@ -64,6 +80,7 @@ def _hidden(name: str) -> bool:
         ("getattr(group, '_end_coalescing')()", ["getattr(group, '_end_coalescing')"]),
         ("group._timeout = 3", ["group._timeout"]),
         ("from decentral.tasks._own import x\nself._mine\nos._exit(1)\nx.__dict__", []),
+        ("class A:\n def _put(self): ...\n def new(self): A()._put()\npair._fields", []),
     ],
 )
 def test_a_private_part_is_recognised(source: str, expected: list[str]) -> None:
