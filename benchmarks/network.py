@@ -92,22 +92,22 @@ def pause(until_s: float) -> None:
 class Node:
     """One process's end of all links."""
 
-    def __init__(self, rank: int, scenario: Scenario, heard: set[int], told: set[int]) -> None:
+    def __init__(self, rank: int, scenario: Scenario, received: set[int], sent: set[int]) -> None:
         network, _ = presets.make(scenario.network, scenario.nodes)
         self.up, self.down = Line(network.up_Bps[rank]), Line(network.down_Bps[rank])
         self.links: dict[int, Line] = {}
         self.latency_s: dict[int, float] = {}
         self.rates: dict[int, float] = {}
-        for other in told:
+        for other in sent:
             _, rate = network.cost(np.array([rank]), np.array([other]))
             self.links[other] = Line(float(rate[0]))
         self.inbox: dict[int, queue.SimpleQueue[float]] = {}
-        for other in heard:
+        for other in received:
             latency_s, rate = network.cost(np.array([other]), np.array([rank]))
             self.latency_s[other], self.rates[other] = float(latency_s[0]), float(rate[0])
             self.inbox[other] = queue.SimpleQueue()
             threading.Thread(target=self._listen, args=(other,), daemon=True).start()
-        self.pool = ThreadPoolExecutor(max(1, len(told)))
+        self.pool = ThreadPoolExecutor(max(1, len(sent)))
 
     def send(self, other: int, size: int) -> None:
         now_s = time.monotonic()
@@ -132,11 +132,11 @@ class Node:
             if piece[2]:
                 self.inbox[other].put(time.monotonic())
 
-    def exchange(self, told: list[int], heard: list[int], size: int) -> None:
-        leaving = [self.pool.submit(self.send, other, size) for other in told]
+    def exchange(self, sent: list[int], received: list[int], size: int) -> None:
+        leaving = [self.pool.submit(self.send, other, size) for other in sent]
         for sending in leaving:
             sending.result()
-        for other in heard:
+        for other in received:
             self.inbox[other].get()
 
 
@@ -144,12 +144,12 @@ class Node:
 
 
 def partners(scenario: Scenario, rank: int, round: int) -> tuple[list[int], list[int]]:
-    """Return whom a node tells, and whom it hears, in a round."""
+    """Return whom a node sends to, and whom it receives from, in a round."""
     if scenario.topology == "all_reduce":
         return [(rank + 1) % scenario.nodes], [(rank - 1) % scenario.nodes]
     links = Topology(build("topology", scenario.topology), scenario.nodes).links(round)
-    told = links.receivers[links.senders == rank].tolist()
-    return told, links.senders[links.receivers == rank].tolist()
+    sent = links.receivers[links.senders == rank].tolist()
+    return sent, links.senders[links.receivers == rank].tolist()
 
 
 def work(rank: int, port: int, scenario: Scenario, found: Any) -> None:
@@ -157,9 +157,9 @@ def work(rank: int, port: int, scenario: Scenario, found: Any) -> None:
     address = f"tcp://127.0.0.1:{port}"
     dist.init_process_group("gloo", init_method=address, rank=rank, world_size=scenario.nodes)
     all_partners = [partners(scenario, rank, round) for round in range(scenario.rounds)]
-    told = {other for pair in all_partners for other in pair[0]}
-    heard = {other for pair in all_partners for other in pair[1]}
-    node, compute = Node(rank, scenario, heard, told), build("compute", scenario.compute)
+    sent = {other for pair in all_partners for other in pair[0]}
+    received = {other for pair in all_partners for other in pair[1]}
+    node, compute = Node(rank, scenario, received, sent), build("compute", scenario.compute)
     waits = [float(compute(np.array([rank]), step, 0)[0]) for step in range(scenario.rounds)]
     dist.barrier()
     begin_s = time.monotonic()

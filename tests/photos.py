@@ -37,8 +37,8 @@ def photograph(block: Block) -> dict[str, Any]:
         "consensus": digits12((rows - mean).square().sum(1).mean().sqrt().item()),
         "norm": digits12(mean.norm().item()),
         "projections": projections(rows),
-        "bytes": block.ledger.bytes,
-        "rounds": block.ledger.rounds,
+        "bytes": block.stats.bytes,
+        "rounds": block.stats.rounds,
     }
 
 

@@ -25,7 +25,7 @@ from decentral.api import run_config
 from decentral.config import make_config
 from decentral.engines.local import LocalRun
 from decentral.engines.membership import moved, sources
-from decentral.exchange.base import Heard, heard_by
+from decentral.exchange.base import NeighbourIndex, neighbour_index
 from decentral.exchange.local import LocalExchange
 from decentral.loop import train
 from decentral.loop.block import Block
@@ -243,7 +243,7 @@ def walk(block: Block) -> Tensor:
 
 def logical(block: Block) -> dict[str, int]:
     """Return what communication has cost, wherever the rows were."""
-    return {**block.ledger.state(), "wire_bytes": 0}
+    return {**block.stats.state(), "wire_bytes": 0}
 
 
 # --- workers in threads ---------------------------------------------------------------------------
@@ -282,10 +282,10 @@ class ThreadExchange:
         channel.copy_(everyone[self.hosted.start : self.hosted.stop])
         return 0
 
-    def hear(self, channel: Tensor, mixing: Mixing) -> tuple[Tensor, Heard, int]:
+    def receive(self, channel: Tensor, mixing: Mixing) -> tuple[Tensor, NeighbourIndex, int]:
         everyone = self.meeting.all(self.hosted.start, channel)
         away = np.setdiff1d(np.arange(self.nodes), np.array(self.hosted))
-        return everyone[away], heard_by(mixing, self.hosted, away), 0
+        return everyone[away], neighbour_index(mixing, self.hosted, away), 0
 
     def mean(self, channel: Tensor, weights: Tensor) -> tuple[Tensor, int]:
         rows = self.meeting.all(self.hosted.start, channel)
@@ -396,9 +396,9 @@ class Scattered:
     def mix(self, channel: Tensor, mixing: Mixing) -> int:
         return sum(self.all(lambda exchange, rows: exchange.mix(rows, mixing), channel))
 
-    def hear(self, channel: Tensor, mixing: Mixing) -> tuple[Tensor, Heard, int]:
-        heard = self.all(lambda exchange, rows: exchange.hear(rows, mixing), channel)
-        return *self.whole.hear(channel, mixing)[:2], sum(sent for _, _, sent in heard)
+    def receive(self, channel: Tensor, mixing: Mixing) -> tuple[Tensor, NeighbourIndex, int]:
+        heard = self.all(lambda exchange, rows: exchange.receive(rows, mixing), channel)
+        return *self.whole.receive(channel, mixing)[:2], sum(sent for _, _, sent in heard)
 
     def mean(self, channel: Tensor, weights: Tensor) -> tuple[Tensor, int]:
         found = self.all(lambda exchange, *parts: exchange.mean(*parts), channel, weights)

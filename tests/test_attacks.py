@@ -135,5 +135,5 @@ def test_workers_that_talk_over_gloo_hear_what_one_process_hears() -> None:
     with connected([4, 2], ordered=True) as exchanges:
         blocks = [Block(alone.setup, exchange, silent) for exchange in exchanges]
         found = torch.cat(together(walk, blocks))
-        assert sum(one.ledger.wire_bytes for one in blocks) > 0
+        assert sum(one.stats.wire_bytes for one in blocks) > 0
     torch.testing.assert_close(found, alone.rows, rtol=1e-9, atol=1e-12)

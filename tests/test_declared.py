@@ -93,10 +93,10 @@ def test_a_codec_is_uncoded_if_it_says_so(tmp_path: Path) -> None:
     path = written(
         tmp_path,
         """
-        def none(rows, load, draw): return rows / 2
+        def none(rows, layout, draw): return rows / 2
 
         @plugin("codec", uncoded=True)
-        def untouched(rows, load, draw): return rows
+        def untouched(rows, layout, draw): return rows
         """,
     )
     for name, uncoded in ((f"{path}:none", False), (f"{path}:untouched", True)):
@@ -109,9 +109,9 @@ def test_a_codec_is_uncoded_if_it_says_so(tmp_path: Path) -> None:
 
 
 def test_a_codec_that_gives_no_size_sends_rows_as_wide_as_they_are() -> None:
-    setup = prepared(codec=lambda rows, load, draw: rows.round())
-    load = setup.load(buffers=True)
-    assert coded_bytes(setup.codec, load) == load.numbers * load.itemsize == setup.row_bytes
+    setup = prepared(codec=lambda rows, layout, draw: rows.round())
+    layout = setup.tensor_layout(buffers=True)
+    assert coded_bytes(setup.codec, layout) == layout.numbers * layout.itemsize == setup.row_bytes
 
 
 def test_an_optimizer_is_plain_if_it_says_so() -> None:

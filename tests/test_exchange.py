@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from decentral.exchange.base import Ledger
+from decentral.exchange.base import CommunicationStats
 from decentral.exchange.local import LocalExchange, ordered_sums
 from decentral.mixing.base import Mixing, assemble
 from decentral.topology.base import Links
@@ -134,9 +134,9 @@ def test_means_are_weighted(nodes: int) -> None:
 
 
 def test_the_ledger_counts_messages_and_averages() -> None:
-    ledger = Ledger()
-    ledger.gossip(messages=6, row_bytes=100)
-    ledger.average(nodes=4, row_bytes=100)
-    assert ledger.state() == {
+    stats = CommunicationStats()
+    stats.gossip(messages=6, row_bytes=100)
+    stats.average(nodes=4, row_bytes=100)
+    assert stats.state() == {
         "bytes": 1200, "messages": 12, "rounds": 2, "wire_bytes": 0, "measure_bytes": 0,
     }  # fmt: skip

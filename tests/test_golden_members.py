@@ -159,7 +159,7 @@ def alone(given: dict[str, Any]) -> tuple[Block, list[dict[str, Any]]]:
         advance(block, step)
         seen.append(photograph(block))
     last = photograph(ended(block)) | {
-        "messages": block.ledger.messages,
+        "messages": block.stats.messages,
         "samples": block.samples,
         "simulated_s": digits12(block.simulated_s),
     }

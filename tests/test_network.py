@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from support import acts, conversation, tiny_block, tiny_setup, trained
 
 from decentral import ConfigError
-from decentral.exchange.base import Ledger
+from decentral.exchange.base import CommunicationStats
 from decentral.network import Size, all_reduce_messages, expected_messages, preview
 from decentral.network.forecast import budget_bytes, solve_budget
 
@@ -73,17 +73,17 @@ def test_a_preview_of_a_closed_loop_is_refused() -> None:
     row=st.integers(1, 99),
 )
 def test_the_ledger_adds_up(events: list[tuple[bool, int]], row: int) -> None:
-    ledger, messages = Ledger(), 0
+    stats, messages = CommunicationStats(), 0
     for is_average, count in events:
         if is_average:
-            ledger.average(count, row)
+            stats.average(count, row)
             messages += 2 * (count - 1)
         else:
-            ledger.gossip(count, row)
+            stats.gossip(count, row)
             messages += count
-    assert (ledger.messages, ledger.rounds) == (messages, len(events))
-    assert ledger.bytes == messages * row
-    assert Ledger(**ledger.state()) == ledger
+    assert (stats.messages, stats.rounds) == (messages, len(events))
+    assert stats.bytes == messages * row
+    assert CommunicationStats(**stats.state()) == stats
 
 
 @pytest.mark.parametrize(
@@ -117,8 +117,8 @@ def test_statistics_travel_in_gossip_if_asked_and_padding_never_does() -> None:
 def test_an_all_reduce_of_every_step_is_the_measure_of_bytes() -> None:
     block = tiny_block(algorithm="allreduce")
     trained(block)
-    assert block.ledger.messages == all_reduce_messages(4, 20) == 2 * 3 * 20
-    assert block.ledger.bytes == 120 * block.setup.gradient_bytes
+    assert block.stats.messages == all_reduce_messages(4, 20) == 2 * 3 * 20
+    assert block.stats.bytes == 120 * block.setup.gradient_bytes
 
 
 # --- budgets --------------------------------------------------------------------------------------
@@ -200,4 +200,4 @@ def test_one_node_has_nobody_to_talk_to() -> None:
     for topology in ("ring", "star", "one_peer_exponential", "random_neighbors", "complete"):
         block = tiny_block(nodes=1, topology=topology, communication="late")
         trained(block)
-        assert block.ledger.bytes == 0
+        assert block.stats.bytes == 0

@@ -141,7 +141,7 @@ def test_one_fragment_is_diloco_bit_by_bit() -> None:
     one = walked(tiny_block(**PLAIN, algorithm="streaming_diloco(fragments=1)"))
     other = walked(tiny_block(**PLAIN, algorithm="diloco"))
     assert torch.equal(one.rows, other.rows)
-    assert one.ledger.state() == other.ledger.state()
+    assert one.stats.state() == other.stats.state()
 
 
 def test_fragments_meet_in_turn_and_only_they() -> None:
@@ -306,8 +306,8 @@ def test_a_round_costs_what_the_active_nodes_hear() -> None:
     walked(block)
     assert block.conversation is not None
     planned = list(preview(block.conversation))[-1]
-    assert block.ledger.bytes == planned.bytes(block.setup.size)
-    assert block.ledger.messages / block.ledger.rounds <= 4 * 3
+    assert block.stats.bytes == planned.bytes(block.setup.size)
+    assert block.stats.messages / block.stats.rounds <= 4 * 3
 
 
 @pytest.mark.parametrize("nodes", [2, 3, 9])

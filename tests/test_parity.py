@@ -12,7 +12,7 @@ import pytest
 import torch
 from support import ThreadExchange, exchanges, tiny_block, tiny_setup, together, walk
 
-from decentral.exchange.base import Ledger
+from decentral.exchange.base import CommunicationStats
 from decentral.loop.block import Block
 from decentral.registry import names
 
@@ -47,8 +47,8 @@ CONVOLUTION: dict[str, Any] = {
 }  # fmt: skip
 
 
-def train(block: Block) -> tuple[torch.Tensor, Ledger]:
-    return walk(block), block.ledger
+def train(block: Block) -> tuple[torch.Tensor, CommunicationStats]:
+    return walk(block), block.stats
 
 
 def workers(sizes: list[int], **settings: Any) -> list[Block]:
@@ -95,13 +95,13 @@ def test_convolutions_of_odd_blocks_agree_to_the_tolerance() -> None:
 
 
 def assert_same_bits(sizes: list[int], **settings: Any) -> None:
-    rows, ledger = train(tiny_block(**settings))
+    rows, stats = train(tiny_block(**settings))
     found = together(train, workers(sizes, **settings))
     parts = torch.cat([part for part, _ in found])
     assert torch.equal(parts, rows)
     assert len(rows.unique(dim=0)) > 1
     for _, its in found:
-        assert its.state() == ledger.state(), "every worker knows the logical cost of everybody"
+        assert its.state() == stats.state(), "every worker knows the logical cost of everybody"
 
 
 @pytest.mark.parametrize(

@@ -236,7 +236,7 @@ def test_a_run_whose_models_drift_apart_talks_more() -> None:
         talks = {"name": "adaptive", "target": target, "feedback_every": 3, "max_budget": 9}
         block = tiny_block(**CLOSED, communication=talks)
         rows = trained(block)
-        messages.append(block.ledger.messages)
+        messages.append(block.stats.messages)
         logged = [row for row in rows if "feedback/consensus" in row]
         assert logged, "feedback is logged"
         assert {row["feedback/consensus"] > target for row in logged} == {target < 1}
@@ -252,7 +252,7 @@ def test_feedback_is_renewed_every_few_slots_and_its_bytes_are_counted() -> None
     assert renewals
     assert all(slot % 4 == 0 for slot in renewals)
     sketches = 5 * 4 * 64 * 4 * len(range(0, 30, 4))
-    assert block.ledger.bytes == block.ledger.messages * block.setup.row_bytes + sketches
+    assert block.stats.bytes == block.stats.messages * block.setup.row_bytes + sketches
 
 
 @pytest.mark.parametrize("budget", [0.02, 0.06])
@@ -263,7 +263,7 @@ def test_a_closed_loop_stops_within_one_round_of_its_budget(budget: float) -> No
     row = block.setup.row_bytes
     allowed = budget * all_reduce_messages(5, 60) * block.setup.gradient_bytes
     dense_round = 10 * row
-    assert allowed - dense_round < block.ledger.bytes <= allowed + dense_round
+    assert allowed - dense_round < block.stats.bytes <= allowed + dense_round
 
 
 # --- learning rates -------------------------------------------------------------------------------

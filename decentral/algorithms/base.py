@@ -42,7 +42,7 @@ CONDITIONS = {
     "compression": "with codecs",
     "mix_state": "with optimizer state that is mixed",
     "node_lr": "where nodes have learning rates of their own",
-    "robust": "where what is heard is not averaged with the weights",
+    "robust": "where what is received is not averaged with the weights",
     "losses": "where messages are lost",
 }
 
@@ -112,7 +112,7 @@ class Block(Protocol):
         ...
 
     def degree(self, act: Act) -> Tensor:
-        """Return how many others every hosted node hears, [n, 1]."""
+        """Return how many others every hosted node receives from, [n, 1]."""
         ...
 
     def gradient(self) -> None:

@@ -106,11 +106,11 @@ _ROW = Kept(whole=True)
     defaults={"topology": "binary_tree", "communication": "constant"},
 )
 def relay_sum(block: Block, act: Act | None) -> None:
-    """RelaySGD on a tree: everybody hears everybody's model, exactly, as late as the way is long.
+    """RelaySGD on a tree: all models reach all nodes, exactly, as late as the way is long.
 
     m_ij = x_i + sum of m_ki over neighbours k but j; x_i <- (sum_j m_ji + (N - count) x_i) / N,
-    where x_i stands for models that did not arrive yet. A node tells all its neighbours s_i =
-    x_i + r_i, with r_i the sum of what it heard, and each takes away what it said itself: r_i <-
+    where x_i stands for models that did not arrive yet. A node sends all its neighbours s_i =
+    x_i + r_i, with r_i the sum of what it received, and each takes away what it sent itself: r_i <-
     sum_j s_j - degree s_i (last) + r_i (last but one). (Vogels et al., "RelaySum", NeurIPS 2021.)
     """
     block.gradient()
@@ -126,23 +126,23 @@ def relay_sum(block: Block, act: Act | None) -> None:
     own = x.clone()
     x.add_(state["heard"])
     count.copy_(state["count_heard"]).add_(1)
-    said, said_count = x.clone(), count.clone()
+    sent, sent_count = x.clone(), count.clone()
     block.combine(act)
     degree = block.degree(act)
-    _relayed(x, said, degree, (state["sent"], state["heard"], state["earlier"]))
+    _relay(x, sent, degree, (state["sent"], state["heard"], state["earlier"]))
     counts = (state["count_sent"], state["count_heard"], state["count_earlier"])
-    _relayed(count, said_count, degree, counts)
+    _relay(count, sent_count, degree, counts)
     missing = block.nodes - count
     x.add_(missing * own).div_(block.nodes)
 
 
-def _relayed(sums: Tensor, said: Tensor, degree: Tensor, kept: tuple[Tensor, ...]) -> None:
-    """Take what a node said itself out of the sums of what it hears, and remember."""
-    sent, heard, earlier = kept
-    sums.sub_(degree * sent).add_(earlier)
-    earlier.copy_(heard)
-    heard.copy_(sums)
-    sent.copy_(said)
+def _relay(sums: Tensor, sent: Tensor, degree: Tensor, kept: tuple[Tensor, ...]) -> None:
+    """Take what a node sent itself out of the sums of what it receives, and remember."""
+    last, received, earlier = kept
+    sums.sub_(degree * last).add_(earlier)
+    earlier.copy_(received)
+    received.copy_(sums)
+    last.copy_(sent)
 
 
 @plugin(

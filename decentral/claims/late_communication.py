@@ -40,9 +40,9 @@ def late_communication(
 ) -> Findings:
     """A window of dense gossip at the start, in the middle and at the end, against an even spread.
 
-    Every node hears ``peers`` random others per round in a window of ``width`` of the run, and
-    ``outside`` times as many elsewhere; the even spread has the same expected bytes. All end in one
-    global merge.
+    Every node receives from ``peers`` random others per round in a window of ``width`` of the
+    run, and ``outside`` times as many elsewhere; the even spread has the same expected bytes. All
+    end in one global merge.
 
     Args:
         lab: What runs the experiment and keeps its figures.
@@ -53,7 +53,7 @@ def late_communication(
         steps: Steps of a run.
         local_steps: Steps between two communication steps.
         alpha: Heterogeneity of the data (Dirichlet).
-        peers: Nodes that a node hears per round in the window.
+        peers: Nodes that a node receives from per round in the window.
         width: Length of the window as a share of the run.
         outside: Intensity outside of the window.
     """

@@ -72,7 +72,7 @@ def single_merge(
         steps: Steps of a run.
         local_steps: Steps between two communication steps.
         alpha: Heterogeneity of the data (Dirichlet).
-        peers: Nodes that a node hears per round.
+        peers: Nodes that a node receives from per round.
     """
     shared = {"task": task, "model": model, "nodes": nodes, "steps": steps, "seed": seed}
     uneven = f"dirichlet(alpha={alpha})"

@@ -158,10 +158,10 @@ def _changes(topology: Topology) -> str:
 
 
 class Row(NamedTuple):
-    """What a topology is like: nodes heard in a round at most, diameter, gap, in words."""
+    """What a topology is like: nodes received from in a round at most, diameter, gap, in words."""
 
     name: str
-    heard: int
+    degree: int
     diameter: str
     gap: float
     speed: str
@@ -188,20 +188,22 @@ def compare(nodes: int) -> None:
             rows.append(_compared(spelled, Topology(bound, nodes)))
         except ConfigError as error:  # one of another package
             without.append(str(error).rstrip("."))
-    _print_comparison(nodes, sorted(rows, key=lambda row: (row.heard, -row.gap, row.name)), without)
+    _print_comparison(
+        nodes, sorted(rows, key=lambda row: (row.degree, -row.gap, row.name)), without
+    )
 
 
 def _compared(name: str, topology: Topology) -> Row:
     mixer = Mixer.make(topology)
     rounds = horizon(topology)
     sampled = [topology.links(r).receivers for r in range(rounds if topology.time_varying else 1)]
-    heard = max(int(np.bincount(r, minlength=1).max()) for r in sampled)
+    degree = max(int(np.bincount(r, minlength=1).max()) for r in sampled)
     diameter = statistics(topology)["diameter"]
     gap = max(0.0, spectral_gap(mixer))
     exact = topology.exact_after if gap == 1.0 else None
     speed = f"exact in {count(exact, 'round')}" if exact else f"{gap:.3g}"
     kept = "" if mixer.doubly_stochastic else ", the mean drifts"
-    return Row(name, heard, "-" if diameter is None else str(diameter), gap, speed + kept)
+    return Row(name, degree, "-" if diameter is None else str(diameter), gap, speed + kept)
 
 
 def _print_comparison(nodes: int, rows: list[Row], without: list[str]) -> None:
@@ -212,14 +214,14 @@ def _print_comparison(nodes: int, rows: list[Row], without: list[str]) -> None:
     table.add_column("diameter", justify="right")
     table.add_column("spectral gap", style=MERGED)
     for row in rows:
-        table.add_row(row.name, str(row.heard), row.diameter, row.speed)
+        table.add_row(row.name, str(row.degree), row.diameter, row.speed)
     console.print(table)
     console.print()
     for line in without:
         console.print(Text(f"{line}.", QUIET))
     console.print(
         Text(
-            "Degree: nodes that a node hears in a round, at most. Gap: the share of "
+            "Degree: nodes that a node receives from in a round, at most. Gap: the share of "
             "disagreement that a round removes. Settings are the defaults.",
             QUIET,
         )

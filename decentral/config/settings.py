@@ -49,7 +49,7 @@ class Config(BaseModel):
     local_steps: Count = Field(10, description="steps between two communication slots")
     algorithm: Part = Field("dsgd", description="what a node does in a step")
     codec: Part = Field("none", description="how rows are coded for gossip")
-    aggregation: Part = Field("weighted", description="what nodes make of the rows they hear")
+    aggregation: Part = Field("weighted", description="what nodes make of the rows they receive")
     attack: Part = Field(None, description="what bad nodes do: sign_flip(nodes=[3]), and so on")
     topology: Part = Field("ring", description="who may talk to whom")
     weights: Part = Field(

@@ -45,16 +45,16 @@ def sources(
         old: Those of the one before.
     """
     joiners = sorted(set(members.live) - set(old.live))
-    heard: dict[int, set[int]] = {node: set() for node in joiners}
+    received: dict[int, set[int]] = {node: set() for node in joiners}
     if conversation is not None:
         topology = reformed(conversation, weights, members).mixer.topology
         for round in range(topology.period):
             links = topology.links(round)
             for receiver, sender in zip(links.receivers, links.senders, strict=True):
                 node, neighbour = members.live[int(receiver)], members.live[int(sender)]
-                if node in heard and neighbour in old.live:
-                    heard[node].add(neighbour)
-    return {node: sorted(found) or list(old.live) for node, found in heard.items()}
+                if node in received and neighbour in old.live:
+                    received[node].add(neighbour)
+    return {node: sorted(found) or list(old.live) for node, found in received.items()}
 
 
 def mean_state(states: Sequence[State]) -> State:

@@ -131,7 +131,7 @@ class Worker:
         self.block = Block(setup, self.exchange, self._announce, job.members)
         if job.checkpoint is not None:
             self.block.restore(job.checkpoint)
-            self.block.ledger.wire_bytes *= self.rank == 0  # the sum of all workers
+            self.block.stats.wire_bytes *= self.rank == 0  # the sum of all workers
         self.step = self.block.step
         self._report("began", step=self.step)
         self._train(Evaluator(self.block))

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 from decentral.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from decentral.exchange.base import Exchange, Ledger
+    from decentral.exchange.base import CommunicationStats, Exchange
     from decentral.exchange.local import LocalExchange
 
-__all__ = ["Exchange", "Ledger", "LocalExchange"]
+__all__ = ["CommunicationStats", "Exchange", "LocalExchange"]
 
-__getattr__ = lazy_names(__name__, {"base": ["Exchange", "Ledger"], "local": ["LocalExchange"]})
+__getattr__ = lazy_names(
+    __name__, {"base": ["Exchange", "CommunicationStats"], "local": ["LocalExchange"]}
+)

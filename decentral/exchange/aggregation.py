@@ -1,4 +1,4 @@
-"""Aggregation: what a node makes of the rows that it hears, and of its own.
+"""Aggregation: what a node makes of the rows that it receives, and of its own.
 
 A rule is one of two functions, for g nodes each of which has m rows before it, its own first:
 
@@ -34,7 +34,7 @@ def weighted(values: Tensor, weights: Tensor) -> Tensor:
 
 @plugin("aggregation")
 def median(values: Tensor, weights: Tensor) -> Tensor:
-    """Take the median of the own row and of all that is heard, number by number.
+    """Take the median of the own row and of all that is received, number by number.
 
     Of an even number the mean of the two in the middle. While fewer than half of these rows are
     bad, every number stays within the range of the good ones; weights do not matter. (Yin et al.,
@@ -45,7 +45,7 @@ def median(values: Tensor, weights: Tensor) -> Tensor:
 
 @plugin("aggregation")
 def trimmed_mean(values: Tensor, weights: Tensor, *, cut: Count = 1) -> Tensor:
-    """Average the own row and what is heard, number by number, without ``cut`` at either end.
+    """Average the own row and what is received, number by number, without ``cut`` at either end.
 
     Up to ``cut`` bad rows cannot move a number out of the range of the good ones; weights do not
     matter. Where there are too few rows, as many are left out as leave one or two. (Yin et al.,
@@ -77,7 +77,7 @@ def clipping(
         distances: Distances of the rows received.
         weights: Their mixing weights.
         radius: Longest step towards a row; none: the farthest but ``bad``.
-        bad: Bad nodes that are expected among those heard.
+        bad: Bad nodes that are expected among those received.
     """
     others = distances[:, 1:].sort(dim=1, descending=True).values
     if radius is not None or not others.shape[1]:

@@ -2,9 +2,9 @@
 
 An attack is one of two functions:
 
-- ``(rows, load, draw) -> rows``: from the rows [b, k] of the bad nodes to what they say, in gossip
-  and in global merges alike; ``load`` and ``draw`` are those of codecs. A bad node itself goes on
-  with its own row and with what it hears, as if it were a good one;
+- ``(rows, layout, draw) -> rows``: from the rows [b, k] of the bad nodes to what they send, in
+  gossip and in global merges alike; ``layout`` and ``draw`` are those of codecs. A bad node
+  itself goes on with its own row and with what it receives, as if it were a good one;
 - ``(targets, classes) -> targets``, with the trait ``data``: from the targets [b, B, ...] of the
   bad nodes to those from which they learn.
 
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from decentral import rng
-from decentral.exchange.codec.base import Draw, Load
+from decentral.exchange.codec.base import RngContext, TensorLayout
 from decentral.registry import Node, Positive, Share, plugin
 from decentral.schedules.phases import START, STOP
 from decentral.units import Point
@@ -42,7 +42,9 @@ def common(
 
 
 @plugin("attack", example="sign_flip(share=0.2)")
-def sign_flip(rows: Tensor, load: Load, draw: Draw, *, scale: Positive = 1.0) -> Tensor:
+def sign_flip(
+    rows: Tensor, layout: TensorLayout, draw: RngContext, *, scale: Positive = 1.0
+) -> Tensor:
     """Send -``scale`` times the own row.
 
     (Karimireddy, He & Jaggi, "Byzantine-robust learning on heterogeneous datasets", ICLR 2022,
@@ -50,7 +52,7 @@ def sign_flip(rows: Tensor, load: Load, draw: Draw, *, scale: Positive = 1.0) ->
 
     Args:
         rows: Rows of the bad nodes, [n, P].
-        load: How a row is laid out in tensors.
+        layout: How a row is laid out in tensors.
         draw: Random numbers keyed by node and round.
         scale: Factor of the row.
     """
@@ -58,40 +60,40 @@ def sign_flip(rows: Tensor, load: Load, draw: Draw, *, scale: Positive = 1.0) ->
 
 
 @plugin("attack", example="noise(share=0.2)")
-def noise(rows: Tensor, load: Load, draw: Draw, *, scale: Positive = 1.0) -> Tensor:
+def noise(rows: Tensor, layout: TensorLayout, draw: RngContext, *, scale: Positive = 1.0) -> Tensor:
     """Add Gaussian noise to the own row, of ``scale`` times the root mean square of its numbers.
 
     Drawn anew in every round, keyed by node, round and column.
 
     Args:
         rows: Rows of the bad nodes, [n, P].
-        load: How a row is laid out in tensors.
+        layout: How a row is laid out in tensors.
         draw: Random numbers keyed by node and round.
         scale: Size of the noise, in root mean squares of the row.
     """
-    size = rows.norm(dim=1, keepdim=True) / load.numbers**0.5
-    said = rows.clone()
-    for start, stop, _ in load.tensors:
+    size = rows.norm(dim=1, keepdim=True) / layout.numbers**0.5
+    sent = rows.clone()
+    for start, stop, _ in layout.tensors:
         axes = draw.round, np.array(draw.nodes)[:, None], np.arange(start, stop)
         drawn = rng.normal(draw.seed, f"attack/{draw.purpose}", *axes)
-        said[:, start:stop] += scale * size * torch.from_numpy(drawn).to(rows)
-    return said
+        sent[:, start:stop] += scale * size * torch.from_numpy(drawn).to(rows)
+    return sent
 
 
 @plugin("attack", example="constant(share=0.2)")
-def constant(rows: Tensor, load: Load, draw: Draw, *, value: float = 0.0) -> Tensor:
+def constant(rows: Tensor, layout: TensorLayout, draw: RngContext, *, value: float = 0.0) -> Tensor:
     """Send a row in which every number is ``value``, all the time.
 
     Args:
         rows: Rows of the bad nodes, [n, P].
-        load: How a row is laid out in tensors.
+        layout: How a row is laid out in tensors.
         draw: Random numbers keyed by node and round.
         value: The number.
     """
-    said = torch.zeros_like(rows)
-    for start, stop, _ in load.tensors:
-        said[:, start:stop] = value
-    return said
+    sent = torch.zeros_like(rows)
+    for start, stop, _ in layout.tensors:
+        sent[:, start:stop] = value
+    return sent
 
 
 @plugin("attack", data=True, example="label_flip(share=0.2)")

@@ -32,8 +32,8 @@ class Exchange(Protocol):
         """Replace every row by its weighted sum, x_i <- sum_j W_ij x_j; return the wire bytes."""
         ...
 
-    def hear(self, channel: Tensor, mixing: Mixing) -> tuple[Tensor, Heard, int]:
-        """Return the rows of other workers that are heard here, who hears what, and the wire bytes.
+    def receive(self, channel: Tensor, mixing: Mixing) -> tuple[Tensor, NeighbourIndex, int]:
+        """Return the rows that other workers send here, who receives what, and the wire bytes.
 
         For whoever makes something else of them than ``mix``; they stay there until the next call.
         """
@@ -52,7 +52,7 @@ class Exchange(Protocol):
 
 
 @dataclass
-class Ledger:
+class CommunicationStats:
     """What communication has cost so far, over all nodes.
 
     ``bytes`` is logical: active directed links x channels x row bytes, and 2 (N - 1) rows for every
@@ -88,15 +88,15 @@ class Ledger:
         return asdict(self)
 
 
-# --- who hears what -------------------------------------------------------------------------------
+# --- who receives what ----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Heard:
-    """What the nodes of one worker hear: row ``receivers[r]`` its span of ``senders``, itself too.
+class NeighbourIndex:
+    """What a worker's nodes receive: row ``receivers[r]`` its span of ``senders``, itself too.
 
     Senders are indices of the hosted rows followed by the inbox, the rows of other workers that
-    somebody here hears; ``offsets`` are where spans begin.
+    somebody here receives; ``offsets`` are where spans begin.
     """
 
     receivers: Integers
@@ -105,8 +105,8 @@ class Heard:
     offsets: Integers
 
 
-def heard_by(mixing: Mixing, block: range, inbox: Integers) -> Heard:
-    """Return who of the positions ``block`` hears what, rows ``inbox`` (ascending) from elsewhere.
+def neighbour_index(mixing: Mixing, block: range, inbox: Integers) -> NeighbourIndex:
+    """Return who of positions ``block`` receives what, rows ``inbox`` (ascending) from elsewhere.
 
     A row that nothing changes is left out: adding 0 to -0.0 would change its bits.
 
@@ -117,17 +117,17 @@ def heard_by(mixing: Mixing, block: range, inbox: Integers) -> Heard:
     """
     indptr = mixing.indptr[block.start : block.stop + 1]
     degrees = np.diff(indptr)
-    listening = mixing.changes()[block.start : block.stop]
+    receiving = mixing.changes()[block.start : block.stop]
     span = slice(indptr[0], indptr[-1])
-    heard = np.repeat(listening, degrees)
-    senders, weights = mixing.senders[span][heard], mixing.weights[span][heard]
+    incoming = np.repeat(receiving, degrees)
+    senders, weights = mixing.senders[span][incoming], mixing.weights[span][incoming]
     here = (senders >= block.start) & (senders < block.stop)
-    away = len(block) + np.searchsorted(inbox, senders)
-    return Heard(
-        np.flatnonzero(listening),
-        np.where(here, senders - block.start, away),
+    elsewhere = len(block) + np.searchsorted(inbox, senders)
+    return NeighbourIndex(
+        np.flatnonzero(receiving),
+        np.where(here, senders - block.start, elsewhere),
         weights,
-        np.cumsum(degrees[listening]) - degrees[listening],
+        np.cumsum(degrees[receiving]) - degrees[receiving],
     )
 
 

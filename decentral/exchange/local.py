@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from decentral.exchange.base import Heard, heard_by
+from decentral.exchange.base import NeighbourIndex, neighbour_index
 from decentral.mixing.base import Mixing
 
 #: Mean entries per row, as a share of the nodes, above which a dense product is faster.
@@ -54,13 +54,13 @@ class LocalExchange:
             part.copy_(weights @ part)
 
     def _mix_sparse(self, channel: Tensor, mixing: Mixing) -> None:
-        heard, device = heard_by(mixing, self.hosted, NOBODY), channel.device
-        if not len(heard.receivers):
+        neighbours, device = neighbour_index(mixing, self.hosted, NOBODY), channel.device
+        if not len(neighbours.receivers):
             return
-        senders = torch.from_numpy(heard.senders).to(device)
-        offsets = torch.from_numpy(heard.offsets).to(device)
-        receivers = torch.from_numpy(heard.receivers).to(device)
-        weights = torch.from_numpy(heard.weights).to(channel)
+        senders = torch.from_numpy(neighbours.senders).to(device)
+        offsets = torch.from_numpy(neighbours.offsets).to(device)
+        receivers = torch.from_numpy(neighbours.receivers).to(device)
+        weights = torch.from_numpy(neighbours.weights).to(channel)
         for part in self._chunks(channel):
             sums = ordered_sums(part, senders, weights, offsets)
             if len(receivers) == self.nodes:
@@ -68,9 +68,9 @@ class LocalExchange:
             else:
                 part.index_copy_(0, receivers, sums)
 
-    def hear(self, channel: Tensor, mixing: Mixing) -> tuple[Tensor, Heard, int]:
-        """Return no rows of other workers, since there are none, and who hears what."""
-        return channel[:0], heard_by(mixing, self.hosted, NOBODY), 0
+    def receive(self, channel: Tensor, mixing: Mixing) -> tuple[Tensor, NeighbourIndex, int]:
+        """Return no rows of other workers, since there are none, and who receives what."""
+        return channel[:0], neighbour_index(mixing, self.hosted, NOBODY), 0
 
     def _chunks(self, channel: Tensor) -> tuple[Tensor, ...]:
         columns = max(64, CHUNK_BYTES // (self.nodes * channel.element_size()))

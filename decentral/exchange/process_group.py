@@ -17,7 +17,7 @@ from torch import Tensor
 
 from decentral import private
 from decentral.errors import RunError
-from decentral.exchange.base import Heard, Rendezvous
+from decentral.exchange.base import NeighbourIndex, Rendezvous
 from decentral.exchange.local import CHUNK_BYTES, DENSE_NODES, ordered_sums
 from decentral.exchange.send_receive import (
     Message,
@@ -67,7 +67,7 @@ class _Round:
 
     mixing: Mixing
     plan: SendReceivePlan
-    inbox: Tensor  # [heard, k]
+    inbox: Tensor  # [received, k]
     chunks: list[tuple[slice, Works]] = field(default_factory=list)
     sent: int = 0  # bytes
 
@@ -146,8 +146,8 @@ class ProcessGroupExchange:
         self._spare.append(now.inbox)
         return now.sent
 
-    def hear(self, channel: Tensor, mixing: Mixing) -> tuple[Tensor, Heard, int]:
-        """Return the rows of other workers that are heard here, who hears what, and the bytes sent.
+    def receive(self, channel: Tensor, mixing: Mixing) -> tuple[Tensor, NeighbourIndex, int]:
+        """Return the rows that other workers send here, who receives what, and the bytes sent.
 
         The rows stay there until the exchange is used again.
         """
@@ -155,7 +155,7 @@ class ProcessGroupExchange:
         for _, works in now.chunks:
             self._wait(works)
         self._spare.append(now.inbox)
-        return now.inbox.to(channel.dtype), now.plan.heard, now.sent
+        return now.inbox.to(channel.dtype), now.plan.neighbours, now.sent
 
     def _averages(self, mixing: Mixing) -> bool:
         return not self._ordered and mixing.nodes >= DENSE_NODES and is_average(mixing)
@@ -206,7 +206,7 @@ class ProcessGroupExchange:
         return buffers
 
     def _receive(self, columns: slice, tag: int, now: _Round) -> Works:
-        """Post what is heard of some columns, in the order of slots."""
+        """Post what is received of some columns, in the order of slots."""
         return [
             self._posted(self._group.recv, _rows(now.inbox, columns, message), message, tag)
             for message in now.plan.incoming
@@ -360,12 +360,12 @@ def _rows(block: Tensor, columns: slice, message: Message) -> Tensor:
 
 
 def _add_up(channel: Tensor, inbox: Tensor, plan: SendReceivePlan) -> None:
-    """Write the sums over hosted rows and inbox, [n, k] and [heard, k], into their receivers.
+    """Write the sums over hosted rows and inbox, [n, k] and [received, k], into their receivers.
 
     Chunk by chunk of columns, whose rows are laid together so that every sum is one pass in
     ascending order of senders.
     """
-    here = plan.heard
+    here = plan.neighbours
     if not len(here.receivers):
         return
     device, count = channel.device, len(channel) + len(inbox)
@@ -373,8 +373,8 @@ def _add_up(channel: Tensor, inbox: Tensor, plan: SendReceivePlan) -> None:
     receivers = torch.from_numpy(here.receivers).to(device)
     weights = torch.from_numpy(here.weights).to(channel)
     columns = max(64, CHUNK_BYTES // (count * channel.element_size()))
-    heard = inbox.split(columns, dim=1)
-    for mine, theirs in zip(channel.split(columns, dim=1), heard, strict=True):
+    received = inbox.split(columns, dim=1)
+    for mine, theirs in zip(channel.split(columns, dim=1), received, strict=True):
         added = ordered_sums(torch.cat([mine, theirs]), senders, weights, offsets)
         if len(here.receivers) == len(channel):
             mine.copy_(added)

@@ -1,4 +1,4 @@
-"""What nodes make of the rows they hear, by a rule of aggregation, in bounded memory."""
+"""What nodes make of the rows they receive, by a rule of aggregation, in bounded memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from decentral.exchange.base import Heard
+from decentral.exchange.base import NeighbourIndex
 from decentral.exchange.local import CHUNK_BYTES, ordered_sums
 from decentral.registry import Bound
 from decentral.traits import AggregationTraits, traits_of
@@ -20,35 +20,37 @@ FEWEST = 16
 
 @dataclass(frozen=True)
 class _Group:
-    """Nodes that hear equally many: ``places`` of rows in a pool, the own first."""
+    """Nodes that receive equally many: ``places`` of rows in a pool, the own first."""
 
     receivers: Tensor  # [g]
     places: Tensor  # [g, m]
     weights: Tensor  # [g, m]
 
 
-def aggregate(rule: Bound, own: Tensor, said: Tensor, inbox: Tensor, heard: Heard) -> None:
-    """Replace rows ``own`` [n, k] by what ``rule`` makes of them and of the rows their nodes hear.
+def aggregate(
+    rule: Bound, own: Tensor, sent: Tensor, inbox: Tensor, neighbours: NeighbourIndex
+) -> None:
+    """Replace rows ``own`` [n, k] by what ``rule`` makes of them and of what their nodes receive.
 
-    Hosted nodes have ``said`` [n, k], which need not be what they hold; ``inbox`` [h, k] came from
+    Hosted nodes have ``sent`` [n, k], which need not be what they hold; ``inbox`` [h, k] came from
     other workers. Columns are taken in chunks; beside these, memory holds some numbers per link.
 
     Args:
         rule: The aggregation.
         own: Rows of the hosted nodes, [n, k]; changed in place.
-        said: What the hosted nodes send, [n, k].
+        sent: What the hosted nodes send, [n, k].
         inbox: Rows from other workers, [h, k].
-        heard: Who hears what.
+        neighbours: Who receives what.
     """
-    if not len(heard.receivers):
+    if not len(neighbours.receivers):
         return
     if traits_of(rule, AggregationTraits).linear:
-        _sum(own, said, inbox, heard)
+        _sum(own, sent, inbox, neighbours)
         return
-    groups = _groups(own, heard)
+    groups = _groups(own, neighbours)
     if traits_of(rule, AggregationTraits).sees == "distances":
         squares = [torch.zeros_like(group.weights) for group in groups]
-        for _, pool in _pools(own, said, inbox, heard):
+        for _, pool in _pools(own, sent, inbox, neighbours):
             for group, found in zip(groups, squares, strict=True):
                 values = pool[group.places]
                 found += (values - values[:, :1]).square().sum(2)
@@ -58,7 +60,7 @@ def aggregate(rule: Bound, own: Tensor, said: Tensor, inbox: Tensor, heard: Hear
         made: Callable[[Tensor, Tensor], Tensor] = _moved
     else:
         made = rule
-    for columns, pool in _pools(own, said, inbox, heard):
+    for columns, pool in _pools(own, sent, inbox, neighbours):
         for group in groups:
             own[group.receivers, columns] = made(pool[group.places], group.weights)
 
@@ -74,36 +76,36 @@ def _moved(values: Tensor, weights: Tensor) -> Tensor:
 
 
 def _pools(
-    own: Tensor, said: Tensor, inbox: Tensor, heard: Heard
+    own: Tensor, sent: Tensor, inbox: Tensor, neighbours: NeighbourIndex
 ) -> Iterator[tuple[slice, Tensor]]:
-    """Yield (columns, rows of these columns): what is held, what is said here, what has arrived."""
-    entries = len(heard.senders) + 2 * len(own) + len(inbox)
+    """Yield (columns, rows of these columns): what is held, what is sent here, what has arrived."""
+    entries = len(neighbours.senders) + 2 * len(own) + len(inbox)
     each = max(FEWEST, CHUNK_BYTES // (entries * own.element_size()))
     for begin in range(0, own.shape[1], each):
         columns = slice(begin, begin + each)
-        yield columns, torch.cat([own[:, columns], said[:, columns], inbox[:, columns]])
+        yield columns, torch.cat([own[:, columns], sent[:, columns], inbox[:, columns]])
 
 
-def _places(own: Tensor, heard: Heard) -> tuple[np.ndarray, np.ndarray]:
-    """Return the place in a pool of all that is heard, and whose span it belongs to."""
-    counts = np.diff(np.r_[heard.offsets, len(heard.senders)])
-    receivers = np.repeat(heard.receivers, counts)
-    mine = heard.senders == receivers
-    return np.where(mine, heard.senders, heard.senders + len(own)), counts
+def _places(own: Tensor, neighbours: NeighbourIndex) -> tuple[np.ndarray, np.ndarray]:
+    """Return the place in a pool of all that is received, and whose span it belongs to."""
+    counts = np.diff(np.r_[neighbours.offsets, len(neighbours.senders)])
+    receivers = np.repeat(neighbours.receivers, counts)
+    mine = neighbours.senders == receivers
+    return np.where(mine, neighbours.senders, neighbours.senders + len(own)), counts
 
 
-def _groups(own: Tensor, heard: Heard) -> list[_Group]:
-    places, counts = _places(own, heard)
+def _groups(own: Tensor, neighbours: NeighbourIndex) -> list[_Group]:
+    places, counts = _places(own, neighbours)
     groups: list[_Group] = []
     for count in np.unique(counts):
         chosen = np.flatnonzero(counts == count)
-        spans = heard.offsets[chosen, None] + np.arange(count)
-        theirs, weights = places[spans], heard.weights[spans]
-        first = np.argsort(theirs != heard.receivers[chosen, None], axis=1, kind="stable")
+        spans = neighbours.offsets[chosen, None] + np.arange(count)
+        theirs, weights = places[spans], neighbours.weights[spans]
+        first = np.argsort(theirs != neighbours.receivers[chosen, None], axis=1, kind="stable")
         theirs, weights = (np.take_along_axis(a, first, 1) for a in (theirs, weights))
         groups.append(
             _Group(
-                torch.from_numpy(heard.receivers[chosen]).to(own.device),
+                torch.from_numpy(neighbours.receivers[chosen]).to(own.device),
                 torch.from_numpy(theirs).to(own.device),
                 torch.from_numpy(weights).to(own),
             )
@@ -111,21 +113,21 @@ def _groups(own: Tensor, heard: Heard) -> list[_Group]:
     return groups
 
 
-def _sum(own: Tensor, said: Tensor, inbox: Tensor, heard: Heard) -> None:
+def _sum(own: Tensor, sent: Tensor, inbox: Tensor, neighbours: NeighbourIndex) -> None:
     """Take weighted sums, with the bits of an exchange that adds up in order."""
-    places, _ = _places(own, heard)
+    places, _ = _places(own, neighbours)
     device = own.device
-    senders, offsets = (torch.from_numpy(a).to(device) for a in (places, heard.offsets))
+    senders, offsets = (torch.from_numpy(a).to(device) for a in (places, neighbours.offsets))
     receivers, weights = (
-        torch.from_numpy(heard.receivers).to(device),
-        torch.from_numpy(heard.weights),
+        torch.from_numpy(neighbours.receivers).to(device),
+        torch.from_numpy(neighbours.weights),
     )
-    for columns, pool in _pools(own, said, inbox, heard):
+    for columns, pool in _pools(own, sent, inbox, neighbours):
         own[receivers, columns] = ordered_sums(pool, senders, weights.to(own), offsets)
 
 
 def aggregate_all(
-    rule: Bound, gather: Callable[[Tensor], Tensor], said: Tensor, weights: Tensor
+    rule: Bound, gather: Callable[[Tensor], Tensor], sent: Tensor, weights: Tensor
 ) -> Tensor:
     """Return what ``rule`` makes of all rows that take part, [k]; ``weights`` [n] are the merge's.
 
@@ -134,14 +136,14 @@ def aggregate_all(
     Args:
         rule: The aggregation.
         gather: Returns the rows of all workers for some columns, [N, c].
-        said: What the hosted nodes send, [n, k].
+        sent: What the hosted nodes send, [n, k].
         weights: Weights of the merge, [N].
     """
     shares = gather(weights)
-    taking, shares = shares > 0, shares[shares > 0].to(said)[None]
-    each = max(FEWEST, CHUNK_BYTES // (len(taking) * said.element_size()))
-    chunks = [slice(a, a + each) for a in range(0, said.shape[1], each)]
-    values = lambda columns: gather(said[:, columns].contiguous())[taking.to(said.device)]  # noqa: E731
+    taking, shares = shares > 0, shares[shares > 0].to(sent)[None]
+    each = max(FEWEST, CHUNK_BYTES // (len(taking) * sent.element_size()))
+    chunks = [slice(a, a + each) for a in range(0, sent.shape[1], each)]
+    values = lambda columns: gather(sent[:, columns].contiguous())[taking.to(sent.device)]  # noqa: E731
     if traits_of(rule, AggregationTraits).sees != "distances":
         return torch.cat([rule(values(columns)[None], shares)[0] for columns in chunks])
     return _around_median(rule, values, chunks, shares)

@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from decentral.exchange.base import Heard, heard_by
+from decentral.exchange.base import NeighbourIndex, neighbour_index
 from decentral.mixing.base import Integers, Mixing
 
 
@@ -32,13 +32,13 @@ class SendReceivePlan:
     """One worker's part in a round; ``slots`` counts the rows that travel between all workers."""
 
     slots: int
-    inbox: int  # rows of others that this worker hears
+    inbox: int  # rows of others that this worker receives
     messages: tuple[Message, ...]  # ascending by slot
-    heard: Heard
+    neighbours: NeighbourIndex
 
     @cached_property
     def incoming(self) -> tuple[Message, ...]:
-        """What this worker hears, ascending by slot."""
+        """What this worker receives, ascending by slot."""
         return tuple(message for message in self.messages if not message.outgoing)
 
     @cached_property
@@ -50,9 +50,9 @@ class SendReceivePlan:
 def send_receive_plan(
     mixing: Mixing, blocks: Sequence[range], rank: int, packed: bool
 ) -> SendReceivePlan:
-    """Return what worker ``rank`` sends, hears and adds up.
+    """Return what worker ``rank`` sends, receives and adds up.
 
-    Every row is sent at most once to each worker that hears it.
+    Every row is sent at most once to each worker that receives it.
 
     Args:
         mixing: Of the round.
@@ -61,9 +61,9 @@ def send_receive_plan(
         packed: Whether all rows for one worker are one message; else every row is one.
     """
     worker = np.repeat(np.arange(len(blocks)), [len(block) for block in blocks])
-    hearing = np.repeat(worker, np.diff(mixing.indptr))
-    crossing = hearing != worker[mixing.senders]
-    keys = np.unique(hearing[crossing] * mixing.nodes + mixing.senders[crossing])
+    receiving = np.repeat(worker, np.diff(mixing.indptr))
+    crossing = receiving != worker[mixing.senders]
+    keys = np.unique(receiving[crossing] * mixing.nodes + mixing.senders[crossing])
     receivers, rows = np.divmod(keys, mixing.nodes)
     senders = worker[rows]
     first = blocks[rank].start
@@ -76,8 +76,8 @@ def send_receive_plan(
         for a, b in zip(begins, np.r_[begins, len(keys)][1:], strict=True)
         if rank in (senders[a], receivers[a])
     ]
-    heard = heard_by(mixing, blocks[rank], inbox)
-    return SendReceivePlan(len(keys), len(inbox), tuple(messages), heard)
+    neighbours = neighbour_index(mixing, blocks[rank], inbox)
+    return SendReceivePlan(len(keys), len(inbox), tuple(messages), neighbours)
 
 
 def _begins(receivers: Integers, senders: Integers, packed: bool) -> Integers:

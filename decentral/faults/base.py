@@ -4,7 +4,7 @@ Some strike workers on Ray (``kill``, ``hang``, ``stall``; see `Fault`). The plu
 what is simulated, on every engine alike. Their functions say what is struck in one slot, and the
 trait ``strikes`` what that is:
 
-- ``nodes``: ``(ids, slot, seed) -> unavailable`` [n]. Nobody hears from such a node, nor it from
+- ``nodes``: ``(ids, slot, seed) -> unavailable`` [n]. Nobody receives from such a node, nor it from
   others; it trains on alone. A global merge goes on without it, but the one that ends a run waits
   for all.
 - ``links``: ``(low, high, slot, seed) -> down`` [links], of the ends of links. Both ends know.

@@ -12,7 +12,7 @@ from torch import Tensor
 from decentral import rng
 from decentral.config import Config
 from decentral.errors import ConfigError
-from decentral.exchange.codec.base import Draw, Load
+from decentral.exchange.codec.base import RngContext, TensorLayout
 from decentral.registry import Bound, build
 from decentral.schedules.phases import Phase
 from decentral.schedules.progress import Progress
@@ -38,33 +38,33 @@ class Attackers:
         return Phase(window["start"], window["stop"]).on(here)
 
     @property
-    def lie(self) -> bool:
-        """Whether some nodes may say what is not their row."""
+    def falsifies(self) -> bool:
+        """Whether some nodes may send what is not their row."""
         return self.rule is not None and not traits_of(self.rule, AttackTraits).data
 
     def among(self, hosted: Sequence[int]) -> list[int]:
         """Return the places of bad nodes among hosted ones."""
         return [place for place, node in enumerate(hosted) if node in self.nodes]
 
-    def said(self, rows: Tensor, load: Load, draw: Draw) -> Tensor:
-        """Return what nodes say whose rows are ``rows`` [n, k]: the bad ones something else.
+    def falsify_rows(self, rows: Tensor, layout: TensorLayout, draw: RngContext) -> Tensor:
+        """Return what nodes send whose rows are ``rows`` [n, k]: the bad ones something else.
 
         Args:
             rows: Rows of the hosted nodes, [n, k].
-            load: How a row is laid out in tensors.
+            layout: How a row is laid out in tensors.
             draw: Random numbers keyed by node and round.
         """
         places = self.among(draw.nodes)
         if self.rule is None or not places:
             return rows
         theirs = [draw.nodes[place] for place in places]
-        said = rows.clone()
-        said[places] = self.rule(
-            rows[places], load, Draw(draw.seed, draw.purpose, draw.round, theirs)
+        sent = rows.clone()
+        sent[places] = self.rule(
+            rows[places], layout, RngContext(draw.seed, draw.purpose, draw.round, theirs)
         )
-        return said
+        return sent
 
-    def taught(self, targets: Tensor, hosted: Sequence[int], classes: int) -> Tensor:
+    def falsify_targets(self, targets: Tensor, hosted: Sequence[int], classes: int) -> Tensor:
         """Return the targets [n, B, ...] from which hosted nodes learn.
 
         Args:

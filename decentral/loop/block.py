@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from decentral.exchange.base import Exchange, Ledger
+from decentral.exchange.base import CommunicationStats, Exchange
 from decentral.loop.channels import Channels
 from decentral.loop.health import Announce, Health, finite_rows
 from decentral.loop.pipeline import Pipeline
@@ -57,7 +57,7 @@ class Block:
         }
         self.stand_at(0, 0)
         self.losses = self.rows.new_zeros(len(self.hosted))
-        self.ledger = Ledger()
+        self.stats = CommunicationStats()
         self.clock = setup.clock()
         self.intensity = 0.0
         self.feedback: Feedback | None = None
@@ -154,10 +154,10 @@ class Block:
         return self.exchange.nodes
 
     def degree(self, act: Act) -> Tensor:
-        """Return how many others every hosted node hears, [n, 1]."""
+        """Return how many others every hosted node receives from, [n, 1]."""
         assert act.mixing is not None
-        heard = np.diff(act.mixing.indptr)[list(self.exchange.hosted)] - 1
-        return torch.from_numpy(heard).to(self.rows)[:, None]
+        degree = np.diff(act.mixing.indptr)[list(self.exchange.hosted)] - 1
+        return torch.from_numpy(degree).to(self.rows)[:, None]
 
     def gradient(self) -> None:
         """Compute every row's gradient on its next batch."""
@@ -172,9 +172,9 @@ class Block:
         self._zero_quarantined()
         mean, wire = self.exchange.mean(self.g, self._shares())
         self.g.copy_(mean.expand_as(self.g))
-        self.ledger.average(len(self.health.healthy), self.setup.gradient_bytes)
+        self.stats.average(len(self.health.healthy), self.setup.gradient_bytes)
         self.clock.average(self.health.healthy, self.setup.gradient_bytes)
-        self.ledger.wire_bytes += wire
+        self.stats.wire_bytes += wire
 
     def adapt(self) -> None:
         """Clip per row, then let the optimizer update the rows."""
@@ -231,9 +231,9 @@ class Block:
         self.clock.wait()
 
     def _gossip(self, mixing: Mixing, part: slice | None) -> None:
-        self.ledger.wire_bytes += self.channels.gossip(mixing, self.progress, part)
+        self.stats.wire_bytes += self.channels.gossip(mixing, self.progress, part)
         size = self.setup.size.gossip
-        self.ledger.gossip(mixing.messages, size)
+        self.stats.gossip(mixing.messages, size)
         self.clock.gossip(mixing, size, self.members.live)
         self.stand_at(self.step, self.round + 1)
 
@@ -248,10 +248,10 @@ class Block:
         if there:
             weights = self.merge_shares(without=unavailable | self.uncounted())
             here = [i for i, node in enumerate(self.hosted) if node not in unavailable]
-            self.ledger.wire_bytes += self.channels.merge(weights, self.progress, here, part)
+            self.stats.wire_bytes += self.channels.merge(weights, self.progress, here, part)
             self.clock.average(there, size)
         healthy = len(there)
-        self.ledger.average(max(1, healthy), size)
+        self.stats.average(max(1, healthy), size)
         self.stand_at(self.step, self.round + 1)
         # The last act comes after its step is counted, any other before.
         step = min(self.step + 1, self.setup.config.steps)
@@ -336,10 +336,10 @@ class Block:
             self.health.agree()
             fit = sorted(self.members.positions(self.health.healthy))
             sketches = self.exchange.gather(self.sketch(self.rows))[fit]
-            self.ledger.bytes += self.exchange.nodes * (self.exchange.nodes - 1) * SKETCH * 4
+            self.stats.bytes += self.exchange.nodes * (self.exchange.nodes - 1) * SKETCH * 4
             self.clock.gather(self.members.live, SKETCH * 4)
             known = Feedback(self.round, Sketch.relative_spread(sketches), 0.0)
-        spent = self.ledger.bytes / max(1, self.setup.all_reduce_bytes)
+        spent = self.stats.bytes / max(1, self.setup.all_reduce_bytes)
         self.feedback = replace(known, spent=spent)
 
     # --- state ------------------------------------------------------------------------------------
@@ -357,7 +357,7 @@ class Block:
             "round": self.round,
             "samples": self.samples,
             "first_batch": self.setup.first_batch,
-            "ledger": self.ledger.state(),
+            "ledger": self.stats.state(),
             "clock": self.clock.state(),
             "intensity": self.intensity,
             "absent": sorted(self.quarantined),
@@ -384,7 +384,7 @@ class Block:
         counters = checkpoint.counters
         self.stand_at(checkpoint.step, counters["round"])
         self.intensity = counters["intensity"]
-        self.ledger = Ledger(**counters["ledger"])
+        self.stats = CommunicationStats(**counters["ledger"])
         self.pipeline.sharp = counters["sharp"]
         self.clock.restore(counters["clock"])
         self.health.quarantined = frozenset(counters["absent"])

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from decentral.exchange.base import Exchange
-from decentral.exchange.codec.base import Draw, How, Load, innermost
+from decentral.exchange.codec.base import CodecContext, RngContext, TensorLayout, innermost
 from decentral.exchange.robust import aggregate, aggregate_all
 from decentral.loop.setup import Setup
 from decentral.mixing.base import Mixing
@@ -18,20 +18,21 @@ from decentral.schedules.progress import Progress
 from decentral.traits import AggregationTraits, CodecTraits, traits_of
 
 #: Rows as bytes, and what makes rows of such bytes.
-Parcel = tuple[Tensor, Callable[[Tensor], Tensor]]
+MessageBuffer = tuple[Tensor, Callable[[Tensor], Tensor]]
 
 _PREFIX = "state/"
-#: What a codec's memory holds of every channel: what all know of a row, and what a node heard.
+#: What a codec's memory holds of every channel: the error-feedback state,
+#: which is what all know of a row, and what a node received. So they are called on disk.
 _REMEMBERED = ("known", "heard")
-#: Where nodes lie, others know another row than the own one, which is ``known`` to its node only.
-_TOLD = "told"
+#: Where nodes lie, others hold another copy than the own one, which is ``known`` to its node only.
+_PUBLIC_COPY = "told"
 
 
 class Channels:
     """The channels [n, k] of a block: what its exchange mixes, all in one round.
 
     ``state`` holds what the algorithm declares, sent or not, by name: [n, k] or [n, 1].
-    ``memory`` is the codec's: what all know of a row, and the weighted sum of what a node heard.
+    ``memory`` is the codec's: what all know of a row, and the weighted sum of what a node received.
     """
 
     def __init__(
@@ -57,8 +58,8 @@ class Channels:
         linear = traits_of(setup.aggregation, AggregationTraits).linear
         codec = traits_of(setup.codec, CodecTraits)
         #: Whether rows travel as they are, and are only added up.
-        self.plain = linear and codec.uncoded and not setup.attackers.lie
-        remembered = (*_REMEMBERED, _TOLD) if setup.attackers.lie else _REMEMBERED
+        self.plain = linear and codec.uncoded and not setup.attackers.falsifies
+        remembered = (*_REMEMBERED, _PUBLIC_COPY) if setup.attackers.falsifies else _REMEMBERED
         self.memory = {
             f"{name}/{what}": torch.zeros_like(channel)
             for name, channel in self.coded.items()
@@ -86,8 +87,8 @@ class Channels:
                 wire += self.exchange.mix(rows, mixing)
                 continue
             piece = self._part(rows, part)
-            said = self._part(self._said(name, rows, progress), part)
-            wire += self._mix(name, piece, said, mixing, progress.round)
+            sent = self._part(self._sent(name, rows, progress), part)
+            wire += self._mix(name, piece, sent, mixing, progress.round)
             self._put(rows, part, piece)
         for channel in self.scalars:
             wire += self.exchange.mix(channel, mixing)
@@ -112,63 +113,69 @@ class Channels:
         if part is not None:
             rows[:, self._columns(part)] = piece
 
-    def _mix(self, name: str, rows: Tensor, said: Tensor, mixing: Mixing, round: int) -> int:
-        """Let what nodes say be heard, and take in what is heard."""
+    def _mix(self, name: str, rows: Tensor, sent: Tensor, mixing: Mixing, round: int) -> int:
+        """Let what nodes send be received, and take in what is received."""
         if self.plain:
             return self.exchange.mix(rows, mixing)
         if traits_of(self.setup.codec, CodecTraits).uncoded:
-            return self._aggregate(rows, said, mixing)
-        return self._mix_coded(name, rows, said, mixing, round)
+            return self._aggregate(rows, sent, mixing)
+        return self._mix_coded(name, rows, sent, mixing, round)
 
     def _aggregate(
-        self, own: Tensor, said: Tensor, mixing: Mixing, parcel: Parcel | None = None
+        self, own: Tensor, sent: Tensor, mixing: Mixing, buffer: MessageBuffer | None = None
     ) -> int:
-        """Replace rows by what the rule makes of them and of what others say; return wire bytes."""
+        """Replace rows by what the rule makes of them and of what others send; return the bytes."""
         if mixing.messages == 0:
             return 0
-        inbox, heard, wire = self.exchange.hear(said if parcel is None else parcel[0], mixing)
-        inbox = inbox if parcel is None else parcel[1](inbox)
-        aggregate(self.setup.aggregation, own, said, inbox, heard)
+        inbox, neighbours, wire = self.exchange.receive(
+            sent if buffer is None else buffer[0], mixing
+        )
+        inbox = inbox if buffer is None else buffer[1](inbox)
+        aggregate(self.setup.aggregation, own, sent, inbox, neighbours)
         return wire
 
-    def _parcel(self, rows: Tensor, coded: Tensor, name: str, draw: Draw) -> Parcel | None:
+    def _message_buffer(
+        self, rows: Tensor, coded: Tensor, name: str, draw: RngContext
+    ) -> MessageBuffer | None:
         """Return coded rows as the bytes that travel to other workers, if there are any."""
         codec = innermost(self.setup.codec)
         wire = traits_of(codec, CodecTraits).wire
         if wire is None or self.exchange.workers == 1:
             return None
-        how = How(self._load(name), draw, codec.settings)
-        return wire.pack(rows, coded, how), lambda packed: wire.unpack(packed, coded, how)
+        context = CodecContext(self._layout(name), draw, codec.settings)
+        return wire.pack(rows, coded, context), lambda packed: wire.unpack(packed, coded, context)
 
-    def _load(self, name: str) -> Load:
-        return self.setup.load(name == "model" or self.kept[name].whole)
+    def _layout(self, name: str) -> TensorLayout:
+        return self.setup.tensor_layout(name == "model" or self.kept[name].whole)
 
-    def _said(self, name: str, rows: Tensor, progress: Progress) -> Tensor:
-        """Return what nodes say: their rows, but for bad ones."""
+    def _sent(self, name: str, rows: Tensor, progress: Progress) -> Tensor:
+        """Return what nodes send: their rows, but for bad ones."""
         bad = self.setup.attackers
-        draw = Draw(self.setup.config.seed, name, progress.round, self.hosted)
-        return bad.said(rows, self._load(name), draw) if bad.on(progress) else rows
+        draw = RngContext(self.setup.config.seed, name, progress.round, self.hosted)
+        return bad.falsify_rows(rows, self._layout(name), draw) if bad.on(progress) else rows
 
-    def _mix_coded(self, name: str, rows: Tensor, said: Tensor, mixing: Mixing, round: int) -> int:
+    def _mix_coded(self, name: str, rows: Tensor, sent: Tensor, mixing: Mixing, round: int) -> int:
         """Mix rows as they are coded: x_i <- x_i + step (sum_j W_ij h_j - h_i), h what is known.
 
-        What bad nodes say is coded like any row; to themselves they stay what they are.
+        What bad nodes send is coded like any row; to themselves they stay what they are.
         """
-        known, heard = (self._remembered(name, what, rows) for what in _REMEMBERED)
-        draw = Draw(self.setup.config.seed, name, round, self.hosted)
-        codec, load = self.setup.codec, self._load(name)
-        left = rows - known
-        news = told = codec(left, load, draw)
-        if self.setup.attackers.lie:
-            public = self._remembered(name, _TOLD, rows)
-            left = said - public
-            told = codec(left, load, draw)
-            public.add_(told)
-        added = news.clone()
-        wire = self._aggregate(added, told, mixing, self._parcel(left, told, name, draw))
-        known.add_(news)
-        heard.add_(added)
-        rows.add_(heard - known, alpha=codec.settings.get("step", 1.0))
+        feedback, received = (self._remembered(name, what, rows) for what in _REMEMBERED)
+        draw = RngContext(self.setup.config.seed, name, round, self.hosted)
+        codec, layout = self.setup.codec, self._layout(name)
+        residual = rows - feedback
+        delta = sent_delta = codec(residual, layout, draw)
+        if self.setup.attackers.falsifies:
+            public = self._remembered(name, _PUBLIC_COPY, rows)
+            residual = sent - public
+            sent_delta = codec(residual, layout, draw)
+            public.add_(sent_delta)
+        added = delta.clone()
+        wire = self._aggregate(
+            added, sent_delta, mixing, self._message_buffer(residual, sent_delta, name, draw)
+        )
+        feedback.add_(delta)
+        received.add_(added)
+        rows.add_(received - feedback, alpha=codec.settings.get("step", 1.0))
         return wire
 
     def _remembered(self, name: str, what: str, rows: Tensor) -> Tensor:
@@ -194,8 +201,8 @@ class Channels:
         wire = 0
         for name, rows in self.coded.items():
             piece = self._part(rows, part)
-            said = self._part(self._said(name, rows, progress), part)
-            mean, bytes_ = self._merged(said, weights)
+            sent = self._part(self._sent(name, rows, progress), part)
+            mean, bytes_ = self._merged(sent, weights)
             piece[here] = mean
             self._put(rows, part, piece)
             wire += bytes_
@@ -208,16 +215,16 @@ class Channels:
             self.optimizer.absorb(mixed)
         return wire
 
-    def _merged(self, said: Tensor, weights: Tensor) -> tuple[Tensor, int]:
+    def _merged(self, sent: Tensor, weights: Tensor) -> tuple[Tensor, int]:
         """Return what a global merge makes of all rows, [k], and the wire bytes.
 
         A rule that is no weighted sum looks at all rows of some columns, which every worker gets.
         """
         rule = self.setup.aggregation
         if traits_of(rule, AggregationTraits).linear:
-            return self.exchange.mean(said, weights)
-        merged = aggregate_all(rule, self.exchange.gather, said, weights)
-        return merged, said.nbytes * (self.exchange.workers - 1)
+            return self.exchange.mean(sent, weights)
+        merged = aggregate_all(rule, self.exchange.gather, sent, weights)
+        return merged, sent.nbytes * (self.exchange.workers - 1)
 
     # --- by row -----------------------------------------------------------------------------------
 

@@ -89,7 +89,7 @@ def refuse_rounds(parts: Mapping[str, Bound], faults: Faults) -> None:
         )
     if not traits_of(parts["aggregation"], AggregationTraits).linear:
         raise ConfigError(
-            f"algorithm {algorithm!r} takes no aggregation: nothing is heard from neighbours; "
+            f"algorithm {algorithm!r} takes no aggregation: nothing is received from neighbours; "
             "leave aggregation out."
         )
     attack = parts.get("attack")

@@ -91,7 +91,7 @@ class Evaluator:
     def _book(self) -> None:
         """Count the counterfactual merge: one global average of all rows."""
         nodes = self.block.exchange.nodes
-        self.block.ledger.measure_bytes += (
+        self.block.stats.measure_bytes += (
             all_reduce_messages(nodes, steps=1) * self.setup.model_bytes
         )
 

@@ -100,7 +100,7 @@ class Pipeline:
         config, task, bad = self.setup.config, self.setup.task, self.setup.attackers
         batch = self.sampler.batch(progress.samples + begin, count)
         if bad.nodes and bad.on(progress, data=True):
-            targets = bad.taught(batch.targets, self.hosted, task.outputs)
+            targets = bad.falsify_targets(batch.targets, self.hosted, task.outputs)
             batch = replace(batch, targets=task.restored(targets, batch.targets))
         noisy = config.label_noise is not None and config.label_noise.on(progress)
         if noisy or config.label_smoothing:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from decentral.algorithms.base import Kept
 from decentral.config import Config
 from decentral.errors import ConfigError
-from decentral.exchange.codec.base import Load, coded_bytes
+from decentral.exchange.codec.base import TensorLayout, coded_bytes
 from decentral.faults.base import network_faults
 from decentral.gradients.base import kept_numbers
 from decentral.gradients.draws import key_dropout
@@ -126,13 +126,16 @@ class Setup:
         plain = sum(kept.scalar for kept in sent)
         if self.config.mix_state:
             plain += state_numbers(self.optimizer, self.layout)
-        loads = [self.load(buffers=True), *(self.load(k.whole) for k in sent if not k.scalar)]
+        layouts = [
+            self.tensor_layout(buffers=True),
+            *(self.tensor_layout(k.whole) for k in sent if not k.scalar),
+        ]
         rest = plain * self.dtype.itemsize
-        whole = sum(load.numbers for load in loads) * self.dtype.itemsize + rest
+        whole = sum(each.numbers for each in layouts) * self.dtype.itemsize + rest
         if (parts := self.fragments) > 1:
-            part = sum(-(-load.numbers // parts) for load in loads) * self.dtype.itemsize + rest
+            part = sum(-(-each.numbers // parts) for each in layouts) * self.dtype.itemsize + rest
             return Size(part, part, whole)
-        return Size(sum(coded_bytes(self.codec, load) for load in loads) + rest, whole)
+        return Size(sum(coded_bytes(self.codec, each) for each in layouts) + rest, whole)
 
     @property
     def fragments(self) -> int:
@@ -145,9 +148,9 @@ class Setup:
         """Logical bytes of what one node sends to one other in one round: all channels."""
         return self.size.gossip
 
-    def load(self, buffers: bool) -> Load:
+    def tensor_layout(self, buffers: bool) -> TensorLayout:
         """Return what a channel holds: the parameters, and buffers if these are sent at all."""
-        return Load(
+        return TensorLayout(
             tuple(
                 (entry.start, entry.stop, entry.shape)
                 for entry in self.layout.sent(buffers and self.config.gossip_buffers)

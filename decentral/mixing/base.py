@@ -45,7 +45,7 @@ _MOST_CHECKED = 1_000_000
 
 @dataclass(frozen=True)
 class Mixing:
-    """One round's weights in compressed rows: node i hears ``senders[indptr[i]:indptr[i+1]]``.
+    """One round's weights in compressed rows: node i receives ``senders[indptr[i]:indptr[i+1]]``.
 
     Every row holds its own diagonal entry; senders ascend within a row. ``lost`` are the receivers
     and senders [2, l] of messages that were sent and do not arrive.
@@ -70,7 +70,7 @@ class Mixing:
         return bool(np.abs(np.r_[rows, columns] - 1).max(initial=0.0) < _TOLERANCE)
 
     def changes(self) -> NDArray[np.bool_]:
-        """Return which rows the mixing changes: who hears nobody, and keeps all, stays as it is."""
+        """Return which rows the mixing changes: not those that receive nothing, and keep all."""
         return (np.diff(self.indptr) > 1) | (self.weights[self.indptr[:-1]] != 1.0)
 
     def row(self, node: int) -> tuple[Integers, Floats]:
@@ -108,7 +108,7 @@ def assemble(
         links: Directed links, receivers and senders.
         weights: Weight of each link, [links].
         nodes: Number of nodes.
-        keeps: What the diagonal takes: ``rest`` of what is heard, ``unsent``, or ``nothing``.
+        keeps: What the diagonal takes: ``rest`` of what is received, ``unsent``, or ``nothing``.
         lost: Links whose message does not arrive, [links].
     """
     everyone = np.arange(nodes)

@@ -63,7 +63,7 @@ def _unreadable(graph: Any) -> str:
 
 
 def _unfit(links: Links, graph: Any) -> str:
-    """Say which weight is negative, or which node hears more than 1 in all."""
+    """Say which weight is negative, or which node receives more than 1 in all."""
     weights = links.weights
     assert weights is not None  # every link carries a number
     least = int(weights.argmin())
@@ -71,21 +71,23 @@ def _unfit(links: Links, graph: Any) -> str:
         ends = int(links.senders[least]), int(links.receivers[least])
         link = _link(graph, *(ends if links.directed else sorted(ends)))
         return f"that of {link} is {weights[least]:g}, below 0"
-    heard = np.bincount(links.receivers, weights=weights, minlength=len(graph))
-    most = int(heard.argmax())
-    if heard[most] > 1 + _TOLERANCE:
-        return f"those of {_node(graph, most)}'s neighbours sum to {heard[most]:.6g}, more than 1"
+    received = np.bincount(links.receivers, weights=weights, minlength=len(graph))
+    most = int(received.argmax())
+    if received[most] > 1 + _TOLERANCE:
+        return (
+            f"those of {_node(graph, most)}'s neighbours sum to {received[most]:.6g}, more than 1"
+        )
     return ""
 
 
 def _inconsistent(links: Links, graph: Any) -> str:
     """Say which node keeps something else of its own row than its neighbours leave."""
-    heard = np.bincount(links.receivers, weights=links.weights, minlength=len(graph))
+    received = np.bincount(links.receivers, weights=links.weights, minlength=len(graph))
     for node, own in graph.nodes(data=OWN_WEIGHT):
-        if own is not None and not abs(number(own) + heard[node] - 1) < _ROUNDING:
+        if own is not None and not abs(number(own) + received[node] - 1) < _ROUNDING:
             return (
                 f"{_node(graph, node)}'s own, that of its link to itself, is {own}, and its "
-                f"neighbours leave {1 - heard[node]:.6g}"
+                f"neighbours leave {1 - received[node]:.6g}"
             )
     return ""
 

@@ -30,7 +30,7 @@ def metropolis(
 def uniform(
     receivers: NDArray[np.int64], senders: NDArray[np.int64], nodes: int
 ) -> NDArray[np.float64]:
-    """w_ij = 1 / (1 + d_i): the plain mean of what a node holds and hears.
+    """w_ij = 1 / (1 + d_i): the plain mean of what a node holds and receives.
 
     Doubly stochastic only on regular graphs; elsewhere the nodes agree on a degree-weighted mean.
 

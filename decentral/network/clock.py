@@ -1,6 +1,6 @@
 """When every node has done what: simulated seconds, a pure function of what was computed and sent.
 
-A node waits for the messages that it hears and for its own to leave, never for the rest of the
+A node waits for the messages that it receives and for its own to leave, never for the rest of the
 world; only a global average makes all wait for the last.
 """
 

@@ -23,7 +23,7 @@ class Network:
     """Sites, the links between them, and the lines by which nodes are connected.
 
     Two nodes of one site talk through the diagonal of the matrices. The capacity of a node's line
-    is shared by all that it sends (``up``), or hears (``down``), at the same time.
+    is shared by all that it sends (``up``), or receives (``down``), at the same time.
     """
 
     site: Integers  # [N]
@@ -113,7 +113,7 @@ def gossip(
     size: float,
     arrives: NDArray[np.bool_] | None = None,  # [messages]
 ) -> Floats:
-    """Return when every node has heard all its messages of ``size`` bytes and sent its own, [N].
+    """Return when every node has received all its messages of ``size`` bytes and sent its own, [N].
 
     Node j begins to send at ``ready_s[j]``, all its messages at once: each gets an equal share of
     the line, r = min(bandwidth, up_j / messages of j), and has left size / r later. It arrives

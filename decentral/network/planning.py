@@ -91,7 +91,7 @@ class Conversation:
     def _faulty_mixing(
         self, progress: Progress, intensity: float, excluded: frozenset[int]
     ) -> Mixing:
-        """Return who hears whom in a slot, what goes wrong included."""
+        """Return who receives from whom in a slot, what goes wrong included."""
         ids, faults = self.ids, self.faults
         return self.mixer.mixing(
             progress.round,

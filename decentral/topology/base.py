@@ -3,9 +3,10 @@
 A topology function takes, by name, any of ``n`` (nodes), ``round`` (makes it time-varying),
 ``seed`` (a 64-bit integer for its own draws) and ``intensity`` (only with ``activation="degree"``).
 Edges may carry ``weight`` (prescribed mixing), ``latency_s`` and ``bandwidth_Bps``. In a directed
-graph an edge u -> v means that v hears u. Of parallel links in a multigraph the better cable stays
-(``topology.parallel``), independently of their order; their weights must agree. Nodes that are
-called otherwise are numbered (``topology.labels``), and keep what they were called as ``label``.
+graph an edge u -> v means that v receives from u. Of parallel links in a multigraph the better
+cable stays (``topology.parallel``), independently of their order; their weights must agree. Nodes
+that are called otherwise are numbered (``topology.labels``), and keep what they were called as
+``label``.
 
 What a topology promises stands in ``traits.TopologyTraits``.
 """
@@ -40,7 +41,7 @@ POWER_OF_2 = Sizes(lambda n, settings: n & (n - 1) == 0, "a power of 2")
 
 @dataclass(frozen=True)
 class Links:
-    """The directed links of one round: ``receivers[k]`` hears ``senders[k]``."""
+    """The directed links of one round: ``receivers[k]`` receives from ``senders[k]``."""
 
     receivers: Integers  # [links]
     senders: Integers  # [links]

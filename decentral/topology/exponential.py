@@ -45,7 +45,7 @@ def _period(n: int, settings: object = None) -> int:
     exact_after=lambda n, settings: _period(n) if n & (n - 1) == 0 else None,
 )
 def one_peer_exponential(n: int, round: int) -> nx.DiGraph[int]:
-    """In round k node i hears only i - 2^(k mod log2 n), with weight 1/2.
+    """In round k node i receives only from i - 2^(k mod log2 n), with weight 1/2.
 
     For n a power of 2, any log2 n consecutive rounds average exactly (Ying et al., NeurIPS 2021).
 
@@ -184,7 +184,7 @@ def equi_dynamic(
 
 
 def _offsets(models: int) -> list[int]:
-    """Return whom a model hears: itself and those 1, 2, 4, ... before it."""
+    """Return whom a model receives from: itself and those 1, 2, 4, ... before it."""
     return [0, *(2**i for i in range((models - 1).bit_length()))]
 
 
@@ -204,9 +204,9 @@ def teleportation(
 ) -> nx.DiGraph[int]:
     """In every round ``active`` nodes hand over to as many others, drawn anew from all.
 
-    New node a hears the old ones a, a - 1, a - 2, a - 4, ... with equal weights: an exponential
-    graph between the models. For the algorithm of that name. (Takezawa & Stich, "Scalable
-    decentralized learning with teleportation", ICLR 2025.)
+    New node a receives from the old ones a, a - 1, a - 2, a - 4, ... with equal weights: an
+    exponential graph between the models. For the algorithm of that name. (Takezawa & Stich,
+    "Scalable decentralized learning with teleportation", ICLR 2025.)
 
     Args:
         n: Number of nodes.
@@ -222,8 +222,8 @@ def teleportation(
     offsets = _offsets(models)
     graph = nx.empty_graph(n, create_using=nx.DiGraph)
     for place, node in enumerate(new):
-        heard = [old[(place - offset) % models] for offset in offsets]
+        received = [old[(place - offset) % models] for offset in offsets]
         graph.add_weighted_edges_from(
-            (other, node, 1 / len(offsets)) for other in heard if other != node
+            (other, node, 1 / len(offsets)) for other in received if other != node
         )
     return graph

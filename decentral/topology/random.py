@@ -124,7 +124,7 @@ def random_regular(n: int, seed: int, *, degree: Count = 4) -> nx.Graph[int]:
 def random_neighbors(
     n: int, round: int, seed: int, intensity: float, *, r: Positive = 1.0
 ) -> nx.DiGraph[int]:
-    """Every node hears on average r random others per round; r may be 0.2 or 3.
+    """Every node receives from on average r random others per round; r may be 0.2 or 3.
 
     The node draws floor(r) peers and one more with probability r - floor(r), without repetition,
     and weighs them uniformly: the mixing is row-stochastic only, so the mean of the models drifts.
@@ -136,7 +136,7 @@ def random_neighbors(
         round: Round, counted from 0.
         seed: Seed of the run.
         intensity: Intensity of the round, in (0, 1].
-        r: Nodes that a node hears in a round, on average.
+        r: Nodes that a node receives from in a round, on average.
 
     >>> random_neighbors(8, 0, 1, 1.0, r=2).number_of_edges()
     16

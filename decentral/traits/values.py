@@ -63,8 +63,9 @@ class Kept:
 class Wire:
     """Rows as bytes: ``unpack(pack(rows, coded)) == coded`` to the bit, in the same round.
 
-    ``pack(rows, coded, how)`` gives uint8 [n, b], b the same for all rows; ``unpack(packed, like,
-    how)`` gives rows of the width and type of ``like``; ``how`` is an ``exchange.codec.base.How``.
+    ``pack(rows, coded, context)`` gives uint8 [n, b], b the same for all rows;
+    ``unpack(packed, like, context)`` gives rows of the width and type of ``like``;
+    ``context`` is an ``exchange.codec.base.CodecContext``.
     """
 
     pack: Callable[[Tensor, Tensor, Any], Tensor]

@@ -35,7 +35,7 @@ def made(name: str, own: Tensor, said: Tensor | None = None, talk: Mixing | None
     """Return what a rule makes of all rows, in one process."""
     found = own.clone()
     said = own if said is None else said
-    inbox, heard, _ = LocalExchange(len(own), True).hear(said, talk or mixing())
+    inbox, heard, _ = LocalExchange(len(own), True).receive(said, talk or mixing())
     aggregate(example("aggregation", name), found, said, inbox, heard)
     return found
 
@@ -118,5 +118,5 @@ def test_two_workers_do_what_one_process_does_and_bytes_are_as_planned(name: str
     found = torch.cat(together(walk, blocks))
     torch.testing.assert_close(found, alone.rows, rtol=1e-9, atol=1e-12)
     assert alone.conversation is not None
-    assert alone.ledger.bytes == list(preview(alone.conversation))[-1].bytes(alone.setup.size)
-    assert blocks[0].ledger.bytes == alone.ledger.bytes
+    assert alone.stats.bytes == list(preview(alone.conversation))[-1].bytes(alone.setup.size)
+    assert blocks[0].stats.bytes == alone.stats.bytes

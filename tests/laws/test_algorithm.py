@@ -230,7 +230,7 @@ def is_local_sgd(rule: Rule) -> None:
         one_step(one)
         one_step(other)
         assert torch.equal(one.rows, other.rows)
-    assert one.ledger.state() == other.ledger.state()
+    assert one.stats.state() == other.stats.state()
 
 
 def exact_after_the_diameter(rule: Rule) -> None:
@@ -385,7 +385,7 @@ def test_a_run_goes_on_from_a_checkpoint_bit_by_bit(name: str) -> None:
     assert torch.equal(block.rows, other.rows)
     for key, value in block.state.items():
         assert torch.equal(value, other.state[key])
-    assert block.ledger.state() == other.ledger.state()
+    assert block.stats.state() == other.stats.state()
 
 
 @pytest.mark.parametrize("name", names("algorithm"))
@@ -410,8 +410,8 @@ def test_every_channel_is_counted(name: str) -> None:
     sent = [k for k in block.setup.kept.values() if k.sent]
     part = -(-6 // block.setup.fragments)
     numbers = part + sum(1 if k.scalar else part for k in sent)
-    assert block.ledger.bytes == block.ledger.messages * numbers * 8
-    assert (block.ledger.messages > 0) == (block.setup.traits.communicates != "never")
+    assert block.stats.bytes == block.stats.messages * numbers * 8
+    assert (block.stats.messages > 0) == (block.setup.traits.communicates != "never")
 
 
 @pytest.mark.parametrize("name", names("algorithm"))

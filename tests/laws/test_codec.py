@@ -11,13 +11,19 @@ import torch
 from support import connected, example, exchanges, silent, tiny_block, together
 from torch import Tensor
 
-from decentral.exchange.codec.base import Draw, How, Load, coded_bytes, innermost
+from decentral.exchange.codec.base import (
+    CodecContext,
+    RngContext,
+    TensorLayout,
+    coded_bytes,
+    innermost,
+)
 from decentral.loop.block import Block
 from decentral.network import preview
 from decentral.registry import Bound, build, find, names
 from decentral.traits import CodecTraits, traits_of
 
-LOAD = Load(((0, 240, (12, 20)), (240, 252, (12,))), itemsize=8)
+LAYOUT = TensorLayout(((0, 240, (12, 20)), (240, 252, (12,))), itemsize=8)
 on_every_codec = pytest.mark.parametrize("name", names("codec"))
 
 
@@ -56,24 +62,24 @@ def walk(block: Block, steps: int) -> None:
 @on_every_codec
 def test_a_row_is_coded_as_if_it_were_alone(name: str) -> None:
     codec, block = example("codec", name), rows()
-    together_ = codec(block, LOAD, Draw(1, "x", 3, range(4)))
-    alone = [codec(block[i : i + 1], LOAD, Draw(1, "x", 3, [i])) for i in range(4)]
+    together_ = codec(block, LAYOUT, RngContext(1, "x", 3, range(4)))
+    alone = [codec(block[i : i + 1], LAYOUT, RngContext(1, "x", 3, [i])) for i in range(4)]
     torch.testing.assert_close(torch.cat(alone), together_, rtol=1e-12, atol=1e-12)
-    assert torch.equal(codec(block, LOAD, Draw(1, "x", 3, range(4))), together_)
+    assert torch.equal(codec(block, LAYOUT, RngContext(1, "x", 3, range(4))), together_)
     assert (together_[:, 252:] == 0).all()
 
 
 @on_every_codec
 def test_what_is_left_is_nearer_to_a_row_than_nothing(name: str) -> None:
     codec, block = example("codec", name), rows()
-    lost = codec(block, LOAD, Draw(1, "x", 3, range(4))) - block
+    lost = codec(block, LAYOUT, RngContext(1, "x", 3, range(4))) - block
     assert (lost.norm(dim=1) <= block.norm(dim=1)).all()
-    assert codec(torch.zeros_like(block), LOAD, Draw(1, "x", 3, range(4))).abs().max() == 0
+    assert codec(torch.zeros_like(block), LAYOUT, RngContext(1, "x", 3, range(4))).abs().max() == 0
 
 
 @on_every_codec
 def test_coded_rows_are_no_larger_than_plain_ones(name: str) -> None:
-    size = coded_bytes(example("codec", name), LOAD)
+    size = coded_bytes(example("codec", name), LAYOUT)
     assert 0 < size <= 252 * 8
     assert (size == 252 * 8) == (name == "none")
 
@@ -82,14 +88,14 @@ def test_coded_rows_are_no_larger_than_plain_ones(name: str) -> None:
 def test_what_travels_is_what_was_coded_in_as_many_bytes_as_are_counted(name: str) -> None:
     codec = example("codec", name)
     wire = traits_of(innermost(codec), CodecTraits).wire
-    block, draw = rows().float(), Draw(1, "x", 3, range(4))
-    load = Load(LOAD.tensors, itemsize=4)
-    coded = codec(block, load, draw)
-    how = How(load, draw, innermost(codec).settings)
-    packed = wire.pack(block, coded, how)
+    block, draw = rows().float(), RngContext(1, "x", 3, range(4))
+    layout = TensorLayout(LAYOUT.tensors, itemsize=4)
+    coded = codec(block, layout, draw)
+    context = CodecContext(layout, draw, innermost(codec).settings)
+    packed = wire.pack(block, coded, context)
     assert packed.dtype == torch.uint8
-    assert packed.shape == (4, coded_bytes(codec, load))
-    assert torch.equal(wire.unpack(packed[1:], coded, how), coded[1:])
+    assert packed.shape == (4, coded_bytes(codec, layout))
+    assert torch.equal(wire.unpack(packed[1:], coded, context), coded[1:])
 
 
 @on_every_codec
@@ -104,7 +110,7 @@ def test_workers_hear_what_was_coded_and_send_no_more(name: str) -> None:
             block.rows.copy_(whole[part[0] : part[1]])
         together(lambda worker: walk(worker, 6), blocks)
     assert torch.equal(torch.cat([each.rows for each in blocks]), alone.rows)
-    wire = sum(each.ledger.wire_bytes for each in blocks)
+    wire = sum(each.stats.wire_bytes for each in blocks)
     crossing = 6 * 4  # rounds, links of the ring between the workers, both ways
     if name == "none":
         assert wire >= crossing * alone.setup.row_bytes
@@ -115,8 +121,8 @@ def test_workers_hear_what_was_coded_and_send_no_more(name: str) -> None:
 def test_sizes_in_bytes() -> None:
     asked = {"bf16": 504, "int8": 256, "top_k(0.1)": 26 * 12, "random_k(0.1)": 26 * 8, "sign": 36}
     for text, size in asked.items():
-        assert coded_bytes(build("codec", text), LOAD) == size
-    assert coded_bytes(build("codec", "choco(low_rank(2))"), LOAD) == (2 * 32 + 12) * 8
+        assert coded_bytes(build("codec", text), LAYOUT) == size
+    assert coded_bytes(build("codec", "choco(low_rank(2))"), LAYOUT) == (2 * 32 + 12) * 8
 
 
 @on_every_codec
@@ -140,7 +146,7 @@ def test_a_lie_is_coded_like_a_row_and_its_node_goes_on_with_its_own(name: str) 
     torch.testing.assert_close(liar.rows[others], believed.rows[others], rtol=0, atol=1e-6)
     torch.testing.assert_close(liar.rows[1], honest.rows[1], rtol=0, atol=1e-6)
     assert (liar.rows[[0, 2]] - honest.rows[[0, 2]]).abs().max() > 1e-2
-    assert liar.ledger.bytes == honest.ledger.bytes
+    assert liar.stats.bytes == honest.stats.bytes
 
 
 @on_every_codec
@@ -170,7 +176,7 @@ def test_choco_converges_with_one_number_in_a_hundred() -> None:
 def test_int8_is_unbiased() -> None:
     block = rows(1)
     codec = build("codec", "int8")
-    coded = torch.stack([codec(block, LOAD, Draw(0, "x", r, [0]))[0] for r in range(500)])
+    coded = torch.stack([codec(block, LAYOUT, RngContext(0, "x", r, [0]))[0] for r in range(500)])
     step = float(block.abs().max()) / 127
     assert float((coded - block).abs().max()) <= step * 1.0001
     assert float((coded.mean(0) - block[0]).abs().max()) < 5 * step / np.sqrt(12 * 500) * 2
@@ -182,7 +188,7 @@ def test_bytes_are_what_the_preview_says_a_merge_included(name: str) -> None:
     block = talking(usable(name), steps=10, communication=communication)
     walk(block, 10)
     assert block.conversation is not None
-    assert block.ledger.bytes == list(preview(block.conversation))[-1].bytes(block.setup.size)
+    assert block.stats.bytes == list(preview(block.conversation))[-1].bytes(block.setup.size)
     assert block.setup.size.merge == 40 * 8
 
 

@@ -142,7 +142,7 @@ def test_two_workers_do_what_one_process_does_and_bytes_are_as_planned(name: str
     torch.testing.assert_close(found, alone.rows, rtol=1e-9, atol=1e-12)
     assert alone.conversation is not None
     planned = list(preview(alone.conversation))[-1].bytes(alone.setup.size)
-    assert alone.ledger.bytes == blocks[0].ledger.bytes == planned
+    assert alone.stats.bytes == blocks[0].stats.bytes == planned
 
 
 # --- what each does -------------------------------------------------------------------------------

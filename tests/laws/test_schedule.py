@@ -190,4 +190,4 @@ def test_the_preview_equals_the_ledger_of_a_real_run(name: str, topology: str) -
         assert plan.messages * row_bytes == row["comm/bytes"]
         assert plan.round == row["comm/rounds"]
         assert plan.intensity == row["comm/intensity"]
-    assert block.ledger.rounds == block.round
+    assert block.stats.rounds == block.round

@@ -8,9 +8,9 @@ from decentral.lazy import lazy_names
 
 if TYPE_CHECKING:
     from decentral.exchange.codec.base import (
-        Draw,
-        How,
-        Load,
+        CodecContext,
+        RngContext,
+        TensorLayout,
         Wire,
         as_bytes,
         coded_bytes,
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
-    "Draw",
-    "How",
-    "Load",
+    "CodecContext",
+    "RngContext",
+    "TensorLayout",
     "Wire",
     "as_bytes",
     "coded_bytes",

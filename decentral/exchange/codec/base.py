@@ -1,7 +1,7 @@
 """Codecs: what is left of a row when it is sent in fewer bytes.
 
-A codec is a function ``(rows, load, draw) -> rows``: rows [n, k] as they are decoded again; row i
-depends on row i only, and randomness on ``draw`` only. Nodes then move by what was heard, x_i <-
+A codec is a function ``(rows, layout, draw) -> rows``: rows [n, k] as they are decoded again; row i
+depends on row i only, and randomness on ``draw`` only. Nodes then move by what was received, x_i <-
 x_i + sum_j W_ij C(x_j) - C(x_i), which keeps the mean whatever is lost. What a codec promises,
 and how coded rows travel, stands in ``traits.CodecTraits``.
 """
@@ -22,7 +22,7 @@ from decentral.traits import Wire as Wire
 
 
 @dataclass(frozen=True)
-class Load:
+class TensorLayout:
     """What a coded channel holds: ``(start, stop, shape)`` of every tensor in a row."""
 
     tensors: tuple[tuple[int, int, tuple[int, ...]], ...]
@@ -44,7 +44,7 @@ class Load:
 
 
 @dataclass(frozen=True)
-class Draw:
+class RngContext:
     """What randomness may depend on: one stream for each channel."""
 
     seed: int
@@ -54,11 +54,11 @@ class Draw:
 
 
 @dataclass(frozen=True)
-class How:
-    """What both ends of a wire know: the load, the round, and the settings of the codec."""
+class CodecContext:
+    """What both ends of a wire know: the layout, the round, and the settings of the codec."""
 
-    load: Load
-    draw: Draw
+    layout: TensorLayout
+    draw: RngContext
     settings: Mapping[str, Any]
 
 
@@ -78,8 +78,8 @@ def from_bytes(packed: Tensor, dtype: torch.dtype) -> Tensor:
     return packed.clone(memory_format=torch.contiguous_format).view(dtype)
 
 
-def coded_bytes(codec: Bound, load: Load) -> int:
+def coded_bytes(codec: Bound, layout: TensorLayout) -> int:
     """Return the logical bytes of one coded row."""
     inner = innermost(codec)
     size = traits_of(inner, CodecTraits).size
-    return load.numbers * load.itemsize if size is None else int(size(load, inner.settings))
+    return layout.numbers * layout.itemsize if size is None else int(size(layout, inner.settings))

@@ -9,41 +9,50 @@ import torch
 from torch import Tensor
 
 from decentral import rng
-from decentral.exchange.codec.base import Draw, How, Load, Wire, as_bytes, from_bytes
+from decentral.exchange.codec.base import (
+    CodecContext,
+    RngContext,
+    TensorLayout,
+    Wire,
+    as_bytes,
+    from_bytes,
+)
 from decentral.registry import plugin
 
 
 @plugin("codec", uncoded=True)
-def none(rows: Tensor, load: Load, draw: Draw) -> Tensor:
+def none(rows: Tensor, layout: TensorLayout, draw: RngContext) -> Tensor:
     """Send every number as it is.
 
     Args:
         rows: Rows that are sent, [n, P].
-        load: How a row is laid out in tensors.
+        layout: How a row is laid out in tensors.
         draw: Random numbers keyed by node and round.
     """
     return rows
 
 
-def _pack_bf16(rows: Tensor, coded: Tensor, how: How) -> Tensor:
-    return as_bytes(coded[:, how.load.columns].to(torch.bfloat16))
+def _pack_bf16(rows: Tensor, coded: Tensor, context: CodecContext) -> Tensor:
+    return as_bytes(coded[:, context.layout.columns].to(torch.bfloat16))
 
 
-def _unpack_bf16(packed: Tensor, like: Tensor, how: How) -> Tensor:
+def _unpack_bf16(packed: Tensor, like: Tensor, context: CodecContext) -> Tensor:
     found = like.new_zeros(len(packed), like.shape[1])
-    found[:, how.load.columns] = from_bytes(packed, torch.bfloat16).to(like)
+    found[:, context.layout.columns] = from_bytes(packed, torch.bfloat16).to(like)
     return found
 
 
-@plugin("codec", size=lambda load, settings: load.numbers * 2, wire=Wire(_pack_bf16, _unpack_bf16))
-def bf16(rows: Tensor, load: Load, draw: Draw) -> Tensor:
+@plugin(
+    "codec", size=lambda layout, settings: layout.numbers * 2, wire=Wire(_pack_bf16, _unpack_bf16)
+)
+def bf16(rows: Tensor, layout: TensorLayout, draw: RngContext) -> Tensor:
     """Round to bfloat16: two bytes a number, relative error at most 2^-8.
 
     The mean of the nodes is kept: a node moves by the difference of rounded rows.
 
     Args:
         rows: Rows that are sent, [n, P].
-        load: How a row is laid out in tensors.
+        layout: How a row is laid out in tensors.
         draw: Random numbers keyed by node and round.
     """
     return rows.to(torch.bfloat16).to(rows.dtype)
@@ -53,22 +62,24 @@ def _step(rows: Tensor) -> Tensor:
     return rows.abs().amax(1, keepdim=True).clamp(min=torch.finfo(rows.dtype).tiny) / 127
 
 
-def _pack_int8(rows: Tensor, coded: Tensor, how: How) -> Tensor:
+def _pack_int8(rows: Tensor, coded: Tensor, context: CodecContext) -> Tensor:
     step = _step(rows)
-    levels = (coded[:, how.load.columns] / step).round().to(torch.int8)
+    levels = (coded[:, context.layout.columns] / step).round().to(torch.int8)
     return torch.cat([as_bytes(step), as_bytes(levels)], 1)
 
 
-def _unpack_int8(packed: Tensor, like: Tensor, how: How) -> Tensor:
+def _unpack_int8(packed: Tensor, like: Tensor, context: CodecContext) -> Tensor:
     head = like.element_size()
     step = from_bytes(packed[:, :head], like.dtype)
     found = like.new_zeros(len(packed), like.shape[1])
-    found[:, how.load.columns] = step * from_bytes(packed[:, head:], torch.int8).to(like)
+    found[:, context.layout.columns] = step * from_bytes(packed[:, head:], torch.int8).to(like)
     return found
 
 
-@plugin("codec", size=lambda load, settings: load.numbers + 4, wire=Wire(_pack_int8, _unpack_int8))
-def int8(rows: Tensor, load: Load, draw: Draw) -> Tensor:
+@plugin(
+    "codec", size=lambda layout, settings: layout.numbers + 4, wire=Wire(_pack_int8, _unpack_int8)
+)
+def int8(rows: Tensor, layout: TensorLayout, draw: RngContext) -> Tensor:
     """Round at random to one of 255 steps from -max to max of a row: one byte a number, unbiased.
 
     C(x) = s floor(x / s + u), s = max|x| / 127, u uniform in [0, 1), keyed by node, round and
@@ -76,7 +87,7 @@ def int8(rows: Tensor, load: Load, draw: Draw) -> Tensor:
 
     Args:
         rows: Rows that are sent, [n, P].
-        load: How a row is laid out in tensors.
+        layout: How a row is laid out in tensors.
         draw: Random numbers keyed by node and round.
     """
     step = _step(rows)
@@ -90,33 +101,33 @@ def _places(like: Tensor) -> Tensor:
     return torch.arange(8, dtype=torch.uint8, device=like.device)
 
 
-def _pack_sign(rows: Tensor, coded: Tensor, how: How) -> Tensor:
-    numbers = coded[:, how.load.columns]
-    count = ceil(how.load.numbers / 8)
+def _pack_sign(rows: Tensor, coded: Tensor, context: CodecContext) -> Tensor:
+    numbers = coded[:, context.layout.columns]
+    count = ceil(context.layout.numbers / 8)
     minus = torch.zeros(len(coded), count * 8, dtype=torch.uint8, device=coded.device)
-    minus[:, : how.load.numbers] = numbers < 0
+    minus[:, : context.layout.numbers] = numbers < 0
     bits = minus.view(-1, count, 8) << _places(coded)
     magnitude = numbers.abs().amax(1, keepdim=True)
     return torch.cat([as_bytes(magnitude), bits.sum(2, dtype=torch.uint8)], 1)
 
 
-def _unpack_sign(packed: Tensor, like: Tensor, how: How) -> Tensor:
+def _unpack_sign(packed: Tensor, like: Tensor, context: CodecContext) -> Tensor:
     head = like.element_size()
     magnitude = from_bytes(packed[:, :head], like.dtype)
     bits = packed[:, head:, None] >> _places(packed) & 1
-    minus = bits.flatten(1)[:, : how.load.numbers].to(like)
+    minus = bits.flatten(1)[:, : context.layout.numbers].to(like)
     found = like.new_zeros(len(packed), like.shape[1])
-    found[:, how.load.columns] = magnitude * (1 - 2 * minus)
+    found[:, context.layout.columns] = magnitude * (1 - 2 * minus)
     return found
 
 
 @plugin(
     "codec",
     biased=True,
-    size=lambda load, settings: ceil(load.numbers / 8) + 4,
+    size=lambda layout, settings: ceil(layout.numbers / 8) + 4,
     wire=Wire(_pack_sign, _unpack_sign),
 )
-def sign(rows: Tensor, load: Load, draw: Draw) -> Tensor:
+def sign(rows: Tensor, layout: TensorLayout, draw: RngContext) -> Tensor:
     """Keep one bit a number and one magnitude: mean|x| times the signs of x, 0 counting as +.
 
     Only for differences: ``choco(sign)``. (Karimireddy et al., "Error feedback fixes SignSGD",
@@ -124,11 +135,11 @@ def sign(rows: Tensor, load: Load, draw: Draw) -> Tensor:
 
     Args:
         rows: Rows that are sent, [n, P].
-        load: How a row is laid out in tensors.
+        layout: How a row is laid out in tensors.
         draw: Random numbers keyed by node and round.
     """
-    numbers = rows[:, load.columns]
-    magnitude = numbers.abs().sum(1, keepdim=True) / load.numbers
+    numbers = rows[:, layout.columns]
+    magnitude = numbers.abs().sum(1, keepdim=True) / layout.numbers
     coded = torch.zeros_like(rows)
-    coded[:, load.columns] = torch.where(numbers < 0, -magnitude, magnitude)
+    coded[:, layout.columns] = torch.where(numbers < 0, -magnitude, magnitude)
     return coded

@@ -10,17 +10,24 @@ import torch
 from torch import Tensor
 
 from decentral import rng
-from decentral.exchange.codec.base import Draw, How, Load, Wire, as_bytes, from_bytes
+from decentral.exchange.codec.base import (
+    CodecContext,
+    RngContext,
+    TensorLayout,
+    Wire,
+    as_bytes,
+    from_bytes,
+)
 from decentral.registry import Bound, Count, Part, Positive, Share, plugin
 
 
-def _pack_top_k(rows: Tensor, coded: Tensor, how: How) -> Tensor:
-    count = min(how.load.share(how.settings["share"]), coded.shape[1])
+def _pack_top_k(rows: Tensor, coded: Tensor, context: CodecContext) -> Tensor:
+    count = min(context.layout.share(context.settings["share"]), coded.shape[1])
     places = coded.abs().topk(count, dim=1).indices
     return torch.cat([as_bytes(coded.gather(1, places)), as_bytes(places.to(torch.int32))], 1)
 
 
-def _unpack_top_k(packed: Tensor, like: Tensor, how: How) -> Tensor:
+def _unpack_top_k(packed: Tensor, like: Tensor, context: CodecContext) -> Tensor:
     cut = packed.shape[1] * like.element_size() // (like.element_size() + 4)
     values = from_bytes(packed[:, :cut], like.dtype)
     places = from_bytes(packed[:, cut:], torch.int32).long()
@@ -30,10 +37,10 @@ def _unpack_top_k(packed: Tensor, like: Tensor, how: How) -> Tensor:
 @plugin(
     "codec",
     biased=True,
-    size=lambda load, settings: load.share(settings["share"]) * (load.itemsize + 4),
+    size=lambda layout, settings: layout.share(settings["share"]) * (layout.itemsize + 4),
     wire=Wire(_pack_top_k, _unpack_top_k),
 )
-def top_k(rows: Tensor, load: Load, draw: Draw, *, share: Share = 0.01) -> Tensor:
+def top_k(rows: Tensor, layout: TensorLayout, draw: RngContext, *, share: Share = 0.01) -> Tensor:
     """Keep the ``share`` of a row's numbers that are largest in magnitude, and their places.
 
     Only for differences: ``choco(top_k(0.01))``. (Stich et al., "Sparsified SGD with memory",
@@ -41,39 +48,39 @@ def top_k(rows: Tensor, load: Load, draw: Draw, *, share: Share = 0.01) -> Tenso
 
     Args:
         rows: Rows that are sent, [n, P].
-        load: How a row is laid out in tensors.
+        layout: How a row is laid out in tensors.
         draw: Random numbers keyed by node and round.
         share: Share of a row's numbers that is sent.
     """
-    places = rows.abs().topk(min(load.share(share), rows.shape[1]), dim=1).indices
+    places = rows.abs().topk(min(layout.share(share), rows.shape[1]), dim=1).indices
     return torch.zeros_like(rows).scatter_(1, places, rows.gather(1, places))
 
 
-def _columns(width: int, load: Load, draw: Draw, share: float) -> Tensor:
+def _columns(width: int, layout: TensorLayout, draw: RngContext, share: float) -> Tensor:
     """Return the columns of a round, the same for all nodes."""
-    count = min(load.share(share), width)
+    count = min(layout.share(share), width)
     chosen = rng.permuted(np.arange(count), width, draw.seed, "codec/columns", draw.round)
     return torch.from_numpy(chosen)
 
 
-def _pack_random_k(rows: Tensor, coded: Tensor, how: How) -> Tensor:
-    columns = _columns(coded.shape[1], how.load, how.draw, how.settings["share"])
+def _pack_random_k(rows: Tensor, coded: Tensor, context: CodecContext) -> Tensor:
+    columns = _columns(coded.shape[1], context.layout, context.draw, context.settings["share"])
     return as_bytes(coded[:, columns.to(coded.device)])
 
 
-def _unpack_random_k(packed: Tensor, like: Tensor, how: How) -> Tensor:
+def _unpack_random_k(packed: Tensor, like: Tensor, context: CodecContext) -> Tensor:
     found = like.new_zeros(len(packed), like.shape[1])
-    columns = _columns(like.shape[1], how.load, how.draw, how.settings["share"])
+    columns = _columns(like.shape[1], context.layout, context.draw, context.settings["share"])
     found[:, columns.to(like.device)] = from_bytes(packed, like.dtype)
     return found
 
 
 @plugin(
     "codec",
-    size=lambda load, settings: load.share(settings["share"]) * load.itemsize,
+    size=lambda layout, settings: layout.share(settings["share"]) * layout.itemsize,
     wire=Wire(_pack_random_k, _unpack_random_k),
 )
-def random_k(rows: Tensor, load: Load, draw: Draw, *, share: Share = 0.1) -> Tensor:
+def random_k(rows: Tensor, layout: TensorLayout, draw: RngContext, *, share: Share = 0.1) -> Tensor:
     """Send a ``share`` of the columns, drawn anew in every round and the same for all nodes.
 
     Who shares the seed needs no places; these columns are averaged exactly. (Stich et al.,
@@ -81,11 +88,11 @@ def random_k(rows: Tensor, load: Load, draw: Draw, *, share: Share = 0.1) -> Ten
 
     Args:
         rows: Rows that are sent, [n, P].
-        load: How a row is laid out in tensors.
+        layout: How a row is laid out in tensors.
         draw: Random numbers keyed by node and round.
         share: Share of the columns that is sent.
     """
-    columns = _columns(rows.shape[1], load, draw, share).to(rows.device)
+    columns = _columns(rows.shape[1], layout, draw, share).to(rows.device)
     return torch.zeros_like(rows).index_copy_(1, columns, rows[:, columns])
 
 
@@ -104,11 +111,11 @@ def _smaller(shape: tuple[int, ...], rank: int) -> bool:
     return _numbers(shape, rank) < prod(shape)
 
 
-def _size(load: Load, rank: int) -> int:
-    return sum(_numbers(shape, rank) for _, _, shape in load.tensors) * load.itemsize
+def _size(layout: TensorLayout, rank: int) -> int:
+    return sum(_numbers(shape, rank) for _, _, shape in layout.tensors) * layout.itemsize
 
 
-def _factors(m: Tensor, place: int, draw: Draw, rank: int) -> tuple[Tensor, Tensor]:
+def _factors(m: Tensor, place: int, draw: RngContext, rank: int) -> tuple[Tensor, Tensor]:
     """Return P [n, high, rank] and P' M [n, rank, wide] of the matrices M [n, high, wide]."""
     axes = np.arange(m.shape[2])[:, None], np.arange(rank)
     q = rng.normal(draw.seed, f"codec/low_rank/{place}", draw.round, *axes)
@@ -124,24 +131,24 @@ def _product(p: Tensor, f: Tensor) -> Tensor:
     return total.flatten(1)
 
 
-def _pack_low_rank(rows: Tensor, coded: Tensor, how: How) -> Tensor:
-    rank = how.settings["rank"]
+def _pack_low_rank(rows: Tensor, coded: Tensor, context: CodecContext) -> Tensor:
+    rank = context.settings["rank"]
     parts: list[Tensor] = []
-    for place, (start, stop, shape) in enumerate(how.load.tensors):
+    for place, (start, stop, shape) in enumerate(context.layout.tensors):
         numbers = rows[:, start:stop]
         if _smaller(shape, rank):
-            factors = _factors(numbers.view(-1, *_matrix(shape)), place, how.draw, rank)
+            factors = _factors(numbers.view(-1, *_matrix(shape)), place, context.draw, rank)
             parts += [factor.flatten(1) for factor in factors]
         else:
             parts.append(numbers)
     return as_bytes(torch.cat(parts, 1))
 
 
-def _unpack_low_rank(packed: Tensor, like: Tensor, how: How) -> Tensor:
-    rank, at = how.settings["rank"], 0
+def _unpack_low_rank(packed: Tensor, like: Tensor, context: CodecContext) -> Tensor:
+    rank, at = context.settings["rank"], 0
     numbers = from_bytes(packed, like.dtype)
     found = like.new_zeros(len(packed), like.shape[1])
-    for start, stop, shape in how.load.tensors:
+    for start, stop, shape in context.layout.tensors:
         size = _numbers(shape, rank)
         part = numbers[:, at : at + size]
         if _smaller(shape, rank):
@@ -156,11 +163,11 @@ def _unpack_low_rank(packed: Tensor, like: Tensor, how: How) -> Tensor:
 @plugin(
     "codec",
     biased=True,
-    size=lambda load, settings: _size(load, settings["rank"]),
+    size=lambda layout, settings: _size(layout, settings["rank"]),
     example="low_rank(2)",
     wire=Wire(_pack_low_rank, _unpack_low_rank),
 )
-def low_rank(rows: Tensor, load: Load, draw: Draw, *, rank: Count = 1) -> Tensor:
+def low_rank(rows: Tensor, layout: TensorLayout, draw: RngContext, *, rank: Count = 1) -> Tensor:
     """Replace every matrix M by P P' M, P an orthonormal basis of M Q, Q random [columns, rank].
 
     Only for differences: ``choco(low_rank(1))``. One power iteration per round, from a keyed start;
@@ -168,12 +175,12 @@ def low_rank(rows: Tensor, load: Load, draw: Draw, *, rank: Count = 1) -> Tensor
 
     Args:
         rows: Rows that are sent, [n, P].
-        load: How a row is laid out in tensors.
+        layout: How a row is laid out in tensors.
         draw: Random numbers keyed by node and round.
         rank: Columns of P.
     """
     coded = rows.clone()
-    for place, (start, stop, shape) in enumerate(load.tensors):
+    for place, (start, stop, shape) in enumerate(layout.tensors):
         if _smaller(shape, rank):
             m = rows[:, start:stop].view(-1, *_matrix(shape))
             coded[:, start:stop] = _product(*_factors(m, place, draw, rank))
@@ -192,8 +199,8 @@ def low_rank(rows: Tensor, load: Load, draw: Draw, *, rank: Count = 1) -> Tensor
 )
 def choco(
     rows: Tensor,
-    load: Load,
-    draw: Draw,
+    layout: TensorLayout,
+    draw: RngContext,
     *,
     codec: Annotated[Bound, Part("codec")] = "top_k",  # pyright: ignore
     step: Positive = 0.2,
@@ -206,9 +213,9 @@ def choco(
 
     Args:
         rows: Rows that are sent, [n, P].
-        load: How a row is laid out in tensors.
+        layout: How a row is laid out in tensors.
         draw: Random numbers keyed by node and round.
         codec: What codes the differences.
         step: Share of the way towards the neighbours' public copies.
     """
-    return codec(rows, load, draw)
+    return codec(rows, layout, draw)
