@@ -49,8 +49,10 @@ class LayerGradient:
         losses: list[Tensor] = []
         with torch.no_grad():
             for some, values, grads in self.parts:
-                targets = tree_at(batch.targets, some)
-                losses.append(self._part(values, batch.inputs[some], targets, grads))
+                targets = batch.targets
+                one = isinstance(targets, Tensor)
+                mine = targets[some] if one else tree_at(targets, some)
+                losses.append(self._part(values, batch.inputs[some], mine, grads))
         return torch.cat(losses)
 
     def _bind(self, rows: Tensor, integers: Views, out: Tensor) -> None:

@@ -23,7 +23,7 @@ from decentral.network.planning import Act, Conversation
 from decentral.optim.block_optimizer import BlockOptimizer
 from decentral.run.checkpoint import Checkpoint, stacked
 from decentral.sampling import Sampler
-from decentral.schedules.progress import Feedback
+from decentral.schedules.progress import Feedback, Progress
 
 
 class Block:
@@ -42,6 +42,7 @@ class Block:
         """Put every hosted node at its first row."""
         config = setup.config
         self.setup, self.exchange, self.announce = setup, exchange, announce
+        self.steps = config.steps
         self.members = members or Membership.all_nodes(config.nodes)
         self.hosted = [self.members.live[place] for place in exchange.hosted]
         self.conversation = setup.conversation and reformed(
@@ -82,8 +83,14 @@ class Block:
     def stand_at(self, step: int, round: int) -> None:
         """Stand where ``step`` steps are done and something was sent in ``round`` rounds."""
         self.step, self.round = step, round
-        pace, config = self.setup.pace, self.setup.config
-        self.progress = pace.progress(step, round, config.local_steps)
+        self.progress = self._at(step)
+
+    def _at(self, step: int) -> Progress:
+        pace, local_steps = self.setup.pace, self.setup.config.local_steps
+        samples = pace.samples
+        return Progress(
+            step, self.steps, samples[step], pace.budget, self.round, local_steps, samples
+        )
 
     @property
     def samples(self) -> int:
@@ -121,10 +128,9 @@ class Block:
         return act
 
     def _act(self, conversation: Conversation) -> Act | None:
-        setup, quarantined = self.setup, self.health.quarantined
-        upcoming = setup.pace.progress(self.step + 1, self.round, setup.config.local_steps)
+        quarantined = self.health.quarantined
         excluded = self.members.positions(quarantined) if quarantined else quarantined
-        return conversation.act(upcoming, self.feedback, excluded)
+        return conversation.act(self._at(self.step + 1), self.feedback, excluded)
 
     def finish_step(self) -> None:
         """Count the step that was just done."""
@@ -161,8 +167,10 @@ class Block:
 
     def gradient(self) -> None:
         """Compute every row's gradient on its next batch."""
-        size = self.setup.pace.size(self.step)
-        self.clock.work(self.step, size / self.setup.first_batch)
+        samples = self.setup.pace.samples
+        size = samples[self.step + 1] - samples[self.step]
+        if self.setup.network:
+            self.clock.work(self.step, size / self.setup.first_batch)
         self.losses = self.pipeline.gradient(self.progress, size)
 
     def average_gradients(self) -> None:
@@ -185,7 +193,8 @@ class Block:
         # An update is proportional to its learning rate, whatever else it depends on.
         before = self.x[self.scaled].clone() if self.scaled else None
         rate = self.rate if self.optimizer.blockwise else self.setup.rate(self.progress)
-        self.optimizer.step(rate, self.progress.fraction)
+        done = self.progress.fraction if self.optimizer.follows_progress else 0.0
+        self.optimizer.step(rate, done)
         if before is not None:
             moved = self.x[self.scaled].sub_(before).mul_(self.factors)
             self.x[self.scaled] = moved.add_(before)
@@ -213,11 +222,11 @@ class Block:
         """
         if act is None:
             return
-        noticed = self._notice(finite_rows(self.rows))
-        agreed = self.health.agree()
-        if (noticed or agreed) and act.mixing is not None and self.conversation is not None:
-            act = self._act(self.conversation) or act
-            self.channels.forget()
+        if self.health.changed(self.rows, self.step + 1):
+            self._zero_quarantined()
+            if act.mixing is not None and self.conversation is not None:
+                act = self._act(self.conversation) or act
+                self.channels.forget()
         since_s = self.clock.ready_s
         if act.mixing is None:
             self._merge(act, None if act.whole else part)
@@ -234,7 +243,8 @@ class Block:
         self.stats.wire_bytes += self.channels.gossip(mixing, self.progress, part)
         size = self.setup.size.gossip
         self.stats.gossip(mixing.messages, size)
-        self.clock.gossip(mixing, size, self.members.live)
+        if self.setup.network:
+            self.clock.gossip(mixing, size, self.members.live)
         self.stand_at(self.step, self.round + 1)
 
     def _merge(self, act: Act, part: slice | None) -> None:
@@ -291,6 +301,8 @@ class Block:
 
     def _notice(self, finite: Tensor, step: int | None = None) -> bool:
         """Quarantine hosted nodes that are not finite; return whether there are new ones."""
+        if bool(finite.all()):
+            return False
         found = self.health.notice(finite, self.step + 1 if step is None else step)
         if found:
             self._zero_quarantined()

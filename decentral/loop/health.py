@@ -46,10 +46,17 @@ class Health:
         """Whether a hosted node takes part, as far as its worker knows."""
         return node not in self.quarantined and node not in self.suspected
 
+    def changed(self, rows: Tensor, step: int) -> bool:
+        """Look at the hosted rows [n, P]; return whether other nodes take part from now on.
+
+        All workers ask at the same time, since they agree.
+        """
+        finite = finite_rows(rows)
+        found = not bool(finite.all()) and self.notice(finite, step)
+        return self.agree() or found
+
     def notice(self, finite: Tensor, step: int) -> bool:
-        """Look at which hosted rows [n] are finite; return whether new ones are not."""
-        if bool(finite.all()):
-            return False
+        """Look at which hosted rows [n] are not finite; return whether new ones are not."""
         nonfinite = [self.hosted[int(i)] for i in torch.nonzero(~finite).flatten()]
         new = [node for node in nonfinite if self.is_healthy(node)]
         if new and self.stop:

@@ -187,8 +187,10 @@ class Setup:
             ratio: Ratio of the parameter's peak to the base.
             floor: Where all ratios meet, as a share of the base peak.
         """
-        factor = rate_factor(self.batch, self.pace.size(progress.step), self.first_batch)
-        return self.learning_rate(progress, ratio, floor) * factor
+        rate = self.learning_rate(progress, ratio, floor)
+        if self.batch.common["scale_lr"] == "none":
+            return rate
+        return rate * self.lr_factor(self.pace.size(progress.step))
 
     def lr_factor(self, size: int) -> float:
         """Return by what a batch of ``size`` multiplies the learning rate."""

@@ -56,11 +56,13 @@ class Mixing:
     senders: Integers  # [entries]
     weights: Floats  # [entries]
     lost: Integers = field(default_factory=lambda: np.zeros((2, 0), np.int64))
+    #: Messages that are sent, with those that do not arrive.
+    messages: int = field(init=False, compare=False)
 
-    @cached_property
-    def messages(self) -> int:
-        """Messages that are sent, with those that do not arrive."""
-        return len(self.senders) - self.nodes + self.lost.shape[1]
+    def __post_init__(self) -> None:
+        """Count the messages."""
+        sent = len(self.senders) - self.nodes + self.lost.shape[1]
+        object.__setattr__(self, "messages", sent)
 
     @cached_property
     def doubly_stochastic(self) -> bool:
@@ -112,7 +114,7 @@ def assemble(
         lost: Links whose message does not arrive, [links].
     """
     everyone = np.arange(nodes)
-    arrived = np.ones(len(links), bool) if lost is None else ~lost
+    arrived = np.ones(len(weights), bool) if lost is None else ~lost
     given = (
         np.bincount(links.senders, weights=weights, minlength=nodes)
         if keeps == "unsent"

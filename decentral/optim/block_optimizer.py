@@ -86,6 +86,8 @@ class BlockOptimizer:
         self.named = traits.named
         self.instances = [fused(rule(self._presented(places))) for places in owners]
         self.groups = [group for one in self.instances for group in one.param_groups]
+        #: Whether a group wants to know how far the run is.
+        self.follows_progress = any("progress" in group for group in self.groups)
         for group in self.groups:
             if "course" in group:
                 group["course"] = asdict(course)

@@ -55,7 +55,8 @@ class LearningRate:
         With a ``ratio`` the peak is that many times as high, and ``floor``, a share of the peak
         without a ratio, is where all ratios meet; the warm-up keeps its length.
         """
-        length = self.rule.common["warmup"].in_steps(progress.steps)
+        warmup = self.rule.common["warmup"]
+        length = warmup.in_steps(progress.steps) if warmup.value else 0.0
         rise = min(1.0, (progress.step + 1) / length) if length >= 1 else 1.0
         factor = self.rule(progress)
         if ratio != 1.0 or factor < floor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -33,7 +34,7 @@ class Samples:
         """Return the number of samples."""
         return len(first_leaf(self.inputs))
 
-    @property
+    @cached_property
     def device(self) -> torch.device:
         """Where the samples are."""
         return first_leaf(self.inputs).device
@@ -70,8 +71,11 @@ class Samples:
         def at(tensor: Tensor) -> Tensor:
             return tensor.index_select(0, flat).unflatten(0, index.shape)
 
-        inputs, targets = tree_map(at, self.inputs), tree_map(at, self.targets)
         # Integers are int64 to a loss, whatever they are stored in.
+        if isinstance(self.inputs, Tensor) and isinstance(self.targets, Tensor):
+            # What nearly every step takes: nothing to walk through.
+            return self._seen(at(self.inputs), keys), _whole(at(self.targets))
+        inputs, targets = tree_map(at, self.inputs), tree_map(at, self.targets)
         return self._seen(inputs, keys), tree_map(_whole, targets)
 
     def chunks(self, size: int) -> Iterator[tuple[Tree, Tree]]:
@@ -96,7 +100,7 @@ class Samples:
 
     def _seen(self, inputs: Tree, keys: Tensor | None) -> Tree:
         if self.view is None:
-            return tree_map(_whole, inputs)
+            return _whole(inputs) if isinstance(inputs, Tensor) else tree_map(_whole, inputs)
         seen = self.view(inputs, keys)
         return seen if self.dtype is None else seen.to(self.dtype)
 
