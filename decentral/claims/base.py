@@ -61,6 +61,21 @@ class Findings:
     panels: list[Panel] = field(default_factory=list[Panel])
 
 
+def series(run: Any, label: str, key: str) -> Curve:
+    """Return a logged number over steps; of a step that ends in a merge, the one before it.
+
+    Args:
+        run: A run of the claim.
+        label: Name of the curve.
+        key: Key of the number.
+    """
+    found: dict[int, float] = {}
+    for row in run.rows:
+        if row.get(key) is not None:
+            found.setdefault(row["step"], row[key])
+    return Curve(label, list(map(float, found)), list(found.values()))
+
+
 # --- where runs are made --------------------------------------------------------------------------
 
 

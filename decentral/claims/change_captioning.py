@@ -14,8 +14,7 @@ from typing import Any
 import torch
 
 from decentral.api import Run
-from decentral.claims.base import Curve, Expectation, Findings, Lab, Panel
-from decentral.claims.single_merge import series
+from decentral.claims.base import Curve, Expectation, Findings, Lab, Panel, series
 from decentral.registry import Count, Positive, plugin
 from decentral.tasks.change_captions import captioned, references, says_change
 from decentral.tasks.scenes import SAME, Scenes, scenes

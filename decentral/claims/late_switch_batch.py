@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from decentral.claims.base import Curve, Expectation, Findings, Lab, Panel
-from decentral.claims.single_merge import series
+from decentral.claims.base import Curve, Expectation, Findings, Lab, Panel, series
 from decentral.registry import Count, plugin
 from decentral.theory import fsl
 

@@ -1,4 +1,4 @@
-"""Label noise."""
+"""Claims about implicit regularization: where SAM and label noise lead a model."""
 
 from __future__ import annotations
 
@@ -6,10 +6,88 @@ from itertools import pairwise
 from math import log
 from typing import Any
 
-from decentral.claims.base import Expectation, Findings, Lab, Panel
-from decentral.claims.single_merge import series
-from decentral.registry import Count, plugin
+from decentral.claims.base import Expectation, Findings, Lab, Panel, series
+from decentral.registry import Count, Positive, plugin
 from decentral.theory.two_layer import decay_rate, shaken_norm
+
+# --- SAM late in training -------------------------------------------------------------------------
+
+
+#: When SAM begins, as a share of the run; None is never.
+_STARTS = {"never": None, "last 12.5 %": 0.875, "last 25 %": 0.75, "always": 0.0}
+
+
+@plugin(
+    "claim",
+    tiny={"epochs": 2},
+    paper="Zhou et al., Sharpness-aware minimization efficiently selects flatter minima late in "
+    "training, ICLR 2025",
+    says="A few epochs of SAM at the end of training find nearly as flat a minimum as SAM "
+    "throughout.",
+    expect=(
+        Expectation(
+            "recovered by the last 25 %",
+            "the last quarter recovers most of what SAM throughout gains in sharpness",
+            low=0.7, over="mean",
+        ),
+        Expectation(
+            "recovered by the last 12.5 %", "the last eighth recovers half of it",
+            low=0.5, over="mean",
+        ),
+        Expectation(
+            "sharpness, never over always", "there is something to recover", low=1.2
+        ),
+        Expectation(
+            "test loss, last 25 % minus never", "the test loss is no worse for it", high=0.02
+        ),
+    ),
+)  # fmt: skip
+def late_sam(
+    lab: Lab, seed: int, *, epochs: Count = 64, batch: Count = 16, rho: Positive = 0.2
+) -> Findings:
+    """Switch SAM on in the last quarter, the last eighth, from the start, and never.
+
+    600 digits, one node, a constant rate and label smoothing: without smoothing the loss and with
+    it every curvature goes to 0, and with a vanishing rate nothing moves at the end. The sharpness
+    is the top eigenvalue of the Hessian of the training loss. Accuracies differ within noise, so
+    nothing is claimed of them.
+
+    Args:
+        lab: What runs the experiment and keeps its figures.
+        seed: Seed of this repetition.
+        epochs: Passes over the data.
+        batch: Batch size.
+        rho: Radius of SAM's ascent.
+    """
+    steps = max(8, 600 * epochs // batch)
+    runs = {
+        name: lab.run(
+            f"SAM {name}", task="digits(val=0.55457)", nodes=1, algorithm="local", seed=seed,
+            steps=steps, batch=batch, eval_every=max(1, steps // 8), label_smoothing=0.1,
+            learning_rate=0.02, optimizer="sgd(momentum=0.9, weight_decay=1e-4)",
+            metrics=("loss", "accuracy", "curvature"),
+            **({} if start is None else {"sam": {"rho": rho, "start": f"{100 * start:g}%"}}),
+        )
+        for name, start in _STARTS.items()
+    }  # fmt: skip
+    curves = {name: series(run, name, "curvature/top_merged") for name, run in runs.items()}
+    top = {name: curve.y[-1] for name, curve in curves.items()}
+    gained = top["never"] - top["always"]
+    loss = {name: run.summary["final"]["loss/merged"] for name, run in runs.items()}
+    figures = {
+        f"recovered by the {part}": (top["never"] - top[part]) / gained
+        for part in ("last 25 %", "last 12.5 %")
+    } | {
+        "sharpness, never over always": top["never"] / top["always"],
+        "test loss, last 25 % minus never": loss["last 25 %"] - loss["never"],
+        "test loss, always minus never": loss["always"] - loss["never"],
+    }
+    panel = Panel("Sharpness", "step", "top eigenvalue", list(curves.values()))
+    return Findings(figures, [panel])
+
+
+# --- label noise ----------------------------------------------------------------------------------
+
 
 _LEVELS = (0, 1, 2, 4)
 _AMPLITUDES = (0.0, 0.1, 0.3, 1.0)
@@ -69,10 +147,10 @@ def label_noise(lab: Lab, seed: int, *, steps: Count = 24_000) -> Findings:
     """
     window = max(1, steps // 10)
     runs = {
-        f"noise {level}": _trained(lab, f"noise {level}", seed, steps, window, label_noise=level)
+        f"noise {level}": _train(lab, f"noise {level}", seed, steps, window, label_noise=level)
         for level in _LEVELS
     }
-    toggled = _trained(
+    toggled = _train(
         lab, "noise on and off", seed, steps, steps // 6,
         label_noise={"level": 4, "every": steps // 6},
     )  # fmt: skip
@@ -80,7 +158,7 @@ def label_noise(lab: Lab, seed: int, *, steps: Count = 24_000) -> Findings:
     norm["noise on and off"] = series(toggled, "noise on and off", "neurons/norm")
     ends = {name: curve.y[-1] / curve.y[0] for name, curve in norm.items()}
     final = runs["noise 4"].rows[-1]
-    sam = _trained(lab, "SAM", seed, steps, window, sam=0.25)
+    sam = _train(lab, "SAM", seed, steps, window, sam=0.25)
     shrunk = series(sam, "SAM", "neurons/norm").y
     figures = {
         "norm at the end over start, noise 4": ends["noise 4"],
@@ -104,7 +182,7 @@ def label_noise(lab: Lab, seed: int, *, steps: Count = 24_000) -> Findings:
     )
 
 
-def _trained(lab: Lab, label: str, seed: int, steps: int, every: int, **method: Any) -> Any:
+def _train(lab: Lab, label: str, seed: int, steps: int, every: int, **method: Any) -> Any:
     return lab.run(
         label, task="two_layer_linear", nodes=1, algorithm="local", seed=seed, steps=steps,
         eval_every=every, metrics=("loss", "neurons"), **method,
@@ -114,7 +192,7 @@ def _trained(lab: Lab, label: str, seed: int, steps: int, every: int, **method: 
 def _against_formula(lab: Lab, seed: int, steps: int) -> float:
     """Return by how much ln |W| fell over what the formula says, at the paper's size."""
     lr, noise = 0.001, 4.0
-    run = _trained(
+    run = _train(
         lab, "paper size", seed, steps, max(1, steps // 4), label_noise=noise,
         **{"task.width": 1000, "learning_rate.lr": lr},
     )  # fmt: skip

@@ -1,0 +1,345 @@
+"""Claims about communication: how little of it is enough, when it is worth most, what it costs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from decentral.claims.base import Curve, Expectation, Findings, Lab, Panel, series
+from decentral.registry import Count, Positive, Share, plugin
+
+# --- one merge at the end -------------------------------------------------------------------------
+
+
+#: What two claims share: where they come from, and their size for a GPU.
+PAPER = (
+    "On the surprising effectiveness of a single global merging in decentralized learning, "
+    "ICLR 2026"
+)
+FULL = {
+    "task": "cifar10",
+    "model": "resnet18",
+    "nodes": 32,
+    "steps": 20_000,
+    "local_steps": 100,
+}
+
+
+@plugin(
+    "claim",
+    paper=PAPER,
+    says="With heterogeneous data and very little gossip, local models look poor, yet one global "
+    "merge of them comes close to centralized training; without any gossip it does not.",
+    expect=(
+        Expectation(
+            "all-reduce minus merged", "the merge comes close to centralized training", high=0.05
+        ),
+        Expectation("merged minus local", "the local models look poorer than the merge", low=0.03),
+        Expectation("merged minus never", "without gossip the merge is much worse", low=0.2),
+        Expectation(
+            "persistence",
+            "share of the evaluations after the first fifth at which the merge beats the locals",
+            low=0.95,
+        ),
+        Expectation("bytes", "the share of all-reduce's bytes", high=0.05),
+        Expectation(
+            "all-reduce minus merged, mild", "it also holds with mild heterogeneity", high=0.05
+        ),
+    ),
+    tiny={"nodes": 4, "steps": 40},
+    full=FULL,
+)
+def single_merge(
+    lab: Lab,
+    seed: int,
+    *,
+    task: str = "digits",
+    model: str = "mlp",
+    nodes: Count = 16,
+    steps: Count = 3000,
+    local_steps: Count = 10,
+    alpha: Positive = 0.1,
+    peers: Positive = 0.4,
+) -> Findings:
+    """Sparse random gossip and one merge against all-reduce, and against never talking.
+
+    ``alpha`` is the Dirichlet heterogeneity, ``peers`` the links per node and round. All-reduce
+    averages gradients at every step. The mild case has ten times ``alpha``. What independent first
+    models change is reported; nothing is expected of it.
+
+    Args:
+        lab: What runs the experiment and keeps its figures.
+        seed: Seed of this repetition.
+        task: Task of the runs.
+        model: Model of the runs.
+        nodes: Nodes of the runs.
+        steps: Steps of a run.
+        local_steps: Steps between two communication steps.
+        alpha: Heterogeneity of the data (Dirichlet).
+        peers: Nodes that a node receives from per round.
+    """
+    shared = {"task": task, "model": model, "nodes": nodes, "steps": steps, "seed": seed}
+    uneven = f"dirichlet(alpha={alpha})"
+    gossip = {"local_steps": local_steps, "topology": f"random_neighbors(r={peers})"}
+    sparse = {**shared, **gossip, "communication": "constant(final_merge=true)"}
+    central = {**shared, "algorithm": "allreduce"}
+    runs = {
+        "all-reduce": lab.run("all-reduce", split=uneven, **central),
+        "sparse gossip": lab.run("sparse gossip", split=uneven, **sparse),
+        "never": lab.run(
+            "never", split=uneven, **shared, local_steps=local_steps, topology="ring",
+            communication="none(final_merge=true)",
+        ),
+    }  # fmt: skip
+    mild = f"dirichlet(alpha={10 * alpha})"
+    even = [lab.run(f"mild {k}", split=mild, **v) for k, v in (("a", central), ("g", sparse))]
+    apart = lab.run("independent", split=uneven, init="independent", **sparse)
+    merged = {name: accuracy(run) for name, run in runs.items()}
+    local = runs["sparse gossip"].summary["before_merge"]["accuracy/local_mean"]
+    figures = {
+        "all-reduce minus merged": merged["all-reduce"] - merged["sparse gossip"],
+        "merged minus local": merged["sparse gossip"] - local,
+        "merged minus never": merged["sparse gossip"] - merged["never"],
+        "persistence": persistence(runs["sparse gossip"]),
+        "bytes": runs["sparse gossip"].summary["counters"]["comm/relative"],
+        "all-reduce minus merged, mild": accuracy(even[0]) - accuracy(even[1]),
+        "merged minus independent": merged["sparse gossip"] - accuracy(apart),
+    }
+    curves = [series(run, name, "accuracy/merged") for name, run in runs.items()]
+    curves.append(series(runs["sparse gossip"], "sparse gossip, local", "accuracy/local_mean"))
+    panel = Panel("What the average of all models could do", "step", "accuracy", curves)
+    return Findings(figures, [panel])
+
+
+def accuracy(run: Any) -> float:
+    """Return the test accuracy of a run's merged model."""
+    return float(run.summary["final"]["accuracy/merged"])
+
+
+def persistence(run: Any) -> float:
+    """Return the share of evaluations after the first fifth where the merge beats the locals."""
+    merged, local = (series(run, "", f"accuracy/{what}") for what in ("merged", "local_mean"))
+    points = zip(merged.x, merged.y, local.y, strict=True)
+    better = [average >= own for step, average, own in points if step >= merged.x[-1] / 5]
+    return sum(better) / len(better)
+
+
+# --- when to talk ---------------------------------------------------------------------------------
+
+
+@plugin(
+    "claim",
+    paper=PAPER,
+    says="At an equal budget, communication late in training is worth more than early or uniform "
+    "communication.",
+    expect=(
+        Expectation("late minus early, merged", "late beats early after the merge", low=0.0),
+        Expectation("late minus early, local", "late beats early before the merge", low=0.05),
+        Expectation("late minus uniform, local", "late beats uniform before it", low=0.02),
+        Expectation(
+            "late minus uniform, merged", "late beats uniform after it", low=0.0, over="mean"
+        ),
+        Expectation("largest difference in bytes", "the budgets are equal", high=0.1),
+    ),
+    tiny={"nodes": 4, "steps": 40},
+    full=FULL,
+)
+def late_communication(
+    lab: Lab,
+    seed: int,
+    *,
+    task: str = "digits",
+    model: str = "mlp",
+    nodes: Count = 16,
+    steps: Count = 3000,
+    local_steps: Count = 10,
+    alpha: Positive = 0.1,
+    peers: Positive = 1.0,
+    width: Share = 0.1,
+    outside: Share = 0.1,
+) -> Findings:
+    """A window of dense gossip at the start, in the middle and at the end, against an even spread.
+
+    Every node receives from ``peers`` random others per round in a window of ``width`` of the
+    run, and ``outside`` times as many elsewhere; the even spread has the same expected bytes. All
+    end in one global merge.
+
+    Args:
+        lab: What runs the experiment and keeps its figures.
+        seed: Seed of this repetition.
+        task: Task of the runs.
+        model: Model of the runs.
+        nodes: Nodes of the runs.
+        steps: Steps of a run.
+        local_steps: Steps between two communication steps.
+        alpha: Heterogeneity of the data (Dirichlet).
+        peers: Nodes that a node receives from per round in the window.
+        width: Length of the window as a share of the run.
+        outside: Intensity outside of the window.
+    """
+    even = width + (1 - width) * outside
+    windows = {"early": 0.0, "middle": (1 - width) / 2, "late": 1 - width}
+    schedules = {
+        name: f"window(start={100 * start:g}%, width={100 * width:g}%, outside={outside}, "
+        "final_merge=true)"
+        for name, start in windows.items()
+    } | {"uniform": f"constant({even}, final_merge=true)"}
+    runs = {
+        name: lab.run(
+            name, task=task, model=model, nodes=nodes, steps=steps, local_steps=local_steps,
+            split=f"dirichlet(alpha={alpha})", topology=f"random_neighbors(r={peers})",
+            communication=schedule, seed=seed,
+        )
+        for name, schedule in schedules.items()
+    }  # fmt: skip
+    merged = {name: accuracy(run) for name, run in runs.items()}
+    local = {
+        name: float(run.summary["before_merge"]["accuracy/local_mean"])
+        for name, run in runs.items()
+    }
+    sent = [run.summary["counters"]["comm/bytes"] for run in runs.values()]
+    figures = {
+        f"late minus {other}, {what}": found["late"] - found[other]
+        for other in ("early", "middle", "uniform")
+        for what, found in (("merged", merged), ("local", local))
+    } | {"largest difference in bytes": max(sent) / min(sent) - 1}
+    panels = [
+        Panel(title, "step", "accuracy", [series(run, name, key) for name, run in runs.items()])
+        for title, key in (
+            ("The local models", "accuracy/local_mean"),
+            ("Their average", "accuracy/merged"),
+        )
+    ]
+    return Findings(figures, panels)
+
+
+# --- talking little and all-reduce ----------------------------------------------------------------
+
+
+_POWERS = (1.5, 2.0, 4.0)
+
+
+@plugin(
+    "claim",
+    tiny={"steps": 40, "network_steps": 20},
+    paper=PAPER,
+    says="The average of models that talk little can converge faster than centralized training on "
+    "mini-batches of all their samples: what looks like disagreement is part of the progress.",
+    expect=(
+        Expectation(
+            "merged over centralized, power 4",
+            "faster where curvature grows away from the minimum", high=0.9,
+        ),
+        Expectation(
+            "merged over centralized, power 2",
+            "exactly as fast on quadratics", low=1 - 1e-6, high=1 + 1e-6,
+        ),
+        Expectation(
+            "merged over centralized, power 1.5",
+            "slower where curvature falls away from the minimum", low=1.1,
+        ),
+        Expectation(
+            "gain over its formula, power 4",
+            "its first step gains lr (p-1)(p-2)/2 x^(p-3) v, v the models' variance",
+            low=0.9, high=1.1,
+        ),
+        Expectation(
+            "merged over all-reduce, network, first quarter",
+            "a network starts no faster", low=1.0, over="mean",
+        ),
+        Expectation(
+            "merged over all-reduce, network, end", "and ends lower", high=1.0, over="mean"
+        ),
+    ),
+)  # fmt: skip
+def decentralized_can_be_faster(
+    lab: Lab, seed: int, *, steps: Count = 400, network_steps: Count = 600
+) -> Findings:
+    """Minimise |x|^p / p by noisy SGD on 16 nodes, and train a network on digits that are alike.
+
+    The average moves by the mean gradient at the models, which is that at the average plus half of
+    the third derivative times their variance: none for p = 2, and towards the minimum for p > 2.
+    Both sides see the same noise. On the network, all-reduce sees the same number of samples; nodes
+    on a ring talk at a fifth of every fifth step.
+
+    Args:
+        lab: What runs the experiment and keeps its figures.
+        seed: Seed of this repetition.
+        steps: Steps of a run.
+        network_steps: Steps of the runs on digits.
+    """
+    figures: dict[str, float] = {}
+    curves: list[Curve] = []
+    for power in _POWERS:
+        merged, central = _descents(power, seed, steps)
+        figures[f"merged over centralized, power {power:g}"] = merged[-1] / central[-1]
+        at = [float(step) for step in range(1, steps + 1)]
+        ratio = [one / other for one, other in zip(merged, central, strict=True)]
+        curves.append(Curve(f"power {power:g}", at, ratio))
+    figures["gain over its formula, power 4"] = _gain(4.0, seed)
+    network, trained = _network(lab, seed, network_steps)
+    panel = Panel("Merged over centralized", "step", "ratio of losses", curves, "y")
+    return Findings(figures | network, [panel, trained])
+
+
+def _gradient(x: np.ndarray, power: float) -> np.ndarray:
+    return np.sign(x) * np.abs(x) ** (power - 1)
+
+
+def _descents(
+    power: float, seed: int, steps: int, lr: float = 0.02, noise: float = 3.0, pull: float = 0.05
+) -> tuple[list[float], list[float]]:
+    """Return the loss of the average of 16 nodes on a ring, and of centralized SGD, by step."""
+    random = np.random.default_rng(seed)
+    nodes = np.ones((16, 64))
+    central = nodes[0].copy()
+    losses: tuple[list[float], list[float]] = ([], [])
+    for _ in range(steps):
+        drawn = noise * random.standard_normal(nodes.shape)
+        central = central - lr * (_gradient(central, power) + drawn.mean(0))
+        nodes = nodes - lr * (_gradient(nodes, power) + drawn)
+        nodes = nodes + pull * (np.roll(nodes, 1, 0) + np.roll(nodes, -1, 0) - 2 * nodes)
+        for kept, x in zip(losses, (nodes.mean(0), central), strict=True):
+            kept.append(float((np.abs(x) ** power / power).mean()))
+    return losses
+
+
+def _gain(power: float, seed: int, spread: float = 0.05) -> float:
+    """Return how much further one step from x = 1 leads the average, over what theory says."""
+    models = 1 + spread * np.random.default_rng(seed).standard_normal(100_000)
+    models += 1 - models.mean()
+    further = float(_gradient(models, power).mean()) - 1.0
+    return further / ((power - 1) * (power - 2) / 2 * models.var())
+
+
+def _network(lab: Lab, seed: int, steps: int) -> tuple[dict[str, float], Panel]:
+    ways: dict[str, dict[str, Any]] = {
+        "all-reduce": {"algorithm": "allreduce"},
+        "sparse gossip": {
+            "topology": "ring", "communication": {"name": "constant", "intensity": 0.2},
+            "local_steps": 5,
+        },
+    }  # fmt: skip
+    loss = {
+        name: series(_digits(lab, name, seed, steps, **way), name, "loss/merged")
+        for name, way in ways.items()
+    }
+    ratio = [
+        merged / central
+        for merged, central in zip(loss["sparse gossip"].y, loss["all-reduce"].y, strict=True)
+    ]
+    figures = {
+        "merged over all-reduce, network, first quarter": ratio[len(ratio) // 4],
+        "merged over all-reduce, network, end": ratio[-1],
+    }
+    return figures, Panel("A network", "step", "test loss", list(loss.values()), "y")
+
+
+def _digits(lab: Lab, name: str, seed: int, steps: int, **way: Any) -> Any:
+    return lab.run(
+        name, task="digits", model={"name": "mlp", "hidden": [64]}, nodes=16, split="iid",
+        sampling="resample", batch=4, optimizer={"name": "sgd", "momentum": 0.0},
+        learning_rate={"name": "constant", "lr": 0.1}, steps=steps, eval_every=max(1, steps // 24),
+        metrics=("loss",), seed=seed, **way,
+    )  # fmt: skip
