@@ -4,7 +4,8 @@ A page is run from top to bottom in an empty folder that shows the repository's 
 comment on the line above a block says what to do with it:
 
     python                         executed, one namespace per page
-    bash   <!-- runs -->           executed
+    bash   <!-- runs -->           executed; plain commands of decentral in this process, which
+                                   has loaded what they need
     yaml   <!-- config -->         validated as a configuration
     any    <!-- file: NAME -->     written to NAME, for the blocks below it
     any    <!-- not run: WHY -->   left alone
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -111,7 +113,27 @@ def run(page: Path) -> None:
             raise ValueError(f"{block.place}: this block needs a verdict; see {__file__}")
 
 
+#: What a shell does more than start a program with words.
+_BEYOND = re.compile(r"[$`]|[|&;<>*?~{}()]")
+
+
+def commands(source: str) -> list[list[str]]:
+    """Return the words of each command, if all are plain ones of decentral, else nothing."""
+    lines = [line for line in source.replace("\\\n", " ").splitlines() if line.strip()]
+    bare = [re.sub(r"'[^']*'|\"[^\"$`]*\"", "", line.partition(" #")[0]) for line in lines]
+    if any(_BEYOND.search(line) or not line.startswith("decentral ") for line in bare):
+        return []
+    return [shlex.split(line, comments=True)[1:] for line in lines]
+
+
 def _shell(block: Block) -> None:
+    if plain := commands(block.source):
+        from decentral.cli import run
+
+        for words in plain:
+            if status := run(words):
+                raise RuntimeError(f"{block.place}: {shlex.join(words)}: exit status {status}")
+        return
     programs = Path(sys.executable).parent
     path = f"{programs}{os.pathsep}{os.environ['PATH']}"
     command = ["bash", "-euo", "pipefail", "-c", block.source]
