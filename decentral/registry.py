@@ -141,9 +141,12 @@ class Bound:
     def reloadable(self) -> bool:
         """Whether another process finds the same by its spec: built in, installed, or in a file."""
         nested = [value for value in self.settings.values() if isinstance(value, Bound)]
-        built_in = self.plugin.target.__module__.startswith("decentral.")
-        installed = any(point.name == self.name for point in _entry_points(self.plugin.kind))
-        found = bool(self.plugin.origin) or built_in or installed
+        # What is installed is asked last: it reads a file of every package there is.
+        found = (
+            bool(self.plugin.origin)
+            or self.plugin.target.__module__.startswith("decentral.")
+            or any(point.name == self.name for point in _entry_points(self.plugin.kind))
+        )
         return found and all(part.reloadable for part in nested)
 
     def spec(self) -> dict[str, Any]:

@@ -16,9 +16,10 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
-from snippets import Block, blocks
+from snippets import Block, blocks, commands, run
 
 from decentral import registry
+from decentral.errors import ConfigError
 
 REPO = Path(__file__).resolve().parent.parent
 PACKAGE = REPO / "decentral"
@@ -35,18 +36,18 @@ ENGINES = "engines"  # their modules need what the core does not
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("page", SOURCES, ids=lambda page: f"{page.parent.name}/{page.name}")
-def test_page_runs(page: Path, tmp_path: Path) -> None:
+def test_page_runs(page: Path, elsewhere: Path) -> None:
     undecided = [block.place for block in blocks(page) if not block.verdict()]
     assert not undecided, "each block needs a verdict; see tests/snippets.py"
-    script = Path(__file__).with_name("snippets.py")
-    done = subprocess.run(
-        [sys.executable, str(script), str(page)],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    run(page)
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to be in, with a main module that may be replaced."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
+    return tmp_path
 
 
 def readme_command(mark: str) -> str:
@@ -61,6 +62,7 @@ def test_readme_installs_and_tests() -> None:
     assert readme_command("test-command") == expected
 
 
+@pytest.mark.timeout(600)
 def test_readme_installs_and_runs(tmp_path: Path) -> None:
     """The installation is that of the test command; the run itself is made here."""
     install, separator, command = readme_command("run-command").partition(" . && ")
@@ -111,23 +113,56 @@ def test_verdicts(tmp_path: Path, text: str, verdict: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "expected", "said"),
     [
-        "```python\nassert 1 == 2\n```\n",
-        "<!-- runs -->\n```bash\nfalse\ntrue\n```\n",
-        "<!-- config -->\n```yaml\nno_such_key: 1\n```\n",
+        ('```python\nassert 1 == 2, "so"\n```\n', AssertionError, "so"),
+        ("<!-- runs -->\n```bash\nfalse\ntrue\n```\n", RuntimeError, "page.md:3: exit status 1"),
+        (
+            "<!-- runs -->\n```bash\ndecentral list\ndecentral list 'two words'\n```\n",
+            RuntimeError,
+            "page.md:3: list 'two words': exit status 2",
+        ),
+        ("<!-- config -->\n```yaml\nno_such_key: 1\n```\n", ConfigError, "no_such_key"),
     ],
-    ids=["python", "bash", "config"],
+    ids=["python", "bash", "command", "config"],
 )
-def test_a_wrong_page_fails(tmp_path: Path, text: str) -> None:
-    page = tmp_path / "page.md"
+def test_a_wrong_page_fails(
+    elsewhere: Path, text: str, expected: type[Exception], said: str
+) -> None:
+    page = elsewhere / "page.md"
     page.write_text(text)
+    with pytest.raises(expected, match=re.escape(said)):
+        run(page)
+
+
+def test_pages_run_from_the_shell_too(tmp_path: Path) -> None:
+    """As CONTRIBUTING.md says: ``python tests/snippets.py PAGE``."""
+    (page := tmp_path / "page.md").write_text("```python\nassert 1 == 2\n```\n")
     script = Path(__file__).with_name("snippets.py")
     done = subprocess.run(
         [sys.executable, str(script), str(page)], cwd=tmp_path, capture_output=True, check=False
     )
-    assert done.returncode != 0
-    assert b"ImportError" not in done.stderr
+    assert done.returncode == 1
+    assert b"assert 1 == 2" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("decentral list  # all of it\n", [["list"]]),
+        (
+            "decentral show \\\n  'late(at=1)'\n\ndecentral list\n",
+            [["show", "late(at=1)"], ["list"]],
+        ),
+        ("decentral launch a=$HOME\n", []),
+        ('decentral launch "a=$HOME"\n', []),
+        ("decentral show late(at=1)\n", []),
+        ("decentral list | head\n", []),
+        ("decentral list\nls\n", []),
+    ],
+)
+def test_what_a_shell_must_read_is_left_to_it(source: str, words: list[list[str]]) -> None:
+    assert commands(source) == words
 
 
 def test_readme_shows_the_algorithm_as_shipped() -> None:
