@@ -83,6 +83,11 @@ def is_graph_file(text: str) -> bool:
     return not path.endswith(".py") and ("/" in path or "." in path) and lies(path)
 
 
+def names_file(word: str) -> bool:
+    """Whether a word names a file, there or not, and no setting."""
+    return lies(word) or word.endswith(".py") or is_graph_file(word)
+
+
 def carried_below(folder: Path) -> list[str]:
     """Return the old paths of the files that were carried here and lay below a folder."""
     return [path for path in _carried if path.startswith(f"{folder}{os.sep}")]

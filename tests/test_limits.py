@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -59,6 +62,19 @@ def test_limits_are_above_every_real_use() -> None:
     setup = prepare(make_config({"task": "quadratic", "steps": 10**5, "nodes": 2}))
     assert setup.pace.steps == 10**5
     assert make_config({"nodes": limits.NODES, "local_steps": limits.COUNT}).nodes == limits.NODES
+
+
+@pytest.mark.parametrize("word", ["threads=100000", "steps=1e18", "batch=1e9", "nodes=0"])
+def test_a_slip_is_refused_before_anything_heavy_is_loaded(word: str) -> None:
+    script = f"""
+        import sys
+        from decentral.cli import run
+        assert run(["launch", "{word}"]) == 2
+        assert "torch" not in sys.modules
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 # --- exit() ---------------------------------------------------------------------------------------

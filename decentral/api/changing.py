@@ -14,7 +14,7 @@ from decentral.run.checkpoint import Saved, has_checkpoint, newest_checkpoint, r
 from decentral.run.digests import differences, edited, file_digest
 from decentral.run.folder import RunFolder
 from decentral.schedules.progress import Past
-from decentral.userfile import is_graph_file, lies, resolved
+from decentral.userfile import names_file, resolved
 
 #: Settings that may change on the way: how long, at which rate, when to communicate, in which
 #: batches, and on what.
@@ -45,7 +45,7 @@ class Change:
         """
         given = dict(given or {})
         merge = bool(given.pop(FINAL_MERGE, False))
-        files = {key for key, value in given.items() if value is True and is_file(key)}
+        files = {key for key, value in given.items() if value is True and names_file(key)}
         settings = by_name({key: value for key, value in given.items() if key not in files})
         for key in settings:
             if key.partition(".")[0] not in CHANGEABLE:
@@ -72,11 +72,6 @@ class Change:
 
 #: A run goes on as it was.
 UNCHANGED = Change()
-
-
-def is_file(word: str) -> bool:
-    """Whether a word of a change names a file, and no setting."""
-    return lies(word) or word.endswith(".py") or is_graph_file(word)
 
 
 def newest(path: Path) -> Saved | None:

@@ -88,9 +88,12 @@ def launch(
     For a queue that starts it again: --out FOLDER --resume begins, goes on, or
     says that the run is finished.
     """
-    from decentral.cli import running
+    from decentral.cli.settings import config_to_launch
 
-    running.launch(words or [], o.given(context), resume=resume, json=json, quiet=quiet)
+    config = config_to_launch(words or [], o.given(context))
+    from decentral.cli import running  # loads torch: what cannot be is refused before
+
+    running.launch(config, resume=resume, json=json, quiet=quiet)
 
 
 @app.command(cls=Command)

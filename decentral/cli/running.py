@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from decentral import api
-from decentral.cli.settings import changed, config_of, given
+from decentral.cli.settings import changed, given
 from decentral.cli.words import (
     QUIET,
     conclusion,
@@ -28,23 +28,21 @@ from decentral.cli.words import (
     shown,
     spent,
 )
+from decentral.config import Config
 from decentral.engines.base import EngineRun
 from decentral.report.facts import duration_text
 
 
-def launch(
-    words: Sequence[str], flags: Mapping[str, str], *, resume: bool, json: bool, quiet: bool
-) -> None:
-    """Train what the words and flags describe.
+def launch(config: Config, *, resume: bool, json: bool, quiet: bool) -> None:
+    """Train what a configuration describes.
 
     Args:
-        words: Files and ``key=value``.
-        flags: Options by the setting they stand for.
+        config: The configuration.
         resume: Whether a run of that kind in the folder is gone on with, and left if finished.
         json: Whether the summary is printed as JSON.
         quiet: Whether nothing else is printed.
     """
-    config, console = config_of(words, flags), console_of(json, quiet)
+    console = console_of(json, quiet)
     run = api.start_or_resume(config) if resume else api.start(config)
     if run is None:
         folder = Path(str(config.out)).expanduser()

@@ -6,16 +6,38 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from decentral.api.changing import is_file
-from decentral.config import Config, by_name, make_config, parse_assignments, read_settings
+from decentral.config import (
+    Config,
+    by_name,
+    layered,
+    make_config,
+    parse_assignments,
+    read_settings,
+)
 from decentral.errors import ConfigError
+from decentral.limits import check_threads
+from decentral.userfile import names_file
 
 
 def config_of(words: Sequence[str], flags: Mapping[str, str]) -> Config:
     """Build the configuration: a YAML file, and above it one layer of overrides and flags."""
+    return make_config(*_layers(words, flags))
+
+
+def config_to_launch(words: Sequence[str], flags: Mapping[str, str]) -> Config:
+    """Build the configuration of a run that begins on this machine, or is driven from it."""
+    layers = _layers(words, flags)
+    asked = layered(*layers)
+    engine = asked.get("engine")
+    # A cluster's hosts have other cores. Plug-ins, which load torch, come later than this.
+    if not (isinstance(engine, Mapping) and engine.get("address")):
+        check_threads(asked.get("threads", "auto"))
+    return make_config(*layers)
+
+
+def _layers(words: Sequence[str], flags: Mapping[str, str]) -> list[dict[str, Any]]:
     path, assignments = sorted_out(words)
-    layers = [read_settings(path)] if path else []
-    return make_config(*layers, given(assignments, flags))
+    return [*([read_settings(path)] if path else []), given(assignments, flags)]
 
 
 def given(assignments: Sequence[str], flags: Mapping[str, str]) -> dict[str, Any]:
@@ -33,7 +55,7 @@ def given(assignments: Sequence[str], flags: Mapping[str, str]) -> dict[str, Any
 
 def changed(words: Sequence[str]) -> dict[str, Any]:
     """Return what a run is to have otherwise: settings by name, True for files and other names."""
-    named = [word for word in words if "=" not in word or is_file(word)]
+    named = [word for word in words if "=" not in word or names_file(word)]
     return dict.fromkeys(named, True) | parse_assignments([w for w in words if w not in named])
 
 

@@ -8,11 +8,15 @@ from typing import Any
 from pydantic import ValidationError
 
 from decentral.config.reading import as_mapping, layered, read_file, refuse_unknown
-from decentral.config.settings import NESTED, NUMBERS, Config, Part
+from decentral.config.settings import NESTED, NUMBERS, PARTS, Config, Part
 from decentral.errors import ConfigError, nearest, reason
+from decentral.limits import check_batch
 from decentral.registry import Bound, find, read
 from decentral.spec import Spec, parse_spec
 from decentral.traits import AlgorithmTraits, BatchTraits, Recommending, traits_of
+
+#: Settings that are lists of plug-ins.
+_LISTS = {"faults", "metrics", "track"}
 
 
 def make_config(*layers: Mapping[str, Any]) -> Config:
@@ -22,6 +26,7 @@ def make_config(*layers: Mapping[str, Any]) -> Config:
             if value is not None:
                 refuse_unknown(key.partition(".")[0], value)
     asked = layered(*layers)
+    _check_plain(asked)
     _refuse_unused(asked)
     suited = [
         recommended(kind, asked.get(kind, Config.model_fields[kind].default))
@@ -45,6 +50,18 @@ def make_config(*layers: Mapping[str, Any]) -> Config:
     if "split" not in asked:
         config.model_fields_set.discard("split")
     return config
+
+
+def _check_plain(asked: Mapping[str, Any]) -> None:
+    """Refuse numbers and words that cannot be before anything heavy is loaded for plug-ins."""
+    own = Config.model_fields.keys() - PARTS.keys() - NESTED.keys() - _LISTS
+    try:
+        Config.model_validate({key: asked[key] for key in own & asked.keys()})
+    except ValidationError as error:
+        raise _refusal(error) from error
+    size = asked.get("batch")
+    if isinstance(size, int | float) and not isinstance(size, bool):
+        check_batch(int(size), "'constant', step 0")
 
 
 def _refusal(error: ValidationError) -> ConfigError:
