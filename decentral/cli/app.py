@@ -6,20 +6,14 @@ from typing import Annotated
 
 import typer
 
-from decentral.cli import app_models, app_plan
+from decentral.cli import app_before
 from decentral.cli import options as o
-from decentral.cli.help import STYLE, Command, Group
+from decentral.cli.options import STYLE, Command, Group
 
 app = typer.Typer(cls=Group, add_completion=False, **STYLE)
-show = typer.Typer(
-    cls=Group, help="Look at a topology, a schedule, a network or a model's blocks.", **STYLE
-)
 
 Runs = Annotated[
     list[str], typer.Argument(metavar="RUN...", help="Run folders.", show_default=False)
-]
-Name = Annotated[
-    str, typer.Argument(metavar="NAME", help="Its name, or file.py:name.", show_default=False)
 ]
 
 
@@ -216,93 +210,93 @@ def init(
     starting.init(folder)
 
 
-for _command in (app_models.merge, app_models.analyze, app_models.export):
-    app.command(cls=Command)(_command)
-
-
-@show.command("topology", cls=Command)
-def show_topology(
-    context: typer.Context,
-    name: Name,
-    nodes: o.Nodes = None,
-    weights: o.Weights = None,
-    seed: o.Seed = None,
-    png: o.Png = None,
+@app.command(cls=Command)
+def merge(
+    run: o.Run,
+    rule: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A merge rule; may be given several times."),
+    ] = None,
+    step: Annotated[
+        int | None, typer.Option(metavar="N", help="The checkpoint of this step.")
+    ] = None,
     debug: o.Debug = False,
 ) -> None:
-    """Draw who may talk to whom, and say how well it mixes."""
-    from decentral.cli import show_topology
+    """Merge the models of a run by several rules, and compare what comes out.
 
-    show_topology.show({"topology": name, **o.given(context)}, png)
+    The models are those of the newest checkpoint in which they differ.
 
-
-@show.command("schedule", cls=Command)
-def show_schedule(
-    context: typer.Context,
-    name: Name,
-    settings: o.Settings = None,
-    topology: o.Topology = None,
-    nodes: o.Nodes = None,
-    steps: o.Steps = None,
-    data: o.Data = None,
-    batch_schedule: o.BatchSchedule = None,
-    local_steps: o.LocalSteps = None,
-    task: o.Task = None,
-    model: o.Model = None,
-    seed: o.Seed = None,
-    png: o.Png = None,
-    debug: o.Debug = False,
-) -> None:
-    """Draw what a run does when, and count the bytes, before anything runs.
-
-    NAME is a schedule, or a run's YAML file; KEY=VALUE adds phases, such as
-    sam.start=75% or label_noise=0.1.
+      decentral merge runs/digits-ring-late-1 --rule uniform --rule fisher
     """
-    from decentral.cli import show_schedule
+    from decentral.cli import models
 
-    show_schedule.show(name, settings or [], o.given(context), png)
+    models.merge(run, rule or [], step)
 
 
-@show.command("network", cls=Command)
-def show_network(
-    context: typer.Context,
-    name: Name,
-    nodes: o.Nodes = None,
-    model_size: o.ModelSize = "25M",
-    seed: o.Seed = None,
+@app.command(cls=Command)
+def analyze(
+    run: o.Run,
+    out: Annotated[
+        str | None,
+        typer.Option(metavar="FOLDER", help="Where page and picture go; else into RUN."),
+    ] = None,
+    pairs: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Pairs of nodes to look between.")
+    ] = 8,
+    points: Annotated[
+        int, typer.Option(metavar="N", min=3, help="Points along a side of a plane.")
+    ] = 25,
+    samples: Annotated[
+        int, typer.Option(metavar="N", min=2, help="Samples for lines and planes.")
+    ] = 1024,
+    step: Annotated[
+        int | None, typer.Option(metavar="N", help="The checkpoint of this step.")
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Seed of pairs, samples and directions.")
+    ] = 0,
     debug: o.Debug = False,
 ) -> None:
-    """Say what lies between nodes, and what a round over it takes."""
-    from decentral.cli import show_network
+    """Measure how mergeable the models of a run are, in depth.
 
-    show_network.show({"network": name, **o.given(context)}, model_size)
+    Barriers between nodes and to the merged model, loss on two planes, curvature,
+    and what layers, updates and gradients have in common: a table here, pictures
+    on a page. Models are those of the newest checkpoint in which they differ.
 
-
-@show.command("blocks", cls=Command)
-def show_blocks(
-    context: typer.Context,
-    settings: o.Words = None,
-    task: o.Task = None,
-    model: o.Model = None,
-    optimizer: o.Optimizer = None,
-    debug: o.Debug = False,
-) -> None:
-    """Show which parameter belongs to which block, who updates it, and at which rate.
-
-    Rates are those of --optimizer "adamw(blockwise=true)"; `muon` and its kin
-    leave to AdamW what is no hidden matrix.
-
-      decentral show blocks --model mlp --optimizer muon
+      decentral analyze runs/digits-ring-late-1 --pairs 16
     """
-    from decentral.cli import show_blocks
+    from decentral.cli import models
 
-    show_blocks.show(settings or [], o.given(context))
-
-
-app.add_typer(show, name="show")
+    extent = {"pairs": pairs, "points": points, "samples": samples, "step": step, "seed": seed}
+    models.analyze(run, out, extent)
 
 
-app.add_typer(app_plan.plan, name="plan")
+@app.command(cls=Command)
+def export(
+    run: o.Run,
+    out: Annotated[
+        str, typer.Option(metavar="FOLDER", help="A new folder for the model.", show_default=False)
+    ],
+    rule: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Merge the models by this rule instead.")
+    ] = None,
+    debug: o.Debug = False,
+) -> None:
+    """Write the merged model of a run so that it loads without decentral.
+
+    A program for `torch.export.load("model.pt2").module()`, its state as
+    safetensors, and for a model of transformers all that
+    `AutoModelForCausalLM.from_pretrained` needs.
+
+      decentral export runs/digits-ring-late-1 --out model
+    """
+    from decentral.cli import models
+
+    models.export(run, out, rule)
+
+
+app.add_typer(app_before.show, name="show")
+app.add_typer(app_before.plan, name="plan")
 
 
 @app.command("list", cls=Command)

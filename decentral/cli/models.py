@@ -1,9 +1,10 @@
-"""The commands about the models of a run that was trained: merge, analyze, export."""
+"""Models in the terminal: their blocks; and of a run that was trained, merge, analyze, export."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from decentral import api
+from decentral.cli.settings import config_of
 from decentral.cli.words import (
     LOCAL,
     MERGED,
@@ -26,12 +28,85 @@ from decentral.cli.words import (
     shown,
 )
 from decentral.errors import ConfigError
+from decentral.layout import Entry
+from decentral.loop.setup import Setup, prepare
 from decentral.loop.trained import TrainedModels
 from decentral.merge.base import merged
+from decentral.optim.base import updater
+from decentral.optim.blocks import Blockwise
 from decentral.registry import Bound, build, members
 from decentral.report import analysis
 from decentral.report.facts import loss_text, percent_text
 from decentral.traits import MergeTraits, traits_of
+
+# --- blocks ---------------------------------------------------------------------------------------
+
+
+#: What is written where no block is known.
+_UNKNOWN = "unknown"
+
+
+def blocks(words: Sequence[str], settings: Mapping[str, str]) -> None:
+    """List the parameters of a model, those of repeated layers in one line, with their blocks."""
+    setup = prepare(config_of(words, settings))
+    blockwise: Blockwise | None = setup.optimizer.common["blockwise"]
+    console = console_of()
+    console.print(_block_heading(setup))
+    console.print()
+    console.print(_block_table(setup, blockwise or Blockwise()))
+    if blockwise is None:
+        console.print()
+        console.print(Text(_block_hint(setup), QUIET))
+
+
+def _block_heading(setup: Setup) -> Text:
+    model = brief(setup.parts["model"]) if "model" in setup.parts else type(setup.model).__name__
+    size = count(setup.layout.parameter_count, "parameter")
+    return Text.assemble((model, "bold"), f", {size}, by {brief(setup.optimizer)}")
+
+
+def _block_hint(setup: Setup) -> str:
+    """Say that the rates are not in force, and what they would need to be."""
+    strange = [e.name for e in setup.layout.parameters if Blockwise().key(e.name) is None]
+    said = "All have the same rate: these would be those of optimizer.blockwise=true"
+    if not strange:
+        return f"{said}."
+    few = f"{count(len(strange), 'parameter')} of no known block"
+    return f"{said}, with patterns for {few}, such as '{strange[0]}=1'."
+
+
+def _block_table(setup: Setup, blockwise: Blockwise) -> Table:
+    table = columned(gap=2)
+    table.add_column("block", style="bold", no_wrap=True)
+    table.add_column("parameters", overflow="fold")
+    table.add_column("shape", no_wrap=True)
+    table.add_column("rate", justify="right", no_wrap=True)
+    table.add_column("updated by", no_wrap=True)
+    for (block, name, shape), entries in sorted(_block_lines(setup, blockwise).items()):
+        ratio = blockwise.ratios.get(block)
+        table.add_row(
+            block,
+            name + (f" ({len(entries)})" if len(entries) > 1 else ""),
+            "×".join(map(str, shape)) or "scalar",
+            "—" if ratio is None else f"{ratio:g} lr",
+            updater(setup.optimizer, entries[0].name, entries[0].shape),
+        )
+    return table
+
+
+def _block_lines(
+    setup: Setup, blockwise: Blockwise
+) -> dict[tuple[str, str, tuple[int, ...]], list[Entry]]:
+    """Group the parameters whose names differ in numbers only."""
+    found: dict[tuple[str, str, tuple[int, ...]], list[Entry]] = {}
+    for entry in setup.layout.parameters:
+        block = blockwise.key(entry.name) or _UNKNOWN
+        name = re.sub(r"(?<=\.)\d+(?=\.)", "*", entry.name)
+        found.setdefault((block, name, entry.shape), []).append(entry)
+    return found
+
+
+# --- merge, analyze, export -----------------------------------------------------------------------
 
 
 def merge(run: str, rules: Sequence[str], step: int | None) -> None:

@@ -1,4 +1,4 @@
-"""The flags of the commands: each is a setting of the configuration, declared once.
+"""The flags of the commands, each a setting that is declared once, and how ``--help`` shows them.
 
 Every value stays text here and goes through the parser of ``key=value``, so that a flag, an
 override and a line of YAML mean the same and fail with the same words.
@@ -9,6 +9,10 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
+
+# --- flags ----------------------------------------------------------------------------------------
+
 
 _WHAT, _WHO, _RUN, _SHOWN = "What is trained", "Who talks, and when", "The run", "What is shown"
 
@@ -125,3 +129,72 @@ def given(context: typer.Context) -> dict[str, str]:
     tuned = {"replicas": "tune"} if flags.get("tune") else {}
     asked = {k: v for k, v in flags.items() if isinstance(v, str) and k not in others}
     return tuned | {_NESTED.get(key, key): value for key, value in asked.items()}
+
+
+# --- help -----------------------------------------------------------------------------------------
+
+
+#: What every command and group is made with.
+STYLE: dict[str, Any] = {
+    "context_settings": {"help_option_names": ["-h", "--help"]},
+    "rich_markup_mode": None,
+}
+_OTHERS = "Other"
+
+
+def write(command: Any, context: Any, formatter: Any) -> None:
+    """Write the help of a command or of a group of commands."""
+    words = [param.metavar for param in command.params if param.param_type_name == "argument"]
+    end = "COMMAND ..." if hasattr(command, "commands") else "[FLAGS]"
+    formatter.write(f"usage: {' '.join([context.command_path, *words, end])}\n\n")
+    formatter.write(f"{(command.help or '').strip()}\n")
+    sections = _sections(command, context)
+    width = max(len(name) for rows in sections.values() for name, _ in rows)
+    for title, rows in sections.items():
+        formatter.write(f"\n{title}\n")
+        formatter.indent()
+        formatter.write_dl([(name.ljust(width), text) for name, text in rows])
+        formatter.dedent()
+
+
+def _sections(command: Any, context: Any) -> dict[str, list[tuple[str, str]]]:
+    """Return names and explanations of commands and flags, by section."""
+    sections: dict[str, list[tuple[str, str]]] = {}
+    commands: dict[str, Any] = getattr(command, "commands", {})
+    for name, inner in commands.items():
+        sections.setdefault("Commands", []).append((name, inner.help.partition("\n")[0]))
+    for param in command.get_params(context):
+        if param.param_type_name == "argument":
+            continue
+        shorts = [name for name in param.opts if not name.startswith("--")]
+        first, *aliases = [name for name in param.opts if name.startswith("--")]
+        names = ", ".join([*shorts, first]) + (f" {param.metavar}" if param.metavar else "")
+        also = f" (also {', '.join(aliases)})" if aliases else ""
+        section = sections.setdefault(getattr(param, "rich_help_panel", None) or _OTHERS, [])
+        section.append((names, f"{param.help}{also}"))
+    others = sections.pop(_OTHERS, [])
+    return {**sections, _OTHERS: others}
+
+
+class Command(TyperCommand):
+    """A command with plain help."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help."""
+        write(self, ctx, formatter)
+
+
+class Group(TyperGroup):
+    """A group of commands with plain help, listed in the order of definition."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help."""
+        write(self, ctx, formatter)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Show the help where no command is named."""
+        return super().parse_args(ctx, args or ["--help"])
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the commands in the order in which they were defined."""
+        return list(self.commands)

@@ -1,4 +1,4 @@
-"""The commands that choose what a run does before it runs, and their flags: plan."""
+"""The commands that look ahead, before anything runs, and their flags: show and plan."""
 
 from __future__ import annotations
 
@@ -7,9 +7,100 @@ from typing import Annotated, Any
 import typer
 
 from decentral.cli import options as o
-from decentral.cli.help import STYLE, Command, Group
+from decentral.cli.options import STYLE, Command, Group
 
+show = typer.Typer(
+    cls=Group, help="Look at a topology, a schedule, a network or a model's blocks.", **STYLE
+)
 plan = typer.Typer(cls=Group, help="Choose what a run does, before it runs.", **STYLE)
+
+# --- show -----------------------------------------------------------------------------------------
+
+Name = Annotated[
+    str, typer.Argument(metavar="NAME", help="Its name, or file.py:name.", show_default=False)
+]
+
+
+@show.command("topology", cls=Command)
+def show_topology(
+    context: typer.Context,
+    name: Name,
+    nodes: o.Nodes = None,
+    weights: o.Weights = None,
+    seed: o.Seed = None,
+    png: o.Png = None,
+    debug: o.Debug = False,
+) -> None:
+    """Draw who may talk to whom, and say how well it mixes."""
+    from decentral.cli import show_topology
+
+    show_topology.show({"topology": name, **o.given(context)}, png)
+
+
+@show.command("schedule", cls=Command)
+def show_schedule(
+    context: typer.Context,
+    name: Name,
+    settings: o.Settings = None,
+    topology: o.Topology = None,
+    nodes: o.Nodes = None,
+    steps: o.Steps = None,
+    data: o.Data = None,
+    batch_schedule: o.BatchSchedule = None,
+    local_steps: o.LocalSteps = None,
+    task: o.Task = None,
+    model: o.Model = None,
+    seed: o.Seed = None,
+    png: o.Png = None,
+    debug: o.Debug = False,
+) -> None:
+    """Draw what a run does when, and count the bytes, before anything runs.
+
+    NAME is a schedule, or a run's YAML file; KEY=VALUE adds phases, such as
+    sam.start=75% or label_noise=0.1.
+    """
+    from decentral.cli import show_schedule
+
+    show_schedule.show(name, settings or [], o.given(context), png)
+
+
+@show.command("network", cls=Command)
+def show_network(
+    context: typer.Context,
+    name: Name,
+    nodes: o.Nodes = None,
+    model_size: o.ModelSize = "25M",
+    seed: o.Seed = None,
+    debug: o.Debug = False,
+) -> None:
+    """Say what lies between nodes, and what a round over it takes."""
+    from decentral.cli import networks
+
+    networks.show({"network": name, **o.given(context)}, model_size)
+
+
+@show.command("blocks", cls=Command)
+def show_blocks(
+    context: typer.Context,
+    settings: o.Words = None,
+    task: o.Task = None,
+    model: o.Model = None,
+    optimizer: o.Optimizer = None,
+    debug: o.Debug = False,
+) -> None:
+    """Show which parameter belongs to which block, who updates it, and at which rate.
+
+    Rates are those of --optimizer "adamw(blockwise=true)"; `muon` and its kin
+    leave to AdamW what is no hidden matrix.
+
+      decentral show blocks --model mlp --optimizer muon
+    """
+    from decentral.cli import models
+
+    models.blocks(settings or [], o.given(context))
+
+
+# --- plan -----------------------------------------------------------------------------------------
 
 _LAW, _BOUNDS, _RUNS = "A task by its law", "What may be used", "A task by its runs"
 
@@ -57,9 +148,9 @@ def plan_communication(
 
       decentral plan communication --network home --compute 50ms --deadline 2h
     """
-    from decentral.cli import plan_communication
+    from decentral.cli import networks
 
-    plan_communication.show(o.given(context), topology or [], schedule or [], model_size, deadline)
+    networks.plan(o.given(context), topology or [], schedule or [], model_size, deadline)
 
 
 @plan.command("batch", cls=Command)
