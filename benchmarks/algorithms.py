@@ -62,7 +62,7 @@ def settings_of(name: str) -> dict[str, Any]:
         return {**common, **SETTINGS[name]}
     given = {**common, "topology": "ring", "communication": GOSSIP, **SETTINGS[name]}
     setup = prepare(make_config({**given, "local_steps": 1}))
-    talk = setup.conversation
+    talk = setup.planner
     assert talk is not None
     affordable = SHARE * setup.all_reduce_bytes
     costs = (expected_bytes(replace(talk, local_steps=h), setup.size) for h in range(1, STEPS + 1))

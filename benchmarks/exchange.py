@@ -211,9 +211,9 @@ def stepped(block: Block) -> None:
     while block.step < block.setup.config.steps:
         block.setup.algorithm(block, block.decide())
         block.finish_step()
-    conversation = block.setup.conversation
-    if conversation is not None:
-        block.combine(conversation.finale())
+    planner = block.setup.planner
+    if planner is not None:
+        block.combine(planner.final_merge())
 
 
 # --- a whole run ----------------------------------------------------------------------------------

@@ -45,10 +45,10 @@ MOST, STEP_S = 3000, 0.02
 def seconds(given: dict[str, Any], steps: int) -> float:
     """Return the simulated seconds of a run of so many steps."""
     setup = prepare(make_config(by_name({**given, "steps": steps})))
-    if setup.conversation is None:
+    if setup.planner is None:
         nodes, size = setup.config.nodes, setup.gradient_bytes
         return forecast_all_reduce(setup.clock(), nodes, steps, size).seconds
-    return forecast(setup.conversation, setup.clock(), setup.row_bytes).seconds
+    return forecast(setup.planner, setup.clock(), setup.row_bytes).seconds
 
 
 def steps_within(given: dict[str, Any], limit_s: float) -> int:

@@ -32,12 +32,12 @@ from decentral.loop.block import Block
 from decentral.loop.measure import Evaluator
 from decentral.loop.setup import Setup, prepare
 from decentral.mixing.base import Mixer, Mixing
-from decentral.network import Act, Conversation
+from decentral.network import RoundAction, RoundPlanner
 from decentral.network.membership import Membership
 from decentral.registry import Bound, build, find
 from decentral.run.checkpoint import Checkpoint, newest_checkpoint
 from decentral.run.folder import RunFolder
-from decentral.schedules import slots
+from decentral.schedules import communication_steps
 from decentral.schedules.communication import CommunicationSchedule
 from decentral.tasks import Task
 from decentral.topology.base import Topology
@@ -108,10 +108,10 @@ def planted(file: str) -> Callable[..., Any]:
     return found["fault"]
 
 
-# --- conversations --------------------------------------------------------------------------------
+# --- plans of rounds ------------------------------------------------------------------------------
 
 
-def conversation(
+def planner(
     topology: object,
     communication: object = "constant",
     *,
@@ -120,20 +120,20 @@ def conversation(
     local_steps: int = 5,
     seed: int = 0,
     weights: object = "auto",
-) -> Conversation:
-    """Return a conversation without a run around it."""
+) -> RoundPlanner:
+    """Return a planner without a run around it."""
     mixer = Mixer.make(Topology(build("topology", topology), nodes, seed), weights)
-    return Conversation(mixer, CommunicationSchedule.make(communication), steps, local_steps)
+    return RoundPlanner(mixer, CommunicationSchedule.make(communication), steps, local_steps)
 
 
-def acts(talk: Conversation) -> Iterator[tuple[int, Act]]:
-    """Yield (step, act) of everything that is sent, counting rounds as a run does."""
+def round_actions(talk: RoundPlanner) -> Iterator[tuple[int, RoundAction]]:
+    """Yield (step, action) of everything that is sent, counting rounds as a run does."""
     round = 0
-    for step in slots(talk.steps, talk.local_steps):
-        act = talk.act(talk.progress(step, round))
-        if act is not None:
+    for step in communication_steps(talk.steps, talk.local_steps):
+        action = talk.plan(talk.progress(step, round))
+        if action is not None:
             round += 1
-            yield step, act
+            yield step, action
 
 
 # --- tiny runs ------------------------------------------------------------------------------------
@@ -220,7 +220,7 @@ def replayed(out: Path) -> Tensor:
     for change in changes:
         advance(block, change["step"])
         old, members = block.members, Membership(tuple(change["live"]), change["epoch"])
-        joined = sources(setup.conversation, setup.config.weights, members, old)
+        joined = sources(setup.planner, setup.config.weights, members, old)
         checkpoint = moved(block.checkpoint(), members, joined)
         block = Block(setup, LocalExchange(len(members.live), ordered=True), silent, members)
         block.restore(checkpoint)

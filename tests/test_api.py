@@ -60,7 +60,7 @@ def test_own_module_data_and_loss_take_less_than_ten_lines(tmp_path: Path) -> No
 def test_own_schedule_topology_weights_split_and_optimizer_as_functions(tmp_path: Path) -> None:
     def twice(progress: Any, feedback: Any) -> Any:
         """Talk a little, then merge in the middle."""
-        return GLOBAL_MERGE if progress.slot == 1 else 0.5
+        return GLOBAL_MERGE if progress.communication_step == 1 else 0.5
 
     def line(n: int) -> nx.Graph:
         """A row of nodes."""
@@ -114,8 +114,8 @@ FILE = """
     import networkx as nx, torch
 
     def pulse(progress, feedback, *, high: Share = 1.0):
-        "Talk at every other slot."
-        return high * (progress.slot % 2)
+        "Communicate at every other communication step."
+        return high * (progress.communication_step % 2)
 
     def wheel(n, *, spokes: int = 2):
         "A ring with a few chords."
@@ -128,11 +128,11 @@ FILE = """
         return torch.optim.SGD(params, momentum=momentum)
 
     @plugin("algorithm", guarantees=("single_node_is_plain",))
-    def lazy(block, act):
+    def lazy(block, action):
         "Local steps; rounds twice."
         block.gradient()
         block.adapt()
-        block.combine(act)
+        block.combine(action)
 
     def net(input_shape, outputs, *, width: int = 5):
         "Two layers."

@@ -21,7 +21,7 @@ from decentral.registry import build, names
 from decentral.run.checkpoint import newest_checkpoint
 from decentral.run.folder import RunFolder
 from decentral.schedules import Progress
-from decentral.schedules.progress import pace_of
+from decentral.schedules.progress import step_timeline
 
 LATE = "late_switch(at=50%, from=4, to=24)"
 
@@ -34,7 +34,7 @@ def test_a_switch_is_two_stages(share: int, small: int, factor: int) -> None:
     switch = {"name": "late_switch", "at": f"{share}%", "from": small, "to": small * factor}
     stages = f"{small},{small * factor} at {share}%"
     mirrored = {**switch, "name": "early_switch"}
-    paces = [pace_of(build("batch", spec), 0, 5000) for spec in (switch, mirrored, stages)]
+    paces = [step_timeline(build("batch", spec), 0, 5000) for spec in (switch, mirrored, stages)]
     assert paces[0] == paces[1] == paces[2]
 
 
@@ -45,8 +45,8 @@ def test_a_plan_is_stages_by_shares(sizes: list[int], data: st.DataObject) -> No
     plan = build("batch", {"name": "plan", "sizes": sizes, "at": shares})
     stages = build("batch", {"name": "stages", "sizes": sizes, "at": [f"{x!r}" for x in shares]})
     if all(0 < x < 1 for x in shares):
-        assert pace_of(plan, 0, 3000) == pace_of(stages, 0, 3000)
-    assert pace_of(plan, 0, 3000).samples[-1] == 3000
+        assert step_timeline(plan, 0, 3000) == step_timeline(stages, 0, 3000)
+    assert step_timeline(plan, 0, 3000).samples[-1] == 3000
 
 
 def test_geometric_growth_has_equal_factors() -> None:
@@ -58,10 +58,12 @@ def test_geometric_growth_has_equal_factors() -> None:
 def test_growth_follows_the_power_of_the_time_to_go(capacity: float) -> None:
     """By samples, the law in the time to go emerges from the closed form in the data to go."""
     rule = build("batch", f"easy_growth(from=100, to=40000, capacity={capacity})")
-    pace = pace_of(rule, 0, 4_000_000)
-    to_go = torch.arange(pace.steps, 0, -1, dtype=torch.float64)
-    sizes = torch.tensor([pace.size(step) for step in range(pace.steps)], dtype=torch.float64)
-    middle = slice(pace.steps // 10, pace.steps * 9 // 10)
+    timeline = step_timeline(rule, 0, 4_000_000)
+    to_go = torch.arange(timeline.steps, 0, -1, dtype=torch.float64)
+    sizes = torch.tensor(
+        [timeline.size(step) for step in range(timeline.steps)], dtype=torch.float64
+    )
+    middle = slice(timeline.steps // 10, timeline.steps * 9 // 10)
     power = 1 - 1 / (2 * capacity)
     x, y = to_go[middle].log(), sizes[middle].log()
     slope = ((x - x.mean()) * (y - y.mean())).sum() / (x - x.mean()).square().sum()
@@ -85,9 +87,9 @@ def test_a_run_ends_with_its_data(batch: str, data: str) -> None:
     rows = trained(block)
     wanted = 250 if "node" in data or data == "1000" else 249
     assert block.samples == wanted == rows[-1]["samples"]
-    assert rows[-1]["step"] == block.setup.config.steps == block.setup.pace.steps
+    assert rows[-1]["step"] == block.setup.config.steps == block.setup.timeline.steps
     seen = [row["samples"] for row in rows if "samples" in row]
-    assert seen == [block.setup.pace.samples[row["step"]] for row in rows if "samples" in row]
+    assert seen == [block.setup.timeline.samples[row["step"]] for row in rows if "samples" in row]
     assert rows[-1]["batch/global"] == 4 * rows[-1]["batch/size"]
 
 
@@ -110,12 +112,12 @@ def test_the_preview_equals_the_run_under_a_growing_batch() -> None:
         batch="geometric(from=2, to=40)", data="3000", local_steps=2, topology="erdos_renyi",
         communication="then_merge(schedule=constant(0.4), at=70%)",
     )  # fmt: skip
-    conversation = block.setup.conversation
-    assert conversation is not None
-    planned = list(preview(conversation))
+    planner = block.setup.planner
+    assert planner is not None
+    planned = list(preview(planner))
     rows = trained(block)
     assert planned[-1].messages == rows[-1]["comm/messages"]
-    assert sum(slot.is_merge for slot in planned) == 1, "the merge came once, exactly at its point"
+    assert sum(step.is_merge for step in planned) == 1, "the merge came once, exactly at its point"
 
 
 def test_tokens_are_counted_as_sequences() -> None:
@@ -130,7 +132,7 @@ def test_tokens_are_counted_as_sequences() -> None:
         ),
     )
     setup = tiny_setup(task=task, data="2k tokens", batch=5, nodes=2, split="iid")
-    assert setup.pace.samples[-1] == 100
+    assert setup.timeline.samples[-1] == 100
 
 
 def test_steps_and_data_must_agree() -> None:

@@ -48,11 +48,11 @@ HEADS = {
     "network": "(n)",
     "compute": "(nodes, step, seed)",
     "merge": "(samples)",
-    "algorithm": "(block, act)",
+    "algorithm": "(block, action)",
     "codec": "(rows, load, draw)",
     "aggregation": "(values, weights)",
     "attack": "(rows, load, draw)",
-    "fault": "(receivers, senders, slot, seed, *, share: float = 0.1, both: bool = False)",
+    "fault": "(receivers, senders, step, seed, *, share: float = 0.1, both: bool = False)",
     "metric": "(snapshot)",
     "task": "(nodes)",
     "model": "(shape, outputs)",
@@ -265,7 +265,7 @@ def test_what_a_caller_raises_stays_what_it_is(tmp_path: Path) -> None:
 LATE = """
 block.gradient()
 block.adapt()
-block.combine(act)
+block.combine(action)
 assert block.progress.step < 3, "too late"
 """
 
@@ -353,7 +353,7 @@ def test_a_fault_of_ours_in_a_plug_in_of_ours_is_a_bug(
 def test_a_fault_of_ours_before_a_run_leaves_its_traceback_in_a_file(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("decentral.loop.setup.paced", planted("loop/pacing.py"))
+    monkeypatch.setattr("decentral.loop.setup.resolve_steps", planted("loop/pacing.py"))
     assert decentral.cli.run(["launch", "task=quadratic"]) == 1
     first, second = capsys.readouterr().err.splitlines()
     assert first.startswith("error: this is a bug in decentral: KeyError: 'planted' (decentral/")

@@ -156,11 +156,13 @@ def test_contents_say_of_every_place_and_date_what_stands_there() -> None:
     drawn = scenes(0, range(50), 16, 0)
     for pair, eight in enumerate(contents(drawn)):
         assert len(set(eight)) == 8
-        for slot, caption in enumerate(eight):
-            date, place = divmod(slot, 4)
+        for position, caption in enumerate(eight):
+            date, place = divmod(position, 4)
             thing = KINDS[drawn.kinds[pair, place]] if drawn.there[pair, date, place] else "nothing"
             assert {thing, ("first", "second")[date], *PLACES[place].split()} < {*caption.split()}
-        differ = {slot for slot in range(4) if eight[slot][-6:] != eight[slot + 4][-6:]}
+        differ = {
+            position for position in range(4) if eight[position][-6:] != eight[position + 4][-6:]
+        }
         assert differ == ({drawn.place[pair]} if drawn.change[pair] != SAME else set())
 
 

@@ -22,7 +22,7 @@ from decentral.config import make_config
 from decentral.engines.base import EngineRun
 from decentral.references import named_files
 from decentral.registry import build
-from decentral.schedules.progress import Past, pace_of
+from decentral.schedules.progress import Past, step_timeline
 from decentral.sweeps import read_sweep
 
 SETTINGS: dict[str, Any] = {
@@ -206,7 +206,7 @@ def test_schedules_change_from_the_checkpoint_on(
 
 def test_samples_go_on_from_where_they_were(copy: Path) -> None:
     run = api.restart(copy, change={"batch": 8})
-    assert run.setup.pace.samples[8] == 32
+    assert run.setup.timeline.samples[8] == 32
     run.run(unseen)
     assert api.Run(copy).rows[-1]["samples"] == 32 + 4 * 8
 
@@ -247,11 +247,11 @@ def test_a_budget_of_data_may_grow(tmp_path: Path) -> None:
     step=st.integers(0, 9), samples=st.integers(10, 90), first=st.integers(1, 9),
     more=st.integers(1, 5), size=st.integers(1, 7),
 )  # fmt: skip
-def test_a_pace_goes_on_from_its_past(
+def test_a_timeline_goes_on_from_its_past(
     step: int, samples: int, first: int, more: int, size: int
 ) -> None:
     past = Past(step, samples if step else 0, first)
-    taken = pace_of(build("batch", f"constant({size})"), step + more, past=past).samples
+    taken = step_timeline(build("batch", f"constant({size})"), step + more, past=past).samples
     assert len(taken) == step + more + 1
     assert taken[step] == past.samples
     assert list(taken) == sorted(taken)
@@ -316,7 +316,7 @@ import networkx as nx
 from decentral import plugin
 @plugin("communication", final_merge=True)
 def pulses(progress, feedback, *, width: int = 3):
-    return 1.0 if progress.slot % width == 0 else 0.0
+    return 1.0 if progress.communication_step % width == 0 else 0.0
 """
 
 

@@ -239,9 +239,9 @@ def test_numbers_survive_being_resolved_bit_by_bit(
     asked = {"task": "quadratic", "communication": rule, "learning_rate.lr": lr}
     once = prepare(make_config(asked))
     again = prepare(make_config(load(dump(resolved(once)))))
-    assert once.conversation is not None
-    assert again.conversation is not None
-    assert again.conversation.schedule == once.conversation.schedule
+    assert once.planner is not None
+    assert again.planner is not None
+    assert again.planner.schedule == once.planner.schedule
     assert again.learning_rate == once.learning_rate
 
 

@@ -153,8 +153,8 @@ def test_a_batch_schedule_reads_a_file_if_it_says_so(tmp_path: Path) -> None:
     assert make_config({"batch": f"planned({file})"}).batch == {"name": "planned", "sizes": [1, 3]}
     setup = prepared(batch=f"titled({file})")
     assert setup.batch.settings == {"title": str(file)}
-    assert setup.pace.constant
-    assert not prepared(batch=f"planned({file})").pace.constant
+    assert setup.timeline.constant
+    assert not prepared(batch=f"planned({file})").timeline.constant
 
 
 def test_setup_reads_the_traits_of_its_algorithm() -> None:

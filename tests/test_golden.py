@@ -37,14 +37,14 @@ RUNS: dict[str, dict[str, Any]] = {
 
 def trajectory(given: dict[str, Any]) -> list[dict[str, Any]]:
     block = tiny_block(**{**SHARED, **given})
-    conversation = block.setup.conversation
+    planner = block.setup.planner
     found = []
     for _ in range(block.setup.config.steps):
         block.setup.algorithm(block, block.decide())
         block.finish_step()
         found.append(photograph(block))
-    if conversation is not None:
-        block.combine(conversation.finale())
+    if planner is not None:
+        block.combine(planner.final_merge())
         found.append(photograph(block))
     return found
 

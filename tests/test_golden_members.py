@@ -81,8 +81,8 @@ KINDS = {
     "fault": "faults", "optimizer": "optimizer", "batch": "batch", "communication": "communication",
     "learning_rate": "learning_rate", "topology": "topology", "weights": "weights",
 }  # fmt: skip
-#: Kinds that run in one process only: `test_pairs` has their members on workers, or they act within
-#: a row.
+#: Kinds that run in one process only: `test_pairs` has their members on workers, or
+#: they act within a row.
 ALONE = "topology", "weights", "learning_rate", "option"
 #: What else changes how rows move: settings that no plug-in stands for.
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -145,8 +145,8 @@ def company(kind: str, name: str) -> dict[str, Any]:
 def ended(block: Block) -> Block:
     """Train a block to its end, the last merge included."""
     advance(block, block.setup.config.steps)
-    conversation = block.setup.conversation
-    block.combine(conversation.finale() if conversation else None)
+    planner = block.setup.planner
+    block.combine(planner.final_merge() if planner else None)
     return block
 
 

@@ -192,11 +192,11 @@ def test_a_run_that_diverged_names_its_folder(tmp_path: Path) -> None:
 
 
 def test_a_plug_in_that_fails_midway_names_the_folder_and_how_to_go_on(tmp_path: Path) -> None:
-    def fails_later(block: Any, act: Any) -> None:
+    def fails_later(block: Any, action: Any) -> None:
         """Divide by what is left."""
         block.gradient()
         block.adapt()
-        block.combine(act)
+        block.combine(action)
         assert 1 / (10 - block.step)
 
     run = tiny_run(tmp_path / "run", algorithm=fails_later, checkpoint_every=4)

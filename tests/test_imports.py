@@ -102,3 +102,24 @@ def test_imports_are_found(source: str, expected: set[str]) -> None:
 def test_what_is_used_late_is_imported_late() -> None:
     users = [p for p in PACKAGE.rglob("*.py") if LATE & set(imported_at_once(p.read_text()))]
     assert users == []
+
+
+FORMER = [
+    ("exchange", "Ledger", "CommunicationStats"),
+    ("exchange.codec", "Draw", "RngContext"),
+    ("exchange.codec", "How", "CodecContext"),
+    ("exchange.codec", "Load", "TensorLayout"),
+    ("network", "Act", "RoundAction"),
+    ("network", "Conversation", "RoundPlanner"),
+    ("optim", "Course", "LrInfo"),
+    ("schedules", "slots", "communication_steps"),
+]
+
+
+@pytest.mark.parametrize(("package", "was", "now"), FORMER)
+def test_a_former_name_still_works_and_says_the_new_one(package: str, was: str, now: str) -> None:
+    module = import_module(f"decentral.{package}")
+    with pytest.warns(DeprecationWarning, match=rf"\.{was} is now decentral\.{package}\.{now}$"):
+        former = getattr(module, was)
+    assert former is getattr(module, now)
+    assert was not in module.__all__

@@ -60,7 +60,7 @@ def test_limits_are_above_every_real_use() -> None:
     with pytest.raises(ConfigError, match="at most 4 per core, 64"):
         limits.check_threads(65, cores=16.0)
     setup = prepare(make_config({"task": "quadratic", "steps": 10**5, "nodes": 2}))
-    assert setup.pace.steps == 10**5
+    assert setup.timeline.steps == 10**5
     assert make_config({"nodes": limits.NODES, "local_steps": limits.COUNT}).nodes == limits.NODES
 
 

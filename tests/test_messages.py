@@ -210,17 +210,17 @@ def test_interrupted_claim(bench: Path, book: Book, monkeypatch: pytest.MonkeyPa
 
 def _closed_loop() -> None:
     config = make_config({"task": "quadratic", "communication": "adaptive(0.1)"})
-    conversation = prepare(config).conversation
-    assert conversation is not None
-    list(preview(conversation))
+    planner = prepare(config).planner
+    assert planner is not None
+    list(preview(planner))
 
 
 def _without_a_node() -> None:
     setup = prepare(
         make_config({"task": "quadratic", "nodes": 10, "topology": "nx:petersen_graph"})
     )
-    assert setup.conversation is not None
-    reformed(setup.conversation, "auto", Membership.all_nodes(10).without([1]))
+    assert setup.planner is not None
+    reformed(setup.planner, "auto", Membership.all_nodes(10).without([1]))
 
 
 def _generous_in_the_end() -> None:

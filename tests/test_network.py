@@ -1,4 +1,4 @@
-"""The conversation of a run: previews, budgets and bytes."""
+"""The planner of a run: previews, budgets and bytes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import acts, conversation, tiny_block, tiny_setup, trained
+from support import planner, round_actions, tiny_block, tiny_setup, trained
 
 from decentral import ConfigError
 from decentral.exchange.base import CommunicationStats
@@ -30,39 +30,44 @@ def planned(talk: Any) -> list[Any]:
 def test_rounds_count_what_was_sent_and_not_what_might_have_been(
     intensity: float, local_steps: int, steps: int, seed: int
 ) -> None:
-    """Silent slots do not advance a time-varying graph: its hops follow each other in order."""
-    talk = conversation(
+    """Silent steps do not advance a time-varying graph: its hops follow each other in order."""
+    talk = planner(
         "one_peer_exponential", {"name": "constant", "intensity": intensity}, nodes=16,
         steps=steps, local_steps=local_steps, seed=seed,
     )  # fmt: skip
-    hops = [int(act.mixing.senders[act.mixing.senders != 0][0]) for _, act in acts(talk)]
+    hops = [
+        int(action.mixing.senders[action.mixing.senders != 0][0])
+        for _, action in round_actions(talk)
+    ]
     firsts = [16 - 2 ** (round % 4) for round in range(len(hops))]
-    heard = [int(act.mixing.row(0)[0][-1]) for _, act in acts(talk)]
+    heard = [int(action.mixing.row(0)[0][-1]) for _, action in round_actions(talk)]
     assert heard == firsts
 
 
 def test_without_a_round_clock_of_its_own_a_finite_time_graph_would_not_average() -> None:
     """Indexed by step, a clock of 10 would use only every other hop of 16 nodes."""
-    talk = conversation("one_peer_exponential", nodes=16, steps=400, local_steps=10)
-    by_round = {int(act.mixing.row(0)[0][-1]) for _, act in acts(talk)}
-    by_step = {int(talk.mixer.mixing(step).row(0)[0][-1]) for step, _ in acts(talk)}
+    talk = planner("one_peer_exponential", nodes=16, steps=400, local_steps=10)
+    by_round = {int(action.mixing.row(0)[0][-1]) for _, action in round_actions(talk)}
+    by_step = {int(talk.mixer.mixing(step).row(0)[0][-1]) for step, _ in round_actions(talk)}
     assert len(by_round) == 4
     assert len(by_step) == 2
 
 
 def test_a_whole_round_is_tossed_for_everybody_or_link_by_link() -> None:
     for topology, whole in (("one_peer_exponential", True), ("ring", False)):
-        talk = conversation(topology, "constant(0.5)", steps=400)
-        full = conversation(topology).mixer.mixing(0).messages
-        sent = {act.mixing.messages for _, act in acts(talk)}
+        talk = planner(topology, "constant(0.5)", steps=400)
+        full = planner(topology).mixer.mixing(0).messages
+        sent = {action.mixing.messages for _, action in round_actions(talk)}
         assert (sent == {full}) is whole
-        assert len(list(acts(talk))) < 80 if whole else len(list(acts(talk))) == 80
+        assert (
+            len(list(round_actions(talk))) < 80 if whole else len(list(round_actions(talk))) == 80
+        )
 
 
 def test_a_preview_of_a_closed_loop_is_refused() -> None:
     for spec in ("adaptive(target=0.1)", "switch(before=none, after=adaptive(0.1), at=50%)"):
         with pytest.raises(ConfigError, match="reacts to the run"):
-            planned(conversation("ring", spec))
+            planned(planner("ring", spec))
 
 
 # --- bytes ----------------------------------------------------------------------------------------
@@ -142,26 +147,26 @@ def test_a_budget_is_a_share_of_all_reduces_bytes_whatever_travels(
     """Expected bytes are the budget; those of a seed are near it."""
     talks = {"name": "scale_to_budget", "schedule": "late(intensity=0.2)", "budget": budget}
     setup = tiny_setup(**BUDGETED, **given, communication=talks)
-    assert setup.conversation is not None
+    assert setup.planner is not None
     whole = all_reduce_messages(6, 300) * setup.gradient_bytes
     share = 0.03 if budget == "3%" else 0.06
-    assert expected_messages(setup.conversation) * setup.row_bytes == pytest.approx(share * whole)
-    sent = planned(setup.conversation)[-1].messages * setup.row_bytes
+    assert expected_messages(setup.planner) * setup.row_bytes == pytest.approx(share * whole)
+    sent = planned(setup.planner)[-1].messages * setup.row_bytes
     assert sent == pytest.approx(share * whole, rel=0.3)
 
 
 def test_a_budget_may_be_bytes_per_node() -> None:
     talks = {"name": "scale_to_budget", "schedule": "constant", "budget": "20kB/node"}
     setup = tiny_setup(**BUDGETED, communication=talks)
-    assert setup.conversation is not None
-    assert expected_messages(setup.conversation) * setup.row_bytes == pytest.approx(6 * 20e3)
+    assert setup.planner is not None
+    assert expected_messages(setup.planner) * setup.row_bytes == pytest.approx(6 * 20e3)
 
 
 def test_different_schedules_spend_the_same_under_one_budget() -> None:
     spent = []
     for inner in ("constant", "linear", "late", "early", "cosine", "every(k=2)"):
         talks = {"name": "scale_to_budget", "schedule": inner, "budget": "2%"}
-        talk = solve_budget(conversation("ring", talks), Size(100, 100), 100)
+        talk = solve_budget(planner("ring", talks), Size(100, 100), 100)
         spent.append(expected_messages(talk))
     assert spent == pytest.approx([0.02 * all_reduce_messages(8, 200)] * len(spent))
 
@@ -182,13 +187,13 @@ def test_a_budget_that_cannot_be_met_is_refused_with_the_reachable_end(
     talks: str, message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        solve_budget(conversation("ring", talks), Size(100, 100), 100)
+        solve_budget(planner("ring", talks), Size(100, 100), 100)
 
 
 def test_a_budget_inside_another_schedule_is_refused() -> None:
     talks = "every(k=2, schedule=scale_to_budget(schedule=constant, budget=2%))"
     with pytest.raises(ConfigError, match="must be outermost"):
-        planned(solve_budget(conversation("ring", talks), Size(100, 100), 100))
+        planned(solve_budget(planner("ring", talks), Size(100, 100), 100))
 
 
 def test_budgets_are_read_as_shares_and_as_bytes() -> None:

@@ -76,8 +76,8 @@ def test_labels_are_usable_wherever_numbers_are(ring: str) -> None:
     )
     assert setup.config.node_lr == {0: 0.5, 1: 2.0, 5: 3.0}
     assert setup.attackers.nodes == {1, 4}
-    assert setup.conversation is not None
-    assert setup.conversation.faults.rules[0].settings["nodes"] == [0, 2]
+    assert setup.planner is not None
+    assert setup.planner.faults.rules[0].settings["nodes"] == [0, 2]
 
 
 def test_a_label_that_is_a_number_goes_in_quotes(ring: str) -> None:

@@ -112,10 +112,10 @@ def test_the_last_outer_step_is_taken_and_no_merge_is_added(
     if not ends:
         torch.testing.assert_close(found, wanted, rtol=0, atol=1e-9)
     assert rows[-1]["comm/rounds"] == 4 + ends
-    assert block.conversation is not None
-    planned = list(preview(block.conversation))[-1].bytes(block.setup.size)
+    assert block.planner is not None
+    planned = list(preview(block.planner))[-1].bytes(block.setup.size)
     assert rows[-1]["comm/bytes"] == planned
-    assert expected_bytes(block.conversation, block.setup.size) == planned
+    assert expected_bytes(block.planner, block.setup.size) == planned
     before = [row for row in rows if row.get("phase") == "before_merge"]
     assert len(before) == (ends or steps == 20)
     assert all(row["consensus/distance"] > 1e-3 for row in before)
@@ -165,12 +165,12 @@ def test_bytes_of_fragments_are_as_planned_and_a_final_merge_is_whole() -> None:
             **PLAIN, algorithm="streaming_diloco(fragments=3)", communication=communication
         )
         rows = trained(block)
-        assert block.conversation is not None
-        planned = list(preview(block.conversation))[-1].bytes(block.setup.size)
+        assert block.planner is not None
+        planned = list(preview(block.planner))[-1].bytes(block.setup.size)
         assert rows[-1]["comm/bytes"] == planned
         assert block.setup.size.merge == -(-40 // 3) * 8
         assert block.setup.size.last == 40 * 8
-        assert expected_bytes(block.conversation, block.setup.size) == planned
+        assert expected_bytes(block.planner, block.setup.size) == planned
         if "final_merge" in communication:
             torch.testing.assert_close(block.rows, block.rows[:1].expand_as(block.rows))
 
@@ -265,12 +265,12 @@ def test_moving_models_mix_like_as_many_nodes_on_a_small_graph() -> None:
         algorithm="teleportation",
         topology="teleportation(active=4)",
     )
-    assert moving.conversation is not None
+    assert moving.planner is not None
     start = torch.arange(4.0, dtype=torch.float64)
-    act = moving.conversation.act(moving.conversation.progress(1, 0))
-    assert act is not None
-    assert act.mixing is not None
-    dense = torch.from_numpy(act.mixing.dense())
+    action = moving.planner.plan(moving.planner.progress(1, 0))
+    assert action is not None
+    assert action.mixing is not None
+    dense = torch.from_numpy(action.mixing.dense())
     new = torch.nonzero(dense.sum(1) - dense.diagonal() > 0).flatten()
     old = torch.nonzero(dense[new].sum(0) > 0).flatten()
     assert len(new) == len(old) == 4
@@ -304,8 +304,8 @@ def test_who_rests_does_not_move_and_does_not_count() -> None:
 def test_a_round_costs_what_the_active_nodes_hear() -> None:
     block = tiny_block(**{**PLAIN, "nodes": 12}, algorithm="teleportation")
     walked(block)
-    assert block.conversation is not None
-    planned = list(preview(block.conversation))[-1]
+    assert block.planner is not None
+    planned = list(preview(block.planner))[-1]
     assert block.stats.bytes == planned.bytes(block.setup.size)
     assert block.stats.messages / block.stats.rounds <= 4 * 3
 
@@ -313,8 +313,8 @@ def test_a_round_costs_what_the_active_nodes_hear() -> None:
 @pytest.mark.parametrize("nodes", [2, 3, 9])
 def test_new_nodes_take_a_convex_mix_of_old_models(nodes: int) -> None:
     block = tiny_block(**{**PLAIN, "nodes": nodes}, algorithm="teleportation")
-    assert block.conversation is not None
+    assert block.planner is not None
     for round in range(20):
-        dense = block.conversation.mixer.mixing(round).dense()
+        dense = block.planner.mixer.mixing(round).dense()
         np.testing.assert_allclose(dense.sum(1), 1)
         assert dense.min() >= 0

@@ -54,10 +54,10 @@ def test_what_it_writes_trains_by_the_plan(
     said(f"{HARD} {flags}", capsys)
     best = Planner(fsl.Law.of(fsl.PowerLaw(0.25, 2)), 6000, 4, 64, nodes).best()
     setup = prepare(make_config(read_file(path), {"task": "quadratic"}))
-    assert setup.pace.sizes() == best.per_step().tolist()
-    assert setup.pace.samples[-1] * nodes == 6000
+    assert setup.timeline.sizes() == best.per_step().tolist()
+    assert setup.timeline.samples[-1] * nodes == 6000
     named = tiny_setup(task="quadratic", batch=f"plan({path})", data=f"{6000 // nodes}/node")
-    assert named.pace.sizes() == setup.pace.sizes()
+    assert named.timeline.sizes() == setup.timeline.sizes()
 
 
 def test_a_plan_brings_its_budget_unless_another_is_given(
@@ -66,9 +66,9 @@ def test_a_plan_brings_its_budget_unless_another_is_given(
     path = tmp_path / "plan.yaml"
     said(f"{HARD} --budget 3000 --min 8 --max 32 --out {path}", capsys)
     layer = {"task": "quadratic", "batch": f"plan({path})"}
-    assert prepare(make_config(layer)).pace.samples[-1] == 3000
-    assert prepare(make_config(layer, {"steps": 7})).pace.budget is None
-    assert prepare(make_config(layer, {"data": "900/node"})).pace.samples[-1] == 900
+    assert prepare(make_config(layer)).timeline.samples[-1] == 3000
+    assert prepare(make_config(layer, {"steps": 7})).timeline.budget is None
+    assert prepare(make_config(layer, {"data": "900/node"})).timeline.samples[-1] == 900
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def test_it_fits_runs_and_stays_within_them(
     written = read_file(path)
     assert written["task"]["name"] == "digits"
     assert written["learning_rate"]["lr"] == 0.1
-    assert prepare(make_config(written)).pace.samples[-1] == 1600
+    assert prepare(make_config(written)).timeline.samples[-1] == 1600
     beyond = said(f"plan batch {both} --budget 100k", capsys, status=2)
     assert "beyond the runs, whose longest has 400" in beyond
     outside = said(f"plan batch {both} --budget 1600 --min 2", capsys, status=2)

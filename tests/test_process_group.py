@@ -57,12 +57,12 @@ def alone(rows: Tensor, mixings: Sequence[Mixing]) -> Tensor:
 def crossing(mixing: Mixing, sizes: Sizes) -> set[tuple[int, int]]:
     """Return (worker, row) of every row of another worker that a worker hears."""
     worker = np.repeat(np.arange(len(sizes)), sizes)
-    heard = {
+    received = {
         (int(worker[node]), int(sender))
         for node in range(mixing.nodes)
         for sender in mixing.row(node)[0]
     }
-    return {(where, row) for where, row in heard if worker[row] != where}
+    return {(where, row) for where, row in received if worker[row] != where}
 
 
 def complete(nodes: int) -> Mixing:
@@ -184,28 +184,28 @@ def test_whoever_is_expected_to_send_is_told_before_rows_fill_the_line(
 def test_what_one_worker_sends_another_expects(
     sizes: Sizes, links: int, seed: int, packed: bool
 ) -> None:
-    """Every message has its counterpart in its slot, and all workers go through slots alike."""
+    """Every message has its counterpart at its index, and all workers go through indices alike."""
     mixing = drawn(sum(sizes), links, seed)
     ends = np.cumsum([0, *sizes])
     blocks = [range(a, b) for a, b in pairwise(ends)]
     parts = [send_receive_plan(mixing, blocks, rank, packed) for rank in range(len(sizes))]
     sent = {
-        (p.slot, rank, p.peer, len(p.rows))
+        (p.index, rank, p.peer, len(p.rows))
         for rank, part in enumerate(parts)
         for p in part.messages
         if p.outgoing
     }
-    heard = {
-        (p.slot, p.peer, rank, len(p.rows))
+    received = {
+        (p.index, p.peer, rank, len(p.rows))
         for rank, part in enumerate(parts)
         for p in part.messages
         if not p.outgoing
     }
-    assert sent == heard
-    assert len({part.slots for part in parts}) == 1
+    assert sent == received
+    assert len({part.total_rows for part in parts}) == 1
     for part in parts:
-        slots = [message.slot for message in part.messages]
-        assert slots == sorted(set(slots))
+        indices = [message.index for message in part.messages]
+        assert indices == sorted(set(indices))
 
 
 # --- while something else happens -----------------------------------------------------------------

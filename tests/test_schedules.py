@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import acts, conversation, tiny_block, trained
+from support import planner, round_actions, tiny_block, trained
 
 from decentral import GLOBAL_MERGE, ConfigError, Point
 from decentral.network import all_reduce_messages, expected_messages, preview
-from decentral.schedules import Feedback, Progress, slots
+from decentral.schedules import Feedback, Progress, communication_steps
 from decentral.schedules.communication import CommunicationSchedule, ends_in_merge
 from decentral.schedules.learning_rate import LearningRate
 
@@ -21,28 +21,36 @@ clocks = st.tuples(st.integers(1, 400), st.integers(1, 40))
 
 
 def actions(spec: Any, steps: int = 100, local_steps: int = 10) -> list[Any]:
-    """Return what a schedule says at every slot, its final merge apart."""
+    """Return what a schedule says at every communication step, its final merge apart."""
     schedule = CommunicationSchedule.make(spec)
     return [
         schedule.action(Progress(step, steps, local_steps=local_steps))
-        for step in slots(steps, local_steps)
+        for step in communication_steps(steps, local_steps)
     ]
 
 
 # --- progress -------------------------------------------------------------------------------------
 
 
+def test_the_former_name_of_a_communication_step_warns() -> None:
+    here = Progress(20, 100, local_steps=10)
+    with pytest.warns(DeprecationWarning, match="progress.communication_step"):
+        assert here.slot == here.communication_step == 1
+
+
 @given(clock=clocks)
-def test_slots_are_every_local_steps_and_the_last_step(clock: tuple[int, int]) -> None:
+def test_communication_steps_are_every_local_steps_and_the_last_step(
+    clock: tuple[int, int],
+) -> None:
     steps, local_steps = clock
-    found = slots(steps, local_steps)
-    talk = conversation("ring", steps=steps, local_steps=local_steps)
-    assert found == [step for step in range(1, steps + 1) if talk.is_slot(step)]
+    found = communication_steps(steps, local_steps)
+    talk = planner("ring", steps=steps, local_steps=local_steps)
+    assert found == [step for step in range(1, steps + 1) if talk.is_communication_step(step)]
     assert found[-1] == steps
     assert len(found) == ceil(steps / local_steps)
     for index, step in enumerate(found):
         progress = Progress(step, steps, local_steps=local_steps)
-        assert progress.slot == index
+        assert progress.communication_step == index
         assert progress.previous.step == (found[index - 1] if index else 0)
 
 
@@ -138,7 +146,7 @@ def test_then_merge_merges_once_at_the_first_slot_that_has_come_so_far(
     steps, local_steps = clock
     spec = f"then_merge(schedule=constant(0.3), at={percent}%)"
     said = actions(spec, steps, local_steps)
-    reached = [100 * step >= percent * steps for step in slots(steps, local_steps)]
+    reached = [100 * step >= percent * steps for step in communication_steps(steps, local_steps)]
     first = reached.index(True)
     assert said[:first] == [0.3] * first
     assert said[first] is GLOBAL_MERGE
@@ -154,7 +162,7 @@ def test_combinators_agree_with_what_they_combine(
     one, other = actions("linear", *clock), actions("late(50%, 0.2)", *clock)
     both = actions(f"switch(before=linear, after=late(50%, 0.2), at={percent}%)", *clock)
     some = actions(f"every(k={k}, schedule=linear)", *clock)
-    for index, step in enumerate(slots(steps, local_steps)):
+    for index, step in enumerate(communication_steps(steps, local_steps)):
         assert both[index] == (other if 100 * step >= percent * steps else one)[index]
         assert some[index] == (one[index] if (index + 1) % k == 0 else 0.0)
 
@@ -194,18 +202,18 @@ def test_a_combinator_ends_as_its_last_part_does_unless_told(spec: str, ends: bo
 def test_merges_happen_in_whole_rounds_and_at_the_end_only_where_asked(
     steps: int, own: int, asked: bool
 ) -> None:
-    talk = conversation("ring", {"name": "merges", "final_merge": asked}, steps=steps)
-    found = [step for step, act in acts(talk) if act.is_merge]
+    talk = planner("ring", {"name": "merges", "final_merge": asked}, steps=steps)
+    found = [step for step, action in round_actions(talk) if action.is_merge]
     assert found == [5 * (k + 1) for k in range(own)]
-    assert (talk.finale() is not None) == asked
+    assert (talk.final_merge() is not None) == asked
     last, each = list(preview(talk))[-1], 2 * (talk.nodes - 1)
     assert (last.messages, last.final) == ((own + asked) * each, asked * each)
     assert expected_messages(talk) == last.messages
 
 
 def test_a_merge_that_a_schedule_asks_for_happens_in_a_round_that_is_cut_short() -> None:
-    talk = conversation("ring", "then_merge(schedule=none)", steps=22)
-    assert [(step, act.is_merge) for step, act in acts(talk)] == [(22, True)]
+    talk = planner("ring", "then_merge(schedule=none)", steps=22)
+    assert [(step, action.is_merge) for step, action in round_actions(talk)] == [(22, True)]
 
 
 # --- closed loop ----------------------------------------------------------------------------------
@@ -250,7 +258,7 @@ def test_feedback_is_renewed_every_few_slots_and_its_bytes_are_counted() -> None
     known = [row["feedback/consensus"] for row in rows]
     renewals = [i for i, (a, b) in enumerate(pairwise(known), start=1) if a != b]
     assert renewals
-    assert all(slot % 4 == 0 for slot in renewals)
+    assert all(step % 4 == 0 for step in renewals)
     sketches = 5 * 4 * 64 * 4 * len(range(0, 30, 4))
     assert block.stats.bytes == block.stats.messages * block.setup.row_bytes + sketches
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from support import (
     TINY,
     blobs,
-    conversation,
     exchanges,
+    planner,
     silent,
     tiny_block,
     tiny_run,
@@ -49,7 +49,7 @@ def clock_of(network: Network, compute: Any = "1s") -> Clock:
 
 def rounds(clock: Clock, topology: str, count: int, nodes: int = 8) -> list[list[float]]:
     """Compute and gossip ``count`` times; return the clocks after every round."""
-    mixer = conversation(topology, nodes=nodes).mixer
+    mixer = planner(topology, nodes=nodes).mixer
     found: list[list[float]] = []
     for step in range(count):
         clock.work(step)
@@ -161,7 +161,7 @@ def test_what_travels_while_gradients_are_computed_costs_only_what_is_left() -> 
     """combine-then-adapt: the longer of computing and communicating, not their sum."""
     for compute_s, expected in (("1s", 1.25), ("4s", 4.0)):
         clock = clock_of(uniform(8, LATENCY_S, RATE), compute_s)
-        mixing = conversation("ring").mixer.mixing(0)
+        mixing = planner("ring").mixer.mixing(0)
         clock.depart()
         clock.work(0)
         clock.gossip(mixing, SIZE, range(8))
@@ -202,7 +202,7 @@ def test_dearer_is_never_faster(
     def finished(latency: float, rate: float, line: float, size: float, compute: float) -> Any:
         rule = build("compute", {"name": "pareto", "least": compute})
         clock = Clock(uniform(7, latency, rate, line, line), rule, seed)
-        mixer = conversation(topology, nodes=7, seed=seed).mixer
+        mixer = planner(topology, nodes=7, seed=seed).mixer
         for step in range(6):
             clock.work(step)
             clock.gossip(mixer.mixing(step), size, range(7))
@@ -220,7 +220,7 @@ def test_dearer_is_never_faster(
 def test_who_begins_later_ends_no_earlier(seed: int, extra: list[float]) -> None:
     draw = np.random.default_rng(seed)
     network = uniform(6, 0.1, 1.0, 1.5, 0.7)
-    mixing = conversation("random_neighbors(r=3)", nodes=6, seed=seed).mixer.mixing(0)
+    mixing = planner("random_neighbors(r=3)", nodes=6, seed=seed).mixer.mixing(0)
     receivers = np.repeat(np.arange(6), np.diff(mixing.indptr))
     links = receivers != mixing.senders
     ready_s = draw.uniform(0, 5, 6)
@@ -287,8 +287,8 @@ def seconds(row: dict[str, Any]) -> tuple[int, float]:
 
 def finished(block: Block) -> list[float]:
     for _ in range(block.setup.config.steps):
-        act = block.decide()
-        block.setup.algorithm(block, act)
+        action = block.decide()
+        block.setup.algorithm(block, action)
         block.finish_step()
     return block.clock.ready_s.tolist()
 
@@ -338,9 +338,9 @@ def test_what_a_closed_loop_asks_of_all_nodes_takes_time() -> None:
     spent: list[float] = []
     for _ in range(4):
         before = block.clock.now_s(range(4))
-        act = block.decide()
+        action = block.decide()
         spent.append(block.clock.now_s(range(4)) - before)
-        block.setup.algorithm(block, act)
+        block.setup.algorithm(block, action)
         block.finish_step()
     around = 3 * (LATENCY_S + 1.0)
     assert spent == pytest.approx([around, 0.0, around, 0.0])
@@ -422,11 +422,11 @@ def test_a_forecast_is_what_the_run_will_take(given: dict[str, Any]) -> None:
     block = tiny_block(**TIMED | given)
     rows = trained(block)
     setup, nodes = block.setup, block.setup.config.nodes
-    if setup.conversation is None:
+    if setup.planner is None:
         steps, size = setup.config.steps, setup.gradient_bytes
         seen = forecast_all_reduce(setup.clock(), nodes, steps, size)
     else:
-        seen = forecast(setup.conversation, setup.clock(), setup.row_bytes)
+        seen = forecast(setup.planner, setup.clock(), setup.row_bytes)
     assert seen.seconds == rows[-1]["time/simulated_s"]
     assert (seen.bytes, seen.rounds) == (rows[-1]["comm/bytes"], rows[-1]["comm/rounds"])
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support import acts, conversation, tiny_block, trained, vectors
+from support import planner, round_actions, tiny_block, trained, vectors
 
 from decentral.exchange.local import LocalExchange
 from decentral.mixing.base import Mixer, spectral_gap
@@ -92,14 +92,14 @@ def test_one_peer_exponential_averages_exactly_after_log2_n_rounds(
 ) -> None:
     """Ying et al. (2021): and not one round sooner; also when only some rounds are on."""
     rounds = nodes.bit_length() - 1
-    talk = conversation(
+    talk = planner(
         "one_peer_exponential", "constant(0.4)", nodes=nodes, steps=60 * rounds * local_steps,
         local_steps=local_steps,
     )  # fmt: skip
     rows = torch.eye(nodes, dtype=torch.float64)
     exchange = LocalExchange(nodes)
-    for count, (_, act) in enumerate(acts(talk), start=1):
-        exchange.mix(rows, act.mixing)
+    for count, (_, action) in enumerate(round_actions(talk), start=1):
+        exchange.mix(rows, action.mixing)
         exact = torch.allclose(rows, torch.full_like(rows, 1 / nodes), rtol=0, atol=1e-14)
         assert exact == (count >= rounds)
         if count == rounds:
@@ -157,8 +157,8 @@ def test_the_limit_of_dsgd_solves_its_fixed_point_equation() -> None:
     lr = 0.08
     rows, _ = limit(lr, 800)
     block = tiny_block(**QUADRATIC, learning_rate=lr, steps=1)
-    assert block.setup.conversation is not None
-    w = block.setup.conversation.mixer.mixing(0).dense()
+    assert block.setup.planner is not None
+    w = block.setup.planner.mixer.mixing(0).dense()
     targets = block.sampler.batch(0, 1).targets[:, 0].numpy()
     for axis in range(4):
         a, b = targets[:, 0, axis], targets[:, 1, axis]

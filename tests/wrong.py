@@ -32,14 +32,15 @@ SMALL = "launch --task quadratic nodes=4 steps=4"
 
 #: Files whose member declares what its kind does not have, or not so.
 DECLARED = {
-    "misspelt.py": "@plugin('algorithm', comunicates='never')\ndef mine(block, act): ...",
-    "singular.py": "@plugin('algorithm', guarantee=('keeps_mean',))\ndef mine(block, act): ...",
-    "wrong_word.py": "@plugin('algorithm', guarantees=('keeps_men',))\ndef mine(block, act): ...",
+    "misspelt.py": "@plugin('algorithm', comunicates='never')\ndef mine(block, action): ...",
+    "singular.py": "@plugin('algorithm', guarantee=('keeps_mean',))\ndef mine(block, action): ...",
+    "wrong_word.py": "@plugin('algorithm', guarantees=('keeps_men',))\n"
+    "def mine(block, action): ...",
     "wrong_type.py": "@plugin('topology', activation='sometimes')\ndef mine(n): ...",
     "no_records.py": "@plugin('metric', records='mine/word')\ndef mine(snapshot): ...",
-    "incomplete.py": "@plugin('fault')\ndef mine(ids, slot, seed): ...",
-    "no_setting.py": "@plugin('algorithm', fragments='parts')\ndef mine(block, act): ...",
-    "no_state.py": "@plugin('algorithm', counts='active')\ndef mine(block, act): ...",
+    "incomplete.py": "@plugin('fault')\ndef mine(ids, step, seed): ...",
+    "no_setting.py": "@plugin('algorithm', fragments='parts')\ndef mine(block, action): ...",
+    "no_state.py": "@plugin('algorithm', counts='active')\ndef mine(block, action): ...",
     "no_default.py": "@plugin('communication', final_merge='perhaps')\ndef mine(p, f): ...",
 }
 

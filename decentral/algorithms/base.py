@@ -1,15 +1,15 @@
 """Decentralized algorithms: what a node does in a step, and what it does with what it received.
 
-An algorithm is a function ``(block, act)``, called once per step for a whole block of rows; ``act``
-is what is sent after this step (None: silence). Its text is made of verbs, in the order of the
-paper:
+An algorithm is a function ``(block, action)``, called once per step for a whole block of rows;
+``action`` is what is sent after this step (None: silence). Its text is made of verbs, in the
+order of the paper:
 
 - ``block.gradient()``: g_i at x_i on the next batch (transformed as the run asks);
 - ``block.average_gradients()``: g_i <- (1/N) sum_j g_j (before clipping);
 - ``block.adapt()``: x_i <- optimizer(x_i, clip(g_i));
-- ``block.combine(act)``: x_i <- sum_j W_ij x_j for every channel, or a global merge, or nothing;
+- ``block.combine(action)``: x_i <- sum_j W_ij x_j for every channel, or a global merge, or nothing;
   with a slice, for these columns only; with ``ahead`` it takes simulated time at ``block.wait()``;
-- ``block.begin(act)``: lets the channels of that ``combine`` travel already, as they are now.
+- ``block.begin(action)``: lets the channels of that ``combine`` travel already, as they are now.
 
 and of tensors with one row per node, changed in place: ``block.x`` and ``block.g`` (parameters and
 gradients), and ``block.state[name]``, what the algorithm keeps from step to step.
@@ -25,7 +25,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from decentral.network.planning import Act
+from decentral.network.planning import RoundAction
 from decentral.registry import Plugin
 from decentral.schedules.progress import Progress
 from decentral.traits import AlgorithmTraits, traits_of
@@ -111,7 +111,7 @@ class Block(Protocol):
         """How many nodes take part, on all workers."""
         ...
 
-    def degree(self, act: Act) -> Tensor:
+    def degree(self, action: RoundAction) -> Tensor:
         """Return how many others every hosted node receives from, [n, 1]."""
         ...
 
@@ -127,12 +127,14 @@ class Block(Protocol):
         """Clip the gradients, then let the optimizer update the rows."""
         ...
 
-    def begin(self, act: Act | None) -> None:
-        """Let rows travel while gradients are computed; ``combine`` with the same act follows."""
+    def begin(self, action: RoundAction | None) -> None:
+        """Let rows travel while gradients are computed; ``combine`` with ``action`` follows."""
         ...
 
-    def combine(self, act: Act | None, part: slice | None = None, *, ahead: bool = False) -> None:
-        """Exchange the channels as ``act`` says, or ``part`` of their columns.
+    def combine(
+        self, action: RoundAction | None, part: slice | None = None, *, ahead: bool = False
+    ) -> None:
+        """Exchange the channels as ``action`` says, or ``part`` of their columns.
 
         ``ahead``: nobody waits for it before ``wait``; the algorithm does not look at it sooner.
         """

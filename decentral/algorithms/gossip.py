@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from decentral.algorithms.base import Block, Kept
-from decentral.network.planning import Act
+from decentral.network.planning import RoundAction
 from decentral.registry import Positive, Share, plugin
 
 
@@ -19,7 +19,7 @@ from decentral.registry import Positive, Share, plugin
 )
 def dsgd(
     block: Block,
-    act: Act | None,
+    action: RoundAction | None,
     *,
     order: Literal["adapt_then_combine", "combine_then_adapt"] = "adapt_then_combine",
 ) -> None:
@@ -31,22 +31,22 @@ def dsgd(
 
     Args:
         block: The rows that are trained here.
-        act: What is sent after this step; None: nothing.
+        action: What is sent after this step; None: nothing.
         order: Whether nodes adapt before they combine, or after.
     """
     if order == "combine_then_adapt":
-        block.begin(act)
+        block.begin(action)
         block.gradient()
-        block.combine(act)
+        block.combine(action)
         block.adapt()
     else:
         block.gradient()
         block.adapt()
-        block.combine(act)
+        block.combine(action)
 
 
 @plugin("algorithm", communicates="never", guarantees=("single_node_is_plain", "keeps_mean"))
-def local(block: Block, act: Act | None) -> None:
+def local(block: Block, action: RoundAction | None) -> None:
     """Let every node train alone: dsgd with the schedule ``none``."""
     dsgd(block, None)
 
@@ -63,7 +63,7 @@ def local(block: Block, act: Act | None) -> None:
         "losses": "use faults churn or outages, of which senders know",
     },
 )
-def push_sum(block: Block, act: Act | None) -> None:
+def push_sum(block: Block, action: RoundAction | None) -> None:
     """SGP: x_i <- sum_j P_ij (x_j - lr g_j(z_j)), w_i <- sum_j P_ij w_j, z_i = x_i / w_i.
 
     Columns of P sum to one, so that sums are kept on any directed graph and z_i tends to the
@@ -73,7 +73,7 @@ def push_sum(block: Block, act: Act | None) -> None:
     block.gradient()
     x.mul_(w)
     block.adapt()
-    block.combine(act)
+    block.combine(action)
     x.div_(w)
 
 
@@ -105,7 +105,7 @@ _ROW = Kept(whole=True)
     },
     defaults={"topology": "binary_tree", "communication": "constant"},
 )
-def relay_sum(block: Block, act: Act | None) -> None:
+def relay_sum(block: Block, action: RoundAction | None) -> None:
     """RelaySGD on a tree: all models reach all nodes, exactly, as late as the way is long.
 
     m_ij = x_i + sum of m_ki over neighbours k but j; x_i <- (sum_j m_ji + (N - count) x_i) / N,
@@ -115,10 +115,10 @@ def relay_sum(block: Block, act: Act | None) -> None:
     """
     block.gradient()
     block.adapt()
-    if act is None or block.nodes == 1:
+    if action is None or block.nodes == 1:
         return
-    if act.is_merge:
-        block.combine(act)
+    if action.is_merge:
+        block.combine(action)
         for value in block.state.values():
             value.zero_()
         return
@@ -127,8 +127,8 @@ def relay_sum(block: Block, act: Act | None) -> None:
     x.add_(state["heard"])
     count.copy_(state["count_heard"]).add_(1)
     sent, sent_count = x.clone(), count.clone()
-    block.combine(act)
-    degree = block.degree(act)
+    block.combine(action)
+    degree = block.degree(action)
     _relay(x, sent, degree, (state["sent"], state["heard"], state["earlier"]))
     counts = (state["count_sent"], state["count_heard"], state["count_earlier"])
     _relay(count, sent_count, degree, counts)
@@ -155,7 +155,7 @@ def _relay(sums: Tensor, sent: Tensor, degree: Tensor, kept: tuple[Tensor, ...])
         "robust": "leave aggregation out",
     },
 )
-def gradient_tracking(block: Block, act: Act | None) -> None:
+def gradient_tracking(block: Block, action: RoundAction | None) -> None:
     """DSGT: y_i <- sum_j W_ij y_j + g_i(x_i) - g_i(before), x_i <- sum_j W_ij (x_j - lr y_j).
 
     The mean of the y is always the mean of the gradients, so that unlike data leave no bias; it
@@ -168,7 +168,7 @@ def gradient_tracking(block: Block, act: Act | None) -> None:
     before.copy_(block.g)
     block.g.copy_(y)
     block.adapt()
-    block.combine(act)
+    block.combine(action)
 
 
 _REMEDY = "use algorithm gradient_tracking"
@@ -188,7 +188,7 @@ _REMEDY = "use algorithm gradient_tracking"
     },
     defaults={"communication": "constant"},
 )
-def exact_diffusion(block: Block, act: Act | None) -> None:
+def exact_diffusion(block: Block, action: RoundAction | None) -> None:
     """D2: y_i = x_i - lr g_i - d_i / H, x_i <- sum_j V_ij y_j, d_i <- d_i + y_i - x_i.
 
     V = (I + W) / 2. What averaging moves a node by is given back over the next H local steps, which
@@ -199,11 +199,11 @@ def exact_diffusion(block: Block, act: Act | None) -> None:
     block.gradient()
     block.adapt()
     x.sub_(d, alpha=1 / block.progress.local_steps)
-    if act is None:
+    if action is None:
         return
     y = x.clone()
-    block.combine(act)
-    if not act.is_merge:
+    block.combine(action)
+    if not action.is_merge:
         x.lerp_(y, 0.5)
     d.add_(y - x)
 
@@ -227,7 +227,7 @@ def exact_diffusion(block: Block, act: Act | None) -> None:
 )
 def damsgrad(
     block: Block,
-    act: Act | None,
+    action: RoundAction | None,
     *,
     beta1: Share = 0.9,
     beta2: Share = 0.999,
@@ -241,7 +241,7 @@ def damsgrad(
 
     Args:
         block: The rows that are trained here.
-        act: What is sent after this step; None: nothing.
+        action: What is sent after this step; None: nothing.
         beta1: Decay rate of the momentum.
         beta2: Decay rate of the mean square of gradients.
         eps: Added to the root in the denominator.
@@ -255,7 +255,7 @@ def damsgrad(
     largest.copy_(grown)
     block.g.copy_(m / (u.clamp(min=0).sqrt() + eps))
     block.adapt()
-    block.combine(act)
+    block.combine(action)
 
 
 @plugin(
@@ -267,7 +267,9 @@ def damsgrad(
     refuses={"momentum": "use optimizer sgd(momentum=0)", "node_lr": "leave node_lr out"},
     defaults={"optimizer": "sgd(momentum=0)"},
 )
-def quasi_global_momentum(block: Block, act: Act | None, *, momentum: Share = 0.9) -> None:
+def quasi_global_momentum(
+    block: Block, action: RoundAction | None, *, momentum: Share = 0.9
+) -> None:
     """QG-DSGDm: x_i <- sum_j W_ij (x_j - lr (g_j + b m_j)), m_i <- b m_i + (1 - b) D_i / lr.
 
     D_i, how far x_i really moved in the step, has its neighbours' pull in it, so that momentum does
@@ -275,7 +277,7 @@ def quasi_global_momentum(block: Block, act: Act | None, *, momentum: Share = 0.
 
     Args:
         block: The rows that are trained here.
-        act: What is sent after this step; None: nothing.
+        action: What is sent after this step; None: nothing.
         momentum: Momentum b.
     """
     x, m = block.x, block.state["momentum"]
@@ -283,7 +285,7 @@ def quasi_global_momentum(block: Block, act: Act | None, *, momentum: Share = 0.
     block.gradient()
     block.g.add_(m, alpha=momentum)
     block.adapt()
-    block.combine(act)
+    block.combine(action)
     if block.learning_rate > 0:
         m.mul_(momentum).add_(before - x, alpha=(1 - momentum) / block.learning_rate)
 
@@ -304,7 +306,7 @@ def quasi_global_momentum(block: Block, act: Act | None, *, momentum: Share = 0.
         "optimizer": "sgd(momentum=0, weight_decay=0)",
     },
 )
-def teleportation(block: Block, act: Act | None) -> None:
+def teleportation(block: Block, action: RoundAction | None) -> None:
     """x_a' <- sum_b W_ab (x_b - lr g_b): k new active nodes a' take what the last k have learned.
 
     On the topology of that name; W is that of a small graph between the k models, so that the rate
@@ -316,7 +318,7 @@ def teleportation(block: Block, act: Act | None) -> None:
     block.gradient()
     block.adapt()
     x.copy_(torch.where(active > 0, x, before))
-    block.combine(act)
-    if act is None or block.nodes == 1:
+    block.combine(action)
+    if action is None or block.nodes == 1:
         return
-    active.copy_(torch.ones_like(active) if act.is_merge else block.degree(act) > 0)
+    active.copy_(torch.ones_like(active) if action.is_merge else block.degree(action) > 0)

@@ -8,7 +8,7 @@ from annotated_types import Ge
 
 from decentral.algorithms.base import Block, Kept
 from decentral.algorithms.gossip import dsgd
-from decentral.network.planning import Act
+from decentral.network.planning import RoundAction
 from decentral.registry import Count, NonNegative, Positive, Share, plugin
 
 
@@ -17,7 +17,7 @@ from decentral.registry import Count, NonNegative, Positive, Share, plugin
     communicates="steps",
     guarantees=("single_node_is_plain", "keeps_mean", "large_batch", "stays_equal"),
 )
-def allreduce(block: Block, act: Act | None) -> None:
+def allreduce(block: Block, action: RoundAction | None) -> None:
     """Mini-batch SGD: one global average of the gradients per step, x <- x - lr (1/N) sum_j g_j.
 
     The baseline to which bytes are compared: 2 (N - 1) rows in every step.
@@ -33,13 +33,13 @@ def allreduce(block: Block, act: Act | None) -> None:
     guarantees=("single_node_is_plain", "keeps_mean", "large_batch_on_complete"),
     defaults={"communication": "merges"},
 )
-def local_sgd(block: Block, act: Act | None) -> None:
+def local_sgd(block: Block, action: RoundAction | None) -> None:
     """FedAvg with everybody: ``local_steps`` steps alone, then x_i <- (1/N) sum_j x_j.
 
     It is dsgd with the schedule ``merges``. (McMahan et al., "Communication-efficient learning",
     AISTATS 2017; Stich, "Local SGD converges fast and communicates little", ICLR 2019.)
     """
-    dsgd(block, act)
+    dsgd(block, action)
 
 
 @plugin(
@@ -51,13 +51,13 @@ def local_sgd(block: Block, act: Act | None) -> None:
         "communication": "switch(before=merges, after=every(k=10, schedule=merges), at=50%)",
     },
 )
-def post_local_sgd(block: Block, act: Act | None) -> None:
+def post_local_sgd(block: Block, action: RoundAction | None) -> None:
     """The average of all after every step, from half of the run on only after every tenth.
 
     The opposite of ``late``; another switch is another ``communication``. (Lin et al., "Don't use
     large mini-batches, use local SGD", ICLR 2020.)
     """
-    dsgd(block, act)
+    dsgd(block, action)
 
 
 @plugin(
@@ -70,7 +70,7 @@ def post_local_sgd(block: Block, act: Act | None) -> None:
     defaults={"communication": "merges"},
 )
 def slowmo(
-    block: Block, act: Act | None, *, slow_lr: Positive = 1.0, slow_momentum: Share = 0.7
+    block: Block, action: RoundAction | None, *, slow_lr: Positive = 1.0, slow_momentum: Share = 0.7
 ) -> None:
     """After a global merge: u <- b u + (z - mean x) / lr, z <- z - a lr u; gossip is as in dsgd.
 
@@ -79,15 +79,15 @@ def slowmo(
 
     Args:
         block: The rows that are trained here.
-        act: What is sent after this step; None: nothing.
+        action: What is sent after this step; None: nothing.
         slow_lr: Learning rate of the slow step, a.
         slow_momentum: Slow momentum, b.
     """
     block.gradient()
     block.adapt()
-    block.combine(act)
+    block.combine(action)
     lr = block.learning_rate
-    if act is None or not act.is_merge or lr == 0:
+    if action is None or not action.is_merge or lr == 0:
         return
     x, z, u = block.x, block.state["anchor"], block.state["momentum"]
     moved = z - x
@@ -106,7 +106,11 @@ def slowmo(
     defaults={"communication": "merges"},
 )
 def diloco(
-    block: Block, act: Act | None, *, outer_lr: Positive = 0.7, outer_momentum: Share = 0.9
+    block: Block,
+    action: RoundAction | None,
+    *,
+    outer_lr: Positive = 0.7,
+    outer_momentum: Share = 0.9,
 ) -> None:
     """Local steps, then an outer one: D = z - mean x, m <- b m + D, z <- z - a (D + b m).
 
@@ -115,15 +119,15 @@ def diloco(
 
     Args:
         block: The rows that are trained here.
-        act: What is sent after this step; None: nothing.
+        action: What is sent after this step; None: nothing.
         outer_lr: Learning rate of the outer step, a.
         outer_momentum: Momentum of the outer step, b.
     """
     block.gradient()
     block.adapt()
-    if act is None:
+    if action is None:
         return
-    block.combine(act)
+    block.combine(action)
     x, z, m = block.x, block.state["anchor"], block.state["momentum"]
     moved = z - x
     m.mul_(outer_momentum).add_(moved)
@@ -144,7 +148,7 @@ def diloco(
 )
 def streaming_diloco(
     block: Block,
-    act: Act | None,
+    action: RoundAction | None,
     *,
     fragments: Count = 4,
     outer_lr: Positive = 0.7,
@@ -161,7 +165,7 @@ def streaming_diloco(
 
     Args:
         block: The rows that are trained here.
-        act: What is sent after this step; None: nothing.
+        action: What is sent after this step; None: nothing.
         fragments: Parts of a model, one per round.
         outer_lr: Learning rate of the outer step, a.
         outer_momentum: Momentum of the outer step, b.
@@ -174,14 +178,14 @@ def streaming_diloco(
     ends = now.step + 1 == now.steps
     if overlap and due.any():
         due.sub_(1).clamp_(min=0)
-        if act is not None or ends or not due.any():
+        if action is not None or ends or not due.any():
             _arrive(block, _span(block, now.round - 1, fragments), keep)
-    if act is None:
+    if action is None:
         return
     part = _span(block, now.round, fragments)
     x, z, m = (t[:, part] for t in (block.x, block.state["anchor"], block.state["momentum"]))
     own = x.clone()
-    block.combine(act, part, ahead=overlap > 0)
+    block.combine(action, part, ahead=overlap > 0)
     moved = z - x
     m.mul_(outer_momentum).add_(moved)
     # z - a (D + b m), written so that a = 1 and b = 0 change no bit of x.
@@ -220,7 +224,7 @@ def _arrive(block: Block, part: slice, keep: float) -> None:
 )
 def noloco(
     block: Block,
-    act: Act | None,
+    action: RoundAction | None,
     *,
     outer_lr: Positive = 0.7,
     outer_momentum: Share = 0.5,
@@ -233,18 +237,18 @@ def noloco(
 
     Args:
         block: The rows that are trained here.
-        act: What is sent after this step; None: nothing.
+        action: What is sent after this step; None: nothing.
         outer_lr: Learning rate of the outer step, a.
         outer_momentum: Momentum of the outer step, b.
         pull: Strength c of the pull between two nodes.
     """
     block.gradient()
     block.adapt()
-    if act is None:
+    if action is None:
         return
     x, z, m = block.x, block.state["anchor"], block.state["momentum"]
     own = z.clone()
-    block.combine(act)
+    block.combine(action)
     # z_i + m_i, written so that a = 1 and b = 0 change no bit of a lonely x.
     x.add_(x - z, alpha=outer_lr - 1).add_(own - z, alpha=1 - pull).add_(m, alpha=outer_momentum)
     m.copy_(x - own)

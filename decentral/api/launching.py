@@ -151,7 +151,7 @@ def _train(run: EngineRun, given: dict[str, Any], watch: Watch | None) -> Run:
 
 def _stem(setup: Setup) -> str:
     """Name a run after what runs are compared by: task, topology and communication."""
-    talks = ("topology", "communication") if setup.conversation else ("algorithm",)
+    talks = ("topology", "communication") if setup.planner else ("algorithm",)
     names = [setup.parts[kind].name if kind in setup.parts else "own" for kind in ("task", *talks)]
     return "-".join(Path(name).stem for name in names)
 

@@ -20,7 +20,7 @@ from decentral.network import presets
 from decentral.network.clock import Clock
 from decentral.network.forecast import Forecast, forecast, forecast_all_reduce
 from decentral.network.links import Floats, Network, ring_s, tree_s
-from decentral.network.planning import Conversation, all_reduce_messages
+from decentral.network.planning import RoundPlanner, all_reduce_messages
 from decentral.registry import Bound, build
 from decentral.report.facts import relative_text
 from decentral.schedules.communication import CommunicationSchedule
@@ -169,7 +169,7 @@ def plan(
     asked = (topologies or TOPOLOGIES, schedules or SCHEDULES)
     local_steps = (config.local_steps,) if "local_steps" in settings else LOCAL_STEPS
     console = console_of()
-    with console.status("replaying conversations"):
+    with console.status("replaying schedules"):
         plans = sorted(
             _plans(config, network, rule, size, *asked, local_steps),
             key=lambda plan: (plan.forecast.seconds, plan.forecast.bytes),
@@ -179,7 +179,9 @@ def plan(
     console.print()
     console.print(_table(plans, config, size, limit_s))
     console.print()
-    console.print(Text("every: local steps of a slot; share: of the bytes of all-reduce", QUIET))
+    console.print(
+        Text("every: local steps between rounds; share: of the bytes of all-reduce", QUIET)
+    )
     if limit_s is not None:
         console.print(_advice(plans, limit_s, deadline or ""))
 
@@ -196,18 +198,18 @@ def _plans(
 
     baseline = forecast_all_reduce(clock(), config.nodes, config.steps, size)
     yield Plan("all-reduce", "every step", None, baseline)
-    silent = _conversation(config, "complete", "none(final_merge=true)", config.steps)
+    silent = _planner(config, "complete", "none(final_merge=true)", config.steps)
     yield Plan("none", "one merge", None, forecast(silent, clock(), size))
     for topology, schedule, every in product(topologies, schedules, local_steps):
-        talk = _conversation(config, topology, schedule, every)
-        name, when = brief(talk.mixer.topology.rule), schedule
-        yield Plan(name, when, every, forecast(talk, clock(), size))
+        planner = _planner(config, topology, schedule, every)
+        name, when = brief(planner.mixer.topology.rule), schedule
+        yield Plan(name, when, every, forecast(planner, clock(), size))
 
 
-def _conversation(config: Config, topology: Any, schedule: Any, every: int) -> Conversation:
+def _planner(config: Config, topology: Any, schedule: Any, every: int) -> RoundPlanner:
     graph = Topology(build("topology", topology), config.nodes, config.seed)
     rule = CommunicationSchedule.make(schedule)
-    return Conversation(Mixer.make(graph, config.weights), rule, config.steps, every)
+    return RoundPlanner(Mixer.make(graph, config.weights), rule, config.steps, every)
 
 
 def _table(plans: Sequence[Plan], config: Config, size: float, limit_s: float | None) -> Table:

@@ -29,8 +29,8 @@ from decentral.errors import ConfigError
 from decentral.loop.resolved import tracks
 from decentral.loop.setup import Setup, prepare
 from decentral.network.planning import (
-    Conversation,
     Planned,
+    RoundPlanner,
     expected_bytes,
     expected_messages,
     preview,
@@ -39,7 +39,7 @@ from decentral.registry import names, read
 from decentral.report.facts import relative_text
 from decentral.schedules.communication import Merge
 from decentral.schedules.methods import Track
-from decentral.schedules.progress import slots
+from decentral.schedules.progress import communication_steps
 from decentral.units import format_bytes
 
 #: Rows of the timeline, and the columns that its axis takes.
@@ -56,26 +56,26 @@ def show(name: str, words: Sequence[str], flags: Mapping[str, str], png: str | N
         png: File of the drawing.
     """
     setup = prepare(_config(name, words, flags))
-    conversation = setup.conversation
+    planner = setup.planner
     console = console_of()
-    console.print(_heading(setup, conversation))
+    console.print(_heading(setup, planner))
     console.print()
     drawn = tracks(setup)
     planned: list[Planned] = []
-    if conversation is not None and not conversation.schedule.closed_loop:
-        planned = list(preview(conversation))
+    if planner is not None and not planner.schedule.closed_loop:
+        planned = list(preview(planner))
     elif png:
         raise ConfigError(f"--png {png}: a schedule that reacts to the run has no timeline.")
     console.print(_timeline(setup, planned, drawn, console.width))
     console.print()
     console.print(facts([(track.name, track.text) for track in drawn]))
     console.print()
-    if conversation is not None and planned:
-        console.print(_costs(setup, conversation, planned[-1]))
+    if planner is not None and planned:
+        console.print(_costs(setup, planner, planned[-1]))
         if png:
-            _save(png, setup, conversation, planned, drawn, console)
-    elif conversation is not None:
-        console.print(_no_preview(setup, conversation))
+            _save(png, setup, planner, planned, drawn, console)
+    elif planner is not None:
+        console.print(_no_preview(setup, planner))
 
 
 def _config(name: str, words: Sequence[str], flags: Mapping[str, str]) -> Config:
@@ -90,37 +90,37 @@ def _config(name: str, words: Sequence[str], flags: Mapping[str, str]) -> Config
 def _save(
     png: str,
     setup: Setup,
-    conversation: Conversation,
+    planner: RoundPlanner,
     planned: Sequence[Planned],
     drawn: Sequence[Track],
     console: Console,
 ) -> None:
     from decentral.report import figures
 
-    sent = [slot.bytes(setup.size) for slot in planned]
-    steps = [slot.step for slot in planned]
-    merged = [slot.step for slot in planned if slot.is_merge]
-    figure = figures.schedule(steps, _intensities(conversation), merged, sent, drawn)
-    expected = format_bytes(expected_bytes(conversation, setup.size))
-    save(figure, f"{_heading(setup, conversation).plain}: {expected} expected", png, console)
+    sent = [step.bytes(setup.size) for step in planned]
+    steps = [step.step for step in planned]
+    merged = [step.step for step in planned if step.is_merge]
+    figure = figures.schedule(steps, _intensities(planner), merged, sent, drawn)
+    expected = format_bytes(expected_bytes(planner, setup.size))
+    save(figure, f"{_heading(setup, planner).plain}: {expected} expected", png, console)
 
 
-def _heading(setup: Setup, conversation: Conversation | None) -> Text:
+def _heading(setup: Setup, planner: RoundPlanner | None) -> Text:
     config = setup.config
     length = f", {count(config.nodes, 'node')}, {count(config.steps, 'step')}"
-    if conversation is None:
+    if planner is None:
         return Text.assemble((brief(setup.algorithm), "bold"), length)
     clock = (
-        f", a slot every {config.local_steps:,} steps"
+        f", communication every {config.local_steps:,} steps"
         if config.local_steps > 1
-        else (", a slot every step")
+        else (", communication every step")
     )
-    where = f" over {brief(conversation.mixer.topology.rule)}"
-    return Text.assemble((brief(conversation.schedule.rule), "bold"), where, length, clock)
+    where = f" over {brief(planner.mixer.topology.rule)}"
+    return Text.assemble((brief(planner.schedule.rule), "bold"), where, length, clock)
 
 
-def _no_preview(setup: Setup, conversation: Conversation) -> Table:
-    most = ceiling(conversation.schedule.rule)
+def _no_preview(setup: Setup, planner: RoundPlanner) -> Table:
+    most = ceiling(planner.schedule.rule)
     reference = setup.all_reduce_bytes
     return facts(
         [
@@ -130,29 +130,29 @@ def _no_preview(setup: Setup, conversation: Conversation) -> Table:
     )
 
 
-def _intensities(conversation: Conversation) -> list[float]:
-    """Return what the schedule says at every slot, before chance decides about links."""
-    steps = slots(conversation.steps, conversation.local_steps)
-    actions = [conversation.schedule.action(conversation.progress(step, 0)) for step in steps]
+def _intensities(planner: RoundPlanner) -> list[float]:
+    """Return what the schedule says at every communication step, before links are drawn."""
+    steps = communication_steps(planner.steps, planner.local_steps)
+    actions = [planner.schedule.action(planner.progress(step, 0)) for step in steps]
     return [0.0 if isinstance(action, Merge) else action for action in actions]
 
 
 def _timeline(setup: Setup, planned: Sequence[Planned], drawn: Sequence[Track], width: int) -> Text:
     """Draw everything over one axis of steps: communication, and below it one line each."""
     columns = max(20, width - MARGIN - 1)
-    talk = _communication(setup, planned, columns)
-    lines = [*talk, *(_line(track, columns) for track in drawn)]
+    communication = _communication(setup, planned, columns)
+    lines = [*communication, *(_line(track, columns) for track in drawn)]
     lines.append(Text(" " * MARGIN + ticks(setup.config.steps, columns), QUIET))
-    if any(slot.is_merge for slot in planned):
+    if any(step.is_merge for step in planned):
         lines.append(Text.assemble(" " * MARGIN, ("◆", MERGED), (" global merge", QUIET)))
     return Text("\n").join(lines)
 
 
 def _communication(setup: Setup, planned: Sequence[Planned], columns: int) -> list[Text]:
-    """Draw the intensity, the mean of the slots in each column, and the merges."""
-    if setup.conversation is None or not planned:
+    """Draw the intensity, the mean of the communication steps in each column, and the merges."""
+    if setup.planner is None or not planned:
         return []
-    intensities = _intensities(setup.conversation)
+    intensities = _intensities(setup.planner)
     parts = [_part(len(intensities), column, columns) for column in range(columns)]
     drawn = bars([sum(intensities[part]) / len(intensities[part]) for part in parts], ROWS)
     labels = {0: "1 ┤", ROWS // 2: "1/2 ┤", ROWS - 1: "communication │"}
@@ -160,7 +160,7 @@ def _communication(setup: Setup, planned: Sequence[Planned], columns: int) -> li
         Text.assemble((labels.get(row, "│").rjust(MARGIN), QUIET), (bar.rstrip(), SENT))
         for row, bar in enumerate(drawn)
     ]
-    axis = "".join("◆" if any(slot.is_merge for slot in planned[part]) else "─" for part in parts)
+    axis = "".join("◆" if any(step.is_merge for step in planned[part]) else "─" for part in parts)
     return [*lines, Text.assemble(("0 └".rjust(MARGIN), QUIET), _axis(axis))]
 
 
@@ -175,25 +175,25 @@ def _line(track: Track, columns: int) -> Text:
     return Text.assemble((f"{track.name}  ".rjust(MARGIN), QUIET), (drawn.rstrip(), LOCAL))
 
 
-def _part(slots: int, column: int, columns: int) -> slice:
-    """Return the slots that lie in a column; one of few slots fills several columns."""
-    first = column * slots // columns
-    return slice(first, max(first + 1, (column + 1) * slots // columns))
+def _part(count: int, column: int, columns: int) -> slice:
+    """Return the communication steps that lie in a column; one of few fills several columns."""
+    first = column * count // columns
+    return slice(first, max(first + 1, (column + 1) * count // columns))
 
 
 def _axis(axis: str) -> Text:
     return Text("").join(Text(c, MERGED if c == "◆" else QUIET) for c in axis)
 
 
-def _costs(setup: Setup, conversation: Conversation, last: Planned) -> Table:
+def _costs(setup: Setup, planner: RoundPlanner, last: Planned) -> Table:
     """Say what the whole run sends: expected over all seeds, and exactly with this one."""
-    expected = expected_messages(conversation)
+    expected = expected_messages(planner)
     reference = setup.all_reduce_bytes
     table = columned()
     table.add_column("", style=QUIET)
     for head in ("expected", f"with seed {setup.config.seed}"):
         table.add_column(head, justify="right")
-    both = (expected_bytes(conversation, setup.size), last.bytes(setup.size))
+    both = (expected_bytes(planner, setup.size), last.bytes(setup.size))
     shares = [relative_text(sent / reference) if reference else "—" for sent in both]
     table.add_row("bytes", *(Text(format_bytes(sent), SENT) for sent in both))
     table.add_row("of all-reduce", *(Text(share, SENT) for share in shares))

@@ -152,11 +152,11 @@ def _room(memory: Memory) -> str:
 
 def _data(setup: Setup) -> list[tuple[str, Text | str]]:
     """Say how much is seen and in which batches, unless they are constant and steps end the run."""
-    pace, nodes = setup.pace, setup.config.nodes
-    if pace.budget is None and pace.constant:
+    timeline, nodes = setup.timeline, setup.config.nodes
+    if timeline.budget is None and timeline.constant:
         return []
-    seen = f"{count(pace.samples[-1] * nodes, 'sample')} of all nodes"
-    sizes = f"{brief(setup.batch)}: {pace.size(0):,} to {pace.largest:,} per node"
+    seen = f"{count(timeline.samples[-1] * nodes, 'sample')} of all nodes"
+    sizes = f"{brief(setup.batch)}: {timeline.size(0):,} to {timeline.largest:,} per node"
     return [("data", seen), ("batch", sizes)]
 
 
@@ -170,19 +170,19 @@ def _part(setup: Setup, kind: str, otherwise: str) -> str:
 
 
 def _talk(setup: Setup) -> str:
-    if setup.conversation is None or "topology" not in setup.parts:
+    if setup.planner is None or "topology" not in setup.parts:
         return brief(setup.algorithm)
     rule = f"{brief(setup.algorithm)} over {brief(setup.parts['topology'])}"
-    return f"{rule}, {brief(setup.conversation.schedule.rule)}"
+    return f"{rule}, {brief(setup.planner.schedule.rule)}"
 
 
 def _outlook(run: EngineRun) -> str:
     """Say how many bytes are expected before anything runs."""
     setup, reference = run.setup, run.setup.all_reduce_bytes
-    if setup.conversation is None:
+    if setup.planner is None:
         return f"{format_bytes(reference)}, an all-reduce of gradients at every step"
     if run.expected_bytes is None:
-        most = ceiling(setup.conversation.schedule.rule)
+        most = ceiling(setup.planner.schedule.rule)
         return f"as it needs, at most {against(most * reference, reference)}"
     if run.expected_bytes == 0:
         return "nothing"

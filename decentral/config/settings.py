@@ -46,7 +46,7 @@ class Config(BaseModel):
     data: str | None = Field(
         None, description="end after so much data of all nodes: 1M samples, 500k tokens, 9k/node"
     )
-    local_steps: Count = Field(10, description="steps between two communication slots")
+    local_steps: Count = Field(10, description="steps between two communication steps")
     algorithm: Part = Field("dsgd", description="what a node does in a step")
     codec: Part = Field("none", description="how rows are coded for gossip")
     aggregation: Part = Field("weighted", description="what nodes make of the rows they receive")

@@ -238,13 +238,13 @@ class Attempt:
             self.run.announce("interrupted", {"step": self.run.step})
             raise self.run.interruption()
         timeout_s = self.run.setup.config.engine.progress_s
-        pace = self.workers.step / max(self.run.elapsed_s, 1e-9)
-        step = max(self.workers.steps) + 2 + int(HOLD_S * pace)
+        steps_per_s = self.workers.step / max(self.run.elapsed_s, 1e-9)
+        step = max(self.workers.steps) + 2 + int(HOLD_S * steps_per_s)
         while True:
             stood = max(self.workers.ask_all("hold", step, timeout_s=timeout_s))
             if stood < step:
                 break
-            step = stood + 2 + int(HOLD_S * pace)
+            step = stood + 2 + int(HOLD_S * steps_per_s)
         self.hold_at, self.held = step, set()
 
     def _on_held(self, report: Report) -> None:

@@ -148,8 +148,8 @@ class EngineRun(ABC):
         folder.write_config(self.settings)
         folder.write_json("records.json", self.records.plain())
         folder.write_json("env.json", environment(str(setup.device), self.threads))
-        talk = setup.conversation
-        folder.write_json("topology.json", described(talk.mixer) if talk else None)
+        planner = setup.planner
+        folder.write_json("topology.json", described(planner.mixer) if planner else None)
         classes = setup.task.classes
         counts = setup.counts.tolist()
         folder.write_json("data.json", {"classes": classes and list(classes), "counts": counts})
@@ -274,12 +274,12 @@ def expected_bytes(setup: Setup) -> float | None:
 
     Asks the schedule about the whole run, so that its mistakes show before the first step.
     """
-    conversation = setup.conversation
-    if conversation is None:
+    planner = setup.planner
+    if planner is None:
         return float(setup.all_reduce_bytes)
-    if conversation.schedule.closed_loop:
+    if planner.schedule.closed_loop:
         return None
-    return network.expected_bytes(conversation, setup.size)
+    return network.expected_bytes(planner, setup.size)
 
 
 @contextmanager

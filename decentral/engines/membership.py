@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from decentral.network.membership import Membership, reformed
-from decentral.network.planning import Conversation
+from decentral.network.planning import RoundPlanner
 from decentral.run.checkpoint import Checkpoint
 
 State = dict[str, Tensor]
@@ -34,20 +34,20 @@ def label(rank: int, nodes: Sequence[int]) -> str:
 
 
 def sources(
-    conversation: Conversation | None, weights: object, members: Membership, old: Membership
+    planner: RoundPlanner | None, weights: object, members: Membership, old: Membership
 ) -> dict[int, list[int]]:
     """Return whom every joiner starts from: its neighbours that were there, or everybody.
 
     Args:
-        conversation: What is sent when; None: nothing.
+        planner: What is sent when; None: nothing.
         weights: The weights as configured.
         members: The nodes of the new epoch.
         old: Those of the one before.
     """
     joiners = sorted(set(members.live) - set(old.live))
     received: dict[int, set[int]] = {node: set() for node in joiners}
-    if conversation is not None:
-        topology = reformed(conversation, weights, members).mixer.topology
+    if planner is not None:
+        topology = reformed(planner, weights, members).mixer.topology
         for round in range(topology.period):
             links = topology.links(round)
             for receiver, sender in zip(links.receivers, links.senders, strict=True):

@@ -13,5 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["CommunicationStats", "Exchange", "LocalExchange"]
 
 __getattr__ = lazy_names(
-    __name__, {"base": ["Exchange", "CommunicationStats"], "local": ["LocalExchange"]}
+    __name__,
+    {"base": ["Exchange", "CommunicationStats"], "local": ["LocalExchange"]},
+    renamed={"Ledger": "CommunicationStats"},
 )

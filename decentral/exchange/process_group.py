@@ -173,8 +173,8 @@ class ProcessGroupExchange:
         plan = self._plan(mixing, packed)
         now = _Round(mixing, plan, self._space(plan.inbox, width, travels))
         chunks = _chunks(width, width if packed else SENT_BYTES // travels.itemsize)
-        tags = [(self._tag + place * plan.slots) % TAGS for place in range(len(chunks))]
-        self._tag = (self._tag + len(chunks) * plan.slots) % TAGS
+        tags = [(self._tag + place * plan.total_rows) % TAGS for place in range(len(chunks))]
+        self._tag = (self._tag + len(chunks) * plan.total_rows) % TAGS
         # NCCL wants a round's operations started together, and makes one work of them. Gloo tells
         # a sender that it is expected on the line on which rows leave: it must not wait for them.
         together = bool(plan.messages) and self._group.supports_coalescing
@@ -196,26 +196,26 @@ class ProcessGroupExchange:
     def _buffers(
         self, channel: Tensor, columns: slice, now: _Round, travels: torch.dtype
     ) -> dict[int, Tensor]:
-        """Return the columns that leave, by slot."""
+        """Return the columns that leave, by index."""
         begin = time.perf_counter()
         buffers = {
-            message.slot: _rows(channel, columns, message).to(travels).contiguous()
+            message.index: _rows(channel, columns, message).to(travels).contiguous()
             for message in now.plan.outgoing
         }
         self.mix_s += time.perf_counter() - begin
         return buffers
 
     def _receive(self, columns: slice, tag: int, now: _Round) -> Works:
-        """Post what is received of some columns, in the order of slots."""
+        """Post what is received of some columns, in the order of their index."""
         return [
             self._posted(self._group.recv, _rows(now.inbox, columns, message), message, tag)
             for message in now.plan.incoming
         ]
 
     def _send(self, buffers: dict[int, Tensor], tag: int, now: _Round) -> Works:
-        """Post what leaves, in the order of slots."""
+        """Post what leaves, in the order of their index."""
         return [
-            self._posted(self._group.send, buffers[message.slot], message, tag)
+            self._posted(self._group.send, buffers[message.index], message, tag)
             for message in now.plan.outgoing
         ]
 
@@ -223,7 +223,7 @@ class ProcessGroupExchange:
         self, operation: Callable[..., Any], rows: Tensor, message: Message, tag: int
     ) -> tuple[int, Any]:
         try:
-            return message.peer, operation([rows], message.peer, tag + message.slot)
+            return message.peer, operation([rows], message.peer, tag + message.index)
         except RuntimeError as error:
             raise self._lost(message.peer, error) from error
 

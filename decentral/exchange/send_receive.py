@@ -17,11 +17,11 @@ class Message:
     """Rows that travel together between this worker and another.
 
     ``rows`` are indices of hosted rows if ``outgoing``, else indices of the inbox (consecutive).
-    ``slot`` is the first row's place among all rows that travel in the round, ordered by
-    (receiving worker, row): every worker counts the same slots.
+    ``index`` is the first row's place among all rows that travel in the round, ordered by
+    (receiving worker, row): every worker counts the same indices.
     """
 
-    slot: int
+    index: int
     peer: int
     outgoing: bool
     rows: Integers
@@ -29,21 +29,21 @@ class Message:
 
 @dataclass(frozen=True)
 class SendReceivePlan:
-    """One worker's part in a round; ``slots`` counts the rows that travel between all workers."""
+    """One worker's part in a round; ``total_rows`` travel between all workers together."""
 
-    slots: int
+    total_rows: int
     inbox: int  # rows of others that this worker receives
-    messages: tuple[Message, ...]  # ascending by slot
+    messages: tuple[Message, ...]  # ascending by index
     neighbours: NeighbourIndex
 
     @cached_property
     def incoming(self) -> tuple[Message, ...]:
-        """What this worker receives, ascending by slot."""
+        """What this worker receives, ascending by index."""
         return tuple(message for message in self.messages if not message.outgoing)
 
     @cached_property
     def outgoing(self) -> tuple[Message, ...]:
-        """What this worker sends, ascending by slot."""
+        """What this worker sends, ascending by index."""
         return tuple(message for message in self.messages if message.outgoing)
 
 
@@ -81,7 +81,7 @@ def send_receive_plan(
 
 
 def _begins(receivers: Integers, senders: Integers, packed: bool) -> Integers:
-    """Return where messages begin in the order of slots."""
+    """Return where messages begin in the order of their index."""
     if not packed:
         return np.arange(len(receivers))
     changes = (np.diff(receivers) != 0) | (np.diff(senders) != 0)

@@ -1,4 +1,4 @@
-"""Faults: what goes wrong in a run, and when; all of it a pure function of (seed, slot)."""
+"""Faults: what goes wrong in a run, and when: pure functions of (seed, communication step)."""
 
 from __future__ import annotations
 

@@ -1,19 +1,19 @@
-"""Faults: what goes wrong in a run, and when; all of it a pure function of (seed, slot).
+"""Faults: what goes wrong in a run, and when: pure functions of (seed, communication step).
 
 Some strike workers on Ray (``kill``, ``hang``, ``stall``; see `Fault`). The plug-ins strike
-what is simulated, on every engine alike. Their functions say what is struck in one slot, and the
+what is simulated, on every engine alike. Their functions say what is struck in one step, and the
 trait ``strikes`` what that is:
 
-- ``nodes``: ``(ids, slot, seed) -> unavailable`` [n]. Nobody receives from such a node, nor it from
+- ``nodes``: ``(ids, step, seed) -> unavailable`` [n]. Nobody receives from such a node, nor it from
   others; it trains on alone. A global merge goes on without it, but the one that ends a run waits
   for all.
-- ``links``: ``(low, high, slot, seed) -> down`` [links], of the ends of links. Both ends know.
-- ``messages``: ``(receivers, senders, slot, seed) -> lost`` [links]. The sender does not know; the
+- ``links``: ``(low, high, step, seed) -> down`` [links], of the ends of links. Both ends know.
+- ``messages``: ``(receivers, senders, step, seed) -> lost`` [links]. The sender does not know; the
   receiver keeps its own row for what it misses. With ``both`` set, both directions are lost
   together, and symmetric weights stay doubly stochastic. Global merges repeat what is lost.
 
 Messages that are lost were sent, and are counted; what is known to be down is not even tried.
-Every rule has a setting ``share``: the share of slots in which it strikes.
+Every rule has a setting ``share``: the share of communication steps in which it strikes.
 """
 
 from __future__ import annotations
@@ -73,11 +73,11 @@ class Faults:
         return any(not rule.settings["both"] for rule, _ in self.strikes("messages"))
 
     def unavailable(self, nodes: Integers, progress: Progress) -> Bools:
-        """Return which nodes [n] are unavailable in the slot of ``progress``."""
+        """Return which nodes [n] are unavailable in the communication step of ``progress``."""
         found = np.zeros(len(nodes), bool)
         for rule, seed in self.strikes("nodes"):
             if _on(rule, progress):
-                found |= rule(nodes, progress.slot, seed)
+                found |= rule(nodes, progress.communication_step, seed)
         return found
 
     def down(self, receivers: Integers, senders: Integers, progress: Progress) -> Bools:
@@ -107,7 +107,7 @@ class Faults:
             if not _on(rule, progress):
                 continue
             way = (ends, others) if not rule.settings.get("both", True) else (low, high)
-            found |= rule(*way, progress.slot, seed)
+            found |= rule(*way, progress.communication_step, seed)
         return found
 
     # --- expectations -----------------------------------------------------------------------------
@@ -135,7 +135,7 @@ class Faults:
 
 
 def _on(rule: Bound, progress: Progress) -> bool:
-    """Whether a rule may strike in the slot of ``progress``; the last slot belongs to the run."""
+    """Whether a rule may strike now; the last communication step belongs to the run."""
     stop = rule.common["stop"]
     over = stop != STOP and progress.reached(stop)
     return progress.reached(rule.common["start"]) and not over

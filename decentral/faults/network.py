@@ -16,24 +16,24 @@ Integers = NDArray[np.int64]
 
 
 def bad(
-    what: str, share: float, length: float, slot: int, seed: int, *who: Integers
+    what: str, share: float, length: float, step: int, seed: int, *who: Integers
 ) -> NDArray[np.bool_]:
-    """Return who is in the bad state in a slot: a ``share`` of all slots, ``length`` at a time.
+    """Return who is in the bad state: a ``share`` of all communication steps, ``length`` at a time.
 
     A chain enters the bad state with probability e = share / ((1 - share) length) and leaves it
-    with 1 / length. One uniform draw u per slot decides: u < e is bad and u >= 1 - 1 / length good
-    whatever was before; else the slot before counts. So the state is found by looking back.
+    with 1 / length. One uniform draw u per step decides: u < e is bad and u >= 1 - 1 / length good
+    whatever was before; else the step before counts. So the state is found by looking back.
     """
     if share >= 1:
         return np.ones(len(who[0]), bool)
     if length * (1 - share) < 1 - 1e-9:
         raise ConfigError(
-            f"{what}: stretches of {length:g} slots cannot take {share:.0%} of the time; let "
-            f"length be at least {1 / (1 - share):.3g}."
+            f"{what}: stretches of {length:g} communication steps cannot take {share:.0%} of the "
+            f"time; let length be at least {1 / (1 - share):.3g}."
         )
     enter = share / ((1 - share) * length)
     found, open_ = np.zeros(len(who[0]), bool), np.ones(len(who[0]), bool)
-    for earlier in range(slot, 0, -1):
+    for earlier in range(step, 0, -1):
         draw = rng.uniform(seed, "chain", earlier, *(each[open_] for each in who))
         found[np.flatnonzero(open_)[draw < enter]] = True
         open_[np.flatnonzero(open_)[(draw < enter) | (draw >= 1 - 1 / length)]] = False
@@ -47,7 +47,7 @@ def bad(
 def lost(
     receivers: NDArray[np.int64],
     senders: NDArray[np.int64],
-    slot: int,
+    step: int,
     seed: int,
     *,
     share: Share = 0.1,
@@ -58,26 +58,26 @@ def lost(
     Args:
         receivers: Receiving nodes of the messages, [m].
         senders: Sending nodes of the messages, [m].
-        slot: Communication step, counted from 0.
+        step: Communication step, counted from 0.
         seed: Seed of this fault.
         share: Probability that a message is lost.
         both: Whether both directions of a link fail together.
     """
-    return rng.uniform(seed, "lost", slot, receivers, senders) < share
+    return rng.uniform(seed, "lost", step, receivers, senders) < share
 
 
 @plugin("fault", strikes="messages")
 def bursts(
     receivers: NDArray[np.int64],
     senders: NDArray[np.int64],
-    slot: int,
+    step: int,
     seed: int,
     *,
     share: Annotated[float, Ge(0), Lt(1)] = 0.1,
     length: Annotated[float, Ge(1)] = 10.0,
     both: bool = False,
 ) -> NDArray[np.bool_]:
-    """Lose a ``share`` of the messages of a link, ``length`` slots in a row on average.
+    """Lose a ``share`` of a link's messages, ``length`` communication steps in a row on average.
 
     (Gilbert, "Capacity of a burst-noise channel", 1960; Elliott, 1963, with a good state that loses
     nothing and a bad one that loses all.)
@@ -85,62 +85,62 @@ def bursts(
     Args:
         receivers: Receiving nodes of the messages, [m].
         senders: Sending nodes of the messages, [m].
-        slot: Communication step, counted from 0.
+        step: Communication step, counted from 0.
         seed: Seed of this fault.
         share: Share of a link's messages that are lost.
         length: Communication steps that a loss lasts, on average.
         both: Whether both directions of a link fail together.
     """
-    return bad("faults: bursts", share, length, slot, seed, receivers, senders)
+    return bad("faults: bursts", share, length, step, seed, receivers, senders)
 
 
 @plugin("fault", strikes="links")
 def outages(
     low: NDArray[np.int64],
     high: NDArray[np.int64],
-    slot: int,
+    step: int,
     seed: int,
     *,
     share: Annotated[float, Ge(0), Lt(1)] = 0.1,
     length: Annotated[float, Ge(1)] = 10.0,
 ) -> NDArray[np.bool_]:
-    """Let links be down a ``share`` of the time, for ``length`` slots on average, both ways.
+    """Let links be down a ``share`` of the time, ``length`` communication steps on average.
 
     Both ends know, and weigh the links that are left as if there were no others.
 
     Args:
         low: Lower node of each link, [m].
         high: Higher node of each link, [m].
-        slot: Communication step, counted from 0.
+        step: Communication step, counted from 0.
         seed: Seed of this fault.
         share: Share of the time that a link is down.
         length: Communication steps that it is down, on average.
     """
-    return bad("faults: outages", share, length, slot, seed, low, high)
+    return bad("faults: outages", share, length, step, seed, low, high)
 
 
 @plugin("fault", strikes="nodes")
 def churn(
     ids: NDArray[np.int64],
-    slot: int,
+    step: int,
     seed: int,
     *,
     share: Share = 0.1,
     length: Annotated[float, Ge(1)] = 10.0,
     nodes: list[Node] | None = None,
 ) -> NDArray[np.bool_]:
-    """Let nodes be away a ``share`` of the time, for ``length`` slots on average.
+    """Let nodes be away a ``share`` of the time, for ``length`` communication steps on average.
 
     Who is away trains on alone, and comes back with what it has. ``nodes`` are those that may leave
     (none: all); ``churn(nodes=[3], share=1, start=40%, stop=60%)`` takes one away once.
 
     Args:
         ids: Numbers of the nodes, [n].
-        slot: Communication step, counted from 0.
+        step: Communication step, counted from 0.
         seed: Seed of this fault.
         share: Share of the time that a node is away.
         length: Communication steps that it stays away, on average.
         nodes: Nodes that may leave; none: all.
     """
-    away = bad("faults: churn", share, length, slot, seed, ids)
+    away = bad("faults: churn", share, length, step, seed, ids)
     return away if nodes is None else away & np.isin(ids, nodes)

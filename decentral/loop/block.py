@@ -19,7 +19,7 @@ from decentral.loop.sketch import SKETCH, Sketch
 from decentral.merge.base import merge_weights
 from decentral.mixing.base import Mixing
 from decentral.network.membership import Membership, reformed
-from decentral.network.planning import Act, Conversation
+from decentral.network.planning import RoundAction, RoundPlanner
 from decentral.optim.block_optimizer import BlockOptimizer
 from decentral.run.checkpoint import Checkpoint, stacked
 from decentral.sampling import Sampler
@@ -45,9 +45,7 @@ class Block:
         self.steps = config.steps
         self.members = members or Membership.all_nodes(config.nodes)
         self.hosted = [self.members.live[place] for place in exchange.hosted]
-        self.conversation = setup.conversation and reformed(
-            setup.conversation, setup.weights, self.members
-        )
+        self.planner = setup.planner and reformed(setup.planner, setup.weights, self.members)
         self.rows = setup.initial_rows(self.hosted).to(setup.device)
         self.grads = torch.zeros_like(self.rows)
         self.x = setup.layout.trainable_view(self.rows)  # [n, k], the parameters
@@ -86,21 +84,21 @@ class Block:
         self.progress = self._at(step)
 
     def _at(self, step: int) -> Progress:
-        pace, local_steps = self.setup.pace, self.setup.config.local_steps
-        samples = pace.samples
+        timeline, local_steps = self.setup.timeline, self.setup.config.local_steps
+        samples = timeline.samples
         return Progress(
-            step, self.steps, samples[step], pace.budget, self.round, local_steps, samples
+            step, self.steps, samples[step], timeline.budget, self.round, local_steps, samples
         )
 
     @property
     def samples(self) -> int:
         """Samples of each node so far."""
-        return self.setup.pace.samples[self.step]
+        return self.setup.timeline.samples[self.step]
 
     @property
     def batch_size(self) -> int:
         """Samples per node of the next step."""
-        return self.setup.pace.size(self.step)
+        return self.setup.timeline.size(self.step)
 
     @property
     def learning_rate(self) -> float:
@@ -116,21 +114,21 @@ class Block:
         floor = schedule.floor if blockwise.floor is None else blockwise.floor
         return self.setup.rate(self.progress, ratio, floor)
 
-    def decide(self) -> Act | None:
+    def decide(self) -> RoundAction | None:
         """Return what is sent after the next step."""
-        conversation = self.conversation
-        if conversation is None or not conversation.is_slot(self.step + 1):
+        planner = self.planner
+        if planner is None or not planner.is_communication_step(self.step + 1):
             return None
-        if conversation.schedule.closed_loop:
+        if planner.schedule.closed_loop:
             self._refresh_feedback()
-        act = self._act(conversation)
-        self.intensity = act.intensity if act else 0.0
-        return act
+        action = self._plan(planner)
+        self.intensity = action.intensity if action else 0.0
+        return action
 
-    def _act(self, conversation: Conversation) -> Act | None:
+    def _plan(self, planner: RoundPlanner) -> RoundAction | None:
         quarantined = self.health.quarantined
         excluded = self.members.positions(quarantined) if quarantined else quarantined
-        return conversation.act(self._at(self.step + 1), self.feedback, excluded)
+        return planner.plan(self._at(self.step + 1), self.feedback, excluded)
 
     def finish_step(self) -> None:
         """Count the step that was just done."""
@@ -159,15 +157,15 @@ class Block:
         """How many nodes take part, on all workers."""
         return self.exchange.nodes
 
-    def degree(self, act: Act) -> Tensor:
+    def degree(self, action: RoundAction) -> Tensor:
         """Return how many others every hosted node receives from, [n, 1]."""
-        assert act.mixing is not None
-        degree = np.diff(act.mixing.indptr)[list(self.exchange.hosted)] - 1
+        assert action.mixing is not None
+        degree = np.diff(action.mixing.indptr)[list(self.exchange.hosted)] - 1
         return torch.from_numpy(degree).to(self.rows)[:, None]
 
     def gradient(self) -> None:
         """Compute every row's gradient on its next batch."""
-        samples = self.setup.pace.samples
+        samples = self.setup.timeline.samples
         size = samples[self.step + 1] - samples[self.step]
         if self.setup.network:
             self.clock.work(self.step, size / self.setup.first_batch)
@@ -200,7 +198,7 @@ class Block:
             self.x[self.scaled] = moved.add_(before)
         self._zero_quarantined()
 
-    def begin(self, act: Act | None) -> None:
+    def begin(self, action: RoundAction | None) -> None:
         """Let the rows of a gossip travel while gradients are computed, unless they may change.
 
         Statistics of BatchNorm, which are part of rows, change with every forward pass; and a
@@ -209,29 +207,31 @@ class Block:
         config = self.setup.config
         changing = config.gossip_buffers and bool(self.setup.layout.buffers)
         early = self.channels.plain and not changing and config.on_nonfinite == "stop"
-        if act is None or act.mixing is None or not early:
+        if action is None or action.mixing is None or not early:
             return
         self._notice(finite_rows(self.rows))
         self.clock.depart()
-        self.channels.begin(act.mixing)
+        self.channels.begin(action.mixing)
 
-    def combine(self, act: Act | None, part: slice | None = None, *, ahead: bool = False) -> None:
-        """Gossip or merge as ``act`` says, or ``part`` of the columns; ``ahead`` of a `wait`.
+    def combine(
+        self, action: RoundAction | None, part: slice | None = None, *, ahead: bool = False
+    ) -> None:
+        """Gossip or merge as ``action`` says, or ``part`` of the columns; ``ahead`` of a `wait`.
 
         Sick nodes are kept out before they poison others.
         """
-        if act is None:
+        if action is None:
             return
         if self.health.changed(self.rows, self.step + 1):
             self._zero_quarantined()
-            if act.mixing is not None and self.conversation is not None:
-                act = self._act(self.conversation) or act
+            if action.mixing is not None and self.planner is not None:
+                action = self._plan(self.planner) or action
                 self.channels.forget()
         since_s = self.clock.ready_s
-        if act.mixing is None:
-            self._merge(act, None if act.whole else part)
+        if action.mixing is None:
+            self._merge(action, None if action.whole else part)
         else:
-            self._gossip(act.mixing, part)
+            self._gossip(action.mixing, part)
         if ahead:
             self.clock.postpone(since_s)
 
@@ -247,14 +247,14 @@ class Block:
             self.clock.gossip(mixing, size, self.members.live)
         self.stand_at(self.step, self.round + 1)
 
-    def _merge(self, act: Act, part: slice | None) -> None:
+    def _merge(self, action: RoundAction, part: slice | None) -> None:
         """Let all who are there take the average of those who count."""
         if self.before_merge is not None:
             looking, self.before_merge = self.before_merge, None
             looking()
-        unavailable = {self.members.live[place] for place in act.unavailable}
+        unavailable = {self.members.live[place] for place in action.unavailable}
         there = [node for node in self.health.healthy if node not in unavailable]
-        size = self.setup.size.last if act.whole else self.setup.size.merge
+        size = self.setup.size.last if action.whole else self.setup.size.merge
         if there:
             weights = self.merge_shares(without=unavailable | self.uncounted())
             here = [i for i, node in enumerate(self.hosted) if node not in unavailable]
@@ -263,7 +263,7 @@ class Block:
         healthy = len(there)
         self.stats.average(max(1, healthy), size)
         self.stand_at(self.step, self.round + 1)
-        # The last act comes after its step is counted, any other before.
+        # The last action comes after its step is counted, any other before.
         step = min(self.step + 1, self.setup.config.steps)
         self.announce("merge", {"step": step, "nodes": healthy})
 
@@ -340,11 +340,11 @@ class Block:
 
     def _refresh_feedback(self) -> None:
         """Renew what closed-loop schedules know: sketches now and then, what is spent always."""
-        conversation = self.conversation
-        assert conversation is not None
-        slot = self.step // self.setup.config.local_steps
+        planner = self.planner
+        assert planner is not None
+        step = self.step // self.setup.config.local_steps
         known = self.feedback
-        if known is None or slot % conversation.schedule.feedback_every == 0:
+        if known is None or step % planner.schedule.feedback_every == 0:
             self.health.agree()
             fit = sorted(self.members.positions(self.health.healthy))
             sketches = self.exchange.gather(self.sketch(self.rows))[fit]

@@ -10,9 +10,9 @@ from decentral.config import Config
 from decentral.errors import ConfigError
 from decentral.faults.base import Faults
 from decentral.mixing.base import Mixer
-from decentral.network.planning import Conversation
+from decentral.network.planning import RoundPlanner
 from decentral.registry import Bound, build
-from decentral.schedules.progress import slots
+from decentral.schedules.progress import communication_steps
 from decentral.tasks.base import Task
 from decentral.traits import (
     AggregationTraits,
@@ -26,28 +26,28 @@ from decentral.traits import (
 )
 
 
-def refuse_unsound(config: Config, parts: Mapping[str, Bound], conversation: Conversation) -> None:
+def refuse_unsound(config: Config, parts: Mapping[str, Bound], planner: RoundPlanner) -> None:
     """Raise ConfigError, with a remedy, where a part does not do what it promises.
 
     Args:
         config: The configuration.
         parts: Plug-ins of the run, by kind.
-        conversation: What is sent when.
+        planner: What is sent when.
     """
-    _refuse_weights(parts["algorithm"], conversation.mixer)
+    _refuse_weights(parts["algorithm"], planner.mixer)
     _refuse_biased(parts["codec"])
-    mixer = conversation.mixer
+    mixer = planner.mixer
     holds: dict[str, Callable[[], bool]] = {
         "directed": lambda: mixer.topology.links(0).directed,
-        "unbalanced": lambda: not conversation.doubly_stochastic,
-        "time_varying": lambda: _varies(conversation),
+        "unbalanced": lambda: not planner.doubly_stochastic,
+        "time_varying": lambda: _varies(planner),
         "local_steps": lambda: config.local_steps > 1,
         "cycles": lambda: len(mixer.topology.links(0)) != 2 * (config.nodes - 1),
         "momentum": lambda: not _plain(parts["optimizer"]),
         "mix_state": lambda: config.mix_state,
         "node_lr": lambda: bool(config.node_lr),
         "compression": lambda: not traits_of(parts["codec"], CodecTraits).uncoded,
-        "losses": lambda: bool(conversation.faults.strikes("messages")),
+        "losses": lambda: bool(planner.faults.strikes("messages")),
         "robust": lambda: not traits_of(parts["aggregation"], AggregationTraits).linear,
     }
     for part in (parts["algorithm"], parts["codec"]):
@@ -55,15 +55,15 @@ def refuse_unsound(config: Config, parts: Mapping[str, Bound], conversation: Con
             if holds[condition]():
                 raise ConfigError(
                     f"{part.plugin.kind} {part.name!r} is not sound {CONDITIONS[condition]}; "
-                    f"{_because_of_faults(condition, conversation) or remedy}."
+                    f"{_because_of_faults(condition, planner) or remedy}."
                 )
 
 
-def _because_of_faults(condition: str, talk: Conversation) -> str:
+def _because_of_faults(condition: str, planner: RoundPlanner) -> str:
     """Return the remedy where only faults make a condition hold, else nothing."""
-    if condition == "unbalanced" and talk.mixer.keeps_balance:
+    if condition == "unbalanced" and planner.mixer.keeps_balance:
         return "let faults take both directions, such as lost(both=true)"
-    steady = not _varies(replace(talk, faults=Faults()))
+    steady = not _varies(replace(planner, faults=Faults()))
     return "leave faults out" if condition == "time_varying" and steady else ""
 
 
@@ -115,20 +115,20 @@ def _plain(optimizer: Bound) -> bool:
     return plain is not None and plain(optimizer.settings)
 
 
-def _varies(talk: Conversation) -> bool:
+def _varies(planner: RoundPlanner) -> bool:
     """Whether links change from round to round."""
-    return talk.mixer.topology.time_varying or talk.faults.any or _thinned(talk)
+    return planner.mixer.topology.time_varying or planner.faults.any or _thinned(planner)
 
 
-def _thinned(conversation: Conversation) -> bool:
+def _thinned(planner: RoundPlanner) -> bool:
     """Whether some round activates only some of the links."""
-    if conversation.mixer.topology.activation == "round":
+    if planner.mixer.topology.activation == "round":
         return False
-    if conversation.schedule.closed_loop:
+    if planner.schedule.closed_loop:
         return True
-    steps = slots(conversation.steps, conversation.local_steps)
-    acts = (conversation.schedule.action(conversation.progress(s, 0)) for s in steps)
-    return any(isinstance(act, float) and 0 < act < 1 for act in acts)
+    steps = communication_steps(planner.steps, planner.local_steps)
+    actions = (planner.schedule.action(planner.progress(s, 0)) for s in steps)
+    return any(isinstance(action, float) and 0 < action < 1 for action in actions)
 
 
 # --- splits ---------------------------------------------------------------------------------------

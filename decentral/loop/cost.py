@@ -33,7 +33,7 @@ def step_flops(setup: Setup) -> float:
     Forward and backward take 6 operations per weight and position it is applied to.
     """
     uses = _weight_uses(setup.model, setup.train.first)
-    return 6.0 * uses * setup.pace.mean * setup.config.nodes
+    return 6.0 * uses * setup.timeline.mean * setup.config.nodes
 
 
 def _weight_uses(model: nn.Module, sample: Tree) -> float:
@@ -119,7 +119,7 @@ def expected_memory(setup: Setup, hosted: int) -> Memory:
     size = setup.dtype.itemsize
     block = hosted * setup.layout.width * size
     states = hosted * state_numbers(setup.optimizer, setup.layout) * size
-    micro = min(setup.micro_batch, setup.pace.largest)
+    micro = min(setup.micro_batch, setup.timeline.largest)
     kept = 0
     with suppress(Exception):  # The first gradient explains what fails here.
         kept = setup.activation_memory * micro

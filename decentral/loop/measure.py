@@ -41,7 +41,7 @@ def evaluation_interval(setup: Setup) -> int:
         return config.eval_every
     test = min(config.eval_samples, len(setup.task.splits[2]))
     forward = (min(config.eval_nodes, config.nodes) + 1) * test
-    cheap = ceil(forward / (EVALUATION_SHARE * config.nodes * setup.pace.mean))
+    cheap = ceil(forward / (EVALUATION_SHARE * config.nodes * setup.timeline.mean))
     interval = max(cheap, ceil(config.steps / EVALUATIONS))
     return min(ceil(interval / config.local_steps) * config.local_steps, config.steps)
 

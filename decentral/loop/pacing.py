@@ -8,7 +8,7 @@ from decentral.config import Config
 from decentral.errors import ConfigError
 from decentral.loop.free_memory import free_bytes
 from decentral.registry import Bound
-from decentral.schedules.progress import Pace, Progress, pace_of
+from decentral.schedules.progress import Progress, StepTimeline, step_timeline
 from decentral.tasks.base import Task
 from decentral.tasks.filling import is_whole
 from decentral.units import format_bytes, parse_amount
@@ -21,8 +21,8 @@ MICRO_BATCH = 256
 STEP_BYTES = 40
 
 
-def paced(config: Config, task: Task, batch: Bound) -> tuple[Config, Pace]:
-    """Return the pace of a run, and its configuration with ``steps`` and ``micro_batch`` decided.
+def resolve_steps(config: Config, task: Task, batch: Bound) -> tuple[Config, StepTimeline]:
+    """Return the timeline of a run, and its configuration with steps and micro-batch decided.
 
     ``micro_batch: auto`` is the whole batch, unless the schedule grows beyond ``MICRO_BATCH``.
 
@@ -40,21 +40,21 @@ def paced(config: Config, task: Task, batch: Bound) -> tuple[Config, Pace]:
         )
     if budget is None:
         _check_room(config.steps)
-    pace = pace_of(batch, config.steps, budget, config.past)
-    if "steps" in config.model_fields_set and budget is not None and config.steps != pace.steps:
+    timeline = step_timeline(batch, config.steps, budget, config.past)
+    if "steps" in config.model_fields_set and budget is not None and config.steps != timeline.steps:
         raise ConfigError(
-            f"steps = {config.steps}: data = {config.data} lasts for {pace.steps} steps with this "
-            "batch schedule; give steps or data, not both."
+            f"steps = {config.steps}: data = {config.data} lasts for {timeline.steps} steps with "
+            "this batch schedule; give steps or data, not both."
         )
     micro = config.micro_batch
     if micro == "auto":
         most = max(first, MICRO_BATCH)
-        micro = None if pace.largest <= most else most
-    return config.model_copy(update={"steps": pace.steps, "micro_batch": micro}), pace
+        micro = None if timeline.largest <= most else most
+    return config.model_copy(update={"steps": timeline.steps, "micro_batch": micro}), timeline
 
 
 def _check_room(steps: int) -> None:
-    """Refuse more steps than memory has room for: the pace holds a number for each."""
+    """Refuse more steps than memory has room for: the timeline holds a number for each."""
     free = free_bytes(torch.device("cpu"))
     if free is not None and steps * STEP_BYTES > free:
         raise ConfigError(

@@ -27,7 +27,7 @@ def resolved(setup: Setup, **decided: Any) -> dict[str, Any]:
         settings["task"] = PYTHON
     if "model" not in setup.parts and setup.task.model is None:
         settings["model"] = PYTHON
-    if setup.conversation is not None and "weights" not in setup.parts:
+    if setup.planner is not None and "weights" not in setup.parts:
         settings["weights"] = "auto"
     if setup.config.label_noise is not None:
         settings["label_noise"]["kind"] = noise_kind(setup.config.label_noise, setup.task)
@@ -47,9 +47,9 @@ def tracks(setup: Setup) -> list[Track]:
         decided = {"kind": noise_kind(config.label_noise, setup.task)}
         methods["label_noise"] = config.label_noise.model_copy(update=decided)
     steps = sampled(config.steps)
-    sizes = [setup.pace.size(step) for step in steps]
+    sizes = [setup.timeline.size(step) for step in steps]
     whole = sizes[:-1] if config.data else sizes  # the last batch is what a budget leaves
-    points = [setup.pace.progress(step) for step in steps]
+    points = [setup.timeline.progress(step) for step in steps]
     rates = [setup.rate(here) for here in points]
     return [
         Track("learning rate", _scaled(rates), f"{_range(rates)}, {setup.learning_rate.rule.name}"),

@@ -28,7 +28,7 @@ def train(block: Block, evaluator: Evaluator) -> Iterator[Row]:
     """Train a block from where it stands to the end, yielding one row of metrics per step.
 
     Rows without news are empty but for ``step``, so that the caller can stop or checkpoint between
-    any two steps. A global merge as the last act, the algorithm's own or the run's, is evaluated
+    any two steps. A global merge as the last action, the algorithm's own or the run's, is evaluated
     before and after. The first models are evaluated before the first step, and never again.
     """
     setup = block.setup
@@ -38,11 +38,11 @@ def train(block: Block, evaluator: Evaluator) -> Iterator[Row]:
         yield status(block) | evaluator(complete=True)
     before: list[Row] = []
     while block.step < steps:
-        act = block.decide()
+        action = block.decide()
         ends = block.step + 1 == steps
-        if ends and act is not None and act.is_merge:
+        if ends and action is not None and action.is_merge:
             block.before_merge = lambda: before.append(_before_merge(block, evaluator))
-        algorithm(block, act)
+        algorithm(block, action)
         block.finish_step()
         if ends:
             yield from conclude(block, evaluator, before)
@@ -62,9 +62,10 @@ def _before_merge(block: Block, evaluator: Evaluator) -> Row:
 
 
 def conclude(block: Block, evaluator: Evaluator, before: list[Row]) -> Iterator[Row]:
-    """Merge as the last act, if the schedule says so, evaluated before and after.
+    """Merge as the last action, if the schedule says so, evaluated before and after.
 
-    ``before`` holds what was seen before the merge of the last slot, if there was one.
+    ``before`` holds what was seen before the merge of the last communication step, if there was
+    one.
 
     Args:
         block: The block.
@@ -72,13 +73,13 @@ def conclude(block: Block, evaluator: Evaluator, before: list[Row]) -> Iterator[
         before: What was seen before the last merge, if there was one.
     """
     block.check()
-    finale = block.setup.conversation.finale() if block.setup.conversation else None
-    if finale is not None and not before:
+    final_merge = block.setup.planner.final_merge() if block.setup.planner else None
+    if final_merge is not None and not before:
         before = [_before_merge(block, evaluator)]
     for row in before:
         yield status(block) | row
-    if finale is not None:
-        block.combine(finale)
+    if final_merge is not None:
+        block.combine(final_merge)
     yield status(block) | evaluator(complete=True) | {"phase": "final"}
 
 

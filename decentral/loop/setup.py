@@ -24,7 +24,7 @@ from decentral.loop.attackers import NONE, Attackers, attackers
 from decentral.loop.compatibility import refuse_rounds, refuse_unsound, split_notes, split_of
 from decentral.loop.methods import check_methods, with_numbers
 from decentral.loop.models import builder_of, check_size, seeded
-from decentral.loop.pacing import paced
+from decentral.loop.pacing import resolve_steps
 from decentral.merge.base import in_a_run
 from decentral.mixing.base import Mixer
 from decentral.mixing.summary import summary_line
@@ -33,16 +33,16 @@ from decentral.network.clock import Clock
 from decentral.network.forecast import solve_budget
 from decentral.network.graphs import carries_links, check_connected, network_of
 from decentral.network.links import Network
-from decentral.network.planning import Conversation, Size, all_reduce_messages
+from decentral.network.planning import RoundPlanner, Size, all_reduce_messages
 from decentral.optim.base import default_lr, grouping
-from decentral.optim.block_optimizer import Course, state_numbers
+from decentral.optim.block_optimizer import LrInfo, state_numbers
 from decentral.pytree import tree_map
 from decentral.registry import Bound, build
 from decentral.sampling import Plan, fixed_plan, resample_plan
 from decentral.schedules.batch import rate_factor
 from decentral.schedules.communication import CommunicationSchedule
 from decentral.schedules.learning_rate import LearningRate
-from decentral.schedules.progress import Pace, Progress
+from decentral.schedules.progress import Progress, StepTimeline
 from decentral.tasks.base import Samples, Task
 from decentral.tasks.splits import class_shares, grouped, shards
 from decentral.topology.base import Topology
@@ -62,11 +62,11 @@ class Setup:
     algorithm: Bound
     codec: Bound
     aggregation: Bound
-    conversation: Conversation | None  # None: the algorithm does not talk in rounds
+    planner: RoundPlanner | None  # None: the algorithm does not talk in rounds
     optimizer: Bound
     learning_rate: LearningRate
     batch: Bound
-    pace: Pace
+    timeline: StepTimeline
     merge: Bound
     plan: Plan
     counts: NDArray[np.int64]  # [nodes, classes] samples held
@@ -94,7 +94,7 @@ class Setup:
     @property
     def notes(self) -> tuple[str, ...]:
         """Lines that a user should read before the run."""
-        file = summary_line(self.conversation.mixer) if self.conversation else None
+        file = summary_line(self.planner.mixer) if self.planner else None
         read = (file,) if file else ()
         return (*read, *self.task.notes, *split_notes(self.config, self.task))
 
@@ -171,13 +171,13 @@ class Setup:
     @cached_property
     def first_batch(self) -> int:
         """Samples per node of the first step."""
-        return self.pace.size(0)
+        return self.timeline.size(0)
 
     @cached_property
     def micro_batch(self) -> int:
         """Most samples per node of one forward pass."""
         asked = self.config.micro_batch
-        return asked if isinstance(asked, int) else self.pace.largest
+        return asked if isinstance(asked, int) else self.timeline.largest
 
     def rate(self, progress: Progress, ratio: float = 1.0, floor: float = 0.0) -> float:
         """Return the learning rate of the step that follows ``progress``: schedule times batch.
@@ -190,18 +190,18 @@ class Setup:
         rate = self.learning_rate(progress, ratio, floor)
         if self.batch.common["scale_lr"] == "none":
             return rate
-        return rate * self.lr_factor(self.pace.size(progress.step))
+        return rate * self.lr_factor(self.timeline.size(progress.step))
 
     def lr_factor(self, size: int) -> float:
         """Return by what a batch of ``size`` multiplies the learning rate."""
         return rate_factor(self.batch, size, self.first_batch)
 
     @property
-    def course(self) -> Course:
+    def course(self) -> LrInfo:
         """What optimizers with schedules of their own may know of the learning rate's."""
         rate, steps = self.learning_rate, self.config.steps
         cosine = traits_of(rate.rule, LearningRateTraits).cosine
-        return Course(cosine, rate.warmup(steps) / steps, rate.floor)
+        return LrInfo(cosine, rate.warmup(steps) / steps, rate.floor)
 
     @property
     def samples_held(self) -> Tensor:
@@ -250,20 +250,20 @@ def prepare(config: Config) -> Setup:
     model = model if shipped and task.output is None else adapted(model, task)
     layout = Layout.of(model, grouping(parts["optimizer"], model))
     batch = parts["batch"] = build("batch", config.batch)
-    config, pace = paced(config, task, batch)
+    config, timeline = resolve_steps(config, task, batch)
     check_methods(config, task, model)
-    plan, counts = _data(config, task, parts, pace.size(0))
+    plan, counts = _data(config, task, parts, timeline.size(0))
     rate = LearningRate.make(config.learning_rate, default_lr(parts["optimizer"]))
     parts["learning_rate"] = rate.rule
     setup = Setup(
         config=config, task=task, model=model, builder=builder, layout=layout,
         algorithm=parts["algorithm"], codec=parts["codec"], aggregation=parts["aggregation"],
         optimizer=parts["optimizer"], attackers=attackers(config, task, parts, nodes),
-        learning_rate=rate, batch=batch, pace=pace,
+        learning_rate=rate, batch=batch, timeline=timeline,
         merge=parts["merge"], plan=plan, counts=counts, device=device, dtype=dtype, parts=parts,
-        conversation=None,
+        planner=None,
     )  # fmt: skip
-    setup = replace(setup, conversation=_conversation(setup, nodes))
+    setup = replace(setup, planner=_planner(setup, nodes))
     network = _network(setup)
     return replace(setup, network=network, compute=_compute(setup) if network else None)
 
@@ -343,7 +343,7 @@ def _topology(config: Config) -> Topology:
     return Topology(build("topology", config.topology), config.nodes, config.seed)
 
 
-def _conversation(setup: Setup, nodes: NodeLabels) -> Conversation | None:
+def _planner(setup: Setup, nodes: NodeLabels) -> RoundPlanner | None:
     """Return who says what when, once everything else is known; adds its plug-ins to the parts."""
     config, parts = setup.config, setup.parts
     faults = network_faults(config.faults, nodes, config.steps, config.seed)
@@ -353,27 +353,27 @@ def _conversation(setup: Setup, nodes: NodeLabels) -> Conversation | None:
     topology = _topology(config)
     mixer = Mixer.make(topology, setup.weights)
     schedule = CommunicationSchedule.make(config.communication)
-    conversation = Conversation(
-        mixer, schedule, config.steps, config.local_steps, setup.pace, faults
+    planner = RoundPlanner(
+        mixer, schedule, config.steps, config.local_steps, setup.timeline, faults
     )
-    refuse_unsound(config, parts, conversation)
-    conversation = solve_budget(conversation, setup.size, setup.gradient_bytes)
+    refuse_unsound(config, parts, planner)
+    planner = solve_budget(planner, setup.size, setup.gradient_bytes)
     parts["topology"] = topology.rule
-    parts["communication"] = conversation.schedule.rule
+    parts["communication"] = planner.schedule.rule
     if mixer.rule is not None:
         parts["weights"] = mixer.rule
-    return conversation
+    return planner
 
 
 def _network(setup: Setup) -> Network | None:
     """Return what lies between nodes: as asked, or as the topology's own links say."""
-    asked, conversation = setup.config.network, setup.conversation
+    asked, planner = setup.config.network, setup.planner
     if asked in ("none", None):
         return None
     if asked != "auto":
         network, setup.parts["network"] = presets.make(asked, setup.config.nodes)
         return network
-    topology = conversation.mixer.topology if conversation else None
+    topology = planner.mixer.topology if planner else None
     if topology is None or topology.time_varying or not carries_links(topology.graph(0)):
         return None
     network = network_of(topology.graph(0), topology.rule.name)

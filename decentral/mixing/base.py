@@ -202,11 +202,11 @@ class Mixer:
         symmetric = self.rule is None or self.traits.symmetric
         return self.doubly_stochastic and symmetric and not self.topology.links(0).directed
 
-    def speaks(self, slot: int, intensity: float) -> bool:
-        """Whether a gossip action at this slot sends anything (tossed only for whole rounds)."""
+    def is_active(self, step: int, intensity: float) -> bool:
+        """Whether gossip at this step sends anything (tossed for whole rounds only)."""
         if self.topology.activation != "round" or intensity >= 1.0:
             return True
-        return bool(rng.uniform(self.topology.seed, "round", slot)[0] < intensity)
+        return bool(rng.uniform(self.topology.seed, "round", step)[0] < intensity)
 
     def mixing(
         self,

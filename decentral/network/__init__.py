@@ -1,4 +1,4 @@
-"""What is sent over which network, in every slot: known before anything runs."""
+"""What is sent over which network, in every communication step: known before anything runs."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from decentral.lazy import lazy_names
 
 if TYPE_CHECKING:
     from decentral.network.planning import (
-        Act,
-        Conversation,
         Planned,
+        RoundAction,
+        RoundPlanner,
         Size,
         all_reduce_messages,
         expected_bytes,
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
-    "Act",
-    "Conversation",
     "Planned",
+    "RoundAction",
+    "RoundPlanner",
     "Size",
     "all_reduce_messages",
     "expected_bytes",
@@ -29,4 +29,6 @@ __all__ = [
     "preview",
 ]
 
-__getattr__ = lazy_names(__name__, {"planning": __all__})
+__getattr__ = lazy_names(
+    __name__, {"planning": __all__}, renamed={"Act": "RoundAction", "Conversation": "RoundPlanner"}
+)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from decentral.errors import ConfigError
 from decentral.network.clock import Clock
 from decentral.network.planning import (
-    Conversation,
+    RoundPlanner,
     Size,
     all_reduce_messages,
     expected_bytes,
@@ -28,35 +28,35 @@ class Forecast:
     rounds: int
 
 
-def forecast(talk: Conversation, clock: Clock, size: float) -> Forecast:
-    """Replay a conversation whose messages have ``size`` bytes; ``clock`` moves on.
+def forecast(planner: RoundPlanner, clock: Clock, size: float) -> Forecast:
+    """Replay a planner whose messages have ``size`` bytes; ``clock`` moves on.
 
     Exactly what a run with the same seed shows as ``time/simulated_s``, if its batch size stays
     and nothing travels under its steps.
 
     Args:
-        talk: What is sent when.
+        planner: What is sent when.
         clock: The clock of the run; it moves on.
         size: Bytes of a message.
     """
     step = round = messages = 0
-    for planned in preview(talk):
+    for planned in preview(planner):
         for earlier in range(step, planned.step):
             clock.work(earlier)
-        _speak(talk, clock, planned.step, round, size)
+        _send(planner, clock, planned.step, round, size)
         step, round, messages = planned.step, planned.round, planned.messages
-    return Forecast(clock.now_s(range(talk.nodes)), messages * size, round)
+    return Forecast(clock.now_s(range(planner.nodes)), messages * size, round)
 
 
-def _speak(talk: Conversation, clock: Clock, step: int, round: int, size: float) -> None:
-    """Send what a conversation says at one slot."""
-    act = talk.act(talk.progress(step, round))
-    finale = talk.finale() if step == talk.steps else None
-    for each in (act, finale):
+def _send(planner: RoundPlanner, clock: Clock, step: int, round: int, size: float) -> None:
+    """Send what a planner says at one communication step."""
+    action = planner.plan(planner.progress(step, round))
+    final_merge = planner.final_merge() if step == planner.steps else None
+    for each in (action, final_merge):
         if each is not None and each.mixing is not None:
-            clock.gossip(each.mixing, size, range(talk.nodes))
+            clock.gossip(each.mixing, size, range(planner.nodes))
         elif each is not None:
-            clock.average(range(talk.nodes), size)
+            clock.average(range(planner.nodes), size)
 
 
 def forecast_all_reduce(clock: Clock, nodes: int, steps: int, size: float) -> Forecast:
@@ -108,7 +108,7 @@ def with_factor(schedule: CommunicationSchedule, factor: float) -> Communication
     )
 
 
-def solve_budget(conversation: Conversation, size: Size, gradient_bytes: int) -> Conversation:
+def solve_budget(planner: RoundPlanner, size: Size, gradient_bytes: int) -> RoundPlanner:
     """Solve the factor of a schedule scaled to a budget; others are returned as they are.
 
     ``size`` is that of messages, ``gradient_bytes`` that of one of all-reduce's.
@@ -116,25 +116,25 @@ def solve_budget(conversation: Conversation, size: Size, gradient_bytes: int) ->
     ConfigError naming the reachable minimum or maximum when the budget lies outside.
 
     Args:
-        conversation: What is sent when.
+        planner: What is sent when.
         size: Bytes of the messages.
         gradient_bytes: Bytes of a gradient in an all-reduce.
     """
-    schedule = conversation.schedule
+    schedule = planner.schedule
     budgeted = traits_of(schedule.rule, CommunicationTraits).budgeted
     if not budgeted or schedule.rule.settings["factor"]:
-        return conversation
+        return planner
     if schedule.closed_loop:
         raise ConfigError(
             "communication 'scale_to_budget': a schedule that reacts to the run cannot be scaled "
             "before it; set its max_budget instead."
         )
     budget = schedule.rule.settings["budget"]
-    reference = all_reduce_messages(conversation.nodes, conversation.steps) * gradient_bytes
-    wanted = budget_bytes(budget, conversation.nodes, reference)
+    reference = all_reduce_messages(planner.nodes, planner.steps) * gradient_bytes
+    wanted = budget_bytes(budget, planner.nodes, reference)
 
     def spent(factor: float) -> float:
-        scaled = replace(conversation, schedule=with_factor(schedule, factor))
+        scaled = replace(planner, schedule=with_factor(schedule, factor))
         return expected_bytes(scaled, size)
 
     for factor, word, outside in (
@@ -154,4 +154,4 @@ def solve_budget(conversation: Conversation, size: Size, gradient_bytes: int) ->
         low, high = (middle, high) if spent(middle) < wanted else (low, middle)
         if high / low < 1 + 1e-9:
             break
-    return replace(conversation, schedule=with_factor(schedule, high))
+    return replace(planner, schedule=with_factor(schedule, high))

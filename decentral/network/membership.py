@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from decentral.errors import ConfigError
 from decentral.mixing.base import Mixer
-from decentral.network.planning import Conversation
+from decentral.network.planning import RoundPlanner
 from decentral.registry import build
 from decentral.topology.base import Topology
 
@@ -43,17 +43,17 @@ class Membership:
         return frozenset(p for p, node in enumerate(self.live) if node in wanted)
 
 
-def reformed(conversation: Conversation, weights: object, members: Membership) -> Conversation:
-    """Return the conversation of an epoch: the same topology and schedule on the live nodes.
+def reformed(planner: RoundPlanner, weights: object, members: Membership) -> RoundPlanner:
+    """Return the planner of an epoch: the same topology and schedule on the live nodes.
 
     Args:
-        conversation: What is sent when, among all nodes.
+        planner: What is sent when, among all nodes.
         weights: The weights as configured.
         members: The nodes of the epoch.
     """
     if members.epoch == 0:
-        return conversation
-    old = conversation.mixer.topology
+        return planner
+    old = planner.mixer.topology
     try:
         topology = Topology(build("topology", old.rule), len(members.live), old.seed, members.epoch)
     except ConfigError as error:
@@ -61,4 +61,4 @@ def reformed(conversation: Conversation, weights: object, members: Membership) -
             f"the {len(members.live)} nodes that are left cannot form the topology again "
             f"({str(error).rstrip('.')}); use engine.on_failure=restart."
         ) from error
-    return replace(conversation, mixer=Mixer.make(topology, weights), live=members.live)
+    return replace(planner, mixer=Mixer.make(topology, weights), live=members.live)

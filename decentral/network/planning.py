@@ -1,4 +1,4 @@
-"""The conversation of a run: what is sent in every slot, known before anything runs."""
+"""The planner of rounds: what is sent in every communication step, known before anything runs."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from decentral.errors import ConfigError
 from decentral.faults.base import Faults
 from decentral.mixing.base import Integers, Mixer, Mixing
 from decentral.schedules.communication import CommunicationSchedule, Merge
-from decentral.schedules.progress import Feedback, Pace, Progress, slots
+from decentral.schedules.progress import Feedback, Progress, StepTimeline, communication_steps
 
 NO_FAULTS = Faults()
 _NOBODY: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
-class Act:
-    """What happens in one slot: gossip with a mixing, or a global merge."""
+class RoundAction:
+    """What happens in one communication step: gossip with a mixing, or a global merge."""
 
     intensity: float
     mixing: Mixing | None = None
@@ -33,14 +33,14 @@ class Act:
 
 
 @dataclass(frozen=True)
-class Conversation:
-    """Topology, weights and schedule together: decides what is sent at a slot."""
+class RoundPlanner:
+    """Topology, weights and schedule together: decides what is sent at a communication step."""
 
     mixer: Mixer
     schedule: CommunicationSchedule
     steps: int
     local_steps: int
-    pace: Pace | None = None  # None: every step takes the same
+    timeline: StepTimeline | None = None  # None: every step takes the same
     faults: Faults = NO_FAULTS
     live: tuple[int, ...] | None = None  # ids by position; None: all
 
@@ -61,27 +61,27 @@ class Conversation:
         """The number of nodes."""
         return self.mixer.topology.nodes
 
-    def is_slot(self, step: int) -> bool:
+    def is_communication_step(self, step: int) -> bool:
         """Whether nodes may talk after this step."""
         return step % self.local_steps == 0 or step == self.steps
 
-    def act(
+    def plan(
         self,
         progress: Progress,
         feedback: Feedback | None = None,
         excluded: frozenset[int] = frozenset(),
-    ) -> Act | None:
-        """Return what is sent at this slot, or None for silence; a pure function."""
+    ) -> RoundAction | None:
+        """Return what is sent at this communication step, or None for silence; a pure function."""
         action = self.schedule.action(progress, feedback)
         faulty = self.faults.any
         unavailable = self._unavailable(progress) if faulty else _NOBODY
         if isinstance(action, Merge):
-            return Act(1.0, unavailable=unavailable)
-        if action == 0.0 or not self.mixer.speaks(progress.slot, action):
+            return RoundAction(1.0, unavailable=unavailable)
+        if action == 0.0 or not self.mixer.is_active(progress.communication_step, action):
             return None
         if not faulty:
-            return Act(action, self.mixer.mixing(progress.round, action, excluded))
-        return Act(
+            return RoundAction(action, self.mixer.mixing(progress.round, action, excluded))
+        return RoundAction(
             action, self._faulty_mixing(progress, action, excluded | unavailable), unavailable
         )
 
@@ -91,7 +91,7 @@ class Conversation:
     def _faulty_mixing(
         self, progress: Progress, intensity: float, excluded: frozenset[int]
     ) -> Mixing:
-        """Return who receives from whom in a slot, what goes wrong included."""
+        """Return who receives from whom in a communication step, what goes wrong included."""
         ids, faults = self.ids, self.faults
         return self.mixer.mixing(
             progress.round,
@@ -101,18 +101,18 @@ class Conversation:
             lost=lambda to, by: faults.lost(ids[to], ids[by], progress),
         )
 
-    def finale(self) -> Act | None:
-        """Return the global merge that ends the run, after whatever its last slot sends.
+    def final_merge(self) -> RoundAction | None:
+        """Return the global merge that ends the run, after what its last communication step sends.
 
-        It is sent where it is asked for, and only there: a merge in the last slot belongs to the
-        algorithm, which may make more of it than a mean.
+        It is sent where it is asked for, and only there: a merge in the last communication step
+        belongs to the algorithm, which may make more of it than a mean.
         """
-        return Act(1.0, whole=True) if self.schedule.final_merge else None
+        return RoundAction(1.0, whole=True) if self.schedule.final_merge else None
 
     def progress(self, step: int, round: int) -> Progress:
         """Return the progress after ``step`` steps."""
-        if self.pace is not None:
-            return self.pace.progress(step, round, self.local_steps)
+        if self.timeline is not None:
+            return self.timeline.progress(step, round, self.local_steps)
         return Progress(step, self.steps, round=round, local_steps=self.local_steps)
 
 
@@ -135,7 +135,7 @@ class Size:
 
 @dataclass(frozen=True)
 class Planned:
-    """One slot of a preview; ``messages`` so far, over all nodes.
+    """One communication step of a preview; ``messages`` so far, over all nodes.
 
     ``merged`` are those of global merges, ``final`` those of the merge that ends the run.
     """
@@ -160,66 +160,66 @@ def all_reduce_messages(nodes: int, steps: int) -> int:
     return 2 * (nodes - 1) * steps
 
 
-def preview(conversation: Conversation) -> Iterator[Planned]:
-    """Replay the seed of an open-loop schedule: exactly what the run will send, slot by slot."""
-    if conversation.schedule.closed_loop:
+def preview(planner: RoundPlanner) -> Iterator[Planned]:
+    """Replay the seed of an open-loop schedule: exactly what the run will send, step by step."""
+    if planner.schedule.closed_loop:
         raise ConfigError(
-            f"communication {conversation.schedule.rule.name!r} reacts to the run, so it has no "
+            f"communication {planner.schedule.rule.name!r} reacts to the run, so it has no "
             "preview; its max_budget bounds what it can spend."
         )
     messages = merged = final = round = 0
-    for step in slots(conversation.steps, conversation.local_steps):
-        act = conversation.act(conversation.progress(step, round))
-        finale = conversation.finale() if step == conversation.steps else None
-        sent = [a for a in (act, finale) if a is not None]
-        messages += sum(_messages(a, conversation.nodes) for a in sent)
-        merged += sum(_messages(a, conversation.nodes) for a in sent if a.is_merge)
-        final += sum(_messages(a, conversation.nodes) for a in sent if a.is_merge and a.whole)
+    for step in communication_steps(planner.steps, planner.local_steps):
+        action = planner.plan(planner.progress(step, round))
+        final_merge = planner.final_merge() if step == planner.steps else None
+        sent = [a for a in (action, final_merge) if a is not None]
+        messages += sum(_messages(a, planner.nodes) for a in sent)
+        merged += sum(_messages(a, planner.nodes) for a in sent if a.is_merge)
+        final += sum(_messages(a, planner.nodes) for a in sent if a.is_merge and a.whole)
         round += len(sent)
         merges = any(a.is_merge for a in sent)
-        intensity = act.intensity if act else 0.0
+        intensity = action.intensity if action else 0.0
         yield Planned(step, intensity, messages, round, merges, merged, final)
 
 
-def _messages(act: Act, nodes: int) -> int:
-    there = max(1, nodes - len(act.unavailable))
-    return act.mixing.messages if act.mixing else all_reduce_messages(there, steps=1)
+def _messages(action: RoundAction, nodes: int) -> int:
+    there = max(1, nodes - len(action.unavailable))
+    return action.mixing.messages if action.mixing else all_reduce_messages(there, steps=1)
 
 
-def expected_messages(conversation: Conversation) -> float:
+def expected_messages(planner: RoundPlanner) -> float:
     """Return the expected number of messages of a run, its final merge included."""
-    return expected_bytes(conversation, Size(1, 1))
+    return expected_bytes(planner, Size(1, 1))
 
 
-def expected_bytes(conversation: Conversation, size: Size) -> float:
+def expected_bytes(planner: RoundPlanner, size: Size) -> float:
     """Return the expected logical bytes of a run, its final merge included."""
     total = 0.0
-    if conversation.schedule.final_merge:
-        total += all_reduce_messages(conversation.nodes, steps=1) * size.last
-    for step in slots(conversation.steps, conversation.local_steps):
-        here = conversation.progress(step, round=0)
-        action = conversation.schedule.action(here)
+    if planner.schedule.final_merge:
+        total += all_reduce_messages(planner.nodes, steps=1) * size.last
+    for step in communication_steps(planner.steps, planner.local_steps):
+        here = planner.progress(step, round=0)
+        action = planner.schedule.action(here)
         if isinstance(action, Merge):
-            total += _expected_merge(conversation, here) * size.merge
+            total += _expected_merge(planner, here) * size.merge
         elif action > 0:
-            messages = conversation.mixer.expected_messages(action)
-            if conversation.faults.any:
-                messages *= _surviving(conversation, here)
+            messages = planner.mixer.expected_messages(action)
+            if planner.faults.any:
+                messages *= _surviving(planner, here)
             total += messages * size.gossip
     return total
 
 
-def _expected_merge(talk: Conversation, progress: Progress) -> float:
+def _expected_merge(planner: RoundPlanner, progress: Progress) -> float:
     """Return the expected messages of a merge: 2 (E[n] - 1 + P(n = 0)), n nodes being there."""
-    if not talk.faults.any:
-        return all_reduce_messages(talk.nodes, steps=1)
-    there = talk.faults.presence(talk.ids, progress)
+    if not planner.faults.any:
+        return all_reduce_messages(planner.nodes, steps=1)
+    there = planner.faults.presence(planner.ids, progress)
     return 2.0 * float(there.sum() - 1 + np.prod(1 - there))
 
 
-def _surviving(talk: Conversation, progress: Progress) -> float:
-    """Return the expected share of messages that are sent in a slot, whatever goes wrong."""
-    there = talk.faults.presence(talk.ids, progress)
-    links = talk.mixer.topology.links(0)
+def _surviving(planner: RoundPlanner, progress: Progress) -> float:
+    """Return the expected share of messages that are sent, whatever goes wrong."""
+    there = planner.faults.presence(planner.ids, progress)
+    links = planner.mixer.topology.links(0)
     pairs = there[links.senders] * there[links.receivers] if len(links) else np.ones(1)
-    return float(pairs.mean()) * talk.faults.standing(progress)
+    return float(pairs.mean()) * planner.faults.standing(progress)

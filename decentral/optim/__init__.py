@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from decentral.optim.base import default_lr, grouping, updater
     from decentral.optim.block_optimizer import (
         BlockOptimizer,
-        Course,
+        LrInfo,
         is_elementwise,
         state_numbers,
     )
@@ -24,8 +24,8 @@ __all__ = [
     "RATIOS",
     "BlockOptimizer",
     "Blockwise",
-    "Course",
     "Lion",
+    "LrInfo",
     "Muon",
     "MuonLite",
     "Soap",
@@ -44,11 +44,12 @@ __getattr__ = lazy_names(
     __name__,
     {
         "base": ["default_lr", "grouping", "updater"],
-        "block_optimizer": ["BlockOptimizer", "Course", "is_elementwise", "state_numbers"],
+        "block_optimizer": ["BlockOptimizer", "LrInfo", "is_elementwise", "state_numbers"],
         "blocks": ["Blockwise", "RATIOS", "block_groups", "block_of"],
         "first_order": ["Lion"],
         "gradient_power": ["grad_power"],
         "muon": ["Muon", "MuonLite"],
         "soap": ["Soap", "SoapLite"],
     },
+    renamed={"Course": "LrInfo"},
 )

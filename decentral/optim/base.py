@@ -2,7 +2,7 @@
 
 An optimizer plug-in is a function ``(params) -> torch.optim.Optimizer``, or such a class; its
 keyword-only parameters are settings. One that has schedules of its own is told the course of the
-run, see ``Course``.
+run, see ``LrInfo``.
 
 What it promises, and how it takes a block, stands in ``traits.OptimizerTraits``. Any other
 optimizer of torch, or of an installed package, is found by its dotted name, e.g.

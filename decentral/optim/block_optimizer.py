@@ -18,7 +18,7 @@ from decentral.traits import OptimizerTraits, traits_of
 
 
 @dataclass(frozen=True)
-class Course:
+class LrInfo:
     """The course of the learning rate, for optimizers with schedules of their own.
 
     ``warmup`` is a share of the run, ``floor`` the least rate as a share of the peak. An optimizer
@@ -33,7 +33,7 @@ class Course:
 
 
 #: A run without a plan.
-FREE = Course()
+FREE = LrInfo()
 
 
 #: The learning rate of a group, from the ratio of its rate to the base rate.
@@ -66,7 +66,7 @@ class BlockOptimizer:
         layout: Layout,
         rows: Tensor,
         grads: Tensor,
-        course: Course = FREE,
+        course: LrInfo = FREE,
     ) -> None:
         """Attach an optimizer to a block and to its gradients."""
         self.layout, self.nodes, self.grads = layout, rows.shape[0], grads

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from decentral.errors import ConfigError, nearest
-from decentral.optim.block_optimizer import FREE, Course
+from decentral.optim.block_optimizer import FREE, LrInfo
 from decentral.optim.blocks import RATIOS
 from decentral.optim.matrix import MatrixOptimizer, Member, zeros
 
@@ -190,20 +190,20 @@ def _progress(group: dict[str, Any], member: Member) -> float:
     return min(1.0, (int(member.state["step"]) - 1) / group["total_steps"])
 
 
-def _course(group: dict[str, Any]) -> Course:
+def _course(group: dict[str, Any]) -> LrInfo:
     """Return the course of the learning rate: as the user says, else as whoever drives does."""
     told = group["course"]
     said = {key: told[key] if group[key] is None else group[key] for key in ("warmup", "floor")}
     auto = group["schedule"] == "auto"
-    return Course(told["cosine"] if auto else group["schedule"] == "cosine", **said)
+    return LrInfo(told["cosine"] if auto else group["schedule"] == "cosine", **said)
 
 
-def _since_warmup(course: Course, progress: float) -> float:
+def _since_warmup(course: LrInfo, progress: float) -> float:
     """Return how far the run is past its warm-up, in [0, 1]; negative before."""
     return (progress - course.warmup) / max(1e-12, 1 - course.warmup)
 
 
-def _ramp(group: dict[str, Any], course: Course) -> float:
+def _ramp(group: dict[str, Any], course: LrInfo) -> float:
     """Return the share of the run after warm-up in which beta2, and chi under cosine, rise."""
     if group["flat_warmup"] is not None:
         return float(group["flat_warmup"])

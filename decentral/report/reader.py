@@ -90,7 +90,7 @@ class RunData:
 
     @property
     def merged(self) -> bool:
-        """Tell whether the run ended in one global merge, its last act."""
+        """Tell whether the run ended in one global merge, its last action."""
         return any(row.get("phase") == "before_merge" for row in self.metrics)
 
     def series(self, key: str, *, final: bool = False) -> tuple[list[int], list[float]]:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 from decentral.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from decentral.schedules.progress import Feedback, Progress, slots
+    from decentral.schedules.progress import Feedback, Progress, communication_steps
 
 __all__ = [
     "Feedback",
     "Progress",
-    "slots",
+    "communication_steps",
 ]
 
-__getattr__ = lazy_names(__name__, {"progress": __all__})
+__getattr__ = lazy_names(__name__, {"progress": __all__}, renamed={"slots": "communication_steps"})

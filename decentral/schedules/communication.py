@@ -3,7 +3,7 @@
 A communication schedule is a function ``(progress, feedback) -> intensity``: 0 is silence, a number
 in (0, 1] gossips at that intensity, ``GLOBAL_MERGE`` averages all models. ``feedback`` is None
 unless the schedule declares ``closed_loop=True``. Every schedule may end in one global merge, after
-what its last slot sends (``final_merge``).
+what its last communication step sends (``final_merge``).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Merge(Enum):
 
 GLOBAL_MERGE: Final = Merge.GLOBAL
 
-#: What a schedule decides at one slot.
+#: What a schedule decides at one communication step.
 Action = float | Merge
 
 
@@ -58,7 +58,7 @@ class CommunicationSchedule:
 
     @property
     def final_merge(self) -> bool:
-        """Whether the last act of the run is a global merge."""
+        """Whether the last action of the run is a global merge."""
         return bool(self.rule.common["final_merge"])
 
     @cached_property
@@ -74,7 +74,7 @@ class CommunicationSchedule:
         return min([int(p.settings.get("feedback_every", 10)) for p in parts])
 
     def action(self, progress: Progress, feedback: Feedback | None = None) -> Action:
-        """Return what happens at this slot, the final merge of the run apart."""
+        """Return what happens at this communication step, the final merge of the run apart."""
         action = self.rule(progress, feedback)
         if isinstance(action, Merge):
             return action
@@ -255,7 +255,7 @@ def every(
     k: Count,
     schedule: Annotated[Bound, Part("communication")] = "constant",  # pyright: ignore
 ) -> Action:
-    """Follow ``schedule`` at every k-th slot of the round clock, and be silent at the others.
+    """Follow ``schedule`` at every k-th communication step, and be silent at the others.
 
     Args:
         progress: How far the run is.
@@ -263,7 +263,7 @@ def every(
         k: Communication steps from one that may be used to the next.
         schedule: What is followed there.
     """
-    return schedule(progress, feedback) if (progress.slot + 1) % k == 0 else 0.0
+    return schedule(progress, feedback) if (progress.communication_step + 1) % k == 0 else 0.0
 
 
 @plugin("communication", example="switch(before=constant(0.2), after=linear, at=50%)")
@@ -314,7 +314,7 @@ def then_merge(
     """
     if not progress.reached(at):
         return schedule(progress, feedback)
-    now = progress.slot == 0 or not progress.previous.reached(at)
+    now = progress.communication_step == 0 or not progress.previous.reached(at)
     return GLOBAL_MERGE if now else 0.0
 
 
@@ -362,10 +362,10 @@ def adaptive(
     """Keep the relative consensus distance near ``target`` by talking more when it is exceeded.
 
     With c the distance of the nodes from their mean over the norm of the mean (estimated from
-    sketches of 64 numbers per node, refreshed every ``feedback_every`` slots), the intensity is
-    ``floor`` while c <= target and rises linearly to 1 at c = 2 target. Silent once ``max_budget``
-    of all-reduce's bytes is spent. (After Kong et al., "Consensus control for decentralized deep
-    learning", ICML 2021.)
+    sketches of 64 numbers per node, refreshed every ``feedback_every`` communication steps),
+    the intensity is ``floor`` while c <= target and rises linearly to 1 at c = 2 target. Silent
+    once ``max_budget`` of all-reduce's bytes is spent. (After Kong et al., "Consensus control
+    for decentralized deep learning", ICML 2021.)
 
     Args:
         progress: How far the run is.

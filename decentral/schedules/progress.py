@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from math import ceil
+from warnings import warn
 
 from decentral.errors import ConfigError
 from decentral.limits import check_batch
@@ -21,10 +22,10 @@ class Progress:
     """Where a run stands; schedules and phases read only this.
 
     ``step`` optimizer steps are done out of ``steps``; ``samples`` per node out of
-    ``samples_total`` (None without a data budget); ``round`` counts the rounds in which something
-    was sent; ``local_steps`` is the round clock; ``pace`` holds the samples per node after every
-    step, where they are known. With a data budget a batch schedule is asked how many steps there
-    are, so it sees 0 as ``steps``.
+    ``samples_total`` (None without a data budget); ``round`` counts the rounds in which
+    something was sent; ``local_steps`` is the round clock; ``timeline`` holds the samples per
+    node after every step, where they are known. With a data budget a batch schedule is asked
+    how many steps there are, so it sees 0 as ``steps``.
     """
 
     step: int
@@ -33,7 +34,7 @@ class Progress:
     samples_total: int | None = None
     round: int = 0
     local_steps: int = 1
-    pace: Sequence[int] = field(default=(), compare=False, repr=False)
+    timeline: Sequence[int] = field(default=(), compare=False, repr=False)
 
     @property
     def fraction(self) -> float:
@@ -43,15 +44,21 @@ class Progress:
         return self.step / self.steps if self.steps else 1.0
 
     @property
-    def slot(self) -> int:
-        """The index of the communication slot at this step, from 0."""
+    def communication_step(self) -> int:
+        """The index of the communication step at this step, from 0."""
         return ceil(self.step / self.local_steps) - 1
 
     @property
+    def slot(self) -> int:
+        """The former name of ``communication_step``."""
+        warn("progress.slot is now progress.communication_step", DeprecationWarning, stacklevel=2)
+        return self.communication_step
+
+    @property
     def previous(self) -> Progress:
-        """Where the run stood at the slot before this one (at its start, before the first)."""
-        step = self.slot * self.local_steps
-        samples = self.pace[step] if self.pace else self.samples * step // max(1, self.step)
+        """Where the run stood one communication step ago (at its start, before the first)."""
+        step = self.communication_step * self.local_steps
+        samples = self.timeline[step] if self.timeline else self.samples * step // max(1, self.step)
         return replace(self, step=step, samples=samples)
 
     @property
@@ -89,16 +96,16 @@ class Feedback:
     spent: float
 
 
-def slots(steps: int, local_steps: int) -> list[int]:
+def communication_steps(steps: int, local_steps: int) -> list[int]:
     """Return the steps after which nodes may talk: every ``local_steps``, and the last one.
 
-    >>> slots(25, 10)
+    >>> communication_steps(25, 10)
     [10, 20, 25]
     """
     return [min(step, steps) for step in range(local_steps, steps + local_steps, local_steps)]
 
 
-# --- the pace of a run ----------------------------------------------------------------------------
+# --- the steps of a run ---------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -123,7 +130,7 @@ class Past:
 
 
 @dataclass(frozen=True)
-class Pace:
+class StepTimeline:
     """The prefix sum of a batch schedule: ``samples[k]`` per node are taken after ``k`` steps.
 
     ``budget`` is the number of samples per node at which the run ends; None where steps end it.
@@ -140,7 +147,7 @@ class Pace:
     def size(self, step: int) -> int:
         """Return the samples per node of the step that follows ``step`` steps; at the end its last.
 
-        >>> Pace([0, 4, 8, 24]).size(2)
+        >>> StepTimeline([0, 4, 8, 24]).size(2)
         16
         """
         step = min(step, self.steps - 1)
@@ -178,7 +185,9 @@ class Pace:
         )
 
 
-def pace_of(batch: Bound, steps: int, budget: int | None = None, past: Past | None = None) -> Pace:
+def step_timeline(
+    batch: Bound, steps: int, budget: int | None = None, past: Past | None = None
+) -> StepTimeline:
     """Follow a batch schedule over ``steps`` steps or, if given, over ``budget`` samples per node.
 
     The last batch is cut so that the budget is met exactly.
@@ -190,18 +199,18 @@ def pace_of(batch: Bound, steps: int, budget: int | None = None, past: Past | No
         past: What was taken before the schedule is asked.
 
     >>> from decentral.registry import build
-    >>> pace_of(build("batch", "constant(32)"), 0, budget=100).samples
+    >>> step_timeline(build("batch", "constant(32)"), 0, budget=100).samples
     [0, 32, 64, 96, 100]
     """
     samples = past.prefix() if past else [0]
     if budget is None:
         for step in range(len(samples) - 1, steps):
             samples.append(samples[-1] + _asked(batch, Progress(step, steps, samples[-1])))
-        return Pace(samples)
+        return StepTimeline(samples)
     while samples[-1] < budget:
         here = Progress(len(samples) - 1, 0, samples[-1], budget)
         samples.append(min(budget, samples[-1] + _asked(batch, here)))
-    return Pace(samples, budget)
+    return StepTimeline(samples, budget)
 
 
 def _asked(batch: Bound, progress: Progress) -> int:

@@ -58,9 +58,9 @@ def scenes(seed: int, pairs: range, size: int, shift: int) -> Scenes:
         shift: Pixels that B is moved by, at most.
     """
     number = np.arange(pairs.start, pairs.stop)
-    slots = number[:, None], np.arange(4)
-    before = rng.uniform(seed, "scene/there", *slots) < 0.5
-    kinds = rng.integers(np.full(before.shape, 4), seed, "scene/kind", *slots)
+    cells = number[:, None], np.arange(4)
+    before = rng.uniform(seed, "scene/there", *cells) < 0.5
+    kinds = rng.integers(np.full(before.shape, 4), seed, "scene/kind", *cells)
     place = rng.integers(np.full(len(number), 4), seed, "scene/place", number)
     changed = rng.uniform(seed, "scene/changed", number) < 0.5
     after = before ^ (changed[:, None] & (place[:, None] == np.arange(4)))
@@ -109,10 +109,10 @@ def _objects(
     seed: int, number: Integers, kinds: Integers, size: int, shift: int
 ) -> tuple[Floats, Floats]:
     """Return soft masks [m, 4, E, E] and colours [m, 4, 3] of what may stand in the quarters."""
-    slots = number[:, None], np.arange(4)
-    radius = size / 32 * (2.6 + 1.4 * rng.uniform(seed, "scene/radius", *slots))
+    cells = number[:, None], np.arange(4)
+    radius = size / 32 * (2.6 + 1.4 * rng.uniform(seed, "scene/radius", *cells))
     free = size / 4 - 1.2 * radius  # how far from the middle of the quarter it may be
-    offsets = [free * (2 * rng.uniform(seed, f"scene/{axis}", *slots) - 1) for axis in "yx"]
+    offsets = [free * (2 * rng.uniform(seed, f"scene/{axis}", *cells) - 1) for axis in "yx"]
     middles = [size / 4 + size / 2 * half for half in (np.arange(4) // 2, np.arange(4) % 2)]
     grid = np.arange(size + 2 * shift, dtype=np.float32) + 0.5 - shift
     y, x = (

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from support import conversation, example, exchanges, silent, tiny_block, together, walk
+from support import example, exchanges, planner, silent, tiny_block, together, walk
 from torch import Tensor
 
 from decentral.exchange import robust
@@ -28,7 +28,7 @@ def rows(seed: int = 0, nodes: int = NODES) -> Tensor:
 
 
 def mixing(topology: str = "star") -> Mixing:
-    return conversation(topology, nodes=NODES).mixer.mixing(0)
+    return planner(topology, nodes=NODES).mixer.mixing(0)
 
 
 def made(name: str, own: Tensor, said: Tensor | None = None, talk: Mixing | None = None) -> Tensor:
@@ -117,6 +117,6 @@ def test_two_workers_do_what_one_process_does_and_bytes_are_as_planned(name: str
     walk(alone)
     found = torch.cat(together(walk, blocks))
     torch.testing.assert_close(found, alone.rows, rtol=1e-9, atol=1e-12)
-    assert alone.conversation is not None
-    assert alone.stats.bytes == list(preview(alone.conversation))[-1].bytes(alone.setup.size)
+    assert alone.planner is not None
+    assert alone.stats.bytes == list(preview(alone.planner))[-1].bytes(alone.setup.size)
     assert blocks[0].stats.bytes == alone.stats.bytes

@@ -49,8 +49,8 @@ def quadratics(rule: Rule, **settings: Any) -> Block:
 
 
 def one_step(block: Block) -> None:
-    act = block.decide()
-    block.setup.algorithm(block, act)
+    action = block.decide()
+    block.setup.algorithm(block, action)
     block.finish_step()
 
 
@@ -117,7 +117,7 @@ def keeps_mean(rule: Rule) -> None:
             if changing and "time_varying" in refused:
                 continue
             block = quadratics(rule, nodes=5, topology=topology, communication=schedule)
-            assert block.setup.conversation is None or doubly_stochastic(block, topology)
+            assert block.setup.planner is None or doubly_stochastic(block, topology)
             scatter(block)
             for _ in range(STEPS):
                 mean, gradient = block.rows.mean(0), gradients_here(block).mean(0)
@@ -126,8 +126,8 @@ def keeps_mean(rule: Rule) -> None:
 
 
 def doubly_stochastic(block: Block, topology: str) -> bool:
-    assert block.setup.conversation is not None
-    return block.setup.conversation.mixer.doubly_stochastic
+    assert block.setup.planner is not None
+    return block.setup.planner.mixer.doubly_stochastic
 
 
 def large_batch_on_complete(rule: Rule) -> None:
@@ -171,8 +171,8 @@ def contracts(rule: Rule) -> None:
         block = quadratics(rule, nodes=8, topology=topology, steps=12)
         scatter(block)
         block.pipeline.compute = no_gradient  # type: ignore[assignment]
-        assert block.setup.conversation is not None
-        second = 1 - spectral_gap(block.setup.conversation.mixer)
+        assert block.setup.planner is not None
+        second = 1 - spectral_gap(block.setup.planner.mixer)
         start, mean = block.rows.clone(), block.rows.mean(0)
         for step in range(1, 13):
             one_step(block)
@@ -288,29 +288,29 @@ def test_a_declared_guarantee_holds(name: str, guarantee: str) -> None:
     CHECKS[guarantee](build("algorithm", name))
 
 
-def forgets_to_average(block: Any, act: Any) -> None:
+def forgets_to_average(block: Any, action: Any) -> None:
     block.gradient()
     block.adapt()
 
 
-def leans_to_one_side(block: Any, act: Any) -> None:
+def leans_to_one_side(block: Any, action: Any) -> None:
     block.gradient()
     block.adapt()
-    block.combine(act)
+    block.combine(action)
     block.rows[0] += 0.1
 
 
-def adapts_twice(block: Any, act: Any) -> None:
+def adapts_twice(block: Any, action: Any) -> None:
     block.gradient()
     block.adapt()
     block.adapt()
-    block.combine(act)
+    block.combine(action)
 
 
-def plain_gossip(block: Any, act: Any) -> None:
+def plain_gossip(block: Any, action: Any) -> None:
     block.gradient()
     block.adapt()
-    block.combine(act)
+    block.combine(action)
 
 
 @pytest.mark.parametrize(
@@ -431,8 +431,8 @@ def test_combine_then_adapt_is_w_x_minus_lr_g_at_the_unmixed_point() -> None:
     rule = build("algorithm", "dsgd(order=combine_then_adapt)")
     block = quadratics(rule, nodes=5, topology="ring", task="quadratic(dimension=6)")
     scatter(block)
-    assert block.setup.conversation is not None
-    mixing = torch.from_numpy(block.setup.conversation.mixer.mixing(0).dense())
+    assert block.setup.planner is not None
+    mixing = torch.from_numpy(block.setup.planner.mixer.mixing(0).dense())
     targets = block.sampler.batch(0, 1).targets[:, 0]  # [nodes, 2, d] = (a, b)
     curvature, centre = targets[:, 0], targets[:, 1]
     x = vectors(block).clone()

@@ -12,7 +12,7 @@ from support import advance, example, tiny_block, tiny_setup
 
 from decentral.registry import Bound, bind, names
 from decentral.schedules import Progress
-from decentral.schedules.progress import pace_of
+from decentral.schedules.progress import step_timeline
 
 STEPS = 120
 
@@ -41,13 +41,13 @@ def test_a_batch_has_at_least_one_sample_and_is_pure_in_progress(
 @given(budget=budgets)
 def test_a_budget_is_met_exactly_and_only_the_last_batch_is_cut(name: str, budget: int) -> None:
     batch = rule(name)
-    pace = pace_of(batch, 0, budget)
-    assert pace.samples[0] == 0
-    assert pace.samples[-1] == budget
-    for step in range(pace.steps):
-        wanted = batch(Progress(step, 0, pace.samples[step], budget))
-        last = step == pace.steps - 1
-        assert pace.size(step) == wanted or (last and 0 < pace.size(step) < wanted)
+    timeline = step_timeline(batch, 0, budget)
+    assert timeline.samples[0] == 0
+    assert timeline.samples[-1] == budget
+    for step in range(timeline.steps):
+        wanted = batch(Progress(step, 0, timeline.samples[step], budget))
+        last = step == timeline.steps - 1
+        assert timeline.size(step) == wanted or (last and 0 < timeline.size(step) < wanted)
 
 
 @batches
@@ -55,9 +55,9 @@ def test_a_budget_is_met_exactly_and_only_the_last_batch_is_cut(name: str, budge
 def test_a_budget_never_asks_how_many_steps_there_are(name: str, budget: int) -> None:
     """They are what it decides, so 0 must do as well as the true number."""
     batch = rule(name)
-    pace = pace_of(batch, 0, budget)
-    known = [batch(pace.progress(step)) for step in range(pace.steps - 1)]
-    assert known == [pace.size(step) for step in range(pace.steps - 1)]
+    timeline = step_timeline(batch, 0, budget)
+    known = [batch(timeline.progress(step)) for step in range(timeline.steps - 1)]
+    assert known == [timeline.size(step) for step in range(timeline.steps - 1)]
 
 
 @batches
@@ -73,8 +73,8 @@ def test_a_schedule_is_the_same_in_finer_progress(name: str, parts: int) -> None
 
 @batches
 def test_a_schedule_that_begins_small_grows_all_the_way(name: str) -> None:
-    pace = pace_of(rule(name), 0, 50_000)
-    sizes = [pace.size(step) for step in range(pace.steps - 1)]
+    timeline = step_timeline(rule(name), 0, 50_000)
+    sizes = [timeline.size(step) for step in range(timeline.steps - 1)]
     assert all(a <= b for a, b in pairwise(sizes))
 
 
@@ -101,5 +101,5 @@ def test_the_optimizer_steps_at_the_rate_that_is_logged(name: str) -> None:
         rates = {group["lr"] for one in block.optimizer.instances for group in one.param_groups}
         taken += [(logged, rate) for rate in rates]
     assert all(rate == pytest.approx(logged) for logged, rate in taken)
-    factors = {block.setup.lr_factor(size) for size in block.setup.pace.sizes()}
+    factors = {block.setup.lr_factor(size) for size in block.setup.timeline.sizes()}
     assert len({rate for _, rate in taken}) == len(factors)

@@ -187,8 +187,8 @@ def test_bytes_are_what_the_preview_says_a_merge_included(name: str) -> None:
     communication = "then_merge(constant, at=60%)"
     block = talking(usable(name), steps=10, communication=communication)
     walk(block, 10)
-    assert block.conversation is not None
-    assert block.stats.bytes == list(preview(block.conversation))[-1].bytes(block.setup.size)
+    assert block.planner is not None
+    assert block.stats.bytes == list(preview(block.planner))[-1].bytes(block.setup.size)
     assert block.setup.size.merge == 40 * 8
 
 

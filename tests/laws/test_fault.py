@@ -1,4 +1,4 @@
-"""Laws of faults: pure in seed and slot, as often as they say, and mixings that stay mixings."""
+"""Laws of faults: pure in seed and step, as often as they say, and mixings that stay mixings."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support import conversation, exchanges, silent, tiny_block, together, trained, walk
+from support import exchanges, planner, silent, tiny_block, together, trained, walk
 
 from decentral.errors import ConfigError
 from decentral.faults.base import Faults, network_faults
 from decentral.loop.block import Block
 from decentral.mixing.base import Mixing
-from decentral.network import Conversation, Size, expected_bytes, preview
+from decentral.network import RoundPlanner, Size, expected_bytes, preview
 from decentral.network.clock import Clock
 from decentral.network.links import uniform
 from decentral.registry import build, find, names
@@ -22,7 +22,7 @@ from decentral.schedules import Progress
 from decentral.topology.labels import NodeLabels
 from decentral.traits import FaultTraits, traits_of
 
-NODES, SLOTS = 8, 600
+NODES, STEPS = 8, 600
 on_every_fault = pytest.mark.parametrize("name", names("fault"))
 
 
@@ -30,29 +30,29 @@ def faults(*texts: str) -> Faults:
     return network_faults(texts, NodeLabels(NODES), 1000, seed=4)
 
 
-def talk(*texts: str, topology: str = "ring", schedule: str = "constant") -> Conversation:
-    made = conversation(topology, schedule, nodes=NODES, steps=400, local_steps=2)
+def talk(*texts: str, topology: str = "ring", schedule: str = "constant") -> RoundPlanner:
+    made = planner(topology, schedule, nodes=NODES, steps=400, local_steps=2)
     return replace(made, faults=faults(*texts))
 
 
-def struck(name: str, slots: int = SLOTS, **settings: Any) -> np.ndarray:
-    """Return what a fault strikes, [slots, things], for nodes or for links of a ring."""
+def struck(name: str, steps: int = STEPS, **settings: Any) -> np.ndarray:
+    """Return what a fault strikes, [steps, things], for nodes or for links of a ring."""
     rule = build("fault", {"name": name, **settings})
     one, other = np.arange(NODES), (np.arange(NODES) + 1) % NODES
     ends = (one,) if traits_of(rule, FaultTraits).strikes == "nodes" else (one, other)
-    return np.stack([rule(*ends, slot, 7) for slot in range(slots)])
+    return np.stack([rule(*ends, step, 7) for step in range(steps)])
 
 
 @on_every_fault
 def test_a_fault_is_pure_in_seed_and_slot(name: str) -> None:
     rule, ends = build("fault", name), (np.arange(5), np.arange(1, 6))
     ends = ends[:1] if traits_of(rule, FaultTraits).strikes == "nodes" else ends
-    forward = [rule(*ends, slot, 1) for slot in range(20)]
-    backward = [rule(*ends, slot, 1) for slot in reversed(range(20))][::-1]
+    forward = [rule(*ends, step, 1) for step in range(20)]
+    backward = [rule(*ends, step, 1) for step in reversed(range(20))][::-1]
     np.testing.assert_array_equal(forward, backward)
-    part = [rule(*(each[2:3] for each in ends), slot, 1) for slot in range(20)]
+    part = [rule(*(each[2:3] for each in ends), step, 1) for step in range(20)]
     np.testing.assert_array_equal(np.array(forward)[:, 2:3], part)
-    other = [rule(*ends, slot, 2) for slot in range(20)]
+    other = [rule(*ends, step, 2) for step in range(20)]
     assert not np.array_equal(forward, other)
 
 
@@ -89,9 +89,9 @@ def test_mixings_stay_valid_and_balanced_where_that_is_said(name: str, topology:
             assert mixing.doubly_stochastic or not said
 
 
-def gossip(one: Conversation) -> list[Mixing | None]:
-    acts = [one.act(Progress(step, 400, round=step, local_steps=1)) for step in range(1, 60)]
-    return [act.mixing if act else None for act in acts]
+def gossip(one: RoundPlanner) -> list[Mixing | None]:
+    actions = [one.plan(Progress(step, 400, round=step, local_steps=1)) for step in range(1, 60)]
+    return [action.mixing if action else None for action in actions]
 
 
 @on_every_fault
@@ -112,13 +112,13 @@ def test_nothing_happens_before_its_time_and_after(name: str) -> None:
     one, whole = talk(f"{name}(share=0.8, {lasts}start=40%, stop=60%)"), talk()
     for step in (40, 158, 242, 400):
         here = Progress(step, 400, round=step, local_steps=2)
-        one_act, other = one.act(here), whole.act(here)
-        assert one_act is not None
+        one_action, other = one.plan(here), whole.plan(here)
+        assert one_action is not None
         assert other is not None
-        assert one_act.mixing is not None
+        assert one_action.mixing is not None
         assert other.mixing is not None
-        np.testing.assert_array_equal(one_act.mixing.dense(), other.mixing.dense())
-    during = one.act(Progress(200, 400, round=7, local_steps=2))
+        np.testing.assert_array_equal(one_action.mixing.dense(), other.mixing.dense())
+    during = one.plan(Progress(200, 400, round=7, local_steps=2))
     assert during
     assert during.mixing
     assert len(during.mixing.senders) < NODES * 3
@@ -140,8 +140,8 @@ def test_two_workers_do_what_one_process_does_and_bytes_are_as_planned(name: str
     walk(alone)
     found = torch.cat(together(walk, blocks))
     torch.testing.assert_close(found, alone.rows, rtol=1e-9, atol=1e-12)
-    assert alone.conversation is not None
-    planned = list(preview(alone.conversation))[-1].bytes(alone.setup.size)
+    assert alone.planner is not None
+    planned = list(preview(alone.planner))[-1].bytes(alone.setup.size)
     assert alone.stats.bytes == blocks[0].stats.bytes == planned
 
 
@@ -152,14 +152,14 @@ def test_a_node_that_is_away_is_left_out_of_everything_and_comes_back() -> None:
     block = run("churn(nodes=[3], share=1, start=25%, stop=75%)", local_steps=2, steps=40)
     alone = None
     for step in range(1, 41):
-        act = block.decide()
-        merged = act is not None and act.is_merge
+        action = block.decide()
+        merged = action is not None and action.is_merge
         before = block.rows[3].clone()
-        block.setup.algorithm(block, act)
+        block.setup.algorithm(block, action)
         block.finish_step()
-        if act is not None and 10 < step < 30:
-            assert act.unavailable == {3}
-            assert act.mixing is None or (act.mixing.senders == 3).sum() == 1  # its own
+        if action is not None and 10 < step < 30:
+            assert action.unavailable == {3}
+            assert action.mixing is None or (action.mixing.senders == 3).sum() == 1  # its own
         if merged and 10 < step < 30:
             alone = block.rows[3].clone()
             others = block.rows[[0, 1, 2, 4, 5, 6, 7]]
@@ -176,14 +176,14 @@ def test_the_merge_that_ends_a_run_waits_for_all() -> None:
 
 def test_lost_messages_occupy_the_line_of_the_sender_and_nobody_waits_for_them() -> None:
     one = talk("lost(share=1)")
-    act = one.act(Progress(2, 400, round=0, local_steps=2))
-    assert act
-    assert act.mixing
-    assert act.mixing.messages == 2 * NODES
-    assert len(act.mixing.senders) == NODES
+    action = one.plan(Progress(2, 400, round=0, local_steps=2))
+    assert action
+    assert action.mixing
+    assert action.mixing.messages == 2 * NODES
+    assert len(action.mixing.senders) == NODES
     network = uniform(NODES, latency_s=5.0, bandwidth_Bps=10.0)
     clock = Clock(network, None)
-    clock.gossip(act.mixing, 30.0, range(NODES))
+    clock.gossip(action.mixing, 30.0, range(NODES))
     np.testing.assert_allclose(clock.ready_s, 3.0)
 
 
@@ -215,4 +215,4 @@ def test_what_faults_make_unsound_is_refused_with_a_remedy(
 def test_algorithms_that_need_balance_bear_faults_that_keep_it() -> None:
     for text in ("lost(both=true)", "churn", "outages", "bursts(both=true)"):
         block = tiny_block(algorithm="gradient_tracking", faults=[text])
-        assert block.setup.conversation.doubly_stochastic
+        assert block.setup.planner.doubly_stochastic

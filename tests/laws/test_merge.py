@@ -110,12 +110,12 @@ def test_after_a_global_merge_every_node_holds_the_weighted_average(
     )  # fmt: skip
     held = block.setup.samples_held
     assert len(set(held.tolist())) > 1
-    act = block.decide()
+    action = block.decide()
     block.gradient()
     block.adapt()
     wanted = merge_weights(block.setup.merge, held) @ block.rows
     assert (block.rows - wanted).abs().max() > 1e-3
-    block.combine(act)
+    block.combine(action)
     torch.testing.assert_close(block.rows, wanted.expand_as(block.rows), rtol=1e-12, atol=1e-14)
 
 
@@ -351,8 +351,8 @@ def test_the_final_merged_model_of_a_run_carries_recalibrated_statistics() -> No
     task_settings = {"task": "digits", "model": "cnn(channels=[3], norm=batch)", "steps": 6}
     block = tiny_block(**task_settings, communication="none(final_merge=true)")
     for _ in range(6):
-        act = block.decide()
-        block.setup.algorithm(block, act)
+        action = block.decide()
+        block.setup.algorithm(block, action)
         block.finish_step()
     evaluator = Evaluator(block)
     state = evaluator.merged_state()

@@ -218,12 +218,12 @@ def test_expected_messages_are_the_mean_over_many_rounds(
 ) -> None:
     """Within five standard errors (the central limit theorem); exactly where nothing is drawn."""
     mixer = make(name, "auto", nodes)
-    slots = 160 * mixer.topology.period
+    steps = 160 * mixer.topology.period
     sent = np.array([
-        mixer.mixing(slot, intensity).messages if mixer.speaks(slot, intensity) else 0
-        for slot in range(slots)
+        mixer.mixing(step, intensity).messages if mixer.is_active(step, intensity) else 0
+        for step in range(steps)
     ])  # fmt: skip
-    error = 5 * sent.std() / np.sqrt(slots)
+    error = 5 * sent.std() / np.sqrt(steps)
     assert abs(sent.mean() - mixer.expected_messages(intensity)) <= error + 1e-9
 
 

@@ -8,12 +8,12 @@ from functools import cache
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import conversation, example, tiny_block, trained
+from support import example, planner, tiny_block, trained
 
 from decentral import ConfigError
 from decentral.network import (
-    Act,
-    Conversation,
+    RoundAction,
+    RoundPlanner,
     Size,
     all_reduce_messages,
     expected_messages,
@@ -21,7 +21,7 @@ from decentral.network import (
 )
 from decentral.network.forecast import solve_budget
 from decentral.registry import find, names
-from decentral.schedules import Feedback, Progress, slots
+from decentral.schedules import Feedback, Progress, communication_steps
 from decentral.schedules.communication import CommunicationSchedule, Merge
 from decentral.topology.base import Topology
 from decentral.traits import CommunicationTraits, traits_of
@@ -46,12 +46,12 @@ def one_topology_per_activation() -> dict[str, str]:
 
 
 @cache
-def talk(name: str, topology: str = "ring", final_merge: bool | None = None) -> Conversation:
-    """Return the schedule of that name in a conversation of 8 nodes, its budget solved."""
+def talk(name: str, topology: str = "ring", final_merge: bool | None = None) -> RoundPlanner:
+    """Return the schedule of that name in a planner of 8 nodes, its budget solved."""
     rule = example("communication", name)
     if final_merge is not None:
         rule = replace(rule, common={"final_merge": final_merge})
-    made = conversation(topology, rule, steps=STEPS, local_steps=LOCAL)
+    made = planner(topology, rule, steps=STEPS, local_steps=LOCAL)
     return solve_budget(made, Size(ROW, ROW), ROW)
 
 
@@ -77,7 +77,7 @@ def test_plug_ins_of_every_kind_that_need_settings_show_an_example() -> None:
 
 
 @every
-@given(step=st.sampled_from(slots(STEPS, LOCAL)), feedback=feedbacks)
+@given(step=st.sampled_from(communication_steps(STEPS, LOCAL)), feedback=feedbacks)
 def test_intensities_lie_within_0_and_1(name: str, step: int, feedback: Feedback | None) -> None:
     action = talk(name).schedule.action(progress(step), feedback)
     assert isinstance(action, Merge) or 0.0 <= action <= 1.0
@@ -85,7 +85,7 @@ def test_intensities_lie_within_0_and_1(name: str, step: int, feedback: Feedback
 
 @every
 @given(
-    steps=st.lists(st.sampled_from(slots(STEPS, LOCAL)), min_size=2, max_size=6),
+    steps=st.lists(st.sampled_from(communication_steps(STEPS, LOCAL)), min_size=2, max_size=6),
     feedback=feedbacks,
 )
 def test_a_schedule_is_pure_in_progress_and_feedback(
@@ -98,7 +98,7 @@ def test_a_schedule_is_pure_in_progress_and_feedback(
 
 
 @pytest.mark.parametrize("name", OPEN_LOOP)
-@given(step=st.sampled_from(slots(STEPS, LOCAL)), feedback=feedbacks)
+@given(step=st.sampled_from(communication_steps(STEPS, LOCAL)), feedback=feedbacks)
 def test_only_closed_loops_read_feedback(name: str, step: int, feedback: Feedback | None) -> None:
     schedule = talk(name).schedule
     assert schedule.action(progress(step), feedback) == schedule.action(progress(step), None)
@@ -115,9 +115,11 @@ def test_a_closed_loop_reacts_to_feedback(name: str) -> None:
 @every
 def test_a_final_merge_follows_the_last_slot_and_changes_none(name: str) -> None:
     on, off = talk(name, final_merge=True), talk(name, final_merge=False)
-    assert off.finale() is None
-    assert on.finale() == Act(1.0, whole=True)
-    for step in [] if name in BUDGETED else slots(STEPS, LOCAL):  # which pays the merge, too
+    assert off.final_merge() is None
+    assert on.final_merge() == RoundAction(1.0, whole=True)
+    for step in (
+        [] if name in BUDGETED else communication_steps(STEPS, LOCAL)
+    ):  # which pays the merge, too
         assert on.schedule.action(progress(step)) == off.schedule.action(progress(step))
 
 
@@ -131,7 +133,7 @@ def test_a_budget_is_met_in_expectation_or_refused_with_the_reachable_end(
     topology = one_topology_per_activation()[activation]
     inner = talk(name, topology).schedule
     scaled = {"name": "scale_to_budget", "schedule": inner.rule, "budget": share}
-    raw = conversation(topology, scaled, steps=STEPS, local_steps=LOCAL)
+    raw = planner(topology, scaled, steps=STEPS, local_steps=LOCAL)
     wanted = share * all_reduce_messages(8, STEPS)
     least, most = spent_with(raw, 1e-9), spent_with(raw, 1e9)
     if not least <= wanted <= most:
@@ -146,7 +148,7 @@ def test_a_budget_is_met_in_expectation_or_refused_with_the_reachable_end(
     assert abs(spent - wanted) <= 1e-6 * wanted  # intensities are real: no rounding to rounds
 
 
-def spent_with(raw: Conversation, factor: float) -> float:
+def spent_with(raw: RoundPlanner, factor: float) -> float:
     rule = raw.schedule.rule
     scaled = replace(rule, settings={**rule.settings, "factor": factor})
     return expected_messages(replace(raw, schedule=CommunicationSchedule(scaled)))
@@ -156,9 +158,7 @@ def test_most_schedules_can_meet_a_budget() -> None:
     """The law above would hold of schedules that refuse everything; most must not."""
     wanted = 0.015 * all_reduce_messages(8, STEPS)
     budgets = [{"name": "scale_to_budget", "schedule": talk(n).schedule.rule} for n in OPEN_LOOP]
-    raw = [
-        conversation("ring", {**b, "budget": 1}, steps=STEPS, local_steps=LOCAL) for b in budgets
-    ]
+    raw = [planner("ring", {**b, "budget": 1}, steps=STEPS, local_steps=LOCAL) for b in budgets]
     met = [spent_with(r, 1e-9) <= wanted <= spent_with(r, 1e9) for r in raw]
     assert sum(met) > len(NAMES) // 2
 
@@ -174,7 +174,7 @@ def test_the_preview_equals_the_ledger_of_a_real_run(name: str, topology: str) -
     if name in BUDGETED:
         rule = replace(rule, settings={**rule.settings, "factor": 0.7})
     block = tiny_block(**settings, topology=topology, communication=rule, eval_every=31)
-    talk = block.setup.conversation
+    talk = block.setup.planner
     assert talk is not None
     if talk.schedule.closed_loop:
         with pytest.raises(ConfigError, match="no preview"):
@@ -183,7 +183,7 @@ def test_the_preview_equals_the_ledger_of_a_real_run(name: str, topology: str) -
     planned = list(preview(talk))
     row_bytes = block.setup.row_bytes
     logged = {row["step"]: row for row in trained(block) if "comm/bytes" in row}
-    assert [plan.step for plan in planned] == slots(31, 3)
+    assert [plan.step for plan in planned] == communication_steps(31, 3)
     for plan in planned:
         row = logged[plan.step]
         assert plan.messages == row["comm/messages"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import networkx as nx
 import numpy as np
 import pytest
-from support import acts, conversation, example, fits
+from support import example, fits, planner, round_actions
 
 from decentral import ConfigError
 from decentral.mixing.base import Mixer, spectral_gap
@@ -110,15 +110,15 @@ def test_finite_time_families_average_exactly_whatever_the_clock_and_the_schedul
     need, period = EXACT_AFTER[name, nodes], topology(name, nodes).period
     for local_steps in {1, 3, 10, max(1, (nodes - 1).bit_length())}:
         steps = local_steps * (12 * need + 24)
-        talk = conversation(name, communication, nodes=nodes, steps=steps, local_steps=local_steps)
+        talk = planner(name, communication, nodes=nodes, steps=steps, local_steps=local_steps)
         whole = talk.mixer.topology.activation == "round"
         run: list[np.ndarray] = []
         checked = 0
-        for round, (_, act) in enumerate(acts(talk)):
-            if act.mixing is None or not (whole or act.intensity == 1.0):
+        for round, (_, action) in enumerate(round_actions(talk)):
+            if action.mixing is None or not (whole or action.intensity == 1.0):
                 run = []
                 continue
-            run.append(act.mixing.dense())
+            run.append(action.mixing.dense())
             aligned = (round + 1 - need) % period == 0
             length = need if aligned else need + period - 1
             if len(run) >= length:

@@ -200,7 +200,7 @@ class RayRun(EngineRun):
             raise RunError("every node was lost.")
         setup, old, saved = self.setup, self.members, self.saved
         if saved is not None:
-            joined = sources(setup.conversation, setup.weights, members, old)
+            joined = sources(setup.planner, setup.weights, members, old)
             checkpoint = moved(saved.load(saved.live), members, joined)
             save_checkpoint(self.folder, checkpoint, setup.config.keep_checkpoints)
             self.saved = newest_checkpoint(self.folder.path)

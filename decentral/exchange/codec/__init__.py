@@ -29,4 +29,8 @@ __all__ = [
     "innermost",
 ]
 
-__getattr__ = lazy_names(__name__, {"base": __all__})
+__getattr__ = lazy_names(
+    __name__,
+    {"base": __all__},
+    renamed={"Draw": "RngContext", "How": "CodecContext", "Load": "TensorLayout"},
+)

@@ -36,7 +36,7 @@ def schedule(
     sent: Sequence[float],
     tracks: Sequence[Track] = (),
 ) -> Figure:
-    """Draw the intensity at every slot, global merges, bytes sent by then, and what else is on."""
+    """Draw the intensity at every communication step, merges, bytes so far, and what else is on."""
     figure = Figure(figsize=(WIDE[0], WIDE[1] + _HIGH * len(tracks)), layout="constrained")
     ratios = [4, *[1] * len(tracks), 4]
     axes: Sequence[Axes] = figure.subplots(len(ratios), sharex=True, height_ratios=ratios)
