@@ -24,7 +24,7 @@ from common import table
 import decentral
 from decentral.config import by_name, make_config
 from decentral.loop.setup import prepare
-from decentral.network.forecast import forecast, forecast_all_reduce
+from decentral.network.clock import forecast, forecast_all_reduce
 
 NETWORKS = ("datacenter", "home", "satellite")
 SETTINGS: dict[str, dict[str, Any]] = {

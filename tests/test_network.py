@@ -12,7 +12,7 @@ from support import planner, round_actions, tiny_block, tiny_setup, trained
 from decentral import ConfigError
 from decentral.exchange.base import CommunicationStats
 from decentral.network import Size, all_reduce_messages, expected_messages, preview
-from decentral.network.forecast import budget_bytes, solve_budget
+from decentral.network.clock import budget_bytes, solve_budget
 
 
 def planned(talk: Any) -> list[Any]:

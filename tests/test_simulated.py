@@ -31,10 +31,9 @@ from decentral.engines.local import LocalRun
 from decentral.loop.block import Block
 from decentral.loop.setup import prepare
 from decentral.network import presets
-from decentral.network.clock import Clock
-from decentral.network.forecast import forecast, forecast_all_reduce
-from decentral.network.graphs import network_of
+from decentral.network.clock import Clock, forecast, forecast_all_reduce
 from decentral.network.links import Network, all_reduce_s, gossip, ring_s, tree_s, uniform
+from decentral.network.presets import network_of
 from decentral.registry import build
 from decentral.run.checkpoint import newest_checkpoint
 from decentral.run.folder import RunFolder

@@ -17,8 +17,7 @@ from decentral.config import Config
 from decentral.errors import ConfigError
 from decentral.mixing.base import Mixer
 from decentral.network import presets
-from decentral.network.clock import Clock
-from decentral.network.forecast import Forecast, forecast, forecast_all_reduce
+from decentral.network.clock import Clock, Forecast, forecast, forecast_all_reduce
 from decentral.network.links import Floats, Network, ring_s, tree_s
 from decentral.network.planning import RoundPlanner, all_reduce_messages
 from decentral.registry import Bound, build

@@ -29,11 +29,10 @@ from decentral.merge.base import in_a_run
 from decentral.mixing.base import Mixer
 from decentral.mixing.summary import summary_line
 from decentral.network import presets
-from decentral.network.clock import Clock
-from decentral.network.forecast import solve_budget
-from decentral.network.graphs import carries_links, check_connected, network_of
+from decentral.network.clock import Clock, solve_budget
 from decentral.network.links import Network
 from decentral.network.planning import RoundPlanner, Size, all_reduce_messages
+from decentral.network.presets import carries_links, check_connected, network_of
 from decentral.optim.base import default_lr, grouping
 from decentral.optim.block_optimizer import LrInfo, state_numbers
 from decentral.pytree import tree_map

@@ -1,17 +1,19 @@
-"""When every node has done what: simulated seconds, a pure function of what was computed and sent.
+"""When every node has done what, in simulated seconds: in a run, and forecast before it.
 
-A node waits for the messages that it receives and for its own to leave, never for the rest of the
-world; only a global average makes all wait for the last.
+A pure function of what was computed and sent. A node waits for the messages that it receives and
+for its own to leave, never for the rest of the world; only a global average makes all wait for the
+last.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from decentral.errors import ConfigError
 from decentral.mixing.base import Mixing
 from decentral.network.links import (
     AllReduce,
@@ -22,7 +24,17 @@ from decentral.network.links import (
     gossip,
     ring_s,
 )
+from decentral.network.planning import (
+    RoundPlanner,
+    Size,
+    all_reduce_messages,
+    expected_bytes,
+    preview,
+)
 from decentral.registry import Bound
+from decentral.schedules.communication import CommunicationSchedule
+from decentral.traits import CommunicationTraits, traits_of
+from decentral.units import parse_bytes
 
 
 @dataclass
@@ -114,3 +126,144 @@ class Clock:
         arrives = state["arrives_s"]
         self.ready_s = np.array(state["ready_s"])
         self.arrives_s = None if arrives is None else np.array(arrives)
+
+
+# --- what a run will take -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Seconds until the last node is done, and the logical bytes of all nodes together."""
+
+    seconds: float
+    bytes: float
+    rounds: int
+
+
+def forecast(planner: RoundPlanner, clock: Clock, size: float) -> Forecast:
+    """Replay a planner whose messages have ``size`` bytes; ``clock`` moves on.
+
+    Exactly what a run with the same seed shows as ``time/simulated_s``, if its batch size stays
+    and nothing travels under its steps.
+
+    Args:
+        planner: What is sent when.
+        clock: The clock of the run; it moves on.
+        size: Bytes of a message.
+    """
+    step = round = messages = 0
+    for planned in preview(planner):
+        for earlier in range(step, planned.step):
+            clock.work(earlier)
+        _send(planner, clock, planned.step, round, size)
+        step, round, messages = planned.step, planned.round, planned.messages
+    return Forecast(clock.now_s(range(planner.nodes)), messages * size, round)
+
+
+def _send(planner: RoundPlanner, clock: Clock, step: int, round: int, size: float) -> None:
+    """Send what a planner says at one communication step."""
+    action = planner.plan(planner.progress(step, round))
+    final_merge = planner.final_merge() if step == planner.steps else None
+    for each in (action, final_merge):
+        if each is not None and each.mixing is not None:
+            clock.gossip(each.mixing, size, range(planner.nodes))
+        elif each is not None:
+            clock.average(range(planner.nodes), size)
+
+
+def forecast_all_reduce(clock: Clock, nodes: int, steps: int, size: float) -> Forecast:
+    """Return what averaging gradients of ``size`` bytes in every step takes.
+
+    Args:
+        clock: The clock of the run; it moves on.
+        nodes: Number of nodes.
+        steps: Number of steps.
+        size: Bytes of a gradient.
+    """
+    for step in range(steps):
+        clock.work(step)
+        clock.average(range(nodes), size)
+    return Forecast(clock.now_s(range(nodes)), all_reduce_messages(nodes, steps) * size, steps)
+
+
+# --- budgets --------------------------------------------------------------------------------------
+
+_LARGEST = 1e9
+_BISECTIONS = 200
+
+
+def budget_bytes(budget: str | float, nodes: int, all_reduce_bytes: float) -> float:
+    """Turn ``2%`` or ``0.02`` of all-reduce's bytes, or ``2MB/node``, into bytes of all nodes.
+
+    Args:
+        budget: A share of all-reduce's bytes, or bytes per node.
+        nodes: Number of nodes.
+        all_reduce_bytes: Bytes of all-reduce at every step of the run.
+    """
+    text = str(budget).strip()
+    if text.endswith("/node"):
+        return nodes * parse_bytes(text.removesuffix("/node"), "budget")
+    try:
+        share = float(text.removesuffix("%")) / (100.0 if text.endswith("%") else 1.0)
+    except ValueError:
+        share = -1.0
+    if not share > 0:
+        raise ConfigError(f"budget: cannot read {budget!r}; write 2%, 0.02 or 2MB/node.")
+    return share * all_reduce_bytes
+
+
+def with_factor(schedule: CommunicationSchedule, factor: float) -> CommunicationSchedule:
+    """Return a budgeted schedule with its factor set."""
+    rule = schedule.rule
+    return CommunicationSchedule(
+        Bound(rule.plugin, {**rule.settings, "factor": factor}, rule.common)
+    )
+
+
+def solve_budget(planner: RoundPlanner, size: Size, gradient_bytes: int) -> RoundPlanner:
+    """Solve the factor of a schedule scaled to a budget; others are returned as they are.
+
+    ``size`` is that of messages, ``gradient_bytes`` that of one of all-reduce's.
+    Expected bytes grow with the factor and saturate where every intensity is clipped to 1. Raises
+    ConfigError naming the reachable minimum or maximum when the budget lies outside.
+
+    Args:
+        planner: What is sent when.
+        size: Bytes of the messages.
+        gradient_bytes: Bytes of a gradient in an all-reduce.
+    """
+    schedule = planner.schedule
+    budgeted = traits_of(schedule.rule, CommunicationTraits).budgeted
+    if not budgeted or schedule.rule.settings["factor"]:
+        return planner
+    if schedule.closed_loop:
+        raise ConfigError(
+            "communication 'scale_to_budget': a schedule that reacts to the run cannot be scaled "
+            "before it; set its max_budget instead."
+        )
+    budget = schedule.rule.settings["budget"]
+    reference = all_reduce_messages(planner.nodes, planner.steps) * gradient_bytes
+    wanted = budget_bytes(budget, planner.nodes, reference)
+
+    def spent(factor: float) -> float:
+        scaled = replace(planner, schedule=with_factor(schedule, factor))
+        return expected_bytes(scaled, size)
+
+    for factor, word, outside in (
+        (1e-12, "least", wanted.__lt__),
+        (_LARGEST, "most", wanted.__gt__),
+    ):
+        reachable = spent(factor)
+        if outside(reachable) and abs(wanted - reachable) > 1e-9 * reference:
+            raise ConfigError(
+                f"communication 'scale_to_budget': budget {budget} cannot be reached; the {word} "
+                "this schedule can spend on this topology is "
+                f"{reachable / max(reference, 1):.3%} of all-reduce."
+            )
+    low, high = 1e-12, _LARGEST
+    for _ in range(_BISECTIONS):
+        middle = (low * high) ** 0.5
+        low, high = (middle, high) if spent(middle) < wanted else (low, middle)
+        if high / low < 1 + 1e-9:
+            break
+    return replace(planner, schedule=with_factor(schedule, high))

@@ -19,7 +19,7 @@ from decentral.network import (
     expected_messages,
     preview,
 )
-from decentral.network.forecast import solve_budget
+from decentral.network.clock import solve_budget
 from decentral.registry import find, names
 from decentral.schedules import Feedback, Progress, communication_steps
 from decentral.schedules.communication import CommunicationSchedule, Merge
