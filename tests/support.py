@@ -24,7 +24,7 @@ import decentral
 from decentral.api import run_config
 from decentral.config import make_config
 from decentral.engines.local import LocalRun
-from decentral.engines.membership import moved, sources
+from decentral.engines.workers import moved, sources
 from decentral.exchange.base import NeighbourIndex, neighbour_index
 from decentral.exchange.local import LocalExchange
 from decentral.loop import train

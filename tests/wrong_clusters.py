@@ -11,9 +11,9 @@ from unittest import mock
 
 from decentral.config import Engine
 from decentral.engines import choice
+from decentral.engines.assembly import CheckpointAssembly
 from decentral.engines.attempt import check_versions
 from decentral.engines.base import EngineRun
-from decentral.engines.checkpoints import CheckpointAssembly
 from decentral.engines.ray.cluster import Host, _check_port, _explained, placed
 from decentral.engines.ray.run import RayRun
 from decentral.engines.ray.worker_group import WorkerGroup

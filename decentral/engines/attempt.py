@@ -10,9 +10,8 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Protocol
 
 from decentral import userfile
+from decentral.engines.assembly import CheckpointAssembly, RecordAssembly, combine
 from decentral.engines.base import EngineRun, Watch
-from decentral.engines.checkpoints import CheckpointAssembly
-from decentral.engines.records import RecordAssembly, combine
 from decentral.engines.workers import START_S, Report, Workers, WorkersLost
 from decentral.errors import ConfigError
 from decentral.exchange.base import Rendezvous

@@ -9,12 +9,10 @@ from typing import Any
 from decentral.config import Config
 from decentral.engines.attempt import Attempt, Rejoin, Start
 from decentral.engines.base import START, EngineRun, Watch, close_on_error, stop_signals
-from decentral.engines.membership import blocks_of, label, moved, sources
-from decentral.engines.ray.cluster import connect
-from decentral.engines.ray.host_blocklist import HostBlocklist
+from decentral.engines.ray.cluster import HostBlocklist, connect
 from decentral.engines.ray.monitor import Monitor
 from decentral.engines.ray.worker_group import WorkerGroup, start_workers
-from decentral.engines.workers import WorkersLost
+from decentral.engines.workers import WorkersLost, blocks_of, label, moved, sources
 from decentral.errors import ConfigError, RunError
 from decentral.faults.base import Fault, worker_faults
 from decentral.limits import check_threads
