@@ -14,7 +14,7 @@ from decentral.loop.setup import prepare
 from decentral.loop.trained import TrainedModels, differing
 from decentral.registry import PYTHON
 from decentral.run.checkpoint import good_checkpoints, newest_checkpoint
-from decentral.run.formats import FORMAT, READ, format_of, present
+from decentral.run.folder import FORMAT, READ, format_of, present
 
 #: Called with what is being measured, how many parts are done, and how many there are.
 Progress = Callable[[str, int, int], None]

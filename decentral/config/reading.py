@@ -1,4 +1,8 @@
-"""Settings as they are written: in a file, on the command line, in Python; layer on layer."""
+"""From settings as they are written to one configuration.
+
+They stand in a file, on the command line, in Python: layers, of which the later ones win, above
+the defaults and what the task recommends.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,28 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from decentral.config.engine import ENGINE_SETTINGS, engine_above
-from decentral.config.settings import ALIASES, NUMBERS, PARTS, Config, Part
-from decentral.errors import ConfigError, nearest
-from decentral.registry import find, read
+from pydantic import ValidationError
+
+from decentral.config.settings import (
+    ALIASES,
+    ENGINE_SETTINGS,
+    NESTED,
+    NUMBERS,
+    PARTS,
+    Config,
+    Part,
+    engine_above,
+)
+from decentral.discovery import find_members
+from decentral.errors import ConfigError, nearest, reason
+from decentral.limits import check_batch
+from decentral.registry import KINDS, Bound, find, read
 from decentral.schedules.methods import METHODS
-from decentral.spec import parse_value, scalar, spelled
+from decentral.spec import Spec, parse_spec, parse_value, scalar, spelled
+from decentral.traits import AlgorithmTraits, BatchTraits, Recommending, traits_of
 from decentral.yamltext import line_of, load_file
+
+# --- as they are written --------------------------------------------------------------------------
 
 
 def read_file(path: str | Path) -> dict[str, Any]:
@@ -152,3 +171,148 @@ def as_mapping(kind: str, value: Part) -> dict[str, Any]:
     spec = read(kind, value)
     names = list(find(kind, spec.name).settings) if spec.args else []
     return {"name": spec.name, **dict(zip(names, spec.args, strict=False)), **spec.settings}
+
+
+# --- one configuration ----------------------------------------------------------------------------
+
+
+#: Settings that are lists of plug-ins.
+_LISTS = {"faults", "metrics", "track"}
+
+
+def make_config(*layers: Mapping[str, Any]) -> Config:
+    """Validate layers of settings on top of the defaults, the task's and the algorithm's."""
+    for layer in layers:
+        for key, value in layer.items():
+            if value is not None:
+                refuse_unknown(key.partition(".")[0], value)
+    asked = layered(*layers)
+    _check_plain(asked)
+    _refuse_unused(asked)
+    suited = [
+        recommended(kind, asked.get(kind, Config.model_fields[kind].default))
+        for kind in ("task", "algorithm")
+    ]
+    settings = _with_plan(layered(*suited, *layers), asked)
+    owners = getattr(settings.get("task"), "nodes", None)
+    if isinstance(owners, int) and "nodes" not in asked:
+        settings["nodes"] = owners  # a task made in Python says who owns what
+    if settings.get("data") is not None and "steps" not in asked:
+        settings.pop("steps", None)  # the task's default: the data end the run
+    for kind, setting in NUMBERS.items():
+        value = settings.get(kind)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            settings[kind] = {"name": "constant", setting: value}
+    try:
+        config = Config.model_validate(settings)
+    except ValidationError as error:
+        raise _refusal(error) from error
+    # What a task recommends is no wish of the user's: it may give way where it cannot be.
+    if "split" not in asked:
+        config.model_fields_set.discard("split")
+    return config
+
+
+def _check_plain(asked: Mapping[str, Any]) -> None:
+    """Refuse numbers and words that cannot be before anything heavy is loaded for plug-ins."""
+    own = Config.model_fields.keys() - PARTS.keys() - NESTED.keys() - _LISTS
+    try:
+        Config.model_validate({key: asked[key] for key in own & asked.keys()})
+    except ValidationError as error:
+        raise _refusal(error) from error
+    size = asked.get("batch")
+    if isinstance(size, int | float) and not isinstance(size, bool):
+        check_batch(int(size), "'constant', step 0")
+
+
+def _refusal(error: ValidationError) -> ConfigError:
+    """Say what is wrong with the first setting that pydantic refuses."""
+    first = error.errors()[0]
+    part, *inner = (str(place) for place in first["loc"][:2])
+    if part == "node_lr":
+        return ConfigError(
+            f"node_lr = {first['input']!r}: {reason(error)} "
+            "Write node_lr.3=0.5 or, in YAML, node_lr: {3: 0.5}."
+        )
+    if part not in NESTED:
+        return ConfigError(f"{part} = {first['input']!r}: {reason(error)}")
+    known = list(NESTED[part].model_fields)
+    if first["type"] == "missing":
+        return ConfigError(f"{part} needs the setting {inner[0]!r}; write {part}.{inner[0]}=value.")
+    if first["type"] == "extra_forbidden":
+        offer = f"{nearest(inner[0], known)} Settings: {', '.join(sorted(known))}."
+        return ConfigError(f"{part} has no setting {inner[0]!r}.{offer}")
+    if not inner and part == "engine":
+        return ConfigError(f"engine: {reason(error)}")
+    where = ".".join([part, *(name for name in inner if (part, name) != ("engine", "name"))])
+    return ConfigError(f"{where} = {first['input']!r}: {reason(error)}")
+
+
+def recommended(kind: str, part: Part) -> Mapping[str, Any]:
+    """Return the settings of a run that a task or an algorithm recommends."""
+    if isinstance(part, str | Mapping | Spec):
+        found = find(kind, parse_spec(part, kind).name)
+        return traits_of(found, Recommending).defaults
+    return traits_of(part, Recommending).defaults if isinstance(part, Bound) else {}
+
+
+def _with_plan(settings: dict[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace ``plan(FILE)`` by the plan in that configuration, and its budget unless one is given.
+
+    So a run folder holds the plan itself, and other hosts need no file.
+    """
+    batch = settings.get("batch")
+    if not isinstance(batch, str | Mapping | Spec):
+        return settings
+    spec = read("batch", batch)
+    given: Any = spec.args[0] if spec.args else None
+    if not isinstance(given, str):
+        return settings
+    if not traits_of(find("batch", spec.name), BatchTraits).from_file:
+        return settings
+    planned = read_file(given)
+    if "batch" not in planned:
+        raise ConfigError(f"batch: {given} holds no plan; `decentral plan batch --out` writes one.")
+    data = asked.get("data", None if "steps" in asked else planned.get("data"))
+    inside = {**as_mapping("batch", planned["batch"]), **spec.settings}
+    return {**settings, "batch": inside, "data": data}
+
+
+def _refuse_unused(asked: Mapping[str, Any]) -> None:
+    algorithm = asked.get("algorithm", "dsgd")
+    if not isinstance(algorithm, str | Mapping | Spec):
+        return
+    name = parse_spec(algorithm, "algorithm").name
+    if traits_of(find("algorithm", name), AlgorithmTraits).communicates == "rounds":
+        return
+    for key in ("topology", "communication", "weights"):
+        if asked.get(key) is not None:
+            raise ConfigError(
+                f"algorithm {name!r} takes no {key}: who talks and when is fixed by the algorithm. "
+                f"Leave {key} out, or use algorithm dsgd."
+            )
+
+
+# --- what is the user's own -----------------------------------------------------------------------
+
+
+def foreign_parts(config: Config) -> dict[str, str]:
+    """Return the parts of a run that no built-in plug-ins are, by kind: what they are called.
+
+    >>> from decentral.config import make_config
+    >>> foreign_parts(make_config({"topology": "ring", "optimizer": "torch.optim.RAdam"}))
+    {'optimizer': 'torch.optim.RAdam'}
+    """
+    named = {kind: _name(kind, getattr(config, kind, None)) for kind in PARTS}
+    return {kind: name for kind, name in named.items() if name}
+
+
+def _name(kind: str, part: Any) -> str:
+    """Return the name of a part that is not built in; else an empty text."""
+    if isinstance(part, Bound):
+        part = part.plugin.origin or part.name
+    if isinstance(part, str | Mapping | Spec):
+        name = read(kind, part).name
+        foreign = "." in name and name not in find_members(KINDS[kind], kind)
+        return name.rpartition(":")[2] if foreign else ""
+    return str(getattr(part, "__name__", type(part).__name__)) if part is not None else ""

@@ -14,7 +14,7 @@ from decentral.config import read_file
 from decentral.errors import ConfigError
 from decentral.quantities import records_of
 from decentral.records import Record, Records, read_records
-from decentral.run.formats import format_of, present
+from decentral.run.folder import format_of, present
 
 Row = Mapping[str, Any]
 T = TypeVar("T")

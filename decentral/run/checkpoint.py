@@ -19,8 +19,7 @@ from torch import Tensor
 
 from decentral.errors import ConfigError, RunError
 from decentral.run.digests import digest_of
-from decentral.run.folder import RunFolder, explain_disk_errors
-from decentral.run.formats import FORMAT, READ
+from decentral.run.folder import FORMAT, READ, RunFolder, explain_disk_errors
 
 #: What a manifest says of the run, beside what it says of the checkpoint.
 _IDENTITY = ("settings", "files", "past")
