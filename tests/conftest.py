@@ -174,6 +174,31 @@ def _plugins_of_this_test() -> Iterator[None]:
             del sys.modules[name]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _blank_drawings() -> Iterator[pytest.MonkeyPatch]:
+    """Leave figures blank on pages, save where a file asks for ``rendered``.
+
+    Figures are made by every run, and their drawings counted; what matplotlib does then takes more
+    time than all the rest of a tiny run.
+    """
+    from decentral.report import figures
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "to_svg", lambda figure: '<svg viewBox="0 0 1 1"></svg>')
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def rendered(_blank_drawings: pytest.MonkeyPatch) -> Iterator[None]:
+    """Render the figures of pages: for files whose tests look at them."""
+    from decentral.report import figures
+    from decentral.report.figures.canvas import to_svg
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "to_svg", to_svg)
+        yield
+
+
 @pytest.fixture
 def float64() -> Iterator[None]:
     """Make float64 torch's default type for one test."""

@@ -20,6 +20,8 @@ from decentral.loop.analysis import Analysis, Extent, sampled_pairs
 from decentral.metrics.geometry import through
 from decentral.report.analysis import verdict, write_analysis
 
+pytestmark = pytest.mark.usefixtures("rendered")
+
 
 def trained(folder: Path, **settings: Any) -> Run:
     tiny_run(folder, **{"communication": "none", "split": "iid", **settings}).run(lambda row: None)

@@ -21,6 +21,8 @@ from snippets import Block, blocks, commands, run
 from decentral import registry
 from decentral.errors import ConfigError
 
+pytestmark = pytest.mark.usefixtures("rendered")
+
 REPO = Path(__file__).resolve().parent.parent
 PACKAGE = REPO / "decentral"
 README = REPO / "README.md"

@@ -20,6 +20,8 @@ from decentral.report.reader import read_run
 from decentral.report.run import report_html, write_report
 from decentral.report.sweep import Group, write_sweep
 
+pytestmark = pytest.mark.usefixtures("rendered")
+
 EVIL = "<script>alert('x')<\u2215script>"  # a folder can be called so
 QUOTED = """'"><img src=x onerror=alert(1)>"""
 TEMPLATES = Path(pages.__file__).with_name("templates")

@@ -24,6 +24,8 @@ from decentral.records import Panel, Record, Records, read_records, undeclared
 from decentral.report.facts import facts_of, number_text
 from decentral.report.reader import read_run
 
+pytestmark = pytest.mark.usefixtures("rendered")
+
 Captured = pytest.CaptureFixture[str]
 
 MINE = """

@@ -27,6 +27,8 @@ from decentral.report.reader import Topology, read_run
 from decentral.report.run import write_report
 from decentral.units import format_bytes
 
+pytestmark = pytest.mark.usefixtures("rendered")
+
 FIGURES = (
     "Accuracy over steps",
     "Consensus distance",
