@@ -21,7 +21,7 @@ from decentral.config import read_file
 from decentral.errors import ConfigError
 from decentral.report.reader import RunData, read_run
 from decentral.theory import fsl
-from decentral.theory.fsl.stages import as_sizes
+from decentral.theory.fsl.model import as_sizes
 from decentral.units import parse_amount
 from decentral.yamltext import dump
 

@@ -1,9 +1,9 @@
 """Functional scaling laws: what batch-size schedules do to the loss, and which one is best.
 
 The model is kernel regression whose features have power-law spectra (:mod:`.model`). Its risk under
-any schedule follows a law in two terms, drift and remembered noise (:mod:`.law`); the schedule that
-minimises it for a budget of data is computed (:mod:`.optimum`); and the law can be fitted to the
-loss curves of one's own runs (:mod:`.fit`).
+any schedule follows a law in two terms, drift and remembered noise; the schedule that minimises it
+for a budget of data is computed (:mod:`.law`); and the law can be fitted to the loss curves of
+one's own runs (:mod:`.fit`).
 
 >>> from decentral.theory import fsl
 >>> task = fsl.PowerLaw(source=0.25, capacity=2)
@@ -16,10 +16,8 @@ Wang et al., "Fast Catch-Up, Late Switching", ICLR 2026.
 """
 
 from decentral.theory.fsl.fit import Curve, Fit, fit
-from decentral.theory.fsl.law import Law
-from decentral.theory.fsl.model import PowerLaw, exact_risk
-from decentral.theory.fsl.optimum import Optimum, optimal, two_stage
-from decentral.theory.fsl.stages import Stages
+from decentral.theory.fsl.law import Law, Optimum, optimal, two_stage
+from decentral.theory.fsl.model import PowerLaw, Stages, exact_risk
 
 __all__ = [
     "Curve",

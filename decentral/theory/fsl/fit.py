@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from decentral.errors import ConfigError
 from decentral.theory.fsl.law import Law
-from decentral.theory.fsl.stages import Stages
+from decentral.theory.fsl.model import Stages
 
 Floats = NDArray[np.float64]
 
