@@ -13,12 +13,11 @@ from synthetic import Page, assert_self_contained, write_json, write_run
 
 from decentral.report import pages
 from decentral.report.claims import claims_html
-from decentral.report.compare import compare, comparison_html, write_comparison
+from decentral.report.compare import Group, compare, comparison_html, write_comparison, write_sweep
 from decentral.report.facts import facts_of
 from decentral.report.pages import Card, drawings, page
 from decentral.report.reader import read_run
 from decentral.report.run import report_html, write_report
-from decentral.report.sweep import Group, write_sweep
 
 pytestmark = pytest.mark.usefixtures("rendered")
 

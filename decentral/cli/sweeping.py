@@ -13,9 +13,9 @@ from decentral.cli.settings import given, sorted_out
 from decentral.cli.words import LOCAL, MERGED, SENT, console_of, count, facts, kept, numbers, shown
 from decentral.engines.choice import refuse_ranks
 from decentral.errors import Interrupted, RunError
+from decentral.report.compare import cells, columns, write_sweep
 from decentral.report.facts import duration_text, facts_of, number_text
 from decentral.report.reader import read_run
-from decentral.report.sweep import cells, columns, write_sweep
 from decentral.run.folder import RunFolder
 from decentral.run.lock import WriterLock
 from decentral.sweeps import (

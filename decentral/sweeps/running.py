@@ -20,9 +20,9 @@ from decentral.blame import explain
 from decentral.engines.base import EngineRun, Watch, stop_signals
 from decentral.engines.choice import engine_of
 from decentral.errors import Interrupted, exit_place
+from decentral.report.compare import Group
 from decentral.report.facts import Facts, facts_of
 from decentral.report.reader import read_run
-from decentral.report.sweep import Group
 from decentral.sweeps.points import Point, Sweep
 
 #: Seconds between two looks at whether the user wants to stop.

@@ -13,16 +13,17 @@ from decentral.report.figures.compared import (
     compared_learning,
     swept,
 )
-from decentral.report.figures.panels import panel, panels_of, records_in
-from decentral.report.figures.planned import batches, phases, schedule
+from decentral.report.figures.planned import batches, network, phases, schedule, shards
 from decentral.report.figures.run import (
     bytes_against_metric,
     communication,
     learning,
     overview,
+    panel,
+    panels_of,
+    records_in,
     seconds_against_metric,
 )
-from decentral.report.figures.shape import network, shards
 
 __all__ = [
     "SMALL",
