@@ -20,8 +20,8 @@ import decentral.cli
 from decentral import ConfigError, api
 from decentral.config import make_config
 from decentral.engines.base import EngineRun
-from decentral.references import named_files
 from decentral.registry import build
+from decentral.run.digests import named_files
 from decentral.schedules.progress import Past, step_timeline
 from decentral.sweeps import read_sweep
 

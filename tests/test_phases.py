@@ -12,8 +12,7 @@ from decentral.config import make_config, parse_assignments
 from decentral.loop.resolved import resolved, tracks
 from decentral.loop.setup import prepare
 from decentral.schedules import Progress
-from decentral.schedules.methods import Track
-from decentral.schedules.phases import Phase, Phases, parse_phases
+from decentral.schedules.phases import Phase, Phases, Track, parse_phases
 from decentral.yamltext import dump
 
 points = st.one_of(

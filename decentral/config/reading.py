@@ -26,7 +26,7 @@ from decentral.discovery import find_members
 from decentral.errors import ConfigError, nearest, reason
 from decentral.limits import check_batch
 from decentral.registry import KINDS, Bound, find, read
-from decentral.schedules.methods import METHODS
+from decentral.schedules.phases import METHODS
 from decentral.spec import Spec, parse_spec, parse_value, scalar, spelled
 from decentral.traits import AlgorithmTraits, BatchTraits, Recommending, traits_of
 from decentral.yamltext import line_of, load_file

@@ -23,7 +23,7 @@ from pydantic import (
 from decentral import limits
 from decentral.errors import ConfigError
 from decentral.registry import KINDS, Count, Positive, build
-from decentral.schedules.methods import METHODS, Adversarial, LabelNoise, Sam
+from decentral.schedules.phases import METHODS, Adversarial, LabelNoise, Sam
 from decentral.schedules.progress import Past
 from decentral.spec import Spec, parse_spec, spelled
 from decentral.units import parse_amount

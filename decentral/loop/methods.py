@@ -11,7 +11,7 @@ from decentral.config import Config
 from decentral.errors import ConfigError
 from decentral.gradients.perturb import flipped, shifted, smoothed
 from decentral.layout import share_parameters
-from decentral.schedules.methods import METHODS, LabelNoise, Timed
+from decentral.schedules.phases import METHODS, LabelNoise, Timed
 from decentral.tasks.base import Task
 from decentral.topology.labels import NodeLabels
 

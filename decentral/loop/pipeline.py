@@ -22,7 +22,7 @@ from decentral.gradients.sam import SharpnessAware
 from decentral.loop.methods import changed_targets
 from decentral.loop.setup import Setup
 from decentral.sampling import Sampler
-from decentral.schedules.methods import Adversarial
+from decentral.schedules.phases import Adversarial
 from decentral.schedules.progress import Progress
 
 

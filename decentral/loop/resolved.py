@@ -9,7 +9,7 @@ from decentral.config import PARTS
 from decentral.loop.methods import noise_kind
 from decentral.loop.setup import Setup
 from decentral.registry import PYTHON, Bound
-from decentral.schedules.methods import METHODS, Timed, Track, phase_tracks, sampled
+from decentral.schedules.phases import METHODS, Timed, Track, phase_tracks, sampled
 from decentral.tasks.base import Task
 
 

@@ -14,9 +14,9 @@ from typing import Any
 from decentral.api import WHEREABOUTS
 from decentral.config import PARTS, Config, by_name, make_config, parse_assignments, read_settings
 from decentral.errors import ConfigError
-from decentral.references import named_files
 from decentral.registry import build, plain
 from decentral.report.facts import plugin_text
+from decentral.run.digests import named_files
 from decentral.userfile import opened, place_of
 
 #: Settings that change nothing about the result of a run.

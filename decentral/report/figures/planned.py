@@ -28,7 +28,7 @@ from decentral.report.figures.canvas import (
 from decentral.report.layout import MOST_LINKS, positions
 from decentral.report.palette import RUN_COLOURS, light
 from decentral.report.reader import RunData, Shards, Topology
-from decentral.schedules.methods import METHODS, Track, phase_tracks, sampled
+from decentral.schedules.phases import METHODS, Track, phase_tracks, sampled
 from decentral.schedules.progress import Progress
 from decentral.units import format_bytes
 
