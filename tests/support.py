@@ -91,6 +91,7 @@ def write_images(file: Path, pixels: Sequence[np.ndarray], **columns: Any) -> No
     parquet.write_table(pyarrow.table({"image": encoded, "label": labels} | columns), file)
 
 
+@cache
 def fits(name: str, nodes: int) -> bool:
     """Tell whether a topology says that it has a graph on so many nodes."""
     found = example("topology", name)

@@ -13,7 +13,7 @@ from torch.func import functional_call
 from decentral.loop.measure import Evaluator
 from decentral.metrics.curvature import curvature
 
-TIGHT = {"samples": 64, "iterations": 400, "probes": 1500}
+TIGHT = {"samples": 64, "iterations": 150, "probes": 400}
 
 
 def measured(**settings: Any) -> tuple[dict[str, float], Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
+from itertools import product
 
 import networkx as nx
 import numpy as np
@@ -69,6 +71,22 @@ def symmetric(name: str, weights: str) -> bool:
     return rule is not None and traits_of(rule, WeightsTraits).symmetric
 
 
+@cache
+def combined(whole: bool) -> list[tuple[int, float, int]]:
+    """Return sizes, intensities and rounds: all together, or so that any two values meet."""
+    every = list(product(range(len(SIZES)), range(len(INTENSITIES)), range(len(ROUNDS))))
+    return [
+        (SIZES[a], INTENSITIES[b], ROUNDS[c]) for a, b, c in every if whole or (a + b + c) % 3 == 0
+    ]
+
+
+def mixings(name: str, weights: str, whole: bool) -> Iterator[tuple[Mixer, float, int]]:
+    """Yield mixers of all sizes with an intensity and a round."""
+    for nodes, intensity, round in combined(whole):
+        if fits(name, nodes):
+            yield make(name, weights, nodes), intensity, round
+
+
 TOPOLOGIES, RULES = names("topology"), ["auto", *names("weights")]
 PAIRS = [(name, weights) for name in TOPOLOGIES for weights in RULES]
 WEIGHED = [pair for pair in PAIRS if not refusal(*pair)]
@@ -76,6 +94,10 @@ LINKWISE = [name for name in TOPOLOGIES if topology(name, 8).activation == "link
 
 on_every_topology = pytest.mark.parametrize("name", TOPOLOGIES)
 by_every_rule = pytest.mark.parametrize(("name", "weights"), WEIGHED)
+pairwise_and_all = pytest.mark.parametrize(
+    "whole",
+    [pytest.param(False, id="pairwise"), pytest.param(True, id="all", marks=pytest.mark.soak)],
+)
 
 
 def sums_to_one(mixer: Mixer, matrix: np.ndarray) -> None:
@@ -98,31 +120,31 @@ def test_a_rule_is_refused_for_the_declared_reason(name: str, weights: str) -> N
             make(name, weights, nodes)
 
 
+@pairwise_and_all
 @by_every_rule
-def test_rows_or_columns_sum_to_one_and_weights_are_non_negative(name: str, weights: str) -> None:
-    for mixer in mixers(name, weights):
-        for intensity in INTENSITIES:
-            for round in ROUNDS:
-                matrix = mixer.mixing(round, intensity).dense()
-                sums_to_one(mixer, matrix)
-                assert matrix.min() >= -1e-12
+def test_rows_or_columns_sum_to_one_and_weights_are_non_negative(
+    name: str, weights: str, whole: bool
+) -> None:
+    for mixer, intensity, round in mixings(name, weights, whole):
+        matrix = mixer.mixing(round, intensity).dense()
+        sums_to_one(mixer, matrix)
+        assert matrix.min() >= -1e-12
 
 
+@pairwise_and_all
 @by_every_rule
-def test_weights_lie_only_on_links_that_are_on(name: str, weights: str) -> None:
-    for mixer in mixers(name, weights):
+def test_weights_lie_only_on_links_that_are_on(name: str, weights: str, whole: bool) -> None:
+    for mixer, intensity, round in mixings(name, weights, whole):
         topology = mixer.topology
-        for intensity in INTENSITIES:
-            for round in ROUNDS:
-                mixing = mixer.mixing(round, intensity)
-                links = topology.links(round, intensity)
-                allowed = np.eye(topology.nodes, dtype=bool)
-                allowed[links.receivers, links.senders] = True
-                used = mixing.dense() > 0
-                assert not (used & ~allowed).any()
-                assert mixing.messages == (used & ~np.eye(topology.nodes, dtype=bool)).sum()
-                if intensity == 1.0:
-                    assert mixing.messages == len(links)
+        mixing = mixer.mixing(round, intensity)
+        links = topology.links(round, intensity)
+        allowed = np.eye(topology.nodes, dtype=bool)
+        allowed[links.receivers, links.senders] = True
+        used = mixing.dense() > 0
+        assert not (used & ~allowed).any()
+        assert mixing.messages == (used & ~np.eye(topology.nodes, dtype=bool)).sum()
+        if intensity == 1.0:
+            assert mixing.messages == len(links)
 
 
 @pytest.mark.parametrize(("name", "weights"), [pair for pair in WEIGHED if claims(*pair)])
@@ -137,8 +159,9 @@ def test_who_says_doubly_stochastic_keeps_the_mean_in_every_round(
     name: str, weights: str, place: int, seed: int, round: int, intensity: float
 ) -> None:
     fitting = [nodes for nodes in range(1, 21) if fits(name, nodes)]
-    said = [n for n in fitting if make(name, weights, n, seed).doubly_stochastic]
-    mixing = make(name, weights, said[place % len(said)], seed).mixing(round, intensity)
+    from_there = fitting[place % len(fitting) :] + fitting[: place % len(fitting)]
+    tried = (make(name, weights, nodes, seed) for nodes in from_there)
+    mixing = next(mixer for mixer in tried if mixer.doubly_stochastic).mixing(round, intensity)
     assert mixing.doubly_stochastic
     np.testing.assert_allclose(mixing.dense().sum(0), 1.0, atol=1e-9)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import networkx as nx
 import numpy as np
 import pytest
@@ -128,9 +130,18 @@ def test_finite_time_families_average_exactly_whatever_the_clock_and_the_schedul
         assert checked or not (whole or communication != "constant(0.3)")
 
 
+@pytest.mark.parametrize(
+    "tried",
+    [
+        pytest.param((*range(1, 18), 25, 27, 32, 49, 64), id="some"),
+        pytest.param(range(1, 65), id="all", marks=pytest.mark.soak),
+    ],
+)
 @every
-def test_every_size_up_to_64_works_or_is_refused_in_one_line(name: str) -> None:
-    for nodes in range(1, 65):
+def test_every_size_up_to_64_works_or_is_refused_in_one_line(
+    name: str, tried: Sequence[int]
+) -> None:
+    for nodes in tried:
         if not fits(name, nodes):
             with pytest.raises(ConfigError, match=rf"that is .*, not {nodes}; use \d+"):
                 topology(name, nodes)
