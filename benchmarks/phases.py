@@ -23,7 +23,7 @@ from common import table
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from decentral.config import by_name, make_config, read_file
+from decentral.config import make_config, read_file, resolve_aliases
 from decentral.engines.process import configure_process
 from decentral.exchange.local import LocalExchange
 from decentral.gradients import stacked_forward
@@ -40,7 +40,7 @@ CONFIGS = Path(__file__).parents[1] / "configs" / "papers"
 
 def block_of(name: str, **settings: Any) -> Block:
     """Return the block of a configuration, all its nodes in this process."""
-    config = make_config(read_file(CONFIGS / f"{name}.yaml"), by_name(settings))
+    config = make_config(read_file(CONFIGS / f"{name}.yaml"), resolve_aliases(settings))
     return Block(prepare(config), LocalExchange(config.nodes), lambda *_: None)
 
 

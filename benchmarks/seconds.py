@@ -22,7 +22,7 @@ import algorithms
 from common import table
 
 import decentral
-from decentral.config import by_name, make_config
+from decentral.config import make_config, resolve_aliases
 from decentral.loop.setup import prepare
 from decentral.network.clock import forecast, forecast_all_reduce
 
@@ -44,7 +44,7 @@ MOST, STEP_S = 3000, 0.02
 
 def seconds(given: dict[str, Any], steps: int) -> float:
     """Return the simulated seconds of a run of so many steps."""
-    setup = prepare(make_config(by_name({**given, "steps": steps})))
+    setup = prepare(make_config(resolve_aliases({**given, "steps": steps})))
     if setup.planner is None:
         nodes, size = setup.config.nodes, setup.gradient_bytes
         return forecast_all_reduce(setup.clock(), nodes, steps, size).seconds

@@ -28,8 +28,9 @@ Owner = Literal["user", "ours"]
 #: The file of a run folder that holds the traceback of a fault of ours.
 TRACEBACK = "traceback.txt"
 
-#: Our modules that call parts of a run beside `Bound`: a path within the package, the kind of part,
-#: and whether they call libraries for it. Models are told from losses by their frames.
+#: Our modules that call parts of a run beside `ConfiguredPlugin`: a path within the
+#: package, the kind of part, and whether they call libraries for it. Models are told from losses
+#: by their frames.
 _CALLERS = (
     ("gradients/loop.py", "task", True),
     ("gradients/stacked.py", "task", True),

@@ -101,7 +101,7 @@ class Plugin:
 
 
 @dataclass(frozen=True)
-class Bound:
+class ConfiguredPlugin:
     """A plug-in with validated settings; calling it passes the run's positional arguments."""
 
     plugin: Plugin
@@ -140,7 +140,7 @@ class Bound:
     @property
     def reloadable(self) -> bool:
         """Whether another process finds the same by its spec: built in, installed, or in a file."""
-        nested = [value for value in self.settings.values() if isinstance(value, Bound)]
+        nested = [value for value in self.settings.values() if isinstance(value, ConfiguredPlugin)]
         # What is installed is asked last: it reads a file of every package there is.
         found = (
             bool(self.plugin.origin)
@@ -157,7 +157,7 @@ class Bound:
 
 def plain(value: Any) -> Any:
     """Return ``value`` in the types of YAML: plug-ins as mappings, points in time as text."""
-    if isinstance(value, Bound):
+    if isinstance(value, ConfiguredPlugin):
         return value.spec()
     if isinstance(value, list | tuple):
         return [plain(v) for v in value]  # pyright: ignore[reportUnknownVariableType]
@@ -167,8 +167,8 @@ def plain(value: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class Part:
-    """Marks a setting that is itself a plug-in: ``Annotated[Bound, Part("communication")]``."""
+class NestedPlugin:
+    """Marks a setting of type `ConfiguredPlugin`: ``NestedPlugin("communication")``."""
 
     kind: str
 
@@ -238,8 +238,7 @@ def _declared(kind: str, target: Callable[..., Any], name: str = "", origin: str
 
 @cache
 def _common(kind: str) -> dict[str, Setting]:
-    home = importlib.import_module(KINDS[kind])
-    hook = getattr(home, "common", None)
+    hook = getattr(importlib.import_module(KINDS[kind]), "common", None)
     return signature_settings(hook) if hook else {}
 
 
@@ -277,12 +276,10 @@ def find(kind: str, name: str) -> Plugin:
     if name.endswith(".py"):
         raise ConfigError(f"{kind}: name the function in {name}, as {name}:function.")
     if (kind, name) not in _registered and not _import_member(kind, name):
-        home = importlib.import_module(KINDS[kind])
-        resolve = getattr(home, "resolve", None)
-        resolved = resolve(name) if resolve else None
-        if resolved is None:
-            raise unknown(kind, name, names(kind))
-        return resolved
+        resolve = getattr(importlib.import_module(KINDS[kind]), "resolve", None)
+        if resolve is not None and (resolved := resolve(name)) is not None:
+            return resolved
+        raise unknown(kind, name, names(kind))
     return _registered[kind, name]
 
 
@@ -323,13 +320,13 @@ def _from_file(kind: str, origin: str) -> Plugin:
 # --- building -------------------------------------------------------------------------------------
 
 
-def build(kind: str, value: object) -> Bound:
+def build(kind: str, value: object) -> ConfiguredPlugin:
     """Turn text, a mapping or a callable into a plug-in with validated settings.
 
     >>> build("communication", "constant(0.2)").settings
     {'intensity': 0.2}
     """
-    if isinstance(value, Bound):
+    if isinstance(value, ConfiguredPlugin):
         return value
     if callable(value):
         return bind(_declared(kind, value), {})
@@ -357,7 +354,7 @@ def _named(found: Plugin, spec: Spec) -> dict[str, Any]:
     return {**by_place, **spec.settings}
 
 
-def bind(found: Plugin, given: Mapping[str, Any]) -> Bound:
+def bind(found: Plugin, given: Mapping[str, Any]) -> ConfiguredPlugin:
     """Validate ``given`` against the plug-in's signature."""
     accepted = found.accepts
     if strangers := [key for key in given if key not in accepted]:
@@ -370,7 +367,7 @@ def bind(found: Plugin, given: Mapping[str, Any]) -> Bound:
             )
     values = _validated(found, given)
     own = {key: values[key] for key in found.settings}
-    return Bound(found, own, {key: values[key] for key in found.common})
+    return ConfiguredPlugin(found, own, {key: values[key] for key in found.common})
 
 
 def _stranger(found: Plugin, key: str) -> str:

@@ -34,7 +34,7 @@ from decentral.loop.setup import Setup, prepare
 from decentral.mixing.base import Mixer, Mixing
 from decentral.network import RoundAction, RoundPlanner
 from decentral.network.membership import Membership
-from decentral.registry import Bound, build, find
+from decentral.registry import ConfiguredPlugin, build, find
 from decentral.run.checkpoint import Checkpoint, newest_checkpoint
 from decentral.run.folder import RunFolder
 from decentral.schedules import communication_steps
@@ -52,7 +52,7 @@ Row = dict[str, Any]
 T = TypeVar("T")
 
 
-def example(kind: str, name: str) -> Bound:
+def example(kind: str, name: str) -> ConfiguredPlugin:
     """Return a plug-in at work: with its defaults, or as its ``example`` trait spells it.
 
     A task that reads images reads a few small ones.

@@ -13,12 +13,12 @@ from decentral import ConfigError
 from decentral.config import (
     Config,
     as_mapping,
-    by_name,
     layered,
     make_config,
     parse_assignments,
     read_file,
     read_settings,
+    resolve_aliases,
 )
 from decentral.loop.resolved import resolved
 from decentral.loop.setup import prepare
@@ -190,14 +190,14 @@ def test_missing_files_and_folders_are_not_read(tmp_path: Path) -> None:
 def test_assignments_are_parsed_and_short_names_replaced() -> None:
     given = parse_assignments(["nodes=8", "model.hidden=[64, 64]", "schedule=none", "clip=none"])
     assert given == {"nodes": 8, "model.hidden": [64, 64], "schedule": "none", "clip": None}
-    assert by_name({"schedule.start": "80%", "lr": 0.1}) == {
+    assert resolve_aliases({"schedule.start": "80%", "lr": 0.1}) == {
         "communication.start": "80%", "learning_rate.lr": 0.1,
     }  # fmt: skip
     for wrong in ("nodes", "=8"):
         with pytest.raises(ConfigError, match="write settings as key=value"):
             parse_assignments([wrong])
     with pytest.raises(ConfigError, match="the same setting"):
-        by_name({"schedule": "late", "communication": "none"})
+        resolve_aliases({"schedule": "late", "communication": "none"})
 
 
 def test_as_mapping_names_positional_settings() -> None:

@@ -105,6 +105,7 @@ def test_what_is_used_late_is_imported_late() -> None:
 
 
 FORMER = [
+    ("algorithms", "Kept", "StateSchema"),
     ("exchange", "Ledger", "CommunicationStats"),
     ("exchange.codec", "Draw", "RngContext"),
     ("exchange.codec", "How", "CodecContext"),

@@ -21,9 +21,9 @@ from decentral import ConfigError, Point, plugin, registry
 from decentral.discovery import find_members, modules_of
 from decentral.registry import (
     KINDS,
-    Bound,
+    ConfiguredPlugin,
     Count,
-    Part,
+    NestedPlugin,
     Positive,
     Share,
     bind,
@@ -214,7 +214,7 @@ def sample(
     at: Point = LATE,
     order: Literal["up", "down"] = "up",
     widths: tuple[Count, ...] = (1, 2),
-    inner: Annotated[Bound, Part("communication")] = "none",  # type: ignore[assignment]
+    inner: Annotated[ConfiguredPlugin, NestedPlugin("communication")] = "none",  # type: ignore[assignment]
 ) -> dict[str, Any]:
     """Return what it was given."""
     return {"n": n, "round": round, "count": count, "share": share, "widths": widths}
@@ -229,7 +229,7 @@ def test_positional_parameters_are_the_runs_and_keyword_only_ones_are_settings()
     assert found(8, 2) == {"n": 8, "round": 2, "count": 3, "share": 0.5, "widths": (1, 2)}
 
 
-def build_sample(text: str) -> Bound:
+def build_sample(text: str) -> ConfiguredPlugin:
     plugin("topology")(sample)
     return build("topology", text)
 

@@ -7,15 +7,22 @@ from typing import TYPE_CHECKING
 from decentral.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from decentral.algorithms.base import CONDITIONS, Block, Kept, channels_of, paper_of, rows_of
+    from decentral.algorithms.base import (
+        CONDITIONS,
+        Block,
+        StateSchema,
+        channels_of,
+        paper_of,
+        rows_of,
+    )
 
 __all__ = [
     "CONDITIONS",
     "Block",
-    "Kept",
+    "StateSchema",
     "channels_of",
     "paper_of",
     "rows_of",
 ]
 
-__getattr__ = lazy_names(__name__, {"base": __all__})
+__getattr__ = lazy_names(__name__, {"base": __all__}, renamed={"Kept": "StateSchema"})

@@ -29,7 +29,7 @@ from decentral.network.planning import RoundAction
 from decentral.registry import Plugin
 from decentral.schedules.progress import Progress
 from decentral.traits import AlgorithmTraits, traits_of
-from decentral.traits import Kept as Kept
+from decentral.traits import StateSchema as StateSchema
 
 #: Where an algorithm may not be sound, in words that follow "algorithm X is not sound".
 CONDITIONS = {

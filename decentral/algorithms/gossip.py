@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from decentral.algorithms.base import Block, Kept
+from decentral.algorithms.base import Block, StateSchema
 from decentral.network.planning import RoundAction
 from decentral.registry import Positive, Share, plugin
 
@@ -55,7 +55,7 @@ def local(block: Block, action: RoundAction | None) -> None:
     "algorithm",
     communicates="rounds",
     guarantees=("single_node_is_plain", "large_batch_on_complete", "averages_when_directed"),
-    state={"weight": Kept(sent=True, scalar=True, begins=1.0)},
+    state={"weight": StateSchema(sent=True, scalar=True, begins=1.0)},
     weights="push",
     refuses={
         "mix_state": "leave mix_state out",
@@ -77,8 +77,8 @@ def push_sum(block: Block, action: RoundAction | None) -> None:
     x.div_(w)
 
 
-_COUNT = Kept(scalar=True)
-_ROW = Kept(whole=True)
+_COUNT = StateSchema(scalar=True)
+_ROW = StateSchema(full_width=True)
 
 
 @plugin(
@@ -89,7 +89,7 @@ _ROW = Kept(whole=True)
         "sent": _ROW,
         "heard": _ROW,
         "earlier": _ROW,
-        "count": Kept(sent=True, scalar=True),
+        "count": StateSchema(sent=True, scalar=True),
         "count_sent": _COUNT,
         "count_heard": _COUNT,
         "count_earlier": _COUNT,
@@ -149,7 +149,7 @@ def _relay(sums: Tensor, sent: Tensor, degree: Tensor, kept: tuple[Tensor, ...])
     "algorithm",
     communicates="rounds",
     guarantees=("single_node_is_plain", "keeps_mean", "contracts", "reaches_the_optimum"),
-    state={"tracker": Kept(sent=True), "before": Kept()},
+    state={"tracker": StateSchema(sent=True), "before": StateSchema()},
     refuses={
         "unbalanced": "use topology ring or another undirected one, or algorithm push_sum",
         "robust": "leave aggregation out",
@@ -178,7 +178,7 @@ _REMEDY = "use algorithm gradient_tracking"
     "algorithm",
     communicates="rounds",
     guarantees=("single_node_is_plain", "keeps_mean", "reaches_the_optimum"),
-    state={"correction": Kept()},
+    state={"correction": StateSchema()},
     refuses={
         "compression": f"{_REMEDY}, or leave codec out",
         "robust": "leave aggregation out",
@@ -213,10 +213,10 @@ def exact_diffusion(block: Block, action: RoundAction | None) -> None:
     communicates="rounds",
     guarantees=("contracts",),
     state={
-        "first": Kept(),
-        "second": Kept(),
-        "largest": Kept(),
-        "shared": Kept(sent=True),
+        "first": StateSchema(),
+        "second": StateSchema(),
+        "largest": StateSchema(),
+        "shared": StateSchema(sent=True),
     },
     refuses={
         "momentum": "use optimizer sgd(momentum=0)",
@@ -262,7 +262,7 @@ def damsgrad(
     "algorithm",
     communicates="rounds",
     guarantees=("single_node_is_plain",),
-    state={"momentum": Kept()},
+    state={"momentum": StateSchema()},
     identity={"momentum": 0.0},
     refuses={"momentum": "use optimizer sgd(momentum=0)", "node_lr": "leave node_lr out"},
     defaults={"optimizer": "sgd(momentum=0)"},
@@ -294,7 +294,7 @@ def quasi_global_momentum(
     "algorithm",
     communicates="rounds",
     guarantees=("single_node_is_plain", "large_batch_on_complete", "contracts"),
-    state={"active": Kept(scalar=True, begins=1.0)},
+    state={"active": StateSchema(scalar=True, begins=1.0)},
     counts="active",
     refuses={
         "momentum": "use optimizer sgd(momentum=0)",

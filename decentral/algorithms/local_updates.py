@@ -6,7 +6,7 @@ from typing import Annotated
 
 from annotated_types import Ge
 
-from decentral.algorithms.base import Block, Kept
+from decentral.algorithms.base import Block, StateSchema
 from decentral.algorithms.gossip import dsgd
 from decentral.network.planning import RoundAction
 from decentral.registry import Count, NonNegative, Positive, Share, plugin
@@ -64,7 +64,7 @@ def post_local_sgd(block: Block, action: RoundAction | None) -> None:
     "algorithm",
     communicates="rounds",
     guarantees=("single_node_is_plain", "is_local_sgd"),
-    state={"anchor": Kept(begins="model"), "momentum": Kept()},
+    state={"anchor": StateSchema(begins="model"), "momentum": StateSchema()},
     identity={"slow_lr": 1.0, "slow_momentum": 0.0},
     refuses={"node_lr": "leave node_lr out"},
     defaults={"communication": "merges"},
@@ -101,7 +101,7 @@ def slowmo(
     "algorithm",
     communicates="rounds",
     guarantees=("single_node_is_plain", "is_local_sgd"),
-    state={"anchor": Kept(begins="model"), "momentum": Kept()},
+    state={"anchor": StateSchema(begins="model"), "momentum": StateSchema()},
     identity={"outer_lr": 1.0, "outer_momentum": 0.0},
     defaults={"communication": "merges"},
 )
@@ -140,7 +140,11 @@ def diloco(
     "algorithm",
     communicates="rounds",
     guarantees=("single_node_is_plain", "is_local_sgd"),
-    state={"anchor": Kept(begins="model"), "momentum": Kept(), "due": Kept(scalar=True)},
+    state={
+        "anchor": StateSchema(begins="model"),
+        "momentum": StateSchema(),
+        "due": StateSchema(scalar=True),
+    },
     identity={"outer_lr": 1.0, "outer_momentum": 0.0, "fragments": 1},
     fragments="fragments",
     refuses={"compression": "leave codec out", "mix_state": "leave mix_state out"},
@@ -214,7 +218,7 @@ def _arrive(block: Block, part: slice, keep: float) -> None:
     "algorithm",
     communicates="rounds",
     guarantees=("single_node_is_plain",),
-    state={"anchor": Kept(sent=True, begins="model"), "momentum": Kept()},
+    state={"anchor": StateSchema(sent=True, begins="model"), "momentum": StateSchema()},
     identity={"outer_lr": 1.0, "outer_momentum": 0.0},
     refuses={
         "unbalanced": "use topology random_matchings",

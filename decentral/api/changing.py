@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from decentral.config import Config, by_name
+from decentral.config import Config, resolve_aliases
 from decentral.engines.base import EngineRun
 from decentral.errors import ConfigError, nearest
 from decentral.run.checkpoint import Saved, has_checkpoint, newest_checkpoint, relabel
@@ -46,7 +46,7 @@ class Change:
         given = dict(given or {})
         merge = bool(given.pop(FINAL_MERGE, False))
         files = {key for key, value in given.items() if value is True and names_file(key)}
-        settings = by_name({key: value for key, value in given.items() if key not in files})
+        settings = resolve_aliases({key: value for key, value in given.items() if key not in files})
         for key in settings:
             if key.partition(".")[0] not in CHANGEABLE:
                 raise ConfigError(

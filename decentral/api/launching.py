@@ -9,7 +9,14 @@ from typing import Any
 
 from decentral.api.changing import UNCHANGED, Change, continued, newest, record_change
 from decentral.api.run import Run, run_config, run_settings
-from decentral.config import PARTS, Config, by_name, make_config, read_settings, refuse_unknown
+from decentral.config import (
+    PARTS,
+    Config,
+    make_config,
+    read_settings,
+    refuse_unknown,
+    resolve_aliases,
+)
 from decentral.engines.base import EngineRun, close_on_error
 from decentral.engines.choice import prepared, refuse_ranks
 from decentral.errors import ConfigError
@@ -50,7 +57,7 @@ def launch(
     21
     """
     layers = [read_settings(config)] if config is not None else []
-    given = by_name({key: value for key, value in settings.items() if value is not None})
+    given = resolve_aliases({key: value for key, value in settings.items() if value is not None})
     made = make_config(*layers, given)
     run = start_or_resume(made) if resume else start(made)
     if run is None:
@@ -141,7 +148,7 @@ def _refuse_other(
 
 
 def _train(run: EngineRun, given: dict[str, Any], watch: Watch | None) -> Run:
-    done = Run(run.folder.path, by_name(given))
+    done = Run(run.folder.path, resolve_aliases(given))
     for note in run.setup.notes:
         run.say(note)
     run.run(watch or (lambda row: None))

@@ -23,7 +23,7 @@ from decentral.claims.base import Findings, Lab, verdict
 from decentral.engines.process import end_with_parent
 from decentral.errors import ConfigError, Interrupted, RunError
 from decentral.importing import sources
-from decentral.registry import Bound, bind, build, find
+from decentral.registry import ConfiguredPlugin, bind, build, find
 from decentral.run.folder import RunFolder, environment, explain_disk_errors
 from decentral.traits import ClaimTraits, traits_of
 
@@ -37,7 +37,7 @@ Record = dict[str, Any]
 class Trial:
     """A claim to be tried: with which settings, over which seeds, in which folder."""
 
-    rule: Bound
+    rule: ConfiguredPlugin
     seeds: tuple[int, ...]
     folder: Path
     say: Callable[[str], None]

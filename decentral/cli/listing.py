@@ -16,7 +16,7 @@ from decentral.cli.words import QUIET, columned, console_of, facts
 from decentral.config import Config, documented
 from decentral.errors import ConfigError, unknown
 from decentral.limits import COUNT
-from decentral.registry import KINDS, Part, Plugin, find, members, names, plain
+from decentral.registry import KINDS, NestedPlugin, Plugin, find, members, names, plain
 from decentral.report.facts import plugin_text
 from decentral.signature import Setting
 from decentral.traits import AlgorithmTraits, traits_of
@@ -116,7 +116,7 @@ def _show_members(console: Console, kind: str) -> None:
         console.print(Padding(_paragraphs(found)[0], (0, 0, 0, 4)))
         if kind == "algorithm":
             console.print(Padding(_about_algorithm(found), (0, 0, 0, 4)))
-        own = ", ".join(_written(key, setting) for key, setting in found.settings.items())
+        own = ", ".join(_setting_text(key, setting) for key, setting in found.settings.items())
         if own:
             console.print(Padding(Text(own, QUIET), (0, 0, 0, 4)))
     for name, reason in broken.items():
@@ -135,7 +135,7 @@ def _shared(usable: list[Plugin]) -> Iterable[str]:
     """Write the settings that all members take, with the default where it is the same for all."""
     for key, setting in usable[0].common.items() if usable else ():
         same = all(member.common[key].default == setting.default for member in usable)
-        yield _written(key, setting) if same else key
+        yield _setting_text(key, setting) if same else key
 
 
 def _paragraphs(found: Plugin) -> list[str]:
@@ -188,7 +188,7 @@ def _grid() -> Table:
     return grid
 
 
-def _written(key: str, setting: Setting) -> str:
+def _setting_text(key: str, setting: Setting) -> str:
     return f"{key} (required)" if setting.required else f"{key}={_default(setting)}"
 
 
@@ -276,7 +276,7 @@ def type_text(annotation: Any) -> str:
 def _limited(base: Any, limits: tuple[Any, ...]) -> str:
     """Write a type and its bounds, but for the one that only keeps numbers finite."""
     for limit in limits:
-        if isinstance(limit, Part):
+        if isinstance(limit, NestedPlugin):
             return f"a {limit.kind.replace('_', ' ')}"
         if isinstance(limit, Unit):
             return limit.words

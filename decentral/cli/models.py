@@ -34,7 +34,7 @@ from decentral.loop.trained import TrainedModels
 from decentral.merge.base import merged
 from decentral.optim.base import updater
 from decentral.optim.blocks import Blockwise
-from decentral.registry import Bound, build, members
+from decentral.registry import ConfiguredPlugin, build, members
 from decentral.report import analysis
 from decentral.report.facts import loss_text, percent_text
 from decentral.traits import MergeTraits, traits_of
@@ -136,7 +136,7 @@ def merge(run: str, rules: Sequence[str], step: int | None) -> None:
     console.print(table)
 
 
-def _fitting(nodes: int) -> list[Bound]:
+def _fitting(nodes: int) -> list[ConfiguredPlugin]:
     """Return every rule that takes so many models."""
     usable, _ = members("merge")
     found = {each.name: traits_of(each, MergeTraits).nodes for each in usable}

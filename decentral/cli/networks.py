@@ -20,7 +20,7 @@ from decentral.network import presets
 from decentral.network.clock import Clock, Forecast, forecast, forecast_all_reduce
 from decentral.network.links import Floats, Network, ring_s, tree_s
 from decentral.network.planning import RoundPlanner, all_reduce_messages
-from decentral.registry import Bound, build
+from decentral.registry import ConfiguredPlugin, build
 from decentral.report.facts import relative_text
 from decentral.schedules.communication import CommunicationSchedule
 from decentral.topology.base import Topology
@@ -186,8 +186,8 @@ def plan(
 
 
 def _plans(
-    config: Config, network: Network, rule: Bound, size: float, topologies: Sequence[str],
-    schedules: Sequence[str], local_steps: Sequence[int],
+    config: Config, network: Network, rule: ConfiguredPlugin, size: float,
+    topologies: Sequence[str], schedules: Sequence[str], local_steps: Sequence[int],
 ) -> Iterator[Plan]:  # fmt: skip
     """Yield what every combination takes, and the baseline."""
     compute, kind = build("compute", config.compute), rule.common["all_reduce"]

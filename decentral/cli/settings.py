@@ -8,11 +8,11 @@ from typing import Any
 
 from decentral.config import (
     Config,
-    by_name,
     layered,
     make_config,
     parse_assignments,
     read_settings,
+    resolve_aliases,
 )
 from decentral.errors import ConfigError
 from decentral.limits import check_threads
@@ -42,8 +42,8 @@ def _layers(words: Sequence[str], flags: Mapping[str, str]) -> list[dict[str, An
 
 def given(assignments: Sequence[str], flags: Mapping[str, str]) -> dict[str, Any]:
     """Return the settings of ``key=value`` words and flags, by their names in a configuration."""
-    overrides = by_name(parse_assignments(assignments))
-    flagged: dict[str, Any] = by_name(
+    overrides = resolve_aliases(parse_assignments(assignments))
+    flagged: dict[str, Any] = resolve_aliases(
         parse_assignments([f"{key}={value}" for key, value in flags.items() if key != "out"])
     )
     if "out" in flags:

@@ -15,7 +15,7 @@ from rich.text import Text
 from decentral.config import read_file
 from decentral.quantities import BYTES, PACE, RELATIVE, ROUNDS, WALL, is_own
 from decentral.records import ROLES, Records
-from decentral.registry import Bound
+from decentral.registry import ConfiguredPlugin
 from decentral.report.facts import ABSENT, number_text, plugin_text, relative_text
 from decentral.units import format_bytes
 
@@ -85,7 +85,7 @@ def facts(rows: Sequence[tuple[str, Text | str]]) -> Table:
     return grid
 
 
-def brief(rule: Bound) -> str:
+def brief(rule: ConfiguredPlugin) -> str:
     """Write a plug-in with the settings that differ from its defaults.
 
     >>> from decentral.registry import build
@@ -103,7 +103,7 @@ def brief(rule: Bound) -> str:
 
 
 def _value(value: Any) -> str:
-    if isinstance(value, Bound):
+    if isinstance(value, ConfiguredPlugin):
         return brief(value)
     return f"{value:.4g}" if isinstance(value, float) else plugin_text(value)
 
@@ -189,9 +189,11 @@ def _outlook(run: EngineRun) -> str:
     return f"about {against(run.expected_bytes, reference)}"
 
 
-def ceiling(rule: Bound) -> float:
+def ceiling(rule: ConfiguredPlugin) -> float:
     """Return the ``max_budget`` of a schedule that reacts to the run, as a share of all-reduce."""
-    inner = [ceiling(value) for value in rule.settings.values() if isinstance(value, Bound)]
+    inner = [
+        ceiling(value) for value in rule.settings.values() if isinstance(value, ConfiguredPlugin)
+    ]
     return max([*inner, float(rule.settings.get("max_budget", 0.0))])
 
 

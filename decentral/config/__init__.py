@@ -2,7 +2,6 @@
 
 from decentral.config.reading import (
     as_mapping,
-    by_name,
     foreign_parts,
     layered,
     make_config,
@@ -10,6 +9,7 @@ from decentral.config.reading import (
     read_file,
     read_settings,
     refuse_unknown,
+    resolve_aliases,
 )
 from decentral.config.settings import (
     ALIASES,
@@ -31,7 +31,6 @@ __all__ = [
     "Config",
     "Engine",
     "as_mapping",
-    "by_name",
     "documented",
     "foreign_parts",
     "layered",
@@ -40,4 +39,5 @@ __all__ = [
     "read_file",
     "read_settings",
     "refuse_unknown",
+    "resolve_aliases",
 ]

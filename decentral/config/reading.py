@@ -19,13 +19,13 @@ from decentral.config.settings import (
     NUMBERS,
     PARTS,
     Config,
-    Part,
+    PluginSpec,
     engine_above,
 )
 from decentral.discovery import find_members
 from decentral.errors import ConfigError, nearest, reason
 from decentral.limits import check_batch
-from decentral.registry import KINDS, Bound, find, read
+from decentral.registry import KINDS, ConfiguredPlugin, find, read
 from decentral.schedules.phases import METHODS
 from decentral.spec import Spec, parse_spec, parse_value, scalar, spelled
 from decentral.traits import AlgorithmTraits, BatchTraits, Recommending, traits_of
@@ -41,7 +41,7 @@ def read_file(path: str | Path) -> dict[str, Any]:
         raise ConfigError(
             f"configuration {path} must be a mapping of settings, such as 'nodes: 16'."
         )
-    return by_name({str(key): value for key, value in loaded.items()})  # pyright: ignore
+    return resolve_aliases({str(key): value for key, value in loaded.items()})  # pyright: ignore
 
 
 def read_settings(path: str | Path, *others: str) -> dict[str, Any]:
@@ -83,10 +83,10 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def by_name(settings: Mapping[str, Any]) -> dict[str, Any]:
+def resolve_aliases(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Replace short names by those of the configuration.
 
-    >>> by_name({"schedule.start": "80%", "lr": 0.1})
+    >>> resolve_aliases({"schedule.start": "80%", "lr": 0.1})
     {'communication.start': '80%', 'learning_rate.lr': 0.1}
     """
     names: dict[str, str] = {}
@@ -164,7 +164,7 @@ def refuse_unknown(key: str, value: Any = ...) -> None:
         )
 
 
-def as_mapping(kind: str, value: Part) -> dict[str, Any]:
+def as_mapping(kind: str, value: PluginSpec) -> dict[str, Any]:
     """Return a plug-in as a mapping with ``name``, so that settings can be changed."""
     if isinstance(value, int | float) and kind in NUMBERS and not isinstance(value, bool):
         return {"name": "constant", NUMBERS[kind]: value}
@@ -248,12 +248,12 @@ def _refusal(error: ValidationError) -> ConfigError:
     return ConfigError(f"{where} = {first['input']!r}: {reason(error)}")
 
 
-def recommended(kind: str, part: Part) -> Mapping[str, Any]:
+def recommended(kind: str, part: PluginSpec) -> Mapping[str, Any]:
     """Return the settings of a run that a task or an algorithm recommends."""
     if isinstance(part, str | Mapping | Spec):
         found = find(kind, parse_spec(part, kind).name)
         return traits_of(found, Recommending).defaults
-    return traits_of(part, Recommending).defaults if isinstance(part, Bound) else {}
+    return traits_of(part, Recommending).defaults if isinstance(part, ConfiguredPlugin) else {}
 
 
 def _with_plan(settings: dict[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -309,7 +309,7 @@ def foreign_parts(config: Config) -> dict[str, str]:
 
 def _name(kind: str, part: Any) -> str:
     """Return the name of a part that is not built in; else an empty text."""
-    if isinstance(part, Bound):
+    if isinstance(part, ConfiguredPlugin):
         part = part.plugin.origin or part.name
     if isinstance(part, str | Mapping | Spec):
         name = read(kind, part).name

@@ -64,7 +64,7 @@ class Engine(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _written(cls, value: Any) -> Any:
+    def _normalize(cls, value: Any) -> Any:
         return value if isinstance(value, Engine) else engine_settings(value)
 
     @model_validator(mode="after")
@@ -116,7 +116,7 @@ def engine_above(below: Any, value: Any) -> dict[str, Any]:
 
 
 #: A plug-in as written: text, a mapping with ``name``, a number, or an object from Python.
-Part = Any
+PluginSpec = Any
 Auto = Literal["auto"]
 
 #: Configuration keys that hold a plug-in, and its kind.
@@ -134,34 +134,40 @@ class Config(BaseModel):
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, frozen=True)
 
-    task: Part = Field("digits", description="data, loss and evaluation")
-    model: Part = Field("mlp", description="the network, unless the task brings its own")
+    task: PluginSpec = Field("digits", description="data, loss and evaluation")
+    model: PluginSpec = Field("mlp", description="the network, unless the task brings its own")
     nodes: Annotated[Count, Le(limits.NODES)] = Field(16, description="number of nodes N")
     steps: Count = Field(3000, description="optimizer steps of every node, unless data ends it")
     data: str | None = Field(
         None, description="end after so much data of all nodes: 1M samples, 500k tokens, 9k/node"
     )
     local_steps: Count = Field(10, description="steps between two communication steps")
-    algorithm: Part = Field("dsgd", description="what a node does in a step")
-    codec: Part = Field("none", description="how rows are coded for gossip")
-    aggregation: Part = Field("weighted", description="what nodes make of the rows they receive")
-    attack: Part = Field(None, description="what bad nodes do: sign_flip(nodes=[3]), and so on")
-    topology: Part = Field("ring", description="who may talk to whom")
-    weights: Part = Field(
+    algorithm: PluginSpec = Field("dsgd", description="what a node does in a step")
+    codec: PluginSpec = Field("none", description="how rows are coded for gossip")
+    aggregation: PluginSpec = Field(
+        "weighted", description="what nodes make of the rows they receive"
+    )
+    attack: PluginSpec = Field(
+        None, description="what bad nodes do: sign_flip(nodes=[3]), and so on"
+    )
+    topology: PluginSpec = Field("ring", description="who may talk to whom")
+    weights: PluginSpec = Field(
         "auto", description="mixing weights; auto: the graph's own or metropolis; file: its own"
     )
-    communication: Part = Field("late", description="when to talk, and how much")
-    network: Part = Field(
+    communication: PluginSpec = Field("late", description="when to talk, and how much")
+    network: PluginSpec = Field(
         "auto", description="what lies between nodes, for simulated seconds; auto: the graph's own"
     )
-    compute: Part = Field(
+    compute: PluginSpec = Field(
         "auto", description="seconds of a step, such as 20ms; auto: measured, where a network is"
     )
-    learning_rate: Part = Field("constant", description="schedule of the learning rate")
+    learning_rate: PluginSpec = Field("constant", description="schedule of the learning rate")
     node_lr: dict[Annotated[int, Ge(0)] | str, Positive] = Field(
         {}, description="factors of the learning rate of nodes, such as {3: 1000}, {Oslo: 0.5}"
     )
-    batch: Part = Field("constant", description="schedule of the batch size, samples per node")
+    batch: PluginSpec = Field(
+        "constant", description="schedule of the batch size, samples per node"
+    )
     label_smoothing: Annotated[float, Ge(0), Lt(1)] = Field(
         0.0, description="share of a training target spread over all classes"
     )
@@ -171,17 +177,17 @@ class Config(BaseModel):
     micro_batch: Count | Auto | None = Field(
         "auto", description="samples per forward pass; auto: the batch, at most 256 if it grows"
     )
-    optimizer: Part = Field("sgd", description="torch optimizer of every node")
+    optimizer: PluginSpec = Field("sgd", description="torch optimizer of every node")
     clip: Positive | None = Field(None, description="largest gradient norm of a node")
     init: Literal["shared", "independent"] = Field("shared", description="initial models")
-    split: Part = Field("dirichlet", description="who holds which samples")
+    split: PluginSpec = Field("dirichlet", description="who holds which samples")
     sampling: Literal["fixed", "resample"] = Field(
         "fixed", description="nodes keep samples, or redraw them from their classes"
     )
     replacement: Literal["auto", "always", "never"] = Field(
         "auto", description="draw with replacement; auto: where a shard is below a batch"
     )
-    merge: Part = Field("uniform", description="how models are averaged")
+    merge: PluginSpec = Field("uniform", description="how models are averaged")
     mix_state: bool = Field(False, description="exchange optimizer state along with the models")
     gossip_buffers: bool = Field(True, description="exchange BatchNorm statistics in gossip")
     calibration_samples: Count = Field(2048, description="samples that re-estimate BatchNorm")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from decentral.exchange.base import NeighbourIndex
 from decentral.exchange.local import CHUNK_BYTES, ordered_sums
-from decentral.registry import Bound
+from decentral.registry import ConfiguredPlugin
 from decentral.traits import AggregationTraits, traits_of
 
 #: Columns looked at together, at least.
@@ -28,7 +28,7 @@ class _Group:
 
 
 def aggregate(
-    rule: Bound, own: Tensor, sent: Tensor, inbox: Tensor, neighbours: NeighbourIndex
+    rule: ConfiguredPlugin, own: Tensor, sent: Tensor, inbox: Tensor, neighbours: NeighbourIndex
 ) -> None:
     """Replace rows ``own`` [n, k] by what ``rule`` makes of them and of what their nodes receive.
 
@@ -65,7 +65,7 @@ def aggregate(
             own[group.receivers, columns] = made(pool[group.places], group.weights)
 
 
-def _reweighted(rule: Bound, group: _Group, distances: Tensor) -> _Group:
+def _reweighted(rule: ConfiguredPlugin, group: _Group, distances: Tensor) -> _Group:
     return _Group(group.receivers, group.places, rule(distances, group.weights))
 
 
@@ -127,7 +127,7 @@ def _sum(own: Tensor, sent: Tensor, inbox: Tensor, neighbours: NeighbourIndex) -
 
 
 def aggregate_all(
-    rule: Bound, gather: Callable[[Tensor], Tensor], sent: Tensor, weights: Tensor
+    rule: ConfiguredPlugin, gather: Callable[[Tensor], Tensor], sent: Tensor, weights: Tensor
 ) -> Tensor:
     """Return what ``rule`` makes of all rows that take part, [k]; ``weights`` [n] are the merge's.
 
@@ -150,7 +150,7 @@ def aggregate_all(
 
 
 def _around_median(
-    rule: Bound, values: Callable[[slice], Tensor], chunks: list[slice], shares: Tensor
+    rule: ConfiguredPlugin, values: Callable[[slice], Tensor], chunks: list[slice], shares: Tensor
 ) -> Tensor:
     """Aggregate by distances from the median of all rows, which stands for one's own."""
     squares, middles = torch.zeros_like(shares), list[Tensor]()

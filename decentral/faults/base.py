@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from decentral import rng
 from decentral.errors import ConfigError, unknown
-from decentral.registry import Bound, build, names
+from decentral.registry import ConfiguredPlugin, build, names
 from decentral.schedules.phases import START, STOP, Phase
 from decentral.schedules.progress import Progress
 from decentral.spec import parse_spec
@@ -56,10 +56,10 @@ def common(*, start: Point = START, stop: Point = STOP) -> None:
 class Faults:
     """What may go wrong between nodes in a simulation; draws are keyed by the nodes' ids."""
 
-    rules: tuple[Bound, ...] = ()
+    rules: tuple[ConfiguredPlugin, ...] = ()
     seed: int = 0
 
-    def strikes(self, what: str) -> list[tuple[Bound, int]]:
+    def strikes(self, what: str) -> list[tuple[ConfiguredPlugin, int]]:
         """Return the rules that strike nodes, links or messages, each with a seed of its own."""
         return [
             (rule, rng.key(self.seed, f"fault/{index}") >> 1)
@@ -134,7 +134,7 @@ class Faults:
         return bool(self.rules)
 
 
-def _on(rule: Bound, progress: Progress) -> bool:
+def _on(rule: ConfiguredPlugin, progress: Progress) -> bool:
     """Whether a rule may strike now; the last communication step belongs to the run."""
     stop = rule.common["stop"]
     over = stop != STOP and progress.reached(stop)
@@ -166,7 +166,7 @@ def network_faults(texts: Iterable[str], nodes: NodeLabels, steps: int, seed: in
     return Faults(tuple(rules), seed)
 
 
-def _numbered(rule: Bound, nodes: NodeLabels) -> Bound:
+def _numbered(rule: ConfiguredPlugin, nodes: NodeLabels) -> ConfiguredPlugin:
     """Return a rule whose nodes are numbers, be they given by label."""
     named = rule.settings.get("nodes")
     if named is None:
@@ -175,7 +175,7 @@ def _numbered(rule: Bound, nodes: NodeLabels) -> Bound:
     return replace(rule, settings={**rule.settings, "nodes": numbers})
 
 
-def _try(rule: Bound) -> None:
+def _try(rule: ConfiguredPlugin) -> None:
     """Let a rule strike once, so that its mistakes show before anything runs."""
     one = np.zeros(1, np.int64)
     nodes = traits_of(rule, FaultTraits).strikes == "nodes"

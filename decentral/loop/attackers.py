@@ -13,7 +13,7 @@ from decentral import rng
 from decentral.config import Config
 from decentral.errors import ConfigError
 from decentral.exchange.codec.base import RngContext, TensorLayout
-from decentral.registry import Bound, build
+from decentral.registry import ConfiguredPlugin, build
 from decentral.schedules.phases import Phase
 from decentral.schedules.progress import Progress
 from decentral.tasks.base import Task
@@ -25,7 +25,7 @@ from decentral.traits import AttackTraits, traits_of
 class Attackers:
     """The bad nodes of a run, by id, and their attack; ``nodes`` is empty where all are good."""
 
-    rule: Bound | None = None
+    rule: ConfiguredPlugin | None = None
     nodes: frozenset[int] = frozenset()
 
     def on(self, progress: Progress, data: bool = False) -> bool:
@@ -83,7 +83,9 @@ class Attackers:
 NONE = Attackers()
 
 
-def attackers(config: Config, task: Task, parts: dict[str, Bound], nodes: NodeLabels) -> Attackers:
+def attackers(
+    config: Config, task: Task, parts: dict[str, ConfiguredPlugin], nodes: NodeLabels
+) -> Attackers:
     """Return the bad nodes that a configuration asks for; adds the attack to the parts.
 
     Args:

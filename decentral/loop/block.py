@@ -120,7 +120,7 @@ class Block:
         if planner is None or not planner.is_communication_step(self.step + 1):
             return None
         if planner.schedule.closed_loop:
-            self._refresh_feedback()
+            self._refresh_feedback(planner.schedule.feedback_every)
         action = self._plan(planner)
         self.intensity = action.intensity if action else 0.0
         return action
@@ -202,7 +202,7 @@ class Block:
         """Let the rows of a gossip travel while gradients are computed, unless they may change.
 
         Statistics of BatchNorm, which are part of rows, change with every forward pass; and a
-        quarantine may still change who talks.
+        quarantine may still change who communicates.
         """
         config = self.setup.config
         changing = config.gossip_buffers and bool(self.setup.layout.buffers)
@@ -218,7 +218,7 @@ class Block:
     ) -> None:
         """Gossip or merge as ``action`` says, or ``part`` of the columns; ``ahead`` of a `wait`.
 
-        Sick nodes are kept out before they poison others.
+        Quarantined nodes are kept out before they poison others.
         """
         if action is None:
             return
@@ -229,7 +229,7 @@ class Block:
                 self.channels.forget()
         since_s = self.clock.ready_s
         if action.mixing is None:
-            self._merge(action, None if action.whole else part)
+            self._merge(action, None if action.full_model else part)
         else:
             self._gossip(action.mixing, part)
         if ahead:
@@ -254,18 +254,17 @@ class Block:
             looking()
         unavailable = {self.members.live[place] for place in action.unavailable}
         there = [node for node in self.health.healthy if node not in unavailable]
-        size = self.setup.size.last if action.whole else self.setup.size.merge
+        size = self.setup.size.last if action.full_model else self.setup.size.merge
         if there:
             weights = self.merge_shares(without=unavailable | self.uncounted())
             here = [i for i, node in enumerate(self.hosted) if node not in unavailable]
             self.stats.wire_bytes += self.channels.merge(weights, self.progress, here, part)
             self.clock.average(there, size)
-        healthy = len(there)
-        self.stats.average(max(1, healthy), size)
+        self.stats.average(max(1, len(there)), size)
         self.stand_at(self.step, self.round + 1)
         # The last action comes after its step is counted, any other before.
         step = min(self.step + 1, self.setup.config.steps)
-        self.announce("merge", {"step": step, "nodes": healthy})
+        self.announce("merge", {"step": step, "nodes": len(there)})
 
     # --- health -----------------------------------------------------------------------------------
 
@@ -338,13 +337,11 @@ class Block:
         """What feedback sees of a row; it takes four times the memory of one."""
         return Sketch(self.setup.layout, self.setup.config.seed, self.setup.device)
 
-    def _refresh_feedback(self) -> None:
+    def _refresh_feedback(self, every: int) -> None:
         """Renew what closed-loop schedules know: sketches now and then, what is spent always."""
-        planner = self.planner
-        assert planner is not None
         step = self.step // self.setup.config.local_steps
         known = self.feedback
-        if known is None or step % planner.schedule.feedback_every == 0:
+        if known is None or step % every == 0:
             self.health.agree()
             fit = sorted(self.members.positions(self.health.healthy))
             sketches = self.exchange.gather(self.sketch(self.rows))[fit]

@@ -146,7 +146,7 @@ class Channels:
         return wire.pack(rows, coded, context), lambda packed: wire.unpack(packed, coded, context)
 
     def _layout(self, name: str) -> TensorLayout:
-        return self.setup.tensor_layout(name == "model" or self.kept[name].whole)
+        return self.setup.tensor_layout(name == "model" or self.kept[name].full_width)
 
     def _sent(self, name: str, rows: Tensor, progress: Progress) -> Tensor:
         """Return what nodes send: their rows, but for bad ones."""

@@ -11,7 +11,7 @@ from decentral.errors import ConfigError
 from decentral.faults.base import Faults
 from decentral.mixing.base import Mixer
 from decentral.network.planning import RoundPlanner
-from decentral.registry import Bound, build
+from decentral.registry import ConfiguredPlugin, build
 from decentral.schedules.progress import communication_steps
 from decentral.tasks.base import Task
 from decentral.traits import (
@@ -26,7 +26,9 @@ from decentral.traits import (
 )
 
 
-def refuse_unsound(config: Config, parts: Mapping[str, Bound], planner: RoundPlanner) -> None:
+def refuse_unsound(
+    config: Config, parts: Mapping[str, ConfiguredPlugin], planner: RoundPlanner
+) -> None:
     """Raise ConfigError, with a remedy, where a part does not do what it promises.
 
     Args:
@@ -67,7 +69,7 @@ def _because_of_faults(condition: str, planner: RoundPlanner) -> str:
     return "leave faults out" if condition == "time_varying" and steady else ""
 
 
-def _refuse_biased(codec: Bound) -> None:
+def _refuse_biased(codec: ConfiguredPlugin) -> None:
     if traits_of(codec, CodecTraits).biased:
         raise ConfigError(
             f"codec {codec.name!r} loses too much for models to be averaged; send differences, by "
@@ -75,7 +77,7 @@ def _refuse_biased(codec: Bound) -> None:
         )
 
 
-def refuse_rounds(parts: Mapping[str, Bound], faults: Faults) -> None:
+def refuse_rounds(parts: Mapping[str, ConfiguredPlugin], faults: Faults) -> None:
     """Raise ConfigError for parts that change a gossip which the algorithm does not have."""
     algorithm = parts["algorithm"].name
     if faults.any:
@@ -100,7 +102,7 @@ def refuse_rounds(parts: Mapping[str, Bound], faults: Faults) -> None:
         )
 
 
-def _refuse_weights(algorithm: Bound, mixer: Mixer) -> None:
+def _refuse_weights(algorithm: ConfiguredPlugin, mixer: Mixer) -> None:
     needed = traits_of(algorithm, AlgorithmTraits).weights
     if (needed or mixer.keeps != "rest") and mixer.weights_name != needed:
         raise ConfigError(
@@ -109,7 +111,7 @@ def _refuse_weights(algorithm: Bound, mixer: Mixer) -> None:
         )
 
 
-def _plain(optimizer: Bound) -> bool:
+def _plain(optimizer: ConfiguredPlugin) -> bool:
     """Whether an optimizer is x <- x - lr g, weight decay apart."""
     plain = traits_of(optimizer, OptimizerTraits).plain
     return plain is not None and plain(optimizer.settings)
@@ -134,7 +136,7 @@ def _thinned(planner: RoundPlanner) -> bool:
 # --- splits ---------------------------------------------------------------------------------------
 
 
-def split_of(config: Config, task: Task) -> Bound:
+def split_of(config: Config, task: Task) -> ConfiguredPlugin:
     """Return the split as asked; by default iid, where a task lacks the classes it needs.
 
     Raises ConfigError where the user asked for a split that cannot be.
@@ -160,5 +162,5 @@ def split_notes(config: Config, task: Task) -> tuple[str, ...]:
     return (f"the task has no classes: split iid, not {split.name}, which is the default.",)
 
 
-def _lacks_classes(split: Bound, task: Task) -> bool:
+def _lacks_classes(split: ConfiguredPlugin, task: Task) -> bool:
     return task.labels is None and traits_of(split, SplitTraits).needs_classes

@@ -15,12 +15,14 @@ from decentral.config import Config
 from decentral.errors import ConfigError
 from decentral.generator import fork_rng
 from decentral.loop.free_memory import require
-from decentral.registry import Bound, build, members
+from decentral.registry import ConfiguredPlugin, build, members
 from decentral.tasks.base import Task
 from decentral.traits import ModelTraits, traits_of
 
 
-def builder_of(config: Config, task: Task, parts: dict[str, Bound]) -> Callable[[], nn.Module]:
+def builder_of(
+    config: Config, task: Task, parts: dict[str, ConfiguredPlugin]
+) -> Callable[[], nn.Module]:
     """Return what makes a fresh model: the task's own, a user's function, or a model plug-in.
 
     Args:
@@ -41,7 +43,7 @@ def builder_of(config: Config, task: Task, parts: dict[str, Bound]) -> Callable[
     return lambda: rule(shape, outputs)
 
 
-def _check_inputs(rule: Bound, task: Task) -> None:
+def _check_inputs(rule: ConfiguredPlugin, task: Task) -> None:
     """Refuse a model that says it takes something else than the task gives."""
     given = task.takes or task.gives
     takes = traits_of(rule, ModelTraits).inputs or given

@@ -7,7 +7,7 @@ import torch
 from decentral.config import Config
 from decentral.errors import ConfigError
 from decentral.loop.free_memory import free_bytes
-from decentral.registry import Bound
+from decentral.registry import ConfiguredPlugin
 from decentral.schedules.progress import Progress, StepTimeline, step_timeline
 from decentral.tasks.base import Task
 from decentral.tasks.filling import is_whole
@@ -21,7 +21,9 @@ MICRO_BATCH = 256
 STEP_BYTES = 40
 
 
-def resolve_steps(config: Config, task: Task, batch: Bound) -> tuple[Config, StepTimeline]:
+def resolve_steps(
+    config: Config, task: Task, batch: ConfiguredPlugin
+) -> tuple[Config, StepTimeline]:
     """Return the timeline of a run, and its configuration with steps and micro-batch decided.
 
     ``micro_batch: auto`` is the whole batch, unless the schedule grows beyond ``MICRO_BATCH``.

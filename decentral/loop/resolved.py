@@ -8,12 +8,12 @@ from typing import Any
 from decentral.config import PARTS
 from decentral.loop.methods import noise_kind
 from decentral.loop.setup import Setup
-from decentral.registry import PYTHON, Bound
+from decentral.registry import PYTHON, ConfiguredPlugin
 from decentral.schedules.phases import METHODS, Timed, Track, phase_tracks, sampled
 from decentral.tasks.base import Task
 
 
-def _written(bound: Bound) -> Any:
+def _resolve(bound: ConfiguredPlugin) -> Any:
     return bound.spec() if bound.reloadable else PYTHON
 
 
@@ -22,7 +22,7 @@ def resolved(setup: Setup, **decided: Any) -> dict[str, Any]:
     settings = setup.config.model_dump()
     for kind in PARTS:
         bound = setup.parts.get(kind)
-        settings[kind] = _written(bound) if bound else None
+        settings[kind] = _resolve(bound) if bound else None
     if isinstance(setup.config.task, Task):
         settings["task"] = PYTHON
     if "model" not in setup.parts and setup.task.model is None:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from decentral.algorithms.base import Kept
+from decentral.algorithms.base import StateSchema
 from decentral.config import Config
 from decentral.errors import ConfigError
 from decentral.exchange.codec.base import TensorLayout, coded_bytes
@@ -36,7 +36,7 @@ from decentral.network.presets import carries_links, check_connected, network_of
 from decentral.optim.base import default_lr, grouping
 from decentral.optim.block_optimizer import LrInfo, state_numbers
 from decentral.pytree import tree_map
-from decentral.registry import Bound, build
+from decentral.registry import ConfiguredPlugin, build
 from decentral.sampling import Plan, fixed_plan, resample_plan
 from decentral.schedules.batch import rate_factor
 from decentral.schedules.communication import CommunicationSchedule
@@ -58,22 +58,22 @@ class Setup:
     model: nn.Module  # template; rows hold the nodes' values
     builder: Callable[[], nn.Module]
     layout: Layout
-    algorithm: Bound
-    codec: Bound
-    aggregation: Bound
+    algorithm: ConfiguredPlugin
+    codec: ConfiguredPlugin
+    aggregation: ConfiguredPlugin
     planner: RoundPlanner | None  # None: the algorithm does not talk in rounds
-    optimizer: Bound
+    optimizer: ConfiguredPlugin
     learning_rate: LearningRate
-    batch: Bound
+    batch: ConfiguredPlugin
     timeline: StepTimeline
-    merge: Bound
+    merge: ConfiguredPlugin
     plan: Plan
     counts: NDArray[np.int64]  # [nodes, classes] samples held
     device: torch.device
     dtype: torch.dtype
-    parts: dict[str, Bound]
+    parts: dict[str, ConfiguredPlugin]
     network: Network | None = None  # None: seconds are not simulated
-    compute: Bound | None = None  # None: to be measured, where there is a network
+    compute: ConfiguredPlugin | None = None  # None: to be measured, where there is a network
     attackers: Attackers = NONE
 
     @cached_property
@@ -103,7 +103,7 @@ class Setup:
         return traits_of(self.algorithm, AlgorithmTraits)
 
     @property
-    def kept(self) -> Mapping[str, Kept]:
+    def kept(self) -> Mapping[str, StateSchema]:
         """What the algorithm keeps for every node, by name."""
         return self.traits.state
 
@@ -127,7 +127,7 @@ class Setup:
             plain += state_numbers(self.optimizer, self.layout)
         layouts = [
             self.tensor_layout(buffers=True),
-            *(self.tensor_layout(k.whole) for k in sent if not k.scalar),
+            *(self.tensor_layout(k.full_width) for k in sent if not k.scalar),
         ]
         rest = plain * self.dtype.itemsize
         whole = sum(each.numbers for each in layouts) * self.dtype.itemsize + rest
@@ -281,7 +281,7 @@ def device_of(name: str) -> torch.device:
     return device
 
 
-def _task(config: Config, parts: dict[str, Bound]) -> Task:
+def _task(config: Config, parts: dict[str, ConfiguredPlugin]) -> Task:
     if isinstance(config.task, Task):
         return config.task
     rule = parts["task"] = build("task", config.task)
@@ -292,7 +292,7 @@ def _task(config: Config, parts: dict[str, Bound]) -> Task:
     return made
 
 
-def _asked(rule: Bound, offered: dict[str, int]) -> tuple[str, ...]:
+def _asked(rule: ConfiguredPlugin, offered: dict[str, int]) -> tuple[str, ...]:
     asked = rule.plugin.positional()
     if strange := [name for name in asked if name not in offered]:
         raise ConfigError(
@@ -303,7 +303,7 @@ def _asked(rule: Bound, offered: dict[str, int]) -> tuple[str, ...]:
 
 
 def _data(
-    config: Config, task: Task, parts: dict[str, Bound], batch: int
+    config: Config, task: Task, parts: dict[str, ConfiguredPlugin], batch: int
 ) -> tuple[Plan, NDArray[np.int64]]:
     """Divide the training samples; return the plan and how many of each class a node holds."""
     labels = np.zeros(len(task.splits[0]), np.int64) if task.labels is None else task.labels.numpy()
@@ -380,7 +380,7 @@ def _network(setup: Setup) -> Network | None:
     return network
 
 
-def _compute(setup: Setup) -> Bound | None:
+def _compute(setup: Setup) -> ConfiguredPlugin | None:
     if setup.config.compute in ("auto", "measured"):
         return None
     return setup.parts.setdefault("compute", build("compute", setup.config.compute))

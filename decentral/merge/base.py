@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from decentral.errors import ConfigError
 from decentral.layout import Layout
-from decentral.registry import Bound
+from decentral.registry import ConfiguredPlugin
 from decentral.traits import MergeTraits, traits_of
 
 
@@ -43,7 +43,7 @@ class Models:
     fisher: Callable[[int], Tensor]
 
 
-def in_a_run(rule: Bound) -> Bound:
+def in_a_run(rule: ConfiguredPlugin) -> ConfiguredPlugin:
     """Return a rule that a run can apply; raises ConfigError for one that must see all models."""
     if traits_of(rule, MergeTraits).sees == "models":
         raise ConfigError(
@@ -53,7 +53,7 @@ def in_a_run(rule: Bound) -> Bound:
     return rule
 
 
-def merged(rule: Bound, models: Models) -> Tensor:
+def merged(rule: ConfiguredPlugin, models: Models) -> Tensor:
     """Return the one model [P] that a rule of either kind makes of all."""
     wanted = traits_of(rule, MergeTraits).nodes
     if wanted not in (None, len(models.rows)):
@@ -66,7 +66,9 @@ def merged(rule: Bound, models: Models) -> Tensor:
     return merge_weights(rule, models.samples).to(models.rows) @ models.rows
 
 
-def merge_weights(rule: Bound, samples: Tensor, excluded: frozenset[int] = frozenset()) -> Tensor:
+def merge_weights(
+    rule: ConfiguredPlugin, samples: Tensor, excluded: frozenset[int] = frozenset()
+) -> Tensor:
     """Return the weights [N] of a merge over the nodes that take part, summing to one.
 
     Args:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from decentral import rng
 from decentral.errors import ConfigError
 from decentral.mixing.prescribed import absent, check_prescribed
-from decentral.registry import Bound, build
+from decentral.registry import ConfiguredPlugin, build
 from decentral.topology.base import Links, Topology
 from decentral.traits import TopologyTraits, WeightsTraits, traits_of
 
@@ -134,7 +134,7 @@ class Mixer:
     """Draws the mixing of every round, as a pure function of (seed, membership epoch, round)."""
 
     topology: Topology
-    rule: Bound | None = None  # None: weights prescribed by the graph
+    rule: ConfiguredPlugin | None = None  # None: weights prescribed by the graph
     _ahead: tuple[int, Floats] = field(
         default=(0, np.zeros((0, 0))), init=False, repr=False, compare=False
     )

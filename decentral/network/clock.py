@@ -31,7 +31,7 @@ from decentral.network.planning import (
     expected_bytes,
     preview,
 )
-from decentral.registry import Bound
+from decentral.registry import ConfiguredPlugin
 from decentral.schedules.communication import CommunicationSchedule
 from decentral.traits import CommunicationTraits, traits_of
 from decentral.units import parse_bytes
@@ -42,7 +42,7 @@ class Clock:
     """The clocks of all nodes, by id; without a network they stand still."""
 
     network: Network | None
-    compute: Bound | None
+    compute: ConfiguredPlugin | None
     seed: int = 0
     all_reduce: AllReduce = "auto"
     ready_s: Floats = field(init=False)  # [N], when each node is done with what it does
@@ -216,7 +216,7 @@ def with_factor(schedule: CommunicationSchedule, factor: float) -> Communication
     """Return a budgeted schedule with its factor set."""
     rule = schedule.rule
     return CommunicationSchedule(
-        Bound(rule.plugin, {**rule.settings, "factor": factor}, rule.common)
+        ConfiguredPlugin(rule.plugin, {**rule.settings, "factor": factor}, rule.common)
     )
 
 

@@ -24,7 +24,7 @@ class RoundAction:
     intensity: float
     mixing: Mixing | None = None
     unavailable: frozenset[int] = frozenset()  # positions of nodes that take no part for now
-    whole: bool = False  # all of a model, where an algorithm sends parts of it in turn
+    full_model: bool = False  # all of a model, where an algorithm sends parts of it in turn
 
     @property
     def is_merge(self) -> bool:
@@ -107,7 +107,7 @@ class RoundPlanner:
         It is sent where it is asked for, and only there: a merge in the last communication step
         belongs to the algorithm, which may make more of it than a mean.
         """
-        return RoundAction(1.0, whole=True) if self.schedule.final_merge else None
+        return RoundAction(1.0, full_model=True) if self.schedule.final_merge else None
 
     def progress(self, step: int, round: int) -> Progress:
         """Return the progress after ``step`` steps."""
@@ -120,17 +120,17 @@ class RoundPlanner:
 class Size:
     """Logical bytes of one message of a gossip, as it is coded, and of a global merge.
 
-    ``whole``: of the merge that ends a run, where others send a part of the model only.
+    ``full``: of the merge that ends a run, where others send a part of the model only.
     """
 
     gossip: int
     merge: int
-    whole: int | None = None
+    full: int | None = None
 
     @property
     def last(self) -> int:
         """Bytes of a message of the merge that ends a run."""
-        return self.merge if self.whole is None else self.whole
+        return self.merge if self.full is None else self.full
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ def preview(planner: RoundPlanner) -> Iterator[Planned]:
         sent = [a for a in (action, final_merge) if a is not None]
         messages += sum(_messages(a, planner.nodes) for a in sent)
         merged += sum(_messages(a, planner.nodes) for a in sent if a.is_merge)
-        final += sum(_messages(a, planner.nodes) for a in sent if a.is_merge and a.whole)
+        final += sum(_messages(a, planner.nodes) for a in sent if a.is_merge and a.full_model)
         round += len(sent)
         merges = any(a.is_merge for a in sent)
         intensity = action.intensity if action else 0.0

@@ -15,7 +15,7 @@ from annotated_types import Ge, Le
 from decentral.errors import ConfigError
 from decentral.network import links
 from decentral.network.links import AllReduce, Network, routed
-from decentral.registry import Bound, Count, Plugin, build, plugin
+from decentral.registry import ConfiguredPlugin, Count, Plugin, build, plugin
 from decentral.signature import signature_settings
 from decentral.topology.base import resolve as graph_of
 from decentral.topology.labels import labels_of, numbered
@@ -37,7 +37,7 @@ def common(*, all_reduce: AllReduce = "auto") -> None:
     """
 
 
-def make(value: object, nodes: int) -> tuple[Network, Bound]:
+def make(value: object, nodes: int) -> tuple[Network, ConfiguredPlugin]:
     """Build the network between some nodes from text, a mapping or a function; return its rule."""
     rule = build("network", value)
     made: Any = rule(nodes)

@@ -27,7 +27,7 @@ from decentral.errors import ConfigError, nearest
 from decentral.layout import GroupRule, one_group
 from decentral.optim.blocks import Blockwise
 from decentral.optim.matrix import takes
-from decentral.registry import Bound, Plugin, Positive
+from decentral.registry import ConfiguredPlugin, Plugin, Positive
 from decentral.signature import Setting, signature_settings
 from decentral.traits import OptimizerTraits, traits_of
 
@@ -41,7 +41,7 @@ def common(*, grad_power: Positive = 1.0, blockwise: Blockwise | None = None) ->
     """
 
 
-def grouping(rule: Bound, model: nn.Module) -> GroupRule:
+def grouping(rule: ConfiguredPlugin, model: nn.Module) -> GroupRule:
     """Return how a model's parameters are grouped in a row: by block, if rates are blockwise."""
     blockwise: Blockwise | None = rule.common.get("blockwise")
     if blockwise is None:
@@ -50,12 +50,12 @@ def grouping(rule: Bound, model: nn.Module) -> GroupRule:
     return blockwise.group
 
 
-def default_lr(rule: Bound) -> float:
+def default_lr(rule: ConfiguredPlugin) -> float:
     """Return the peak learning rate to use when the user gives none."""
     return traits_of(rule, OptimizerTraits).default_lr
 
 
-def updater(rule: Bound, name: str, shape: Sequence[int]) -> str:
+def updater(rule: ConfiguredPlugin, name: str, shape: Sequence[int]) -> str:
     """Return what updates a parameter: optimizers of matrices leave some to another.
 
     Args:

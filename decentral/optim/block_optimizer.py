@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from decentral.layout import ALIGNMENT, Entry, Layout
 from decentral.optim.blocks import Blockwise
 from decentral.optim.gradient_power import power_
-from decentral.registry import Bound
+from decentral.registry import ConfiguredPlugin
 from decentral.traits import OptimizerTraits, traits_of
 
 
@@ -62,7 +62,7 @@ class BlockOptimizer:
 
     def __init__(
         self,
-        rule: Bound,
+        rule: ConfiguredPlugin,
         layout: Layout,
         rows: Tensor,
         grads: Tensor,
@@ -95,7 +95,7 @@ class BlockOptimizer:
                 group["ratio"] = self.blockwise.ratio(group["name"])
 
     @staticmethod
-    def _choose(rule: Bound, layout: Layout, rows: Tensor) -> str:
+    def _choose(rule: ConfiguredPlugin, layout: Layout, rows: Tensor) -> str:
         if traits_of(rule, OptimizerTraits).stacked:
             return "stacked"
         if not is_elementwise(rule):
@@ -301,14 +301,14 @@ def fused(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
     return optimizer
 
 
-def is_elementwise(rule: Bound) -> bool:
+def is_elementwise(rule: ConfiguredPlugin) -> bool:
     """Return whether a block may be one parameter: declared, and proved on two rows."""
     if not traits_of(rule, OptimizerTraits).elementwise:
         return False
     return all(torch.equal(*pair) for pair in _probe(rule))
 
 
-def _probe(rule: Bound) -> list[tuple[Tensor, Tensor]]:
+def _probe(rule: ConfiguredPlugin) -> list[tuple[Tensor, Tensor]]:
     shape = (2, ALIGNMENT)
     start = torch.linspace(-1.0, 2.0, prod(shape), dtype=torch.float64).view(shape)
     together, apart = start.clone(), start.clone()
@@ -318,7 +318,7 @@ def _probe(rule: Bound) -> list[tuple[Tensor, Tensor]]:
     return list(zip(together, apart, strict=True))
 
 
-def _three_steps(rule: Bound, tensors: list[Tensor]) -> None:
+def _three_steps(rule: ConfiguredPlugin, tensors: list[Tensor]) -> None:
     params = [nn.Parameter(t) for t in tensors]
     optimizer = fused(rule(params))
     for group in optimizer.param_groups:
@@ -329,7 +329,7 @@ def _three_steps(rule: Bound, tensors: list[Tensor]) -> None:
         optimizer.step()
 
 
-def state_numbers(rule: Bound, layout: Layout) -> int:
+def state_numbers(rule: ConfiguredPlugin, layout: Layout) -> int:
     """Return how many numbers of one row's state are exchanged along with it, by a trial step."""
     row, grad = torch.ones(1, layout.width), torch.ones(1, layout.width)
     trial = BlockOptimizer(rule, layout, row, grad)

@@ -17,7 +17,7 @@ from typing import Any, Literal, Protocol
 
 from decentral.blame import users_place
 from decentral.errors import ConfigError, PluginError, exit_place
-from decentral.registry import Bound, build, plugin
+from decentral.registry import ConfiguredPlugin, build, plugin
 from decentral.traits import TrackerTraits, traits_of
 
 INSTALL = "pip install -c constraints.txt -e '.[track]'"
@@ -100,7 +100,7 @@ def _said(error: Exception) -> str:
     return f"{cause}, {place}" if place else cause
 
 
-def _installed(tracker: Bound) -> Bound:
+def _installed(tracker: ConfiguredPlugin) -> ConfiguredPlugin:
     package = traits_of(tracker, TrackerTraits).package
     spec = find_spec(package) if package else None
     if package and (spec is None or spec.origin is None):  # a folder of that name is none

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Gt
 
 from decentral.errors import ConfigError
-from decentral.registry import Bound, Count, Share, plugin
+from decentral.registry import ConfiguredPlugin, Count, Share, plugin
 from decentral.schedules.progress import Progress
 from decentral.units import Point
 
@@ -48,7 +48,7 @@ def shorthand(text: str) -> Mapping[str, Any] | None:
     return {"name": "stages", "sizes": sizes, "at": at}
 
 
-def rate_factor(batch: Bound, size: int, first: int) -> float:
+def rate_factor(batch: ConfiguredPlugin, size: int, first: int) -> float:
     """Return by what a batch of ``size`` multiplies the learning rate; ``first`` is the first."""
     ratio = size / (batch.common["base"] or first)
     return {"none": 1.0, "linear": ratio, "sqrt": sqrt(ratio)}[batch.common["scale_lr"]]

@@ -17,7 +17,7 @@ from typing import Annotated, Final
 from annotated_types import Gt, Le
 
 from decentral.errors import ConfigError
-from decentral.registry import Bound, Count, Part, Positive, Share, build, plugin
+from decentral.registry import ConfiguredPlugin, Count, NestedPlugin, Positive, Share, build, plugin
 from decentral.schedules.progress import Feedback, Progress
 from decentral.traits import CommunicationTraits, traits_of
 from decentral.units import Point
@@ -47,14 +47,16 @@ def common(*, final_merge: bool | None = None) -> None:
 class CommunicationSchedule:
     """A communication rule with its final merge decided."""
 
-    rule: Bound
+    rule: ConfiguredPlugin
 
     @staticmethod
     def make(value: object) -> CommunicationSchedule:
         """Build a schedule from text, a mapping or a function."""
         rule = build("communication", value)
         merge = ends_in_merge(rule)
-        return CommunicationSchedule(Bound(rule.plugin, rule.settings, {"final_merge": merge}))
+        return CommunicationSchedule(
+            ConfiguredPlugin(rule.plugin, rule.settings, {"final_merge": merge})
+        )
 
     @property
     def final_merge(self) -> bool:
@@ -90,7 +92,7 @@ class CommunicationSchedule:
         return intensity
 
 
-def ends_in_merge(rule: Bound) -> bool:
+def ends_in_merge(rule: ConfiguredPlugin) -> bool:
     """Return whether a rule ends in a global merge, asking the schedule it wraps if unsaid."""
     said = rule.common.get("final_merge")
     if said is not None:
@@ -99,9 +101,9 @@ def ends_in_merge(rule: Bound) -> bool:
     return ends_in_merge(inner[-1]) if inner else False
 
 
-def _parts(rule: Bound) -> list[Bound]:
+def _parts(rule: ConfiguredPlugin) -> list[ConfiguredPlugin]:
     """Return the schedules nested in a combinator, in the order of its settings."""
-    direct = [value for value in rule.settings.values() if isinstance(value, Bound)]
+    direct = [value for value in rule.settings.values() if isinstance(value, ConfiguredPlugin)]
     return [inner for part in direct for inner in (*_parts(part), part)]
 
 
@@ -253,7 +255,7 @@ def every(
     feedback: Feedback | None,
     *,
     k: Count,
-    schedule: Annotated[Bound, Part("communication")] = "constant",  # pyright: ignore
+    schedule: Annotated[ConfiguredPlugin, NestedPlugin("communication")] = "constant",  # pyright: ignore
 ) -> Action:
     """Follow ``schedule`` at every k-th communication step, and be silent at the others.
 
@@ -271,8 +273,8 @@ def switch(
     progress: Progress,
     feedback: Feedback | None,
     *,
-    before: Annotated[Bound, Part("communication")],
-    after: Annotated[Bound, Part("communication")],
+    before: Annotated[ConfiguredPlugin, NestedPlugin("communication")],
+    after: Annotated[ConfiguredPlugin, NestedPlugin("communication")],
     at: Point,
 ) -> Action:
     """Follow ``before`` until the point ``at``, then ``after``.
@@ -301,7 +303,7 @@ def then_merge(
     progress: Progress,
     feedback: Feedback | None,
     *,
-    schedule: Annotated[Bound, Part("communication")],
+    schedule: Annotated[ConfiguredPlugin, NestedPlugin("communication")],
     at: Point = Point(1.0, "fraction"),
 ) -> Action:
     """Follow ``schedule`` until ``at``; merge all models there, once; then be silent.
@@ -323,7 +325,7 @@ def scale_to_budget(
     progress: Progress,
     feedback: Feedback | None,
     *,
-    schedule: Annotated[Bound, Part("communication")],
+    schedule: Annotated[ConfiguredPlugin, NestedPlugin("communication")],
     budget: str | float,
     factor: Positive | None = None,
 ) -> Action:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import cos, pi
 
-from decentral.registry import Bound, Positive, Share, build, plugin
+from decentral.registry import ConfiguredPlugin, Positive, Share, build, plugin
 from decentral.schedules.progress import Progress
 from decentral.units import Point
 
@@ -29,7 +29,7 @@ def common(*, lr: Positive | None = None, warmup: Point = _START) -> None:
 class LearningRate:
     """A learning-rate rule with its peak and warm-up."""
 
-    rule: Bound
+    rule: ConfiguredPlugin
 
     @staticmethod
     def make(value: object, default_lr: float) -> LearningRate:
@@ -38,7 +38,7 @@ class LearningRate:
             value = {"name": "constant", "lr": value}
         rule = build("learning_rate", value)
         lr = rule.common["lr"] if rule.common["lr"] is not None else default_lr
-        return LearningRate(Bound(rule.plugin, rule.settings, {**rule.common, "lr": lr}))
+        return LearningRate(ConfiguredPlugin(rule.plugin, rule.settings, {**rule.common, "lr": lr}))
 
     @property
     def floor(self) -> float:

@@ -11,7 +11,7 @@ from warnings import warn
 
 from decentral.errors import ConfigError
 from decentral.limits import check_batch
-from decentral.registry import Bound
+from decentral.registry import ConfiguredPlugin
 from decentral.units import Point
 
 _SLACK = 1e-12
@@ -186,7 +186,7 @@ class StepTimeline:
 
 
 def step_timeline(
-    batch: Bound, steps: int, budget: int | None = None, past: Past | None = None
+    batch: ConfiguredPlugin, steps: int, budget: int | None = None, past: Past | None = None
 ) -> StepTimeline:
     """Follow a batch schedule over ``steps`` steps or, if given, over ``budget`` samples per node.
 
@@ -213,7 +213,7 @@ def step_timeline(
     return StepTimeline(samples, budget)
 
 
-def _asked(batch: Bound, progress: Progress) -> int:
+def _asked(batch: ConfiguredPlugin, progress: Progress) -> int:
     size = batch(progress)
     if not isinstance(size, int) or size < 1:
         raise ConfigError(

@@ -12,7 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from decentral.api import WHEREABOUTS
-from decentral.config import PARTS, Config, by_name, make_config, parse_assignments, read_settings
+from decentral.config import (
+    PARTS,
+    Config,
+    make_config,
+    parse_assignments,
+    read_settings,
+    resolve_aliases,
+)
 from decentral.errors import ConfigError
 from decentral.registry import build, plain
 from decentral.report.facts import plugin_text
@@ -65,7 +72,7 @@ def read_sweep(path: str | None, assignments: Sequence[str], flags: Mapping[str,
         flags: Settings that are the same everywhere.
     """
     settings = read_settings(path, "sweep") if path else {}
-    axes = {key: _listed(key, values) for key, values in _written(settings.pop("sweep", {}))}
+    axes = {key: _listed(key, values) for key, values in _axes(settings.pop("sweep", {}))}
     fixed: dict[str, Any] = dict(flags)
     for text in assignments:
         key, _, written = text.partition("=")
@@ -80,7 +87,7 @@ def read_sweep(path: str | None, assignments: Sequence[str], flags: Mapping[str,
             "this sweep has one point; give a setting several values, as in seed=0,1,2, or use "
             "`decentral launch`."
         )
-    return _spread(settings, by_name(fixed), axes)
+    return _spread(settings, resolve_aliases(fixed), axes)
 
 
 def _spread(
@@ -90,7 +97,7 @@ def _spread(
     combinations = list(product(*(values.items() for values in axes.values())))
     for chosen in combinations:
         values = {key: value for key, (_, value) in zip(axes, chosen, strict=True)}
-        config = make_config(settings, fixed, by_name(values))
+        config = make_config(settings, fixed, resolve_aliases(values))
         labels = {key: label for key, (label, _) in zip(axes, chosen, strict=True)}
         point = Point(config, labels, digest(config))
         found.setdefault(point.digest, point)
@@ -123,7 +130,7 @@ def _spelt(key: str, value: Any) -> Any:
 # --- reading axes ---------------------------------------------------------------------------------
 
 
-def _written(axes: Any) -> list[tuple[str, Any]]:
+def _axes(axes: Any) -> list[tuple[str, Any]]:
     if not isinstance(axes, Mapping):
         raise ConfigError("sweep: give settings and their values, such as 'seed: [0, 1, 2]'.")
     return [(str(key), values) for key, values in axes.items()]

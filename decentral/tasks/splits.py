@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from decentral import rng
 from decentral.errors import ConfigError
-from decentral.registry import Bound, Count, Positive, plugin
+from decentral.registry import ConfiguredPlugin, Count, Positive, plugin
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 
-def shards(rule: Bound, labels: Integers, nodes: int, seed: int) -> list[Integers]:
+def shards(rule: ConfiguredPlugin, labels: Integers, nodes: int, seed: int) -> list[Integers]:
     """Divide the samples 0..m-1 among the nodes; every sample goes to exactly one node.
 
     Raises ConfigError when there are fewer samples than nodes.
@@ -59,7 +59,7 @@ def grouped(labels: Integers, count: int) -> list[Integers]:
     return np.split(order, np.searchsorted(labels[order], np.arange(count + 1)))[1:-1]
 
 
-def class_shares(rule: Bound, labels: Integers, nodes: int, seed: int) -> Floats:
+def class_shares(rule: ConfiguredPlugin, labels: Integers, nodes: int, seed: int) -> Floats:
     """Return how every class is divided among the nodes, [classes, nodes], rows summing to one.
 
     Args:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from decentral import rng
 from decentral.errors import ConfigError
-from decentral.registry import Bound, Plugin
+from decentral.registry import ConfiguredPlugin, Plugin
 from decentral.topology.labels import labels_of, numbered
 from decentral.topology.outside import from_file, from_networkx, from_topohub
 from decentral.topology.parallel import simplified
@@ -62,7 +62,7 @@ class Links:
 class Topology:
     """A topology plug-in at work on ``nodes`` nodes: graphs and links as functions of the round."""
 
-    rule: Bound
+    rule: ConfiguredPlugin
     nodes: int
     seed: int = 0
     epoch: int = 0

@@ -28,7 +28,7 @@ from decentral.traits.kinds import (
     Traits,
     WeightsTraits,
 )
-from decentral.traits.values import Condition, Expectation, Guarantee, Kept, Sizes, Wire
+from decentral.traits.values import Condition, Expectation, Guarantee, Sizes, StateSchema, Wire
 
 __all__ = [
     "TRAITS",
@@ -43,7 +43,6 @@ __all__ = [
     "Expectation",
     "FaultTraits",
     "Guarantee",
-    "Kept",
     "LearningRateTraits",
     "MergeTraits",
     "MetricTraits",
@@ -54,6 +53,7 @@ __all__ = [
     "Refusing",
     "Sizes",
     "SplitTraits",
+    "StateSchema",
     "TaskTraits",
     "TopologyTraits",
     "TrackerTraits",

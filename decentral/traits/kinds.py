@@ -10,7 +10,15 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from decentral.records import Record
-from decentral.traits.values import Condition, Expectation, Guarantee, Kept, Settings, Sizes, Wire
+from decentral.traits.values import (
+    Condition,
+    Expectation,
+    Guarantee,
+    Settings,
+    Sizes,
+    StateSchema,
+    Wire,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +67,7 @@ class TopologyTraits(Traits):
             probability; ``round``: the whole round is; ``degree``: it multiplies the number of
             peers drawn. Unless said, ``round`` for directed graphs and for prescribed weights.
         period: A function (n, settings): the rounds after which a time-varying topology repeats.
-        exact_after: A function (n, settings): the rounds from the start of a period after which
-            mixing has averaged exactly, or None.
+        exact_after: A function (n, settings): rounds of a period that average exactly, or None.
         sizes: The numbers of nodes that there is a graph for; every n unless given.
         disconnected: The reason why single rounds need not connect the nodes.
         doubly_stochastic: Promised of every round of a time-varying topology without a period,
@@ -203,10 +210,9 @@ class AlgorithmTraits(Recommending, Refusing):
 
     Attributes:
         guarantees: What the laws test of it.
-        communicates: In ``rounds`` (topology and schedule apply), by a global average in all
-            ``steps``, or ``never``.
-        gradient: Where its gradients come from: ``samples``, by ``block.gradient()``, or ``none``,
-            so that it does not learn from data, or not by gradients.
+        communicates: In ``rounds`` (topology and schedule apply), all ``steps``, or ``never``.
+        gradient: Where its gradients come from: ``samples``, by ``block.gradient()``, or ``none``:
+            it learns not from data, or not by gradients.
         update: Who moves the rows: the run's ``optimizer``, by ``block.adapt()``, or the algorithm
             by its ``own`` formula.
         state: What it keeps for every node; with ``sent=True`` a channel like the parameters:
@@ -221,7 +227,7 @@ class AlgorithmTraits(Recommending, Refusing):
     communicates: Literal["rounds", "steps", "never"] = "rounds"
     gradient: Literal["samples", "none"] = "samples"
     update: Literal["optimizer", "own"] = "optimizer"
-    state: Mapping[str, Kept] = field(default_factory=dict[str, Kept])
+    state: Mapping[str, StateSchema] = field(default_factory=dict[str, StateSchema])
     fragments: str | None = None
     counts: str | None = None
     weights: str | None = None
@@ -242,8 +248,7 @@ class CodecTraits(Refusing):
 
     Attributes:
         uncoded: Rows travel as they are.
-        size: A function (load, settings): the bytes of a coded row; unless given, those of the
-            row as it is.
+        size: A function (layout, settings): bytes of a coded row; unless given, as it is.
         wire: How coded rows travel between workers; unless given, as plain numbers.
         biased: Rows lose too much to be averaged as they are; ``choco`` must send differences.
         memory: What everybody knows of a row is remembered, and only what is new is coded.
@@ -285,8 +290,7 @@ class FaultTraits(Traits):
     """Traits of a fault.
 
     Attributes:
-        strikes: What goes wrong: ``nodes`` are unavailable, ``links`` are down, and both ends know,
-            or ``messages`` are lost, and the sender does not.
+        strikes: ``nodes`` are unavailable, ``links`` down (both ends know), or ``messages`` lost.
     """
 
     strikes: Literal["nodes", "links", "messages"]
@@ -347,8 +351,8 @@ class ClaimTraits(Traits):
     Attributes:
         paper: Authors, title and year.
         says: The claim in one sentence.
-        expect: What its figures must be. The first is the heart of the claim: without it the claim
-            does not reproduce; with it but not with all others, it holds in part.
+        expect: What its figures must be. Without the first the claim does not reproduce; with it
+            but not with all others, it holds in part.
         tiny: Settings at which its machinery runs in seconds, for tests.
         full: The settings of ``--full``, a size for a GPU.
     """

@@ -34,15 +34,15 @@ _NEARBY = 1024
 
 
 @dataclass(frozen=True)
-class Kept:
+class StateSchema:
     """What an algorithm keeps for every node: as wide as its parameters, or one ``scalar``.
 
-    ``whole``: as wide as ``block.sent``. It begins as a number everywhere, or as the model.
+    ``full_width``: as wide as ``block.sent``. It begins as a number everywhere, or as the model.
     """
 
     sent: bool = False
     scalar: bool = False
-    whole: bool = False
+    full_width: bool = False
     begins: float | Literal["model"] = 0.0
 
     @property
@@ -52,7 +52,7 @@ class Kept:
 
     def first(self, parameters: Tensor, sent: Tensor) -> Tensor:
         """Return the first values for parameters [n, k], and what is sent of a row, [n, m]."""
-        model = sent if self.whole else parameters
+        model = sent if self.full_width else parameters
         if self.begins == "model":
             return model.clone()
         shape = model[:, :1].shape if self.scalar else model.shape

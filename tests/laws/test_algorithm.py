@@ -20,14 +20,14 @@ from torch import Tensor
 
 from decentral.loop.block import Block
 from decentral.mixing.base import spectral_gap
-from decentral.registry import Bound, Plugin, build, find, names
+from decentral.registry import ConfiguredPlugin, Plugin, build, find, names
 from decentral.tasks.synthetic import quadratic_loss
 from decentral.traits import AlgorithmTraits, traits_of
 
 STEPS = 6
 ULP = float(torch.finfo(torch.float64).eps)
 
-Rule = Bound
+Rule = ConfiguredPlugin
 
 
 def promised(rule: Rule | Plugin) -> AlgorithmTraits:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import advance, example, tiny_block, tiny_setup
 
-from decentral.registry import Bound, bind, names
+from decentral.registry import ConfiguredPlugin, bind, names
 from decentral.schedules import Progress
 from decentral.schedules.progress import step_timeline
 
@@ -21,7 +21,7 @@ steps = st.integers(0, STEPS - 1)
 budgets = st.integers(300, 6_000)
 
 
-def rule(name: str, **common: Any) -> Bound:
+def rule(name: str, **common: Any) -> ConfiguredPlugin:
     made = example("batch", name)
     return bind(made.plugin, {**made.settings, **common})
 

@@ -20,7 +20,7 @@ from decentral.exchange.codec.base import (
 )
 from decentral.loop.block import Block
 from decentral.network import preview
-from decentral.registry import Bound, build, find, names
+from decentral.registry import ConfiguredPlugin, build, find, names
 from decentral.traits import CodecTraits, traits_of
 
 LAYOUT = TensorLayout(((0, 240, (12, 20)), (240, 252, (12,))), itemsize=8)
@@ -34,13 +34,13 @@ def rows(nodes: int = 4) -> Tensor:
     return found
 
 
-def usable(name: str) -> Bound:
+def usable(name: str) -> ConfiguredPlugin:
     """Return a codec as a run would have it: a biased one within choco."""
     biased = traits_of(find("codec", name), CodecTraits).biased
     return build("codec", f"choco(codec={name}, step=0.1)") if biased else example("codec", name)
 
 
-def talking(codec: Bound, **settings: Any) -> Block:
+def talking(codec: ConfiguredPlugin, **settings: Any) -> Block:
     """Return a block without gradients, whose nodes begin in different places."""
     plain = {
         "task": "quadratic(dimension=40)", "nodes": 5, "dtype": "float64", "topology": "ring",

@@ -17,7 +17,7 @@ from decentral.layout import Layout
 from decentral.optim.base import default_lr
 from decentral.optim.block_optimizer import BlockOptimizer, is_elementwise, state_numbers
 from decentral.optim.blocks import Blockwise
-from decentral.registry import Bound, build, find, names
+from decentral.registry import ConfiguredPlugin, build, find, names
 from decentral.traits import OptimizerTraits, traits_of
 
 PLUGINS = names("optimizer")
@@ -80,14 +80,14 @@ LAYOUTS = {
 layouts = pytest.mark.parametrize("shape", list(LAYOUTS))
 
 
-def rule_of(name: str, monkeypatch: pytest.MonkeyPatch | None = None) -> Bound:
+def rule_of(name: str, monkeypatch: pytest.MonkeyPatch | None = None) -> ConfiguredPlugin:
     if name == "in_test.coupled":
         return build("optimizer", f"{__name__}.Coupled")
     return example("optimizer", name)
 
 
-def with_common(rule: Bound, **common: Any) -> Bound:
-    return Bound(rule.plugin, rule.settings, {**rule.common, **common})
+def with_common(rule: ConfiguredPlugin, **common: Any) -> ConfiguredPlugin:
+    return ConfiguredPlugin(rule.plugin, rule.settings, {**rule.common, **common})
 
 
 def drawn(layout: Layout, nodes: int, purpose: str, step: int = 0) -> Tensor:
@@ -106,7 +106,7 @@ def gradients(layout: Layout, nodes: int, step: int) -> Tensor:
 class Trial:
     """A block of rows on its way through a few optimizer steps."""
 
-    def __init__(self, rule: Bound, layout: Layout, rows: Tensor) -> None:
+    def __init__(self, rule: ConfiguredPlugin, layout: Layout, rows: Tensor) -> None:
         self.layout, self.rows, self.grads = (
             layout,
             rows.clone(),
@@ -330,7 +330,9 @@ def test_who_is_elementwise_passes_the_probe(name: str) -> None:
 
 def test_the_probe_finds_out_a_false_declaration() -> None:
     rule = build("optimizer", f"{__name__}.Coupled")
-    liar = Bound(replace(rule.plugin, traits=OptimizerTraits(elementwise=True)), rule.settings)
+    liar = ConfiguredPlugin(
+        replace(rule.plugin, traits=OptimizerTraits(elementwise=True)), rule.settings
+    )
     assert not is_elementwise(liar)
 
 

@@ -116,7 +116,7 @@ def test_a_closed_loop_reacts_to_feedback(name: str) -> None:
 def test_a_final_merge_follows_the_last_slot_and_changes_none(name: str) -> None:
     on, off = talk(name, final_merge=True), talk(name, final_merge=False)
     assert off.final_merge() is None
-    assert on.final_merge() == RoundAction(1.0, whole=True)
+    assert on.final_merge() == RoundAction(1.0, full_model=True)
     for step in (
         [] if name in BUDGETED else communication_steps(STEPS, LOCAL)
     ):  # which pays the merge, too

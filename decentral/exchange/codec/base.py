@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from decentral.registry import Bound
+from decentral.registry import ConfiguredPlugin
 from decentral.traits import CodecTraits, traits_of
 from decentral.traits import Wire as Wire
 
@@ -62,10 +62,10 @@ class CodecContext:
     settings: Mapping[str, Any]
 
 
-def innermost(codec: Bound) -> Bound:
+def innermost(codec: ConfiguredPlugin) -> ConfiguredPlugin:
     """Return the codec by which numbers are coded in the end."""
     inner = codec.settings.get("codec")
-    return innermost(inner) if isinstance(inner, Bound) else codec
+    return innermost(inner) if isinstance(inner, ConfiguredPlugin) else codec
 
 
 def as_bytes(values: Tensor) -> Tensor:
@@ -78,7 +78,7 @@ def from_bytes(packed: Tensor, dtype: torch.dtype) -> Tensor:
     return packed.clone(memory_format=torch.contiguous_format).view(dtype)
 
 
-def coded_bytes(codec: Bound, layout: TensorLayout) -> int:
+def coded_bytes(codec: ConfiguredPlugin, layout: TensorLayout) -> int:
     """Return the logical bytes of one coded row."""
     inner = innermost(codec)
     size = traits_of(inner, CodecTraits).size

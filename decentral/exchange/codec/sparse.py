@@ -18,7 +18,7 @@ from decentral.exchange.codec.base import (
     as_bytes,
     from_bytes,
 )
-from decentral.registry import Bound, Count, Part, Positive, Share, plugin
+from decentral.registry import ConfiguredPlugin, Count, NestedPlugin, Positive, Share, plugin
 
 
 def _pack_top_k(rows: Tensor, coded: Tensor, context: CodecContext) -> Tensor:
@@ -202,7 +202,7 @@ def choco(
     layout: TensorLayout,
     draw: RngContext,
     *,
-    codec: Annotated[Bound, Part("codec")] = "top_k",  # pyright: ignore
+    codec: Annotated[ConfiguredPlugin, NestedPlugin("codec")] = "top_k",  # pyright: ignore
     step: Positive = 0.2,
 ) -> Tensor:
     """CHOCO-SGD: send q_i = C(x_i - h_i), h_i <- h_i + q_i, x_i <- x_i + step (sum W_ij h_j - h_i).
