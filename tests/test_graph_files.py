@@ -19,7 +19,7 @@ from decentral.mixing.base import Mixer
 from decentral.mixing.summary import described, summary_line
 from decentral.registry import build
 from decentral.topology.base import Topology
-from decentral.topology.files.facts import file_of
+from decentral.topology.files.assemble import file_of
 
 HEAD = '<graphml xmlns="http://graphml.graphdrawing.org/xmlns">\n'
 MTX = "%%MatrixMarket matrix"

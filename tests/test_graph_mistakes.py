@@ -17,7 +17,7 @@ import pytest
 
 import decentral.topology.files as package
 from decentral import ConfigError
-from decentral.topology.files import content, text
+from decentral.topology.files import content
 from decentral.topology.files.content import Unreadable
 from decentral.topology.files.formats import read_graph
 
@@ -118,7 +118,7 @@ def test_matrices_of_numpy_are_judged_before_they_are_used(tmp_path: Path) -> No
 def test_what_unpacks_to_too_much_is_not_unpacked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(text, "MOST_BYTES", 1 << 20)
+    monkeypatch.setattr(content, "MOST_BYTES", 1 << 20)
     monkeypatch.setattr("decentral.topology.files.matrices.MOST_BYTES", 1 << 20)
     zeros = b"0 1\n" * (1 << 19)
     assert "at most 1 MiB, unpacked" in said(tmp_path, "a.txt.gz", gzip.compress(zeros))

@@ -15,7 +15,7 @@ from decentral import ConfigError
 from decentral.mixing.base import Mixer, spectral_gap
 from decentral.registry import build
 from decentral.topology.base import Topology
-from decentral.topology.files.facts import file_of
+from decentral.topology.files.assemble import file_of
 
 # --- networkx -------------------------------------------------------------------------------------
 

@@ -8,9 +8,8 @@ import numpy as np
 
 from decentral.errors import ConfigError
 from decentral.topology.base import Links, Topology, number
-from decentral.topology.files.facts import OWN_WEIGHT, file_of
+from decentral.topology.files.assemble import OWN_WEIGHT, Disagreement, file_of
 from decentral.topology.labels import labels_of
-from decentral.topology.parallel import Disagreement
 
 _TOLERANCE = 1e-9
 #: Weights in files are rounded.

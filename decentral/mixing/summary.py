@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from decentral.mixing.base import Mixer
-from decentral.topology.files.facts import GraphFile, Span, file_of
+from decentral.topology.files.assemble import GraphFile, Span, file_of
 from decentral.topology.labels import are_numbers, in_order
 from decentral.traits import TopologyTraits, traits_of
 from decentral.units import format_bandwidth, format_seconds

@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from decentral import rng
 from decentral.errors import ConfigError
 from decentral.registry import ConfiguredPlugin, Plugin
+from decentral.topology.files.assemble import simplified
 from decentral.topology.labels import labels_of, numbered
 from decentral.topology.outside import from_file, from_networkx, from_topohub
-from decentral.topology.parallel import simplified
 from decentral.traits import Sizes, TopologyTraits, traits_of
 
 Integers = NDArray[np.int64]

@@ -1,18 +1,118 @@
-"""From what a file says to a graph: nodes numbered, quantities read, parallel links decided."""
+"""From what a file says to a graph: nodes numbered, quantities read, parallel links decided.
+
+The facts about the file are kept with the graph. Of parallel links of a multigraph one rule says
+what stays, whatever their order.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 import networkx as nx
 
 from decentral.topology.files.content import WEIGHT, Content
-from decentral.topology.files.facts import FILE, OWN_WEIGHT, GraphFile, Span
 from decentral.topology.labels import LABEL, in_order, label_text
-from decentral.topology.parallel import simplified
 from decentral.units import parse_bandwidth, parse_seconds
+
+# --- what was read --------------------------------------------------------------------------------
+
+
+#: Where a graph keeps the facts about its file, and a node the weight of its own row, if a file
+#: tells it.
+FILE, OWN_WEIGHT = "file", "own_weight"
+
+Span = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class GraphFile:
+    """Counts and ranges of a graph file, as it was read."""
+
+    name: str
+    form: str
+    nodes: int
+    links: int  # that are left
+    directed: bool
+    parallel: int  # links beside a better one between the same nodes
+    loops: int  # links from a node to itself
+    weights: Span | None = None
+    ones: bool = False  # whether every link has the weight 1, which says nothing
+    latency_s: Span | None = None
+    bandwidth_Bps: Span | None = None
+    lines: Mapping[tuple[int, int], int] = field(default_factory=dict[tuple[int, int], int])
+
+    def line(self, one: int, other: int) -> int | None:
+        """Return the line of the link between two nodes, if it has a weight and the file lines."""
+        found = self.lines.get((one, other))
+        return found or (None if self.directed else self.lines.get((other, one)))
+
+    def plain(self) -> dict[str, Any]:
+        """Return the facts in the types of JSON."""
+        found = {key: value for key, value in vars(self).items() if key != "lines"}
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in found.items()}  # pyright: ignore
+
+
+def file_of(graph: Any) -> GraphFile | None:
+    """Return the facts about the file that a graph was read from, if it was."""
+    found = graph.graph.get(FILE)
+    return found if isinstance(found, GraphFile) else None
+
+
+# --- parallel links -------------------------------------------------------------------------------
+
+
+class Disagreement:
+    """Mixing weights of parallel links that differ: none of them is the weight of the link."""
+
+    def __init__(self, weights: Sequence[Any]) -> None:
+        """Keep the weights as text, sorted."""
+        self.weights = sorted({str(weight) for weight in weights})
+
+    def __str__(self) -> str:
+        """Name the weights."""
+        return " and ".join(self.weights)
+
+
+def simplified(graph: Any) -> Any:
+    """Return a graph in which the better cable stands for all parallel links, as a whole.
+
+    That is the one of the highest ``bandwidth_Bps``, of equals the one of the lowest ``latency_s``;
+    a cable that does not say either is worse than one that does. Attributes of two cables are never
+    mixed; a ``weight`` stays where all cables agree on it, and is a ``Disagreement`` elsewhere.
+    """
+    if not graph.is_multigraph():
+        return graph
+    simple = nx.DiGraph() if graph.is_directed() else nx.Graph()
+    simple.graph.update(graph.graph)
+    simple.add_nodes_from(graph.nodes(data=True))
+    cables: dict[tuple[Any, Any], list[Mapping[str, Any]]] = {}
+    for one, other, data in graph.edges(data=True):
+        flipped = not graph.is_directed() and (other, one) in cables
+        cables.setdefault((other, one) if flipped else (one, other), []).append(data)
+    for (one, other), parallel in cables.items():
+        best = dict(min(parallel, key=_rank) if len(parallel) > 1 else parallel[0])
+        weights = [data.get("weight") for data in parallel]
+        best.pop("weight", None)
+        if any(weight != weights[0] for weight in weights[1:]):
+            best["weight"] = Disagreement(weights)
+        elif weights[0] is not None:
+            best["weight"] = weights[0]
+        simple.add_edge(one, other, **best)
+    return simple
+
+
+def _rank(cable: Mapping[str, Any]) -> tuple[float, float, str]:
+    """Sort better cables first; what else they carry decides between equals."""
+    rest = sorted((str(key), str(value)) for key, value in cable.items())
+    return -cable.get("bandwidth_Bps", 0.0), cable.get("latency_s", inf), str(rest)
+
+
+# --- the graph ------------------------------------------------------------------------------------
+
 
 #: What may be written of a link with a unit, and under which name it is kept.
 _QUANTITIES = (

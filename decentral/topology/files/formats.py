@@ -8,20 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from decentral.errors import ConfigError
-from decentral.topology.files import (
-    gml,
-    json_forms,
-    lists,
-    markup,
-    matrices,
-    matrix_market,
-    metis,
-    pajek,
-    tables,
-)
+from decentral.topology.files import gml, json_forms, markup, matrices, numbered, tables
 from decentral.topology.files.assemble import graph_of
-from decentral.topology.files.content import Content, Unreadable
-from decentral.topology.files.text import decoded, unpacked
+from decentral.topology.files.content import Content, Unreadable, decoded, unpacked
 from decentral.userfile import GRAPHS
 
 #: All formats in one line, for who brings another.
@@ -48,16 +37,16 @@ _UNDECLARED = ("list", "table")
 _READERS: dict[str, Callable[[str], Content]] = {
     "gml": gml.read_gml,
     "json": json_forms.read_json,
-    "pajek": pajek.read_pajek,
-    "matrix market": matrix_market.read_matrix_market,
-    "metis": metis.read_metis,
+    "pajek": numbered.read_pajek,
+    "matrix market": matrices.read_matrix_market,
+    "metis": numbered.read_metis,
 }
 _BINARY: dict[str, Callable[[bytes], Content]] = {
     "markup": markup.read_markup,
     "numpy": matrices.read_numpy,
 }
 _ONE_WAY: dict[str, Callable[[str, bool | None], Content]] = {
-    "list": lists.read_list,
+    "list": tables.read_list,
     "table": tables.read_table,
 }
 
