@@ -33,7 +33,7 @@ from decentral.loop.measure import Evaluator
 from decentral.loop.setup import Setup, prepare
 from decentral.mixing.base import Mixer, Mixing
 from decentral.network import RoundAction, RoundPlanner
-from decentral.network.membership import Membership
+from decentral.network.planning import Membership
 from decentral.registry import ConfiguredPlugin, build, find
 from decentral.run.checkpoint import Checkpoint, newest_checkpoint
 from decentral.run.folder import RunFolder

@@ -48,7 +48,7 @@ from decentral.loop.trained import differing
 from decentral.merge.base import merge_weights
 from decentral.mixing.base import Mixer
 from decentral.network import preview
-from decentral.network.membership import Membership, reformed
+from decentral.network.planning import Membership, reformed
 from decentral.optim.gradient_power import grad_power
 from decentral.report.compare import compare
 from decentral.run.lock import WriterLock

@@ -18,7 +18,7 @@ from decentral.engines.ray.cluster import Host, _check_port, _explained, placed
 from decentral.engines.ray.run import RayRun
 from decentral.engines.ray.worker_group import WorkerGroup
 from decentral.engines.workers import PROCESS_DIED, WorkersLost
-from decentral.network.membership import Membership
+from decentral.network.planning import Membership
 from decentral.run.folder import RunFolder
 
 HEAD = "10.0.0.1:6379"

@@ -16,7 +16,7 @@ from decentral.engines.workers import START_S, Report, Workers, WorkersLost
 from decentral.errors import ConfigError
 from decentral.exchange.base import Rendezvous
 from decentral.faults.base import Fault
-from decentral.network.membership import Membership
+from decentral.network.planning import Membership
 from decentral.run.checkpoint import Checkpoint, Saved, shard_name
 from decentral.run.folder import environment
 

@@ -16,7 +16,7 @@ from decentral.loop.block import Block
 from decentral.loop.cost import require_memory
 from decentral.loop.measure import Evaluator
 from decentral.loop.rounds import train
-from decentral.network.membership import Membership
+from decentral.network.planning import Membership
 from decentral.run.checkpoint import Saved, save_checkpoint
 
 

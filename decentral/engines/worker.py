@@ -29,7 +29,7 @@ from decentral.loop.block import Block
 from decentral.loop.measure import Evaluator
 from decentral.loop.rounds import train
 from decentral.loop.setup import prepare
-from decentral.network.membership import Membership
+from decentral.network.planning import Membership
 from decentral.run.checkpoint import Checkpoint, shard_bytes, shard_name, write_synced
 
 #: Numbers on the wire by ``wire``; None: as they are.

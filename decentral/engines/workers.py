@@ -13,8 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from decentral.network.membership import Membership, reformed
-from decentral.network.planning import RoundPlanner
+from decentral.network.planning import Membership, RoundPlanner, reformed
 from decentral.run.checkpoint import Checkpoint
 
 #: Seconds in which a worker must exist and answer for the first time, and again when it begins.

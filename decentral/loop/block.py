@@ -18,8 +18,7 @@ from decentral.loop.setup import Setup
 from decentral.loop.sketch import SKETCH, Sketch
 from decentral.merge.base import merge_weights
 from decentral.mixing.base import Mixing
-from decentral.network.membership import Membership, reformed
-from decentral.network.planning import RoundAction, RoundPlanner
+from decentral.network.planning import Membership, RoundAction, RoundPlanner, reformed
 from decentral.optim.block_optimizer import BlockOptimizer
 from decentral.run.checkpoint import Checkpoint, stacked
 from decentral.sampling import Sampler

@@ -16,7 +16,7 @@ from decentral.layout import share_parameters
 from decentral.loop.block import Block
 from decentral.loop.free_memory import require
 from decentral.loop.setup import Setup
-from decentral.network.membership import Membership
+from decentral.network.planning import Membership
 from decentral.optim.block_optimizer import state_numbers
 from decentral.pytree import Tree, leaves
 from decentral.registry import build

@@ -22,7 +22,7 @@ from decentral.loop.setup import Setup
 from decentral.merge.base import Models, merged
 from decentral.merge.calibrate import merge_integers
 from decentral.metrics.base import Scores, score
-from decentral.network.membership import Membership
+from decentral.network.planning import Membership
 from decentral.pytree import Tree, tree_at, tree_map
 from decentral.registry import PYTHON, build
 from decentral.run.checkpoint import Saved

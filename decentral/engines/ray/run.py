@@ -18,7 +18,7 @@ from decentral.faults.base import Fault, worker_faults
 from decentral.limits import check_threads
 from decentral.loop.cost import thread_count
 from decentral.loop.pipeline import gradient_of
-from decentral.network.membership import Membership
+from decentral.network.planning import Membership
 from decentral.run.checkpoint import Saved, has_checkpoint, newest_checkpoint, save_checkpoint
 from decentral.sampling import Sampler
 
