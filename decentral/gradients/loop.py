@@ -29,11 +29,14 @@ def looped_forward(
         layout: Where each parameter stands in a row.
         own: Whether every row has inputs of its own.
     """
+    rescales = any(getattr(module, "max_norm", None) for module in model.modules())
 
     def forward(rows: Tensor, integers: dict[str, Tensor], inputs: Tree) -> Tree:
         outputs: list[Tree] = []
         for index in range(rows.shape[0]):
             one = rows[index : index + 1]
+            if rescales:  # an embedding with max_norm writes into its weight: into a copy
+                one = one.clone()
             named = {k: v[0] for k, v in layout.views(one, layout.parameters).items()}
             floats = {
                 k: v[0].clone() for k, v in layout.views(one.detach(), layout.buffers).items()
@@ -101,7 +104,21 @@ class LoopGradient:
         with fork_rng(int(batch.keys[index].flatten()[0])) if self.draws else nullcontext():
             loss = self.forward(index, batch)
             loss.backward()  # pyright: ignore[reportUnknownMemberType]
+        self._keep_assigned()
         return loss.detach()
+
+    def _keep_assigned(self) -> None:
+        """Write buffers that the forward pass has assigned anew into the row, as those it changed.
+
+        ``self.mean = 0.9 * self.mean + 0.1 * x.mean()`` leaves another tensor in the module.
+        """
+        for name, buffer in self.model.named_buffers():
+            bound = self.buffers.get(name)
+            if bound is not None and buffer is not bound:
+                with torch.no_grad():
+                    bound.copy_(buffer)
+                place, _, last = name.rpartition(".")
+                setattr(self.model.get_submodule(place), last, bound)
 
     def forward(self, index: int, batch: Any) -> Tensor:
         """Return the loss of the model, as it stands, on the batch of one row."""

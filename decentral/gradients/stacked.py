@@ -90,7 +90,9 @@ class VmapGradient:
             parameters: Buffers, buffers: Buffers, inputs: Tree, targets: Tree
         ) -> tuple[Tensor, Buffers]:
             everything = {**layout.frozen, **parameters, **buffers}
-            return loss(functional_call(model, everything, (inputs,)), targets), buffers
+            found = loss(functional_call(model, everything, (inputs,)), targets)
+            # Buffers that the forward pass assigned anew stand in what it was called with.
+            return found, {name: everything[name] for name in buffers}
 
         self.mapped: Any = vmap(grad_and_value(objective, has_aux=True), randomness="error")
 

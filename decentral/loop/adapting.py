@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, cast
@@ -14,7 +15,7 @@ from decentral.errors import ConfigError
 from decentral.generator import fork_rng
 from decentral.layout import share_parameters
 from decentral.pytree import Tree, shapes
-from decentral.tasks.base import Task
+from decentral.tasks.base import Agreement, Task
 
 #: How a task picks the prediction: a key or field, a place, or a function.
 Output = str | int | Callable[[Any], Any] | None
@@ -23,8 +24,10 @@ Output = str | int | Callable[[Any], Any] | None
 LOGITS = "logits"
 
 
-def adapted(model: nn.Module, task: Task) -> nn.Module:
+def adapted(model: nn.Module, task: Task) -> tuple[nn.Module, Task]:
     """Return a model that is called with one tree of inputs and returns the prediction alone.
+
+    The task has no accuracy by default where predictions have no dimension of classes.
 
     A module whose inputs and output are single tensors is returned as it is. Others get hooks; what
     the user gets back of a run, and what is exported, has none.
@@ -36,26 +39,49 @@ def adapted(model: nn.Module, task: Task) -> nn.Module:
     Raises:
         ConfigError: It is not clear which of several outputs is the prediction.
     """
-    inputs = example(task, model)
+    inputs, targets = example(task, model, 2)
     if not isinstance(inputs, Tensor):
         model.register_forward_pre_hook(_spread, with_kwargs=True)
     try:
         with torch.no_grad(), fork_rng(0):
             returned = share_parameters(model).eval()(inputs)
     except Exception:  # the check of the first batch says what fails, and on what
-        return model
-    if task.output is None and isinstance(returned, Tensor):
-        return model
-    model.register_forward_hook(Prediction(chosen(returned, task.output)))
-    return model
+        return model, task
+    if task.output is not None or not isinstance(returned, Tensor):
+        how = chosen(returned, task.output)
+        model.register_forward_hook(Prediction(how))
+        returned = picked(returned, how)
+    return model, _without_classes(task, returned, targets)
 
 
-def example(task: Task, model: nn.Module) -> Tree:
-    """Return two inputs, or the only one, as a model takes them: on its device, of its type."""
+def _without_classes(task: Task, outputs: Tree, targets: Tree) -> Task:
+    """Return the task without the accuracy that no user asked for, where it means nothing."""
+    plain = isinstance(outputs, Tensor) and isinstance(targets, Tensor)
+    if not plain or not isinstance(task.accuracy, Agreement):
+        return task
+    if outputs.shape not in (targets.shape, (*targets.shape, 1)):
+        return task
+    note = (
+        f"no accuracy: outputs {list(outputs.shape[1:])} have no dimension of classes; "
+        "Task(accuracy=...) says what is right."
+    )
+    made = copy.copy(task)
+    made.accuracy, made.notes = None, (*task.notes, note)
+    return made
+
+
+def example(task: Task, model: nn.Module, count: int) -> tuple[Tree, Tree]:
+    """Return the first inputs and targets as a model takes them: on its device, of its type.
+
+    Args:
+        task: The task.
+        model: The module of the run.
+        count: How many there are, at most.
+    """
     weight = next(model.parameters(), torch.empty(0))
     train = task.splits[0]
-    some = train.between(0, min(2, len(train))).to(weight.device, weight.dtype)
-    return some.take(torch.arange(len(some)))[0]
+    some = train.between(0, min(count, len(train))).to(weight.device, weight.dtype)
+    return some.take(torch.arange(len(some)))
 
 
 def ready(builder: Callable[[], nn.Module], task: Task) -> Callable[[], nn.Module]:

@@ -19,6 +19,7 @@ from decentral.gradients.base import Batch, Gradient
 from decentral.gradients.choice import choose
 from decentral.gradients.perturb import Attack
 from decentral.gradients.sam import SharpnessAware
+from decentral.loop.checking import check_evaluation
 from decentral.loop.methods import changed_targets
 from decentral.loop.setup import Setup
 from decentral.sampling import Sampler
@@ -145,7 +146,7 @@ def gradient_of(setup: Setup, nodes: int, sampler: Sampler) -> tuple[Gradient, s
         sampler: What draws its batches.
     """
     first = min(setup.first_batch, setup.micro_batch)
-    return choose(
+    chosen = choose(
         setup.config.replicas,
         setup.model,
         setup.layout,
@@ -155,3 +156,5 @@ def gradient_of(setup: Setup, nodes: int, sampler: Sampler) -> tuple[Gradient, s
         setup.config.precision,
         setup.config.compile,
     )
+    check_evaluation(setup.model, setup.task)
+    return chosen

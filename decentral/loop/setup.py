@@ -246,7 +246,8 @@ def prepare(config: Config) -> Setup:
     if shipped:
         check_size(builder, device, dtype)
     model = key_dropout(seeded(builder, config.seed, "init")).to(device, dtype)
-    model = model if shipped and task.output is None else adapted(model, task)
+    if not shipped or task.output is not None:
+        model, task = adapted(model, task)
     layout = Layout.of(model, grouping(parts["optimizer"], model))
     batch = parts["batch"] = build("batch", config.batch)
     config, timeline = resolve_steps(config, task, batch)

@@ -115,7 +115,7 @@ class Task:
             self._hold_out()
         targets = self.splits[0].targets
         if is_whole(targets):
-            self.accuracy = self.accuracy or _Agreement(self.ignore_index, takes_classes(self.loss))
+            self.accuracy = self.accuracy or Agreement(self.ignore_index, takes_classes(self.loss))
         if self.accuracy and self.objective:
             raise ConfigError(
                 "task: an objective in closed form says nothing of accuracy; leave one of them out."
@@ -259,7 +259,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class _Agreement:
+class Agreement:
     """Accuracy by default: 1 where the largest output is the target's class, a sequence's mean.
 
     Targets that are ``ignored`` do not count. Classes are the last dimension of the outputs, or, as
