@@ -3,8 +3,9 @@
 A row is ``[trainable, ordered by parameter group | float buffers]``; every group, the buffers and
 the next row start at a multiple of 16 columns: in whole vectors, so that kernels over the block do
 to a row what they do to it alone. Named tensors are views ``[n, *shape]`` into a block of rows
-``[n, P]``. Integer buffers stand beside the rows; frozen parameters are shared by all nodes; tied
-weights appear once.
+``[n, P]``. Integer buffers stand beside the rows, and so do float buffers that begin infinite, such
+as masks and the ranges of observers: no average is finite with them. Frozen parameters are shared
+by all nodes; tied weights appear once.
 """
 
 from __future__ import annotations
@@ -67,7 +68,13 @@ class Layout:
             placed = _place(members[index], _aligned(entries[-1].stop if entries else 0))
             spans.append((placed[0].start, placed[-1].stop))
             entries += placed
-        floats = [(k, b) for k, b in model.named_buffers() if b.is_floating_point()]
+        for name, parameter in trainable:
+            if parameter.is_complex():
+                raise ConfigError(
+                    f"the model's parameter {name!r} is complex, and rows hold real numbers; keep "
+                    "its real and imaginary part, and join them by torch.view_as_complex."
+                )
+        floats = [(k, b) for k, b in model.named_buffers() if _averages(b)]
         buffers = _place(floats, _aligned(entries[-1].stop)) if floats else []
         return Layout(
             parameters=tuple(entries),
@@ -139,13 +146,18 @@ def share_parameters(model: nn.Module) -> nn.Module:
 
 
 def _integers(model: nn.Module) -> dict[str, Tensor]:
-    """Return the persistent integer buffers; constants such as position ids stay in the module."""
+    """Return the persistent buffers that are not averaged; other constants stay in the module."""
     kept = model.state_dict().keys()
     return {
         name: buffer.clone()
         for name, buffer in model.named_buffers()
-        if name in kept and not buffer.is_floating_point()
+        if name in kept and not _averages(buffer)
     }
+
+
+def _averages(buffer: Tensor) -> bool:
+    """Tell whether a buffer is of numbers that have an average."""
+    return buffer.is_floating_point() and bool(torch.isfinite(buffer).all())
 
 
 def _aligned(column: int) -> int:

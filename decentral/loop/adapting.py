@@ -59,11 +59,13 @@ def _without_classes(task: Task, outputs: Tree, targets: Tree) -> Task:
     plain = isinstance(outputs, Tensor) and isinstance(targets, Tensor)
     if not plain or not isinstance(task.accuracy, Agreement):
         return task
-    if outputs.shape not in (targets.shape, (*targets.shape, 1)):
+    single = outputs.shape in (targets.shape, (*targets.shape, 1))
+    last, second = outputs.shape[:-1], outputs.shape[:1] + outputs.shape[2:]
+    if targets.shape in (last, second) and not single:
         return task
     note = (
-        f"no accuracy: outputs {list(outputs.shape[1:])} have no dimension of classes; "
-        "Task(accuracy=...) says what is right."
+        f"no accuracy: outputs {list(outputs.shape[1:])} are no scores of classes for targets "
+        f"{list(targets.shape[1:])}; Task(accuracy=...) says what is right."
     )
     made = copy.copy(task)
     made.accuracy, made.notes = None, (*task.notes, note)

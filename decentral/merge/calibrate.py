@@ -22,12 +22,12 @@ _WIDENED = (torch.uint16, torch.uint32, torch.uint64)
 def merge_integers(
     integers: Mapping[str, Tensor], alive: Tensor, gather: Callable[[Tensor], Tensor]
 ) -> dict[str, Tensor]:
-    """Return the integer and bool buffers of a merged model, [1, ...]: the elementwise maximum.
+    """Return the buffers beside the rows of a merged model, [1, ...]: the elementwise maximum.
 
     What is equal on all nodes is so kept, a counter is that of the node that counted furthest, and
     a mask is true where it is on any node. No average is whole, and a maximum depends neither on
     the order of nodes nor on how workers divide them. Complex buffers, which have no order, are
-    those of the first node.
+    those of the first node; float buffers, which began infinite, the mean where that is finite.
 
     Args:
         integers: buffers of the hosted nodes, by name, [n, ...].
@@ -39,6 +39,8 @@ def merge_integers(
         here = value[alive.to(value.device)]
         if value.is_complex():
             found[name] = torch.view_as_complex(gather(torch.view_as_real(here[:1])))[:1]
+        elif value.is_floating_point():
+            found[name] = _mean(gather(here))
         else:
             found[name] = _most(gather(_most(here)))
     return found
@@ -51,6 +53,12 @@ def _most(values: Tensor) -> Tensor:
     if values.dtype in _WIDENED:
         return values.to(torch.int64).amax(0, keepdim=True).to(values.dtype)
     return values.amax(0, keepdim=True)
+
+
+def _mean(values: Tensor) -> Tensor:
+    """Return the mean of values [n, ...] as [1, ...]: the first where it is infinite."""
+    mean = values.double().mean(0, keepdim=True)
+    return torch.where(torch.isfinite(mean), mean, values[:1].double()).to(values.dtype)
 
 
 def recalibrate(
