@@ -68,12 +68,6 @@ class Layout:
             placed = _place(members[index], _aligned(entries[-1].stop if entries else 0))
             spans.append((placed[0].start, placed[-1].stop))
             entries += placed
-        for name, parameter in trainable:
-            if parameter.is_complex():
-                raise ConfigError(
-                    f"the model's parameter {name!r} is complex, and rows hold real numbers; keep "
-                    "its real and imaginary part, and join them by torch.view_as_complex."
-                )
         floats = [(k, b) for k, b in model.named_buffers() if _averages(b)]
         buffers = _place(floats, _aligned(entries[-1].stop)) if floats else []
         return Layout(
@@ -135,6 +129,37 @@ class Layout:
                 values[entry.name].copy_(row[entry.start : entry.stop].view(entry.shape))
             for name, value in (integers or {}).items():
                 values[name].copy_(value[0])
+
+
+def cast(model: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    """Move a model to a device, its real numbers as ``dtype``; ``nn.Module.to`` makes all real.
+
+    Args:
+        model: The model, which is changed.
+        device: Where its numbers will be.
+        dtype: A floating type.
+
+    Raises:
+        ConfigError: A parameter is complex.
+    """
+    for name, parameter in model.named_parameters():
+        if parameter.is_complex():
+            raise ConfigError(
+                f"the model's parameter {name!r} is complex, and rows hold real numbers; keep its "
+                "real and imaginary part, and join them by torch.view_as_complex."
+            )
+    phases = [
+        (module, name)
+        for module in model.modules()
+        for name, buffer in module.named_buffers(recurse=False)
+        if buffer.is_complex()
+    ]
+    for module, name in phases:
+        setattr(module, name, torch.view_as_real(getattr(module, name)))
+    model.to(device, dtype)
+    for module, name in phases:
+        setattr(module, name, torch.view_as_complex(getattr(module, name)))
+    return model
 
 
 def share_parameters(model: nn.Module) -> nn.Module:

@@ -17,6 +17,14 @@ from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPriva
 BatchNorm = _BatchNorm
 
 
+def silence_vmap() -> None:
+    """Keep torch from warning of each function that its vmap runs row by row.
+
+    Which these are is none of a user's concern, and a run may meet many.
+    """
+    torch._C._functorch._set_vmap_fallback_warning_enabled(False)  # pyright: ignore
+
+
 def gloo_group(
     gloo: Any, store: Any, rank: int, world: int, timeout: timedelta, address: str
 ) -> Any:

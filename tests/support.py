@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from functools import cache
+from functools import cache, cached_property
 from itertools import accumulate, pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -321,6 +321,16 @@ def together(work: Callable[[Any], T], workers: Sequence[Any]) -> list[T]:
 
     with ThreadPoolExecutor(len(workers)) as pool:
         return list(pool.map(guarded, workers))
+
+
+class Once:
+    """A cached property without the lock that Python 3.11 holds for all instances: threads meet."""
+
+    def __init__(self, made: cached_property[Any]) -> None:
+        self.made = made
+
+    def __get__(self, instance: Any, owner: Any) -> Any:
+        return instance.__dict__.setdefault(self.made.attrname, self.made.func(instance))
 
 
 def pairwise_cover(factors: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:

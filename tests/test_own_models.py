@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,6 @@ from decentral.loop.measure import Evaluator
 from decentral.loop.setup import Setup
 from decentral.loop.trained import by_rule
 from decentral.merge.calibrate import merge_integers, recalibrate
-from decentral.metrics import Snapshot
 
 Build = Callable[[], nn.Module]
 
@@ -94,23 +92,6 @@ MODELS: dict[str, Build] = {
     "norm first": norm_first, "dropout first": dropout_first, "images": images,
     "no statistics": without_statistics, "recurrent": lambda: Recurrent(),
 }  # fmt: skip
-
-
-class Once:
-    """A cached property without the lock that Python 3.11 holds for all instances: threads meet."""
-
-    def __init__(self, made: cached_property[Any]) -> None:
-        self.made = made
-
-    def __get__(self, instance: Any, owner: Any) -> Any:
-        return instance.__dict__.setdefault(self.made.attrname, self.made.func(instance))
-
-
-@pytest.fixture
-def threads_may_evaluate(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, made in list(vars(Snapshot).items()):
-        if isinstance(made, cached_property):
-            monkeypatch.setattr(Snapshot, name, Once(made))
 
 
 @pytest.mark.usefixtures("threads_may_evaluate")

@@ -117,6 +117,15 @@ def test_every_layer_of_batchnorm_is_one() -> None:
     assert norm.running_mean.tolist() == [0, 0, 0]
 
 
+def test_vmap_says_nothing_of_what_it_runs_row_by_row() -> None:
+    """Warnings are errors here; without batching rule are cells of recurrent networks."""
+    private.silence_vmap()
+    cell = nn.GRUCell(2, 3)
+    x, state = torch.ones(4, 5, 2), torch.ones(4, 5, 3)
+    found = torch.func.vmap(lambda x, state: cell(x, state))(x, state)
+    torch.testing.assert_close(found[3], cell(x[3], state[3]))
+
+
 def group(world: int = 1, address: str = "127.0.0.1", timeout_s: float = 5.0) -> Any:
     """Return the Gloo group of the first of ``world`` processes."""
     gloo: Any = dist.ProcessGroupGloo

@@ -9,10 +9,11 @@ import datasets
 import numpy as np
 import pandas as pd
 import torch
-from support import tiny_setup
+from support import tiny_block, tiny_setup, trained
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
+from zoo import ZOO
 
 from decentral import Task
 
@@ -100,6 +101,10 @@ def run(model: Any, **given: Any) -> Any:
     return tiny_setup(task=task(model=model, **given))
 
 
+def started(model: Any, **given: Any) -> Any:
+    return tiny_block(task=task(model=model, **given))
+
+
 class Returning(nn.Module):
     def __init__(self, wrap: Any) -> None:
         super().__init__()
@@ -120,6 +125,43 @@ def traced() -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         return torch.jit.trace(nn.Linear(3, 4), X)
+
+
+class Training(nn.Linear):
+    """A model that knows only how to train."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            raise NotImplementedError("beam search")
+        return super().forward(x)
+
+
+class Untrained(nn.Linear):
+    """A model that knows only how to evaluate."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            raise NotImplementedError("teacher forcing")
+        return super().forward(x)
+
+
+class Waves(nn.Module):
+    """A model of complex numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.phase = nn.Parameter(torch.ones(3, 4, dtype=torch.complex64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x.to(self.phase.dtype) @ self.phase).abs()
+
+
+def column() -> nn.Module:
+    return nn.Linear(3, 1)
+
+
+def four() -> nn.Module:
+    return nn.Linear(3, 4)
 
 
 OWN: dict[str, Callable[[], Any]] = {
@@ -146,4 +188,21 @@ OWN: dict[str, Callable[[], Any]] = {
         lambda: nn.Sequential(nn.LazyConv2d(3, 3))
     ),
     "own model: scripted": lambda: run(traced),
+    "own model: complex": lambda: run(Waves),
+    "own model: cannot evaluate": lambda: started(lambda: Training(3, 4)),
+    "own model: cannot train": lambda: started(lambda: Untrained(3, 4)),
+    "own model: too few outputs": lambda: started(lambda: nn.Linear(3, 3)),
+    "own model: a column against a line": lambda: started(
+        column, loss=lambda y, t: (y - t).square().mean(), train=(X, X[:, 0]), test=(X, X[:, 0])
+    ),
+    "own model: targets of another width": lambda: started(
+        column, loss=nn.MSELoss(), train=(X, X), test=(X, X)
+    ),
+    "own model: a loss that fails": lambda: started(four, train=(X, X), test=(X, X)),
+    "own model: no second derivative": lambda: trained(
+        tiny_block(task=ZOO["ctc"].task(), metrics=["curvature"], nodes=2, steps=1)
+    ),
+    "own model: one score for all": lambda: started(
+        four, scores={"mine": lambda outputs, targets: outputs.mean()}
+    ),
 }  # fmt: skip

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable
 from math import inf
 
@@ -26,6 +25,7 @@ from decentral.gradients.layers import LayerGradient
 from decentral.gradients.loop import LoopGradient
 from decentral.gradients.stacked import VmapGradient, stacked_forward
 from decentral.layout import Layout, share_parameters
+from decentral.private import silence_vmap
 from decentral.pytree import shapes, tree_at
 
 #: Times that ``replicas: tune`` computes a batch in either way; the fastest counts.
@@ -67,6 +67,7 @@ def choose(
         precision: ``same`` or ``bfloat16``.
         mode: Mode of ``torch.compile``; none: not compiled.
     """
+    silence_vmap()
     model, batch = share_parameters(model).train(), probe()
     loop: Gradient = _loop(model, layout, loss, batch)
     kept = kept_numbers(model, tree_at(batch.inputs, 0))
@@ -164,6 +165,7 @@ def _loop(model: nn.Module, layout: Layout, loss: Loss, batch: Batch) -> LoopGra
         before = torch.get_rng_state()
         problem = _problem(lambda: loop.forward(0, batch).item())
         loop.draws = not torch.equal(before, torch.get_rng_state())
+        loop.keep_assigned()
     if problem:
         raise ConfigError(
             f"the model and the loss fail on a batch {shapes(batch.inputs, skip=1)} of the task "
@@ -216,10 +218,7 @@ def _copies(model: nn.Module, layout: Layout, count: int) -> tuple[Tensor, dict[
 def _problem(run: Callable[[], object]) -> str | None:
     """Return why ``run`` fails, in one line, or None if it does not."""
     try:
-        with warnings.catch_warnings():
-            # Of a way that is only tried nobody needs to know that torch finds it slow.
-            warnings.filterwarnings("ignore", "There is a performance drop")
-            run()
+        run()
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
         return str(error).strip().splitlines()[0][:120]
     return None

@@ -69,6 +69,11 @@ class LoopGradient:
         self.model = share_parameters(model).train()
         self.parameters = dict(self.model.named_parameters())
         self.buffers = dict(self.model.named_buffers())
+        #: Where the module keeps each buffer: the module of which it is, and its name there.
+        self.owners = [
+            (self.model.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2], buffer)
+            for name, buffer in self.buffers.items()
+        ]
         self.key_names = key_buffers(model)
         self.draws = False
         self.blocks: tuple[Tensor, dict[str, Tensor], Tensor] | None = None
@@ -104,21 +109,20 @@ class LoopGradient:
         with fork_rng(int(batch.keys[index].flatten()[0])) if self.draws else nullcontext():
             loss = self.forward(index, batch)
             loss.backward()  # pyright: ignore[reportUnknownMemberType]
-        self._keep_assigned()
+        self.keep_assigned()
         return loss.detach()
 
-    def _keep_assigned(self) -> None:
+    def keep_assigned(self) -> None:
         """Write buffers that the forward pass has assigned anew into the row, as those it changed.
 
         ``self.mean = 0.9 * self.mean + 0.1 * x.mean()`` leaves another tensor in the module.
         """
-        for name, buffer in self.model.named_buffers():
-            bound = self.buffers.get(name)
-            if bound is not None and buffer is not bound:
+        for owner, name, bound in self.owners:
+            now = getattr(owner, name)
+            if now is not bound:
                 with torch.no_grad():
-                    bound.copy_(buffer)
-                place, _, last = name.rpartition(".")
-                setattr(self.model.get_submodule(place), last, bound)
+                    bound.copy_(now)
+                setattr(owner, name, bound)
 
     def forward(self, index: int, batch: Any) -> Tensor:
         """Return the loss of the model, as it stands, on the batch of one row."""

@@ -231,7 +231,10 @@ class Analysis:
         self._begin("curvature")
         kept = max(1, self.setup.activation_memory) * len(self.nodes)
         samples = max(1, min(_CURVED, len(self.train), _KEPT // kept))
-        found = curvature(self.snapshot, samples=samples)
+        try:
+            found = curvature(self.snapshot, samples=samples)
+        except ConfigError as error:  # the rest of the record needs no second derivative
+            return {"samples": 0, "reason": str(error)}
         return {
             "samples": samples,
             **{key.removeprefix("curvature/"): value for key, value in found.items()},

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from decentral.errors import ConfigError
@@ -32,17 +33,12 @@ def check_evaluation(model: nn.Module, task: Task) -> None:
     inputs, targets = example(task, model, SAMPLES)
     evaluated = share_parameters(model).eval()
     with torch.no_grad(), fork_rng(0):
-        what = f"the model fails in evaluation on inputs {shapes(inputs, skip=1)}"
+        what = f"the model, in evaluation mode, fails on inputs {shapes(inputs, skip=1)}"
         outputs = _tried(evaluated, (inputs,), what)
         _refuse_missing_classes(task, outputs)
         on = f"fails on outputs {shapes(outputs, skip=1)} and targets {shapes(targets, skip=1)}"
-        with Broadcasts(outputs, targets) as seen:
+        with RefuseBroadcasts(outputs, targets):
             _tried(task.loss, (outputs, targets), f"the loss {on}")
-        if seen.found:
-            raise ConfigError(
-                f"task: the loss compares outputs {list(outputs.shape)} with targets "
-                f"{list(targets.shape)}, each with each; give both one shape, as by y.unsqueeze(1)."
-            )
         judges = {} if task.accuracy is None else {"accuracy": task.accuracy}
         for name, judge in {**judges, **task.scores}.items():
             found = _tried(judge, (outputs, targets), f"{name} {on}")
@@ -74,7 +70,9 @@ def _refuse_missing_classes(task: Task, outputs: Any) -> None:
     parts = [one.targets for one in task.splits if one is not None]
     if not plain or not all(map(is_whole, parts)):
         return
-    most = max(int(part.max()) for part in parts)
+    counted = [part if task.ignore_index is None else part[part != task.ignore_index]
+               for part in parts]  # fmt: skip
+    most = max(int(part.max()) for part in counted if part.numel())
     if most >= outputs.shape[1]:
         raise ConfigError(
             f"task: labels go up to {most}, and the model has {outputs.shape[1]} outputs; give it "
@@ -82,13 +80,21 @@ def _refuse_missing_classes(task: Task, outputs: Any) -> None:
         )
 
 
-class Broadcasts(TorchFunctionMode):
-    """Notices that outputs [m, 1] meet targets [m], or the reverse, of which torch makes [m, m]."""
+#: Losses that compare number by number: torch itself warns where shapes differ.
+_PAIRING = (F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.huber_loss)
+
+
+class RefuseBroadcasts(TorchFunctionMode):
+    """Refuses a loss that stretches its outputs or targets.
+
+    Outputs [m, 1] against targets [m], or the reverse, become [m, m] by torch's broadcasting, so
+    that each sample is compared with every other. Losses that compare number by number take no
+    other shape than that of the outputs.
+    """
 
     def __init__(self, outputs: Tree, targets: Tree) -> None:
         """Look for these two, and what shares their memory."""
         super().__init__()
-        self.found = False
         plain = isinstance(outputs, Tensor) and isinstance(targets, Tensor)
         self.places = {_place(outputs), _place(targets)} if plain else set[int]()
 
@@ -99,12 +105,17 @@ class Broadcasts(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Call a function of torch, and look at what it is given."""
+        """Call a function of torch, once its two tensors are found to belong together."""
         tensors = [one for one in args[:2] if isinstance(one, Tensor)]
         if len(tensors) == 2 and {*map(_place, tensors)} == self.places:
-            short, long = sorted((tuple(one.shape) for one in tensors), key=len)
+            first, second = (tuple(one.shape) for one in tensors)
+            short, long = sorted((first, second), key=len)
             stretched = len(short) > 0 and short[-1] > 1 and long == (*short, 1)
-            self.found = self.found or stretched
+            if stretched or (func in _PAIRING and first != second):
+                raise ConfigError(
+                    f"task: the loss compares {list(first)} with {list(second)}, outputs with "
+                    "targets, each with each; give both one shape, as by y.unsqueeze(1)."
+                )
         return func(*args, **(kwargs or {}))
 
 

@@ -145,8 +145,9 @@ def gradient_of(setup: Setup, nodes: int, sampler: Sampler) -> tuple[Gradient, s
         nodes: Rows of the block.
         sampler: What draws its batches.
     """
+    check_evaluation(setup.model, setup.task)
     first = min(setup.first_batch, setup.micro_batch)
-    chosen = choose(
+    return choose(
         setup.config.replicas,
         setup.model,
         setup.layout,
@@ -156,5 +157,3 @@ def gradient_of(setup: Setup, nodes: int, sampler: Sampler) -> tuple[Gradient, s
         setup.config.precision,
         setup.config.compile,
     )
-    check_evaluation(setup.model, setup.task)
-    return chosen

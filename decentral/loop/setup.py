@@ -18,7 +18,7 @@ from decentral.exchange.codec.base import TensorLayout, coded_bytes
 from decentral.faults.base import network_faults
 from decentral.gradients.base import kept_numbers
 from decentral.gradients.draws import key_dropout
-from decentral.layout import Layout
+from decentral.layout import Layout, cast
 from decentral.loop.adapting import adapted, ready
 from decentral.loop.attackers import NONE, Attackers, attackers
 from decentral.loop.compatibility import refuse_rounds, refuse_unsound, split_notes, split_of
@@ -215,7 +215,7 @@ class Setup:
 
     def module(self, state: Mapping[str, Tensor]) -> nn.Module:
         """Return the model as its user wrote it, with a state, in evaluation mode."""
-        made = seeded(self.builder, self.config.seed, "init").to(self.device, self.dtype)
+        made = cast(seeded(self.builder, self.config.seed, "init"), self.device, self.dtype)
         made.load_state_dict({**made.state_dict(), **state})
         return made.eval()
 
@@ -245,7 +245,7 @@ def prepare(config: Config) -> Setup:
     shipped = "model" in parts and parts["model"].plugin.target.__module__.startswith("decentral.")
     if shipped:
         check_size(builder, device, dtype)
-    model = key_dropout(seeded(builder, config.seed, "init")).to(device, dtype)
+    model = cast(key_dropout(seeded(builder, config.seed, "init")), device, dtype)
     if not shipped or task.output is not None:
         model, task = adapted(model, task)
     layout = Layout.of(model, grouping(parts["optimizer"], model))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import logging
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -210,7 +213,7 @@ def _program(model: nn.Module, first: Tree, path: Path) -> str | None:
     """Write the model as a program for any batch; return in a line why that cannot be."""
     batch = torch.export.Dim("batch")
     try:
-        with torch.no_grad():
+        with torch.no_grad(), _silence():
             two = tree_map(lambda one: one.cpu().repeat_interleave(2, 0), first)
             args, named = spread(two)
             dynamic: Any = {key: {0: batch} for key in named} or tuple({0: batch} for _ in args)
@@ -220,6 +223,18 @@ def _program(model: nn.Module, first: Tree, path: Path) -> str | None:
         path.unlink(missing_ok=True)
         return f"torch.export cannot trace the model ({type(error).__name__})"
     return None
+
+
+@contextmanager
+def _silence() -> Generator[None]:
+    """Keep the tracer from printing its graph where it fails: the reason is a line of ours."""
+    before, words = logging.root.manager.disable, io.StringIO()
+    logging.disable(logging.CRITICAL)
+    try:
+        with redirect_stdout(words), redirect_stderr(words):
+            yield
+    finally:
+        logging.disable(before)
 
 
 def _described(setup: Setup) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from decentral.generator import fork_rng
-from decentral.layout import Layout
+from decentral.layout import Layout, cast
 from decentral.private import BatchNorm
 from decentral.pytree import Tree, first_leaf, tree_at
 
@@ -80,7 +80,7 @@ def recalibrate(
     normalises = any(isinstance(module, BatchNorm) for module in model.modules())
     if len(first_leaf(inputs)) < 2 or not normalises:
         return row
-    merged = copy.deepcopy(model).to(row.device, row.dtype).train()
+    merged = cast(copy.deepcopy(model), row.device, row.dtype).train()
     norms = [m for m in merged.modules() if isinstance(m, BatchNorm) and _estimates(m)]
     if not norms:
         return row

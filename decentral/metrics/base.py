@@ -78,22 +78,21 @@ def score(
             whole = {key: value[some] for key, value in integers.items()}
             with torch.no_grad():
                 outputs = forward(rows[some], whole, inputs)
-                losses[some] += _each(task.loss, outputs, targets) * size
+                losses[some] += judged(task.loss, outputs, targets).double() * size
                 if task.accuracy is not None:
-                    found = _each(task.accuracy, outputs, targets)
+                    found = judged(task.accuracy, outputs, targets).double()
                     right[some] += (found if counts is None else found * counts).sum(1)
     return Scores(losses / total, None if task.accuracy is None else right / total)
 
 
-def _each(judge: Callable[[Any, Any], Tensor], outputs: Tree, targets: Tree) -> Tensor:
-    """Return what ``judge`` says of every model's outputs [n, B, ...], float64 [n, ...]."""
+def judged(judge: Callable[[Any, Any], Tensor], outputs: Tree, targets: Tree) -> Tensor:
+    """Return what ``judge`` says of every model's outputs [n, B, ...], [n, ...]."""
     try:
-        found: Tensor = vmap(judge, in_dims=(0, None))(outputs, targets)
+        return vmap(judge, in_dims=(0, None))(outputs, targets)
     except (RuntimeError, ValueError):  # it looks at values, or is no pure tensor function
         models = range(len(first_leaf(outputs)))
-        judged = [judge(tree_at(outputs, index), targets) for index in models]
-        found = torch.stack([torch.as_tensor(one) for one in judged])
-    return found.double()
+        found = [judge(tree_at(outputs, index), targets) for index in models]
+        return torch.stack([torch.as_tensor(one) for one in found])
 
 
 @dataclass

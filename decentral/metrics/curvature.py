@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from math import prod
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.func import vmap
 
 from decentral import rng
+from decentral.errors import ConfigError
 from decentral.gradients.stacked import plain_attention
-from decentral.metrics.base import Forward, Snapshot
+from decentral.metrics.base import Forward, Snapshot, judged
 from decentral.optim.blocks import block_of
 from decentral.records import Record
 from decentral.registry import Count, plugin
@@ -112,16 +113,31 @@ def hessian(
     with torch.enable_grad(), plain_attention():
         whole = torch.cat([leaf, rows[:, trainable:].detach()], dim=1)
         inputs, targets = samples.take(torch.arange(len(samples)))
-        losses: Tensor = vmap(loss, in_dims=(0, None))(forward(whole, integers, inputs), targets)
-        (slope,) = torch.autograd.grad(losses.sum(), leaf, create_graph=True)
+        losses = judged(loss, forward(whole, integers, inputs), targets)
+        with second_derivative():
+            (slope,) = torch.autograd.grad(losses.sum(), leaf, create_graph=True)
 
     def product(vectors: Tensor) -> Tensor:
         if not slope.requires_grad:  # a linear loss has no curvature
             return torch.zeros_like(vectors)
-        (found,) = torch.autograd.grad(slope, leaf, vectors, retain_graph=True)
+        with second_derivative():
+            (found,) = torch.autograd.grad(slope, leaf, vectors, retain_graph=True)
         return found
 
     return product
+
+
+@contextmanager
+def second_derivative() -> Generator[None]:
+    """Say in one line where torch has no second derivative of a layer or a loss, as of CTC."""
+    try:
+        yield
+    except RuntimeError as error:
+        said = str(error).strip().splitlines()[0][:120]
+        raise ConfigError(
+            f"curvature needs the second derivative of the loss, which torch cannot take ({said}); "
+            "leave it out of metrics."
+        ) from error
 
 
 def top_eigenvalue(product: Product, start: Tensor, iterations: int) -> Tensor:
