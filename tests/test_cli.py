@@ -61,7 +61,7 @@ def test_launch_says_what_it_does_and_what_came_out(capsys: Captured, folder: Pa
     assert re.search(r"training +digits on 4 nodes, 20 steps", first)
     assert re.search(r"talking +dsgd over ring, late", first)
     assert re.search(r"model +mlp, 26,122 parameters, on cpu", first)
-    assert re.search(r"will send +about \d.*, [\d.]+ % of all-reduce", first)
+    assert re.search(r"expected bytes +about \d.*, [\d.]+ % of all-reduce", first)
     assert re.search(r"folder +run", first)
     assert re.search(r"before the merge( +\d+\.\d %){4}\n", last)
     assert re.search(r"after the merge( +\d+\.\d %){4}\n", last)

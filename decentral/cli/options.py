@@ -14,7 +14,7 @@ from typer.core import TyperCommand, TyperGroup
 # --- flags ----------------------------------------------------------------------------------------
 
 
-_WHAT, _WHO, _RUN, _SHOWN = "What is trained", "Who talks, and when", "The run", "What is shown"
+_WHAT, _WHO, _RUN, _SHOWN = "What is trained", "Communication", "The run", "What is shown"
 
 
 def _setting(panel: str, metavar: str, help: str, *names: str) -> Any:
@@ -76,7 +76,7 @@ Schedule = Annotated[
     Text,
     _setting(_WHO, "NAME", "When, and how much: late, constant.", "--schedule", "--communication"),
 ]
-LocalSteps = Annotated[Text, _setting(_WHO, "N", "Steps between two chances to talk.")]
+LocalSteps = Annotated[Text, _setting(_WHO, "N", "Steps between two communication steps.")]
 
 Network = Annotated[Text, _setting(_WHO, "NAME", "What lies between nodes: lan, home, a file.")]
 Compute = Annotated[Text, _setting(_WHO, "TIME", "Seconds of a step: 20ms, or a distribution.")]

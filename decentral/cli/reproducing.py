@@ -79,7 +79,7 @@ def reproduce(
     console.print()
     link = f"bold link {page.resolve().as_uri()}"
     took = duration_text(time.perf_counter() - began)
-    shown = [("in all", summary_text(records)), ("took", took), ("page", Text(str(page), link))]
+    shown = [("in all", summary_text(records)), ("time", took), ("page", Text(str(page), link))]
     console.print(facts(shown))
     if broken := [record["claim"] for record in records if record["verdict"] == BROKEN]:
         raise RunError(f"{', '.join(map(spoken, broken))} could not be run; the page says why.")

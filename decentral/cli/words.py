@@ -125,11 +125,11 @@ def introduction(run: EngineRun) -> Table:
                 Text.assemble((what, "bold"), f", {count(setup.config.steps, 'step')}{start}"),
             ),
             *_data(setup),
-            ("talking", _talk(setup)),
+            ("communication", _communication(setup)),
             ("model", f"{model}, {run.compute_reason}"),
             *([("workers", run.place)] if run.place else []),
             *([("memory", _room(run.memory))] if run.memory else []),
-            ("will send", Text(_outlook(run), SENT)),
+            ("expected bytes", Text(_outlook(run), SENT)),
             ("folder", kept(run.folder.path)),
             *(("note", note) for note in setup.notes),
         ]
@@ -169,7 +169,7 @@ def _part(setup: Setup, kind: str, otherwise: str) -> str:
     return brief(setup.parts[kind]) if kind in setup.parts else otherwise
 
 
-def _talk(setup: Setup) -> str:
+def _communication(setup: Setup) -> str:
     if setup.planner is None or "topology" not in setup.parts:
         return brief(setup.algorithm)
     rule = f"{brief(setup.algorithm)} over {brief(setup.parts['topology'])}"
@@ -248,7 +248,7 @@ def conclusion(summary: Mapping[str, Any], records: Records) -> list[Table]:
     cost = facts(
         [
             ("sent", Text(f"{number_text(ended[BYTES.key], BYTES)}{within}{share}", SENT)),
-            ("took", f"{number_text(ended[WALL.key], WALL)}, {ended[PACE.key]:,.0f} steps/s"),
+            ("time", f"{number_text(ended[WALL.key], WALL)}, {ended[PACE.key]:,.0f} steps/s"),
         ]
     )
     return [table for table in _results(summary, records) if table.row_count] + [cost]
