@@ -59,7 +59,7 @@ def test_launch_says_what_it_does_and_what_came_out(capsys: Captured, folder: Pa
     said = ok(capsys, "launch", "--task", "digits", "nodes=4", "steps=20", "--out", "run")
     first, last = said.split("step  0/20")
     assert re.search(r"training +digits on 4 nodes, 20 steps", first)
-    assert re.search(r"talking +dsgd over ring, late", first)
+    assert re.search(r"communication +dsgd over ring, late", first)
     assert re.search(r"model +mlp, 26,122 parameters, on cpu", first)
     assert re.search(r"expected bytes +about \d.*, [\d.]+ % of all-reduce", first)
     assert re.search(r"folder +run", first)
