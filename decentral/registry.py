@@ -27,10 +27,10 @@ from annotated_types import Ge, Gt, Le
 from decentral import blame, limits
 from decentral.discovery import find_members
 from decentral.errors import ConfigError, RunError, nearest, reason, unknown
-from decentral.importing import load_file, load_installed
 from decentral.signature import Setting, parameter_of, signature_settings, without_arguments
 from decentral.spec import Spec, parse_spec
 from decentral.traits import Traits, declare
+from decentral.userfile import load_file, load_installed
 from decentral.userfile import resolved as whole_path
 
 #: Stands in a resolved configuration for a part that was a Python object.

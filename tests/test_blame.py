@@ -30,12 +30,12 @@ from decentral.engines.local import LocalRun
 from decentral.engines.worker import described
 from decentral.errors import Bug, ConfigError, Place, PluginError, RunError
 from decentral.exchange.local import LocalExchange
-from decentral.importing import load_file
 from decentral.loop.block import Block
 from decentral.loop.setup import prepare
 from decentral.registry import KINDS, build, find
 from decentral.run.folder import RunFolder
 from decentral.sweeps import read_sweep, run_points
+from decentral.userfile import load_file
 
 #: The decorator and the parameters of a plug-in of every kind that raises when it is called.
 HEADS = {

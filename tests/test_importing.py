@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from decentral import ConfigError, userfile
-from decentral.importing import load_file, sources
+from decentral.userfile import load_file, sources
 
 
 def written(folder: Path, files: Mapping[str, str]) -> Path:

@@ -42,7 +42,6 @@ from decentral.config import make_config
 from decentral.engines.choice import refuse_ranks
 from decentral.engines.worker import described
 from decentral.errors import ConfigError, Interrupted, RunError
-from decentral.importing import load_installed
 from decentral.loop.setup import prepare
 from decentral.loop.trained import differing
 from decentral.merge.base import merge_weights
@@ -55,6 +54,7 @@ from decentral.run.lock import WriterLock
 from decentral.spec import parse_spec
 from decentral.sweeps import running
 from decentral.topology.base import Topology
+from decentral.userfile import load_installed
 
 PACKAGE = Path(decentral.__file__).parent
 SNAPSHOT = Path(__file__).with_name("messages.txt")

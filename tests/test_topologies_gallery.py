@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from decentral.importing import load_file
 from decentral.registry import build
 from decentral.topology.base import Topology
+from decentral.userfile import load_file
 
 GALLERY = Path(__file__).resolve().parent.parent / "topologies"
 FILES = sorted(GALLERY.glob("*.json"))

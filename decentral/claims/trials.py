@@ -22,10 +22,10 @@ from decentral.blame import explain, reraise
 from decentral.claims.base import Findings, Lab, verdict
 from decentral.engines.process import end_with_parent
 from decentral.errors import ConfigError, Interrupted, RunError
-from decentral.importing import sources
 from decentral.registry import ConfiguredPlugin, bind, build, find
 from decentral.run.folder import RunFolder, environment, explain_disk_errors
 from decentral.traits import ClaimTraits, traits_of
+from decentral.userfile import sources
 
 #: What a claim that could not be finished gets instead of a verdict.
 BROKEN = "could not be run"

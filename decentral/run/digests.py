@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from decentral.errors import ConfigError
-from decentral.importing import sources
 from decentral.schedules.progress import Past
 from decentral.spec import Spec, parse_spec
-from decentral.userfile import is_graph_file, lies, place_of, resolved
+from decentral.userfile import is_graph_file, lies, place_of, resolved, sources
 from decentral.yamltext import dump, load
 
 # --- identity -------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from decentral.errors import ConfigError
 from decentral.pytree import first_leaf
-from decentral.tasks.arrays import values_of
+from decentral.tasks.arrays import Keys, values_of
 from decentral.tasks.filling import (
     held_out,
     is_ignored,
@@ -31,7 +31,6 @@ from decentral.tasks.filling import (
     owners_of,
     read_splits,
 )
-from decentral.tasks.held import Keys
 from decentral.tasks.labels import ignored_by, occurring, places, takes_classes
 from decentral.tasks.samples import Samples as Samples
 

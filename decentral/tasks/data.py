@@ -19,8 +19,19 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset, default_collate
 
 from decentral.errors import ConfigError
 from decentral.pytree import Tree
-from decentral.tasks.arrays import Values, is_array, is_from, is_text, stacked, values_of
-from decentral.tasks.held import Held, Keys, itself, refuse_text, target_of
+from decentral.tasks.arrays import (
+    Held,
+    Keys,
+    Values,
+    is_array,
+    is_from,
+    is_text,
+    itself,
+    refuse_text,
+    stacked,
+    target_of,
+    values_of,
+)
 from decentral.tasks.items import collated, dataset_of, from_items
 
 

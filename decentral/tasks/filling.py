@@ -13,9 +13,8 @@ from torch import Tensor
 from decentral import rng
 from decentral.errors import ConfigError
 from decentral.pytree import tree_cat
-from decentral.tasks.arrays import Values, is_text, values_of
+from decentral.tasks.arrays import Held, Keys, Values, is_text, values_of
 from decentral.tasks.data import parts_of, read
-from decentral.tasks.held import Held, Keys
 from decentral.tasks.labels import check_numbers, from_text, in_order, occurring, places
 from decentral.tasks.samples import Samples
 

@@ -18,8 +18,17 @@ from torch.utils.data import (
 
 from decentral.errors import ConfigError
 from decentral.pytree import tree_cat
-from decentral.tasks.arrays import described, is_array, is_from, stacked
-from decentral.tasks.held import Held, Keys, itself, refuse_text, target_of
+from decentral.tasks.arrays import (
+    Held,
+    Keys,
+    described,
+    is_array,
+    is_from,
+    itself,
+    refuse_text,
+    stacked,
+    target_of,
+)
 from decentral.units import format_bytes
 
 #: Bytes of a stream that are read at most.

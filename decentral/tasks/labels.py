@@ -14,8 +14,7 @@ from torch.nn import functional as F
 
 from decentral.errors import ConfigError, nearest
 from decentral.pytree import leaves
-from decentral.tasks.arrays import is_text
-from decentral.tasks.held import Held
+from decentral.tasks.arrays import Held, is_text
 
 #: Losses whose targets are numbers of classes.
 _CLASSIFIERS = (F.cross_entropy, F.nll_loss, F.multi_margin_loss)
