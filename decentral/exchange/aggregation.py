@@ -79,9 +79,14 @@ def clipping(
         radius: Longest step towards a row; none: the farthest but ``bad``.
         bad: Bad nodes that are expected among those received.
     """
+    # Without the own row, whose distance of 0 would shift the ranks.
     others = distances[:, 1:].sort(dim=1, descending=True).values
     if radius is not None or not others.shape[1]:
         limit = distances.new_tensor(radius or 0.0)
     else:
+        # Descending: behind the ``bad`` farthest; with fewer neighbours than that,
+        # the nearest.
         limit = others[:, min(bad, others.shape[1] - 1), None]
+    # A row equal to one's own divides by 0, and is not chosen: nothing exceeds the
+    # limit.
     return weights * torch.where(distances > limit, limit / distances, 1.0)

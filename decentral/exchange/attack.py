@@ -71,8 +71,12 @@ def noise(rows: Tensor, layout: TensorLayout, draw: RngContext, *, scale: Positi
         draw: Random numbers keyed by node and round.
         scale: Size of the noise, in root mean squares of the row.
     """
+    # By the numbers a row holds, not by its width: padding is 0 and would shrink
+    # it.
     size = rows.norm(dim=1, keepdim=True) / layout.numbers**0.5
     sent = rows.clone()
+    # Tensor by tensor, by column number: padding stays 0 and draws nothing, so the
+    # noise does not depend on how rows are aligned.
     for start, stop, _ in layout.tensors:
         axes = draw.round, np.array(draw.nodes)[:, None], np.arange(start, stop)
         drawn = rng.normal(draw.seed, f"attack/{draw.purpose}", *axes)

@@ -118,15 +118,19 @@ def neighbour_index(mixing: Mixing, block: range, inbox: Integers) -> NeighbourI
     indptr = mixing.indptr[block.start : block.stop + 1]
     degrees = np.diff(indptr)
     receiving = mixing.changes()[block.start : block.stop]
+    # Compressed rows: the entries of a block of positions lie together.
     span = slice(indptr[0], indptr[-1])
     incoming = np.repeat(receiving, degrees)
     senders, weights = mixing.senders[span][incoming], mixing.weights[span][incoming]
     here = (senders >= block.start) & (senders < block.stop)
+    # Meaningless for senders that are hosted here; ``where`` below takes the right
+    # one.
     elsewhere = len(block) + np.searchsorted(inbox, senders)
     return NeighbourIndex(
         np.flatnonzero(receiving),
         np.where(here, senders - block.start, elsewhere),
         weights,
+        # The exclusive sum: where each span begins, not where it ends.
         np.cumsum(degrees[receiving]) - degrees[receiving],
     )
 

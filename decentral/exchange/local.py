@@ -51,6 +51,8 @@ class LocalExchange:
     def _mix_dense(self, channel: Tensor, mixing: Mixing) -> None:
         weights = torch.from_numpy(mixing.dense()).to(channel)
         for part in self._chunks(channel):
+            # The product is a tensor of its own, so every row is read before any is
+            # replaced.
             part.copy_(weights @ part)
 
     def _mix_sparse(self, channel: Tensor, mixing: Mixing) -> None:
@@ -60,9 +62,13 @@ class LocalExchange:
         senders = torch.from_numpy(neighbours.senders).to(device)
         offsets = torch.from_numpy(neighbours.offsets).to(device)
         receivers = torch.from_numpy(neighbours.receivers).to(device)
+        # Rounded from float64 to the rows' type, as every other exchange does: same
+        # bits.
         weights = torch.from_numpy(neighbours.weights).to(channel)
         for part in self._chunks(channel):
             sums = ordered_sums(part, senders, weights, offsets)
+            # Rows that receive nothing are left out rather than multiplied by 1:
+            # they keep their bits.
             if len(receivers) == self.nodes:
                 part.copy_(sums)
             else:
@@ -73,6 +79,8 @@ class LocalExchange:
         return channel[:0], neighbour_index(mixing, self.hosted, NOBODY), 0
 
     def _chunks(self, channel: Tensor) -> tuple[Tensor, ...]:
+        # Many nodes would make chunks so narrow that the calls cost more than the
+        # sums.
         columns = max(64, CHUNK_BYTES // (self.nodes * channel.element_size()))
         return channel.split(columns, dim=1)
 

@@ -104,7 +104,11 @@ class ProcessGroupExchange:
         self.wait_s = self.mix_s = 0.0
         self._rendezvous, self._blocks, self._device = rendezvous, blocks, device
         self._ordered, self._wire = ordered, wire
+        # Counts up alike on all workers, which post the same rounds in the same
+        # order: tags need no agreement, and a late message cannot be taken for one
+        # of the next round.
         self._tag = 0
+        # By whether rows are packed: a round may have wide and narrow channels.
         self._known: dict[bool, tuple[Mixing, SendReceivePlan]] = {}
         self._under_way: dict[tuple[int, ...], _Round] = {}
         self._spare: list[Tensor] = []  # inboxes of earlier rounds, flat uint8
@@ -154,6 +158,8 @@ class ProcessGroupExchange:
         now = self._post(channel, mixing)
         for _, works in now.chunks:
             self._wait(works)
+        # Given back although the caller still reads it: the next use may overwrite
+        # it.
         self._spare.append(now.inbox)
         return now.inbox.to(channel.dtype), now.plan.neighbours, now.sent
 
@@ -188,6 +194,8 @@ class ProcessGroupExchange:
                 works += self._receive(columns, tag, now)
             works += self._send(buffers, tag, now)
             if together:
+                # One work for all peers: where it fails, the first of them is
+                # named.
                 works = [(works[0][0], private.end_coalescing(self._group))]
             now.chunks.append((columns, works))
             now.sent += sum(buffer.nbytes for buffer in buffers.values())
@@ -279,6 +287,7 @@ class ProcessGroupExchange:
             return values
         mine = values.to(self._device)
         counts = self._all(torch.tensor([len(mine)], device=self._device)).flatten().tolist()
+        # Collectives take equally many from each; counts say what is padding.
         padded = mine.new_zeros(max(counts), *mine.shape[1:])
         padded[: len(mine)] = mine
         found = self._all(padded) if padded.numel() else padded.expand(len(counts), *padded.shape)

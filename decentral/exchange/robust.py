@@ -47,8 +47,12 @@ def aggregate(
     if traits_of(rule, AggregationTraits).linear:
         _sum(own, sent, inbox, neighbours)
         return
+    # Rules work on a plain tensor [g, m, c]: padding nodes of fewer neighbours with
+    # rows would move their medians, so nodes of equal count go together instead.
     groups = _groups(own, neighbours)
     if traits_of(rule, AggregationTraits).sees == "distances":
+        # How hard a row may pull depends on its distance over all columns: one pass
+        # adds up the distances, and only a second one moves rows.
         squares = [torch.zeros_like(group.weights) for group in groups]
         for _, pool in _pools(own, sent, inbox, neighbours):
             for group, found in zip(groups, squares, strict=True):
@@ -62,6 +66,8 @@ def aggregate(
         made = rule
     for columns, pool in _pools(own, sent, inbox, neighbours):
         for group in groups:
+            # Safe in place: the pool is a copy, so a later group still sees the old
+            # rows.
             own[group.receivers, columns] = made(pool[group.places], group.weights)
 
 
@@ -90,6 +96,8 @@ def _places(own: Tensor, neighbours: NeighbourIndex) -> tuple[np.ndarray, np.nda
     """Return the place in a pool of all that is received, and whose span it belongs to."""
     counts = np.diff(np.r_[neighbours.offsets, len(neighbours.senders)])
     receivers = np.repeat(neighbours.receivers, counts)
+    # A node takes itself from what it holds, anybody else from what that one sends:
+    # a bad node deceives others, not itself. Pool: own rows, sent rows, inbox.
     mine = neighbours.senders == receivers
     return np.where(mine, neighbours.senders, neighbours.senders + len(own)), counts
 
@@ -101,6 +109,8 @@ def _groups(own: Tensor, neighbours: NeighbourIndex) -> list[_Group]:
         chosen = np.flatnonzero(counts == count)
         spans = neighbours.offsets[chosen, None] + np.arange(count)
         theirs, weights = places[spans], neighbours.weights[spans]
+        # Stable: the own row comes first, the others stay in ascending order, in
+        # which sums have the bits of an ordered exchange.
         first = np.argsort(theirs != neighbours.receivers[chosen, None], axis=1, kind="stable")
         theirs, weights = (np.take_along_axis(a, first, 1) for a in (theirs, weights))
         groups.append(
@@ -140,7 +150,11 @@ def aggregate_all(
         weights: Weights of the merge, [N].
     """
     shares = gather(weights)
+    # Nodes without weight (bad, quarantined, unavailable) have to be cut out here:
+    # a median looks at no weights.
     taking, shares = shares > 0, shares[shares > 0].to(sent)[None]
+    # Every worker gets these columns of all N rows: few at a time, or memory would
+    # hold the models of all nodes.
     each = max(FEWEST, CHUNK_BYTES // (len(taking) * sent.element_size()))
     chunks = [slice(a, a + each) for a in range(0, sent.shape[1], each)]
     values = lambda columns: gather(sent[:, columns].contiguous())[taking.to(sent.device)]  # noqa: E731
@@ -158,9 +172,12 @@ def _around_median(
         rows = values(columns)
         middles.append(median(rows, 0))
         squares += (rows - middles[-1]).square().sum(1)
+    # The median stands in the first place, where rules expect the own row: no
+    # distance, no weight.
     own = torch.zeros_like(shares[:, :1])
     found = rule(torch.cat([own, squares.sqrt()], 1), torch.cat([own, shares], 1))
     parts = [
+        # Gathered once more: keeping the first pass would be all rows in memory.
         _moved(torch.cat([middle[None], values(columns)])[None], found)[0]
         for columns, middle in zip(chunks, middles, strict=True)
     ]

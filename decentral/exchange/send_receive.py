@@ -63,10 +63,14 @@ def send_receive_plan(
     worker = np.repeat(np.arange(len(blocks)), [len(block) for block in blocks])
     receiving = np.repeat(worker, np.diff(mixing.indptr))
     crossing = receiving != worker[mixing.senders]
+    # One key for each pair of a worker and a row: ``unique`` drops repeats, so that
+    # a row travels once for all nodes there, and orders messages alike on every
+    # worker.
     keys = np.unique(receiving[crossing] * mixing.nodes + mixing.senders[crossing])
     receivers, rows = np.divmod(keys, mixing.nodes)
     senders = worker[rows]
     first = blocks[rank].start
+    # Ascending, since keys are, on which ``searchsorted`` below relies.
     inbox = rows[receivers == rank]
     begins = _begins(receivers, senders, packed)
     messages = [

@@ -59,11 +59,15 @@ def bf16(rows: Tensor, layout: TensorLayout, draw: RngContext) -> Tensor:
 
 
 def _step(rows: Tensor) -> Tensor:
+    # A row of zeros, such as the first difference of equal models, must not divide
+    # by 0.
     return rows.abs().amax(1, keepdim=True).clamp(min=torch.finfo(rows.dtype).tiny) / 127
 
 
 def _pack_int8(rows: Tensor, coded: Tensor, context: CodecContext) -> Tensor:
     step = _step(rows)
+    # The coded row is a multiple of the step: rounding only undoes the division's
+    # error.
     levels = (coded[:, context.layout.columns] / step).round().to(torch.int8)
     return torch.cat([as_bytes(step), as_bytes(levels)], 1)
 
@@ -93,6 +97,7 @@ def int8(rows: Tensor, layout: TensorLayout, draw: RngContext) -> Tensor:
     step = _step(rows)
     nodes, columns = np.array(draw.nodes)[:, None], np.arange(rows.shape[1])
     chance = rng.uniform(draw.seed, f"codec/{draw.purpose}", draw.round, nodes, columns)
+    # The largest number may come out as 128 by rounding, which 8 bits cannot hold.
     return step * torch.floor(rows / step + torch.from_numpy(chance).to(rows)).clamp(-127, 127)
 
 
@@ -104,10 +109,14 @@ def _places(like: Tensor) -> Tensor:
 def _pack_sign(rows: Tensor, coded: Tensor, context: CodecContext) -> Tensor:
     numbers = coded[:, context.layout.columns]
     count = ceil(context.layout.numbers / 8)
+    # Filled up to whole bytes; what is beyond the numbers is cut off when it is
+    # read.
     minus = torch.zeros(len(coded), count * 8, dtype=torch.uint8, device=coded.device)
     minus[:, : context.layout.numbers] = numbers < 0
     bits = minus.view(-1, count, 8) << _places(coded)
     magnitude = numbers.abs().amax(1, keepdim=True)
+    # Eight different powers of two: the sum is their ``or``, and never overflows a
+    # byte.
     return torch.cat([as_bytes(magnitude), bits.sum(2, dtype=torch.uint8)], 1)
 
 
@@ -141,5 +150,7 @@ def sign(rows: Tensor, layout: TensorLayout, draw: RngContext) -> Tensor:
     numbers = rows[:, layout.columns]
     magnitude = numbers.abs().sum(1, keepdim=True) / layout.numbers
     coded = torch.zeros_like(rows)
+    # Not ``torch.sign``: a zero must be one of the two, since there is only one
+    # bit.
     coded[:, layout.columns] = torch.where(numbers < 0, -magnitude, magnitude)
     return coded

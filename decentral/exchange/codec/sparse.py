@@ -23,11 +23,14 @@ from decentral.registry import ConfiguredPlugin, Count, NestedPlugin, Positive, 
 
 def _pack_top_k(rows: Tensor, coded: Tensor, context: CodecContext) -> Tensor:
     count = min(context.layout.share(context.settings["share"]), coded.shape[1])
+    # Of what was coded, not of the rows: among equals it might choose other places.
     places = coded.abs().topk(count, dim=1).indices
     return torch.cat([as_bytes(coded.gather(1, places)), as_bytes(places.to(torch.int32))], 1)
 
 
 def _unpack_top_k(packed: Tensor, like: Tensor, context: CodecContext) -> Tensor:
+    # Values first, then an int32 place for each: the cut follows from the length
+    # alone.
     cut = packed.shape[1] * like.element_size() // (like.element_size() + 4)
     values = from_bytes(packed[:, :cut], like.dtype)
     places = from_bytes(packed[:, cut:], torch.int32).long()
@@ -59,6 +62,8 @@ def top_k(rows: Tensor, layout: TensorLayout, draw: RngContext, *, share: Share 
 def _columns(width: int, layout: TensorLayout, draw: RngContext, share: float) -> Tensor:
     """Return the columns of a round, the same for all nodes."""
     count = min(layout.share(share), width)
+    # Neither by node nor by channel: both ends know the columns, so no places
+    # travel.
     chosen = rng.permuted(np.arange(count), width, draw.seed, "codec/columns", draw.round)
     return torch.from_numpy(chosen)
 
@@ -119,6 +124,8 @@ def _factors(m: Tensor, place: int, draw: RngContext, rank: int) -> tuple[Tensor
     """Return P [n, high, rank] and P' M [n, rank, wide] of the matrices M [n, high, wide]."""
     axes = np.arange(m.shape[2])[:, None], np.arange(rank)
     q = rng.normal(draw.seed, f"codec/low_rank/{place}", draw.round, *axes)
+    # Q is the same for all nodes, keyed by tensor and round, so that it never
+    # travels.
     p, _ = torch.linalg.qr(m @ torch.from_numpy(q).to(m))
     return p, p.mT @ m
 
@@ -135,6 +142,8 @@ def _pack_low_rank(rows: Tensor, coded: Tensor, context: CodecContext) -> Tensor
     rank = context.settings["rank"]
     parts: list[Tensor] = []
     for place, (start, stop, shape) in enumerate(context.layout.tensors):
+        # From the row itself: QR of the coded product might give another basis of
+        # the same space, with other bits.
         numbers = rows[:, start:stop]
         if _smaller(shape, rank):
             factors = _factors(numbers.view(-1, *_matrix(shape)), place, context.draw, rank)
