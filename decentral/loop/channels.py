@@ -200,6 +200,11 @@ class Channels:
         """
         wire = 0
         for name, rows in self.coded.items():
+            if self.plain and part is None:
+                mean, bytes_ = self.exchange.mean(rows, weights)
+                rows[here] = mean
+                wire += bytes_
+                continue
             piece = self._part(rows, part)
             sent = self._part(self._sent(name, rows, progress), part)
             mean, bytes_ = self._merged(sent, weights)
