@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from decentral.merge.calibrate import united
 from decentral.network.planning import Membership, RoundPlanner, reformed
 from decentral.run.checkpoint import Checkpoint
 
@@ -144,13 +145,18 @@ def mean_state(states: Sequence[State]) -> State:
     """Return the average of nodes' rows and optimizer states; whole numbers as the first has them.
 
     x = (1/k) sum_i x_i, for the row and every tensor of the optimizer alike, ``step`` included.
+    Buffers beside the rows are united as in a merged model.
     """
-    return {
-        name: torch.stack([s[name].double() for s in states]).mean(0).to(value.dtype)
-        if value.is_floating_point()
-        else value
-        for name, value in states[0].items()
-    }
+    found: State = {}
+    for name, value in states[0].items():
+        if name.startswith("integer/"):
+            found[name] = united(torch.stack([state[name] for state in states]))[0]
+        elif value.is_floating_point():
+            mean = torch.stack([state[name].double() for state in states]).mean(0)
+            found[name] = mean.to(value.dtype)
+        else:
+            found[name] = value
+    return found
 
 
 def moved(checkpoint: Checkpoint, members: Membership, joined: dict[int, list[int]]) -> Checkpoint:

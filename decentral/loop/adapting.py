@@ -39,9 +39,10 @@ def adapted(model: nn.Module, task: Task) -> tuple[nn.Module, Task]:
     Raises:
         ConfigError: It is not clear which of several outputs is the prediction.
     """
-    for module in model.modules():
-        if getattr(module, "sparse", None) is True:  # gradients are rows, which are dense
-            module.sparse = False
+    layer: Any
+    for layer in model.modules():
+        if getattr(layer, "sparse", None) is True:  # gradients are rows, which are dense
+            layer.sparse = False
     inputs, targets = example(task, model, 2)
     if not isinstance(inputs, Tensor):
         model.register_forward_pre_hook(_spread, with_kwargs=True)

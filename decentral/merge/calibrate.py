@@ -22,12 +22,7 @@ _WIDENED = (torch.uint16, torch.uint32, torch.uint64)
 def merge_integers(
     integers: Mapping[str, Tensor], alive: Tensor, gather: Callable[[Tensor], Tensor]
 ) -> dict[str, Tensor]:
-    """Return the buffers beside the rows of a merged model, [1, ...]: the elementwise maximum.
-
-    What is equal on all nodes is so kept, a counter is that of the node that counted furthest, and
-    a mask is true where it is on any node. No average is whole, and a maximum depends neither on
-    the order of nodes nor on how workers divide them. Complex buffers, which have no order, are
-    those of the first node; float buffers, which began infinite, the mean where that is finite.
+    """Return the buffers beside the rows of a merged model, [1, ...], by the rule of ``united``.
 
     Args:
         integers: buffers of the hosted nodes, by name, [n, ...].
@@ -39,26 +34,35 @@ def merge_integers(
         here = value[alive.to(value.device)]
         if value.is_complex():
             found[name] = torch.view_as_complex(gather(torch.view_as_real(here[:1])))[:1]
-        elif value.is_floating_point():
-            found[name] = _mean(gather(here))
+        elif value.is_floating_point() or not len(here):
+            found[name] = united(gather(here))
         else:
-            found[name] = _most(gather(_most(here)))
+            found[name] = united(gather(united(here)))
     return found
 
 
-def _most(values: Tensor) -> Tensor:
-    """Return the elementwise maximum of values [n, ...] as [1, ...], or nothing of nothing."""
-    if len(values) < 2:
-        return values
+def united(values: Tensor) -> Tensor:
+    """Return as one, [1, ...], a buffer beside the rows of several nodes, [n, ...].
+
+    Whole numbers and truth values are the elementwise maximum: what is equal on all nodes is so
+    kept, a counter is that of the node that counted furthest, and a mask is true where it is on any
+    node. No average is whole, and a maximum depends neither on the order of nodes nor on how
+    workers divide them. Float buffers, which began infinite, are the mean over the nodes where they
+    are finite; complex ones, which have no order, those of the first node.
+
+    >>> united(torch.tensor([[3], [7]])), united(torch.tensor([2.0, torch.inf, 4.0]))
+    (tensor([[7]]), tensor([3.]))
+    """
+    if values.is_complex():
+        return values[:1]
+    if values.is_floating_point():
+        finite = torch.isfinite(values)
+        some = torch.where(finite, values, 0).double().sum(0, keepdim=True)
+        count = finite.sum(0, keepdim=True)
+        return torch.where(count > 0, some / count.clamp_min(1), values[:1]).to(values.dtype)
     if values.dtype in _WIDENED:
         return values.to(torch.int64).amax(0, keepdim=True).to(values.dtype)
     return values.amax(0, keepdim=True)
-
-
-def _mean(values: Tensor) -> Tensor:
-    """Return the mean of values [n, ...] as [1, ...]: the first where it is infinite."""
-    mean = values.double().mean(0, keepdim=True)
-    return torch.where(torch.isfinite(mean), mean, values[:1].double()).to(values.dtype)
 
 
 def recalibrate(
