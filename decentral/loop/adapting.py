@@ -63,7 +63,10 @@ def _without_classes(task: Task, outputs: Tree, targets: Tree) -> Task:
     plain = isinstance(outputs, Tensor) and isinstance(targets, Tensor)
     if not plain or not isinstance(task.accuracy, Agreement):
         return task
+    # One number per target is a regression, not scores of a single class.
     single = outputs.shape in (targets.shape, (*targets.shape, 1))
+    # Classes stand last, as in transformers, or second, as torch's cross_entropy
+    # has them.
     last, second = outputs.shape[:-1], outputs.shape[:1] + outputs.shape[2:]
     if targets.shape in (last, second) and not single:
         return task
@@ -107,6 +110,8 @@ def ready(builder: Callable[[], nn.Module], task: Task) -> Callable[[], nn.Modul
         args, named = spread(inputs)
         try:
             with torch.no_grad():
+                # Parameters are drawn by this call; in evaluation mode no statistic
+                # moves with it.
                 model.eval()(*args, **named)
         except Exception as error:
             raise ConfigError(
@@ -166,6 +171,7 @@ def chosen(returned: Any, how: Output) -> Output:
         _check(returned, how)
         return how
     parts = _parts(returned)
+    # Models of transformers return a loss, hidden states and caches beside it.
     if LOGITS in parts:
         return LOGITS
     floats = [k for k, v in parts.items() if isinstance(v, Tensor) and v.is_floating_point()]

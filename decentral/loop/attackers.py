@@ -57,6 +57,8 @@ class Attackers:
         places = self.among(draw.nodes)
         if self.rule is None or not places:
             return rows
+        # Ids, not places: what a node draws does not depend on which worker hosts
+        # it.
         theirs = [draw.nodes[place] for place in places]
         sent = rows.clone()
         sent[places] = self.rule(
@@ -112,6 +114,7 @@ def attackers(
 
 
 def _chosen(config: Config, asked: Any) -> frozenset[int]:
+    # Rounded down: no more bad nodes than were asked for.
     named, count = asked["nodes"], int(asked["share"] * config.nodes)
     if not named and not count:
         raise ConfigError(

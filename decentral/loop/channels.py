@@ -54,6 +54,8 @@ class Channels:
         #: What a codec applies to, by name, and single numbers, which travel as they are.
         self.coded = {"model": self.model}
         self.coded |= {n: value for n, value in sent.items() if not self.kept[n].scalar}
+        # A codec saves nothing on one number, and push-sum divides by it: it must
+        # be exact.
         self.scalars = [value for n, value in sent.items() if self.kept[n].scalar]
         linear = traits_of(setup.aggregation, AggregationTraits).linear
         codec = traits_of(setup.codec, CodecTraits)
@@ -83,6 +85,8 @@ class Channels:
         """
         wire = 0
         for name, rows in self.coded.items():
+            # The way of nearly every run: in place, without a copy, a codec or an
+            # attack.
             if self.plain and part is None:
                 wire += self.exchange.mix(rows, mixing)
                 continue
@@ -130,6 +134,8 @@ class Channels:
         inbox, neighbours, wire = self.exchange.receive(
             sent if buffer is None else buffer[0], mixing
         )
+        # Hosted rows are taken as they were coded, never packed: a wire gives the
+        # same bits.
         inbox = inbox if buffer is None else buffer[1](inbox)
         aggregate(self.setup.aggregation, own, sent, inbox, neighbours)
         return wire
@@ -138,6 +144,8 @@ class Channels:
         self, rows: Tensor, coded: Tensor, name: str, draw: RngContext
     ) -> MessageBuffer | None:
         """Return coded rows as the bytes that travel to other workers, if there are any."""
+        # ``choco`` only says what is coded; the bytes are those of the codec within
+        # it.
         codec = innermost(self.setup.codec)
         wire = traits_of(codec, CodecTraits).wire
         if wire is None or self.exchange.workers == 1:
@@ -162,18 +170,26 @@ class Channels:
         feedback, received = (self._remembered(name, what, rows) for what in _REMEMBERED)
         draw = RngContext(self.setup.config.seed, name, round, self.hosted)
         codec, layout = self.setup.codec, self._layout(name)
+        # Without memory the copies are zeros: the row itself is coded, and step is
+        # 1.
         residual = rows - feedback
         delta = sent_delta = codec(residual, layout, draw)
+        # A deceiving node goes on as if it had not: its own copy follows its true
+        # row, and what the others hold of it is kept apart.
         if self.setup.attackers.falsifies:
             public = self._remembered(name, _PUBLIC_COPY, rows)
             residual = sent - public
             sent_delta = codec(residual, layout, draw)
             public.add_(sent_delta)
+        # Becomes sum_j W_ij delta_j, with the own delta at the diagonal.
         added = delta.clone()
         wire = self._aggregate(
             added, sent_delta, mixing, self._message_buffer(residual, sent_delta, name, draw)
         )
         feedback.add_(delta)
+        # The sum over all neighbours is kept, not a copy of each: a row per node
+        # instead of one per link. It holds while weights stay, so ``choco`` refuses
+        # graphs that change.
         received.add_(added)
         rows.add_(received - feedback, alpha=codec.settings.get("step", 1.0))
         return wire
@@ -184,6 +200,8 @@ class Channels:
 
     def forget(self) -> None:
         """Begin to remember anew, on all workers, since who talks has changed."""
+        # With other weights the sums of what was received belong to no mixing any
+        # more.
         for value in self.memory.values():
             value.zero_()
 
@@ -208,6 +226,8 @@ class Channels:
             piece = self._part(rows, part)
             sent = self._part(self._sent(name, rows, progress), part)
             mean, bytes_ = self._merged(sent, weights)
+            # Only rows ``here``: unavailable nodes give nothing to a merge and get
+            # nothing.
             piece[here] = mean
             self._put(rows, part, piece)
             wire += bytes_
@@ -229,6 +249,7 @@ class Channels:
         if traits_of(rule, AggregationTraits).linear:
             return self.exchange.mean(sent, weights)
         merged = aggregate_all(rule, self.exchange.gather, sent, weights)
+        # Every worker sends its rows to all others, chunk by chunk.
         return merged, sent.nbytes * (self.exchange.workers - 1)
 
     # --- by row -----------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ def check_evaluation(model: nn.Module, task: Task) -> None:
         task: Its task.
     """
     inputs, targets = example(task, model, SAMPLES)
+    # A copy: the trial must leave buffers and mode of the run's module alone.
     evaluated = share_parameters(model).eval()
     with torch.no_grad(), fork_rng(0):
         what = f"the model, in evaluation mode, fails on inputs {shapes(inputs, skip=1)}"
@@ -106,10 +107,13 @@ class RefuseBroadcasts(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         """Call a function of torch, once its two tensors are found to belong together."""
+        # Told by storage, not by identity: a loss may have cast or viewed both
+        # before.
         tensors = [one for one in args[:2] if isinstance(one, Tensor)]
         if len(tensors) == 2 and {*map(_place, tensors)} == self.places:
             first, second = (tuple(one.shape) for one in tensors)
             short, long = sorted((first, second), key=len)
+            # [m] against [m, 1]; with m = 1 both ways of pairing are the same.
             stretched = len(short) > 0 and short[-1] > 1 and long == (*short, 1)
             if stretched or (func in _PAIRING and first != second):
                 raise ConfigError(

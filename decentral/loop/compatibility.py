@@ -39,11 +39,13 @@ def refuse_unsound(
     _refuse_weights(parts["algorithm"], planner.mixer)
     _refuse_biased(parts["codec"])
     mixer = planner.mixer
+    # Functions, since only what a part refuses is looked at: some ask every step.
     holds: dict[str, Callable[[], bool]] = {
         "directed": lambda: mixer.topology.links(0).directed,
         "unbalanced": lambda: not planner.doubly_stochastic,
         "time_varying": lambda: _varies(planner),
         "local_steps": lambda: config.local_steps > 1,
+        # A connected graph is a tree where it has N - 1 links, counted both ways.
         "cycles": lambda: len(mixer.topology.links(0)) != 2 * (config.nodes - 1),
         "momentum": lambda: not _plain(parts["optimizer"]),
         "mix_state": lambda: config.mix_state,
@@ -65,6 +67,8 @@ def _because_of_faults(condition: str, planner: RoundPlanner) -> str:
     """Return the remedy where only faults make a condition hold, else nothing."""
     if condition == "unbalanced" and planner.mixer.keeps_balance:
         return "let faults take both directions, such as lost(both=true)"
+    # Asked without faults: if the graph changes anyway, leaving them out is no
+    # remedy.
     steady = not _varies(replace(planner, faults=Faults()))
     return "leave faults out" if condition == "time_varying" and steady else ""
 
@@ -126,6 +130,7 @@ def _thinned(planner: RoundPlanner) -> bool:
     """Whether some round activates only some of the links."""
     if planner.mixer.topology.activation == "round":
         return False
+    # What it will ask for is not known, so that any intensity may come.
     if planner.schedule.closed_loop:
         return True
     steps = communication_steps(planner.steps, planner.local_steps)

@@ -43,6 +43,8 @@ def _weight_uses(model: nn.Module, sample: Tree) -> float:
     def count(module: nn.Module, inputs: Any, output: Tensor) -> None:
         nonlocal uses
         weight: Any = module.weight
+        # Outputs over output channels are the positions at which the weight is
+        # applied.
         uses += weight.numel() * output.numel() / weight.shape[0]
 
     counted = share_parameters(model).eval()
@@ -66,11 +68,14 @@ def step_seconds(setup: Setup, repeats: int = 5) -> float:
     """Return the seconds that this machine needs for a step of one node: the least of a few."""
     alone = Block(replace(setup, network=None), LocalExchange(1), lambda *_: None, Membership((0,)))
     took_s: list[float] = []
+    # The first one pays for what is set up once, and is left out below.
     for _ in range(1 + repeats):
         begin = time.perf_counter()
         alone.gradient()
         alone.adapt()
         took_s.append(time.perf_counter() - begin)
+    # The least: other programs can only make a step slower. More digits would be
+    # noise.
     return float(f"{min(took_s[1:]):.3g}")
 
 
@@ -122,6 +127,7 @@ def expected_memory(setup: Setup, hosted: int) -> Memory:
     micro = min(setup.micro_batch, setup.timeline.largest)
     kept = 0
     with suppress(Exception):  # The first gradient explains what fails here.
+        # Per node; rows that are computed together hold theirs at the same time.
         kept = setup.activation_memory * micro
     rows = min(hosted, rows_at_once(kept, setup.layout.width, setup.device))
     computing = 2 * rows * (kept + setup.layout.width) * size

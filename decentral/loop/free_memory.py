@@ -28,6 +28,7 @@ def free_bytes(device: torch.device) -> int | None:
     found = [
         each for each in (_of_machine(), *map(_of_container, *zip(*_LIMITS, strict=True))) if each
     ]
+    # A container may allow less than its machine has left.
     return min(found, default=None)
 
 

@@ -53,6 +53,7 @@ class Health:
         """
         finite = finite_rows(rows)
         found = not bool(finite.all()) and self.notice(finite, step)
+        # ``agree`` first: all workers must come to it, whoever found something.
         return self.agree() or found
 
     def notice(self, finite: Tensor, step: int) -> bool:
@@ -65,12 +66,17 @@ class Health:
                 "learning rate, set clip, or go on without such nodes by on_nonfinite=quarantine."
             )
         self.suspected |= dict.fromkeys(new, step)
+        # One process knows all there is to know. A worker waits for the next
+        # exchange: the others are not here, and ``agree`` needs all of them.
         return bool(new) and (len(self.hosted) < len(self.live) or self.agree())
 
     def agree(self) -> bool:
         """Let all workers know all suspected nodes; return whether there were any."""
+        # The first such node has ended the run, so that a plain run pays for no
+        # gather.
         if self.stop:
             return False
+        # 0 says nothing was noticed: steps are counted from 1 here.
         noticed = torch.tensor([self.suspected.get(node, 0) for node in self.hosted])
         steps = self.exchange.gather(noticed).tolist()
         nonfinite = {node: step for node, step in zip(self.live, steps, strict=True) if step}

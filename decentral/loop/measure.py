@@ -40,6 +40,8 @@ def evaluation_interval(setup: Setup) -> int:
     if config.eval_every != "auto":
         return config.eval_every
     test = min(config.eval_samples, len(setup.task.splits[2]))
+    # One more for the merged model; a training step is ``nodes`` times the mean
+    # batch.
     forward = (min(config.eval_nodes, config.nodes) + 1) * test
     cheap = ceil(forward / (EVALUATION_SHARE * config.nodes * setup.timeline.mean))
     interval = max(cheap, ceil(config.steps / EVALUATIONS))
@@ -54,6 +56,7 @@ class Evaluator:
         setup = block.setup
         self.block, self.setup = block, setup
         self.metrics = [build("metric", name) for name in setup.config.metrics]
+        # A copy, so that ``eval`` does not reach the module that trains.
         model = share_parameters(setup.model).eval()
         vmap = block.pipeline.compute.kind == "vmap"
         #: Makes a forward pass of rows, together or one by one, as gradients are computed.
@@ -100,6 +103,8 @@ class Evaluator:
         block = self.block
         healthy = block.good()
         limit = len(healthy) if complete else self.setup.config.eval_nodes
+        # Evenly spread over the ids, both ends included: the first few would favour
+        # one end of a split that deals out classes in order.
         spread = np.unique(np.linspace(0, len(healthy) - 1, min(limit, len(healthy))).round())
         chosen, healthy = {healthy[int(place)] for place in spread}, {*healthy}
         return Snapshot(
@@ -110,6 +115,7 @@ class Evaluator:
             rows=block.rows,
             grads=block.grads,
             integers=block.integers,
+            # Bad and resting nodes count in no merged model.
             weights=block.merge_shares(without={*block.members.live} - healthy),
             samples=self.test if complete else self.subset,
             calibrate=self.calibrated,

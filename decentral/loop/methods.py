@@ -129,6 +129,7 @@ def changed_targets(config: Config, task: Task, targets: Tensor, keys: Tensor, n
     if noisy and noise is not None and noise.level:
         kind = noise_kind(noise, task)
         if kind == "flip":
+            # Targets that the loss ignores stay what they are.
             targets = task.restored(flipped(targets, keys, noise.level, classes), given)
         else:
             targets = shifted(targets, keys, noise.level, kind)

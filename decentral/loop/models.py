@@ -35,6 +35,8 @@ def builder_of(
         return _copies(own, config)
     if task.model is not None:
         return task.model
+    # One that takes nothing builds the model itself; others are plug-ins, which are
+    # given the shape of inputs and the number of outputs.
     if inspect.isfunction(config.model) and not inspect.signature(config.model).parameters:
         return cast(Callable[[], nn.Module], config.model)
     rule = parts["model"] = build("model", config.model)
@@ -65,6 +67,7 @@ def check_size(builder: Callable[[], nn.Module], device: torch.device, dtype: to
         device: Where its row will be.
         dtype: The type of the row's numbers.
     """
+    # Parameters of the right shapes that hold no memory.
     with torch.device("meta"):
         numbers = sum(p.numel() for p in builder().parameters())
     # One model as it is made, and one row.
@@ -92,6 +95,7 @@ def seeded(builder: Callable[[], nn.Module], seed: int, purpose: str) -> nn.Modu
     Raises:
         ConfigError: What it makes is no module.
     """
+    # torch takes seeds of 63 bits without a sign.
     with fork_rng(rng.key(seed, purpose) >> 1):
         model: Any = builder()
     if not isinstance(model, nn.Module):

@@ -34,6 +34,8 @@ def resolve_steps(
         batch: The batch schedule.
     """
     budget = None if config.data is None else samples_per_node(config, task)
+    # With a budget the steps follow from the batches: a schedule is not told their
+    # number.
     first = int(batch(Progress(0, 0 if budget else config.steps, 0, budget)))
     if budget is not None and budget < first:
         raise ConfigError(
@@ -50,6 +52,7 @@ def resolve_steps(
         )
     micro = config.micro_batch
     if micro == "auto":
+        # Not below the first batch: a run of constant batches stays in one piece.
         most = max(first, MICRO_BATCH)
         micro = None if timeline.largest <= most else most
     return config.model_copy(update={"steps": timeline.steps, "micro_batch": micro}), timeline
@@ -76,5 +79,6 @@ def samples_per_node(config: Config, task: Task) -> int:
                 f"data = {config.data}: the samples of this task are no sequences of tokens; "
                 "give samples instead."
             )
+        # A budget is counted in sequences from here on; all are of one length.
         count //= inputs.shape[1]
     return count if amount.per_node else count // config.nodes

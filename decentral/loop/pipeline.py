@@ -57,6 +57,7 @@ class Pipeline:
         """Write every row's gradient on its next ``size`` samples; return losses [n]."""
         adversarial = self.setup.config.adversarial
         self.attacks = adversarial is not None and adversarial.on(progress)
+        # Of the last step; SAM's second pass of this one finds those of its first.
         self.attacked.clear()
         losses = self._mean(progress, size)
         sam = self.setup.config.sam
@@ -80,6 +81,9 @@ class Pipeline:
         )
         if size <= most:
             return losses
+        # The first part was written in place, which spares plain steps a buffer.
+        # Parts are weighted by size, so that a short last one gives the gradient of
+        # the whole batch.
         self.grads.mul_(most / size)
         losses = losses * (most / size)
         scratch = torch.zeros_like(self.grads)  # padding is never written
@@ -101,6 +105,8 @@ class Pipeline:
         config, task, bad = self.setup.config, self.setup.task, self.setup.attackers
         batch = self.sampler.batch(progress.samples + begin, count)
         if bad.nodes and bad.on(progress, data=True):
+            # In this order: a flip takes classes, smoothing makes distributions of
+            # them, and the attack on inputs climbs the loss of the final targets.
             targets = bad.falsify_targets(batch.targets, self.hosted, task.outputs)
             batch = replace(batch, targets=task.restored(targets, batch.targets))
         noisy = config.label_noise is not None and config.label_noise.on(progress)
@@ -128,12 +134,16 @@ class Pipeline:
         """What moves inputs, within the range of the training inputs."""
         setup = self.setup
         low, high = setup.train.inputs.aminmax()
+        # Attacked inputs stay what inputs can be: pixels beyond white would be no
+        # images.
         bounds = low.item(), high.item()
         return Attack(setup.model, setup.layout, setup.task.loss, self.compute.kind, bounds)
 
     def clip(self, limit: float) -> None:
         """Clip the gradients to norms of at most ``limit``, each row by its own norm."""
         norms = self.setup.layout.trainable_view(self.grads).norm(dim=1, keepdim=True)
+        # As ``torch.nn.utils.clip_grad_norm_``, 1e-6 included: the same bits for
+        # one node.
         self.grads.mul_((limit / (norms + 1e-6)).clamp(max=1.0))
 
 

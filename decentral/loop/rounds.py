@@ -34,6 +34,7 @@ def train(block: Block, evaluator: Evaluator) -> Iterator[Row]:
     setup = block.setup
     steps, every = setup.config.steps, evaluation_interval(setup)
     algorithm, log_every = setup.algorithm, log_interval(setup)
+    # A resumed run has this in its log already.
     if not block.step:
         yield status(block) | evaluator(complete=True)
     before: list[Row] = []
@@ -41,12 +42,16 @@ def train(block: Block, evaluator: Evaluator) -> Iterator[Row]:
         action = block.decide()
         ends = block.step + 1 == steps
         if ends and action is not None and action.is_merge:
+            # The algorithm merges within its step, after its local update: only a
+            # call from there sees the models that are about to meet.
             block.before_merge = lambda: before.append(_before_merge(block, evaluator))
         algorithm(block, action)
         block.finish_step()
         if ends:
             yield from conclude(block, evaluator, before)
         elif block.step % every == 0:
+            # First, since one row of NaN would make every average of the evaluation
+            # NaN.
             block.check()
             yield status(block) | evaluator(complete=False)
         elif block.step % log_every == 0:
@@ -77,6 +82,7 @@ def conclude(block: Block, evaluator: Evaluator, before: list[Row]) -> Iterator[
     if final_merge is not None and not before:
         before = [_before_merge(block, evaluator)]
     for row in before:
+        # The right side wins: bytes and seconds are those from before the merge.
         yield status(block) | row
     if final_merge is not None:
         block.combine(final_merge)
@@ -107,4 +113,5 @@ def status(block: Block) -> Row:
 
 
 def _mean(losses: Tensor) -> float | None:
+    # Rows of bfloat16 or float32 would round the mean of many nodes.
     return losses.double().mean().item() if len(losses) else None

@@ -132,6 +132,7 @@ class Setup:
         rest = plain * self.dtype.itemsize
         whole = sum(each.numbers for each in layouts) * self.dtype.itemsize + rest
         if (parts := self.fragments) > 1:
+            # The largest part: columns need not divide evenly.
             part = sum(-(-each.numbers // parts) for each in layouts) * self.dtype.itemsize + rest
             return Size(part, part, whole)
         return Size(sum(coded_bytes(self.codec, each) for each in layouts) + rest, whole)
@@ -222,6 +223,7 @@ class Setup:
     def initial_rows(self, nodes: Sequence[int]) -> Tensor:
         """Return the first rows of nodes, [n, P]: one model for all, or draws of their own."""
         shared = self.config.init == "shared"
+        # By id, so that it does not matter which worker hosts a node.
         purposes = ["init"] if shared else [f"init/{node}" for node in nodes]
         rows = torch.zeros(len(purposes), self.layout.width, dtype=self.dtype)
         for row, purpose in zip(rows, purposes, strict=True):
@@ -242,6 +244,7 @@ def prepare(config: Config) -> Setup:
     task = _task(config, parts)
     builder = ready(builder_of(config, task, parts), task)
     task = task if "model" in parts or task.model is not None else task.as_labelled()
+    # Only our own models are known to build on ``meta``, without memory.
     shipped = "model" in parts and parts["model"].plugin.target.__module__.startswith("decentral.")
     if shipped:
         check_size(builder, device, dtype)
@@ -250,6 +253,8 @@ def prepare(config: Config) -> Setup:
         model, task = adapted(model, task)
     layout = Layout.of(model, grouping(parts["optimizer"], model))
     batch = parts["batch"] = build("batch", config.batch)
+    # From here on the number of steps is known, in which phases and schedules
+    # count.
     config, timeline = resolve_steps(config, task, batch)
     check_methods(config, task, model)
     plan, counts = _data(config, task, parts, timeline.size(0))
@@ -263,6 +268,8 @@ def prepare(config: Config) -> Setup:
         merge=parts["merge"], plan=plan, counts=counts, device=device, dtype=dtype, parts=parts,
         planner=None,
     )  # fmt: skip
+    # Last, since a budget in bytes needs the size of a message: model, codec and
+    # state.
     setup = replace(setup, planner=_planner(setup, nodes))
     network = _network(setup)
     return replace(setup, network=network, compute=_compute(setup) if network else None)

@@ -22,6 +22,8 @@ class Sketch:
     def __init__(self, layout: Layout, seed: int, device: torch.device) -> None:
         """Hash every trainable column to a bucket and a sign."""
         draws = rng.bits(seed, "sketch", np.arange(layout.trainable))
+        # The lowest bit is the sign, so buckets take the others: both must be
+        # independent.
         bucket = (draws >> np.uint64(1)) % np.uint64(SKETCH)
         sign = (draws & np.uint64(1)).astype(np.float64) * 2 - 1
         self.layout = layout
@@ -32,6 +34,7 @@ class Sketch:
         """Return the sketches [n, 64] of rows [n, P], float64."""
         signed = self.layout.trainable_view(rows) * self.sign.to(rows.dtype)
         empty = torch.zeros(rows.shape[0], SKETCH, dtype=torch.float64, device=rows.device)
+        # In float64, since the sum of a bucket is over thousands of columns.
         return empty.index_add_(1, self.bucket, signed.double())
 
     @staticmethod
@@ -39,4 +42,5 @@ class Sketch:
         """Return the RMS distance of sketches [N, 64] from their mean, over its norm."""
         mean = sketches.mean(0)
         spread = (sketches - mean).square().sum(1).mean().sqrt()
+        # Models may begin at zero.
         return float(spread / mean.norm().clamp_min(1e-12))

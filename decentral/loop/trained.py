@@ -117,6 +117,8 @@ class TrainedModels:
             tree_map(lambda t: t[place].unsqueeze(1), part)
             for part in (batch.inputs, batch.targets)
         )
+        # A copy of the row for each sample: one backward pass of the sum then gives
+        # the gradient of every single sample.
         rows = self.rows[index].expand(FISHER_SAMPLES, -1).clone().requires_grad_()
         forward = self.evaluator.forward_of(
             share_parameters(setup.model).eval(), setup.layout, own=True
@@ -138,6 +140,8 @@ def differing(setup: Setup, saved: Iterable[Saved]) -> TrainedModels:
     """Return the newest checkpoint whose models are not all the same, as they are after a merge."""
     for each in saved:
         found = TrainedModels(setup, each)
+        # A final merge leaves nothing to look at: the checkpoint before it is
+        # wanted.
         if len(found.rows) < 2 or not bool((found.rows == found.rows[0]).all()):
             return found
     raise ConfigError(
@@ -214,6 +218,7 @@ def _program(model: nn.Module, first: Tree, path: Path) -> str | None:
     batch = torch.export.Dim("batch")
     try:
         with torch.no_grad(), _silence():
+            # torch.export takes a dimension of size 1 for a constant.
             two = tree_map(lambda one: one.cpu().repeat_interleave(2, 0), first)
             args, named = spread(two)
             dynamic: Any = {key: {0: batch} for key in named} or tuple({0: batch} for _ in args)
