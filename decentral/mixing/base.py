@@ -61,6 +61,7 @@ class Mixing:
 
     def __post_init__(self) -> None:
         """Count the messages."""
+        # The own entries of the diagonal are no messages.
         sent = len(self.senders) - self.nodes + self.lost.shape[1]
         object.__setattr__(self, "messages", sent)
 
@@ -68,11 +69,14 @@ class Mixing:
     def doubly_stochastic(self) -> bool:
         """Whether rows and columns sum to one, so that the mean of the nodes is kept."""
         columns = np.bincount(self.senders, weights=self.weights, minlength=self.nodes)
+        # Safe since no row is empty: ``reduceat`` gives an element, not 0, for
+        # empty spans.
         rows = np.add.reduceat(self.weights, self.indptr[:-1]) if self.nodes else columns
         return bool(np.abs(np.r_[rows, columns] - 1).max(initial=0.0) < _TOLERANCE)
 
     def changes(self) -> NDArray[np.bool_]:
         """Return which rows the mixing changes: not those that receive nothing, and keep all."""
+        # The only entry of a row that receives nothing is its own.
         return (np.diff(self.indptr) > 1) | (self.weights[self.indptr[:-1]] != 1.0)
 
     def row(self, node: int) -> tuple[Integers, Floats]:
@@ -116,6 +120,7 @@ def assemble(
     everyone = np.arange(nodes)
     arrived = np.ones(len(weights), bool) if lost is None else ~lost
     given = (
+        # Lost messages, too: a sender does not know, and what it gave away is gone.
         np.bincount(links.senders, weights=weights, minlength=nodes)
         if keeps == "unsent"
         else np.bincount(links.receivers[arrived], weights=weights[arrived], minlength=nodes)
@@ -123,6 +128,7 @@ def assemble(
     own = np.zeros(nodes) if keeps == "nothing" else 1.0 - given
     receivers = np.r_[links.receivers[arrived], everyone]
     senders = np.r_[links.senders[arrived], everyone]
+    # By receiver, then by sender: sums add up in this order on every engine.
     order = np.lexsort((senders, receivers))
     indptr = np.r_[0, np.cumsum(np.bincount(receivers, minlength=nodes))]
     missing = np.stack([links.receivers[~arrived], links.senders[~arrived]])
@@ -154,6 +160,8 @@ class Mixer:
                 raise ConfigError(absent(topology))
             weights = "uniform" if links.directed else "metropolis"
         rule = build("weights", weights)
+        # The rule asked for replaces them; graphs that change are drawn anew every
+        # round.
         if links.weights is not None and not topology.time_varying:
             topology = topology.unweighted()
         if links.directed and traits_of(rule, WeightsTraits).undirected:
@@ -206,6 +214,8 @@ class Mixer:
         """Whether gossip at this step sends anything (tossed for whole rounds only)."""
         if self.topology.activation != "round" or intensity >= 1.0:
             return True
+        # By step, not by round: rounds do not advance in silence, so that a round
+        # which is not on would be tossed the same way for ever.
         return bool(rng.uniform(self.topology.seed, "round", step)[0] < intensity)
 
     def mixing(
@@ -227,6 +237,9 @@ class Mixer:
             down: Says which links are down.
             lost: Says which messages are lost.
         """
+        # Links that are off are left out before weights are computed, so that the
+        # others still sum to 1; lost messages only afterwards, since nobody knows
+        # of them.
         links = self.active_links(round, intensity)
         if excluded:
             out = np.array(sorted(excluded))
@@ -282,6 +295,7 @@ class Mixer:
         if self.topology.time_varying or not first <= round < first + len(drawn):
             ahead = 1 if self.topology.time_varying else max(1, _AHEAD // max(1, len(links)))
             first, rounds = round, np.arange(round, round + ahead)[:, None]
+            # By the pair, so that both directions of a link share one toss.
             low = np.minimum(links.senders, links.receivers)
             high = np.maximum(links.senders, links.receivers)
             purpose = f"links/{self.topology.epoch}"
@@ -335,5 +349,6 @@ def spectral_gap(mixer: Mixer) -> float:
     rounds = horizon(mixer.topology)
     for index in range(rounds):
         product = mixer.mixing(index).sparse() @ product
+    # Without the mean of each column this is (I - J) times the product.
     disagreement = float(np.linalg.norm(product - product.mean(0), 2))
     return 1.0 if disagreement < _TOLERANCE else 1.0 - disagreement ** (1.0 / rounds)

@@ -160,10 +160,13 @@ def fastest_mixing(
         weights = min(weights, _best_constant(ends, nodes), key=lambda w: _mu(ends, w, nodes))
     best, least = weights, np.inf
     for step in range(steps if len(weights) else 0):
+        # Without J the eigenvalue 1 of the mean is gone: the largest left is mu.
         values, vectors = np.linalg.eigh(_mixing(ends, weights, nodes) - 1.0 / nodes)
         second = float(np.abs(values).max())
         if second < least:
             best, least = weights, second
+        # Eigenvalues close to the extreme count less and less as the steps get
+        # shorter.
         slope = _slope(ends, values, vectors, sharpness=20.0 * (1 + step) ** 0.75)
         length = 0.3 * np.linalg.norm(best) / np.sqrt(1.0 + step)
         moved = weights - length * slope / max(float(np.linalg.norm(slope)), 1e-300)
@@ -176,6 +179,7 @@ def fastest_mixing(
 def _best_constant(ends: tuple[Integers, Integers], nodes: int) -> Floats:
     """Return 2 / (l_2 + l_n) of the Laplacian: the best where all links weigh the same."""
     ones = np.ones(len(ends[0]))
+    # I - W with weights of 1 is the Laplacian; its first eigenvalue is 0.
     spectrum = np.linalg.eigvalsh(np.eye(nodes) - _mixing(ends, ones, nodes))
     return ones * 2.0 / max(float(spectrum[1] + spectrum[-1]), 1e-300)
 
@@ -204,6 +208,7 @@ def _slope(
 ) -> Floats:
     """Return the slope of mu in every weight, eigenvectors weighed by how extreme they are."""
     size = np.abs(values)
+    # A softmax; less the maximum, so that nothing overflows.
     share = np.exp(sharpness * (size - size.max()))
     apart = (vectors[ends[0]] - vectors[ends[1]]) ** 2  # [links, nodes]
     return -(apart @ (np.sign(values) * share / share.sum()))

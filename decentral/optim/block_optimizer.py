@@ -100,6 +100,8 @@ class BlockOptimizer:
             return "stacked"
         if not is_elementwise(rule):
             return "tensors"
+        # Buffers or padding within the parameter would be updated, and decay, with
+        # it.
         whole = len(layout.groups) == 1 and layout.trainable == layout.width
         return "block" if whole and rows.is_contiguous() else "rows"
 
@@ -125,6 +127,7 @@ class BlockOptimizer:
     def _parameter(self, data: Tensor, grad: Tensor) -> nn.Parameter:
         assert self.mode == "stacked" or (data.is_contiguous() and grad.is_contiguous())
         parameter = nn.Parameter(data)
+        # Once and for all: gradients are written into this memory, never replaced.
         parameter.grad = grad
         return parameter
 
@@ -151,6 +154,7 @@ class BlockOptimizer:
         ``lr`` is the learning rate, or that of each group as a function of its ratio.
         """
         if self.power != 1.0:
+            # In one pass for the whole block, before any optimizer sees its part.
             power_(self.layout.trainable_view(self.grads), self.power)
         for group in self.groups:
             ratio = group.get("ratio", 1.0)
@@ -177,6 +181,8 @@ class BlockOptimizer:
         for place, parameter in enumerate(self._params_of(row)):
             for key, value in self._state(row).get(parameter, {}).items():
                 if isinstance(value, Tensor):
+                    # A copy: a view would keep the state of all rows, and change
+                    # with the next step.
                     found[f"{place}/{key}"] = self._share(value, row).detach().clone()
                 elif isinstance(value, int | float):
                     found[f"{place}/{key}#"] = _number(value)
@@ -229,6 +235,7 @@ class BlockOptimizer:
             state[key] = value.to(parameter.device if follows else value.device, copy=True)
             return
         if key not in state:
+            # Made of zeros for all rows: the optimizer has taken no step yet.
             shape = (self.nodes, *value.shape)
             state[key] = torch.zeros(shape, dtype=value.dtype, device=parameter.device)
         state[key][row] = value
@@ -259,6 +266,8 @@ class BlockOptimizer:
         if self.mode in _TOGETHER:
             return
         for column, channel in zip(self._columns(), channels, strict=True):
+            # Into the tensors that are there: optimizers may hold references to
+            # them.
             for target, value in zip(column, channel, strict=True):
                 target.copy_(value.view(target.shape))
 
@@ -311,6 +320,8 @@ def is_elementwise(rule: ConfiguredPlugin) -> bool:
 def _probe(rule: ConfiguredPlugin) -> list[tuple[Tensor, Tensor]]:
     shape = (2, ALIGNMENT)
     start = torch.linspace(-1.0, 2.0, prod(shape), dtype=torch.float64).view(shape)
+    # As wide as aligned rows are, so that both ways use the same vector
+    # instructions.
     together, apart = start.clone(), start.clone()
     _three_steps(rule, [together])
     for row in apart:
@@ -323,6 +334,7 @@ def _three_steps(rule: ConfiguredPlugin, tensors: list[Tensor]) -> None:
     optimizer = fused(rule(params))
     for group in optimizer.param_groups:
         group["lr"] = 0.05
+    # Momentum shows at the second step, and what depends on the step at the third.
     for step in range(3):
         for parameter in params:
             parameter.grad = (parameter.detach() * (step + 1)).sin()
@@ -331,6 +343,7 @@ def _three_steps(rule: ConfiguredPlugin, tensors: list[Tensor]) -> None:
 
 def state_numbers(rule: ConfiguredPlugin, layout: Layout) -> int:
     """Return how many numbers of one row's state are exchanged along with it, by a trial step."""
+    # Many optimizers make their state only when they first step.
     row, grad = torch.ones(1, layout.width), torch.ones(1, layout.width)
     trial = BlockOptimizer(rule, layout, row, grad)
     trial.step(1e-3)

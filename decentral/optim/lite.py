@@ -122,6 +122,7 @@ class LiteOptimizer(MatrixOptimizer):
             step = int(member.state["step"])
             rate = group["lr"] * (1 - beta2**step) ** 0.5 / (1 - beta1**step)
             update = first / (second.sqrt() + group["eps"]) * bold
+            # Decay first, from the weights before the step, as AdamW does.
             member.value.sub_(member.value * bold * (group["lr"] * group["weight_decay"]))
             member.value.add_(update, alpha=-rate)
 
@@ -150,14 +151,17 @@ def flat_mask(
         return None
     if sharp <= 0.0:
         return torch.ones_like(second)
+    # One threshold for each node and expert, none shared between them.
     shape = [1 if place in dims else size for place, size in enumerate(second.shape)]
     upper = _threshold(member, "upper", 1.0, second, shape)
     lower = _threshold(member, "lower", 0.5, second, shape)
     mean = second.mean(list(dims), keepdim=True)
     high, low = upper * mean, lower * mean
     flat = 1 - ((second - low) / (high - low).clamp_min(1e-30)).clamp(0, 1)
+    # Thresholds move after the mask is made: they act from the next step on.
     follow(upper, share(second > high, dims) > sharp)
     follow(lower, share(second > low, dims) > sharp + min(1 - sharp, smooth))
+    # Kept apart, or the slope between the two would become a jump.
     torch.minimum(lower, 0.95 * upper, out=lower)
     return flat
 
@@ -187,6 +191,7 @@ def _progress(group: dict[str, Any], member: Member) -> float:
     """Return the share of the run that is done: counted here, or as whoever drives says."""
     if group["total_steps"] is None:
         return float(group["progress"])
+    # The counter includes the step under way.
     return min(1.0, (int(member.state["step"]) - 1) / group["total_steps"])
 
 

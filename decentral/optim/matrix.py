@@ -43,6 +43,8 @@ class Bucket:
     def gathered(self, tensors: Sequence[Tensor]) -> Tensor:
         """Return one tensor per member as [m, ...], in one block; not to be changed."""
         flat = self._flat(tensors)
+        # A single member is not copied, which is why the result must not be
+        # changed.
         return flat[0] if len(flat) == 1 else torch.cat(flat)
 
     def _flat(self, tensors: Sequence[Tensor]) -> list[Tensor]:
@@ -123,6 +125,7 @@ class MatrixOptimizer(torch.optim.Optimizer, ABC):
         for name, value in _named(group):
             if value.grad is not None:
                 state: dict[str, Any] = self.state[value]
+                # A tensor of float32, as torch's own optimizers count.
                 state.setdefault("step", torch.tensor(0.0)).add_(1)
                 yield Member(name, block_of(name), value, value.grad, state)
 
@@ -250,9 +253,13 @@ def msign(
     """
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.to(torch.bfloat16) if precision == "bfloat16" else matrices
+    # The Frobenius norm bounds the largest singular value, which the iteration
+    # needs at most 1; ``polar`` leaves another percent for what bfloat16 rounds
+    # upwards.
     norms = torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True)
     x = x / (norms.clamp(min=1e-7) if kind == "quintic" else _DAMPING * norms + 1e-8)
     for a, b, c in islice(_coefficients(kind), steps):
+        # The smaller of both sides: all products of the iteration are as small.
         gram = torch.bmm(x.transpose(1, 2), x) if tall else torch.bmm(x, x.transpose(1, 2))
         factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
         left, right = (x, factor) if tall else (factor, x)
@@ -263,5 +270,6 @@ def msign(
 def _coefficients(kind: Kind) -> chain[_Coefficients] | repeat[_Coefficients]:
     if kind == "quintic":
         return repeat(_QUINTIC)
+    # The polynomial at x / 1.01: its terms are of degree 1, 3 and 5.
     damped = ((a / _DAMPING, b / _DAMPING**3, c / _DAMPING**5) for a, b, c in _POLAR)
     return chain(damped, repeat(_POLAR_LAST))

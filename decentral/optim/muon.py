@@ -87,6 +87,8 @@ class Muon(MatrixOptimizer):
         theta = group["momentum"]
         updates = [zeros(m, "momentum").lerp_(m.grad, 1 - theta) for m in bucket.members]
         if group["nesterov"]:
+            # A mean where Jordan adds up: the sign does not see the factor between
+            # them.
             updates = [m.grad.lerp(b, theta) for m, b in zip(bucket.members, updates, strict=True)]
         settings = group["steps"], group["newton_schulz"], group["precision"]
         direction = msign(bucket.gathered(updates), *settings)
@@ -182,6 +184,8 @@ class MuonLite(LiteOptimizer):
         """Move every matrix: as Muon on sharp directions, bolder on flat ones."""
         theta, first = group["momentum"], bucket.members[0]
         updates = [
+            # Nesterov's mean divided by theta: neither sign nor threshold sees the
+            # scale.
             zeros(m, "momentum").lerp_(m.grad, 1 - theta) + m.grad * ((1 - theta) / theta)
             for m in bucket.members
         ]
@@ -197,6 +201,8 @@ class MuonLite(LiteOptimizer):
             direction += (beta2 - beta1) * flat_part(latest, isometry)
             direction += (chi - 1) * flat_part(direction, isometry)
             weights = bucket.gathered([m.value for m in bucket.members])
+            # ``move`` multiplies by lr and scale; decay of flat directions is lr
+            # chi decay.
             direction += ((chi - 1) * decay / scale) * flat_part(weights, isometry)
         bucket.move(direction, lr * scale, lr * decay)
 
@@ -215,13 +221,16 @@ class MuonLite(LiteOptimizer):
         least = min(bucket.rows, bucket.cols)
         for member in bucket.members:
             if "threshold" not in member.state:
+                # The singular values of a matrix of norm 1 if all were equal.
                 zeros(member, "threshold", (1,)).fill_(least**-0.5)
         threshold = torch.cat([m.state["threshold"].reshape(-1, 1, 1) for m in bucket.members])
         norm = torch.linalg.vector_norm(momentum, dim=(1, 2), keepdim=True)
         scaled = momentum / (threshold * norm + 1e-9)
         isometry = (sign + self._sign(group, scaled - sign)) / 2
+        # At least one direction stays sharp, and one flat.
         wanted = min(whole(sharp * least) + 1, least - 1)
         size = torch.linalg.vector_norm(isometry, dim=(1, 2), keepdim=True)
+        # For the next step. No singular value of a matrix exceeds its norm.
         bucket.store("threshold", follow(threshold, size > wanted**0.5).clamp_(max=1.0))
         return isometry
 

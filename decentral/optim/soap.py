@@ -33,15 +33,19 @@ def soap_step(group: dict[str, Any], bucket: Bucket, direction: Direction) -> No
         _begin(group, bucket, grads, sides)
         return
     beta1, beta2 = group["betas"]
+    # The first step only looked, and does not count.
     step = int(bucket.members[0].state["step"]) - 1
     bases = {side: bucket.state(f"{side}_basis") for side in sides}
     rotated = rotate(grads, bases)
     first = bucket.state("exp_avg").lerp_(grads, 1 - beta1)
     second = bucket.state("rotated_sq").lerp_(rotated.square(), 1 - beta2)
     update = rotate_back(direction(rotate(first, bases), rotated, second), bases)
+    # Both corrections of the start in one number, as the authors have it: eps is
+    # added to the uncorrected root.
     rate = group["lr"] * (1 - beta2**step) ** 0.5 / (1 - beta1**step)
     bucket.move(update, rate, group["lr"] * group["weight_decay"])
     bucket.store("exp_avg", first)
+    # After the move: this gradient was rotated by bases that had not seen it.
     statistics = _observe(group, bucket, grads, sides)
     if step % group["frequency"] == 0:
         for side in sides:
@@ -71,6 +75,7 @@ def _begin(group: dict[str, Any], bucket: Bucket, grads: Tensor, sides: dict[str
         for side, size in sides.items():
             zeros(member, f"{side}_statistics", (size, size))
             zeros(member, f"{side}_basis", (size, size))
+    # From a single gradient, after which the bases only follow.
     for side, value in _observe(group, bucket, grads, sides).items():
         bucket.store(f"{side}_basis", _each(_eigenbasis, value))
 
@@ -92,10 +97,13 @@ def _refreshed(
 ) -> tuple[Tensor, Tensor]:
     """Return the second moment in descending order of eigenvalues, and a basis one QR nearer."""
     product = torch.bmm(statistics, basis)
+    # The diagonal of Q^T S Q: estimates of the eigenvalues.
     order = (basis * product).sum(1).argsort(dim=1, descending=True, stable=True)
     place = order.unsqueeze(2 if side == "left" else 1)
+    # The second moment belongs to the directions: it is permuted as the basis is.
     second = second.take_along_dim(place, 1 if side == "left" else 2)
     power = product.take_along_dim(order.unsqueeze(1), 2)
+    # QR of S Q: one step of the power iteration for all eigenvectors together.
     return second, _each(_orthogonal, power)
 
 
