@@ -71,6 +71,8 @@ def push_sum(block: Block, action: RoundAction | None) -> None:
     """
     x, w = block.sent, block.state["weight"]
     block.gradient()
+    # The gradient was taken at z, the average; the step and the sums belong to x =
+    # w z.
     x.mul_(w)
     block.adapt()
     block.combine(action)
@@ -125,6 +127,7 @@ def relay_sum(block: Block, action: RoundAction | None) -> None:
     x, count, state = block.sent, block.state["count"], block.state
     own = x.clone()
     x.add_(state["heard"])
+    # Counts travel as the models do, so that nobody needs to know the tree.
     count.copy_(state["count_heard"]).add_(1)
     sent, sent_count = x.clone(), count.clone()
     block.combine(action)
@@ -132,6 +135,7 @@ def relay_sum(block: Block, action: RoundAction | None) -> None:
     _relay(x, sent, degree, (state["sent"], state["heard"], state["earlier"]))
     counts = (state["count_sent"], state["count_heard"], state["count_earlier"])
     _relay(count, sent_count, degree, counts)
+    # Models that have not arrived yet are stood in for by one's own.
     missing = block.nodes - count
     x.add_(missing * own).div_(block.nodes)
 
@@ -198,12 +202,16 @@ def exact_diffusion(block: Block, action: RoundAction | None) -> None:
     x, d = block.x, block.state["correction"]
     block.gradient()
     block.adapt()
+    # In equal parts, so that the whole correction is given back when nodes meet
+    # again.
     x.sub_(d, alpha=1 / block.progress.local_steps)
     if action is None:
         return
     y = x.clone()
     block.combine(action)
     if not action.is_merge:
+        # ``combine`` gives W y. (I + W) / 2 has no negative eigenvalue, which the
+        # correction needs to converge. A global merge is an average already.
         x.lerp_(y, 0.5)
     d.add_(y - x)
 
@@ -253,6 +261,8 @@ def damsgrad(
     grown = torch.maximum(largest, v)
     u.add_(grown - largest)
     largest.copy_(grown)
+    # The plain optimizer makes the step from it. Coding may take u slightly below
+    # 0.
     block.g.copy_(m / (u.clamp(min=0).sqrt() + eps))
     block.adapt()
     block.combine(action)
@@ -283,9 +293,11 @@ def quasi_global_momentum(
     x, m = block.x, block.state["momentum"]
     before = x.clone()
     block.gradient()
+    # As the gradient, so that clipping and the learning rate are those of the run.
     block.g.add_(m, alpha=momentum)
     block.adapt()
     block.combine(action)
+    # A rate of 0 moves nothing: there is no direction to read off.
     if block.learning_rate > 0:
         m.mul_(momentum).add_(before - x, alpha=(1 - momentum) / block.learning_rate)
 
@@ -317,6 +329,8 @@ def teleportation(block: Block, action: RoundAction | None) -> None:
     before = x.clone()
     block.gradient()
     block.adapt()
+    # All rows take the step, since they are computed together; it is taken back
+    # where a node rests.
     x.copy_(torch.where(active > 0, x, before))
     block.combine(action)
     if action is None or block.nodes == 1:

@@ -87,6 +87,7 @@ def slowmo(
     block.adapt()
     block.combine(action)
     lr = block.learning_rate
+    # The momentum is in units of the gradient, so a rate of 0 gives none.
     if action is None or not action.is_merge or lr == 0:
         return
     x, z, u = block.x, block.state["anchor"], block.state["momentum"]
@@ -180,14 +181,20 @@ def streaming_diloco(
     block.adapt()
     due, now = block.state["due"], block.progress
     ends = now.step + 1 == now.steps
+    # What was sent some steps ago arrives now, or at the latest before the next
+    # round.
     if overlap and due.any():
         due.sub_(1).clamp_(min=0)
         if action is not None or ends or not due.any():
+            # Rounds were counted on when it was sent: its part is that of the last
+            # one.
             _arrive(block, _span(block, now.round - 1, fragments), keep)
     if action is None:
         return
     part = _span(block, now.round, fragments)
     x, z, m = (t[:, part] for t in (block.x, block.state["anchor"], block.state["momentum"]))
+    # ``combine`` writes the mean into x, and the local model goes on until it
+    # arrives.
     own = x.clone()
     block.combine(action, part, ahead=overlap > 0)
     moved = z - x

@@ -68,6 +68,8 @@ def kept_numbers(model: nn.Module, inputs: Tree) -> int:
 
     def pack(tensor: Tensor) -> Tensor:
         place = tensor.untyped_storage().data_ptr()
+        # Parameters are kept as well, but are there anyway; what two layers keep
+        # counts once.
         if place not in own:
             kept[place] = tensor.untyped_storage().nbytes() // tensor.element_size()
         return tensor
@@ -95,6 +97,7 @@ def rows_at_once(kept: int, parameters: int, device: torch.device) -> int:
         device: Where they are computed.
     """
     budget = _KEPT.get(device.type, _KEPT["cuda"])
+    # More than ``ROWS`` where models are so small that all stay in the cache.
     return max(1, min(ROWS, budget // max(1, kept)), _FEW // (kept + parameters))
 
 

@@ -68,6 +68,7 @@ def choose(
         mode: Mode of ``torch.compile``; none: not compiled.
     """
     silence_vmap()
+    # Trials change buffers and draw numbers: those of the run stay as they are.
     model, batch = share_parameters(model).train(), probe()
     loop: Gradient = _loop(model, layout, loss, batch)
     kept = kept_numbers(model, tree_at(batch.inputs, 0))
@@ -80,6 +81,8 @@ def choose(
     if replicas in ("auto", "tune") and nodes == 1:
         why = "there is one"
     elif replicas == "auto":
+        # From a table, not by measuring: the way changes the last bits, and a run
+        # has to come out the same each time.
         why = _slower(together, batch.keys.device, nodes, layout, kept)
     if precision == "bfloat16":
         loop, together, how = Reduced(loop), Reduced(together), f"{how}, in bfloat16"
@@ -124,6 +127,7 @@ def _compiled(
             f"compile: what is compiled is vmap, which cannot run this model ({problem}); "
             "leave compile out."
         )
+    # Tried uncompiled first: what vmap cannot do is said in its own words.
     gradient.compile(mode)
     if problem := _trial(whole, model, layout, batch, count):
         raise ConfigError(f"compile: torch cannot compile here ({problem}); leave compile out.")
@@ -152,6 +156,8 @@ def _measured(
         times: list[float] = []
         for _ in range(_TRIES):
             begin = time.perf_counter()
+            # ``item`` waits for the device; without it only the launch would be
+            # measured.
             gradient(rows, integers, batch, out).sum().item()
             times.append(time.perf_counter() - begin)
         took.append(1e3 * min(times))
@@ -164,6 +170,8 @@ def _loop(model: nn.Module, layout: Layout, loss: Loss, batch: Batch) -> LoopGra
     with fork_rng():
         before = torch.get_rng_state()
         problem = _problem(lambda: loop.forward(0, batch).item())
+        # Whether the model draws numbers of its own shows in the state of the
+        # generator.
         loop.draws = not torch.equal(before, torch.get_rng_state())
         loop.keep_assigned()
     if problem:

@@ -27,12 +27,14 @@ def uniform(keys: Tensor, size: int, stream: int) -> Tensor:
 
     Draws of one stream are the same each time; those of different streams are independent.
     """
+    # Streams are 2^32 places apart: no layer has as many numbers per sample.
     place = torch.arange(size, device=keys.device) + stream * (1 << 32)
     return hashed(hashed(keys).unsqueeze(-1) + place).to(torch.float64) / float(1 << 63)
 
 
 def normal(keys: Tensor, size: int) -> Tensor:
     """Return ``size`` standard normal float64 for every key (Box-Muller), [*keys, size]."""
+    # (0, 1] rather than [0, 1): the logarithm of 0 is not finite.
     radius = (1.0 - uniform(keys, size, NOISE)).clamp_min(2.0**-63)
     return (-2.0 * radius.log()).sqrt() * (2.0 * pi * uniform(keys, size, ANGLE)).cos()
 
@@ -62,6 +64,8 @@ class KeyedDropout(nn.Module):
         """
         if not self.training or self.p == 0.0:
             return x
+        # A key for every sample: its mask does not depend on who else is in the
+        # batch.
         if x.dim() and len(x) == len(self.key):
             chance = uniform(self.key, x[0].numel(), self.layer)
         else:  # no sample owns a slice of x: time first, or a weight

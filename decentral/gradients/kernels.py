@@ -58,6 +58,7 @@ class Dense:
             y = torch.bmm(inputs, across)
         else:
             y = torch.baddbmm(values[self.bias].unsqueeze(1), inputs, across)
+        # In place: the backward pass needs only whether y is above 0.
         if self.rectify:
             y.relu_()
         if tape is not None:
@@ -96,6 +97,8 @@ class Native:
             y = self._run({**values, **leaves}, start)
 
         def pull(dy: Tensor, grads: Views) -> Tensor | None:
+            # ``deep`` as a number: the last one, the input, is asked for only if it
+            # counts.
             asked = [*leaves.values(), start][: len(leaves) + self.deep]
             found = torch.autograd.grad(y, asked, dy)
             for name, grad in zip(leaves, found, strict=False):
@@ -125,6 +128,7 @@ def kernels_of(model: nn.Module, layout: Layout) -> list[Kernel] | None:
     kernels: list[Kernel] = []
     leaves = list(_leaves(model, ""))
     named = [name for prefix, module in leaves for name in _names(prefix, module)]
+    # Tied parameters appear twice, frozen ones only here: neither has a kernel.
     if sorted(named) != sorted(entry.name for entry in layout.parameters):
         return None
     for name, module in leaves:
@@ -144,6 +148,7 @@ def kernels_of(model: nn.Module, layout: Layout) -> list[Kernel] | None:
             kernels.append(last := Native(deep))
         last.ops.append(op)
         last.names += _names(name, module)
+    # Hooks run when a module is called, and kernels call none.
     return None if any(map(_hooked, model.modules())) else kernels
 
 
@@ -199,6 +204,7 @@ def _affine(name: str, values: Views) -> tuple[Tensor | None, Tensor | None]:
 
 def _elementwise(name: str, module: Any) -> Op:
     apart = copy.copy(module)
+    # What was the input may be on the tape still.
     apart.inplace = False
     return lambda x, values: apart(x)
 
@@ -222,6 +228,8 @@ def _convolution(name: str, module: Any) -> Op | None:
         return None
 
     def op(x: Tensor, values: Views) -> Tensor:
+        # Rows become groups of one convolution, so that all of them take a single
+        # call.
         groups = x.shape[0] * module.groups
         how = module.stride, module.padding, module.dilation, groups
         y = convolve(_channels_last(_fold(x)), *_affine(name, values), *how)
@@ -246,6 +254,8 @@ def _batch_norm(name: str, module: Any) -> Op | None:
     count = _join(name, "num_batches_tracked")
 
     def op(x: Tensor, values: Views) -> Tensor:
+        # torch updates the flat copies; ``copy_`` below takes them back into the
+        # rows.
         mean, var = (values[key].clone().flatten() for key in stats)
         how = module.training, module.momentum, module.eps
         y = F.batch_norm(_fold(x), mean, var, *_affine(name, values), *how)

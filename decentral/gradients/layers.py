@@ -44,6 +44,7 @@ class LayerGradient:
 
     def __call__(self, rows: Tensor, integers: Views, batch: Any, out: Tensor) -> Tensor:
         """Write the gradients of all rows into ``out``; return losses [n]."""
+        # Making the views takes longer than a step of a small model.
         if self.bound is None or any(map(operator.is_not, self.bound, (rows, integers, out))):
             self._bind(rows, integers, out)
         losses: list[Tensor] = []
@@ -74,6 +75,7 @@ class LayerGradient:
         # Outputs may be in bfloat16; the loss and the gradients are as the rows are.
         losses, dy = self.loss(x.to(self.full), targets)
         dy = dy.to(x.dtype)
+        # Backward through the layers; the first one that learns passes nothing on.
         for pull in reversed(tape):
             dx = pull(dy, grads)
             dy = dy if dx is None else dx
@@ -139,9 +141,11 @@ def differentiated(loss: Callable[[Tensor, Tensor], Tensor]) -> Differentiated:
 
 def softmax_entropy(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Return cross-entropies [n] of outputs [n, B, C] and classes [n, B], and gradients."""
+    # As torch does: ignored targets count neither in the sum nor in the mean.
     kept = (targets != _IGNORED).to(outputs.dtype)
     share = (kept / kept.sum(1, keepdim=True)).unsqueeze(2)
     place = targets.clamp_min(0).unsqueeze(2)
+    # Less the maximum, so that no exponential overflows.
     shifted = outputs - outputs.amax(2, keepdim=True)
     right = shifted.gather(2, place)
     grad = shifted.exp_()

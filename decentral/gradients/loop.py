@@ -38,6 +38,8 @@ def looped_forward(
             if rescales:  # an embedding with max_norm writes into its weight: into a copy
                 one = one.clone()
             named = {k: v[0] for k, v in layout.views(one, layout.parameters).items()}
+            # Copies, so that a module which changes its buffers does not reach into
+            # rows.
             floats = {
                 k: v[0].clone() for k, v in layout.views(one.detach(), layout.buffers).items()
             }
@@ -86,6 +88,8 @@ class LoopGradient:
         bound = self.blocks and all(a is b for a, b in zip(self.blocks, blocks, strict=True))
         losses: list[Tensor] = []
         for index in range(rows.shape[0]):
+            # With a single row the module still points where it did at the last
+            # step.
             if not bound or rows.shape[0] > 1:
                 self._bind(index, rows, integers, out)
             losses.append(self._one(index, batch, out[index]))
@@ -97,6 +101,8 @@ class LoopGradient:
         row, grad = rows[index], out[index]
         for entry in self.layout.parameters:
             parameter = self.parameters[entry.name]
+            # ``data``, since the parameter has to stay the object that the module
+            # holds.
             parameter.data = row[entry.start : entry.stop].view(entry.shape)
             parameter.grad = grad[entry.start : entry.stop].view(entry.shape)
         for entry in self.layout.buffers:
@@ -105,6 +111,7 @@ class LoopGradient:
             self.buffers[name].data = value[index]
 
     def _one(self, index: int, batch: Any, grad: Tensor) -> Tensor:
+        # Gradients add up where they point to, and padding must stay 0.
         grad.zero_()
         with fork_rng(int(batch.keys[index].flatten()[0])) if self.draws else nullcontext():
             loss = self.forward(index, batch)

@@ -35,6 +35,7 @@ def flipped(targets: Tensor, keys: Tensor, level: float, classes: int) -> Tensor
     size = targets[0, 0].numel()
     changed = draws.uniform(keys, size, draws.CHANCE).view(targets.shape) < level
     drawn = (draws.uniform(keys, size, draws.CLASS) * classes).to(targets.dtype)
+    # A draw just below 1 may round up to the number of classes.
     return torch.where(changed, drawn.clamp_max(classes - 1).view(targets.shape), targets)
 
 
@@ -107,6 +108,8 @@ class Attack:
         clean = batch.inputs
         low = (clean - eps).clamp_min(self.bounds[0])
         high = (clean + eps).clamp_max(self.bounds[1])
+        # Keyed by the visit, so that both gradients of SAM, and a resumed run, see
+        # the same.
         chance = draws.uniform(batch.keys, clean[0, 0].numel(), draws.ATTACK)
         shift = ((2.0 * chance - 1.0) * eps).to(clean.dtype).view(clean.shape)
         moved = torch.clamp(clean + shift, low, high)
@@ -121,6 +124,8 @@ class Attack:
         leaf = inputs.detach().requires_grad_()
         with torch.enable_grad():
             losses: Tensor = self.losses(self.forward(rows, integers, leaf), targets)
+            # Rows have inputs of their own: the sum has each one's slope, all in
+            # one pass.
             (slope,) = torch.autograd.grad(losses.sum(), leaf)
         return slope
 

@@ -26,6 +26,7 @@ def climb(rows: Tensor, grads: Tensor, rho: float, adaptive: bool) -> None:
         rho: Length of the ascent.
         adaptive: Whether it is measured relative to the size of each parameter.
     """
+    # The norm is each row's own: every node climbs as if it were alone.
     push = _push(rows, grads, adaptive)
     _move(rows, push, rho / (push.norm(dim=1, keepdim=True) + _TINY), adaptive)
 
@@ -60,6 +61,8 @@ class SharpnessAware:
         self.kept.copy_(self.rows)
         climb(self.rows[:, : self.trainable], grads[:, : self.trainable], rho, adaptive)
         again()
+        # All columns, the statistics too, which the second pass has moved once
+        # more. Taking the step back by subtraction would not give the same bits.
         self.rows.copy_(self.kept)
         for name, value in whole.items():
             self.integers[name].copy_(value)
@@ -88,6 +91,7 @@ def sharpness_aware(
     >>> sgd.step()
     """
     moved = [p for p in model.parameters() if p.grad is not None]
+    # Copies, since subtracting what was added would not give the same bits.
     kept = [t.detach().clone() for t in (*moved, *model.buffers())]
     grads = [p.grad for p in moved if p.grad is not None]
     with torch.no_grad():

@@ -55,6 +55,8 @@ def _vmap_forward(
     def one(parameters: Buffers, buffers: Buffers, inputs: Tree) -> Tree:
         return functional_call(model, {**layout.frozen, **parameters, **buffers}, (inputs,))
 
+    # An error rather than one draw for all rows: keyed dropout draws nothing here,
+    # and other random layers are left to the loop.
     mapped = vmap(one, in_dims=(0, 0, 0 if own else None), randomness="error")
 
     def forward(rows: Tensor, integers: Buffers, inputs: Tree) -> Tree:
@@ -124,6 +126,8 @@ class VmapGradient:
             k: v.clone(memory_format=torch.contiguous_format)
             for k, v in layout.views(own, layout.buffers).items()
         }
+        # Dropout layers find the keys of their samples in a buffer, as what can be
+        # mapped.
         keys: Any = dict.fromkeys(self.key_names, batch.keys[some])
         buffers = {**floats, **{k: v[some] for k, v in integers.items()}, **keys}
         with plain_attention():
@@ -131,6 +135,8 @@ class VmapGradient:
             grads, (losses, after) = self.mapped(layout.views(own), buffers, inputs, targets)
         for name, view in layout.views(out[some]).items():
             view.copy_(grads[name])
+        # Statistics of BatchNorm, which the copies have gathered, go back into the
+        # rows.
         for name, view in layout.views(own, layout.buffers).items():
             view.copy_(after[name])
         for name, value in integers.items():

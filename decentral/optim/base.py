@@ -97,6 +97,8 @@ def resolve(name: str) -> Plugin | None:
         )
     traits = OptimizerTraits(
         default_lr=_class_lr(found),
+        # Those of torch treat every parameter for itself; of others nothing is
+        # known.
         isolated=found.__module__.startswith("torch.optim."),
         named=next(iter(inspect.signature(found).parameters), "") == "named_parameters",
     )

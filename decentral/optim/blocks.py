@@ -50,6 +50,7 @@ def block_of(name: str) -> str | None:
     >>> block_of("model.layers.0.self_attn.q_proj.weight"), block_of("3.bias")
     ('qk', None)
     """
+    # So that patterns match whole parts of a name, the first and the last included.
     dotted = f".{name}."
     return next((block for block, rule in _RULES.items() if rule.search(dotted)), None)
 
@@ -105,6 +106,8 @@ class Blockwise:
     def key(self, name: str) -> str | None:
         """Return the pattern or the block whose ratio a parameter takes, None if there is none."""
         patterns = (key for key in self.ratios if _is_pattern(key) and fnmatchcase(name, key))
+        # Patterns of the user's first: they are there to correct what names
+        # suggest.
         return next(patterns, None) or block_of(name)
 
     def ratio(self, name: str) -> float:
