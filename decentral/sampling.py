@@ -42,6 +42,7 @@ def fixed_plan(shards: list[Integers], replacement: str, batch: int) -> Plan:
     ``auto`` samples with replacement where a shard is smaller than the first batch.
     """
     sizes = np.array([len(shard) for shard in shards])
+    # A shard below the batch would give a step the same sample twice in any case.
     choices = {"always": sizes >= 0, "never": sizes < 0, "auto": sizes < batch}
     return Plan(_padded(shards), sizes, choices[replacement])
 
@@ -52,6 +53,7 @@ def resample_plan(labels: Integers, share: Floats) -> Plan:
     sizes = np.array([len(group) for group in groups])
     weight = (share * sizes[:, None]).T
     empty = weight.sum(1) == 0
+    # A node without any class draws from all data.
     weight[empty] = sizes
     mixture = np.cumsum(weight / weight.sum(1, keepdims=True), axis=1)
     return Plan(_padded(groups), sizes, np.ones(share.shape[1], dtype=bool), mixture)
@@ -92,6 +94,7 @@ class Sampler:
 
     def _draw_ahead(self, position: int, count: int) -> None:
         visits = np.array(self.hosted)[:, None], np.arange(position, position + count)
+        # torch has no unsigned 64-bit arithmetic: 63 bits fit its int64.
         keys = rng.bits(self.seed, "sample/key", *visits) >> np.uint64(1)
         self._start, self._keys = position, keys.astype(np.int64)
         self._indices = self._draw(position, count)
@@ -102,6 +105,8 @@ class Sampler:
         if self.plan.mixture is not None:
             return self._redrawn(nodes, visit)
         sizes = self.plan.sizes[nodes]
+        # The permutation of an epoch is a function of its number, not kept
+        # anywhere: a run resumes anywhere, and any worker can serve any node.
         place = rng.permuted(visit % sizes, sizes, self.seed, "sample/epoch", nodes, visit // sizes)
         if self.plan.replacement[nodes].any():
             anywhere = rng.integers(sizes, self.seed, "sample/replaced", nodes, visit)
@@ -112,6 +117,8 @@ class Sampler:
         assert self.plan.mixture is not None
         chance = rng.uniform(self.seed, "sample/class", nodes, visit)
         cumulative = self.plan.mixture[nodes[:, 0]]
+        # Without the last bound, which rounding may leave below 1: the last class
+        # takes the rest.
         label = (chance[:, :, None] >= cumulative[:, None, :-1]).sum(-1)
         sizes = self.plan.sizes[label]
         place = rng.integers(sizes, self.seed, "sample/redrawn", nodes, visit)

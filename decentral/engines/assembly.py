@@ -41,6 +41,7 @@ class RecordAssembly:
 
     def add(self, rank: int, record: Record) -> list[Record] | None:
         """Take a worker's record; return those of all workers once they are complete."""
+        # The end of a run has several records at one step.
         key = record["step"], record.get("phase", "")
         parts = self.records.setdefault(key, {})
         parts[rank] = record
@@ -65,6 +66,8 @@ def combine(parts: list[Record]) -> Record:
         record[key] = sum(part[key] for part in parts) / len(parts)
     trained = [(p["loss/train"], p["nodes/healthy"]) for p in parts if p["loss/train"] is not None]
     if trained:
+        # A worker's loss is the mean over its nodes, which need not be equally
+        # many.
         record["loss/train"] = sum(loss * n for loss, n in trained) / sum(n for _, n in trained)
     return record
 
@@ -100,6 +103,7 @@ class CheckpointAssembly:
             epoch: How often they have changed.
             counters: What the manifest holds beside the tensors.
         """
+        # One at a time: checkpoints reach the disk in the order of their steps.
         self.finish()
 
         def assemble() -> None:
@@ -111,6 +115,8 @@ class CheckpointAssembly:
 
     def finish(self) -> None:
         """Wait for the checkpoint on its way; raises what went wrong with it."""
+        # Taken first, so that an error is raised once and not again by whoever asks
+        # next.
         pending, self.pending = self.pending, None
         if pending is not None:
             pending.result()
@@ -142,6 +148,7 @@ class CheckpointAssembly:
                 chunk = self.workers.ask(rank, "read", name, start, CHUNK)
                 digest.update(chunk)
                 file.write(chunk)
+            # On the disk before the manifest that names it.
             file.flush()
             os.fsync(file.fileno())
         if digest.hexdigest() != self.workers.ask(rank, "digest", name):
@@ -160,6 +167,8 @@ def _is_shared(folder: Path, workers: Workers) -> bool:
     theirs = [folder / f".probe-{token}-{rank}" for rank in ranks]
     try:
         seen = workers.ask_each("probe", asked, START_S)
+        # Both ways: a folder of the same name on another disk would show its own
+        # files.
         return all(seen) and all(path.exists() for path in theirs)
     finally:
         for path in (mine, *theirs):

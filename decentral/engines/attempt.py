@@ -120,6 +120,8 @@ class Attempt:
                 store=(addresses[0], port),
                 address=address,
                 timeout_s=self.run.setup.config.engine.progress_s,
+                # New for every attempt: leftovers of the one before must not be
+                # taken for peers.
                 prefix=f"epoch-{self.start.members.epoch}/attempt-{self.start.number}",
             )
             for rank, address in enumerate(addresses)
@@ -130,6 +132,8 @@ class Attempt:
         from decentral.engines.worker import Job
 
         run, start = self.run, self.start
+        # Decided once, by the driver: workers that decided for themselves could
+        # differ.
         decided = {
             "replicas": run.replicas,
             "threads": run.threads,
@@ -164,6 +168,7 @@ class Attempt:
         parts = self.records.add(report["rank"], report["row"])
         if parts is not None:
             record = combine(parts)
+            # Events of a step come before its record, as in a run of one process.
             self._announce(self.records.due(record["step"]))
             self.run.record(record, self.watch)
             self.gauges.row(record, parts)
@@ -190,8 +195,10 @@ class Attempt:
         """Collect the shards of a step that all workers have staged."""
         run, step, members = self.run, staged[0]["step"], self.start.members
         self._announce(self.records.due(step))
+        # The event has to lie before the offsets that this checkpoint remembers.
         if self.hold_at == step:
             run.announce("interrupted", {"step": step})
+        # All workers count the same, but for what each of them has put on the wire.
         counters = dict(staged[0]["counters"])
         wire = sum(report["counters"]["ledger"]["wire_bytes"] for report in staged)
         counters["ledger"] = {**counters["ledger"], "wire_bytes": wire}
@@ -218,6 +225,8 @@ class Attempt:
         self.begun.add(report["rank"])
 
     def _on_failed(self, report: Report) -> None:
+        # A worker that is done may fail when it closes its connections: that is no
+        # loss.
         if report["rank"] in self.done:
             return
         if report["kind"] == "lost":
@@ -238,6 +247,9 @@ class Attempt:
             raise self.run.interruption()
         timeout_s = self.run.setup.config.engine.progress_s
         steps_per_s = self.workers.step / max(self.run.elapsed_s, 1e-9)
+        # Ahead of all of them: a worker that stopped before the others would leave
+        # them waiting for its rows. Who has passed the step by then makes it try a
+        # later one.
         step = max(self.workers.steps) + 2 + int(HOLD_S * steps_per_s)
         while True:
             stood = max(self.workers.ask_all("hold", step, timeout_s=timeout_s))
@@ -259,6 +271,7 @@ class Attempt:
         assert self.merged is not None
         temporary = self.run.folder.path / ".merged.safetensors.tmp"
         self.checkpoints.collect(self.merged, temporary)
+        # Renamed when complete: whoever reads meanwhile finds a whole file or none.
         temporary.replace(self.run.folder.path / "merged.safetensors")
 
 

@@ -69,8 +69,10 @@ class EngineRun(ABC):
 
     def __init__(self, config: Config) -> None:
         """Prepare a run; nothing is written before ``begin`` or ``go_on``."""
+        # Only where this machine computes: another one's cores say nothing here.
         if config.engine.address is None:
             check_threads(config.threads)
+        # Measured before workers start, so that all simulate with the same seconds.
         self.setup = timed(prepare(config))
         self.records = records_of(declared(config.metrics))
         self.threads = thread_count(self.setup)
@@ -163,6 +165,7 @@ class EngineRun(ABC):
         """
         with self.folder:
             self.announce("resume" if self.resumed else "start", {"step": self.step})
+            # A resumed run goes on counting from what its checkpoint says.
             self.began_s = time.perf_counter() - self.elapsed_s
             self.trackers.begin(self.folder.path, self.settings, self.step)
             try:
@@ -194,6 +197,7 @@ class EngineRun(ABC):
     def record(self, row: dict[str, Any], watch: Watch) -> None:
         """Log a row of metrics, unless it holds no news."""
         self.elapsed_s = time.perf_counter() - self.began_s
+        # Steps without an evaluation or a log line.
         if len(row) == 1:
             return
         row[WALL.key] = round(self.elapsed_s, 4)
@@ -299,11 +303,13 @@ def stop_signals(given: threading.Event | None = None) -> Generator[threading.Ev
     Whoever has ``given`` an event has seen to that.
     """
     stopping = given or threading.Event()
+    # Python takes signal handlers in its main thread only.
     if given or threading.current_thread() is not threading.main_thread():
         yield stopping
         return
 
     def ask(number: int, frame: FrameType | None) -> None:
+        # Asked twice: whoever is in a hurry does not wait for a checkpoint.
         if stopping.is_set():
             raise KeyboardInterrupt
         stopping.set()

@@ -76,6 +76,7 @@ def refuse_ranks(config: Config | None = None, environ: Mapping[str, str] = os.e
         return
     for launcher, rank, size in _LAUNCHERS:
         count = environ.get(size, "")
+        # A launcher's variables also stand in the environment of single processes.
         if rank not in environ or not count.isdigit() or int(count) < 2:
             continue
         if launcher == "srun" and config is not None and config.engine.address is not None:

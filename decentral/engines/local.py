@@ -56,6 +56,7 @@ class LocalRun(EngineRun):
 
     def restore(self, saved: Saved) -> None:
         """Go back to a checkpoint, with the nodes that were live then."""
+        # Only runs on Ray lose nodes; the first epoch has all of them.
         if epoch := saved.counters["epoch"]:
             self._host(Membership(saved.live, epoch))
         self.block.restore(saved.load(saved.live))
@@ -68,6 +69,7 @@ class LocalRun(EngineRun):
                 self.save()
             for row in train(self.block, self.evaluator):
                 self.record(row, watch)
+                # At the last step there is nothing to go on with.
                 if stopping.is_set() and self.block.step < steps:
                     self._interrupted()
                 if self.block.step and self.block.step % every == 0 and "phase" not in row:

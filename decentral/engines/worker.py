@@ -59,6 +59,7 @@ class Worker:
         """Take a job; ``work`` does it."""
         self.job, self.rank = job, job.rendezvous.rank
         self.step = -1
+        # Bytes, not tensors: training goes on while the coordinator collects them.
         self.staged: dict[str, bytes] = {}
         self.changed = threading.Condition()
         self.limit: int | None = None  # the step to hold at
@@ -81,6 +82,8 @@ class Worker:
     def hold(self, step: int) -> int:
         """Stop at ``step``, or at once if it is past; return the step that is done."""
         with self.changed:
+            # The worker may be past that step already: the answer tells, and a
+            # later one is tried.
             self.limit = max(step, self.step)
             self.changed.notify_all()
             return self.step
@@ -144,8 +147,12 @@ class Worker:
             self._stage_shard()
         for row in train(self.block, evaluator):
             self.step = self.block.step
+            # Most steps have nothing to say but their number, which polls return
+            # anyway.
             if len(row) > 1:
                 self._report("row", row=row | watch.lap(self.step))
+            # The rows of the end all have the same step, whose checkpoint comes
+            # behind the loop.
             if self.step and self.step % every == 0 and "phase" not in row:
                 self._stage_shard()
             self._pause(config.steps)
@@ -172,6 +179,8 @@ class Worker:
         """Stage this block's part of a checkpoint, once the one before was collected."""
         name = shard_name(self.rank)
         with self.changed:
+            # At most one shard waits here: a slow disk slows training down, memory
+            # stays bounded.
             self.changed.wait_for(lambda: name not in self.staged)
         checkpoint = self.block.checkpoint()
         data = shard_bytes(checkpoint)
@@ -183,6 +192,8 @@ class Worker:
             if fault.step == self.step:
                 fault.inject()
         with self.changed:
+            # A run that is about to end is not held: what it has to save comes
+            # next.
             if self.limit is None or self.step < self.limit or self.step == steps:
                 return
         self._report("held", step=self.step)

@@ -132,6 +132,8 @@ def sources(
     received: dict[int, set[int]] = {node: set() for node in joiners}
     if planner is not None:
         topology = reformed(planner, weights, members).mixer.topology
+        # A graph that changes gives other neighbours in every round: all of them
+        # count.
         for round in range(topology.period):
             links = topology.links(round)
             for receiver, sender in zip(links.receivers, links.senders, strict=True):
@@ -152,6 +154,7 @@ def mean_state(states: Sequence[State]) -> State:
         if name.startswith("integer/"):
             found[name] = united(torch.stack([state[name] for state in states]))[0]
         elif value.is_floating_point():
+            # In float64: second moments of Adam differ by many orders of magnitude.
             mean = torch.stack([state[name].double() for state in states]).mean(0)
             found[name] = mean.to(value.dtype)
         else:

@@ -67,6 +67,8 @@ def _between(prefix: str, sequence: nn.Sequential, entries: dict[str, Entry]) ->
         name = prefix + key
         flat |= isinstance(module, nn.Flatten)
         if isinstance(module, _LAYERS) and getattr(module, "groups", 1) == 1:
+            # From convolutions to a linear layer only through a flattening, which
+            # keeps a channel's numbers together.
             if first is not None and (flat or type(first[1]) is type(module)):
                 yield from _pair(first, norms, name, entries)
             first, norms, flat = (name, module), [], False
@@ -124,6 +126,7 @@ def _hidden(
     makers = [entries[name] for name in outputs if name in entries]
     readers = [entries[name] for name in inputs if name in entries]
     fits = all(entry.shape[0] % units == 0 for entry in makers)
+    # A multiple where a channel was flattened, or a head has several columns.
     fits &= len(readers) == len(inputs) and all(e.shape[1] % units == 0 for e in readers)
     if units > 1 and makers and fits:
         axes = [Axis(entry, 0) for entry in makers] + [Axis(entry, 1) for entry in readers]
@@ -168,6 +171,8 @@ def aligned(models: Models, *, passes: Count = 10) -> Tensor:
     """
     layers, rows = hidden_units(models.model, models.layout), models.rows.clone()
     losses = [models.loss(row) for row in models.rows]
+    # Permutations are relative: one model has to stay, and the best one is the best
+    # guide.
     best, *others = sorted(range(len(rows)), key=losses.__getitem__)
     for index in others:
         align(rows[index], rows[best], layers)
@@ -214,6 +219,8 @@ def _align_layer(row: Tensor, reference: Tensor, hidden: Hidden) -> bool:
 
     likeness = torch.zeros(hidden.units, hidden.units, dtype=torch.float64)
     for axis in hidden.axes:
+        # In float64: units that are nearly equal should not be told apart by
+        # rounding.
         ours, theirs = (by_unit(one, axis, hidden.units).double() for one in (row, reference))
         likeness += (theirs @ ours.T).cpu()
     order = torch.from_numpy(linear_sum_assignment(likeness.numpy(), maximize=True)[1])

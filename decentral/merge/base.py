@@ -82,4 +82,5 @@ def merge_weights(
         raise ConfigError("merge: no healthy node is left to merge.")
     weights = torch.zeros(len(samples), dtype=torch.float64)
     weights[present] = rule(samples[present].to(torch.float64))
+    # Once more: the shares of those present sum to one only up to rounding.
     return weights / weights.sum()

@@ -94,10 +94,12 @@ def recalibrate(
     merged.eval()
     for norm in norms:
         norm.train().reset_running_stats()
+        # A plain mean over all batches, rather than one that forgets the first.
         norm.momentum = None
     with torch.no_grad(), fork_rng(0):
         for begin in range(0, len(first_leaf(inputs)), _BATCH):
             part = tree_at(inputs, slice(begin, begin + _BATCH))
+            # One sample has no variance, and torch refuses it.
             if len(first_leaf(part)) > 1:
                 merged(part)
     calibrated = row.clone()

@@ -42,6 +42,7 @@ def soup(models: Models) -> Tensor:
     total, count, best = models.rows[first].clone(), 1, losses[first]
     for node in others:
         tried = models.loss((total + models.rows[node]) / (count + 1))
+        # Also at equal loss: the average of more models is the flatter one.
         if tried <= best:
             total, count, best = total + models.rows[node], count + 1, tried
     return total / count
@@ -94,6 +95,8 @@ def slerp(models: Models, *, t: Share = 0.5) -> Tensor:
     one, other = models.rows.double()
     cosine = (one @ other / (one.norm() * other.norm())).clamp(-1, 1)
     angle = torch.arccos(cosine)
+    # Written so that NaN, the angle of a model of zeros, takes the straight line
+    # too.
     if not torch.sin(angle) > _STRAIGHT:
         return torch.lerp(one, other, t).to(models.rows)
     parts = torch.sin((1 - t) * angle) * one + torch.sin(t * angle) * other
@@ -117,6 +120,7 @@ def ties(
     """
     learnt = models.rows - models.start
     kept = max(1, round(keep * learnt.shape[1]))
+    # The size of the last number that stays; equal ones stay with it.
     least = learnt.abs().kthvalue(learnt.shape[1] - kept + 1, dim=1, keepdim=True).values
     learnt = learnt.where(learnt.abs() >= least, 0)
     agreeing = (learnt.sign() == learnt.sum(dim=0).sign()) & (learnt != 0)
@@ -158,6 +162,7 @@ def fisher(models: Models, *, floor: Positive = 1e-6) -> Tensor:
     """
     total, weight = (torch.zeros_like(models.start) for _ in range(2))
     for node, row in enumerate(models.rows):
+        # Where no model cares the floors weigh alike, and give the plain average.
         information = models.fisher(node) + floor
         total += information * row
         weight += information

@@ -50,6 +50,8 @@ def shorthand(text: str) -> Mapping[str, Any] | None:
 
 def rate_factor(batch: ConfiguredPlugin, size: int, first: int) -> float:
     """Return by what a batch of ``size`` multiplies the learning rate; ``first`` is the first."""
+    # Without a base the rate is meant for the first batch, as in a run that stays
+    # at it.
     ratio = size / (batch.common["base"] or first)
     return {"none": 1.0, "linear": ratio, "sqrt": sqrt(ratio)}[batch.common["scale_lr"]]
 
@@ -81,9 +83,12 @@ def power_growth(progress: Progress, start: Point, least: int, most: int, capaci
     if most <= least:
         raise ConfigError(f"batch: to = {most} must be above from = {least} for the batch to grow.")
     to_go, power = share_to_go(progress, start), 1 - 1 / (2 * capacity)
+    # x at the end: where b = least x^-power has grown to ``most``.
     last = (least / most) ** (1 / power)
     if progress.samples_total is None:
         return round(least * (last + to_go * (1 - last)) ** -power)
+    # The offset: samples to go do not end at 0 in this variable, since x ends at
+    # ``last``.
     floor = last ** (1 - power)
     return round(least * (floor + to_go * (1 - floor)) ** (-power / (1 - power)))
 
@@ -235,4 +240,6 @@ def plan(progress: Progress, *, sizes: tuple[Count, ...], at: tuple[Share, ...])
             "batch 'plan': sizes and the rising shares between them do not fit; "
             "let `decentral plan batch --out FILE` write them."
         )
+    # A share that is reached but for rounding is reached: plans are written in
+    # decimals.
     return sizes[bisect_right(at, progress.fraction + _SLACK)]

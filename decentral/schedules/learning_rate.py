@@ -57,9 +57,12 @@ class LearningRate:
         """
         warmup = self.rule.common["warmup"]
         length = warmup.in_steps(progress.steps) if warmup.value else 0.0
+        # The first step has a rate above 0 already; one of 0 would be wasted.
         rise = min(1.0, (progress.step + 1) / length) if length >= 1 else 1.0
         factor = self.rule(progress)
         if ratio != 1.0 or factor < floor:
+            # The schedule stretched between the ratio and the floor, instead of 1
+            # and the floor.
             factor = floor + (ratio - floor) * max(0.0, factor - floor) / (1 - floor or 1.0)
         return self.rule.common["lr"] * rise * factor
 

@@ -49,6 +49,8 @@ class Phase:
 
     def on(self, progress: Progress) -> bool:
         """Whether the step that follows ``progress`` belongs to the phase."""
+        # Half open, so that a phase that stops where another starts never overlaps
+        # it.
         if not progress.reached(self.start) or progress.reached(self.stop):
             return False
         since = progress.step - first_step(self.start, progress.steps)
@@ -108,6 +110,7 @@ class Phases:
 
 def first_step(point: Point, steps: int) -> int:
     """Return the first step at which a run of ``steps`` steps has reached ``point``."""
+    # A share of the steps that is whole but for rounding must not be rounded up.
     return ceil(point.in_steps(steps) * (1 - 1e-12))
 
 

@@ -46,6 +46,8 @@ class Progress:
     @property
     def communication_step(self) -> int:
         """The index of the communication step at this step, from 0."""
+        # The last step of a run ends a communication step even if it is no
+        # multiple.
         return ceil(self.step / self.local_steps) - 1
 
     @property
@@ -57,6 +59,7 @@ class Progress:
     @property
     def previous(self) -> Progress:
         """Where the run stood one communication step ago (at its start, before the first)."""
+        # Its index times the interval is where the one before it ended.
         step = self.communication_step * self.local_steps
         samples = self.timeline[step] if self.timeline else self.samples * step // max(1, self.step)
         return replace(self, step=step, samples=samples)

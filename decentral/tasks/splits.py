@@ -42,6 +42,8 @@ def shards(rule: ConfiguredPlugin, labels: Integers, nodes: int, seed: int) -> l
     parts: list[list[Integers]] = [[] for _ in range(nodes)]
     for label, (row, members) in enumerate(zip(share, grouped(labels, len(share)), strict=True)):
         members = rng.generator(seed, "split/order", label).permutation(members)
+        # Rounding sums rather than parts, so that every sample goes to exactly one
+        # node.
         cuts = np.round(np.cumsum(row)[:-1] / row.sum() * len(members)).astype(np.int64)
         for node, part in enumerate(np.split(members, cuts)):
             parts[node].append(part)
@@ -83,6 +85,7 @@ def _fill_empty(held: list[Integers]) -> list[Integers]:
     """Give every empty node one sample of the node that then holds most."""
     for node, part in enumerate(held):
         if not len(part):
+            # The first of equals, so that the split does not depend on the machine.
             richest = max(range(len(held)), key=lambda other: len(held[other]))
             held[node], held[richest] = held[richest][-1:], held[richest][:-1]
     return held

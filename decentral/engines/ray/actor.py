@@ -82,6 +82,7 @@ class Actor:
 
     def poll(self, wait_s: float) -> tuple[int, list[Mapping[str, Any]]]:
         """Return the step that is done and what has happened since, at most ``wait_s`` later."""
+        # The first poll ends the long patience of the start.
         self.asked_s, self.patience_s = time.monotonic(), self.orphaned_s
         if self.worker is None:
             time.sleep(wait_s)

@@ -41,9 +41,12 @@ class Allocator:
         free = [self._left(host) for host in hosts]
         placement = run.setup.config.engine.placement
         share = divided(free, run.workers, float(run.threads), gpus, placement)
+        # Alone, a run that is too large gets all there is, or it would wait for
+        # ever.
         if share is None and self.allocated:
             return False
         parts = self.allocated[run] = share or tuple(hosts)
+        # Not its own: a run that ends must not take the cluster from the others.
         run.cluster = ResourceShare(self.cluster.dashboard, own=False, parts=parts)
         return True
 

@@ -50,6 +50,7 @@ class Cluster:
             for node in ray.nodes()
             if node["Alive"]
         ]
+        # Ranks follow this order, and Ray promises none.
         return sorted((h for h in found if h.cpus), key=lambda h: (h.address, h.id))
 
     def close(self) -> None:
@@ -109,6 +110,8 @@ def _check_port(port: int | None) -> None:
     if port is None:
         return
     with socket.socket() as probe:
+        # Without it the port of a cluster that has just ended would still count as
+        # taken.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
@@ -180,9 +183,11 @@ def placed(
         blocked: Ids of hosts that were lost before.
         gpus: How many every worker takes.
     """
+    # A host that was lost is better than none.
     usable = [h for h in hosts if h.id not in blocked] or hosts
     if not usable:
         raise ConfigError("no host of the Ray cluster offers CPUs; start one by `ray start`.")
+    # Without GPUs more workers than cores are allowed; they share them.
     room = [int(h.gpus) // gpus if gpus else max(1, int(h.cpus)) for h in usable]
     if gpus and sum(room) < workers:
         raise ConfigError(
@@ -224,6 +229,7 @@ class HostBlocklist:
 
     def add(self, host: str) -> None:
         """Block a host; what it was asked before counts no more."""
+        # The answer to an old question would clear a host that was lost since.
         self._asked[host] = None
 
     def unblock(self, there: Iterable[Host]) -> set[str]:
@@ -236,6 +242,8 @@ class HostBlocklist:
         for host in found:
             del self._asked[host]
         for host in here - found:
+            # One question at a time: they wait in Ray for a host that may never
+            # answer.
             self._asked[host] = self._asked[host] or _ask(host)
         return found
 

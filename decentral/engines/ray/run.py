@@ -37,6 +37,7 @@ class RayRun(EngineRun):
         self.group: WorkerGroup | None = None
         self.failures = 0
         self.blocklist = HostBlocklist()
+        # For its ConfigError, before a cluster is started for nothing.
         worker_count(config, 1)
         self.cluster = connect(config)
         with close_on_error(self):
@@ -49,6 +50,8 @@ class RayRun(EngineRun):
             check_threads(config.threads, max((host.cpus for host in hosts), default=None))
         gpus = int(sum(host.gpus for host in hosts)) if self.setup.device.type == "cuda" else 0
         self.wanted = self.workers = worker_count(config, gpus or len(hosts))
+        # The choice has to suit every worker, and the smallest block gains least
+        # from computing rows together.
         smallest = config.nodes // self.workers
         sampler = Sampler(self.setup.train, self.setup.plan, range(smallest), config.seed)
         gradient, self.compute_reason = gradient_of(self.setup, smallest, sampler)
@@ -84,6 +87,7 @@ class RayRun(EngineRun):
     def restore(self, saved: Saved) -> None:
         """Stand where a checkpoint was taken, with the nodes that were live then."""
         self.members = Membership(saved.live, saved.counters["epoch"])
+        # Nodes may have been lost since the run began: no worker without a node.
         self.workers = min(self.workers, len(saved.live))
         self.saved = saved
 
@@ -112,6 +116,8 @@ class RayRun(EngineRun):
         try:
             Attempt(self, group, start, self.monitor, watch, stopping, self.could_rejoin).follow()
         except WorkersLost as lost:
+            # The first news of a loss often names the wrong one: peers of a lost
+            # worker fail, too.
             lost = group.settled(lost)
             self._lost(lost, [node for rank in lost.ranks for node in nodes[rank]])
         except Rejoin:
@@ -136,6 +142,7 @@ class RayRun(EngineRun):
         assert group is not None
         self.failures += 1
         self.monitor.failures(self.failures)
+        # A process that died says nothing about its host.
         if not lost.process:
             for rank in lost.ranks:
                 self.blocklist.add(group.hosts[rank].id)

@@ -88,6 +88,8 @@ class WorkerGroup:
 
     def _call(self, rank: int, method: str, *given: Any) -> Any:
         call = getattr(self.actors[rank], method)
+        # Training keeps the actor's own thread busy; questions have threads for
+        # themselves.
         return call.options(concurrency_group="watch").remote(*given)
 
     def _answer(self, rank: int, ref: Any) -> Any:
@@ -125,6 +127,8 @@ class WorkerGroup:
     def begin(self, jobs: Iterable[Any]) -> None:
         """Give every worker its job; from now on there are reports."""
         self._start_clocks()
+        # Answers only when the work ends: before that it tells of a process that
+        # died.
         works = [actor.begin.remote(job) for actor, job in zip(self.actors, jobs, strict=True)]
         self._works = {work: rank for rank, work in enumerate(works)}
 
@@ -137,6 +141,8 @@ class WorkerGroup:
         """
         import ray
 
+        # One question at a time for each worker, asked again as soon as it has
+        # answered.
         for rank in set(range(len(self.actors))) - set(self._asked.values()) - self.gone:
             self._asked[self._call(rank, "poll", REPORTS_S)] = rank
         if not self._asked:
@@ -155,6 +161,8 @@ class WorkerGroup:
     def _answered(self, rank: int, step: int, reported: bool) -> None:
         now = time.monotonic()
         self._answered_s[rank] = now
+        # A report is progress, too: evaluations and checkpoints may take longer
+        # than steps.
         if step != self.steps[rank] or reported:
             self.steps[rank], self._moved_s = step, now
 
@@ -194,6 +202,7 @@ class WorkerGroup:
             except WorkersLost as more:
                 if not self.gone:
                     cause = more.cause
+                # Somebody new: wait once more for those who were lost with them.
                 if not set(more.ranks) <= self.gone:
                     began = time.monotonic()
                 self.gone |= set(more.ranks)
@@ -245,7 +254,10 @@ def start_workers(
             namespace=run,
             num_cpus=_cores(host, hosts),
             num_gpus=gpus,
+            # An actor that Ray restarts would have no rows; the driver begins a new
+            # attempt.
             max_restarts=0,
+            # On this host or not at all: elsewhere the cores were given to others.
             scheduling_strategy=NodeAffinitySchedulingStrategy(host.id, soft=False),
         ).remote(label, ORPHANED * config.engine.liveness_s, config.engine.progress_s)
         for label, host in zip(labels, hosts, strict=True)
@@ -256,4 +268,5 @@ def start_workers(
 def _cores(host: Host, hosts: Sequence[Host]) -> float:
     """Return a worker's share of its host: whole cores, or a part of one where they are few."""
     share = host.cpus / hosts.count(host)
+    # Rounded down, to the four digits that Ray counts in, so that all of them fit.
     return float(int(share)) if share >= 1 else int(share * 1e4) / 1e4
