@@ -32,8 +32,8 @@ TRACEBACK = "traceback.txt"
 #: package, the kind of part, and whether they call libraries for it. Models are told from losses
 #: by their frames.
 _CALLERS = (
-    ("gradients/loop.py", "task", True),
-    ("gradients/stacked.py", "task", True),
+    ("gradients/autograd.py", "task", True),
+    ("gradients/autograd.py", "task", True),
     ("gradients/", "task", False),
     ("metrics/base.py", "task", True),
     ("metrics/", "task", False),

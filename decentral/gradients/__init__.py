@@ -7,13 +7,17 @@ from typing import TYPE_CHECKING
 from decentral.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from decentral.gradients.autograd import (
+        LoopGradient,
+        VmapGradient,
+        looped_forward,
+        stacked_forward,
+    )
     from decentral.gradients.base import Batch, Gradient, Loss, Reduced
     from decentral.gradients.choice import choose
     from decentral.gradients.draws import key_dropout
     from decentral.gradients.kernels import kernels_of
     from decentral.gradients.layers import LayerGradient
-    from decentral.gradients.loop import LoopGradient, looped_forward
-    from decentral.gradients.stacked import VmapGradient, stacked_forward
 
 __all__ = [
     "Batch",
@@ -33,12 +37,11 @@ __all__ = [
 __getattr__ = lazy_names(
     __name__,
     {
+        "autograd": ["LoopGradient", "VmapGradient", "looped_forward", "stacked_forward"],
         "base": ["Batch", "Gradient", "Loss", "Reduced"],
         "choice": ["choose"],
         "draws": ["key_dropout"],
         "kernels": ["kernels_of"],
         "layers": ["LayerGradient"],
-        "loop": ["LoopGradient", "looped_forward"],
-        "stacked": ["VmapGradient", "stacked_forward"],
     },
 )

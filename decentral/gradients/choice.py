@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from decentral.errors import ConfigError
 from decentral.generator import fork_rng
+from decentral.gradients.autograd import LoopGradient, VmapGradient, stacked_forward
 from decentral.gradients.base import (
     ROWS,
     Batch,
@@ -22,8 +23,6 @@ from decentral.gradients.base import (
 )
 from decentral.gradients.kernels import kernels_of
 from decentral.gradients.layers import LayerGradient
-from decentral.gradients.loop import LoopGradient
-from decentral.gradients.stacked import VmapGradient, stacked_forward
 from decentral.layout import Layout, share_parameters
 from decentral.private import silence_vmap
 from decentral.pytree import shapes, tree_at

@@ -14,8 +14,7 @@ from torch.func import vmap
 from torch.nn.functional import one_hot
 
 from decentral.gradients import draws
-from decentral.gradients.loop import looped_forward
-from decentral.gradients.stacked import stacked_forward
+from decentral.gradients.autograd import looped_forward, stacked_forward
 from decentral.layout import Layout, share_parameters
 
 

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from decentral import rng
-from decentral.gradients.loop import looped_forward
-from decentral.gradients.stacked import stacked_forward
+from decentral.gradients.autograd import looped_forward, stacked_forward
 from decentral.layout import share_parameters
 from decentral.loop.block import Block
 from decentral.loop.setup import Setup

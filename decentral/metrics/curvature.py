@@ -12,7 +12,7 @@ from torch import Tensor
 
 from decentral import rng
 from decentral.errors import ConfigError
-from decentral.gradients.stacked import plain_attention
+from decentral.gradients.autograd import plain_attention
 from decentral.metrics.base import Forward, Snapshot, judged
 from decentral.optim.blocks import block_of
 from decentral.records import Record
