@@ -30,6 +30,8 @@ def is_from(value: object, *names: str) -> bool:
     >>> is_from(np.zeros(2), "numpy.ndarray"), is_from([], "pandas.DataFrame")
     (True, False)
     """
+    # By name along the bases: packages that are not installed need no import to be
+    # told.
     found = {f"{one.__module__.partition('.')[0]}.{one.__name__}" for one in type(value).__mro__}
     return not found.isdisjoint(names)
 
@@ -87,6 +89,8 @@ def _tensor(array: NDArray[Any]) -> Tensor:
         array = array.astype(np.float64)
     plain = array.dtype.newbyteorder("=")
     writable = array.flags.writeable and all(stride >= 0 for stride in array.strides)
+    # torch shares memory of native byte order, forward strides and write access
+    # only.
     return torch.from_numpy(array.astype(plain, copy=not writable or array.dtype != plain))
 
 
@@ -95,6 +99,7 @@ def _unpacked(array: NDArray[Any], where: str) -> NDArray[Any]:
     found = list(array.flat)
     if all(isinstance(one, str) for one in found):
         return array.astype(np.str_)
+    # pandas keeps a column with a missing value as objects; None is no number here.
     kinds = (int, float, np.number, np.bool_)
     odd = [i for i, one in enumerate(found) if not isinstance(one, kinds)]
     if not odd:
@@ -158,6 +163,7 @@ def _picture(image: Any) -> Tensor:
     if pixels.ndim == 2:
         pixels = pixels[:, :, None]
     tensor = _tensor(pixels).movedim(-1, 0).contiguous()
+    # Other types have no range that would be known.
     return tensor.float() / 255 if tensor.dtype == torch.uint8 else tensor
 
 

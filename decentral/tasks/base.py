@@ -110,6 +110,8 @@ class Task:
             self.ignore_index = ignored_by(self.loss)
         self._read()
         self._leave_out()
+        # After samples without a target are gone: a fifth of those that count is
+        # held out.
         if self.test is None:
             self._hold_out()
         targets = self.splits[0].targets
@@ -123,6 +125,8 @@ class Task:
             self._number()
         elif self.labels is not None:
             self.labels, self.classes = labels_of(self.labels, self.classes, len(targets))
+        # Only where classes have not said it: a model of numbers has one output for
+        # each.
         self.outputs = self.outputs or first_leaf(targets)[0].numel()
 
     def _read(self) -> None:
@@ -183,6 +187,7 @@ class Task:
     def _number(self) -> None:
         """Number the labels from 0, unless they may be what a model of the user's counts."""
         known = occurring([one.targets for one in self._samples().values()])
+        # Only 0, 1, 2, ... without a gap are what a model counts by itself.
         counted = bool((known == torch.arange(len(known))).all())
         theirs = self.model is not None or bool(self.outputs)
         needed = not theirs or (bool(known[0] < 0) and takes_classes(self.loss))
@@ -208,6 +213,8 @@ class Task:
         if self.numbered is None or int(self.numbered[0]) < 0:
             return self
         known, made = self.numbered, copy.copy(self)
+        # The test and validation samples were numbered with the others, and go back
+        # too.
         made._put(
             {k: replace(one, targets=known[one.targets]) for k, one in self._samples().items()}
         )
@@ -271,6 +278,7 @@ class Agreement:
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return one number for every sample, [B]."""
         last = outputs.shape[:-1] == targets.shape and not (self.second and outputs.dim() > 2)
+        # float64, since float32 counts to 2^24 only when many samples are added up.
         right = (outputs.argmax(-1 if last else 1) == targets).to(torch.float64)
         if right.dim() == 1:
             return right
@@ -282,6 +290,7 @@ class Agreement:
 
 def holdout(samples: Samples, share: float) -> tuple[Samples, Samples | None]:
     """Split off the last ``share`` of the samples; None when the share is 0."""
+    # From the end and not drawn: what is kept stays one span, which can be mapped.
     kept = len(samples) - round(share * len(samples))
     if kept == len(samples):
         return samples, None

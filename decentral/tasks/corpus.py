@@ -109,6 +109,8 @@ def read(files: Iterable[Path], encoding: str, separator: str | None) -> Pieces:
     for file in files:
         try:
             with file.open(encoding=encoding, newline="") as opened:
+                # By size where lines do not matter: a file may hold a single line
+                # of gigabytes.
                 pieces = iter(lambda: opened.read(_PIECE), "") if separator is None else opened
                 part = 0
                 for piece in pieces:
@@ -132,6 +134,8 @@ def segments(pieces: Pieces, val: float) -> Iterator[Segment]:
         while place < len(piece):
             within = at % CHUNK
             split, end = next((name, end) for name, end in ends.items() if within < end)
+            # A piece is cut where its part of the chunk ends; the rest belongs to
+            # the next part.
             text = piece[place : place + end - within]
             yield Segment(source, at // CHUNK, split, text)
             place += len(text)
@@ -159,6 +163,8 @@ def characters(pieces: Pieces) -> Tokenizer:
     points = np.array(sorted(map(ord, known)), dtype=np.uint32)
 
     def encode(text: str) -> NDArray[Any]:
+        # Four bytes a character are its code point: numbering needs no loop in
+        # Python.
         return np.searchsorted(points, np.frombuffer(text.encode("utf-32-le"), np.uint32))
 
     return Tokenizer(encode, len(points))
@@ -205,6 +211,8 @@ def encode(segments: Iterable[Segment], tokenizer: Tokenizer, folder: Path) -> N
     with ExitStack() as stack:
         files = {s: stack.enter_context((folder / f"{s}.bin").open("wb")) for s in SPLITS}
         for segment in segments:
+            # Parts are encoded apart, so that no token reaches from one split into
+            # another.
             tokens = tokenizer.encode(segment.text).astype(np.int32)
             if segment.split == "train" and len(tokens):
                 marks.append((ends["train"], segment.source, segment.chunk))
@@ -233,5 +241,6 @@ def load(folder: Path, mapped: bool) -> Encoded:
 
 def _stream(file: Path, mapped: bool) -> NDArray[np.int32]:
     if mapped and file.stat().st_size:  # an empty file cannot be mapped
+        # Copy on write, since torch warns of memory that it may not write.
         return np.memmap(file, np.int32, "c")
     return np.fromfile(file, np.int32)

@@ -48,6 +48,8 @@ def read(source: Any, split: str, keys: Keys) -> Held:
     """
     if isinstance(source, DataLoader):
         held = _from_loader(source, split, keys)
+    # Tables before arrays: a frame has ``to_numpy``, too, but its columns have
+    # names.
     elif (columns := columns_of(source, split)) is not None:
         held = from_columns(columns, split, keys)
     elif isinstance(source, TensorDataset):
@@ -124,6 +126,7 @@ def _arrays(given: Any, where: str) -> Any:
 def _from_loader(loader: Any, split: str, keys: Keys) -> Held:
     """Read what a loader reads; how it orders and batches samples is the run's own business."""
     if loader.collate_fn is default_collate:
+        # Torch's own collating only stacks samples, which is done here in one go.
         held = read(dataset_of(loader, split), split, keys)
     else:
         held = collated(loader, split, keys, lambda batch: _from_batch(batch, split, keys))
@@ -181,6 +184,7 @@ def columns_of(source: Any, split: str) -> dict[str, Any] | None:
 def _hub_columns(source: Any) -> dict[str, Any]:
     """Return the columns of a Hugging Face data set; images as its samples hold them."""
     kinds = {name: type(kind).__name__ for name, kind in source.features.items()}
+    # A format of the user's would turn images into arrays of different sizes.
     plain = source.with_format(None)
     pictures = {name: list(plain[name]) for name, kind in kinds.items() if kind == "Image"}
     rest = [name for name in source.column_names if name not in pictures]
@@ -225,6 +229,7 @@ def inputs_of(columns: dict[str, Tensor]) -> Tree:
 
 def matrix(columns: Mapping[str, Tensor]) -> Tensor:
     """Return columns of numbers as a matrix [m, columns] of floating numbers."""
+    # Whole numbers alone become float32, as everything else that models see.
     double = any(values.dtype == torch.float64 for values in columns.values())
     kind = torch.float64 if double else torch.float32
     return torch.stack([values.to(kind) for values in columns.values()], 1)

@@ -38,6 +38,7 @@ def read_splits(given: Mapping[str, Any], keys: Keys, classes: Sequence[str] | N
         classes: The names of the classes, where the user gave them.
     """
     ready = {split: data for split, data in given.items() if isinstance(data, Samples)}
+    # All splits before any class is numbered: a label may occur in the test only.
     held = {k: _whole(data, k, keys) for k, data in given.items() if k not in ready}
     for split, one in held.items():
         check_numbers(one, split)
@@ -102,6 +103,7 @@ def owners_of(given: Any, column: Values | None, size: int) -> tuple[Tensor | No
         column = ids
     if column is None:
         return None, ""
+    # Sorted, so that a node does not depend on the order of the samples.
     names, index = np.unique(np.asarray(column), return_inverse=True)
     counted = not is_text(column) and bool((names == np.arange(len(names))).all())
     who = f"the nodes are the {len(names)} owners, {in_order(names.tolist(), 'node')}."
@@ -190,8 +192,10 @@ def held_out(samples: Samples, groups: Sequence[Tensor], seed: int) -> tuple[Ten
     table = np.stack([np.zeros(size, np.int64), *(group.numpy() for group in groups)])
     group = np.unique(table, axis=1, return_inverse=True)[1].ravel()
     chance = rng.uniform(seed, "task/holdout", np.arange(size))
+    # Group by group, drawn within each.
     order, counts = np.lexsort((chance, group)), np.bincount(group)
     rank = np.empty(size)
+    # The place of a sample within its group, from 0.
     rank[order] = np.arange(size) - np.repeat(np.cumsum(counts) - counts, counts)
     # The place of a sample within its group, in 0..1: what comes first of every group is held out.
     share = (rank + 0.5) / counts[group]

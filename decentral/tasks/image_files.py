@@ -57,6 +57,8 @@ def image_task(
             f"task {name!r}: val = {val:g}, but {folder} has files for validation, such as "
             f"{files['val'][0].name}; leave val out, or move them away."
         )
+    # Whatever changes the decoded bytes: the form, the mode, names and contents of
+    # files.
     key = ["images-2", mode, {split: fingerprint(each) for split, each in files.items()}]
     made = cached(cache, name, key, lambda made: _decode(name, files, mode, made))
     facts = json.loads((made / "facts.json").read_text())
@@ -162,6 +164,7 @@ def _decode_split(name: str, parts: list[Part], mode: Mode, into: Path) -> None:
                 f"task {name!r}: image in {where} cannot be decoded; the file may be damaged."
             ) from error
         if pixels is None:
+            # Straight to the disk: all decoded images may be larger than memory.
             pixels = open_memmap(f"{into}.images.npy", "w+", np.uint8, (total, *image.shape))
         if image.shape != pixels.shape[1:]:
             raise ConfigError(
@@ -237,6 +240,8 @@ def _moments(images: Any) -> tuple[list[float], list[float]]:
     sums = np.zeros((2, images.shape[1]))
     for start in range(0, len(images), _ROWS):
         part = images[start : start + _ROWS].astype(np.float64) / 255
+        # In float64 and by parts: the squares of millions of pixels lose digits in
+        # float32.
         sums += part.sum((0, 2, 3)), np.square(part).sum((0, 2, 3))
     mean, square = sums / (images.size / images.shape[1])
     deviation = np.sqrt(np.maximum(square - mean**2, 1e-12))
@@ -284,12 +289,14 @@ class Pixels:
         """Move and mirror images [M, C, H, W]."""
         height, width = images.shape[-2:]
         bits, moves = hashed(keys), 2 * self.shift + 1
+        # Different bits of one hash for mirroring and for each direction.
         down, right = (bits >> 1) % moves, (bits >> 32) % moves
         rows = down.unsqueeze(1) + torch.arange(height, device=images.device)
         columns = torch.arange(width, device=images.device).expand(len(keys), width)
         if self.flip:
             columns = torch.where((bits & 1).bool().unsqueeze(1), columns.flip(1), columns)
         columns = columns + right.unsqueeze(1)
+        # Channels last, so that one look-up by row and column takes them all.
         padded = pad(images, [self.shift] * 4).permute(0, 2, 3, 1)
         each = torch.arange(len(keys), device=images.device).view(-1, 1, 1)
         return padded[each, rows.unsqueeze(2), columns.unsqueeze(1)].permute(0, 3, 1, 2)

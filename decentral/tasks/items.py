@@ -54,6 +54,8 @@ def from_items(source: Any, split: str, keys: Keys) -> Held:
     held = Held(inputs, targets)
     said = [note, itself(split) if alone else ""]
     if not note and not isinstance(source, list):
+        # Who gives a data set may expect it to be read, and to draw anew, in every
+        # epoch.
         said += _read_once(held, source, split), _drawn_once(source, items[0], split)
     return replace(held, notes=tuple(filter(None, said)))
 
@@ -102,6 +104,7 @@ def taken(source: Any, split: str, keys: Keys) -> tuple[list[Any], str]:
     found: list[Any] = []
     room = STREAM_BYTES
     while len(found) < keys.stream and room > 0:
+        # The stream itself says that it has ended: any other value may be a sample.
         item = _tried(lambda _: next(stream, stream), None, f"{where}, sample {len(found)},")
         if item is stream:
             return found, f"{split}: all {len(found):,} samples of a stream were read."
@@ -176,6 +179,7 @@ def dataset_of(loader: Any, split: str) -> Any:
     data, sampler = loader.dataset, loader.sampler
     if isinstance(data, IterableDataset):
         return data
+    # Exactly torch's: a class derived from it may choose samples in its own way.
     plain = loader.batch_sampler is None or type(loader.batch_sampler) is BatchSampler
     if plain and type(sampler) is SubsetRandomSampler:
         return Subset(data, list(sampler.indices))
@@ -204,6 +208,7 @@ def collated(loader: Any, split: str, keys: Keys, batch: Callable[[Any], Held]) 
     if loader.batch_size is None:
         parts = [batch(_tried(loader.collate_fn, item, what)) for item in items]
         return replace(_joined(parts), notes=(note,) if note else ())
+    # All samples in one call: padding depends on what is collated together.
     held = batch(_tried(loader.collate_fn, items, what))
     if held.size != len(items):
         raise ConfigError(

@@ -40,6 +40,7 @@ def ignored_by(loss: Callable[..., Any]) -> int | None:
     given = loss.keywords if isinstance(loss, partial) else {}
     bare = loss.func if isinstance(loss, partial) else loss
     found = given.get("ignore_index", getattr(bare, "ignore_index", None))
+    # The functions have it as a default, which no attribute shows.
     return -100 if found is None and bare in (F.cross_entropy, F.nll_loss) else found
 
 
@@ -115,6 +116,8 @@ def check_numbers(held: Held, split: str) -> None:
 
 def _bad(leaf: Tensor, infinite: bool) -> tuple[int, int] | None:
     """Return the sample, and the place within it, of the first number that is none."""
+    # One pass, and no mask of the size of the data: a finite sum has finite terms
+    # only.
     if not leaf.is_floating_point() or bool(torch.isfinite(leaf.sum())):
         return None
     wrong = ~torch.isfinite(leaf) if infinite else torch.isnan(leaf)

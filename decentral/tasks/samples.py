@@ -85,6 +85,7 @@ class Samples:
         may do so in evaluation, too, refuse it.
         """
         stops = list(range(size, len(self), size))
+        # The last chunk takes one sample of the one before.
         if stops and len(self) - stops[-1] == 1 and size > 2:
             stops[-1] -= 1
         begin = 0

@@ -133,6 +133,7 @@ def _encoded(
         with TemporaryDirectory() as folder:
             _encode(tokens, pieces, val, Path(folder))
             return load(Path(folder), mapped=False)
+    # The number goes up when what is written changes: older folders are left alone.
     whole = ["text-2", tokens, val, key]
     made = cached(cache, "text", whole, lambda made: _encode(tokens, pieces, val, made))
     return load(made, mapped=True)
@@ -141,6 +142,7 @@ def _encoded(
 def _encode(tokens: tuple[str, int], pieces: Callable[[], Pieces], val: float, into: Path) -> None:
     kind, size = tokens
     if kind == "bpe":
+        # From the training text only, or the vocabulary would know the test.
         learned = (each.text for each in segments(pieces(), val) if each.split == "train")
         tokenizer = pairs(learned, size, into)
     else:
@@ -162,6 +164,7 @@ def _windows(data: Encoded, split: str, context: int, stride: int) -> Samples:
             f"task 'text': {len(stream)} tokens for {split} are too few for context = {context}; "
             f"it must be below {len(stream)}, or give more text."
         )
+    # Views of one stream: overlapping windows take no memory of their own.
     inputs, targets = (part.unfold(0, context, stride) for part in (stream[:-1], stream[1:]))
     return Samples(inputs, targets, mapped=data.mapped)
 
@@ -172,5 +175,6 @@ def _labels(data: Encoded, count: int, stride: int, by: str) -> tuple[np.ndarray
     several = len(set(sources)) > 1
     grouped = sources if by == "source" or (by == "auto" and several) else chunks
     names, numbers = np.unique(np.array(grouped), return_inverse=True)
+    # The last mark at or before the first token of a sample.
     mark = np.searchsorted(np.array(starts), np.arange(count) * stride, side="right") - 1
     return numbers[mark].astype(np.int64), tuple(str(name) for name in names)
