@@ -73,8 +73,30 @@ def test_a_claim_says_beforehand_what_it_expects_and_can_fail(claim: str) -> Non
 
 # --- trying ---------------------------------------------------------------------------------------
 
+#: A text and measurements for the size of a test; those of the claims take most of its time.
+TEXT = "".join(f"{i} times {j} is {i * j}.\n" for i in range(40) for j in range(30))
+SMALLER = {"curvature": "curvature(samples=16, iterations=3, probes=3)"}
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let claims read a short text, and measure curvature on a few samples."""
+    run, text = Lab.run, tmp_path / "text.txt"
+    text.write_text(TEXT)
+
+    def run_small(lab: Lab, label: str, **settings: Any) -> api.Run:
+        task = settings.get("task")
+        if isinstance(task, dict) and task["name"] == "text":
+            settings["task"] = {**task, "path": str(text), "cache": str(tmp_path / "cache")}
+        if "metrics" in settings:
+            settings["metrics"] = [SMALLER.get(name, name) for name in settings["metrics"]]
+        return run(lab, label, **settings)
+
+    monkeypatch.setattr(Lab, "run", run_small)
+
 
 @every_claim
+@pytest.mark.usefixtures("small")
 def test_a_claim_measures_what_it_expects(claim: str, tmp_path: Path) -> None:
     record = tried(claim, tmp_path, **traits_of(find("claim", claim), ClaimTraits).tiny).outcome()
     assert "error" not in record
@@ -166,10 +188,10 @@ def test_seeds_at_a_time_give_what_they_give_one_after_the_other(
 def test_what_is_found_in_the_folder_needs_no_process(
     shaky: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = ["reproduce", shaky, "--seeds", "0,1", "--out", str(tmp_path / "out"), "--jobs", "2"]
-    assert run(words) == 0
+    words = ["reproduce", shaky, "--seeds", "0,1", "--out", str(tmp_path / "out"), "--jobs"]
+    assert run([*words, "1"]) == 0
     monkeypatch.setattr("decentral.claims.trials._apart", None)
-    assert run(words) == 0
+    assert run([*words, "2"]) == 0
     assert sorted((tmp_path / "log").read_text().split()) == ["0", "1"]
 
 

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from decentral import rng
 from decentral.config import Config
@@ -68,10 +69,22 @@ def check_size(builder: Callable[[], nn.Module], device: torch.device, dtype: to
         dtype: The type of the row's numbers.
     """
     # Parameters of the right shapes that hold no memory.
-    with torch.device("meta"):
+    with torch.device("meta"), _NoDraws():
         numbers = sum(p.numel() for p in builder().parameters())
     # One model as it is made, and one row.
     require(2.0 * numbers * dtype.itemsize, f"models of {numbers:,} parameters", device)
+
+
+class _NoDraws(TorchFunctionMode):
+    """Leaves tensors as they are that ``torch.nn.init`` would fill.
+
+    On the meta device there is nothing to fill, and torch would import its compiler for that: 2 s.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"] if kwargs and "tensor" in kwargs else args[0]
+        return func(*args, **(kwargs or {}))
 
 
 def _copies(model: nn.Module, config: Config) -> Callable[[], nn.Module]:
