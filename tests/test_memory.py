@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from support import tiny_setup
+from torch.overrides import TorchFunctionMode
 
 from decentral import ConfigError
 from decentral.config import make_config
 from decentral.engines.local import LocalRun
 from decentral.loop import free_memory
 from decentral.loop.cost import PROGRAM, expected_memory
+from decentral.loop.models import check_size
 
 
 def test_rows_gradients_and_state_are_counted() -> None:
@@ -35,6 +38,23 @@ def test_what_does_not_fit_is_refused_before_a_row_is_made(
     monkeypatch.setattr("decentral.engines.local.Block", None)
     with pytest.raises(ConfigError, match=r"64 nodes of 26,122 parameters need about 5\d.\d MB"):
         LocalRun(config)
+
+
+def test_the_size_of_a_model_is_asked_without_drawing_it() -> None:
+    """On the meta device a draw would make torch import its compiler."""
+    called: list[str] = []
+
+    class Watch(TorchFunctionMode):
+        def __torch_function__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            called.append(getattr(func, "__name__", ""))
+            return func(*args, **(kwargs or {}))
+
+    with Watch():
+        check_size(lambda: torch.nn.Embedding(10, 4), torch.device("cpu"), torch.float32)
+    assert called
+    assert not {"normal_", "_no_grad_normal_"} & set(called)
 
 
 def test_free_memory_is_the_least_of_machine_and_container(
