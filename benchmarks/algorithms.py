@@ -18,7 +18,7 @@ from typing import Any
 
 import decentral
 from decentral.config import make_config
-from decentral.loop.setup import prepare
+from decentral.loop.preparing import prepare
 from decentral.network import expected_bytes
 
 NODES, STEPS, SHARE = 16, 300, 0.05

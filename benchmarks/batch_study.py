@@ -28,7 +28,7 @@ from decentral.engines.process import configure_process
 from decentral.exchange.local import LocalExchange
 from decentral.loop.block import Block
 from decentral.loop.measure import Evaluator
-from decentral.loop.setup import prepare
+from decentral.loop.preparing import prepare
 from decentral.theory import fsl
 
 SEEDS = 3

@@ -30,7 +30,7 @@ from decentral.exchange.base import Rendezvous
 from decentral.exchange.local import LocalExchange
 from decentral.exchange.process_group import ProcessGroupExchange, open_store
 from decentral.loop.block import Block
-from decentral.loop.setup import prepare
+from decentral.loop.preparing import prepare
 from decentral.mixing.base import Mixer
 from decentral.registry import build
 from decentral.topology.base import Topology

@@ -22,7 +22,7 @@ from decentral.config import make_config
 from decentral.exchange.local import LocalExchange
 from decentral.layout import Layout
 from decentral.loop.block import Block
-from decentral.loop.setup import prepare
+from decentral.loop.preparing import prepare
 from decentral.optim.block_optimizer import BlockOptimizer
 from decentral.registry import build
 

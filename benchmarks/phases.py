@@ -29,7 +29,7 @@ from decentral.exchange.local import LocalExchange
 from decentral.gradients import stacked_forward
 from decentral.layout import share_parameters
 from decentral.loop.block import Block
-from decentral.loop.setup import prepare
+from decentral.loop.preparing import prepare
 from decentral.metrics import score
 from decentral.metrics.curvature import hessian, top_eigenvalue
 from decentral.run.checkpoint import Checkpoint

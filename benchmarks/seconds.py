@@ -23,7 +23,7 @@ from common import table
 
 import decentral
 from decentral.config import make_config, resolve_aliases
-from decentral.loop.setup import prepare
+from decentral.loop.preparing import prepare
 from decentral.network.clock import forecast, forecast_all_reduce
 
 NETWORKS = ("datacenter", "home", "satellite")

@@ -144,7 +144,7 @@ def _shell(block: Block) -> None:
 
 def _validate(block: Block) -> None:
     from decentral.config import make_config, read_file
-    from decentral.loop.setup import prepare
+    from decentral.loop.preparing import prepare
 
     Path("snippet.yaml").write_text(block.source)
     prepare(make_config(read_file("snippet.yaml")))

@@ -30,7 +30,8 @@ from decentral.exchange.local import LocalExchange
 from decentral.loop import train
 from decentral.loop.block import Block
 from decentral.loop.measure import Evaluator
-from decentral.loop.setup import Setup, prepare
+from decentral.loop.preparing import prepare
+from decentral.loop.setup import Setup
 from decentral.mixing.base import Mixer, Mixing
 from decentral.network import RoundAction, RoundPlanner
 from decentral.network.planning import Membership

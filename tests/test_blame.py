@@ -31,7 +31,7 @@ from decentral.engines.worker import described
 from decentral.errors import Bug, ConfigError, Place, PluginError, RunError
 from decentral.exchange.local import LocalExchange
 from decentral.loop.block import Block
-from decentral.loop.setup import prepare
+from decentral.loop.preparing import prepare
 from decentral.registry import KINDS, build, find
 from decentral.run.folder import RunFolder
 from decentral.sweeps import read_sweep, run_points
@@ -353,7 +353,7 @@ def test_a_fault_of_ours_in_a_plug_in_of_ours_is_a_bug(
 def test_a_fault_of_ours_before_a_run_leaves_its_traceback_in_a_file(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("decentral.loop.setup.resolve_steps", planted("loop/pacing.py"))
+    monkeypatch.setattr("decentral.loop.preparing.resolve_steps", planted("loop/preparing.py"))
     assert decentral.cli.run(["launch", "task=quadratic"]) == 1
     first, second = capsys.readouterr().err.splitlines()
     assert first.startswith("error: this is a bug in decentral: KeyError: 'planted' (decentral/")

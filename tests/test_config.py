@@ -20,8 +20,8 @@ from decentral.config import (
     read_settings,
     resolve_aliases,
 )
+from decentral.loop.preparing import prepare
 from decentral.loop.resolved import resolved
-from decentral.loop.setup import prepare
 from decentral.yamltext import dump, load
 
 plain = st.fixed_dictionaries(

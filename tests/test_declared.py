@@ -13,7 +13,8 @@ import torch
 from decentral import ConfigError, plugin, registry
 from decentral.config import make_config, read_file
 from decentral.exchange.codec.base import coded_bytes
-from decentral.loop.setup import Setup, prepare
+from decentral.loop.preparing import prepare
+from decentral.loop.setup import Setup
 from decentral.registry import build, find
 from decentral.traits import TRAITS, AlgorithmTraits, CommunicationTraits, MergeTraits, traits_of
 

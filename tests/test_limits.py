@@ -15,7 +15,7 @@ from decentral import limits
 from decentral.config import make_config
 from decentral.engines.worker import described
 from decentral.errors import ConfigError
-from decentral.loop.setup import prepare
+from decentral.loop.preparing import prepare
 from decentral.run.trackers import Trackers
 
 SMALL = "launch --task quadratic steps=4"

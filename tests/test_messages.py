@@ -42,7 +42,7 @@ from decentral.config import make_config
 from decentral.engines.choice import refuse_ranks
 from decentral.engines.worker import described
 from decentral.errors import ConfigError, Interrupted, RunError
-from decentral.loop.setup import prepare
+from decentral.loop.preparing import prepare
 from decentral.loop.trained import differing
 from decentral.merge.base import merge_weights
 from decentral.mixing.base import Mixer

@@ -14,7 +14,8 @@ import decentral
 import decentral.cli
 from decentral import ConfigError
 from decentral.config import make_config, parse_assignments
-from decentral.loop.setup import Setup, prepare
+from decentral.loop.preparing import prepare
+from decentral.loop.setup import Setup
 from decentral.registry import build
 from decentral.topology.base import Topology
 from decentral.topology.labels import NodeLabels, in_order, numbered

@@ -11,7 +11,7 @@ from support import tiny_run, tiny_setup
 import decentral.cli
 from decentral.cli.plan_batch import Planner
 from decentral.config import make_config, read_file
-from decentral.loop.setup import prepare
+from decentral.loop.preparing import prepare
 from decentral.theory import fsl
 
 HARD = "plan batch --source 0.25 --capacity 2"

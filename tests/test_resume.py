@@ -18,7 +18,7 @@ from decentral import ConfigError, RunError
 from decentral.api import models_of, restart, run_config
 from decentral.engines import local
 from decentral.engines.local import LocalRun
-from decentral.loop.setup import prepare
+from decentral.loop.preparing import prepare
 
 CASES: dict[str, dict[str, Any]] = {
     "momentum": {"topology": "ring", "communication": "late(start=50%, intensity=0.4)"},

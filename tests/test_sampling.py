@@ -19,8 +19,8 @@ from torch import nn
 from decentral import ConfigError, Task
 from decentral.api import start
 from decentral.config import make_config, read_file
+from decentral.loop.preparing import prepare
 from decentral.loop.resolved import resolved
-from decentral.loop.setup import prepare
 from decentral.registry import build, plugin
 from decentral.sampling import Sampler, fixed_plan, resample_plan
 from decentral.tasks import Samples, holdout

@@ -29,7 +29,7 @@ from decentral.cli import run as cli
 from decentral.config import make_config
 from decentral.engines.local import LocalRun
 from decentral.loop.block import Block
-from decentral.loop.setup import prepare
+from decentral.loop.preparing import prepare
 from decentral.network import presets
 from decentral.network.clock import Clock, forecast, forecast_all_reduce
 from decentral.network.links import Network, all_reduce_s, gossip, ring_s, tree_s, uniform

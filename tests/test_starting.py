@@ -12,7 +12,7 @@ from support import small_images
 
 import decentral.cli
 from decentral.config import make_config, read_file
-from decentral.loop.setup import prepare
+from decentral.loop.preparing import prepare
 from decentral.registry import find, read
 from decentral.sweeps import read_sweep
 from decentral.traits import TaskTraits, traits_of

@@ -20,8 +20,9 @@ from decentral.config import (
 from decentral.engines.base import EngineRun, close_on_error
 from decentral.engines.choice import prepared, refuse_ranks
 from decentral.errors import ConfigError
+from decentral.loop.preparing import prepare
 from decentral.loop.resolved import resolved
-from decentral.loop.setup import Setup, prepare
+from decentral.loop.setup import Setup
 from decentral.run.checkpoint import Saved, has_checkpoint
 from decentral.run.digests import WHEREABOUTS, differences, differences_text
 from decentral.run.folder import RunFolder

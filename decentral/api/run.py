@@ -10,7 +10,7 @@ from typing import Any
 from decentral.api.changing import refuse_edited
 from decentral.config import Config, Engine, layered, make_config, read_file
 from decentral.errors import ConfigError, RunError, nearest
-from decentral.loop.setup import prepare
+from decentral.loop.preparing import prepare
 from decentral.loop.trained import TrainedModels, differing
 from decentral.registry import PYTHON
 from decentral.run.checkpoint import good_checkpoints, newest_checkpoint

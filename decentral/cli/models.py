@@ -29,7 +29,8 @@ from decentral.cli.words import (
 )
 from decentral.errors import ConfigError
 from decentral.layout import Entry
-from decentral.loop.setup import Setup, prepare
+from decentral.loop.preparing import prepare
+from decentral.loop.setup import Setup
 from decentral.loop.trained import TrainedModels
 from decentral.merge.base import merged
 from decentral.optim.base import updater

@@ -118,7 +118,7 @@ def _aside(claim: str, text: str) -> None:
 
 def _jobs(device: str) -> int:
     """Return how many seeds to try at a time: one per core, but one where there is one GPU."""
-    from decentral.loop.setup import device_of
+    from decentral.loop.preparing import device_of
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return cores or 1 if device_of(device).type == "cpu" else 1

@@ -26,8 +26,9 @@ from decentral.cli.words import (
 )
 from decentral.config import Config
 from decentral.errors import ConfigError
+from decentral.loop.preparing import prepare
 from decentral.loop.resolved import tracks
-from decentral.loop.setup import Setup, prepare
+from decentral.loop.setup import Setup
 from decentral.network.planning import (
     Planned,
     RoundPlanner,

@@ -20,9 +20,10 @@ from decentral.errors import Bug, ConfigError, Interrupted, RunError
 from decentral.limits import check_threads
 from decentral.loop.cost import Memory, thread_count, timed
 from decentral.loop.measure import evaluation_interval
+from decentral.loop.preparing import prepare
 from decentral.loop.resolved import resolved
 from decentral.loop.rounds import log_interval
-from decentral.loop.setup import Setup, prepare
+from decentral.loop.setup import Setup
 from decentral.metrics.returned import declared
 from decentral.mixing.summary import described
 from decentral.quantities import BYTES, PACE, PLACE, RELATIVE, WALL, is_own, records_of

@@ -27,8 +27,8 @@ from decentral.exchange.process_group import LostPeer, ProcessGroupExchange
 from decentral.faults.base import Fault
 from decentral.loop.block import Block
 from decentral.loop.measure import Evaluator
+from decentral.loop.preparing import prepare
 from decentral.loop.rounds import train
-from decentral.loop.setup import prepare
 from decentral.network.planning import Membership
 from decentral.run.checkpoint import Checkpoint, shard_bytes, shard_name, write_synced
 

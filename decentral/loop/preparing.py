@@ -1,0 +1,280 @@
+"""From a configuration to a runnable setup, and how long its run is.
+
+A run ends by its steps, or by a budget of data that the batch schedule uses up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from decentral.config import Config
+from decentral.errors import ConfigError
+from decentral.faults.base import network_faults
+from decentral.gradients.draws import key_dropout
+from decentral.layout import Layout, cast
+from decentral.loop.adapting import adapted, ready
+from decentral.loop.attackers import attackers
+from decentral.loop.compatibility import refuse_rounds, refuse_unsound, split_of
+from decentral.loop.free_memory import free_bytes
+from decentral.loop.methods import check_methods, with_numbers
+from decentral.loop.models import builder_of, check_size, seeded
+from decentral.loop.setup import Setup
+from decentral.merge.base import in_a_run
+from decentral.mixing.base import Mixer
+from decentral.network import presets
+from decentral.network.clock import solve_budget
+from decentral.network.links import Network
+from decentral.network.planning import RoundPlanner
+from decentral.network.presets import carries_links, check_connected, network_of
+from decentral.optim.base import default_lr, grouping
+from decentral.registry import ConfiguredPlugin, build
+from decentral.sampling import Plan, fixed_plan, resample_plan
+from decentral.schedules.communication import CommunicationSchedule
+from decentral.schedules.learning_rate import LearningRate
+from decentral.schedules.progress import Progress, StepTimeline, step_timeline
+from decentral.tasks.base import Task
+from decentral.tasks.filling import is_whole
+from decentral.tasks.splits import class_shares, grouped, shards
+from decentral.topology.base import Topology
+from decentral.topology.labels import NodeLabels
+from decentral.units import format_bytes, parse_amount
+
+#: Samples per node of one forward pass, unless the first batch is larger: memory does not grow with
+#: the batch.
+MICRO_BATCH = 256
+
+#: Bytes that a step takes in the list of all: a place, and a whole number of Python.
+STEP_BYTES = 40
+
+
+def prepare(config: Config) -> Setup:
+    """Build the parts of a run; every mistake in them is a ConfigError before anything runs."""
+    device, dtype = device_of(config.device), getattr(torch, config.dtype)
+    parts = {
+        kind: build(kind, getattr(config, kind))
+        for kind in ("algorithm", "codec", "aggregation", "optimizer", "merge")
+    }
+    in_a_run(parts["merge"])
+    nodes = NodeLabels(config.nodes, lambda: _topology(config).labels)
+    config = with_numbers(config, nodes)
+    task = _task(config, parts)
+    builder = ready(builder_of(config, task, parts), task)
+    task = task if "model" in parts or task.model is not None else task.as_labelled()
+    # Only our own models are known to build on ``meta``, without memory.
+    shipped = "model" in parts and parts["model"].plugin.target.__module__.startswith("decentral.")
+    if shipped:
+        check_size(builder, device, dtype)
+    model = cast(key_dropout(seeded(builder, config.seed, "init")), device, dtype)
+    if not shipped or task.output is not None:
+        model, task = adapted(model, task)
+    layout = Layout.of(model, grouping(parts["optimizer"], model))
+    batch = parts["batch"] = build("batch", config.batch)
+    # From here on the number of steps is known, in which phases and schedules
+    # count.
+    config, timeline = resolve_steps(config, task, batch)
+    check_methods(config, task, model)
+    plan, counts = _data(config, task, parts, timeline.size(0))
+    rate = LearningRate.make(config.learning_rate, default_lr(parts["optimizer"]))
+    parts["learning_rate"] = rate.rule
+    setup = Setup(
+        config=config, task=task, model=model, builder=builder, layout=layout,
+        algorithm=parts["algorithm"], codec=parts["codec"], aggregation=parts["aggregation"],
+        optimizer=parts["optimizer"], attackers=attackers(config, task, parts, nodes),
+        learning_rate=rate, batch=batch, timeline=timeline,
+        merge=parts["merge"], plan=plan, counts=counts, device=device, dtype=dtype, parts=parts,
+        planner=None,
+    )  # fmt: skip
+    # Last, since a budget in bytes needs the size of a message: model, codec and
+    # state.
+    setup = replace(setup, planner=_planner(setup, nodes))
+    network = _network(setup)
+    return replace(setup, network=network, compute=_compute(setup) if network else None)
+
+
+def device_of(name: str) -> torch.device:
+    """Return the device of a name, auto: the GPU if there is one; raises ConfigError."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(
+            f"device {name!r} is not available ({str(error).splitlines()[0]}); use --device cpu."
+        ) from error
+    return device
+
+
+def _task(config: Config, parts: dict[str, ConfiguredPlugin]) -> Task:
+    if isinstance(config.task, Task):
+        return config.task
+    rule = parts["task"] = build("task", config.task)
+    offered = {"nodes": config.nodes, "seed": config.seed}
+    made = rule(*(offered[name] for name in _asked(rule, offered)))
+    if not isinstance(made, Task):
+        raise ConfigError(f"task {rule.name!r} returned {type(made).__name__}, not a Task.")
+    return made
+
+
+def _asked(rule: ConfiguredPlugin, offered: dict[str, int]) -> tuple[str, ...]:
+    asked = rule.plugin.positional()
+    if strange := [name for name in asked if name not in offered]:
+        raise ConfigError(
+            f"{rule.plugin.kind} {rule.name!r} asks the run for {strange[0]!r}; it may ask for "
+            f"{', '.join(offered)}, and settings are keyword-only."
+        )
+    return asked
+
+
+def _data(
+    config: Config, task: Task, parts: dict[str, ConfiguredPlugin], batch: int
+) -> tuple[Plan, NDArray[np.int64]]:
+    """Divide the training samples; return the plan and how many of each class a node holds."""
+    labels = np.zeros(len(task.splits[0]), np.int64) if task.labels is None else task.labels.numpy()
+    classes = max(1, len(task.classes or ()))
+    if task.owners is not None:
+        if task.nodes is not None and task.nodes > config.nodes:
+            raise ConfigError(
+                f"nodes = {config.nodes}: the samples of this task are owned by {task.nodes} "
+                "nodes; leave nodes out, or give as many."
+            )
+        held = grouped(task.owners.numpy(), config.nodes)
+        if empty := [node for node, part in enumerate(held) if not len(part)]:
+            raise ConfigError(
+                f"task: no training sample is owned by node {empty[0]} of {config.nodes}; "
+                "give every node at least one, or leave owners out."
+            )
+    else:
+        split = parts["split"] = split_of(config, task)
+        held = shards(split, labels, config.nodes, config.seed)
+        if config.sampling == "resample":
+            share = class_shares(split, labels, config.nodes, config.seed)
+            plan = resample_plan(labels, share)
+            return plan, _expected_counts(plan, len(labels))
+    counts = np.stack([np.bincount(labels[part], minlength=classes) for part in held])
+    return fixed_plan(held, config.replacement, batch), counts
+
+
+def _expected_counts(plan: Plan, total: int) -> NDArray[np.int64]:
+    """Return what every node would hold if the samples were divided equally."""
+    assert plan.mixture is not None
+    probability = np.diff(plan.mixture, prepend=0.0, axis=1)
+    return np.round(probability * total / len(probability)).astype(np.int64)
+
+
+def _topology(config: Config) -> Topology:
+    return Topology(build("topology", config.topology), config.nodes, config.seed)
+
+
+def _planner(setup: Setup, nodes: NodeLabels) -> RoundPlanner | None:
+    """Return who says what when, once everything else is known; adds its plug-ins to the parts."""
+    config, parts = setup.config, setup.parts
+    faults = network_faults(config.faults, nodes, config.steps, config.seed)
+    if setup.traits.communicates != "rounds":
+        refuse_rounds(parts, faults)
+        return None
+    topology = _topology(config)
+    mixer = Mixer.make(topology, setup.weights)
+    schedule = CommunicationSchedule.make(config.communication)
+    planner = RoundPlanner(
+        mixer, schedule, config.steps, config.local_steps, setup.timeline, faults
+    )
+    refuse_unsound(config, parts, planner)
+    planner = solve_budget(planner, setup.size, setup.gradient_bytes)
+    parts["topology"] = topology.rule
+    parts["communication"] = planner.schedule.rule
+    if mixer.rule is not None:
+        parts["weights"] = mixer.rule
+    return planner
+
+
+def _network(setup: Setup) -> Network | None:
+    """Return what lies between nodes: as asked, or as the topology's own links say."""
+    asked, planner = setup.config.network, setup.planner
+    if asked in ("none", None):
+        return None
+    if asked != "auto":
+        network, setup.parts["network"] = presets.make(asked, setup.config.nodes)
+        return network
+    topology = planner.mixer.topology if planner else None
+    if topology is None or topology.time_varying or not carries_links(topology.graph(0)):
+        return None
+    network = network_of(topology.graph(0), topology.rule.name)
+    check_connected(network, topology.rule.name)
+    return network
+
+
+def _compute(setup: Setup) -> ConfiguredPlugin | None:
+    if setup.config.compute in ("auto", "measured"):
+        return None
+    return setup.parts.setdefault("compute", build("compute", setup.config.compute))
+
+
+# --- how long a run is ------------------------------------------------------------
+
+
+def resolve_steps(
+    config: Config, task: Task, batch: ConfiguredPlugin
+) -> tuple[Config, StepTimeline]:
+    """Return the timeline of a run, and its configuration with steps and micro-batch decided.
+
+    ``micro_batch: auto`` is the whole batch, unless the schedule grows beyond ``MICRO_BATCH``.
+
+    Args:
+        config: The configuration.
+        task: The task.
+        batch: The batch schedule.
+    """
+    budget = None if config.data is None else samples_per_node(config, task)
+    # With a budget the steps follow from the batches: a schedule is not told their
+    # number.
+    first = int(batch(Progress(0, 0 if budget else config.steps, 0, budget)))
+    if budget is not None and budget < first:
+        raise ConfigError(
+            f"data = {config.data}: that is {budget} per node, below the first batch of {first}; "
+            f"give at least {first} samples/node, or a smaller batch."
+        )
+    if budget is None:
+        _check_room(config.steps)
+    timeline = step_timeline(batch, config.steps, budget, config.past)
+    if "steps" in config.model_fields_set and budget is not None and config.steps != timeline.steps:
+        raise ConfigError(
+            f"steps = {config.steps}: data = {config.data} lasts for {timeline.steps} steps with "
+            "this batch schedule; give steps or data, not both."
+        )
+    micro = config.micro_batch
+    if micro == "auto":
+        # Not below the first batch: a run of constant batches stays in one piece.
+        most = max(first, MICRO_BATCH)
+        micro = None if timeline.largest <= most else most
+    return config.model_copy(update={"steps": timeline.steps, "micro_batch": micro}), timeline
+
+
+def _check_room(steps: int) -> None:
+    """Refuse more steps than memory has room for: the timeline holds a number for each."""
+    free = free_bytes(torch.device("cpu"))
+    if free is not None and steps * STEP_BYTES > free:
+        raise ConfigError(
+            f"steps = {steps:,}: their batch sizes, known before the first one, take about "
+            f"{format_bytes(steps * STEP_BYTES)}, and {format_bytes(free)} are free; give fewer."
+        )
+
+
+def samples_per_node(config: Config, task: Task) -> int:
+    """Turn a data budget into samples per node, rounded down."""
+    amount = parse_amount(config.data)
+    count = amount.count
+    if amount.unit == "tokens":
+        inputs = task.splits[0].inputs
+        if not is_whole(inputs) or inputs.dim() != 2:
+            raise ConfigError(
+                f"data = {config.data}: the samples of this task are no sequences of tokens; "
+                "give samples instead."
+            )
+        # A budget is counted in sequences from here on; all are of one length.
+        count //= inputs.shape[1]
+    return count if amount.per_node else count // config.nodes
