@@ -19,15 +19,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from importlib.metadata import entry_points
-from math import isfinite
 from typing import Annotated, Any, TypeVar
 
 from annotated_types import Ge, Gt, Le
 
 from decentral import blame, limits
 from decentral.discovery import find_members
-from decentral.errors import ConfigError, RunError, nearest, reason, unknown
-from decentral.signature import Setting, parameter_of, signature_settings, without_arguments
+from decentral.errors import ConfigError, RunError, nearest, unknown
+from decentral.signature import (
+    Setting,
+    parameter_of,
+    signature_settings,
+    validated,
+    without_arguments,
+)
 from decentral.spec import Spec, parse_spec
 from decentral.traits import Traits, declare
 from decentral.userfile import load_file, load_installed
@@ -223,7 +228,7 @@ def _plugin_of(
 ) -> Plugin:
     common, settings = dict(_common(kind)), signature_settings(target)
     for key in common.keys() & declared.keys():
-        value = _valid(f"{kind} {name!r}", key, common[key], declared[key])
+        value = validated(f"{kind} {name!r}", key, common[key], declared[key])
         common[key] = replace(common[key], default=value)
     own = {key: value for key, value in declared.items() if key not in common}
     return Plugin(kind, name, target, settings, declare(kind, name, own, settings, common), common)
@@ -383,17 +388,5 @@ def _validated(found: Plugin, given: Mapping[str, Any]) -> dict[str, Any]:
     for key, setting in found.accepts.items():
         value = given.get(key, setting.default)
         unset = key not in given and value is None
-        values[key] = None if unset else _valid(label, key, setting, value)
+        values[key] = None if unset else validated(label, key, setting, value)
     return values
-
-
-def _valid(label: str, key: str, setting: Setting, value: object) -> Any:
-    from pydantic import TypeAdapter, ValidationError
-
-    try:
-        found = TypeAdapter(setting.annotation).validate_python(value)
-    except ValidationError as error:
-        raise ConfigError(f"{label}: {key} = {value!r}: {reason(error)}") from error
-    if isinstance(found, float) and not isfinite(found):
-        raise ConfigError(f"{label}: {key} = {value!r}: it must be finite.")
-    return found

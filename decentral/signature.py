@@ -12,7 +12,10 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from keyword import iskeyword
+from math import isfinite
 from typing import Any
+
+from decentral.errors import ConfigError, reason
 
 _REQUIRED = inspect.Parameter.empty
 
@@ -94,3 +97,23 @@ def _evaluated(annotation: Any, scope: dict[str, Any]) -> Any:
     if annotation is inspect.Parameter.empty:
         return Any
     return eval(annotation, scope) if isinstance(annotation, str) else annotation
+
+
+def validated(label: str, key: str, setting: Setting, value: object) -> Any:
+    """Return a value as the type of a setting, or raise ConfigError.
+
+    Args:
+        label: Whose setting it is, for the message.
+        key: The setting.
+        setting: What it may be.
+        value: What was given.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        found = TypeAdapter(setting.annotation).validate_python(value)
+    except ValidationError as error:
+        raise ConfigError(f"{label}: {key} = {value!r}: {reason(error)}") from error
+    if isinstance(found, float) and not isfinite(found):
+        raise ConfigError(f"{label}: {key} = {value!r}: it must be finite.")
+    return found

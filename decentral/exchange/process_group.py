@@ -18,11 +18,14 @@ from torch import Tensor
 from decentral import private
 from decentral.errors import RunError
 from decentral.exchange.base import NeighbourIndex, Rendezvous
-from decentral.exchange.local import CHUNK_BYTES, DENSE_NODES, ordered_sums
+from decentral.exchange.local import DENSE_NODES
 from decentral.exchange.send_receive import (
     Message,
     SendReceivePlan,
+    add_up,
+    column_chunks,
     is_average,
+    rows_of,
     same,
     send_receive_plan,
 )
@@ -145,7 +148,7 @@ class ProcessGroupExchange:
         for columns, works in now.chunks:
             self._wait(works)
             begin = time.perf_counter()
-            _add_up(channel[:, columns], now.inbox[:, columns], now.plan)
+            add_up(channel[:, columns], now.inbox[:, columns], now.plan)
             self.mix_s += time.perf_counter() - begin
         self._spare.append(now.inbox)
         return now.sent
@@ -178,7 +181,7 @@ class ProcessGroupExchange:
         packed = width * travels.itemsize < PACKED_BYTES
         plan = self._plan(mixing, packed)
         now = _Round(mixing, plan, self._space(plan.inbox, width, travels))
-        chunks = _chunks(width, width if packed else SENT_BYTES // travels.itemsize)
+        chunks = column_chunks(width, width if packed else SENT_BYTES // travels.itemsize)
         tags = [(self._tag + place * plan.total_rows) % TAGS for place in range(len(chunks))]
         self._tag = (self._tag + len(chunks) * plan.total_rows) % TAGS
         # NCCL wants a round's operations started together, and makes one work of them. Gloo tells
@@ -207,7 +210,7 @@ class ProcessGroupExchange:
         """Return the columns that leave, by index."""
         begin = time.perf_counter()
         buffers = {
-            message.index: _rows(channel, columns, message).to(travels).contiguous()
+            message.index: rows_of(channel, columns, message).to(travels).contiguous()
             for message in now.plan.outgoing
         }
         self.mix_s += time.perf_counter() - begin
@@ -216,7 +219,7 @@ class ProcessGroupExchange:
     def _receive(self, columns: slice, tag: int, now: _Round) -> Works:
         """Post what is received of some columns, in the order of their index."""
         return [
-            self._posted(self._group.recv, _rows(now.inbox, columns, message), message, tag)
+            self._posted(self._group.recv, rows_of(now.inbox, columns, message), message, tag)
             for message in now.plan.incoming
         ]
 
@@ -270,7 +273,7 @@ class ProcessGroupExchange:
         weights = weights.to(channel)
         total = channel.new_empty(channel.shape[1])
         works: list[Any] = []
-        for columns in _chunks(len(total), REDUCED_BYTES // channel.element_size()):
+        for columns in column_chunks(len(total), REDUCED_BYTES // channel.element_size()):
             begin = time.perf_counter()
             torch.mv(channel[:, columns].T, weights, out=total[columns])
             self.mix_s += time.perf_counter() - begin
@@ -349,43 +352,3 @@ def _cause(error: Exception) -> str:
 
 def _identity(channel: Tensor) -> tuple[int, ...]:
     return channel.data_ptr(), *channel.shape, *channel.stride()
-
-
-def _chunks(width: int, longest: int) -> list[slice]:
-    """Divide columns into slices of nearly equal width, a multiple of 16 but for the last."""
-    count = max(1, -(-width // longest))
-    each = max(16, -(-width // count // 16) * 16)
-    return [slice(begin, min(begin + each, width)) for begin in range(0, width, each)]
-
-
-def _rows(block: Tensor, columns: slice, message: Message) -> Tensor:
-    """Return rows of a block, as a view where they are neighbours."""
-    rows = message.rows
-    if len(rows) == 1:
-        return block[int(rows[0]), columns]
-    if rows[-1] - rows[0] == len(rows) - 1:
-        return block[int(rows[0]) : int(rows[-1]) + 1, columns]
-    return block[torch.from_numpy(rows).to(block.device), columns]
-
-
-def _add_up(channel: Tensor, inbox: Tensor, plan: SendReceivePlan) -> None:
-    """Write the sums over hosted rows and inbox, [n, k] and [received, k], into their receivers.
-
-    Chunk by chunk of columns, whose rows are laid together so that every sum is one pass in
-    ascending order of senders.
-    """
-    here = plan.neighbours
-    if not len(here.receivers):
-        return
-    device, count = channel.device, len(channel) + len(inbox)
-    senders, offsets = (torch.from_numpy(a).to(device) for a in (here.senders, here.offsets))
-    receivers = torch.from_numpy(here.receivers).to(device)
-    weights = torch.from_numpy(here.weights).to(channel)
-    columns = max(64, CHUNK_BYTES // (count * channel.element_size()))
-    received = inbox.split(columns, dim=1)
-    for mine, theirs in zip(channel.split(columns, dim=1), received, strict=True):
-        added = ordered_sums(torch.cat([mine, theirs]), senders, weights, offsets)
-        if len(here.receivers) == len(channel):
-            mine.copy_(added)
-        else:
-            mine.index_copy_(0, receivers, added)

@@ -1,4 +1,7 @@
-"""Who sends which rows to whom in one round: pure functions of the mixing and of the blocks."""
+"""Who sends which rows to whom in one round, and what is made of those that arrive.
+
+Plans are pure functions of the mixing and of the blocks.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from decentral.exchange.base import NeighbourIndex, neighbour_index
+from decentral.exchange.local import CHUNK_BYTES, ordered_sums
 from decentral.mixing.base import Integers, Mixing
 
 
@@ -105,3 +111,46 @@ def is_average(mixing: Mixing) -> bool:
     """Whether every node takes the plain mean of all nodes."""
     nodes = mixing.nodes
     return len(mixing.senders) == nodes**2 and bool(np.allclose(mixing.weights, 1 / nodes, 1e-12))
+
+
+# --- rows in blocks ------------------------------------------------------------
+
+
+def column_chunks(width: int, longest: int) -> list[slice]:
+    """Divide columns into slices of nearly equal width, a multiple of 16 but for the last."""
+    count = max(1, -(-width // longest))
+    each = max(16, -(-width // count // 16) * 16)
+    return [slice(begin, min(begin + each, width)) for begin in range(0, width, each)]
+
+
+def rows_of(block: Tensor, columns: slice, message: Message) -> Tensor:
+    """Return rows of a block, as a view where they are neighbours."""
+    rows = message.rows
+    if len(rows) == 1:
+        return block[int(rows[0]), columns]
+    if rows[-1] - rows[0] == len(rows) - 1:
+        return block[int(rows[0]) : int(rows[-1]) + 1, columns]
+    return block[torch.from_numpy(rows).to(block.device), columns]
+
+
+def add_up(channel: Tensor, inbox: Tensor, plan: SendReceivePlan) -> None:
+    """Write the sums over hosted rows and inbox, [n, k] and [received, k], into their receivers.
+
+    Chunk by chunk of columns, whose rows are laid together so that every sum is one pass in
+    ascending order of senders.
+    """
+    here = plan.neighbours
+    if not len(here.receivers):
+        return
+    device, count = channel.device, len(channel) + len(inbox)
+    senders, offsets = (torch.from_numpy(a).to(device) for a in (here.senders, here.offsets))
+    receivers = torch.from_numpy(here.receivers).to(device)
+    weights = torch.from_numpy(here.weights).to(channel)
+    columns = max(64, CHUNK_BYTES // (count * channel.element_size()))
+    received = inbox.split(columns, dim=1)
+    for mine, theirs in zip(channel.split(columns, dim=1), received, strict=True):
+        added = ordered_sums(torch.cat([mine, theirs]), senders, weights, offsets)
+        if len(here.receivers) == len(channel):
+            mine.copy_(added)
+        else:
+            mine.index_copy_(0, receivers, added)

@@ -19,16 +19,23 @@ from decentral.traits.kinds import (
     ModelTraits,
     NetworkTraits,
     OptimizerTraits,
-    Recommending,
-    Refusing,
     SplitTraits,
     TaskTraits,
     TopologyTraits,
     TrackerTraits,
-    Traits,
     WeightsTraits,
 )
-from decentral.traits.values import Condition, Expectation, Guarantee, Sizes, StateSchema, Wire
+from decentral.traits.values import (
+    Condition,
+    Expectation,
+    Guarantee,
+    Recommending,
+    Refusing,
+    Sizes,
+    StateSchema,
+    Traits,
+    Wire,
+)
 
 __all__ = [
     "TRAITS",

@@ -18,7 +18,8 @@ from typing import (
 )
 
 from decentral.errors import ConfigError, nearest
-from decentral.traits.kinds import TRAITS, Traits
+from decentral.traits.kinds import TRAITS
+from decentral.traits.values import Traits
 
 _Of = TypeVar("_Of", bound=Traits)
 

@@ -11,51 +11,16 @@ from typing import Any, Literal
 
 from decentral.records import Record
 from decentral.traits.values import (
-    Condition,
     Expectation,
     Guarantee,
+    Recommending,
+    Refusing,
     Settings,
     Sizes,
     StateSchema,
+    Traits,
     Wire,
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Traits:
-    """What a member of any kind may declare.
-
-    Attributes:
-        example: One complete spelling of a member that needs settings, or is large by default.
-    """
-
-    example: str | Mapping[str, Any] | None = None
-
-    def contradiction(self, settings: Settings) -> str:
-        """Return what is wrong with the traits together, or with the names of ``settings``."""
-        return ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recommending(Traits):
-    """Traits of what a run is built around.
-
-    Attributes:
-        defaults: Settings of a run that suit it, below the user's own.
-    """
-
-    defaults: Mapping[str, Any] = field(default_factory=dict[str, Any])
-
-
-@dataclass(frozen=True, kw_only=True)
-class Refusing(Traits):
-    """Traits of what is not sound everywhere.
-
-    Attributes:
-        refuses: Where it is not sound: a remedy for each condition.
-    """
-
-    refuses: Mapping[Condition, str] = field(default_factory=dict[Condition, str])
 
 
 @dataclass(frozen=True, kw_only=True)

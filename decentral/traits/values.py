@@ -1,9 +1,9 @@
-"""What traits are made of that are more than numbers, text and functions."""
+"""What traits of all kinds have in common, and what they are made of beside numbers and text."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from statistics import mean, median
 from typing import TYPE_CHECKING, Any, Literal
@@ -28,6 +28,46 @@ Guarantee = Literal[
     "contracts", "averages_when_directed", "reaches_the_optimum", "is_local_sgd",
     "exact_after_the_diameter",
 ]  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traits:
+    """What a member of any kind may declare.
+
+    Attributes:
+        example: One complete spelling of a member that needs settings, or is large by default.
+    """
+
+    example: str | Mapping[str, Any] | None = None
+
+    def contradiction(self, settings: Settings) -> str:
+        """Return what is wrong with the traits together, or with the names of ``settings``."""
+        return ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recommending(Traits):
+    """Traits of what a run is built around.
+
+    Attributes:
+        defaults: Settings of a run that suit it, below the user's own.
+    """
+
+    defaults: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusing(Traits):
+    """Traits of what is not sound everywhere.
+
+    Attributes:
+        refuses: Where it is not sound: a remedy for each condition.
+    """
+
+    refuses: Mapping[Condition, str] = field(default_factory=dict[Condition, str])
+
+
+# --- what they are made of ------------------------------------------------------------
 
 #: Numbers of nodes that are tried on either side of one that does not fit.
 _NEARBY = 1024
