@@ -33,7 +33,6 @@ TRACEBACK = "traceback.txt"
 #: by their frames.
 _CALLERS = (
     ("gradients/autograd.py", "task", True),
-    ("gradients/autograd.py", "task", True),
     ("gradients/", "task", False),
     ("metrics/base.py", "task", True),
     ("metrics/", "task", False),

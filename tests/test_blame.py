@@ -413,7 +413,7 @@ def call(work):
     library: dict[str, Any] = {}
     exec(compile(wrap, Path(torch.__file__).parent / "wrapping.py", "exec"), library)
     within: dict[str, Any] = {"call": library["call"]}
-    place = Path(decentral.__file__).parent / "gradients" / "stacked.py"
+    place = Path(decentral.__file__).parent / "gradients" / "autograd.py"
     exec(compile("def run(work):\n    call(work)\n", place, "exec"), within)
 
     def divides() -> float:
