@@ -65,6 +65,8 @@ class Layout:
         entries: list[Entry] = []
         spans: list[tuple[int, int]] = []
         for index in sorted(members):
+            # Every group begins aligned, so that its part of a row can be a
+            # parameter of its own.
             placed = _place(members[index], _aligned(entries[-1].stop if entries else 0))
             spans.append((placed[0].start, placed[-1].stop))
             entries += placed
@@ -155,6 +157,7 @@ def cast(model: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Modul
         if buffer.is_complex()
     ]
     for module, name in phases:
+        # As pairs of real numbers, which ``to`` casts without dropping one of them.
         setattr(module, name, torch.view_as_real(getattr(module, name)))
     model.to(device, dtype)
     for module, name in phases:

@@ -50,6 +50,7 @@ def bits(seed: int, purpose: str, *counters: ArrayLike) -> Bits:
     """
     state = np.atleast_1d(np.uint64(key(seed, purpose)))
     for place, counter in enumerate(counters, start=1):
+        # By place, so that (1, 2) and (2, 1) are different coordinates.
         salt = np.uint64((_GOLDEN * place) & _MASK)
         state = _mix(state + _mix(_as_bits(counter) + salt))
     return state
@@ -57,11 +58,13 @@ def bits(seed: int, purpose: str, *counters: ArrayLike) -> Bits:
 
 def uniform(seed: int, purpose: str, *counters: ArrayLike) -> Floats:
     """Return doubles in [0, 1), one for every coordinate."""
+    # 53 bits are all that a double can hold below 1.
     return (bits(seed, purpose, *counters) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def normal(seed: int, purpose: str, *counters: ArrayLike) -> Floats:
     """Return standard normal doubles (Box-Muller), one for every coordinate."""
+    # (0, 1]: the logarithm of 0 is not finite.
     first = 1.0 - uniform(seed, purpose + "/radius", *counters)
     second = uniform(seed, purpose + "/angle", *counters)
     return np.sqrt(-2.0 * np.log(first)) * np.cos(2.0 * np.pi * second)
@@ -106,9 +109,12 @@ def permuted(
     """
     keys = bits(seed, purpose, *counters)
     place, sizes, keys = np.broadcast_arrays(_as_bits(position), _as_bits(size), keys)
+    # Nearly square, so that fewer places than a column has lie outside the range.
     rows = np.ceil(np.sqrt(sizes)).astype(np.uint64)
     columns = (sizes + rows - np.uint64(1)) // rows
     place = _feistel(place, rows, columns, keys)
+    # A permutation of the larger domain walked on from outside comes back inside,
+    # and never to a place that another one takes.
     while (outside := place >= sizes).any():
         place[outside] = _feistel(place[outside], rows[outside], columns[outside], keys[outside])
     return place.astype(np.int64)

@@ -42,6 +42,7 @@ def scalar(text: str) -> Any:
     text = text.strip()
     if text.lower() in _WORDS:
         return _WORDS[text.lower()]
+    # ``int`` first: 3 is a whole number, and 3.0 is none.
     for kind in (int, float):
         try:
             return kind(text)
@@ -206,6 +207,7 @@ class _Reader:
         start = self.at
         text = self.quoted()
         if text is not None:
+            # Quotes around a name that has settings: 'my file.py:f'(x=1).
             if not self.text.startswith("(", self.at):
                 return text
             self.at = start

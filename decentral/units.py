@@ -39,6 +39,8 @@ class Point:
         """Write the point as a user would."""
         if self.unit == "steps":
             return f"{self.value:.15g} steps"
+        # In percent where that is exact: what is written must be read back as the
+        # same.
         percent = f"{100 * self.value:.12g}"
         return f"{percent}%" if float(percent) / 100 == self.value else repr(self.value)
 
@@ -72,6 +74,7 @@ def parse_point(value: object, field: str = "point in time") -> Point:
     if isinstance(value, Point):
         return value
     number, unit = _split(value, field, "90%, 0.9 or 2700 steps")
+    # 1.0 is the whole run, and 1 could be meant as a step: only the text tells.
     whole = "." not in str(value) and "e" not in str(value).lower()
     point = _point(number, unit, whole, field, value)
     if point.value < 0 or (point.unit == "fraction" and point.value > 1):
@@ -173,6 +176,8 @@ def format_seconds(seconds: float) -> str:
     if seconds == 0:
         return "0 s"
     for unit, scale in (("h", 3600.0), ("min", 60.0), ("s", 1.0), ("ms", 1e-3)):
+        # 0.9995 rounds to 1 with three digits; below an hour and a half minutes
+        # read better.
         if seconds >= 0.9995 * scale * (1.5 if unit in ("h", "min") else 1):
             return f"{seconds / scale:.3g} {unit}"
     return f"{seconds / 1e-6:.3g} us"
@@ -218,6 +223,7 @@ def parse_amount(value: object) -> Amount:
             "it is no amount of data; write it like 1M samples, 500k tokens or 60k samples/node."
         )
     unit, count = f"{found[3] or 'sample'}s", float(found[1]) * _COUNTS[found[2]]
+    # Beyond 2^53 a double skips whole numbers.
     if not 1 <= count < 2**53 or abs(count - round(count)) > 1e-6:
         raise ConfigError(f"it must be a whole number of {unit}, at least 1.")
     return Amount(round(count), unit, each)

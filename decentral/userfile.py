@@ -56,6 +56,7 @@ def located(path: str | Path) -> Path:
     """Return where a named file lies, be it on this machine or carried here from the user's."""
     place = place_of(path)
     if place.is_file():
+        # Remembered, since files that were read must travel to workers.
         _opened[resolved(path)] = place
     return place
 
@@ -129,6 +130,8 @@ def opened() -> dict[str, bytes]:
 def unpack(files: Mapping[str, bytes], folder: Path) -> None:
     """Lay carried files into a folder; from now on they are found under their old paths."""
     for path, content in files.items():
+        # A folder for each path: files of the same name may come from different
+        # ones.
         place = folder / f"{zlib.crc32(path.encode()):x}" / Path(path).name
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(content)
@@ -150,6 +153,7 @@ def load_file(path: str) -> ModuleType:
     """Import a user's Python file by path; what it raises is named as the user's own."""
     file = Path(resolved(path))
     name = _module_of(file)
+    # Imported once, as modules are: two plug-ins of a file share what it defines.
     if name not in sys.modules:
         if not located(file).is_file():
             raise ConfigError(f"plug-in file {path} does not exist; give the path of a .py file.")
@@ -193,6 +197,8 @@ def _at(error: BaseException) -> str:
 
 def _module_of(file: Path) -> str:
     """Return the name under which a plug-in file is imported; make its folder a package."""
+    # By folder, so that files of one folder see each other and those of others do
+    # not.
     package = _PREFIX + hashlib.sha256(str(file.parent).encode()).hexdigest()[:12]
     name = f"{package}.{file.stem.replace('.', '_')}"
     _folders[package], _files[name] = file.parent, file

@@ -44,6 +44,8 @@ class _Loader(yaml.SafeLoader):
             if key.value in seen:
                 problem = f"{key.value!r} is given twice; keep one"
                 raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            # A key that is no scalar is refused later, by its place; here it equals
+            # no other.
             seen.add(key.value if isinstance(key, yaml.ScalarNode) else f"\0{id(key)}")
         return super().construct_mapping(node, deep)
 

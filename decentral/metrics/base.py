@@ -78,6 +78,7 @@ def score(
             whole = {key: value[some] for key, value in integers.items()}
             with torch.no_grad():
                 outputs = forward(rows[some], whole, inputs)
+                # Means times sizes, since the last chunk may be shorter.
                 losses[some] += judged(task.loss, outputs, targets).double() * size
                 if task.accuracy is not None:
                     found = judged(task.accuracy, outputs, targets).double()
@@ -88,6 +89,7 @@ def score(
 def judged(judge: Callable[[Any, Any], Tensor], outputs: Tree, targets: Tree) -> Tensor:
     """Return what ``judge`` says of every model's outputs [n, B, ...], [n, ...]."""
     try:
+        # The targets are the same for all models, and need no copies.
         return vmap(judge, in_dims=(0, None))(outputs, targets)
     except (RuntimeError, ValueError):  # it looks at values, or is no pure tensor function
         models = range(len(first_leaf(outputs)))

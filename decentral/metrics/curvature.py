@@ -83,6 +83,8 @@ def _measured(
     wide = snapshot.layout.trainable_view(rows).shape[1]
     product = hessian(snapshot.forward, snapshot.task.loss, rows, integers, samples, wide)
     column, place = torch.arange(wide).numpy(), torch.arange(probes).numpy()[:, None]
+    # The same start for all models and evaluations: differences are theirs, not the
+    # draw's.
     start = torch.from_numpy(rng.normal(0, "curvature/start", column)).to(rows)
     top = top_eigenvalue(product, start.expand(len(rows), -1), iterations)
     positive = torch.from_numpy(rng.uniform(0, "curvature/probe", place, column) < 0.5)
@@ -111,10 +113,14 @@ def hessian(
     """
     leaf = rows[:, :trainable].detach().clone().requires_grad_()
     with torch.enable_grad(), plain_attention():
+        # Buffers are part of the forward pass, but nothing is differentiated by
+        # them.
         whole = torch.cat([leaf, rows[:, trainable:].detach()], dim=1)
         inputs, targets = samples.take(torch.arange(len(samples)))
         losses = judged(loss, forward(whole, integers, inputs), targets)
         with second_derivative():
+            # Every row's loss depends on its own parameters only: one sum gives all
+            # gradients, and the second pass all products.
             (slope,) = torch.autograd.grad(losses.sum(), leaf, create_graph=True)
 
     def product(vectors: Tensor) -> Tensor:
@@ -153,6 +159,7 @@ def top_eigenvalue(product: Product, start: Tensor, iterations: int) -> Tensor:
     for _ in range(iterations):
         moved = product(vector)
         value = (vector * moved).sum(1)
+        # Where the loss is flat the vector becomes 0, and with it the value.
         vector = moved / moved.norm(dim=1, keepdim=True).clamp_min(1e-30)
     return value.double()
 

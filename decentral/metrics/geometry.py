@@ -101,6 +101,8 @@ def positions(points: int = POINTS) -> Tensor:
     >>> positions(3).tolist()
     [-0.2, 0.0, 0.5, 1.0, 1.2]
     """
+    # Both models themselves are looked at, whatever the number of points: a barrier
+    # is measured from them.
     even = torch.linspace(FIRST, LAST, points, dtype=torch.float64)
     return torch.cat([even, torch.tensor([0.0, 1.0], dtype=torch.float64)]).unique()
 
@@ -180,8 +182,10 @@ def through(one: Tensor, two: Tensor, three: Tensor, points: int) -> Plane | Non
     to_two, to_three = (two - one).double(), (three - one).double()
     width = to_two.norm()
     first = to_two / width.clamp_min(torch.finfo(torch.float64).tiny)
+    # What is left orthogonal to the first direction (Gram-Schmidt).
     rest = to_three - (to_three @ first) * first
     height = rest.norm()
+    # Written with ``not``, so that NaN is no plane either.
     if not height > _FLAT * to_three.norm() or not width > 0:
         return None
     ends = torch.stack([torch.zeros_like(width), width, to_three @ first])
@@ -217,6 +221,8 @@ def _direction(row: Tensor, layout: Layout, seed: int, which: int) -> Tensor:
         drawn = torch.from_numpy(rng.normal(seed, "plane", which, columns)).to(row.device)
         drawn, own = (t.view(entry.shape[0] if matrices else 1, -1)
                       for t in (drawn, row[entry.start : entry.stop].double()))  # fmt: skip
+        # Filter by filter: layers with ReLU may be scaled against each other
+        # without changing the function, and the picture must not change with that.
         scale = own.norm(dim=1, keepdim=True) / drawn.norm(dim=1, keepdim=True)
         direction[entry.start : entry.stop] = (scale * drawn).flatten()
     return direction
@@ -236,6 +242,8 @@ def gram(features: Tensor) -> Tensor:
     ``features`` [B, ...]: what a layer makes of every sample.
     """
     flat = features.flatten(1).double()
+    # CKA compares how samples differ, so that a shift of all of them does not
+    # count.
     centred = flat - flat.mean(0)
     return centred @ centred.T
 
@@ -266,6 +274,8 @@ class Features:
 
     def __init__(self, model: nn.Module, layout: Layout, inputs: Tensor) -> None:
         """Look at ``inputs`` [B, ...] through the model."""
+        # A copy: hooks and numbers of single rows must not reach the run's
+        # template.
         self.model, self.layout, self.inputs = copy.deepcopy(model).eval(), layout, inputs
 
     def __call__(self, row: Tensor) -> dict[str, Tensor]:
@@ -336,5 +346,7 @@ def noise_scale(gradients: Iterable[Tensor], batch: int) -> Noise:
     small, large = batch, batch * len(norms)
     norm_small = sum(norms) / len(norms)
     norm_large = (total / len(norms)).square().sum().item()
+    # May come out negative: the estimate is unbiased, and noise may exceed the
+    # signal.
     signal = (large * norm_large - small * norm_small) / (large - small)
     return Noise(signal, (norm_small - norm_large) / (1 / small - 1 / large))

@@ -73,9 +73,11 @@ def neurons(snapshot: Snapshot) -> dict[str, float]:
     norms = weight.norm(dim=2)
     squares = (
         weight.transpose(1, 2) @ weight
+        # The smaller of both products has the same eigenvalues, zeros apart.
         if weight.shape[2] <= weight.shape[1]
         else (weight @ weight.transpose(1, 2))
     )
+    # Squares of the singular values: cheaper than a decomposition of W itself.
     spectrum = torch.linalg.eigvalsh(squares)
     found = {
         "neurons/norm": norms.mean(1),

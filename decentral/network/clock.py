@@ -59,6 +59,7 @@ class Clock:
         if self.network is None or self.compute is None:
             return
         nodes = np.arange(self.network.nodes)
+        # A new array: what has departed keeps the times before this work.
         self.ready_s = self.ready_s + amount * self.compute(nodes, step, self.seed)
 
     def depart(self) -> None:
@@ -82,7 +83,9 @@ class Clock:
         ids = np.asarray(live)
         receivers = np.repeat(np.arange(mixing.nodes), np.diff(mixing.indptr))
         others = receivers != mixing.senders
+        # Rows that left early travel under the computation that came in between.
         begins_s = self.ready_s if self.departed_s is None else self.departed_s
+        # Lost messages take room on the sender's line, but nobody waits for them.
         arrives = np.repeat([True, False], [int(others.sum()), mixing.lost.shape[1]])
         receivers = ids[np.r_[receivers[others], mixing.lost[0]]]
         senders = ids[np.r_[mixing.senders[others], mixing.lost[1]]]
@@ -107,6 +110,8 @@ class Clock:
         self.ready_s[members] = self.ready_s[members].max() + took_s
 
     def _all_reduce_s(self, network: Network, members: Integers, size: float) -> float:
+        # Few sets of members occur in a run, and a ring over all sites is no cheap
+        # sum.
         key = members.tobytes(), size
         if key not in self._known:
             self._known[key] = all_reduce_s(network, members, size, self.all_reduce)
@@ -262,8 +267,11 @@ def solve_budget(planner: RoundPlanner, size: Size, gradient_bytes: int) -> Roun
             )
     low, high = 1e-12, _LARGEST
     for _ in range(_BISECTIONS):
+        # In the middle of the logarithms: the factor may be anything from 1e-12 to
+        # 1e9.
         middle = (low * high) ** 0.5
         low, high = (middle, high) if spent(middle) < wanted else (low, middle)
         if high / low < 1 + 1e-9:
             break
+    # The upper end: at least what was asked for, where bytes jump with the factor.
     return replace(planner, schedule=with_factor(schedule, high))

@@ -81,6 +81,7 @@ def lognormal(
         nodes_spread: Deviation of the logarithm between nodes.
         steps_spread: Deviation of the logarithm between steps of a node.
     """
+    # Without the step: a machine is fast or slow for the whole run.
     own = nodes_spread * rng.normal(seed, "compute/node", nodes)
     now = steps_spread * rng.normal(seed, "compute/step", nodes, step)
     return median * np.exp(own + now)
@@ -107,6 +108,7 @@ def pareto(
         least: Least seconds of a step.
         alpha: Exponent of the tail, above 1.
     """
+    # (0, 1] instead of [0, 1): 0 would take for ever.
     chance = 1.0 - rng.uniform(seed, "compute/pareto", nodes, step)
     return least * chance ** (-1.0 / alpha)
 

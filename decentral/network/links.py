@@ -94,8 +94,11 @@ def routed(direct: Network) -> Network:
     np.fill_diagonal(latency_s, 0.0)
     np.fill_diagonal(bandwidth_Bps, inf)
     for via in range(len(latency_s)):
+        # All ways over ``via`` at once: rows of those who get there, columns of
+        # those beyond.
         around_s = latency_s[:, via, None] + latency_s[via]
         narrow_Bps = np.minimum(bandwidth_Bps[:, via, None], bandwidth_Bps[via])
+        # Of ways of the same latency the widest one.
         equal = np.isfinite(around_s) & (around_s == latency_s) & (narrow_Bps > bandwidth_Bps)
         better = (around_s < latency_s) | equal
         latency_s[better], bandwidth_Bps[better] = around_s[better], narrow_Bps[better]
@@ -132,6 +135,7 @@ def gossip(
         return ready_s
     latency_s, rate = network.cost(senders, receivers)
     sent = np.bincount(senders, minlength=network.nodes)
+    # All messages of a node leave at the same time, and share its line evenly.
     rate = np.minimum(rate, network.up_Bps[senders] / sent[senders])
     begins_s = ready_s[senders]
     left_s = begins_s + size / rate

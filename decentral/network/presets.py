@@ -162,6 +162,7 @@ def cloud(
     site = np.arange(n) * regions // n
     latency_s = np.array(_ROUND_TRIPS_MS)[:regions, :regions] / 2e3
     bandwidth_Bps = np.full((regions, regions), between_Bps)
+    # A single flow gets no more than 5 Gbit/s, also inside a region.
     np.fill_diagonal(bandwidth_Bps, min(inside_Bps, 0.625e9))
     return links.sites(site, latency_s, bandwidth_Bps, up_Bps=inside_Bps, down_Bps=inside_Bps)
 
@@ -265,6 +266,7 @@ def network_of(graph: Any, name: str) -> Network:
     """
     graph = numbered(graph)
     nodes, labels = len(graph), labels_of(graph)
+    # No way as long as no link says otherwise; ``routed`` finds ways over others.
     latency_s, bandwidth_Bps = np.full((nodes, nodes), inf), np.zeros((nodes, nodes))
     for (one, other), (seconds, rate) in _carried(graph, name).items():
         latency_s[one, other], bandwidth_Bps[one, other] = seconds, rate

@@ -67,6 +67,7 @@ class Draft:
         self.target = self.home / (f"step-{step:09d}" + (f"-epoch-{epoch:04d}" if epoch else ""))
         self.path = self.home / f".{self.target.name}.tmp"
         with explain_disk_errors(folder.path):
+            # A kill may have left an unfinished one of the same step.
             shutil.rmtree(self.path, ignore_errors=True)
             self.path.mkdir(parents=True)
 
@@ -84,9 +85,13 @@ class Draft:
         }
         with explain_disk_errors(self.folder.path):
             write_synced(self.path / "manifest.json", _sealed(manifest))
+            # A run that went back comes to the same step again: the newer one
+            # counts.
             shutil.rmtree(self.target, ignore_errors=True)
             self.path.rename(self.target)
+            # The rename itself is on the disk only when its folder is.
             _sync(self.home)
+        # Only now: at any moment there is a complete checkpoint.
         for old in _complete(self.home)[:-keep]:
             shutil.rmtree(old, ignore_errors=True)
         return self.target
@@ -116,6 +121,8 @@ def shard_bytes(checkpoint: Checkpoint) -> bytes:
     alike: dict[tuple[str, torch.Size, torch.dtype], list[int]] = {}
     for node, tensors in checkpoint.nodes.items():
         for name, tensor in tensors.items():
+            # Shapes may differ from node to node: states that an optimizer has not
+            # made yet.
             alike.setdefault((name, tensor.shape, tensor.dtype), []).append(node)
     groups: dict[tuple[int, ...], int] = {}
     stacks: dict[str, Tensor] = {}
@@ -183,6 +190,7 @@ class Saved:
             with safe_open(self.path / shard, "pt") as file:
                 for node, key, tensor in _tensors(file, nodes):
                     found.setdefault(node, {})[key] = tensor
+        # Whoever restores may change the counters, and may come back for them.
         return Checkpoint(self.step, self.live, found, copy.deepcopy(self.counters))
 
 
@@ -199,6 +207,8 @@ def _tensors(file: Any, nodes: Container[int]) -> Iterator[tuple[int, str, Tenso
         owners = groups[int(group)]
         asked = [place for place, node in enumerate(owners) if node in nodes]
         if asked:
+            # A worker's nodes lie together: one read, of not much more than is
+            # asked for.
             begin, end = asked[0], asked[-1] + 1
             parts = file.get_slice(name)[begin:end]
             for place in asked:
@@ -234,6 +244,7 @@ def _verified(path: Path) -> Saved | None:
     try:
         manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
         _check_format(manifest.get("format"), path)
+        # None: manifests of format 2 had no digest of their own.
         if manifest.pop(_SEAL, None) not in (None, digest_of(manifest)):
             return None
         for name, digest in manifest["digests"].items():

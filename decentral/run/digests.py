@@ -39,6 +39,7 @@ def identity(settings: Mapping[str, Any], past: Past | None) -> dict[str, Any]:
     present schedules applied.
     """
     files = {path: file_digest(path) for path in sorted(named_files(settings))}
+    # Through YAML and back, as a resumed run will read them: tuples become lists.
     stated = {"settings": setting_digests(load(dump(settings))), "files": files}
     return stated | ({"past": asdict(past)} if past else {})
 
@@ -86,6 +87,7 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, 
         for key in dict.fromkeys([*one, *other])
         if one.get(key) != other.get(key) and _has_effect(key)
     }
+    # Of another plug-in all settings differ, which its name says already.
     renamed = tuple(key.removesuffix("name") for key in found if key.endswith(".name"))
     return {k: v for k, v in found.items() if k.endswith(".name") or not k.startswith(renamed)}
 

@@ -162,6 +162,7 @@ class RunFolder:
         """Cut a file back to what it was at a checkpoint."""
         target = self.path / name
         if target.exists():
+            # ``truncate`` would fill a file that has lost its end with zeros.
             os.truncate(target, min(length, target.stat().st_size))
 
 
@@ -217,6 +218,7 @@ def _event_of(line: str) -> str | None:
 def next_name(parent: Path, stem: str) -> Path:
     """Return the first free ``<stem>-<number>`` in a folder."""
     stem = re.sub(r"[^A-Za-z0-9.]+", "-", stem).strip("-")
+    # One more than the largest: numbers of runs that were deleted do not come back.
     taken = [p.name for p in parent.glob(f"{stem}-*")] if parent.is_dir() else []
     numbers = [
         int(m[1]) for name in taken if (m := re.fullmatch(rf"{re.escape(stem)}-(\d+)", name))

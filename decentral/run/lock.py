@@ -58,6 +58,7 @@ class WriterLock:
         if handle is None:
             return
         with suppress(OSError):  # a folder may be gone by now
+            # Before the lock is let go: afterwards it could be another one's file.
             (self.folder / NAME).unlink()
             if self.made:
                 self.folder.rmdir()
@@ -79,9 +80,12 @@ class WriterLock:
             except BaseException:
                 os.close(handle)
                 raise
+            # Locked is the file, not its name: a holder that left has removed the
+            # name.
             if _is_at(handle, path):
                 break
             os.close(handle)  # whoever had it has just removed it: lock the new one
+        # Only with the lock: until then the file says who holds it.
         os.ftruncate(handle, 0)
         os.pwrite(handle, json.dumps(_holder()).encode(), 0)
         return handle

@@ -63,6 +63,8 @@ class Trackers:
     def record(self, row: Mapping[str, Any]) -> None:
         """Log the numbers of a row; what a merge gives at a step already logged has its phase."""
         step = int(row["step"])
+        # Services take one value for a name and step: what was before the merge
+        # keeps its own.
         again = step == self.step and "phase" in row
         prefix = f"{row['phase']}/" if again else ""
         self.step = step

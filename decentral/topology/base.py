@@ -74,6 +74,7 @@ class Topology:
         if sizes := self.traits.sizes:
             sizes.check(self.rule.name, self.nodes, self.rule.settings)
         first = self.graph(0)
+        # A single round of a sequence need not connect everybody.
         excused = self.time_varying or self.traits.disconnected
         if not excused and (count := _components(first)) > 1:
             raise ConfigError(
@@ -100,6 +101,8 @@ class Topology:
     def activation(self) -> str:
         """What an intensity below 1 acts on: ``link``, ``round`` or ``degree``."""
         links = self.links(0)
+        # Single links that are off would leave directed or prescribed weights
+        # unbalanced; whole rounds keep them as they are.
         inferred = "round" if links.directed or links.weights is not None else "link"
         return self.traits.activation or inferred
 
@@ -138,6 +141,7 @@ class Topology:
             )
         drawn = self.rule(*(offered[name] for name in self.parameters))
         graph = _checked(drawn, self.nodes, self.rule.name)
+        # Graphs of single rounds are not kept: there may be thousands of them.
         return graph if self.time_varying else self._static.setdefault("graph", graph)
 
     def links(self, round: int, intensity: float = 1.0) -> Links:
@@ -176,6 +180,7 @@ def _checked(graph: Any, nodes: int, name: str) -> nx.Graph[int]:
             f"topology {name!r} returned {type(graph).__name__}, not a networkx graph."
         )
     single = simplified(graph)
+    # A copy: what a plug-in has returned may be a graph that it keeps.
     simple = nx.DiGraph(single) if single.is_directed() else nx.Graph(single)
     simple.remove_edges_from(list(nx.selfloop_edges(simple)))
     if simple.number_of_nodes() != nodes:
@@ -196,6 +201,7 @@ def _links(graph: nx.Graph[int]) -> Links:
     if not directed:
         senders, receivers = np.r_[senders, receivers], np.r_[receivers, senders]
         prescribed = None if prescribed is None else np.r_[prescribed, prescribed]
+    # The order of a graph's edges depends on how it was built, sums must not.
     order = np.lexsort((senders, receivers))
     weights_sorted = None if prescribed is None else prescribed[order]
     return Links(receivers[order], senders[order], weights_sorted, directed)
@@ -211,6 +217,7 @@ def statistics(topology: Topology) -> dict[str, Any]:
     graph = topology.union()
     degrees = [d for _, d in graph.degree()]
     small = topology.nodes <= STATISTICS_LIMIT
+    # Breadth-first search from every node: n times the number of links.
     diameter = nx.diameter(graph) if small and _components(graph) == 1 else None
     return {
         "links": graph.number_of_edges(),

@@ -81,6 +81,7 @@ def grid(n: int, *, rows: Count | None = None) -> nx.Graph[int]:
     >>> sorted(grid(6).edges())
     [(0, 1), (0, 3), (1, 2), (1, 4), (2, 5), (3, 4), (4, 5)]
     """
+    # The best factor of a prime is 1, and its grid would be a line.
     squarest = rows_of(n) if 4 * rows_of(n) ** 2 >= n else isqrt(n)
     width = -(-n // min(n, rows or squarest))
     graph = nx.empty_graph(n)
@@ -114,6 +115,8 @@ def torus(n: int, *, rows: Count | None = None) -> nx.Graph[int]:
     for i in range(n):
         row, column = divmod(i, width)
         right, below = row * width + (column + 1) % width, (i + width) % n
+        # With a single row or column the neighbour below, or to the right, is
+        # oneself.
         graph.add_edges_from((i, j) for j in (right, below) if j != i)
     return graph
 
@@ -205,6 +208,7 @@ def clusters(n: int, *, size: Count = 4, bridges: Count = 1) -> nx.Graph[int]:
     graph = nx.empty_graph(n)
     for inside in members:
         graph.add_edges_from(combinations(inside, 2))
+    # Of two clusters the ring would join the same pair twice.
     around = zip(members, members[1:] + members[:1] * (count > 2), strict=False)
     for one, other in around:
         graph.add_edges_from(list(zip(reversed(one), other, strict=False))[:bridges])

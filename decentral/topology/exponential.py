@@ -176,6 +176,7 @@ def equi_dynamic(
     if n == 1:
         return graph
     hop = 1 + int(rng.integers(n - 1, seed, "hop", round)[0])
+    # With the same pairs every time an odd node out would always be the same one.
     start = int(rng.integers(n, seed, "start", round)[0])
     pairs = [(i, i + hop) for i in range(n)] if directed else _matching(n, hop)
     links = [((i + start) % n, (j + start) % n) for i, j in pairs]

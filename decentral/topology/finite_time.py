@@ -40,6 +40,7 @@ def rounds(nodes: Sequence[int], sizes: Sequence[int]) -> list[Round]:
     found: list[Round] = []
     stride = 1
     for size in sizes:
+        # Numbers whose digit at this place is 0: one for each group.
         starts = [i for i in range(len(nodes)) if i // stride % size == 0]
         groups = [[nodes[start + digit * stride] for digit in range(size)] for start in starts]
         found.append([(a, b, 1 / size) for group in groups for a, b in combinations(group, 2)])
@@ -91,6 +92,7 @@ def _sequence(n: int, base: int) -> list[Round]:
     inside = [_simple(range(first, first + rest), base) for first in range(0, n, rest)]
     across = [_averaging(range(i, n, rest), base) for i in range(rest)]
     split = _together(inside) + _together(across)
+    # Neither way is always the shorter one.
     return split if len(split) <= len(whole) else whole
 
 
@@ -122,6 +124,8 @@ def _simple(nodes: Sequence[int], base: int) -> list[Round]:
     ways: list[list[Round]] = []
     for place, (part, piece) in enumerate(parts):
         later = [node for rest, _ in parts[place + 1 :] for node in rest]
+        # Each later node is linked with one node of every piece: all of a part give
+        # alike.
         pieces = [part[low : low + piece] for low in range(0, len(part), piece)]
         handing = [_handing(part, pieces, later)] if later else []
         again = _together([_averaging(nodes, base) for nodes in pieces])
@@ -203,6 +207,7 @@ def hyper_cuboid(
 
 def _exact(n: int, settings: Mapping[str, Any]) -> int | None:
     base, hops = settings["k"] + 1, 0
+    # Exact where every residue is reached equally often: n divides (k + 1)^hops.
     while base**hops < n or base**hops % n:
         hops += 1
         if hops > n.bit_length():
@@ -230,6 +235,8 @@ def de_bruijn(n: int, *, k: Count = 1) -> nx.DiGraph[int]:
     for i in range(n):
         for a in range(k + 1):
             receiver = ((k + 1) * i + a) % n
+            # Several digits a may lead to the same node, whose link then weighs as
+            # much more.
             before = graph.get_edge_data(i, receiver, {"weight": 0.0})["weight"]
             graph.add_edge(i, receiver, weight=before + 1 / (k + 1))
     return graph

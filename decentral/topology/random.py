@@ -148,8 +148,12 @@ def random_neighbors(
     counts = int(wanted) + extra.astype(np.int64)
     for place in range(int(counts.max(initial=0))):
         drawing = nodes[counts > place]
+        # A place in a permutation of the others: no peer twice, without a list of
+        # all of them.
         others = rng.permuted(place, n - 1, seed, "peers", round, drawing)
         graph.add_edges_from(
+            # Numbers from the node on move up by one, which leaves out the node
+            # itself.
             zip((others + (others >= drawing)).tolist(), drawing.tolist(), strict=True)
         )
     return graph
