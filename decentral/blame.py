@@ -45,6 +45,8 @@ _CALLERS = (
     ("exchange/codec/", "codec", False),
     ("run/trackers.py", "tracker", False),
 )
+#: Kinds whose plug-ins make something for the run from their settings, before it begins.
+_MAKERS = ("topology", "network", "optimizer", "task", "model", "split")
 #: What a machine refuses: room, memory, files, rights. No program is at fault.
 _REFUSED = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM),
@@ -214,24 +216,40 @@ def refusal_of(error: BaseException) -> str:
     return ""
 
 
-def own_error(
-    error: Exception | SystemExit, kind: str, name: str
-) -> PluginError | ConfigError | None:
+def own_error(error: Exception | SystemExit, plugin: Any) -> ConfigError | None:
     """Return what a plug-in raised as its own error; None where it is another's.
 
-    The traceback begins at what called the plug-in: only the plug-in's frames may lie within.
+    The traceback begins at what called the plug-in: only the plug-in's frames may lie within. Of
+    our own plug-ins only what a library refuses counts, since that follows from their settings.
 
     Args:
         error: What came out of the call.
-        kind: Kind of the plug-in.
-        name: Its name.
+        plugin: The plug-in, with its kind, name and target.
     """
+    kind, name = plugin.kind, plugin.name
     if isinstance(error, SystemExit):  # or a run would end with status 0
         return ConfigError(f"{kind} {name!r}: {exit_place(error)}; let it raise an error.")
     verdict = judge(error)
-    if verdict is None or verdict.owner != "user" or (verdict.kind, verdict.name) != (kind, name):
+    if verdict is None:
+        return None
+    if verdict.owner == "ours":
+        return PluginError(kind, name, in_words(error), None) if _refuses(error, plugin) else None
+    if (verdict.kind, verdict.name) != (kind, name):
         return None
     return PluginError(kind, name, in_words(error), verdict.place)
+
+
+def _refuses(error: Exception, plugin: Any) -> bool:
+    """Whether a library that one of our plug-ins calls itself refuses the values it was given.
+
+    So networkx does with a degree that no graph has, and torch with options that exclude each
+    other: what plug-ins that make something hand on is what their settings say.
+    """
+    steps = _steps(error)
+    first = next((at for at, step in enumerate(steps) if owner_of(step.frame)), 0)
+    value = isinstance(error, ValueError) or type(error).__module__.startswith("networkx")
+    code = getattr(plugin.target, "__code__", None)
+    return plugin.kind in _MAKERS and value and first > 0 and steps[first].frame.f_code is code
 
 
 @contextmanager

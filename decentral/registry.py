@@ -123,7 +123,7 @@ class ConfiguredPlugin:
         except (ConfigError, RunError):
             raise
         except (Exception, SystemExit) as error:
-            found = blame.own_error(error, self.plugin.kind, self.name)
+            found = blame.own_error(error, self.plugin)
             if found is None:
                 raise
             raise found from error

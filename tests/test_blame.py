@@ -6,7 +6,6 @@ import errno
 import json
 import pickle
 import sys
-import textwrap
 import threading
 import traceback
 from collections.abc import Callable
@@ -17,7 +16,8 @@ from typing import Any
 
 import pytest
 import torch
-from support import TINY, blobs, exchanges, planted, silent, together, walk
+from plugins import HEADS, asked, written
+from support import exchanges, planted, silent, together, walk
 from torch import nn
 
 import decentral
@@ -36,56 +36,6 @@ from decentral.registry import KINDS, build, find
 from decentral.run.folder import RunFolder
 from decentral.sweeps import read_sweep, run_points
 from decentral.userfile import load_file
-
-#: The decorator and the parameters of a plug-in of every kind that raises when it is called.
-HEADS = {
-    "topology": "(n)",
-    "weights": "(receivers, senders, nodes)",
-    "communication": "(progress, feedback)",
-    "learning_rate": "(progress)",
-    "batch": "(progress)",
-    "optimizer": "(params)",
-    "network": "(n)",
-    "compute": "(nodes, step, seed)",
-    "merge": "(samples)",
-    "algorithm": "(block, action)",
-    "codec": "(rows, load, draw)",
-    "aggregation": "(values, weights)",
-    "attack": "(rows, load, draw)",
-    "fault": "(receivers, senders, step, seed, *, share: float = 0.1, both: bool = False)",
-    "metric": "(snapshot)",
-    "task": "(nodes)",
-    "model": "(shape, outputs)",
-    "split": "(labels, nodes, seed)",
-    "claim": "(lab, seed)",
-    "tracker": "(folder, config, step)",
-}
-TRAITS = {
-    "algorithm": ", guarantees=('keeps_mean',)",
-    "codec": ", size=lambda load, settings: load.numbers",
-    "fault": ", strikes='messages'",
-    "claim": ", paper='Nobody, 2026', says='It works.', expect=()",
-}
-#: What a run needs beside the plug-in, for it to be asked.
-BESIDE: dict[str, dict[str, Any]] = {"compute": {"network": "lan"}}
-
-
-def written(folder: Path, kind: str, body: str = "return 1 / 0") -> Path:
-    """Write a file with a plug-in ``own`` whose body is that; the first line of it is the 6th."""
-    head = f"@plugin({kind!r}{TRAITS.get(kind, '')})\ndef own{HEADS[kind]}:\n    'Be mine.'\n"
-    file = folder / f"{kind}_file.py"
-    file.write_text(f"from decentral import plugin\n\n{head}{textwrap.indent(body, '    ')}\n")
-    return file
-
-
-def asked(kind: str, part: Any) -> dict[str, Any]:
-    """Return the settings of a tiny run that calls a plug-in of a kind."""
-    settings = {"task": blobs(), **TINY, "local_steps": 1, **BESIDE.get(kind, {})}
-    settings["communication"] = "constant"
-    if kind == "attack" and isinstance(part, str):
-        part = {"name": part, "nodes": [0]}
-    one = {"metric": "metrics", "fault": "faults", "tracker": "track"}.get(kind)
-    return settings | ({one: [part]} if one else {kind: part})
 
 
 def fails(kind: str, part: Any, out: Path) -> str:
@@ -244,6 +194,8 @@ def test_what_a_library_refuses_of_a_part_is_that_parts_error(tmp_path: Path) ->
         decentral.launch(**asked("merge", "uniform") | settings, out=str(tmp_path / "run"))
     with pytest.raises(ConfigError, match=r"watts_strogatz_graph' raised NetworkXError: k>n"):
         build("topology", "nx:watts_strogatz_graph(k=9, p=0.1)")(4, 0)
+    with pytest.raises(ConfigError, match=r"'sgd' raised ValueError: Nesterov momentum requires a"):
+        build("optimizer", "sgd(momentum=0, nesterov=true)")([nn.Parameter(torch.ones(1))])
     with pytest.raises(ConfigError, match=r"RAdam' raised ValueError: Invalid epsilon"):
         build("optimizer", "torch.optim.RAdam(eps=-1)")([nn.Parameter(torch.ones(1))])
 

@@ -21,6 +21,7 @@ from decentral.errors import ConfigError
 from decentral.metrics.returned import built_in, checked, declared
 from decentral.quantities import BYTES, QUANTITIES, RELATIVE, records_of
 from decentral.records import Panel, Record, Records, read_records, undeclared
+from decentral.registry import build
 from decentral.report.facts import facts_of, number_text
 from decentral.report.reader import read_run
 
@@ -246,12 +247,19 @@ def test_a_number_is_written_in_its_unit(record: Record, value: float, text: str
 # --- what metrics return --------------------------------------------------------------------------
 
 
+def mine(snapshot: Any) -> dict[str, float]:
+    return {}
+
+
+RULE = build("metric", mine)
+
+
 def test_numbers_of_every_kind_are_taken_and_overflows_are_no_numbers() -> None:
     returned = {
         "a": 1, "b": 2.5, "c": torch.tensor(3.5), "d": np.float32(4.5), "e": np.array(5),
         "f": torch.tensor(math.inf), "g": 10**400, "h": math.nan,
     }  # fmt: skip
-    found = checked("mine", returned, {})
+    found = checked(RULE, returned, {})
     assert {type(value) for value in found.values()} == {float}
     assert [found[key] for key in "abcde"] == [1.0, 2.5, 3.5, 4.5, 5.0]
     assert all(math.isnan(found[key]) for key in "fgh")
@@ -260,11 +268,11 @@ def test_numbers_of_every_kind_are_taken_and_overflows_are_no_numbers() -> None:
 @pytest.mark.parametrize(
     ("returned", "message"),
     [
-        (None, "metric 'mine' returned None; return keys and numbers"),
-        (0.5, "metric 'mine' returned a float"),
+        (None, r"metric 'mine' returned None \(.*; return keys and numbers"),
+        (0.5, "metric 'mine' returned 0.5"),
         ("good", "metric 'mine' returned 'good'"),
         (torch.ones(3), r"metric 'mine' returned a tensor of shape \[3\]"),
-        ({"a": None}, "metric 'mine' returned None for 'a'; return one number"),
+        ({"a": None}, r"metric 'mine' returned None for 'a' \(.*; return one number"),
         ({"a": "high"}, "metric 'mine' returned 'high' for 'a'"),
         ({"a": np.ones((1, 1))}, r"metric 'mine' returned an array of shape \[1, 1\] for 'a'"),
         ({"a": 1j}, "metric 'mine' returned '?1j'? for 'a'"),
@@ -278,7 +286,7 @@ def test_numbers_of_every_kind_are_taken_and_overflows_are_no_numbers() -> None:
 )
 def test_what_is_no_number_is_refused_by_name(returned: object, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        checked("mine", returned, {"b": 1.0})
+        checked(RULE, returned, {"b": 1.0})
 
 
 def test_no_two_quantities_share_a_key() -> None:

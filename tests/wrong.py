@@ -129,6 +129,8 @@ class Branching(nn.Module):
         return y if y.sum().item() > 0 else -y
 def branching(shape, outputs): return Branching()
 
+@plugin("fault", strikes="links")
+def shareless(low, high, slot, seed): return low < high
 def unconnected(nodes): return "lan"
 def lopsided(labels, nodes, seed): return [[1.0]]
 """
@@ -165,6 +167,7 @@ CASES = [
     launch("fault of a node that is not there", "faults=[churn(nodes=[9])]"),
     launch("fault that never begins", "faults=[lost(start=100%)]"),
     launch("fault in short stretches", "faults=[bursts(share=0.9,length=2)]"),
+    launch("fault without a share", "faults=[plugins.py:shareless]"),
     launch("fault with an unknown setting", "faults=[lost(shar=0.1)]"),
     launch("faults under all-reduce", "algorithm=allreduce faults=[churn]"),
     launch("one-way losses and balance", "algorithm=gradient_tracking faults=[lost]"),
@@ -363,6 +366,9 @@ CASES = [
     Case("blockwise: floor", "launch --optimizer sgd(blockwise='floor=2')"),
     Case("blockwise: not ratios", "launch --optimizer sgd(blockwise=fast)"),
     Case("optimizer that refuses its settings", "launch --optimizer torch.optim.RAdam(eps=-1)"),
+    Case(
+        "a shipped optimizer that refuses them", "launch --optimizer sgd(momentum=0,nesterov=true)"
+    ),
     # a user's own plug-ins
     Case("missing plug-in file", "launch --topology nowhere.py:ring"),
     Case("plug-in file without function", "launch --topology plugins.py"),

@@ -14,15 +14,16 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from decentral.blame import explain, reraise
 from decentral.claims.base import Findings, Lab, verdict
 from decentral.engines.process import end_with_parent
-from decentral.errors import ConfigError, Interrupted, RunError
+from decentral.errors import Interrupted, RunError
 from decentral.registry import ConfiguredPlugin, bind, build, find
+from decentral.returned import describe, wrong
 from decentral.run.folder import RunFolder, environment, explain_disk_errors
 from decentral.traits import ClaimTraits, traits_of
 from decentral.userfile import sources
@@ -81,14 +82,20 @@ class Trial:
         began = time.perf_counter()
         lab = Lab(self.folder, lambda text: self.say(f"seed {seed}: {text}"), self.device)
         found = self.rule(lab, seed)
-        if not isinstance(found, Findings):
-            raise ConfigError(
-                f"claim {self.rule.name!r} returned {type(found).__name__}, not Findings."
-            )
+        self._check(found)
         seconds = time.perf_counter() - began + lab.spared_s
         record = {"key": self._key, "seconds": seconds, **asdict(found)}
         RunFolder(self.folder).write_json(self._file(seed).name, record)
         return record
+
+    def _check(self, found: Any) -> None:
+        """Refuse what is no findings, or whose figures are none."""
+        if not isinstance(found, Findings):
+            raise wrong(self.rule, describe(found), "decentral.claims.Findings")
+        figures = cast("Mapping[str, object]", found.figures)  # what a user's claim holds
+        for name, value in figures.items():
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise wrong(self.rule, f"{describe(value)} for {name!r}", "a number per figure")
 
     def outcome(self, findings: Callable[[int], Record] | None = None) -> Record:
         """Try the claim over all seeds and judge it; what goes wrong becomes part of the record.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from decentral.exchange.base import NeighbourIndex
 from decentral.exchange.local import CHUNK_BYTES, ordered_sums
 from decentral.registry import ConfiguredPlugin
+from decentral.returned import describe, is_users, wrong
 from decentral.traits import AggregationTraits, traits_of
 
 #: Columns looked at together, at least.
@@ -63,7 +65,7 @@ def aggregate(
         ]
         made: Callable[[Tensor, Tensor], Tensor] = _moved
     else:
-        made = rule
+        made = partial(_made, rule)
     for columns, pool in _pools(own, sent, inbox, neighbours):
         for group in groups:
             # Safe in place: the pool is a copy, so a later group still sees the old
@@ -72,7 +74,25 @@ def aggregate(
 
 
 def _reweighted(rule: ConfiguredPlugin, group: _Group, distances: Tensor) -> _Group:
-    return _Group(group.receivers, group.places, rule(distances, group.weights))
+    return _Group(group.receivers, group.places, _made(rule, distances, group.weights))
+
+
+def _made(rule: ConfiguredPlugin, given: Tensor, weights: Tensor) -> Tensor:
+    """Return what a rule makes of values [g, m, c] or of distances [g, m], if it is that.
+
+    Args:
+        rule: The aggregation.
+        given: The values, or the distances.
+        weights: Weights of the mixing, [g, m].
+    """
+    found = rule(given, weights)
+    shape = [given.shape[0], *given.shape[2:]] if given.dim() > 2 else list(given.shape)
+    if not isinstance(found, Tensor) or list(found.shape) != shape:
+        raise wrong(rule, describe(found), f"a tensor of shape {shape}")
+    # Bad nodes may send NaN, and what is shipped is looked at by the laws.
+    if is_users(rule) and not torch.isfinite(found).all() and torch.isfinite(given).all():
+        raise wrong(rule, "NaN or infinite numbers", "finite ones for finite ones")
+    return found
 
 
 def _moved(values: Tensor, weights: Tensor) -> Tensor:
@@ -159,7 +179,7 @@ def aggregate_all(
     chunks = [slice(a, a + each) for a in range(0, sent.shape[1], each)]
     values = lambda columns: gather(sent[:, columns].contiguous())[taking.to(sent.device)]  # noqa: E731
     if traits_of(rule, AggregationTraits).sees != "distances":
-        return torch.cat([rule(values(columns)[None], shares)[0] for columns in chunks])
+        return torch.cat([_made(rule, values(columns)[None], shares)[0] for columns in chunks])
     return _around_median(rule, values, chunks, shares)
 
 
@@ -175,7 +195,7 @@ def _around_median(
     # The median stands in the first place, where rules expect the own row: no
     # distance, no weight.
     own = torch.zeros_like(shares[:, :1])
-    found = rule(torch.cat([own, squares.sqrt()], 1), torch.cat([own, shares], 1))
+    found = _made(rule, torch.cat([own, squares.sqrt()], 1), torch.cat([own, shares], 1))
     parts = [
         # Gathered once more: keeping the first pass would be all rows in memory.
         _moved(torch.cat([middle[None], values(columns)])[None], found)[0]

@@ -24,6 +24,7 @@ import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,7 @@ from numpy.typing import NDArray
 from decentral import rng
 from decentral.errors import ConfigError, unknown
 from decentral.registry import ConfiguredPlugin, build, names
+from decentral.returned import describe, wrong
 from decentral.schedules.phases import START, STOP, Phase
 from decentral.schedules.progress import Progress
 from decentral.spec import parse_spec
@@ -70,14 +72,14 @@ class Faults:
     @property
     def one_way(self) -> bool:
         """Whether some message may be lost while its answer arrives."""
-        return any(not rule.settings["both"] for rule, _ in self.strikes("messages"))
+        return any(not rule.settings.get("both", True) for rule, _ in self.strikes("messages"))
 
     def unavailable(self, nodes: Integers, progress: Progress) -> Bools:
         """Return which nodes [n] are unavailable in the communication step of ``progress``."""
         found = np.zeros(len(nodes), bool)
         for rule, seed in self.strikes("nodes"):
             if _on(rule, progress):
-                found |= rule(nodes, progress.communication_step, seed)
+                found |= _struck_by(rule, nodes, progress.communication_step, seed)
         return found
 
     def down(self, receivers: Integers, senders: Integers, progress: Progress) -> Bools:
@@ -107,7 +109,7 @@ class Faults:
             if not _on(rule, progress):
                 continue
             way = (ends, others) if not rule.settings.get("both", True) else (low, high)
-            found |= rule(*way, progress.communication_step, seed)
+            found |= _struck_by(rule, *way, progress.communication_step, seed)
         return found
 
     # --- expectations -----------------------------------------------------------------------------
@@ -116,7 +118,7 @@ class Faults:
         """Return the chance that each node [n] is there."""
         found = np.ones(len(nodes))
         for rule, _ in self.strikes("nodes"):
-            named = rule.settings["nodes"]
+            named = rule.settings.get("nodes")
             struck = np.isin(nodes, named) if named is not None else np.ones(len(nodes), bool)
             found[struck] *= 1 - rule.settings["share"] * _on(rule, progress)
         return found
@@ -132,6 +134,15 @@ class Faults:
     def any(self) -> bool:
         """Whether anything may go wrong."""
         return bool(self.rules)
+
+
+def _struck_by(rule: ConfiguredPlugin, first: Integers, *rest: Any) -> Bools:
+    """Return whom a rule strikes, if it says so of each."""
+    found = rule(first, *rest)
+    if not isinstance(found, np.ndarray) or found.shape != first.shape or found.dtype != bool:
+        expected = f"an array of {len(first)} times true or false, one for each it was given"
+        raise wrong(rule, describe(found), expected)
+    return found
 
 
 def _on(rule: ConfiguredPlugin, progress: Progress) -> bool:
@@ -180,7 +191,12 @@ def _try(rule: ConfiguredPlugin) -> None:
     one = np.zeros(1, np.int64)
     nodes = traits_of(rule, FaultTraits).strikes == "nodes"
     ends: tuple[Integers, ...] = (one,) if nodes else (one, one)
-    rule(*ends, 0, 0)
+    if "share" not in rule.settings:
+        raise ConfigError(
+            f"faults: {rule.name} has no setting share, the share of slots in which it strikes; "
+            "give its function one, such as *, share: Share = 0.1."
+        )
+    _struck_by(rule, *ends, 0, 0)
 
 
 def _named(text: str) -> str:

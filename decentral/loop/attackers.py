@@ -14,6 +14,7 @@ from decentral.config import Config
 from decentral.errors import ConfigError
 from decentral.exchange.codec.base import RngContext, TensorLayout
 from decentral.registry import ConfiguredPlugin, build
+from decentral.returned import describe, wrong
 from decentral.schedules.phases import Phase
 from decentral.schedules.progress import Progress
 from decentral.tasks.base import Task
@@ -60,10 +61,10 @@ class Attackers:
         # Ids, not places: what a node draws does not depend on which worker hosts
         # it.
         theirs = [draw.nodes[place] for place in places]
-        sent = rows.clone()
-        sent[places] = self.rule(
-            rows[places], layout, RngContext(draw.seed, draw.purpose, draw.round, theirs)
-        )
+        sent, own = rows.clone(), rows[places]
+        context = RngContext(draw.seed, draw.purpose, draw.round, theirs)
+        # Bad nodes may well send NaN.
+        sent[places] = _alike(self.rule, self.rule(own, layout, context), own)
         return sent
 
     def falsify_targets(self, targets: Tensor, hosted: Sequence[int], classes: int) -> Tensor:
@@ -78,8 +79,21 @@ class Attackers:
         if self.rule is None or not places:
             return targets
         changed = targets.clone()
-        changed[places] = self.rule(targets[places], classes)
+        found = _alike(self.rule, self.rule(targets[places], classes), targets[places])
+        if found.numel() and not 0 <= int(found.min()) <= int(found.max()) < classes:
+            said = f"the classes {int(found.min())} to {int(found.max())}"
+            raise wrong(self.rule, said, f"classes from 0 to {classes - 1}")
+        changed[places] = found
         return changed
+
+
+def _alike(rule: ConfiguredPlugin, found: Any, given: Tensor) -> Tensor:
+    """Return what an attack makes of a tensor, if it is one of the same shape and type."""
+    if not isinstance(found, Tensor) or found.shape != given.shape or found.dtype != given.dtype:
+        said = f" of type {found.dtype}" if isinstance(found, Tensor) else ""
+        expected = f"a tensor of shape {list(given.shape)} and type {given.dtype}"
+        raise wrong(rule, describe(found) + said, expected)
+    return found
 
 
 NONE = Attackers()

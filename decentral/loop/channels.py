@@ -8,7 +8,13 @@ import torch
 from torch import Tensor
 
 from decentral.exchange.base import Exchange
-from decentral.exchange.codec.base import CodecContext, RngContext, TensorLayout, innermost
+from decentral.exchange.codec.base import (
+    CodecContext,
+    RngContext,
+    TensorLayout,
+    code_rows,
+    innermost,
+)
 from decentral.exchange.robust import aggregate, aggregate_all
 from decentral.loop.setup import Setup
 from decentral.mixing.base import Mixing
@@ -173,13 +179,13 @@ class Channels:
         # Without memory the copies are zeros: the row itself is coded, and step is
         # 1.
         residual = rows - feedback
-        delta = sent_delta = codec(residual, layout, draw)
+        delta = sent_delta = code_rows(codec, residual, layout, draw)
         # A deceiving node goes on as if it had not: its own copy follows its true
         # row, and what the others hold of it is kept apart.
         if self.setup.attackers.falsifies:
             public = self._remembered(name, _PUBLIC_COPY, rows)
             residual = sent - public
-            sent_delta = codec(residual, layout, draw)
+            sent_delta = code_rows(codec, residual, layout, draw)
             public.add_(sent_delta)
         # Becomes sum_j W_ij delta_j, with the own delta at the diagonal.
         added = delta.clone()

@@ -85,7 +85,7 @@ class Evaluator:
         self._book()
         found: dict[str, float] = {}
         for metric in self.metrics:
-            found |= checked(metric.name, metric(snapshot), found)
+            found |= checked(metric, metric(snapshot), found)
         if self.val is not None:
             found |= self._validation(snapshot, self.val)
         return found

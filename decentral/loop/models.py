@@ -17,6 +17,7 @@ from decentral.errors import ConfigError
 from decentral.generator import fork_rng
 from decentral.loop.free_memory import require
 from decentral.registry import ConfiguredPlugin, build, members
+from decentral.returned import describe, wrong
 from decentral.tasks.base import Task
 from decentral.traits import ModelTraits, traits_of
 
@@ -43,7 +44,21 @@ def builder_of(
     rule = parts["model"] = build("model", config.model)
     _check_inputs(rule, task)
     shape, outputs = task.input_shape, task.outputs
-    return lambda: rule(shape, outputs)
+    return lambda: _made(rule, shape, outputs)
+
+
+def _made(rule: ConfiguredPlugin, shape: tuple[int, ...], outputs: int) -> nn.Module:
+    """Return the model that a plug-in makes, if it is one.
+
+    Args:
+        rule: The plug-in.
+        shape: Shape of one input.
+        outputs: Outputs of the model.
+    """
+    model = rule(shape, outputs)
+    if not isinstance(model, nn.Module):
+        raise wrong(rule, describe(model), "a torch.nn.Module")
+    return model
 
 
 def _check_inputs(rule: ConfiguredPlugin, task: Task) -> None:

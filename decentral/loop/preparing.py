@@ -32,10 +32,11 @@ from decentral.network.planning import RoundPlanner
 from decentral.network.presets import carries_links, check_connected, network_of
 from decentral.optim.base import default_lr, grouping
 from decentral.registry import ConfiguredPlugin, build
+from decentral.returned import describe, wrong
 from decentral.sampling import Plan, fixed_plan, resample_plan
 from decentral.schedules.communication import CommunicationSchedule
 from decentral.schedules.learning_rate import LearningRate
-from decentral.schedules.progress import Progress, StepTimeline, step_timeline
+from decentral.schedules.progress import Progress, StepTimeline, batch_size, step_timeline
 from decentral.tasks.base import Task
 from decentral.tasks.filling import is_whole
 from decentral.tasks.splits import class_shares, grouped, shards
@@ -116,7 +117,7 @@ def _task(config: Config, parts: dict[str, ConfiguredPlugin]) -> Task:
     offered = {"nodes": config.nodes, "seed": config.seed}
     made = rule(*(offered[name] for name in _asked(rule, offered)))
     if not isinstance(made, Task):
-        raise ConfigError(f"task {rule.name!r} returned {type(made).__name__}, not a Task.")
+        raise wrong(rule, describe(made), "a decentral.Task")
     return made
 
 
@@ -232,7 +233,7 @@ def resolve_steps(
     budget = None if config.data is None else samples_per_node(config, task)
     # With a budget the steps follow from the batches: a schedule is not told their
     # number.
-    first = int(batch(Progress(0, 0 if budget else config.steps, 0, budget)))
+    first = batch_size(batch, Progress(0, 0 if budget else config.steps, 0, budget))
     if budget is not None and budget < first:
         raise ConfigError(
             f"data = {config.data}: that is {budget} per node, below the first batch of {first}; "

@@ -11,6 +11,7 @@ from torch import Tensor
 from decentral.loop.block import Block
 from decentral.loop.measure import Evaluator, evaluation_interval
 from decentral.loop.setup import Setup
+from decentral.returned import describe, wrong
 
 Row = dict[str, Any]
 
@@ -45,7 +46,8 @@ def train(block: Block, evaluator: Evaluator) -> Iterator[Row]:
             # The algorithm merges within its step, after its local update: only a
             # call from there sees the models that are about to meet.
             block.before_merge = lambda: before.append(_before_merge(block, evaluator))
-        algorithm(block, action)
+        if (returned := algorithm(block, action)) is not None:
+            raise wrong(algorithm, describe(returned), "nothing: it changes the block in place")
         block.finish_step()
         if ends:
             yield from conclude(block, evaluator, before)

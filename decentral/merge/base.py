@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,11 @@ from torch import Tensor, nn
 from decentral.errors import ConfigError
 from decentral.layout import Layout
 from decentral.registry import ConfiguredPlugin
+from decentral.returned import describe, wrong
 from decentral.traits import MergeTraits, traits_of
+
+#: How far from 1 weights may sum that were computed in single precision.
+_TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,7 @@ def merged(rule: ConfiguredPlugin, models: Models) -> Tensor:
             "choose another rule."
         )
     if traits_of(rule, MergeTraits).sees == "models":
-        return rule(models)
+        return _checked_row(rule, rule(models), models.rows)
     return merge_weights(rule, models.samples).to(models.rows) @ models.rows
 
 
@@ -81,6 +86,32 @@ def merge_weights(
     if not present.any():
         raise ConfigError("merge: no healthy node is left to merge.")
     weights = torch.zeros(len(samples), dtype=torch.float64)
-    weights[present] = rule(samples[present].to(torch.float64))
+    weights[present] = _checked_weights(rule, rule(samples[present].to(torch.float64)), present)
     # Once more: the shares of those present sum to one only up to rounding.
     return weights / weights.sum()
+
+
+def _checked_row(rule: ConfiguredPlugin, row: Any, rows: Tensor) -> Tensor:
+    """Return the model that a rule has made, if it is one."""
+    expected = f"one row of {rows.shape[1]} finite numbers"
+    if not isinstance(row, Tensor) or row.shape != rows.shape[1:]:
+        raise wrong(rule, describe(row), expected)
+    if not torch.isfinite(row).all() and torch.isfinite(rows).all():
+        raise wrong(rule, "numbers that are NaN or infinite", expected)
+    return row
+
+
+def _checked_weights(rule: ConfiguredPlugin, weights: Any, present: Tensor) -> Tensor:
+    """Return the weights that a rule gives those present, float64, if they are an average's."""
+    count = int(present.sum())
+    expected = f"{count} weights, one per node, of at least 0 that sum to 1"
+    if not isinstance(weights, Tensor) or weights.shape != (count,) or weights.is_complex():
+        raise wrong(rule, describe(weights), expected)
+    weights = weights.double()
+    if not torch.isfinite(weights).all():
+        raise wrong(rule, "weights that are NaN or infinite", expected)
+    if (least := weights.min().item()) < 0:
+        raise wrong(rule, f"a weight of {least:g}", expected)
+    if abs((total := weights.sum().item()) - 1) > _TOLERANCE:
+        raise wrong(rule, f"weights that sum to {total:g}", expected)
+    return weights

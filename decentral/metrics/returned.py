@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from decentral.discovery import find_members
-from decentral.errors import ConfigError
 from decentral.quantities import VALIDATION, is_own
 from decentral.records import Record
-from decentral.registry import KINDS, build
+from decentral.registry import KINDS, ConfiguredPlugin, build
+from decentral.returned import describe, wrong
 from decentral.traits import MetricTraits, traits_of
 
 _VALIDATION = {record.key for record in VALIDATION}
@@ -30,13 +30,15 @@ def built_in() -> tuple[Record, ...]:
     return declared(find_members(KINDS["metric"], "metric"))
 
 
-def checked(metric: str, returned: object, known: Mapping[str, Any]) -> dict[str, float]:
+def checked(
+    metric: ConfiguredPlugin, returned: object, known: Mapping[str, Any]
+) -> dict[str, float]:
     """Return what a metric returned as keys and numbers.
 
     A number that overflowed is kept as NaN: it is no measurement, and no mistake either.
 
     Args:
-        metric: Its name.
+        metric: The metric.
         returned: Whatever it returned.
         known: What other metrics have returned at this step.
 
@@ -44,43 +46,27 @@ def checked(metric: str, returned: object, known: Mapping[str, Any]) -> dict[str
         ConfigError: It is no mapping of text to single numbers, or a key is taken.
     """
     if not isinstance(returned, Mapping):
-        raise ConfigError(
-            f"metric {metric!r} returned {_shape(returned)}; "
-            f'return keys and numbers, such as {{"{metric}/mean": 0.5}}.'
-        )
+        example = f'{{"{metric.name}/mean": 0.5}}'
+        raise wrong(metric, describe(returned), f"keys and numbers, such as {example}")
     found: dict[str, float] = {}
     for key, value in cast("Mapping[object, object]", returned).items():
         if not isinstance(key, str) or not key.strip("/ "):
-            raise ConfigError(f"metric {metric!r} returned the key {key!r}; a key is text.")
+            raise wrong(metric, f"the key {key!r}", "keys that are text")
         own = is_own(key) or key in _VALIDATION
         if own or key in known:
             by = "the run itself" if own else "another metric"
-            raise ConfigError(f"metric {metric!r} returned {key!r}, a key of {by}; rename it.")
+            raise wrong(metric, f"{key!r}, a key of {by}", "it by another name")
         found[key] = _number(metric, key, value)
     return found
 
 
-def _number(metric: str, key: str, value: object) -> float:
+def _number(metric: ConfiguredPlugin, key: str, value: object) -> float:
     if isinstance(value, torch.Tensor | np.ndarray | np.generic) and value.shape == ():
         value = value.item()
     if not isinstance(value, int | float):
-        raise ConfigError(
-            f"metric {metric!r} returned {_shape(value)} for {key!r}; return one number for a key."
-        )
+        raise wrong(metric, f"{describe(value)} for {key!r}", "one number for a key")
     try:
         number = float(value)
     except OverflowError:
         return math.nan
     return number if math.isfinite(number) else math.nan
-
-
-def _shape(value: Any) -> str:
-    """Say what a value is, shortly."""
-    if isinstance(value, torch.Tensor | np.ndarray):
-        kind = "a tensor" if isinstance(value, torch.Tensor) else "an array"
-        return f"{kind} of shape {list(value.shape)}"
-    if value is None:
-        return "None"
-    if isinstance(value, str | complex):
-        return f"{value!r:.40}"
-    return f"a {type(value).__name__}"

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from decentral import rng
 from decentral.errors import ConfigError
 from decentral.mixing.prescribed import absent, check_prescribed
 from decentral.registry import ConfiguredPlugin, build
+from decentral.returned import describe, is_users, wrong
 from decentral.topology.base import Links, Topology
 from decentral.traits import TopologyTraits, WeightsTraits, traits_of
 
@@ -249,6 +250,8 @@ class Mixer:
         weights = links.weights
         if self.rule is not None and self._fixed is None:
             weights = self.rule(links.receivers, links.senders, self.topology.nodes)
+            if self._is_users:
+                check_returned(self.rule, weights, links)
         if weights is None:  # of a round without links, for which a graph prescribes nothing
             weights = np.zeros(len(links))
         missing = lost(links.receivers, links.senders) if lost is not None else None
@@ -261,7 +264,13 @@ class Mixer:
             return None
         links = self.topology.links(0)
         weights = self.rule(links.receivers, links.senders, self.topology.nodes)
+        check_returned(self.rule, weights, links)
         return replace(links, weights=weights)
+
+    @cached_property
+    def _is_users(self) -> bool:
+        """Whether what the rule returns is looked at in each round; the laws look at ours."""
+        return self.rule is not None and is_users(self.rule)
 
     @cached_property
     def signed(self) -> bool:
@@ -270,7 +279,8 @@ class Mixer:
         return bool(signed and self.rule and signed(self.rule.settings))
 
     def _checked(self, mixing: Mixing) -> Mixing:
-        if not self.signed and mixing.weights.min(initial=0.0) < -_TOLERANCE:
+        # NaN is not at least anything; a weight of infinity leaves minus infinity.
+        if not self.signed and not mixing.weights.min(initial=0.0) >= -_TOLERANCE:
             raise ConfigError(
                 f"weights {self.weights_name!r} on topology {self.topology.rule.name!r}: a row "
                 "gives away more than 1; scale the weights of each node's incoming links "
@@ -316,6 +326,20 @@ class Mixer:
         """Directed messages of a round at full intensity, averaged over one period."""
         period = self.topology.period
         return sum(len(self.topology.links(r)) for r in range(period)) / period
+
+
+def check_returned(rule: ConfiguredPlugin, weights: Any, links: Links) -> None:
+    """Refuse what is no finite number for each link.
+
+    Args:
+        rule: The rule.
+        weights: What it has returned.
+        links: The links that are on.
+    """
+    if not isinstance(weights, np.ndarray) or weights.shape != links.receivers.shape:
+        raise wrong(rule, describe(weights), f"an array of {len(links)} weights, one per link")
+    if weights.dtype.kind not in "fiu" or not np.isfinite(weights).all():
+        raise wrong(rule, "weights that are no finite numbers", "a finite weight for each link")
 
 
 def _known_rounds(topology: Topology) -> int:

@@ -15,6 +15,7 @@ import numpy as np
 
 from decentral.errors import ConfigError
 from decentral.mixing.base import Mixing
+from decentral.network.compute import seconds_of
 from decentral.network.links import (
     AllReduce,
     Floats,
@@ -60,7 +61,7 @@ class Clock:
             return
         nodes = np.arange(self.network.nodes)
         # A new array: what has departed keeps the times before this work.
-        self.ready_s = self.ready_s + amount * self.compute(nodes, step, self.seed)
+        self.ready_s = self.ready_s + amount * seconds_of(self.compute, nodes, step, self.seed)
 
     def depart(self) -> None:
         """Let the messages of the next gossip leave now, before the work that comes first."""

@@ -14,7 +14,8 @@ from annotated_types import Gt
 from numpy.typing import NDArray
 
 from decentral import rng
-from decentral.registry import NonNegative, Plugin, Share, plugin
+from decentral.registry import ConfiguredPlugin, NonNegative, Plugin, Share, plugin
+from decentral.returned import describe, wrong
 from decentral.traits import Traits
 from decentral.units import Seconds, parse_seconds
 
@@ -39,6 +40,24 @@ def resolve(name: str) -> Plugin | None:
         return np.full(len(nodes), seconds)
 
     return Plugin("compute", name, take, {}, Traits())
+
+
+def seconds_of(rule: ConfiguredPlugin, nodes: Integers, step: int, seed: int) -> Floats:
+    """Return the seconds [n] that nodes take for a step, if a clock can run so.
+
+    Args:
+        rule: The plug-in.
+        nodes: Numbers of the nodes, [n].
+        step: Step, counted from 0.
+        seed: Seed of the run.
+    """
+    seconds = rule(nodes, step, seed)
+    expected = f"an array of {len(nodes)} finite seconds, one per node, of at least 0"
+    if not isinstance(seconds, np.ndarray) or seconds.shape != nodes.shape:
+        raise wrong(rule, describe(seconds), expected)
+    if seconds.dtype.kind not in "fiu" or not (seconds >= 0).all() or not seconds.max() < np.inf:
+        raise wrong(rule, f"{describe(seconds)} with other numbers at step {step}", expected)
+    return seconds
 
 
 @plugin("compute")

@@ -16,6 +16,7 @@ from decentral.errors import ConfigError
 from decentral.network import links
 from decentral.network.links import AllReduce, Network, routed
 from decentral.registry import ConfiguredPlugin, Count, Plugin, build, plugin
+from decentral.returned import describe, wrong
 from decentral.signature import signature_settings
 from decentral.topology.base import resolve as graph_of
 from decentral.topology.labels import labels_of, numbered
@@ -42,7 +43,8 @@ def make(value: object, nodes: int) -> tuple[Network, ConfiguredPlugin]:
     rule = build("network", value)
     made: Any = rule(nodes)
     if not isinstance(made, Network):
-        raise ConfigError(f"network {rule.name!r} returned {type(made).__name__}, not a Network.")
+        raise wrong(rule, describe(made), "a decentral.network.links.Network")
+    _check_figures(rule, made)
     if made.nodes != nodes:
         raise ConfigError(
             f"network {rule.name!r} has {made.nodes} nodes, the run has {nodes}; "
@@ -50,6 +52,14 @@ def make(value: object, nodes: int) -> tuple[Network, ConfiguredPlugin]:
         )
     check_connected(made, rule.name)
     return made, rule
+
+
+def _check_figures(rule: ConfiguredPlugin, made: Network) -> None:
+    """Refuse figures of a network that no time can be computed from."""
+    for name in ("latency_s", "bandwidth_Bps", "up_Bps", "down_Bps"):
+        figures = np.asarray(getattr(made, name))
+        if not (figures >= 0).all():  # NaN is not
+            raise wrong(rule, f"a {name} of {figures.min():g}", f"{name} of at least 0")
 
 
 def resolve(name: str) -> Plugin | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from math import prod
 from typing import Any
@@ -14,6 +14,7 @@ from decentral.layout import ALIGNMENT, Entry, Layout
 from decentral.optim.blocks import Blockwise
 from decentral.optim.gradient_power import power_
 from decentral.registry import ConfiguredPlugin
+from decentral.returned import describe, wrong
 from decentral.traits import OptimizerTraits, traits_of
 
 
@@ -84,7 +85,10 @@ class BlockOptimizer:
         if not self.shared:
             owners = [self._places_of(row) for row in range(self.nodes)]
         self.named = traits.named
-        self.instances = [fused(rule(self._presented(places))) for places in owners]
+        self.instances = [
+            _made(rule, self._presented(places), [self.params[place] for place in places])
+            for places in owners
+        ]
         self.groups = [group for one in self.instances for group in one.param_groups]
         #: Whether a group wants to know how far the run is.
         self.follows_progress = any("progress" in group for group in self.groups)
@@ -310,6 +314,25 @@ def fused(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
     return optimizer
 
 
+def _made(
+    rule: ConfiguredPlugin, presented: Any, params: Sequence[nn.Parameter]
+) -> torch.optim.Optimizer:
+    """Return the optimizer that a plug-in makes, if it is one of all the parameters.
+
+    Args:
+        rule: The plug-in.
+        presented: The parameters as it takes them.
+        params: The parameters.
+    """
+    made = rule(presented)
+    if not isinstance(made, torch.optim.Optimizer):
+        raise wrong(rule, describe(made), "a torch.optim.Optimizer of the parameters given")
+    held = {id(each) for group in made.param_groups for each in group["params"]}
+    if held != {id(each) for each in params}:
+        raise wrong(rule, "an optimizer of other parameters", "one of all the parameters given")
+    return fused(made)
+
+
 def is_elementwise(rule: ConfiguredPlugin) -> bool:
     """Return whether a block may be one parameter: declared, and proved on two rows."""
     if not traits_of(rule, OptimizerTraits).elementwise:
@@ -331,7 +354,7 @@ def _probe(rule: ConfiguredPlugin) -> list[tuple[Tensor, Tensor]]:
 
 def _three_steps(rule: ConfiguredPlugin, tensors: list[Tensor]) -> None:
     params = [nn.Parameter(t) for t in tensors]
-    optimizer = fused(rule(params))
+    optimizer = _made(rule, params, params)
     for group in optimizer.param_groups:
         group["lr"] = 0.05
     # Momentum shows at the second step, and what depends on the step at the third.

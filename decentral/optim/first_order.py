@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from decentral.blame import library
 from decentral.registry import NonNegative, Positive, Share, plugin
 
 
@@ -36,14 +35,13 @@ def sgd(
         weight_decay: Weight decay, added to the gradient.
         dampening: Share of the gradient that the momentum leaves out.
     """
-    with library("optimizer", "sgd"):
-        return torch.optim.SGD(
-            params,
-            momentum=momentum,
-            nesterov=nesterov,
-            weight_decay=weight_decay,
-            dampening=dampening,
-        )
+    return torch.optim.SGD(
+        params,
+        momentum=momentum,
+        nesterov=nesterov,
+        weight_decay=weight_decay,
+        dampening=dampening,
+    )
 
 
 @plugin("optimizer", elementwise=True, default_lr=1e-3, base="torch.optim.AdamW", identity={})
@@ -64,10 +62,9 @@ def adamw(
         weight_decay: Decoupled weight decay, multiplied by the learning rate.
         amsgrad: Whether the largest mean square so far is divided by.
     """
-    with library("optimizer", "adamw"):
-        return torch.optim.AdamW(
-            params, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad
-        )
+    return torch.optim.AdamW(
+        params, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad
+    )
 
 
 @plugin("optimizer", "lion", elementwise=True, default_lr=1e-4)

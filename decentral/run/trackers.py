@@ -18,6 +18,7 @@ from typing import Any, Literal, Protocol
 from decentral.blame import users_place
 from decentral.errors import ConfigError, PluginError, exit_place
 from decentral.registry import ConfiguredPlugin, build, plugin
+from decentral.returned import describe, wrong
 from decentral.traits import TrackerTraits, traits_of
 
 INSTALL = "pip install -c constraints.txt -e '.[track]'"
@@ -56,7 +57,7 @@ class Trackers:
         """
         for tracker in self.made:
             try:
-                self.sinks[tracker.name] = tracker(folder.resolve(), config, step)
+                self.sinks[tracker.name] = _sink(tracker, tracker(folder.resolve(), config, step))
             except (Exception, SystemExit) as error:
                 self._lose(tracker.name, error)
 
@@ -100,6 +101,13 @@ def _said(error: Exception) -> str:
     cause = " ".join(str(error).split())[:200] or type(error).__name__
     place = users_place(error)
     return f"{cause}, {place}" if place else cause
+
+
+def _sink(tracker: ConfiguredPlugin, found: Any) -> Sink:
+    """Return what a tracker has opened, if numbers can be logged there."""
+    if not all(callable(getattr(found, name, None)) for name in ("log", "close")):
+        raise wrong(tracker, describe(found), "a sink with the methods log and close")
+    return found
 
 
 def _installed(tracker: ConfiguredPlugin) -> ConfiguredPlugin:

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
 from math import cos, nan, pi
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from annotated_types import Gt, Le
 
 from decentral.errors import ConfigError
 from decentral.registry import ConfiguredPlugin, Count, NestedPlugin, Positive, Share, build, plugin
+from decentral.returned import describe, wrong
 from decentral.schedules.progress import Feedback, Progress
 from decentral.traits import CommunicationTraits, traits_of
 from decentral.units import Point
@@ -78,18 +79,39 @@ class CommunicationSchedule:
     def action(self, progress: Progress, feedback: Feedback | None = None) -> Action:
         """Return what happens at this communication step, the final merge of the run apart."""
         action = self.rule(progress, feedback)
-        if isinstance(action, Merge):
-            return action
-        try:
-            intensity = float(action)
-        except (TypeError, ValueError):
-            intensity = nan
-        if not 0.0 <= intensity <= 1.0:
-            raise ConfigError(
-                f"communication {self.rule.name!r} gave {action!r} at step {progress.step}; "
-                "it must give an intensity within [0, 1] or GLOBAL_MERGE."
-            )
-        return intensity
+        usual = type(action) is float and 0.0 <= action <= 1.0
+        return action if usual else _judged(self.rule, action, progress)
+
+
+def decide(rule: ConfiguredPlugin, progress: Progress, feedback: Feedback | None) -> Action:
+    """Return what a schedule decides, if that can be done.
+
+    Args:
+        rule: The schedule.
+        progress: How far the run is.
+        feedback: What the run measured last, where the schedule asks for it.
+    """
+    return _judged(rule, rule(progress, feedback), progress)
+
+
+def _judged(rule: ConfiguredPlugin, action: Any, progress: Progress) -> Action:
+    """Return what a schedule has decided, if that can be done.
+
+    Args:
+        rule: The schedule.
+        action: What it has returned.
+        progress: How far the run is.
+    """
+    if isinstance(action, Merge):
+        return action
+    try:
+        intensity = float(action) if not isinstance(action, str) else nan
+    except (TypeError, ValueError, RuntimeError):  # a tensor of several numbers
+        intensity = nan
+    if not 0.0 <= intensity <= 1.0:
+        said = f"{describe(action)} at step {progress.step}"
+        raise wrong(rule, said, "an intensity within [0, 1] or GLOBAL_MERGE")
+    return intensity
 
 
 def ends_in_merge(rule: ConfiguredPlugin) -> bool:
@@ -265,7 +287,9 @@ def every(
         k: Communication steps from one that may be used to the next.
         schedule: What is followed there.
     """
-    return schedule(progress, feedback) if (progress.communication_step + 1) % k == 0 else 0.0
+    return (
+        decide(schedule, progress, feedback) if (progress.communication_step + 1) % k == 0 else 0.0
+    )
 
 
 @plugin("communication", example="switch(before=constant(0.2), after=linear, at=50%)")
@@ -286,7 +310,7 @@ def switch(
         after: The schedule from there on.
         at: The point.
     """
-    return (after if progress.reached(at) else before)(progress, feedback)
+    return decide(after if progress.reached(at) else before, progress, feedback)
 
 
 @plugin("communication")
@@ -315,7 +339,7 @@ def then_merge(
         at: Where all models are merged.
     """
     if not progress.reached(at):
-        return schedule(progress, feedback)
+        return decide(schedule, progress, feedback)
     now = progress.communication_step == 0 or not progress.previous.reached(at)
     return GLOBAL_MERGE if now else 0.0
 
@@ -347,7 +371,7 @@ def scale_to_budget(
             "communication 'scale_to_budget' must be outermost: "
             "its factor is solved for the whole run."
         )
-    action = schedule(progress, feedback)
+    action = decide(schedule, progress, feedback)
     return action if isinstance(action, Merge) else min(1.0, factor * action)
 
 

@@ -7,9 +7,11 @@ rise from 0 over that part of the run). ``progress.step`` counts the steps done 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import cos, pi
+from math import cos, inf, nan, pi
+from typing import Any
 
 from decentral.registry import ConfiguredPlugin, Positive, Share, build, plugin
+from decentral.returned import describe, wrong
 from decentral.schedules.progress import Progress
 from decentral.units import Point
 
@@ -60,11 +62,25 @@ class LearningRate:
         # The first step has a rate above 0 already; one of 0 would be wasted.
         rise = min(1.0, (progress.step + 1) / length) if length >= 1 else 1.0
         factor = self.rule(progress)
+        if type(factor) is not float or not 0.0 <= factor < inf:
+            factor = _factor(self.rule, factor, progress)
         if ratio != 1.0 or factor < floor:
             # The schedule stretched between the ratio and the floor, instead of 1
             # and the floor.
             factor = floor + (ratio - floor) * max(0.0, factor - floor) / (1 - floor or 1.0)
         return self.rule.common["lr"] * rise * factor
+
+
+def _factor(rule: ConfiguredPlugin, factor: Any, progress: Progress) -> float:
+    """Return a factor that is no float as one, if it is a number that a rate can be."""
+    try:
+        found = float(factor) if not isinstance(factor, str) else nan
+    except (TypeError, ValueError, RuntimeError):  # a tensor of several numbers
+        found = nan
+    if not 0.0 <= found < inf:
+        said = f"{describe(factor)} at step {progress.step}"
+        raise wrong(rule, said, "a finite factor of the peak rate, at least 0")
+    return found
 
 
 @plugin("learning_rate")

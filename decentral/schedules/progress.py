@@ -9,9 +9,9 @@ from itertools import pairwise
 from math import ceil
 from warnings import warn
 
-from decentral.errors import ConfigError
 from decentral.limits import check_batch
 from decentral.registry import ConfiguredPlugin
+from decentral.returned import describe, wrong
 from decentral.units import Point
 
 _SLACK = 1e-12
@@ -208,20 +208,19 @@ def step_timeline(
     samples = past.prefix() if past else [0]
     if budget is None:
         for step in range(len(samples) - 1, steps):
-            samples.append(samples[-1] + _asked(batch, Progress(step, steps, samples[-1])))
+            samples.append(samples[-1] + batch_size(batch, Progress(step, steps, samples[-1])))
         return StepTimeline(samples)
     while samples[-1] < budget:
         here = Progress(len(samples) - 1, 0, samples[-1], budget)
-        samples.append(min(budget, samples[-1] + _asked(batch, here)))
+        samples.append(min(budget, samples[-1] + batch_size(batch, here)))
     return StepTimeline(samples, budget)
 
 
-def _asked(batch: ConfiguredPlugin, progress: Progress) -> int:
+def batch_size(batch: ConfiguredPlugin, progress: Progress) -> int:
+    """Return the samples per node of the next step, if a schedule gives a number of them."""
     size = batch(progress)
-    if not isinstance(size, int) or size < 1:
-        raise ConfigError(
-            f"batch {batch.name!r} gave {size!r} at step {progress.step}; "
-            "it must give a whole number of samples, at least 1."
-        )
+    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+        said = f"{describe(size)} at step {progress.step}"
+        raise wrong(batch, said, "a whole number of samples, at least 1")
     check_batch(size, f"{batch.name!r}, step {progress.step}")
     return size

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from decentral import rng
 from decentral.errors import ConfigError
 from decentral.registry import ConfiguredPlugin, Count, Positive, plugin
+from decentral.returned import describe, wrong
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -70,13 +71,16 @@ def class_shares(rule: ConfiguredPlugin, labels: Integers, nodes: int, seed: int
         nodes: Number of nodes.
         seed: Seed of the run.
     """
-    share = np.asarray(rule(labels, nodes, seed), dtype=np.float64)
-    classes = int(labels.max()) + 1
-    if share.shape != (classes, nodes) or share.min() < 0 or not np.isfinite(share).all():
-        raise ConfigError(
-            f"split {rule.name!r} returned shares of shape {list(share.shape)}; it must return "
-            f"non-negative [{classes} classes, {nodes} nodes]."
-        )
+    returned, classes = rule(labels, nodes, seed), int(labels.max()) + 1
+    expected = f"finite shares of at least 0, [{classes} classes, {nodes} nodes]"
+    try:
+        share = np.asarray(returned, dtype=np.float64)
+    except (TypeError, ValueError) as error:  # text, or rows of different lengths
+        raise wrong(rule, describe(returned), expected) from error
+    if share.shape != (classes, nodes):
+        raise wrong(rule, f"shares of shape {list(share.shape)}", expected)
+    if not np.isfinite(share).all() or share.min() < 0:
+        raise wrong(rule, "shares that are negative, NaN or infinite", expected)
     totals = share.sum(1, keepdims=True)
     return np.where(totals > 0, share / np.where(totals > 0, totals, 1), 1.0 / nodes)
 

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from decentral import rng
 from decentral.errors import ConfigError
 from decentral.registry import ConfiguredPlugin, Plugin
+from decentral.returned import describe, wrong
 from decentral.topology.files.assemble import simplified
 from decentral.topology.labels import labels_of, numbered
 from decentral.topology.outside import from_file, from_networkx, from_topohub
@@ -140,7 +141,7 @@ class Topology:
                 f"a topology may ask for {', '.join(offered)}; settings are keyword-only."
             )
         drawn = self.rule(*(offered[name] for name in self.parameters))
-        graph = _checked(drawn, self.nodes, self.rule.name)
+        graph = _checked(drawn, self.nodes, self.rule)
         # Graphs of single rounds are not kept: there may be thousands of them.
         return graph if self.time_varying else self._static.setdefault("graph", graph)
 
@@ -174,18 +175,16 @@ def _components(graph: nx.Graph[int]) -> int:
     return nx.number_connected_components(graph)
 
 
-def _checked(graph: Any, nodes: int, name: str) -> nx.Graph[int]:
+def _checked(graph: Any, nodes: int, rule: ConfiguredPlugin) -> nx.Graph[int]:
     if not isinstance(graph, nx.Graph):
-        raise ConfigError(
-            f"topology {name!r} returned {type(graph).__name__}, not a networkx graph."
-        )
+        raise wrong(rule, describe(graph), f"a networkx graph of {nodes} nodes")
     single = simplified(graph)
     # A copy: what a plug-in has returned may be a graph that it keeps.
     simple = nx.DiGraph(single) if single.is_directed() else nx.Graph(single)
     simple.remove_edges_from(list(nx.selfloop_edges(simple)))
     if simple.number_of_nodes() != nodes:
         raise ConfigError(
-            f"topology {name!r} has {simple.number_of_nodes()} nodes, the run has {nodes}; "
+            f"topology {rule.name!r} has {simple.number_of_nodes()} nodes, the run has {nodes}; "
             f"set nodes to {simple.number_of_nodes()} or change the topology."
         )
     return numbered(simple)

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil, prod
+from math import ceil, inf, prod
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from decentral.registry import ConfiguredPlugin
+from decentral.returned import describe, is_users, wrong
 from decentral.traits import CodecTraits, traits_of
 from decentral.traits import Wire as Wire
 
@@ -78,8 +79,36 @@ def from_bytes(packed: Tensor, dtype: torch.dtype) -> Tensor:
     return packed.clone(memory_format=torch.contiguous_format).view(dtype)
 
 
+def code_rows(
+    codec: ConfiguredPlugin, rows: Tensor, layout: TensorLayout, draw: RngContext
+) -> Tensor:
+    """Return rows [n, k] as a codec decodes them again, if it gives rows for rows.
+
+    Args:
+        codec: The codec.
+        rows: The rows, [n, k].
+        layout: How a row is laid out in tensors.
+        draw: Random numbers keyed by node and round.
+    """
+    found = codec(rows, layout, draw)
+    expected = f"rows of shape {list(rows.shape)} and type {rows.dtype}, as it was given"
+    if not isinstance(found, Tensor) or found.shape != rows.shape:
+        raise wrong(codec, describe(found), expected)
+    if found.dtype != rows.dtype:
+        raise wrong(codec, f"rows of type {found.dtype}", expected)
+    # What is shipped is looked at by the laws; to look at every number would cost it time.
+    if is_users(codec) and not torch.isfinite(found).all() and torch.isfinite(rows).all():
+        raise wrong(codec, "rows with NaN or infinite numbers", "finite ones for finite ones")
+    return found
+
+
 def coded_bytes(codec: ConfiguredPlugin, layout: TensorLayout) -> int:
     """Return the logical bytes of one coded row."""
     inner = innermost(codec)
     size = traits_of(inner, CodecTraits).size
-    return layout.numbers * layout.itemsize if size is None else int(size(layout, inner.settings))
+    if size is None:
+        return layout.numbers * layout.itemsize
+    count: Any = size(layout, inner.settings)
+    if isinstance(count, bool) or not isinstance(count, int | float) or not 0 <= count < inf:
+        raise wrong(inner, f"{describe(count)} by its trait size", "the bytes of a coded row")
+    return int(count)

@@ -16,6 +16,7 @@ from decentral.exchange.codec.base import (
     TensorLayout,
     Wire,
     as_bytes,
+    code_rows,
     from_bytes,
 )
 from decentral.registry import ConfiguredPlugin, Count, NestedPlugin, Positive, Share, plugin
@@ -227,4 +228,4 @@ def choco(
         codec: What codes the differences.
         step: Share of the way towards the neighbours' public copies.
     """
-    return codec(rows, layout, draw)
+    return code_rows(codec, rows, layout, draw)
