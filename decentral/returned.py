@@ -28,6 +28,12 @@ def wrong(rule: ConfiguredPlugin, returned: str, expected: str) -> ConfigError:
     )
 
 
+def label_of(rule: ConfiguredPlugin) -> str:
+    """Return the kind and name of a plug-in, and where a user's is defined."""
+    place = place_of(rule)
+    return f"{rule.plugin.kind} {rule.name!r}" + (f" ({place})" if place else "")
+
+
 def place_of(rule: ConfiguredPlugin) -> Place | None:
     """Return where a user's plug-in is defined; None for those of decentral."""
     target: Any = inspect.unwrap(rule.plugin.target)

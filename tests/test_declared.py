@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+from support import tiny_run
 
-from decentral import ConfigError, plugin, registry
+from decentral import ConfigError, RunError, plugin, registry
 from decentral.config import make_config, read_file
+from decentral.errors import Place
 from decentral.exchange.codec.base import coded_bytes
 from decentral.loop.preparing import prepare
 from decentral.loop.setup import Setup
@@ -162,3 +164,80 @@ def test_setup_reads_the_traits_of_its_algorithm() -> None:
     setup = prepared(algorithm="push_sum")
     assert setup.traits == traits_of(find("algorithm", "push_sum"), AlgorithmTraits)
     assert setup.weights == "push"
+
+
+# --- an algorithm that trains, or says that it does not -------------------------------------------
+
+
+def trained_by(target: Any, tmp_path: Path, **settings: Any) -> list[dict[str, Any]]:
+    records: list[dict[str, Any]] = []
+    run = tiny_run(tmp_path / "run", algorithm=target, nodes=4, steps=4, **settings)
+    run.run(records.append)
+    return records
+
+
+def forgets_gradient(block: Any, act: Any) -> None:
+    block.adapt()
+    block.combine(act)
+
+
+def forgets_adapt(block: Any, act: Any) -> None:
+    block.gradient()
+    block.combine(act)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "forgotten", "remedy"),
+    [
+        (forgets_gradient, "block.gradient()", 'gradient="none"'),
+        (forgets_adapt, "block.adapt()", 'update="own"'),
+    ],
+)
+def test_an_algorithm_that_does_not_train_is_refused_by_file_and_line(
+    wrong: Any, forgotten: str, remedy: str, tmp_path: Path
+) -> None:
+    with pytest.raises((ConfigError, RunError)) as caught:
+        trained_by(wrong, tmp_path)
+    said = str(caught.value)
+    place = Place(__file__, wrong.__code__.co_firstlineno)
+    assert f"algorithm {wrong.__name__!r} ({place}) took its first step without {forgotten}" in said
+    assert f'@plugin("algorithm", {remedy})' in said
+
+
+def test_a_file_s_algorithm_is_refused_by_the_path_that_was_given(tmp_path: Path) -> None:
+    path = written(tmp_path, "\n\ndef mine(block, act):\n    block.adapt()\n")
+    with pytest.raises((ConfigError, RunError), match=r"without block\.gradient") as caught:
+        trained_by(f"{path}:mine", tmp_path)
+    assert f"({path}:4)" in str(caught.value)
+
+
+def test_an_algorithm_that_says_so_does_without_gradient_or_optimizer(tmp_path: Path) -> None:
+    @plugin("algorithm", gradient="none", update="own")
+    def only_gossip(block: Any, act: Any) -> None:
+        """Average."""
+        block.combine(act)
+
+    records = trained_by("only_gossip", tmp_path)
+    assert records[-1]["step"] == 4
+    assert all(one.get("loss/train") is None for one in records)
+
+
+def test_an_algorithm_may_move_rows_by_its_own_formula(tmp_path: Path) -> None:
+    @plugin("algorithm", update="own")
+    def by_hand(block: Any, act: Any) -> None:
+        """Step along the gradient."""
+        block.gradient()
+        block.x.sub_(block.g, alpha=block.learning_rate)
+
+    assert trained_by("by_hand", tmp_path)[-1]["loss/train"] is not None
+
+
+def test_a_later_step_may_do_without(tmp_path: Path) -> None:
+    """What an algorithm promises is asked of its first step only."""
+
+    def pauses(block: Any, act: Any) -> None:
+        if block.progress.step == 0:
+            block.gradient()
+            block.adapt()
+
+    assert trained_by(pauses, tmp_path)[-1]["step"] == 4

@@ -64,6 +64,9 @@ def generous(n, round):
     nx.set_edge_attributes(graph, 0.9, "weight")
     return graph
 
+def idle(block, act): block.adapt()
+def frozen_rows(block, act): block.gradient()
+
 def lyric(snapshot): return "a fine model"
 def wordy(snapshot): return {"mine/word": "fine"}
 def absent(snapshot): return {"mine/none": None}
@@ -404,6 +407,8 @@ CASES = [
     launch("schedule without intensity", "communication=plugins.py:silent"),
     launch("schedule out of range in the run", "communication=plugins.py:runaway", 1),
     launch("learning rate raises in the run", "learning_rate=plugins.py:cold", 1),
+    launch("no gradient", "algorithm=plugins.py:idle --out runs/of-idle", 1),
+    launch("no update", "algorithm=plugins.py:frozen_rows --out runs/of-frozen", 1),
     launch("metric returns text", "metrics=plugins.py:lyric --out runs/of-lyric", 1),
     launch("metric returns text for a key", "metrics=plugins.py:wordy --out runs/of-wordy", 1),
     launch("metric returns None for a key", "metrics=plugins.py:absent --out runs/of-absent", 1),

@@ -55,6 +55,8 @@ class Block:
         }
         self.stand_at(0, 0)
         self.losses = self.rows.new_zeros(len(self.hosted))
+        #: What makes an algorithm one that trains, as far as it has been called.
+        self.called: set[str] = set()
         self.stats = CommunicationStats()
         self.clock = setup.clock()
         self.intensity = 0.0
@@ -164,6 +166,7 @@ class Block:
 
     def gradient(self) -> None:
         """Compute every row's gradient on its next batch."""
+        self.called.add("gradient")
         samples = self.setup.timeline.samples
         size = samples[self.step + 1] - samples[self.step]
         if self.setup.network:
@@ -183,6 +186,7 @@ class Block:
 
     def adapt(self) -> None:
         """Clip per row, then let the optimizer update the rows."""
+        self.called.add("adapt")
         if self.setup.config.clip is not None:
             self.pipeline.clip(self.setup.config.clip)
         if self.pipeline.restarts:

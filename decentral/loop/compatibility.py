@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 
 from decentral.algorithms.base import CONDITIONS
@@ -12,6 +12,7 @@ from decentral.faults.base import Faults
 from decentral.mixing.base import Mixer
 from decentral.network.planning import RoundPlanner
 from decentral.registry import ConfiguredPlugin, build
+from decentral.returned import label_of
 from decentral.schedules.progress import communication_steps
 from decentral.tasks.base import Task
 from decentral.traits import (
@@ -103,6 +104,27 @@ def refuse_rounds(parts: Mapping[str, ConfiguredPlugin], faults: Faults) -> None
         raise ConfigError(
             f"attack {attack.name!r} changes what nodes send each other, and algorithm "
             f"{algorithm!r} sends no models; use attack label_flip."
+        )
+
+
+def refuse_idle(algorithm: ConfiguredPlugin, called: Collection[str]) -> None:
+    """Raise ConfigError unless the first step of an algorithm trained as its traits say.
+
+    Args:
+        algorithm: The algorithm.
+        called: Those of ``gradient`` and ``adapt`` that it called.
+    """
+    traits = traits_of(algorithm, AlgorithmTraits)
+    label = label_of(algorithm)
+    if traits.gradient == "samples" and "gradient" not in called:
+        raise ConfigError(
+            f"{label} took its first step without block.gradient(), and learns nothing from data; "
+            'call it before block.adapt(), or declare @plugin("algorithm", gradient="none").'
+        )
+    if traits.update == "optimizer" and "adapt" not in called:
+        raise ConfigError(
+            f"{label} took its first step without block.adapt(), and no optimizer moves the rows; "
+            'call it after block.gradient(), or declare @plugin("algorithm", update="own").'
         )
 
 

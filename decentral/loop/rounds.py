@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from decentral.loop.block import Block
+from decentral.loop.compatibility import refuse_idle
 from decentral.loop.measure import Evaluator, evaluation_interval
 from decentral.loop.setup import Setup
 from decentral.returned import describe, wrong
@@ -48,6 +49,8 @@ def train(block: Block, evaluator: Evaluator) -> Iterator[Row]:
             block.before_merge = lambda: before.append(_before_merge(block, evaluator))
         if (returned := algorithm(block, action)) is not None:
             raise wrong(algorithm, describe(returned), "nothing: it changes the block in place")
+        if block.step == 0:
+            refuse_idle(algorithm, block.called)
         block.finish_step()
         if ends:
             yield from conclude(block, evaluator, before)
@@ -98,7 +101,7 @@ def status(block: Block) -> Row:
     return {
         "step": block.step,
         "samples": block.samples,
-        "loss/train": _mean(block.losses[healthy]) if block.step else None,
+        "loss/train": _mean(block.losses[healthy]) if "gradient" in block.called else None,
         "learning_rate": block.learning_rate,
         "batch/size": block.batch_size,
         "batch/global": block.batch_size * len(block.health.healthy),
