@@ -261,7 +261,8 @@ def names(kind: str) -> list[str]:
 
 
 def _entry_points(kind: str) -> list[Any]:
-    plural = {"topology": "topologies", "learning_rate": "learning_rates"}.get(kind, f"{kind}s")
+    irregular = {"topology": "topologies", "weights": "weights", "batch": "batches"}
+    plural = irregular.get(kind, f"{kind}s")
     return list(entry_points(group=f"decentral.{plural}"))
 
 

@@ -32,7 +32,7 @@ from decentral.network.planning import RoundPlanner
 from decentral.network.presets import carries_links, check_connected, network_of
 from decentral.optim.base import default_lr, grouping
 from decentral.registry import ConfiguredPlugin, build
-from decentral.returned import describe, wrong
+from decentral.returned import describe, label_of, wrong
 from decentral.sampling import Plan, fixed_plan, resample_plan
 from decentral.schedules.communication import CommunicationSchedule
 from decentral.schedules.learning_rate import LearningRate
@@ -125,7 +125,7 @@ def _asked(rule: ConfiguredPlugin, offered: dict[str, int]) -> tuple[str, ...]:
     asked = rule.plugin.positional()
     if strange := [name for name in asked if name not in offered]:
         raise ConfigError(
-            f"{rule.plugin.kind} {rule.name!r} asks the run for {strange[0]!r}; it may ask for "
+            f"{label_of(rule)} asks the run for {strange[0]!r}; it may ask for "
             f"{', '.join(offered)}, and settings are keyword-only."
         )
     return asked

@@ -19,7 +19,7 @@ from decentral import rng
 from decentral.errors import ConfigError
 from decentral.mixing.prescribed import absent, check_prescribed
 from decentral.registry import ConfiguredPlugin, build
-from decentral.returned import describe, is_users, wrong
+from decentral.returned import describe, is_users, label_of, wrong
 from decentral.topology.base import Links, Topology
 from decentral.traits import TopologyTraits, WeightsTraits, traits_of
 
@@ -281,10 +281,10 @@ class Mixer:
     def _checked(self, mixing: Mixing) -> Mixing:
         # NaN is not at least anything; a weight of infinity leaves minus infinity.
         if not self.signed and not mixing.weights.min(initial=0.0) >= -_TOLERANCE:
+            weights = label_of(self.rule) if self.rule else f"weights {self.weights_name!r}"
             raise ConfigError(
-                f"weights {self.weights_name!r} on topology {self.topology.rule.name!r}: a row "
-                "gives away more than 1; scale the weights of each node's incoming links "
-                "to at most 1."
+                f"{weights} on {label_of(self.topology.rule)}: a row gives away more than 1; "
+                "scale the weights of each node's incoming links to at most 1."
             )
         return mixing
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from decentral.errors import ConfigError
+from decentral.returned import label_of
 from decentral.topology.base import Links, Topology, number
 from decentral.topology.files.assemble import OWN_WEIGHT, Disagreement, file_of
 from decentral.topology.labels import labels_of
@@ -28,7 +29,7 @@ def check_prescribed(topology: Topology, rounds: int) -> None:
             when = f" in round {round}" if topology.time_varying else ""
             remedy = "uniform" if links.directed else "metropolis"
             raise ConfigError(
-                f"topology {topology.rule.name!r} prescribes mixing weights by the edge attribute "
+                f"{label_of(topology.rule)} prescribes mixing weights by the edge attribute "
                 f"'weight', which cannot mix{when}: {reason}; use weights={remedy}, which leaves "
                 "them aside, or mend them."
             )

@@ -16,7 +16,7 @@ from decentral.errors import ConfigError
 from decentral.network import links
 from decentral.network.links import AllReduce, Network, routed
 from decentral.registry import ConfiguredPlugin, Count, Plugin, build, plugin
-from decentral.returned import describe, wrong
+from decentral.returned import describe, label_of, wrong
 from decentral.signature import signature_settings
 from decentral.topology.base import resolve as graph_of
 from decentral.topology.labels import labels_of, numbered
@@ -47,7 +47,7 @@ def make(value: object, nodes: int) -> tuple[Network, ConfiguredPlugin]:
     _check_figures(rule, made)
     if made.nodes != nodes:
         raise ConfigError(
-            f"network {rule.name!r} has {made.nodes} nodes, the run has {nodes}; "
+            f"{label_of(rule)} has {made.nodes} nodes, the run has {nodes}; "
             f"set nodes to {made.nodes} or choose another network."
         )
     check_connected(made, rule.name)

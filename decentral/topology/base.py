@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from decentral import rng
 from decentral.errors import ConfigError
 from decentral.registry import ConfiguredPlugin, Plugin
-from decentral.returned import describe, wrong
+from decentral.returned import describe, label_of, wrong
 from decentral.topology.files.assemble import simplified
 from decentral.topology.labels import labels_of, numbered
 from decentral.topology.outside import from_file, from_networkx, from_topohub
@@ -79,7 +79,7 @@ class Topology:
         excused = self.time_varying or self.traits.disconnected
         if not excused and (count := _components(first)) > 1:
             raise ConfigError(
-                f"topology {self.rule.name!r} is disconnected on {self.nodes} nodes "
+                f"{label_of(self.rule)} is disconnected on {self.nodes} nodes "
                 f"({count} parts); add links or choose another topology."
             )
 
@@ -137,7 +137,7 @@ class Topology:
         missing = [name for name in self.parameters if name not in offered]
         if missing:
             raise ConfigError(
-                f"topology {self.rule.name!r} asks the run for {missing[0]!r}; "
+                f"{label_of(self.rule)} asks the run for {missing[0]!r}; "
                 f"a topology may ask for {', '.join(offered)}; settings are keyword-only."
             )
         drawn = self.rule(*(offered[name] for name in self.parameters))
@@ -184,7 +184,7 @@ def _checked(graph: Any, nodes: int, rule: ConfiguredPlugin) -> nx.Graph[int]:
     simple.remove_edges_from(list(nx.selfloop_edges(simple)))
     if simple.number_of_nodes() != nodes:
         raise ConfigError(
-            f"topology {rule.name!r} has {simple.number_of_nodes()} nodes, the run has {nodes}; "
+            f"{label_of(rule)} has {simple.number_of_nodes()} nodes, the run has {nodes}; "
             f"set nodes to {simple.number_of_nodes()} or change the topology."
         )
     return numbered(simple)
