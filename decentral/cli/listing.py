@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Iterable
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, fields
+from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
 from rich.console import Console
@@ -16,10 +17,11 @@ from decentral.cli.words import QUIET, columned, console_of, facts
 from decentral.config import Config, documented
 from decentral.errors import ConfigError, unknown
 from decentral.limits import COUNT
+from decentral.records import Record
 from decentral.registry import KINDS, NestedPlugin, Plugin, find, members, names, plain
 from decentral.report.facts import plugin_text
-from decentral.signature import Setting
-from decentral.traits import AlgorithmTraits, traits_of
+from decentral.signature import Setting, read_attributes
+from decentral.traits import AlgorithmTraits, Expectation, Kept, Sizes, Wire, traits_of
 from decentral.units import Point, Unit
 
 #: What kinds are that are no setting of a run, or no single one.
@@ -152,9 +154,13 @@ def _show_member(console: Console, found: Plugin) -> None:
     if found.kind == "algorithm":
         console.print()
         console.print(_about_algorithm(found, paper=False))
-    if not found.accepts:
-        return
-    console.print()
+    if found.accepts:
+        console.print()
+        console.print(_settings_of(found))
+    _show_traits(console, found)
+
+
+def _settings_of(found: Plugin) -> Table:
     table = columned()
     for head in ("setting", "default", "type and meaning"):
         table.add_column(head, overflow="fold")
@@ -164,7 +170,59 @@ def _show_member(console: Console, found: Plugin) -> None:
         if setting.text:
             about.append("\n" + setting.text.replace("``", ""), QUIET)
         table.add_row(Text(key, "bold"), default, about)
-    console.print(table)
+    return table
+
+
+def _show_traits(console: Console, found: Plugin) -> None:
+    """Show what a member declares of itself, and name what it could declare besides."""
+    said, declared = read_attributes(type(found.traits)), _declared(found.traits)
+    if declared:
+        table = columned()
+        for head in ("trait", "declared", "what that promises"):
+            table.add_column(head, overflow="fold")
+        for name, value in declared.items():
+            meaning = Text(said[name].replace("``", ""), QUIET)
+            table.add_row(Text(name, "bold"), _trait_text(value), meaning)
+        console.print()
+        console.print(table)
+    if others := [name for name in said if name not in declared]:
+        console.print()
+        console.print(Text(f"Traits that it leaves as they are: {', '.join(others)}.", QUIET))
+
+
+def _declared(made: Any) -> dict[str, Any]:
+    """Return the attributes, such as traits, that are not what they are by default."""
+    usual = {
+        one.name: one.default if one.default_factory is MISSING else one.default_factory()
+        for one in fields(made)
+    }
+    given = {name: getattr(made, name) for name in usual}
+    return {name: value for name, value in given.items() if value != usual[name]}
+
+
+def _trait_text(value: Any) -> str:
+    """Write the value of a trait; of a function only that it is one.
+
+    >>> _trait_text(("keeps_mean", "contracts")), _trait_text({"lr": 0.1}), _trait_text(len)
+    ('keeps_mean, contracts', 'lr: 0.1', 'a function')
+    """
+    if callable(value):
+        return "a function"
+    if isinstance(value, tuple):
+        return ", ".join(map(_trait_text, cast("tuple[Any, ...]", value)))
+    if isinstance(value, Mapping):
+        pairs = cast("Mapping[str, Any]", value).items()
+        return "\n".join(f"{key}: {_trait_text(one)}" for key, one in pairs)
+    if isinstance(value, Record):
+        return value.key
+    if isinstance(value, Expectation):
+        return f"{value.figure} {value.bound}"
+    if isinstance(value, Sizes):
+        return value.words
+    if isinstance(value, Kept):
+        told = _declared(value).items()
+        return " ".join(key if one is True else f"{key} as {one}" for key, one in told) or "kept"
+    return "functions" if isinstance(value, Wire) else plugin_text(plain(value))
 
 
 def _show_settings(console: Console, part: str | None) -> None:
