@@ -197,12 +197,18 @@ def _model(steps: Sequence[_Step]) -> str:
     return next(found, "")
 
 
-def in_words(error: BaseException) -> str:
-    """Return an exception as one short line: its type and its text."""
+def in_words(error: BaseException, most: int = 300) -> str:
+    """Return an exception as one line: its type and at most so many letters of its text."""
     said = error.msg if isinstance(error, SyntaxError) else str(error)  # its place is told apart
     text = " ".join(said.split())
-    text = f"{text[:300]}..." if len(text) > 300 else text.rstrip(".")
+    text = f"{text[:most]}..." if len(text) > most else text.rstrip(".")
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def words_and_place(error: BaseException, most: int = 300) -> str:
+    """Return an exception as one line, with where a user's code has raised it or led to it."""
+    place, words = users_place(error), in_words(error, most)
+    return f"{words}, {place}" if place else words
 
 
 def refusal_of(error: BaseException) -> str:
@@ -229,6 +235,8 @@ def own_error(error: Exception | SystemExit, plugin: Any) -> ConfigError | None:
     kind, name = plugin.kind, plugin.name
     if isinstance(error, SystemExit):  # or a run would end with status 0
         return ConfigError(f"{kind} {name!r}: {exit_place(error)}; let it raise an error.")
+    if isinstance(error, ConfigError):
+        return _refused_within(error, plugin)
     verdict = judge(error)
     if verdict is None:
         return None
@@ -237,6 +245,17 @@ def own_error(error: Exception | SystemExit, plugin: Any) -> ConfigError | None:
     if (verdict.kind, verdict.name) != (kind, name):
         return None
     return PluginError(kind, name, in_words(error), verdict.place)
+
+
+def _refused_within(error: ConfigError, plugin: Any) -> ConfigError | None:
+    """Return what we refuse within a user's maker, such as samples, with its name and line."""
+    steps, place = _steps(error), users_place(error)
+    ours = bool(steps) and owner_of(steps[0].frame) == "ours"
+    users = not str(plugin.target.__module__).startswith("decentral.")
+    if not (ours and users and place and plugin.kind in _MAKERS) or type(error) is not ConfigError:
+        return None
+    text = str(error).removeprefix(f"{plugin.kind}: ")
+    return ConfigError(f"{plugin.kind} {plugin.name!r} ({place}): {text}")
 
 
 def _refuses(error: Exception, plugin: Any) -> bool:

@@ -120,7 +120,7 @@ class ConfiguredPlugin:
         """
         try:
             return self.plugin.target(*positional, **self._keywords)
-        except (ConfigError, RunError):
+        except RunError:
             raise
         except (Exception, SystemExit) as error:
             found = blame.own_error(error, self.plugin)
@@ -262,8 +262,7 @@ def names(kind: str) -> list[str]:
 
 def _entry_points(kind: str) -> list[Any]:
     irregular = {"topology": "topologies", "weights": "weights", "batch": "batches"}
-    plural = irregular.get(kind, f"{kind}s")
-    return list(entry_points(group=f"decentral.{plural}"))
+    return list(entry_points(group=f"decentral.{irregular.get(kind, f'{kind}s')}"))
 
 
 def find(kind: str, name: str) -> Plugin:
@@ -336,6 +335,8 @@ def build(kind: str, value: object) -> ConfiguredPlugin:
         return value
     if callable(value):
         return bind(_declared(kind, value), {})
+    if isinstance(value, Mapping) and callable(value.get("name")):
+        return bind(_declared(kind, value["name"]), {k: value[k] for k in value if k != "name"})
     spec = read(kind, value)
     found = find(kind, spec.name)
     return bind(found, _named(found, spec))

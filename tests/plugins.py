@@ -53,7 +53,7 @@ def asked(kind: str, part: Any) -> dict[str, Any]:
     """Return the settings of a tiny run that calls a plug-in of a kind."""
     settings = {"task": blobs(), **TINY, "local_steps": 1, **BESIDE.get(kind, {})}
     settings["communication"] = "constant"
-    if kind == "attack" and isinstance(part, str):
+    if kind == "attack":
         part = {"name": part, "nodes": [0]}
     one = {"metric": "metrics", "fault": "faults", "tracker": "track"}.get(kind)
     return settings | ({one: [part]} if one else {kind: part})

@@ -68,10 +68,65 @@ def test_what_a_plug_in_raises_is_said_with_file_and_line(kind: str, tmp_path: P
     assert its_own(kind, fails(kind, f"{file}:own", tmp_path / "run"), file)
 
 
-@pytest.mark.parametrize("kind", ["topology", "merge", "algorithm", "optimizer", "compute"])
+PYTHONS = ["topology", "merge", "algorithm", "optimizer", "compute", "attack", "fault", "metric"]
+
+
+@pytest.mark.parametrize("kind", PYTHONS)
 def test_a_function_given_in_python_is_said_with_file_and_line(kind: str, tmp_path: Path) -> None:
     file = written(tmp_path, kind)
     assert its_own(kind, fails(kind, load_file(str(file)).own, tmp_path / "run"), file)
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "said"),
+    [
+        ("topology", "import networkx; return networkx.path_graph(n + 1)", "has 5 nodes"),
+        ("topology", "import networkx; return networkx.empty_graph(n)", "is disconnected"),
+        (
+            "topology",
+            "import networkx as nx; g = nx.cycle_graph(n); "
+            "nx.set_edge_attributes(g, 2.0, 'weight'); return g",
+            "prescribes mixing weights",
+        ),
+        (
+            "network",
+            "from decentral.network.links import uniform; return uniform(n + 1, 0.1, 1e6)",
+            "has 5 nodes",
+        ),
+        ("model", "import torch; return torch.nn.Linear(5, 2)", ", in evaluation mode"),
+    ],
+)
+def test_what_does_not_fit_the_run_is_said_with_name_file_and_line(
+    kind: str, body: str, said: str, tmp_path: Path
+) -> None:
+    file = written(tmp_path, kind, body)
+    sentence = f"{kind} 'own' ({file}:3){'' if said[0] == ',' else ' '}{said}"
+    assert sentence in fails(kind, f"{file}:own", tmp_path / "run")
+
+
+def test_what_we_refuse_within_a_users_maker_is_said_with_name_file_and_line(
+    tmp_path: Path,
+) -> None:
+    body = """
+import torch
+from decentral import Task
+return Task(loss=torch.nn.functional.mse_loss, train=(torch.full((9, 2), torch.nan),) * 2)
+"""
+    file = written(tmp_path, "task", body)
+    said = fails("task", f"{file}:own", tmp_path / "run")
+    assert said.startswith(f"task 'own' ({file}:9): train: sample 0 holds nan; ")
+
+
+def test_numbers_that_vanish_in_a_run_name_what_is_the_users_own(tmp_path: Path) -> None:
+    body = "block.gradient(); block.adapt(); block.rows.mul_(float('nan'))"
+    file = written(tmp_path, "algorithm", body)
+    said = fails("algorithm", f"{file}:own", tmp_path / "run")
+    assert "node 0 became NaN or infinite at step 2; " in said
+    assert f" Of your own in this run: algorithm 'own' ({file}:3)." in said
+    plain = asked("merge", "uniform") | {"learning_rate": "constant(lr=1e30)"}
+    with pytest.raises(RunError, match="became NaN or infinite") as caught:
+        decentral.launch(**plain, out=str(tmp_path / "diverged"))
+    assert "Of your own" not in str(caught.value)
 
 
 def test_a_tracker_is_left_out_and_said_with_file_and_line(
@@ -416,6 +471,17 @@ def test_a_broken_entry_point_is_listed_and_stops_nobody_else(
     assert decentral.cli.run(["show", "topology", "ring", "--nodes", "4"]) == 0
     assert decentral.cli.run(["show", "topology", "own", "--nodes", "4"]) == 2
     assert "cannot be imported from offered:own" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("kind", "group"), [("weights", "weights"), ("batch", "batches")])
+def test_packages_offer_plug_ins_under_the_plural_of_the_kind(
+    kind: str, group: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    point = EntryPoint("own", "offered:own", f"decentral.{group}")
+    monkeypatch.setattr(
+        registry, "entry_points", lambda group: [point] if group == point.group else []
+    )
+    assert "own" in registry.names(kind)
 
 
 def test_a_package_that_takes_a_name_of_ours_changes_nothing(

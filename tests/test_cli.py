@@ -312,6 +312,22 @@ def test_list_shows_all_about_one(capsys: Captured) -> None:
     assert re.search(r"intensity +0.1 +number >= 0, <= 1", said)
 
 
+def test_list_shows_the_traits_of_one_and_what_each_promises(
+    capsys: Captured, folder: Path
+) -> None:
+    said = " ".join(ok(capsys, "list", "algorithms", "gradient_tracking").split())
+    assert re.search(r"trait +declared +what that promises", said)
+    assert "robust: leave aggregation out" in said
+    assert re.search(r"guarantees single_node_is_plain, What the laws test of it\.", said)
+    assert "Traits that it leaves as they are: example, defaults, communicates, gradient, " in said
+    (folder / "mine.py").write_text(
+        "from decentral import plugin\n@plugin('fault', strikes='links')\n"
+        "def mine(receivers, senders, step, seed, *, share: float = 0.1):\n    'Be mine.'\n"
+    )
+    said = " ".join(ok(capsys, "list", "faults", "mine.py:mine").split())
+    assert re.search(r"strikes +links +nodes are unavailable, links down", said)
+
+
 def test_list_algorithms_tells_paper_channels_promises_and_cost(capsys: Captured) -> None:
     said = " ".join(ok(capsys, "list", "algorithms").split())
     assert 'paper Pu & Nedic, "Distributed stochastic gradient tracking methods", 2021' in said

@@ -115,7 +115,13 @@ TABLE: dict[str, list[tuple[str, str]]] = {
         ("return {'comm/bytes': 0.5}", "'comm/bytes', a key of the run itself; return it by"),
     ],
     "task": [("return 3", "3; return a decentral.Task"), ("return None", "None; return a")],
-    "model": [("return 'mlp'", "'mlp'; return a torch.nn.Module")],
+    "model": [
+        ("return 'mlp'", "'mlp'; return a torch.nn.Module"),
+        (
+            "import torch; m = torch.nn.Linear(6, 4); m.bias.data[0] /= 0; return m",
+            "a model whose bias is NaN or infinite; return finite parameters",
+        ),
+    ],
     "split": [
         ("return [[1.0]]", "shares of shape [1, 1]; return finite shares of at least 0, [4 class"),
         ("return 'even'", "'even'; return finite shares"),

@@ -167,7 +167,7 @@ def run_config(
     """
     stored = run_settings(path, goes_on=goes_on)
     settings = stored | _elsewhere(stored, objects)
-    for key in [key for key, value in settings.items() if value == PYTHON]:
+    for key in [key for key, value in settings.items() if _from_python(value)]:
         if objects.get(key) is None:
             raise ConfigError(
                 f"run {path}: its {key} was given from Python; "
@@ -229,6 +229,11 @@ def _readable(path: str | Path, goes_on: bool) -> int:
             f"{' and '.join(map(str, READ))}. Its env.json names the version to use."
         )
     return found
+
+
+def _from_python(value: Any) -> bool:
+    """Whether a setting, or one of a list, was an object that no file holds."""
+    return value == PYTHON or (isinstance(value, list) and PYTHON in value)
 
 
 def _elsewhere(stored: Mapping[str, Any], objects: Mapping[str, Any]) -> dict[str, Any]:

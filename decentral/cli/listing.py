@@ -21,7 +21,7 @@ from decentral.records import Record
 from decentral.registry import KINDS, NestedPlugin, Plugin, find, members, names, plain
 from decentral.report.facts import plugin_text
 from decentral.signature import Setting, read_attributes
-from decentral.traits import AlgorithmTraits, Expectation, Kept, Sizes, Wire, traits_of
+from decentral.traits import AlgorithmTraits, Expectation, Sizes, StateSchema, Wire, traits_of
 from decentral.units import Point, Unit
 
 #: What kinds are that are no setting of a run, or no single one.
@@ -153,7 +153,7 @@ def _show_member(console: Console, found: Plugin) -> None:
         console.print(paragraph)
     if found.kind == "algorithm":
         console.print()
-        console.print(_about_algorithm(found, paper=False))
+        console.print(_about_algorithm(found, short=True))
     if found.accepts:
         console.print()
         console.print(_settings_of(found))
@@ -219,7 +219,7 @@ def _trait_text(value: Any) -> str:
         return f"{value.figure} {value.bound}"
     if isinstance(value, Sizes):
         return value.words
-    if isinstance(value, Kept):
+    if isinstance(value, StateSchema):
         told = _declared(value).items()
         return " ".join(key if one is True else f"{key} as {one}" for key, one in told) or "kept"
     return "functions" if isinstance(value, Wire) else plugin_text(plain(value))
@@ -259,17 +259,20 @@ def _default(setting: Setting) -> str:
 # --- algorithms -----------------------------------------------------------------------------------
 
 
-def _about_algorithm(found: Plugin, paper: bool = True) -> Table:
-    """Lay out an algorithm's paper, channels, cost, guarantees and what it is not sound with."""
+def _about_algorithm(found: Plugin, short: bool = False) -> Table:
+    """Lay out an algorithm's paper, channels, cost, guarantees and what it is not sound with.
+
+    ``short``: without what its help and the table of its traits say.
+    """
     from decentral.algorithms.base import channels_of, paper_of  # it loads torch
 
     traits = traits_of(found, AlgorithmTraits)
     rows = [
-        ("paper", paper_of(found) if paper else ""),
+        ("paper", "" if short else paper_of(found)),
         ("sends", ", ".join(channels_of(found)) or "nothing"),
         ("costs", _cost(found)),
-        ("promises", _spoken(traits.guarantees)),
-        ("refuses", _spoken(traits.refuses)),
+        ("promises", "" if short else _spoken(traits.guarantees)),
+        ("refuses", "" if short else _spoken(traits.refuses)),
     ]
     return facts([(label, text) for label, text in rows if text])
 

@@ -311,6 +311,8 @@ def _name(kind: str, part: Any) -> str:
     """Return the name of a part that is not built in; else an empty text."""
     if isinstance(part, ConfiguredPlugin):
         part = part.plugin.origin or part.name
+    if isinstance(part, Mapping) and callable(part.get("name")):
+        part = part["name"]
     if isinstance(part, str | Mapping | Spec):
         name = read(kind, part).name
         foreign = "." in name and name not in find_members(KINDS[kind], kind)

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Le, Lt
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -22,7 +23,7 @@ from pydantic import (
 
 from decentral import limits
 from decentral.errors import ConfigError
-from decentral.registry import KINDS, Count, Positive, build
+from decentral.registry import KINDS, ConfiguredPlugin, Count, Positive, build
 from decentral.schedules.phases import METHODS, Adversarial, LabelNoise, Sam
 from decentral.schedules.progress import Past
 from decentral.spec import Spec, parse_spec, spelled
@@ -117,6 +118,8 @@ def engine_above(below: Any, value: Any) -> dict[str, Any]:
 
 #: A plug-in as written: text, a mapping with ``name``, a number, or an object from Python.
 PluginSpec = Any
+#: The same, in a list: text, or what was made of a function.
+Named = Annotated[Any, AfterValidator(lambda value: _named(value))]
 Auto = Literal["auto"]
 
 #: Configuration keys that hold a plug-in, and its kind.
@@ -191,7 +194,7 @@ class Config(BaseModel):
     mix_state: bool = Field(False, description="exchange optimizer state along with the models")
     gossip_buffers: bool = Field(True, description="exchange BatchNorm statistics in gossip")
     calibration_samples: Count = Field(2048, description="samples that re-estimate BatchNorm")
-    metrics: tuple[str, ...] = Field(
+    metrics: tuple[Named, ...] = Field(
         ("accuracy", "loss", "mergeability", "consensus", "gradient"), description="what to measure"
     )
     seed: Annotated[int, Ge(0)] = Field(0, description="of every draw in the run")
@@ -221,10 +224,10 @@ class Config(BaseModel):
         Engine.model_validate({}),
         description="local: this process; ray(workers=4): actors; auto: what others need",
     )
-    faults: tuple[str, ...] = Field(
+    faults: tuple[Named, ...] = Field(
         (), description="what goes wrong: churn, lost(0.2), kill(worker=1, step=50), ..."
     )
-    track: tuple[str, ...] = Field(
+    track: tuple[Named, ...] = Field(
         (), description="where metrics go, too: tensorboard, wandb(project=mine)"
     )
     out: str | None = Field(None, description="run folder; none: runs/<name>")
@@ -252,14 +255,23 @@ class Config(BaseModel):
     @classmethod
     def _listed(cls, value: Any, info: ValidationInfo) -> Any:
         """Take one for a list of one, look names up, and write out what was taken apart."""
-        listed = [value] if isinstance(value, str | Spec) else value
+        alone = isinstance(value, str | Spec) or callable(value)
+        listed = [value] if alone else value
         if not isinstance(listed, list | tuple):
             return value
-        kind = {"metrics": "metric", "track": "tracker"}.get(info.field_name or "")
+        kind = {"metrics": "metric", "track": "tracker"}.get(info.field_name or "", "fault")
         found = [spelled(one) if isinstance(one, Spec) else one for one in listed]
-        for one in found if kind else ():
-            build(str(kind), str(one))
+        found = [build(kind, one) if callable(one) else one for one in found]
+        for one in found if kind != "fault" else ():
+            build(kind, one if isinstance(one, ConfiguredPlugin) else str(one))
         return found
+
+
+def _named(value: Any) -> Any:
+    """Refuse what is neither text nor was made of a function."""
+    if not isinstance(value, str | ConfiguredPlugin):
+        raise ValueError("it must be text")
+    return value
 
 
 def documented() -> Iterator[tuple[str, Any, str]]:

@@ -155,12 +155,14 @@ def _on(rule: ConfiguredPlugin, progress: Progress) -> bool:
 # --- reading --------------------------------------------------------------------------------------
 
 
-def worker_faults(texts: Iterable[str]) -> list[Fault]:
+def worker_faults(texts: Iterable[str | ConfiguredPlugin]) -> list[Fault]:
     """Return the faults among ``texts`` that strike workers."""
-    return [Fault.parse(text) for text in texts if _named(text) in KINDS]
+    return [Fault.parse(text) for text in texts if isinstance(text, str) and _named(text) in KINDS]
 
 
-def network_faults(texts: Iterable[str], nodes: NodeLabels, steps: int, seed: int) -> Faults:
+def network_faults(
+    texts: Iterable[str | ConfiguredPlugin], nodes: NodeLabels, steps: int, seed: int
+) -> Faults:
     """Return the faults among ``texts`` that are simulated; raises ConfigError for mistakes.
 
     Args:
@@ -169,7 +171,10 @@ def network_faults(texts: Iterable[str], nodes: NodeLabels, steps: int, seed: in
         steps: Length of the run.
         seed: Seed of the run.
     """
-    built = [build("fault", text) for text in texts if _named(text) not in KINDS]
+    simulated = (
+        one for one in texts if isinstance(one, ConfiguredPlugin) or _named(one) not in KINDS
+    )
+    built = [build("fault", one) for one in simulated]
     rules = [_numbered(rule, nodes) for rule in built]
     for rule in rules:
         Phase(rule.common["start"], rule.common["stop"]).check(f"faults: {rule.name}", steps)

@@ -9,6 +9,7 @@ from math import inf
 import torch
 from torch import Tensor, nn
 
+from decentral.blame import words_and_place
 from decentral.errors import ConfigError
 from decentral.generator import fork_rng
 from decentral.gradients.autograd import LoopGradient, VmapGradient, stacked_forward
@@ -49,6 +50,7 @@ def choose(
     probe: Callable[[], Batch],
     precision: str = "same",
     mode: str | None = None,
+    label: str = "the model",
 ) -> tuple[Gradient, str]:
     """Return the gradient for ``replicas: vmap | loop | auto | tune`` and, in words, why.
 
@@ -65,11 +67,12 @@ def choose(
         probe: Returns a batch to try it on.
         precision: ``same`` or ``bfloat16``.
         mode: Mode of ``torch.compile``; none: not compiled.
+        label: What messages call the model.
     """
     silence_vmap()
     # Trials change buffers and draw numbers: those of the run stay as they are.
     model, batch = share_parameters(model).train(), probe()
-    loop: Gradient = _loop(model, layout, loss, batch)
+    loop: Gradient = _loop(model, layout, loss, batch, label)
     kept = kept_numbers(model, tree_at(batch.inputs, 0))
     at_once = rows_at_once(kept, layout.width, batch.keys.device)
     if mode is not None:
@@ -164,7 +167,7 @@ def _measured(
     return f"measured {one:.3g} ms, {all_:.3g} ms together" if one < all_ else None
 
 
-def _loop(model: nn.Module, layout: Layout, loss: Loss, batch: Batch) -> LoopGradient:
+def _loop(model: nn.Module, layout: Layout, loss: Loss, batch: Batch, label: str) -> LoopGradient:
     loop = LoopGradient(model, layout, loss)
     with fork_rng():
         before = torch.get_rng_state()
@@ -175,7 +178,7 @@ def _loop(model: nn.Module, layout: Layout, loss: Loss, batch: Batch) -> LoopGra
         loop.keep_assigned()
     if problem:
         raise ConfigError(
-            f"the model and the loss fail on a batch {shapes(batch.inputs, skip=1)} of the task "
+            f"{label} and the loss fail on a batch {shapes(batch.inputs, skip=1)} of the task "
             f"({problem}); check shapes and types."
         )
     return loop
@@ -227,5 +230,5 @@ def _problem(run: Callable[[], object]) -> str | None:
     try:
         run()
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
-        return str(error).strip().splitlines()[0][:120]
+        return words_and_place(error, 120)
     return None

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from decentral.blame import words_and_place
 from decentral.errors import ConfigError
 from decentral.generator import fork_rng
 from decentral.layout import share_parameters
@@ -116,7 +117,7 @@ def ready(builder: Callable[[], nn.Module], task: Task) -> Callable[[], nn.Modul
         except Exception as error:
             raise ConfigError(
                 f"model: its lazy layers fail on inputs {shapes(inputs, skip=1)} of the task "
-                f"({str(error).strip().splitlines()[0][:120]}); check shapes and types."
+                f"({words_and_place(error, 120)}); check shapes and types."
             ) from error
         return model.train()
 
@@ -189,7 +190,7 @@ def _check(returned: Any, how: Output) -> None:
     except Exception as error:
         raise ConfigError(
             f"output = {how!r}: the model returns {_described(returned)}, which has none such "
-            f"({type(error).__name__})."
+            f"({words_and_place(error)})."
         ) from error
     try:
         shapes(found)

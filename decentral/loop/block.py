@@ -63,8 +63,8 @@ class Block:
         self.feedback: Feedback | None = None
         #: Looks at the models before the next global merge, once.
         self.before_merge: Callable[[], None] | None = None
-        stop = config.on_nonfinite == "stop"
-        self.health = Health(exchange, self.hosted, self.members.live, stop, announce)
+        stop, live = config.on_nonfinite == "stop", self.members.live
+        self.health = Health(exchange, self.hosted, live, stop, announce, setup.users)
         self.optimizer = BlockOptimizer(
             setup.optimizer, setup.layout, self.rows, self.grads, setup.course
         )

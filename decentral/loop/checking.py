@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from decentral.blame import words_and_place
 from decentral.errors import ConfigError
 from decentral.generator import fork_rng
 from decentral.layout import share_parameters
@@ -23,18 +24,19 @@ from decentral.tasks.labels import takes_classes
 SAMPLES = 3
 
 
-def check_evaluation(model: nn.Module, task: Task) -> None:
+def check_evaluation(model: nn.Module, task: Task, label: str = "the model") -> None:
     """Evaluate a few samples; raises ConfigError where a run would only fail later, or not at all.
 
     Args:
         model: The module of the run.
         task: Its task.
+        label: What messages call the model.
     """
     inputs, targets = example(task, model, SAMPLES)
     # A copy: the trial must leave buffers and mode of the run's module alone.
     evaluated = share_parameters(model).eval()
     with torch.no_grad(), fork_rng(0):
-        what = f"the model, in evaluation mode, fails on inputs {shapes(inputs, skip=1)}"
+        what = f"{label}, in evaluation mode, fails on inputs {shapes(inputs, skip=1)}"
         outputs = _tried(evaluated, (inputs,), what)
         _refuse_missing_classes(task, outputs)
         on = f"fails on outputs {shapes(outputs, skip=1)} and targets {shapes(targets, skip=1)}"
@@ -52,7 +54,7 @@ def _tried(run: Callable[..., Any], given: Sequence[Any], what: str) -> Any:
     except ConfigError:
         raise
     except Exception as error:
-        said = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+        said = words_and_place(error, 120)
         raise ConfigError(f"task: {what} ({said}); check shapes and types.") from error
 
 

@@ -30,10 +30,20 @@ class Health:
         live: Sequence[int],
         stop: bool,
         announce: Announce,
+        users: str = "",
     ) -> None:
-        """Watch the ``hosted`` of the ``live`` nodes; ``stop``: the first to fail ends the run."""
+        """Begin with all nodes healthy.
+
+        Args:
+            exchange: What agrees with the other workers.
+            hosted: The nodes of this worker.
+            live: All nodes.
+            stop: Whether the first node to fail ends the run.
+            announce: What tells the engine.
+            users: The parts of the run that are the user's own, for messages.
+        """
         self.exchange, self.hosted, self.live = exchange, hosted, live
-        self.stop, self.announce = stop, announce
+        self.stop, self.announce, self.users = stop, announce, users
         self.quarantined: frozenset[int] = frozenset()
         self.suspected: dict[int, int] = {}  # node: the step at which it was noticed
 
@@ -61,9 +71,10 @@ class Health:
         nonfinite = [self.hosted[int(i)] for i in torch.nonzero(~finite).flatten()]
         new = [node for node in nonfinite if self.is_healthy(node)]
         if new and self.stop:
+            own = f" Of your own in this run: {self.users}." if self.users else ""
             raise RunError(
-                f"node {min(new)} became NaN or infinite at step {step}; lower the "
-                "learning rate, set clip, or go on without such nodes by on_nonfinite=quarantine."
+                f"node {min(new)} became NaN or infinite at step {step}; lower the learning rate, "
+                f"set clip, or go on without such nodes by on_nonfinite=quarantine.{own}"
             )
         self.suspected |= dict.fromkeys(new, step)
         # One process knows all there is to know. A worker waits for the next

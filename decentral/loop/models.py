@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
 from decentral import rng
@@ -17,7 +18,7 @@ from decentral.errors import ConfigError
 from decentral.generator import fork_rng
 from decentral.loop.free_memory import require
 from decentral.registry import ConfiguredPlugin, build, members
-from decentral.returned import describe, wrong
+from decentral.returned import describe, is_users, wrong
 from decentral.tasks.base import Task
 from decentral.traits import ModelTraits, traits_of
 
@@ -58,6 +59,10 @@ def _made(rule: ConfiguredPlugin, shape: tuple[int, ...], outputs: int) -> nn.Mo
     model = rule(shape, outputs)
     if not isinstance(model, nn.Module):
         raise wrong(rule, describe(model), "a torch.nn.Module")
+    if is_users(rule):
+        for name, value in model.named_parameters():
+            if not is_lazy(value) and not torch.isfinite(value).all():
+                raise wrong(rule, f"a model whose {name} is NaN or infinite", "finite parameters")
     return model
 
 

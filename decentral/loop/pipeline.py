@@ -22,6 +22,7 @@ from decentral.gradients.sam import SharpnessAware
 from decentral.loop.checking import check_evaluation
 from decentral.loop.methods import changed_targets
 from decentral.loop.setup import Setup
+from decentral.returned import label_of
 from decentral.sampling import Sampler
 from decentral.schedules.phases import Adversarial
 from decentral.schedules.progress import Progress
@@ -155,7 +156,8 @@ def gradient_of(setup: Setup, nodes: int, sampler: Sampler) -> tuple[Gradient, s
         nodes: Rows of the block.
         sampler: What draws its batches.
     """
-    check_evaluation(setup.model, setup.task)
+    label = label_of(setup.parts["model"]) if "model" in setup.parts else "the model"
+    check_evaluation(setup.model, setup.task, label)
     first = min(setup.first_batch, setup.micro_batch)
     return choose(
         setup.config.replicas,
@@ -166,4 +168,5 @@ def gradient_of(setup: Setup, nodes: int, sampler: Sampler) -> tuple[Gradient, s
         lambda: sampler.batch(0, first),
         setup.config.precision,
         setup.config.compile,
+        label,
     )

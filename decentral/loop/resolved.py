@@ -17,6 +17,11 @@ def _resolve(bound: ConfiguredPlugin) -> Any:
     return bound.spec() if bound.reloadable else PYTHON
 
 
+def _name_of(bound: ConfiguredPlugin) -> str:
+    """Return how a function that was given from Python is called in a list."""
+    return bound.name if bound.reloadable else PYTHON
+
+
 def resolved(setup: Setup, **decided: Any) -> dict[str, Any]:
     """Return the configuration with every default written out and every ``auto`` decided."""
     settings = setup.config.model_dump()
@@ -31,7 +36,11 @@ def resolved(setup: Setup, **decided: Any) -> dict[str, Any]:
         settings["weights"] = "auto"
     if setup.config.label_noise is not None:
         settings["label_noise"]["kind"] = noise_kind(setup.config.label_noise, setup.task)
-    settings["metrics"] = list(setup.config.metrics)
+    for key in ("metrics", "faults", "track"):
+        named = getattr(setup.config, key)
+        settings[key] = [
+            _name_of(one) if isinstance(one, ConfiguredPlugin) else one for one in named
+        ]
     settings["device"] = str(setup.device)
     return {**settings, **decided}
 

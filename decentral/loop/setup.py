@@ -26,6 +26,7 @@ from decentral.network.planning import RoundPlanner, Size, all_reduce_messages
 from decentral.optim.block_optimizer import LrInfo, state_numbers
 from decentral.pytree import tree_map
 from decentral.registry import ConfiguredPlugin
+from decentral.returned import is_users, label_of
 from decentral.sampling import Plan
 from decentral.schedules.batch import rate_factor
 from decentral.schedules.learning_rate import LearningRate
@@ -121,6 +122,11 @@ class Setup:
             part = sum(-(-each.numbers // parts) for each in layouts) * self.dtype.itemsize + rest
             return Size(part, part, whole)
         return Size(sum(coded_bytes(self.codec, each) for each in layouts) + rest, whole)
+
+    @property
+    def users(self) -> str:
+        """The parts of the run that are the user's own, in words."""
+        return ", ".join(label_of(part) for part in self.parts.values() if is_users(part))
 
     @property
     def fragments(self) -> int:

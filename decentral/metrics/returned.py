@@ -19,7 +19,7 @@ from decentral.traits import MetricTraits, traits_of
 _VALIDATION = {record.key for record in VALIDATION}
 
 
-def declared(metrics: Iterable[str]) -> tuple[Record, ...]:
+def declared(metrics: Iterable[str | ConfiguredPlugin]) -> tuple[Record, ...]:
     """Return the records that metrics declare, in the order of the metrics."""
     found = [traits_of(build("metric", metric), MetricTraits) for metric in metrics]
     return tuple(one for traits in found for one in traits.records)

@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from decentral.blame import users_place
+from decentral.blame import words_and_place
 from decentral.errors import ConfigError, PluginError, exit_place
 from decentral.registry import ConfiguredPlugin, build, plugin
 from decentral.returned import describe, wrong
@@ -37,7 +37,9 @@ class Sink(Protocol):
 class Trackers:
     """The sinks of a run. One that fails is told and left out: the folder holds everything."""
 
-    def __init__(self, specs: Sequence[str], tell: Callable[[str], None]) -> None:
+    def __init__(
+        self, specs: Sequence[str | ConfiguredPlugin], tell: Callable[[str], None]
+    ) -> None:
         """Find the trackers; ``tell`` is told of those that fail later.
 
         Raises ConfigError where a package is missing.
@@ -98,9 +100,9 @@ def _said(error: Exception) -> str:
     """Say what a tracker raised, and where, if it is a user's."""
     if isinstance(error, PluginError):
         return f"{error.said}, {error.place}"
-    cause = " ".join(str(error).split())[:200] or type(error).__name__
-    place = users_place(error)
-    return f"{cause}, {place}" if place else cause
+    if isinstance(error, ConfigError):
+        return str(error).rstrip(".")
+    return words_and_place(error, 200)
 
 
 def _sink(tracker: ConfiguredPlugin, found: Any) -> Sink:

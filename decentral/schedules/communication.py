@@ -287,9 +287,9 @@ def every(
         k: Communication steps from one that may be used to the next.
         schedule: What is followed there.
     """
-    return (
-        decide(schedule, progress, feedback) if (progress.communication_step + 1) % k == 0 else 0.0
-    )
+    if (progress.communication_step + 1) % k:
+        return 0.0
+    return decide(schedule, progress, feedback)
 
 
 @plugin("communication", example="switch(before=constant(0.2), after=linear, at=50%)")

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from decentral.blame import in_words
 from decentral.errors import ConfigError
 
 #: Characters of a chunk; the last tenth of every chunk is kept for the test.
@@ -73,10 +74,9 @@ def streamed(address: str, column: str, documents: int) -> Pieces:
     except ConfigError:
         raise
     except Exception as error:
-        cause = (str(error).strip() or type(error).__name__).splitlines()[0][:100]
         raise ConfigError(
-            f"task 'text': cannot load {address} ({cause}); check the name and the connection, or "
-            "name a file by path=."
+            f"task 'text': cannot load {address} ({in_words(error, 100)}); check the name and "
+            "the connection, or name a file by path=."
         ) from error
 
 

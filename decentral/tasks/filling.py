@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from decentral import rng
+from decentral.blame import in_words
 from decentral.errors import ConfigError
 from decentral.pytree import tree_cat
 from decentral.tasks.arrays import Held, Keys, Values, is_text, values_of
@@ -68,10 +69,9 @@ def _whole(data: Any, split: str, keys: Keys) -> Held:
         else:
             targets = tree_cat([one.targets for one in held])
     except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
-        said = str(error).splitlines()[0][:99]
         raise ConfigError(
-            f"task: {split}: the data of the nodes differ in form ({said}); give every node "
-            "inputs and targets like those of the first."
+            f"task: {split}: the data of the nodes differ in form ({in_words(error, 100)}); give "
+            "every node inputs and targets like those of the first."
         ) from error
     sizes = torch.tensor([one.size for one in held])
     owners = torch.arange(len(held)).repeat_interleave(sizes)

@@ -17,6 +17,7 @@ from numpy.lib.format import open_memmap
 from torch import Tensor
 from torch.nn.functional import cross_entropy, pad
 
+from decentral.blame import in_words
 from decentral.errors import ConfigError
 from decentral.gradients.draws import hashed
 from decentral.tasks.base import Samples, Task, holdout
@@ -119,9 +120,8 @@ def _downloaded(name: str, hub: str) -> Path:
     try:
         where: Any = snapshot_download(hub, repo_type="dataset", allow_patterns="*.parquet")
     except Exception as error:
-        reason = str(error).strip().splitlines()[0][:100]
         raise ConfigError(
-            f"task {name!r}: cannot load {hub} from the hub ({reason}); {remedy}."
+            f"task {name!r}: cannot load {hub} from the hub ({in_words(error, 100)}); {remedy}."
         ) from error
     return Path(where)
 

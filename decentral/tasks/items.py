@@ -16,6 +16,7 @@ from torch.utils.data import (
     SubsetRandomSampler,
 )
 
+from decentral.blame import words_and_place
 from decentral.errors import ConfigError
 from decentral.pytree import tree_cat
 from decentral.tasks.arrays import (
@@ -123,8 +124,7 @@ def _tried(run: Callable[[Any], Any], given: Any, what: str) -> Any:
     except ConfigError:
         raise
     except Exception as error:
-        said = (str(error).strip() or "no message").splitlines()[0][:160]
-        raise ConfigError(f"{what} raised {type(error).__name__}: {said}.") from error
+        raise ConfigError(f"{what} raised {words_and_place(error)}.") from error
 
 
 def _bytes(item: Any) -> int:

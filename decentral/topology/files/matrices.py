@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decentral import limits
+from decentral.blame import in_words
 from decentral.topology.files.content import (
     MOST_BYTES,
     WEIGHT,
@@ -154,9 +155,8 @@ def _from_library(load: Callable[[], T]) -> T:
     try:
         return load()
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         expected = "a matrix of numbers that numpy or scipy has saved"
-        raise Unreadable(f"it cannot be read ({reason})", expected) from error
+        raise Unreadable(f"it cannot be read ({in_words(error, 160)})", expected) from error
 
 
 def _check_size(data: bytes) -> None:
