@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import shutil
 import subprocess
 import sys
@@ -103,3 +104,21 @@ def test_contributing_shows_the_layers() -> None:
     shown = [line.split("|") for line in table.splitlines() if line.startswith("| `")]
     places = [cells[1].replace("`", "").replace(" ", "").split(",") for cells in shown]
     assert [p for p in places if p in rows] == rows
+
+
+WAY = re.compile(r"^\| `([\w/]+\.py)` \| `([\w.]+)` \|", re.MULTILINE)
+WAYS = WAY.findall((REPO / "CONTRIBUTING.md").read_text())
+
+
+@pytest.mark.parametrize(("place", "name"), WAYS)
+def test_contributing_leads_through_what_there_is(place: str, name: str) -> None:
+    """Every step of the ways that it shows is a function, class or method of that file."""
+    nodes: list[ast.stmt] = ast.parse((PACKAGE / place).read_text()).body
+    for part in name.split("."):
+        found = {n.name: n.body for n in nodes if isinstance(n, ast.FunctionDef | ast.ClassDef)}
+        assert part in found
+        nodes = found[part]
+
+
+def test_contributing_shows_ways() -> None:
+    assert len(WAYS) > 10
