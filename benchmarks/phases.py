@@ -30,6 +30,7 @@ from decentral.gradients import stacked_forward
 from decentral.layout import share_parameters
 from decentral.loop.block import Block
 from decentral.loop.preparing import prepare
+from decentral.loop.state import checkpoint_of, restore
 from decentral.metrics import score
 from decentral.metrics.curvature import hessian, top_eigenvalue
 from decentral.run.checkpoint import Checkpoint
@@ -116,7 +117,7 @@ def late_sam(png: Path | None) -> None:
         judge = judge or Judge(block)
         advance(block, block.setup.config.steps)
         ends[name], found[name] = block.rows.clone(), judge(block.rows)
-        checkpoint = block.checkpoint()
+        checkpoint = checkpoint_of(block)
     assert judge is not None
     assert checkpoint is not None
     gap = found["never"]["top"] - found["always"]["top"]
@@ -155,7 +156,7 @@ def _escape(judge: Judge, checkpoint: Checkpoint, rho: float) -> list[Tensor]:
     """Go on from where SGD ended, with SAM of radius ``rho`` and a fresh optimizer."""
     last = checkpoint.step
     block = block_of("late_sam", sam={"rho": rho, "start": "0%"}, steps=last + MARKS[-1])
-    block.restore(checkpoint)
+    restore(block, checkpoint)
     block.optimizer.restart()
     losses: list[Tensor] = []
     for mark in MARKS:

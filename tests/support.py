@@ -32,6 +32,7 @@ from decentral.loop.block import Block
 from decentral.loop.measure import Evaluator
 from decentral.loop.preparing import prepare
 from decentral.loop.setup import Setup
+from decentral.loop.state import checkpoint_of, restore
 from decentral.mixing.base import Mixer, Mixing
 from decentral.network import RoundAction, RoundPlanner
 from decentral.network.planning import Membership
@@ -223,9 +224,9 @@ def replayed(out: Path) -> Tensor:
         advance(block, change["step"])
         old, members = block.members, Membership(tuple(change["live"]), change["epoch"])
         joined = sources(setup.planner, setup.config.weights, members, old)
-        checkpoint = moved(block.checkpoint(), members, joined)
+        checkpoint = moved(checkpoint_of(block), members, joined)
         block = Block(setup, LocalExchange(len(members.live), ordered=True), silent, members)
-        block.restore(checkpoint)
+        restore(block, checkpoint)
     advance(block, setup.config.steps)
     return block.rows
 

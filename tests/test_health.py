@@ -12,6 +12,7 @@ from torch import nn
 
 from decentral import RunError, Task
 from decentral.loop.block import Block
+from decentral.loop.state import checkpoint_of, restore
 
 SICK = 2
 
@@ -179,7 +180,7 @@ def test_quarantine_is_written_down_and_survives_a_resume(tmp_path: Path) -> Non
     assert [(e["step"], e["nodes"]) for e in events] == [(6, [SICK])]
     assert summary["final"]["accuracy/merged"] is not None
     again = tiny_block(task="digits", nodes=4, topology="ring")
-    again.restore(run.block.checkpoint())
+    restore(again, checkpoint_of(run.block))
     assert again.quarantined == {SICK}
 
 

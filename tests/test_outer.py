@@ -12,6 +12,7 @@ from support import silent, tiny_block, trained, vectors
 
 from decentral.exchange.local import LocalExchange
 from decentral.loop.block import Block
+from decentral.loop.state import checkpoint_of, restore
 from decentral.network import expected_bytes, preview
 from decentral.tasks import Task
 
@@ -236,7 +237,7 @@ def test_a_run_goes_on_bit_by_bit_while_something_is_under_way() -> None:
     )
     walked(block, 9)
     assert block.state["due"].tolist() == [[2.0]] * 5
-    other.restore(copy.deepcopy(block.checkpoint()))
+    restore(other, copy.deepcopy(checkpoint_of(block)))
     for each in (block, other):
         walked(each)
     assert torch.equal(block.rows, other.rows)

@@ -14,6 +14,7 @@ from support import ThreadExchange, exchanges, tiny_block, tiny_setup, together,
 
 from decentral.exchange.base import CommunicationStats
 from decentral.loop.block import Block
+from decentral.loop.state import checkpoint_of, restore
 from decentral.registry import names
 
 SAME_BITS: dict[str, Any] = {
@@ -125,11 +126,11 @@ def test_a_checkpoint_of_one_worker_goes_on_under_three() -> None:
     for _ in range(7):
         half.setup.algorithm(half, half.decide())
         half.finish_step()
-    saved = half.checkpoint()
+    saved = checkpoint_of(half)
     others = workers([3, 1, 4], **settings)
 
     def go_on(block: Block) -> torch.Tensor:
-        block.restore(saved)
+        restore(block, saved)
         for _ in range(13):
             block.setup.algorithm(block, block.decide())
             block.finish_step()

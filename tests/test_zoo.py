@@ -31,6 +31,7 @@ from decentral.loop.analysis import Analysis, Extent
 from decentral.loop.block import Block
 from decentral.loop.measure import Evaluator
 from decentral.loop.setup import Setup
+from decentral.loop.state import checkpoint_of, restore
 from decentral.loop.trained import TrainedModels, export
 from decentral.pytree import leaves
 from decentral.run.checkpoint import Checkpoint, newest_checkpoint, save_checkpoint
@@ -109,8 +110,8 @@ def ended(block: Block) -> tuple[dict[str, Any], dict[str, Tensor], Checkpoint |
     for row in train(block, evaluator):
         last = row
         if row["step"] == HALF and half is None:
-            half = copy.deepcopy(block.checkpoint())
-    return last, evaluator.merged_state(), half, block.checkpoint()
+            half = copy.deepcopy(checkpoint_of(block))
+    return last, evaluator.merged_state(), half, checkpoint_of(block)
 
 
 def run(setup: Setup, workers: str) -> Trained:
@@ -153,7 +154,7 @@ def resume(trained: Trained, workers: str, folder: Path) -> None:
     there = saved(trained, folder, trained.half)
     again = blocks_of(trained.setup, workers)
     for block in again:
-        block.restore(there.load(there.live))
+        restore(block, there.load(there.live))
     together(ended, again)
     assert torch.equal(torch.cat([block.rows for block in again]), trained.rows)
     for name in trained.setup.layout.integers:

@@ -16,6 +16,7 @@ from decentral.loop.block import Block
 from decentral.loop.cost import require_memory
 from decentral.loop.measure import Evaluator
 from decentral.loop.rounds import train
+from decentral.loop.state import checkpoint_of, restore
 from decentral.network.planning import Membership
 from decentral.run.checkpoint import Saved, save_checkpoint
 
@@ -59,7 +60,7 @@ class LocalRun(EngineRun):
         # Only runs on Ray lose nodes; the first epoch has all of them.
         if epoch := saved.counters["epoch"]:
             self._host(Membership(saved.live, epoch))
-        self.block.restore(saved.load(saved.live))
+        restore(self.block, saved.load(saved.live))
 
     def train(self, watch: Watch) -> dict[str, Any]:
         """Train to the end and return the summary; a stop signal saves a checkpoint first."""
@@ -80,7 +81,7 @@ class LocalRun(EngineRun):
 
     def save(self) -> None:
         """Write a checkpoint of the present step."""
-        checkpoint = self.block.checkpoint()
+        checkpoint = checkpoint_of(self.block)
         checkpoint.counters |= self.position()
         save_checkpoint(self.folder, checkpoint, self.setup.config.keep_checkpoints)
 

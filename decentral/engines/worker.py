@@ -29,6 +29,7 @@ from decentral.loop.block import Block
 from decentral.loop.measure import Evaluator
 from decentral.loop.preparing import prepare
 from decentral.loop.rounds import train
+from decentral.loop.state import checkpoint_of, restore
 from decentral.network.planning import Membership
 from decentral.run.checkpoint import Checkpoint, shard_bytes, shard_name, write_synced
 
@@ -133,7 +134,7 @@ class Worker:
         )
         self.block = Block(setup, self.exchange, self._announce, job.members)
         if job.checkpoint is not None:
-            self.block.restore(job.checkpoint)
+            restore(self.block, job.checkpoint)
             self.block.stats.wire_bytes *= self.rank == 0  # the sum of all workers
         self.step = self.block.step
         self._report("began", step=self.step)
@@ -182,7 +183,7 @@ class Worker:
             # At most one shard waits here: a slow disk slows training down, memory
             # stays bounded.
             self.changed.wait_for(lambda: name not in self.staged)
-        checkpoint = self.block.checkpoint()
+        checkpoint = checkpoint_of(self.block)
         data = shard_bytes(checkpoint)
         self._stage(name, data, step=checkpoint.step, counters=checkpoint.counters)
 

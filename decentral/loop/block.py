@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -20,7 +20,6 @@ from decentral.merge.base import merge_weights
 from decentral.mixing.base import Mixing
 from decentral.network.planning import Membership, RoundAction, RoundPlanner, reformed
 from decentral.optim.block_optimizer import BlockOptimizer
-from decentral.run.checkpoint import Checkpoint, stacked
 from decentral.sampling import Sampler
 from decentral.schedules.progress import Feedback, Progress
 
@@ -353,51 +352,3 @@ class Block:
             known = Feedback(self.round, Sketch.relative_spread(sketches), 0.0)
         spent = self.stats.bytes / max(1, self.setup.all_reduce_bytes)
         self.feedback = replace(known, spent=spent)
-
-    # --- state ------------------------------------------------------------------------------------
-
-    def checkpoint(self) -> Checkpoint:
-        """Return everything needed to go on; all workers agree on who is well."""
-        self.health.agree()
-        nodes: dict[int, dict[str, Tensor]] = {}
-        for index, node in enumerate(self.hosted):
-            state = {f"optimizer/{k}": v for k, v in self.optimizer.state_of(index).items()}
-            whole = {f"integer/{k}": v[index] for k, v in self.integers.items()}
-            own = self.channels.state_of(index)
-            nodes[node] = {"row": self.rows[index], **whole, **own, **state}
-        counters = {
-            "round": self.round,
-            "samples": self.samples,
-            "first_batch": self.setup.first_batch,
-            "ledger": self.stats.state(),
-            "clock": self.clock.state(),
-            "intensity": self.intensity,
-            "absent": sorted(self.quarantined),
-            "epoch": self.members.epoch,
-            "sharp": self.pipeline.sharp,
-            "feedback": asdict(self.feedback) if self.feedback else None,
-        }
-        return Checkpoint(self.step, self.members.live, nodes, counters)
-
-    def restore(self, checkpoint: Checkpoint) -> None:
-        """Go back to a checkpoint, whatever number of workers wrote it."""
-        checkpoint.check_fits(self.exchange.nodes, self.rows.shape[1])
-        self.rows.copy_(stacked(checkpoint, "row", self.hosted))
-        for name, value in self.integers.items():
-            value.copy_(stacked(checkpoint, f"integer/{name}", self.hosted))
-        self.channels.restore(checkpoint, self.hosted)
-        prefix = "optimizer/"
-        self.optimizer.load_state(
-            [
-                {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-                for tensors in (checkpoint.nodes[node] for node in self.hosted)
-            ]
-        )
-        counters = checkpoint.counters
-        self.stand_at(checkpoint.step, counters["round"])
-        self.intensity = counters["intensity"]
-        self.stats = CommunicationStats(**counters["ledger"])
-        self.pipeline.sharp = counters["sharp"]
-        self.clock.restore(counters["clock"])
-        self.health.quarantined = frozenset(counters["absent"])
-        self.feedback = Feedback(**counters["feedback"]) if counters["feedback"] else None

@@ -22,6 +22,7 @@ from decentral.loop.adapting import spread
 from decentral.loop.block import Block
 from decentral.loop.measure import Evaluator
 from decentral.loop.setup import Setup
+from decentral.loop.state import restore
 from decentral.merge.base import Models, merged
 from decentral.merge.calibrate import merge_integers
 from decentral.metrics.base import Scores, score
@@ -47,7 +48,7 @@ class TrainedModels:
         members = Membership(saved.live, saved.counters["epoch"])
         exchange = LocalExchange(len(members.live))
         self.block = Block(setup, exchange, lambda *_: None, members)
-        self.block.restore(saved.load(saved.live))
+        restore(self.block, saved.load(saved.live))
         self.evaluator = Evaluator(self.block)
         healthy = self.block.healthy_rows()
         self.rows, self.live = self.block.rows[healthy], [self.block.hosted[i] for i in healthy]

@@ -19,6 +19,7 @@ from support import exchanges, logical, silent, tiny_block, together, vectors
 from torch import Tensor
 
 from decentral.loop.block import Block
+from decentral.loop.state import checkpoint_of, restore
 from decentral.mixing.base import spectral_gap
 from decentral.registry import ConfiguredPlugin, Plugin, build, find, names
 from decentral.tasks.synthetic import quadratic_loss
@@ -379,7 +380,7 @@ def ended(block: Block) -> Block:
 def test_a_run_goes_on_from_a_checkpoint_bit_by_bit(name: str) -> None:
     rule = build("algorithm", name)
     block, other = halfway(rule), halfway(rule, init="shared")
-    other.restore(copy.deepcopy(block.checkpoint()))
+    restore(other, copy.deepcopy(checkpoint_of(block)))
     ended(block)
     ended(other)
     assert torch.equal(block.rows, other.rows)

@@ -19,6 +19,7 @@ from decentral.exchange.codec.base import (
     innermost,
 )
 from decentral.loop.block import Block
+from decentral.loop.state import checkpoint_of, restore
 from decentral.network import preview
 from decentral.registry import ConfiguredPlugin, build, find, names
 from decentral.traits import CodecTraits, traits_of
@@ -200,9 +201,9 @@ def test_memory_is_resumed_and_two_workers_have_the_same_bits(
     block, other = (talking(usable(name), steps=12, attack=attack) for _ in range(2))
     blocks = [Block(block.setup, exchange, silent) for exchange in exchanges([2, 3])]
     walk(block, 6)
-    saved = copy.deepcopy(block.checkpoint())
+    saved = copy.deepcopy(checkpoint_of(block))
     for each in (other, *blocks):
-        each.restore(saved)
+        restore(each, saved)
     walk(block, 6)
     walk(other, 6)
     together(lambda worker: walk(worker, 6), blocks)
