@@ -30,6 +30,7 @@ def verdict(expected: Sequence[Expectation], figures: dict[str, list[float]]) ->
     met = [one.met(figures.get(one.figure, [])) for one in expected]
     if all(met):
         return HOLDS
+    # The first expectation is the heart of a claim.
     return PARTLY if met[0] else FAILS
 
 
@@ -72,6 +73,7 @@ def series(run: Any, label: str, key: str) -> Curve:
     found: dict[int, float] = {}
     for row in run.rows:
         if row.get(key) is not None:
+            # The first of a step is the one before a merge.
             found.setdefault(row["step"], row[key])
     return Curve(label, list(map(float, found)), list(found.values()))
 

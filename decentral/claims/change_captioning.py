@@ -94,6 +94,7 @@ def change_captioning(
         width: Width of the models.
         rate: Factor of the learning rates.
     """
+    # Another seed: no image of the target's test may occur in what comes before.
     wide = {"seed": seed + _APART, "task": _pairs(pairs, max(2, test // 5), size, shift // 2)}
     kept = max(1, pairs // 3)
     target = {"seed": seed, "task": _pairs(kept, test, size, shift)}
@@ -167,6 +168,8 @@ class School:
         )
         runs = [before]
         for number, (mix, ninths, peak, model) in enumerate(stages, 1):
+            # A path is part of a run's identity, and must not depend on the working
+            # directory.
             start = str((runs[-1].path / "merged.safetensors").resolve())
             runs.append(
                 self._stage(f"{name} {number}", mix, ninths, peak, {**model, "start": start})

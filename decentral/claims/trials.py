@@ -56,6 +56,8 @@ class Trial:
     @property
     def _key(self) -> str:
         """What the findings of a seed depend on, beside the seed."""
+        # A claim whose text has changed is another claim: what was found before
+        # does not count.
         code = "".join(file.read_text(encoding="utf-8") for file in self._files())
         said = json.dumps([self.rule.spec(), code, self.device], sort_keys=True)
         return hashlib.sha256(said.encode()).hexdigest()
@@ -83,6 +85,7 @@ class Trial:
         lab = Lab(self.folder, lambda text: self.say(f"seed {seed}: {text}"), self.device)
         found = self.rule(lab, seed)
         self._check(found)
+        # What a try took in all, also where it found runs that an earlier one had made.
         seconds = time.perf_counter() - began + lab.spared_s
         record = {"key": self._key, "seconds": seconds, **asdict(found)}
         RunFolder(self.folder).write_json(self._file(seed).name, record)
@@ -198,12 +201,15 @@ class Ahead:
     def __init__(self, trials: Sequence[Trial], jobs: int) -> None:
         """Begin."""
         self.pool = ThreadPoolExecutor(jobs)
+        # Who was there before is not ours to end.
         self.others = set(multiprocessing.active_children())
+        # Threads of several processes on the same cores would wait for each other.
         threads = max(1, torch.get_num_threads() // jobs)
         self.tried: dict[tuple[Path, int], Future[Record]] = {
             (one.folder, seed): self.pool.submit(_apart, threads, one, seed)
             for one in trials
             for seed in one.seeds
+            # What is in the folder needs no process.
             if one.kept(seed) is None
         }
 
@@ -239,7 +245,10 @@ class Ahead:
 
 def _apart(threads: int, one: Trial, seed: int) -> Record:
     """Try one seed in a process of its own, whose end harms no other."""
+    # Not by fork: a child with threads of torch from its parent may hang.
     context = multiprocessing.get_context("spawn")
+    # A pool for each seed: in a common one a process that is killed breaks all
+    # others.
     with ProcessPoolExecutor(1, context, _settle, (threads,)) as process:
         given = (one.rule.spec(), seed, one.folder, one.say, one.device)
         return process.submit(_findings, *given).result()

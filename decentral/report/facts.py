@@ -87,6 +87,7 @@ def _reported(run: RunData, key: str) -> float | None:
         return None
     moment = run.records.of(key).moment
     known = run.number(f"{moment}.{key}")
+    # The summary first: it is written when all is done, rows may end with a kill.
     known = run.number(f"counters.{key}") if known is None else known
     return run.last(key, final=moment == "final") if known is None else known
 
@@ -109,6 +110,7 @@ def _merge_verdict(facts: Facts) -> str:
     nodes = f"the {facts.nodes:,} local models" if facts.nodes else "the local models"
     gain = facts.gain or 0.0
     percent = facts.score.unit == "%"
+    # Losses have no scale of their own, so that one percent of the loss is close.
     close = _MERGED_WELL if percent else 0.01 * abs(facts.local_mean or 0.0)
     if abs(gain) <= close:
         verb = "stays at" if local == merged else "is no different:"
@@ -204,6 +206,7 @@ def relative_text(fraction: float) -> str:
     >>> relative_text(0.02049)
     '2.05 %'
     """
+    # Three digits of more than all-reduce would be written as a power of ten.
     return f"{100 * fraction:,.0f} %" if fraction >= 0.9995 else f"{100 * fraction:.3g} %"
 
 
@@ -226,6 +229,7 @@ def duration_text(seconds: float | None) -> str:
     """
     if seconds is None:
         return ABSENT
+    # Where three digits would round to 100, minutes begin.
     if seconds < 99.95:
         return f"{seconds:.3g} s"
     if round(seconds) < 3600:

@@ -69,6 +69,8 @@ class RunData:
         """Return the keys of all rows and of the summary, in the order in which they came."""
         rows = dict.fromkeys(key for row in self.metrics for key in row)
         ends = ((self.summary or {}).get(part) or {} for part in ("final", "counters"))
+        # Dictionaries as ordered sets: metrics keep the order in which they were
+        # asked for.
         return list(rows | dict.fromkeys(key for end in ends for key in end))
 
     def record(self, role: str) -> Record:
@@ -107,8 +109,12 @@ class RunData:
         others: list[float] = []
         latest: float | None = None
         for row in self.metrics:
+            # After the merge all models are the same one: a curve of local models
+            # ends before it.
             if row.get("phase") == "final" and self.merged and not final:
                 continue
+            # Counters and metrics are not always in the same row: the last value
+            # known counts.
             latest = float(row[other]) if _is_number(row.get(other)) else latest
             if _is_number(row.get(key)) and latest is not None:
                 steps.append(int(row["step"]))
@@ -184,6 +190,7 @@ def _read_json(path: Path) -> dict[str, Any] | None:
 def _read_lines(path: Path) -> tuple[Row, ...]:
     if not path.is_file():
         return ()
+    # Bytes: a line cut off in the middle of a character must not hide the others.
     lines = path.read_bytes().split(b"\n")
     rows: list[Row] = []
     for number, line in enumerate(lines, start=1):

@@ -31,10 +31,12 @@ def bleu4(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> flo
     for candidate, some in zip(candidates, references, strict=True):
         words, known = candidate.split(), [reference.split() for reference in some]
         own += len(words)
+        # Of two as near the shorter one, as in the authors' program.
         nearest += min((abs(len(ref) - len(words)), len(ref)) for ref in known)[1]
         for n in range(1, _LONGEST + 1):
             limit: Grams = Counter()
             for ref in known:
+                # The largest count in any single reference, not the sum over them.
                 limit |= _grams(ref, n)
             hits[n - 1] += (_grams(words, n) & limit).total()
             total[n - 1] += max(0, len(words) - n + 1)
@@ -85,6 +87,8 @@ def cider_d(
     seen: Grams = Counter()
     for some in known:
         seen.update({gram for vectors in some for counts in vectors for gram in counts})
+    # The logarithm of the number of pairs; an n-gram that occurs in all of them
+    # weighs 0.
     rarity = log(len(known))
 
     def weighed(vectors: Iterable[Grams]) -> list[Vector]:
@@ -130,5 +134,6 @@ def _common(one: Sequence[str], other: Sequence[str]) -> int:
         above = row
         row = [0]
         for place, its in enumerate(other):
+            # Two rows of the table are enough for the length.
             row.append(above[place] + 1 if word == its else max(above[place + 1], row[place]))
     return row[-1]

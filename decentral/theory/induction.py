@@ -93,6 +93,7 @@ def phases(model: Mixed) -> Phases:
     """Follow both flows from ``start`` until the induction head has emerged."""
     loss, start = model.induction_loss, (model.start,) * 3
     # With v2 = c2 and a = 0: what is left before the head emerges.
+    # The height of the plateau, which the loss has to leave.
     level = loss((0.0, 0.0, 1 / (1 + model.alpha)))
     levels = [0.99 * level, 0.01 * level, 1e-4 * loss(start)]
     induction, (leaves, arrives, _) = flow(model.induction_field, start, loss, levels)
@@ -120,6 +121,7 @@ def flow(
         return lambda time, state: loss(state) - level
 
     events = [above(level) for level in levels]
+    # scipy reads this attribute of an event: the last level ends the integration.
     vars(events[-1])["terminal"] = until == inf
     found = solve_ivp(
         lambda time, state: field(state), (0.0, until), start,

@@ -57,6 +57,7 @@ def shaken_norm(
     before = float(np.linalg.norm(weight, axis=1).mean())
     for _ in range(steps):
         slope = covariance @ (weight.T @ outer - truth)
+        # Both from the old values: gradient descent moves all at once.
         weight, outer = weight - lr * np.outer(outer, slope), outer - lr * (weight @ slope)
         outer += amplitude * random.standard_normal(width) / sqrt(width)
     return before, float(np.linalg.norm(weight, axis=1).mean())

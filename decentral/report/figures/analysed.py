@@ -84,6 +84,7 @@ def contours(axes: Axes, part: Record) -> None:
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(5))
     if len(levels) > 1:
+        # Contours break at a NaN; beyond the last level all heights look the same.
         shown = np.where(np.isfinite(losses), losses, levels[-1]).clip(max=levels[-1])
         for level in levels:  # darker, the lower the loss
             below: Any = {"levels": [shown.min() - 1, level], "colors": [light("merged")]}
@@ -109,6 +110,8 @@ def _levels(losses: Any) -> list[float]:
     if not known.size or known.max() <= known.min():
         return []
     least = known.min()
+    # Far out the loss may be thousands of times as large: its levels would hide the
+    # basin.
     reach = min(known.max(), least + _STEEP * max(np.quantile(known, 0.25) - least, 1e-12)) - least
     return [least + reach * (k / _LEVELS) ** 2 for k in range(1, _LEVELS + 1)]
 

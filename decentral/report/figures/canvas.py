@@ -64,6 +64,7 @@ styled = mpl.rc_context(_STYLE)
 def to_svg(figure: Figure) -> str:
     """Return a figure as an SVG document, the same bytes for the same figure."""
     buffer = io.StringIO()
+    # They hold the time and matplotlib's version: the same figure, the same bytes.
     without = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     with warnings.catch_warnings():
         # A class name in a script that the measuring font lacks is still shown by the browser.
@@ -91,6 +92,7 @@ class Picture(Figure):
 
 def canvas(size: tuple[float, float]) -> tuple[Figure, Axes]:
     """Return an empty figure of ``size`` inches and its axes."""
+    # Not through pyplot, which keeps every figure and depends on a backend.
     figure = Figure(figsize=size, layout="constrained")
     return figure, figure.add_subplot()
 
@@ -100,6 +102,7 @@ def thin(steps: list[int], values: list[float], most: int = 400) -> tuple[list[i
     every = -(-len(steps) // most) or 1
     if every == 1:
         return steps, values
+    # The end is what a reader looks at first, and must not be thinned out.
     return [*steps[::every], steps[-1]], [*values[::every], values[-1]]
 
 
@@ -161,6 +164,7 @@ def seconds_axis(axes: Axes) -> None:
 def value_axis(axes: Axes, record: Record) -> None:
     """Label y in percent where that is the unit, else logarithmic where it spans much."""
     if record.unit == "%":
+        # Whole percent would label several ticks alike on a short axis.
         digits = 0 if np.ptp(axes.get_ylim()) > 0.05 else 1
         show = FuncFormatter(lambda value, _: percent_text(value, digits))
         axes.set_ylim(max(axes.get_ylim()[0], 0), min(axes.get_ylim()[1], 1))

@@ -83,6 +83,7 @@ def _spread_bytes(axes: Axes, sent: Sequence[float]) -> None:
         subs = (1.0, 3.0) if is_narrow(axes) or max(sent) > 1000 * smallest else (1.0, 2.0, 5.0)
         axes.xaxis.set_major_locator(LogLocator(subs=subs, numticks=12))
     else:
+        # A logarithm has no place for runs that sent nothing.
         axes.set_xscale("symlog", linthresh=smallest)
     axes.xaxis.set_minor_locator(NullLocator())
 
@@ -90,6 +91,7 @@ def _spread_bytes(axes: Axes, sent: Sequence[float]) -> None:
 def common_score(runs: Sequence[RunData]) -> Record:
     """Return the record of what judges runs: of the first one judged by what is better higher."""
     found = [run.record("merged") for run in runs]
+    # Runs may be judged by accuracy and by loss; one axis can show one of both.
     return next((record for record in found if record.sign > 0), found[0])
 
 

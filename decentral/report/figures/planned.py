@@ -50,6 +50,7 @@ def network(topology: Topology) -> Figure | None:
     n, points = topology.nodes, positions(topology)
     links = [link for link in topology.links if link[0] != link[1]]
     if len(links) > MOST_LINKS:
+        # A generator of its own, so that the picture is the same each time.
         links = random.Random(0).sample(links, MOST_LINKS)
     _draw_links(axes, points, links, arrows=topology.directed and n <= 32)
     labelled = n <= 32
@@ -92,6 +93,8 @@ def _draw_links(axes: Axes, points: Any, links: list[tuple[int, int]], *, arrows
     if not links:
         return
     vertices = points[np.asarray(links)].reshape(-1, 2)
+    # One path for all links: a line for each would take a minute and megabytes of
+    # SVG.
     outline = Outline(vertices, [Outline.MOVETO, Outline.LINETO] * len(links))
     width = 1.3 if len(links) <= 200 else 0.7 if len(links) <= 1200 else 0.4
     alpha = 0.9 if len(links) <= 1200 else 0.3
@@ -133,6 +136,7 @@ def _draw_shares(axes: Axes, counts: Any, classes: Sequence[str]) -> None:
     shares = (counts / np.maximum(counts.sum(1, keepdims=True), 1)).T
     image = np.empty((*shares.shape, 4))
     image[..., :3] = to_rgb(_SHARE)
+    # The root makes small shares visible without making large ones alike.
     image[..., 3] = np.sqrt(shares)
     axes.imshow(image, aspect="auto", interpolation="none")
     axes.grid(visible=False)

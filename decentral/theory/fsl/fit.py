@@ -99,6 +99,8 @@ class Fit:
 def fit(curves: Sequence[Curve]) -> Fit:
     """Fit the law to the curves of at least two different constant batches at one learning rate."""
     _check(curves)
+    # The first part of a run is no power law yet; what is left out depends on the
+    # shortest, or a short run would be left out entirely.
     shortest = min(curve.lr * float(curve.steps[-1]) for curve in curves)
     points = np.concatenate([_thinned(curve, _SKIPPED * shortest) for curve in curves])
     if len(points) <= _CONSTANTS + 2:
@@ -106,12 +108,16 @@ def fit(curves: Sequence[Curve]) -> Fit:
     longest = max(curve.lr * float(curve.steps[-1]) for curve in curves)
     grid = _grid(curves[0].lr, longest)
     found, residuals = _solved(grid, points)
+    # Twice finer around the best point: the first grid is coarse, since it spans
+    # all.
     for _ in range(2):
         grid = _around(grid, found[int(np.argmin(residuals))])
         more = _solved(grid, points)
         found, residuals = np.concatenate([found, more[0]]), np.concatenate([residuals, more[1]])
     order = np.argsort(residuals)
     good = order[residuals[order] <= residuals[order[0]] * _tolerated(len(points))]
+    # Evenly from best to worst: the intervals of a prediction come from the
+    # extremes.
     kept = good[np.unique(np.linspace(0, len(good) - 1, _KEPT).astype(int))]
     laws = [_law(row, curves[0].lr) for row in found[kept]]
     sizes = [curve.batch for curve in curves]

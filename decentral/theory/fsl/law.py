@@ -99,6 +99,8 @@ class Law:
         kernel = np.diff(self.remembered(to_go), axis=-1)
         strength: Floats | float = self.noise / 2
         if self.multiplicative:
+            # The drift hardly changes within an interval of the grid, the kernel is
+            # exact.
             middle = (to_go[..., 1:] + to_go[..., :-1]) / 2
             strength = strength + self.signal(np.maximum(end - middle, 0.0))
         return self.lr * kernel * strength
@@ -268,6 +270,8 @@ def two_stage(law: Law, budget: int, small: int, large: int) -> tuple[float, flo
         large: Batch after it.
     """
     check_bounds(budget, small, large)
+    # Evenly in the logarithm of what is left: late switches differ most from each
+    # other.
     after = budget * np.geomspace(min(1.0, large / budget), 1.0, _SHARES)
     late = law.lr * after / large
     end = law.lr * (budget - after) / small + late

@@ -41,6 +41,7 @@ class Stages:
     @staticmethod
     def runs(sizes: Integers) -> Stages:
         """Build from the batch size of every step."""
+        # A stage begins wherever the size changes.
         starts = np.concatenate([[0], np.nonzero(np.diff(sizes))[0] + 1])
         return Stages(sizes[starts], np.diff([*starts, len(sizes)]))
 
@@ -193,7 +194,10 @@ def exact_risk(
     keep, own = (1 - task.lr * variances) ** 2, (task.lr * variances) ** 2
     shared, marked = task.lr**2 * variances, set(wanted.tolist())
     for step, size in enumerate(sizes.tolist(), start=1):
+        # 2 E + noise, all modes together: through this number the modes see each
+        # other.
         residual = float(variances @ u) + 2 * tail[step - 1] + task.noise
+        # In place, mode by mode: thousands of modes over thousands of steps.
         u *= keep + own / size
         u += shared * (residual / size)
         if step in marked:
