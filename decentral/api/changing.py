@@ -102,6 +102,7 @@ def continued(
                 f"{path} {what}, and is part of the result; restore it, or go on with it as it is "
                 f"by --change {path}."
             )
+    # Before the first step nothing was taken, and there is no past to keep.
     if change.keys & _PACE and saved.step:
         counters = saved.counters
         return config.after(Past(saved.step, counters["samples"], counters["first_batch"]))
@@ -166,8 +167,11 @@ def record_change(run: EngineRun, saved: Saved, there: Mapping[str, Any], change
     folder = run.folder
     folder.event("change", saved.step, settings=found, files=sorted(change.files))
     folder.write_config(run.settings, changed=True)
+    # After the configuration: a kill in between leaves a checkpoint of the old
+    # settings, which is refused by name, and no silent mixture.
     relabel(saved, folder.identity)
     if ended:
+        # Evaluations of the old end are none of the run that now ends later.
         run.evaluations.clear()
     _set_aside(folder, saved.step)
 

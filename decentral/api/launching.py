@@ -58,6 +58,8 @@ def launch(
     21
     """
     layers = [read_settings(config)] if config is not None else []
+    # None stands for an argument that was not given, as functions that pass them on
+    # do.
     given = resolve_aliases({key: value for key, value in settings.items() if value is not None})
     made = make_config(*layers, given)
     run = start_or_resume(made) if resume else start(made)
@@ -78,6 +80,8 @@ def start(config: Config) -> EngineRun:
         else:
             folder = undo.enter_context(RunFolder.number(Path("runs"), _stem(run.setup)))
         run.begin(folder)
+        # All went well: from here on the run holds folder and cluster, and lets
+        # them go itself.
         undo.pop_all()
     return run
 
@@ -102,6 +106,8 @@ def start_or_resume(config: Config) -> EngineRun | None:
             finished = (path / "summary.json").exists()
             there = run_settings(path, goes_on=not finished)
             config = _decided(config, there)
+            # Compared with the whole configuration, engine and all open choices
+            # decided.
             if finished:
                 _refuse_other(path, there, resolved(prepare(config)), config)
                 return None

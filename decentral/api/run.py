@@ -51,6 +51,7 @@ class Run:
     def metrics(self) -> Any:
         """Every logged row: a pandas frame where pandas is installed, else a dict of arrays."""
         rows = self.rows
+        # Rows hold only what was measured at their step; a table needs all keys.
         keys = list(dict.fromkeys(key for row in rows for key in row))
         columns = {key: _column([row.get(key) for row in rows]) for key in keys}
         try:

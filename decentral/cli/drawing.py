@@ -30,6 +30,7 @@ class Sketch:
 
     def _dot(self, point: Point) -> tuple[int, int]:
         x, y = point
+        # Every character has 2 x 4 dots; rows are counted from above.
         return round(x * (2 * self.width - 1)), round((1 - y) * (4 * self.height - 1))
 
     def line(self, start: Point, end: Point) -> None:
@@ -44,6 +45,7 @@ class Sketch:
     def label(self, point: Point, text: str) -> None:
         """Write text around a point, over what was drawn there."""
         x, y = self._dot(point)
+        # Moved inwards where it would run over an edge.
         first = min(max(0, x // 2 - (len(text) - 1) // 2), self.width - len(text))
         for k, character in enumerate(text):
             self.labels[y // 4, first + k] = character

@@ -34,6 +34,8 @@ def run(words: Sequence[str]) -> int:
     """Run one command and return its exit status: 0, 1 (it failed) or 2 (the user's mistake)."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
+            # Terminals without UTF-8 show a question mark instead of ending the
+            # command.
             stream.reconfigure(errors="replace")
     try:
         _invoke(list(words))

@@ -84,6 +84,7 @@ def report(path: str) -> None:
 def _train(run: EngineRun, console: Console, json: bool) -> None:
     console.print(introduction(run))
     run.say = lambda text: console.print(text, soft_wrap=True)
+    # What imports and preparation have made stays: no collection looks at it again.
     gc.freeze()
     gc.enable()
     with display_of(console, run) as display:
@@ -140,6 +141,7 @@ class Display(Protocol):
 
 def display_of(console: Console, run: EngineRun) -> Display:
     """Choose how to show a run."""
+    # A file, a pipe or a log gets lines: it would keep every state of a bar.
     live = console.is_terminal and not console.is_dumb_terminal
     return Bar(console, run) if live else Lines(console, run)
 
@@ -166,6 +168,7 @@ class Lines:
             return
         if row["step"] < self.due and now - self.shown_s < PATIENCE_S:
             return
+        # A dozen lines for any run, more only where minutes pass without one.
         self.due, self.shown_s = row["step"] + steps / LINES, now
         width = len(f"{steps:,}")
         place = f"step {row['step']:>{width},}/{steps:,}"
@@ -226,5 +229,6 @@ class Bar:
         done = step - self.first
         if not done:
             return "starting"
+        # From steps of this process only: a resumed run may go on at another speed.
         left_s = (time.perf_counter() - self.began_s) / done * (self.steps - step)
         return f"{duration_text(max(1, round(left_s)))} left" if step < self.steps else "finishing"

@@ -107,6 +107,8 @@ def layered(*layers: Mapping[str, Any]) -> dict[str, Any]:
     """
     merged: dict[str, Any] = {}
     for layer in layers:
+        # Whole plug-ins first, whatever the order: a dotted key changes what its
+        # layer chose.
         for key, value in sorted(layer.items(), key=lambda item: "." in item[0]):
             _put(merged, key, value)
     return merged
@@ -126,6 +128,7 @@ def _put(merged: dict[str, Any], key: str, value: Any) -> None:
     if key in NUMBERS and isinstance(value, str):
         number = scalar(value)  # in Python, a number may be text, as on the command line
         value = number if type(number) in (int, float) else value
+    # Without a name it says how the plug-in below is set, and not which one it is.
     changes = isinstance(value, Mapping) and not {"name", "path"} & set(value)
     if setting:
         refuse_unknown(part)
@@ -186,6 +189,7 @@ def make_config(*layers: Mapping[str, Any]) -> Config:
         for key, value in layer.items():
             if value is not None:
                 refuse_unknown(key.partition(".")[0], value)
+    # What users say, without defaults: recommendations must not look like wishes.
     asked = layered(*layers)
     _check_plain(asked)
     _refuse_unused(asked)
@@ -193,6 +197,8 @@ def make_config(*layers: Mapping[str, Any]) -> Config:
         recommended(kind, asked.get(kind, Config.model_fields[kind].default))
         for kind in ("task", "algorithm")
     ]
+    # The task's and the algorithm's recommendations lie below everything that was
+    # said.
     settings = _with_plan(layered(*suited, *layers), asked)
     owners = getattr(settings.get("task"), "nodes", None)
     if isinstance(owners, int) and "nodes" not in asked:
@@ -227,6 +233,7 @@ def _check_plain(asked: Mapping[str, Any]) -> None:
 
 def _refusal(error: ValidationError) -> ConfigError:
     """Say what is wrong with the first setting that pydantic refuses."""
+    # One mistake at a time: the others often follow from it.
     first = error.errors()[0]
     part, *inner = (str(place) for place in first["loc"][:2])
     if part == "node_lr":

@@ -242,6 +242,7 @@ class Config(BaseModel):
 
     def after(self, past: Past | None) -> Config:
         """Return the same configuration of a run whose schedules were changed."""
+        # Frozen models are shared, and private attributes are copied with them.
         changed = self.model_copy()
         changed._past = past
         return changed
@@ -261,6 +262,8 @@ class Config(BaseModel):
             return value
         kind = {"metrics": "metric", "track": "tracker"}.get(info.field_name or "", "fault")
         found = [spelled(one) if isinstance(one, Spec) else one for one in listed]
+        # Functions become plug-ins at once; text stays text, as a run folder keeps
+        # it.
         found = [build(kind, one) if callable(one) else one for one in found]
         for one in found if kind != "fault" else ():
             build(kind, one if isinstance(one, ConfiguredPlugin) else str(one))

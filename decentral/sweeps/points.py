@@ -100,6 +100,7 @@ def _spread(
         config = make_config(settings, fixed, resolve_aliases(values))
         labels = {key: label for key, (label, _) in zip(axes, chosen, strict=True)}
         point = Point(config, labels, digest(config))
+        # By what it computes: two spellings of the same setting are one point.
         found.setdefault(point.digest, point)
     return Sweep(tuple(axes), tuple(found.values()), len(combinations) - len(found))
 

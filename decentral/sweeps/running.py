@@ -57,6 +57,8 @@ def run_points(
     """
     todo = {place: point for place, point in enumerate(points) if not point.finished(folder)}
     yield from ((place, Outcome("before")) for place in range(len(points)) if place not in todo)
+    # Points may differ in anything but where they run, which the first one tells of
+    # all.
     if len(todo) > 1 and engine_of(next(iter(todo.values())).config).several:
         yield from _side_by_side(todo, folder, running)
         return
@@ -96,6 +98,8 @@ def _outcome(work: Callable[[], Any]) -> Outcome:
     except Exception as error:
         return Outcome("failed", explain(error), time.perf_counter() - began_s)
     finally:
+        # Models of the last point go before the next one asks how much memory is
+        # free.
         gc.collect()
     return Outcome("done", took_s=time.perf_counter() - began_s)
 
@@ -131,7 +135,10 @@ class _SideBySide:
             if isinstance(made, Outcome):
                 yield place, made
                 continue
+            # Signals reach the main thread only, and runs train in others.
             made.stopping = self.stopping
+            # Prepared already, so that the next one starts as soon as a share is
+            # free.
             while not (self.stopping.is_set() or self.allocator.allocate(made)):
                 yield from self._ended()
             if self.stopping.is_set():
