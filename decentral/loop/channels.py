@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from decentral.exchange.aggregation import aggregate, aggregate_all
 from decentral.exchange.base import Exchange
 from decentral.exchange.codec.base import (
     CodecContext,
@@ -15,7 +16,6 @@ from decentral.exchange.codec.base import (
     code_rows,
     innermost,
 )
-from decentral.exchange.robust import aggregate, aggregate_all
 from decentral.loop.setup import Setup
 from decentral.mixing.base import Mixing
 from decentral.optim.block_optimizer import BlockOptimizer

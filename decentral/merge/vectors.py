@@ -10,7 +10,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor
 
 from decentral import rng
-from decentral.exchange import robust
+from decentral.exchange.aggregation import middle, trimmed
 from decentral.merge.base import Models
 from decentral.registry import Positive, Share, plugin
 
@@ -56,7 +56,7 @@ def median(models: Models) -> Tensor:
     whatever they hold, cannot move it out of the range of the others. (Yin et al.,
     "Byzantine-robust distributed learning", ICML 2018.)
     """
-    return robust.median(models.rows, 0)
+    return middle(models.rows, 0)
 
 
 @plugin("merge", sees="models")
@@ -70,7 +70,7 @@ def trimmed_mean(models: Models, *, share: Annotated[float, Ge(0), Lt(0.5)] = 0.
         models: What is merged: rows [N, P], and what rules may ask about them.
         share: Share of the models left out at either end.
     """
-    return robust.trimmed(models.rows, int(share * len(models.rows)), 0)
+    return trimmed(models.rows, int(share * len(models.rows)), 0)
 
 
 # --- directions -----------------------------------------------------------------------------------

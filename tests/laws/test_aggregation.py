@@ -9,9 +9,9 @@ import torch
 from support import example, exchanges, planner, silent, tiny_block, together, walk
 from torch import Tensor
 
-from decentral.exchange import robust
+from decentral.exchange import aggregation
+from decentral.exchange.aggregation import aggregate, aggregate_all
 from decentral.exchange.local import LocalExchange
-from decentral.exchange.robust import aggregate, aggregate_all
 from decentral.loop.block import Block
 from decentral.mixing.base import Mixing
 from decentral.network import preview
@@ -75,7 +75,7 @@ def test_a_node_knows_its_own_row_whatever_it_says(name: str) -> None:
 @on_every_rule
 def test_columns_in_chunks_give_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     own, whole = rows(), made(name, rows())
-    monkeypatch.setattr(robust, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(aggregation, "CHUNK_BYTES", 1)
     torch.testing.assert_close(made(name, own), whole, rtol=0, atol=1e-14)
 
 

@@ -1,8 +1,11 @@
-"""Codecs that send a part of a row, or less than a row: some numbers, low rank, differences."""
+"""The codecs: every number smaller, or a part of a row only.
+
+As it is, bfloat16, 8 bits, signs; some numbers, low rank, differences.
+"""
 
 from __future__ import annotations
 
-from math import prod
+from math import ceil, prod
 from typing import Annotated
 
 import numpy as np
@@ -20,6 +23,147 @@ from decentral.exchange.codec.base import (
     from_bytes,
 )
 from decentral.registry import ConfiguredPlugin, Count, NestedPlugin, Positive, Share, plugin
+
+# --- every number smaller -------------------------------------------------------------------------
+
+
+@plugin("codec", uncoded=True)
+def none(rows: Tensor, layout: TensorLayout, draw: RngContext) -> Tensor:
+    """Send every number as it is.
+
+    Args:
+        rows: Rows that are sent, [n, P].
+        layout: How a row is laid out in tensors.
+        draw: Random numbers keyed by node and round.
+    """
+    return rows
+
+
+def _pack_bf16(rows: Tensor, coded: Tensor, context: CodecContext) -> Tensor:
+    return as_bytes(coded[:, context.layout.columns].to(torch.bfloat16))
+
+
+def _unpack_bf16(packed: Tensor, like: Tensor, context: CodecContext) -> Tensor:
+    found = like.new_zeros(len(packed), like.shape[1])
+    found[:, context.layout.columns] = from_bytes(packed, torch.bfloat16).to(like)
+    return found
+
+
+@plugin(
+    "codec", size=lambda layout, settings: layout.numbers * 2, wire=Wire(_pack_bf16, _unpack_bf16)
+)
+def bf16(rows: Tensor, layout: TensorLayout, draw: RngContext) -> Tensor:
+    """Round to bfloat16: two bytes a number, relative error at most 2^-8.
+
+    The mean of the nodes is kept: a node moves by the difference of rounded rows.
+
+    Args:
+        rows: Rows that are sent, [n, P].
+        layout: How a row is laid out in tensors.
+        draw: Random numbers keyed by node and round.
+    """
+    return rows.to(torch.bfloat16).to(rows.dtype)
+
+
+def _step(rows: Tensor) -> Tensor:
+    # A row of zeros, such as the first difference of equal models, must not divide
+    # by 0.
+    return rows.abs().amax(1, keepdim=True).clamp(min=torch.finfo(rows.dtype).tiny) / 127
+
+
+def _pack_int8(rows: Tensor, coded: Tensor, context: CodecContext) -> Tensor:
+    step = _step(rows)
+    # The coded row is a multiple of the step: rounding only undoes the division's
+    # error.
+    levels = (coded[:, context.layout.columns] / step).round().to(torch.int8)
+    return torch.cat([as_bytes(step), as_bytes(levels)], 1)
+
+
+def _unpack_int8(packed: Tensor, like: Tensor, context: CodecContext) -> Tensor:
+    head = like.element_size()
+    step = from_bytes(packed[:, :head], like.dtype)
+    found = like.new_zeros(len(packed), like.shape[1])
+    found[:, context.layout.columns] = step * from_bytes(packed[:, head:], torch.int8).to(like)
+    return found
+
+
+@plugin(
+    "codec", size=lambda layout, settings: layout.numbers + 4, wire=Wire(_pack_int8, _unpack_int8)
+)
+def int8(rows: Tensor, layout: TensorLayout, draw: RngContext) -> Tensor:
+    """Round at random to one of 255 steps from -max to max of a row: one byte a number, unbiased.
+
+    C(x) = s floor(x / s + u), s = max|x| / 127, u uniform in [0, 1), keyed by node, round and
+    column. (Alistarh et al., "QSGD", NeurIPS 2017.)
+
+    Args:
+        rows: Rows that are sent, [n, P].
+        layout: How a row is laid out in tensors.
+        draw: Random numbers keyed by node and round.
+    """
+    step = _step(rows)
+    nodes, columns = np.array(draw.nodes)[:, None], np.arange(rows.shape[1])
+    chance = rng.uniform(draw.seed, f"codec/{draw.purpose}", draw.round, nodes, columns)
+    # The largest number may come out as 128 by rounding, which 8 bits cannot hold.
+    return step * torch.floor(rows / step + torch.from_numpy(chance).to(rows)).clamp(-127, 127)
+
+
+def _places(like: Tensor) -> Tensor:
+    """Return the places of bits in a byte."""
+    return torch.arange(8, dtype=torch.uint8, device=like.device)
+
+
+def _pack_sign(rows: Tensor, coded: Tensor, context: CodecContext) -> Tensor:
+    numbers = coded[:, context.layout.columns]
+    count = ceil(context.layout.numbers / 8)
+    # Filled up to whole bytes; what is beyond the numbers is cut off when it is
+    # read.
+    minus = torch.zeros(len(coded), count * 8, dtype=torch.uint8, device=coded.device)
+    minus[:, : context.layout.numbers] = numbers < 0
+    bits = minus.view(-1, count, 8) << _places(coded)
+    magnitude = numbers.abs().amax(1, keepdim=True)
+    # Eight different powers of two: the sum is their ``or``, and never overflows a
+    # byte.
+    return torch.cat([as_bytes(magnitude), bits.sum(2, dtype=torch.uint8)], 1)
+
+
+def _unpack_sign(packed: Tensor, like: Tensor, context: CodecContext) -> Tensor:
+    head = like.element_size()
+    magnitude = from_bytes(packed[:, :head], like.dtype)
+    bits = packed[:, head:, None] >> _places(packed) & 1
+    minus = bits.flatten(1)[:, : context.layout.numbers].to(like)
+    found = like.new_zeros(len(packed), like.shape[1])
+    found[:, context.layout.columns] = magnitude * (1 - 2 * minus)
+    return found
+
+
+@plugin(
+    "codec",
+    biased=True,
+    size=lambda layout, settings: ceil(layout.numbers / 8) + 4,
+    wire=Wire(_pack_sign, _unpack_sign),
+)
+def sign(rows: Tensor, layout: TensorLayout, draw: RngContext) -> Tensor:
+    """Keep one bit a number and one magnitude: mean|x| times the signs of x, 0 counting as +.
+
+    Only for differences: ``choco(sign)``. (Karimireddy et al., "Error feedback fixes SignSGD",
+    ICML 2019.)
+
+    Args:
+        rows: Rows that are sent, [n, P].
+        layout: How a row is laid out in tensors.
+        draw: Random numbers keyed by node and round.
+    """
+    numbers = rows[:, layout.columns]
+    magnitude = numbers.abs().sum(1, keepdim=True) / layout.numbers
+    coded = torch.zeros_like(rows)
+    # Not ``torch.sign``: a zero must be one of the two, since there is only one
+    # bit.
+    coded[:, layout.columns] = torch.where(numbers < 0, -magnitude, magnitude)
+    return coded
+
+
+# --- a part of a row ------------------------------------------------------------------------------
 
 
 def _pack_top_k(rows: Tensor, coded: Tensor, context: CodecContext) -> Tensor:
