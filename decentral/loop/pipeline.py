@@ -19,7 +19,7 @@ from decentral.gradients.base import Batch, Gradient
 from decentral.gradients.choice import choose
 from decentral.gradients.perturb import Attack
 from decentral.gradients.sam import SharpnessAware
-from decentral.loop.checking import check_evaluation
+from decentral.loop.compatibility import check_evaluation
 from decentral.loop.methods import changed_targets
 from decentral.loop.setup import Setup
 from decentral.returned import label_of
