@@ -152,6 +152,8 @@ class Planner:
         smallest, largest = (size // nodes for size in fitted.batches)
         least = smallest if settings["min"] is None else settings["min"]
         most = largest if settings["max"] is None else settings["max"]
+        # Before the optimum is looked for: outside of what runs have shown there is
+        # none.
         fitted.check(0, least * nodes, most * nodes)
         budget = _budget(settings["budget"], nodes)
         return Planner(fitted.law, budget, least, most, nodes, fitted), base
@@ -167,6 +169,8 @@ class Planner:
         if self.nodes > 1:
             own = self.budget // self.nodes
             shared = fsl.Stages.runs(as_sizes(found.per_step() / self.nodes))
+            # Batches of single nodes are whole numbers; rounding must not change
+            # the budget.
             found = shared.met(own, min(self.most or own, own))
         if self.fitted is not None:
             self.fitted.predict(self.together(found))  # refuses to leave what the runs have shown

@@ -168,6 +168,7 @@ def _communication(setup: Setup, planned: Sequence[Planned], columns: int) -> li
 def _line(track: Track, columns: int) -> Text:
     """Draw one line: how large a value is, or a bar where something is on."""
     parts = [_part(len(track.values), column, columns) for column in range(columns)]
+    # A column stands for several steps, of which a phase may cover some.
     shares = [sum(track.values[part]) / len(track.values[part]) for part in parts]
     if track.phased:
         drawn = "".join("━" if share > 1 - 1e-9 else "╍" if share else " " for share in shares)

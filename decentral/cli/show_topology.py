@@ -79,6 +79,7 @@ def _picture(topology: Topology) -> reader.Topology:
 
 
 def _beside(console: Console, left: RenderableType, right: RenderableType) -> RenderableType:
+    # Below each other where both do not fit on a line.
     if console.width < WIDTH + 36:
         return Group(left, "", right)
     grid = Table.grid(padding=(0, 3, 0, 0))
@@ -90,6 +91,7 @@ def _drawn(picture: reader.Topology) -> Text:
     """Draw nodes and links; of very many links, a sample."""
     points = positions(picture)
     low, high = points.min(0), points.max(0)
+    # One scale for both directions, or circles would be drawn as ellipses.
     points = 0.5 + (points - (low + high) / 2) / max(1e-9, *(high - low)) * 0.94
     sketch = Sketch(WIDTH, HEIGHT)
     for a, b in picture.links[:: -(-len(picture.links) // MOST_LINKS) or 1]:

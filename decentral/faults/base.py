@@ -64,6 +64,7 @@ class Faults:
     def strikes(self, what: str) -> list[tuple[ConfiguredPlugin, int]]:
         """Return the rules that strike nodes, links or messages, each with a seed of its own."""
         return [
+            # By its place in the list: two faults of one kind strike independently.
             (rule, rng.key(self.seed, f"fault/{index}") >> 1)
             for index, rule in enumerate(self.rules)
             if traits_of(rule, FaultTraits).strikes == what
@@ -108,6 +109,8 @@ class Faults:
         for rule, seed in self.strikes(what):
             if not _on(rule, progress):
                 continue
+            # The same pair for both directions gives the same draw: a link is down
+            # both ways.
             way = (ends, others) if not rule.settings.get("both", True) else (low, high)
             found |= _struck_by(rule, *way, progress.communication_step, seed)
         return found
@@ -120,6 +123,7 @@ class Faults:
         for rule, _ in self.strikes("nodes"):
             named = rule.settings.get("nodes")
             struck = np.isin(nodes, named) if named is not None else np.ones(len(nodes), bool)
+            # Rules strike independently, so that chances of being there multiply.
             found[struck] *= 1 - rule.settings["share"] * _on(rule, progress)
         return found
 
@@ -198,8 +202,8 @@ def _try(rule: ConfiguredPlugin) -> None:
     ends: tuple[Integers, ...] = (one,) if nodes else (one, one)
     if "share" not in rule.settings:
         raise ConfigError(
-            f"faults: {rule.name} has no setting share, the share of slots in which it strikes; "
-            "give its function one, such as *, share: Share = 0.1."
+            f"faults: {rule.name} has no setting share, the share of communication steps in "
+            "which it strikes; give its function one, such as *, share: Share = 0.1."
         )
     _struck_by(rule, *ends, 0, 0)
 

@@ -33,12 +33,15 @@ def bad(
         )
     enter = share / ((1 - share) * length)
     found, open_ = np.zeros(len(who[0]), bool), np.ones(len(who[0]), bool)
+    # Backwards until a draw decides by itself, a few steps as a rule: nothing has
+    # to be kept from step to step, and a resumed run needs no state of the chain.
     for earlier in range(step, 0, -1):
         draw = rng.uniform(seed, "chain", earlier, *(each[open_] for each in who))
         found[np.flatnonzero(open_)[draw < enter]] = True
         open_[np.flatnonzero(open_)[(draw < enter) | (draw >= 1 - 1 / length)]] = False
         if not open_.any():
             return found
+    # The chain begins in its stationary state.
     found[open_] = rng.uniform(seed, "chain/start", *(each[open_] for each in who)) < share
     return found
 

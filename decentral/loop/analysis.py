@@ -75,6 +75,8 @@ def sampled_pairs(nodes: int, count: int, seed: int) -> list[tuple[int, int]]:
     drawn = rng.permuted(np.arange(min(count, total)), total, seed, "analyze/pairs")
     pairs: list[tuple[int, int]] = []
     for place in sorted(drawn.tolist()):
+        # The pair of that number, if pairs are counted (0, 1), (0, 2), (1, 2), (0,
+        # 3), ...: the inverse of the triangular numbers, in whole numbers.
         high = (1 + isqrt(1 + 8 * place)) // 2
         pairs.append((place - comb(high, 2), high))
     return sorted(pairs)
@@ -101,6 +103,7 @@ class Analysis:
         """Return a fixed sample of the samples, in their order."""
         count, seed = min(self.extent.samples, len(samples)), self.extent.seed
         drawn = rng.permuted(np.arange(count), len(samples), seed, f"analyze/{purpose}")
+        # Sorted: mapped data are read from front to back.
         return samples.subset(torch.from_numpy(np.sort(drawn)))
 
     @cached_property
@@ -181,6 +184,8 @@ class Analysis:
             "train_loss": loss.tolist(),
             "test_loss": test.loss.tolist(),
         }
+        # How far it rises above the line between both ends, and how far it sinks
+        # below.
         found["barrier"], found["depth"] = barrier(places, loss), barrier(places, -loss)
         if test.accuracy is not None:
             found["accuracy"] = test.accuracy.tolist()

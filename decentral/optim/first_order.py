@@ -108,6 +108,8 @@ class Lion(torch.optim.Optimizer):
                 if not state:
                     state["momentum"] = torch.zeros_like(parameter)
                 momentum = state["momentum"]
+                # Two rates: the step looks at the gradient more than the momentum
+                # remembers of it.
                 update = momentum.lerp(parameter.grad, 1 - beta1).sign_()
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
                 parameter.add_(update, alpha=-group["lr"])

@@ -24,6 +24,7 @@ def power_(grad: Tensor, p: float) -> Tensor:
     """Replace a gradient by sign(g) (|g| + 1e-8)^p, in place; p = 1 leaves it alone."""
     if p == 1.0:
         return grad
+    # Away from 0, where powers below 1 have an infinite slope.
     size = _raised_(grad.abs().add_(_EPS), p)
     return grad.sign_().mul_(size)
 
@@ -86,6 +87,7 @@ def grad_power(optimizer: torch.optim.Optimizer, p: float = 1.2) -> RemovableHan
         if closure is None:
             apply()
             return None
+        # With a closure the gradient is not there before the step.
         return args[:1], {**settings, "closure": _followed(closure, apply)}
 
     return optimizer.register_step_pre_hook(hook)

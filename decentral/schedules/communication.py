@@ -1,4 +1,4 @@
-"""When to communicate, and how much: evaluated once per round of the clock ``local_steps``.
+"""When to communicate, and how much: asked at every communication step, each ``local_steps``.
 
 A communication schedule is a function ``(progress, feedback) -> intensity``: 0 is silence, a number
 in (0, 1] gossips at that intensity, ``GLOBAL_MERGE`` averages all models. ``feedback`` is None
@@ -54,10 +54,8 @@ class CommunicationSchedule:
     def make(value: object) -> CommunicationSchedule:
         """Build a schedule from text, a mapping or a function."""
         rule = build("communication", value)
-        merge = ends_in_merge(rule)
-        return CommunicationSchedule(
-            ConfiguredPlugin(rule.plugin, rule.settings, {"final_merge": merge})
-        )
+        own = {"final_merge": ends_in_merge(rule)}
+        return CommunicationSchedule(ConfiguredPlugin(rule.plugin, rule.settings, own))
 
     @property
     def final_merge(self) -> bool:
@@ -72,9 +70,9 @@ class CommunicationSchedule:
 
     @property
     def feedback_every(self) -> int:
-        """Slots between two refreshes of the feedback record."""
-        parts = [self.rule, *_parts(self.rule)]
-        return min([int(p.settings.get("feedback_every", 10)) for p in parts])
+        """Communication steps between two refreshes of the feedback record."""
+        parts = self.rule, *_parts(self.rule)
+        return min(int(p.settings.get("feedback_every", 10)) for p in parts)
 
     def action(self, progress: Progress, feedback: Feedback | None = None) -> Action:
         """Return what happens at this communication step, the final merge of the run apart."""
@@ -95,32 +93,25 @@ def decide(rule: ConfiguredPlugin, progress: Progress, feedback: Feedback | None
 
 
 def _judged(rule: ConfiguredPlugin, action: Any, progress: Progress) -> Action:
-    """Return what a schedule has decided, if that can be done.
-
-    Args:
-        rule: The schedule.
-        action: What it has returned.
-        progress: How far the run is.
-    """
+    """Return what a schedule has decided, if that can be done."""
     if isinstance(action, Merge):
         return action
     try:
         intensity = float(action) if not isinstance(action, str) else nan
     except (TypeError, ValueError, RuntimeError):  # a tensor of several numbers
         intensity = nan
-    if not 0.0 <= intensity <= 1.0:
-        said = f"{describe(action)} at step {progress.step}"
-        raise wrong(rule, said, "an intensity within [0, 1] or GLOBAL_MERGE")
-    return intensity
+    if 0.0 <= intensity <= 1.0:
+        return intensity
+    said = f"{describe(action)} at step {progress.step}"
+    raise wrong(rule, said, "an intensity within [0, 1] or GLOBAL_MERGE")
 
 
 def ends_in_merge(rule: ConfiguredPlugin) -> bool:
     """Return whether a rule ends in a global merge, asking the schedule it wraps if unsaid."""
-    said = rule.common.get("final_merge")
-    if said is not None:
+    if (said := rule.common.get("final_merge")) is not None:
         return bool(said)
     inner = _parts(rule)
-    return ends_in_merge(inner[-1]) if inner else False
+    return bool(inner) and ends_in_merge(inner[-1])
 
 
 def _parts(rule: ConfiguredPlugin) -> list[ConfiguredPlugin]:
@@ -287,9 +278,8 @@ def every(
         k: Communication steps from one that may be used to the next.
         schedule: What is followed there.
     """
-    if (progress.communication_step + 1) % k:
-        return 0.0
-    return decide(schedule, progress, feedback)
+    now = (progress.communication_step + 1) % k == 0
+    return decide(schedule, progress, feedback) if now else 0.0
 
 
 @plugin("communication", example="switch(before=constant(0.2), after=linear, at=50%)")

@@ -110,6 +110,7 @@ def _right(outputs: Tensor, targets: Tensor, answer: int) -> Tensor:
     wanted = targets[..., answer]
     asked = (wanted != _NONE).double()
     right = (outputs[..., answer, :].argmax(-1) == wanted).double() * asked
+    # Places without an answer count neither as right nor as wrong.
     return right.sum(-1) / asked.sum(-1).clamp_min(1)
 
 
@@ -157,5 +158,7 @@ class _Layer(nn.Module):
         ahead = self.distance < 0
         place = self.offset[:, self.distance.clamp_min(0)]
         scores = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5 + place
+        # The own place is never masked, so that no row is all -inf, which would
+        # give NaN.
         weights = scores.masked_fill(ahead, float("-inf")).softmax(-1)
         return self.out((weights @ v).transpose(-3, -2).flatten(-2))

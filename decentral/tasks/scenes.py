@@ -63,6 +63,7 @@ def scenes(seed: int, pairs: range, size: int, shift: int) -> Scenes:
     kinds = rng.integers(np.full(before.shape, 4), seed, "scene/kind", *cells)
     place = rng.integers(np.full(len(number), 4), seed, "scene/place", number)
     changed = rng.uniform(seed, "scene/changed", number) < 0.5
+    # An object that is there goes, one that is not comes: exclusive or.
     after = before ^ (changed[:, None] & (place[:, None] == np.arange(4)))
     removed = np.take_along_axis(before, place[:, None], 1)[:, 0]
     chunks = [slice(start, start + _CHUNK) for start in range(0, len(number), _CHUNK)]
@@ -82,6 +83,7 @@ def _drawn(
     ground = _ground(seed, number, size + 2 * shift)
     masks, colours = _objects(seed, number, kinds, size, shift)
     aligned = np.zeros((len(number), 2), np.int64)
+    # Whole pixels from -shift to shift, both ends included.
     top = np.full((len(number), 2), 2 * shift + 1)
     moved = rng.integers(top, seed, "scene/shift", number[:, None], np.arange(2)) - shift
     dates = [

@@ -75,8 +75,11 @@ def quadratic(
     axis = torch.arange(dimension).numpy()
     curvature = condition ** rng.uniform(seed, "quadratic/curvature", node, axis)
     centre = heterogeneity * rng.normal(seed, "quadratic/centre", node, axis)
+    # By sample, while curvature and centre are by node: single gradients are noisy.
     centre = centre + noise * rng.normal(seed, "quadratic/noise", place, axis)
     targets = torch.stack([torch.from_numpy(curvature), torch.from_numpy(centre)], 1)
+    # Curvature times centre, over the sum of curvatures: where the mean gradient is
+    # 0.
     optimum = targets.prod(1).sum(0) / targets[:, 0].sum(0)
     best, bend = quadratic_loss(optimum, targets), targets[:, 0].mean(0)
 
@@ -190,6 +193,7 @@ def circle(seed: int, *, dimension: Count = 16, samples: Count = 8192, test: Cou
     """
     size = max(2, dimension)
     frame = rng.normal(seed, "circle/frame", np.arange(size)[:, None], np.arange(2))
+    # In one dimension only the first coordinate of the circle is seen.
     basis = np.linalg.qr(frame)[0][:dimension]
     angle = 2 * np.pi * rng.uniform(seed, "circle/angle", np.arange(samples + test))
     plane = np.stack([np.cos(angle), np.sin(angle)], 1)

@@ -86,6 +86,7 @@ def declare(
             f"{label} needs the trait {missing[0]}: {in_words(asked[missing[0]])}; "
             f'write @plugin("{kind}", {missing[0]}=...).'
         )
+    # Traits are shared by all runs of a process, and must not change.
     found = {key: tuple(v) if isinstance(v, list) else v for key, v in given.items()}
     for key, value in found.items():
         if not fits(value, asked[key]):
@@ -125,6 +126,7 @@ def fits(value: object, wanted: Any) -> bool:
         )
     if origin is Callable:
         return callable(value)
+    # To Python a truth value is a whole number.
     if wanted in (int, float) and isinstance(value, bool):
         return False
     return isinstance(value, (int, float) if wanted is float else wanted)

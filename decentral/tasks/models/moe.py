@@ -89,6 +89,7 @@ class Layer(nn.Module):
 
     def forward(self, h: Tensor, x: Tensor) -> Tensor:
         """Return the chosen experts' outputs [B, outputs]."""
+        # All experts compute: a choice by index would not run under vmap.
         hidden = torch.einsum("bi,eiw->bew", h, self.up).add(self.up_bias).relu()
         each = torch.einsum("bew,ewo->beo", hidden, self.down) + self.down_bias
         if self.fixed is not None:
@@ -96,6 +97,8 @@ class Layer(nn.Module):
         assert self.gate is not None
         p = self.gate(h).softmax(-1)
         chosen = _one_of(self.experts, p.argmax(-1), p.dtype)
+        # p / p is 1, so that the output is that of one expert; its gradient is what
+        # teaches the gate, which a plain choice would not.
         output = (each * (chosen * p / p.detach()).unsqueeze(-1)).sum(1)
         if not self.balance:
             return output

@@ -54,6 +54,7 @@ class Gated(nn.Module):
     def __init__(self, width: int) -> None:
         """Take 8/3 of ``width`` inside, which is as many weights as 4 without a gate."""
         super().__init__()
+        # Three matrices of 8/3 weigh as much as two of 4.
         inside = 8 * width // 3
         self.gate_proj = nn.Linear(width, inside, bias=False)
         self.up_proj = nn.Linear(width, inside, bias=False)
@@ -160,6 +161,7 @@ def gpt(
     stack = [Layer(width, heads, kind, _MLPS[activation], causal=True) for _ in range(layers)]
     model = GPT(stack, kind(width), context, outputs)
     if tied:
+        # After both were drawn: the head takes the weights of the embedding.
         model.lm_head.weight = model.embed_tokens.weight
     return model
 

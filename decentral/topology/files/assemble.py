@@ -91,6 +91,8 @@ def simplified(graph: Any) -> Any:
     simple.add_nodes_from(graph.nodes(data=True))
     cables: dict[tuple[Any, Any], list[Mapping[str, Any]]] = {}
     for one, other, data in graph.edges(data=True):
+        # networkx gives the ends of undirected links in the order in which they
+        # were added.
         flipped = not graph.is_directed() and (other, one) in cables
         cables.setdefault((other, one) if flipped else (one, other), []).append(data)
     for (one, other), parallel in cables.items():
@@ -107,6 +109,7 @@ def simplified(graph: Any) -> Any:
 
 def _rank(cable: Mapping[str, Any]) -> tuple[float, float, str]:
     """Sort better cables first; what else they carry decides between equals."""
+    # Any order will do, if only it does not depend on that of the file.
     rest = sorted((str(key), str(value)) for key, value in cable.items())
     return -cable.get("bandwidth_Bps", 0.0), cable.get("latency_s", inf), str(rest)
 
@@ -132,6 +135,8 @@ def graph_of(content: Content, name: str) -> Any:
     """
     labels = {node: _label(node, data) for node, data in content.nodes.items()}
     place = {node: k for k, node in enumerate(_ordered(content, labels))}
+    # A single one-way link makes the graph directed: the others then count in both
+    # ways.
     directed = any(link.directed for link in content.links) or (
         content.directed and not content.links
     )

@@ -152,6 +152,7 @@ def whole(text: Any, what: str, line: int | None, least: int | None = 0) -> int:
     number = None
     with suppress(TypeError, ValueError, OverflowError):
         number = int(text)
+    # ``int`` cuts 2.5 off to 2.
     if number is not None and isinstance(text, float) and text != float(number):
         number = None
     if number is None or (least is not None and number < least):
