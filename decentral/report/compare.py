@@ -140,6 +140,7 @@ def _listed(facts: Sequence[Facts]) -> tuple[Record, ...]:
     What runs cost has its columns even where no run has logged it yet.
     """
     costs = [record for record in QUANTITIES if "compare" in record.tables]
+    # By key: two runs that measured the same have one column.
     found = {record.key: record for one in facts for record in one.listed("compare")}
     return (*(one for one in found.values() if one not in costs), *costs)
 
@@ -187,6 +188,7 @@ def _names(runs: Sequence[RunData]) -> list[str]:
 def _best(facts: Sequence[Facts], score: Record) -> int | None:
     """Return the index of the run with the best merged model."""
     known = [
+        # Of equals the first run that was named.
         (score.sign * one.merged, -index)
         for index, one in enumerate(facts)
         if one.merged is not None and one.metric == score.group

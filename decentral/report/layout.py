@@ -26,6 +26,7 @@ def positions(topology: Topology) -> Positions:
 
 
 def _circle(n: int) -> Positions:
+    # Node 0 above, the others clockwise, as on a clock.
     angle = np.pi / 2 - 2 * np.pi * np.arange(n) / max(n, 1)
     return np.column_stack([np.cos(angle), np.sin(angle)])
 
@@ -35,6 +36,7 @@ def _is_circulant(topology: Topology) -> bool:
     n = topology.nodes
     ends = {(a, b) for a, b in topology.links} | {(b, a) for a, b in topology.links}
     offsets = Counter((b - a) % n for a, b in ends)
+    # All offsets that occur do so at every node.
     return all(count == n for count in offsets.values())
 
 
@@ -47,6 +49,7 @@ def _hops(topology: Topology) -> Positions:
     linked = csr_array((np.ones(ends.shape[1]), tuple(ends)), shape=(n, n))
     hops = shortest_path(linked, "D", directed=False, unweighted=True)
     reached = np.isfinite(hops)
+    # Parts without a path are drawn apart, but not at infinity.
     return np.where(reached, hops, hops[reached].max() + 2)
 
 
@@ -56,6 +59,7 @@ def _by_hops(hops: Positions, rounds: int = 60) -> Positions:
     n = len(hops)
     for _ in range(rounds if n > 256 else 4 * rounds):
         apart = np.hypot(*(points[:, None] - points[None]).transpose(2, 0, 1))
+        # Nodes at one point do not pull at each other: the direction is not known.
         ratio = np.divide(hops, apart, out=np.zeros_like(hops), where=apart > 1e-9)
         points = (ratio.sum(1, keepdims=True) * points - ratio @ points) / n
     return points

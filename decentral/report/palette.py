@@ -80,6 +80,8 @@ def drawing(document: str, name: str, label: str, kind: str = "") -> Drawing:
     body = re.sub(r"<style.*?</style>|<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
     body = body.replace("xlink:href", "href")
     body = re.sub(r"\n\s+", "\n", _FAMILY.sub("", body))
+    # Colours become variables of the page, so that one drawing serves light and
+    # dark.
     body = _HEX.sub(lambda match: _variable(match[0]), _unique_ids(body, name))
     return Drawing(body.strip(), _BOX.findall(head)[0], label, kind)
 
@@ -89,6 +91,7 @@ def _variable(colour: str) -> str:
 
 
 def _unique_ids(body: str, name: str) -> str:
+    # matplotlib numbers every element; ids that nothing refers to are left out.
     used = {match[1] or match[2] for match in _REFERENCE.finditer(body)}
     body = _ID.sub(lambda m: f' id="{name}-{m[1]}"' if m[1] in used else "", body)
     body = re.sub(r"url\(#", f"url(#{name}-", body)

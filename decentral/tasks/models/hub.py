@@ -38,6 +38,8 @@ def causal_model(
     except ImportError as error:
         raise ConfigError(f"this model comes from transformers: {INSTALL}.") from error
     settings: dict[str, Any] = {**given, "use_cache": False, **(config or {})}
+    # Their defaults are tokens of a large vocabulary, which the task's may not
+    # have.
     lowest = {k: None for k in ("bos_token_id", "eos_token_id", "pad_token_id")}
     with library("model", family):
         chosen = getattr(transformers, f"{family}Config")(**lowest | settings)

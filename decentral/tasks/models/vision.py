@@ -65,6 +65,7 @@ def resnet(
 
 
 def _convolution(before: int, after: int, size: int, stride: int, norm: Norm) -> list[nn.Module]:
+    # A normalisation takes a bias off again, so that only plain layers have one.
     convolution = nn.Conv2d(before, after, size, stride, padding=size // 2, bias=norm == "none")
     nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
     return [convolution, *normalisation(norm, after, max(1, after // _GROUP))]

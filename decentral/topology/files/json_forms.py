@@ -94,11 +94,14 @@ class _Walker:
 
     def here(self) -> int:
         """Return the line that has been reached."""
+        # Only what came since the last look: counting from the start each time
+        # would take time with the square of the file.
         self.line += self.text.count("\n", self.counted, self.at)
         self.counted = max(self.counted, self.at)
         return self.line
 
     def unique(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        # Of a key given twice Python would keep the last one, in silence.
         found = dict(pairs)
         if len(found) < len(pairs):
             keys = [key for key, _ in pairs]

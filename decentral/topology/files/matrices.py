@@ -101,11 +101,15 @@ def _content(
         content.add_node(node, {} if labels is None else {"label": labels[node]})
     numbers = np.ones(len(row)) if values is None else values.astype(np.float64)
     sums = np.bincount(row, weights=numbers, minlength=nodes)
+    # Rows that sum to 1 are mixing weights W_ij, of what i receives from j: the
+    # link leads from the column to the row. Elsewhere an entry leads from its row
+    # to its column.
     if not plain and bool(np.all(np.abs(sums - 1) < _ROUNDING)):
         row, column = column, row
     symmetric = _is_symmetric(row, column, numbers)
     content.directed = not symmetric
     for one, other, value in zip(row.tolist(), column.tolist(), numbers.tolist(), strict=True):
+        # Each link of a symmetric matrix stands there twice.
         if one <= other or not symmetric:
             content.add_link((one, other), {} if plain else {WEIGHT: value})
     content.check()
@@ -162,6 +166,7 @@ def _from_library(load: Callable[[], T]) -> T:
 def _check_size(data: bytes) -> None:
     if not zipfile.is_zipfile(io.BytesIO(data)):
         return
+    # Looked at before it is unpacked: a few kilobytes may hold gigabytes of zeros.
     archive = _from_library(lambda: zipfile.ZipFile(io.BytesIO(data)))
     if sum(item.file_size for item in archive.infolist()) > MOST_BYTES:
         raise Unreadable("it is larger than that", f"at most {MOST_BYTES >> 20} MiB, unpacked")

@@ -71,6 +71,7 @@ def read_table(text: str, directed: bool | None = None) -> Content:
 def _rows(text: str) -> list[Row]:
     lines = [line if not line.lstrip().startswith(("#", "%")) else "" for line in text.split("\n")]
     first = next((line for line in lines if line.strip()), "")
+    # By the first row: labels further down may hold commas of their own.
     delimiter = max(_DELIMITERS, key=lambda mark: first.count(mark))
     reader = csv.reader((f"{line}\n" for line in lines), delimiter=delimiter, strict=True)
     found: list[Row] = []
@@ -95,6 +96,7 @@ def _names(rows: Sequence[Row]) -> list[str]:
     plain = ["".join(c for c in name.lower() if c not in " -_") for name in first.cells]
     one = [at for at, name in enumerate(plain) if name in _SOURCES]
     other = [at for at, name in enumerate(plain) if name in _TARGETS]
+    # Columns without a header, whose nodes happen to be called u and v.
     if one and other and _recur(rows, (one[0], other[0])):
         return []
     if not (one and other):
@@ -150,6 +152,7 @@ def _is_matrix(rows: Sequence[Row]) -> bool:
     first = rows[0].cells
     if not first[0] and len(first) > 1:  # as pandas writes it
         return first[1:] == [row.cells[0] for row in rows[1:]]
+    # Smaller squares of numbers are more often three links with a weight.
     square = len(first) == len(rows) >= _MATRIX
     return square and all(is_number(cell) for row in rows for cell in row.cells)
 
