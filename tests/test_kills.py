@@ -21,7 +21,7 @@ from decentral.report.reader import read_run
 from decentral.run.folder import RunFolder
 
 SETTINGS = [
-    "task=quadratic", "nodes=4", "steps=400", "checkpoint_every=3", "log_every=1", "threads=1",
+    "task=quadratic", "nodes=4", "steps=150", "checkpoint_every=3", "log_every=1", "threads=1",
 ]  # fmt: skip
 
 

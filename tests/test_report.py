@@ -8,7 +8,7 @@ import os
 import re
 import subprocess
 import sys
-from html import escape
+from html import escape, unescape
 from pathlib import Path
 from typing import Any
 
@@ -415,9 +415,11 @@ addEventListener("load", () => {
       });
     });
   }
-  parent.document.title = JSON.stringify({
+  const known = JSON.parse(parent.document.title || "{}");
+  known[name] = {
     inner: innerWidth, scroll: document.documentElement.scrollWidth, clashes, shown: shown.length,
-  });
+  };
+  parent.document.title = JSON.stringify(known);
 });
 </script>"""
 
@@ -441,55 +443,87 @@ def browse(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=90, check=True)
 
 
+WIDTHS = (400, 1400)
+at_every_width = pytest.mark.parametrize("width", WIDTHS)
+
+
+@pytest.fixture(scope="module")
+def measured(
+    late: Path, dozen: list[Path], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, dict[str, Any]]:
+    """What a browser measures on each page at each width: all are frames of one page."""
+    folder = tmp_path_factory.mktemp("browser")
+    pages = {
+        "report": late / "report.html",
+        "comparison": write_comparison(dozen, folder / "comparison.html"),
+        "thousand": write_report(write_run(folder / "torus", nodes=1024, links=torus(32))),
+        "close": write_report(nearly_equal(write_run(folder / "close"))),
+    }
+    policy, frames = re.compile(r"<meta http-equiv.*?>", re.DOTALL), ""
+    for kind, page in pages.items():
+        inside = policy.sub("", page.read_text()).replace("</body>", _MEASURE + "</body>")
+        # A window cannot be as narrow as a phone, a frame can.
+        frames += "".join(
+            f'<iframe name="{kind}-{width}" style="border: 0; width: {width}px; height: 1000px" '
+            f'srcdoc="{escape(inside)}"></iframe>'
+            for width in WIDTHS
+        )
+    (everything := folder / "all.html").write_text(
+        f"<!doctype html><title></title>{frames}", encoding="utf-8"
+    )
+    dom = browse(folder, "--window-size=1500,1000", "--dump-dom", everything.as_uri()).stdout
+    return json.loads(unescape(re.search(r"<title>(.*?)</title>", dom)[1]))  # pyright: ignore
+
+
 @pytest.mark.needs("chromium")
-@pytest.mark.parametrize("width", [400, 1400])
+@at_every_width
 @pytest.mark.parametrize("kind", ["report", "comparison", "thousand", "close"])
 def test_a_browser_shows_it_without_overflow_or_overlap(
-    late: Path, dozen: list[Path], tmp_path: Path, width: int, kind: str
+    measured: dict[str, dict[str, Any]], width: int, kind: str
 ) -> None:
-    page = tmp_path / "page.html"
-    if kind == "report":
-        page = late / "report.html"
-    elif kind == "comparison":
-        page = write_comparison(dozen, page)
-    elif kind == "thousand":
-        page = write_report(write_run(tmp_path / "torus", nodes=1024, links=torus(32)))
-    else:
-        page = write_report(nearly_equal(write_run(tmp_path / "close")))
-    source = page.read_text()
-    measured = tmp_path / "measured.html"
-    policy = re.compile(r"<meta http-equiv.*?>", re.DOTALL)
-    inside = escape(policy.sub("", source).replace("</body>", _MEASURE + "</body>"))
-    # A window cannot be as narrow as a phone, a frame can.
-    frame = f'<iframe style="border: 0; width: {width}px; height: 1000px" srcdoc="{inside}">'
-    measured.write_text(f"<!doctype html><title></title>{frame}</iframe>", encoding="utf-8")
-    dom = browse(tmp_path, "--window-size=1500,1000", "--dump-dom", measured.as_uri()).stdout
-    found = json.loads(re.search(r"<title>(.*?)</title>", dom)[1])  # pyright: ignore
+    found = measured[f"{kind}-{width}"]
     assert found["inner"] == width
     assert found["scroll"] <= width
     assert found["clashes"] == []
     assert found["shown"] == (2 if kind == "comparison" else len(FIGURES))
 
 
-@pytest.mark.needs("chromium")
-@pytest.mark.parametrize("width", [400, 1400])
-def test_screenshots_in_light_and_dark(late: Path, tmp_path: Path, width: int) -> None:
+@pytest.fixture(scope="module")
+def screens(late: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The report in light and dark, as wide as a phone and, to the right of it, as a screen."""
     from matplotlib.image import imread
 
-    brightness: list[float] = []
-    for scheme in (1, 0):  # Chromium's numbers: 0 is dark, 1 is light.
-        picture = tmp_path / f"{scheme}.png"
+    folder = tmp_path_factory.mktemp("screens")
+    frames = "".join(
+        f'<iframe src="{(late / "report.html").as_uri()}" style="border: 0; position: absolute; '
+        f'top: 0; left: {left}px; width: {width}px; height: 1200px"></iframe>'
+        for left, width in zip((0, WIDTHS[0]), WIDTHS, strict=True)
+    )
+    scheme = '<meta name="color-scheme" content="light dark">'
+    (both := folder / "both.html").write_text(f"<!doctype html>{scheme}<title></title>{frames}")
+    found: dict[str, Any] = {}
+    for number, name in enumerate(("dark", "light")):  # as Chromium numbers them
+        picture = folder / f"{name}.png"
         done = browse(
-            tmp_path, f"--window-size={width},1200", f"--screenshot={picture}",
-            f"--blink-settings=preferredColorScheme={scheme}", (late / "report.html").as_uri(),
+            folder, f"--window-size={sum(WIDTHS)},1200", f"--screenshot={picture}",
+            f"--blink-settings=preferredColorScheme={number}", both.as_uri(),
         )  # fmt: skip
         assert "CONSOLE" not in done.stderr
-        pixels = imread(picture)
-        assert pixels.shape[:2] == (1200, width)
-        brightness.append(float(pixels[..., :3].mean()))
+        found[name] = imread(picture)
+    return found
+
+
+@pytest.mark.needs("chromium")
+@at_every_width
+def test_screenshots_in_light_and_dark(screens: dict[str, Any], width: int) -> None:
+    brightness: dict[str, float] = {}
+    for name, picture in screens.items():
+        assert picture.shape[:2] == (1200, sum(WIDTHS))
+        pixels = picture[:, : WIDTHS[0]] if width == WIDTHS[0] else picture[:, WIDTHS[0] :]
+        brightness[name] = float(pixels[..., :3].mean())
         assert pixels[..., :3].std() > 0.03
-    assert brightness[0] > 0.85
-    assert brightness[1] < 0.2
+    assert brightness["light"] > 0.85
+    assert brightness["dark"] < 0.2
 
 
 @pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "nonsense"])
