@@ -11,13 +11,13 @@ if TYPE_CHECKING:
     from decentral.api import Run, launch, resume
     from decentral.errors import ConfigError, RunError
     from decentral.registry import plugin
-    from decentral.schedules.communication import GLOBAL_MERGE
+    from decentral.schedules.action import GLOBAL_MERGE
     from decentral.tasks.base import Task
     from decentral.units import Point
 
 _HOMES = {
     "ConfigError": "decentral.errors",
-    "GLOBAL_MERGE": "decentral.schedules.communication",
+    "GLOBAL_MERGE": "decentral.schedules.action",
     "Point": "decentral.units",
     "Run": "decentral.api",
     "RunError": "decentral.errors",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 #: The decorator of a built-in member, at the beginning of a line, with a name of its own if any.
@@ -49,3 +50,9 @@ def find_members(home: str, kind: str) -> dict[str, str]:
             assert definition is not None, f"{path}: a decorator without a function"
             found[decorator[2] or definition[1]] = module
     return found
+
+
+def installed(kind: str) -> list[EntryPoint]:
+    """Return the members of a kind that installed packages declare, without loading them."""
+    irregular = {"topology": "topologies", "weights": "weights", "batch": "batches"}
+    return list(entry_points(group=f"decentral.{irregular.get(kind, f'{kind}s')}"))

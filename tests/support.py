@@ -40,7 +40,7 @@ from decentral.registry import ConfiguredPlugin, build, find
 from decentral.run.checkpoint import Checkpoint, newest_checkpoint
 from decentral.run.folder import RunFolder
 from decentral.schedules import communication_steps
-from decentral.schedules.communication import CommunicationSchedule
+from decentral.schedules.action import CommunicationSchedule
 from decentral.tasks import Task
 from decentral.topology.base import Topology
 from decentral.traits import TaskTraits, TopologyTraits, traits_of

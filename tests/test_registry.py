@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import example
 
-from decentral import ConfigError, Point, plugin, registry
+from decentral import ConfigError, Point, discovery, plugin, registry
 from decentral.discovery import find_members, modules_of
 from decentral.registry import (
     KINDS,
@@ -177,7 +177,7 @@ def test_names_that_are_registered_or_installed_are_listed(monkeypatch: pytest.M
         asked.append(group)
         return [point]
 
-    monkeypatch.setattr(registry, "entry_points", installed)
+    monkeypatch.setattr(discovery, "entry_points", installed)
     assert {"wheel", "torus", "ring"} <= set(names("topology"))
     assert find("topology", "torus").name == "torus"
     assert set(asked) == {"decentral.topologies"}

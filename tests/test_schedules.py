@@ -14,7 +14,7 @@ from support import planner, round_actions, tiny_block, trained
 from decentral import GLOBAL_MERGE, ConfigError, Point
 from decentral.network import all_reduce_messages, expected_messages, preview
 from decentral.schedules import Feedback, Progress, communication_steps
-from decentral.schedules.communication import CommunicationSchedule, ends_in_merge
+from decentral.schedules.action import CommunicationSchedule, ends_in_merge
 from decentral.schedules.learning_rate import LearningRate
 
 clocks = st.tuples(st.integers(1, 400), st.integers(1, 40))

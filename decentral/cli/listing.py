@@ -17,8 +17,9 @@ from decentral.cli.words import QUIET, columned, console_of, facts
 from decentral.config import Config, documented
 from decentral.errors import ConfigError, unknown
 from decentral.limits import COUNT
+from decentral.plugins import plain
 from decentral.records import Record
-from decentral.registry import KINDS, NestedPlugin, Plugin, find, members, names, plain
+from decentral.registry import KINDS, NestedPlugin, Plugin, find, members, names
 from decentral.report.facts import plugin_text
 from decentral.signature import Setting, read_attributes
 from decentral.traits import AlgorithmTraits, Expectation, Sizes, StateSchema, Wire, traits_of

@@ -22,7 +22,7 @@ from decentral.network.links import Floats, Network, ring_s, tree_s
 from decentral.network.planning import RoundPlanner, all_reduce_messages
 from decentral.registry import ConfiguredPlugin, build
 from decentral.report.facts import relative_text
-from decentral.schedules.communication import CommunicationSchedule
+from decentral.schedules.action import CommunicationSchedule
 from decentral.topology.base import Topology
 from decentral.units import (
     format_bandwidth,

@@ -38,7 +38,7 @@ from decentral.network.planning import (
 )
 from decentral.registry import names, read
 from decentral.report.facts import relative_text
-from decentral.schedules.communication import Merge
+from decentral.schedules.action import Merge
 from decentral.schedules.phases import Track
 from decentral.schedules.progress import communication_steps
 from decentral.units import format_bytes

@@ -34,7 +34,7 @@ from decentral.optim.base import default_lr, grouping
 from decentral.registry import ConfiguredPlugin, build
 from decentral.returned import describe, label_of, wrong
 from decentral.sampling import Plan, fixed_plan, resample_plan
-from decentral.schedules.communication import CommunicationSchedule
+from decentral.schedules.action import CommunicationSchedule
 from decentral.schedules.learning_rate import LearningRate
 from decentral.schedules.progress import Progress, StepTimeline, batch_size, step_timeline
 from decentral.tasks.base import Task

@@ -249,7 +249,7 @@ class Mixer:
             links = links.kept(~down(links.receivers, links.senders))
         weights = links.weights
         if self.rule is not None and self._fixed is None:
-            weights = self.rule(links.receivers, links.senders, self.topology.nodes)
+            weights = self.rule.function(links.receivers, links.senders, self.topology.nodes)
             if self._is_users:
                 check_returned(self.rule, weights, links)
         if weights is None:  # of a round without links, for which a graph prescribes nothing

@@ -33,7 +33,7 @@ from decentral.network.planning import (
     preview,
 )
 from decentral.registry import ConfiguredPlugin
-from decentral.schedules.communication import CommunicationSchedule
+from decentral.schedules.action import CommunicationSchedule
 from decentral.traits import CommunicationTraits, traits_of
 from decentral.units import parse_bytes
 

@@ -14,7 +14,7 @@ from decentral.errors import ConfigError
 from decentral.faults.base import Faults
 from decentral.mixing.base import Integers, Mixer, Mixing
 from decentral.registry import build
-from decentral.schedules.communication import CommunicationSchedule, Merge
+from decentral.schedules.action import CommunicationSchedule, Merge
 from decentral.schedules.progress import Feedback, Progress, StepTimeline, communication_steps
 from decentral.topology.base import Topology
 

@@ -61,7 +61,7 @@ class LearningRate:
         length = warmup.in_steps(progress.steps) if warmup.value else 0.0
         # The first step has a rate above 0 already; one of 0 would be wasted.
         rise = min(1.0, (progress.step + 1) / length) if length >= 1 else 1.0
-        factor = self.rule(progress)
+        factor = self.rule.function(progress)
         if type(factor) is not float or not 0.0 <= factor < inf:
             factor = _factor(self.rule, factor, progress)
         if ratio != 1.0 or factor < floor:

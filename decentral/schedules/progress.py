@@ -218,7 +218,7 @@ def step_timeline(
 
 def batch_size(batch: ConfiguredPlugin, progress: Progress) -> int:
     """Return the samples per node of the next step, if a schedule gives a number of them."""
-    size = batch(progress)
+    size = batch.function(progress)
     if not isinstance(size, int) or isinstance(size, bool) or size < 1:
         said = f"{describe(size)} at step {progress.step}"
         raise wrong(batch, said, "a whole number of samples, at least 1")

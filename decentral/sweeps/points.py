@@ -21,7 +21,8 @@ from decentral.config import (
     resolve_aliases,
 )
 from decentral.errors import ConfigError
-from decentral.registry import build, plain
+from decentral.plugins import plain
+from decentral.registry import build
 from decentral.report.facts import plugin_text
 from decentral.run.digests import named_files
 from decentral.userfile import opened, place_of

@@ -22,7 +22,7 @@ from decentral.network import (
 from decentral.network.clock import solve_budget
 from decentral.registry import find, names
 from decentral.schedules import Feedback, Progress, communication_steps
-from decentral.schedules.communication import CommunicationSchedule, Merge
+from decentral.schedules.action import CommunicationSchedule, Merge
 from decentral.topology.base import Topology
 from decentral.traits import CommunicationTraits, traits_of
 

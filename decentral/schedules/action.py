@@ -1,0 +1,102 @@
+"""What a communication schedule decides, and a schedule with its final merge decided."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from functools import cached_property
+from math import nan
+from typing import Any, Final
+
+from decentral.registry import ConfiguredPlugin, build
+from decentral.returned import describe, wrong
+from decentral.schedules.progress import Feedback, Progress
+from decentral.traits import CommunicationTraits, traits_of
+
+
+class Merge(Enum):
+    """The action that replaces every model by the average of all."""
+
+    GLOBAL = "global merge"
+
+
+GLOBAL_MERGE: Final = Merge.GLOBAL
+
+#: What a schedule decides at one communication step.
+Action = float | Merge
+
+
+@dataclass(frozen=True)
+class CommunicationSchedule:
+    """A communication rule with its final merge decided."""
+
+    rule: ConfiguredPlugin
+
+    @staticmethod
+    def make(value: object) -> CommunicationSchedule:
+        """Build a schedule from text, a mapping or a function."""
+        rule = build("communication", value)
+        own = {"final_merge": ends_in_merge(rule)}
+        return CommunicationSchedule(ConfiguredPlugin(rule.plugin, rule.settings, own))
+
+    @property
+    def final_merge(self) -> bool:
+        """Whether the last action of the run is a global merge."""
+        return bool(self.rule.common["final_merge"])
+
+    @cached_property
+    def closed_loop(self) -> bool:
+        """Whether the schedule reads feedback."""
+        parts = [self.rule, *_parts(self.rule)]
+        return any(traits_of(part, CommunicationTraits).closed_loop for part in parts)
+
+    @property
+    def feedback_every(self) -> int:
+        """Communication steps between two refreshes of the feedback record."""
+        parts = self.rule, *_parts(self.rule)
+        return min(int(p.settings.get("feedback_every", 10)) for p in parts)
+
+    def action(self, progress: Progress, feedback: Feedback | None = None) -> Action:
+        """Return what happens at this communication step, the final merge of the run apart."""
+        action = self.rule.function(progress, feedback)
+        usual = type(action) is float and 0.0 <= action <= 1.0
+        return action if usual else _judged(self.rule, action, progress)
+
+
+def decide(rule: ConfiguredPlugin, progress: Progress, feedback: Feedback | None) -> Action:
+    """Return what a schedule decides, if that can be done.
+
+    Args:
+        rule: The schedule.
+        progress: How far the run is.
+        feedback: What the run measured last, where the schedule asks for it.
+    """
+    return _judged(rule, rule(progress, feedback), progress)
+
+
+def _judged(rule: ConfiguredPlugin, action: Any, progress: Progress) -> Action:
+    """Return what a schedule has decided, if that can be done."""
+    if isinstance(action, Merge):
+        return action
+    try:
+        intensity = float(action) if not isinstance(action, str) else nan
+    except (TypeError, ValueError, RuntimeError):  # a tensor of several numbers
+        intensity = nan
+    if 0.0 <= intensity <= 1.0:
+        return intensity
+    said = f"{describe(action)} at step {progress.step}"
+    raise wrong(rule, said, "an intensity within [0, 1] or GLOBAL_MERGE")
+
+
+def ends_in_merge(rule: ConfiguredPlugin) -> bool:
+    """Return whether a rule ends in a global merge, asking the schedule it wraps if unsaid."""
+    if (said := rule.common.get("final_merge")) is not None:
+        return bool(said)
+    inner = _parts(rule)
+    return bool(inner) and ends_in_merge(inner[-1])
+
+
+def _parts(rule: ConfiguredPlugin) -> list[ConfiguredPlugin]:
+    """Return the schedules nested in a combinator, in the order of its settings."""
+    direct = [value for value in rule.settings.values() if isinstance(value, ConfiguredPlugin)]
+    return [inner for part in direct for inner in (*_parts(part), part)]
