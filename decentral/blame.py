@@ -36,7 +36,7 @@ _CALLERS = (
     ("gradients/", "task", False),
     ("metrics/base.py", "task", True),
     ("metrics/", "task", False),
-    ("merge/base.py", "task", True),
+    ("merge/calibrate.py", "task", True),
     ("loop/models.py", "model", True),
     ("tasks/", "task", False),
     ("optim/block_optimizer.py", "optimizer", True),

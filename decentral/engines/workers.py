@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from decentral.merge.base import united
+from decentral.merge.calibrate import united
 from decentral.network.planning import Membership, RoundPlanner, reformed
 from decentral.run.checkpoint import Checkpoint
 

@@ -16,7 +16,7 @@ from decentral.gradients.autograd import looped_forward, stacked_forward
 from decentral.layout import share_parameters
 from decentral.loop.block import Block
 from decentral.loop.setup import Setup
-from decentral.merge.base import recalibrate
+from decentral.merge.calibrate import recalibrate
 from decentral.metrics.base import Snapshot, chunk_of
 from decentral.metrics.returned import checked
 from decentral.network.planning import all_reduce_messages

@@ -23,7 +23,8 @@ from decentral.loop.block import Block
 from decentral.loop.measure import Evaluator
 from decentral.loop.setup import Setup
 from decentral.loop.state import restore
-from decentral.merge.base import Models, merge_integers, merged
+from decentral.merge.base import Models, merged
+from decentral.merge.calibrate import merge_integers
 from decentral.metrics.base import Scores, score
 from decentral.network.planning import Membership
 from decentral.pytree import Tree, tree_at, tree_map
