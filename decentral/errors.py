@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterable
+import shlex
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,6 +93,15 @@ class Bug(RunError):
         return Bug, (self.said, self.place, self.caller, self.trace, self.file)
 
 
+def shell_word(path: str | Path) -> str:
+    """Return a path as a command that is printed has it, so that it can be pasted.
+
+    >>> shell_word("runs/a"), shell_word("my run, [1]")
+    ('runs/a', "'my run, [1]'")
+    """
+    return shlex.quote(str(path))
+
+
 def exit_place(error: SystemExit) -> str:
     """Return what called ``exit``, and where: an end of the program that nobody has asked for."""
     trace, place = error.__traceback__, "something"
@@ -131,6 +141,8 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> ConfigError:
 _REASONS = {
     "dict_type": "it must be a mapping",
     "bool_parsing": "it must be true or false",
+    "bool_type": "it must be true or false",
+    "finite_number": "it must be a finite number",
     "float_parsing": "it must be a number",
     "float_type": "it must be a number",
     "greater_than": "it must be above {gt:g}",
@@ -147,10 +159,14 @@ _REASONS = {
 
 def reason(error: Any) -> str:
     """Return the first complaint of a pydantic ``ValidationError`` as one plain sentence."""
-    first = error.errors()[0]
-    said = _REASONS.get(first["type"])
+    return complaint(error.errors()[0])
+
+
+def complaint(one: Mapping[str, Any]) -> str:
+    """Return one complaint of pydantic as a plain sentence."""
+    said = _REASONS.get(one["type"])
     if said is not None:
-        return said.format(**first.get("ctx", {})) + "."
-    text = str(first["msg"]).removeprefix("Value error, ")
+        return said.format(**one.get("ctx", {})) + "."
+    text = str(one["msg"]).removeprefix("Value error, ")
     text = text[0].lower() + text[1:] if text[:2] != text[:2].upper() else text
     return text if text.endswith(".") else f"{text}."

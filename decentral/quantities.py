@@ -40,8 +40,8 @@ SIMULATED = _own("time/simulated_s", "Seconds on the simulated network so far", 
 PACE = _own("time/steps_per_s", "Steps of one node per second since the run began", "steps/s", ",g")
 ROUNDS = _own("comm/rounds", "Rounds in which something was sent so far", "", ",d")
 TRAINING = Record(
-    "loss/train", "Mean loss of the last mini-batches", "training", better="lower", headline=True,
-    panel=LOSSES, tables=_NOWHERE,
+    "loss/train", "Mean loss of the last mini-batches", "training", unit="loss", better="lower",
+    headline=True, panel=LOSSES, tables=_NOWHERE,
 )  # fmt: skip
 
 #: What an evaluation adds where there are validation samples.

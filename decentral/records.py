@@ -44,7 +44,8 @@ class Record:
         text: What it is, in one sentence without a full stop.
         label: What tables and legends call it; by default the key, in its own panel the name.
         unit: ``%`` or ``share`` (a fraction, written in percent, with one digit behind the point
-            or three in all), ``B``, ``s``, or text behind the number.
+            or three in all), ``loss`` (with four digits behind the point), ``B``, ``s``, or text
+            behind the number.
         format: Format specification of the number; by default three significant
             digits.
         better: Which direction is an improvement; None where neither is.

@@ -9,13 +9,14 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from keyword import iskeyword
 from math import isfinite
-from typing import Any
+from typing import Any, cast
 
 from decentral.errors import ConfigError, reason
+from decentral.spec import scalar, spelled
 
 _REQUIRED = inspect.Parameter.empty
 
@@ -100,20 +101,57 @@ def _evaluated(annotation: Any, scope: dict[str, Any]) -> Any:
 
 
 def validated(label: str, key: str, setting: Setting, value: object) -> Any:
-    """Return a value as the type of a setting, or raise ConfigError.
+    """Return a value as its annotation has it; raises ConfigError.
 
     Args:
-        label: Whose setting it is, for the message.
+        label: Whose setting it is, for messages.
         key: The setting.
-        setting: What it may be.
+        setting: Its annotation.
         value: What was given.
     """
     from pydantic import TypeAdapter, ValidationError
 
+    adapter: TypeAdapter[Any] = TypeAdapter(setting.annotation)
     try:
-        found = TypeAdapter(setting.annotation).validate_python(value)
+        found = _validate(adapter, value)
     except ValidationError as error:
         raise ConfigError(f"{label}: {key} = {value!r}: {reason(error)}") from error
     if isinstance(found, float) and not isfinite(found):
         raise ConfigError(f"{label}: {key} = {value!r}: it must be finite.")
+    if (truth := truth_as_number(value, found)) is not None:
+        raise ConfigError(f"{label}: {key} = {spelled(truth)}: it must be a number.")
     return found
+
+
+def _validate(adapter: Any, value: object) -> Any:
+    """Validate a value; text that does not fit is read as on the command line: 1e3, none."""
+    from pydantic import ValidationError
+
+    try:
+        return adapter.validate_python(value)
+    except ValidationError:
+        read = scalar(value) if isinstance(value, str) else value
+        if isinstance(read, str) or read is value:
+            raise
+        return adapter.validate_python(read)
+
+
+def truth_as_number(value: object, found: object) -> bool | None:
+    """Return a truth value that was given and became a number, also within a list; else None.
+
+    To pydantic, true is 1: ``steps: true`` would be one step.
+
+    >>> truth_as_number(True, 1), truth_as_number(True, True), truth_as_number([2, False], (2, 0))
+    (True, None, False)
+    """
+    if isinstance(value, bool):
+        return value if type(found) in (int, float) else None
+    pairs: list[tuple[Any, Any]] = []
+    if isinstance(value, list | tuple) and isinstance(found, list | tuple):
+        pairs = list(zip(value, found, strict=False))  # pyright: ignore[reportUnknownArgumentType]
+    elif isinstance(value, Mapping):
+        given = cast("Mapping[Any, Any]", value)
+        made: Any = found if isinstance(found, Mapping) else getattr(found, "__dict__", {})
+        pairs = [(one, made.get(key)) for key, one in given.items()]
+    inner = (truth_as_number(one, other) for one, other in pairs)
+    return next((one for one in inner if one is not None), None)

@@ -2,7 +2,8 @@
 
 spec  := (name | quoted text) [ "(" [ item { "," item } ] ")" ]
 item  := [ key "=" ] value
-value := quoted text | list | spec with parentheses | scalar
+value := quoted text | list | mapping | spec with parentheses | scalar
+mapping := "{" [ (name | quoted text) ("=" | ":") value { "," ... } ] "}"
 
 Within quotes, a doubled quote is one. The path of a user's file is a name as it is.
 """
@@ -13,15 +14,20 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from decentral.errors import ConfigError
+from decentral.numerals import ambiguous, number_in
 from decentral.userfile import file_part
 
 _KEY = re.compile(r"\s*([A-Za-z_]\w*)\s*=(?!=)")
-_NAME = re.compile(r"\s*([^\s(),=\[\]'\"][^(),=\[\]'\"]*?)\s*(?=[(),\]]|$)")
+_NAME = re.compile(r"\s*([^\s(),=\[\]{}'\"][^(),=\[\]{}'\"]*?)\s*(?=[(),\]}]|$)")
+#: A key of a mapping may be any text but its own punctuation: a block, a node, a pattern.
+_ENTRY = re.compile(r"\s*([^\s(),=:\[\]{}'\"][^(),=:\[\]{}'\"]*?)\s*(?=[=:])")
 _QUOTED = re.compile(r"\s*(?:'((?:[^']|'')*)'|\"((?:[^\"]|\"\")*)\")\s*")
-_WORDS = {"true": True, "false": False, "null": None, "none": None}
+#: Words for the absence of a value, in small letters.
+NOTHING = ("null", "none")
+_WORDS = {"true": True, "false": False, **dict.fromkeys(NOTHING)}
 
 
 @dataclass(frozen=True)
@@ -33,8 +39,15 @@ class Spec:
     settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
-def scalar(text: str) -> Any:
+def scalar(text: str, field: str = "") -> Any:
     """Read one scalar: a whole number, a decimal number, true, false, null, or text.
+
+    Args:
+        text: What is written.
+        field: The setting, for messages.
+
+    Raises:
+        ConfigError: It is a number to some readers only, such as 010.
 
     >>> [scalar(t) for t in ("3", "5e-4", "true", "90%")]
     [3, 0.0005, True, '90%']
@@ -42,13 +55,10 @@ def scalar(text: str) -> Any:
     text = text.strip()
     if text.lower() in _WORDS:
         return _WORDS[text.lower()]
-    # ``int`` first: 3 is a whole number, and 3.0 is none.
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+    if problem := ambiguous(text):
+        raise ConfigError(f"{field + ': ' if field else ''}{problem}.")
+    number = number_in(text)
+    return text if number is None else number
 
 
 def parse_spec(value: object, kind: str) -> Spec:
@@ -61,6 +71,8 @@ def parse_spec(value: object, kind: str) -> Spec:
         return value
     if isinstance(value, Mapping):
         return _from_mapping(dict(value), kind)
+    if isinstance(value, str) and value.lstrip().startswith("{") and not file_part(value):
+        return parse_spec(parse_value(value, kind), kind)
     if isinstance(value, str) and value.strip():
         return _Reader(value, kind).whole()
     raise ConfigError(
@@ -70,15 +82,17 @@ def parse_spec(value: object, kind: str) -> Spec:
 
 
 def parse_value(text: str, field: str) -> Any:
-    """Read one value of ``key=value``: a list, quoted text, a plug-in, or a scalar.
+    """Read one value of ``key=value``: a list, a mapping, quoted text, a plug-in, or a scalar.
 
     >>> parse_value("[64, 64]", "model.hidden")
     [64, 64]
+    >>> parse_value("{embedding: 1, norm=[2, 3]}", "optimizer.chi")
+    {'embedding': 1, 'norm': [2, 3]}
     """
     if not text.strip():
         raise ConfigError(f"{field}: the value is missing; write {field}=value.")
-    if not text.lstrip().startswith(("[", "'", '"')) or _is_path(text):
-        return scalar(text)
+    if not text.lstrip().startswith(("[", "{", "'", '"')) or _is_path(text):
+        return scalar(text, field)
     reader = _Reader(text, field)
     value = reader.value()
     if text[reader.at :].strip():
@@ -96,6 +110,9 @@ def spelled(value: Any) -> str:
         items = [spelled(arg) for arg in value.args]
         items += [f"{key}={spelled(item)}" for key, item in value.settings.items()]
         return f"{_plain(value.name, named=True)}({', '.join(items)})"
+    if isinstance(value, Mapping):
+        pairs = cast("Mapping[object, Any]", value).items()
+        return f"{{{', '.join(f'{_key(key)}: {spelled(item)}' for key, item in pairs)}}}"
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(spelled, value))}]"  # pyright: ignore[reportUnknownArgumentType]
     if isinstance(value, str):
@@ -103,15 +120,24 @@ def spelled(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else f"{value}"
 
 
+def _key(key: object) -> str:
+    """Return a key of a mapping, in quotes where it would be read as something else."""
+    plain = spelled(key)
+    return f"'{key}'" if isinstance(key, str) and plain == key and ":" in key else plain
+
+
 def _plain(text: str, *, named: bool = False) -> str:
     """Return text as it is, or in quotes where it would be read as something else."""
     found = _NAME.fullmatch(text)
-    same = found is not None and found[1] == text and (named or scalar(text) == text)
+    kept = named or (not ambiguous(text) and scalar(text) == text)
+    same = found is not None and found[1] == text and kept
     return text if same else "'" + text.replace("'", "''") + "'"
 
 
 def _is_path(text: str) -> bool:
-    return "/" in text and os.path.exists(os.path.expanduser(text.strip()))
+    """Whether a text names a file or folder, whatever is in its path."""
+    there = "/" in text and os.path.exists(os.path.expanduser(text.strip()))
+    return there or file_part(text) == len(text.rstrip())
 
 
 def _from_mapping(settings: dict[str, Any], kind: str) -> Spec:
@@ -137,9 +163,10 @@ class _Reader:
         return found
 
     def fail(self, what: str) -> None:
+        braces = self.text.lstrip().startswith("{")
+        form = "{key: value, key: value}" if braces else "name(key=value, key=value)"
         raise ConfigError(
-            f"{self.kind}: {what} at column {self.at + 1} of {self.text!r}; "
-            "write it like name(key=value, key=value)."
+            f"{self.kind}: {what} at column {self.at + 1} of {self.text!r}; write it like {form}."
         )
 
     def match(self, pattern: re.Pattern[str]) -> re.Match[str] | None:
@@ -213,10 +240,12 @@ class _Reader:
             self.at = start
         if self.accept("["):
             return self.list()
+        if self.accept("{"):
+            return self.mapping()
         spec = self.spec()
         if self.text[start : self.at].rstrip().endswith(")"):
             return spec
-        return scalar(spec.name)
+        return scalar(spec.name, self.kind)
 
     def list(self) -> list[Any]:
         values: list[Any] = []
@@ -224,3 +253,25 @@ class _Reader:
             values.append(self.value())
             self.separator("]")
         return values
+
+    def mapping(self) -> dict[Any, Any]:
+        found: dict[Any, Any] = {}
+        while not self.accept("}"):
+            key = self.key()
+            if not (self.accept("=") or self.accept(":")):
+                self.fail("missing '=' or ':'")
+            if key in found:
+                self.fail(f"{key!r} is given twice")
+            found[key] = self.value()
+            self.separator("}")
+        return found
+
+    def key(self) -> Any:
+        text = self.quoted()
+        if text is not None:
+            return text
+        plain = self.match(_ENTRY)
+        if plain is None:
+            self.fail("a key is missing")
+        assert plain is not None
+        return scalar(plain[1], self.kind)

@@ -10,26 +10,29 @@ from typing import Any, ClassVar
 import yaml
 
 from decentral.errors import ConfigError
+from decentral.numerals import DECIMAL, INTEGER, ambiguous, number_in
 
 #: The scalars of YAML 1.2: PyYAML's own are those of 1.1, to which 1e-3 is text and yes is true.
 _RESOLVERS: tuple[tuple[str, str, str], ...] = (
     ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
     ("null", r"~|null|Null|NULL|", "~nN\0"),
-    ("int", r"[-+]?[0-9][0-9_]*|0x[0-9a-fA-F]+", "-+0123456789"),
-    (
-        "float",
-        r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.nan",
-        "-+.0123456789",
-    ),
+    ("int", INTEGER, "-+0123456789"),
+    ("float", DECIMAL, "-+.0123456789inIN"),
     ("merge", r"<<", "<"),
 )
 
 
-#: Plain text that other readers of YAML, or people, take for something else.
-_UNCLEAR = {
-    re.compile(r"None|NONE"): "None is text in YAML; write null",
-    re.compile(r"[-+]?\d+(:[0-5]?\d)+(\.\d*)?"): "{} might be minutes and seconds; write a number",
-}
+def _unclear(text: str) -> str:
+    """Return why other readers, or people, take a plain text for something else; else nothing."""
+    if text in ("None", "NONE"):
+        return "None is text in YAML; write null, or quote it as text"
+    return ambiguous(text)
+
+
+def _refuse(problem: str, node: Any) -> None:
+    """Raise an error of YAML for a problem at a node, where there is one."""
+    if problem:
+        raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
 
 
 class _Loader(yaml.SafeLoader):
@@ -42,8 +45,7 @@ class _Loader(yaml.SafeLoader):
         seen: set[str] = set()
         for key, _ in node.value:
             if key.value in seen:
-                problem = f"{key.value!r} is given twice; keep one"
-                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+                _refuse(f"{key.value!r} is given twice; keep one", key)
             # A key that is no scalar is refused later, by its place; here it equals
             # no other.
             seen.add(key.value if isinstance(key, yaml.ScalarNode) else f"\0{id(key)}")
@@ -51,17 +53,24 @@ class _Loader(yaml.SafeLoader):
 
     def construct_yaml_int(self, node: Any) -> int:
         """Read a whole number; one that begins with 0 might be meant as octal."""
-        if found := re.fullmatch(r"[-+]?0[0-9_]*?([1-9][0-9_]*)", node.value):
-            problem = f"{node.value} begins with 0; write {found[1]}, or quote it as text"
-            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
-        return super().construct_yaml_int(node)
+        return int(self._number(node))
+
+    def construct_yaml_float(self, node: Any) -> float:
+        """Read a decimal number."""
+        return float(self._number(node))
+
+    def _number(self, node: Any) -> int | float:
+        _refuse(ambiguous(node.value), node)
+        number = number_in(node.value)
+        if number is None:  # tagged by hand, as !!int x
+            _refuse(f"{node.value!r} is no number", node)
+        assert number is not None
+        return number
 
     def construct_yaml_str(self, node: Any) -> str:
         """Read text, unless it is unclear without quotes."""
-        for pattern, problem in _UNCLEAR.items() if node.style is None else ():
-            if pattern.fullmatch(node.value):
-                problem = f"{problem.format(node.value)}, or quote it as text"
-                raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+        if node.style is None:
+            _refuse(_unclear(node.value), node)
         return super().construct_yaml_str(node)
 
 
@@ -72,14 +81,14 @@ class _Dumper(yaml.SafeDumper):
 
     def represent_str(self, data: str) -> Any:
         """Write text; rare line breaks must be escaped, or they are read back as blanks."""
-        unclear = any(pattern.fullmatch(data) for pattern in _UNCLEAR)
-        style = '"' if unclear or set(data) & set("\x85\u2028\u2029") else None
+        style = '"' if _unclear(data) or set(data) & set("\x85\u2028\u2029") else None
         return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
 
 
 _Dumper.add_representer(str, _Dumper.represent_str)
 _Loader.add_constructor("tag:yaml.org,2002:str", _Loader.construct_yaml_str)
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_yaml_float)
 for _tag, _pattern, _first in _RESOLVERS:
     for _kind in (_Loader, _Dumper):
         _kind.add_implicit_resolver(
@@ -112,9 +121,28 @@ def load_file(path: str | Path) -> Any:
 
 
 def line_of(path: str | Path, key: str) -> int:
-    """Return the line on which a file's outermost mapping has a key, from 1 on; 0 without it."""
-    pairs: Any = yaml.compose(Path(path).read_text(encoding="utf-8"), _Loader)
-    return next((k.start_mark.line + 1 for k, _ in pairs.value if k.value == key), 0)
+    """Return the line on which a file has a key, from 1 on; 0 without it.
+
+    ``key`` is one of the outermost mapping, or leads on from there: ``optimizer.lr``. Where the
+    last of its names is missing, the line is that of the one before.
+    """
+    node: Any = yaml.compose(Path(path).read_text(encoding="utf-8"), _Loader)
+    found, names = 0, [key, *(key.split(".") if "." in key else ())]
+    whole = _inside(node, names[0])
+    if whole:
+        return whole[0]
+    for name in names[1:]:
+        inner = _inside(node, name)
+        if inner is None:
+            break
+        found, node = inner
+    return found
+
+
+def _inside(node: Any, key: str) -> tuple[int, Any] | None:
+    """Return the line of a key within a mapping, and what stands there; None: it has no such."""
+    pairs: Any = node.value if isinstance(node, yaml.MappingNode) else ()
+    return next(((k.start_mark.line + 1, inner) for k, inner in pairs if k.value == key), None)
 
 
 def dump(settings: Mapping[str, Any]) -> str:

@@ -318,5 +318,5 @@ def test_a_slip_in_yaml_is_named_by_its_line(tmp_path: Path, line: str, said: st
 
 def test_none_in_yaml_is_that_of_the_command_line(tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text("clip: none\nschedule: none\ndata: 'none'\n")
-    found = read_settings(tmp_path / "run.yaml")
-    assert found == {"clip": None, "communication": "none", "data": None}
+    found = make_config(read_settings(tmp_path / "run.yaml"))
+    assert (found.clip, found.communication, found.data) == (None, "none", None)

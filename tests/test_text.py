@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import tiny_block
 
+from decentral import ConfigError
 from decentral.loop.methods import changed_targets
 from decentral.registry import build
 from decentral.tasks import Task
@@ -223,3 +224,103 @@ def test_the_loader_of_datasets_reads_documents(tmp_path: Path) -> None:
     assert len(task.classes or ()) == 8
     inputs, _ = task.splits[0].take(torch.arange(1))
     assert inputs.shape == (1, 5)
+
+
+# --- held-out files -------------------------------------------------------------------------------
+
+
+def write(folder: Path, *names: str) -> Path:
+    """Write texts of one letter each, a, b, c, ..., 19,000 of them."""
+    for place, name in enumerate(names):
+        file = folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(chr(97 + place) * 19_000)
+    return folder
+
+
+def letters(samples: object, task: Task) -> set[str]:
+    """Return the letters that samples are made of: tokens are numbered in their order."""
+    whole = sorted({int(token) for part in task.splits if part for token in part.inputs.unique()})
+    return {chr(97 + whole.index(int(token))) for token in samples.inputs.unique()}
+
+
+def test_text_for_the_test_is_not_trained_on(tmp_path: Path) -> None:
+    """With it all of the rest is for training, but the share for validation."""
+    write(tmp_path, "one.txt", "other/two.txt")
+    task = task_of(tmp_path / "one.txt", test=str(tmp_path / "other"), context=10)
+    assert (letters(task.train, task), letters(task.test, task)) == ({"a"}, {"b"})
+    assert task.val is None
+    assert (len(task.train), len(task.test)) == (1899, 1899)
+    shared = task_of(tmp_path / "one.txt", test=str(tmp_path / "other"), context=10, val=0.5)
+    assert letters(shared.val, shared) == {"a"}
+    default = task_of(tmp_path / "one.txt", context=10)
+    assert default.notes == ()
+    reference = build("task", {"name": "text", "test": str(tmp_path / "one.txt"), "context": 10,
+                               "cache": str(tmp_path)})()  # fmt: skip
+    assert len(reference.test) == 1899
+
+
+@pytest.mark.parametrize(
+    ("names", "wanted"),
+    [
+        (("train.txt", "valid.txt", "test.txt"), ("a", "b", "c")),
+        (("wiki.train.tokens", "wiki.valid.tokens", "wiki.test.tokens"), ("a", "b", "c")),
+        (("train/x.txt", "dev/x.txt", "test/x.txt"), ("a", "b", "c")),
+        (("book.txt", "poems_test.txt"), ("a", "", "b")),
+        (("book.txt", "validation.txt"), ("a", "", "b")),
+        (("train.txt", "README.md", "test.txt"), ("a", "", "c")),
+        (("contest.txt", "latest.txt"), ("ab", "", "")),
+    ],
+)
+def test_names_in_a_folder_tell_the_splits(
+    tmp_path: Path, names: tuple[str, ...], wanted: tuple[str, str, str]
+) -> None:
+    folder = write(tmp_path / "text", *names)
+    task = build("task", {"name": "text", "path": str(folder), "cache": str(tmp_path),
+                          "context": 10, "by": "source"})()  # fmt: skip
+    train, val, test = task.splits
+    if not wanted[2]:  # parts of chunks are held out
+        assert task.notes == ()
+        assert set(task.classes or ()) == {"contest.txt", "latest.txt"}
+        return
+    assert letters(train, task) == set(wanted[0]) or "c" in wanted[2]
+    assert task.classes == tuple(Path(names[k]).name for k in range(len(wanted[0])))
+    assert (val is not None) is bool(wanted[1])
+    assert len(test) == 1899
+    assert any("which is not trained on" in note for note in task.notes)
+    assert any("left aside" in note and "README.md" in note for note in task.notes) is (
+        "README.md" in names
+    )
+
+
+@pytest.mark.parametrize(
+    ("names", "settings", "said"),
+    [
+        (("test.txt", "valid.txt"), {}, "all files in .* are called test or validation"),
+        (("train.txt", "valid.txt", "test.txt"), {"val": 0.1}, "has files for validation"),
+        (("train.txt",), {"test": "train.txt"}, "is both for training and for the test"),
+        (("train.txt",), {"test": "nowhere"}, "nowhere is no file and no folder .* check test="),
+    ],
+)
+def test_what_would_mix_splits_is_refused(
+    tmp_path: Path, names: tuple[str, ...], settings: dict[str, object], said: str
+) -> None:
+    folder = write(tmp_path / "text", *names)
+    given = {k: str(folder / v) if k == "test" else v for k, v in settings.items()}
+    with pytest.raises(ConfigError, match=said):
+        build("task", {"name": "text", "path": str(folder), "cache": str(tmp_path), **given})()
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\n", "is a pointer of git-LFS"),
+        (b"PAR1 and so on", "is a parquet table; name its folder as hf://FOLDER"),
+        (b"\x1f\x8b\x08 and so on", "is compressed; unpack it"),
+        (b"plain \xff", r"is not UTF-8 \(byte 0xff\); use tokens=byte"),
+    ],
+)
+def test_what_is_no_text_is_named(tmp_path: Path, data: bytes, said: str) -> None:
+    (tmp_path / "a.txt").write_bytes(data)
+    with pytest.raises(ConfigError, match=rf"a\.txt {said}"):
+        task_of(tmp_path / "a.txt")

@@ -10,8 +10,10 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+import torch
 from support import write_images
 
+from decentral import Task
 from decentral.registry import build
 from decentral.tasks.models.hub import causal_model
 
@@ -108,6 +110,47 @@ def of_mode(mode: str) -> None:
     images(path=folder(f"of mode {mode}", (2,), image=[buffer.getvalue()]))
 
 
+def table(name: str, test: Any = (0,), **columns: Any) -> None:
+    """Write tables of single rows, for training and for the test, and read them."""
+    import pyarrow
+    from pyarrow import parquet
+
+    where = Path(folder(name, (4,)))
+    if columns:
+        parquet.write_table(pyarrow.table(columns), where / "train.parquet")
+    write_images(where / "test.parquet", [np.zeros((4, 4, 3), np.uint8)] * len(test), label=test)
+    images(path=str(where))
+
+
+def without_rows() -> None:
+    import pyarrow
+
+    empty = {"image": pyarrow.array([], pyarrow.binary()), "label": pyarrow.array([], "int64")}
+    table("without rows", **empty)
+
+
+def two_data_sets() -> None:
+    for name in ("en", "de"):
+        Path("two").mkdir(exist_ok=True)
+        folder(f"two/{name}")
+    images(path="two")
+
+
+def cut_table() -> None:
+    where = Path(folder("cut table"))
+    (where / "train.parquet").write_bytes(b"PAR1 and no more")
+    images(path=str(where))
+
+
+def secret() -> None:
+    samples = torch.zeros(4, 2)
+    Task(
+        loss=torch.nn.functional.cross_entropy,
+        train=(samples, torch.tensor([0, 1, 0, 1])),
+        test=(samples, torch.tensor([-1, 0, 0, 1])),
+    )
+
+
 def no_room() -> None:
     Path("occupied").write_text("a file, not a folder")
     images(path=folder("small"), cache="occupied/cache")
@@ -120,6 +163,12 @@ DATA: dict[str, Callable[[], Any]] = {
     "images: nothing to decode with": lambda: without("pyarrow.parquet", path=folder("small")),
     "images: columns of other names": unnamed,
     "images: two sizes": lambda: images(path=folder("uneven", (4, 5))),
+    "images: two data sets": two_data_sets,
+    "images: no whole file": cut_table,
+    "images: a null": lambda: table("null", image=[None], label=[0]),
+    "images: no rows": without_rows,
+    "images: a secret label": lambda: table("secret", test=[-1]),
+    "labels: secret ones": secret,
     "images: damaged": lambda: images(path=folder("damaged images", image=[b"x", b"y"])),
     "images: val and files for it": validated_twice,
     "images: numbers of an unknown range": lambda: of_mode("F"),

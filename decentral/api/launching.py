@@ -19,7 +19,7 @@ from decentral.config import (
 )
 from decentral.engines.base import EngineRun, close_on_error
 from decentral.engines.choice import prepared, refuse_ranks
-from decentral.errors import ConfigError
+from decentral.errors import ConfigError, shell_word
 from decentral.loop.preparing import prepare
 from decentral.loop.resolved import resolved
 from decentral.loop.setup import Setup
@@ -150,7 +150,7 @@ def _refuse_other(
     if found:
         raise ConfigError(
             f"{path} holds a run of another configuration ({differences_text(found)}); choose "
-            f"another --out, or go on with that one by `decentral resume {path}`."
+            f"another --out, or go on with that one by `decentral resume {shell_word(path)}`."
         )
 
 
@@ -277,4 +277,6 @@ def _stand(run: EngineRun, folder: RunFolder, saved: Saved | None) -> None:
 def _refuse_finished(folder: Path, change: Change = UNCHANGED) -> None:
     if (folder / "summary.json").exists() and not change.is_longer:
         more = "; only with more steps does it go on: --change steps=N" if change else ""
-        raise ConfigError(f"run {folder} is finished{more}; `decentral report {folder}` shows it.")
+        raise ConfigError(
+            f"run {folder} is finished{more}; `decentral report {shell_word(folder)}` shows it."
+        )

@@ -9,7 +9,7 @@ from typing import Any
 
 from decentral.api.changing import refuse_edited
 from decentral.config import Config, Engine, layered, make_config, read_file
-from decentral.errors import ConfigError, RunError, nearest
+from decentral.errors import ConfigError, RunError, nearest, shell_word
 from decentral.loop.preparing import prepare
 from decentral.loop.trained import TrainedModels, differing
 from decentral.registry import PYTHON
@@ -132,7 +132,7 @@ class Run:
             cause = os.strerror(error.errno or 0)
             raise RunError(
                 f"the report of run {self.path} cannot be written ({cause}); "
-                f"make room, then `decentral report {self.path}`."
+                f"make room, then `decentral report {shell_word(self.path)}`."
             ) from error
 
     def _data(self) -> Any:

@@ -126,6 +126,34 @@ def report(run: o.Run, debug: o.Debug = False) -> None:
 
 
 @app.command(cls=Command)
+def check(
+    path: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[PATH]", help="A configuration, or a run folder.", show_default=False
+        ),
+    ] = None,
+    schema: Annotated[
+        bool, typer.Option("--schema", help="Print the JSON Schema of configurations.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    debug: o.Debug = False,
+) -> None:
+    """Say whether a configuration is right, or a run folder whole; nothing runs.
+
+    Of a file all mistakes are listed, with their lines; of a folder every part.
+    The status is 0, 2 for a wrong file, 1 for a broken folder.
+
+      decentral check experiment.yaml
+      decentral check runs/digits-ring-late-1
+      decentral check --schema > decentral.schema.json
+    """
+    from decentral.cli import checking
+
+    checking.check(path, json=json, schema=schema)
+
+
+@app.command(cls=Command)
 def compare(
     runs: Runs,
     out: Annotated[str, typer.Option(metavar="FILE", help="The page to write.")] = "compare.html",

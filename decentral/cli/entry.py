@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Sequence
@@ -102,9 +103,24 @@ def _usage(error: Any, words: Sequence[str]) -> tuple[str, str]:
     message = str(error.format_message())
     option = getattr(error, "option_name", None)
     if option and message.startswith("No such option"):
-        known = [name.lstrip("-") for name in error.possibilities or ()]
-        close = nearest(option.lstrip("-"), known).replace("'", "'--", 1)
-        message = f"No such option: {option}.{close}"
+        message = f"No such option: {option}.{_meant(option, error, words)}"
     context = getattr(error, "ctx", None)
     path = context.command_path if context else f"decentral {words[0]}"
     return message[0].lower() + message[1:], f"`{path} --help` shows what there is."
+
+
+def _meant(option: str, error: Any, words: Sequence[str]) -> str:
+    """Return what a word with dashes should be: a setting, or the nearest flag."""
+    from decentral.config import ALIASES, Config
+
+    key = option.lstrip("-").replace("-", "_")
+    takes = any(each.name in ("words", "settings") for each in error.ctx.command.params)
+    if takes and key.partition(".")[0] in {*Config.model_fields, *ALIASES}:
+        place = next((k for k, word in enumerate(words) if word.partition("=")[0] == option), -1)
+        _, equals, value = words[place].partition("=")
+        following = words[place + 1] if len(words) > place + 1 else ""
+        value = value if equals else following if not following.startswith("-") else ""
+        written = shlex.quote(f"{key}={value or 'VALUE'}")
+        return f" It is a setting without a flag: write {written}."
+    known = [name.lstrip("-") for name in error.possibilities or ()]
+    return nearest(option.lstrip("-"), known).replace("'", "'--", 1)

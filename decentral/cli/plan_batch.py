@@ -18,7 +18,7 @@ from rich.text import Text
 from decentral.cli.drawing import bars, save, ticks
 from decentral.cli.words import MERGED, QUIET, columned, console_of, facts
 from decentral.config import read_file
-from decentral.errors import ConfigError
+from decentral.errors import ConfigError, shell_word
 from decentral.report.reader import RunData, read_run
 from decentral.theory import fsl
 from decentral.theory.fsl.model import as_sizes
@@ -58,7 +58,7 @@ def show(
     if out:
         _write(out, command, planner, best, base)
         console.print()
-        console.print(Text(f"written to {out}; train by it: decentral launch {out}"))
+        console.print(Text(f"written to {out}; train by it: decentral launch {shell_word(out)}"))
 
 
 def _facts(planner: Planner, best: fsl.Stages) -> list[tuple[str, Text | str]]:

@@ -30,6 +30,7 @@ from decentral.cli.words import (
 )
 from decentral.config import Config
 from decentral.engines.base import EngineRun
+from decentral.errors import shell_word
 from decentral.report.facts import duration_text
 
 
@@ -46,7 +47,7 @@ def launch(config: Config, *, resume: bool, json: bool, quiet: bool) -> None:
     run = api.start_or_resume(config) if resume else api.start(config)
     if run is None:
         folder = Path(str(config.out)).expanduser()
-        said = f"run {folder} is finished; `decentral report {folder}` shows it."
+        said = f"run {folder} is finished; `decentral report {shell_word(folder)}` shows it."
         console.print(said, soft_wrap=True)
         _print_summary(folder, json)
         return
@@ -110,7 +111,7 @@ def _next(folder: Path, page: Path) -> list[tuple[str, Text | str]]:
     ]
     other = neighbour(folder)
     if other is not None:
-        rows.append(("compare", f"decentral compare {other} {folder}"))
+        rows.append(("compare", f"decentral compare {shell_word(other)} {shell_word(folder)}"))
     return rows
 
 

@@ -4,40 +4,59 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from decentral.config import (
+    PARTS,
     Config,
     layered,
     make_config,
+    named_by_line,
     parse_assignments,
     read_settings,
     resolve_aliases,
 )
 from decentral.errors import ConfigError
 from decentral.limits import check_threads
+from decentral.registry import build
 from decentral.userfile import names_file
 
 
 def config_of(words: Sequence[str], flags: Mapping[str, str]) -> Config:
     """Build the configuration: a YAML file, and above it one layer of overrides and flags."""
-    return make_config(*_layers(words, flags))
+    path, layers = _layers(words, flags)
+    with _by_line(path, layers[-1]):
+        return make_config(*layers)
 
 
 def config_to_launch(words: Sequence[str], flags: Mapping[str, str]) -> Config:
     """Build the configuration of a run that begins on this machine, or is driven from it."""
-    layers = _layers(words, flags)
+    path, layers = _layers(words, flags)
     asked = layered(*layers)
     engine = asked.get("engine")
     # A cluster's hosts have other cores. Plug-ins, which load torch, come later than this.
     if not (isinstance(engine, Mapping) and engine.get("address")):
         check_threads(asked.get("threads", "auto"))
-    return make_config(*layers)
+    with _by_line(path, layers[-1]):
+        config = make_config(*layers)
+        for key in layers[0] if path else ():
+            if key in PARTS and layers[0][key] not in (None, "auto"):
+                build(PARTS[key], getattr(config, key))
+    return config
 
 
-def _layers(words: Sequence[str], flags: Mapping[str, str]) -> list[dict[str, Any]]:
+def _by_line(path: str | None, given: Mapping[str, Any]) -> AbstractContextManager[None]:
+    """Say of a mistake in a file in which line it stands."""
+    return named_by_line(path, given) if path else nullcontext()
+
+
+def _layers(
+    words: Sequence[str], flags: Mapping[str, str]
+) -> tuple[str | None, list[dict[str, Any]]]:
+    """Return the path of the configuration, and its settings below those that were given."""
     path, assignments = sorted_out(words)
-    return [*([read_settings(path)] if path else []), given(assignments, flags)]
+    return path, [*([read_settings(path)] if path else []), given(assignments, flags)]
 
 
 def given(assignments: Sequence[str], flags: Mapping[str, str]) -> dict[str, Any]:

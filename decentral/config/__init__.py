@@ -1,5 +1,6 @@
 """A run's configuration: defaults, then the task's, then a file's, then flags; each key once."""
 
+from decentral.config.checking import Fault, file_faults, named_by_line
 from decentral.config.reading import (
     as_mapping,
     foreign_parts,
@@ -30,11 +31,14 @@ __all__ = [
     "PARTS",
     "Config",
     "Engine",
+    "Fault",
     "as_mapping",
     "documented",
+    "file_faults",
     "foreign_parts",
     "layered",
     "make_config",
+    "named_by_line",
     "parse_assignments",
     "read_file",
     "read_settings",

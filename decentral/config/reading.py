@@ -10,8 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from decentral.config.settings import (
     ALIASES,
     ENGINE_SETTINGS,
@@ -22,12 +20,13 @@ from decentral.config.settings import (
     PluginSpec,
     engine_above,
 )
+from decentral.config.validating import as_written, validate
 from decentral.discovery import find_members
-from decentral.errors import ConfigError, nearest, reason
+from decentral.errors import ConfigError, nearest
 from decentral.limits import check_batch
 from decentral.registry import KINDS, ConfiguredPlugin, find, read
 from decentral.schedules.phases import METHODS
-from decentral.spec import Spec, parse_spec, parse_value, scalar, spelled
+from decentral.spec import NOTHING, Spec, parse_spec, parse_value, scalar, spelled
 from decentral.traits import AlgorithmTraits, BatchTraits, Recommending, traits_of
 from decentral.yamltext import line_of, load_file
 
@@ -56,13 +55,11 @@ def read_settings(path: str | Path, *others: str) -> dict[str, Any]:
         except ConfigError as error:
             where = f"configuration {path}, line {line_of(path, key)}"
             raise ConfigError(f"{where}: {error}") from error
-        if value == "none" and key not in PARTS and Config.model_fields[part].default is None:
-            settings[key] = None  # as on the command line
     return settings
 
 
 def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
-    """Read ``key=value`` and ``part.setting=value`` from the command line.
+    """Read ``key=value`` and ``part.setting=value`` from the command line; the last one counts.
 
     >>> parse_assignments(["nodes=8", "optimizer.momentum=0.5"])
     {'nodes': 8, 'optimizer.momentum': 0.5}
@@ -73,7 +70,7 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
         if not separator or not key.strip():
             raise ConfigError(f"cannot read {text!r}; write settings as key=value, e.g. nodes=8.")
         key = key.strip()
-        if key == "out" and value.strip() and scalar(value) is not None:
+        if key == "out" and value.strip() and value.strip().lower() not in NOTHING:
             quoted = value.lstrip().startswith(("'", '"'))
             found[key] = parse_value(value, key) if quoted else value.strip()  # a path is data
             continue
@@ -126,7 +123,7 @@ def _node(text: str) -> object:
 def _put(merged: dict[str, Any], key: str, value: Any) -> None:
     part, _, setting = key.partition(".")
     if key in NUMBERS and isinstance(value, str):
-        number = scalar(value)  # in Python, a number may be text, as on the command line
+        number = scalar(value, key)  # in Python, a number may be text, as on the command line
         value = number if type(number) in (int, float) else value
     # Without a name it says how the plug-in below is set, and not which one it is.
     changes = isinstance(value, Mapping) and not {"name", "path"} & set(value)
@@ -137,7 +134,12 @@ def _put(merged: dict[str, Any], key: str, value: Any) -> None:
             return
         if part not in PARTS and part not in METHODS and part != "engine":
             raise ConfigError(f"{key}: {part!r} has no settings of its own; write {part}=value.")
-        value, changes = {setting: value}, True
+        path, changes = setting.split("."), True
+        if part in PARTS and len(path) > 1:
+            below = as_mapping(part, merged.get(part, Config.model_fields[part].default))
+            value = {path[0]: _put_into(below.get(path[0]), path[1:], value, f"{part}.{path[0]}")}
+        else:
+            value = {setting: value}
     if part == "engine":
         value = engine_above(merged.get(part), value)
     elif changes and part in PARTS:
@@ -147,6 +149,33 @@ def _put(merged: dict[str, Any], key: str, value: Any) -> None:
         below = merged[part]
         value = {**(below if isinstance(below, Mapping) else {METHODS[part].main: below}), **value}
     merged[part] = value
+
+
+def _put_into(below: Any, path: Sequence[str], value: Any, where: str) -> Any:
+    """Return what a setting holds, a mapping or a plug-in, with one of its own changed.
+
+    Args:
+        below: What it holds so far.
+        path: The names from there to what is changed.
+        value: The value given.
+        where: The setting, for messages.
+    """
+    if not path:
+        return value
+    if below is None or isinstance(below, Mapping):
+        inside = dict(below or {})
+    elif isinstance(below, str | Spec):
+        spec = parse_spec(below, where)
+        if spec.args:
+            raise ConfigError(
+                f"{where}: name the settings of {spec.name!r}, such as {spec.name}(key=value), "
+                "before one of them is changed."
+            )
+        inside = {"name": spec.name, **spec.settings}
+    else:
+        raise ConfigError(f"{where} = {spelled(below)} has no settings; write {where}=value.")
+    first, rest = path[0], path[1:]
+    return {**inside, first: _put_into(inside.get(first), rest, value, f"{where}.{first}")}
 
 
 def refuse_unknown(key: str, value: Any = ...) -> None:
@@ -189,6 +218,7 @@ def make_config(*layers: Mapping[str, Any]) -> Config:
         for key, value in layer.items():
             if value is not None:
                 refuse_unknown(key.partition(".")[0], value)
+    layers = tuple(map(as_written, layers))
     # What users say, without defaults: recommendations must not look like wishes.
     asked = layered(*layers)
     _check_plain(asked)
@@ -209,10 +239,7 @@ def make_config(*layers: Mapping[str, Any]) -> Config:
         value = settings.get(kind)
         if isinstance(value, int | float) and not isinstance(value, bool):
             settings[kind] = {"name": "constant", setting: value}
-    try:
-        config = Config.model_validate(settings)
-    except ValidationError as error:
-        raise _refusal(error) from error
+    config = validate(settings)
     # What a task recommends is no wish of the user's: it may give way where it cannot be.
     if "split" not in asked:
         config.model_fields_set.discard("split")
@@ -222,37 +249,10 @@ def make_config(*layers: Mapping[str, Any]) -> Config:
 def _check_plain(asked: Mapping[str, Any]) -> None:
     """Refuse numbers and words that cannot be before anything heavy is loaded for plug-ins."""
     own = Config.model_fields.keys() - PARTS.keys() - NESTED.keys() - _LISTS
-    try:
-        Config.model_validate({key: asked[key] for key in own & asked.keys()})
-    except ValidationError as error:
-        raise _refusal(error) from error
+    validate({key: asked[key] for key in own & asked.keys()})
     size = asked.get("batch")
     if isinstance(size, int | float) and not isinstance(size, bool):
         check_batch(int(size), "'constant', step 0")
-
-
-def _refusal(error: ValidationError) -> ConfigError:
-    """Say what is wrong with the first setting that pydantic refuses."""
-    # One mistake at a time: the others often follow from it.
-    first = error.errors()[0]
-    part, *inner = (str(place) for place in first["loc"][:2])
-    if part == "node_lr":
-        return ConfigError(
-            f"node_lr = {first['input']!r}: {reason(error)} "
-            "Write node_lr.3=0.5 or, in YAML, node_lr: {3: 0.5}."
-        )
-    if part not in NESTED:
-        return ConfigError(f"{part} = {first['input']!r}: {reason(error)}")
-    known = list(NESTED[part].model_fields)
-    if first["type"] == "missing":
-        return ConfigError(f"{part} needs the setting {inner[0]!r}; write {part}.{inner[0]}=value.")
-    if first["type"] == "extra_forbidden":
-        offer = f"{nearest(inner[0], known)} Settings: {', '.join(sorted(known))}."
-        return ConfigError(f"{part} has no setting {inner[0]!r}.{offer}")
-    if not inner and part == "engine":
-        return ConfigError(f"engine: {reason(error)}")
-    where = ".".join([part, *(name for name in inner if (part, name) != ("engine", "name"))])
-    return ConfigError(f"{where} = {first['input']!r}: {reason(error)}")
 
 
 def recommended(kind: str, part: PluginSpec) -> Mapping[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any
 from decentral import network
 from decentral.blame import attribute, write_trace
 from decentral.config import Config, foreign_parts
-from decentral.errors import Bug, ConfigError, Interrupted, RunError
+from decentral.errors import Bug, ConfigError, Interrupted, RunError, shell_word
 from decentral.limits import check_threads
 from decentral.loop.cost import Memory, thread_count, timed
 from decentral.loop.measure import evaluation_interval
@@ -225,11 +225,11 @@ class EngineRun(ABC):
         if not has_checkpoint(self.folder.path):
             return Interrupted(
                 "interrupted before anything was saved. "
-                f"`decentral resume {self.folder.path}` begins again."
+                f"`decentral resume {shell_word(self.folder.path)}` begins again."
             )
         return Interrupted(
             f"interrupted at step {self.step}; everything is saved. "
-            f"Go on with `decentral resume {self.folder.path}`."
+            f"Go on with `decentral resume {shell_word(self.folder.path)}`."
         )
 
     def conclude(self) -> dict[str, Any]:

@@ -31,6 +31,8 @@ from decentral.pytree import Tree, tree_at, tree_map
 from decentral.registry import PYTHON, build
 from decentral.run.checkpoint import Saved
 from decentral.tasks.base import Samples
+from decentral.tasks.filling import is_whole
+from decentral.tasks.labels import in_order
 
 #: A row [P] and its integer buffers [1, ...].
 Model = tuple[Tensor, dict[str, Tensor]]
@@ -246,6 +248,7 @@ def _silence() -> Generator[None]:
 def _described(setup: Setup) -> dict[str, Any]:
     """Return what one must know to use the model."""
     rule, task, first = setup.parts.get("model"), setup.task, setup.train.first
+    counted = is_whole(setup.train.targets) and setup.train.targets.dim() == 1
     return {
         "task": setup.parts["task"].name if "task" in setup.parts else PYTHON,
         "model": rule.spec() if rule and rule.reloadable else type(setup.model).__name__,
@@ -253,7 +256,7 @@ def _described(setup: Setup) -> dict[str, Any]:
         "input_shape": tree_map(lambda one: list(one.shape[1:]), first),
         "input_dtype": tree_map(lambda one: str(one.dtype).removeprefix("torch."), first),
         "outputs": task.outputs,
-        "classes": list(task.classes or ()),
+        "classes": list(task.classes or ()) if counted else [],
     }
 
 
@@ -266,6 +269,13 @@ def _inputs(shape: Any, dtype: Any) -> str:
     return f"[{', '.join(map(str, ['batch', *shape]))}] of type {dtype}"
 
 
+def _outputs(classes: Sequence[str]) -> str:
+    """Return which output is which class, of many the first and the last."""
+    if not classes:
+        return ""
+    return f"Its outputs are the classes: {in_order(classes, 'output')}.\n"
+
+
 def _readme(what: Mapping[str, Any]) -> str:
     inputs = _inputs(what["input_shape"], what["input_dtype"])
     scores = [f"{key} {what[key]:.4g}" for key in ("accuracy", "loss") if what[key] is not None]
@@ -274,7 +284,7 @@ def _readme(what: Mapping[str, Any]) -> str:
 
 Made by decentral: `{what["merge"]}` of {what["nodes"]} models, {what["parameters"]:,} parameters,
 test {", ".join(scores)}. It takes inputs {inputs}, prepared as the task `{what["task"]}` does.
-
+{_outputs(what["classes"])}
 To load it, in this folder:
 
 {ways}

@@ -28,11 +28,11 @@ def accuracy(snapshot: Snapshot) -> dict[str, float]:
 #: The losses of all nodes have one figure with that of training; their range is no part of it.
 _SCORES = [
     replace(one, panel=LOSSES, tables=(), draw="none" if one.draw == "band" else "line")
-    for one in score_records("loss", "test loss", better="lower")
+    for one in score_records("loss", "test loss", unit="loss", better="lower")
 ]
 _EXCESS = Record(
-    "loss/excess_merged", "Merged test loss above the known optimum", "excess", better="lower",
-    draw="none", tables=(),
+    "loss/excess_merged", "Merged test loss above the known optimum", "excess", unit="loss",
+    better="lower", draw="none", tables=(),
 )  # fmt: skip
 
 

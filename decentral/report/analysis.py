@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from decentral.report.facts import ABSENT, loss_text, percent_text
+from decentral.report.facts import ABSENT, loss_text, percent_text, short_text
 from decentral.report.pages import Card, drawings, page, write_page
 
 Record = Mapping[str, Any]
@@ -119,7 +119,7 @@ def other_rows(record: Record) -> Iterator[Cells]:
 
 
 def _short(value: float | None) -> str:
-    return ABSENT if value is None else loss_text(value)
+    return ABSENT if value is None else short_text(value)
 
 
 def _range(values: Sequence[float], percent: bool) -> str:

@@ -178,14 +178,23 @@ def number_text(value: float | None, record: Record) -> str:
         return ABSENT
     if record.unit in _UNITS and not record.format:
         return _UNITS[record.unit](value)
-    text = f"{value:{record.format}}" if record.format else loss_text(value)
+    text = f"{value:{record.format}}" if record.format else short_text(value)
     return f"{text} {record.unit}".rstrip()
 
 
 def loss_text(value: float) -> str:
-    """Write a loss with three significant digits.
+    """Write a loss with four digits behind the point, small ones with three significant digits.
 
-    >>> loss_text(0.21649)
+    >>> [loss_text(loss) for loss in (1.43012, 0.00021649)]
+    ['1.4301', '0.000216']
+    """
+    return f"{value:.4f}" if 0.00995 <= abs(value) < 999.5 else short_text(value)
+
+
+def short_text(value: float) -> str:
+    """Write a number with three significant digits.
+
+    >>> short_text(0.21649)
     '0.216'
     """
     return f"{value:#.3g}".rstrip(".") if abs(value) < 999.5 else f"{value:,.0f}"
@@ -241,6 +250,7 @@ def duration_text(seconds: float | None) -> str:
 #: Units that are more than a word behind the number.
 _UNITS: dict[str, Callable[[float], str]] = {
     "%": percent_text, "share": relative_text, "B": format_bytes, "s": duration_text,
+    "loss": loss_text,
 }  # fmt: skip
 
 

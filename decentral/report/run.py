@@ -55,6 +55,7 @@ def report_html(run: RunData) -> str:
         figures=list(_figures(run, facts)),
         measured=_measured(facts),
         config=_pairs(run.config),
+        labels=_labels(run),
         events=_events(run.events[-_MOST_EVENTS:]),
         all_events=len(run.events),
         environment=_pairs(flatten(run.env)),
@@ -209,6 +210,13 @@ def _shards_caption(run: RunData) -> str:
     low, high = min(sizes, default=0), max(sizes, default=0)
     each = f"{low:,}" if low == high else f"{low:,} to {high:,}"
     return f"Who holds which samples; each node has {each}."
+
+
+def _labels(run: RunData) -> list[tuple[str, str]]:
+    """Return the number of every label and what it is called, where that is not its number."""
+    names = (run.shards and run.shards.classes) or ()
+    pairs = [(str(place), name) for place, name in enumerate(names)]
+    return [] if all(place == name for place, name in pairs) else pairs
 
 
 def _pairs(settings: Mapping[str, Any]) -> list[tuple[str, str]]:

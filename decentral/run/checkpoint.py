@@ -17,7 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from decentral.errors import ConfigError, RunError
+from decentral.errors import ConfigError, RunError, shell_word
 from decentral.run.digests import digest_of
 from decentral.run.folder import FORMAT, READ, RunFolder, explain_disk_errors
 
@@ -162,7 +162,7 @@ def relabel(saved: Saved, identity: Mapping[str, Any]) -> None:
 
 def _sealed(manifest: Mapping[str, Any]) -> bytes:
     """Return the text of a manifest with a digest of all that it says."""
-    content = {key: value for key, value in manifest.items() if key != _SEAL}
+    content = _unsealed(manifest)
     return json.dumps({**content, _SEAL: digest_of(content)}, indent=1).encode()
 
 
@@ -233,7 +233,9 @@ def newest_checkpoint(run: Path) -> Saved:
     for saved in good_checkpoints(run):
         return saved
     if not any(_complete(run / "checkpoints")):
-        raise RunError(f"run {run} holds no checkpoint; `decentral resume {run}` begins it again.")
+        raise RunError(
+            f"run {run} holds no checkpoint; `decentral resume {shell_word(run)}` begins it again."
+        )
     raise RunError(
         f"run {run} cannot be resumed: every checkpoint is damaged; launch its config.yaml again."
     )
@@ -241,24 +243,47 @@ def newest_checkpoint(run: Path) -> Saved:
 
 def _verified(path: Path) -> Saved | None:
     """Return a checkpoint, or None if its files do not match the manifest."""
+    if judge(path):
+        return None
+    manifest = _manifest(path)
+    live = tuple(int(node) for node in manifest["nodes"])
+    shards = tuple(manifest["digests"])
+    identity = {key: manifest[key] for key in _IDENTITY if key in manifest}
+    return Saved(path, int(manifest["step"]), live, shards, manifest["counters"], identity)
+
+
+def judge(path: Path) -> str:
+    """Return what is damaged in a checkpoint, nothing where it is whole.
+
+    Raises:
+        ConfigError: It has a format that is not read.
+    """
     try:
-        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+        manifest = _manifest(path)
         _check_format(manifest.get("format"), path)
         # None: manifests of format 2 had no digest of their own.
-        if manifest.pop(_SEAL, None) not in (None, digest_of(manifest)):
-            return None
+        if manifest.get(_SEAL) not in (None, digest_of(_unsealed(manifest))):
+            return "manifest.json is not what it was: its digest differs"
         for name, digest in manifest["digests"].items():
             with (path / name).open("rb") as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != digest:
-                    return None
-        live = tuple(int(node) for node in manifest["nodes"])
-        shards = tuple(manifest["digests"])
-        identity = {key: manifest[key] for key in _IDENTITY if key in manifest}
-        return Saved(path, int(manifest["step"]), live, shards, manifest["counters"], identity)
-    except (OSError, ValueError, KeyError) as error:
+                    return f"{name} is damaged: its digest differs"
+        _ = manifest["counters"], int(manifest["step"]), [int(node) for node in manifest["nodes"]]
+    except OSError as error:
+        return f"{Path(error.filename or path).name} cannot be read ({error.strerror})"
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, ConfigError):
             raise
-        return None
+        return "manifest.json is damaged"
+    return ""
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    return json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+
+
+def _unsealed(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in manifest.items() if key != _SEAL}
 
 
 def _check_format(found: object, path: Path) -> None:

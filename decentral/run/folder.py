@@ -17,7 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from decentral.errors import ConfigError, RunError
+from decentral.errors import ConfigError, RunError, shell_word
 from decentral.run.lock import NAME as LOCK
 from decentral.run.lock import WriterLock, unwritable
 from decentral.yamltext import dump
@@ -183,7 +183,7 @@ class explain_disk_errors:
         cause = "the disk is full" if error.errno == errno.ENOSPC else os.strerror(error.errno or 0)
         raise RunError(
             f"cannot write to run folder {self.folder}: {cause}. The last checkpoint is intact; "
-            f"make room, then `decentral resume {self.folder}`."
+            f"make room, then `decentral resume {shell_word(self.folder)}`."
         ) from error
 
 
@@ -195,7 +195,7 @@ def _refuse_run(folder: Path) -> None:
     if (folder / "summary.json").exists() or any((folder / "checkpoints").glob("step-*")):
         raise ConfigError(
             f"{folder} already holds a run; choose another --out, "
-            f"or continue it with `decentral resume {folder}`."
+            f"or continue it with `decentral resume {shell_word(folder)}`."
         )
 
 

@@ -170,7 +170,7 @@ def _pieces(text: str) -> list[str]:
     pieces, depth, quote = [""], 0, ""
     for char in text:
         quote = "" if char == quote else char if not quote and char in "'\"" else quote
-        depth += 0 if quote else (char in "([") - (char in ")]")
+        depth += 0 if quote else (char in "([{") - (char in ")]}")
         if char == "," and not depth and not quote:
             pieces.append("")
         else:

@@ -31,7 +31,13 @@ from decentral.tasks.filling import (
     owners_of,
     read_splits,
 )
-from decentral.tasks.labels import ignored_by, occurring, places, takes_classes
+from decentral.tasks.labels import (
+    ignored_by,
+    occurring,
+    places,
+    takes_classes,
+    unseen_labels,
+)
 from decentral.tasks.samples import Samples as Samples
 
 #: A share of the training samples that is kept from training.
@@ -187,6 +193,7 @@ class Task:
     def _number(self) -> None:
         """Number the labels from 0, unless they may be what a model of the user's counts."""
         known = occurring([one.targets for one in self._samples().values()])
+        self._judge_unseen(known)
         # Only 0, 1, 2, ... without a gap are what a model counts by itself.
         counted = bool((known == torch.arange(len(known))).all())
         theirs = self.model is not None or bool(self.outputs)
@@ -204,6 +211,19 @@ class Task:
         self.labels, self.classes = labels_of(targets if own is None else own, names, len(targets))
         last = int(known[-1]) if self.numbered is None else len(known) - 1
         self.outputs = self.outputs or max(last + 1, named)
+
+    def _judge_unseen(self, known: Tensor) -> None:
+        """Say which labels no training sample has; refuse negative ones, which hide labels."""
+        unseen = unseen_labels(known, self.splits[0].targets)
+        if not unseen or not takes_classes(self.loss):
+            return
+        if unseen[0] < 0:
+            raise ConfigError(
+                f"task: a test or val sample has the label {unseen[0]}, which no training sample "
+                "has; it often hides a label: leave those samples out, or test on others."
+            )
+        listed = ", ".join(map(str, unseen[:3])) + ", ..." * (len(unseen) > 3)
+        self.notes += (f"no training sample has the label {listed}, which test or val hold.",)
 
     def as_labelled(self) -> Task:
         """Return the task with the labels as they were given, for a model that counts them itself.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ CHUNK, TEST = 20_000, 0.1
 
 #: How the address of a data set of the Hugging Face hub begins.
 HUB = "hf://"
+
+SPLITS: tuple[str, ...] = ("train", "val", "test")
 
 #: Characters read at a time.
 _PIECE = 1 << 20
@@ -70,7 +73,7 @@ def streamed(address: str, column: str, documents: int) -> Pieces:
     try:
         data: Any = datasets.load_dataset(*given, split="train", streaming=True)
         for place, row in enumerate(data.take(documents)):
-            yield f"{place}", _text_of(row, address, column)
+            yield f"{place}", _text_of(row, f"row {place} of {address}", column)
     except ConfigError:
         raise
     except Exception as error:
@@ -80,22 +83,106 @@ def streamed(address: str, column: str, documents: int) -> Pieces:
         ) from error
 
 
-def _text_of(row: Mapping[str, Any], address: str, column: str) -> str:
+def _text_of(row: Mapping[str, Any], where: str, column: str) -> str:
     if isinstance(row.get(column), str):
         return row[column] + "\n"
+    found = repr(row[column])[:40] if column in row else "nothing"
     raise ConfigError(
-        f"task 'text': the rows of {address} hold no text in {column!r}; column= must be one of "
-        f"{', '.join(row)}."
+        f"task 'text': {where} holds {found} in column {column!r}; expected a text: column= must "
+        f"be one of {', '.join(row)}."
     )
 
 
-def files_of(path: str) -> list[Path]:
-    """Return the file at ``path``, or all files below it."""
+@dataclass(frozen=True)
+class Files:
+    """The files of each split, and what is to be said about them.
+
+    Without files for the test, parts of the training text are held out for it.
+    """
+
+    splits: dict[str, list[Path]]
+    notes: tuple[str, ...] = ()
+
+
+#: How the words of a path say that a file is no training text.
+_WORDS = {
+    "train": {"train", "training"},
+    "val": {"val", "valid", "validation", "dev"},
+    "test": {"test", "testing"},
+}
+
+
+def files_of(path: str, setting: str = "path") -> Files:
+    """Return the file at ``path``, or all files below it, by the splits that their names tell.
+
+    A file that is named is all for training. In a folder those that are called test or validation,
+    or lie in a folder of that name, are; where one is called train, others are left aside.
+
+    Args:
+        path: A file, or a folder.
+        setting: That holds it, for messages.
+    """
     place = Path(path).expanduser()
-    found = [place] if place.is_file() else sorted(p for p in place.rglob("*") if p.is_file())
+    if place.is_file():
+        return Files({"train": [place]})
+    found = sorted(p for p in place.rglob("*") if p.is_file())
     if not found:
-        raise ConfigError(f"task 'text': {path} is no file and no folder with files; check path=.")
-    return found
+        raise ConfigError(
+            f"task 'text': {path} is no file and no folder with files; check {setting}=."
+        )
+    named = {file: _split_of(file.relative_to(place)) for file in found}
+    splits = {split: [file for file in found if named[file] == split] for split in (*SPLITS, "")}
+    unnamed, notes = splits.pop(""), list[str]()
+    if not splits["train"]:
+        splits["train"] = unnamed
+    elif unnamed:
+        notes.append(f"task 'text': left aside in {path}: {_listed(unnamed, place)}.")
+    if not splits["test"]:
+        splits["test"], splits["val"] = splits["val"], []
+    if not splits["train"]:
+        raise ConfigError(
+            f"task 'text': all files in {path} are called test or validation; name one that is to "
+            f"be trained on, or call it train."
+        )
+    for split in ("val", "test"):
+        if splits[split]:
+            held = _listed(splits[split], place)
+            notes.append(f"task 'text': {split} is {held}, which is not trained on.")
+    return Files({split: each for split, each in splits.items() if each}, tuple(notes))
+
+
+def _split_of(inside: Path) -> str:
+    """Return the split that a name tells, ``wiki.test.txt`` or ``valid/a.txt``; else nothing."""
+    for part in (inside.stem, *(parent.name for parent in inside.parents)):
+        words = set(re.split(r"[^a-z]+", part.lower()))
+        for split, known in _WORDS.items():
+            if words & known:
+                return split
+    return ""
+
+
+def _listed(files: Sequence[Path], folder: Path) -> str:
+    shown = ", ".join(str(file.relative_to(folder)) for file in files[:3])
+    return shown + (f" and {len(files) - 3} more" if len(files) > 3 else "")
+
+
+#: What is no plain text, by its first bytes, and what to do.
+_OTHER = {
+    b"version https://git-lfs": "is a pointer of git-LFS; fetch the file by `git lfs pull`",
+    b"PAR1": "is a parquet table; name its folder as hf://FOLDER, and the column by column=",
+    b"\x1f\x8b": "is compressed; unpack it",
+    b"PK\x03\x04": "is a zip archive; unpack it",
+}
+
+
+def _refuse_other(file: Path, encoding: str) -> None:
+    """Raise ConfigError for a file that is no text; bytes may be anything."""
+    with file.open("rb") as opened:
+        head = opened.read(32)
+    lfs = next(iter(_OTHER))
+    for sign, said in _OTHER.items():
+        if head.startswith(sign) and (encoding != "latin-1" or sign == lfs):
+            raise ConfigError(f"task 'text': {file} {said}.")
 
 
 def read(files: Iterable[Path], encoding: str, separator: str | None) -> Pieces:
@@ -107,6 +194,7 @@ def read(files: Iterable[Path], encoding: str, separator: str | None) -> Pieces:
         separator: How a line begins that opens a source; none: a source is a file.
     """
     for file in files:
+        _refuse_other(file, encoding)
         try:
             with file.open(encoding=encoding, newline="") as opened:
                 # By size where lines do not matter: a file may hold a single line
@@ -117,16 +205,24 @@ def read(files: Iterable[Path], encoding: str, separator: str | None) -> Pieces:
                     part += separator is not None and piece.startswith(separator)
                     yield (f"{file.name}:{part}" if separator else file.name), piece
         except UnicodeDecodeError as error:
-            raise ConfigError(f"task 'text': {file} is not UTF-8; use tokens=byte.") from error
+            raise ConfigError(
+                f"task 'text': {file} is not UTF-8 (byte 0x{error.object[error.start]:02x}); "
+                "use tokens=byte."
+            ) from error
 
 
-def segments(pieces: Pieces, val: float) -> Iterator[Segment]:
+def segments(pieces: Pieces, val: float, *, test: bool = True) -> Iterator[Segment]:
     """Cut text, sources end to end, into chunks of which the last parts are held out.
 
     Of every chunk the last tenth is for the test, and the share ``val`` of the rest, its end, for
     validation.
+
+    Args:
+        pieces: The text.
+        val: Share for validation.
+        test: Whether anything is held out for the test.
     """
-    kept = CHUNK * (1 - TEST)
+    kept = CHUNK * (1 - TEST * test)
     ends = {"train": round(kept * (1 - val)), "val": round(kept), "test": CHUNK}
     at = 0
     for source, piece in pieces:
@@ -142,9 +238,12 @@ def segments(pieces: Pieces, val: float) -> Iterator[Segment]:
             at += len(text)
 
 
-# --- tokens ---------------------------------------------------------------------------------------
+def held_out(pieces: Pieces, split: str) -> Iterator[Segment]:
+    """Yield text that is all of one split."""
+    return (Segment(source, 0, split, piece) for source, piece in pieces)
 
-SPLITS: tuple[str, ...] = ("train", "val", "test")
+
+# --- tokens ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,25 +20,26 @@ from decentral.errors import ConfigError
 from decentral.gradients.draws import hashed
 from decentral.tasks.base import Samples, Task, holdout
 from decentral.tasks.cache import cached, fingerprint, shown
+from decentral.tasks.image_tables import (
+    ROWS,
+    Label,
+    Table,
+    Unfit,
+    check_labels,
+    class_names,
+    find_splits,
+    numbered_texts,
+    open_table,
+    read_rows,
+)
 
 INSTALL = "pip install -c constraints.txt -e '.[images]'"
-#: What the names of the parquet files of each split look like; ``values`` is no validation.
-_SPLITS = {
-    "train": re.compile("train"),
-    "val": re.compile(r"(val|valid|validation|dev)(?![a-z])"),
-    "test": re.compile("test"),
-}
-#: Columns that hold images and labels, as the data sets of the hub name them.
-_IMAGES, _LABELS = ("image", "img"), ("label", "fine_label", "labels")
 #: Modes of Pillow that eight bits a channel hold: others are scaled or refused.
 _FITTING = ("1", "L", "P", "RGB", "LA", "PA", "RGBA", "CMYK", "YCbCr")
-#: Rows read at a time.
-_ROWS = 1024
 
 Mode = Literal["L", "RGB"]
+Shape = tuple[int, ...]
 Shift = Annotated[int, Ge(0)]
-#: A parquet file, opened, and its name.
-Part = tuple[str, Any]
 
 
 def image_task(
@@ -52,7 +51,8 @@ def image_task(
     goes to ``Pixels``.
     """
     folder = _downloaded(name, hub) if path is None else Path(path).expanduser()
-    files, notes = _files(name, folder)
+    found = find_splits(name, folder)
+    files = found.files
     if val and "val" in files:
         raise ConfigError(
             f"task {name!r}: val = {val:g}, but {folder} has files for validation, such as "
@@ -60,8 +60,8 @@ def image_task(
         )
     # Whatever changes the decoded bytes: the form, the mode, names and contents of
     # files.
-    key = ["images-2", mode, {split: fingerprint(each) for split, each in files.items()}]
-    made = cached(cache, name, key, lambda made: _decode(name, files, mode, made))
+    key = ["images-3", mode, {split: fingerprint(each) for split, each in files.items()}]
+    made = cached(cache, name, key, lambda made: _decode(name, files, mode, made, folder))
     facts = json.loads((made / "facts.json").read_text())
     view = Pixels(tuple(facts["mean"]), tuple(facts["deviation"]), **augment)
     parts = {split: _mapped(made, split, view) for split in files}
@@ -69,7 +69,7 @@ def image_task(
     classes = facts["classes"] and tuple(facts["classes"])
     return Task(
         loss=cross_entropy, train=train, val=parts.get("val", held), test=parts["test"],
-        classes=classes, notes=notes,
+        classes=classes, notes=tuple(found.notes),
     )  # fmt: skip
 
 
@@ -78,34 +78,6 @@ def _mapped(made: Path, split: str, view: Pixels) -> Samples:
     images = np.load(made / f"{split}.images.npy", mmap_mode="c")
     labels = np.load(made / f"{split}.labels.npy")
     return Samples(torch.from_numpy(images), torch.from_numpy(labels), view, mapped=True)
-
-
-# --- where the files are --------------------------------------------------------------------------
-
-
-def _files(name: str, folder: Path) -> tuple[dict[str, list[Path]], tuple[str, ...]]:
-    """Return the files of each split, and what is to be said about them.
-
-    Files for validation are the test where there is no other: data sets of the hub often keep the
-    labels of their test to themselves.
-    """
-    known = sorted(folder.rglob("*.parquet"))
-    files = {
-        split: [file for file in known if begins.match(file.name)]
-        for split, begins in _SPLITS.items()
-    }
-    notes: tuple[str, ...] = ()
-    if not files["test"] and files["val"]:
-        files["test"], files["val"] = files["val"], []
-        first = files["test"][0].name
-        notes = (f"task {name!r}: no test*.parquet in {folder}; {first} is the test set.",)
-    for split in ("train", "test"):
-        if not files[split]:
-            raise ConfigError(
-                f"task {name!r}: no {split}*.parquet in {folder}; path= must name a folder with "
-                "train*.parquet and test*.parquet, images encoded in a column 'image'."
-            )
-    return {split: each for split, each in files.items() if each}, notes
 
 
 def _downloaded(name: str, hub: str) -> Path:
@@ -129,93 +101,96 @@ def _downloaded(name: str, hub: str) -> Path:
 # --- decoding -------------------------------------------------------------------------------------
 
 
-def _decode(name: str, files: dict[str, list[Path]], mode: Mode, made: Path) -> None:
-    """Write every split's pixels and labels, and what is known about them, into a folder."""
+def _decode(name: str, files: dict[str, list[Path]], mode: Mode, made: Path, root: Path) -> None:
+    """Write every split's pixels and labels, and what is known about them, into a folder.
+
+    Args:
+        name: Of the task.
+        files: Of each split.
+        mode: Of the images that a model sees.
+        made: Where the arrays are written.
+        root: Folder of the files.
+    """
     try:
         import PIL.Image  # noqa: F401  # pyright: ignore[reportUnusedImport]
-        import pyarrow.parquet as parquet  # pyright: ignore[reportMissingImports]
+        import pyarrow.parquet  # noqa: F401  # pyright: ignore[reportMissingImports, reportUnusedImport]
     except ImportError as error:
         raise ConfigError(
             f"task {name!r} decodes images with pyarrow and pillow: {INSTALL}."
         ) from error
-    tables: dict[str, list[Part]] = {
-        split: [(file.name, parquet.ParquetFile(file)) for file in each]
-        for split, each in files.items()
+    tables: dict[str, list[Table]] = {
+        split: [open_table(name, file, root) for file in each] for split, each in files.items()
     }
+    labels: dict[str, list[Label]] = {}
+    shape: Shape = ()
     for split, parts in tables.items():
-        _decode_split(name, parts, mode, made / split)
+        shape, labels[split] = _decode_split(name, parts, mode, made / split, shape)
+    classes = class_names(tables["train"][0])
+    check_labels(name, labels, tables, classes)
+    numbers, texts = numbered_texts(labels, classes)
+    for split, each in numbers.items():
+        np.save(made / f"{split}.labels.npy", np.array(each, dtype=np.int64))
     mean, deviation = _moments(np.load(made / "train.images.npy", mmap_mode="r"))
-    facts = {"mean": mean, "deviation": deviation, "classes": _classes(tables["train"][0][1])}
+    facts = {"mean": mean, "deviation": deviation, "classes": texts or classes}
     (made / "facts.json").write_text(json.dumps(facts))
 
 
-def _decode_split(name: str, parts: list[Part], mode: Mode, into: Path) -> None:
-    total = sum(part.metadata.num_rows for _, part in parts)
+def _decode_split(
+    name: str, parts: list[Table], mode: Mode, into: Path, shape: Shape
+) -> tuple[Shape, list[Label]]:
+    """Write the pixels of a split; return the shape of every image, and the labels.
+
+    Args:
+        name: Of the task.
+        parts: Files of the split.
+        mode: Of the images that a model sees.
+        into: What names of files begin with.
+        shape: That images must have; of none, that of the first.
+    """
+    total = sum(part.rows for part in parts)
+    if not total:
+        held = " and ".join(part.name for part in parts)
+        raise ConfigError(f"task {name!r}: {held}: 0 rows; expected at least one for {into.name}.")
     pixels: Any = None
-    labels = np.zeros(total, dtype=np.int64)
-    rows = shown(_rows(name, parts), f"decoding {name} {into.name}", total)
-    for place, (where, encoded, label) in enumerate(rows):
+    labels: list[Label] = []
+    rows = shown(read_rows(name, parts), f"decoding {name} {into.name}", total)
+    for place, row in enumerate(rows):
         try:
-            image = _pixels(encoded, mode)
-        except _Unfit as error:
-            raise ConfigError(f"task {name!r}: image in {where} {error}.") from error
-        except OSError as error:
-            raise ConfigError(
-                f"task {name!r}: image in {where} cannot be decoded; the file may be damaged."
-            ) from error
+            image = _pixels(row.image, mode)
+            shape = shape or image.shape
+            if image.shape != shape:
+                raise Unfit(f", image, is of shape {list(image.shape)}", f"{list(shape)} as before")
+        except Unfit as error:
+            raise ConfigError(f"{row.where}{error}.") from error
         if pixels is None:
             # Straight to the disk: all decoded images may be larger than memory.
-            pixels = open_memmap(f"{into}.images.npy", "w+", np.uint8, (total, *image.shape))
-        if image.shape != pixels.shape[1:]:
-            raise ConfigError(
-                f"task {name!r}: image in {where} has shape {list(image.shape)}, the "
-                f"first has {list(pixels.shape[1:])}; all must be of one size."
-            )
-        pixels[place], labels[place] = image, label
+            pixels = open_memmap(f"{into}.images.npy", "w+", np.uint8, (total, *shape))
+        pixels[place] = image
+        labels.append(row.label)
     pixels.flush()
-    np.save(f"{into}.labels.npy", labels)
-
-
-def _rows(name: str, parts: list[Part]) -> Iterator[tuple[str, bytes, int]]:
-    """Yield where every image is, its bytes and its label."""
-    for file, part in parts:
-        image, label = (_column(name, part, known) for known in (_IMAGES, _LABELS))
-        row = 0
-        for batch in part.iter_batches(_ROWS, columns=[image, label]):
-            images, labels = batch.column(image).to_pylist(), batch.column(label).to_pylist()
-            for encoded, number in zip(images, labels, strict=True):
-                data = encoded["bytes"] if isinstance(encoded, dict) else encoded
-                yield f"row {row} of {file}", data, number
-                row += 1
-
-
-def _column(name: str, part: Any, known: tuple[str, ...]) -> str:
-    columns: list[str] = part.schema_arrow.names
-    for column in known:
-        if column in columns:
-            return column
-    raise ConfigError(
-        f"task {name!r}: the parquet files have the columns {', '.join(columns)}; "
-        f"one must be called {' or '.join(known)}."
-    )
-
-
-class _Unfit(Exception):
-    """An image whose values eight bits cannot hold; says which, and what to do."""
+    return shape, labels
 
 
 def _pixels(encoded: bytes, mode: Mode) -> Any:
     """Return one image as bytes [channels, height, width], upright as its EXIF data say."""
     from PIL import Image, ImageOps
 
-    image = Image.open(io.BytesIO(encoded))
-    upright = _eight_bits(ImageOps.exif_transpose(image), image.format)
-    pixels = np.asarray(upright.convert(mode))
+    try:
+        image = Image.open(io.BytesIO(encoded))
+        frames = getattr(image, "n_frames", 1)
+        upright = ImageOps.exif_transpose(image)
+    except Exception as error:  # damaged bytes: there is no list of what Pillow may raise
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = "cannot identify it" if "BytesIO" in reason else reason
+        raise Unfit(f", image, cannot be decoded ({reason})", "an undamaged image") from error
+    if frames > 1:
+        raise Unfit(f", image, has {frames} frames", "one: write the one that is meant")
+    pixels = np.asarray(_eight_bits(upright, image.format).convert(mode))
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
 def _eight_bits(image: Any, form: str | None) -> Any:
-    """Return an opaque image of eight bits; raises _Unfit where that would lose what it shows.
+    """Return an opaque image of eight bits; raises Unfit where that would lose what it shows.
 
     16 bits are scaled, v -> round(255 v / 65535): Pillow's own conversion clips them at 255.
     """
@@ -226,35 +201,29 @@ def _eight_bits(image: Any, form: str | None) -> Any:
         values = np.asarray(image).astype(np.float64)
         return Image.fromarray(np.rint(values / 257).astype(np.uint8))
     if image.mode not in _FITTING:
-        raise _Unfit(
-            f"has the mode {image.mode}, whose range is not known; write it with 8 or 16 bits "
-            "a channel"
+        raise Unfit(
+            f", image, has the mode {image.mode}, whose range is not known",
+            "8 or 16 bits a channel",
         )
     if image.has_transparency_data and image.convert("RGBA").getextrema()[3][0] < 255:
-        raise _Unfit("has transparent pixels; lay it on a background and write it without alpha")
+        raise Unfit(
+            ", image, has transparent pixels",
+            "an opaque one: lay it on a background and write it without alpha",
+        )
     return image
 
 
 def _moments(images: Any) -> tuple[list[float], list[float]]:
     """Return mean and deviation of every channel, of pixels in [0, 1], without loading all."""
     sums = np.zeros((2, images.shape[1]))
-    for start in range(0, len(images), _ROWS):
-        part = images[start : start + _ROWS].astype(np.float64) / 255
+    for start in range(0, len(images), ROWS):
+        part = images[start : start + ROWS].astype(np.float64) / 255
         # In float64 and by parts: the squares of millions of pixels lose digits in
         # float32.
         sums += part.sum((0, 2, 3)), np.square(part).sum((0, 2, 3))
     mean, square = sums / (images.size / images.shape[1])
     deviation = np.sqrt(np.maximum(square - mean**2, 1e-12))
     return mean.tolist(), deviation.tolist()
-
-
-def _classes(part: Any) -> list[str] | None:
-    """Return the names of the classes, where the file's metadata hold them."""
-    known: dict[bytes, bytes] = part.schema_arrow.metadata or {}
-    if b"classes" in known:
-        return known[b"classes"].decode().split(",")
-    features = json.loads(known.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
-    return next((f["names"] for k, f in features.items() if k in _LABELS and "names" in f), None)
 
 
 # --- what a model sees ----------------------------------------------------------------------------

@@ -54,7 +54,8 @@ def mnist(
 
     ``path`` is a folder with train*.parquet and test*.parquet, images encoded in a column; without
     it the data set comes from the Hugging Face hub. They are decoded once, into ``cache``. Files
-    that begin with valid, validation, val or dev are ``val``; the test where there is no test*.
+    that begin with valid, validation, val or dev are ``val``; the test where there is no test*. A
+    folder of such a name serves, too (default/train/0000.parquet). Labels are numbers or texts.
     Training images are moved by up to ``shift`` pixels, and mirrored at random if ``flip``.
     (LeCun, Cortes & Burges, 1998.)
 
@@ -83,7 +84,8 @@ def cifar10(
 
     ``path`` is a folder with train*.parquet and test*.parquet, images encoded in a column; without
     it the data set comes from the Hugging Face hub. They are decoded once, into ``cache``. Files
-    that begin with valid, validation, val or dev are ``val``; the test where there is no test*.
+    that begin with valid, validation, val or dev are ``val``; the test where there is no test*. A
+    folder of such a name serves, too (default/train/0000.parquet). Labels are numbers or texts.
     Training images are moved by up to ``shift`` pixels, and mirrored at random if ``flip``.
     (Krizhevsky, 2009.)
 
@@ -112,7 +114,8 @@ def cifar100(
 
     ``path`` is a folder with train*.parquet and test*.parquet, images encoded in a column; without
     it the data set comes from the Hugging Face hub. They are decoded once, into ``cache``. Files
-    that begin with valid, validation, val or dev are ``val``; the test where there is no test*.
+    that begin with valid, validation, val or dev are ``val``; the test where there is no test*. A
+    folder of such a name serves, too (default/train/0000.parquet). Labels are numbers or texts.
     Training images are moved by up to ``shift`` pixels, and mirrored at random if ``flip``.
     (Krizhevsky, 2009.)
 
@@ -148,7 +151,8 @@ def tinyimagenet(
 
     ``path`` is a folder with train*.parquet and test*.parquet, images encoded in a column; without
     it the data set comes from the Hugging Face hub. They are decoded once, into ``cache``. Files
-    that begin with valid, validation, val or dev are ``val``; the test where there is no test*.
+    that begin with valid, validation, val or dev are ``val``; the test where there is no test*. A
+    folder of such a name serves, too (default/train/0000.parquet). Labels are numbers or texts.
     Training images are moved by up to ``shift`` pixels, and mirrored at random if ``flip``.
     (Le & Yang, 2015.)
 

@@ -76,6 +76,11 @@ def occurring(parts: Sequence[Tensor]) -> Tensor:
     return torch.unique(torch.cat([part.flatten().long().cpu() for part in parts]))
 
 
+def unseen_labels(known: Tensor, train: Tensor) -> list[int]:
+    """Return those of the ``known`` labels that no training sample has, ascending."""
+    return known[~torch.isin(known, occurring([train]))].tolist()
+
+
 def places(labels: Tensor, known: Tensor) -> Tensor:
     """Return the place of every label among sorted ``known`` ones."""
     return torch.searchsorted(known, labels.long().cpu().contiguous())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal
@@ -22,9 +24,11 @@ from decentral.tasks.corpus import (
     SPLITS,
     Encoded,
     Pieces,
+    Segment,
     characters,
     encode,
     files_of,
+    held_out,
     load,
     octets,
     pairs,
@@ -69,6 +73,7 @@ def text(
     documents: Count = 10_000,
     val: HeldOut = 0.0,
     cache: str = CACHE,
+    test: str | None = None,
 ) -> Task:
     """Predict the next token of English text, by default the language reference of Python.
 
@@ -76,10 +81,14 @@ def text(
     from there, so that they may be larger than memory. ``hf://OWNER/NAME`` streams the first
     ``documents`` of a data set of the Hugging Face hub (``[lm]`` extra), each a source, from its
     ``column``. ``tokens`` are characters, bytes, or ``vocabulary`` pieces of words learned from the
-    training text (byte-pair encoding; ``[lm]`` extra). The text, sources end to end, is cut
-    into chunks of 20,000 characters; the last tenth of each is for the test, the end of the rest
-    (its share ``val``) for validation. A sample is ``context`` tokens with the one that follows
-    each; the next begins ``stride`` later (none: ``context``, so that no token is in two samples).
+    training text (byte-pair encoding; ``[lm]`` extra). A sample is ``context`` tokens with the one
+    that follows each; the next begins ``stride`` later (none: ``context``, so that no token is in
+    two samples).
+
+    Nothing of ``test`` is trained on, nor files of a folder whose names say test or validation.
+    Where there are none, the training text, sources end to end, is cut into chunks of 20,000
+    characters, and the last tenth of each is for the test. The end of what remains of a chunk, its
+    share ``val``, is for validation.
 
     Splits divide samples ``by`` source (a file, a topic of the default text, or what begins with a
     line that starts with ``separator``) or by chunk; auto takes sources where there are several.
@@ -97,57 +106,110 @@ def text(
         documents: Documents taken from the hub.
         val: Share of the training samples kept for validation.
         cache: Folder for what is decoded once.
+        test: A text file, or a folder of them, for the test; none: parts of ``path``.
     """
-    key, pieces = _source(path, tokens, separator, column, documents)
-    data = _encoded(key, pieces, (tokens, vocabulary), val, cache)
-    train, valid, test = (_windows(data, s, context, stride or context) for s in SPLITS)
-    labels, names = _labels(data, len(train), stride or context, by)
+    text, notes = _source(path, test, tokens, separator, column, documents)
+    if val and "val" in text.held:
+        raise ConfigError(
+            f"task 'text': val = {val:g}, but {path} has files for validation; leave val out, or "
+            "move them away."
+        )
+    data = _encoded(text, (tokens, vocabulary), val, cache)
+    parts = {s: _windows(data, s, context, stride or context) for s in SPLITS}
+    labels, names = _labels(data, len(parts["train"]), stride or context, by)
     return Task(
-        loss=next_token, train=train, val=valid if val else None, test=test,
-        labels=torch.from_numpy(labels), classes=names, outputs=data.vocabulary,
+        loss=next_token, train=parts["train"], test=parts["test"],
+        val=parts["val"] if val or "val" in text.held else None,
+        labels=torch.from_numpy(labels), classes=names, outputs=data.vocabulary, notes=notes,
     )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class _Text:
+    """What is read: the training text, and what is held out of it whole.
+
+    ``key`` is what changes with it; none: it ships with Python.
+    """
+
+    key: list[Any] | None
+    train: Callable[[], Pieces]
+    held: Mapping[str, Callable[[], Pieces]]
+
+    def all(self) -> Pieces:
+        """Yield the text of all splits."""
+        for read_one in (self.train, *self.held.values()):
+            yield from read_one()
+
+    def segments(self, val: float) -> Iterator[Segment]:
+        """Yield the text by split; where a test is given, none of the rest is held out for it."""
+        yield from segments(self.train(), val, test="test" not in self.held)
+        for split, read_one in self.held.items():
+            yield from held_out(read_one(), split)
+
+
 def _source(
-    path: str | None, tokens: str, separator: str | None, column: str, documents: int
-) -> tuple[list[Any] | None, Callable[[], Pieces]]:
-    """Return what changes with the text (None: it ships with Python), and what reads it."""
-    if path is None:
-        return None, lambda: ((name, _as_read(piece, tokens)) for name, piece in topics())
-    if path.startswith(HUB):
-        return [path, column, documents], lambda: (
-            (name, _as_read(piece, tokens)) for name, piece in streamed(path, column, documents)
-        )
-    files, encoding = files_of(path), "latin-1" if tokens == "byte" else "utf-8"
-    return [separator, fingerprint(files)], lambda: read(files, encoding, separator)
+    path: str | None,
+    test: str | None,
+    tokens: str,
+    separator: str | None,
+    column: str,
+    documents: int,
+) -> tuple[_Text, tuple[str, ...]]:
+    """Return what is read, and what is to be said about it.
+
+    Args:
+        path: A file, a folder, an address of the hub; none: Python's reference.
+        test: A file or folder for the test.
+        tokens: What a token is.
+        separator: How a line begins that opens a source.
+        column: Column of the texts, on the hub.
+        documents: Documents taken from the hub.
+    """
+    encoding = "latin-1" if tokens == "byte" else "utf-8-sig"
+    files, notes = dict[str, list[Path]](), tuple[str, ...]()
+    if path is not None and not path.startswith(HUB):
+        found = files_of(path)
+        files, notes = found.splits, found.notes
+    if test is not None:
+        if "test" in files:
+            notes = (*notes, f"task 'text': test={test} stands for the test files of {path}.")
+        files |= {"test": [one for each in files_of(test, "test").splits.values() for one in each]}
+    if shared := {*files.get("train", ())} & {*files.get("test", ())}:
+        raise ConfigError(f"task 'text': {min(shared)} is both for training and for the test.")
+    held = {
+        split: partial(read, files[split], encoding, separator)
+        for split in ("val", "test")
+        if split in files
+    }
+    marks = {split: fingerprint(each) for split, each in sorted(files.items())}
+    if path is None or path.startswith(HUB):
+        source = topics if path is None else partial(streamed, path, column, documents)
+        key = [path, column, documents, marks] if path or marks else None
+        return _Text(key, lambda: ((n, _as_read(t, tokens)) for n, t in source()), held), notes
+    train = partial(read, files["train"], encoding, separator)
+    return _Text([separator, marks], train, held), notes
 
 
-def _encoded(
-    key: list[Any] | None,
-    pieces: Callable[[], Pieces],
-    tokens: tuple[str, int],
-    val: float,
-    cache: str,
-) -> Encoded:
-    if key is None:
+def _encoded(text: _Text, tokens: tuple[str, int], val: float, cache: str) -> Encoded:
+    if text.key is None:
         with TemporaryDirectory() as folder:
-            _encode(tokens, pieces, val, Path(folder))
+            _encode(tokens, text, val, Path(folder))
             return load(Path(folder), mapped=False)
     # The number goes up when what is written changes: older folders are left alone.
-    whole = ["text-2", tokens, val, key]
-    made = cached(cache, "text", whole, lambda made: _encode(tokens, pieces, val, made))
+    whole = ["text-3", tokens, val, text.key]
+    made = cached(cache, "text", whole, lambda made: _encode(tokens, text, val, made))
     return load(made, mapped=True)
 
 
-def _encode(tokens: tuple[str, int], pieces: Callable[[], Pieces], val: float, into: Path) -> None:
+def _encode(tokens: tuple[str, int], text: _Text, val: float, into: Path) -> None:
     kind, size = tokens
     if kind == "bpe":
         # From the training text only, or the vocabulary would know the test.
-        learned = (each.text for each in segments(pieces(), val) if each.split == "train")
+        learned = (each.text for each in text.segments(val) if each.split == "train")
         tokenizer = pairs(learned, size, into)
     else:
-        tokenizer = _TOKENIZERS[kind](pieces())
-    encode(segments(pieces(), val), tokenizer, into)
+        tokenizer = _TOKENIZERS[kind](text.all())
+    encode(text.segments(val), tokenizer, into)
 
 
 def _as_read(piece: str, tokens: str) -> str:

@@ -13,7 +13,7 @@ from decentral.engines.ray.cluster import HostBlocklist, connect
 from decentral.engines.ray.monitor import Monitor
 from decentral.engines.ray.worker_group import WorkerGroup, start_workers
 from decentral.engines.workers import WorkersLost, blocks_of, label, moved, sources
-from decentral.errors import ConfigError, RunError
+from decentral.errors import ConfigError, RunError, shell_word
 from decentral.faults.base import Fault, worker_faults
 from decentral.limits import check_threads
 from decentral.loop.cost import thread_count
@@ -172,7 +172,7 @@ class RayRun(EngineRun):
         )  # fmt: skip
         raise RunError(
             f"{what}; the run ends by engine.{limit}. "
-            f"`decentral resume {self.folder.path}` goes on from the last checkpoint."
+            f"`decentral resume {shell_word(self.folder.path)}` goes on from the last checkpoint."
         )
 
     def _newest(self) -> Saved | None:

@@ -1,0 +1,100 @@
+"""Say whether a configuration is right, or a run folder whole, without running anything."""
+
+from __future__ import annotations
+
+import json as text_json
+from pathlib import Path
+from typing import Any
+
+from rich.text import Text
+
+from decentral.cli.words import MERGED, QUIET, console_of, count
+from decentral.config import Fault, file_faults, make_config, read_file
+from decentral.errors import ConfigError, RunError
+
+
+def check(path: str | None, *, json: bool, schema: bool) -> None:
+    """Print what is wrong with a file or folder; status 2 for a file, 1 for a folder, else 0.
+
+    Args:
+        path: A configuration, or a run folder.
+        json: Whether the result is printed as JSON.
+        schema: Whether the JSON Schema of configurations is printed, and nothing is checked.
+    """
+    if schema:
+        from decentral.config.schema import config_schema
+
+        print(text_json.dumps(config_schema(), indent=1))
+        return
+    if path is None:
+        raise ConfigError("check: give a configuration or a run folder, or ask for --schema.")
+    place = Path(path).expanduser()
+    if not place.exists():
+        raise ConfigError(f"check: {path} does not exist; give a configuration or a run folder.")
+    if place.is_dir():
+        _check_folder(place, json)
+    else:
+        _check_file(place, json)
+
+
+def _check_file(path: Path, json: bool) -> None:
+    faults, about = _judged(path)
+    if json:
+        listed = [{"setting": f.setting, "line": f.line or None, "text": f.text} for f in faults]
+        _print({"path": str(path), "kind": "configuration", "whole": not faults, "faults": listed})
+    else:
+        console = console_of()
+        for fault in faults:
+            where = f"line {fault.line}: " if fault.line else ""
+            console.print(Text.assemble((where, "bold"), fault.text), soft_wrap=True)
+        if not faults:
+            console.print(Text(f"{path} is right: {about}."), soft_wrap=True)
+    if faults:
+        wrong = count(len(faults), "mistake")
+        raise ConfigError(f"configuration {path} has {wrong}; nothing was run.")
+
+
+def _judged(path: Path) -> tuple[list[Fault], str]:
+    """Return what is wrong with a configuration, else what it describes."""
+    from decentral.loop.preparing import prepare
+    from decentral.sweeps import read_sweep
+
+    if faults := file_faults(path, "sweep"):
+        return faults, ""
+    try:
+        settings = read_file(path)
+        if "sweep" in settings:
+            points = read_sweep(str(path), [], {}).points
+            for point in points:
+                prepare(point.config)
+            return [], f"a sweep of {count(len(points), 'run')}"
+        setup = prepare(make_config(settings))
+    except (ConfigError, RunError) as error:
+        return [Fault("", 0, str(error))], ""
+    config = setup.config
+    return [], f"a run of {count(config.nodes, 'node')} and {config.steps:,} steps"
+
+
+def _check_folder(folder: Path, json: bool) -> None:
+    from decentral.run.checking import check_run
+
+    if not (folder / "config.yaml").exists() and not (folder / "checkpoints").exists():
+        raise ConfigError(f"{folder} is no run folder: it has no config.yaml; give one, or a file.")
+    parts = list(check_run(folder))
+    broken = [part for part in parts if not part.whole]
+    if json:
+        listed = [vars(part) for part in parts]
+        _print({"path": str(folder), "kind": "run", "whole": not broken, "parts": listed})
+    else:
+        console, width = console_of(), max(len(part.name) for part in parts)
+        for part in parts:
+            sign = ("whole   ", QUIET) if part.whole else ("broken  ", MERGED)
+            line = Text.assemble(part.name.ljust(width + 2), sign, part.text)
+            console.print(line, soft_wrap=True)
+    if broken:
+        names = ", ".join(part.name for part in broken[:3])
+        raise RunError(f"run {folder} is not whole: {names}{', ...' * (len(broken) > 3)}.")
+
+
+def _print(found: dict[str, Any]) -> None:
+    print(text_json.dumps(found, indent=1))

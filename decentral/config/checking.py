@@ -1,0 +1,156 @@
+"""Everything that is wrong with a configuration file, each with its line; nothing runs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from decentral.config.reading import (
+    as_mapping,
+    layered,
+    make_config,
+    read_file,
+    refuse_unknown,
+    resolve_aliases,
+)
+from decentral.config.settings import PARTS, Config
+from decentral.config.validating import plain_faults
+from decentral.errors import ConfigError
+from decentral.registry import bind, build, find
+from decentral.signature import validated
+from decentral.yamltext import line_of, load_file
+
+_LINE = re.compile(r"configuration .*?, line (\d+)(?:, column \d+)?: ")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong: the setting and its line, 0 where it is of no single line."""
+
+    setting: str
+    line: int
+    text: str
+
+
+def file_faults(path: str | Path, *others: str) -> list[Fault]:
+    """Return everything that is wrong with a file of settings, in the order of its lines.
+
+    What combinations of settings cannot be is said where nothing else is wrong. ``others`` are
+    keys beside those of a run, which are not looked at.
+    """
+    try:
+        whole = read_file(path)
+    except ConfigError as error:
+        found = _LINE.match(str(error))
+        text = str(error)[found.end() :] if found else str(error)
+        return [Fault("", int(found[1]) if found else 0, text)]
+    lines = {
+        name: key for key in map(str, load_file(path)) for name in resolve_aliases({key: None})
+    }
+    own = {key: value for key, value in whole.items() if key.partition(".")[0] not in others}
+    faults = list(_faults(own)) or _combined(own)
+    placed = [Fault(key, _line(path, key, lines), text) for key, text in faults]
+    return sorted(dict.fromkeys(placed), key=lambda one: one.line)
+
+
+def _line(path: str | Path, setting: str, written: Mapping[str, str]) -> int:
+    """Return the line of a setting, also where the file has it by a short name.
+
+    Args:
+        path: The file.
+        setting: A key of a configuration, perhaps with what is inside of it.
+        written: What the file calls each of its keys.
+    """
+    for name, key in written.items():
+        if setting == name or setting.startswith(f"{name}."):
+            return line_of(path, key + setting.removeprefix(name))
+    for name, key in written.items():  # a key such as optimizer.lr, of a part that is wrong
+        if name.startswith(f"{setting}."):
+            return line_of(path, key)
+    return 0
+
+
+def _faults(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield what is wrong with single settings: the setting, and what is said."""
+    known: dict[str, Any] = {}
+    for key, value in settings.items():
+        try:
+            refuse_unknown(key.partition(".")[0], value)
+            layered(known, {key: value})
+        except ConfigError as error:
+            yield key, str(error)
+        else:
+            known[key] = value
+    asked = layered(known)
+    parts = {key: asked.pop(key) for key in PARTS if key in asked}
+    for key, value in parts.items():
+        yield from _part_faults(key, value)
+    yield from plain_faults(asked)
+    struck = asked.get("faults") or ()
+    for one in [struck] if isinstance(struck, str) else struck:
+        yield from (("faults", text) for _, text in _plugin_faults("fault", one))
+
+
+def _part_faults(key: str, value: Any) -> Iterator[tuple[str, str]]:
+    if value in (None, "auto", Config.model_fields[key].default):
+        return
+    for setting, text in _plugin_faults(PARTS[key], value):
+        yield f"{key}.{setting}" if setting else key, text
+
+
+def _plugin_faults(kind: str, value: Any) -> list[tuple[str, str]]:
+    """Return everything that is wrong with a plug-in as written: the setting, and what is said.
+
+    The setting is empty where it is not a single one that is wrong.
+    """
+    try:
+        written = as_mapping(kind, value)
+        found = find(kind, written["name"])
+    except ConfigError as error:  # it cannot be read, or nobody has that name
+        return [("", str(error))]
+    try:
+        build(kind, written)
+        return []
+    except ConfigError as error:
+        whole = [("", str(error))]
+    single: list[tuple[str, str]] = []
+    for key, one in written.items():
+        try:
+            if key not in found.accepts and key != "name":
+                bind(found, {key: one})
+            elif key != "name":
+                validated(f"{kind} {found.name!r}", key, found.accepts[key], one)
+        except ConfigError as error:
+            single.append((key, str(error)))
+    return single or whole
+
+
+def _combined(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
+    try:
+        make_config(settings)
+    except ConfigError as error:
+        return [("", str(error))]
+    return []
+
+
+@contextmanager
+def named_by_line(path: str | Path, own: Mapping[str, Any]) -> Generator[None]:
+    """Say of a mistake in settings of a file in which line it stands.
+
+    Args:
+        path: The file.
+        own: What else was given, which wins over it.
+    """
+    try:
+        yield
+    except ConfigError as error:
+        above = {key.partition(".")[0] for key in own}
+        for fault in file_faults(path):
+            if fault.line and fault.setting.partition(".")[0] not in above:
+                where = f"configuration {path}, line {fault.line}"
+                raise ConfigError(f"{where}: {fault.text}") from error
+        raise

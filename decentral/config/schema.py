@@ -1,0 +1,218 @@
+"""The JSON Schema of a configuration, for editors: from pydantic and the plug-ins' signatures."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, get_args, get_origin
+
+from pydantic import TypeAdapter
+from pydantic.errors import PydanticUserError
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+
+from decentral.config.settings import ALIASES, NESTED, NUMBERS, PARTS, Config
+from decentral.registry import KINDS, NestedPlugin, Plugin, members, names
+from decentral.signature import Setting
+from decentral.units import parse_bandwidth, parse_point, parse_seconds
+
+Schema = dict[str, Any]
+
+_TEXT_OR_NUMBER: Schema = {"type": ["string", "number"]}
+#: Settings that are lists of plug-ins, and their kind.
+_LISTS = {"metrics": "metric", "faults": "fault", "track": "tracker"}
+#: A plug-in from outside: a file, or a name within a library.
+_OUTSIDE = r"[.:/\\]"
+
+
+#: Readers of quantities; what other types with a reader of their own take is known to it alone.
+_QUANTITIES = (parse_point, parse_seconds, parse_bandwidth)
+#: Names that a kind knows beside those of its members.
+_WORDS = {"weights": ["file"]}
+
+
+class _Generator(GenerateJsonSchema):
+    """Describes what pydantic leaves to a function: quantities are text or a number."""
+
+    def function_plain_schema(self, schema: Any) -> JsonSchemaValue:
+        """Return what may be written of a type with a reader of its own."""
+        return dict(_TEXT_OR_NUMBER) if schema["function"]["function"] in _QUANTITIES else {}
+
+
+def config_schema() -> Schema:
+    """Return the schema of a YAML file of settings, or of a sweep over them."""
+    properties = {key: _described(key) for key in Config.model_fields}
+    properties |= {alias: _aliased(name, properties) for alias, name in ALIASES.items()}
+    keys = "|".join([*Config.model_fields, *ALIASES])
+    properties["sweep"] = {
+        "description": "axes of a sweep: several values for each setting",
+        "type": "object",
+        "propertyNames": {"pattern": rf"^({keys})(\..+)?$"},
+    }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "decentral configuration",
+        "type": "object",
+        "properties": properties,
+        "patternProperties": dict(_dotted()),
+        "additionalProperties": False,
+        "$defs": {kind: _plugin(kind) for kind in KINDS if kind != "claim"},
+    }
+
+
+def _described(key: str) -> Schema:
+    """Return the schema of a setting of a run."""
+    field = Config.model_fields[key]
+    about: Schema = {"description": field.description or ""}
+    if isinstance(field.default, str | int | float | bool | None):
+        about["default"] = field.default
+    return about | _setting(key)
+
+
+def _setting(key: str) -> Schema:
+    field = Config.model_fields[key]
+    absent = [{"type": "null"}, {"const": "none"}] if field.default is None else []
+    if key in PARTS:
+        number = [{"type": "number"}] if key in NUMBERS else []
+        auto = [{"enum": ["auto", None]}] if field.default == "auto" else []
+        return {"anyOf": [_ref(PARTS[key]), *number, *auto, *absent]}
+    if key in _LISTS:
+        one = _named(_LISTS[key])
+        return {"anyOf": [one, {"type": "array", "items": one}]}
+    if key in NESTED:
+        return {"anyOf": [*_nested(key), *absent]}
+    if key == "data":
+        return {"anyOf": [_TEXT_OR_NUMBER, *absent]}
+    if key == "node_lr":
+        return {"type": "object", "additionalProperties": {"type": "number"}}
+    rebuilt = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
+    return {"anyOf": [_schema_of(rebuilt), *absent[1:]]}
+
+
+def _nested(key: str) -> list[Schema]:
+    """Return how the settings of a method, or of the engine, may be written."""
+    model = NESTED[key]
+    inner = {name: _schema_of(one.annotation, one.metadata, one.description or "")
+             for name, one in model.model_fields.items()}  # fmt: skip
+    whole: Schema = {"type": "object", "properties": inner, "additionalProperties": False}
+    if key == "engine":
+        return [{"type": "string", "pattern": r"^\s*(auto|local|ray)\s*(\(.*\)\s*)?$"}, whole]
+    return [_TEXT_OR_NUMBER, whole]
+
+
+def _aliased(name: str, properties: Mapping[str, Schema]) -> Schema:
+    """Return the schema of a short name, which may stand for a setting within a part."""
+    key, _, inner = name.partition(".")
+    return {"type": "number", "description": f"short for {name}"} if inner else properties[key]
+
+
+def _dotted() -> Iterable[tuple[str, Schema]]:
+    """Yield the keys that reach into a part: ``optimizer.momentum``."""
+    short = {alias: key for alias, key in ALIASES.items() if key in PARTS}
+    for key in (*PARTS, *short):
+        kind = PARTS[short.get(key, key)]
+        inner = sorted({name for one in _known(kind) for name in one.accepts})
+        if outside := _outside(kind):
+            inner = [r"\w+"] if outside else inner
+        words = "|".join(inner)
+        if words:
+            yield rf"^{key}\.({words})(\..+)?$", {}
+    for key, model in NESTED.items():
+        yield rf"^{key}\.({'|'.join(model.model_fields)})$", {}
+    yield r"^node_lr\..+$", {"type": "number"}
+
+
+# --- plug-ins -------------------------------------------------------------------------------------
+
+
+def _known(kind: str) -> list[Plugin]:
+    usable, _ = members(kind)
+    return usable
+
+
+def _outside(kind: str) -> bool:
+    """Whether settings of members from outside, of a library, are not known here."""
+    return kind in ("optimizer", "topology", "task", "model")
+
+
+def _plugin(kind: str) -> Schema:
+    """Return how a plug-in of a kind may be written: as text, or as a mapping."""
+    known = _known(kind)
+    whole = [_mapping(one) for one in known]
+    outside = {
+        "type": "object",
+        "properties": {"name": {"type": "string", "pattern": _OUTSIDE}, "path": {}},
+        "anyOf": [{"required": ["name"]}, {"required": ["path"]}],
+    }
+    changes: Schema = {
+        "description": "settings of what is chosen below or by default",
+        "type": "object",
+        "properties": {key: {} for one in known for key in one.accepts},
+        "not": {"anyOf": [{"required": ["name"]}, {"required": ["path"]}]},
+        "additionalProperties": False,
+    }
+    return {"anyOf": [_named(kind), *whole, outside, changes]}
+
+
+def _named(kind: str) -> Schema:
+    """Return the text of a plug-in: a name, perhaps with settings, or one from outside."""
+    listed = [*names(kind), *_WORDS.get(kind, ())]
+    called = rf"^\s*({'|'.join(map(re.escape, listed))})\s*\(.*\)\s*$"
+    spec = {"type": "string", "anyOf": [{"pattern": called}, {"pattern": _OUTSIDE}]}
+    plain = {"enum": listed}
+    own = {"type": "string", "pattern": r"^\s*[-+\d.].*$"} if kind in ("compute",) else None
+    return {"anyOf": [plain, spec, *([own] if own else [])]}
+
+
+def _mapping(one: Plugin) -> Schema:
+    """Return the mapping of a member, its settings by their annotations."""
+    inner = {key: _of_setting(setting) for key, setting in one.accepts.items()}
+    required = [key for key, setting in one.accepts.items() if setting.required]
+    return {
+        "description": one.help.partition("\n")[0],
+        "type": "object",
+        "properties": {"name": {"const": one.name}, **inner},
+        "required": ["name", *required],
+        "additionalProperties": False,
+    }
+
+
+def _of_setting(setting: Setting) -> Schema:
+    return _schema_of(setting.annotation, (), setting.text)
+
+
+def _ref(kind: str) -> Schema:
+    return {"$ref": f"#/$defs/{kind}"}
+
+
+def _schema_of(annotation: Any, metadata: Iterable[Any] = (), text: str = "") -> Schema:
+    """Return the schema of an annotation; of one that cannot be described, anything.
+
+    Args:
+        annotation: As in a signature.
+        metadata: Bounds that pydantic keeps beside it.
+        text: What the setting means.
+    """
+    about: Schema = {"description": text} if text else {}
+    part = _part_in(annotation)
+    if part is not None:
+        return about | {"anyOf": [_ref(part.kind), {"type": "null"}]}
+    whole: Any = Annotated[annotation, *metadata] if tuple(metadata) else annotation
+    try:
+        made = TypeAdapter(whole).json_schema(schema_generator=_Generator)
+    except PydanticUserError:  # a type of the user's, read by code alone
+        return about
+    if "$defs" in made:  # of nested models: their references would lead outside of this schema
+        return about
+    made.pop("title", None)
+    absent = [{"const": "none"}] if {"type": "null"} in made.get("anyOf", []) else []
+    return about | ({"anyOf": [made, *absent]} if absent else made)
+
+
+def _part_in(annotation: Any) -> NestedPlugin | None:
+    """Return the mark of a setting that is a plug-in itself, also one that may be absent."""
+    if get_origin(annotation) is Annotated:
+        found = (one for one in get_args(annotation)[1:] if isinstance(one, NestedPlugin))
+        return next(found, None)
+    inner = get_args(annotation)
+    simple = [one for one in inner if one is not type(None)]
+    return _part_in(simple[0]) if len(simple) == 1 and get_origin(annotation) is not list else None
