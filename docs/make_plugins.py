@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from decentral import limits
-from decentral.config import documented
+from decentral.config import documentation
 from decentral.registry import KINDS, Plugin, find, names, plain
 from decentral.signature import Setting
 
@@ -47,7 +47,7 @@ def configuration() -> Iterator[str]:
     yield "\n## Configuration\n"
     yield "The keys of a YAML file, of `key=value` in commands, and of `decentral.launch`.\n"
     yield "| key | default | meaning |\n|---|---|---|"
-    for name, default, meaning in documented():
+    for name, default, meaning in documentation():
         shown = list(default) if isinstance(default, tuple) else default
         yield f"| `{name}` | {'required' if default is ... else f'`{shown}`'} | {meaning} |"
     yield (

@@ -24,7 +24,7 @@ import decentral
 from decentral.api import run_config
 from decentral.config import make_config
 from decentral.engines.local import LocalRun
-from decentral.engines.workers import moved, sources
+from decentral.engines.workers import reassign, sources
 from decentral.exchange.base import NeighbourIndex, neighbour_index
 from decentral.exchange.local import LocalExchange
 from decentral.loop import train
@@ -224,7 +224,7 @@ def replayed(out: Path) -> Tensor:
         advance(block, change["step"])
         old, members = block.members, Membership(tuple(change["live"]), change["epoch"])
         joined = sources(setup.planner, setup.config.weights, members, old)
-        checkpoint = moved(checkpoint_of(block), members, joined)
+        checkpoint = reassign(checkpoint_of(block), members, joined)
         block = Block(setup, LocalExchange(len(members.live), ordered=True), silent, members)
         restore(block, checkpoint)
     advance(block, setup.config.steps)

@@ -74,7 +74,7 @@ def test_many_rows_score_as_one_by_one_with_batch_norm(tmp_path: Path) -> None:
     together = models.scores(models.rows, evaluator.subset)
     for index, row in enumerate(models.rows):
         integers = models.integers
-        one = evaluator.calibrated(row, integers)
+        one = evaluator.calibrate_row(row, integers)
         outputs = evaluator.forward(one.unsqueeze(0), integers, evaluator.subset.inputs)[0]
         loss = setup.task.loss(outputs, evaluator.subset.targets).item()
         assert together.loss[index].item() == pytest.approx(loss, rel=1e-5)

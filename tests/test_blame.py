@@ -27,7 +27,7 @@ from decentral.blame import attribute, elsewhere, in_words, judge
 from decentral.claims.trials import trial
 from decentral.config import make_config
 from decentral.engines.local import LocalRun
-from decentral.engines.worker import described
+from decentral.engines.worker import describe_error
 from decentral.errors import Bug, ConfigError, Place, PluginError, RunError
 from decentral.exchange.local import LocalExchange
 from decentral.loop.block import Block
@@ -289,7 +289,7 @@ def test_workers_in_threads_report_kind_name_file_and_line(kind: str, tmp_path: 
         try:
             walk(block)
         except Exception as error:
-            reports.append(described(error, config))
+            reports.append(describe_error(error, config))
             raise
 
     blocks = [Block(prepare(config), exchange, silent) for exchange in exchanges([2, 2])]

@@ -13,15 +13,15 @@ from decentral import ConfigError
 from decentral.config import (
     Config,
     as_mapping,
-    layered,
     make_config,
+    merge_layers,
     parse_assignments,
     read_file,
     read_settings,
     resolve_aliases,
 )
 from decentral.loop.preparing import prepare
-from decentral.loop.resolved import resolved
+from decentral.loop.resolved import resolve_config
 from decentral.yamltext import dump, load
 
 plain = st.fixed_dictionaries(
@@ -50,7 +50,7 @@ layers = st.tuples(plain, dotted).map(lambda pair: {**pair[0], **pair[1]})
 
 @given(below=layers, above=layers)
 def test_the_upper_layer_wins_and_the_lower_shows_through(below: Any, above: Any) -> None:
-    merged = layered(below, above)
+    merged = merge_layers(below, above)
     for key in ("nodes", "seed"):
         if key in above or key in below:
             assert merged[key] == above.get(key, below.get(key))
@@ -62,27 +62,29 @@ def test_the_upper_layer_wins_and_the_lower_shows_through(below: Any, above: Any
 
 @given(first=layers, second=layers, third=layers)
 def test_layers_can_be_merged_in_any_grouping(first: Any, second: Any, third: Any) -> None:
-    assert layered(layered(first, second), third) == layered(first, second, third)
-    assert layered(first, {}) == layered(first) == layered({}, first)
-    assert layered(first, first) == layered(first)
+    assert merge_layers(merge_layers(first, second), third) == merge_layers(first, second, third)
+    assert merge_layers(first, {}) == merge_layers(first) == merge_layers({}, first)
+    assert merge_layers(first, first) == merge_layers(first)
 
 
 @given(layer=layers, draw=st.randoms(use_true_random=False))
 def test_the_order_of_keys_within_a_layer_does_not_matter(layer: Any, draw: Any) -> None:
     items = list(layer.items())
     draw.shuffle(items)
-    assert layered(dict(items)) == layered(layer)
+    assert merge_layers(dict(items)) == merge_layers(layer)
 
 
 def test_a_name_replaces_and_a_mapping_without_a_name_changes() -> None:
     below = {"communication": "late(80%, intensity=0.2)"}
-    assert layered(below, {"communication": "linear"}) == {"communication": "linear"}
-    changed = layered(below, {"communication": {"then": 0.5}})
+    assert merge_layers(below, {"communication": "linear"}) == {"communication": "linear"}
+    changed = merge_layers(below, {"communication": {"then": 0.5}})
     assert changed["communication"] == {
         "name": "late", "start": "80%", "intensity": 0.2, "then": 0.5,
     }  # fmt: skip
-    assert layered({}, {"optimizer.momentum": 0.5})["optimizer"] == {"name": "sgd", "momentum": 0.5}
-    assert layered({"learning_rate": 0.1}, {"learning_rate.warmup": "5%"})["learning_rate"] == {
+    changed = merge_layers({}, {"optimizer.momentum": 0.5})
+    assert changed["optimizer"] == {"name": "sgd", "momentum": 0.5}
+    changed = merge_layers({"learning_rate": 0.1}, {"learning_rate.warmup": "5%"})
+    assert changed["learning_rate"] == {
         "name": "constant", "lr": 0.1, "warmup": "5%",
     }  # fmt: skip
 
@@ -158,7 +160,7 @@ def test_a_configuration_cannot_be_changed() -> None:
 
 @given(settings=layers)
 def test_a_configuration_survives_yaml(settings: Any) -> None:
-    assert load(dump(layered(settings))) == layered(settings)
+    assert load(dump(merge_layers(settings))) == merge_layers(settings)
 
 
 @pytest.mark.parametrize(
@@ -224,10 +226,10 @@ COMBINATIONS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("given", COMBINATIONS, ids=str)
 def test_the_resolved_configuration_resolves_to_itself(given: dict[str, Any]) -> None:
-    once = resolved(prepare(make_config({"steps": 400}, given)))
+    once = resolve_config(prepare(make_config({"steps": 400}, given)))
     text = dump(once)
     assert set(once) == set(Config.model_fields)
-    assert dump(resolved(prepare(make_config(load(text))))) == text
+    assert dump(resolve_config(prepare(make_config(load(text))))) == text
 
 
 @given(start=st.floats(0, 1), intensity=st.floats(0, 1), lr=st.floats(1e-6, 10))
@@ -238,7 +240,7 @@ def test_numbers_survive_being_resolved_bit_by_bit(
     rule = {"name": "late", "start": start if start % 1 else f"{start:.0%}", "intensity": intensity}
     asked = {"task": "quadratic", "communication": rule, "learning_rate.lr": lr}
     once = prepare(make_config(asked))
-    again = prepare(make_config(load(dump(resolved(once)))))
+    again = prepare(make_config(load(dump(resolve_config(once)))))
     assert once.planner is not None
     assert again.planner is not None
     assert again.planner.schedule == once.planner.schedule

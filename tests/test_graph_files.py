@@ -16,7 +16,7 @@ from scipy import sparse
 
 from decentral import ConfigError
 from decentral.mixing.base import Mixer
-from decentral.mixing.summary import described, summary_line
+from decentral.mixing.summary import describe_mixing, summary_line
 from decentral.registry import build
 from decentral.topology.base import Topology
 from decentral.topology.files.assemble import file_of
@@ -337,14 +337,14 @@ def test_one_line_says_what_was_read(tmp_path: Path) -> None:
 
 
 def test_the_run_folder_keeps_labels_and_facts(tmp_path: Path) -> None:
-    kept = described(mixer(tmp_path, "a.txt", WEIGHTED))
+    kept = describe_mixing(mixer(tmp_path, "a.txt", WEIGHTED))
     assert json.loads(json.dumps(kept)) == kept
     assert kept["labels"] == ["1", "2", "3"]
     assert kept["links"] == [[0, 1], [1, 2], [0, 2]] or len(kept["links"]) == 3
     assert kept["file"]["weights"] == [0.25, 0.5]
     assert kept["file"]["form"] == "edge list"
     assert kept["summary"].startswith("a.txt is edge list: 3 nodes")
-    plain = described(Mixer.make(Topology(build("topology", "ring"), 4)))
+    plain = describe_mixing(Mixer.make(Topology(build("topology", "ring"), 4)))
     assert not {"labels", "file", "summary"} & plain.keys()
 
 

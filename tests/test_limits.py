@@ -13,7 +13,7 @@ import pytest
 import decentral.cli
 from decentral import limits
 from decentral.config import make_config
-from decentral.engines.worker import described
+from decentral.engines.worker import describe_error
 from decentral.errors import ConfigError
 from decentral.loop.preparing import prepare
 from decentral.run.trackers import Trackers
@@ -140,7 +140,7 @@ def test_no_call_of_exit_ends_a_command_with_success(
 def test_an_exit_in_a_worker_or_a_tracker_is_told() -> None:
     with pytest.raises(SystemExit) as caught:
         Leaving().close()
-    assert "called exit(0)" in str(described(caught.value, make_config({}))["error"])
+    assert "called exit(0)" in str(describe_error(caught.value, make_config({}))["error"])
     said: list[str] = []
     trackers = Trackers((), said.append)
     trackers.sinks["mine"] = Leaving()

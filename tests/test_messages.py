@@ -40,7 +40,7 @@ from decentral.claims.trials import trial
 from decentral.cli import sweeping
 from decentral.config import make_config
 from decentral.engines.choice import refuse_ranks
-from decentral.engines.worker import described
+from decentral.engines.worker import describe_error
 from decentral.errors import ConfigError, Interrupted, RunError
 from decentral.loop.preparing import prepare
 from decentral.loop.trained import differing
@@ -334,7 +334,7 @@ FROM_PYTHON: dict[str, Callable[[], Any]] = {
     "out of memory": lambda: reraise(MemoryError("9 GB")),
     "an actor on a full disk": lambda: _raise(elsewhere(_full(), "")),
     "an actor without a module": lambda: _raise(elsewhere(ImportError("no", name="mine"), "")),
-    "an exit in a worker": lambda: _raise(described(SystemExit(0), make_config({}))["error"]),
+    "an exit in a worker": lambda: _raise(describe_error(SystemExit(0), make_config({}))["error"]),
     "one process of several": lambda: refuse_ranks(None, {"RANK": "0", "WORLD_SIZE": "2"}),
     "a run that is to change": lambda: api.restart(Path("empty"), nodes=3),
     "a topology that cannot form again": _without_a_node,

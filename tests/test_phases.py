@@ -10,7 +10,7 @@ from support import tiny_setup
 from decentral import ConfigError, Point
 from decentral.config import make_config, parse_assignments
 from decentral.loop.preparing import prepare
-from decentral.loop.resolved import resolved, tracks
+from decentral.loop.resolved import resolve_config, tracks
 from decentral.schedules import Progress
 from decentral.schedules.phases import Phase, Phases, Track, parse_phases
 from decentral.yamltext import dump
@@ -90,7 +90,7 @@ def test_a_resolved_configuration_holds_phases_as_text_and_means_the_same() -> N
     words = ["sam.start=75%", "label_noise.phases=[25%, 50% to 75%]"]
     noise = {"kind": "flip", "level": 0.1}
     config = make_config({"sam": 0.1, "label_noise": noise}, parse_assignments(words))
-    written = resolved(prepare(config))
+    written = resolve_config(prepare(config))
     assert written["sam"]["start"] == "75%"
     assert written["label_noise"]["phases"] == ["25%", "50% to 75%"]
     assert dump(written)

@@ -21,7 +21,7 @@ import decentral
 from decentral.api import run_config
 from decentral.config import make_config
 from decentral.engines import assembly
-from decentral.engines.ray.allocator import divided
+from decentral.engines.ray.allocator import divide
 from decentral.engines.ray.cluster import Host, HostBlocklist, connect
 from decentral.engines.ray.run import RayRun
 from decentral.engines.ray.worker_group import ORPHANED, WorkerGroup, start_workers
@@ -180,7 +180,7 @@ def test_a_share_is_what_a_run_would_use_alone() -> None:
     hosts = [Host("a", "10.0.0.1", 4, 1), Host("b", "10.0.0.2", 8, 0)]
 
     def cpus(*given: Any) -> list[tuple[str, float]] | None:
-        share = divided(hosts, *given)
+        share = divide(hosts, *given)
         return share and [(host.id, host.cpus) for host in share]
 
     assert cpus(3, 2.0, 0, "pack") == [("a", 4), ("b", 2)]
@@ -243,7 +243,7 @@ def test_a_busy_host_may_take_long_until_workers_have_a_job() -> None:
         assert len(group.ask_all("handshake", timeout_s=120)) == 2
         time.sleep(ORPHANED * config.engine.liveness_s + 2)
         assert len(group.ask_all("handshake", timeout_s=120)) == 2
-        lost = group.settled(WorkersLost([1], "no answer within 60 s"))
+        lost = group.wait_for_losses(WorkersLost([1], "no answer within 60 s"))
         assert 1 in lost.ranks
         assert lost.step == 0
     finally:

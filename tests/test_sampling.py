@@ -20,7 +20,7 @@ from decentral import ConfigError, Task
 from decentral.api import start
 from decentral.config import make_config, read_file
 from decentral.loop.preparing import prepare
-from decentral.loop.resolved import resolved
+from decentral.loop.resolved import resolve_config
 from decentral.registry import build, plugin
 from decentral.sampling import Sampler, fixed_plan, resample_plan
 from decentral.tasks import Samples, holdout
@@ -290,7 +290,7 @@ def test_the_default_split_gives_way_without_classes(sampling: str, tmp_path: Pa
     task = regression()
     config = make_config({"task": task, "nodes": 4, "steps": 2, "sampling": sampling})
     setup = prepare(config)
-    assert resolved(setup)["split"] == {"name": "iid"}
+    assert resolve_config(setup)["split"] == {"name": "iid"}
     again = prepare(make_config({"task": task, "nodes": 4, "steps": 2, "split": "iid"}))
     (held,) = again.notes
     assert held == "no test is given: 8 of 40 training samples are held out, drawn by seed 0."

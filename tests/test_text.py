@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from support import tiny_block
 
 from decentral import ConfigError
-from decentral.loop.methods import changed_targets
+from decentral.loop.methods import change_targets
 from decentral.registry import build
 from decentral.tasks import Task
 from decentral.tasks.corpus import CHUNK, characters, octets, segments, topics
@@ -178,7 +178,7 @@ def test_methods_that_change_targets_change_tokens() -> None:
     )  # fmt: skip
     setup = block.setup
     batch = block.sampler.batch(0, 4)
-    changed = changed_targets(setup.config, setup.task, batch.targets, batch.keys, noisy=True)
+    changed = change_targets(setup.config, setup.task, batch.targets, batch.keys, noisy=True)
     assert changed.shape == (2, 4, 16, setup.task.outputs)
     torch.testing.assert_close(changed.sum(-1), torch.ones(2, 4, 16))
     kept = (changed.argmax(-1) == batch.targets).double().mean()

@@ -14,7 +14,7 @@ from decentral.engines import choice
 from decentral.engines.assembly import CheckpointAssembly
 from decentral.engines.attempt import check_versions
 from decentral.engines.base import EngineRun
-from decentral.engines.ray.cluster import Host, _check_port, _explained, placed
+from decentral.engines.ray.cluster import Host, _check_port, _explain, place_workers
 from decentral.engines.ray.run import RayRun
 from decentral.engines.ray.worker_group import WorkerGroup
 from decentral.engines.workers import PROCESS_DIED, WorkersLost
@@ -27,7 +27,7 @@ ONE_GPU = [Host("a", "10.0.0.1", 8.0, 1.0)]
 
 def refuses(address: str | None, error: Exception) -> None:
     """Let Ray refuse to start or to be joined in this way."""
-    raise _explained(address, error)
+    raise _explain(address, error)
 
 
 def has_no_token() -> None:
@@ -99,8 +99,8 @@ CLUSTERS: dict[str, Callable[[], Any]] = {
     ),
     "no token": has_no_token,
     "Ray fails otherwise": lambda: refuses(HEAD, RuntimeError("the session is gone")),
-    "no host with CPUs": lambda: placed([], 1, "pack", set(), 0),
-    "fewer GPUs than asked": lambda: placed(ONE_GPU, 2, "pack", set(), 1),
+    "no host with CPUs": lambda: place_workers([], 1, "pack", set(), 0),
+    "fewer GPUs than asked": lambda: place_workers(ONE_GPU, 2, "pack", set(), 1),
     "a worker of another version": lambda: check_versions(
         [{"address": "10.0.0.2", "versions": {"decentral": "0.0.1"}}]
     ),

@@ -18,10 +18,10 @@ from decentral.config import (
     resolve_aliases,
 )
 from decentral.engines.base import EngineRun, close_on_error
-from decentral.engines.choice import prepared, refuse_ranks
+from decentral.engines.choice import prepare_run, refuse_ranks
 from decentral.errors import ConfigError, shell_word
 from decentral.loop.preparing import prepare
-from decentral.loop.resolved import resolved
+from decentral.loop.resolved import resolve_config
 from decentral.loop.setup import Setup
 from decentral.run.checkpoint import Saved, has_checkpoint
 from decentral.run.digests import WHEREABOUTS, differences, differences_text
@@ -72,7 +72,7 @@ def start(config: Config) -> EngineRun:
     """Prepare a run and open its folder; ``EngineRun.run`` trains it."""
     refuse_ranks(config)
     with ExitStack() as undo:
-        run = undo.enter_context(closing(prepared(config)))
+        run = undo.enter_context(closing(prepare_run(config)))
         if config.out:
             folder = undo.enter_context(RunFolder.create(config.out))
             if folder.is_begun:
@@ -100,7 +100,7 @@ def start_or_resume(config: Config) -> EngineRun | None:
         folder = undo.enter_context(RunFolder.claim(path))
         if not folder.is_begun:
             folder.refuse_remains()
-            run = undo.enter_context(closing(prepared(config)))
+            run = undo.enter_context(closing(prepare_run(config)))
             _stand(run, folder, None)
         else:
             finished = (path / "summary.json").exists()
@@ -109,11 +109,11 @@ def start_or_resume(config: Config) -> EngineRun | None:
             # Compared with the whole configuration, engine and all open choices
             # decided.
             if finished:
-                _refuse_other(path, there, resolved(prepare(config)), config)
+                _refuse_other(path, there, resolve_config(prepare(config)), config)
                 return None
             if saved := newest(path):
                 config = continued(config, there, saved)
-            run = undo.enter_context(closing(prepared(config)))
+            run = undo.enter_context(closing(prepare_run(config)))
             _refuse_other(path, there, run.settings, config)
             _stand(run, folder, saved)
         undo.pop_all()
@@ -212,7 +212,7 @@ def begun(config: Config, path: Path) -> EngineRun:
         else:
             folder.clear()
             config = config.model_copy(update={"out": str(path)})
-            run = undo.enter_context(closing(prepared(config)))
+            run = undo.enter_context(closing(prepare_run(config)))
             _stand(run, folder, None)
         undo.pop_all()
     return run
@@ -257,7 +257,7 @@ def _going_on(folder: RunFolder, config: Config, change: Change = UNCHANGED) -> 
         raise ConfigError(
             f"run {folder.path} has no checkpoint yet, so nothing is to be kept: launch it anew."
         )
-    run = prepared(config)
+    run = prepare_run(config)
     with close_on_error(run):
         _stand(run, folder, saved)
         if saved and change:

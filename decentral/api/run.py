@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from decentral.api.changing import refuse_edited
-from decentral.config import Config, Engine, layered, make_config, read_file
+from decentral.config import Config, Engine, make_config, merge_layers, read_file
 from decentral.errors import ConfigError, RunError, nearest, shell_word
 from decentral.loop.preparing import prepare
 from decentral.loop.trained import TrainedModels, differing
@@ -242,10 +242,10 @@ def _elsewhere(stored: Mapping[str, Any], objects: Mapping[str, Any]) -> dict[st
     found = {key: objects[key] for key in ("faults",) if key in objects}
     given = {key: objects[key] for key in objects if key.partition(".")[0] == "engine"}
     if given:
-        asked = layered(given)["engine"]
+        asked = merge_layers(given)["engine"]
         local = stored["engine"].get("name") == "local"  # without a name: several workers now
         below = {"name": "auto"} if local else stored["engine"]
-        found |= layered({"engine": below}, {"engine": asked})
+        found |= merge_layers({"engine": below}, {"engine": asked})
     return found
 
 

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from decentral.cli.words import QUIET, columned, console_of, facts
-from decentral.config import Config, documented
+from decentral.config import Config, documentation
 from decentral.errors import ConfigError, unknown
 from decentral.limits import COUNT
 from decentral.plugins import plain
@@ -228,7 +228,7 @@ def _trait_text(value: Any) -> str:
 
 def _show_settings(console: Console, part: str | None) -> None:
     """Show every setting of a run, or those of a part such as ``engine``."""
-    rows = [row for row in documented() if part in (None, row[0].partition(".")[0])]
+    rows = [row for row in documentation() if part in (None, row[0].partition(".")[0])]
     if not rows:
         raise unknown("setting", str(part), Config.model_fields)
     table = columned()

@@ -10,8 +10,8 @@ from typing import Any
 from decentral.config import (
     PARTS,
     Config,
-    layered,
     make_config,
+    merge_layers,
     named_by_line,
     parse_assignments,
     read_settings,
@@ -33,7 +33,7 @@ def config_of(words: Sequence[str], flags: Mapping[str, str]) -> Config:
 def config_to_launch(words: Sequence[str], flags: Mapping[str, str]) -> Config:
     """Build the configuration of a run that begins on this machine, or is driven from it."""
     path, layers = _layers(words, flags)
-    asked = layered(*layers)
+    asked = merge_layers(*layers)
     engine = asked.get("engine")
     # A cluster's hosts have other cores. Plug-ins, which load torch, come later than this.
     if not (isinstance(engine, Mapping) and engine.get("address")):

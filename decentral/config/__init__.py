@@ -4,8 +4,8 @@ from decentral.config.checking import Fault, file_faults, named_by_line
 from decentral.config.reading import (
     as_mapping,
     foreign_parts,
-    layered,
     make_config,
+    merge_layers,
     parse_assignments,
     read_file,
     read_settings,
@@ -20,7 +20,7 @@ from decentral.config.settings import (
     PARTS,
     Config,
     Engine,
-    documented,
+    documentation,
 )
 
 __all__ = [
@@ -33,11 +33,11 @@ __all__ = [
     "Engine",
     "Fault",
     "as_mapping",
-    "documented",
+    "documentation",
     "file_faults",
     "foreign_parts",
-    "layered",
     "make_config",
+    "merge_layers",
     "named_by_line",
     "parse_assignments",
     "read_file",

@@ -11,8 +11,8 @@ from typing import Any
 
 from decentral.config.reading import (
     as_mapping,
-    layered,
     make_config,
+    merge_layers,
     read_file,
     refuse_unknown,
     resolve_aliases,
@@ -80,12 +80,12 @@ def _faults(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for key, value in settings.items():
         try:
             refuse_unknown(key.partition(".")[0], value)
-            layered(known, {key: value})
+            merge_layers(known, {key: value})
         except ConfigError as error:
             yield key, str(error)
         else:
             known[key] = value
-    asked = layered(known)
+    asked = merge_layers(known)
     parts = {key: asked.pop(key) for key in PARTS if key in asked}
     for key, value in parts.items():
         yield from _part_faults(key, value)

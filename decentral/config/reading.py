@@ -96,7 +96,7 @@ def resolve_aliases(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: settings[key] for name, key in names.items()}
 
 
-def layered(*layers: Mapping[str, Any]) -> dict[str, Any]:
+def merge_layers(*layers: Mapping[str, Any]) -> dict[str, Any]:
     """Merge layers of settings, later ones first in rank; ``part.setting`` reaches into a plug-in.
 
     A plug-in written with a name replaces the one below; a mapping without ``name`` changes
@@ -220,16 +220,16 @@ def make_config(*layers: Mapping[str, Any]) -> Config:
                 refuse_unknown(key.partition(".")[0], value)
     layers = tuple(map(as_written, layers))
     # What users say, without defaults: recommendations must not look like wishes.
-    asked = layered(*layers)
+    asked = merge_layers(*layers)
     _check_plain(asked)
     _refuse_unused(asked)
     suited = [
-        recommended(kind, asked.get(kind, Config.model_fields[kind].default))
+        recommendations(kind, asked.get(kind, Config.model_fields[kind].default))
         for kind in ("task", "algorithm")
     ]
     # The task's and the algorithm's recommendations lie below everything that was
     # said.
-    settings = _with_plan(layered(*suited, *layers), asked)
+    settings = _with_plan(merge_layers(*suited, *layers), asked)
     owners = getattr(settings.get("task"), "nodes", None)
     if isinstance(owners, int) and "nodes" not in asked:
         settings["nodes"] = owners  # a task made in Python says who owns what
@@ -255,7 +255,7 @@ def _check_plain(asked: Mapping[str, Any]) -> None:
         check_batch(int(size), "'constant', step 0")
 
 
-def recommended(kind: str, part: PluginSpec) -> Mapping[str, Any]:
+def recommendations(kind: str, part: PluginSpec) -> Mapping[str, Any]:
     """Return the settings of a run that a task or an algorithm recommends."""
     if isinstance(part, str | Mapping | Spec):
         found = find(kind, parse_spec(part, kind).name)

@@ -119,7 +119,7 @@ def engine_above(below: Any, value: Any) -> dict[str, Any]:
 #: A plug-in as written: text, a mapping with ``name``, a number, or an object from Python.
 PluginSpec = Any
 #: The same, in a list: text, or what was made of a function.
-Named = Annotated[Any, AfterValidator(lambda value: _named(value))]
+Named = Annotated[Any, AfterValidator(lambda value: _check_named(value))]
 Auto = Literal["auto"]
 
 #: Configuration keys that hold a plug-in, and its kind.
@@ -254,7 +254,7 @@ class Config(BaseModel):
 
     @field_validator("faults", "metrics", "track", mode="before")
     @classmethod
-    def _listed(cls, value: Any, info: ValidationInfo) -> Any:
+    def _normalize_list(cls, value: Any, info: ValidationInfo) -> Any:
         """Take one for a list of one, look names up, and write out what was taken apart."""
         alone = isinstance(value, str | Spec) or callable(value)
         listed = [value] if alone else value
@@ -270,14 +270,14 @@ class Config(BaseModel):
         return found
 
 
-def _named(value: Any) -> Any:
+def _check_named(value: Any) -> Any:
     """Refuse what is neither text nor was made of a function."""
     if not isinstance(value, str | ConfiguredPlugin):
         raise ValueError("it must be text")
     return value
 
 
-def documented() -> Iterator[tuple[str, Any, str]]:
+def documentation() -> Iterator[tuple[str, Any, str]]:
     """Yield every setting as ``key`` or ``key.setting``, its default, and what it means.
 
     The default of a setting that must be given, where its method is on, is ``...``.

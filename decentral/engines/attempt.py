@@ -93,7 +93,7 @@ class Attempt:
                     getattr(self, f"_on_{report['what']}")(report)
                 self._repeat()
                 if self.checkpoints.ready:
-                    self._saved()
+                    self._finish_checkpoint()
                 if self.stopping.is_set():
                     self._hold()
             self._finish()
@@ -208,7 +208,7 @@ class Attempt:
             self.checkpoints.finish()
             raise run.interruption()
 
-    def _saved(self) -> None:
+    def _finish_checkpoint(self) -> None:
         """Look at a checkpoint that has arrived, and whether lost nodes could return there."""
         arrived = self.checkpoints.pending is not None
         self.checkpoints.finish()

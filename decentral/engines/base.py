@@ -18,14 +18,14 @@ from decentral.blame import attribute, write_trace
 from decentral.config import Config, foreign_parts
 from decentral.errors import Bug, ConfigError, Interrupted, RunError, shell_word
 from decentral.limits import check_threads
-from decentral.loop.cost import Memory, thread_count, timed
+from decentral.loop.cost import Memory, measure_compute, thread_count
 from decentral.loop.measure import evaluation_interval
 from decentral.loop.preparing import prepare
-from decentral.loop.resolved import resolved
+from decentral.loop.resolved import resolve_config
 from decentral.loop.rounds import log_interval
 from decentral.loop.setup import Setup
 from decentral.metrics.returned import declared
-from decentral.mixing.summary import described
+from decentral.mixing.summary import describe_mixing
 from decentral.quantities import BYTES, PACE, PLACE, RELATIVE, WALL, is_own, records_of
 from decentral.records import Records
 from decentral.run.checkpoint import Saved, has_checkpoint
@@ -74,7 +74,7 @@ class EngineRun(ABC):
         if config.engine.address is None:
             check_threads(config.threads)
         # Measured before workers start, so that all simulate with the same seconds.
-        self.setup = timed(prepare(config))
+        self.setup = measure_compute(prepare(config))
         self.records = records_of(declared(config.metrics))
         self.threads = thread_count(self.setup)
         self.expected_bytes = expected_bytes(self.setup)
@@ -135,7 +135,7 @@ class EngineRun(ABC):
     @property
     def settings(self) -> dict[str, Any]:
         """The resolved configuration."""
-        return resolved(
+        return resolve_config(
             self.setup,
             replicas=self.replicas,
             eval_every=evaluation_interval(self.setup),
@@ -152,7 +152,7 @@ class EngineRun(ABC):
         folder.write_json("records.json", self.records.plain())
         folder.write_json("env.json", environment(str(setup.device), self.threads))
         planner = setup.planner
-        folder.write_json("topology.json", described(planner.mixer) if planner else None)
+        folder.write_json("topology.json", describe_mixing(planner.mixer) if planner else None)
         classes = setup.task.classes
         counts = setup.counts.tolist()
         folder.write_json("data.json", {"classes": classes and list(classes), "counts": counts})
@@ -174,14 +174,14 @@ class EngineRun(ABC):
             except Interrupted:
                 raise
             except Exception as error:
-                found = self._ended_by(error)
+                found = self._explain_end(error)
                 if found is error:
                     raise
                 raise found from error
             finally:
                 self.trackers.close()
 
-    def _ended_by(self, error: Exception) -> BaseException:
+    def _explain_end(self, error: Exception) -> BaseException:
         """Say what has ended the run, whose it is, and where the run is.
 
         A fault of ours leaves its traceback in the run folder. Nobody is told to resume: what went

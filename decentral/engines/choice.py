@@ -28,7 +28,7 @@ def engine_of(config: Config) -> type[EngineRun]:
     return LocalRun
 
 
-def prepared(config: Config) -> EngineRun:
+def prepare_run(config: Config) -> EngineRun:
     """Prepare a run on its engine; what goes wrong is said to be whose it is."""
     try:
         return engine_of(config)(config)

@@ -72,7 +72,7 @@ class LocalRun(EngineRun):
                 self.record(row, watch)
                 # At the last step there is nothing to go on with.
                 if stopping.is_set() and self.block.step < steps:
-                    self._interrupted()
+                    self._interrupt()
                 if self.block.step and self.block.step % every == 0 and "phase" not in row:
                     self.save()
         self.folder.write("merged.safetensors", save_tensors(self.evaluator.merged_state()))
@@ -85,7 +85,7 @@ class LocalRun(EngineRun):
         checkpoint.counters |= self.position()
         save_checkpoint(self.folder, checkpoint, self.setup.config.keep_checkpoints)
 
-    def _interrupted(self) -> None:
+    def _interrupt(self) -> None:
         self.announce("interrupted", {"step": self.step})
         if self.step:  # the first checkpoint stands before the first evaluation
             self.save()

@@ -116,7 +116,7 @@ class Worker:
         try:
             self._work()
         except (Exception, SystemExit) as error:
-            self._report("failed", **described(error, self.job.config))
+            self._report("failed", **describe_error(error, self.job.config))
 
     def _work(self) -> None:
         # The user's files stay until the end: functions may import or read them at any time.
@@ -226,7 +226,7 @@ class Stopwatch:
         return {f"time/{part}_s": round(max(0.0, s) / steps, 7) for part, s in parts.items()}
 
 
-def described(error: Exception | SystemExit, config: Config) -> dict[str, Any]:
+def describe_error(error: Exception | SystemExit, config: Config) -> dict[str, Any]:
     """Return an error as a report, with all it knows: whose it is, the file and the line."""
     if isinstance(error, LostPeer):
         return {"kind": "lost", "text": str(error)}

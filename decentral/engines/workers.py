@@ -162,7 +162,9 @@ def mean_state(states: Sequence[State]) -> State:
     return found
 
 
-def moved(checkpoint: Checkpoint, members: Membership, joined: dict[int, list[int]]) -> Checkpoint:
+def reassign(
+    checkpoint: Checkpoint, members: Membership, joined: dict[int, list[int]]
+) -> Checkpoint:
     """Return a checkpoint of the same step for other members.
 
     Args:

@@ -65,7 +65,7 @@ def trimmed_mean(values: Tensor, weights: Tensor, *, cut: Count = 1) -> Tensor:
         weights: Their mixing weights.
         cut: Values left out at either end.
     """
-    return trimmed(values, cut, 1)
+    return mean_of_middle(values, cut, 1)
 
 
 @plugin("aggregation", sees="distances")
@@ -149,11 +149,11 @@ def aggregate(
                 values = pool[group.places]
                 found += (values - values[:, :1]).square().sum(2)
         groups = [
-            _reweighted(rule, g, found.sqrt()) for g, found in zip(groups, squares, strict=True)
+            _reweight(rule, g, found.sqrt()) for g, found in zip(groups, squares, strict=True)
         ]
-        made: Callable[[Tensor, Tensor], Tensor] = _moved
+        made: Callable[[Tensor, Tensor], Tensor] = _move_towards
     else:
-        made = partial(_made, rule)
+        made = partial(_apply, rule)
     for columns, pool in _pools(own, sent, inbox, neighbours):
         for group in groups:
             # Safe in place: the pool is a copy, so a later group still sees the old
@@ -161,11 +161,11 @@ def aggregate(
             own[group.receivers, columns] = made(pool[group.places], group.weights)
 
 
-def _reweighted(rule: ConfiguredPlugin, group: _Group, distances: Tensor) -> _Group:
-    return _Group(group.receivers, group.places, _made(rule, distances, group.weights))
+def _reweight(rule: ConfiguredPlugin, group: _Group, distances: Tensor) -> _Group:
+    return _Group(group.receivers, group.places, _apply(rule, distances, group.weights))
 
 
-def _made(rule: ConfiguredPlugin, given: Tensor, weights: Tensor) -> Tensor:
+def _apply(rule: ConfiguredPlugin, given: Tensor, weights: Tensor) -> Tensor:
     """Return what a rule makes of values [g, m, c] or of distances [g, m], if it is that.
 
     Args:
@@ -183,7 +183,7 @@ def _made(rule: ConfiguredPlugin, given: Tensor, weights: Tensor) -> Tensor:
     return found
 
 
-def _moved(values: Tensor, weights: Tensor) -> Tensor:
+def _move_towards(values: Tensor, weights: Tensor) -> Tensor:
     """Return x_i + sum_j w_j (x_j - x_i), [g, c]."""
     own = values[:, 0]
     return own + (weights[:, 1:, None] * (values[:, 1:] - own[:, None])).sum(1)
@@ -267,7 +267,7 @@ def aggregate_all(
     chunks = [slice(a, a + each) for a in range(0, sent.shape[1], each)]
     values = lambda columns: gather(sent[:, columns].contiguous())[taking.to(sent.device)]  # noqa: E731
     if traits_of(rule, AggregationTraits).sees != "distances":
-        return torch.cat([_made(rule, values(columns)[None], shares)[0] for columns in chunks])
+        return torch.cat([_apply(rule, values(columns)[None], shares)[0] for columns in chunks])
     return _around_median(rule, values, chunks, shares)
 
 
@@ -283,10 +283,10 @@ def _around_median(
     # The median stands in the first place, where rules expect the own row: no
     # distance, no weight.
     own = torch.zeros_like(shares[:, :1])
-    found = _made(rule, torch.cat([own, squares.sqrt()], 1), torch.cat([own, shares], 1))
+    found = _apply(rule, torch.cat([own, squares.sqrt()], 1), torch.cat([own, shares], 1))
     parts = [
         # Gathered once more: keeping the first pass would be all rows in memory.
-        _moved(torch.cat([middle[None], values(columns)])[None], found)[0]
+        _move_towards(torch.cat([middle[None], values(columns)])[None], found)[0]
         for columns, middle in zip(chunks, middles, strict=True)
     ]
     return torch.cat(parts)
@@ -295,7 +295,7 @@ def _around_median(
 # --- means of what is left between the extremes ---------------------------------------------------
 
 
-def trimmed(values: Tensor, cut: int, dim: int) -> Tensor:
+def mean_of_middle(values: Tensor, cut: int, dim: int) -> Tensor:
     """Return the mean along ``dim`` without the ``cut`` least and the ``cut`` greatest values.
 
     One or two always stay: those in the middle, whose mean is the median.
@@ -307,4 +307,4 @@ def trimmed(values: Tensor, cut: int, dim: int) -> Tensor:
 
 def middle(values: Tensor, dim: int) -> Tensor:
     """Return the median along ``dim``; of an even number the mean of the two in the middle."""
-    return trimmed(values, values.shape[dim], dim)
+    return mean_of_middle(values, values.shape[dim], dim)

@@ -219,18 +219,18 @@ class ProcessGroupExchange:
     def _receive(self, columns: slice, tag: int, now: _Round) -> Works:
         """Post what is received of some columns, in the order of their index."""
         return [
-            self._posted(self._group.recv, rows_of(now.inbox, columns, message), message, tag)
+            self._post_message(self._group.recv, rows_of(now.inbox, columns, message), message, tag)
             for message in now.plan.incoming
         ]
 
     def _send(self, buffers: dict[int, Tensor], tag: int, now: _Round) -> Works:
         """Post what leaves, in the order of their index."""
         return [
-            self._posted(self._group.send, buffers[message.index], message, tag)
+            self._post_message(self._group.send, buffers[message.index], message, tag)
             for message in now.plan.outgoing
         ]
 
-    def _posted(
+    def _post_message(
         self, operation: Callable[..., Any], rows: Tensor, message: Message, tag: int
     ) -> tuple[int, Any]:
         try:

@@ -25,7 +25,7 @@ Output = str | int | Callable[[Any], Any] | None
 LOGITS = "logits"
 
 
-def adapted(model: nn.Module, task: Task) -> tuple[nn.Module, Task]:
+def adapt_model(model: nn.Module, task: Task) -> tuple[nn.Module, Task]:
     """Return a model that is called with one tree of inputs and returns the prediction alone.
 
     The task has no accuracy by default where predictions have no dimension of classes.
@@ -53,9 +53,9 @@ def adapted(model: nn.Module, task: Task) -> tuple[nn.Module, Task]:
     except Exception:  # the check of the first batch says what fails, and on what
         return model, task
     if task.output is not None or not isinstance(returned, Tensor):
-        how = chosen(returned, task.output)
+        how = choose_output(returned, task.output)
         model.register_forward_hook(Prediction(how))
-        returned = picked(returned, how)
+        returned = pick_output(returned, how)
     return model, _without_classes(task, returned, targets)
 
 
@@ -145,10 +145,10 @@ class Prediction:
 
     def __call__(self, module: nn.Module, args: Any, returned: Any) -> Tree:
         """Return the prediction."""
-        return picked(returned, self.how)
+        return pick_output(returned, self.how)
 
 
-def picked(returned: Any, how: Output) -> Any:
+def pick_output(returned: Any, how: Output) -> Any:
     """Return what a model returned at a key or field, at a place, or as a function sees it."""
     if callable(how):
         return how(returned)
@@ -157,14 +157,14 @@ def picked(returned: Any, how: Output) -> Any:
     return returned[how]
 
 
-def chosen(returned: Any, how: Output) -> Output:
+def choose_output(returned: Any, how: Output) -> Output:
     """Return how to pick the prediction from what a model returned.
 
     It is what the task says, else ``logits``, else the only floating tensor.
 
     >>> (
-    ...     chosen({"logits": torch.ones(2), "loss": torch.ones(())}, None),
-    ...     chosen((torch.ones(1),), None),
+    ...     choose_output({"logits": torch.ones(2), "loss": torch.ones(())}, None),
+    ...     choose_output((torch.ones(1),), None),
     ... )
     ('logits', 0)
     """
@@ -179,17 +179,17 @@ def chosen(returned: Any, how: Output) -> Output:
     if len(floats) == 1:
         return floats[0]
     raise ConfigError(
-        f"the model returns {_described(returned)}, and which is the prediction is not clear; say "
+        f"the model returns {_describe(returned)}, and which is the prediction is not clear; say "
         "so by Task(output=...): a key, a place, or a function."
     )
 
 
 def _check(returned: Any, how: Output) -> None:
     try:
-        found = picked(returned, how)
+        found = pick_output(returned, how)
     except Exception as error:
         raise ConfigError(
-            f"output = {how!r}: the model returns {_described(returned)}, which has none such "
+            f"output = {how!r}: the model returns {_describe(returned)}, which has none such "
             f"({words_and_place(error)})."
         ) from error
     try:
@@ -216,7 +216,7 @@ def _parts(returned: Any) -> dict[Any, Any]:
     return {}
 
 
-def _described(returned: Any) -> str:
+def _describe(returned: Any) -> str:
     if isinstance(returned, Tensor):
         return "a tensor"
     parts = ", ".join(

@@ -259,7 +259,7 @@ class Analysis:
 
     def _gradients(self, row: Tensor) -> Iterator[Tensor]:
         """Yield the gradients [trainable] of a row on batches drawn with replacement."""
-        calibrated, integers = self._calibrated(row), self.models.integers
+        calibrated, integers = self._calibrate(row), self.models.integers
         at_once = min(
             BATCHES, rows_at_once(self.setup.activation_memory * BATCH, row.numel(), row.device)
         )
@@ -283,16 +283,16 @@ class Analysis:
         """Return distance from the mean and agreement of features, layer by layer."""
         inputs = self.test.take(torch.arange(min(FEATURE_SAMPLES, len(self.test))))[0]
         look = Features(self.setup.model, self.setup.layout, inputs)
-        seen = look(self._calibrated(self.merged))
+        seen = look(self._calibrate(self.merged))
         between: dict[str, list[float]] = {}
         towards: dict[str, list[float]] = {}
         for one, other in self.pairs:
             self._begin("features of layers")
-            ours, theirs = (look(self._calibrated(self.rows[i])) for i in (one, other))
+            ours, theirs = (look(self._calibrate(self.rows[i])) for i in (one, other))
             _add(between, agreement(ours, theirs))
         for node in self.nodes:
             self._begin("features of layers")
-            _add(towards, agreement(look(self._calibrated(self.rows[node])), seen))
+            _add(towards, agreement(look(self._calibrate(self.rows[node])), seen))
         return [
             {
                 **asdict(layer),
@@ -302,8 +302,8 @@ class Analysis:
             for layer in layer_spread(self.rows, self.merged, self.setup.layout)
         ]
 
-    def _calibrated(self, row: Tensor) -> Tensor:
-        return self.models.evaluator.calibrated(row, self.models.integers)
+    def _calibrate(self, row: Tensor) -> Tensor:
+        return self.models.evaluator.calibrate_row(row, self.models.integers)
 
     def _updates(self) -> Record:
         """Return the cosines of what nodes have learnt, from their common start and from the mean.

@@ -122,12 +122,12 @@ def attackers(
             f"attack {rule.name!r}: the targets of this task are not classes; "
             "use attack sign_flip, noise or constant."
         )
-    found = Attackers(rule, _chosen(config, rule.common))
+    found = Attackers(rule, _choose(config, rule.common))
     Phase(rule.common["start"], rule.common["stop"]).check("attack", config.steps)
     return found
 
 
-def _chosen(config: Config, asked: Any) -> frozenset[int]:
+def _choose(config: Config, asked: Any) -> frozenset[int]:
     # Rounded down: no more bad nodes than were asked for.
     named, count = asked["nodes"], int(asked["share"] * config.nodes)
     if not named and not count:

@@ -224,7 +224,7 @@ class Block:
         """
         if action is None:
             return
-        if self.health.changed(self.rows, self.step + 1):
+        if self.health.update(self.rows, self.step + 1):
             self._zero_quarantined()
             if action.mixing is not None and self.planner is not None:
                 action = self._plan(self.planner) or action

@@ -97,7 +97,7 @@ class Channels:
                 wire += self.exchange.mix(rows, mixing)
                 continue
             piece = self._part(rows, part)
-            sent = self._part(self._sent(name, rows, progress), part)
+            sent = self._part(self._rows_to_send(name, rows, progress), part)
             wire += self._mix(name, piece, sent, mixing, progress.round)
             self._put(rows, part, piece)
         for channel in self.scalars:
@@ -162,7 +162,7 @@ class Channels:
     def _layout(self, name: str) -> TensorLayout:
         return self.setup.tensor_layout(name == "model" or self.kept[name].full_width)
 
-    def _sent(self, name: str, rows: Tensor, progress: Progress) -> Tensor:
+    def _rows_to_send(self, name: str, rows: Tensor, progress: Progress) -> Tensor:
         """Return what nodes send: their rows, but for bad ones."""
         bad = self.setup.attackers
         draw = RngContext(self.setup.config.seed, name, progress.round, self.hosted)
@@ -173,7 +173,7 @@ class Channels:
 
         What bad nodes send is coded like any row; to themselves they stay what they are.
         """
-        feedback, received = (self._remembered(name, what, rows) for what in _REMEMBERED)
+        feedback, received = (self._memory_of(name, what, rows) for what in _REMEMBERED)
         draw = RngContext(self.setup.config.seed, name, round, self.hosted)
         codec, layout = self.setup.codec, self._layout(name)
         # Without memory the copies are zeros: the row itself is coded, and step is
@@ -183,7 +183,7 @@ class Channels:
         # A deceiving node goes on as if it had not: its own copy follows its true
         # row, and what the others hold of it is kept apart.
         if self.setup.attackers.falsifies:
-            public = self._remembered(name, _PUBLIC_COPY, rows)
+            public = self._memory_of(name, _PUBLIC_COPY, rows)
             residual = sent - public
             sent_delta = code_rows(codec, residual, layout, draw)
             public.add_(sent_delta)
@@ -200,7 +200,7 @@ class Channels:
         rows.add_(received - feedback, alpha=codec.settings.get("step", 1.0))
         return wire
 
-    def _remembered(self, name: str, what: str, rows: Tensor) -> Tensor:
+    def _memory_of(self, name: str, what: str, rows: Tensor) -> Tensor:
         """Return what is remembered of a channel, zeros where nothing is."""
         return self.memory[f"{name}/{what}"] if self.memory else torch.zeros_like(rows)
 
@@ -230,8 +230,8 @@ class Channels:
                 wire += bytes_
                 continue
             piece = self._part(rows, part)
-            sent = self._part(self._sent(name, rows, progress), part)
-            mean, bytes_ = self._merged(sent, weights)
+            sent = self._part(self._rows_to_send(name, rows, progress), part)
+            mean, bytes_ = self._merge_rows(sent, weights)
             # Only rows ``here``: unavailable nodes give nothing to a merge and get
             # nothing.
             piece[here] = mean
@@ -246,7 +246,7 @@ class Channels:
             self.optimizer.absorb(mixed)
         return wire
 
-    def _merged(self, sent: Tensor, weights: Tensor) -> tuple[Tensor, int]:
+    def _merge_rows(self, sent: Tensor, weights: Tensor) -> tuple[Tensor, int]:
         """Return what a global merge makes of all rows, [k], and the wire bytes.
 
         A rule that is no weighted sum looks at all rows of some columns, which every worker gets.

@@ -160,10 +160,12 @@ def _plain(optimizer: ConfiguredPlugin) -> bool:
 
 def _varies(planner: RoundPlanner) -> bool:
     """Whether links change from round to round."""
-    return planner.mixer.topology.time_varying or planner.faults.any or _thinned(planner)
+    return (
+        planner.mixer.topology.time_varying or planner.faults.any or _activates_some_links(planner)
+    )
 
 
-def _thinned(planner: RoundPlanner) -> bool:
+def _activates_some_links(planner: RoundPlanner) -> bool:
     """Whether some round activates only some of the links."""
     if planner.mixer.topology.activation == "round":
         return False
@@ -228,18 +230,18 @@ def check_evaluation(model: nn.Module, task: Task, label: str = "the model") -> 
     evaluated = share_parameters(model).eval()
     with torch.no_grad(), fork_rng(0):
         what = f"{label}, in evaluation mode, fails on inputs {shapes(inputs, skip=1)}"
-        outputs = _tried(evaluated, (inputs,), what)
+        outputs = _try(evaluated, (inputs,), what)
         _refuse_missing_classes(task, outputs)
         on = f"fails on outputs {shapes(outputs, skip=1)} and targets {shapes(targets, skip=1)}"
         with RefuseBroadcasts(outputs, targets):
-            _tried(task.loss, (outputs, targets), f"the loss {on}")
+            _try(task.loss, (outputs, targets), f"the loss {on}")
         judges = {} if task.accuracy is None else {"accuracy": task.accuracy}
         for name, judge in {**judges, **task.scores}.items():
-            found = _tried(judge, (outputs, targets), f"{name} {on}")
+            found = _try(judge, (outputs, targets), f"{name} {on}")
             _check_scores(name, found, len(first_leaf(inputs)))
 
 
-def _tried(run: Callable[..., Any], given: Sequence[Any], what: str) -> Any:
+def _try(run: Callable[..., Any], given: Sequence[Any], what: str) -> Any:
     try:
         return run(*given)
     except ConfigError:

@@ -56,7 +56,7 @@ def _weight_uses(model: nn.Module, sample: Tree) -> float:
     return uses
 
 
-def timed(setup: Setup) -> Setup:
+def measure_compute(setup: Setup) -> Setup:
     """Return a setup whose seconds per step are known: measured, if a network needs them."""
     if setup.network is None or setup.compute is not None:
         return setup
@@ -131,11 +131,11 @@ def expected_memory(setup: Setup, hosted: int) -> Memory:
         kept = setup.activation_memory * micro
     rows = min(hosted, rows_at_once(kept, setup.layout.width, setup.device))
     computing = 2 * rows * (kept + setup.layout.width) * size
-    data = sum(_held(part) for part in setup.task.splits if part is not None)
+    data = sum(_held_bytes(part) for part in setup.task.splits if part is not None)
     return Memory(2 * block + states + data, 2 * (block + states) + max(computing, block))
 
 
-def _held(samples: Samples) -> int:
+def _held_bytes(samples: Samples) -> int:
     """Return the bytes of samples in memory; those mapped from a file give way."""
     if samples.mapped:
         return 0

@@ -56,7 +56,7 @@ class Health:
         """Whether a hosted node takes part, as far as its worker knows."""
         return node not in self.quarantined and node not in self.suspected
 
-    def changed(self, rows: Tensor, step: int) -> bool:
+    def update(self, rows: Tensor, step: int) -> bool:
         """Look at the hosted rows [n, P]; return whether other nodes take part from now on.
 
         All workers ask at the same time, since they agree.

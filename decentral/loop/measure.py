@@ -65,10 +65,10 @@ class Evaluator:
         _, val, test = setup.task.splits
         self.test = test.to(setup.device, setup.dtype)
         self.val = None if val is None else val.to(setup.device, setup.dtype)
-        self.subset = self.test.subset(self._chosen(len(test), setup.config.eval_samples, "test"))
+        self.subset = self.test.subset(self._choose(len(test), setup.config.eval_samples, "test"))
         self.calibration = self._calibration_inputs()
 
-    def _chosen(self, size: int, wanted: int, purpose: str) -> Tensor:
+    def _choose(self, size: int, wanted: int, purpose: str) -> Tensor:
         if size <= wanted:
             return torch.arange(size)
         order = rng.permuted(np.arange(wanted), size, self.setup.config.seed, f"evaluate/{purpose}")
@@ -76,7 +76,7 @@ class Evaluator:
 
     def _calibration_inputs(self) -> Tensor:
         train = self.setup.train
-        chosen = self._chosen(len(train), self.setup.config.calibration_samples, "train")
+        chosen = self._choose(len(train), self.setup.config.calibration_samples, "train")
         return train.take(chosen)[0]
 
     def __call__(self, complete: bool) -> dict[str, float]:
@@ -117,13 +117,13 @@ class Evaluator:
             # Bad and resting nodes count in no merged model.
             weights=block.merge_shares(without={*block.members.live} - healthy),
             samples=self.test if complete else self.subset,
-            calibrate=self.calibrated,
+            calibrate=self.calibrate_row,
             chunk=self.chunk,
             evaluated=_indices(i for i, node in enumerate(block.hosted) if node in chosen),
             alive=_indices(i for i in block.healthy_rows() if block.hosted[i] in healthy),
         )
 
-    def calibrated(self, row: Tensor, integers: dict[str, Tensor]) -> Tensor:
+    def calibrate_row(self, row: Tensor, integers: dict[str, Tensor]) -> Tensor:
         """Return a row with BatchNorm statistics re-estimated; integer buffers [1, ...]."""
         return recalibrate(self.setup.model, self.setup.layout, row, integers, self.calibration)
 

@@ -115,7 +115,7 @@ def _has_labels(task: Task, model: nn.Module) -> bool:
     return numbers and outputs.shape == first.targets.shape
 
 
-def changed_targets(config: Config, task: Task, targets: Tensor, keys: Tensor, noisy: bool) -> Any:
+def change_targets(config: Config, task: Task, targets: Tensor, keys: Tensor, noisy: bool) -> Any:
     """Return the targets [n, B, ...] to learn from: ``noisy`` or not, and smoothed.
 
     Args:

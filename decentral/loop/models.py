@@ -45,10 +45,10 @@ def builder_of(
     rule = parts["model"] = build("model", config.model)
     _check_inputs(rule, task)
     shape, outputs = task.input_shape, task.outputs
-    return lambda: _made(rule, shape, outputs)
+    return lambda: _make_model(rule, shape, outputs)
 
 
-def _made(rule: ConfiguredPlugin, shape: tuple[int, ...], outputs: int) -> nn.Module:
+def _make_model(rule: ConfiguredPlugin, shape: tuple[int, ...], outputs: int) -> nn.Module:
     """Return the model that a plug-in makes, if it is one.
 
     Args:
@@ -117,7 +117,7 @@ def _copies(model: nn.Module, config: Config) -> Callable[[], nn.Module]:
     return lambda: copy.deepcopy(model)
 
 
-def seeded(builder: Callable[[], nn.Module], seed: int, purpose: str) -> nn.Module:
+def build_seeded(builder: Callable[[], nn.Module], seed: int, purpose: str) -> nn.Module:
     """Return a model that was drawn for a purpose; nothing else depends on the draw.
 
     Args:

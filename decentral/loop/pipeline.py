@@ -20,7 +20,7 @@ from decentral.gradients.choice import choose
 from decentral.gradients.perturb import Attack
 from decentral.gradients.sam import SharpnessAware
 from decentral.loop.compatibility import check_evaluation
-from decentral.loop.methods import changed_targets
+from decentral.loop.methods import change_targets
 from decentral.loop.setup import Setup
 from decentral.returned import label_of
 from decentral.sampling import Sampler
@@ -112,14 +112,14 @@ class Pipeline:
             batch = replace(batch, targets=task.restored(targets, batch.targets))
         noisy = config.label_noise is not None and config.label_noise.on(progress)
         if noisy or config.label_smoothing:
-            targets = changed_targets(config, task, batch.targets, batch.keys, noisy)
+            targets = change_targets(config, task, batch.targets, batch.keys, noisy)
             batch = replace(batch, targets=targets)
         if config.adversarial is not None and self.attacks:
-            batch = replace(batch, inputs=self._attacked(batch, config.adversarial))
+            batch = replace(batch, inputs=self._attack(batch, config.adversarial))
             self.attacked[begin] = batch
         return batch
 
-    def _attacked(self, batch: Batch, how: Adversarial) -> Tensor:
+    def _attack(self, batch: Batch, how: Adversarial) -> Tensor:
         step = how.step_size or how.eps / 2
         return self.attack(
             self.rows, self.integers, batch, eps=how.eps, steps=how.steps, step_size=step

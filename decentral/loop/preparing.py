@@ -16,12 +16,12 @@ from decentral.errors import ConfigError
 from decentral.faults.base import network_faults
 from decentral.gradients.draws import key_dropout
 from decentral.layout import Layout, cast
-from decentral.loop.adapting import adapted, ready
+from decentral.loop.adapting import adapt_model, ready
 from decentral.loop.attackers import attackers
 from decentral.loop.compatibility import refuse_rounds, refuse_unsound, split_of
 from decentral.loop.free_memory import free_bytes
 from decentral.loop.methods import check_methods, with_numbers
-from decentral.loop.models import builder_of, check_size, seeded
+from decentral.loop.models import build_seeded, builder_of, check_size
 from decentral.loop.setup import Setup
 from decentral.merge.base import in_a_run
 from decentral.mixing.base import Mixer
@@ -69,9 +69,9 @@ def prepare(config: Config) -> Setup:
     shipped = "model" in parts and parts["model"].plugin.target.__module__.startswith("decentral.")
     if shipped:
         check_size(builder, device, dtype)
-    model = cast(key_dropout(seeded(builder, config.seed, "init")), device, dtype)
+    model = cast(key_dropout(build_seeded(builder, config.seed, "init")), device, dtype)
     if not shipped or task.output is not None:
-        model, task = adapted(model, task)
+        model, task = adapt_model(model, task)
     layout = Layout.of(model, grouping(parts["optimizer"], model))
     batch = parts["batch"] = build("batch", config.batch)
     # From here on the number of steps is known, in which phases and schedules
@@ -115,13 +115,13 @@ def _task(config: Config, parts: dict[str, ConfiguredPlugin]) -> Task:
         return config.task
     rule = parts["task"] = build("task", config.task)
     offered = {"nodes": config.nodes, "seed": config.seed}
-    made = rule(*(offered[name] for name in _asked(rule, offered)))
+    made = rule(*(offered[name] for name in _requested(rule, offered)))
     if not isinstance(made, Task):
         raise wrong(rule, describe(made), "a decentral.Task")
     return made
 
 
-def _asked(rule: ConfiguredPlugin, offered: dict[str, int]) -> tuple[str, ...]:
+def _requested(rule: ConfiguredPlugin, offered: dict[str, int]) -> tuple[str, ...]:
     asked = rule.plugin.positional()
     if strange := [name for name in asked if name not in offered]:
         raise ConfigError(

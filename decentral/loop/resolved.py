@@ -9,7 +9,7 @@ from decentral.config import PARTS
 from decentral.loop.methods import noise_kind
 from decentral.loop.setup import Setup
 from decentral.registry import PYTHON, ConfiguredPlugin
-from decentral.schedules.phases import METHODS, Timed, Track, phase_tracks, sampled
+from decentral.schedules.phases import METHODS, Timed, Track, phase_tracks, sample_steps
 from decentral.tasks.base import Task
 
 
@@ -22,7 +22,7 @@ def _name_of(bound: ConfiguredPlugin) -> str:
     return bound.name if bound.reloadable else PYTHON
 
 
-def resolved(setup: Setup, **decided: Any) -> dict[str, Any]:
+def resolve_config(setup: Setup, **decided: Any) -> dict[str, Any]:
     """Return the configuration with every default written out and every ``auto`` decided."""
     settings = setup.config.model_dump()
     for kind in PARTS:
@@ -55,19 +55,19 @@ def tracks(setup: Setup) -> list[Track]:
     if config.label_noise is not None:
         decided = {"kind": noise_kind(config.label_noise, setup.task)}
         methods["label_noise"] = config.label_noise.model_copy(update=decided)
-    steps = sampled(config.steps)
+    steps = sample_steps(config.steps)
     sizes = [setup.timeline.size(step) for step in steps]
     whole = sizes[:-1] if config.data else sizes  # the last batch is what a budget leaves
     points = [setup.timeline.progress(step) for step in steps]
     rates = [setup.rate(here) for here in points]
     return [
-        Track("learning rate", _scaled(rates), f"{_range(rates)}, {setup.learning_rate.rule.name}"),
-        Track("batch size", _scaled(sizes), f"{_range(whole or sizes)}, {setup.batch.name}"),
+        Track("learning rate", _scale(rates), f"{_range(rates)}, {setup.learning_rate.rule.name}"),
+        Track("batch size", _scale(sizes), f"{_range(whole or sizes)}, {setup.batch.name}"),
         *phase_tracks(methods, points),
     ]
 
 
-def _scaled(values: Sequence[float]) -> tuple[float, ...]:
+def _scale(values: Sequence[float]) -> tuple[float, ...]:
     most = max(values)
     return tuple(value / most for value in values)
 

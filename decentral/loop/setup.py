@@ -18,7 +18,7 @@ from decentral.gradients.base import kept_numbers
 from decentral.layout import Layout, cast
 from decentral.loop.attackers import NONE, Attackers
 from decentral.loop.compatibility import split_notes
-from decentral.loop.models import seeded
+from decentral.loop.models import build_seeded
 from decentral.mixing.summary import summary_line
 from decentral.network.clock import Clock
 from decentral.network.links import Network
@@ -207,7 +207,7 @@ class Setup:
 
     def module(self, state: Mapping[str, Tensor]) -> nn.Module:
         """Return the model as its user wrote it, with a state, in evaluation mode."""
-        made = cast(seeded(self.builder, self.config.seed, "init"), self.device, self.dtype)
+        made = cast(build_seeded(self.builder, self.config.seed, "init"), self.device, self.dtype)
         made.load_state_dict({**made.state_dict(), **state})
         return made.eval()
 
@@ -218,5 +218,5 @@ class Setup:
         purposes = ["init"] if shared else [f"init/{node}" for node in nodes]
         rows = torch.zeros(len(purposes), self.layout.width, dtype=self.dtype)
         for row, purpose in zip(rows, purposes, strict=True):
-            self.layout.pack(seeded(self.builder, self.config.seed, purpose), row)
+            self.layout.pack(build_seeded(self.builder, self.config.seed, purpose), row)
         return rows.repeat(len(nodes), 1) if shared else rows

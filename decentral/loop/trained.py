@@ -103,7 +103,7 @@ class TrainedModels:
 
     def _together(self, some: Sequence[Model], samples: Samples) -> Scores:
         evaluator, setup = self.evaluator, self.setup
-        rows = torch.stack([evaluator.calibrated(*model) for model in some])
+        rows = torch.stack([evaluator.calibrate_row(*model) for model in some])
         integers = {
             name: torch.cat([whole[name] for _, whole in some]) for name in setup.layout.integers
         }
@@ -174,7 +174,7 @@ def by_rule(
     accuracy = None if scores.accuracy is None else scores.accuracy.item()
     about = {"run": run, "merge": rule, "nodes": len(models.rows),
              "accuracy": accuracy, "loss": scores.loss.item()}  # fmt: skip
-    calibrated = models.evaluator.calibrated(row, models.integers)
+    calibrated = models.evaluator.calibrate_row(row, models.integers)
     state = models.evaluator.state(calibrated, models.integers)
     return models.setup, state, about
 
@@ -210,7 +210,7 @@ def export(setup: Setup, state: Mapping[str, Tensor], about: Mapping[str, Any], 
         lines["a module of your own"] = (
             'module.load_state_dict(safetensors.torch.load_file("model.safetensors"))'
         )
-    what = {**about, **_described(setup), "load": lines}
+    what = {**about, **_describe(setup), "load": lines}
     (to / "decentral.json").write_text(json.dumps(what, indent=1) + "\n", encoding="utf-8")
     (to / "README.md").write_text(_readme(what), encoding="utf-8")
     return lines
@@ -245,7 +245,7 @@ def _silence() -> Generator[None]:
         logging.disable(before)
 
 
-def _described(setup: Setup) -> dict[str, Any]:
+def _describe(setup: Setup) -> dict[str, Any]:
     """Return what one must know to use the model."""
     rule, task, first = setup.parts.get("model"), setup.task, setup.train.first
     counted = is_whole(setup.train.targets) and setup.train.targets.dim() == 1

@@ -10,7 +10,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor
 
 from decentral import rng
-from decentral.exchange.aggregation import middle, trimmed
+from decentral.exchange.aggregation import mean_of_middle, middle
 from decentral.merge.base import Models
 from decentral.registry import Positive, Share, plugin
 
@@ -70,7 +70,7 @@ def trimmed_mean(models: Models, *, share: Annotated[float, Ge(0), Lt(0.5)] = 0.
         models: What is merged: rows [N, P], and what rules may ask about them.
         share: Share of the models left out at either end.
     """
-    return trimmed(models.rows, int(share * len(models.rows)), 0)
+    return mean_of_middle(models.rows, int(share * len(models.rows)), 0)
 
 
 # --- directions -----------------------------------------------------------------------------------

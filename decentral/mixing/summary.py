@@ -33,7 +33,7 @@ def summary_line(mixer: Mixer) -> str | None:
     return f"{Path(file.name).name} is {file.form}: {'; '.join(said)}."
 
 
-def described(mixer: Mixer) -> dict[str, Any]:
+def describe_mixing(mixer: Mixer) -> dict[str, Any]:
     """Return the links of a topology, the labels of its nodes and what its file held, for JSON."""
     topology = mixer.topology
     graph = topology.union()

@@ -170,7 +170,7 @@ def fastest_mixing(
         slope = _slope(ends, values, vectors, sharpness=20.0 * (1 + step) ** 0.75)
         length = 0.3 * np.linalg.norm(best) / np.sqrt(1.0 + step)
         moved = weights - length * slope / max(float(np.linalg.norm(slope)), 1e-300)
-        weights = _scaled_back(ends, np.maximum(moved, _LEAST), nodes) if nonnegative else moved
+        weights = _scale_back(ends, np.maximum(moved, _LEAST), nodes) if nonnegative else moved
     places = np.zeros((nodes, nodes))
     places[ends] = best
     return (places + places.T)[receivers, senders]
@@ -214,7 +214,7 @@ def _slope(
     return -(apart @ (np.sign(values) * share / share.sum()))
 
 
-def _scaled_back(ends: tuple[Integers, Integers], weights: Floats, nodes: int) -> Floats:
+def _scale_back(ends: tuple[Integers, Integers], weights: Floats, nodes: int) -> Floats:
     """Shrink the links of nodes that give away more than everything."""
     given = np.bincount(np.r_[ends], np.r_[weights, weights], minlength=nodes)
     return weights / np.maximum(1.0, np.maximum(given[ends[0]], given[ends[1]]))

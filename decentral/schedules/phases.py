@@ -269,7 +269,7 @@ class Track:
     phased: bool = False
 
 
-def sampled(steps: int) -> list[int]:
+def sample_steps(steps: int) -> list[int]:
     """Return steps spread over the run; their strides vary, so that toggling shows its share."""
     count = min(steps, MOST)
     stride = steps // count
@@ -284,14 +284,16 @@ def phase_tracks(methods: Mapping[str, Timed | None], points: Sequence[Progress]
         if method is not None:
             on = tuple(float(method.on(here)) for here in points)
             title = "SAM" if key == "sam" else key.replace("_", " ")
-            found.append(Track(title, on, f"{method.brief()}, {said(method.when)}", phased=True))
+            found.append(
+                Track(title, on, f"{method.brief()}, {phases_text(method.when)}", phased=True)
+            )
     return found
 
 
-def said(phases: Phases) -> str:
+def phases_text(phases: Phases) -> str:
     """Write phases as a person would say them.
 
-    >>> said(Phases((Phase(every=100),)))
+    >>> phases_text(Phases((Phase(every=100),)))
     'every 100 steps'
     """
     return "always" if phases == Phases() else ", ".join(map(_window, phases.windows))

@@ -357,7 +357,7 @@ def test_the_final_merged_model_of_a_run_carries_recalibrated_statistics() -> No
     evaluator = Evaluator(block)
     state = evaluator.merged_state()
     merged = block.merge_shares().to(block.rows) @ block.rows
-    expected = evaluator.calibrated(merged, {})
+    expected = evaluator.calibrate_row(merged, {})
     named = block.setup.layout.views(expected.unsqueeze(0), block.setup.layout.buffers)
     averaged = block.setup.layout.views(merged.unsqueeze(0), block.setup.layout.buffers)
     assert named

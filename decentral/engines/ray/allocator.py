@@ -38,9 +38,9 @@ class Allocator:
         """Give a run its share, if there is room; alone it may have everything."""
         hosts = self.cluster.hosts()
         gpus = int(run.setup.device.type == "cuda")
-        free = [self._left(host) for host in hosts]
+        free = [self._free_part(host) for host in hosts]
         placement = run.setup.config.engine.placement
-        share = divided(free, run.workers, float(run.threads), gpus, placement)
+        share = divide(free, run.workers, float(run.threads), gpus, placement)
         # Alone, a run that is too large gets all there is, or it would wait for
         # ever.
         if share is None and self.allocated:
@@ -54,13 +54,13 @@ class Allocator:
         """Let others have what a run was given, if it was."""
         self.allocated.pop(run, None)
 
-    def _left(self, host: Host) -> Host:
+    def _free_part(self, host: Host) -> Host:
         taken = [part for share in self.allocated.values() for part in share if part.id == host.id]
         cpus = host.cpus - sum(part.cpus for part in taken)
         return replace(host, cpus=cpus, gpus=host.gpus - sum(part.gpus for part in taken))
 
 
-def divided(
+def divide(
     free: Sequence[Host], workers: int, cores: float, gpus: int, placement: str
 ) -> tuple[Host, ...] | None:
     """Return what ``workers`` of so many cores and GPUs each take of the hosts; None: too much.
@@ -74,7 +74,7 @@ def divided(
         gpus: GPUs of each.
         placement: ``pack`` or ``spread``.
 
-    >>> divided([Host("a", "10.0.0.1", 4, 0)], 3, 1, 0, "pack")
+    >>> divide([Host("a", "10.0.0.1", 4, 0)], 3, 1, 0, "pack")
     (Host(id='a', address='10.0.0.1', cpus=3, gpus=0),)
     """
     counts = dict.fromkeys(range(len(free)), 0)

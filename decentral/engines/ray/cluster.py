@@ -86,7 +86,7 @@ def connect(config: Config) -> Cluster:
             warnings.simplefilter("ignore")
             context = ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
     except (RuntimeError, ConnectionError, ValueError, RayError) as error:
-        raise _explained(engine.address, error) from error
+        raise _explain(engine.address, error) from error
     dashboard = f"http://{context.dashboard_url}" if context.dashboard_url else "off"
     if joined:
         return Cluster(dashboard, own=False)
@@ -143,7 +143,7 @@ def _check_answers(address: str) -> None:
         ) from error
 
 
-def _explained(address: str | None, error: Exception) -> ConfigError:
+def _explain(address: str | None, error: Exception) -> ConfigError:
     """Return Ray's complaint in one line."""
     from ray.exceptions import AuthenticationError
 
@@ -168,7 +168,7 @@ def _explained(address: str | None, error: Exception) -> ConfigError:
     return ConfigError(f"Ray cannot be started or joined: {text[:300]}")
 
 
-def placed(
+def place_workers(
     hosts: list[Host], workers: int, placement: str, blocked: Container[str], gpus: int
 ) -> list[Host]:
     """Return the host of every worker: ``pack`` fills one after the other, ``spread`` takes turns.

@@ -12,7 +12,7 @@ from decentral.engines.base import START, EngineRun, Watch, close_on_error, stop
 from decentral.engines.ray.cluster import HostBlocklist, connect
 from decentral.engines.ray.monitor import Monitor
 from decentral.engines.ray.worker_group import WorkerGroup, start_workers
-from decentral.engines.workers import WorkersLost, blocks_of, label, moved, sources
+from decentral.engines.workers import WorkersLost, blocks_of, label, reassign, sources
 from decentral.errors import ConfigError, RunError, shell_word
 from decentral.faults.base import Fault, worker_faults
 from decentral.limits import check_threads
@@ -118,8 +118,8 @@ class RayRun(EngineRun):
         except WorkersLost as lost:
             # The first news of a loss often names the wrong one: peers of a lost
             # worker fail, too.
-            lost = group.settled(lost)
-            self._lost(lost, [node for rank in lost.ranks for node in nodes[rank]])
+            lost = group.wait_for_losses(lost)
+            self._handle_loss(lost, [node for rank in lost.ranks for node in nodes[rank]])
         except Rejoin:
             self._rejoin()
         else:
@@ -136,7 +136,7 @@ class RayRun(EngineRun):
 
     # --- failures ---------------------------------------------------------------------------------
 
-    def _lost(self, lost: WorkersLost, nodes: Sequence[int]) -> None:
+    def _handle_loss(self, lost: WorkersLost, nodes: Sequence[int]) -> None:
         """Record a failure and prepare the next attempt; raises RunError after the last."""
         config, group = self.setup.config, self.group
         assert group is not None
@@ -206,7 +206,7 @@ class RayRun(EngineRun):
         setup, old, saved = self.setup, self.members, self.saved
         if saved is not None:
             joined = sources(setup.planner, setup.weights, members, old)
-            checkpoint = moved(saved.load(saved.live), members, joined)
+            checkpoint = reassign(saved.load(saved.live), members, joined)
             save_checkpoint(self.folder, checkpoint, setup.config.keep_checkpoints)
             self.saved = newest_checkpoint(self.folder.path)
         self.members = members

@@ -11,7 +11,7 @@ from typing import Any
 from decentral.blame import elsewhere
 from decentral.config import Config, Engine
 from decentral.engines.ray.actor import Actor
-from decentral.engines.ray.cluster import Cluster, Host, placed
+from decentral.engines.ray.cluster import Cluster, Host, place_workers
 from decentral.engines.workers import PROCESS_DIED, START_S, Report, WorkersLost
 from decentral.errors import ConfigError, RunError
 
@@ -154,11 +154,11 @@ class WorkerGroup:
                 continue
             rank = self._asked.pop(ref)
             step, reports = self._answer(rank, ref)
-            self._answered(rank, step, bool(reports))
+            self._note_answer(rank, step, bool(reports))
             yield from reports
         self.check_clocks(time.monotonic())
 
-    def _answered(self, rank: int, step: int, reported: bool) -> None:
+    def _note_answer(self, rank: int, step: int, reported: bool) -> None:
         now = time.monotonic()
         self._answered_s[rank] = now
         # A report is progress, too: evaluations and checkpoints may take longer
@@ -187,7 +187,7 @@ class WorkerGroup:
         """The step that every worker has done, at first that of the checkpoint it begins at."""
         return max(self.begun, min(self.steps, default=0))
 
-    def settled(self, lost: WorkersLost) -> WorkersLost:
+    def wait_for_losses(self, lost: WorkersLost) -> WorkersLost:
         """Wait until it is clear who is gone, and why; return it.
 
         That takes a moment, or ``liveness_s`` if nobody is known to be gone: workers notice a dead
@@ -245,7 +245,7 @@ def start_workers(
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     gpus = int(config.device.startswith("cuda"))
-    hosts = placed(cluster.hosts(), len(labels), config.engine.placement, blocked, gpus)
+    hosts = place_workers(cluster.hosts(), len(labels), config.engine.placement, blocked, gpus)
     made: Any = ray.remote
     remote = made(concurrency_groups={"watch": 4})(Actor)
     actors = [

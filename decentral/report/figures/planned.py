@@ -28,7 +28,7 @@ from decentral.report.figures.canvas import (
 from decentral.report.layout import MOST_LINKS, positions
 from decentral.report.palette import RUN_COLOURS, light
 from decentral.report.reader import RunData, Shards, Topology
-from decentral.schedules.phases import METHODS, Track, phase_tracks, sampled
+from decentral.schedules.phases import METHODS, Track, phase_tracks, sample_steps
 from decentral.schedules.progress import Progress
 from decentral.units import format_bytes
 
@@ -203,7 +203,7 @@ def phases(run: RunData) -> Figure | None:
     methods = {k: METHODS[k].model_validate(v) for k, v in given.items() if v is not None}
     if not run.steps or not methods:
         return None
-    points = [Progress(step, run.steps) for step in sampled(run.steps)]
+    points = [Progress(step, run.steps) for step in sample_steps(run.steps)]
     return _phases(phase_tracks(methods, points), run.steps)
 
 
