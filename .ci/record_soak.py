@@ -27,11 +27,14 @@ def commit() -> str:
 
 
 def outcome(case: ElementTree.Element) -> str:
-    """Return passed, failed, or skipped with its reason."""
+    """Return passed, perhaps with what was counted, failed, or skipped with its reason."""
     if case.find("failure") is not None or case.find("error") is not None:
         return "**failed**"
     skipped = case.find("skipped")
-    return "passed" if skipped is None else f"skipped: {skipped.get('message', '')}"
+    if skipped is not None:
+        return f"skipped: {skipped.get('message', '')}"
+    counts = [one.get("value", "") for one in case.iter("property")]
+    return f"passed: {'; '.join(counts)}" if counts else "passed"
 
 
 def main(results: Path, page: Path) -> None:

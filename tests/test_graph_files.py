@@ -336,6 +336,25 @@ def test_one_line_says_what_was_read(tmp_path: Path) -> None:
     assert line(tmp_path, "a.gml", twice).endswith("labels: x, x (1 of them again).")
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.net", "*Vertices 3\n*Edges\n1 2\n2 3\n"),
+        ("a.mtx", f"{MTX} coordinate real symmetric\n3 3 2\n2 1 0.5\n3 2 0.25\n"),
+        ("a.txt", "0 1\n1 2\n"),
+        ("a.csv", "0,1\n1,2\n"),
+        ("a.graph", "3 2\n2\n1 3\n2\n"),
+    ],
+)
+def test_a_last_line_without_an_end_is_said(tmp_path: Path, name: str, text: str) -> None:
+    """A file of lines that was cut within its last one looks whole but for that."""
+    said = "; its last line has no end: if the file was cut, it is not whole."
+    assert said not in line(tmp_path, name, text)
+    assert line(tmp_path, name, text.rstrip("\n"), "metropolis").endswith(said)
+    whole = '{"nodes": [{"id": 0}, {"id": 1}], "links": [{"source": 0, "target": 1}]}'
+    assert said not in line(tmp_path, "a.json", whole)
+
+
 def test_the_run_folder_keeps_labels_and_facts(tmp_path: Path) -> None:
     kept = describe_mixing(mixer(tmp_path, "a.txt", WEIGHTED))
     assert json.loads(json.dumps(kept)) == kept

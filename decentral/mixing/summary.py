@@ -30,7 +30,8 @@ def summary_line(mixer: Mixer) -> str | None:
         f"bandwidth: {_span(file.bandwidth_Bps, format_bandwidth)}",
         f"labels: {_labels(topology.labels)}",
     )
-    return f"{Path(file.name).name} is {file.form}: {'; '.join(said)}."
+    cut = "" if file.ended else "; its last line has no end: if the file was cut, it is not whole"
+    return f"{Path(file.name).name} is {file.form}: {'; '.join(said)}{cut}."
 
 
 def describe_mixing(mixer: Mixer) -> dict[str, Any]:

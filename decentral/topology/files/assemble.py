@@ -40,6 +40,7 @@ class GraphFile:
     parallel: int  # links beside a better one between the same nodes
     loops: int  # links from a node to itself
     weights: Span | None = None
+    ended: bool = True  # whether the last line has an end; a file that was cut has none
     ones: bool = False  # whether every link has the weight 1, which says nothing
     latency_s: Span | None = None
     bandwidth_Bps: Span | None = None
@@ -233,6 +234,7 @@ def _simple(graph: Any, content: Content, name: str, lines: dict[tuple[int, int]
         directed=simple.is_directed(),
         parallel=graph.number_of_edges() - simple.number_of_edges(),
         loops=len(loops),
+        ended=content.ended,
         weights=spans["weight"],
         ones=ones,
         latency_s=spans["latency_s"],

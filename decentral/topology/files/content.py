@@ -59,6 +59,7 @@ class Content:
     form: str
     directed: bool = False  # of links that do not say so themselves
     declares: bool = True
+    ended: bool = True  # whether its last line has an end; one of a file that was cut has none
     about: dict[str, Any] = field(default_factory=dict[str, Any])
     nodes: dict[Hashable, dict[str, Any]] = field(
         default_factory=dict[Hashable, dict[str, Any]], repr=False

@@ -31,6 +31,8 @@ _SIGNS = (
     (b"[", "json"),
     (b"*", "pajek"),
 )
+#: Formats whose only end is that of their last line.
+_LINES = ("list", "table", "pajek", "matrix market", "metis")
 #: Formats for which the direction of links is a setting, since files do not say.
 _UNDECLARED = ("list", "table")
 
@@ -80,9 +82,12 @@ def _content(path: Path, directed: bool | None) -> Content:
         raise Unreadable("it is empty", FORMATS)
     if form in _BINARY:
         return _BINARY[form](data)
-    if form in _UNDECLARED:
-        return _ONE_WAY[form](decoded(data), directed)
-    return _READERS[form](decoded(data))
+    text = decoded(data)
+    undeclared = form in _UNDECLARED
+    content = _ONE_WAY[form](text, directed) if undeclared else _READERS[form](text)
+    # Of other formats a cut leaves something open, which their readers refuse.
+    content.ended = form not in _LINES or text.endswith("\n")
+    return content
 
 
 def _form(name: str, data: bytes) -> str:
