@@ -1,18 +1,80 @@
-"""What a plug-in is: something to call, with the settings that its signature says."""
+"""Plug-ins: which there are of a kind, what one is, and how a wrong value of it is refused.
+
+To find members nothing is imported and there is no table to keep: a member exists as soon as a
+function or class of its kind's modules stands below ``@plugin("its kind")``. So ``decentral list``
+stays light, and choosing a member imports its family's module only.
+
+A plug-in is something to call, with the settings that its signature says. What it returns each kind
+checks in its own module, where a value enters; what stands here words the refusal.
+"""
 
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any
 
 from decentral import blame
-from decentral.discovery import installed
-from decentral.errors import RunError
+from decentral.errors import PACKAGE, ConfigError, Place, RunError
 from decentral.signature import Setting, parameter_of, without_arguments
 from decentral.traits import Traits
+
+# --- which there are ------------------------------------------------------------------------------
+
+
+#: The decorator of a built-in member, at the beginning of a line, with a name of its own if any.
+_DECORATOR = re.compile(r'^@plugin\(\s*"(\w+)"(?:,\s*"(\w+)")?', re.MULTILINE)
+_DEFINITION = re.compile(r"^(?:def|class) (\w+)", re.MULTILINE)
+
+
+def modules_of(home: str) -> dict[str, Path]:
+    """Return the modules in which members of a kind stand, by name.
+
+    ``home`` is the module that says what the kind is: ``x.base`` has its members in the modules of
+    the package ``x``, any other holds them itself.
+    """
+    root, *below = home.split(".")
+    assert root == "decentral", "plug-ins of other packages are entry points"
+    path = Path(__file__).parent.joinpath(*below)
+    package, _, last = home.rpartition(".")
+    if last != "base":
+        return {home: path.with_suffix(".py")}
+    files = sorted(path.parent.glob("*.py"))
+    return {f"{package}.{file.stem}": file for file in files if file.stem != "__init__"}
+
+
+@cache
+def find_members(home: str, kind: str) -> dict[str, str]:
+    """Return the members of a kind by name, with the module that defines each.
+
+    >>> find_members("decentral.topology.base", "topology")["ring"]
+    'decentral.topology.classic'
+    """
+    found: dict[str, str] = {}
+    for module, path in modules_of(home).items():
+        text = path.read_text(encoding="utf-8")
+        for decorator in _DECORATOR.finditer(text):
+            if decorator[1] != kind:
+                continue
+            definition = _DEFINITION.search(text, decorator.end())
+            assert definition is not None, f"{path}: a decorator without a function"
+            found[decorator[2] or definition[1]] = module
+    return found
+
+
+def installed(kind: str) -> list[EntryPoint]:
+    """Return the members of a kind that installed packages declare, without loading them."""
+    irregular = {"topology": "topologies", "weights": "weights", "batch": "batches"}
+    return list(entry_points(group=f"decentral.{irregular.get(kind, f'{kind}s')}"))
+
+
+# --- what one is ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -118,3 +180,55 @@ def plain(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float | str | dict):
         return value  # pyright: ignore[reportUnknownVariableType]
     return str(value)
+
+
+# --- what one returns -----------------------------------------------------------------------------
+
+
+def wrong(rule: ConfiguredPlugin, returned: str, expected: str) -> ConfigError:
+    """Return the error for a value that a plug-in should not have returned.
+
+    Args:
+        rule: The plug-in.
+        returned: What it returned, in words.
+        expected: What to return instead, in words that follow "return".
+    """
+    place = place_of(rule)
+    where = f" ({place})" if place else ""
+    return ConfigError(
+        f"{rule.plugin.kind} {rule.name!r} returned {returned}{where}; return {expected}."
+    )
+
+
+def label_of(rule: ConfiguredPlugin) -> str:
+    """Return the kind and name of a plug-in, and where a user's is defined."""
+    place = place_of(rule)
+    return f"{rule.plugin.kind} {rule.name!r}" + (f" ({place})" if place else "")
+
+
+def place_of(rule: ConfiguredPlugin) -> Place | None:
+    """Return where a user's plug-in is defined; None for those of decentral."""
+    target: Any = inspect.unwrap(rule.plugin.target)
+    code = getattr(target, "__code__", None)
+    place = Place(code.co_filename, code.co_firstlineno) if code else None
+    if code is None:
+        with suppress(OSError, TypeError):  # a class, whose source may be gone, or any callable
+            file = inspect.getsourcefile(target)
+            place = Place(file, inspect.getsourcelines(target)[1]) if file else None
+    return None if place is None or place.file.startswith(PACKAGE) else place
+
+
+def is_users(rule: ConfiguredPlugin) -> bool:
+    """Whether a plug-in is none of decentral's, whose numbers the laws look at."""
+    return not rule.plugin.target.__module__.startswith("decentral.")
+
+
+def describe(value: Any) -> str:
+    """Say what a value is, shortly; arrays and tensors by their shapes."""
+    shape = getattr(value, "shape", None)
+    if shape is not None:
+        kind = "a tensor" if type(value).__module__.startswith("torch") else "an array"
+        return f"{kind} of shape {list(shape)}"
+    if value is None or isinstance(value, bool | int | float | complex | str):
+        return f"{value!r:.40}"
+    return f"a {type(value).__name__}"

@@ -23,9 +23,8 @@ from typing import Annotated, Any, TypeVar
 from annotated_types import Ge, Gt, Le
 
 from decentral import limits
-from decentral.discovery import find_members, installed
 from decentral.errors import ConfigError, nearest, unknown
-from decentral.plugins import ConfiguredPlugin, Plugin
+from decentral.plugins import ConfiguredPlugin, Plugin, find_members, installed
 from decentral.signature import (
     Setting,
     signature_settings,

@@ -22,7 +22,7 @@ from torch import nn
 
 import decentral
 import decentral.cli
-from decentral import blame, discovery, registry
+from decentral import blame, plugins, registry
 from decentral.blame import attribute, elsewhere, in_words, judge
 from decentral.claims.trials import trial
 from decentral.config import make_config
@@ -153,7 +153,7 @@ def installed(folder: Path, monkeypatch: pytest.MonkeyPatch, text: str, name: st
     def points(group: str) -> list[EntryPoint]:
         return [point] if group == point.group else []
 
-    monkeypatch.setattr(discovery, "entry_points", points)
+    monkeypatch.setattr(plugins, "entry_points", points)
     return file
 
 
@@ -479,7 +479,7 @@ def test_packages_offer_plug_ins_under_the_plural_of_the_kind(
 ) -> None:
     point = EntryPoint("own", "offered:own", f"decentral.{group}")
     monkeypatch.setattr(
-        discovery, "entry_points", lambda group: [point] if group == point.group else []
+        plugins, "entry_points", lambda group: [point] if group == point.group else []
     )
     assert "own" in registry.names(kind)
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from support import tiny_run
 
-from decentral import ConfigError, RunError, discovery, plugin
+from decentral import ConfigError, RunError, plugin, plugins
 from decentral.config import make_config, read_file
 from decentral.errors import Place
 from decentral.exchange.codec.base import coded_bytes
@@ -37,7 +37,7 @@ def prepared(**settings: Any) -> Setup:
 def installed(monkeypatch: pytest.MonkeyPatch, name: str, loads: Any, kind: str = "merges") -> None:
     point = EntryPoint(name, f"elsewhere:{name}", f"decentral.{kind}")
     monkeypatch.setattr(EntryPoint, "load", lambda self: loads())
-    monkeypatch.setattr(discovery, "entry_points", lambda group: [point] * (group == point.group))
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [point] * (group == point.group))
 
 
 @pytest.mark.parametrize("name", ["half", "other"])

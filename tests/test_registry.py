@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import example
 
-from decentral import ConfigError, Point, discovery, plugin, registry
-from decentral.discovery import find_members, modules_of
+from decentral import ConfigError, Point, plugin, plugins, registry
+from decentral.plugins import find_members, modules_of
 from decentral.registry import (
     KINDS,
     ConfiguredPlugin,
@@ -177,7 +177,7 @@ def test_names_that_are_registered_or_installed_are_listed(monkeypatch: pytest.M
         asked.append(group)
         return [point]
 
-    monkeypatch.setattr(discovery, "entry_points", installed)
+    monkeypatch.setattr(plugins, "entry_points", installed)
     assert {"wheel", "torus", "ring"} <= set(names("topology"))
     assert find("topology", "torus").name == "torus"
     assert set(asked) == {"decentral.topologies"}

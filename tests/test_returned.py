@@ -16,8 +16,8 @@ from decentral.config import make_config
 from decentral.errors import ConfigError, RunError
 from decentral.merge.base import merge_weights
 from decentral.network.compute import seconds_of
+from decentral.plugins import describe, is_users, place_of, wrong
 from decentral.registry import KINDS, build
-from decentral.returned import describe, is_users, place_of, wrong
 
 #: Of every kind: the body of a plug-in, and what is said of what it returns.
 TABLE: dict[str, list[tuple[str, str]]] = {

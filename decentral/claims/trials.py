@@ -22,8 +22,8 @@ from decentral.blame import explain, reraise
 from decentral.claims.base import Findings, Lab, verdict
 from decentral.engines.process import end_with_parent
 from decentral.errors import Interrupted, RunError
+from decentral.plugins import describe, wrong
 from decentral.registry import ConfiguredPlugin, bind, build, find
-from decentral.returned import describe, wrong
 from decentral.run.folder import RunFolder, environment, explain_disk_errors
 from decentral.traits import ClaimTraits, traits_of
 from decentral.userfile import sources

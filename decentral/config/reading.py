@@ -21,9 +21,9 @@ from decentral.config.settings import (
     engine_above,
 )
 from decentral.config.validating import as_written, validate
-from decentral.discovery import find_members
 from decentral.errors import ConfigError, nearest
 from decentral.limits import check_batch
+from decentral.plugins import find_members
 from decentral.registry import KINDS, ConfiguredPlugin, find, read
 from decentral.schedules.phases import METHODS
 from decentral.spec import NOTHING, Spec, parse_spec, parse_value, scalar, spelled

@@ -28,8 +28,8 @@ from torch import Tensor
 
 from decentral.exchange.base import NeighbourIndex
 from decentral.exchange.local import CHUNK_BYTES, ordered_sums
+from decentral.plugins import describe, is_users, wrong
 from decentral.registry import ConfiguredPlugin, Count, Positive, plugin
-from decentral.returned import describe, is_users, wrong
 from decentral.traits import AggregationTraits, traits_of
 
 # --- rules ----------------------------------------------------------------------------------------

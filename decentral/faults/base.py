@@ -31,8 +31,8 @@ from numpy.typing import NDArray
 
 from decentral import rng
 from decentral.errors import ConfigError, unknown
+from decentral.plugins import describe, wrong
 from decentral.registry import ConfiguredPlugin, build, names
-from decentral.returned import describe, wrong
 from decentral.schedules.phases import START, STOP, Phase
 from decentral.schedules.progress import Progress
 from decentral.spec import parse_spec

@@ -13,8 +13,8 @@ from decentral import rng
 from decentral.config import Config
 from decentral.errors import ConfigError
 from decentral.exchange.codec.base import RngContext, TensorLayout
+from decentral.plugins import describe, wrong
 from decentral.registry import ConfiguredPlugin, build
-from decentral.returned import describe, wrong
 from decentral.schedules.phases import Phase
 from decentral.schedules.progress import Progress
 from decentral.tasks.base import Task

@@ -21,13 +21,13 @@ from decentral.layout import share_parameters
 from decentral.loop.adapting import example
 from decentral.mixing.base import Mixer
 from decentral.network.planning import RoundPlanner
+from decentral.plugins import label_of
 from decentral.pytree import Tree, first_leaf, shapes
 from decentral.registry import ConfiguredPlugin, build
-from decentral.returned import label_of
 from decentral.schedules.progress import communication_steps
 from decentral.tasks.base import Task
-from decentral.tasks.filling import is_whole
 from decentral.tasks.labels import takes_classes
+from decentral.tasks.samples import is_whole
 from decentral.traits import (
     AggregationTraits,
     AlgorithmTraits,

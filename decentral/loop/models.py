@@ -17,8 +17,8 @@ from decentral.config import Config
 from decentral.errors import ConfigError
 from decentral.generator import fork_rng
 from decentral.loop.free_memory import require
+from decentral.plugins import describe, is_users, wrong
 from decentral.registry import ConfiguredPlugin, build, members
-from decentral.returned import describe, is_users, wrong
 from decentral.tasks.base import Task
 from decentral.traits import ModelTraits, traits_of
 

@@ -22,7 +22,7 @@ from decentral.gradients.sam import SharpnessAware
 from decentral.loop.compatibility import check_evaluation
 from decentral.loop.methods import change_targets
 from decentral.loop.setup import Setup
-from decentral.returned import label_of
+from decentral.plugins import label_of
 from decentral.sampling import Sampler
 from decentral.schedules.phases import Adversarial
 from decentral.schedules.progress import Progress

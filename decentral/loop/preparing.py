@@ -31,14 +31,14 @@ from decentral.network.links import Network
 from decentral.network.planning import RoundPlanner
 from decentral.network.presets import carries_links, check_connected, network_of
 from decentral.optim.base import default_lr, grouping
+from decentral.plugins import describe, label_of, wrong
 from decentral.registry import ConfiguredPlugin, build
-from decentral.returned import describe, label_of, wrong
 from decentral.sampling import Plan, fixed_plan, resample_plan
 from decentral.schedules.action import CommunicationSchedule
 from decentral.schedules.learning_rate import LearningRate
 from decentral.schedules.progress import Progress, StepTimeline, batch_size, step_timeline
 from decentral.tasks.base import Task
-from decentral.tasks.filling import is_whole
+from decentral.tasks.samples import is_whole
 from decentral.tasks.splits import class_shares, grouped, shards
 from decentral.topology.base import Topology
 from decentral.topology.labels import NodeLabels

@@ -12,7 +12,7 @@ from decentral.loop.block import Block
 from decentral.loop.compatibility import refuse_idle
 from decentral.loop.measure import Evaluator, evaluation_interval
 from decentral.loop.setup import Setup
-from decentral.returned import describe, wrong
+from decentral.plugins import describe, wrong
 
 Row = dict[str, Any]
 

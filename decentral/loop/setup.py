@@ -24,9 +24,9 @@ from decentral.network.clock import Clock
 from decentral.network.links import Network
 from decentral.network.planning import RoundPlanner, Size, all_reduce_messages
 from decentral.optim.block_optimizer import LrInfo, state_numbers
+from decentral.plugins import is_users, label_of
 from decentral.pytree import tree_map
 from decentral.registry import ConfiguredPlugin
-from decentral.returned import is_users, label_of
 from decentral.sampling import Plan
 from decentral.schedules.batch import rate_factor
 from decentral.schedules.learning_rate import LearningRate

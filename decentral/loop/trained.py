@@ -31,8 +31,8 @@ from decentral.pytree import Tree, tree_at, tree_map
 from decentral.registry import PYTHON, build
 from decentral.run.checkpoint import Saved
 from decentral.tasks.base import Samples
-from decentral.tasks.filling import is_whole
 from decentral.tasks.labels import in_order
+from decentral.tasks.samples import is_whole
 
 #: A row [P] and its integer buffers [1, ...].
 Model = tuple[Tensor, dict[str, Tensor]]

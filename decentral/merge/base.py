@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from decentral.errors import ConfigError
 from decentral.layout import Layout
+from decentral.plugins import describe, wrong
 from decentral.registry import ConfiguredPlugin
-from decentral.returned import describe, wrong
 from decentral.traits import MergeTraits, traits_of
 
 #: How far from 1 weights may sum that were computed in single precision.

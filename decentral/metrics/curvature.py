@@ -18,7 +18,7 @@ from decentral.optim.blocks import block_of
 from decentral.records import Record
 from decentral.registry import Count, plugin
 from decentral.tasks.base import Samples
-from decentral.tasks.filling import is_whole
+from decentral.tasks.samples import is_whole
 
 #: Hessian times one vector per row: [n, K] -> [n, K].
 Product = Callable[[Tensor], Tensor]

@@ -9,11 +9,10 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from decentral.discovery import find_members
+from decentral.plugins import describe, find_members, wrong
 from decentral.quantities import VALIDATION, is_own
 from decentral.records import Record
 from decentral.registry import KINDS, ConfiguredPlugin, build
-from decentral.returned import describe, wrong
 from decentral.traits import MetricTraits, traits_of
 
 _VALIDATION = {record.key for record in VALIDATION}

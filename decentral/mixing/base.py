@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from decentral import rng
 from decentral.errors import ConfigError
 from decentral.mixing.prescribed import absent, check_prescribed
+from decentral.plugins import describe, is_users, label_of, wrong
 from decentral.registry import ConfiguredPlugin, build
-from decentral.returned import describe, is_users, label_of, wrong
 from decentral.topology.base import Links, Topology
 from decentral.traits import TopologyTraits, WeightsTraits, traits_of
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from decentral.errors import ConfigError
-from decentral.returned import label_of
+from decentral.plugins import label_of
 from decentral.topology.base import Links, Topology, number
 from decentral.topology.files.assemble import OWN_WEIGHT, Disagreement, file_of
 from decentral.topology.labels import labels_of

@@ -14,8 +14,8 @@ from annotated_types import Gt
 from numpy.typing import NDArray
 
 from decentral import rng
+from decentral.plugins import describe, wrong
 from decentral.registry import ConfiguredPlugin, NonNegative, Plugin, Share, plugin
-from decentral.returned import describe, wrong
 from decentral.traits import Traits
 from decentral.units import Seconds, parse_seconds
 

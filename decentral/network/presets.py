@@ -15,8 +15,8 @@ from annotated_types import Ge, Le
 from decentral.errors import ConfigError
 from decentral.network import links
 from decentral.network.links import AllReduce, Network, routed
+from decentral.plugins import describe, label_of, wrong
 from decentral.registry import ConfiguredPlugin, Count, Plugin, build, plugin
-from decentral.returned import describe, label_of, wrong
 from decentral.signature import signature_settings
 from decentral.topology.base import resolve as graph_of
 from decentral.topology.labels import labels_of, numbered

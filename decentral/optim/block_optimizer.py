@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from decentral.layout import ALIGNMENT, Entry, Layout
 from decentral.optim.blocks import Blockwise
 from decentral.optim.gradient_power import power_
+from decentral.plugins import describe, wrong
 from decentral.registry import ConfiguredPlugin
-from decentral.returned import describe, wrong
 from decentral.traits import OptimizerTraits, traits_of
 
 

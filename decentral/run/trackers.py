@@ -17,8 +17,8 @@ from typing import Any, Literal, Protocol
 
 from decentral.blame import words_and_place
 from decentral.errors import ConfigError, PluginError, exit_place
+from decentral.plugins import describe, wrong
 from decentral.registry import ConfiguredPlugin, build, plugin
-from decentral.returned import describe, wrong
 from decentral.traits import TrackerTraits, traits_of
 
 INSTALL = "pip install -c constraints.txt -e '.[track]'"

@@ -8,8 +8,8 @@ from functools import cached_property
 from math import nan
 from typing import Any, Final
 
+from decentral.plugins import describe, wrong
 from decentral.registry import ConfiguredPlugin, build
-from decentral.returned import describe, wrong
 from decentral.schedules.progress import Feedback, Progress
 from decentral.traits import CommunicationTraits, traits_of
 

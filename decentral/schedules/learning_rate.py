@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from math import cos, inf, nan, pi
 from typing import Any
 
+from decentral.plugins import describe, wrong
 from decentral.registry import ConfiguredPlugin, Positive, Share, build, plugin
-from decentral.returned import describe, wrong
 from decentral.schedules.progress import Progress
 from decentral.units import Point
 

@@ -10,8 +10,8 @@ from math import ceil
 from warnings import warn
 
 from decentral.limits import check_batch
+from decentral.plugins import describe, wrong
 from decentral.registry import ConfiguredPlugin
-from decentral.returned import describe, wrong
 from decentral.units import Point
 
 _SLACK = 1e-12

@@ -21,7 +21,15 @@ from torch import Tensor, nn
 from decentral.errors import ConfigError
 from decentral.pytree import first_leaf
 from decentral.tasks.arrays import Keys, values_of
-from decentral.tasks.filling import (
+from decentral.tasks.labels import (
+    ignored_by,
+    occurring,
+    places,
+    takes_classes,
+    unseen_labels,
+)
+from decentral.tasks.samples import Samples as Samples
+from decentral.tasks.samples import (
     held_out,
     is_ignored,
     is_whole,
@@ -31,14 +39,6 @@ from decentral.tasks.filling import (
     owners_of,
     read_splits,
 )
-from decentral.tasks.labels import (
-    ignored_by,
-    occurring,
-    places,
-    takes_classes,
-    unseen_labels,
-)
-from decentral.tasks.samples import Samples as Samples
 
 #: A share of the training samples that is kept from training.
 HeldOut = Annotated[float, Ge(0), Lt(1)]

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from decentral import rng
 from decentral.errors import ConfigError
+from decentral.plugins import describe, wrong
 from decentral.registry import ConfiguredPlugin, Count, Positive, plugin
-from decentral.returned import describe, wrong
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 
 from decentral import rng
 from decentral.errors import ConfigError
+from decentral.plugins import describe, label_of, wrong
 from decentral.registry import ConfiguredPlugin, Plugin
-from decentral.returned import describe, label_of, wrong
 from decentral.topology.files.assemble import simplified
 from decentral.topology.labels import labels_of, numbered
 from decentral.topology.outside import from_file, from_networkx, from_topohub

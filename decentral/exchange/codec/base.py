@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from decentral.plugins import describe, is_users, wrong
 from decentral.registry import ConfiguredPlugin
-from decentral.returned import describe, is_users, wrong
 from decentral.traits import CodecTraits, traits_of
 from decentral.traits import Wire as Wire
 
