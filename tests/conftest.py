@@ -129,7 +129,16 @@ _PROBES = {
 _SELECTABLE = {"ray", "cuda", "chromium"}
 
 
+#: Files of many seconds, the longest first: begun last, one would run on when all others are done.
+LONG = (
+    "test_ray_failures", "test_docs", "test_hosts", "test_messages", "test_claims", "test_kills",
+    "test_mixing", "test_golden_members", "test_report", "test_prometheus", "test_cli",
+)  # fmt: skip
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(LONG)))
     for item in items:
         for what in _needs(item):
             if what not in _PROBES:
