@@ -86,6 +86,25 @@ class Record:
         return self.label or self.key
 
     @property
+    def of_merge(self) -> str:
+        """What it is called where all numbers are those of a merged model.
+
+        >>> Record("f1/merged").of_merge, Record("score/top5_merged").of_merge
+        ('f1', 'score/top5')
+        """
+        return self.key.removesuffix("merged")[:-1]
+
+    def local(self, found: Mapping[str, float], best: bool = False) -> float | None:
+        """Return, for the record of a merged model, the same of the local models.
+
+        Args:
+            found: Numbers by key.
+            best: Of the best of them, instead of their mean.
+        """
+        role = ("local_max" if self.sign > 0 else "local_min") if best else "local_mean"
+        return found.get(self.key.removesuffix("merged") + role)
+
+    @property
     def sign(self) -> int:
         """1 where higher is better or neither is, -1 where lower is."""
         return -1 if self.better == "lower" else 1
@@ -159,6 +178,18 @@ class Records:
         ranked = sorted(groups, key=lambda group: self.of(f"{group}/merged").sign < 0)
         measured = [g for g in ranked if {f"{g}/local_mean", f"{g}/merged"} & {*logged}]
         return (measured or ranked[::-1])[0]
+
+    def merged(self, logged: Iterable[str]) -> list[Record]:
+        """Return the records of ``logged`` keys that say how good one merged model is.
+
+        These are ``group/merged`` and ``group/NAME_merged``, unless a metric lists them nowhere;
+        the group that judges a run comes first, then the order of ``logged``.
+        """
+        keys = list(dict.fromkeys(logged))
+        judge = f"{self.score(keys)}/merged"
+        found = [self.of(key) for key in keys if key.endswith(("/merged", "_merged"))]
+        shown = [one for one in found if one.headline or one.tables]
+        return sorted(shown, key=lambda one: one.key != judge)
 
     def listed(self, logged: Iterable[str], table: Table) -> list[Record]:
         """Return the records of ``logged`` keys that a table lists beside the headline.

@@ -15,9 +15,11 @@ import pytest
 import torch
 
 import decentral.cli
+from decentral.api import models_of
 from decentral.cli.words import scores
 from decentral.engines.ray.monitor import FAILURES, Monitor
 from decentral.errors import ConfigError
+from decentral.merge.base import merged
 from decentral.metrics.returned import built_in, checked, declared
 from decentral.quantities import BYTES, QUANTITIES, RELATIVE, records_of
 from decentral.records import Panel, Record, Records, read_records, undeclared
@@ -162,6 +164,71 @@ def test_the_monitor_has_a_gauge_for_it(bench: Path, monkeypatch: pytest.MonkeyP
     assert told["decentral_comm_bytes"][1] == 0
     assert told[FAILURES] == ("Failures so far", 0)  # and not a metric of that name
     assert told[f"{FAILURES}_"][1] == 3.0
+
+
+JUDGING = """
+from decentral import plugin
+from decentral.records import scores
+
+@plugin("metric", records=scores("length", "length", unit="m", better="lower"))
+def length(snapshot):
+    'How long models are.'
+    norms = snapshot.per_node(snapshot.rows.norm(dim=1))
+    return {"length/local_mean": norms.mean(), "length/local_min": norms.min(),
+            "length/merged": snapshot.merged_row.norm()}
+"""
+
+
+@pytest.fixture(scope="module")
+def apart(bench: Path) -> Path:
+    """A run whose models never meet, with a metric of a user's own that judges merges."""
+    (bench / "judging.py").write_text(JUDGING)
+    words = [word for word in SMALL if word not in ("--schedule", "late")][:-1]
+    metrics = "metrics=[judging.py:length, accuracy, consensus]"
+    command("launch", *words, "communication=none", metrics, "--out", "apart", "--quiet")
+    return bench / "apart"
+
+
+def test_merge_judges_by_it(apart: Path, capsys: Captured) -> None:
+    command("merge", "apart", "--rule", "uniform", "--rule", "median")
+    said = capsys.readouterr().out
+    assert re.search(r"^merge +accuracy +loss +length +from the average", said, re.M), said
+    models = models_of(apart)
+    norms = models.rows.double().norm(dim=1)
+    rows = {
+        "the mean model": norms.mean(), "the best model": norms.min(),
+        "uniform": models.rows.mean(0).norm(),
+        "median": merged(build("merge", "median"), models.models()).norm(),
+    }  # fmt: skip
+    for name, value in rows.items():
+        wanted = re.escape(number_text(value.item(), Record("length/merged", unit="m")))
+        assert re.search(rf"^{name} +\S+ % +\S+ +{wanted} ", said, re.M), said
+
+
+def test_export_says_it(apart: Path) -> None:
+    command("export", "apart", "--rule", "uniform", "--out", "exported")
+    what = json.loads((apart.parent / "exported" / "decentral.json").read_text())
+    mean = models_of(apart).rows.mean(0).norm().item()
+    assert what["length"] == pytest.approx(mean)
+    assert f"length {mean:.4g}" in (apart.parent / "exported" / "README.md").read_text()
+    command("export", "apart", "--out", "final")
+    final = json.loads((apart / "summary.json").read_text())["final"]
+    what = json.loads((apart.parent / "final" / "decentral.json").read_text())
+    assert [what[key] for key in ("accuracy", "length")] == [
+        final["accuracy/merged"], final["length/merged"],
+    ]  # fmt: skip
+
+
+def test_analyze_lists_it(apart: Path, capsys: Captured) -> None:
+    command("analyze", "apart", "--pairs", "1", "--points", "3", "--samples", "40")
+    said = capsys.readouterr().out
+    assert re.search(r"^models +accuracy +loss +length +top eigenvalue", said, re.M), said
+    found = json.loads((apart / "analysis.json").read_text())["scores"]
+    norms = models_of(apart).rows.double().norm(dim=1)
+    assert found["length"]["local_mean"] == pytest.approx(norms.mean().item())
+    assert found["length"]["local_best"] == pytest.approx(norms.min().item())
+    page = (apart / "analysis.html").read_text(encoding="utf-8")
+    assert '<th scope="col" class="number">length</th>' in page
 
 
 # --- records --------------------------------------------------------------------------------------

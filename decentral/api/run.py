@@ -111,9 +111,9 @@ class Run:
             return export(*by_rule(models, rule, self.path.name), Path(out))
         state, summary = self._merged_state(), self.summary
         setup, final = prepare(run_config(self.path, **self.objects)), summary["final"]
-        scores = {name: final.get(f"{name}/merged") for name in ("accuracy", "loss")}
+        shown = self._data().records.merged(final)
         about = {"run": self.path.name, "merge": setup.merge.name, "nodes": summary["nodes"]}
-        about |= scores
+        about["scores"] = {one.of_merge: final[one.key] for one in shown}
         return export(setup, state, about, Path(out))
 
     def plot(self) -> Any:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn, track
 from rich.table import Table
@@ -31,13 +30,13 @@ from decentral.errors import ConfigError
 from decentral.layout import Entry
 from decentral.loop.preparing import prepare
 from decentral.loop.setup import Setup
-from decentral.loop.trained import TrainedModels
 from decentral.merge.base import merged
 from decentral.optim.base import updater
 from decentral.optim.blocks import Blockwise
+from decentral.records import Record
 from decentral.registry import ConfiguredPlugin, build, members
 from decentral.report import analysis
-from decentral.report.facts import loss_text, percent_text
+from decentral.report.facts import number_text
 from decentral.traits import MergeTraits, traits_of
 
 # --- blocks ---------------------------------------------------------------------------------------
@@ -125,15 +124,21 @@ def merge(run: str, rules: Sequence[str], step: int | None) -> None:
     console.print()
     table = columned()
     table.add_column("merge", overflow="fold")
-    for column in ("accuracy", "loss", "from the average"):
-        table.add_column(column, justify="right")
-    _local(table, found)
-    chosen = [build("merge", rule) for rule in rules] or _fitting(len(found.rows))
     models, mean = found.models(), found.rows.mean(0)
+    judged = found.judge(mean)
+    shown = found.judges[1].merged(judged)
+    for column in (*(one.of_merge for one in shown), "from the average"):
+        table.add_column(column, justify="right")
+    for name, best in (("the mean model", False), ("the best model", True)):
+        numbers = [one.local(judged, best) for one in shown]
+        table.add_row(name, *_numbers(numbers, shown, LOCAL), "")
+    chosen = [build("merge", rule) for rule in rules] or _fitting(len(found.rows))
     for rule in track(chosen, "merging", console=console, transient=True):
         row = merged(rule, models)
         distance = (row - mean)[: models.layout.trainable].norm().item()
-        _add(table, found, brief(rule), row, f"{distance:.3g}")
+        judged = found.judge(row)
+        numbers = [judged.get(one.key) for one in shown]
+        table.add_row(brief(rule), *_numbers(numbers, shown, MERGED), f"{distance:.3g}")
     console.print(table)
 
 
@@ -144,20 +149,18 @@ def _fitting(nodes: int) -> list[ConfiguredPlugin]:
     return [build("merge", name) for name, only in found.items() if only in (None, nodes)]
 
 
-def _local(table: Table, found: TrainedModels) -> None:
-    """Add what the models can do by themselves."""
-    scores = found.local(found.evaluator.test)
-    losses, right = scores.loss, scores.accuracy
-    accuracy = "" if right is None else percent_text(right.mean().item())
-    best = "" if right is None else percent_text(right.max().item())
-    table.add_row("the mean model", Text(accuracy, LOCAL), loss_text(losses.mean().item()), "")
-    table.add_row("the best model", Text(best, LOCAL), loss_text(losses.min().item()), "")
+def _numbers(
+    values: Sequence[float | None], records: Sequence[Record], style: str
+) -> Iterator[Text]:
+    """Yield values as their records write them, the first, which judges, in a style.
 
-
-def _add(table: Table, found: TrainedModels, name: str, row: torch.Tensor, distance: str) -> None:
-    score = found.test(row)
-    accuracy = "" if score.accuracy is None else percent_text(score.accuracy.item())
-    table.add_row(name, Text(accuracy, MERGED), loss_text(score.loss.item()), distance)
+    Args:
+        values: The values, None where there is none.
+        records: What is known of each.
+        style: Style of the first.
+    """
+    for place, (value, record) in enumerate(zip(values, records, strict=True)):
+        yield Text(number_text(value, record), "" if place else style)
 
 
 #: Layers that are listed in the terminal; the page has all.
@@ -182,7 +185,7 @@ def analyze(run: str, out: str | None, extent: dict[str, Any]) -> None:
     head = f"{count(record['nodes'], 'model')} of step {record['step']:,}"
     console.print(Text.assemble((head, "bold"), f" of {run}"))
     for heads, rows in (
-        (analysis.SCORES, analysis.score_rows(record)),
+        (analysis.score_heads(record), analysis.score_rows(record)),
         (analysis.LINES, analysis.line_rows(record)),
         (analysis.LAYERS, analysis.layer_rows(record)),
         (analysis.OTHERS, analysis.other_rows(record)),

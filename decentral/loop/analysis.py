@@ -156,21 +156,14 @@ class Analysis:
     def _scores(self) -> Record:
         """Return how the local models and the merged one do on all test samples."""
         self._begin("scores of all models")
-        samples = self.models.evaluator.test
-        local = self.models.local(samples)
-        merged = self.models.test(self.merged)
-        found = {
-            "loss": {
-                "local_mean": local.loss.mean().item(), "local_best": local.loss.min().item(),
-                "merged": merged.loss.item(),
+        found = self.models.judge(self.merged)
+        return {
+            one.of_merge: {
+                "local_mean": one.local(found), "local_best": one.local(found, best=True),
+                "merged": found[one.key], "record": asdict(one),
             }
+            for one in self.models.judges[1].merged(found)
         }  # fmt: skip
-        if local.accuracy is not None and merged.accuracy is not None:
-            found["accuracy"] = {
-                "local_mean": local.accuracy.mean().item(),
-                "local_best": local.accuracy.max().item(), "merged": merged.accuracy.item(),
-            }  # fmt: skip
-        return found
 
     def _line(self, places: Tensor, node: int, other: int | None) -> Record:
         """Return losses and accuracies from a node to another one, or to the merged model."""

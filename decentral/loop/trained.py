@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,13 @@ from decentral.loop.setup import Setup
 from decentral.loop.state import restore
 from decentral.merge.base import Models, merged
 from decentral.merge.calibrate import merge_integers
-from decentral.metrics.base import Scores, score
+from decentral.metrics.base import Scores, Snapshot, score
+from decentral.metrics.returned import checked, declared
 from decentral.network.planning import Membership
 from decentral.pytree import Tree, tree_at, tree_map
-from decentral.registry import PYTHON, build
+from decentral.quantities import records_of
+from decentral.records import Records
+from decentral.registry import PYTHON, ConfiguredPlugin, build
 from decentral.run.checkpoint import Saved
 from decentral.tasks.base import Samples
 from decentral.tasks.labels import in_order
@@ -60,6 +64,42 @@ class TrainedModels:
         train = setup.train
         some = train.subset(torch.arange(min(len(train), setup.config.eval_samples)))
         self.judging = self.evaluator.val or some
+
+    @cached_property
+    def snapshot(self) -> Snapshot:
+        """What metrics look at: all models, on all test samples.
+
+        BatchNorm of the local models, too, is re-estimated, as it is of what is made of them.
+        """
+        found = self.evaluator.snapshot(complete=True)
+        if self.setup.task.objective is None:
+            found.local = self.local(found.samples)
+        return found
+
+    @cached_property
+    def judges(self) -> tuple[list[ConfiguredPlugin], Records]:
+        """The metrics that say how good a merged model is, and their records.
+
+        These are those of accuracy and loss and the run's own, if they return keys of a merged
+        model: others, which may take long, would say the same of every merge.
+        """
+        named = ["accuracy", "loss", *self.setup.config.metrics]
+        rules = {rule.name: rule for rule in (build("metric", one) for one in named)}
+        records = records_of(declared(rules.values()))
+        found = [
+            rule
+            for rule in rules.values()
+            if records.merged(checked(rule, rule(self.snapshot), {}))
+        ]
+        return found, records
+
+    def judge(self, row: Tensor) -> dict[str, float]:
+        """Return what the metrics of the run say of its models, and of their merge into a row."""
+        snapshot = self.snapshot.with_merge(row)
+        found: dict[str, float] = {}
+        for rule in self.judges[0]:
+            found |= checked(rule, rule(snapshot), found)
+        return found
 
     def models(self) -> Models:
         """Return what merge rules may know."""
@@ -170,10 +210,9 @@ def by_rule(
         run: Name of the run, for messages.
     """
     row = merged(build("merge", rule), models.models())
-    scores = models.test(row)
-    accuracy = None if scores.accuracy is None else scores.accuracy.item()
-    about = {"run": run, "merge": rule, "nodes": len(models.rows),
-             "accuracy": accuracy, "loss": scores.loss.item()}  # fmt: skip
+    found, (_, records) = models.judge(row), models.judges
+    scores = {one.of_merge: found[one.key] for one in records.merged(found)}
+    about = {"run": run, "merge": rule, "nodes": len(models.rows), "scores": scores}
     calibrated = models.evaluator.calibrate_row(row, models.integers)
     state = models.evaluator.state(calibrated, models.integers)
     return models.setup, state, about
@@ -211,8 +250,9 @@ def export(setup: Setup, state: Mapping[str, Tensor], about: Mapping[str, Any], 
             'module.load_state_dict(safetensors.torch.load_file("model.safetensors"))'
         )
     what = {**about, **_describe(setup), "load": lines}
-    (to / "decentral.json").write_text(json.dumps(what, indent=1) + "\n", encoding="utf-8")
     (to / "README.md").write_text(_readme(what), encoding="utf-8")
+    what = {**what.pop("scores"), **what}  # each by its name, beside the rest
+    (to / "decentral.json").write_text(json.dumps(what, indent=1) + "\n", encoding="utf-8")
     return lines
 
 
@@ -278,7 +318,7 @@ def _outputs(classes: Sequence[str]) -> str:
 
 def _readme(what: Mapping[str, Any]) -> str:
     inputs = _inputs(what["input_shape"], what["input_dtype"])
-    scores = [f"{key} {what[key]:.4g}" for key in ("accuracy", "loss") if what[key] is not None]
+    scores = [f"{key} {one:.4g}" for key, one in what["scores"].items() if one is not None]
     ways = "\n".join(f"- {needs}: `{line}`" for needs, line in what["load"].items())
     return f"""# A model of {what["run"]}
 

@@ -7,7 +7,7 @@ the defaults that their names suggest.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -161,6 +161,15 @@ class Snapshot:
         """Evaluate the counterfactual merge as ``task`` judges it, on any samples."""
         row, integers = self.calibrated
         return score(task, self.forward, row.unsqueeze(0), integers, samples, self.chunk)
+
+    def with_merge(self, row: Tensor) -> Snapshot:
+        """Return what metrics see if all models are merged into ``row`` [P].
+
+        The scores of the local models, which stay as they are, are taken once.
+        """
+        other = replace(self)
+        other.local, other.merged_row = self.local, row
+        return other
 
     def per_node(self, values: Tensor) -> Tensor:
         """Gather one number per healthy hosted node from all workers, float64, in node order."""

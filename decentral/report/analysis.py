@@ -8,7 +8,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from decentral.report.facts import ABSENT, loss_text, percent_text, short_text
+from decentral.records import read_records
+from decentral.report.facts import ABSENT, number_text, percent_text, short_text
 from decentral.report.pages import Card, drawings, page, write_page
 
 Record = Mapping[str, Any]
@@ -35,7 +36,7 @@ def analysis_html(record: Record) -> str:
         title=f"{record['nodes']} models of step {record['step']:,} of {record['run']}",
         over="decentral analyze",
         verdict=verdict(record),
-        scores=(SCORES, score_rows(record)),
+        scores=(score_heads(record), score_rows(record)),
         lines=(LINES, line_rows(record)),
         figures=list(_figures(record)),
         layers=(LAYERS, layer_rows(record)),
@@ -45,10 +46,8 @@ def analysis_html(record: Record) -> str:
 
 def verdict(record: Record) -> str:
     """Say in a sentence what merging does, and whether barriers lie between the models."""
-    metric = "accuracy" if "accuracy" in record["scores"] else "loss"
-    write = percent_text if metric == "accuracy" else loss_text
-    scores = record["scores"][metric]
-    merged, local, best = (write(scores[key]) for key in ("merged", "local_mean", "local_best"))
+    metric, scores = next(iter(record["scores"].items()))  # the first judges the run
+    merged, local, best = (_score(scores, key) for key in ("merged", "local_mean", "local_best"))
     barriers = [line["barrier"] for line in record["lines"]["nodes"]]
     free = sum(value is not None and value < _FLAT for value in barriers)
     return (
@@ -60,15 +59,24 @@ def verdict(record: Record) -> str:
 
 # --- tables, as text: heads, then rows ------------------------------------------------------------
 
-SCORES = ("models", "accuracy", "loss", "top eigenvalue", "trace")
 LINES = ("on the line", "barrier", "below its ends", "accuracy lost")
 LAYERS = ("layer", "parameters", "from the mean", "relative", "CKA nodes", "CKA merged")
 OTHERS = ("what", "value")
 
 
+def score_heads(record: Record) -> Cells:
+    """Return the heads above `score_rows`: one for each quantity that judges a merged model."""
+    return ("models", *record["scores"], "top eigenvalue", "trace")
+
+
+def _score(scores: Record, key: str) -> str:
+    """Write a score of local models or of the merged one, as its metric says."""
+    (known,) = read_records([scores["record"]])
+    return number_text(scores[key], known)
+
+
 def score_rows(record: Record) -> Iterator[Cells]:
     """Yield what local models and the merged one can do, and how curved their loss is."""
-    accuracy, loss = record["scores"].get("accuracy", {}), record["scores"]["loss"]
     for label, key, curve in (
         ("the mean model", "local_mean", "local_mean"), ("the best model", "local_best", None),
         ("the merged model", "merged", "merged"),
@@ -77,8 +85,8 @@ def score_rows(record: Record) -> Iterator[Cells]:
             record["curvature"].get(f"{what}_{curve}") if curve else None
             for what in ("top", "trace")
         )
-        score = percent_text(accuracy[key]) if key in accuracy else ABSENT
-        yield label, score, loss_text(loss[key]), _short(top), _short(trace)
+        written = [_score(scores, key) for scores in record["scores"].values()]
+        yield label, *written, _short(top), _short(trace)
 
 
 def line_rows(record: Record) -> Iterator[Cells]:
