@@ -259,7 +259,7 @@ def test_counters_and_masks_survive_the_merge_everywhere(
     models = models_of(counted, 30, **given)
     _, state, about = by_rule(models, "uniform", "run")
     same_counters(state)
-    assert about["loss"] == pytest.approx(summary["loss/merged"], rel=1e-5)
+    assert about["scores"]["loss"] == pytest.approx(summary["loss/merged"], rel=1e-5)
     found = Analysis(models, Extent(1, 3, 32), lambda *_: None)._scores()
     assert found["loss"]["merged"] == pytest.approx(summary["loss/merged"], rel=1e-5)
     assert found["loss"]["local_mean"] == pytest.approx(summary["loss/local_mean"], rel=1e-5)
@@ -299,7 +299,8 @@ def test_the_batches_that_batchnorm_has_seen_are_those_of_training() -> None:
 def test_recurrent_layers_run_row_by_row(kind: Any) -> None:
     settings: dict[str, Any] = {"model": lambda: Recurrent(kind), "nodes": 8, "steps": 4}
     block = tiny_block(**settings)
-    assert block.pipeline.reason.startswith("one row at a time: vmap cannot run this model (Batch")
+    why = "vmap cannot run this model (RuntimeError: Batch"
+    assert block.pipeline.reason.startswith(f"one row at a time: {why}")
     assert "\n" not in block.pipeline.reason
     assert trained(block)[-1]["loss/merged"] > 0
     with pytest.raises(ConfigError, match=r"^replicas: vmap cannot .*use replicas=loop\.$"):
