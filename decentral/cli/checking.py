@@ -59,6 +59,8 @@ def _judged(path: Path) -> tuple[list[Fault], str]:
     from decentral.loop.preparing import prepare
     from decentral.sweeps import read_sweep
 
+    # All mistakes of the text come first; what prepare refuses below is one at a
+    # time.
     if faults := file_faults(path, "sweep"):
         return faults, ""
     try:
@@ -66,6 +68,8 @@ def _judged(path: Path) -> tuple[list[Fault], str]:
         if "sweep" in settings:
             points = read_sweep(str(path), [], {}).points
             for point in points:
+                # As a run begins: only so are parts refused that are right alone,
+                # but not together.
                 prepare(point.config)
             return [], f"a sweep of {count(len(points), 'run')}"
         setup = prepare(make_config(settings))
@@ -78,6 +82,8 @@ def _judged(path: Path) -> tuple[list[Fault], str]:
 def _check_folder(folder: Path, json: bool) -> None:
     from decentral.run.checking import check_run
 
+    # One that lacks only its configuration is a broken run, and is told what is
+    # broken.
     if not (folder / "config.yaml").exists() and not (folder / "checkpoints").exists():
         raise ConfigError(f"{folder} is no run folder: it has no config.yaml; give one, or a file.")
     parts = list(check_run(folder))

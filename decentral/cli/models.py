@@ -101,6 +101,8 @@ def _block_lines(
     found: dict[tuple[str, str, tuple[int, ...]], list[Entry]] = {}
     for entry in setup.layout.parameters:
         block = blockwise.key(entry.name) or _UNKNOWN
+        # A number between dots counts repeated layers; one inside a name, as fc1,
+        # is its own.
         name = re.sub(r"(?<=\.)\d+(?=\.)", "*", entry.name)
         found.setdefault((block, name, entry.shape), []).append(entry)
     return found
@@ -135,6 +137,7 @@ def merge(run: str, rules: Sequence[str], step: int | None) -> None:
     chosen = [build("merge", rule) for rule in rules] or _fitting(len(found.rows))
     for rule in track(chosen, "merging", console=console, transient=True):
         row = merged(rule, models)
+        # Weights only: running statistics of normalisations follow them in a row.
         distance = (row - mean)[: models.layout.trainable].norm().item()
         judged = found.judge(row)
         numbers = [judged.get(one.key) for one in shown]

@@ -192,6 +192,8 @@ def _plans(
     """Yield what every combination takes, and the baseline."""
     compute, kind = build("compute", config.compute), rule.common["all_reduce"]
 
+    # A clock goes on counting: every plan has one of its own, and all draw the same
+    # computing times, so that plans differ by their communication alone.
     def clock() -> Clock:
         return Clock(network, compute, config.seed, kind)
 

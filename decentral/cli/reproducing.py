@@ -59,6 +59,7 @@ def reproduce(
     settings = parse_assignments([word for word in words if "=" in word])
     if settings and (every or len(claims) > 1):
         raise ConfigError("reproduce: settings belong to one claim; name just one, or leave them.")
+    # Dashes in the path of a plug-in file are part of the path.
     chosen = [name if ".py:" in name else name.replace("-", "_") for name in claims]
     if every:
         usable, broken = members("claim")
@@ -73,6 +74,7 @@ def reproduce(
         for name in chosen
     ]  # fmt: skip
     began = time.perf_counter()
+    # One command at a time: two would write the same runs and the same page.
     with WriterLock(Path(out), "claims folder"):
         records = _all_tried(console, trials, jobs or _jobs(device or "auto"))
         page = write_claims(records, Path(out) / "claims.html")
@@ -81,6 +83,7 @@ def reproduce(
     took = duration_text(time.perf_counter() - began)
     shown = [("in all", summary_text(records)), ("time", took), ("page", Text(str(page), link))]
     console.print(facts(shown))
+    # Raised last: the page and the verdicts of all other claims stand by then.
     if broken := [record["claim"] for record in records if record["verdict"] == BROKEN]:
         raise RunError(f"{', '.join(map(spoken, broken))} could not be run; the page says why.")
 
@@ -120,6 +123,8 @@ def _jobs(device: str) -> int:
     """Return how many seeds to try at a time: one per core, but one where there is one GPU."""
     from decentral.loop.preparing import device_of
 
+    # What this process may use, which under taskset or in a container may be less
+    # than the machine has; not every system can say.
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return cores or 1 if device_of(device).type == "cpu" else 1
 

@@ -63,6 +63,8 @@ def show(name: str, words: Sequence[str], flags: Mapping[str, str], png: str | N
     console.print()
     drawn = tracks(setup)
     planned: list[Planned] = []
+    # What a closed-loop schedule does depends on what the run measures: nothing to
+    # replay.
     if planner is not None and not planner.schedule.closed_loop:
         planned = list(preview(planner))
     elif png:
@@ -84,6 +86,7 @@ def _config(name: str, words: Sequence[str], flags: Mapping[str, str]) -> Config
     if Path(name).suffix in (".yaml", ".yml"):
         return config_of([name, *words], flags)
     kind = read("batch", name).name
+    # A name of both kinds, such as constant, means the communication schedule.
     batch = kind in names("batch") and kind not in names("communication")
     return config_of(words, {"batch_schedule" if batch else "schedule": name, **flags})
 
@@ -135,6 +138,7 @@ def _intensities(planner: RoundPlanner) -> list[float]:
     """Return what the schedule says at every communication step, before links are drawn."""
     steps = communication_steps(planner.steps, planner.local_steps)
     actions = [planner.schedule.action(planner.progress(step, 0)) for step in steps]
+    # A merge is a diamond on the axis; it has no intensity of its own.
     return [0.0 if isinstance(action, Merge) else action for action in actions]
 
 
@@ -180,6 +184,7 @@ def _line(track: Track, columns: int) -> Text:
 def _part(count: int, column: int, columns: int) -> slice:
     """Return the communication steps that lie in a column; one of few fills several columns."""
     first = column * count // columns
+    # At least one step, or the mean of a column would divide by zero.
     return slice(first, max(first + 1, (column + 1) * count // columns))
 
 

@@ -47,10 +47,12 @@ def sweep(words: Sequence[str], flags: Mapping[str, str], *, quiet: bool) -> Non
         refuse_ranks(point.config)
     folder = Path(out).expanduser()
     console = console_of(quiet=quiet)
+    # Two sweeps in one folder would both begin what is missing.
     with WriterLock(folder, "sweep folder"):
         console.print(_introduction(found, folder))
         failures = _run(found, folder, console)
         _conclude(found, folder, failures, console)
+    # After the table and the page: what did finish is shown all the same.
     if failures:
         raise RunError(
             f"{count(len(failures), 'run')} of {len(found.points)} failed, the first in "

@@ -59,6 +59,8 @@ def numbers(
     named = sum(min(_NAMED, max(len(row[head]) for row in rows)) + _GAP for head in labels)
     parts: list[list[str]] = [[]]
     for head in columns:
+        # A first column is taken however wide it is; otherwise no table would ever
+        # hold it.
         if parts[-1] and named + sum(taken[one] for one in [*parts[-1], head]) - _GAP > width:
             parts.append([])
         parts[-1].append(head)
@@ -258,6 +260,8 @@ def _results(summary: Mapping[str, Any], records: Records) -> Iterator[Table]:
     """Yield the table of what judges the run, and that of what else metrics found."""
     before, final = summary["before_merge"], summary["final"]
     moments = [("before the merge", before), ("after the merge", final)]
+    # Where nothing was merged at the end both hold the same, and one column will
+    # do.
     moments = moments if before != final else [("at the end", final)]
     group = records.score(final)
     shown = [records.of(f"{group}/{role}") for role in ROLES if f"{group}/{role}" in final]
@@ -310,4 +314,5 @@ class Output(Console):
 def console_of(json: bool = False, quiet: bool = False) -> Output:
     """Return where to write for people: stdout, or stderr where stdout holds only JSON."""
     file = sys.stderr if json else sys.stdout
+    # As it is written: [0.9, 0.95] in a message is a setting, and no markup.
     return Output(file=file, quiet=quiet, highlight=False, emoji=False, markup=False)

@@ -54,11 +54,14 @@ class CommunicationSchedule:
     def feedback_every(self) -> int:
         """Communication steps between two refreshes of the feedback record."""
         parts = self.rule, *_parts(self.rule)
+        # There is one record for all parts: who wants it most often sets the pace.
         return min(int(p.settings.get("feedback_every", 10)) for p in parts)
 
     def action(self, progress: Progress, feedback: Feedback | None = None) -> Action:
         """Return what happens at this communication step, the final merge of the run apart."""
         action = self.rule.function(progress, feedback)
+        # The short way, as a preview of a long run asks for every communication
+        # step.
         usual = type(action) is float and 0.0 <= action <= 1.0
         return action if usual else _judged(self.rule, action, progress)
 
@@ -79,6 +82,8 @@ def _judged(rule: ConfiguredPlugin, action: Any, progress: Progress) -> Action:
     if isinstance(action, Merge):
         return action
     try:
+        # float("0.5") would do, but a schedule that returns text has a mistake in
+        # it.
         intensity = float(action) if not isinstance(action, str) else nan
     except (TypeError, ValueError, RuntimeError):  # a tensor of several numbers
         intensity = nan
@@ -93,6 +98,7 @@ def ends_in_merge(rule: ConfiguredPlugin) -> bool:
     if (said := rule.common.get("final_merge")) is not None:
         return bool(said)
     inner = _parts(rule)
+    # The last part, such as `after` of a switch, is in force when the run ends.
     return bool(inner) and ends_in_merge(inner[-1])
 
 

@@ -58,6 +58,7 @@ def rate_factor(batch: ConfiguredPlugin, size: int, first: int) -> float:
 
 def share_to_go(progress: Progress, start: Point) -> float:
     """Return the share that is left of the part of the run that begins at ``start``, in [0, 1]."""
+    # How many steps there are follows from the batches, and is not known here yet.
     if start.unit == "steps" and progress.samples_total is not None:
         raise ConfigError(
             f"batch: with a budget of data, growth starts at a share of it, not at {start}; "

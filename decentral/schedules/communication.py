@@ -172,6 +172,7 @@ def exponential(
         first: Intensity at the start of the run.
         last: Intensity at its end.
     """
+    # Rounding must not take it past 1, which would be refused.
     return min(1.0, first ** (1 - progress.fraction) * last**progress.fraction)
 
 

@@ -14,6 +14,8 @@ from decentral.plugins import describe, wrong
 from decentral.registry import ConfiguredPlugin
 from decentral.units import Point
 
+# What rounding may take from a fraction; without it a point such as 70 % could be
+# reached a step late.
 _SLACK = 1e-12
 
 
@@ -61,6 +63,7 @@ class Progress:
         """Where the run stood one communication step ago (at its start, before the first)."""
         # Its index times the interval is where the one before it ended.
         step = self.communication_step * self.local_steps
+        # Without a timeline every step is taken to have had as many samples.
         samples = self.timeline[step] if self.timeline else self.samples * step // max(1, self.step)
         return replace(self, step=step, samples=samples)
 
@@ -77,10 +80,14 @@ class Progress:
 
     def part(self, start: Point, stop: Point) -> float:
         """Return how far the run has come between two points, in [0, 1]."""
+        # With a budget fractions are of samples, which need not grow evenly with
+        # steps: they are turned into steps only where the other point is given in
+        # steps.
         if start.unit == stop.unit == "fraction":
             here, begin, end = self.fraction, start.value, stop.value
         else:
             here, begin, end = self.step, start.in_steps(self.steps), stop.in_steps(self.steps)
+        # Nothing lies between: a jump, where a ramp would divide by zero.
         if end <= begin:
             return 1.0 if here >= end else 0.0
         return min(1.0, max(0.0, (here - begin) / (end - begin)))
@@ -168,6 +175,7 @@ class StepTimeline:
     @property
     def constant(self) -> bool:
         """Whether every step takes as many samples."""
+        # Steps of at most the largest add up to this only if each is the largest.
         return self.largest * self.steps == self.samples[-1]
 
     @property

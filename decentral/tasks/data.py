@@ -52,6 +52,7 @@ def read(source: Any, split: str, keys: Keys) -> Held:
     # names.
     elif (columns := columns_of(source, split)) is not None:
         held = from_columns(columns, split, keys)
+    # Its tensors hold all samples: none has to be asked for by its number.
     elif isinstance(source, TensorDataset):
         held = _from_parts(source.tensors, split)
     elif is_array(source):
@@ -162,6 +163,7 @@ def is_frame(source: object) -> bool:
 def columns_of(source: Any, split: str) -> dict[str, Any] | None:
     """Return the columns of a table by name, None of anything else."""
     if is_from(source, "pandas.DataFrame"):
+        # By place: for a name that occurs twice pandas gives a frame, not a column.
         return {str(name): source.iloc[:, i] for i, name in enumerate(source.columns)}
     if is_from(source, "polars.DataFrame"):
         return {column.name: column for column in source.get_columns()}

@@ -268,6 +268,7 @@ def _label(table: Table, value: Any) -> Label:
     if isinstance(value, str):
         return value
     whole = isinstance(value, bool | int) or (isinstance(value, float) and value.is_integer())
+    # What int64 holds, which targets are.
     if whole and -(2**63) <= value < 2**63:
         return int(value)
     shown = "null" if value is None else repr(value)

@@ -165,6 +165,8 @@ def _source(
         column: Column of the texts, on the hub.
         documents: Documents taken from the hub.
     """
+    # latin-1 makes one character of every byte, whatever the file is encoded in;
+    # utf-8-sig drops a byte order mark, which would be a token of its own.
     encoding = "latin-1" if tokens == "byte" else "utf-8-sig"
     files, notes = dict[str, list[Path]](), tuple[str, ...]()
     if path is not None and not path.startswith(HUB):
@@ -194,6 +196,7 @@ def _encoded(text: _Text, tokens: tuple[str, int], val: float, cache: str) -> En
     if text.key is None:
         with TemporaryDirectory() as folder:
             _encode(tokens, text, val, Path(folder))
+            # Into memory: the folder is gone when this returns.
             return load(Path(folder), mapped=False)
     # The number goes up when what is written changes: older folders are left alone.
     whole = ["text-3", tokens, val, text.key]
@@ -213,13 +216,17 @@ def _encode(tokens: tuple[str, int], text: _Text, val: float, into: Path) -> Non
 
 
 def _as_read(piece: str, tokens: str) -> str:
+    # As a file would have been read: one character for every byte.
     return piece.encode().decode("latin-1") if tokens == "byte" else piece
 
 
 def _windows(data: Encoded, split: str, context: int, stride: int) -> Samples:
     """Return sequences and what follows each token, as views into the stream."""
     stream = torch.from_numpy(data.streams[split])
+    # A sample takes one token more than its context: the target of the last.
     if len(stream) <= context:
+        # Only validation may be empty: a run that has no use for it goes on
+        # without.
         if split == "val":
             return Samples(stream[:0].view(0, context), stream[:0].view(0, context))
         raise ConfigError(

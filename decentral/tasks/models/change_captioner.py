@@ -39,6 +39,8 @@ class Attend(nn.Module):
 
 def sines(side: int, width: int) -> Tensor:
     """Return places on a grid of side x side as sines and cosines, [side^2, width]."""
+    # Wavelengths from 2 pi to below 200 pi; 10,000, as for text, is more than a
+    # grid needs.
     rate = torch.exp(-log(100.0) * torch.arange(width // 4) / (width // 4))
     angle = torch.arange(side)[:, None] * rate
     line = torch.cat([angle.sin(), angle.cos()], 1)  # [side, width / 2]
@@ -76,6 +78,8 @@ class TwoWay(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return the refined change and dates, [B, N, D] each; ``flags`` [3, D] of A, B, change."""
         spot = q + place
+        # In each attention queries and keys bear places and flags, and values do
+        # not: those say where to look, not what is seen.
         q = self.norms[0](q + self.own(spot, spot, q))
         marked = q + place + flags[2]
         seen = [a + place + flags[0], b + place + flags[1]]
@@ -210,6 +214,7 @@ def _go_on(model: Captioner, start: str) -> None:
             "merged.safetensors of a run with the same width, layers and size of images."
         )
     taken = rest | fusion if same(fusion) else rest
+    # Not strict, as a fusion of another kind keeps the weights just drawn for it.
     model.load_state_dict({name: held[name] for name in taken}, strict=False, assign=True)
 
 
@@ -239,6 +244,7 @@ class Captioner(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.fusion, self.decoder = fusion, decoder
         self.place: Tensor
+        # It follows from the size of images, so it is neither averaged nor saved.
         self.register_buffer("place", sines(-(-side // 8), width), persistent=False)
 
     def forward(self, inputs: Tensor) -> Tensor:

@@ -102,6 +102,7 @@ class Layer(nn.Module):
         output = (each * (chosen * p / p.detach()).unsqueeze(-1)).sum(1)
         if not self.balance:
             return output
+        # A choice has no gradient: the penalty moves gates through p alone.
         penalty = self.balance * self.experts * (chosen.mean(0) * p.mean(0)).sum()
         return _Attach.apply(output, penalty)
 
@@ -127,6 +128,8 @@ class Intervals(nn.Module):
         number = 3 if self.coordinate is None else self.experts
         index = (x / SPACING + (number - 1) / 2).round().clamp(0, number - 1).long()
         if self.coordinate is None:
+            # Pieces are counted in base 3, the first coordinate leading, then
+            # shared out evenly.
             place = sum(
                 index[:, k] * number ** (self.coordinates - 1 - k) for k in range(self.coordinates)
             )
