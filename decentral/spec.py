@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from decentral.errors import ConfigError
-from decentral.numerals import ambiguous, number_in
+from decentral.units import ambiguous, number_in
 from decentral.userfile import file_part
 
 _KEY = re.compile(r"\s*([A-Za-z_]\w*)\s*=(?!=)")

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import yaml
 
 from decentral.errors import ConfigError
-from decentral.numerals import DECIMAL, INTEGER, ambiguous, number_in
+from decentral.units import DECIMAL, INTEGER, ambiguous, number_in
 
 #: The scalars of YAML 1.2: PyYAML's own are those of 1.1, to which 1e-3 is text and yes is true.
 _RESOLVERS: tuple[tuple[str, str, str], ...] = (

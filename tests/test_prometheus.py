@@ -32,7 +32,7 @@ EXPORTER = """
 import sys, time, ray
 from decentral.engines.ray.monitor import PARTS, Monitor
 from decentral.metrics.returned import built_in
-from decentral.quantities import records_of
+from decentral.records import records_of
 
 ray.init(sys.argv[1], log_to_driver=False)
 records = records_of(built_in())

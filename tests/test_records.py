@@ -21,8 +21,17 @@ from decentral.engines.ray.monitor import FAILURES, Monitor
 from decentral.errors import ConfigError
 from decentral.merge.base import merged
 from decentral.metrics.returned import built_in, checked, declared
-from decentral.quantities import BYTES, QUANTITIES, RELATIVE, records_of
-from decentral.records import Panel, Record, Records, read_records, undeclared
+from decentral.records import (
+    BYTES,
+    QUANTITIES,
+    RELATIVE,
+    Panel,
+    Record,
+    Records,
+    read_records,
+    records_of,
+    undeclared,
+)
 from decentral.registry import build
 from decentral.report.facts import facts_of, number_text
 from decentral.report.reader import read_run

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from decentral.cli.words import LOCAL, MERGED, QUIET, SENT, console_of, facts, numbers
-from decentral.quantities import BYTES
+from decentral.records import BYTES
 from decentral.report.compare import Comparison, write_comparison
 from decentral.report.compare import compare as compared
 from decentral.report.facts import ABSENT

@@ -13,8 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from decentral.config import read_file
-from decentral.quantities import BYTES, PACE, RELATIVE, ROUNDS, WALL, is_own
-from decentral.records import ROLES, Records
+from decentral.records import BYTES, PACE, RELATIVE, ROLES, ROUNDS, WALL, Records, is_own
 from decentral.registry import ConfiguredPlugin
 from decentral.report.facts import ABSENT, number_text, plugin_text, relative_text
 from decentral.units import format_bytes

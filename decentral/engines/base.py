@@ -26,8 +26,7 @@ from decentral.loop.rounds import log_interval
 from decentral.loop.setup import Setup
 from decentral.metrics.returned import declared
 from decentral.mixing.summary import describe_mixing
-from decentral.quantities import BYTES, PACE, PLACE, RELATIVE, WALL, is_own, records_of
-from decentral.records import Records
+from decentral.records import BYTES, PACE, PLACE, RELATIVE, WALL, Records, is_own, records_of
 from decentral.run.checkpoint import Saved, has_checkpoint
 from decentral.run.digests import identity
 from decentral.run.folder import RunFolder, environment

@@ -30,8 +30,7 @@ from decentral.metrics.base import Scores, Snapshot, score
 from decentral.metrics.returned import checked, declared
 from decentral.network.planning import Membership
 from decentral.pytree import Tree, tree_at, tree_map
-from decentral.quantities import records_of
-from decentral.records import Records
+from decentral.records import Records, records_of
 from decentral.registry import PYTHON, ConfiguredPlugin, build
 from decentral.run.checkpoint import Saved
 from decentral.tasks.base import Samples

@@ -10,8 +10,7 @@ import numpy as np
 import torch
 
 from decentral.plugins import describe, find_members, wrong
-from decentral.quantities import VALIDATION, is_own
-from decentral.records import Record
+from decentral.records import VALIDATION, Record, is_own
 from decentral.registry import KINDS, ConfiguredPlugin, build
 from decentral.traits import MetricTraits, traits_of
 

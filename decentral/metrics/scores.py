@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from decentral.metrics.base import Snapshot
-from decentral.quantities import LOSSES
-from decentral.records import Record
+from decentral.records import LOSSES, Record
 from decentral.records import scores as score_records
 from decentral.registry import plugin
 

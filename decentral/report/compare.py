@@ -10,8 +10,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from decentral.errors import ConfigError
-from decentral.quantities import QUANTITIES
-from decentral.records import Record
+from decentral.records import QUANTITIES, Record
 from decentral.report.facts import (
     ABSENT,
     Facts,

@@ -6,8 +6,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from decentral.quantities import BYTES, PACE, PLACE, RELATIVE, WALL, records_of
-from decentral.records import ROLES, Record, Records, Table
+from decentral.records import (
+    BYTES,
+    PACE,
+    PLACE,
+    RELATIVE,
+    ROLES,
+    WALL,
+    Record,
+    Records,
+    Table,
+    records_of,
+)
 from decentral.report.reader import RunData
 from decentral.units import format_bytes
 

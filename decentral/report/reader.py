@@ -12,8 +12,7 @@ from typing import Any, TypeVar, cast
 
 from decentral.config import read_file
 from decentral.errors import ConfigError
-from decentral.quantities import records_of
-from decentral.records import Record, Records, read_records
+from decentral.records import Record, Records, read_records, records_of
 from decentral.run.folder import format_of, present
 
 Row = Mapping[str, Any]

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from decentral.quantities import SIMULATED
-from decentral.records import Panel
+from decentral.records import SIMULATED, Panel
 from decentral.report.facts import (
     ABSENT,
     Facts,

@@ -11,8 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from decentral.quantities import BYTES, INTENSITY, SIMULATED, TRAINING
-from decentral.records import Panel, Record
+from decentral.records import BYTES, INTENSITY, SIMULATED, TRAINING, Panel, Record
 from decentral.report.facts import Facts, facts_of, gain_text, number_text
 from decentral.report.figures.canvas import (
     SMALL,
