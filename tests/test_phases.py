@@ -9,8 +9,7 @@ from support import tiny_setup
 
 from decentral import ConfigError, Point
 from decentral.config import make_config, parse_assignments
-from decentral.loop.preparing import prepare
-from decentral.loop.resolved import resolve_config, tracks
+from decentral.loop.preparing import prepare, resolve_config, tracks
 from decentral.schedules import Progress
 from decentral.schedules.phases import Phase, Phases, Track, parse_phases
 from decentral.yamltext import dump

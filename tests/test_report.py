@@ -19,7 +19,7 @@ from synthetic import Page, assert_self_contained, torus, twelve_runs, write_jso
 
 from decentral.errors import ConfigError
 from decentral.records import Record
-from decentral.report import layout
+from decentral.report import drawing
 from decentral.report.compare import compare, write_comparison
 from decentral.report.facts import Facts, duration_text, facts_of, plugin_text, verdict
 from decentral.report.figures import overview, save_png
@@ -312,9 +312,9 @@ def test_words_for_settings_and_durations() -> None:
 
 def test_positions_show_structure() -> None:
     """A ring becomes a circle; in a path, distance grows with every hop."""
-    ring = layout.positions(Topology(12, tuple((i, (i + 1) % 12) for i in range(12))))
+    ring = drawing.positions(Topology(12, tuple((i, (i + 1) % 12) for i in range(12))))
     assert (ring**2).sum(1) == pytest.approx(1)
-    path = layout.positions(Topology(9, tuple((i, i + 1) for i in range(8))))
+    path = drawing.positions(Topology(9, tuple((i, i + 1) for i in range(8))))
     reach = ((path - path[0]) ** 2).sum(1)
     assert (reach[1:] > reach[:-1]).all()
 
@@ -332,7 +332,7 @@ def test_positions_show_structure() -> None:
 def test_every_topology_has_distinct_finite_positions(
     nodes: int, links: tuple[tuple[int, int], ...]
 ) -> None:
-    points = layout.positions(Topology(nodes, links))
+    points = drawing.positions(Topology(nodes, links))
     assert points.shape == (nodes, 2)
     rounded = {tuple(point) for point in points.round(2).tolist()}
     assert len(rounded) == nodes

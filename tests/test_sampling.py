@@ -19,8 +19,7 @@ from torch import nn
 from decentral import ConfigError, Task
 from decentral.api import start
 from decentral.config import make_config, read_file
-from decentral.loop.preparing import prepare
-from decentral.loop.resolved import resolve_config
+from decentral.loop.preparing import prepare, resolve_config
 from decentral.registry import build, plugin
 from decentral.sampling import Sampler, fixed_plan, resample_plan
 from decentral.tasks import Samples, holdout

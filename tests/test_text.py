@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from support import tiny_block
 
 from decentral import ConfigError
-from decentral.loop.methods import change_targets
+from decentral.loop.pipeline import change_targets
 from decentral.registry import build
 from decentral.tasks import Task
 from decentral.tasks.corpus import CHUNK, characters, octets, segments, topics

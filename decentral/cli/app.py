@@ -148,9 +148,9 @@ def check(
       decentral check runs/digits-ring-late-1
       decentral check --schema > decentral.schema.json
     """
-    from decentral.cli import checking
+    from decentral.cli import files
 
-    checking.check(path, json=json, schema=schema)
+    files.check(path, json=json, schema=schema)
 
 
 @app.command(cls=Command)
@@ -233,9 +233,9 @@ def init(
     The plug-in file holds a topology and a schedule of your own; both run as they
     are. Nothing that exists is overwritten.
     """
-    from decentral.cli import starting
+    from decentral.cli import files
 
-    starting.init(folder)
+    files.init(folder)
 
 
 @app.command(cls=Command)

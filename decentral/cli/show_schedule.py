@@ -26,8 +26,7 @@ from decentral.cli.words import (
 )
 from decentral.config import Config
 from decentral.errors import ConfigError
-from decentral.loop.preparing import prepare
-from decentral.loop.resolved import tracks
+from decentral.loop.preparing import prepare, tracks
 from decentral.loop.setup import Setup
 from decentral.network.planning import (
     Planned,

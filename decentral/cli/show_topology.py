@@ -18,7 +18,7 @@ from decentral.mixing.base import Mixer, horizon, spectral_gap
 from decentral.mixing.summary import summary_line
 from decentral.registry import build, members
 from decentral.report import reader
-from decentral.report.layout import positions
+from decentral.report.drawing import positions
 from decentral.topology.base import STATISTICS_LIMIT, Topology, statistics
 from decentral.topology.labels import are_numbers
 from decentral.traits import TopologyTraits, traits_of

@@ -17,8 +17,7 @@ from decentral.config.reading import (
     refuse_unknown,
     resolve_aliases,
 )
-from decentral.config.settings import PARTS, Config
-from decentral.config.validating import plain_faults
+from decentral.config.settings import PARTS, Config, plain_faults
 from decentral.errors import ConfigError
 from decentral.registry import bind, build, find
 from decentral.signature import validated

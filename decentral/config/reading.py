@@ -18,9 +18,10 @@ from decentral.config.settings import (
     PARTS,
     Config,
     PluginSpec,
+    as_written,
     engine_above,
+    validate,
 )
-from decentral.config.validating import as_written, validate
 from decentral.errors import ConfigError, nearest
 from decentral.limits import check_batch
 from decentral.plugins import find_members

@@ -20,8 +20,7 @@ from decentral.errors import Bug, ConfigError, Interrupted, RunError, shell_word
 from decentral.limits import check_threads
 from decentral.loop.cost import Memory, measure_compute, thread_count
 from decentral.loop.measure import evaluation_interval
-from decentral.loop.preparing import prepare
-from decentral.loop.resolved import resolve_config
+from decentral.loop.preparing import prepare, resolve_config
 from decentral.loop.rounds import log_interval
 from decentral.loop.setup import Setup
 from decentral.metrics.returned import declared

@@ -5,13 +5,15 @@ A run ends by its steps, or by a budget of data that the batch schedule uses up.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from decentral.config import Config
+from decentral.config import PARTS, Config
 from decentral.errors import ConfigError
 from decentral.faults.base import network_faults
 from decentral.gradients.draws import key_dropout
@@ -20,8 +22,8 @@ from decentral.loop.adapting import adapt_model, ready
 from decentral.loop.attackers import attackers
 from decentral.loop.compatibility import refuse_rounds, refuse_unsound, split_of
 from decentral.loop.free_memory import free_bytes
-from decentral.loop.methods import check_methods, with_numbers
 from decentral.loop.models import build_seeded, builder_of, check_size
+from decentral.loop.pipeline import check_methods, noise_kind, with_numbers
 from decentral.loop.setup import Setup
 from decentral.merge.base import in_a_run
 from decentral.mixing.base import Mixer
@@ -32,10 +34,11 @@ from decentral.network.planning import RoundPlanner
 from decentral.network.presets import carries_links, check_connected, network_of
 from decentral.optim.base import default_lr, grouping
 from decentral.plugins import describe, label_of, wrong
-from decentral.registry import ConfiguredPlugin, build
+from decentral.registry import PYTHON, ConfiguredPlugin, build
 from decentral.sampling import Plan, fixed_plan, resample_plan
 from decentral.schedules.action import CommunicationSchedule
 from decentral.schedules.learning_rate import LearningRate
+from decentral.schedules.phases import METHODS, Timed, Track, phase_tracks, sample_steps
 from decentral.schedules.progress import Progress, StepTimeline, batch_size, step_timeline
 from decentral.tasks.base import Task
 from decentral.tasks.samples import is_whole
@@ -279,3 +282,75 @@ def samples_per_node(config: Config, task: Task) -> int:
         # A budget is counted in sequences from here on; all are of one length.
         count //= inputs.shape[1]
     return count if amount.per_node else count // config.nodes
+
+
+# --- every default written out --------------------------------------------------------------------
+
+
+def _resolve(bound: ConfiguredPlugin) -> Any:
+    return bound.spec() if bound.reloadable else PYTHON
+
+
+def _name_of(bound: ConfiguredPlugin) -> str:
+    """Return how a function that was given from Python is called in a list."""
+    return bound.name if bound.reloadable else PYTHON
+
+
+def resolve_config(setup: Setup, **decided: Any) -> dict[str, Any]:
+    """Return the configuration with every default written out and every ``auto`` decided."""
+    settings = setup.config.model_dump()
+    for kind in PARTS:
+        bound = setup.parts.get(kind)
+        settings[kind] = _resolve(bound) if bound else None
+    if isinstance(setup.config.task, Task):
+        settings["task"] = PYTHON
+    if "model" not in setup.parts and setup.task.model is None:
+        settings["model"] = PYTHON
+    if setup.planner is not None and "weights" not in setup.parts:
+        settings["weights"] = "auto"
+    if setup.config.label_noise is not None:
+        settings["label_noise"]["kind"] = noise_kind(setup.config.label_noise, setup.task)
+    for key in ("metrics", "faults", "track"):
+        named = getattr(setup.config, key)
+        settings[key] = [
+            _name_of(one) if isinstance(one, ConfiguredPlugin) else one for one in named
+        ]
+    settings["device"] = str(setup.device)
+    return {**settings, **decided}
+
+
+# --- what is on when ------------------------------------------------------------------------------
+
+
+def tracks(setup: Setup) -> list[Track]:
+    """Return the learning rate, the batch size, and what is on in phases, over a run."""
+    config = setup.config
+    methods: dict[str, Timed | None] = {key: getattr(config, key) for key in METHODS}
+    if config.label_noise is not None:
+        decided = {"kind": noise_kind(config.label_noise, setup.task)}
+        methods["label_noise"] = config.label_noise.model_copy(update=decided)
+    steps = sample_steps(config.steps)
+    sizes = [setup.timeline.size(step) for step in steps]
+    whole = sizes[:-1] if config.data else sizes  # the last batch is what a budget leaves
+    points = [setup.timeline.progress(step) for step in steps]
+    rates = [setup.rate(here) for here in points]
+    return [
+        Track("learning rate", _scale(rates), f"{_range(rates)}, {setup.learning_rate.rule.name}"),
+        Track("batch size", _scale(sizes), f"{_range(whole or sizes)}, {setup.batch.name}"),
+        *phase_tracks(methods, points),
+    ]
+
+
+def _scale(values: Sequence[float]) -> tuple[float, ...]:
+    most = max(values)
+    return tuple(value / most for value in values)
+
+
+def _range(values: Sequence[float]) -> str:
+    """Write the first, the largest and the last of a schedule's values, where they differ."""
+    most = max(values)
+    shown = (0.0 if value < most / 1000 else value for value in (values[0], most, values[-1]))
+    first, top, last = (f"{value:.3g}" for value in shown)
+    if first == top == last:
+        return first
+    return " to ".join([first, last] if top in (first, last) else [first, top, last])

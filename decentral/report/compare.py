@@ -11,6 +11,7 @@ from typing import Any
 
 from decentral.errors import ConfigError
 from decentral.records import QUANTITIES, Record
+from decentral.report.drawing import RUN_COLOURS
 from decentral.report.facts import (
     ABSENT,
     Facts,
@@ -21,7 +22,6 @@ from decentral.report.facts import (
     relative_text,
 )
 from decentral.report.pages import Card, drawings, page, write_page
-from decentral.report.palette import RUN_COLOURS
 from decentral.report.reader import RunData, read_run
 
 # --- runs -----------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from decentral.report.palette import Drawing, css_variables, drawing
+from decentral.report.drawing import Drawing, css_variables, drawing
 
 if TYPE_CHECKING:
     from jinja2 import Environment

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from decentral.records import SIMULATED, Panel
+from decentral.report.drawing import MOST_LINKS
 from decentral.report.facts import (
     ABSENT,
     Facts,
@@ -19,7 +20,6 @@ from decentral.report.facts import (
     relative_text,
     verdict,
 )
-from decentral.report.layout import MOST_LINKS
 from decentral.report.pages import Card, drawings, page, write_page
 from decentral.report.reader import RunData, read_run
 from decentral.units import format_bytes

@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from decentral.report.drawing import light
 from decentral.report.facts import loss_text, percent_text
 from decentral.report.figures.canvas import TALL, WIDE, canvas, heading, legend, styled
-from decentral.report.palette import light
 
 Record = Mapping[str, Any]
 

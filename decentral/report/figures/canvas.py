@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from decentral.records import Record
+from decentral.report.drawing import light
 from decentral.report.facts import percent_text
-from decentral.report.palette import light
 from decentral.report.reader import RunData
 from decentral.units import format_bytes, format_seconds
 

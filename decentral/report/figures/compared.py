@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from decentral.records import Record
+from decentral.report.drawing import RUN_COLOURS, light
 from decentral.report.facts import facts_of, percent_text
 from decentral.report.figures.canvas import (
     WIDE,
@@ -24,7 +25,6 @@ from decentral.report.figures.canvas import (
     thin,
     value_axis,
 )
-from decentral.report.palette import RUN_COLOURS, light
 from decentral.report.reader import RunData
 
 MARKERS = "os^Dv*"  # With filled and open faces: twelve runs that differ without colour, too.

@@ -15,6 +15,7 @@ from matplotlib.patches import PathPatch
 from matplotlib.path import Path as Outline
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from decentral.report.drawing import MOST_LINKS, RUN_COLOURS, light, positions
 from decentral.report.figures.canvas import (
     SMALL,
     TALL,
@@ -25,8 +26,6 @@ from decentral.report.figures.canvas import (
     steps_ticks,
     styled,
 )
-from decentral.report.layout import MOST_LINKS, positions
-from decentral.report.palette import RUN_COLOURS, light
 from decentral.report.reader import RunData, Shards, Topology
 from decentral.schedules.phases import METHODS, Track, phase_tracks, sample_steps
 from decentral.schedules.progress import Progress

@@ -12,6 +12,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from decentral.records import BYTES, INTENSITY, SIMULATED, TRAINING, Panel, Record
+from decentral.report.drawing import RUN_COLOURS, light
 from decentral.report.facts import Facts, facts_of, gain_text, number_text
 from decentral.report.figures.canvas import (
     SMALL,
@@ -30,7 +31,6 @@ from decentral.report.figures.canvas import (
     thin,
     value_axis,
 )
-from decentral.report.palette import RUN_COLOURS, light
 from decentral.report.reader import RunData
 from decentral.units import format_bytes
 
