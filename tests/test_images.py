@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from decentral.registry import build
 from decentral.tasks import Task
 from decentral.tasks import image_files as reader
 from decentral.tasks.image_files import Pixels
+from decentral.tasks.images import digits, read_digits
 
 
 def task_of(folder: Path, name: str = "cifar10", **given: object) -> Task:
@@ -225,3 +227,22 @@ def test_the_real_data_sets(
     assert (len(train), task.input_shape, task.outputs) == (10_000, shape, 10)
     mean = {"mnist": (0.1307,), "cifar10": (0.4914, 0.4822, 0.4465)}[name]
     assert train.view.mean == pytest.approx(mean, abs=6e-3)
+
+
+@pytest.mark.parametrize("found", [True, False])
+def test_digits_are_those_of_scikit_learn(found: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read from its file, or by its function where that file stands elsewhere."""
+    from sklearn.datasets import load_digits
+
+    if not found:
+        monkeypatch.setattr("decentral.tasks.images.find_spec", lambda name: None)
+    wanted = load_digits()
+    images, labels = read_digits()
+    np.testing.assert_array_equal(images, wanted.images)
+    np.testing.assert_array_equal(labels, wanted.target)
+    assert (images.dtype, labels.dtype) == (np.float64, np.int64)
+
+
+def test_digits_need_no_import_of_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    assert len(digits().splits[0]) == 1797 - 450
