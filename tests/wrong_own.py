@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
 from zoo import ZOO
 
+import decentral
 from decentral import Task
 
 M = 12
@@ -101,8 +102,8 @@ def run(model: Any, **given: Any) -> Any:
     return tiny_setup(task=task(model=model, **given))
 
 
-def started(model: Any, **given: Any) -> Any:
-    return tiny_block(task=task(model=model, **given))
+def started(model: Any, optimizer: str = "sgd", **given: Any) -> Any:
+    return tiny_block(task=task(model=model, **given), optimizer=optimizer)
 
 
 class Returning(nn.Module):
@@ -164,6 +165,14 @@ def four() -> nn.Module:
     return nn.Linear(3, 4)
 
 
+def margin() -> Any:
+    """A task whose last sample torch's own loss refuses."""
+    targets = torch.tensor([[0, -1, -1, -1]]).repeat(40, 1)
+    targets[-1, 0] = 9
+    loss = nn.MultiLabelMarginLoss()
+    return Task(loss=loss, train=(torch.ones(40, 2), targets), test=(torch.ones(4, 2), targets[:4]))
+
+
 OWN: dict[str, Callable[[], Any]] = {
     **{f"own data: {name}": read(make) for name, make in READ.items()},
     "own data: no such target": lambda: task(train=frame(), target="labels"),
@@ -201,6 +210,19 @@ OWN: dict[str, Callable[[], Any]] = {
     "own model: a loss that fails": lambda: started(four, train=(X, X), test=(X, X)),
     "own model: no second derivative": lambda: trained(
         tiny_block(task=ZOO["ctc"].task(), metrics=["curvature"], nodes=2, steps=1)
+    ),
+    "a loss of torch that refuses a sample in the run": lambda: decentral.launch(
+        task=margin(),
+        model=lambda: nn.Linear(2, 4),
+        nodes=2,
+        steps=40,
+        batch=1,
+        replicas="loop",
+        out="refusing",
+    ),
+    "own optimizer: matrices only": lambda: started(four, optimizer="torch.optim.Muon"),
+    "own optimizer: remembers objects": lambda: started(
+        four, optimizer="pytorch_optimizer.Conda"
     ),
     "own model: one score for all": lambda: started(
         four, scores={"mine": lambda outputs, targets: outputs.mean()}

@@ -260,7 +260,8 @@ class Block:
         if there:
             weights = self.merge_shares(without=unavailable | self.uncounted())
             here = [i for i, node in enumerate(self.hosted) if node not in unavailable]
-            self.stats.wire_bytes += self.channels.merge(weights, self.progress, here, part)
+            with self.optimizer.evaluating():
+                self.stats.wire_bytes += self.channels.merge(weights, self.progress, here, part)
             self.clock.average(there, size)
         self.stats.average(max(1, len(there)), size)
         self.stand_at(self.step, self.round + 1)

@@ -81,6 +81,10 @@ class Evaluator:
 
     def __call__(self, complete: bool) -> dict[str, float]:
         """Return every metric now; ``complete`` looks at all nodes and all test samples."""
+        with self.block.optimizer.evaluating():
+            return self._asked(complete)
+
+    def _asked(self, complete: bool) -> dict[str, float]:
         snapshot = self.snapshot(complete)
         self._book()
         found: dict[str, float] = {}
@@ -136,7 +140,8 @@ class Evaluator:
 
     def merged_state(self) -> dict[str, Tensor]:
         """Return the merged model as a state dict on the CPU."""
-        return self.state(*self.snapshot(complete=True).calibrated)
+        with self.block.optimizer.evaluating():
+            return self.state(*self.snapshot(complete=True).calibrated)
 
     def state(self, row: Tensor, integers: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return a row [P] and its integer buffers as a state dict on the CPU."""

@@ -33,6 +33,7 @@ from decentral.network.links import Network
 from decentral.network.planning import RoundPlanner
 from decentral.network.presets import carries_links, check_connected, network_of
 from decentral.optim.base import default_lr, grouping
+from decentral.optim.trial import check_optimizer
 from decentral.plugins import describe, label_of, wrong
 from decentral.registry import PYTHON, ConfiguredPlugin, build
 from decentral.sampling import Plan, fixed_plan, resample_plan
@@ -76,6 +77,7 @@ def prepare(config: Config) -> Setup:
     if not shipped or task.output is not None:
         model, task = adapt_model(model, task)
     layout = Layout.of(model, grouping(parts["optimizer"], model))
+    check_optimizer(parts["optimizer"], layout)
     batch = parts["batch"] = build("batch", config.batch)
     # From here on the number of steps is known, in which phases and schedules
     # count.

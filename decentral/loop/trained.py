@@ -54,6 +54,7 @@ class TrainedModels:
         exchange = LocalExchange(len(members.live))
         self.block = Block(setup, exchange, lambda *_: None, members)
         restore(self.block, saved.load(saved.live))
+        self.block.optimizer.set_mode(training=False)
         self.evaluator = Evaluator(self.block)
         healthy = self.block.healthy_rows()
         self.rows, self.live = self.block.rows[healthy], [self.block.hosted[i] for i in healthy]

@@ -17,6 +17,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable, Sequence
+from math import isfinite
 from typing import Any
 
 import torch
@@ -106,10 +107,14 @@ def resolve(name: str) -> Plugin | None:
     return Plugin("optimizer", name, _maker(name, found), _settings(found), traits, settings)
 
 
-def _maker(name: str, kind: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
+def _maker(name: str, kind: Any) -> Callable[..., torch.optim.Optimizer]:
+    parameters = inspect.signature(kind).parameters
+    unwritten = {key for key, one in parameters.items() if not _writable(one.default)}
+
     def make(params: Any, /, **settings: Any) -> torch.optim.Optimizer:
+        given = {k: v for k, v in settings.items() if v is not None or k not in unwritten}
         with library("optimizer", name):
-            return kind(params, **settings)
+            return kind(params, **given)
 
     make.__doc__ = inspect.getdoc(kind)
     return make
@@ -118,11 +123,23 @@ def _maker(name: str, kind: type[torch.optim.Optimizer]) -> Callable[..., torch.
 def _settings(kind: type[torch.optim.Optimizer]) -> dict[str, Setting]:
     parameters = inspect.signature(kind).parameters
     return {
-        key: Setting(Any, parameter.default)
+        key: Setting(Any, parameter.default if _writable(parameter.default) else None)
         for key, parameter in parameters.items()
         if key not in ("params", "named_parameters", "lr")
         and parameter.kind is not inspect.Parameter.VAR_KEYWORD
     }
+
+
+def _writable(default: Any) -> bool:
+    """Tell whether a default can be written into a configuration; any other is left to its class.
+
+    Such are infinity, types of numbers, and functions.
+    """
+    if isinstance(default, tuple | list):
+        return all(map(_writable, default))
+    if isinstance(default, float):
+        return isfinite(default)
+    return default is inspect.Parameter.empty or isinstance(default, int | str | None)
 
 
 def _class_lr(kind: type[torch.optim.Optimizer]) -> float:

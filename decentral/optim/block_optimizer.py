@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from math import prod
 from typing import Any
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from decentral.layout import ALIGNMENT, Entry, Layout
 from decentral.optim.blocks import Blockwise
 from decentral.optim.gradient_power import power_
+from decentral.optim.states import packed, unpack
 from decentral.plugins import describe, wrong
 from decentral.registry import ConfiguredPlugin
 from decentral.traits import OptimizerTraits, traits_of
@@ -90,6 +92,9 @@ class BlockOptimizer:
             for places in owners
         ]
         self.groups = [group for one in self.instances for group in one.param_groups]
+        #: Instances whose parameters are elsewhere while they train than where they are evaluated.
+        self.moded: list[Any] = [one for one in self.instances if _has_modes(one)]
+        self.set_mode(training=True)
         #: Whether a group wants to know how far the run is.
         self.follows_progress = any("progress" in group for group in self.groups)
         for group in self.groups:
@@ -168,6 +173,23 @@ class BlockOptimizer:
         for instance in self.instances:
             instance.step()
 
+    def set_mode(self, training: bool) -> None:
+        """Tell optimizers that have modes, such as schedule-free ones, what comes next."""
+        for instance in self.moded:
+            if training:
+                instance.train()
+            else:
+                instance.eval()
+
+    @contextmanager
+    def evaluating(self) -> Generator[None]:
+        """Let the rows be, for a while, what is to be evaluated, merged and kept."""
+        self.set_mode(training=False)
+        try:
+            yield
+        finally:
+            self.set_mode(training=True)
+
     def restart(self) -> None:
         """Forget all state, as if the next step were the first."""
         for instance in self.instances:
@@ -178,9 +200,11 @@ class BlockOptimizer:
     def state_of(self, row: int) -> dict[str, Tensor]:
         """Return one row's state as ``{"<place>/<key>": tensor}``, its step counter included.
 
-        Plain numbers are kept under ``<key>#``, those of the groups of a row's own instance under
-        ``own/<group>/<key>``.
+        Plain numbers are kept under ``<key>#``, and all that a row's own instance remembers under
+        ``own/``, see ``optim.states``.
         """
+        if not self.shared:
+            return {f"own/{k}": value for k, value in packed(self.instances[row]).items()}
         found: dict[str, Tensor] = {}
         for place, parameter in enumerate(self._params_of(row)):
             for key, value in self._state(row).get(parameter, {}).items():
@@ -190,20 +214,17 @@ class BlockOptimizer:
                     found[f"{place}/{key}"] = self._share(value, row).detach().clone()
                 elif isinstance(value, int | float):
                     found[f"{place}/{key}#"] = _number(value)
-        for index, group in enumerate([] if self.shared else self.instances[row].param_groups):
-            numbers = {k: _number(v) for k, v in group.items() if isinstance(v, int | float)}
-            found |= {f"own/{index}/{key}": value for key, value in numbers.items()}
         return found
 
     def load_state(self, states: list[dict[str, Tensor]]) -> None:
         """Restore the states of all rows, as returned by ``state_of``."""
         for row, state in enumerate(states):
+            if not self.shared:
+                own = {path.removeprefix("own/"): value for path, value in state.items()}
+                unpack(self.instances[row], own)
+                continue
             for path, value in state.items():
                 place, _, key = path.partition("/")
-                if place == "own":
-                    index, _, key = key.partition("/")
-                    self.instances[row].param_groups[int(index)][key] = value.item()
-                    continue
                 parameter = self._params_of(row)[int(place)]
                 self._put(self._state(row)[parameter], key, value, parameter, row)
 
@@ -295,6 +316,10 @@ class BlockOptimizer:
                 if self._travels(key, column[0], owners[0]):
                     found.append(column)
         return found
+
+
+def _has_modes(optimizer: torch.optim.Optimizer) -> bool:
+    return all(callable(getattr(optimizer, mode, None)) for mode in ("train", "eval"))
 
 
 def _number(value: float) -> Tensor:
