@@ -178,6 +178,7 @@ def late_communication(
         width: Length of the window as a share of the run.
         outside: Intensity outside of the window.
     """
+    # The mean of a window's intensity over the run: equal bytes in expectation.
     even = width + (1 - width) * outside
     windows = {"early": 0.0, "middle": (1 - width) / 2, "late": 1 - width}
     schedules = {
@@ -299,6 +300,8 @@ def _descents(
         drawn = noise * random.standard_normal(nodes.shape)
         central = central - lr * (_gradient(central, power) + drawn.mean(0))
         nodes = nodes - lr * (_gradient(nodes, power) + drawn)
+        # Gossip keeps the mean: what sets both sides apart is where gradients are
+        # taken.
         nodes = nodes + pull * (np.roll(nodes, 1, 0) + np.roll(nodes, -1, 0) - 2 * nodes)
         for kept, x in zip(losses, (nodes.mean(0), central), strict=True):
             kept.append(float((np.abs(x) ** power / power).mean()))
@@ -308,6 +311,7 @@ def _descents(
 def _gain(power: float, seed: int, spread: float = 0.05) -> float:
     """Return how much further one step from x = 1 leads the average, over what theory says."""
     models = 1 + spread * np.random.default_rng(seed).standard_normal(100_000)
+    # Centred exactly: a mean off 1 would add a term of first order to the gain.
     models += 1 - models.mean()
     further = float(_gradient(models, power).mean()) - 1.0
     return further / ((power - 1) * (power - 2) / 2 * models.var())

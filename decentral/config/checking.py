@@ -79,6 +79,8 @@ def _faults(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for key, value in settings.items():
         try:
             refuse_unknown(key.partition(".")[0], value)
+            # One key after the other: of two that contradict each other the later
+            # one is named.
             merge_layers(known, {key: value})
         except ConfigError as error:
             yield key, str(error)
@@ -125,6 +127,7 @@ def _plugin_faults(kind: str, value: Any) -> list[tuple[str, str]]:
                 validated(f"{kind} {found.name!r}", key, found.accepts[key], one)
         except ConfigError as error:
             single.append((key, str(error)))
+    # No single setting is wrong: one is missing, or some do not go together.
     return single or whole
 
 

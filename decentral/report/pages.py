@@ -86,10 +86,13 @@ def drawings(drawn: Sequence[Figure | None], key: str, label: str) -> list[Drawi
 
 def write_page(path: Path, html: str) -> Path:
     """Write a page so that a reader sees the old one or the new one, never a half."""
+    # Beside the page: only within one file system does a rename replace a file at
+    # once.
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
             file.write(html)
+        # mkstemp lets nobody but the owner read; a page may be served or shared.
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:

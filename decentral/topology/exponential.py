@@ -103,8 +103,10 @@ def equi_static(
     chosen = _hops(n, hops or ceil(log(n)), seed)
     share: Counter[int] = Counter()
     for hop in chosen:
+        # Counted twice either way, so that both kinds have the same divisor below.
         for way in (hop, hop) if directed else (hop, n - hop):
             share[way] += 1
+    # Equal hops add up; an edge that is added again would only replace the first.
     for hop, times in share.items():
         weight = times * (n - 1) / (2 * n * len(chosen))
         graph.add_edges_from(((i, (i + hop) % n) for i in range(n)), weight=weight)
@@ -115,6 +117,8 @@ def _hops(n: int, how_many: int, seed: int) -> list[int]:
     """Draw hops that reach everybody; the paper takes the first draw, connected or not."""
     for attempt in count():
         drawn = 1 + rng.integers(n - 1, seed, "hops", attempt, list(range(how_many)))
+        # Sums of hops reach all nodes if and only if no divisor of n but 1 divides
+        # them all.
         if gcd(n, *drawn.tolist()) == 1:
             return drawn.tolist()
     raise AssertionError
@@ -138,6 +142,7 @@ def _matching(n: int, hop: int) -> Pairs:
 def _expected_mixing(n: int, intensity: float, settings: Mapping[str, Any]) -> float:
     if settings["directed"] or n == 1:
         return intensity * n * (n > 1)
+    # All hops are as likely, and a pair exchanges two messages.
     return intensity * 2 * sum(len(_matching(n, hop)) for hop in range(1, n)) / (n - 1)
 
 
@@ -218,6 +223,8 @@ def teleportation(
     models = min(active, n)
     old, new = (
         rng.permuted(np.arange(models), n, seed, "teleportation", turn).tolist()
+        # Drawn by the turn alone: the new nodes of a round are the old ones of the
+        # next.
         for turn in (round, round + 1)
     )
     offsets = _offsets(models)

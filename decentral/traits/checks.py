@@ -73,6 +73,7 @@ def declare(
         ConfigError: A trait is unknown or missing, or is not what its kind says.
     """
     of, label = TRAITS[kind], f"{kind} {name!r}"
+    # Annotations are text in modules that ask for that; here they are types again.
     asked = get_type_hints(of)
     if strangers := [key for key in given if key not in asked]:
         valid = sorted({*asked, *common})

@@ -94,6 +94,7 @@ class StateSchema:
         """Return the first values for parameters [n, k], and what is sent of a row, [n, m]."""
         model = sent if self.full_width else parameters
         if self.begins == "model":
+            # A copy: states change in place, and must not be the model itself.
             return model.clone()
         shape = model[:, :1].shape if self.scalar else model.shape
         return model.new_full(shape, self.start)
@@ -131,6 +132,7 @@ class Sizes:
             return
         below = (n for n in range(nodes - 1, max(0, nodes - _NEARBY), -1))
         above = (n for n in range(nodes + 1, nodes + _NEARBY))
+        # Either way only as far as the first that fits: a check may build a graph.
         found = [next((n for n in way if self.fits(n, settings)), None) for way in (below, above)]
         near = " or ".join(f"{n}" for n in found if n is not None)
         remedy = f"use {near} nodes, or another topology" if near else "change its settings"
