@@ -223,8 +223,7 @@ def teleportation(
     models = min(active, n)
     old, new = (
         rng.permuted(np.arange(models), n, seed, "teleportation", turn).tolist()
-        # Drawn by the turn alone: the new nodes of a round are the old ones of the
-        # next.
+        # The new nodes of a round are the old ones of the next.
         for turn in (round, round + 1)
     )
     offsets = _offsets(models)

@@ -132,7 +132,7 @@ class Sizes:
             return
         below = (n for n in range(nodes - 1, max(0, nodes - _NEARBY), -1))
         above = (n for n in range(nodes + 1, nodes + _NEARBY))
-        # Either way only as far as the first that fits: a check may build a graph.
+        # Generators: each way ends at the first number that fits, mostly a near one.
         found = [next((n for n in way if self.fits(n, settings)), None) for way in (below, above)]
         near = " or ".join(f"{n}" for n in found if n is not None)
         remedy = f"use {near} nodes, or another topology" if near else "change its settings"
