@@ -116,6 +116,20 @@ def names_file(word: str) -> bool:
     return lies(word) or word.endswith(".py") or is_graph_file(word)
 
 
+def find_again(path: str, place: Path) -> None:
+    """Read a named file that is gone from where it was at another place, if it is there.
+
+    With a plug-in file come the Python files beside and below it.
+    """
+    whole = Path(resolved(path))
+    if lies(whole) or not place.is_file():
+        return
+    _carried[str(whole)] = place
+    beside = place.parent.rglob("*.py") if place.suffix == ".py" else ()
+    for other in beside:
+        _carried.setdefault(str(whole.parent / other.relative_to(place.parent)), other)
+
+
 def carried_below(folder: Path) -> list[str]:
     """Return the old paths of the files that were carried here and lay below a folder."""
     return [path for path in _carried if path.startswith(f"{folder}{os.sep}")]

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from decentral import limits
 from decentral.config import documentation
-from decentral.registry import KINDS, Plugin, find, names, plain
+from decentral.plugins import Plugin, plain
+from decentral.registry import KINDS, find, names
 from decentral.signature import Setting
 
 PAGE = Path(__file__).with_name("plugins.md")

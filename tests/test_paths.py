@@ -63,3 +63,35 @@ def test_a_run_below_any_folder_is_launched_resumed_and_launched_again(
     command("launch", f"{out}/config.yaml", "--out", str(again))
     ends += [final(out), final(again)]
     assert ends == ends[:1] * 3
+
+
+@pytest.mark.parametrize("file", ["plug.py:mine(k=1)", "Abilene (1).graphml"])
+def test_a_project_moves_with_its_run(
+    file: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Files that lay beside a run are found beside it, wherever both are now."""
+    old, new = tmp_path / "old & [1]", tmp_path / "else where" / "new"
+    old.mkdir()
+    nx.write_graphml(nx.cycle_graph(4), old / "Abilene (1).graphml")
+    (old / "plug.py").write_text("from helper import mine\n")
+    (old / "helper.py").write_text(PLUGIN)
+
+    def command(*words: str) -> None:
+        assert decentral.cli.run(words) == 0, capsys.readouterr().err
+
+    monkeypatch.chdir(old)
+    command("launch", "--topology", file, *SMALL, "out=runs/a")
+    before = final(old / "runs" / "a")
+    monkeypatch.chdir(tmp_path)
+    new.parent.mkdir()
+    old.rename(new)
+    run = (new / "runs" / "a").rename(new / "runs" / "renamed, 2")
+    (run / "summary.json").unlink()
+    shutil.rmtree(run / "checkpoints" / "step-000000006")
+    command("resume", str(run))
+    command("check", str(run))
+    command("launch", f"{run}/config.yaml", "--out", "again")
+    assert final(run) == final(Path("again")) == before

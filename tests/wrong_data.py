@@ -27,6 +27,14 @@ def text(words: str | bytes = "", **settings: Any) -> None:
     build("task", {"name": "text", "path": "words.txt", "cache": "cache", **settings})()
 
 
+def texts(name: str, *files: str) -> None:
+    """Write files into a folder, and read it with a share for validation."""
+    Path(name).mkdir(exist_ok=True)
+    for file in files:
+        (Path(name) / file).write_text("some words")
+    build("task", {"name": "text", "path": name, "val": 0.1, "cache": "cache"})()
+
+
 def folder(name: str, sizes: tuple[int, ...] = (4, 4), **columns: Any) -> str:
     """Write images of these sizes, for training and for the test."""
     Path(name).mkdir(exist_ok=True)
@@ -182,5 +190,9 @@ DATA: dict[str, Callable[[], Any]] = {
     "text: no such column": hub_without_the_column,
     "text: no file": lambda: build("task", "text(path=nowhere)")(),
     "text: not UTF-8": lambda: text(b"\xff\xfe" * 1000),
+    "text: nothing to train on": lambda: texts("held", "test.txt", "valid.txt"),
+    "text: a table": lambda: text(b"PAR1 and so on"),
+    "text: val and files for it": lambda: texts("split", "train.txt", "valid.txt", "test.txt"),
+    "text: the same for training and test": lambda: text("words", test="words.txt"),
     "text: too short": lambda: text("a few words"),
 }

@@ -14,6 +14,7 @@ from decentral.loop.preparing import prepare
 from decentral.loop.trained import TrainedModels, differing
 from decentral.registry import PYTHON
 from decentral.run.checkpoint import good_checkpoints, newest_checkpoint
+from decentral.run.digests import find_moved
 from decentral.run.folder import FORMAT, READ, format_of, present
 
 #: Called with what is being measured, how many parts are done, and how many there are.
@@ -212,6 +213,7 @@ def run_settings(path: str | Path, *, goes_on: bool = False) -> dict[str, Any]:
         )
     inside = {key: value for key, value in engine.items() if key in Engine.model_fields}
     known = {key: value for key, value in settings.items() if key in Config.model_fields}
+    find_moved(Path(path), known)
     return known | {"engine": inside}
 
 

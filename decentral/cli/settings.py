@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 from decentral.config import (
@@ -14,12 +15,14 @@ from decentral.config import (
     merge_layers,
     named_by_line,
     parse_assignments,
+    read_file,
     read_settings,
     resolve_aliases,
 )
 from decentral.errors import ConfigError
 from decentral.limits import check_threads
 from decentral.registry import build
+from decentral.run.digests import find_moved
 from decentral.userfile import names_file
 
 
@@ -56,6 +59,8 @@ def _layers(
 ) -> tuple[str | None, list[dict[str, Any]]]:
     """Return the path of the configuration, and its settings below those that were given."""
     path, assignments = sorted_out(words)
+    if path and os.path.basename(path) == "config.yaml":
+        find_moved(Path(path).parent, read_file(path))  # of a run that has moved
     return path, [*([read_settings(path)] if path else []), given(assignments, flags)]
 
 

@@ -151,7 +151,7 @@ class Attempt:
         )
 
     def _describe(self, addresses: Sequence[str]) -> None:
-        found = environment(str(self.run.setup.device), self.run.threads)
+        found = environment(str(self.run.setup.device), self.run.threads, self.run.folder.path)
         hosts = list(dict.fromkeys(addresses))
         self.run.folder.write_json("env.json", found | {"hosts": hosts, "workers": addresses})
 

@@ -148,7 +148,8 @@ class EngineRun(ABC):
         setup, folder = self.setup, self.folder
         folder.write_config(self.settings)
         folder.write_json("records.json", self.records.plain())
-        folder.write_json("env.json", environment(str(setup.device), self.threads))
+        here = environment(str(setup.device), self.threads, folder.path)
+        folder.write_json("env.json", here)
         planner = setup.planner
         folder.write_json("topology.json", describe_mixing(planner.mixer) if planner else None)
         classes = setup.task.classes

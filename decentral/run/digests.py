@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 from decentral.errors import ConfigError
 from decentral.schedules.progress import Past
 from decentral.spec import Spec, parse_spec
-from decentral.userfile import is_graph_file, lies, place_of, resolved, sources
+from decentral.userfile import find_again, is_graph_file, lies, place_of, resolved, sources
 from decentral.yamltext import dump, load
 
 # --- identity -------------------------------------------------------------------------------------
@@ -167,3 +168,18 @@ def named_files(value: Any) -> set[str]:
         file = Path(resolved(path))
         found |= {str(one) for one in (sources(file) if plug_in else [file])}
     return found
+
+
+def find_moved(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Find the files that a run names where they lie now, if they have moved along with its folder.
+
+    Its ``env.json`` says where it was: what lay beside it then lies beside it now.
+    """
+    try:
+        was = json.loads((folder / "env.json").read_text(encoding="utf-8"))["folder"]
+    except (OSError, ValueError, KeyError, TypeError):  # of an older version, or damaged
+        return
+    for name in set(names_in(settings)):
+        path = name.rpartition(":")[0] if ".py:" in name else name
+        if os.path.isabs(path) and not lies(path):
+            find_again(path, Path(os.path.normpath(folder.resolve() / os.path.relpath(path, was))))

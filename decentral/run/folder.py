@@ -231,9 +231,15 @@ def next_name(parent: Path, stem: str) -> Path:
 _PACKAGES = ("decentral", "torch", "numpy", "networkx", "pydantic", "safetensors", "scikit-learn")
 
 
-def environment(device: str, threads: int) -> dict[str, Any]:
-    """Return versions, git state, device and host of this process."""
-    return {
+def environment(device: str, threads: int, folder: Path | None = None) -> dict[str, Any]:
+    """Return versions, git state, device and host of this process, and where a run is kept.
+
+    Args:
+        device: That models are on.
+        threads: That torch uses.
+        folder: Of the run, if it is one.
+    """
+    found = {
         "versions": {name: _version(name) for name in _PACKAGES},
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -243,6 +249,7 @@ def environment(device: str, threads: int) -> dict[str, Any]:
         "hosts": [platform.node()],
         "command": sys.argv,
     }
+    return found if folder is None else {**found, "folder": str(folder.resolve())}
 
 
 def _version(package: str) -> str | None:
