@@ -79,8 +79,7 @@ def _faults(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for key, value in settings.items():
         try:
             refuse_unknown(key.partition(".")[0], value)
-            # One key after the other: of two that contradict each other the later
-            # one is named.
+            # One key at a time, on those that are right: a mistake is charged to it.
             merge_layers(known, {key: value})
         except ConfigError as error:
             yield key, str(error)
