@@ -129,7 +129,7 @@ def test_regression_reports_losses(tmp_path: Path) -> None:
     assert facts.metric == "loss"
     assert facts.gain is not None
     assert facts.gain > 0
-    assert page.text("p.value")[0] == f"{facts.merged:.3f}"
+    assert page.text("p.value")[0] == f"{facts.merged:.4f}"
     assert "comes down to a loss of" in verdict(facts)
 
 
