@@ -17,6 +17,7 @@ from zoo import ZOO
 
 import decentral
 from decentral import Task
+from decentral.config import make_config
 
 M = 12
 X = torch.linspace(-1, 1, M * 3).view(M, 3)
@@ -173,8 +174,29 @@ def margin() -> Any:
     return Task(loss=loss, train=(torch.ones(40, 2), targets), test=(torch.ones(4, 2), targets[:4]))
 
 
+def graph(value: Any, kind: Any = None) -> Callable[[], Any]:
+    given = value if kind is None else {"name": value, "kind": kind}
+    return lambda: make_config({"topology": given})
+
+
+LINKS = np.ones((3, 3)) - np.eye(3)
+GRAPHS: dict[str, Callable[[], Any]] = {
+    "a set": graph({1, 2}),
+    "an array of three dimensions": graph(np.zeros((2, 2, 2))),
+    "a frame of other labels": graph(pd.DataFrame(LINKS, columns=list("abc"))),
+    "a matrix with NaN": graph(LINKS * np.nan),
+    "a matrix of anything": graph(LINKS * 3),
+    "weights that do not sum to 1": graph(LINKS, "weights"),
+    "an unknown kind": graph(LINKS, "laplacian"),
+    "no links": graph([]),
+    "a link of one": graph([(0, 1), (2,)]),
+    "an object": graph(object()),
+}
+
+
 OWN: dict[str, Callable[[], Any]] = {
     **{f"own data: {name}": read(make) for name, make in READ.items()},
+    **{f"own graph: {name}": make for name, make in GRAPHS.items()},
     "own data: no such target": lambda: task(train=frame(), target="labels"),
     "own data: one sample and no test": lambda: task(train=(X[:1], Y[:1]), test=None),
     "own data: every target is ignored": lambda: task(train=(X, Y * 0 - 100)),

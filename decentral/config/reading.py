@@ -7,6 +7,7 @@ the defaults and what the task recommends.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,8 @@ def _node(text: str) -> object:
 
 def _put(merged: dict[str, Any], key: str, value: Any) -> None:
     part, _, setting = key.partition(".")
+    if isinstance(value, PathLike):
+        value = fspath(value)
     if key in NUMBERS and isinstance(value, str):
         number = scalar(value, key)  # in Python, a number may be text, as on the command line
         value = number if type(number) in (int, float) else value
@@ -234,6 +237,8 @@ def make_config(*layers: Mapping[str, Any]) -> Config:
     owners = getattr(settings.get("task"), "nodes", None)
     if isinstance(owners, int) and "nodes" not in asked:
         settings["nodes"] = owners  # a task made in Python says who owns what
+    if "topology" in asked:
+        _follow_graph(settings, asked)
     if settings.get("data") is not None and "steps" not in asked:
         settings.pop("steps", None)  # the task's default: the data end the run
     for kind, setting in NUMBERS.items():
@@ -245,6 +250,23 @@ def make_config(*layers: Mapping[str, Any]) -> Config:
     if "split" not in asked:
         config.model_fields_set.discard("split")
     return config
+
+
+def _follow_graph(settings: dict[str, Any], asked: Mapping[str, Any]) -> None:
+    """Take a graph that is held in Python, and as many nodes as a graph has, unless told.
+
+    Args:
+        settings: All settings; changed.
+        asked: What the user said.
+    """
+    written = settings["topology"]
+    if isinstance(written, str) and not {":", "."} & set(written):
+        return  # a name, for which networkx need not be loaded
+    from decentral.topology.held import held, held_nodes
+
+    settings["topology"] = topology = held(written)
+    if "nodes" not in asked and (nodes := held_nodes(topology)) is not None:
+        settings["nodes"] = nodes
 
 
 def _check_plain(asked: Mapping[str, Any]) -> None:

@@ -79,8 +79,9 @@ class Setup:
     @property
     def notes(self) -> tuple[str, ...]:
         """Lines that a user should read before the run."""
-        file = summary_line(self.planner.mixer) if self.planner else None
-        read = (file,) if file else ()
+        mixer = self.planner.mixer if self.planner else None
+        lines = (summary_line(mixer), mixer.topology.traits.said) if mixer else ()
+        read = filter(None, lines)
         return (*read, *self.task.notes, *split_notes(self.config, self.task))
 
     @cached_property

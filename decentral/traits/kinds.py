@@ -39,6 +39,8 @@ class TopologyTraits(Traits):
             with any weights that treat both ends of a link alike.
         expected_links: A function (n, intensity, settings): messages of one gossip on average.
         file: It is a graph file, whose graph keeps what was read.
+        holds: The number of nodes of a graph that is held in Python.
+        said: In a line, what such a graph was read as.
     """
 
     activation: Literal["link", "round", "degree"] | None = None
@@ -49,6 +51,8 @@ class TopologyTraits(Traits):
     doubly_stochastic: bool = False
     expected_links: Callable[[int, float, Settings], float] | None = None
     file: bool = False
+    holds: int | None = None
+    said: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
