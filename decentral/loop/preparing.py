@@ -5,13 +5,14 @@ A run ends by its steps, or by a budget of data that the batch schedule uses up.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from decentral.config import PARTS, Config
 from decentral.errors import ConfigError
@@ -67,15 +68,7 @@ def prepare(config: Config) -> Setup:
     nodes = NodeLabels(config.nodes, lambda: _topology(config).labels)
     config = with_numbers(config, nodes)
     task = _task(config, parts)
-    builder = ready(builder_of(config, task, parts), task)
-    task = task if "model" in parts or task.model is not None else task.as_labelled()
-    # Only our own models are known to build on ``meta``, without memory.
-    shipped = "model" in parts and parts["model"].plugin.target.__module__.startswith("decentral.")
-    if shipped:
-        check_size(builder, device, dtype)
-    model = cast(key_dropout(build_seeded(builder, config.seed, "init")), device, dtype)
-    if not shipped or task.output is not None:
-        model, task = adapt_model(model, task)
+    builder, model, task = _model(config, task, parts)
     layout = Layout.of(model, grouping(parts["optimizer"], model))
     check_optimizer(parts["optimizer"], layout)
     batch = parts["batch"] = build("batch", config.batch)
@@ -124,6 +117,23 @@ def _task(config: Config, parts: dict[str, ConfiguredPlugin]) -> Task:
     if not isinstance(made, Task):
         raise wrong(rule, describe(made), "a decentral.Task")
     return made
+
+
+def _model(
+    config: Config, task: Task, parts: dict[str, ConfiguredPlugin]
+) -> tuple[Callable[[], nn.Module], nn.Module, Task]:
+    """Return what builds the model, a template of it, and the task as it goes with it."""
+    device, dtype = device_of(config.device), getattr(torch, config.dtype)
+    builder = ready(builder_of(config, task, parts), task)
+    task = task if "model" in parts or task.model is not None else task.as_labelled()
+    # Only our own models are known to build on ``meta``, without memory.
+    shipped = "model" in parts and parts["model"].plugin.target.__module__.startswith("decentral.")
+    if shipped:
+        check_size(builder, device, dtype)
+    model = cast(key_dropout(build_seeded(builder, config.seed, "init")), device, dtype)
+    if not shipped or task.output is not None:
+        model, task = adapt_model(model, task)
+    return builder, model, task
 
 
 def _requested(rule: ConfiguredPlugin, offered: dict[str, int]) -> tuple[str, ...]:
