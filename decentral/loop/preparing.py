@@ -21,7 +21,7 @@ from decentral.gradients.draws import key_dropout
 from decentral.layout import Layout, cast
 from decentral.loop.adapting import adapt_model, ready
 from decentral.loop.attackers import attackers
-from decentral.loop.compatibility import refuse_rounds, refuse_unsound, split_of
+from decentral.loop.compatibility import check_optimizer, refuse_rounds, refuse_unsound, split_of
 from decentral.loop.free_memory import free_bytes
 from decentral.loop.models import build_seeded, builder_of, check_size
 from decentral.loop.pipeline import check_methods, noise_kind, with_numbers
@@ -34,7 +34,6 @@ from decentral.network.links import Network
 from decentral.network.planning import RoundPlanner
 from decentral.network.presets import carries_links, check_connected, network_of
 from decentral.optim.base import default_lr, grouping
-from decentral.optim.trial import check_optimizer
 from decentral.plugins import describe, label_of, wrong
 from decentral.registry import PYTHON, ConfiguredPlugin, build
 from decentral.sampling import Plan, fixed_plan, resample_plan
@@ -87,8 +86,7 @@ def prepare(config: Config) -> Setup:
         merge=parts["merge"], plan=plan, counts=counts, device=device, dtype=dtype, parts=parts,
         planner=None,
     )  # fmt: skip
-    # Last, since a budget in bytes needs the size of a message: model, codec and
-    # state.
+    # Last: a budget in bytes needs the size of a message, by model, codec, state.
     setup = replace(setup, planner=_planner(setup, nodes))
     network = _network(setup)
     return replace(setup, network=network, compute=_compute(setup) if network else None)

@@ -1,13 +1,19 @@
-"""Scores of the local models and of their average: accuracy, loss, a task's own, mergeability."""
+"""Scores of the models and of their average, and how far apart and how large they are."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+import torch
+from torch import Tensor
+
 from decentral.metrics.base import Snapshot
-from decentral.records import LOSSES, Record
+from decentral.records import LOSSES, Panel, Record
 from decentral.records import scores as score_records
 from decentral.registry import plugin
+from decentral.tasks.base import Task
+
+# --- scores ---------------------------------------------------------------------------------------
 
 
 @plugin("metric", records=score_records("accuracy", "test accuracy", unit="%", better="higher"))
@@ -91,3 +97,107 @@ def mergeability(snapshot: Snapshot) -> dict[str, float]:
         gap = before - after
     found = {"mergeability/gap": gap}
     return found | {"mergeability/ratio": after / before} if before else found
+
+
+# --- distances and norms --------------------------------------------------------------------------
+
+
+_DISTANCE = Record(
+    "consensus/distance", "Root mean square distance of the models from their average",
+    "consensus distance", tables=(), moment="before_merge",
+    panel=Panel(
+        "Consensus distance", "How far the nodes' parameters are from their average.",
+        absent="No distance between nodes was logged.", log=True, leads=True,
+    ),
+)  # fmt: skip
+
+
+@plugin("metric", records=(_DISTANCE,))
+def consensus(snapshot: Snapshot) -> dict[str, float]:
+    """Root mean square distance of the models from their average, trainable columns only.
+
+    sqrt((1/N) sum_i |x_i - x|^2), in the units of the parameters.
+    """
+    mean = snapshot.layout.trainable_view(snapshot.merged_row.unsqueeze(0))
+    rows = snapshot.layout.trainable_view(snapshot.rows)
+    squared = snapshot.per_node((rows - mean).square().sum(1))
+    return {"consensus/distance": squared.mean().sqrt().item()}
+
+
+_NORM = Record(
+    "gradient/norm", "Mean norm of the last mini-batch gradients", "gradient norm", draw="none",
+    tables=(), moment="before_merge",
+)  # fmt: skip
+
+
+@plugin("metric", records=(_NORM,))
+def gradient(snapshot: Snapshot) -> dict[str, float]:
+    """Mean norm of the last mini-batch gradients as computed, (1/N) sum_i |g_i|."""
+    norms = snapshot.layout.trainable_view(snapshot.grads).norm(dim=1)
+    return {"gradient/norm": snapshot.per_node(norms).mean().item()}
+
+
+_TEXTS = {
+    "norm": "Mean norm of the rows of the first weight matrix",
+    "first": "Squared norm of the first weight matrix",
+    "second": "Squared norm of the second weight matrix",
+    "top_share": "Share of the top singular value in the first weight matrix",
+    "alignment": "Alignment of the neurons with the direction of regression",
+}
+_NEURONS = tuple(
+    Record(f"neurons/{name}", text, moment="before_merge") for name, text in _TEXTS.items()
+)
+
+
+@plugin("metric", records=_NEURONS)
+def neurons(snapshot: Snapshot) -> dict[str, float]:
+    """Norm and agreement of the rows w_j of the first weight matrix W, mean over the nodes.
+
+    ``norm`` is mean_j |w_j|; ``first`` and ``second`` are |W|^2 and |a|^2, the squares of the first
+    and the second weight matrix; ``top_share`` is s_1^2 / sum_k s_k^2 with the singular values s of
+    W. Where one number is learned from vectors, ``alignment`` is sum_j |w_j| |cos(w_j, t)| /
+    sum_j |w_j| with the direction t that linear regression finds on the training samples.
+    """
+    matrices = _matrices(snapshot)
+    if not matrices:
+        return {}
+    weight = matrices[0]
+    norms = weight.norm(dim=2)
+    squares = (
+        weight.transpose(1, 2) @ weight
+        # The smaller of both products has the same eigenvalues, zeros apart.
+        if weight.shape[2] <= weight.shape[1]
+        else (weight @ weight.transpose(1, 2))
+    )
+    # Squares of the singular values: cheaper than a decomposition of W itself.
+    spectrum = torch.linalg.eigvalsh(squares)
+    found = {
+        "neurons/norm": norms.mean(1),
+        "neurons/top_share": spectrum[:, -1] / spectrum.sum(1).clamp_min(1e-300),
+    }
+    for name, matrix in zip(("first", "second"), matrices, strict=False):
+        found[f"neurons/{name}"] = matrix.square().sum((1, 2))
+    direction = _direction(snapshot.task)
+    if direction is not None and len(direction) == weight.shape[2]:
+        along = (weight @ direction.to(weight.device)).abs().sum(1)
+        found["neurons/alignment"] = along / norms.sum(1).clamp_min(1e-300)
+    return {key: snapshot.per_node(value).mean().item() for key, value in found.items()}
+
+
+def _matrices(snapshot: Snapshot) -> list[Tensor]:
+    """Return the first two weight matrices of every model, float64 [n, neurons, inputs]."""
+    entries = [entry for entry in snapshot.layout.parameters if len(entry.shape) == 2][:2]
+    views = snapshot.layout.views(snapshot.rows, entries)
+    return [views[entry.name].double() for entry in entries]
+
+
+def _direction(task: Task) -> Tensor | None:
+    """Return the unit vector along which the targets grow, None where that means nothing."""
+    train = task.splits[0]
+    inputs, targets = train.inputs, train.targets
+    if not isinstance(inputs, Tensor) or not isinstance(targets, Tensor):
+        return None
+    if inputs.dim() != 2 or not targets.is_floating_point() or targets[0].numel() != 1:
+        return None
+    slope = torch.linalg.lstsq(inputs.double(), targets.double().view(-1, 1)).solution.flatten()
+    return slope / slope.norm().clamp_min(1e-300)
