@@ -105,7 +105,7 @@ def try_damage(
         assert file is not None
         in_a_line = form.ends != "mark" and not data.endswith((b"\n", b"\r"))
         assert file.ended is not in_a_line
-        found_counts["read, and said to be cut"] += in_a_line
+        found_counts["of these said to be cut"] += in_a_line
 
 
 @by_every_format
