@@ -131,8 +131,9 @@ _SELECTABLE = {"ray", "cuda", "chromium"}
 
 #: Files of many seconds, the longest first: begun last, one would run on when all others are done.
 LONG = (
-    "test_ray_failures", "test_docs", "test_hosts", "test_messages", "test_claims", "test_kills",
-    "test_mixing", "test_golden_members", "test_report", "test_prometheus", "test_cli",
+    "test_ray_failures", "test_docs", "test_zoo", "test_hosts", "test_messages", "test_claims",
+    "test_kills", "test_mixing", "test_golden_members", "test_report", "test_prometheus",
+    "test_cli",
 )  # fmt: skip
 
 

@@ -166,7 +166,7 @@ def exported(trained: Trained, workers: str, folder: Path) -> None:
     """What is written computes what was merged, in a fresh module and as a program."""
     setup = trained.setup
     lines = export(setup, trained.state, {"run": "zoo", "merge": "uniform", "nodes": NODES,
-                   "accuracy": None, "loss": 1.0}, folder / "out")  # fmt: skip
+                   "scores": {"loss": 1.0}}, folder / "out")  # fmt: skip
     args, named = spread(setup.train.take(torch.arange(2))[0])
     expected = list(leaves(tree_of(setup.module(trained.state)(*args, **named))))
     fresh = setup.module(load_file(folder / "out/model.safetensors"))
