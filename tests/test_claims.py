@@ -21,7 +21,7 @@ from decentral.cli import run
 from decentral.registry import find, names
 from decentral.report.claims import claims_html
 from decentral.tasks.models.moe import moe
-from decentral.theory.induction import Mixed, flow, phases
+from decentral.theory.reduced import Mixed, flow, phases
 from decentral.traits import ClaimTraits, traits_of
 
 CLAIMS = names("claim")

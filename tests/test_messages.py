@@ -37,7 +37,7 @@ from decentral import Task, api, errors, registry
 from decentral.blame import elsewhere, reraise
 from decentral.claims.base import Lab
 from decentral.claims.trials import trial
-from decentral.cli import sweeping
+from decentral.cli import several
 from decentral.config import make_config
 from decentral.engines.choice import refuse_ranks
 from decentral.engines.worker import describe_error
@@ -243,7 +243,7 @@ def _interrupted_sweep() -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("decentral.sweeps.running.run_point", stopped)
-        sweeping.sweep(["seed=0,1"], {"out": "swept"}, quiet=True)
+        several.sweep(["seed=0,1"], {"out": "swept"}, quiet=True)
 
 
 def _stopped_side_by_side() -> None:

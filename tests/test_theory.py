@@ -13,7 +13,7 @@ from support import planner, round_actions, tiny_block, trained, vectors
 from decentral.exchange.local import LocalExchange
 from decentral.mixing.base import Mixer, spectral_gap
 from decentral.registry import build
-from decentral.theory.two_layer import decay_rate, shaken_norm
+from decentral.theory.reduced import decay_rate, shaken_norm
 from decentral.topology.base import Topology, statistics
 
 

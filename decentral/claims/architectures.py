@@ -14,7 +14,7 @@ from decentral import rng
 from decentral.claims.base import Curve, Expectation, Findings, Lab, Panel, series
 from decentral.registry import Count, plugin
 from decentral.tasks.synthetic import affine_slopes, one_layer_error, routed
-from decentral.theory.induction import Mixed, phases
+from decentral.theory.reduced import Mixed, phases
 
 # --- induction heads ------------------------------------------------------------------------------
 

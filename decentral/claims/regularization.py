@@ -8,7 +8,7 @@ from typing import Any
 
 from decentral.claims.base import Expectation, Findings, Lab, Panel, series
 from decentral.registry import Count, Positive, plugin
-from decentral.theory.two_layer import decay_rate, shaken_norm
+from decentral.theory.reduced import decay_rate, shaken_norm
 
 # --- SAM late in training -------------------------------------------------------------------------
 

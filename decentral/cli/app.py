@@ -160,9 +160,9 @@ def compare(
     debug: o.Debug = False,
 ) -> None:
     """Put runs side by side: a table here, their curves on a page."""
-    from decentral.cli import comparing
+    from decentral.cli import several
 
-    comparing.compare(runs, out)
+    several.compare(runs, out)
 
 
 @app.command(cls=Command)
@@ -216,9 +216,9 @@ def sweep(
       decentral sweep topology=ring,base_k schedule=late,early seed=0..2
       decentral sweep experiment.yaml learning_rate.lr=0.01,0.03,0.1
     """
-    from decentral.cli import sweeping
+    from decentral.cli import several
 
-    sweeping.sweep(words or [], o.given(context), quiet=quiet)
+    several.sweep(words or [], o.given(context), quiet=quiet)
 
 
 @app.command(cls=Command)

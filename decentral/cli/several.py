@@ -1,4 +1,4 @@
-"""Sweeps on the command line: progress, the table, and what failed."""
+"""Several runs on the command line: a sweep, with what failed of it, and runs side by side."""
 
 from __future__ import annotations
 
@@ -10,11 +10,24 @@ from rich.table import Table
 from rich.text import Text
 
 from decentral.cli.settings import given, sorted_out
-from decentral.cli.words import LOCAL, MERGED, SENT, console_of, count, facts, kept, numbers, shown
+from decentral.cli.words import (
+    LOCAL,
+    MERGED,
+    QUIET,
+    SENT,
+    console_of,
+    count,
+    facts,
+    kept,
+    numbers,
+    shown,
+)
 from decentral.engines.choice import refuse_ranks
 from decentral.errors import Interrupted, RunError
-from decentral.report.compare import cells, columns, write_sweep
-from decentral.report.facts import duration_text, facts_of, number_text
+from decentral.records import BYTES
+from decentral.report.compare import Comparison, cells, columns, write_comparison, write_sweep
+from decentral.report.compare import compare as compared
+from decentral.report.facts import ABSENT, duration_text, facts_of, number_text
 from decentral.report.reader import read_run
 from decentral.run.folder import RunFolder
 from decentral.run.lock import WriterLock
@@ -128,3 +141,56 @@ def _conclude(found: Sweep, folder: Path, failures: Sequence[str], console: Cons
         ("", f"{shown(folder / 'results.csv')}, sweep.png"),
     ]
     console.print(facts(files), soft_wrap=True)
+
+
+# --- side by side ------------------------------------------------------------
+
+#: Colours by column; others have none.
+_COLOURS = {"local mean": LOCAL, "merged": MERGED, BYTES.title: SENT}
+#: Settings that follow from others or from the machine and explain no result.
+_TRIVIAL = {"log_every", "checkpoint_every", "eval_every", "threads"}
+#: What a run may lack altogether; a setting that others lack says no more than their plug-in.
+_PARTS = {"topology", "communication"}
+
+
+def compare(paths: Sequence[str], out: str) -> None:
+    """Print a table of runs and write a page with their curves."""
+    comparison = compared(paths)
+    console = console_of()
+    columns, rows = comparison.numeric, comparison.rows
+    console.print(numbers(["run"], columns, rows, _COLOURS, console.width))
+    if len(comparison.rows) > 1:
+        console.print()
+        console.print(_differences(comparison))
+    page = write_comparison(paths, out)
+    console.print()
+    link = f"bold link {page.resolve().as_uri()}"
+    console.print(facts([("page", Text(str(page), link))]), soft_wrap=True)
+
+
+def _differences(comparison: Comparison) -> Table:
+    """Say of every run in which settings it differs from another."""
+    first, *others = comparison.rows
+    differing = [
+        column
+        for column in comparison.columns
+        if column not in {"run", *comparison.numeric, *_TRIVIAL}
+        and any(row[column] != first[column] for row in others)
+        and (column in _PARTS or all(row[column] != ABSENT for row in comparison.rows))
+    ]
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(overflow="fold")
+    grid.add_column(overflow="fold")
+    grid.add_row(Text("run", QUIET), Text("what differs", QUIET))
+    for row in comparison.rows:
+        grid.add_row(row["run"], _listed(row, differing))
+    return grid
+
+
+def _listed(row: Mapping[str, str], columns: Sequence[str]) -> Text:
+    given = [
+        f"{column.removesuffix('.name')}={row[column]}"
+        for column in columns
+        if row[column] != ABSENT
+    ]
+    return Text(", ".join(given) or "nothing")
