@@ -85,12 +85,15 @@ def test_coded_rows_are_no_larger_than_plain_ones(name: str) -> None:
     assert (size == 252 * 8) == (name == "none")
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", [name for name in names("codec") if name != "none"])
-def test_what_travels_is_what_was_coded_in_as_many_bytes_as_are_counted(name: str) -> None:
+def test_what_travels_is_what_was_coded_in_as_many_bytes_as_are_counted(
+    name: str, dtype: torch.dtype
+) -> None:
     codec = example("codec", name)
     wire = traits_of(innermost(codec), CodecTraits).wire
-    block, draw = rows().float(), RngContext(1, "x", 3, range(4))
-    layout = TensorLayout(LAYOUT.tensors, itemsize=4)
+    block, draw = rows().to(dtype), RngContext(1, "x", 3, range(4))
+    layout = TensorLayout(LAYOUT.tensors, itemsize=dtype.itemsize)
     coded = codec(block, layout, draw)
     context = CodecContext(layout, draw, innermost(codec).settings)
     packed = wire.pack(block, coded, context)
@@ -120,7 +123,7 @@ def test_workers_hear_what_was_coded_and_send_no_more(name: str) -> None:
 
 
 def test_sizes_in_bytes() -> None:
-    asked = {"bf16": 504, "int8": 256, "top_k(0.1)": 26 * 12, "random_k(0.1)": 26 * 8, "sign": 36}
+    asked = {"bf16": 504, "int8": 260, "top_k(0.1)": 26 * 12, "random_k(0.1)": 26 * 8, "sign": 40}
     for text, size in asked.items():
         assert coded_bytes(build("codec", text), LAYOUT) == size
     assert coded_bytes(build("codec", "choco(low_rank(2))"), LAYOUT) == (2 * 32 + 12) * 8

@@ -88,7 +88,9 @@ def _unpack_int8(packed: Tensor, like: Tensor, context: CodecContext) -> Tensor:
 
 
 @plugin(
-    "codec", size=lambda layout, settings: layout.numbers + 4, wire=Wire(_pack_int8, _unpack_int8)
+    "codec",
+    size=lambda layout, settings: layout.numbers + layout.itemsize,
+    wire=Wire(_pack_int8, _unpack_int8),
 )
 def int8(rows: Tensor, layout: TensorLayout, draw: RngContext) -> Tensor:
     """Round at random to one of 255 steps from -max to max of a row: one byte a number, unbiased.
@@ -140,7 +142,7 @@ def _unpack_sign(packed: Tensor, like: Tensor, context: CodecContext) -> Tensor:
 @plugin(
     "codec",
     biased=True,
-    size=lambda layout, settings: ceil(layout.numbers / 8) + 4,
+    size=lambda layout, settings: ceil(layout.numbers / 8) + layout.itemsize,
     wire=Wire(_pack_sign, _unpack_sign),
 )
 def sign(rows: Tensor, layout: TensorLayout, draw: RngContext) -> Tensor:
