@@ -87,7 +87,7 @@ def test_a_flat_setting_is_refused_with_its_new_place(key: str, tmp_path: Path) 
         ({"engine": "spark"}, "engine = 'spark': it must be 'auto', 'local' or 'ray'"),
         ({"engine.worker": 4}, "engine has no setting 'worker'. Did you mean 'workers'"),
         ({"engine.workers": 0}, "engine.workers = 0: it must be at least 1"),
-        ({"engine.progress_s": float("inf")}, "engine.progress_s = inf: input should be a finite"),
+        ({"engine.progress_s": float("inf")}, "engine.progress_s = inf: it must be a finite"),
         ({"engine": "local(workers=2)"}, "engine: local is this process and takes no workers"),
         ({"engine": "ray(2, 3)"}, "engine: cannot read 'ray(2, 3)'; name its settings"),
         ({"engine": "ray(2, workers=3)"}, "engine: cannot read 'ray(2, workers=3)'"),

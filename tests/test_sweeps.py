@@ -136,7 +136,7 @@ def test_a_sweep_is_a_table_with_mean_and_spread_and_a_page(capsys: Captured, fo
     assert len(merged) == 2
     mean, spread = statistics.fmean(merged), statistics.stdev(merged)  # pyright: ignore
     row = next(line for line in said.splitlines() if line.startswith("ring "))
-    assert f"{mean:#.3g} ± {spread:#.3g}" in row
+    assert f"{mean:.4f} ± {spread:.4f}" in row
     assert (folder / "s" / "sweep.png").stat().st_size > 5000
     page = (folder / "s" / "sweep.html").read_text()
     assert "± " in page
