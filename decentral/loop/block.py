@@ -21,7 +21,7 @@ from decentral.mixing.base import Mixing
 from decentral.network.planning import Membership, RoundAction, RoundPlanner, reformed
 from decentral.optim.block_optimizer import BlockOptimizer
 from decentral.sampling import Sampler
-from decentral.schedules.progress import Feedback, Progress
+from decentral.schedules.progress import Feedback
 
 
 class Block:
@@ -40,7 +40,6 @@ class Block:
         """Put every hosted node at its first row."""
         config = setup.config
         self.setup, self.exchange, self.announce = setup, exchange, announce
-        self.steps = config.steps
         self.members = members or Membership.all_nodes(config.nodes)
         self.hosted = [self.members.live[place] for place in exchange.hosted]
         self.planner = setup.planner and reformed(setup.planner, setup.weights, self.members)
@@ -81,14 +80,13 @@ class Block:
     def stand_at(self, step: int, round: int) -> None:
         """Stand where ``step`` steps are done and something was sent in ``round`` rounds."""
         self.step, self.round = step, round
-        self.progress = self._at(step)
+        timeline, config = self.setup.timeline, self.setup.config
+        self.progress = timeline.progress(step, round, config.local_steps)
 
-    def _at(self, step: int) -> Progress:
-        timeline, local_steps = self.setup.timeline, self.setup.config.local_steps
-        samples = timeline.samples
-        return Progress(
-            step, self.steps, samples[step], timeline.budget, self.round, local_steps, samples
-        )
+    def _finish_round(self) -> None:
+        """Count the round in which something was just sent."""
+        self.round += 1
+        self.progress = replace(self.progress, round=self.round)
 
     @property
     def samples(self) -> int:
@@ -128,7 +126,8 @@ class Block:
     def _plan(self, planner: RoundPlanner) -> RoundAction | None:
         quarantined = self.health.quarantined
         excluded = self.members.positions(quarantined) if quarantined else quarantined
-        return planner.plan(self._at(self.step + 1), self.feedback, excluded)
+        upcoming = planner.progress(self.step + 1, self.round)
+        return planner.plan(upcoming, self.feedback, excluded)
 
     def finish_step(self) -> None:
         """Count the step that was just done."""
@@ -166,8 +165,7 @@ class Block:
     def gradient(self) -> None:
         """Compute every row's gradient on its next batch."""
         self.called.add("gradient")
-        samples = self.setup.timeline.samples
-        size = samples[self.step + 1] - samples[self.step]
+        size = self.batch_size
         if self.setup.network:
             self.clock.work(self.step, size / self.setup.first_batch)
         self.losses = self.pipeline.gradient(self.progress, size)
@@ -247,7 +245,7 @@ class Block:
         self.stats.gossip(mixing.messages, size)
         if self.setup.network:
             self.clock.gossip(mixing, size, self.members.live)
-        self.stand_at(self.step, self.round + 1)
+        self._finish_round()
 
     def _merge(self, action: RoundAction, part: slice | None) -> None:
         """Let all who are there take the average of those who count."""
@@ -264,7 +262,7 @@ class Block:
                 self.stats.wire_bytes += self.channels.merge(weights, self.progress, here, part)
             self.clock.average(there, size)
         self.stats.average(max(1, len(there)), size)
-        self.stand_at(self.step, self.round + 1)
+        self._finish_round()
         # The last action comes after its step is counted, any other before.
         step = min(self.step + 1, self.setup.config.steps)
         self.announce("merge", {"step": step, "nodes": len(there)})
@@ -303,8 +301,6 @@ class Block:
 
     def _notice(self, finite: Tensor, step: int | None = None) -> bool:
         """Quarantine hosted nodes that are not finite; return whether there are new ones."""
-        if bool(finite.all()):
-            return False
         found = self.health.notice(finite, self.step + 1 if step is None else step)
         if found:
             self._zero_quarantined()

@@ -61,13 +61,14 @@ class Health:
 
         All workers ask at the same time, since they agree.
         """
-        finite = finite_rows(rows)
-        found = not bool(finite.all()) and self.notice(finite, step)
+        found = self.notice(finite_rows(rows), step)
         # ``agree`` first: all workers must come to it, whoever found something.
         return self.agree() or found
 
     def notice(self, finite: Tensor, step: int) -> bool:
-        """Look at which hosted rows [n] are not finite; return whether new ones are not."""
+        """Look at which hosted rows [n] are finite; return whether new ones are not."""
+        if bool(finite.all()):
+            return False
         nonfinite = [self.hosted[int(i)] for i in torch.nonzero(~finite).flatten()]
         new = [node for node in nonfinite if self.is_healthy(node)]
         if new and self.stop:
