@@ -103,14 +103,18 @@ def mutants(path: str, source: bytes) -> list[Mutant]:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             inner = prefix + node.name
             function = inner if isinstance(node, ast.FunctionDef) else function
-            prefix = f"{inner}.<locals>." if isinstance(node, ast.FunctionDef) else f"{inner}."
+            prefix = (
+                f"{inner}.<locals>." if isinstance(node, ast.FunctionDef) else f"{inner}."
+            )
         for kind, other in changes(node):
             start, end = (offsets[line - 1] + column for line, column in _ends(node))
             after = ast.unparse(ast.fix_missing_locations(other))
             if isinstance(node, ast.expr):  # whatever stands around it
                 after = f"({after})"
             before = source[start:end].decode()
-            found.append(Mutant(path, _ends(node)[0][0], function, kind, start, end, before, after))
+            found.append(
+                Mutant(path, _ends(node)[0][0], function, kind, start, end, before, after)
+            )
         for child in _children(node):
             visit(child, function, prefix)
 
@@ -136,7 +140,9 @@ def _children(node: ast.AST) -> Iterator[ast.AST]:
 
 def sample(count: int, seed: int, packages: tuple[str, ...]) -> list[Mutant]:
     """Return some of all mutants, the same for the same seed and sources."""
-    files = sorted(file for package in packages for file in (REPO / package).rglob("*.py"))
+    files = sorted(
+        file for package in packages for file in (REPO / package).rglob("*.py")
+    )
     every = [
         mutant
         for file in files
@@ -177,7 +183,9 @@ class Calls:
             threading.settrace(None)  # type: ignore[arg-type]
         self.took_s[item.nodeid] = time.perf_counter() - began
         for file, function in seen:
-            self.called[Path(file).relative_to(REPO).as_posix(), function].add(item.nodeid)
+            self.called[Path(file).relative_to(REPO).as_posix(), function].add(
+                item.nodeid
+            )
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Forget a test that does not pass by itself."""
@@ -193,7 +201,10 @@ class Calls:
             calling = self.called[mutant.path, mutant.function]
         else:
             calling = {
-                t for (file, _), ts in self.called.items() if file == mutant.path for t in ts
+                t
+                for (file, _), ts in self.called.items()
+                if file == mutant.path
+                for t in ts
             }
         cases: dict[str, int] = defaultdict(int)
         turns: list[tuple[int, float, str]] = []
@@ -228,7 +239,17 @@ def tried(mutant: Mutant, tests: list[str], copy: Path) -> str:
         return "not covered"
     file = copy / mutant.path
     source = file.read_bytes()
-    command = [sys.executable, "-m", "pytest", "-n", "0", "-x", "-q", "-p", "no:cacheprovider"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-n",
+        "0",
+        "-x",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+    ]
     environ = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
     file.write_bytes(mutant.applied(source))
     try:
@@ -247,14 +268,19 @@ def campaign(chosen: list[Mutant], calls: Calls) -> dict[Mutant, str]:
     """Try mutants one after the other on a copy of the repository."""
     with TemporaryDirectory() as folder:
         copy = Path(folder) / "copy"
-        left_out = shutil.ignore_patterns(".git", ".venv", "runs", "__pycache__", ".pytest_cache")
+        left_out = shutil.ignore_patterns(
+            ".git", ".venv", "runs", "__pycache__", ".pytest_cache"
+        )
         shutil.copytree(REPO, copy, ignore=left_out)
         found: dict[Mutant, str] = {}
         for number, mutant in enumerate(chosen, start=1):
             tests = calls.tests_of(mutant)
             found[mutant] = tried(mutant, tests, copy)
             place = f"{mutant.path}:{mutant.line}"
-            print(f"{number}/{len(chosen)} {place} {mutant.kind} {found[mutant]}", flush=True)
+            print(
+                f"{number}/{len(chosen)} {place} {mutant.kind} {found[mutant]}",
+                flush=True,
+            )
     return found
 
 
@@ -274,7 +300,9 @@ def page(found: dict[Mutant, str], seed: int) -> str:
         f"{datetime.now(UTC):%Y-%m-%d}, {described}, seed {seed}: {len(found)} tried, {counts}.",
         "", "| place | function | change | outcome |", "|---|---|---|---|",
     ]  # fmt: skip
-    for mutant, outcome in sorted(found.items(), key=lambda item: (item[0].path, item[0].start)):
+    for mutant, outcome in sorted(
+        found.items(), key=lambda item: (item[0].path, item[0].start)
+    ):
         if outcome in ("survived", "not covered"):
             change = f"`{_cell(mutant.before)}` → `{_cell(mutant.after)}`"
             place = f"{mutant.path}:{mutant.line}"
@@ -295,7 +323,9 @@ def main(words: list[str] | None = None) -> dict[str, int]:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--page", type=Path, help="where survivors are listed")
     parser.add_argument("--json", type=Path, help="where outcomes are counted")
-    parser.add_argument("--package", action="append", help=f"instead of {', '.join(PACKAGES)}")
+    parser.add_argument(
+        "--package", action="append", help=f"instead of {', '.join(PACKAGES)}"
+    )
     parser.add_argument("tests", nargs="*", help="that try them; all by default")
     given = parser.parse_args(words)
     chosen = sample(given.count, given.seed, tuple(given.package or PACKAGES))

@@ -23,7 +23,9 @@ Written by `.ci/soak`, newest last; failures stay.
 def commit() -> str:
     """Return the commit that was tested, with a + if the files differed from it."""
     command = ["git", "describe", "--always", "--dirty=+", "--exclude", "*"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run(
+        command, capture_output=True, text=True, check=True
+    ).stdout.strip()
 
 
 def outcome(case: ElementTree.Element) -> str:

@@ -45,7 +45,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "communication": {"name": "merges", "final_merge": True},
     },
     "slowmo": {"algorithm": "slowmo", "communication": MERGES},
-    "teleportation, 4 active": {"algorithm": "teleportation", "topology": "teleportation"},
+    "teleportation, 4 active": {
+        "algorithm": "teleportation",
+        "topology": "teleportation",
+    },
     "dsgd, bf16": {"codec": "bf16"},
     "dsgd, int8": {"codec": "int8"},
     "dsgd, random_k(0.1)": {"codec": "random_k(0.1)"},
@@ -65,7 +68,10 @@ def settings_of(name: str) -> dict[str, Any]:
     talk = setup.planner
     assert talk is not None
     affordable = SHARE * setup.all_reduce_bytes
-    costs = (expected_bytes(replace(talk, local_steps=h), setup.size) for h in range(1, STEPS + 1))
+    costs = (
+        expected_bytes(replace(talk, local_steps=h), setup.size)
+        for h in range(1, STEPS + 1)
+    )
     fitting = (steps for steps, cost in enumerate(costs, start=1) if cost <= affordable)
     return {**given, "local_steps": next(fitting, STEPS)}
 
@@ -74,7 +80,9 @@ def measure(name: str, seed: int) -> dict[str, float]:
     """Run one row once and return its headline numbers."""
     given = settings_of(name)
     with tempfile.TemporaryDirectory() as folder:
-        summary = decentral.launch(out=str(Path(folder) / "run"), seed=seed, **given).summary
+        summary = decentral.launch(
+            out=str(Path(folder) / "run"), seed=seed, **given
+        ).summary
     return {
         "H": given.get("local_steps", 1),
         "local": 100 * summary["before_merge"]["accuracy/local_mean"],
@@ -95,7 +103,11 @@ def main() -> None:
         cells = [f"{rows[0]['H']:.0f}"]
         for key, digits in (("local", 1), ("merged", 1), ("bytes", 2)):
             values = [row[key] for row in rows]
-            spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 and digits == 1 else ""
+            spread = (
+                f" ± {statistics.stdev(values):.1f}"
+                if len(values) > 1 and digits == 1
+                else ""
+            )
             cells.append(f"{statistics.fmean(values):.{digits}f}{spread}")
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
 

@@ -52,7 +52,11 @@ NETWORKS: dict[str, dict[str, Any]] = {
         "samples": 2**14,
     },
     "gpt": {
-        "task": {"name": "text", "path": str(DATA / "text/tinyshakespeare.txt"), "context": 32},
+        "task": {
+            "name": "text",
+            "path": str(DATA / "text/tinyshakespeare.txt"),
+            "context": 32,
+        },
         "model": "gpt(layers=1, width=32, heads=2)",
         "optimizer": "sgd(momentum=0.9)",
         "learning_rate": {"name": "constant", "lr": 0.1, "warmup": "20 steps"},
@@ -68,7 +72,12 @@ NETWORKS: dict[str, dict[str, Any]] = {
 def block_of(settings: dict[str, Any]) -> Block:
     """Prepare a run in this process, on one thread, with nothing written."""
     configure_process(1)
-    base = {"threads": 1, "device": "cpu", "eval_samples": 1000, "calibration_samples": 1000}
+    base = {
+        "threads": 1,
+        "device": "cpu",
+        "eval_samples": 1000,
+        "calibration_samples": 1000,
+    }
     setup = prepare(make_config({**base, **settings}))
     return Block(setup, LocalExchange(setup.config.nodes), lambda event, details: None)
 
@@ -109,7 +118,11 @@ def looks_of(stages: fsl.Stages) -> list[int]:
     taken = np.cumsum(stages.per_step())
     even = np.searchsorted(taken, np.linspace(0, taken[-1], 33)[1:]) + 1
     starts = [0, *ends[:-1].tolist()] if len(ends) <= 4 else [0]
-    dense = [start + step for start in starts for step in (0, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89)]
+    dense = [
+        start + step
+        for start in starts
+        for step in (0, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89)
+    ]
     return sorted({int(step) for step in [*even, *dense] if 1 <= step <= stages.steps})
 
 
@@ -124,7 +137,9 @@ def study_network(name: str, out: Path) -> None:
     """Fit constant batches, predict everything else, and measure it."""
     budget, lr = NETWORKS[name]["samples"], NETWORKS[name]["learning_rate"]["lr"]
     schedules = {f"constant {b}": constant(budget, b) for b in (SMALL, MIDDLE, LARGE)}
-    found = {key: curve(name, stages, looks_of(stages)) for key, stages in schedules.items()}
+    found = {
+        key: curve(name, stages, looks_of(stages)) for key, stages in schedules.items()
+    }
     curves = [
         fsl.Curve(key, int(schedules[key].sizes[0]), lr, np.array(run["at"], dtype=float),
                   np.array(run["losses"]).mean(axis=1))
@@ -193,7 +208,9 @@ def report_network(
 # --- the kernel model -----------------------------------------------------------------------------
 
 
-def study_kernel(out: Path, budget: int = 2**20, small: int = 8, large: int = 128) -> None:
+def study_kernel(
+    out: Path, budget: int = 2**20, small: int = 8, large: int = 128
+) -> None:
     """Compare the exact recursion with the law, on a hard and on an easy task."""
     kept: dict[str, Any] = {}
     for label, source in (("hard, s = 0.25", 0.25), ("easy, s = 1", 1.0)):
@@ -215,8 +232,15 @@ def study_kernel(out: Path, budget: int = 2**20, small: int = 8, large: int = 12
             for k, s in schedules.items()
         ]  # fmt: skip
         head = ["schedule", "steps", "largest batch", "exact", "law", "off by"]
-        table(f"kernel, {label}, {budget:,} samples; planned in {1000 * took:.0f} ms", head, rows)
-        kept[label] = {"exact": exact, "curves": kernel_curves(task, schedules, small, large)}
+        table(
+            f"kernel, {label}, {budget:,} samples; planned in {1000 * took:.0f} ms",
+            head,
+            rows,
+        )
+        kept[label] = {
+            "exact": exact,
+            "curves": kernel_curves(task, schedules, small, large),
+        }
     keep(out, "kernel", kept)
     draw_kernel(out / "batch-kernel.png", kept)
 
@@ -231,7 +255,9 @@ def kernel_curves(
     for share in (0.1, 0.3, 0.75):
         before = int(share * steps)
         near = [
-            before + k for k in (1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233) if before + k < steps
+            before + k
+            for k in (1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233)
+            if before + k < steps
         ]
         looks = sorted({*at, before, *near})
         stages = fsl.Stages.of((small, before), (large, steps - before))
@@ -279,7 +305,9 @@ def study_together(out: Path) -> None:
 def together(batch: Any, communication: str, seed: int) -> dict[str, float]:
     from decentral.loop import train
 
-    settings = {key: value for key, value in NETWORKS["mnist"].items() if key != "samples"}
+    settings = {
+        key: value for key, value in NETWORKS["mnist"].items() if key != "samples"
+    }
     block = block_of({
         **settings, "nodes": 16, "topology": "ring", "local_steps": 2, "split": "dirichlet",
         "batch": batch, "data": "2048 samples/node", "communication": communication, "seed": seed,
@@ -317,10 +345,15 @@ def draw(path: Path, found: dict[str, Any], name: str) -> None:
              title=f"{name}: equal data")  # fmt: skip
     left.legend(frameon=False, fontsize=8)
     late, large = found["late 75 %"], found["always large"]
-    for run, label, colour in ((late, "8, then 64", "#1c5fc4"), (large, "always 64", "#17202c")):
+    for run, label, colour in (
+        (late, "8, then 64", "#1c5fc4"),
+        (large, "always 64", "#17202c"),
+    ):
         losses = np.array(run["losses"])
         right.plot(run["at"], losses.mean(axis=1), ".-", color=colour, label=label)
-        right.fill_between(run["at"], losses.min(1), losses.max(1), color=colour, alpha=0.15)
+        right.fill_between(
+            run["at"], losses.min(1), losses.max(1), color=colour, alpha=0.15
+        )
     lower = np.array(large["losses"])[len(large["at"]) // 2 :].min()
     upper = np.array(late["losses"])[len(late["at"]) // 2 :].max()
     right.set(
@@ -337,7 +370,9 @@ def draw_kernel(path: Path, kept: dict[str, Any]) -> None:
     figure = Figure(figsize=(10.5, 3.9), layout="constrained")
     for axes, (label, both) in zip(figure.subplots(1, 2), kept.items(), strict=True):
         colours = ("#cc6a14", "#0a8a6a", "#1c5fc4", "#17202c")
-        for (key, (steps, risks)), colour in zip(both["curves"].items(), colours, strict=True):
+        for (key, (steps, risks)), colour in zip(
+            both["curves"].items(), colours, strict=True
+        ):
             axes.plot(steps, risks, color=colour, label=key, linewidth=1.6)
         axes.set(xscale="log", yscale="log", xlabel="step", ylabel="excess risk, exact",
                  title=f"Kernel model, {label}: 8, then 128")  # fmt: skip

@@ -33,7 +33,9 @@ def best(run: Callable[[], object], repeats: int = 7, budget_s: float = 1.0) -> 
     run()
     times: list[float] = []
     stop = time.perf_counter() + budget_s
-    while len(times) < repeats or (time.perf_counter() < stop and len(times) < 20 * repeats):
+    while len(times) < repeats or (
+        time.perf_counter() < stop and len(times) < 20 * repeats
+    ):
         begin = time.perf_counter()
         run()
         times.append(time.perf_counter() - begin)
@@ -53,7 +55,9 @@ class Rows:
         for row in self.block:
             self.layout.pack(model, row)
         self.out = torch.zeros_like(self.block)
-        self.integers = {k: torch.stack([v] * nodes) for k, v in self.layout.integers.items()}
+        self.integers = {
+            k: torch.stack([v] * nodes) for k, v in self.layout.integers.items()
+        }
         self.batch = Batch(
             torch.randn(nodes, BATCH, *INPUT),
             torch.randint(0, CLASSES, (nodes, BATCH)),
@@ -78,7 +82,15 @@ def threads(*flags: str) -> int:
 def table(title: str, head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print one table in Markdown."""
     print(f"\n{title}\n", flush=True)
-    cells = [[f"{c:.2f}" if isinstance(c, float) else str(c) for c in row] for row in rows]
-    widths = [max(len(line[i]) for line in [list(head), *cells]) for i in range(len(head))]
+    cells = [
+        [f"{c:.2f}" if isinstance(c, float) else str(c) for c in row] for row in rows
+    ]
+    widths = [
+        max(len(line[i]) for line in [list(head), *cells]) for i in range(len(head))
+    ]
     for line in [list(head), ["-" * w for w in widths], *cells]:
-        print("| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |")
+        print(
+            "| "
+            + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True))
+            + " |"
+        )

@@ -56,7 +56,9 @@ def crew(workers: int, work: Callable[..., Any], *given: Any) -> Any:
     context = multiprocessing.get_context("spawn")
     found = context.SimpleQueue()
     made = [
-        context.Process(target=_worker, args=(rank, workers, store.port, work, given, found))
+        context.Process(
+            target=_worker, args=(rank, workers, store.port, work, given, found)
+        )
         for rank in range(workers)
     ]
     for process in made:
@@ -67,9 +69,13 @@ def crew(workers: int, work: Callable[..., Any], *given: Any) -> Any:
     return result
 
 
-def _worker(rank: int, workers: int, port: int, work: Any, given: Any, found: Any) -> None:
+def _worker(
+    rank: int, workers: int, port: int, work: Any, given: Any, found: Any
+) -> None:
     torch.set_num_threads(1)
-    rendezvous = Rendezvous(rank, workers, (HOST, port), HOST, timeout_s=120, prefix="benchmark")
+    rendezvous = Rendezvous(
+        rank, workers, (HOST, port), HOST, timeout_s=120, prefix="benchmark"
+    )
     blocks = [range(k, k + 1) for k in range(workers)]
     exchange = ProcessGroupExchange(rendezvous, blocks, torch.device("cpu"))
     result = work(exchange, *given)
@@ -93,7 +99,9 @@ def timed(exchange: ProcessGroupExchange, run: Callable[[], object]) -> float:
 # --- gossip against bare Gloo ---------------------------------------------------------------------
 
 
-def bandwidth(exchange: ProcessGroupExchange, megabytes: int) -> tuple[float, float, float]:
+def bandwidth(
+    exchange: ProcessGroupExchange, megabytes: int
+) -> tuple[float, float, float]:
     """Return the seconds of the same message sent both ways by Gloo alone, gossiped, and travelled.
 
     The last is a round whose sums are left out: what the exchange adds to the wire's own time.
@@ -166,7 +174,9 @@ class SlowGroup:
         return self._slow(self.group.allreduce(tensors), "in", size, hops)
 
 
-def overlap(exchange: ProcessGroupExchange, megabytes: int, rate: float) -> tuple[float, ...]:
+def overlap(
+    exchange: ProcessGroupExchange, megabytes: int, rate: float
+) -> tuple[float, ...]:
     """Return the seconds of computing, of computing then gossip, and of both at once."""
     rows = torch.randn(1, megabytes << 18)
     mixing = Mixer.make(Topology(build("topology", "complete"), 2, 0)).mixing(0)
@@ -235,10 +245,17 @@ print(json.dumps(rows))
 def whole(**settings: Any) -> tuple[float, float, float]:
     """Return seconds to the first step, seconds per step, and the driver's share of a core."""
     with tempfile.TemporaryDirectory() as folder:
-        config = {"out": str(Path(folder) / "run"), "log_every": 10, "model": MODEL, **settings}
+        config = {
+            "out": str(Path(folder) / "run"),
+            "log_every": 10,
+            "model": MODEL,
+            **settings,
+        }
         command = [sys.executable, "-c", RUN, str(time.time()), json.dumps(config)]
         env = {**os.environ, "PYTHONWARNINGS": "ignore"}
-        done = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=True, env=env
+        )
     rows = json.loads(done.stdout.splitlines()[-1])
     first = next(row for row in rows if row[0] > 0)
     # Evaluations and the last checkpoint stand outside: the middle of the run counts.
@@ -262,7 +279,9 @@ def main() -> None:
     for megabytes, rate in ((1, 100e6), (4, 100e6), (16, 400e6)):
         compute, after, at_once = crew(2, overlap, megabytes, rate)
         hidden = 100 * (after - at_once) / (after - compute)
-        rows.append([megabytes, rate / 1e6, compute * 1e3, after * 1e3, at_once * 1e3, hidden])
+        rows.append(
+            [megabytes, rate / 1e6, compute * 1e3, after * 1e3, at_once * 1e3, hidden]
+        )
     head = "MB", "MB/s", "compute, ms", "then gossip", "at once", "hidden, %"
     table("Gossip under computation, two workers on a slow link", head, rows)
 
@@ -277,7 +296,9 @@ def main() -> None:
     single = made(LocalExchange(16), 16, 100, topology="ring")
     begin = time.perf_counter()
     stepped(single)
-    rows.append(["this process, no engine", None, (time.perf_counter() - begin) * 10, None])
+    rows.append(
+        ["this process, no engine", None, (time.perf_counter() - begin) * 10, None]
+    )
     for name, engine in {
         "in-process": "local",
         "Ray, 1 worker": "ray(workers=1)",

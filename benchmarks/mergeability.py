@@ -69,18 +69,24 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write every figure here")
     arguments = parser.parse_args()
     everything: dict[str, list[dict[str, float]]] = {}
-    print(f"{'setting':<24}{'local %':>14}{'merged %':>14}{'bytes %':>10}{'GB':>8}{'s/run':>8}")
+    print(
+        f"{'setting':<24}{'local %':>14}{'merged %':>14}{'bytes %':>10}{'GB':>8}{'s/run':>8}"
+    )
     for name in arguments.only:
         rows = everything[name] = [
             measure(name, arguments.task, seed) for seed in range(arguments.seeds)
         ]
         columns = {key: [row[key] for row in rows] for key in rows[0]}
-        spread = {k: statistics.stdev(v) if len(v) > 1 else 0.0 for k, v in columns.items()}
+        spread = {
+            k: statistics.stdev(v) if len(v) > 1 else 0.0 for k, v in columns.items()
+        }
         mean = {k: statistics.fmean(v) for k, v in columns.items()}
         local = f"{mean['local']:.1f} ± {spread['local']:.1f}"
         merged = f"{mean['merged']:.1f} ± {spread['merged']:.1f}"
         cost = f"{mean['bytes']:>10.2f}{mean['gigabytes']:>8.2f}"
-        print(f"{name:<24}{local:>14}{merged:>14}{cost}{mean['wall_s']:>8.1f}", flush=True)
+        print(
+            f"{name:<24}{local:>14}{merged:>14}{cost}{mean['wall_s']:>8.1f}", flush=True
+        )
     if arguments.json:
         arguments.json.write_text(json.dumps(everything, indent=1))
 

@@ -22,7 +22,11 @@ import decentral
 PAPERS = Path(__file__).resolve().parent.parent / "configs" / "papers"
 
 MUON = {"name": "muon", "newton_schulz": "polar", "steps": 6}
-LITE = {"name": "muon_lite", "betas": [0.9, 0.95], "chi": {"embedding": 1, "norm": 1, "head": 1}}
+LITE = {
+    "name": "muon_lite",
+    "betas": [0.9, 0.95],
+    "chi": {"embedding": 1, "norm": 1, "head": 1},
+}
 ADAMW = {"name": "adamw", "weight_decay": 0.1, "betas": [0.9, 0.95]}
 BY_LAYER = {"1.*": 4, "3.*": 2, "5.*": 1}
 
@@ -35,7 +39,10 @@ TABLES: dict[str, list[Line]] = {
         ("LITE", 8e-3, LITE),
     ],
     "grad_power": [(f"p = {p}", 4e-3, {**ADAMW, "grad_power": p}) for p in (1.0, 1.2)],
-    "blockwise": [("one rate", 4e-3, ADAMW), ("by block", 1e-3, {**ADAMW, "blockwise": True})],
+    "blockwise": [
+        ("one rate", 4e-3, ADAMW),
+        ("by block", 1e-3, {**ADAMW, "blockwise": True}),
+    ],
     "mergeability": [
         ("AdamW", 1e-3, {"name": "adamw"}),
         ("p = 1.2", 1e-3, {"name": "adamw", "grad_power": 1.2}),
@@ -56,7 +63,9 @@ def measure(
     own: dict[str, Any] = {} if text is None else {"task.path": text}
     with tempfile.TemporaryDirectory() as folder:
         config, out = PAPERS / f"{table}.yaml", f"{folder}/run"
-        run = decentral.launch(config, optimizer=optimizer, lr=lr, seed=seed, out=out, **own)
+        run = decentral.launch(
+            config, optimizer=optimizer, lr=lr, seed=seed, out=out, **own
+        )
         before, final = run.summary["before_merge"], run.summary["final"]
     if "accuracy/merged" not in final:
         return {"loss": final["loss/merged"]}
@@ -81,11 +90,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("table", choices=list(TABLES))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--text", help="the text to train on instead of the Python reference")
+    parser.add_argument(
+        "--text", help="the text to train on instead of the Python reference"
+    )
     arguments = parser.parse_args()
     for label, lr, optimizer in TABLES[arguments.table]:
         seeds = range(arguments.seeds)
-        found = [measure(arguments.table, lr, optimizer, s, arguments.text) for s in seeds]
+        found = [
+            measure(arguments.table, lr, optimizer, s, arguments.text) for s in seeds
+        ]
         for key in found[0]:
             mean, each = cells([line[key] for line in found])
             print(f"| {label} | {lr:g} | {key} | {mean} | {each} |", flush=True)

@@ -15,7 +15,14 @@ from decentral.mixing.base import Mixer
 from decentral.registry import build
 from decentral.topology.base import Topology
 
-BLOCKS = (16, 26_128), (16, 1 << 19), (16, 1 << 20), (64, 1 << 17), (256, 1 << 15), (1024, 1 << 13)
+BLOCKS = (
+    (16, 26_128),
+    (16, 1 << 19),
+    (16, 1 << 20),
+    (64, 1 << 17),
+    (256, 1 << 15),
+    (1024, 1 << 13),
+)
 TOPOLOGIES = "ring", "exponential", "complete"
 
 
@@ -34,4 +41,8 @@ def compare(nodes: int, width: int) -> list[object]:
 
 if __name__ == "__main__":
     title = f"Mixing / copy of the block, {threads()} threads"
-    table(title, ("nodes", "P", "MB", "copy, ms", *TOPOLOGIES), [compare(*b) for b in BLOCKS])
+    table(
+        title,
+        ("nodes", "P", "MB", "copy, ms", *TOPOLOGIES),
+        [compare(*b) for b in BLOCKS],
+    )

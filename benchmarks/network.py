@@ -92,7 +92,9 @@ def pause(until_s: float) -> None:
 class Node:
     """One process's end of all links."""
 
-    def __init__(self, rank: int, scenario: Scenario, received: set[int], sent: set[int]) -> None:
+    def __init__(
+        self, rank: int, scenario: Scenario, received: set[int], sent: set[int]
+    ) -> None:
         network, _ = presets.make(scenario.network, scenario.nodes)
         self.up, self.down = Line(network.up_Bps[rank]), Line(network.down_Bps[rank])
         self.links: dict[int, Line] = {}
@@ -126,7 +128,11 @@ class Node:
                 dist.recv(piece, other)
             except RuntimeError:  # the others have left
                 return
-            begins_s = float(piece[0]) + self.latency_s[other] - int(piece[1]) / self.rates[other]
+            begins_s = (
+                float(piece[0])
+                + self.latency_s[other]
+                - int(piece[1]) / self.rates[other]
+            )
             pause(self.down.take(int(piece[1]), begins_s))
             pause(float(piece[0]) + self.latency_s[other])
             if piece[2]:
@@ -155,12 +161,19 @@ def partners(scenario: Scenario, rank: int, round: int) -> tuple[list[int], list
 def work(rank: int, port: int, scenario: Scenario, found: Any) -> None:
     torch.set_num_threads(1)
     address = f"tcp://127.0.0.1:{port}"
-    dist.init_process_group("gloo", init_method=address, rank=rank, world_size=scenario.nodes)
+    dist.init_process_group(
+        "gloo", init_method=address, rank=rank, world_size=scenario.nodes
+    )
     all_partners = [partners(scenario, rank, round) for round in range(scenario.rounds)]
     sent = {other for pair in all_partners for other in pair[0]}
     received = {other for pair in all_partners for other in pair[1]}
-    node, compute = Node(rank, scenario, received, sent), build("compute", scenario.compute)
-    waits = [float(compute(np.array([rank]), step, 0)[0]) for step in range(scenario.rounds)]
+    node, compute = (
+        Node(rank, scenario, received, sent),
+        build("compute", scenario.compute),
+    )
+    waits = [
+        float(compute(np.array([rank]), step, 0)[0]) for step in range(scenario.rounds)
+    ]
     dist.barrier()
     begin_s = time.monotonic()
     for step, (to, by) in enumerate(all_partners):
@@ -193,7 +206,9 @@ def measured(scenario: Scenario, port: int) -> np.ndarray:
 
 def predicted(scenario: Scenario) -> np.ndarray:
     network, rule = presets.make(scenario.network, scenario.nodes)
-    clock = Clock(network, build("compute", scenario.compute), 0, rule.common["all_reduce"])
+    clock = Clock(
+        network, build("compute", scenario.compute), 0, rule.common["all_reduce"]
+    )
     for step in range(scenario.rounds):
         clock.work(step)
         if scenario.topology == "all_reduce":
@@ -215,10 +230,18 @@ def main() -> None:
         error = (wanted.max() - got.max()) / got.max()
         worst = np.abs(wanted - got).max() / got.max()
         rows.append(
-            [scenario.name, float(wanted.max()), float(got.max()), f"{error:+.1%}", f"{worst:.1%}"]
+            [
+                scenario.name,
+                float(wanted.max()),
+                float(got.max()),
+                f"{error:+.1%}",
+                f"{worst:.1%}",
+            ]
         )
     head = ["links and computing", "predicted, s", "measured, s", "error", "worst node"]
-    title = f"{SCENARIOS[0].rounds} rounds of {SCENARIOS[0].nodes} nodes, messages of 4 MiB"
+    title = (
+        f"{SCENARIOS[0].rounds} rounds of {SCENARIOS[0].nodes} nodes, messages of 4 MiB"
+    )
     table(title, head, rows)
 
 

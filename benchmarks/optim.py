@@ -73,9 +73,13 @@ def update(spec: Any, layout: Layout, rows: Tensor, grads: Tensor) -> Callable[[
     return lambda: optimizer.step(1e-4)
 
 
-def one_by_one(spec: Any, layout: Layout, rows: Tensor, grads: Tensor) -> Callable[[], None]:
+def one_by_one(
+    spec: Any, layout: Layout, rows: Tensor, grads: Tensor
+) -> Callable[[], None]:
     """Return one update of all rows, each by an optimizer of its own."""
-    parts = [update(spec, layout, rows[i : i + 1], grads[i : i + 1]) for i in range(len(rows))]
+    parts = [
+        update(spec, layout, rows[i : i + 1], grads[i : i + 1]) for i in range(len(rows))
+    ]
     return lambda: [part() for part in parts] and None
 
 
@@ -110,16 +114,22 @@ def together(name: str, model: nn.Module) -> list[list[object]]:
 
 def stepping(settings: dict[str, Any], optimizer: dict[str, Any]) -> Callable[[], None]:
     """Return one training step of a run: gradient, clipping, optimizer."""
-    config = make_config({**settings, "optimizer": optimizer, "algorithm": "local", "threads": 1})
+    config = make_config(
+        {**settings, "optimizer": optimizer, "algorithm": "local", "threads": 1}
+    )
     setup = prepare(config)
-    block = Block(setup, LocalExchange(config.nodes, ordered=False), lambda event, details: None)
+    block = Block(
+        setup, LocalExchange(config.nodes, ordered=False), lambda event, details: None
+    )
     return lambda: setup.algorithm(block, None)
 
 
 def power(name: str, settings: dict[str, Any]) -> Iterator[list[object]]:
     """Yield what GradPower adds to a training step, the best of interleaved tries."""
     for kind in ("adamw", "muon"):
-        plain, more = (stepping(settings, {"name": kind, "grad_power": p}) for p in (1.0, 1.2))
+        plain, more = (
+            stepping(settings, {"name": kind, "grad_power": p}) for p in (1.0, 1.2)
+        )
         pairs = [(best(plain), best(more)) for _ in range(5)]
         base, powered = (min(column) for column in zip(*pairs, strict=True))
         yield [name, kind, base * 1e3, 100 * (powered / base - 1)]
@@ -134,10 +144,23 @@ RUNS: dict[str, dict[str, Any]] = {
 
 
 if __name__ == "__main__":
-    title = f"Optimizers of matrices, {NODES} nodes, {threads()} thread (ratios of CPU time)"
-    head = "model", "optimizer", "all at once, ms", "one by one", "torch's, one by one", "adamw = 1"
+    title = (
+        f"Optimizers of matrices, {NODES} nodes, {threads()} thread (ratios of CPU time)"
+    )
+    head = (
+        "model",
+        "optimizer",
+        "all at once, ms",
+        "one by one",
+        "torch's, one by one",
+        "adamw = 1",
+    )
     models = {"mlp": model_of("mlp"), "transformer layers": Named()}
-    table(title, head, [line for name, model in models.items() for line in together(name, model)])
+    table(
+        title,
+        head,
+        [line for name, model in models.items() for line in together(name, model)],
+    )
     lines = [line for name, settings in RUNS.items() for line in power(name, settings)]
     table(
         "GradPower: what it adds to a training step",

@@ -82,7 +82,9 @@ class Judge:
         with torch.no_grad():
             outputs = self.forward(rows, {}, self.train.inputs)
         targets = self.train.targets
-        return torch.stack([cross_entropy(y, targets, label_smoothing=0.1) for y in outputs])
+        return torch.stack(
+            [cross_entropy(y, targets, label_smoothing=0.1) for y in outputs]
+        )
 
     def __call__(self, rows: Tensor) -> dict[str, Tensor]:
         scores = score(self.task, self.forward, rows, {}, self.test)
@@ -90,7 +92,9 @@ class Judge:
         product = hessian(self.forward, self.task.loss, rows, {}, self.train, wide)
         draw = torch.Generator().manual_seed(0)
         probes = torch.randn(20, wide, generator=draw).sign()
-        trace = torch.stack([(z * product(z.expand(len(rows), -1))).sum(1) for z in probes]).mean(0)
+        trace = torch.stack(
+            [(z * product(z.expand(len(rows), -1))).sum(1) for z in probes]
+        ).mean(0)
         start = torch.randn(wide, generator=draw).expand(len(rows), -1)
         return {
             "error": 100 * (1 - scores.accuracy), "loss": scores.loss, "train": self.smoothed(rows),
@@ -101,7 +105,9 @@ class Judge:
 def barrier(judge: Judge, one: Tensor, other: Tensor) -> Tensor:
     """Return max_a [L(a) - (1 - a) L(0) - a L(1)] of the smoothed training loss, [n]."""
     shares = torch.linspace(0, 1, 21)
-    losses = torch.stack([judge.smoothed((1 - a) * one + a * other) for a in shares.tolist()])
+    losses = torch.stack(
+        [judge.smoothed((1 - a) * one + a * other) for a in shares.tolist()]
+    )
     line = (1 - shares)[:, None] * losses[0] + shares[:, None] * losses[-1]
     return (losses - line).max(0).values
 
@@ -145,9 +151,14 @@ def late_sam(png: Path | None) -> None:
     print(f"\nbarrier between two seeds that never saw SAM: {spread(apart)}")
     curves = {rho: _escape(judge, checkpoint, rho) for rho in (0.0, 0.2, 0.5, 1.0)}
     lines = [
-        [f"{rho:g}", *(f"{losses.mean():.4f}" for losses in curve)] for rho, curve in curves.items()
+        [f"{rho:g}", *(f"{losses.mean():.4f}" for losses in curve)]
+        for rho, curve in curves.items()
     ]
-    table("Leaving the minimum of never: smoothed training loss", ["rho", *map(str, MARKS)], lines)
+    table(
+        "Leaving the minimum of never: smoothed training loss",
+        ["rho", *map(str, MARKS)],
+        lines,
+    )
     if png:
         _draw_sam(png / "phases-late-sam.png", found, curves)
 
@@ -175,7 +186,9 @@ def _draw_sam(
             left.plot([place] * 3, found[name]["top"], "o", color="#3b86f2")
         left.set_xticks(range(len(names)), names)
         left.set_ylim(0)
-        left.set_title("Top Hessian eigenvalue, three seeds, by when SAM was on", fontsize=9)
+        left.set_title(
+            "Top Hessian eigenvalue, three seeds, by when SAM was on", fontsize=9
+        )
         for rho, curve in curves.items():
             right.plot(MARKS, [v.mean() for v in curve], "o-", ms=3, label=f"rho {rho:g}")
         right.set_title("Leaving SGD's minimum: smoothed training loss", fontsize=9)
@@ -213,7 +226,8 @@ def neurons(block: Block) -> dict[str, Tensor]:
         "norm": norms.mean(1),
         "alignment": (first @ direction).abs().sum(1) / norms.sum(1),
         "share": squared[:, 0] / squared.sum(1),
-        "kernel": size * (train.inputs @ train.inputs.T) + hidden @ hidden.transpose(1, 2),
+        "kernel": size * (train.inputs @ train.inputs.T)
+        + hidden @ hidden.transpose(1, 2),
     }
 
 
@@ -230,7 +244,9 @@ def label_noise(png: Path | None) -> None:
             norms.append(neurons(block)["norm"].mean().item())
         end = neurons(block)
         curves[f"noise {level:g}"] = norms
-        cosine = torch.cosine_similarity(end["kernel"].flatten(1), start["kernel"].flatten(1))
+        cosine = torch.cosine_similarity(
+            end["kernel"].flatten(1), start["kernel"].flatten(1)
+        )
         away = (end["kernel"] - start["kernel"]).flatten(1).norm(dim=1)
         away = away / start["kernel"].flatten(1).norm(dim=1)
         rows.append(
@@ -262,7 +278,9 @@ def label_noise(png: Path | None) -> None:
         advance(block, step)
         toggled.append(neurons(block)["norm"].mean().item())
     at = [f"{norm:.4f}" for norm in toggled[::4]]
-    table("Noise 4 on and off every 2,000 steps: mean norm", ["0", *["on", "off"] * 2], [at])
+    table(
+        "Noise 4 on and off every 2,000 steps: mean norm", ["0", *["on", "off"] * 2], [at]
+    )
     if png:
         _draw_noise(png / "phases-label-noise.png", curves, toggled)
 
@@ -340,16 +358,29 @@ def cost(png: Path | None) -> None:
     """Compare the processor time of a step with each method to that of a plain one."""
     rows: list[list[str]] = []
     for nodes in (1, 16):
-        settings = {"nodes": nodes, "topology": "ring", "communication": "none", "task": "digits"}
+        settings = {
+            "nodes": nodes,
+            "topology": "ring",
+            "communication": "none",
+            "task": "digits",
+        }
         plain = _step_s(settings)
-        ratios = [f"{_step_s(settings | extra) / plain:.2f}" for extra in METHODS.values()]
+        ratios = [
+            f"{_step_s(settings | extra) / plain:.2f}" for extra in METHODS.values()
+        ]
         rows.append([str(nodes), f"{1e3 * plain:.2f} ms", *ratios])
-    table("Processor time of a step, times that of plain SGD", ["nodes", "plain", *METHODS], rows)
+    table(
+        "Processor time of a step, times that of plain SGD",
+        ["nodes", "plain", *METHODS],
+        rows,
+    )
 
 
 def _step_s(settings: dict[str, Any]) -> float:
     """Return the least processor seconds of one step."""
-    block = Block(prepare(make_config(settings)), LocalExchange(settings["nodes"]), lambda *_: None)
+    block = Block(
+        prepare(make_config(settings)), LocalExchange(settings["nodes"]), lambda *_: None
+    )
     times: list[float] = []
     for step in range(1, _STEPS):
         begin = time.process_time()
@@ -366,7 +397,9 @@ STUDIES = {
 def main() -> None:
     """Run the studies that are named."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("studies", nargs="*", default=list(STUDIES), help=", ".join(STUDIES))
+    parser.add_argument(
+        "studies", nargs="*", default=list(STUDIES), help=", ".join(STUDIES)
+    )
     parser.add_argument("--png", type=Path, help="folder of the figures")
     arguments = parser.parse_args()
     configure_process(1)

@@ -75,7 +75,9 @@ def compare(name: str, nodes: int) -> list[object]:
     return [name, nodes, layers * 1e3, loop / mapped, loop / layers, floor]
 
 
-def compare_larger(name: str, nodes: int, size: int, shape: tuple[int, ...]) -> list[object]:
+def compare_larger(
+    name: str, nodes: int, size: int, shape: tuple[int, ...]
+) -> list[object]:
     """Return the time of one row at a time over that of rows together, as far as memory allows."""
     of_tokens = len(shape) == 1
     model: nn.Module = build("model", name)(shape, TOKENS if of_tokens else 10)
@@ -104,7 +106,9 @@ def _batch(nodes: int, size: int, shape: tuple[int, ...]) -> Batch:
     if len(shape) == 1:
         tokens = torch.randint(0, TOKENS, (2, nodes, size, *shape))
         return Batch(tokens[0], tokens[1], keys)
-    return Batch(torch.randn(nodes, size, *shape), torch.randint(0, 10, (nodes, size)), keys)
+    return Batch(
+        torch.randn(nodes, size, *shape), torch.randint(0, 10, (nodes, size)), keys
+    )
 
 
 def _cpu_s(gradient: Gradient, model: nn.Module, layout: Layout, batch: Batch) -> float:
@@ -112,7 +116,9 @@ def _cpu_s(gradient: Gradient, model: nn.Module, layout: Layout, batch: Batch) -
     rows = torch.zeros(nodes, layout.width)
     for row in rows:
         layout.pack(model, row)
-    whole: dict[str, Any] = {k: torch.stack([v] * nodes) for k, v in layout.integers.items()}
+    whole: dict[str, Any] = {
+        k: torch.stack([v] * nodes) for k, v in layout.integers.items()
+    }
     out, times = torch.zeros_like(rows), list[float]()
     for _ in range(TRIES):
         begin = time.process_time()

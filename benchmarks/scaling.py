@@ -43,7 +43,12 @@ def timed_step(run: LocalRun) -> float:
 
 def measure(settings: dict[str, Any], count: int) -> dict[str, float]:
     """Begin a run, time steps, go on to its end; return time and memory."""
-    given = {"steps": 2 * STEPS, "checkpoint_every": 2 * STEPS, "threads": count, **settings}
+    given = {
+        "steps": 2 * STEPS,
+        "checkpoint_every": 2 * STEPS,
+        "threads": count,
+        **settings,
+    }
     run = LocalRun(make_config(given))
     assert run.memory
     with tempfile.TemporaryDirectory() as folder:
@@ -52,7 +57,12 @@ def measure(settings: dict[str, Any], count: int) -> dict[str, float]:
         run.run(lambda row: None)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     parameters = run.setup.layout.parameter_count
-    return {"parameters": parameters, "s": step_s, "peak": peak, "expected": run.memory.total}
+    return {
+        "parameters": parameters,
+        "s": step_s,
+        "peak": peak,
+        "expected": run.memory.total,
+    }
 
 
 def line(name: str, settings: dict[str, Any], count: int) -> list[object]:
@@ -72,5 +82,13 @@ if __name__ == "__main__":
         print(json.dumps(measure(json.loads(case), int(given_threads))))
         raise SystemExit
     chosen = threads()
-    head = "task", "nodes", "parameters", "ms a step", "us a node", "peak GB", "expected GB"
+    head = (
+        "task",
+        "nodes",
+        "parameters",
+        "ms a step",
+        "us a node",
+        "peak GB",
+        "expected GB",
+    )
     table(f"Many nodes, {chosen} threads", head, [line(*case, chosen) for case in CASES])

@@ -58,7 +58,9 @@ def steps_within(given: dict[str, Any], limit_s: float) -> int:
         return high
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if seconds(given, middle) <= limit_s else (low, middle - 1)
+        low, high = (
+            (middle, high) if seconds(given, middle) <= limit_s else (low, middle - 1)
+        )
     return low
 
 
@@ -82,7 +84,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--limit", type=float, default=60.0, help="simulated seconds")
-    parser.add_argument("--algorithms", action="store_true", help="the rows of algorithms.py")
+    parser.add_argument(
+        "--algorithms", action="store_true", help="the rows of algorithms.py"
+    )
     arguments = parser.parse_args()
     settings = {name.partition(" (")[0]: ways(name) for name in algorithms.SETTINGS}
     for network in NETWORKS:
@@ -90,7 +94,10 @@ def main() -> None:
         for name, setting in (settings if arguments.algorithms else SETTINGS).items():
             given = {**setting, "network": network, "compute": f"{1000 * STEP_S:g}ms"}
             steps = steps_within(given, arguments.limit)
-            runs = [measure({**given, "steps": steps}, seed) for seed in range(arguments.seeds)]
+            runs = [
+                measure({**given, "steps": steps}, seed)
+                for seed in range(arguments.seeds)
+            ]
             scores = [100 * run["final"]["accuracy/merged"] for run in runs]
             spread = statistics.stdev(scores) if len(scores) > 1 else 0.0
             used_s = max(run["counters"]["time/simulated_s"] for run in runs)

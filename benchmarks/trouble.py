@@ -48,7 +48,9 @@ def accuracy(seed: int, **settings: Any) -> float:
     with tempfile.TemporaryDirectory() as folder:
         out = str(Path(folder) / "run")
         try:
-            final = decentral.launch(out=out, seed=seed, **{**COMMON, **settings}).summary["final"]
+            final = decentral.launch(
+                out=out, seed=seed, **{**COMMON, **settings}
+            ).summary["final"]
         except decentral.RunError:  # a model became infinite
             return float("nan")
     return 100 * final["accuracy/merged"]

@@ -64,16 +64,22 @@ class Clock:
 if __name__ == "__main__":
     count = threads()
     clock = Clock()
-    whole, spent = min((clock.measure(threads=count) for _ in range(2)), key=lambda pair: pair[0])
+    whole, spent = min(
+        (clock.measure(threads=count) for _ in range(2)), key=lambda pair: pair[0]
+    )
     rows = [[stage, spent[stage], 100 * spent[stage] / whole] for stage in STAGES]
     rest = whole - sum(spent.values())
     rows += [["the rest", rest, 100 * rest / whole], ["run", whole, 100.0]]
     table(f"The default run, {count} threads", ("stage", "s", "%"), rows)
     linear: list[list[object]] = []
     for nodes in (64, 256, 1024):
-        seconds, stages = clock.measure(threads=count, nodes=nodes, steps=60, checkpoint_every=60)
+        seconds, stages = clock.measure(
+            threads=count, nodes=nodes, steps=60, checkpoint_every=60
+        )
         each = 1e6 / 60 / nodes
-        parts = [stages[stage] * each for stage in ("compute", "decide and mix", "evaluate")]
+        parts = [
+            stages[stage] * each for stage in ("compute", "decide and mix", "evaluate")
+        ]
         linear.append([nodes, seconds, seconds * each, *parts])
     head = "nodes", "s", "us per node and step", "compute", "mix", "evaluate"
     table(f"60 steps of more nodes, {count} threads", head, linear)

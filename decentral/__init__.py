@@ -1,4 +1,6 @@
-"""Train one model on many machines that talk little, and find out when they should talk."""
+"""Train one model on many machines that talk little, and find out when they should
+talk.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used, so that ``import decentral`` stays light."""
+    """Import a public name when it is first used, so that ``import decentral``
+    stays light.
+    """
     if name not in _HOMES:
         raise AttributeError(f"module 'decentral' has no attribute {name!r}")
     spin_briefly()

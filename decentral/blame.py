@@ -1,9 +1,11 @@
-"""Whose an error is, and where: read off its traceback, in this one place for all of decentral.
+"""Whose an error is, and where: read off its traceback, in this one place for all
+of decentral.
 
-Frames are looked at from the innermost outwards. Those of Python, torch and other libraries are
-nobody's; the first that stands in a file of a user, or in one of decentral, decides. What decentral
-ships as plug-ins is its own. An error that comes out of a library that was called for a part of the
-run (a model, an optimizer) is that part's, if the part is no built-in one.
+Frames are looked at from the innermost outwards. Those of Python, torch and other
+libraries are nobody's; the first that stands in a file of a user, or in one of
+decentral, decides. What decentral ships as plug-ins is its own. An error that comes
+out of a library that was called for a part of the run (a model, an optimizer) is
+that part's, if the part is no built-in one.
 """
 
 from __future__ import annotations
@@ -21,7 +23,15 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Literal, NoReturn
 
-from decentral.errors import PACKAGE, Bug, ConfigError, Place, PluginError, RunError, exit_place
+from decentral.errors import (
+    PACKAGE,
+    Bug,
+    ConfigError,
+    Place,
+    PluginError,
+    RunError,
+    exit_place,
+)
 
 Owner = Literal["user", "ours"]
 
@@ -29,8 +39,8 @@ Owner = Literal["user", "ours"]
 TRACEBACK = "traceback.txt"
 
 #: Our modules that call parts of a run beside `ConfiguredPlugin`: a path within the
-#: package, the kind of part, and whether they call libraries for it. Models are told from losses
-#: by their frames.
+#: package, the kind of part, and whether they call libraries for it. Models are
+#: told from losses by their frames.
 _CALLERS = (
     ("gradients/autograd.py", "task", True),
     ("gradients/", "task", False),
@@ -45,7 +55,8 @@ _CALLERS = (
     ("exchange/codec/", "codec", False),
     ("run/trackers.py", "tracker", False),
 )
-#: Kinds whose plug-ins make something for the run from their settings, before it begins.
+#: Kinds whose plug-ins make something for the run from their settings, before it
+#: begins.
 _MAKERS = ("topology", "network", "optimizer", "task", "model", "split")
 #: What a machine refuses: room, memory, files, rights. No program is at fault.
 _REFUSED = (
@@ -58,9 +69,10 @@ _REFUSED = (
 class Verdict:
     """Who is to blame.
 
-    ``kind`` is the kind of plug-in that was at work, where that can be told, and ``name`` what it
-    is called, as far as its code says; ``caller`` the innermost place of the user's around a fault
-    that is ours. ``outside``: the error came out of a library, called for a part of that kind.
+    ``kind`` is the kind of plug-in that was at work, where that can be told, and
+    ``name`` what it is called, as far as its code says; ``caller`` the innermost
+    place of the user's around a fault that is ours. ``outside``: the error came out
+    of a library, called for a part of that kind.
     """
 
     owner: Owner
@@ -71,7 +83,7 @@ class Verdict:
     outside: bool = False
 
 
-# --- frames ---------------------------------------------------------------------------------------
+# --- frames -----------------------------------------------------------------------
 
 
 @cache
@@ -79,18 +91,23 @@ def _libraries() -> tuple[str, ...]:
     import site
     import sysconfig
 
-    found = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    found = {
+        sysconfig.get_path(name)
+        for name in ("stdlib", "platstdlib", "purelib", "platlib")
+    }
     found |= {*site.getsitepackages(), site.getusersitepackages()}
     return tuple(path + os.sep for path in found)
 
 
-#: Folders of installed packages that were named as plug-ins, which makes them a user's, and files
-#: of single modules.
+#: Folders of installed packages that were named as plug-ins, which makes them a
+#: user's, and files of single modules.
 _adopted: set[str] = set()
 
 
 def adopt(target: Any) -> None:
-    """Take the package of an installed plug-in for a user's: its errors are its own."""
+    """Take the package of an installed plug-in for a user's: its errors are its
+    own.
+    """
     module = str(getattr(target, "__module__", ""))
     for name in (module.partition(".")[0], module):  # a namespace package has no file
         file = getattr(sys.modules.get(name), "__file__", None)
@@ -138,17 +155,20 @@ def users_place(error: BaseException) -> Place | None:
     return next((s.place for s in _steps(error) if owner_of(s.frame) == "user"), None)
 
 
-# --- the judgment ---------------------------------------------------------------------------------
+# --- the judgment -----------------------------------------------------------------
 
 
 def judge(error: BaseException) -> Verdict | None:
     """Return who is to blame for an error; None where no frame is anybody's.
 
-    Libraries wrap what they are given: of an error that they raised, the cause counts, too.
+    Libraries wrap what they are given: of an error that they raised, the cause
+    counts, too.
     """
     verdict = _judge(_steps(error))
     cause = error.__cause__
-    if cause is not None and (verdict is None or (verdict.owner == "ours" and verdict.outside)):
+    if cause is not None and (
+        verdict is None or (verdict.owner == "ours" and verdict.outside)
+    ):
         deeper = judge(cause)
         if deeper is not None and deeper.owner == "user":
             return deeper
@@ -162,16 +182,21 @@ def _judge(steps: Sequence[_Step]) -> Verdict | None:
         return None
     place = steps[first].place
     if owners[first] == "user":
-        ours = next((at for at, owner in enumerate(owners) if owner == "ours"), len(steps))
+        ours = next(
+            (at for at, owner in enumerate(owners) if owner == "ours"), len(steps)
+        )
         kind, name, _ = _part(steps[first:ours], steps[ours:])
         return Verdict("user", place, kind, name)
     kind, name, outside = _part(steps[:first], steps[first:])
-    users = (step.place for step, owner in zip(steps, owners, strict=True) if owner == "user")
+    users = (
+        step.place for step, owner in zip(steps, owners, strict=True) if owner == "user"
+    )
     return Verdict("ours", place, kind, name, next(users, None), bool(first) and outside)
 
 
 def _part(inner: Sequence[_Step], outer: Sequence[_Step]) -> tuple[str, str, bool]:
-    """Return the kind and name of what our frame, the first of ``outer``, had called.
+    """Return the kind and name of what our frame, the first of ``outer``, had
+    called.
 
     Also whether it calls libraries for such a part.
     """
@@ -190,7 +215,9 @@ def _part(inner: Sequence[_Step], outer: Sequence[_Step]) -> tuple[str, str, boo
 
 
 def _model(steps: Sequence[_Step]) -> str:
-    """Return the class of the innermost module of torch that is at work; none: empty."""
+    """Return the class of the innermost module of torch that is at work; none:
+    empty.
+    """
     torch = sys.modules.get("torch")
     owners = (step.frame.f_locals.get("self") for step in steps if torch)
     found = (type(each).__name__ for each in owners if isinstance(each, torch.nn.Module))  # pyright: ignore[reportOptionalMemberAccess]
@@ -198,15 +225,20 @@ def _model(steps: Sequence[_Step]) -> str:
 
 
 def in_words(error: BaseException, most: int = 300) -> str:
-    """Return an exception as one line: its type and at most so many letters of its text."""
-    said = error.msg if isinstance(error, SyntaxError) else str(error)  # its place is told apart
+    """Return an exception as one line: its type and at most so many letters of its
+    text.
+    """
+    # its place is told apart
+    said = error.msg if isinstance(error, SyntaxError) else str(error)
     text = " ".join(said.split())
     text = f"{text[:most]}..." if len(text) > most else text.rstrip(".")
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def words_and_place(error: BaseException, most: int = 300) -> str:
-    """Return an exception as one line, with where a user's code has raised it or led to it."""
+    """Return an exception as one line, with where a user's code has raised it or
+    led to it.
+    """
     place, words = users_place(error), in_words(error, most)
     return f"{words}, {place}" if place else words
 
@@ -225,8 +257,9 @@ def refusal_of(error: BaseException) -> str:
 def own_error(error: Exception | SystemExit, plugin: Any) -> ConfigError | None:
     """Return what a plug-in raised as its own error; None where it is another's.
 
-    The traceback begins at what called the plug-in: only the plug-in's frames may lie within. Of
-    our own plug-ins only what a library refuses counts, since that follows from their settings.
+    The traceback begins at what called the plug-in: only the plug-in's frames may
+    lie within. Of our own plug-ins only what a library refuses counts, since that
+    follows from their settings.
 
     Args:
         error: What came out of the call.
@@ -234,46 +267,65 @@ def own_error(error: Exception | SystemExit, plugin: Any) -> ConfigError | None:
     """
     kind, name = plugin.kind, plugin.name
     if isinstance(error, SystemExit):  # or a run would end with status 0
-        return ConfigError(f"{kind} {name!r}: {exit_place(error)}; let it raise an error.")
+        return ConfigError(
+            f"{kind} {name!r}: {exit_place(error)}; let it raise an error."
+        )
     if isinstance(error, ConfigError):
         return _refused_within(error, plugin)
     verdict = judge(error)
     if verdict is None:
         return None
     if verdict.owner == "ours":
-        return PluginError(kind, name, in_words(error), None) if _refuses(error, plugin) else None
+        return (
+            PluginError(kind, name, in_words(error), None)
+            if _refuses(error, plugin)
+            else None
+        )
     if (verdict.kind, verdict.name) != (kind, name):
         return None
     return PluginError(kind, name, in_words(error), verdict.place)
 
 
 def _refused_within(error: ConfigError, plugin: Any) -> ConfigError | None:
-    """Return what we refuse within a user's maker, such as samples, with its name and line."""
+    """Return what we refuse within a user's maker, such as samples, with its name
+    and line.
+    """
     steps, place = _steps(error), users_place(error)
     ours = bool(steps) and owner_of(steps[0].frame) == "ours"
     users = not str(plugin.target.__module__).startswith("decentral.")
-    if not (ours and users and place and plugin.kind in _MAKERS) or type(error) is not ConfigError:
+    if (
+        not (ours and users and place and plugin.kind in _MAKERS)
+        or type(error) is not ConfigError
+    ):
         return None
     text = str(error).removeprefix(f"{plugin.kind}: ")
     return ConfigError(f"{plugin.kind} {plugin.name!r} ({place}): {text}")
 
 
 def _refuses(error: Exception, plugin: Any) -> bool:
-    """Whether a library that one of our plug-ins calls itself refuses the values it was given.
+    """Whether a library that one of our plug-ins calls itself refuses the values it
+    was given.
 
-    So networkx does with a degree that no graph has, and torch with options that exclude each
-    other: what plug-ins that make something hand on is what their settings say.
+    So networkx does with a degree that no graph has, and torch with options that
+    exclude each other: what plug-ins that make something hand on is what their
+    settings say.
     """
     steps = _steps(error)
     first = next((at for at, step in enumerate(steps) if owner_of(step.frame)), 0)
     value = isinstance(error, ValueError) or type(error).__module__.startswith("networkx")
     code = getattr(plugin.target, "__code__", None)
-    return plugin.kind in _MAKERS and value and first > 0 and steps[first].frame.f_code is code
+    return (
+        plugin.kind in _MAKERS
+        and value
+        and first > 0
+        and steps[first].frame.f_code is code
+    )
 
 
 @contextmanager
 def library(kind: str, name: str) -> Generator[None]:
-    """Name a plug-in that stands for a library: what is raised within is about its settings.
+    """Name a plug-in that stands for a library: what is raised within is about its
+    settings.
 
     Args:
         kind: Kind of the plug-in.
@@ -287,15 +339,18 @@ def library(kind: str, name: str) -> Generator[None]:
         raise PluginError(kind, name, in_words(error), users_place(error)) from error
 
 
-def attribute(error: BaseException, users: Mapping[str, str] | None = None) -> BaseException:
+def attribute(
+    error: BaseException, users: Mapping[str, str] | None = None
+) -> BaseException:
     """Return any error as one for users, which says whose it is and where.
 
-    What comes from a caller's own code, such as a function that is told of the rows of a run, stays
-    what it is.
+    What comes from a caller's own code, such as a function that is told of the rows
+    of a run, stays what it is.
 
     Args:
         error: What was raised.
-        users: The parts of the run that are no built-in ones, by kind: what they are called.
+        users: The parts of the run that are no built-in ones, by kind: what they
+            are called.
     """
     if isinstance(error, ConfigError | RunError) or not isinstance(error, Exception):
         return error
@@ -307,14 +362,17 @@ def attribute(error: BaseException, users: Mapping[str, str] | None = None) -> B
         if verdict.owner == "user":
             if not verdict.kind:  # no plug-in, but who called us, or wanted to be told
                 return error
-            return PluginError(verdict.kind, named or verdict.name, in_words(error), verdict.place)
+            return PluginError(
+                verdict.kind, named or verdict.name, in_words(error), verdict.place
+            )
         if verdict.outside and (part := _foreign(verdict, users)):
             return PluginError(part, users[part], in_words(error), None)
     return bug(error, verdict)
 
 
 def explain(error: BaseException, folder: Path | None = None) -> str:
-    """Return in words whose an error is; of a fault of ours the traceback is kept, too.
+    """Return in words whose an error is; of a fault of ours the traceback is kept,
+    too.
 
     Args:
         error: What was raised.
@@ -327,7 +385,9 @@ def explain(error: BaseException, folder: Path | None = None) -> str:
 
 
 def reraise(error: Exception, users: Mapping[str, str] | None = None) -> NoReturn:
-    """Raise an error again, as one that says whose it is; ``users`` are as for `attribute`."""
+    """Raise an error again, as one that says whose it is; ``users`` are as for
+    `attribute`.
+    """
     found = attribute(error, users)
     if found is error:
         raise error
@@ -335,12 +395,16 @@ def reraise(error: Exception, users: Mapping[str, str] | None = None) -> NoRetur
 
 
 def _foreign(verdict: Verdict, users: Mapping[str, str]) -> str:
-    """Return the kind of a part for which a library was called, if that part is the user's."""
+    """Return the kind of a part for which a library was called, if that part is the
+    user's.
+    """
     asked = {"task": ("task", "model"), "model": ("model", "task")}
-    return next((kind for kind in asked.get(verdict.kind, (verdict.kind,)) if kind in users), "")
+    return next(
+        (kind for kind in asked.get(verdict.kind, (verdict.kind,)) if kind in users), ""
+    )
 
 
-# --- faults of ours -------------------------------------------------------------------------------
+# --- faults of ours ---------------------------------------------------------------
 
 
 def bug(error: Exception, verdict: Verdict | None) -> Bug:
@@ -368,7 +432,9 @@ def elsewhere(error: BaseException, trace: str) -> RunError:
 
 
 def write_trace(found: Bug, folder: Path | None = None) -> Bug:
-    """Write the traceback of a fault of ours into a run folder, else a temporary file; name it."""
+    """Write the traceback of a fault of ours into a run folder, else a temporary
+    file; name it.
+    """
     if found.file is not None:
         return found
     file: Path | None = None

@@ -48,10 +48,14 @@ class Place:
 
 
 class PluginError(ConfigError):
-    """What a user's plug-in raised: its kind and name, the exception in words, and its place."""
+    """What a user's plug-in raised: its kind and name, the exception in words, and
+    its place.
+    """
 
     def __init__(self, kind: str, name: str, said: str, place: Place | None) -> None:
-        """Say what was raised, by whom, and where; ``place`` is None within a library."""
+        """Say what was raised, by whom, and where; ``place`` is None within a
+        library.
+        """
         where = f" ({place})" if place else ""
         super().__init__(f"{kind} {name!r} raised {said}{where}.")
         self.kind, self.name, self.said, self.place = kind, name, said, place
@@ -86,7 +90,13 @@ class Bug(RunError):
             f"this is a bug in decentral: {said}{f' ({where})' if where else ''}"
             f"{f'; the traceback is in {file}' if file else ''}."
         )
-        self.said, self.place, self.caller, self.trace, self.file = said, place, caller, trace, file
+        self.said, self.place, self.caller, self.trace, self.file = (
+            said,
+            place,
+            caller,
+            trace,
+            file,
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel to other processes as what it was made of."""
@@ -103,11 +113,14 @@ def shell_word(path: str | Path) -> str:
 
 
 def exit_place(error: SystemExit) -> str:
-    """Return what called ``exit``, and where: an end of the program that nobody has asked for."""
+    """Return what called ``exit``, and where: an end of the program that nobody has
+    asked for.
+    """
     trace, place = error.__traceback__, "something"
     while trace is not None:
         code = trace.tb_frame.f_code
-        if not code.co_filename.startswith("<"):  # of frozen modules, such as exit() itself
+        # of frozen modules, such as exit() itself
+        if not code.co_filename.startswith("<"):
             place = str(Place(code.co_filename, trace.tb_lineno))
         trace = trace.tb_next
     return f"{place} called exit({'' if error.code is None else repr(error.code)})"
@@ -125,7 +138,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> ConfigError:
-    """Build the error for a name that nobody registered, with the nearest one that exists.
+    """Build the error for a name that nobody registered, with the nearest one that
+    exists.
 
     Args:
         kind: What it should be: a setting, a kind of plug-in.
@@ -134,10 +148,13 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> ConfigError:
     """
     names = sorted(known)
     offer = ", ".join(names) if len(names) <= _LISTED else f"{len(names)} names"
-    return ConfigError(f"unknown {kind} {name!r}.{nearest(name, names)} Available: {offer}.")
+    return ConfigError(
+        f"unknown {kind} {name!r}.{nearest(name, names)} Available: {offer}."
+    )
 
 
-#: What pydantic complains about, in the words of a user; in braces, what the complaint holds.
+#: What pydantic complains about, in the words of a user; in braces, what the
+#: complaint holds.
 _REASONS = {
     "dict_type": "it must be a mapping",
     "bool_parsing": "it must be true or false",
@@ -158,7 +175,9 @@ _REASONS = {
 
 
 def reason(error: Any) -> str:
-    """Return the first complaint of a pydantic ``ValidationError`` as one plain sentence."""
+    """Return the first complaint of a pydantic ``ValidationError`` as one plain
+    sentence.
+    """
     return complaint(error.errors()[0])
 
 

@@ -1,4 +1,6 @@
-"""PyTorch's own generator: one per process, so that whoever draws from it borrows it."""
+"""PyTorch's own generator: one per process, so that whoever draws from it borrows
+it.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +15,12 @@ _FORKED = threading.RLock()
 
 @contextmanager
 def fork_rng(seed: int | None = None) -> Generator[None]:
-    """Draw from torch's generator alone, from ``seed`` where given, and leave it as it was.
+    """Draw from torch's generator alone, from ``seed`` where given, and leave it as
+    it was.
 
-    Modules draw their first parameters from the one generator of the process; two runs that start
-    in two threads would otherwise take numbers out of each other's stream.
+    Modules draw their first parameters from the one generator of the process; two
+    runs that start in two threads would otherwise take numbers out of each other's
+    stream.
 
     >>> with fork_rng(3):
     ...     one = torch.rand(2)

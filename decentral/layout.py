@@ -1,11 +1,12 @@
 """The row layout: how one node's model lies in a flat row of length P.
 
-A row is ``[trainable, ordered by parameter group | float buffers]``; every group, the buffers and
-the next row start at a multiple of 16 columns: in whole vectors, so that kernels over the block do
-to a row what they do to it alone. Named tensors are views ``[n, *shape]`` into a block of rows
-``[n, P]``. Integer buffers stand beside the rows, and so do float buffers that begin infinite, such
-as masks and the ranges of observers: no average is finite with them. Frozen parameters are shared
-by all nodes; tied weights appear once.
+A row is ``[trainable, ordered by parameter group | float buffers]``; every group,
+the buffers and the next row start at a multiple of 16 columns: in whole vectors, so
+that kernels over the block do to a row what they do to it alone. Named tensors are
+views ``[n, *shape]`` into a block of rows ``[n, P]``. Integer buffers stand beside
+the rows, and so do float buffers that begin infinite, such as masks and the ranges
+of observers: no average is finite with them. Frozen parameters are shared by all
+nodes; tied weights appear once.
 """
 
 from __future__ import annotations
@@ -48,17 +49,24 @@ class Layout:
 
     parameters: tuple[Entry, ...]
     buffers: tuple[Entry, ...]
-    groups: tuple[tuple[int, int], ...]  # columns of each parameter group, without padding
+    # columns of each parameter group, without padding
+    groups: tuple[tuple[int, int], ...]
     width: int  # P, padding included
-    integers: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])  # initial values
-    frozen: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])  # shared by all nodes
+    # initial values
+    integers: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+    # shared by all nodes
+    frozen: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
 
     @staticmethod
     def of(model: nn.Module, group: GroupRule = one_group) -> Layout:
-        """Lay out a model; raises ConfigError for a model without trainable parameters."""
+        """Lay out a model; raises ConfigError for a model without trainable
+        parameters.
+        """
         trainable = [(k, p) for k, p in model.named_parameters() if p.requires_grad]
         if not trainable:
-            raise ConfigError("the model has no trainable parameters; nothing can be learned.")
+            raise ConfigError(
+                "the model has no trainable parameters; nothing can be learned."
+            )
         members: dict[int, list[tuple[str, Tensor]]] = {}
         for name, parameter in trainable:
             members.setdefault(group(name, parameter), []).append((name, parameter))
@@ -78,7 +86,9 @@ class Layout:
             groups=tuple(spans),
             width=_aligned((buffers or entries)[-1].stop),
             integers=_integers(model),
-            frozen={k: p.detach() for k, p in model.named_parameters() if not p.requires_grad},
+            frozen={
+                k: p.detach() for k, p in model.named_parameters() if not p.requires_grad
+            },
         )
 
     @property
@@ -92,7 +102,9 @@ class Layout:
         return sum(prod(entry.shape) for entry in self.parameters)
 
     def sent(self, buffers: bool) -> tuple[Entry, ...]:
-        """Return the tensors of a row that are sent: parameters, and float buffers or not."""
+        """Return the tensors of a row that are sent: parameters, and float buffers
+        or not.
+        """
         return self.parameters + (self.buffers if buffers else ())
 
     def payload(self, buffers: bool) -> int:
@@ -103,8 +115,12 @@ class Layout:
         """Return the trainable columns of a block, [n, trainable]."""
         return block[:, : self.trainable]
 
-    def views(self, block: Tensor, entries: Iterable[Entry] | None = None) -> dict[str, Tensor]:
-        """Return named views [n, *shape] into a block [n, P], parameters only unless given."""
+    def views(
+        self, block: Tensor, entries: Iterable[Entry] | None = None
+    ) -> dict[str, Tensor]:
+        """Return named views [n, *shape] into a block [n, P], parameters only
+        unless given.
+        """
         chosen = self.parameters if entries is None else entries
         return {e.name: block[:, e.start : e.stop].view(-1, *e.shape) for e in chosen}
 
@@ -134,7 +150,8 @@ class Layout:
 
 
 def cast(model: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
-    """Move a model to a device, its real numbers as ``dtype``; ``nn.Module.to`` makes all real.
+    """Move a model to a device, its real numbers as ``dtype``; ``nn.Module.to``
+    makes all real.
 
     Args:
         model: The model, which is changed.
@@ -166,7 +183,9 @@ def cast(model: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Modul
 
 
 def share_parameters(model: nn.Module) -> nn.Module:
-    """Return a copy of a model, its buffers included, that shares the memory of its parameters."""
+    """Return a copy of a model, its buffers included, that shares the memory of its
+    parameters.
+    """
     memo: dict[int, Any] = {
         id(p): nn.Parameter(p.detach(), p.requires_grad) for p in model.parameters()
     }
@@ -174,7 +193,9 @@ def share_parameters(model: nn.Module) -> nn.Module:
 
 
 def _integers(model: nn.Module) -> dict[str, Tensor]:
-    """Return the persistent buffers that are not averaged; other constants stay in the module."""
+    """Return the persistent buffers that are not averaged; other constants stay in
+    the module.
+    """
     kept = model.state_dict().keys()
     return {
         name: buffer.clone()

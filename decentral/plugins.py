@@ -1,11 +1,14 @@
-"""Plug-ins: which there are of a kind, what one is, and how a wrong value of it is refused.
+"""Plug-ins: which there are of a kind, what one is, and how a wrong value of it is
+refused.
 
-To find members nothing is imported and there is no table to keep: a member exists as soon as a
-function or class of its kind's modules stands below ``@plugin("its kind")``. So ``decentral list``
-stays light, and choosing a member imports its family's module only.
+To find members nothing is imported and there is no table to keep: a member exists
+as soon as a function or class of its kind's modules stands below
+``@plugin("its kind")``. So ``decentral list`` stays light, and choosing a member
+imports its family's module only.
 
-A plug-in is something to call, with the settings that its signature says. What it returns each kind
-checks in its own module, where a value enters; what stands here words the refusal.
+A plug-in is something to call, with the settings that its signature says. What it
+returns each kind checks in its own module, where a value enters; what stands here
+words the refusal.
 """
 
 from __future__ import annotations
@@ -25,10 +28,11 @@ from decentral.errors import PACKAGE, ConfigError, Place, RunError
 from decentral.signature import Setting, parameter_of, without_arguments
 from decentral.traits import Traits
 
-# --- which there are ------------------------------------------------------------------------------
+# --- which there are --------------------------------------------------------------
 
 
-#: The decorator of a built-in member, at the beginning of a line, with a name of its own if any.
+#: The decorator of a built-in member, at the beginning of a line, with a name of
+#: its own if any.
 _DECORATOR = re.compile(r'^@plugin\(\s*"(\w+)"(?:,\s*"(\w+)")?', re.MULTILINE)
 _DEFINITION = re.compile(r"^(?:def|class) (\w+)", re.MULTILINE)
 
@@ -36,8 +40,8 @@ _DEFINITION = re.compile(r"^(?:def|class) (\w+)", re.MULTILINE)
 def modules_of(home: str) -> dict[str, Path]:
     """Return the modules in which members of a kind stand, by name.
 
-    ``home`` is the module that says what the kind is: ``x.base`` has its members in the modules of
-    the package ``x``, any other holds them itself.
+    ``home`` is the module that says what the kind is: ``x.base`` has its members in
+    the modules of the package ``x``, any other holds them itself.
     """
     root, *below = home.split(".")
     assert root == "decentral", "plug-ins of other packages are entry points"
@@ -69,17 +73,21 @@ def find_members(home: str, kind: str) -> dict[str, str]:
 
 
 def installed(kind: str) -> list[EntryPoint]:
-    """Return the members of a kind that installed packages declare, without loading them."""
+    """Return the members of a kind that installed packages declare, without loading
+    them.
+    """
     irregular = {"topology": "topologies", "weights": "weights", "batch": "batches"}
     return list(entry_points(group=f"decentral.{irregular.get(kind, f'{kind}s')}"))
 
 
-# --- what one is ----------------------------------------------------------------------------------
+# --- what one is ------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Plugin:
-    """A named member of a kind: what to call, which settings it takes, what it declares."""
+    """A named member of a kind: what to call, which settings it takes, what it
+    declares.
+    """
 
     kind: str
     name: str
@@ -101,14 +109,19 @@ class Plugin:
 
     def positional(self) -> tuple[str, ...]:
         """Return the names of the parameters that the run gives."""
-        plain = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        plain = (
+            inspect.Parameter.POSITIONAL_ONLY,
+            inspect.Parameter.POSITIONAL_OR_KEYWORD,
+        )
         parameters = inspect.signature(self.target).parameters.values()
         return tuple(p.name for p in parameters if p.kind in plain and p.name != "self")
 
 
 @dataclass(frozen=True)
 class ConfiguredPlugin:
-    """A plug-in with validated settings; calling it passes the run's positional arguments."""
+    """A plug-in with validated settings; calling it passes the run's positional
+    arguments.
+    """
 
     plugin: Plugin
     settings: Mapping[str, Any]
@@ -117,7 +130,8 @@ class ConfiguredPlugin:
     def __call__(self, *positional: Any) -> Any:
         """Call the target with the run's arguments and the user's settings.
 
-        What a user's raises becomes a PluginError; a fault of ours stays what it is.
+        What a user's raises becomes a PluginError; a fault of ours stays what it
+        is.
         """
         try:
             return self.plugin.target(*positional, **self._keywords)
@@ -131,9 +145,11 @@ class ConfiguredPlugin:
 
     @cached_property
     def function(self) -> Callable[..., Any]:
-        """What a step calls: the same, without the look at errors where the target is ours.
+        """What a step calls: the same, without the look at errors where the target
+        is ours.
 
-        Only for members that call nothing of the user's: what is wrong in them is a bug.
+        Only for members that call nothing of the user's: what is wrong in them is a
+        bug.
         """
         if not self.plugin.target.__module__.startswith("decentral."):
             return self
@@ -155,9 +171,16 @@ class ConfiguredPlugin:
 
     @property
     def reloadable(self) -> bool:
-        """Whether another process finds the same by its spec: built in, installed, or in a file."""
-        nested = [value for value in self.settings.values() if isinstance(value, ConfiguredPlugin)]
-        # What is installed is asked last: it reads a file of every package there is.
+        """Whether another process finds the same by its spec: built in, installed,
+        or in a file.
+        """
+        nested = [
+            value
+            for value in self.settings.values()
+            if isinstance(value, ConfiguredPlugin)
+        ]
+        # What is installed is asked last: it reads a file of every package there
+        # is.
         found = (
             bool(self.plugin.origin)
             or self.plugin.target.__module__.startswith("decentral.")
@@ -166,13 +189,20 @@ class ConfiguredPlugin:
         return found and all(part.reloadable for part in nested)
 
     def spec(self) -> dict[str, Any]:
-        """Return the plain mapping that builds this again, every default written out."""
+        """Return the plain mapping that builds this again, every default written
+        out.
+        """
         name = self.plugin.origin or self.name
-        return {"name": name, **{k: plain(v) for k, v in {**self.settings, **self.common}.items()}}
+        return {
+            "name": name,
+            **{k: plain(v) for k, v in {**self.settings, **self.common}.items()},
+        }
 
 
 def plain(value: Any) -> Any:
-    """Return ``value`` in the types of YAML: plug-ins as mappings, points in time as text."""
+    """Return ``value`` in the types of YAML: plug-ins as mappings, points in time
+    as text.
+    """
     if isinstance(value, ConfiguredPlugin):
         return value.spec()
     if isinstance(value, list | tuple):
@@ -182,7 +212,7 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
-# --- what one returns -----------------------------------------------------------------------------
+# --- what one returns -------------------------------------------------------------
 
 
 def wrong(rule: ConfiguredPlugin, returned: str, expected: str) -> ConfigError:
@@ -212,7 +242,8 @@ def place_of(rule: ConfiguredPlugin) -> Place | None:
     code = getattr(target, "__code__", None)
     place = Place(code.co_filename, code.co_firstlineno) if code else None
     if code is None:
-        with suppress(OSError, TypeError):  # a class, whose source may be gone, or any callable
+        # a class, whose source may be gone, or any callable
+        with suppress(OSError, TypeError):
             file = inspect.getsourcefile(target)
             place = Place(file, inspect.getsourcelines(target)[1]) if file else None
     return None if place is None or place.file.startswith(PACKAGE) else place

@@ -1,7 +1,8 @@
 """The private parts of PyTorch that are used, all of them.
 
-What a release may change without a word stands here and nowhere else: pyproject.toml bounds the
-releases, and tests/test_private.py fails where one of these parts is no more what it was.
+What a release may change without a word stands here and nowhere else:
+pyproject.toml bounds the releases, and tests/test_private.py fails where one of
+these parts is no more what it was.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 
-#: What all layers of BatchNorm are, those of other libraries included; torch has no public name.
+#: What all layers of BatchNorm are, those of other libraries included; torch has no
+#: public name.
 BatchNorm = _BatchNorm
 
 
@@ -28,10 +30,12 @@ def silence_vmap() -> None:
 def gloo_group(
     gloo: Any, store: Any, rank: int, world: int, timeout: timedelta, address: str
 ) -> Any:
-    """Return a group of processes that Gloo connects through addresses of our choice.
+    """Return a group of processes that Gloo connects through addresses of our
+    choice.
 
-    It is made directly: ``init_process_group`` takes no device, and then connects through whatever
-    address the host's name resolves to; and it knows one group per process.
+    It is made directly: ``init_process_group`` takes no device, and then connects
+    through whatever address the host's name resolves to; and it knows one group per
+    process.
 
     Args:
         gloo: ``torch.distributed.ProcessGroupGloo``.
@@ -73,10 +77,14 @@ def start_coalescing(group: Any) -> None:
 
 
 def end_coalescing(group: Any) -> Any:
-    """Start what was posted since ``start_coalescing``; return one work for all of it."""
+    """Start what was posted since ``start_coalescing``; return one work for all of
+    it.
+    """
     return group._end_coalescing()
 
 
 def all_gather(group: Any, found: Tensor, mine: Tensor) -> Any:
-    """Gather flat values of every worker into ``found``, one after the other; return the work."""
+    """Gather flat values of every worker into ``found``, one after the other;
+    return the work.
+    """
     return group._allgather_base(found, mine)

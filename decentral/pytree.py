@@ -1,7 +1,8 @@
 """Tensors that belong together: one, a tuple of several, or several by name.
 
-Inputs of a model with several arguments, targets of several kinds, and what a model returns are
-trees whose leaves share their first dimensions. ``torch.func.vmap`` takes them as they are.
+Inputs of a model with several arguments, targets of several kinds, and what a model
+returns are trees whose leaves share their first dimensions. ``torch.func.vmap``
+takes them as they are.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ def leaves(tree: Tree) -> Iterator[Tensor]:
         yield tree
         return
     if not isinstance(tree, dict | tuple | list):
-        raise TypeError(f"{type(tree).__name__} is no tensor, tuple or mapping of tensors")
+        raise TypeError(
+            f"{type(tree).__name__} is no tensor, tuple or mapping of tensors"
+        )
     for part in tree.values() if isinstance(tree, dict) else tree:
         yield from leaves(part)
 
@@ -40,7 +43,8 @@ def tree_map(function: Callable[..., Any], tree: Tree, *others: Tree) -> Tree:
     """Return a tree of what ``function`` makes of every tensor.
 
     Args:
-        function: Called with a tensor of ``tree`` and those at its place in the others.
+        function: Called with a tensor of ``tree`` and those at its place in the
+            others.
         tree: The tree that says what the result looks like.
         *others: Trees of the same structure.
     """
@@ -55,7 +59,9 @@ def tree_map(function: Callable[..., Any], tree: Tree, *others: Tree) -> Tree:
 
 
 def tree_at(tree: Tree, index: Any) -> Tree:
-    """Return every tensor of a tree at an index: a number, a slice, or a tensor of places."""
+    """Return every tensor of a tree at an index: a number, a slice, or a tensor of
+    places.
+    """
     return tree_map(lambda tensor: tensor[index], tree)
 
 
@@ -78,7 +84,9 @@ def shapes(tree: Tree, skip: int = 0) -> str:
     if isinstance(tree, Tensor):
         return str(list(tree.shape[skip:]))
     if not isinstance(tree, dict | tuple | list):
-        raise TypeError(f"{type(tree).__name__} is no tensor, tuple or mapping of tensors")
+        raise TypeError(
+            f"{type(tree).__name__} is no tensor, tuple or mapping of tensors"
+        )
     if isinstance(tree, dict):
         return ", ".join(f"{key} {shapes(part, skip)}" for key, part in tree.items())
     return ", ".join(shapes(part, skip) for part in tree)

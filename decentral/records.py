@@ -1,8 +1,10 @@
-"""What is known of a measured number besides its value: how it is written, judged and drawn.
+"""What is known of a measured number besides its value: how it is written, judged
+and drawn.
 
-Everything that shows a number (terminal, summary, report, comparison, sweep, cluster monitor)
-iterates over these records; no other module lists keys. A metric declares the records of what it
-returns; a key that nobody declared has the defaults that its name suggests.
+Everything that shows a number (terminal, summary, report, comparison, sweep,
+cluster monitor) iterates over these records; no other module lists keys. A metric
+declares the records of what it returns; a key that nobody declared has the defaults
+that its name suggests.
 """
 
 from __future__ import annotations
@@ -24,8 +26,8 @@ ROLES = ("local_mean", "local_min", "local_max", "merged")
 class Panel:
     """A figure of the report, shared by the records that name it.
 
-    ``absent`` is said in its place where nothing was logged; without it the figure is left out.
-    ``leads``: it stands before the figures of what a run cost.
+    ``absent`` is said in its place where nothing was logged; without it the figure
+    is left out. ``leads``: it stands before the figures of what a run cost.
     """
 
     title: str
@@ -40,18 +42,22 @@ class Record:
     """One measured quantity.
 
     Attributes:
-        key: Its name on disk and in Python, ``group/name``; may hold ``*`` where it declares many.
+        key: Its name on disk and in Python, ``group/name``; may hold ``*`` where it
+            declares many.
         text: What it is, in one sentence without a full stop.
-        label: What tables and legends call it; by default the key, in its own panel the name.
-        unit: ``%`` or ``share`` (a fraction, written in percent, with one digit behind the point
-            or three in all), ``loss`` (with four digits behind the point), ``B``, ``s``, or text
-            behind the number.
+        label: What tables and legends call it; by default the key, in its own panel
+            the name.
+        unit: ``%`` or ``share`` (a fraction, written in percent, with one digit
+            behind the point or three in all), ``loss`` (with four digits behind the
+            point), ``B``, ``s``, or text behind the number.
         format: Format specification of the number; by default three significant
             digits.
         better: Which direction is an improvement; None where neither is.
-        headline: Whether its group can judge a run, by ``group/local_mean`` and ``group/merged``.
+        headline: Whether its group can judge a run, by ``group/local_mean`` and
+            ``group/merged``.
         panel: The figure it is drawn in; None is a figure for its group.
-        draw: A line, the ``local_min`` to ``local_max`` of a band over nodes, or nowhere.
+        draw: A line, the ``local_min`` to ``local_max`` of a band over nodes, or
+            nowhere.
         tables: Which tables list it beside the headline.
         moment: Whether a table of ends shows it before the final merge or after it.
     """
@@ -70,12 +76,16 @@ class Record:
 
     @property
     def group(self) -> str:
-        """What stands before the stroke of the key; the key itself where there is none."""
+        """What stands before the stroke of the key; the key itself where there is
+        none.
+        """
         return self.key.partition("/")[0]
 
     @property
     def name(self) -> str:
-        """What stands behind the stroke of the key; the key itself where there is none."""
+        """What stands behind the stroke of the key; the key itself where there is
+        none.
+        """
         return self.key.partition("/")[2] or self.key
 
     @property
@@ -116,20 +126,23 @@ class Record:
 
 
 def undeclared(key: str) -> Record:
-    """Return the record of a key that nobody declared: a plain number, drawn as a line.
+    """Return the record of a key that nobody declared: a plain number, drawn as a
+    line.
 
     >>> undeclared("norm/local_max").draw, undeclared("norm/local_max").moment
     ('band', 'before_merge')
     """
     name = key.rpartition("/")[2]
     band = name in ("local_min", "local_max")
-    # After the final merge all local models are the same: what they were is said before it.
+    # After the final merge all local models are the same: what they were is said
+    # before it.
     moment = "before_merge" if name.startswith("local_") else "final"
     return Record(key, draw="band" if band else "line", moment=moment)
 
 
 def scores(group: str, text: str, **traits: Any) -> tuple[Record, ...]:
-    """Return the records of a headline quantity: of the local models and of their average.
+    """Return the records of a headline quantity: of the local models and of their
+    average.
 
     Args:
         group: Its name, the first part of its keys.
@@ -140,7 +153,10 @@ def scores(group: str, text: str, **traits: Any) -> tuple[Record, ...]:
         "local_mean": ("local mean", f"Mean {text} of the local models"),
         "local_min": ("lowest", f"Lowest {text} of a local model"),
         "local_max": ("highest", f"Highest {text} of a local model"),
-        "merged": ("merged", f"{text[:1].upper()}{text[1:]} of the average of all models"),
+        "merged": (
+            "merged",
+            f"{text[:1].upper()}{text[1:]} of the average of all models",
+        ),
     }
     return tuple(
         replace(undeclared(f"{group}/{role}"), label=words[role][0], text=words[role][1],
@@ -150,17 +166,23 @@ def scores(group: str, text: str, **traits: Any) -> tuple[Record, ...]:
 
 
 class Records:
-    """The records of a run: what its metrics declared, and what the loop itself logs."""
+    """The records of a run: what its metrics declared, and what the loop itself
+    logs.
+    """
 
     def __init__(self, declared: Iterable[Record], own: Iterable[Record] = ()) -> None:
-        """Take the records of the metrics, in the order of these, and the loop's ``own``."""
+        """Take the records of the metrics, in the order of these, and the loop's
+        ``own``.
+        """
         self.metrics, self.own = tuple(declared), tuple(own)
         self.declared = (*self.metrics, *self.own)
         self.exact = {record.key: record for record in reversed(self.declared)}
         self.patterns = [record for record in self.declared if "*" in record.key]
 
     def of(self, key: str) -> Record:
-        """Return the record of a key: declared, declared by a pattern, or by default."""
+        """Return the record of a key: declared, declared by a pattern, or by
+        default.
+        """
         if key in self.exact:
             return self.exact[key]
         for pattern in self.patterns:
@@ -169,21 +191,26 @@ class Records:
         return undeclared(key)
 
     def score(self, logged: Collection[str]) -> str:
-        """Return the group that judges a run: the first headline among the ``logged`` keys.
+        """Return the group that judges a run: the first headline among the
+        ``logged`` keys.
 
-        What is better when higher (an accuracy) goes before what is better when lower (the loss
-        that was trained on); without either, the latter.
+        What is better when higher (an accuracy) goes before what is better when
+        lower (the loss that was trained on); without either, the latter.
         """
-        groups = dict.fromkeys(record.group for record in self.declared if record.headline)
+        groups = dict.fromkeys(
+            record.group for record in self.declared if record.headline
+        )
         ranked = sorted(groups, key=lambda group: self.of(f"{group}/merged").sign < 0)
         measured = [g for g in ranked if {f"{g}/local_mean", f"{g}/merged"} & {*logged}]
         return (measured or ranked[::-1])[0]
 
     def merged(self, logged: Iterable[str]) -> list[Record]:
-        """Return the records of ``logged`` keys that say how good one merged model is.
+        """Return the records of ``logged`` keys that say how good one merged model
+        is.
 
-        These are ``group/merged`` and ``group/NAME_merged``, unless a metric lists them nowhere;
-        the group that judges a run comes first, then the order of ``logged``.
+        These are ``group/merged`` and ``group/NAME_merged``, unless a metric lists
+        them nowhere; the group that judges a run comes first, then the order of
+        ``logged``.
         """
         keys = list(dict.fromkeys(logged))
         judge = f"{self.score(keys)}/merged"
@@ -192,12 +219,17 @@ class Records:
         return sorted(shown, key=lambda one: one.key != judge)
 
     def listed(self, logged: Iterable[str], table: Table) -> list[Record]:
-        """Return the records of ``logged`` keys that a table lists beside the headline.
+        """Return the records of ``logged`` keys that a table lists beside the
+        headline.
 
-        Those of the metrics come first, then the loop's own, in the order of their declaration.
+        Those of the metrics come first, then the loop's own, in the order of their
+        declaration.
         """
         keys = list(dict.fromkeys(logged))
-        group, last = self.score(keys), {one.key: place for place, one in enumerate(self.own)}
+        group, last = (
+            self.score(keys),
+            {one.key: place for place, one in enumerate(self.own)},
+        )
         found = [self.of(key) for key in keys]
         shown = [one for one in found if table in one.tables and one.group != group]
         return sorted(shown, key=lambda one: last.get(one.key, -1))
@@ -208,8 +240,12 @@ class Records:
 
 
 def read_records(loaded: Iterable[Mapping[str, Any]]) -> tuple[Record, ...]:
-    """Read declarations from plain data; fields that this version does not know are left out."""
-    return tuple(_known(Record, {**one, "panel": _panel(one.get("panel"))}) for one in loaded)
+    """Read declarations from plain data; fields that this version does not know are
+    left out.
+    """
+    return tuple(
+        _known(Record, {**one, "panel": _panel(one.get("panel"))}) for one in loaded
+    )
 
 
 def _panel(loaded: Mapping[str, Any] | None) -> Panel | None:
@@ -222,7 +258,7 @@ def _known(kind: Any, loaded: Mapping[str, Any]) -> Any:
     return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
 
 
-# --- of what the loop itself logs -----------------------------------------------------------------
+# --- of what the loop itself logs -------------------------------------------------
 
 
 _NOWHERE: tuple[Table, ...] = ()
@@ -251,12 +287,21 @@ RELATIVE = _own(
     tables=("compare", "sweep"),
 )  # fmt: skip
 WALL = _own(
-    "time/wall_s", "Seconds since the run began", "s", label="wall time", tables=("compare",)
+    "time/wall_s",
+    "Seconds since the run began",
+    "s",
+    label="wall time",
+    tables=("compare",),
 )
 STEP = _own("step", "Optimizer steps that every node has done", "", ",d")
 INTENSITY = _own("comm/intensity", "What the communication schedule asks for, 0 to 1")
 SIMULATED = _own("time/simulated_s", "Seconds on the simulated network so far", "s")
-PACE = _own("time/steps_per_s", "Steps of one node per second since the run began", "steps/s", ",g")
+PACE = _own(
+    "time/steps_per_s",
+    "Steps of one node per second since the run began",
+    "steps/s",
+    ",g",
+)
 ROUNDS = _own("comm/rounds", "Rounds in which something was sent so far", "", ",d")
 TRAINING = Record(
     "loss/train", "Mean loss of the last mini-batches", "training", unit="loss", better="lower",
@@ -294,7 +339,9 @@ LOOP = (
     PACE,
     _own("time/*_s", "Mean seconds of a step that workers spent so", "s"),
     _own("feedback/consensus", "Consensus distance as the schedule was told"),
-    _own("feedback/spent", "Share of all-reduce's bytes as the schedule was told", "share"),
+    _own(
+        "feedback/spent", "Share of all-reduce's bytes as the schedule was told", "share"
+    ),
 )
 #: What a row holds beside the returns of the metrics.
 QUANTITIES = (*LOOP, *VALIDATION)

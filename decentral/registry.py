@@ -1,14 +1,16 @@
 """Plug-ins: the signature is the schema.
 
-Every kind (topology, communication schedule, task, ...) is a package; a member is a function or a
-small frozen class in one of its modules, below ``@plugin(kind)``. Positional parameters
-are given by the run; keyword-only parameters are settings that come from YAML, the command line or
-Python, validated by pydantic from their annotations (see ``signature``). The docstring is the help.
+Every kind (topology, communication schedule, task, ...) is a package; a member is a
+function or a small frozen class in one of its modules, below ``@plugin(kind)``.
+Positional parameters are given by the run; keyword-only parameters are settings
+that come from YAML, the command line or Python, validated by pydantic from their
+annotations (see ``signature``). The docstring is the help.
 
-The module of a kind may define hooks: ``common`` (a function whose keyword-only parameters every
-member accepts), ``resolve(name)`` (a plug-in for names that are not built in, e.g. ``nx:...``) and
-``shorthand(text)`` (the mapping that a text of its own form stands for, or None). What a member may
-declare about itself are the traits of its kind (see ``traits``).
+The module of a kind may define hooks: ``common`` (a function whose keyword-only
+parameters every member accepts), ``resolve(name)`` (a plug-in for names that are
+not built in, e.g. ``nx:...``) and ``shorthand(text)`` (the mapping that a text of
+its own form stands for, or None). What a member may declare about itself are the
+traits of its kind (see ``traits``).
 """
 
 from __future__ import annotations
@@ -38,8 +40,8 @@ from decentral.userfile import resolved as whole_path
 #: Stands in a resolved configuration for a part that was a Python object.
 PYTHON = "python"
 
-#: The module that says what a kind is. Members of ``x.base`` stand in the modules of the package
-#: ``x``, those of any other in that module itself.
+#: The module that says what a kind is. Members of ``x.base`` stand in the modules
+#: of the package ``x``, those of any other in that module itself.
 KINDS: dict[str, str] = {
     "topology": "decentral.topology.base",
     "weights": "decentral.mixing.base",
@@ -75,7 +77,9 @@ _Target = TypeVar("_Target", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class NestedPlugin:
-    """Marks a setting of type `ConfiguredPlugin`: ``NestedPlugin("communication")``."""
+    """Marks a setting of type `ConfiguredPlugin`:
+    ``NestedPlugin("communication")``.
+    """
 
     kind: str
 
@@ -83,23 +87,28 @@ class NestedPlugin:
         """Let pydantic build the nested plug-in."""
         from pydantic_core import core_schema
 
-        # Within text, ``none`` reads as the absence of a value; here it is the name of a plug-in.
+        # Within text, ``none`` reads as the absence of a value; here it is the name
+        # of a plug-in.
         return core_schema.no_info_plain_validator_function(
             lambda value: build(self.kind, "none" if value is None else value)
         )
 
 
-# --- registration ---------------------------------------------------------------------------------
+# --- registration -----------------------------------------------------------------
 
 _registered: dict[tuple[str, str], Plugin] = {}
 
 
-def plugin(kind: str, name: str | None = None, **traits: Any) -> Callable[[_Target], _Target]:
-    """Register a function or class as a member of ``kind``, under its own name unless given.
+def plugin(
+    kind: str, name: str | None = None, **traits: Any
+) -> Callable[[_Target], _Target]:
+    """Register a function or class as a member of ``kind``, under its own name
+    unless given.
 
-    Further keywords are traits: what the member declares about itself (``activation="link"``), or
-    what a setting of all members is for this one unless given. The decorated object is returned
-    unchanged. Raises ConfigError for a name that is taken, and for a trait that the kind has not.
+    Further keywords are traits: what the member declares about itself
+    (``activation="link"``), or what a setting of all members is for this one unless
+    given. The decorated object is returned unchanged. Raises ConfigError for a name
+    that is taken, and for a trait that the kind has not.
     """
     if kind not in KINDS:
         raise unknown("kind of plug-in", kind, KINDS)
@@ -133,13 +142,21 @@ def _plugin_of(
         value = validated(f"{kind} {name!r}", key, common[key], declared[key])
         common[key] = replace(common[key], default=value)
     own = {key: value for key, value in declared.items() if key not in common}
-    return Plugin(kind, name, target, settings, declare(kind, name, own, settings, common), common)
+    return Plugin(
+        kind, name, target, settings, declare(kind, name, own, settings, common), common
+    )
 
 
-def _declared(kind: str, target: Callable[..., Any], name: str = "", origin: str = "") -> Plugin:
+def _declared(
+    kind: str, target: Callable[..., Any], name: str = "", origin: str = ""
+) -> Plugin:
     """Return an object as a plug-in, with what its decorator says, if it has one."""
-    known = next((p for p in _registered.values() if p.target is target and p.kind == kind), None)
-    found = known or _plugin_of(kind, name or getattr(target, "__name__", kind), target, {})
+    known = next(
+        (p for p in _registered.values() if p.target is target and p.kind == kind), None
+    )
+    found = known or _plugin_of(
+        kind, name or getattr(target, "__name__", kind), target, {}
+    )
     return replace(found, name=name or found.name, origin=origin)
 
 
@@ -149,11 +166,13 @@ def _common(kind: str) -> dict[str, Setting]:
     return signature_settings(hook) if hook else {}
 
 
-# --- look-up --------------------------------------------------------------------------------------
+# --- look-up ----------------------------------------------------------------------
 
 
 def names(kind: str) -> list[str]:
-    """List the members of a kind: of its package, installed entry points, registered ones."""
+    """List the members of a kind: of its package, installed entry points,
+    registered ones.
+    """
     if kind not in KINDS:
         raise unknown("kind of plug-in", kind, KINDS)
     found = {*find_members(KINDS[kind], kind)}
@@ -165,7 +184,8 @@ def names(kind: str) -> list[str]:
 def find(kind: str, name: str) -> Plugin:
     """Return the plug-in of that name, importing its module only now.
 
-    ``file.py:function`` loads a user's own. Raises ConfigError naming the nearest valid name.
+    ``file.py:function`` loads a user's own. Raises ConfigError naming the nearest
+    valid name.
     """
     if kind not in KINDS:
         raise unknown("kind of plug-in", kind, KINDS)
@@ -212,14 +232,20 @@ def _from_file(kind: str, origin: str) -> Plugin:
     module = load_file(path)
     target = getattr(module, attribute, None)
     if not callable(target):
-        public = [(n, v) for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
+        public = [
+            (n, v)
+            for n, v in vars(module).items()
+            if callable(v) and not n.startswith("_")
+        ]
         known = [n for n, v in public if getattr(v, "__module__", "") == module.__name__]
-        near = nearest(attribute, known) or f" It has {', '.join(known) or 'no functions'}."
+        near = (
+            nearest(attribute, known) or f" It has {', '.join(known) or 'no functions'}."
+        )
         raise ConfigError(f"{kind}: {path} has no {attribute!r}.{near}")
     return _declared(kind, target, attribute, f"{whole_path(path)}:{attribute}")
 
 
-# --- building -------------------------------------------------------------------------------------
+# --- building ---------------------------------------------------------------------
 
 
 def build(kind: str, value: object) -> ConfiguredPlugin:
@@ -233,14 +259,18 @@ def build(kind: str, value: object) -> ConfiguredPlugin:
     if callable(value):
         return bind(_declared(kind, value), {})
     if isinstance(value, Mapping) and callable(value.get("name")):
-        return bind(_declared(kind, value["name"]), {k: value[k] for k in value if k != "name"})
+        return bind(
+            _declared(kind, value["name"]), {k: value[k] for k in value if k != "name"}
+        )
     spec = read(kind, value)
     found = find(kind, spec.name)
     return bind(found, _named(found, spec))
 
 
 def read(kind: str, value: object) -> Spec:
-    """Read a plug-in as written, in the kind's own shorthand, too; it is not looked up yet."""
+    """Read a plug-in as written, in the kind's own shorthand, too; it is not looked
+    up yet.
+    """
     hook = getattr(importlib.import_module(KINDS[kind]), "shorthand", None)
     short = hook(value) if hook and isinstance(value, str) else None
     return parse_spec(value if short is None else short, kind)
@@ -254,7 +284,9 @@ def _named(found: Plugin, spec: Spec) -> dict[str, Any]:
         )
     by_place = dict(zip(found.settings, spec.args, strict=False))
     if twice := sorted(by_place.keys() & spec.settings.keys()):
-        raise ConfigError(f"{found.kind} {found.name!r}: setting {twice[0]!r} is given twice.")
+        raise ConfigError(
+            f"{found.kind} {found.name!r}: setting {twice[0]!r} is given twice."
+        )
     return {**by_place, **spec.settings}
 
 

@@ -1,10 +1,12 @@
 """Counter-based random numbers: every draw is a pure function of its coordinates.
 
-``draw(seed, purpose, *counters)`` hashes its arguments, so that any draw can be repeated, skipped
-or moved to another process without a generator's state; counters are integers or integer arrays
-that broadcast, so a thousand nodes cost one vectorised call.
+``draw(seed, purpose, *counters)`` hashes its arguments, so that any draw can be
+repeated, skipped or moved to another process without a generator's state; counters
+are integers or integer arrays that broadcast, so a thousand nodes cost one
+vectorised call.
 
-The mixer is the finaliser of splitmix64 (Steele, Lea & Flood, 2014), applied once per coordinate.
+The mixer is the finaliser of splitmix64 (Steele, Lea & Flood, 2014), applied once
+per coordinate.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ _FEISTEL_ROUNDS = 6
 
 @lru_cache(maxsize=256)
 def key(seed: int, purpose: str) -> int:
-    """Return the 64-bit key of one stream: a digest of the seed and of what it is for."""
+    """Return the 64-bit key of one stream: a digest of the seed and of what it is
+    for.
+    """
     digest = hashlib.blake2b(f"{seed}/{purpose}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little")
 
@@ -43,7 +47,8 @@ def _as_bits(value: ArrayLike) -> Bits:
 
 
 def bits(seed: int, purpose: str, *counters: ArrayLike) -> Bits:
-    """Return 64 uniform random bits for every coordinate (counters broadcast, at least 1-d).
+    """Return 64 uniform random bits for every coordinate (counters broadcast, at
+    least 1-d).
 
     >>> bool((bits(0, "a", [1, 2]) == bits(0, "a", [1, 2])).all())
     True
@@ -84,7 +89,9 @@ def integers(high: ArrayLike, seed: int, purpose: str, *counters: ArrayLike) -> 
 
 
 def generator(seed: int, purpose: str, *counters: int) -> np.random.Generator:
-    """Return a NumPy generator, keyed likewise, for draws made once (splits, graphs)."""
+    """Return a NumPy generator, keyed likewise, for draws made once (splits,
+    graphs).
+    """
     return np.random.default_rng([key(seed, purpose), *counters])
 
 
@@ -93,9 +100,9 @@ def permuted(
 ) -> Integers:
     """Return where ``position`` goes in a stateless permutation of ``range(size)``.
 
-    A Feistel network over Z_a x Z_b with a b >= size > a (b - 1), walked until it lands inside
-    (Black & Rogaway, "Ciphers with arbitrary finite domains", 2002). Everything broadcasts; every
-    value of the counters has a permutation of its own.
+    A Feistel network over Z_a x Z_b with a b >= size > a (b - 1), walked until it
+    lands inside (Black & Rogaway, "Ciphers with arbitrary finite domains", 2002).
+    Everything broadcasts; every value of the counters has a permutation of its own.
 
     Args:
         position: Places, from 0.
@@ -116,7 +123,9 @@ def permuted(
     # A permutation of the larger domain walked on from outside comes back inside,
     # and never to a place that another one takes.
     while (outside := place >= sizes).any():
-        place[outside] = _feistel(place[outside], rows[outside], columns[outside], keys[outside])
+        place[outside] = _feistel(
+            place[outside], rows[outside], columns[outside], keys[outside]
+        )
     return place.astype(np.int64)
 
 
@@ -132,7 +141,9 @@ def _feistel(place: Bits, rows: Bits, columns: Bits, keys: Bits) -> Bits:
 
 
 def _rotated(value: Bits, draw: Bits, size: Bits) -> Bits:
-    """Return ``value`` in [0, size) moved around a circle by a random amount, without dividing."""
+    """Return ``value`` in [0, size) moved around a circle by a random amount,
+    without dividing.
+    """
     half = np.uint64(32)
     moved = value + (((draw >> half) * size) >> half)
     return moved - size * (moved >= size)

@@ -1,4 +1,6 @@
-"""Which sample a node sees: the k-th sample of node i is a function of (seed, i, k)."""
+"""Which sample a node sees: the k-th sample of node i is a function of (seed, i,
+k).
+"""
 
 from __future__ import annotations
 
@@ -25,9 +27,10 @@ _AHEAD = 1 << 16
 class Plan:
     """How a node's k-th sample is found.
 
-    ``fixed``: node i holds ``members[i, :sizes[i]]`` and visits them in a new permutation every
-    epoch, or with replacement where ``replacement[i]``. ``resample``: a class is drawn from
-    ``mixture[i]``, then a sample among ``members[class, :sizes[class]]``.
+    ``fixed``: node i holds ``members[i, :sizes[i]]`` and visits them in a new
+    permutation every epoch, or with replacement where ``replacement[i]``.
+    ``resample``: a class is drawn from ``mixture[i]``, then a sample among
+    ``members[class, :sizes[class]]``.
     """
 
     members: Integers  # [rows, longest], padded
@@ -37,7 +40,8 @@ class Plan:
 
 
 def fixed_plan(shards: list[Integers], replacement: str, batch: int) -> Plan:
-    """Let nodes keep their shards; ``replacement`` is ``always``, ``never`` or ``auto``.
+    """Let nodes keep their shards; ``replacement`` is ``always``, ``never`` or
+    ``auto``.
 
     ``auto`` samples with replacement where a shard is smaller than the first batch.
     """
@@ -48,7 +52,9 @@ def fixed_plan(shards: list[Integers], replacement: str, batch: int) -> Plan:
 
 
 def resample_plan(labels: Integers, share: Floats) -> Plan:
-    """Keep P(class | node) ~ share x class size, and redraw the samples within a class."""
+    """Keep P(class | node) ~ share x class size, and redraw the samples within a
+    class.
+    """
     groups = grouped(labels, len(share))
     sizes = np.array([len(group) for group in groups])
     weight = (share * sizes[:, None]).T
@@ -67,9 +73,13 @@ def _padded(groups: list[Integers]) -> Integers:
 
 
 class Sampler:
-    """Serves the batches of the hosted nodes; positions are prefix sums of the batch schedule."""
+    """Serves the batches of the hosted nodes; positions are prefix sums of the
+    batch schedule.
+    """
 
-    def __init__(self, samples: Samples, plan: Plan, hosted: Sequence[int], seed: int) -> None:
+    def __init__(
+        self, samples: Samples, plan: Plan, hosted: Sequence[int], seed: int
+    ) -> None:
         """Serve ``samples`` (already on the device) to the nodes ``hosted``."""
         self.samples, self.plan, self.hosted, self.seed = samples, plan, hosted, seed
         self._start = 0
@@ -107,7 +117,9 @@ class Sampler:
         sizes = self.plan.sizes[nodes]
         # The permutation of an epoch is a function of its number, not kept
         # anywhere: a run resumes anywhere, and any worker can serve any node.
-        place = rng.permuted(visit % sizes, sizes, self.seed, "sample/epoch", nodes, visit // sizes)
+        place = rng.permuted(
+            visit % sizes, sizes, self.seed, "sample/epoch", nodes, visit // sizes
+        )
         if self.plan.replacement[nodes].any():
             anywhere = rng.integers(sizes, self.seed, "sample/replaced", nodes, visit)
             place = np.where(self.plan.replacement[nodes], anywhere, place)

@@ -1,7 +1,7 @@
 """A signature as a schema: keyword-only parameters are settings.
 
-A setting that is a word of Python, such as ``from``, is a parameter with an underscore
-behind it. The section ``Args:`` of the docstring says what each is.
+A setting that is a word of Python, such as ``from``, is a parameter with an
+underscore behind it. The section ``Args:`` of the docstring says what each is.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from decentral.spec import scalar, spelled
 
 _REQUIRED = inspect.Parameter.empty
 
-#: The sections of a docstring that name parameters or attributes: each up to the next line that is
-#: as far left.
+#: The sections of a docstring that name parameters or attributes: each up to the
+#: next line that is as far left.
 _ARGUMENTS, _ATTRIBUTES = (
     re.compile(rf"^{head}:\n((?:(?: .*)?\n)*(?: .*)?)", re.MULTILINE)
     for head in ("Args", "Attributes")
@@ -51,7 +51,9 @@ def signature_settings(target: Callable[..., Any]) -> dict[str, Setting]:
         scope = vars(sys.modules[target.__module__])
     said = read_arguments(inspect.getdoc(target) or "")
     return {
-        _setting(p.name): Setting(_evaluated(p.annotation, scope), p.default, said.get(p.name, ""))
+        _setting(p.name): Setting(
+            _evaluated(p.annotation, scope), p.default, said.get(p.name, "")
+        )
         for p in inspect.signature(target).parameters.values()
         if p.kind is inspect.Parameter.KEYWORD_ONLY
     }
@@ -67,7 +69,9 @@ def read_arguments(doc: str) -> dict[str, str]:
 
 
 def read_attributes(of: type) -> dict[str, str]:
-    """Return what the docstrings of a class and of its bases say of each attribute, by name."""
+    """Return what the docstrings of a class and of its bases say of each attribute,
+    by name.
+    """
     docs = [vars(one).get("__doc__") or "" for one in reversed(of.__mro__)]
     found = [_entries(_ATTRIBUTES.search(inspect.cleandoc(doc))) for doc in docs]
     return {name: text for each in found for name, text in each.items()}
@@ -81,6 +85,15 @@ def _entries(section: re.Match[str] | None) -> dict[str, str]:
 def without_arguments(doc: str) -> str:
     """Return a docstring without the section that names parameters."""
     return re.sub(r"\n{3,}", "\n\n", _ARGUMENTS.sub("", doc)).strip()
+
+
+def first_sentence(doc: str) -> str:
+    r"""Return what a docstring begins with, which may take several lines, as one.
+
+    >>> first_sentence("What it is,\nand why.\n\nMore.")
+    'What it is, and why.'
+    """
+    return " ".join(doc.partition("\n\n")[0].split())
 
 
 def _setting(parameter: str) -> str:
@@ -124,7 +137,9 @@ def validated(label: str, key: str, setting: Setting, value: object) -> Any:
 
 
 def _validate(adapter: Any, value: object) -> Any:
-    """Validate a value; text that does not fit is read as on the command line: 1e3, none."""
+    """Validate a value; text that does not fit is read as on the command line: 1e3,
+    none.
+    """
     from pydantic import ValidationError
 
     try:
@@ -137,11 +152,16 @@ def _validate(adapter: Any, value: object) -> Any:
 
 
 def truth_as_number(value: object, found: object) -> bool | None:
-    """Return a truth value that was given and became a number, also within a list; else None.
+    """Return a truth value that was given and became a number, also within a list;
+    else None.
 
     To pydantic, true is 1: ``steps: true`` would be one step.
 
-    >>> truth_as_number(True, 1), truth_as_number(True, True), truth_as_number([2, False], (2, 0))
+    >>> (
+    ...     truth_as_number(True, 1),
+    ...     truth_as_number(True, True),
+    ...     truth_as_number([2, False], (2, 0)),
+    ... )
     (True, None, False)
     """
     if isinstance(value, bool):
@@ -151,7 +171,9 @@ def truth_as_number(value: object, found: object) -> bool | None:
         pairs = list(zip(value, found, strict=False))  # pyright: ignore[reportUnknownArgumentType]
     elif isinstance(value, Mapping):
         given = cast("Mapping[Any, Any]", value)
-        made: Any = found if isinstance(found, Mapping) else getattr(found, "__dict__", {})
+        made: Any = (
+            found if isinstance(found, Mapping) else getattr(found, "__dict__", {})
+        )
         pairs = [(one, made.get(key)) for key, one in given.items()]
     inner = (truth_as_number(one, other) for one, other in pairs)
     return next((one for one in inner if one is not None), None)

@@ -1,4 +1,5 @@
-"""The one-line form of a plug-in: ``late(start=90%, intensity=0.1)``, nested where plug-ins nest.
+"""The one-line form of a plug-in: ``late(start=90%, intensity=0.1)``, nested where
+plug-ins nest.
 
 spec  := (name | quoted text) [ "(" [ item { "," item } ] ")" ]
 item  := [ key "=" ] value
@@ -22,7 +23,8 @@ from decentral.userfile import file_part
 
 _KEY = re.compile(r"\s*([A-Za-z_]\w*)\s*=(?!=)")
 _NAME = re.compile(r"\s*([^\s(),=\[\]{}'\"][^(),=\[\]{}'\"]*?)\s*(?=[(),\]}]|$)")
-#: A key of a mapping may be any text but its own punctuation: a block, a node, a pattern.
+#: A key of a mapping may be any text but its own punctuation: a block, a node, a
+#: pattern.
 _ENTRY = re.compile(r"\s*([^\s(),=:\[\]{}'\"][^(),=:\[\]{}'\"]*?)\s*(?=[=:])")
 _QUOTED = re.compile(r"\s*(?:'((?:[^']|'')*)'|\"((?:[^\"]|\"\")*)\")\s*")
 #: Words for the absence of a value, in small letters.
@@ -32,7 +34,9 @@ _WORDS = {"true": True, "false": False, **dict.fromkeys(NOTHING)}
 
 @dataclass(frozen=True)
 class Spec:
-    """A plug-in's name with positional and named settings, not yet looked up or validated."""
+    """A plug-in's name with positional and named settings, not yet looked up or
+    validated.
+    """
 
     name: str
     args: tuple[Any, ...] = ()
@@ -40,7 +44,8 @@ class Spec:
 
 
 def scalar(text: str, field: str = "") -> Any:
-    """Read one scalar: a whole number, a decimal number, true, false, null, or text.
+    """Read one scalar: a whole number, a decimal number, true, false, null, or
+    text.
 
     Args:
         text: What is written.
@@ -62,7 +67,8 @@ def scalar(text: str, field: str = "") -> Any:
 
 
 def parse_spec(value: object, kind: str) -> Spec:
-    """Read a plug-in from YAML, the command line or Python: text, a mapping with ``name``, a Spec.
+    """Read a plug-in from YAML, the command line or Python: text, a mapping with
+    ``name``, a Spec.
 
     >>> parse_spec("late(start=90%)", "communication")
     Spec(name='late', args=(), settings={'start': '90%'})
@@ -82,7 +88,8 @@ def parse_spec(value: object, kind: str) -> Spec:
 
 
 def parse_value(text: str, field: str) -> Any:
-    """Read one value of ``key=value``: a list, a mapping, quoted text, a plug-in, or a scalar.
+    """Read one value of ``key=value``: a list, a mapping, quoted text, a plug-in,
+    or a scalar.
 
     >>> parse_value("[64, 64]", "model.hidden")
     [64, 64]
@@ -121,7 +128,9 @@ def spelled(value: Any) -> str:
 
 
 def _key(key: object) -> str:
-    """Return a key of a mapping, in quotes where it would be read as something else."""
+    """Return a key of a mapping, in quotes where it would be read as something
+    else.
+    """
     plain = spelled(key)
     return f"'{key}'" if isinstance(key, str) and plain == key and ":" in key else plain
 
@@ -143,7 +152,9 @@ def _is_path(text: str) -> bool:
 def _from_mapping(settings: dict[str, Any], kind: str) -> Spec:
     name = settings.pop("name", None) or settings.pop("path", None)
     if not isinstance(name, str) or not name:
-        raise ConfigError(f"{kind}: a mapping needs 'name' (or 'path: file.py:function').")
+        raise ConfigError(
+            f"{kind}: a mapping needs 'name' (or 'path: file.py:function')."
+        )
     if file_part(name) == len(name):  # paths are data
         return Spec(name, (), settings)
     inner = parse_spec(name, kind)

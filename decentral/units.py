@@ -1,7 +1,9 @@
-"""Quantities as people write them: ``90%``, ``2700 steps``, ``20ms``, ``1Gbit/s``, ``2MB``.
+"""Quantities as people write them: ``90%``, ``2700 steps``, ``20ms``, ``1Gbit/s``,
+``2MB``.
 
-Text is parsed only where files and flags are read; inside, units live in names (``latency_s``).
-Numbers have one reader for YAML, the command line, sweeps and Python.
+Text is parsed only where files and flags are read; inside, units live in names
+(``latency_s``). Numbers have one reader for YAML, the command line, sweeps and
+Python.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from typing import Annotated
 
 from decentral.errors import ConfigError
 
-# --- numbers --------------------------------------------------------------------------------------
+# --- numbers ----------------------------------------------------------------------
 
 
 _DIGITS = r"[0-9]+(?:_[0-9]+)*"
@@ -24,13 +26,15 @@ DECIMAL = (
     r"|[-+]?\.?(?:inf|Inf|INF)|\.?(?:nan|NaN|NAN)"
 )
 _INTEGER, _DECIMAL = re.compile(INTEGER), re.compile(DECIMAL)
-#: What some read as octal and some as decimal, and what YAML 1.1 read as minutes and seconds.
+#: What some read as octal and some as decimal, and what YAML 1.1 read as minutes
+#: and seconds.
 _OCTAL = re.compile(r"([-+]?)0[0-9_]*?([1-9][0-9_]*)")
 _SIXTIES = re.compile(r"[-+]?\d+(:[0-5]?\d)+(\.\d*)?")
 
 
 def ambiguous(text: str) -> str:
-    """Return why a text is a number to some readers only, and what to write; else nothing.
+    """Return why a text is a number to some readers only, and what to write; else
+    nothing.
 
     >>> ambiguous("010"), ambiguous("1:30"), ambiguous("10")
     ('010 begins with 0; write 10, or quote it as text',
@@ -56,12 +60,20 @@ def number_in(text: str) -> int | float | None:
     return None
 
 
-# --- quantities -----------------------------------------------------------------------------------
+# --- quantities -------------------------------------------------------------------
 
 
 _NUMBER = r"([-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?)"
 _QUANTITY = re.compile(rf"\s*{_NUMBER}\s*([A-Za-zµ%/]*)\s*")
-_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
+_SECONDS = {
+    "ns": 1e-9,
+    "us": 1e-6,
+    "µs": 1e-6,
+    "ms": 1e-3,
+    "s": 1.0,
+    "min": 60.0,
+    "h": 3600.0,
+}
 _BYTES = {
     "B": 1.0, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12,
     "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30, "TiB": 2.0**40,
@@ -97,7 +109,8 @@ class Point:
         from pydantic_core import core_schema
 
         return core_schema.no_info_plain_validator_function(
-            parse_point, serialization=core_schema.plain_serializer_function_ser_schema(str)
+            parse_point,
+            serialization=core_schema.plain_serializer_function_ser_schema(str),
         )
 
     def in_steps(self, steps: int) -> float:
@@ -125,7 +138,9 @@ def parse_point(value: object, field: str = "point in time") -> Point:
     whole = "." not in str(value) and "e" not in str(value).lower()
     point = _point(number, unit, whole, field, value)
     if point.value < 0 or (point.unit == "fraction" and point.value > 1):
-        raise ConfigError(f"{field}: {value} lies outside the run; use 0% to 100% or a step >= 0.")
+        raise ConfigError(
+            f"{field}: {value} lies outside the run; use 0% to 100% or a step >= 0."
+        )
     return point
 
 
@@ -142,15 +157,21 @@ def _point(number: float, unit: str, whole: bool, field: str, value: object) -> 
         return Point(number, "steps" if number else "fraction")
     if 0 <= number <= 1:
         return Point(number, "fraction")
-    raise ConfigError(f"{field}: {value!r} is neither a fraction in [0, 1] nor a whole step.")
+    raise ConfigError(
+        f"{field}: {value!r} is neither a fraction in [0, 1] nor a whole step."
+    )
 
 
-def _scaled(text: object, table: dict[str, float], bare: str, field: str, example: str) -> float:
+def _scaled(
+    text: object, table: dict[str, float], bare: str, field: str, example: str
+) -> float:
     number, unit = _split(text, field, example)
     unit = unit or bare
     if unit not in table:
         known = ", ".join(table)
-        raise ConfigError(f"{field}: unknown unit {unit!r} in {text!r}; use one of {known}.")
+        raise ConfigError(
+            f"{field}: unknown unit {unit!r} in {text!r}; use one of {known}."
+        )
     if number < 0:
         raise ConfigError(f"{field}: {text!r} is negative; the least is 0.")
     return number * table[unit]
@@ -175,7 +196,8 @@ def parse_bytes(value: object, field: str = "size") -> float:
 
 
 def parse_bandwidth(value: object, field: str = "bandwidth") -> float:
-    """Read ``1Gbit/s`` or ``100MB/s`` as bytes per second; a bare number is bytes per second.
+    """Read ``1Gbit/s`` or ``100MB/s`` as bytes per second; a bare number is bytes
+    per second.
 
     >>> parse_bandwidth("1Gbit/s")
     125000000.0
@@ -183,7 +205,9 @@ def parse_bandwidth(value: object, field: str = "bandwidth") -> float:
     rates = {f"{unit}/s": scale for unit, scale in (_BYTES | _BITS).items()}
     found = _scaled(value, rates, "B/s", field, "1Gbit/s or 100MB/s")
     if found == 0:
-        raise ConfigError(f"{field}: {value!r} is zero, and nothing would ever arrive; give more.")
+        raise ConfigError(
+            f"{field}: {value!r} is zero, and nothing would ever arrive; give more."
+        )
     return found
 
 
@@ -193,12 +217,16 @@ def parse_count(value: object, field: str = "count") -> float:
     >>> parse_count("25M")
     25000000.0
     """
-    return _scaled(value, {"": 1.0, "k": 1e3, "M": 1e6, "B": 1e9}, "", field, "25M or 1.3B")
+    return _scaled(
+        value, {"": 1.0, "k": 1e3, "M": 1e6, "B": 1e9}, "", field, "25M or 1.3B"
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """Marks a setting that people write with a unit: ``Annotated[float, Unit(...)]``."""
+    """Marks a setting that people write with a unit:
+    ``Annotated[float, Unit(...)]``.
+    """
 
     parse: Callable[[object], float]
     words: str
@@ -236,7 +264,12 @@ def format_bandwidth(rate_Bps: float) -> str:
     >>> format_bandwidth(125e6), format_bandwidth(1.855e6)
     ('1 Gbit/s', '14.8 Mbit/s')
     """
-    for unit, scale in (("Tbit", 125e9), ("Gbit", 125e6), ("Mbit", 125e3), ("kbit", 125.0)):
+    for unit, scale in (
+        ("Tbit", 125e9),
+        ("Gbit", 125e6),
+        ("Mbit", 125e3),
+        ("kbit", 125.0),
+    ):
         if rate_Bps >= 0.9995 * scale:
             return f"{rate_Bps / scale:.3g} {unit}/s"
     return f"{8 * rate_Bps:.3g} bit/s"

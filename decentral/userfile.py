@@ -1,13 +1,15 @@
-"""A user's own files: opened because they were named, carried along, and imported as plug-ins.
+"""A user's own files: opened because they were named, carried along, and imported
+as plug-ins.
 
-They travel with a job to other machines. A folder with plug-ins is a package of its own here, under
-a name made from its path: modules of equal names beside two plug-in files stay two modules, and
-``sys.path`` is never touched. Within such files ``import helpers`` looks beside the plug-in file
-first, wherever the statement stands. The standard library, decentral, and what Python would find in
-the very same place go before that.
+They travel with a job to other machines. A folder with plug-ins is a package of its
+own here, under a name made from its path: modules of equal names beside two plug-in
+files stay two modules, and ``sys.path`` is never touched. Within such files
+``import helpers`` looks beside the plug-in file first, wherever the statement
+stands. The standard library, decentral, and what Python would find in the very same
+place go before that.
 
-Sources are read through ``located``, so that carried files are found under their old paths: errors,
-``__file__`` and ``inspect`` show these.
+Sources are read through ``located``, so that carried files are found under their
+old paths: errors, ``__file__`` and ``inspect`` show these.
 """
 
 from __future__ import annotations
@@ -32,10 +34,11 @@ from typing import Any
 from decentral.blame import adopt, in_words, users_place
 from decentral.errors import ConfigError, exit_place
 
-# --- opened ---------------------------------------------------------------------------------------
+# --- opened -----------------------------------------------------------------------
 
 
-#: Endings of graph files that are topologies, in any case and with .gz behind them, and formats.
+#: Endings of graph files that are topologies, in any case and with .gz behind them,
+#: and formats.
 GRAPHS = {
     ".graphml": "markup", ".xml": "markup", ".gexf": "markup", ".gml": "gml",
     ".json": "json", ".jgf": "json", ".cyjs": "json", ".net": "pajek", ".paj": "pajek",
@@ -44,7 +47,9 @@ GRAPHS = {
     ".edgelist": "list", ".edges": "list", ".el": "list", ".txt": "list",
 }  # fmt: skip
 _ENDINGS = (*GRAPHS, *(f"{ending}.gz" for ending in GRAPHS))
-_BEFORE_SETTINGS = re.compile(rf"(?:{'|'.join(map(re.escape, GRAPHS))})(?:\.gz)?(?=\()", re.I)
+_BEFORE_SETTINGS = re.compile(
+    rf"(?:{'|'.join(map(re.escape, GRAPHS))})(?:\.gz)?(?=\()", re.I
+)
 _FUNCTION = re.compile(r"\.py:[A-Za-z_]\w*")
 
 # By the path that the user's machine has: where a file lies here.
@@ -53,7 +58,9 @@ _carried: dict[str, Path] = {}
 
 
 def located(path: str | Path) -> Path:
-    """Return where a named file lies, be it on this machine or carried here from the user's."""
+    """Return where a named file lies, be it on this machine or carried here from
+    the user's.
+    """
     place = place_of(path)
     if place.is_file():
         # Remembered, since files that were read must travel to workers.
@@ -62,7 +69,9 @@ def located(path: str | Path) -> Path:
 
 
 def place_of(path: str | Path) -> Path:
-    """Return where a named file lies; unlike one that is ``located``, it is not carried along."""
+    """Return where a named file lies; unlike one that is ``located``, it is not
+    carried along.
+    """
     whole = resolved(path)
     return _carried.get(whole, Path(whole))
 
@@ -73,11 +82,16 @@ def resolved(path: str | Path) -> str:
 
 
 def file_part(text: str) -> int:
-    """Return how many characters of ``text`` name a user's file, whatever is in its path.
+    """Return how many characters of ``text`` name a user's file, whatever is in its
+    path.
 
-    No call ends as a file does, so its path is data; before a call's settings, the file must exist.
+    No call ends as a file does, so its path is data; before a call's settings, the
+    file must exist.
 
-    >>> [file_part(t) for t in ("my job (2)/a.py:b", "Abilene (1).graphml", "late(start=90%)")]
+    >>> [
+    ...     file_part(t)
+    ...     for t in ("my job (2)/a.py:b", "Abilene (1).graphml", "late(start=90%)")
+    ... ]
     [17, 19, 0]
     """
     if is_graph_file(text) or text.rstrip().endswith(".py"):
@@ -99,7 +113,8 @@ def lies(path: str | Path) -> bool:
 
 
 def is_graph_file(text: str) -> bool:
-    """Whether a text ends as a graph file does, or is the path of a file that is there.
+    """Whether a text ends as a graph file does, or is the path of a file that is
+    there.
 
     >>> is_graph_file("Abilene.GML.gz"), is_graph_file("ring")
     (True, False)
@@ -117,7 +132,8 @@ def names_file(word: str) -> bool:
 
 
 def find_again(path: str, place: Path) -> None:
-    """Read a named file that is gone from where it was at another place, if it is there.
+    """Read a named file that is gone from where it was at another place, if it is
+    there.
 
     With a plug-in file come the Python files beside and below it.
     """
@@ -131,18 +147,24 @@ def find_again(path: str, place: Path) -> None:
 
 
 def carried_below(folder: Path) -> list[str]:
-    """Return the old paths of the files that were carried here and lay below a folder."""
+    """Return the old paths of the files that were carried here and lay below a
+    folder.
+    """
     return [path for path in _carried if path.startswith(f"{folder}{os.sep}")]
 
 
 def opened() -> dict[str, bytes]:
-    """Return the contents of all files that were named so far, to carry them elsewhere."""
+    """Return the contents of all files that were named so far, to carry them
+    elsewhere.
+    """
     there = {path: place for path, place in _opened.items() if place.is_file()}
     return {path: place.read_bytes() for path, place in there.items()}
 
 
 def unpack(files: Mapping[str, bytes], folder: Path) -> None:
-    """Lay carried files into a folder; from now on they are found under their old paths."""
+    """Lay carried files into a folder; from now on they are found under their old
+    paths.
+    """
     for path, content in files.items():
         # A folder for each path: files of the same name may come from different
         # ones.
@@ -152,27 +174,33 @@ def unpack(files: Mapping[str, bytes], folder: Path) -> None:
         _carried[path] = place
 
 
-# --- imported -------------------------------------------------------------------------------------
+# --- imported ---------------------------------------------------------------------
 
 
 _PREFIX = "decentral_user_"
 _NOT_BESIDE = sys.stdlib_module_names | {"decentral"}
 
-#: The folder of every package made here, and the file of every plug-in that was named, by module.
+#: The folder of every package made here, and the file of every plug-in that was
+#: named, by module.
 _folders: dict[str, Path] = {}
 _files: dict[str, Path] = {}
 
 
 def load_file(path: str) -> ModuleType:
-    """Import a user's Python file by path; what it raises is named as the user's own."""
+    """Import a user's Python file by path; what it raises is named as the user's
+    own.
+    """
     file = Path(resolved(path))
     name = _module_of(file)
     # Imported once, as modules are: two plug-ins of a file share what it defines.
+    # it travels with the job, though only a function may import it
     if name not in sys.modules:
         if not located(file).is_file():
-            raise ConfigError(f"plug-in file {path} does not exist; give the path of a .py file.")
+            raise ConfigError(
+                f"plug-in file {path} does not exist; give the path of a .py file."
+            )
         for other in sources(file):
-            located(other)  # it travels with the job, though only a function may import it
+            located(other)
     try:
         return importlib.import_module(name)
     except SystemExit as error:
@@ -188,9 +216,11 @@ def load_file(path: str) -> ModuleType:
 
 
 def load_installed(kind: str, point: Any) -> Any:
-    """Import an installed plug-in by its entry point; what it raises is named as its own.
+    """Import an installed plug-in by its entry point; what it raises is named as
+    its own.
 
-    Its package counts as a user's from now on: what goes wrong in there is no fault of ours.
+    Its package counts as a user's from now on: what goes wrong in there is no fault
+    of ours.
     """
     try:
         target = point.load()
@@ -210,22 +240,27 @@ def _at(error: BaseException) -> str:
 
 
 def _module_of(file: Path) -> str:
-    """Return the name under which a plug-in file is imported; make its folder a package."""
+    """Return the name under which a plug-in file is imported; make its folder a
+    package.
+    """
     # By folder, so that files of one folder see each other and those of others do
     # not.
     package = _PREFIX + hashlib.sha256(str(file.parent).encode()).hexdigest()[:12]
     name = f"{package}.{file.stem.replace('.', '_')}"
     _folders[package], _files[name] = file.parent, file
+    # before Python's own, which know no carried files
     if _finder not in sys.meta_path:
-        sys.meta_path.insert(0, _finder)  # before Python's own, which know no carried files
+        sys.meta_path.insert(0, _finder)
     return name
 
 
-# --- what lies beside a file ----------------------------------------------------------------------
+# --- what lies beside a file ------------------------------------------------------
 
 
 def sources(file: Path) -> list[Path]:
-    """Return a plug-in file and all files beside it that it may import, at once or later."""
+    """Return a plug-in file and all files beside it that it may import, at once or
+    later.
+    """
     found: dict[Path, None] = {}
     waiting = [file]
     while waiting:
@@ -239,7 +274,9 @@ def sources(file: Path) -> list[Path]:
 
 
 def _members(folder: Path, name: str, importer: Path) -> Sequence[Path]:
-    """Return the file of a module beside a plug-in file, or all files of a package there."""
+    """Return the file of a module beside a plug-in file, or all files of a package
+    there.
+    """
     beside = _beside(folder, name, importer)
     if beside is None or beside.name == f"{name}.py":
         return [] if beside is None else [beside]
@@ -247,7 +284,9 @@ def _members(folder: Path, name: str, importer: Path) -> Sequence[Path]:
 
 
 def _imported(file: Path) -> Iterator[str]:
-    """Yield the first name of all that a file imports, wherever it does, without running it."""
+    """Yield the first name of all that a file imports, wherever it does, without
+    running it.
+    """
     with suppress(SyntaxError, OSError):  # importing it says so better
         for node in ast.walk(ast.parse(located(file).read_bytes())):
             if isinstance(node, ast.Import):
@@ -259,20 +298,28 @@ def _imported(file: Path) -> Iterator[str]:
 
 
 def _beside(folder: Path, name: str, importer: Path) -> Path | None:
-    """Return the module or package in a folder that a name means there: a file, or a folder."""
+    """Return the module or package in a folder that a name means there: a file, or
+    a folder.
+    """
     if name in _NOT_BESIDE or "/site-packages/" in f"{folder}/":
         return None
     for file in (folder / f"{name}.py", folder / name / "__init__.py"):
-        if file != importer and lies(file):  # a plug-in called wandb.py wants the real wandb
+        # a plug-in called wandb.py wants the real wandb
+        if file != importer and lies(file):
             return file
-    # A folder without __init__.py may hold anything, say a library's data: it comes last.
+    # A folder without __init__.py may hold anything, say a library's data: it comes
+    # last.
     bare = folder / name
     there = bare.is_dir() or carried_below(bare)
-    return bare if there and _found_by_python(name) is None and _files_below(bare) else None
+    return (
+        bare if there and _found_by_python(name) is None and _files_below(bare) else None
+    )
 
 
 def _files_below(folder: Path) -> list[Path]:
-    """Return the Python files in a folder and in those below it, here or carried here."""
+    """Return the Python files in a folder and in those below it, here or carried
+    here.
+    """
     here = folder.rglob("*.py") if folder.is_dir() else ()
     carried = (Path(path) for path in carried_below(folder) if path.endswith(".py"))
     return sorted({*here, *carried})
@@ -288,7 +335,7 @@ def _found_by_python(name: str) -> Path | None:
     return None if there is None else Path(there).resolve()
 
 
-# --- the machinery of importing -------------------------------------------------------------------
+# --- the machinery of importing ---------------------------------------------------
 
 
 def _import(
@@ -298,14 +345,19 @@ def _import(
     fromlist: Sequence[str] | None = (),
     level: int = 0,
 ) -> ModuleType:
-    """Do what an import statement in a user's file says: ``builtins.__import__`` for siblings."""
+    """Do what an import statement in a user's file says: ``builtins.__import__``
+    for siblings.
+    """
     package = str((globals or {}).get("__name__", "")).partition(".")[0]
     first = name.partition(".")[0]
     if not level and package in _folders:
         importer = Path(str((globals or {}).get("__file__", "")))
         file = _beside(_folders[package], first, importer)
-        if file is not None and _found_by_python(first) != file:  # as in a script's own folder
-            found = builtins.__import__(f"{package}.{name}", globals, locals, fromlist or (), 0)
+        # as in a script's own folder
+        if file is not None and _found_by_python(first) != file:
+            found = builtins.__import__(
+                f"{package}.{name}", globals, locals, fromlist or (), 0
+            )
             return found if fromlist else sys.modules[f"{package}.{first}"]
     return builtins.__import__(name, globals, locals, fromlist or (), level)
 
@@ -346,7 +398,9 @@ class _Finder(MetaPathFinder):
         known = _files.get(fullname, folder / f"{name}.py")
         for file in (known, folder / name / "__init__.py"):
             if lies(file):
-                return importlib.util.spec_from_file_location(fullname, file, loader=_Loader(file))
+                return importlib.util.spec_from_file_location(
+                    fullname, file, loader=_Loader(file)
+                )
         return _bare(fullname, folder / name) if _files_below(folder / name) else None
 
 

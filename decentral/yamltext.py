@@ -1,4 +1,6 @@
-"""YAML as people write it: the scalars of YAML 1.2, each key once, a mistake named by its line."""
+"""YAML as people write it: the scalars of YAML 1.2, each key once, a mistake named
+by its line.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ import yaml
 from decentral.errors import ConfigError
 from decentral.units import DECIMAL, INTEGER, ambiguous, number_in
 
-#: The scalars of YAML 1.2: PyYAML's own are those of 1.1, to which 1e-3 is text and yes is true.
+#: The scalars of YAML 1.2: PyYAML's own are those of 1.1, to which 1e-3 is text and
+#: yes is true.
 _RESOLVERS: tuple[tuple[str, str, str], ...] = (
     ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
     ("null", r"~|null|Null|NULL|", "~nN\0"),
@@ -23,7 +26,9 @@ _RESOLVERS: tuple[tuple[str, str, str], ...] = (
 
 
 def _unclear(text: str) -> str:
-    """Return why other readers, or people, take a plain text for something else; else nothing."""
+    """Return why other readers, or people, take a plain text for something else;
+    else nothing.
+    """
     if text in ("None", "NONE"):
         return "None is text in YAML; write null, or quote it as text"
     return ambiguous(text)
@@ -36,7 +41,9 @@ def _refuse(problem: str, node: Any) -> None:
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads what people write; refuses what would be read as something else, by its line."""
+    """Reads what people write; refuses what would be read as something else, by its
+    line.
+    """
 
     yaml_implicit_resolvers: ClassVar[Any] = {}
 
@@ -80,7 +87,9 @@ class _Dumper(yaml.SafeDumper):
     yaml_implicit_resolvers: ClassVar[Any] = {}
 
     def represent_str(self, data: str) -> Any:
-        """Write text; rare line breaks must be escaped, or they are read back as blanks."""
+        """Write text; rare line breaks must be escaped, or they are read back as
+        blanks.
+        """
         style = '"' if _unclear(data) or set(data) & set("\x85\u2028\u2029") else None
         return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
 
@@ -108,23 +117,32 @@ def load_file(path: str | Path) -> Any:
     try:
         return load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise ConfigError(f"configuration {path} does not exist; check the path.") from error
+        raise ConfigError(
+            f"configuration {path} does not exist; check the path."
+        ) from error
     except OSError as error:
-        raise ConfigError(f"configuration {path} cannot be read: {error.strerror}.") from error
+        raise ConfigError(
+            f"configuration {path} cannot be read: {error.strerror}."
+        ) from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"configuration {path} cannot be read: it is not UTF-8 text.") from error
+        raise ConfigError(
+            f"configuration {path} cannot be read: it is not UTF-8 text."
+        ) from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "malformed"
-        raise ConfigError(f"configuration {path}{where}: not valid YAML ({problem}).") from error
+        raise ConfigError(
+            f"configuration {path}{where}: not valid YAML ({problem})."
+        ) from error
 
 
 def line_of(path: str | Path, key: str) -> int:
     """Return the line on which a file has a key, from 1 on; 0 without it.
 
-    ``key`` is one of the outermost mapping, or leads on from there: ``optimizer.lr``. Where the
-    last of its names is missing, the line is that of the one before.
+    ``key`` is one of the outermost mapping, or leads on from there:
+    ``optimizer.lr``. Where the last of its names is missing, the line is that of
+    the one before.
     """
     node: Any = yaml.compose(Path(path).read_text(encoding="utf-8"), _Loader)
     found, names = 0, [key, *(key.split(".") if "." in key else ())]
@@ -140,9 +158,13 @@ def line_of(path: str | Path, key: str) -> int:
 
 
 def _inside(node: Any, key: str) -> tuple[int, Any] | None:
-    """Return the line of a key within a mapping, and what stands there; None: it has no such."""
+    """Return the line of a key within a mapping, and what stands there; None: it
+    has no such.
+    """
     pairs: Any = node.value if isinstance(node, yaml.MappingNode) else ()
-    return next(((k.start_mark.line + 1, inner) for k, inner in pairs if k.value == key), None)
+    return next(
+        ((k.start_mark.line + 1, inner) for k, inner in pairs if k.value == key), None
+    )
 
 
 def dump(settings: Mapping[str, Any]) -> str:

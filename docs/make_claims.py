@@ -33,7 +33,9 @@ hold for every seed unless mean or median is said. All together, `decentral repr
 
 def head(record: dict[str, Any]) -> str:
     """Return a claim's line in the table of verdicts."""
-    versions = ", ".join(f"{name} {number}" for name, number in record["versions"].items())
+    versions = ", ".join(
+        f"{name} {number}" for name, number in record["versions"].items()
+    )
     cells = [
         f"[{spoken(record['claim'])}](#{spoken(record['claim'])})",
         record["verdict"],

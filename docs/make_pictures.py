@@ -57,7 +57,9 @@ class Page:
     async def ask(self, method: str, **parameters: Any) -> dict[str, Any]:
         """Call a method and return its result; events in between are dropped."""
         self.asked += 1
-        await self.socket.send_json({"id": self.asked, "method": method, "params": parameters})
+        await self.socket.send_json(
+            {"id": self.asked, "method": method, "params": parameters}
+        )
         while (answer := await self.socket.receive_json()).get("id") != self.asked:
             continue
         return answer["result"]
@@ -95,7 +97,9 @@ async def opened(session: aiohttp.ClientSession) -> Page:
         try:
             async with session.get(f"http://127.0.0.1:{DEBUGGING}/json") as answer:
                 (page,) = [one for one in await answer.json() if one["type"] == "page"]
-                return Page(await session.ws_connect(page["webSocketDebuggerUrl"], max_msg_size=0))
+                return Page(
+                    await session.ws_connect(page["webSocketDebuggerUrl"], max_msg_size=0)
+                )
         except aiohttp.ClientError:
             await asyncio.sleep(0.3)
     raise SystemExit("Chromium does not answer.")
@@ -135,7 +139,9 @@ async def photographs(token: str, out: Path) -> None:
         await page.ask("Network.setExtraHTTPHeaders", headers={})
         await page.size(1280, 1000)
         await page.ask("Page.navigate", url=graph)
-        await page.until("ray_decentral_accuracy_merged", "ray_decentral_accuracy_local_mean")
+        await page.until(
+            "ray_decentral_accuracy_merged", "ray_decentral_accuracy_local_mean"
+        )
         await asyncio.sleep(2)
         await page.photograph(out / "prometheus-accuracy.png")
 
@@ -152,7 +158,9 @@ def main(out: Path) -> None:
     )
     config = DOCS.parent / "launch" / "prometheus.yml"
     scrape = folder / "prometheus.yml"
-    scrape.write_text(config.read_text().replace("scrape_interval: 5s", "scrape_interval: 1s"))
+    scrape.write_text(
+        config.read_text().replace("scrape_interval: 5s", "scrape_interval: 1s")
+    )
     chromium = [
         browser, "--headless", "--no-sandbox", "--disable-gpu", "--window-size=1280,760",
         f"--remote-debugging-port={DEBUGGING}", f"--user-data-dir={folder}/browser", "about:blank",
@@ -166,7 +174,9 @@ def main(out: Path) -> None:
         stack.enter_context(running(chromium))
         stack.enter_context(running(prometheus))
         command = [sys.executable, "-m", "decentral", *launch.split()]
-        stack.enter_context(running(command, **secret, RAY_metrics_report_interval_ms="1000"))
+        stack.enter_context(
+            running(command, **secret, RAY_metrics_report_interval_ms="1000")
+        )
         asyncio.run(photographs(token, out))
     shutil.rmtree(folder, ignore_errors=True)
 

@@ -27,7 +27,12 @@ def setting(name: str, given: Setting) -> str:
 
 def row(plugin: Plugin) -> str:
     """Return one line of a kind's table."""
-    first = plugin.help.split("\n\n")[0].replace("\n", " ").replace("|", "\\|").replace("``", "`")
+    first = (
+        plugin.help.split("\n\n")[0]
+        .replace("\n", " ")
+        .replace("|", "\\|")
+        .replace("``", "`")
+    )
     settings = ", ".join(setting(name, given) for name, given in plugin.settings.items())
     return f"| `{plugin.name}` | {first} | {settings or '-'} |"
 
@@ -38,7 +43,11 @@ def section(kind: str) -> Iterator[str]:
     yield f"\n## {kind}\n"
     common = plugins[0].common
     if common:
-        yield "Every one also takes " + ", ".join(setting(n, s) for n, s in common.items()) + ".\n"
+        yield (
+            "Every one also takes "
+            + ", ".join(setting(n, s) for n, s in common.items())
+            + ".\n"
+        )
     yield "| name | what it does | settings |\n|---|---|---|"
     yield from map(row, plugins)
 

@@ -32,7 +32,9 @@ from decentral import registry
 REPO = Path(__file__).resolve().parent.parent
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
-hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None, database=None)
+hypothesis.settings.register_profile(
+    "fixed", derandomize=True, deadline=None, database=None
+)
 hypothesis.settings.register_profile("search", deadline=None, print_blob=True)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
@@ -83,7 +85,11 @@ def chromium() -> str | None:
 
 
 def _ray() -> str:
-    return "" if find_spec("ray") else "needs Ray: pip install -c constraints.txt -e '.[ray]'"
+    return (
+        ""
+        if find_spec("ray")
+        else "needs Ray: pip install -c constraints.txt -e '.[ray]'"
+    )
 
 
 def _datasets() -> str:
@@ -101,11 +107,17 @@ def _chromium() -> str:
 
 
 def _java() -> str:
-    return "" if shutil.which("java") else "needs Java: apt-get install default-jre-headless"
+    return (
+        "" if shutil.which("java") else "needs Java: apt-get install default-jre-headless"
+    )
 
 
 def _prometheus() -> str:
-    return "" if shutil.which("prometheus") else "needs Prometheus: apt-get install prometheus"
+    return (
+        ""
+        if shutil.which("prometheus")
+        else "needs Prometheus: apt-get install prometheus"
+    )
 
 
 def _compiler() -> str:
@@ -144,7 +156,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for what in _needs(item):
             if what not in _PROBES:
                 known = ", ".join(sorted(_PROBES))
-                raise pytest.UsageError(f"{item.nodeid}: unknown need {what!r}; known: {known}")
+                raise pytest.UsageError(
+                    f"{item.nodeid}: unknown need {what!r}; known: {known}"
+                )
             if what in _SELECTABLE:
                 item.add_marker(what)
 
@@ -235,7 +249,9 @@ def data_dir() -> Path:
     """The folder of larger data sets: $DECENTRAL_DATA, or ../shared/data beside the checkout."""
     folder = Path(os.environ.get("DECENTRAL_DATA", REPO.parent / "shared" / "data"))
     if not folder.is_dir():
-        pytest.skip(f"needs data sets: {folder} is missing; set DECENTRAL_DATA to their folder")
+        pytest.skip(
+            f"needs data sets: {folder} is missing; set DECENTRAL_DATA to their folder"
+        )
     return folder
 
 

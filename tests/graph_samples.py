@@ -47,7 +47,9 @@ class Sample:
 
     def rows(self) -> list[tuple[int, int, str]]:
         """Return links by place, with the weight as text, empty where there is none."""
-        weights = [""] * len(self.links) if self.weights is None else map(repr, self.weights)
+        weights = (
+            [""] * len(self.links) if self.weights is None else map(repr, self.weights)
+        )
         return [(*ends, weight) for ends, weight in zip(self.links, weights, strict=True)]
 
 
@@ -73,7 +75,12 @@ def samples(draw: st.DrawFn, form: Format) -> Sample:
     directed = draw(
         st.sampled_from([w for w in (False, True) if (form.undirected, form.directed)[w]])
     )
-    pairs = [(a, b) for a in range(count) for b in range(count) if a < b or (directed and a > b)]
+    pairs = [
+        (a, b)
+        for a in range(count)
+        for b in range(count)
+        if a < b or (directed and a > b)
+    ]
     links = draw(st.lists(st.sampled_from(pairs), min_size=1, unique=True))
     if not form.isolated:
         links += [(a, a + 1) for a in range(count - 1)]
@@ -92,9 +99,14 @@ def labels(form: Format, count: int) -> st.SearchStrategy[tuple[str, ...]]:
         return st.just(tuple(str(node) for node in range(first, first + count)))
     whole = st.integers(-50, 10**6).map(str)
     words = TEXT.map(lambda text: "".join(c for c in text if c not in " '<>&()"))
-    kinds = {"text": (TEXT, whole), "words": (words, whole), "whole": (whole,)}[form.labels]
+    kinds = {"text": (TEXT, whole), "words": (words, whole), "whole": (whole,)}[
+        form.labels
+    ]
     return st.one_of(
-        *(st.lists(k, min_size=count, max_size=count, unique=True).map(tuple) for k in kinds)
+        *(
+            st.lists(k, min_size=count, max_size=count, unique=True).map(tuple)
+            for k in kinds
+        )
     )
 
 
@@ -113,11 +125,15 @@ def same(found: Any, sample: Sample) -> None:
     assert sorted(names) == list(range(len(names)))
     assert sorted(names.values()) == sorted(sample.labels)
     if all(label.lstrip("-").isdigit() for label in sample.labels):
-        assert [int(names[k]) for k in range(len(names))] == sorted(map(int, sample.labels))
+        assert [int(names[k]) for k in range(len(names))] == sorted(
+            map(int, sample.labels)
+        )
     assert found.is_directed() == sample.directed
     wanted = sample.graph()
     links = {
-        frozenset([names[a], names[b]]) if not sample.directed else (names[a], names[b]): d
+        frozenset([names[a], names[b]])
+        if not sample.directed
+        else (names[a], names[b]): d
         for a, b, d in found.edges(data=True)
     }
     expected = {
@@ -145,7 +161,9 @@ def _json(make: Callable[[Sample], Any]) -> Callable[[Sample], bytes]:
     return lambda sample: json.dumps(make(sample), indent=1, ensure_ascii=False).encode()
 
 
-def _text(make: Callable[[Sample], str], encoding: str = "utf-8") -> Callable[[Sample], bytes]:
+def _text(
+    make: Callable[[Sample], str], encoding: str = "utf-8"
+) -> Callable[[Sample], bytes]:
     return lambda sample: make(sample).encode(encoding)
 
 
@@ -164,7 +182,9 @@ def _by_place(key: str) -> Callable[[Sample], Any]:
         return {
             "directed": sample.directed,
             "nodes": [{key: label, "group": 1} for label in sample.labels],
-            "links": [{"source": a, "target": b, **_weight(w)} for a, b, w in sample.rows()],
+            "links": [
+                {"source": a, "target": b, **_weight(w)} for a, b, w in sample.rows()
+            ],
         }
 
     return make
@@ -176,7 +196,12 @@ def _jgf(version: int) -> Callable[[Sample], Any]:
         if version == 1:
             nodes = [{"id": key, **node} for key, node in nodes.items()]
         edges = [
-            {"source": f"n{a}", "target": f"n{b}", "relation": "to", "metadata": _weight(w)}
+            {
+                "source": f"n{a}",
+                "target": f"n{b}",
+                "relation": "to",
+                "metadata": _weight(w),
+            }
             for a, b, w in sample.rows()
         ]
         return {"graph": {"directed": sample.directed, "nodes": nodes, "edges": edges}}
@@ -186,11 +211,18 @@ def _jgf(version: int) -> Callable[[Sample], Any]:
 
 def _elements(sample: Sample) -> Any:
     """Return the list of cytoscape.js, which knows undirected links only."""
-    nodes = [{"data": {"id": f"n{k}", "name": label}} for k, label in enumerate(sample.labels)]
+    nodes = [
+        {"data": {"id": f"n{k}", "name": label}} for k, label in enumerate(sample.labels)
+    ]
     edges = [
         {
             "group": "edges",
-            "data": {"id": f"e{a}-{b}", "source": f"n{a}", "target": f"n{b}", **_weight(w)},
+            "data": {
+                "id": f"e{a}-{b}",
+                "source": f"n{a}",
+                "target": f"n{b}",
+                **_weight(w),
+            },
         }
         for a, b, w in sample.rows()
     ]
@@ -211,7 +243,9 @@ def _gml(sample: Sample) -> str:
 
 
 def _pajek(sample: Sample) -> str:
-    nodes = "".join(f'{k} "{label}" 0.1 0.2\n' for k, label in enumerate(sample.labels, start=1))
+    nodes = "".join(
+        f'{k} "{label}" 0.1 0.2\n' for k, label in enumerate(sample.labels, start=1)
+    )
     kind = "*Arcs" if sample.directed else "*Edges"
     links = "".join(f"{a + 1} {b + 1} {w}\n" for a, b, w in sample.rows())
     return f"*Vertices {len(sample.labels)}\n{nodes}% a comment\n{kind}\n{links}"
@@ -219,14 +253,18 @@ def _pajek(sample: Sample) -> str:
 
 def _snap(sample: Sample) -> str:
     kind = "Directed" if sample.directed else "Undirected"
-    links = "".join(f"{sample.labels[a]}\t{sample.labels[b]}\r\n" for a, b, _ in sample.rows())
+    links = "".join(
+        f"{sample.labels[a]}\t{sample.labels[b]}\r\n" for a, b, _ in sample.rows()
+    )
     counts = f"# Nodes: {len(sample.labels)} Edges: {len(sample.links)}\r\n"
     return f"# {kind} graph: some.txt\r\n{counts}# FromNodeId\tToNodeId\r\n{links}"
 
 
 def _konect(sample: Sample) -> str:
     kind, count = "asym" if sample.directed else "sym", len(sample.labels)
-    links = "".join(f"{a + 1} {b + 1} {w} {'1085' if w else ''}\n" for a, b, w in sample.rows())
+    links = "".join(
+        f"{a + 1} {b + 1} {w} {'1085' if w else ''}\n" for a, b, w in sample.rows()
+    )
     return f"% {kind} weighted\n% {len(sample.links)} {count} {count}\n{links}"
 
 
@@ -244,7 +282,10 @@ def _listed(delimiter: str, header: str = "") -> Callable[[Sample], str]:
 
 def _gephi(sample: Sample) -> str:
     kind = "Directed" if sample.directed else "Undirected"
-    lines = [f'"{sample.labels[a]}";"{sample.labels[b]}";{kind};{w}' for a, b, w in sample.rows()]
+    lines = [
+        f'"{sample.labels[a]}";"{sample.labels[b]}";{kind};{w}'
+        for a, b, w in sample.rows()
+    ]
     return "\n".join(["Source;Target;Type;Weight", *lines])
 
 
@@ -310,7 +351,9 @@ def _gexf(sample: Sample) -> str:
         for k, label in enumerate(sample.labels)
     )
     links = "".join(
-        f'<edge id="{k}" source="{a}" target="{b}"' + (f' weight="{w}"' if w else "") + "/>\n"
+        f'<edge id="{k}" source="{a}" target="{b}"'
+        + (f' weight="{w}"' if w else "")
+        + "/>\n"
         for k, (a, b, w) in enumerate(sample.rows())
     )
     kind = "directed" if sample.directed else "undirected"

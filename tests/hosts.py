@@ -17,7 +17,12 @@ from pathlib import Path
 import pytest
 
 #: Hosts that are out of reach are noticed by Ray in 12 to 16 seconds, not in a minute.
-HEALTH = {"initial_delay_ms": 1000, "period_ms": 1000, "timeout_ms": 3000, "failure_threshold": 4}
+HEALTH = {
+    "initial_delay_ms": 1000,
+    "period_ms": 1000,
+    "timeout_ms": 3000,
+    "failure_threshold": 4,
+}
 
 
 class Hosts:
@@ -93,7 +98,14 @@ class Hosts:
 
     def _holes(self, change: str, one: int, other: int) -> None:
         for here, there in ((one, other), (other, one)):
-            ip("-n", self.space(here), "route", change, "blackhole", f"{self.ip(there)}/32")
+            ip(
+                "-n",
+                self.space(here),
+                "route",
+                change,
+                "blackhole",
+                f"{self.ip(there)}/32",
+            )
 
     def slow(self, host: int, bytes_per_s: int) -> None:
         """Let a host's cable carry so many bytes a second each way, in frames of 9,000 bytes.
@@ -105,7 +117,17 @@ class Hosts:
         inside = ["ip", "netns", "exec", self.space(host)]
         for where, device in ((inside, "eth0"), ([], self.link(host))):
             run(*where, "ip", "link", "set", device, "mtu", "9000")
-            queue = [*where, "tc", "qdisc", "replace", "dev", device, "root", "handle", "1:"]
+            queue = [
+                *where,
+                "tc",
+                "qdisc",
+                "replace",
+                "dev",
+                device,
+                "root",
+                "handle",
+                "1:",
+            ]
             run(*queue, "htb", "default", "3")
             add = [*where, "tc", "class", "add", "dev", device]
             run(*add, *f"parent 1: classid 1:1 htb rate {rate}bit".split())
@@ -126,22 +148,36 @@ class Hosts:
 
     def start(self, host: int) -> None:
         """Start Ray on a host that is connected."""
-        ray = [str(Path(sys.executable).with_name("ray")), "start", "--disable-usage-stats"]
+        ray = [
+            str(Path(sys.executable).with_name("ray")),
+            "start",
+            "--disable-usage-stats",
+        ]
         ray += [f"--node-ip-address={self.ip(host)}", "--object-store-memory=80000000"]
         if host == 0:
-            ray += ["--head", "--port=6379", "--num-cpus=0", f"--temp-dir={self.folder}/ray"]
+            ray += [
+                "--head",
+                "--port=6379",
+                "--num-cpus=0",
+                f"--temp-dir={self.folder}/ray",
+            ]
             ray += [f"--include-dashboard={self.dashboard}"]
         else:
             ray += [f"--address={self.address}", "--num-cpus=1"]
         log = self.folder / f"host-{host}.log"
         with log.open("w") as out:  # not a pipe: Ray's daemons would keep it open
-            done = subprocess.run(self.command(host, ray), env=self.env, stdout=out, stderr=out)
+            done = subprocess.run(
+                self.command(host, ray), env=self.env, stdout=out, stderr=out
+            )
         assert done.returncode == 0, log.read_text()
 
     def kill(self, host: int) -> None:
         """Let a host lose its power."""
         found = subprocess.run(
-            ["ip", "netns", "pids", self.space(host)], capture_output=True, text=True, check=True
+            ["ip", "netns", "pids", self.space(host)],
+            capture_output=True,
+            text=True,
+            check=True,
         )
         for process in found.stdout.split():
             with suppress(ProcessLookupError):
@@ -156,7 +192,8 @@ class Hosts:
         """Take everything down."""
         for host in range(self.count):
             self.kill(host)
-            ip("link", "delete", self.link(host))  # the space itself may live on for a while
+            # the space itself may live on for a while
+            ip("link", "delete", self.link(host))
             ip("netns", "delete", self.space(host))
         ip("link", "delete", self.name)
 
@@ -174,7 +211,8 @@ def cluster(hosts: int, dashboard: bool = False) -> Iterator[Hosts]:
     """Yield a cluster of a head and some hosts; skip where namespaces cannot be made."""
     if shutil.which("ip") is None:
         pytest.skip("needs iproute2: apt-get install iproute2")
-    folder = Path(tempfile.mkdtemp(prefix="dh-", dir="/tmp"))  # short: Unix sockets lie in it
+    # short: Unix sockets lie in it
+    folder = Path(tempfile.mkdtemp(prefix="dh-", dir="/tmp"))
     made = Hosts(folder, dashboard)
     try:
         made.lay_bridge()

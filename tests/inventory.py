@@ -135,7 +135,9 @@ def inventory(folder: Path) -> dict[str, Tree]:
             found[name] = READERS.get(file.suffix, lambda file: None)(file)
     run = read_run(folder)
     drawn = dict(_figures(run))
-    shown = {name: one and [_axes(axes) for axes in one.axes] for name, one in drawn.items()}
+    shown = {
+        name: one and [_axes(axes) for axes in one.axes] for name, one in drawn.items()
+    }
     return {"files": found, "figures": shown}
 
 

@@ -60,7 +60,9 @@ def matrices(named: list[tuple[str, nn.Parameter]]) -> list[nn.Parameter]:
     return [p for name, p in named if p.dim() == 2 and "embed" not in name]
 
 
-def assert_same(found: dict[str, Any], wanted: dict[str, Any], **tolerance: float) -> None:
+def assert_same(
+    found: dict[str, Any], wanted: dict[str, Any], **tolerance: float
+) -> None:
     assert found.keys() == wanted.keys()
     for name, value in found.items():
         torch.testing.assert_close(value, wanted[name], **tolerance, msg=name)

@@ -45,7 +45,9 @@ def written(folder: Path, kind: str, body: str = "return 1 / 0") -> Path:
     """Write a file with a plug-in ``own`` whose body is that; the first line of it is the 6th."""
     head = f"@plugin({kind!r}{TRAITS.get(kind, '')})\ndef own{HEADS[kind]}:\n    'Be mine.'\n"
     file = folder / f"{kind}_file.py"
-    file.write_text(f"from decentral import plugin\n\n{head}{textwrap.indent(body, '    ')}\n")
+    file.write_text(
+        f"from decentral import plugin\n\n{head}{textwrap.indent(body, '    ')}\n"
+    )
     return file
 
 

@@ -120,7 +120,9 @@ _BEYOND = re.compile(r"[$`]|[|&;<>*?~{}()]")
 def commands(source: str) -> list[list[str]]:
     """Return the words of each command, if all are plain ones of decentral, else nothing."""
     lines = [line for line in source.replace("\\\n", " ").splitlines() if line.strip()]
-    bare = [re.sub(r"'[^']*'|\"[^\"$`]*\"", "", line.partition(" #")[0]) for line in lines]
+    bare = [
+        re.sub(r"'[^']*'|\"[^\"$`]*\"", "", line.partition(" #")[0]) for line in lines
+    ]
     if any(_BEYOND.search(line) or not line.startswith("decentral ") for line in bare):
         return []
     return [shlex.split(line, comments=True)[1:] for line in lines]
@@ -132,7 +134,9 @@ def _shell(block: Block) -> None:
 
         for words in plain:
             if status := run(words):
-                raise RuntimeError(f"{block.place}: {shlex.join(words)}: exit status {status}")
+                raise RuntimeError(
+                    f"{block.place}: {shlex.join(words)}: exit status {status}"
+                )
         return
     programs = Path(sys.executable).parent
     path = f"{programs}{os.pathsep}{os.environ['PATH']}"

@@ -90,7 +90,9 @@ def write_images(file: Path, pixels: Sequence[np.ndarray], **columns: Any) -> No
         Image.fromarray(image).save(buffer, "PNG")
         encoded.append(buffer.getvalue())
     labels = [place % 4 for place in range(len(encoded))]
-    parquet.write_table(pyarrow.table({"image": encoded, "label": labels} | columns), file)
+    parquet.write_table(
+        pyarrow.table({"image": encoded, "label": labels} | columns), file
+    )
 
 
 @cache
@@ -126,7 +128,9 @@ def planner(
 ) -> RoundPlanner:
     """Return a planner without a run around it."""
     mixer = Mixer.make(Topology(build("topology", topology), nodes, seed), weights)
-    return RoundPlanner(mixer, CommunicationSchedule.make(communication), steps, local_steps)
+    return RoundPlanner(
+        mixer, CommunicationSchedule.make(communication), steps, local_steps
+    )
 
 
 def round_actions(talk: RoundPlanner) -> Iterator[tuple[int, RoundAction]]:
@@ -169,7 +173,11 @@ def silent(event: str, details: dict[str, Any]) -> None:
 
 def _tiny(settings: dict[str, Any]) -> dict[str, Any]:
     """Return the settings of a tiny run; one with a budget of data takes the steps that follow."""
-    return {key: value for key, value in TINY.items() if key != "steps" or "data" not in settings}
+    return {
+        key: value
+        for key, value in TINY.items()
+        if key != "steps" or "data" not in settings
+    }
 
 
 def tiny_setup(**settings: Any) -> Setup:
@@ -217,7 +225,9 @@ def load_checkpoint(folder: Path) -> Checkpoint:
 def replayed(out: Path) -> Tensor:
     """Return the last rows of a run by doing again in one process what its log of members says."""
     lines = (out / "events.jsonl").read_text().splitlines()
-    changes = [event for event in map(json.loads, lines) if event["event"] == "membership"]
+    changes = [
+        event for event in map(json.loads, lines) if event["event"] == "membership"
+    ]
     setup = prepare(run_config(out, engine="local"))
     block = Block(setup, LocalExchange(setup.config.nodes, ordered=True), silent)
     for change in changes:
@@ -225,7 +235,9 @@ def replayed(out: Path) -> Tensor:
         old, members = block.members, Membership(tuple(change["live"]), change["epoch"])
         joined = sources(setup.planner, setup.config.weights, members, old)
         checkpoint = reassign(checkpoint_of(block), members, joined)
-        block = Block(setup, LocalExchange(len(members.live), ordered=True), silent, members)
+        block = Block(
+            setup, LocalExchange(len(members.live), ordered=True), silent, members
+        )
         restore(block, checkpoint)
     advance(block, setup.config.steps)
     return block.rows
@@ -285,7 +297,9 @@ class ThreadExchange:
         channel.copy_(everyone[self.hosted.start : self.hosted.stop])
         return 0
 
-    def receive(self, channel: Tensor, mixing: Mixing) -> tuple[Tensor, NeighbourIndex, int]:
+    def receive(
+        self, channel: Tensor, mixing: Mixing
+    ) -> tuple[Tensor, NeighbourIndex, int]:
         everyone = self.meeting.all(self.hosted.start, channel)
         away = np.setdiff1d(np.arange(self.nodes), np.array(self.hosted))
         return everyone[away], neighbour_index(mixing, self.hosted, away), 0
@@ -346,7 +360,10 @@ def pairwise_cover(factors: Mapping[str, Sequence[str]]) -> list[dict[str, str]]
     for shift in range(len(factors[second])):
         for place, a in enumerate(factors[first]):
             b = factors[second][(place + shift) % len(factors[second])]
-            c = min(factors[third], key=lambda c: ((first, a, c) in met) + ((second, b, c) in met))
+            c = min(
+                factors[third],
+                key=lambda c: ((first, a, c) in met) + ((second, b, c) in met),
+            )
             met |= {(first, a, c), (second, b, c)}
             cases.append({first: a, second: b, third: c})
     return cases
@@ -366,7 +383,9 @@ def connected(
 
     def meet(rank: int) -> Any:
         where = ("127.0.0.1", store.port)
-        meeting = Rendezvous(rank, len(sizes), where, "127.0.0.1", timeout_s, prefix="test")
+        meeting = Rendezvous(
+            rank, len(sizes), where, "127.0.0.1", timeout_s, prefix="test"
+        )
         return ProcessGroupExchange(meeting, blocks, torch.device("cpu"), **options)
 
     with ThreadPoolExecutor(len(sizes)) as pool:
@@ -409,7 +428,9 @@ class Scattered:
     def mix(self, channel: Tensor, mixing: Mixing) -> int:
         return sum(self.all(lambda exchange, rows: exchange.mix(rows, mixing), channel))
 
-    def receive(self, channel: Tensor, mixing: Mixing) -> tuple[Tensor, NeighbourIndex, int]:
+    def receive(
+        self, channel: Tensor, mixing: Mixing
+    ) -> tuple[Tensor, NeighbourIndex, int]:
         heard = self.all(lambda exchange, rows: exchange.receive(rows, mixing), channel)
         return *self.whole.receive(channel, mixing)[:2], sum(sent for _, _, sent in heard)
 

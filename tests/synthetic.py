@@ -14,7 +14,13 @@ from typing import Any
 import yaml
 
 PARAMETERS = 26_122
-LATE = {"name": "late", "start": "90%", "intensity": 0.1, "then": 1.0, "final_merge": True}
+LATE = {
+    "name": "late",
+    "start": "90%",
+    "intensity": 0.1,
+    "then": 1.0,
+    "final_merge": True,
+}
 
 
 # --- synthetic runs -------------------------------------------------------------------------------
@@ -37,16 +43,29 @@ def write_run(
     """Write a run folder with curves of a realistic shape."""
     folder.mkdir(parents=True)
     draw = random.Random(seed)
-    links = [(i, (i + 1) % nodes) for i in range(nodes) if nodes > 1] if links is None else links
+    links = (
+        [(i, (i + 1) % nodes) for i in range(nodes) if nodes > 1]
+        if links is None
+        else links
+    )
     rows = metric_rows(nodes, steps, len(links), communication, regression, best, draw)
     if not finished:
         rows = rows[: len(rows) * 2 // 5]
     events = [
-        {"event": "start", "step": 0, "time": "2026-03-01T10:00:00.123+00:00", "device": "cpu"}
+        {
+            "event": "start",
+            "step": 0,
+            "time": "2026-03-01T10:00:00.123+00:00",
+            "device": "cpu",
+        }
     ]
     if finished:
-        events.append({"event": "finished", "step": steps, "time": "2026-03-01T10:00:41+00:00"})
-        write_json(folder / "summary.json", summary(folder.name, nodes, steps, rows, regression))
+        events.append(
+            {"event": "finished", "step": steps, "time": "2026-03-01T10:00:41+00:00"}
+        )
+        write_json(
+            folder / "summary.json", summary(folder.name, nodes, steps, rows, regression)
+        )
     settings = {
         "task": "digits", "nodes": nodes, "steps": steps, "local_steps": 10,
         "algorithm": {"name": "dsgd", "momentum": 0.9}, "topology": {"name": "ring"},
@@ -56,12 +75,17 @@ def write_run(
     }  # fmt: skip
     (folder / "config.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
     write_json(
-        folder / "env.json", {"python": "3.11.9", "torch": {"version": "2.13.0", "cuda": None}}
+        folder / "env.json",
+        {"python": "3.11.9", "torch": {"version": "2.13.0", "cuda": None}},
     )
-    write_json(folder / "topology.json", {"n": nodes, "directed": False, "links": list(links)})
+    write_json(
+        folder / "topology.json", {"n": nodes, "directed": False, "links": list(links)}
+    )
     write_json(folder / "data.json", shards(nodes, classes, draw))
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (folder / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+    (folder / "events.jsonl").write_text(
+        "".join(json.dumps(event) + "\n" for event in events)
+    )
     return folder
 
 
@@ -85,7 +109,11 @@ def metric_rows(
     for step in range(0, steps + 1, every):
         t = step / steps
         dense = t >= start
-        intensity = communication.get("then", 1.0) if dense else communication.get("intensity", 0.0)
+        intensity = (
+            communication.get("then", 1.0)
+            if dense
+            else communication.get("intensity", 0.0)
+        )
         total += (
             2
             * links
@@ -113,7 +141,9 @@ def metric_rows(
         return rows
     rows[-1] = before | {"phase": "before_merge"}
     merged = {
-        key: before[key.replace("local_mean", "merged")] for key in before if "local_mean" in key
+        key: before[key.replace("local_mean", "merged")]
+        for key in before
+        if "local_mean" in key
     }
     sent = {"comm/bytes": round(total) + 2 * (nodes - 1) * PARAMETERS * 4}
     rows.append(before | merged | sent | {"consensus/distance": 0.0, "phase": "final"})
@@ -171,9 +201,14 @@ def summary(
     }  # fmt: skip
 
 
-def shards(nodes: int, classes: Sequence[str] | None, draw: random.Random) -> dict[str, Any]:
+def shards(
+    nodes: int, classes: Sequence[str] | None, draw: random.Random
+) -> dict[str, Any]:
     if classes is None:
-        return {"classes": None, "counts": [[draw.randint(60, 140)] for _ in range(nodes)]}
+        return {
+            "classes": None,
+            "counts": [[draw.randint(60, 140)] for _ in range(nodes)],
+        }
     counts = []
     for _ in range(nodes):
         weights = [draw.gammavariate(0.2, 1) + 1e-6 for _ in classes]
@@ -183,8 +218,16 @@ def shards(nodes: int, classes: Sequence[str] | None, draw: random.Random) -> di
 
 
 def torus(side: int) -> list[tuple[int, int]]:
-    right = [(side * r + c, side * r + (c + 1) % side) for r in range(side) for c in range(side)]
-    down = [(side * r + c, side * ((r + 1) % side) + c) for r in range(side) for c in range(side)]
+    right = [
+        (side * r + c, side * r + (c + 1) % side)
+        for r in range(side)
+        for c in range(side)
+    ]
+    down = [
+        (side * r + c, side * ((r + 1) % side) + c)
+        for r in range(side)
+        for c in range(side)
+    ]
     return right + down
 
 

@@ -38,7 +38,11 @@ def made(spec: str, seed: int = 0) -> tuple[nn.Module, Layout, Tensor, Tensor]:
     row = torch.randn(layout.width, dtype=torch.float64) / 3
     for entry in layout.buffers:  # variances are positive
         row[entry.start : entry.stop] = row[entry.start : entry.stop].abs() + 0.5
-    inputs = torch.randint(0, outputs, (5, *shape)) if spec[:3] == "gpt" else torch.randn(5, *shape)
+    inputs = (
+        torch.randint(0, outputs, (5, *shape))
+        if spec[:3] == "gpt"
+        else torch.randn(5, *shape)
+    )
     return model, layout, row, inputs if spec[:3] == "gpt" else inputs.double()
 
 
@@ -76,7 +80,8 @@ def test_a_layer_is_put_into_the_best_of_all_orders() -> None:
         if seed % 2:
             row, other = row.round(), other.round()
         best = max(
-            (ordered(row, layers[0], order) @ other).item() for order in permutations(range(6))
+            (ordered(row, layers[0], order) @ other).item()
+            for order in permutations(range(6))
         )
         moved = align(row, other, layers)
         assert (row @ other).item() == pytest.approx(best)

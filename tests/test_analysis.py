@@ -22,19 +22,25 @@ from decentral.report.analysis import verdict, write_analysis
 
 
 def trained(folder: Path, **settings: Any) -> Run:
-    tiny_run(folder, **{"communication": "none", "split": "iid", **settings}).run(lambda row: None)
+    tiny_run(folder, **{"communication": "none", "split": "iid", **settings}).run(
+        lambda row: None
+    )
     return Run(folder)
 
 
 @given(nodes=st.integers(2, 300), count=st.integers(1, 40), seed=st.integers(0, 5))
-def test_pairs_are_different_and_as_many_as_there_are(nodes: int, count: int, seed: int) -> None:
+def test_pairs_are_different_and_as_many_as_there_are(
+    nodes: int, count: int, seed: int
+) -> None:
     pairs = sampled_pairs(nodes, count, seed)
     assert len(set(pairs)) == len(pairs) == min(count, nodes * (nodes - 1) // 2)
     assert all(0 <= one < other < nodes for one, other in pairs)
     assert pairs == sampled_pairs(nodes, count, seed)
 
 
-def test_lines_and_planes_hold_the_losses_of_the_models_themselves(tmp_path: Path) -> None:
+def test_lines_and_planes_hold_the_losses_of_the_models_themselves(
+    tmp_path: Path,
+) -> None:
     """At their ends, at the corners of the plane, and in its middle."""
     run = trained(tmp_path / "run", nodes=6, eval_every=20)
     seen: list[tuple[str, int, int]] = []
@@ -68,14 +74,18 @@ def test_a_plane_reproduces_the_losses_of_its_three_models(tmp_path: Path) -> No
 
 
 def test_many_rows_score_as_one_by_one_with_batch_norm(tmp_path: Path) -> None:
-    run = trained(tmp_path / "run", task="digits", model="cnn(channels=[4], norm=batch)", steps=4)
+    run = trained(
+        tmp_path / "run", task="digits", model="cnn(channels=[4], norm=batch)", steps=4
+    )
     models = models_of(run.path)
     evaluator, setup = models.evaluator, models.setup
     together = models.scores(models.rows, evaluator.subset)
     for index, row in enumerate(models.rows):
         integers = models.integers
         one = evaluator.calibrate_row(row, integers)
-        outputs = evaluator.forward(one.unsqueeze(0), integers, evaluator.subset.inputs)[0]
+        outputs = evaluator.forward(one.unsqueeze(0), integers, evaluator.subset.inputs)[
+            0
+        ]
         loss = setup.task.loss(outputs, evaluator.subset.targets).item()
         assert together.loss[index].item() == pytest.approx(loss, rel=1e-5)
 
@@ -101,7 +111,9 @@ def test_any_run_can_be_analysed_and_drawn(
     assert cli(["analyze", str(tmp_path / "run"), *flags]) == 0
     said = capsys.readouterr().out
     assert "the merged model" in said
-    assert all(len(line) <= 80 for line in said.splitlines()[1:] if str(tmp_path) not in line)
+    assert all(
+        len(line) <= 80 for line in said.splitlines()[1:] if str(tmp_path) not in line
+    )
     record = json.loads((out / "analysis.json").read_text())
     assert verdict(record).split()[-2:] == ["of", "barriers."]
     assert (out / "analysis.png").stat().st_size > 5000
@@ -128,7 +140,9 @@ def test_one_model_has_nothing_to_compare(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("rendered")
 def test_names_are_text_on_the_page_and_in_its_drawings(tmp_path: Path) -> None:
-    record = Analysis(models_of(trained(tmp_path / "run").path), Extent(2, 3, 8), lambda *of: None)
+    record = Analysis(
+        models_of(trained(tmp_path / "run").path), Extent(2, 3, 8), lambda *of: None
+    )
     found = json.loads(json.dumps(record.record()))
     evil = "<script>alert(1)</script>"
     for one in found["layers"]:

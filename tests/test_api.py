@@ -57,7 +57,9 @@ def test_own_module_data_and_loss_take_less_than_ten_lines(tmp_path: Path) -> No
     assert accuracy > 0.6
 
 
-def test_own_schedule_topology_weights_split_and_optimizer_as_functions(tmp_path: Path) -> None:
+def test_own_schedule_topology_weights_split_and_optimizer_as_functions(
+    tmp_path: Path,
+) -> None:
     def twice(progress: Any, feedback: Any) -> Any:
         """Talk a little, then merge in the middle."""
         return GLOBAL_MERGE if progress.communication_step == 1 else 0.5
@@ -94,7 +96,9 @@ def test_own_schedule_topology_weights_split_and_optimizer_as_functions(tmp_path
     )
 
 
-def test_parts_from_python_must_be_given_again_and_then_repeat_the_run(tmp_path: Path) -> None:
+def test_parts_from_python_must_be_given_again_and_then_repeat_the_run(
+    tmp_path: Path,
+) -> None:
     def line(n: int) -> nx.Graph:
         """A row of nodes."""
         return nx.path_graph(n)
@@ -142,7 +146,9 @@ FILE = """
 """
 
 
-def test_plug_ins_in_a_file_by_path_and_their_yaml_repeats_the_run(tmp_path: Path) -> None:
+def test_plug_ins_in_a_file_by_path_and_their_yaml_repeats_the_run(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "mine.py"
     path.write_text(textwrap.dedent(FILE), encoding="utf-8")
     task = blobs()
@@ -200,13 +206,18 @@ def test_the_yaml_of_a_finished_run_repeats_it_bit_by_bit(
     first = launch(**settings, **given, out=str(tmp_path / "1"))
     again = launch(first.path / "config.yaml", out=str(tmp_path / "2"))
     same_numbers(first, again)
-    texts = [(run.path / "config.yaml").read_text(encoding="utf-8") for run in (first, again)]
+    texts = [
+        (run.path / "config.yaml").read_text(encoding="utf-8") for run in (first, again)
+    ]
     assert texts[0] == texts[1]
 
 
-def test_another_seed_gives_another_run_and_the_same_seed_the_same(tmp_path: Path) -> None:
+def test_another_seed_gives_another_run_and_the_same_seed_the_same(
+    tmp_path: Path,
+) -> None:
     finals = [
-        tiny(tmp_path / str(k), seed=seed).summary["final"] for k, seed in enumerate((0, 0, 1))
+        tiny(tmp_path / str(k), seed=seed).summary["final"]
+        for k, seed in enumerate((0, 0, 1))
     ]
     assert finals[0] == finals[1] != finals[2]
 
@@ -214,7 +225,9 @@ def test_another_seed_gives_another_run_and_the_same_seed_the_same(tmp_path: Pat
 def test_settings_win_over_the_file_and_short_names_work(tmp_path: Path) -> None:
     path = tmp_path / "run.yaml"
     path.write_text("task: quadratic\nnodes: 3\nsteps: 8\ncommunication: constant\n")
-    run = launch(path, steps=5, schedule="none", lr=0.125, out=str(tmp_path / "run"), nodes=None)
+    run = launch(
+        path, steps=5, schedule="none", lr=0.125, out=str(tmp_path / "run"), nodes=None
+    )
     config = yaml.safe_load((run.path / "config.yaml").read_text(encoding="utf-8"))
     assert (config["nodes"], config["steps"]) == (3, 5)
     assert config["communication"]["name"] == "none"
@@ -226,18 +239,26 @@ def test_settings_win_over_the_file_and_short_names_work(tmp_path: Path) -> None
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, list[dict[str, Any]]]:
+def finished(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Run, list[dict[str, Any]]]:
     seen: list[dict[str, Any]] = []
-    run = tiny(tmp_path_factory.mktemp("api"), task="digits", watch=seen.append, topology="ring")
+    run = tiny(
+        tmp_path_factory.mktemp("api"), task="digits", watch=seen.append, topology="ring"
+    )
     return run, seen
 
 
-def test_metrics_are_a_frame_of_numbers(finished: tuple[Run, list[dict[str, Any]]]) -> None:
+def test_metrics_are_a_frame_of_numbers(
+    finished: tuple[Run, list[dict[str, Any]]],
+) -> None:
     run, seen = finished
     frame = run.metrics
     assert isinstance(frame, pandas.DataFrame)
     assert len(frame) == len(seen)
-    text = [column for column in frame if not pandas.api.types.is_numeric_dtype(frame[column])]
+    text = [
+        column for column in frame if not pandas.api.types.is_numeric_dtype(frame[column])
+    ]
     assert text == ["phase"]
     last = frame.iloc[-1]
     assert last["phase"] == "final"
@@ -258,7 +279,9 @@ def test_without_pandas_metrics_are_arrays(
     assert columns["loss/train"].dtype.kind == "f"
 
 
-def test_watch_sees_every_row_that_is_written(finished: tuple[Run, list[dict[str, Any]]]) -> None:
+def test_watch_sees_every_row_that_is_written(
+    finished: tuple[Run, list[dict[str, Any]]],
+) -> None:
     run, seen = finished
     written = (run.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     assert seen == [json.loads(line) for line in written]
@@ -285,7 +308,8 @@ def test_the_summary_holds_the_headline_numbers(
     assert summary["before_merge"]["consensus/distance"] > 1e-3
     frame = run.metrics.set_index("phase")
     assert (
-        summary["before_merge"]["accuracy/merged"] == (frame.loc["before_merge", "accuracy/merged"])
+        summary["before_merge"]["accuracy/merged"]
+        == (frame.loc["before_merge", "accuracy/merged"])
     )
 
 
@@ -299,7 +323,9 @@ def test_the_merged_model_is_an_ordinary_module_as_good_as_it_says(
     assert isinstance(model, nn.Module)
     assert not model.training
     test = build("task", "digits")().splits[2]
-    assert agreement(model, test) == pytest.approx(run.summary["final"]["accuracy/merged"])
+    assert agreement(model, test) == pytest.approx(
+        run.summary["final"]["accuracy/merged"]
+    )
 
 
 def test_a_merged_model_with_batchnorm_is_as_good_as_it_says(tmp_path: Path) -> None:
@@ -310,7 +336,9 @@ def test_a_merged_model_with_batchnorm_is_as_good_as_it_says(tmp_path: Path) -> 
     assert accuracy == pytest.approx(run.summary["final"]["accuracy/merged"])
 
 
-def test_the_run_folder_explains_itself(finished: tuple[Run, list[dict[str, Any]]]) -> None:
+def test_the_run_folder_explains_itself(
+    finished: tuple[Run, list[dict[str, Any]]],
+) -> None:
     run, _ = finished
     names = {path.name for path in run.path.iterdir()}
     assert names >= {
@@ -342,7 +370,9 @@ def test_a_watch_that_stops_leaves_a_run_that_can_be_resumed(tmp_path: Path) -> 
     path = tmp_path / "run"
     with pytest.raises(ConfigError, match="no merged model; it did not finish"):
         Run(path).merged_model()
-    with pytest.raises(ConfigError, match=r"its task was given from Python; .*task=\.\.\."):
+    with pytest.raises(
+        ConfigError, match=r"its task was given from Python; .*task=\.\.\."
+    ):
         resume(path)
     seen: list[int] = []
     run = resume(path, task=task, watch=lambda row: seen.append(row["step"]))

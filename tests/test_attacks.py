@@ -18,7 +18,9 @@ GOOD = torch.linspace(-1, 1, 9, dtype=torch.float64)
 
 def crowd(bad: int, where: float) -> Tensor:
     """Return the values [1, m, 1] of good rows, the own first, and of some bad ones."""
-    return torch.cat([GOOD, torch.full((bad,), where, dtype=torch.float64)])[None, :, None]
+    return torch.cat([GOOD, torch.full((bad,), where, dtype=torch.float64)])[
+        None, :, None
+    ]
 
 
 def moved(rule: str, bad: int, where: float = 1e6) -> float:
@@ -73,7 +75,9 @@ def accuracy(**settings: Any) -> float:
     return trained(block(**settings))[-1]["accuracy/local_mean"]
 
 
-@pytest.mark.parametrize("attack", ["sign_flip(nodes=[3], scale=20)", "noise(nodes=[3], scale=30)"])
+@pytest.mark.parametrize(
+    "attack", ["sign_flip(nodes=[3], scale=20)", "noise(nodes=[3], scale=30)"]
+)
 def test_one_bad_node_ruins_averages_and_no_robust_rule(attack: str) -> None:
     clean = accuracy()
     assert accuracy(attack=attack) < clean - 0.2
@@ -82,7 +86,11 @@ def test_one_bad_node_ruins_averages_and_no_robust_rule(attack: str) -> None:
 
 
 def test_a_dead_node_drags_everybody_to_its_constant() -> None:
-    settings = {"communication": "constant", "task": "quadratic(dimension=6)", "steps": 200}
+    settings = {
+        "communication": "constant",
+        "task": "quadratic(dimension=6)",
+        "steps": 200,
+    }
     dead = block(attack="constant(nodes=[0], value=5.0)", learning_rate=1e-9, **settings)
     trained(dead)
     good = vectors(dead)[1:]
@@ -103,7 +111,10 @@ def test_metrics_and_the_merged_model_look_at_good_nodes_only() -> None:
 def test_the_merge_that_ends_a_run_hears_bad_nodes_too() -> None:
     settings = {"communication": "merges(final_merge=true)", "steps": 3, "local_steps": 3}
     poisoned = trained(block(attack="constant(nodes=[0], value=9.0)", **settings))
-    before, after = poisoned[-2]["accuracy/local_mean"], poisoned[-1]["accuracy/local_mean"]
+    before, after = (
+        poisoned[-2]["accuracy/local_mean"],
+        poisoned[-1]["accuracy/local_mean"],
+    )
     robust = trained(
         block(attack="constant(nodes=[0], value=9.0)", aggregation="median", **settings)
     )
@@ -113,7 +124,9 @@ def test_the_merge_that_ends_a_run_hears_bad_nodes_too() -> None:
 
 def test_flipped_labels_teach_bad_nodes_only_while_they_last() -> None:
     honest = block(communication="none", split="iid")
-    liar = block(communication="none", split="iid", attack="label_flip(nodes=[2], start=50%)")
+    liar = block(
+        communication="none", split="iid", attack="label_flip(nodes=[2], start=50%)"
+    )
     for one in (honest, liar):
         one.gradient()
     assert torch.equal(honest.grads, liar.grads)

@@ -31,19 +31,31 @@ LATE = "late_switch(at=50%, from=4, to=24)"
 
 @given(share=st.integers(0, 100), small=st.integers(1, 64), factor=st.integers(1, 8))
 def test_a_switch_is_two_stages(share: int, small: int, factor: int) -> None:
-    switch = {"name": "late_switch", "at": f"{share}%", "from": small, "to": small * factor}
+    switch = {
+        "name": "late_switch",
+        "at": f"{share}%",
+        "from": small,
+        "to": small * factor,
+    }
     stages = f"{small},{small * factor} at {share}%"
     mirrored = {**switch, "name": "early_switch"}
-    paces = [step_timeline(build("batch", spec), 0, 5000) for spec in (switch, mirrored, stages)]
+    paces = [
+        step_timeline(build("batch", spec), 0, 5000)
+        for spec in (switch, mirrored, stages)
+    ]
     assert paces[0] == paces[1] == paces[2]
 
 
 @given(sizes=st.lists(st.integers(1, 99), min_size=1, max_size=5), data=st.data())
 def test_a_plan_is_stages_by_shares(sizes: list[int], data: st.DataObject) -> None:
-    shares = sorted(data.draw(st.lists(st.floats(0, 1), min_size=len(sizes) - 1, max_size=4)))
+    shares = sorted(
+        data.draw(st.lists(st.floats(0, 1), min_size=len(sizes) - 1, max_size=4))
+    )
     shares = shares[: len(sizes) - 1]
     plan = build("batch", {"name": "plan", "sizes": sizes, "at": shares})
-    stages = build("batch", {"name": "stages", "sizes": sizes, "at": [f"{x!r}" for x in shares]})
+    stages = build(
+        "batch", {"name": "stages", "sizes": sizes, "at": [f"{x!r}" for x in shares]}
+    )
     if all(0 < x < 1 for x in shares):
         assert step_timeline(plan, 0, 3000) == step_timeline(stages, 0, 3000)
     assert step_timeline(plan, 0, 3000).samples[-1] == 3000
@@ -89,7 +101,9 @@ def test_a_run_ends_with_its_data(batch: str, data: str) -> None:
     assert block.samples == wanted == rows[-1]["samples"]
     assert rows[-1]["step"] == block.setup.config.steps == block.setup.timeline.steps
     seen = [row["samples"] for row in rows if "samples" in row]
-    assert seen == [block.setup.timeline.samples[row["step"]] for row in rows if "samples" in row]
+    assert seen == [
+        block.setup.timeline.samples[row["step"]] for row in rows if "samples" in row
+    ]
     assert rows[-1]["batch/global"] == 4 * rows[-1]["batch/size"]
 
 
@@ -117,7 +131,9 @@ def test_the_preview_equals_the_run_under_a_growing_batch() -> None:
     planned = list(preview(planner))
     rows = trained(block)
     assert planned[-1].messages == rows[-1]["comm/messages"]
-    assert sum(step.is_merge for step in planned) == 1, "the merge came once, exactly at its point"
+    assert sum(step.is_merge for step in planned) == 1, (
+        "the merge came once, exactly at its point"
+    )
 
 
 def test_tokens_are_counted_as_sequences() -> None:
@@ -167,7 +183,9 @@ def test_resume_in_the_middle_of_a_stage_is_exact(tmp_path: Path, batch: str) ->
     }  # fmt: skip
     whole = tiny_run(tmp_path / "whole", **settings)
     rows = finished(whole)
-    saved = next(p for p in (tmp_path / "whole/checkpoints").iterdir() if p.name.endswith("14"))
+    saved = next(
+        p for p in (tmp_path / "whole/checkpoints").iterdir() if p.name.endswith("14")
+    )
     (tmp_path / "again/checkpoints").mkdir(parents=True)
     for name in ("config.yaml", "metrics.jsonl", "events.jsonl"):
         (tmp_path / "again" / name).write_bytes((tmp_path / "whole" / name).read_bytes())
@@ -185,7 +203,9 @@ def test_the_resolved_configuration_repeats_the_run(tmp_path: Path) -> None:
     config = tmp_path / "run/config.yaml"
     from decentral.config import read_file
 
-    again = LocalRun(make_config({k: v for k, v in read_file(config).items() if v is not None}))
+    again = LocalRun(
+        make_config({k: v for k, v in read_file(config).items() if v is not None})
+    )
     again.begin(RunFolder.create(tmp_path / "again"))
     assert finished(again) == rows
     summary = json.loads((tmp_path / "run/summary.json").read_text())
@@ -194,14 +214,19 @@ def test_the_resolved_configuration_repeats_the_run(tmp_path: Path) -> None:
 
 def test_large_batches_are_accumulated_in_constant_memory(monkeypatch: Any) -> None:
     """No more than the micro-batch is ever fetched, and the gradient is that of the whole."""
-    settings: dict[str, Any] = {"batch": "late_switch(at=50%, from=8, to=600)", "steps": 2}
+    settings: dict[str, Any] = {
+        "batch": "late_switch(at=50%, from=8, to=600)",
+        "steps": 2,
+    }
     block = tiny_block(**settings, dtype="float64")
     assert block.setup.config.micro_batch == 256, "chosen because the batch grows beyond"
     whole = tiny_block(**settings, dtype="float64", micro_batch=600)
     fetched: list[int] = []
     original = block.sampler.batch
     monkeypatch.setattr(
-        block.sampler, "batch", lambda at, size: fetched.append(size) or original(at, size)
+        block.sampler,
+        "batch",
+        lambda at, size: fetched.append(size) or original(at, size),
     )
     for each in (block, whole):
         each.stand_at(1, 0)

@@ -63,16 +63,29 @@ def test_there_is_a_case_for_every_kind() -> None:
 
 
 @pytest.mark.parametrize("kind", [kind for kind in HEADS if kind != "tracker"])
-def test_what_a_plug_in_raises_is_said_with_file_and_line(kind: str, tmp_path: Path) -> None:
+def test_what_a_plug_in_raises_is_said_with_file_and_line(
+    kind: str, tmp_path: Path
+) -> None:
     file = written(tmp_path, kind)
     assert its_own(kind, fails(kind, f"{file}:own", tmp_path / "run"), file)
 
 
-PYTHONS = ["topology", "merge", "algorithm", "optimizer", "compute", "attack", "fault", "metric"]
+PYTHONS = [
+    "topology",
+    "merge",
+    "algorithm",
+    "optimizer",
+    "compute",
+    "attack",
+    "fault",
+    "metric",
+]
 
 
 @pytest.mark.parametrize("kind", PYTHONS)
-def test_a_function_given_in_python_is_said_with_file_and_line(kind: str, tmp_path: Path) -> None:
+def test_a_function_given_in_python_is_said_with_file_and_line(
+    kind: str, tmp_path: Path
+) -> None:
     file = written(tmp_path, kind)
     assert its_own(kind, fails(kind, load_file(str(file)).own, tmp_path / "run"), file)
 
@@ -81,7 +94,11 @@ def test_a_function_given_in_python_is_said_with_file_and_line(kind: str, tmp_pa
     ("kind", "body", "said"),
     [
         ("topology", "import networkx; return networkx.path_graph(n + 1)", "has 5 nodes"),
-        ("topology", "import networkx; return networkx.empty_graph(n)", "is disconnected"),
+        (
+            "topology",
+            "import networkx; return networkx.empty_graph(n)",
+            "is disconnected",
+        ),
         (
             "topology",
             "import networkx as nx; g = nx.cycle_graph(n); "
@@ -140,7 +157,9 @@ def test_a_tracker_is_left_out_and_said_with_file_and_line(
     assert said in capsys.readouterr().err
 
 
-def installed(folder: Path, monkeypatch: pytest.MonkeyPatch, text: str, name: str = "own") -> Path:
+def installed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, text: str, name: str = "own"
+) -> Path:
     """Install a package of one file, as pip would, that offers a topology by an entry point."""
     file = folder / "site-packages" / "offered" / "__init__.py"
     file.parent.mkdir(parents=True)
@@ -226,7 +245,8 @@ def own(params):
 
 
 @pytest.mark.parametrize(
-    ("kind", "text", "line"), [("model", NET, 13), ("task", TASK, 12), ("optimizer", OPTIMIZER, 10)]
+    ("kind", "text", "line"),
+    [("model", NET, 13), ("task", TASK, 12), ("optimizer", OPTIMIZER, 10)],
 )
 def test_what_a_plug_in_has_made_is_said_with_file_and_line(
     kind: str, text: str, line: int, tmp_path: Path
@@ -245,12 +265,22 @@ def test_what_a_plug_in_has_made_is_said_with_file_and_line(
 def test_what_a_library_refuses_of_a_part_is_that_parts_error(tmp_path: Path) -> None:
     """No line of the user's is within, but what was called for the user's part."""
     settings: dict[str, Any] = {"optimizer": "torch.optim.SparseAdam"}
-    with pytest.raises(ConfigError, match=r"optimizer 'torch.optim.SparseAdam' cannot train rows"):
-        decentral.launch(**asked("merge", "uniform") | settings, out=str(tmp_path / "run"))
-    with pytest.raises(ConfigError, match=r"watts_strogatz_graph' raised NetworkXError: k>n"):
+    with pytest.raises(
+        ConfigError, match=r"optimizer 'torch.optim.SparseAdam' cannot train rows"
+    ):
+        decentral.launch(
+            **asked("merge", "uniform") | settings, out=str(tmp_path / "run")
+        )
+    with pytest.raises(
+        ConfigError, match=r"watts_strogatz_graph' raised NetworkXError: k>n"
+    ):
         build("topology", "nx:watts_strogatz_graph(k=9, p=0.1)")(4, 0)
-    with pytest.raises(ConfigError, match=r"'sgd' raised ValueError: Nesterov momentum requires a"):
-        build("optimizer", "sgd(momentum=0, nesterov=true)")([nn.Parameter(torch.ones(1))])
+    with pytest.raises(
+        ConfigError, match=r"'sgd' raised ValueError: Nesterov momentum requires a"
+    ):
+        build("optimizer", "sgd(momentum=0, nesterov=true)")(
+            [nn.Parameter(torch.ones(1))]
+        )
     with pytest.raises(ConfigError, match=r"RAdam' raised ValueError: Invalid epsilon"):
         build("optimizer", "torch.optim.RAdam(eps=-1)")([nn.Parameter(torch.ones(1))])
 
@@ -263,7 +293,9 @@ def test_what_a_caller_raises_stays_what_it_is(tmp_path: Path) -> None:
         raise Enough
 
     with pytest.raises(Enough):
-        decentral.launch(**asked("merge", "uniform"), watch=stop, out=str(tmp_path / "run"))
+        decentral.launch(
+            **asked("merge", "uniform"), watch=stop, out=str(tmp_path / "run")
+        )
 
 
 # --- elsewhere ------------------------------------------------------------------------------------
@@ -278,8 +310,14 @@ assert block.progress.step < 3, "too late"
 
 
 @pytest.mark.parametrize("kind", ["algorithm", "model"])
-def test_workers_in_threads_report_kind_name_file_and_line(kind: str, tmp_path: Path) -> None:
-    file = written(tmp_path, "algorithm", LATE) if kind == "algorithm" else tmp_path / "net.py"
+def test_workers_in_threads_report_kind_name_file_and_line(
+    kind: str, tmp_path: Path
+) -> None:
+    file = (
+        written(tmp_path, "algorithm", LATE)
+        if kind == "algorithm"
+        else tmp_path / "net.py"
+    )
     if kind == "model":
         file.write_text(NET)
     config = make_config(asked(kind, f"{file}:own") | {"replicas": "loop"})
@@ -300,7 +338,8 @@ def test_workers_in_threads_report_kind_name_file_and_line(kind: str, tmp_path: 
     assert (first.kind, first.name) == (kind, "own")
     assert first.place == Place(str(file), {"algorithm": 10, "model": 13}[kind])
     assert (
-        first.said == {"algorithm": "AssertionError: too late", "model": "KeyError: 'late'"}[kind]
+        first.said
+        == {"algorithm": "AssertionError: too late", "model": "KeyError: 'late'"}[kind]
     )
 
 
@@ -353,17 +392,23 @@ def test_a_fault_of_ours_in_a_plug_in_of_ours_is_a_bug(
 ) -> None:
     broken = replace(find("algorithm", "dsgd"), target=planted("algorithms/gossip.py"))
     monkeypatch.setitem(registry._registered, ("algorithm", "dsgd"), broken)
-    with pytest.raises(Bug, match=r"KeyError: 'planted' \(decentral/algorithms/gossip.py:2\)"):
+    with pytest.raises(
+        Bug, match=r"KeyError: 'planted' \(decentral/algorithms/gossip.py:2\)"
+    ):
         decentral.launch(**asked("merge", "uniform"), out=str(tmp_path / "run"))
 
 
 def test_a_fault_of_ours_before_a_run_leaves_its_traceback_in_a_file(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("decentral.loop.preparing.resolve_steps", planted("loop/preparing.py"))
+    monkeypatch.setattr(
+        "decentral.loop.preparing.resolve_steps", planted("loop/preparing.py")
+    )
     assert decentral.cli.run(["launch", "task=quadratic"]) == 1
     first, second = capsys.readouterr().err.splitlines()
-    assert first.startswith("error: this is a bug in decentral: KeyError: 'planted' (decentral/")
+    assert first.startswith(
+        "error: this is a bug in decentral: KeyError: 'planted' (decentral/"
+    )
     file = Path(first.rpartition(" ")[2].rstrip("."))
     assert file.read_text().startswith("Traceback")
     file.unlink()
@@ -373,7 +418,10 @@ def test_a_fault_of_ours_before_a_run_leaves_its_traceback_in_a_file(
 def test_what_the_machine_refuses_is_nobodys_fault() -> None:
     for error, said in (
         (MemoryError(), "out of memory; use fewer nodes, or a smaller batch."),
-        (RuntimeError("can't allocate memory: 9 GB."), "(can't allocate memory: 9 GB); use fewer"),
+        (
+            RuntimeError("can't allocate memory: 9 GB."),
+            "(can't allocate memory: 9 GB); use fewer",
+        ),
         (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
     ):
         found = attribute(error)
@@ -452,7 +500,13 @@ def test_a_place_is_written_in_the_shorter_way(
 
 
 @pytest.mark.parametrize(
-    "text", ["raise OSError('no licence')", "import nothing_of_that_name", "def own(:", "exit(0)"]
+    "text",
+    [
+        "raise OSError('no licence')",
+        "import nothing_of_that_name",
+        "def own(:",
+        "exit(0)",
+    ],
 )
 def test_a_broken_entry_point_is_listed_and_stops_nobody_else(
     text: str,
@@ -467,13 +521,17 @@ def test_a_broken_entry_point_is_listed_and_stops_nobody_else(
         assert "own" in out
         assert not err
         if words != "list":
-            assert "topology 'own' cannot be imported from offered:own: " in " ".join(out.split())
+            assert "topology 'own' cannot be imported from offered:own: " in " ".join(
+                out.split()
+            )
     assert decentral.cli.run(["show", "topology", "ring", "--nodes", "4"]) == 0
     assert decentral.cli.run(["show", "topology", "own", "--nodes", "4"]) == 2
     assert "cannot be imported from offered:own" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("kind", "group"), [("weights", "weights"), ("batch", "batches")])
+@pytest.mark.parametrize(
+    ("kind", "group"), [("weights", "weights"), ("batch", "batches")]
+)
 def test_packages_offer_plug_ins_under_the_plural_of_the_kind(
     kind: str, group: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

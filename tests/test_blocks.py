@@ -75,24 +75,36 @@ CASES = [
 
 
 @pytest.mark.parametrize(("model", "name", "block"), CASES)
-def test_the_name_of_a_parameter_tells_its_block(model: str, name: str, block: str) -> None:
+def test_the_name_of_a_parameter_tells_its_block(
+    model: str, name: str, block: str
+) -> None:
     assert block_of(name) == block
 
 
-@pytest.mark.parametrize("name", ["1.weight", "x", "0.bias", "body.2.weight", "conv1.weight"])
+@pytest.mark.parametrize(
+    "name", ["1.weight", "x", "0.bias", "body.2.weight", "conv1.weight"]
+)
 def test_a_name_that_tells_nothing_is_of_no_block(name: str) -> None:
     assert block_of(name) is None
 
 
 def configurations() -> dict[str, Any]:
     """Return small models of transformers, built on no device."""
-    library = pytest.importorskip("transformers", reason="needs transformers: pip install '.[lm]'")
+    library = pytest.importorskip(
+        "transformers", reason="needs transformers: pip install '.[lm]'"
+    )
     size = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
     inner = {"intermediate_size": 32, "num_key_value_heads": 2, "vocab_size": 40}
-    moe = {"moe_intermediate_size": 8, "shared_expert_intermediate_size": 8, "num_experts": 4}
+    moe = {
+        "moe_intermediate_size": 8,
+        "shared_expert_intermediate_size": 8,
+        "num_experts": 4,
+    }
     return {
         "gpt2": library.GPT2LMHeadModel(
-            library.GPT2Config(n_embd=16, n_layer=2, n_head=2, vocab_size=40, n_positions=8)
+            library.GPT2Config(
+                n_embd=16, n_layer=2, n_head=2, vocab_size=40, n_positions=8
+            )
         ),
         "llama": library.LlamaForCausalLM(library.LlamaConfig(**size, **inner)),
         "qwen2-moe": library.Qwen2MoeForCausalLM(
@@ -151,12 +163,17 @@ def test_in_a_run_every_block_has_its_rate_with_any_optimizer(optimizer: str) ->
         "dtype": "float64", "learning_rate": 0.01,
     }  # fmt: skip
     plain = {"name": optimizer, "weight_decay": 0.0}
-    blocks = [tiny_block(**settings, optimizer=o) for o in (plain, {**plain, "blockwise": True})]
+    blocks = [
+        tiny_block(**settings, optimizer=o) for o in (plain, {**plain, "blockwise": True})
+    ]
     starts = [block.rows.clone() for block in blocks]
     for block in blocks:
         block.setup.algorithm(block, None)
     moved = [
-        {e.name: (block.rows - start)[:, e.start : e.stop] for e in block.setup.layout.parameters}
+        {
+            e.name: (block.rows - start)[:, e.start : e.stop]
+            for e in block.setup.layout.parameters
+        }
         for block, start in zip(blocks, starts, strict=True)
     ]
     for name, change in moved[0].items():
@@ -166,19 +183,27 @@ def test_in_a_run_every_block_has_its_rate_with_any_optimizer(optimizer: str) ->
 
 def test_adam_mini_takes_names_and_rates_by_block() -> None:
     """A package of its own, by its dotted name: one group per parameter, named by it."""
-    pytest.importorskip("adam_mini", reason="needs Adam-mini: pip install adam-mini==1.1.1")
+    pytest.importorskip(
+        "adam_mini", reason="needs Adam-mini: pip install adam-mini==1.1.1"
+    )
     settings = {"model": "gpt(layers=1, width=8, heads=2)", "task": "text", "nodes": 2}
     mini = {"name": "adam_mini.Adam_mini", "dim": 8, "n_heads": 2, "verbose": False}
-    block = tiny_block(**settings, optimizer={**mini, "blockwise": "qk=3"}, learning_rate=0.01)
+    block = tiny_block(
+        **settings, optimizer={**mini, "blockwise": "qk=3"}, learning_rate=0.01
+    )
     before = block.rows.clone()
     block.setup.algorithm(block, None)
     assert not torch.equal(block.rows, before)
-    groups = {group["name"]: group["lr"] for group in block.optimizer.instances[1].param_groups}
+    groups = {
+        group["name"]: group["lr"] for group in block.optimizer.instances[1].param_groups
+    }
     assert groups["layers.0.self_attn.q_proj.weight"] == pytest.approx(0.03)
     assert groups["layers.0.mlp.up_proj.weight"] == pytest.approx(0.06)
 
 
-@pytest.mark.parametrize("rule", ["cosine(floor=0.05)", "wsd(floor=0.1)", "cosine", "constant"])
+@pytest.mark.parametrize(
+    "rule", ["cosine(floor=0.05)", "wsd(floor=0.1)", "cosine", "constant"]
+)
 def test_all_rates_meet_at_the_floor(rule: str) -> None:
     """At the peak they differ by the ratio, at the end not at all; in between linearly."""
     rate = LearningRate.make(rule, 0.2)
@@ -201,7 +226,11 @@ def test_the_warm_up_keeps_its_length_for_every_ratio() -> None:
 
 
 def test_a_floor_of_ones_own_replaces_the_schedules() -> None:
-    settings = {"task": tiny_task(), "split": "iid", "learning_rate": "cosine(lr=0.1, floor=0.5)"}
+    settings = {
+        "task": tiny_task(),
+        "split": "iid",
+        "learning_rate": "cosine(lr=0.1, floor=0.5)",
+    }
     for floor, wanted in ((None, 0.5), (0.2, 0.2)):
         ratios = {} if floor is None else {"floor": floor}
         block = tiny_block(
@@ -217,7 +246,9 @@ positive = st.floats(0.125, 64.0).map(lambda x: float(f"{x:g}"))
 
 
 @given(st.dictionaries(keys, positive, max_size=4), st.none() | st.floats(0, 1))
-def test_ratios_are_written_as_they_are_read(ratios: dict[str, float], floor: float | None) -> None:
+def test_ratios_are_written_as_they_are_read(
+    ratios: dict[str, float], floor: float | None
+) -> None:
     given = dict(ratios) if floor is None else {**ratios, "floor": float(f"{floor:g}")}
     read = Blockwise.parse(given)
     assert read is not None
@@ -248,7 +279,9 @@ def test_a_configuration_says_every_ratio_and_reproduces_them() -> None:
 )
 def test_what_cannot_work_is_refused(ratios: object, message: str) -> None:
     with pytest.raises(ConfigError, match=message.replace("*", r"\*")):
-        tiny_setup(model="mlp(hidden=[8,8])", optimizer={"name": "adamw", "blockwise": ratios})
+        tiny_setup(
+            model="mlp(hidden=[8,8])", optimizer={"name": "adamw", "blockwise": ratios}
+        )
 
 
 # --- sharpness ------------------------------------------------------------------------------------

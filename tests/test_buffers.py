@@ -51,7 +51,9 @@ class Seen(nn.Module):
 
 
 def setup(rows: str, **settings: Any) -> Any:
-    data = {node: (torch.full((6, 1), node + 1.0), torch.zeros(6, 1)) for node in range(3)}
+    data = {
+        node: (torch.full((6, 1), node + 1.0), torch.zeros(6, 1)) for node in range(3)
+    }
     task = Task(loss=nn.functional.mse_loss, train=data, test=data[0], model=Seen)
     return tiny_setup(
         task=task, nodes=3, steps=1, local_steps=1, batch=2, replicas=rows, eval_every=1,
@@ -74,14 +76,19 @@ def trained(made: Any, workers: int) -> tuple[dict[str, Tensor], list[dict[str, 
         blocks = [Block(made, exchange, silent) for exchange in exchanges([2, 1])]
     states = together(finish, blocks)
     rows = torch.cat([block.rows for block in blocks])
-    whole = {k: torch.cat([block.integers[k] for block in blocks]) for k in made.layout.integers}
+    whole = {
+        k: torch.cat([block.integers[k] for block in blocks])
+        for k in made.layout.integers
+    }
     return {**made.layout.views(rows, made.layout.buffers), **whole}, states
 
 
 @pytest.mark.usefixtures("threads_may_evaluate")
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("rows", ["vmap", "loop"])
-@pytest.mark.parametrize("way", [GOSSIP, MERGE, ALL_REDUCE], ids=["gossip", "merge", "all-reduce"])
+@pytest.mark.parametrize(
+    "way", [GOSSIP, MERGE, ALL_REDUCE], ids=["gossip", "merge", "all-reduce"]
+)
 def test_one_rule_for_buffers(way: dict[str, Any], rows: str, workers: int) -> None:
     own = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
     made = setup(rows, dtype="float64", **way)
@@ -106,7 +113,9 @@ def test_one_rule_for_buffers(way: dict[str, Any], rows: str, workers: int) -> N
 
 
 def test_statistics_need_not_travel() -> None:
-    found, states = trained(setup("loop", dtype="float64", gossip_buffers=False, **GOSSIP), 1)
+    found, states = trained(
+        setup("loop", dtype="float64", gossip_buffers=False, **GOSSIP), 1
+    )
     assert found["mean"].tolist() == [1, 2, 3]
     assert states[0]["mean"].item() == 2
 
@@ -127,6 +136,8 @@ def test_who_joins_begins_with_the_same_rule() -> None:
 
 
 def test_what_is_infinite_on_some_nodes_is_the_mean_of_the_others() -> None:
-    values = torch.tensor([[torch.inf, -torch.inf, 1.0], [4.0, -torch.inf, torch.nan], [6.0, 0, 3]])
+    values = torch.tensor(
+        [[torch.inf, -torch.inf, 1.0], [4.0, -torch.inf, torch.nan], [6.0, 0, 3]]
+    )
     values[2, 1] = -torch.inf
     assert united(values).tolist() == [[5, -torch.inf, 2]]

@@ -101,7 +101,9 @@ def test_scores_are_those_of_the_program_of_ms_coco() -> None:
 
 @pytest.mark.needs("java")
 def test_meteor_is_one_for_a_reference_and_less_for_anything_else() -> None:
-    pytest.importorskip("pycocoevalcap", reason="needs pycocoevalcap: pip install -e '.[captions]'")
+    pytest.importorskip(
+        "pycocoevalcap", reason="needs pycocoevalcap: pip install -e '.[captions]'"
+    )
     known = references(scenes(0, range(8), 16, 0))
     found = meteor({"same": [five[0] for five in known], "other": ["a cow"] * 8}, known)
     assert found["same"] == pytest.approx(1.0)
@@ -158,10 +160,18 @@ def test_contents_say_of_every_place_and_date_what_stands_there() -> None:
         assert len(set(eight)) == 8
         for position, caption in enumerate(eight):
             date, place = divmod(position, 4)
-            thing = KINDS[drawn.kinds[pair, place]] if drawn.there[pair, date, place] else "nothing"
-            assert {thing, ("first", "second")[date], *PLACES[place].split()} < {*caption.split()}
+            thing = (
+                KINDS[drawn.kinds[pair, place]]
+                if drawn.there[pair, date, place]
+                else "nothing"
+            )
+            assert {thing, ("first", "second")[date], *PLACES[place].split()} < {
+                *caption.split()
+            }
         differ = {
-            position for position in range(4) if eight[position][-6:] != eight[position + 4][-6:]
+            position
+            for position in range(4)
+            if eight[position][-6:] != eight[position + 4][-6:]
         }
         assert differ == ({drawn.place[pair]} if drawn.change[pair] != SAME else set())
 
@@ -197,14 +207,20 @@ def saved(folder: Path, **settings: Any) -> Path:
 
 def small(**settings: Any) -> torch.nn.Module:
     inputs = (6 * 16**2 + length(),)
-    return change_captioner(inputs, len(vocabulary()), width=16, heads=2, layers=1, **settings)
+    return change_captioner(
+        inputs, len(vocabulary()), width=16, heads=2, layers=1, **settings
+    )
 
 
 def read_by(model: torch.nn.Module, file: Path) -> set[str]:
     """Return the parts of a model of which everything is what a file holds."""
     held, own = load_file(file), model.state_dict()
-    other = {name for name in own if name not in held or not torch.equal(own[name], held[name])}
-    return {name.partition(".")[0] for name in own} - {name.partition(".")[0] for name in other}
+    other = {
+        name for name in own if name not in held or not torch.equal(own[name], held[name])
+    }
+    return {name.partition(".")[0] for name in own} - {
+        name.partition(".")[0] for name in other
+    }
 
 
 def test_a_captioner_goes_on_from_another_and_draws_only_another_fusion_anew(
@@ -280,11 +296,17 @@ BLIND, SEEING, BETTER = scored(60, 0.5), scored(130, 0.9), scored(140, 0.95)
     ],
 )
 def test_scores_decide_the_claim(
-    module: dict[str, float], difference: dict[str, float], concat: dict[str, float], judged: str
+    module: dict[str, float],
+    difference: dict[str, float],
+    concat: dict[str, float],
+    judged: str,
 ) -> None:
     figures = compared({"module": module, "difference": difference, "concat": concat})
     expected = traits_of(find("claim", "change_captioning"), ClaimTraits).expect
-    assert verdict(expected, {name: [value] * 3 for name, value in figures.items()}) == judged
+    assert (
+        verdict(expected, {name: [value] * 3 for name, value in figures.items()})
+        == judged
+    )
 
 
 def test_who_says_that_nothing_has_changed_is_right_where_nothing_has() -> None:
@@ -293,7 +315,9 @@ def test_who_says_that_nothing_has_changed_is_right_where_nothing_has() -> None:
     assert found["change seen"] == (drawn.change == SAME).mean()
     scores = [found[name] for name in ("BLEU-4", "ROUGE-L", "CIDEr-D")]
     assert found["mean of 3 scores"] == pytest.approx(sum(scores) / 3)
-    assert found["ROUGE-L"] == pytest.approx(100 * rouge_l([sentence] * 200, references(drawn)))
+    assert found["ROUGE-L"] == pytest.approx(
+        100 * rouge_l([sentence] * 200, references(drawn))
+    )
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)

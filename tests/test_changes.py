@@ -104,9 +104,13 @@ EDITS = {
 def test_an_edited_setting_is_refused_by_name(key: str, copy: Path) -> None:
     edit(copy, *EDITS[key])
     before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
-    with pytest.raises(ConfigError, match=rf"was edited: {key} is not as at step 8;") as refused:
+    with pytest.raises(
+        ConfigError, match=rf"was edited: {key} is not as at step 8;"
+    ) as refused:
         api.restart(copy)
-    assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
+    assert {
+        path: path.read_bytes() for path in copy.rglob("*") if path.is_file()
+    } == before
     # Only what may change is offered.
     assert (f"--change {key}=..." in str(refused.value)) == (key in api.CHANGEABLE)
 
@@ -119,7 +123,9 @@ def test_an_edited_setting_is_refused_by_name(key: str, copy: Path) -> None:
         ("\nseed: 0", "\n# the seed\nseed:   0"),
     ],
 )
-def test_what_is_no_part_of_the_result_may_be_edited(old: str, new: str, copy: Path) -> None:
+def test_what_is_no_part_of_the_result_may_be_edited(
+    old: str, new: str, copy: Path
+) -> None:
     edit(copy, old, new)
     assert api.restart(copy).step == 8
 
@@ -152,9 +158,13 @@ def test_an_edit_that_is_named_is_a_change(copy: Path) -> None:
         {"nowhere.py": True},
     ],
 )  # fmt: skip
-def test_what_cannot_change_is_refused_by_name(change: dict[str, Any], copy: Path) -> None:
+def test_what_cannot_change_is_refused_by_name(
+    change: dict[str, Any], copy: Path
+) -> None:
     (key,) = change
-    message = "no checkpoint" if key.endswith(".py") else f"{re.escape(key)} cannot change"
+    message = (
+        "no checkpoint" if key.endswith(".py") else f"{re.escape(key)} cannot change"
+    )
     if key.endswith(".py"):
         shutil.rmtree(copy / "checkpoints")
     with pytest.raises(ConfigError, match=message):
@@ -165,8 +175,12 @@ def test_points_are_of_the_new_length_and_the_past_is_not_redone(copy: Path) -> 
     before = api.Run(copy).rows
     run = resumed(copy, {"steps": 24})
     rows = api.Run(copy).rows
-    assert [row for row in rows if row["step"] <= 8] == [row for row in before if row["step"] <= 8]
-    full = [row["step"] for row in rows if row["comm/intensity"] == 1.0 and "phase" not in row]
+    assert [row for row in rows if row["step"] <= 8] == [
+        row for row in before if row["step"] <= 8
+    ]
+    full = [
+        row["step"] for row in rows if row["comm/intensity"] == 1.0 and "phase" not in row
+    ]
     assert full == [6, 7, 8, 9, *range(12, 24)]  # from 50 % of 12 on, then of 24
     (event,) = events(copy, "change")
     assert event["settings"] == {"steps": [12, 24]}
@@ -176,10 +190,14 @@ def test_points_are_of_the_new_length_and_the_past_is_not_redone(copy: Path) -> 
     assert api.run_config(copy).steps == 24
 
 
-def test_a_change_that_changes_nothing_ends_at_the_same_bits(copy: Path, tmp_path: Path) -> None:
+def test_a_change_that_changes_nothing_ends_at_the_same_bits(
+    copy: Path, tmp_path: Path
+) -> None:
     resumed(copy, {"steps": 12, "batch.size": 4, "lr": 0.05})
     api.start(make_config(SETTINGS | {"out": str(tmp_path / "whole")})).run(unseen)
-    merged = [(run / "merged.safetensors").read_bytes() for run in (copy, tmp_path / "whole")]
+    merged = [
+        (run / "merged.safetensors").read_bytes() for run in (copy, tmp_path / "whole")
+    ]
     assert merged[0] == merged[1]
 
 
@@ -229,15 +247,23 @@ def test_a_changed_run_that_is_killed_again_ends_at_the_same_bits(
         with pytest.raises(Killed):
             run.run(die)
     resumed(other)
-    assert (copy / "merged.safetensors").read_bytes() == (other / "merged.safetensors").read_bytes()
+    assert (copy / "merged.safetensors").read_bytes() == (
+        other / "merged.safetensors"
+    ).read_bytes()
     assert len(events(other, "change")) == 1
-    assert [r["samples"] for r in api.Run(copy).rows] == [r["samples"] for r in api.Run(other).rows]
+    assert [r["samples"] for r in api.Run(copy).rows] == [
+        r["samples"] for r in api.Run(other).rows
+    ]
 
 
 def test_a_budget_of_data_may_grow(tmp_path: Path) -> None:
     folder = killed(tmp_path / "run", 10, data="48/node")
     run = resumed(folder, {"data": "80/node", "batch": 8})
-    assert [load_checkpoint(folder).step, run.setup.config.steps] == [14, 14]  # 32 + 6 x 8
+    # 32 + 6 x 8
+    assert [load_checkpoint(folder).step, run.setup.config.steps] == [
+        14,
+        14,
+    ]
     assert api.Run(folder).rows[-1]["samples"] == 80
     with pytest.raises(ConfigError, match="is finished"):
         api.restart(folder)
@@ -251,7 +277,9 @@ def test_a_timeline_goes_on_from_its_past(
     step: int, samples: int, first: int, more: int, size: int
 ) -> None:
     past = Past(step, samples if step else 0, first)
-    taken = step_timeline(build("batch", f"constant({size})"), step + more, past=past).samples
+    taken = step_timeline(
+        build("batch", f"constant({size})"), step + more, past=past
+    ).samples
     assert len(taken) == step + more + 1
     assert taken[step] == past.samples
     assert list(taken) == sorted(taken)
@@ -284,11 +312,15 @@ def test_a_finished_run_goes_on_only_where_that_is_meant(
     folder = Path(shutil.copytree(finished, tmp_path / "run"))
     with pytest.raises(ConfigError, match=message):
         api.restart(folder, change=change)
-    assert (folder / "summary.json").read_bytes() == (finished / "summary.json").read_bytes()
+    assert (folder / "summary.json").read_bytes() == (
+        finished / "summary.json"
+    ).read_bytes()
     assert not events(folder, "change")
 
 
-def test_the_merged_model_is_trained_on_where_it_is_named(finished: Path, tmp_path: Path) -> None:
+def test_the_merged_model_is_trained_on_where_it_is_named(
+    finished: Path, tmp_path: Path
+) -> None:
     folder = Path(shutil.copytree(finished, tmp_path / "run"))
     merged = (folder / "merged.safetensors").read_bytes()
     run = resumed(folder, {"steps": 20, "final_merge": True})
@@ -344,7 +376,9 @@ def test_a_file_that_is_not_what_it_was_is_refused_by_name(
     name: str, how: str, own: Callable[..., Path], tmp_path: Path
 ) -> None:
     folder, file = own(), tmp_path / name
-    manifest = json.loads((folder / "checkpoints/step-000000008/manifest.json").read_text())
+    manifest = json.loads(
+        (folder / "checkpoints/step-000000008/manifest.json").read_text()
+    )
     assert set(manifest["files"]) == {
         str(tmp_path / one) for one in ("mine.py", "counts.py", "square.edgelist")
     }
@@ -363,7 +397,9 @@ def test_a_changed_file_is_taken_where_it_is_named(
 ) -> None:
     folder = own()
     Path("mine.py").write_text(OWN.replace("1.0 if", "0.5 if"))
-    assert decentral.cli.run(["resume", str(folder), "--change", "mine.py", "--quiet"]) == 0
+    assert (
+        decentral.cli.run(["resume", str(folder), "--change", "mine.py", "--quiet"]) == 0
+    )
     (event,) = events(folder, "change")
     assert event["files"] == [str(tmp_path / "mine.py")]
     assert (folder / "summary.json").exists()
@@ -375,12 +411,17 @@ def test_a_file_that_is_gone_hinders_no_other_run(own: Callable[..., Path]) -> N
     assert len(read_sweep(None, ["task=quadratic", "seed=0,1"], {}).points) == 2
 
 
-def test_words_of_the_command_line(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_words_of_the_command_line(
+    copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = ["resume", str(copy), "--quiet"]
     assert decentral.cli.run([*words, "--change", "steps=16", "--change", "lr=0.5"]) == 0
     (event,) = events(copy, "change")
     assert event["settings"] == {"steps": [12, 16], "learning_rate.lr": [0.05, 0.5]}
-    assert decentral.cli.run([*words, "--change", "steps=20", "--change", "final_merge"]) == 0
+    assert (
+        decentral.cli.run([*words, "--change", "steps=20", "--change", "final_merge"])
+        == 0
+    )
     assert decentral.cli.run([*words, "--change", "nodes=20"]) == 2
     assert "nodes cannot change when a run goes on." in capsys.readouterr().err
 

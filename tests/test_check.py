@@ -68,8 +68,12 @@ def test_all_mistakes_of_a_file_are_listed_by_line(
     assert [(one.line, one.setting) for one in file_faults(place)] == FOUND
     assert check(str(place)) == 2
     out, err = capsys.readouterr()
-    assert [line.partition(":")[0] for line in out.splitlines()] == [f"line {n}" for n, _ in FOUND]
-    assert err.splitlines() == [f"error: configuration {place} has 14 mistakes; nothing was run."]
+    assert [line.partition(":")[0] for line in out.splitlines()] == [
+        f"line {n}" for n, _ in FOUND
+    ]
+    assert err.splitlines() == [
+        f"error: configuration {place} has 14 mistakes; nothing was run."
+    ]
     assert check(str(place), "--json") == 2
     found = json.loads(capsys.readouterr().out)
     assert (found["kind"], found["whole"]) == ("configuration", False)
@@ -83,13 +87,25 @@ def test_all_mistakes_of_a_file_are_listed_by_line(
         ("nodes: 4\nnodes: 8\n", 2, "'nodes' is given twice"),
         ("nodes: 4\nsteps: 010\n", 2, "010 begins with 0; write 10"),
         ("topology: [", 1, "not valid YAML"),
-        ("nodes: 5\ntask: quadratic\ntopology: hypercube\n", None, "is a power of 2, not 5"),
-        ("task: quadratic\nalgorithm: allreduce\ntopology: ring\n", None, "takes no topology"),
+        (
+            "nodes: 5\ntask: quadratic\ntopology: hypercube\n",
+            None,
+            "is a power of 2, not 5",
+        ),
+        (
+            "task: quadratic\nalgorithm: allreduce\ntopology: ring\n",
+            None,
+            "takes no topology",
+        ),
         ("- a list\n", None, "must be a mapping"),
     ],
 )
 def test_what_only_the_whole_shows_is_found_too(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, line: int | None, said: str
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    text: str,
+    line: int | None,
+    said: str,
 ) -> None:
     (tmp_path / "a.yaml").write_text(text)
     assert check(str(tmp_path / "a.yaml"), "--json") == 2
@@ -102,11 +118,18 @@ def test_a_file_that_is_right(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     place = tmp_path / "a.yaml"
     place.write_text("task: quadratic\nnodes: 4\nsteps: 20\nlr: 1e-2\n")
     assert check(str(place)) == 0
-    assert capsys.readouterr().out == f"{place} is right: a run of 4 nodes and 20 steps.\n"
+    assert (
+        capsys.readouterr().out == f"{place} is right: a run of 4 nodes and 20 steps.\n"
+    )
     place.write_text("task: quadratic\nnodes: 4\nsteps: 20\nsweep: {seed: [0, 1, 2]}\n")
     assert check(str(place), "--json") == 0
     found = json.loads(capsys.readouterr().out)
-    assert found == {"path": str(place), "kind": "configuration", "whole": True, "faults": []}
+    assert found == {
+        "path": str(place),
+        "kind": "configuration",
+        "whole": True,
+        "faults": [],
+    }
 
 
 def test_a_mistake_in_a_file_is_named_by_its_line_when_it_is_launched(
@@ -115,7 +138,9 @@ def test_a_mistake_in_a_file_is_named_by_its_line_when_it_is_launched(
     place = tmp_path / "a.yaml"
     place.write_text("nodes: 4\noptimizer:\n  name: sgd\n  momentum: x\n")
     assert decentral.cli.run(["launch", str(place)]) == 2
-    assert f"configuration {place}, line 4: optimizer 'sgd': mom" in capsys.readouterr().err
+    assert (
+        f"configuration {place}, line 4: optimizer 'sgd': mom" in capsys.readouterr().err
+    )
     assert decentral.cli.run(["launch", str(place), "optimizer=adamx"]) == 2
     assert capsys.readouterr().err.startswith("error: unknown optimizer 'adamx'")
     place.write_text("nodes: 4\nsteps: true\n")
@@ -158,7 +183,9 @@ def test_every_part_of_a_whole_run_has_its_line(
         "merged.safetensors", "summary.json",
     ]  # fmt: skip
     assert [line.split()[:2] for line in lines] == [[name, "whole"] for name in names]
-    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    assert {
+        path: path.read_bytes() for path in run.rglob("*") if path.is_file()
+    } == before
 
 
 def flip(path: Path) -> None:
@@ -182,7 +209,12 @@ MANIFEST = "checkpoints/step-000000002/manifest.json"
 @pytest.mark.parametrize(
     ("name", "harm", "part", "said"),
     [
-        ("config.yaml", edit, "config.yaml", "differs from what the checkpoints state: seed"),
+        (
+            "config.yaml",
+            edit,
+            "config.yaml",
+            "differs from what the checkpoints state: seed",
+        ),
         ("config.yaml", Path.unlink, "config.yaml", "is missing"),
         ("env.json", Path.unlink, "env.json", "is missing"),
         ("data.json", cut, "data.json", "is no JSON"),
@@ -196,7 +228,12 @@ MANIFEST = "checkpoints/step-000000002/manifest.json"
     ],
 )
 def test_what_is_broken_is_named(
-    run: Path, capsys: pytest.CaptureFixture[str], name: str, harm: Any, part: str, said: str
+    run: Path,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    harm: Any,
+    part: str,
+    said: str,
 ) -> None:
     harm(run / name)
     status, found = parts(run, capsys)
@@ -229,21 +266,43 @@ def validator() -> Any:
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
-def test_the_schema_takes_every_configuration_of_the_project(validator: Any, path: Path) -> None:
+def test_the_schema_takes_every_configuration_of_the_project(
+    validator: Any, path: Path
+) -> None:
     assert [error.message for error in validator.iter_errors(load_file(path))] == []
 
 
 def test_the_schema_takes_what_a_run_has_resolved(validator: Any, finished: Path) -> None:
-    assert [e.message for e in validator.iter_errors(load_file(finished / "config.yaml"))] == []
+    assert [
+        e.message for e in validator.iter_errors(load_file(finished / "config.yaml"))
+    ] == []
 
 
 RIGHT: list[dict[str, Any]] = [
     {"optimizer.momentum": 0.9, "lr": 0.1, "schedule": "late(start=80%)", "clip": "none"},
-    {"topology": "a (1).graphml", "network": "nets/a.json", "optimizer": "torch.optim.RAdam"},
-    {"communication": {"name": "every", "k": 2, "schedule": {"name": "late", "start": "90%"}}},
+    {
+        "topology": "a (1).graphml",
+        "network": "nets/a.json",
+        "optimizer": "torch.optim.RAdam",
+    },
+    {
+        "communication": {
+            "name": "every",
+            "k": 2,
+            "schedule": {"name": "late", "start": "90%"},
+        }
+    },
     {"optimizer": {"momentum": 0.5}, "batch": 32, "compute": "20ms", "weights": "file"},
-    {"sam": 0.1, "label_noise": {"level": 0.1, "start": "75%"}, "engine": "ray(workers=2)"},
-    {"sweep": {"seed": [0, 1], "optimizer.lr": [0.1]}, "node_lr": {"3": 0.5}, "faults": "churn"},
+    {
+        "sam": 0.1,
+        "label_noise": {"level": 0.1, "start": "75%"},
+        "engine": "ray(workers=2)",
+    },
+    {
+        "sweep": {"seed": [0, 1], "optimizer.lr": [0.1]},
+        "node_lr": {"3": 0.5},
+        "faults": "churn",
+    },
 ]
 TYPOS: list[dict[str, Any]] = [
     {"stepz": 3},
@@ -263,7 +322,9 @@ TYPOS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("settings", RIGHT, ids=str)
-def test_the_schema_takes_what_may_be_written(validator: Any, settings: dict[str, Any]) -> None:
+def test_the_schema_takes_what_may_be_written(
+    validator: Any, settings: dict[str, Any]
+) -> None:
     assert [error.message for error in validator.iter_errors(settings)] == []
 
 

@@ -13,7 +13,12 @@ from safetensors import safe_open
 from support import load_checkpoint
 
 from decentral import ConfigError, RunError
-from decentral.run.checkpoint import Checkpoint, newest_checkpoint, save_checkpoint, stacked
+from decentral.run.checkpoint import (
+    Checkpoint,
+    newest_checkpoint,
+    save_checkpoint,
+    stacked,
+)
 from decentral.run.folder import RunFolder, next_name
 
 
@@ -101,7 +106,9 @@ def test_a_write_that_was_cut_off_leaves_the_last_one_good(
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", full)
-        with pytest.raises(RunError, match=r"the disk is full.*last checkpoint is intact"):
+        with pytest.raises(
+            RunError, match=r"the disk is full.*last checkpoint is intact"
+        ):
             save_checkpoint(folder, made(2), keep=2)
     assert load_checkpoint(folder.path).step == 1
     save_checkpoint(folder, made(2), keep=2)
@@ -112,7 +119,9 @@ def test_a_full_disk_is_named_and_loses_nothing(tiny_disk: Path) -> None:
     folder = RunFolder.create(tiny_disk / "run")
     save_checkpoint(folder, made(1), keep=9)
     large = Checkpoint(2, (0,), {0: {"row": torch.zeros(200_000)}}, {})
-    with pytest.raises(RunError, match=r"the disk is full.*make room, then `decentral resume"):
+    with pytest.raises(
+        RunError, match=r"the disk is full.*make room, then `decentral resume"
+    ):
         save_checkpoint(folder, large, keep=9)
     assert load_checkpoint(folder.path).step == 1
 
@@ -126,7 +135,9 @@ def test_a_checkpoint_of_another_format_is_refused(folder: RunFolder) -> None:
 
 
 def test_no_checkpoint_is_an_error_with_a_remedy(folder: RunFolder) -> None:
-    with pytest.raises(RunError, match=r"holds no checkpoint; `decentral resume .*` begins it"):
+    with pytest.raises(
+        RunError, match=r"holds no checkpoint; `decentral resume .*` begins it"
+    ):
         load_checkpoint(folder.path)
 
 
@@ -170,7 +181,9 @@ def test_runs_are_numbered_past_the_last(tmp_path: Path) -> None:
     assert next_name(tmp_path, "ring").name == "ring-10"
 
 
-def test_what_nodes_have_alike_is_one_tensor_and_any_of_them_is_read(folder: RunFolder) -> None:
+def test_what_nodes_have_alike_is_one_tensor_and_any_of_them_is_read(
+    folder: RunFolder,
+) -> None:
     """A node that lacks a state, or has it in another shape, keeps its own."""
     saved = made(nodes=6)
     del saved.nodes[2]["optimizer/0/exp_avg"]
@@ -183,4 +196,6 @@ def test_what_nodes_have_alike_is_one_tensor_and_any_of_them_is_read(folder: Run
     assert some.nodes.keys() == {1, 2, 4}
     for node, tensors in some.nodes.items():
         assert tensors.keys() == saved.nodes[node].keys()
-        assert all(torch.equal(value, saved.nodes[node][key]) for key, value in tensors.items())
+        assert all(
+            torch.equal(value, saved.nodes[node][key]) for key, value in tensors.items()
+        )

@@ -29,7 +29,9 @@ every_claim = pytest.mark.parametrize("claim", CLAIMS)
 
 
 def tried(claim: str, folder: Path, **settings: Any) -> Trial:
-    return trial(claim, folder, lambda text: None, seeds=(0,), device="cpu", settings=settings)
+    return trial(
+        claim, folder, lambda text: None, seeds=(0,), device="cpu", settings=settings
+    )
 
 
 # --- the verdict ----------------------------------------------------------------------------------
@@ -47,7 +49,9 @@ HEART, REST = Expectation("a", "", low=0.0), Expectation("b", "", high=1.0)
         ([], [0.5], FAILS),
     ],
 )
-def test_a_verdict_follows_its_expectations(a: list[float], b: list[float], judged: str) -> None:
+def test_a_verdict_follows_its_expectations(
+    a: list[float], b: list[float], judged: str
+) -> None:
     assert verdict([HEART, REST], {"a": a, "b": b}) == judged
 
 
@@ -64,10 +68,17 @@ def test_a_claim_says_beforehand_what_it_expects_and_can_fail(claim: str) -> Non
     assert traits.says.endswith(".")
     assert traits.paper
     expected = traits.expect
-    assert all(one.means and (isfinite(one.low) or isfinite(one.high)) for one in expected)
-    beyond = {one.figure: [one.low - 1 if isfinite(one.low) else one.high + 1] for one in expected}
+    assert all(
+        one.means and (isfinite(one.low) or isfinite(one.high)) for one in expected
+    )
+    beyond = {
+        one.figure: [one.low - 1 if isfinite(one.low) else one.high + 1]
+        for one in expected
+    }
     assert verdict(expected, beyond) == FAILS
-    within = {one.figure: [one.low if isfinite(one.low) else one.high] for one in expected}
+    within = {
+        one.figure: [one.low if isfinite(one.low) else one.high] for one in expected
+    }
     assert verdict(expected, within) == HOLDS
 
 
@@ -87,9 +98,15 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def run_small(lab: Lab, label: str, **settings: Any) -> api.Run:
         task = settings.get("task")
         if isinstance(task, dict) and task["name"] == "text":
-            settings["task"] = {**task, "path": str(text), "cache": str(tmp_path / "cache")}
+            settings["task"] = {
+                **task,
+                "path": str(text),
+                "cache": str(tmp_path / "cache"),
+            }
         if "metrics" in settings:
-            settings["metrics"] = [SMALLER.get(name, name) for name in settings["metrics"]]
+            settings["metrics"] = [
+                SMALLER.get(name, name) for name in settings["metrics"]
+            ]
         return run(lab, label, **settings)
 
     monkeypatch.setattr(Lab, "run", run_small)
@@ -98,7 +115,9 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @every_claim
 @pytest.mark.usefixtures("small")
 def test_a_claim_measures_what_it_expects(claim: str, tmp_path: Path) -> None:
-    record = tried(claim, tmp_path, **traits_of(find("claim", claim), ClaimTraits).tiny).outcome()
+    record = tried(
+        claim, tmp_path, **traits_of(find("claim", claim), ClaimTraits).tiny
+    ).outcome()
     assert "error" not in record
     assert {one["figure"] for one in record["expected"]} <= set(record["figures"])
     assert record["panels"]
@@ -135,7 +154,9 @@ def shaky(tmp_path: Path) -> str:
     return f"{file}:shaky"
 
 
-def test_what_is_done_is_kept_and_what_failed_is_tried_again(shaky: str, tmp_path: Path) -> None:
+def test_what_is_done_is_kept_and_what_failed_is_tried_again(
+    shaky: str, tmp_path: Path
+) -> None:
     mark, log = tmp_path / "mark", tmp_path / "log"
     mark.touch()
     one = trial(shaky, tmp_path / "out", print, seeds=(0, 1))
@@ -146,7 +167,9 @@ def test_what_is_done_is_kept_and_what_failed_is_tried_again(shaky: str, tmp_pat
     assert log.read_text() == "0 1 1 "
 
 
-def test_a_seed_can_be_tried_before_anything_else_of_its_claim(shaky: str, tmp_path: Path) -> None:
+def test_a_seed_can_be_tried_before_anything_else_of_its_claim(
+    shaky: str, tmp_path: Path
+) -> None:
     folder = tmp_path / "out" / "not" / "yet"
     record = trial(shaky, folder, print, seeds=(0,)).findings(0)
     assert record["figures"] == {"x": 1.0}
@@ -157,7 +180,15 @@ def test_a_claim_that_cannot_be_run_does_not_stop_the_others(
     shaky: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "mark").touch()
-    words = ["reproduce", shaky, "gradpower", "--seeds", "0,1", "--out", str(tmp_path / "out")]
+    words = [
+        "reproduce",
+        shaky,
+        "gradpower",
+        "--seeds",
+        "0,1",
+        "--out",
+        str(tmp_path / "out"),
+    ]
     assert run([*words, "--jobs", "1"]) == 1
     out, err = capsys.readouterr()
     assert "the mark is there" in out
@@ -171,9 +202,20 @@ def test_seeds_at_a_time_give_what_they_give_one_after_the_other(
 ) -> None:
     """Also where one of them fails, which does not stop the other."""
     (tmp_path / "mark").touch()
-    words = ["reproduce", shaky, "--seeds", "1,0", "--out", str(tmp_path / "out"), "--jobs", "2"]
+    words = [
+        "reproduce",
+        shaky,
+        "--seeds",
+        "1,0",
+        "--out",
+        str(tmp_path / "out"),
+        "--jobs",
+        "2",
+    ]
     assert run(words) == 1
-    assert "raised LookupError: the mark is there" in " ".join(capsys.readouterr().out.split())
+    assert "raised LookupError: the mark is there" in " ".join(
+        capsys.readouterr().out.split()
+    )
     error = json.loads((tmp_path / "out" / "shaky" / "outcome.json").read_text())["error"]
     assert error.startswith("claim 'shaky' raised LookupError: the mark is there (")
     assert error.endswith("mine.py:15).")
@@ -188,14 +230,24 @@ def test_seeds_at_a_time_give_what_they_give_one_after_the_other(
 def test_what_is_found_in_the_folder_needs_no_process(
     shaky: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = ["reproduce", shaky, "--seeds", "0,1", "--out", str(tmp_path / "out"), "--jobs"]
+    words = [
+        "reproduce",
+        shaky,
+        "--seeds",
+        "0,1",
+        "--out",
+        str(tmp_path / "out"),
+        "--jobs",
+    ]
     assert run([*words, "1"]) == 0
     monkeypatch.setattr("decentral.claims.trials._apart", None)
     assert run([*words, "2"]) == 0
     assert sorted((tmp_path / "log").read_text().split()) == ["0", "1"]
 
 
-def test_a_lab_makes_every_run_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lab_makes_every_run_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     said: list[str] = []
     lab = Lab(tmp_path, said.append, "cpu")
     settings = {"task": "quadratic", "nodes": 2, "steps": 4}
@@ -232,7 +284,9 @@ def test_a_flow_follows_an_exponential() -> None:
     levels = [0.5, 0.1, 1e-3]
     points, reached = flow(lambda x: (-x[0],), (1.0,), lambda x: x[0], levels)
     assert reached == pytest.approx([-log(level) for level in levels], rel=1e-6)
-    assert [loss for _, loss in points] == pytest.approx([exp(-time) for time, _ in points])
+    assert [loss for _, loss in points] == pytest.approx(
+        [exp(-time) for time, _ in points]
+    )
     assert points[-1][1] == pytest.approx(levels[-1])
     ends, _ = flow(lambda x: (-x[0],), (1.0,), lambda x: x[0], levels[:1], until=5.0)
     assert ends[-1] == pytest.approx((5.0, exp(-5.0)))

@@ -55,7 +55,9 @@ def spelt(kind: str, name: str) -> str:
 # --- launch ---------------------------------------------------------------------------------------
 
 
-def test_launch_says_what_it_does_and_what_came_out(capsys: Captured, folder: Path) -> None:
+def test_launch_says_what_it_does_and_what_came_out(
+    capsys: Captured, folder: Path
+) -> None:
     said = ok(capsys, "launch", "--task", "digits", "nodes=4", "steps=20", "--out", "run")
     first, last = said.split("step  0/20")
     assert re.search(r"training +digits on 4 nodes, 20 steps", first)
@@ -144,7 +146,9 @@ def test_flags_win_over_overrides_of_a_file(capsys: Captured, folder: Path) -> N
         (["--algorithm", "allreduce"], "algorithm", "allreduce"),
     ],
 )  # fmt: skip
-def test_ways_to_name_a_part(capsys: Captured, words: list[str], key: str, name: str) -> None:
+def test_ways_to_name_a_part(
+    capsys: Captured, words: list[str], key: str, name: str
+) -> None:
     ok(capsys, *SMALL, "--quiet", "--out", "run", *words)
     assert read_file("run/config.yaml")[key]["name"] == name
 
@@ -152,9 +156,13 @@ def test_ways_to_name_a_part(capsys: Captured, words: list[str], key: str, name:
 def test_the_resolved_configuration_repeats_the_run(capsys: Captured) -> None:
     ok(capsys, *SMALL, "--quiet", "--out", "one")
     ok(capsys, "launch", "one/config.yaml", "--quiet", "--out", "two")
-    one, two = (json.loads(Path(name, "summary.json").read_text()) for name in ("one", "two"))
+    one, two = (
+        json.loads(Path(name, "summary.json").read_text()) for name in ("one", "two")
+    )
     assert one["final"] == two["final"]
-    sent = [{k: v for k, v in x["counters"].items() if k[:4] == "comm"} for x in (one, two)]
+    sent = [
+        {k: v for k, v in x["counters"].items() if k[:4] == "comm"} for x in (one, two)
+    ]
     assert sent[0] == sent[1]
 
 
@@ -169,13 +177,20 @@ def test_resume_goes_on_to_the_same_end(capsys: Captured, folder: Path) -> None:
         if row["step"] == 7:
             raise Stop
 
-    settings: dict[str, Any] = {"task": "quadratic", "nodes": 4, "steps": 12, "log_every": 1}
+    settings: dict[str, Any] = {
+        "task": "quadratic",
+        "nodes": 4,
+        "steps": 12,
+        "log_every": 1,
+    }
     config = make_config(settings, {"checkpoint_every": 5, "out": "run"})
     with pytest.raises(Stop):
         api.start(config).run(stop)
     assert "12 steps from step 5" in ok(capsys, "resume", "run")
     ok(capsys, *SMALL, "--quiet", "--out", "whole")
-    ended, whole = (json.loads((folder / n / "summary.json").read_text()) for n in ("run", "whole"))
+    ended, whole = (
+        json.loads((folder / n / "summary.json").read_text()) for n in ("run", "whole")
+    )
     assert ended["final"] == whole["final"]
 
 
@@ -250,14 +265,22 @@ def test_show_schedule(capsys: Captured, name: str, folder: Path) -> None:
 
 
 def test_show_schedule_marks_merges(capsys: Captured) -> None:
-    words = ["show", "schedule", "then_merge(late,at=50%)", "task=quadratic", "local_steps=10"]
+    words = [
+        "show",
+        "schedule",
+        "then_merge(late,at=50%)",
+        "task=quadratic",
+        "local_steps=10",
+    ]
     axis = next(line for line in ok(capsys, *words).splitlines() if "0 └" in line)
     assert axis.count("◆") == 1
     assert 0.4 < axis.index("◆") / len(axis) < 0.6
 
 
 def test_show_blocks_says_who_updates_what_at_which_rate(capsys: Captured) -> None:
-    said = ok(capsys, "show", "blocks", "--model", "mlp", "--optimizer", "muon(exclude=['5.*'])")
+    said = ok(
+        capsys, "show", "blocks", "--model", "mlp", "--optimizer", "muon(exclude=['5.*'])"
+    )
     lines = {line.split()[1]: line for line in said.splitlines() if "unknown" in line[:8]}
     assert lines["3.weight"].split()[-1] == "muon"
     assert lines["5.weight"].split()[-1] == lines["3.bias"].split()[-1] == "adamw"
@@ -268,14 +291,23 @@ def test_show_blocks_says_who_updates_what_at_which_rate(capsys: Captured) -> No
 
 def test_show_schedule_draws_all_that_a_run_does(capsys: Captured, folder: Path) -> None:
     """From a run's file: one line each, over the axis of the communication."""
-    phases = "sam: {rho: 0.1, start: 75%}\nlabel_noise: {level: 0.1, phases: [0% to 50%]}\n"
+    phases = (
+        "sam: {rho: 0.1, start: 75%}\nlabel_noise: {level: 0.1, phases: [0% to 50%]}\n"
+    )
     (folder / "run.yaml").write_text(f"nodes: 4\nsteps: 200\n{phases}")
-    said = ok(capsys, "show", "schedule", "run.yaml", "adversarial=0.1", "--png", "drawn.png")
+    said = ok(
+        capsys, "show", "schedule", "run.yaml", "adversarial=0.1", "--png", "drawn.png"
+    )
     assert fits(said)
     assert (folder / "drawn.png").exists()
-    lines = {line.strip().split("  ")[0]: line for line in said.splitlines() if "━" in line}
+    lines = {
+        line.strip().split("  ")[0]: line for line in said.splitlines() if "━" in line
+    }
     assert lines.keys() == {"SAM", "label noise", "adversarial"}
-    on = {name: [place for place, c in enumerate(line) if c == "━"] for name, line in lines.items()}
+    on = {
+        name: [place for place, c in enumerate(line) if c == "━"]
+        for name, line in lines.items()
+    }
     length = len(on["adversarial"])
     assert len(on["SAM"]) == pytest.approx(length / 4, abs=1)
     assert len(on["label noise"]) == pytest.approx(length / 2, abs=1)
@@ -286,7 +318,9 @@ def test_show_schedule_draws_all_that_a_run_does(capsys: Captured, folder: Path)
 def test_show_schedule_of_all_reduce_has_phases_and_no_rounds(
     capsys: Captured, folder: Path
 ) -> None:
-    (folder / "run.yaml").write_text("algorithm: allreduce\nnodes: 4\nsteps: 50\nsam: 0.1\n")
+    (folder / "run.yaml").write_text(
+        "algorithm: allreduce\nnodes: 4\nsteps: 50\nsam: 0.1\n"
+    )
     said = ok(capsys, "show", "schedule", "run.yaml")
     assert "━" in said
     assert "rounds" not in said
@@ -319,7 +353,10 @@ def test_list_shows_the_traits_of_one_and_what_each_promises(
     assert re.search(r"trait +declared +what that promises", said)
     assert "robust: leave aggregation out" in said
     assert re.search(r"guarantees single_node_is_plain, What the laws test of it\.", said)
-    assert "Traits that it leaves as they are: example, defaults, communicates, gradient, " in said
+    assert (
+        "Traits that it leaves as they are: example, defaults, communicates, gradient, "
+        in said
+    )
     (folder / "mine.py").write_text(
         "from decentral import plugin\n@plugin('fault', strikes='links')\n"
         "def mine(receivers, senders, step, seed, *, share: float = 0.1):\n    'Be mine.'\n"
@@ -330,10 +367,16 @@ def test_list_shows_the_traits_of_one_and_what_each_promises(
 
 def test_list_algorithms_tells_paper_channels_promises_and_cost(capsys: Captured) -> None:
     said = " ".join(ok(capsys, "list", "algorithms").split())
-    assert 'paper Pu & Nedic, "Distributed stochastic gradient tracking methods", 2021' in said
+    assert (
+        'paper Pu & Nedic, "Distributed stochastic gradient tracking methods", 2021'
+        in said
+    )
     assert "sends model, tracker" in said
     assert "sends model, weight (one number)" in said
-    assert "costs 2 d rows a node and round with d neighbours; 4 (N - 1) / N rows in a" in said
+    assert (
+        "costs 2 d rows a node and round with d neighbours; 4 (N - 1) / N rows in a"
+        in said
+    )
     assert "sends nothing costs nothing" in said
     assert "in a global merge, all by 1 / fragments" in said
     assert "promises single node is plain, keeps mean" in said
@@ -361,7 +404,14 @@ def test_help_fits(capsys: Captured, words: list[str]) -> None:
 
 def test_every_flag_is_explained(capsys: Captured) -> None:
     said = ok(capsys, "launch", "--help")
-    for flag in ("topology", "schedule", "communication", "local-steps", "eval-every", "json"):
+    for flag in (
+        "topology",
+        "schedule",
+        "communication",
+        "local-steps",
+        "eval-every",
+        "json",
+    ):
         assert f"--{flag}" in said
 
 
@@ -381,7 +431,9 @@ def test_a_bug_is_called_a_bug(capsys: Captured, monkeypatch: pytest.MonkeyPatch
     assert decentral.cli.run(["list"]) == 1
     first, second = capsys.readouterr().err.splitlines()
     where = r"\(decentral/cli/listing.py:2\); the traceback is in (\S+)\."
-    found = re.fullmatch(f"error: this is a bug in decentral: KeyError: 'planted' {where}", first)
+    found = re.fullmatch(
+        f"error: this is a bug in decentral: KeyError: 'planted' {where}", first
+    )
     assert found
     assert second == "Please report it, with that file."
     file = Path(found[1])
@@ -395,15 +447,22 @@ def _command(*words: str) -> list[str]:
 
 
 def test_exit_status_and_streams_of_the_command() -> None:
-    done = subprocess.run(_command("launch", "missing.yaml"), capture_output=True, text=True)
+    done = subprocess.run(
+        _command("launch", "missing.yaml"), capture_output=True, text=True
+    )
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "error: configuration missing.yaml does not exist; check the path.\n"
+    assert (
+        done.stderr
+        == "error: configuration missing.yaml does not exist; check the path.\n"
+    )
 
 
 def test_a_broken_pipe_is_no_error() -> None:
     reading, writing = os.pipe()
     os.close(reading)
-    done = subprocess.run(_command("list", "schedules"), stdout=writing, stderr=subprocess.PIPE)
+    done = subprocess.run(
+        _command("list", "schedules"), stdout=writing, stderr=subprocess.PIPE
+    )
     os.close(writing)
     assert done.stderr == b""
 

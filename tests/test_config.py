@@ -30,7 +30,8 @@ plain = st.fixed_dictionaries(
         "seed": st.integers(0, 99),
         "communication": st.sampled_from(["late", "constant(0.3)", "window(start=40%)"]),
         "optimizer": st.sampled_from(["sgd", "adamw", {"name": "sgd", "momentum": 0.5}]),
-        "learning_rate": st.floats(0.01, 1) | st.sampled_from(["cosine", "wsd(floor=0.1)"]),
+        "learning_rate": st.floats(0.01, 1)
+        | st.sampled_from(["cosine", "wsd(floor=0.1)"]),
     },
 )
 dotted = st.fixed_dictionaries(
@@ -60,8 +61,12 @@ def test_the_upper_layer_wins_and_the_lower_shows_through(below: Any, above: Any
 
 
 @given(first=layers, second=layers, third=layers)
-def test_layers_can_be_merged_in_any_grouping(first: Any, second: Any, third: Any) -> None:
-    assert merge_layers(merge_layers(first, second), third) == merge_layers(first, second, third)
+def test_layers_can_be_merged_in_any_grouping(
+    first: Any, second: Any, third: Any
+) -> None:
+    assert merge_layers(merge_layers(first, second), third) == merge_layers(
+        first, second, third
+    )
     assert merge_layers(first, {}) == merge_layers(first) == merge_layers({}, first)
     assert merge_layers(first, first) == merge_layers(first)
 
@@ -99,9 +104,14 @@ def test_a_task_recommends_below_everything_the_user_says() -> None:
     config = make_config({"task": "quadratic"})
     assert config.steps == 500
     assert config.optimizer["momentum"] == 0.0
-    config = make_config({"task": "quadratic(dimension=3)", "steps": 20, "optimizer": "adamw"})
+    config = make_config(
+        {"task": "quadratic(dimension=3)", "steps": 20, "optimizer": "adamw"}
+    )
     assert (config.steps, config.optimizer) == (20, "adamw")
-    assert make_config({"task": "quadratic", "learning_rate.lr": 0.3}).learning_rate["lr"] == 0.3
+    assert (
+        make_config({"task": "quadratic", "learning_rate.lr": 0.3}).learning_rate["lr"]
+        == 0.3
+    )
     assert make_config({}).steps == 3000
 
 
@@ -128,14 +138,25 @@ def test_bare_numbers_are_the_peak_rate_and_the_batch_size() -> None:
         ({"clip": 0}, "clip = 0"),
         ({"seed": -1}, "seed = -1"),
         ({"metrics": ["acuracy"]}, "unknown metric 'acuracy'. Did you mean 'accuracy'?"),
-        ({"algorithm": "allreduce", "topology": "ring"}, "algorithm 'allreduce' takes no topology"),
+        (
+            {"algorithm": "allreduce", "topology": "ring"},
+            "algorithm 'allreduce' takes no topology",
+        ),
         ({"algorithm": "allreduce", "communication": "late"}, "takes no communication"),
-        ({"algorithm": "local", "topology.p": 0.3}, "algorithm 'local' takes no topology"),
-        ({"algorithm": "alreduce"}, "unknown algorithm 'alreduce'. Did you mean 'allreduce'?"),
+        (
+            {"algorithm": "local", "topology.p": 0.3},
+            "algorithm 'local' takes no topology",
+        ),
+        (
+            {"algorithm": "alreduce"},
+            "unknown algorithm 'alreduce'. Did you mean 'allreduce'?",
+        ),
         ({"task": "digit"}, "unknown task 'digit'. Did you mean 'digits'?"),
     ],
 )
-def test_mistakes_name_the_setting_and_the_remedy(settings: dict[str, Any], message: str) -> None:
+def test_mistakes_name_the_setting_and_the_remedy(
+    settings: dict[str, Any], message: str
+) -> None:
     with pytest.raises(ConfigError) as caught:
         make_config(settings)
     assert message in str(caught.value)
@@ -173,7 +194,9 @@ def test_a_configuration_survives_yaml(settings: Any) -> None:
         (b"\xff\xfe\x00", "cannot be read"),
     ],
 )
-def test_a_bad_file_is_named_with_the_place(tmp_path: Path, text: str, message: str) -> None:
+def test_a_bad_file_is_named_with_the_place(
+    tmp_path: Path, text: str, message: str
+) -> None:
     path = tmp_path / "run.yaml"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ConfigError, match=r"configuration .*run\.yaml") as caught:
@@ -189,8 +212,15 @@ def test_missing_files_and_folders_are_not_read(tmp_path: Path) -> None:
 
 
 def test_assignments_are_parsed_and_short_names_replaced() -> None:
-    given = parse_assignments(["nodes=8", "model.hidden=[64, 64]", "schedule=none", "clip=none"])
-    assert given == {"nodes": 8, "model.hidden": [64, 64], "schedule": "none", "clip": None}
+    given = parse_assignments(
+        ["nodes=8", "model.hidden=[64, 64]", "schedule=none", "clip=none"]
+    )
+    assert given == {
+        "nodes": 8,
+        "model.hidden": [64, 64],
+        "schedule": "none",
+        "clip": None,
+    }
     assert resolve_aliases({"schedule.start": "80%", "lr": 0.1}) == {
         "communication.start": "80%", "learning_rate.lr": 0.1,
     }  # fmt: skip
@@ -215,9 +245,16 @@ COMBINATIONS: list[dict[str, Any]] = [
     {"task": "quadratic", "nodes": 5},
     {"algorithm": "allreduce"},
     {"algorithm": "local", "optimizer": "torch.optim.RAdam(betas=[0.8, 0.9])"},
-    {"topology": "one_peer_exponential", "model": "cnn(norm=batch)", "sampling": "resample"},
+    {
+        "topology": "one_peer_exponential",
+        "model": "cnn(norm=batch)",
+        "sampling": "resample",
+    },
     {"topology": "nx:watts_strogatz_graph(k=4,p=0.3)", "weights": "uniform"},
-    {"communication": "scale_to_budget(schedule=linear(0.1, 0.9), budget=2%)", "mix_state": True},
+    {
+        "communication": "scale_to_budget(schedule=linear(0.1, 0.9), budget=2%)",
+        "mix_state": True,
+    },
     {"communication": "switch(before=none, after=every(k=3), at=33.3%)", "clip": 1.0},
     {"learning_rate": "wsd(decay=0.3333333333333333, lr=0.1)", "split": "classes(k=3)"},
 ]
@@ -236,7 +273,11 @@ def test_the_resolved_configuration_resolves_to_itself(given: dict[str, Any]) ->
 def test_numbers_survive_being_resolved_bit_by_bit(
     start: float, intensity: float, lr: float
 ) -> None:
-    rule = {"name": "late", "start": start if start % 1 else f"{start:.0%}", "intensity": intensity}
+    rule = {
+        "name": "late",
+        "start": start if start % 1 else f"{start:.0%}",
+        "intensity": intensity,
+    }
     asked = {"task": "quadratic", "communication": rule, "learning_rate.lr": lr}
     once = prepare(make_config(asked))
     again = prepare(make_config(load(dump(resolve_config(once)))))
@@ -271,8 +312,14 @@ def test_yaml_reads_numbers_as_the_command_line_does(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("nodes: 4\nsteps: 010\n", "line 2, column 8: not valid YAML (010 begins with 0; write 10"),
-        ("nodes: 4\nnodes: 8\n", "line 2, column 1: not valid YAML ('nodes' is given twice"),
+        (
+            "nodes: 4\nsteps: 010\n",
+            "line 2, column 8: not valid YAML (010 begins with 0; write 10",
+        ),
+        (
+            "nodes: 4\nnodes: 8\n",
+            "line 2, column 1: not valid YAML ('nodes' is given twice",
+        ),
     ],
 )
 def test_yaml_that_reads_otherwise_than_meant_is_refused(
@@ -290,7 +337,9 @@ def test_short_names_work_in_yaml(tmp_path: Path) -> None:
 
 
 @example(value="a\x85b\u2028c\u2029")
-@given(value=st.text(max_size=8) | st.floats(allow_nan=False) | st.integers() | st.booleans())
+@given(
+    value=st.text(max_size=8) | st.floats(allow_nan=False) | st.integers() | st.booleans()
+)
 @example("1e-3")
 @example("010")
 @example("None")
@@ -311,7 +360,9 @@ def test_what_is_dumped_is_loaded_as_the_same(value: Any) -> None:
         ("sweep: {seed: [1, 2]}", r"line 2: this configuration describes a sweep"),
     ],
 )
-def test_a_slip_in_yaml_is_named_by_its_line(tmp_path: Path, line: str, said: str) -> None:
+def test_a_slip_in_yaml_is_named_by_its_line(
+    tmp_path: Path, line: str, said: str
+) -> None:
     (tmp_path / "run.yaml").write_text(f"nodes: 4\n{line}\n")
     with pytest.raises(ConfigError, match=rf"run\.yaml, {said}"):
         read_settings(tmp_path / "run.yaml")

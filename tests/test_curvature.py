@@ -17,7 +17,9 @@ TIGHT = {"samples": 64, "iterations": 150, "probes": 400}
 
 
 def measured(**settings: Any) -> tuple[dict[str, float], Any]:
-    block = tiny_block(dtype="float64", init="independent", nodes=2, topology="ring", **settings)
+    block = tiny_block(
+        dtype="float64", init="independent", nodes=2, topology="ring", **settings
+    )
     snapshot = Evaluator(block).snapshot(complete=True)
     return curvature(snapshot, **TIGHT), block
 
@@ -28,12 +30,16 @@ def test_of_a_quadratic_it_is_its_largest_curvature_and_their_sum() -> None:
     for model in ("local_mean", "merged"):
         top, trace = found[f"curvature/top_{model}"], found[f"curvature/trace_{model}"]
         assert top == pytest.approx(curvatures.max().item(), rel=1e-6)
-        assert trace == pytest.approx(curvatures.sum().item(), rel=1e-9), "exact for a diagonal"
+        assert trace == pytest.approx(curvatures.sum().item(), rel=1e-9), (
+            "exact for a diagonal"
+        )
 
 
 @pytest.mark.parametrize("replicas", ["vmap", "loop"])
 @pytest.mark.parametrize("norm", ["none", "batch"])
-def test_of_a_tiny_network_it_is_that_of_the_whole_matrix(norm: str, replicas: str) -> None:
+def test_of_a_tiny_network_it_is_that_of_the_whole_matrix(
+    norm: str, replicas: str
+) -> None:
     model = f"cnn(channels=[1], norm={norm})" if norm == "batch" else "mlp(hidden=[3])"
     task = {"task": "digits"} if norm == "batch" else {}
     found, block = measured(model=model, replicas=replicas, **task)
@@ -45,7 +51,9 @@ def test_of_a_tiny_network_it_is_that_of_the_whole_matrix(norm: str, replicas: s
         buffers = dict(network.named_buffers())
 
         def loss(flat: torch.Tensor, buffers: Any = buffers) -> torch.Tensor:
-            named = {e.name: flat[e.start : e.stop].view(e.shape) for e in layout.parameters}
+            named = {
+                e.name: flat[e.start : e.stop].view(e.shape) for e in layout.parameters
+            }
             outputs = functional_call(network, {**named, **buffers}, (samples.inputs,))
             return block.setup.task.loss(outputs, samples.targets)
 

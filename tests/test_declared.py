@@ -18,12 +18,20 @@ from decentral.exchange.codec.base import coded_bytes
 from decentral.loop.preparing import prepare
 from decentral.loop.setup import Setup
 from decentral.registry import build, find
-from decentral.traits import TRAITS, AlgorithmTraits, CommunicationTraits, MergeTraits, traits_of
+from decentral.traits import (
+    TRAITS,
+    AlgorithmTraits,
+    CommunicationTraits,
+    MergeTraits,
+    traits_of,
+)
 
 
 def written(folder: Path, text: str) -> Path:
     path = folder / "mine.py"
-    path.write_text(f"from decentral import plugin\n{textwrap.dedent(text)}", encoding="utf-8")
+    path.write_text(
+        f"from decentral import plugin\n{textwrap.dedent(text)}", encoding="utf-8"
+    )
     return path
 
 
@@ -34,10 +42,14 @@ def prepared(**settings: Any) -> Setup:
 # --- where members come from ----------------------------------------------------------------------
 
 
-def installed(monkeypatch: pytest.MonkeyPatch, name: str, loads: Any, kind: str = "merges") -> None:
+def installed(
+    monkeypatch: pytest.MonkeyPatch, name: str, loads: Any, kind: str = "merges"
+) -> None:
     point = EntryPoint(name, f"elsewhere:{name}", f"decentral.{kind}")
     monkeypatch.setattr(EntryPoint, "load", lambda self: loads())
-    monkeypatch.setattr(plugins, "entry_points", lambda group: [point] * (group == point.group))
+    monkeypatch.setattr(
+        plugins, "entry_points", lambda group: [point] * (group == point.group)
+    )
 
 
 @pytest.mark.parametrize("name", ["half", "other"])
@@ -55,7 +67,9 @@ def test_an_entry_point_keeps_what_its_decorator_declared(
 
     installed(monkeypatch, name, load)
     assert find("merge", name).name == name
-    assert traits_of(find("merge", name), MergeTraits) == MergeTraits(sees="models", nodes=2)
+    assert traits_of(find("merge", name), MergeTraits) == MergeTraits(
+        sees="models", nodes=2
+    )
 
 
 def test_an_entry_point_without_a_decorator_declares_nothing(
@@ -114,7 +128,11 @@ def test_a_codec_is_uncoded_if_it_says_so(tmp_path: Path) -> None:
 def test_a_codec_that_gives_no_size_sends_rows_as_wide_as_they_are() -> None:
     setup = prepared(codec=lambda rows, layout, draw: rows.round())
     layout = setup.tensor_layout(buffers=True)
-    assert coded_bytes(setup.codec, layout) == layout.numbers * layout.itemsize == setup.row_bytes
+    assert (
+        coded_bytes(setup.codec, layout)
+        == layout.numbers * layout.itemsize
+        == setup.row_bytes
+    )
 
 
 def test_an_optimizer_is_plain_if_it_says_so() -> None:
@@ -123,8 +141,13 @@ def test_an_optimizer_is_plain_if_it_says_so() -> None:
         """Step along the gradient."""
         return torch.optim.SGD(params, lr=0.1, momentum=heavy)
 
-    assert prepared(algorithm="quasi_global_momentum", optimizer="mine").optimizer.name == "mine"
-    with pytest.raises(ConfigError, match="not sound on top of an optimizer with momentum"):
+    assert (
+        prepared(algorithm="quasi_global_momentum", optimizer="mine").optimizer.name
+        == "mine"
+    )
+    with pytest.raises(
+        ConfigError, match="not sound on top of an optimizer with momentum"
+    ):
         prepared(algorithm="quasi_global_momentum", optimizer="mine(heavy=0.5)")
 
 
@@ -153,7 +176,10 @@ def test_a_batch_schedule_reads_a_file_if_it_says_so(tmp_path: Path) -> None:
     file = tmp_path / "plan.yaml"
     file.write_text("batch: {name: planned, sizes: [1, 3]}\n")
     assert read_file(file)
-    assert make_config({"batch": f"planned({file})"}).batch == {"name": "planned", "sizes": [1, 3]}
+    assert make_config({"batch": f"planned({file})"}).batch == {
+        "name": "planned",
+        "sizes": [1, 3],
+    }
     setup = prepared(batch=f"titled({file})")
     assert setup.batch.settings == {"title": str(file)}
     assert setup.timeline.constant
@@ -200,18 +226,25 @@ def test_an_algorithm_that_does_not_train_is_refused_by_file_and_line(
         trained_by(wrong, tmp_path)
     said = str(caught.value)
     place = Place(__file__, wrong.__code__.co_firstlineno)
-    assert f"algorithm {wrong.__name__!r} ({place}) took its first step without {forgotten}" in said
+    assert (
+        f"algorithm {wrong.__name__!r} ({place}) took its first step without {forgotten}"
+        in said
+    )
     assert f'@plugin("algorithm", {remedy})' in said
 
 
 def test_a_file_s_algorithm_is_refused_by_the_path_that_was_given(tmp_path: Path) -> None:
     path = written(tmp_path, "\n\ndef mine(block, act):\n    block.adapt()\n")
-    with pytest.raises((ConfigError, RunError), match=r"without block\.gradient") as caught:
+    with pytest.raises(
+        (ConfigError, RunError), match=r"without block\.gradient"
+    ) as caught:
         trained_by(f"{path}:mine", tmp_path)
     assert f"({path}:4)" in str(caught.value)
 
 
-def test_an_algorithm_that_says_so_does_without_gradient_or_optimizer(tmp_path: Path) -> None:
+def test_an_algorithm_that_says_so_does_without_gradient_or_optimizer(
+    tmp_path: Path,
+) -> None:
     @plugin("algorithm", gradient="none", update="own")
     def only_gossip(block: Any, act: Any) -> None:
         """Average."""

@@ -37,7 +37,9 @@ ENGINES = "engines"  # their modules need what the core does not
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("page", SOURCES, ids=lambda page: f"{page.parent.name}/{page.name}")
+@pytest.mark.parametrize(
+    "page", SOURCES, ids=lambda page: f"{page.parent.name}/{page.name}"
+)
 def test_page_runs(page: Path, elsewhere: Path) -> None:
     undecided = [block.place for block in blocks(page) if not block.verdict()]
     assert not undecided, "each block needs a verdict; see tests/snippets.py"
@@ -54,7 +56,9 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def readme_command(mark: str) -> str:
     found = [block.source for block in blocks(README) if mark in block.marks]
-    assert len(found) == 1, f"README.md needs one block marked <!-- {mark} -->, found {len(found)}"
+    assert len(found) == 1, (
+        f"README.md needs one block marked <!-- {mark} -->, found {len(found)}"
+    )
     return found[0].replace("\\\n", " ").strip()
 
 
@@ -118,7 +122,11 @@ def test_verdicts(tmp_path: Path, text: str, verdict: str) -> None:
     ("text", "expected", "said"),
     [
         ('```python\nassert 1 == 2, "so"\n```\n', AssertionError, "so"),
-        ("<!-- runs -->\n```bash\nfalse\ntrue\n```\n", RuntimeError, "page.md:3: exit status 1"),
+        (
+            "<!-- runs -->\n```bash\nfalse\ntrue\n```\n",
+            RuntimeError,
+            "page.md:3: exit status 1",
+        ),
         (
             "<!-- runs -->\n```bash\ndecentral list\ndecentral list 'two words'\n```\n",
             RuntimeError,
@@ -142,7 +150,10 @@ def test_pages_run_from_the_shell_too(tmp_path: Path) -> None:
     (page := tmp_path / "page.md").write_text("```python\nassert 1 == 2\n```\n")
     script = Path(__file__).with_name("snippets.py")
     done = subprocess.run(
-        [sys.executable, str(script), str(page)], cwd=tmp_path, capture_output=True, check=False
+        [sys.executable, str(script), str(page)],
+        cwd=tmp_path,
+        capture_output=True,
+        check=False,
     )
     assert done.returncode == 1
     assert b"assert 1 == 2" in done.stderr
@@ -163,7 +174,9 @@ def test_pages_run_from_the_shell_too(tmp_path: Path) -> None:
         ("decentral list\nls\n", []),
     ],
 )
-def test_what_a_shell_must_read_is_left_to_it(source: str, words: list[list[str]]) -> None:
+def test_what_a_shell_must_read_is_left_to_it(
+    source: str, words: list[list[str]]
+) -> None:
     assert commands(source) == words
 
 
@@ -174,7 +187,9 @@ def test_readme_shows_the_algorithm_as_shipped() -> None:
     (function,) = ast.parse(inspect.getsource(dsgd)).body
     assert isinstance(function, ast.FunctionDef)
     shipped = "\n".join(ast.unparse(statement) for statement in function.body[1:])
-    shown = [b.source for b in blocks(README) if "test compares" in b.marks.get("not run", "")]
+    shown = [
+        b.source for b in blocks(README) if "test compares" in b.marks.get("not run", "")
+    ]
     assert [ast.unparse(ast.parse(source)) for source in shown] == [shipped]
 
 
@@ -198,7 +213,9 @@ def modules_with_examples() -> list[str]:
 
 
 @pytest.mark.parametrize("name", modules_with_examples())
-def test_docstring_examples(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_docstring_examples(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
     results = doctest.testmod(importlib.import_module(name), optionflags=flags)
@@ -217,14 +234,20 @@ def test_every_plugin_is_documented(kind: str) -> None:
     assert [name for name in names if not registry.find(kind, name).help] == []
     pages = [page.read_text() for page in [README, *DOCS]]
     code = "\n".join(re.findall(r"```.*?```|`[^`\n]+`", "\n".join(pages), re.DOTALL))
-    unnamed = [n for n in names if not re.search(rf"(?<![\w-]){re.escape(n)}(?![\w-])", code)]
+    unnamed = [
+        n for n in names if not re.search(rf"(?<![\w-]){re.escape(n)}(?![\w-])", code)
+    ]
     assert unnamed == []
 
 
-@pytest.mark.parametrize("page", SOURCES, ids=lambda page: f"{page.parent.name}/{page.name}")
+@pytest.mark.parametrize(
+    "page", SOURCES, ids=lambda page: f"{page.parent.name}/{page.name}"
+)
 def test_links_lead_somewhere(page: Path) -> None:
     """Relative links and pictures point to files of the repository."""
-    targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)|<img[^>]+src=\"([^\"]+)\"", page.read_text())
+    targets = re.findall(
+        r"\]\(([^)#\s]+)[^)]*\)|<img[^>]+src=\"([^\"]+)\"", page.read_text()
+    )
     local = [t for pair in targets for t in pair if t and "://" not in t and ":" not in t]
     assert [target for target in local if not (page.parent / target).exists()] == []
 
@@ -232,8 +255,14 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_constraints_pin_every_direct_dependency() -> None:
     project = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
     listed = [project["dependencies"], *project["optional-dependencies"].values()]
-    direct = {Requirement(text).name for texts in listed for text in texts} - {"decentral"}
+    direct = {Requirement(text).name for texts in listed for text in texts} - {
+        "decentral"
+    }
     lines = (REPO / "constraints.txt").read_text().splitlines()
-    pins = [Requirement(line) for line in lines if line.strip() and not line.startswith("#")]
+    pins = [
+        Requirement(line) for line in lines if line.strip() and not line.startswith("#")
+    ]
     assert {pin.name for pin in pins} == direct
-    assert all(str(pin.specifier).startswith("==") and "*" not in str(pin) for pin in pins)
+    assert all(
+        str(pin.specifier).startswith("==") and "*" not in str(pin) for pin in pins
+    )

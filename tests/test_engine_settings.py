@@ -12,7 +12,13 @@ import decentral
 from decentral.api import restart, run_config
 from decentral.cli import run as cli
 from decentral.cli.settings import config_of
-from decentral.config import ENGINE_SETTINGS, Engine, make_config, parse_assignments, read_settings
+from decentral.config import (
+    ENGINE_SETTINGS,
+    Engine,
+    make_config,
+    parse_assignments,
+    read_settings,
+)
 from decentral.engines import engine_of
 from decentral.engines.local import LocalRun
 from decentral.errors import ConfigError
@@ -87,8 +93,14 @@ def test_a_flat_setting_is_refused_with_its_new_place(key: str, tmp_path: Path) 
         ({"engine": "spark"}, "engine = 'spark': it must be 'auto', 'local' or 'ray'"),
         ({"engine.worker": 4}, "engine has no setting 'worker'. Did you mean 'workers'"),
         ({"engine.workers": 0}, "engine.workers = 0: it must be at least 1"),
-        ({"engine.progress_s": float("inf")}, "engine.progress_s = inf: it must be a finite"),
-        ({"engine": "local(workers=2)"}, "engine: local is this process and takes no workers"),
+        (
+            {"engine.progress_s": float("inf")},
+            "engine.progress_s = inf: it must be a finite",
+        ),
+        (
+            {"engine": "local(workers=2)"},
+            "engine: local is this process and takes no workers",
+        ),
         ({"engine": "ray(2, 3)"}, "engine: cannot read 'ray(2, 3)'; name its settings"),
         ({"engine": "ray(2, workers=3)"}, "engine: cannot read 'ray(2, workers=3)'"),
         ({"engine": 3}, "engine: cannot read 3"),
@@ -118,7 +130,9 @@ def test_the_list_of_settings_shows_what_stands_under_them(capsys: Any) -> None:
     ]  # fmt: skip
     assert cli(["list", "settings"]) == 0
     said = capsys.readouterr().out
-    assert all(f"\n{key} " in said for key in ("engine", "engine.workers", "sam.rho", "out"))
+    assert all(
+        f"\n{key} " in said for key in ("engine", "engine.workers", "sam.rho", "out")
+    )
     assert cli(["list", "settings", "engin"]) == 2
     assert "Did you mean 'engine'?" in capsys.readouterr().err
 
@@ -130,13 +144,19 @@ def test_a_run_of_one_process_may_go_on_with_several(tmp_path: Path) -> None:
     out = tmp_path / "run"
     tiny_run(out)
     assert run_config(out).engine == Engine(name="local")
-    assert run_config(out, **{"engine.workers": 2}).engine == Engine(name="auto", workers=2)
-    assert run_config(out, engine="ray(workers=2)").engine == Engine(name="ray", workers=2)
+    assert run_config(out, **{"engine.workers": 2}).engine == Engine(
+        name="auto", workers=2
+    )
+    assert run_config(out, engine="ray(workers=2)").engine == Engine(
+        name="ray", workers=2
+    )
 
 
 def test_how_rows_travel_is_part_of_the_result(tmp_path: Path) -> None:
     out = tmp_path / "run"
     tiny_run(out)
-    with pytest.raises(ConfigError, match=r"^engine\.wire cannot change .*\(same there, bfloat16"):
+    with pytest.raises(
+        ConfigError, match=r"^engine\.wire cannot change .*\(same there, bfloat16"
+    ):
         restart(out, **{"engine.wire": "bfloat16"})
     assert run_config(out, engine={"wire": "bfloat16"}).engine.wire == "bfloat16"

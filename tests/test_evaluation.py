@@ -10,7 +10,16 @@ from typing import Any
 
 import pytest
 import torch
-from support import blobs, exchanges, silent, tiny_block, tiny_run, tiny_setup, together, trained
+from support import (
+    blobs,
+    exchanges,
+    silent,
+    tiny_block,
+    tiny_run,
+    tiny_setup,
+    together,
+    trained,
+)
 from torch import nn
 
 from decentral import Task
@@ -49,8 +58,12 @@ def test_evaluations_in_between_look_at_eval_nodes_spread_evenly(
     # All test samples are in the subset, so that the two differ by their nodes only.
     losses = everybody.local.loss
     found = evaluator(complete=False)
-    assert found["loss/local_mean"] == pytest.approx(losses[chosen].mean().item(), rel=1e-12)
-    assert found["loss/local_max"] == pytest.approx(losses[chosen].max().item(), rel=1e-12)
+    assert found["loss/local_mean"] == pytest.approx(
+        losses[chosen].mean().item(), rel=1e-12
+    )
+    assert found["loss/local_max"] == pytest.approx(
+        losses[chosen].max().item(), rel=1e-12
+    )
 
 
 # --- how often ------------------------------------------------------------------------------------
@@ -60,7 +73,9 @@ def test_evaluations_in_between_look_at_eval_nodes_spread_evenly(
 @pytest.mark.parametrize("steps", [400, 3000])
 def test_the_automatic_interval_is_whole_rounds(local_steps: int, steps: int) -> None:
     """50 test samples by 7 models, under a twentieth of 6 nodes of 8 samples: 146 steps."""
-    setup = tiny_setup(nodes=NODES, steps=steps, local_steps=local_steps, eval_every="auto")
+    setup = tiny_setup(
+        nodes=NODES, steps=steps, local_steps=local_steps, eval_every="auto"
+    )
     interval = evaluation_interval(setup)
     assert interval % local_steps == 0
     assert 146 <= interval < 146 + local_steps
@@ -105,14 +120,20 @@ def test_evaluation_takes_up_to_a_twentieth_of_the_samples_of_training(
 
 
 @pytest.mark.parametrize("model", ["mlp(hidden=[8])", "mlp(hidden=[5, 5])"])
-def test_validation_is_that_of_the_merged_model_and_is_written(model: str, tmp_path: Path) -> None:
+def test_validation_is_that_of_the_merged_model_and_is_written(
+    model: str, tmp_path: Path
+) -> None:
     task = validated()
-    run = tiny_run(tmp_path / "run", task=task, model=model, dtype="float64", topology="ring")
+    run = tiny_run(
+        tmp_path / "run", task=task, model=model, dtype="float64", topology="ring"
+    )
     run.run(lambda row: None)
     lines = (tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     evaluated = [row for row in map(json.loads, lines) if "loss/merged" in row]
     assert [row["step"] for row in evaluated] == [0, 10, 20, 20]
-    assert all({"val/loss_merged", "val/accuracy_merged"} <= row.keys() for row in evaluated)
+    assert all(
+        {"val/loss_merged", "val/accuracy_merged"} <= row.keys() for row in evaluated
+    )
     merged = run.setup.builder().double()
     merged.load_state_dict(run.evaluator.merged_state())
     samples = task.splits[1]
@@ -123,11 +144,15 @@ def test_validation_is_that_of_the_merged_model_and_is_written(model: str, tmp_p
     right = (outputs.argmax(-1) == samples.targets).double().mean().item()
     assert evaluated[-1]["val/loss_merged"] == pytest.approx(loss, rel=1e-9)
     assert evaluated[-1]["val/accuracy_merged"] == pytest.approx(right, abs=1e-12)
-    assert abs(loss - evaluated[-1]["loss/merged"]) > 1e-3, "other samples than the test's"
+    assert abs(loss - evaluated[-1]["loss/merged"]) > 1e-3, (
+        "other samples than the test's"
+    )
 
 
 def test_without_validation_samples_there_are_no_such_metrics() -> None:
-    assert not [key for row in trained(tiny_block()) for key in row if key.startswith("val/")]
+    assert not [
+        key for row in trained(tiny_block()) for key in row if key.startswith("val/")
+    ]
 
 
 # --- in health ------------------------------------------------------------------------------------
@@ -193,7 +218,9 @@ def test_steps_per_second_are_the_steps_over_the_seconds(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(("hidden", "wanted"), [(8, 1), (20_000, 1), (22_000, 6)])
-def test_small_steps_take_one_thread_and_large_ones_all_cores(hidden: int, wanted: int) -> None:
+def test_small_steps_take_one_thread_and_large_ones_all_cores(
+    hidden: int, wanted: int
+) -> None:
     """6 operations per weight, (64 + 10) ``hidden`` of these, on 4 nodes of 8 samples."""
     setup = tiny_setup(task="digits", model=f"mlp(hidden=[{hidden}])", threads="auto")
     assert step_flops(setup) == 6 * 74 * hidden * 8 * 4

@@ -27,7 +27,9 @@ def drawn(nodes: int, links: int, seed: int) -> Mixing:
 
 
 def block(nodes: int, width: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn(nodes, width, dtype=dtype, generator=torch.Generator().manual_seed(width))
+    return torch.randn(
+        nodes, width, dtype=dtype, generator=torch.Generator().manual_seed(width)
+    )
 
 
 def by_rows(rows: Tensor, mixing: Mixing) -> Tensor:
@@ -36,7 +38,9 @@ def by_rows(rows: Tensor, mixing: Mixing) -> Tensor:
     for node in range(mixing.nodes):
         senders, weights = mixing.row(node)
         if len(senders) > 1:
-            terms = [rows[s].double() * float(w) for s, w in zip(senders, weights, strict=True)]
+            terms = [
+                rows[s].double() * float(w) for s, w in zip(senders, weights, strict=True)
+            ]
             sums[node] = torch.stack(terms).sum(0).to(rows.dtype)
     return sums
 

@@ -89,7 +89,9 @@ def test_a_model_of_transformers_loads_there(tmp_path: Path) -> None:
         model="gpt2(layers=1, width=16, heads=2)",
     )  # fmt: skip
     lines = run.export(tmp_path / "out")
-    assert lines["transformers"] == 'transformers.AutoModelForCausalLM.from_pretrained(".")'
+    assert (
+        lines["transformers"] == 'transformers.AutoModelForCausalLM.from_pretrained(".")'
+    )
     tokens = torch.arange(8).view(1, 8)
     loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
     with torch.no_grad():
@@ -107,9 +109,13 @@ class Moody(nn.Module):
         return self.linear(x) if x.sum() > 0 else -self.linear(x)
 
 
-def test_a_model_that_cannot_be_traced_is_exported_without_a_program(tmp_path: Path) -> None:
+def test_a_model_that_cannot_be_traced_is_exported_without_a_program(
+    tmp_path: Path,
+) -> None:
     x = torch.randn(60, 3)
-    task = Task(model=Moody, loss=nn.functional.cross_entropy, train=(x, (x[:, 0] > 0).long()))
+    task = Task(
+        model=Moody, loss=nn.functional.cross_entropy, train=(x, (x[:, 0] > 0).long())
+    )
     run = launch(task=task, nodes=2, steps=2, replicas="loop", out=str(tmp_path / "run"))
     lines = run.export(tmp_path / "out")
     assert lines["PyTorch"].startswith("no program: torch.export cannot trace the model")

@@ -36,7 +36,13 @@ def old(tmp_path: Path) -> Path:
 
 READERS: dict[str, Callable[[Path], list[str]]] = {
     "report": lambda run: ["report", str(run)],
-    "compare": lambda run: ["compare", str(run), str(OLD), "--out", str(run / "compare.html")],
+    "compare": lambda run: [
+        "compare",
+        str(run),
+        str(OLD),
+        "--out",
+        str(run / "compare.html"),
+    ],
     "merge": lambda run: ["merge", str(run), "--rule", "uniform"],
     "export": lambda run: ["export", str(run), "--out", str(run / "model")],
 }
@@ -63,7 +69,9 @@ def test_what_is_read_of_it_is_what_was_trained(old: Path) -> None:
 def test_it_is_not_gone_on_with(old: Path) -> None:
     (old / "summary.json").unlink()
     before = sorted(path.name for path in old.rglob("*"))
-    with pytest.raises(ConfigError, match=r"in format 2, which is read only; .* of format 3"):
+    with pytest.raises(
+        ConfigError, match=r"in format 2, which is read only; .* of format 3"
+    ):
         decentral.resume(old)
     assert sorted(path.name for path in old.rglob("*")) == before
 
@@ -76,7 +84,9 @@ def test_it_is_not_gone_on_with(old: Path) -> None:
         ("ray", {"name": "ray", "workers": 4, "wire": "same"}),
     ],
 )
-def test_flat_settings_of_an_engine_move_under_it(engine: str, found: dict[str, Any]) -> None:
+def test_flat_settings_of_an_engine_move_under_it(
+    engine: str, found: dict[str, Any]
+) -> None:
     flat = {"seed": 3, "engine": engine, "workers": 4, "wire": "same", "faults": []}
     assert present(flat, 2) == {"seed": 3, "engine": found, "faults": []}
     assert present({"seed": 3, "engine": found}, FORMAT) == {"seed": 3, "engine": found}
@@ -97,7 +107,9 @@ def test_a_run_folder_names_its_format_and_nests_its_engine(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("added", ["later: 7", "engine: {name: local, later: 7}"])
-def test_readers_ignore_keys_that_a_later_version_added(added: str, tmp_path: Path) -> None:
+def test_readers_ignore_keys_that_a_later_version_added(
+    added: str, tmp_path: Path
+) -> None:
     """Going on would train something else than that version meant."""
     out = tmp_path / "run"
     tiny_run(out).run(lambda row: None)

@@ -20,7 +20,10 @@ HAND = {
     "constant 8": fsl.Stages.of((8, BUDGET // 8)),
     "constant 32": fsl.Stages.of((32, BUDGET // 32)),
     "constant 128": fsl.Stages.of((128, BUDGET // 128)),
-    **{f"{x:.0%}": fsl.Stages.switch(BUDGET, 8, 128, x) for x in (0.1, 0.25, 0.5, 0.75, 0.9, 0.97)},
+    **{
+        f"{x:.0%}": fsl.Stages.switch(BUDGET, 8, 128, x)
+        for x in (0.1, 0.25, 0.5, 0.75, 0.9, 0.97)
+    },
 }
 #: Predictions in continuous time, as closed forms give them.
 CONTINUOUS = {
@@ -33,7 +36,9 @@ CONTINUOUS = {
 
 def test_it_needs_no_torch() -> None:
     code = "import sys; from decentral.theory import fsl; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
     assert "numpy" in done.stdout.split()
     assert not {"torch", "scipy"} & set(done.stdout.split())
 
@@ -67,7 +72,9 @@ def test_the_tail_is_the_sum_of_the_features_left_out() -> None:
     for time in (0.0, 100.0, 3000.0):
         terms = index ** -(1 + 2 * HARD.source) * np.exp(-2 * index**-2.0 * time)
         rest = HARD.tail(np.array([time]), 400_000)[0]
-        assert HARD.tail(np.array([time]), 50)[0] == pytest.approx(terms.sum() / 2 + rest, rel=1e-3)
+        assert HARD.tail(np.array([time]), 50)[0] == pytest.approx(
+            terms.sum() / 2 + rest, rel=1e-3
+        )
 
 
 def test_few_features_and_a_tail_are_as_good_as_many() -> None:
@@ -101,7 +108,9 @@ def test_steps_of_finite_size_agree_with_the_recursion() -> None:
 @given(
     source=st.floats(0.05, 2),
     capacity=st.floats(1.2, 4),
-    pairs=st.lists(st.tuples(st.integers(1, 500), st.integers(1, 500)), min_size=1, max_size=5),
+    pairs=st.lists(
+        st.tuples(st.integers(1, 500), st.integers(1, 500)), min_size=1, max_size=5
+    ),
 )
 def test_more_noise_and_smaller_batches_are_never_better(
     source: float, capacity: float, pairs: list[tuple[int, int]]
@@ -114,10 +123,18 @@ def test_more_noise_and_smaller_batches_are_never_better(
     assert law.without_own_noise().risk(fsl.Stages.of(*pairs)) < risk
 
 
-@given(pairs=st.lists(st.tuples(st.integers(1, 9), st.integers(1, 99)), min_size=1, max_size=4))
+@given(
+    pairs=st.lists(
+        st.tuples(st.integers(1, 9), st.integers(1, 99)), min_size=1, max_size=4
+    )
+)
 def test_cutting_a_stage_in_two_changes_nothing(pairs: list[tuple[int, int]]) -> None:
     law = fsl.Law.of(HARD)
-    cut = [half for size, count in pairs for half in ((size, count // 2), (size, -(-count // 2)))]
+    cut = [
+        half
+        for size, count in pairs
+        for half in ((size, count // 2), (size, -(-count // 2)))
+    ]
     whole = fsl.Stages.of(*pairs)
     parts = fsl.Stages.of(*[(size, count) for size, count in cut if count])
     assert parts.data == whole.data
@@ -210,16 +227,22 @@ def test_easy_tasks_want_large_batches_from_the_start() -> None:
 # --- the fit --------------------------------------------------------------------------------------
 
 
-def curves(task: fsl.PowerLaw, floor: float, noise: float, seed: int = 0) -> list[fsl.Curve]:
+def curves(
+    task: fsl.PowerLaw, floor: float, noise: float, seed: int = 0
+) -> list[fsl.Curve]:
     """Return curves of constant batches, exact but for measurement noise."""
     draw = np.random.default_rng(seed)
     found: list[fsl.Curve] = []
     for batch, steps in ((8, 4096), (32, 2048), (128, 1024)):
         at = np.unique(np.geomspace(1, steps, 50).astype(int))
-        exact = fsl.exact_risk(task, fsl.Stages.of((batch, steps)), at.tolist(), modes=400)
+        exact = fsl.exact_risk(
+            task, fsl.Stages.of((batch, steps)), at.tolist(), modes=400
+        )
         wobble = 1 + noise * draw.standard_normal(len(at))
         found.append(
-            fsl.Curve(f"{batch}", batch, task.lr, at.astype(float), (exact + floor) * wobble)
+            fsl.Curve(
+                f"{batch}", batch, task.lr, at.astype(float), (exact + floor) * wobble
+            )
         )
     return found
 
@@ -252,7 +275,10 @@ def test_a_fit_is_surer_of_cleaner_curves() -> None:
 def test_run_lengths_are_the_steps(sizes: list[int]) -> None:
     stages = fsl.Stages.runs(np.array(sizes))
     assert stages.per_step().tolist() == sizes
-    assert stages.until(len(sizes) // 2 + 1).per_step().tolist() == sizes[: len(sizes) // 2 + 1]
+    assert (
+        stages.until(len(sizes) // 2 + 1).per_step().tolist()
+        == sizes[: len(sizes) // 2 + 1]
+    )
 
 
 @pytest.mark.soak
@@ -263,7 +289,11 @@ def test_the_whole_table_of_the_exact_recursion() -> None:
         exact = {name: fsl.exact_risk(task, stages)[0] for name, stages in HAND.items()}
         found = {name: law.risk(stages) for name, stages in HAND.items()}
         assert found == pytest.approx(exact, rel=tolerance)
-        assert sorted(exact, key=exact.__getitem__) == sorted(found, key=found.__getitem__)
+        assert sorted(exact, key=exact.__getitem__) == sorted(
+            found, key=found.__getitem__
+        )
         best = fsl.optimal(law, BUDGET, least=8)
         assert fsl.exact_risk(task, best.schedule)[0] < min(exact.values())
-        assert fsl.exact_risk(task, best.schedule)[0] == pytest.approx(best.risk, rel=0.02)
+        assert fsl.exact_risk(task, best.schedule)[0] == pytest.approx(
+            best.risk, rel=0.02
+        )

@@ -31,7 +31,9 @@ from decentral.metrics.geometry import (
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return torch.randn(
+        *shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
 
 
 def rotation(size: int) -> Tensor:
@@ -102,7 +104,9 @@ def test_the_grid_of_a_plane_is_read_row_by_row() -> None:
     assert plane is not None
     lines = [list(line) for line in plane.lines()]
     assert [len(line) for line in lines] == [3, 3, 3]
-    torch.testing.assert_close(lines[2][0], plane.at(plane.u[0].item(), plane.v[2].item()))
+    torch.testing.assert_close(
+        lines[2][0], plane.at(plane.u[0].item(), plane.v[2].item())
+    )
 
 
 def test_random_directions_are_as_long_as_every_filter_and_leave_biases_alone() -> None:
@@ -152,10 +156,14 @@ def test_features_are_the_outputs_of_layers_and_the_model_stays_as_it_is() -> No
     look = Features(model, layout, inputs)
     found = look(row)
     assert list(found) == layer_names(layout) == ["0", "2"]
-    weight, bias = (layout.views(row.unsqueeze(0))[f"0.{name}"][0] for name in ("weight", "bias"))
+    weight, bias = (
+        layout.views(row.unsqueeze(0))[f"0.{name}"][0] for name in ("weight", "bias")
+    )
     torch.testing.assert_close(found["0"], gram(inputs @ weight.T + bias))
     assert agreement(found, look(row)) == pytest.approx({"0": 1.0, "2": 1.0})
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(
+        torch.equal(value, before[name]) for name, value in model.state_dict().items()
+    )
 
 
 def test_permuted_hidden_units_have_the_same_features() -> None:
@@ -189,7 +197,8 @@ def test_the_noise_scale_of_a_known_gaussian() -> None:
 def test_the_estimate_is_unbiased_where_few_batches_are_seen() -> None:
     tries = [noise_scale(1 + drawn(2, 20, seed=seed), 1) for seed in range(3000)]
     signal, noise = (
-        sum(getattr(one, name) for one in tries) / len(tries) for name in ("signal", "noise")
+        sum(getattr(one, name) for one in tries) / len(tries)
+        for name in ("signal", "noise")
     )
     assert signal == pytest.approx(20, rel=0.03)
     assert noise == pytest.approx(20, rel=0.03)

@@ -57,12 +57,17 @@ def test_a_trajectory_is_as_it_was(name: str, regenerate: bool) -> None:
         lines = [json.dumps(row) for row in [{"config": RUNS[name]}, *found]]
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     first, *wanted = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-    assert first["config"] == RUNS[name], "the file belongs to another configuration: --regenerate"
+    assert first["config"] == RUNS[name], (
+        "the file belongs to another configuration: --regenerate"
+    )
     assert len(found) == len(wanted)
     for now, then in zip(found, wanted, strict=True):
         assert now.keys() == then.keys()
         for key, value in then.items():
-            assert now[key] == pytest.approx(value, rel=1e-9, abs=1e-9), (then["step"], key)
+            assert now[key] == pytest.approx(value, rel=1e-9, abs=1e-9), (
+                then["step"],
+                key,
+            )
 
 
 def test_every_golden_file_belongs_to_a_run() -> None:
@@ -76,4 +81,6 @@ def test_no_small_change_of_a_row_goes_unnoticed(column: int) -> None:
     before = photograph(block)
     block.rows[3, column] += 1e-6
     after = photograph(block)
-    assert before["projections"] != pytest.approx(after["projections"], rel=1e-9, abs=1e-9)
+    assert before["projections"] != pytest.approx(
+        after["projections"], rel=1e-9, abs=1e-9
+    )

@@ -58,7 +58,9 @@ def test_no_other_key_order_or_number_agrees(now: dict[str, Any]) -> None:
 
 
 def test_moments_and_durations_are_kept_by_their_type() -> None:
-    found = settled({"time": "now", "time/wall_s": 1.5, "time/simulated_s": 1 / 3, "run": "/a"})
+    found = settled(
+        {"time": "now", "time/wall_s": 1.5, "time/simulated_s": 1 / 3, "run": "/a"}
+    )
     assert found == {
         "time": "str", "time/wall_s": "float", "time/simulated_s": 0.333333333333, "run": "str",
     }  # fmt: skip

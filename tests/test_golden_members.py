@@ -130,7 +130,11 @@ def made(given: dict[str, Any]) -> Setup:
 def company(kind: str, name: str) -> dict[str, Any]:
     """Return the settings of the first run that takes a member."""
     asked = OPTIONS[name] if kind == "option" else {KINDS[kind]: written(kind, name)}
-    suits = traits_of(find(kind, name), AlgorithmTraits).defaults if kind == "algorithm" else {}
+    suits = (
+        traits_of(find(kind, name), AlgorithmTraits).defaults
+        if kind == "algorithm"
+        else {}
+    )
     refusals: list[str] = []
     for change in (suits, *COMPANIES):
         try:
@@ -139,7 +143,9 @@ def company(kind: str, name: str) -> dict[str, Any]:
             refusals.append(str(error))
         else:
             return change | asked
-    raise AssertionError(f"no run takes {kind} {name}; COMPANIES needs one more. {refusals}")
+    raise AssertionError(
+        f"no run takes {kind} {name}; COMPANIES needs one more. {refusals}"
+    )
 
 
 def ended(block: Block) -> Block:
@@ -180,9 +186,13 @@ class Album:
     """The golden file: one line per member behind a line that names the machine."""
 
     def __init__(self, writing: bool) -> None:
-        first, *lines = FILE.read_text(encoding="utf-8").splitlines() if FILE.exists() else ["{}"]
+        first, *lines = (
+            FILE.read_text(encoding="utf-8").splitlines() if FILE.exists() else ["{}"]
+        )
         self.writing, self.machine = writing, json.loads(first).get("machine")
-        self.kept = {(line["kind"], line["name"]): line for line in map(json.loads, lines)}
+        self.kept = {
+            (line["kind"], line["name"]): line for line in map(json.loads, lines)
+        }
         if writing and self.machine != machine():  # its bits are not those of this one
             self.machine = machine()
             for line in self.kept.values():
@@ -226,7 +236,9 @@ def test_a_member_moves_rows_as_it_did(kind: str, name: str, album: Album) -> No
     if kind not in ALONE:
         assert torch.equal(apart(block), block.rows)
     if "sha256" in golden and machine() == album.machine:
-        assert sha256(block.rows) == golden["sha256"], "the numbers agree, their last bits do not"
+        assert sha256(block.rows) == golden["sha256"], (
+            "the numbers agree, their last bits do not"
+        )
 
 
 def test_every_golden_trajectory_has_its_member(album: Album) -> None:

@@ -32,10 +32,14 @@ every = pytest.mark.parametrize("name", list(OPTIMIZERS))
 def parameters() -> list[nn.Parameter]:
     draw = torch.Generator().manual_seed(0)
     shapes = (4, 6), (6,)
-    return [nn.Parameter(torch.randn(s, generator=draw, dtype=torch.float64)) for s in shapes]
+    return [
+        nn.Parameter(torch.randn(s, generator=draw, dtype=torch.float64)) for s in shapes
+    ]
 
 
-def trained(name: str, p: float | None, change: Callable[[Tensor], Tensor] = Tensor.clone) -> Any:
+def trained(
+    name: str, p: float | None, change: Callable[[Tensor], Tensor] = Tensor.clone
+) -> Any:
     """Take five steps on the same gradients, changed first, with or without the hook."""
     params = parameters()
     optimizer = OPTIMIZERS[name](params)
@@ -56,7 +60,9 @@ def test_power_one_is_the_base_optimizer_bitwise(name: str) -> None:
 
 
 @every
-def test_the_optimizer_sees_the_powered_gradient_and_nothing_else_changes(name: str) -> None:
+def test_the_optimizer_sees_the_powered_gradient_and_nothing_else_changes(
+    name: str,
+) -> None:
     by_hand = trained(name, None, lambda g: g.sign() * (g.abs() + 1e-8) ** 1.3)
     torch.testing.assert_close(trained(name, 1.3), by_hand, rtol=1e-10, atol=1e-12)
     assert not torch.allclose(trained(name, 1.3), trained(name, None))
@@ -120,7 +126,9 @@ def test_in_a_run_the_power_follows_the_clipping() -> None:
     start = block.rows.clone()
     block.setup.algorithm(block, None)
     moved = (start - block.rows).abs() ** (1 / 1.5)
-    torch.testing.assert_close(moved.norm(dim=1), torch.full((5,), 0.5).double(), rtol=1e-5, atol=0)
+    torch.testing.assert_close(
+        moved.norm(dim=1), torch.full((5,), 0.5).double(), rtol=1e-5, atol=0
+    )
 
 
 # --- the power itself, in float32 on a CPU --------------------------------------------------------
@@ -129,14 +137,19 @@ wide = pytest.mark.parametrize("registers", ["wide", "narrow"])
 
 
 @pytest.fixture
-def power(registers: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[Tensor, float], Tensor]:
+def power(
+    registers: str, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Tensor, float], Tensor]:
     """Return the power with numpy's logarithms, or with torch's power."""
     monkeypatch.setattr(gradient_power, "_wide", lambda: registers == "wide")
     return power_
 
 
 @wide
-@given(st.lists(st.floats(-1e8, 1e8, width=32), min_size=1, max_size=70), st.floats(0.25, 3.5))
+@given(
+    st.lists(st.floats(-1e8, 1e8, width=32), min_size=1, max_size=70),
+    st.floats(0.25, 3.5),
+)
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 def test_both_ways_of_raising_agree_with_the_formula(
     power: Callable[[Tensor, float], Tensor], numbers: list[float], p: float
@@ -154,7 +167,9 @@ def test_what_becomes_of_a_number_does_not_depend_on_its_place(
     grads = torch.randn(5, 77, generator=torch.Generator().manual_seed(2))
     whole = power(grads.clone(), 1.2)
     for width in (1, 3, 16, 77):
-        alone = torch.cat([power(part.clone(), 1.2) for part in grads.split(width, dim=1)], 1)
+        alone = torch.cat(
+            [power(part.clone(), 1.2) for part in grads.split(width, dim=1)], 1
+        )
         assert torch.equal(alone, whole)
     assert torch.equal(power(grads.clone()[:, 5:40], 1.2), whole[:, 5:40])
 
@@ -165,7 +180,9 @@ def test_the_ends_of_the_numbers_stay_what_they_are(
 ) -> None:
     grads = torch.tensor([0.0, inf, -inf, 3e38, nan])
     expected = torch.tensor([0.0, inf, -inf, inf, nan])
-    torch.testing.assert_close(power(grads, 1.2), expected, rtol=0, atol=0, equal_nan=True)
+    torch.testing.assert_close(
+        power(grads, 1.2), expected, rtol=0, atol=0, equal_nan=True
+    )
 
 
 # --- the toy: E[phi(g)] / sqrt(E[phi(g)^2]) for g = mu + sigma noise, over its value at p = 1 -----
@@ -200,7 +217,10 @@ def noises() -> dict[str, Tensor]:
         ("uniform", 10, {0.8: 0.933, 1.2: 1.063, 1.5: 1.149, 2.0: 1.277}),
         ("gaussian", 10, {0.8: 0.996, 1.2: 0.995, 1.5: 0.974, 2.0: 0.918}),
         ("laplace", 10, {0.8: 1.098, 1.2: 0.904, 1.5: 0.770, 2.0: 0.580}),
-        *((kind, 0.1, {0.8: 1.002, 1.2: 0.998, 2.0: 0.986}) for kind in ("gaussian", "uniform")),
+        *(
+            (kind, 0.1, {0.8: 1.002, 1.2: 0.998, 2.0: 0.986})
+            for kind in ("gaussian", "uniform")
+        ),
     ],
 )
 def test_what_a_power_gains_depends_on_the_noise(

@@ -86,7 +86,9 @@ def varied() -> nn.Module:
     """Layers that only some users need."""
     return nn.Sequential(
         nn.Identity(),
-        nn.Sequential(nn.Conv2d(1, 4, 3, stride=2, padding="valid", bias=False), nn.Tanh()),
+        nn.Sequential(
+            nn.Conv2d(1, 4, 3, stride=2, padding="valid", bias=False), nn.Tanh()
+        ),
         nn.Conv2d(4, 6, 2, dilation=2, groups=2),
         nn.LeakyReLU(inplace=True),
         nn.AvgPool2d(1),
@@ -112,7 +114,9 @@ LAYERED: dict[str, Callable[[], nn.Module]] = {
 OTHERS: dict[str, Callable[[], nn.Module]] = {
     "attention": Attention,
     "attention, dropout": lambda: Attention(0.3),
-    "mlp, dropout": lambda: nn.Sequential(nn.Flatten(), nn.Dropout(0.4), nn.Linear(64, CLASSES)),
+    "mlp, dropout": lambda: nn.Sequential(
+        nn.Flatten(), nn.Dropout(0.4), nn.Linear(64, CLASSES)
+    ),
     "tied": Tied,
     "frozen": frozen_first,
 }
@@ -123,7 +127,9 @@ layered = pytest.mark.parametrize("name", LAYERED)
 class Case:
     """Rows of one model, all different, and a batch."""
 
-    def __init__(self, name: str, dtype: torch.dtype = torch.float64, nodes: int = NODES) -> None:
+    def __init__(
+        self, name: str, dtype: torch.dtype = torch.float64, nodes: int = NODES
+    ) -> None:
         torch.manual_seed(0)
         self.model = key_dropout((LAYERED | OTHERS)[name]()).to(dtype)
         self.layout = Layout.of(self.model)
@@ -132,7 +138,9 @@ class Case:
             self.layout.pack(self.model, row)
         for view in self.layout.views(self.rows).values():
             view += 0.1 * torch.randn_like(view)
-        self.integers = {k: torch.stack([v] * nodes) for k, v in self.layout.integers.items()}
+        self.integers = {
+            k: torch.stack([v] * nodes) for k, v in self.layout.integers.items()
+        }
         targets = torch.randint(0, CLASSES, (nodes, BATCH))
         keys = torch.randint(0, 1 << 62, (nodes, BATCH))
         self.batch = Batch(torch.randn(nodes, BATCH, *SHAPE, dtype=dtype), targets, keys)
@@ -216,7 +224,10 @@ def test_a_gradient_that_is_called_again_sees_new_rows(name: str) -> None:
         for some in (slice(None), slice(2, 5), slice(None)):
             pairs = zip(case.of(gradient, some), case.of(fresh, some), strict=True)
             assert all(torch.equal(a, b) for a, b in pairs)
-        rows, integers = case.rows[:1].clone(), {k: v[:1] for k, v in case.integers.items()}
+        rows, integers = (
+            case.rows[:1].clone(),
+            {k: v[:1] for k, v in case.integers.items()},
+        )
         part = Batch(case.batch.inputs[:1], case.batch.targets[:1], case.batch.keys[:1])
         out, again = torch.zeros_like(rows), torch.zeros_like(rows)
         gradient(rows, integers, part, out)
@@ -232,7 +243,10 @@ def test_micro_batches_average_to_the_whole(name: str) -> None:
         pytest.skip("batch normalisation sees its micro-batch only")
     case = Case(name)
     whole_batch = (case.batch.inputs, case.batch.targets, case.batch.keys)
-    parts = [Batch(*part) for part in zip(*(t.split(3, dim=1) for t in whole_batch), strict=True)]
+    parts = [
+        Batch(*part)
+        for part in zip(*(t.split(3, dim=1) for t in whole_batch), strict=True)
+    ]
     assert [part.inputs.shape[1] for part in parts] == [3, 3, 2]
     for kind in ["loop", *together(name)]:
         whole = case.of(case.gradient(kind))[0]
@@ -300,7 +314,9 @@ def test_any_mean_loss_will_do(loss: Any) -> None:
     case = Case("mlp")
     expected = case.of(case.gradient("loop", loss))
     for kind in ("vmap", "layers"):
-        for theirs, ours in zip(expected, case.of(case.gradient(kind, loss)), strict=True):
+        for theirs, ours in zip(
+            expected, case.of(case.gradient(kind, loss)), strict=True
+        ):
             torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-11)
 
 
@@ -343,7 +359,9 @@ def hooked() -> nn.Module:
     [
         *OTHERS.values(),
         hooked,
-        lambda: nn.Sequential(nn.Flatten(), shared := nn.Linear(64, 64), nn.ReLU(), shared),
+        lambda: nn.Sequential(
+            nn.Flatten(), shared := nn.Linear(64, 64), nn.ReLU(), shared
+        ),
         lambda: nn.Sequential(
             nn.Flatten(), nn.utils.parametrizations.weight_norm(nn.Linear(64, 9))
         ),
@@ -353,7 +371,9 @@ def hooked() -> nn.Module:
         lambda: nn.Sequential(nn.Bilinear(2, 2, 2)),
     ],
 )
-def test_what_is_not_known_layer_by_layer_is_left_to_vmap(make: Callable[[], nn.Module]) -> None:
+def test_what_is_not_known_layer_by_layer_is_left_to_vmap(
+    make: Callable[[], nn.Module],
+) -> None:
     model = key_dropout(make())
     assert kernels_of(model, Layout.of(model)) is None
 
@@ -372,11 +392,16 @@ def chosen(
         torch.zeros(nodes, 4, dtype=torch.int64),
     )
     layout = Layout.of(model)
-    return choose(replicas, model, layout, F.cross_entropy, nodes, lambda: batch, precision, mode)
+    return choose(
+        replicas, model, layout, F.cross_entropy, nodes, lambda: batch, precision, mode
+    )
 
 
 def test_auto_takes_what_the_table_says() -> None:
-    small, large = Attention(), nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(64, 1 << 11))
+    small, large = (
+        Attention(),
+        nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(64, 1 << 11)),
+    )
     for model, nodes, kind, words in (
         (mlp(SHAPE, CLASSES), 2, LayerGradient, "all rows together, layer by layer"),
         (mlp(SHAPE, CLASSES), 1, LoopGradient, "one row at a time: there is one"),
@@ -419,6 +444,7 @@ def delayed(call: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return slow
 
 
+# small rows stay in the cache by the thousand
 def test_what_is_kept_for_the_backward_pass_is_counted() -> None:
     """A linear layer keeps its input, ReLU its output, convolution its input."""
     dense = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3))
@@ -429,12 +455,15 @@ def test_what_is_kept_for_the_backward_pass_is_counted() -> None:
     cpu = torch.device("cpu")
     assert rows_at_once(1 << 16, 1 << 16, cpu) == ROWS
     assert rows_at_once(1 << 40, 1 << 16, cpu) == 1
-    assert rows_at_once(54, 10, cpu) == 2048  # small rows stay in the cache by the thousand
+    assert rows_at_once(54, 10, cpu) == 2048
 
 
 def test_choosing_leaves_the_model_and_the_generator_alone() -> None:
     model = cnn(SHAPE, CLASSES, norm="batch").eval()
-    before, state = {k: v.clone() for k, v in model.state_dict().items()}, torch.get_rng_state()
+    before, state = (
+        {k: v.clone() for k, v in model.state_dict().items()},
+        torch.get_rng_state(),
+    )
     for nodes in (1, 4):
         chosen(model, "auto", nodes)
     assert not torch.equal(torch.get_rng_state(), state), "the batch was drawn"
@@ -469,7 +498,9 @@ def test_what_is_compiled_computes_what_it_computed_before() -> None:
     batch = Batch(torch.randn(3, 4, *SHAPE), torch.randint(0, CLASSES, (3, 4)), keys)
     found, wanted = torch.zeros_like(rows), torch.zeros_like(rows)
     plain = VmapGradient(key_dropout(model), layout, F.cross_entropy)
-    torch.testing.assert_close(compiled(rows, {}, batch, found), plain(rows, {}, batch, wanted))
+    torch.testing.assert_close(
+        compiled(rows, {}, batch, found), plain(rows, {}, batch, wanted)
+    )
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-6)
     assert wanted.abs().amax() > 0.01
 
@@ -503,7 +534,10 @@ def test_masks_depend_on_sample_and_layer_only() -> None:
 
 REDUCED: dict[str, dict[str, Any]] = {
     "layer by layer": {"task": "digits", "model": "mlp"},
-    "layer by layer, batch norm": {"task": "digits", "model": "cnn(channels=[4, 8], norm=batch)"},
+    "layer by layer, batch norm": {
+        "task": "digits",
+        "model": "cnn(channels=[4, 8], norm=batch)",
+    },
     "by vmap": {"task": "text(context=16)", "model": "gpt(layers=1, width=8, heads=2)"},
     "one row at a time": {"task": "digits", "model": "mlp", "replicas": "loop"},
 }
@@ -518,7 +552,9 @@ def test_in_bfloat16_gradients_are_those_in_full_to_two_digits(name: str) -> Non
     assert type(reduced.pipeline.compute) is Reduced
     assert name.partition(",")[0] in reduced.pipeline.reason
     assert "in bfloat16" in reduced.pipeline.reason
-    assert reduced.rows.dtype == reduced.grads.dtype == reduced.losses.dtype == torch.float32
+    assert (
+        reduced.rows.dtype == reduced.grads.dtype == reduced.losses.dtype == torch.float32
+    )
     assert not torch.equal(reduced.grads, full.grads)
     apart = (reduced.grads - full.grads).norm(dim=1) / full.grads.norm(dim=1)
     assert apart.max() < 0.05
@@ -530,7 +566,9 @@ def test_in_bfloat16_a_row_trains_as_any_loop_under_autocast() -> None:
     model = key_dropout(mlp(SHAPE, CLASSES))
     layout = Layout.of(model)
     rows = torch.randn(2, layout.width) / 8
-    batch = Batch(torch.randn(2, 4, *SHAPE), torch.randint(0, CLASSES, (2, 4)), torch.zeros(2, 4))
+    batch = Batch(
+        torch.randn(2, 4, *SHAPE), torch.randint(0, CLASSES, (2, 4)), torch.zeros(2, 4)
+    )
     grads = torch.zeros_like(rows)
     losses = Reduced(LoopGradient(model, layout, F.cross_entropy))(rows, {}, batch, grads)
     for row, grad, loss, inputs, targets in zip(
@@ -544,7 +582,9 @@ def test_in_bfloat16_a_row_trains_as_any_loop_under_autocast() -> None:
         torch.testing.assert_close(loss, expected.detach())
         found = layout.views(grad[None])
         for key, parameter in model.named_parameters():
-            torch.testing.assert_close(found[key][0], parameter.grad, rtol=0.02, atol=1e-3)
+            torch.testing.assert_close(
+                found[key][0], parameter.grad, rtol=0.02, atol=1e-3
+            )
 
 
 def test_what_vmap_cannot_do_in_bfloat16_is_done_in_a_loop_and_said() -> None:
@@ -552,7 +592,9 @@ def test_what_vmap_cannot_do_in_bfloat16_is_done_in_a_loop_and_said() -> None:
     assert (gradient.kind, reason) == ("vmap", "all rows together, by vmap, in bfloat16")
     gradient, reason = chosen(Normalised(), "auto", 8, "bfloat16")
     assert gradient.kind == "loop"
-    assert reason.startswith("one row at a time, in bfloat16: vmap cannot run this model (")
+    assert reason.startswith(
+        "one row at a time, in bfloat16: vmap cannot run this model ("
+    )
     with pytest.raises(ConfigError, match="vmap cannot run this model"):
         chosen(Normalised(), "vmap", 8, "bfloat16")
 

@@ -53,7 +53,13 @@ def as_json(nodes: list[Any], edges: list[Any], **more: Any) -> str:
 
 
 def test_a_list_with_commas_has_nodes(tmp_path: Path) -> None:
-    for text in ("0,1\n1,2\n", "0, 1, 0.5\n1, 2, 0.5\n", "0;1\n1;2\n", "a,b\nb,c\n", "u,v\nv,w\n"):
+    for text in (
+        "0,1\n1,2\n",
+        "0, 1, 0.5\n1, 2, 0.5\n",
+        "0;1\n1;2\n",
+        "a,b\nb,c\n",
+        "u,v\nv,w\n",
+    ):
         for ending in (".csv", ".txt", ".edgelist", ".CSV"):
             assert len(read(tmp_path, f"a{ending}", text)) == 3
 
@@ -61,7 +67,10 @@ def test_a_list_with_commas_has_nodes(tmp_path: Path) -> None:
 def test_links_by_place_lead_to_nodes(tmp_path: Path) -> None:
     """D3 3 and networkx 1 name nodes by their places; ids win where all links fit them."""
     names = [{"name": n} for n in ("Myriel", "Valjean", "Javert")]
-    ends = [{"source": 1, "target": 0, "value": 3}, {"source": 2, "target": 1, "value": 8}]
+    ends = [
+        {"source": 1, "target": 0, "value": 3},
+        {"source": 2, "target": 1, "value": 8},
+    ]
     wanted = {("Myriel", "Valjean"), ("Javert", "Valjean")}
     assert links(read(tmp_path, "d3.json", as_json(names, ends))) == wanted
     same = [{"name": "x"}, {"name": "x"}, {"name": "y"}]
@@ -69,8 +78,14 @@ def test_links_by_place_lead_to_nodes(tmp_path: Path) -> None:
     old = [{"id": n} for n in ("Myriel", "Valjean", "Javert")]
     assert links(read(tmp_path, "nx1.json", as_json(old, ends))) == wanted
     ids = [{"id": 2}, {"id": 1}, {"id": 0}]
-    assert links(read(tmp_path, "ids.json", as_json(ids, ends))) == {("0", "1"), ("1", "2")}
-    by_name = [{"source": "Myriel", "target": "Valjean"}, {"source": "Javert", "target": "Valjean"}]
+    assert links(read(tmp_path, "ids.json", as_json(ids, ends))) == {
+        ("0", "1"),
+        ("1", "2"),
+    }
+    by_name = [
+        {"source": "Myriel", "target": "Valjean"},
+        {"source": "Javert", "target": "Valjean"},
+    ]
     assert links(read(tmp_path, "names.json", as_json(names, by_name))) == wanted
 
 
@@ -86,7 +101,9 @@ def test_sections_of_pajek_say_the_direction_of_their_own_links(
 
 
 def test_vertices_of_one_label_stay_apart(tmp_path: Path) -> None:
-    graph = read(tmp_path, "a.net", '*Vertices 3\n1 "x"\n2 "x"\n3 "y"\n*Edges\n1 3\n2 3\n')
+    graph = read(
+        tmp_path, "a.net", '*Vertices 3\n1 "x"\n2 "x"\n3 "y"\n*Edges\n1 3\n2 3\n'
+    )
     assert (len(graph), graph.number_of_edges()) == (3, 2)
 
 
@@ -108,7 +125,9 @@ def test_gml_needs_no_flag_for_parallel_links(tmp_path: Path) -> None:
 @pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "utf-8-sig", "utf-16"])
 def test_names_of_gml_need_not_be_ascii(tmp_path: Path, encoding: str) -> None:
     text = 'graph [ node [ id 4 label "Göteborg" ] node [ id 7 label "M&#246;ln&quot;dal" ]\n'
-    graph = read(tmp_path, "a.gml", (text + "edge [ source 4 target 7 ] ]").encode(encoding))
+    graph = read(
+        tmp_path, "a.gml", (text + "edge [ source 4 target 7 ] ]").encode(encoding)
+    )
     assert links(graph) == {("Göteborg", 'Möln"dal')}
 
 
@@ -123,7 +142,10 @@ def test_directions_of_single_links_are_kept(tmp_path: Path) -> None:
     text += '<node id="c"/></nodes></node></nodes><edges><edge source="b" target="c"/>'
     text += '<edge source="a" target="b" type="mutual"/></edges></graph></gexf>'
     assert links(read(tmp_path, "a.gexf", text)) == wanted
-    edges = [{"source": "a", "target": "b", "directed": False}, {"source": "b", "target": "c"}]
+    edges = [
+        {"source": "a", "target": "b", "directed": False},
+        {"source": "b", "target": "c"},
+    ]
     whole = {"graph": {"nodes": {n: {} for n in "abc"}, "edges": edges}}
     assert links(read(tmp_path, "a.jgf", json.dumps(whole))) == wanted
     table = "Source,Target,Type\na,b,Undirected\nb,c,Directed\n"
@@ -138,14 +160,22 @@ def test_konect_says_directions_and_skips_no_node(tmp_path: Path) -> None:
     assert graph.is_directed()
     assert len(graph) == 4
     assert links(graph) == {("3", "1"), ("1", "2")}
-    assert not read(tmp_path, "out.b.GZ", gzip.compress(b"% sym\n2 1 -1 99\n")).is_directed()
+    assert not read(
+        tmp_path, "out.b.GZ", gzip.compress(b"% sym\n2 1 -1 99\n")
+    ).is_directed()
     sides = read(tmp_path, "out.c", "% bip\n% 3 2 3\n1 1\n2 1\n2 3\n")
-    assert links(sides) == {("left 1", "right 1"), ("left 2", "right 1"), ("left 2", "right 3")}
+    assert links(sides) == {
+        ("left 1", "right 1"),
+        ("left 2", "right 1"),
+        ("left 2", "right 3"),
+    }
     assert len(sides) == 5
 
 
 def test_snap_says_directions_and_how_much_follows(tmp_path: Path) -> None:
-    text = "# Directed graph: wiki.txt\n# Nodes: 3 Edges: 2\n# From\tTo\n30\t1412\n30\t3\n"
+    text = (
+        "# Directed graph: wiki.txt\n# Nodes: 3 Edges: 2\n# From\tTo\n30\t1412\n30\t3\n"
+    )
     graph = read(tmp_path, "wiki.txt", text)
     assert links(graph) == {("30", "1412"), ("30", "3")}
     assert [graph.nodes[k]["label"] for k in range(3)] == ["3", "30", "1412"]
@@ -162,7 +192,9 @@ def test_who_knows_the_direction_of_a_list_says_so(tmp_path: Path) -> None:
 def test_lists_of_networkx_carry_dictionaries(tmp_path: Path) -> None:
     stream = io.BytesIO()
     graph = nx.path_graph(3)
-    nx.set_edge_attributes(graph, {(0, 1): {"weight": 0.25, "latency": "2ms"}, (1, 2): {"x": [1]}})
+    nx.set_edge_attributes(
+        graph, {(0, 1): {"weight": 0.25, "latency": "2ms"}, (1, 2): {"x": [1]}}
+    )
     nx.write_edgelist(graph, stream, delimiter=",")
     found = read(tmp_path, "a.edgelist", stream.getvalue())
     assert found[0][1] == {"weight": 0.25, "latency_s": 0.002}
@@ -252,7 +284,10 @@ WEIGHTED = "1 2 0.5\n2 3 0.25\n3 1 0.25\n"
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        (WEIGHTED.replace("0.5", "-0.5"), r"that of link 1-2 \(line 1\) is -0.5, below 0"),
+        (
+            WEIGHTED.replace("0.5", "-0.5"),
+            r"that of link 1-2 \(line 1\) is -0.5, below 0",
+        ),
         (
             WEIGHTED.replace("0.25", "nan", 1),
             r"that of link 2-3 \(line 2\) is nan, no finite number",
@@ -266,7 +301,10 @@ WEIGHTED = "1 2 0.5\n2 3 0.25\n3 1 0.25\n"
             WEIGHTED + "1 2 0.75\n",
             r"link 1-2 \(line 1\) has parallel links of the weights 0.5 and 0.75",
         ),
-        (WEIGHTED + "1 1 0.5\n", r"node 0 \(1\)'s own, .* is 0.5, and its neighbours leave 0.25"),
+        (
+            WEIGHTED + "1 1 0.5\n",
+            r"node 0 \(1\)'s own, .* is 0.5, and its neighbours leave 0.25",
+        ),
     ],
 )
 def test_weights_that_cannot_mix_are_named_with_link_and_file(
@@ -285,7 +323,9 @@ def test_text_is_no_weight(tmp_path: Path) -> None:
     nodes = [{"id": "a"}, {"id": "b"}]
     assert mixer(tmp_path, "a.json", as_json(nodes, edges)).mixing(0).dense()[0, 1] == 0.5
     edges[0]["weight"] = "heavy"
-    with pytest.raises(ConfigError, match=r"link a-b \(line 1\) is 'heavy', no finite number"):
+    with pytest.raises(
+        ConfigError, match=r"link a-b \(line 1\) is 'heavy', no finite number"
+    ):
         mixer(tmp_path, "a.json", as_json(nodes, edges))
 
 
@@ -327,7 +367,9 @@ def test_one_line_says_what_was_read(tmp_path: Path) -> None:
     ones = line(tmp_path, "a.txt", "0 1 1\n")
     assert "weights: 1 on every link, which says nothing, so metropolis;" in ones
     assert ones.endswith("labels: none but numbers, 0 to 1.")
-    table = "source,target,latency,bandwidth\nOslo,Rome,5ms,1Gbit/s\nRome,Bern,7ms,1Gbit/s\n"
+    table = (
+        "source,target,latency,bandwidth\nOslo,Rome,5ms,1Gbit/s\nRome,Bern,7ms,1Gbit/s\n"
+    )
     assert line(tmp_path, "a.csv", table).endswith(
         "weights: none in the file, so metropolis; latency: 5 ms to 7 ms; bandwidth: 1 Gbit/s; "
         "labels: Oslo, Rome, Bern."
@@ -382,7 +424,8 @@ def zoo(data_dir: Path) -> Path:
 def twins(place: Path) -> tuple[Any, Any]:
     """Return a network of the Topology Zoo from GML and from GraphML."""
     one, other = (
-        build("topology", str(place.with_suffix(ending)))(0) for ending in (".gml", ".graphml")
+        build("topology", str(place.with_suffix(ending)))(0)
+        for ending in (".gml", ".graphml")
     )
     return one, other
 
@@ -391,12 +434,16 @@ def check_zoo(place: Path) -> None:
     one, other = twins(place)
     assert list(one.nodes(data="label")) == list(other.nodes(data="label"))
     assert set(map(frozenset, one.edges())) == set(map(frozenset, other.edges()))
-    independent = nx.Graph(nx.read_graphml(place.with_suffix(".graphml"), force_multigraph=True))
+    independent = nx.Graph(
+        nx.read_graphml(place.with_suffix(".graphml"), force_multigraph=True)
+    )
     independent.remove_edges_from(list(nx.selfloop_edges(independent)))
     assert len(one) == len(independent)
     assert one.number_of_edges() == independent.number_of_edges()
     if nx.is_connected(independent):
-        assert len(Topology(build("topology", str(place)), len(one)).links(0)) == 2 * len(one.edges)
+        assert len(Topology(build("topology", str(place)), len(one)).links(0)) == 2 * len(
+            one.edges
+        )
     else:
         with pytest.raises(ConfigError, match="is disconnected"):
             Topology(build("topology", str(place)), len(one))

@@ -24,7 +24,9 @@ from decentral.topology.files.assemble import file_of
 FEW, MANY = 25, 500
 
 by_every_format = pytest.mark.parametrize("name", FORMATS)
-quietly = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=12)
+quietly = settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=12
+)
 
 
 @by_every_format
@@ -51,7 +53,18 @@ def damaged(data: bytes, how: str, draw: random.Random) -> bytes:
             changed[draw.randrange(len(changed))] = draw.randrange(256)
         return bytes(changed)
     if how == "types":
-        wrong = (b"null", b"[]", b'"x"', b"-1", b"1e999", b"{}", b"true", b"9" * 30, b"", b"nan")
+        wrong = (
+            b"null",
+            b"[]",
+            b'"x"',
+            b"-1",
+            b"1e999",
+            b"{}",
+            b"true",
+            b"9" * 30,
+            b"",
+            b"nan",
+        )
         places = list(re.finditer(rb'"[^"\n]*"|[-+\w.]+', data))
         place = draw.choice(places)
         return data[: place.start()] + draw.choice(wrong) + data[place.end() :]
@@ -74,13 +87,20 @@ def outcome(folder: Path, form: Format, data: bytes) -> Any:
         assert "\n" not in said
         assert said.startswith("topology file ")
         assert (
-            "expected" in said or "write it like" in said or "use one of" in said or "least" in said
+            "expected" in said
+            or "write it like" in said
+            or "use one of" in said
+            or "least" in said
         )
         return None
 
 
 def try_damage(
-    folder: Path, form: Format, sample: Sample, tries: int, counts: Counter[str] | None = None
+    folder: Path,
+    form: Format,
+    sample: Sample,
+    tries: int,
+    counts: Counter[str] | None = None,
 ) -> None:
     """Damage a file in many ways; what is read has all that was written, wherever a cut shows.
 
@@ -133,7 +153,9 @@ def test_no_damage_of_hundreds_is_read_by_halves(
 
     damage()
     assert counts["read"] + counts["refused"] >= MANY
-    record_property("counts", ", ".join(f"{n} {what}" for what, n in sorted(counts.items())))
+    record_property(
+        "counts", ", ".join(f"{n} {what}" for what, n in sorted(counts.items()))
+    )
 
 
 @by_every_format
@@ -145,7 +167,9 @@ def test_a_cut_compressed_file_is_refused(name: str, tmp_path: Path) -> None:
     place = tmp_path / f"graph{form.ending}.gz"
     read(tmp_path, form, form.write(sample), packed=True)
     packed = next(tmp_path.glob("*.[Gg][Zz]")).read_bytes()
-    place = tmp_path / ("out.some.gz" if form.ending == "out." else f"graph{form.ending}.gz")
+    place = tmp_path / (
+        "out.some.gz" if form.ending == "out." else f"graph{form.ending}.gz"
+    )
     from decentral.topology.files.formats import read_graph
 
     for end in range(2, len(packed) - 1, 7):

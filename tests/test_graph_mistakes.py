@@ -39,7 +39,11 @@ ODD: list[tuple[str, str | bytes, str]] = [
     ("a.gml", "a [ " * 200, "lists are nested 100 deep"),
     ("a.gml", f"graph [ node [ id {'9' * 5000} ] ]", "line 1: the id of a node is"),
     ("a.json", '{"a": ' + "[" * 10**5, "values are nested too deep"),
-    ("a.json", '{"nodes": [],\n"links": [' + "9" * 5000 + "]}", "line 2: it cannot be read"),
+    (
+        "a.json",
+        '{"nodes": [],\n"links": [' + "9" * 5000 + "]}",
+        "line 2: it cannot be read",
+    ),
     ("a.npy", b"\x93NUMPY junk", "it cannot be read"),
 ]
 
@@ -102,7 +106,10 @@ def test_matrices_of_numpy_are_judged_before_they_are_used(tmp_path: Path) -> No
     for array, message in (
         (np.zeros((2, 3)), "its matrix is 2 x 3"),
         (np.zeros(3), "its matrix is 3; expected a square one"),
-        (np.array([["a", "b"], ["c", "d"]]), "its entries are of type <U1; expected numbers"),
+        (
+            np.array([["a", "b"], ["c", "d"]]),
+            "its entries are of type <U1; expected numbers",
+        ),
         (np.eye(2) * 1j, "its entries are complex numbers; expected real ones"),
         (np.array([[None, {}]] * 2), "Object arrays cannot be loaded"),
     ):
@@ -111,7 +118,9 @@ def test_matrices_of_numpy_are_judged_before_they_are_used(tmp_path: Path) -> No
         tmp_path, "a.npz", packed(x=np.eye(2), y=np.eye(2))
     )
     parts = {"data": [1.0, 1.0], "indptr": [0, 1, 2], "indices": [1, 9], "shape": [2, 2]}
-    csr = packed(format=np.array("csr"), **{key: np.array(part) for key, part in parts.items()})
+    csr = packed(
+        format=np.array("csr"), **{key: np.array(part) for key, part in parts.items()}
+    )
     assert "it cannot be read" in said(tmp_path, "a.npz", csr)
 
 
@@ -138,7 +147,9 @@ def test_nodes_end_at_the_most_that_a_run_may_have(
     )
 
 
-def test_matrices_are_no_larger_than_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_matrices_are_no_larger_than_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("decentral.topology.files.matrices.limits.NODES", 2)
     assert "its matrix has 3 rows; expected at most 2" in said(
         tmp_path, "a.npz", packed(a=np.eye(3))
@@ -162,6 +173,9 @@ def test_every_mistake_has_its_file(
         for path in PACKAGE.glob("*.py")
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Unreadable"
-        if not any((str(path), line) in raised for line in range(node.lineno, node.end_lineno + 1))
+        if not any(
+            (str(path), line) in raised
+            for line in range(node.lineno, node.end_lineno + 1)
+        )
     ]
     assert not missing

@@ -49,13 +49,17 @@ def test_prescribed_weights_that_cannot_mix_are_refused(
     def own(n: int) -> nx.Graph[int]:
         return weighted(*weights)
 
-    with pytest.raises(ConfigError, match=f"edge attribute 'weight'.*{reason}.*weights=metropolis"):
+    with pytest.raises(
+        ConfigError, match=f"edge attribute 'weight'.*{reason}.*weights=metropolis"
+    ):
         mixer(own)
     assert mixer(own, "metropolis").mixing(0).doubly_stochastic
 
 
 def test_karate_club_is_refused_before_a_run() -> None:
-    with pytest.raises(ConfigError, match=r"sum to 48, more than 1; use weights=metropolis"):
+    with pytest.raises(
+        ConfigError, match=r"sum to 48, more than 1; use weights=metropolis"
+    ):
         mixer("nx:karate_club_graph", nodes=34)
 
 
@@ -89,19 +93,24 @@ def write(folder: Path, form: str, cables: tuple[dict[str, object], ...]) -> str
     else:
         found = [{"source": a, "target": b, "key": 0, **data} for a, b, data in links]
         nodes = [{"id": node} for node in range(3)]
-        place.write_text(json.dumps({"multigraph": False, "nodes": nodes, "links": found}))
+        place.write_text(
+            json.dumps({"multigraph": False, "nodes": nodes, "links": found})
+        )
     return str(place)
 
 
 @pytest.mark.parametrize("form", ["graphml", "gml", "edgelist", "json"])
-def test_the_better_cable_stands_for_parallel_links_in_any_order(tmp_path: Path, form: str) -> None:
+def test_the_better_cable_stands_for_parallel_links_in_any_order(
+    tmp_path: Path, form: str
+) -> None:
     """As a whole: the highest bandwidth, of equals the lowest latency, as topology and network."""
     for best, cables in ((FAST, (FAST, NEAR, SLOW)), (NEAR, (NEAR, SLOW))):
         for order in permutations(cables):
             name = write(tmp_path, form, order)
             link = Topology(build("topology", name), 3).graph(0)[0][1]
             assert (
-                link["bandwidth_Bps"] == {"10Gbit/s": 1.25e9, "1Mbit/s": 1.25e5}[best["bandwidth"]]
+                link["bandwidth_Bps"]
+                == {"10Gbit/s": 1.25e9, "1Mbit/s": 1.25e5}[best["bandwidth"]]
             )
             assert link["latency_s"] == {"5ms": 0.005, "1ms": 0.001}[best["latency"]]
             network, _ = presets.make(name, 3)
@@ -116,7 +125,9 @@ def test_weights_of_parallel_links_agree_or_are_refused() -> None:
     for order in permutations(({"weight": 0.25, **FAST}, {"weight": 0.5, **SLOW})):
         links = [(0, 1, cable) for cable in order] + [(1, 2, {"weight": 0.25})]
         graph = nx.MultiGraph(links)
-        with pytest.raises(ConfigError, match=r"parallel links of the weights 0\.25 and 0\.5"):
+        with pytest.raises(
+            ConfigError, match=r"parallel links of the weights 0\.25 and 0\.5"
+        ):
             mixer(own)
     graph = nx.MultiGraph([(0, 1, {"weight": 0.25})] * 2 + [(1, 2, {"weight": 0.25})])
     assert mixer(own).mixing(0).dense()[0, 1] == 0.25

@@ -21,7 +21,12 @@ class Sick:
     """A gradient that is NaN at one node from one step on."""
 
     def __init__(self, block: Block, step: int, what: str = "grads") -> None:
-        self.block, self.inner, self.step, self.what = block, block.pipeline.compute, step, what
+        self.block, self.inner, self.step, self.what = (
+            block,
+            block.pipeline.compute,
+            step,
+            what,
+        )
         self.kind = block.pipeline.compute.kind
 
     def __call__(self, rows: Any, integers: Any, batch: Any, out: Any) -> Any:
@@ -34,7 +39,9 @@ class Sick:
         return losses
 
 
-def sick_block(step: int, what: str = "grads", **settings: Any) -> tuple[Block, list[Any]]:
+def sick_block(
+    step: int, what: str = "grads", **settings: Any
+) -> tuple[Block, list[Any]]:
     events: list[Any] = []
     announce = lambda event, details: events.append((event, dict(details)))  # noqa: E731
     block = tiny_block(announce, **{"nodes": 5, "topology": "complete", **settings})
@@ -71,7 +78,9 @@ def asked(name: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("what", ["grads", "losses", "both"])
 @pytest.mark.parametrize("name", list(TALK))
-def test_a_sick_node_is_kept_out_and_the_others_finish_in_health(name: str, what: str) -> None:
+def test_a_sick_node_is_kept_out_and_the_others_finish_in_health(
+    name: str, what: str
+) -> None:
     block, events = sick_block(8, what, **asked(name), on_nonfinite="quarantine")
     rows = trained(block)
     assert block.quarantined == {SICK}
@@ -90,8 +99,14 @@ def test_a_sick_node_is_kept_out_and_the_others_finish_in_health(name: str, what
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw", "torch.optim.RAdam", "muon"])
-def test_a_node_with_a_rate_of_its_own_trains_as_a_run_at_that_rate(optimizer: str) -> None:
-    common: dict[str, Any] = {"algorithm": "local", "optimizer": optimizer, "dtype": "float64"}
+def test_a_node_with_a_rate_of_its_own_trains_as_a_run_at_that_rate(
+    optimizer: str,
+) -> None:
+    common: dict[str, Any] = {
+        "algorithm": "local",
+        "optimizer": optimizer,
+        "dtype": "float64",
+    }
     alone = tiny_block(learning_rate=0.02, **common)
     mixed = tiny_block(learning_rate=0.01, node_lr={SICK: 2.0}, **common)
     slow = tiny_block(learning_rate=0.01, **common)
@@ -104,7 +119,11 @@ def test_a_node_with_a_rate_of_its_own_trains_as_a_run_at_that_rate(optimizer: s
 def test_a_node_with_a_wild_rate_is_kept_out_before_it_talks() -> None:
     events: list[Any] = []
     announce = lambda event, details: events.append((event, dict(details)))  # noqa: E731
-    settings: dict[str, Any] = {"communication": "constant", "local_steps": 10, "steps": 40}
+    settings: dict[str, Any] = {
+        "communication": "constant",
+        "local_steps": 10,
+        "steps": 40,
+    }
     wild = {"node_lr": {SICK: 1e20}, "on_nonfinite": "quarantine"}
     block = tiny_block(announce, **settings, **wild)
     rows = trained(block)
@@ -129,12 +148,16 @@ def test_the_healthy_nodes_go_on_as_they_should(name: str) -> None:
 
 @pytest.mark.parametrize("name", list(TALK))
 @pytest.mark.parametrize("step", [1, 7, 20])
-def test_by_default_the_run_stops_and_names_node_step_and_remedy(name: str, step: int) -> None:
+def test_by_default_the_run_stops_and_names_node_step_and_remedy(
+    name: str, step: int
+) -> None:
     block, _ = sick_block(step, "both", **asked(name))
     with pytest.raises(RunError) as caught:
         trained(block)
     message = str(caught.value)
-    assert message.startswith(f"node {SICK} became NaN or infinite at step {step}; lower the")
+    assert message.startswith(
+        f"node {SICK} became NaN or infinite at step {step}; lower the"
+    )
     assert "set clip" in message
     assert "on_nonfinite=quarantine" in message
     assert "\n" not in message
@@ -160,12 +183,16 @@ def test_a_node_with_broken_data_is_quarantined_for_good(algorithm: str) -> None
     train, _, test = whole.splits
     owners = torch.arange(len(train)) % 4
     inputs = train.inputs.clone()
-    inputs[owners == 1] = torch.finfo(inputs.dtype).max  # what is NaN is refused beforehand
+    inputs[owners == 1] = torch.finfo(
+        inputs.dtype
+    ).max  # what is NaN is refused beforehand
     task = Task(
         loss=nn.functional.cross_entropy, train=(inputs, train.targets), owners=owners,
         test=(test.inputs, test.targets),
     )  # fmt: skip
-    block = tiny_block(task=task, algorithm=algorithm, on_nonfinite="quarantine", mix_state=True)
+    block = tiny_block(
+        task=task, algorithm=algorithm, on_nonfinite="quarantine", mix_state=True
+    )
     rows = trained(block)
     assert block.quarantined == {1}
     assert torch.isfinite(block.rows).all()
@@ -173,7 +200,9 @@ def test_a_node_with_broken_data_is_quarantined_for_good(algorithm: str) -> None
 
 
 def test_quarantine_is_written_down_and_survives_a_resume(tmp_path: Path) -> None:
-    run = tiny_run(tmp_path / "run", on_nonfinite="quarantine", topology="ring", local_steps=1)
+    run = tiny_run(
+        tmp_path / "run", on_nonfinite="quarantine", topology="ring", local_steps=1
+    )
     run.block.pipeline.compute = Sick(run.block, 6)  # type: ignore[assignment]
     summary = run.run(lambda row: None)
     events = [e for e in run.folder.rows("events.jsonl") if e["event"] == "nonfinite"]
@@ -192,7 +221,9 @@ def test_a_run_that_diverged_names_its_folder(tmp_path: Path) -> None:
     assert str(tmp_path / "run") in str(caught.value)
 
 
-def test_a_plug_in_that_fails_midway_names_the_folder_and_how_to_go_on(tmp_path: Path) -> None:
+def test_a_plug_in_that_fails_midway_names_the_folder_and_how_to_go_on(
+    tmp_path: Path,
+) -> None:
     def fails_later(block: Any, action: Any) -> None:
         """Divide by what is left."""
         block.gradient()
@@ -201,6 +232,8 @@ def test_a_plug_in_that_fails_midway_names_the_folder_and_how_to_go_on(tmp_path:
         assert 1 / (10 - block.step)
 
     run = tiny_run(tmp_path / "run", algorithm=fails_later, checkpoint_every=4)
-    with pytest.raises(RunError, match="'fails_later' raised ZeroDivisionError") as caught:
+    with pytest.raises(
+        RunError, match="'fails_later' raised ZeroDivisionError"
+    ) as caught:
         run.run(lambda row: None)
     assert str(caught.value).endswith(f"Run folder: {tmp_path / 'run'}.")

@@ -24,7 +24,9 @@ from decentral.topology.held import graph_of
 
 CYCLE = nx.to_numpy_array(nx.cycle_graph(5))
 LAZY = (np.eye(5) + CYCLE / 2) / 2
-CITIES = nx.Graph([("Oslo", "Bergen"), ("Bergen", "Kiel"), ("Kiel", "Oslo"), ("Kiel", "Ulm")])
+CITIES = nx.Graph(
+    [("Oslo", "Bergen"), ("Bergen", "Kiel"), ("Kiel", "Oslo"), ("Kiel", "Ulm")]
+)
 
 
 def same(graph: Any, links: Any, directed: bool = False) -> None:
@@ -117,7 +119,9 @@ def test_nodes_follow_the_graph(topology: Any, nodes: int) -> None:
 def test_nodes_follow_a_file_of_a_graph(tmp_path: Path) -> None:
     nx.write_graphml(CITIES, tmp_path / "cities.graphml")
     assert make_config({"topology": str(tmp_path / "cities.graphml")}).nodes == 4
-    assert make_config({"topology": str(tmp_path / "cities.graphml"), "nodes": 3}).nodes == 3
+    assert (
+        make_config({"topology": str(tmp_path / "cities.graphml"), "nodes": 3}).nodes == 3
+    )
 
 
 def test_a_run_over_a_graph_of_ones_own(tmp_path: Path) -> None:

@@ -104,7 +104,9 @@ def test_a_host_that_joins_takes_the_nodes_of_one_that_was_lost(
     settings = {"faults": ["stall(worker=1,step=25)"], "engine.on_failure": "continue"}
     with launched(hosts, out, **settings) as process:
         wait(saved(out, 20), process)
-        assert workers(out) == [hosts.ip(1), hosts.ip(2)], "a link that was cut and has healed"
+        assert workers(out) == [hosts.ip(1), hosts.ip(2)], (
+            "a link that was cut and has healed"
+        )
         joined = hosts.join()
         hosts.kill(2)
     (failure,) = events(out, "failure")
@@ -163,7 +165,9 @@ def returned_as_told(out: Path) -> None:
 @pytest.mark.soak
 @pytest.mark.parametrize("attempt", range(3))
 @pytest.mark.parametrize("length", CUTS)
-def test_links_cut_with_restart_change_no_bit(attempt: int, length: str, tmp_path: Path) -> None:
+def test_links_cut_with_restart_change_no_bit(
+    attempt: int, length: str, tmp_path: Path
+) -> None:
     out = tmp_path / "run"
     with cluster(hosts=2) as hosts:
         with launched(hosts, out, **SHORT) as process:
@@ -216,10 +220,17 @@ def test_hosts_that_do_not_reach_each_other_end_a_run_that_goes_on_later(
     policy: str, tmp_path: Path
 ) -> None:
     """The driver reaches both and loses nobody's data: it tries again, says why, and stops."""
-    out, settings = tmp_path / "run", {**SHORT, "engine.max_failures": 1, "engine.progress_s": 10}
+    out, settings = (
+        tmp_path / "run",
+        {**SHORT, "engine.max_failures": 1, "engine.progress_s": 10},
+    )
     with cluster(hosts=2) as hosts:
-        command = hosts.command(0, words(hosts, out, settings | {"engine.on_failure": policy}))
-        with subprocess.Popen(command, env=hosts.env, stderr=subprocess.PIPE, text=True) as process:
+        command = hosts.command(
+            0, words(hosts, out, settings | {"engine.on_failure": policy})
+        )
+        with subprocess.Popen(
+            command, env=hosts.env, stderr=subprocess.PIPE, text=True
+        ) as process:
             wait(saved(out, 600), process)
             hosts.part(1, 2)
             _, said = process.communicate(timeout=200)
@@ -231,7 +242,9 @@ def test_hosts_that_do_not_reach_each_other_end_a_run_that_goes_on_later(
         assert second["step"] >= 600
         hosts.reunite(1, 2)
         resume = [sys.executable, "-m", "decentral", "resume", str(out)]
-        done = subprocess.run(hosts.command(0, resume), env=hosts.env, capture_output=True)
+        done = subprocess.run(
+            hosts.command(0, resume), env=hosts.env, capture_output=True
+        )
         assert done.returncode == 0, done.stderr
     assert equal(last_rows(out), alone(tmp_path, **settings))
 
@@ -254,15 +267,25 @@ def job(tmp_path: Path) -> Callable[..., dict[str, Any]]:
     return written
 
 
-def shell(hosts: Hosts, script: str, home: Path, **env: str) -> subprocess.CompletedProcess[str]:
+def shell(
+    hosts: Hosts, script: str, home: Path, **env: str
+) -> subprocess.CompletedProcess[str]:
     """Give commands on the head, in a folder that is the home folder, too."""
     command = hosts.command(0, ["bash", "-euc", script])
-    where = {**hosts.env, "RAY_API_SERVER_ADDRESS": "http://127.0.0.1:8265", "HOME": str(home)}
-    return subprocess.run(command, cwd=home, env=where | env, capture_output=True, text=True)
+    where = {
+        **hosts.env,
+        "RAY_API_SERVER_ADDRESS": "http://127.0.0.1:8265",
+        "HOME": str(home),
+    }
+    return subprocess.run(
+        command, cwd=home, env=where | env, capture_output=True, text=True
+    )
 
 
 @pytest.mark.soak
-def test_a_job_is_submitted_as_the_readme_says(job: Callable[..., Any], tmp_path: Path) -> None:
+def test_a_job_is_submitted_as_the_readme_says(
+    job: Callable[..., Any], tmp_path: Path
+) -> None:
     page = blocks(REPO / "launch/README.md")
     (code,) = [block.source for block in page if "ray job submit" in block.source]
     settings, out = job(), tmp_path / "runs/experiment"
@@ -282,10 +305,14 @@ def test_a_job_that_is_stopped_is_resumed_from_the_same_folder(
 ) -> None:
     settings, out = job(steps=8000, checkpoint_every=500), tmp_path / "run"
     submit = "ray job submit --working-dir job --submission-id "
-    launch = "decentral launch experiment.yaml --engine ray --address auto --workers 2 --out"
+    launch = (
+        "decentral launch experiment.yaml --engine ray --address auto --workers 2 --out"
+    )
     files = "mkdir job && cp experiment.yaml mine.py job/ && "
     with cluster(hosts=2, dashboard=True) as hosts:
-        begun = shell(hosts, f"{files}{submit} first --no-wait -- {launch} {out}", tmp_path)
+        begun = shell(
+            hosts, f"{files}{submit} first --no-wait -- {launch} {out}", tmp_path
+        )
         assert begun.returncode == 0, begun.stderr
         wait(saved(out, 500))
         assert shell(hosts, "ray job stop first", tmp_path).returncode == 0

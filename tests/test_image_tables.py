@@ -36,7 +36,9 @@ def write(place: Path, labels: Any = (0, 1), images: Any = None, **names: str) -
 
 
 def task_of(folder: Path, **settings: Any) -> Task:
-    return build("task", {"name": "mnist", "path": str(folder), "cache": str(folder), **settings})()
+    return build(
+        "task", {"name": "mnist", "path": str(folder), "cache": str(folder), **settings}
+    )()
 
 
 def pair(folder: Path, labels: Any = (0, 1), test: Any = (0, 1), **names: str) -> Path:
@@ -69,7 +71,9 @@ def test_splits_go_by_the_name_of_file_or_folder(
 def test_two_data_sets_in_a_folder_are_not_mixed(tmp_path: Path) -> None:
     for name in ("en", "de"):
         pair(tmp_path / name)
-    with pytest.raises(ConfigError, match=r"files in 2 folders, such as de and en; .* by path="):
+    with pytest.raises(
+        ConfigError, match=r"files in 2 folders, such as de and en; .* by path="
+    ):
         task_of(tmp_path)
     assert len(task_of(tmp_path / "en").train) == 2
 
@@ -88,14 +92,18 @@ def test_texts_are_classes_in_their_order(tmp_path: Path) -> None:
     assert task.classes == ("cat", "dog", "emu")
     assert task.train.targets.tolist() == [1, 0]
     assert task.test.targets.tolist() == [0, 2]
-    named = task_of(pair(tmp_path / "b", ["dog", "cat"], ["cat", "dog"], classes="dog,cat"))
+    named = task_of(
+        pair(tmp_path / "b", ["dog", "cat"], ["cat", "dog"], classes="dog,cat")
+    )
     assert named.classes == ("dog", "cat")
     assert named.train.targets.tolist() == [0, 1]
 
 
 def test_numbers_and_truths_are_whole(tmp_path: Path) -> None:
     assert task_of(pair(tmp_path / "a", [0.0, 1.0], [1.0])).outputs == 2
-    assert task_of(pair(tmp_path / "b", [True, False], [True])).train.targets.tolist() == [1, 0]
+    assert task_of(
+        pair(tmp_path / "b", [True, False], [True])
+    ).train.targets.tolist() == [1, 0]
 
 
 def test_labels_go_into_report_and_export(tmp_path: Path) -> None:
@@ -123,7 +131,9 @@ def test_a_label_that_no_training_sample_has(tmp_path: Path) -> None:
     task = task_of(pair(tmp_path, [0, 1], [0, 7]))
     assert "no training sample has the label 7, which test or val hold." in task.notes
     inputs, targets = torch.zeros(4, 2), torch.tensor([0, 1, 0, 1])
-    with pytest.raises(ConfigError, match="has the label -1, which no training sample has"):
+    with pytest.raises(
+        ConfigError, match="has the label -1, which no training sample has"
+    ):
         Task(loss=torch.nn.functional.cross_entropy, train=(inputs, targets),
              test=(inputs, torch.tensor([-1, -1, 0, 1])))  # fmt: skip
     both = Task(loss=torch.nn.functional.cross_entropy, train=(inputs, 2 * targets - 1),

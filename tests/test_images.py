@@ -24,7 +24,9 @@ from decentral.tasks.images import digits, read_digits
 
 
 def task_of(folder: Path, name: str = "cifar10", **given: object) -> Task:
-    return build("task", {"name": name, "path": str(folder), "cache": str(folder), **given})()
+    return build(
+        "task", {"name": name, "path": str(folder), "cache": str(folder), **given}
+    )()
 
 
 @pytest.fixture
@@ -40,7 +42,9 @@ def folder(tmp_path: Path) -> Path:
 def test_pixels_come_out_as_they_went_in(folder: Path) -> None:
     train, _, test = task_of(folder).splits
     for part, name in ((train, "train"), (test, "valid")):
-        assert np.array_equal(part.inputs, np.load(folder / f"{name}.npy").transpose(0, 3, 1, 2))
+        assert np.array_equal(
+            part.inputs, np.load(folder / f"{name}.npy").transpose(0, 3, 1, 2)
+        )
         assert part.targets.tolist() == [k % 4 for k in range(len(part))]
     seen, _ = train.take(torch.arange(40))
     torch.testing.assert_close(seen.mean((0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
@@ -106,12 +110,16 @@ def test_a_note_stands_in_the_events_and_on_the_terminal(
     words = f"launch --task cifar10(path=images,cache={tmp_path}) model=mlp --out run"
     assert decentral.cli.run([*words.split(), "nodes=1", "steps=1", "batch=1"]) == 0
     assert "valid.parquet is the test set" in " ".join(capsys.readouterr().out.split())
-    events = [json.loads(line) for line in Path("run/events.jsonl").read_text().splitlines()]
+    events = [
+        json.loads(line) for line in Path("run/events.jsonl").read_text().splitlines()
+    ]
     notes = [event["text"] for event in events if event["event"] == "note"]
     assert "valid.parquet is the test set" in notes[0]
 
 
-def write_picture(folder: Path, picture: Image.Image, form: str = "PNG", **how: Any) -> Path:
+def write_picture(
+    folder: Path, picture: Image.Image, form: str = "PNG", **how: Any
+) -> Path:
     """Write one picture as training and test data of the hub's form."""
     import pyarrow
     from pyarrow import parquet
@@ -130,8 +138,20 @@ def test_sixteen_bits_are_scaled_to_eight(tmp_path: Path, form: str) -> None:
     """v -> round(v / 257), where a conversion by Pillow clips all from 255 on."""
     values = np.array([[0, 255, 256, 32768, 65535]], np.uint16)
     folder = write_picture(tmp_path, Image.fromarray(values), form)
-    assert task_of(folder, "mnist").splits[0].inputs.flatten().tolist() == [0, 1, 1, 128, 255]
-    assert task_of(folder).splits[0].inputs[0, 2].flatten().tolist() == [0, 1, 1, 128, 255]
+    assert task_of(folder, "mnist").splits[0].inputs.flatten().tolist() == [
+        0,
+        1,
+        1,
+        128,
+        255,
+    ]
+    assert task_of(folder).splits[0].inputs[0, 2].flatten().tolist() == [
+        0,
+        1,
+        1,
+        128,
+        255,
+    ]
 
 
 def test_images_of_few_colours_keep_them(tmp_path: Path) -> None:
@@ -140,11 +160,13 @@ def test_images_of_few_colours_keep_them(tmp_path: Path) -> None:
     rgb = Image.fromarray(colours)
     for place, picture in enumerate((rgb.quantize(4), rgb.convert("RGBA"))):
         folder = write_picture(tmp_path / str(place), picture)
-        assert np.array_equal(task_of(folder).splits[0].inputs[0], colours.transpose(2, 0, 1))
+        assert np.array_equal(
+            task_of(folder).splits[0].inputs[0], colours.transpose(2, 0, 1)
+        )
     bits = Image.fromarray(np.array([[0, 255]], np.uint8)).convert("1")
-    assert task_of(write_picture(tmp_path / "1", bits), "mnist").splits[0].inputs.tolist() == [
-        [[[0, 255]]]
-    ]
+    assert task_of(write_picture(tmp_path / "1", bits), "mnist").splits[
+        0
+    ].inputs.tolist() == [[[[0, 255]]]]
 
 
 @pytest.mark.parametrize(
@@ -160,7 +182,9 @@ def test_what_eight_bits_cannot_hold_is_refused(
     tmp_path: Path, mode: str, form: str, reason: str
 ) -> None:
     folder = write_picture(tmp_path, Image.new(mode, (2, 2)), form)
-    with pytest.raises(ConfigError, match=rf"train\.parquet, row 0, image, has .*{reason}"):
+    with pytest.raises(
+        ConfigError, match=rf"train\.parquet, row 0, image, has .*{reason}"
+    ):
         task_of(folder)
 
 
@@ -212,7 +236,9 @@ def test_augmentation_is_a_function_of_the_key_alone() -> None:
     torch.testing.assert_close(view(images, None), (images / 255 - 0.5) / 0.2)
 
 
-@pytest.mark.parametrize(("name", "shape"), [("mnist", (1, 28, 28)), ("cifar10", (3, 32, 32))])
+@pytest.mark.parametrize(
+    ("name", "shape"), [("mnist", (1, 28, 28)), ("cifar10", (3, 32, 32))]
+)
 def test_the_real_data_sets(
     data_dir: Path, tmp_path: Path, name: str, shape: tuple[int, ...]
 ) -> None:
@@ -230,7 +256,9 @@ def test_the_real_data_sets(
 
 
 @pytest.mark.parametrize("found", [True, False])
-def test_digits_are_those_of_scikit_learn(found: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_digits_are_those_of_scikit_learn(
+    found: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Read from its file, or by its function where that file stands elsewhere."""
     from sklearn.datasets import load_digits
 

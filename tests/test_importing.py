@@ -39,7 +39,10 @@ def loaded(folder: Path, files: Mapping[str, str]) -> ModuleType:
         ("from helpers import *", {"helpers.py": "def f(): return 3"}),
         ("from .helpers import f", {"helpers.py": "def f(): return 3"}),
         ("from . import helpers; f = helpers.f", {"helpers.py": "def f(): return 3"}),
-        ("def f():\n    from helpers import three\n    return three", {"helpers.py": "three = 3"}),
+        (
+            "def f():\n    from helpers import three\n    return three",
+            {"helpers.py": "three = 3"},
+        ),
         (
             "from helpers import f",
             {"helpers.py": "from deeper import f", "deeper.py": "def f(): return 3"},
@@ -93,7 +96,11 @@ def test_a_plug_in_file_imports_what_lies_beside_it(
         found = loaded(tmp_path, files)
     assert found.f() == 3
     assert str(tmp_path) not in sys.path
-    assert not {name.partition(".")[0] for name in sys.modules} & {"helpers", "deeper", "other"}
+    assert not {name.partition(".")[0] for name in sys.modules} & {
+        "helpers",
+        "deeper",
+        "other",
+    }
     assert not [*tmp_path.rglob("__pycache__")]
 
 
@@ -105,7 +112,8 @@ def forget() -> None:
 
 def test_equal_names_beside_two_files_stay_two_modules(tmp_path: Path) -> None:
     text = (
-        "import helpers\ndef f():\n    from helpers import value\n    return value, helpers.value"
+        "import helpers\ndef f():\n    from helpers import value\n"
+        "    return value, helpers.value"
     )
     one = loaded(tmp_path / "one", {"mine.py": text, "helpers.py": "value = 1"})
     two = loaded(tmp_path / "two", {"mine.py": text, "helpers.py": "value = 2"})
@@ -137,7 +145,9 @@ def test_a_sibling_hides_neither_the_standard_library_nor_decentral_nor_a_namesa
     """A plug-in file ``networkx.py`` wants the library, and so does one beside a folder of data."""
     text = "import json, networkx, decentral, torch\nfrom decentral import plugin"
     names = ("json.py", "decentral/__init__.py", "torch/data.py")
-    found = loaded(tmp_path, {"networkx.py": text, **dict.fromkeys(names, "raise OSError")})
+    found = loaded(
+        tmp_path, {"networkx.py": text, **dict.fromkeys(names, "raise OSError")}
+    )
     for name in ("json", "networkx", "decentral", "torch"):
         assert getattr(found, name) is sys.modules[name]
 
@@ -162,7 +172,8 @@ def test_many_threads_import_a_file_once(tmp_path: Path) -> None:
     file = written(tmp_path, {"slow.py": "import time\ntime.sleep(0.05)\nvalue = []"})
     found: list[Any] = []
     threads = [
-        threading.Thread(target=lambda: found.append(load_file(str(file)).value)) for _ in range(4)
+        threading.Thread(target=lambda: found.append(load_file(str(file)).value))
+        for _ in range(4)
     ]
     for thread in threads:
         thread.start()
@@ -176,7 +187,10 @@ def test_many_threads_import_a_file_once(tmp_path: Path) -> None:
     ("text", "said"),
     [
         ("import helpers", "ZeroDivisionError: division by zero ({0}/helpers.py:3)."),
-        ("import nothing", "ModuleNotFoundError: No module named 'nothing' ({0}/mine.py:1)."),
+        (
+            "import nothing",
+            "ModuleNotFoundError: No module named 'nothing' ({0}/mine.py:1).",
+        ),
         ("def f(:", "SyntaxError: invalid syntax ({0}/mine.py:1)."),
         (
             "from decentral import plugin\nplugin('frui')",

@@ -16,7 +16,16 @@ import decentral
 
 #: Imported by the functions that use them: a twentieth of a second to a second each.
 LATE = {"jinja2", "scipy"}
-HEAVY = {"matplotlib", "networkx", "pandas", "ray", "sklearn", "torch", "transformers", *LATE}
+HEAVY = {
+    "matplotlib",
+    "networkx",
+    "pandas",
+    "ray",
+    "sklearn",
+    "torch",
+    "transformers",
+    *LATE,
+}
 COMMAND = "sys.argv = {!r}.split()\nfrom decentral.cli import main\nmain()"
 LIGHT = {
     "import decentral": "import decentral",
@@ -44,7 +53,9 @@ def test_loads_nothing_heavy(code: str) -> None:
 
 
 PACKAGES = ["decentral"] + [
-    found.name for found in pkgutil.walk_packages(decentral.__path__, "decentral.") if found.ispkg
+    found.name
+    for found in pkgutil.walk_packages(decentral.__path__, "decentral.")
+    if found.ispkg
 ]
 
 
@@ -58,7 +69,9 @@ def test_a_package_offers_what_it_names(name: str) -> None:
             import_module(f"{name}.{module}")
     for offered in getattr(package, "__all__", ()):
         value = getattr(package, offered)
-        assert offered not in modules or callable(value), f"{offered} is a module of {name}"
+        assert offered not in modules or callable(value), (
+            f"{offered} is a module of {name}"
+        )
 
 
 @pytest.mark.parametrize("name", PACKAGES)
@@ -89,7 +102,10 @@ def imported_at_once(source: str) -> Iterator[str]:
     ("source", "expected"),
     [
         ("import scipy.special as special", {"scipy"}),
-        ("try:\n    from scipy import special\nexcept ImportError:\n    special = 0", {"scipy"}),
+        (
+            "try:\n    from scipy import special\nexcept ImportError:\n    special = 0",
+            {"scipy"},
+        ),
         ("class A:\n    import scipy", {"scipy"}),
         ("def f():\n    import scipy", set()),
         ("if TYPE_CHECKING:\n    import scipy", set()),
@@ -100,7 +116,9 @@ def test_imports_are_found(source: str, expected: set[str]) -> None:
 
 
 def test_what_is_used_late_is_imported_late() -> None:
-    users = [p for p in PACKAGE.rglob("*.py") if LATE & set(imported_at_once(p.read_text()))]
+    users = [
+        p for p in PACKAGE.rglob("*.py") if LATE & set(imported_at_once(p.read_text()))
+    ]
     assert users == []
 
 
@@ -118,9 +136,13 @@ FORMER = [
 
 
 @pytest.mark.parametrize(("package", "was", "now"), FORMER)
-def test_a_former_name_still_works_and_says_the_new_one(package: str, was: str, now: str) -> None:
+def test_a_former_name_still_works_and_says_the_new_one(
+    package: str, was: str, now: str
+) -> None:
     module = import_module(f"decentral.{package}")
-    with pytest.warns(DeprecationWarning, match=rf"\.{was} is now decentral\.{package}\.{now}$"):
+    with pytest.warns(
+        DeprecationWarning, match=rf"\.{was} is now decentral\.{package}\.{now}$"
+    ):
         former = getattr(module, was)
     assert former is getattr(module, now)
     assert was not in module.__all__

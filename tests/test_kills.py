@@ -27,7 +27,16 @@ SETTINGS = [
 
 def begun(folder: Path) -> subprocess.Popen[bytes]:
     """Start a run in a process of its own and wait for its first rows and checkpoints."""
-    command = [sys.executable, "-m", "decentral", "launch", *SETTINGS, "-q", "--out", str(folder)]
+    command = [
+        sys.executable,
+        "-m",
+        "decentral",
+        "launch",
+        *SETTINGS,
+        "-q",
+        "--out",
+        str(folder),
+    ]
     process = subprocess.Popen(command, stderr=subprocess.PIPE)
     while not (folder / "checkpoints" / "step-000000003").exists():
         assert process.poll() is None
@@ -133,7 +142,9 @@ def early(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return (folder / "merged.safetensors").read_bytes()
 
 
-def test_kill_9_in_the_first_moment_can_be_launched_again(tmp_path: Path, early: bytes) -> None:
+def test_kill_9_in_the_first_moment_can_be_launched_again(
+    tmp_path: Path, early: bytes
+) -> None:
     folder = tmp_path / "run"
     died = subprocess.run([sys.executable, "-c", DIE, str(folder)], check=False)
     assert died.returncode == -signal.SIGKILL
@@ -142,20 +153,26 @@ def test_kill_9_in_the_first_moment_can_be_launched_again(tmp_path: Path, early:
     assert (folder / "merged.safetensors").read_bytes() == early
 
 
-@pytest.mark.parametrize("last", ["config.yaml", "data.json", "start", "first checkpoint"])
+@pytest.mark.parametrize(
+    "last", ["config.yaml", "data.json", "start", "first checkpoint"]
+)
 @pytest.mark.parametrize("how", ["launch", "resume"])
 def test_a_run_without_a_checkpoint_begins_again(
     how: str, last: str, tmp_path: Path, early: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "run"
     cut_short(folder, last)
-    again = api.resume(folder) if how == "resume" else api.launch(**EARLY, out=str(folder))
+    again = (
+        api.resume(folder) if how == "resume" else api.launch(**EARLY, out=str(folder))
+    )
     assert capsys.readouterr().err == (
         f"run folder {folder}: its run ended before the first checkpoint; "
         "it begins again at step 0.\n"
     )
     assert (folder / "merged.safetensors").read_bytes() == early
-    assert [row["step"] for row in again.rows] == sorted(row["step"] for row in again.rows)
+    assert [row["step"] for row in again.rows] == sorted(
+        row["step"] for row in again.rows
+    )
     assert len({(row["step"], row.get("phase")) for row in again.rows}) == len(again.rows)
 
 
@@ -163,7 +180,9 @@ def test_another_configuration_is_not_launched_over_it(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     cut_short(folder, "data.json")
     kept = (folder / "config.yaml").read_bytes()
-    with pytest.raises(ConfigError, match=r"another configuration \(steps: 6 there, 8 here\)"):
+    with pytest.raises(
+        ConfigError, match=r"another configuration \(steps: 6 there, 8 here\)"
+    ):
         api.launch(**EARLY | {"steps": 8}, out=str(folder))
     assert (folder / "config.yaml").read_bytes() == kept
 

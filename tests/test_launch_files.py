@@ -27,7 +27,12 @@ STARTERS = (
     "slurm.sbatch",
 )
 # Fields of ray.io/v1 that KubeRay 1.6 knows, and that a RayJob of a cluster of its own must have.
-JOB = {"entrypoint", "shutdownAfterJobFinishes", "ttlSecondsAfterFinished", "rayClusterSpec"}
+JOB = {
+    "entrypoint",
+    "shutdownAfterJobFinishes",
+    "ttlSecondsAfterFinished",
+    "rayClusterSpec",
+}
 CLUSTER = {"rayVersion", "authOptions", "headGroupSpec", "workerGroupSpecs"}
 GROUP = {"rayStartParams", "template"}
 WORKERS = {"groupName", "replicas", "minReplicas", "maxReplicas"}
@@ -164,7 +169,9 @@ def test_slurm_runs_the_one_command_on_a_cluster_of_all_nodes(tmp_path: Path) ->
 
 def test_slurm_takes_the_number_of_workers_and_its_own_address(tmp_path: Path) -> None:
     assert sbatch(tmp_path, "late.yaml", WORKERS="8").returncode == 0
-    assert "--workers 8 --resume" in " ".join((tmp_path / "decentral").read_text().split())
+    assert "--workers 8 --resume" in " ".join(
+        (tmp_path / "decentral").read_text().split()
+    )
     address = (tmp_path / "ray").read_text().split()[2]
     assert re.fullmatch(r"[0-9a-f.:]+:6379", address)
 
@@ -191,7 +198,9 @@ def test_every_query_of_the_dashboard_parses(tmp_path: Path) -> None:
     rules = [{"record": f"panel:{i}", "expr": query} for i, query in enumerate(queries())]
     file = tmp_path / "rules.yaml"
     file.write_text(yaml.safe_dump({"groups": [{"name": "grafana", "rules": rules}]}))
-    done = subprocess.run([need("promtool"), "check", "rules", str(file)], capture_output=True)
+    done = subprocess.run(
+        [need("promtool"), "check", "rules", str(file)], capture_output=True
+    )
     assert done.returncode == 0, done.stderr.decode()
     assert f"{len(rules)} rules found" in done.stdout.decode()
 
@@ -215,12 +224,18 @@ def test_every_panel_says_what_it_shows_in_which_unit() -> None:
 
 def test_panels_do_not_overlap_and_fill_the_rows() -> None:
     tiles = [
-        {(x, y) for x in range(g["x"], g["x"] + g["w"]) for y in range(g["y"], g["y"] + g["h"])}
+        {
+            (x, y)
+            for x in range(g["x"], g["x"] + g["w"])
+            for y in range(g["y"], g["y"] + g["h"])
+        }
         for g in (panel["gridPos"] for panel in panels())
     ]
     assert all(a.isdisjoint(b) for a, b in itertools.combinations(tiles, 2))
     everything = set().union(*tiles)
-    assert everything == set(itertools.product(range(24), range(1 + max(y for _, y in everything))))
+    assert everything == set(
+        itertools.product(range(24), range(1 + max(y for _, y in everything)))
+    )
 
 
 # --- the pages ------------------------------------------------------------------------------------
@@ -228,7 +243,9 @@ def test_panels_do_not_overlap_and_fill_the_rows() -> None:
 
 def test_the_readme_of_launch_names_every_file() -> None:
     text = PAGES[0].read_text()
-    assert [f.name for f in LAUNCH.iterdir() if f.name != "README.md" and f.name not in text] == []
+    assert [
+        f.name for f in LAUNCH.iterdir() if f.name != "README.md" and f.name not in text
+    ] == []
 
 
 def test_code_and_links_of_the_readme_of_launch() -> None:

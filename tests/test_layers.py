@@ -36,9 +36,13 @@ def test_contracts_hold() -> None:
 
 def test_every_contract_can_fail(tmp_path: Path) -> None:
     """A module of the lowest layer that imports all it must not breaks every contract."""
-    shutil.copytree(PACKAGE, tmp_path / "decentral", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        PACKAGE, tmp_path / "decentral", ignore=shutil.ignore_patterns("__pycache__")
+    )
     shutil.copy(REPO / "pyproject.toml", tmp_path)
-    doors = [c["forbidden_modules"] for c in CONFIG["contracts"] if c["type"] == "forbidden"]
+    doors = [
+        c["forbidden_modules"] for c in CONFIG["contracts"] if c["type"] == "forbidden"
+    ]
     wrong = ["decentral.cli", *(name for names in doors for name in names)]
     circle = "decentral.registry"  # which imports errors
     errors = tmp_path / "decentral" / "errors.py"
@@ -99,7 +103,9 @@ def test_torch_distributed_has_one_door() -> None:
 def test_contributing_shows_the_layers() -> None:
     """The table in CONTRIBUTING.md has the rows of the contract, in the same order."""
     contract = next(c for c in CONFIG["contracts"] if c["id"] == "layers")
-    rows = [row.replace("(", "").replace(")", "").split(" : ") for row in contract["layers"]]
+    rows = [
+        row.replace("(", "").replace(")", "").split(" : ") for row in contract["layers"]
+    ]
     table = (REPO / "CONTRIBUTING.md").read_text()
     shown = [line.split("|") for line in table.splitlines() if line.startswith("| `")]
     places = [cells[1].replace("`", "").replace(" ", "").split(",") for cells in shown]
@@ -115,7 +121,9 @@ def test_contributing_leads_through_what_there_is(place: str, name: str) -> None
     """Every step of the ways that it shows is a function, class or method of that file."""
     nodes: list[ast.stmt] = ast.parse((PACKAGE / place).read_text()).body
     for part in name.split("."):
-        found = {n.name: n.body for n in nodes if isinstance(n, ast.FunctionDef | ast.ClassDef)}
+        found = {
+            n.name: n.body for n in nodes if isinstance(n, ast.FunctionDef | ast.ClassDef)
+        }
         assert part in found
         nodes = found[part]
 

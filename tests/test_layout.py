@@ -57,7 +57,9 @@ def by_dimension(name: str, parameter: nn.Parameter) -> int:
 
 @every
 @pytest.mark.parametrize("rule", [None, by_dimension])
-def test_columns_do_not_overlap_and_groups_and_buffers_are_aligned(name: str, rule) -> None:  # type: ignore[no-untyped-def]
+def test_columns_do_not_overlap_and_groups_and_buffers_are_aligned(
+    name: str, rule
+) -> None:  # type: ignore[no-untyped-def]
     model = MODELS[name]()
     layout = Layout.of(model, rule) if rule else Layout.of(model)
     entries = [*layout.parameters, *layout.buffers]
@@ -109,9 +111,20 @@ def test_frozen_parameters_and_integers_stand_beside_the_row() -> None:
     layout = Layout.of(Rich())
     named = {entry.name for entry in layout.parameters}
     assert "body.0.weight" in layout.frozen
-    assert named == {"body.0.bias", "body.1.weight", "body.1.bias", "body.2.weight", "body.2.bias"}
-    assert {e.name for e in layout.buffers} == {"body.1.running_mean", "body.1.running_var"}
-    assert set(layout.integers) == {"body.1.num_batches_tracked"}, "constants are not kept"
+    assert named == {
+        "body.0.bias",
+        "body.1.weight",
+        "body.1.bias",
+        "body.2.weight",
+        "body.2.bias",
+    }
+    assert {e.name for e in layout.buffers} == {
+        "body.1.running_mean",
+        "body.1.running_var",
+    }
+    assert set(layout.integers) == {"body.1.num_batches_tracked"}, (
+        "constants are not kept"
+    )
     assert layout.payload(buffers=True) == layout.payload(buffers=False) + 12
 
 

@@ -61,7 +61,10 @@ def test_limits_are_above_every_real_use() -> None:
         limits.check_threads(65, cores=16.0)
     setup = prepare(make_config({"task": "quadratic", "steps": 10**5, "nodes": 2}))
     assert setup.timeline.steps == 10**5
-    assert make_config({"nodes": limits.NODES, "local_steps": limits.COUNT}).nodes == limits.NODES
+    assert (
+        make_config({"nodes": limits.NODES, "local_steps": limits.COUNT}).nodes
+        == limits.NODES
+    )
 
 
 @pytest.mark.parametrize("word", ["threads=100000", "steps=1e18", "batch=1e9", "nodes=0"])
@@ -109,9 +112,21 @@ def exits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ("words", "status", "names"),
     [
         (f"{SMALL} topology=e.py:star", 2, ["topology 'star'", "e.py:7 called exit()"]),
-        (f"{SMALL} schedule=e.py:late", 2, ["communication 'late'", "e.py:10 called exit(0)"]),
-        (f"{SMALL} topology=gone.py:ring", 2, ["plug-in file gone.py", "gone.py:1 called exit(0)"]),
-        ("sweep task=quadratic steps=4 seed=0,1 topology=e.py:star", 1, ["2 runs of 2 failed"]),
+        (
+            f"{SMALL} schedule=e.py:late",
+            2,
+            ["communication 'late'", "e.py:10 called exit(0)"],
+        ),
+        (
+            f"{SMALL} topology=gone.py:ring",
+            2,
+            ["plug-in file gone.py", "gone.py:1 called exit(0)"],
+        ),
+        (
+            "sweep task=quadratic steps=4 seed=0,1 topology=e.py:star",
+            1,
+            ["2 runs of 2 failed"],
+        ),
         ("reproduce e.py:ending --seeds 0 --jobs 1", 1, ["ending could not be run"]),
         ("list topologies gone.py:ring", 2, ["gone.py:1 called exit(0)"]),
     ],

@@ -60,7 +60,9 @@ def test_the_controller_finds_the_rank_again_after_a_change() -> None:
     optimizer, parameter = lite(64, 48)
     for seed, decay in ((0, -2), (7, -0.5)):
         momentum = with_spectrum(torch.logspace(0, decay, 48).double(), 64, 48, seed)
-        sizes = [float(isometry(optimizer, parameter, momentum).norm() ** 2) for _ in range(60)]
+        sizes = [
+            float(isometry(optimizer, parameter, momentum).norm() ** 2) for _ in range(60)
+        ]
         assert 3.5 < sum(sizes[-20:]) / 20 < 6.5
 
 
@@ -75,7 +77,9 @@ def test_lite_with_everything_off_is_muon(off: str) -> None:
     assert_same(ours, muon, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("change", [{"beta2": 1.0}, {"beta1": -0.25}, {"chi": {"ffn": 2.0}}])
+@pytest.mark.parametrize(
+    "change", [{"beta2": 1.0}, {"beta1": -0.25}, {"chi": {"ffn": 2.0}}]
+)
 def test_each_part_of_lite_does_something(change: dict[str, Any]) -> None:
     base: dict[str, Any] = IDENTITY | {"schedule": "wsd"}
     plain = after(lambda named: MuonLite(named, **base))
@@ -98,7 +102,9 @@ def test_what_lite_does_on_flat_directions_it_does_not_do_on_sharp_ones() -> Non
     _, _, right = torch.linalg.svd(grad)
     ratios = (moved[1] @ right.T).norm(dim=0) / (moved[0] @ right.T).norm(dim=0)
     torch.testing.assert_close(ratios[:2], torch.ones(2).double(), rtol=0.02, atol=0)
-    torch.testing.assert_close(ratios[6:], torch.full((18,), 3.0).double(), rtol=0.02, atol=0)
+    torch.testing.assert_close(
+        ratios[6:], torch.full((18,), 3.0).double(), rtol=0.02, atol=0
+    )
 
 
 class Valley:
@@ -107,7 +113,9 @@ class Valley:
     def __init__(self) -> None:
         self.curvature = torch.cat([torch.full((4,), 1e3), torch.ones(36)]).double()
 
-    def losses(self, make: Callable[..., Optimizer], lr: float, **settings: Any) -> list[float]:
+    def losses(
+        self, make: Callable[..., Optimizer], lr: float, **settings: Any
+    ) -> list[float]:
         """Return the loss on flat and on steep directions after 400 steps of cosine decay."""
         weight = nn.Parameter(drawn(64, 40))
         optimizer = make([("mlp.weight", weight)], weight_decay=0.0, **settings)
@@ -126,7 +134,13 @@ def test_lite_descends_along_the_valley_and_is_no_worse_across() -> None:
     """With beta1 = 0 at a small rate: less than half of Muon's flat loss, the same steep loss."""
     valley = Valley()
     polar = {"newton_schulz": "polar", "steps": 6}
-    settings = {"beta1": 0.0, "beta2": 1.0, "chi": {"ffn": 2.0}, "total_steps": 400, "floor": 0.1}
+    settings = {
+        "beta1": 0.0,
+        "beta2": 1.0,
+        "chi": {"ffn": 2.0},
+        "total_steps": 400,
+        "floor": 0.1,
+    }
     flat, steep = valley.losses(Muon, 0.02, **polar)
     ours_flat, ours_steep = valley.losses(MuonLite, 0.02, schedule="cosine", **settings)
     assert ours_flat < 0.5 * flat
@@ -162,9 +176,15 @@ def test_chi_rises_then_lets_all_rates_end_alike() -> None:
 def test_the_mask_of_adam_lets_the_asked_share_of_coordinates_be_sharp() -> None:
     parameter = nn.Parameter(torch.ones(500, dtype=torch.float64))
     scale = torch.logspace(0, -2, 500).double()
-    settings: dict[str, Any] = {"weight_decay": 0.0, "schedule": "wsd", "chi": {"norm": 4.0}}
+    settings: dict[str, Any] = {
+        "weight_decay": 0.0,
+        "schedule": "wsd",
+        "chi": {"norm": 4.0},
+    }
     dummy = nn.Parameter(torch.ones(2, 2, dtype=torch.float64))
-    optimizer = MuonLite([("norm.weight", parameter), ("mlp.weight", dummy)], lr=1e-6, **settings)
+    optimizer = MuonLite(
+        [("norm.weight", parameter), ("mlp.weight", dummy)], lr=1e-6, **settings
+    )
     for step in range(60):
         before = parameter.detach().clone()
         parameter.grad = scale * (1 if step % 2 else -1)
@@ -186,7 +206,9 @@ def test_the_run_tells_lite_its_course_and_its_progress() -> None:
         block.setup.algorithm(block, None)
         assert group["progress"] == done / 20
         block.finish_step()
-    other = tiny_block(optimizer="muon_lite", learning_rate="wsd(floor=0.5)", algorithm="local")
+    other = tiny_block(
+        optimizer="muon_lite", learning_rate="wsd(floor=0.5)", algorithm="local"
+    )
     (group,) = other.optimizer.instances[0].param_groups
     assert group["course"] == {"cosine": False, "warmup": 0.0, "floor": 0.5}
 
@@ -214,7 +236,9 @@ def test_soap_lite_with_everything_off_is_soap() -> None:
 
 def test_the_two_presentations_of_a_network_agree() -> None:
     """A block of rows against an ordinary script with the same names."""
-    block = tiny_block(nodes=2, optimizer="muon_lite", algorithm="local", dtype="float64", steps=9)
+    block = tiny_block(
+        nodes=2, optimizer="muon_lite", algorithm="local", dtype="float64", steps=9
+    )
     layout = block.setup.layout
     start = block.rows.clone()
     grads = []
@@ -222,7 +246,9 @@ def test_the_two_presentations_of_a_network_agree() -> None:
         block.setup.algorithm(block, None)
         grads.append(block.grads.clone())
         block.finish_step()
-    named = [(name, nn.Parameter(v[1].clone())) for name, v in layout.views(start).items()]
+    named = [
+        (name, nn.Parameter(v[1].clone())) for name, v in layout.views(start).items()
+    ]
     script = MuonLite(named, total_steps=9, lr=1e-3)
     for grad in grads:
         for (_, parameter), view in zip(named, layout.views(grad).values(), strict=True):

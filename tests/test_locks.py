@@ -105,7 +105,9 @@ def test_readers_need_no_lock(tmp_path: Path, hold: Hold) -> None:
 
 
 @pytest.mark.parametrize("code", [HOLD, FORK], ids=["alone", "with a forked child"])
-def test_the_lock_of_a_killed_process_does_not_block(code: str, tmp_path: Path, hold: Hold) -> None:
+def test_the_lock_of_a_killed_process_does_not_block(
+    code: str, tmp_path: Path, hold: Hold
+) -> None:
     holder = hold(tmp_path, code)
     with pytest.raises(ConfigError, match="is in use"):
         WriterLock(tmp_path)
@@ -133,13 +135,18 @@ def test_a_run_lets_go_of_its_folder_however_it_ends(tmp_path: Path) -> None:
 def test_a_refused_run_leaves_no_folder(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="needs a number of nodes"):
         api.begun(
-            decentral.config.make_config({"topology": "hypercube", "nodes": 3}), tmp_path / "a"
+            decentral.config.make_config({"topology": "hypercube", "nodes": 3}),
+            tmp_path / "a",
         )
     assert not (tmp_path / "a").exists()
 
 
-def test_runs_without_a_name_do_not_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_without_a_name_do_not_meet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     names = iter("aab")
-    monkeypatch.setattr("decentral.run.folder.next_name", lambda parent, _: parent / next(names))
+    monkeypatch.setattr(
+        "decentral.run.folder.next_name", lambda parent, _: parent / next(names)
+    )
     first, second = RunFolder.number(tmp_path, "run"), RunFolder.number(tmp_path, "run")
     assert (first.path.name, second.path.name) == ("a", "b")

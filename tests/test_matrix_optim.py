@@ -8,7 +8,16 @@ from typing import Any
 
 import pytest
 import torch
-from matrices import Optimizer, after, assert_same, drawn, gradients, matrices, model, with_spectrum
+from matrices import (
+    Optimizer,
+    after,
+    assert_same,
+    drawn,
+    gradients,
+    matrices,
+    model,
+    with_spectrum,
+)
 from support import tiny_block
 from torch import nn
 
@@ -43,18 +52,25 @@ def test_muon_is_torchs_muon() -> None:
     for adjust in ("original", "rms"):
         fn = {"original": "original", "rms": "match_rms_adamw"}[adjust]
         theirs = after(
-            lambda named, fn=fn: torch.optim.Muon(matrices(named), adjust_lr_fn=fn, **same),
+            lambda named, fn=fn: torch.optim.Muon(
+                matrices(named), adjust_lr_fn=fn, **same
+            ),
             dtype=torch.float32,
         )
         for precision, error in (("bfloat16", 0.01), ("same", 0.06)):
             ours = after(
-                lambda named, a=adjust, p=precision: Muon(named, adjust=a, precision=p, **same),
+                lambda named, a=adjust, p=precision: Muon(
+                    named, adjust=a, precision=p, **same
+                ),
                 dtype=torch.float32,
             )
             start = dict(model(torch.float32))
             for name in ("mlp.fc1.weight", "mlp.fc2.weight", "q_proj.weight"):
                 moved = theirs[name] - start[name]
-                assert (ours[name] - theirs[name]).norm() < error * moved.norm(), (name, precision)
+                assert (ours[name] - theirs[name]).norm() < error * moved.norm(), (
+                    name,
+                    precision,
+                )
 
 
 def test_what_muon_does_not_take_is_adamws_bitwise() -> None:
@@ -101,14 +117,18 @@ def test_experts_in_one_tensor_are_so_many_matrices() -> None:
     together = nn.Parameter(weights.clone())
     apart = [nn.Parameter(weight.clone()) for weight in weights]
     first = Muon([("mlp.experts.down_proj", together)], lr=0.1)
-    second = Muon([(f"mlp.experts.{i}.down_proj", p) for i, p in enumerate(apart)], lr=0.1)
+    second = Muon(
+        [(f"mlp.experts.{i}.down_proj", p) for i, p in enumerate(apart)], lr=0.1
+    )
     for step in range(4):
         together.grad = drawn(3, 8, 6, seed=step)
         for index, parameter in enumerate(apart):
             parameter.grad = drawn(3, 8, 6, seed=step)[index]
         first.step()
         second.step()
-    torch.testing.assert_close(together.detach(), torch.stack([p.detach() for p in apart]))
+    torch.testing.assert_close(
+        together.detach(), torch.stack([p.detach() for p in apart])
+    )
 
 
 @pytest.mark.parametrize("kind", [Muon, Soap, MuonLite, SoapLite])
@@ -213,7 +233,9 @@ def test_a_node_that_is_not_finite_does_not_harm_the_others(name: str) -> None:
 @pytest.mark.parametrize("replicas", ["vmap", "loop"])
 def test_a_run_learns_with_matrices_of_all_nodes_at_once(replicas: str) -> None:
     for name in ("muon", "muon_lite", "soap", "soap_lite"):
-        block = tiny_block(optimizer=name, replicas=replicas, steps=30, learning_rate=0.02)
+        block = tiny_block(
+            optimizer=name, replicas=replicas, steps=30, learning_rate=0.02
+        )
         losses = []
         for _ in range(30):
             block.setup.algorithm(block, block.decide())
@@ -229,6 +251,8 @@ def test_what_is_exchanged_means_the_same_to_every_node() -> None:
         block = tiny_block(optimizer=name, mix_state=True, steps=4)
         block.setup.algorithm(block, None)
         shapes[name] = sum(channel.shape[1] for channel in block.optimizer.channels())
-    weights = sum(e.stop - e.start for e in block.setup.layout.parameters if len(e.shape) == 2)
+    weights = sum(
+        e.stop - e.start for e in block.setup.layout.parameters if len(e.shape) == 2
+    )
     biases = block.setup.layout.parameter_count - weights
     assert shapes == {"muon": weights + 2 * biases, "soap": weights + 2 * biases}

@@ -20,13 +20,19 @@ from decentral.loop.models import check_size
 
 def test_rows_gradients_and_state_are_counted() -> None:
     """SGD with momentum holds three blocks, AdamW four, and a checkpoint passes by."""
-    for optimizer, blocks in (("sgd(momentum=0)", 2), ("sgd(momentum=0.9)", 3), ("adamw", 4)):
+    for optimizer, blocks in (
+        ("sgd(momentum=0)", 2),
+        ("sgd(momentum=0.9)", 3),
+        ("adamw", 4),
+    ):
         setup = tiny_setup(optimizer=optimizer, model="mlp(hidden=[400, 400])")
         memory = expected_memory(setup, 8)
         block = 8 * setup.layout.width * 4
         data = sum(p.inputs.nbytes + p.targets.nbytes for p in setup.task.splits if p)
         assert memory.lasting == pytest.approx(blocks * block + data, rel=0.01)
-        assert memory.passing == pytest.approx(2 * (blocks - 1) * block + 2 * block, rel=0.1)
+        assert memory.passing == pytest.approx(
+            2 * (blocks - 1) * block + 2 * block, rel=0.1
+        )
         assert memory.total == PROGRAM + memory.lasting + memory.passing
 
 
@@ -36,7 +42,9 @@ def test_what_does_not_fit_is_refused_before_a_row_is_made(
     config = make_config({"task": "digits", "nodes": 64, "steps": 5})
     monkeypatch.setattr(free_memory, "free_bytes", lambda device: 30_000_000)
     monkeypatch.setattr("decentral.engines.local.Block", None)
-    with pytest.raises(ConfigError, match=r"64 nodes of 26,122 parameters need about 5\d.\d MB"):
+    with pytest.raises(
+        ConfigError, match=r"64 nodes of 26,122 parameters need about 5\d.\d MB"
+    ):
         LocalRun(config)
 
 

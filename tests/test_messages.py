@@ -74,12 +74,17 @@ class Book:
     def check(self, name: str, message: str, folder: Path) -> None:
         self.seen[name] = plain(message, folder)
         if not self.writing:
-            assert self.seen[name] == self.kept.get(name), f"{name}: run with --regenerate?"
+            assert self.seen[name] == self.kept.get(name), (
+                f"{name}: run with --regenerate?"
+            )
 
 
 def _read(text: str) -> dict[str, str]:
     parts = re.split(r"^== (.*)\n", text, flags=re.M)[1:]
-    return {name: body.rstrip("\n") for name, body in zip(parts[::2], parts[1::2], strict=True)}
+    return {
+        name: body.rstrip("\n")
+        for name, body in zip(parts[::2], parts[1::2], strict=True)
+    }
 
 
 def plain(message: str, folder: Path) -> str:
@@ -92,9 +97,13 @@ def plain(message: str, folder: Path) -> str:
     message = re.sub(r"(Available|Settings): [^.]*(\.\w[^.]*)*\.", r"\1: ....", message)
     message = re.sub(r"and [\d.]+ [kMGT]?B are free", "and ... are free", message)
     message = re.sub(r"is not available \(.*\);", "is not available (...);", message)
-    message = re.sub(r"cannot run this model \(.*\);", "cannot run this model (...);", message)
+    message = re.sub(
+        r"cannot run this model \(.*\);", "cannot run this model (...);", message
+    )
     message = re.sub(r"are \d+ cores(.*), \d+, or", r"are ... cores\1, ..., or", message)
-    message = re.sub(r"process \d+ on \S+, since \S+,", "process ... on ..., since ...,", message)
+    message = re.sub(
+        r"process \d+ on \S+, since \S+,", "process ... on ..., since ...,", message
+    )
     return re.sub(r"\.py:\d+", ".py", message).rstrip()
 
 
@@ -146,7 +155,9 @@ def fails(words: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("case", [*CASES, *FOLDERS], ids=lambda case: case.name)
-def test_command(case: Case, bench: Path, book: Book, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command(
+    case: Case, bench: Path, book: Book, capsys: pytest.CaptureFixture[str]
+) -> None:
     with inside(bench):
         status, said = fails(case.words, capsys)
     assert status == case.status
@@ -168,7 +179,9 @@ def test_folder_without_permission(
     book.check("folder without permission", f"{status} {said}", bench)
 
 
-def test_full_disk(tiny_disk: Path, book: Book, capsys: pytest.CaptureFixture[str]) -> None:
+def test_full_disk(
+    tiny_disk: Path, book: Book, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Checkpoints of 64 nodes do not fit; what is already there stays readable."""
     out = tiny_disk / "run"
     status, said = fails(
@@ -193,10 +206,14 @@ def test_interrupted(bench: Path, book: Book, capsys: pytest.CaptureFixture[str]
     with inside(bench):
         status, said = fails(f"{SMALL} steps=100000 --out stopped", capsys)
     assert status == 1
-    book.check("interrupted", f"{status} {re.sub(r'step [0-9]+', 'step ...', said)}", bench)
+    book.check(
+        "interrupted", f"{status} {re.sub(r'step [0-9]+', 'step ...', said)}", bench
+    )
 
 
-def test_interrupted_claim(bench: Path, book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_claim(
+    bench: Path, book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A run that its user stops ends the claim, too; other failures become its record."""
 
     def stop(lab: Lab, label: str, **settings: Any) -> None:
@@ -333,9 +350,15 @@ FROM_PYTHON: dict[str, Callable[[], Any]] = {
     ),
     "out of memory": lambda: reraise(MemoryError("9 GB")),
     "an actor on a full disk": lambda: _raise(elsewhere(_full(), "")),
-    "an actor without a module": lambda: _raise(elsewhere(ImportError("no", name="mine"), "")),
-    "an exit in a worker": lambda: _raise(describe_error(SystemExit(0), make_config({}))["error"]),
-    "one process of several": lambda: refuse_ranks(None, {"RANK": "0", "WORLD_SIZE": "2"}),
+    "an actor without a module": lambda: _raise(
+        elsewhere(ImportError("no", name="mine"), "")
+    ),
+    "an exit in a worker": lambda: _raise(
+        describe_error(SystemExit(0), make_config({}))["error"]
+    ),
+    "one process of several": lambda: refuse_ranks(
+        None, {"RANK": "0", "WORLD_SIZE": "2"}
+    ),
     "a run that is to change": lambda: api.restart(Path("empty"), nodes=3),
     "a topology that cannot form again": _without_a_node,
     "weights above 1 in a late round": _generous_in_the_end,
@@ -369,11 +392,15 @@ def test_from_python(name: str, bench: Path, book: Book) -> None:
 def test_snapshot_holds_nothing_else(book: Book, request: pytest.FixtureRequest) -> None:
     whole = {item.name for item in request.session.items if item.path == Path(__file__)}
     if book.writing or len(whole) <= len(CASES) + len(FROM_PYTHON):
-        pytest.skip("needs all tests of this file, and a snapshot that is not being written")
+        pytest.skip(
+            "needs all tests of this file, and a snapshot that is not being written"
+        )
     assert set(book.kept) - set(book.seen) <= {"folder without permission", "full disk"}
 
 
-def test_every_error_of_the_package_is_here(book: Book, request: pytest.FixtureRequest) -> None:
+def test_every_error_of_the_package_is_here(
+    book: Book, request: pytest.FixtureRequest
+) -> None:
     """Whoever adds a message adds the input that produces it."""
     here = [item for item in request.session.items if item.path == Path(__file__)]
     if len(here) <= len(CASES) + len(FROM_PYTHON):
@@ -393,7 +420,8 @@ def _makers() -> Iterator[tuple[Path, int, int]]:
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
                 continue
             if (
-                node.func.id in ("ConfigError", "Interrupted", "PluginError", "RunError", "unknown")
+                node.func.id
+                in ("ConfigError", "Interrupted", "PluginError", "RunError", "unknown")
                 and path.name != "errors.py"
             ):
                 yield path, node.lineno, node.end_lineno or node.lineno

@@ -25,7 +25,11 @@ PLAIN: dict[str, Any] = {
 }  # fmt: skip
 HOW = {
     "layers": {"replicas": "vmap"},
-    "vmap": {"replicas": "vmap", "model": "cnn(channels=[2], norm=batch)", "task": "digits"},
+    "vmap": {
+        "replicas": "vmap",
+        "model": "cnn(channels=[2], norm=batch)",
+        "task": "digits",
+    },
     "loop": {"replicas": "loop"},
 }
 #: Every method at once.
@@ -84,13 +88,17 @@ def test_sam_on_a_quadratic_is_its_closed_form() -> None:
     assert vectors(block).abs().max() == 0
 
 
-@pytest.mark.parametrize("off", [{"sam": 0.0}, {"sam": {"rho": 0.3, "start": "60%"}}], ids=str)
+@pytest.mark.parametrize(
+    "off", [{"sam": 0.0}, {"sam": {"rho": 0.3, "start": "60%"}}], ids=str
+)
 def test_sam_that_is_off_changes_no_bit(off: dict[str, Any]) -> None:
     settings = {"optimizer": "sgd", "steps": 20}
     found, wanted = stepped(12, **settings, **off), stepped(12, **settings)
     assert torch.equal(found.rows, wanted.rows)
     if off["sam"]:
-        assert not torch.equal(stepped(13, **settings, **off).rows, stepped(13, **settings).rows)
+        assert not torch.equal(
+            stepped(13, **settings, **off).rows, stepped(13, **settings).rows
+        )
 
 
 def test_statistics_see_every_batch_once() -> None:
@@ -107,8 +115,12 @@ def test_statistics_see_every_batch_once() -> None:
 
 
 @pytest.mark.parametrize("momentum", ["restart", "keep"])
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "torch.optim.RMSprop(momentum=0.5)"])
-def test_the_optimizer_restarts_where_sam_turns_on_and_off(momentum: str, optimizer: str) -> None:
+@pytest.mark.parametrize(
+    "optimizer", ["sgd", "adamw", "torch.optim.RMSprop(momentum=0.5)"]
+)
+def test_the_optimizer_restarts_where_sam_turns_on_and_off(
+    momentum: str, optimizer: str
+) -> None:
     """A tiny rho leaves the gradient as it is, so that only the state can make a difference."""
     sam = {"rho": 1e-13, "start": "25%", "stop": "50%", "momentum": momentum}
     settings = {"steps": 20, "optimizer": optimizer}
@@ -119,10 +131,14 @@ def test_the_optimizer_restarts_where_sam_turns_on_and_off(momentum: str, optimi
         wanted.setup.algorithm(wanted, None)
         wanted.finish_step()
     torch.testing.assert_close(found.rows, wanted.rows, rtol=1e-8, atol=1e-9)
-    assert momentum == "keep" or not torch.allclose(found.rows, stepped(12, **settings).rows)
+    assert momentum == "keep" or not torch.allclose(
+        found.rows, stepped(12, **settings).rows
+    )
 
 
-def test_under_all_reduce_every_node_moves_by_its_own_gradient_before_the_average() -> None:
+def test_under_all_reduce_every_node_moves_by_its_own_gradient_before_the_average() -> (
+    None
+):
     alone = tiny_block(**PLAIN, sam=0.3)
     settings = {k: v for k, v in PLAIN.items() if k not in ("topology", "communication")}
     block = tiny_block(**settings, algorithm="allreduce", sam=0.3)
@@ -145,11 +161,18 @@ def test_clipping_comes_after_sam() -> None:
 @pytest.mark.parametrize("adaptive", [False, True])
 def test_in_a_training_loop_sam_is_that_of_pytorch_optimizer(adaptive: bool) -> None:
     library = pytest.importorskip("pytorch_optimizer")
-    mine, its = (nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 3)) for _ in range(2))
+    mine, its = (
+        nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 3)) for _ in range(2)
+    )
     its.load_state_dict(mine.state_dict())
     sgd = torch.optim.SGD(mine.parameters(), lr=0.1, momentum=0.9)
     sam = library.SAM(
-        its.parameters(), torch.optim.SGD, rho=0.2, adaptive=adaptive, lr=0.1, momentum=0.9
+        its.parameters(),
+        torch.optim.SGD,
+        rho=0.2,
+        adaptive=adaptive,
+        lr=0.1,
+        momentum=0.9,
     )
     draw = torch.Generator().manual_seed(0)
     for _ in range(5):
@@ -203,7 +226,9 @@ def test_in_a_training_loop_sam_is_that_of_a_run_and_statistics_return() -> None
 
 
 def attack_of(block: Block) -> Callable[..., Tensor]:
-    return lambda batch, **how: block.pipeline.attack(block.rows, block.integers, batch, **how)
+    return lambda batch, **how: block.pipeline.attack(
+        block.rows, block.integers, batch, **how
+    )
 
 
 @pytest.mark.parametrize("how", HOW, ids=str)
@@ -313,7 +338,9 @@ def test_the_imbalance_of_two_layers_changes_by_the_squared_step_only() -> None:
         wanted = (eta * error) ** 2 * (size[1] * size[2] - size[3])
         block.setup.algorithm(block, block.decide())
         block.finish_step()
-        after = [(t**2).sum((1, 2)) for t in block.setup.layout.views(block.rows).values()]
+        after = [
+            (t**2).sum((1, 2)) for t in block.setup.layout.views(block.rows).values()
+        ]
         found = (after[0] - after[1]) - (size[0] - size[1])
         worst = max(worst, ((found - wanted).abs() / wanted.abs()).max().item())
     assert worst < 1e-6
@@ -347,5 +374,7 @@ def test_a_sick_row_disturbs_no_other() -> None:
 
 
 def test_a_run_with_everything_on_learns() -> None:
-    rows = trained(tiny_block(**ALL | {"label_noise": 0.1}, steps=120, nodes=2, topology="ring"))
+    rows = trained(
+        tiny_block(**ALL | {"label_noise": 0.1}, steps=120, nodes=2, topology="ring")
+    )
     assert rows[-1]["accuracy/merged"] > 0.6

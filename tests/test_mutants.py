@@ -67,7 +67,9 @@ def test_every_place_that_runs_is_changed_in_its_way(script: ModuleType) -> None
     assert [(m.function, m.kind, m.before, m.after) for m in found] == WANTED
 
 
-def test_every_mutant_of_the_package_is_valid_code_that_differs(script: ModuleType) -> None:
+def test_every_mutant_of_the_package_is_valid_code_that_differs(
+    script: ModuleType,
+) -> None:
     for mutant in script.sample(150, 7, ("decentral/optim", "decentral/exchange")):
         source = (REPO / mutant.path).read_bytes()
         changed = mutant.applied(source)
@@ -80,29 +82,41 @@ def test_a_sample_is_that_of_its_seed(script: ModuleType) -> None:
     assert len(set(once)) == 20
 
 
-def test_a_case_of_every_test_is_tried_before_a_second_case_of_any(script: ModuleType) -> None:
+def test_a_case_of_every_test_is_tried_before_a_second_case_of_any(
+    script: ModuleType,
+) -> None:
     calls = script.Calls()
     calls.took_s = {"a[1]": 1.0, "a[2]": 2.0, "b": 3.0, "c": float("inf"), "d": 0.5}
     calls.called["x.py", "f"] = {"a[1]", "a[2]", "b", "c"}
     calls.called["x.py", "g"] = {"d"}
     rest = ("", 0, 0, "", "")
-    inside, outside = script.Mutant("x.py", 1, "f", *rest), script.Mutant("x.py", 1, "", *rest)
+    inside, outside = (
+        script.Mutant("x.py", 1, "f", *rest),
+        script.Mutant("x.py", 1, "", *rest),
+    )
     assert calls.tests_of(inside, 9.0) == ["a[1]", "b", "a[2]"]
     assert calls.tests_of(inside, 4.5) == ["a[1]", "b"]
     assert calls.tests_of(outside, 2.0) == ["d", "a[1]"]
     assert calls.tests_of(script.Mutant("y.py", 1, "f", *rest)) == []
 
 
-def test_a_mutant_is_killed_survives_or_is_not_covered(script: ModuleType, tmp_path: Path) -> None:
+def test_a_mutant_is_killed_survives_or_is_not_covered(
+    script: ModuleType, tmp_path: Path
+) -> None:
     (tmp_path / "x.py").write_text("def f(a):\n    return a + 0 + 1\n")
-    (tmp_path / "test_x.py").write_text("from x import f\n\ndef test_f():\n    assert f(2) == 3\n")
+    (tmp_path / "test_x.py").write_text(
+        "from x import f\n\ndef test_f():\n    assert f(2) == 3\n"
+    )
     source = (tmp_path / "x.py").read_bytes()
     fates = {
         (m.before, m.after): script.tried(m, ["test_x.py"], tmp_path)
         for m in script.mutants("x.py", source)
         if m.kind == "arithmetic"
     }
-    assert fates == {("a + 0 + 1", "(a + 0 - 1)"): "killed", ("a + 0", "(a - 0)"): "survived"}
+    assert fates == {
+        ("a + 0 + 1", "(a + 0 - 1)"): "killed",
+        ("a + 0", "(a - 0)"): "survived",
+    }
     assert (tmp_path / "x.py").read_bytes() == source
     assert script.tried(script.mutants("x.py", source)[0], [], tmp_path) == "not covered"
 

@@ -48,7 +48,9 @@ def test_without_a_round_clock_of_its_own_a_finite_time_graph_would_not_average(
     """Indexed by step, a clock of 10 would use only every other hop of 16 nodes."""
     talk = planner("one_peer_exponential", nodes=16, steps=400, local_steps=10)
     by_round = {int(action.mixing.row(0)[0][-1]) for _, action in round_actions(talk)}
-    by_step = {int(talk.mixer.mixing(step).row(0)[0][-1]) for step, _ in round_actions(talk)}
+    by_step = {
+        int(talk.mixer.mixing(step).row(0)[0][-1]) for step, _ in round_actions(talk)
+    }
     assert len(by_round) == 4
     assert len(by_step) == 2
 
@@ -60,12 +62,17 @@ def test_a_whole_round_is_tossed_for_everybody_or_link_by_link() -> None:
         sent = {action.mixing.messages for _, action in round_actions(talk)}
         assert (sent == {full}) is whole
         assert (
-            len(list(round_actions(talk))) < 80 if whole else len(list(round_actions(talk))) == 80
+            len(list(round_actions(talk))) < 80
+            if whole
+            else len(list(round_actions(talk))) == 80
         )
 
 
 def test_a_preview_of_a_closed_loop_is_refused() -> None:
-    for spec in ("adaptive(target=0.1)", "switch(before=none, after=adaptive(0.1), at=50%)"):
+    for spec in (
+        "adaptive(target=0.1)",
+        "switch(before=none, after=adaptive(0.1), at=50%)",
+    ):
         with pytest.raises(ConfigError, match="reacts to the run"):
             planned(planner("ring", spec))
 
@@ -145,12 +152,18 @@ def test_a_budget_is_a_share_of_all_reduces_bytes_whatever_travels(
     given: dict[str, Any], budget: str | float
 ) -> None:
     """Expected bytes are the budget; those of a seed are near it."""
-    talks = {"name": "scale_to_budget", "schedule": "late(intensity=0.2)", "budget": budget}
+    talks = {
+        "name": "scale_to_budget",
+        "schedule": "late(intensity=0.2)",
+        "budget": budget,
+    }
     setup = tiny_setup(**BUDGETED, **given, communication=talks)
     assert setup.planner is not None
     whole = all_reduce_messages(6, 300) * setup.gradient_bytes
     share = 0.03 if budget == "3%" else 0.06
-    assert expected_messages(setup.planner) * setup.row_bytes == pytest.approx(share * whole)
+    assert expected_messages(setup.planner) * setup.row_bytes == pytest.approx(
+        share * whole
+    )
     sent = planned(setup.planner)[-1].messages * setup.row_bytes
     assert sent == pytest.approx(share * whole, rel=0.3)
 
@@ -174,13 +187,28 @@ def test_different_schedules_spend_the_same_under_one_budget() -> None:
 @pytest.mark.parametrize(
     ("talks", "message"),
     [
-        ("scale_to_budget(schedule=constant, budget=90%)", "the most this schedule can spend"),
-        ("scale_to_budget(schedule=late, budget=0.001%)", "the least this schedule can spend"),
-        ("scale_to_budget(schedule=none, budget=1%)", "the most .* is 0.000% of all-reduce"),
-        ("scale_to_budget(schedule=constant, budget=much)", "cannot read 'much'; write 2%, 0.02"),
+        (
+            "scale_to_budget(schedule=constant, budget=90%)",
+            "the most this schedule can spend",
+        ),
+        (
+            "scale_to_budget(schedule=late, budget=0.001%)",
+            "the least this schedule can spend",
+        ),
+        (
+            "scale_to_budget(schedule=none, budget=1%)",
+            "the most .* is 0.000% of all-reduce",
+        ),
+        (
+            "scale_to_budget(schedule=constant, budget=much)",
+            "cannot read 'much'; write 2%, 0.02",
+        ),
         ("scale_to_budget(schedule=constant, budget=-1%)", "cannot read '-1%'"),
         ("scale_to_budget(schedule=constant, budget=nan)", "budget = nan|cannot read"),
-        ("scale_to_budget(schedule=adaptive(0.1), budget=2%)", "set its max_budget instead"),
+        (
+            "scale_to_budget(schedule=adaptive(0.1), budget=2%)",
+            "set its max_budget instead",
+        ),
     ],
 )
 def test_a_budget_that_cannot_be_met_is_refused_with_the_reachable_end(
@@ -197,12 +225,22 @@ def test_a_budget_inside_another_schedule_is_refused() -> None:
 
 
 def test_budgets_are_read_as_shares_and_as_bytes() -> None:
-    assert budget_bytes("2%", 8, 1000.0) == budget_bytes(0.02, 8, 1000.0) == pytest.approx(20.0)
+    assert (
+        budget_bytes("2%", 8, 1000.0)
+        == budget_bytes(0.02, 8, 1000.0)
+        == pytest.approx(20.0)
+    )
     assert budget_bytes("2kB/node", 8, 1000.0) == 16_000.0
 
 
 def test_one_node_has_nobody_to_talk_to() -> None:
-    for topology in ("ring", "star", "one_peer_exponential", "random_neighbors", "complete"):
+    for topology in (
+        "ring",
+        "star",
+        "one_peer_exponential",
+        "random_neighbors",
+        "complete",
+    ):
         block = tiny_block(nodes=1, topology=topology, communication="late")
         trained(block)
         assert block.stats.bytes == 0

@@ -34,7 +34,13 @@ def ring(tmp_path: Path) -> str:
 
 
 def prepared(topology: str, *words: str, **settings: Any) -> Setup:
-    given = {"task": "quadratic", "nodes": 6, "steps": 20, "topology": topology, **settings}
+    given = {
+        "task": "quadratic",
+        "nodes": 6,
+        "steps": 20,
+        "topology": topology,
+        **settings,
+    }
     return prepare(make_config(given, parse_assignments(words)))
 
 
@@ -82,7 +88,9 @@ def test_labels_are_usable_wherever_numbers_are(ring: str) -> None:
 
 
 def test_a_label_that_is_a_number_goes_in_quotes(ring: str) -> None:
-    setup = prepared(ring, "attack=sign_flip(nodes=['107'])", "node_lr.'107'=2", "node_lr.'None'=3")
+    setup = prepared(
+        ring, "attack=sign_flip(nodes=['107'])", "node_lr.'107'=2", "node_lr.'None'=3"
+    )
     assert setup.attackers.nodes == {3}
     assert setup.config.node_lr == {3: 2.0, 2: 3.0}
     written = yaml.safe_load("node_lr: {'107': 2, 2: 3, Oslo: 4}")
@@ -98,12 +106,23 @@ def test_a_label_that_is_a_number_goes_in_quotes(ring: str) -> None:
             "node_lr.Olso=2",
             r"node_lr: there is no node labelled 'Olso'. Did you mean 'Oslo'\? Nodes",
         ),
-        ("attack=sign_flip(nodes=[Paris])", r"attack: there is no node labelled 'Paris'\."),
-        ("faults=churn(nodes=[OSLO])", r"faults: churn: .* 'OSLO'. Did you mean 'Oslo'\?"),
-        ("node_lr.Rome=2", r"node_lr: nodes 4 and 5 are all labelled 'Rome'; give their numbers"),
+        (
+            "attack=sign_flip(nodes=[Paris])",
+            r"attack: there is no node labelled 'Paris'\.",
+        ),
+        (
+            "faults=churn(nodes=[OSLO])",
+            r"faults: churn: .* 'OSLO'. Did you mean 'Oslo'\?",
+        ),
+        (
+            "node_lr.Rome=2",
+            r"node_lr: nodes 4 and 5 are all labelled 'Rome'; give their numbers",
+        ),
     ],
 )
-def test_an_unknown_label_is_refused_with_the_nearest(ring: str, words: str, message: str) -> None:
+def test_an_unknown_label_is_refused_with_the_nearest(
+    ring: str, words: str, message: str
+) -> None:
     with pytest.raises(ConfigError, match=message):
         prepared(ring, words)
 
@@ -114,7 +133,9 @@ def test_a_node_has_one_rate(ring: str) -> None:
 
 
 def test_topologies_without_labels_say_so() -> None:
-    with pytest.raises(ConfigError, match=r"labelled 'Oslo'.*0 to 5; the topology has no labels"):
+    with pytest.raises(
+        ConfigError, match=r"labelled 'Oslo'.*0 to 5; the topology has no labels"
+    ):
         prepared("ring", "node_lr.Oslo=2")
     assert prepared("ring", node_lr={"3": 2.0}).config.node_lr == {3: 2.0}
     assert NodeLabels(3).numbers("x", [2, "1"]) == [2, 1]
@@ -138,11 +159,15 @@ def test_a_run_keeps_labels_and_can_be_made_again_from_its_folder(
     assert config["attack"]["nodes"] == [0]
     again = prepare(make_config({**config, "out": None}))
     assert again.attackers.nodes == {0}
-    notes = [json.loads(line) for line in (run.path / "events.jsonl").read_text().splitlines()]
+    notes = [
+        json.loads(line) for line in (run.path / "events.jsonl").read_text().splitlines()
+    ]
     assert kept["summary"] in [event.get("text") for event in notes]
 
 
-def test_labels_are_shown_beside_numbers(ring: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_labels_are_shown_beside_numbers(
+    ring: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert decentral.cli.run(["show", "topology", ring, "--nodes", "6"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert "cities.json is JSON, node-link: 6 nodes, 6 links, undirected;" in shown

@@ -8,7 +8,12 @@ from typing import Any
 import pytest
 
 from decentral import ConfigError
-from decentral.config import make_config, parse_assignments, read_settings, resolve_aliases
+from decentral.config import (
+    make_config,
+    parse_assignments,
+    read_settings,
+    resolve_aliases,
+)
 from decentral.registry import build
 from decentral.spec import parse_value, spelled
 from decentral.sweeps.points import read_sweep
@@ -21,7 +26,9 @@ def from_yaml(folder: Path, key: str, text: str) -> Any:
 
 
 def from_line(key: str, text: str) -> Any:
-    return getattr(make_config(resolve_aliases(parse_assignments([f"{key}={text}"]))), key)
+    return getattr(
+        make_config(resolve_aliases(parse_assignments([f"{key}={text}"]))), key
+    )
 
 
 def from_sweep(key: str, text: str) -> Any:
@@ -78,7 +85,12 @@ def test_a_value_means_the_same_wherever_it_is_written(
 def test_what_is_a_number_to_some_readers_only_is_refused_by_all(
     tmp_path: Path, key: str, text: str, reason: str
 ) -> None:
-    for read in (from_line, from_sweep, from_python, lambda k, t: from_yaml(tmp_path, k, t)):
+    for read in (
+        from_line,
+        from_sweep,
+        from_python,
+        lambda k, t: from_yaml(tmp_path, k, t),
+    ):
         with pytest.raises(ConfigError, match=reason):
             read(key, text)
 
@@ -92,7 +104,9 @@ def test_true_is_no_one(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=rf"{key} = true: it must be a number"):
             make_config({key: True})
     for spec in ("sgd(momentum=true)", {"name": "sgd", "momentum": True}):
-        with pytest.raises(ConfigError, match=r"'sgd': momentum = true: it must be a number"):
+        with pytest.raises(
+            ConfigError, match=r"'sgd': momentum = true: it must be a number"
+        ):
             build("optimizer", spec)
     with pytest.raises(ConfigError, match="hidden = true: it must be a number"):
         build("model", "mlp(hidden=[64, true])")
@@ -133,7 +147,9 @@ def test_settings_of_a_plug_in_within_another_are_reached() -> None:
     assert str(inner.settings["start"]) == "50%"
     assert inner.settings["intensity"] == 0.5
     with pytest.raises(ConfigError, match=r"optimizer.momentum = 0.5 has no settings"):
-        make_config({"optimizer": {"name": "sgd", "momentum": 0.5}}, {"optimizer.momentum.x": 1})
+        make_config(
+            {"optimizer": {"name": "sgd", "momentum": 0.5}}, {"optimizer.momentum.x": 1}
+        )
     with pytest.raises(ConfigError, match="name the settings of 'late'"):
         make_config({"communication": "every(k=2, schedule=late(50%))"},
                     {"communication.schedule.intensity": 1})  # fmt: skip
@@ -149,7 +165,9 @@ def test_settings_of_a_plug_in_within_another_are_reached() -> None:
     ],
 )
 def test_a_mapping_that_is_none_is_refused_at_its_column(text: str, reason: str) -> None:
-    with pytest.raises(ConfigError, match=rf"x: ({reason}) at column .*like \{{key: value"):
+    with pytest.raises(
+        ConfigError, match=rf"x: ({reason}) at column .*like \{{key: value"
+    ):
         parse_value(text, "x")
 
 

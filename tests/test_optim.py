@@ -30,8 +30,14 @@ def rows_after(count: int = 12, **settings: Any) -> Tensor:
 @pytest.mark.parametrize(
     ("ours", "theirs"),
     [
-        ("sgd(momentum=0.9, weight_decay=0.01)", "torch.optim.SGD(momentum=0.9,weight_decay=0.01)"),
-        ("sgd(nesterov=true)", "torch.optim.SGD(momentum=0.9,nesterov=true,weight_decay=5e-4)"),
+        (
+            "sgd(momentum=0.9, weight_decay=0.01)",
+            "torch.optim.SGD(momentum=0.9,weight_decay=0.01)",
+        ),
+        (
+            "sgd(nesterov=true)",
+            "torch.optim.SGD(momentum=0.9,nesterov=true,weight_decay=5e-4)",
+        ),
         ("adamw", "torch.optim.AdamW"),
         (
             "adamw(betas=[0.8, 0.99], amsgrad=true)",
@@ -39,7 +45,9 @@ def rows_after(count: int = 12, **settings: Any) -> Tensor:
         ),
     ],
 )
-def test_a_plug_in_and_torchs_own_by_name_give_the_same_rows(ours: str, theirs: str) -> None:
+def test_a_plug_in_and_torchs_own_by_name_give_the_same_rows(
+    ours: str, theirs: str
+) -> None:
     """Whole block against one tensor at a time, in different kernels: up to rounding."""
     settings = {"learning_rate": 0.01, "topology": "ring", "communication": "constant"}
     one, other = (rows_after(optimizer=name, **settings) for name in (ours, theirs))
@@ -73,7 +81,9 @@ def test_clipping_bounds_the_norm_of_each_node_alone() -> None:
     norms = (free.rows - start).norm(dim=1)
     assert norms.min() > 1.0
     moved = clipped.rows - start
-    torch.testing.assert_close(moved.norm(dim=1), torch.ones(5).double(), rtol=1e-5, atol=0)
+    torch.testing.assert_close(
+        moved.norm(dim=1), torch.ones(5).double(), rtol=1e-5, atol=0
+    )
     cosine = (moved * (free.rows - start)).sum(1) / moved.norm(dim=1) / norms
     torch.testing.assert_close(cosine, torch.ones_like(cosine))
 
@@ -130,7 +140,9 @@ def test_a_users_function_is_an_optimizer() -> None:
         """Step by the sign of the gradient."""
         return Sign(params)
 
-    block = tiny_block(optimizer=sign, algorithm="local", learning_rate=0.5, dtype="float64")
+    block = tiny_block(
+        optimizer=sign, algorithm="local", learning_rate=0.5, dtype="float64"
+    )
     before = block.rows.clone()
     steps(block, 1)
     moved = (block.rows - before).abs()
@@ -142,6 +154,9 @@ def test_a_users_function_is_an_optimizer() -> None:
 
 
 def test_what_an_optimizer_refuses_is_the_users_mistake() -> None:
-    for optimizer in ("sgd(momentum=0, nesterov=true)", "torch.optim.Adagrad(lr_decay=-1)"):
+    for optimizer in (
+        "sgd(momentum=0, nesterov=true)",
+        "torch.optim.Adagrad(lr_decay=-1)",
+    ):
         with pytest.raises(ConfigError, match="optimizer"):
             tiny_block(optimizer=optimizer)

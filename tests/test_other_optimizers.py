@@ -36,7 +36,12 @@ HALF, STEPS = 3, 6
 
 
 def setup_of(optimizer: object, **settings: Any) -> Setup:
-    given = {"steps": STEPS, "local_steps": 1, "topology": "nx:path_graph", "nodes": 3} | settings
+    given = {
+        "steps": STEPS,
+        "local_steps": 1,
+        "topology": "nx:path_graph",
+        "nodes": 3,
+    } | settings
     given = {"communication": "constant(final_merge=false)"} | given
     return tiny_setup(task=blobs(), optimizer=optimizer, **given)
 
@@ -130,7 +135,9 @@ def averaged(block: Block) -> Tensor:
     for row, one in enumerate(block.optimizer.instances):
         beta = one.param_groups[0]["betas"][0]
         views = block.setup.layout.views(found)
-        for view, parameter in zip(views.values(), block.optimizer._params_of(row), strict=True):
+        for view, parameter in zip(
+            views.values(), block.optimizer._params_of(row), strict=True
+        ):
             view[row] = parameter.detach().lerp(one.state[parameter]["z"], 1 - 1 / beta)
     return found
 
@@ -146,11 +153,15 @@ def test_schedule_free_optimizers_are_evaluated_where_they_average() -> None:
         assert not block.optimizer.instances[0].param_groups[0]["train_mode"]
     torch.testing.assert_close(block.rows, y)
     state = evaluator.merged_state()
-    torch.testing.assert_close(state["1.weight"], block.setup.layout.views(x)["1.weight"].mean(0))
+    torch.testing.assert_close(
+        state["1.weight"], block.setup.layout.views(x)["1.weight"].mean(0)
+    )
     found = evaluator(complete=True)
     block.rows.copy_(x)
     block.optimizer.moded.clear()
-    assert evaluator(complete=True)["loss/merged"] == pytest.approx(found["loss/merged"], rel=1e-9)
+    assert evaluator(complete=True)["loss/merged"] == pytest.approx(
+        found["loss/merged"], rel=1e-9
+    )
 
 
 def test_schedule_free_optimizers_are_merged_where_they_average() -> None:
@@ -188,7 +199,12 @@ def line(name: str, folder: Path) -> str:
     try:
         block, again = resumed(setup_of(name), folder)
     except ConfigError as error:
-        reason = str(error).removeprefix(f"optimizer {name!r} ").rstrip(".").replace("|", "\\|")
+        reason = (
+            str(error)
+            .removeprefix(f"optimizer {name!r} ")
+            .rstrip(".")
+            .replace("|", "\\|")
+        )
         return f"| `{name}` | | | {reason} |"
     assert bool(torch.isfinite(block.rows).all()), name
     together = block.optimizer.shared
@@ -224,7 +240,9 @@ def test_every_optimizer_is_as_the_page_says(tmp_path: Path, regenerate: bool) -
     from importlib.metadata import version
 
     lines = [line(name, tmp_path / str(place)) for place, name in enumerate(names())]
-    head = HEAD.format(torch=torch.__version__.split("+")[0], others=version("pytorch_optimizer"))
+    head = HEAD.format(
+        torch=torch.__version__.split("+")[0], others=version("pytorch_optimizer")
+    )
     text = head + "\n".join(lines) + "\n"
     if regenerate:
         PAGE.write_text(text)

@@ -60,7 +60,9 @@ def outer_by_hand(steps: int, outer: str, start: torch.Tensor) -> torch.Tensor:
             inner[k].step()
         if step % HORIZON:
             continue
-        moved = z.detach() - torch.stack([flat(n.parameters()).detach() for n in nodes]).mean(0)
+        moved = z.detach() - torch.stack(
+            [flat(n.parameters()).detach() for n in nodes]
+        ).mean(0)
         if outer == "diloco":
             z.grad = moved
             nesterov.step()
@@ -125,10 +127,16 @@ def test_the_last_outer_step_is_taken_and_no_merge_is_added(
         assert before[0]["comm/rounds"] == (3 if steps == 20 else 4)
 
 
-@pytest.mark.parametrize("algorithm", ["noloco", "dsgd(order=combine_then_adapt)", "push_sum"])
+@pytest.mark.parametrize(
+    "algorithm", ["noloco", "dsgd(order=combine_then_adapt)", "push_sum"]
+)
 def test_a_merge_in_the_last_slot_is_the_algorithms_own(algorithm: str) -> None:
     """What follows the merge in an algorithm's text follows it in the last round, too."""
-    settings: dict[str, Any] = {**PLAIN, "communication": "merges", "topology": "complete"}
+    settings: dict[str, Any] = {
+        **PLAIN,
+        "communication": "merges",
+        "topology": "complete",
+    }
     block = tiny_block(**settings, algorithm=algorithm)
     other = walked(tiny_block(**settings, algorithm=algorithm))
     trained(block)
@@ -146,7 +154,9 @@ def test_one_fragment_is_diloco_bit_by_bit() -> None:
 
 
 def test_fragments_meet_in_turn_and_only_they() -> None:
-    block = tiny_block(**PLAIN, algorithm="streaming_diloco(fragments=3)", init="independent")
+    block = tiny_block(
+        **PLAIN, algorithm="streaming_diloco(fragments=3)", init="independent"
+    )
     block.rows.copy_(torch.arange(block.rows.numel()).view_as(block.rows).sin())
     block.x[:, 40:] = 0
     width = block.x.shape[1]
@@ -156,14 +166,18 @@ def test_fragments_meet_in_turn_and_only_they() -> None:
         equal = (block.x == block.x[0]).all(0)
         part = slice(turn * width // 3, (turn + 1) * width // 3)
         assert equal[part].all()
-        behind = slice((turn - 1) % 3 * width // 3, min(40, ((turn - 1) % 3 + 1) * width // 3))
+        behind = slice(
+            (turn - 1) % 3 * width // 3, min(40, ((turn - 1) % 3 + 1) * width // 3)
+        )
         assert not equal[behind].all(), "local steps came after it"
 
 
 def test_bytes_of_fragments_are_as_planned_and_a_final_merge_is_whole() -> None:
     for communication in ("merges", "merges(final_merge=true)", "constant"):
         block = tiny_block(
-            **PLAIN, algorithm="streaming_diloco(fragments=3)", communication=communication
+            **PLAIN,
+            algorithm="streaming_diloco(fragments=3)",
+            communication=communication,
         )
         rows = trained(block)
         assert block.planner is not None
@@ -232,7 +246,9 @@ LATER: dict[str, Any] = {
 
 def test_a_run_goes_on_bit_by_bit_while_something_is_under_way() -> None:
     block, other = (
-        tiny_block(**LATER, algorithm="streaming_diloco(fragments=3, keep=0.5, overlap=3)")
+        tiny_block(
+            **LATER, algorithm="streaming_diloco(fragments=3, keep=0.5, overlap=3)"
+        )
         for _ in range(2)
     )
     walked(block, 9)

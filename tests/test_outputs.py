@@ -67,7 +67,9 @@ def own(wrap: Any, output: Any = None) -> Task:
 
 @pytest.mark.parametrize("replicas", ["vmap", "loop"])
 @pytest.mark.parametrize("wrap", WRAPS)
-def test_a_prediction_is_found_in_whatever_a_model_returns(wrap: str, replicas: str) -> None:
+def test_a_prediction_is_found_in_whatever_a_model_returns(
+    wrap: str, replicas: str
+) -> None:
     settings: dict[str, Any] = {"replicas": replicas, "steps": 4, "dtype": "float64"}
     found = []
     for task in (own(*WRAPS[wrap]), own(lambda y: y)):
@@ -144,7 +146,9 @@ def test_several_inputs_outputs_and_targets_train_and_are_looked_at(
     task = TREES[name]
     metrics = ["accuracy", "loss", "scores", "mergeability", "consensus", "gradient"]
     given: dict[str, Any] = {"task": task, "replicas": replicas, "metrics": metrics}
-    tiny_run(tmp_path / "run", communication="constant(final_merge=false)", **given).run(print)
+    tiny_run(tmp_path / "run", communication="constant(final_merge=false)", **given).run(
+        print
+    )
     run = Run(tmp_path / "run", {"task": task})
     first, last = run.rows[0], run.summary["final"]
     assert last["loss/merged"] < first["loss/merged"]
@@ -179,7 +183,9 @@ def test_a_model_that_takes_one_input_is_not_given_several() -> None:
 
 def test_lazy_layers_see_an_input_first_and_are_drawn_by_the_seed() -> None:
     def lazy() -> nn.Module:
-        return nn.Sequential(nn.LazyLinear(8), nn.LazyBatchNorm1d(), nn.ReLU(), nn.LazyLinear(4))
+        return nn.Sequential(
+            nn.LazyLinear(8), nn.LazyBatchNorm1d(), nn.ReLU(), nn.LazyLinear(4)
+        )
 
     one, again, other = (tiny_setup(model=lazy, seed=seed) for seed in (0, 0, 1))
     rows = [setup.initial_rows([0]) for setup in (one, again, other)]

@@ -29,7 +29,9 @@ def refusal(name: str, nodes: int) -> str:
 def test_the_n_of_a_hypercube_is_its_dimension() -> None:
     said = refusal("nx:hypercube_graph", 4)
     assert "its n is not the number of nodes (Dimension of the hypercube" in said
-    assert said.endswith("n=1, 2 give 2, 4 nodes; write nx:hypercube_graph(n=2) for 4 nodes.")
+    assert said.endswith(
+        "n=1, 2 give 2, 4 nodes; write nx:hypercube_graph(n=2) for 4 nodes."
+    )
     assert Topology(build("topology", "nx:hypercube_graph(n=2)"), 4).nodes == 4
     said = refusal("nx:hypercube_graph", 1000)
     assert "n=7, 8, 9, 10 give 128, 256, 512, 1024 nodes; none gives 1000; write" in said
@@ -57,7 +59,9 @@ def test_what_a_refusal_writes_fits(name: str, nodes: int, spelled: str) -> None
 
 def test_a_size_that_costs_too_much_to_look_for_is_not_looked_for() -> None:
     said = refusal("nx:kneser_graph(k=2)", comb(100, 2))
-    assert said.endswith("write nx:kneser_graph(n=..., k=2) and set nodes to what it gives.")
+    assert said.endswith(
+        "write nx:kneser_graph(n=..., k=2) and set nodes to what it gives."
+    )
     assert "none gives" not in said
 
 
@@ -80,7 +84,9 @@ def networks() -> dict[str, Path]:
         return {}
     folder = Path(found.origin).parent / "data"
     places = sorted(folder.rglob("*.json"))
-    return {place.relative_to(folder).with_suffix("").as_posix(): place for place in places}
+    return {
+        place.relative_to(folder).with_suffix("").as_posix(): place for place in places
+    }
 
 
 needs_topohub = pytest.mark.skipif(
@@ -127,9 +133,13 @@ def test_names_of_topohub_are_labels() -> None:
     assert graph.nodes[0]["label"] == "NL"
 
 
-def test_who_lacks_topohub_is_told_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_lacks_topohub_is_told_how_to_install_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("decentral.topology.outside.find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"needs the package topohub; .* 'decentral\[graphs\]'"):
+    with pytest.raises(
+        ConfigError, match=r"needs the package topohub; .* 'decentral\[graphs\]'"
+    ):
         build("topology", "topohub:topozoo/Abilene")
 
 

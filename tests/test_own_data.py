@@ -55,7 +55,9 @@ class Stream(IterableDataset[Any]):
 
 
 def frame() -> pd.DataFrame:
-    return pd.DataFrame({**dict(zip("abc", X.T.numpy(), strict=True)), "label": Y.numpy()})
+    return pd.DataFrame(
+        {**dict(zip("abc", X.T.numpy(), strict=True)), "label": Y.numpy()}
+    )
 
 
 def hub() -> datasets.Dataset:
@@ -72,7 +74,10 @@ HELD: dict[str, Callable[[], Any]] = {
     "a list of tensors": lambda: [X, Y],
     "arrays": lambda: (X.numpy(), Y.numpy()),
     "arrays of other types": lambda: (X.double().numpy(), Y.numpy().astype(">i2")),
-    "read-only and reversed": lambda: (np.flip(np.flip(X.numpy(), 0), 0), np.array(Y.numpy())),
+    "read-only and reversed": lambda: (
+        np.flip(np.flip(X.numpy(), 0), 0),
+        np.array(Y.numpy()),
+    ),
     "lists of numbers": lambda: (X.tolist(), Y.tolist()),
     "sparse": lambda: (scipy.sparse.csr_matrix(X.numpy()), Y.numpy()),
     "frame and series": lambda: (frame().drop(columns="label"), frame()["label"]),
@@ -97,9 +102,13 @@ HELD: dict[str, Callable[[], Any]] = {
     "loader that collates": lambda: DataLoader(Pairs(), batch_size=7, collate_fn=lists),
     "loader of a stream": lambda: DataLoader(Stream(), batch_size=7),
     "loader of batches": lambda: DataLoader(
-        [(X[:25], Y[:25]), (X[25:], Y[25:])], batch_size=None, collate_fn=lambda batch: batch
+        [(X[:25], Y[:25]), (X[25:], Y[25:])],
+        batch_size=None,
+        collate_fn=lambda batch: batch,
     ),
-    "loader of a part": lambda: DataLoader(Pairs(), sampler=SubsetRandomSampler(list(range(M)))),
+    "loader of a part": lambda: DataLoader(
+        Pairs(), sampler=SubsetRandomSampler(list(range(M)))
+    ),
     "names of classes": lambda: (X, [NAMES[y] for y in Y]),
     "frame with names of classes": lambda: frame().assign(
         label=pd.Categorical([NAMES[y] for y in Y])
@@ -121,7 +130,9 @@ def test_whatever_holds_the_same_samples_makes_the_same_task(held: str) -> None:
     assert task.nodes == (2 if "nodes" in held else None)
 
 
-@pytest.mark.parametrize("held", ["map-style", "hub", "names of classes", "nodes in a list"])
+@pytest.mark.parametrize(
+    "held", ["map-style", "hub", "names of classes", "nodes in a list"]
+)
 def test_what_is_held_so_trains(held: str) -> None:
     task = Task(loss=F.cross_entropy, train=HELD[held](), test=(X, Y))
     assert make_config({"task": task}).nodes == (task.nodes or Config().nodes)
@@ -176,7 +187,9 @@ def test_images_of_pillow_become_what_torchvision_makes_of_them() -> None:
     pictures = [Image.fromarray(one) for one in pixels]
     rows = datasets.Dataset.from_dict(
         {"image": pictures, "label": [0, 1]},
-        features=datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")}),
+        features=datasets.Features(
+            {"image": datasets.Image(), "label": datasets.Value("int64")}
+        ),
     )
     for train in ([(pictures[0], 0), (pictures[1], 1)], rows):
         task = Task(loss=F.cross_entropy, train=train, test=train)
@@ -220,7 +233,9 @@ def test_a_fifth_of_every_class_is_held_out_where_labels_are_sorted() -> None:
     other = Task(loss=F.cross_entropy, train=(x, y), seed=1)
     assert not torch.equal(other.splits[2].inputs, test.inputs)
     (note,) = task.notes
-    assert "20 of 100 training samples are held out, drawn by seed 0 of every class." in note
+    assert (
+        "20 of 100 training samples are held out, drawn by seed 0 of every class." in note
+    )
 
 
 def test_what_is_held_out_takes_its_owner_and_label_along() -> None:
@@ -245,7 +260,9 @@ def test_classes_are_the_labels_that_occur(labels: Any) -> None:
     assert task.outputs == len(known)
     assert task.classes == tuple(map(str, known.tolist()))
     assert torch.equal(torch.unique(task.splits[0].targets), torch.arange(len(known)))
-    assert any(f"classes are the {len(known)} labels that occur" in note for note in task.notes)
+    assert any(
+        f"classes are the {len(known)} labels that occur" in note for note in task.notes
+    )
     setup = tiny_setup(task=task, split="dirichlet")
     assert setup.counts.shape == (4, len(known))
 
@@ -283,7 +300,11 @@ def test_ignored_targets_count_in_no_metric(loss: Any) -> None:
     y[::4] = ignored
     task = Task(loss=loss, train=(x, y), test=(x, y), model=nn.Identity,
                 labels=torch.arange(M) % 2, owners=torch.arange(M) % 4)  # fmt: skip
-    assert (task.ignore_index, len(task.splits[0]), len(task.splits[2])) == (ignored, 30, 30)
+    assert (task.ignore_index, len(task.splits[0]), len(task.splits[2])) == (
+        ignored,
+        30,
+        30,
+    )
     assert (len(task.labels), len(task.owners)) == (30, 30)
     assert "train: 10 samples without a target that counts are left out." in task.notes
     outputs = task.splits[2].inputs
@@ -311,7 +332,9 @@ def test_scores_are_means_over_the_targets_that_count(chunk: int) -> None:
     tags = torch.where(torch.rand(M, 6, generator=torch.Generator().manual_seed(3)) < 0.6,
                        words, -100)  # fmt: skip
     tags[:, 0], tags[5] = words[:, 0], -100
-    task = Task(loss=F.cross_entropy, train=(words, tags), test=(words, tags), model=Tagger)
+    task = Task(
+        loss=F.cross_entropy, train=(words, tags), test=(words, tags), model=Tagger
+    )
     kept = tags != -100
     right = (words.clamp_max(1) == tags)[kept].double().mean()
     model = Tagger()
@@ -323,12 +346,19 @@ def test_scores_are_means_over_the_targets_that_count(chunk: int) -> None:
     assert found.accuracy is not None
     torch.testing.assert_close(found.accuracy, torch.stack([right, right]))
     wanted = F.cross_entropy(model(words), tags).double().detach()
-    torch.testing.assert_close(found.loss, torch.stack([wanted, wanted]), rtol=1e-6, atol=0)
+    torch.testing.assert_close(
+        found.loss, torch.stack([wanted, wanted]), rtol=1e-6, atol=0
+    )
 
 
 def test_no_chunk_of_an_evaluation_holds_one_sample() -> None:
     task = Task(loss=F.cross_entropy, train=(X, Y), test=(X, Y))
-    for size, wanted in ((13, [13, 13, 12, 2]), (20, [20, 20]), (39, [38, 2]), (1, [1] * 40)):
+    for size, wanted in (
+        (13, [13, 13, 12, 2]),
+        (20, [20, 20]),
+        (39, [38, 2]),
+        (1, [1] * 40),
+    ):
         sizes = [len(inputs) for inputs, _ in task.splits[2].chunks(size)]
         assert sizes == wanted
     inputs = torch.cat([inputs for inputs, _ in task.splits[2].chunks(13)])
@@ -352,5 +382,7 @@ def test_pandas_and_the_rest_are_not_needed() -> None:
         "Task(loss=torch.nn.functional.mse_loss, train=(torch.zeros(9, 2), torch.zeros(9)))\n"
         "print({'pandas', 'datasets', 'pyarrow', 'PIL', 'polars'} & set(sys.modules))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "set()"

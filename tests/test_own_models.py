@@ -32,11 +32,15 @@ Build = Callable[[], nn.Module]
 
 def norm_first() -> nn.Module:
     norm = nn.BatchNorm1d(8)
-    return nn.Sequential(nn.Linear(6, 8), norm, nn.Dropout(0.4), nn.ReLU(), nn.Linear(8, 4))
+    return nn.Sequential(
+        nn.Linear(6, 8), norm, nn.Dropout(0.4), nn.ReLU(), nn.Linear(8, 4)
+    )
 
 
 def dropout_first() -> nn.Module:
-    return nn.Sequential(nn.Dropout(0.2), nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Linear(8, 4))
+    return nn.Sequential(
+        nn.Dropout(0.2), nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Linear(8, 4)
+    )
 
 
 def images() -> nn.Module:
@@ -98,7 +102,9 @@ MODELS: dict[str, Build] = {
 @pytest.mark.parametrize("name", MODELS)
 def test_dropout_and_batchnorm_train_merge_and_are_the_same_on_workers(name: str) -> None:
     settings = {"model": MODELS[name], "dtype": "float64", "mixing": "ordered"}
-    setup = tiny_setup(**settings, topology="ring", communication="constant(final_merge=true)")
+    setup = tiny_setup(
+        **settings, topology="ring", communication="constant(final_merge=true)"
+    )
     kept = 1e-9 if name in ("images", "recurrent") else 1e-12
     one = trained(tiny_block(**settings, topology="ring",
                              communication="constant(final_merge=true)"))  # fmt: skip
@@ -137,7 +143,10 @@ def test_a_run_with_dropout_and_batchnorm_is_resumed_bit_by_bit(tmp_path: Path) 
 
 def test_statistics_are_those_of_evaluation_without_dropout() -> None:
     torch.manual_seed(0)
-    model, inputs = key_dropout(norm_first()).double(), torch.randn(100, 6, dtype=torch.float64)
+    model, inputs = (
+        key_dropout(norm_first()).double(),
+        torch.randn(100, 6, dtype=torch.float64),
+    )
     front = nn.Sequential(nn.Dropout(0.9), model)
     layout = Layout.of(front)
     row = torch.zeros(layout.width, dtype=torch.float64)
@@ -170,7 +179,9 @@ def test_frozen_statistics_stay_and_one_sample_estimates_nothing() -> None:
 
 def test_one_dropout_layer_at_two_places_stays_one() -> None:
     drop = nn.Dropout(0.5)
-    model = key_dropout(nn.ModuleDict({"a": drop, "b": nn.Sequential(drop), "c": nn.Dropout(0.1)}))
+    model = key_dropout(
+        nn.ModuleDict({"a": drop, "b": nn.Sequential(drop), "c": nn.Dropout(0.1)})
+    )
     found = [m for m in model.modules() if isinstance(m, KeyedDropout)]
     assert [(layer.p, layer.layer) for layer in found] == [(0.5, 0), (0.1, 1)]
 
@@ -201,7 +212,9 @@ def test_integer_and_bool_buffers_are_merged_by_their_maximum() -> None:
 
     def work(worker: Any) -> dict[str, Tensor]:
         exchange, place = worker.exchange, 0 if worker.exchange.hosted.start == 0 else 1
-        here = {k: v[exchange.hosted.start : exchange.hosted.stop] for k, v in buffers.items()}
+        here = {
+            k: v[exchange.hosted.start : exchange.hosted.stop] for k, v in buffers.items()
+        }
         return merge_integers(here, alive[place], exchange.gather)
 
     class At:
@@ -262,7 +275,9 @@ def test_counters_and_masks_survive_the_merge_everywhere(
     assert about["scores"]["loss"] == pytest.approx(summary["loss/merged"], rel=1e-5)
     found = Analysis(models, Extent(1, 3, 32), lambda *_: None)._scores()
     assert found["loss"]["merged"] == pytest.approx(summary["loss/merged"], rel=1e-5)
-    assert found["loss"]["local_mean"] == pytest.approx(summary["loss/local_mean"], rel=1e-5)
+    assert found["loss"]["local_mean"] == pytest.approx(
+        summary["loss/local_mean"], rel=1e-5
+    )
 
 
 def test_the_table_of_merge_rules_counts_too(
@@ -303,7 +318,9 @@ def test_recurrent_layers_run_row_by_row(kind: Any) -> None:
     assert block.pipeline.reason.startswith(f"one row at a time: {why}")
     assert "\n" not in block.pipeline.reason
     assert trained(block)[-1]["loss/merged"] > 0
-    with pytest.raises(ConfigError, match=r"^replicas: vmap cannot .*use replicas=loop\.$"):
+    with pytest.raises(
+        ConfigError, match=r"^replicas: vmap cannot .*use replicas=loop\.$"
+    ):
         tiny_block(**settings, replicas="vmap")
 
 

@@ -13,7 +13,13 @@ from synthetic import Page, assert_self_contained, write_json, write_run
 
 from decentral.report import pages
 from decentral.report.claims import claims_html
-from decentral.report.compare import Group, compare, comparison_html, write_comparison, write_sweep
+from decentral.report.compare import (
+    Group,
+    compare,
+    comparison_html,
+    write_comparison,
+    write_sweep,
+)
 from decentral.report.facts import facts_of
 from decentral.report.pages import Card, drawings, page
 from decentral.report.reader import read_run
@@ -42,7 +48,10 @@ def hostile(folder: Path) -> Path:
     measured = {record["key"]: 2.0 for record in records}
     file.write_text("".join(json.dumps(row | measured) + "\n" for row in rows))
     with (run / "events.jsonl").open("a") as file:
-        for event in ({"event": "note", "text": QUOTED}, {"event": EVIL, "why": {EVIL: [EVIL]}}):
+        for event in (
+            {"event": "note", "text": QUOTED},
+            {"event": EVIL, "why": {EVIL: [EVIL]}},
+        ):
             file.write(json.dumps({"step": 1, "time": EVIL, **event}) + "\n")
     return run
 
@@ -70,7 +79,8 @@ def test_names_of_a_run_stay_text(run: Path) -> None:
     assert EVIL in found.text("th.text")  # a kind of event
     assert f"text {QUOTED}" in found.text("td.text")  # a note
     assert QUOTED in found.text("dd.")  # a setting
-    assert {"日本", "中文", EVIL.capitalize()} <= set(found.text("h2."))  # figures of metrics
+    # figures of metrics
+    assert {"日本", "中文", EVIL.capitalize()} <= set(found.text("h2."))
     assert any(EVIL in label for label in found.attributes("aria-label"))
 
 
@@ -82,7 +92,10 @@ def test_names_of_compared_runs_stay_text(run: Path, tmp_path: Path) -> None:
 
 
 def test_names_of_a_sweep_stay_text(run: Path, tmp_path: Path) -> None:
-    groups = [Group({QUOTED: EVIL}, 2, (facts_of(read_run(run)),)), Group({QUOTED: "b"}, 1, ())]
+    groups = [
+        Group({QUOTED: EVIL}, 2, (facts_of(read_run(run)),)),
+        Group({QUOTED: "b"}, 1, ()),
+    ]
     (tmp_path / EVIL).mkdir()
     found = read(write_sweep(tmp_path / EVIL, groups, [f"{EVIL}: {QUOTED}"]))
     assert found.text("h1.") == [EVIL]
@@ -93,7 +106,13 @@ def test_names_of_a_sweep_stay_text(run: Path, tmp_path: Path) -> None:
 
 def claim(name: str, **other: Any) -> dict[str, Any]:
     """Return the outcome of a claim in which every text is like code."""
-    expected = {"figure": EVIL, "means": EVIL, "bound": EVIL, "over": "mean", "met": False}
+    expected = {
+        "figure": EVIL,
+        "means": EVIL,
+        "bound": EVIL,
+        "over": "mean",
+        "met": False,
+    }
     curve = {"label": EVIL, "lines": [[[0, 1], [0, 1]]]}
     return {
         "claim": name, "title": EVIL, "says": QUOTED, "paper": EVIL, "verdict": EVIL, "seeds": [0],
@@ -106,7 +125,12 @@ def claim(name: str, **other: Any) -> dict[str, Any]:
 def test_names_of_claims_stay_text(tmp_path: Path) -> None:
     """Also of one in a file of its own, whose name is a path, and of two that are called alike."""
     path = tmp_path / "claims.html"
-    records = [claim(f"{QUOTED}.py:mine"), claim("a b"), claim("a+b"), claim("c", error=QUOTED)]
+    records = [
+        claim(f"{QUOTED}.py:mine"),
+        claim("a b"),
+        claim("a+b"),
+        claim("c", error=QUOTED),
+    ]
     path.write_text(claims_html(records), encoding="utf-8")
     found = read(path)
     assert f"{QUOTED}.py:mine: {EVIL}" in found.text("h2.")

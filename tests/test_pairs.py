@@ -14,7 +14,15 @@ from typing import Any
 
 import pytest
 import torch
-from support import advance, connected, logical, pairwise_cover, silent, tiny_setup, together
+from support import (
+    advance,
+    connected,
+    logical,
+    pairwise_cover,
+    silent,
+    tiny_setup,
+    together,
+)
 from torch import Tensor
 
 from decentral.errors import ConfigError
@@ -53,7 +61,10 @@ def talkative(name: str) -> bool:
 
 
 CASES = pairwise_cover(
-    {kind: [n for n in names(kind) if kind != "algorithm" or talkative(n)] for kind in KINDS}
+    {
+        kind: [n for n in names(kind) if kind != "algorithm" or talkative(n)]
+        for kind in KINDS
+    }
 ) + [{"algorithm": name} for name in names("algorithm") if not talkative(name)]
 CASES += [
     {"topology": "ring", "communication": "constant", kind: name}
@@ -111,11 +122,15 @@ def combined(parts: dict[str, Any]) -> tuple[Any, Block]:
 @pytest.mark.parametrize(
     "case",
     [
-        pytest.param(case, marks=() if new else pytest.mark.soak, id="-".join(case.values()))
+        pytest.param(
+            case, marks=() if new else pytest.mark.soak, id="-".join(case.values())
+        )
         for case, new in news(CASES)
     ],
 )
-def test_two_workers_end_where_one_process_ends(case: dict[str, str], exchanges: list[Any]) -> None:
+def test_two_workers_end_where_one_process_ends(
+    case: dict[str, str], exchanges: list[Any]
+) -> None:
     """By default the cases that show a member for the first time, in a soak run every pair."""
     setup, alone = combined(asked(case))
     crew = [SimpleNamespace(exchange=exchange) for exchange in exchanges]

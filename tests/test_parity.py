@@ -25,7 +25,10 @@ MEMBERS: list[dict[str, Any]] = [
     {"topology": "ring"},
     {"topology": "one_peer_exponential", "optimizer": "adamw", "mix_state": True},
     {"topology": "star", "clip": 0.3, "learning_rate": "wsd(warmup=20%, lr=0.05)"},
-    {"topology": "random_neighbors(r=1.5)", "algorithm": "dsgd(order=combine_then_adapt)"},
+    {
+        "topology": "random_neighbors(r=1.5)",
+        "algorithm": "dsgd(order=combine_then_adapt)",
+    },
     {"topology": "exponential", "sampling": "resample", "micro_batch": 3},
     {"topology": "ring", "optimizer": "torch.optim.RAdam", "gossip_buffers": False},
     {"topology": "star", "communication": "adaptive(target=0.01, max_budget=9)"},
@@ -66,7 +69,9 @@ def asked(member: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("member", MEMBERS, ids=str)
 @pytest.mark.parametrize("sizes", [[4, 4], [3, 5]], ids=str)
-def test_two_workers_give_the_same_bits_as_one(member: dict[str, Any], sizes: list[int]) -> None:
+def test_two_workers_give_the_same_bits_as_one(
+    member: dict[str, Any], sizes: list[int]
+) -> None:
     assert_same_bits(sizes, **asked(member))
 
 
@@ -75,13 +80,21 @@ def test_every_optimizer_gives_the_same_bits_on_workers(name: str) -> None:
     """With GradPower and rates by block, on matrices of a model."""
     spec = {"name": name, "grad_power": 1.1, "blockwise": {"1.*": 2, "3.*": 1}}
     model = {"name": "mlp", "hidden": [6]}
-    settings = {**SAME_BITS, "task": "digits", "model": model, "topology": "ring", "steps": 6}
+    settings = {
+        **SAME_BITS,
+        "task": "digits",
+        "model": model,
+        "topology": "ring",
+        "steps": 6,
+    }
     assert_same_bits([3, 5], **settings, optimizer=spec)
 
 
 @pytest.mark.parametrize("sizes", [[2, 2, 2, 2], [1] * 8, [5, 1, 2]], ids=str)
 def test_any_number_of_workers_gives_the_same_bits(sizes: list[int]) -> None:
-    assert_same_bits(sizes, **{**SAME_BITS, "topology": "exponential", "optimizer": "adamw"})
+    assert_same_bits(
+        sizes, **{**SAME_BITS, "topology": "exponential", "optimizer": "adamw"}
+    )
 
 
 @pytest.mark.parametrize("sizes", [[4, 4], [2, 2, 2, 2], [6, 2]], ids=str)
@@ -91,7 +104,9 @@ def test_convolutions_give_the_same_bits_in_even_blocks(sizes: list[int]) -> Non
 
 def test_convolutions_of_odd_blocks_agree_to_the_tolerance() -> None:
     rows, _ = train(tiny_block(**CONVOLUTION))
-    found = torch.cat([part for part, _ in together(train, workers([1, 7], **CONVOLUTION))])
+    found = torch.cat(
+        [part for part, _ in together(train, workers([1, 7], **CONVOLUTION))]
+    )
     torch.testing.assert_close(found, rows, rtol=1e-9, atol=1e-12)
 
 
@@ -102,12 +117,17 @@ def assert_same_bits(sizes: list[int], **settings: Any) -> None:
     assert torch.equal(parts, rows)
     assert len(rows.unique(dim=0)) > 1
     for _, its in found:
-        assert its.state() == stats.state(), "every worker knows the logical cost of everybody"
+        assert its.state() == stats.state(), (
+            "every worker knows the logical cost of everybody"
+        )
 
 
 @pytest.mark.parametrize(
     "member",
-    [{"algorithm": "allreduce"}, {"communication": "then_merge(schedule=constant(0.5), at=50%)"}],
+    [
+        {"algorithm": "allreduce"},
+        {"communication": "then_merge(schedule=constant(0.5), at=50%)"},
+    ],
     ids=str,
 )
 def test_global_averages_agree_to_the_tolerance(member: dict[str, Any]) -> None:

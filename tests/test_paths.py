@@ -12,7 +12,13 @@ import pytest
 import decentral.cli
 from decentral.config import read_file
 
-SMALL = ["task=quadratic", "nodes=4", "steps=6", "checkpoint_every=3", "communication=constant"]
+SMALL = [
+    "task=quadratic",
+    "nodes=4",
+    "steps=6",
+    "checkpoint_every=3",
+    "communication=constant",
+]
 PLUGIN = """import networkx as nx
 
 def mine(n, /, *, k: int = 2):

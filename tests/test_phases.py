@@ -45,7 +45,9 @@ def test_a_window_is_on_between_its_ends_and_toggles_from_its_start(
 
 
 @given(window=windows, steps=st.integers(1, 300))
-def test_a_phase_is_refused_exactly_if_no_step_belongs_to_it(window: Phase, steps: int) -> None:
+def test_a_phase_is_refused_exactly_if_no_step_belongs_to_it(
+    window: Phase, steps: int
+) -> None:
     try:
         window.check("sam", steps)
     except ConfigError:

@@ -29,8 +29,12 @@ def test_it_says_what_is_best_and_what_else_costs(
     text = said(f"{HARD} --budget 2^20 --min 8 --png {tmp_path}/p.png", capsys)
     assert "hard: grow the batch late" in text
     assert "1,048,576 samples" in text
-    rows = {line[:20].strip(): line.split() for line in text.splitlines() if "%" in line[-8:]}
-    planned = next(line.split() for line in text.splitlines() if line.startswith("planned"))
+    rows = {
+        line[:20].strip(): line.split() for line in text.splitlines() if "%" in line[-8:]
+    }
+    planned = next(
+        line.split() for line in text.splitlines() if line.startswith("planned")
+    )
     assert float(planned[-1]) == pytest.approx(0.0578, abs=1e-4)
     assert {"constant 8", "early 25 %", "mid 50 %", "late 75 %", "late 90 %"} <= set(rows)
     assert all(row[-1].startswith("+") for row in rows.values()), "nothing is better"
@@ -41,7 +45,9 @@ def test_it_says_what_is_best_and_what_else_costs(
 def test_easy_tasks_grow_from_the_start(capsys: pytest.CaptureFixture[str]) -> None:
     text = said("plan batch --source 1 --capacity 2 --budget 2^20 --min 8", capsys)
     assert "easy: grow the batch from the start" in text
-    planned = next(line.split() for line in text.splitlines() if line.startswith("planned"))
+    planned = next(
+        line.split() for line in text.splitlines() if line.startswith("planned")
+    )
     assert float(planned[-1]) == pytest.approx(0.000096, abs=2e-6)
 
 
@@ -56,7 +62,9 @@ def test_what_it_writes_trains_by_the_plan(
     setup = prepare(make_config(read_file(path), {"task": "quadratic"}))
     assert setup.timeline.sizes() == best.per_step().tolist()
     assert setup.timeline.samples[-1] * nodes == 6000
-    named = tiny_setup(task="quadratic", batch=f"plan({path})", data=f"{6000 // nodes}/node")
+    named = tiny_setup(
+        task="quadratic", batch=f"plan({path})", data=f"{6000 // nodes}/node"
+    )
     assert named.timeline.sizes() == setup.timeline.sizes()
 
 

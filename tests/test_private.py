@@ -51,13 +51,19 @@ def _uses(node: ast.AST, own: set[str]) -> Iterator[str]:
         owner = ast.unparse(node.value)
         if node.attr not in own | NAMED_TUPLE and f"{owner}.{node.attr}" not in PUBLIC:
             yield f"{owner}.{node.attr}"
-    elif isinstance(node, ast.ImportFrom) and not (node.module or "").startswith("decentral"):
+    elif isinstance(node, ast.ImportFrom) and not (node.module or "").startswith(
+        "decentral"
+    ):
         names = [*(node.module or "").split("."), *(alias.name for alias in node.names)]
         yield from (name for name in names if _hidden(name))
     elif isinstance(node, ast.Import):
         names = [name for alias in node.names for name in alias.name.split(".")]
         yield from (name for name in names if _hidden(name))
-    elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("getattr", "setattr", "hasattr"):
+    elif isinstance(node, ast.Call) and ast.unparse(node.func) in (
+        "getattr",
+        "setattr",
+        "hasattr",
+    ):
         name = node.args[1]
         if (
             isinstance(name, ast.Constant)
@@ -101,7 +107,9 @@ def test_the_next_minor_release_is_not_let_in(name: str) -> None:
     pinned = (REPO / "constraints.txt").read_text().split(f"\n{name}==")[1].split()[0]
     project = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
     asked = [*project["dependencies"], *project["optional-dependencies"]["ray"]]
-    (bounds,) = [line for line in asked if line.replace("[default]", "").startswith(f"{name}>")]
+    (bounds,) = [
+        line for line in asked if line.replace("[default]", "").startswith(f"{name}>")
+    ]
     major, minor, _ = pinned.split(".")
     assert bounds.endswith(f",<{major}.{int(minor) + 1}")
 
@@ -110,7 +118,13 @@ def test_the_next_minor_release_is_not_let_in(name: str) -> None:
 
 
 def test_every_layer_of_batchnorm_is_one() -> None:
-    layers = [nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, nn.LazyBatchNorm2d]
+    layers = [
+        nn.BatchNorm1d,
+        nn.BatchNorm2d,
+        nn.BatchNorm3d,
+        nn.SyncBatchNorm,
+        nn.LazyBatchNorm2d,
+    ]
     assert all(issubclass(layer, private.BatchNorm) for layer in layers)
     assert not issubclass(nn.GroupNorm, private.BatchNorm)
     norm: Any = private.BatchNorm(3)
@@ -143,7 +157,8 @@ def test_gloo_gathers_and_has_no_coalescing() -> None:
 
 
 def test_gloo_connects_through_the_address_that_is_given() -> None:
-    with pytest.raises(RuntimeError, match=r"203\.0\.113\.7"):  # an address that no host has
+    # an address that no host has
+    with pytest.raises(RuntimeError, match=r"203\.0\.113\.7"):
         group(address="203.0.113.7")
 
 

@@ -30,7 +30,9 @@ from decentral.topology.base import Links
 pytestmark = pytest.mark.timeout(60)
 
 Sizes = Sequence[int]
-SIZES = pytest.mark.parametrize("sizes", [[3, 3], [1, 4], [2, 2, 2, 2], [1, 5, 1, 2]], ids=str)
+SIZES = pytest.mark.parametrize(
+    "sizes", [[3, 3], [1, 4], [2, 2, 2, 2], [1, 5, 1, 2]], ids=str
+)
 
 
 @contextmanager
@@ -76,7 +78,9 @@ def complete(nodes: int) -> Mixing:
 
 @SIZES
 @pytest.mark.parametrize(
-    ("packed", "piece"), [(1 << 20, 1 << 20), (0, 1 << 20), (0, 256)], ids=["packed", "rows", "cut"]
+    ("packed", "piece"),
+    [(1 << 20, 1 << 20), (0, 1 << 20), (0, 256)],
+    ids=["packed", "rows", "cut"],
 )
 def test_graphs_redrawn_in_every_round_give_the_bits_of_one_process(
     sizes: Sizes, packed: int, piece: int, monkeypatch: pytest.MonkeyPatch
@@ -104,7 +108,9 @@ def test_graphs_redrawn_in_every_round_give_the_bits_of_one_process(
     sizes=st.lists(st.integers(1, 4), min_size=2, max_size=4), links=st.integers(0, 60),
     seed=st.integers(0, 99), width=st.integers(1, 70),
 )  # fmt: skip
-def test_any_blocks_and_any_graph(sizes: Sizes, links: int, seed: int, width: int) -> None:
+def test_any_blocks_and_any_graph(
+    sizes: Sizes, links: int, seed: int, width: int
+) -> None:
     nodes = sum(sizes)
     mixing, rows = drawn(nodes, links, seed), block(nodes, width, torch.float32)
 
@@ -157,7 +163,9 @@ def test_a_row_is_sent_once_to_every_worker_that_hears_it(
     for size, sent in zip(sizes, found, strict=True):
         assert sum(size_ for *_, size_ in sent) == 2 * 2 * size * 64 * 8
         assert len(sent) == 2 * 2 * (1 if packed else size)
-        assert len({(peer, tag) for peer, tag, _ in sent}) == len(sent), "no tag comes twice"
+        assert len({(peer, tag) for peer, tag, _ in sent}) == len(sent), (
+            "no tag comes twice"
+        )
 
 
 def test_whoever_is_expected_to_send_is_told_before_rows_fill_the_line(
@@ -188,7 +196,9 @@ def test_what_one_worker_sends_another_expects(
     mixing = drawn(sum(sizes), links, seed)
     ends = np.cumsum([0, *sizes])
     blocks = [range(a, b) for a, b in pairwise(ends)]
-    parts = [send_receive_plan(mixing, blocks, rank, packed) for rank in range(len(sizes))]
+    parts = [
+        send_receive_plan(mixing, blocks, rank, packed) for rank in range(len(sizes))
+    ]
     sent = {
         (p.index, rank, p.peer, len(p.rows))
         for rank, part in enumerate(parts)
@@ -293,13 +303,17 @@ def test_a_mixing_that_averages_everybody_is_a_global_average() -> None:
     for ordered, sent in ((False, 48 * 8), (True, 4 * 48 * 8)):
         with workers(sizes, ordered=ordered) as crew:
             found = together(work, crew)
-        torch.testing.assert_close(torch.cat([mine for mine, _ in found]), alone(rows, [mixing]))
+        torch.testing.assert_close(
+            torch.cat([mine for mine, _ in found]), alone(rows, [mixing])
+        )
         assert [bytes_ for _, bytes_ in found] == [sent, sent]
 
 
 @SIZES
 @pytest.mark.parametrize("dtype", [torch.float64, torch.int64, torch.bool], ids=str)
-def test_gathering_keeps_the_order_of_nodes_and_the_bits(sizes: Sizes, dtype: torch.dtype) -> None:
+def test_gathering_keeps_the_order_of_nodes_and_the_bits(
+    sizes: Sizes, dtype: torch.dtype
+) -> None:
     """Every worker may give another number of values, and none."""
     values = block(sum(sizes), 3).mul(10).to(dtype)
 

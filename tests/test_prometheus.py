@@ -66,7 +66,9 @@ class Head:
 
 def fetch(url: str, **headers: str) -> tuple[int, str]:
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers=headers)) as answer:
+        with urllib.request.urlopen(
+            urllib.request.Request(url, headers=headers)
+        ) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         with error:
@@ -106,7 +108,11 @@ def running(log: Path, command: list[str], **env: str) -> Generator[None]:
     """Run a program beside the test; its whole process group ends with the block."""
     with log.open("w") as out:
         process = subprocess.Popen(
-            command, stdout=out, stderr=out, env={**os.environ, **env}, start_new_session=True
+            command,
+            stdout=out,
+            stderr=out,
+            env={**os.environ, **env},
+            start_new_session=True,
         )
     try:
         yield
@@ -130,7 +136,8 @@ def scrape_config(folder: Path) -> str:
 
 @pytest.fixture(scope="module")
 def head() -> Iterator[Head]:
-    folder = Path(tempfile.mkdtemp(prefix="dp-", dir="/tmp"))  # short: Unix sockets lie in it
+    # short: Unix sockets lie in it
+    folder = Path(tempfile.mkdtemp(prefix="dp-", dir="/tmp"))
     try:
         with ExitStack() as stack:
             yield start(folder, stack)
@@ -141,20 +148,34 @@ def head() -> Iterator[Head]:
 def start(folder: Path, stack: ExitStack) -> Head:
     gcs, dashboard, client, prometheus = free_ports(4)
     token = secrets.token_hex(32)
-    env = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "RAY_USAGE_STATS_ENABLED": "0"}
+    env = {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": token,
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
     env |= {"RAY_metrics_report_interval_ms": "1000"}
     ray = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block"]
-    ray += ["--node-ip-address=127.0.0.1", f"--port={gcs}", f"--temp-dir={folder}", "--num-cpus=1"]
+    ray += [
+        "--node-ip-address=127.0.0.1",
+        f"--port={gcs}",
+        f"--temp-dir={folder}",
+        "--num-cpus=1",
+    ]
     ray += [f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}"]
     ray += ["--object-store-memory=100000000", "--dashboard-agent-listen-port=0"]
     stack.enter_context(running(folder / "head.log", ray, **env))
-    found = Head(folder, f"http://127.0.0.1:{dashboard}", token, f"http://127.0.0.1:{prometheus}")
+    found = Head(
+        folder, f"http://127.0.0.1:{dashboard}", token, f"http://127.0.0.1:{prometheus}"
+    )
     eventually(lambda: found.targets())
     exporter = [sys.executable, "-c", EXPORTER, f"127.0.0.1:{gcs}"]
     stack.enter_context(running(folder / "exporter.log", exporter, **env))
     (folder / "prometheus.yml").write_text(scrape_config(folder))
     server = ["prometheus", f"--config.file={folder}/prometheus.yml"]
-    server += [f"--storage.tsdb.path={folder}/data", f"--web.listen-address=127.0.0.1:{prometheus}"]
+    server += [
+        f"--storage.tsdb.path={folder}/data",
+        f"--web.listen-address=127.0.0.1:{prometheus}",
+    ]
     stack.enter_context(running(folder / "prometheus.log", server))
     eventually(lambda: ready(f"{found.prometheus}/-/ready"))
     return found
@@ -186,10 +207,14 @@ def test_the_list_over_http_wants_the_token_and_is_the_same(head: Head) -> None:
 @pytest.mark.soak
 @pytest.mark.needs("chromium")
 @pytest.mark.timeout(400)
-def test_pages_show_the_named_actors_and_the_mergeability_of_a_run(tmp_path: Path) -> None:
+def test_pages_show_the_named_actors_and_the_mergeability_of_a_run(
+    tmp_path: Path,
+) -> None:
     """The script ends with an error where Ray's page does not name the actors."""
     script = REPO / "docs" / "make_pictures.py"
-    done = subprocess.run([sys.executable, str(script), str(tmp_path)], capture_output=True)
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path)], capture_output=True
+    )
     assert done.returncode == 0, done.stderr
     found = sorted(path.name for path in tmp_path.iterdir())
     assert found == ["prometheus-accuracy.png", "ray-actors.png"]

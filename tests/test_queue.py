@@ -28,7 +28,11 @@ class Killed(BaseException):
 
 
 def words(**changes: Any) -> list[str]:
-    return ["launch", *(f"{key}={value}" for key, value in (SETTINGS | changes).items()), "-q"]
+    return [
+        "launch",
+        *(f"{key}={value}" for key, value in (SETTINGS | changes).items()),
+        "-q",
+    ]
 
 
 def unseen(row: dict[str, Any]) -> None:
@@ -70,8 +74,12 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("there", ["nothing", "a folder", "what a kill has left", "a log"])
-def test_it_begins_where_there_is_no_run(there: str, tmp_path: Path, undisturbed: Path) -> None:
+@pytest.mark.parametrize(
+    "there", ["nothing", "a folder", "what a kill has left", "a log"]
+)
+def test_it_begins_where_there_is_no_run(
+    there: str, tmp_path: Path, undisturbed: Path
+) -> None:
     folder = tmp_path / "run"
     if there != "nothing":
         folder.mkdir()
@@ -96,14 +104,21 @@ def test_it_goes_on_until_the_run_is_finished_and_then_says_so(
     assert merged(folder) == merged(undisturbed)
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     capsys.readouterr()
-    assert decentral.cli.run([*words()[:-1], "--out", str(folder), "--resume", "--json"]) == 0
+    assert (
+        decentral.cli.run([*words()[:-1], "--out", str(folder), "--resume", "--json"])
+        == 0
+    )
     said = capsys.readouterr()
-    assert said.err == f"run {folder} is finished; `decentral report {folder}` shows it.\n"
+    assert (
+        said.err == f"run {folder} is finished; `decentral report {folder}` shows it.\n"
+    )
     assert json.loads(said.out)["status"] == "finished"
     assert api.launch(**SETTINGS, out=str(folder), resume=True).summary["steps"] == 12
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
     assert events(folder) == ["start", "resume", "resume", "resume", "merge", "finished"]
-    steps = [[row["step"] for row in api.Run(path).rows] for path in (folder, undisturbed)]
+    steps = [
+        [row["step"] for row in api.Run(path).rows] for path in (folder, undisturbed)
+    ]
     assert steps[0] == steps[1]
 
 
@@ -114,7 +129,10 @@ def test_it_goes_on_until_the_run_is_finished_and_then_says_so(
         ({"seed": 3}, "seed: 0 there, 3 here"),
         ({"steps": 24, "nodes": 5}, "nodes: 4 there, 5 here; steps: 12 there, 24 here"),
         ({"optimizer": "adamw"}, "(optimizer.name: sgd there, adamw here)"),
-        ({"communication": "late(start=75%)"}, "communication.start: 50% there, 75% here"),
+        (
+            {"communication": "late(start=75%)"},
+            "communication.start: 50% there, 75% here",
+        ),
         ({"attack": "noise(nodes=[1])"}, "(attack.name: none there, noise here)"),
         ({"clip": 1.0}, "clip: none there, 1.0 here"),
     ],
@@ -126,7 +144,9 @@ def test_a_run_of_another_configuration_is_left_alone(
     shutil.copytree(undisturbed, folder)
     if left == "unfinished":
         (folder / "summary.json").unlink()
-    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    before = {
+        path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()
+    }
     with pytest.raises(ConfigError, match="of another configuration") as refused:
         launched(folder, **changes)
     assert named in str(refused.value)
@@ -197,7 +217,9 @@ def test_a_run_stopped_in_its_first_evaluation_makes_it_again(
     assert run is not None
     run.stopping = threading.Event()
     run.stopping.set()
-    with pytest.raises(decentral.RunError, match="interrupted at step 0; everything is saved"):
+    with pytest.raises(
+        decentral.RunError, match="interrupted at step 0; everything is saved"
+    ):
         run.run(lambda row: None)
     assert load_checkpoint(folder).step == 0
     assert launched(folder).rows[0]["step"] == 0

@@ -11,16 +11,28 @@ from decentral.config import make_config
 from decentral.engines.choice import refuse_ranks
 from decentral.errors import ConfigError
 
-TORCHRUN = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "TORCHELASTIC_RUN_ID": "none"}
+TORCHRUN = {
+    "RANK": "0",
+    "WORLD_SIZE": "2",
+    "LOCAL_RANK": "0",
+    "TORCHELASTIC_RUN_ID": "none",
+}
 SRUN = {"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "4", "SLURM_NTASKS": "4"}
 MPIRUN = {"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "2"}
 QUICK = "task=quadratic nodes=4 steps=2"
 
 
-@pytest.mark.parametrize("environ", [TORCHRUN, SRUN, MPIRUN], ids=["torchrun", "srun", "mpirun"])
+@pytest.mark.parametrize(
+    "environ", [TORCHRUN, SRUN, MPIRUN], ids=["torchrun", "srun", "mpirun"]
+)
 @pytest.mark.parametrize(
     "words",
-    [f"launch {QUICK}", "resume begun", f"sweep {QUICK} seed=0,1", "reproduce single-merge"],
+    [
+        f"launch {QUICK}",
+        "resume begun",
+        f"sweep {QUICK} seed=0,1",
+        "reproduce single-merge",
+    ],
     ids=lambda words: words.partition(" ")[0],
 )
 def test_one_process_of_several_is_refused(
@@ -47,14 +59,21 @@ def test_one_process_of_several_is_refused(
     "environ",
     [
         {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "8", "SLURM_PROCID": "0"},  # a batch script
-        {"SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0", "SLURM_NTASKS": "8"},  # srun -n 1
+        # srun -n 1
+        {
+            "SLURM_STEP_NUM_TASKS": "1",
+            "SLURM_PROCID": "0",
+            "SLURM_NTASKS": "8",
+        },
         {"WORLD_SIZE": "1", "RANK": "0"},  # a notebook
         {"WORLD_SIZE": "2"},  # the number alone says nothing of this process
         {"SLURM_STEP_NUM_TASKS": "8"},
         {"WORLD_SIZE": "", "RANK": ""},
     ],
 )
-def test_what_others_have_left_in_the_environment_is_no_reason(environ: dict[str, str]) -> None:
+def test_what_others_have_left_in_the_environment_is_no_reason(
+    environ: dict[str, str],
+) -> None:
     refuse_ranks(make_config({}), environ)
 
 

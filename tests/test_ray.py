@@ -26,11 +26,17 @@ METHODS = (
 )
 
 
-def launched(out: Path, *words: str, settings: str = SETTINGS) -> tuple[dict[str, Any], str]:
+def launched(
+    out: Path, *words: str, settings: str = SETTINGS
+) -> tuple[dict[str, Any], str]:
     """Launch a run as a user would; return its summary and what was said."""
     command = [sys.executable, "-m", "decentral", "launch", *settings.split(), *words]
     done = subprocess.run(
-        [*command, "--out", str(out)], capture_output=True, text=True, timeout=110, check=False
+        [*command, "--out", str(out)],
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return json.loads((out / "summary.json").read_text()), done.stdout + done.stderr
@@ -61,7 +67,9 @@ def test_two_workers_end_where_one_process_ends(alone: Path, tmp_path: Path) -> 
     same_model(alone, tmp_path / "run", 1e-9)
     for key in ("accuracy/local_mean", "accuracy/merged"):
         assert summary["final"][key] == pytest.approx(expected["final"][key], abs=1e-12)
-        assert summary["before_merge"][key] == pytest.approx(expected["before_merge"][key])
+        assert summary["before_merge"][key] == pytest.approx(
+            expected["before_merge"][key]
+        )
     for key in ("bytes", "messages", "rounds"):
         assert summary["counters"][f"comm/{key}"] == expected["counters"][f"comm/{key}"]
     assert 0 < summary["counters"]["comm/wire_bytes"] < summary["counters"]["comm/bytes"]

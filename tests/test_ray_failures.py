@@ -51,7 +51,9 @@ Launch = Callable[..., Path]
 @pytest.fixture
 def launch(tmp_path: Path, ray_cluster: None) -> Launch:
     def launched(**settings: Any) -> Path:
-        return decentral.launch(**{"out": str(tmp_path / "run"), **SETTINGS, **settings}).path
+        return decentral.launch(
+            **{"out": str(tmp_path / "run"), **SETTINGS, **settings}
+        ).path
 
     return launched
 
@@ -75,12 +77,18 @@ def events(out: Path, kind: str) -> list[dict[str, Any]]:
     return [event for event in map(json.loads, lines) if event["event"] == kind]
 
 
-def test_four_actors_end_at_the_bits_of_one_process(launch: Launch, undisturbed: Tensor) -> None:
+def test_four_actors_end_at_the_bits_of_one_process(
+    launch: Launch, undisturbed: Tensor
+) -> None:
     out = launch(**{"engine.workers": 4})
     assert len(json.loads((out / "env.json").read_text())["workers"]) == 4
     assert torch.equal(last_rows(out), undisturbed)
-    first = json.loads((out / "checkpoints" / "step-000000000" / "manifest.json").read_text())
-    assert first["counters"]["offsets"]["metrics.jsonl"] == 0, "before the first evaluation"
+    first = json.loads(
+        (out / "checkpoints" / "step-000000000" / "manifest.json").read_text()
+    )
+    assert first["counters"]["offsets"]["metrics.jsonl"] == 0, (
+        "before the first evaluation"
+    )
 
 
 def test_a_run_folder_is_as_it_was(launch: Launch, regenerate: bool) -> None:
@@ -118,7 +126,8 @@ def test_workers_that_stand_still_are_noticed(
     out = launch(faults=[f"{kind}(worker=1,step=35)"], **{f"engine.{setting}": 8})
     assert torch.equal(last_rows(out), undisturbed)
     (failure,) = events(out, "failure")
-    if kind == "hang":  # of workers that wait for each other, who stands still cannot be told
+    # of workers that wait for each other, who stands still cannot be told
+    if kind == "hang":
         assert failure["workers"] == [1]
 
 
@@ -147,7 +156,12 @@ def test_points_of_a_sweep_run_side_by_side_as_they_would_alone(
     (found,) = tmp_path.glob("ring-3-*")
     assert torch.equal(last_rows(found), undisturbed)
     again, _ = swept(tmp_path, *axes)
-    assert [outcome.state for outcome in again] == ["failed", "failed", "before", "before"]
+    assert [outcome.state for outcome in again] == [
+        "failed",
+        "failed",
+        "before",
+        "before",
+    ]
 
 
 @pytest.mark.soak
@@ -279,7 +293,9 @@ def test_what_a_plug_in_raises_on_a_worker_is_said_with_the_line_of_the_file_bes
     )
     with pytest.raises(RunError) as caught:
         launch(metrics=["accuracy", f"{tmp_path / 'mine.py'}:late"])
-    said = f"metric 'late' raised KeyError: 1 ({beside}:2). Run folder: {tmp_path / 'run'}."
+    said = (
+        f"metric 'late' raised KeyError: 1 ({beside}:2). Run folder: {tmp_path / 'run'}."
+    )
     assert str(caught.value) == said
 
 
@@ -342,7 +358,9 @@ def test_a_driver_that_is_killed_leaves_a_run_that_can_be_resumed(
     out = tmp_path / "run"
     words = [f"{key}={value}" for key, value in SETTINGS.items()]
     command = [sys.executable, "-m", "decentral", "launch", "--quiet", *words]
-    driver = subprocess.Popen([*command, "faults=[stall(worker=0,step=35)]", "--out", str(out)])
+    driver = subprocess.Popen(
+        [*command, "faults=[stall(worker=0,step=35)]", "--out", str(out)]
+    )
     try:
         while not list(out.glob("checkpoints/step-*30/manifest.json")):
             assert driver.poll() is None
@@ -368,7 +386,11 @@ time.sleep(30)
 def test_an_actor_outlives_a_slow_start_but_not_its_driver() -> None:
     """Polls begin with the work; a machine that loads torch slowly is no dead driver."""
     done = subprocess.run(
-        [sys.executable, "-c", ORPHAN], capture_output=True, text=True, timeout=25, check=False
+        [sys.executable, "-c", ORPHAN],
+        capture_output=True,
+        text=True,
+        timeout=25,
+        check=False,
     )
     assert done.stdout == "still here\n"
     assert done.returncode == 1
@@ -398,7 +420,9 @@ def unavailable(told: str) -> Exception:
         (unavailable, False, "it is out of reach", False),
     ],
 )
-@pytest.mark.parametrize("told", ["", "The node died: its owner is temporarily unavailable."])
+@pytest.mark.parametrize(
+    "told", ["", "The node died: its owner is temporarily unavailable."]
+)
 def test_why_a_worker_is_gone_is_told_by_types_and_states(
     error: Callable[[str], Exception],
     alive: bool,
@@ -419,7 +443,11 @@ def test_why_a_worker_is_gone_is_told_by_types_and_states(
     group = WorkerGroup(actors=[None] * 2, hosts=hosts, engine=make_config({}).engine)
     with pytest.raises(WorkersLost) as lost:
         group._answer(1, None)
-    assert (lost.value.ranks, lost.value.cause, lost.value.process) == ([1], cause, process)
+    assert (lost.value.ranks, lost.value.cause, lost.value.process) == (
+        [1],
+        cause,
+        process,
+    )
 
 
 def test_a_worker_that_loads_torch_may_be_silent_for_longer() -> None:

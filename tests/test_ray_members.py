@@ -14,7 +14,11 @@ import decentral
 from decentral.registry import find, names
 from decentral.traits import AlgorithmTraits, traits_of
 
-pytestmark = [pytest.mark.needs("ray"), pytest.mark.soak, pytest.mark.usefixtures("ray_cluster")]
+pytestmark = [
+    pytest.mark.needs("ray"),
+    pytest.mark.soak,
+    pytest.mark.usefixtures("ray_cluster"),
+]
 
 SETTINGS: dict[str, Any] = {
     "task": "digits", "model": "mlp(hidden=[16])", "nodes": 16, "split": "dirichlet(0.1)",
@@ -34,9 +38,12 @@ def settings_of(kind: str, name: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("kind", "name"), [(kind, name) for kind in ("algorithm", *OTHERS) for name in names(kind)]
+    ("kind", "name"),
+    [(kind, name) for kind in ("algorithm", *OTHERS) for name in names(kind)],
 )
-def test_two_actors_end_where_one_process_ends(kind: str, name: str, tmp_path: Path) -> None:
+def test_two_actors_end_where_one_process_ends(
+    kind: str, name: str, tmp_path: Path
+) -> None:
     """The same bits, unless something was averaged over all nodes."""
     asked_for = settings_of(kind, name)
     one, two = (
@@ -51,9 +58,14 @@ def test_two_actors_end_where_one_process_ends(kind: str, name: str, tmp_path: P
     else:
         assert torch.equal(found, expected)
     for key in ("accuracy/local_mean", "accuracy/merged", "loss/merged"):
-        assert two.summary["final"][key] == pytest.approx(one.summary["final"][key], rel=1e-9)
+        assert two.summary["final"][key] == pytest.approx(
+            one.summary["final"][key], rel=1e-9
+        )
     for key in ("bytes", "messages", "rounds"):
-        assert two.summary["counters"][f"comm/{key}"] == one.summary["counters"][f"comm/{key}"]
+        assert (
+            two.summary["counters"][f"comm/{key}"]
+            == one.summary["counters"][f"comm/{key}"]
+        )
     assert (two.summary["counters"]["comm/wire_bytes"] > 0) == (
         two.summary["counters"]["comm/bytes"] > 0
     )

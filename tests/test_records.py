@@ -76,15 +76,21 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 # --- a metric of a user's own, in every output ----------------------------------------------------
 
 
-def test_the_terminal_shows_it_on_the_way_and_at_the_end(bench: Path, capsys: Captured) -> None:
+def test_the_terminal_shows_it_on_the_way_and_at_the_end(
+    bench: Path, capsys: Captured
+) -> None:
     command("launch", *SMALL, "--out", "again")
     said = capsys.readouterr().out
     first = next(line for line in said.splitlines() if line.startswith("step 0/4"))
-    assert re.search(r"merged \S+ %  norm/shortest \d\S+  norm/longest \d\S+  sent 0 B", first)
+    assert re.search(
+        r"merged \S+ %  norm/shortest \d\S+  norm/longest \d\S+  sent 0 B", first
+    )
     for key in KEYS:
         assert re.search(rf"^{key} +\d\S+ +\d\S+ *$", said, re.M), said
     assert all(
-        len(line) <= 80 for line in said.splitlines() if "norm/" in line and "step" not in line
+        len(line) <= 80
+        for line in said.splitlines()
+        if "norm/" in line and "step" not in line
     )
 
 
@@ -108,7 +114,10 @@ def test_the_report_draws_it_and_lists_it(bench: Path) -> None:
     facts = facts_of(read_run(bench / "run"))
     for key in KEYS:
         value = number_text(facts.values[key], undeclared(key))
-        assert f'<th scope="row" class="text">{key}</th>\n<td class="number">{value}</td>' in table
+        assert (
+            f'<th scope="row" class="text">{key}</th>\n<td class="number">{value}</td>'
+            in table
+        )
 
 
 def test_compare_has_a_column_for_it(bench: Path, capsys: Captured) -> None:
@@ -125,13 +134,16 @@ def test_compare_has_a_column_for_it(bench: Path, capsys: Captured) -> None:
     assert all(f'<th scope="col" class="number">{key}</th>' in page for key in KEYS)
 
 
-def test_a_sweep_has_a_column_for_it_in_table_page_and_csv(bench: Path, capsys: Captured) -> None:
+def test_a_sweep_has_a_column_for_it_in_table_page_and_csv(
+    bench: Path, capsys: Captured
+) -> None:
     words = ["task=digits", "nodes=4", "steps=4", "topology=ring", *SMALL[-2:]]
     command("sweep", *words, "seed=0,1", "--out", "s")
     said = capsys.readouterr().out
     assert all(len(line.rstrip()) <= 80 for line in said.splitlines()), said
     assert re.search(r"merged +norm/shortest", said)
-    assert len(re.findall(r"\d(?: %)? ± \d", said)) == 4  # local, merged, and the two keys
+    # local, merged, and the two keys
+    assert len(re.findall(r"\d(?: %)? ± \d", said)) == 4
     page = (bench / "s" / "sweep.html").read_text(encoding="utf-8")
     assert all(f'<th scope="col" class="number">{key}</th>' in page for key in KEYS)
     listed = list(csv.DictReader((bench / "s" / "results.csv").read_text().splitlines()))
@@ -141,18 +153,24 @@ def test_a_sweep_has_a_column_for_it_in_table_page_and_csv(bench: Path, capsys: 
 
 
 def test_tensorboard_has_it(bench: Path) -> None:
-    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator"
+    )
     found = accumulator.EventAccumulator(str(bench / "run" / "tensorboard"))
     found.Reload()
     assert {*KEYS} <= {*found.Tags()["scalars"]}
 
 
-def test_the_monitor_has_a_gauge_for_it(bench: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_monitor_has_a_gauge_for_it(
+    bench: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("ray")
     told: dict[str, tuple[str, float]] = {}
 
     class Gauge:
-        def __init__(self, name: str, description: str, tag_keys: tuple[str, ...]) -> None:
+        def __init__(
+            self, name: str, description: str, tag_keys: tuple[str, ...]
+        ) -> None:
             assert tag_keys[0] == "run"
             self.name, self.description = name, description
 
@@ -169,7 +187,10 @@ def test_the_monitor_has_a_gauge_for_it(bench: Path, monkeypatch: pytest.MonkeyP
     assert told["decentral_norm_longest"] == (
         "norm/longest, a metric of the run", row["norm/longest"],
     )  # fmt: skip
-    assert told["decentral_accuracy_merged"][0] == "Test accuracy of the average of all models"
+    assert (
+        told["decentral_accuracy_merged"][0]
+        == "Test accuracy of the average of all models"
+    )
     assert told["decentral_comm_bytes"][1] == 0
     assert told[FAILURES] == ("Failures so far", 0)  # and not a metric of that name
     assert told[f"{FAILURES}_"][1] == 3.0
@@ -201,7 +222,9 @@ def apart(bench: Path) -> Path:
 def test_merge_judges_by_it(apart: Path, capsys: Captured) -> None:
     command("merge", "apart", "--rule", "uniform", "--rule", "median")
     said = capsys.readouterr().out
-    assert re.search(r"^merge +accuracy +loss +length +from the average", said, re.M), said
+    assert re.search(r"^merge +accuracy +loss +length +from the average", said, re.M), (
+        said
+    )
     models = models_of(apart)
     norms = models.rows.double().norm(dim=1)
     rows = {
@@ -248,7 +271,9 @@ def test_every_built_in_number_is_declared(bench: Path) -> None:
     run = read_run(bench / "everything")
     patterns = [record.key for record in run.records.declared]
     known = Records([Record(key) for key in patterns if "*" in key])
-    unknown = [k for k in run.logged if k not in patterns and known.of(k) == undeclared(k)]
+    unknown = [
+        k for k in run.logged if k not in patterns and known.of(k) == undeclared(k)
+    ]
     assert not unknown
 
 
@@ -298,7 +323,12 @@ def test_the_first_headline_judges_the_run(
 
 def test_a_headline_of_ones_own_is_what_terminal_and_table_show() -> None:
     records = records_of((*F1, *built_in()))
-    found = {"f1/local_mean": 0.5, "f1/merged": 0.75, "norm/mean": 2.0, "accuracy/merged": 0.9}
+    found = {
+        "f1/local_mean": 0.5,
+        "f1/merged": 0.75,
+        "norm/mean": 2.0,
+        "accuracy/merged": 0.9,
+    }
     assert [text.plain for text in scores(found, records)] == [
         "local 50.0 % (—–—)  merged 75.0 %", "norm/mean 2.00", "accuracy merged 90.0 %",
     ]  # fmt: skip
@@ -350,13 +380,19 @@ def test_numbers_of_every_kind_are_taken_and_overflows_are_no_numbers() -> None:
         (torch.ones(3), r"metric 'mine' returned a tensor of shape \[3\]"),
         ({"a": None}, r"metric 'mine' returned None for 'a' \(.*; return one number"),
         ({"a": "high"}, "metric 'mine' returned 'high' for 'a'"),
-        ({"a": np.ones((1, 1))}, r"metric 'mine' returned an array of shape \[1, 1\] for 'a'"),
+        (
+            {"a": np.ones((1, 1))},
+            r"metric 'mine' returned an array of shape \[1, 1\] for 'a'",
+        ),
         ({"a": 1j}, "metric 'mine' returned '?1j'? for 'a'"),
         ({"a": [1.0]}, "metric 'mine' returned a list for 'a'"),
         ({1: 1.0}, "metric 'mine' returned the key 1"),
         ({"": 1.0}, "metric 'mine' returned the key ''"),
         ({"b": 1.0}, "metric 'mine' returned 'b', a key of another metric"),
-        ({"time/mix_s": 1.0}, "metric 'mine' returned 'time/mix_s', a key of the run itself"),
+        (
+            {"time/mix_s": 1.0},
+            "metric 'mine' returned 'time/mix_s', a key of the run itself",
+        ),
         ({"phase": 1.0}, "metric 'mine' returned 'phase', a key of the run itself"),
     ],
 )

@@ -54,7 +54,9 @@ def test_every_listed_name_can_be_found_and_is_named_like_its_function(
 ) -> None:
     found = find(kind, name)
     assert (found.kind, found.name) == (kind, name)
-    spoken = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", found.target.__name__).lower()  # a class: MuonLite
+    spoken = re.sub(
+        r"(?<=[a-z])(?=[A-Z])", "_", found.target.__name__
+    ).lower()  # a class: MuonLite
     assert spoken == name
     assert found.target.__module__ == find_members(KINDS[kind], kind)[name]
 
@@ -90,7 +92,9 @@ def test_naming_members_and_choosing_one_imports_no_other_family() -> None:
 
 
 @every
-def test_every_member_has_help_that_starts_with_one_sentence(kind: str, name: str) -> None:
+def test_every_member_has_help_that_starts_with_one_sentence(
+    kind: str, name: str
+) -> None:
     first = find(kind, name).help.split("\n\n")[0]
     assert first.rstrip().endswith(".")
     assert len(first) > 10
@@ -120,7 +124,9 @@ def test_every_setting_is_annotated(kind: str, name: str) -> None:
         assert setting.annotation is not Any
 
 
-@pytest.mark.parametrize(("kind", "name"), [member for member in MEMBERS if member[0] != "metric"])
+@pytest.mark.parametrize(
+    ("kind", "name"), [member for member in MEMBERS if member[0] != "metric"]
+)
 def test_the_resolved_mapping_builds_the_same_again(kind: str, name: str) -> None:
     once = example(kind, name)
     again = build(kind, once.spec())
@@ -144,7 +150,11 @@ def test_unknown_settings_are_refused_with_the_nearest(kind: str, name: str) -> 
 @pytest.mark.parametrize(
     ("kind", "name", "message"),
     [
-        ("topology", "rng", "unknown topology 'rng'. Did you mean 'ring'? Available: barabasi_"),
+        (
+            "topology",
+            "rng",
+            "unknown topology 'rng'. Did you mean 'ring'? Available: barabasi_",
+        ),
         ("topology", "RING", "Did you mean 'ring'?"),
         ("optimizer", "Adam", "unknown optimizer 'Adam'. Did you mean 'adamw'?"),
         ("topology", "nx:wats_strogatz_graph", "Did you mean 'watts_strogatz_graph'?"),
@@ -153,7 +163,9 @@ def test_unknown_settings_are_refused_with_the_nearest(kind: str, name: str) -> 
         ("topology", "nowhere.py:f", "nowhere.py does not exist"),
     ],
 )
-def test_an_unknown_name_is_answered_with_the_nearest(kind: str, name: str, message: str) -> None:
+def test_an_unknown_name_is_answered_with_the_nearest(
+    kind: str, name: str, message: str
+) -> None:
     with pytest.raises(ConfigError) as caught:
         find(kind, name)
     assert message in str(caught.value)
@@ -164,7 +176,9 @@ def test_private_modules_are_no_plug_ins() -> None:
         assert not [name for name in names(kind) if name.startswith("_")]
 
 
-def test_names_that_are_registered_or_installed_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_that_are_registered_or_installed_are_listed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     @plugin("topology")
     def wheel(n: int) -> None:
         """Turn."""
@@ -194,7 +208,9 @@ def test_a_name_can_be_taken_only_once() -> None:
     plugin("topology", name="same")(mine)
     with pytest.raises(ConfigError, match=r"'same' is already registered by .*mine"):
         plugin("topology", name="same")(other)
-    with pytest.raises(ConfigError, match=r"unknown kind of plug-in 'topolgy'.*'topology'"):
+    with pytest.raises(
+        ConfigError, match=r"unknown kind of plug-in 'topolgy'.*'topology'"
+    ):
         plugin("topolgy")
 
 
@@ -236,9 +252,9 @@ def build_sample(text: str) -> ConfiguredPlugin:
 
 def test_settings_by_place_by_name_by_mapping_and_by_spec_are_the_same() -> None:
     wanted = build_sample("sample(3, 0.25, at=80%, inner=constant(0.2))").spec()
-    assert build("topology", "sample(count=3, share=0.25, at=0.8, inner=constant(0.2))").spec() == (
-        wanted
-    )
+    assert build(
+        "topology", "sample(count=3, share=0.25, at=0.8, inner=constant(0.2))"
+    ).spec() == (wanted)
     mapping = {"name": "sample", "count": 3, "share": 0.25, "at": "80%"}
     mapping["inner"] = {"name": "constant", "intensity": 0.2}
     assert build("topology", mapping).spec() == wanted
@@ -260,13 +276,21 @@ def test_settings_by_place_by_name_by_mapping_and_by_spec_are_the_same() -> None
         ("sample(3, at=1)", "a bare 1 is ambiguous"),
         ("sample(3, order=sideways)", "order = 'sideways': it must be 'up' or 'down'."),
         ("sample(3, widths=[1, 0])", "widths = [1, 0]: it must be at least 1."),
-        ("sample(3, inner=constnt)", "unknown communication 'constnt'. Did you mean 'constant'?"),
-        ("sample(3, cuont=4)", "has no setting 'cuont'. Did you mean 'count'? Settings: at, count"),
+        (
+            "sample(3, inner=constnt)",
+            "unknown communication 'constnt'. Did you mean 'constant'?",
+        ),
+        (
+            "sample(3, cuont=4)",
+            "has no setting 'cuont'. Did you mean 'count'? Settings: at, count",
+        ),
         ("sample(3, count=4)", "setting 'count' is given twice"),
         ("sample(1, 1, 1, 1, 1, 1, 1, 1)", "takes 7 settings, 8 were given"),
     ],
 )
-def test_a_wrong_setting_names_plug_in_key_value_and_limit(text: str, message: str) -> None:
+def test_a_wrong_setting_names_plug_in_key_value_and_limit(
+    text: str, message: str
+) -> None:
     with pytest.raises(ConfigError) as caught:
         build_sample(text)
     assert message in str(caught.value)
@@ -276,7 +300,9 @@ def test_a_wrong_setting_names_plug_in_key_value_and_limit(text: str, message: s
 
 @given(count=st.integers(1, 10**9), share=st.floats(0, 1), value=st.floats(0, 1))
 @settings(max_examples=25)
-def test_valid_settings_survive_being_resolved(count: int, share: float, value: float) -> None:
+def test_valid_settings_survive_being_resolved(
+    count: int, share: float, value: float
+) -> None:
     found = registry._plugin_of("topology", "sample", sample, {})
     bound = bind(found, {"count": count, "share": share, "at": Point(value, "fraction")})
     spec = bound.spec()
@@ -303,7 +329,9 @@ def written(folder: Path, text: str) -> Path:
     return path
 
 
-def test_a_function_in_a_file_is_a_plug_in_with_settings_and_traits(tmp_path: Path) -> None:
+def test_a_function_in_a_file_is_a_plug_in_with_settings_and_traits(
+    tmp_path: Path,
+) -> None:
     path = written(
         tmp_path,
         """
@@ -325,7 +353,9 @@ def test_a_function_in_a_file_is_a_plug_in_with_settings_and_traits(tmp_path: Pa
     assert bound(None, None) == 0.7
     assert bound.spec()["name"] == f"{path}:plain"
     assert build("communication", bound.spec()).settings == bound.settings
-    assert traits_of(find("communication", f"{path}:nosy"), CommunicationTraits).closed_loop
+    assert traits_of(
+        find("communication", f"{path}:nosy"), CommunicationTraits
+    ).closed_loop
     with pytest.raises(ConfigError, match="level = 2"):
         build("communication", f"{path}:plain(level=2)")
 
@@ -338,7 +368,9 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path: Path) -> None:
         find("topology", f"{path}:value")
     broken = tmp_path / "broken.py"
     broken.write_text("import nothing_of_that_name", encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"broken.py cannot be imported: ModuleNotFoundError"):
+    with pytest.raises(
+        ConfigError, match=r"broken.py cannot be imported: ModuleNotFoundError"
+    ):
         find("topology", f"{broken}:f")
     broken.write_text("def f(n):\n    return None\n", encoding="utf-8")
     assert find("topology", f"{broken}:f").name == "f"

@@ -15,7 +15,14 @@ from typing import Any
 import pytest
 import yaml
 from conftest import chromium
-from synthetic import Page, assert_self_contained, torus, twelve_runs, write_json, write_run
+from synthetic import (
+    Page,
+    assert_self_contained,
+    torus,
+    twelve_runs,
+    write_json,
+    write_run,
+)
 
 from decentral.errors import ConfigError
 from decentral.records import Record
@@ -55,7 +62,9 @@ def dozen(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def titles(page: Page) -> list[str]:
-    return [title for title in page.text("h2.") if title not in ("Configuration", "Events")]
+    return [
+        title for title in page.text("h2.") if title not in ("Configuration", "Events")
+    ]
 
 
 # --- the report -----------------------------------------------------------------------------------
@@ -67,7 +76,8 @@ def test_report_is_self_contained_and_complete(late: Path) -> None:
     assert tuple(titles(page)) == FIGURES
     assert not page.open
     drawings = [found for tag, found in page.tags if tag == "svg"]
-    assert len(drawings) == len(FIGURES) + 1  # The first one, for wide and for narrow pages.
+    # The first one, for wide and for narrow pages.
+    assert len(drawings) == len(FIGURES) + 1
     assert all(found["role"] == "img" and found["aria-label"] for found in drawings)
 
 
@@ -90,7 +100,9 @@ def test_every_setting_is_shown(late: Path) -> None:
     shown = dict(zip(page.text("dt."), page.text("dd."), strict=True))
     config = yaml.safe_load((late / "config.yaml").read_text())
     assert config.keys() <= shown.keys()
-    assert shown["communication"] == ("late(start=90%, intensity=0.1, then=1.0, final_merge=true)")
+    assert shown["communication"] == (
+        "late(start=90%, intensity=0.1, then=1.0, final_merge=true)"
+    )
     assert shown["notes"] == "none"
     assert shown["torch.version"] == "2.13.0"
 
@@ -102,7 +114,9 @@ def test_colours_follow_the_page(late: Path) -> None:
     assert not re.search(r"(?:fill|stroke): ?#|font-family", drawings)
     roles = set(re.findall(r"var\(--([\w-]+)\)", drawings))
     assert {"merged", "local", "comm", "muted"} <= roles
-    light, dark = (set(re.findall(r"--([\w-]+):", part)) for part in source.split("@media")[:2])
+    light, dark = (
+        set(re.findall(r"--([\w-]+):", part)) for part in source.split("@media")[:2]
+    )
     assert roles <= light == dark
 
 
@@ -145,7 +159,10 @@ def test_one_node_has_nobody_to_talk_to(tmp_path: Path) -> None:
 def test_a_thousand_nodes_stay_small(tmp_path: Path) -> None:
     every = [(i, j) for i in range(1024) for j in range(i)]
     run = write_run(
-        tmp_path / "complete", nodes=1024, links=every, classes=[f"class {k}" for k in range(100)]
+        tmp_path / "complete",
+        nodes=1024,
+        links=every,
+        classes=[f"class {k}" for k in range(100)],
     )
     report = write_report(run)
     page = Page(report)
@@ -162,7 +179,8 @@ def test_unfinished_run_says_so(tmp_path: Path) -> None:
     assert_self_contained(page)
     assert page.text("span.badge") == ["unfinished"]
     assert (
-        "This run has not finished: it stands at step 1,185 of 3,000" in page.text("p.verdict")[0]
+        "This run has not finished: it stands at step 1,185 of 3,000"
+        in page.text("p.verdict")[0]
     )
     assert tuple(titles(page)) == FIGURES
 
@@ -225,7 +243,11 @@ def test_gaps_in_metrics_are_skipped(tmp_path: Path) -> None:
         ("metrics.jsonl", None, r"metrics\.jsonl missing"),
         ("config.yaml", "a: [", r"config\.yaml, line \d"),
         ("metrics.jsonl", '{"step": 1\n{"step": 2}\n', r"metrics\.jsonl: .*line 1"),
-        ("metrics.jsonl", '{"loss": 1}\n', r"line 1 is not an object with a numeric step"),
+        (
+            "metrics.jsonl",
+            '{"loss": 1}\n',
+            r"line 1 is not an object with a numeric step",
+        ),
         ("summary.json", "{", r"summary\.json: cannot be read"),
         ("records.json", '[{"unit": "%"}]', r"records\.json: cannot be read"),
         (
@@ -233,7 +255,11 @@ def test_gaps_in_metrics_are_skipped(tmp_path: Path) -> None:
             '{"n": 2, "links": [[0, 2]]}',
             r"topology\.json: .* leaves the nodes 0\.\.1",
         ),
-        ("data.json", '{"classes": ["a"], "counts": [[1, 2]]}', r"data\.json: .*needs 1 counts"),
+        (
+            "data.json",
+            '{"classes": ["a"], "counts": [[1, 2]]}',
+            r"data\.json: .*needs 1 counts",
+        ),
     ],
 )
 def test_a_broken_run_is_refused_in_one_line(
@@ -288,7 +314,10 @@ def facts(**changes: Any) -> Facts:
         ({"relative": None}, "reaches 94.2 % with 195 MB of communication."),
         ({"relative": 1.0}, "with 100 % of all-reduce's bytes"),
         ({"merged": None}, "The run reached 87.6 %"),
-        ({"merged": None, "local_mean": None}, "The run has ended without an evaluation."),
+        (
+            {"merged": None, "local_mean": None},
+            "The run has ended without an evaluation.",
+        ),
         ({"score": LOSS, "local_mean": 0.4, "merged": 0.9}, "rises to a loss of 0.900"),
         ({"finished": False, "last_step": 1200}, "stands at step 1,200 of 3,000 (40 %)"),
     ],
@@ -299,9 +328,9 @@ def test_verdict(changes: dict[str, Any], expected: str) -> None:
 
 def test_words_for_settings_and_durations() -> None:
     assert plugin_text({"name": "ring"}) == "ring"
-    assert plugin_text({"name": "late", "start": "90%", "in": {"name": "x", "a": [1, 2]}}) == (
-        "late(start=90%, in=x(a=1, 2))"
-    )
+    assert plugin_text(
+        {"name": "late", "start": "90%", "in": {"name": "x", "a": [1, 2]}}
+    ) == ("late(start=90%, in=x(a=1, 2))")
     assert [duration_text(s) for s in (0.52, 41.2, 99.96, 151, 3570, 3725)] == [
         "0.52 s", "41.2 s", "1 min 40 s", "2 min 31 s", "59 min 30 s", "1 h 02 min",
     ]  # fmt: skip
@@ -368,7 +397,9 @@ def test_comparison_page(dozen: list[Path], tmp_path: Path) -> None:
     assert len({*re.findall(r"style=\"color: var\(--(run-\d+)\)", page.source)}) == 12
     best = max(compare(dozen).rows, key=lambda row: float(row["merged"].split()[0]))
     assert page.text("span.best") == [best["merged"]]
-    assert page.text("p.verdict")[0].startswith(f"{best['run']} has the best merged model")
+    assert page.text("p.verdict")[0].startswith(
+        f"{best['run']} has the best merged model"
+    )
 
 
 def test_unlike_runs_can_be_compared(late: Path, tmp_path: Path) -> None:
@@ -381,7 +412,12 @@ def test_unlike_runs_can_be_compared(late: Path, tmp_path: Path) -> None:
         write_run(tmp_path / "loss", regression=True),
     ]
     found = compare(runs)
-    assert [row["run"] for row in found.rows] == ["digits-ring-late", "a/same", "b/same", "loss"]
+    assert [row["run"] for row in found.rows] == [
+        "digits-ring-late",
+        "a/same",
+        "b/same",
+        "loss",
+    ]
     assert found.rows[2]["merged"].endswith("%  *".replace("  ", " "))
     assert_self_contained(Page(write_comparison(runs, tmp_path / "compare.html")))
 
@@ -456,7 +492,9 @@ def measured(
     pages = {
         "report": late / "report.html",
         "comparison": write_comparison(dozen, folder / "comparison.html"),
-        "thousand": write_report(write_run(folder / "torus", nodes=1024, links=torus(32))),
+        "thousand": write_report(
+            write_run(folder / "torus", nodes=1024, links=torus(32))
+        ),
         "close": write_report(nearly_equal(write_run(folder / "close"))),
     }
     policy, frames = re.compile(r"<meta http-equiv.*?>", re.DOTALL), ""
@@ -471,7 +509,9 @@ def measured(
     (everything := folder / "all.html").write_text(
         f"<!doctype html><title></title>{frames}", encoding="utf-8"
     )
-    dom = browse(folder, "--window-size=1500,1000", "--dump-dom", everything.as_uri()).stdout
+    dom = browse(
+        folder, "--window-size=1500,1000", "--dump-dom", everything.as_uri()
+    ).stdout
     return json.loads(unescape(re.search(r"<title>(.*?)</title>", dom)[1]))  # pyright: ignore
 
 
@@ -500,7 +540,9 @@ def screens(late: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, A
         for left, width in zip((0, WIDTHS[0]), WIDTHS, strict=True)
     )
     scheme = '<meta name="color-scheme" content="light dark">'
-    (both := folder / "both.html").write_text(f"<!doctype html>{scheme}<title></title>{frames}")
+    (both := folder / "both.html").write_text(
+        f"<!doctype html>{scheme}<title></title>{frames}"
+    )
     found: dict[str, Any] = {}
     for number, name in enumerate(("dark", "light")):  # as Chromium numbers them
         picture = folder / f"{name}.png"
@@ -519,16 +561,24 @@ def test_screenshots_in_light_and_dark(screens: dict[str, Any], width: int) -> N
     brightness: dict[str, float] = {}
     for name, picture in screens.items():
         assert picture.shape[:2] == (1200, sum(WIDTHS))
-        pixels = picture[:, : WIDTHS[0]] if width == WIDTHS[0] else picture[:, WIDTHS[0] :]
+        pixels = (
+            picture[:, : WIDTHS[0]] if width == WIDTHS[0] else picture[:, WIDTHS[0] :]
+        )
         brightness[name] = float(pixels[..., :3].mean())
         assert pixels[..., :3].std() > 0.03
     assert brightness["light"] > 0.85
     assert brightness["dark"] < 0.2
 
 
-@pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "nonsense"])
+@pytest.mark.parametrize(
+    "backend", ["module://matplotlib_inline.backend_inline", "nonsense"]
+)
 def test_figures_need_no_backend(backend: str) -> None:
-    code = "from decentral.report import figures as f; f.to_svg(f.canvas.canvas((1, 1))[0])"
+    code = (
+        "from decentral.report import figures as f; f.to_svg(f.canvas.canvas((1, 1))[0])"
+    )
     subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, "MPLBACKEND": backend}, check=True
+        [sys.executable, "-c", code],
+        env={**os.environ, "MPLBACKEND": backend},
+        check=True,
     )

@@ -54,7 +54,9 @@ class Killed(BaseException):
     """Stands for a process that is gone."""
 
 
-def ended(run: LocalRun) -> tuple[torch.Tensor, list[dict[str, Any]], list[Row], dict[str, Any]]:
+def ended(
+    run: LocalRun,
+) -> tuple[torch.Tensor, list[dict[str, Any]], list[Row], dict[str, Any]]:
     """Return everything a finished run leaves behind that does not depend on the clock."""
     folder = run.folder.path
     rows = [untimed(row) for row in run.folder.rows("metrics.jsonl")]
@@ -75,7 +77,9 @@ def same(found: LocalRun, wanted: LocalRun) -> None:
         assert all(torch.equal(mine[key], its[key]) for key in mine)
     assert metrics == their_metrics
     assert summary == their_summary
-    merged = [(r.folder.path / "merged.safetensors").read_bytes() for r in (found, wanted)]
+    merged = [
+        (r.folder.path / "merged.safetensors").read_bytes() for r in (found, wanted)
+    ]
     assert merged[0] == merged[1]
 
 
@@ -86,7 +90,9 @@ def through(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], LocalRu
 
     def uninterrupted(case: str) -> LocalRun:
         if case not in made:
-            made[case] = tiny_run(tmp_path_factory.mktemp("through") / "run", **CASES[case])
+            made[case] = tiny_run(
+                tmp_path_factory.mktemp("through") / "run", **CASES[case]
+            )
             made[case].run(quiet)
         return made[case]
 
@@ -209,7 +215,9 @@ def test_a_stop_signal_saves_and_says_how_to_go_on(
 
     folder = tmp_path / "run"
     monkeypatch.setattr(local, "stop_signals", signals)
-    with pytest.raises(RunError, match=rf"interrupted at step 7.*`decentral resume {folder}`"):
+    with pytest.raises(
+        RunError, match=rf"interrupted at step 7.*`decentral resume {folder}`"
+    ):
         tiny_run(folder, **CASES["momentum"], checkpoint_every=100).run(watch)
     assert load_checkpoint(folder).step == 7
     stopping.clear()
@@ -261,9 +269,13 @@ def test_a_checkpoint_that_does_not_fit_is_refused_and_nothing_is_lost(
     assert old in text
     config.write_text(text.replace(old, new), encoding="utf-8")
     logged = (folder / "metrics.jsonl").read_bytes()
-    with pytest.raises(ConfigError, match=r"was edited: (nodes|model) is not as at step 10"):
+    with pytest.raises(
+        ConfigError, match=r"was edited: (nodes|model) is not as at step 10"
+    ):
         restart(folder)
-    with pytest.raises(ConfigError, match=r"was edited: (nodes|model) is not as at step 10"):
+    with pytest.raises(
+        ConfigError, match=r"was edited: (nodes|model) is not as at step 10"
+    ):
         models_of(folder)
     saved, changed = load_checkpoint(folder), prepare(run_config(folder))
     with pytest.raises(ConfigError, match=message):
@@ -283,7 +295,9 @@ def test_what_cannot_be_resumed_says_why(stopped: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(stopped, other)
     config = (other / "config.yaml").read_text(encoding="utf-8")
-    (other / "config.yaml").write_text(config.replace("format 3", "format 9"), encoding="utf-8")
+    (other / "config.yaml").write_text(
+        config.replace("format 3", "format 9"), encoding="utf-8"
+    )
     with pytest.raises(ConfigError, match=r"in format 9; .* reads formats 2 and 3"):
         restart(other)
 

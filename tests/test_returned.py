@@ -27,16 +27,25 @@ TABLE: dict[str, list[tuple[str, str]]] = {
     ],
     "weights": [
         ("return 'equal'", "'equal'; return an array of 8 weights, one per link"),
-        ("return receivers[:2] * 0.1", "an array of shape [2]; return an array of 8 weights"),
+        (
+            "return receivers[:2] * 0.1",
+            "an array of shape [2]; return an array of 8 weights",
+        ),
         ("return receivers * float('nan')", "weights that are no finite numbers"),
     ],
     "communication": [
-        ("return 'often'", "'often' at step 1; return an intensity within [0, 1] or GLOBAL_MERGE"),
+        (
+            "return 'often'",
+            "'often' at step 1; return an intensity within [0, 1] or GLOBAL_MERGE",
+        ),
         ("return float('nan')", "nan at step 1"),
         ("import torch; return torch.ones(3)", "a tensor of shape [3] at step 1"),
     ],
     "learning_rate": [
-        ("return 'high'", "'high' at step 0; return a finite factor of the peak rate, at least 0"),
+        (
+            "return 'high'",
+            "'high' at step 0; return a finite factor of the peak rate, at least 0",
+        ),
         ("return '0.5'", "'0.5' at step 0"),
         ("return float('nan')", "nan at step 0"),
         ("return -1", "-1 at step 0"),
@@ -69,13 +78,19 @@ TABLE: dict[str, list[tuple[str, str]]] = {
         ),
     ],
     "compute": [
-        ("return 0.1", "0.1; return an array of 4 finite seconds, one per node, of at least 0"),
+        (
+            "return 0.1",
+            "0.1; return an array of 4 finite seconds, one per node, of at least 0",
+        ),
         ("return nodes[:2] * 0.1", "an array of shape [2]"),
         ("return nodes - 1.0", "an array of shape [4] with other numbers at step 0"),
         ("return nodes * float('nan')", "an array of shape [4] with other numbers"),
     ],
     "merge": [
-        ("return 0.25", "0.25; return 4 weights, one per node, of at least 0 that sum to 1"),
+        (
+            "return 0.25",
+            "0.25; return 4 weights, one per node, of at least 0 that sum to 1",
+        ),
         ("return samples[:1]", "a tensor of shape [1]"),
         ("return samples[:, None] / samples.sum()", "a tensor of shape [4, 1]"),
         ("return samples * float('nan')", "weights that are NaN or infinite"),
@@ -95,7 +110,10 @@ TABLE: dict[str, list[tuple[str, str]]] = {
     "aggregation": [
         ("return values", "a tensor of shape [4, 3, "),
         ("return None", "None; return a tensor of shape [4, "),
-        ("return values[:, 0] / 0", "NaN or infinite numbers; return finite ones for finite ones"),
+        (
+            "return values[:, 0] / 0",
+            "NaN or infinite numbers; return finite ones for finite ones",
+        ),
     ],
     "attack": [
         ("return rows[0]", "a tensor of shape ["),
@@ -103,18 +121,30 @@ TABLE: dict[str, list[tuple[str, str]]] = {
         ("return None", "None; return a tensor of shape [1, "),
     ],
     "fault": [
-        ("return receivers * 0.5", "an array of shape [1]; return an array of 1 times true or"),
+        (
+            "return receivers * 0.5",
+            "an array of shape [1]; return an array of 1 times true or",
+        ),
         ("return True", "True; return an array of 1 times true or false"),
     ],
     "metric": [
         ("return 'fine'", "'fine'; return keys and numbers"),
         ("return 0.5", "0.5; return keys and numbers"),
         ("return snapshot.rows", "a tensor of shape [4, "),
-        ("return {'own/rows': snapshot.rows}", "for 'own/rows'; return one number for a key"),
+        (
+            "return {'own/rows': snapshot.rows}",
+            "for 'own/rows'; return one number for a key",
+        ),
         ("return {3: 0.5}", "the key 3; return keys that are text"),
-        ("return {'comm/bytes': 0.5}", "'comm/bytes', a key of the run itself; return it by"),
+        (
+            "return {'comm/bytes': 0.5}",
+            "'comm/bytes', a key of the run itself; return it by",
+        ),
     ],
-    "task": [("return 3", "3; return a decentral.Task"), ("return None", "None; return a")],
+    "task": [
+        ("return 3", "3; return a decentral.Task"),
+        ("return None", "None; return a"),
+    ],
     "model": [
         ("return 'mlp'", "'mlp'; return a torch.nn.Module"),
         (
@@ -123,10 +153,16 @@ TABLE: dict[str, list[tuple[str, str]]] = {
         ),
     ],
     "split": [
-        ("return [[1.0]]", "shares of shape [1, 1]; return finite shares of at least 0, [4 class"),
+        (
+            "return [[1.0]]",
+            "shares of shape [1, 1]; return finite shares of at least 0, [4 class",
+        ),
         ("return 'even'", "'even'; return finite shares"),
         ("return [[1.0], [1.0, 2.0]]", "a list; return finite shares"),
-        ("import numpy; return numpy.full((4, nodes), -1.0)", "shares that are negative, NaN or"),
+        (
+            "import numpy; return numpy.full((4, nodes), -1.0)",
+            "shares that are negative, NaN or",
+        ),
     ],
     "claim": [
         ("return 3", "3; return decentral.claims.Findings"),
@@ -145,7 +181,12 @@ def test_there_are_cases_for_every_kind() -> None:
 
 @pytest.mark.parametrize(
     ("kind", "body", "said"),
-    [(kind, *case) for kind, cases in TABLE.items() for case in cases if kind != "tracker"],
+    [
+        (kind, *case)
+        for kind, cases in TABLE.items()
+        for case in cases
+        if kind != "tracker"
+    ],
 )
 def test_a_wrong_return_is_refused_by_name_and_line(
     kind: str, body: str, said: str, tmp_path: Path
@@ -176,15 +217,24 @@ def test_a_tracker_that_opens_no_sink_is_left_out(
     told: list[str] = []
     Trackers([f"{file}:own"], told.append).begin(tmp_path, {}, 0)
     (text,) = told
-    assert f"tracker 'own' returned {said} ({file}:3); return a sink with the methods" in text
+    assert (
+        f"tracker 'own' returned {said} ({file}:3); return a sink with the methods"
+        in text
+    )
     assert text.endswith("the run goes on without it.")
 
 
 def test_a_schedule_within_another_is_named_itself(tmp_path: Path) -> None:
     file = written(tmp_path, "communication", "return 'often'")
-    for outer in ("every(k=1, schedule={})", "then_merge(schedule={})", "switch({}, {}, at=50%)"):
+    for outer in (
+        "every(k=1, schedule={})",
+        "then_merge(schedule={})",
+        "switch({}, {}, at=50%)",
+    ):
         part = outer.replace("{}", f"'{file}:own'")
-        with pytest.raises(ConfigError, match="communication 'own' returned 'often' at step 1"):
+        with pytest.raises(
+            ConfigError, match="communication 'own' returned 'often' at step 1"
+        ):
             decentral.launch(**asked("communication", part), out=str(tmp_path / "run"))
 
 

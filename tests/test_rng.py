@@ -14,7 +14,9 @@ whole = st.integers(-(2**62), 2**62)
 
 
 @given(seed=st.integers(0, 2**63), counters=st.lists(whole, min_size=1, max_size=4))
-def test_a_draw_is_a_pure_function_of_its_coordinates(seed: int, counters: list[int]) -> None:
+def test_a_draw_is_a_pure_function_of_its_coordinates(
+    seed: int, counters: list[int]
+) -> None:
     assert rng.bits(seed, "a", *counters) == rng.bits(seed, "a", *counters)
 
 
@@ -37,7 +39,9 @@ def test_vectors_equal_scalars_and_blocks_equal_their_parts() -> None:
     nodes, visits = np.arange(7)[:, None], np.arange(20)[None, :]
     block = rng.uniform(3, "x", nodes, visits)
     assert block.shape == (7, 20)
-    assert all(block[i, k] == rng.uniform(3, "x", i, k)[0] for i in range(7) for k in range(20))
+    assert all(
+        block[i, k] == rng.uniform(3, "x", i, k)[0] for i in range(7) for k in range(20)
+    )
     np.testing.assert_array_equal(block[2:5], rng.uniform(3, "x", nodes[2:5], visits))
 
 
@@ -100,7 +104,9 @@ def test_permuted_broadcasts_sizes_and_counters() -> None:
 
 def test_every_place_of_a_permutation_is_equally_likely() -> None:
     size, draws = 6, 6000
-    found = rng.permuted(np.arange(size)[:, None], size, 0, "p", np.arange(draws)[None, :])
+    found = rng.permuted(
+        np.arange(size)[:, None], size, 0, "p", np.arange(draws)[None, :]
+    )
     for place in range(size):
         counts = np.bincount(found[place], minlength=size)
         assert stats.chisquare(counts).pvalue > 1e-4

@@ -29,11 +29,15 @@ SIZES = (7, 12, 1, 33)
 
 
 def numbered(count: int) -> Samples:
-    return Samples(torch.arange(count, dtype=torch.float32).unsqueeze(1), torch.arange(count))
+    return Samples(
+        torch.arange(count, dtype=torch.float32).unsqueeze(1), torch.arange(count)
+    )
 
 
 def shards_of(sizes: tuple[int, ...]) -> list[np.ndarray]:
-    return [np.array(part) for part in np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1])]
+    return [
+        np.array(part) for part in np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1])
+    ]
 
 
 def sampler(replacement: str, batch: int = 8, seed: int = 0) -> Sampler:
@@ -49,7 +53,9 @@ def sampler(replacement: str, batch: int = 8, seed: int = 0) -> Sampler:
 def test_every_epoch_visits_each_sample_once(batch: int, seed: int) -> None:
     """Without replacement, in batches that cross epochs as they like."""
     drawn = sampler("never", seed=seed)
-    visits = np.concatenate([drawn.indices(k * batch, batch) for k in range(120 // batch + 1)], 1)
+    visits = np.concatenate(
+        [drawn.indices(k * batch, batch) for k in range(120 // batch + 1)], 1
+    )
     for node, (held, size) in enumerate(zip(shards_of(SIZES), SIZES, strict=True)):
         for epoch in range(visits.shape[1] // size):
             part = visits[node, epoch * size : (epoch + 1) * size]
@@ -60,7 +66,9 @@ def test_epochs_and_nodes_differ_in_order() -> None:
     visits = sampler("never").indices(0, 99)
     assert not np.array_equal(visits[3, :33], visits[3, 33:66])
     equal = fixed_plan(shards_of((12, 12)), "never", 1)
-    orders = Sampler(numbered(24), equal, range(2), 0).indices(0, 12) - np.array([[0], [12]])
+    orders = Sampler(numbered(24), equal, range(2), 0).indices(0, 12) - np.array(
+        [[0], [12]]
+    )
     assert not np.array_equal(*orders)
 
 
@@ -69,7 +77,9 @@ def test_with_replacement_every_sample_is_equally_likely() -> None:
     for held, size, row in zip(shards_of(SIZES), SIZES, visits, strict=True):
         counts = np.bincount(row - held[0], minlength=size)
         assert len(counts) == size
-        assert np.abs(counts - 33_000 / size).max() <= 5 * np.sqrt(33_000 / size) * (size > 1)
+        assert np.abs(counts - 33_000 / size).max() <= 5 * np.sqrt(33_000 / size) * (
+            size > 1
+        )
 
 
 def test_auto_replaces_only_where_a_shard_is_smaller_than_a_batch() -> None:
@@ -101,13 +111,17 @@ def test_micro_batches_are_the_batch_in_parts(sizes: list[int]) -> None:
     begins = [3 + sum(sizes[:place]) for place in range(len(sizes))]
     parts = [served.batch(begin, size) for begin, size in zip(begins, sizes, strict=True)]
     for key in ("inputs", "targets", "keys"):
-        assert torch.equal(torch.cat([getattr(p, key) for p in parts], 1), getattr(batch, key))
+        assert torch.equal(
+            torch.cat([getattr(p, key) for p in parts], 1), getattr(batch, key)
+        )
 
 
 # --- resampling -----------------------------------------------------------------------------------
 
 
-def test_resampling_keeps_each_nodes_class_distribution_and_redraws_within_a_class() -> None:
+def test_resampling_keeps_each_nodes_class_distribution_and_redraws_within_a_class() -> (
+    None
+):
     labels = np.repeat(np.arange(4), [40, 10, 25, 25])
     rule = build("split", "dirichlet(alpha=0.5)")
     share = class_shares(rule, labels, 3, seed=1)
@@ -124,7 +138,8 @@ def test_resampling_keeps_each_nodes_class_distribution_and_redraws_within_a_cla
         for label in range(4):
             if wanted[label] > 0.1:  # every sample of a class is drawn by every node
                 assert (
-                    len(set(visits[node][labels[visits[node]] == label])) == (labels == label).sum()
+                    len(set(visits[node][labels[visits[node]] == label]))
+                    == (labels == label).sum()
                 )
 
 
@@ -151,7 +166,9 @@ def distributions(spec: str, nodes: int = 8) -> np.ndarray:
 def test_dirichlet_tends_to_iid_as_alpha_grows(by: str) -> None:
     overall = np.bincount(LABELS) / len(LABELS)
     skew = [
-        np.abs(distributions(f"dirichlet(alpha={alpha}, by={by})") - overall).sum(1).mean()
+        np.abs(distributions(f"dirichlet(alpha={alpha}, by={by})") - overall)
+        .sum(1)
+        .mean()
         for alpha in (0.01, 1, 100, 100_000)
     ]
     assert skew == sorted(skew, reverse=True)
@@ -162,7 +179,9 @@ def test_dirichlet_tends_to_iid_as_alpha_grows(by: str) -> None:
 
 @pytest.mark.parametrize("k", [1, 2, 3, 10])
 @pytest.mark.parametrize("nodes", [10, 11, 16])
-def test_class_shards_hold_at_most_k_classes_and_all_classes_are_dealt(k: int, nodes: int) -> None:
+def test_class_shards_hold_at_most_k_classes_and_all_classes_are_dealt(
+    k: int, nodes: int
+) -> None:
     held = shards(build("split", f"classes(k={k})"), LABELS, nodes, seed=0)
     assert max(len(set(LABELS[part])) for part in held) <= k
     assert set(LABELS[np.concatenate(held)]) == set(range(10))
@@ -192,14 +211,20 @@ def test_a_split_of_the_wrong_shape_is_named() -> None:
     def broken(labels: np.ndarray, nodes: int, seed: int) -> np.ndarray:
         return np.ones((2, nodes))
 
-    with pytest.raises(ConfigError, match=r"split 'broken' returned shares of shape \[2, 4\]"):
+    with pytest.raises(
+        ConfigError, match=r"split 'broken' returned shares of shape \[2, 4\]"
+    ):
         shards(build("split", broken), LABELS, 4, seed=0)
 
 
 @pytest.mark.parametrize("alpha", [1e-3, 1e-6, 1e-300])
-def test_ever_smaller_concentrations_tend_towards_one_class_per_node(alpha: float) -> None:
+def test_ever_smaller_concentrations_tend_towards_one_class_per_node(
+    alpha: float,
+) -> None:
     labels = np.repeat(np.arange(10), 200)
-    held = shards(build("split", {"name": "dirichlet", "alpha": alpha}), labels, 100, seed=0)
+    held = shards(
+        build("split", {"name": "dirichlet", "alpha": alpha}), labels, 100, seed=0
+    )
     kinds = [len(np.unique(labels[part])) for part in held]
     assert np.mean(kinds) < 1.1
     assert sum(map(len, held)) == len(labels)
@@ -223,7 +248,9 @@ def test_small_concentrations_are_drawn_from_the_same_law(by: str) -> None:
 
 
 def test_targets_that_are_numbers_have_no_classes_and_no_accuracy() -> None:
-    task = Task(loss=nn.functional.mse_loss, train=(torch.randn(20, 4), torch.randn(20, 2)))
+    task = Task(
+        loss=nn.functional.mse_loss, train=(torch.randn(20, 4), torch.randn(20, 2))
+    )
     assert (task.outputs, task.classes, task.accuracy) == (2, None, None)
     assert tiny_setup(task=task).counts.shape == (4, 1)
 
@@ -239,7 +266,10 @@ def test_holdout_divides_without_loss() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"train": (torch.zeros(3, 2), torch.zeros(4))}, "train has 3 inputs and 4 targets"),
+        (
+            {"train": (torch.zeros(3, 2), torch.zeros(4))},
+            "train has 3 inputs and 4 targets",
+        ),
         ({"train": (torch.zeros(0, 2), torch.zeros(0))}, "at least 1"),
         ({"test": (torch.zeros(1, 2), torch.zeros(2))}, "test has 1 inputs"),
     ],
@@ -276,7 +306,9 @@ def own(labels: np.ndarray, nodes: int, seed: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("sampling", ["fixed", "resample"])
-@pytest.mark.parametrize("split", ["dirichlet(alpha=0.01)", {"name": "classes", "k": 2}, own])
+@pytest.mark.parametrize(
+    "split", ["dirichlet(alpha=0.01)", {"name": "classes", "k": 2}, own]
+)
 def test_a_split_by_classes_needs_classes(split: Any, sampling: str) -> None:
     plugin("split", needs_classes=True)(own)
     with pytest.raises(ConfigError, match=r"divides by classes.*split=iid"):
@@ -284,7 +316,9 @@ def test_a_split_by_classes_needs_classes(split: Any, sampling: str) -> None:
 
 
 @pytest.mark.parametrize("sampling", ["fixed", "resample"])
-def test_the_default_split_gives_way_without_classes(sampling: str, tmp_path: Path) -> None:
+def test_the_default_split_gives_way_without_classes(
+    sampling: str, tmp_path: Path
+) -> None:
     """The resolved configuration says iid, and so do a line before the run and an event."""
     task = regression()
     config = make_config({"task": task, "nodes": 4, "steps": 2, "sampling": sampling})
@@ -292,12 +326,18 @@ def test_the_default_split_gives_way_without_classes(sampling: str, tmp_path: Pa
     assert resolve_config(setup)["split"] == {"name": "iid"}
     again = prepare(make_config({"task": task, "nodes": 4, "steps": 2, "split": "iid"}))
     (held,) = again.notes
-    assert held == "no test is given: 8 of 40 training samples are held out, drawn by seed 0."
+    assert (
+        held
+        == "no test is given: 8 of 40 training samples are held out, drawn by seed 0."
+    )
     assert setup.counts.tolist() == [[8]] * 4
     _, note = setup.notes
     assert "split iid, not dirichlet" in note
     run = start(config.model_copy(update={"out": str(tmp_path / "run")}))
-    events = [json.loads(e) for e in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
+    events = [
+        json.loads(e)
+        for e in (tmp_path / "run" / "events.jsonl").read_text().splitlines()
+    ]
     assert [event["text"] for event in events if event["event"] == "note"] == [held, note]
     assert read_file(run.folder.path / "config.yaml")["split"] == {"name": "iid"}
 

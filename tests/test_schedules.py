@@ -45,7 +45,9 @@ def test_communication_steps_are_every_local_steps_and_the_last_step(
     steps, local_steps = clock
     found = communication_steps(steps, local_steps)
     talk = planner("ring", steps=steps, local_steps=local_steps)
-    assert found == [step for step in range(1, steps + 1) if talk.is_communication_step(step)]
+    assert found == [
+        step for step in range(1, steps + 1) if talk.is_communication_step(step)
+    ]
     assert found[-1] == steps
     assert len(found) == ceil(steps / local_steps)
     for index, step in enumerate(found):
@@ -66,7 +68,9 @@ def test_whole_percents_are_reached_at_the_step_a_person_would_say(
     steps: int, percent: int
 ) -> None:
     first = next(
-        s for s in range(steps + 1) if Progress(s, steps).reached(Point(percent / 100, "fraction"))
+        s
+        for s in range(steps + 1)
+        if Progress(s, steps).reached(Point(percent / 100, "fraction"))
     )
     assert first == -(-percent * steps // 100)
 
@@ -98,7 +102,10 @@ def test_part_runs_from_0_to_1_between_two_points() -> None:
         ("late(start=70%, intensity=0.1, then=0.9)", [0.1] * 6 + [0.9] * 4),
         ("early(stop=30%, first=0.8, intensity=0.1)", [0.8] * 2 + [0.1] * 8),
         ("window(start=40%, width=20%)", [0.0] * 3 + [1.0] * 2 + [0.0] * 5),
-        ("window(start=45 steps, width=20 steps, outside=0.2)", [0.2] * 4 + [1.0] * 2 + [0.2] * 4),
+        (
+            "window(start=45 steps, width=20 steps, outside=0.2)",
+            [0.2] * 4 + [1.0] * 2 + [0.2] * 4,
+        ),
         ("linear", [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]),
         ("linear(1, 0)", [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0]),
         ("every(k=3)", [0, 0, 1, 0, 0, 1, 0, 0, 1, 0]),
@@ -120,7 +127,9 @@ def test_cosine_and_exponential_meet_their_ends_and_their_middles() -> None:
 
 
 @given(first=st.floats(0, 1), last=st.floats(0, 1), step=st.integers(0, 77))
-def test_lines_and_waves_stay_between_their_ends(first: float, last: float, step: int) -> None:
+def test_lines_and_waves_stay_between_their_ends(
+    first: float, last: float, step: int
+) -> None:
     low, high = min(first, last), max(first, last)
     for name in ("linear", "cosine"):
         spec = {"name": name, "first": first, "last": last}
@@ -146,7 +155,9 @@ def test_then_merge_merges_once_at_the_first_slot_that_has_come_so_far(
     steps, local_steps = clock
     spec = f"then_merge(schedule=constant(0.3), at={percent}%)"
     said = actions(spec, steps, local_steps)
-    reached = [100 * step >= percent * steps for step in communication_steps(steps, local_steps)]
+    reached = [
+        100 * step >= percent * steps for step in communication_steps(steps, local_steps)
+    ]
     first = reached.index(True)
     assert said[:first] == [0.3] * first
     assert said[first] is GLOBAL_MERGE
@@ -191,7 +202,9 @@ def test_combinators_nest() -> None:
         ("then_merge(schedule=late)", False),
     ],
 )
-def test_a_combinator_ends_as_its_last_part_does_unless_told(spec: str, ends: bool) -> None:
+def test_a_combinator_ends_as_its_last_part_does_unless_told(
+    spec: str, ends: bool
+) -> None:
     schedule = CommunicationSchedule.make(spec)
     assert schedule.final_merge is ends
     assert ends_in_merge(schedule.rule) is ends
@@ -213,14 +226,18 @@ def test_merges_happen_in_whole_rounds_and_at_the_end_only_where_asked(
 
 def test_a_merge_that_a_schedule_asks_for_happens_in_a_round_that_is_cut_short() -> None:
     talk = planner("ring", "then_merge(schedule=none)", steps=22)
-    assert [(step, action.is_merge) for step, action in round_actions(talk)] == [(22, True)]
+    assert [(step, action.is_merge) for step, action in round_actions(talk)] == [
+        (22, True)
+    ]
 
 
 # --- closed loop ----------------------------------------------------------------------------------
 
 
 def said_by_adaptive(consensus: float, spent: float = 0.0) -> float:
-    schedule = CommunicationSchedule.make("adaptive(target=0.1, floor=0.05, max_budget=0.5)")
+    schedule = CommunicationSchedule.make(
+        "adaptive(target=0.1, floor=0.05, max_budget=0.5)"
+    )
     feedback = Feedback(0, consensus, spent)
     return float(schedule.action(Progress(10, 100), feedback))  # type: ignore[arg-type]
 
@@ -241,7 +258,12 @@ CLOSED = {
 def test_a_run_whose_models_drift_apart_talks_more() -> None:
     messages = []
     for target in (1e-3, 1e3):
-        talks = {"name": "adaptive", "target": target, "feedback_every": 3, "max_budget": 9}
+        talks = {
+            "name": "adaptive",
+            "target": target,
+            "feedback_every": 3,
+            "max_budget": 9,
+        }
         block = tiny_block(**CLOSED, communication=talks)
         rows = trained(block)
         messages.append(block.stats.messages)
@@ -265,7 +287,12 @@ def test_feedback_is_renewed_every_few_slots_and_its_bytes_are_counted() -> None
 
 @pytest.mark.parametrize("budget", [0.02, 0.06])
 def test_a_closed_loop_stops_within_one_round_of_its_budget(budget: float) -> None:
-    talks = {"name": "adaptive", "target": 1e-6, "max_budget": budget, "feedback_every": 50}
+    talks = {
+        "name": "adaptive",
+        "target": 1e-6,
+        "max_budget": budget,
+        "feedback_every": 50,
+    }
     block = tiny_block(**CLOSED, communication=talks, model="mlp(hidden=[64])")
     trained(block)
     row = block.setup.row_bytes
@@ -306,6 +333,6 @@ def test_step_multiplies_at_each_point() -> None:
 def test_a_bare_number_is_a_constant_rate_and_unset_is_the_optimizers() -> None:
     assert set(rates(0.3)) == {0.3}
     assert set(rates("constant")) == {1.0}
-    assert rates({"name": "constant", "lr": 0.5, "warmup": "4 steps"})[:5] == pytest.approx(
-        [0.125, 0.25, 0.375, 0.5, 0.5]
-    )
+    assert rates({"name": "constant", "lr": 0.5, "warmup": "4 steps"})[
+        :5
+    ] == pytest.approx([0.125, 0.25, 0.375, 0.5, 0.5])

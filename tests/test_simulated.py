@@ -61,7 +61,9 @@ def rounds(clock: Clock, topology: str, count: int, nodes: int = 8) -> list[list
 
 
 @pytest.mark.parametrize("topology", ["ring", "complete", "star", "one_peer_exponential"])
-def test_links_without_a_common_line_take_latency_and_size_over_bandwidth(topology: str) -> None:
+def test_links_without_a_common_line_take_latency_and_size_over_bandwidth(
+    topology: str,
+) -> None:
     clock = clock_of(uniform(8, LATENCY_S, RATE))
     ends = rounds(clock, topology, 3)
     assert ends == [[2.25 * (r + 1)] * 8 for r in range(3)]
@@ -105,7 +107,8 @@ def test_a_slow_node_slows_all_down_in_the_end_and_at_once_where_all_meet() -> N
 
     network = uniform(8, LATENCY_S, RATE)
     everybody = clock_of(network, compute)
-    assert rounds(everybody, "complete", 1)[0] == [5.0] + [5.25] * 7  # it hears all the others
+    # it hears all the others
+    assert rounds(everybody, "complete", 1)[0] == [5.0] + [5.25] * 7
     ring = rounds(clock_of(network, compute), "ring", 40)
     assert ring[0][4] == 2.25
     assert ring[39][4] - ring[38][4] == 5.0  # four to compute and one to send
@@ -129,7 +132,9 @@ def test_two_sites_feel_their_slow_links_from_the_border_on() -> None:
 def test_a_ring_all_reduce_passes_on_parts_twice_around(nodes: int) -> None:
     network, members = uniform(nodes, LATENCY_S, RATE, RATE, RATE), np.arange(nodes)
     expected = 2 * (nodes - 1) * (LATENCY_S + SIZE / nodes / RATE)
-    assert all_reduce_s(network, members, SIZE, "ring") == pytest.approx(expected, rel=1e-15)
+    assert all_reduce_s(network, members, SIZE, "ring") == pytest.approx(
+        expected, rel=1e-15
+    )
 
 
 @pytest.mark.parametrize("nodes", [2, 3, 5, 8, 13])
@@ -167,8 +172,13 @@ def test_what_travels_while_gradients_are_computed_costs_only_what_is_left() -> 
         assert clock.ready_s.tolist() == [expected] * 8
 
 
-@given(begins=st.lists(st.integers(0, 40), min_size=1, max_size=6), size=st.sampled_from([1, 2, 5]))
-def test_a_receivers_line_takes_messages_in_as_they_come(begins: list[int], size: int) -> None:
+@given(
+    begins=st.lists(st.integers(0, 40), min_size=1, max_size=6),
+    size=st.sampled_from([1, 2, 5]),
+)
+def test_a_receivers_line_takes_messages_in_as_they_come(
+    begins: list[int], size: int
+) -> None:
     """Against a line that is never idle while there is something to take in."""
     nodes = len(begins) + 1
     network = uniform(nodes, 0.0, 1e30, down_Bps=1.0)
@@ -183,7 +193,13 @@ def test_a_receivers_line_takes_messages_in_as_they_come(begins: list[int], size
 
 # --- monotone -------------------------------------------------------------------------------------
 
-TOPOLOGIES = ["ring", "star", "exponential", "random_neighbors(r=2)", "one_peer_exponential"]
+TOPOLOGIES = [
+    "ring",
+    "star",
+    "exponential",
+    "random_neighbors(r=2)",
+    "one_peer_exponential",
+]
 cost = st.floats(0.01, 10)
 
 
@@ -198,7 +214,9 @@ def test_dearer_is_never_faster(
 ) -> None:  # fmt: skip
     """In latency, bandwidth, lines, bytes and computing; for gossip and for averages alike."""
 
-    def finished(latency: float, rate: float, line: float, size: float, compute: float) -> Any:
+    def finished(
+        latency: float, rate: float, line: float, size: float, compute: float
+    ) -> Any:
         rule = build("compute", {"name": "pareto", "least": compute})
         clock = Clock(uniform(7, latency, rate, line, line), rule, seed)
         mixer = planner(topology, nodes=7, seed=seed).mixer
@@ -239,7 +257,10 @@ def test_messages_take_the_shortest_way_and_its_narrowest_link(seed: int) -> Non
     draw = np.random.default_rng(seed)
     graph = nx.connected_watts_strogatz_graph(9, 4, 0.4, seed=seed)
     for _, _, data in graph.edges(data=True):
-        data |= {"latency_s": float(draw.uniform(0.1, 1)), "bandwidth_Bps": draw.uniform(1, 9)}
+        data |= {
+            "latency_s": float(draw.uniform(0.1, 1)),
+            "bandwidth_Bps": draw.uniform(1, 9),
+        }
     network = network_of(graph, "drawn")
     for one in graph:
         lengths, paths = nx.single_source_dijkstra(graph, one, weight="latency_s")
@@ -247,7 +268,8 @@ def test_messages_take_the_shortest_way_and_its_narrowest_link(seed: int) -> Non
             latency_s, rate = network.cost(np.array([one]), np.array([other]))
             assert latency_s[0] == pytest.approx(lengths[other])
             narrow = min(
-                graph.edges[link]["bandwidth_Bps"] for link in nx.utils.pairwise(paths[other])
+                graph.edges[link]["bandwidth_Bps"]
+                for link in nx.utils.pairwise(paths[other])
             )
             assert rate[0] == narrow
 
@@ -261,7 +283,9 @@ def test_a_topologys_own_links_are_its_network() -> None:
         nx.set_edge_attributes(graph, RATE, "bandwidth_Bps")
         return graph
 
-    block = tiny_block(topology=line, compute="1s", local_steps=1, communication="constant")
+    block = tiny_block(
+        topology=line, compute="1s", local_steps=1, communication="constant"
+    )
     block.setup.algorithm(block, block.decide())
     size_s = block.setup.row_bytes / RATE
     assert block.clock.ready_s.tolist() == pytest.approx([1 + 0.25 + size_s] * 4)
@@ -391,9 +415,18 @@ def test_a_lost_node_slows_nobody() -> None:
     ("links", "message"),
     [
         ([(0, 1, {}), (1, 2, {})], "no link carries a latency or a bandwidth"),
-        ([(0, 1, {"latency_s": 0.1}), (1, 2, {})], "link 1-2: it has no latency, but others have"),
-        ([(0, 1, {"latency_s": -0.1}), (1, 2, {"latency_s": 1})], "latency must be at least 0"),
-        ([(0, 1, {"bandwidth_Bps": 0.0}), (1, 2, {"bandwidth_Bps": 1})], "bandwidth above 0"),
+        (
+            [(0, 1, {"latency_s": 0.1}), (1, 2, {})],
+            "link 1-2: it has no latency, but others have",
+        ),
+        (
+            [(0, 1, {"latency_s": -0.1}), (1, 2, {"latency_s": 1})],
+            "latency must be at least 0",
+        ),
+        (
+            [(0, 1, {"bandwidth_Bps": 0.0}), (1, 2, {"bandwidth_Bps": 1})],
+            "bandwidth above 0",
+        ),
     ],
 )
 def test_costs_that_no_network_has_are_refused(links: Any, message: str) -> None:
@@ -430,7 +463,9 @@ def test_a_forecast_is_what_the_run_will_take(given: dict[str, Any]) -> None:
     assert (seen.bytes, seen.rounds) == (rows[-1]["comm/bytes"], rows[-1]["comm/rounds"])
 
 
-def test_a_network_says_what_a_round_over_it_takes(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_network_says_what_a_round_over_it_takes(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     spec = "uniform(latency_s=1s, bandwidth_Bps=1MB/s)"
     assert cli(["show", "network", spec, "--nodes", "4", "--model-size", "1MB"]) == 0
     said = capsys.readouterr().out
@@ -440,7 +475,9 @@ def test_a_network_says_what_a_round_over_it_takes(capsys: pytest.CaptureFixture
     assert max(map(len, said.splitlines())) <= 80
 
 
-def test_plans_are_ranked_and_held_against_a_deadline(capsys: pytest.CaptureFixture[str]) -> None:
+def test_plans_are_ranked_and_held_against_a_deadline(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     words = "plan communication --nodes 4 --steps 40 --network home --compute 50ms --deadline 1min"
     assert cli(words.split()) == 0
     said = capsys.readouterr().out

@@ -31,7 +31,10 @@ WAYS: dict[str, dict[str, Any]] = {
     "ring": {"topology": "ring", "communication": "constant"},
     "chain": {"topology": "line", "communication": "constant"},
     "star": {"topology": "star", "communication": "constant"},
-    "one-peer exponential": {"topology": "one_peer_exponential", "communication": "constant"},
+    "one-peer exponential": {
+        "topology": "one_peer_exponential",
+        "communication": "constant",
+    },
     "global merges": {"algorithm": "local_sgd", "communication": "merges"},
 }
 
@@ -45,17 +48,40 @@ def hosts() -> Iterator[Hosts]:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_rounds_take_as_long_as_the_clock_says(way: str, hosts: Hosts, tmp_path: Path) -> None:
+def test_rounds_take_as_long_as_the_clock_says(
+    way: str, hosts: Hosts, tmp_path: Path
+) -> None:
     """Within 20 %, from the first step to the last but one, between which nobody evaluates."""
     settings = {**SETTINGS, **WAYS[way], "engine.address": hosts.address}
     words = [f"{key}={value}" for key, value in settings.items()]
-    launch = [sys.executable, "-m", "decentral", "launch", *words, "--out", str(tmp_path / "run")]
+    launch = [
+        sys.executable,
+        "-m",
+        "decentral",
+        "launch",
+        *words,
+        "--out",
+        str(tmp_path / "run"),
+    ]
     done = subprocess.run(
-        hosts.command(0, launch), env=hosts.env, capture_output=True, text=True, check=False
+        hosts.command(0, launch),
+        env=hosts.env,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
-    rows = [json.loads(x) for x in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    first, last = (next(row for row in rows if row["step"] == step) for step in (1, STEPS - 1))
-    predicted, measured = (last[key] - first[key] for key in ("time/simulated_s", "time/wall_s"))
-    print(f"\n| {way} | {predicted:.2f} | {measured:.2f} | {predicted / measured - 1:+.1%} |")
+    rows = [
+        json.loads(x)
+        for x in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    ]
+    first, last = (
+        next(row for row in rows if row["step"] == step) for step in (1, STEPS - 1)
+    )
+    predicted, measured = (
+        last[key] - first[key] for key in ("time/simulated_s", "time/wall_s")
+    )
+    print(
+        f"\n| {way} | {predicted:.2f} | {measured:.2f} | {predicted / measured - 1:+.1%} |"
+    )
     assert predicted == pytest.approx(measured, rel=0.2)

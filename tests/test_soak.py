@@ -46,7 +46,9 @@ def benchmark() -> ModuleType:
 @cache
 def figures(name: str) -> list[dict[str, float]]:
     """Return the headline numbers of a setting, one row per seed."""
-    return [benchmark().measure(name, "digits", seed) for seed in range(MANY.get(name, SEEDS))]
+    return [
+        benchmark().measure(name, "digits", seed) for seed in range(MANY.get(name, SEEDS))
+    ]
 
 
 def mean(name: str, key: str) -> float:
@@ -117,6 +119,16 @@ def saved_step(folder: Path) -> int:
 
 
 def test_the_laws_hold_where_rows_travel_between_workers() -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "--engine", "ray", "tests/laws"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-n",
+        "2",
+        "--engine",
+        "ray",
+        "tests/laws",
+    ]
     done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout

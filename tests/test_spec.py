@@ -72,7 +72,9 @@ def meant(value: Any) -> Any:
 
 @given(spec=specs)
 @example(spec=Spec("late", (), {"start": "90%", "then": 1.0}))
-@example(spec=Spec("a", (Spec("b", (), {"x": [1, 2.5, None]}),), {"c": ("quoted", "x=(1,")}))
+@example(
+    spec=Spec("a", (Spec("b", (), {"x": [1, 2.5, None]}),), {"c": ("quoted", "x=(1,")})
+)
 def test_what_is_written_is_read_back(spec: Spec) -> None:
     assert parse_spec(write(spec), "topology") == meant(spec)
 
@@ -81,7 +83,12 @@ def test_what_is_written_is_read_back(spec: Spec) -> None:
 def test_blanks_do_not_matter(spec: Spec) -> None:
     text = write(spec)
     assume("'" not in text and '"' not in text)
-    loose = text.replace("(", " ( ").replace(",", " , ").replace("=", " = ").replace(")", " ) ")
+    loose = (
+        text.replace("(", " ( ")
+        .replace(",", " , ")
+        .replace("=", " = ")
+        .replace(")", " ) ")
+    )
     assert parse_spec(f"  {loose}  ", "topology") == meant(spec)
 
 
@@ -124,7 +131,9 @@ def test_mappings_specs_and_text_say_the_same() -> None:
     assert parse_spec({"path": "mine.py:wheel", "reach": 2}, "topology") == Spec(
         "mine.py:wheel", (), {"reach": 2}
     )
-    assert parse_spec({"name": "late(start=90%)", "intensity": 0.1}, "communication") == text
+    assert (
+        parse_spec({"name": "late(start=90%)", "intensity": 0.1}, "communication") == text
+    )
     assert mapping == {"name": "late", "start": "90%", "intensity": 0.1}
 
 
@@ -167,10 +176,14 @@ ODD = st.text(alphabet="ab 1.()[]{},='\"#&:;%é-", min_size=1, max_size=12)
 
 @given(name=ODD, value=ODD, items=st.lists(ODD, max_size=3))
 @example(name="it's", value="a, 'b' = \"c\"", items=["1e-3", "none", ""])
-def test_odd_characters_are_spelled_and_read_back(name: str, value: str, items: list[str]) -> None:
+def test_odd_characters_are_spelled_and_read_back(
+    name: str, value: str, items: list[str]
+) -> None:
     """Names with ``.py:f`` are files, whatever is in their path; a value stays text."""
     for named in (name, f"job {name}/plug.py:mine"):
-        one = Spec(named, (value, Spec(named, (), {"x": value})), {"key": value, "all": items})
+        one = Spec(
+            named, (value, Spec(named, (), {"x": value})), {"key": value, "all": items}
+        )
         assert parse_spec(spelled(one), "tracker") == one
     assert parse_value(spelled(value), "task.path") == value
 
@@ -186,7 +199,9 @@ def test_the_name_of_a_mapping_is_a_path_as_it_is(
     assert parse_spec(path, "topology").name == path
 
 
-def test_an_existing_file_wins_over_a_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_existing_file_wins_over_a_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "outer(inner=a").mkdir()
     assert parse_spec("outer(inner=a/p.py:f(x=1))", "model").name == "outer"

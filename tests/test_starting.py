@@ -74,7 +74,9 @@ def test_every_key_of_the_starting_configuration_is_explained(folder: Path) -> N
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_a_configuration_runs_at_a_few_steps(file: Path, folder: Path, capsys: Captured) -> None:
+def test_a_configuration_runs_at_a_few_steps(
+    file: Path, folder: Path, capsys: Captured
+) -> None:
     """All points of a sweep can be prepared, two of them run."""
     settings = read_file(file)
     less = TINY | LARGE.get(file.stem, {}) | _data_of(settings, folder)
@@ -115,8 +117,12 @@ def _first(values: object) -> object:
     return next(iter(values.values() if isinstance(values, dict) else values))  # type: ignore
 
 
-@pytest.mark.parametrize("file", [*FILES, CONFIGS / "own_model.py"], ids=lambda file: file.name)
-def test_a_configuration_says_what_it_shows_how_to_run_it_and_what_was_seen(file: Path) -> None:
+@pytest.mark.parametrize(
+    "file", [*FILES, CONFIGS / "own_model.py"], ids=lambda file: file.name
+)
+def test_a_configuration_says_what_it_shows_how_to_run_it_and_what_was_seen(
+    file: Path,
+) -> None:
     text = file.read_text()
     assert f"configs/{file.name}" in text
     assert "Seen" in text

@@ -34,7 +34,9 @@ def sweep(capsys: Captured, *words: str, status: int = 0) -> tuple[str, str]:
     found = decentral.cli.run(["sweep", *BASE, *words])
     said = capsys.readouterr()
     assert found == status, said.err
-    assert all(len(line.rstrip()) <= 80 for line in said.out.splitlines() if "failed" not in line)
+    assert all(
+        len(line.rstrip()) <= 80 for line in said.out.splitlines() if "failed" not in line
+    )
     return said.out, said.err
 
 
@@ -50,15 +52,22 @@ plain = st.from_regex(r"[a-z0-9=.%]{1,6}", fullmatch=True)
 nested = st.builds(lambda a, b: f"late({a}, [{b},x])", plain, plain)
 
 
-@given(st.lists(plain | nested, min_size=1, max_size=5).filter(lambda p: ".." not in ",".join(p)))
+@given(
+    st.lists(plain | nested, min_size=1, max_size=5).filter(
+        lambda p: ".." not in ",".join(p)
+    )
+)
 def test_values_are_split_at_commas_outside_of_brackets(pieces: list[str]) -> None:
     assert _pieces(",".join(pieces)) == pieces
 
 
 @pytest.mark.parametrize(
-    "axis", ["learning_rate: [1e-3, 1e-2]", "learning_rate: 1e-3,1e-2", "lr: ['1e-3', 0.01]"]
+    "axis",
+    ["learning_rate: [1e-3, 1e-2]", "learning_rate: 1e-3,1e-2", "lr: ['1e-3', 0.01]"],
 )
-def test_numbers_of_a_sweep_are_the_same_in_yaml_and_on_the_line(folder: Path, axis: str) -> None:
+def test_numbers_of_a_sweep_are_the_same_in_yaml_and_on_the_line(
+    folder: Path, axis: str
+) -> None:
     (folder / "sweep.yaml").write_text(f"sweep:\n  {axis}\n")
     written = read_sweep("sweep.yaml", [], {}).points
     said = read_sweep(None, ["learning_rate=1e-3,1e-2"], {}).points
@@ -77,11 +86,19 @@ def test_a_range_counts_whole_numbers() -> None:
     ("one", "other", "same"),
     [
         ({"communication": "late"}, {"communication": "late(start=90%)"}, True),
-        ({"communication": "late"}, {"communication": {"name": "late", "start": 0.9}}, True),
+        (
+            {"communication": "late"},
+            {"communication": {"name": "late", "start": 0.9}},
+            True,
+        ),
         ({"nodes": 16}, {}, True),
         ({"out": "here", "engine": {"workers": 2}}, {"engine": "local"}, True),
         ({"engine": "ray(wire=bfloat16)"}, {}, False),
-        ({"learning_rate": 0.1}, {"learning_rate": {"name": "constant", "lr": 0.1}}, True),
+        (
+            {"learning_rate": 0.1},
+            {"learning_rate": {"name": "constant", "lr": 0.1}},
+            True,
+        ),
         ({"communication": "late(start=80%)"}, {"communication": "late"}, False),
         ({"seed": 1}, {"seed": 2}, False),
         ({"topology": "ring"}, {"topology": "star"}, False),
@@ -103,7 +120,9 @@ def test_another_content_of_a_plugin_file_is_another_point(folder: Path) -> None
     assert point("nx.path_graph(n)", "a.py") != kept
 
 
-def test_another_content_of_what_a_plugin_file_imports_is_another_point(folder: Path) -> None:
+def test_another_content_of_what_a_plugin_file_imports_is_another_point(
+    folder: Path,
+) -> None:
     (folder / "a.py").write_text("import helpers\ndef mine(n): return helpers.graph(n)\n")
     digests: set[str] = set()
     for graph in ("cycle", "path", "cycle"):
@@ -128,7 +147,9 @@ def test_axes_of_a_file_have_labels_and_the_line_wins(folder: Path) -> None:
 # --- running --------------------------------------------------------------------------------------
 
 
-def test_a_sweep_is_a_table_with_mean_and_spread_and_a_page(capsys: Captured, folder: Path) -> None:
+def test_a_sweep_is_a_table_with_mean_and_spread_and_a_page(
+    capsys: Captured, folder: Path
+) -> None:
     said, _ = sweep(capsys, "topology=ring,star", "seed=0,1", "--out", "s")
     assert "4 runs: 2 topology × 2 seed" in said
     done = [read_run(path) for path in sorted((folder / "s").glob("ring-*"))]
@@ -147,7 +168,9 @@ def test_a_sweep_is_a_table_with_mean_and_spread_and_a_page(capsys: Captured, fo
     ]  # fmt: skip
 
 
-def test_no_point_runs_twice_within_or_between_sweeps(capsys: Captured, folder: Path) -> None:
+def test_no_point_runs_twice_within_or_between_sweeps(
+    capsys: Captured, folder: Path
+) -> None:
     said, _ = sweep(capsys, "schedule=late,late(start=90%),none", "--out", "s")
     assert "1 more are the same as others" in said
     before = runs(folder / "s")
@@ -159,9 +182,15 @@ def test_no_point_runs_twice_within_or_between_sweeps(capsys: Captured, folder: 
     assert before.items() <= after.items()
 
 
-def test_a_failed_point_is_named_and_the_others_go_on(capsys: Captured, folder: Path) -> None:
-    said, error = sweep(capsys, "topology=hypercube,ring", "nodes=3", "--out", "s", status=1)
-    assert "topology=hypercube  failed: topology 'hypercube' needs a number of nodes" in said
+def test_a_failed_point_is_named_and_the_others_go_on(
+    capsys: Captured, folder: Path
+) -> None:
+    said, error = sweep(
+        capsys, "topology=hypercube,ring", "nodes=3", "--out", "s", status=1
+    )
+    assert (
+        "topology=hypercube  failed: topology 'hypercube' needs a number of nodes" in said
+    )
     assert "1 run of 2 failed, the first in topology=hypercube" in error
     assert len(runs(folder / "s")) == 1
     assert "Failed" in (folder / "s" / "sweep.html").read_text()

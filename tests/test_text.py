@@ -25,7 +25,9 @@ WORDS = "Pfalz, Ägypten, 東京 and 🦊: "
 
 
 def task_of(path: Path, **given: object) -> Task:
-    return build("task", {"name": "text", "path": str(path), "cache": str(path.parent), **given})()
+    return build(
+        "task", {"name": "text", "path": str(path), "cache": str(path.parent), **given}
+    )()
 
 
 @given(
@@ -33,7 +35,9 @@ def task_of(path: Path, **given: object) -> Task:
     val=st.sampled_from([0.0, 0.05, 0.3]),
 )
 @settings(max_examples=25)
-def test_the_last_tenth_of_every_chunk_is_for_the_test(sizes: list[int], val: float) -> None:
+def test_the_last_tenth_of_every_chunk_is_for_the_test(
+    sizes: list[int], val: float
+) -> None:
     """Wherever sources begin: a character's place in the whole decides."""
     pieces = [(str(k), chr(97 + k) * size) for k, size in enumerate(sizes)]
     cut = list(segments(pieces, val))
@@ -153,7 +157,9 @@ def test_a_gpt_of_the_literature_has_as_many_parameters_and_looks_back_only() ->
     assert not torch.isclose(before[:, 40:], after[:, 40:]).all(-1).any()
 
 
-def test_byte_pairs_are_learned_from_training_text_and_tell_everything(tmp_path: Path) -> None:
+def test_byte_pairs_are_learned_from_training_text_and_tell_everything(
+    tmp_path: Path,
+) -> None:
     tokenizers = pytest.importorskip("tokenizers")
     file = tmp_path / "words.txt"
     file.write_text(WORDS * 2_000)
@@ -178,7 +184,9 @@ def test_methods_that_change_targets_change_tokens() -> None:
     )  # fmt: skip
     setup = block.setup
     batch = block.sampler.batch(0, 4)
-    changed = change_targets(setup.config, setup.task, batch.targets, batch.keys, noisy=True)
+    changed = change_targets(
+        setup.config, setup.task, batch.targets, batch.keys, noisy=True
+    )
     assert changed.shape == (2, 4, 16, setup.task.outputs)
     torch.testing.assert_close(changed.sum(-1), torch.ones(2, 4, 16))
     kept = (changed.argmax(-1) == batch.targets).double().mean()
@@ -191,13 +199,22 @@ def test_methods_that_change_targets_change_tokens() -> None:
 
 
 def documents_of(folder: Path, **given: object) -> Task:
-    settings = {"name": "text", "cache": str(folder), "by": "source", "context": 5, **given}
+    settings = {
+        "name": "text",
+        "cache": str(folder),
+        "by": "source",
+        "context": 5,
+        **given,
+    }
     return build("task", settings)()
 
 
 @pytest.mark.parametrize(
     ("path", "loaded"),
-    [("hf://owner/name", ("owner/name",)), ("hf://owner/name/2024", ("owner/name", "2024"))],
+    [
+        ("hf://owner/name", ("owner/name",)),
+        ("hf://owner/name/2024", ("owner/name", "2024")),
+    ],
 )
 def test_documents_of_the_hub_are_streamed_and_kept(
     tmp_path: Path, path: str, loaded: tuple[str, ...]
@@ -240,7 +257,9 @@ def write(folder: Path, *names: str) -> Path:
 
 def letters(samples: object, task: Task) -> set[str]:
     """Return the letters that samples are made of: tokens are numbered in their order."""
-    whole = sorted({int(token) for part in task.splits if part for token in part.inputs.unique()})
+    whole = sorted(
+        {int(token) for part in task.splits if part for token in part.inputs.unique()}
+    )
     return {chr(97 + whole.index(int(token))) for token in samples.inputs.unique()}
 
 
@@ -251,7 +270,9 @@ def test_text_for_the_test_is_not_trained_on(tmp_path: Path) -> None:
     assert (letters(task.train, task), letters(task.test, task)) == ({"a"}, {"b"})
     assert task.val is None
     assert (len(task.train), len(task.test)) == (1899, 1899)
-    shared = task_of(tmp_path / "one.txt", test=str(tmp_path / "other"), context=10, val=0.5)
+    shared = task_of(
+        tmp_path / "one.txt", test=str(tmp_path / "other"), context=10, val=0.5
+    )
     assert letters(shared.val, shared) == {"a"}
     default = task_of(tmp_path / "one.txt", context=10)
     assert default.notes == ()
@@ -297,9 +318,17 @@ def test_names_in_a_folder_tell_the_splits(
     ("names", "settings", "said"),
     [
         (("test.txt", "valid.txt"), {}, "all files in .* are called test or validation"),
-        (("train.txt", "valid.txt", "test.txt"), {"val": 0.1}, "has files for validation"),
+        (
+            ("train.txt", "valid.txt", "test.txt"),
+            {"val": 0.1},
+            "has files for validation",
+        ),
         (("train.txt",), {"test": "train.txt"}, "is both for training and for the test"),
-        (("train.txt",), {"test": "nowhere"}, "nowhere is no file and no folder .* check test="),
+        (
+            ("train.txt",),
+            {"test": "nowhere"},
+            "nowhere is no file and no folder .* check test=",
+        ),
     ],
 )
 def test_what_would_mix_splits_is_refused(
@@ -308,7 +337,9 @@ def test_what_would_mix_splits_is_refused(
     folder = write(tmp_path / "text", *names)
     given = {k: str(folder / v) if k == "test" else v for k, v in settings.items()}
     with pytest.raises(ConfigError, match=said):
-        build("task", {"name": "text", "path": str(folder), "cache": str(tmp_path), **given})()
+        build(
+            "task", {"name": "text", "path": str(folder), "cache": str(tmp_path), **given}
+        )()
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,9 @@ def test_spectral_gaps_agree_with_independent_measurements(
 @pytest.mark.parametrize("nodes", [4, 5, 8, 13, 32])
 def test_spectral_gaps_have_their_closed_forms(nodes: int) -> None:
     """Ring: 2/3 (1 - cos 2 pi / n), from n = 4; star: 1 / n; exponential: 2 / (1 + log2 n)."""
-    assert spectral_gap(mixer("ring", nodes)) == pytest.approx(2 / 3 * (1 - cos(2 * pi / nodes)))
+    assert spectral_gap(mixer("ring", nodes)) == pytest.approx(
+        2 / 3 * (1 - cos(2 * pi / nodes))
+    )
     assert spectral_gap(mixer("star", nodes)) == pytest.approx(1 / nodes)
     if nodes & (nodes - 1) == 0:
         wanted = 2 / (1 + (nodes - 1).bit_length())
@@ -54,7 +56,12 @@ def test_spectral_gaps_have_their_closed_forms(nodes: int) -> None:
 
 @pytest.mark.parametrize(
     ("name", "degree", "diameter"),
-    [("ring", 2, 8), ("star", 15, 2), ("complete", 15, 1), ("nx:hypercube_graph(n=4)", 4, 4)],
+    [
+        ("ring", 2, 8),
+        ("star", 15, 2),
+        ("complete", 15, 1),
+        ("nx:hypercube_graph(n=4)", 4, 4),
+    ],
 )
 def test_degrees_and_diameters(name: str, degree: int, diameter: int) -> None:
     found = statistics(Topology(build("topology", name), 16))
@@ -76,7 +83,9 @@ def distances(name: str, nodes: int, rounds: int) -> tuple[np.ndarray, float]:
     return np.array([*found, float((rows - mean).norm())]), 1 - spectral_gap(made)
 
 
-@pytest.mark.parametrize(("name", "nodes"), [("ring", 9), ("star", 6), ("erdos_renyi", 12)])
+@pytest.mark.parametrize(
+    ("name", "nodes"), [("ring", 9), ("star", 6), ("erdos_renyi", 12)]
+)
 def test_consensus_contracts_at_the_second_eigenvalue(name: str, nodes: int) -> None:
     """||x_t - mean|| <= beta^t ||x_0 - mean||, and asymptotically the ratio is beta."""
     distance, beta = distances(name, nodes, rounds=120)
@@ -136,7 +145,9 @@ def limit(lr: float, steps: int, **settings: Any) -> tuple[torch.Tensor, torch.T
 
 
 @pytest.mark.parametrize("topology", ["ring", "exponential"])
-def test_the_bias_of_dsgd_on_heterogeneous_data_shrinks_with_the_step_size(topology: str) -> None:
+def test_the_bias_of_dsgd_on_heterogeneous_data_shrinks_with_the_step_size(
+    topology: str,
+) -> None:
     """Without noise D-SGD converges to a point that is O(lr) from the optimum (Yuan, Ling & Yin,
     2016): halving the step size halves the distance of every node, to first order."""
     found = [limit(lr, int(8 / lr), topology=topology) for lr in (0.08, 0.04, 0.02)]
@@ -195,7 +206,9 @@ def test_nodes_that_never_talk_converge_to_their_own_optima_and_merging_helps() 
 def test_more_communication_means_less_disagreement() -> None:
     found = []
     for talks in ("none", "constant(0.2)", "constant(1.0)"):
-        block = tiny_block(**{**QUADRATIC, "communication": talks}, learning_rate=0.05, steps=200)
+        block = tiny_block(
+            **{**QUADRATIC, "communication": talks}, learning_rate=0.05, steps=200
+        )
         found.append(trained(block)[-1]["consensus/distance"])
     assert found == sorted(found, reverse=True)
     assert found[0] > 2 * found[1] > 2 * found[2] > 0
@@ -221,6 +234,10 @@ def test_norms_fall_under_label_noise_as_the_formula_says() -> None:
     hidden = inputs @ first.T
     curvature = (first**2).sum() + dimension * (second**2).sum()
     error = noise**2 / (1 - lr * curvature / 2)
-    moved = lr**2 * error * ((second**2).sum() * (inputs**2).sum(1) - (hidden**2).sum(1)).mean()
+    moved = (
+        lr**2
+        * error
+        * ((second**2).sum() * (inputs**2).sum(1) - (hidden**2).sum(1)).mean()
+    )
     rate = decay_rate(lr, noise, (first**2).sum(), (second**2).sum(), dimension)
     assert -moved / (2 * (first**2).sum()) == pytest.approx(rate, rel=0.01)

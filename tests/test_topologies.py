@@ -56,14 +56,20 @@ def test_base_k_averages_exactly_for_every_n_with_at_most_k_peers(k: int) -> Non
         (3, {8: 2, 16: 2, 25: 5, 32: 3, 64: 3}),
     ],
 )
-def test_base_k_takes_as_many_rounds_as_its_authors_code(k: int, lengths: dict[int, int]) -> None:
+def test_base_k_takes_as_many_rounds_as_its_authors_code(
+    k: int, lengths: dict[int, int]
+) -> None:
     found = {n: len(period(mixer(f"base_k(k={k})", n))) for n in lengths}
     assert found == lengths
 
 
 @pytest.mark.parametrize(
     ("topology", "nodes"),
-    [("hyper_cuboid(k=4)", 60), ("hyper_cuboid(sizes=[8, 4])", 32), ("one_peer_hypercube", 16)],
+    [
+        ("hyper_cuboid(k=4)", 60),
+        ("hyper_cuboid(sizes=[8, 4])", 32),
+        ("one_peer_hypercube", 16),
+    ],
 )
 def test_averaging_along_digits_is_exact_in_any_order(topology: str, nodes: int) -> None:
     for order in permutations(period(mixer(topology, nodes))):
@@ -97,7 +103,9 @@ def shrinkage(topology: str, nodes: int, rounds: int = 1500) -> tuple[float, flo
 
 
 @pytest.mark.parametrize("nodes", [8, 32, 96])
-def test_one_random_hop_shrinks_disagreement_at_a_rate_that_n_does_not_change(nodes: int) -> None:
+def test_one_random_hop_shrinks_disagreement_at_a_rate_that_n_does_not_change(
+    nodes: int,
+) -> None:
     """OD-EquiDyn at eta = 1/2: E||Wx||^2 = (1 - 1/n)/2 ||x||^2, exactly."""
     mean, error = shrinkage("equi_dynamic", nodes)
     assert abs(mean - (1 - 1 / nodes) / 2) < 4 * error
@@ -139,14 +147,18 @@ MEASURED = {
 
 
 @pytest.mark.parametrize(("name", "gaps"), MEASURED.items())
-def test_gaps_agree_with_independent_measurements(name: str, gaps: dict[int, float]) -> None:
+def test_gaps_agree_with_independent_measurements(
+    name: str, gaps: dict[int, float]
+) -> None:
     found = {nodes: spectral_gap(mixer(name, nodes)) for nodes in gaps}
     assert found == pytest.approx(gaps, abs=1e-4)
 
 
 @pytest.mark.parametrize("nodes", [4, 9, 16])
 def test_gaps_have_their_closed_forms(nodes: int) -> None:
-    assert spectral_gap(mixer("line", nodes)) == pytest.approx(2 / 3 * (1 - cos(pi / nodes)))
+    assert spectral_gap(mixer("line", nodes)) == pytest.approx(
+        2 / 3 * (1 - cos(pi / nodes))
+    )
     side = int(nodes**0.5)
     if side > 2:
         wanted = 2 / 5 * (1 - cos(2 * pi / side))
@@ -174,7 +186,9 @@ def test_gaps_have_their_closed_forms(nodes: int) -> None:
         ("clusters(size=4, bridges=2)", 8, 14, 4, 3),
     ],
 )
-def test_shapes(topology: str, nodes: int, links: int, degree: int, diameter: int) -> None:
+def test_shapes(
+    topology: str, nodes: int, links: int, degree: int, diameter: int
+) -> None:
     found = statistics(Topology(build("topology", topology), nodes))
     assert (found["links"], found["degree_max"]) == (links, degree)
     assert found["diameter"] == diameter or "random" in topology
@@ -190,7 +204,9 @@ def second(topology: str, nodes: int, weights: str) -> float:
 @pytest.mark.parametrize("nodes", [2, 3, 8, 15])
 def test_the_fastest_weights_of_a_path_are_one_half(nodes: int) -> None:
     """mu = cos(pi / n) (Boyd, Diaconis, Sun & Xiao, 2006)."""
-    assert second("line", nodes, "fastest_mixing") == pytest.approx(cos(pi / nodes), abs=2e-4)
+    assert second("line", nodes, "fastest_mixing") == pytest.approx(
+        cos(pi / nodes), abs=2e-4
+    )
 
 
 @pytest.mark.parametrize("nodes", [4, 8, 17])
@@ -229,7 +245,9 @@ def test_a_negative_weight_nearly_doubles_the_gap_of_a_star() -> None:
     assert free.mixing(0).doubly_stochastic
 
 
-@pytest.mark.parametrize(("topology", "gain"), [("barbell", 1.3), ("lollipop", 1.05), ("grid", 1)])
+@pytest.mark.parametrize(
+    ("topology", "gain"), [("barbell", 1.3), ("lollipop", 1.05), ("grid", 1)]
+)
 def test_without_bounds_gaps_are_no_smaller(topology: str, gain: float) -> None:
     bounded = spectral_gap(mixer(topology, 16, "fastest_mixing"))
     assert (
@@ -239,7 +257,9 @@ def test_without_bounds_gaps_are_no_smaller(topology: str, gain: float) -> None:
 
 
 @pytest.mark.parametrize("nodes", [6, 8, 16, 25])
-def test_the_fastest_weights_of_a_ring_balance_its_ends_of_the_spectrum(nodes: int) -> None:
+def test_the_fastest_weights_of_a_ring_balance_its_ends_of_the_spectrum(
+    nodes: int,
+) -> None:
     """All links weigh 2/(l_2 + l_n), the Laplacian's: mu = (l_n - l_2)/(l_n + l_2)."""
     spectrum = sorted(2 - 2 * cos(2 * pi * j / nodes) for j in range(nodes))
     low, high = spectrum[1], spectrum[-1]
@@ -248,7 +268,8 @@ def test_the_fastest_weights_of_a_ring_balance_its_ends_of_the_spectrum(nodes: i
 
 
 @pytest.mark.parametrize(
-    ("topology", "gain"), [("erdos_renyi", 1.3), ("barbell", 1.5), ("grid", 1.2), ("complete", 1)]
+    ("topology", "gain"),
+    [("erdos_renyi", 1.3), ("barbell", 1.5), ("grid", 1.2), ("complete", 1)],
 )
 def test_the_fastest_weights_beat_metropolis(topology: str, gain: float) -> None:
     slow = spectral_gap(mixer(topology, 16))

@@ -40,13 +40,21 @@ def test_a_file_says_what_is_published_and_what_is_not(file: Path) -> None:
     about = json.loads(file.read_text())["graph"]
     assert about["name"]
     assert set(about) & {"published", "assumed"}
-    assert "published" not in about or "http" in about["published"] or "(" in about["published"]
+    assert (
+        "published" not in about
+        or "http" in about["published"]
+        or "(" in about["published"]
+    )
 
 
 @pytest.mark.parametrize("name", ["abilene", "geant"])
-def test_latencies_are_great_circles_at_two_thirds_of_the_speed_of_light(name: str) -> None:
+def test_latencies_are_great_circles_at_two_thirds_of_the_speed_of_light(
+    name: str,
+) -> None:
     whole = json.loads((GALLERY / f"{name}.json").read_text())
-    places = {node["id"]: (node["latitude"], node["longitude"]) for node in whole["nodes"]}
+    places = {
+        node["id"]: (node["latitude"], node["longitude"]) for node in whole["nodes"]
+    }
     for link in whole["edges"]:
         away = great_circle_km(places[link["source"]], places[link["target"]])
         written = float(link["latency"].removesuffix("ms")) / 1e3
@@ -62,7 +70,10 @@ def great_circle_km(one: tuple[float, float], other: tuple[float, float]) -> flo
 
 def test_nodes_keep_their_names_and_their_order() -> None:
     graph = graph_of(GALLERY / "abilene.json")
-    assert [graph.nodes[node]["label"] for node in (0, 10)] == ["New York", "Indianapolis"]
+    assert [graph.nodes[node]["label"] for node in (0, 10)] == [
+        "New York",
+        "Indianapolis",
+    ]
 
 
 def test_the_example_of_a_plugin_holds() -> None:
@@ -74,7 +85,9 @@ def test_the_example_of_a_plugin_holds() -> None:
 @pytest.mark.parametrize("links", [1, 2, 10])
 def test_near_links_are_kept_and_nobody_is_cut_off(links: int) -> None:
     whole = graph_of(GALLERY / "cloud_regions.json")
-    kept = Topology(build("topology", f"{GALLERY / 'nearest.py'}:nearest(links={links})"), 11)
+    kept = Topology(
+        build("topology", f"{GALLERY / 'nearest.py'}:nearest(links={links})"), 11
+    )
     graph = kept.graph(0)
     for node in whole:
         quickest = sorted(whole[node], key=lambda other: whole[node][other]["latency_s"])

@@ -28,7 +28,9 @@ TRACKERS = [
     pytest.param(
         name,
         marks=pytest.mark.skipif(
-            not find_spec(traits_of(find("tracker", name), TrackerTraits).package or name),
+            not find_spec(
+                traits_of(find("tracker", name), TrackerTraits).package or name
+            ),
             reason=f"needs {name}: {trackers.INSTALL}",
         ),
     )
@@ -55,7 +57,9 @@ def scalars(folder: Path) -> dict[str, dict[int, float]]:
     """Return all curves that TensorBoard would show."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    found: Any = EventAccumulator(str(folder / "tensorboard"), size_guidance={"scalars": 0})
+    found: Any = EventAccumulator(
+        str(folder / "tensorboard"), size_guidance={"scalars": 0}
+    )
     found.Reload()
     return {
         tag: {event.step: event.value for event in found.Scalars(tag)}
@@ -64,7 +68,9 @@ def scalars(folder: Path) -> dict[str, dict[int, float]]:
 
 
 def logged(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [
+        json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()
+    ]
 
 
 @pytest.mark.parametrize("name", TRACKERS)
@@ -79,7 +85,9 @@ def test_a_tracker_leaves_something_in_the_run_folder(name: str, tmp_path: Path)
     assert sum(path.stat().st_size for path in written) > 1000
 
 
-@pytest.mark.skipif(not find_spec("tensorboard"), reason=f"needs tensorboard: {trackers.INSTALL}")
+@pytest.mark.skipif(
+    not find_spec("tensorboard"), reason=f"needs tensorboard: {trackers.INSTALL}"
+)
 def test_tensorboard_shows_what_was_logged(tmp_path: Path) -> None:
     out = tmp_path / "run"
     decentral.launch(**SETTINGS, track="tensorboard", out=str(out))
@@ -89,10 +97,14 @@ def test_tensorboard_shows_what_was_logged(tmp_path: Path) -> None:
             if row.get(key) is not None:
                 assert curves[key][row["step"]] == pytest.approx(row[key], rel=1e-6)
     assert rows[-1]["phase"] == "final"
-    assert curves["final/loss/merged"][40] == pytest.approx(rows[-1]["loss/merged"], rel=1e-6)
+    assert curves["final/loss/merged"][40] == pytest.approx(
+        rows[-1]["loss/merged"], rel=1e-6
+    )
 
 
-@pytest.mark.skipif(not find_spec("tensorboard"), reason=f"needs tensorboard: {trackers.INSTALL}")
+@pytest.mark.skipif(
+    not find_spec("tensorboard"), reason=f"needs tensorboard: {trackers.INSTALL}"
+)
 def test_a_resumed_run_goes_on_in_the_same_curves(tmp_path: Path) -> None:
     out = tmp_path / "run"
     whole = tmp_path / "whole"
@@ -104,7 +116,12 @@ def test_a_resumed_run_goes_on_in_the_same_curves(tmp_path: Path) -> None:
         if row["step"] >= 25:
             raise Stop
 
-    settings = {**SETTINGS, "track": "tensorboard", "checkpoint_every": 10, "out": str(out)}
+    settings = {
+        **SETTINGS,
+        "track": "tensorboard",
+        "checkpoint_every": 10,
+        "out": str(out),
+    }
     with pytest.raises(Stop):
         decentral.launch(**settings, watch=stop)
     decentral.resume(str(out))
@@ -124,7 +141,11 @@ def test_a_tracker_that_fails_is_left_out_and_told(
     assert len(re.findall(told, capsys.readouterr().err)) == 1
 
 
-def test_a_missing_package_is_told_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_told_before_anything_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(trackers, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"tracker 'tensorboard' needs tensorboard: pip install"):
+    with pytest.raises(
+        ConfigError, match=r"tracker 'tensorboard' needs tensorboard: pip install"
+    ):
         LocalRun(make_config({**SETTINGS, "track": ["tensorboard"]}))

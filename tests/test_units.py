@@ -40,14 +40,21 @@ def test_a_step_survives_being_written_down(value: int) -> None:
 
 @given(value=st.integers(0, 100))
 def test_percent_fraction_and_decimal_are_the_same_point(value: int) -> None:
-    assert parse_point(f"{value}%") == parse_point(f"{value} %") == parse_point(value / 100)
+    assert (
+        parse_point(f"{value}%") == parse_point(f"{value} %") == parse_point(value / 100)
+    )
     assert parse_point(f"{value}%") == parse_point(str(value / 100))
 
 
 @given(value=st.integers(2, 10**6))
 def test_whole_numbers_mean_steps(value: int) -> None:
     wanted = Point(value, "steps")
-    assert parse_point(value) == parse_point(str(value)) == parse_point(f"{value} steps") == wanted
+    assert (
+        parse_point(value)
+        == parse_point(str(value))
+        == parse_point(f"{value} steps")
+        == wanted
+    )
     assert wanted.in_steps(10) == value
 
 
@@ -78,7 +85,9 @@ def test_the_ends_of_the_run() -> None:
         (True, "cannot read True"),
     ],
 )
-def test_a_point_that_cannot_be_read_names_field_and_remedy(value: object, message: str) -> None:
+def test_a_point_that_cannot_be_read_names_field_and_remedy(
+    value: object, message: str
+) -> None:
     with pytest.raises(ConfigError, match="start: ") as caught:
         parse_point(value, "start")
     assert message in str(caught.value)
@@ -152,7 +161,9 @@ def test_an_amount_survives_being_written_down(count: int, unit: str) -> None:
     assert parse_amount(str(amount)) == amount
 
 
-@pytest.mark.parametrize("text", ["", "samples", "1.5", "0", "-3", "1M rows", "9^99", "1e400"])
+@pytest.mark.parametrize(
+    "text", ["", "samples", "1.5", "0", "-3", "1M rows", "9^99", "1e400"]
+)
 def test_what_is_no_amount(text: str) -> None:
     with pytest.raises(ConfigError, match=r"amount of data|whole number"):
         parse_amount(text)

@@ -84,7 +84,9 @@ def test_files_of_wandb_hold_a_run_and_its_restart(
     with pytest.raises(KeyboardInterrupt):
         launch(**SETTINGS, out=str(run), watch=interrupt)
     summary = resume(run).summary
-    files = sorted(run.glob("wandb/offline-run-*/*.wandb"), key=lambda f: f.stat().st_ctime)
+    files = sorted(
+        run.glob("wandb/offline-run-*/*.wandb"), key=lambda f: f.stat().st_ctime
+    )
     assert len({file.name for file in files}) == 1  # the same run, be it in two files
     before, after = (contents(file) for file in files)
     for config, _, _ in (before, after):

@@ -42,7 +42,10 @@ NODES, STEPS, HALF = 3, 3, 1
 #: Nodes of every worker.
 WORKERS = {"one process": (NODES,), "two workers": (1, 2)}
 WAYS: dict[str, dict[str, Any]] = {
-    "gossip": {"topology": "nx:path_graph", "communication": "constant(final_merge=false)"},
+    "gossip": {
+        "topology": "nx:path_graph",
+        "communication": "constant(final_merge=false)",
+    },
     "all-reduce": {"algorithm": "allreduce"},
     "final merge": {"communication": "none(final_merge=true)"},
 }
@@ -104,7 +107,9 @@ def joined(parts: list[Checkpoint]) -> Checkpoint:
     return copy.deepcopy(replace(parts[0], nodes=nodes))
 
 
-def ended(block: Block) -> tuple[dict[str, Any], dict[str, Tensor], Checkpoint | None, Checkpoint]:
+def ended(
+    block: Block,
+) -> tuple[dict[str, Any], dict[str, Tensor], Checkpoint | None, Checkpoint]:
     """Train a block from where it stands; return metrics, merged state, and checkpoints."""
     evaluator, half, last = Evaluator(block), None, {}
     for row in train(block, evaluator):
@@ -120,7 +125,9 @@ def run(setup: Setup, workers: str) -> Trained:
     found = together(ended, blocks)
     halves = [half for _, _, half, _ in found if half is not None]
     last, state = found[0][:2]
-    return Trained(setup, blocks, last, state, joined(halves), joined([one[3] for one in found]))
+    return Trained(
+        setup, blocks, last, state, joined(halves), joined([one[3] for one in found])
+    )
 
 
 def chosen(kind: Kind, rows: str, way: str) -> Setup:
@@ -128,7 +135,9 @@ def chosen(kind: Kind, rows: str, way: str) -> Setup:
     setup = setup_of(kind, rows, way)
     if rows == "loop" or kind.vmap:
         return setup
-    with pytest.raises(ConfigError, match=r"^replicas: vmap cannot .*; use replicas=loop\.$"):
+    with pytest.raises(
+        ConfigError, match=r"^replicas: vmap cannot .*; use replicas=loop\.$"
+    ):
         blocks_of(setup, "one process")
     return setup_of(kind, "auto", way)
 
@@ -159,7 +168,9 @@ def resume(trained: Trained, workers: str, folder: Path) -> None:
     assert torch.equal(torch.cat([block.rows for block in again]), trained.rows)
     for name in trained.setup.layout.integers:
         now = torch.cat([block.integers[name] for block in again])
-        assert torch.equal(now, torch.cat([block.integers[name] for block in trained.blocks]))
+        assert torch.equal(
+            now, torch.cat([block.integers[name] for block in trained.blocks])
+        )
 
 
 def exported(trained: Trained, workers: str, folder: Path) -> None:
@@ -171,10 +182,14 @@ def exported(trained: Trained, workers: str, folder: Path) -> None:
     expected = list(leaves(tree_of(setup.module(trained.state)(*args, **named))))
     fresh = setup.module(load_file(folder / "out/model.safetensors"))
     assert all(map(torch.equal, leaves(tree_of(fresh(*args, **named))), expected))
-    assert lines["PyTorch"].startswith(("torch.export.load", "no program: torch.export cannot"))
+    assert lines["PyTorch"].startswith(
+        ("torch.export.load", "no program: torch.export cannot")
+    )
     if lines["PyTorch"].startswith("torch"):
         program = torch.export.load(folder / "out/model.pt2").module()
-        for one, other in zip(leaves(tree_of(program(*args, **named))), expected, strict=True):
+        for one, other in zip(
+            leaves(tree_of(program(*args, **named))), expected, strict=True
+        ):
             torch.testing.assert_close(one, other)
 
 
@@ -191,14 +206,20 @@ def analyzed(trained: Trained, workers: str, folder: Path) -> None:
     record = Analysis(models, Extent(1, 3, 4), lambda *_: None).record()
     assert len([value for value in numbers(record) if isinstance(value, float)]) > 20
     reason = record["curvature"].get("reason", "")
-    assert reason == "" or reason.startswith("curvature needs the second derivative of the loss")
+    assert reason == "" or reason.startswith(
+        "curvature needs the second derivative of the loss"
+    )
 
 
 def numbers(value: Any) -> list[Any]:
     """Return everything within lists and mappings."""
     if isinstance(value, dict):
         value = list(value.values())
-    return [x for part in value for x in numbers(part)] if isinstance(value, list) else [value]
+    return (
+        [x for part in value for x in numbers(part)]
+        if isinstance(value, list)
+        else [value]
+    )
 
 
 THEN: dict[str, Callable[[Trained, str, Path], None]] = {
@@ -212,7 +233,9 @@ def check(case: Case, folder: Path) -> None:
     trained = expected
     if (case.rows, case.workers) != ("loop", "one process"):
         trained = run(chosen(ZOO[case.model], case.rows, case.way), case.workers)
-    assert trained.last["loss/merged"] == pytest.approx(expected.last["loss/merged"], rel=1e-9)
+    assert trained.last["loss/merged"] == pytest.approx(
+        expected.last["loss/merged"], rel=1e-9
+    )
     torch.testing.assert_close(trained.rows, expected.rows, rtol=1e-7, atol=1e-9)
     for name, value in expected.state.items():
         torch.testing.assert_close(trained.state[name], value, rtol=1e-7, atol=1e-9)
@@ -263,7 +286,8 @@ def test_the_cases_cover_every_pair() -> None:
 @pytest.mark.usefixtures("threads_may_evaluate")
 @pytest.mark.parametrize("case", cover(), ids=str)
 def test_zoo(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(analysis, "BATCHES", 4)  # of which noise is estimated: time, nothing else
+    # of which noise is estimated: time, nothing else
+    monkeypatch.setattr(analysis, "BATCHES", 4)
     check(case, tmp_path)
 
 

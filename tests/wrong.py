@@ -204,7 +204,10 @@ CASES = [
         "setting within a number",
         "launch optimizer=sgd optimizer.momentum=1 optimizer.momentum.x=1",
     ),
-    Case("setting within a call", "launch schedule=every(2,late(50%)) schedule.schedule.start=1%"),
+    Case(
+        "setting within a call",
+        "launch schedule=every(2,late(50%)) schedule.schedule.start=1%",
+    ),
     Case("setting given under two names", "launch schedule=late communication=early"),
     Case("not an assignment", "show schedule late nodes=4 =8"),
     Case("empty value", "launch nodes="),
@@ -303,8 +306,13 @@ CASES = [
     launch("flipping numbers", "label_noise=0.5 label_noise.kind=flip"),
     launch("smoothing numbers", "label_smoothing=0.1"),
     Case("noise above certainty", "launch --task digits label_noise=2"),
-    Case("numbers added to classes", "launch --task digits label_noise=1 label_noise.kind=sign"),
-    Case("moving whole numbers", "launch --task plugins.py:tokens nodes=2 adversarial=0.1"),
+    Case(
+        "numbers added to classes",
+        "launch --task digits label_noise=1 label_noise.kind=sign",
+    ),
+    Case(
+        "moving whole numbers", "launch --task plugins.py:tokens nodes=2 adversarial=0.1"
+    ),
     # batches and budgets of data
     Case("unreadable amount", "launch --data plenty"),
     Case("amount below 1", "launch --data 0.3"),
@@ -322,8 +330,13 @@ CASES = [
     Case("plan: source 0", "plan batch --source 0 --capacity 2"),
     Case("plan: capacity 1", "plan batch --source 1 --capacity 1"),
     Case("plan: unreadable budget", "plan batch --source 1 --capacity 2 --budget plenty"),
-    Case("plan: budget in tokens", "plan batch --source 1 --capacity 2 --budget 1Mtokens"),
-    Case("plan: budget below one batch", "plan batch --source 1 --capacity 2 --budget 4 --min 8"),
+    Case(
+        "plan: budget in tokens", "plan batch --source 1 --capacity 2 --budget 1Mtokens"
+    ),
+    Case(
+        "plan: budget below one batch",
+        "plan batch --source 1 --capacity 2 --budget 4 --min 8",
+    ),
     Case("plan: min above max", "plan batch --source 1 --capacity 2 --min 64 --max 8"),
     Case("plan: min 0", "plan batch --source 1 --capacity 2 --min 0"),
     Case("plan: few curves", "plan batch --from finished"),
@@ -347,7 +360,9 @@ CASES = [
     Case("missing topology file", "launch --topology graph.gml"),
     Case("unreadable topology file", "launch --topology broken.json"),
     Case("topology file with a wrong unit", "launch --topology units.json nodes=2"),
-    Case("topology file with a negative latency", "launch --topology negative.json nodes=2"),
+    Case(
+        "topology file with a negative latency", "launch --topology negative.json nodes=2"
+    ),
     *(Case(name, words) for name, words in COMMANDS.items()),
     # networks
     Case("unknown network", "launch network=ethernet"),
@@ -371,27 +386,40 @@ CASES = [
     Case("model of no size", "show network lan --model-size 0"),
     Case("model of an unknown size", "plan communication --model-size 3apples"),
     Case("deadline in unknown units", "plan communication --deadline 2fortnights"),
-    Case("plan of a closed loop", "plan communication --schedule adaptive(0.1) --steps 10"),
+    Case(
+        "plan of a closed loop", "plan communication --schedule adaptive(0.1) --steps 10"
+    ),
     Case("optimizer of a missing package", "launch --optimizer lion_pytorch.Lion"),
     Case("not an optimizer", "launch --optimizer torch.optim.Adan"),
     Case("optimizer with a closure", "launch --optimizer torch.optim.LBFGS"),
     Case("a power of the gradient that is not positive", "launch optimizer.grad_power=0"),
-    Case("optimizer of matrices without one", "launch --task quadratic --optimizer muon_lite"),
+    Case(
+        "optimizer of matrices without one",
+        "launch --task quadratic --optimizer muon_lite",
+    ),
     Case("blockwise: unknown block", "launch --optimizer sgd(blockwise='kq=8')"),
     Case("blockwise: parameters of no block", "launch optimizer.blockwise=true"),
-    Case("blockwise: pattern of nothing", "launch --optimizer sgd(blockwise='*=1,9.*=2')"),
+    Case(
+        "blockwise: pattern of nothing", "launch --optimizer sgd(blockwise='*=1,9.*=2')"
+    ),
     Case("blockwise: negative ratio", "launch --optimizer sgd(blockwise='qk=-8')"),
     Case("blockwise: floor", "launch --optimizer sgd(blockwise='floor=2')"),
     Case("blockwise: not ratios", "launch --optimizer sgd(blockwise=fast)"),
-    Case("optimizer that refuses its settings", "launch --optimizer torch.optim.RAdam(eps=-1)"),
     Case(
-        "a shipped optimizer that refuses them", "launch --optimizer sgd(momentum=0,nesterov=true)"
+        "optimizer that refuses its settings",
+        "launch --optimizer torch.optim.RAdam(eps=-1)",
+    ),
+    Case(
+        "a shipped optimizer that refuses them",
+        "launch --optimizer sgd(momentum=0,nesterov=true)",
     ),
     # a user's own plug-ins
     Case("missing plug-in file", "launch --topology nowhere.py:ring"),
     Case("plug-in file without function", "launch --topology plugins.py"),
     Case("missing function", "launch --topology plugins.py:haves"),
-    Case("function that nothing is called like", "launch --topology lone.py:hypercubical"),
+    Case(
+        "function that nothing is called like", "launch --topology lone.py:hypercubical"
+    ),
     Case("plug-in that raises at import", "launch --topology raises.py:ring"),
     Case("plug-in that does not parse", "launch --topology syntax.py:ring"),
     Case("plug-in of an unknown kind", "launch --topology kind.py:ring"),
@@ -406,9 +434,15 @@ CASES = [
     launch("generator without its settings", "topology=nx:watts_strogatz_graph"),
     launch("weights above 1", "topology=plugins.py:generous"),
     Case("nodes that do not fit a topology", "show topology hypercube --nodes 12"),
-    Case("settings that fit no nodes", "show topology hyper_cuboid(sizes=[2000,2]) --nodes 8"),
+    Case(
+        "settings that fit no nodes",
+        "show topology hyper_cuboid(sizes=[2000,2]) --nodes 8",
+    ),
     launch("fixed weights on a changing graph", "topology=base_k weights=fastest_mixing"),
-    launch("tracking on an uneven graph", "algorithm=gradient_tracking topology=random_neighbors"),
+    launch(
+        "tracking on an uneven graph",
+        "algorithm=gradient_tracking topology=random_neighbors",
+    ),
     launch("top-k without choco", "codec=top_k"),
     launch("choco and late", "codec=choco"),
     launch("a codec for all-reduce", "algorithm=allreduce codec=int8"),
@@ -425,18 +459,28 @@ CASES = [
     launch("no gradient", "algorithm=plugins.py:idle --out runs/of-idle", 1),
     launch("no update", "algorithm=plugins.py:frozen_rows --out runs/of-frozen", 1),
     launch("metric returns text", "metrics=plugins.py:lyric --out runs/of-lyric", 1),
-    launch("metric returns text for a key", "metrics=plugins.py:wordy --out runs/of-wordy", 1),
-    launch("metric returns None for a key", "metrics=plugins.py:absent --out runs/of-absent", 1),
+    launch(
+        "metric returns text for a key", "metrics=plugins.py:wordy --out runs/of-wordy", 1
+    ),
+    launch(
+        "metric returns None for a key",
+        "metrics=plugins.py:absent --out runs/of-absent",
+        1,
+    ),
     launch(
         "metric returns a vector for a key",
         "metrics=plugins.py:vectorial --out runs/of-vectorial",
         1,
     ),
     launch(
-        "metric with a key that is no text", "metrics=plugins.py:numbered --out runs/of-numbered", 1
+        "metric with a key that is no text",
+        "metrics=plugins.py:numbered --out runs/of-numbered",
+        1,
     ),
     launch(
-        "metric with a key of the loop", "metrics=plugins.py:usurping --out runs/of-usurping", 1
+        "metric with a key of the loop",
+        "metrics=plugins.py:usurping --out runs/of-usurping",
+        1,
     ),
     launch(
         "metric with another's key",
@@ -451,7 +495,9 @@ CASES = [
     # what does not fit together
     Case("model is no module", "launch --model plugins.py:words"),
     Case("model without parameters", "launch --model plugins.py:frozen"),
-    Case("model that vmap cannot run", "launch --model plugins.py:branching replicas=vmap"),
+    Case(
+        "model that vmap cannot run", "launch --model plugins.py:branching replicas=vmap"
+    ),
     Case(
         "model that vmap cannot run, compiled",
         "launch --model plugins.py:branching compile=default",
@@ -464,16 +510,27 @@ CASES = [
     Case("split without classes", "launch --task circle --split dirichlet"),
     Case("split of a wrong shape", "launch --split plugins.py:lopsided"),
     launch("unknown device", "device=abacus"),
-    launch("unreachable budget", "communication=scale_to_budget(schedule=late,budget=300%)"),
-    launch("budget below the merge", "communication=scale_to_budget(schedule=late,budget=1%)"),
-    launch("unreadable budget", "communication=scale_to_budget(schedule=late,budget=cheap)"),
     launch(
-        "budget in unknown units", "communication=scale_to_budget(schedule=late,budget=2Mo/node)"
+        "unreachable budget", "communication=scale_to_budget(schedule=late,budget=300%)"
     ),
     launch(
-        "budget of a closed loop", "communication=scale_to_budget(schedule=adaptive(0.1),budget=5%)"
+        "budget below the merge", "communication=scale_to_budget(schedule=late,budget=1%)"
     ),
-    launch("nested budget", "communication=every(k=2,schedule=scale_to_budget(late,budget=5%))"),
+    launch(
+        "unreadable budget", "communication=scale_to_budget(schedule=late,budget=cheap)"
+    ),
+    launch(
+        "budget in unknown units",
+        "communication=scale_to_budget(schedule=late,budget=2Mo/node)",
+    ),
+    launch(
+        "budget of a closed loop",
+        "communication=scale_to_budget(schedule=adaptive(0.1),budget=5%)",
+    ),
+    launch(
+        "nested budget",
+        "communication=every(k=2,schedule=scale_to_budget(late,budget=5%))",
+    ),
     # claims
     Case("unknown claim", "reproduce single-merg"),
     Case("claim without a finding", "reproduce plugins.py:shy --jobs 1", 1),
@@ -504,7 +561,9 @@ CASES = [
     Case("resume: damaged checkpoint", "resume damaged", 1),
     Case("resume: other nodes", "resume resized"),
     Case("resume: a task from Python", "resume python"),
-    Case("launch: the YAML of a run with a task from Python", "launch python/config.yaml"),
+    Case(
+        "launch: the YAML of a run with a task from Python", "launch python/config.yaml"
+    ),
     Case("report: no folder", "report nowhere"),
     Case("report: no run", "report plugins"),
     Case("report: damaged metrics", "report broken_metrics"),
@@ -524,10 +583,17 @@ CASES = [
     Case("patches that do not divide", "launch --task digits --model vit(patch=3)"),
     Case("a model beyond all memory", "launch --model mlp(hidden=[1000000,1000000])"),
     Case("heads that do not divide", "launch --task text --model gpt(width=10,heads=4)"),
-    Case("a width without sines", "launch --task change_captions model.width=6 model.heads=2"),
+    Case(
+        "a width without sines",
+        "launch --task change_captions model.width=6 model.heads=2",
+    ),
     Case("a model of pictures for pairs", "launch --task change_captions --model mlp"),
-    Case("a model of pairs for pictures", "launch --task digits --model change_captioner"),
-    Case("pairs that show other places", "launch --task change_captions(size=16,shift=5)"),
+    Case(
+        "a model of pairs for pictures", "launch --task digits --model change_captioner"
+    ),
+    Case(
+        "pairs that show other places", "launch --task change_captions(size=16,shift=5)"
+    ),
     Case(
         "a start that is not there",
         "launch --task change_captions(size=16) model.start=finishd/merged.safetensors",
@@ -536,7 +602,10 @@ CASES = [
         "a start of another model",
         "launch --task change_captions(size=16) model.start=finished/merged.safetensors",
     ),
-    Case("show topology: png in a missing folder", "show topology ring --png nowhere/ring.png"),
+    Case(
+        "show topology: png in a missing folder",
+        "show topology ring --png nowhere/ring.png",
+    ),
     Case("show topology: nothing to draw", "show topology ring --nodes 1 --png ring.png"),
     Case("show schedule: all-reduce", "show schedule late algorithm=allreduce"),
     Case(
@@ -567,7 +636,10 @@ def furnish(folder: Path) -> None:
     (folder / "started" / "mine.py").write_text("precious")
     files = {
         "plugins.py": PLUGINS,
-        **{file: f"from decentral import plugin\n{text}\n" for file, text in DECLARED.items()},
+        **{
+            file: f"from decentral import plugin\n{text}\n"
+            for file, text in DECLARED.items()
+        },
         "lone.py": "def chords(n): return n",
         "raises.py": "raise ValueError('not today')",
         "syntax.py": "def ring(n) return n",
@@ -602,7 +674,9 @@ def furnish(folder: Path) -> None:
         _make_runs()
 
 
-def _graph(latency: str | None, *free: tuple[int, int], nodes: int = 2, **more: str) -> str:
+def _graph(
+    latency: str | None, *free: tuple[int, int], nodes: int = 2, **more: str
+) -> str:
     """Return a graph file: a link 0-1 that costs, and others that do not say what they do."""
     cost = {"latency": latency, **more} if latency else {}
     links = [{"source": 0, "target": 1, **cost}]

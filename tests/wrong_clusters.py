@@ -33,7 +33,10 @@ def refuses(address: str | None, error: Exception) -> None:
 def has_no_token() -> None:
     from ray.exceptions import AuthenticationError
 
-    refuses("auto", AuthenticationError("Token authentication is enabled but there is no token"))
+    refuses(
+        "auto",
+        AuthenticationError("Token authentication is enabled but there is no token"),
+    )
 
 
 def without_ray() -> None:
@@ -63,7 +66,9 @@ def fails_in_an_actor() -> None:
 
     said = "Traceback (most recent call last):\nValueError: out of luck"
     group: Any = object.__new__(WorkerGroup)
-    with mock.patch("ray.get", side_effect=RayTaskError("poll", said, ValueError("out of luck"))):
+    with mock.patch(
+        "ray.get", side_effect=RayTaskError("poll", said, ValueError("out of luck"))
+    ):
         group._answer(1, None)
 
 

@@ -67,7 +67,9 @@ def without_hub() -> None:
 
 
 def hub(**settings: Any) -> None:
-    build("task", {"name": "text", "path": "hf://owner/name", "cache": "cache", **settings})()
+    build(
+        "task", {"name": "text", "path": "hf://owner/name", "cache": "cache", **settings}
+    )()
 
 
 def hub_offline() -> None:
@@ -89,7 +91,9 @@ def without(module: str, **settings: Any) -> None:
 
 
 def offline() -> None:
-    with mock.patch("huggingface_hub.snapshot_download", side_effect=OSError("no network")):
+    with mock.patch(
+        "huggingface_hub.snapshot_download", side_effect=OSError("no network")
+    ):
         images()
 
 
@@ -126,14 +130,19 @@ def table(name: str, test: Any = (0,), **columns: Any) -> None:
     where = Path(folder(name, (4,)))
     if columns:
         parquet.write_table(pyarrow.table(columns), where / "train.parquet")
-    write_images(where / "test.parquet", [np.zeros((4, 4, 3), np.uint8)] * len(test), label=test)
+    write_images(
+        where / "test.parquet", [np.zeros((4, 4, 3), np.uint8)] * len(test), label=test
+    )
     images(path=str(where))
 
 
 def without_rows() -> None:
     import pyarrow
 
-    empty = {"image": pyarrow.array([], pyarrow.binary()), "label": pyarrow.array([], "int64")}
+    empty = {
+        "image": pyarrow.array([], pyarrow.binary()),
+        "label": pyarrow.array([], "int64"),
+    }
     table("without rows", **empty)
 
 
@@ -168,7 +177,9 @@ DATA: dict[str, Callable[[], Any]] = {
     "images: no files": lambda: images(path="nowhere"),
     "images: nothing to load the hub with": lambda: without("huggingface_hub"),
     "images: the hub does not answer": offline,
-    "images: nothing to decode with": lambda: without("pyarrow.parquet", path=folder("small")),
+    "images: nothing to decode with": lambda: without(
+        "pyarrow.parquet", path=folder("small")
+    ),
     "images: columns of other names": unnamed,
     "images: two sizes": lambda: images(path=folder("uneven", (4, 5))),
     "images: two data sets": two_data_sets,
@@ -192,7 +203,9 @@ DATA: dict[str, Callable[[], Any]] = {
     "text: not UTF-8": lambda: text(b"\xff\xfe" * 1000),
     "text: nothing to train on": lambda: texts("held", "test.txt", "valid.txt"),
     "text: a table": lambda: text(b"PAR1 and so on"),
-    "text: val and files for it": lambda: texts("split", "train.txt", "valid.txt", "test.txt"),
+    "text: val and files for it": lambda: texts(
+        "split", "train.txt", "valid.txt", "test.txt"
+    ),
     "text: the same for training and test": lambda: text("words", test="words.txt"),
     "text: too short": lambda: text("a few words"),
 }

@@ -53,4 +53,6 @@ def wreck() -> None:
     manifest = max(Path("plugged/checkpoints").glob("*/manifest.json"))
     stated = json.loads(manifest.read_text())
     del stated["sha256"]
-    manifest.write_text(json.dumps(stated | {"files": {str(Path("lone.py").resolve()): "other"}}))
+    manifest.write_text(
+        json.dumps(stated | {"files": {str(Path("lone.py").resolve()): "other"}})
+    )

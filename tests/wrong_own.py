@@ -171,7 +171,11 @@ def margin() -> Any:
     targets = torch.tensor([[0, -1, -1, -1]]).repeat(40, 1)
     targets[-1, 0] = 9
     loss = nn.MultiLabelMarginLoss()
-    return Task(loss=loss, train=(torch.ones(40, 2), targets), test=(torch.ones(4, 2), targets[:4]))
+    return Task(
+        loss=loss,
+        train=(torch.ones(40, 2), targets),
+        test=(torch.ones(4, 2), targets[:4]),
+    )
 
 
 def graph(value: Any, kind: Any = None) -> Callable[[], Any]:

@@ -12,7 +12,9 @@ from decentral.theory import fsl
 STEPS = np.arange(1.0, 41.0)
 
 
-def curve(batch: int, losses: Any = None, lr: float = 0.25, points: int = 40) -> fsl.Curve:
+def curve(
+    batch: int, losses: Any = None, lr: float = 0.25, points: int = 40
+) -> fsl.Curve:
     falling = 1 + 1 / STEPS + 1 / batch
     given = falling if losses is None else losses
     return fsl.Curve(f"of batch {batch}", batch, lr, STEPS[:points], given[:points])

@@ -30,7 +30,9 @@ TAGS = torch.where(torch.arange(M * 5).view(M, 5) % 3 > 0, TOKENS % CLASSES, -10
 class Flow(nn.Module):
     """Layers, and what is done with them, as a function of x."""
 
-    def __init__(self, layers: dict[str, nn.Module], flow: Callable[[Any, Tensor], Any]) -> None:
+    def __init__(
+        self, layers: dict[str, nn.Module], flow: Callable[[Any, Tensor], Any]
+    ) -> None:
         super().__init__()
         for name, layer in layers.items():
             self.add_module(name, layer)
@@ -57,7 +59,9 @@ class Kind(NamedTuple):
 
     def task(self) -> Task:
         data = (self.inputs, self.targets)
-        return Task(loss=self.loss, train=data, test=data, model=self.make, output=self.output)
+        return Task(
+            loss=self.loss, train=data, test=data, model=self.make, output=self.output
+        )
 
 
 def mlp(*between: nn.Module) -> nn.Module:
@@ -161,7 +165,10 @@ class Buffered(nn.Module):
             self.count.add_(1)
             self.seen.logical_or_((x > 1).any(0))
             self.low.copy_(torch.minimum(self.low, x.detach().min()))
-        return self.body((x - self.mean) * self.scale) + self.assigned.sum() * self.mask.exp()[1]
+        return (
+            self.body((x - self.mean) * self.scale)
+            + self.assigned.sum() * self.mask.exp()[1]
+        )
 
 
 def quantised() -> nn.Module:
@@ -249,7 +256,9 @@ SEQUENCES: dict[str, Kind] = {
     "encoder with dropout": Kind(lambda: encoder(0.2), SERIES, vmap=False),
     "embedding": Kind(embedded, TOKENS),
     "embedding with padding": Kind(lambda: embedded(padding_idx=1), TOKENS),
-    "embedding of a largest norm": Kind(lambda: embedded(max_norm=0.5), TOKENS, rescales=True),
+    "embedding of a largest norm": Kind(
+        lambda: embedded(max_norm=0.5), TOKENS, rescales=True
+    ),
     "sparse embedding": Kind(lambda: embedded(sparse=True), TOKENS),
     "tags, some ignored": Kind(tagger, TOKENS, TAGS),
     "tied weights": Kind(Tied, TOKENS, TOKENS[:, 0]),

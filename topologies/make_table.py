@@ -1,4 +1,6 @@
-"""Write the table of README.md from the files beside it: ``python topologies/make_table.py``."""
+"""Write the table of README.md from the files beside it:
+``python topologies/make_table.py``.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,9 @@ def text() -> str:
     """Return the page with its table renewed."""
     table = "\n".join([HEAD, *map(row, sorted(HERE.glob("*.json")))])
     page = PAGE.read_text(encoding="utf-8")
-    return re.sub(r"(?<=<!-- table -->\n).*?(?=\n\n)", lambda _: table, page, flags=re.DOTALL)
+    return re.sub(
+        r"(?<=<!-- table -->\n).*?(?=\n\n)", lambda _: table, page, flags=re.DOTALL
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""Decentralized algorithms: what a node does in a step, and what it does with what it received."""
+"""Decentralized algorithms: what a node does in a step, and what it does with what
+it received.
+"""
 
 from __future__ import annotations
 

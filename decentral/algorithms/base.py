@@ -1,18 +1,22 @@
-"""Decentralized algorithms: what a node does in a step, and what it does with what it received.
+"""Decentralized algorithms: what a node does in a step, and what it does with what
+it received.
 
-An algorithm is a function ``(block, action)``, called once per step for a whole block of rows;
-``action`` is what is sent after this step (None: silence). Its text is made of verbs, in the
-order of the paper:
+An algorithm is a function ``(block, action)``, called once per step for a whole
+block of rows; ``action`` is what is sent after this step (None: silence). Its text
+is made of verbs, in the order of the paper:
 
 - ``block.gradient()``: g_i at x_i on the next batch (transformed as the run asks);
 - ``block.average_gradients()``: g_i <- (1/N) sum_j g_j (before clipping);
 - ``block.adapt()``: x_i <- optimizer(x_i, clip(g_i));
-- ``block.combine(action)``: x_i <- sum_j W_ij x_j for every channel, or a global merge, or nothing;
-  with a slice, for these columns only; with ``ahead`` it takes simulated time at ``block.wait()``;
-- ``block.begin(action)``: lets the channels of that ``combine`` travel already, as they are now.
+- ``block.combine(action)``: x_i <- sum_j W_ij x_j for every channel, or a global
+  merge, or nothing; with a slice, for these columns only; with ``ahead`` it takes
+  simulated time at ``block.wait()``;
+- ``block.begin(action)``: lets the channels of that ``combine`` travel already, as
+  they are now.
 
-and of tensors with one row per node, changed in place: ``block.x`` and ``block.g`` (parameters and
-gradients), and ``block.state[name]``, what the algorithm keeps from step to step.
+and of tensors with one row per node, changed in place: ``block.x`` and ``block.g``
+(parameters and gradients), and ``block.state[name]``, what the algorithm keeps from
+step to step.
 
 What an algorithm promises and needs stands in ``traits.AlgorithmTraits``.
 """
@@ -31,7 +35,8 @@ from decentral.schedules.progress import Progress
 from decentral.traits import AlgorithmTraits, traits_of
 from decentral.traits import StateSchema as StateSchema
 
-#: Where an algorithm may not be sound, in words that follow "algorithm X is not sound".
+#: Where an algorithm may not be sound, in words that follow "algorithm X is not
+#: sound".
 CONDITIONS = {
     "directed": "on links that go one way",
     "unbalanced": "where weights are not doubly stochastic",
@@ -48,11 +53,15 @@ CONDITIONS = {
 
 
 #: The end of a docstring: its source, in parentheses, with a year.
-_SOURCE = re.compile(r"\(((?:[^()]|\([^()]*\))*\b(?:19|20)\d\d\b(?:[^()]|\([^()]*\))*)\)$")
+_SOURCE = re.compile(
+    r"\(((?:[^()]|\([^()]*\))*\b(?:19|20)\d\d\b(?:[^()]|\([^()]*\))*)\)$"
+)
 
 
 def paper_of(found: Plugin) -> str:
-    """Return where an algorithm comes from, as its docstring ends; empty where it does not say."""
+    """Return where an algorithm comes from, as its docstring ends; empty where it
+    does not say.
+    """
     source = _SOURCE.search(" ".join(found.help.split()))
     return source[1].rstrip(".") if source else ""
 
@@ -88,7 +97,9 @@ class Block(Protocol):
 
     @property
     def sent(self) -> Tensor:
-        """What ``combine`` mixes of a row: ``x``, with the statistics of BatchNorm if these go."""
+        """What ``combine`` mixes of a row: ``x``, with the statistics of BatchNorm
+        if these go.
+        """
         ...
 
     @property
@@ -128,15 +139,22 @@ class Block(Protocol):
         ...
 
     def begin(self, action: RoundAction | None) -> None:
-        """Let rows travel while gradients are computed; ``combine`` with ``action`` follows."""
+        """Let rows travel while gradients are computed; ``combine`` with ``action``
+        follows.
+        """
         ...
 
     def combine(
-        self, action: RoundAction | None, part: slice | None = None, *, ahead: bool = False
+        self,
+        action: RoundAction | None,
+        part: slice | None = None,
+        *,
+        ahead: bool = False,
     ) -> None:
         """Exchange the channels as ``action`` says, or ``part`` of their columns.
 
-        ``ahead``: nobody waits for it before ``wait``; the algorithm does not look at it sooner.
+        ``ahead``: nobody waits for it before ``wait``; the algorithm does not look
+        at it sooner.
         """
         ...
 

@@ -1,4 +1,6 @@
-"""Gossip algorithms: at every communication step nodes average with their neighbours."""
+"""Gossip algorithms: at every communication step nodes average with their
+neighbours.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,12 @@ from decentral.registry import Positive, Share, plugin
 @plugin(
     "algorithm",
     communicates="rounds",
-    guarantees=("single_node_is_plain", "keeps_mean", "large_batch_on_complete", "contracts"),
+    guarantees=(
+        "single_node_is_plain",
+        "keeps_mean",
+        "large_batch_on_complete",
+        "contracts",
+    ),
 )
 def dsgd(
     block: Block,
@@ -23,11 +30,13 @@ def dsgd(
     *,
     order: Literal["adapt_then_combine", "combine_then_adapt"] = "adapt_then_combine",
 ) -> None:
-    """Local optimizer steps, and gossip averaging of the models when the schedule says so.
+    """Local optimizer steps, and gossip averaging of the models when the schedule
+    says so.
 
-    adapt-then-combine: x_i <- sum_j W_ij (x_j - lr g_j(x_j)); combine-then-adapt, which can overlap
-    with computation: x_i <- sum_j W_ij x_j - lr g_i(x_i). (Lian et al., "Can decentralized
-    algorithms outperform centralized algorithms?", NeurIPS 2017; Koloskova et al., ICML 2020.)
+    adapt-then-combine: x_i <- sum_j W_ij (x_j - lr g_j(x_j)); combine-then-adapt,
+    which can overlap with computation: x_i <- sum_j W_ij x_j - lr g_i(x_i). (Lian
+    et al., "Can decentralized algorithms outperform centralized algorithms?",
+    NeurIPS 2017; Koloskova et al., ICML 2020.)
 
     Args:
         block: The rows that are trained here.
@@ -45,7 +54,9 @@ def dsgd(
         block.combine(action)
 
 
-@plugin("algorithm", communicates="never", guarantees=("single_node_is_plain", "keeps_mean"))
+@plugin(
+    "algorithm", communicates="never", guarantees=("single_node_is_plain", "keeps_mean")
+)
 def local(block: Block, action: RoundAction | None) -> None:
     """Let every node train alone: dsgd with the schedule ``none``."""
     dsgd(block, None)
@@ -54,7 +65,11 @@ def local(block: Block, action: RoundAction | None) -> None:
 @plugin(
     "algorithm",
     communicates="rounds",
-    guarantees=("single_node_is_plain", "large_batch_on_complete", "averages_when_directed"),
+    guarantees=(
+        "single_node_is_plain",
+        "large_batch_on_complete",
+        "averages_when_directed",
+    ),
     state={"weight": StateSchema(sent=True, scalar=True, begins=1.0)},
     weights="push",
     refuses={
@@ -64,10 +79,12 @@ def local(block: Block, action: RoundAction | None) -> None:
     },
 )
 def push_sum(block: Block, action: RoundAction | None) -> None:
-    """SGP: x_i <- sum_j P_ij (x_j - lr g_j(z_j)), w_i <- sum_j P_ij w_j, z_i = x_i / w_i.
+    """SGP: x_i <- sum_j P_ij (x_j - lr g_j(z_j)), w_i <- sum_j P_ij w_j, z_i = x_i
+    / w_i.
 
-    Columns of P sum to one, so that sums are kept on any directed graph and z_i tends to the
-    average. Rows hold z between steps. (Assran et al., "Stochastic gradient push", ICML 2019.)
+    Columns of P sum to one, so that sums are kept on any directed graph and z_i
+    tends to the average. Rows hold z between steps. (Assran et al., "Stochastic
+    gradient push", ICML 2019.)
     """
     x, w = block.sent, block.state["weight"]
     block.gradient()
@@ -86,7 +103,11 @@ _ROW = StateSchema(full_width=True)
 @plugin(
     "algorithm",
     communicates="rounds",
-    guarantees=("single_node_is_plain", "reaches_the_optimum", "exact_after_the_diameter"),
+    guarantees=(
+        "single_node_is_plain",
+        "reaches_the_optimum",
+        "exact_after_the_diameter",
+    ),
     state={
         "sent": _ROW,
         "heard": _ROW,
@@ -108,12 +129,14 @@ _ROW = StateSchema(full_width=True)
     defaults={"topology": "binary_tree", "communication": "constant"},
 )
 def relay_sum(block: Block, action: RoundAction | None) -> None:
-    """RelaySGD on a tree: all models reach all nodes, exactly, as late as the way is long.
+    """RelaySGD on a tree: all models reach all nodes, exactly, as late as the way
+    is long.
 
-    m_ij = x_i + sum of m_ki over neighbours k but j; x_i <- (sum_j m_ji + (N - count) x_i) / N,
-    where x_i stands for models that did not arrive yet. A node sends all its neighbours s_i =
-    x_i + r_i, with r_i the sum of what it received, and each takes away what it sent itself: r_i <-
-    sum_j s_j - degree s_i (last) + r_i (last but one). (Vogels et al., "RelaySum", NeurIPS 2021.)
+    m_ij = x_i + sum of m_ki over neighbours k but j; x_i <- (sum_j m_ji + (N -
+    count) x_i) / N, where x_i stands for models that did not arrive yet. A node
+    sends all its neighbours s_i = x_i + r_i, with r_i the sum of what it received,
+    and each takes away what it sent itself: r_i <- sum_j s_j - degree s_i (last) +
+    r_i (last but one). (Vogels et al., "RelaySum", NeurIPS 2021.)
     """
     block.gradient()
     block.adapt()
@@ -141,7 +164,9 @@ def relay_sum(block: Block, action: RoundAction | None) -> None:
 
 
 def _relay(sums: Tensor, sent: Tensor, degree: Tensor, kept: tuple[Tensor, ...]) -> None:
-    """Take what a node sent itself out of the sums of what it receives, and remember."""
+    """Take what a node sent itself out of the sums of what it receives, and
+    remember.
+    """
     last, received, earlier = kept
     sums.sub_(degree * last).add_(earlier)
     earlier.copy_(received)
@@ -160,11 +185,13 @@ def _relay(sums: Tensor, sent: Tensor, degree: Tensor, kept: tuple[Tensor, ...])
     },
 )
 def gradient_tracking(block: Block, action: RoundAction | None) -> None:
-    """DSGT: y_i <- sum_j W_ij y_j + g_i(x_i) - g_i(before), x_i <- sum_j W_ij (x_j - lr y_j).
+    """DSGT: y_i <- sum_j W_ij y_j + g_i(x_i) - g_i(before), x_i <- sum_j W_ij (x_j
+    - lr y_j).
 
-    The mean of the y is always the mean of the gradients, so that unlike data leave no bias; it
-    costs two rows a message. The optimizer takes y for the gradient. (Pu & Nedic, "Distributed
-    stochastic gradient tracking methods", 2021; with local steps: Liu et al., 2023.)
+    The mean of the y is always the mean of the gradients, so that unlike data leave
+    no bias; it costs two rows a message. The optimizer takes y for the gradient.
+    (Pu & Nedic, "Distributed stochastic gradient tracking methods", 2021; with
+    local steps: Liu et al., 2023.)
     """
     y, before = block.state["tracker"], block.state["before"]
     block.gradient()
@@ -193,11 +220,13 @@ _REMEDY = "use algorithm gradient_tracking"
     defaults={"communication": "constant"},
 )
 def exact_diffusion(block: Block, action: RoundAction | None) -> None:
-    """D2: y_i = x_i - lr g_i - d_i / H, x_i <- sum_j V_ij y_j, d_i <- d_i + y_i - x_i.
+    """D2: y_i = x_i - lr g_i - d_i / H, x_i <- sum_j V_ij y_j, d_i <- d_i + y_i -
+    x_i.
 
-    V = (I + W) / 2. What averaging moves a node by is given back over the next H local steps, which
-    removes the bias of unlike data at one row a message. (Tang et al., "D2", ICML 2018; Yuan et
-    al., "Exact diffusion", 2019; with local steps: Alghunaim, "Local exact-diffusion", 2023.)
+    V = (I + W) / 2. What averaging moves a node by is given back over the next H
+    local steps, which removes the bias of unlike data at one row a message. (Tang
+    et al., "D2", ICML 2018; Yuan et al., "Exact diffusion", 2019; with local steps:
+    Alghunaim, "Local exact-diffusion", 2023.)
     """
     x, d = block.x, block.state["correction"]
     block.gradient()
@@ -241,11 +270,13 @@ def damsgrad(
     beta2: Share = 0.999,
     eps: Positive = 1e-8,
 ) -> None:
-    """Decentralized AMSGrad: x_i <- sum_j W_ij (x_j - lr m_j / sqrt(u_j)); u tracks the mean v-hat.
+    """Decentralized AMSGrad: x_i <- sum_j W_ij (x_j - lr m_j / sqrt(u_j)); u tracks
+    the mean v-hat.
 
-    Each node's own second moments would lead to a wrong point; here their running maxima v-hat are
-    gossiped as a second channel: u_i <- sum_j W_ij (u_j + change of v-hat_j). (Chen et al., "On the
-    convergence of decentralized adaptive gradient methods", ACML 2022, in the order adapt-combine.)
+    Each node's own second moments would lead to a wrong point; here their running
+    maxima v-hat are gossiped as a second channel: u_i <- sum_j W_ij (u_j + change
+    of v-hat_j). (Chen et al., "On the convergence of decentralized adaptive
+    gradient methods", ACML 2022, in the order adapt-combine.)
 
     Args:
         block: The rows that are trained here.
@@ -280,10 +311,12 @@ def damsgrad(
 def quasi_global_momentum(
     block: Block, action: RoundAction | None, *, momentum: Share = 0.9
 ) -> None:
-    """QG-DSGDm: x_i <- sum_j W_ij (x_j - lr (g_j + b m_j)), m_i <- b m_i + (1 - b) D_i / lr.
+    """QG-DSGDm: x_i <- sum_j W_ij (x_j - lr (g_j + b m_j)), m_i <- b m_i + (1 - b)
+    D_i / lr.
 
-    D_i, how far x_i really moved in the step, has its neighbours' pull in it, so that momentum does
-    not carry a node off to its own data. (Lin et al., "Quasi-global momentum", ICML 2021.)
+    D_i, how far x_i really moved in the step, has its neighbours' pull in it, so
+    that momentum does not carry a node off to its own data. (Lin et al.,
+    "Quasi-global momentum", ICML 2021.)
 
     Args:
         block: The rows that are trained here.
@@ -319,11 +352,13 @@ def quasi_global_momentum(
     },
 )
 def teleportation(block: Block, action: RoundAction | None) -> None:
-    """x_a' <- sum_b W_ab (x_b - lr g_b): k new active nodes a' take what the last k have learned.
+    """x_a' <- sum_b W_ab (x_b - lr g_b): k new active nodes a' take what the last k
+    have learned.
 
-    On the topology of that name; W is that of a small graph between the k models, so that the rate
-    does not suffer from many nodes. Who is not active stays as it is, and does not count in metrics
-    and merges. (Takezawa & Stich, "Scalable decentralized learning with teleportation", ICLR 2025.)
+    On the topology of that name; W is that of a small graph between the k models,
+    so that the rate does not suffer from many nodes. Who is not active stays as it
+    is, and does not count in metrics and merges. (Takezawa & Stich, "Scalable
+    decentralized learning with teleportation", ICLR 2025.)
     """
     x, active = block.x, block.state["active"]
     before = x.clone()

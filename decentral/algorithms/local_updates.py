@@ -18,7 +18,8 @@ from decentral.registry import Count, NonNegative, Positive, Share, plugin
     guarantees=("single_node_is_plain", "keeps_mean", "large_batch", "stays_equal"),
 )
 def allreduce(block: Block, action: RoundAction | None) -> None:
-    """Mini-batch SGD: one global average of the gradients per step, x <- x - lr (1/N) sum_j g_j.
+    """Mini-batch SGD: one global average of the gradients per step, x <- x - lr
+    (1/N) sum_j g_j.
 
     The baseline to which bytes are compared: 2 (N - 1) rows in every step.
     """
@@ -34,10 +35,12 @@ def allreduce(block: Block, action: RoundAction | None) -> None:
     defaults={"communication": "merges"},
 )
 def local_sgd(block: Block, action: RoundAction | None) -> None:
-    """FedAvg with everybody: ``local_steps`` steps alone, then x_i <- (1/N) sum_j x_j.
+    """FedAvg with everybody: ``local_steps`` steps alone, then x_i <- (1/N) sum_j
+    x_j.
 
-    It is dsgd with the schedule ``merges``. (McMahan et al., "Communication-efficient learning",
-    AISTATS 2017; Stich, "Local SGD converges fast and communicates little", ICLR 2019.)
+    It is dsgd with the schedule ``merges``. (McMahan et al.,
+    "Communication-efficient learning", AISTATS 2017; Stich, "Local SGD converges
+    fast and communicates little", ICLR 2019.)
     """
     dsgd(block, action)
 
@@ -52,10 +55,11 @@ def local_sgd(block: Block, action: RoundAction | None) -> None:
     },
 )
 def post_local_sgd(block: Block, action: RoundAction | None) -> None:
-    """The average of all after every step, from half of the run on only after every tenth.
+    """The average of all after every step, from half of the run on only after every
+    tenth.
 
-    The opposite of ``late``; another switch is another ``communication``. (Lin et al., "Don't use
-    large mini-batches, use local SGD", ICLR 2020.)
+    The opposite of ``late``; another switch is another ``communication``. (Lin et
+    al., "Don't use large mini-batches, use local SGD", ICLR 2020.)
     """
     dsgd(block, action)
 
@@ -70,12 +74,17 @@ def post_local_sgd(block: Block, action: RoundAction | None) -> None:
     defaults={"communication": "merges"},
 )
 def slowmo(
-    block: Block, action: RoundAction | None, *, slow_lr: Positive = 1.0, slow_momentum: Share = 0.7
+    block: Block,
+    action: RoundAction | None,
+    *,
+    slow_lr: Positive = 1.0,
+    slow_momentum: Share = 0.7,
 ) -> None:
-    """After a global merge: u <- b u + (z - mean x) / lr, z <- z - a lr u; gossip is as in dsgd.
+    """After a global merge: u <- b u + (z - mean x) / lr, z <- z - a lr u; gossip
+    is as in dsgd.
 
-    (Wang et al., "SlowMo: improving communication-efficient distributed SGD with slow momentum",
-    ICLR 2020; optimizer state is kept.)
+    (Wang et al., "SlowMo: improving communication-efficient distributed SGD with
+    slow momentum", ICLR 2020; optimizer state is kept.)
 
     Args:
         block: The rows that are trained here.
@@ -113,10 +122,12 @@ def diloco(
     outer_lr: Positive = 0.7,
     outer_momentum: Share = 0.9,
 ) -> None:
-    """Local steps, then an outer one: D = z - mean x, m <- b m + D, z <- z - a (D + b m).
+    """Local steps, then an outer one: D = z - mean x, m <- b m + D, z <- z - a (D +
+    b m).
 
-    z is where the last round ended and every node goes on from. With a graph and the schedule
-    ``constant`` the mean is over neighbours. (Douillard et al., "DiLoCo", 2023.)
+    z is where the last round ended and every node goes on from. With a graph and
+    the schedule ``constant`` the mean is over neighbours. (Douillard et al.,
+    "DiLoCo", 2023.)
 
     Args:
         block: The rows that are trained here.
@@ -161,12 +172,14 @@ def streaming_diloco(
     keep: Share = 0.0,
     overlap: Annotated[int, Ge(0)] = 0,
 ) -> None:
-    """DiLoCo on one of F ``fragments`` per round, in turn: a round sends 1 / F of a model.
+    """DiLoCo on one of F ``fragments`` per round, in turn: a round sends 1 / F of a
+    model.
 
-    z <- outer step on that part; ``overlap`` steps later, before the next round and in the run at
-    the latest, x <- keep x + (1 - keep) z. At equal bytes it talks F times as often. Fragments are
-    F spans of the row rather than layers; ``overlap=5, keep=0.5`` hides what travels under five
-    steps. (Douillard et al., "Streaming DiLoCo with overlapping communication", 2025.)
+    z <- outer step on that part; ``overlap`` steps later, before the next round and
+    in the run at the latest, x <- keep x + (1 - keep) z. At equal bytes it talks F
+    times as often. Fragments are F spans of the row rather than layers;
+    ``overlap=5, keep=0.5`` hides what travels under five steps. (Douillard et al.,
+    "Streaming DiLoCo with overlapping communication", 2025.)
 
     Args:
         block: The rows that are trained here.
@@ -192,7 +205,9 @@ def streaming_diloco(
     if action is None:
         return
     part = _span(block, now.round, fragments)
-    x, z, m = (t[:, part] for t in (block.x, block.state["anchor"], block.state["momentum"]))
+    x, z, m = (
+        t[:, part] for t in (block.x, block.state["anchor"], block.state["momentum"])
+    )
     # ``combine`` writes the mean into x, and the local model goes on until it
     # arrives.
     own = x.clone()
@@ -241,10 +256,12 @@ def noloco(
     outer_momentum: Share = 0.5,
     pull: NonNegative = 1.0,
 ) -> None:
-    """Local steps, then pairs: m_i <- b m_i + a mean(x - z) - c (z_i - mean z), z_i <- z_i + m_i.
+    """Local steps, then pairs: m_i <- b m_i + a mean(x - z) - c (z_i - mean z), z_i
+    <- z_i + m_i.
 
-    Like DiLoCo without an all-reduce; the last term pulls the pair together. Two rows a message.
-    (Kolehmainen et al., "NoLoCo: no-all-reduce low communication training", 2025.)
+    Like DiLoCo without an all-reduce; the last term pulls the pair together. Two
+    rows a message. (Kolehmainen et al., "NoLoCo: no-all-reduce low communication
+    training", 2025.)
 
     Args:
         block: The rows that are trained here.
@@ -261,6 +278,8 @@ def noloco(
     own = z.clone()
     block.combine(action)
     # z_i + m_i, written so that a = 1 and b = 0 change no bit of a lonely x.
-    x.add_(x - z, alpha=outer_lr - 1).add_(own - z, alpha=1 - pull).add_(m, alpha=outer_momentum)
+    x.add_(x - z, alpha=outer_lr - 1).add_(own - z, alpha=1 - pull).add_(
+        m, alpha=outer_momentum
+    )
     m.copy_(x - own)
     z.copy_(x)

@@ -16,14 +16,16 @@ from decentral.run.folder import RunFolder
 from decentral.schedules.progress import Past
 from decentral.userfile import names_file, resolved
 
-#: Settings that may change on the way: how long, at which rate, when to communicate, in which
-#: batches, and on what.
+#: Settings that may change on the way: how long, at which rate, when to
+#: communicate, in which batches, and on what.
 CHANGEABLE = (
     "steps", "data", "learning_rate", "communication", "batch", "micro_batch", "threads", "device",
 )  # fmt: skip
-#: Names the final merge that was made: who names it trains the merged model further.
+#: Names the final merge that was made: who names it trains the merged model
+#: further.
 FINAL_MERGE = "final_merge"
-#: What a run's models are, and which data they have seen: who reads them must know it.
+#: What a run's models are, and which data they have seen: who reads them must know
+#: it.
 MODELS = frozenset({"task", "model", "nodes", "split", "seed", "init", "dtype"})
 #: What says how many samples were taken until a step.
 _PACE = {"steps", "data", "batch"}
@@ -39,14 +41,17 @@ class Change:
 
     @staticmethod
     def of(given: Mapping[str, Any] | None) -> Change:
-        """Read settings by name, and True for the path of a file or for ``final_merge``.
+        """Read settings by name, and True for the path of a file or for
+        ``final_merge``.
 
         Raises ConfigError for a setting that cannot change.
         """
         given = dict(given or {})
         merge = bool(given.pop(FINAL_MERGE, False))
         files = {key for key, value in given.items() if value is True and names_file(key)}
-        settings = resolve_aliases({key: value for key, value in given.items() if key not in files})
+        settings = resolve_aliases(
+            {key: value for key, value in given.items() if key not in files}
+        )
         for key in settings:
             if key.partition(".")[0] not in CHANGEABLE:
                 raise ConfigError(
@@ -82,7 +87,8 @@ def newest(path: Path) -> Saved | None:
 def continued(
     config: Config, there: Mapping[str, Any], saved: Saved, change: Change = UNCHANGED
 ) -> Config:
-    """Return a configuration that goes on from a checkpoint, with what was done until then.
+    """Return a configuration that goes on from a checkpoint, with what was done
+    until then.
 
     Args:
         config: As it is now, the changes made.
@@ -91,7 +97,8 @@ def continued(
         change: What the user has named.
 
     Raises:
-        ConfigError: Something that makes the result is not what it was, and was not named.
+        ConfigError: Something that makes the result is not what it was, and was not
+            named.
     """
     refuse_edited(saved, there, lambda key: key not in change.keys)
     for path, digest in saved.identity.get("files", {}).items():
@@ -105,20 +112,26 @@ def continued(
     # Before the first step nothing was taken, and there is no past to keep.
     if change.keys & _PACE and saved.step:
         counters = saved.counters
-        return config.after(Past(saved.step, counters["samples"], counters["first_batch"]))
+        return config.after(
+            Past(saved.step, counters["samples"], counters["first_batch"])
+        )
     past: Mapping[str, int] | None = saved.identity.get("past")
     return config.after(Past(**past) if past else None)
 
 
 def refuse_edited(
-    saved: Saved, there: Mapping[str, Any], matters: Callable[[str], bool] = MODELS.__contains__
+    saved: Saved,
+    there: Mapping[str, Any],
+    matters: Callable[[str], bool] = MODELS.__contains__,
 ) -> None:
-    """Raise ConfigError where settings of a run are not what they were at a checkpoint.
+    """Raise ConfigError where settings of a run are not what they were at a
+    checkpoint.
 
     Args:
         saved: The checkpoint.
         there: What the run folder keeps now.
-        matters: Which settings must be the same: those that say what the models are, if not given.
+        matters: Which settings must be the same: those that say what the models
+            are, if not given.
     """
     found = edited(saved.identity.get("settings", {}), there)
     keys = [key for key in found if matters(key)]
@@ -134,11 +147,14 @@ def refuse_edited(
     )
 
 
-def record_change(run: EngineRun, saved: Saved, there: Mapping[str, Any], change: Change) -> None:
+def record_change(
+    run: EngineRun, saved: Saved, there: Mapping[str, Any], change: Change
+) -> None:
     """Write down what has changed of a run that stands at a checkpoint.
 
-    An event says what was and what is; configuration and checkpoint become those of the run as it
-    is now. What a finished run has left is kept under the step of its end.
+    An event says what was and what is; configuration and checkpoint become those of
+    the run as it is now. What a finished run has left is kept under the step of its
+    end.
 
     Args:
         run: The run, which stands at the checkpoint.
@@ -147,7 +163,8 @@ def record_change(run: EngineRun, saved: Saved, there: Mapping[str, Any], change
         change: What the user has named.
 
     Raises:
-        ConfigError: Nothing is left to train, or the final merge was made and is not named.
+        ConfigError: Nothing is left to train, or the final merge was made and is
+            not named.
     """
     ended = saved.step == there.get("steps")
     if run.setup.config.steps <= saved.step:
@@ -162,7 +179,9 @@ def record_change(run: EngineRun, saved: Saved, there: Mapping[str, Any], change
         )
     others = differences(there, run.settings)
     found: dict[str, Any] = {key: list(both) for key, both in others.items()}
-    silent = [key for key in change.keys if not any(k.partition(".")[0] == key for k in found)]
+    silent = [
+        key for key in change.keys if not any(k.partition(".")[0] == key for k in found)
+    ]
     found |= {key: [None, run.settings[key]] for key in silent}
     folder = run.folder
     folder.event("change", saved.step, settings=found, files=sorted(change.files))

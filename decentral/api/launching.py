@@ -41,16 +41,16 @@ def launch(
 ) -> Run:
     """Train one model on many nodes and return the finished run.
 
-    Plug-ins may be given as text, mappings or Python objects: a function for a topology or
-    schedule, a ``Task``, a function that builds a model.
+    Plug-ins may be given as text, mappings or Python objects: a function for a
+    topology or schedule, a ``Task``, a function that builds a model.
 
     Args:
         config: A YAML file of settings.
-        resume: Go on with the unfinished run of the same configuration that ``out`` holds, if it
-            holds one; a finished one is returned as it is.
+        resume: Go on with the unfinished run of the same configuration that ``out``
+            holds, if it holds one; a finished one is returned as it is.
         watch: Called with every logged row.
-        settings: The same names as in YAML (``nodes=8``, ``communication="late(start=80%)"``);
-            they win over it.
+        settings: The same names as in YAML (``nodes=8``,
+            ``communication="late(start=80%)"``); they win over it.
 
     >>> run = launch(task="quadratic", nodes=4, steps=20, out="runs/doc")
     >>> run.summary["counters"]["comm/rounds"]
@@ -59,7 +59,9 @@ def launch(
     layers = [read_settings(config)] if config is not None else []
     # None stands for an argument that was not given, as functions that pass them on
     # do.
-    given = resolve_aliases({key: value for key, value in settings.items() if value is not None})
+    given = resolve_aliases(
+        {key: value for key, value in settings.items() if value is not None}
+    )
     made = make_config(*layers, given)
     run = start_or_resume(made) if resume else start(made)
     if run is None:
@@ -75,7 +77,9 @@ def start(config: Config) -> EngineRun:
         if config.out:
             folder = undo.enter_context(RunFolder.create(config.out))
             if folder.is_begun:
-                _refuse_other(folder.path, run_settings(folder.path), run.settings, config)
+                _refuse_other(
+                    folder.path, run_settings(folder.path), run.settings, config
+                )
         else:
             folder = undo.enter_context(RunFolder.number(Path("runs"), _stem(run.setup)))
         run.begin(folder)
@@ -86,13 +90,17 @@ def start(config: Config) -> EngineRun:
 
 
 def start_or_resume(config: Config) -> EngineRun | None:
-    """Prepare a run in its folder, or go on with the run of the same configuration there.
+    """Prepare a run in its folder, or go on with the run of the same configuration
+    there.
 
-    What a program says that a queue may start again at any moment. Returns None where the run is
-    finished. Raises ConfigError where the folder holds a run of another configuration.
+    What a program says that a queue may start again at any moment. Returns None
+    where the run is finished. Raises ConfigError where the folder holds a run of
+    another configuration.
     """
     if not config.out:
-        raise ConfigError("resume: say where the run is kept, by --out FOLDER (in Python out=...).")
+        raise ConfigError(
+            "resume: say where the run is kept, by --out FOLDER (in Python out=...)."
+        )
     refuse_ranks(config)
     path = Path(config.out).expanduser()
     with ExitStack() as undo:
@@ -120,7 +128,9 @@ def start_or_resume(config: Config) -> EngineRun | None:
 
 
 def _decided(config: Config, there: Mapping[str, Any]) -> Config:
-    """Replace what is left open by what the run in a folder has decided, here or elsewhere."""
+    """Replace what is left open by what the run in a folder has decided, here or
+    elsewhere.
+    """
     open_keys = [key for key in _left_open(config) if key not in WHEREABOUTS]
     return config.model_copy(
         update={key: there[key] for key in open_keys if there.get(key) is not None}
@@ -165,7 +175,10 @@ def _train(run: EngineRun, given: dict[str, Any], watch: Watch | None) -> Run:
 def _stem(setup: Setup) -> str:
     """Name a run after what runs are compared by: task, topology and communication."""
     talks = ("topology", "communication") if setup.planner else ("algorithm",)
-    names = [setup.parts[kind].name if kind in setup.parts else "own" for kind in ("task", *talks)]
+    names = [
+        setup.parts[kind].name if kind in setup.parts else "own"
+        for kind in ("task", *talks)
+    ]
     return "-".join(Path(name).stem for name in names)
 
 
@@ -176,31 +189,34 @@ def resume(
     watch: Watch | None = None,
     **objects: Any,
 ) -> Run:
-    """Continue an interrupted run from its newest checkpoint; the result is as if it never stopped.
+    """Continue an interrupted run from its newest checkpoint; the result is as if
+    it never stopped.
 
     One that ended before its first checkpoint begins again.
 
     Args:
         path: The run folder.
-        change: What is to be otherwise from now on, such as ``{"steps": 6000}``: settings among
-            ``decentral.api.CHANGEABLE``; and True for the path of a plug-in or graph file that has
-            changed, or for ``final_merge``, to train the merged model of a finished run. Points in
-            % are of the new length; the past is not redone.
+        change: What is to be otherwise from now on, such as ``{"steps": 6000}``:
+            settings among ``decentral.api.CHANGEABLE``; and True for the path of a
+            plug-in or graph file that has changed, or for ``final_merge``, to train
+            the merged model of a finished run. Points in % are of the new length;
+            the past is not redone.
         watch: Called with every logged row.
-        objects: Parts that were Python objects (a task, a schedule, ...) must be given again; what
-            says where it runs (``engine="ray(workers=4)"``, or ``engine={"workers": 4}`` to change
-            that alone) may be given anew.
+        objects: Parts that were Python objects (a task, a schedule, ...) must be
+            given again; what says where it runs (``engine="ray(workers=4)"``, or
+            ``engine={"workers": 4}`` to change that alone) may be given anew.
 
     Raises:
-        ConfigError: The folder is no run, another process writes into it, or what makes the result
-            is not what it was.
+        ConfigError: The folder is no run, another process writes into it, or what
+            makes the result is not what it was.
         RunError: Every checkpoint is damaged.
     """
     return _train(restart(path, change=change, **objects), objects, watch)
 
 
 def begun(config: Config, path: Path) -> EngineRun:
-    """Prepare a run in a folder of its own: from its newest checkpoint, or from the beginning.
+    """Prepare a run in a folder of its own: from its newest checkpoint, or from the
+    beginning.
 
     What a run has left there that ended before its first checkpoint is removed.
     """
@@ -246,8 +262,12 @@ def restart(
     return run
 
 
-def _going_on(folder: RunFolder, config: Config, change: Change = UNCHANGED) -> closing[EngineRun]:
-    """Return a run that stands at a folder's newest checkpoint, or else at its beginning."""
+def _going_on(
+    folder: RunFolder, config: Config, change: Change = UNCHANGED
+) -> closing[EngineRun]:
+    """Return a run that stands at a folder's newest checkpoint, or else at its
+    beginning.
+    """
     _refuse_finished(folder.path, change)
     saved, there = newest(folder.path), run_settings(folder.path, goes_on=True)
     if saved:

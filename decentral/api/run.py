@@ -17,20 +17,24 @@ from decentral.run.checkpoint import good_checkpoints, newest_checkpoint
 from decentral.run.digests import find_moved
 from decentral.run.folder import FORMAT, READ, format_of, present
 
-#: Called with what is being measured, how many parts are done, and how many there are.
+#: Called with what is being measured, how many parts are done, and how many there
+#: are.
 Progress = Callable[[str, int, int], None]
 
 
 class Run:
     """A finished or unfinished run: its folder, read when asked.
 
-    ``objects`` are the parts of its configuration that were given as Python objects.
+    ``objects`` are the parts of its configuration that were given as Python
+    objects.
 
     >>> Run("runs/digits-ring-late-1").path.name
     'digits-ring-late-1'
     """
 
-    def __init__(self, path: str | Path, objects: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, path: str | Path, objects: Mapping[str, Any] | None = None
+    ) -> None:
         """Look at the run in a folder."""
         self.path, self.objects = Path(path), dict(objects or {})
 
@@ -50,7 +54,9 @@ class Run:
 
     @property
     def metrics(self) -> Any:
-        """Every logged row: a pandas frame where pandas is installed, else a dict of arrays."""
+        """Every logged row: a pandas frame where pandas is installed, else a dict
+        of arrays.
+        """
         rows = self.rows
         # Rows hold only what was measured at their step; a table needs all keys.
         keys = list(dict.fromkeys(key for row in rows for key in row))
@@ -84,13 +90,15 @@ class Run:
         seed: int = 0,
         watch: Progress | None = None,
     ) -> dict[str, Any]:
-        """Measure how mergeable the models of a checkpoint are, and return it as plain data.
+        """Measure how mergeable the models of a checkpoint are, and return it as
+        plain data.
 
-        Barriers between ``pairs`` pairs of nodes and between as many nodes and the merged model,
-        losses on two planes of ``points`` x ``points``, curvature, and what layers and updates have
-        in common, on ``samples`` samples; ``seed`` draws all of these. The models are those of the
-        newest checkpoint in which they differ, or of ``step``; ``watch(what, done, of)`` is told
-        what is being measured. `decentral.report.analysis` draws it.
+        Barriers between ``pairs`` pairs of nodes and between as many nodes and the
+        merged model, losses on two planes of ``points`` x ``points``, curvature,
+        and what layers and updates have in common, on ``samples`` samples; ``seed``
+        draws all of these. The models are those of the newest checkpoint in which
+        they differ, or of ``step``; ``watch(what, done, of)`` is told what is being
+        measured. `decentral.report.analysis` draws it.
         """
         from decentral.loop.analysis import Analysis, Extent
 
@@ -100,10 +108,12 @@ class Run:
         return {"run": self.path.name, **found.record()}
 
     def export(self, out: str | Path, *, rule: str | None = None) -> dict[str, str]:
-        """Write a model into the empty folder ``out``; return the lines that load it.
+        """Write a model into the empty folder ``out``; return the lines that load
+        it.
 
-        It is the merged model of the finished run, or what a merge ``rule`` makes of the newest
-        models that differ. The lines are by what they need: PyTorch alone, or transformers.
+        It is the merged model of the finished run, or what a merge ``rule`` makes
+        of the newest models that differ. The lines are by what they need: PyTorch
+        alone, or transformers.
         """
         from decentral.loop.trained import by_rule, export
 
@@ -113,12 +123,18 @@ class Run:
         state, summary = self._merged_state(), self.summary
         setup, final = prepare(run_config(self.path, **self.objects)), summary["final"]
         shown = self._data().records.merged(final)
-        about = {"run": self.path.name, "merge": setup.merge.name, "nodes": summary["nodes"]}
+        about = {
+            "run": self.path.name,
+            "merge": setup.merge.name,
+            "nodes": summary["nodes"],
+        }
         about["scores"] = {one.of_merge: final[one.key] for one in shown}
         return export(setup, state, about, Path(out))
 
     def plot(self) -> Any:
-        """Return a matplotlib figure: accuracy (or loss), consensus and bytes over steps."""
+        """Return a matplotlib figure: accuracy (or loss), consensus and bytes over
+        steps.
+        """
         from decentral.report import figures
 
         return figures.overview(self._data())
@@ -143,7 +159,9 @@ class Run:
 
 
 def _column(values: list[Any]) -> Any:
-    """Return numbers as an array of numbers, NaN where there is none; anything else as objects."""
+    """Return numbers as an array of numbers, NaN where there is none; anything else
+    as objects.
+    """
     import numpy as np
 
     if any(isinstance(value, str) for value in values):
@@ -162,8 +180,8 @@ def run_config(
 
     Args:
         path: The run folder.
-        goes_on: Whether the run will be trained on: then all that its configuration says must be
-            known, and its format the present one.
+        goes_on: Whether the run will be trained on: then all that its configuration
+            says must be known, and its format the present one.
         change: Settings that are no longer what they were.
         objects: Parts that were given from Python, and where it runs now.
     """
@@ -179,7 +197,9 @@ def run_config(
     changed = {key.partition(".")[0] for key in change or ()}
     if "data" in changed or (settings.get("data") is not None and "batch" in changed):
         settings["steps"] = None  # they follow from those
-    config = make_config({k: v for k, v in settings.items() if v is not None}, change or {})
+    config = make_config(
+        {k: v for k, v in settings.items() if v is not None}, change or {}
+    )
     there, here = stored["engine"].get("wire", "same"), config.engine.wire
     if goes_on and there != here:
         raise ConfigError(
@@ -194,8 +214,8 @@ def run_settings(path: str | Path, *, goes_on: bool = False) -> dict[str, Any]:
 
     Args:
         path: The run folder.
-        goes_on: Whether the run will be trained on; a reader takes another format, and leaves out
-            settings that a later version has added.
+        goes_on: Whether the run will be trained on; a reader takes another format,
+            and leaves out settings that a later version has added.
     """
     source = Path(path) / "config.yaml"
     if not source.exists():
@@ -240,21 +260,27 @@ def _from_python(value: Any) -> bool:
 
 
 def _elsewhere(stored: Mapping[str, Any], objects: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what is given anew of where a run is: of its engine, above what was stored."""
+    """Return what is given anew of where a run is: of its engine, above what was
+    stored.
+    """
     found = {key: objects[key] for key in ("faults",) if key in objects}
     given = {key: objects[key] for key in objects if key.partition(".")[0] == "engine"}
     if given:
         asked = merge_layers(given)["engine"]
-        local = stored["engine"].get("name") == "local"  # without a name: several workers now
+        # without a name: several workers now
+        local = stored["engine"].get("name") == "local"
         below = {"name": "auto"} if local else stored["engine"]
         found |= merge_layers({"engine": below}, {"engine": asked})
     return found
 
 
 def models_of(path: Path, step: int | None = None, **objects: Any) -> TrainedModels:
-    """Return the models of a run: of a checkpoint, or the newest one in which they differ."""
+    """Return the models of a run: of a checkpoint, or the newest one in which they
+    differ.
+    """
     setup = prepare(run_config(path, **objects))
-    saved = list(good_checkpoints(path)) or [newest_checkpoint(path)]  # which says what is wrong
+    # which says what is wrong
+    saved = list(good_checkpoints(path)) or [newest_checkpoint(path)]
     refuse_edited(saved[0], run_settings(path))
     if step is None:
         return differing(setup, saved)

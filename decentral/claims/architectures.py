@@ -1,4 +1,6 @@
-"""Claims about architectures: what attention learns when, and what mixtures of experts express."""
+"""Claims about architectures: what attention learns when, and what mixtures of
+experts express.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ from decentral.registry import Count, plugin
 from decentral.tasks.synthetic import affine_slopes, one_layer_error, routed
 from decentral.theory.reduced import Mixed, phases
 
-# --- induction heads ------------------------------------------------------------------------------
+# --- induction heads --------------------------------------------------------------
 
 
 _THIN = 150
@@ -60,11 +62,15 @@ _THIN = 150
         Expectation("4 t L_gram", "the shift converges as 1/(4t)", low=0.97, high=1.03),
     ),
 )  # fmt: skip
-def induction_heads(lab: Lab, seed: int, *, steps: Count = 3000, every: Count = 100) -> Findings:
-    """Follow the reduced model's gradient flow, and train two layers of attention on both answers.
+def induction_heads(
+    lab: Lab, seed: int, *, steps: Count = 3000, every: Count = 100
+) -> Findings:
+    """Follow the reduced model's gradient flow, and train two layers of attention
+    on both answers.
 
-    The reduced model knows no seed. Reviewers of the paper have argued that the separation of times
-    comes from the offsets being linear in their parameter while w_K w_Q is quadratic.
+    The reduced model knows no seed. Reviewers of the paper have argued that the
+    separation of times comes from the offsets being linear in their parameter while
+    w_K w_Q is quadratic.
 
     Args:
         lab: What runs the experiment and keeps its figures.
@@ -87,7 +93,8 @@ def induction_heads(lab: Lab, seed: int, *, steps: Count = 3000, every: Count = 
         **theory,
     }
     return Findings(
-        figures, [Panel("Two layers of attention", "step", "accuracy", [shift, induction]), panel]
+        figures,
+        [Panel("Two layers of attention", "step", "accuracy", [shift, induction]), panel],
     )
 
 
@@ -118,16 +125,20 @@ def _reduced() -> tuple[dict[str, float], Panel]:
         for sigma, one in zip(starts, found, strict=True)
     ]
     curves.append(_curve("shift, sigma 0.01", base.gram))
-    return figures, Panel("The reduced model", "time", "loss over its start", curves, "xy")
+    return figures, Panel(
+        "The reduced model", "time", "loss over its start", curves, "xy"
+    )
 
 
 def _curve(label: str, points: Sequence[tuple[float, float]]) -> Curve:
     every = max(1, len(points) // _THIN)
     kept = [*points[1::every], points[-1]]
-    return Curve(label, [time for time, _ in kept], [loss / points[0][1] for _, loss in kept])
+    return Curve(
+        label, [time for time, _ in kept], [loss / points[0][1] for _, loss in kept]
+    )
 
 
-# --- mixtures of experts --------------------------------------------------------------------------
+# --- mixtures of experts ----------------------------------------------------------
 
 
 #: Levels and experts per level of the counting test.
@@ -175,11 +186,13 @@ def moe_expressivity(
     circle_steps: Count = 6000,
     dimension: Count = 128,
 ) -> Findings:
-    """Count pieces, learn nine pieces with known and learned gates, and a circle in R^D.
+    """Count pieces, learn nine pieces with known and learned gates, and a circle in
+    R^D.
 
-    ``width`` is that of the deep model's experts; the shallow and the dense model have as many
-    parameters. Compared with a dense model of equal *total* size a mixture has no advantage on the
-    circle, here and in theory: that ratio is reported, and nothing is expected of it.
+    ``width`` is that of the deep model's experts; the shallow and the dense model
+    have as many parameters. Compared with a dense model of equal *total* size a
+    mixture has no advantage on the circle, here and in theory: that ratio is
+    reported, and nothing is expected of it.
 
     Args:
         lab: What runs the experiment and keeps its figures.
@@ -193,7 +206,8 @@ def moe_expressivity(
     few, many = (_circle(lab, seed, circle_steps, d) for d in (16, dimension))
     figures = {
         "deep over shallow, known gate": nine["deep, known"] / nine["shallow, known"],
-        "deep over shallow, learned gate": nine["deep, learned"] / nine["shallow, learned"],
+        "deep over shallow, learned gate": nine["deep, learned"]
+        / nine["shallow, learned"],
         "deep, learned over dense": nine["deep, learned"] / nine["dense"],
         "error of L layers": max(_layers_error(*size, seed) for size in COUNTED),
         "least error of one layer": min(one_layer_error(*size) for size in COUNTED),
@@ -205,7 +219,9 @@ def moe_expressivity(
             for size in ("active", "total")
         },
     }
-    panel = Panel("Nine pieces from six functions", "step", "relative error", nine["curves"], "y")
+    panel = Panel(
+        "Nine pieces from six functions", "step", "relative error", nine["curves"], "y"
+    )
     return Findings(figures, [panel])
 
 
@@ -214,7 +230,9 @@ def _train(lab: Lab, label: str, **settings: Any) -> Any:
 
 
 def _nine_pieces(lab: Lab, seed: int, steps: int, width: int) -> dict[str, Any]:
-    """Return the relative errors of deep, shallow and dense models of about equal size."""
+    """Return the relative errors of deep, shallow and dense models of about equal
+    size.
+    """
     wide, dense = round(27 * width / 24), round((27 * width + 11) ** 0.5 - 2.5)
     models = {
         "deep, known": f"moe(layers=2, experts=3, width={width}, gate=intervals)",
@@ -226,18 +244,33 @@ def _nine_pieces(lab: Lab, seed: int, steps: int, width: int) -> dict[str, Any]:
     rate = "cosine(lr=0.005)"
     runs = {
         name: _train(
-            lab, name, task="pieces", model=model, seed=seed, steps=steps, learning_rate=rate
+            lab,
+            name,
+            task="pieces",
+            model=model,
+            seed=seed,
+            steps=steps,
+            learning_rate=rate,
         )
         for name, model in models.items()
     }
     errors = {name: relative_error(run) for name, run in runs.items()}
-    return {**errors, "curves": [series(run, name, "loss/merged") for name, run in runs.items()]}
+    return {
+        **errors,
+        "curves": [series(run, name, "loss/merged") for name, run in runs.items()],
+    }
 
 
 def _circle(lab: Lab, seed: int, steps: int, dimension: int) -> dict[str, float]:
-    """Return the relative errors of a mixture and of dense models of its active and total size."""
+    """Return the relative errors of a mixture and of dense models of its active and
+    total size.
+    """
     total = round((4 * (10 * dimension + 21) + 4 * (dimension + 1)) / (dimension + 2))
-    models = {"mixture": "moe", "active": "mlp(hidden=[10])", "total": f"mlp(hidden=[{total}])"}
+    models = {
+        "mixture": "moe",
+        "active": "mlp(hidden=[10])",
+        "total": f"mlp(hidden=[{total}])",
+    }
     return {
         name: relative_error(
             _train(
@@ -250,12 +283,16 @@ def _circle(lab: Lab, seed: int, steps: int, dimension: int) -> dict[str, float]
 
 
 def relative_error(run: Any) -> float:
-    """Return the relative mean squared error of a run's merged model on the test samples."""
+    """Return the relative mean squared error of a run's merged model on the test
+    samples.
+    """
     return float(run.summary["final"]["loss/merged"])
 
 
 def _layers_error(levels: int, experts: int, seed: int) -> float:
-    """Return the largest difference of L routed layers to the target of E^L affine pieces."""
+    """Return the largest difference of L routed layers to the target of E^L affine
+    pieces.
+    """
     sample, axis = np.arange(1000)[:, None], np.arange(levels)
     x = rng.normal(seed, "counting/x", sample, axis)
     sizes = np.full((1000, levels), experts)

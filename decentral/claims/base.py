@@ -1,8 +1,9 @@
 """Claims: what a paper says, as an experiment that runs and can fail.
 
-A claim is a function ``(lab, seed) -> Findings``: one honest, small repetition of a result. The
-driver calls it once per seed. What is said and expected is written down before anything is
-measured, as ``traits.ClaimTraits``. Keyword-only parameters are its sizes.
+A claim is a function ``(lab, seed) -> Findings``: one honest, small repetition of a
+result. The driver calls it once per seed. What is said and expected is written down
+before anything is measured, as ``traits.ClaimTraits``. Keyword-only parameters are
+its sizes.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ HOLDS, PARTLY, FAILS = "holds", "holds in part", "does not reproduce at this siz
 
 
 def verdict(expected: Sequence[Expectation], figures: dict[str, list[float]]) -> str:
-    """Judge measured figures, a list of one value per seed each, by what was expected of them.
+    """Judge measured figures, a list of one value per seed each, by what was
+    expected of them.
 
     >>> heart, rest = Expectation("a", "", low=0), Expectation("b", "", low=0)
     >>> verdict([heart, rest], {"a": [1.0], "b": [-1.0]})
@@ -36,7 +38,9 @@ def verdict(expected: Sequence[Expectation], figures: dict[str, list[float]]) ->
 
 @dataclass(frozen=True)
 class Curve:
-    """One line of a panel: the values ``y`` at ``x``; curves of one label are one, over seeds."""
+    """One line of a panel: the values ``y`` at ``x``; curves of one label are one,
+    over seeds.
+    """
 
     label: str
     x: list[float]
@@ -63,7 +67,8 @@ class Findings:
 
 
 def series(run: Any, label: str, key: str) -> Curve:
-    """Return a logged number over steps; of a step that ends in a merge, the one before it.
+    """Return a logged number over steps; of a step that ends in a merge, the one
+    before it.
 
     Args:
         run: A run of the claim.
@@ -78,19 +83,24 @@ def series(run: Any, label: str, key: str) -> Curve:
     return Curve(label, list(map(float, found)), list(found.values()))
 
 
-# --- where runs are made --------------------------------------------------------------------------
+# --- where runs are made ----------------------------------------------------------
 
 
 class Lab:
-    """Makes runs for a claim in ``folder``, or finds them there if an earlier try has made them."""
+    """Makes runs for a claim in ``folder``, or finds them there if an earlier try
+    has made them.
+    """
 
-    def __init__(self, folder: Path, say: Callable[[str], None], device: str = "auto") -> None:
+    def __init__(
+        self, folder: Path, say: Callable[[str], None], device: str = "auto"
+    ) -> None:
         """Work in ``folder``; ``say`` is told what is being done."""
         self.folder, self.say, self.device = folder, say, device
         self.spared_s = 0.0  # what the runs that were found took when they were made
 
     def run(self, label: str, **settings: Any) -> api.Run:
-        """Return the finished run with these settings: found, gone on with, or made.
+        """Return the finished run with these settings: found, gone on with, or
+        made.
 
         It has no report; `decentral report` draws one.
         """

@@ -20,10 +20,11 @@ from decentral.tasks.change_captions import captioned, references, says_change
 from decentral.tasks.scenes import SAME, Scenes, scenes
 from decentral.theory.captions import bleu4, cider_d, rouge_l
 
-#: What fuses two dates, at the best of the peak rates 0.0015, 0.003 and 0.006 each: on held-out
-#: pairs of seed 10, which have no image in common with those of seeds 0 to 2. There the mean of 3
-#: scores was 116, 126 and 95 for the module, 145, 143 and 163 for the difference, 69, 81 and 78 for
-#: concat. Self-attention makes up for the size of the module.
+#: What fuses two dates, at the best of the peak rates 0.0015, 0.003 and 0.006 each:
+#: on held-out pairs of seed 10, which have no image in common with those of seeds 0
+#: to 2. There the mean of 3 scores was 116, 126 and 95 for the module, 145, 143 and
+#: 163 for the difference, 69, 81 and 78 for concat. Self-attention makes up for the
+#: size of the module.
 FUSIONS: Mapping[str, tuple[dict[str, Any], float]] = {
     "module": ({"fusion": "difference_aware"}, 0.003),
     "difference": ({"fusion": "difference", "mixers": 4}, 0.006),
@@ -72,16 +73,18 @@ def change_captioning(
     width: Count = 32,
     rate: Positive = 1.0,
 ) -> Findings:
-    """Train three fusions of one size in three stages on drawn pairs that do not align.
+    """Train three fusions of one size in three stages on drawn pairs that do not
+    align.
 
-    An encoder and a decoder are trained beforehand on what single images show and on words alone.
-    Then a ninth of the ``steps`` trains the fusion only and six ninths everything, on a wide mix
-    of pairs that are moved by half of ``shift``; two ninths, at a quarter of the rate, everything
-    on the target: a third as many pairs. The mean of 3 scores is that of BLEU-4, ROUGE-L and
-    CIDEr-D, times 100, on test pairs; METEOR, the fourth of the paper, stands beside it where there
-    are Java and the extra ``[captions]``. Change seen is the share of captions that say rightly
-    whether anything has changed. ``rate`` multiplies the learning rates of the three stages, as the
-    choice of them did.
+    An encoder and a decoder are trained beforehand on what single images show and
+    on words alone. Then a ninth of the ``steps`` trains the fusion only and six
+    ninths everything, on a wide mix of pairs that are moved by half of ``shift``;
+    two ninths, at a quarter of the rate, everything on the target: a third as many
+    pairs. The mean of 3 scores is that of BLEU-4, ROUGE-L and CIDEr-D, times 100,
+    on test pairs; METEOR, the fourth of the paper, stands beside it where there are
+    Java and the extra ``[captions]``. Change seen is the share of captions that say
+    rightly whether anything has changed. ``rate`` multiplies the learning rates of
+    the three stages, as the choice of them did.
 
     Args:
         lab: What runs the experiment and keeps its figures.
@@ -95,7 +98,10 @@ def change_captioning(
         rate: Factor of the learning rates.
     """
     # Another seed: no image of the target's test may occur in what comes before.
-    wide = {"seed": seed + _APART, "task": _pairs(pairs, max(2, test // 5), size, shift // 2)}
+    wide = {
+        "seed": seed + _APART,
+        "task": _pairs(pairs, max(2, test // 5), size, shift // 2),
+    }
     kept = max(1, pairs // 3)
     target = {"seed": seed, "task": _pairs(kept, test, size, shift)}
     school = School(lab, wide, target, steps, width, rate)
@@ -107,30 +113,50 @@ def change_captioning(
         name: [captioned(run.merged_model(), images) for run in three]
         for name, three in runs.items()
     }
-    scores = {name: [described(one, shown) for one in three] for name, three in said.items()}
+    scores = {
+        name: [described(one, shown) for one in three] for name, three in said.items()
+    }
     by_java = meteor({name: three[-1] for name, three in said.items()}, known)
-    ends = [float(step) for step in accumulate(run.rows[-1]["step"] for run in runs["module"])]
-    means = [Curve(name, ends, [one[_MEAN] for one in after]) for name, after in scores.items()]
+    ends = [
+        float(step) for step in accumulate(run.rows[-1]["step"] for run in runs["module"])
+    ]
+    means = [
+        Curve(name, ends, [one[_MEAN] for one in after]) for name, after in scores.items()
+    ]
     guessed = [one_after_another(three, name) for name, three in runs.items()]
-    title = "The fusion alone, then everything on the wide mix, then everything on the target"
+    title = (
+        "The fusion alone, then everything on the wide mix, then everything on the target"
+    )
     return Findings(
         compared({name: after[-1] for name, after in scores.items()})
         | {f"METEOR, {name}": 100 * score for name, score in by_java.items()},
         [
-            Panel("Captions of the target's test pairs after each stage", "step", _MEAN, means),
+            Panel(
+                "Captions of the target's test pairs after each stage",
+                "step",
+                _MEAN,
+                means,
+            ),
             Panel(title, "step", "words guessed right from those before", guessed),
         ],
     )
 
 
 def _pairs(pairs: int, test: int, size: int, shift: int) -> dict[str, Any]:
-    return {"name": "change_captions", "pairs": pairs, "test": test, "size": size, "shift": shift}
+    return {
+        "name": "change_captions",
+        "pairs": pairs,
+        "test": test,
+        "size": size,
+        "shift": shift,
+    }
 
 
 def compared(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     """Return how much better the module is than others, and the scores of all."""
     apart = {
-        f"{figure}, module minus {other}": scores["module"][figure] - scores[other][figure]
+        f"{figure}, module minus {other}": scores["module"][figure]
+        - scores[other][figure]
         for other in ("concat", "difference")
         for figure in (_MEAN, _SEEN)
     }
@@ -154,9 +180,13 @@ class School:
     rate: float
 
     def beforehand(self) -> Run:
-        """Train an encoder and a decoder on what single images show and on words alone."""
+        """Train an encoder and a decoder on what single images show and on words
+        alone.
+        """
         task = {**self.wide["task"], "about": "contents"}
-        return self._stage("before", {**self.wide, "task": task}, 4, 0.003, {"fusion": "concat"})
+        return self._stage(
+            "before", {**self.wide, "task": task}, 4, 0.003, {"fusion": "concat"}
+        )
 
     def taught(self, name: str, before: Run) -> list[Run]:
         """Return the runs of the three stages of a fusion."""
@@ -172,12 +202,19 @@ class School:
             # directory.
             start = str((runs[-1].path / "merged.safetensors").resolve())
             runs.append(
-                self._stage(f"{name} {number}", mix, ninths, peak, {**model, "start": start})
+                self._stage(
+                    f"{name} {number}", mix, ninths, peak, {**model, "start": start}
+                )
             )
         return runs[1:]
 
     def _stage(
-        self, label: str, mix: dict[str, Any], ninths: int, lr: float, model: dict[str, Any]
+        self,
+        label: str,
+        mix: dict[str, Any],
+        ninths: int,
+        lr: float,
+        model: dict[str, Any],
     ) -> Run:
         """Return the run of one stage, which takes so many ninths of the steps."""
         return self.lab.run(
@@ -189,7 +226,9 @@ class School:
 
 
 def one_after_another(runs: Sequence[Run], label: str) -> Curve:
-    """Return the words guessed right in runs of which each goes on from the one before."""
+    """Return the words guessed right in runs of which each goes on from the one
+    before.
+    """
     x: list[float] = []
     y: list[float] = []
     for run in runs:
@@ -218,10 +257,11 @@ def described(said: Sequence[str], shown: Scenes) -> dict[str, float]:
 def meteor(
     said: Mapping[str, Sequence[str]], references: Sequence[Sequence[str]]
 ) -> dict[str, float]:
-    """Return METEOR 1.5 in [0, 1] of the captions of several models; nothing without the program.
+    """Return METEOR 1.5 in [0, 1] of the captions of several models; nothing
+    without the program.
 
-    It is that of the package pycocoevalcap, extra ``[captions]``, and needs Java. (Denkowski &
-    Lavie, "Meteor universal", 2014.)
+    It is that of the package pycocoevalcap, extra ``[captions]``, and needs Java.
+    (Denkowski & Lavie, "Meteor universal", 2014.)
     """
     if not (shutil.which("java") and find_spec("pycocoevalcap")):
         return {}

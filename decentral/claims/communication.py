@@ -1,4 +1,6 @@
-"""Claims about communication: how little of it is enough, when it is worth most, what it costs."""
+"""Claims about communication: how little of it is enough, when it is worth most,
+what it costs.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ import numpy as np
 from decentral.claims.base import Curve, Expectation, Findings, Lab, Panel, series
 from decentral.registry import Count, Positive, Share, plugin
 
-# --- one merge at the end -------------------------------------------------------------------------
+# --- one merge at the end ---------------------------------------------------------
 
 
 #: What two claims share: where they come from, and their size for a GPU.
@@ -33,10 +35,16 @@ FULL = {
     "merge of them comes close to centralized training; without any gossip it does not.",
     expect=(
         Expectation(
-            "all-reduce minus merged", "the merge comes close to centralized training", high=0.05
+            "all-reduce minus merged",
+            "the merge comes close to centralized training",
+            high=0.05,
         ),
-        Expectation("merged minus local", "the local models look poorer than the merge", low=0.03),
-        Expectation("merged minus never", "without gossip the merge is much worse", low=0.2),
+        Expectation(
+            "merged minus local", "the local models look poorer than the merge", low=0.03
+        ),
+        Expectation(
+            "merged minus never", "without gossip the merge is much worse", low=0.2
+        ),
         Expectation(
             "persistence",
             "share of the evaluations after the first fifth at which the merge beats the locals",
@@ -44,7 +52,9 @@ FULL = {
         ),
         Expectation("bytes", "the share of all-reduce's bytes", high=0.05),
         Expectation(
-            "all-reduce minus merged, mild", "it also holds with mild heterogeneity", high=0.05
+            "all-reduce minus merged, mild",
+            "it also holds with mild heterogeneity",
+            high=0.05,
         ),
     ),
     tiny={"nodes": 4, "steps": 40},
@@ -62,11 +72,13 @@ def single_merge(
     alpha: Positive = 0.1,
     peers: Positive = 0.4,
 ) -> Findings:
-    """Sparse random gossip and one merge against all-reduce, and against never talking.
+    """Sparse random gossip and one merge against all-reduce, and against never
+    talking.
 
-    ``alpha`` is the Dirichlet heterogeneity, ``peers`` the links per node and round. All-reduce
-    averages gradients at every step. The mild case has ten times ``alpha``. What independent first
-    models change is reported; nothing is expected of it.
+    ``alpha`` is the Dirichlet heterogeneity, ``peers`` the links per node and
+    round. All-reduce averages gradients at every step. The mild case has ten times
+    ``alpha``. What independent first models change is reported; nothing is expected
+    of it.
 
     Args:
         lab: What runs the experiment and keeps its figures.
@@ -93,7 +105,9 @@ def single_merge(
         ),
     }  # fmt: skip
     mild = f"dirichlet(alpha={10 * alpha})"
-    even = [lab.run(f"mild {k}", split=mild, **v) for k, v in (("a", central), ("g", sparse))]
+    even = [
+        lab.run(f"mild {k}", split=mild, **v) for k, v in (("a", central), ("g", sparse))
+    ]
     apart = lab.run("independent", split=uneven, init="independent", **sparse)
     merged = {name: accuracy(run) for name, run in runs.items()}
     local = runs["sparse gossip"].summary["before_merge"]["accuracy/local_mean"]
@@ -107,7 +121,9 @@ def single_merge(
         "merged minus independent": merged["sparse gossip"] - accuracy(apart),
     }
     curves = [series(run, name, "accuracy/merged") for name, run in runs.items()]
-    curves.append(series(runs["sparse gossip"], "sparse gossip, local", "accuracy/local_mean"))
+    curves.append(
+        series(runs["sparse gossip"], "sparse gossip, local", "accuracy/local_mean")
+    )
     panel = Panel("What the average of all models could do", "step", "accuracy", curves)
     return Findings(figures, [panel])
 
@@ -118,14 +134,18 @@ def accuracy(run: Any) -> float:
 
 
 def persistence(run: Any) -> float:
-    """Return the share of evaluations after the first fifth where the merge beats the locals."""
-    merged, local = (series(run, "", f"accuracy/{what}") for what in ("merged", "local_mean"))
+    """Return the share of evaluations after the first fifth where the merge beats
+    the locals.
+    """
+    merged, local = (
+        series(run, "", f"accuracy/{what}") for what in ("merged", "local_mean")
+    )
     points = zip(merged.x, merged.y, local.y, strict=True)
     better = [average >= own for step, average, own in points if step >= merged.x[-1] / 5]
     return sum(better) / len(better)
 
 
-# --- when to talk ---------------------------------------------------------------------------------
+# --- when to talk -----------------------------------------------------------------
 
 
 @plugin(
@@ -134,11 +154,20 @@ def persistence(run: Any) -> float:
     says="At an equal budget, communication late in training is worth more than early or uniform "
     "communication.",
     expect=(
-        Expectation("late minus early, merged", "late beats early after the merge", low=0.0),
-        Expectation("late minus early, local", "late beats early before the merge", low=0.05),
-        Expectation("late minus uniform, local", "late beats uniform before it", low=0.02),
         Expectation(
-            "late minus uniform, merged", "late beats uniform after it", low=0.0, over="mean"
+            "late minus early, merged", "late beats early after the merge", low=0.0
+        ),
+        Expectation(
+            "late minus early, local", "late beats early before the merge", low=0.05
+        ),
+        Expectation(
+            "late minus uniform, local", "late beats uniform before it", low=0.02
+        ),
+        Expectation(
+            "late minus uniform, merged",
+            "late beats uniform after it",
+            low=0.0,
+            over="mean",
         ),
         Expectation("largest difference in bytes", "the budgets are equal", high=0.1),
     ),
@@ -159,11 +188,12 @@ def late_communication(
     width: Share = 0.1,
     outside: Share = 0.1,
 ) -> Findings:
-    """A window of dense gossip at the start, in the middle and at the end, against an even spread.
+    """A window of dense gossip at the start, in the middle and at the end, against
+    an even spread.
 
-    Every node receives from ``peers`` random others per round in a window of ``width`` of the
-    run, and ``outside`` times as many elsewhere; the even spread has the same expected bytes. All
-    end in one global merge.
+    Every node receives from ``peers`` random others per round in a window of
+    ``width`` of the run, and ``outside`` times as many elsewhere; the even spread
+    has the same expected bytes. All end in one global merge.
 
     Args:
         lab: What runs the experiment and keeps its figures.
@@ -206,7 +236,12 @@ def late_communication(
         for what, found in (("merged", merged), ("local", local))
     } | {"largest difference in bytes": max(sent) / min(sent) - 1}
     panels = [
-        Panel(title, "step", "accuracy", [series(run, name, key) for name, run in runs.items()])
+        Panel(
+            title,
+            "step",
+            "accuracy",
+            [series(run, name, key) for name, run in runs.items()],
+        )
         for title, key in (
             ("The local models", "accuracy/local_mean"),
             ("Their average", "accuracy/merged"),
@@ -215,7 +250,7 @@ def late_communication(
     return Findings(figures, panels)
 
 
-# --- talking little and all-reduce ----------------------------------------------------------------
+# --- talking little and all-reduce ------------------------------------------------
 
 
 _POWERS = (1.5, 2.0, 4.0)
@@ -257,12 +292,14 @@ _POWERS = (1.5, 2.0, 4.0)
 def decentralized_can_be_faster(
     lab: Lab, seed: int, *, steps: Count = 400, network_steps: Count = 600
 ) -> Findings:
-    """Minimise |x|^p / p by noisy SGD on 16 nodes, and train a network on digits that are alike.
+    """Minimise |x|^p / p by noisy SGD on 16 nodes, and train a network on digits
+    that are alike.
 
-    The average moves by the mean gradient at the models, which is that at the average plus half of
-    the third derivative times their variance: none for p = 2, and towards the minimum for p > 2.
-    Both sides see the same noise. On the network, all-reduce sees the same number of samples; nodes
-    on a ring talk at a fifth of every fifth step.
+    The average moves by the mean gradient at the models, which is that at the
+    average plus half of the third derivative times their variance: none for p = 2,
+    and towards the minimum for p > 2. Both sides see the same noise. On the
+    network, all-reduce sees the same number of samples; nodes on a ring talk at a
+    fifth of every fifth step.
 
     Args:
         lab: What runs the experiment and keeps its figures.
@@ -289,9 +326,16 @@ def _gradient(x: np.ndarray, power: float) -> np.ndarray:
 
 
 def _descents(
-    power: float, seed: int, steps: int, lr: float = 0.02, noise: float = 3.0, pull: float = 0.05
+    power: float,
+    seed: int,
+    steps: int,
+    lr: float = 0.02,
+    noise: float = 3.0,
+    pull: float = 0.05,
 ) -> tuple[list[float], list[float]]:
-    """Return the loss of the average of 16 nodes on a ring, and of centralized SGD, by step."""
+    """Return the loss of the average of 16 nodes on a ring, and of centralized SGD,
+    by step.
+    """
     random = np.random.default_rng(seed)
     nodes = np.ones((16, 64))
     central = nodes[0].copy()
@@ -309,7 +353,9 @@ def _descents(
 
 
 def _gain(power: float, seed: int, spread: float = 0.05) -> float:
-    """Return how much further one step from x = 1 leads the average, over what theory says."""
+    """Return how much further one step from x = 1 leads the average, over what
+    theory says.
+    """
     models = 1 + spread * np.random.default_rng(seed).standard_normal(100_000)
     # Centred exactly: a mean off 1 would add a term of first order to the gain.
     models += 1 - models.mean()
@@ -331,7 +377,9 @@ def _network(lab: Lab, seed: int, steps: int) -> tuple[dict[str, float], Panel]:
     }
     ratio = [
         merged / central
-        for merged, central in zip(loss["sparse gossip"].y, loss["all-reduce"].y, strict=True)
+        for merged, central in zip(
+            loss["sparse gossip"].y, loss["all-reduce"].y, strict=True
+        )
     ]
     figures = {
         "merged over all-reduce, network, first quarter": ratio[len(ratio) // 4],

@@ -9,7 +9,8 @@ from decentral.claims.base import Curve, Expectation, Findings, Lab, Panel, seri
 from decentral.registry import Count, plugin
 from decentral.theory import fsl
 
-#: Shares of the data at which the switch is tried, and sources of a hard and of an easy task.
+#: Shares of the data at which the switch is tried, and sources of a hard and of an
+#: easy task.
 _SHARES, _HARD, _EASY = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.97, 1.0), 0.25, 1.0
 
 
@@ -71,12 +72,14 @@ def late_switch_batch(
     large: Count = 128,
     samples: Count = 32_768,
 ) -> Findings:
-    """Compute the exact risk of a kernel regression under switches; try them on a network.
+    """Compute the exact risk of a kernel regression under switches; try them on a
+    network.
 
-    The features have variances j^-2, so that sources below 1/2 are hard; the learning rate is
-    constant and the data budget 2^``log2_budget`` samples. That model knows no seed. The network
-    learns digits of which every fifth label is redrawn at each visit, in ``samples`` visits: noise
-    that does not vanish, as in the model. Other networks are in the documentation of batches.
+    The features have variances j^-2, so that sources below 1/2 are hard; the
+    learning rate is constant and the data budget 2^``log2_budget`` samples. That
+    model knows no seed. The network learns digits of which every fifth label is
+    redrawn at each visit, in ``samples`` visits: noise that does not vanish, as in
+    the model. Other networks are in the documentation of batches.
 
     Args:
         lab: What runs the experiment and keeps its figures.
@@ -93,7 +96,9 @@ def late_switch_batch(
     }
     hard = dict(zip(_SHARES, found["hard"][1].y, strict=True))
     figures = {
-        f"{name}, {word}": value for word, (named, _) in found.items() for name, value in named
+        f"{name}, {word}": value
+        for word, (named, _) in found.items()
+        for name, value in named
     } | {
         "late over constant large, hard": min(hard.values()) / hard[0.0],
         "late over constant small, hard": min(hard.values()) / hard[1.0],
@@ -103,7 +108,9 @@ def late_switch_batch(
         [curve for _, curve in found.values()], "y",
     )  # fmt: skip
     network, trained = _network(lab, seed, samples)
-    return Findings(figures | network, [panel, _catching_up(small, large, budget), trained])
+    return Findings(
+        figures | network, [panel, _catching_up(small, large, budget), trained]
+    )
 
 
 def _tried(
@@ -114,12 +121,15 @@ def _tried(
     law = fsl.Law.of(task)
     schedules = [fsl.Stages.switch(budget, small, large, share) for share in _SHARES]
     risks = [float(fsl.exact_risk(task, one)[0]) for one in schedules]
-    errors = [abs(law.risk(one) / risk - 1) for one, risk in zip(schedules, risks, strict=True)]
+    errors = [
+        abs(law.risk(one) / risk - 1) for one, risk in zip(schedules, risks, strict=True)
+    ]
     best = fsl.optimal(law, budget, least=small)
     caught = law.catch_up(small, large, budget // small // 8)
     figures = {
         "best share before the switch": _SHARES[risks.index(min(risks))],
-        "optimum over best switch": float(fsl.exact_risk(task, best.schedule)[0]) / min(risks),
+        "optimum over best switch": float(fsl.exact_risk(task, best.schedule)[0])
+        / min(risks),
         "largest error of the law": max(errors),
         "catch-up over time before": caught / (budget // small // 8),
     }
@@ -128,7 +138,9 @@ def _tried(
 
 
 def _catching_up(small: int, large: int, budget: int) -> Panel:
-    """Draw the predicted risk around a switch beside that of batches that were always large."""
+    """Draw the predicted risk around a switch beside that of batches that were
+    always large.
+    """
     before = budget // small // 8
     at = sorted({round(before * (0.25 + 0.025 * k)) for k in range(91)} - {0})
     curves: list[Curve] = []
@@ -143,7 +155,9 @@ def _catching_up(small: int, large: int, budget: int) -> Panel:
 
 
 def _network(lab: Lab, seed: int, samples: int) -> tuple[dict[str, float], Panel]:
-    """Return figures and losses of a network on batches of 8 and 64, and switched between them."""
+    """Return figures and losses of a network on batches of 8 and 64, and switched
+    between them.
+    """
     small, large = 8, 64
     before, after = 3 * samples // 4 // small, samples // 4 // large
     switch: dict[str, Any] = {"name": "late_switch", "from": small, "to": large}
@@ -156,7 +170,9 @@ def _network(lab: Lab, seed: int, samples: int) -> tuple[dict[str, float], Panel
     }
     loss = {
         name: series(
-            _digits(lab, name, seed, max(1, after // 4), data, **batch), name, "loss/merged"
+            _digits(lab, name, seed, max(1, after // 4), data, **batch),
+            name,
+            "loss/merged",
         )
         for name, (batch, data) in plans.items()
     }
@@ -167,7 +183,9 @@ def _network(lab: Lab, seed: int, samples: int) -> tuple[dict[str, float], Panel
         "late minus constant large, network": end["late"] - end["large"],
         "late minus constant small, network": end["late"] - end["small"],
         "late minus early, network": end["late"] - end["early"],
-        "share of the gap left after the switch, network": (end["late"] - end["always large"])
+        "share of the gap left after the switch, network": (
+            end["late"] - end["always large"]
+        )
         / gap,
     }
     return figures, Panel("A network", "step", "test loss", list(loss.values()), "xy")

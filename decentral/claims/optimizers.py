@@ -1,4 +1,6 @@
-"""Claims about optimizers, tried on a small language model, or by what they do to noise."""
+"""Claims about optimizers, tried on a small language model, or by what they do to
+noise.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from numpy.typing import NDArray
 from decentral.claims.base import Curve, Expectation, Findings, Lab, Panel, series
 from decentral.registry import Count, Positive, plugin
 
-# --- LITE -----------------------------------------------------------------------------------------
+# --- LITE -------------------------------------------------------------------------
 
 
 #: The setting of a small language model in which optimizers are compared.
@@ -43,10 +45,11 @@ SMALL_GPT: dict[str, Any] = {
     ),
 )  # fmt: skip
 def lite(lab: Lab, seed: int, *, steps: Count = 800, lr: Positive = 0.008) -> Findings:
-    """Train a small GPT on the language reference of Python with Muon and with Muon-LITE.
+    """Train a small GPT on the language reference of Python with Muon and with
+    Muon-LITE.
 
-    LITE acts on hidden matrices only, with the authors' damping (-1/4, 1) and chi 2. Losses are
-    those of the test text, in nats per character.
+    LITE acts on hidden matrices only, with the authors' damping (-1/4, 1) and chi
+    2. Losses are those of the test text, in nats per character.
 
     Args:
         lab: What runs the experiment and keeps its figures.
@@ -65,7 +68,9 @@ def lite(lab: Lab, seed: int, *, steps: Count = 800, lr: Positive = 0.008) -> Fi
         name: train_gpt(lab, name, seed, steps, optimizer, rate, floor=0.1)
         for name, (optimizer, rate) in tried.items()
     }
-    loss = {name: float(run.summary["final"]["loss/merged"]) for name, run in runs.items()}
+    loss = {
+        name: float(run.summary["final"]["loss/merged"]) for name, run in runs.items()
+    }
     figures = {
         "Muon minus LITE": loss["Muon"] - loss["LITE"],
         "best other rate minus Muon": min(
@@ -88,7 +93,7 @@ def train_gpt(
     )  # fmt: skip
 
 
-# --- rates by block -------------------------------------------------------------------------------
+# --- rates by block ---------------------------------------------------------------
 
 
 #: The rate of the run in which sharpness is measured; it is one of AdamW's alone.
@@ -114,11 +119,12 @@ _BLOCKS = ("qk", "ffn", "vo", "norm", "embedding", "head")
     ),
 )  # fmt: skip
 def blockwise(lab: Lab, seed: int, *, steps: Count = 800) -> Findings:
-    """Train a small GPT with AdamW and with rates by block, each at the best of three rates.
+    """Train a small GPT with AdamW and with rates by block, each at the best of
+    three rates.
 
-    Sharpness is the mean diagonal Fisher information with drawn labels, measured nine times in the
-    run with AdamW. Blockwise rates are 10, 8, 6, 4, 1 and 1 for embeddings, query and key,
-    feed-forward, value and output, norms and the head.
+    Sharpness is the mean diagonal Fisher information with drawn labels, measured
+    nine times in the run with AdamW. Blockwise rates are 10, 8, 6, 4, 1 and 1 for
+    embeddings, query and key, feed-forward, value and output, norms and the head.
 
     Args:
         lab: What runs the experiment and keeps its figures.
@@ -128,18 +134,25 @@ def blockwise(lab: Lab, seed: int, *, steps: Count = 800) -> Findings:
     adamw = {"name": "adamw", "weight_decay": 0.1, "betas": [0.9, 0.95]}
     plain = {lr: _run(lab, seed, steps, adamw, lr) for lr in (2e-3, _MEASURED, 8e-3)}
     blocks = {"blockwise": True}
-    by_block = {lr: _run(lab, seed, steps, {**adamw, **blocks}, lr) for lr in (5e-4, 1e-3, 2e-3)}
+    by_block = {
+        lr: _run(lab, seed, steps, {**adamw, **blocks}, lr) for lr in (5e-4, 1e-3, 2e-3)
+    }
     best = [min(map(_loss, runs.values())) for runs in (plain, by_block)]
     measured = [row for row in plain[_MEASURED].rows if "sharpness/qk" in row]
-    ordered = [row["sharpness/qk"] < row["sharpness/ffn"] < row["sharpness/vo"] for row in measured]
+    ordered = [
+        row["sharpness/qk"] < row["sharpness/ffn"] < row["sharpness/vo"]
+        for row in measured
+    ]
     figures = {
         "snapshots in order": sum(ordered) / len(ordered),
         "AdamW minus blockwise": best[0] - best[1],
-        "AdamW minus blockwise, equal rate 0.002": _loss(plain[2e-3]) - _loss(by_block[2e-3]),
+        "AdamW minus blockwise, equal rate 0.002": _loss(plain[2e-3])
+        - _loss(by_block[2e-3]),
     }
     steps_at = [float(row["step"]) for row in measured]
     sharp = [
-        Curve(block, steps_at, [row[f"sharpness/{block}"] for row in measured]) for block in _BLOCKS
+        Curve(block, steps_at, [row[f"sharpness/{block}"] for row in measured])
+        for block in _BLOCKS
     ]
     losses = [
         series(runs[lr], f"{name}, {lr:g}", "loss/merged")
@@ -149,7 +162,9 @@ def blockwise(lab: Lab, seed: int, *, steps: Count = 800) -> Findings:
     return Findings(
         figures,
         [
-            Panel("Sharpness of the blocks", "step", "mean Fisher information", sharp, "y"),
+            Panel(
+                "Sharpness of the blocks", "step", "mean Fisher information", sharp, "y"
+            ),
             Panel("Test loss", "step", "nats per character", losses),
         ],
     )
@@ -165,7 +180,7 @@ def _loss(run: Any) -> float:
     return float(run.summary["final"]["loss/merged"])
 
 
-# --- GradPower ------------------------------------------------------------------------------------
+# --- GradPower --------------------------------------------------------------------
 
 
 Floats = NDArray[np.float64]
@@ -199,11 +214,13 @@ _POINTS, _REACH = 400_001, 40.0
     ),
 )  # fmt: skip
 def gradpower(lab: Lab, seed: int, *, ratio: Positive = 10.0) -> Findings:
-    """Compute R_p / R_1 for g = mu + sigma xi exactly, sigma = ``ratio`` mu, for four kinds of xi.
+    """Compute R_p / R_1 for g = mu + sigma xi exactly, sigma = ``ratio`` mu, for
+    four kinds of xi.
 
-    The gain needs noise with light tails: this is a limit of the theory at this level, and the last
-    two expectations, which take the claim at its word, are there to show it. What GradPower does to
-    a small language model stands in the documentation of the optimizers.
+    The gain needs noise with light tails: this is a limit of the theory at this
+    level, and the last two expectations, which take the claim at its word, are
+    there to show it. What GradPower does to a small language model stands in the
+    documentation of the optimizers.
 
     Args:
         lab: What runs the experiment and keeps its figures.

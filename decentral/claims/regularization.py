@@ -10,7 +10,7 @@ from decentral.claims.base import Expectation, Findings, Lab, Panel, series
 from decentral.registry import Count, Positive, plugin
 from decentral.theory.reduced import decay_rate, shaken_norm
 
-# --- SAM late in training -------------------------------------------------------------------------
+# --- SAM late in training ---------------------------------------------------------
 
 
 #: When SAM begins, as a share of the run; None is never.
@@ -45,12 +45,13 @@ _STARTS = {"never": None, "last 12.5 %": 0.875, "last 25 %": 0.75, "always": 0.0
 def late_sam(
     lab: Lab, seed: int, *, epochs: Count = 64, batch: Count = 16, rho: Positive = 0.2
 ) -> Findings:
-    """Switch SAM on in the last quarter, the last eighth, from the start, and never.
+    """Switch SAM on in the last quarter, the last eighth, from the start, and
+    never.
 
-    600 digits, one node, a constant rate and label smoothing: without smoothing the loss and with
-    it every curvature goes to 0, and with a vanishing rate nothing moves at the end. The sharpness
-    is the top eigenvalue of the Hessian of the training loss. Accuracies differ within noise, so
-    nothing is claimed of them.
+    600 digits, one node, a constant rate and label smoothing: without smoothing the
+    loss and with it every curvature goes to 0, and with a vanishing rate nothing
+    moves at the end. The sharpness is the top eigenvalue of the Hessian of the
+    training loss. Accuracies differ within noise, so nothing is claimed of them.
 
     Args:
         lab: What runs the experiment and keeps its figures.
@@ -70,7 +71,9 @@ def late_sam(
         )
         for name, start in _STARTS.items()
     }  # fmt: skip
-    curves = {name: series(run, name, "curvature/top_merged") for name, run in runs.items()}
+    curves = {
+        name: series(run, name, "curvature/top_merged") for name, run in runs.items()
+    }
     top = {name: curve.y[-1] for name, curve in curves.items()}
     gained = top["never"] - top["always"]
     loss = {name: run.summary["final"]["loss/merged"] for name, run in runs.items()}
@@ -86,7 +89,7 @@ def late_sam(
     return Findings(figures, [panel])
 
 
-# --- label noise ----------------------------------------------------------------------------------
+# --- label noise ------------------------------------------------------------------
 
 
 _LEVELS = (0, 1, 2, 4)
@@ -132,13 +135,15 @@ _AMPLITUDES = (0.0, 0.1, 0.3, 1.0)
     ),
 )  # fmt: skip
 def label_noise(lab: Lab, seed: int, *, steps: Count = 24_000) -> Findings:
-    """Fit y = t^T x with f(x) = a^T W x under label noise of four levels, and switched on and off.
+    """Fit y = t^T x with f(x) = a^T W x under label noise of four levels, and
+    switched on and off.
 
-    Batches of one sample and a rate at the edge of stability, as in the paper, on a network a fifth
-    as wide. The truth is linear and the samples outnumber the inputs, so that noise-free training
-    finds it, too: noise changes the regime, not the test loss. The formula for the rate of decay
-    holds for wide networks: it is compared at the paper's width and rate, over the first half of as
-    many steps, from where each of four windows starts.
+    Batches of one sample and a rate at the edge of stability, as in the paper, on a
+    network a fifth as wide. The truth is linear and the samples outnumber the
+    inputs, so that noise-free training finds it, too: noise changes the regime, not
+    the test loss. The formula for the rate of decay holds for wide networks: it is
+    compared at the paper's width and rate, over the first half of as many steps,
+    from where each of four windows starts.
 
     Args:
         lab: What runs the experiment and keeps its figures.
@@ -147,7 +152,9 @@ def label_noise(lab: Lab, seed: int, *, steps: Count = 24_000) -> Findings:
     """
     window = max(1, steps // 10)
     runs = {
-        f"noise {level}": _train(lab, f"noise {level}", seed, steps, window, label_noise=level)
+        f"noise {level}": _train(
+            lab, f"noise {level}", seed, steps, window, label_noise=level
+        )
         for level in _LEVELS
     }
     toggled = _train(
@@ -169,7 +176,9 @@ def label_noise(lab: Lab, seed: int, *, steps: Count = 24_000) -> Findings:
             ends[f"noise {a}"] - ends[f"noise {b}"] for a, b in pairwise(_LEVELS)
         ),
         "fall while on over fall while off": _switched(norm["noise on and off"].y),
-        "decay rate over its formula, width 1,000": _against_formula(lab, seed, steps // 2),
+        "decay rate over its formula, width 1,000": _against_formula(
+            lab, seed, steps // 2
+        ),
         "norm at the end over start, SAM": shrunk[-1] / shrunk[0],
     } | _shaken(seed, window)
     aligned = [series(run, name, "neurons/alignment") for name, run in runs.items()]
@@ -190,7 +199,9 @@ def _train(lab: Lab, label: str, seed: int, steps: int, every: int, **method: An
 
 
 def _against_formula(lab: Lab, seed: int, steps: int) -> float:
-    """Return by how much ln |W| fell over what the formula says, at the paper's size."""
+    """Return by how much ln |W| fell over what the formula says, at the paper's
+    size.
+    """
     lr, noise = 0.001, 4.0
     run = _train(
         lab, "paper size", seed, steps, max(1, steps // 4), label_noise=noise,
@@ -206,7 +217,9 @@ def _against_formula(lab: Lab, seed: int, steps: int) -> float:
 
 
 def _shaken(seed: int, steps: int) -> dict[str, float]:
-    """Return what is left of the norms when the second layer is shaken by hand, without noise."""
+    """Return what is left of the norms when the second layer is shaken by hand,
+    without noise.
+    """
     norms = [shaken_norm(amplitude, seed, steps=steps) for amplitude in _AMPLITUDES]
     left = [after / before for before, after in norms]
     return {
@@ -216,6 +229,11 @@ def _shaken(seed: int, steps: int) -> dict[str, float]:
 
 
 def _switched(norm: list[float]) -> float:
-    """Return the fall in a window with noise over the change in the next without, the least."""
+    """Return the fall in a window with noise over the change in the next without,
+    the least.
+    """
     falls = [before - after for before, after in pairwise(norm)]
-    return min(on / max(1e-12, abs(off)) for on, off in zip(falls[::2], falls[1::2], strict=False))
+    return min(
+        on / max(1e-12, abs(off))
+        for on, off in zip(falls[::2], falls[1::2], strict=False)
+    )

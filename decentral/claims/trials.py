@@ -1,4 +1,6 @@
-"""Trying claims, seed by seed or several seeds at a time, and judging what they gave."""
+"""Trying claims, seed by seed or several seeds at a time, and judging what they
+gave.
+"""
 
 from __future__ import annotations
 
@@ -63,9 +65,15 @@ class Trial:
         return hashlib.sha256(said.encode()).hexdigest()
 
     def _files(self) -> list[Path]:
-        """Return the files that the claim is written in: a user's, with those beside it."""
+        """Return the files that the claim is written in: a user's, with those
+        beside it.
+        """
         file = self.rule.plugin.origin.rpartition(":")[0]
-        return sources(Path(file)) if file else [Path(inspect.getfile(self.rule.plugin.target))]
+        return (
+            sources(Path(file))
+            if file
+            else [Path(inspect.getfile(self.rule.plugin.target))]
+        )
 
     def kept(self, seed: int) -> Record | None:
         """Return what one seed gave, as found in the folder, or None."""
@@ -85,7 +93,8 @@ class Trial:
         lab = Lab(self.folder, lambda text: self.say(f"seed {seed}: {text}"), self.device)
         found = self.rule(lab, seed)
         self._check(found)
-        # What a try took in all, also where it found runs that an earlier one had made.
+        # What a try took in all, also where it found runs that an earlier one had
+        # made.
         seconds = time.perf_counter() - began + lab.spared_s
         record = {"key": self._key, "seconds": seconds, **asdict(found)}
         RunFolder(self.folder).write_json(self._file(seed).name, record)
@@ -98,16 +107,21 @@ class Trial:
         figures = cast("Mapping[str, object]", found.figures)  # what a user's claim holds
         for name, value in figures.items():
             if isinstance(value, bool) or not isinstance(value, int | float):
-                raise wrong(self.rule, f"{describe(value)} for {name!r}", "a number per figure")
+                raise wrong(
+                    self.rule, f"{describe(value)} for {name!r}", "a number per figure"
+                )
 
     def outcome(self, findings: Callable[[int], Record] | None = None) -> Record:
-        """Try the claim over all seeds and judge it; what goes wrong becomes part of the record.
+        """Try the claim over all seeds and judge it; what goes wrong becomes part
+        of the record.
 
         ``findings`` returns what a seed gives, where somebody else tries it.
         """
         self._prepare()
         try:
-            judged = self._judged([(findings or self.findings)(seed) for seed in self.seeds])
+            judged = self._judged(
+                [(findings or self.findings)(seed) for seed in self.seeds]
+            )
         except (Interrupted, KeyboardInterrupt) as error:
             raise Interrupted(
                 "interrupted; what is done is kept, and the same command goes on from there."
@@ -129,7 +143,9 @@ class Trial:
             "settings": self.rule.spec(),
             "seeds": list(self.seeds),
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
-            "versions": {name: found["versions"][name] for name in ("decentral", "torch")},
+            "versions": {
+                name: found["versions"][name] for name in ("decentral", "torch")
+            },
         }
 
     def _judged(self, per_seed: Sequence[Record]) -> Record:
@@ -162,7 +178,9 @@ def joined(per_seed: Sequence[Sequence[Record]]) -> list[Record]:
     for same in zip(*per_seed, strict=True):
         curves: dict[str, Record] = {}
         for curve in (curve for panel in same for curve in panel["curves"]):
-            found = curves.setdefault(curve["label"], {"label": curve["label"], "lines": []})
+            found = curves.setdefault(
+                curve["label"], {"label": curve["label"], "lines": []}
+            )
             found["lines"].append([curve["x"], curve["y"]])
         panels.append({**same[0], "curves": list(curves.values())})
     return panels
@@ -178,24 +196,29 @@ def trial(
     device: str = "auto",
     settings: Mapping[str, Any] | None = None,
 ) -> Trial:
-    """Prepare to try a claim by name; every mistake is a ConfigError before anything runs."""
+    """Prepare to try a claim by name; every mistake is a ConfigError before
+    anything runs.
+    """
     found = find("claim", name)
     sizes = traits_of(found, ClaimTraits).full if full else {}
     rule = bind(found, {**sizes, **(settings or {})})
     return Trial(rule, seeds, out / Path(found.name).name, say, device)
 
 
-# --- several seeds at a time ----------------------------------------------------------------------
+# --- several seeds at a time ------------------------------------------------------
 
-#: Seconds that runs have after Ctrl-C, which reaches every process of a terminal, to be saved.
+#: Seconds that runs have after Ctrl-C, which reaches every process of a terminal,
+#: to be saved.
 SAVING_S = 3.0
 
 
 class Ahead:
-    """Tries ``jobs`` seeds at a time, in the order of the claims, and shares the cores among them.
+    """Tries ``jobs`` seeds at a time, in the order of the claims, and shares the
+    cores among them.
 
-    Every seed that is not found in its folder has a process, which ends with it, or with this one.
-    Leaving the block drops what has not begun; leaving it by an error ends what has, too.
+    Every seed that is not found in its folder has a process, which ends with it, or
+    with this one. Leaving the block drops what has not begun; leaving it by an
+    error ends what has, too.
     """
 
     def __init__(self, trials: Sequence[Trial], jobs: int) -> None:
@@ -218,7 +241,9 @@ class Ahead:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
-        """Drop what has not begun, and wait for what has, after an error only for a moment."""
+        """Drop what has not begun, and wait for what has, after an error only for a
+        moment.
+        """
         self.pool.shutdown(wait=kind is None, cancel_futures=True)
         if kind is None:
             return
@@ -255,7 +280,9 @@ def _apart(threads: int, one: Trial, seed: int) -> Record:
 
 
 def _settle(threads: int) -> None:
-    """Prepare a process for one seed; where nothing has to be saved, Ctrl-C just ends it."""
+    """Prepare a process for one seed; where nothing has to be saved, Ctrl-C just
+    ends it.
+    """
     end_with_parent()
     torch.set_num_threads(threads)
     signal.signal(signal.SIGINT, signal.SIG_DFL)

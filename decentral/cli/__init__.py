@@ -1,4 +1,6 @@
-"""The command line: ``decentral init``, ``launch``, ``sweep``, ``resume``, ``compare``, ..."""
+"""The command line: ``decentral init``, ``launch``, ``sweep``, ``resume``,
+``compare``, ...
+"""
 
 from __future__ import annotations
 

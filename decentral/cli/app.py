@@ -114,7 +114,9 @@ def resume(
     """
     from decentral.cli import running
 
-    running.resume(run, words or [], o.given(context), change or [], json=json, quiet=quiet)
+    running.resume(
+        run, words or [], o.given(context), change or [], json=json, quiet=quiet
+    )
 
 
 @app.command(cls=Command)
@@ -136,7 +138,9 @@ def check(
     schema: Annotated[
         bool, typer.Option("--schema", help="Print the JSON Schema of configurations.")
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print the result as JSON.")
+    ] = False,
     debug: o.Debug = False,
 ) -> None:
     """Say whether a configuration is right, or a run folder whole; nothing runs.
@@ -156,7 +160,9 @@ def check(
 @app.command(cls=Command)
 def compare(
     runs: Runs,
-    out: Annotated[str, typer.Option(metavar="FILE", help="The page to write.")] = "compare.html",
+    out: Annotated[
+        str, typer.Option(metavar="FILE", help="The page to write.")
+    ] = "compare.html",
     debug: o.Debug = False,
 ) -> None:
     """Put runs side by side: a table here, their curves on a page."""
@@ -170,9 +176,12 @@ def reproduce(
     words: o.Claims = None,
     every: o.Every = False,
     out: Annotated[
-        str, typer.Option(metavar="FOLDER", help="Where runs, results and the page are kept.")
+        str,
+        typer.Option(metavar="FOLDER", help="Where runs, results and the page are kept."),
     ] = "claims",
-    seeds: Annotated[str, typer.Option(metavar="N,N,...", help="Seeds to try.")] = "0,1,2",
+    seeds: Annotated[
+        str, typer.Option(metavar="N,N,...", help="Seeds to try.")
+    ] = "0,1,2",
     full: Annotated[bool, typer.Option("--full", help="At the size for a GPU.")] = False,
     jobs: Annotated[
         int | None,
@@ -192,7 +201,13 @@ def reproduce(
     from decentral.cli import reproducing
 
     reproducing.reproduce(
-        words or [], every=every, out=out, seeds=seeds, full=full, device=device, jobs=jobs
+        words or [],
+        every=every,
+        out=out,
+        seeds=seeds,
+        full=full,
+        device=device,
+        jobs=jobs,
     )
 
 
@@ -224,7 +239,10 @@ def sweep(
 @app.command(cls=Command)
 def init(
     folder: Annotated[
-        str, typer.Argument(metavar="DIR", help="A folder, made if need be.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="DIR", help="A folder, made if need be.", show_default=False
+        ),
     ],
     debug: o.Debug = False,
 ) -> None:
@@ -281,7 +299,8 @@ def analyze(
         int | None, typer.Option(metavar="N", help="The checkpoint of this step.")
     ] = None,
     seed: Annotated[
-        int, typer.Option(metavar="N", min=0, help="Seed of pairs, samples and directions.")
+        int,
+        typer.Option(metavar="N", min=0, help="Seed of pairs, samples and directions."),
     ] = 0,
     debug: o.Debug = False,
 ) -> None:
@@ -295,7 +314,13 @@ def analyze(
     """
     from decentral.cli import models
 
-    extent = {"pairs": pairs, "points": points, "samples": samples, "step": step, "seed": seed}
+    extent = {
+        "pairs": pairs,
+        "points": points,
+        "samples": samples,
+        "step": step,
+        "seed": seed,
+    }
     models.analyze(run, out, extent)
 
 
@@ -303,10 +328,14 @@ def analyze(
 def export(
     run: o.Run,
     out: Annotated[
-        str, typer.Option(metavar="FOLDER", help="A new folder for the model.", show_default=False)
+        str,
+        typer.Option(
+            metavar="FOLDER", help="A new folder for the model.", show_default=False
+        ),
     ],
     rule: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Merge the models by this rule instead.")
+        str | None,
+        typer.Option(metavar="NAME", help="Merge the models by this rule instead."),
     ] = None,
     debug: o.Debug = False,
 ) -> None:
@@ -330,7 +359,8 @@ app.add_typer(app_before.plan, name="plan")
 @app.command("list", cls=Command)
 def list_(
     kind: Annotated[
-        str | None, typer.Argument(metavar="[KIND]", help="Such as topologies, or settings.")
+        str | None,
+        typer.Argument(metavar="[KIND]", help="Such as topologies, or settings."),
     ] = None,
     name: Annotated[
         str | None, typer.Argument(metavar="[NAME]", help="Show all about one of them.")

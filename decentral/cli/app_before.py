@@ -1,4 +1,6 @@
-"""The commands that look ahead, before anything runs, and their flags: show and plan."""
+"""The commands that look ahead, before anything runs, and their flags: show and
+plan.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +12,17 @@ from decentral.cli import options as o
 from decentral.cli.options import STYLE, Command, Group
 
 show = typer.Typer(
-    cls=Group, help="Look at a topology, a schedule, a network or a model's blocks.", **STYLE
+    cls=Group,
+    help="Look at a topology, a schedule, a network or a model's blocks.",
+    **STYLE,
 )
 plan = typer.Typer(cls=Group, help="Choose what a run does, before it runs.", **STYLE)
 
-# --- show -----------------------------------------------------------------------------------------
+# --- show -------------------------------------------------------------------------
 
 Name = Annotated[
-    str, typer.Argument(metavar="NAME", help="Its name, or file.py:name.", show_default=False)
+    str,
+    typer.Argument(metavar="NAME", help="Its name, or file.py:name.", show_default=False),
 ]
 
 
@@ -88,7 +93,8 @@ def show_blocks(
     optimizer: o.Optimizer = None,
     debug: o.Debug = False,
 ) -> None:
-    """Show which parameter belongs to which block, who updates it, and at which rate.
+    """Show which parameter belongs to which block, who updates it, and at which
+    rate.
 
     Rates are those of --optimizer "adamw(blockwise=true)"; `muon` and its kin
     leave to AdamW what is no hidden matrix.
@@ -100,7 +106,7 @@ def show_blocks(
     models.blocks(settings or [], o.given(context))
 
 
-# --- plan -----------------------------------------------------------------------------------------
+# --- plan -------------------------------------------------------------------------
 
 _LAW, _BOUNDS, _RUNS = "A task by its law", "What may be used", "A task by its runs"
 
@@ -113,18 +119,29 @@ def _flag(panel: str, metavar: str, help: str, *names: str) -> Any:
     return option
 
 
-Budget = Annotated[str, _flag(_BOUNDS, "AMOUNT", "Samples of all nodes: 1M, 2^20, 60k/node.")]
-Least = Annotated[int | None, _flag(_BOUNDS, "N", "Smallest batch per node, else 1.", "--min")]
-Most = Annotated[int | None, _flag(_BOUNDS, "N", "Largest batch per node, else any.", "--max")]
+Budget = Annotated[
+    str, _flag(_BOUNDS, "AMOUNT", "Samples of all nodes: 1M, 2^20, 60k/node.")
+]
+Least = Annotated[
+    int | None, _flag(_BOUNDS, "N", "Smallest batch per node, else 1.", "--min")
+]
+Most = Annotated[
+    int | None, _flag(_BOUNDS, "N", "Largest batch per node, else any.", "--max")
+]
 Nodes = Annotated[int | None, _flag(_BOUNDS, "N", "Nodes that share the data, else 1.")]
 Source = Annotated[float | None, _flag(_LAW, "S", "Source s > 0; small for a hard task.")]
 Capacity = Annotated[float | None, _flag(_LAW, "BETA", "Capacity beta > 1.")]
 Noise = Annotated[float, _flag(_LAW, "X", "Variance of the noise of labels, else 1.")]
-Rate = Annotated[float, _flag(_LAW, "X", "Learning rate, else 0.25; stable below 2.", "--lr")]
-From = Annotated[
-    list[str] | None, _flag(_RUNS, "RUN...", "Fit runs with constant batches first.", "--from")
+Rate = Annotated[
+    float, _flag(_LAW, "X", "Learning rate, else 0.25; stable below 2.", "--lr")
 ]
-Out = Annotated[str | None, _flag("What is shown", "FILE", "Write a configuration to train by.")]
+From = Annotated[
+    list[str] | None,
+    _flag(_RUNS, "RUN...", "Fit runs with constant batches first.", "--from"),
+]
+Out = Annotated[
+    str | None, _flag("What is shown", "FILE", "Write a configuration to train by.")
+]
 
 
 @plan.command("communication", cls=Command)
@@ -183,6 +200,12 @@ def plan_batch(
     from decentral.cli import plan_batch
 
     runs = [*(from_ or []), *(runs or [])]
-    law = {"source": source, "capacity": capacity, "noise": noise, "lr": lr, "nodes": nodes}
+    law = {
+        "source": source,
+        "capacity": capacity,
+        "noise": noise,
+        "lr": lr,
+        "nodes": nodes,
+    }
     bounds = {"budget": budget, "min": least, "max": most}
     plan_batch.show({**bounds, **({} if runs else law)}, runs, png, out)

@@ -1,4 +1,6 @@
-"""Drawings made of characters, points in Braille, bars in eighths, and figures as PNG files."""
+"""Drawings made of characters, points in Braille, bars in eighths, and figures as
+PNG files.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ Point = tuple[float, float]
 
 
 class Sketch:
-    """A drawing of ``width`` x ``height`` characters; coordinates run from 0 to 1, y upwards."""
+    """A drawing of ``width`` x ``height`` characters; coordinates run from 0 to 1,
+    y upwards.
+    """
 
     def __init__(self, width: int, height: int) -> None:
         """Begin empty."""
@@ -64,7 +68,8 @@ class Sketch:
 
 
 def bars(heights: Sequence[float], rows: int) -> list[str]:
-    """Draw one bar per height in [0, 1], ``rows`` characters high, the top row first.
+    """Draw one bar per height in [0, 1], ``rows`` characters high, the top row
+    first.
 
     A height above zero is never invisible.
 
@@ -93,11 +98,12 @@ def ticks(last: int, columns: int) -> str:
     return "".join(line)
 
 
-# --- PNG files ------------------------------------------------------------------------------------
+# --- PNG files --------------------------------------------------------------------
 
 
 def save(figure: Any, caption: str, path: str, console: Console) -> None:
-    """Write a figure above its caption and say so; ConfigError where the file cannot be written.
+    """Write a figure above its caption and say so; ConfigError where the file
+    cannot be written.
 
     Args:
         figure: The figure.

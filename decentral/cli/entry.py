@@ -1,6 +1,8 @@
-"""Where the command line is entered, and left: exit status, and what went wrong in a line or two.
+"""Where the command line is entered, and left: exit status, and what went wrong in
+a line or two.
 
-Only this package imports typer and rich, and it imports nothing else before a command needs it.
+Only this package imports typer and rich, and it imports nothing else before a
+command needs it.
 """
 
 from __future__ import annotations
@@ -22,8 +24,9 @@ FAILED, MISTAKEN = 1, 2
 
 def main() -> None:
     """Run the command line and leave with its exit status: the console script."""
-    # Tens of thousands of objects are made by imports and none is garbage: looking for cycles among
-    # them, now and again at the exit, would take 1.5 s of a run. Training turns it on again.
+    # Tens of thousands of objects are made by imports and none is garbage: looking
+    # for cycles among them, now and again at the exit, would take 1.5 s of a run.
+    # Training turns it on again.
     gc.disable()
     spin_briefly()
     status = run(sys.argv[1:])
@@ -32,7 +35,9 @@ def main() -> None:
 
 
 def run(words: Sequence[str]) -> int:
-    """Run one command and return its exit status: 0, 1 (it failed) or 2 (the user's mistake)."""
+    """Run one command and return its exit status: 0, 1 (it failed) or 2 (the user's
+    mistake).
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             # Terminals without UTF-8 show a question mark instead of ending the
@@ -42,7 +47,8 @@ def run(words: Sequence[str]) -> int:
         _invoke(list(words))
         sys.stdout.flush()
     except BrokenPipeError:
-        # Nobody reads any more. The interpreter flushes at the exit and must find an open file.
+        # Nobody reads any more. The interpreter flushes at the exit and must find
+        # an open file.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except (Exception, KeyboardInterrupt, SystemExit) as error:
@@ -65,14 +71,19 @@ def _invoke(words: list[str]) -> None:
 
 
 def _explain(error: BaseException, words: Sequence[str]) -> int:
-    """Print what went wrong on stderr, in one or two lines, and return the exit status."""
+    """Print what went wrong on stderr, in one or two lines, and return the exit
+    status.
+    """
     if "--debug" in words:
         traceback.print_exception(error)
     if isinstance(error, SystemExit):  # no command ends so
-        return _fail(FAILED, f"{exit_place(error)} in the midst of the command; let it raise.")
+        return _fail(
+            FAILED, f"{exit_place(error)} in the midst of the command; let it raise."
+        )
     if isinstance(error, KeyboardInterrupt):
         return _fail(FAILED, "interrupted.")
-    if hasattr(error, "format_message"):  # typer's own, whatever its version calls their class
+    # typer's own, whatever its version calls their class
+    if hasattr(error, "format_message"):
         return _fail(MISTAKEN, *_usage(error, words))
     return _explain_other(error)
 
@@ -116,7 +127,9 @@ def _meant(option: str, error: Any, words: Sequence[str]) -> str:
     key = option.lstrip("-").replace("-", "_")
     takes = any(each.name in ("words", "settings") for each in error.ctx.command.params)
     if takes and key.partition(".")[0] in {*Config.model_fields, *ALIASES}:
-        place = next((k for k, word in enumerate(words) if word.partition("=")[0] == option), -1)
+        place = next(
+            (k for k, word in enumerate(words) if word.partition("=")[0] == option), -1
+        )
         _, equals, value = words[place].partition("=")
         following = words[place + 1] if len(words) > place + 1 else ""
         value = value if equals else following if not following.startswith("-") else ""

@@ -1,4 +1,6 @@
-"""The commands about files that run nothing: init writes those to begin with, check reads them."""
+"""The commands about files that run nothing: init writes those to begin with, check
+reads them.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +16,11 @@ from decentral.cli.words import MERGED, QUIET, console_of, count, facts, shown
 from decentral.config import Fault, file_faults, make_config, read_file
 from decentral.errors import ConfigError, RunError
 
-# --- init -----------------------------------------------------------------------------------------
+# --- init -------------------------------------------------------------------------
 
 
-#: The files of a start, and where they are kept: as text, since they are no part of the package.
+#: The files of a start, and where they are kept: as text, since they are no part of
+#: the package.
 _FILES = {"experiment.yaml": "start/experiment.yaml", "mine.py": "start/mine.py.txt"}
 
 
@@ -26,7 +29,9 @@ def init(path: str) -> None:
     folder = Path(path).expanduser()
     for name in _FILES:
         if (folder / name).exists():
-            raise ConfigError(f"{folder / name} exists; choose another folder, or move it away.")
+            raise ConfigError(
+                f"{folder / name} exists; choose another folder, or move it away."
+            )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, source in _FILES.items():
@@ -43,7 +48,11 @@ def init(path: str) -> None:
 def _next(folder: Path) -> None:
     """Say what to do with the files."""
     console = console_of()
-    here = [] if folder.resolve() == Path.cwd().resolve() else [("go there", f"cd {shown(folder)}")]
+    here = (
+        []
+        if folder.resolve() == Path.cwd().resolve()
+        else [("go there", f"cd {shown(folder)}")]
+    )
     rows: list[tuple[str, Text | str]] = [
         *here,
         ("look", "decentral show topology mine.py:two_rings --nodes 16"),
@@ -59,16 +68,18 @@ def _next(folder: Path) -> None:
     console.print(Text("Both files run as they are; change them.", QUIET))
 
 
-# --- check ----------------------------------------------------------------------------------------
+# --- check ------------------------------------------------------------------------
 
 
 def check(path: str | None, *, json: bool, schema: bool) -> None:
-    """Print what is wrong with a file or folder; status 2 for a file, 1 for a folder, else 0.
+    """Print what is wrong with a file or folder; status 2 for a file, 1 for a
+    folder, else 0.
 
     Args:
         path: A configuration, or a run folder.
         json: Whether the result is printed as JSON.
-        schema: Whether the JSON Schema of configurations is printed, and nothing is checked.
+        schema: Whether the JSON Schema of configurations is printed, and nothing is
+            checked.
     """
     if schema:
         from decentral.config.schema import config_schema
@@ -76,10 +87,14 @@ def check(path: str | None, *, json: bool, schema: bool) -> None:
         print(text_json.dumps(config_schema(), indent=1))
         return
     if path is None:
-        raise ConfigError("check: give a configuration or a run folder, or ask for --schema.")
+        raise ConfigError(
+            "check: give a configuration or a run folder, or ask for --schema."
+        )
     place = Path(path).expanduser()
     if not place.exists():
-        raise ConfigError(f"check: {path} does not exist; give a configuration or a run folder.")
+        raise ConfigError(
+            f"check: {path} does not exist; give a configuration or a run folder."
+        )
     if place.is_dir():
         _check_folder(place, json)
     else:
@@ -89,8 +104,17 @@ def check(path: str | None, *, json: bool, schema: bool) -> None:
 def _check_file(path: Path, json: bool) -> None:
     faults, about = _judged(path)
     if json:
-        listed = [{"setting": f.setting, "line": f.line or None, "text": f.text} for f in faults]
-        _print({"path": str(path), "kind": "configuration", "whole": not faults, "faults": listed})
+        listed = [
+            {"setting": f.setting, "line": f.line or None, "text": f.text} for f in faults
+        ]
+        _print(
+            {
+                "path": str(path),
+                "kind": "configuration",
+                "whole": not faults,
+                "faults": listed,
+            }
+        )
     else:
         console = console_of()
         for fault in faults:
@@ -134,7 +158,9 @@ def _check_folder(folder: Path, json: bool) -> None:
     # One that lacks only its configuration is a broken run, and is told what is
     # broken.
     if not (folder / "config.yaml").exists() and not (folder / "checkpoints").exists():
-        raise ConfigError(f"{folder} is no run folder: it has no config.yaml; give one, or a file.")
+        raise ConfigError(
+            f"{folder} is no run folder: it has no config.yaml; give one, or a file."
+        )
     parts = list(check_run(folder))
     broken = [part for part in parts if not part.whole]
     if json:
@@ -148,7 +174,9 @@ def _check_folder(folder: Path, json: bool) -> None:
             console.print(line, soft_wrap=True)
     if broken:
         names = ", ".join(part.name for part in broken[:3])
-        raise RunError(f"run {folder} is not whole: {names}{', ...' * (len(broken) > 3)}.")
+        raise RunError(
+            f"run {folder} is not whole: {names}{', ...' * (len(broken) > 3)}."
+        )
 
 
 def _print(found: dict[str, Any]) -> None:

@@ -1,4 +1,6 @@
-"""What there is to choose from: kinds, their members, all about one of them, and the settings."""
+"""What there is to choose from: kinds, their members, all about one of them, and
+the settings.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,14 @@ from decentral.records import Record
 from decentral.registry import KINDS, NestedPlugin, Plugin, find, members, names
 from decentral.report.facts import plugin_text
 from decentral.signature import Setting, read_attributes
-from decentral.traits import AlgorithmTraits, Expectation, Sizes, StateSchema, Wire, traits_of
+from decentral.traits import (
+    AlgorithmTraits,
+    Expectation,
+    Sizes,
+    StateSchema,
+    Wire,
+    traits_of,
+)
 from decentral.units import Point, Unit
 
 #: What kinds are that are no setting of a run, or no single one.
@@ -33,7 +42,8 @@ _OTHERWISE = {
     "fault": "what goes wrong in a simulation",
 }
 
-#: How kinds are called on the command line, beside their own names; all are understood.
+#: How kinds are called on the command line, beside their own names; all are
+#: understood.
 _PLURALS = {
     "topology": "topologies",
     "weights": "weights",
@@ -44,7 +54,8 @@ _PLURALS = {
 
 
 def show(kind: str | None, name: str | None, nodes: int | None = None) -> None:
-    """List the kinds, the members of one, all about one member, or the settings of a run.
+    """List the kinds, the members of one, all about one member, or the settings of
+    a run.
 
     Args:
         kind: A kind, ``settings``, or None for all kinds.
@@ -119,7 +130,9 @@ def _show_members(console: Console, kind: str) -> None:
         console.print(Padding(_paragraphs(found)[0], (0, 0, 0, 4)))
         if kind == "algorithm":
             console.print(Padding(_about_algorithm(found), (0, 0, 0, 4)))
-        own = ", ".join(_setting_text(key, setting) for key, setting in found.settings.items())
+        own = ", ".join(
+            _setting_text(key, setting) for key, setting in found.settings.items()
+        )
         if own:
             console.print(Padding(Text(own, QUIET), (0, 0, 0, 4)))
     for name, reason in broken.items():
@@ -135,7 +148,9 @@ def _show_members(console: Console, kind: str) -> None:
 
 
 def _shared(usable: list[Plugin]) -> Iterable[str]:
-    """Write the settings that all members take, with the default where it is the same for all."""
+    """Write the settings that all members take, with the default where it is the
+    same for all.
+    """
     for key, setting in usable[0].common.items() if usable else ():
         same = all(member.common[key].default == setting.default for member in usable)
         yield _setting_text(key, setting) if same else key
@@ -144,7 +159,9 @@ def _shared(usable: list[Plugin]) -> Iterable[str]:
 def _paragraphs(found: Plugin) -> list[str]:
     """Return the help without its line breaks, Python examples left out."""
     parts = found.help.replace("``", "").split("\n\n")
-    return [" ".join(part.split()) for part in parts if not part.startswith(">>>")] or [""]
+    return [" ".join(part.split()) for part in parts if not part.startswith(">>>")] or [
+        ""
+    ]
 
 
 def _show_member(console: Console, found: Plugin) -> None:
@@ -175,7 +192,9 @@ def _settings_of(found: Plugin) -> Table:
 
 
 def _show_traits(console: Console, found: Plugin) -> None:
-    """Show what a member declares of itself, and name what it could declare besides."""
+    """Show what a member declares of itself, and name what it could declare
+    besides.
+    """
     said, declared = read_attributes(type(found.traits)), _declared(found.traits)
     if declared:
         table = columned()
@@ -188,7 +207,9 @@ def _show_traits(console: Console, found: Plugin) -> None:
         console.print(table)
     if others := [name for name in said if name not in declared]:
         console.print()
-        console.print(Text(f"Traits that it leaves as they are: {', '.join(others)}.", QUIET))
+        console.print(
+            Text(f"Traits that it leaves as they are: {', '.join(others)}.", QUIET)
+        )
 
 
 def _declared(made: Any) -> dict[str, Any]:
@@ -204,7 +225,11 @@ def _declared(made: Any) -> dict[str, Any]:
 def _trait_text(value: Any) -> str:
     """Write the value of a trait; of a function only that it is one.
 
-    >>> _trait_text(("keeps_mean", "contracts")), _trait_text({"lr": 0.1}), _trait_text(len)
+    >>> (
+    ...     _trait_text(("keeps_mean", "contracts")),
+    ...     _trait_text({"lr": 0.1}),
+    ...     _trait_text(len),
+    ... )
     ('keeps_mean, contracts', 'lr: 0.1', 'a function')
     """
     if callable(value):
@@ -222,7 +247,10 @@ def _trait_text(value: Any) -> str:
         return value.words
     if isinstance(value, StateSchema):
         told = _declared(value).items()
-        return " ".join(key if one is True else f"{key} as {one}" for key, one in told) or "kept"
+        return (
+            " ".join(key if one is True else f"{key} as {one}" for key, one in told)
+            or "kept"
+        )
     return "functions" if isinstance(value, Wire) else plugin_text(plain(value))
 
 
@@ -257,11 +285,12 @@ def _default(setting: Setting) -> str:
     return f"[{text}]" if isinstance(value, list) else text
 
 
-# --- algorithms -----------------------------------------------------------------------------------
+# --- algorithms -------------------------------------------------------------------
 
 
 def _about_algorithm(found: Plugin, short: bool = False) -> Table:
-    """Lay out an algorithm's paper, channels, cost, guarantees and what it is not sound with.
+    """Lay out an algorithm's paper, channels, cost, guarantees and what it is not
+    sound with.
 
     ``short``: without what its help and the table of its traits say.
     """
@@ -283,7 +312,8 @@ def _spoken(words: Iterable[str]) -> str:
 
 
 def _cost(found: Plugin) -> str:
-    """Say how many rows a node sends in a round: to d neighbours, or in an average of N nodes.
+    """Say how many rows a node sends in a round: to d neighbours, or in an average
+    of N nodes.
 
     A global average counts 2 (N - 1) rows for all nodes together.
     """
@@ -297,10 +327,12 @@ def _cost(found: Plugin) -> str:
         return f"{average} a node in every step"
     gossip = "d rows" if rows == 1 else f"{rows} d rows"
     parts = ", all by 1 / fragments" if traits.fragments else ""
-    return f"{gossip} a node and round with d neighbours; {average} in a global merge{parts}"
+    return (
+        f"{gossip} a node and round with d neighbours; {average} in a global merge{parts}"
+    )
 
 
-# --- types in words -------------------------------------------------------------------------------
+# --- types in words ---------------------------------------------------------------
 
 _WORDS: dict[Any, str] = {
     bool: "true, false",
@@ -331,7 +363,9 @@ def type_text(annotation: Any) -> str:
         return f"list of {', '.join(dict.fromkeys(inner))}" if inner else "list"
     if origin is dict:
         return "mapping of {} to {}".format(*map(type_text, args))
-    own = getattr(annotation, "IN_WORDS", getattr(annotation, "__name__", str(annotation)))
+    own = getattr(
+        annotation, "IN_WORDS", getattr(annotation, "__name__", str(annotation))
+    )
     return _WORDS.get(annotation, own)
 
 

@@ -1,4 +1,6 @@
-"""Models in the terminal: their blocks; and of a run that was trained, merge, analyze, export."""
+"""Models in the terminal: their blocks; and of a run that was trained, merge,
+analyze, export.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,7 @@ from decentral.report import analysis
 from decentral.report.facts import number_text
 from decentral.traits import MergeTraits, traits_of
 
-# --- blocks ---------------------------------------------------------------------------------------
+# --- blocks -----------------------------------------------------------------------
 
 
 #: What is written where no block is known.
@@ -47,7 +49,9 @@ _UNKNOWN = "unknown"
 
 
 def blocks(words: Sequence[str], settings: Mapping[str, str]) -> None:
-    """List the parameters of a model, those of repeated layers in one line, with their blocks."""
+    """List the parameters of a model, those of repeated layers in one line, with
+    their blocks.
+    """
     setup = prepare(config_of(words, settings))
     blockwise: Blockwise | None = setup.optimizer.common["blockwise"]
     console = console_of()
@@ -60,7 +64,11 @@ def blocks(words: Sequence[str], settings: Mapping[str, str]) -> None:
 
 
 def _block_heading(setup: Setup) -> Text:
-    model = brief(setup.parts["model"]) if "model" in setup.parts else type(setup.model).__name__
+    model = (
+        brief(setup.parts["model"])
+        if "model" in setup.parts
+        else type(setup.model).__name__
+    )
     size = count(setup.layout.parameter_count, "parameter")
     return Text.assemble((model, "bold"), f", {size}, by {brief(setup.optimizer)}")
 
@@ -108,7 +116,7 @@ def _block_lines(
     return found
 
 
-# --- merge, analyze, export -----------------------------------------------------------------------
+# --- merge, analyze, export -------------------------------------------------------
 
 
 def merge(run: str, rules: Sequence[str], step: int | None) -> None:
@@ -155,7 +163,8 @@ def _fitting(nodes: int) -> list[ConfiguredPlugin]:
 def _numbers(
     values: Sequence[float | None], records: Sequence[Record], style: str
 ) -> Iterator[Text]:
-    """Yield values as their records write them, the first, which judges, in a style.
+    """Yield values as their records write them, the first, which judges, in a
+    style.
 
     Args:
         values: The values, None where there is none.
@@ -171,7 +180,8 @@ _LAYERS = 12
 
 
 def analyze(run: str, out: str | None, extent: dict[str, Any]) -> None:
-    """Print what was measured of a run's models, and write it as JSON, page and picture.
+    """Print what was measured of a run's models, and write it as JSON, page and
+    picture.
 
     Args:
         run: Folder of the run.
@@ -197,7 +207,10 @@ def analyze(run: str, out: str | None, extent: dict[str, Any]) -> None:
         _print(console, heads, list(rows))
     console.print()
     link = f"bold link {page.resolve().as_uri()}"
-    files = [("page", Text(shown(page), link)), ("", "analysis.json, analysis.png beside it")]
+    files = [
+        ("page", Text(shown(page), link)),
+        ("", "analysis.json, analysis.png beside it"),
+    ]
     console.print(facts(files), soft_wrap=True)
 
 
@@ -206,11 +219,17 @@ def _make(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         cause = os.strerror(error.errno or 0)
-        raise ConfigError(f"--out {folder} cannot be written ({cause}); name a folder.") from error
+        raise ConfigError(
+            f"--out {folder} cannot be written ({cause}); name a folder."
+        ) from error
 
 
 def _measured(found: api.Run, extent: dict[str, Any], console: Console) -> dict[str, Any]:
-    columns = TextColumn("{task.description}", style=QUIET), BarColumn(), TimeRemainingColumn()
+    columns = (
+        TextColumn("{task.description}", style=QUIET),
+        BarColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console, transient=True) as progress:
         bar = progress.add_task("reading the run", total=None)
 
@@ -220,7 +239,9 @@ def _measured(found: api.Run, extent: dict[str, Any], console: Console) -> dict[
         return found.analyze(watch=watch, **extent)
 
 
-def _print(console: Console, heads: Sequence[str], rows: Sequence[analysis.Cells]) -> None:
+def _print(
+    console: Console, heads: Sequence[str], rows: Sequence[analysis.Cells]
+) -> None:
     table = columned(gap=2)
     table.add_column(heads[0], overflow="fold")
     for head in heads[1:]:

@@ -1,4 +1,6 @@
-"""What a network makes of a run: what lies between nodes, what a round takes, which plan fits."""
+"""What a network makes of a run: what lies between nodes, what a round takes, which
+plan fits.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,16 @@ from rich.table import Table
 from rich.text import Text
 
 from decentral.cli.settings import config_of
-from decentral.cli.words import MERGED, QUIET, SENT, brief, columned, console_of, count, facts
+from decentral.cli.words import (
+    MERGED,
+    QUIET,
+    SENT,
+    brief,
+    columned,
+    console_of,
+    count,
+    facts,
+)
 from decentral.config import Config
 from decentral.errors import ConfigError
 from decentral.mixing.base import Mixer
@@ -33,7 +44,7 @@ from decentral.units import (
     parse_seconds,
 )
 
-# --- show network ---------------------------------------------------------------------------------
+# --- show network -----------------------------------------------------------------
 
 
 #: Topologies whose rounds are timed.
@@ -57,13 +68,17 @@ def show(settings: Mapping[str, str], model_size: str) -> None:
 
 
 def nodes_of(settings: Mapping[str, str]) -> int:
-    """Return the number of nodes: as asked, else those of a network file, else the default."""
+    """Return the number of nodes: as asked, else those of a network file, else the
+    default.
+    """
     own = None if "nodes" in settings else presets.nodes_of(settings["network"])
     return own or config_of([], settings).nodes
 
 
 def size_of(text: str) -> float:
-    """Return the bytes of a model written as ``25M`` parameters, of four bytes, or as ``100MB``."""
+    """Return the bytes of a model written as ``25M`` parameters, of four bytes, or
+    as ``100MB``.
+    """
     try:
         size = _FLOAT * parse_count(text, "model size")
     except ConfigError:
@@ -112,7 +127,10 @@ def _rounds(network: Network, seed: int, size: float, own: Sequence[str]) -> Tab
         label = "its own links" if name in own else name
         messages, seconds = _round(Mixer.make(topology), network, size)
         table.add_row(label, f"{messages:,.4g}", Text(format_seconds(seconds), MERGED))
-    everybody, messages = np.arange(network.nodes), all_reduce_messages(network.nodes, steps=1)
+    everybody, messages = (
+        np.arange(network.nodes),
+        all_reduce_messages(network.nodes, steps=1),
+    )
     for label, way in (("all-reduce, a ring", ring_s), ("all-reduce, a tree", tree_s)):
         seconds = way(network, everybody, size) if network.nodes > 1 else 0.0
         table.add_row(label, f"{messages:,}", Text(format_seconds(seconds), MERGED))
@@ -120,7 +138,9 @@ def _rounds(network: Network, seed: int, size: float, own: Sequence[str]) -> Tab
 
 
 def _round(mixer: Mixer, network: Network, size: float) -> tuple[float, float]:
-    """Return messages and seconds of one round that all begin together, the mean of a period."""
+    """Return messages and seconds of one round that all begin together, the mean of
+    a period.
+    """
     period, seconds = mixer.topology.period, 0.0
     for round in range(period):
         clock = Clock(network, None)
@@ -129,7 +149,7 @@ def _round(mixer: Mixer, network: Network, size: float) -> tuple[float, float]:
     return mixer.full_messages, seconds
 
 
-# --- plan communication ---------------------------------------------------------------------------
+# --- plan communication -----------------------------------------------------------
 
 
 #: What is tried where nothing is named.
@@ -173,13 +193,17 @@ def plan(
             _plans(config, network, rule, size, *asked, local_steps),
             key=lambda plan: (plan.forecast.seconds, plan.forecast.bytes),
         )
-    heading = f"{count(config.steps, 'step')} on {count(nodes, 'node')} over {brief(rule)}"
+    heading = (
+        f"{count(config.steps, 'step')} on {count(nodes, 'node')} over {brief(rule)}"
+    )
     console.print(Text.assemble((heading, "bold"), f", a model of {format_bytes(size)}"))
     console.print()
     console.print(_table(plans, config, size, limit_s))
     console.print()
     console.print(
-        Text("every: local steps between rounds; share: of the bytes of all-reduce", QUIET)
+        Text(
+            "every: local steps between rounds; share: of the bytes of all-reduce", QUIET
+        )
     )
     if limit_s is not None:
         console.print(_advice(plans, limit_s, deadline or ""))
@@ -213,7 +237,9 @@ def _planner(config: Config, topology: Any, schedule: Any, every: int) -> RoundP
     return RoundPlanner(Mixer.make(graph, config.weights), rule, config.steps, every)
 
 
-def _table(plans: Sequence[Plan], config: Config, size: float, limit_s: float | None) -> Table:
+def _table(
+    plans: Sequence[Plan], config: Config, size: float, limit_s: float | None
+) -> Table:
     reference = all_reduce_messages(config.nodes, config.steps) * size
     table = columned(gap=2)
     table.add_column("topology", overflow="fold")
@@ -248,5 +274,7 @@ def _advice(plans: Sequence[Plan], limit_s: float, deadline: str) -> str:
             "Take fewer steps, a smaller model, or faster links."
         )
     most = max(timely, key=lambda plan: plan.forecast.bytes)
-    every = "" if most.local_steps is None else f" every {count(most.local_steps, 'step')}"
+    every = (
+        "" if most.local_steps is None else f" every {count(most.local_steps, 'step')}"
+    )
     return f"Within {deadline}, {most.topology}, {most.schedule}{every} talks most."

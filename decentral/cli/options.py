@@ -1,7 +1,8 @@
-"""The flags of the commands, each a setting that is declared once, and how ``--help`` shows them.
+"""The flags of the commands, each a setting that is declared once, and how
+``--help`` shows them.
 
-Every value stays text here and goes through the parser of ``key=value``, so that a flag, an
-override and a line of YAML mean the same and fail with the same words.
+Every value stays text here and goes through the parser of ``key=value``, so that a
+flag, an override and a line of YAML mean the same and fail with the same words.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-# --- flags ----------------------------------------------------------------------------------------
+from decentral.signature import first_sentence
+
+# --- flags ------------------------------------------------------------------------
 
 
 _WHAT, _WHO, _RUN, _SHOWN = "What is trained", "Communication", "The run", "What is shown"
@@ -29,7 +32,9 @@ def _switch(panel: str, help: str, *names: str) -> Any:
     return option
 
 
-Run = Annotated[str, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)]
+Run = Annotated[
+    str, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)
+]
 
 Words = Annotated[
     list[str] | None,
@@ -41,7 +46,9 @@ Words = Annotated[
 ]
 Settings = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="Settings of the run.", show_default=False),
+    typer.Argument(
+        metavar="[KEY=VALUE]...", help="Settings of the run.", show_default=False
+    ),
 ]
 
 Claims = Annotated[
@@ -55,64 +62,105 @@ Claims = Annotated[
 Every = Annotated[bool, typer.Option("--all", help="Try every claim.")]
 
 Text = str | None
-Task = Annotated[Text, _setting(_WHAT, "NAME", "Data, loss and evaluation: digits, quadratic.")]
+Task = Annotated[
+    Text, _setting(_WHAT, "NAME", "Data, loss and evaluation: digits, quadratic.")
+]
 Model = Annotated[Text, _setting(_WHAT, "NAME", "The network: mlp, cnn.")]
-Algorithm = Annotated[Text, _setting(_WHAT, "NAME", "dsgd, allreduce (the baseline) or local.")]
+Algorithm = Annotated[
+    Text, _setting(_WHAT, "NAME", "dsgd, allreduce (the baseline) or local.")
+]
 Optimizer = Annotated[Text, _setting(_WHAT, "NAME", "sgd, adamw, or torch.optim.NAME.")]
 Rate = Annotated[Text, _setting(_WHAT, "X", "Peak learning rate.", "--lr")]
-Split = Annotated[Text, _setting(_WHAT, "NAME", "Who holds which data: dirichlet, classes, iid.")]
+Split = Annotated[
+    Text, _setting(_WHAT, "NAME", "Who holds which data: dirichlet, classes, iid.")
+]
 Steps = Annotated[Text, _setting(_WHAT, "N", "Optimizer steps of every node.")]
-Data = Annotated[Text, _setting(_WHAT, "AMOUNT", "End after so much: 1M samples, 500k tokens.")]
+Data = Annotated[
+    Text, _setting(_WHAT, "AMOUNT", "End after so much: 1M samples, 500k tokens.")
+]
 BatchSchedule = Annotated[
     Text,
     _setting(
-        _WHAT, "NAME", "Samples per node and step: 32, late_switch.", "--batch-schedule", "--batch"
+        _WHAT,
+        "NAME",
+        "Samples per node and step: 32, late_switch.",
+        "--batch-schedule",
+        "--batch",
     ),
 ]
 
 Nodes = Annotated[Text, _setting(_WHO, "N", "Number of nodes.")]
-Topology = Annotated[Text, _setting(_WHO, "NAME", "Who may talk to whom: ring, complete, a file.")]
+Topology = Annotated[
+    Text, _setting(_WHO, "NAME", "Who may talk to whom: ring, complete, a file.")
+]
 Schedule = Annotated[
     Text,
-    _setting(_WHO, "NAME", "When, and how much: late, constant.", "--schedule", "--communication"),
+    _setting(
+        _WHO,
+        "NAME",
+        "When, and how much: late, constant.",
+        "--schedule",
+        "--communication",
+    ),
 ]
-LocalSteps = Annotated[Text, _setting(_WHO, "N", "Steps between two communication steps.")]
+LocalSteps = Annotated[
+    Text, _setting(_WHO, "N", "Steps between two communication steps.")
+]
 
-Network = Annotated[Text, _setting(_WHO, "NAME", "What lies between nodes: lan, home, a file.")]
-Compute = Annotated[Text, _setting(_WHO, "TIME", "Seconds of a step: 20ms, or a distribution.")]
-ModelSize = Annotated[str, _setting(_WHAT, "N", "Parameters of the model: 25M; or 100MB.")]
+Network = Annotated[
+    Text, _setting(_WHO, "NAME", "What lies between nodes: lan, home, a file.")
+]
+Compute = Annotated[
+    Text, _setting(_WHO, "TIME", "Seconds of a step: 20ms, or a distribution.")
+]
+ModelSize = Annotated[
+    str, _setting(_WHAT, "N", "Parameters of the model: 25M; or 100MB.")
+]
 Deadline = Annotated[Text, _setting(_RUN, "TIME", "When training must have ended: 2h.")]
 Topologies = Annotated[
     list[str] | None,
-    _setting(_WHO, "NAME", "Who may talk to whom; may be given several times.", "--topology"),
+    _setting(
+        _WHO, "NAME", "Who may talk to whom; may be given several times.", "--topology"
+    ),
 ]
 Schedules = Annotated[
-    list[str] | None, _setting(_WHO, "NAME", "When; may be given several times.", "--schedule")
+    list[str] | None,
+    _setting(_WHO, "NAME", "When; may be given several times.", "--schedule"),
 ]
 
 Seed = Annotated[Text, _setting(_RUN, "N", "Seed of every draw.")]
-EvalEvery = Annotated[Text, _setting(_RUN, "N", "Steps between two evaluations, or auto.")]
+EvalEvery = Annotated[
+    Text, _setting(_RUN, "N", "Steps between two evaluations, or auto.")
+]
 Device = Annotated[Text, _setting(_RUN, "NAME", "auto, cpu, cuda, cuda:1, mps.")]
 Tune = Annotated[bool, _switch(_RUN, "Measure how rows are computed fastest.", "--tune")]
 Engine = Annotated[Text, _setting(_RUN, "NAME", "local (this process), ray, or auto.")]
-Workers = Annotated[Text, _setting(_RUN, "N", "Ray actors that share the nodes, or auto.")]
+Workers = Annotated[
+    Text, _setting(_RUN, "N", "Ray actors that share the nodes, or auto.")
+]
 Address = Annotated[Text, _setting(_RUN, "HOST:PORT", "Ray cluster to join, or auto.")]
 Out = Annotated[Text, _setting(_RUN, "FOLDER", "Run folder; else runs/<name>.")]
 Resume = Annotated[
-    bool, _switch(_RUN, "Go on with the run that --out holds, if it holds one.", "--resume")
+    bool,
+    _switch(_RUN, "Go on with the run that --out holds, if it holds one.", "--resume"),
 ]
 
 Change = Annotated[
     list[str] | None,
-    _setting(_RUN, "KEY=VALUE", "What is otherwise from now on; or the path of a changed file."),
+    _setting(
+        _RUN, "KEY=VALUE", "What is otherwise from now on; or the path of a changed file."
+    ),
 ]
 
-SweepOut = Annotated[Text, _setting(_RUN, "FOLDER", "Its folder; else sweeps/<name of CONFIG>.")]
+SweepOut = Annotated[
+    Text, _setting(_RUN, "FOLDER", "Its folder; else sweeps/<name of CONFIG>.")
+]
 
 Weights = Annotated[Text, _setting(_WHO, "NAME", "Mixing weights: metropolis, uniform.")]
 Png = Annotated[Text, _setting(_SHOWN, "FILE", "Draw it into this PNG file, too.")]
 Json = Annotated[
-    bool, _switch(_SHOWN, "Print summary.json on stdout, and nothing else there.", "--json")
+    bool,
+    _switch(_SHOWN, "Print summary.json on stdout, and nothing else there.", "--json"),
 ]
 Quiet = Annotated[bool, _switch(_SHOWN, "Print nothing but errors.", "--quiet", "-q")]
 Debug = Annotated[bool, _switch(_SHOWN, "Show the traceback of an error.", "--debug")]
@@ -123,7 +171,9 @@ _NESTED = {"workers": "engine.workers", "address": "engine.address"}
 
 
 def given(context: typer.Context) -> dict[str, str]:
-    """Return the flags that the user gave and that are settings of the configuration."""
+    """Return the flags that the user gave and that are settings of the
+    configuration.
+    """
     others = ("name", "png", "run", "model_size", "deadline")
     flags = context.params
     tuned = {"replicas": "tune"} if flags.get("tune") else {}
@@ -131,7 +181,7 @@ def given(context: typer.Context) -> dict[str, str]:
     return tuned | {_NESTED.get(key, key): value for key, value in asked.items()}
 
 
-# --- help -----------------------------------------------------------------------------------------
+# --- help -------------------------------------------------------------------------
 
 
 #: What every command and group is made with.
@@ -144,7 +194,9 @@ _OTHERS = "Other"
 
 def write(command: Any, context: Any, formatter: Any) -> None:
     """Write the help of a command or of a group of commands."""
-    words = [param.metavar for param in command.params if param.param_type_name == "argument"]
+    words = [
+        param.metavar for param in command.params if param.param_type_name == "argument"
+    ]
     end = "COMMAND ..." if hasattr(command, "commands") else "[FLAGS]"
     formatter.write(f"usage: {' '.join([context.command_path, *words, end])}\n\n")
     formatter.write(f"{(command.help or '').strip()}\n")
@@ -162,15 +214,19 @@ def _sections(command: Any, context: Any) -> dict[str, list[tuple[str, str]]]:
     sections: dict[str, list[tuple[str, str]]] = {}
     commands: dict[str, Any] = getattr(command, "commands", {})
     for name, inner in commands.items():
-        sections.setdefault("Commands", []).append((name, inner.help.partition("\n")[0]))
+        sections.setdefault("Commands", []).append((name, first_sentence(inner.help)))
     for param in command.get_params(context):
         if param.param_type_name == "argument":
             continue
         shorts = [name for name in param.opts if not name.startswith("--")]
         first, *aliases = [name for name in param.opts if name.startswith("--")]
-        names = ", ".join([*shorts, first]) + (f" {param.metavar}" if param.metavar else "")
+        names = ", ".join([*shorts, first]) + (
+            f" {param.metavar}" if param.metavar else ""
+        )
         also = f" (also {', '.join(aliases)})" if aliases else ""
-        section = sections.setdefault(getattr(param, "rich_help_panel", None) or _OTHERS, [])
+        section = sections.setdefault(
+            getattr(param, "rich_help_panel", None) or _OTHERS, []
+        )
         section.append((names, f"{param.help}{also}"))
     others = sections.pop(_OTHERS, [])
     return {**sections, _OTHERS: others}

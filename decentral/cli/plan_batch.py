@@ -1,4 +1,6 @@
-"""The planner of batches: from a budget and the difficulty of a task to the best schedule."""
+"""The planner of batches: from a budget and the difficulty of a task to the best
+schedule.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,8 @@ from decentral.yamltext import dump
 def show(
     settings: Mapping[str, Any], runs: Sequence[str], png: str | None, out: str | None
 ) -> None:
-    """Print the best schedule and what else one might do; draw and write it where asked.
+    """Print the best schedule and what else one might do; draw and write it where
+    asked.
 
     Args:
         settings: Budget, bounds and difficulty as the command gives them.
@@ -58,12 +61,16 @@ def show(
     if out:
         _write(out, command, planner, best, base)
         console.print()
-        console.print(Text(f"written to {out}; train by it: decentral launch {shell_word(out)}"))
+        console.print(
+            Text(f"written to {out}; train by it: decentral launch {shell_word(out)}")
+        )
 
 
 def _facts(planner: Planner, best: fsl.Stages) -> list[tuple[str, Text | str]]:
     law, fitted = planner.law, planner.fitted
-    kind = "easy: grow the batch from the start" if law.easy else "hard: grow the batch late"
+    kind = (
+        "easy: grow the batch from the start" if law.easy else "hard: grow the batch late"
+    )
     where = f", s = {law.source:.3g} against 1 - 1/beta = {law.threshold:.3g}"
     rows: list[tuple[str, Text | str]] = [("task", Text.assemble((kind, "bold"), where))]
     if fitted is not None:
@@ -102,21 +109,26 @@ def _command(settings: Mapping[str, Any], runs: Sequence[str]) -> str:
 def _write(
     path: str, command: str, planner: Planner, best: fsl.Stages, base: Mapping[str, Any]
 ) -> None:
-    """Write a configuration that trains by the plan; ConfigError where it cannot be written."""
+    """Write a configuration that trains by the plan; ConfigError where it cannot be
+    written.
+    """
     batch = {"name": "plan", "sizes": best.sizes.tolist(), "at": best.shares()}
     planned = {**base, "data": f"{best.data} samples/node", "batch": batch}
     if planner.nodes > 1:
         planned["nodes"] = planner.nodes
     said = f"# Predicted loss: {planner.predicted(best)[1]}, in {best.steps:,} steps.\n"
     try:
-        Path(path).write_text(f"# Planned by: {command}\n{said}{dump(planned)}", encoding="utf-8")
+        Path(path).write_text(
+            f"# Planned by: {command}\n{said}{dump(planned)}", encoding="utf-8"
+        )
     except OSError as error:
         raise ConfigError(f"--out {path} cannot be written: {error.strerror}.") from error
 
 
-# --- what the planner knows -----------------------------------------------------------------------
+# --- what the planner knows -------------------------------------------------------
 
-#: Shares of the data before the switch of the schedules that the best one is compared with.
+#: Shares of the data before the switch of the schedules that the best one is
+#: compared with.
 _SWITCHES = {"early 25 %": 0.25, "mid 50 %": 0.5, "late 75 %": 0.75, "late 90 %": 0.9}
 #: The larger batch of those, relative to the smallest, where nothing bounds it.
 _LARGER = 16
@@ -137,7 +149,9 @@ class Planner:
     def of(settings: Mapping[str, Any]) -> Planner:
         """Plan for a task that is given by its law."""
         if settings["source"] is None or settings["capacity"] is None:
-            raise ConfigError("plan batch: give --source and --capacity, or runs after --from.")
+            raise ConfigError(
+                "plan batch: give --source and --capacity, or runs after --from."
+            )
         names = ("source", "capacity", "noise", "lr")
         law = fsl.Law.of(fsl.PowerLaw(*(settings[name] for name in names)))
         nodes = settings["nodes"] or 1
@@ -145,8 +159,12 @@ class Planner:
         return Planner(law, budget, 1 if least is None else least, settings["max"], nodes)
 
     @staticmethod
-    def fitting(settings: Mapping[str, Any], runs: Sequence[str]) -> tuple[Planner, dict[str, Any]]:
-        """Plan for the task of runs with constant batches; also return its settings."""
+    def fitting(
+        settings: Mapping[str, Any], runs: Sequence[str]
+    ) -> tuple[Planner, dict[str, Any]]:
+        """Plan for the task of runs with constant batches; also return its
+        settings.
+        """
         curves, base = curves_of(runs)
         fitted, nodes = fsl.fit(curves), int(base["nodes"])
         smallest, largest = (size // nodes for size in fitted.batches)
@@ -172,17 +190,22 @@ class Planner:
             # Batches of single nodes are whole numbers; rounding must not change
             # the budget.
             found = shared.met(own, min(self.most or own, own))
+        # refuses to leave what the runs have shown
         if self.fitted is not None:
-            self.fitted.predict(self.together(found))  # refuses to leave what the runs have shown
+            self.fitted.predict(self.together(found))
         return found
 
     def others(self) -> dict[str, fsl.Stages]:
         """Return what people would try, in samples per node."""
         own, small = self.budget // self.nodes, self.least
         large = min(self.most or _LARGER * small, own)
-        share, _ = fsl.two_stage(self.law, self.budget, small * self.nodes, large * self.nodes)
+        share, _ = fsl.two_stage(
+            self.law, self.budget, small * self.nodes, large * self.nodes
+        )
         shares = {f"best switch, {100 * share:.1f} %": share, **_SWITCHES}
-        constant = {f"constant {b:,}": fsl.Stages.of((b, own // b)) for b in (small, large)}
+        constant = {
+            f"constant {b:,}": fsl.Stages.of((b, own // b)) for b in (small, large)
+        }
         switched = {k: fsl.Stages.switch(own, small, large, x) for k, x in shares.items()}
         return {**constant, **switched}
 
@@ -205,22 +228,27 @@ def _budget(text: str, nodes: int) -> int:
     except ConfigError as error:
         raise ConfigError(f"budget = {text!r}: {error}") from error
     if amount.unit != "samples":
-        raise ConfigError(f"budget = {text!r}: the planner counts samples; divide by the context.")
+        raise ConfigError(
+            f"budget = {text!r}: the planner counts samples; divide by the context."
+        )
     return amount.count * (nodes if amount.per_node else 1)
 
 
-# --- runs to fit ----------------------------------------------------------------------------------
+# --- runs to fit ------------------------------------------------------------------
 
-#: Settings that a planned run must not take over: they follow from the batch and the data.
+#: Settings that a planned run must not take over: they follow from the batch and
+#: the data.
 _FOLLOWING = (
     "steps", "data", "batch", "micro_batch", "eval_every", "log_every", "checkpoint_every", "out",
 )  # fmt: skip
 
 
 def curves_of(paths: Sequence[str]) -> tuple[list[fsl.Curve], dict[str, Any]]:
-    """Return the curves of runs, batches of all nodes together, and the settings of the last.
+    """Return the curves of runs, batches of all nodes together, and the settings of
+    the last.
 
-    The loss is that of the merged model on the test samples; where there is one node, its own.
+    The loss is that of the merged model on the test samples; where there is one
+    node, its own.
     """
     found: list[fsl.Curve] = []
     settings: dict[str, Any] = {}
@@ -229,14 +257,19 @@ def curves_of(paths: Sequence[str]) -> tuple[list[fsl.Curve], dict[str, Any]]:
         settings = read_file(Path(path) / "config.yaml")
         steps, losses = run.series("loss/merged")
         size, lr = (_constant(path, run, key) for key in ("batch/size", "learning_rate"))
-        points = np.array([steps, losses], dtype=np.float64)[:, 1:]  # the first model is no step
-        found.append(fsl.Curve(Path(path).name, int(size) * int(settings["nodes"]), lr, *points))
+        # the first model is no step
+        points = np.array([steps, losses], dtype=np.float64)[:, 1:]
+        found.append(
+            fsl.Curve(Path(path).name, int(size) * int(settings["nodes"]), lr, *points)
+        )
     kept = {key: value for key, value in settings.items() if key not in _FOLLOWING}
     return found, {key: value for key, value in kept.items() if value is not None}
 
 
 def _constant(path: str, run: RunData, key: str) -> float:
-    """Return the one value that a run had all the time; a budget of data cuts its last batch."""
+    """Return the one value that a run had all the time; a budget of data cuts its
+    last batch.
+    """
     _, values = run.series(key)
     steady = values[:-1] or values
     least, most = min(steady), max(steady)
@@ -248,7 +281,7 @@ def _constant(path: str, run: RunData, key: str) -> float:
     return least
 
 
-# --- the schedule, drawn --------------------------------------------------------------------------
+# --- the schedule, drawn ----------------------------------------------------------
 
 ROWS, MARGIN = 6, 8
 
@@ -268,11 +301,15 @@ def timeline(sizes: Sequence[int], width: int) -> Text:
     ]
     lines.append(Text("└".rjust(MARGIN) + "─" * columns, QUIET))
     lines.append(Text(" " * MARGIN + ticks(ends[-1], columns), QUIET))
-    lines.append(Text(" " * MARGIN + "batch of a node (logarithmic) over samples of a node", QUIET))
+    lines.append(
+        Text(" " * MARGIN + "batch of a node (logarithmic) over samples of a node", QUIET)
+    )
     return Text("\n").join(lines)
 
 
 def _height(size: float, least: int, most: int) -> float:
-    """Return the height of a bar: one row for the smallest batch, all for the largest."""
+    """Return the height of a bar: one row for the smallest batch, all for the
+    largest.
+    """
     share = 0.0 if most == least else log(size / least) / log(most / least)
     return (1 + share * (ROWS - 1)) / ROWS

@@ -21,7 +21,13 @@ from decentral.config import parse_assignments
 from decentral.engines.choice import refuse_ranks
 from decentral.errors import ConfigError, RunError
 from decentral.registry import members
-from decentral.report.claims import measured_text, others, spoken, summary_text, write_claims
+from decentral.report.claims import (
+    measured_text,
+    others,
+    spoken,
+    summary_text,
+    write_claims,
+)
 from decentral.report.facts import duration_text
 from decentral.run.lock import WriterLock
 from decentral.traits import ClaimTraits, traits_of
@@ -39,7 +45,8 @@ def reproduce(
     device: str | None,
     jobs: int | None,
 ) -> None:
-    """Try claims, print what was found, and write a page about all that were ever tried there.
+    """Try claims, print what was found, and write a page about all that were ever
+    tried there.
 
     Args:
         words: Names of claims, and settings.
@@ -58,7 +65,9 @@ def reproduce(
     refuse_ranks()
     settings = parse_assignments([word for word in words if "=" in word])
     if settings and (every or len(claims) > 1):
-        raise ConfigError("reproduce: settings belong to one claim; name just one, or leave them.")
+        raise ConfigError(
+            "reproduce: settings belong to one claim; name just one, or leave them."
+        )
     # Dashes in the path of a plug-in file are part of the path.
     chosen = [name if ".py:" in name else name.replace("-", "_") for name in claims]
     if every:
@@ -81,11 +90,17 @@ def reproduce(
     console.print()
     link = f"bold link {page.resolve().as_uri()}"
     took = duration_text(time.perf_counter() - began)
-    shown = [("in all", summary_text(records)), ("time", took), ("page", Text(str(page), link))]
+    shown = [
+        ("in all", summary_text(records)),
+        ("time", took),
+        ("page", Text(str(page), link)),
+    ]
     console.print(facts(shown))
     # Raised last: the page and the verdicts of all other claims stand by then.
     if broken := [record["claim"] for record in records if record["verdict"] == BROKEN]:
-        raise RunError(f"{', '.join(map(spoken, broken))} could not be run; the page says why.")
+        raise RunError(
+            f"{', '.join(map(spoken, broken))} could not be run; the page says why."
+        )
 
 
 def _seeds(text: str) -> tuple[int, ...]:
@@ -120,16 +135,24 @@ def _aside(claim: str, text: str) -> None:
 
 
 def _jobs(device: str) -> int:
-    """Return how many seeds to try at a time: one per core, but one where there is one GPU."""
+    """Return how many seeds to try at a time: one per core, but one where there is
+    one GPU.
+    """
     from decentral.loop.preparing import device_of
 
     # What this process may use, which under taskset or in a container may be less
     # than the machine has; not every system can say.
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = (
+        len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count()
+    )
     return cores or 1 if device_of(device).type == "cpu" else 1
 
 
-def _all_tried(console: Console, trials: Sequence[Trial], jobs: int) -> list[dict[str, Any]]:
+def _all_tried(
+    console: Console, trials: Sequence[Trial], jobs: int
+) -> list[dict[str, Any]]:
     """Return the records of all claims, of which several seeds are tried at a time."""
     jobs = min(jobs, sum(len(one.seeds) for one in trials))
     if jobs == 1:
@@ -148,7 +171,9 @@ def _tried(
     if "error" not in record:
         console.print(Padding(_table(record), (0, 0, 0, 2)))
     took = f", {duration_text(record['seconds'])}" if "seconds" in record else ""
-    verdict = Text.assemble((record["verdict"], _COLOURS[record["verdict"]]), (took, QUIET))
+    verdict = Text.assemble(
+        (record["verdict"], _COLOURS[record["verdict"]]), (took, QUIET)
+    )
     console.print(_indented("verdict", verdict))
     if "error" in record:
         console.print(_indented("why", record["error"]))

@@ -39,7 +39,8 @@ def launch(config: Config, *, resume: bool, json: bool, quiet: bool) -> None:
 
     Args:
         config: The configuration.
-        resume: Whether a run of that kind in the folder is gone on with, and left if finished.
+        resume: Whether a run of that kind in the folder is gone on with, and left
+            if finished.
         json: Whether the summary is printed as JSON.
         quiet: Whether nothing else is printed.
     """
@@ -47,7 +48,9 @@ def launch(config: Config, *, resume: bool, json: bool, quiet: bool) -> None:
     run = api.start_or_resume(config) if resume else api.start(config)
     if run is None:
         folder = Path(str(config.out)).expanduser()
-        said = f"run {folder} is finished; `decentral report {shell_word(folder)}` shows it."
+        said = (
+            f"run {folder} is finished; `decentral report {shell_word(folder)}` shows it."
+        )
         console.print(said, soft_wrap=True)
         _print_summary(folder, json)
         return
@@ -111,15 +114,18 @@ def _next(folder: Path, page: Path) -> list[tuple[str, Text | str]]:
     ]
     other = neighbour(folder)
     if other is not None:
-        rows.append(("compare", f"decentral compare {shell_word(other)} {shell_word(folder)}"))
+        rows.append(
+            ("compare", f"decentral compare {shell_word(other)} {shell_word(folder)}")
+        )
     return rows
 
 
-# --- while it runs --------------------------------------------------------------------------------
+# --- while it runs ----------------------------------------------------------------
 
 Row = Mapping[str, Any]
 
-#: Plain lines of one run, unless it is so slow that ``PATIENCE_S`` passes between two of them.
+#: Plain lines of one run, unless it is so slow that ``PATIENCE_S`` passes between
+#: two of them.
 LINES = 12
 PATIENCE_S = 60.0
 
@@ -186,7 +192,10 @@ class Bar:
         self.first, self.began_s = run.step, time.perf_counter()
         self.newest: dict[str, Any] = {}
         self.live = Live(
-            console=console, get_renderable=self.render, refresh_per_second=5, transient=True
+            console=console,
+            get_renderable=self.render,
+            refresh_per_second=5,
+            transient=True,
         )
 
     def __enter__(self) -> Bar:
@@ -232,4 +241,8 @@ class Bar:
             return "starting"
         # From steps of this process only: a resumed run may go on at another speed.
         left_s = (time.perf_counter() - self.began_s) / done * (self.steps - step)
-        return f"{duration_text(max(1, round(left_s)))} left" if step < self.steps else "finishing"
+        return (
+            f"{duration_text(max(1, round(left_s)))} left"
+            if step < self.steps
+            else "finishing"
+        )

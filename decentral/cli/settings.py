@@ -27,18 +27,23 @@ from decentral.userfile import names_file
 
 
 def config_of(words: Sequence[str], flags: Mapping[str, str]) -> Config:
-    """Build the configuration: a YAML file, and above it one layer of overrides and flags."""
+    """Build the configuration: a YAML file, and above it one layer of overrides and
+    flags.
+    """
     path, layers = _layers(words, flags)
     with _by_line(path, layers[-1]):
         return make_config(*layers)
 
 
 def config_to_launch(words: Sequence[str], flags: Mapping[str, str]) -> Config:
-    """Build the configuration of a run that begins on this machine, or is driven from it."""
+    """Build the configuration of a run that begins on this machine, or is driven
+    from it.
+    """
     path, layers = _layers(words, flags)
     asked = merge_layers(*layers)
     engine = asked.get("engine")
-    # A cluster's hosts have other cores. Plug-ins, which load torch, come later than this.
+    # A cluster's hosts have other cores. Plug-ins, which load torch, come later
+    # than this.
     if not (isinstance(engine, Mapping) and engine.get("address")):
         check_threads(asked.get("threads", "auto"))
     with _by_line(path, layers[-1]):
@@ -57,7 +62,9 @@ def _by_line(path: str | None, given: Mapping[str, Any]) -> AbstractContextManag
 def _layers(
     words: Sequence[str], flags: Mapping[str, str]
 ) -> tuple[str | None, list[dict[str, Any]]]:
-    """Return the path of the configuration, and its settings below those that were given."""
+    """Return the path of the configuration, and its settings below those that were
+    given.
+    """
     path, assignments = sorted_out(words)
     if path and os.path.basename(path) == "config.yaml":
         find_moved(Path(path).parent, read_file(path))  # of a run that has moved
@@ -65,22 +72,32 @@ def _layers(
 
 
 def given(assignments: Sequence[str], flags: Mapping[str, str]) -> dict[str, Any]:
-    """Return the settings of ``key=value`` words and flags, by their names in a configuration."""
+    """Return the settings of ``key=value`` words and flags, by their names in a
+    configuration.
+    """
     overrides = resolve_aliases(parse_assignments(assignments))
     flagged: dict[str, Any] = resolve_aliases(
-        parse_assignments([f"{key}={value}" for key, value in flags.items() if key != "out"])
+        parse_assignments(
+            [f"{key}={value}" for key, value in flags.items() if key != "out"]
+        )
     )
     if "out" in flags:
         flagged["out"] = flags["out"]
     if twice := sorted(overrides.keys() & flagged.keys()):
-        raise ConfigError(f"{twice[0]} is given twice, by a flag and by key=value; keep one.")
+        raise ConfigError(
+            f"{twice[0]} is given twice, by a flag and by key=value; keep one."
+        )
     return {**overrides, **flagged}
 
 
 def changed(words: Sequence[str]) -> dict[str, Any]:
-    """Return what a run is to have otherwise: settings by name, True for files and other names."""
+    """Return what a run is to have otherwise: settings by name, True for files and
+    other names.
+    """
     named = [word for word in words if "=" not in word or names_file(word)]
-    return dict.fromkeys(named, True) | parse_assignments([w for w in words if w not in named])
+    return dict.fromkeys(named, True) | parse_assignments(
+        [w for w in words if w not in named]
+    )
 
 
 def sorted_out(words: Sequence[str]) -> tuple[str | None, list[str]]:

@@ -1,4 +1,6 @@
-"""Several runs on the command line: a sweep, with what failed of it, and runs side by side."""
+"""Several runs on the command line: a sweep, with what failed of it, and runs side
+by side.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,13 @@ from decentral.cli.words import (
 from decentral.engines.choice import refuse_ranks
 from decentral.errors import Interrupted, RunError
 from decentral.records import BYTES
-from decentral.report.compare import Comparison, cells, columns, write_comparison, write_sweep
+from decentral.report.compare import (
+    Comparison,
+    cells,
+    columns,
+    write_comparison,
+    write_sweep,
+)
 from decentral.report.compare import compare as compared
 from decentral.report.facts import ABSENT, duration_text, facts_of, number_text
 from decentral.report.reader import read_run
@@ -55,7 +63,9 @@ def sweep(words: Sequence[str], flags: Mapping[str, str], *, quiet: bool) -> Non
     """
     path, assignments = sorted_out(words)
     out = flags.get("out") or f"sweeps/{Path(path).stem if path else 'sweep'}"
-    found = read_sweep(path, assignments, {k: v for k, v in given([], flags).items() if k != "out"})
+    found = read_sweep(
+        path, assignments, {k: v for k, v in given([], flags).items() if k != "out"}
+    )
     for point in found.points:
         refuse_ranks(point.config)
     folder = Path(out).expanduser()
@@ -90,14 +100,20 @@ def _introduction(found: Sweep, folder: Path) -> Table:
 def _run(found: Sweep, folder: Path, console: Console) -> list[str]:
     """Run the points; return what failed, and why."""
     failures: list[str] = []
-    names = [", ".join(f"{axis}={p.labels[axis]}" for axis in found.axes) for p in found.points]
-    places = [f"{n:>{len(str(len(names)))}}/{len(names)}" for n in range(1, len(names) + 1)]
+    names = [
+        ", ".join(f"{axis}={p.labels[axis]}" for axis in found.axes) for p in found.points
+    ]
+    places = [
+        f"{n:>{len(str(len(names)))}}/{len(names)}" for n in range(1, len(names) + 1)
+    ]
     now: list[str] = []
     with console.status("") as status:
 
         def running(those: Sequence[int]) -> None:
             now[:] = [names[place] for place in those]
-            status.update("\n".join(f"{places[place]}  {names[place]}" for place in those))
+            status.update(
+                "\n".join(f"{places[place]}  {names[place]}" for place in those)
+            )
 
         try:
             for place, outcome in run_points(found.points, folder, running):
@@ -123,7 +139,9 @@ def _line(start: str, point: Point, folder: Path, outcome: Outcome) -> Text:
     return Text.assemble(f"{start}  merged ", (merged, MERGED), f"  {took}")
 
 
-def _conclude(found: Sweep, folder: Path, failures: Sequence[str], console: Console) -> None:
+def _conclude(
+    found: Sweep, folder: Path, failures: Sequence[str], console: Console
+) -> None:
     measurements = measured(found, folder)
     groups = grouped(found, measurements)
     listed, axes = columns(groups), list(groups[0].labels)
@@ -143,13 +161,14 @@ def _conclude(found: Sweep, folder: Path, failures: Sequence[str], console: Cons
     console.print(facts(files), soft_wrap=True)
 
 
-# --- side by side ------------------------------------------------------------
+# --- side by side -----------------------------------------------------------------
 
 #: Colours by column; others have none.
 _COLOURS = {"local mean": LOCAL, "merged": MERGED, BYTES.title: SENT}
 #: Settings that follow from others or from the machine and explain no result.
 _TRIVIAL = {"log_every", "checkpoint_every", "eval_every", "threads"}
-#: What a run may lack altogether; a setting that others lack says no more than their plug-in.
+#: What a run may lack altogether; a setting that others lack says no more than
+#: their plug-in.
 _PARTS = {"topology", "communication"}
 
 

@@ -1,4 +1,6 @@
-"""What a run does when, before it runs: when nodes talk, at which rate they learn, what is on."""
+"""What a run does when, before it runs: when nodes talk, at which rate they learn,
+what is on.
+"""
 
 from __future__ import annotations
 
@@ -46,8 +48,11 @@ from decentral.units import format_bytes
 ROWS, MARGIN = 6, 15
 
 
-def show(name: str, words: Sequence[str], flags: Mapping[str, str], png: str | None) -> None:
-    """Draw a schedule, or all of a run's from its YAML, on the terminal and into a PNG file.
+def show(
+    name: str, words: Sequence[str], flags: Mapping[str, str], png: str | None
+) -> None:
+    """Draw a schedule, or all of a run's from its YAML, on the terminal and into a
+    PNG file.
 
     Args:
         name: A schedule, or a configuration's file.
@@ -67,7 +72,9 @@ def show(name: str, words: Sequence[str], flags: Mapping[str, str], png: str | N
     if planner is not None and not planner.schedule.closed_loop:
         planned = list(preview(planner))
     elif png:
-        raise ConfigError(f"--png {png}: a schedule that reacts to the run has no timeline.")
+        raise ConfigError(
+            f"--png {png}: a schedule that reacts to the run has no timeline."
+        )
     console.print(_timeline(setup, planned, drawn, console.width))
     console.print()
     console.print(facts([(track.name, track.text) for track in drawn]))
@@ -134,15 +141,21 @@ def _no_preview(setup: Setup, planner: RoundPlanner) -> Table:
 
 
 def _intensities(planner: RoundPlanner) -> list[float]:
-    """Return what the schedule says at every communication step, before links are drawn."""
+    """Return what the schedule says at every communication step, before links are
+    drawn.
+    """
     steps = communication_steps(planner.steps, planner.local_steps)
     actions = [planner.schedule.action(planner.progress(step, 0)) for step in steps]
     # A merge is a diamond on the axis; it has no intensity of its own.
     return [0.0 if isinstance(action, Merge) else action for action in actions]
 
 
-def _timeline(setup: Setup, planned: Sequence[Planned], drawn: Sequence[Track], width: int) -> Text:
-    """Draw everything over one axis of steps: communication, and below it one line each."""
+def _timeline(
+    setup: Setup, planned: Sequence[Planned], drawn: Sequence[Track], width: int
+) -> Text:
+    """Draw everything over one axis of steps: communication, and below it one line
+    each.
+    """
     columns = max(20, width - MARGIN - 1)
     communication = _communication(setup, planned, columns)
     lines = [*communication, *(_line(track, columns) for track in drawn)]
@@ -153,18 +166,24 @@ def _timeline(setup: Setup, planned: Sequence[Planned], drawn: Sequence[Track], 
 
 
 def _communication(setup: Setup, planned: Sequence[Planned], columns: int) -> list[Text]:
-    """Draw the intensity, the mean of the communication steps in each column, and the merges."""
+    """Draw the intensity, the mean of the communication steps in each column, and
+    the merges.
+    """
     if setup.planner is None or not planned:
         return []
     intensities = _intensities(setup.planner)
     parts = [_part(len(intensities), column, columns) for column in range(columns)]
-    drawn = bars([sum(intensities[part]) / len(intensities[part]) for part in parts], ROWS)
+    drawn = bars(
+        [sum(intensities[part]) / len(intensities[part]) for part in parts], ROWS
+    )
     labels = {0: "1 ┤", ROWS // 2: "1/2 ┤", ROWS - 1: "communication │"}
     lines = [
         Text.assemble((labels.get(row, "│").rjust(MARGIN), QUIET), (bar.rstrip(), SENT))
         for row, bar in enumerate(drawn)
     ]
-    axis = "".join("◆" if any(step.is_merge for step in planned[part]) else "─" for part in parts)
+    axis = "".join(
+        "◆" if any(step.is_merge for step in planned[part]) else "─" for part in parts
+    )
     return [*lines, Text.assemble(("0 └".rjust(MARGIN), QUIET), _axis(axis))]
 
 
@@ -174,14 +193,20 @@ def _line(track: Track, columns: int) -> Text:
     # A column stands for several steps, of which a phase may cover some.
     shares = [sum(track.values[part]) / len(track.values[part]) for part in parts]
     if track.phased:
-        drawn = "".join("━" if share > 1 - 1e-9 else "╍" if share else " " for share in shares)
+        drawn = "".join(
+            "━" if share > 1 - 1e-9 else "╍" if share else " " for share in shares
+        )
     else:
         drawn = bars(shares, rows=1)[0]
-    return Text.assemble((f"{track.name}  ".rjust(MARGIN), QUIET), (drawn.rstrip(), LOCAL))
+    return Text.assemble(
+        (f"{track.name}  ".rjust(MARGIN), QUIET), (drawn.rstrip(), LOCAL)
+    )
 
 
 def _part(count: int, column: int, columns: int) -> slice:
-    """Return the communication steps that lie in a column; one of few fills several columns."""
+    """Return the communication steps that lie in a column; one of few fills several
+    columns.
+    """
     first = column * count // columns
     # At least one step, or the mean of a column would divide by zero.
     return slice(first, max(first + 1, (column + 1) * count // columns))
@@ -192,7 +217,9 @@ def _axis(axis: str) -> Text:
 
 
 def _costs(setup: Setup, planner: RoundPlanner, last: Planned) -> Table:
-    """Say what the whole run sends: expected over all seeds, and exactly with this one."""
+    """Say what the whole run sends: expected over all seeds, and exactly with this
+    one.
+    """
     expected = expected_messages(planner)
     reference = setup.all_reduce_bytes
     table = columned()

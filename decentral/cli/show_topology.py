@@ -1,4 +1,6 @@
-"""Topologies in the terminal: one drawn, with what matters about it, or all side by side."""
+"""Topologies in the terminal: one drawn, with what matters about it, or all side by
+side.
+"""
 
 from __future__ import annotations
 
@@ -66,19 +68,27 @@ def show(settings: Mapping[str, str], png: str | None) -> None:
         from decentral.report import figures
 
         shown = {
-            key: value for key, value in table if key in ("degree", "diameter", "spectral gap")
+            key: value
+            for key, value in table
+            if key in ("degree", "diameter", "spectral gap")
         }
-        caption = "\n".join([heading, ", ".join(f"{key} {value}" for key, value in shown.items())])
+        caption = "\n".join(
+            [heading, ", ".join(f"{key} {value}" for key, value in shown.items())]
+        )
         save(figures.network(picture), caption, png, console)
 
 
 def _picture(topology: Topology) -> reader.Topology:
     graph = topology.union()
     links = tuple((int(a), int(b)) for a, b in graph.edges())
-    return reader.Topology(topology.nodes, links, graph.is_directed(), topology.time_varying)
+    return reader.Topology(
+        topology.nodes, links, graph.is_directed(), topology.time_varying
+    )
 
 
-def _beside(console: Console, left: RenderableType, right: RenderableType) -> RenderableType:
+def _beside(
+    console: Console, left: RenderableType, right: RenderableType
+) -> RenderableType:
     # Below each other where both do not fit on a line.
     if console.width < WIDTH + 36:
         return Group(left, "", right)
@@ -108,9 +118,15 @@ def _drawn(picture: reader.Topology) -> Text:
 def _table(topology: Topology, mixer: Mixer) -> list[tuple[str, Text | str]]:
     found = statistics(topology)
     low, high = found["degree_min"], found["degree_max"]
-    degree = f"{low}" if low == high else f"{low} to {high}, mean {found['degree_mean']:.3g}"
+    degree = (
+        f"{low}" if low == high else f"{low} to {high}, mean {found['degree_mean']:.3g}"
+    )
     directed = topology.links(0).directed
-    kept = "doubly stochastic" if mixer.doubly_stochastic else "row-stochastic: the mean drifts"
+    kept = (
+        "doubly stochastic"
+        if mixer.doubly_stochastic
+        else "row-stochastic: the mean drifts"
+    )
     rows: list[tuple[str, Text | str]] = [
         ("links", f"{found['links']:,}" + (", directed" if directed else "")),
         ("degree", degree + (", in and out" if directed else "")),
@@ -156,11 +172,13 @@ def _changes(topology: Topology) -> str:
     return "every round (drawn: one)"
 
 
-# --- all side by side -----------------------------------------------------------------------------
+# --- all side by side -------------------------------------------------------------
 
 
 class Row(NamedTuple):
-    """What a topology is like: nodes received from in a round at most, diameter, gap, in words."""
+    """What a topology is like: nodes received from in a round at most, diameter,
+    gap, in words.
+    """
 
     name: str
     degree: int
@@ -170,7 +188,9 @@ class Row(NamedTuple):
 
 
 def compare(nodes: int) -> None:
-    """Print a table of the topologies, those with the fewest peers first, then the fastest."""
+    """Print a table of the topologies, those with the fewest peers first, then the
+    fastest.
+    """
     if nodes > STATISTICS_LIMIT:
         raise ConfigError(
             f"--nodes {nodes}: the comparison computes eigenvalues, of at most {STATISTICS_LIMIT} "
@@ -198,14 +218,18 @@ def compare(nodes: int) -> None:
 def _compared(name: str, topology: Topology) -> Row:
     mixer = Mixer.make(topology)
     rounds = horizon(topology)
-    sampled = [topology.links(r).receivers for r in range(rounds if topology.time_varying else 1)]
+    sampled = [
+        topology.links(r).receivers for r in range(rounds if topology.time_varying else 1)
+    ]
     degree = max(int(np.bincount(r, minlength=1).max()) for r in sampled)
     diameter = statistics(topology)["diameter"]
     gap = max(0.0, spectral_gap(mixer))
     exact = topology.exact_after if gap == 1.0 else None
     speed = f"exact in {count(exact, 'round')}" if exact else f"{gap:.3g}"
     kept = "" if mixer.doubly_stochastic else ", the mean drifts"
-    return Row(name, degree, "-" if diameter is None else str(diameter), gap, speed + kept)
+    return Row(
+        name, degree, "-" if diameter is None else str(diameter), gap, speed + kept
+    )
 
 
 def _print_comparison(nodes: int, rows: list[Row], without: list[str]) -> None:

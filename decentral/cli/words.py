@@ -24,17 +24,25 @@ if TYPE_CHECKING:
     from decentral.loop.setup import Setup
 
 #: Colours by role, as in the report.
-LOCAL, MERGED, SENT, QUIET = "dark_orange", "bold dodger_blue1", "dark_cyan", "bright_black"
+LOCAL, MERGED, SENT, QUIET = (
+    "dark_orange",
+    "bold dodger_blue1",
+    "dark_cyan",
+    "bright_black",
+)
 
 Row = Mapping[str, Any]
-#: Spaces between columns of numbers, and characters that a label gets before it is folded.
+#: Spaces between columns of numbers, and characters that a label gets before it is
+#: folded.
 _GAP, _NAMED = 2, 12
 #: Runs that are looked at to find one to compare with.
 _NEAREST = 5
 
 
 def columned(gap: int = 3) -> Table:
-    """Return an empty table without lines, its columns ``gap`` apart under quiet heads."""
+    """Return an empty table without lines, its columns ``gap`` apart under quiet
+    heads.
+    """
     return Table(box=None, padding=(0, gap, 0, 0), pad_edge=False, header_style=QUIET)
 
 
@@ -45,7 +53,8 @@ def numbers(
     styles: Mapping[str, str],
     width: int,
 ) -> Group:
-    """Return tables of numbers, each as wide as fits, with the labels of the rows in all of them.
+    """Return tables of numbers, each as wide as fits, with the labels of the rows
+    in all of them.
 
     Args:
         labels: Heads of what names a row; may be folded.
@@ -54,13 +63,20 @@ def numbers(
         styles: Colours of columns, by head.
         width: Characters on a line.
     """
-    taken = {head: max(len(head), *(len(row[head]) for row in rows)) + _GAP for head in columns}
-    named = sum(min(_NAMED, max(len(row[head]) for row in rows)) + _GAP for head in labels)
+    taken = {
+        head: max(len(head), *(len(row[head]) for row in rows)) + _GAP for head in columns
+    }
+    named = sum(
+        min(_NAMED, max(len(row[head]) for row in rows)) + _GAP for head in labels
+    )
     parts: list[list[str]] = [[]]
     for head in columns:
         # A first column is taken however wide it is; otherwise no table would ever
         # hold it.
-        if parts[-1] and named + sum(taken[one] for one in [*parts[-1], head]) - _GAP > width:
+        if (
+            parts[-1]
+            and named + sum(taken[one] for one in [*parts[-1], head]) - _GAP > width
+        ):
             parts.append([])
         parts[-1].append(head)
     found: list[Table | str] = []
@@ -69,7 +85,9 @@ def numbers(
         for head in labels:
             table.add_column(head, overflow="fold")
         for head in part:
-            table.add_column(head, justify="right", no_wrap=True, style=styles.get(head, ""))
+            table.add_column(
+                head, justify="right", no_wrap=True, style=styles.get(head, "")
+            )
         for row in rows:
             table.add_row(*(row[head] for head in (*labels, *part)))
         found += ["", table]
@@ -109,7 +127,7 @@ def _value(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else plugin_text(value)
 
 
-# --- before ---------------------------------------------------------------------------------------
+# --- before -----------------------------------------------------------------------
 
 
 def introduction(run: EngineRun) -> Table:
@@ -123,7 +141,9 @@ def introduction(run: EngineRun) -> Table:
         [
             (
                 "training",
-                Text.assemble((what, "bold"), f", {count(setup.config.steps, 'step')}{start}"),
+                Text.assemble(
+                    (what, "bold"), f", {count(setup.config.steps, 'step')}{start}"
+                ),
             ),
             *_data(setup),
             ("communication", _communication(setup)),
@@ -141,7 +161,9 @@ def kept(folder: Path) -> str:
     """Name a folder, and warn of one in the copy that Ray makes of a job's files."""
     copied = any(part.startswith("_ray_pkg_") for part in folder.absolute().parts)
     return (
-        f"{folder} (in a copy that Ray deletes: give --out another path)" if copied else str(folder)
+        f"{folder} (in a copy that Ray deletes: give --out another path)"
+        if copied
+        else str(folder)
     )
 
 
@@ -152,7 +174,9 @@ def _room(memory: Memory) -> str:
 
 
 def _data(setup: Setup) -> list[tuple[str, Text | str]]:
-    """Say how much is seen and in which batches, unless they are constant and steps end the run."""
+    """Say how much is seen and in which batches, unless they are constant and steps
+    end the run.
+    """
     timeline, nodes = setup.timeline, setup.config.nodes
     if timeline.budget is None and timeline.constant:
         return []
@@ -191,9 +215,13 @@ def _outlook(run: EngineRun) -> str:
 
 
 def ceiling(rule: ConfiguredPlugin) -> float:
-    """Return the ``max_budget`` of a schedule that reacts to the run, as a share of all-reduce."""
+    """Return the ``max_budget`` of a schedule that reacts to the run, as a share of
+    all-reduce.
+    """
     inner = [
-        ceiling(value) for value in rule.settings.values() if isinstance(value, ConfiguredPlugin)
+        ceiling(value)
+        for value in rule.settings.values()
+        if isinstance(value, ConfiguredPlugin)
     ]
     return max([*inner, float(rule.settings.get("max_budget", 0.0))])
 
@@ -204,7 +232,7 @@ def against(sent: float, reference: float) -> str:
     return format_bytes(sent) + share
 
 
-# --- on the way -----------------------------------------------------------------------------------
+# --- on the way -------------------------------------------------------------------
 
 
 def evaluated(row: Row) -> bool:
@@ -213,7 +241,9 @@ def evaluated(row: Row) -> bool:
 
 
 def scores(row: Row, records: Records) -> list[Text]:
-    """Write the scores of the local models and of their average, then what else is listed."""
+    """Write the scores of the local models and of their average, then what else is
+    listed.
+    """
     group = records.score(row)
     record = records.of(f"{group}/merged")
     texts = [number_text(row.get(f"{group}/{role}"), record) for role in ROLES]
@@ -237,7 +267,7 @@ def spent(row: Row) -> Text:
     return Text.assemble(("sent ", QUIET), (format_bytes(row[BYTES.key]), SENT))
 
 
-# --- after ----------------------------------------------------------------------------------------
+# --- after ------------------------------------------------------------------------
 
 
 def conclusion(summary: Mapping[str, Any], records: Records) -> list[Table]:
@@ -248,8 +278,14 @@ def conclusion(summary: Mapping[str, Any], records: Records) -> list[Table]:
     within = f" in {count(rounds, 'round')}" if rounds else ""
     cost = facts(
         [
-            ("sent", Text(f"{number_text(ended[BYTES.key], BYTES)}{within}{share}", SENT)),
-            ("time", f"{number_text(ended[WALL.key], WALL)}, {ended[PACE.key]:,.0f} steps/s"),
+            (
+                "sent",
+                Text(f"{number_text(ended[BYTES.key], BYTES)}{within}{share}", SENT),
+            ),
+            (
+                "time",
+                f"{number_text(ended[WALL.key], WALL)}, {ended[PACE.key]:,.0f} steps/s",
+            ),
         ]
     )
     return [table for table in _results(summary, records) if table.row_count] + [cost]
@@ -263,7 +299,9 @@ def _results(summary: Mapping[str, Any], records: Records) -> Iterator[Table]:
     # do.
     moments = moments if before != final else [("at the end", final)]
     group = records.score(final)
-    shown = [records.of(f"{group}/{role}") for role in ROLES if f"{group}/{role}" in final]
+    shown = [
+        records.of(f"{group}/{role}") for role in ROLES if f"{group}/{role}" in final
+    ]
     table = columned()
     table.add_column(group, style=QUIET)
     for one in shown:
@@ -277,7 +315,9 @@ def _results(summary: Mapping[str, Any], records: Records) -> Iterator[Table]:
     for label, _ in moments:
         others.add_column(label, justify="right")
     for one in records.listed(final, "results"):
-        others.add_row(one.title, *(number_text(found.get(one.key), one) for _, found in moments))
+        others.add_row(
+            one.title, *(number_text(found.get(one.key), one) for _, found in moments)
+        )
     yield others
 
 
@@ -288,30 +328,40 @@ def shown(path: Path) -> str:
 
 
 def neighbour(folder: Path) -> Path | None:
-    """Return the newest other finished run of the same task beside a run, to compare it with."""
+    """Return the newest other finished run of the same task beside a run, to
+    compare it with.
+    """
     home = folder.resolve()
     others = [p for p in home.parent.glob("*/summary.json") if p.parent != home]
     task = read_file(home / "config.yaml").get("task")
-    for summary in sorted(others, key=lambda p: p.stat().st_mtime, reverse=True)[:_NEAREST]:
+    for summary in sorted(others, key=lambda p: p.stat().st_mtime, reverse=True)[
+        :_NEAREST
+    ]:
         if read_file(summary.with_name("config.yaml")).get("task") == task:
             return folder.parent / summary.parent.name
     return None
 
 
-# --- where words go -------------------------------------------------------------------------------
+# --- where words go ---------------------------------------------------------------
 
 
 class Output(Console):
-    """A console that falls silent when nobody reads any more; what it reports on goes on."""
+    """A console that falls silent when nobody reads any more; what it reports on
+    goes on.
+    """
 
     def on_broken_pipe(self) -> None:
-        """Write to nowhere from now on, the interpreter's own flush at the exit included."""
+        """Write to nowhere from now on, the interpreter's own flush at the exit
+        included.
+        """
         self.quiet = True
         os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
 
 
 def console_of(json: bool = False, quiet: bool = False) -> Output:
-    """Return where to write for people: stdout, or stderr where stdout holds only JSON."""
+    """Return where to write for people: stdout, or stderr where stdout holds only
+    JSON.
+    """
     file = sys.stderr if json else sys.stdout
     # As it is written: [0.9, 0.95] in a message is a setting, and no markup.
     return Output(file=file, quiet=quiet, highlight=False, emoji=False, markup=False)

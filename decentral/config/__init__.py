@@ -1,4 +1,6 @@
-"""A run's configuration: defaults, then the task's, then a file's, then flags; each key once."""
+"""A run's configuration: defaults, then the task's, then a file's, then flags; each
+key once.
+"""
 
 from decentral.config.checking import Fault, file_faults, named_by_line
 from decentral.config.reading import (

@@ -1,4 +1,6 @@
-"""Everything that is wrong with a configuration file, each with its line; nothing runs."""
+"""Everything that is wrong with a configuration file, each with its line; nothing
+runs.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ _LINE = re.compile(r"configuration .*?, line (\d+)(?:, column \d+)?: ")
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong: the setting and its line, 0 where it is of no single line."""
+    """One thing that is wrong: the setting and its line, 0 where it is of no single
+    line.
+    """
 
     setting: str
     line: int
@@ -36,10 +40,11 @@ class Fault:
 
 
 def file_faults(path: str | Path, *others: str) -> list[Fault]:
-    """Return everything that is wrong with a file of settings, in the order of its lines.
+    """Return everything that is wrong with a file of settings, in the order of its
+    lines.
 
-    What combinations of settings cannot be is said where nothing else is wrong. ``others`` are
-    keys beside those of a run, which are not looked at.
+    What combinations of settings cannot be is said where nothing else is wrong.
+    ``others`` are keys beside those of a run, which are not looked at.
     """
     try:
         whole = read_file(path)
@@ -48,9 +53,13 @@ def file_faults(path: str | Path, *others: str) -> list[Fault]:
         text = str(error)[found.end() :] if found else str(error)
         return [Fault("", int(found[1]) if found else 0, text)]
     lines = {
-        name: key for key in map(str, load_file(path)) for name in resolve_aliases({key: None})
+        name: key
+        for key in map(str, load_file(path))
+        for name in resolve_aliases({key: None})
     }
-    own = {key: value for key, value in whole.items() if key.partition(".")[0] not in others}
+    own = {
+        key: value for key, value in whole.items() if key.partition(".")[0] not in others
+    }
     faults = list(_faults(own)) or _combined(own)
     placed = [Fault(key, _line(path, key, lines), text) for key, text in faults]
     return sorted(dict.fromkeys(placed), key=lambda one: one.line)
@@ -67,7 +76,10 @@ def _line(path: str | Path, setting: str, written: Mapping[str, str]) -> int:
     for name, key in written.items():
         if setting == name or setting.startswith(f"{name}."):
             return line_of(path, key + setting.removeprefix(name))
-    for name, key in written.items():  # a key such as optimizer.lr, of a part that is wrong
+    for (
+        name,
+        key,
+    ) in written.items():  # a key such as optimizer.lr, of a part that is wrong
         if name.startswith(f"{setting}."):
             return line_of(path, key)
     return 0
@@ -79,7 +91,8 @@ def _faults(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for key, value in settings.items():
         try:
             refuse_unknown(key.partition(".")[0], value)
-            # One key at a time, on those that are right: a mistake is charged to it.
+            # One key at a time, on those that are right: a mistake is charged to
+            # it.
             merge_layers(known, {key: value})
         except ConfigError as error:
             yield key, str(error)
@@ -103,7 +116,8 @@ def _part_faults(key: str, value: Any) -> Iterator[tuple[str, str]]:
 
 
 def _plugin_faults(kind: str, value: Any) -> list[tuple[str, str]]:
-    """Return everything that is wrong with a plug-in as written: the setting, and what is said.
+    """Return everything that is wrong with a plug-in as written: the setting, and
+    what is said.
 
     The setting is empty where it is not a single one that is wrong.
     """

@@ -1,7 +1,7 @@
 """From settings as they are written to one configuration.
 
-They stand in a file, on the command line, in Python: layers, of which the later ones win, above
-the defaults and what the task recommends.
+They stand in a file, on the command line, in Python: layers, of which the later
+ones win, above the defaults and what the task recommends.
 """
 
 from __future__ import annotations
@@ -32,11 +32,13 @@ from decentral.spec import NOTHING, Spec, parse_spec, parse_value, scalar, spell
 from decentral.traits import AlgorithmTraits, BatchTraits, Recommending, traits_of
 from decentral.yamltext import line_of, load_file
 
-# --- as they are written --------------------------------------------------------------------------
+# --- as they are written ----------------------------------------------------------
 
 
 def read_file(path: str | Path) -> dict[str, Any]:
-    """Read a configuration file; raises ConfigError naming the line of a YAML mistake."""
+    """Read a configuration file; raises ConfigError naming the line of a YAML
+    mistake.
+    """
     loaded = load_file(path)
     if not isinstance(loaded, dict):
         raise ConfigError(
@@ -46,7 +48,9 @@ def read_file(path: str | Path) -> dict[str, Any]:
 
 
 def read_settings(path: str | Path, *others: str) -> dict[str, Any]:
-    """Read a file of settings that exist, and of ``others``; raises ConfigError naming the line."""
+    """Read a file of settings that exist, and of ``others``; raises ConfigError
+    naming the line.
+    """
     settings = read_file(path)
     for key, value in settings.items():
         part = key.partition(".")[0]
@@ -61,7 +65,8 @@ def read_settings(path: str | Path, *others: str) -> dict[str, Any]:
 
 
 def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
-    """Read ``key=value`` and ``part.setting=value`` from the command line; the last one counts.
+    """Read ``key=value`` and ``part.setting=value`` from the command line; the last
+    one counts.
 
     >>> parse_assignments(["nodes=8", "optimizer.momentum=0.5"])
     {'nodes': 8, 'optimizer.momentum': 0.5}
@@ -70,15 +75,20 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
     for text in assignments:
         key, separator, value = text.partition("=")
         if not separator or not key.strip():
-            raise ConfigError(f"cannot read {text!r}; write settings as key=value, e.g. nodes=8.")
+            raise ConfigError(
+                f"cannot read {text!r}; write settings as key=value, e.g. nodes=8."
+            )
         key = key.strip()
         if key == "out" and value.strip() and value.strip().lower() not in NOTHING:
             quoted = value.lstrip().startswith(("'", '"'))
-            found[key] = parse_value(value, key) if quoted else value.strip()  # a path is data
+            # a path is data
+            found[key] = parse_value(value, key) if quoted else value.strip()
             continue
         parsed = parse_value(value, key)
         # ``none`` is the name of a schedule, and the absence of anything else.
-        found[key] = value.strip() if parsed is None and key in {*PARTS, *ALIASES} else parsed
+        found[key] = (
+            value.strip() if parsed is None and key in {*PARTS, *ALIASES} else parsed
+        )
     return found
 
 
@@ -99,10 +109,12 @@ def resolve_aliases(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def merge_layers(*layers: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge layers of settings, later ones first in rank; ``part.setting`` reaches into a plug-in.
+    """Merge layers of settings, later ones first in rank; ``part.setting`` reaches
+    into a plug-in.
 
-    A plug-in written with a name replaces the one below; a mapping without ``name`` changes
-    settings of the one below. Of an engine the settings below stay, unless it is ``local``.
+    A plug-in written with a name replaces the one below; a mapping without ``name``
+    changes settings of the one below. Of an engine the settings below stay, unless
+    it is ``local``.
     """
     merged: dict[str, Any] = {}
     for layer in layers:
@@ -114,7 +126,9 @@ def merge_layers(*layers: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _node(text: str) -> object:
-    """Read the node in ``node_lr.3``: a number, a label, or a label in quotes that is a number."""
+    """Read the node in ``node_lr.3``: a number, a label, or a label in quotes that
+    is a number.
+    """
     if text.removeprefix("-").isdecimal():
         return int(text)
     quote = text[:1]
@@ -127,7 +141,8 @@ def _put(merged: dict[str, Any], key: str, value: Any) -> None:
     if isinstance(value, PathLike):
         value = fspath(value)
     if key in NUMBERS and isinstance(value, str):
-        number = scalar(value, key)  # in Python, a number may be text, as on the command line
+        # in Python, a number may be text, as on the command line
+        number = scalar(value, key)
         value = number if type(number) in (int, float) else value
     # Without a name it says how the plug-in below is set, and not which one it is.
     changes = isinstance(value, Mapping) and not {"name", "path"} & set(value)
@@ -137,11 +152,17 @@ def _put(merged: dict[str, Any], key: str, value: Any) -> None:
             merged[part] = {**(merged.get(part) or {}), _node(setting): value}
             return
         if part not in PARTS and part not in METHODS and part != "engine":
-            raise ConfigError(f"{key}: {part!r} has no settings of its own; write {part}=value.")
+            raise ConfigError(
+                f"{key}: {part!r} has no settings of its own; write {part}=value."
+            )
         path, changes = setting.split("."), True
         if part in PARTS and len(path) > 1:
             below = as_mapping(part, merged.get(part, Config.model_fields[part].default))
-            value = {path[0]: _put_into(below.get(path[0]), path[1:], value, f"{part}.{path[0]}")}
+            value = {
+                path[0]: _put_into(
+                    below.get(path[0]), path[1:], value, f"{part}.{path[0]}"
+                )
+            }
         else:
             value = {setting: value}
     if part == "engine":
@@ -151,12 +172,16 @@ def _put(merged: dict[str, Any], key: str, value: Any) -> None:
         value = {**as_mapping(part, below), **value}
     elif isinstance(value, Mapping) and part in METHODS and merged.get(part) is not None:
         below = merged[part]
-        value = {**(below if isinstance(below, Mapping) else {METHODS[part].main: below}), **value}
+        value = {
+            **(below if isinstance(below, Mapping) else {METHODS[part].main: below}),
+            **value,
+        }
     merged[part] = value
 
 
 def _put_into(below: Any, path: Sequence[str], value: Any, where: str) -> Any:
-    """Return what a setting holds, a mapping or a plug-in, with one of its own changed.
+    """Return what a setting holds, a mapping or a plug-in, with one of its own
+    changed.
 
     Args:
         below: What it holds so far.
@@ -177,15 +202,24 @@ def _put_into(below: Any, path: Sequence[str], value: Any, where: str) -> Any:
             )
         inside = {"name": spec.name, **spec.settings}
     else:
-        raise ConfigError(f"{where} = {spelled(below)} has no settings; write {where}=value.")
+        raise ConfigError(
+            f"{where} = {spelled(below)} has no settings; write {where}=value."
+        )
     first, rest = path[0], path[1:]
-    return {**inside, first: _put_into(inside.get(first), rest, value, f"{where}.{first}")}
+    return {
+        **inside,
+        first: _put_into(inside.get(first), rest, value, f"{where}.{first}"),
+    }
 
 
 def refuse_unknown(key: str, value: Any = ...) -> None:
-    """Raise ConfigError for what is no setting of a run, or of its engine, as ``key=value``."""
+    """Raise ConfigError for what is no setting of a run, or of its engine, as
+    ``key=value``.
+    """
     if key == "sweep":
-        raise ConfigError("this configuration describes a sweep; run it by `decentral sweep`.")
+        raise ConfigError(
+            "this configuration describes a sweep; run it by `decentral sweep`."
+        )
     if key in ENGINE_SETTINGS:
         written = "VALUE" if value is ... else spelled(value)
         raise ConfigError(
@@ -206,10 +240,14 @@ def as_mapping(kind: str, value: PluginSpec) -> dict[str, Any]:
         return {"name": "constant", NUMBERS[kind]: value}
     spec = read(kind, value)
     names = list(find(kind, spec.name).settings) if spec.args else []
-    return {"name": spec.name, **dict(zip(names, spec.args, strict=False)), **spec.settings}
+    return {
+        "name": spec.name,
+        **dict(zip(names, spec.args, strict=False)),
+        **spec.settings,
+    }
 
 
-# --- one configuration ----------------------------------------------------------------------------
+# --- one configuration ------------------------------------------------------------
 
 
 #: Settings that are lists of plug-ins.
@@ -217,7 +255,9 @@ _LISTS = {"faults", "metrics", "track"}
 
 
 def make_config(*layers: Mapping[str, Any]) -> Config:
-    """Validate layers of settings on top of the defaults, the task's and the algorithm's."""
+    """Validate layers of settings on top of the defaults, the task's and the
+    algorithm's.
+    """
     for layer in layers:
         for key, value in layer.items():
             if value is not None:
@@ -246,14 +286,16 @@ def make_config(*layers: Mapping[str, Any]) -> Config:
         if isinstance(value, int | float) and not isinstance(value, bool):
             settings[kind] = {"name": "constant", setting: value}
     config = validate(settings)
-    # What a task recommends is no wish of the user's: it may give way where it cannot be.
+    # What a task recommends is no wish of the user's: it may give way where it
+    # cannot be.
     if "split" not in asked:
         config.model_fields_set.discard("split")
     return config
 
 
 def _follow_graph(settings: dict[str, Any], asked: Mapping[str, Any]) -> None:
-    """Take a graph that is held in Python, and as many nodes as a graph has, unless told.
+    """Take a graph that is held in Python, and as many nodes as a graph has, unless
+    told.
 
     Args:
         settings: All settings; changed.
@@ -270,7 +312,9 @@ def _follow_graph(settings: dict[str, Any], asked: Mapping[str, Any]) -> None:
 
 
 def _check_plain(asked: Mapping[str, Any]) -> None:
-    """Refuse numbers and words that cannot be before anything heavy is loaded for plug-ins."""
+    """Refuse numbers and words that cannot be before anything heavy is loaded for
+    plug-ins.
+    """
     own = Config.model_fields.keys() - PARTS.keys() - NESTED.keys() - _LISTS
     validate({key: asked[key] for key in own & asked.keys()})
     size = asked.get("batch")
@@ -283,11 +327,16 @@ def recommendations(kind: str, part: PluginSpec) -> Mapping[str, Any]:
     if isinstance(part, str | Mapping | Spec):
         found = find(kind, parse_spec(part, kind).name)
         return traits_of(found, Recommending).defaults
-    return traits_of(part, Recommending).defaults if isinstance(part, ConfiguredPlugin) else {}
+    return (
+        traits_of(part, Recommending).defaults
+        if isinstance(part, ConfiguredPlugin)
+        else {}
+    )
 
 
 def _with_plan(settings: dict[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
-    """Replace ``plan(FILE)`` by the plan in that configuration, and its budget unless one is given.
+    """Replace ``plan(FILE)`` by the plan in that configuration, and its budget
+    unless one is given.
 
     So a run folder holds the plan itself, and other hosts need no file.
     """
@@ -302,7 +351,9 @@ def _with_plan(settings: dict[str, Any], asked: Mapping[str, Any]) -> dict[str, 
         return settings
     planned = read_file(given)
     if "batch" not in planned:
-        raise ConfigError(f"batch: {given} holds no plan; `decentral plan batch --out` writes one.")
+        raise ConfigError(
+            f"batch: {given} holds no plan; `decentral plan batch --out` writes one."
+        )
     data = asked.get("data", None if "steps" in asked else planned.get("data"))
     inside = {**as_mapping("batch", planned["batch"]), **spec.settings}
     return {**settings, "batch": inside, "data": data}
@@ -323,11 +374,12 @@ def _refuse_unused(asked: Mapping[str, Any]) -> None:
             )
 
 
-# --- what is the user's own -----------------------------------------------------------------------
+# --- what is the user's own -------------------------------------------------------
 
 
 def foreign_parts(config: Config) -> dict[str, str]:
-    """Return the parts of a run that no built-in plug-ins are, by kind: what they are called.
+    """Return the parts of a run that no built-in plug-ins are, by kind: what they
+    are called.
 
     >>> from decentral.config import make_config
     >>> foreign_parts(make_config({"topology": "ring", "optimizer": "torch.optim.RAdam"}))

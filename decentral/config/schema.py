@@ -1,4 +1,6 @@
-"""The JSON Schema of a configuration, for editors: from pydantic and the plug-ins' signatures."""
+"""The JSON Schema of a configuration, for editors: from pydantic and the plug-ins'
+signatures.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
 from decentral.config.settings import ALIASES, NESTED, NUMBERS, PARTS, Config
 from decentral.registry import KINDS, NestedPlugin, Plugin, members, names
-from decentral.signature import Setting
+from decentral.signature import Setting, first_sentence
 from decentral.units import parse_bandwidth, parse_point, parse_seconds
 
 Schema = dict[str, Any]
@@ -24,18 +26,23 @@ _LISTS = {"metrics": "metric", "faults": "fault", "track": "tracker"}
 _OUTSIDE = r"[.:/\\]"
 
 
-#: Readers of quantities; what other types with a reader of their own take is known to it alone.
+#: Readers of quantities; what other types with a reader of their own take is known
+#: to it alone.
 _QUANTITIES = (parse_point, parse_seconds, parse_bandwidth)
 #: Names that a kind knows beside those of its members.
 _WORDS = {"weights": ["file"]}
 
 
 class _Generator(GenerateJsonSchema):
-    """Describes what pydantic leaves to a function: quantities are text or a number."""
+    """Describes what pydantic leaves to a function: quantities are text or a
+    number.
+    """
 
     def function_plain_schema(self, schema: Any) -> JsonSchemaValue:
         """Return what may be written of a type with a reader of its own."""
-        return dict(_TEXT_OR_NUMBER) if schema["function"]["function"] in _QUANTITIES else {}
+        return (
+            dict(_TEXT_OR_NUMBER) if schema["function"]["function"] in _QUANTITIES else {}
+        )
 
 
 def config_schema() -> Schema:
@@ -84,7 +91,11 @@ def _setting(key: str) -> Schema:
         return {"anyOf": [_TEXT_OR_NUMBER, *absent]}
     if key == "node_lr":
         return {"type": "object", "additionalProperties": {"type": "number"}}
-    rebuilt = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
+    rebuilt = (
+        Annotated[field.annotation, *field.metadata]
+        if field.metadata
+        else field.annotation
+    )
     return {"anyOf": [_schema_of(rebuilt), *absent[1:]]}
 
 
@@ -95,14 +106,23 @@ def _nested(key: str) -> list[Schema]:
              for name, one in model.model_fields.items()}  # fmt: skip
     whole: Schema = {"type": "object", "properties": inner, "additionalProperties": False}
     if key == "engine":
-        return [{"type": "string", "pattern": r"^\s*(auto|local|ray)\s*(\(.*\)\s*)?$"}, whole]
+        return [
+            {"type": "string", "pattern": r"^\s*(auto|local|ray)\s*(\(.*\)\s*)?$"},
+            whole,
+        ]
     return [_TEXT_OR_NUMBER, whole]
 
 
 def _aliased(name: str, properties: Mapping[str, Schema]) -> Schema:
-    """Return the schema of a short name, which may stand for a setting within a part."""
+    """Return the schema of a short name, which may stand for a setting within a
+    part.
+    """
     key, _, inner = name.partition(".")
-    return {"type": "number", "description": f"short for {name}"} if inner else properties[key]
+    return (
+        {"type": "number", "description": f"short for {name}"}
+        if inner
+        else properties[key]
+    )
 
 
 def _dotted() -> Iterable[tuple[str, Schema]]:
@@ -121,7 +141,7 @@ def _dotted() -> Iterable[tuple[str, Schema]]:
     yield r"^node_lr\..+$", {"type": "number"}
 
 
-# --- plug-ins -------------------------------------------------------------------------------------
+# --- plug-ins ---------------------------------------------------------------------
 
 
 def _known(kind: str) -> list[Plugin]:
@@ -154,12 +174,16 @@ def _plugin(kind: str) -> Schema:
 
 
 def _named(kind: str) -> Schema:
-    """Return the text of a plug-in: a name, perhaps with settings, or one from outside."""
+    """Return the text of a plug-in: a name, perhaps with settings, or one from
+    outside.
+    """
     listed = [*names(kind), *_WORDS.get(kind, ())]
     called = rf"^\s*({'|'.join(map(re.escape, listed))})\s*\(.*\)\s*$"
     spec = {"type": "string", "anyOf": [{"pattern": called}, {"pattern": _OUTSIDE}]}
     plain = {"enum": listed}
-    own = {"type": "string", "pattern": r"^\s*[-+\d.].*$"} if kind in ("compute",) else None
+    own = (
+        {"type": "string", "pattern": r"^\s*[-+\d.].*$"} if kind in ("compute",) else None
+    )
     return {"anyOf": [plain, spec, *([own] if own else [])]}
 
 
@@ -168,7 +192,7 @@ def _mapping(one: Plugin) -> Schema:
     inner = {key: _of_setting(setting) for key, setting in one.accepts.items()}
     required = [key for key, setting in one.accepts.items() if setting.required]
     return {
-        "description": one.help.partition("\n")[0],
+        "description": first_sentence(one.help),
         "type": "object",
         "properties": {"name": {"const": one.name}, **inner},
         "required": ["name", *required],
@@ -185,7 +209,8 @@ def _ref(kind: str) -> Schema:
 
 
 def _schema_of(annotation: Any, metadata: Iterable[Any] = (), text: str = "") -> Schema:
-    """Return the schema of an annotation; of one that cannot be described, anything.
+    """Return the schema of an annotation; of one that cannot be described,
+    anything.
 
     Args:
         annotation: As in a signature.
@@ -201,7 +226,8 @@ def _schema_of(annotation: Any, metadata: Iterable[Any] = (), text: str = "") ->
         made = TypeAdapter(whole).json_schema(schema_generator=_Generator)
     except PydanticUserError:  # a type of the user's, read by code alone
         return about
-    if "$defs" in made:  # of nested models: their references would lead outside of this schema
+    # of nested models: their references would lead outside of this schema
+    if "$defs" in made:
         return about
     made.pop("title", None)
     absent = [{"const": "none"}] if {"type": "null"} in made.get("anyOf", []) else []
@@ -209,10 +235,16 @@ def _schema_of(annotation: Any, metadata: Iterable[Any] = (), text: str = "") ->
 
 
 def _part_in(annotation: Any) -> NestedPlugin | None:
-    """Return the mark of a setting that is a plug-in itself, also one that may be absent."""
+    """Return the mark of a setting that is a plug-in itself, also one that may be
+    absent.
+    """
     if get_origin(annotation) is Annotated:
         found = (one for one in get_args(annotation)[1:] if isinstance(one, NestedPlugin))
         return next(found, None)
     inner = get_args(annotation)
     simple = [one for one in inner if one is not type(None)]
-    return _part_in(simple[0]) if len(simple) == 1 and get_origin(annotation) is not list else None
+    return (
+        _part_in(simple[0])
+        if len(simple) == 1 and get_origin(annotation) is not list
+        else None
+    )

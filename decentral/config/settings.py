@@ -1,7 +1,8 @@
 """Every setting of a run: what it may be, and what it is by default.
 
-Plug-ins stay as written until ``Setup`` (in ``decentral.loop``) builds them; the resolved
-configuration that a run folder keeps has every default written out and reproduces the run.
+Plug-ins stay as written until ``Setup`` (in ``decentral.loop``) builds them; the
+resolved configuration that a run folder keeps has every default written out and
+reproduces the run.
 """
 
 from __future__ import annotations
@@ -31,24 +32,28 @@ from decentral.signature import truth_as_number
 from decentral.spec import NOTHING, Spec, parse_spec, scalar, spelled
 from decentral.units import parse_amount
 
-# --- the engine -----------------------------------------------------------------------------------
+# --- the engine -------------------------------------------------------------------
 
 
 class Engine(BaseModel):
     """How a run is trained: in this process, or by workers on a Ray cluster.
 
-    All but the name concern Ray. Written as text, ``ray(workers=4)``, or as a mapping.
+    All but the name concern Ray. Written as text, ``ray(workers=4)``, or as a
+    mapping.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     name: Literal["auto", "local", "ray"] = Field(
-        "auto", description="auto: ray for several workers or GPUs, or an address; else local"
+        "auto",
+        description="auto: ray for several workers or GPUs, or an address; else local",
     )
     workers: Count | Literal["auto"] = Field(
         "auto", description="Ray actors; auto: one per GPU, or per host"
     )
-    address: str | None = Field(None, description="Ray cluster, host:port or auto; none: start one")
+    address: str | None = Field(
+        None, description="Ray cluster, host:port or auto; none: start one"
+    )
     placement: Literal["pack", "spread"] = Field(
         "pack", description="workers on hosts: one host after the other, or in turn"
     )
@@ -56,13 +61,19 @@ class Engine(BaseModel):
         "same", description="numbers between workers; same: those of the rows"
     )
     on_failure: Literal["restart", "continue", "stop"] = Field(
-        "restart", description="when a worker is lost: start it again, go on without, or end"
+        "restart",
+        description="when a worker is lost: start it again, go on without, or end",
     )
-    max_failures: Annotated[int, Ge(0)] = Field(3, description="lost workers before the run ends")
+    max_failures: Annotated[int, Ge(0)] = Field(
+        3, description="lost workers before the run ends"
+    )
     liveness_s: Positive = Field(10.0, description="silence after which a worker is dead")
-    progress_s: Positive = Field(600.0, description="seconds without a step that mean a hang")
+    progress_s: Positive = Field(
+        600.0, description="seconds without a step that mean a hang"
+    )
     dashboard_port: Annotated[int, Ge(0)] | None = Field(
-        None, description="of the Ray cluster that is started; none: 8265 or the next free one"
+        None,
+        description="of the Ray cluster that is started; none: 8265 or the next free one",
     )
 
     @model_validator(mode="before")
@@ -97,37 +108,48 @@ def engine_settings(value: Any) -> dict[str, Any]:
     else:
         spec = parse_spec(value, "engine")
         if len(spec.args) > 1 or (spec.args and "workers" in spec.settings):
-            raise ConfigError(f"engine: cannot read {value!r}; name its settings, ray(workers=4).")
+            raise ConfigError(
+                f"engine: cannot read {value!r}; name its settings, ray(workers=4)."
+            )
         found = {"name": spec.name, **dict(zip(["workers"], spec.args, strict=False))}
         found |= spec.settings
-    optional = [key for key, field in Engine.model_fields.items() if field.default is None]
+    optional = [
+        key for key, field in Engine.model_fields.items() if field.default is None
+    ]
     return found | {key: None for key in optional if found.get(key) == "none"}
 
 
 def engine_above(below: Any, value: Any) -> dict[str, Any]:
     """Return an engine's settings as those of two layers make them.
 
-    Settings of the lower layer stay, so that a flag may name the engine of a file; this process,
-    ``local``, has none.
+    Settings of the lower layer stay, so that a flag may name the engine of a file;
+    this process, ``local``, has none.
     """
     above = engine_settings(value)
     kept = {} if below is None or above.get("name") == "local" else engine_settings(below)
     return {**kept, **above}
 
 
-# --- a run ----------------------------------------------------------------------------------------
+# --- a run ------------------------------------------------------------------------
 
 
-#: A plug-in as written: text, a mapping with ``name``, a number, or an object from Python.
+#: A plug-in as written: text, a mapping with ``name``, a number, or an object from
+#: Python.
 PluginSpec = Any
 #: The same, in a list: text, or what was made of a function.
 Named = Annotated[Any, AfterValidator(lambda value: _check_named(value))]
 Auto = Literal["auto"]
 
 #: Configuration keys that hold a plug-in, and its kind.
-PARTS = {kind: kind for kind in KINDS if kind not in ("metric", "claim", "fault", "tracker")}
+PARTS = {
+    kind: kind for kind in KINDS if kind not in ("metric", "claim", "fault", "tracker")
+}
 #: Short names on the command line and in Python.
-ALIASES = {"schedule": "communication", "lr": "learning_rate.lr", "batch_schedule": "batch"}
+ALIASES = {
+    "schedule": "communication",
+    "lr": "learning_rate.lr",
+    "batch_schedule": "batch",
+}
 #: The setting that a bare number means.
 NUMBERS = {"learning_rate": "lr", "batch": "size", "compute": "seconds"}
 #: Keys whose settings are those of a model.
@@ -140,11 +162,16 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, frozen=True)
 
     task: PluginSpec = Field("digits", description="data, loss and evaluation")
-    model: PluginSpec = Field("mlp", description="the network, unless the task brings its own")
+    model: PluginSpec = Field(
+        "mlp", description="the network, unless the task brings its own"
+    )
     nodes: Annotated[Count, Le(limits.NODES)] = Field(16, description="number of nodes N")
-    steps: Count = Field(3000, description="optimizer steps of every node, unless data ends it")
+    steps: Count = Field(
+        3000, description="optimizer steps of every node, unless data ends it"
+    )
     data: str | None = Field(
-        None, description="end after so much data of all nodes: 1M samples, 500k tokens, 9k/node"
+        None,
+        description="end after so much data of all nodes: 1M samples, 500k tokens, 9k/node",
     )
     local_steps: Count = Field(10, description="steps between two communication steps")
     algorithm: PluginSpec = Field("dsgd", description="what a node does in a step")
@@ -157,18 +184,24 @@ class Config(BaseModel):
     )
     topology: PluginSpec = Field("ring", description="who may talk to whom")
     weights: PluginSpec = Field(
-        "auto", description="mixing weights; auto: the graph's own or metropolis; file: its own"
+        "auto",
+        description="mixing weights; auto: the graph's own or metropolis; file: its own",
     )
     communication: PluginSpec = Field("late", description="when to talk, and how much")
     network: PluginSpec = Field(
-        "auto", description="what lies between nodes, for simulated seconds; auto: the graph's own"
+        "auto",
+        description="what lies between nodes, for simulated seconds; auto: the graph's own",
     )
     compute: PluginSpec = Field(
-        "auto", description="seconds of a step, such as 20ms; auto: measured, where a network is"
+        "auto",
+        description="seconds of a step, such as 20ms; auto: measured, where a network is",
     )
-    learning_rate: PluginSpec = Field("constant", description="schedule of the learning rate")
+    learning_rate: PluginSpec = Field(
+        "constant", description="schedule of the learning rate"
+    )
     node_lr: dict[Annotated[int, Ge(0)] | str, Positive] = Field(
-        {}, description="factors of the learning rate of nodes, such as {3: 1000}, {Oslo: 0.5}"
+        {},
+        description="factors of the learning rate of nodes, such as {3: 1000}, {Oslo: 0.5}",
     )
     batch: PluginSpec = Field(
         "constant", description="schedule of the batch size, samples per node"
@@ -176,11 +209,16 @@ class Config(BaseModel):
     label_smoothing: Annotated[float, Ge(0), Lt(1)] = Field(
         0.0, description="share of a training target spread over all classes"
     )
-    label_noise: LabelNoise | None = Field(None, description="noise on training targets, in phases")
-    adversarial: Adversarial | None = Field(None, description="train on attacked inputs, in phases")
+    label_noise: LabelNoise | None = Field(
+        None, description="noise on training targets, in phases"
+    )
+    adversarial: Adversarial | None = Field(
+        None, description="train on attacked inputs, in phases"
+    )
     sam: Sam | None = Field(None, description="sharpness-aware minimisation, in phases")
     micro_batch: Count | Auto | None = Field(
-        "auto", description="samples per forward pass; auto: the batch, at most 256 if it grows"
+        "auto",
+        description="samples per forward pass; auto: the batch, at most 256 if it grows",
     )
     optimizer: PluginSpec = Field("sgd", description="torch optimizer of every node")
     clip: Positive | None = Field(None, description="largest gradient norm of a node")
@@ -193,32 +231,52 @@ class Config(BaseModel):
         "auto", description="draw with replacement; auto: where a shard is below a batch"
     )
     merge: PluginSpec = Field("uniform", description="how models are averaged")
-    mix_state: bool = Field(False, description="exchange optimizer state along with the models")
-    gossip_buffers: bool = Field(True, description="exchange BatchNorm statistics in gossip")
-    calibration_samples: Count = Field(2048, description="samples that re-estimate BatchNorm")
+    mix_state: bool = Field(
+        False, description="exchange optimizer state along with the models"
+    )
+    gossip_buffers: bool = Field(
+        True, description="exchange BatchNorm statistics in gossip"
+    )
+    calibration_samples: Count = Field(
+        2048, description="samples that re-estimate BatchNorm"
+    )
     metrics: tuple[Named, ...] = Field(
-        ("accuracy", "loss", "mergeability", "consensus", "gradient"), description="what to measure"
+        ("accuracy", "loss", "mergeability", "consensus", "gradient"),
+        description="what to measure",
     )
     seed: Annotated[int, Ge(0)] = Field(0, description="of every draw in the run")
     eval_every: Count | Auto = Field("auto", description="steps between two evaluations")
-    eval_samples: Count = Field(2048, description="test samples of evaluations in between")
+    eval_samples: Count = Field(
+        2048, description="test samples of evaluations in between"
+    )
     eval_nodes: Count = Field(64, description="nodes of evaluations in between")
     log_every: Count | Auto = Field("auto", description="steps between two log lines")
-    checkpoint_every: Count | Auto = Field("auto", description="steps between two checkpoints")
+    checkpoint_every: Count | Auto = Field(
+        "auto", description="steps between two checkpoints"
+    )
     keep_checkpoints: Count = Field(2, description="newest checkpoints that are kept")
     replicas: Literal["auto", "tune", "vmap", "loop"] = Field(
-        "auto", description="rows together or in a loop; auto: by a table; tune: by a measurement"
+        "auto",
+        description="rows together or in a loop; auto: by a table; tune: by a measurement",
     )
-    mixing: Literal["auto", "ordered"] = Field("auto", description="ordered: same bits anywhere")
-    dtype: Literal["float32", "float64"] = Field("float32", description="precision of the rows")
+    mixing: Literal["auto", "ordered"] = Field(
+        "auto", description="ordered: same bits anywhere"
+    )
+    dtype: Literal["float32", "float64"] = Field(
+        "float32", description="precision of the rows"
+    )
     precision: Literal["same", "bfloat16"] = Field(
-        "same", description="of forward and backward passes in training; same: that of the rows"
+        "same",
+        description="of forward and backward passes in training; same: that of the rows",
     )
     compile: Literal["default", "reduce-overhead"] | None = Field(
-        None, description="mode of torch.compile, for all rows together; none: not compiled"
+        None,
+        description="mode of torch.compile, for all rows together; none: not compiled",
     )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
-    threads: Count | Auto = Field("auto", description="CPU threads; auto: one for small steps")
+    threads: Count | Auto = Field(
+        "auto", description="CPU threads; auto: one for small steps"
+    )
     on_nonfinite: Literal["stop", "quarantine"] = Field(
         "stop", description="what a node with NaN or Inf does to the run"
     )
@@ -257,12 +315,16 @@ class Config(BaseModel):
     @field_validator("faults", "metrics", "track", mode="before")
     @classmethod
     def _normalize_list(cls, value: Any, info: ValidationInfo) -> Any:
-        """Take one for a list of one, look names up, and write out what was taken apart."""
+        """Take one for a list of one, look names up, and write out what was taken
+        apart.
+        """
         alone = isinstance(value, str | Spec) or callable(value)
         listed = [value] if alone else value
         if not isinstance(listed, list | tuple):
             return value
-        kind = {"metrics": "metric", "track": "tracker"}.get(info.field_name or "", "fault")
+        kind = {"metrics": "metric", "track": "tracker"}.get(
+            info.field_name or "", "fault"
+        )
         found = [spelled(one) if isinstance(one, Spec) else one for one in listed]
         # Functions become plug-ins at once; text stays text, as a run folder keeps
         # it.
@@ -280,12 +342,15 @@ def _check_named(value: Any) -> Any:
 
 
 def documentation() -> Iterator[tuple[str, Any, str]]:
-    """Yield every setting as ``key`` or ``key.setting``, its default, and what it means.
+    """Yield every setting as ``key`` or ``key.setting``, its default, and what it
+    means.
 
     The default of a setting that must be given, where its method is on, is ``...``.
     """
     for key, field in Config.model_fields.items():
-        default = field.default.name if isinstance(field.default, Engine) else field.default
+        default = (
+            field.default.name if isinstance(field.default, Engine) else field.default
+        )
         yield key, default, field.description or ""
         for inner, setting in NESTED[key].model_fields.items() if key in NESTED else ():
             if (key, inner) != ("engine", "name"):
@@ -293,18 +358,25 @@ def documentation() -> Iterator[tuple[str, Any, str]]:
                 yield f"{key}.{inner}", default, setting.description or ""
 
 
-# --- what is wrong with them ----------------------------------------------------------------------
+# --- what is wrong with them ------------------------------------------------------
 
 
 def as_written(layer: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings, texts that stand for numbers or for nothing as what they are."""
+    """Return settings, texts that stand for numbers or for nothing as what they
+    are.
+    """
     return {key: _as_written(key, value) for key, value in layer.items()}
 
 
 def _as_written(key: str, value: Any) -> Any:
     """Return a text that stands for a number, or for nothing, as what it is."""
     field = Config.model_fields.get(key)
-    if not isinstance(value, str) or field is None or key in PARTS or value == field.default:
+    if (
+        not isinstance(value, str)
+        or field is None
+        or key in PARTS
+        or value == field.default
+    ):
         return value
     nothing = value.lower() in NOTHING and field.default is None
     annotation: Any = field.annotation
@@ -326,7 +398,9 @@ def validate(settings: Mapping[str, Any]) -> Config:
 
 
 def plain_faults(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return what is wrong with single settings that are no plug-ins: the setting, what is said."""
+    """Return what is wrong with single settings that are no plug-ins: the setting,
+    what is said.
+    """
     given = as_written(settings)
     found: list[tuple[str, str]] = []
     try:
@@ -341,7 +415,10 @@ def plain_faults(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _truths(settings: Mapping[str, Any], config: Config) -> list[tuple[str, str]]:
     """Return settings that are true or false where a number is meant."""
-    found = {key: truth_as_number(value, getattr(config, key)) for key, value in settings.items()}
+    found = {
+        key: truth_as_number(value, getattr(config, key))
+        for key, value in settings.items()
+    }
     return [
         (key, f"{key} = {spelled(truth)}: it must be a number.")
         for key, truth in found.items()
@@ -368,11 +445,16 @@ def _told(first: Mapping[str, Any]) -> tuple[str, str]:
         return part, f"{part} = {given!r}: {reason}"
     known = list(NESTED[part].model_fields)
     if first["type"] == "missing":
-        return part, f"{part} needs the setting {inner[0]!r}; write {part}.{inner[0]}=value."
+        return (
+            part,
+            f"{part} needs the setting {inner[0]!r}; write {part}.{inner[0]}=value.",
+        )
     if first["type"] == "extra_forbidden":
         offer = f"{nearest(inner[0], known)} Settings: {', '.join(sorted(known))}."
         return f"{part}.{inner[0]}", f"{part} has no setting {inner[0]!r}.{offer}"
     if not inner and part == "engine":
         return part, f"engine: {reason}"
-    where = ".".join([part, *(name for name in inner if (part, name) != ("engine", "name"))])
+    where = ".".join(
+        [part, *(name for name in inner if (part, name) != ("engine", "name"))]
+    )
     return where, f"{where} = {given!r}: {reason}"

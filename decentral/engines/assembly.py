@@ -1,4 +1,5 @@
-"""What several workers deliver, put together: records of metrics, and shards of checkpoints.
+"""What several workers deliver, put together: records of metrics, and shards of
+checkpoints.
 
 Shards are collected off the path of a step; the manifest comes last.
 """
@@ -19,7 +20,7 @@ from decentral.errors import RunError
 from decentral.run.checkpoint import Draft
 from decentral.run.folder import RunFolder, explain_disk_errors
 
-# --- records of metrics ---------------------------------------------------------------------------
+# --- records of metrics -----------------------------------------------------------
 
 
 #: A line of metrics.
@@ -36,11 +37,15 @@ class RecordAssembly:
     """Records and events on their way, until every worker has reported its part."""
 
     workers: int
-    records: dict[tuple[int, str], dict[int, Record]] = field(default_factory=dict[Any, Any])
+    records: dict[tuple[int, str], dict[int, Record]] = field(
+        default_factory=dict[Any, Any]
+    )
     events: list[Mapping[str, Any]] = field(default_factory=list[Any])
 
     def add(self, rank: int, record: Record) -> list[Record] | None:
-        """Take a worker's record; return those of all workers once they are complete."""
+        """Take a worker's record; return those of all workers once they are
+        complete.
+        """
         # The end of a run has several records at one step.
         key = record["step"], record.get("phase", "")
         parts = self.records.setdefault(key, {})
@@ -64,15 +69,21 @@ def combine(parts: list[Record]) -> Record:
         record[key] = sum(part[key] for part in parts)
     for key in _AVERAGED:
         record[key] = sum(part[key] for part in parts) / len(parts)
-    trained = [(p["loss/train"], p["nodes/healthy"]) for p in parts if p["loss/train"] is not None]
+    trained = [
+        (p["loss/train"], p["nodes/healthy"])
+        for p in parts
+        if p["loss/train"] is not None
+    ]
     if trained:
         # A worker's loss is the mean over its nodes, which need not be equally
         # many.
-        record["loss/train"] = sum(loss * n for loss, n in trained) / sum(n for _, n in trained)
+        record["loss/train"] = sum(loss * n for loss, n in trained) / sum(
+            n for _, n in trained
+        )
     return record
 
 
-# --- checkpoints ----------------------------------------------------------------------------------
+# --- checkpoints ------------------------------------------------------------------
 
 
 #: Bytes of one chunk where workers do not see the run folder.
@@ -93,9 +104,14 @@ class CheckpointAssembly:
         self.thread = ThreadPoolExecutor(1, "checkpoints")
 
     def save(
-        self, staged: Sequence[Staged], live: Sequence[int], epoch: int, counters: dict[str, Any]
+        self,
+        staged: Sequence[Staged],
+        live: Sequence[int],
+        epoch: int,
+        counters: dict[str, Any],
     ) -> None:
-        """Begin to collect the shards of a checkpoint; the one before is finished first.
+        """Begin to collect the shards of a checkpoint; the one before is finished
+        first.
 
         Args:
             staged: What every worker has staged, by rank.
@@ -131,7 +147,9 @@ class CheckpointAssembly:
         self.thread.shutdown(wait=True, cancel_futures=True)
 
     def collect(self, staged: Staged, path: Path) -> str:
-        """Write one staged file to a path, let the worker forget it, and return its digest."""
+        """Write one staged file to a path, let the worker forget it, and return its
+        digest.
+        """
         rank, name = staged["rank"], staged["name"]
         with explain_disk_errors(self.folder.path):
             if self.shared:
@@ -152,7 +170,9 @@ class CheckpointAssembly:
             file.flush()
             os.fsync(file.fileno())
         if digest.hexdigest() != self.workers.ask(rank, "digest", name):
-            raise RunError(f"worker {rank} sent {name} damaged; `decentral resume` tries again.")
+            raise RunError(
+                f"worker {rank} sent {name} damaged; `decentral resume` tries again."
+            )
         return digest.hexdigest()
 
 

@@ -1,4 +1,6 @@
-"""One attempt at a run: workers followed from the first handshake to the end, or to a loss."""
+"""One attempt at a run: workers followed from the first handshake to the end, or to
+a loss.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,8 @@ if TYPE_CHECKING:  # it loads torch.distributed, which this process does not nee
 
 #: Seconds between two times that gauges are set, whether there are reports or not.
 REPEAT_S = 5.0
-#: Steps that workers may do until a request to hold reaches them, in seconds of training.
+#: Steps that workers may do until a request to hold reaches them, in seconds of
+#: training.
 HOLD_S = 0.5
 
 
@@ -60,7 +63,8 @@ class Start:
 class Attempt:
     """What the coordinator does while workers train: it takes no part in a step.
 
-    ``can_rejoin`` says, whenever a checkpoint is complete, whether lost nodes could return there.
+    ``can_rejoin`` says, whenever a checkpoint is complete, whether lost nodes could
+    return there.
     """
 
     run: EngineRun
@@ -83,7 +87,9 @@ class Attempt:
         self.repeated_s = time.monotonic()
 
     def follow(self) -> None:
-        """Let the workers train to the end; raises WorkersLost, Rejoin, or what stopped the run."""
+        """Let the workers train to the end; raises WorkersLost, Rejoin, or what
+        stopped the run.
+        """
         self._introduce()
         keep = self.run.setup.config.keep_checkpoints
         self.checkpoints = CheckpointAssembly(self.run.folder, self.workers, keep)
@@ -100,7 +106,7 @@ class Attempt:
         finally:
             self.checkpoints.close()
 
-    # --- the beginning ----------------------------------------------------------------------------
+    # --- the beginning ------------------------------------------------------------
 
     def _introduce(self) -> None:
         """Introduce the workers to each other and give them their jobs."""
@@ -151,18 +157,24 @@ class Attempt:
         )
 
     def _describe(self, addresses: Sequence[str]) -> None:
-        found = environment(str(self.run.setup.device), self.run.threads, self.run.folder.path)
+        found = environment(
+            str(self.run.setup.device), self.run.threads, self.run.folder.path
+        )
         hosts = list(dict.fromkeys(addresses))
-        self.run.folder.write_json("env.json", found | {"hosts": hosts, "workers": addresses})
+        self.run.folder.write_json(
+            "env.json", found | {"hosts": hosts, "workers": addresses}
+        )
 
     def _part(self, rank: int) -> Checkpoint | None:
         """Return what a worker needs of the checkpoint that the run goes on from."""
         start = self.start
         if start.saved is None:
             return None
-        return start.saved.load({start.members.live[place] for place in start.blocks[rank]})
+        return start.saved.load(
+            {start.members.live[place] for place in start.blocks[rank]}
+        )
 
-    # --- reports ----------------------------------------------------------------------------------
+    # --- reports ------------------------------------------------------------------
 
     def _on_row(self, report: Report) -> None:
         parts = self.records.add(report["rank"], report["row"])
@@ -209,7 +221,9 @@ class Attempt:
             raise run.interruption()
 
     def _finish_checkpoint(self) -> None:
-        """Look at a checkpoint that has arrived, and whether lost nodes could return there."""
+        """Look at a checkpoint that has arrived, and whether lost nodes could
+        return there.
+        """
         arrived = self.checkpoints.pending is not None
         self.checkpoints.finish()
         if arrived and self.can_rejoin():
@@ -236,7 +250,7 @@ class Attempt:
     def _on_done(self, report: Report) -> None:
         self.done.add(report["rank"])
 
-    # --- the end ----------------------------------------------------------------------------------
+    # --- the end ------------------------------------------------------------------
 
     def _hold(self) -> None:
         """Let all workers stop at one step, soon."""
@@ -262,7 +276,9 @@ class Attempt:
         if report["step"] == self.hold_at:
             self.held.add(report["rank"])
         if len(self.held) == len(self.workers):
-            self.workers.ask_all("save", timeout_s=self.run.setup.config.engine.liveness_s)
+            self.workers.ask_all(
+                "save", timeout_s=self.run.setup.config.engine.liveness_s
+            )
 
     def _finish(self) -> None:
         """Take over the merged model and the last checkpoint."""

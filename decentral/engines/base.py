@@ -25,7 +25,16 @@ from decentral.loop.rounds import log_interval
 from decentral.loop.setup import Setup
 from decentral.metrics.returned import declared
 from decentral.mixing.summary import describe_mixing
-from decentral.records import BYTES, PACE, PLACE, RELATIVE, WALL, Records, is_own, records_of
+from decentral.records import (
+    BYTES,
+    PACE,
+    PLACE,
+    RELATIVE,
+    WALL,
+    Records,
+    is_own,
+    records_of,
+)
 from decentral.run.checkpoint import Saved, has_checkpoint
 from decentral.run.digests import identity
 from decentral.run.folder import RunFolder, environment
@@ -51,7 +60,9 @@ def warn(text: str) -> None:
 
 
 class EngineRun(ABC):
-    """A run: prepared, then begun or gone on with in a folder, then trained to its end."""
+    """A run: prepared, then begun or gone on with in a folder, then trained to its
+    end.
+    """
 
     #: How rows are computed, and why, in words.
     compute_reason: str
@@ -95,7 +106,9 @@ class EngineRun(ABC):
         """Stand where a checkpoint was taken, with the nodes that were live then."""
 
     def close(self) -> None:
-        """Let go of what the engine holds; a run that is trained to its end does so itself."""
+        """Let go of what the engine holds; a run that is trained to its end does so
+        itself.
+        """
         return
 
     @property
@@ -104,7 +117,9 @@ class EngineRun(ABC):
         return ""
 
     def begin(self, folder: RunFolder) -> None:
-        """Record a new run in a folder, or again one that ended before its first checkpoint."""
+        """Record a new run in a folder, or again one that ended before its first
+        checkpoint.
+        """
         self.folder = folder
         if folder.is_begun:
             self.say(
@@ -124,7 +139,9 @@ class EngineRun(ABC):
         folder.identity = identity(self.settings, self.setup.config.past)
 
     def cut(self, offsets: Mapping[str, int]) -> None:
-        """Cut the records back to a ``position``; of the events, those that will come again."""
+        """Cut the records back to a ``position``; of the events, those that will
+        come again.
+        """
         self.folder.truncate("metrics.jsonl", offsets["metrics.jsonl"])
         self.folder.forget("events.jsonl", offsets["events.jsonl"], REPEATED)
         rows = self.folder.rows("metrics.jsonl")
@@ -151,17 +168,23 @@ class EngineRun(ABC):
         here = environment(str(setup.device), self.threads, folder.path)
         folder.write_json("env.json", here)
         planner = setup.planner
-        folder.write_json("topology.json", describe_mixing(planner.mixer) if planner else None)
+        folder.write_json(
+            "topology.json", describe_mixing(planner.mixer) if planner else None
+        )
         classes = setup.task.classes
         counts = setup.counts.tolist()
-        folder.write_json("data.json", {"classes": classes and list(classes), "counts": counts})
+        folder.write_json(
+            "data.json", {"classes": classes and list(classes), "counts": counts}
+        )
         for note in setup.notes:
             self.announce("note", {"step": 0, "text": note})
 
     def run(self, watch: Watch) -> dict[str, Any]:
-        """Train to the end and return the summary; a stop signal saves a checkpoint first.
+        """Train to the end and return the summary; a stop signal saves a checkpoint
+        first.
 
-        Raises RunError, which names the run folder, whatever goes wrong from here on.
+        Raises RunError, which names the run folder, whatever goes wrong from here
+        on.
         """
         with self.folder:
             self.announce("resume" if self.resumed else "start", {"step": self.step})
@@ -183,8 +206,8 @@ class EngineRun(ABC):
     def _explain_end(self, error: Exception) -> BaseException:
         """Say what has ended the run, whose it is, and where the run is.
 
-        A fault of ours leaves its traceback in the run folder. Nobody is told to resume: what went
-        wrong would go wrong again.
+        A fault of ours leaves its traceback in the run folder. Nobody is told to
+        resume: what went wrong would go wrong again.
         """
         found, path = attribute(error, foreign_parts(self.setup.config)), self.folder.path
         if isinstance(found, Bug):
@@ -216,7 +239,9 @@ class EngineRun(ABC):
 
     def position(self) -> dict[str, Any]:
         """Return what a checkpoint must know to ``rewind`` to now."""
-        offsets = {name: self.folder.offset(name) for name in ("metrics.jsonl", "events.jsonl")}
+        offsets = {
+            name: self.folder.offset(name) for name in ("metrics.jsonl", "events.jsonl")
+        }
         return {"elapsed_s": self.elapsed_s, "offsets": offsets}
 
     def interruption(self) -> Interrupted:
@@ -241,11 +266,13 @@ class EngineRun(ABC):
     def summary(self) -> dict[str, Any]:
         """Return what the run ended with, by the keys of its rows.
 
-        ``final`` and ``before_merge`` hold what metrics measured, ``counters`` the loop's own
-        quantities at the end.
+        ``final`` and ``before_merge`` hold what metrics measured, ``counters`` the
+        loop's own quantities at the end.
         """
         final, counters = _split(self.evaluations["final"])
-        before, _ = _split(self.evaluations.get("before_merge", self.evaluations["final"]))
+        before, _ = _split(
+            self.evaluations.get("before_merge", self.evaluations["final"])
+        )
         config, samples = self.setup.config, counters["samples"]
         return {
             "run": str(self.folder.path),
@@ -274,9 +301,11 @@ def _split(row: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def expected_bytes(setup: Setup) -> float | None:
-    """Return the logical bytes to expect, None where the schedule reacts to the run.
+    """Return the logical bytes to expect, None where the schedule reacts to the
+    run.
 
-    Asks the schedule about the whole run, so that its mistakes show before the first step.
+    Asks the schedule about the whole run, so that its mistakes show before the
+    first step.
     """
     planner = setup.planner
     if planner is None:
@@ -298,7 +327,8 @@ def close_on_error(run: EngineRun) -> Generator[None]:
 
 @contextmanager
 def stop_signals(given: threading.Event | None = None) -> Generator[threading.Event]:
-    """Let Ctrl-C or SIGTERM ask for a stop at the next step; a second one stops at once.
+    """Let Ctrl-C or SIGTERM ask for a stop at the next step; a second one stops at
+    once.
 
     Whoever has ``given`` an event has seen to that.
     """
@@ -314,7 +344,9 @@ def stop_signals(given: threading.Event | None = None) -> Generator[threading.Ev
             raise KeyboardInterrupt
         stopping.set()
 
-    kept = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    kept = {
+        number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         yield stopping
     finally:

@@ -1,4 +1,6 @@
-"""Which engine trains a run, and where none may: in one of several processes of a launcher."""
+"""Which engine trains a run, and where none may: in one of several processes of a
+launcher.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ if TYPE_CHECKING:  # they load torch, and Ray
 
 
 def engine_of(config: Config) -> type[EngineRun]:
-    """Return the engine of a run; ``auto``: Ray for several workers, an address or several GPUs."""
+    """Return the engine of a run; ``auto``: Ray for several workers, an address or
+    several GPUs.
+    """
     name = config.engine.name
     if name == "ray" or (name == "auto" and _is_for_many(config)):
         require_ray()
@@ -54,7 +58,7 @@ def require_ray() -> None:
         )
 
 
-# --- launchers ------------------------------------------------------------------------------------
+# --- launchers --------------------------------------------------------------------
 
 #: How a launcher tells a process its rank, and of how many: name, variables.
 _LAUNCHERS = (
@@ -65,12 +69,16 @@ _LAUNCHERS = (
 )
 
 
-def refuse_ranks(config: Config | None = None, environ: Mapping[str, str] = os.environ) -> None:
-    """Raise ConfigError in a process that is one of several; ``engine: local`` asks for that.
+def refuse_ranks(
+    config: Config | None = None, environ: Mapping[str, str] = os.environ
+) -> None:
+    """Raise ConfigError in a process that is one of several; ``engine: local`` asks
+    for that.
 
-    Of Slurm the number of tasks of the *step* counts: a batch script and what it leaves in its
-    environment are one process, whatever the job has asked for. A step of several tasks may still
-    be one run where a Ray cluster is joined: ``ray symmetric-run`` starts it on one host only.
+    Of Slurm the number of tasks of the *step* counts: a batch script and what it
+    leaves in its environment are one process, whatever the job has asked for. A
+    step of several tasks may still be one run where a Ray cluster is joined:
+    ``ray symmetric-run`` starts it on one host only.
     """
     if config is not None and config.engine.name == "local":
         return
@@ -79,7 +87,11 @@ def refuse_ranks(config: Config | None = None, environ: Mapping[str, str] = os.e
         # A launcher's variables also stand in the environment of single processes.
         if rank not in environ or not count.isdigit() or int(count) < 2:
             continue
-        if launcher == "srun" and config is not None and config.engine.address is not None:
+        if (
+            launcher == "srun"
+            and config is not None
+            and config.engine.address is not None
+        ):
             continue
         raise ConfigError(
             f"{launcher} has started this {count} times, and each process would train a run of "

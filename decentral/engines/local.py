@@ -63,19 +63,28 @@ class LocalRun(EngineRun):
         restore(self.block, saved.load(saved.live))
 
     def train(self, watch: Watch) -> dict[str, Any]:
-        """Train to the end and return the summary; a stop signal saves a checkpoint first."""
+        """Train to the end and return the summary; a stop signal saves a checkpoint
+        first.
+        """
         steps, every = self.setup.config.steps, checkpoint_interval(self.setup.config)
         with stop_signals(self.stopping) as stopping:
-            if not self.resumed:  # a first evaluation may take longer than a queue has patience
+            # a first evaluation may take longer than a queue has patience
+            if not self.resumed:
                 self.save()
             for row in train(self.block, self.evaluator):
                 self.record(row, watch)
                 # At the last step there is nothing to go on with.
                 if stopping.is_set() and self.block.step < steps:
                     self._interrupt()
-                if self.block.step and self.block.step % every == 0 and "phase" not in row:
+                if (
+                    self.block.step
+                    and self.block.step % every == 0
+                    and "phase" not in row
+                ):
                     self.save()
-        self.folder.write("merged.safetensors", save_tensors(self.evaluator.merged_state()))
+        self.folder.write(
+            "merged.safetensors", save_tensors(self.evaluator.merged_state())
+        )
         self.save()
         return self.conclude()
 

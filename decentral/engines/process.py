@@ -1,4 +1,6 @@
-"""A process that computes: its cores, its memory, and the children that end with it."""
+"""A process that computes: its cores, its memory, and the children that end with
+it.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +23,9 @@ _LARGEST_BLOCK, _KEPT = 32 << 20, 1 << 30
 def configure_process(threads: int) -> None:
     """Use ``threads`` cores, and keep freed memory for the next step.
 
-    By default glibc returns large freed blocks to the kernel at once, and the next step faults
-    their pages in again: a third of the time of a step of 16 small convolutional networks.
+    By default glibc returns large freed blocks to the kernel at once, and the next
+    step faults their pages in again: a third of the time of a step of 16 small
+    convolutional networks.
     """
     torch.set_num_threads(threads)
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -31,20 +34,23 @@ def configure_process(threads: int) -> None:
         libc.mallopt(_TRIM_THRESHOLD, _KEPT)
 
 
-# --- children -------------------------------------------------------------------------------------
+# --- children ---------------------------------------------------------------------
 
-# The option of Linux's prctl (prctl.h) by which the kernel signals the end of the parent.
+# The option of Linux's prctl (prctl.h) by which the kernel signals the end of the
+# parent.
 _PR_SET_PDEATHSIG = 1
 
 
 def end_with_parent() -> None:
-    """Let this child of ``multiprocessing`` end as soon as its parent has, killed or not.
+    """Let this child of ``multiprocessing`` end as soon as its parent has, killed
+    or not.
 
-    A thread waits for the pipe whose other end only the parent holds: that works on every system,
-    also when the parent has ended before. But it needs the interpreter, which a long call into C
-    may keep to itself; so Linux is asked to kill, too. That alone would not do: it is told of the
-    end of the *thread* that started the child, exists on Linux only, and comes too late for a
-    parent that is gone already. Nothing is saved: runs bear a kill at any moment.
+    A thread waits for the pipe whose other end only the parent holds: that works on
+    every system, also when the parent has ended before. But it needs the
+    interpreter, which a long call into C may keep to itself; so Linux is asked to
+    kill, too. That alone would not do: it is told of the end of the *thread* that
+    started the child, exists on Linux only, and comes too late for a parent that is
+    gone already. Nothing is saved: runs bear a kill at any moment.
     """
     parent = multiprocessing.parent_process()
     assert parent is not None, "only children that multiprocessing has started can tell"

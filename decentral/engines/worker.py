@@ -1,4 +1,6 @@
-"""A worker: one block of nodes, trained by the one loop, seen by the coordinator as reports."""
+"""A worker: one block of nodes, trained by the one loop, seen by the coordinator as
+reports.
+"""
 
 from __future__ import annotations
 
@@ -68,10 +70,12 @@ class Worker:
         self.unread: queue.SimpleQueue[Report] = queue.SimpleQueue()
         self.faults = [f for f in job.faults if f.worker == self.rank]
 
-    # --- what the coordinator asks ----------------------------------------------------------------
+    # --- what the coordinator asks ------------------------------------------------
 
     def reports(self, wait_s: float) -> tuple[int, list[Report]]:
-        """Return the step that is done and all reports; waits ``wait_s`` at most for the first."""
+        """Return the step that is done and all reports; waits ``wait_s`` at most
+        for the first.
+        """
         found: list[Report] = []
         try:
             found.append(self.unread.get(timeout=wait_s))
@@ -109,17 +113,20 @@ class Worker:
             del self.staged[name]
             self.changed.notify_all()
 
-    # --- the work ---------------------------------------------------------------------------------
+    # --- the work -----------------------------------------------------------------
 
     def work(self) -> None:
-        """Train to the end; the user's mistakes and lost peers are reports like any other."""
+        """Train to the end; the user's mistakes and lost peers are reports like any
+        other.
+        """
         try:
             self._work()
         except (Exception, SystemExit) as error:
             self._report("failed", **describe_error(error, self.job.config))
 
     def _work(self) -> None:
-        # The user's files stay until the end: functions may import or read them at any time.
+        # The user's files stay until the end: functions may import or read them at
+        # any time.
         with tempfile.TemporaryDirectory(prefix="decentral-") as folder:
             userfile.unpack(self.job.files, Path(folder))
             self._run()
@@ -177,7 +184,9 @@ class Worker:
         self._report("staged", name=name, size=len(data), **details)
 
     def _stage_shard(self) -> None:
-        """Stage this block's part of a checkpoint, once the one before was collected."""
+        """Stage this block's part of a checkpoint, once the one before was
+        collected.
+        """
         name = shard_name(self.rank)
         with self.changed:
             # At most one shard waits here: a slow disk slows training down, memory
@@ -223,13 +232,20 @@ class Stopwatch:
         steps = max(1, step - self.step)
         self.marks, self.step = now, step
         parts = {"compute": total - wait - mix, "wait": wait, "mix": mix}
-        return {f"time/{part}_s": round(max(0.0, s) / steps, 7) for part, s in parts.items()}
+        return {
+            f"time/{part}_s": round(max(0.0, s) / steps, 7) for part, s in parts.items()
+        }
 
 
 def describe_error(error: Exception | SystemExit, config: Config) -> dict[str, Any]:
-    """Return an error as a report, with all it knows: whose it is, the file and the line."""
+    """Return an error as a report, with all it knows: whose it is, the file and the
+    line.
+    """
     if isinstance(error, LostPeer):
         return {"kind": "lost", "text": str(error)}
     if isinstance(error, SystemExit):
-        return {"kind": "error", "error": RunError(f"{exit_place(error)}; let it raise an error.")}
+        return {
+            "kind": "error",
+            "error": RunError(f"{exit_place(error)}; let it raise an error."),
+        }
     return {"kind": "error", "error": attribute(error, foreign_parts(config))}

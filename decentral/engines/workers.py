@@ -1,7 +1,8 @@
-"""Workers as the process that coordinates them sees them, and which nodes they host.
+"""Workers as the process that coordinates them sees them, and which nodes they
+host.
 
-Nothing here knows what has started them. What changes when members are lost or return is said in
-terms of nodes.
+Nothing here knows what has started them. What changes when members are lost or
+return is said in terms of nodes.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from decentral.merge.calibrate import united
 from decentral.network.planning import Membership, RoundPlanner, reformed
 from decentral.run.checkpoint import Checkpoint
 
-#: Seconds in which a worker must exist and answer for the first time, and again when it begins.
+#: Seconds in which a worker must exist and answer for the first time, and again
+#: when it begins.
 START_S = 60.0
 
 #: What a worker says has happened: ``what``, ``rank``, and details.
@@ -29,7 +31,9 @@ PROCESS_DIED = "its process died"
 
 
 class WorkersLost(Exception):
-    """Workers that are gone, by rank, and why; none: contact between living ones was lost."""
+    """Workers that are gone, by rank, and why; none: contact between living ones
+    was lost.
+    """
 
     def __init__(self, ranks: Sequence[int], cause: str, step: int = 0) -> None:
         """Say who, why, and after which step."""
@@ -44,11 +48,15 @@ class WorkersLost(Exception):
     @property
     def who(self) -> str:
         """Who is gone, in words."""
-        return ", ".join(f"worker {rank}" for rank in self.ranks) or "contact between workers"
+        return (
+            ", ".join(f"worker {rank}" for rank in self.ranks)
+            or "contact between workers"
+        )
 
 
 class Workers(Protocol):
-    """The workers of one attempt, by rank; every method raises WorkersLost for those that are gone.
+    """The workers of one attempt, by rank; every method raises WorkersLost for
+    those that are gone.
 
     ``steps`` are those that each has done; -1: it has not begun.
     """
@@ -89,18 +97,22 @@ class Workers(Protocol):
         ...
 
     def reports(self) -> Iterator[Report]:
-        """Yield what has happened since the last call, waiting a moment for the first of it."""
+        """Yield what has happened since the last call, waiting a moment for the
+        first of it.
+        """
         ...
 
 
-# --- which nodes they host ------------------------------------------------------------------------
+# --- which nodes they host --------------------------------------------------------
 
 
 State = dict[str, Tensor]
 
 
 def blocks_of(nodes: int, workers: int) -> tuple[range, ...]:
-    """Divide positions into contiguous blocks, the first ones larger by one where they must be."""
+    """Divide positions into contiguous blocks, the first ones larger by one where
+    they must be.
+    """
     sizes = [nodes // workers + (k < nodes % workers) for k in range(workers)]
     return tuple(range(a, b) for a, b in pairwise(accumulate(sizes, initial=0)))
 
@@ -120,7 +132,8 @@ def label(rank: int, nodes: Sequence[int]) -> str:
 def sources(
     planner: RoundPlanner | None, weights: object, members: Membership, old: Membership
 ) -> dict[int, list[int]]:
-    """Return whom every joiner starts from: its neighbours that were there, or everybody.
+    """Return whom every joiner starts from: its neighbours that were there, or
+    everybody.
 
     Args:
         planner: What is sent when; None: nothing.
@@ -144,10 +157,11 @@ def sources(
 
 
 def mean_state(states: Sequence[State]) -> State:
-    """Return the average of nodes' rows and optimizer states; whole numbers as the first has them.
+    """Return the average of nodes' rows and optimizer states; whole numbers as the
+    first has them.
 
-    x = (1/k) sum_i x_i, for the row and every tensor of the optimizer alike, ``step`` included.
-    Buffers beside the rows are united as in a merged model.
+    x = (1/k) sum_i x_i, for the row and every tensor of the optimizer alike,
+    ``step`` included. Buffers beside the rows are united as in a merged model.
     """
     found: State = {}
     for name, value in states[0].items():

@@ -1,17 +1,20 @@
 """Aggregation: what a node makes of the rows that it receives, and of its own.
 
-A rule is one of two functions, for g nodes each of which has m rows before it, its own first:
+A rule is one of two functions, for g nodes each of which has m rows before it, its
+own first:
 
-- ``(values, weights) -> rows``: from the values [g, m, c] of some columns, and the weights [g, m]
-  of the mixing, to the new values [g, c];
-- ``(distances, weights) -> weights``, with the trait ``sees="distances"``: from the distances
-  [g, m] of whole rows from the node's own, to the weights of a sum of which the own row takes the
-  rest.
+- ``(values, weights) -> rows``: from the values [g, m, c] of some columns, and the
+  weights [g, m] of the mixing, to the new values [g, c];
+- ``(distances, weights) -> weights``, with the trait ``sees="distances"``: from the
+  distances [g, m] of whole rows from the node's own, to the weights of a sum of
+  which the own row takes the rest.
 
-Trait ``linear``: it is the weighted sum itself, x_i <- sum_j W_ij x_j, and keeps what that keeps.
+Trait ``linear``: it is the weighted sum itself, x_i <- sum_j W_ij x_j, and keeps
+what that keeps.
 
-In a global merge all rows are looked at together; a rule that sees distances then takes them from
-the median of all rows, number by number, since there is no row of one's own.
+In a global merge all rows are looked at together; a rule that sees distances then
+takes them from the median of all rows, number by number, since there is no row of
+one's own.
 """
 
 from __future__ import annotations
@@ -32,12 +35,14 @@ from decentral.plugins import describe, is_users, wrong
 from decentral.registry import ConfiguredPlugin, Count, Positive, plugin
 from decentral.traits import AggregationTraits, traits_of
 
-# --- rules ----------------------------------------------------------------------------------------
+# --- rules ------------------------------------------------------------------------
 
 
 @plugin("aggregation", linear=True)
 def weighted(values: Tensor, weights: Tensor) -> Tensor:
-    """Add up with the weights of the mixing, x_i <- sum_j W_ij x_j: one bad row reaches all."""
+    """Add up with the weights of the mixing, x_i <- sum_j W_ij x_j: one bad row
+    reaches all.
+    """
     return (weights[:, :, None] * values).sum(1)
 
 
@@ -45,20 +50,23 @@ def weighted(values: Tensor, weights: Tensor) -> Tensor:
 def median(values: Tensor, weights: Tensor) -> Tensor:
     """Take the median of the own row and of all that is received, number by number.
 
-    Of an even number the mean of the two in the middle. While fewer than half of these rows are
-    bad, every number stays within the range of the good ones; weights do not matter. (Yin et al.,
-    "Byzantine-robust distributed learning", ICML 2018.)
+    Of an even number the mean of the two in the middle. While fewer than half of
+    these rows are bad, every number stays within the range of the good ones;
+    weights do not matter. (Yin et al., "Byzantine-robust distributed learning",
+    ICML 2018.)
     """
     return middle(values, 1)
 
 
 @plugin("aggregation")
 def trimmed_mean(values: Tensor, weights: Tensor, *, cut: Count = 1) -> Tensor:
-    """Average the own row and what is received, number by number, without ``cut`` at either end.
+    """Average the own row and what is received, number by number, without ``cut``
+    at either end.
 
-    Up to ``cut`` bad rows cannot move a number out of the range of the good ones; weights do not
-    matter. Where there are too few rows, as many are left out as leave one or two. (Yin et al.,
-    "Byzantine-robust distributed learning", ICML 2018.)
+    Up to ``cut`` bad rows cannot move a number out of the range of the good ones;
+    weights do not matter. Where there are too few rows, as many are left out as
+    leave one or two. (Yin et al., "Byzantine-robust distributed learning", ICML
+    2018.)
 
     Args:
         values: Rows received, number by number.
@@ -76,11 +84,13 @@ def clipping(
     radius: Positive | None = None,
     bad: Annotated[int, Ge(0)] = 1,
 ) -> Tensor:
-    """Clip around oneself: x_i <- x_i + sum_j W_ij clip(x_j - x_i), to a length of t_i at most.
+    """Clip around oneself: x_i <- x_i + sum_j W_ij clip(x_j - x_i), to a length of
+    t_i at most.
 
-    t_i is ``radius`` or, as in the authors' code, the distance of the farthest row but ``bad``, so
-    that a bad node pulls no harder than a good one. (He, Karimireddy & Jaggi, "Byzantine-robust
-    decentralized learning via ClippedGossip", 2022.)
+    t_i is ``radius`` or, as in the authors' code, the distance of the farthest row
+    but ``bad``, so that a bad node pulls no harder than a good one. (He,
+    Karimireddy & Jaggi, "Byzantine-robust decentralized learning via
+    ClippedGossip", 2022.)
 
     Args:
         distances: Distances of the rows received.
@@ -101,7 +111,7 @@ def clipping(
     return weights * torch.where(distances > limit, limit / distances, 1.0)
 
 
-# --- rows aggregated in bounded memory ------------------------------------------------------------
+# --- rows aggregated in bounded memory --------------------------------------------
 
 
 #: Columns looked at together, at least.
@@ -118,12 +128,18 @@ class _Group:
 
 
 def aggregate(
-    rule: ConfiguredPlugin, own: Tensor, sent: Tensor, inbox: Tensor, neighbours: NeighbourIndex
+    rule: ConfiguredPlugin,
+    own: Tensor,
+    sent: Tensor,
+    inbox: Tensor,
+    neighbours: NeighbourIndex,
 ) -> None:
-    """Replace rows ``own`` [n, k] by what ``rule`` makes of them and of what their nodes receive.
+    """Replace rows ``own`` [n, k] by what ``rule`` makes of them and of what their
+    nodes receive.
 
-    Hosted nodes have ``sent`` [n, k], which need not be what they hold; ``inbox`` [h, k] came from
-    other workers. Columns are taken in chunks; beside these, memory holds some numbers per link.
+    Hosted nodes have ``sent`` [n, k], which need not be what they hold; ``inbox``
+    [h, k] came from other workers. Columns are taken in chunks; beside these,
+    memory holds some numbers per link.
 
     Args:
         rule: The aggregation.
@@ -149,7 +165,8 @@ def aggregate(
                 values = pool[group.places]
                 found += (values - values[:, :1]).square().sum(2)
         groups = [
-            _reweight(rule, g, found.sqrt()) for g, found in zip(groups, squares, strict=True)
+            _reweight(rule, g, found.sqrt())
+            for g, found in zip(groups, squares, strict=True)
         ]
         made: Callable[[Tensor, Tensor], Tensor] = _move_towards
     else:
@@ -166,7 +183,8 @@ def _reweight(rule: ConfiguredPlugin, group: _Group, distances: Tensor) -> _Grou
 
 
 def _apply(rule: ConfiguredPlugin, given: Tensor, weights: Tensor) -> Tensor:
-    """Return what a rule makes of values [g, m, c] or of distances [g, m], if it is that.
+    """Return what a rule makes of values [g, m, c] or of distances [g, m], if it is
+    that.
 
     Args:
         rule: The aggregation.
@@ -192,7 +210,9 @@ def _move_towards(values: Tensor, weights: Tensor) -> Tensor:
 def _pools(
     own: Tensor, sent: Tensor, inbox: Tensor, neighbours: NeighbourIndex
 ) -> Iterator[tuple[slice, Tensor]]:
-    """Yield (columns, rows of these columns): what is held, what is sent here, what has arrived."""
+    """Yield (columns, rows of these columns): what is held, what is sent here, what
+    has arrived.
+    """
     entries = len(neighbours.senders) + 2 * len(own) + len(inbox)
     each = max(FEWEST, CHUNK_BYTES // (entries * own.element_size()))
     for begin in range(0, own.shape[1], each):
@@ -201,7 +221,9 @@ def _pools(
 
 
 def _places(own: Tensor, neighbours: NeighbourIndex) -> tuple[np.ndarray, np.ndarray]:
-    """Return the place in a pool of all that is received, and whose span it belongs to."""
+    """Return the place in a pool of all that is received, and whose span it belongs
+    to.
+    """
     counts = np.diff(np.r_[neighbours.offsets, len(neighbours.senders)])
     receivers = np.repeat(neighbours.receivers, counts)
     # A node takes itself from what it holds, anybody else from what that one sends:
@@ -219,7 +241,9 @@ def _groups(own: Tensor, neighbours: NeighbourIndex) -> list[_Group]:
         theirs, weights = places[spans], neighbours.weights[spans]
         # Stable: the own row comes first, the others stay in ascending order, in
         # which sums have the bits of an ordered exchange.
-        first = np.argsort(theirs != neighbours.receivers[chosen, None], axis=1, kind="stable")
+        first = np.argsort(
+            theirs != neighbours.receivers[chosen, None], axis=1, kind="stable"
+        )
         theirs, weights = (np.take_along_axis(a, first, 1) for a in (theirs, weights))
         groups.append(
             _Group(
@@ -235,7 +259,9 @@ def _sum(own: Tensor, sent: Tensor, inbox: Tensor, neighbours: NeighbourIndex) -
     """Take weighted sums, with the bits of an exchange that adds up in order."""
     places, _ = _places(own, neighbours)
     device = own.device
-    senders, offsets = (torch.from_numpy(a).to(device) for a in (places, neighbours.offsets))
+    senders, offsets = (
+        torch.from_numpy(a).to(device) for a in (places, neighbours.offsets)
+    )
     receivers, weights = (
         torch.from_numpy(neighbours.receivers).to(device),
         torch.from_numpy(neighbours.weights),
@@ -245,11 +271,16 @@ def _sum(own: Tensor, sent: Tensor, inbox: Tensor, neighbours: NeighbourIndex) -
 
 
 def aggregate_all(
-    rule: ConfiguredPlugin, gather: Callable[[Tensor], Tensor], sent: Tensor, weights: Tensor
+    rule: ConfiguredPlugin,
+    gather: Callable[[Tensor], Tensor],
+    sent: Tensor,
+    weights: Tensor,
 ) -> Tensor:
-    """Return what ``rule`` makes of all rows that take part, [k]; ``weights`` [n] are the merge's.
+    """Return what ``rule`` makes of all rows that take part, [k]; ``weights`` [n]
+    are the merge's.
 
-    ``gather`` returns the rows of all workers; it is called for a few columns at a time.
+    ``gather`` returns the rows of all workers; it is called for a few columns at a
+    time.
 
     Args:
         rule: The aggregation.
@@ -267,14 +298,21 @@ def aggregate_all(
     chunks = [slice(a, a + each) for a in range(0, sent.shape[1], each)]
     values = lambda columns: gather(sent[:, columns].contiguous())[taking.to(sent.device)]  # noqa: E731
     if traits_of(rule, AggregationTraits).sees != "distances":
-        return torch.cat([_apply(rule, values(columns)[None], shares)[0] for columns in chunks])
+        return torch.cat(
+            [_apply(rule, values(columns)[None], shares)[0] for columns in chunks]
+        )
     return _around_median(rule, values, chunks, shares)
 
 
 def _around_median(
-    rule: ConfiguredPlugin, values: Callable[[slice], Tensor], chunks: list[slice], shares: Tensor
+    rule: ConfiguredPlugin,
+    values: Callable[[slice], Tensor],
+    chunks: list[slice],
+    shares: Tensor,
 ) -> Tensor:
-    """Aggregate by distances from the median of all rows, which stands for one's own."""
+    """Aggregate by distances from the median of all rows, which stands for one's
+    own.
+    """
     squares, middles = torch.zeros_like(shares), list[Tensor]()
     for columns in chunks:
         rows = values(columns)
@@ -292,11 +330,12 @@ def _around_median(
     return torch.cat(parts)
 
 
-# --- means of what is left between the extremes ---------------------------------------------------
+# --- means of what is left between the extremes -----------------------------------
 
 
 def mean_of_middle(values: Tensor, cut: int, dim: int) -> Tensor:
-    """Return the mean along ``dim`` without the ``cut`` least and the ``cut`` greatest values.
+    """Return the mean along ``dim`` without the ``cut`` least and the ``cut``
+    greatest values.
 
     One or two always stay: those in the middle, whose mean is the median.
     """
@@ -306,5 +345,7 @@ def mean_of_middle(values: Tensor, cut: int, dim: int) -> Tensor:
 
 
 def middle(values: Tensor, dim: int) -> Tensor:
-    """Return the median along ``dim``; of an even number the mean of the two in the middle."""
+    """Return the median along ``dim``; of an even number the mean of the two in the
+    middle.
+    """
     return mean_of_middle(values, values.shape[dim], dim)

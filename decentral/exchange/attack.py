@@ -1,12 +1,14 @@
-"""Attacks: what bad nodes send instead of their rows, or learn from instead of their data.
+"""Attacks: what bad nodes send instead of their rows, or learn from instead of
+their data.
 
 An attack is one of two functions:
 
-- ``(rows, layout, draw) -> rows``: from the rows [b, k] of the bad nodes to what they send, in
-  gossip and in global merges alike; ``layout`` and ``draw`` are those of codecs. A bad node
-  itself goes on with its own row and with what it receives, as if it were a good one;
-- ``(targets, classes) -> targets``, with the trait ``data``: from the targets [b, B, ...] of the
-  bad nodes to those from which they learn.
+- ``(rows, layout, draw) -> rows``: from the rows [b, k] of the bad nodes to what
+  they send, in gossip and in global merges alike; ``layout`` and ``draw`` are those
+  of codecs. A bad node itself goes on with its own row and with what it receives,
+  as if it were a good one;
+- ``(targets, classes) -> targets``, with the trait ``data``: from the targets [b,
+  B, ...] of the bad nodes to those from which they learn.
 
 Metrics and the merged model look at the good nodes only.
 """
@@ -47,8 +49,8 @@ def sign_flip(
 ) -> Tensor:
     """Send -``scale`` times the own row.
 
-    (Karimireddy, He & Jaggi, "Byzantine-robust learning on heterogeneous datasets", ICLR 2022,
-    where gradients are flipped; here it is whatever nodes send.)
+    (Karimireddy, He & Jaggi, "Byzantine-robust learning on heterogeneous datasets",
+    ICLR 2022, where gradients are flipped; here it is whatever nodes send.)
 
     Args:
         rows: Rows of the bad nodes, [n, P].
@@ -60,8 +62,11 @@ def sign_flip(
 
 
 @plugin("attack", example="noise(share=0.2)")
-def noise(rows: Tensor, layout: TensorLayout, draw: RngContext, *, scale: Positive = 1.0) -> Tensor:
-    """Add Gaussian noise to the own row, of ``scale`` times the root mean square of its numbers.
+def noise(
+    rows: Tensor, layout: TensorLayout, draw: RngContext, *, scale: Positive = 1.0
+) -> Tensor:
+    """Add Gaussian noise to the own row, of ``scale`` times the root mean square of
+    its numbers.
 
     Drawn anew in every round, keyed by node, round and column.
 
@@ -85,7 +90,9 @@ def noise(rows: Tensor, layout: TensorLayout, draw: RngContext, *, scale: Positi
 
 
 @plugin("attack", example="constant(share=0.2)")
-def constant(rows: Tensor, layout: TensorLayout, draw: RngContext, *, value: float = 0.0) -> Tensor:
+def constant(
+    rows: Tensor, layout: TensorLayout, draw: RngContext, *, value: float = 0.0
+) -> Tensor:
     """Send a row in which every number is ``value``, all the time.
 
     Args:
@@ -104,7 +111,7 @@ def constant(rows: Tensor, layout: TensorLayout, draw: RngContext, *, value: flo
 def label_flip(targets: Tensor, classes: int) -> Tensor:
     """Learn class C - 1 - y where the data say y, and send what comes of it.
 
-    (Fang et al., "Local model poisoning attacks to Byzantine-robust federated learning", USENIX
-    Security 2020.)
+    (Fang et al., "Local model poisoning attacks to Byzantine-robust federated
+    learning", USENIX Security 2020.)
     """
     return classes - 1 - targets

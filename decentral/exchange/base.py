@@ -12,9 +12,11 @@ from decentral.mixing.base import Integers, Mixing
 
 
 class Exchange(Protocol):
-    """What an engine offers to a block of ``n`` of the ``nodes`` rows; every channel is [n, k].
+    """What an engine offers to a block of ``n`` of the ``nodes`` rows; every
+    channel is [n, k].
 
-    ``hosted`` are positions: the block's place among the rows of all nodes that take part.
+    ``hosted`` are positions: the block's place among the rows of all nodes that
+    take part.
     """
 
     nodes: int
@@ -22,29 +24,39 @@ class Exchange(Protocol):
     workers: int
 
     def begin(self, channel: Tensor, mixing: Mixing) -> None:
-        """Let the rows of a later ``mix`` of the same travel now, while the caller computes.
+        """Let the rows of a later ``mix`` of the same travel now, while the caller
+        computes.
 
         The channel must not change before that ``mix``.
         """
         ...
 
     def mix(self, channel: Tensor, mixing: Mixing) -> int:
-        """Replace every row by its weighted sum, x_i <- sum_j W_ij x_j; return the wire bytes."""
+        """Replace every row by its weighted sum, x_i <- sum_j W_ij x_j; return the
+        wire bytes.
+        """
         ...
 
-    def receive(self, channel: Tensor, mixing: Mixing) -> tuple[Tensor, NeighbourIndex, int]:
-        """Return the rows that other workers send here, who receives what, and the wire bytes.
+    def receive(
+        self, channel: Tensor, mixing: Mixing
+    ) -> tuple[Tensor, NeighbourIndex, int]:
+        """Return the rows that other workers send here, who receives what, and the
+        wire bytes.
 
-        For whoever makes something else of them than ``mix``; they stay there until the next call.
+        For whoever makes something else of them than ``mix``; they stay there until
+        the next call.
         """
         ...
 
     def mean(self, channel: Tensor, weights: Tensor) -> tuple[Tensor, int]:
-        """Return sum_i w_i x_i over all rows, [k]; weights [n] sum to 1 over all nodes."""
+        """Return sum_i w_i x_i over all rows, [k]; weights [n] sum to 1 over all
+        nodes.
+        """
         ...
 
     def gather(self, values: Tensor) -> Tensor:
-        """Return small values of hosted nodes [m, ...] from all workers, in node order.
+        """Return small values of hosted nodes [m, ...] from all workers, in node
+        order.
 
         Every worker may give another number of them.
         """
@@ -55,8 +67,9 @@ class Exchange(Protocol):
 class CommunicationStats:
     """What communication has cost so far, over all nodes.
 
-    ``bytes`` is logical: active directed links x channels x row bytes, and 2 (N - 1) rows for every
-    global average. ``wire_bytes`` is what really left a process; ``measure_bytes`` is evaluation.
+    ``bytes`` is logical: active directed links x channels x row bytes, and 2 (N -
+    1) rows for every global average. ``wire_bytes`` is what really left a process;
+    ``measure_bytes`` is evaluation.
     """
 
     bytes: int = 0
@@ -88,15 +101,16 @@ class CommunicationStats:
         return asdict(self)
 
 
-# --- who receives what ----------------------------------------------------------------------------
+# --- who receives what ------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class NeighbourIndex:
-    """What a worker's nodes receive: row ``receivers[r]`` its span of ``senders``, itself too.
+    """What a worker's nodes receive: row ``receivers[r]`` its span of ``senders``,
+    itself too.
 
-    Senders are indices of the hosted rows followed by the inbox, the rows of other workers that
-    somebody here receives; ``offsets`` are where spans begin.
+    Senders are indices of the hosted rows followed by the inbox, the rows of other
+    workers that somebody here receives; ``offsets`` are where spans begin.
     """
 
     receivers: Integers
@@ -106,7 +120,8 @@ class NeighbourIndex:
 
 
 def neighbour_index(mixing: Mixing, block: range, inbox: Integers) -> NeighbourIndex:
-    """Return who of positions ``block`` receives what, rows ``inbox`` (ascending) from elsewhere.
+    """Return who of positions ``block`` receives what, rows ``inbox`` (ascending)
+    from elsewhere.
 
     A row that nothing changes is left out: adding 0 to -0.0 would change its bits.
 
@@ -135,16 +150,16 @@ def neighbour_index(mixing: Mixing, block: range, inbox: Integers) -> NeighbourI
     )
 
 
-# --- where workers meet ---------------------------------------------------------------------------
+# --- where workers meet -----------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Rendezvous:
     """How a worker finds the others.
 
-    ``address`` is this worker's own, the one to which others connect; ``store`` the host and port
-    of `decentral.exchange.process_group.open_store`; ``timeout_s`` the longest wait for others;
-    ``prefix`` is new for every group.
+    ``address`` is this worker's own, the one to which others connect; ``store`` the
+    host and port of `decentral.exchange.process_group.open_store`; ``timeout_s``
+    the longest wait for others; ``prefix`` is new for every group.
     """
 
     rank: int

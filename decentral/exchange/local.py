@@ -9,11 +9,13 @@ from torch import Tensor
 from decentral.exchange.base import NeighbourIndex, neighbour_index
 from decentral.mixing.base import Mixing
 
-#: Mean entries per row, as a share of the nodes, above which a dense product is faster.
+#: Mean entries per row, as a share of the nodes, above which a dense product is
+#: faster.
 DENSE_SHARE = 0.5
 #: Nodes below which it never is.
 DENSE_NODES = 8
-#: Bytes of one chunk of columns; with its sums it should stay in a core's second-level cache.
+#: Bytes of one chunk of columns; with its sums it should stay in a core's
+#: second-level cache.
 CHUNK_BYTES = 1 << 20
 #: An inbox without rows.
 NOBODY = np.zeros(0, np.int64)
@@ -22,9 +24,9 @@ NOBODY = np.zeros(0, np.int64)
 class LocalExchange:
     """The exchange of the in-process engine, over one block [N, P].
 
-    Sparse mixings add up rows in ascending neighbour order, so that the result is the same bits
-    wherever the rows live; dense ones use a matrix product unless ``ordered``. Both go chunk by
-    chunk of columns.
+    Sparse mixings add up rows in ascending neighbour order, so that the result is
+    the same bits wherever the rows live; dense ones use a matrix product unless
+    ``ordered``. Both go chunk by chunk of columns.
     """
 
     def __init__(self, nodes: int, ordered: bool = False) -> None:
@@ -74,8 +76,12 @@ class LocalExchange:
             else:
                 part.index_copy_(0, receivers, sums)
 
-    def receive(self, channel: Tensor, mixing: Mixing) -> tuple[Tensor, NeighbourIndex, int]:
-        """Return no rows of other workers, since there are none, and who receives what."""
+    def receive(
+        self, channel: Tensor, mixing: Mixing
+    ) -> tuple[Tensor, NeighbourIndex, int]:
+        """Return no rows of other workers, since there are none, and who receives
+        what.
+        """
         return channel[:0], neighbour_index(mixing, self.hosted, NOBODY), 0
 
     def _chunks(self, channel: Tensor) -> tuple[Tensor, ...]:
@@ -93,11 +99,14 @@ class LocalExchange:
         return values
 
 
-def ordered_sums(rows: Tensor, senders: Tensor, weights: Tensor, offsets: Tensor) -> Tensor:
-    """Return weighted sums of rows [n, k]: sum r adds up ``senders[offsets[r]:offsets[r + 1]]``.
+def ordered_sums(
+    rows: Tensor, senders: Tensor, weights: Tensor, offsets: Tensor
+) -> Tensor:
+    """Return weighted sums of rows [n, k]: sum r adds up
+    ``senders[offsets[r]:offsets[r + 1]]``.
 
-    Every sum begins at zero and adds in the order given, column by column, so that its bits depend
-    neither on the other rows nor on how the columns are divided.
+    Every sum begins at zero and adds in the order given, column by column, so that
+    its bits depend neither on the other rows nor on how the columns are divided.
 
     Args:
         rows: Rows, [n, k].

@@ -1,4 +1,6 @@
-"""The exchange between processes: rows travel by torch.distributed, Gloo on CPUs, NCCL on GPUs."""
+"""The exchange between processes: rows travel by torch.distributed, Gloo on CPUs,
+NCCL on GPUs.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +33,8 @@ from decentral.exchange.send_receive import (
 )
 from decentral.mixing.base import Mixing
 
-#: Rows shorter than this are packed, all for one worker in one message; a longer one travels
-#: directly from where it lies.
+#: Rows shorter than this are packed, all for one worker in one message; a longer
+#: one travels directly from where it lies.
 PACKED_BYTES = 256 << 10
 #: Columns of longer rows travel, and are added up, in chunks of at most this size.
 SENT_BYTES = 4 << 20
@@ -47,16 +49,22 @@ TAGS = 1 << 30
 
 
 def open_store(address: str) -> Any:
-    """Return a store for workers to meet at, on a free ``.port`` of ``address`` and no other.
+    """Return a store for workers to meet at, on a free ``.port`` of ``address`` and
+    no other.
 
-    It serves as long as somebody holds it; every worker, rank 0 included, connects to it.
+    It serves as long as somebody holds it; every worker, rank 0 included, connects
+    to it.
     """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     server = socket.create_server((address, 0), family=family)
     port = server.getsockname()[1]
     # The store takes the socket over, and closes it.
     return _dist.TCPStore(
-        address, port, is_master=True, wait_for_workers=False, master_listen_fd=server.detach()
+        address,
+        port,
+        is_master=True,
+        wait_for_workers=False,
+        master_listen_fd=server.detach(),
     )
 
 
@@ -66,7 +74,9 @@ class LostPeer(RunError):
 
 @dataclass
 class _Round:
-    """A round under way on one channel: what was posted, chunk by chunk of the columns."""
+    """A round under way on one channel: what was posted, chunk by chunk of the
+    columns.
+    """
 
     mixing: Mixing
     plan: SendReceivePlan
@@ -78,10 +88,11 @@ class _Round:
 class ProcessGroupExchange:
     """The exchange of a worker that hosts one of several blocks of rows.
 
-    Sparse mixings, and all if ``ordered``, give the bits of ``LocalExchange(nodes, ordered=True)``
-    for any blocks. Rows of other workers are rounded to ``wire`` on their way, if it is given;
-    global averages are not. ``wait_s`` and ``mix_s`` are the seconds spent so far on waiting for
-    others and on adding up; on a GPU, where the host does not wait, they mean little.
+    Sparse mixings, and all if ``ordered``, give the bits of
+    ``LocalExchange(nodes, ordered=True)`` for any blocks. Rows of other workers are
+    rounded to ``wire`` on their way, if it is given; global averages are not.
+    ``wait_s`` and ``mix_s`` are the seconds spent so far on waiting for others and
+    on adding up; on a GPU, where the host does not wait, they mean little.
     """
 
     def __init__(
@@ -99,8 +110,10 @@ class ProcessGroupExchange:
             rendezvous: Where they meet.
             blocks: The positions that each worker hosts, in order.
             device: Where rows lie.
-            ordered: Whether dense mixings, too, add up in the order of a sparse one.
-            wire: What rows of other workers are rounded to on their way; None: not at all.
+            ordered: Whether dense mixings, too, add up in the order of a sparse
+                one.
+            wire: What rows of other workers are rounded to on their way; None: not
+                at all.
         """
         self.nodes, self.hosted = blocks[-1].stop, blocks[rendezvous.rank]
         self.workers = rendezvous.world
@@ -127,18 +140,22 @@ class ProcessGroupExchange:
             self._group.shutdown()
         self._group = None
 
-    # --- mixing -----------------------------------------------------------------------------------
+    # --- mixing -------------------------------------------------------------------
 
     def begin(self, channel: Tensor, mixing: Mixing) -> None:
-        """Post the messages of a later ``mix(channel, mixing)``: they travel in the meantime.
+        """Post the messages of a later ``mix(channel, mixing)``: they travel in the
+        meantime.
 
-        Until then the channel must not be written. All workers begin and mix in the same order.
+        Until then the channel must not be written. All workers begin and mix in the
+        same order.
         """
         if mixing.messages and not self._averages(mixing):
             self._under_way[_identity(channel)] = self._post(channel, mixing)
 
     def mix(self, channel: Tensor, mixing: Mixing) -> int:
-        """Replace rows by their weighted sums, in place; return the bytes that this worker sent."""
+        """Replace rows by their weighted sums, in place; return the bytes that this
+        worker sent.
+        """
         if mixing.messages == 0:
             return 0
         if self._averages(mixing):
@@ -153,8 +170,11 @@ class ProcessGroupExchange:
         self._spare.append(now.inbox)
         return now.sent
 
-    def receive(self, channel: Tensor, mixing: Mixing) -> tuple[Tensor, NeighbourIndex, int]:
-        """Return the rows that other workers send here, who receives what, and the bytes sent.
+    def receive(
+        self, channel: Tensor, mixing: Mixing
+    ) -> tuple[Tensor, NeighbourIndex, int]:
+        """Return the rows that other workers send here, who receives what, and the
+        bytes sent.
 
         The rows stay there until the exchange is used again.
         """
@@ -182,13 +202,17 @@ class ProcessGroupExchange:
         plan = self._plan(mixing, packed)
         now = _Round(mixing, plan, self._space(plan.inbox, width, travels))
         chunks = column_chunks(width, width if packed else SENT_BYTES // travels.itemsize)
-        tags = [(self._tag + place * plan.total_rows) % TAGS for place in range(len(chunks))]
+        tags = [
+            (self._tag + place * plan.total_rows) % TAGS for place in range(len(chunks))
+        ]
         self._tag = (self._tag + len(chunks) * plan.total_rows) % TAGS
-        # NCCL wants a round's operations started together, and makes one work of them. Gloo tells
-        # a sender that it is expected on the line on which rows leave: it must not wait for them.
+        # NCCL wants a round's operations started together, and makes one work of
+        # them. Gloo tells a sender that it is expected on the line on which rows
+        # leave: it must not wait for them.
         together = bool(plan.messages) and self._group.supports_coalescing
         early = [
-            [] if together else self._receive(*each, now) for each in zip(chunks, tags, strict=True)
+            [] if together else self._receive(*each, now)
+            for each in zip(chunks, tags, strict=True)
         ]
         for columns, tag, works in zip(chunks, tags, early, strict=True):
             buffers = self._buffers(channel, columns, now, travels)
@@ -219,7 +243,9 @@ class ProcessGroupExchange:
     def _receive(self, columns: slice, tag: int, now: _Round) -> Works:
         """Post what is received of some columns, in the order of their index."""
         return [
-            self._post_message(self._group.recv, rows_of(now.inbox, columns, message), message, tag)
+            self._post_message(
+                self._group.recv, rows_of(now.inbox, columns, message), message, tag
+            )
             for message in now.plan.incoming
         ]
 
@@ -242,17 +268,23 @@ class ProcessGroupExchange:
         """Return this worker's part, remembered for as long as mixings stay equal."""
         known = self._known.get(packed)
         if known is None or not same(known[0], mixing):
-            known = mixing, send_receive_plan(mixing, self._blocks, self._rendezvous.rank, packed)
+            known = (
+                mixing,
+                send_receive_plan(mixing, self._blocks, self._rendezvous.rank, packed),
+            )
             self._known[packed] = known
         return known[1]
 
     def _wire_type(self, channel: Tensor) -> torch.dtype:
-        # A single number per node, the weight of push-sum, say, costs nothing and must be exact.
+        # A single number per node, the weight of push-sum, say, costs nothing and
+        # must be exact.
         rounded = channel.is_floating_point() and channel.shape[1] > 1
         return self._wire if self._wire and rounded else channel.dtype
 
     def _space(self, rows: int, width: int, dtype: torch.dtype) -> Tensor:
-        """Return an inbox [rows, width], in the memory of an earlier one where it is enough."""
+        """Return an inbox [rows, width], in the memory of an earlier one where it
+        is enough.
+        """
         spare = self._spare.pop() if self._spare else None
         if spare is not None and spare.shape == (rows, width) and spare.dtype == dtype:
             return spare
@@ -263,12 +295,14 @@ class ProcessGroupExchange:
         whole = torch.empty(0, dtype=dtype, device=self._device).set_(storage)
         return whole[: rows * width].view(rows, width)
 
-    # --- all together -----------------------------------------------------------------------------
+    # --- all together -------------------------------------------------------------
 
     def mean(self, channel: Tensor, weights: Tensor) -> tuple[Tensor, int]:
-        """Return sum_i w_i x_i over all rows, [k], and the bytes sent; weights float64 [n].
+        """Return sum_i w_i x_i over all rows, [k], and the bytes sent; weights
+        float64 [n].
 
-        The hosted rows are summed chunk by chunk while earlier chunks are reduced among workers.
+        The hosted rows are summed chunk by chunk while earlier chunks are reduced
+        among workers.
         """
         weights = weights.to(channel)
         total = channel.new_empty(channel.shape[1])
@@ -281,24 +315,37 @@ class ProcessGroupExchange:
                 with self._contact():
                     works.append(self._group.allreduce([total[columns]]))
         self._wait([(None, work) for work in works])
-        # A ring: every worker passes on all but its own share, once to add and once to tell.
-        return total, 2 * (self._rendezvous.world - 1) * total.nbytes // self._rendezvous.world
+        # A ring: every worker passes on all but its own share, once to add and once
+        # to tell.
+        return total, 2 * (
+            self._rendezvous.world - 1
+        ) * total.nbytes // self._rendezvous.world
 
     def gather(self, values: Tensor) -> Tensor:
-        """Return the values [n_i, ...] of all workers one after the other; n_i may be 0."""
+        """Return the values [n_i, ...] of all workers one after the other; n_i may
+        be 0.
+        """
         if self._group is None:
             return values
         mine = values.to(self._device)
-        counts = self._all(torch.tensor([len(mine)], device=self._device)).flatten().tolist()
+        counts = (
+            self._all(torch.tensor([len(mine)], device=self._device)).flatten().tolist()
+        )
         # Collectives take equally many from each; counts say what is padding.
         padded = mine.new_zeros(max(counts), *mine.shape[1:])
         padded[: len(mine)] = mine
-        found = self._all(padded) if padded.numel() else padded.expand(len(counts), *padded.shape)
+        found = (
+            self._all(padded)
+            if padded.numel()
+            else padded.expand(len(counts), *padded.shape)
+        )
         parts = [part[:count] for part, count in zip(found, counts, strict=True)]
         return torch.cat(parts).to(values.device)
 
     def _all(self, values: Tensor) -> Tensor:
-        """Return equally many values of every worker, [world, ...]; they travel as plain bytes."""
+        """Return equally many values of every worker, [world, ...]; they travel as
+        plain bytes.
+        """
         found = values.new_empty(self._rendezvous.world, *values.shape)
         flat = found.flatten().view(torch.uint8), values.flatten().view(torch.uint8)
         with self._contact():
@@ -306,7 +353,7 @@ class ProcessGroupExchange:
         self._wait([(None, work)])
         return found
 
-    # --- waiting ----------------------------------------------------------------------------------
+    # --- waiting ------------------------------------------------------------------
 
     def _wait(self, works: Works) -> None:
         """Wait for what was posted to workers, or to all of them."""

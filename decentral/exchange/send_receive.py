@@ -22,9 +22,10 @@ from decentral.mixing.base import Integers, Mixing
 class Message:
     """Rows that travel together between this worker and another.
 
-    ``rows`` are indices of hosted rows if ``outgoing``, else indices of the inbox (consecutive).
-    ``index`` is the first row's place among all rows that travel in the round, ordered by
-    (receiving worker, row): every worker counts the same indices.
+    ``rows`` are indices of hosted rows if ``outgoing``, else indices of the inbox
+    (consecutive). ``index`` is the first row's place among all rows that travel in
+    the round, ordered by (receiving worker, row): every worker counts the same
+    indices.
     """
 
     index: int
@@ -35,7 +36,9 @@ class Message:
 
 @dataclass(frozen=True)
 class SendReceivePlan:
-    """One worker's part in a round; ``total_rows`` travel between all workers together."""
+    """One worker's part in a round; ``total_rows`` travel between all workers
+    together.
+    """
 
     total_rows: int
     inbox: int  # rows of others that this worker receives
@@ -64,7 +67,8 @@ def send_receive_plan(
         mixing: Of the round.
         blocks: The positions that each worker hosts.
         rank: The worker.
-        packed: Whether all rows for one worker are one message; else every row is one.
+        packed: Whether all rows for one worker are one message; else every row is
+            one.
     """
     worker = np.repeat(np.arange(len(blocks)), [len(block) for block in blocks])
     receiving = np.repeat(worker, np.diff(mixing.indptr))
@@ -110,14 +114,18 @@ def same(one: Mixing, other: Mixing) -> bool:
 def is_average(mixing: Mixing) -> bool:
     """Whether every node takes the plain mean of all nodes."""
     nodes = mixing.nodes
-    return len(mixing.senders) == nodes**2 and bool(np.allclose(mixing.weights, 1 / nodes, 1e-12))
+    return len(mixing.senders) == nodes**2 and bool(
+        np.allclose(mixing.weights, 1 / nodes, 1e-12)
+    )
 
 
-# --- rows in blocks ------------------------------------------------------------
+# --- rows in blocks ---------------------------------------------------------------
 
 
 def column_chunks(width: int, longest: int) -> list[slice]:
-    """Divide columns into slices of nearly equal width, a multiple of 16 but for the last."""
+    """Divide columns into slices of nearly equal width, a multiple of 16 but for
+    the last.
+    """
     count = max(1, -(-width // longest))
     each = max(16, -(-width // count // 16) * 16)
     return [slice(begin, min(begin + each, width)) for begin in range(0, width, each)]
@@ -134,16 +142,19 @@ def rows_of(block: Tensor, columns: slice, message: Message) -> Tensor:
 
 
 def add_up(channel: Tensor, inbox: Tensor, plan: SendReceivePlan) -> None:
-    """Write the sums over hosted rows and inbox, [n, k] and [received, k], into their receivers.
+    """Write the sums over hosted rows and inbox, [n, k] and [received, k], into
+    their receivers.
 
-    Chunk by chunk of columns, whose rows are laid together so that every sum is one pass in
-    ascending order of senders.
+    Chunk by chunk of columns, whose rows are laid together so that every sum is one
+    pass in ascending order of senders.
     """
     here = plan.neighbours
     if not len(here.receivers):
         return
     device, count = channel.device, len(channel) + len(inbox)
-    senders, offsets = (torch.from_numpy(a).to(device) for a in (here.senders, here.offsets))
+    senders, offsets = (
+        torch.from_numpy(a).to(device) for a in (here.senders, here.offsets)
+    )
     receivers = torch.from_numpy(here.receivers).to(device)
     weights = torch.from_numpy(here.weights).to(channel)
     columns = max(64, CHUNK_BYTES // (count * channel.element_size()))

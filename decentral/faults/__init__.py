@@ -1,4 +1,6 @@
-"""Faults: what goes wrong in a run, and when: pure functions of (seed, communication step)."""
+"""Faults: what goes wrong in a run, and when: pure functions of (seed,
+communication step).
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,14 @@ from typing import TYPE_CHECKING
 from decentral.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from decentral.faults.base import KINDS, Bools, Fault, Faults, network_faults, worker_faults
+    from decentral.faults.base import (
+        KINDS,
+        Bools,
+        Fault,
+        Faults,
+        network_faults,
+        worker_faults,
+    )
 
 __all__ = [
     "KINDS",

@@ -1,19 +1,23 @@
-"""Faults: what goes wrong in a run, and when: pure functions of (seed, communication step).
+"""Faults: what goes wrong in a run, and when: pure functions of (seed,
+communication step).
 
-Some strike workers on Ray (``kill``, ``hang``, ``stall``; see `Fault`). The plug-ins strike
-what is simulated, on every engine alike. Their functions say what is struck in one step, and the
-trait ``strikes`` what that is:
+Some strike workers on Ray (``kill``, ``hang``, ``stall``; see `Fault`). The
+plug-ins strike what is simulated, on every engine alike. Their functions say what
+is struck in one step, and the trait ``strikes`` what that is:
 
-- ``nodes``: ``(ids, step, seed) -> unavailable`` [n]. Nobody receives from such a node, nor it from
-  others; it trains on alone. A global merge goes on without it, but the one that ends a run waits
-  for all.
-- ``links``: ``(low, high, step, seed) -> down`` [links], of the ends of links. Both ends know.
-- ``messages``: ``(receivers, senders, step, seed) -> lost`` [links]. The sender does not know; the
-  receiver keeps its own row for what it misses. With ``both`` set, both directions are lost
-  together, and symmetric weights stay doubly stochastic. Global merges repeat what is lost.
+- ``nodes``: ``(ids, step, seed) -> unavailable`` [n]. Nobody receives from such a
+  node, nor it from others; it trains on alone. A global merge goes on without it,
+  but the one that ends a run waits for all.
+- ``links``: ``(low, high, step, seed) -> down`` [links], of the ends of links. Both
+  ends know.
+- ``messages``: ``(receivers, senders, step, seed) -> lost`` [links]. The sender
+  does not know; the receiver keeps its own row for what it misses. With ``both``
+  set, both directions are lost together, and symmetric weights stay doubly
+  stochastic. Global merges repeat what is lost.
 
-Messages that are lost were sent, and are counted; what is known to be down is not even tried.
-Every rule has a setting ``share``: the share of communication steps in which it strikes.
+Messages that are lost were sent, and are counted; what is known to be down is not
+even tried. Every rule has a setting ``share``: the share of communication steps in
+which it strikes.
 """
 
 from __future__ import annotations
@@ -56,13 +60,17 @@ def common(*, start: Point = START, stop: Point = STOP) -> None:
 
 @dataclass(frozen=True)
 class Faults:
-    """What may go wrong between nodes in a simulation; draws are keyed by the nodes' ids."""
+    """What may go wrong between nodes in a simulation; draws are keyed by the
+    nodes' ids.
+    """
 
     rules: tuple[ConfiguredPlugin, ...] = ()
     seed: int = 0
 
     def strikes(self, what: str) -> list[tuple[ConfiguredPlugin, int]]:
-        """Return the rules that strike nodes, links or messages, each with a seed of its own."""
+        """Return the rules that strike nodes, links or messages, each with a seed
+        of its own.
+        """
         return [
             # By its place in the list: two faults of one kind strike independently.
             (rule, rng.key(self.seed, f"fault/{index}") >> 1)
@@ -73,10 +81,14 @@ class Faults:
     @property
     def one_way(self) -> bool:
         """Whether some message may be lost while its answer arrives."""
-        return any(not rule.settings.get("both", True) for rule, _ in self.strikes("messages"))
+        return any(
+            not rule.settings.get("both", True) for rule, _ in self.strikes("messages")
+        )
 
     def unavailable(self, nodes: Integers, progress: Progress) -> Bools:
-        """Return which nodes [n] are unavailable in the communication step of ``progress``."""
+        """Return which nodes [n] are unavailable in the communication step of
+        ``progress``.
+        """
         found = np.zeros(len(nodes), bool)
         for rule, seed in self.strikes("nodes"):
             if _on(rule, progress):
@@ -103,7 +115,9 @@ class Faults:
         """
         return self._struck("messages", receivers, senders, progress)
 
-    def _struck(self, what: str, ends: Integers, others: Integers, progress: Progress) -> Bools:
+    def _struck(
+        self, what: str, ends: Integers, others: Integers, progress: Progress
+    ) -> Bools:
         found = np.zeros(len(ends), bool)
         low, high = np.minimum(ends, others), np.maximum(ends, others)
         for rule, seed in self.strikes(what):
@@ -115,14 +129,16 @@ class Faults:
             found |= _struck_by(rule, *way, progress.communication_step, seed)
         return found
 
-    # --- expectations -----------------------------------------------------------------------------
+    # --- expectations -------------------------------------------------------------
 
     def presence(self, nodes: Integers, progress: Progress) -> Floats:
         """Return the chance that each node [n] is there."""
         found = np.ones(len(nodes))
         for rule, _ in self.strikes("nodes"):
             named = rule.settings.get("nodes")
-            struck = np.isin(nodes, named) if named is not None else np.ones(len(nodes), bool)
+            struck = (
+                np.isin(nodes, named) if named is not None else np.ones(len(nodes), bool)
+            )
             # Rules strike independently, so that chances of being there multiply.
             found[struck] *= 1 - rule.settings["share"] * _on(rule, progress)
         return found
@@ -143,31 +159,44 @@ class Faults:
 def _struck_by(rule: ConfiguredPlugin, first: Integers, *rest: Any) -> Bools:
     """Return whom a rule strikes, if it says so of each."""
     found = rule(first, *rest)
-    if not isinstance(found, np.ndarray) or found.shape != first.shape or found.dtype != bool:
-        expected = f"an array of {len(first)} times true or false, one for each it was given"
+    if (
+        not isinstance(found, np.ndarray)
+        or found.shape != first.shape
+        or found.dtype != bool
+    ):
+        expected = (
+            f"an array of {len(first)} times true or false, one for each it was given"
+        )
         raise wrong(rule, describe(found), expected)
     return found
 
 
 def _on(rule: ConfiguredPlugin, progress: Progress) -> bool:
-    """Whether a rule may strike now; the last communication step belongs to the run."""
+    """Whether a rule may strike now; the last communication step belongs to the
+    run.
+    """
     stop = rule.common["stop"]
     over = stop != STOP and progress.reached(stop)
     return progress.reached(rule.common["start"]) and not over
 
 
-# --- reading --------------------------------------------------------------------------------------
+# --- reading ----------------------------------------------------------------------
 
 
 def worker_faults(texts: Iterable[str | ConfiguredPlugin]) -> list[Fault]:
     """Return the faults among ``texts`` that strike workers."""
-    return [Fault.parse(text) for text in texts if isinstance(text, str) and _named(text) in KINDS]
+    return [
+        Fault.parse(text)
+        for text in texts
+        if isinstance(text, str) and _named(text) in KINDS
+    ]
 
 
 def network_faults(
     texts: Iterable[str | ConfiguredPlugin], nodes: NodeLabels, steps: int, seed: int
 ) -> Faults:
-    """Return the faults among ``texts`` that are simulated; raises ConfigError for mistakes.
+    """Return the faults among ``texts`` that are simulated; raises ConfigError for
+    mistakes.
 
     Args:
         texts: Faults as the configuration has them.
@@ -176,12 +205,16 @@ def network_faults(
         seed: Seed of the run.
     """
     simulated = (
-        one for one in texts if isinstance(one, ConfiguredPlugin) or _named(one) not in KINDS
+        one
+        for one in texts
+        if isinstance(one, ConfiguredPlugin) or _named(one) not in KINDS
     )
     built = [build("fault", one) for one in simulated]
     rules = [_numbered(rule, nodes) for rule in built]
     for rule in rules:
-        Phase(rule.common["start"], rule.common["stop"]).check(f"faults: {rule.name}", steps)
+        Phase(rule.common["start"], rule.common["stop"]).check(
+            f"faults: {rule.name}", steps
+        )
         _try(rule)
     return Faults(tuple(rules), seed)
 
@@ -215,7 +248,7 @@ def _named(text: str) -> str:
     return name
 
 
-# --- failures of workers, to rehearse -------------------------------------------------------------
+# --- failures of workers, to rehearse ---------------------------------------------
 
 #: What can happen, in words.
 KINDS = {
@@ -227,7 +260,9 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Fault:
-    """One failure: ``kind`` happens to ``worker`` before it takes step ``step`` + 1."""
+    """One failure: ``kind`` happens to ``worker`` before it takes step ``step`` +
+    1.
+    """
 
     kind: str
     worker: int
@@ -241,7 +276,10 @@ class Fault:
         Fault(kind='hang', worker=0, step=7)
         """
         spec = parse_spec(text, "faults")
-        given = {**dict(zip(("worker", "step"), spec.args, strict=False)), **spec.settings}
+        given = {
+            **dict(zip(("worker", "step"), spec.args, strict=False)),
+            **spec.settings,
+        }
         whole = all(type(v) is int and v >= 0 for v in given.values())
         if given.keys() != {"worker", "step"} or not whole:
             raise ConfigError(

@@ -1,4 +1,6 @@
-"""Faults between nodes, and of nodes, that a simulation plays: lost messages, outages, churn."""
+"""Faults between nodes, and of nodes, that a simulation plays: lost messages,
+outages, churn.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +20,13 @@ Integers = NDArray[np.int64]
 def bad(
     what: str, share: float, length: float, step: int, seed: int, *who: Integers
 ) -> NDArray[np.bool_]:
-    """Return who is in the bad state: a ``share`` of all communication steps, ``length`` at a time.
+    """Return who is in the bad state: a ``share`` of all communication steps,
+    ``length`` at a time.
 
-    A chain enters the bad state with probability e = share / ((1 - share) length) and leaves it
-    with 1 / length. One uniform draw u per step decides: u < e is bad and u >= 1 - 1 / length good
-    whatever was before; else the step before counts. So the state is found by looking back.
+    A chain enters the bad state with probability e = share / ((1 - share) length)
+    and leaves it with 1 / length. One uniform draw u per step decides: u < e is bad
+    and u >= 1 - 1 / length good whatever was before; else the step before counts.
+    So the state is found by looking back.
     """
     if share >= 1:
         return np.ones(len(who[0]), bool)
@@ -42,7 +46,9 @@ def bad(
         if not open_.any():
             return found
     # The chain begins in its stationary state.
-    found[open_] = rng.uniform(seed, "chain/start", *(each[open_] for each in who)) < share
+    found[open_] = (
+        rng.uniform(seed, "chain/start", *(each[open_] for each in who)) < share
+    )
     return found
 
 
@@ -56,7 +62,8 @@ def lost(
     share: Share = 0.1,
     both: bool = False,
 ) -> NDArray[np.bool_]:
-    """Lose each message with probability ``share``; with ``both``, two of a link go together.
+    """Lose each message with probability ``share``; with ``both``, two of a link go
+    together.
 
     Args:
         receivers: Receiving nodes of the messages, [m].
@@ -80,10 +87,11 @@ def bursts(
     length: Annotated[float, Ge(1)] = 10.0,
     both: bool = False,
 ) -> NDArray[np.bool_]:
-    """Lose a ``share`` of a link's messages, ``length`` communication steps in a row on average.
+    """Lose a ``share`` of a link's messages, ``length`` communication steps in a
+    row on average.
 
-    (Gilbert, "Capacity of a burst-noise channel", 1960; Elliott, 1963, with a good state that loses
-    nothing and a bad one that loses all.)
+    (Gilbert, "Capacity of a burst-noise channel", 1960; Elliott, 1963, with a good
+    state that loses nothing and a bad one that loses all.)
 
     Args:
         receivers: Receiving nodes of the messages, [m].
@@ -107,7 +115,8 @@ def outages(
     share: Annotated[float, Ge(0), Lt(1)] = 0.1,
     length: Annotated[float, Ge(1)] = 10.0,
 ) -> NDArray[np.bool_]:
-    """Let links be down a ``share`` of the time, ``length`` communication steps on average.
+    """Let links be down a ``share`` of the time, ``length`` communication steps on
+    average.
 
     Both ends know, and weigh the links that are left as if there were no others.
 
@@ -132,10 +141,12 @@ def churn(
     length: Annotated[float, Ge(1)] = 10.0,
     nodes: list[Node] | None = None,
 ) -> NDArray[np.bool_]:
-    """Let nodes be away a ``share`` of the time, for ``length`` communication steps on average.
+    """Let nodes be away a ``share`` of the time, for ``length`` communication steps
+    on average.
 
-    Who is away trains on alone, and comes back with what it has. ``nodes`` are those that may leave
-    (none: all); ``churn(nodes=[3], share=1, start=40%, stop=60%)`` takes one away once.
+    Who is away trains on alone, and comes back with what it has. ``nodes`` are
+    those that may leave (none: all);
+    ``churn(nodes=[3], share=1, start=40%, stop=60%)`` takes one away once.
 
     Args:
         ids: Numbers of the nodes, [n].

@@ -1,4 +1,6 @@
-"""Gradients of a block of rows: ``gradient(rows, batch) -> losses``, written into a block."""
+"""Gradients of a block of rows: ``gradient(rows, batch) -> losses``, written into a
+block.
+"""
 
 from __future__ import annotations
 

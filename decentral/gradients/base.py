@@ -1,9 +1,11 @@
-"""Gradients of a block of rows: ``gradient(rows, batch) -> losses``, gradients written to a block.
+"""Gradients of a block of rows: ``gradient(rows, batch) -> losses``, gradients
+written to a block.
 
-``replicas: vmap`` differentiates all rows together, ``loop`` one after the other through a module
-whose parameters are views of the row; chosen once per run. All rows together means layer by layer
-for sequential models of known layers and ``torch.func.vmap`` for any other. All are pure in the
-rows and the batch except for the model's buffers, which they update.
+``replicas: vmap`` differentiates all rows together, ``loop`` one after the other
+through a module whose parameters are views of the row; chosen once per run. All
+rows together means layer by layer for sequential models of known layers and
+``torch.func.vmap`` for any other. All are pure in the rows and the batch except for
+the model's buffers, which they update.
 """
 
 from __future__ import annotations
@@ -24,10 +26,12 @@ Loss = Callable[[Any, Any], Tensor]
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's samples of a block: inputs [n, B, ...], targets [n, B, ...], sample keys [n, B].
+    """One step's samples of a block: inputs [n, B, ...], targets [n, B, ...],
+    sample keys [n, B].
 
-    Inputs and targets are tensors, tuples of tensors, or tensors by name.
-    ``keys`` names every sample visit by 63 random bits, from which keyed dropout draws its masks.
+    Inputs and targets are tensors, tuples of tensors, or tensors by name. ``keys``
+    names every sample visit by 63 random bits, from which keyed dropout draws its
+    masks.
     """
 
     inputs: Tree
@@ -50,19 +54,24 @@ class Gradient(Protocol):
         ...
 
 
-# --- how many rows at a time ----------------------------------------------------------------------
+# --- how many rows at a time ------------------------------------------------------
 
-#: Most rows at a time: more of them leave the cache, unless they are this few numbers in all.
+#: Most rows at a time: more of them leave the cache, unless they are this few
+#: numbers in all.
 ROWS, _FEW = 32, 1 << 17
-#: Numbers that the rows of one time may keep between forward and backward, by device.
+#: Numbers that the rows of one time may keep between forward and backward, by
+#: device.
 _KEPT = {"cpu": 1 << 26, "cuda": 1 << 30}
 
 
 def kept_numbers(model: nn.Module, inputs: Tree) -> int:
-    """Return how many numbers a model keeps for its backward pass on ``inputs`` [B, ...]."""
+    """Return how many numbers a model keeps for its backward pass on ``inputs`` [B,
+    ...].
+    """
     probe = share_parameters(model).eval()
     own = {
-        tensor.untyped_storage().data_ptr() for tensor in [*probe.parameters(), *probe.buffers()]
+        tensor.untyped_storage().data_ptr()
+        for tensor in [*probe.parameters(), *probe.buffers()]
     }
     kept: dict[int, int] = {}
 
@@ -77,7 +86,8 @@ def kept_numbers(model: nn.Module, inputs: Tree) -> int:
     def unpack(tensor: Any) -> Any:
         return tensor
 
-    # What is kept stays alive until the end, so that no place in memory is used twice.
+    # What is kept stays alive until the end, so that no place in memory is used
+    # twice.
     with (
         fork_rng(),
         torch.enable_grad(),
@@ -101,14 +111,15 @@ def rows_at_once(kept: int, parameters: int, device: torch.device) -> int:
     return max(1, min(ROWS, budget // max(1, kept)), _FEW // (kept + parameters))
 
 
-# --- in bfloat16 ----------------------------------------------------------------------------------
+# --- in bfloat16 ------------------------------------------------------------------
 
 
 class Reduced:
-    """Lets torch's autocast run a gradient's products in bfloat16; rows and sums stay float32.
+    """Lets torch's autocast run a gradient's products in bfloat16; rows and sums
+    stay float32.
 
-    Weights are cast at each use, since the tensors behind a module's parameters change from row to
-    row and autocast would remember those of the first.
+    Weights are cast at each use, since the tensors behind a module's parameters
+    change from row to row and autocast would remember those of the first.
     """
 
     def __init__(self, inner: Gradient) -> None:

@@ -1,4 +1,6 @@
-"""Which way of computing gradients a run takes: tried on its model before anything runs."""
+"""Which way of computing gradients a run takes: tried on its model before anything
+runs.
+"""
 
 from __future__ import annotations
 
@@ -30,9 +32,10 @@ from decentral.pytree import shapes, tree_at
 
 #: Times that ``replicas: tune`` computes a batch in either way; the fastest counts.
 _TRIES = 4
-#: Where computing rows together beats one after the other: least rows, most parameters of a model
-#: and most numbers that a row keeps for its backward pass, by class and device (CPU:
-#: benchmarks/rows.py; CUDA, not measured: launches bound small models).
+#: Where computing rows together beats one after the other: least rows, most
+#: parameters of a model and most numbers that a row keeps for its backward pass, by
+#: class and device (CPU: benchmarks/rows.py; CUDA, not measured: launches bound
+#: small models).
 _TOGETHER: dict[tuple[type, str], tuple[int, float, float]] = {
     (LayerGradient, "cpu"): (2, inf, inf),
     (VmapGradient, "cpu"): (8, 1 << 17, 1 << 19),
@@ -52,11 +55,12 @@ def choose(
     mode: str | None = None,
     label: str = "the model",
 ) -> tuple[Gradient, str]:
-    """Return the gradient for ``replicas: vmap | loop | auto | tune`` and, in words, why.
+    """Return the gradient for ``replicas: vmap | loop | auto | tune`` and, in
+    words, why.
 
-    ``auto`` takes what a shipped table says is faster, ``tune`` what is faster on a few batches,
-    among what the model allows in this ``precision``. What is compiled, in a ``mode`` of
-    ``torch.compile``, are all rows together.
+    ``auto`` takes what a shipped table says is faster, ``tune`` what is faster on a
+    few batches, among what the model allows in this ``precision``. What is
+    compiled, in a ``mode`` of ``torch.compile``, are all rows together.
 
     Args:
         replicas: How rows are computed.
@@ -77,7 +81,9 @@ def choose(
     at_once = rows_at_once(kept, layout.width, batch.keys.device)
     if mode is not None:
         whole = VmapGradient(model, layout, loss, at_once)
-        return _compiled(whole, mode, precision, model, batch), _many(at_once, nodes, "compiled")
+        return _compiled(whole, mode, precision, model, batch), _many(
+            at_once, nodes, "compiled"
+        )
     together, how = _together(model, layout, loss, at_once, nodes)
     why = "as asked" if replicas == "loop" else None
     if replicas in ("auto", "tune") and nodes == 1:
@@ -121,7 +127,9 @@ def _many(at_once: int, nodes: int, how: str) -> str:
 def _compiled(
     gradient: VmapGradient, mode: str, precision: str, model: nn.Module, batch: Batch
 ) -> Gradient:
-    """Return the gradient after its first, slow call; raises ConfigError where it cannot be."""
+    """Return the gradient after its first, slow call; raises ConfigError where it
+    cannot be.
+    """
     layout, count = gradient.layout, gradient.at_once
     whole: Gradient = Reduced(gradient) if precision == "bfloat16" else gradient
     if problem := _trial(whole, model, layout, batch):
@@ -132,14 +140,18 @@ def _compiled(
     # Tried uncompiled first: what vmap cannot do is said in its own words.
     gradient.compile(mode)
     if problem := _trial(whole, model, layout, batch, count):
-        raise ConfigError(f"compile: torch cannot compile here ({problem}); leave compile out.")
+        raise ConfigError(
+            f"compile: torch cannot compile here ({problem}); leave compile out."
+        )
     return whole
 
 
 def _slower(
     gradient: Gradient, device: torch.device, nodes: int, layout: Layout, kept: int
 ) -> str | None:
-    """Return, in words, why computing rows together would not be faster, None where it is."""
+    """Return, in words, why computing rows together would not be faster, None where
+    it is.
+    """
     known = _TOGETHER.get((type(gradient), device.type), (2, inf, inf))
     rows, parameters, most = known
     if nodes >= rows and layout.parameter_count <= parameters and kept <= most:
@@ -167,7 +179,9 @@ def _measured(
     return f"measured {one:.3g} ms, {all_:.3g} ms together" if one < all_ else None
 
 
-def _loop(model: nn.Module, layout: Layout, loss: Loss, batch: Batch, label: str) -> LoopGradient:
+def _loop(
+    model: nn.Module, layout: Layout, loss: Loss, batch: Batch, label: str
+) -> LoopGradient:
     loop = LoopGradient(model, layout, loss)
     with fork_rng():
         before = torch.get_rng_state()
@@ -185,12 +199,17 @@ def _loop(model: nn.Module, layout: Layout, loss: Loss, batch: Batch, label: str
 
 
 def _trial(
-    gradient: Gradient, model: nn.Module, layout: Layout, batch: Batch, count: int | None = 2
+    gradient: Gradient,
+    model: nn.Module,
+    layout: Layout,
+    batch: Batch,
+    count: int | None = 2,
 ) -> str | None:
-    """Return why ``count`` rows cannot be computed together, in one line, or None if they can.
+    """Return why ``count`` rows cannot be computed together, in one line, or None
+    if they can.
 
-    Both what trains and what evaluates is tried: torch differentiates some layers under vmap, such
-    as recurrent ones, that it cannot merely run there.
+    Both what trains and what evaluates is tried: torch differentiates some layers
+    under vmap, such as recurrent ones, that it cannot merely run there.
     """
     batch = _first(batch, count)
     rows, integers = _copies(model, layout, len(batch.keys))
@@ -201,11 +220,15 @@ def _trial(
 def _first(batch: Batch, count: int | None) -> Batch:
     """Return the batches of the first ``count`` rows."""
     some = slice(count)
-    return Batch(tree_at(batch.inputs, some), tree_at(batch.targets, some), batch.keys[some])
+    return Batch(
+        tree_at(batch.inputs, some), tree_at(batch.targets, some), batch.keys[some]
+    )
 
 
 def _evaluation_trial(model: nn.Module, layout: Layout, batch: Batch) -> str | None:
-    """Return why rows cannot be evaluated together, on the same inputs or each on its own."""
+    """Return why rows cannot be evaluated together, on the same inputs or each on
+    its own.
+    """
     rows, integers = _copies(model, layout, len(batch.keys))
     probe = share_parameters(model).eval()
 
@@ -217,11 +240,15 @@ def _evaluation_trial(model: nn.Module, layout: Layout, batch: Batch) -> str | N
     return _problem(evaluate)
 
 
-def _copies(model: nn.Module, layout: Layout, count: int) -> tuple[Tensor, dict[str, Tensor]]:
+def _copies(
+    model: nn.Module, layout: Layout, count: int
+) -> tuple[Tensor, dict[str, Tensor]]:
     """Return rows [count, P] that all hold the model, and their integer buffers."""
     row = next(model.parameters()).new_zeros(layout.width)
     layout.pack(model, row)
-    whole = {k: torch.stack([v] * count).to(row.device) for k, v in layout.integers.items()}
+    whole = {
+        k: torch.stack([v] * count).to(row.device) for k, v in layout.integers.items()
+    }
     return row.repeat(count, 1), whole
 
 

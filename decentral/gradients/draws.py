@@ -1,4 +1,6 @@
-"""Random numbers on the device of a batch: draws, and dropout, as pure functions of sample keys."""
+"""Random numbers on the device of a batch: draws, and dropout, as pure functions of
+sample keys.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +25,11 @@ def hashed(value: Tensor) -> Tensor:
 
 
 def uniform(keys: Tensor, size: int, stream: int) -> Tensor:
-    """Return ``size`` float64 in [0, 1) for every key of a sample's visit, [*keys, size].
+    """Return ``size`` float64 in [0, 1) for every key of a sample's visit, [*keys,
+    size].
 
-    Draws of one stream are the same each time; those of different streams are independent.
+    Draws of one stream are the same each time; those of different streams are
+    independent.
     """
     # Streams are 2^32 places apart: no layer has as many numbers per sample.
     place = torch.arange(size, device=keys.device) + stream * (1 << 32)
@@ -33,26 +37,31 @@ def uniform(keys: Tensor, size: int, stream: int) -> Tensor:
 
 
 def normal(keys: Tensor, size: int) -> Tensor:
-    """Return ``size`` standard normal float64 for every key (Box-Muller), [*keys, size]."""
+    """Return ``size`` standard normal float64 for every key (Box-Muller), [*keys,
+    size].
+    """
     # (0, 1] rather than [0, 1): the logarithm of 0 is not finite.
     radius = (1.0 - uniform(keys, size, NOISE)).clamp_min(2.0**-63)
     return (-2.0 * radius.log()).sqrt() * (2.0 * pi * uniform(keys, size, ANGLE)).cos()
 
 
-# --- dropout --------------------------------------------------------------------------------------
+# --- dropout ----------------------------------------------------------------------
 
 
 class KeyedDropout(nn.Module):
-    """Dropout whose mask is hashed from ``key`` [B] (one integer per sample), layer and position.
+    """Dropout whose mask is hashed from ``key`` [B] (one integer per sample), layer
+    and position.
 
-    y = x m / (1 - p) with m ~ Bernoulli(1 - p). Draws nothing from a generator, so it runs under
-    vmap and repeats bit by bit when a batch is visited again.
+    y = x m / (1 - p) with m ~ Bernoulli(1 - p). Draws nothing from a generator, so
+    it runs under vmap and repeats bit by bit when a batch is visited again.
     """
 
     key: Tensor
 
     def __init__(self, p: float, layer: int) -> None:
-        """Drop with probability ``p``; ``layer`` separates the masks of different layers."""
+        """Drop with probability ``p``; ``layer`` separates the masks of different
+        layers.
+        """
         super().__init__()
         self.p, self.layer = p, layer
         self.register_buffer("key", torch.zeros(1, dtype=torch.int64), persistent=False)
@@ -60,7 +69,8 @@ class KeyedDropout(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Mask x [B, ...] in training; pass it through in evaluation.
 
-        An x whose first dimension is not the batch is masked by the keys of all samples together.
+        An x whose first dimension is not the batch is masked by the keys of all
+        samples together.
         """
         if not self.training or self.p == 0.0:
             return x
@@ -74,7 +84,9 @@ class KeyedDropout(nn.Module):
 
 
 def key_dropout(model: nn.Module) -> nn.Module:
-    """Return a copy of ``model`` whose ``nn.Dropout`` are keyed, or the model if it has none."""
+    """Return a copy of ``model`` whose ``nn.Dropout`` are keyed, or the model if it
+    has none.
+    """
     if not any(type(module) is nn.Dropout for module in model.modules()):
         return model
     swapped = copy.deepcopy(model)

@@ -14,9 +14,11 @@ from torch.nn import functional as F
 from decentral.layout import Layout
 
 Views = dict[str, Tensor]
-#: Runs backward through one kernel: (dy, gradients to fill) -> dx, or None where nobody wants it.
+#: Runs backward through one kernel: (dy, gradients to fill) -> dx, or None where
+#: nobody wants it.
 Pull = Callable[[Tensor, Views], Tensor | None]
-#: One native layer: (x [n, B, ...], parameters and buffers [n, ...]) -> y [n, B, ...].
+#: One native layer: (x [n, B, ...], parameters and buffers [n, ...]) -> y [n, B,
+#: ...].
 Op = Callable[[Tensor, Views], Tensor]
 
 
@@ -28,7 +30,9 @@ class Residual(nn.Module):
     tensor([-1.,  4.])
     """
 
-    def __init__(self, body: nn.Sequential, shortcut: nn.Sequential | None = None) -> None:
+    def __init__(
+        self, body: nn.Sequential, shortcut: nn.Sequential | None = None
+    ) -> None:
         """Add what ``shortcut`` makes of x to what ``body`` makes of it."""
         super().__init__()
         self.body = body
@@ -71,7 +75,8 @@ class Dense:
         dy = dy.reshape(y.shape)
         if self.rectify:
             dy = torch.ops.aten.threshold_backward(dy, y, 0)
-        # A product into a strided view would run row by row, so it is made apart and copied.
+        # A product into a strided view would run row by row, so it is made apart
+        # and copied.
         grads[self.weight].copy_(torch.bmm(dy.transpose(1, 2), x.flatten(1, -2)))
         if self.bias is not None:
             torch.sum(dy, 1, out=grads[self.bias])
@@ -79,7 +84,9 @@ class Dense:
 
 
 class Native:
-    """A run of layers that torch computes for all rows at once, differentiated by autograd."""
+    """A run of layers that torch computes for all rows at once, differentiated by
+    autograd.
+    """
 
     def __init__(self, deep: bool) -> None:
         """Begin with no layer; ``deep`` says that something before it learns."""
@@ -117,11 +124,12 @@ class Native:
 Kernel = Dense | Native
 
 
-# --- which layers ---------------------------------------------------------------------------------
+# --- which layers -----------------------------------------------------------------
 
 
 def kernels_of(model: nn.Module, layout: Layout) -> list[Kernel] | None:
-    """Return the kernels of a sequential model, or None if a part of it is not known here.
+    """Return the kernels of a sequential model, or None if a part of it is not
+    known here.
 
     Unknown are also frozen and tied parameters, and modules with hooks.
     """
@@ -156,14 +164,20 @@ def _leaves(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
     if type(module) is not nn.Sequential:
         yield name, module
         return
-    children: dict[str, nn.Module] = vars(module)["_modules"]  # named_children() skips repetitions
+    # named_children() skips repetitions
+    children: dict[str, nn.Module] = vars(module)["_modules"]
     for key, child in children.items():
         yield from _leaves(child, _join(name, key))
 
 
 def _hooked(module: nn.Module) -> bool:
     state = vars(module)
-    hooks = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"
+    hooks = (
+        "_forward_hooks",
+        "_forward_pre_hooks",
+        "_backward_hooks",
+        "_backward_pre_hooks",
+    )
     return "forward" in state or any(state[name] for name in hooks)
 
 
@@ -176,7 +190,9 @@ def _names(name: str, module: nn.Module) -> list[str]:
 
 
 def _fold(x: Tensor) -> Tensor:
-    """[n, B, C, ...] -> [B, n C, ...], without a copy where memory is in that order."""
+    """[n, B, C, ...] -> [B, n C, ...], without a copy where memory is in that
+    order.
+    """
     return x.transpose(0, 1).flatten(1, 2)
 
 
@@ -185,16 +201,20 @@ def _unfold(y: Tensor, n: int) -> Tensor:
 
 
 def _channels_last(x: Tensor) -> Tensor:
-    """Put images into the order of memory in which grouped convolution and pooling are fast.
+    """Put images into the order of memory in which grouped convolution and pooling
+    are fast.
 
-    Double precision has no such kernels, and those it has would depend on the number of rows.
+    Double precision has no such kernels, and those it has would depend on the
+    number of rows.
     """
     fast = x.dim() == 4 and x.dtype != torch.float64
     return x.contiguous(memory_format=torch.channels_last) if fast else x
 
 
 def _affine(name: str, values: Views) -> tuple[Tensor | None, Tensor | None]:
-    """Return weight [n C, ...] and bias [n C] of a folded layer, None where it has none."""
+    """Return weight [n C, ...] and bias [n C] of a folded layer, None where it has
+    none.
+    """
     weight, bias = values.get(_join(name, "weight")), values.get(_join(name, "bias"))
     return (
         None if weight is None else weight.flatten(0, 1),
@@ -223,7 +243,9 @@ def _flatten(name: str, module: Any) -> Op | None:
 
 
 def _convolution(name: str, module: Any) -> Op | None:
-    convolve: Any = {nn.Conv1d: F.conv1d, nn.Conv2d: F.conv2d, nn.Conv3d: F.conv3d}[type(module)]
+    convolve: Any = {nn.Conv1d: F.conv1d, nn.Conv2d: F.conv2d, nn.Conv3d: F.conv3d}[
+        type(module)
+    ]
     if module.padding_mode != "zeros":
         return None
 
@@ -278,7 +300,9 @@ def _residual(name: str, module: Any) -> Op | None:
 
 
 def _chain(name: str, module: nn.Module) -> Op | None:
-    """Return the layers of a sequence as one, or None if a part of it is not known here."""
+    """Return the layers of a sequence as one, or None if a part of it is not known
+    here.
+    """
     ops: list[Op] = []
     for prefix, leaf in _leaves(module, name):
         maker = _OPS.get(type(leaf))

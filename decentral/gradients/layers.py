@@ -1,9 +1,11 @@
-"""All rows together, layer by layer: sequential models of known layers, differentiated by hand.
+"""All rows together, layer by layer: sequential models of known layers,
+differentiated by hand.
 
-Activations are [n, B, ...]. Linear layers are batched matrix products whose gradients go straight
-into the gradient block. Every other layer runs natively on [B, n C, ...], rows folded into
-channels: a convolution then has n groups, a normalisation n times the channels. What one folded
-layer made the next one folds for free, since it stays in that order in memory.
+Activations are [n, B, ...]. Linear layers are batched matrix products whose
+gradients go straight into the gradient block. Every other layer runs natively on
+[B, n C, ...], rows folded into channels: a convolution then has n groups, a
+normalisation n times the channels. What one folded layer made the next one folds
+for free, since it stays in that order in memory.
 """
 
 from __future__ import annotations
@@ -31,10 +33,11 @@ class LayerGradient:
     def __init__(
         self, kernels: list[Kernel], layout: Layout, loss: Any, at_once: int = ROWS
     ) -> None:
-        """Run ``kernels`` (from ``kernels_of``) under a loss that averages over a batch.
+        """Run ``kernels`` (from ``kernels_of``) under a loss that averages over a
+        batch.
 
-        Rows are computed ``at_once``: their activations stay in the cache, and memory does not
-        grow with n.
+        Rows are computed ``at_once``: their activations stay in the cache, and
+        memory does not grow with n.
         """
         self.kernels, self.layout, self.at_once = kernels, layout, at_once
         self.loss = differentiated(loss)
@@ -45,7 +48,9 @@ class LayerGradient:
     def __call__(self, rows: Tensor, integers: Views, batch: Any, out: Tensor) -> Tensor:
         """Write the gradients of all rows into ``out``; return losses [n]."""
         # Making the views takes longer than a step of a small model.
-        if self.bound is None or any(map(operator.is_not, self.bound, (rows, integers, out))):
+        if self.bound is None or any(
+            map(operator.is_not, self.bound, (rows, integers, out))
+        ):
             self._bind(rows, integers, out)
         losses: list[Tensor] = []
         with torch.no_grad():
@@ -57,7 +62,9 @@ class LayerGradient:
         return torch.cat(losses)
 
     def _bind(self, rows: Tensor, integers: Views, out: Tensor) -> None:
-        """Make the views into the blocks, which hold as long as the blocks are the same."""
+        """Make the views into the blocks, which hold as long as the blocks are the
+        same.
+        """
         self.bound = rows, integers, out
         self.full = rows.dtype
         self.parts = []
@@ -72,7 +79,8 @@ class LayerGradient:
         x = inputs
         for kernel in self.kernels:
             x = kernel(values, x, tape)
-        # Outputs may be in bfloat16; the loss and the gradients are as the rows are.
+        # Outputs may be in bfloat16; the loss and the gradients are as the rows
+        # are.
         losses, dy = self.loss(x.to(self.full), targets)
         dy = dy.to(x.dtype)
         # Backward through the layers; the first one that learns passes nothing on.
@@ -85,7 +93,8 @@ class LayerGradient:
 def layer_forward(
     kernels: list[Kernel], layout: Layout, own: bool = False
 ) -> Callable[[Tensor, Views, Tensor], Tensor]:
-    """Return ``forward(rows, integers, inputs) -> outputs``: on the same inputs, or its ``own``.
+    """Return ``forward(rows, integers, inputs) -> outputs``: on the same inputs, or
+    its ``own``.
 
     Args:
         kernels: One for every layer of the model, in order.
@@ -108,7 +117,7 @@ def _values(layout: Layout, rows: Tensor) -> Views:
     return layout.views(rows, layout.parameters + layout.buffers)
 
 
-# --- the loss of every row ------------------------------------------------------------------------
+# --- the loss of every row --------------------------------------------------------
 
 #: (outputs [n, B, ...], targets [n, B, ...]) -> (losses [n], d losses / d outputs)
 Differentiated = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -120,8 +129,8 @@ _IGNORED = -100
 def differentiated(loss: Callable[[Tensor, Tensor], Tensor]) -> Differentiated:
     """Return the losses of all rows together with their gradients.
 
-    ``torch.nn.functional.cross_entropy`` on classes has a kernel of its own; any other loss that
-    averages over a batch goes through vmap and autograd.
+    ``torch.nn.functional.cross_entropy`` on classes has a kernel of its own; any
+    other loss that averages over a batch goes through vmap and autograd.
     """
     mapped = vmap(cast(Any, loss))
 
@@ -133,14 +142,18 @@ def differentiated(loss: Callable[[Tensor, Tensor], Tensor]) -> Differentiated:
         return losses.detach(), grad
 
     def either(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        classes = outputs.dim() == 3 and targets.dim() == 2 and not targets.is_floating_point()
+        classes = (
+            outputs.dim() == 3 and targets.dim() == 2 and not targets.is_floating_point()
+        )
         return (softmax_entropy if classes else by_autograd)(outputs, targets)
 
     return either if loss is cross_entropy else by_autograd
 
 
 def softmax_entropy(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Return cross-entropies [n] of outputs [n, B, C] and classes [n, B], and gradients."""
+    """Return cross-entropies [n] of outputs [n, B, C] and classes [n, B], and
+    gradients.
+    """
     # As torch does: ignored targets count neither in the sum nor in the mean.
     kept = (targets != _IGNORED).to(outputs.dtype)
     share = (kept / kept.sum(1, keepdim=True)).unsqueeze(2)

@@ -1,6 +1,8 @@
-"""What becomes of a batch before its gradient is taken: label noise, smoothing, adversarial inputs.
+"""What becomes of a batch before its gradient is taken: label noise, smoothing,
+adversarial inputs.
 
-Keys [n, B] name the visits of samples, so that noise is a pure function of seed, node and position.
+Keys [n, B] name the visits of samples, so that noise is a pure function of seed,
+node and position.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ from decentral.layout import Layout, share_parameters
 
 
 def flipped(targets: Tensor, keys: Tensor, level: float, classes: int) -> Tensor:
-    """Replace classes [n, B, ...], each with chance ``level``, by one drawn from all, its own too.
+    """Replace classes [n, B, ...], each with chance ``level``, by one drawn from
+    all, its own too.
 
     Args:
         targets: Classes, [n, B, ...].
@@ -39,7 +42,8 @@ def flipped(targets: Tensor, keys: Tensor, level: float, classes: int) -> Tensor
 
 
 def shifted(targets: Tensor, keys: Tensor, level: float, kind: str) -> Tensor:
-    """Add ``level`` times noise to numbers [n, B, ...]: standard normal, or a random ``sign``.
+    """Add ``level`` times noise to numbers [n, B, ...]: standard normal, or a
+    random ``sign``.
 
     Args:
         targets: Numbers, [n, B, ...].
@@ -56,7 +60,8 @@ def shifted(targets: Tensor, keys: Tensor, level: float, kind: str) -> Tensor:
 
 
 def smoothed(targets: Tensor, share: float, classes: int, dtype: torch.dtype) -> Tensor:
-    """Return probabilities [n, B, ..., C]: ``share`` spread over all, the rest on the target.
+    """Return probabilities [n, B, ..., C]: ``share`` spread over all, the rest on
+    the target.
 
     Args:
         targets: Classes, [n, B, ...].
@@ -67,16 +72,17 @@ def smoothed(targets: Tensor, share: float, classes: int, dtype: torch.dtype) ->
     return one_hot(targets, classes).to(dtype) * (1.0 - share) + share / classes
 
 
-# --- adversarial inputs ---------------------------------------------------------------------------
+# --- adversarial inputs -----------------------------------------------------------
 
 
 class Attack:
-    """Moves inputs by at most ``eps`` per number so that the loss of each row's model rises.
+    """Moves inputs by at most ``eps`` per number so that the loss of each row's
+    model rises.
 
-    d <- clip(d + step_size sign(grad_x loss(x + d)), -eps, eps), ``steps`` times, from a uniform
-    start that is keyed by the sample's visit; x + d stays within ``bounds``. The model is in
-    evaluation mode. (Madry et al., "Towards deep learning models resistant to adversarial attacks",
-    ICLR 2018.)
+    d <- clip(d + step_size sign(grad_x loss(x + d)), -eps, eps), ``steps`` times,
+    from a uniform start that is keyed by the sample's visit; x + d stays within
+    ``bounds``. The model is in evaluation mode. (Madry et al., "Towards deep
+    learning models resistant to adversarial attacks", ICLR 2018.)
     """
 
     def __init__(
@@ -87,7 +93,9 @@ class Attack:
         kind: str,
         bounds: tuple[float, float],
     ) -> None:
-        """Prepare for one model and loss; ``kind`` is how rows are computed: vmap or loop."""
+        """Prepare for one model and loss; ``kind`` is how rows are computed: vmap
+        or loop.
+        """
         forward = stacked_forward if kind == "vmap" else looped_forward
         self.forward = forward(share_parameters(model).eval(), layout, own=True)
         self.bounds = bounds
@@ -103,7 +111,9 @@ class Attack:
         steps: int,
         step_size: float,
     ) -> Tensor:
-        """Return the inputs [n, B, ...] that the models of ``rows`` [n, P] find hard."""
+        """Return the inputs [n, B, ...] that the models of ``rows`` [n, P] find
+        hard.
+        """
         clean = batch.inputs
         low = (clean - eps).clamp_min(self.bounds[0])
         high = (clean + eps).clamp_max(self.bounds[1])
@@ -129,7 +139,9 @@ class Attack:
         return slope
 
 
-def _looped(loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+def _looped(
+    loss: Callable[[Tensor, Tensor], Tensor],
+) -> Callable[[Tensor, Tensor], Tensor]:
     def losses(outputs: Tensor, targets: Tensor) -> Tensor:
         return torch.stack([loss(y, t) for y, t in zip(outputs, targets, strict=True)])
 

@@ -1,9 +1,10 @@
 """Sharpness-aware minimisation: the gradient where the loss is worst nearby.
 
-e = rho g / |g|, or with ``adaptive`` (ASAM) e = rho x^2 g / | |x| g |; the step is taken from x
-with the gradient at x + e. (Foret et al., "Sharpness-aware minimization for efficiently improving
-generalization", ICLR 2021; Kwon et al., "ASAM", ICML 2021; late in training: Zhou et al.,
-"Sharpness-aware minimization efficiently selects flatter minima late in training", ICLR 2025.)
+e = rho g / |g|, or with ``adaptive`` (ASAM) e = rho x^2 g / | |x| g |; the step is
+taken from x with the gradient at x + e. (Foret et al., "Sharpness-aware
+minimization for efficiently improving generalization", ICLR 2021; Kwon et al.,
+"ASAM", ICML 2021; late in training: Zhou et al., "Sharpness-aware minimization
+efficiently selects flatter minima late in training", ICLR 2025.)
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ _TINY = 1e-12
 
 
 def climb(rows: Tensor, grads: Tensor, rho: float, adaptive: bool) -> None:
-    """Move every row [n, P] to its worst point within ``rho``, by its own gradient's norm.
+    """Move every row [n, P] to its worst point within ``rho``, by its own
+    gradient's norm.
 
     Args:
         rows: Rows, [n, P]; changed in place.
@@ -37,15 +39,17 @@ def _push(x: Tensor, grad: Tensor, adaptive: bool) -> Tensor:
 
 
 def _move(x: Tensor, push: Tensor, scale: Tensor, adaptive: bool) -> None:
-    """Move by e, which is the push times rho over its norm, and once more |x| if adaptive."""
+    """Move by e, which is the push times rho over its norm, and once more |x| if
+    adaptive.
+    """
     x.add_(push * x.abs() * scale if adaptive else push * scale)
 
 
 class SharpnessAware:
     """Takes the gradient of a block of rows again, at their worst points.
 
-    The rows, BatchNorm statistics included, are afterwards what the first gradient left, bit by
-    bit: statistics see every batch once.
+    The rows, BatchNorm statistics included, are afterwards what the first gradient
+    left, bit by bit: statistics see every batch once.
     """
 
     def __init__(self, rows: Tensor, integers: dict[str, Tensor], trainable: int) -> None:
@@ -56,7 +60,9 @@ class SharpnessAware:
     def __call__(
         self, again: Callable[[], object], grads: Tensor, rho: float, adaptive: bool
     ) -> None:
-        """Let ``again`` write the gradients at the worst points over those in ``grads`` [n, P]."""
+        """Let ``again`` write the gradients at the worst points over those in
+        ``grads`` [n, P].
+        """
         whole = {name: value.clone() for name, value in self.integers.items()}
         self.kept.copy_(self.rows)
         climb(self.rows[:, : self.trainable], grads[:, : self.trainable], rho, adaptive)
@@ -72,11 +78,12 @@ class SharpnessAware:
 def sharpness_aware(
     model: nn.Module, rho: float = 0.05, *, adaptive: bool = False
 ) -> Generator[None]:
-    """Use SAM in any training loop: inside, ``model`` stands where its loss is worst nearby.
+    """Use SAM in any training loop: inside, ``model`` stands where its loss is
+    worst nearby.
 
-    Enter with the gradient of a batch; take the gradient of the same batch again, inside; step
-    after. Gradients are zeroed on entry. Parameters return exactly; buffers, such as the statistics
-    of BatchNorm, too.
+    Enter with the gradient of a batch; take the gradient of the same batch again,
+    inside; step after. Gradients are zeroed on entry. Parameters return exactly;
+    buffers, such as the statistics of BatchNorm, too.
 
     Args:
         model: The module whose loss is looked at.

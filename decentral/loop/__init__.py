@@ -1,4 +1,6 @@
-"""The loop: the only one. It yields rows of metrics; recording and showing them is the engine's."""
+"""The loop: the only one. It yields rows of metrics; recording and showing them is
+the engine's.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A model as it comes, so that it takes inputs as samples hold them and returns its prediction."""
+"""A model as it comes, so that it takes inputs as samples hold them and returns its
+prediction.
+"""
 
 from __future__ import annotations
 
@@ -26,12 +28,14 @@ LOGITS = "logits"
 
 
 def adapt_model(model: nn.Module, task: Task) -> tuple[nn.Module, Task]:
-    """Return a model that is called with one tree of inputs and returns the prediction alone.
+    """Return a model that is called with one tree of inputs and returns the
+    prediction alone.
 
-    The task has no accuracy by default where predictions have no dimension of classes.
+    The task has no accuracy by default where predictions have no dimension of
+    classes.
 
-    A module whose inputs and output are single tensors is returned as it is. Others get hooks; what
-    the user gets back of a run, and what is exported, has none.
+    A module whose inputs and output are single tensors is returned as it is. Others
+    get hooks; what the user gets back of a run, and what is exported, has none.
 
     Args:
         model: The module of the run, on its device.
@@ -60,7 +64,9 @@ def adapt_model(model: nn.Module, task: Task) -> tuple[nn.Module, Task]:
 
 
 def _without_classes(task: Task, outputs: Tree, targets: Tree) -> Task:
-    """Return the task without the accuracy that no user asked for, where it means nothing."""
+    """Return the task without the accuracy that no user asked for, where it means
+    nothing.
+    """
     plain = isinstance(outputs, Tensor) and isinstance(targets, Tensor)
     if not plain or not isinstance(task.accuracy, Agreement):
         return task
@@ -81,7 +87,8 @@ def _without_classes(task: Task, outputs: Tree, targets: Tree) -> Task:
 
 
 def example(task: Task, model: nn.Module, count: int) -> tuple[Tree, Tree]:
-    """Return the first inputs and targets as a model takes them: on its device, of its type.
+    """Return the first inputs and targets as a model takes them: on its device, of
+    its type.
 
     Args:
         task: The task.
@@ -95,7 +102,8 @@ def example(task: Task, model: nn.Module, count: int) -> tuple[Tree, Tree]:
 
 
 def ready(builder: Callable[[], nn.Module], task: Task) -> Callable[[], nn.Module]:
-    """Return a builder whose modules have all their parameters: lazy ones see an input first.
+    """Return a builder whose modules have all their parameters: lazy ones see an
+    input first.
 
     Args:
         builder: What makes a model.
@@ -131,7 +139,9 @@ def spread(inputs: Tree) -> tuple[tuple[Any, ...], dict[str, Any]]:
     return ((), inputs) if isinstance(inputs, dict) else (tuple(inputs), {})
 
 
-def _spread(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, Any]:
+def _spread(
+    module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]
+) -> tuple[Any, Any]:
     """Give a model its inputs one by one: a tuple in order, others by name."""
     return spread(args[0])
 
@@ -149,7 +159,9 @@ class Prediction:
 
 
 def pick_output(returned: Any, how: Output) -> Any:
-    """Return what a model returned at a key or field, at a place, or as a function sees it."""
+    """Return what a model returned at a key or field, at a place, or as a function
+    sees it.
+    """
     if callable(how):
         return how(returned)
     if isinstance(how, str) and not isinstance(returned, Mapping):
@@ -175,7 +187,9 @@ def choose_output(returned: Any, how: Output) -> Output:
     # Models of transformers return a loss, hidden states and caches beside it.
     if LOGITS in parts:
         return LOGITS
-    floats = [k for k, v in parts.items() if isinstance(v, Tensor) and v.is_floating_point()]
+    floats = [
+        k for k, v in parts.items() if isinstance(v, Tensor) and v.is_floating_point()
+    ]
     if len(floats) == 1:
         return floats[0]
     raise ConfigError(

@@ -1,4 +1,6 @@
-"""How mergeable the models of a run are, in depth: what `decentral analyze` measures."""
+"""How mergeable the models of a run are, in depth: what `decentral analyze`
+measures.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,8 @@ from decentral.metrics.geometry import (
 )
 from decentral.tasks.base import Samples
 
-#: Told what is being measured, how many of all parts are done, and how many there are.
+#: Told what is being measured, how many of all parts are done, and how many there
+#: are.
 Watch = Callable[[str, int, int], None]
 Record = dict[str, Any]
 
@@ -43,16 +46,20 @@ Record = dict[str, Any]
 FEATURE_SAMPLES = 256
 #: Batches, and samples of each, from which the noise of the gradient is estimated.
 BATCHES, BATCH = 32, 16
-#: Most samples of the Hessian, and numbers that it may keep of all models together: it is applied
-#: forty times, which for a transformer takes longer than all the rest.
+#: Most samples of the Hessian, and numbers that it may keep of all models together:
+#: it is applied forty times, which for a transformer takes longer than all the
+#: rest.
 _CURVED, _KEPT = 512, 1 << 24
-#: A model is on a plane if less than this share of its way there leads away from it.
+#: A model is on a plane if less than this share of its way there leads away from
+#: it.
 _ON = 1e-3
 
 
 @dataclass(frozen=True)
 class Extent:
-    """How much is looked at: pairs of nodes, points along each side of a plane, samples."""
+    """How much is looked at: pairs of nodes, points along each side of a plane,
+    samples.
+    """
 
     pairs: int = 8
     points: int = 25
@@ -61,7 +68,8 @@ class Extent:
 
 
 def sampled_pairs(nodes: int, count: int, seed: int) -> list[tuple[int, int]]:
-    """Return at most ``count`` different pairs i < j, drawn without listing all pairs.
+    """Return at most ``count`` different pairs i < j, drawn without listing all
+    pairs.
 
     Args:
         nodes: Number of nodes.
@@ -86,15 +94,21 @@ class Analysis:
     """Measures the models of a checkpoint, part by part."""
 
     def __init__(self, models: TrainedModels, extent: Extent, watch: Watch) -> None:
-        """Choose pairs, nodes and samples; raises ConfigError for fewer than two models."""
+        """Choose pairs, nodes and samples; raises ConfigError for fewer than two
+        models.
+        """
         nodes = len(models.rows)
         if nodes < 2:
-            raise ConfigError("analyze compares models and the run has one; launch with nodes=2.")
+            raise ConfigError(
+                "analyze compares models and the run has one; launch with nodes=2."
+            )
         self.models, self.extent, self.watch = models, extent, watch
         self.setup, self.rows = models.setup, models.rows
         self.pairs = sampled_pairs(nodes, extent.pairs, extent.seed)
         count = np.arange(min(extent.pairs, nodes))
-        self.nodes = sorted(rng.permuted(count, nodes, extent.seed, "analyze/nodes").tolist())
+        self.nodes = sorted(
+            rng.permuted(count, nodes, extent.seed, "analyze/nodes").tolist()
+        )
         self.train = self._some(self.setup.train, "train")
         self.test = self._some(models.evaluator.test, "test")
         self.done = 0
@@ -108,7 +122,9 @@ class Analysis:
 
     @cached_property
     def snapshot(self) -> Any:
-        """What metrics look at: all nodes and all test samples, the Hessians of a few nodes."""
+        """What metrics look at: all nodes and all test samples, the Hessians of a
+        few nodes.
+        """
         whole = self.models.evaluator.snapshot(complete=True)
         return replace(whole, evaluated=whole.alive[self.nodes])
 
@@ -139,7 +155,7 @@ class Analysis:
         }
         return _finite(found)
 
-    # --- progress ---------------------------------------------------------------------------------
+    # --- progress -----------------------------------------------------------------
 
     @property
     def parts(self) -> int:
@@ -151,7 +167,7 @@ class Analysis:
         self.watch(what, self.done, self.parts)
         self.done += 1
 
-    # --- losses -----------------------------------------------------------------------------------
+    # --- losses -------------------------------------------------------------------
 
     def _scores(self) -> Record:
         """Return how the local models and the merged one do on all test samples."""
@@ -166,12 +182,16 @@ class Analysis:
         }  # fmt: skip
 
     def _line(self, places: Tensor, node: int, other: int | None) -> Record:
-        """Return losses and accuracies from a node to another one, or to the merged model."""
+        """Return losses and accuracies from a node to another one, or to the merged
+        model.
+        """
         self._begin("lines between models")
         ends = self.rows[node], self.merged if other is None else self.rows[other]
         loss = self.models.scores(along(*ends, places), self.train).loss.cpu()
         test = self.models.scores(along(*ends, places), self.test)
-        named = [self.models.live[node]] + ([] if other is None else [self.models.live[other]])
+        named = [self.models.live[node]] + (
+            [] if other is None else [self.models.live[other]]
+        )
         found: Record = {
             "nodes": named,
             "train_loss": loss.tolist(),
@@ -186,7 +206,8 @@ class Analysis:
         return found
 
     def _planes(self) -> Record:
-        """Return training losses on two planes: through three models, and around the merged one.
+        """Return training losses on two planes: through three models, and around
+        the merged one.
 
         Of two models the third is the one they began with.
         """
@@ -202,8 +223,12 @@ class Analysis:
 
     def _three(self) -> list[tuple[str, Tensor]]:
         count = len(self.rows)
-        places = rng.permuted(np.arange(min(3, count)), count, self.extent.seed, "analyze/plane")
-        chosen = [(f"node {self.models.live[i]}", self.rows[i]) for i in sorted(places.tolist())]
+        places = rng.permuted(
+            np.arange(min(3, count)), count, self.extent.seed, "analyze/plane"
+        )
+        chosen = [
+            (f"node {self.models.live[i]}", self.rows[i]) for i in sorted(places.tolist())
+        ]
         start = self.setup.initial_rows([0])[0].to(self.rows)
         return [*chosen, ("start", start)][:3]
 
@@ -215,16 +240,25 @@ class Analysis:
         named: list[Record] = []
         for name, row in marks:
             place = plane.coordinates(row)
-            away = (row - plane.at(*place)).norm() / (row - plane.origin).norm().clamp_min(1e-30)
+            away = (row - plane.at(*place)).norm() / (
+                row - plane.origin
+            ).norm().clamp_min(1e-30)
             named.append({"name": name, "at": place, "on": away.item() < _ON})
-        return {"u": plane.u.tolist(), "v": plane.v.tolist(), "loss": losses, "marks": named}
+        return {
+            "u": plane.u.tolist(),
+            "v": plane.v.tolist(),
+            "loss": losses,
+            "marks": named,
+        }
 
-    # --- curvature and noise ----------------------------------------------------------------------
+    # --- curvature and noise ------------------------------------------------------
 
     def _curvature(self) -> Record:
-        """Return top eigenvalue and trace of the Hessian of a few local models and of the merged.
+        """Return top eigenvalue and trace of the Hessian of a few local models and
+        of the merged.
 
-        On as many training samples as time and memory allow for a second backward pass.
+        On as many training samples as time and memory allow for a second backward
+        pass.
         """
         self._begin("curvature")
         kept = max(1, self.setup.activation_memory) * len(self.nodes)
@@ -239,7 +273,9 @@ class Analysis:
         }
 
     def _noise(self) -> Record:
-        """Return the noise scale of the gradient over all training data, at several models."""
+        """Return the noise scale of the gradient over all training data, at several
+        models.
+        """
         self._begin("gradient noise")
         merged = noise_scale(self._gradients(self.merged), BATCH)
         local: list[Noise] = []
@@ -247,17 +283,29 @@ class Analysis:
             self._begin("gradient noise")
             local.append(noise_scale(self._gradients(self.rows[node]), BATCH))
         # A ratio of means, which one model without signal cannot upset.
-        mean = Noise(fmean(one.signal for one in local), fmean(one.noise for one in local))
-        return {"batch": BATCH, "batches": BATCHES, "merged": _noise(merged), "local": _noise(mean)}
+        mean = Noise(
+            fmean(one.signal for one in local), fmean(one.noise for one in local)
+        )
+        return {
+            "batch": BATCH,
+            "batches": BATCHES,
+            "merged": _noise(merged),
+            "local": _noise(mean),
+        }
 
     def _gradients(self, row: Tensor) -> Iterator[Tensor]:
-        """Yield the gradients [trainable] of a row on batches drawn with replacement."""
+        """Yield the gradients [trainable] of a row on batches drawn with
+        replacement.
+        """
         calibrated, integers = self._calibrate(row), self.models.integers
         at_once = min(
-            BATCHES, rows_at_once(self.setup.activation_memory * BATCH, row.numel(), row.device)
+            BATCHES,
+            rows_at_once(self.setup.activation_memory * BATCH, row.numel(), row.device),
         )
         places = np.arange(BATCHES)[:, None], np.arange(BATCH)
-        drawn = rng.integers(len(self.setup.train), self.extent.seed, "analyze/noise", *places)
+        drawn = rng.integers(
+            len(self.setup.train), self.extent.seed, "analyze/noise", *places
+        )
         keys = rng.bits(self.extent.seed, "analyze/keys", *places).view(np.int64) >> 1
         for some in np.array_split(np.arange(BATCHES), -(-BATCHES // at_once)):
             batch = Batch(
@@ -265,12 +313,14 @@ class Analysis:
                 torch.from_numpy(keys[some]).to(row.device),
             )
             rows = calibrated.expand(len(some), -1).clone()
-            whole = {k: v.expand(len(some), *v.shape[1:]).clone() for k, v in integers.items()}
+            whole = {
+                k: v.expand(len(some), *v.shape[1:]).clone() for k, v in integers.items()
+            }
             out = torch.zeros_like(rows)
             self.models.block.pipeline.compute(rows, whole, batch, out)
             yield from self.setup.layout.trainable_view(out)
 
-    # --- layers and updates -----------------------------------------------------------------------
+    # --- layers and updates -------------------------------------------------------
 
     def _layers(self) -> list[Record]:
         """Return distance from the mean and agreement of features, layer by layer."""
@@ -299,7 +349,8 @@ class Analysis:
         return self.models.evaluator.calibrate_row(row, self.models.integers)
 
     def _updates(self) -> Record:
-        """Return the cosines of what nodes have learnt, from their common start and from the mean.
+        """Return the cosines of what nodes have learnt, from their common start and
+        from the mean.
 
         Over all pairs the mean, over the sampled pairs the least and the greatest.
         """
@@ -336,7 +387,9 @@ def _mean(values: Iterable[float] | None) -> float | None:
 
 
 def _finite(value: Any) -> Any:
-    """Return what a record holds with None for every number that is none: JSON knows no NaN."""
+    """Return what a record holds with None for every number that is none: JSON
+    knows no NaN.
+    """
     if isinstance(value, dict):
         return {key: _finite(inner) for key, inner in value.items()}  # pyright: ignore[reportUnknownVariableType]
     if isinstance(value, list | tuple):

@@ -24,7 +24,9 @@ from decentral.traits import AttackTraits, traits_of
 
 @dataclass(frozen=True)
 class Attackers:
-    """The bad nodes of a run, by id, and their attack; ``nodes`` is empty where all are good."""
+    """The bad nodes of a run, by id, and their attack; ``nodes`` is empty where all
+    are good.
+    """
 
     rule: ConfiguredPlugin | None = None
     nodes: frozenset[int] = frozenset()
@@ -34,7 +36,8 @@ class Attackers:
         if self.rule is None or traits_of(self.rule, AttackTraits).data != data:
             return False
         window = self.rule.common
-        last = min(progress.step, progress.steps - 1)  # the merge that ends a run belongs to it
+        # the merge that ends a run belongs to it
+        last = min(progress.step, progress.steps - 1)
         here = Progress(last, progress.steps, progress.samples, progress.samples_total)
         return Phase(window["start"], window["stop"]).on(here)
 
@@ -47,8 +50,11 @@ class Attackers:
         """Return the places of bad nodes among hosted ones."""
         return [place for place, node in enumerate(hosted) if node in self.nodes]
 
-    def falsify_rows(self, rows: Tensor, layout: TensorLayout, draw: RngContext) -> Tensor:
-        """Return what nodes send whose rows are ``rows`` [n, k]: the bad ones something else.
+    def falsify_rows(
+        self, rows: Tensor, layout: TensorLayout, draw: RngContext
+    ) -> Tensor:
+        """Return what nodes send whose rows are ``rows`` [n, k]: the bad ones
+        something else.
 
         Args:
             rows: Rows of the hosted nodes, [n, k].
@@ -67,7 +73,9 @@ class Attackers:
         sent[places] = _alike(self.rule, self.rule(own, layout, context), own)
         return sent
 
-    def falsify_targets(self, targets: Tensor, hosted: Sequence[int], classes: int) -> Tensor:
+    def falsify_targets(
+        self, targets: Tensor, hosted: Sequence[int], classes: int
+    ) -> Tensor:
         """Return the targets [n, B, ...] from which hosted nodes learn.
 
         Args:
@@ -88,8 +96,14 @@ class Attackers:
 
 
 def _alike(rule: ConfiguredPlugin, found: Any, given: Tensor) -> Tensor:
-    """Return what an attack makes of a tensor, if it is one of the same shape and type."""
-    if not isinstance(found, Tensor) or found.shape != given.shape or found.dtype != given.dtype:
+    """Return what an attack makes of a tensor, if it is one of the same shape and
+    type.
+    """
+    if (
+        not isinstance(found, Tensor)
+        or found.shape != given.shape
+        or found.dtype != given.dtype
+    ):
         said = f" of type {found.dtype}" if isinstance(found, Tensor) else ""
         expected = f"a tensor of shape {list(given.shape)} and type {given.dtype}"
         raise wrong(rule, describe(found) + said, expected)
@@ -102,7 +116,8 @@ NONE = Attackers()
 def attackers(
     config: Config, task: Task, parts: dict[str, ConfiguredPlugin], nodes: NodeLabels
 ) -> Attackers:
-    """Return the bad nodes that a configuration asks for; adds the attack to the parts.
+    """Return the bad nodes that a configuration asks for; adds the attack to the
+    parts.
 
     Args:
         config: The configuration.
@@ -136,7 +151,9 @@ def _choose(config: Config, asked: Any) -> frozenset[int]:
             f"{1 / config.nodes:.2g}."
         )
     if named is not None and asked["share"]:
-        raise ConfigError("attack: nodes and share both say who is bad; give one of them.")
+        raise ConfigError(
+            "attack: nodes and share both say who is bad; give one of them."
+        )
     if named is None:
         order = rng.permuted(np.arange(count), config.nodes, config.seed, "attack/nodes")
         named = order.tolist()

@@ -25,9 +25,11 @@ from decentral.schedules.progress import Feedback
 
 
 class Block:
-    """The hosted rows [n, P] with their gradients, optimizer state, data and counters.
+    """The hosted rows [n, P] with their gradients, optimizer state, data and
+    counters.
 
-    ``hosted`` are the ids of the block's nodes; ``exchange.hosted`` their positions among the live.
+    ``hosted`` are the ids of the block's nodes; ``exchange.hosted`` their positions
+    among the live.
     """
 
     def __init__(
@@ -42,7 +44,9 @@ class Block:
         self.setup, self.exchange, self.announce = setup, exchange, announce
         self.members = members or Membership.all_nodes(config.nodes)
         self.hosted = [self.members.live[place] for place in exchange.hosted]
-        self.planner = setup.planner and reformed(setup.planner, setup.weights, self.members)
+        self.planner = setup.planner and reformed(
+            setup.planner, setup.weights, self.members
+        )
         self.rows = setup.initial_rows(self.hosted).to(setup.device)
         self.grads = torch.zeros_like(self.rows)
         self.x = setup.layout.trainable_view(self.rows)  # [n, k], the parameters
@@ -75,10 +79,12 @@ class Block:
         )
         self.channels = Channels(setup, exchange, self.hosted, self.rows, self.optimizer)
 
-    # --- progress ---------------------------------------------------------------------------------
+    # --- progress -----------------------------------------------------------------
 
     def stand_at(self, step: int, round: int) -> None:
-        """Stand where ``step`` steps are done and something was sent in ``round`` rounds."""
+        """Stand where ``step`` steps are done and something was sent in ``round``
+        rounds.
+        """
         self.step, self.round = step, round
         timeline, config = self.setup.timeline, self.setup.config
         self.progress = timeline.progress(step, round, config.local_steps)
@@ -104,7 +110,9 @@ class Block:
         return self.setup.rate(self.progress)
 
     def rate(self, ratio: float) -> float:
-        """Return the learning rate of the next step for parameters with that ratio to the base."""
+        """Return the learning rate of the next step for parameters with that ratio
+        to the base.
+        """
         blockwise = self.optimizer.blockwise
         if blockwise is None:
             return self.learning_rate
@@ -139,7 +147,7 @@ class Block:
         self._notice(finite_rows(self.rows), self.step)
         self.health.agree()
 
-    # --- the verbs of an algorithm, and what they act on ------------------------------------------
+    # --- the verbs of an algorithm, and what they act on --------------------------
 
     @property
     def sent(self) -> Tensor:
@@ -188,7 +196,8 @@ class Block:
             self.pipeline.clip(self.setup.config.clip)
         if self.pipeline.restarts:
             self.optimizer.restart()
-        # An update is proportional to its learning rate, whatever else it depends on.
+        # An update is proportional to its learning rate, whatever else it depends
+        # on.
         before = self.x[self.scaled].clone() if self.scaled else None
         rate = self.rate if self.optimizer.blockwise else self.setup.rate(self.progress)
         done = self.progress.fraction if self.optimizer.follows_progress else 0.0
@@ -199,10 +208,11 @@ class Block:
         self._zero_quarantined()
 
     def begin(self, action: RoundAction | None) -> None:
-        """Let the rows of a gossip travel while gradients are computed, unless they may change.
+        """Let the rows of a gossip travel while gradients are computed, unless they
+        may change.
 
-        Statistics of BatchNorm, which are part of rows, change with every forward pass; and a
-        quarantine may still change who communicates.
+        Statistics of BatchNorm, which are part of rows, change with every forward
+        pass; and a quarantine may still change who communicates.
         """
         config = self.setup.config
         changing = config.gossip_buffers and bool(self.setup.layout.buffers)
@@ -214,9 +224,14 @@ class Block:
         self.channels.begin(action.mixing)
 
     def combine(
-        self, action: RoundAction | None, part: slice | None = None, *, ahead: bool = False
+        self,
+        action: RoundAction | None,
+        part: slice | None = None,
+        *,
+        ahead: bool = False,
     ) -> None:
-        """Gossip or merge as ``action`` says, or ``part`` of the columns; ``ahead`` of a `wait`.
+        """Gossip or merge as ``action`` says, or ``part`` of the columns; ``ahead``
+        of a `wait`.
 
         Quarantined nodes are kept out before they poison others.
         """
@@ -259,7 +274,9 @@ class Block:
             weights = self.merge_shares(without=unavailable | self.uncounted())
             here = [i for i, node in enumerate(self.hosted) if node not in unavailable]
             with self.optimizer.evaluating():
-                self.stats.wire_bytes += self.channels.merge(weights, self.progress, here, part)
+                self.stats.wire_bytes += self.channels.merge(
+                    weights, self.progress, here, part
+                )
             self.clock.average(there, size)
         self.stats.average(max(1, len(there)), size)
         self._finish_round()
@@ -267,7 +284,7 @@ class Block:
         step = min(self.step + 1, self.setup.config.steps)
         self.announce("merge", {"step": step, "nodes": len(there)})
 
-    # --- health -----------------------------------------------------------------------------------
+    # --- health -------------------------------------------------------------------
 
     @property
     def quarantined(self) -> frozenset[int]:
@@ -275,7 +292,8 @@ class Block:
         return self.health.quarantined
 
     def good(self) -> list[int]:
-        """Return the ids of nodes whose models count: they take part, are not bad, and do not rest.
+        """Return the ids of nodes whose models count: they take part, are not bad,
+        and do not rest.
 
         All workers ask at the same time.
         """
@@ -283,12 +301,17 @@ class Block:
         return [node for node in self.health.healthy if node not in out]
 
     def uncounted(self) -> set[int]:
-        """Return the ids of nodes that the algorithm leaves out for now; all workers ask."""
+        """Return the ids of nodes that the algorithm leaves out for now; all
+        workers ask.
+        """
         name = self.setup.traits.counts
         if name is None:
             return set()
         counts = self.exchange.gather(self.state[name][:, 0])
-        return {self.members.live[int(place)] for place in torch.nonzero(counts == 0).flatten()}
+        return {
+            self.members.live[int(place)]
+            for place in torch.nonzero(counts == 0).flatten()
+        }
 
     @property
     def simulated_s(self) -> float:
@@ -300,14 +323,18 @@ class Block:
         return [i for i, node in enumerate(self.hosted) if self.health.is_healthy(node)]
 
     def _notice(self, finite: Tensor, step: int | None = None) -> bool:
-        """Quarantine hosted nodes that are not finite; return whether there are new ones."""
+        """Quarantine hosted nodes that are not finite; return whether there are new
+        ones.
+        """
         found = self.health.notice(finite, self.step + 1 if step is None else step)
         if found:
             self._zero_quarantined()
         return found
 
     def _zero_quarantined(self) -> None:
-        """Hold what quarantined nodes could share at zero, so that no weight of 0 meets a NaN."""
+        """Hold what quarantined nodes could share at zero, so that no weight of 0
+        meets a NaN.
+        """
         if not self.health.quarantined and not self.health.suspected:
             return
         for index, node in enumerate(self.hosted):
@@ -323,13 +350,15 @@ class Block:
         return torch.tensor(healthy, dtype=torch.float64)
 
     def merge_shares(self, without: Iterable[int] = ()) -> Tensor:
-        """Return the merge weights of the hosted rows, float64 [n]; nodes ``without`` have none."""
+        """Return the merge weights of the hosted rows, float64 [n]; nodes
+        ``without`` have none.
+        """
         held = self.setup.samples_held[list(self.members.live)]
         out = self.members.positions({*self.quarantined, *without})
         weights = merge_weights(self.setup.merge, held, out)
         return weights[self.exchange.hosted.start : self.exchange.hosted.stop]
 
-    # --- feedback ---------------------------------------------------------------------------------
+    # --- feedback -----------------------------------------------------------------
 
     @cached_property
     def sketch(self) -> Sketch:
@@ -337,14 +366,18 @@ class Block:
         return Sketch(self.setup.layout, self.setup.config.seed, self.setup.device)
 
     def _refresh_feedback(self, every: int) -> None:
-        """Renew what closed-loop schedules know: sketches now and then, what is spent always."""
+        """Renew what closed-loop schedules know: sketches now and then, what is
+        spent always.
+        """
         step = self.step // self.setup.config.local_steps
         known = self.feedback
         if known is None or step % every == 0:
             self.health.agree()
             fit = sorted(self.members.positions(self.health.healthy))
             sketches = self.exchange.gather(self.sketch(self.rows))[fit]
-            self.stats.bytes += self.exchange.nodes * (self.exchange.nodes - 1) * SKETCH * 4
+            self.stats.bytes += (
+                self.exchange.nodes * (self.exchange.nodes - 1) * SKETCH * 4
+            )
             self.clock.gather(self.members.live, SKETCH * 4)
             known = Feedback(self.round, Sketch.relative_spread(sketches), 0.0)
         spent = self.stats.bytes / max(1, self.setup.all_reduce_bytes)

@@ -1,4 +1,6 @@
-"""What travels: the models, and what an algorithm or the optimizer keeps beside them."""
+"""What travels: the models, and what an algorithm or the optimizer keeps beside
+them.
+"""
 
 from __future__ import annotations
 
@@ -27,18 +29,20 @@ from decentral.traits import AggregationTraits, CodecTraits, traits_of
 MessageBuffer = tuple[Tensor, Callable[[Tensor], Tensor]]
 
 _PREFIX = "state/"
-#: What a codec's memory holds of every channel: the error-feedback state,
-#: which is what all know of a row, and what a node received. So they are called on disk.
+#: What a codec's memory holds of every channel: the error-feedback state, which is
+#: what all know of a row, and what a node received. So they are called on disk.
 _REMEMBERED = ("known", "heard")
-#: Where nodes lie, others hold another copy than the own one, which is ``known`` to its node only.
+#: Where nodes lie, others hold another copy than the own one, which is ``known`` to
+#: its node only.
 _PUBLIC_COPY = "told"
 
 
 class Channels:
     """The channels [n, k] of a block: what its exchange mixes, all in one round.
 
-    ``state`` holds what the algorithm declares, sent or not, by name: [n, k] or [n, 1].
-    ``memory`` is the codec's: what all know of a row, and the weighted sum of what a node received.
+    ``state`` holds what the algorithm declares, sent or not, by name: [n, k] or [n,
+    1]. ``memory`` is the codec's: what all know of a row, and the weighted sum of
+    what a node received.
     """
 
     def __init__(
@@ -50,14 +54,22 @@ class Channels:
         optimizer: BlockOptimizer,
     ) -> None:
         """Serve the block of the nodes ``hosted``; the state begins as declared."""
-        self.setup, self.exchange, self.rows, self.optimizer = setup, exchange, rows, optimizer
+        self.setup, self.exchange, self.rows, self.optimizer = (
+            setup,
+            exchange,
+            rows,
+            optimizer,
+        )
         self.kept, self.hosted = setup.kept, hosted
         parameters = setup.layout.trainable_view(rows)
         #: The columns of the rows that travel: all, or the parameters only.
         self.model = rows if setup.config.gossip_buffers else parameters
-        self.state = {n: kept.first(parameters, self.model) for n, kept in self.kept.items()}
+        self.state = {
+            n: kept.first(parameters, self.model) for n, kept in self.kept.items()
+        }
         sent = {n: self.state[n] for n, kept in self.kept.items() if kept.sent}
-        #: What a codec applies to, by name, and single numbers, which travel as they are.
+        #: What a codec applies to, by name, and single numbers, which travel as
+        #: they are.
         self.coded = {"model": self.model}
         self.coded |= {n: value for n, value in sent.items() if not self.kept[n].scalar}
         # A codec saves nothing on one number, and push-sum divides by it: it must
@@ -67,7 +79,9 @@ class Channels:
         codec = traits_of(setup.codec, CodecTraits)
         #: Whether rows travel as they are, and are only added up.
         self.plain = linear and codec.uncoded and not setup.attackers.falsifies
-        remembered = (*_REMEMBERED, _PUBLIC_COPY) if setup.attackers.falsifies else _REMEMBERED
+        remembered = (
+            (*_REMEMBERED, _PUBLIC_COPY) if setup.attackers.falsifies else _REMEMBERED
+        )
         self.memory = {
             f"{name}/{what}": torch.zeros_like(channel)
             for name, channel in self.coded.items()
@@ -81,7 +95,9 @@ class Channels:
         for channel in (*self.coded.values(), *self.scalars, *mixed):
             self.exchange.begin(channel, mixing)
 
-    def gossip(self, mixing: Mixing, progress: Progress, part: slice | None = None) -> int:
+    def gossip(
+        self, mixing: Mixing, progress: Progress, part: slice | None = None
+    ) -> int:
         """Mix every channel, or ``part`` of their columns; return the wire bytes.
 
         Args:
@@ -123,7 +139,9 @@ class Channels:
         if part is not None:
             rows[:, self._columns(part)] = piece
 
-    def _mix(self, name: str, rows: Tensor, sent: Tensor, mixing: Mixing, round: int) -> int:
+    def _mix(
+        self, name: str, rows: Tensor, sent: Tensor, mixing: Mixing, round: int
+    ) -> int:
         """Let what nodes send be received, and take in what is received."""
         if self.plain:
             return self.exchange.mix(rows, mixing)
@@ -132,9 +150,15 @@ class Channels:
         return self._mix_coded(name, rows, sent, mixing, round)
 
     def _aggregate(
-        self, own: Tensor, sent: Tensor, mixing: Mixing, buffer: MessageBuffer | None = None
+        self,
+        own: Tensor,
+        sent: Tensor,
+        mixing: Mixing,
+        buffer: MessageBuffer | None = None,
     ) -> int:
-        """Replace rows by what the rule makes of them and of what others send; return the bytes."""
+        """Replace rows by what the rule makes of them and of what others send;
+        return the bytes.
+        """
         if mixing.messages == 0:
             return 0
         inbox, neighbours, wire = self.exchange.receive(
@@ -149,7 +173,9 @@ class Channels:
     def _message_buffer(
         self, rows: Tensor, coded: Tensor, name: str, draw: RngContext
     ) -> MessageBuffer | None:
-        """Return coded rows as the bytes that travel to other workers, if there are any."""
+        """Return coded rows as the bytes that travel to other workers, if there are
+        any.
+        """
         # ``choco`` only says what is coded; the bytes are those of the codec within
         # it.
         codec = innermost(self.setup.codec)
@@ -157,7 +183,9 @@ class Channels:
         if wire is None or self.exchange.workers == 1:
             return None
         context = CodecContext(self._layout(name), draw, codec.settings)
-        return wire.pack(rows, coded, context), lambda packed: wire.unpack(packed, coded, context)
+        return wire.pack(rows, coded, context), lambda packed: wire.unpack(
+            packed, coded, context
+        )
 
     def _layout(self, name: str) -> TensorLayout:
         return self.setup.tensor_layout(name == "model" or self.kept[name].full_width)
@@ -166,12 +194,18 @@ class Channels:
         """Return what nodes send: their rows, but for bad ones."""
         bad = self.setup.attackers
         draw = RngContext(self.setup.config.seed, name, progress.round, self.hosted)
-        return bad.falsify_rows(rows, self._layout(name), draw) if bad.on(progress) else rows
+        return (
+            bad.falsify_rows(rows, self._layout(name), draw) if bad.on(progress) else rows
+        )
 
-    def _mix_coded(self, name: str, rows: Tensor, sent: Tensor, mixing: Mixing, round: int) -> int:
-        """Mix rows as they are coded: x_i <- x_i + step (sum_j W_ij h_j - h_i), h what is known.
+    def _mix_coded(
+        self, name: str, rows: Tensor, sent: Tensor, mixing: Mixing, round: int
+    ) -> int:
+        """Mix rows as they are coded: x_i <- x_i + step (sum_j W_ij h_j - h_i), h
+        what is known.
 
-        What bad nodes send is coded like any row; to themselves they stay what they are.
+        What bad nodes send is coded like any row; to themselves they stay what they
+        are.
         """
         feedback, received = (self._memory_of(name, what, rows) for what in _REMEMBERED)
         draw = RngContext(self.setup.config.seed, name, round, self.hosted)
@@ -190,7 +224,10 @@ class Channels:
         # Becomes sum_j W_ij delta_j, with the own delta at the diagonal.
         added = delta.clone()
         wire = self._aggregate(
-            added, sent_delta, mixing, self._message_buffer(residual, sent_delta, name, draw)
+            added,
+            sent_delta,
+            mixing,
+            self._message_buffer(residual, sent_delta, name, draw),
         )
         feedback.add_(delta)
         # The sum over all neighbours is kept, not a copy of each: a row per node
@@ -212,9 +249,14 @@ class Channels:
             value.zero_()
 
     def merge(
-        self, weights: Tensor, progress: Progress, here: Sequence[int], part: slice | None = None
+        self,
+        weights: Tensor,
+        progress: Progress,
+        here: Sequence[int],
+        part: slice | None = None,
     ) -> int:
-        """Replace every channel of the rows ``here`` by its mean; return the wire bytes.
+        """Replace every channel of the rows ``here`` by its mean; return the wire
+        bytes.
 
         Args:
             weights: Weights of the merge for the hosted rows, [n].
@@ -249,7 +291,8 @@ class Channels:
     def _merge_rows(self, sent: Tensor, weights: Tensor) -> tuple[Tensor, int]:
         """Return what a global merge makes of all rows, [k], and the wire bytes.
 
-        A rule that is no weighted sum looks at all rows of some columns, which every worker gets.
+        A rule that is no weighted sum looks at all rows of some columns, which
+        every worker gets.
         """
         rule = self.setup.aggregation
         if traits_of(rule, AggregationTraits).linear:
@@ -258,10 +301,12 @@ class Channels:
         # Every worker sends its rows to all others, chunk by chunk.
         return merged, sent.nbytes * (self.exchange.workers - 1)
 
-    # --- by row -----------------------------------------------------------------------------------
+    # --- by row -------------------------------------------------------------------
 
     def zero_state(self, index: int) -> None:
-        """Put the state of one row back to where it began, so that nothing in it is not finite."""
+        """Put the state of one row back to where it began, so that nothing in it is
+        not finite.
+        """
         for name, kept in self.kept.items():
             self.state[name][index] = kept.start
         for value in self.memory.values():

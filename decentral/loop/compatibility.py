@@ -1,4 +1,6 @@
-"""Whether the parts of a run go together: found out, and refused, before anything runs."""
+"""Whether the parts of a run go together: found out, and refused, before anything
+runs.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,7 @@ from decentral.traits import (
     traits_of,
 )
 
-# --- an algorithm and the rest --------------------------------------------------------------------
+# --- an algorithm and the rest ----------------------------------------------------
 
 
 def refuse_unsound(
@@ -100,7 +102,9 @@ def _refuse_biased(codec: ConfiguredPlugin) -> None:
 
 
 def refuse_rounds(parts: Mapping[str, ConfiguredPlugin], faults: Faults) -> None:
-    """Raise ConfigError for parts that change a gossip which the algorithm does not have."""
+    """Raise ConfigError for parts that change a gossip which the algorithm does not
+    have.
+    """
     algorithm = parts["algorithm"].name
     if faults.any:
         raise ConfigError(
@@ -125,7 +129,8 @@ def refuse_rounds(parts: Mapping[str, ConfiguredPlugin], faults: Faults) -> None
 
 
 def refuse_idle(algorithm: ConfiguredPlugin, called: Collection[str]) -> None:
-    """Raise ConfigError unless the first step of an algorithm trained as its traits say.
+    """Raise ConfigError unless the first step of an algorithm trained as its traits
+    say.
 
     Args:
         algorithm: The algorithm.
@@ -163,7 +168,9 @@ def _plain(optimizer: ConfiguredPlugin) -> bool:
 def _varies(planner: RoundPlanner) -> bool:
     """Whether links change from round to round."""
     return (
-        planner.mixer.topology.time_varying or planner.faults.any or _activates_some_links(planner)
+        planner.mixer.topology.time_varying
+        or planner.faults.any
+        or _activates_some_links(planner)
     )
 
 
@@ -179,11 +186,12 @@ def _activates_some_links(planner: RoundPlanner) -> bool:
     return any(isinstance(action, float) and 0 < action < 1 for action in actions)
 
 
-# --- splits ---------------------------------------------------------------------------------------
+# --- splits -----------------------------------------------------------------------
 
 
 def split_of(config: Config, task: Task) -> ConfiguredPlugin:
-    """Return the split as asked; by default iid, where a task lacks the classes it needs.
+    """Return the split as asked; by default iid, where a task lacks the classes it
+    needs.
 
     Raises ConfigError where the user asked for a split that cannot be.
     """
@@ -205,14 +213,16 @@ def split_notes(config: Config, task: Task) -> tuple[str, ...]:
     split = build("split", config.split)
     if not _lacks_classes(split, task):
         return ()
-    return (f"the task has no classes: split iid, not {split.name}, which is the default.",)
+    return (
+        f"the task has no classes: split iid, not {split.name}, which is the default.",
+    )
 
 
 def _lacks_classes(split: ConfiguredPlugin, task: Task) -> bool:
     return task.labels is None and traits_of(split, SplitTraits).needs_classes
 
 
-# --- a task and its model -------------------------------------------------------------------------
+# --- a task and its model ---------------------------------------------------------
 
 
 #: Samples of the trial: at least two, so that a broadcast shows.
@@ -220,7 +230,8 @@ SAMPLES = 3
 
 
 def check_evaluation(model: nn.Module, task: Task, label: str = "the model") -> None:
-    """Evaluate a few samples; raises ConfigError where a run would only fail later, or not at all.
+    """Evaluate a few samples; raises ConfigError where a run would only fail later,
+    or not at all.
 
     Args:
         model: The module of the run.
@@ -263,7 +274,9 @@ def _check_scores(name: str, found: Any, count: int) -> None:
 
 
 def _refuse_missing_classes(task: Task, outputs: Any) -> None:
-    """Refuse labels that have no output: torch says so only at the first batch that holds one."""
+    """Refuse labels that have no output: torch says so only at the first batch that
+    holds one.
+    """
     plain = isinstance(outputs, Tensor) and outputs.dim() > 1 and takes_classes(task.loss)
     parts = [one.targets for one in task.splits if one is not None]
     if not plain or not all(map(is_whole, parts)):
@@ -285,9 +298,9 @@ _PAIRING = (F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.huber_loss)
 class RefuseBroadcasts(TorchFunctionMode):
     """Refuses a loss that stretches its outputs or targets.
 
-    Outputs [m, 1] against targets [m], or the reverse, become [m, m] by torch's broadcasting, so
-    that each sample is compared with every other. Losses that compare number by number take no
-    other shape than that of the outputs.
+    Outputs [m, 1] against targets [m], or the reverse, become [m, m] by torch's
+    broadcasting, so that each sample is compared with every other. Losses that
+    compare number by number take no other shape than that of the outputs.
     """
 
     def __init__(self, outputs: Tree, targets: Tree) -> None:
@@ -303,7 +316,9 @@ class RefuseBroadcasts(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Call a function of torch, once its two tensors are found to belong together."""
+        """Call a function of torch, once its two tensors are found to belong
+        together.
+        """
         # Told by storage, not by identity: a loss may have cast or viewed both
         # before.
         tensors = [one for one in args[:2] if isinstance(one, Tensor)]
@@ -324,7 +339,7 @@ def _place(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
 
 
-# --- an optimizer of another package --------------------------------------------------------------
+# --- an optimizer of another package ----------------------------------------------
 
 
 #: Steps of the trial: what is made in the first is used in the second.
@@ -332,10 +347,12 @@ STEPS = 2
 
 
 def check_optimizer(rule: ConfiguredPlugin, layout: Layout) -> None:
-    """Refuse an optimizer, found by its dotted name, that cannot train rows of a model.
+    """Refuse an optimizer, found by its dotted name, that cannot train rows of a
+    model.
 
-    Some need more than gradients: the graph that they were computed by, the loss again, or
-    parameters that are all matrices. Some remember what no checkpoint can hold.
+    Some need more than gradients: the graph that they were computed by, the loss
+    again, or parameters that are all matrices. Some remember what no checkpoint can
+    hold.
 
     Args:
         rule: The optimizer.
@@ -364,7 +381,9 @@ def check_optimizer(rule: ConfiguredPlugin, layout: Layout) -> None:
         if _refuses_settings(rule):
             raise
         cause = error.__cause__ or error
-        said = (str(cause).strip() or type(cause).__name__).splitlines()[0][:160].rstrip(".")
+        said = (
+            (str(cause).strip() or type(cause).__name__).splitlines()[0][:160].rstrip(".")
+        )
         raise ConfigError(
             f"optimizer {rule.name!r} cannot train rows of this model ({said}); muon and soap take "
             "matrices and leave the rest to AdamW, adamw takes anything."
@@ -372,7 +391,9 @@ def check_optimizer(rule: ConfiguredPlugin, layout: Layout) -> None:
 
 
 def _refuses_settings(rule: ConfiguredPlugin) -> bool:
-    """Tell whether settings of the user's are refused, and not the model: a matrix fails, too."""
+    """Tell whether settings of the user's are refused, and not the model: a matrix
+    fails, too.
+    """
     known = rule.plugin.settings
     if all(value == known[key].default for key, value in rule.settings.items()):
         return False

@@ -1,4 +1,6 @@
-"""What a run costs, counted before it starts: seconds of a step, memory of one process."""
+"""What a run costs, counted before it starts: seconds of a step, memory of one
+process.
+"""
 
 from __future__ import annotations
 
@@ -22,13 +24,15 @@ from decentral.pytree import Tree, leaves
 from decentral.registry import build
 from decentral.tasks.base import Samples
 
-#: Floating-point operations of a step below which a second thread gains little, and where another
-#: program on the same cores makes it lose much: threads of one step then wait for each other.
+#: Floating-point operations of a step below which a second thread gains little, and
+#: where another program on the same cores makes it lose much: threads of one step
+#: then wait for each other.
 ONE_THREAD_FLOPS = 3e8
 
 
 def step_flops(setup: Setup) -> float:
-    """Return the floating-point operations of one step of all nodes, matrix products only.
+    """Return the floating-point operations of one step of all nodes, matrix
+    products only.
 
     Forward and backward take 6 operations per weight and position it is applied to.
     """
@@ -37,7 +41,9 @@ def step_flops(setup: Setup) -> float:
 
 
 def _weight_uses(model: nn.Module, sample: Tree) -> float:
-    """Count how often weights are applied to one sample, over all linear and convolution layers."""
+    """Count how often weights are applied to one sample, over all linear and
+    convolution layers.
+    """
     uses = 0.0
 
     def count(module: nn.Module, inputs: Any, output: Tensor) -> None:
@@ -51,13 +57,19 @@ def _weight_uses(model: nn.Module, sample: Tree) -> float:
     for module in counted.modules():
         if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
             module.register_forward_hook(count)
-    with torch.no_grad(), suppress(Exception):  # The first gradient explains what fails here.
+    # The first gradient explains what fails here.
+    with (
+        torch.no_grad(),
+        suppress(Exception),
+    ):
         counted(sample)
     return uses
 
 
 def measure_compute(setup: Setup) -> Setup:
-    """Return a setup whose seconds per step are known: measured, if a network needs them."""
+    """Return a setup whose seconds per step are known: measured, if a network needs
+    them.
+    """
     if setup.network is None or setup.compute is not None:
         return setup
     measured = build("compute", {"name": "constant", "seconds": step_seconds(setup)})
@@ -65,8 +77,12 @@ def measure_compute(setup: Setup) -> Setup:
 
 
 def step_seconds(setup: Setup, repeats: int = 5) -> float:
-    """Return the seconds that this machine needs for a step of one node: the least of a few."""
-    alone = Block(replace(setup, network=None), LocalExchange(1), lambda *_: None, Membership((0,)))
+    """Return the seconds that this machine needs for a step of one node: the least
+    of a few.
+    """
+    alone = Block(
+        replace(setup, network=None), LocalExchange(1), lambda *_: None, Membership((0,))
+    )
     took_s: list[float] = []
     # The first one pays for what is set up once, and is left out below.
     for _ in range(1 + repeats):
@@ -80,7 +96,8 @@ def step_seconds(setup: Setup, repeats: int = 5) -> float:
 
 
 def thread_count(setup: Setup, workers: int = 1, cores: int | None = None) -> int:
-    """Return the CPU threads of each worker: as asked, one for small steps, else its ``cores``.
+    """Return the CPU threads of each worker: as asked, one for small steps, else
+    its ``cores``.
 
     Args:
         setup: The run.
@@ -94,7 +111,7 @@ def thread_count(setup: Setup, workers: int = 1, cores: int | None = None) -> in
     return 1 if small else cores or torch.get_num_threads()
 
 
-# --- memory ---------------------------------------------------------------------------------------
+# --- memory -----------------------------------------------------------------------
 
 #: What Python and the libraries take before anything is trained.
 PROGRAM = 500_000_000
@@ -116,10 +133,10 @@ class Memory:
 def expected_memory(setup: Setup, hosted: int) -> Memory:
     """Return what a block of ``hosted`` nodes takes.
 
-    All the time: rows, gradients, optimizer state and data. For a while: a checkpoint, once as the
-    bytes of its parts and once as those of a file; and, since memory that was used is kept for
-    later, a step's activations (kept, and as much again on the way back) or the rows that are
-    evaluated.
+    All the time: rows, gradients, optimizer state and data. For a while: a
+    checkpoint, once as the bytes of its parts and once as those of a file; and,
+    since memory that was used is kept for later, a step's activations (kept, and as
+    much again on the way back) or the rows that are evaluated.
     """
     size = setup.dtype.itemsize
     block = hosted * setup.layout.width * size
@@ -144,7 +161,9 @@ def _held_bytes(samples: Samples) -> int:
 
 
 def require_memory(setup: Setup, hosted: int) -> Memory:
-    """Refuse a run that does not fit into the memory that is free; return what it takes."""
+    """Refuse a run that does not fit into the memory that is free; return what it
+    takes.
+    """
     memory = expected_memory(setup, hosted)
     what = f"{hosted:,} nodes of {setup.layout.parameter_count:,} parameters"
     require(memory.lasting + memory.passing, what, setup.device)

@@ -26,7 +26,9 @@ def free_bytes(device: torch.device) -> int | None:
     if device.type != "cpu":
         return None
     found = [
-        each for each in (_of_machine(), *map(_of_container, *zip(*_LIMITS, strict=True))) if each
+        each
+        for each in (_of_machine(), *map(_of_container, *zip(*_LIMITS, strict=True)))
+        if each
     ]
     # A container may allow less than its machine has left.
     return min(found, default=None)
@@ -34,12 +36,15 @@ def free_bytes(device: torch.device) -> int | None:
 
 def _of_machine() -> int | None:
     facts = _read("/proc/meminfo").split("\n")
-    return next((1024 * int(f.split()[1]) for f in facts if f.startswith("MemAvailable")), None)
+    return next(
+        (1024 * int(f.split()[1]) for f in facts if f.startswith("MemAvailable")), None
+    )
 
 
 def _of_container(limit: str, used: str) -> int | None:
     most, now = _read(limit).strip(), _read(used).strip()
-    # What is used holds cached files as well, which give way; a limit above all memory is none.
+    # What is used holds cached files as well, which give way; a limit above all
+    # memory is none.
     return int(most) - int(now) if most.isdigit() and now.isdigit() else None
 
 

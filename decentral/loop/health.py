@@ -18,9 +18,9 @@ Announce = Callable[[str, dict[str, Any]], None]
 class Health:
     """The quarantine of nodes whose numbers are not finite.
 
-    A worker sees its own rows only. It keeps a suspected node to itself at once, and all workers
-    agree on who is ``quarantined`` (ids) whenever they communicate, so that they draw the same
-    mixing.
+    A worker sees its own rows only. It keeps a suspected node to itself at once,
+    and all workers agree on who is ``quarantined`` (ids) whenever they communicate,
+    so that they draw the same mixing.
     """
 
     def __init__(
@@ -57,7 +57,8 @@ class Health:
         return node not in self.quarantined and node not in self.suspected
 
     def update(self, rows: Tensor, step: int) -> bool:
-        """Look at the hosted rows [n, P]; return whether other nodes take part from now on.
+        """Look at the hosted rows [n, P]; return whether other nodes take part from
+        now on.
 
         All workers ask at the same time, since they agree.
         """
@@ -66,7 +67,9 @@ class Health:
         return self.agree() or found
 
     def notice(self, finite: Tensor, step: int) -> bool:
-        """Look at which hosted rows [n] are finite; return whether new ones are not."""
+        """Look at which hosted rows [n] are finite; return whether new ones are
+        not.
+        """
         if bool(finite.all()):
             return False
         nonfinite = [self.hosted[int(i)] for i in torch.nonzero(~finite).flatten()]
@@ -91,22 +94,26 @@ class Health:
         # 0 says nothing was noticed: steps are counted from 1 here.
         noticed = torch.tensor([self.suspected.get(node, 0) for node in self.hosted])
         steps = self.exchange.gather(noticed).tolist()
-        nonfinite = {node: step for node, step in zip(self.live, steps, strict=True) if step}
+        nonfinite = {
+            node: step for node, step in zip(self.live, steps, strict=True) if step
+        }
         self.suspected = {}
         self.quarantined |= nonfinite.keys()
         for step in sorted(set(nonfinite.values())):
             nodes = sorted(node for node in nonfinite if nonfinite[node] == step)
             self.announce("nonfinite", {"step": step, "nodes": nodes})
         if not self.healthy:
-            raise RunError(f"every node became NaN or infinite by step {max(nonfinite.values())}.")
+            raise RunError(
+                f"every node became NaN or infinite by step {max(nonfinite.values())}."
+            )
         return bool(nonfinite)
 
 
 def finite_rows(block: Tensor) -> Tensor:
     """Return which rows [n] hold finite numbers only.
 
-    A sum of finite terms is finite unless it overflows, and any other is not, so that looking at
-    every number is hardly ever needed; it takes forty times longer.
+    A sum of finite terms is finite unless it overflows, and any other is not, so
+    that looking at every number is hardly ever needed; it takes forty times longer.
     """
     finite = torch.isfinite(block.sum(1))
     return finite if bool(finite.all()) else torch.isfinite(block).all(1)

@@ -30,10 +30,11 @@ EVALUATIONS = 60
 
 
 def evaluation_interval(setup: Setup) -> int:
-    """Return the steps between evaluations: as asked, or so that they stay cheap (counted).
+    """Return the steps between evaluations: as asked, or so that they stay cheap
+    (counted).
 
-    ``auto`` is a multiple of ``local_steps``, so that every evaluation sees the same phase of a
-    round.
+    ``auto`` is a multiple of ``local_steps``, so that every evaluation sees the
+    same phase of a round.
     """
     config = setup.config
     if config.eval_every != "auto":
@@ -58,20 +59,25 @@ class Evaluator:
         # A copy, so that ``eval`` does not reach the module that trains.
         model = share_parameters(setup.model).eval()
         vmap = block.pipeline.compute.kind == "vmap"
-        #: Makes a forward pass of rows, together or one by one, as gradients are computed.
+        #: Makes a forward pass of rows, together or one by one, as gradients are
+        #: computed.
         self.forward_of = stacked_forward if vmap else looped_forward
         self.forward = self.forward_of(model, setup.layout)
         self.chunk = chunk_of(setup.activation_memory)
         _, val, test = setup.task.splits
         self.test = test.to(setup.device, setup.dtype)
         self.val = None if val is None else val.to(setup.device, setup.dtype)
-        self.subset = self.test.subset(self._choose(len(test), setup.config.eval_samples, "test"))
+        self.subset = self.test.subset(
+            self._choose(len(test), setup.config.eval_samples, "test")
+        )
         self.calibration = self._calibration_inputs()
 
     def _choose(self, size: int, wanted: int, purpose: str) -> Tensor:
         if size <= wanted:
             return torch.arange(size)
-        order = rng.permuted(np.arange(wanted), size, self.setup.config.seed, f"evaluate/{purpose}")
+        order = rng.permuted(
+            np.arange(wanted), size, self.setup.config.seed, f"evaluate/{purpose}"
+        )
         return torch.from_numpy(np.sort(order))
 
     def _calibration_inputs(self) -> Tensor:
@@ -80,7 +86,9 @@ class Evaluator:
         return train.take(chosen)[0]
 
     def __call__(self, complete: bool) -> dict[str, float]:
-        """Return every metric now; ``complete`` looks at all nodes and all test samples."""
+        """Return every metric now; ``complete`` looks at all nodes and all test
+        samples.
+        """
         with self.block.optimizer.evaluating():
             return self._asked(complete)
 
@@ -108,7 +116,9 @@ class Evaluator:
         limit = len(healthy) if complete else self.setup.config.eval_nodes
         # Evenly spread over the ids, both ends included: the first few would favour
         # one end of a split that deals out classes in order.
-        spread = np.unique(np.linspace(0, len(healthy) - 1, min(limit, len(healthy))).round())
+        spread = np.unique(
+            np.linspace(0, len(healthy) - 1, min(limit, len(healthy))).round()
+        )
         chosen, healthy = {healthy[int(place)] for place in spread}, {*healthy}
         return Snapshot(
             exchange=block.exchange,
@@ -123,13 +133,19 @@ class Evaluator:
             samples=self.test if complete else self.subset,
             calibrate=self.calibrate_row,
             chunk=self.chunk,
-            evaluated=_indices(i for i, node in enumerate(block.hosted) if node in chosen),
+            evaluated=_indices(
+                i for i, node in enumerate(block.hosted) if node in chosen
+            ),
             alive=_indices(i for i in block.healthy_rows() if block.hosted[i] in healthy),
         )
 
     def calibrate_row(self, row: Tensor, integers: dict[str, Tensor]) -> Tensor:
-        """Return a row with BatchNorm statistics re-estimated; integer buffers [1, ...]."""
-        return recalibrate(self.setup.model, self.setup.layout, row, integers, self.calibration)
+        """Return a row with BatchNorm statistics re-estimated; integer buffers [1,
+        ...].
+        """
+        return recalibrate(
+            self.setup.model, self.setup.layout, row, integers, self.calibration
+        )
 
     def _validation(self, snapshot: Snapshot, samples: Samples) -> dict[str, float]:
         scores = snapshot.score_merged(self.setup.task, samples)

@@ -1,4 +1,6 @@
-"""What makes the models of a run: the task's own, a user's function or module, or a plug-in."""
+"""What makes the models of a run: the task's own, a user's function or module, or a
+plug-in.
+"""
 
 from __future__ import annotations
 
@@ -26,12 +28,14 @@ from decentral.traits import ModelTraits, traits_of
 def builder_of(
     config: Config, task: Task, parts: dict[str, ConfiguredPlugin]
 ) -> Callable[[], nn.Module]:
-    """Return what makes a fresh model: the task's own, a user's function, or a model plug-in.
+    """Return what makes a fresh model: the task's own, a user's function, or a
+    model plug-in.
 
     Args:
         config: The configuration of the run.
         task: The task, which may bring a model of its own.
-        parts: The plug-ins of the run by kind; the model is added to them, if it is one.
+        parts: The plug-ins of the run by kind; the model is added to them, if it is
+            one.
     """
     own = task.model or config.model
     if isinstance(own, nn.Module):
@@ -40,7 +44,10 @@ def builder_of(
         return task.model
     # One that takes nothing builds the model itself; others are plug-ins, which are
     # given the shape of inputs and the number of outputs.
-    if inspect.isfunction(config.model) and not inspect.signature(config.model).parameters:
+    if (
+        inspect.isfunction(config.model)
+        and not inspect.signature(config.model).parameters
+    ):
         return cast(Callable[[], nn.Module], config.model)
     rule = parts["model"] = build("model", config.model)
     _check_inputs(rule, task)
@@ -48,7 +55,9 @@ def builder_of(
     return lambda: _make_model(rule, shape, outputs)
 
 
-def _make_model(rule: ConfiguredPlugin, shape: tuple[int, ...], outputs: int) -> nn.Module:
+def _make_model(
+    rule: ConfiguredPlugin, shape: tuple[int, ...], outputs: int
+) -> nn.Module:
     """Return the model that a plug-in makes, if it is one.
 
     Args:
@@ -62,7 +71,9 @@ def _make_model(rule: ConfiguredPlugin, shape: tuple[int, ...], outputs: int) ->
     if is_users(rule):
         for name, value in model.named_parameters():
             if not is_lazy(value) and not torch.isfinite(value).all():
-                raise wrong(rule, f"a model whose {name} is NaN or infinite", "finite parameters")
+                raise wrong(
+                    rule, f"a model whose {name} is NaN or infinite", "finite parameters"
+                )
     return model
 
 
@@ -80,7 +91,9 @@ def _check_inputs(rule: ConfiguredPlugin, task: Task) -> None:
         )
 
 
-def check_size(builder: Callable[[], nn.Module], device: torch.device, dtype: torch.dtype) -> None:
+def check_size(
+    builder: Callable[[], nn.Module], device: torch.device, dtype: torch.dtype
+) -> None:
     """Refuse a model that does not fit into memory, before it is built.
 
     Args:
@@ -98,17 +111,22 @@ def check_size(builder: Callable[[], nn.Module], device: torch.device, dtype: to
 class _NoDraws(TorchFunctionMode):
     """Leaves tensors as they are that ``torch.nn.init`` would fill.
 
-    On the meta device there is nothing to fill, and torch would import its compiler for that: 2 s.
+    On the meta device there is nothing to fill, and torch would import its compiler
+    for that: 2 s.
     """
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         if getattr(func, "__module__", None) == "torch.nn.init":
             return kwargs["tensor"] if kwargs and "tensor" in kwargs else args[0]
         return func(*args, **(kwargs or {}))
 
 
 def _copies(model: nn.Module, config: Config) -> Callable[[], nn.Module]:
-    """Return what copies a module; independent first models need a function that draws anew."""
+    """Return what copies a module; independent first models need a function that
+    draws anew.
+    """
     if config.init == "independent":
         raise ConfigError(
             "init: independent needs a function that builds the model, not a built one; "
@@ -118,7 +136,8 @@ def _copies(model: nn.Module, config: Config) -> Callable[[], nn.Module]:
 
 
 def build_seeded(builder: Callable[[], nn.Module], seed: int, purpose: str) -> nn.Module:
-    """Return a model that was drawn for a purpose; nothing else depends on the draw.
+    """Return a model that was drawn for a purpose; nothing else depends on the
+    draw.
 
     Args:
         builder: What makes a model.

@@ -1,9 +1,9 @@
 """From a batch to the gradients that the optimizer sees: one order for all methods.
 
-batch -> targets (of bad nodes, label noise, smoothing) -> inputs (adversarial) -> gradient (SAM
-takes it twice; the mean over micro-batches inside) -> [average over nodes] -> clip per row ->
-optimizer (its ``grad_power`` first). What is on is read from progress. Nothing here looks at
-another row.
+batch -> targets (of bad nodes, label noise, smoothing) -> inputs (adversarial) ->
+gradient (SAM takes it twice; the mean over micro-batches inside) -> [average over
+nodes] -> clip per row -> optimizer (its ``grad_power`` first). What is on is read
+from progress. Nothing here looks at another row.
 """
 
 from __future__ import annotations
@@ -34,11 +34,13 @@ from decentral.topology.labels import NodeLabels
 
 
 class Pipeline:
-    """Computes the gradients of a block's rows and prepares them for the optimizer, in place.
+    """Computes the gradients of a block's rows and prepares them for the optimizer,
+    in place.
 
-    ``compute`` is the plain gradient on one batch; ``reason`` says, in words, how it was chosen.
-    ``sharp`` says whether the last gradient was SAM's (None before the first), ``restarts`` that
-    the optimizer's state is of the time before SAM turned on or off, and is to be forgotten.
+    ``compute`` is the plain gradient on one batch; ``reason`` says, in words, how
+    it was chosen. ``sharp`` says whether the last gradient was SAM's (None before
+    the first), ``restarts`` that the optimizer's state is of the time before SAM
+    turned on or off, and is to be forgotten.
     """
 
     def __init__(
@@ -50,7 +52,9 @@ class Pipeline:
         sampler: Sampler,
         hosted: Sequence[int],
     ) -> None:
-        """Serve the block ``rows`` [n, P] of nodes ``hosted``, with gradients in ``grads``."""
+        """Serve the block ``rows`` [n, P] of nodes ``hosted``, with gradients in
+        ``grads``.
+        """
         self.hosted = hosted
         self.setup, self.rows, self.integers, self.grads = setup, rows, integers, grads
         self.compute, self.reason = gradient_of(setup, rows.shape[0], sampler)
@@ -60,7 +64,9 @@ class Pipeline:
         self.attacked: dict[int, Batch] = {}
 
     def gradient(self, progress: Progress, size: int) -> Tensor:
-        """Write every row's gradient on its next ``size`` samples; return losses [n]."""
+        """Write every row's gradient on its next ``size`` samples; return losses
+        [n].
+        """
         adversarial = self.setup.config.adversarial
         self.attacks = adversarial is not None and adversarial.on(progress)
         # Of the last step; SAM's second pass of this one finds those of its first.
@@ -77,13 +83,18 @@ class Pipeline:
         return losses
 
     def _mean(self, progress: Progress, size: int) -> Tensor:
-        """Compute the gradients of the next ``size`` samples, micro-batch by micro-batch.
+        """Compute the gradients of the next ``size`` samples, micro-batch by
+        micro-batch.
 
-        Micro-batches are drawn when they are needed, so that memory does not grow with the batch.
+        Micro-batches are drawn when they are needed, so that memory does not grow
+        with the batch.
         """
         most = self.setup.micro_batch
         losses = self.compute(
-            self.rows, self.integers, self._micro_batch(progress, 0, min(most, size)), self.grads
+            self.rows,
+            self.integers,
+            self._micro_batch(progress, 0, min(most, size)),
+            self.grads,
         )
         if size <= most:
             return losses
@@ -102,7 +113,8 @@ class Pipeline:
         return losses
 
     def _micro_batch(self, progress: Progress, begin: int, count: int) -> Batch:
-        """Return ``count`` samples of this step from the ``begin``-th, as it learns from them.
+        """Return ``count`` samples of this step from the ``begin``-th, as it learns
+        from them.
 
         Attacked inputs are kept, since both gradients of SAM see the same.
         """
@@ -143,10 +155,14 @@ class Pipeline:
         # Attacked inputs stay what inputs can be: pixels beyond white would be no
         # images.
         bounds = low.item(), high.item()
-        return Attack(setup.model, setup.layout, setup.task.loss, self.compute.kind, bounds)
+        return Attack(
+            setup.model, setup.layout, setup.task.loss, self.compute.kind, bounds
+        )
 
     def clip(self, limit: float) -> None:
-        """Clip the gradients to norms of at most ``limit``, each row by its own norm."""
+        """Clip the gradients to norms of at most ``limit``, each row by its own
+        norm.
+        """
         norms = self.setup.layout.trainable_view(self.grads).norm(dim=1, keepdim=True)
         # As ``torch.nn.utils.clip_grad_norm_``, 1e-6 included: the same bits for
         # one node.
@@ -177,11 +193,12 @@ def gradient_of(setup: Setup, nodes: int, sampler: Sampler) -> tuple[Gradient, s
     )
 
 
-# --- methods, checked before ----------------------------------------------------------------------
+# --- methods, checked before ------------------------------------------------------
 
 
 def with_numbers(config: Config, nodes: NodeLabels) -> Config:
-    """Return the configuration with nodes of ``node_lr`` by number, be they given by label.
+    """Return the configuration with nodes of ``node_lr`` by number, be they given
+    by label.
 
     Args:
         config: The configuration.
@@ -191,13 +208,16 @@ def with_numbers(config: Config, nodes: NodeLabels) -> Config:
         return config
     numbers = nodes.numbers("node_lr", config.node_lr)
     if twice := sorted(node for node in set(numbers) if numbers.count(node) > 1):
-        raise ConfigError(f"node_lr: node {twice[0]} is given twice, by number and label.")
+        raise ConfigError(
+            f"node_lr: node {twice[0]} is given twice, by number and label."
+        )
     factors = dict(zip(numbers, config.node_lr.values(), strict=True))
     return config.model_copy(update={"node_lr": factors})
 
 
 def check_methods(config: Config, task: Task, model: nn.Module) -> None:
-    """Raise ConfigError for phases that are not there, and for what the task forbids.
+    """Raise ConfigError for phases that are not there, and for what the task
+    forbids.
 
     Args:
         config: The configuration.
@@ -279,7 +299,9 @@ def _has_labels(task: Task, model: nn.Module) -> bool:
     return numbers and outputs.shape == first.targets.shape
 
 
-def change_targets(config: Config, task: Task, targets: Tensor, keys: Tensor, noisy: bool) -> Any:
+def change_targets(
+    config: Config, task: Task, targets: Tensor, keys: Tensor, noisy: bool
+) -> Any:
     """Return the targets [n, B, ...] to learn from: ``noisy`` or not, and smoothed.
 
     Args:
@@ -298,5 +320,7 @@ def change_targets(config: Config, task: Task, targets: Tensor, keys: Tensor, no
         else:
             targets = shifted(targets, keys, noise.level, kind)
     if config.label_smoothing:
-        targets = smoothed(targets, config.label_smoothing, classes, getattr(torch, config.dtype))
+        targets = smoothed(
+            targets, config.label_smoothing, classes, getattr(torch, config.dtype)
+        )
     return targets

@@ -21,7 +21,12 @@ from decentral.gradients.draws import key_dropout
 from decentral.layout import Layout, cast
 from decentral.loop.adapting import adapt_model, ready
 from decentral.loop.attackers import attackers
-from decentral.loop.compatibility import check_optimizer, refuse_rounds, refuse_unsound, split_of
+from decentral.loop.compatibility import (
+    check_optimizer,
+    refuse_rounds,
+    refuse_unsound,
+    split_of,
+)
 from decentral.loop.free_memory import free_bytes
 from decentral.loop.models import build_seeded, builder_of, check_size
 from decentral.loop.pipeline import check_methods, noise_kind, with_numbers
@@ -48,16 +53,19 @@ from decentral.topology.base import Topology
 from decentral.topology.labels import NodeLabels
 from decentral.units import format_bytes, parse_amount
 
-#: Samples per node of one forward pass, unless the first batch is larger: memory does not grow with
-#: the batch.
+#: Samples per node of one forward pass, unless the first batch is larger: memory
+#: does not grow with the batch.
 MICRO_BATCH = 256
 
-#: Bytes that a step takes in the list of all: a place, and a whole number of Python.
+#: Bytes that a step takes in the list of all: a place, and a whole number of
+#: Python.
 STEP_BYTES = 40
 
 
 def prepare(config: Config) -> Setup:
-    """Build the parts of a run; every mistake in them is a ConfigError before anything runs."""
+    """Build the parts of a run; every mistake in them is a ConfigError before
+    anything runs.
+    """
     device, dtype = device_of(config.device), getattr(torch, config.dtype)
     parts = {
         kind: build(kind, getattr(config, kind))
@@ -93,7 +101,9 @@ def prepare(config: Config) -> Setup:
 
 
 def device_of(name: str) -> torch.device:
-    """Return the device of a name, auto: the GPU if there is one; raises ConfigError."""
+    """Return the device of a name, auto: the GPU if there is one; raises
+    ConfigError.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -120,12 +130,16 @@ def _task(config: Config, parts: dict[str, ConfiguredPlugin]) -> Task:
 def _model(
     config: Config, task: Task, parts: dict[str, ConfiguredPlugin]
 ) -> tuple[Callable[[], nn.Module], nn.Module, Task]:
-    """Return what builds the model, a template of it, and the task as it goes with it."""
+    """Return what builds the model, a template of it, and the task as it goes with
+    it.
+    """
     device, dtype = device_of(config.device), getattr(torch, config.dtype)
     builder = ready(builder_of(config, task, parts), task)
     task = task if "model" in parts or task.model is not None else task.as_labelled()
     # Only our own models are known to build on ``meta``, without memory.
-    shipped = "model" in parts and parts["model"].plugin.target.__module__.startswith("decentral.")
+    shipped = "model" in parts and parts["model"].plugin.target.__module__.startswith(
+        "decentral."
+    )
     if shipped:
         check_size(builder, device, dtype)
     model = cast(key_dropout(build_seeded(builder, config.seed, "init")), device, dtype)
@@ -147,8 +161,14 @@ def _requested(rule: ConfiguredPlugin, offered: dict[str, int]) -> tuple[str, ..
 def _data(
     config: Config, task: Task, parts: dict[str, ConfiguredPlugin], batch: int
 ) -> tuple[Plan, NDArray[np.int64]]:
-    """Divide the training samples; return the plan and how many of each class a node holds."""
-    labels = np.zeros(len(task.splits[0]), np.int64) if task.labels is None else task.labels.numpy()
+    """Divide the training samples; return the plan and how many of each class a
+    node holds.
+    """
+    labels = (
+        np.zeros(len(task.splits[0]), np.int64)
+        if task.labels is None
+        else task.labels.numpy()
+    )
     classes = max(1, len(task.classes or ()))
     if task.owners is not None:
         if task.nodes is not None and task.nodes > config.nodes:
@@ -185,7 +205,9 @@ def _topology(config: Config) -> Topology:
 
 
 def _planner(setup: Setup, nodes: NodeLabels) -> RoundPlanner | None:
-    """Return who says what when, once everything else is known; adds its plug-ins to the parts."""
+    """Return who says what when, once everything else is known; adds its plug-ins
+    to the parts.
+    """
     config, parts = setup.config, setup.parts
     faults = network_faults(config.faults, nodes, config.steps, config.seed)
     if setup.traits.communicates != "rounds":
@@ -234,9 +256,11 @@ def _compute(setup: Setup) -> ConfiguredPlugin | None:
 def resolve_steps(
     config: Config, task: Task, batch: ConfiguredPlugin
 ) -> tuple[Config, StepTimeline]:
-    """Return the timeline of a run, and its configuration with steps and micro-batch decided.
+    """Return the timeline of a run, and its configuration with steps and
+    micro-batch decided.
 
-    ``micro_batch: auto`` is the whole batch, unless the schedule grows beyond ``MICRO_BATCH``.
+    ``micro_batch: auto`` is the whole batch, unless the schedule grows beyond
+    ``MICRO_BATCH``.
 
     Args:
         config: The configuration.
@@ -255,7 +279,11 @@ def resolve_steps(
     if budget is None:
         _check_room(config.steps)
     timeline = step_timeline(batch, config.steps, budget, config.past)
-    if "steps" in config.model_fields_set and budget is not None and config.steps != timeline.steps:
+    if (
+        "steps" in config.model_fields_set
+        and budget is not None
+        and config.steps != timeline.steps
+    ):
         raise ConfigError(
             f"steps = {config.steps}: data = {config.data} lasts for {timeline.steps} steps with "
             "this batch schedule; give steps or data, not both."
@@ -265,11 +293,15 @@ def resolve_steps(
         # Not below the first batch: a run of constant batches stays in one piece.
         most = max(first, MICRO_BATCH)
         micro = None if timeline.largest <= most else most
-    return config.model_copy(update={"steps": timeline.steps, "micro_batch": micro}), timeline
+    return config.model_copy(
+        update={"steps": timeline.steps, "micro_batch": micro}
+    ), timeline
 
 
 def _check_room(steps: int) -> None:
-    """Refuse more steps than memory has room for: the timeline holds a number for each."""
+    """Refuse more steps than memory has room for: the timeline holds a number for
+    each.
+    """
     free = free_bytes(torch.device("cpu"))
     if free is not None and steps * STEP_BYTES > free:
         raise ConfigError(
@@ -294,7 +326,7 @@ def samples_per_node(config: Config, task: Task) -> int:
     return count if amount.per_node else count // config.nodes
 
 
-# --- every default written out --------------------------------------------------------------------
+# --- every default written out ----------------------------------------------------
 
 
 def _resolve(bound: ConfiguredPlugin) -> Any:
@@ -307,7 +339,9 @@ def _name_of(bound: ConfiguredPlugin) -> str:
 
 
 def resolve_config(setup: Setup, **decided: Any) -> dict[str, Any]:
-    """Return the configuration with every default written out and every ``auto`` decided."""
+    """Return the configuration with every default written out and every ``auto``
+    decided.
+    """
     settings = setup.config.model_dump()
     for kind in PARTS:
         bound = setup.parts.get(kind)
@@ -329,11 +363,13 @@ def resolve_config(setup: Setup, **decided: Any) -> dict[str, Any]:
     return {**settings, **decided}
 
 
-# --- what is on when ------------------------------------------------------------------------------
+# --- what is on when --------------------------------------------------------------
 
 
 def tracks(setup: Setup) -> list[Track]:
-    """Return the learning rate, the batch size, and what is on in phases, over a run."""
+    """Return the learning rate, the batch size, and what is on in phases, over a
+    run.
+    """
     config = setup.config
     methods: dict[str, Timed | None] = {key: getattr(config, key) for key in METHODS}
     if config.label_noise is not None:
@@ -345,8 +381,14 @@ def tracks(setup: Setup) -> list[Track]:
     points = [setup.timeline.progress(step) for step in steps]
     rates = [setup.rate(here) for here in points]
     return [
-        Track("learning rate", _scale(rates), f"{_range(rates)}, {setup.learning_rate.rule.name}"),
-        Track("batch size", _scale(sizes), f"{_range(whole or sizes)}, {setup.batch.name}"),
+        Track(
+            "learning rate",
+            _scale(rates),
+            f"{_range(rates)}, {setup.learning_rate.rule.name}",
+        ),
+        Track(
+            "batch size", _scale(sizes), f"{_range(whole or sizes)}, {setup.batch.name}"
+        ),
         *phase_tracks(methods, points),
     ]
 
@@ -357,9 +399,13 @@ def _scale(values: Sequence[float]) -> tuple[float, ...]:
 
 
 def _range(values: Sequence[float]) -> str:
-    """Write the first, the largest and the last of a schedule's values, where they differ."""
+    """Write the first, the largest and the last of a schedule's values, where they
+    differ.
+    """
     most = max(values)
-    shown = (0.0 if value < most / 1000 else value for value in (values[0], most, values[-1]))
+    shown = (
+        0.0 if value < most / 1000 else value for value in (values[0], most, values[-1])
+    )
     first, top, last = (f"{value:.3g}" for value in shown)
     if first == top == last:
         return first

@@ -1,4 +1,6 @@
-"""The loop: the only one. It yields rows of metrics; recording and showing them is the engine's."""
+"""The loop: the only one. It yields rows of metrics; recording and showing them is
+the engine's.
+"""
 
 from __future__ import annotations
 
@@ -27,11 +29,13 @@ def log_interval(setup: Setup) -> int:
 
 
 def train(block: Block, evaluator: Evaluator) -> Iterator[Row]:
-    """Train a block from where it stands to the end, yielding one row of metrics per step.
+    """Train a block from where it stands to the end, yielding one row of metrics
+    per step.
 
-    Rows without news are empty but for ``step``, so that the caller can stop or checkpoint between
-    any two steps. A global merge as the last action, the algorithm's own or the run's, is evaluated
-    before and after. The first models are evaluated before the first step, and never again.
+    Rows without news are empty but for ``step``, so that the caller can stop or
+    checkpoint between any two steps. A global merge as the last action, the
+    algorithm's own or the run's, is evaluated before and after. The first models
+    are evaluated before the first step, and never again.
     """
     setup = block.setup
     steps, every = setup.config.steps, evaluation_interval(setup)
@@ -48,7 +52,9 @@ def train(block: Block, evaluator: Evaluator) -> Iterator[Row]:
             # call from there sees the models that are about to meet.
             block.before_merge = lambda: before.append(_before_merge(block, evaluator))
         if (returned := algorithm(block, action)) is not None:
-            raise wrong(algorithm, describe(returned), "nothing: it changes the block in place")
+            raise wrong(
+                algorithm, describe(returned), "nothing: it changes the block in place"
+            )
         if block.step == 0:
             refuse_idle(algorithm, block.called)
         block.finish_step()
@@ -66,16 +72,23 @@ def train(block: Block, evaluator: Evaluator) -> Iterator[Row]:
 
 
 def _before_merge(block: Block, evaluator: Evaluator) -> Row:
-    """Return how the models do in the middle of the last step, and what was spent until then."""
-    spent = {k: v for k, v in status(block).items() if k.startswith(("comm/", "nodes/", "time/"))}
+    """Return how the models do in the middle of the last step, and what was spent
+    until then.
+    """
+    spent = {
+        k: v
+        for k, v in status(block).items()
+        if k.startswith(("comm/", "nodes/", "time/"))
+    }
     return spent | evaluator(complete=True) | {"phase": "before_merge"}
 
 
 def conclude(block: Block, evaluator: Evaluator, before: list[Row]) -> Iterator[Row]:
-    """Merge as the last action, if the schedule says so, evaluated before and after.
+    """Merge as the last action, if the schedule says so, evaluated before and
+    after.
 
-    ``before`` holds what was seen before the merge of the last communication step, if there was
-    one.
+    ``before`` holds what was seen before the merge of the last communication step,
+    if there was one.
 
     Args:
         block: The block.
@@ -101,7 +114,9 @@ def status(block: Block) -> Row:
     return {
         "step": block.step,
         "samples": block.samples,
-        "loss/train": _mean(block.losses[healthy]) if "gradient" in block.called else None,
+        "loss/train": _mean(block.losses[healthy])
+        if "gradient" in block.called
+        else None,
         "learning_rate": block.learning_rate,
         "batch/size": block.batch_size,
         "batch/global": block.batch_size * len(block.health.healthy),
@@ -113,7 +128,11 @@ def status(block: Block) -> Row:
         "comm/intensity": block.intensity,
         "nodes/healthy": len(healthy),
         **({"time/simulated_s": block.simulated_s} if setup.network else {}),
-        **({"feedback/consensus": known.consensus, "feedback/spent": known.spent} if known else {}),
+        **(
+            {"feedback/consensus": known.consensus, "feedback/spent": known.spent}
+            if known
+            else {}
+        ),
     }
 
 

@@ -59,7 +59,9 @@ class Setup:
     dtype: torch.dtype
     parts: dict[str, ConfiguredPlugin]
     network: Network | None = None  # None: seconds are not simulated
-    compute: ConfiguredPlugin | None = None  # None: to be measured, where there is a network
+    compute: ConfiguredPlugin | None = (
+        None  # None: to be measured, where there is a network
+    )
     attackers: Attackers = NONE
 
     @cached_property
@@ -71,7 +73,8 @@ class Setup:
     def activation_memory(self) -> int:
         """Numbers that the model keeps of one sample for a backward pass.
 
-        Half of what it keeps of two: layers that normalise over the batch refuse a single sample.
+        Half of what it keeps of two: layers that normalise over the batch refuse a
+        single sample.
         """
         two = tree_map(lambda one: one.repeat_interleave(2, 0), self.train.first)
         return -(-kept_numbers(self.model, two) // 2)
@@ -96,7 +99,9 @@ class Setup:
 
     @property
     def weights(self) -> object:
-        """The mixing weights as asked; ``auto`` is what the algorithm needs, if it does."""
+        """The mixing weights as asked; ``auto`` is what the algorithm needs, if it
+        does.
+        """
         asked = self.config.weights
         return (self.traits.weights or asked) if asked == "auto" else asked
 
@@ -107,7 +112,9 @@ class Setup:
 
     @cached_property
     def size(self) -> Size:
-        """Logical bytes of all channels of one node: as gossip codes them, and in a merge."""
+        """Logical bytes of all channels of one node: as gossip codes them, and in a
+        merge.
+        """
         sent = [kept for kept in self.kept.values() if kept.sent]
         plain = sum(kept.scalar for kept in sent)
         if self.config.mix_state:
@@ -120,7 +127,10 @@ class Setup:
         whole = sum(each.numbers for each in layouts) * self.dtype.itemsize + rest
         if (parts := self.fragments) > 1:
             # The largest part: columns need not divide evenly.
-            part = sum(-(-each.numbers // parts) for each in layouts) * self.dtype.itemsize + rest
+            part = (
+                sum(-(-each.numbers // parts) for each in layouts) * self.dtype.itemsize
+                + rest
+            )
             return Size(part, part, whole)
         return Size(sum(coded_bytes(self.codec, each) for each in layouts) + rest, whole)
 
@@ -137,11 +147,15 @@ class Setup:
 
     @property
     def row_bytes(self) -> int:
-        """Logical bytes of what one node sends to one other in one round: all channels."""
+        """Logical bytes of what one node sends to one other in one round: all
+        channels.
+        """
         return self.size.gossip
 
     def tensor_layout(self, buffers: bool) -> TensorLayout:
-        """Return what a channel holds: the parameters, and buffers if these are sent at all."""
+        """Return what a channel holds: the parameters, and buffers if these are
+        sent at all.
+        """
         return TensorLayout(
             tuple(
                 (entry.start, entry.stop, entry.shape)
@@ -157,8 +171,13 @@ class Setup:
 
     @property
     def all_reduce_bytes(self) -> int:
-        """Logical bytes of an all-reduce of the gradient at every step: what budgets refer to."""
-        return all_reduce_messages(self.config.nodes, self.config.steps) * self.gradient_bytes
+        """Logical bytes of an all-reduce of the gradient at every step: what
+        budgets refer to.
+        """
+        return (
+            all_reduce_messages(self.config.nodes, self.config.steps)
+            * self.gradient_bytes
+        )
 
     @cached_property
     def first_batch(self) -> int:
@@ -172,7 +191,8 @@ class Setup:
         return asked if isinstance(asked, int) else self.timeline.largest
 
     def rate(self, progress: Progress, ratio: float = 1.0, floor: float = 0.0) -> float:
-        """Return the learning rate of the step that follows ``progress``: schedule times batch.
+        """Return the learning rate of the step that follows ``progress``: schedule
+        times batch.
 
         Args:
             progress: How far the run is.
@@ -190,7 +210,9 @@ class Setup:
 
     @property
     def course(self) -> LrInfo:
-        """What optimizers with schedules of their own may know of the learning rate's."""
+        """What optimizers with schedules of their own may know of the learning
+        rate's.
+        """
         rate, steps = self.learning_rate, self.config.steps
         cosine = traits_of(rate.rule, LearningRateTraits).cosine
         return LrInfo(cosine, rate.warmup(steps) / steps, rate.floor)
@@ -208,12 +230,16 @@ class Setup:
 
     def module(self, state: Mapping[str, Tensor]) -> nn.Module:
         """Return the model as its user wrote it, with a state, in evaluation mode."""
-        made = cast(build_seeded(self.builder, self.config.seed, "init"), self.device, self.dtype)
+        made = cast(
+            build_seeded(self.builder, self.config.seed, "init"), self.device, self.dtype
+        )
         made.load_state_dict({**made.state_dict(), **state})
         return made.eval()
 
     def initial_rows(self, nodes: Sequence[int]) -> Tensor:
-        """Return the first rows of nodes, [n, P]: one model for all, or draws of their own."""
+        """Return the first rows of nodes, [n, P]: one model for all, or draws of
+        their own.
+        """
         shared = self.config.init == "shared"
         # By id, so that it does not matter which worker hosts a node.
         purposes = ["init"] if shared else [f"init/{node}" for node in nodes]

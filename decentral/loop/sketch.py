@@ -14,7 +14,8 @@ SKETCH = 64
 
 
 class Sketch:
-    """A count sketch of the trainable columns: s_b sums +-x_c over columns hashed to bucket b.
+    """A count sketch of the trainable columns: s_b sums +-x_c over columns hashed
+    to bucket b.
 
     E|s_i - s_j|^2 = |x_i - x_j|^2 (Charikar, Chen & Farach-Colton, 2002).
     """
@@ -33,13 +34,17 @@ class Sketch:
     def __call__(self, rows: Tensor) -> Tensor:
         """Return the sketches [n, 64] of rows [n, P], float64."""
         signed = self.layout.trainable_view(rows) * self.sign.to(rows.dtype)
-        empty = torch.zeros(rows.shape[0], SKETCH, dtype=torch.float64, device=rows.device)
+        empty = torch.zeros(
+            rows.shape[0], SKETCH, dtype=torch.float64, device=rows.device
+        )
         # In float64, since the sum of a bucket is over thousands of columns.
         return empty.index_add_(1, self.bucket, signed.double())
 
     @staticmethod
     def relative_spread(sketches: Tensor) -> float:
-        """Return the RMS distance of sketches [N, 64] from their mean, over its norm."""
+        """Return the RMS distance of sketches [N, 64] from their mean, over its
+        norm.
+        """
         mean = sketches.mean(0)
         spread = (sketches - mean).square().sum(1).mean().sqrt()
         # Models may begin at zero.

@@ -46,7 +46,11 @@ def restore(block: Block, checkpoint: Checkpoint) -> None:
     prefix = "optimizer/"
     block.optimizer.load_state(
         [
-            {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+            {
+                k.removeprefix(prefix): v
+                for k, v in tensors.items()
+                if k.startswith(prefix)
+            }
             for tensors in (checkpoint.nodes[node] for node in block.hosted)
         ]
     )

@@ -1,4 +1,6 @@
-"""The models of a run after training: looked at in one place, written for other programs."""
+"""The models of a run after training: looked at in one place, written for other
+programs.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,9 @@ FISHER_SAMPLES = 64
 
 
 class TrainedModels:
-    """All rows of a checkpoint, with the data that they were trained and are judged on."""
+    """All rows of a checkpoint, with the data that they were trained and are judged
+    on.
+    """
 
     def __init__(self, setup: Setup, saved: Saved) -> None:
         """Load a checkpoint."""
@@ -57,10 +61,15 @@ class TrainedModels:
         self.block.optimizer.set_mode(training=False)
         self.evaluator = Evaluator(self.block)
         healthy = self.block.healthy_rows()
-        self.rows, self.live = self.block.rows[healthy], [self.block.hosted[i] for i in healthy]
+        self.rows, self.live = (
+            self.block.rows[healthy],
+            [self.block.hosted[i] for i in healthy],
+        )
         self.own = {name: value[healthy] for name, value in self.block.integers.items()}
         #: Integer and bool buffers of whatever is made of all models, [1, ...].
-        self.integers = merge_integers(self.own, torch.arange(len(healthy)), exchange.gather)
+        self.integers = merge_integers(
+            self.own, torch.arange(len(healthy)), exchange.gather
+        )
         train = setup.train
         some = train.subset(torch.arange(min(len(train), setup.config.eval_samples)))
         self.judging = self.evaluator.val or some
@@ -69,7 +78,8 @@ class TrainedModels:
     def snapshot(self) -> Snapshot:
         """What metrics look at: all models, on all test samples.
 
-        BatchNorm of the local models, too, is re-estimated, as it is of what is made of them.
+        BatchNorm of the local models, too, is re-estimated, as it is of what is
+        made of them.
         """
         found = self.evaluator.snapshot(complete=True)
         if self.setup.task.objective is None:
@@ -80,8 +90,9 @@ class TrainedModels:
     def judges(self) -> tuple[list[ConfiguredPlugin], Records]:
         """The metrics that say how good a merged model is, and their records.
 
-        These are those of accuracy and loss and the run's own, if they return keys of a merged
-        model: others, which may take long, would say the same of every merge.
+        These are those of accuracy and loss and the run's own, if they return keys
+        of a merged model: others, which may take long, would say the same of every
+        merge.
         """
         named = ["accuracy", "loss", *self.setup.config.metrics]
         rules = {rule.name: rule for rule in (build("metric", one) for one in named)}
@@ -94,7 +105,9 @@ class TrainedModels:
         return found, records
 
     def judge(self, row: Tensor) -> dict[str, float]:
-        """Return what the metrics of the run say of its models, and of their merge into a row."""
+        """Return what the metrics of the run say of its models, and of their merge
+        into a row.
+        """
         snapshot = self.snapshot.with_merge(row)
         found: dict[str, float] = {}
         for rule in self.judges[0]:
@@ -120,12 +133,18 @@ class TrainedModels:
         return self.scores([row], self.evaluator.test)
 
     def loss(self, row: Tensor) -> float:
-        """Return the loss of one row on validation data; without any, on training data."""
+        """Return the loss of one row on validation data; without any, on training
+        data.
+        """
         return self.scores([row], self.judging).loss.item()
 
     def local(self, samples: Samples) -> Scores:
-        """Return loss and accuracy of the models that were trained, with buffers of their own."""
-        own = ({k: v[i : i + 1] for k, v in self.own.items()} for i in range(len(self.rows)))
+        """Return loss and accuracy of the models that were trained, with buffers of
+        their own.
+        """
+        own = (
+            {k: v[i : i + 1] for k, v in self.own.items()} for i in range(len(self.rows))
+        )
         return self._scores(zip(self.rows, own, strict=True), samples)
 
     def scores(self, rows: Iterable[Tensor], samples: Samples) -> Scores:
@@ -139,18 +158,24 @@ class TrainedModels:
         while some := list(islice(waiting, self.evaluator.chunk[0])):
             parts.append(self._together(some, samples))
         right = [part.accuracy for part in parts if part.accuracy is not None]
-        return Scores(torch.cat([part.loss for part in parts]), torch.cat(right) if right else None)
+        return Scores(
+            torch.cat([part.loss for part in parts]), torch.cat(right) if right else None
+        )
 
     def _together(self, some: Sequence[Model], samples: Samples) -> Scores:
         evaluator, setup = self.evaluator, self.setup
         rows = torch.stack([evaluator.calibrate_row(*model) for model in some])
         integers = {
-            name: torch.cat([whole[name] for _, whole in some]) for name in setup.layout.integers
+            name: torch.cat([whole[name] for _, whole in some])
+            for name in setup.layout.integers
         }
-        return score(setup.task, evaluator.forward, rows, integers, samples, evaluator.chunk)
+        return score(
+            setup.task, evaluator.forward, rows, integers, samples, evaluator.chunk
+        )
 
     def fisher(self, index: int) -> Tensor:
-        """Return the mean squared gradient of a model on single samples of its own node, [P].
+        """Return the mean squared gradient of a model on single samples of its own
+        node, [P].
 
         Buffers, which have no gradient, count like the mean of the parameters.
         """
@@ -170,7 +195,8 @@ class TrainedModels:
                  for k, v in self.block.integers.items()}  # fmt: skip
         outputs = forward(rows, whole, inputs)
         losses = [
-            setup.task.loss(tree_at(outputs, i), tree_at(targets, i)) for i in range(FISHER_SAMPLES)
+            setup.task.loss(tree_at(outputs, i), tree_at(targets, i))
+            for i in range(FISHER_SAMPLES)
         ]
         (gradients,) = torch.autograd.grad(torch.stack(losses).sum(), rows)
         squared = gradients.square().mean(0)
@@ -180,7 +206,9 @@ class TrainedModels:
 
 
 def differing(setup: Setup, saved: Iterable[Saved]) -> TrainedModels:
-    """Return the newest checkpoint whose models are not all the same, as they are after a merge."""
+    """Return the newest checkpoint whose models are not all the same, as they are
+    after a merge.
+    """
     for each in saved:
         found = TrainedModels(setup, each)
         # A final merge leaves nothing to look at: the checkpoint before it is
@@ -193,7 +221,7 @@ def differing(setup: Setup, saved: Iterable[Saved]) -> TrainedModels:
     )
 
 
-# --- files that load without decentral ------------------------------------------------------------
+# --- files that load without decentral --------------------------------------------
 
 #: A line of Python by what it needs.
 Lines = dict[str, str]
@@ -202,7 +230,8 @@ Lines = dict[str, str]
 def by_rule(
     models: TrainedModels, rule: str, run: str
 ) -> tuple[Setup, dict[str, Tensor], dict[str, Any]]:
-    """Return what `export` takes of the model that a merge rule makes, and how it does on tests.
+    """Return what `export` takes of the model that a merge rule makes, and how it
+    does on tests.
 
     Args:
         models: The models of a checkpoint.
@@ -218,13 +247,17 @@ def by_rule(
     return models.setup, state, about
 
 
-def export(setup: Setup, state: Mapping[str, Tensor], about: Mapping[str, Any], to: Path) -> Lines:
-    """Write a model into an empty folder; return the lines that load it, by what they need.
+def export(
+    setup: Setup, state: Mapping[str, Tensor], about: Mapping[str, Any], to: Path
+) -> Lines:
+    """Write a model into an empty folder; return the lines that load it, by what
+    they need.
 
-    ``model.pt2`` is the program that ``torch.export`` makes of it, for any batch; it is left out,
-    and the reason returned, where the model cannot be traced. ``model.safetensors`` is its state,
-    of a model of transformers as ``save_pretrained`` writes it; ``decentral.json`` and
-    ``README.md`` say what it is.
+    ``model.pt2`` is the program that ``torch.export`` makes of it, for any batch;
+    it is left out, and the reason returned, where the model cannot be traced.
+    ``model.safetensors`` is its state, of a model of transformers as
+    ``save_pretrained`` writes it; ``decentral.json`` and ``README.md`` say what it
+    is.
 
     Args:
         setup: The run.
@@ -252,22 +285,30 @@ def export(setup: Setup, state: Mapping[str, Tensor], about: Mapping[str, Any], 
     what = {**about, **_describe(setup), "load": lines}
     (to / "README.md").write_text(_readme(what), encoding="utf-8")
     what = {**what.pop("scores"), **what}  # each by its name, beside the rest
-    (to / "decentral.json").write_text(json.dumps(what, indent=1) + "\n", encoding="utf-8")
+    (to / "decentral.json").write_text(
+        json.dumps(what, indent=1) + "\n", encoding="utf-8"
+    )
     return lines
 
 
 def _program(model: nn.Module, first: Tree, path: Path) -> str | None:
-    """Write the model as a program for any batch; return in a line why that cannot be."""
+    """Write the model as a program for any batch; return in a line why that cannot
+    be.
+    """
     batch = torch.export.Dim("batch")
     try:
         with torch.no_grad(), _silence():
             # torch.export takes a dimension of size 1 for a constant.
             two = tree_map(lambda one: one.cpu().repeat_interleave(2, 0), first)
             args, named = spread(two)
-            dynamic: Any = {key: {0: batch} for key in named} or tuple({0: batch} for _ in args)
+            dynamic: Any = {key: {0: batch} for key in named} or tuple(
+                {0: batch} for _ in args
+            )
             made = torch.export.export(model, args, named, dynamic_shapes=dynamic)
         torch.export.save(made, path)
-    except Exception as error:  # a model may do anything, and so may the tracer's complaints
+    except (
+        Exception
+    ) as error:  # a model may do anything, and so may the tracer's complaints
         path.unlink(missing_ok=True)
         return f"torch.export cannot trace the model ({type(error).__name__})"
     return None
@@ -275,7 +316,9 @@ def _program(model: nn.Module, first: Tree, path: Path) -> str | None:
 
 @contextmanager
 def _silence() -> Generator[None]:
-    """Keep the tracer from printing its graph where it fails: the reason is a line of ours."""
+    """Keep the tracer from printing its graph where it fails: the reason is a line
+    of ours.
+    """
     before, words = logging.root.manager.disable, io.StringIO()
     logging.disable(logging.CRITICAL)
     try:
@@ -318,7 +361,9 @@ def _outputs(classes: Sequence[str]) -> str:
 
 def _readme(what: Mapping[str, Any]) -> str:
     inputs = _inputs(what["input_shape"], what["input_dtype"])
-    scores = [f"{key} {one:.4g}" for key, one in what["scores"].items() if one is not None]
+    scores = [
+        f"{key} {one:.4g}" for key, one in what["scores"].items() if one is not None
+    ]
     ways = "\n".join(f"- {needs}: `{line}`" for needs, line in what["load"].items())
     return f"""# A model of {what["run"]}
 

@@ -15,7 +15,9 @@ from decentral.registry import Count, plugin
 
 @dataclass(frozen=True)
 class Axis:
-    """The units of a hidden layer as they lie in one tensor: along ``axis``, in equal parts."""
+    """The units of a hidden layer as they lie in one tensor: along ``axis``, in
+    equal parts.
+    """
 
     entry: Entry
     axis: int
@@ -23,13 +25,16 @@ class Axis:
 
 @dataclass(frozen=True)
 class Hidden:
-    """Interchangeable units of one hidden layer: permute all axes alike, and nothing changes."""
+    """Interchangeable units of one hidden layer: permute all axes alike, and
+    nothing changes.
+    """
 
     units: int
     axes: tuple[Axis, ...]
 
 
-#: What may stand between two layers whose units correspond: it treats all units alike.
+#: What may stand between two layers whose units correspond: it treats all units
+#: alike.
 _ALIKE = (
     nn.ReLU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.LeakyReLU, nn.ELU, nn.Identity, nn.Flatten,
     nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d,
@@ -39,11 +44,13 @@ _LAYERS = (nn.Linear, nn.Conv2d)
 
 
 def hidden_units(model: nn.Module, layout: Layout) -> list[Hidden]:
-    """Return the hidden layers of a model that are known to have interchangeable units.
+    """Return the hidden layers of a model that are known to have interchangeable
+    units.
 
-    Between two linear or convolutional layers of an ``nn.Sequential``, with normalisation and what
-    treats all units alike between; the feed-forward parts and the attention heads of transformers,
-    by the names of their projections. Residual streams stay as they are.
+    Between two linear or convolutional layers of an ``nn.Sequential``, with
+    normalisation and what treats all units alike between; the feed-forward parts
+    and the attention heads of transformers, by the names of their projections.
+    Residual streams stay as they are.
     """
     entries = {entry.name: entry for entry in (*layout.parameters, *layout.buffers)}
     found: list[Hidden] = []
@@ -53,13 +60,19 @@ def hidden_units(model: nn.Module, layout: Layout) -> list[Hidden]:
             found += _between(prefix, module, entries)
         elif hasattr(module, "down_proj") and hasattr(module, "up_proj"):
             found += _feed_forward(prefix, module, entries)
-        elif isinstance(getattr(module, "heads", None), int) and hasattr(module, "o_proj"):
+        elif isinstance(getattr(module, "heads", None), int) and hasattr(
+            module, "o_proj"
+        ):
             found += _heads(prefix, module, entries)
     return found
 
 
-def _between(prefix: str, sequence: nn.Sequential, entries: dict[str, Entry]) -> Iterator[Hidden]:
-    """Yield the units between successive layers of a sequence, as long as all is known there."""
+def _between(
+    prefix: str, sequence: nn.Sequential, entries: dict[str, Entry]
+) -> Iterator[Hidden]:
+    """Yield the units between successive layers of a sequence, as long as all is
+    known there.
+    """
     first: tuple[str, nn.Linear | nn.Conv2d] | None = None
     norms: list[str] = []
     flat = False
@@ -79,7 +92,9 @@ def _between(prefix: str, sequence: nn.Sequential, entries: dict[str, Entry]) ->
 
 
 def _treats_alike(norm: nn.Module) -> bool:
-    """Whether units may be permuted before a normalisation: not within several groups."""
+    """Whether units may be permuted before a normalisation: not within several
+    groups.
+    """
     return not isinstance(norm, nn.GroupNorm) or norm.num_groups in (1, norm.num_channels)
 
 
@@ -99,8 +114,12 @@ def _pair(
 _NORM_PARTS = ("weight", "bias", "running_mean", "running_var")
 
 
-def _feed_forward(prefix: str, module: nn.Module, entries: dict[str, Entry]) -> Iterator[Hidden]:
-    up = [f"{prefix}{part}.{kind}" for part in ("gate_proj", "up_proj") for kind in _KINDS]
+def _feed_forward(
+    prefix: str, module: nn.Module, entries: dict[str, Entry]
+) -> Iterator[Hidden]:
+    up = [
+        f"{prefix}{part}.{kind}" for part in ("gate_proj", "up_proj") for kind in _KINDS
+    ]
     weight = entries.get(f"{prefix}up_proj.weight")
     if weight is not None:
         yield from _hidden(weight.shape[0], up, [f"{prefix}down_proj.weight"], entries)
@@ -119,9 +138,11 @@ _KINDS = ("weight", "bias")
 def _hidden(
     units: int, outputs: list[str], inputs: list[str], entries: dict[str, Entry]
 ) -> Iterator[Hidden]:
-    """Yield units that are made along axis 0 of ``outputs`` and read along axis 1 of ``inputs``.
+    """Yield units that are made along axis 0 of ``outputs`` and read along axis 1
+    of ``inputs``.
 
-    Nothing where a tensor is tied, frozen or of another size: then the units are not free.
+    Nothing where a tensor is tied, frozen or of another size: then the units are
+    not free.
     """
     makers = [entries[name] for name in outputs if name in entries]
     readers = [entries[name] for name in inputs if name in entries]
@@ -129,12 +150,15 @@ def _hidden(
     # A multiple where a channel was flattened, or a head has several columns.
     fits &= len(readers) == len(inputs) and all(e.shape[1] % units == 0 for e in readers)
     if units > 1 and makers and fits:
-        axes = [Axis(entry, 0) for entry in makers] + [Axis(entry, 1) for entry in readers]
+        axes = [Axis(entry, 0) for entry in makers] + [
+            Axis(entry, 1) for entry in readers
+        ]
         yield Hidden(units, tuple(axes))
 
 
 def by_unit(row: Tensor, axis: Axis, units: int) -> Tensor:
-    """Return one tensor of a row [P] unit by unit, [units, ...], as a view or a copy.
+    """Return one tensor of a row [P] unit by unit, [units, ...], as a view or a
+    copy.
 
     Args:
         row: One row, [P].
@@ -147,7 +171,9 @@ def by_unit(row: Tensor, axis: Axis, units: int) -> Tensor:
 
 
 def permute(row: Tensor, hidden: Hidden, order: Tensor) -> None:
-    """Put the units of a hidden layer of a row [P] into another order [units], in place."""
+    """Put the units of a hidden layer of a row [P] into another order [units], in
+    place.
+    """
     for axis in hidden.axes:
         entry = axis.entry
         whole = row[entry.start : entry.stop].view(entry.shape).movedim(axis.axis, 0)
@@ -157,13 +183,15 @@ def permute(row: Tensor, hidden: Hidden, order: Tensor) -> None:
 
 @plugin("merge", sees="models")
 def aligned(models: Models, *, passes: Count = 10) -> Tensor:
-    """Average all models after permuting the hidden units of each to match the others.
+    """Average all models after permuting the hidden units of each to match the
+    others.
 
-    x = (1/N) sum_i P_i x_i, where the permutations P_i leave what a model computes as it is and
-    maximise <P_i x_i, m>: first with the model m of least validation loss, which stays, then with
-    the mean of the others in the order of their loss, until nothing moves or after ``passes``.
-    Known are linear and convolutional layers in sequence, feed-forward parts and attention heads; a
-    model without them is averaged as it is. (Ainsworth, Hayase & Srinivasa, "Git Re-Basin", 2023.)
+    x = (1/N) sum_i P_i x_i, where the permutations P_i leave what a model computes
+    as it is and maximise <P_i x_i, m>: first with the model m of least validation
+    loss, which stays, then with the mean of the others in the order of their loss,
+    until nothing moves or after ``passes``. Known are linear and convolutional
+    layers in sequence, feed-forward parts and attention heads; a model without them
+    is averaged as it is. (Ainsworth, Hayase & Srinivasa, "Git Re-Basin", 2023.)
 
     Args:
         models: What is merged: rows [N, P], and what rules may ask about them.
@@ -183,7 +211,9 @@ def aligned(models: Models, *, passes: Count = 10) -> Tensor:
 
 
 def _align_to_rest(rows: Tensor, chosen: list[int], layers: list[Hidden]) -> bool:
-    """Match each of the chosen rows [N, P] with the sum of the others; return whether any moved."""
+    """Match each of the chosen rows [N, P] with the sum of the others; return
+    whether any moved.
+    """
     total, moved = rows.sum(0), False
     for index in chosen:
         rest = total - rows[index]
@@ -193,10 +223,11 @@ def _align_to_rest(rows: Tensor, chosen: list[int], layers: list[Hidden]) -> boo
 
 
 def align(row: Tensor, reference: Tensor, layers: list[Hidden], sweeps: int = 20) -> bool:
-    """Permute the units of a row [P] in place to match a reference; return whether any moved.
+    """Permute the units of a row [P] in place to match a reference; return whether
+    any moved.
 
-    Layer by layer: each permutation is the best one while the others stay (a linear assignment), so
-    that the inner product of both rows only grows.
+    Layer by layer: each permutation is the best one while the others stay (a linear
+    assignment), so that the inner product of both rows only grows.
 
     Args:
         row: The row that is permuted, [P].
@@ -214,19 +245,24 @@ def align(row: Tensor, reference: Tensor, layers: list[Hidden], sweeps: int = 20
 
 
 def _align_layer(row: Tensor, reference: Tensor, hidden: Hidden) -> bool:
-    """Put the units of one layer into the order that matches best; return whether that is new."""
+    """Put the units of one layer into the order that matches best; return whether
+    that is new.
+    """
     from scipy.optimize import linear_sum_assignment
 
     likeness = torch.zeros(hidden.units, hidden.units, dtype=torch.float64)
     for axis in hidden.axes:
         # In float64: units that are nearly equal should not be told apart by
         # rounding.
-        ours, theirs = (by_unit(one, axis, hidden.units).double() for one in (row, reference))
+        ours, theirs = (
+            by_unit(one, axis, hidden.units).double() for one in (row, reference)
+        )
         likeness += (theirs @ ours.T).cpu()
     order = torch.from_numpy(linear_sum_assignment(likeness.numpy(), maximize=True)[1])
     stays = torch.arange(hidden.units)
     gain = (likeness[stays, order] - likeness[stays, stays]).sum().item()
-    if gain <= 1e-9 * likeness.abs().max().item():  # as good as it was: rounding must not decide
+    # as good as it was: rounding must not decide
+    if gain <= 1e-9 * likeness.abs().max().item():
         return False
     permute(row, hidden, order.to(row.device))
     return True

@@ -2,11 +2,12 @@
 
 A merge rule is one of two functions:
 
-- ``(samples) -> weights``: from the number of training samples of every node [N] to the weights [N]
-  of a weighted average, which sum to one. Rows need not meet: any run can merge so.
-- ``(models) -> row``, with the trait ``sees="models"``: from everything about the models that were
-  trained, `Models`, to one row [P]. All rows must be in one place: ``decentral merge RUN`` applies
-  such a rule to the checkpoint of a run.
+- ``(samples) -> weights``: from the number of training samples of every node [N] to
+  the weights [N] of a weighted average, which sum to one. Rows need not meet: any
+  run can merge so.
+- ``(models) -> row``, with the trait ``sees="models"``: from everything about the
+  models that were trained, `Models`, to one row [P]. All rows must be in one place:
+  ``decentral merge RUN`` applies such a rule to the checkpoint of a run.
 
 What else a rule promises stands in ``traits.MergeTraits``.
 """
@@ -34,8 +35,8 @@ _TOLERANCE = 1e-4
 class Models:
     """What a rule may know of N trained models.
 
-    ``loss`` is the validation loss of a row; ``fisher`` the mean squared gradient of model i on
-    single samples of its own node, [P].
+    ``loss`` is the validation loss of a row; ``fisher`` the mean squared gradient
+    of model i on single samples of its own node, [P].
     """
 
     rows: Tensor  # [N, P]
@@ -49,7 +50,9 @@ class Models:
 
 
 def in_a_run(rule: ConfiguredPlugin) -> ConfiguredPlugin:
-    """Return a rule that a run can apply; raises ConfigError for one that must see all models."""
+    """Return a rule that a run can apply; raises ConfigError for one that must see
+    all models.
+    """
     if traits_of(rule, MergeTraits).sees == "models":
         raise ConfigError(
             f"merge {rule.name!r} must see all models in one place, which a run cannot offer; use "
@@ -74,7 +77,8 @@ def merged(rule: ConfiguredPlugin, models: Models) -> Tensor:
 def merge_weights(
     rule: ConfiguredPlugin, samples: Tensor, excluded: frozenset[int] = frozenset()
 ) -> Tensor:
-    """Return the weights [N] of a merge over the nodes that take part, summing to one.
+    """Return the weights [N] of a merge over the nodes that take part, summing to
+    one.
 
     Args:
         rule: The merging rule.
@@ -86,7 +90,9 @@ def merge_weights(
     if not present.any():
         raise ConfigError("merge: no healthy node is left to merge.")
     weights = torch.zeros(len(samples), dtype=torch.float64)
-    weights[present] = _checked_weights(rule, rule(samples[present].to(torch.float64)), present)
+    weights[present] = _checked_weights(
+        rule, rule(samples[present].to(torch.float64)), present
+    )
     # Once more: the shares of those present sum to one only up to rounding.
     return weights / weights.sum()
 
@@ -102,10 +108,16 @@ def _checked_row(rule: ConfiguredPlugin, row: Any, rows: Tensor) -> Tensor:
 
 
 def _checked_weights(rule: ConfiguredPlugin, weights: Any, present: Tensor) -> Tensor:
-    """Return the weights that a rule gives those present, float64, if they are an average's."""
+    """Return the weights that a rule gives those present, float64, if they are an
+    average's.
+    """
     count = int(present.sum())
     expected = f"{count} weights, one per node, of at least 0 that sum to 1"
-    if not isinstance(weights, Tensor) or weights.shape != (count,) or weights.is_complex():
+    if (
+        not isinstance(weights, Tensor)
+        or weights.shape != (count,)
+        or weights.is_complex()
+    ):
         raise wrong(rule, describe(weights), expected)
     weights = weights.double()
     if not torch.isfinite(weights).all():

@@ -1,4 +1,6 @@
-"""What averages of models lack: BatchNorm statistics that fit, and buffers of whole numbers."""
+"""What averages of models lack: BatchNorm statistics that fit, and buffers of whole
+numbers.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +24,15 @@ _WIDENED = (torch.uint16, torch.uint32, torch.uint64)
 def merge_integers(
     integers: Mapping[str, Tensor], alive: Tensor, gather: Callable[[Tensor], Tensor]
 ) -> dict[str, Tensor]:
-    """Return the buffers beside the rows of a merged model, [1, ...], by the rule of ``united``.
+    """Return the buffers beside the rows of a merged model, [1, ...], by the rule
+    of ``united``.
 
     Args:
         integers: buffers of the hosted nodes, by name, [n, ...].
-        alive: hosted rows of the nodes that count, int64; on some worker there may be none.
-        gather: gathers [m, ...] from all workers, in node order; all workers call it.
+        alive: hosted rows of the nodes that count, int64; on some worker there may
+            be none.
+        gather: gathers [m, ...] from all workers, in node order; all workers call
+            it.
     """
     found: dict[str, Tensor] = {}
     for name, value in integers.items():
@@ -44,11 +49,12 @@ def merge_integers(
 def united(values: Tensor) -> Tensor:
     """Return as one, [1, ...], a buffer beside the rows of several nodes, [n, ...].
 
-    Whole numbers and truth values are the elementwise maximum: what is equal on all nodes is so
-    kept, a counter is that of the node that counted furthest, and a mask is true where it is on any
-    node. No average is whole, and a maximum depends neither on the order of nodes nor on how
-    workers divide them. Float buffers, which began infinite, are the mean over the nodes where they
-    are finite; complex ones, which have no order, those of the first node.
+    Whole numbers and truth values are the elementwise maximum: what is equal on all
+    nodes is so kept, a counter is that of the node that counted furthest, and a
+    mask is true where it is on any node. No average is whole, and a maximum depends
+    neither on the order of nodes nor on how workers divide them. Float buffers,
+    which began infinite, are the mean over the nodes where they are finite; complex
+    ones, which have no order, those of the first node.
 
     >>> united(torch.tensor([[3], [7]])), united(torch.tensor([2.0, torch.inf, 4.0]))
     (tensor([[7]]), tensor([3.]))
@@ -59,27 +65,35 @@ def united(values: Tensor) -> Tensor:
         finite = torch.isfinite(values)
         some = torch.where(finite, values, 0).double().sum(0, keepdim=True)
         count = finite.sum(0, keepdim=True)
-        return torch.where(count > 0, some / count.clamp_min(1), values[:1]).to(values.dtype)
+        return torch.where(count > 0, some / count.clamp_min(1), values[:1]).to(
+            values.dtype
+        )
     if values.dtype in _WIDENED:
         return values.to(torch.int64).amax(0, keepdim=True).to(values.dtype)
     return values.amax(0, keepdim=True)
 
 
 def recalibrate(
-    model: nn.Module, layout: Layout, row: Tensor, integers: Mapping[str, Tensor], inputs: Tree
+    model: nn.Module,
+    layout: Layout,
+    row: Tensor,
+    integers: Mapping[str, Tensor],
+    inputs: Tree,
 ) -> Tensor:
     """Return a row [P] whose BatchNorm statistics are re-estimated on ``inputs``.
 
-    The average of models has activations unlike those of its parts, so averaged running statistics
-    do not fit it: they are reset and averaged over one pass of the calibration inputs. A model
-    without BatchNorm, or with frozen statistics only, is returned as it is.
+    The average of models has activations unlike those of its parts, so averaged
+    running statistics do not fit it: they are reset and averaged over one pass of
+    the calibration inputs. A model without BatchNorm, or with frozen statistics
+    only, is returned as it is.
 
     Args:
         model: the template; neither it nor ``row`` is changed.
         layout: where its tensors lie in a row.
         row: the model to re-estimate, [P].
         integers: its integer and bool buffers, [1, ...].
-        inputs: calibration inputs, [B, ...]; at least two, or the row is returned as it is.
+        inputs: calibration inputs, [B, ...]; at least two, or the row is returned
+            as it is.
     """
     normalises = any(isinstance(module, BatchNorm) for module in model.modules())
     if len(first_leaf(inputs)) < 2 or not normalises:
@@ -89,8 +103,9 @@ def recalibrate(
     if not norms:
         return row
     layout.unpack(row, merged, integers)
-    # Nothing else is in training: dropout would change the activations that are measured, from
-    # what evaluation will see, and counters and estimates of other modules would move.
+    # Nothing else is in training: dropout would change the activations that are
+    # measured, from what evaluation will see, and counters and estimates of other
+    # modules would move.
     merged.eval()
     for norm in norms:
         norm.train().reset_running_stats()
@@ -108,5 +123,7 @@ def recalibrate(
 
 
 def _estimates(norm: BatchNorm) -> bool:
-    """Tell whether a layer has running statistics that its model updates in training."""
+    """Tell whether a layer has running statistics that its model updates in
+    training.
+    """
     return norm.training and norm.running_mean is not None

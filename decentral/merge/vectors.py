@@ -1,4 +1,6 @@
-"""Merge rules that take models as vectors: averages and medians, spheres, signs, curvature."""
+"""Merge rules that take models as vectors: averages and medians, spheres, signs,
+curvature.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ from decentral.exchange.aggregation import mean_of_middle, middle
 from decentral.merge.base import Models
 from decentral.registry import Positive, Share, plugin
 
-# --- averages -------------------------------------------------------------------------------------
+# --- averages ---------------------------------------------------------------------
 
 
 @plugin("merge")
@@ -25,7 +27,9 @@ def uniform(samples: Tensor) -> Tensor:
 
 @plugin("merge")
 def weighted(samples: Tensor) -> Tensor:
-    """Average all models weighted by their training samples, x = sum_i (m_i / m) x_i."""
+    """Average all models weighted by their training samples, x = sum_i (m_i / m)
+    x_i.
+    """
     return samples / samples.sum()
 
 
@@ -33,9 +37,9 @@ def weighted(samples: Tensor) -> Tensor:
 def soup(models: Models) -> Tensor:
     """Average the best models as long as each one more does not harm.
 
-    Models are taken in the order of their validation loss; one stays in the average if the loss of
-    the average does not grow. Never worse than the best single model, on validation data.
-    (Wortsman et al., "Model soups", ICML 2022.)
+    Models are taken in the order of their validation loss; one stays in the average
+    if the loss of the average does not grow. Never worse than the best single
+    model, on validation data. (Wortsman et al., "Model soups", ICML 2022.)
     """
     losses = [models.loss(row) for row in models.rows]
     first, *others = sorted(range(len(losses)), key=losses.__getitem__)
@@ -52,19 +56,21 @@ def soup(models: Models) -> Tensor:
 def median(models: Models) -> Tensor:
     """Take the median of all models, number by number.
 
-    Of an even number of models, the mean of the two in the middle. Fewer than half of the models,
-    whatever they hold, cannot move it out of the range of the others. (Yin et al.,
-    "Byzantine-robust distributed learning", ICML 2018.)
+    Of an even number of models, the mean of the two in the middle. Fewer than half
+    of the models, whatever they hold, cannot move it out of the range of the
+    others. (Yin et al., "Byzantine-robust distributed learning", ICML 2018.)
     """
     return middle(models.rows, 0)
 
 
 @plugin("merge", sees="models")
-def trimmed_mean(models: Models, *, share: Annotated[float, Ge(0), Lt(0.5)] = 0.2) -> Tensor:
+def trimmed_mean(
+    models: Models, *, share: Annotated[float, Ge(0), Lt(0.5)] = 0.2
+) -> Tensor:
     """Average all models, number by number, without the largest and the smallest.
 
-    floor(``share`` N) are left out at either end; 0 is the plain average. (Yin et al.,
-    "Byzantine-robust distributed learning", ICML 2018.)
+    floor(``share`` N) are left out at either end; 0 is the plain average. (Yin et
+    al., "Byzantine-robust distributed learning", ICML 2018.)
 
     Args:
         models: What is merged: rows [N, P], and what rules may ask about them.
@@ -73,10 +79,11 @@ def trimmed_mean(models: Models, *, share: Annotated[float, Ge(0), Lt(0.5)] = 0.
     return mean_of_middle(models.rows, int(share * len(models.rows)), 0)
 
 
-# --- directions -----------------------------------------------------------------------------------
+# --- directions -------------------------------------------------------------------
 
 
-#: Sine of an angle below which an arc is a straight line, to the last bits of float32.
+#: Sine of an angle below which an arc is a straight line, to the last bits of
+#: float32.
 _STRAIGHT = 1e-4
 
 
@@ -84,9 +91,9 @@ _STRAIGHT = 1e-4
 def slerp(models: Models, *, t: Share = 0.5) -> Tensor:
     """Go from the first of two models to the second along a great circle.
 
-    x = (sin((1 - t) w) x_0 + sin(t w) x_1) / sin w with the angle w between the models. Where it is
-    next to nothing, or half a turn, the straight line is taken. (Shoemake, "Animating rotation with
-    quaternion curves", SIGGRAPH 1985.)
+    x = (sin((1 - t) w) x_0 + sin(t w) x_1) / sin w with the angle w between the
+    models. Where it is next to nothing, or half a turn, the straight line is taken.
+    (Shoemake, "Animating rotation with quaternion curves", SIGGRAPH 1985.)
 
     Args:
         models: What is merged: rows [N, P], and what rules may ask about them.
@@ -107,11 +114,12 @@ def slerp(models: Models, *, t: Share = 0.5) -> Tensor:
 def ties(
     models: Models, *, keep: Annotated[float, Gt(0), Le(1)] = 0.2, scale: Positive = 1.0
 ) -> Tensor:
-    """Merge what models have learnt since their common start, where they agree on the sign.
+    """Merge what models have learnt since their common start, where they agree on
+    the sign.
 
-    Of x_i - x_0 each keeps the share ``keep`` of largest size; every number takes the sign of the
-    sum over models, and the mean of those that have this sign. (Yadav et al., "TIES-merging",
-    NeurIPS 2023.)
+    Of x_i - x_0 each keeps the share ``keep`` of largest size; every number takes
+    the sign of the sum over models, and the mean of those that have this sign.
+    (Yadav et al., "TIES-merging", NeurIPS 2023.)
 
     Args:
         models: What is merged: rows [N, P], and what rules may ask about them.
@@ -130,11 +138,12 @@ def ties(
 
 @plugin("merge", sees="models", moves_equal=True, ordered=True)
 def dare(models: Models, *, drop: Annotated[float, Ge(0), Lt(1)] = 0.5) -> Tensor:
-    """Average what models have learnt since their common start, most of it left out at random.
+    """Average what models have learnt since their common start, most of it left out
+    at random.
 
-    Every number of x_i - x_0 is dropped with probability ``drop``, or else divided by 1 - drop, so
-    that the average stays what it was in expectation. (Yu et al., "Language models are super
-    Mario", ICML 2024.)
+    Every number of x_i - x_0 is dropped with probability ``drop``, or else divided
+    by 1 - drop, so that the average stays what it was in expectation. (Yu et al.,
+    "Language models are super Mario", ICML 2024.)
 
     Args:
         models: What is merged: rows [N, P], and what rules may ask about them.
@@ -152,9 +161,10 @@ def dare(models: Models, *, drop: Annotated[float, Ge(0), Lt(1)] = 0.5) -> Tenso
 def fisher(models: Models, *, floor: Positive = 1e-6) -> Tensor:
     """Average every number weighted by how much it matters to each model.
 
-    x = sum_i F_i x_i / sum_i F_i with the mean squared gradient F_i of single samples of node i, at
-    least ``floor``; where nothing matters to any model it is the plain average. (Matena & Raffel,
-    "Merging models with Fisher-weighted averaging", NeurIPS 2022.)
+    x = sum_i F_i x_i / sum_i F_i with the mean squared gradient F_i of single
+    samples of node i, at least ``floor``; where nothing matters to any model it is
+    the plain average. (Matena & Raffel, "Merging models with Fisher-weighted
+    averaging", NeurIPS 2022.)
 
     Args:
         models: What is merged: rows [N, P], and what rules may ask about them.

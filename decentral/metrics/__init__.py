@@ -1,4 +1,6 @@
-"""Metrics: functions ``(snapshot) -> {key: number}`` evaluated on a running block of rows."""
+"""Metrics: functions ``(snapshot) -> {key: number}`` evaluated on a running block
+of rows.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Metrics: functions ``(snapshot) -> {key: number}`` evaluated on a running block of rows.
+"""Metrics: functions ``(snapshot) -> {key: number}`` evaluated on a running block
+of rows.
 
-Trait ``records``: what is known of each key (``decentral.records.Record``); keys without one have
-the defaults that their names suggest.
+Trait ``records``: what is known of each key (``decentral.records.Record``); keys
+without one have the defaults that their names suggest.
 """
 
 from __future__ import annotations
@@ -24,13 +25,16 @@ from decentral.tasks.base import Samples, Task
 #: (rows [n, P], integers, inputs [B, ...]) -> outputs [n, B, ...]
 Forward = Callable[[Tensor, dict[str, Tensor], Tree], Tree]
 
-#: Most rows, and samples of each, in one chunk of an evaluation, and most numbers it may make.
+#: Most rows, and samples of each, in one chunk of an evaluation, and most numbers
+#: it may make.
 _ROWS, _SAMPLES, _NUMBERS = 32, 512, 1 << 26
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Loss and accuracy of several models, float64 [n]; accuracy is None where a task has none."""
+    """Loss and accuracy of several models, float64 [n]; accuracy is None where a
+    task has none.
+    """
 
     loss: Tensor
     accuracy: Tensor | None
@@ -39,8 +43,8 @@ class Scores:
 def chunk_of(kept: int) -> tuple[int, int]:
     """Return how many rows, and samples of each, to evaluate together.
 
-    ``kept`` is what a model keeps of one sample for a backward pass: more than a forward pass has
-    in memory at any moment.
+    ``kept`` is what a model keeps of one sample for a backward pass: more than a
+    forward pass has in memory at any moment.
     """
     samples = max(1, min(_SAMPLES, _NUMBERS // max(1, kept)))
     return max(1, min(_ROWS, _NUMBERS // (samples * max(1, kept)))), samples
@@ -54,7 +58,8 @@ def score(
     samples: Samples,
     chunk: tuple[int, int] | None = None,
 ) -> Scores:
-    """Evaluate every row on the same samples, (rows, samples) of a ``chunk`` at a time.
+    """Evaluate every row on the same samples, (rows, samples) of a ``chunk`` at a
+    time.
 
     Args:
         task: The task that judges.
@@ -91,7 +96,8 @@ def judged(judge: Callable[[Any, Any], Tensor], outputs: Tree, targets: Tree) ->
     try:
         # The targets are the same for all models, and need no copies.
         return vmap(judge, in_dims=(0, None))(outputs, targets)
-    except (RuntimeError, ValueError):  # it looks at values, or is no pure tensor function
+    except (RuntimeError, ValueError):
+        # It looks at values, or is no pure tensor function.
         models = range(len(first_leaf(outputs)))
         found = [judge(tree_at(outputs, index), targets) for index in models]
         return torch.stack([torch.as_tensor(one) for one in found])
@@ -101,8 +107,9 @@ def judged(judge: Callable[[Any, Any], Tensor], outputs: Tree, targets: Tree) ->
 class Snapshot:
     """What a metric may look at: a block of rows in the middle of a run, read-only.
 
-    ``alive`` lists the global ids of healthy nodes; ``evaluated`` the hosted rows whose local
-    scores are taken (a sample of the nodes between the first and the last evaluation).
+    ``alive`` lists the global ids of healthy nodes; ``evaluated`` the hosted rows
+    whose local scores are taken (a sample of the nodes between the first and the
+    last evaluation).
     """
 
     exchange: Exchange
@@ -122,11 +129,15 @@ class Snapshot:
 
     @cached_property
     def local(self) -> Scores:
-        """Scores of the local models that are evaluated, over all workers, in node order."""
+        """Scores of the local models that are evaluated, over all workers, in node
+        order.
+        """
         chosen = self.evaluated
         integers = {k: v[chosen] for k, v in self.integers.items()}
         scores = self._scores(self.rows[chosen], integers)
-        accuracy = None if scores.accuracy is None else self.exchange.gather(scores.accuracy)
+        accuracy = (
+            None if scores.accuracy is None else self.exchange.gather(scores.accuracy)
+        )
         return Scores(self.exchange.gather(scores.loss), accuracy)
 
     @cached_property
@@ -142,12 +153,16 @@ class Snapshot:
 
     @cached_property
     def calibrated(self) -> tuple[Tensor, dict[str, Tensor]]:
-        """The merge with BatchNorm statistics re-estimated, [P], and its integer buffers."""
+        """The merge with BatchNorm statistics re-estimated, [P], and its integer
+        buffers.
+        """
         return self.calibrate(self.merged_row, self.merged_integers), self.merged_integers
 
     @cached_property
     def merged(self) -> Scores:
-        """Scores of the counterfactual merge, its BatchNorm statistics re-estimated."""
+        """Scores of the counterfactual merge, its BatchNorm statistics
+        re-estimated.
+        """
         row, integers = self.calibrated
         return self._scores(row.unsqueeze(0), integers)
 
@@ -172,5 +187,7 @@ class Snapshot:
         return other
 
     def per_node(self, values: Tensor) -> Tensor:
-        """Gather one number per healthy hosted node from all workers, float64, in node order."""
+        """Gather one number per healthy hosted node from all workers, float64, in
+        node order.
+        """
         return self.exchange.gather(values[self.alive].double())

@@ -1,4 +1,6 @@
-"""Second order: the Hessian's top eigenvalue and trace, Fisher information block by block."""
+"""Second order: the Hessian's top eigenvalue and trace, Fisher information block by
+block.
+"""
 
 from __future__ import annotations
 
@@ -35,14 +37,20 @@ _CURVATURE = (
 
 @plugin("metric", records=_CURVATURE)
 def curvature(
-    snapshot: Snapshot, *, samples: Count = 512, iterations: Count = 30, probes: Count = 10
+    snapshot: Snapshot,
+    *,
+    samples: Count = 512,
+    iterations: Count = 30,
+    probes: Count = 10,
 ) -> dict[str, float]:
-    """Top eigenvalue (largest in magnitude) and trace of the Hessian of the training loss.
+    """Top eigenvalue (largest in magnitude) and trace of the Hessian of the
+    training loss.
 
-    Of the local models, mean over those that are evaluated, and of their average; on the first
-    ``samples`` of the training set, the model in evaluation mode. Power iteration v <- H v / |H v|
-    and Hutchinson's mean of z^T H z over ``probes`` signs z, H v by double backward. One evaluation
-    takes ``iterations`` + ``probes`` of them per model, so set ``eval_every``.
+    Of the local models, mean over those that are evaluated, and of their average;
+    on the first ``samples`` of the training set, the model in evaluation mode.
+    Power iteration v <- H v / |H v| and Hutchinson's mean of z^T H z over
+    ``probes`` signs z, H v by double backward. One evaluation takes ``iterations``
+    + ``probes`` of them per model, so set ``eval_every``.
 
     Args:
         snapshot: The models as they are, and how to evaluate them.
@@ -77,7 +85,9 @@ def _measured(
     iterations: int,
     probes: int,
 ) -> tuple[Tensor, Tensor]:
-    """Return the top eigenvalues and the traces of the rows' Hessians, float64 [n] each."""
+    """Return the top eigenvalues and the traces of the rows' Hessians, float64 [n]
+    each.
+    """
     if not len(rows):
         return rows.new_zeros(0).double(), rows.new_zeros(0).double()
     wide = snapshot.layout.trainable_view(rows).shape[1]
@@ -101,7 +111,8 @@ def hessian(
     samples: Samples,
     trainable: int,
 ) -> Product:
-    """Return v -> H v for the loss of every row on the same samples, one Hessian per row.
+    """Return v -> H v for the loss of every row on the same samples, one Hessian
+    per row.
 
     Args:
         forward: Runs rows [n, P] on the same inputs.
@@ -135,7 +146,9 @@ def hessian(
 
 @contextmanager
 def second_derivative() -> Generator[None]:
-    """Say in one line where torch has no second derivative of a layer or a loss, as of CTC."""
+    """Say in one line where torch has no second derivative of a layer or a loss, as
+    of CTC.
+    """
     try:
         yield
     except RuntimeError as error:
@@ -147,7 +160,8 @@ def second_derivative() -> Generator[None]:
 
 
 def top_eigenvalue(product: Product, start: Tensor, iterations: int) -> Tensor:
-    """Return the eigenvalue of largest magnitude per row, float64 [n], by power iteration.
+    """Return the eigenvalue of largest magnitude per row, float64 [n], by power
+    iteration.
 
     Args:
         product: v -> H v for every row.
@@ -168,18 +182,22 @@ def top_eigenvalue(product: Product, start: Tensor, iterations: int) -> Tensor:
 SAMPLES = 32
 
 
-_BLOCK = Record("sharpness/*", "Mean diagonal Fisher information of a block of the average model")
+_BLOCK = Record(
+    "sharpness/*", "Mean diagonal Fisher information of a block of the average model"
+)
 
 
 @plugin("metric", records=(_BLOCK,))
 def sharpness(snapshot: Snapshot) -> dict[str, float]:
-    """Mean diagonal Fisher information of the average model, block by block: ``sharpness/qk``, ...
+    """Mean diagonal Fisher information of the average model, block by block:
+    ``sharpness/qk``, ...
 
-    S(block) = 1/|block| sum_k sum_s g_sk^2 / predictions, with g_s the gradient of a test sample's
-    summed cross-entropy against labels drawn from the model's own predictions; with the true labels
-    it would be another quantity. ``decentral show blocks`` lists the blocks; parameters of no known
-    block are ``sharpness/unknown``. Tasks without classes have none (Wang et al., "The sharpness
-    disparity principle in transformers", 2025).
+    S(block) = 1/|block| sum_k sum_s g_sk^2 / predictions, with g_s the gradient of
+    a test sample's summed cross-entropy against labels drawn from the model's own
+    predictions; with the true labels it would be another quantity.
+    ``decentral show blocks`` lists the blocks; parameters of no known block are
+    ``sharpness/unknown``. Tasks without classes have none (Wang et al., "The
+    sharpness disparity principle in transformers", 2025).
     """
     if not is_whole(snapshot.samples.targets):
         return {}
@@ -211,7 +229,9 @@ def _diagonal(snapshot: Snapshot) -> Tensor:
 
 
 def _drawn(scores: Tensor, sample: int) -> Tensor:
-    """Draw a label for each prediction [k, classes] from its own probabilities, [k, 1]."""
+    """Draw a label for each prediction [k, classes] from its own probabilities, [k,
+    1].
+    """
     draws = rng.uniform(0, "sharpness", sample, np.arange(len(scores)))
     level = torch.from_numpy(draws).to(scores.device).unsqueeze(1)
     below = scores.double().exp().cumsum(1) < level

@@ -1,4 +1,5 @@
-"""The geometry of trained models: pure functions over rows, features, gradients and losses.
+"""The geometry of trained models: pure functions over rows, features, gradients and
+losses.
 
 Nothing here knows a run: what is evaluated, and on which samples, is the caller's.
 """
@@ -16,12 +17,14 @@ from torch import Tensor, nn
 from decentral import rng
 from decentral.layout import Layout
 
-# --- how far models are apart ---------------------------------------------------------------------
+# --- how far models are apart -----------------------------------------------------
 
 
 @dataclass(frozen=True)
 class LayerSpread:
-    """One layer of several models: distance from their mean, and its share of the mean."""
+    """One layer of several models: distance from their mean, and its share of the
+    mean.
+    """
 
     name: str
     parameters: int
@@ -30,9 +33,11 @@ class LayerSpread:
 
 
 def layer_spread(rows: Tensor, mean: Tensor, layout: Layout) -> list[LayerSpread]:
-    """Return sqrt((1/N) sum_i |x_i - x|^2) and its share of |x| for every layer, in row order.
+    """Return sqrt((1/N) sum_i |x_i - x|^2) and its share of |x| for every layer, in
+    row order.
 
-    ``rows`` [N, P], ``mean`` [P]; a layer is a module with parameters of its own, named like it.
+    ``rows`` [N, P], ``mean`` [P]; a layer is a module with parameters of its own,
+    named like it.
 
     Args:
         rows: The models, [N, P].
@@ -42,7 +47,9 @@ def layer_spread(rows: Tensor, mean: Tensor, layout: Layout) -> list[LayerSpread
     sums: dict[str, list[float]] = {}
     for entry in layout.parameters:
         some = slice(entry.start, entry.stop)
-        away = (rows[:, some] - mean[some]).square().sum(dtype=torch.float64).item() / len(rows)
+        away = (rows[:, some] - mean[some]).square().sum(
+            dtype=torch.float64
+        ).item() / len(rows)
         size = mean[some].square().sum(dtype=torch.float64).item()
         total = sums.setdefault(entry.name.rpartition(".")[0], [0.0, 0.0, 0.0])
         for place, value in enumerate((entry.stop - entry.start, away, size)):
@@ -54,10 +61,12 @@ def layer_spread(rows: Tensor, mean: Tensor, layout: Layout) -> list[LayerSpread
 
 
 def mean_cosine(rows: Tensor, origin: Tensor) -> float | None:
-    """Return the mean cosine between x_i - o and x_j - o over all pairs i != j; None for no pair.
+    """Return the mean cosine between x_i - o and x_j - o over all pairs i != j;
+    None for no pair.
 
-    (|sum_i u_i|^2 - M) / (M (M - 1)) with the unit vectors u_i of the M rows that differ from the
-    origin: linear in the number of rows [N, P], though pairs are not.
+    (|sum_i u_i|^2 - M) / (M (M - 1)) with the unit vectors u_i of the M rows that
+    differ from the origin: linear in the number of rows [N, P], though pairs are
+    not.
     """
     total = torch.zeros_like(origin, dtype=torch.float64)
     count = 0
@@ -77,7 +86,8 @@ def _units(rows: Tensor, origin: Tensor) -> Iterator[Tensor]:
 
 
 def cosine(one: Tensor, other: Tensor, origin: Tensor) -> float | None:
-    """Return the cosine of the angle between two rows as seen from the origin, None at it.
+    """Return the cosine of the angle between two rows as seen from the origin, None
+    at it.
 
     Args:
         one: A row, [P].
@@ -89,14 +99,16 @@ def cosine(one: Tensor, other: Tensor, origin: Tensor) -> float | None:
     return (ways[0] @ ways[1] / lengths).item() if lengths > 0 else None
 
 
-# --- lines ----------------------------------------------------------------------------------------
+# --- lines ------------------------------------------------------------------------
 
-#: Where a line is looked at: so many points, from a little before its start to a little behind.
+#: Where a line is looked at: so many points, from a little before its start to a
+#: little behind.
 POINTS, FIRST, LAST = 40, -0.2, 1.2
 
 
 def positions(points: int = POINTS) -> Tensor:
-    """Return places on a line, float64: ``points`` even ones in [-0.2, 1.2], and both ends.
+    """Return places on a line, float64: ``points`` even ones in [-0.2, 1.2], and
+    both ends.
 
     >>> positions(3).tolist()
     [-0.2, 0.0, 0.5, 1.0, 1.2]
@@ -120,10 +132,12 @@ def along(start: Tensor, end: Tensor, places: Tensor) -> Iterator[Tensor]:
 
 
 def barrier(places: Tensor, losses: Tensor) -> float:
-    """Return how far the loss rises above the straight line between the losses of two models.
+    """Return how far the loss rises above the straight line between the losses of
+    two models.
 
-    max over a in [0, 1] of L(a) - (1 - a) L(0) - a L(1), at least 0: both ends are among the
-    places. (Frankle et al., "Linear mode connectivity and the lottery ticket hypothesis", 2020.)
+    max over a in [0, 1] of L(a) - (1 - a) L(0) - a L(1), at least 0: both ends are
+    among the places. (Frankle et al., "Linear mode connectivity and the lottery
+    ticket hypothesis", 2020.)
     """
     inside = (places >= 0) & (places <= 1)
     place, loss = places[inside].double(), losses[inside].double()
@@ -131,17 +145,20 @@ def barrier(places: Tensor, losses: Tensor) -> float:
     return (loss - chord).max().item()
 
 
-# --- planes ---------------------------------------------------------------------------------------
+# --- planes -----------------------------------------------------------------------
 
 #: Share of the extent of what is on a plane that is shown around it.
 MARGIN = 0.25
-#: Two directions with less than this share of a right angle between them span no plane.
+#: Two directions with less than this share of a right angle between them span no
+#: plane.
 _FLAT = 1e-6
 
 
 @dataclass(frozen=True)
 class Plane:
-    """The rows origin + u first + v second, with a grid of coordinates u [k] and v [k]."""
+    """The rows origin + u first + v second, with a grid of coordinates u [k] and v
+    [k].
+    """
 
     origin: Tensor  # [P]
     first: Tensor  # [P]
@@ -159,7 +176,9 @@ class Plane:
             yield (self.at(u, v) for u in self.u.tolist())
 
     def coordinates(self, row: Tensor) -> tuple[float, float]:
-        """Return where a row lies, or its nearest point does: the directions are orthogonal."""
+        """Return where a row lies, or its nearest point does: the directions are
+        orthogonal.
+        """
         away = (row - self.origin).double()
         axes = (self.first.double(), self.second.double())
         u, v = ((away @ axis / (axis @ axis)).item() for axis in axes)
@@ -169,9 +188,9 @@ class Plane:
 def through(one: Tensor, two: Tensor, three: Tensor, points: int) -> Plane | None:
     """Return the plane through three rows [P], None where they lie on a line.
 
-    Its directions are orthonormal (Gram-Schmidt), so that coordinates are distances of parameters;
-    the first row lies at 0, the second at (|two - one|, 0). (Garipov et al., "Loss surfaces, mode
-    connectivity, and fast ensembling of DNNs", 2018.)
+    Its directions are orthonormal (Gram-Schmidt), so that coordinates are distances
+    of parameters; the first row lies at 0, the second at (|two - one|, 0). (Garipov
+    et al., "Loss surfaces, mode connectivity, and fast ensembling of DNNs", 2018.)
 
     Args:
         one: A row, [P].
@@ -189,16 +208,23 @@ def through(one: Tensor, two: Tensor, three: Tensor, points: int) -> Plane | Non
     if not height > _FLAT * to_three.norm() or not width > 0:
         return None
     ends = torch.stack([torch.zeros_like(width), width, to_three @ first])
-    u, v = _grid(ends.min(), ends.max(), points), _grid(torch.zeros_like(height), height, points)
+    u, v = (
+        _grid(ends.min(), ends.max(), points),
+        _grid(torch.zeros_like(height), height, points),
+    )
     return Plane(one, first.to(one), (rest / height).to(one), u, v)
 
 
-def around(row: Tensor, layout: Layout, seed: int, points: int, reach: float = 1.0) -> Plane:
-    """Return a plane of two random directions through a row [P], ``reach`` in each of them.
+def around(
+    row: Tensor, layout: Layout, seed: int, points: int, reach: float = 1.0
+) -> Plane:
+    """Return a plane of two random directions through a row [P], ``reach`` in each
+    of them.
 
-    Every filter of a direction (the weights into one unit) is as long as that of the row; vectors
-    such as biases stay as they are. So 1 is a change as large as the weights themselves, whatever
-    their scale. (Li et al., "Visualizing the loss landscape of neural nets", 2018.)
+    Every filter of a direction (the weights into one unit) is as long as that of
+    the row; vectors such as biases stay as they are. So 1 is a change as large as
+    the weights themselves, whatever their scale. (Li et al., "Visualizing the loss
+    landscape of neural nets", 2018.)
 
     Args:
         row: The row, [P].
@@ -230,14 +256,17 @@ def _direction(row: Tensor, layout: Layout, seed: int, which: int) -> Tensor:
 
 def _grid(low: Tensor, high: Tensor, points: int) -> Tensor:
     edge = MARGIN * (high - low)
-    return torch.linspace((low - edge).item(), (high + edge).item(), points, dtype=torch.float64)
+    return torch.linspace(
+        (low - edge).item(), (high + edge).item(), points, dtype=torch.float64
+    )
 
 
-# --- features of layers ---------------------------------------------------------------------------
+# --- features of layers -----------------------------------------------------------
 
 
 def gram(features: Tensor) -> Tensor:
-    """Return the products of centred features of all pairs of samples, float64 [B, B].
+    """Return the products of centred features of all pairs of samples, float64 [B,
+    B].
 
     ``features`` [B, ...]: what a layer makes of every sample.
     """
@@ -249,27 +278,34 @@ def gram(features: Tensor) -> Tensor:
 
 
 def cka(one: Tensor, other: Tensor) -> float | None:
-    """Return the linear CKA of two Gram matrices [B, B] of centred features, None where one is 0.
+    """Return the linear CKA of two Gram matrices [B, B] of centred features, None
+    where one is 0.
 
-    <K, L> / (|K| |L|) = |Y^T X|^2 / (|X^T X| |Y^T Y|): 1 for features that differ in a rotation
-    and a scale, 0 for features that have nothing in common. (Kornblith et al., "Similarity of
-    neural network representations revisited", 2019.)
+    <K, L> / (|K| |L|) = |Y^T X|^2 / (|X^T X| |Y^T Y|): 1 for features that differ
+    in a rotation and a scale, 0 for features that have nothing in common.
+    (Kornblith et al., "Similarity of neural network representations revisited",
+    2019.)
     """
     lengths = one.norm() * other.norm()
     return ((one * other).sum() / lengths).item() if lengths > 0 else None
 
 
 def layer_names(layout: Layout) -> list[str]:
-    """Return the modules that have parameters of their own, in their order in a row."""
-    return list(dict.fromkeys(entry.name.rpartition(".")[0] for entry in layout.parameters))
+    """Return the modules that have parameters of their own, in their order in a
+    row.
+    """
+    return list(
+        dict.fromkeys(entry.name.rpartition(".")[0] for entry in layout.parameters)
+    )
 
 
 class Features:
-    """Computes the Gram matrices of all layers of one row after the other, on the same inputs.
+    """Computes the Gram matrices of all layers of one row after the other, on the
+    same inputs.
 
-    A layer is a module with parameters of its own; its features are its output, flattened, at its
-    last call. A model that computes with parameters of its own beside those of its layers has one
-    more layer, itself.
+    A layer is a module with parameters of its own; its features are its output,
+    flattened, at its last call. A model that computes with parameters of its own
+    beside those of its layers has one more layer, itself.
     """
 
     def __init__(self, model: nn.Module, layout: Layout, inputs: Tensor) -> None:
@@ -306,20 +342,26 @@ def _keeper(found: dict[str, Tensor], name: str) -> Callable[..., None]:
     return keep
 
 
-def agreement(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> dict[str, float | None]:
+def agreement(
+    one: Mapping[str, Tensor], other: Mapping[str, Tensor]
+) -> dict[str, float | None]:
     """Return the linear CKA of two models, layer by layer."""
-    return {name: cka(matrix, other[name]) for name, matrix in one.items() if name in other}
+    return {
+        name: cka(matrix, other[name]) for name, matrix in one.items() if name in other
+    }
 
 
-# --- gradient noise -------------------------------------------------------------------------------
+# --- gradient noise ---------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Noise:
-    """``signal`` estimates |G|^2 of the true gradient G, ``noise`` the trace of its covariance.
+    """``signal`` estimates |G|^2 of the true gradient G, ``noise`` the trace of its
+    covariance.
 
-    ``scale`` = noise / signal is the batch, in samples, at which both are equally large: larger
-    batches mostly repeat what is known. None where the signal is lost in the noise.
+    ``scale`` = noise / signal is the batch, in samples, at which both are equally
+    large: larger batches mostly repeat what is known. None where the signal is lost
+    in the noise.
     """
 
     signal: float
@@ -332,11 +374,13 @@ class Noise:
 
 
 def noise_scale(gradients: Iterable[Tensor], batch: int) -> Noise:
-    """Estimate signal and noise from the gradients [P] of k >= 2 independent batches of one size.
+    """Estimate signal and noise from the gradients [P] of k >= 2 independent
+    batches of one size.
 
-    With the small batch b, the large one B = k b whose gradient is the mean, and their mean squared
-    norms s and S: |G|^2 = (B S - b s) / (B - b) and tr = (s - S) / (1/b - 1/B), both unbiased.
-    (McCandlish et al., "An empirical model of large-batch training", 2018, appendix A.1.)
+    With the small batch b, the large one B = k b whose gradient is the mean, and
+    their mean squared norms s and S: |G|^2 = (B S - b s) / (B - b) and tr = (s - S)
+    / (1/b - 1/B), both unbiased. (McCandlish et al., "An empirical model of
+    large-batch training", 2018, appendix A.1.)
     """
     norms: list[float] = []
     total = torch.zeros((), dtype=torch.float64)

@@ -24,7 +24,9 @@ def declared(metrics: Iterable[str | ConfiguredPlugin]) -> tuple[Record, ...]:
 
 
 def built_in() -> tuple[Record, ...]:
-    """Return the records of all metrics that come with decentral, for runs that hold none."""
+    """Return the records of all metrics that come with decentral, for runs that
+    hold none.
+    """
     return declared(find_members(KINDS["metric"], "metric"))
 
 
@@ -33,7 +35,8 @@ def checked(
 ) -> dict[str, float]:
     """Return what a metric returned as keys and numbers.
 
-    A number that overflowed is kept as NaN: it is no measurement, and no mistake either.
+    A number that overflowed is kept as NaN: it is no measurement, and no mistake
+    either.
 
     Args:
         metric: The metric.

@@ -1,4 +1,6 @@
-"""Scores of the models and of their average, and how far apart and how large they are."""
+"""Scores of the models and of their average, and how far apart and how large they
+are.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +15,17 @@ from decentral.records import scores as score_records
 from decentral.registry import plugin
 from decentral.tasks.base import Task
 
-# --- scores ---------------------------------------------------------------------------------------
+# --- scores -----------------------------------------------------------------------
 
 
-@plugin("metric", records=score_records("accuracy", "test accuracy", unit="%", better="higher"))
+@plugin(
+    "metric",
+    records=score_records("accuracy", "test accuracy", unit="%", better="higher"),
+)
 def accuracy(snapshot: Snapshot) -> dict[str, float]:
-    """Share of test samples that the local models, and their average, classify correctly."""
+    """Share of test samples that the local models, and their average, classify
+    correctly.
+    """
     local, merged = snapshot.local.accuracy, snapshot.merged.accuracy
     if local is None or merged is None:
         return {}
@@ -30,7 +37,8 @@ def accuracy(snapshot: Snapshot) -> dict[str, float]:
     }
 
 
-#: The losses of all nodes have one figure with that of training; their range is no part of it.
+#: The losses of all nodes have one figure with that of training; their range is no
+#: part of it.
 _SCORES = [
     replace(one, panel=LOSSES, tables=(), draw="none" if one.draw == "band" else "line")
     for one in score_records("loss", "test loss", unit="loss", better="lower")
@@ -43,7 +51,9 @@ _EXCESS = Record(
 
 @plugin("metric", records=(*_SCORES, _EXCESS))
 def loss(snapshot: Snapshot) -> dict[str, float]:
-    """Mean test loss of the local models and of their average; excess over a known optimum."""
+    """Mean test loss of the local models and of their average; excess over a known
+    optimum.
+    """
     local, merged = snapshot.local.loss, snapshot.merged.loss.item()
     found = {
         "loss/local_mean": local.mean().item(),
@@ -56,12 +66,16 @@ def loss(snapshot: Snapshot) -> dict[str, float]:
     return found
 
 
-_SCORE = Record("score/*_merged", "Score of the task's own, for the average of all models")
+_SCORE = Record(
+    "score/*_merged", "Score of the task's own, for the average of all models"
+)
 
 
 @plugin("metric", records=(_SCORE,))
 def scores(snapshot: Snapshot) -> dict[str, float]:
-    """Mean of every further score that the task defines, for the average of all models."""
+    """Mean of every further score that the task defines, for the average of all
+    models.
+    """
     found: dict[str, float] = {}
     for name, judge in snapshot.task.scores.items():
         task = replace(snapshot.task, accuracy=judge)
@@ -85,8 +99,9 @@ _RATIO = Record(
 def mergeability(snapshot: Snapshot) -> dict[str, float]:
     """How much better the average is than the models it averages.
 
-    ``gap`` is the merged minus the local mean accuracy (for tasks without accuracy: local minus
-    merged loss, so that positive is good in both); ``ratio`` is merged over local.
+    ``gap`` is the merged minus the local mean accuracy (for tasks without accuracy:
+    local minus merged loss, so that positive is good in both); ``ratio`` is merged
+    over local.
     """
     local, merged = snapshot.local, snapshot.merged
     if local.accuracy is not None and merged.accuracy is not None:
@@ -99,7 +114,7 @@ def mergeability(snapshot: Snapshot) -> dict[str, float]:
     return found | {"mergeability/ratio": after / before} if before else found
 
 
-# --- distances and norms --------------------------------------------------------------------------
+# --- distances and norms ----------------------------------------------------------
 
 
 _DISTANCE = Record(
@@ -114,7 +129,8 @@ _DISTANCE = Record(
 
 @plugin("metric", records=(_DISTANCE,))
 def consensus(snapshot: Snapshot) -> dict[str, float]:
-    """Root mean square distance of the models from their average, trainable columns only.
+    """Root mean square distance of the models from their average, trainable columns
+    only.
 
     sqrt((1/N) sum_i |x_i - x|^2), in the units of the parameters.
     """
@@ -145,18 +161,21 @@ _TEXTS = {
     "alignment": "Alignment of the neurons with the direction of regression",
 }
 _NEURONS = tuple(
-    Record(f"neurons/{name}", text, moment="before_merge") for name, text in _TEXTS.items()
+    Record(f"neurons/{name}", text, moment="before_merge")
+    for name, text in _TEXTS.items()
 )
 
 
 @plugin("metric", records=_NEURONS)
 def neurons(snapshot: Snapshot) -> dict[str, float]:
-    """Norm and agreement of the rows w_j of the first weight matrix W, mean over the nodes.
+    """Norm and agreement of the rows w_j of the first weight matrix W, mean over
+    the nodes.
 
-    ``norm`` is mean_j |w_j|; ``first`` and ``second`` are |W|^2 and |a|^2, the squares of the first
-    and the second weight matrix; ``top_share`` is s_1^2 / sum_k s_k^2 with the singular values s of
-    W. Where one number is learned from vectors, ``alignment`` is sum_j |w_j| |cos(w_j, t)| /
-    sum_j |w_j| with the direction t that linear regression finds on the training samples.
+    ``norm`` is mean_j |w_j|; ``first`` and ``second`` are |W|^2 and |a|^2, the
+    squares of the first and the second weight matrix; ``top_share`` is s_1^2 /
+    sum_k s_k^2 with the singular values s of W. Where one number is learned from
+    vectors, ``alignment`` is sum_j |w_j| |cos(w_j, t)| / sum_j |w_j| with the
+    direction t that linear regression finds on the training samples.
     """
     matrices = _matrices(snapshot)
     if not matrices:
@@ -185,19 +204,25 @@ def neurons(snapshot: Snapshot) -> dict[str, float]:
 
 
 def _matrices(snapshot: Snapshot) -> list[Tensor]:
-    """Return the first two weight matrices of every model, float64 [n, neurons, inputs]."""
+    """Return the first two weight matrices of every model, float64 [n, neurons,
+    inputs].
+    """
     entries = [entry for entry in snapshot.layout.parameters if len(entry.shape) == 2][:2]
     views = snapshot.layout.views(snapshot.rows, entries)
     return [views[entry.name].double() for entry in entries]
 
 
 def _direction(task: Task) -> Tensor | None:
-    """Return the unit vector along which the targets grow, None where that means nothing."""
+    """Return the unit vector along which the targets grow, None where that means
+    nothing.
+    """
     train = task.splits[0]
     inputs, targets = train.inputs, train.targets
     if not isinstance(inputs, Tensor) or not isinstance(targets, Tensor):
         return None
     if inputs.dim() != 2 or not targets.is_floating_point() or targets[0].numel() != 1:
         return None
-    slope = torch.linalg.lstsq(inputs.double(), targets.double().view(-1, 1)).solution.flatten()
+    slope = torch.linalg.lstsq(
+        inputs.double(), targets.double().view(-1, 1)
+    ).solution.flatten()
     return slope / slope.norm().clamp_min(1e-300)

@@ -1,4 +1,6 @@
-"""Who does talk to whom in one round, and with which weights: x_i <- sum_j W_ij x_j."""
+"""Who does talk to whom in one round, and with which weights: x_i <- sum_j W_ij
+x_j.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""Who does talk to whom in one round, and with which weights: x_i <- sum_j W_ij x_j.
+"""Who does talk to whom in one round, and with which weights: x_i <- sum_j W_ij
+x_j.
 
-A weights rule is a function ``(receivers, senders, nodes) -> weights`` of the links that are on;
-the weight of a node's own row is what is left. What a rule promises stands in
-``traits.WeightsTraits``.
+A weights rule is a function ``(receivers, senders, nodes) -> weights`` of the links
+that are on; the weight of a node's own row is what is left. What a rule promises
+stands in ``traits.WeightsTraits``.
 """
 
 from __future__ import annotations
@@ -40,16 +41,19 @@ _TOLERANCE = 1e-9
 _AHEAD = 1 << 14
 #: Rounds of a sequence without a period by which its mixing is judged.
 _SAMPLED_ROUNDS = 20
-#: Links that are checked before a run whose graph prescribes weights for every round.
+#: Links that are checked before a run whose graph prescribes weights for every
+#: round.
 _MOST_CHECKED = 1_000_000
 
 
 @dataclass(frozen=True)
 class Mixing:
-    """One round's weights in compressed rows: node i receives ``senders[indptr[i]:indptr[i+1]]``.
+    """One round's weights in compressed rows: node i receives
+    ``senders[indptr[i]:indptr[i+1]]``.
 
-    Every row holds its own diagonal entry; senders ascend within a row. ``lost`` are the receivers
-    and senders [2, l] of messages that were sent and do not arrive.
+    Every row holds its own diagonal entry; senders ascend within a row. ``lost``
+    are the receivers and senders [2, l] of messages that were sent and do not
+    arrive.
     """
 
     nodes: int
@@ -68,7 +72,9 @@ class Mixing:
 
     @cached_property
     def doubly_stochastic(self) -> bool:
-        """Whether rows and columns sum to one, so that the mean of the nodes is kept."""
+        """Whether rows and columns sum to one, so that the mean of the nodes is
+        kept.
+        """
         columns = np.bincount(self.senders, weights=self.weights, minlength=self.nodes)
         # Safe since no row is empty: ``reduceat`` gives an element, not 0, for
         # empty spans.
@@ -76,12 +82,16 @@ class Mixing:
         return bool(np.abs(np.r_[rows, columns] - 1).max(initial=0.0) < _TOLERANCE)
 
     def changes(self) -> NDArray[np.bool_]:
-        """Return which rows the mixing changes: not those that receive nothing, and keep all."""
+        """Return which rows the mixing changes: not those that receive nothing, and
+        keep all.
+        """
         # The only entry of a row that receives nothing is its own.
         return (np.diff(self.indptr) > 1) | (self.weights[self.indptr[:-1]] != 1.0)
 
     def row(self, node: int) -> tuple[Integers, Floats]:
-        """Return the senders (ascending) and weights of one receiver, itself included."""
+        """Return the senders (ascending) and weights of one receiver, itself
+        included.
+        """
         span = slice(self.indptr[node], self.indptr[node + 1])
         return self.senders[span], self.weights[span]
 
@@ -109,13 +119,15 @@ def assemble(
 ) -> Mixing:
     """Build the mixing from link weights: the diagonal takes what a node keeps.
 
-    Messages that are ``lost`` [links] leave their weight to the receiver; the sender knows nothing.
+    Messages that are ``lost`` [links] leave their weight to the receiver; the
+    sender knows nothing.
 
     Args:
         links: Directed links, receivers and senders.
         weights: Weight of each link, [links].
         nodes: Number of nodes.
-        keeps: What the diagonal takes: ``rest`` of what is received, ``unsent``, or ``nothing``.
+        keeps: What the diagonal takes: ``rest`` of what is received, ``unsent``, or
+            ``nothing``.
         lost: Links whose message does not arrive, [links].
     """
     everyone = np.arange(nodes)
@@ -124,7 +136,9 @@ def assemble(
         # Lost messages, too: a sender does not know, and what it gave away is gone.
         np.bincount(links.senders, weights=weights, minlength=nodes)
         if keeps == "unsent"
-        else np.bincount(links.receivers[arrived], weights=weights[arrived], minlength=nodes)
+        else np.bincount(
+            links.receivers[arrived], weights=weights[arrived], minlength=nodes
+        )
     )
     own = np.zeros(nodes) if keeps == "nothing" else 1.0 - given
     receivers = np.r_[links.receivers[arrived], everyone]
@@ -133,12 +147,16 @@ def assemble(
     order = np.lexsort((senders, receivers))
     indptr = np.r_[0, np.cumsum(np.bincount(receivers, minlength=nodes))]
     missing = np.stack([links.receivers[~arrived], links.senders[~arrived]])
-    return Mixing(nodes, indptr, senders[order], np.r_[weights[arrived], own][order], missing)
+    return Mixing(
+        nodes, indptr, senders[order], np.r_[weights[arrived], own][order], missing
+    )
 
 
 @dataclass
 class Mixer:
-    """Draws the mixing of every round, as a pure function of (seed, membership epoch, round)."""
+    """Draws the mixing of every round, as a pure function of (seed, membership
+    epoch, round).
+    """
 
     topology: Topology
     rule: ConfiguredPlugin | None = None  # None: weights prescribed by the graph
@@ -148,7 +166,8 @@ class Mixer:
 
     @staticmethod
     def make(topology: Topology, weights: object = "auto") -> Mixer:
-        """Choose the rule; ``auto`` is the graph's own, else metropolis, directed: uniform.
+        """Choose the rule; ``auto`` is the graph's own, else metropolis, directed:
+        uniform.
 
         ``file`` are the graph's own, and nothing else.
         """
@@ -207,12 +226,18 @@ class Mixer:
 
     @cached_property
     def keeps_balance(self) -> bool:
-        """Whether weights stay doubly stochastic where links are lost in both directions."""
+        """Whether weights stay doubly stochastic where links are lost in both
+        directions.
+        """
         symmetric = self.rule is None or self.traits.symmetric
-        return self.doubly_stochastic and symmetric and not self.topology.links(0).directed
+        return (
+            self.doubly_stochastic and symmetric and not self.topology.links(0).directed
+        )
 
     def is_active(self, step: int, intensity: float) -> bool:
-        """Whether gossip at this step sends anything (tossed for whole rounds only)."""
+        """Whether gossip at this step sends anything (tossed for whole rounds
+        only).
+        """
         if self.topology.activation != "round" or intensity >= 1.0:
             return True
         # By step, not by round: rounds do not advance in silence, so that a round
@@ -227,9 +252,11 @@ class Mixer:
         down: Struck | None = None,
         lost: Struck | None = None,
     ) -> Mixing:
-        """Return the weights of one round; links ``down``, and of ``excluded`` nodes, are off.
+        """Return the weights of one round; links ``down``, and of ``excluded``
+        nodes, are off.
 
-        Messages that are ``lost`` are sent, with the weights of a round in which nothing is.
+        Messages that are ``lost`` are sent, with the weights of a round in which
+        nothing is.
 
         Args:
             round: Round, counted from 0.
@@ -244,22 +271,31 @@ class Mixer:
         links = self.active_links(round, intensity)
         if excluded:
             out = np.array(sorted(excluded))
-            links = links.kept(~(np.isin(links.senders, out) | np.isin(links.receivers, out)))
+            links = links.kept(
+                ~(np.isin(links.senders, out) | np.isin(links.receivers, out))
+            )
         if down is not None:
             links = links.kept(~down(links.receivers, links.senders))
         weights = links.weights
         if self.rule is not None and self._fixed is None:
-            weights = self.rule.function(links.receivers, links.senders, self.topology.nodes)
+            weights = self.rule.function(
+                links.receivers, links.senders, self.topology.nodes
+            )
             if self._is_users:
                 check_returned(self.rule, weights, links)
-        if weights is None:  # of a round without links, for which a graph prescribes nothing
+        # of a round without links, for which a graph prescribes nothing
+        if weights is None:
             weights = np.zeros(len(links))
         missing = lost(links.receivers, links.senders) if lost is not None else None
-        return self._checked(assemble(links, weights, self.topology.nodes, self.keeps, missing))
+        return self._checked(
+            assemble(links, weights, self.topology.nodes, self.keeps, missing)
+        )
 
     @cached_property
     def _fixed(self) -> Links | None:
-        """All links with the weights that were computed once, where the rule asks for that."""
+        """All links with the weights that were computed once, where the rule asks
+        for that.
+        """
         if self.rule is None or not self.traits.fixed:
             return None
         links = self.topology.links(0)
@@ -269,7 +305,9 @@ class Mixer:
 
     @cached_property
     def _is_users(self) -> bool:
-        """Whether what the rule returns is looked at in each round; the laws look at ours."""
+        """Whether what the rule returns is looked at in each round; the laws look
+        at ours.
+        """
         return self.rule is not None and is_users(self.rule)
 
     @cached_property
@@ -281,7 +319,9 @@ class Mixer:
     def _checked(self, mixing: Mixing) -> Mixing:
         # NaN is not at least anything; a weight of infinity leaves minus infinity.
         if not self.signed and not mixing.weights.min(initial=0.0) >= -_TOLERANCE:
-            weights = label_of(self.rule) if self.rule else f"weights {self.weights_name!r}"
+            weights = (
+                label_of(self.rule) if self.rule else f"weights {self.weights_name!r}"
+            )
             raise ConfigError(
                 f"{weights} on {label_of(self.topology.rule)}: a row gives away more than 1; "
                 "scale the weights of each node's incoming links to at most 1."
@@ -303,7 +343,9 @@ class Mixer:
         """
         first, drawn = self._ahead
         if self.topology.time_varying or not first <= round < first + len(drawn):
-            ahead = 1 if self.topology.time_varying else max(1, _AHEAD // max(1, len(links)))
+            ahead = (
+                1 if self.topology.time_varying else max(1, _AHEAD // max(1, len(links)))
+            )
             first, rounds = round, np.arange(round, round + ahead)[:, None]
             # By the pair, so that both directions of a link share one toss.
             low = np.minimum(links.senders, links.receivers)
@@ -318,7 +360,9 @@ class Mixer:
         """Return the expected number of directed messages of one gossip action."""
         expected = traits_of(self.topology.rule, TopologyTraits).expected_links
         if expected is not None:
-            return float(expected(self.topology.nodes, intensity, self.topology.rule.settings))
+            return float(
+                expected(self.topology.nodes, intensity, self.topology.rule.settings)
+            )
         return intensity * self.full_messages
 
     @cached_property
@@ -337,15 +381,21 @@ def check_returned(rule: ConfiguredPlugin, weights: Any, links: Links) -> None:
         links: The links that are on.
     """
     if not isinstance(weights, np.ndarray) or weights.shape != links.receivers.shape:
-        raise wrong(rule, describe(weights), f"an array of {len(links)} weights, one per link")
+        raise wrong(
+            rule, describe(weights), f"an array of {len(links)} weights, one per link"
+        )
     if weights.dtype.kind not in "fiu" or not np.isfinite(weights).all():
-        raise wrong(rule, "weights that are no finite numbers", "a finite weight for each link")
+        raise wrong(
+            rule, "weights that are no finite numbers", "a finite weight for each link"
+        )
 
 
 def _known_rounds(topology: Topology) -> int:
-    """Return the rounds whose prescribed weights are checked beforehand, at most a million links.
+    """Return the rounds whose prescribed weights are checked beforehand, at most a
+    million links.
 
-    A sequence without a period is sampled: its later rounds are checked when they come.
+    A sequence without a period is sampled: its later rounds are checked when they
+    come.
     """
     if not topology.time_varying:
         return 1
@@ -355,8 +405,9 @@ def _known_rounds(topology: Topology) -> int:
 def horizon(topology: Topology) -> int:
     """Return the rounds over which a topology's mixing is judged.
 
-    One period, or 20 rounds where the sequence has none. A static undirected graph needs a single
-    round; a directed one log2 n, since W may be far from symmetric and then shows its power late.
+    One period, or 20 rounds where the sequence has none. A static undirected graph
+    needs a single round; a directed one log2 n, since W may be far from symmetric
+    and then shows its power late.
     """
     if topology.time_varying:
         periodic = traits_of(topology.rule, TopologyTraits).period is not None
@@ -365,9 +416,11 @@ def horizon(topology: Topology) -> int:
 
 
 def spectral_gap(mixer: Mixer) -> float:
-    """Return the share of disagreement that a round removes, 1 - ||(I - J) W||_2 for a single one.
+    """Return the share of disagreement that a round removes, 1 - ||(I - J) W||_2
+    for a single one.
 
-    Over T rounds it is 1 - ||(I - J) W_T ... W_1||_2^(1/T), and 1 when they average exactly.
+    Over T rounds it is 1 - ||(I - J) W_T ... W_1||_2^(1/T), and 1 when they average
+    exactly.
     """
     product = np.eye(mixer.topology.nodes)
     rounds = horizon(mixer.topology)

@@ -1,4 +1,6 @@
-"""Weights that a graph prescribes: refused where they cannot mix, before anything runs."""
+"""Weights that a graph prescribes: refused where they cannot mix, before anything
+runs.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ _ROUNDING = 1e-4
 
 
 def check_prescribed(topology: Topology, rounds: int) -> None:
-    """Raise ConfigError for the first of some rounds whose prescribed weights cannot mix."""
+    """Raise ConfigError for the first of some rounds whose prescribed weights
+    cannot mix.
+    """
     for round in range(rounds):
         links = topology.links(round)
         if not len(links):
@@ -74,9 +78,8 @@ def _unfit(links: Links, graph: Any) -> str:
     received = np.bincount(links.receivers, weights=weights, minlength=len(graph))
     most = int(received.argmax())
     if received[most] > 1 + _TOLERANCE:
-        return (
-            f"those of {_node(graph, most)}'s neighbours sum to {received[most]:.6g}, more than 1"
-        )
+        total = f"{received[most]:.6g}"
+        return f"those of {_node(graph, most)}'s neighbours sum to {total}, more than 1"
     return ""
 
 

@@ -1,4 +1,6 @@
-"""What was read from a graph file, in one line and for topology.json; what its weights mean."""
+"""What was read from a graph file, in one line and for topology.json; what its
+weights mean.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ _SHOWN = 3
 
 
 def summary_line(mixer: Mixer) -> str | None:
-    """Return the line about a topology's file; None for topologies that are no file."""
+    """Return the line about a topology's file; None for topologies that are no
+    file.
+    """
     topology = mixer.topology
     if not traits_of(topology.rule, TopologyTraits).file:
         return None
@@ -30,12 +34,18 @@ def summary_line(mixer: Mixer) -> str | None:
         f"bandwidth: {_span(file.bandwidth_Bps, format_bandwidth)}",
         f"labels: {_labels(topology.labels)}",
     )
-    cut = "" if file.ended else "; its last line has no end: if the file was cut, it is not whole"
+    cut = (
+        ""
+        if file.ended
+        else "; its last line has no end: if the file was cut, it is not whole"
+    )
     return f"{Path(file.name).name} is {file.form}: {'; '.join(said)}{cut}."
 
 
 def describe_mixing(mixer: Mixer) -> dict[str, Any]:
-    """Return the links of a topology, the labels of its nodes and what its file held, for JSON."""
+    """Return the links of a topology, the labels of its nodes and what its file
+    held, for JSON.
+    """
     topology = mixer.topology
     graph = topology.union()
     found: dict[str, Any] = {
@@ -58,7 +68,9 @@ def _size(file: GraphFile) -> str:
     left = [(file.parallel, "parallel"), (file.loops, "from a node to itself")]
     beside = ", ".join(f"{count:,} {kind}" for count, kind in left if count)
     links = f"{file.links:,} links" + (f" (left out: {beside})" if beside else "")
-    return f"{file.nodes:,} nodes, {links}, {'directed' if file.directed else 'undirected'}"
+    return (
+        f"{file.nodes:,} nodes, {links}, {'directed' if file.directed else 'undirected'}"
+    )
 
 
 def _weights(file: GraphFile, mixer: Mixer) -> str:
@@ -83,11 +95,17 @@ def _span(found: Span | None, write: Callable[[float], str]) -> str:
 
 
 def _labels(labels: Sequence[str]) -> str:
-    """Return the labels as far as there is room; whole numbers ascend, so their ends tell."""
+    """Return the labels as far as there is room; whole numbers ascend, so their
+    ends tell.
+    """
     if are_numbers(labels):
         return "none but numbers, 0 to " + labels[-1]
     if in_order(labels) is not None:
         return f"{labels[0]} to {labels[-1]}, for nodes 0 to {len(labels) - 1}"
     beyond = ", ..." if len(labels) > _SHOWN else ""
     twice = len(labels) - len(set(labels))
-    return ", ".join(labels[:_SHOWN]) + beyond + (f" ({twice} of them again)" if twice else "")
+    return (
+        ", ".join(labels[:_SHOWN])
+        + beyond
+        + (f" ({twice} of them again)" if twice else "")
+    )

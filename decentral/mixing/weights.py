@@ -1,4 +1,6 @@
-"""Weights of links: functions (receivers, senders, nodes) -> weights of the links that are on."""
+"""Weights of links: functions (receivers, senders, nodes) -> weights of the links
+that are on.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +14,11 @@ from decentral.registry import Count, Share, plugin
 def metropolis(
     receivers: NDArray[np.int64], senders: NDArray[np.int64], nodes: int
 ) -> NDArray[np.float64]:
-    """w_ij = 1 / (1 + max(d_i, d_j)): symmetric, hence doubly stochastic, from neighbours' degrees.
+    """w_ij = 1 / (1 + max(d_i, d_j)): symmetric, hence doubly stochastic, from
+    neighbours' degrees.
 
-    Degrees count the links that are on in the round (Xiao & Boyd, "Fast linear iterations for
-    distributed averaging", 2004).
+    Degrees count the links that are on in the round (Xiao & Boyd, "Fast linear
+    iterations for distributed averaging", 2004).
 
     Args:
         receivers: Receiving node of each directed link, [m].
@@ -32,7 +35,8 @@ def uniform(
 ) -> NDArray[np.float64]:
     """w_ij = 1 / (1 + d_i): the plain mean of what a node holds and receives.
 
-    Doubly stochastic only on regular graphs; elsewhere the nodes agree on a degree-weighted mean.
+    Doubly stochastic only on regular graphs; elsewhere the nodes agree on a
+    degree-weighted mean.
 
     Args:
         receivers: Receiving node of each directed link, [m].
@@ -47,10 +51,11 @@ def uniform(
 def max_degree(
     receivers: NDArray[np.int64], senders: NDArray[np.int64], nodes: int
 ) -> NDArray[np.float64]:
-    """w_ij = 1 / (1 + d_max): every link weighs the same; slow where degrees differ much.
+    """w_ij = 1 / (1 + d_max): every link weighs the same; slow where degrees differ
+    much.
 
-    d_max is the largest degree of the round (Xiao & Boyd, "Fast linear iterations for distributed
-    averaging", 2004).
+    d_max is the largest degree of the round (Xiao & Boyd, "Fast linear iterations
+    for distributed averaging", 2004).
 
     Args:
         receivers: Receiving node of each directed link, [m].
@@ -63,12 +68,17 @@ def max_degree(
 
 @plugin("weights", undirected=True, doubly_stochastic=True, symmetric=True)
 def lazy(
-    receivers: NDArray[np.int64], senders: NDArray[np.int64], nodes: int, *, keep: Share = 0.5
+    receivers: NDArray[np.int64],
+    senders: NDArray[np.int64],
+    nodes: int,
+    *,
+    keep: Share = 0.5,
 ) -> NDArray[np.float64]:
-    """Metropolis-Hastings weights times 1 - keep: W = keep I + (1 - keep) W_metropolis.
+    """Metropolis-Hastings weights times 1 - keep: W = keep I + (1 - keep)
+    W_metropolis.
 
-    With keep = 1/2 no eigenvalue is negative, so that models approach each other without
-    overshooting (Boyd et al., "Randomized gossip algorithms", 2006).
+    With keep = 1/2 no eigenvalue is negative, so that models approach each other
+    without overshooting (Boyd et al., "Randomized gossip algorithms", 2006).
 
     Args:
         receivers: Receiving node of each directed link, [m].
@@ -83,10 +93,12 @@ def lazy(
 def push(
     receivers: NDArray[np.int64], senders: NDArray[np.int64], nodes: int
 ) -> NDArray[np.float64]:
-    """w_ij = 1 / (1 + out-degree of j): columns sum to one, from what a sender knows of itself.
+    """w_ij = 1 / (1 + out-degree of j): columns sum to one, from what a sender
+    knows of itself.
 
-    Sums are kept on any directed graph, but averages only by the algorithm ``push_sum`` (Kempe,
-    Dobra & Gehrke, "Gossip-based computation of aggregate information", 2003).
+    Sums are kept on any directed graph, but averages only by the algorithm
+    ``push_sum`` (Kempe, Dobra & Gehrke, "Gossip-based computation of aggregate
+    information", 2003).
 
     Args:
         receivers: Receiving node of each directed link, [m].
@@ -101,7 +113,8 @@ def push(
 def relay(
     receivers: NDArray[np.int64], senders: NDArray[np.int64], nodes: int
 ) -> NDArray[np.float64]:
-    """w_ij = 1, w_ii = 0: what neighbours say, added up, for the algorithm ``relay_sum``.
+    """w_ij = 1, w_ii = 0: what neighbours say, added up, for the algorithm
+    ``relay_sum``.
 
     Args:
         receivers: Receiving node of each directed link, [m].
@@ -114,7 +127,8 @@ def relay(
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-#: A link that the best weights do without keeps this much, so that weights stay positive.
+#: A link that the best weights do without keeps this much, so that weights stay
+#: positive.
 _LEAST = 1e-6
 
 
@@ -134,17 +148,20 @@ def fastest_mixing(
     nonnegative: bool = True,
     steps: Count = 300,
 ) -> Floats:
-    """The symmetric weights with the largest gap on this graph, from the whole graph at once.
+    """The symmetric weights with the largest gap on this graph, from the whole
+    graph at once.
 
-    Minimises mu = max(lambda_2, -lambda_n) over w >= 0 with sum_j w_ij <= 1, beginning with
-    Metropolis-Hastings: ``steps`` subgradient steps of length 1/sqrt(t), with
-    d lambda / d w_ij = -(v_i - v_j)^2, then scaled back (Boyd, Diaconis & Xiao, "Fastest mixing
-    Markov chain on a graph", 2004). Where they use one extreme eigenvector, all that are nearly
-    extreme count: on symmetric graphs eigenvalues come in groups. The best point is returned.
+    Minimises mu = max(lambda_2, -lambda_n) over w >= 0 with sum_j w_ij <= 1,
+    beginning with Metropolis-Hastings: ``steps`` subgradient steps of length
+    1/sqrt(t), with d lambda / d w_ij = -(v_i - v_j)^2, then scaled back (Boyd,
+    Diaconis & Xiao, "Fastest mixing Markov chain on a graph", 2004). Where they use
+    one extreme eigenvector, all that are nearly extreme count: on symmetric graphs
+    eigenvalues come in groups. The best point is returned.
 
-    Without the bounds (Xiao & Boyd, "Fast linear iterations for distributed averaging", 2004) the
-    gap can be larger: 0.1176 on a star of 16, where it is 0.0667 with them. Some weights are then
-    negative, a hub's own most of all, and models may move apart in rounds with links that are off.
+    Without the bounds (Xiao & Boyd, "Fast linear iterations for distributed
+    averaging", 2004) the gap can be larger: 0.1176 on a star of 16, where it is
+    0.0667 with them. Some weights are then negative, a hub's own most of all, and
+    models may move apart in rounds with links that are off.
 
     Args:
         receivers: Receiving node of each directed link, [m].
@@ -157,7 +174,9 @@ def fastest_mixing(
     ends = (receivers[upper], senders[upper])
     weights = metropolis(receivers, senders, nodes)[upper]
     if not nonnegative and len(weights):
-        weights = min(weights, _best_constant(ends, nodes), key=lambda w: _mu(ends, w, nodes))
+        weights = min(
+            weights, _best_constant(ends, nodes), key=lambda w: _mu(ends, w, nodes)
+        )
     best, least = weights, np.inf
     for step in range(steps if len(weights) else 0):
         # Without J the eigenvalue 1 of the mean is gone: the largest left is mu.
@@ -170,14 +189,18 @@ def fastest_mixing(
         slope = _slope(ends, values, vectors, sharpness=20.0 * (1 + step) ** 0.75)
         length = 0.3 * np.linalg.norm(best) / np.sqrt(1.0 + step)
         moved = weights - length * slope / max(float(np.linalg.norm(slope)), 1e-300)
-        weights = _scale_back(ends, np.maximum(moved, _LEAST), nodes) if nonnegative else moved
+        weights = (
+            _scale_back(ends, np.maximum(moved, _LEAST), nodes) if nonnegative else moved
+        )
     places = np.zeros((nodes, nodes))
     places[ends] = best
     return (places + places.T)[receivers, senders]
 
 
 def _best_constant(ends: tuple[Integers, Integers], nodes: int) -> Floats:
-    """Return 2 / (l_2 + l_n) of the Laplacian: the best where all links weigh the same."""
+    """Return 2 / (l_2 + l_n) of the Laplacian: the best where all links weigh the
+    same.
+    """
     ones = np.ones(len(ends[0]))
     # I - W with weights of 1 is the Laplacian; its first eigenvalue is 0.
     spectrum = np.linalg.eigvalsh(np.eye(nodes) - _mixing(ends, ones, nodes))
@@ -192,7 +215,9 @@ def _mu(ends: tuple[Integers, Integers], weights: Floats, nodes: int) -> float:
         weights: Of the links, [m].
         nodes: Number of nodes.
     """
-    return float(np.abs(np.linalg.eigvalsh(_mixing(ends, weights, nodes) - 1.0 / nodes)).max())
+    return float(
+        np.abs(np.linalg.eigvalsh(_mixing(ends, weights, nodes) - 1.0 / nodes)).max()
+    )
 
 
 def _mixing(ends: tuple[Integers, Integers], weights: Floats, nodes: int) -> Floats:
@@ -206,7 +231,9 @@ def _mixing(ends: tuple[Integers, Integers], weights: Floats, nodes: int) -> Flo
 def _slope(
     ends: tuple[Integers, Integers], values: Floats, vectors: Floats, sharpness: float
 ) -> Floats:
-    """Return the slope of mu in every weight, eigenvectors weighed by how extreme they are."""
+    """Return the slope of mu in every weight, eigenvectors weighed by how extreme
+    they are.
+    """
     size = np.abs(values)
     # A softmax; less the maximum, so that nothing overflows.
     share = np.exp(sharpness * (size - size.max()))

@@ -1,4 +1,6 @@
-"""What is sent over which network, in every communication step: known before anything runs."""
+"""What is sent over which network, in every communication step: known before
+anything runs.
+"""
 
 from __future__ import annotations
 
@@ -30,5 +32,7 @@ __all__ = [
 ]
 
 __getattr__ = lazy_names(
-    __name__, {"planning": __all__}, renamed={"Act": "RoundAction", "Conversation": "RoundPlanner"}
+    __name__,
+    {"planning": __all__},
+    renamed={"Act": "RoundAction", "Conversation": "RoundPlanner"},
 )

@@ -1,8 +1,9 @@
-"""When every node has done what, in simulated seconds: in a run, and forecast before it.
+"""When every node has done what, in simulated seconds: in a run, and forecast
+before it.
 
-A pure function of what was computed and sent. A node waits for the messages that it receives and
-for its own to leave, never for the rest of the world; only a global average makes all wait for the
-last.
+A pure function of what was computed and sent. A node waits for the messages that it
+receives and for its own to leave, never for the rest of the world; only a global
+average makes all wait for the last.
 """
 
 from __future__ import annotations
@@ -47,8 +48,12 @@ class Clock:
     seed: int = 0
     all_reduce: AllReduce = "auto"
     ready_s: Floats = field(init=False)  # [N], when each node is done with what it does
-    departed_s: Floats | None = None  # [N], when rows left that travel during a computation
-    arrives_s: Floats | None = None  # [N], when what nodes do not wait for yet will be there
+    departed_s: Floats | None = (
+        None  # [N], when rows left that travel during a computation
+    )
+    arrives_s: Floats | None = (
+        None  # [N], when what nodes do not wait for yet will be there
+    )
     _known: dict[Any, float] = field(default_factory=dict[Any, float], repr=False)
 
     def __post_init__(self) -> None:
@@ -56,19 +61,27 @@ class Clock:
         self.ready_s = np.zeros(self.network.nodes if self.network else 0)
 
     def work(self, step: int, amount: float = 1.0) -> None:
-        """Let every node compute the gradient of a step, ``amount`` times the first step's work."""
+        """Let every node compute the gradient of a step, ``amount`` times the first
+        step's work.
+        """
         if self.network is None or self.compute is None:
             return
         nodes = np.arange(self.network.nodes)
         # A new array: what has departed keeps the times before this work.
-        self.ready_s = self.ready_s + amount * seconds_of(self.compute, nodes, step, self.seed)
+        self.ready_s = self.ready_s + amount * seconds_of(
+            self.compute, nodes, step, self.seed
+        )
 
     def depart(self) -> None:
-        """Let the messages of the next gossip leave now, before the work that comes first."""
+        """Let the messages of the next gossip leave now, before the work that comes
+        first.
+        """
         self.departed_s = self.ready_s
 
     def postpone(self, since_s: Floats) -> None:
-        """Let nodes go on from where they stood ``since_s``; `wait` is for what was sent then."""
+        """Let nodes go on from where they stood ``since_s``; `wait` is for what was
+        sent then.
+        """
         self.arrives_s, self.ready_s = self.ready_s, since_s
 
     def wait(self) -> None:
@@ -78,7 +91,9 @@ class Clock:
         self.arrives_s = None
 
     def gossip(self, mixing: Mixing, size: float, live: Sequence[int]) -> None:
-        """Let messages of ``size`` bytes go where a mixing says, between positions of ``live``."""
+        """Let messages of ``size`` bytes go where a mixing says, between positions
+        of ``live``.
+        """
         if self.network is None:
             return
         ids = np.asarray(live)
@@ -95,19 +110,26 @@ class Clock:
         self.departed_s = None
 
     def average(self, nodes: Iterable[int], size: float) -> None:
-        """Let nodes take a global average: it begins with the last, ends for all at once."""
+        """Let nodes take a global average: it begins with the last, ends for all at
+        once.
+        """
         if self.network is not None:
             members = np.array(sorted(nodes))
             self._together(members, self._all_reduce_s(self.network, members, size))
 
     def gather(self, nodes: Iterable[int], size: float) -> None:
-        """Let nodes tell each other ``size`` bytes: half of the way of a ring all-reduce."""
+        """Let nodes tell each other ``size`` bytes: half of the way of a ring
+        all-reduce.
+        """
         if self.network is not None:
             members = np.array(sorted(nodes))
-            self._together(members, ring_s(self.network, members, len(members) * size) / 2)
+            self._together(
+                members, ring_s(self.network, members, len(members) * size) / 2
+            )
 
     def _together(self, members: Integers, took_s: float) -> None:
-        self.ready_s = self.ready_s.copy()  # what has departed still looks at the old times
+        # what has departed still looks at the old times
+        self.ready_s = self.ready_s.copy()
         self.ready_s[members] = self.ready_s[members].max() + took_s
 
     def _all_reduce_s(self, network: Network, members: Integers, size: float) -> float:
@@ -134,12 +156,14 @@ class Clock:
         self.arrives_s = None if arrives is None else np.array(arrives)
 
 
-# --- what a run will take -------------------------------------------------------------------------
+# --- what a run will take ---------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """Seconds until the last node is done, and the logical bytes of all nodes together."""
+    """Seconds until the last node is done, and the logical bytes of all nodes
+    together.
+    """
 
     seconds: float
     bytes: float
@@ -149,8 +173,8 @@ class Forecast:
 def forecast(planner: RoundPlanner, clock: Clock, size: float) -> Forecast:
     """Replay a planner whose messages have ``size`` bytes; ``clock`` moves on.
 
-    Exactly what a run with the same seed shows as ``time/simulated_s``, if its batch size stays
-    and nothing travels under its steps.
+    Exactly what a run with the same seed shows as ``time/simulated_s``, if its
+    batch size stays and nothing travels under its steps.
 
     Args:
         planner: What is sent when.
@@ -166,7 +190,9 @@ def forecast(planner: RoundPlanner, clock: Clock, size: float) -> Forecast:
     return Forecast(clock.now_s(range(planner.nodes)), messages * size, round)
 
 
-def _send(planner: RoundPlanner, clock: Clock, step: int, round: int, size: float) -> None:
+def _send(
+    planner: RoundPlanner, clock: Clock, step: int, round: int, size: float
+) -> None:
     """Send what a planner says at one communication step."""
     action = planner.plan(planner.progress(step, round))
     final_merge = planner.final_merge() if step == planner.steps else None
@@ -189,17 +215,20 @@ def forecast_all_reduce(clock: Clock, nodes: int, steps: int, size: float) -> Fo
     for step in range(steps):
         clock.work(step)
         clock.average(range(nodes), size)
-    return Forecast(clock.now_s(range(nodes)), all_reduce_messages(nodes, steps) * size, steps)
+    return Forecast(
+        clock.now_s(range(nodes)), all_reduce_messages(nodes, steps) * size, steps
+    )
 
 
-# --- budgets --------------------------------------------------------------------------------------
+# --- budgets ----------------------------------------------------------------------
 
 _LARGEST = 1e9
 _BISECTIONS = 200
 
 
 def budget_bytes(budget: str | float, nodes: int, all_reduce_bytes: float) -> float:
-    """Turn ``2%`` or ``0.02`` of all-reduce's bytes, or ``2MB/node``, into bytes of all nodes.
+    """Turn ``2%`` or ``0.02`` of all-reduce's bytes, or ``2MB/node``, into bytes of
+    all nodes.
 
     Args:
         budget: A share of all-reduce's bytes, or bytes per node.
@@ -227,11 +256,13 @@ def with_factor(schedule: CommunicationSchedule, factor: float) -> Communication
 
 
 def solve_budget(planner: RoundPlanner, size: Size, gradient_bytes: int) -> RoundPlanner:
-    """Solve the factor of a schedule scaled to a budget; others are returned as they are.
+    """Solve the factor of a schedule scaled to a budget; others are returned as
+    they are.
 
     ``size`` is that of messages, ``gradient_bytes`` that of one of all-reduce's.
-    Expected bytes grow with the factor and saturate where every intensity is clipped to 1. Raises
-    ConfigError naming the reachable minimum or maximum when the budget lies outside.
+    Expected bytes grow with the factor and saturate where every intensity is
+    clipped to 1. Raises ConfigError naming the reachable minimum or maximum when
+    the budget lies outside.
 
     Args:
         planner: What is sent when.

@@ -1,7 +1,9 @@
-"""Seconds of computing: functions ``(nodes, step, seed) -> seconds [n]`` of a step of every node.
+"""Seconds of computing: functions ``(nodes, step, seed) -> seconds [n]`` of a step
+of every node.
 
-``nodes`` are ids [n]. Seconds are those of a step with the first batch size; a step with twice the
-samples takes twice as long. A bare duration, ``compute: 20ms``, is ``constant``.
+``nodes`` are ids [n]. Seconds are those of a step with the first batch size; a step
+with twice the samples takes twice as long. A bare duration, ``compute: 20ms``, is
+``constant``.
 """
 
 from __future__ import annotations
@@ -55,13 +57,21 @@ def seconds_of(rule: ConfiguredPlugin, nodes: Integers, step: int, seed: int) ->
     expected = f"an array of {len(nodes)} finite seconds, one per node, of at least 0"
     if not isinstance(seconds, np.ndarray) or seconds.shape != nodes.shape:
         raise wrong(rule, describe(seconds), expected)
-    if seconds.dtype.kind not in "fiu" or not (seconds >= 0).all() or not seconds.max() < np.inf:
-        raise wrong(rule, f"{describe(seconds)} with other numbers at step {step}", expected)
+    if (
+        seconds.dtype.kind not in "fiu"
+        or not (seconds >= 0).all()
+        or not seconds.max() < np.inf
+    ):
+        raise wrong(
+            rule, f"{describe(seconds)} with other numbers at step {step}", expected
+        )
     return seconds
 
 
 @plugin("compute")
-def constant(nodes: Integers, step: int, seed: int, *, seconds: Seconds = 20e-3) -> Floats:
+def constant(
+    nodes: Integers, step: int, seed: int, *, seconds: Seconds = 20e-3
+) -> Floats:
     """Let every step of every node take the same time.
 
     Args:
@@ -87,10 +97,11 @@ def lognormal(
     nodes_spread: NonNegative = 0.2,
     steps_spread: NonNegative = 0.1,
 ) -> Floats:
-    """Draw speeds of machines, and of their single steps, from log-normal distributions.
+    """Draw speeds of machines, and of their single steps, from log-normal
+    distributions.
 
-    c_i(t) = median exp(a u_i + b v_i(t)) with standard normal u_i, drawn once per node, and v_i(t)
-    in every step; a is ``nodes_spread``, b is ``steps_spread``.
+    c_i(t) = median exp(a u_i + b v_i(t)) with standard normal u_i, drawn once per
+    node, and v_i(t) in every step; a is ``nodes_spread``, b is ``steps_spread``.
 
     Args:
         nodes: Numbers of the nodes, [n].
@@ -117,8 +128,9 @@ def pareto(
 ) -> Floats:
     """Let steps take their least time mostly, and many times as long now and then.
 
-    P(c > x) = (least / x)^alpha; the mean is alpha / (alpha - 1) of the least. (Dean & Barroso,
-    "The tail at scale", Communications of the ACM, 2013, tell why such tails arise.)
+    P(c > x) = (least / x)^alpha; the mean is alpha / (alpha - 1) of the least.
+    (Dean & Barroso, "The tail at scale", Communications of the ACM, 2013, tell why
+    such tails arise.)
 
     Args:
         nodes: Numbers of the nodes, [n].
@@ -145,8 +157,8 @@ def stragglers(
 ) -> Floats:
     """Slow a share of the nodes, or of all steps, down by a factor.
 
-    With ``who=nodes`` the same machines are slow in every step; with ``who=steps`` any node is, in
-    any step, with probability ``share``.
+    With ``who=nodes`` the same machines are slow in every step; with ``who=steps``
+    any node is, in any step, with probability ``share``.
 
     Args:
         nodes: Numbers of the nodes, [n].

@@ -1,6 +1,8 @@
-"""What lies between nodes: latency and bandwidth of links, capacity of every node's own line.
+"""What lies between nodes: latency and bandwidth of links, capacity of every node's
+own line.
 
-Legend: ``N`` nodes, ``S`` sites; ``latency_s`` is seconds one way, ``Bps`` bytes per second.
+Legend: ``N`` nodes, ``S`` sites; ``latency_s`` is seconds one way, ``Bps`` bytes
+per second.
 """
 
 from __future__ import annotations
@@ -22,8 +24,9 @@ AllReduce = Literal["auto", "ring", "tree"]
 class Network:
     """Sites, the links between them, and the lines by which nodes are connected.
 
-    Two nodes of one site talk through the diagonal of the matrices. The capacity of a node's line
-    is shared by all that it sends (``up``), or receives (``down``), at the same time.
+    Two nodes of one site talk through the diagonal of the matrices. The capacity of
+    a node's line is shared by all that it sends (``up``), or receives (``down``),
+    at the same time.
     """
 
     site: Integers  # [N]
@@ -44,7 +47,11 @@ class Network:
 
 
 def uniform(
-    nodes: int, latency_s: float, bandwidth_Bps: float, up_Bps: float = inf, down_Bps: float = inf
+    nodes: int,
+    latency_s: float,
+    bandwidth_Bps: float,
+    up_Bps: float = inf,
+    down_Bps: float = inf,
 ) -> Network:
     """Return a network in which every link is like every other.
 
@@ -85,10 +92,12 @@ def sites(
 
 
 def routed(direct: Network) -> Network:
-    """Return a network in which nodes without a link of their own reach each other over others.
+    """Return a network in which nodes without a link of their own reach each other
+    over others.
 
-    A message takes the way of least latency, at the bandwidth of its narrowest link: one pass over
-    the places to change (Floyd, "Algorithm 97: Shortest path", 1962), S^3 operations.
+    A message takes the way of least latency, at the bandwidth of its narrowest
+    link: one pass over the places to change (Floyd, "Algorithm 97: Shortest path",
+    1962), S^3 operations.
     """
     latency_s, bandwidth_Bps = direct.latency_s.copy(), direct.bandwidth_Bps.copy()
     np.fill_diagonal(latency_s, 0.0)
@@ -99,13 +108,15 @@ def routed(direct: Network) -> Network:
         around_s = latency_s[:, via, None] + latency_s[via]
         narrow_Bps = np.minimum(bandwidth_Bps[:, via, None], bandwidth_Bps[via])
         # Of ways of the same latency the widest one.
-        equal = np.isfinite(around_s) & (around_s == latency_s) & (narrow_Bps > bandwidth_Bps)
+        equal = (
+            np.isfinite(around_s) & (around_s == latency_s) & (narrow_Bps > bandwidth_Bps)
+        )
         better = (around_s < latency_s) | equal
         latency_s[better], bandwidth_Bps[better] = around_s[better], narrow_Bps[better]
     return Network(direct.site, latency_s, bandwidth_Bps, direct.up_Bps, direct.down_Bps)
 
 
-# --- one round, one all-reduce --------------------------------------------------------------------
+# --- one round, one all-reduce ----------------------------------------------------
 
 
 def gossip(
@@ -116,12 +127,14 @@ def gossip(
     size: float,
     arrives: NDArray[np.bool_] | None = None,  # [messages]
 ) -> Floats:
-    """Return when every node has received all its messages of ``size`` bytes and sent its own, [N].
+    """Return when every node has received all its messages of ``size`` bytes and
+    sent its own, [N].
 
-    Node j begins to send at ``ready_s[j]``, all its messages at once: each gets an equal share of
-    the line, r = min(bandwidth, up_j / messages of j), and has left size / r later. It arrives
-    latency later still, unless the receiver's line is too narrow: whatever arrives from some moment
-    on takes at least its bytes / down_i after it. Nobody waits for what never ``arrives``.
+    Node j begins to send at ``ready_s[j]``, all its messages at once: each gets an
+    equal share of the line, r = min(bandwidth, up_j / messages of j), and has left
+    size / r later. It arrives latency later still, unless the receiver's line is
+    too narrow: whatever arrives from some moment on takes at least its bytes /
+    down_i after it. Nobody waits for what never ``arrives``.
 
     Args:
         network: Links and lines.
@@ -142,17 +155,26 @@ def gossip(
     done_s = ready_s.copy()
     np.maximum.at(done_s, senders, left_s)
     if arrives is not None:
-        begins_s, left_s, latency_s = begins_s[arrives], left_s[arrives], latency_s[arrives]
+        begins_s, left_s, latency_s = (
+            begins_s[arrives],
+            left_s[arrives],
+            latency_s[arrives],
+        )
         receivers = receivers[arrives]
     arrived_s = np.maximum(
-        left_s + latency_s, _queued(network.down_Bps, begins_s + latency_s, receivers, size)
+        left_s + latency_s,
+        _queued(network.down_Bps, begins_s + latency_s, receivers, size),
     )
     np.maximum.at(done_s, receivers, arrived_s)
     return done_s
 
 
-def _queued(down_Bps: Floats, begins_s: Floats, receivers: Integers, size: float) -> Floats:
-    """Return when a receiver's line has taken in all that begins to arrive from each moment on."""
+def _queued(
+    down_Bps: Floats, begins_s: Floats, receivers: Integers, size: float
+) -> Floats:
+    """Return when a receiver's line has taken in all that begins to arrive from
+    each moment on.
+    """
     order = np.lexsort((begins_s, receivers))
     places = np.empty(len(order), np.int64)
     places[order] = np.arange(len(order))
@@ -164,7 +186,8 @@ def _queued(down_Bps: Floats, begins_s: Floats, receivers: Integers, size: float
 def all_reduce_s(
     network: Network, members: Integers, size: float, kind: AllReduce = "auto"
 ) -> float:
-    """Return the seconds of one global average of ``size`` bytes among nodes that begin together.
+    """Return the seconds of one global average of ``size`` bytes among nodes that
+    begin together.
 
     ``auto`` is the faster of ring and tree, as collective libraries choose it.
 
@@ -182,10 +205,11 @@ def all_reduce_s(
 
 
 def ring_s(network: Network, members: Integers, size: float) -> float:
-    """Return the seconds of a ring all-reduce: 2 (n - 1) steps, each passing on size / n bytes.
+    """Return the seconds of a ring all-reduce: 2 (n - 1) steps, each passing on
+    size / n bytes.
 
-    On equal links 2 (n - 1) (latency + size / (n bandwidth)). (Patarasuk & Yuan, "Bandwidth optimal
-    all-reduce algorithms", 2009.)
+    On equal links 2 (n - 1) (latency + size / (n bandwidth)). (Patarasuk & Yuan,
+    "Bandwidth optimal all-reduce algorithms", 2009.)
 
     Args:
         network: Links and lines.
@@ -206,10 +230,12 @@ def ring_s(network: Network, members: Integers, size: float) -> float:
 
 
 def tree_s(network: Network, members: Integers, size: float) -> float:
-    """Return the seconds of a binomial tree all-reduce: sums go up to one node, the mean down.
+    """Return the seconds of a binomial tree all-reduce: sums go up to one node, the
+    mean down.
 
-    On equal links 2 ceil(log2 n) (latency + size / bandwidth). (Thakur, Rabenseifner & Gropp,
-    "Optimization of collective communication operations in MPICH", 2005.)
+    On equal links 2 ceil(log2 n) (latency + size / bandwidth). (Thakur,
+    Rabenseifner & Gropp, "Optimization of collective communication operations in
+    MPICH", 2005.)
 
     Args:
         network: Links and lines.

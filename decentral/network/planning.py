@@ -1,4 +1,5 @@
-"""The planner of rounds: what is sent in every communication step, known before anything runs.
+"""The planner of rounds: what is sent in every communication step, known before
+anything runs.
 
 Who takes part may change: nodes can be lost with their worker, and return.
 """
@@ -15,7 +16,12 @@ from decentral.faults.base import Faults
 from decentral.mixing.base import Integers, Mixer, Mixing
 from decentral.registry import build
 from decentral.schedules.action import CommunicationSchedule, Merge
-from decentral.schedules.progress import Feedback, Progress, StepTimeline, communication_steps
+from decentral.schedules.progress import (
+    Feedback,
+    Progress,
+    StepTimeline,
+    communication_steps,
+)
 from decentral.topology.base import Topology
 
 NO_FAULTS = Faults()
@@ -24,12 +30,17 @@ _NOBODY: frozenset[int] = frozenset()
 
 @dataclass(frozen=True)
 class RoundAction:
-    """What happens in one communication step: gossip with a mixing, or a global merge."""
+    """What happens in one communication step: gossip with a mixing, or a global
+    merge.
+    """
 
     intensity: float
     mixing: Mixing | None = None
-    unavailable: frozenset[int] = frozenset()  # positions of nodes that take no part for now
-    full_model: bool = False  # all of a model, where an algorithm sends parts of it in turn
+    # positions of nodes that take no part for now
+    unavailable: frozenset[int] = frozenset()
+    full_model: bool = (
+        False  # all of a model, where an algorithm sends parts of it in turn
+    )
 
     @property
     def is_merge(self) -> bool:
@@ -39,7 +50,9 @@ class RoundAction:
 
 @dataclass(frozen=True)
 class RoundPlanner:
-    """Topology, weights and schedule together: decides what is sent at a communication step."""
+    """Topology, weights and schedule together: decides what is sent at a
+    communication step.
+    """
 
     mixer: Mixer
     schedule: CommunicationSchedule
@@ -76,7 +89,9 @@ class RoundPlanner:
         feedback: Feedback | None = None,
         excluded: frozenset[int] = frozenset(),
     ) -> RoundAction | None:
-        """Return what is sent at this communication step, or None for silence; a pure function."""
+        """Return what is sent at this communication step, or None for silence; a
+        pure function.
+        """
         action = self.schedule.action(progress, feedback)
         faulty = self.faults.any
         unavailable = self._unavailable(progress) if faulty else _NOBODY
@@ -85,18 +100,26 @@ class RoundPlanner:
         if action == 0.0 or not self.mixer.is_active(progress.communication_step, action):
             return None
         if not faulty:
-            return RoundAction(action, self.mixer.mixing(progress.round, action, excluded))
+            return RoundAction(
+                action, self.mixer.mixing(progress.round, action, excluded)
+            )
         return RoundAction(
-            action, self._faulty_mixing(progress, action, excluded | unavailable), unavailable
+            action,
+            self._faulty_mixing(progress, action, excluded | unavailable),
+            unavailable,
         )
 
     def _unavailable(self, progress: Progress) -> frozenset[int]:
-        return frozenset(np.flatnonzero(self.faults.unavailable(self.ids, progress)).tolist())
+        return frozenset(
+            np.flatnonzero(self.faults.unavailable(self.ids, progress)).tolist()
+        )
 
     def _faulty_mixing(
         self, progress: Progress, intensity: float, excluded: frozenset[int]
     ) -> Mixing:
-        """Return who receives from whom in a communication step, what goes wrong included."""
+        """Return who receives from whom in a communication step, what goes wrong
+        included.
+        """
         ids, faults = self.ids, self.faults
         return self.mixer.mixing(
             progress.round,
@@ -107,10 +130,12 @@ class RoundPlanner:
         )
 
     def final_merge(self) -> RoundAction | None:
-        """Return the global merge that ends the run, after what its last communication step sends.
+        """Return the global merge that ends the run, after what its last
+        communication step sends.
 
-        It is sent where it is asked for, and only there: a merge in the last communication step
-        belongs to the algorithm, which may make more of it than a mean.
+        It is sent where it is asked for, and only there: a merge in the last
+        communication step belongs to the algorithm, which may make more of it than
+        a mean.
         """
         return RoundAction(1.0, full_model=True) if self.schedule.final_merge else None
 
@@ -123,9 +148,11 @@ class RoundPlanner:
 
 @dataclass(frozen=True)
 class Size:
-    """Logical bytes of one message of a gossip, as it is coded, and of a global merge.
+    """Logical bytes of one message of a gossip, as it is coded, and of a global
+    merge.
 
-    ``full``: of the merge that ends a run, where others send a part of the model only.
+    ``full``: of the merge that ends a run, where others send a part of the model
+    only.
     """
 
     gossip: int
@@ -142,7 +169,8 @@ class Size:
 class Planned:
     """One communication step of a preview; ``messages`` so far, over all nodes.
 
-    ``merged`` are those of global merges, ``final`` those of the merge that ends the run.
+    ``merged`` are those of global merges, ``final`` those of the merge that ends
+    the run.
     """
 
     step: int
@@ -166,7 +194,9 @@ def all_reduce_messages(nodes: int, steps: int) -> int:
 
 
 def preview(planner: RoundPlanner) -> Iterator[Planned]:
-    """Replay the seed of an open-loop schedule: exactly what the run will send, step by step."""
+    """Replay the seed of an open-loop schedule: exactly what the run will send,
+    step by step.
+    """
     if planner.schedule.closed_loop:
         raise ConfigError(
             f"communication {planner.schedule.rule.name!r} reacts to the run, so it has no "
@@ -179,7 +209,9 @@ def preview(planner: RoundPlanner) -> Iterator[Planned]:
         sent = [a for a in (action, final_merge) if a is not None]
         messages += sum(_messages(a, planner.nodes) for a in sent)
         merged += sum(_messages(a, planner.nodes) for a in sent if a.is_merge)
-        final += sum(_messages(a, planner.nodes) for a in sent if a.is_merge and a.full_model)
+        final += sum(
+            _messages(a, planner.nodes) for a in sent if a.is_merge and a.full_model
+        )
         round += len(sent)
         merges = any(a.is_merge for a in sent)
         intensity = action.intensity if action else 0.0
@@ -188,7 +220,9 @@ def preview(planner: RoundPlanner) -> Iterator[Planned]:
 
 def _messages(action: RoundAction, nodes: int) -> int:
     there = max(1, nodes - len(action.unavailable))
-    return action.mixing.messages if action.mixing else all_reduce_messages(there, steps=1)
+    return (
+        action.mixing.messages if action.mixing else all_reduce_messages(there, steps=1)
+    )
 
 
 def expected_messages(planner: RoundPlanner) -> float:
@@ -215,7 +249,9 @@ def expected_bytes(planner: RoundPlanner, size: Size) -> float:
 
 
 def _expected_merge(planner: RoundPlanner, progress: Progress) -> float:
-    """Return the expected messages of a merge: 2 (E[n] - 1 + P(n = 0)), n nodes being there."""
+    """Return the expected messages of a merge: 2 (E[n] - 1 + P(n = 0)), n nodes
+    being there.
+    """
     if not planner.faults.any:
         return all_reduce_messages(planner.nodes, steps=1)
     there = planner.faults.presence(planner.ids, progress)
@@ -230,15 +266,15 @@ def _surviving(planner: RoundPlanner, progress: Progress) -> float:
     return float(pairs.mean()) * planner.faults.standing(progress)
 
 
-# --- who takes part -------------------------------------------------------------------------------
+# --- who takes part ---------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Membership:
     """The live nodes, ascending ids, and how often they have changed.
 
-    The p-th live node stands at position p of the topology, which is drawn anew in every epoch;
-    draws of data stay keyed by ids.
+    The p-th live node stands at position p of the topology, which is drawn anew in
+    every epoch; draws of data stay keyed by ids.
     """
 
     live: tuple[int, ...]
@@ -252,7 +288,9 @@ class Membership:
     def without(self, lost: Iterable[int]) -> Membership:
         """Return the next epoch, the nodes ``lost`` left out."""
         excluded = set(lost)
-        return Membership(tuple(n for n in self.live if n not in excluded), self.epoch + 1)
+        return Membership(
+            tuple(n for n in self.live if n not in excluded), self.epoch + 1
+        )
 
     def joined(self, returning: Iterable[int]) -> Membership:
         """Return the next epoch, with the nodes ``returning``."""
@@ -265,7 +303,8 @@ class Membership:
 
 
 def reformed(planner: RoundPlanner, weights: object, members: Membership) -> RoundPlanner:
-    """Return the planner of an epoch: the same topology and schedule on the live nodes.
+    """Return the planner of an epoch: the same topology and schedule on the live
+    nodes.
 
     Args:
         planner: What is sent when, among all nodes.
@@ -276,7 +315,9 @@ def reformed(planner: RoundPlanner, weights: object, members: Membership) -> Rou
         return planner
     old = planner.mixer.topology
     try:
-        topology = Topology(build("topology", old.rule), len(members.live), old.seed, members.epoch)
+        topology = Topology(
+            build("topology", old.rule), len(members.live), old.seed, members.epoch
+        )
     except ConfigError as error:
         raise ConfigError(
             f"the {len(members.live)} nodes that are left cannot form the topology again "

@@ -1,7 +1,8 @@
 """Networks: functions ``(n) -> Network`` that say what lies between n nodes.
 
-``latency_s`` is seconds one way; bandwidths are bytes per second, written with any unit. A graph
-file (as for a topology) whose links carry ``latency`` and ``bandwidth`` is a network, too.
+``latency_s`` is seconds one way; bandwidths are bytes per second, written with any
+unit. A graph file (as for a topology) whose links carry ``latency`` and
+``bandwidth`` is a network, too.
 """
 
 from __future__ import annotations
@@ -34,12 +35,15 @@ def common(*, all_reduce: AllReduce = "auto") -> None:
     """Settings of every network.
 
     Args:
-        all_reduce: How a global average goes; auto: ``ring`` or ``tree``, as is faster.
+        all_reduce: How a global average goes; auto: ``ring`` or ``tree``, as is
+            faster.
     """
 
 
 def make(value: object, nodes: int) -> tuple[Network, ConfiguredPlugin]:
-    """Build the network between some nodes from text, a mapping or a function; return its rule."""
+    """Build the network between some nodes from text, a mapping or a function;
+    return its rule.
+    """
     rule = build("network", value)
     made: Any = rule(nodes)
     if not isinstance(made, Network):
@@ -89,8 +93,9 @@ def uniform(
 ) -> Network:
     """Connect every pair of nodes by links of the same latency and bandwidth.
 
-    A message of b bytes takes latency + b / bandwidth; ``up_Bps`` and ``down_Bps`` are the capacity
-    of a node's own line, shared by its simultaneous transfers (none: unlimited).
+    A message of b bytes takes latency + b / bandwidth; ``up_Bps`` and ``down_Bps``
+    are the capacity of a node's own line, shared by its simultaneous transfers
+    (none: unlimited).
 
     Args:
         n: Number of nodes.
@@ -103,12 +108,14 @@ def uniform(
 
 
 @plugin("network")
-def lan(n: int, *, latency_s: Seconds = 108e-6, bandwidth_Bps: Bandwidth = 125e6) -> Network:
+def lan(
+    n: int, *, latency_s: Seconds = 108e-6, bandwidth_Bps: Bandwidth = 125e6
+) -> Network:
     """Connect all nodes to one switch by Gigabit Ethernet.
 
-    1 Gbit/s full duplex per node (IEEE 802.3ab, 1999); 108 us one way, half of the median round
-    trip of 216 us, kernel included, between servers at one switch (Guo et al., "Pingmesh", SIGCOMM
-    2015).
+    1 Gbit/s full duplex per node (IEEE 802.3ab, 1999); 108 us one way, half of the
+    median round trip of 216 us, kernel included, between servers at one switch (Guo
+    et al., "Pingmesh", SIGCOMM 2015).
 
     Args:
         n: Number of nodes.
@@ -124,9 +131,10 @@ def datacenter(
 ) -> Network:
     """Connect all nodes through a data centre's fabric, 25 Gbit/s per node.
 
-    134 us one way, half of the median round trip of 268 us, kernel included, between servers of
-    different pods (Guo et al., "Pingmesh", SIGCOMM 2015); 25 Gbit/s between two instances of one
-    availability zone (Amazon EC2 user guide, "EC2 instance network bandwidth", ENA Express).
+    134 us one way, half of the median round trip of 268 us, kernel included,
+    between servers of different pods (Guo et al., "Pingmesh", SIGCOMM 2015); 25
+    Gbit/s between two instances of one availability zone (Amazon EC2 user guide,
+    "EC2 instance network bandwidth", ENA Express).
 
     Args:
         n: Number of nodes.
@@ -136,7 +144,8 @@ def datacenter(
     return links.uniform(n, latency_s, bandwidth_Bps, bandwidth_Bps, bandwidth_Bps)
 
 
-# Mean round trips in milliseconds: N. Virginia, Oregon, Ireland, Frankfurt, Tokyo, Singapore.
+# Mean round trips in milliseconds: N. Virginia, Oregon, Ireland, Frankfurt, Tokyo,
+# Singapore.
 _ROUND_TRIPS_MS = (
     (0.54, 88.0, 80.5, 88.6, 145.3, 216.7),
     (88.0, 0.54, 137.0, 159.5, 89.1, 161.4),
@@ -155,13 +164,15 @@ def cloud(
     inside_Bps: Bandwidth = 1.25e9,
     between_Bps: Bandwidth = 0.625e9,
 ) -> Network:
-    """Spread the nodes over regions of a public cloud, neighbours in number in the same region.
+    """Spread the nodes over regions of a public cloud, neighbours in number in the
+    same region.
 
-    The regions are, in this order, N. Virginia, Oregon, Ireland, Frankfurt, Tokyo and Singapore;
-    half of the mean round trips between them ("Latency between AWS global regions", 2017 table),
-    and within one half of 0.54 ms (twice 268 us, two zones: Guo et al., SIGCOMM 2015). An instance
-    sends up to 10 Gbit/s inside its region and 5 Gbit/s to others, a single flow no more than
-    5 Gbit/s (Amazon EC2 user guide, "EC2 instance network bandwidth").
+    The regions are, in this order, N. Virginia, Oregon, Ireland, Frankfurt, Tokyo
+    and Singapore; half of the mean round trips between them ("Latency between AWS
+    global regions", 2017 table), and within one half of 0.54 ms (twice 268 us, two
+    zones: Guo et al., SIGCOMM 2015). An instance sends up to 10 Gbit/s inside its
+    region and 5 Gbit/s to others, a single flow no more than 5 Gbit/s (Amazon EC2
+    user guide, "EC2 instance network bandwidth").
 
     Args:
         n: Number of nodes.
@@ -174,7 +185,9 @@ def cloud(
     bandwidth_Bps = np.full((regions, regions), between_Bps)
     # A single flow gets no more than 5 Gbit/s, also inside a region.
     np.fill_diagonal(bandwidth_Bps, min(inside_Bps, 0.625e9))
-    return links.sites(site, latency_s, bandwidth_Bps, up_Bps=inside_Bps, down_Bps=inside_Bps)
+    return links.sites(
+        site, latency_s, bandwidth_Bps, up_Bps=inside_Bps, down_Bps=inside_Bps
+    )
 
 
 @plugin("network")
@@ -187,10 +200,11 @@ def sites(
     inside_latency_s: Seconds = 108e-6,
     inside_Bps: Bandwidth = 125e6,
 ) -> Network:
-    """Divide the nodes among sites, neighbours in number together, with slow links between sites.
+    """Divide the nodes among sites, neighbours in number together, with slow links
+    between sites.
 
-    Inside a site a link is a ``lan``'s; ``latency_s`` and ``bandwidth_Bps`` are those of every link
-    between nodes of different sites.
+    Inside a site a link is a ``lan``'s; ``latency_s`` and ``bandwidth_Bps`` are
+    those of every link between nodes of different sites.
 
     Args:
         n: Number of nodes.
@@ -218,9 +232,9 @@ def home(
 ) -> Network:
     """Connect nodes that stand in homes: fast down, half as fast up.
 
-    Global means of fixed broadband: 45.74 Mbit/s up, 85.73 Mbit/s down, 21 ms round trip to a
-    nearby server (Speedtest Global Index, September 2020); from home to home a message takes half
-    of it to leave and half to arrive.
+    Global means of fixed broadband: 45.74 Mbit/s up, 85.73 Mbit/s down, 21 ms round
+    trip to a nearby server (Speedtest Global Index, September 2020); from home to
+    home a message takes half of it to leave and half to arrive.
 
     Args:
         n: Number of nodes.
@@ -239,11 +253,12 @@ def satellite(
     up_Bps: Bandwidth = 1.855e6,
     down_Bps: Bandwidth = 13.08875e6,
 ) -> Network:
-    """Connect nodes by satellites in low orbit: 14.84 Mbit/s up, 104.71 Mbit/s down.
+    """Connect nodes by satellites in low orbit: 14.84 Mbit/s up, 104.71 Mbit/s
+    down.
 
-    Medians of Starlink in the United States, and 45 ms round trip to a nearby server (Ookla, first
-    half of 2025); from node to node a message takes half of it to
-    leave and half to arrive.
+    Medians of Starlink in the United States, and 45 ms round trip to a nearby
+    server (Ookla, first half of 2025); from node to node a message takes half of it
+    to leave and half to arrive.
 
     Args:
         n: Number of nodes.
@@ -254,10 +269,11 @@ def satellite(
     return links.uniform(n, latency_s, min(up_Bps, down_Bps), up_Bps, down_Bps)
 
 
-# --- networks from graphs -------------------------------------------------------------------------
+# --- networks from graphs ---------------------------------------------------------
 
 
-#: What a link may carry, and what a link lacks in a network where no link carries it.
+#: What a link may carry, and what a link lacks in a network where no link carries
+#: it.
 _CARRIED = {"latency_s": 0.0, "bandwidth_Bps": inf}
 #: What a node may carry: the capacity of its line, as text or in bytes per second.
 _LINES = {"up": "up_Bps", "down": "down_Bps"}
@@ -269,10 +285,12 @@ def carries_links(graph: Any) -> bool:
 
 
 def network_of(graph: Any, name: str) -> Network:
-    """Return the network whose sites are a graph's nodes; messages may go over several links.
+    """Return the network whose sites are a graph's nodes; messages may go over
+    several links.
 
-    Nodes are numbered as in a topology. Links carry ``latency_s`` and ``bandwidth_Bps``, nodes
-    perhaps ``up`` and ``down``. Raises ConfigError for impossible costs.
+    Nodes are numbered as in a topology. Links carry ``latency_s`` and
+    ``bandwidth_Bps``, nodes perhaps ``up`` and ``down``. Raises ConfigError for
+    impossible costs.
     """
     graph = numbered(graph)
     nodes, labels = len(graph), labels_of(graph)

@@ -1,4 +1,6 @@
-"""Optimizers: torch.optim, in place, over a block of rows; their classes serve any script."""
+"""Optimizers: torch.optim, in place, over a block of rows; their classes serve any
+script.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,12 @@ __getattr__ = lazy_names(
     __name__,
     {
         "base": ["default_lr", "grouping", "updater"],
-        "block_optimizer": ["BlockOptimizer", "LrInfo", "is_elementwise", "state_numbers"],
+        "block_optimizer": [
+            "BlockOptimizer",
+            "LrInfo",
+            "is_elementwise",
+            "state_numbers",
+        ],
         "blocks": ["Blockwise", "RATIOS", "block_groups", "block_of"],
         "first_order": ["Lion"],
         "gradient_power": ["grad_power"],

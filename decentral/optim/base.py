@@ -1,12 +1,12 @@
 """Optimizers: ``torch.optim``, in place, over a block of rows.
 
-An optimizer plug-in is a function ``(params) -> torch.optim.Optimizer``, or such a class; its
-keyword-only parameters are settings. One that has schedules of its own is told the course of the
-run, see ``LrInfo``.
+An optimizer plug-in is a function ``(params) -> torch.optim.Optimizer``, or such a
+class; its keyword-only parameters are settings. One that has schedules of its own
+is told the course of the run, see ``LrInfo``.
 
-What it promises, and how it takes a block, stands in ``traits.OptimizerTraits``. Any other
-optimizer of torch, or of an installed package, is found by its dotted name, e.g.
-``torch.optim.RAdam``.
+What it promises, and how it takes a block, stands in ``traits.OptimizerTraits``.
+Any other optimizer of torch, or of an installed package, is found by its dotted
+name, e.g. ``torch.optim.RAdam``.
 
 In a script of your own, all of this works without the rest of the package:
 ``from decentral.optim import Lion, Muon, MuonLite, Soap, SoapLite, block_groups, grad_power``.
@@ -34,16 +34,20 @@ from decentral.traits import OptimizerTraits, traits_of
 
 
 def common(*, grad_power: Positive = 1.0, blockwise: Blockwise | None = None) -> None:
-    """Settings of every optimizer: a power of the gradient, and learning rates by block.
+    """Settings of every optimizer: a power of the gradient, and learning rates by
+    block.
 
     Args:
-        grad_power: p; the optimizer sees sign(g) |g|^p, after averaging and clipping.
+        grad_power: p; the optimizer sees sign(g) |g|^p, after averaging and
+            clipping.
         blockwise: Ratios to the base rate by block; ``true`` for those published.
     """
 
 
 def grouping(rule: ConfiguredPlugin, model: nn.Module) -> GroupRule:
-    """Return how a model's parameters are grouped in a row: by block, if rates are blockwise."""
+    """Return how a model's parameters are grouped in a row: by block, if rates are
+    blockwise.
+    """
     blockwise: Blockwise | None = rule.common.get("blockwise")
     if blockwise is None:
         return one_group
@@ -57,7 +61,8 @@ def default_lr(rule: ConfiguredPlugin) -> float:
 
 
 def updater(rule: ConfiguredPlugin, name: str, shape: Sequence[int]) -> str:
-    """Return what updates a parameter: optimizers of matrices leave some to another.
+    """Return what updates a parameter: optimizers of matrices leave some to
+    another.
 
     Args:
         rule: The optimizer.
@@ -65,7 +70,10 @@ def updater(rule: ConfiguredPlugin, name: str, shape: Sequence[int]) -> str:
         shape: Its shape.
 
     >>> from decentral.registry import build
-    >>> [updater(build("optimizer", "muon"), "fc1.weight", shape) for shape in ((8, 4), (8,))]
+    >>> [
+    ...     updater(build("optimizer", "muon"), "fc1.weight", shape)
+    ...     for shape in ((8, 4), (8,))
+    ... ]
     ['muon', 'adamw']
     """
     left = "exclude" in rule.settings and not takes(name, shape, rule.settings["exclude"])
@@ -73,7 +81,9 @@ def updater(rule: ConfiguredPlugin, name: str, shape: Sequence[int]) -> str:
 
 
 def resolve(name: str) -> Plugin | None:
-    """Find an optimizer class by dotted name; its settings are the class's own parameters."""
+    """Find an optimizer class by dotted name; its settings are the class's own
+    parameters.
+    """
     if "." not in name or name.endswith(".py"):
         return None
     module_name, _, attribute = name.rpartition(".")
@@ -104,7 +114,9 @@ def resolve(name: str) -> Plugin | None:
         named=next(iter(inspect.signature(found).parameters), "") == "named_parameters",
     )
     settings = signature_settings(common)
-    return Plugin("optimizer", name, _maker(name, found), _settings(found), traits, settings)
+    return Plugin(
+        "optimizer", name, _maker(name, found), _settings(found), traits, settings
+    )
 
 
 def _maker(name: str, kind: Any) -> Callable[..., torch.optim.Optimizer]:
@@ -131,7 +143,8 @@ def _settings(kind: type[torch.optim.Optimizer]) -> dict[str, Setting]:
 
 
 def _writable(default: Any) -> bool:
-    """Tell whether a default can be written into a configuration; any other is left to its class.
+    """Tell whether a default can be written into a configuration; any other is left
+    to its class.
 
     Such are infinity, types of numbers, and functions.
     """

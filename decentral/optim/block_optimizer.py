@@ -1,4 +1,6 @@
-"""An optimizer at work on a block of rows, sharded by row, and the course it is told."""
+"""An optimizer at work on a block of rows, sharded by row, and the course it is
+told.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +26,11 @@ from decentral.traits import OptimizerTraits, traits_of
 class LrInfo:
     """The course of the learning rate, for optimizers with schedules of their own.
 
-    ``warmup`` is a share of the run, ``floor`` the least rate as a share of the peak. An optimizer
-    that wants to know has a group setting ``course``, which is set to these values, as a dict, when
-    a run begins. One that has a group setting ``progress`` is told before every step which share of
-    the run is done, as every optimizer is told ``lr``.
+    ``warmup`` is a share of the run, ``floor`` the least rate as a share of the
+    peak. An optimizer that wants to know has a group setting ``course``, which is
+    set to these values, as a dict, when a run begins. One that has a group setting
+    ``progress`` is told before every step which share of the run is done, as every
+    optimizer is told ``lr``.
     """
 
     cosine: bool = False
@@ -47,20 +50,26 @@ _TOGETHER = ("block", "stacked")
 
 
 class BlockOptimizer:
-    """Runs a torch optimizer in place over ``rows`` [n, P] with gradients in ``grads`` [n, P].
+    """Runs a torch optimizer in place over ``rows`` [n, P] with gradients in
+    ``grads`` [n, P].
 
     Four ways to present the block, chosen once:
 
-    - ``block``: the whole contiguous block is one parameter (element-wise, one group, no buffers);
-    - ``rows``: one contiguous 1-D parameter per (row, group) (element-wise otherwise);
-    - ``stacked``: one parameter [n, *shape] per named tensor, with its name, for optimizers that
-      work on all rows at once but never mix them (the group setting ``leading`` is then 1);
-    - ``tensors``: one parameter per (row, named tensor), for other optimizers that look at shapes.
+    - ``block``: the whole contiguous block is one parameter (element-wise, one
+      group, no buffers);
+    - ``rows``: one contiguous 1-D parameter per (row, group) (element-wise
+      otherwise);
+    - ``stacked``: one parameter [n, *shape] per named tensor, with its name, for
+      optimizers that work on all rows at once but never mix them (the group setting
+      ``leading`` is then 1);
+    - ``tensors``: one parameter per (row, named tensor), for other optimizers that
+      look at shapes.
 
-    Fused kernels ignore strides, so only ``stacked`` has strided parameters, and no fused kernel.
-    An optimizer of unknown origin (neither element-wise nor stacked nor torch's own) may couple its
-    parameters or keep counters of its own, so every row has an instance to itself. Gradients are
-    raised to ``grad_power`` first, all at once; ``blockwise`` gives groups a rate of their own.
+    Fused kernels ignore strides, so only ``stacked`` has strided parameters, and no
+    fused kernel. An optimizer of unknown origin (neither element-wise nor stacked
+    nor torch's own) may couple its parameters or keep counters of its own, so every
+    row has an instance to itself. Gradients are raised to ``grad_power`` first, all
+    at once; ``blockwise`` gives groups a rate of their own.
     """
 
     def __init__(
@@ -92,7 +101,8 @@ class BlockOptimizer:
             for places in owners
         ]
         self.groups = [group for one in self.instances for group in one.param_groups]
-        #: Instances whose parameters are elsewhere while they train than where they are evaluated.
+        #: Instances whose parameters are elsewhere while they train than where they
+        #: are evaluated.
         self.moded: list[Any] = [one for one in self.instances if _has_modes(one)]
         self.set_mode(training=True)
         #: Whether a group wants to know how far the run is.
@@ -115,7 +125,9 @@ class BlockOptimizer:
         return "block" if whole and rows.is_contiguous() else "rows"
 
     def _pieces(self, rows: Tensor, grads: Tensor) -> list[tuple[Entry, Tensor, Tensor]]:
-        """Return the data and the gradient of every parameter, with its (first) named tensor."""
+        """Return the data and the gradient of every parameter, with its (first)
+        named tensor.
+        """
         entries = self.layout.parameters
         if self.mode == "block":
             return [(entries[0], rows, grads)]
@@ -141,26 +153,34 @@ class BlockOptimizer:
         return parameter
 
     def _presented(self, places: list[int]) -> Any:
-        """Return parameters as torch takes them: with names, in groups by ratio, where needed."""
+        """Return parameters as torch takes them: with names, in groups by ratio,
+        where needed.
+        """
         named = [(self.entries[place].name, self.params[place]) for place in places]
         groups: dict[float, list[tuple[str, nn.Parameter]]] = {}
         for name, parameter in named:
             groups.setdefault(self._ratio(name), []).append((name, parameter))
         if self.mode == "stacked":
-            return [{"params": group, "leading": 1, "ratio": r} for r, group in groups.items()]
+            return [
+                {"params": group, "leading": 1, "ratio": r} for r, group in groups.items()
+            ]
         if self.named:
             return named
         if self.blockwise is None:
             return [parameter for _, parameter in named]
-        return [{"params": [p for _, p in group], "ratio": r} for r, group in groups.items()]
+        return [
+            {"params": [p for _, p in group], "ratio": r} for r, group in groups.items()
+        ]
 
     def _ratio(self, name: str) -> float:
         return self.blockwise.ratio(name) if self.blockwise else 1.0
 
     def step(self, lr: float | Rate, progress: float = 0.0) -> None:
-        """Update the rows from their gradients, after the share ``progress`` of the run.
+        """Update the rows from their gradients, after the share ``progress`` of the
+        run.
 
-        ``lr`` is the learning rate, or that of each group as a function of its ratio.
+        ``lr`` is the learning rate, or that of each group as a function of its
+        ratio.
         """
         if self.power != 1.0:
             # In one pass for the whole block, before any optimizer sees its part.
@@ -174,7 +194,9 @@ class BlockOptimizer:
             instance.step()
 
     def set_mode(self, training: bool) -> None:
-        """Tell optimizers that have modes, such as schedule-free ones, what comes next."""
+        """Tell optimizers that have modes, such as schedule-free ones, what comes
+        next.
+        """
         for instance in self.moded:
             if training:
                 instance.train()
@@ -195,13 +217,14 @@ class BlockOptimizer:
         for instance in self.instances:
             instance.state.clear()
 
-    # --- state, sharded by row --------------------------------------------------------------------
+    # --- state, sharded by row ----------------------------------------------------
 
     def state_of(self, row: int) -> dict[str, Tensor]:
-        """Return one row's state as ``{"<place>/<key>": tensor}``, its step counter included.
+        """Return one row's state as ``{"<place>/<key>": tensor}``, its step counter
+        included.
 
-        Plain numbers are kept under ``<key>#``, and all that a row's own instance remembers under
-        ``own/``, see ``optim.states``.
+        Plain numbers are kept under ``<key>#``, and all that a row's own instance
+        remembers under ``own/``, see ``optim.states``.
         """
         if not self.shared:
             return {f"own/{k}": value for k, value in packed(self.instances[row]).items()}
@@ -239,7 +262,9 @@ class BlockOptimizer:
         return [self.params[place] for place in self._places_of(row)]
 
     def _share(self, value: Tensor, row: int) -> Tensor:
-        """Return a row's share of a state: counters, which have no dimension, belong to all."""
+        """Return a row's share of a state: counters, which have no dimension,
+        belong to all.
+        """
         return value[row] if self.mode in _TOGETHER and value.dim() else value
 
     def _put(
@@ -254,10 +279,13 @@ class BlockOptimizer:
             state[key.removesuffix("#")] = value.item()
             return
         if self.mode not in _TOGETHER or not value.dim():
-            # Step counters stay on the CPU unless a kernel on the device reads them, as in torch.
+            # Step counters stay on the CPU unless a kernel on the device reads
+            # them, as in torch.
             group = self.instances[0 if self.shared else row].param_groups[0]
             follows = key != "step" or group.get("fused") or group.get("capturable")
-            state[key] = value.to(parameter.device if follows else value.device, copy=True)
+            state[key] = value.to(
+                parameter.device if follows else value.device, copy=True
+            )
             return
         if key not in state:
             # Made of zeros for all rows: the optimizer has taken no step yet.
@@ -266,10 +294,11 @@ class BlockOptimizer:
         state[key][row] = value
 
     def channels(self) -> list[Tensor]:
-        """Return the row-shaped state as blocks [n, k] that an exchange can mix, in a fixed order.
+        """Return the row-shaped state as blocks [n, k] that an exchange can mix, in
+        a fixed order.
 
-        Where one parameter holds all rows these are the state itself; otherwise copies, written
-        back by ``absorb``.
+        Where one parameter holds all rows these are the state itself; otherwise
+        copies, written back by ``absorb``.
         """
         if self.mode in _TOGETHER:
             stop = self.layout.groups[0][1] if self.mode == "block" else None
@@ -279,15 +308,21 @@ class BlockOptimizer:
                 for key, value in sorted(self._state(0).get(parameter, {}).items())
                 if self._travels(key, value, parameter)
             ]
-        return [torch.stack([t.reshape(-1) for t in column]) for column in self._columns()]
+        return [
+            torch.stack([t.reshape(-1) for t in column]) for column in self._columns()
+        ]
 
     def _travels(self, key: str, value: Any, parameter: nn.Parameter) -> bool:
-        """Whether a state means the same for every node: shaped like the rows, and declared."""
+        """Whether a state means the same for every node: shaped like the rows, and
+        declared.
+        """
         declared = self.mixes is None or key in self.mixes
         return declared and isinstance(value, Tensor) and value.shape == parameter.shape
 
     def absorb(self, channels: list[Tensor]) -> None:
-        """Write mixed channels back into the state (needed only where they were copies)."""
+        """Write mixed channels back into the state (needed only where they were
+        copies).
+        """
         if self.mode in _TOGETHER:
             return
         for column, channel in zip(self._columns(), channels, strict=True):
@@ -312,7 +347,9 @@ class BlockOptimizer:
         for place in range(self.per_row):
             owners = [self._params_of(row)[place] for row in range(self.nodes)]
             for key in sorted(self._state(0).get(owners[0], {})):
-                column = [self._state(row)[owner][key] for row, owner in enumerate(owners)]
+                column = [
+                    self._state(row)[owner][key] for row, owner in enumerate(owners)
+                ]
                 if self._travels(key, column[0], owners[0]):
                     found.append(column)
         return found
@@ -327,7 +364,8 @@ def _number(value: float) -> Tensor:
 
 
 def fused(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-    """Let torch update a parameter in one pass, where it has such a kernel and nobody objects.
+    """Let torch update a parameter in one pass, where it has such a kernel and
+    nobody objects.
 
     An optimizer that has made its state already has made it for the other kernel.
     """
@@ -342,7 +380,8 @@ def fused(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
 def _made(
     rule: ConfiguredPlugin, presented: Any, params: Sequence[nn.Parameter]
 ) -> torch.optim.Optimizer:
-    """Return the optimizer that a plug-in makes, if it is one of all the parameters.
+    """Return the optimizer that a plug-in makes, if it is one of all the
+    parameters.
 
     Args:
         rule: The plug-in.
@@ -351,15 +390,21 @@ def _made(
     """
     made = rule(presented)
     if not isinstance(made, torch.optim.Optimizer):
-        raise wrong(rule, describe(made), "a torch.optim.Optimizer of the parameters given")
+        raise wrong(
+            rule, describe(made), "a torch.optim.Optimizer of the parameters given"
+        )
     held = {id(each) for group in made.param_groups for each in group["params"]}
     if held != {id(each) for each in params}:
-        raise wrong(rule, "an optimizer of other parameters", "one of all the parameters given")
+        raise wrong(
+            rule, "an optimizer of other parameters", "one of all the parameters given"
+        )
     return fused(made)
 
 
 def is_elementwise(rule: ConfiguredPlugin) -> bool:
-    """Return whether a block may be one parameter: declared, and proved on two rows."""
+    """Return whether a block may be one parameter: declared, and proved on two
+    rows.
+    """
     if not traits_of(rule, OptimizerTraits).elementwise:
         return False
     return all(torch.equal(*pair) for pair in _probe(rule))
@@ -390,7 +435,9 @@ def _three_steps(rule: ConfiguredPlugin, tensors: list[Tensor]) -> None:
 
 
 def state_numbers(rule: ConfiguredPlugin, layout: Layout) -> int:
-    """Return how many numbers of one row's state are exchanged along with it, by a trial step."""
+    """Return how many numbers of one row's state are exchanged along with it, by a
+    trial step.
+    """
     # Many optimizers make their state only when they first step.
     row, grad = torch.ones(1, layout.width), torch.ones(1, layout.width)
     trial = BlockOptimizer(rule, layout, row, grad)

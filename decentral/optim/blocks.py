@@ -1,7 +1,8 @@
-"""The blocks of a network, by the names of its parameters, and a learning rate for each.
+"""The blocks of a network, by the names of its parameters, and a learning rate for
+each.
 
-Names are those of GPT-2, LLaMA, Qwen2-MoE and ViT in ``transformers``, of ``torch.nn`` and of
-torchvision, and of the networks of this package.
+Names are those of GPT-2, LLaMA, Qwen2-MoE and ViT in ``transformers``, of
+``torch.nn`` and of torchvision, and of the networks of this package.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from torch import nn
 
 from decentral.errors import ConfigError, nearest
 
-#: Learning rates by block, as multiples of the base rate (Wang et al., "The sharpness disparity
-#: principle in transformers", 2025). A projection of query, key and value in one takes the lower of
-#: two; experts are feed-forward, routers and the head keep the base rate.
+#: Learning rates by block, as multiples of the base rate (Wang et al., "The
+#: sharpness disparity principle in transformers", 2025). A projection of query, key
+#: and value in one takes the lower of two; experts are feed-forward, routers and
+#: the head keep the base rate.
 RATIOS: Mapping[str, float] = MappingProxyType(
     {
         "embedding": 10.0, "qk": 8.0, "vo": 4.0, "qkv": 4.0, "ffn": 6.0, "experts": 6.0,
@@ -57,10 +59,12 @@ def block_of(name: str) -> str | None:
 
 @dataclass(frozen=True)
 class Blockwise:
-    """Learning rates by block: a ratio to the base rate for each, and the floor they share.
+    """Learning rates by block: a ratio to the base rate for each, and the floor
+    they share.
 
-    Keys are blocks or patterns of parameter names (``"1.*"``), which win. Every rate decays to
-    ``floor`` times the base rate, None: as the learning-rate schedule says.
+    Keys are blocks or patterns of parameter names (``"1.*"``), which win. Every
+    rate decays to ``floor`` times the base rate, None: as the learning-rate
+    schedule says.
     """
 
     IN_WORDS: ClassVar[str] = "true, or ratios such as 'qk=8, vo=4'"
@@ -71,7 +75,9 @@ class Blockwise:
     def __str__(self) -> str:
         """Write the ratios as a user would."""
         floor = {} if self.floor is None else {"floor": self.floor}
-        return ", ".join(f"{key}={value:g}" for key, value in {**self.ratios, **floor}.items())
+        return ", ".join(
+            f"{key}={value:g}" for key, value in {**self.ratios, **floor}.items()
+        )
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: object, handler: object) -> object:
@@ -82,7 +88,8 @@ class Blockwise:
 
     @staticmethod
     def parse(value: object) -> Blockwise | None:
-        """Read ``true``, a mapping of ratios, or ``"qk=8, vo=4"``; what is not said is as usual.
+        """Read ``true``, a mapping of ratios, or ``"qk=8, vo=4"``; what is not said
+        is as usual.
 
         >>> Blockwise.parse("qk=2, floor=0.05").ratios["qk"]
         2.0
@@ -104,8 +111,12 @@ class Blockwise:
         return Blockwise({**RATIOS, **given}, floor)
 
     def key(self, name: str) -> str | None:
-        """Return the pattern or the block whose ratio a parameter takes, None if there is none."""
-        patterns = (key for key in self.ratios if _is_pattern(key) and fnmatchcase(name, key))
+        """Return the pattern or the block whose ratio a parameter takes, None if
+        there is none.
+        """
+        patterns = (
+            key for key in self.ratios if _is_pattern(key) and fnmatchcase(name, key)
+        )
         # Patterns of the user's first: they are there to correct what names
         # suggest.
         return next(patterns, None) or block_of(name)
@@ -157,10 +168,11 @@ def _pairs(value: object) -> dict[str, float]:
 def block_groups(
     model: nn.Module, lr: float, ratios: Mapping[str, float] | None = None
 ) -> list[dict[str, Any]]:
-    """Return parameter groups with a learning rate by block, for any optimizer of torch.
+    """Return parameter groups with a learning rate by block, for any optimizer of
+    torch.
 
-    Groups carry ``block`` and ``ratio``; ratios that are not given are as published. Raises
-    ConfigError for parameters of no known block.
+    Groups carry ``block`` and ``ratio``; ratios that are not given are as
+    published. Raises ConfigError for parameters of no known block.
 
     Args:
         model: The module whose parameters are grouped.

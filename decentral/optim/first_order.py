@@ -44,7 +44,9 @@ def sgd(
     )
 
 
-@plugin("optimizer", elementwise=True, default_lr=1e-3, base="torch.optim.AdamW", identity={})
+@plugin(
+    "optimizer", elementwise=True, default_lr=1e-3, base="torch.optim.AdamW", identity={}
+)
 def adamw(
     params: Any,
     *,
@@ -53,7 +55,8 @@ def adamw(
     weight_decay: NonNegative = 0.01,
     amsgrad: bool = False,
 ) -> torch.optim.Optimizer:
-    """``torch.optim.AdamW``: Adam with decoupled weight decay (Loshchilov & Hutter, 2019).
+    """``torch.optim.AdamW``: Adam with decoupled weight decay (Loshchilov & Hutter,
+    2019).
 
     Args:
         params: Parameters, named ones where names matter.
@@ -71,8 +74,9 @@ def adamw(
 class Lion(torch.optim.Optimizer):
     """Lion: a step of one size along the sign of the interpolated momentum.
 
-    c = beta1 m + (1 - beta1) g; x <- (1 - lr decay) x - lr sign(c); m <- beta2 m + (1 - beta2) g
-    (Chen et al., "Symbolic discovery of optimization algorithms", 2023).
+    c = beta1 m + (1 - beta1) g; x <- (1 - lr decay) x - lr sign(c); m <- beta2 m +
+    (1 - beta2) g (Chen et al., "Symbolic discovery of optimization algorithms",
+    2023).
 
     Args:
         params: Parameters, named ones where names matter.

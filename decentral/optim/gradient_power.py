@@ -21,7 +21,9 @@ _SIMPLE = (0.5, 2.0, 3.0)
 
 
 def power_(grad: Tensor, p: float) -> Tensor:
-    """Replace a gradient by sign(g) (|g| + 1e-8)^p, in place; p = 1 leaves it alone."""
+    """Replace a gradient by sign(g) (|g| + 1e-8)^p, in place; p = 1 leaves it
+    alone.
+    """
     if p == 1.0:
         return grad
     # Away from 0, where powers below 1 have an infinite slope.
@@ -32,10 +34,14 @@ def power_(grad: Tensor, p: float) -> Tensor:
 def _raised_(size: Tensor, p: float) -> Tensor:
     """Raise positive numbers to a power, in place.
 
-    With wide registers numpy's exp2(p log2 x) is four times as fast as torch's power, and as right
-    to 2e-6.
+    With wide registers numpy's exp2(p log2 x) is four times as fast as torch's
+    power, and as right to 2e-6.
     """
-    plain = size.dtype == torch.float32 and size.device.type == "cpu" and not size.requires_grad
+    plain = (
+        size.dtype == torch.float32
+        and size.device.type == "cpu"
+        and not size.requires_grad
+    )
     if not plain or p in _SIMPLE or not _wide():
         return size.pow_(p)
     numbers = size.numpy()
@@ -57,11 +63,12 @@ def grad_power(optimizer: torch.optim.Optimizer, p: float = 1.2) -> RemovableHan
 
     (Wang et al., "GradPower", 2025.)
 
-    A hook before each step, on all parameters; with AdamW this is AdamPower, with Muon MuonPower.
-    Clip before: the order is average, clip, power, step. Like clipping it changes ``.grad`` in
-    place, which costs no memory: after the step the gradient is spent, as before ``zero_grad``.
-    A closure given to ``step`` is followed by the power. Decoupled weight decay is not touched.
-    Returns a handle; its ``remove()`` ends it.
+    A hook before each step, on all parameters; with AdamW this is AdamPower, with
+    Muon MuonPower. Clip before: the order is average, clip, power, step. Like
+    clipping it changes ``.grad`` in place, which costs no memory: after the step
+    the gradient is spent, as before ``zero_grad``. A closure given to ``step`` is
+    followed by the power. Decoupled weight decay is not touched. Returns a handle;
+    its ``remove()`` ends it.
 
     >>> weight = torch.nn.Parameter(torch.zeros(2))
     >>> optimizer = torch.optim.SGD([weight], lr=1.0)
@@ -72,7 +79,9 @@ def grad_power(optimizer: torch.optim.Optimizer, p: float = 1.2) -> RemovableHan
     tensor([ 9.0000, -0.2500])
     """
     if not p > 0:
-        raise ConfigError(f"grad_power {p:g}: the power must be above 0; 1 changes nothing.")
+        raise ConfigError(
+            f"grad_power {p:g}: the power must be above 0; 1 changes nothing."
+        )
 
     def apply() -> None:
         for group in optimizer.param_groups:

@@ -1,8 +1,10 @@
-"""LITE: bolder steps along the flat directions of the loss (Zhu et al., "LITE", 2026).
+"""LITE: bolder steps along the flat directions of the loss (Zhu et al., "LITE",
+2026).
 
-Which directions are flat follows from what the base optimizer knows anyway: small singular values
-of Muon's momentum, small second moments of Adam and SOAP. On them the step is multiplied by chi,
-and the current gradient counts beta2 instead of beta1 times more beside the momentum.
+Which directions are flat follows from what the base optimizer knows anyway: small
+singular values of Muon's momentum, small second moments of Adam and SOAP. On them
+the step is multiplied by chi, and the current gradient counts beta2 instead of
+beta1 times more beside the momentum.
 """
 
 from __future__ import annotations
@@ -20,9 +22,9 @@ from decentral.optim.block_optimizer import FREE, LrInfo
 from decentral.optim.blocks import RATIOS
 from decentral.optim.matrix import MatrixOptimizer, Member, zeros
 
-#: Multipliers of flat directions, and shares of directions that are sharp: as shipped by the
-#: authors. Blocks left out, such as routers, keep 1 and 0, the base optimizer. ``other`` are hidden
-#: matrices of no known block.
+#: Multipliers of flat directions, and shares of directions that are sharp: as
+#: shipped by the authors. Blocks left out, such as routers, keep 1 and 0, the base
+#: optimizer. ``other`` are hidden matrices of no known block.
 CHI: dict[str, float] = {
     "embedding": 4.0, "norm": 4.0, "qk": 2.0, "vo": 2.0, "qkv": 2.0, "ffn": 2.0,
     "experts": 2.0, "head": 1.0, "other": 2.0,
@@ -40,7 +42,9 @@ _UP, _DOWN = 1.05, 0.95
 _LEAST_SHARE = 1e-6
 
 
-def by_block(name: str, given: Mapping[str, float], shipped: Mapping[str, float]) -> dict[str, Any]:
+def by_block(
+    name: str, given: Mapping[str, float], shipped: Mapping[str, float]
+) -> dict[str, Any]:
     """Return the shipped values with those given in their place.
 
     Args:
@@ -63,7 +67,9 @@ def by_block(name: str, given: Mapping[str, float], shipped: Mapping[str, float]
 
 
 class LiteOptimizer(MatrixOptimizer):
-    """What Muon-LITE and SOAP-LITE share: schedules, and Adam with a mask of flat coordinates."""
+    """What Muon-LITE and SOAP-LITE share: schedules, and Adam with a mask of flat
+    coordinates.
+    """
 
     def __init__(
         self,
@@ -74,7 +80,9 @@ class LiteOptimizer(MatrixOptimizer):
         sharp: Mapping[str, float],
         **settings: Any,
     ) -> None:
-        """Fill in the blocks that are not said; whoever drives may set ``course``, ``progress``."""
+        """Fill in the blocks that are not said; whoever drives may set ``course``,
+        ``progress``.
+        """
         super().__init__(
             params, lr,
             chi=by_block("chi", chi, CHI), sharp=by_block("sharp", sharp, SHARP),
@@ -86,10 +94,13 @@ class LiteOptimizer(MatrixOptimizer):
         return member.value.shape[-2:], member.block
 
     @staticmethod
-    def flatness(group: dict[str, Any], member: Member, hidden: bool) -> tuple[float, float]:
+    def flatness(
+        group: dict[str, Any], member: Member, hidden: bool
+    ) -> tuple[float, float]:
         """Return chi and the share of sharp directions of a parameter, now.
 
-        Biases and other parameters of no block of their own, outside matrices, keep plain AdamW.
+        Biases and other parameters of no block of their own, outside matrices, keep
+        plain AdamW.
 
         Args:
             group: The parameter's group.
@@ -103,13 +114,17 @@ class LiteOptimizer(MatrixOptimizer):
 
     @staticmethod
     def damping(group: dict[str, Any], member: Member) -> tuple[float, float]:
-        """Return the extra weight of the gradient, beta1 on sharp and beta2 on flat directions."""
+        """Return the extra weight of the gradient, beta1 on sharp and beta2 on flat
+        directions.
+        """
         return group["beta1"], beta2_now(group, _progress(group, member))
 
     def update_others(self, group: dict[str, Any], members: list[Member]) -> None:
-        """Adam with a bolder step, and more decay, where the second moment is small.
+        """Adam with a bolder step, and more decay, where the second moment is
+        small.
 
-        As the authors do, ``eps`` is added before the second moment is corrected for its start.
+        As the authors do, ``eps`` is added before the second moment is corrected
+        for its start.
         """
         beta1, beta2 = group["betas"]
         for member in members:
@@ -117,7 +132,11 @@ class LiteOptimizer(MatrixOptimizer):
             first = zeros(member, "exp_avg").lerp_(member.grad, 1 - beta1)
             second = zeros(member, "exp_avg_sq").lerp_(member.grad.square(), 1 - beta2)
             dims = list(range(group["leading"], second.dim()))
-            flat = flat_mask(member, second, dims, sharp, group["smooth"]) if chi != 1 else None
+            flat = (
+                flat_mask(member, second, dims, sharp, group["smooth"])
+                if chi != 1
+                else None
+            )
             bold = 1.0 if flat is None else 1 + (chi - 1) * flat
             step = int(member.state["step"])
             rate = group["lr"] * (1 - beta2**step) ** 0.5 / (1 - beta1**step)
@@ -128,17 +147,21 @@ class LiteOptimizer(MatrixOptimizer):
 
 
 def plain(sharp: float) -> bool:
-    """Return whether matrices with that share of sharp directions keep the base optimizer."""
+    """Return whether matrices with that share of sharp directions keep the base
+    optimizer.
+    """
     return sharp <= _LEAST_SHARE
 
 
 def flat_mask(
     member: Member, second: Tensor, dims: Sequence[int], sharp: float, smooth: float
 ) -> Tensor | None:
-    """Return how flat each coordinate is, in [0, 1], from its second moment; None: nowhere.
+    """Return how flat each coordinate is, in [0, 1], from its second moment; None:
+    nowhere.
 
-    0 above u times the mean, 1 below l times, linear in between; u and l move so that the share
-    ``sharp`` is above the upper and ``smooth`` more above the lower threshold.
+    0 above u times the mean, 1 below l times, linear in between; u and l move so
+    that the share ``sharp`` is above the upper and ``smooth`` more above the lower
+    threshold.
 
     Args:
         member: A parameter and its state.
@@ -180,15 +203,19 @@ def share(above: Tensor, dims: Sequence[int]) -> Tensor:
 
 
 def follow(threshold: Tensor, too_many: Tensor) -> Tensor:
-    """Raise a threshold by 5 % where too many lie above it, lower it elsewhere, in place."""
+    """Raise a threshold by 5 % where too many lie above it, lower it elsewhere, in
+    place.
+    """
     return threshold.mul_(torch.where(too_many, _UP, _DOWN).to(threshold.dtype))
 
 
-# --- schedules ------------------------------------------------------------------------------------
+# --- schedules --------------------------------------------------------------------
 
 
 def _progress(group: dict[str, Any], member: Member) -> float:
-    """Return the share of the run that is done: counted here, or as whoever drives says."""
+    """Return the share of the run that is done: counted here, or as whoever drives
+    says.
+    """
     if group["total_steps"] is None:
         return float(group["progress"])
     # The counter includes the step under way.
@@ -196,9 +223,14 @@ def _progress(group: dict[str, Any], member: Member) -> float:
 
 
 def _course(group: dict[str, Any]) -> LrInfo:
-    """Return the course of the learning rate: as the user says, else as whoever drives does."""
+    """Return the course of the learning rate: as the user says, else as whoever
+    drives does.
+    """
     told = group["course"]
-    said = {key: told[key] if group[key] is None else group[key] for key in ("warmup", "floor")}
+    said = {
+        key: told[key] if group[key] is None else group[key]
+        for key in ("warmup", "floor")
+    }
     auto = group["schedule"] == "auto"
     return LrInfo(told["cosine"] if auto else group["schedule"] == "cosine", **said)
 
@@ -209,14 +241,18 @@ def _since_warmup(course: LrInfo, progress: float) -> float:
 
 
 def _ramp(group: dict[str, Any], course: LrInfo) -> float:
-    """Return the share of the run after warm-up in which beta2, and chi under cosine, rise."""
+    """Return the share of the run after warm-up in which beta2, and chi under
+    cosine, rise.
+    """
     if group["flat_warmup"] is not None:
         return float(group["flat_warmup"])
     return 0.5 if course.cosine else 2 * course.warmup
 
 
 def beta2_now(group: dict[str, Any], progress: float) -> float:
-    """Return beta2: beta1 until the warm-up is over, then rising linearly, then constant."""
+    """Return beta2: beta1 until the warm-up is over, then rising linearly, then
+    constant.
+    """
     course = _course(group)
     past, ramp = _since_warmup(course, progress), _ramp(group, course)
     risen = min(1.0, max(0.0, past) / ramp) if ramp > 0 else float(past >= 0)
@@ -224,10 +260,11 @@ def beta2_now(group: dict[str, Any], progress: float) -> float:
 
 
 def chi_now(group: dict[str, Any], chi: float, progress: float, hidden: bool) -> float:
-    """Return chi: constant, or under cosine such that flat and sharp end at the same rate.
+    """Return chi: constant, or under cosine such that flat and sharp end at the
+    same rate.
 
-    Hidden matrices begin at 1; the others have f / s at all times, where s falls from 1 to the
-    floor on a cosine, and f from chi.
+    Hidden matrices begin at 1; the others have f / s at all times, where s falls
+    from 1 to the floor on a cosine, and f from chi.
 
     Args:
         group: The parameter's group.

@@ -1,4 +1,6 @@
-"""Optimizers of matrices: which parameters they take, in batches of one shape, and matrix signs."""
+"""Optimizers of matrices: which parameters they take, in batches of one shape, and
+matrix signs.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ from torch.optim.adamw import adamw
 from decentral.errors import ConfigError
 from decentral.optim.blocks import block_of
 
-#: Patterns and blocks of the matrices that are left to AdamW, unless the user says otherwise.
+#: Patterns and blocks of the matrices that are left to AdamW, unless the user says
+#: otherwise.
 EXCLUDE = ("embedding", "head", "*shared_expert_gate*")
 
 
@@ -33,7 +36,9 @@ class Member:
 
 
 class Bucket:
-    """Matrices of one shape: those of several parameters, nodes and experts, side by side."""
+    """Matrices of one shape: those of several parameters, nodes and experts, side
+    by side.
+    """
 
     def __init__(self, members: Sequence[Member]) -> None:
         """Take members whose last two dimensions agree."""
@@ -41,7 +46,9 @@ class Bucket:
         self.rows, self.cols = members[0].value.shape[-2:]
 
     def gathered(self, tensors: Sequence[Tensor]) -> Tensor:
-        """Return one tensor per member as [m, ...], in one block; not to be changed."""
+        """Return one tensor per member as [m, ...], in one block; not to be
+        changed.
+        """
         flat = self._flat(tensors)
         # A single member is not copied, which is why the result must not be
         # changed.
@@ -78,17 +85,21 @@ class Bucket:
 
 
 class MatrixOptimizer(torch.optim.Optimizer, ABC):
-    """An optimizer of matrices; everything that is no matrix, or is excluded, goes to AdamW.
+    """An optimizer of matrices; everything that is no matrix, or is excluded, goes
+    to AdamW.
 
-    Takes ``model.named_parameters()``: names tell embeddings and the head from hidden matrices;
-    without names only the shape counts. ``exclude`` lists blocks (``"embedding"``) and patterns of
-    names (``"layers.0.*"``) of matrices that are left to AdamW. Parameters may have ``leading``
-    dimensions before their own, over which nothing is ever mixed: the nodes of a block of rows.
-    Experts in one tensor, [experts, rows, cols], are so many matrices.
+    Takes ``model.named_parameters()``: names tell embeddings and the head from
+    hidden matrices; without names only the shape counts. ``exclude`` lists blocks
+    (``"embedding"``) and patterns of names (``"layers.0.*"``) of matrices that are
+    left to AdamW. Parameters may have ``leading`` dimensions before their own, over
+    which nothing is ever mixed: the nodes of a block of rows. Experts in one
+    tensor, [experts, rows, cols], are so many matrices.
     """
 
     def __init__(self, params: Any, lr: float, **settings: Any) -> None:
-        """Take the settings that all groups share; raises ConfigError where none is a matrix."""
+        """Take the settings that all groups share; raises ConfigError where none is
+        a matrix.
+        """
         super().__init__(params, {"lr": lr, "leading": 0, **settings})
         if not any(is_matrix(*pair) for pair in self._shapes()):
             raise ConfigError(
@@ -174,7 +185,8 @@ def is_matrix(shape: Sequence[int], block: str | None) -> bool:
 
 
 def takes(name: str, shape: Sequence[int], exclude: Sequence[str]) -> bool:
-    """Return whether an optimizer of matrices takes a parameter, or leaves it to AdamW.
+    """Return whether an optimizer of matrices takes a parameter, or leaves it to
+    AdamW.
 
     Args:
         name: Name of the parameter.
@@ -187,7 +199,8 @@ def takes(name: str, shape: Sequence[int], exclude: Sequence[str]) -> bool:
 
 
 def zeros(member: Member, key: str, shape: Sequence[int] | None = None) -> Tensor:
-    """Return a state of a member, at first zeros: of its own shape, or of one per matrix.
+    """Return a state of a member, at first zeros: of its own shape, or of one per
+    matrix.
 
     Args:
         member: A parameter and its state.
@@ -195,13 +208,16 @@ def zeros(member: Member, key: str, shape: Sequence[int] | None = None) -> Tenso
         shape: Shape of one matrix's; none: that of the parameter.
     """
     if key not in member.state:
-        whole = member.value.shape if shape is None else (*member.value.shape[:-2], *shape)
+        whole = (
+            member.value.shape if shape is None else (*member.value.shape[:-2], *shape)
+        )
         member.state[key] = member.value.new_zeros(whole)
     return member.state[key]
 
 
 def matched_rate(lr: float, rows: int, cols: int) -> float:
-    """Return the rate at which an orthogonal update is as large as AdamW's usually is.
+    """Return the rate at which an orthogonal update is as large as AdamW's usually
+    is.
 
     (Liu et al., "Muon is scalable for LLM training", 2025.)
 
@@ -216,12 +232,13 @@ def matched_rate(lr: float, rows: int, cols: int) -> float:
 Kind = Literal["quintic", "polar"]
 Precision = Literal["same", "bfloat16"]
 
-#: One iteration X <- a X + (b A + c A A) X with A = X X^T, again and again (Jordan, "Muon", 2024);
-#: X <- a X + X (b A + c A A) with A = X^T X where that is smaller.
+#: One iteration X <- a X + (b A + c A A) X with A = X X^T, again and again (Jordan,
+#: "Muon", 2024); X <- a X + X (b A + c A A) with A = X^T X where that is smaller.
 _QUINTIC = (3.4445, -4.7750, 2.0315)
 
-#: Coefficients that change from one iteration to the next ("polar express", Amsel et al., 2025), to
-#: the digits of Zhu et al., "LITE", 2026. All but the last are damped, see below.
+#: Coefficients that change from one iteration to the next ("polar express", Amsel
+#: et al., 2025), to the digits of Zhu et al., "LITE", 2026. All but the last are
+#: damped, see below.
 _POLAR = (
     (8.28721, -23.59589, 17.30039),
     (4.10706, -2.94785, 0.54484),
@@ -242,8 +259,8 @@ def msign(
 ) -> Tensor:
     """Return X Y^T for each of the matrices X diag(s) Y^T in [m, rows, cols].
 
-    ``quintic`` comes near (singular values between about 0.7 and 1.2) in 5 steps, ``polar`` nearer
-    in 6. What happens to one matrix does not depend on the others.
+    ``quintic`` comes near (singular values between about 0.7 and 1.2) in 5 steps,
+    ``polar`` nearer in 6. What happens to one matrix does not depend on the others.
 
     Args:
         matrices: Matrices, [m, rows, cols].
@@ -260,7 +277,9 @@ def msign(
     x = x / (norms.clamp(min=1e-7) if kind == "quintic" else _DAMPING * norms + 1e-8)
     for a, b, c in islice(_coefficients(kind), steps):
         # The smaller of both sides: all products of the iteration are as small.
-        gram = torch.bmm(x.transpose(1, 2), x) if tall else torch.bmm(x, x.transpose(1, 2))
+        gram = (
+            torch.bmm(x.transpose(1, 2), x) if tall else torch.bmm(x, x.transpose(1, 2))
+        )
         factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
         left, right = (x, factor) if tall else (factor, x)
         x = torch.baddbmm(x, left, right, beta=a)

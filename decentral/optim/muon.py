@@ -31,12 +31,14 @@ from decentral.registry import Count, NonNegative, Positive, Share, plugin
     identity={"exclude": ["*"], "betas": (0.9, 0.999), "weight_decay": 0.01},
 )
 class Muon(MatrixOptimizer):
-    """Muon: every hidden matrix moves along its momentum's matrix sign; AdamW for the rest.
+    """Muon: every hidden matrix moves along its momentum's matrix sign; AdamW for
+    the rest.
 
-    B <- momentum B + (1 - momentum) g; W <- W - rate msign(B). The rate is lr 0.2 sqrt(max(rows,
-    cols)), so that AdamW's learning rates fit; ``adjust: original`` takes lr sqrt(max(1, rows /
-    cols)). ``exclude`` lists blocks and patterns of names of the matrices left to AdamW (``betas``,
-    ``eps``); ``decentral show blocks`` shows who gets what (Jordan, "Muon", 2024).
+    B <- momentum B + (1 - momentum) g; W <- W - rate msign(B). The rate is lr 0.2
+    sqrt(max(rows, cols)), so that AdamW's learning rates fit; ``adjust: original``
+    takes lr sqrt(max(1, rows / cols)). ``exclude`` lists blocks and patterns of
+    names of the matrices left to AdamW (``betas``, ``eps``);
+    ``decentral show blocks`` shows who gets what (Jordan, "Muon", 2024).
 
     Args:
         params: Parameters, named ones where names matter.
@@ -89,12 +91,17 @@ class Muon(MatrixOptimizer):
         if group["nesterov"]:
             # A mean where Jordan adds up: the sign does not see the factor between
             # them.
-            updates = [m.grad.lerp(b, theta) for m, b in zip(bucket.members, updates, strict=True)]
+            updates = [
+                m.grad.lerp(b, theta)
+                for m, b in zip(bucket.members, updates, strict=True)
+            ]
         settings = group["steps"], group["newton_schulz"], group["precision"]
         direction = msign(bucket.gathered(updates), *settings)
         lr, rows, cols = group["lr"], bucket.rows, bucket.cols
         tall = max(1.0, rows / cols) ** 0.5
-        rate = lr * tall if group["adjust"] == "original" else matched_rate(lr, rows, cols)
+        rate = (
+            lr * tall if group["adjust"] == "original" else matched_rate(lr, rows, cols)
+        )
         bucket.move(direction, rate, lr * group["weight_decay"])
 
 
@@ -107,16 +114,19 @@ class Muon(MatrixOptimizer):
     mixes=("momentum", "exp_avg", "exp_avg_sq"),
 )
 class MuonLite(LiteOptimizer):
-    """Muon-LITE: Muon with bolder, less damped steps along flat directions of every hidden matrix.
+    """Muon-LITE: Muon with bolder, less damped steps along flat directions of every
+    hidden matrix.
 
-    D = msign(M) + beta1 msign(g) + (beta2_t - beta1) msign(g) Q; W <- W - rate (D + (chi_t - 1) D
-    Q), with M Muon's momentum and Q the projector on all but the ``sharp`` share of its right
-    singular directions. ``chi`` and ``sharp`` are by block. Embeddings, head and norms: Adam with a
-    mask. chi_t and beta2_t follow the run's learning rate (``schedule``, ``warmup``, ``floor``) and
-    rise during ``flat_warmup`` of what follows the warm-up (Zhu et al., "LITE", 2026).
+    D = msign(M) + beta1 msign(g) + (beta2_t - beta1) msign(g) Q; W <- W - rate (D +
+    (chi_t - 1) D Q), with M Muon's momentum and Q the projector on all but the
+    ``sharp`` share of its right singular directions. ``chi`` and ``sharp`` are by
+    block. Embeddings, head and norms: Adam with a mask. chi_t and beta2_t follow
+    the run's learning rate (``schedule``, ``warmup``, ``floor``) and rise during
+    ``flat_warmup`` of what follows the warm-up (Zhu et al., "LITE", 2026).
 
-    Its schedules need to know how long the run is: give ``total_steps``, or set the group setting
-    ``progress`` (the share of the run that is done) before every step, as one sets ``lr``.
+    Its schedules need to know how long the run is: give ``total_steps``, or set the
+    group setting ``progress`` (the share of the run that is done) before every
+    step, as one sets ``lr``.
 
     Args:
         params: Parameters, named ones where names matter.
@@ -144,7 +154,9 @@ class MuonLite(LiteOptimizer):
 
     >>> import torch
     >>> model = torch.nn.TransformerEncoderLayer(8, 2, 16)
-    >>> optimizer = MuonLite(model.named_parameters(), lr=1e-3, total_steps=100, warmup=0.1)
+    >>> optimizer = MuonLite(
+    ...     model.named_parameters(), lr=1e-3, total_steps=100, warmup=0.1
+    ... )
     >>> model(torch.ones(3, 4, 8)).sum().backward()
     >>> optimizer.step()
     """
@@ -211,11 +223,18 @@ class MuonLite(LiteOptimizer):
         return msign(matrices, group["steps"], "polar", group["precision"])
 
     def _isometry(
-        self, group: dict[str, Any], bucket: Bucket, momentum: Tensor, sign: Tensor, sharp: float
+        self,
+        group: dict[str, Any],
+        bucket: Bucket,
+        momentum: Tensor,
+        sign: Tensor,
+        sharp: float,
     ) -> Tensor:
-        """Return P = X diag(1[a > 1]) Y^T for A = X diag(a) Y^T, the momentum over its threshold.
+        """Return P = X diag(1[a > 1]) Y^T for A = X diag(a) Y^T, the momentum over
+        its threshold.
 
-        No decomposition is needed: P = (msign(A) + msign(A - msign(A))) / 2. The threshold follows
+        No decomposition is needed: P = (msign(A) + msign(A - msign(A))) / 2. The
+        threshold follows
         |P|^2, which is the number of sharp directions.
         """
         least = min(bucket.rows, bucket.cols)
@@ -223,7 +242,9 @@ class MuonLite(LiteOptimizer):
             if "threshold" not in member.state:
                 # The singular values of a matrix of norm 1 if all were equal.
                 zeros(member, "threshold", (1,)).fill_(least**-0.5)
-        threshold = torch.cat([m.state["threshold"].reshape(-1, 1, 1) for m in bucket.members])
+        threshold = torch.cat(
+            [m.state["threshold"].reshape(-1, 1, 1) for m in bucket.members]
+        )
         norm = torch.linalg.vector_norm(momentum, dim=(1, 2), keepdim=True)
         scaled = momentum / (threshold * norm + 1e-9)
         isometry = (sign + self._sign(group, scaled - sign)) / 2
@@ -236,5 +257,7 @@ class MuonLite(LiteOptimizer):
 
 
 def flat_part(matrices: Tensor, isometry: Tensor) -> Tensor:
-    """Return X Q, where Q = I - P^T P projects on the flat directions of the inputs."""
+    """Return X Q, where Q = I - P^T P projects on the flat directions of the
+    inputs.
+    """
     return matrices - torch.bmm(torch.bmm(matrices, isometry.transpose(1, 2)), isometry)

@@ -12,14 +12,17 @@ from decentral.optim.lite import CHI, SHARP, LiteOptimizer, Shape, flat_mask, pl
 from decentral.optim.matrix import EXCLUDE, Bucket, MatrixOptimizer, Member, zeros
 from decentral.registry import Count, NonNegative, Positive, Share, plugin
 
-#: (first moment, gradient, second moment), all in the eigenbases -> direction there.
+#: (first moment, gradient, second moment), all in the eigenbases -> direction
+#: there.
 Direction = Callable[[Tensor, Tensor, Tensor], Tensor]
-#: Eigenbases by side: ``left`` [m, rows, rows], ``right`` [m, cols, cols]; sides may be missing.
+#: Eigenbases by side: ``left`` [m, rows, rows], ``right`` [m, cols, cols]; sides
+#: may be missing.
 Bases = dict[str, Tensor]
 
 
 def soap_step(group: dict[str, Any], bucket: Bucket, direction: Direction) -> None:
-    """Move the matrices of a bucket; at their first step only look at their gradients.
+    """Move the matrices of a bucket; at their first step only look at their
+    gradients.
 
     Args:
         group: The group of the matrices.
@@ -65,10 +68,16 @@ def rotate_back(matrices: Tensor, bases: Bases) -> Tensor:
     """Return L X R^T for each matrix X."""
     if "left" in bases:
         matrices = torch.bmm(bases["left"], matrices)
-    return torch.bmm(matrices, bases["right"].transpose(1, 2)) if "right" in bases else matrices
+    return (
+        torch.bmm(matrices, bases["right"].transpose(1, 2))
+        if "right" in bases
+        else matrices
+    )
 
 
-def _begin(group: dict[str, Any], bucket: Bucket, grads: Tensor, sides: dict[str, int]) -> None:
+def _begin(
+    group: dict[str, Any], bucket: Bucket, grads: Tensor, sides: dict[str, int]
+) -> None:
     for member in bucket.members:
         zeros(member, "exp_avg")
         zeros(member, "rotated_sq")
@@ -80,9 +89,17 @@ def _begin(group: dict[str, Any], bucket: Bucket, grads: Tensor, sides: dict[str
         bucket.store(f"{side}_basis", _each(_eigenbasis, value))
 
 
-def _observe(group: dict[str, Any], bucket: Bucket, grads: Tensor, sides: dict[str, int]) -> Bases:
-    """Return the running means of G G^T (left) and G^T G (right), the gradients included."""
-    beta = group["betas"][1] if group["statistics_beta"] is None else group["statistics_beta"]
+def _observe(
+    group: dict[str, Any], bucket: Bucket, grads: Tensor, sides: dict[str, int]
+) -> Bases:
+    """Return the running means of G G^T (left) and G^T G (right), the gradients
+    included.
+    """
+    beta = (
+        group["betas"][1]
+        if group["statistics_beta"] is None
+        else group["statistics_beta"]
+    )
     found: Bases = {}
     for side in sides:
         g = grads if side == "left" else grads.transpose(1, 2)
@@ -95,7 +112,9 @@ def _observe(group: dict[str, Any], bucket: Bucket, grads: Tensor, sides: dict[s
 def _refreshed(
     side: str, statistics: Tensor, basis: Tensor, second: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return the second moment in descending order of eigenvalues, and a basis one QR nearer."""
+    """Return the second moment in descending order of eigenvalues, and a basis one
+    QR nearer.
+    """
     product = torch.bmm(statistics, basis)
     # The diagonal of Q^T S Q: estimates of the eigenvalues.
     order = (basis * product).sum(1).argsort(dim=1, descending=True, stable=True)
@@ -109,7 +128,8 @@ def _refreshed(
 
 def _eigenbasis(statistics: Tensor) -> Tensor:
     """Return eigenvectors in descending order of eigenvalues."""
-    # A row that is not finite would stop all; it is quarantined at its next look-over.
+    # A row that is not finite would stop all; it is quarantined at its next
+    # look-over.
     return torch.linalg.eigh(torch.nan_to_num(statistics))[1].flip(-1)
 
 
@@ -120,8 +140,9 @@ def _orthogonal(matrices: Tensor) -> Tensor:
 def _each(decompose: Callable[[Tensor], Tensor], matrices: Tensor) -> Tensor:
     """Decompose every matrix, on a CPU in memory of its own.
 
-    LAPACK takes them one by one anyway, and its last bits depend on where in memory a matrix lies:
-    so in a batch on its neighbours, which would tie rows to each other.
+    LAPACK takes them one by one anyway, and its last bits depend on where in memory
+    a matrix lies: so in a batch on its neighbours, which would tie rows to each
+    other.
     """
     wide = matrices.float() if matrices.dtype == torch.bfloat16 else matrices
     if matrices.is_cpu:
@@ -141,12 +162,14 @@ def _each(decompose: Callable[[Tensor], Tensor], matrices: Tensor) -> Tensor:
     identity={"exclude": ["*"], "betas": (0.9, 0.999)},
 )
 class Soap(MatrixOptimizer):
-    """SOAP: Adam in the eigenbases of Shampoo's preconditioner; AdamW for what is no hidden matrix.
+    """SOAP: Adam in the eigenbases of Shampoo's preconditioner; AdamW for what is
+    no hidden matrix.
 
-    L, R <- running means of g g^T and g^T g (``statistics_beta``, else the second of ``betas``),
-    whose eigenbases are followed by one QR step every ``frequency`` steps; sides longer than
-    ``max_dim`` are not rotated. The first step only looks. ``exclude`` is as in ``muon`` (Vyas et
-    al., "SOAP", 2024). Decay comes before the step, as in AdamW.
+    L, R <- running means of g g^T and g^T g (``statistics_beta``, else the second
+    of ``betas``), whose eigenbases are followed by one QR step every ``frequency``
+    steps; sides longer than ``max_dim`` are not rotated. The first step only looks.
+    ``exclude`` is as in ``muon`` (Vyas et al., "SOAP", 2024). Decay comes before
+    the step, as in AdamW.
 
     Args:
         params: Parameters, named ones where names matter.
@@ -201,12 +224,14 @@ class Soap(MatrixOptimizer):
     mixes=("exp_avg", "exp_avg_sq"),
 )
 class SoapLite(LiteOptimizer):
-    """Our analogue of SOAP-LITE, not a reproduction: SOAP with bolder steps where it sees flatness.
+    """Our analogue of SOAP-LITE, not a reproduction: SOAP with bolder steps where
+    it sees flatness.
 
-    In SOAP's eigenbases a coordinate is flat where its second moment v is small (all but the
-    ``sharp`` share of them): u = chi_t (m + beta2_t g) / sqrt(v) there, (m + beta1 g) / sqrt(v)
-    elsewhere. Schedules, blocks and what is no hidden matrix are as in ``muon_lite`` (the idea: Zhu
-    et al., "LITE", 2026; its SOAP variant has no published code).
+    In SOAP's eigenbases a coordinate is flat where its second moment v is small
+    (all but the ``sharp`` share of them): u = chi_t (m + beta2_t g) / sqrt(v)
+    there, (m + beta1 g) / sqrt(v) elsewhere. Schedules, blocks and what is no
+    hidden matrix are as in ``muon_lite`` (the idea: Zhu et al., "LITE", 2026; its
+    SOAP variant has no published code).
 
     Args:
         params: Parameters, named ones where names matter.
@@ -269,7 +294,9 @@ class SoapLite(LiteOptimizer):
         return *super().bucket_key(member), "rotated_sq" in member.state
 
     def update_matrices(self, group: dict[str, Any], bucket: Bucket) -> None:
-        """Move every matrix by Adam in its eigenbases, bolder where it is flat there."""
+        """Move every matrix by Adam in its eigenbases, bolder where it is flat
+        there.
+        """
         chi, sharp = self.flatness(group, bucket.members[0], hidden=True)
         beta1, beta2 = self.damping(group, bucket.members[0])
         alpha = 1 - group["betas"][0]
@@ -286,7 +313,9 @@ class SoapLite(LiteOptimizer):
         soap_step(group, bucket, bold)
 
     @staticmethod
-    def _flat(group: dict[str, Any], bucket: Bucket, second: Tensor, sharp: float) -> Tensor | None:
+    def _flat(
+        group: dict[str, Any], bucket: Bucket, second: Tensor, sharp: float
+    ) -> Tensor | None:
         masks: list[Tensor] = []
         for member, part in zip(bucket.members, bucket.split(second), strict=True):
             own = part.reshape(member.value.shape)

@@ -1,8 +1,10 @@
-"""What an optimizer of any origin remembers, as tensors: so that a checkpoint can hold it.
+"""What an optimizer of any origin remembers, as tensors: so that a checkpoint can
+hold it.
 
-A torch optimizer may keep tensors, numbers, text, lists, queues and mappings of all these, in its
-state, in its groups and in attributes of its own. They are written as one tensor of bytes that says
-how they hang together, and the tensors themselves. Nothing is ever unpickled.
+A torch optimizer may keep tensors, numbers, text, lists, queues and mappings of all
+these, in its state, in its groups and in attributes of its own. They are written as
+one tensor of bytes that says how they hang together, and the tensors themselves.
+Nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ class UnknownState(TypeError):
 def packed(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Return all that an optimizer remembers, as tensors by name.
 
-    Settings that cannot be written, such as functions, are those of a fresh instance.
+    Settings that cannot be written, such as functions, are those of a fresh
+    instance.
 
     Args:
         optimizer: An instance with parameters of its own.
@@ -40,7 +43,8 @@ def packed(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     found: list[Tensor] = []
     places = {id(p): place for place, p in enumerate(_parameters(optimizer))}
     state = [
-        [places.get(id(key), key), _packed(value, found)] for key, value in optimizer.state.items()
+        [places.get(id(key), key), _packed(value, found)]
+        for key, value in optimizer.state.items()
     ]
     groups = [_settings(group, found) for group in optimizer.param_groups]
     own = {k: v for k, v in vars(optimizer).items() if k not in _COMMON and k[0] != "_"}
@@ -70,7 +74,9 @@ def unpack(optimizer: torch.optim.Optimizer, kept: dict[str, Tensor]) -> None:
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    return [
+        parameter for group in optimizer.param_groups for parameter in group["params"]
+    ]
 
 
 def _settings(values: dict[str, Any], found: list[Tensor]) -> dict[str, Any]:
@@ -91,13 +97,16 @@ def _packed(value: Any, found: list[Tensor]) -> Any:
     if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
         kept = value.detach().clone()
         found.append(kept)
-        # Products of a transposed matrix have other last bits than those of its copy.
+        # Products of a transposed matrix have other last bits than those of its
+        # copy.
         strides = None if kept.is_contiguous() else kept.stride()
         return {"tensor": [len(found) - 1, value.device.type == "cpu", strides]}
     if isinstance(value, torch.dtype):
         return {"dtype": str(value).removeprefix("torch.")}
     if isinstance(value, dict):
-        return {"dict": [[_packed(k, found), _packed(v, found)] for k, v in value.items()]}
+        return {
+            "dict": [[_packed(k, found), _packed(v, found)] for k, v in value.items()]
+        }
     for name, kind in _SEQUENCES.items():
         if type(value) is kind:
             most = value.maxlen if isinstance(value, deque) else None
@@ -125,5 +134,7 @@ def _unpacked(value: Any, kept: dict[str, Tensor], device: torch.device) -> Any:
 
 def _laid_out(tensor: Tensor, strides: list[int]) -> Tensor:
     """Return a copy of a tensor with its numbers in another order in memory."""
-    found = torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype, device=tensor.device)
+    found = torch.empty_strided(
+        tensor.shape, strides, dtype=tensor.dtype, device=tensor.device
+    )
     return found.copy_(tensor)

@@ -20,7 +20,9 @@ _FLAT = 0.01
 
 
 def write_analysis(record: Record, folder: Path) -> Path:
-    """Write ``analysis.json``, ``.png`` and ``.html`` into a folder; return the page's path."""
+    """Write ``analysis.json``, ``.png`` and ``.html`` into a folder; return the
+    page's path.
+    """
     from decentral.report import figures
 
     text = json.dumps(record, indent=1, allow_nan=False)
@@ -45,9 +47,13 @@ def analysis_html(record: Record) -> str:
 
 
 def verdict(record: Record) -> str:
-    """Say in a sentence what merging does, and whether barriers lie between the models."""
+    """Say in a sentence what merging does, and whether barriers lie between the
+    models.
+    """
     metric, scores = next(iter(record["scores"].items()))  # the first judges the run
-    merged, local, best = (_score(scores, key) for key in ("merged", "local_mean", "local_best"))
+    merged, local, best = (
+        _score(scores, key) for key in ("merged", "local_mean", "local_best")
+    )
     barriers = [line["barrier"] for line in record["lines"]["nodes"]]
     free = sum(value is not None and value < _FLAT for value in barriers)
     return (
@@ -57,7 +63,7 @@ def verdict(record: Record) -> str:
     )
 
 
-# --- tables, as text: heads, then rows ------------------------------------------------------------
+# --- tables, as text: heads, then rows --------------------------------------------
 
 LINES = ("on the line", "barrier", "below its ends", "accuracy lost")
 LAYERS = ("layer", "parameters", "from the mean", "relative", "CKA nodes", "CKA merged")
@@ -65,7 +71,9 @@ OTHERS = ("what", "value")
 
 
 def score_heads(record: Record) -> Cells:
-    """Return the heads above `score_rows`: one for each quantity that judges a merged model."""
+    """Return the heads above `score_rows`: one for each quantity that judges a
+    merged model.
+    """
     return ("models", *record["scores"], "top eigenvalue", "trace")
 
 
@@ -76,7 +84,9 @@ def _score(scores: Record, key: str) -> str:
 
 
 def score_rows(record: Record) -> Iterator[Cells]:
-    """Yield what local models and the merged one can do, and how curved their loss is."""
+    """Yield what local models and the merged one can do, and how curved their loss
+    is.
+    """
     for label, key, curve in (
         ("the mean model", "local_mean", "local_mean"), ("the best model", "local_best", None),
         ("the merged model", "merged", "merged"),
@@ -101,7 +111,9 @@ def line_rows(record: Record) -> Iterator[Cells]:
 
 
 def layer_rows(record: Record) -> Iterator[Cells]:
-    """Yield how far apart the models are in every layer, and how much their features agree."""
+    """Yield how far apart the models are in every layer, and how much their
+    features agree.
+    """
     for one in record["layers"]:
         relative = ABSENT if one["relative"] is None else percent_text(one["relative"])
         agreement = (_short(one[key]) for key in ("cka_nodes", "cka_merged"))
@@ -159,7 +171,9 @@ def _figures(record: Record) -> Iterator[Card]:
          ("first direction", "second direction")),
     ):  # fmt: skip
         drawn = figures.plane(planes[key], labels)
-        yield Card(title, caption, drawings([drawn], key, title), "The models lie on a line.")
+        yield Card(
+            title, caption, drawings([drawn], key, title), "The models lie on a line."
+        )
     both = [figures.layers(record, size) for size in (figures.WIDE, figures.TALL)]
     caption = "How far models are from their mean, and whether their features agree."
     yield Card("Layer by layer", caption, drawings(both, "layers", caption), full=True)

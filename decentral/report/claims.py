@@ -1,4 +1,6 @@
-"""The page of claims: a row per claim with its verdict, then what was expected and measured."""
+"""The page of claims: a row per claim with its verdict, then what was expected and
+measured.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ def claims_html(records: Sequence[Record]) -> str:
 def summary_text(records: Sequence[Record]) -> str:
     """Count the verdicts in one sentence.
 
-    >>> summary_text([{"verdict": "holds"}, {"verdict": "holds"}, {"verdict": "holds in part"}])
+    >>> summary_text(
+    ...     [{"verdict": "holds"}, {"verdict": "holds"}, {"verdict": "holds in part"}]
+    ... )
     '2 holds, 1 holds in part.'
     """
     verdicts = [record["verdict"] for record in records]
@@ -67,7 +71,9 @@ def spoken(claim: str) -> str:
 def others(record: Record) -> dict[str, list[float]]:
     """Return the figures that were measured without being expected to be anything."""
     named = {one["figure"] for one in record["expected"]}
-    return {name: values for name, values in record["figures"].items() if name not in named}
+    return {
+        name: values for name, values in record["figures"].items() if name not in named
+    }
 
 
 def _verdicts(records: Sequence[Record]) -> list[list[str]]:
@@ -112,7 +118,9 @@ def _expected(record: Record) -> list[list[str]]:
 
 
 def _how(record: Record) -> str:
-    versions = ", ".join(f"{name} {number}" for name, number in record["versions"].items())
+    versions = ", ".join(
+        f"{name} {number}" for name, number in record["versions"].items()
+    )
     seeds = ",".join(map(str, record["seeds"]))
     command = f"decentral reproduce {spoken(record['claim'])} --seeds {seeds}"
     return f"{command} · {record['time'][:10]}, {versions}"
@@ -124,6 +132,8 @@ def _figures(record: Record, claim: int) -> Iterator[Card]:
     many = f"Line: mean over {len(record['seeds'])} seeds; band: from the least to the greatest."
     caption = many if len(record["seeds"]) > 1 else "One seed."
     for place, panel in enumerate(record["panels"]):
-        drawn = [figures.claim_panel(panel, size) for size in (figures.WIDE, figures.TALL)]
+        drawn = [
+            figures.claim_panel(panel, size) for size in (figures.WIDE, figures.TALL)
+        ]
         shown = drawings(drawn, f"claim-{claim}-{place}", panel["title"])
         yield Card(panel["title"], caption, shown, full=True)

@@ -1,4 +1,6 @@
-"""Several runs side by side: a table and a page with their curves; a sweep, with its spread."""
+"""Several runs side by side: a table and a page with their curves; a sweep, with
+its spread.
+"""
 
 from __future__ import annotations
 
@@ -24,19 +26,21 @@ from decentral.report.facts import (
 from decentral.report.pages import Card, drawings, page, write_page
 from decentral.report.reader import RunData, read_run
 
-# --- runs -----------------------------------------------------------------------------------------
+# --- runs -------------------------------------------------------------------------
 
 
 #: Columns of what judges the runs: label and role.
 SCORES = {"local mean": "local_mean", "merged": "merged"}
 _SHOWN = ("topology", "communication")  # Settings that have a column of their own.
-_WHERE = frozenset({"name", "run", "out", "output", "run_dir"})  # Differ in every run, say nothing.
+# Differ in every run, say nothing.
+_WHERE = frozenset({"name", "run", "out", "output", "run_dir"})
 _GLYPHS = "●■▲◆▼★○□△◇▽☆"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs in the order given, as rows of text; ``differing`` names the settings that vary.
+    """Runs in the order given, as rows of text; ``differing`` names the settings
+    that vary.
 
     ``listed`` are the records that have a column beside the scores.
     """
@@ -54,11 +58,15 @@ class Comparison:
 
     def text(self) -> str:
         """Return the table aligned for a terminal."""
-        width = {c: max(len(c), *(len(row[c]) for row in self.rows)) for c in self.columns}
+        width = {
+            c: max(len(c), *(len(row[c]) for row in self.rows)) for c in self.columns
+        }
 
         def line(cells: Mapping[str, str]) -> str:
             parts = (
-                cells[c].rjust(width[c]) if c in self.numeric else cells[c].ljust(width[c])
+                cells[c].rjust(width[c])
+                if c in self.numeric
+                else cells[c].ljust(width[c])
                 for c in self.columns
             )
             return "  ".join(parts).rstrip()
@@ -67,7 +75,8 @@ class Comparison:
 
 
 def compare(paths: Sequence[str | Path]) -> Comparison:
-    """Read runs and put their results and the settings in which they differ into rows.
+    """Read runs and put their results and the settings in which they differ into
+    rows.
 
     Raises:
         ConfigError: No folder was given, or one of them is not a run.
@@ -79,7 +88,8 @@ def compare(paths: Sequence[str | Path]) -> Comparison:
     differing = _differing(settings)
     listed = _listed([facts_of(run) for run in runs])
     rows = tuple(
-        {"run": name, **_results(run, listed)} | {key: _setting(found, key) for key in differing}
+        {"run": name, **_results(run, listed)}
+        | {key: _setting(found, key) for key in differing}
         for name, run, found in zip(_names(runs), runs, settings, strict=True)
     )
     return Comparison(runs, tuple(rows[0]), rows, differing, listed)
@@ -89,11 +99,14 @@ def write_comparison(paths: Sequence[str | Path], out: str | Path) -> Path:
     """Write the comparison of runs as one HTML file and return its path.
 
     Raises:
-        ConfigError: No folder was given, one is not a run, or the folder of ``out`` is missing.
+        ConfigError: No folder was given, one is not a run, or the folder of ``out``
+            is missing.
     """
     target = Path(out)
     if not target.parent.is_dir():
-        raise ConfigError(f"{target}: the folder {target.parent} does not exist; create it first.")
+        raise ConfigError(
+            f"{target}: the folder {target.parent} does not exist; create it first."
+        )
     return write_page(target, comparison_html(compare(paths)))
 
 
@@ -134,7 +147,8 @@ def _figures(comparison: Comparison, score: Record) -> Iterator[Card]:
 
 
 def _listed(facts: Sequence[Facts]) -> tuple[Record, ...]:
-    """Return the records that some run lists: those of metrics, then the loop's own.
+    """Return the records that some run lists: those of metrics, then the loop's
+    own.
 
     What runs cost has its columns even where no run has logged it yet.
     """
@@ -219,7 +233,7 @@ def _legend(comparison: Comparison) -> list[tuple[str, str, str]]:
     ]
 
 
-# --- sweeps ---------------------------------------------------------------------------------------
+# --- sweeps -----------------------------------------------------------------------
 
 
 #: Columns of what judges the runs: label and role.
@@ -228,7 +242,9 @@ SWEPT = {"local before": "local_mean", "merged": "merged"}
 
 @dataclass(frozen=True)
 class Group:
-    """Points with the same ``labels``, the seed left out; ``facts`` of those that finished."""
+    """Points with the same ``labels``, the seed left out; ``facts`` of those that
+    finished.
+    """
 
     labels: Mapping[str, str]
     points: int
@@ -241,7 +257,9 @@ class Group:
 
     @property
     def metric(self) -> str:
-        """Return the name of what judges the runs, empty before the first has finished."""
+        """Return the name of what judges the runs, empty before the first has
+        finished.
+        """
         return self.facts[0].metric if self.facts else ""
 
     def values(self, key: str) -> list[float]:
@@ -249,20 +267,33 @@ class Group:
         return [one.values[key] for one in self.facts if key in one.values]
 
     def score(self, role: str) -> list[float]:
-        """Return the score of the ``merged`` model or of the ``local_mean`` per finished point."""
+        """Return the score of the ``merged`` model or of the ``local_mean`` per
+        finished point.
+        """
         return self.values(f"{self.metric}/{role}")
 
 
 def columns(groups: Sequence[Group]) -> list[Record]:
     """Return the records that a table of these groups lists beside the scores."""
-    found = [record for group in groups for one in group.facts for record in one.listed("sweep")]
+    found = [
+        record
+        for group in groups
+        for one in group.facts
+        for record in one.listed("sweep")
+    ]
     return list({record.key: record for record in found}.values())
 
 
 def cells(group: Group, listed: Sequence[Record]) -> dict[str, str]:
-    """Write the results of a group: runs that finished, and means with their spread."""
+    """Write the results of a group: runs that finished, and means with their
+    spread.
+    """
     finished = len(group.facts)
-    found = {"runs": f"{finished}" if finished == group.points else f"{finished} of {group.points}"}
+    found = {
+        "runs": f"{finished}"
+        if finished == group.points
+        else f"{finished} of {group.points}"
+    }
     for label, role in SWEPT.items():
         score = group.facts[0].score if finished else None
         found[label] = mean_text(group.score(role), score)
@@ -272,7 +303,8 @@ def cells(group: Group, listed: Sequence[Record]) -> dict[str, str]:
 
 
 def mean_text(values: Sequence[float], record: Record | None) -> str:
-    """Write the mean over runs, with the sample standard deviation where there are several.
+    """Write the mean over runs, with the sample standard deviation where there are
+    several.
 
     >>> mean_text([0.93, 0.95], Record("accuracy/merged", unit="%"))
     '94.0 % ± 1.4'
@@ -281,11 +313,16 @@ def mean_text(values: Sequence[float], record: Record | None) -> str:
         return ABSENT
     mean = number_text(fmean(values), record)
     exact = record.unit == "share"  # of bytes, which the settings fix
-    return mean if exact or len(values) < 2 else f"{mean} ± {spread_text(stdev(values), record)}"
+    return (
+        mean
+        if exact or len(values) < 2
+        else f"{mean} ± {spread_text(stdev(values), record)}"
+    )
 
 
 def spread_text(spread: float, record: Record) -> str:
-    """Write a standard deviation: in points of percent, or in the unit of the number.
+    """Write a standard deviation: in points of percent, or in the unit of the
+    number.
 
     >>> spread_text(0.0123, Record("accuracy/merged", unit="%"))
     '1.2'
@@ -294,13 +331,19 @@ def spread_text(spread: float, record: Record) -> str:
 
 
 def write_sweep(folder: Path, groups: Sequence[Group], failures: Sequence[str]) -> Path:
-    """Write ``sweep.html`` and ``sweep.png`` into a sweep's folder and return the page's path."""
+    """Write ``sweep.html`` and ``sweep.png`` into a sweep's folder and return the
+    page's path.
+    """
     from decentral.report import figures
 
     drawn = [(g.name, g.score("local_mean"), g.score("merged")) for g in groups]
     known = [one.score for group in groups for one in group.facts]
     sizes = (figures.WIDE[0], figures.TALL[0])
-    pictures = [figures.swept(drawn, known[0], width) for width in sizes] if known else [None, None]
+    pictures = (
+        [figures.swept(drawn, known[0], width) for width in sizes]
+        if known
+        else [None, None]
+    )
     if pictures[0] is not None:
         figures.save_png(pictures[0], folder / "sweep.png")
     runs = sum(len(group.facts) for group in groups)

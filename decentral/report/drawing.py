@@ -1,8 +1,8 @@
 """What drawings need wherever they are made: colours by role, and places for nodes.
 
-Colours are for light and for dark pages; figures are drawn light and turned afterwards, so every
-light colour is unique and can stand for its role in a drawing. Nodes stand on a circle, or so that
-distance shows hops.
+Colours are for light and for dark pages; figures are drawn light and turned
+afterwards, so every light colour is unique and can stand for its role in a drawing.
+Nodes stand on a circle, or so that distance shows hops.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from decentral.report.reader import Topology
 
-# --- colours --------------------------------------------------------------------------------------
+# --- colours ----------------------------------------------------------------------
 
 
 COLOURS: dict[str, tuple[str, str]] = {
@@ -51,11 +51,13 @@ def light(role: str) -> str:
 
 
 def css_variables(theme: int) -> str:
-    """Return the roles as CSS custom properties, ``theme`` 0 for light and 1 for dark."""
+    """Return the roles as CSS custom properties, ``theme`` 0 for light and 1 for
+    dark.
+    """
     return " ".join(f"--{role}: {pair[theme]};" for role, pair in COLOURS.items())
 
 
-# --- drawings made for a page ---------------------------------------------------------------------
+# --- drawings made for a page -----------------------------------------------------
 
 _ROLE_OF = {light: role for role, (light, _) in COLOURS.items()}
 _HEX = re.compile(r'(?<=[ "])#[0-9a-f]{6}\b')
@@ -68,7 +70,9 @@ _FAMILY = re.compile(r"font-family: [^;\"]*;? ?")
 
 @dataclass(frozen=True)
 class Drawing:
-    """A drawing as a page holds it: SVG to be taken as it is, and what stands in its tag."""
+    """A drawing as a page holds it: SVG to be taken as it is, and what stands in
+    its tag.
+    """
 
     body: str
     box: str
@@ -88,7 +92,9 @@ def drawing(document: str, name: str, label: str, kind: str = "") -> Drawing:
     found = _SVG.search(document)
     assert found is not None
     head, body = found.groups()
-    body = re.sub(r"<style.*?</style>|<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
+    body = re.sub(
+        r"<style.*?</style>|<metadata>.*?</metadata>", "", body, flags=re.DOTALL
+    )
     body = body.replace("xlink:href", "href")
     body = re.sub(r"\n\s+", "\n", _FAMILY.sub("", body))
     # Colours become variables of the page, so that one drawing serves light and
@@ -109,7 +115,7 @@ def _unique_ids(body: str, name: str) -> str:
     return re.sub(r'href="#', f'href="#{name}-', body)
 
 
-# --- places of nodes ------------------------------------------------------------------------------
+# --- places of nodes --------------------------------------------------------------
 
 
 Positions = NDArray[np.float64]  # [n, 2]
@@ -123,7 +129,12 @@ _LARGEST = 1100  # Nodes up to which all pairs of hops are affordable (about 2 s
 def positions(topology: Topology) -> Positions:
     """Return a point in the plane for every node, the same for the same topology."""
     n = topology.nodes
-    if n < 3 or n > _LARGEST or len(topology.links) > _DENSE * n or _is_circulant(topology):
+    if (
+        n < 3
+        or n > _LARGEST
+        or len(topology.links) > _DENSE * n
+        or _is_circulant(topology)
+    ):
         return _circle(n)
     return _by_hops(_hops(topology))
 
@@ -144,7 +155,9 @@ def _is_circulant(topology: Topology) -> bool:
 
 
 def _hops(topology: Topology) -> Positions:
-    """Return hops between all pairs, [n, n]; pairs without a path lie a little further apart."""
+    """Return hops between all pairs, [n, n]; pairs without a path lie a little
+    further apart.
+    """
     from scipy.sparse import csr_array
     from scipy.sparse.csgraph import shortest_path
 
@@ -157,7 +170,9 @@ def _hops(topology: Topology) -> Positions:
 
 
 def _by_hops(hops: Positions, rounds: int = 60) -> Positions:
-    """Minimise stress, sum (|x_i - x_j| - hops_ij)^2, by majorisation (de Leeuw, 1977)."""
+    """Minimise stress, sum (|x_i - x_j| - hops_ij)^2, by majorisation (de Leeuw,
+    1977).
+    """
     points = _classical_scaling(hops)
     n = len(hops)
     for _ in range(rounds if n > 256 else 4 * rounds):
@@ -172,5 +187,6 @@ def _classical_scaling(hops: Positions) -> Positions:
     centred = hops**2 - (hops**2).mean(0)
     values, vectors = np.linalg.eigh(-(centred - centred.mean(1, keepdims=True)) / 2)
     points = vectors[:, -2:] * np.sqrt(np.maximum(values[-2:], 0))
-    # Equal points never part under majorisation: the least, repeatable disorder separates them.
+    # Equal points never part under majorisation: the least, repeatable disorder
+    # separates them.
     return points + 1e-3 * np.random.default_rng(0).standard_normal(points.shape)

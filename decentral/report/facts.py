@@ -1,4 +1,6 @@
-"""The few numbers that decide about a run, and the sentence that says what they mean."""
+"""The few numbers that decide about a run, and the sentence that says what they
+mean.
+"""
 
 from __future__ import annotations
 
@@ -28,10 +30,11 @@ _MERGED_WELL = 0.005  # A difference of half a point of accuracy is called none.
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Headline numbers of a run; percentages are fractions, ``None`` is not measured.
+    """Headline numbers of a run; percentages are fractions, ``None`` is not
+    measured.
 
-    ``score`` is the record of what judges the run, for the merged model. ``values`` holds
-    everything that was measured, each at the moment that its record names.
+    ``score`` is the record of what judges the run, for the merged model. ``values``
+    holds everything that was measured, each at the moment that its record names.
     """
 
     score: Record
@@ -58,22 +61,32 @@ class Facts:
 
     @property
     def gain(self) -> float | None:
-        """Return the merged model minus the local mean before the merge; positive is better."""
+        """Return the merged model minus the local mean before the merge; positive
+        is better.
+        """
         if self.merged is None or self.local_mean is None:
             return None
         return self.score.sign * (self.merged - self.local_mean)
 
     def listed(self, table: Table) -> list[Record]:
-        """Return the records of what was measured that a table lists beside the headline."""
+        """Return the records of what was measured that a table lists beside the
+        headline.
+        """
         return self.records.listed(self.values, table)
 
 
 def facts_of(run: RunData) -> Facts:
     """Gather the headline numbers from the summary, else from the last rows logged."""
     nodes = _nodes(run)
-    values = {key: value for key in run.logged if (value := _reported(run, key)) is not None}
-    score: dict[str, float | None] = {role: values.get(f"{run.metric}/{role}") for role in ROLES}
-    finished = run.summary is not None and run.summary.get("status", "finished") == "finished"
+    values = {
+        key: value for key in run.logged if (value := _reported(run, key)) is not None
+    }
+    score: dict[str, float | None] = {
+        role: values.get(f"{run.metric}/{role}") for role in ROLES
+    }
+    finished = (
+        run.summary is not None and run.summary.get("status", "finished") == "finished"
+    )
     return Facts(
         score=run.record("merged"),
         nodes=nodes,
@@ -92,7 +105,9 @@ def facts_of(run: RunData) -> Facts:
 
 
 def _reported(run: RunData, key: str) -> float | None:
-    """Return a number as a table of ends shows it: from the summary, else the last row logged."""
+    """Return a number as a table of ends shows it: from the summary, else the last
+    row logged.
+    """
     if key in PLACE:
         return None
     moment = run.records.of(key).moment
@@ -145,7 +160,9 @@ def _progress(facts: Facts) -> str:
 def _so_far(facts: Facts) -> str:
     if facts.local_mean is None:
         return "Nothing has been evaluated yet."
-    so_far = f"So far the local models average {value_text(facts.local_mean, facts.score)}"
+    so_far = (
+        f"So far the local models average {value_text(facts.local_mean, facts.score)}"
+    )
     if facts.merged is None:
         return so_far + "."
     return f"{so_far}; their plain average would reach {value_text(facts.merged, facts.score)}."
@@ -153,7 +170,11 @@ def _so_far(facts: Facts) -> str:
 
 def _cost(facts: Facts) -> str:
     if facts.nodes == 1 or not facts.bytes:
-        return "" if facts.nodes == 1 or facts.bytes is None else " without any communication"
+        return (
+            ""
+            if facts.nodes == 1 or facts.bytes is None
+            else " without any communication"
+        )
     if facts.relative is None:
         return f" with {format_bytes(facts.bytes)} of communication"
     return f" with {relative_text(facts.relative)} of all-reduce's bytes"
@@ -181,7 +202,10 @@ def value_text(value: float | None, record: Record) -> str:
 def number_text(value: float | None, record: Record) -> str:
     """Write a number in its unit, without naming it, for tables and tiles.
 
-    >>> number_text(0.9421, Record("f1/merged", unit="%")), number_text(3.14159, Record("norm"))
+    >>> (
+    ...     number_text(0.9421, Record("f1/merged", unit="%")),
+    ...     number_text(3.14159, Record("norm")),
+    ... )
     ('94.2 %', '3.14')
     """
     if value is None:
@@ -193,7 +217,8 @@ def number_text(value: float | None, record: Record) -> str:
 
 
 def loss_text(value: float) -> str:
-    """Write a loss with four digits behind the point, small ones with three significant digits.
+    """Write a loss with four digits behind the point, small ones with three
+    significant digits.
 
     >>> [loss_text(loss) for loss in (1.43012, 0.00021649)]
     ['1.4301', '0.000216']
@@ -265,11 +290,15 @@ _UNITS: dict[str, Callable[[float], str]] = {
 
 
 def plugin_text(setting: Any) -> str:
-    """Write a setting as a person would: a plug-in with options as ``late(start=90%)``."""
+    """Write a setting as a person would: a plug-in with options as
+    ``late(start=90%)``.
+    """
     if isinstance(setting, Mapping):
         options = dict(cast("Mapping[str, Any]", setting))
         name = options.pop("name", None)
-        inside = ", ".join(f"{key}={plugin_text(value)}" for key, value in options.items())
+        inside = ", ".join(
+            f"{key}={plugin_text(value)}" for key, value in options.items()
+        )
         return f"{name}({inside})" if name and inside else str(name or f"{{{inside}}}")
     if isinstance(setting, list | tuple):
         items = [plugin_text(item) for item in cast("list[Any]", setting)]

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 class Card:
     """A titled figure of a page, over its whole width if ``full``.
 
-    Where there are no drawings, what is ``absent`` stands for them; of several, a page shows the
-    one that fits its width.
+    Where there are no drawings, what is ``absent`` stands for them; of several, a
+    page shows the one that fits its width.
     """
 
     title: str
@@ -39,7 +39,8 @@ def page(name: str, **values: Any) -> str:
 
     Args:
         name: Name of the template, without its ending.
-        **values: Text (and numbers, drawings) by the names of the template; every text is escaped.
+        **values: Text (and numbers, drawings) by the names of the template; every
+            text is escaped.
     """
     template = _templates().get_template(f"{name}.html")
     return template.render(light=css_variables(0), dark=css_variables(1), **values)
@@ -47,7 +48,9 @@ def page(name: str, **values: Any) -> str:
 
 @lru_cache(maxsize=1)
 def _templates() -> Environment:
-    """Return what finds and fills in templates; a name that nobody has given is an error."""
+    """Return what finds and fills in templates; a name that nobody has given is an
+    error.
+    """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     found = Environment(
@@ -67,7 +70,8 @@ def unbroken(text: str) -> str:
 
 
 def drawings(drawn: Sequence[Figure | None], key: str, label: str) -> list[Drawing]:
-    """Return figures for a page: one, or a wide and a narrow one of which it shows one.
+    """Return figures for a page: one, or a wide and a narrow one of which it shows
+    one.
 
     Args:
         drawn: The figures, where there is something to draw.

@@ -1,4 +1,6 @@
-"""A run folder, read into memory; whatever an unfinished run lacks is simply absent."""
+"""A run folder, read into memory; whatever an unfinished run lacks is simply
+absent.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ class Topology:
 
 @dataclass(frozen=True, slots=True)
 class Shards:
-    """Samples per node: one row per node, one column per class (one column without classes)."""
+    """Samples per node: one row per node, one column per class (one column without
+    classes).
+    """
 
     counts: tuple[tuple[int, ...], ...]
     classes: tuple[str, ...] | None
@@ -41,7 +45,9 @@ class Shards:
 
 @dataclass(frozen=True)
 class RunData:
-    """The content of a run folder; ``summary``, ``topology`` and ``shards`` may be missing."""
+    """The content of a run folder; ``summary``, ``topology`` and ``shards`` may be
+    missing.
+    """
 
     path: Path
     config: Row
@@ -65,7 +71,9 @@ class RunData:
 
     @cached_property
     def logged(self) -> list[str]:
-        """Return the keys of all rows and of the summary, in the order in which they came."""
+        """Return the keys of all rows and of the summary, in the order in which
+        they came.
+        """
         rows = dict.fromkeys(key for row in self.metrics for key in row)
         ends = ((self.summary or {}).get(part) or {} for part in ("final", "counters"))
         # Dictionaries as ordered sets: metrics keep the order in which they were
@@ -73,12 +81,16 @@ class RunData:
         return list(rows | dict.fromkeys(key for end in ends for key in end))
 
     def record(self, role: str) -> Record:
-        """Return the record of what judges the run, for ``merged``, ``local_mean``, ..."""
+        """Return the record of what judges the run, for ``merged``, ``local_mean``,
+        ...
+        """
         return self.records.of(f"{self.metric}/{role}")
 
     @property
     def steps(self) -> int | None:
-        """Return the planned number of steps, or ``None`` where the run does not say."""
+        """Return the planned number of steps, or ``None`` where the run does not
+        say.
+        """
         planned = self.number("steps")
         if planned is None and _is_number(self.config.get("steps")):
             planned = float(self.config["steps"])
@@ -95,14 +107,18 @@ class RunData:
         return any(row.get("phase") == "before_merge" for row in self.metrics)
 
     def series(self, key: str, *, final: bool = False) -> tuple[list[int], list[float]]:
-        """Return the steps and finite values of one metric, the final merge only if ``final``."""
+        """Return the steps and finite values of one metric, the final merge only if
+        ``final``.
+        """
         steps, values, _ = self.paired(key, key, final=final)
         return steps, values
 
     def paired(
         self, key: str, other: str, *, final: bool = False
     ) -> tuple[list[int], list[float], list[float]]:
-        """Return steps, values of ``key`` and the latest value of ``other`` at each of them."""
+        """Return steps, values of ``key`` and the latest value of ``other`` at each
+        of them.
+        """
         steps: list[int] = []
         values: list[float] = []
         others: list[float] = []
@@ -122,12 +138,16 @@ class RunData:
         return steps, values, others
 
     def last(self, key: str, *, final: bool = False) -> float | None:
-        """Return the last finite value of a metric, or ``None`` where it was never logged."""
+        """Return the last finite value of a metric, or ``None`` where it was never
+        logged.
+        """
         values = self.series(key, final=final)[1]
         return values[-1] if values else None
 
     def number(self, dotted: str) -> float | None:
-        """Return a number of the summary such as ``final.loss/merged``, or ``None``."""
+        """Return a number of the summary such as ``final.loss/merged``, or
+        ``None``.
+        """
         value: Any = self.summary
         for part in dotted.split("."):
             value = cast(Row, value).get(part) if isinstance(value, Mapping) else None
@@ -138,7 +158,8 @@ def read_run(path: str | Path) -> RunData:
     """Read a run folder; a last line cut off by a kill is ignored.
 
     Raises:
-        ConfigError: The folder is missing, is not a run, or holds a file that cannot be read.
+        ConfigError: The folder is missing, is not a run, or holds a file that
+            cannot be read.
     """
     folder = Path(path)
     _check_is_run(folder)
@@ -171,7 +192,11 @@ def _check_is_run(folder: Path) -> None:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+    )
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
@@ -230,10 +255,11 @@ def _records(path: Path) -> Records:
 
 
 def _summary(loaded: Row) -> Row:
-    """Give the numbers of a summary the keys of the rows, as older runs spelt them otherwise.
+    """Give the numbers of a summary the keys of the rows, as older runs spelt them
+    otherwise.
 
-    What they called ``final.loss_merged`` is ``final.loss/merged``; ``comm.bytes`` is
-    ``counters.comm/bytes``.
+    What they called ``final.loss_merged`` is ``final.loss/merged``; ``comm.bytes``
+    is ``counters.comm/bytes``.
     """
     if "counters" in loaded or "final" not in loaded:
         return loaded
@@ -242,7 +268,9 @@ def _summary(loaded: Row) -> Row:
     for moment in ("final", "before_merge"):
         scores: Row = known.get(moment, {})
         known[moment] = {
-            key.replace("_", "/", 1): value for key, value in scores.items() if value is not None
+            key.replace("_", "/", 1): value
+            for key, value in scores.items()
+            if value is not None
         }
     known["counters"] = {
         f"{group}/{name}": value
@@ -258,12 +286,16 @@ def _topology(loaded: Row) -> Topology:
     links = tuple((int(a), int(b)) for a, b in loaded["links"])
     if any(not 0 <= end < nodes for link in links for end in link):
         raise ValueError(f"a link leaves the nodes 0..{nodes - 1}")
-    return Topology(nodes, links, bool(loaded.get("directed")), bool(loaded.get("time_varying")))
+    return Topology(
+        nodes, links, bool(loaded.get("directed")), bool(loaded.get("time_varying"))
+    )
 
 
 def _shards(loaded: Row) -> Shards:
     counts = tuple(tuple(int(count) for count in row) for row in loaded["counts"])
-    classes = None if loaded.get("classes") is None else tuple(map(str, loaded["classes"]))
+    classes = (
+        None if loaded.get("classes") is None else tuple(map(str, loaded["classes"]))
+    )
     width = 1 if classes is None else len(classes)
     if any(len(row) != width for row in counts):
         raise ValueError(f"every node needs {width} counts")
@@ -271,4 +303,6 @@ def _shards(loaded: Row) -> Shards:
 
 
 def _broken(path: Path, reason: object) -> ConfigError:
-    return ConfigError(f"{path}: cannot be read ({reason}); restore the file or run again.")
+    return ConfigError(
+        f"{path}: cannot be read ({reason}); restore the file or run again."
+    )

@@ -77,8 +77,16 @@ def _subtitle(run: RunData, facts: Facts) -> str:
 def _tiles(facts: Facts) -> list[tuple[str, str, str, str]]:
     """Return the headline numbers: label, value, a note, and which colour."""
     metric = facts.metric
-    merged, local = (number_text(v, facts.score) for v in (facts.merged, facts.local_mean))
-    when = ", so far" if not facts.finished else " before the merge" if facts.has_merge else ""
+    merged, local = (
+        number_text(v, facts.score) for v in (facts.merged, facts.local_mean)
+    )
+    when = (
+        ", so far"
+        if not facts.finished
+        else " before the merge"
+        if facts.has_merge
+        else ""
+    )
     sent = ABSENT if facts.bytes is None else format_bytes(facts.bytes)
     costs = [
         ("Communication", sent, _share(facts), ""),
@@ -95,7 +103,11 @@ def _tiles(facts: Facts) -> list[tuple[str, str, str, str]]:
 
 def _gain(facts: Facts) -> str:
     if facts.gain is None:
-        return "no local mean to compare with" if facts.merged is not None else "not measured"
+        return (
+            "no local mean to compare with"
+            if facts.merged is not None
+            else "not measured"
+        )
     if not facts.finished:
         return "if all models were averaged now"
     return f"{gain_text(facts)} vs the local mean"
@@ -116,7 +128,9 @@ def _share(facts: Facts) -> str:
 
 def _pace(facts: Facts) -> str:
     return (
-        f"{facts.steps_per_s:,.3g} steps/s" if facts.steps_per_s else f"{facts.last_step:,} steps"
+        f"{facts.steps_per_s:,.3g} steps/s"
+        if facts.steps_per_s
+        else f"{facts.last_step:,} steps"
     )
 
 
@@ -131,7 +145,9 @@ def _figures(run: RunData, facts: Facts) -> Iterator[Card]:
         drawings(curves, "learning", verdict(facts)), "Nothing has been evaluated.", full=True,
     )  # fmt: skip
     panels = list(enumerate(figures.panels_of(run)))
-    yield from (card for place, one in panels if one.leads for card in _panel(run, one, place))
+    yield from (
+        card for place, one in panels if one.leads for card in _panel(run, one, place)
+    )
     yield _card("communication", "Communication", "What all nodes together sent, and when.",
                 figures.communication(run), "Nothing was sent.")  # fmt: skip
     yield _card("bytes", f"{name} against bytes", "What the communication bought.",
@@ -141,7 +157,9 @@ def _figures(run: RunData, facts: Facts) -> Iterator[Card]:
         yield _card("seconds", f"{name} against simulated time",
                     "What the time on this network bought.", figures.seconds_against_metric(run),
                     "Nothing has been evaluated.")  # fmt: skip
-    yield from (card for place, one in panels if not one.leads for card in _panel(run, one, place))
+    yield from (
+        card for place, one in panels if not one.leads for card in _panel(run, one, place)
+    )
     yield _card("topology", "Topology", _topology_caption(run),
                 figures.network(run.topology) if run.topology else None,
                 "There is nobody to talk to.")  # fmt: skip
@@ -153,7 +171,9 @@ def _figures(run: RunData, facts: Facts) -> Iterator[Card]:
         yield _card("phases", "Phases", "When each method of training was on.", on)
 
 
-def _card(key: str, title: str, caption: str, drawn: Figure | None, absent: str = "") -> Card:
+def _card(
+    key: str, title: str, caption: str, drawn: Figure | None, absent: str = ""
+) -> Card:
     """Return a small figure.
 
     Args:
@@ -167,7 +187,8 @@ def _card(key: str, title: str, caption: str, drawn: Figure | None, absent: str 
 
 
 def _panel(run: RunData, panel: Panel, place: int) -> Iterator[Card]:
-    """Yield the figure of a panel; one without numbers and without words for that is left out.
+    """Yield the figure of a panel; one without numbers and without words for that
+    is left out.
 
     Args:
         run: The run.
@@ -185,7 +206,9 @@ def _panel(run: RunData, panel: Panel, place: int) -> Iterator[Card]:
 
 
 def _measured(facts: Facts) -> list[list[str]]:
-    """Return what was measured beside what judges the run: label, value, what it is."""
+    """Return what was measured beside what judges the run: label, value, what it
+    is.
+    """
     return [
         [one.title, number_text(facts.values[one.key], one), one.text]
         for one in facts.listed("results")
@@ -199,7 +222,11 @@ def _topology_caption(run: RunData) -> str:
     kind = "directed link" if run.topology.directed else "link"
     text = f"{n:,} node{'s' * (n != 1)}, {len(links):,} {kind}{'s' * (len(links) != 1)}"
     text += ", all that occur over one period" if run.topology.time_varying else ""
-    return f"{text}; {MOST_LINKS:,} of them drawn." if len(links) > MOST_LINKS else f"{text}."
+    return (
+        f"{text}; {MOST_LINKS:,} of them drawn."
+        if len(links) > MOST_LINKS
+        else f"{text}."
+    )
 
 
 def _shards_caption(run: RunData) -> str:
@@ -212,7 +239,9 @@ def _shards_caption(run: RunData) -> str:
 
 
 def _labels(run: RunData) -> list[tuple[str, str]]:
-    """Return the number of every label and what it is called, where that is not its number."""
+    """Return the number of every label and what it is called, where that is not its
+    number.
+    """
     names = (run.shards and run.shards.classes) or ()
     pairs = [(str(place), name) for place, name in enumerate(names)]
     return [] if all(place == name for place, name in pairs) else pairs

@@ -33,7 +33,8 @@ class _Broken(Exception):
 def check_run(folder: Path) -> Iterator[Part]:
     """Yield the parts of a run folder, checked.
 
-    What an unfinished run cannot have yet is no fault; what any run has from its beginning is.
+    What an unfinished run cannot have yet is no fault; what any run has from its
+    beginning is.
     """
     finished = (folder / "summary.json").exists()
     yield _part(folder, "config.yaml", _config)
@@ -88,7 +89,9 @@ def _json(path: Path) -> str:
 
 
 def _lines(path: Path, finished: bool) -> str:
-    """Count the lines; the last one of a run that is not finished may have been cut by a kill."""
+    """Count the lines; the last one of a run that is not finished may have been cut
+    by a kill.
+    """
     lines = path.read_bytes().split(b"\n")
     last = lines.pop()
     steps: list[float] = []
@@ -133,7 +136,13 @@ def _files(folder: Path) -> Iterator[Part]:
     stated: Mapping[str, Any] = newest.identity.get("files", {}) if newest else {}
     for path, digest in stated.items():
         now = file_digest(path)
-        said = "is as it was" if now == digest else "is gone" if now is None else "has changed"
+        said = (
+            "is as it was"
+            if now == digest
+            else "is gone"
+            if now is None
+            else "has changed"
+        )
         yield Part(path, now == digest, said)
 
 

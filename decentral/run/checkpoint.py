@@ -31,8 +31,9 @@ _SEAL = "sha256"
 class Checkpoint:
     """Everything a run needs to go on: tensors by node, and plain counters.
 
-    ``live`` are the ids of all nodes of the run; ``nodes[i]`` maps ``row``, ``integer/<name>`` and
-    ``optimizer/<place>/<key>`` to tensors of node i, for all of them or for those of one worker.
+    ``live`` are the ids of all nodes of the run; ``nodes[i]`` maps ``row``,
+    ``integer/<name>`` and ``optimizer/<place>/<key>`` to tensors of node i, for all
+    of them or for those of one worker.
     """
 
     step: int
@@ -41,7 +42,9 @@ class Checkpoint:
     counters: dict[str, Any] = field(default_factory=dict[str, Any])
 
     def check_fits(self, nodes: int, width: int) -> None:
-        """Raise ConfigError unless it is of so many nodes, and of so many numbers per model."""
+        """Raise ConfigError unless it is of so many nodes, and of so many numbers
+        per model.
+        """
         own = next(iter(self.nodes.values()))["row"].numel()
         for what, theirs, ours in (
             ("nodes", len(self.live), nodes),
@@ -55,16 +58,21 @@ class Checkpoint:
 
 
 class Draft:
-    """A checkpoint being written: shards in a temporary folder, until ``commit`` renames it.
+    """A checkpoint being written: shards in a temporary folder, until ``commit``
+    renames it.
 
     A shard is a file of tensors of some nodes; every node is in one of them.
     """
 
     def __init__(self, folder: RunFolder, step: int, epoch: int = 0) -> None:
-        """Make room for the shards; what an interrupted attempt has left is dropped."""
+        """Make room for the shards; what an interrupted attempt has left is
+        dropped.
+        """
         self.folder, self.step = folder, step
         self.home = folder.path / "checkpoints"
-        self.target = self.home / (f"step-{step:09d}" + (f"-epoch-{epoch:04d}" if epoch else ""))
+        self.target = self.home / (
+            f"step-{step:09d}" + (f"-epoch-{epoch:04d}" if epoch else "")
+        )
         self.path = self.home / f".{self.target.name}.tmp"
         with explain_disk_errors(folder.path):
             # A kill may have left an unfinished one of the same step.
@@ -74,7 +82,9 @@ class Draft:
     def commit(
         self, live: Sequence[int], digests: Mapping[str, str], counters: Any, keep: int
     ) -> Path:
-        """Write the manifest, rename the folder, and drop all but the newest ``keep``."""
+        """Write the manifest, rename the folder, and drop all but the newest
+        ``keep``.
+        """
         manifest = {
             "format": FORMAT,
             "step": self.step,
@@ -114,9 +124,9 @@ def shard_name(worker: int) -> str:
 def shard_bytes(checkpoint: Checkpoint) -> bytes:
     """Return a checkpoint's tensors as the content of a file.
 
-    What several nodes have alike is one tensor, [nodes, ...]: with thousands of nodes, a tensor
-    for each would take longer to name than to write. ``GROUP/NAME`` is of the nodes that the
-    header lists at that place under ``nodes``.
+    What several nodes have alike is one tensor, [nodes, ...]: with thousands of
+    nodes, a tensor for each would take longer to name than to write. ``GROUP/NAME``
+    is of the nodes that the header lists at that place under ``nodes``.
     """
     alike: dict[tuple[str, torch.Size, torch.dtype], list[int]] = {}
     for node, tensors in checkpoint.nodes.items():
@@ -151,7 +161,9 @@ def _sync(folder: Path) -> None:
 
 
 def relabel(saved: Saved, identity: Mapping[str, Any]) -> None:
-    """Let a checkpoint be one of the run as it is now, whose settings were changed at its step."""
+    """Let a checkpoint be one of the run as it is now, whose settings were changed
+    at its step.
+    """
     manifest = saved.path / "manifest.json"
     stated = json.loads(manifest.read_text(encoding="utf-8"))
     temporary = manifest.with_name(".manifest.json.tmp")
@@ -179,7 +191,8 @@ class Saved:
     live: tuple[int, ...]
     shards: tuple[str, ...]
     counters: dict[str, Any]
-    #: Digests of the settings and files that make the result, and the ``past`` of the schedules.
+    #: Digests of the settings and files that make the result, and the ``past`` of
+    #: the schedules.
     identity: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def load(self, nodes: Iterable[int]) -> Checkpoint:
@@ -197,7 +210,9 @@ class Saved:
 def _tensors(file: Any, nodes: Container[int]) -> Iterator[tuple[int, str, Tensor]]:
     """Yield what a shard holds of some nodes: node, name, tensor."""
     head = file.metadata() or {}  # none in format 2, which named every tensor NODE/NAME
-    groups: list[list[int]] | None = json.loads(head["nodes"]) if "nodes" in head else None
+    groups: list[list[int]] | None = (
+        json.loads(head["nodes"]) if "nodes" in head else None
+    )
     for name in file.keys():  # noqa: SIM118 (no mapping)
         group, _, key = name.partition("/")
         if groups is None:
@@ -229,7 +244,9 @@ def good_checkpoints(run: Path) -> Iterator[Saved]:
 
 
 def newest_checkpoint(run: Path) -> Saved:
-    """Find the newest checkpoint whose digests hold; raises RunError if there is none."""
+    """Find the newest checkpoint whose digests hold; raises RunError if there is
+    none.
+    """
     for saved in good_checkpoints(run):
         return saved
     if not any(_complete(run / "checkpoints")):
@@ -249,7 +266,9 @@ def _verified(path: Path) -> Saved | None:
     live = tuple(int(node) for node in manifest["nodes"])
     shards = tuple(manifest["digests"])
     identity = {key: manifest[key] for key in _IDENTITY if key in manifest}
-    return Saved(path, int(manifest["step"]), live, shards, manifest["counters"], identity)
+    return Saved(
+        path, int(manifest["step"]), live, shards, manifest["counters"], identity
+    )
 
 
 def judge(path: Path) -> str:
@@ -268,7 +287,11 @@ def judge(path: Path) -> str:
             with (path / name).open("rb") as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != digest:
                     return f"{name} is damaged: its digest differs"
-        _ = manifest["counters"], int(manifest["step"]), [int(node) for node in manifest["nodes"]]
+        _ = (
+            manifest["counters"],
+            int(manifest["step"]),
+            [int(node) for node in manifest["nodes"]],
+        )
     except OSError as error:
         return f"{Path(error.filename or path).name} cannot be read ({error.strerror})"
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -16,17 +16,27 @@ from typing import Any
 from decentral.errors import ConfigError
 from decentral.schedules.progress import Past
 from decentral.spec import Spec, parse_spec
-from decentral.userfile import find_again, is_graph_file, lies, place_of, resolved, sources
+from decentral.userfile import (
+    find_again,
+    is_graph_file,
+    lies,
+    place_of,
+    resolved,
+    sources,
+)
 from decentral.yamltext import dump, load
 
-# --- identity -------------------------------------------------------------------------------------
+# --- identity ---------------------------------------------------------------------
 
 
-#: Settings that say where a run computes: it may go on anywhere. Of the engine that is all but
-#: ``wire``, by which rows are rounded on their way.
+#: Settings that say where a run computes: it may go on anywhere. Of the engine that
+#: is all but ``wire``, by which rows are rounded on their way.
 WHEREABOUTS = ("engine", "faults")
-#: What changes neither models nor records: those, and where and how often they are kept.
-WITHOUT_EFFECT = frozenset({*WHEREABOUTS, "out", "keep_checkpoints", "checkpoint_every", "track"})
+#: What changes neither models nor records: those, and where and how often they are
+#: kept.
+WITHOUT_EFFECT = frozenset(
+    {*WHEREABOUTS, "out", "keep_checkpoints", "checkpoint_every", "track"}
+)
 #: Characters of a setting's digest.
 _LENGTH = 16
 #: Differences that are listed.
@@ -36,8 +46,8 @@ _LISTED = 3
 def identity(settings: Mapping[str, Any], past: Past | None) -> dict[str, Any]:
     """Return what every checkpoint says of its run.
 
-    ``settings`` and ``files`` are digests by key and by path, ``past`` what was done before the
-    present schedules applied.
+    ``settings`` and ``files`` are digests by key and by path, ``past`` what was
+    done before the present schedules applied.
     """
     files = {path: file_digest(path) for path in sorted(named_files(settings))}
     # Through YAML and back, as a resumed run will read them: tuples become lists.
@@ -46,19 +56,24 @@ def identity(settings: Mapping[str, Any], past: Past | None) -> dict[str, Any]:
 
 
 def setting_digests(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Return a digest of each setting that is part of a result, as it is read from YAML.
+    """Return a digest of each setting that is part of a result, as it is read from
+    YAML.
 
     >>> list(setting_digests({"seed": 0, "out": "runs/a", "engine": {"wire": "same"}}))
     ['seed', 'engine.wire']
     """
     engine = settings.get("engine")
-    wire = {"engine.wire": engine.get("wire", "same")} if isinstance(engine, Mapping) else {}
+    wire = (
+        {"engine.wire": engine.get("wire", "same")} if isinstance(engine, Mapping) else {}
+    )
     counted = {key: value for key, value in settings.items() if key not in WITHOUT_EFFECT}
     return {key: digest_of(value)[:_LENGTH] for key, value in (counted | wire).items()}
 
 
 def edited(stated: Mapping[str, str], settings: Mapping[str, Any]) -> list[str]:
-    """Return which settings are not what ``setting_digests`` has ``stated``; none: nothing was."""
+    """Return which settings are not what ``setting_digests`` has ``stated``; none:
+    nothing was.
+    """
     found = setting_digests(settings) if stated else {}
     return [key for key in {**stated, **found} if stated.get(key) != found.get(key)]
 
@@ -74,8 +89,11 @@ def digest_of(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Return what of a result is settled otherwise, by dotted key: ``there``, and ``here``.
+def differences(
+    there: Mapping[str, Any], here: Mapping[str, Any]
+) -> dict[str, tuple[Any, Any]]:
+    """Return what of a result is settled otherwise, by dotted key: ``there``, and
+    ``here``.
 
     >>> differences({"seed": 0, "sam": {"rho": 0.1}}, {"seed": 0, "sam": {"rho": 0.2}})
     {'sam.rho': (0.1, 0.2)}
@@ -90,7 +108,9 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, 
     }
     # Of another plug-in all settings differ, which its name says already.
     renamed = tuple(key.removesuffix("name") for key in found if key.endswith(".name"))
-    return {k: v for k, v in found.items() if k.endswith(".name") or not k.startswith(renamed)}
+    return {
+        k: v for k, v in found.items() if k.endswith(".name") or not k.startswith(renamed)
+    }
 
 
 def _has_effect(key: str) -> bool:
@@ -126,11 +146,12 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-# --- which files a setting names ------------------------------------------------------------------
+# --- which files a setting names --------------------------------------------------
 
 
 def names_in(value: Any) -> Iterator[str]:
-    """Yield every name of a plug-in that a value may hold, as the reader of plug-ins sees it.
+    """Yield every name of a plug-in that a value may hold, as the reader of
+    plug-ins sees it.
 
     >>> list(names_in({"communication": "every(k=2, schedule=own.py:pulses(width=3))"}))
     ['every', 'own.py:pulses']
@@ -155,7 +176,8 @@ def names_in(value: Any) -> Iterator[str]:
 
 
 def named_files(value: Any) -> set[str]:
-    """Return the paths of the plug-in and graph files that a value names, and that are there.
+    """Return the paths of the plug-in and graph files that a value names, and that
+    are there.
 
     With a plug-in file come the files beside and below it that it may import.
     """
@@ -171,7 +193,8 @@ def named_files(value: Any) -> set[str]:
 
 
 def find_moved(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Find the files that a run names where they lie now, if they have moved along with its folder.
+    """Find the files that a run names where they lie now, if they have moved along
+    with its folder.
 
     Its ``env.json`` says where it was: what lay beside it then lies beside it now.
     """
@@ -182,4 +205,7 @@ def find_moved(folder: Path, settings: Mapping[str, Any]) -> None:
     for name in set(names_in(settings)):
         path = name.rpartition(":")[0] if ".py:" in name else name
         if os.path.isabs(path) and not lies(path):
-            find_again(path, Path(os.path.normpath(folder.resolve() / os.path.relpath(path, was))))
+            find_again(
+                path,
+                Path(os.path.normpath(folder.resolve() / os.path.relpath(path, was))),
+            )

@@ -1,4 +1,6 @@
-"""The files of a run folder, written so that a kill at any moment leaves a readable run."""
+"""The files of a run folder, written so that a kill at any moment leaves a readable
+run.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ from decentral.yamltext import dump
 
 
 class RunFolder:
-    """A run folder open for writing: by one process at a time, where it holds the ``lock``."""
+    """A run folder open for writing: by one process at a time, where it holds the
+    ``lock``.
+    """
 
     def __init__(self, path: Path, lock: WriterLock | None = None) -> None:
         """Open an existing folder."""
@@ -43,12 +47,16 @@ class RunFolder:
 
     @staticmethod
     def claim(path: Path) -> RunFolder:
-        """Take a folder, whatever it holds; raises ConfigError while another process writes it."""
+        """Take a folder, whatever it holds; raises ConfigError while another
+        process writes it.
+        """
         return RunFolder(path, WriterLock(path))
 
     @staticmethod
     def create(path: str | Path) -> RunFolder:
-        """Make a run folder; refuses one that holds more than a run without a checkpoint."""
+        """Make a run folder; refuses one that holds more than a run without a
+        checkpoint.
+        """
         folder = Path(path).expanduser()
         _refuse_run(folder)
         with ExitStack() as undo:
@@ -60,7 +68,9 @@ class RunFolder:
 
     @staticmethod
     def number(parent: Path, stem: str) -> RunFolder:
-        """Make the run folder ``<stem>-<number>`` with the first number that nobody has."""
+        """Make the run folder ``<stem>-<number>`` with the first number that nobody
+        has.
+        """
         while True:
             folder = next_name(parent, stem)
             try:
@@ -72,7 +82,9 @@ class RunFolder:
             return RunFolder.create(folder)
 
     def prepare(self) -> None:
-        """Make room for checkpoints; raises ConfigError where nothing can be written."""
+        """Make room for checkpoints; raises ConfigError where nothing can be
+        written.
+        """
         try:
             (self.path / "checkpoints").mkdir(parents=True, exist_ok=True)
             probe = self.path / ".probe"
@@ -83,7 +95,9 @@ class RunFolder:
 
     def refuse_remains(self) -> None:
         """Raise ConfigError where parts of a run lie that does not say what it was."""
-        names = [f"checkpoints/{name}" for name in entries(self.path / "checkpoints", "step-")]
+        names = [
+            f"checkpoints/{name}" for name in entries(self.path / "checkpoints", "step-")
+        ]
         names += ["metrics.jsonl", "events.jsonl", "merged.safetensors"]
         found = next((name for name in names if os.path.exists(self.path / name)), None)
         if found is not None:
@@ -119,12 +133,17 @@ class RunFolder:
         self.write(name, json.dumps(value, indent=1) + "\n")
 
     def write_config(self, settings: Mapping[str, Any], *, changed: bool = False) -> None:
-        """Write the resolved configuration; one that was ``changed`` on the way says so."""
+        """Write the resolved configuration; one that was ``changed`` on the way
+        says so.
+        """
         self.write("config.yaml", config_head(changed) + dump(settings))
 
     def append(self, name: str, row: Mapping[str, Any]) -> None:
         """Append one JSON object as a line."""
-        with explain_disk_errors(self.path), (self.path / name).open("a", encoding="utf-8") as file:
+        with (
+            explain_disk_errors(self.path),
+            (self.path / name).open("a", encoding="utf-8") as file,
+        ):
             file.write(json.dumps(row) + "\n")
 
     def event(self, kind: str, step: int, **details: Any) -> None:
@@ -144,7 +163,8 @@ class RunFolder:
         return [json.loads(line) for line in lines]
 
     def forget(self, name: str, length: int, kinds: Container[str]) -> None:
-        """Drop the events of some kinds that stand behind the first ``length`` bytes.
+        """Drop the events of some kinds that stand behind the first ``length``
+        bytes.
 
         Args:
             name: Name of the file.
@@ -156,7 +176,9 @@ class RunFolder:
         later = whole[length:].decode("utf-8", errors="replace").splitlines()
         kept = [line for line in later if (kind := _event_of(line)) and kind not in kinds]
         if len(kept) < len(later):  # a full disk must not hinder what needs no writing
-            self.write(name, whole[:length] + "".join(f"{line}\n" for line in kept).encode())
+            self.write(
+                name, whole[:length] + "".join(f"{line}\n" for line in kept).encode()
+            )
 
     def truncate(self, name: str, length: int) -> None:
         """Cut a file back to what it was at a checkpoint."""
@@ -180,7 +202,11 @@ class explain_disk_errors:
         """Explain a full disk or a lost permission."""
         if not isinstance(error, OSError):
             return
-        cause = "the disk is full" if error.errno == errno.ENOSPC else os.strerror(error.errno or 0)
+        cause = (
+            "the disk is full"
+            if error.errno == errno.ENOSPC
+            else os.strerror(error.errno or 0)
+        )
         raise RunError(
             f"cannot write to run folder {self.folder}: {cause}. The last checkpoint is intact; "
             f"make room, then `decentral resume {shell_word(self.folder)}`."
@@ -188,7 +214,9 @@ class explain_disk_errors:
 
 
 def _refuse_run(folder: Path) -> None:
-    """Raise ConfigError where a run has left something to go on from, or to look at."""
+    """Raise ConfigError where a run has left something to go on from, or to look
+    at.
+    """
     if not os.path.exists(folder / "config.yaml"):
         RunFolder(folder).refuse_remains()
         return
@@ -200,7 +228,9 @@ def _refuse_run(folder: Path) -> None:
 
 
 def entries(folder: Path, prefix: str) -> list[str]:
-    """Return the sorted names in a folder that begin so; none where it cannot be looked into."""
+    """Return the sorted names in a folder that begin so; none where it cannot be
+    looked into.
+    """
     try:
         return sorted(name for name in os.listdir(folder) if name.startswith(prefix))
     except OSError:
@@ -221,18 +251,29 @@ def next_name(parent: Path, stem: str) -> Path:
     # One more than the largest: numbers of runs that were deleted do not come back.
     taken = [p.name for p in parent.glob(f"{stem}-*")] if parent.is_dir() else []
     numbers = [
-        int(m[1]) for name in taken if (m := re.fullmatch(rf"{re.escape(stem)}-(\d+)", name))
+        int(m[1])
+        for name in taken
+        if (m := re.fullmatch(rf"{re.escape(stem)}-(\d+)", name))
     ]
     return parent / f"{stem}-{max(numbers, default=0) + 1}"
 
 
-# --- what a run ran on ----------------------------------------------------------------------------
+# --- what a run ran on ------------------------------------------------------------
 
-_PACKAGES = ("decentral", "torch", "numpy", "networkx", "pydantic", "safetensors", "scikit-learn")
+_PACKAGES = (
+    "decentral",
+    "torch",
+    "numpy",
+    "networkx",
+    "pydantic",
+    "safetensors",
+    "scikit-learn",
+)
 
 
 def environment(device: str, threads: int, folder: Path | None = None) -> dict[str, Any]:
-    """Return versions, git state, device and host of this process, and where a run is kept.
+    """Return versions, git state, device and host of this process, and where a run
+    is kept.
 
     Args:
         device: That models are on.
@@ -272,11 +313,11 @@ def _git() -> str | None:
     return found.stdout.strip() or None
 
 
-# --- formats --------------------------------------------------------------------------------------
+# --- formats ----------------------------------------------------------------------
 
 
-#: The format that is written. Later versions of it add keys; a reader ignores those it does not
-#: know.
+#: The format that is written. Later versions of it add keys; a reader ignores those
+#: it does not know.
 FORMAT = 3
 #: Formats that are read; only a run of the present one can go on.
 READ = (2, FORMAT)
@@ -289,7 +330,9 @@ _OF_ENGINE = (
 
 
 def config_head(changed: bool = False) -> str:
-    """Return the first line of a run folder's configuration; one may be ``changed`` on its way."""
+    """Return the first line of a run folder's configuration; one may be ``changed``
+    on its way.
+    """
     says = "`decentral launch` on this file repeats the run"
     if changed:
         says = "changed on its way, see events.jsonl; these are its settings at the end"

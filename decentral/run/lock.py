@@ -1,4 +1,6 @@
-"""One writer per folder: a lock of the operating system, which ends with its process."""
+"""One writer per folder: a lock of the operating system, which ends with its
+process.
+"""
 
 from __future__ import annotations
 
@@ -16,25 +18,28 @@ from weakref import WeakSet
 
 from decentral.errors import ConfigError
 
-#: The file that is locked; it says for people who has the lock, and holds nothing when stale.
+#: The file that is locked; it says for people who has the lock, and holds nothing
+#: when stale.
 NAME = ".lock"
 
-#: What ``flock`` says where another process has the lock; anything else: there are no locks.
+#: What ``flock`` says where another process has the lock; anything else: there are
+#: no locks.
 _TAKEN = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
 
 
 class WriterLock:
     """The right to write into a folder, which one process at a time has.
 
-    It is ``flock``, which the system releases however a process ends, so that a file that was left
-    over never blocks. Children do not have it: the file is closed on exec and after a fork, or an
-    orphan would keep the lock.
+    It is ``flock``, which the system releases however a process ends, so that a
+    file that was left over never blocks. Children do not have it: the file is
+    closed on exec and after a fork, or an orphan would keep the lock.
     """
 
     def __init__(self, folder: Path, what: str = "run folder") -> None:
         """Take it, and make the folder if need be.
 
-        Raises ConfigError that names ``what`` and who writes there, and then changes nothing.
+        Raises ConfigError that names ``what`` and who writes there, and then
+        changes nothing.
         """
         self.folder, self.what = folder.absolute(), what
         self.made = not os.path.exists(folder)
@@ -111,7 +116,9 @@ _held: WeakSet[WriterLock] = WeakSet()
 
 
 def _close_in_child() -> None:
-    """Leave the locks to the parent: a lock lives until the last copy of its file is closed."""
+    """Leave the locks to the parent: a lock lives until the last copy of its file
+    is closed.
+    """
     for lock in list(_held):
         handle, lock.handle = lock.handle, None
         if handle is not None:
@@ -130,7 +137,9 @@ def unwritable(folder: Path, error: OSError, what: str = "run folder") -> Config
         what: What it is, for the message.
     """
     cause = os.strerror(error.errno or 0)
-    return ConfigError(f"{what} {folder} cannot be written ({cause}); choose another --out.")
+    return ConfigError(
+        f"{what} {folder} cannot be written ({cause}); choose another --out."
+    )
 
 
 def _is_at(handle: int, path: Path) -> bool:

@@ -1,8 +1,9 @@
 """Trackers: where a run's rows go besides its folder.
 
-A tracker is a function ``(folder, config, step) -> Sink``: the path of the run folder, the resolved
-settings, and the step at which the run begins or goes on. Trait ``package``: what must be installed
-(extra ``[track]``). Its keyword-only parameters are settings.
+A tracker is a function ``(folder, config, step) -> Sink``: the path of the run
+folder, the resolved settings, and the step at which the run begins or goes on.
+Trait ``package``: what must be installed (extra ``[track]``). Its keyword-only
+parameters are settings.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ class Sink(Protocol):
 
 
 class Trackers:
-    """The sinks of a run. One that fails is told and left out: the folder holds everything."""
+    """The sinks of a run. One that fails is told and left out: the folder holds
+    everything.
+    """
 
     def __init__(
         self, specs: Sequence[str | ConfiguredPlugin], tell: Callable[[str], None]
@@ -59,12 +62,16 @@ class Trackers:
         """
         for tracker in self.made:
             try:
-                self.sinks[tracker.name] = _sink(tracker, tracker(folder.resolve(), config, step))
+                self.sinks[tracker.name] = _sink(
+                    tracker, tracker(folder.resolve(), config, step)
+                )
             except (Exception, SystemExit) as error:
                 self._lose(tracker.name, error)
 
     def record(self, row: Mapping[str, Any]) -> None:
-        """Log the numbers of a row; what a merge gives at a step already logged has its phase."""
+        """Log the numbers of a row; what a merge gives at a step already logged has
+        its phase.
+        """
         step = int(row["step"])
         # Services take one value for a name and step: what was before the merge
         # keeps its own.
@@ -87,7 +94,10 @@ class Trackers:
         for name, sink in list(self.sinks.items()):
             try:
                 act(sink)
-            except (Exception, SystemExit) as error:  # whatever a service does, training goes on
+            except (
+                Exception,
+                SystemExit,
+            ) as error:  # whatever a service does, training goes on
                 del self.sinks[name]
                 self._lose(name, error)
 
@@ -120,7 +130,7 @@ def _installed(tracker: ConfiguredPlugin) -> ConfiguredPlugin:
     return tracker
 
 
-# --- TensorBoard ----------------------------------------------------------------------------------
+# --- TensorBoard ------------------------------------------------------------------
 
 
 class Board:
@@ -130,7 +140,9 @@ class Board:
         """Write into ``folder``; what it holds beyond ``step`` is hidden."""
         from torch.utils.tensorboard import SummaryWriter
 
-        self.writer: Any = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+        self.writer: Any = SummaryWriter(
+            str(folder), purge_step=step + 1 if step else None
+        )
 
     def log(self, numbers: Mapping[str, float], step: int) -> None:
         """Add one point to every curve."""
@@ -144,7 +156,8 @@ class Board:
 
 @plugin("tracker", package="tensorboard")
 def tensorboard(folder: Path, config: Mapping[str, Any], step: int) -> Board:
-    """Curves for ``tensorboard --logdir runs``, in the folder ``tensorboard`` of the run.
+    """Curves for ``tensorboard --logdir runs``, in the folder ``tensorboard`` of
+    the run.
 
     Args:
         folder: The run folder.
@@ -154,14 +167,16 @@ def tensorboard(folder: Path, config: Mapping[str, Any], step: int) -> Board:
     return Board(folder / "tensorboard", step)
 
 
-# --- Weights & Biases -----------------------------------------------------------------------------
+# --- Weights & Biases -------------------------------------------------------------
 
 
 class Journal:
     """One run of Weights & Biases."""
 
     def __init__(self, run: Any, mark: Path, resumed: bool) -> None:
-        """Log into a run that was begun; ``mark`` keeps the last step across restarts."""
+        """Log into a run that was begun; ``mark`` keeps the last step across
+        restarts.
+        """
         self.run, self.mark = run, mark
         self.done = int(mark.read_text()) if resumed and mark.exists() else -1
         self.last = self.done
@@ -169,7 +184,8 @@ class Journal:
     def log(self, numbers: Mapping[str, float], step: int) -> None:
         """Log the numbers of a step, unless they were logged before a restart.
 
-        Weights & Biases drops what goes back; the run repeats it with the same numbers.
+        Weights & Biases drops what goes back; the run repeats it with the same
+        numbers.
         """
         if step <= self.done or step < self.last:
             return
@@ -191,10 +207,12 @@ def wandb(
     project: str = "decentral",
     mode: Literal["auto", "online", "offline"] = "auto",
 ) -> Journal:
-    """A run of Weights & Biases; ``auto`` is online where a key is known, else offline.
+    """A run of Weights & Biases; ``auto`` is online where a key is known, else
+    offline.
 
-    Offline it writes into the run folder; ``wandb sync RUN/wandb/offline-run-*`` uploads it later.
-    The environment variable WANDB_MODE decides where ``mode`` is auto.
+    Offline it writes into the run folder; ``wandb sync RUN/wandb/offline-run-*``
+    uploads it later. The environment variable WANDB_MODE decides where ``mode`` is
+    auto.
 
     Args:
         folder: The run folder.
@@ -215,6 +233,8 @@ def wandb(
 
 
 def _identity(folder: Path) -> str:
-    """Return what the same run has again when it is resumed, and no other: when it began."""
+    """Return what the same run has again when it is resumed, and no other: when it
+    began.
+    """
     with (folder / "events.jsonl").open(encoding="utf-8") as events:
         return hashlib.sha256(f"{folder}{events.readline()}".encode()).hexdigest()[:12]

@@ -1,4 +1,6 @@
-"""When to communicate, with which batch and which learning rate: pure functions of progress."""
+"""When to communicate, with which batch and which learning rate: pure functions of
+progress.
+"""
 
 from __future__ import annotations
 
@@ -15,4 +17,6 @@ __all__ = [
     "communication_steps",
 ]
 
-__getattr__ = lazy_names(__name__, {"progress": __all__}, renamed={"slots": "communication_steps"})
+__getattr__ = lazy_names(
+    __name__, {"progress": __all__}, renamed={"slots": "communication_steps"}
+)

@@ -1,4 +1,6 @@
-"""What a communication schedule decides, and a schedule with its final merge decided."""
+"""What a communication schedule decides, and a schedule with its final merge
+decided.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +60,9 @@ class CommunicationSchedule:
         return min(int(p.settings.get("feedback_every", 10)) for p in parts)
 
     def action(self, progress: Progress, feedback: Feedback | None = None) -> Action:
-        """Return what happens at this communication step, the final merge of the run apart."""
+        """Return what happens at this communication step, the final merge of the
+        run apart.
+        """
         action = self.rule.function(progress, feedback)
         # The short way, as a preview of a long run asks for every communication
         # step.
@@ -66,7 +70,9 @@ class CommunicationSchedule:
         return action if usual else _judged(self.rule, action, progress)
 
 
-def decide(rule: ConfiguredPlugin, progress: Progress, feedback: Feedback | None) -> Action:
+def decide(
+    rule: ConfiguredPlugin, progress: Progress, feedback: Feedback | None
+) -> Action:
     """Return what a schedule decides, if that can be done.
 
     Args:
@@ -94,7 +100,9 @@ def _judged(rule: ConfiguredPlugin, action: Any, progress: Progress) -> Action:
 
 
 def ends_in_merge(rule: ConfiguredPlugin) -> bool:
-    """Return whether a rule ends in a global merge, asking the schedule it wraps if unsaid."""
+    """Return whether a rule ends in a global merge, asking the schedule it wraps if
+    unsaid.
+    """
     if (said := rule.common.get("final_merge")) is not None:
         return bool(said)
     inner = _parts(rule)
@@ -104,5 +112,7 @@ def ends_in_merge(rule: ConfiguredPlugin) -> bool:
 
 def _parts(rule: ConfiguredPlugin) -> list[ConfiguredPlugin]:
     """Return the schedules nested in a combinator, in the order of its settings."""
-    direct = [value for value in rule.settings.values() if isinstance(value, ConfiguredPlugin)]
+    direct = [
+        value for value in rule.settings.values() if isinstance(value, ConfiguredPlugin)
+    ]
     return [inner for part in direct for inner in (*_parts(part), part)]

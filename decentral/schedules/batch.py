@@ -1,8 +1,10 @@
-"""Batch-size schedules: functions ``(progress) -> samples per node`` of the step that follows.
+"""Batch-size schedules: functions ``(progress) -> samples per node`` of the step
+that follows.
 
-Under decentralized training the batch is that of each node; all nodes together take it times their
-number. A schedule is followed before the run begins, so that the steps of a budget of data are
-known; with such a budget ``progress.fraction`` goes by samples, and ``progress.steps`` is 0.
+Under decentralized training the batch is that of each node; all nodes together take
+it times their number. A schedule is followed before the run begins, so that the
+steps of a budget of data are known; with such a budget ``progress.fraction`` goes
+by samples, and ``progress.steps`` is 0.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ def common(
     """Settings of every batch schedule: how the learning rate follows the batch.
 
     Args:
-        scale_lr: Whether it grows with the batch over ``base``, with its root, or not.
+        scale_lr: Whether it grows with the batch over ``base``, with its root, or
+            not.
         base: The batch that the rate is meant for; none: the first one.
     """
 
@@ -49,7 +52,9 @@ def shorthand(text: str) -> Mapping[str, Any] | None:
 
 
 def rate_factor(batch: ConfiguredPlugin, size: int, first: int) -> float:
-    """Return by what a batch of ``size`` multiplies the learning rate; ``first`` is the first."""
+    """Return by what a batch of ``size`` multiplies the learning rate; ``first`` is
+    the first.
+    """
     # Without a base the rate is meant for the first batch, as in a run that stays
     # at it.
     ratio = size / (batch.common["base"] or first)
@@ -57,7 +62,9 @@ def rate_factor(batch: ConfiguredPlugin, size: int, first: int) -> float:
 
 
 def share_to_go(progress: Progress, start: Point) -> float:
-    """Return the share that is left of the part of the run that begins at ``start``, in [0, 1]."""
+    """Return the share that is left of the part of the run that begins at
+    ``start``, in [0, 1].
+    """
     # How many steps there are follows from the batches, and is not known here yet.
     if start.unit == "steps" and progress.samples_total is not None:
         raise ConfigError(
@@ -67,12 +74,16 @@ def share_to_go(progress: Progress, start: Point) -> float:
     return 1.0 - progress.part(start, _END)
 
 
-def power_growth(progress: Progress, start: Point, least: int, most: int, capacity: float) -> int:
-    """Return b ~ (time to go)^-(1 - 1 / (2 beta)), from ``least`` at ``start`` to ``most``.
+def power_growth(
+    progress: Progress, start: Point, least: int, most: int, capacity: float
+) -> int:
+    """Return b ~ (time to go)^-(1 - 1 / (2 beta)), from ``least`` at ``start`` to
+    ``most``.
 
-    By steps, the time to go falls evenly; by samples it falls as fast as batches use them up, which
-    integrates in closed form. With x = (time to go + 1) over its value at ``start``, b = least x^-a
-    and the samples to go are in proportion to x^(1-a), apart from an offset.
+    By steps, the time to go falls evenly; by samples it falls as fast as batches
+    use them up, which integrates in closed form. With x = (time to go + 1) over its
+    value at ``start``, b = least x^-a and the samples to go are in proportion to
+    x^(1-a), apart from an offset.
 
     Args:
         progress: How far the run is.
@@ -82,7 +93,9 @@ def power_growth(progress: Progress, start: Point, least: int, most: int, capaci
         capacity: Exponent beta of the law.
     """
     if most <= least:
-        raise ConfigError(f"batch: to = {most} must be above from = {least} for the batch to grow.")
+        raise ConfigError(
+            f"batch: to = {most} must be above from = {least} for the batch to grow."
+        )
     to_go, power = share_to_go(progress, start), 1 - 1 / (2 * capacity)
     # x at the end: where b = least x^-power has grown to ``most``.
     last = (least / most) ** (1 / power)
@@ -109,7 +122,8 @@ def constant(progress: Progress, *, size: Count = 32) -> int:
 def geometric(
     progress: Progress, *, from_: Count = 32, to: Count = 256, start: Point = _START
 ) -> int:
-    """Multiply the batch by the same factor in equal parts of the run, from ``from`` to ``to``.
+    """Multiply the batch by the same factor in equal parts of the run, from
+    ``from`` to ``to``.
 
     Before ``start`` it is ``from``.
 
@@ -143,9 +157,14 @@ def stages(progress: Progress, *, sizes: tuple[Count, ...], at: tuple[Point, ...
 
 @plugin("batch")
 def early_switch(
-    progress: Progress, *, at: Point = Point(0.25, "fraction"), from_: Count = 32, to: Count = 256
+    progress: Progress,
+    *,
+    at: Point = Point(0.25, "fraction"),
+    from_: Count = 32,
+    to: Count = 256,
 ) -> int:
-    """Use batches of ``from`` until ``at``, then of ``to``: the mirror of ``late_switch``.
+    """Use batches of ``from`` until ``at``, then of ``to``: the mirror of
+    ``late_switch``.
 
     Fewer steps for the same data; on easy tasks the better one.
 
@@ -160,12 +179,17 @@ def early_switch(
 
 @plugin("batch")
 def late_switch(
-    progress: Progress, *, at: Point = Point(0.75, "fraction"), from_: Count = 32, to: Count = 256
+    progress: Progress,
+    *,
+    at: Point = Point(0.75, "fraction"),
+    from_: Count = 32,
+    to: Count = 256,
 ) -> int:
     """Use batches of ``from`` until ``at``, then of ``to``: best on hard tasks.
 
-    After the switch the loss catches up fast with that of a run whose batch was always large, and
-    the steps before were many (Wang et al., "Fast Catch-Up, Late Switching", ICLR 2026).
+    After the switch the loss catches up fast with that of a run whose batch was
+    always large, and the steps before were many (Wang et al., "Fast Catch-Up, Late
+    Switching", ICLR 2026).
 
     Args:
         progress: How far the run is.
@@ -185,10 +209,12 @@ def stable_growth(
     to: Count = 256,
     capacity: Annotated[float, Gt(1)] = 2.0,
 ) -> int:
-    """Keep ``from`` until ``start``, then grow to ``to`` as (time to go)^-(1 - 1/(2 capacity)).
+    """Keep ``from`` until ``start``, then grow to ``to`` as (time to go)^-(1 - 1/(2
+    capacity)).
 
-    The shape of the best schedule for tasks with source s <= 1 - 1/capacity ("Fast Catch-Up, Late
-    Switching", ICLR 2026). `decentral plan batch` computes ``start`` and ``to``.
+    The shape of the best schedule for tasks with source s <= 1 - 1/capacity ("Fast
+    Catch-Up, Late Switching", ICLR 2026). `decentral plan batch` computes ``start``
+    and ``to``.
 
     Args:
         progress: How far the run is.
@@ -208,7 +234,8 @@ def easy_growth(
     to: Count = 256,
     capacity: Annotated[float, Gt(1)] = 2.0,
 ) -> int:
-    """Grow from ``from`` to ``to`` over the whole run as (time to go)^-(1 - 1/(2 capacity)).
+    """Grow from ``from`` to ``to`` over the whole run as (time to go)^-(1 - 1/(2
+    capacity)).
 
     The shape of the best schedule for tasks with source s > 1 - 1/capacity.
 
@@ -226,10 +253,11 @@ _SLACK = 1e-12
 
 @plugin("batch", from_file=True, example="plan(sizes=[32, 64, 256], at=[0.9, 0.97])")
 def plan(progress: Progress, *, sizes: tuple[Count, ...], at: tuple[Share, ...]) -> int:
-    """Use each of ``sizes`` until the next share ``at`` of the data: the output of the planner.
+    """Use each of ``sizes`` until the next share ``at`` of the data: the output of
+    the planner.
 
-    `decentral plan batch --out plan.yaml` writes a configuration that holds one, and
-    ``plan(plan.yaml)`` reads it from there, with its budget of data.
+    `decentral plan batch --out plan.yaml` writes a configuration that holds one,
+    and ``plan(plan.yaml)`` reads it from there, with its budget of data.
 
     Args:
         progress: How far the run is.

@@ -1,9 +1,11 @@
-"""When to communicate, and how much: asked at every communication step, each ``local_steps``.
+"""When to communicate, and how much: asked at every communication step, each
+``local_steps``.
 
-A communication schedule is a function ``(progress, feedback) -> intensity``: 0 is silence, a number
-in (0, 1] gossips at that intensity, ``GLOBAL_MERGE`` averages all models. ``feedback`` is None
-unless the schedule declares ``closed_loop=True``. Every schedule may end in one global merge, after
-what its last communication step sends (``final_merge``).
+A communication schedule is a function ``(progress, feedback) -> intensity``: 0 is
+silence, a number in (0, 1] gossips at that intensity, ``GLOBAL_MERGE`` averages all
+models. ``feedback`` is None unless the schedule declares ``closed_loop=True``.
+Every schedule may end in one global merge, after what its last communication step
+sends (``final_merge``).
 """
 
 from __future__ import annotations
@@ -14,7 +16,14 @@ from typing import Annotated
 from annotated_types import Gt, Le
 
 from decentral.errors import ConfigError
-from decentral.registry import ConfiguredPlugin, Count, NestedPlugin, Positive, Share, plugin
+from decentral.registry import (
+    ConfiguredPlugin,
+    Count,
+    NestedPlugin,
+    Positive,
+    Share,
+    plugin,
+)
 from decentral.schedules.action import (
     GLOBAL_MERGE,
     Action,
@@ -29,7 +38,8 @@ def common(*, final_merge: bool | None = None) -> None:
     """Settings of every communication schedule.
 
     Args:
-        final_merge: Whether the run ends in one global merge; none: as the schedule says.
+        final_merge: Whether the run ends in one global merge; none: as the schedule
+            says.
     """
 
 
@@ -40,7 +50,9 @@ def none(progress: Progress, feedback: Feedback | None) -> float:
 
 
 @plugin("communication")
-def constant(progress: Progress, feedback: Feedback | None, *, intensity: Share = 1.0) -> float:
+def constant(
+    progress: Progress, feedback: Feedback | None, *, intensity: Share = 1.0
+) -> float:
     """Gossip at one intensity from the first round to the last.
 
     Args:
@@ -60,11 +72,12 @@ def late(
     intensity: Share = 0.1,
     then: Share = 1.0,
 ) -> float:
-    """Gossip at ``intensity`` until ``start``, at ``then`` afterwards; one global merge at the end.
+    """Gossip at ``intensity`` until ``start``, at ``then`` afterwards; one global
+    merge at the end.
 
-    The recommended schedule: sparse communication keeps models mergeable, late communication and
-    one merge collect the gain ("On the surprising effectiveness of a single global merging in
-    decentralized learning", ICLR 2026).
+    The recommended schedule: sparse communication keeps models mergeable, late
+    communication and one merge collect the gain ("On the surprising effectiveness
+    of a single global merging in decentralized learning", ICLR 2026).
 
     Args:
         progress: How far the run is.
@@ -85,7 +98,8 @@ def early(
     first: Share = 1.0,
     intensity: Share = 0.1,
 ) -> float:
-    """Gossip at ``first`` until ``stop``, at ``intensity`` afterwards: the mirror image of late.
+    """Gossip at ``first`` until ``stop``, at ``intensity`` afterwards: the mirror
+    image of late.
 
     Args:
         progress: How far the run is.
@@ -107,7 +121,8 @@ def window(
     intensity: Share = 1.0,
     outside: Share = 0.0,
 ) -> float:
-    """Gossip at ``intensity`` from ``start`` for ``width`` of the run, at ``outside`` elsewhere.
+    """Gossip at ``intensity`` from ``start`` for ``width`` of the run, at
+    ``outside`` elsewhere.
 
     Args:
         progress: How far the run is.
@@ -125,7 +140,11 @@ def window(
 
 @plugin("communication")
 def linear(
-    progress: Progress, feedback: Feedback | None, *, first: Share = 0.0, last: Share = 1.0
+    progress: Progress,
+    feedback: Feedback | None,
+    *,
+    first: Share = 0.0,
+    last: Share = 1.0,
 ) -> float:
     """Let the intensity move on a straight line from ``first`` to ``last``.
 
@@ -140,7 +159,11 @@ def linear(
 
 @plugin("communication")
 def cosine(
-    progress: Progress, feedback: Feedback | None, *, first: Share = 0.0, last: Share = 1.0
+    progress: Progress,
+    feedback: Feedback | None,
+    *,
+    first: Share = 0.0,
+    last: Share = 1.0,
 ) -> float:
     """Let the intensity move from ``first`` to ``last`` on half a cosine wave.
 
@@ -164,7 +187,8 @@ def exponential(
     first: _Intensity = 0.01,
     last: _Intensity = 1.0,
 ) -> float:
-    """Let the intensity move geometrically: first^(1 - t) last^t at fraction t of the run.
+    """Let the intensity move geometrically: first^(1 - t) last^t at fraction t of
+    the run.
 
     Args:
         progress: How far the run is.
@@ -184,7 +208,8 @@ def every(
     k: Count,
     schedule: Annotated[ConfiguredPlugin, NestedPlugin("communication")] = "constant",  # pyright: ignore
 ) -> Action:
-    """Follow ``schedule`` at every k-th communication step, and be silent at the others.
+    """Follow ``schedule`` at every k-th communication step, and be silent at the
+    others.
 
     Args:
         progress: How far the run is.
@@ -219,14 +244,20 @@ def switch(
 
 @plugin("communication")
 def merges(progress: Progress, feedback: Feedback | None) -> Action:
-    """Average all models after every ``local_steps`` steps, by an all-reduce: 2 (N - 1) rows.
+    """Average all models after every ``local_steps`` steps, by an all-reduce: 2 (N
+    - 1) rows.
 
-    A last round that is cut short is not averaged; ``final_merge`` ends it in one merge.
+    A last round that is cut short is not averaged; ``final_merge`` ends it in one
+    merge.
     """
     return GLOBAL_MERGE if progress.step % progress.local_steps == 0 else 0.0
 
 
-@plugin("communication", final_merge=False, example="then_merge(schedule=constant(0.2), at=75%)")
+@plugin(
+    "communication",
+    final_merge=False,
+    example="then_merge(schedule=constant(0.2), at=75%)",
+)
 def then_merge(
     progress: Progress,
     feedback: Feedback | None,
@@ -234,7 +265,8 @@ def then_merge(
     schedule: Annotated[ConfiguredPlugin, NestedPlugin("communication")],
     at: Point = Point(1.0, "fraction"),
 ) -> Action:
-    """Follow ``schedule`` until ``at``; merge all models there, once; then be silent.
+    """Follow ``schedule`` until ``at``; merge all models there, once; then be
+    silent.
 
     Args:
         progress: How far the run is.
@@ -248,7 +280,9 @@ def then_merge(
     return GLOBAL_MERGE if now else 0.0
 
 
-@plugin("communication", budgeted=True, example="scale_to_budget(schedule=late, budget=2%)")
+@plugin(
+    "communication", budgeted=True, example="scale_to_budget(schedule=late, budget=2%)"
+)
 def scale_to_budget(
     progress: Progress,
     feedback: Feedback | None,
@@ -259,9 +293,10 @@ def scale_to_budget(
 ) -> Action:
     """Multiply the intensities of ``schedule`` by ``factor``, clipped to 1.
 
-    ``budget`` is the expected logical bytes, final merge included: ``2%`` of those of all-reduce at
-    every step, or ``2MB/node``. ``factor`` is solved for before the run and written to its resolved
-    configuration. Schedules are compared fairly at equal budget.
+    ``budget`` is the expected logical bytes, final merge included: ``2%`` of those
+    of all-reduce at every step, or ``2MB/node``. ``factor`` is solved for before
+    the run and written to its resolved configuration. Schedules are compared fairly
+    at equal budget.
 
     Args:
         progress: How far the run is.
@@ -289,13 +324,15 @@ def adaptive(
     feedback_every: Count = 10,
     max_budget: Positive = 1.0,
 ) -> float:
-    """Keep the relative consensus distance near ``target`` by talking more when it is exceeded.
+    """Keep the relative consensus distance near ``target`` by talking more when it
+    is exceeded.
 
-    With c the distance of the nodes from their mean over the norm of the mean (estimated from
-    sketches of 64 numbers per node, refreshed every ``feedback_every`` communication steps),
-    the intensity is ``floor`` while c <= target and rises linearly to 1 at c = 2 target. Silent
-    once ``max_budget`` of all-reduce's bytes is spent. (After Kong et al., "Consensus control
-    for decentralized deep learning", ICML 2021.)
+    With c the distance of the nodes from their mean over the norm of the mean
+    (estimated from sketches of 64 numbers per node, refreshed every
+    ``feedback_every`` communication steps), the intensity is ``floor`` while c <=
+    target and rises linearly to 1 at c = 2 target. Silent once ``max_budget`` of
+    all-reduce's bytes is spent. (After Kong et al., "Consensus control for
+    decentralized deep learning", ICML 2021.)
 
     Args:
         progress: How far the run is.

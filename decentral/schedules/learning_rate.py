@@ -1,7 +1,9 @@
-"""Learning-rate schedules: functions ``(progress) -> factor`` of the peak rate ``lr``.
+"""Learning-rate schedules: functions ``(progress) -> factor`` of the peak rate
+``lr``.
 
-Every schedule accepts ``lr`` (the peak; the optimizer's default if unset) and ``warmup`` (a linear
-rise from 0 over that part of the run). ``progress.step`` counts the steps done before this one.
+Every schedule accepts ``lr`` (the peak; the optimizer's default if unset) and
+``warmup`` (a linear rise from 0 over that part of the run). ``progress.step``
+counts the steps done before this one.
 """
 
 from __future__ import annotations
@@ -40,22 +42,29 @@ class LearningRate:
             value = {"name": "constant", "lr": value}
         rule = build("learning_rate", value)
         lr = rule.common["lr"] if rule.common["lr"] is not None else default_lr
-        return LearningRate(ConfiguredPlugin(rule.plugin, rule.settings, {**rule.common, "lr": lr}))
+        return LearningRate(
+            ConfiguredPlugin(rule.plugin, rule.settings, {**rule.common, "lr": lr})
+        )
 
     @property
     def floor(self) -> float:
-        """The least rate as a share of the peak: what the schedule calls its floor, else 0."""
+        """The least rate as a share of the peak: what the schedule calls its floor,
+        else 0.
+        """
         return float(self.rule.settings.get("floor", 0.0))
 
     def warmup(self, steps: int) -> float:
         """Return the length of the warm-up in steps."""
         return self.rule.common["warmup"].in_steps(steps)
 
-    def __call__(self, progress: Progress, ratio: float = 1.0, floor: float = 0.0) -> float:
+    def __call__(
+        self, progress: Progress, ratio: float = 1.0, floor: float = 0.0
+    ) -> float:
         """Return the learning rate of the step that follows ``progress``.
 
-        With a ``ratio`` the peak is that many times as high, and ``floor``, a share of the peak
-        without a ratio, is where all ratios meet; the warm-up keeps its length.
+        With a ``ratio`` the peak is that many times as high, and ``floor``, a share
+        of the peak without a ratio, is where all ratios meet; the warm-up keeps its
+        length.
         """
         warmup = self.rule.common["warmup"]
         length = warmup.in_steps(progress.steps) if warmup.value else 0.0
@@ -67,12 +76,16 @@ class LearningRate:
         if ratio != 1.0 or factor < floor:
             # The schedule stretched between the ratio and the floor, instead of 1
             # and the floor.
-            factor = floor + (ratio - floor) * max(0.0, factor - floor) / (1 - floor or 1.0)
+            factor = floor + (ratio - floor) * max(0.0, factor - floor) / (
+                1 - floor or 1.0
+            )
         return self.rule.common["lr"] * rise * factor
 
 
 def _factor(rule: ConfiguredPlugin, factor: Any, progress: Progress) -> float:
-    """Return a factor that is no float as one, if it is a number that a rate can be."""
+    """Return a factor that is no float as one, if it is a number that a rate can
+    be.
+    """
     try:
         found = float(factor) if not isinstance(factor, str) else nan
     except (TypeError, ValueError, RuntimeError):  # a tensor of several numbers
@@ -91,7 +104,8 @@ def constant(progress: Progress) -> float:
 
 @plugin("learning_rate", cosine=True)
 def cosine(progress: Progress, *, floor: Share = 0.0) -> float:
-    """Decay to ``floor`` times the peak on half a cosine wave (Loshchilov & Hutter, 2017).
+    """Decay to ``floor`` times the peak on half a cosine wave (Loshchilov & Hutter,
+    2017).
 
     Args:
         progress: How far the run is.
@@ -118,10 +132,14 @@ def step(
 
 
 @plugin("learning_rate")
-def wsd(progress: Progress, *, decay: Point = Point(0.2, "fraction"), floor: Share = 0.0) -> float:
-    """Keep the peak rate, then decay linearly to ``floor`` over the last ``decay`` of the run.
+def wsd(
+    progress: Progress, *, decay: Point = Point(0.2, "fraction"), floor: Share = 0.0
+) -> float:
+    """Keep the peak rate, then decay linearly to ``floor`` over the last ``decay``
+    of the run.
 
-    Together with ``warmup`` this is warm-up-stable-decay (Hu et al., "MiniCPM", 2024).
+    Together with ``warmup`` this is warm-up-stable-decay (Hu et al., "MiniCPM",
+    2024).
 
     Args:
         progress: How far the run is.

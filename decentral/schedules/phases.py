@@ -1,11 +1,13 @@
-"""Phases of a run, which read progress and nothing else; and the methods that are on in them.
+"""Phases of a run, which read progress and nothing else; and the methods that are
+on in them.
 
-``75%`` is from there to the end, ``20% to 50%`` a window, ``every 500 steps`` turns on and off,
-beginning with on; the three go together, and a list of them is their union.
+``75%`` is from there to the end, ``20% to 50%`` a window, ``every 500 steps`` turns
+on and off, beginning with on; the three go together, and a list of them is their
+union.
 
-SAM, adversarial training and label noise may each be given as a main number alone (``sam: 0.05``),
-and take ``start``, ``stop`` and ``every`` for one phase, or a list of ``phases``; without them a
-method is always on.
+SAM, adversarial training and label noise may each be given as a main number alone
+(``sam: 0.05``), and take ``start``, ``stop`` and ``every`` for one phase, or a list
+of ``phases``; without them a method is always on.
 """
 
 from __future__ import annotations
@@ -23,12 +25,14 @@ from decentral.registry import Count, NonNegative, Positive
 from decentral.schedules.progress import Progress
 from decentral.units import Point, parse_point
 
-# --- from when to when ----------------------------------------------------------------------------
+# --- from when to when ------------------------------------------------------------
 
 
 START, STOP = Point(0.0, "fraction"), Point(1.0, "fraction")
 _KEYS = ("start", "stop", "every")
-_TEXT = re.compile(r"(?:(?P<start>.+?))??\s*(?:\bto\b(?P<stop>.+?))?\s*(?:\bevery\b(?P<every>.+))?")
+_TEXT = re.compile(
+    r"(?:(?P<start>.+?))??\s*(?:\bto\b(?P<stop>.+?))?\s*(?:\bevery\b(?P<every>.+))?"
+)
 _EVERY = re.compile(r"\s*(\d+)\s*(?:steps?)?\s*")
 
 
@@ -36,7 +40,8 @@ _EVERY = re.compile(r"\s*(\d+)\s*(?:steps?)?\s*")
 class Phase:
     """One stretch of a run: from ``start`` until before ``stop``.
 
-    With ``every`` it is on for that many steps after its start, off for as many, and so on.
+    With ``every`` it is on for that many steps after its start, off for as many,
+    and so on.
 
     >>> phase = Phase(Point(0.75, "fraction"))
     >>> [phase.on(Progress(step, 100)) for step in (74, 75, 99)]
@@ -57,7 +62,9 @@ class Phase:
         return self.every is None or since // self.every % 2 == 0
 
     def check(self, field: str, steps: int) -> None:
-        """Raise ConfigError unless some step of a run of ``steps`` steps belongs to the phase."""
+        """Raise ConfigError unless some step of a run of ``steps`` steps belongs to
+        the phase.
+        """
         first, last = first_step(self.start, steps), first_step(self.stop, steps)
         if last <= first and self.stop != STOP:
             raise ConfigError(
@@ -73,7 +80,9 @@ class Phase:
     def __str__(self) -> str:
         """Write the phase as a user would."""
         until = "" if self.stop == STOP else f" to {self.stop}"
-        return f"{self.start}{until}" + (f" every {self.every} steps" if self.every else "")
+        return f"{self.start}{until}" + (
+            f" every {self.every} steps" if self.every else ""
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +96,9 @@ class Phases:
         return any(window.on(progress) for window in self.windows)
 
     def check(self, field: str, steps: int) -> None:
-        """Raise ConfigError unless every window has a step in a run of ``steps`` steps."""
+        """Raise ConfigError unless every window has a step in a run of ``steps``
+        steps.
+        """
         for window in self.windows:
             window.check(field, steps)
 
@@ -109,13 +120,16 @@ class Phases:
 
 
 def first_step(point: Point, steps: int) -> int:
-    """Return the first step at which a run of ``steps`` steps has reached ``point``."""
+    """Return the first step at which a run of ``steps`` steps has reached
+    ``point``.
+    """
     # A share of the steps that is whole but for rounding must not be rounded up.
     return ceil(point.in_steps(steps) * (1 - 1e-12))
 
 
 def parse_phases(value: object, field: str = "phases") -> Phases:
-    """Read one phase or a list of them: text, a point in time, or ``{start, stop, every}``.
+    """Read one phase or a list of them: text, a point in time, or
+    ``{start, stop, every}``.
 
     >>> str(parse_phases(["0% to 20%", {"start": "50%", "every": 100}]))
     '0% to 20%, 50% every 100 steps'
@@ -124,7 +138,9 @@ def parse_phases(value: object, field: str = "phases") -> Phases:
         return value
     windows = value if isinstance(value, list | tuple) else [value]
     if not windows:
-        raise ConfigError(f"{field}: the list is empty; leave it out, or name one, such as 75%.")
+        raise ConfigError(
+            f"{field}: the list is empty; leave it out, or name one, such as 75%."
+        )
     return Phases(tuple(_phase(window, field) for window in windows))
 
 
@@ -135,13 +151,21 @@ def _phase(value: Any, field: str) -> Phase:
         parts: dict[str, Any] = {str(key): part for key, part in value.items()}
     else:
         found = _TEXT.fullmatch(str(value).strip())
-        parts = {key: part for key, part in (found.groupdict() if found else {}).items() if part}
+        parts = {
+            key: part
+            for key, part in (found.groupdict() if found else {}).items()
+            if part
+        }
     if strange := [key for key in parts if key not in _KEYS]:
         known = ", ".join(_KEYS)
         raise ConfigError(
             f"{field}: a phase has no {strange[0]!r}.{nearest(strange[0], _KEYS)} It has {known}."
         )
-    points = {k: parse_point(v, field) for k, v in parts.items() if k != "every" and v is not None}
+    points = {
+        k: parse_point(v, field)
+        for k, v in parts.items()
+        if k != "every" and v is not None
+    }
     return Phase(**points, every=_period(parts.get("every"), field))
 
 
@@ -156,7 +180,7 @@ def _period(value: object, field: str) -> int | None:
     return int(found[1])
 
 
-# --- what is on in them ---------------------------------------------------------------------------
+# --- what is on in them -----------------------------------------------------------
 
 
 class Timed(BaseModel):
@@ -180,7 +204,9 @@ class Timed(BaseModel):
     def _one_way(self) -> Timed:
         single = (self.start, self.stop, self.every) != (START, STOP, None)
         if self.phases is not None and single:
-            raise ValueError("phases stand instead of start, stop and every; give one or the other")
+            raise ValueError(
+                "phases stand instead of start, stop and every; give one or the other"
+            )
         return self
 
     @property
@@ -202,10 +228,15 @@ class Sam(Timed):
 
     main: ClassVar[str] = "rho"
 
-    rho: NonNegative = Field(0.05, description="radius, in the norm of a node's parameters")
-    adaptive: bool = Field(False, description="ASAM: the radius scales with each parameter")
+    rho: NonNegative = Field(
+        0.05, description="radius, in the norm of a node's parameters"
+    )
+    adaptive: bool = Field(
+        False, description="ASAM: the radius scales with each parameter"
+    )
     momentum: Literal["restart", "keep"] = Field(
-        "restart", description="optimizer state where SAM turns on or off; the paper restarts it"
+        "restart",
+        description="optimizer state where SAM turns on or off; the paper restarts it",
     )
 
     def brief(self) -> str:
@@ -214,7 +245,9 @@ class Sam(Timed):
 
 
 class Adversarial(Timed):
-    """Adversarial training: inputs moved by at most ``eps`` per number to raise the loss."""
+    """Adversarial training: inputs moved by at most ``eps`` per number to raise the
+    loss.
+    """
 
     main: ClassVar[str] = "eps"
 
@@ -235,7 +268,9 @@ class LabelNoise(Timed):
     kind: Literal["auto", "flip", "gaussian", "sign"] = Field(
         "auto", description="flip classes; add Gaussian noise or a random sign to numbers"
     )
-    level: NonNegative = Field(description="chance of a random class, or size of the noise")
+    level: NonNegative = Field(
+        description="chance of a random class, or size of the noise"
+    )
 
     def brief(self) -> str:
         """Return its kind and level."""
@@ -250,7 +285,7 @@ METHODS: dict[str, type[Timed]] = {
 }
 
 
-# --- what is on when, for drawings ----------------------------------------------------------------
+# --- what is on when, for drawings ------------------------------------------------
 
 #: Steps that are looked at, at most.
 MOST = 4096
@@ -258,7 +293,8 @@ MOST = 4096
 
 @dataclass(frozen=True)
 class Track:
-    """One thing over a run: ``values`` in [0, 1], one for each of equal parts of it.
+    """One thing over a run: ``values`` in [0, 1], one for each of equal parts of
+    it.
 
     ``phased`` says that it is on or off, and no matter of degree.
     """
@@ -270,14 +306,20 @@ class Track:
 
 
 def sample_steps(steps: int) -> list[int]:
-    """Return steps spread over the run; their strides vary, so that toggling shows its share."""
+    """Return steps spread over the run; their strides vary, so that toggling shows
+    its share.
+    """
     count = min(steps, MOST)
     stride = steps // count
     return [place * steps // count + place % stride for place in range(count)]
 
 
-def phase_tracks(methods: Mapping[str, Timed | None], points: Sequence[Progress]) -> list[Track]:
-    """Return when, at ``points``, each of a run's ``methods`` is on, in the order of a step."""
+def phase_tracks(
+    methods: Mapping[str, Timed | None], points: Sequence[Progress]
+) -> list[Track]:
+    """Return when, at ``points``, each of a run's ``methods`` is on, in the order
+    of a step.
+    """
     found: list[Track] = []
     for key in METHODS:
         method = methods.get(key)
@@ -285,7 +327,12 @@ def phase_tracks(methods: Mapping[str, Timed | None], points: Sequence[Progress]
             on = tuple(float(method.on(here)) for here in points)
             title = "SAM" if key == "sam" else key.replace("_", " ")
             found.append(
-                Track(title, on, f"{method.brief()}, {phases_text(method.when)}", phased=True)
+                Track(
+                    title,
+                    on,
+                    f"{method.brief()}, {phases_text(method.when)}",
+                    phased=True,
+                )
             )
     return found
 
@@ -304,4 +351,8 @@ def _window(window: Phase) -> str:
         whole = (window.start, window.stop) == (START, STOP)
         between = "" if whole else f"{window.start} to {window.stop}, "
         return f"{between}every {window.every:,} steps"
-    return f"from {window.start}" if window.stop == STOP else f"{window.start} to {window.stop}"
+    return (
+        f"from {window.start}"
+        if window.stop == STOP
+        else f"{window.start} to {window.stop}"
+    )

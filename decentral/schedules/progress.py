@@ -1,4 +1,6 @@
-"""Where a run stands, which is all that schedules read, and the pace at which it takes samples."""
+"""Where a run stands, which is all that schedules read, and the pace at which it
+takes samples.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +26,10 @@ class Progress:
     """Where a run stands; schedules and phases read only this.
 
     ``step`` optimizer steps are done out of ``steps``; ``samples`` per node out of
-    ``samples_total`` (None without a data budget); ``round`` counts the rounds in which
-    something was sent; ``local_steps`` is the round clock; ``timeline`` holds the samples per
-    node after every step, where they are known. With a data budget a batch schedule is asked
-    how many steps there are, so it sees 0 as ``steps``.
+    ``samples_total`` (None without a data budget); ``round`` counts the rounds in
+    which something was sent; ``local_steps`` is the round clock; ``timeline`` holds
+    the samples per node after every step, where they are known. With a data budget
+    a batch schedule is asked how many steps there are, so it sees 0 as ``steps``.
     """
 
     step: int
@@ -40,7 +42,9 @@ class Progress:
 
     @property
     def fraction(self) -> float:
-        """The share of the run that is done, in [0, 1]: by samples if budgeted, else by steps."""
+        """The share of the run that is done, in [0, 1]: by samples if budgeted,
+        else by steps.
+        """
         if self.samples_total is not None:
             return min(1.0, self.samples / self.samples_total)
         return self.step / self.steps if self.steps else 1.0
@@ -55,16 +59,26 @@ class Progress:
     @property
     def slot(self) -> int:
         """The former name of ``communication_step``."""
-        warn("progress.slot is now progress.communication_step", DeprecationWarning, stacklevel=2)
+        warn(
+            "progress.slot is now progress.communication_step",
+            DeprecationWarning,
+            stacklevel=2,
+        )
         return self.communication_step
 
     @property
     def previous(self) -> Progress:
-        """Where the run stood one communication step ago (at its start, before the first)."""
+        """Where the run stood one communication step ago (at its start, before the
+        first).
+        """
         # Its index times the interval is where the one before it ended.
         step = self.communication_step * self.local_steps
         # Without a timeline every step is taken to have had as many samples.
-        samples = self.timeline[step] if self.timeline else self.samples * step // max(1, self.step)
+        samples = (
+            self.timeline[step]
+            if self.timeline
+            else self.samples * step // max(1, self.step)
+        )
         return replace(self, step=step, samples=samples)
 
     @property
@@ -86,7 +100,11 @@ class Progress:
         if start.unit == stop.unit == "fraction":
             here, begin, end = self.fraction, start.value, stop.value
         else:
-            here, begin, end = self.step, start.in_steps(self.steps), stop.in_steps(self.steps)
+            here, begin, end = (
+                self.step,
+                start.in_steps(self.steps),
+                stop.in_steps(self.steps),
+            )
         # Nothing lies between: a jump, where a ramp would divide by zero.
         if end <= begin:
             return 1.0 if here >= end else 0.0
@@ -97,8 +115,9 @@ class Progress:
 class Feedback:
     """What a closed-loop schedule may know; every worker holds the same bits.
 
-    ``consensus`` is the root mean square distance of the nodes from their mean, divided by the norm
-    of the mean (dimensionless, from sketches); ``spent`` is the share of all-reduce's bytes used.
+    ``consensus`` is the root mean square distance of the nodes from their mean,
+    divided by the norm of the mean (dimensionless, from sketches); ``spent`` is the
+    share of all-reduce's bytes used.
     """
 
     round: int
@@ -107,27 +126,33 @@ class Feedback:
 
 
 def communication_steps(steps: int, local_steps: int) -> list[int]:
-    """Return the steps after which nodes may talk: every ``local_steps``, and the last one.
+    """Return the steps after which nodes may talk: every ``local_steps``, and the
+    last one.
 
     >>> communication_steps(25, 10)
     [10, 20, 25]
     """
-    return [min(step, steps) for step in range(local_steps, steps + local_steps, local_steps)]
+    return [
+        min(step, steps) for step in range(local_steps, steps + local_steps, local_steps)
+    ]
 
 
-# --- the steps of a run ---------------------------------------------------------------------------
+# --- the steps of a run -----------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Past:
-    """What a node had taken when the schedules of a run were changed, after ``step`` steps."""
+    """What a node had taken when the schedules of a run were changed, after
+    ``step`` steps.
+    """
 
     step: int
     samples: int
     first: int  # of its first step, to which rates and simulated seconds refer
 
     def prefix(self) -> list[int]:
-        """Return the samples after every step until then, those in between evenly spread.
+        """Return the samples after every step until then, those in between evenly
+        spread.
 
         >>> Past(4, 23, first=5).prefix()
         [0, 5, 11, 17, 23]
@@ -141,9 +166,11 @@ class Past:
 
 @dataclass(frozen=True)
 class StepTimeline:
-    """The prefix sum of a batch schedule: ``samples[k]`` per node are taken after ``k`` steps.
+    """The prefix sum of a batch schedule: ``samples[k]`` per node are taken after
+    ``k`` steps.
 
-    ``budget`` is the number of samples per node at which the run ends; None where steps end it.
+    ``budget`` is the number of samples per node at which the run ends; None where
+    steps end it.
     """
 
     samples: Sequence[int]
@@ -155,7 +182,8 @@ class StepTimeline:
         return len(self.samples) - 1
 
     def size(self, step: int) -> int:
-        """Return the samples per node of the step that follows ``step`` steps; at the end its last.
+        """Return the samples per node of the step that follows ``step`` steps; at
+        the end its last.
 
         >>> StepTimeline([0, 4, 8, 24]).size(2)
         16
@@ -192,14 +220,24 @@ class StepTimeline:
             local_steps: Steps between two communication steps.
         """
         return Progress(
-            step, self.steps, self.samples[step], self.budget, round, local_steps, self.samples
+            step,
+            self.steps,
+            self.samples[step],
+            self.budget,
+            round,
+            local_steps,
+            self.samples,
         )
 
 
 def step_timeline(
-    batch: ConfiguredPlugin, steps: int, budget: int | None = None, past: Past | None = None
+    batch: ConfiguredPlugin,
+    steps: int,
+    budget: int | None = None,
+    past: Past | None = None,
 ) -> StepTimeline:
-    """Follow a batch schedule over ``steps`` steps or, if given, over ``budget`` samples per node.
+    """Follow a batch schedule over ``steps`` steps or, if given, over ``budget``
+    samples per node.
 
     The last batch is cut so that the budget is met exactly.
 
@@ -216,7 +254,9 @@ def step_timeline(
     samples = past.prefix() if past else [0]
     if budget is None:
         for step in range(len(samples) - 1, steps):
-            samples.append(samples[-1] + batch_size(batch, Progress(step, steps, samples[-1])))
+            samples.append(
+                samples[-1] + batch_size(batch, Progress(step, steps, samples[-1]))
+            )
         return StepTimeline(samples)
     while samples[-1] < budget:
         here = Progress(len(samples) - 1, 0, samples[-1], budget)
@@ -225,7 +265,9 @@ def step_timeline(
 
 
 def batch_size(batch: ConfiguredPlugin, progress: Progress) -> int:
-    """Return the samples per node of the next step, if a schedule gives a number of them."""
+    """Return the samples per node of the next step, if a schedule gives a number of
+    them.
+    """
     size = batch.function(progress)
     if not isinstance(size, int) or isinstance(size, bool) or size < 1:
         said = f"{describe(size)} at step {progress.step}"

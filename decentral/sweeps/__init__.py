@@ -1,12 +1,21 @@
-"""Sweeps: the same run over values of some settings and over seeds, each point once.
+"""Sweeps: the same run over values of some settings and over seeds, each point
+once.
 
-A point is a configuration. Its folder is named by a digest of everything in it that can change its
-result, every default written out, so that a point is never run twice: not within a sweep, where two
-spellings mean the same, nor when the sweep is called again.
+A point is a configuration. Its folder is named by a digest of everything in it that
+can change its result, every default written out, so that a point is never run
+twice: not within a sweep, where two spellings mean the same, nor when the sweep is
+called again.
 """
 
 from decentral.sweeps.points import Point, Sweep, read_sweep
-from decentral.sweeps.running import Outcome, csv_text, grouped, measured, run_point, run_points
+from decentral.sweeps.running import (
+    Outcome,
+    csv_text,
+    grouped,
+    measured,
+    run_point,
+    run_points,
+)
 
 __all__ = [
     "Outcome",

@@ -43,7 +43,9 @@ class Point:
     digest: str
 
     def folder(self, parent: Path) -> Path:
-        """Return its run folder: the one that holds the same point, whatever it was called."""
+        """Return its run folder: the one that holds the same point, whatever it was
+        called.
+        """
         words = re.sub(r"[^A-Za-z0-9.]+", "-", "-".join(self.labels.values())).strip("-")
         new = parent / f"{words[:40].rstrip('-')}-{self.digest}"
         return next(parent.glob(f"*-{self.digest}"), new)
@@ -55,14 +57,18 @@ class Point:
 
 @dataclass(frozen=True)
 class Sweep:
-    """Points in the order of their axes, the last axis fastest; equal points stand once."""
+    """Points in the order of their axes, the last axis fastest; equal points stand
+    once.
+    """
 
     axes: tuple[str, ...]
     points: tuple[Point, ...]
     repeated: int  # points left out because they are the same as another
 
 
-def read_sweep(path: str | None, assignments: Sequence[str], flags: Mapping[str, Any]) -> Sweep:
+def read_sweep(
+    path: str | None, assignments: Sequence[str], flags: Mapping[str, Any]
+) -> Sweep:
     """Read a sweep from a file, whose ``sweep`` holds axes, and from ``key=a,b,c``.
 
     ``flags`` are settings that are the same everywhere.
@@ -92,7 +98,9 @@ def read_sweep(path: str | None, assignments: Sequence[str], flags: Mapping[str,
 
 
 def _spread(
-    settings: Mapping[str, Any], fixed: Mapping[str, Any], axes: Mapping[str, Mapping[str, Any]]
+    settings: Mapping[str, Any],
+    fixed: Mapping[str, Any],
+    axes: Mapping[str, Mapping[str, Any]],
 ) -> Sweep:
     found: dict[str, Point] = {}
     combinations = list(product(*(values.items() for values in axes.values())))
@@ -107,16 +115,24 @@ def _spread(
 
 
 def digest(config: Config) -> str:
-    """Return a digest of all settings that matter, and of the files that they name or import.
+    """Return a digest of all settings that matter, and of the files that they name
+    or import.
 
     >>> late = digest(make_config({"communication": "late"}))
-    >>> late == digest(make_config({"communication": "late(start=0.9)", "engine": "local"}))
+    >>> late == digest(
+    ...     make_config({"communication": "late(start=0.9)", "engine": "local"})
+    ... )
     True
     """
-    settings = {key: _spelt(key, value) for key, value in config if key not in _WITHOUT_EFFECT}
-    settings["wire"] = config.engine.wire  # of the engine, the one setting that changes results
+    settings = {
+        key: _spelt(key, value) for key, value in config if key not in _WITHOUT_EFFECT
+    }
+    # of the engine, the one setting that changes results
+    settings["wire"] = config.engine.wire
     text = json.dumps(settings, sort_keys=True)
-    found = {path: data for path, data in opened().items() if json.dumps(path)[1:-1] in text}
+    found = {
+        path: data for path, data in opened().items() if json.dumps(path)[1:-1] in text
+    }
     found |= {path: place_of(path).read_bytes() for path in named_files(settings)}
     files = [found[path] for path in sorted(found)]
     return hashlib.sha256(b"\0".join([text.encode(), *files])).hexdigest()[:_DIGEST]
@@ -129,17 +145,21 @@ def _spelt(key: str, value: Any) -> Any:
     return plain(value)
 
 
-# --- reading axes ---------------------------------------------------------------------------------
+# --- reading axes -----------------------------------------------------------------
 
 
 def _axes(axes: Any) -> list[tuple[str, Any]]:
     if not isinstance(axes, Mapping):
-        raise ConfigError("sweep: give settings and their values, such as 'seed: [0, 1, 2]'.")
+        raise ConfigError(
+            "sweep: give settings and their values, such as 'seed: [0, 1, 2]'."
+        )
     return [(str(key), values) for key, values in axes.items()]
 
 
 def _listed(key: str, values: Any) -> dict[str, Any]:
-    """Read an axis of a file: a list, a mapping of labels to values, or text as on the line."""
+    """Read an axis of a file: a list, a mapping of labels to values, or text as on
+    the line.
+    """
     if isinstance(values, Mapping):
         return {str(label): value for label, value in values.items()}
     if isinstance(values, str):
@@ -154,7 +174,8 @@ def _one(key: str, piece: str) -> Any:
 
 
 def _pieces(text: str) -> list[str]:
-    """Split at the commas that stand outside of brackets and quotes; ``0..3`` is four values.
+    """Split at the commas that stand outside of brackets and quotes; ``0..3`` is
+    four values.
 
     >>> _pieces("late(start=80%, intensity=0.1),none"), _pieces("0..2")
     (['late(start=80%, intensity=0.1)', 'none'], ['0', '1', '2'])

@@ -1,4 +1,6 @@
-"""Running points, from their beginning, their last checkpoint or not at all, and what came out."""
+"""Running points, from their beginning, their last checkpoint or not at all, and
+what came out.
+"""
 
 from __future__ import annotations
 
@@ -45,18 +47,23 @@ Running = Callable[[Sequence[int]], None]
 def run_points(
     points: Sequence[Point], folder: Path, running: Running
 ) -> Iterator[tuple[int, Outcome]]:
-    """Run all points that are not finished; yield the place and the outcome of each that ends.
+    """Run all points that are not finished; yield the place and the outcome of each
+    that ends.
 
-    They run in turn or, on Ray, side by side as far as the cluster has room. Raises Interrupted
-    when the user stops the sweep.
+    They run in turn or, on Ray, side by side as far as the cluster has room. Raises
+    Interrupted when the user stops the sweep.
 
     Args:
         points: The points.
         folder: Folder of the sweep.
         running: How they are run.
     """
-    todo = {place: point for place, point in enumerate(points) if not point.finished(folder)}
-    yield from ((place, Outcome("before")) for place in range(len(points)) if place not in todo)
+    todo = {
+        place: point for place, point in enumerate(points) if not point.finished(folder)
+    }
+    yield from (
+        (place, Outcome("before")) for place in range(len(points)) if place not in todo
+    )
     # Points may differ in anything but where they run, which the first one tells of
     # all.
     if len(todo) > 1 and engine_of(next(iter(todo.values())).config).several:
@@ -68,7 +75,8 @@ def run_points(
 
 
 def run_point(point: Point, folder: Path, watch: Watch) -> Outcome:
-    """Run a point in its folder unless it is finished; a failure is an outcome, not an error.
+    """Run a point in its folder unless it is finished; a failure is an outcome, not
+    an error.
 
     Raises Interrupted when the user stops the run.
 
@@ -105,7 +113,9 @@ def _outcome(work: Callable[[], Any]) -> Outcome:
 
 
 class _SideBySide:
-    """Runs on one cluster: prepared one after the other, each trained once it has room."""
+    """Runs on one cluster: prepared one after the other, each trained once it has
+    room.
+    """
 
     def __init__(
         self,
@@ -129,7 +139,9 @@ class _SideBySide:
         self.busy: dict[Future[Outcome], tuple[int, EngineRun]] = {}
 
     def train(self, todo: Mapping[int, Point]) -> Iterator[tuple[int, Outcome]]:
-        """Yield place and outcome of each point that ends; raises Interrupted after a stop."""
+        """Yield place and outcome of each point that ends; raises Interrupted after
+        a stop.
+        """
         for place, point in todo.items():
             made = self._prepared(point)
             if isinstance(made, Outcome):
@@ -143,7 +155,10 @@ class _SideBySide:
                 yield from self._ended()
             if self.stopping.is_set():
                 break
-            self.busy[self.pool.submit(_outcome, partial(made.run, _unwatched))] = place, made
+            self.busy[self.pool.submit(_outcome, partial(made.run, _unwatched))] = (
+                place,
+                made,
+            )
             self._show()
         while self.busy:
             yield from self._ended()
@@ -152,7 +167,9 @@ class _SideBySide:
 
     def _prepared(self, point: Point) -> EngineRun | Outcome:
         made: list[EngineRun] = []
-        begun = _outcome(lambda: made.append(api.begun(point.config, point.folder(self.folder))))
+        begun = _outcome(
+            lambda: made.append(api.begun(point.config, point.folder(self.folder)))
+        )
         return made[0] if made else begun
 
     def _ended(self) -> Iterator[tuple[int, Outcome]]:
@@ -174,21 +191,29 @@ def _side_by_side(
     from decentral.engines.ray.allocator import Allocator
 
     allocator = Allocator(next(iter(todo.values())).config)
-    with closing(allocator), ThreadPoolExecutor(len(todo)) as pool, stop_signals() as stopping:
+    with (
+        closing(allocator),
+        ThreadPoolExecutor(len(todo)) as pool,
+        stop_signals() as stopping,
+    ):
         try:
             yield from _SideBySide(folder, running, pool, allocator, stopping).train(todo)
         finally:
             stopping.set()  # Nothing trains on when this ends early.
 
 
-# --- what came out --------------------------------------------------------------------------------
+# --- what came out ----------------------------------------------------------------
 
 SEED = "seed"
 
 
 def measured(sweep: Sweep, folder: Path) -> dict[str, Facts]:
     """Read what the finished points of a sweep gave, by their digests."""
-    done = {point.digest: point.folder(folder) for point in sweep.points if point.finished(folder)}
+    done = {
+        point.digest: point.folder(folder)
+        for point in sweep.points
+        if point.finished(folder)
+    }
     return {digest: facts_of(read_run(path)) for digest, path in done.items()}
 
 
@@ -209,9 +234,11 @@ def grouped(sweep: Sweep, found: Mapping[str, Facts]) -> list[Group]:
 
 
 def csv_text(sweep: Sweep, found: Mapping[str, Facts], folder: Path) -> str:
-    """Return one line per finished point, for other programs: every number by its key.
+    """Return one line per finished point, for other programs: every number by its
+    key.
 
-    What only local models have (``local_mean``, a distance) is that before the final merge.
+    What only local models have (``local_mean``, a distance) is that before the
+    final merge.
 
     Args:
         sweep: The sweep.
@@ -227,6 +254,11 @@ def csv_text(sweep: Sweep, found: Mapping[str, Facts], folder: Path) -> str:
         if facts is not None:
             numbers = [facts.values.get(key) for key in keys]
             writer.writerow(
-                [*point.labels.values(), point.folder(folder).name, facts.metric, *numbers]
+                [
+                    *point.labels.values(),
+                    point.folder(folder).name,
+                    facts.metric,
+                    *numbers,
+                ]
             )
     return buffer.getvalue()

@@ -14,30 +14,37 @@ from torch import Tensor
 from decentral.errors import ConfigError, nearest
 from decentral.pytree import Tree, first_leaf, leaves
 
-# --- values ---------------------------------------------------------------------------------------
+# --- values -----------------------------------------------------------------------
 
 
 #: Numbers, or the text of every sample: labels by name.
 Values: TypeAlias = "Tensor | NDArray[Any]"
 
-#: Kinds of numpy types that are numbers to torch: bool, int, unsigned, float, complex.
+#: Kinds of numpy types that are numbers to torch: bool, int, unsigned, float,
+#: complex.
 _NUMBERS = "biufc"
 
 
 def is_from(value: object, *names: str) -> bool:
-    """Tell whether a value is of one of these types, ``package.Class``, without importing it.
+    """Tell whether a value is of one of these types, ``package.Class``, without
+    importing it.
 
     >>> is_from(np.zeros(2), "numpy.ndarray"), is_from([], "pandas.DataFrame")
     (True, False)
     """
     # By name along the bases: packages that are not installed need no import to be
     # told.
-    found = {f"{one.__module__.partition('.')[0]}.{one.__name__}" for one in type(value).__mro__}
+    found = {
+        f"{one.__module__.partition('.')[0]}.{one.__name__}"
+        for one in type(value).__mro__
+    }
     return not found.isdisjoint(names)
 
 
 def is_array(value: object) -> bool:
-    """Tell whether a value holds numbers of many samples: a tensor, an array, a series."""
+    """Tell whether a value holds numbers of many samples: a tensor, an array, a
+    series.
+    """
     return isinstance(value, Tensor | np.ndarray) or any(
         hasattr(value, name) for name in ("to_numpy", "toarray")
     )
@@ -52,7 +59,8 @@ def values_of(given: object, where: str) -> Values:
     """Return numbers as a tensor, text as an array of it.
 
     Args:
-        given: A tensor, an array, a series, a sparse matrix, or (nested) lists of numbers.
+        given: A tensor, an array, a series, a sparse matrix, or (nested) lists of
+            numbers.
         where: What it is, for messages.
 
     Raises:
@@ -69,7 +77,9 @@ def values_of(given: object, where: str) -> Values:
     if array.dtype.kind in "UT":
         return array.astype(np.str_)
     if array.dtype.kind not in _NUMBERS:
-        raise ConfigError(f"{where} holds {array.dtype}; turn it into numbers, or leave it out.")
+        raise ConfigError(
+            f"{where} holds {array.dtype}; turn it into numbers, or leave it out."
+        )
     return _tensor(array)
 
 
@@ -91,7 +101,9 @@ def _tensor(array: NDArray[Any]) -> Tensor:
     writable = array.flags.writeable and all(stride >= 0 for stride in array.strides)
     # torch shares memory of native byte order, forward strides and write access
     # only.
-    return torch.from_numpy(array.astype(plain, copy=not writable or array.dtype != plain))
+    return torch.from_numpy(
+        array.astype(plain, copy=not writable or array.dtype != plain)
+    )
 
 
 def _unpacked(array: NDArray[Any], where: str) -> NDArray[Any]:
@@ -105,7 +117,9 @@ def _unpacked(array: NDArray[Any], where: str) -> NDArray[Any]:
     if not odd:
         whole = all(isinstance(one, int | np.integer | np.bool_) for one in found)
         return array.astype(np.int64 if whole else np.float64)
-    if array.ndim == 1 and all(isinstance(one, np.ndarray | list | tuple) for one in found):
+    if array.ndim == 1 and all(
+        isinstance(one, np.ndarray | list | tuple) for one in found
+    ):
         try:
             return np.stack([np.asarray(one) for one in found])
         except ValueError as error:
@@ -143,7 +157,8 @@ def _plain(one: Any) -> Any:
 def stacked(found: Sequence[Any], where: str) -> Values:
     """Return one value of every sample, as an item of a data set holds it, as one.
 
-    Images of Pillow become [channels, height, width] in 0..1, as torchvision's ToTensor makes them.
+    Images of Pillow become [channels, height, width] in 0..1, as torchvision's
+    ToTensor makes them.
     """
     first = found[0]
     if is_from(first, "PIL.Image"):
@@ -154,7 +169,9 @@ def stacked(found: Sequence[Any], where: str) -> Values:
         return _stacked(found, where)
     parts = [values_of(one, where) for one in found]
     if any(is_text(one) for one in parts):
-        raise ConfigError(f"{where} holds several texts per sample; turn them into numbers.")
+        raise ConfigError(
+            f"{where} holds several texts per sample; turn them into numbers."
+        )
     return _stacked(cast("list[Tensor]", parts), where)
 
 
@@ -172,10 +189,12 @@ def described(value: object) -> str:
     if isinstance(value, Mapping):
         return f"a mapping with keys {', '.join(map(str, list(value)[:6]))}"
     shape = getattr(value, "shape", None)
-    return type(value).__name__ + (f" of shape {list(shape)}" if shape is not None else "")
+    return type(value).__name__ + (
+        f" of shape {list(shape)}" if shape is not None else ""
+    )
 
 
-# --- what was read of a split ---------------------------------------------------------------------
+# --- what was read of a split -----------------------------------------------------
 
 
 #: What the target is called in a table or a mapping, unless its name is given.
@@ -184,7 +203,9 @@ TARGETS = ("labels", "label", "targets", "target", "y")
 
 @dataclass(frozen=True)
 class Keys:
-    """How to read: names within tables and mappings, and the most samples of a stream."""
+    """How to read: names within tables and mappings, and the most samples of a
+    stream.
+    """
 
     target: str = ""
     owners: str = ""
@@ -195,8 +216,8 @@ class Keys:
 class Held:
     """What was read: inputs and targets [m, ...] of all samples.
 
-    Targets may be text, which names classes; ``owners`` is the column of that name, ``columns`` the
-    names of a table's columns that became one matrix.
+    Targets may be text, which names classes; ``owners`` is the column of that name,
+    ``columns`` the names of a table's columns that became one matrix.
     """
 
     inputs: Tree
@@ -217,9 +238,13 @@ class Held:
             yield from leaves(self.targets)
 
     def check(self, split: str) -> None:
-        """Raise ConfigError where inputs and targets are not of one number, at least 1."""
+        """Raise ConfigError where inputs and targets are not of one number, at
+        least 1.
+        """
         text = [len(self.targets)] if is_text(self.targets) else []
-        wrong = [count for count in (*map(_count, self.tensors()), *text) if count != self.size]
+        wrong = [
+            count for count in (*map(_count, self.tensors()), *text) if count != self.size
+        ]
         if wrong or self.size < 1:
             raise ConfigError(
                 f"task: {split} has {self.size} inputs and {wrong[0] if wrong else self.size} "
@@ -238,7 +263,13 @@ def itself(split: str) -> str:
 
 def refuse_text(tree: Any, where: str) -> None:
     """Raise ConfigError for inputs that are text."""
-    parts = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, tuple) else [tree]
+    parts = (
+        tree.values()
+        if isinstance(tree, dict)
+        else tree
+        if isinstance(tree, tuple)
+        else [tree]
+    )
     for part in parts:
         if isinstance(part, dict | tuple):
             refuse_text(part, where)

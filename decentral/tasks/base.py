@@ -1,8 +1,9 @@
 """Tasks: data, model, loss and evaluation.
 
-A task plug-in is a function that takes, by name, any of ``nodes`` and ``seed`` from the run and
-returns a ``Task``; its keyword-only parameters are settings. The trait ``defaults`` holds settings
-of the run that suit the task, below everything the user says.
+A task plug-in is a function that takes, by name, any of ``nodes`` and ``seed`` from
+the run and returns a ``Task``; its keyword-only parameters are settings. The trait
+``defaults`` holds settings of the run that suit the task, below everything the user
+says.
 """
 
 from __future__ import annotations
@@ -51,38 +52,46 @@ Data = Any
 
 @dataclass
 class Task:
-    """What is learned: a model, a loss that averages over a batch, and train, val and test samples.
+    """What is learned: a model, a loss that averages over a batch, and train, val
+    and test samples.
 
-    ``train``, ``val`` and ``test`` are data as people hold them (``decentral.tasks.data``): a pair
-    (inputs, targets) of tensors or arrays, a data set or a loader of torch, a frame, a data set of
-    Hugging Face, a list of samples. What is no tensor is read once; of a stream at most ``stream``
-    samples. In tables and mappings ``target`` is the name of what is learned (by default labels,
-    label, targets, target or y). Without ``test`` a fifth of ``train`` is held out, drawn by
-    ``seed``, of every class alike.
+    ``train``, ``val`` and ``test`` are data as people hold them
+    (``decentral.tasks.data``): a pair (inputs, targets) of tensors or arrays, a
+    data set or a loader of torch, a frame, a data set of Hugging Face, a list of
+    samples. What is no tensor is read once; of a stream at most ``stream`` samples.
+    In tables and mappings ``target`` is the name of what is learned (by default
+    labels, label, targets, target or y). Without ``test`` a fifth of ``train`` is
+    held out, drawn by ``seed``, of every class alike.
 
-    ``model`` is a function that builds the module (None: the run's ``model:`` setting, from
-    ``outputs``). It is called with the inputs: several as arguments, by name where they have names.
-    ``output`` picks the prediction from what it returns: a key, a place, or a function; unless
-    given it is the tensor itself, else what is called ``logits``, else the only floating tensor.
+    ``model`` is a function that builds the module (None: the run's ``model:``
+    setting, from ``outputs``). It is called with the inputs: several as arguments,
+    by name where they have names. ``output`` picks the prediction from what it
+    returns: a key, a place, or a function; unless given it is the tensor itself,
+    else what is called ``logits``, else the only floating tensor.
 
-    ``accuracy`` maps (outputs, targets) to one number per sample; it is arg-max agreement for
-    integer targets and absent for others. ``scores`` are further functions like it, by name, for
-    the metric ``scores``. Targets that are ``ignore_index`` are left out of all of these, as the
-    loss leaves them out (None: what losses of torch say).
+    ``accuracy`` maps (outputs, targets) to one number per sample; it is arg-max
+    agreement for integer targets and absent for others. ``scores`` are further
+    functions like it, by name, for the metric ``scores``. Targets that are
+    ``ignore_index`` are left out of all of these, as the loss leaves them out
+    (None: what losses of torch say).
 
-    ``classes`` names the labels, by default those that occur; where the model is built from
-    ``outputs``, targets are numbered in that order. ``labels`` [m] are what splits divide by,
-    where that is not the target (the document of a sequence). ``owners`` [m], or the name of a
-    column, assigns every training sample to a node; so does a list of data sets, or a mapping from
-    nodes to their data, as ``train``. ``outputs`` is how many a model needs: the classes, or the
-    size of a target, unless given. ``takes`` is what a model's trait ``inputs`` must say:
-    ``numbers`` for floating inputs and ``tokens`` for integers, unless given. ``notes`` are lines
-    that a user should read before the run. ``objective`` is the mean loss of the test samples in
-    closed form, where there is one: from the parameters by name, [n, ...], of n models, their n
-    losses; it is for tasks without an accuracy.
+    ``classes`` names the labels, by default those that occur; where the model is
+    built from ``outputs``, targets are numbered in that order. ``labels`` [m] are
+    what splits divide by, where that is not the target (the document of a
+    sequence). ``owners`` [m], or the name of a column, assigns every training
+    sample to a node; so does a list of data sets, or a mapping from nodes to their
+    data, as ``train``. ``outputs`` is how many a model needs: the classes, or the
+    size of a target, unless given. ``takes`` is what a model's trait ``inputs``
+    must say: ``numbers`` for floating inputs and ``tokens`` for integers, unless
+    given. ``notes`` are lines that a user should read before the run. ``objective``
+    is the mean loss of the test samples in closed form, where there is one: from
+    the parameters by name, [n, ...], of n models, their n losses; it is for tasks
+    without an accuracy.
 
     >>> x, y = torch.randn(50, 4), torch.randint(0, 3, (50,))
-    >>> task = Task(model=lambda: nn.Linear(4, 3), loss=nn.functional.cross_entropy, train=(x, y))
+    >>> task = Task(
+    ...     model=lambda: nn.Linear(4, 3), loss=nn.functional.cross_entropy, train=(x, y)
+    ... )
     >>> len(task.train), len(task.test), task.classes
     (40, 10, ('0', '1', '2'))
     """
@@ -94,7 +103,9 @@ class Task:
     model: Callable[[], nn.Module] | nn.Module | None = None
     classes: tuple[str, ...] | None = None
     accuracy: Callable[[Any, Any], Tensor] | None = None
-    scores: Mapping[str, Callable[[Any, Any], Tensor]] = field(default_factory=dict[str, Any])
+    scores: Mapping[str, Callable[[Any, Any], Tensor]] = field(
+        default_factory=dict[str, Any]
+    )
     labels: Any = None
     owners: Any = None
     outputs: int = 0
@@ -122,7 +133,9 @@ class Task:
             self._hold_out()
         targets = self.splits[0].targets
         if is_whole(targets):
-            self.accuracy = self.accuracy or Agreement(self.ignore_index, takes_classes(self.loss))
+            self.accuracy = self.accuracy or Agreement(
+                self.ignore_index, takes_classes(self.loss)
+            )
         if self.accuracy and self.objective:
             raise ConfigError(
                 "task: an objective in closed form says nothing of accuracy; leave one of them out."
@@ -159,7 +172,9 @@ class Task:
                 continue
             kept = torch.nonzero(~out).flatten()
             if not len(kept):
-                raise ConfigError(f"task: every target of {split} is {self.ignore_index}: ignored.")
+                raise ConfigError(
+                    f"task: every target of {split} is {self.ignore_index}: ignored."
+                )
             self._keep(split, kept)
             count = len(out) - len(kept)
             self.notes += (
@@ -176,7 +191,9 @@ class Task:
                 setattr(self, name, values_of(whole, f"task: {name}")[kept])
 
     def _hold_out(self) -> None:
-        """Take a fifth of the training samples for the test, of every class and every owner."""
+        """Take a fifth of the training samples for the test, of every class and
+        every owner.
+        """
         train: Samples = self.train
         by_class = is_whole(train.targets) and train.targets.dim() == 1
         groups = [train.targets.long()] if by_class else []
@@ -191,7 +208,9 @@ class Task:
         )
 
     def _number(self) -> None:
-        """Number the labels from 0, unless they may be what a model of the user's counts."""
+        """Number the labels from 0, unless they may be what a model of the user's
+        counts.
+        """
         known = occurring([one.targets for one in self._samples().values()])
         self._judge_unseen(known)
         # Only 0, 1, 2, ... without a gap are what a model counts by itself.
@@ -208,12 +227,16 @@ class Task:
         if own is None and names is None:
             own = targets if self.numbered is not None else places(targets, known)
             names = tuple(map(str, known.tolist()))
-        self.labels, self.classes = labels_of(targets if own is None else own, names, len(targets))
+        self.labels, self.classes = labels_of(
+            targets if own is None else own, names, len(targets)
+        )
         last = int(known[-1]) if self.numbered is None else len(known) - 1
         self.outputs = self.outputs or max(last + 1, named)
 
     def _judge_unseen(self, known: Tensor) -> None:
-        """Say which labels no training sample has; refuse negative ones, which hide labels."""
+        """Say which labels no training sample has; refuse negative ones, which hide
+        labels.
+        """
         unseen = unseen_labels(known, self.splits[0].targets)
         if not unseen or not takes_classes(self.loss):
             return
@@ -223,10 +246,13 @@ class Task:
                 "has; it often hides a label: leave those samples out, or test on others."
             )
         listed = ", ".join(map(str, unseen[:3])) + ", ..." * (len(unseen) > 3)
-        self.notes += (f"no training sample has the label {listed}, which test or val hold.",)
+        self.notes += (
+            f"no training sample has the label {listed}, which test or val hold.",
+        )
 
     def as_labelled(self) -> Task:
-        """Return the task with the labels as they were given, for a model that counts them itself.
+        """Return the task with the labels as they were given, for a model that
+        counts them itself.
 
         Negative labels, which no model can count, stay numbered.
         """
@@ -236,7 +262,10 @@ class Task:
         # The test and validation samples were numbered with the others, and go back
         # too.
         made._put(
-            {k: replace(one, targets=known[one.targets]) for k, one in self._samples().items()}
+            {
+                k: replace(one, targets=known[one.targets])
+                for k, one in self._samples().items()
+            }
         )
         made.notes = tuple(note for note in self.notes if note != numbering(known))
         made.numbered, made.outputs = None, int(known[-1]) + 1
@@ -252,7 +281,9 @@ class Task:
 
     def ignores(self, targets: Any) -> bool:
         """Tell whether some, but not all, targets of a sample are left out."""
-        several = self.ignore_index is not None and is_whole(targets) and targets.dim() > 1
+        several = (
+            self.ignore_index is not None and is_whole(targets) and targets.dim() > 1
+        )
         return several and bool((targets == self.ignore_index).any())
 
     def restored(self, changed: Tensor, targets: Tensor) -> Tensor:
@@ -272,7 +303,9 @@ class Task:
 
     @property
     def gives(self) -> str:
-        """What a model sees: floating ``numbers``, whole ``tokens``, or ``several inputs``."""
+        """What a model sees: floating ``numbers``, whole ``tokens``, or
+        ``several inputs``.
+        """
         first = self.splits[0].first
         if not isinstance(first, Tensor):
             return "several inputs"
@@ -286,10 +319,11 @@ class Task:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Accuracy by default: 1 where the largest output is the target's class, a sequence's mean.
+    """Accuracy by default: 1 where the largest output is the target's class, a
+    sequence's mean.
 
-    Targets that are ``ignored`` do not count. Classes are the last dimension of the outputs, or, as
-    torch's own losses have it (``second``), that after the batch.
+    Targets that are ``ignored`` do not count. Classes are the last dimension of the
+    outputs, or, as torch's own losses have it (``second``), that after the batch.
     """
 
     ignored: int | None = None
@@ -297,7 +331,9 @@ class Agreement:
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return one number for every sample, [B]."""
-        last = outputs.shape[:-1] == targets.shape and not (self.second and outputs.dim() > 2)
+        last = outputs.shape[:-1] == targets.shape and not (
+            self.second and outputs.dim() > 2
+        )
         # float64, since float32 counts to 2^24 only when many samples are added up.
         right = (outputs.argmax(-1 if last else 1) == targets).to(torch.float64)
         if right.dim() == 1:

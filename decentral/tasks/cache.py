@@ -21,11 +21,15 @@ CACHE = "~/.cache/decentral"
 
 def fingerprint(files: Sequence[Path]) -> list[Any]:
     """Return what changes when one of the files does: paths, sizes and times."""
-    return [[str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
+    return [
+        [str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns]
+        for path in files
+    ]
 
 
 def cached(root: str, name: str, key: Any, make: Callable[[Path], None]) -> Path:
-    """Return a folder that ``make`` has filled, now or earlier; it is there whole or not at all.
+    """Return a folder that ``make`` has filled, now or earlier; it is there whole
+    or not at all.
 
     ``key`` names everything that its contents depend on.
 
@@ -75,7 +79,12 @@ def shown(items: Iterator[T], what: str, total: int) -> Iterator[T]:
         if live and (count % max(1, total // 100) == 0 or count == total):
             done = 30 * count // total
             bar = "#" * done + "." * (30 - done)
-            print(f"\r{what} [{bar}] {count:,}/{total:,}", end="", file=sys.stderr, flush=True)
+            print(
+                f"\r{what} [{bar}] {count:,}/{total:,}",
+                end="",
+                file=sys.stderr,
+                flush=True,
+            )
         yield item
     if live:
         print(file=sys.stderr)

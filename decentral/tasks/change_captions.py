@@ -73,16 +73,19 @@ def change_captions(
     shift: Annotated[int, Ge(0)] = 3,
     about: Literal["changes", "contents"] = "changes",
 ) -> Task:
-    """Say what was added or removed, and where, between two drawn images of one place, or nothing.
+    """Say what was added or removed, and where, between two drawn images of one
+    place, or nothing.
 
-    Every pair has five captions from templates, each of which is a sample; half of the pairs have
-    not changed. The dates differ in light, colour cast and noise, and the second is moved by up to
-    ``shift`` pixels (0: registered). Inputs are pixels [6 S S] and the words before the one to
-    guess [T]; the loss is the mean cross-entropy of the words [T], ``accuracy`` the share of words
-    guessed right. Splits divide by what changed. ``about: contents`` is for training beforehand:
-    what stands at each place of each date, and the captions of changes with grey images, words
-    alone. A small stand-in for LEVIR-CC; the images are drawn. (Wang et al., "CCExpert: advancing
-    MLLM capability in remote sensing change captioning", arXiv 2411.11360, 2024.)
+    Every pair has five captions from templates, each of which is a sample; half of
+    the pairs have not changed. The dates differ in light, colour cast and noise,
+    and the second is moved by up to ``shift`` pixels (0: registered). Inputs are
+    pixels [6 S S] and the words before the one to guess [T]; the loss is the mean
+    cross-entropy of the words [T], ``accuracy`` the share of words guessed right.
+    Splits divide by what changed. ``about: contents`` is for training beforehand:
+    what stands at each place of each date, and the captions of changes with grey
+    images, words alone. A small stand-in for LEVIR-CC; the images are drawn. (Wang
+    et al., "CCExpert: advancing MLLM capability in remote sensing change
+    captioning", arXiv 2411.11360, 2024.)
 
     Args:
         seed: Seed of the run.
@@ -98,7 +101,8 @@ def change_captions(
             f"{size // 2} pixels; use at most {size // 4}."
         )
     first, second = (
-        scenes(seed, numbers, size, shift) for numbers in (range(pairs), range(pairs, pairs + test))
+        scenes(seed, numbers, size, shift)
+        for numbers in (range(pairs), range(pairs, pairs + test))
     )
     train, test_ = (_samples(drawn, about) for drawn in (first, second))
     return Task(
@@ -120,13 +124,17 @@ def references(drawn: Scenes) -> list[list[str]]:
     'nothing has changed'
     """
     return [
-        [text.format(kind=KINDS[kind], place=PLACES[place]) for text in _SENTENCES[change]]
+        [
+            text.format(kind=KINDS[kind], place=PLACES[place])
+            for text in _SENTENCES[change]
+        ]
         for change, kind, place in zip(drawn.change, drawn.kind, drawn.place, strict=True)
     ]
 
 
 def contents(drawn: Scenes) -> list[list[str]]:
-    """Return what stands at the four places of the first date of every pair, then of the second.
+    """Return what stands at the four places of the first date of every pair, then
+    of the second.
 
     >>> contents(scenes(0, range(1), 16, 0))[0][2]
     'the bottom left of the first image shows a house'
@@ -142,9 +150,13 @@ def contents(drawn: Scenes) -> list[list[str]]:
 
 
 def says_change(caption: str) -> bool:
-    """Tell whether a caption speaks of a change: it names something that came or went.
+    """Tell whether a caption speaks of a change: it names something that came or
+    went.
 
-    >>> says_change("there is a new pond at the top left"), says_change("nothing has changed")
+    >>> (
+    ...     says_change("there is a new pond at the top left"),
+    ...     says_change("nothing has changed"),
+    ... )
     (True, False)
     """
     return not set(KINDS).isdisjoint(caption.split())
@@ -167,7 +179,8 @@ def _templates() -> list[str]:
 
 
 def _samples(drawn: Scenes, about: str) -> Samples:
-    """Return (number of the images, words before) and words of every caption; a view adds pixels.
+    """Return (number of the images, words before) and words of every caption; a
+    view adds pixels.
 
     The images after the last pair are grey.
     """
@@ -200,13 +213,16 @@ def _told(drawn: Scenes, about: str) -> Iterator[tuple[int, str]]:
 
 
 def joined(images: Tensor, words: Tensor) -> Tensor:
-    """Return pixels [..., 6, S, S] in [-1, 1] and words [..., T] as one input [..., 6 S S + T]."""
+    """Return pixels [..., 6, S, S] in [-1, 1] and words [..., T] as one input [...,
+    6 S S + T].
+    """
     pixels = images.flatten(-3).float() / 127.5 - 1
     return torch.cat([pixels, words.float()], -1)
 
 
 def word_loss(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Return the mean cross-entropy of outputs [B, T, V] at words [B, T], -1 where there is none.
+    """Return the mean cross-entropy of outputs [B, T, V] at words [B, T], -1 where
+    there is none.
 
     Captions are of different length: a batch's mean is over its words.
     """
@@ -214,13 +230,17 @@ def word_loss(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def words_right(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Return the share of a caption's words that are guessed right from those before, [B]."""
+    """Return the share of a caption's words that are guessed right from those
+    before, [B].
+    """
     asked = (targets != _NONE).double()
     return ((outputs.argmax(-1) == targets).double() * asked).sum(-1) / asked.sum(-1)
 
 
 def captioned(model: nn.Module, images: Tensor) -> list[str]:
-    """Return a model's captions of pairs uint8 [m, 6, S, S], the likeliest word at each place."""
+    """Return a model's captions of pairs uint8 [m, 6, S, S], the likeliest word at
+    each place.
+    """
     known = list(vocabulary())
     return [
         " ".join(known[word] for word in row[: (row == _END).int().argmax()])

@@ -1,4 +1,6 @@
-"""Text as streams of tokens: what is read, how it is cut, who learns it, and how it is encoded."""
+"""Text as streams of tokens: what is read, how it is cut, who learns it, and how it
+is encoded.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,8 @@ SPLITS: tuple[str, ...] = ("train", "val", "test")
 #: Characters read at a time.
 _PIECE = 1 << 20
 
-#: Pieces of text in order, each with the name of the source that it continues or begins.
+#: Pieces of text in order, each with the name of the source that it continues or
+#: begins.
 Pieces = Iterable[tuple[str, str]]
 
 
@@ -49,10 +52,11 @@ def topics() -> Pieces:
 
 
 def streamed(address: str, column: str, documents: int) -> Pieces:
-    """Yield the first documents of a data set of the Hugging Face hub; each is a source.
+    """Yield the first documents of a data set of the Hugging Face hub; each is a
+    source.
 
-    ``address`` is hf://OWNER/NAME or hf://OWNER/NAME/CONFIGURATION; a folder after hf:// is read by
-    the same loader.
+    ``address`` is hf://OWNER/NAME or hf://OWNER/NAME/CONFIGURATION; a folder after
+    hf:// is read by the same loader.
 
     Args:
         address: Where the data set is.
@@ -113,10 +117,12 @@ _WORDS = {
 
 
 def files_of(path: str, setting: str = "path") -> Files:
-    """Return the file at ``path``, or all files below it, by the splits that their names tell.
+    """Return the file at ``path``, or all files below it, by the splits that their
+    names tell.
 
-    A file that is named is all for training. In a folder those that are called test or validation,
-    or lie in a folder of that name, are; where one is called train, others are left aside.
+    A file that is named is all for training. In a folder those that are called test
+    or validation, or lie in a folder of that name, are; where one is called train,
+    others are left aside.
 
     Args:
         path: A file, or a folder.
@@ -131,7 +137,9 @@ def files_of(path: str, setting: str = "path") -> Files:
             f"task 'text': {path} is no file and no folder with files; check {setting}=."
         )
     named = {file: _split_of(file.relative_to(place)) for file in found}
-    splits = {split: [file for file in found if named[file] == split] for split in (*SPLITS, "")}
+    splits = {
+        split: [file for file in found if named[file] == split] for split in (*SPLITS, "")
+    }
     unnamed, notes = splits.pop(""), list[str]()
     if not splits["train"]:
         splits["train"] = unnamed
@@ -152,7 +160,9 @@ def files_of(path: str, setting: str = "path") -> Files:
 
 
 def _split_of(inside: Path) -> str:
-    """Return the split that a name tells, ``wiki.test.txt`` or ``valid/a.txt``; else nothing."""
+    """Return the split that a name tells, ``wiki.test.txt`` or ``valid/a.txt``;
+    else nothing.
+    """
     for part in (inside.stem, *(parent.name for parent in inside.parents)):
         words = set(re.split(r"[^a-z]+", part.lower()))
         for split, known in _WORDS.items():
@@ -186,7 +196,8 @@ def _refuse_other(file: Path, encoding: str) -> None:
 
 
 def read(files: Iterable[Path], encoding: str, separator: str | None) -> Pieces:
-    """Yield the text of files; a source is a file, or what begins with a ``separator`` line.
+    """Yield the text of files; a source is a file, or what begins with a
+    ``separator`` line.
 
     Args:
         files: The files, in order.
@@ -199,7 +210,9 @@ def read(files: Iterable[Path], encoding: str, separator: str | None) -> Pieces:
             with file.open(encoding=encoding, newline="") as opened:
                 # By size where lines do not matter: a file may hold a single line
                 # of gigabytes.
-                pieces = iter(lambda: opened.read(_PIECE), "") if separator is None else opened
+                pieces = (
+                    iter(lambda: opened.read(_PIECE), "") if separator is None else opened
+                )
                 part = 0
                 for piece in pieces:
                     part += separator is not None and piece.startswith(separator)
@@ -212,10 +225,11 @@ def read(files: Iterable[Path], encoding: str, separator: str | None) -> Pieces:
 
 
 def segments(pieces: Pieces, val: float, *, test: bool = True) -> Iterator[Segment]:
-    """Cut text, sources end to end, into chunks of which the last parts are held out.
+    """Cut text, sources end to end, into chunks of which the last parts are held
+    out.
 
-    Of every chunk the last tenth is for the test, and the share ``val`` of the rest, its end, for
-    validation.
+    Of every chunk the last tenth is for the test, and the share ``val`` of the
+    rest, its end, for validation.
 
     Args:
         pieces: The text.
@@ -243,7 +257,7 @@ def held_out(pieces: Pieces, split: str) -> Iterator[Segment]:
     return (Segment(source, 0, split, piece) for source, piece in pieces)
 
 
-# --- tokens ---------------------------------------------------------------------------------------
+# --- tokens -----------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -275,7 +289,8 @@ def octets(pieces: Pieces) -> Tokenizer:
 
 
 def pairs(texts: Iterable[str], size: int, into: Path) -> Tokenizer:
-    """Learn byte-pair encoding of ``size`` tokens, and keep it in a folder as tokenizer.json.
+    """Learn byte-pair encoding of ``size`` tokens, and keep it in a folder as
+    tokenizer.json.
 
     Args:
         texts: The training text.
@@ -291,14 +306,19 @@ def pairs(texts: Iterable[str], size: int, into: Path) -> Tokenizer:
     learned: Any = hub.Tokenizer(hub.models.BPE())
     learned.pre_tokenizer = hub.pre_tokenizers.ByteLevel(add_prefix_space=False)
     bytes_ = hub.pre_tokenizers.ByteLevel.alphabet()
-    trainer = hub.trainers.BpeTrainer(vocab_size=size, initial_alphabet=bytes_, show_progress=False)
+    trainer = hub.trainers.BpeTrainer(
+        vocab_size=size, initial_alphabet=bytes_, show_progress=False
+    )
     learned.train_from_iterator(texts, trainer)
     learned.save(str(into / "tokenizer.json"))
-    return Tokenizer(lambda text: np.array(learned.encode(text).ids), learned.get_vocab_size())
+    return Tokenizer(
+        lambda text: np.array(learned.encode(text).ids), learned.get_vocab_size()
+    )
 
 
 def encode(segments: Iterable[Segment], tokenizer: Tokenizer, folder: Path) -> None:
-    """Write the tokens of every split, and where in train each source and chunk begins.
+    """Write the tokens of every split, and where in train each source and chunk
+    begins.
 
     Args:
         segments: Pieces of text and the split of each.
@@ -323,7 +343,9 @@ def encode(segments: Iterable[Segment], tokenizer: Tokenizer, folder: Path) -> N
 
 @dataclass(frozen=True)
 class Encoded:
-    """Tokens of every split, in memory or mapped; ``marks`` are (first token, source, chunk)."""
+    """Tokens of every split, in memory or mapped; ``marks`` are (first token,
+    source, chunk).
+    """
 
     streams: dict[str, NDArray[np.int32]]
     vocabulary: int
@@ -333,9 +355,13 @@ class Encoded:
 
 def load(folder: Path, mapped: bool) -> Encoded:
     """Load what ``encode`` wrote; mapped files are read as they are needed."""
-    facts: dict[str, Any] = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
+    facts: dict[str, Any] = json.loads(
+        (folder / "facts.json").read_text(encoding="utf-8")
+    )
     streams = {split: _stream(folder / f"{split}.bin", mapped) for split in SPLITS}
-    return Encoded(streams, facts["vocabulary"], [tuple(mark) for mark in facts["marks"]], mapped)
+    return Encoded(
+        streams, facts["vocabulary"], [tuple(mark) for mark in facts["marks"]], mapped
+    )
 
 
 def _stream(file: Path, mapped: bool) -> NDArray[np.int32]:

@@ -1,10 +1,11 @@
 """Reading data as people hold it, into inputs and targets of all samples.
 
-What is taken: pairs of arrays; tables (frames of pandas and polars, tables of pyarrow, data sets of
-Hugging Face, mappings of columns); data sets and loaders of torch; lists and streams of samples. A
-sample is (input, target), (several inputs ..., target), a mapping that names its target, or one
-tensor, which is its own target.
-The libraries of tables are optional: they are known by the names of their types.
+What is taken: pairs of arrays; tables (frames of pandas and polars, tables of
+pyarrow, data sets of Hugging Face, mappings of columns); data sets and loaders of
+torch; lists and streams of samples. A sample is (input, target), (several inputs
+..., target), a mapping that names its target, or one tensor, which is its own
+target. The libraries of tables are optional: they are known by the names of their
+types.
 """
 
 from __future__ import annotations
@@ -66,9 +67,11 @@ def read(source: Any, split: str, keys: Keys) -> Held:
 
 
 def parts_of(source: Any) -> list[Any] | None:
-    """Return the data sets of all nodes: of a mapping by node, or a list of data sets; else None.
+    """Return the data sets of all nodes: of a mapping by node, or a list of data
+    sets; else None.
 
-    A list of pairs is a list of samples: give the pairs of nodes as a mapping, ``{0: (x, y)}``.
+    A list of pairs is a list of samples: give the pairs of nodes as a mapping,
+    ``{0: (x, y)}``.
     """
     if isinstance(source, Mapping) and source and all(type(key) is int for key in source):
         named = cast("Mapping[int, Any]", source)
@@ -87,7 +90,9 @@ def _is_whole(source: Any) -> bool:
 
 
 def _is_parts(source: Any) -> bool:
-    """Tell arrays of inputs and targets from a list of samples: a tuple, or a list of arrays."""
+    """Tell arrays of inputs and targets from a list of samples: a tuple, or a list
+    of arrays.
+    """
     if isinstance(source, tuple):
         return bool(cast("tuple[Any, ...]", source))
     listed = isinstance(source, list) and len(cast("list[Any]", source)) in (2, 3)
@@ -99,7 +104,9 @@ def _is_numbers(part: Any) -> bool:
 
 
 def _from_parts(parts: Sequence[Any], split: str) -> Held:
-    """Read (inputs, targets), (several inputs ..., targets), or inputs that are their targets."""
+    """Read (inputs, targets), (several inputs ..., targets), or inputs that are
+    their targets.
+    """
     *first, last = parts
     targets = _arrays(last, f"task: {split}, targets")
     if not first:
@@ -118,19 +125,25 @@ def _arrays(given: Any, where: str) -> Any:
         return frame_matrix(given, where)
     if isinstance(given, Mapping):
         named = cast("Mapping[str, Any]", given)
-        return {str(key): _arrays(part, f"{where}, {key!r}") for key, part in named.items()}
+        return {
+            str(key): _arrays(part, f"{where}, {key!r}") for key, part in named.items()
+        }
     if isinstance(given, tuple):
         return tuple(_arrays(part, where) for part in cast("tuple[Any, ...]", given))
     return values_of(given, where)
 
 
 def _from_loader(loader: Any, split: str, keys: Keys) -> Held:
-    """Read what a loader reads; how it orders and batches samples is the run's own business."""
+    """Read what a loader reads; how it orders and batches samples is the run's own
+    business.
+    """
     if loader.collate_fn is default_collate:
         # Torch's own collating only stacks samples, which is done here in one go.
         held = read(dataset_of(loader, split), split, keys)
     else:
-        held = collated(loader, split, keys, lambda batch: _from_batch(batch, split, keys))
+        held = collated(
+            loader, split, keys, lambda batch: _from_batch(batch, split, keys)
+        )
     if loader.batch_size is None:
         return held
     note = (
@@ -145,10 +158,12 @@ def _from_batch(batch: Any, split: str, keys: Keys) -> Held:
         named = {str(k): _arrays(v, f"task: {split}, {k!r}") for k, v in batch.items()}
         targets = named.pop(target_of(named, split, keys))
         return Held(next(iter(named.values())) if len(named) == 1 else named, targets)
-    return _from_parts(cast("Any", batch) if isinstance(batch, list | tuple) else (batch,), split)
+    return _from_parts(
+        cast("Any", batch) if isinstance(batch, list | tuple) else (batch,), split
+    )
 
 
-# --- tables ---------------------------------------------------------------------------------------
+# --- tables -----------------------------------------------------------------------
 
 
 _FRAMES = ("pandas.DataFrame", "polars.DataFrame")
@@ -184,18 +199,23 @@ def columns_of(source: Any, split: str) -> dict[str, Any] | None:
 
 
 def _hub_columns(source: Any) -> dict[str, Any]:
-    """Return the columns of a Hugging Face data set; images as its samples hold them."""
+    """Return the columns of a Hugging Face data set; images as its samples hold
+    them.
+    """
     kinds = {name: type(kind).__name__ for name, kind in source.features.items()}
     # A format of the user's would turn images into arrays of different sizes.
     plain = source.with_format(None)
-    pictures = {name: list(plain[name]) for name, kind in kinds.items() if kind == "Image"}
+    pictures = {
+        name: list(plain[name]) for name, kind in kinds.items() if kind == "Image"
+    }
     rest = [name for name in source.column_names if name not in pictures]
     others = source.select_columns(rest).with_format("numpy")[:] if rest else {}
     return {name: {**others, **pictures}[name] for name in source.column_names}
 
 
 def from_columns(columns: Mapping[str, Any], split: str, keys: Keys) -> Held:
-    """Read a table: one column is the target, another may name the owners, the rest are inputs.
+    """Read a table: one column is the target, another may name the owners, the rest
+    are inputs.
 
     Args:
         columns: The values of every column.
@@ -203,12 +223,16 @@ def from_columns(columns: Mapping[str, Any], split: str, keys: Keys) -> Held:
         keys: Which columns hold the targets and the owners.
     """
     where = f"task: {split}, column"
-    found = {name: _column(values, f"{where} {name!r}") for name, values in columns.items()}
+    found = {
+        name: _column(values, f"{where} {name!r}") for name, values in columns.items()
+    }
     owners = found.pop(keys.owners) if keys.owners in found else None
     name = target_of(found, split, keys)
     targets = found.pop(name)
     if not found:
-        raise ConfigError(f"task: {split} holds nothing but its targets, {name!r}; add inputs.")
+        raise ConfigError(
+            f"task: {split} holds nothing but its targets, {name!r}; add inputs."
+        )
     text = next((name for name, values in found.items() if is_text(values)), "")
     refuse_text(found, f"task: {split}, inputs in column {text!r}")
     numbers = cast("dict[str, Tensor]", found)
@@ -223,7 +247,9 @@ def _column(values: Any, where: str) -> Values:
 
 
 def inputs_of(columns: dict[str, Tensor]) -> Tree:
-    """Return columns of numbers as one matrix, one column as it is, others by their names."""
+    """Return columns of numbers as one matrix, one column as it is, others by their
+    names.
+    """
     if all(values.dim() == 1 for values in columns.values()):
         return matrix(columns)
     return next(iter(columns.values())) if len(columns) == 1 else columns
@@ -240,7 +266,9 @@ def matrix(columns: Mapping[str, Tensor]) -> Tensor:
 def frame_matrix(frame: Any, where: str) -> Tensor:
     """Return a frame of inputs alone as a matrix [m, columns]."""
     columns = columns_of(frame, where) or {}
-    found = {name: values_of(v, f"{where}, column {name!r}") for name, v in columns.items()}
+    found = {
+        name: values_of(v, f"{where}, column {name!r}") for name, v in columns.items()
+    }
     text = next((name for name, values in found.items() if is_text(values)), "")
     refuse_text(found, f"{where} in column {text!r}")
     return matrix(cast("dict[str, Tensor]", found))

@@ -1,4 +1,6 @@
-"""Image classification from parquet files: decoded once, what a model then sees of them."""
+"""Image classification from parquet files: decoded once, what a model then sees of
+them.
+"""
 
 from __future__ import annotations
 
@@ -43,12 +45,20 @@ Shift = Annotated[int, Ge(0)]
 
 
 def image_task(
-    name: str, hub: str, mode: Mode, *, path: str | None, cache: str, val: float, **augment: Any
+    name: str,
+    hub: str,
+    mode: Mode,
+    *,
+    path: str | None,
+    cache: str,
+    val: float,
+    **augment: Any,
 ) -> Task:
-    """Return the classification of the images in a folder of parquet files, or of a hub's data set.
+    """Return the classification of the images in a folder of parquet files, or of a
+    hub's data set.
 
-    Decoding happens once; later runs map the decoded bytes from ``cache`` into memory. ``augment``
-    goes to ``Pixels``.
+    Decoding happens once; later runs map the decoded bytes from ``cache`` into
+    memory. ``augment`` goes to ``Pixels``.
     """
     folder = _downloaded(name, hub) if path is None else Path(path).expanduser()
     found = find_splits(name, folder)
@@ -90,7 +100,9 @@ def _downloaded(name: str, hub: str) -> Path:
             f"task {name!r} needs data: {remedy}, or {INSTALL} to load {hub} from the hub."
         ) from error
     try:
-        where: Any = snapshot_download(hub, repo_type="dataset", allow_patterns="*.parquet")
+        where: Any = snapshot_download(
+            hub, repo_type="dataset", allow_patterns="*.parquet"
+        )
     except Exception as error:
         raise ConfigError(
             f"task {name!r}: cannot load {hub} from the hub ({in_words(error, 100)}); {remedy}."
@@ -98,11 +110,14 @@ def _downloaded(name: str, hub: str) -> Path:
     return Path(where)
 
 
-# --- decoding -------------------------------------------------------------------------------------
+# --- decoding ---------------------------------------------------------------------
 
 
-def _decode(name: str, files: dict[str, list[Path]], mode: Mode, made: Path, root: Path) -> None:
-    """Write every split's pixels and labels, and what is known about them, into a folder.
+def _decode(
+    name: str, files: dict[str, list[Path]], mode: Mode, made: Path, root: Path
+) -> None:
+    """Write every split's pixels and labels, and what is known about them, into a
+    folder.
 
     Args:
         name: Of the task.
@@ -119,7 +134,8 @@ def _decode(name: str, files: dict[str, list[Path]], mode: Mode, made: Path, roo
             f"task {name!r} decodes images with pyarrow and pillow: {INSTALL}."
         ) from error
     tables: dict[str, list[Table]] = {
-        split: [open_table(name, file, root) for file in each] for split, each in files.items()
+        split: [open_table(name, file, root) for file in each]
+        for split, each in files.items()
     }
     labels: dict[str, list[Label]] = {}
     shape: Shape = ()
@@ -150,7 +166,9 @@ def _decode_split(
     total = sum(part.rows for part in parts)
     if not total:
         held = " and ".join(part.name for part in parts)
-        raise ConfigError(f"task {name!r}: {held}: 0 rows; expected at least one for {into.name}.")
+        raise ConfigError(
+            f"task {name!r}: {held}: 0 rows; expected at least one for {into.name}."
+        )
     pixels: Any = None
     labels: list[Label] = []
     rows = shown(read_rows(name, parts), f"decoding {name} {into.name}", total)
@@ -159,7 +177,10 @@ def _decode_split(
             image = _pixels(row.image, mode)
             shape = shape or image.shape
             if image.shape != shape:
-                raise Unfit(f", image, is of shape {list(image.shape)}", f"{list(shape)} as before")
+                raise Unfit(
+                    f", image, is of shape {list(image.shape)}",
+                    f"{list(shape)} as before",
+                )
         except Unfit as error:
             raise ConfigError(f"{row.where}{error}.") from error
         if pixels is None:
@@ -172,7 +193,9 @@ def _decode_split(
 
 
 def _pixels(encoded: bytes, mode: Mode) -> Any:
-    """Return one image as bytes [channels, height, width], upright as its EXIF data say."""
+    """Return one image as bytes [channels, height, width], upright as its EXIF data
+    say.
+    """
     from PIL import Image, ImageOps
 
     try:
@@ -182,7 +205,9 @@ def _pixels(encoded: bytes, mode: Mode) -> Any:
     except Exception as error:  # damaged bytes: there is no list of what Pillow may raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         reason = "cannot identify it" if "BytesIO" in reason else reason
-        raise Unfit(f", image, cannot be decoded ({reason})", "an undamaged image") from error
+        raise Unfit(
+            f", image, cannot be decoded ({reason})", "an undamaged image"
+        ) from error
     if frames > 1:
         raise Unfit(f", image, has {frames} frames", "one: write the one that is meant")
     pixels = np.asarray(_eight_bits(upright, image.format).convert(mode))
@@ -190,9 +215,11 @@ def _pixels(encoded: bytes, mode: Mode) -> Any:
 
 
 def _eight_bits(image: Any, form: str | None) -> Any:
-    """Return an opaque image of eight bits; raises Unfit where that would lose what it shows.
+    """Return an opaque image of eight bits; raises Unfit where that would lose what
+    it shows.
 
-    16 bits are scaled, v -> round(255 v / 65535): Pillow's own conversion clips them at 255.
+    16 bits are scaled, v -> round(255 v / 65535): Pillow's own conversion clips
+    them at 255.
     """
     from PIL import Image
 
@@ -214,7 +241,9 @@ def _eight_bits(image: Any, form: str | None) -> Any:
 
 
 def _moments(images: Any) -> tuple[list[float], list[float]]:
-    """Return mean and deviation of every channel, of pixels in [0, 1], without loading all."""
+    """Return mean and deviation of every channel, of pixels in [0, 1], without
+    loading all.
+    """
     sums = np.zeros((2, images.shape[1]))
     for start in range(0, len(images), ROWS):
         part = images[start : start + ROWS].astype(np.float64) / 255
@@ -226,16 +255,16 @@ def _moments(images: Any) -> tuple[list[float], list[float]]:
     return mean.tolist(), deviation.tolist()
 
 
-# --- what a model sees ----------------------------------------------------------------------------
+# --- what a model sees ------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Pixels:
     """Bytes [..., C, H, W] as floats of mean 0 and deviation 1 in every channel.
 
-    In training every image is moved by up to ``shift`` pixels in both directions, what enters being
-    black, and mirrored with probability 1/2 if ``flip``: pure functions of its key, for the images
-    of all nodes at once.
+    In training every image is moved by up to ``shift`` pixels in both directions,
+    what enters being black, and mirrored with probability 1/2 if ``flip``: pure
+    functions of its key, for the images of all nodes at once.
     """
 
     mean: tuple[float, ...]
@@ -244,7 +273,9 @@ class Pixels:
     flip: bool = False
 
     def __call__(self, inputs: Tensor, keys: Tensor | None) -> Tensor:
-        """Return (x / 255 - mean) / deviation of the images, augmented if keys [...] are given."""
+        """Return (x / 255 - mean) / deviation of the images, augmented if keys
+        [...] are given.
+        """
         if keys is not None and (self.shift or self.flip):
             images = self._augmented(inputs.flatten(0, -4), keys.flatten())
             inputs = images.view(inputs.shape)
@@ -263,7 +294,9 @@ class Pixels:
         rows = down.unsqueeze(1) + torch.arange(height, device=images.device)
         columns = torch.arange(width, device=images.device).expand(len(keys), width)
         if self.flip:
-            columns = torch.where((bits & 1).bool().unsqueeze(1), columns.flip(1), columns)
+            columns = torch.where(
+                (bits & 1).bool().unsqueeze(1), columns.flip(1), columns
+            )
         columns = columns + right.unsqueeze(1)
         # Channels last, so that one look-up by row and column takes them all.
         padded = pad(images, [self.shift] * 4).permute(0, 2, 3, 1)

@@ -1,7 +1,8 @@
-"""Parquet files of encoded images: which belong to which split, and their rows, each one checked.
+"""Parquet files of encoded images: which belong to which split, and their rows,
+each one checked.
 
-Everything that is wrong with a file is said before a run: file, column and row, what was found
-there and what was expected.
+Everything that is wrong with a file is said before a run: file, column and row,
+what was found there and what was expected.
 """
 
 from __future__ import annotations
@@ -15,13 +16,15 @@ from typing import Any
 
 from decentral.errors import ConfigError
 
-#: What the names of the files of each split begin with; ``values`` is no validation.
+#: What the names of the files of each split begin with; ``values`` is no
+#: validation.
 _SPLITS = {
     "train": re.compile("train"),
     "val": re.compile(r"(val|valid|validation|dev)(?![a-z])"),
     "test": re.compile("test"),
 }
-#: What a folder is called whose files are a split, as the hub converts its data sets.
+#: What a folder is called whose files are a split, as the hub converts its data
+#: sets.
 _FOLDERS = {
     "train": re.compile(r"(partial-)?train(ing)?"),
     "val": re.compile(r"(partial-)?(val|valid|validation|dev)"),
@@ -68,14 +71,15 @@ class Folder:
     notes: list[str] = field(default_factory=list[str])
 
 
-# --- where the files are --------------------------------------------------------------------------
+# --- where the files are ----------------------------------------------------------
 
 
 def find_splits(name: str, folder: Path) -> Folder:
-    """Return the files of each split: by their names, else by that of a folder they lie in.
+    """Return the files of each split: by their names, else by that of a folder they
+    lie in.
 
-    Files for validation are the test where there is no other: data sets of the hub often keep the
-    labels of their test to themselves.
+    Files for validation are the test where there is no other: data sets of the hub
+    often keep the labels of their test to themselves.
 
     Args:
         name: Of the task, for messages.
@@ -91,12 +95,16 @@ def find_splits(name: str, folder: Path) -> Folder:
             found.files[split].append(file)
             homes.setdefault(split, set()).add(home)
         else:
-            found.notes.append(f"task {name!r}: {inside} is left aside: its name tells no split.")
+            found.notes.append(
+                f"task {name!r}: {inside} is left aside: its name tells no split."
+            )
     _refuse_several(name, folder, homes)
     if not found.files["test"] and found.files["val"]:
         found.files["test"], found.files["val"] = found.files["val"], []
         first = found.files["test"][0].relative_to(folder)
-        found.notes.append(f"task {name!r}: no test*.parquet in {folder}; {first} is the test set.")
+        found.notes.append(
+            f"task {name!r}: no test*.parquet in {folder}; {first} is the test set."
+        )
     for split in ("train", "test"):
         if not found.files[split]:
             raise ConfigError(
@@ -108,7 +116,9 @@ def find_splits(name: str, folder: Path) -> Folder:
 
 
 def _split_of(inside: Path) -> tuple[str, str]:
-    """Return the split of a file, and the folder of its data set, which holds other splits, too."""
+    """Return the split of a file, and the folder of its data set, which holds other
+    splits, too.
+    """
     for split, begins in _SPLITS.items():
         if begins.match(inside.name):
             return split, str(inside.parent)
@@ -130,7 +140,7 @@ def _refuse_several(name: str, folder: Path, homes: dict[str, set[str]]) -> None
             )
 
 
-# --- what they hold -------------------------------------------------------------------------------
+# --- what they hold ---------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -191,7 +201,8 @@ def _column(names: Sequence[str], known: Sequence[str]) -> str:
         if column in names:
             return column
     raise Unfit(
-        f" has the columns {', '.join(names) or 'none'}", f"one called {' or '.join(known)}"
+        f" has the columns {', '.join(names) or 'none'}",
+        f"one called {' or '.join(known)}",
     )
 
 
@@ -216,11 +227,14 @@ def _check_labels(column: Any) -> None:
     taken = (types.is_integer, types.is_floating, types.is_boolean, types.is_null)
     texts = (types.is_string, types.is_large_string)
     if not any(is_one(kind) for is_one in (*taken, *texts)):
-        raise Unfit(f", column {column.name!r}, is of type {column.type}", f"{_LABEL} in each row")
+        raise Unfit(
+            f", column {column.name!r}, is of type {column.type}", f"{_LABEL} in each row"
+        )
 
 
 def read_rows(task: str, tables: Sequence[Table]) -> Iterator[Row]:
-    """Yield all rows of tables in order; raises ConfigError for a row that holds none.
+    """Yield all rows of tables in order; raises ConfigError for a row that holds
+    none.
 
     Args:
         task: Name of the task, for messages.
@@ -236,7 +250,9 @@ def read_rows(task: str, tables: Sequence[Table]) -> Iterator[Row]:
                     yield Row(image, read, where)
                     place += 1
         except Unfit as error:
-            raise ConfigError(f"task {task!r}: {table.name}, row {place}{error}.") from error
+            raise ConfigError(
+                f"task {task!r}: {table.name}, row {place}{error}."
+            ) from error
 
 
 def _batches(table: Table) -> Iterator[tuple[list[Any], list[Any]]]:
@@ -249,7 +265,9 @@ def _batches(table: Table) -> Iterator[tuple[list[Any], list[Any]]]:
             yield images, labels
     except (pyarrow.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise Unfit(f" and on, cannot be read ({reason})", "a whole parquet file") from error
+        raise Unfit(
+            f" and on, cannot be read ({reason})", "a whole parquet file"
+        ) from error
 
 
 def _image(table: Table, value: Any) -> bytes:
@@ -259,7 +277,9 @@ def _image(table: Table, value: Any) -> bytes:
         return data
     path = value.get("path") if isinstance(value, dict) else None
     beside = f" beside the path {path!r}" if path else ""
-    expected = "the encoded image itself, not where it lies" if path else "an encoded image"
+    expected = (
+        "the encoded image itself, not where it lies" if path else "an encoded image"
+    )
     raise Unfit(f", column {table.image!r}, is null{beside}", expected)
 
 
@@ -267,7 +287,9 @@ def _label(table: Table, value: Any) -> Label:
     """Return a label as a number or a text: 3.0 and true are numbers, too."""
     if isinstance(value, str):
         return value
-    whole = isinstance(value, bool | int) or (isinstance(value, float) and value.is_integer())
+    whole = isinstance(value, bool | int) or (
+        isinstance(value, float) and value.is_integer()
+    )
     # What int64 holds, which targets are.
     if whole and -(2**63) <= value < 2**63:
         return int(value)
@@ -275,7 +297,7 @@ def _label(table: Table, value: Any) -> Label:
     raise Unfit(f", column {table.label!r}, is {shown}", _LABEL)
 
 
-# --- labels of all splits -------------------------------------------------------------------------
+# --- labels of all splits ---------------------------------------------------------
 
 
 def check_labels(
@@ -298,11 +320,14 @@ def check_labels(
             if type(label) is not first:
                 kind = "a text" if first is str else "a whole number"
                 expected = f"{kind}, as in the first row of train"
-            elif classes and (label not in classes if first is str else label >= len(classes)):  # type: ignore[operator]
+            elif classes and (
+                label not in classes if first is str else label >= len(classes)  # type: ignore[operator]
+            ):
                 expected = f"one of the {len(classes)} classes that the file names"
             elif isinstance(label, int) and label < 0 and label not in known:
                 expected = (
-                    "a label that train has (where labels are secret, serve another file as test)"
+                    "a label that train has (where labels are secret, serve another "
+                    "file as test)"
                 )
             else:
                 continue
@@ -314,7 +339,8 @@ def check_labels(
 def numbered_texts(
     found: Mapping[str, Sequence[Label]], classes: Sequence[str] | None
 ) -> tuple[Mapping[str, Sequence[Label]], list[str] | None]:
-    """Return labels that are texts as numbers, and their names: those of the files, else sorted.
+    """Return labels that are texts as numbers, and their names: those of the files,
+    else sorted.
 
     Args:
         found: The labels of every split; numbers stay.
@@ -322,9 +348,13 @@ def numbered_texts(
     """
     if isinstance(found["train"][0], int):
         return found, None
-    names = list(classes or sorted({str(label) for labels in found.values() for label in labels}))
+    names = list(
+        classes or sorted({str(label) for labels in found.values() for label in labels})
+    )
     number = {name: place for place, name in enumerate(names)}
-    return {split: [number[str(one)] for one in labels] for split, labels in found.items()}, names
+    return {
+        split: [number[str(one)] for one in labels] for split, labels in found.items()
+    }, names
 
 
 def _place(tables: Sequence[Table], row: int) -> tuple[str, str]:
@@ -345,7 +375,8 @@ def class_names(table: Table) -> list[str] | None:
         whole = json.loads(known.get(b"huggingface", b"{}"))
         features = whole.get("info", {}).get("features", {})
         return next(
-            (f["names"] for k, f in features.items() if k in _LABELS and "names" in f), None
+            (f["names"] for k, f in features.items() if k in _LABELS and "names" in f),
+            None,
         )
-    except (ValueError, AttributeError, TypeError):  # somebody else's metadata say nothing to us
-        return None
+    except (ValueError, AttributeError, TypeError):
+        return None  # somebody else's metadata say nothing to us

@@ -1,4 +1,6 @@
-"""Images to classify: digits of 8x8 pixels, MNIST, CIFAR-10 and CIFAR-100, Tiny ImageNet."""
+"""Images to classify: digits of 8x8 pixels, MNIST, CIFAR-10 and CIFAR-100, Tiny
+ImageNet.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +24,13 @@ _DIGITS_TEST = 450
 
 @plugin("task")
 def digits(*, val: HeldOut = 0.0) -> Task:
-    """Classify 8x8 images of handwritten digits, ten classes, 450 of 1,797 for the test.
+    """Classify 8x8 images of handwritten digits, ten classes, 450 of 1,797 for the
+    test.
 
-    Pixels are divided by 16, then standardised by one scalar mean and deviation over all images.
-    The test set is the first 450 of a fixed permutation; ``val`` is the share of the rest that is
-    kept from training for validation. (Alpaydin & Kaynak, UCI repository, 1998.)
+    Pixels are divided by 16, then standardised by one scalar mean and deviation
+    over all images. The test set is the first 450 of a fixed permutation; ``val``
+    is the share of the rest that is kept from training for validation. (Alpaydin &
+    Kaynak, UCI repository, 1998.)
 
     Args:
         val: Share of the training samples kept for validation.
@@ -43,10 +47,11 @@ def digits(*, val: HeldOut = 0.0) -> Task:
 
 
 def read_digits() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Return the images [1797, 8, 8] of scikit-learn, from 0 to 16, and their labels.
+    """Return the images [1797, 8, 8] of scikit-learn, from 0 to 16, and their
+    labels.
 
-    They are read from its file where it stands: importing scikit-learn and what it needs takes 2 s
-    of CPU time, longer than many a run.
+    They are read from its file where it stands: importing scikit-learn and what it
+    needs takes 2 s of CPU time, longer than many a run.
     """
     package = find_spec("sklearn")
     homes = package.submodule_search_locations if package else None
@@ -69,13 +74,15 @@ def mnist(
     shift: Shift = 0,
     flip: bool = False,
 ) -> Task:
-    """Classify 28x28 grey images of digits, 60,000 for training and 10,000 for the test.
+    """Classify 28x28 grey images of digits, 60,000 for training and 10,000 for the
+    test.
 
-    ``path`` is a folder with train*.parquet and test*.parquet, images encoded in a column; without
-    it the data set comes from the Hugging Face hub. They are decoded once, into ``cache``. Files
-    that begin with valid, validation, val or dev are ``val``; the test where there is no test*. A
-    folder of such a name serves, too (default/train/0000.parquet). Labels are numbers or texts.
-    Training images are moved by up to ``shift`` pixels, and mirrored at random if ``flip``.
+    ``path`` is a folder with train*.parquet and test*.parquet, images encoded in a
+    column; without it the data set comes from the Hugging Face hub. They are
+    decoded once, into ``cache``. Files that begin with valid, validation, val or
+    dev are ``val``; the test where there is no test*. A folder of such a name
+    serves, too (default/train/0000.parquet). Labels are numbers or texts. Training
+    images are moved by up to ``shift`` pixels, and mirrored at random if ``flip``.
     (LeCun, Cortes & Burges, 1998.)
 
     Args:
@@ -86,11 +93,20 @@ def mnist(
         flip: Whether training images are mirrored at random.
     """
     return image_task(
-        "mnist", "ylecun/mnist", "L", path=path, cache=cache, val=val, shift=shift, flip=flip
+        "mnist",
+        "ylecun/mnist",
+        "L",
+        path=path,
+        cache=cache,
+        val=val,
+        shift=shift,
+        flip=flip,
     )
 
 
-@plugin("task", reads="images", defaults={"model": {"name": "cnn", "channels": [32, 64, 64]}})
+@plugin(
+    "task", reads="images", defaults={"model": {"name": "cnn", "channels": [32, 64, 64]}}
+)
 def cifar10(
     *,
     path: str | None = None,
@@ -99,13 +115,15 @@ def cifar10(
     shift: Shift = 4,
     flip: bool = True,
 ) -> Task:
-    """Classify 32x32 colour images, ten classes, 50,000 for training and 10,000 for the test.
+    """Classify 32x32 colour images, ten classes, 50,000 for training and 10,000 for
+    the test.
 
-    ``path`` is a folder with train*.parquet and test*.parquet, images encoded in a column; without
-    it the data set comes from the Hugging Face hub. They are decoded once, into ``cache``. Files
-    that begin with valid, validation, val or dev are ``val``; the test where there is no test*. A
-    folder of such a name serves, too (default/train/0000.parquet). Labels are numbers or texts.
-    Training images are moved by up to ``shift`` pixels, and mirrored at random if ``flip``.
+    ``path`` is a folder with train*.parquet and test*.parquet, images encoded in a
+    column; without it the data set comes from the Hugging Face hub. They are
+    decoded once, into ``cache``. Files that begin with valid, validation, val or
+    dev are ``val``; the test where there is no test*. A folder of such a name
+    serves, too (default/train/0000.parquet). Labels are numbers or texts. Training
+    images are moved by up to ``shift`` pixels, and mirrored at random if ``flip``.
     (Krizhevsky, 2009.)
 
     Args:
@@ -116,11 +134,20 @@ def cifar10(
         flip: Whether training images are mirrored at random.
     """
     return image_task(
-        "cifar10", "uoft-cs/cifar10", "RGB", path=path, cache=cache, val=val, shift=shift, flip=flip
+        "cifar10",
+        "uoft-cs/cifar10",
+        "RGB",
+        path=path,
+        cache=cache,
+        val=val,
+        shift=shift,
+        flip=flip,
     )
 
 
-@plugin("task", reads="images", defaults={"model": {"name": "cnn", "channels": [32, 64, 64]}})
+@plugin(
+    "task", reads="images", defaults={"model": {"name": "cnn", "channels": [32, 64, 64]}}
+)
 def cifar100(
     *,
     path: str | None = None,
@@ -129,13 +156,15 @@ def cifar100(
     shift: Shift = 4,
     flip: bool = True,
 ) -> Task:
-    """Classify 32x32 colour images, 100 classes, 50,000 for training and 10,000 for the test.
+    """Classify 32x32 colour images, 100 classes, 50,000 for training and 10,000 for
+    the test.
 
-    ``path`` is a folder with train*.parquet and test*.parquet, images encoded in a column; without
-    it the data set comes from the Hugging Face hub. They are decoded once, into ``cache``. Files
-    that begin with valid, validation, val or dev are ``val``; the test where there is no test*. A
-    folder of such a name serves, too (default/train/0000.parquet). Labels are numbers or texts.
-    Training images are moved by up to ``shift`` pixels, and mirrored at random if ``flip``.
+    ``path`` is a folder with train*.parquet and test*.parquet, images encoded in a
+    column; without it the data set comes from the Hugging Face hub. They are
+    decoded once, into ``cache``. Files that begin with valid, validation, val or
+    dev are ``val``; the test where there is no test*. A folder of such a name
+    serves, too (default/train/0000.parquet). Labels are numbers or texts. Training
+    images are moved by up to ``shift`` pixels, and mirrored at random if ``flip``.
     (Krizhevsky, 2009.)
 
     Args:
@@ -157,7 +186,9 @@ def cifar100(
     )
 
 
-@plugin("task", reads="images", defaults={"model": {"name": "cnn", "channels": [32, 64, 64]}})
+@plugin(
+    "task", reads="images", defaults={"model": {"name": "cnn", "channels": [32, 64, 64]}}
+)
 def tinyimagenet(
     *,
     path: str | None = None,
@@ -166,13 +197,15 @@ def tinyimagenet(
     shift: Shift = 8,
     flip: bool = True,
 ) -> Task:
-    """Classify 64x64 colour images, 200 classes, 100,000 for training, 10,000 for the test.
+    """Classify 64x64 colour images, 200 classes, 100,000 for training, 10,000 for
+    the test.
 
-    ``path`` is a folder with train*.parquet and test*.parquet, images encoded in a column; without
-    it the data set comes from the Hugging Face hub. They are decoded once, into ``cache``. Files
-    that begin with valid, validation, val or dev are ``val``; the test where there is no test*. A
-    folder of such a name serves, too (default/train/0000.parquet). Labels are numbers or texts.
-    Training images are moved by up to ``shift`` pixels, and mirrored at random if ``flip``.
+    ``path`` is a folder with train*.parquet and test*.parquet, images encoded in a
+    column; without it the data set comes from the Hugging Face hub. They are
+    decoded once, into ``cache``. Files that begin with valid, validation, val or
+    dev are ``val``; the test where there is no test*. A folder of such a name
+    serves, too (default/train/0000.parquet). Labels are numbers or texts. Training
+    images are moved by up to ``shift`` pixels, and mirrored at random if ``flip``.
     (Le & Yang, 2015.)
 
     Args:

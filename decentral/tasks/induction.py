@@ -1,4 +1,6 @@
-"""Sequences in which one answer is a fixed shift and the other needs an induction head."""
+"""Sequences in which one answer is a fixed shift and the other needs an induction
+head.
+"""
 
 from __future__ import annotations
 
@@ -36,12 +38,14 @@ def induction(
     samples: Count = 65_536,
     test: Count = 512,
 ) -> Task:
-    """Answer x_{t-2}, and the symbol after the latest earlier x_t, in sequences of random symbols.
+    """Answer x_{t-2}, and the symbol after the latest earlier x_t, in sequences of
+    random symbols.
 
-    The loss is the mean of both cross-entropies. The model has two layers of attention and nothing
-    else; the first answer is a shift, the second needs two layers in concert (an induction head).
-    ``accuracy`` is that of the second; the score ``gram`` that of the first. (Wang, Yu, E & Wu,
-    "How transformers get rich: approximation and dynamics analysis", 2024.)
+    The loss is the mean of both cross-entropies. The model has two layers of
+    attention and nothing else; the first answer is a shift, the second needs two
+    layers in concert (an induction head). ``accuracy`` is that of the second; the
+    score ``gram`` that of the first. (Wang, Yu, E & Wu, "How transformers get rich:
+    approximation and dynamics analysis", 2024.)
 
     Args:
         seed: Seed of the run.
@@ -79,7 +83,8 @@ def shifted(tokens: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def after_match(tokens: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the symbol after the latest earlier occurrence of x_t, -1 where there is none.
+    """Return the symbol after the latest earlier occurrence of x_t, -1 where there
+    is none.
 
     >>> after_match(np.array([[5, 6, 5, 7, 5]])).tolist()
     [[-1, -1, 6, -1, 7]]
@@ -93,11 +98,15 @@ def after_match(tokens: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def both_losses(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Return the mean of both answers' cross-entropies: outputs [B, T, 2, V], targets [B, T, 2]."""
+    """Return the mean of both answers' cross-entropies: outputs [B, T, 2, V],
+    targets [B, T, 2].
+    """
     return 0.5 * sum(
         (
             cross_entropy(
-                outputs[..., k, :].flatten(0, -2), targets[..., k].flatten(), ignore_index=_NONE
+                outputs[..., k, :].flatten(0, -2),
+                targets[..., k].flatten(),
+                ignore_index=_NONE,
             )
             for k in range(2)
         ),
@@ -115,7 +124,9 @@ def _right(outputs: Tensor, targets: Tensor, answer: int) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Two layers of causal attention by content and relative position, without anything else."""
+    """Two layers of causal attention by content and relative position, without
+    anything else.
+    """
 
     def __init__(self, symbols: int, length: int, width: int, heads: int) -> None:
         """Draw the model."""

@@ -42,16 +42,23 @@ def from_items(source: Any, split: str, keys: Keys) -> Held:
     Args:
         source: The samples.
         split: train, val or test, for messages.
-        keys: What the target is called in samples that are mappings, and how long streams are.
+        keys: What the target is called in samples that are mappings, and how long
+            streams are.
     """
     items, note = taken(source, split, keys)
     if not items:
-        raise ConfigError(f"task: {split} has 0 inputs and 0 targets; give at least 1 of each.")
+        raise ConfigError(
+            f"task: {split} has 0 inputs and 0 targets; give at least 1 of each."
+        )
     pairs = [_pair(item, place, split, keys) for place, item in enumerate(items)]
     alone = pairs[0][1] is pairs[0][0]
     inputs = _collated([one for one, _ in pairs], f"task: {split}, inputs")
     refuse_text(inputs, f"task: {split}, inputs")
-    targets = inputs if alone else _collated([one for _, one in pairs], f"task: {split}, targets")
+    targets = (
+        inputs
+        if alone
+        else _collated([one for _, one in pairs], f"task: {split}, targets")
+    )
     held = Held(inputs, targets)
     said = [note, itself(split) if alone else ""]
     if not note and not isinstance(source, list):
@@ -64,7 +71,9 @@ def from_items(source: Any, split: str, keys: Keys) -> Held:
 def _read_once(held: Held, source: Any, split: str) -> str:
     size = sum(tensor.numel() * tensor.element_size() for tensor in held.tensors())
     kind = type(source).__name__
-    return f"{split}: {held.size:,} samples of {kind}, read once, take {format_bytes(size)}."
+    return (
+        f"{split}: {held.size:,} samples of {kind}, read once, take {format_bytes(size)}."
+    )
 
 
 def _drawn_once(source: Any, first: Any, split: str) -> str:
@@ -95,7 +104,9 @@ def taken(source: Any, split: str, keys: Keys) -> tuple[list[Any], str]:
     sized = hasattr(source, "__len__") and hasattr(source, "__getitem__")
     if sized and not isinstance(source, IterableDataset | str | bytes):
         places = range(len(source))
-        return [_tried(source.__getitem__, i, f"{where}, sample {i},") for i in places], ""
+        return [
+            _tried(source.__getitem__, i, f"{where}, sample {i},") for i in places
+        ], ""
     if not hasattr(source, "__iter__") or isinstance(source, str | bytes):
         raise ConfigError(
             f"{where} is {described(source)}; give a pair of arrays, a table, a data set or a "
@@ -106,7 +117,9 @@ def taken(source: Any, split: str, keys: Keys) -> tuple[list[Any], str]:
     room = STREAM_BYTES
     while len(found) < keys.stream and room > 0:
         # The stream itself says that it has ended: any other value may be a sample.
-        item = _tried(lambda _: next(stream, stream), None, f"{where}, sample {len(found)},")
+        item = _tried(
+            lambda _: next(stream, stream), None, f"{where}, sample {len(found)},"
+        )
         if item is stream:
             return found, f"{split}: all {len(found):,} samples of a stream were read."
         found.append(item)
@@ -118,7 +131,9 @@ def taken(source: Any, split: str, keys: Keys) -> tuple[list[Any], str]:
 
 
 def _tried(run: Callable[[Any], Any], given: Any, what: str) -> Any:
-    """Return what a user's data set or function returns; what it raises becomes a ConfigError."""
+    """Return what a user's data set or function returns; what it raises becomes a
+    ConfigError.
+    """
     try:
         return run(given)
     except ConfigError:
@@ -159,7 +174,10 @@ def _collated(samples: Sequence[Any], where: str) -> Any:
     try:
         if isinstance(first, Mapping):
             named = cast("Mapping[str, Any]", first)
-            return {k: _collated([one[k] for one in samples], f"{where}, {k!r}") for k in named}
+            return {
+                k: _collated([one[k] for one in samples], f"{where}, {k!r}")
+                for k in named
+            }
         if isinstance(first, tuple):
             return tuple(_collated(part, where) for part in zip(*samples, strict=True))
     except ConfigError:
@@ -171,11 +189,13 @@ def _collated(samples: Sequence[Any], where: str) -> Any:
     return stacked(samples, where)
 
 
-# --- loaders --------------------------------------------------------------------------------------
+# --- loaders ----------------------------------------------------------------------
 
 
 def dataset_of(loader: Any, split: str) -> Any:
-    """Return the samples that a loader would read; raises ConfigError for samplers that weigh."""
+    """Return the samples that a loader would read; raises ConfigError for samplers
+    that weigh.
+    """
     data, sampler = loader.dataset, loader.sampler
     if isinstance(data, IterableDataset):
         return data

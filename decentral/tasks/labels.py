@@ -1,4 +1,6 @@
-"""Labels: which classes occur, which targets a loss ignores, and samples that hold no number."""
+"""Labels: which classes occur, which targets a loss ignores, and samples that hold
+no number.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,11 @@ _CLASSIFYING = (nn.CrossEntropyLoss, nn.NLLLoss, nn.MultiMarginLoss)
 def takes_classes(loss: Callable[..., Any]) -> bool:
     """Tell whether a loss is one of torch's whose targets are numbers of classes.
 
-    >>> takes_classes(F.cross_entropy), takes_classes(partial(F.nll_loss)), takes_classes(max)
+    >>> (
+    ...     takes_classes(F.cross_entropy),
+    ...     takes_classes(partial(F.nll_loss)),
+    ...     takes_classes(max),
+    ... )
     (True, True, False)
     """
     bare = loss.func if isinstance(loss, partial) else loss
@@ -32,9 +38,14 @@ def takes_classes(loss: Callable[..., Any]) -> bool:
 
 
 def ignored_by(loss: Callable[..., Any]) -> int | None:
-    """Return the target that a loss leaves out, if that can be seen: torch's say so.
+    """Return the target that a loss leaves out, if that can be seen: torch's say
+    so.
 
-    >>> ignored_by(F.cross_entropy), ignored_by(nn.NLLLoss(ignore_index=0)), ignored_by(F.mse_loss)
+    >>> (
+    ...     ignored_by(F.cross_entropy),
+    ...     ignored_by(nn.NLLLoss(ignore_index=0)),
+    ...     ignored_by(F.mse_loss),
+    ... )
     (-100, 0, None)
     """
     given = loss.keywords if isinstance(loss, partial) else {}
@@ -47,7 +58,8 @@ def ignored_by(loss: Callable[..., Any]) -> int | None:
 def from_text(
     targets: Mapping[str, NDArray[Any]], classes: Sequence[str] | None
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Return text as numbers of classes, and their names: those given, or those that occur, sorted.
+    """Return text as numbers of classes, and their names: those given, or those
+    that occur, sorted.
 
     Args:
         targets: The labels of every sample, by split.
@@ -98,7 +110,8 @@ def in_order(names: Sequence[Any], what: str) -> str:
 
 
 def check_numbers(held: Held, split: str) -> None:
-    """Refuse NaN, and infinity where there is one input: several may hold a mask of it.
+    """Refuse NaN, and infinity where there is one input: several may hold a mask of
+    it.
 
     Raises:
         ConfigError: Names the sample, and the column of a table.
@@ -111,7 +124,9 @@ def check_numbers(held: Held, split: str) -> None:
             if bad is None:
                 continue
             sample, column = bad
-            where = f" (column {held.columns[column]!r})" if held.columns and not what else ""
+            where = (
+                f" (column {held.columns[column]!r})" if held.columns and not what else ""
+            )
             value = leaf[sample].flatten()[column].item()
             raise ConfigError(
                 f"task: {split}: {what}sample {sample} holds {value}{where}; fill in what is "

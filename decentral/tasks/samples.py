@@ -1,4 +1,5 @@
-"""The samples of a split, as stored and as a model sees them, and what follows from the data.
+"""The samples of a split, as stored and as a model sees them, and what follows from
+the data.
 
 That is who owns them, and which classes there are.
 """
@@ -22,20 +23,23 @@ from decentral.tasks.arrays import Held, Keys, Values, is_text, values_of
 from decentral.tasks.data import parts_of, read
 from decentral.tasks.labels import check_numbers, from_text, in_order, occurring, places
 
-# --- of a split -----------------------------------------------------------------------------------
+# --- of a split -------------------------------------------------------------------
 
 
-#: What a model sees of stored inputs [..., *stored]: (inputs, keys [...] or None) -> floats
-#: [..., *seen]. Keys are given in training, one per sample visit; a view may draw from them.
+#: What a model sees of stored inputs [..., *stored]: (inputs, keys [...] or None)
+#: -> floats [..., *seen]. Keys are given in training, one per sample visit; a view
+#: may draw from them.
 View = Callable[[Tensor, Tensor | None], Tensor]
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Inputs [m, ...] and targets [m, ...] of one split as stored, in memory or mapped from a file.
+    """Inputs [m, ...] and targets [m, ...] of one split as stored, in memory or
+    mapped from a file.
 
-    Several inputs, or targets of several kinds, are tuples of tensors, or tensors by name. What is
-    taken from them is what a model sees: through ``view`` where there is one, integers as int64.
+    Several inputs, or targets of several kinds, are tuples of tensors, or tensors
+    by name. What is taken from them is what a model sees: through ``view`` where
+    there is one, integers as int64.
     """
 
     inputs: Tree
@@ -54,7 +58,9 @@ class Samples:
         return first_leaf(self.inputs).device
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Samples:
-        """Return the samples on a device, floating inputs and targets in the run's precision."""
+        """Return the samples on a device, floating inputs and targets in the run's
+        precision.
+        """
 
         def cast(tensor: Tensor) -> Tensor:
             floating = tensor.is_floating_point()
@@ -74,12 +80,18 @@ class Samples:
         return replace(self, inputs=inputs, targets=targets)
 
     def between(self, start: int, stop: int) -> Samples:
-        """Return the samples from ``start`` to before ``stop``; they stay where they are."""
-        inputs, targets = (tree_map(lambda t: t[start:stop], part) for part in self._parts)
+        """Return the samples from ``start`` to before ``stop``; they stay where
+        they are.
+        """
+        inputs, targets = (
+            tree_map(lambda t: t[start:stop], part) for part in self._parts
+        )
         return replace(self, inputs=inputs, targets=targets)
 
     def take(self, index: Tensor, keys: Tensor | None = None) -> tuple[Tree, Tree]:
-        """Return inputs and targets at ``index`` [...]; ``keys`` [...] say that it is training."""
+        """Return inputs and targets at ``index`` [...]; ``keys`` [...] say that it
+        is training.
+        """
         flat = index.flatten().to(self.device)
 
         def at(tensor: Tensor) -> Tensor:
@@ -93,10 +105,11 @@ class Samples:
         return self._seen(inputs, keys), tree_map(_wide, targets)
 
     def chunks(self, size: int) -> Iterator[tuple[Tree, Tree]]:
-        """Yield all inputs and targets in order, at most ``size`` samples at a time.
+        """Yield all inputs and targets in order, at most ``size`` samples at a
+        time.
 
-        No chunk holds one sample where there are more: layers that normalise over the batch, which
-        may do so in evaluation, too, refuse it.
+        No chunk holds one sample where there are more: layers that normalise over
+        the batch, which may do so in evaluation, too, refuse it.
         """
         stops = list(range(size, len(self), size))
         # The last chunk takes one sample of the one before.
@@ -105,7 +118,9 @@ class Samples:
         begin = 0
         for stop in (*stops, len(self)):
             some = slice(begin, stop)
-            inputs, targets = (tree_map(lambda t, s=some: t[s], part) for part in self._parts)
+            inputs, targets = (
+                tree_map(lambda t, s=some: t[s], part) for part in self._parts
+            )
             yield self._seen(inputs, None), tree_map(_wide, targets)
             begin = stop
 
@@ -115,7 +130,9 @@ class Samples:
 
     def _seen(self, inputs: Tree, keys: Tensor | None) -> Tree:
         if self.view is None:
-            return _wide(inputs) if isinstance(inputs, Tensor) else tree_map(_wide, inputs)
+            return (
+                _wide(inputs) if isinstance(inputs, Tensor) else tree_map(_wide, inputs)
+            )
         seen = self.view(inputs, keys)
         return seen if self.dtype is None else seen.to(self.dtype)
 
@@ -125,7 +142,7 @@ def _wide(tensor: Tensor) -> Tensor:
     return tensor if tensor.is_floating_point() or tensor.is_complex() else tensor.long()
 
 
-# --- what follows from data -----------------------------------------------------------------------
+# --- what follows from data -------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -138,7 +155,9 @@ class Found:
     notes: tuple[str, ...]
 
 
-def read_splits(given: Mapping[str, Any], keys: Keys, classes: Sequence[str] | None) -> Found:
+def read_splits(
+    given: Mapping[str, Any], keys: Keys, classes: Sequence[str] | None
+) -> Found:
     """Read what is given of every split; what is samples already stays as it is.
 
     Args:
@@ -154,7 +173,10 @@ def read_splits(given: Mapping[str, Any], keys: Keys, classes: Sequence[str] | N
     text = {split: one.targets for split, one in held.items() if is_text(one.targets)}
     if text:
         numbers, classes = from_text(text, classes)
-        held = {k: replace(one, targets=numbers.get(k, one.targets)) for k, one in held.items()}
+        held = {
+            k: replace(one, targets=numbers.get(k, one.targets))
+            for k, one in held.items()
+        }
     made = {split: Samples(one.inputs, one.targets) for split, one in held.items()}
     return Found(
         samples={**ready, **made},
@@ -184,14 +206,19 @@ def _whole(data: Any, split: str, keys: Keys) -> Held:
     sizes = torch.tensor([one.size for one in held])
     owners = torch.arange(len(held)).repeat_interleave(sizes)
     return Held(
-        inputs, targets, owners, held[0].columns, tuple(n for one in held for n in one.notes)
+        inputs,
+        targets,
+        owners,
+        held[0].columns,
+        tuple(n for one in held for n in one.notes),
     )
 
 
 def owners_of(given: Any, column: Values | None, size: int) -> tuple[Tensor | None, str]:
     """Return the node of every sample, and what is to be said of it.
 
-    Numbers that are given are ids of nodes; values of a column, and text, are numbered in order.
+    Numbers that are given are ids of nodes; values of a column, and text, are
+    numbered in order.
 
     Args:
         given: What the task says: ids, or the name of a column.
@@ -231,7 +258,8 @@ def _checked(ids: Any, size: int, what: str) -> Tensor:
 def labels_of(
     given: Any, classes: tuple[str, ...] | None, size: int
 ) -> tuple[Tensor, tuple[str, ...]]:
-    """Return labels that splits divide by as numbers from 0, and the names of these.
+    """Return labels that splits divide by as numbers from 0, and the names of
+    these.
 
     Args:
         given: One label of every training sample.
@@ -276,7 +304,9 @@ def is_whole(targets: Any) -> bool:
 def numbered(samples: Mapping[str, Samples]) -> dict[str, Samples]:
     """Return samples of all splits whose labels are numbers of classes from 0."""
     known = occurring([one.targets for one in samples.values()])
-    return {k: replace(one, targets=places(one.targets, known)) for k, one in samples.items()}
+    return {
+        k: replace(one, targets=places(one.targets, known)) for k, one in samples.items()
+    }
 
 
 def numbering(known: Tensor) -> str:
@@ -284,8 +314,11 @@ def numbering(known: Tensor) -> str:
     return f"classes are the {len(known)} labels that occur: {in_order(known.tolist(), 'class')}."
 
 
-def held_out(samples: Samples, groups: Sequence[Tensor], seed: int) -> tuple[Tensor, Tensor]:
-    """Return which samples are kept and which, a fifth, are held out, both in order.
+def held_out(
+    samples: Samples, groups: Sequence[Tensor], seed: int
+) -> tuple[Tensor, Tensor]:
+    """Return which samples are kept and which, a fifth, are held out, both in
+    order.
 
     Of every group about a fifth is drawn.
 
@@ -296,7 +329,9 @@ def held_out(samples: Samples, groups: Sequence[Tensor], seed: int) -> tuple[Ten
     """
     size = len(samples)
     if size < 2:
-        raise ConfigError("task: train has 1 sample, and no test is given; give more, or test=.")
+        raise ConfigError(
+            "task: train has 1 sample, and no test is given; give more, or test=."
+        )
     table = np.stack([np.zeros(size, np.int64), *(group.numpy() for group in groups)])
     group = np.unique(table, axis=1, return_inverse=True)[1].ravel()
     chance = rng.uniform(seed, "task/holdout", np.arange(size))
@@ -305,7 +340,8 @@ def held_out(samples: Samples, groups: Sequence[Tensor], seed: int) -> tuple[Ten
     rank = np.empty(size)
     # The place of a sample within its group, from 0.
     rank[order] = np.arange(size) - np.repeat(np.cumsum(counts) - counts, counts)
-    # The place of a sample within its group, in 0..1: what comes first of every group is held out.
+    # The place of a sample within its group, in 0..1: what comes first of every
+    # group is held out.
     share = (rank + 0.5) / counts[group]
     held = np.zeros(size, dtype=bool)
     held[np.lexsort((chance, share))[: max(1, size // 5)]] = True

@@ -1,4 +1,6 @@
-"""Drawn pairs of aerial images of one place at two dates, of which half have changed."""
+"""Drawn pairs of aerial images of one place at two dates, of which half have
+changed.
+"""
 
 from __future__ import annotations
 
@@ -17,18 +19,21 @@ PLACES = ("top left", "top right", "bottom left", "bottom right")
 SAME, ADDED, REMOVED = range(3)
 
 #: Red, green and blue of each kind, [4, 3].
-_COLOURS = np.array([(0.85, 0.3, 0.25), (0.2, 0.35, 0.85), (0.75, 0.75, 0.7), (0.1, 0.45, 0.15)])
+_COLOURS = np.array(
+    [(0.85, 0.3, 0.25), (0.2, 0.35, 0.85), (0.75, 0.75, 0.7), (0.1, 0.45, 0.15)]
+)
 #: Pairs that are drawn together.
 _CHUNK = 256
 
 
 @dataclass(frozen=True)
 class Scenes:
-    """Pairs of images uint8 [m, 6, S, S], the colours of A before those of B, and what changed.
+    """Pairs of images uint8 [m, 6, S, S], the colours of A before those of B, and
+    what changed.
 
-    ``change`` [m] is one of SAME, ADDED and REMOVED; ``place`` [m] numbers where it changed, and
-    means nothing where nothing did. ``there`` [m, 2, 4] tells of both dates at which places
-    something stands, ``kinds`` [m, 4] what it is.
+    ``change`` [m] is one of SAME, ADDED and REMOVED; ``place`` [m] numbers where it
+    changed, and means nothing where nothing did. ``there`` [m, 2, 4] tells of both
+    dates at which places something stands, ``kinds`` [m, 4] what it is.
     """
 
     images: NDArray[np.uint8]
@@ -44,12 +49,13 @@ class Scenes:
 
 
 def scenes(seed: int, pairs: range, size: int, shift: int) -> Scenes:
-    """Draw the pairs with these numbers, each a pure function of the seed and its number.
+    """Draw the pairs with these numbers, each a pure function of the seed and its
+    number.
 
-    A place has smooth ground and in every quarter, with probability 1/2, an object of one of four
-    kinds. In half of the pairs one object is added or removed. Each date has an illumination
-    of 0.75 to 1.25, a colour cast of up to 0.08 and noise of up to 0.05; B is moved
-    against A by up to ``shift`` pixels in each direction.
+    A place has smooth ground and in every quarter, with probability 1/2, an object
+    of one of four kinds. In half of the pairs one object is added or removed. Each
+    date has an illumination of 0.75 to 1.25, a colour cast of up to 0.08 and noise
+    of up to 0.05; B is moved against A by up to ``shift`` pixels in each direction.
 
     Args:
         seed: Seed of the run.
@@ -72,7 +78,9 @@ def scenes(seed: int, pairs: range, size: int, shift: int) -> Scenes:
         for some in chunks
     ]
     change = np.where(changed, np.where(removed, REMOVED, ADDED), SAME)
-    return Scenes(np.concatenate(drawn), change, place, np.stack([before, after], 1), kinds)
+    return Scenes(
+        np.concatenate(drawn), change, place, np.stack([before, after], 1), kinds
+    )
 
 
 def _drawn(
@@ -87,22 +95,31 @@ def _drawn(
     top = np.full((len(number), 2), 2 * shift + 1)
     moved = rng.integers(top, seed, "scene/shift", number[:, None], np.arange(2)) - shift
     dates = [
-        _photographed(seed, number, date, _cut(_painted(ground, masks, colours, there), at, size))
-        for date, (there, at) in enumerate(((before, aligned + shift), (after, moved + shift)))
+        _photographed(
+            seed, number, date, _cut(_painted(ground, masks, colours, there), at, size)
+        )
+        for date, (there, at) in enumerate(
+            ((before, aligned + shift), (after, moved + shift))
+        )
     ]
     return np.round(255 * np.concatenate(dates, 1)).astype(np.uint8)
 
 
 def _ground(seed: int, number: Integers, extent: int) -> Floats:
-    """Return smooth ground [m, 3, E, E]: coarse and finer noise, and a tint of the place."""
+    """Return smooth ground [m, 3, E, E]: coarse and finer noise, and a tint of the
+    place.
+    """
     axes = number[:, None, None, None], np.arange(3)[:, None, None]
     tint = np.array([0.45, 0.45, 0.35])[:, None, None]
-    ground = tint + 0.08 * rng.normal(seed, "scene/tint", number[:, None, None, None], axes[1])
+    ground = tint + 0.08 * rng.normal(
+        seed, "scene/tint", number[:, None, None, None], axes[1]
+    )
     for knots, height in ((4, 0.08), (9, 0.04)):
         places = np.arange(knots)
         noise = rng.normal(seed, f"scene/ground-{knots}", *axes, places[:, None], places)
         tent = 1 - np.abs(np.linspace(0, knots - 1, extent)[:, None] - places)
-        smooth = np.clip(tent, 0, 1).astype(np.float32)  # [E, knots], linear between the knots
+        # [E, knots], linear between the knots
+        smooth = np.clip(tent, 0, 1).astype(np.float32)
         ground = ground + height * (smooth @ noise.astype(np.float32) @ smooth.T)
     return ground.astype(np.float32)
 
@@ -110,12 +127,18 @@ def _ground(seed: int, number: Integers, extent: int) -> Floats:
 def _objects(
     seed: int, number: Integers, kinds: Integers, size: int, shift: int
 ) -> tuple[Floats, Floats]:
-    """Return soft masks [m, 4, E, E] and colours [m, 4, 3] of what may stand in the quarters."""
+    """Return soft masks [m, 4, E, E] and colours [m, 4, 3] of what may stand in the
+    quarters.
+    """
     cells = number[:, None], np.arange(4)
     radius = size / 32 * (2.6 + 1.4 * rng.uniform(seed, "scene/radius", *cells))
     free = size / 4 - 1.2 * radius  # how far from the middle of the quarter it may be
-    offsets = [free * (2 * rng.uniform(seed, f"scene/{axis}", *cells) - 1) for axis in "yx"]
-    middles = [size / 4 + size / 2 * half for half in (np.arange(4) // 2, np.arange(4) % 2)]
+    offsets = [
+        free * (2 * rng.uniform(seed, f"scene/{axis}", *cells) - 1) for axis in "yx"
+    ]
+    middles = [
+        size / 4 + size / 2 * half for half in (np.arange(4) // 2, np.arange(4) % 2)
+    ]
     grid = np.arange(size + 2 * shift, dtype=np.float32) + 0.5 - shift
     y, x = (
         np.abs(grid - (middle + offset).astype(np.float32)[..., None])
@@ -129,7 +152,9 @@ def _objects(
 
 
 def _distance(y: Floats, x: Floats, kinds: Integers, radius: Floats) -> Floats:
-    """Return how far pixels are outside of a square, disc, bar or rhomb, [m, 4, E, E]."""
+    """Return how far pixels are outside of a square, disc, bar or rhomb, [m, 4, E,
+    E].
+    """
     found = np.empty(np.broadcast_shapes(y.shape, x.shape), np.float32)
     for kind in range(len(KINDS)):
         own = kinds == kind
@@ -141,7 +166,9 @@ def _distance(y: Floats, x: Floats, kinds: Integers, radius: Floats) -> Floats:
     return found
 
 
-def _painted(ground: Floats, masks: Floats, colours: Floats, there: NDArray[np.bool_]) -> Floats:
+def _painted(
+    ground: Floats, masks: Floats, colours: Floats, there: NDArray[np.bool_]
+) -> Floats:
     """Return the ground with the objects that are there, [m, 3, E, E]."""
     shown = masks * there[:, :, None, None]
     over = np.einsum("mkc,mkyx->mcyx", colours, shown, optimize=True)
@@ -162,5 +189,8 @@ def _photographed(seed: int, number: Integers, date: int, images: Floats) -> Flo
     light = 0.75 + 0.5 * rng.uniform(seed, "scene/light", one, date)
     cast = 0.16 * rng.uniform(seed, "scene/cast", one, three, date) - 0.08
     size = np.arange(images.shape[-1])
-    grain = 0.1 * rng.uniform(seed, "scene/grain", one, three, size[:, None], size, date) - 0.05
+    grain = (
+        0.1 * rng.uniform(seed, "scene/grain", one, three, size[:, None], size, date)
+        - 0.05
+    )
     return np.clip(images * light + cast + grain, 0, 1).astype(np.float32)

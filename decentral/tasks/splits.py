@@ -1,10 +1,11 @@
 """Splits: who holds which samples.
 
-A split is a function ``(labels, nodes, seed) -> shares``: from the class of every training sample
-[m] (all zero without classes) to a matrix [classes, nodes] whose row c says how class c is divided.
-Deterministic rounding turns shares into disjoint shards; no node stays empty.
-The trait ``needs_classes`` says that a split means nothing without classes: for such a task it is
-refused where the user asked for it, and iid taken where it is only the default.
+A split is a function ``(labels, nodes, seed) -> shares``: from the class of every
+training sample [m] (all zero without classes) to a matrix [classes, nodes] whose
+row c says how class c is divided. Deterministic rounding turns shares into disjoint
+shards; no node stays empty. The trait ``needs_classes`` says that a split means
+nothing without classes: for such a task it is refused where the user asked for it,
+and iid taken where it is only the default.
 """
 
 from __future__ import annotations
@@ -23,8 +24,11 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 
-def shards(rule: ConfiguredPlugin, labels: Integers, nodes: int, seed: int) -> list[Integers]:
-    """Divide the samples 0..m-1 among the nodes; every sample goes to exactly one node.
+def shards(
+    rule: ConfiguredPlugin, labels: Integers, nodes: int, seed: int
+) -> list[Integers]:
+    """Divide the samples 0..m-1 among the nodes; every sample goes to exactly one
+    node.
 
     Raises ConfigError when there are fewer samples than nodes.
 
@@ -41,7 +45,9 @@ def shards(rule: ConfiguredPlugin, labels: Integers, nodes: int, seed: int) -> l
         )
     share = class_shares(rule, labels, nodes, seed)
     parts: list[list[Integers]] = [[] for _ in range(nodes)]
-    for label, (row, members) in enumerate(zip(share, grouped(labels, len(share)), strict=True)):
+    for label, (row, members) in enumerate(
+        zip(share, grouped(labels, len(share)), strict=True)
+    ):
         members = rng.generator(seed, "split/order", label).permutation(members)
         # Rounding sums rather than parts, so that every sample goes to exactly one
         # node.
@@ -62,8 +68,11 @@ def grouped(labels: Integers, count: int) -> list[Integers]:
     return np.split(order, np.searchsorted(labels[order], np.arange(count + 1)))[1:-1]
 
 
-def class_shares(rule: ConfiguredPlugin, labels: Integers, nodes: int, seed: int) -> Floats:
-    """Return how every class is divided among the nodes, [classes, nodes], rows summing to one.
+def class_shares(
+    rule: ConfiguredPlugin, labels: Integers, nodes: int, seed: int
+) -> Floats:
+    """Return how every class is divided among the nodes, [classes, nodes], rows
+    summing to one.
 
     Args:
         rule: The split.
@@ -111,10 +120,11 @@ def iid(labels: NDArray[np.int64], nodes: int, seed: int) -> NDArray[np.float64]
 def classes(
     labels: NDArray[np.int64], nodes: int, seed: int, *, k: Count = 2
 ) -> NDArray[np.float64]:
-    """Give every node ``k`` classes, dealt so that each class has nearly equally many holders.
+    """Give every node ``k`` classes, dealt so that each class has nearly equally
+    many holders.
 
-    (The "pathological" split of McMahan et al., 2017.) Classes that no node was dealt, when
-    nodes x k is less than the number of classes, are divided equally.
+    (The "pathological" split of McMahan et al., 2017.) Classes that no node was
+    dealt, when nodes x k is less than the number of classes, are divided equally.
 
     Args:
         labels: Class of every training sample, [m].
@@ -141,12 +151,14 @@ def dirichlet(
     alpha: Positive = 0.1,
     by: Literal["node", "class"] = "node",
 ) -> NDArray[np.float64]:
-    """Skew labels by draws from Dirichlet(alpha): 0.1 is very uneven, 100 is nearly IID.
+    """Skew labels by draws from Dirichlet(alpha): 0.1 is very uneven, 100 is nearly
+    IID.
 
-    ``by="node"``: every node draws its class preferences p_i over the classes, and class c is
-    divided among the nodes in proportion to p_ic (after Hsu, Qi & Brown, "Measuring the effects of
-    non-identical data distribution", 2019). ``by="class"``: every class draws its proportions over
-    the nodes (Yurochkin et al., 2019), which makes the amounts of data very uneven as well.
+    ``by="node"``: every node draws its class preferences p_i over the classes, and
+    class c is divided among the nodes in proportion to p_ic (after Hsu, Qi & Brown,
+    "Measuring the effects of non-identical data distribution", 2019).
+    ``by="class"``: every class draws its proportions over the nodes (Yurochkin et
+    al., 2019), which makes the amounts of data very uneven as well.
 
     Args:
         labels: Class of every training sample, [m].
@@ -160,7 +172,8 @@ def dirichlet(
     if alpha < _TINY:
         shape = (classes, nodes) if by == "class" else (nodes, classes)
         log = _log_dirichlet(draw, alpha, shape)
-        # Divided among the nodes before they are numbers: the largest of a class never vanishes.
+        # Divided among the nodes before they are numbers: the largest of a class
+        # never vanishes.
         log = log if by == "class" else log.T
         return np.exp(log - np.logaddexp.reduce(log, axis=1, keepdims=True))
     if by == "class":
@@ -168,16 +181,19 @@ def dirichlet(
     return draw.dirichlet(np.full(classes, alpha), size=nodes).T
 
 
-#: Below this concentration numpy breaks a stick, so that shares below 1e-16 vanish: for all nodes,
-#: now and then, and a class is then dealt out evenly.
+#: Below this concentration numpy breaks a stick, so that shares below 1e-16 vanish:
+#: for all nodes, now and then, and a class is then dealt out evenly.
 _TINY = 0.1
 
 
-def _log_dirichlet(draw: np.random.Generator, alpha: float, shape: tuple[int, int]) -> Floats:
+def _log_dirichlet(
+    draw: np.random.Generator, alpha: float, shape: tuple[int, int]
+) -> Floats:
     """Return logarithms of draws from Dirichlet(alpha), one for each row.
 
-    Gamma(alpha) is Gamma(alpha + 1) U^(1 / alpha), whose logarithm is a number for any alpha.
-    (Marsaglia & Tsang, "A simple method for generating gamma variables", 2000.)
+    Gamma(alpha) is Gamma(alpha + 1) U^(1 / alpha), whose logarithm is a number for
+    any alpha. (Marsaglia & Tsang, "A simple method for generating gamma variables",
+    2000.)
     """
     uniform = 1.0 - draw.random(shape)
     log = np.log(draw.standard_gamma(alpha + 1.0, shape)) + np.log(uniform) / alpha

@@ -1,4 +1,6 @@
-"""Targets that are given by a formula: quadratics, a linear map, a circle, a function of pieces."""
+"""Targets that are given by a formula: quadratics, a linear map, a circle, a
+function of pieces.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ class Vector(nn.Module):
 
 
 def quadratic_loss(x: Tensor, targets: Tensor) -> Tensor:
-    """Return the mean of 1/2 sum_d a_d (x_d - b_d)^2 over targets [B, 2, d] = (a, b)."""
+    """Return the mean of 1/2 sum_d a_d (x_d - b_d)^2 over targets [B, 2, d] = (a,
+    b).
+    """
     curvature, centre = targets[:, 0], targets[:, 1]
     return 0.5 * (curvature * (x - centre) ** 2).sum(-1).mean()
 
@@ -55,11 +59,13 @@ def quadratic(
     noise: NonNegative = 0.0,
     samples: Count = 16,
 ) -> Task:
-    """Minimise the mean of f_i(x) = 1/2 (x - b_i)^T A_i (x - b_i), diagonal A_i, one f_i per node.
+    """Minimise the mean of f_i(x) = 1/2 (x - b_i)^T A_i (x - b_i), diagonal A_i,
+    one f_i per node.
 
-    Curvatures lie in [1, ``condition``]; centres spread with deviation ``heterogeneity``; each of a
-    node's ``samples`` moves its centre by Gaussian ``noise``. The optimum is sum(A_i b_i) /
-    sum(A_i); ``best_loss`` is the loss there. The test loss is the global objective.
+    Curvatures lie in [1, ``condition``]; centres spread with deviation
+    ``heterogeneity``; each of a node's ``samples`` moves its centre by Gaussian
+    ``noise``. The optimum is sum(A_i b_i) / sum(A_i); ``best_loss`` is the loss
+    there. The test loss is the global objective.
 
     Args:
         nodes: Number of nodes.
@@ -84,7 +90,9 @@ def quadratic(
     best, bend = quadratic_loss(optimum, targets), targets[:, 0].mean(0)
 
     def objective(parameters: Mapping[str, Tensor]) -> Tensor:
-        """Return f(x*) + 1/2 (x - x*)^T mean(A) (x - x*): nothing cancels near the optimum."""
+        """Return f(x*) + 1/2 (x - x*)^T mean(A) (x - x*): nothing cancels near the
+        optimum.
+        """
         x = parameters["x"]
         away = x.double() - optimum.to(x.device)
         return best.to(x.device) + 0.5 * away.square() @ bend.to(x.device)
@@ -132,14 +140,20 @@ def _drawn(seed: int, purpose: str, samples: int, dimension: int) -> Tensor:
     },
 )
 def two_layer_linear(
-    nodes: int, seed: int, *, dimension: Count = 20, width: Count = 200, samples: Count = 200
+    nodes: int,
+    seed: int,
+    *,
+    dimension: Count = 20,
+    width: Count = 200,
+    samples: Count = 200,
 ) -> Task:
-    """Fit y = t^T x, |t| = 1, by f(x) = a^T W x with ``width`` neurons; loss 1/2 (f - y)^2.
+    """Fit y = t^T x, |t| = 1, by f(x) = a^T W x with ``width`` neurons; loss 1/2 (f
+    - y)^2.
 
-    Without label noise the neurons hardly move (lazy); with ``label_noise: 4`` their norms fall,
-    then they align with t (rich): the metric ``neurons`` shows it. The paper has width 1,000 and
-    rate 0.001. (Zhang et al., "On the learning dynamics of two-layer linear networks with label
-    noise SGD", AAAI 2026.)
+    Without label noise the neurons hardly move (lazy); with ``label_noise: 4``
+    their norms fall, then they align with t (rich): the metric ``neurons`` shows
+    it. The paper has width 1,000 and rate 0.001. (Zhang et al., "On the learning
+    dynamics of two-layer linear networks with label noise SGD", AAAI 2026.)
 
     Args:
         nodes: Number of nodes.
@@ -177,13 +191,17 @@ DEFAULTS = {
 
 
 @plugin("task", defaults=DEFAULTS)
-def circle(seed: int, *, dimension: Count = 16, samples: Count = 8192, test: Count = 2048) -> Task:
-    """Learn f(t) = sin(5 cos t) + cos(3 sin t) from x = sqrt(d) F (cos t, sin t) in R^d.
+def circle(
+    seed: int, *, dimension: Count = 16, samples: Count = 8192, test: Count = 2048
+) -> Task:
+    """Learn f(t) = sin(5 cos t) + cos(3 sin t) from x = sqrt(d) F (cos t, sin t) in
+    R^d.
 
-    F is a random 2-frame: the inputs lie on a one-dimensional manifold, whatever ``dimension`` d
-    is, and their coordinates have mean square 1. Targets have mean 0 and variance 1, so that the
-    loss is the relative mean squared error.
-    (Wang & E, "On the expressive power of mixture-of-experts for structured complex tasks", 2025.)
+    F is a random 2-frame: the inputs lie on a one-dimensional manifold, whatever
+    ``dimension`` d is, and their coordinates have mean square 1. Targets have mean
+    0 and variance 1, so that the loss is the relative mean squared error. (Wang &
+    E, "On the expressive power of mixture-of-experts for structured complex tasks",
+    2025.)
 
     Args:
         seed: Seed of the run.
@@ -207,7 +225,8 @@ def circle(seed: int, *, dimension: Count = 16, samples: Count = 8192, test: Cou
     )
 
 
-#: Distance between the centres of neighbouring intervals, and half of an interval's length.
+#: Distance between the centres of neighbouring intervals, and half of an interval's
+#: length.
 SPACING, HALF = 1.5, 0.5
 
 
@@ -220,11 +239,14 @@ def pieces(
     samples: Count = 16_384,
     test: Count = 4096,
 ) -> Task:
-    """Learn f(x) = prod_l q_{l,i(l)}(u_l): intervals^coordinates pieces of few quadratics.
+    """Learn f(x) = prod_l q_{l,i(l)}(u_l): intervals^coordinates pieces of few
+    quadratics.
 
-    Coordinate x_l lies in one of ``intervals`` separated intervals, i(l), at the place u_l in
-    [-1, 1] of it; the q are quadratics with Gaussian coefficients. Targets have mean 0 and variance
-    1. (Wang & E, "On the expressive power of mixture-of-experts for structured complex tasks",
+    Coordinate x_l lies in one of ``intervals`` separated intervals, i(l), at the
+    place u_l in [-1, 1] of it; the q are quadratics with Gaussian coefficients.
+    Targets have mean 0 and variance
+    1. (Wang & E, "On the expressive power of mixture-of-experts for structured
+       complex tasks",
     2025: E^L pieces from L x E functions.)
 
     Args:
@@ -236,10 +258,18 @@ def pieces(
     """
     sample, axis = np.arange(samples + test)[:, None], np.arange(coordinates)
     which = rng.integers(
-        np.full((len(sample), coordinates), intervals), seed, "pieces/interval", sample, axis
+        np.full((len(sample), coordinates), intervals),
+        seed,
+        "pieces/interval",
+        sample,
+        axis,
     )
     place = 2 * rng.uniform(seed, "pieces/place", sample, axis) - 1
-    shape = np.arange(coordinates)[:, None, None], np.arange(intervals)[:, None], np.arange(3)
+    shape = (
+        np.arange(coordinates)[:, None, None],
+        np.arange(intervals)[:, None],
+        np.arange(3),
+    )
     weights = rng.normal(seed, "pieces/quadratic", *shape)
     value = np.ones(len(sample))
     for level in range(coordinates):
@@ -264,9 +294,11 @@ def centres(intervals: int) -> NDArray[np.float64]:
 
 
 def affine_slopes(levels: int, experts: int) -> NDArray[np.float64]:
-    """Return the slope vectors [experts^levels, levels] of a target with that many affine pieces.
+    """Return the slope vectors [experts^levels, levels] of a target with that many
+    affine pieces.
 
-    Level l offers the slopes a_{l,i}, a grid in [-1, 1]; a piece takes one of each level.
+    Level l offers the slopes a_{l,i}, a grid in [-1, 1]; a piece takes one of each
+    level.
 
     >>> affine_slopes(2, 2).tolist()
     [[-1.0, -1.0], [-1.0, 1.0], [1.0, -1.0], [1.0, 1.0]]
@@ -275,8 +307,11 @@ def affine_slopes(levels: int, experts: int) -> NDArray[np.float64]:
     return np.stack(np.meshgrid(*[grid] * levels, indexing="ij"), -1).reshape(-1, levels)
 
 
-def routed(x: NDArray[np.float64], which: NDArray[np.int64], experts: int) -> NDArray[np.float64]:
-    """Return what ``levels`` layers of affine experts give: layer l adds a_{l,i(l)} x_l, [B].
+def routed(
+    x: NDArray[np.float64], which: NDArray[np.int64], experts: int
+) -> NDArray[np.float64]:
+    """Return what ``levels`` layers of affine experts give: layer l adds a_{l,i(l)}
+    x_l, [B].
 
     Args:
         x: Inputs, [B, L].
@@ -290,11 +325,12 @@ def routed(x: NDArray[np.float64], which: NDArray[np.int64], experts: int) -> ND
 
 
 def one_layer_error(levels: int, experts: int, starts: int = 200) -> float:
-    """Return the least relative error of one layer with the same levels x experts affine experts.
+    """Return the least relative error of one layer with the same levels x experts
+    affine experts.
 
-    It has to stand for experts^levels slope vectors with levels x experts of its own: the best of
-    ``starts`` runs of k-means, relative to the mean square of the slopes. Offsets are ignored,
-    which favours the single layer.
+    It has to stand for experts^levels slope vectors with levels x experts of its
+    own: the best of ``starts`` runs of k-means, relative to the mean square of the
+    slopes. Offsets are ignored, which favours the single layer.
     """
     from sklearn import cluster
 

@@ -75,23 +75,26 @@ def text(
     cache: str = CACHE,
     test: str | None = None,
 ) -> Task:
-    """Predict the next token of English text, by default the language reference of Python.
+    """Predict the next token of English text, by default the language reference of
+    Python.
 
-    ``path`` is any text file, or a folder of them; their tokens are kept in ``cache`` and mapped
-    from there, so that they may be larger than memory. ``hf://OWNER/NAME`` streams the first
-    ``documents`` of a data set of the Hugging Face hub (``[lm]`` extra), each a source, from its
-    ``column``. ``tokens`` are characters, bytes, or ``vocabulary`` pieces of words learned from the
-    training text (byte-pair encoding; ``[lm]`` extra). A sample is ``context`` tokens with the one
-    that follows each; the next begins ``stride`` later (none: ``context``, so that no token is in
-    two samples).
+    ``path`` is any text file, or a folder of them; their tokens are kept in
+    ``cache`` and mapped from there, so that they may be larger than memory.
+    ``hf://OWNER/NAME`` streams the first ``documents`` of a data set of the Hugging
+    Face hub (``[lm]`` extra), each a source, from its ``column``. ``tokens`` are
+    characters, bytes, or ``vocabulary`` pieces of words learned from the training
+    text (byte-pair encoding; ``[lm]`` extra). A sample is ``context`` tokens with
+    the one that follows each; the next begins ``stride`` later (none: ``context``,
+    so that no token is in two samples).
 
-    Nothing of ``test`` is trained on, nor files of a folder whose names say test or validation.
-    Where there are none, the training text, sources end to end, is cut into chunks of 20,000
-    characters, and the last tenth of each is for the test. The end of what remains of a chunk, its
-    share ``val``, is for validation.
+    Nothing of ``test`` is trained on, nor files of a folder whose names say test or
+    validation. Where there are none, the training text, sources end to end, is cut
+    into chunks of 20,000 characters, and the last tenth of each is for the test.
+    The end of what remains of a chunk, its share ``val``, is for validation.
 
-    Splits divide samples ``by`` source (a file, a topic of the default text, or what begins with a
-    line that starts with ``separator``) or by chunk; auto takes sources where there are several.
+    Splits divide samples ``by`` source (a file, a topic of the default text, or
+    what begins with a line that starts with ``separator``) or by chunk; auto takes
+    sources where there are several.
 
     Args:
         path: A text file, a folder of them, or ``hf://OWNER/NAME``; none: Python's
@@ -106,7 +109,8 @@ def text(
         documents: Documents taken from the hub.
         val: Share of the training samples kept for validation.
         cache: Folder for what is decoded once.
-        test: A text file, or a folder of them, for the test; none: parts of ``path``.
+        test: A text file, or a folder of them, for the test; none: parts of
+            ``path``.
     """
     text, notes = _source(path, test, tokens, separator, column, documents)
     if val and "val" in text.held:
@@ -141,7 +145,9 @@ class _Text:
             yield from read_one()
 
     def segments(self, val: float) -> Iterator[Segment]:
-        """Yield the text by split; where a test is given, none of the rest is held out for it."""
+        """Yield the text by split; where a test is given, none of the rest is held
+        out for it.
+        """
         yield from segments(self.train(), val, test="test" not in self.held)
         for split, read_one in self.held.items():
             yield from held_out(read_one(), split)
@@ -174,10 +180,19 @@ def _source(
         files, notes = found.splits, found.notes
     if test is not None:
         if "test" in files:
-            notes = (*notes, f"task 'text': test={test} stands for the test files of {path}.")
-        files |= {"test": [one for each in files_of(test, "test").splits.values() for one in each]}
+            notes = (
+                *notes,
+                f"task 'text': test={test} stands for the test files of {path}.",
+            )
+        files |= {
+            "test": [
+                one for each in files_of(test, "test").splits.values() for one in each
+            ]
+        }
     if shared := {*files.get("train", ())} & {*files.get("test", ())}:
-        raise ConfigError(f"task 'text': {min(shared)} is both for training and for the test.")
+        raise ConfigError(
+            f"task 'text': {min(shared)} is both for training and for the test."
+        )
     held = {
         split: partial(read, files[split], encoding, separator)
         for split in ("val", "test")
@@ -187,7 +202,9 @@ def _source(
     if path is None or path.startswith(HUB):
         source = topics if path is None else partial(streamed, path, column, documents)
         key = [path, column, documents, marks] if path or marks else None
-        return _Text(key, lambda: ((n, _as_read(t, tokens)) for n, t in source()), held), notes
+        return _Text(
+            key, lambda: ((n, _as_read(t, tokens)) for n, t in source()), held
+        ), notes
     train = partial(read, files["train"], encoding, separator)
     return _Text([separator, marks], train, held), notes
 
@@ -234,12 +251,18 @@ def _windows(data: Encoded, split: str, context: int, stride: int) -> Samples:
             f"it must be below {len(stream)}, or give more text."
         )
     # Views of one stream: overlapping windows take no memory of their own.
-    inputs, targets = (part.unfold(0, context, stride) for part in (stream[:-1], stream[1:]))
+    inputs, targets = (
+        part.unfold(0, context, stride) for part in (stream[:-1], stream[1:])
+    )
     return Samples(inputs, targets, mapped=data.mapped)
 
 
-def _labels(data: Encoded, count: int, stride: int, by: str) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return the group of every sample, that of its first token, and the groups' names."""
+def _labels(
+    data: Encoded, count: int, stride: int, by: str
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return the group of every sample, that of its first token, and the groups'
+    names.
+    """
     starts, sources, chunks = zip(*data.marks, strict=True)
     several = len(set(sources)) > 1
     grouped = sources if by == "source" or (by == "auto" and several) else chunks

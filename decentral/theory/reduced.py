@@ -1,10 +1,12 @@
-"""Reduced models of training: an induction head that emerges, and two linear layers under noise.
+"""Reduced models of training: an induction head that emerges, and two linear layers
+under noise.
 
 The first is a gradient flow.
 
-The target is (c1 x_{L-2}, c2 IH_2), c1 = alpha / (1 + alpha), c2 = 1 / (1 + alpha). Head 1 (p, v1)
-learns the shift, head 2 (w_K, w_Q, v2) the induction; for Gaussian symbols and a long context L the
-losses are, with q = exp(-p), a = w_K w_Q and b = w*^2:
+The target is (c1 x_{L-2}, c2 IH_2), c1 = alpha / (1 + alpha), c2 = 1 / (1 + alpha).
+Head 1 (p, v1) learns the shift, head 2 (w_K, w_Q, v2) the induction; for Gaussian
+symbols and a long context L the losses are, with q = exp(-p), a = w_K w_Q and b =
+w*^2:
 
     L_gram = 1/2 [c1^2 - 2 c1 v1 (1 - q) + v1^2 (1 - q)/(1 + q)]
     L_ind  = 1/(2L) [c2^2 (1-2b^2)^-1/2 - 2 c2 v2 (1-2ab)^-1/2 + v2^2 (1-2a^2)^-1/2]
@@ -30,7 +32,9 @@ _TOLERANCE = 1e-9
 
 @dataclass(frozen=True)
 class Mixed:
-    """The mixed target: weight ``alpha`` of the shift, ``match`` = w*^2, context ``length``."""
+    """The mixed target: weight ``alpha`` of the shift, ``match`` = w*^2, context
+    ``length``.
+    """
 
     alpha: float = 1.0
     match: float = 0.6
@@ -67,13 +71,17 @@ class Mixed:
 
     @property
     def plateau(self) -> float:
-        """The length that theory gives the plateau: L (1 + alpha)^2 ln(1/sigma) / w*^2."""
+        """The length that theory gives the plateau: L (1 + alpha)^2 ln(1/sigma) /
+        w*^2.
+        """
         return self.length * (1 + self.alpha) ** 2 * log(1 / self.start) / self.match
 
 
 @dataclass(frozen=True)
 class Phases:
-    """When the shift is learned, when the plateau of the induction loss ends, when it is over."""
+    """When the shift is learned, when the plateau of the induction loss ends, when
+    it is over.
+    """
 
     learned: float
     leaves: float
@@ -83,7 +91,9 @@ class Phases:
 
     @property
     def abruptness(self) -> float:
-        """The share of the whole time in which the induction head emerges, (T3 - T2) / T3."""
+        """The share of the whole time in which the induction head emerges, (T3 -
+        T2) / T3.
+        """
         return (self.arrives - self.leaves) / self.arrives
 
     @property
@@ -103,14 +113,17 @@ def phases(model: Mixed) -> Phases:
     induction, (leaves, arrives, _) = flow(model.induction_field, start, loss, levels)
     loss, start = model.gram_loss, (model.start,) * 2
     levels = [0.01 * loss(start)]
-    gram, (learned,) = flow(model.gram_field, start, loss, levels, until=10 * model.length)
+    gram, (learned,) = flow(
+        model.gram_field, start, loss, levels, until=10 * model.length
+    )
     return Phases(learned, leaves, arrives, gram, induction)
 
 
 def flow(
     field: Field, start: State, loss: Loss, levels: Sequence[float], until: float = inf
 ) -> tuple[Points, list[float]]:
-    """Follow x' = field(x); return the loss over time, and when it falls below each level.
+    """Follow x' = field(x); return the loss over time, and when it falls below each
+    level.
 
     Args:
         field: Slope of the state.
@@ -132,7 +145,9 @@ def flow(
         method="LSODA", rtol=_TOLERANCE, atol=1e-3 * _TOLERANCE, events=events,
     )  # fmt: skip
     losses = map(loss, found.y.T.tolist())
-    return list(zip(found.t.tolist(), losses, strict=True)), [float(t[0]) for t in found.t_events]
+    return list(zip(found.t.tolist(), losses, strict=True)), [
+        float(t[0]) for t in found.t_events
+    ]
 
 
 # --- two linear layers ------------------------------------------------------------
@@ -140,11 +155,15 @@ def flow(
 # f(x) = a^T W x: how fast noise, or a shaken second layer, shrinks W.
 
 
-def decay_rate(lr: float, noise: float, first: float, second: float, dimension: int) -> float:
-    """Return by how much ln |W| falls in a step of SGD on one sample under label noise.
+def decay_rate(
+    lr: float, noise: float, first: float, second: float, dimension: int
+) -> float:
+    """Return by how much ln |W| falls in a step of SGD on one sample under label
+    noise.
 
-    r = lr^2 noise^2 / (2 (1 - lr K / 2)) (1 - d |a|^2 / |W|^2) with K = |W|^2 + d |a|^2, for inputs
-    of independent standard coordinates, where the noiseless residual is zero: a step moves |W|^2 -
+    r = lr^2 noise^2 / (2 (1 - lr K / 2)) (1 - d |a|^2 / |W|^2) with K = |W|^2 + d
+    |a|^2, for inputs of independent standard coordinates, where the noiseless
+    residual is zero: a step moves |W|^2 -
     |a|^2 by lr^2 e^2 (|a|^2 |x|^2 - |Wx|^2), and E[e^2] = noise^2 / (1 - lr K / 2). ``first`` is
     |W|^2, ``second`` |a|^2, ``dimension`` d. (After Zhang et al., "On the learning dynamics of
     two-layer linear networks with label noise SGD", AAAI 2026.)
@@ -166,10 +185,12 @@ def shaken_norm(
     dimension: int = 20,
     samples: int = 200,
 ) -> tuple[float, float]:
-    """Return a neuron's mean norm before and after gradient descent while a is shaken.
+    """Return a neuron's mean norm before and after gradient descent while a is
+    shaken.
 
     Full batches without label noise; after each step a += amplitude N(0, 1/m). Loss
-    1/(2n) sum (a^T W x_i - t^T x_i)^2, W_ij ~ N(0, 1/d), a_j ~ N(0, 1/m). (The same paper.)
+    1/(2n) sum (a^T W x_i - t^T x_i)^2, W_ij ~ N(0, 1/d), a_j ~ N(0, 1/m). (The same
+    paper.)
 
     Args:
         amplitude: Size of the shaking of a.
@@ -191,6 +212,9 @@ def shaken_norm(
     for _ in range(steps):
         slope = covariance @ (weight.T @ outer - truth)
         # Both from the old values: gradient descent moves all at once.
-        weight, outer = weight - lr * np.outer(outer, slope), outer - lr * (weight @ slope)
+        weight, outer = (
+            weight - lr * np.outer(outer, slope),
+            outer - lr * (weight @ slope),
+        )
         outer += amplitude * random.standard_normal(width) / sqrt(width)
     return before, float(np.linalg.norm(weight, axis=1).mean())

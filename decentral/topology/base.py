@@ -1,12 +1,14 @@
-"""Who may talk to whom: a topology is a function that returns a ``networkx`` graph on nodes 0..n-1.
+"""Who may talk to whom: a topology is a function that returns a ``networkx`` graph
+on nodes 0..n-1.
 
-A topology function takes, by name, any of ``n`` (nodes), ``round`` (makes it time-varying),
-``seed`` (a 64-bit integer for its own draws) and ``intensity`` (only with ``activation="degree"``).
-Edges may carry ``weight`` (prescribed mixing), ``latency_s`` and ``bandwidth_Bps``. In a directed
-graph an edge u -> v means that v receives from u. Of parallel links in a multigraph the better
-cable stays (``topology.parallel``), independently of their order; their weights must agree. Nodes
-that are called otherwise are numbered (``topology.labels``), and keep what they were called as
-``label``.
+A topology function takes, by name, any of ``n`` (nodes), ``round`` (makes it
+time-varying), ``seed`` (a 64-bit integer for its own draws) and ``intensity`` (only
+with ``activation="degree"``). Edges may carry ``weight`` (prescribed mixing),
+``latency_s`` and ``bandwidth_Bps``. In a directed graph an edge u -> v means that v
+receives from u. Of parallel links in a multigraph the better cable stays
+(``topology.parallel``), independently of their order; their weights must agree.
+Nodes that are called otherwise are numbered (``topology.labels``), and keep what
+they were called as ``label``.
 
 What a topology promises stands in ``traits.TopologyTraits``.
 """
@@ -32,7 +34,8 @@ from decentral.traits import Sizes, TopologyTraits, traits_of
 
 Integers = NDArray[np.int64]
 
-#: Nodes above which exact graph statistics (diameter, spectral gap) are not computed.
+#: Nodes above which exact graph statistics (diameter, spectral gap) are not
+#: computed.
 STATISTICS_LIMIT = 2048
 
 
@@ -42,11 +45,14 @@ POWER_OF_2 = Sizes(lambda n, settings: n & (n - 1) == 0, "a power of 2")
 
 @dataclass(frozen=True)
 class Links:
-    """The directed links of one round: ``receivers[k]`` receives from ``senders[k]``."""
+    """The directed links of one round: ``receivers[k]`` receives from
+    ``senders[k]``.
+    """
 
     receivers: Integers  # [links]
     senders: Integers  # [links]
-    weights: NDArray[np.float64] | None  # [links], prescribed by the graph (NaN: no number)
+    # [links], prescribed by the graph (NaN: no number)
+    weights: NDArray[np.float64] | None
     directed: bool
 
     def kept(self, mask: NDArray[np.bool_]) -> Links:
@@ -61,7 +67,9 @@ class Links:
 
 @dataclass
 class Topology:
-    """A topology plug-in at work on ``nodes`` nodes: graphs and links as functions of the round."""
+    """A topology plug-in at work on ``nodes`` nodes: graphs and links as functions
+    of the round.
+    """
 
     rule: ConfiguredPlugin
     nodes: int
@@ -109,23 +117,31 @@ class Topology:
 
     @cached_property
     def labels(self) -> tuple[str, ...]:
-        """What the graph calls its nodes, by number: their numbers, where it says nothing."""
+        """What the graph calls its nodes, by number: their numbers, where it says
+        nothing.
+        """
         return labels_of(self.graph(0))
 
     @property
     def period(self) -> int:
-        """Rounds after which the sequence of graphs repeats (1 when static or without a period)."""
+        """Rounds after which the sequence of graphs repeats (1 when static or
+        without a period).
+        """
         rule = self.traits.period
         return max(1, int(rule(self.nodes, self.rule.settings))) if rule else 1
 
     @property
     def exact_after(self) -> int | None:
-        """Rounds from the start of a period until mixing has averaged exactly, or None."""
+        """Rounds from the start of a period until mixing has averaged exactly, or
+        None.
+        """
         rule = self.traits.exact_after
         return rule(self.nodes, self.rule.settings) if rule else None
 
     def graph(self, round: int, intensity: float = 1.0) -> nx.Graph[int]:
-        """Return the graph of one round: labels 0..n-1, no self-loops, no parallel edges."""
+        """Return the graph of one round: labels 0..n-1, no self-loops, no parallel
+        edges.
+        """
         if not self.time_varying and "graph" in self._static:
             return self._static["graph"]
         offered = {
@@ -146,7 +162,9 @@ class Topology:
         return graph if self.time_varying else self._static.setdefault("graph", graph)
 
     def links(self, round: int, intensity: float = 1.0) -> Links:
-        """Return the directed links of one round as arrays, sorted by receiver, then sender."""
+        """Return the directed links of one round as arrays, sorted by receiver,
+        then sender.
+        """
         if self.time_varying:
             return self._counted(_links(self.graph(round, intensity)))
         if "links" not in self._static:
@@ -159,7 +177,9 @@ class Topology:
     def unweighted(self) -> Topology:
         """Return the topology without the weights that its graph prescribes."""
         return replace(
-            self, weighted=False, _static={k: v for k, v in self._static.items() if k == "graph"}
+            self,
+            weighted=False,
+            _static={k: v for k, v in self._static.items() if k == "graph"},
         )
 
     def union(self) -> nx.Graph[int]:
@@ -207,12 +227,16 @@ def _links(graph: nx.Graph[int]) -> Links:
 
 
 def number(weight: Any) -> float:
-    """Return a weight as a number, NaN for what is none: text, nothing, a ``Disagreement``."""
+    """Return a weight as a number, NaN for what is none: text, nothing, a
+    ``Disagreement``.
+    """
     return float(weight) if isinstance(weight, int | float | np.number) else float("nan")
 
 
 def statistics(topology: Topology) -> dict[str, Any]:
-    """Return links, degrees and diameter of one period's union graph (None where too large)."""
+    """Return links, degrees and diameter of one period's union graph (None where
+    too large).
+    """
     graph = topology.union()
     degrees = [d for _, d in graph.degree()]
     small = topology.nodes <= STATISTICS_LIMIT
@@ -228,5 +252,7 @@ def statistics(topology: Topology) -> dict[str, Any]:
 
 
 def resolve(name: str) -> Plugin | None:
-    """Find topologies outside the folder: ``nx:generator``, graph files, ``topohub:network``."""
+    """Find topologies outside the folder: ``nx:generator``, graph files,
+    ``topohub:network``.
+    """
     return from_networkx(name) or from_topohub(name) or from_file(name)

@@ -1,4 +1,6 @@
-"""Classic graphs: a ring, a line, a star, grids, trees, cliques and what joins them."""
+"""Classic graphs: a ring, a line, a star, grids, trees, cliques and what joins
+them.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ from decentral.topology.base import POWER_OF_2, Sizes
 
 
 def rows_of(n: int) -> int:
-    """Return the largest divisor of n up to its square root: the rows of the squarest rectangle.
+    """Return the largest divisor of n up to its square root: the rows of the
+    squarest rectangle.
 
     >>> [rows_of(n) for n in (12, 16, 13)]
     [3, 4, 1]
@@ -27,7 +30,8 @@ def rows_of(n: int) -> int:
 def line(n: int) -> nx.Graph[int]:
     """A ring that is cut open: the slowest of the simple graphs.
 
-    With Metropolis-Hastings weights the gap is (2/3)(1 - cos(pi / n)), a quarter of the ring's.
+    With Metropolis-Hastings weights the gap is (2/3)(1 - cos(pi / n)), a quarter of
+    the ring's.
 
     >>> sorted(line(4).edges())
     [(0, 1), (1, 2), (2, 3)]
@@ -39,7 +43,8 @@ def line(n: int) -> nx.Graph[int]:
 def ring(n: int) -> nx.Graph[int]:
     """Every node talks to the next and the previous one.
 
-    With Metropolis-Hastings weights w = 1/3 and gap = (2/3)(1 - cos(2 pi / n)) for n >= 4.
+    With Metropolis-Hastings weights w = 1/3 and gap = (2/3)(1 - cos(2 pi / n)) for
+    n >= 4.
 
     >>> sorted(ring(4).edges())
     [(0, 1), (0, 3), (1, 2), (2, 3)]
@@ -49,7 +54,8 @@ def ring(n: int) -> nx.Graph[int]:
 
 @plugin("topology")
 def star(n: int) -> nx.Graph[int]:
-    """Node 0 talks to every other one; with Metropolis-Hastings weights the gap is 1/n.
+    """Node 0 talks to every other one; with Metropolis-Hastings weights the gap is
+    1/n.
 
     >>> sorted(star(3).edges())
     [(0, 1), (0, 2)]
@@ -71,8 +77,9 @@ def complete(n: int) -> nx.Graph[int]:
 def grid(n: int, *, rows: Count | None = None) -> nx.Graph[int]:
     """A rectangle of nodes, each with its neighbours above, below, left and right.
 
-    The rectangle is the squarest one that n fills; where that is more than four times as long as
-    wide, the last row stays incomplete. ``rows`` asks for another shape.
+    The rectangle is the squarest one that n fills; where that is more than four
+    times as long as wide, the last row stays incomplete. ``rows`` asks for another
+    shape.
 
     Args:
         n: Number of nodes.
@@ -99,8 +106,9 @@ def _fits(n: int, settings: Mapping[str, Any]) -> bool:
 def torus(n: int, *, rows: Count | None = None) -> nx.Graph[int]:
     """A rectangle of nodes whose edges are joined: everybody has four neighbours.
 
-    The rectangle is the squarest one that n fills, or has the given ``rows``; a prime n has none.
-    With Metropolis-Hastings weights gap = (2/5)(1 - cos(2 pi / columns)) from 3 rows on.
+    The rectangle is the squarest one that n fills, or has the given ``rows``; a
+    prime n has none. With Metropolis-Hastings weights gap = (2/5)(1 - cos(2 pi /
+    columns)) from 3 rows on.
 
     Args:
         n: Number of nodes.
@@ -125,8 +133,8 @@ def torus(n: int, *, rows: Count | None = None) -> nx.Graph[int]:
 def binary_tree(n: int) -> nx.Graph[int]:
     """Node i talks to its parent (i - 1) // 2 and its children 2i + 1 and 2i + 2.
 
-    The fewest links that connect everybody over a short way: n - 1 links, diameter near 2 log2 n;
-    half of the nodes meet at the root, so it mixes slowly.
+    The fewest links that connect everybody over a short way: n - 1 links, diameter
+    near 2 log2 n; half of the nodes meet at the root, so it mixes slowly.
 
     >>> sorted(binary_tree(5).edges())
     [(0, 1), (0, 2), (1, 3), (1, 4)]
@@ -138,7 +146,8 @@ def binary_tree(n: int) -> nx.Graph[int]:
 
 @plugin("topology", sizes=POWER_OF_2)
 def hypercube(n: int) -> nx.Graph[int]:
-    """Node i talks to the log2 n nodes whose number differs in one bit; n must be a power of 2.
+    """Node i talks to the log2 n nodes whose number differs in one bit; n must be a
+    power of 2.
 
     With Metropolis-Hastings weights the gap is 2 / (1 + log2 n).
 
@@ -153,9 +162,11 @@ def hypercube(n: int) -> nx.Graph[int]:
 
 @plugin("topology")
 def barbell(n: int, *, bar: Annotated[int, Ge(0)] = 0) -> nx.Graph[int]:
-    """Two complete halves, joined by one link or by a bar of nodes: the worst bottleneck.
+    """Two complete halves, joined by one link or by a bar of nodes: the worst
+    bottleneck.
 
-    ``bar`` nodes at most lie between the halves; the gap falls like 1 / n^2 at least.
+    ``bar`` nodes at most lie between the halves; the gap falls like 1 / n^2 at
+    least.
 
     Args:
         n: Number of nodes.
@@ -169,13 +180,16 @@ def barbell(n: int, *, bar: Annotated[int, Ge(0)] = 0) -> nx.Graph[int]:
     graph = nx.empty_graph(n)
     graph.add_edges_from(combinations(range(left), 2))
     graph.add_edges_from(combinations(range(left + between, n), 2))
-    graph.add_edges_from((i, i + 1) for i in range(max(0, left - 1), min(n - 1, left + between)))
+    graph.add_edges_from(
+        (i, i + 1) for i in range(max(0, left - 1), min(n - 1, left + between))
+    )
     return graph
 
 
 @plugin("topology")
 def lollipop(n: int) -> nx.Graph[int]:
-    """A complete half with a line of the other half: the slowest graph for a random walk.
+    """A complete half with a line of the other half: the slowest graph for a random
+    walk.
 
     >>> sorted(lollipop(5).edges())
     [(0, 1), (0, 2), (1, 2), (2, 3), (3, 4)]
@@ -188,11 +202,12 @@ def lollipop(n: int) -> nx.Graph[int]:
 
 @plugin("topology")
 def clusters(n: int, *, size: Count = 4, bridges: Count = 1) -> nx.Graph[int]:
-    """Complete clusters of ``size`` nodes in a ring, neighbours joined by ``bridges`` links.
+    """Complete clusters of ``size`` nodes in a ring, neighbours joined by
+    ``bridges`` links.
 
-    Consecutive nodes form a cluster, as GPUs do in a host or machines on a site; sizes differ by at
-    most one where n is no multiple. The j-th bridge leads from the j-th last member of a cluster
-    to the j-th member of the next.
+    Consecutive nodes form a cluster, as GPUs do in a host or machines on a site;
+    sizes differ by at most one where n is no multiple. The j-th bridge leads from
+    the j-th last member of a cluster to the j-th member of the next.
 
     Args:
         n: Number of nodes.

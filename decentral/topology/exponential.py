@@ -1,4 +1,6 @@
-"""Exponential graphs and their kin: links to nodes 1, 2, 4, ... away, at once or by turns."""
+"""Exponential graphs and their kin: links to nodes 1, 2, 4, ... away, at once or by
+turns.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +23,12 @@ from decentral.topology.finite_time import graph_of, rounds
 
 @plugin("topology")
 def exponential(n: int) -> nx.DiGraph[int]:
-    """Node i sends to i + 2^0, i + 2^1, ..., modulo n: degree ceil(log2 n), directed.
+    """Node i sends to i + 2^0, i + 2^1, ..., modulo n: degree ceil(log2 n),
+    directed.
 
-    Uniform weights are doubly stochastic; gap = 2 / (1 + log2 n) when n is a power of 2 (Ying et
-    al., "Exponential graph is provably efficient for decentralized deep training", NeurIPS 2021).
+    Uniform weights are doubly stochastic; gap = 2 / (1 + log2 n) when n is a power
+    of 2 (Ying et al., "Exponential graph is provably efficient for decentralized
+    deep training", NeurIPS 2021).
 
     >>> sorted(exponential(4).successors(0))
     [1, 2]
@@ -47,7 +51,8 @@ def _period(n: int, settings: object = None) -> int:
 def one_peer_exponential(n: int, round: int) -> nx.DiGraph[int]:
     """In round k node i receives only from i - 2^(k mod log2 n), with weight 1/2.
 
-    For n a power of 2, any log2 n consecutive rounds average exactly (Ying et al., NeurIPS 2021).
+    For n a power of 2, any log2 n consecutive rounds average exactly (Ying et al.,
+    NeurIPS 2021).
 
     >>> list(one_peer_exponential(8, 1).predecessors(0))
     [6]
@@ -67,8 +72,8 @@ def _digits(n: int, settings: object) -> int:
 def one_peer_hypercube(n: int, round: int) -> nx.Graph[int]:
     """In round k node i averages with i XOR 2^(k mod log2 n): one peer, both ways.
 
-    Any log2 n consecutive rounds average exactly; n must be a power of 2. (Shi et al.,
-    "Finite-time convergent gossiping", 2016.)
+    Any log2 n consecutive rounds average exactly; n must be a power of 2. (Shi et
+    al., "Finite-time convergent gossiping", 2016.)
 
     >>> sorted(one_peer_hypercube(4, 1).edges())
     [(0, 2), (1, 3)]
@@ -81,12 +86,14 @@ def one_peer_hypercube(n: int, round: int) -> nx.Graph[int]:
 def equi_static(
     n: int, seed: int, *, hops: Count | None = None, directed: bool = True
 ) -> nx.Graph[int]:
-    """Everybody sends to the nodes that lie the same few random hops further: O(1) rate at log n.
+    """Everybody sends to the nodes that lie the same few random hops further: O(1)
+    rate at log n.
 
-    W is the mean of M matrices, hop u drawn uniformly from 1..n-1: (n-1)/n from i to i + u, 1/n
-    kept. ``hops`` is M, by default ceil(ln n); undirected is (W + W') / 2. With M of order ln n the
-    gap does not fall with n (Song et al., "Communication-efficient topologies for decentralized
-    learning with O(1) consensus rate", NeurIPS 2022: D-EquiStatic and U-EquiStatic).
+    W is the mean of M matrices, hop u drawn uniformly from 1..n-1: (n-1)/n from i
+    to i + u, 1/n kept. ``hops`` is M, by default ceil(ln n); undirected is (W + W')
+    / 2. With M of order ln n the gap does not fall with n (Song et al.,
+    "Communication-efficient topologies for decentralized learning with O(1)
+    consensus rate", NeurIPS 2022: D-EquiStatic and U-EquiStatic).
 
     Args:
         n: Number of nodes.
@@ -114,7 +121,9 @@ def equi_static(
 
 
 def _hops(n: int, how_many: int, seed: int) -> list[int]:
-    """Draw hops that reach everybody; the paper takes the first draw, connected or not."""
+    """Draw hops that reach everybody; the paper takes the first draw, connected or
+    not.
+    """
     for attempt in count():
         drawn = 1 + rng.integers(n - 1, seed, "hops", attempt, list(range(how_many)))
         # Sums of hops reach all nodes if and only if no divisor of n but 1 divides
@@ -129,7 +138,9 @@ Pairs = list[tuple[int, int]]
 
 @lru_cache(maxsize=4096)
 def _matching(n: int, hop: int) -> Pairs:
-    """Walk around the nodes and pair each with the one a hop further, where both are free."""
+    """Walk around the nodes and pair each with the one a hop further, where both
+    are free.
+    """
     free, pairs = [True] * n, Pairs()
     for i in range(n):
         j = (i + hop) % n
@@ -160,12 +171,13 @@ def equi_dynamic(
     directed: bool = True,
     eta: Annotated[float, Gt(0), Le(1)] = 0.5,
 ) -> nx.Graph[int]:
-    """One random hop u per round: W = (1 - eta) I + eta A, A having (n-1)/n from i to i + u.
+    """One random hop u per round: W = (1 - eta) I + eta A, A having (n-1)/n from i
+    to i + u.
 
-    With one message per node and round, directed, E||x - mean||^2 shrinks by (1 - 1/n)/2 at
-    eta = 1/2: a rate that does not fall with n. Undirected, the nodes are matched along the hop
-    from a random start, so that both ends of a pair exchange. (Song et al., NeurIPS 2022:
-    OD-EquiDyn and OU-EquiDyn.)
+    With one message per node and round, directed, E||x - mean||^2 shrinks by (1 -
+    1/n)/2 at eta = 1/2: a rate that does not fall with n. Undirected, the nodes are
+    matched along the hop from a random start, so that both ends of a pair exchange.
+    (Song et al., NeurIPS 2022: OD-EquiDyn and OU-EquiDyn.)
 
     Args:
         n: Number of nodes.
@@ -208,11 +220,13 @@ def _expected_teleportation(n: int, intensity: float, settings: Any) -> float:
 def teleportation(
     n: int, round: int, seed: int, *, active: Annotated[int, Ge(2)] = 4
 ) -> nx.DiGraph[int]:
-    """In every round ``active`` nodes hand over to as many others, drawn anew from all.
+    """In every round ``active`` nodes hand over to as many others, drawn anew from
+    all.
 
-    New node a receives from the old ones a, a - 1, a - 2, a - 4, ... with equal weights: an
-    exponential graph between the models. For the algorithm of that name. (Takezawa & Stich,
-    "Scalable decentralized learning with teleportation", ICLR 2025.)
+    New node a receives from the old ones a, a - 1, a - 2, a - 4, ... with equal
+    weights: an exponential graph between the models. For the algorithm of that
+    name. (Takezawa & Stich, "Scalable decentralized learning with teleportation",
+    ICLR 2025.)
 
     Args:
         n: Number of nodes.

@@ -1,4 +1,6 @@
-"""Finite-time graphs: after a fixed number of rounds every node holds the exact mean."""
+"""Finite-time graphs: after a fixed number of rounds every node holds the exact
+mean.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ Round = list[tuple[int, int, float]]
 
 
 def factors(n: int, largest: int) -> list[int] | None:
-    """Split n into factors of at most ``largest``, ascending; None where a prime is larger.
+    """Split n into factors of at most ``largest``, ascending; None where a prime is
+    larger.
 
     >>> factors(24, 4), factors(10, 4)
     ([2, 3, 4], None)
@@ -42,8 +45,12 @@ def rounds(nodes: Sequence[int], sizes: Sequence[int]) -> list[Round]:
     for size in sizes:
         # Numbers whose digit at this place is 0: one for each group.
         starts = [i for i in range(len(nodes)) if i // stride % size == 0]
-        groups = [[nodes[start + digit * stride] for digit in range(size)] for start in starts]
-        found.append([(a, b, 1 / size) for group in groups for a, b in combinations(group, 2)])
+        groups = [
+            [nodes[start + digit * stride] for digit in range(size)] for start in starts
+        ]
+        found.append(
+            [(a, b, 1 / size) for group in groups for a, b in combinations(group, 2)]
+        )
         stride *= size
     return found
 
@@ -61,13 +68,14 @@ def _base_k_rounds(n: int, settings: Mapping[str, Any]) -> int:
 
 @plugin("topology", period=_base_k_rounds, exact_after=_base_k_rounds)
 def base_k(n: int, round: int, *, k: Count = 1) -> nx.Graph[int]:
-    """A sequence of sparse graphs that averages exactly, for every n, with at most k peers each.
+    """A sequence of sparse graphs that averages exactly, for every n, with at most
+    k peers each.
 
-    After one sequence, of at most 2 log(n) / log(k + 1) + 2 rounds, everybody holds the mean; the
-    sequence then repeats. Takezawa et al., "Beyond exponential graph: communication-efficient
-    topologies for decentralized learning via finite-time convergence", NeurIPS 2023, without the
-    extra links between nodes that rest. From a point within a sequence it takes until the end of
-    the next.
+    After one sequence, of at most 2 log(n) / log(k + 1) + 2 rounds, everybody holds
+    the mean; the sequence then repeats. Takezawa et al., "Beyond exponential graph:
+    communication-efficient topologies for decentralized learning via finite-time
+    convergence", NeurIPS 2023, without the extra links between nodes that rest.
+    From a point within a sequence it takes until the end of the next.
 
     Args:
         n: Number of nodes.
@@ -83,7 +91,9 @@ def base_k(n: int, round: int, *, k: Count = 1) -> nx.Graph[int]:
 
 @lru_cache(maxsize=64)
 def _sequence(n: int, base: int) -> list[Round]:
-    """Return the shorter of two ways: digits of n at once, or of its large prime factors only."""
+    """Return the shorter of two ways: digits of n at once, or of its large prime
+    factors only.
+    """
     whole = _simple(range(n), base)
     smooth = _smooth_part(n, base)
     rest = n // smooth
@@ -113,9 +123,9 @@ def _together(sequences: Sequence[Sequence[Round]]) -> list[Round]:
 def _simple(nodes: Sequence[int], base: int) -> list[Round]:
     """Return the Simple Base-(k + 1) graph.
 
-    The digits of n to the base make parts V_1, V_2, ... of a_l base^p_l nodes. Each part averages
-    inside; V_1, then V_2, ... hands its share to all later parts; each piece of base^p_l nodes of
-    a part averages inside once more.
+    The digits of n to the base make parts V_1, V_2, ... of a_l base^p_l nodes. Each
+    part averages inside; V_1, then V_2, ... hands its share to all later parts;
+    each piece of base^p_l nodes of a part averages inside once more.
     """
     if factors(len(nodes), base) is not None:
         return _averaging(nodes, base)
@@ -138,7 +148,9 @@ def _averaging(nodes: Sequence[int], base: int) -> list[Round]:
 
 
 def _parts(nodes: Sequence[int], base: int) -> list[tuple[Sequence[int], int]]:
-    """Split nodes by the digits of their number: (part, size of its pieces), large parts first."""
+    """Split nodes by the digits of their number: (part, size of its pieces), large
+    parts first.
+    """
     found: list[tuple[Sequence[int], int]] = []
     piece = 1
     while piece * base <= len(nodes):
@@ -152,8 +164,12 @@ def _parts(nodes: Sequence[int], base: int) -> list[tuple[Sequence[int], int]]:
     return found
 
 
-def _handing(part: Sequence[int], pieces: Sequence[Sequence[int]], later: Sequence[int]) -> Round:
-    """Link each later node with one node of every piece, so that it holds the mean of both."""
+def _handing(
+    part: Sequence[int], pieces: Sequence[Sequence[int]], later: Sequence[int]
+) -> Round:
+    """Link each later node with one node of every piece, so that it holds the mean
+    of both.
+    """
     weight = len(part) / (len(part) + len(later)) / len(pieces)
     return [(one[i], node, weight) for i, node in enumerate(later) for one in pieces]
 
@@ -182,13 +198,15 @@ def _fits(n: int, settings: Mapping[str, Any]) -> bool:
 def hyper_cuboid(
     n: int, round: int, *, k: Count = 4, sizes: list[Count] | None = None
 ) -> nx.Graph[int]:
-    """Nodes are numbers with digits; in a round those that differ in one digit average exactly.
+    """Nodes are numbers with digits; in a round those that differ in one digit
+    average exactly.
 
-    n is split into factors of at most k + 1, or into the given ``sizes``; any as many consecutive
-    rounds as there are factors average exactly. ``sizes=[8, 4]`` is the hierarchy of 4 machines
-    with 8 GPUs: first inside, then across, each GPU with its counterparts ("rails"). (Takezawa et
-    al., "Beyond exponential graph", NeurIPS 2023, algorithm 1; Nguyen et al., "On graphs with
-    finite-time consensus and their use in gradient tracking", 2025.)
+    n is split into factors of at most k + 1, or into the given ``sizes``; any as
+    many consecutive rounds as there are factors average exactly. ``sizes=[8, 4]``
+    is the hierarchy of 4 machines with 8 GPUs: first inside, then across, each GPU
+    with its counterparts ("rails"). (Takezawa et al., "Beyond exponential graph",
+    NeurIPS 2023, algorithm 1; Nguyen et al., "On graphs with finite-time consensus
+    and their use in gradient tracking", 2025.)
 
     Args:
         n: Number of nodes.
@@ -217,12 +235,13 @@ def _exact(n: int, settings: Mapping[str, Any]) -> int | None:
 
 @plugin("topology", exact_after=_exact)
 def de_bruijn(n: int, *, k: Count = 1) -> nx.DiGraph[int]:
-    """Node i sends to (k + 1) i + a modulo n, a = 0..k, itself included where it is among them.
+    """Node i sends to (k + 1) i + a modulo n, a = 0..k, itself included where it is
+    among them.
 
-    Directed, the same in every round, doubly stochastic for any n; for n a power of k + 1 it
-    averages exactly after log n to that base (Nguyen et al., "On graphs with finite-time consensus
-    and their use in gradient tracking", 2025). The plain matrix is far from symmetric: its gap is
-    measured over log2 n rounds.
+    Directed, the same in every round, doubly stochastic for any n; for n a power of
+    k + 1 it averages exactly after log n to that base (Nguyen et al., "On graphs
+    with finite-time consensus and their use in gradient tracking", 2025). The plain
+    matrix is far from symmetric: its gap is measured over log2 n rounds.
 
     Args:
         n: Number of nodes.

@@ -1,9 +1,11 @@
-"""Graphs as people hold them in Python: networkx graphs and functions, matrices, edge lists.
+"""Graphs as people hold them in Python: networkx graphs and functions, matrices,
+edge lists.
 
-A matrix is an adjacency or holds weights. One of 0 and 1 with a zero diagonal is an adjacency, one
-whose rows sum to 1 holds weights W_ij, of what i receives from j; any other must be said to be
-either, by ``{"name": matrix, "kind": "adjacency"}``. Entry A_ij of an adjacency is a link i -> j,
-in both directions where the matrix is symmetric. What was read, and as what, is shown before a run.
+A matrix is an adjacency or holds weights. One of 0 and 1 with a zero diagonal is an
+adjacency, one whose rows sum to 1 holds weights W_ij, of what i receives from j;
+any other must be said to be either, by ``{"name": matrix, "kind": "adjacency"}``.
+Entry A_ij of an adjacency is a link i -> j, in both directions where the matrix is
+symmetric. What was read, and as what, is shown before a run.
 """
 
 from __future__ import annotations
@@ -29,11 +31,13 @@ Matrix = NDArray[np.float64]
 
 
 def held(value: Any) -> Any:
-    """Return a topology as a plug-in, where a graph is held in Python; any other as it is.
+    """Return a topology as a plug-in, where a graph is held in Python; any other as
+    it is.
 
     Args:
-        value: What was given: a name, a plug-in, a function, a graph, or a mapping whose ``name``
-            is one of these and whose ``kind`` says what a matrix holds.
+        value: What was given: a name, a plug-in, a function, a graph, or a mapping
+            whose ``name`` is one of these and whose ``kind`` says what a matrix
+            holds.
 
     Raises:
         ConfigError: It is no graph, or it is not clear what its numbers are.
@@ -61,7 +65,9 @@ def held(value: Any) -> Any:
 def _networkx_name(function: Any) -> str | None:
     """Return a generator of networkx by its name, ``nx:cycle_graph``."""
     name = getattr(function, "__name__", "")
-    return f"nx:{name}" if name and getattr(nx.generators, name, None) is function else None
+    return (
+        f"nx:{name}" if name and getattr(nx.generators, name, None) is function else None
+    )
 
 
 def _plugin(graph: nx.Graph[Any], said: str) -> ConfiguredPlugin:
@@ -76,7 +82,8 @@ def _plugin(graph: nx.Graph[Any], said: str) -> ConfiguredPlugin:
 
 
 def held_nodes(value: Any) -> int | None:
-    """Return how many nodes a topology has that comes with them: a graph, or a file of one.
+    """Return how many nodes a topology has that comes with them: a graph, or a file
+    of one.
 
     Args:
         value: The topology, as ``held`` returns it.
@@ -97,15 +104,16 @@ def held_nodes(value: Any) -> int | None:
     return simplified(rule(*(0 for _ in found.positional()))).number_of_nodes()
 
 
-# --- what graphs are made of ----------------------------------------------------------------------
+# --- what graphs are made of ------------------------------------------------------
 
 
 def graph_of(value: Any, kind: Kind | None = None) -> tuple[nx.Graph[Any], str]:
     """Return a graph as networkx has it, and in a line what it was read as.
 
     Args:
-        value: A graph of networkx, igraph or torch_geometric, a matrix of numpy, scipy or torch, a
-            square frame, or a list of links (a, b), (a, b, weight) or (a, b, {"latency_s": 0.1}).
+        value: A graph of networkx, igraph or torch_geometric, a matrix of numpy,
+            scipy or torch, a square frame, or a list of links (a, b), (a, b,
+            weight) or (a, b, {"latency_s": 0.1}).
         kind: What a matrix holds, where that is not plain.
 
     Raises:
@@ -120,12 +128,21 @@ def graph_of(value: Any, kind: Kind | None = None) -> tuple[nx.Graph[Any], str]:
     labels, array = _array(value)
     if array is not None and array.ndim == 2 and array.shape[0] == array.shape[1]:
         return _of_matrix(array, labels, kind)
-    if array is not None and array.ndim == 2 and 2 in array.shape and array.dtype.kind in "iu":
+    if (
+        array is not None
+        and array.ndim == 2
+        and 2 in array.shape
+        and array.dtype.kind in "iu"
+    ):
         pairs: Any = array if array.shape[1] == 2 else array.T
         return _of_pairs(pairs.tolist(), None)
     if array is None and isinstance(value, list | tuple | set | frozenset):
         return _of_pairs(list(value), None)  # pyright: ignore[reportUnknownArgumentType]
-    what = type(value).__name__ if array is None else f"an array of shape {list(array.shape)}"
+    what = (
+        type(value).__name__
+        if array is None
+        else f"an array of shape {list(array.shape)}"
+    )
     raise ConfigError(
         f"topology: {what} is no graph; give a networkx graph or function, a square matrix, or a "
         "list of links (a, b)."
@@ -133,9 +150,15 @@ def graph_of(value: Any, kind: Kind | None = None) -> tuple[nx.Graph[Any], str]:
 
 
 def _array(value: Any) -> tuple[list[str] | None, NDArray[Any] | None]:
-    """Return the labels of a frame, and the numbers of an array, tensor, frame or sparse matrix."""
+    """Return the labels of a frame, and the numbers of an array, tensor, frame or
+    sparse matrix.
+    """
     labels = None
-    if hasattr(value, "columns") and hasattr(value, "index") and hasattr(value, "to_numpy"):
+    if (
+        hasattr(value, "columns")
+        and hasattr(value, "index")
+        and hasattr(value, "to_numpy")
+    ):
         labels = [str(label) for label in value.index]
         if labels != [str(label) for label in value.columns]:
             raise ConfigError(
@@ -154,7 +177,9 @@ def _of_matrix(
     array: NDArray[Any], labels: list[str] | None, kind: Kind | None
 ) -> tuple[nx.Graph[Any], str]:
     if array.dtype.kind not in "biuf" or not np.isfinite(array).all():
-        raise ConfigError("topology: the matrix holds what is no number; give finite numbers.")
+        raise ConfigError(
+            "topology: the matrix holds what is no number; give finite numbers."
+        )
     matrix: Matrix = array.astype(np.float64)
     off = matrix * (1 - np.eye(len(matrix)))
     plain = bool(np.isin(matrix, (0, 1)).all()) and not matrix.diagonal().any()
@@ -176,7 +201,8 @@ def _of_matrix(
     symmetric = bool(np.allclose(matrix, matrix.T, rtol=0, atol=1e-12))
     graph: nx.Graph[Any] = nx.Graph() if symmetric else nx.DiGraph()
     graph.add_nodes_from(
-        (node, {} if labels is None else {"label": labels[node]}) for node in range(len(matrix))
+        (node, {} if labels is None else {"label": labels[node]})
+        for node in range(len(matrix))
     )
     for one, other in np.argwhere(off).tolist():
         if kind == "weights":  # W_ij is of what i receives from j
@@ -185,10 +211,17 @@ def _of_matrix(
             graph.add_edge(one, other)
     why = "rows sum to 1" if kind == "weights" else "0 and 1, a zero diagonal"
     what = "mixing weights" if kind == "weights" else "an adjacency"
-    why = why if kind == "weights" or plain else "as was said; other numbers than 0 are links"
+    why = (
+        why
+        if kind == "weights" or plain
+        else "as was said; other numbers than 0 are links"
+    )
     sides = "both ways" if symmetric else "one way"
     size = f"{len(matrix)} x {len(matrix)}"
-    return graph, f"topology: a matrix of {size}, read as {what} ({why}); links go {sides}."
+    return (
+        graph,
+        f"topology: a matrix of {size}, read as {what} ({why}); links go {sides}.",
+    )
 
 
 def _of_pairs(pairs: list[Any], nodes: int | None) -> tuple[nx.Graph[Any], str]:
@@ -208,4 +241,7 @@ def _of_pairs(pairs: list[Any], nodes: int | None) -> tuple[nx.Graph[Any], str]:
     if not len(graph):
         raise ConfigError("topology: the list holds no link; give at least one (a, b).")
     count = graph.number_of_edges()
-    return graph, f"topology: a list of {count} links between {len(graph)} nodes, both ways."
+    return (
+        graph,
+        f"topology: a list of {count} links between {len(graph)} nodes, both ways.",
+    )

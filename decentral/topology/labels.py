@@ -1,7 +1,8 @@
-"""Labels of nodes: what a graph calls them. Numbers, 0 to N-1, are what a run calls them.
+"""Labels of nodes: what a graph calls them. Numbers, 0 to N-1, are what a run calls
+them.
 
-Settings that name nodes take either: a whole number is a node's number, text is its label, also
-where the label is a number in quotes.
+Settings that name nodes take either: a whole number is a node's number, text is its
+label, also where the label is a number in quotes.
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ _SPACE = re.compile(r"\s+")
 
 
 def numbered(graph: Any) -> Any:
-    """Return a graph on nodes 0..n-1: whole numbers in ascending order, others in the graph's.
+    """Return a graph on nodes 0..n-1: whole numbers in ascending order, others in
+    the graph's.
 
-    Nodes keep as ``label`` what they were called, unless the graph has labels of its own.
+    Nodes keep as ``label`` what they were called, unless the graph has labels of
+    its own.
     """
     nodes = list(graph)
     if set(nodes) == set(range(len(nodes))):
@@ -37,7 +40,9 @@ def numbered(graph: Any) -> Any:
     made.add_nodes_from(
         (places[nodes[k]], {LABEL: names[k], **graph.nodes[nodes[k]]}) for k in order
     )
-    made.add_edges_from((places[a], places[b], data) for a, b, data in graph.edges(data=True))
+    made.add_edges_from(
+        (places[a], places[b], data) for a, b, data in graph.edges(data=True)
+    )
     return made
 
 
@@ -52,7 +57,8 @@ def label_text(node: Any) -> str:
 
 
 def in_order(labels: Sequence[str]) -> list[int] | None:
-    """Return the places of labels that are whole numbers, ascending; None: some are not.
+    """Return the places of labels that are whole numbers, ascending; None: some are
+    not.
 
     Labels that are the same number, such as 1 and 01, are not, either.
 
@@ -77,7 +83,9 @@ class NodeLabels:
     """Turns what settings name into numbers of nodes: the one place that does."""
 
     nodes: int
-    read: Callable[[], Sequence[str]] | None = None  # asked for only where a label is given
+    read: Callable[[], Sequence[str]] | None = (
+        None  # asked for only where a label is given
+    )
 
     @cached_property
     def labels(self) -> Sequence[str]:
@@ -97,7 +105,9 @@ class NodeLabels:
     def _known(self, where: str, node: int) -> int:
         if 0 <= node < self.nodes:
             return node
-        raise ConfigError(f"{where}: there is no node {node}; nodes are 0 to {self.nodes - 1}.")
+        raise ConfigError(
+            f"{where}: there is no node {node}; nodes are 0 to {self.nodes - 1}."
+        )
 
     def _labelled(self, where: str, label: str) -> int:
         wanted = label_text(label)

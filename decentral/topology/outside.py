@@ -1,4 +1,5 @@
-"""Topologies from outside the folder: networkx generators, graph files, the networks of topohub.
+"""Topologies from outside the folder: networkx generators, graph files, the
+networks of topohub.
 
 Generators whose ``n`` is not the number of nodes are refused, with the n that fits.
 """
@@ -27,7 +28,9 @@ _NETWORKX, _TOPOHUB = "nx:", "topohub:"
 
 
 def from_networkx(name: str) -> Plugin | None:
-    """Return ``nx:generator`` as a plug-in whose settings are the generator's own parameters."""
+    """Return ``nx:generator`` as a plug-in whose settings are the generator's own
+    parameters.
+    """
     if not name.startswith(_NETWORKX):
         return None
     wanted = name.removeprefix(_NETWORKX)
@@ -53,7 +56,9 @@ def from_networkx(name: str) -> Plugin | None:
         with library("topology", name):
             return generator(**given)
 
-    draw.__doc__ = f"networkx generator {wanted}: {(generator.__doc__ or '').split(chr(10))[0]}"
+    draw.__doc__ = (
+        f"networkx generator {wanted}: {(generator.__doc__ or '').split(chr(10))[0]}"
+    )
     return Plugin("topology", name, draw, settings, TopologyTraits())
 
 
@@ -89,20 +94,25 @@ def _file(name: str, shown: str, path: Path) -> Plugin:
     """
 
     def read(n: int, /, *, directed: bool | None = None) -> Any:
-        """Read a graph from a file, with latency, bandwidth and weights on its links.
+        """Read a graph from a file, with latency, bandwidth and weights on its
+        links.
 
         Args:
             n: Number of nodes.
-            directed: Whether the links of a list or table go one way; none: as its comments say,
-                else no. Other formats say so themselves.
+            directed: Whether the links of a list or table go one way; none: as its
+                comments say, else no. Other formats say so themselves.
         """
         return read_graph(located(path), shown, directed)
 
-    return Plugin("topology", name, read, signature_settings(read), TopologyTraits(file=True))
+    return Plugin(
+        "topology", name, read, signature_settings(read), TopologyTraits(file=True)
+    )
 
 
 def from_topohub(name: str) -> Plugin | None:
-    """Return ``topohub:group/network`` as a plug-in: a file of the installed package topohub."""
+    """Return ``topohub:group/network`` as a plug-in: a file of the installed
+    package topohub.
+    """
     if not name.startswith(_TOPOHUB):
         return None
     found = find_spec("topohub")
@@ -115,12 +125,15 @@ def from_topohub(name: str) -> Plugin | None:
     wanted = name.removeprefix(_TOPOHUB)
     path = folder / f"{wanted}.json"
     if not path.is_file():
-        known = [p.relative_to(folder).with_suffix("").as_posix() for p in folder.rglob("*.json")]
+        known = [
+            p.relative_to(folder).with_suffix("").as_posix()
+            for p in folder.rglob("*.json")
+        ]
         raise unknown("network of topohub", wanted, known)
     return _file(name, name, path)
 
 
-# --- generators whose n counts something else -----------------------------------------------------
+# --- generators whose n counts something else -------------------------------------
 
 
 #: Two small values of n that tell whether it counts nodes.
@@ -136,7 +149,9 @@ _ABOUT_N = re.compile(r"^n *:[^\n]*\n((?: +[^\n]+\n?)+)", re.MULTILINE)
 Generator = Callable[..., Any]
 
 
-def check_size(name: str, generator: Generator, given: Mapping[str, Any], nodes: int) -> None:
+def check_size(
+    name: str, generator: Generator, given: Mapping[str, Any], nodes: int
+) -> None:
     """Raise ConfigError where ``n`` is something else than the number of nodes.
 
     Args:
@@ -146,7 +161,9 @@ def check_size(name: str, generator: Generator, given: Mapping[str, Any], nodes:
         nodes: Of the run.
     """
     probed = [_drawn(generator, given, n) for n in _PROBES]
-    if any(drawn is None or drawn[0] == n for drawn, n in zip(probed, _PROBES, strict=True)):
+    if any(
+        drawn is None or drawn[0] == n for drawn, n in zip(probed, _PROBES, strict=True)
+    ):
         return  # it counts nodes, or small ones do not exist
     found = _sizes(generator, given, nodes)
     fitting = next((n for n, count in found.items() if count == nodes), None)
@@ -168,9 +185,13 @@ def check_size(name: str, generator: Generator, given: Mapping[str, Any], nodes:
 
 
 def _settings(generator: Generator, given: Mapping[str, Any]) -> str:
-    """Return the arguments that are not as they would be anyway, as a call spells them."""
+    """Return the arguments that are not as they would be anyway, as a call spells
+    them.
+    """
     parameters = inspect.signature(generator).parameters
-    differ = {key: value for key, value in given.items() if value != parameters[key].default}
+    differ = {
+        key: value for key, value in given.items() if value != parameters[key].default
+    }
     return "".join(f", {key}={value}" for key, value in differ.items() if key != "seed")
 
 
@@ -185,7 +206,9 @@ def _meaning(generator: Generator) -> str:
     return f" ({sentence})" if sentence else ""
 
 
-def _drawn(generator: Generator, given: Mapping[str, Any], n: int) -> tuple[int, int] | None:
+def _drawn(
+    generator: Generator, given: Mapping[str, Any], n: int
+) -> tuple[int, int] | None:
     """Return the numbers of nodes and links for an n, None where there is no graph.
 
     Args:
@@ -203,8 +226,8 @@ def _drawn(generator: Generator, given: Mapping[str, Any], n: int) -> tuple[int,
 def _sizes(generator: Generator, given: Mapping[str, Any], nodes: int) -> dict[int, int]:
     """Return sizes by n, up to the first that is large enough.
 
-    One by one at first, since some double each time; what is still too small then grows slowly,
-    and is bracketed and halved.
+    One by one at first, since some double each time; what is still too small then
+    grows slowly, and is bracketed and halved.
 
     Args:
         generator: A function of networkx.
@@ -214,7 +237,9 @@ def _sizes(generator: Generator, given: Mapping[str, Any], nodes: int) -> dict[i
     found: dict[int, int] = {}
 
     def small(n: int) -> bool:
-        """Whether the graph for this n is too small, and the next one not too large to draw."""
+        """Whether the graph for this n is too small, and the next one not too large
+        to draw.
+        """
         drawn = _drawn(generator, given, n)
         if drawn is None:
             return True

@@ -23,7 +23,8 @@ _ATTEMPTS = 200
 def erdos_renyi(
     n: int, seed: int, *, p: Annotated[float, Gt(0), Le(1)] | None = None
 ) -> nx.Graph[int]:
-    """Every pair is linked with probability p, drawn again until the graph is connected.
+    """Every pair is linked with probability p, drawn again until the graph is
+    connected.
 
     ``p`` defaults to min(1, 2 ln n / n), where connected graphs are the rule.
 
@@ -50,10 +51,12 @@ def erdos_renyi(
 def watts_strogatz(
     n: int, seed: int, *, k: Annotated[int, Ge(2)] = 4, p: Share = 0.3
 ) -> nx.Graph[int]:
-    """A ring where everybody knows the k nearest, and each link is rewired with probability p.
+    """A ring where everybody knows the k nearest, and each link is rewired with
+    probability p.
 
-    p = 0 is a lattice with a gap of order k^2 / n^2, p near 1 almost a random graph; drawn again
-    until connected. (Watts & Strogatz, "Collective dynamics of small-world networks", 1998.)
+    p = 0 is a lattice with a gap of order k^2 / n^2, p near 1 almost a random
+    graph; drawn again until connected. (Watts & Strogatz, "Collective dynamics of
+    small-world networks", 1998.)
 
     Args:
         n: Number of nodes.
@@ -64,16 +67,19 @@ def watts_strogatz(
     >>> watts_strogatz(10, 0, k=4).number_of_edges()
     20
     """
-    draws = (nx.watts_strogatz_graph(n, min(k, n), p, seed=(seed + i) % 2**32) for i in count())
+    draws = (
+        nx.watts_strogatz_graph(n, min(k, n), p, seed=(seed + i) % 2**32) for i in count()
+    )
     return next(graph for graph in draws if nx.is_connected(graph))
 
 
 @plugin("topology")
 def barabasi_albert(n: int, seed: int, *, m: Count = 2) -> nx.Graph[int]:
-    """Nodes come one by one and link to m earlier ones, preferring those with many links.
+    """Nodes come one by one and link to m earlier ones, preferring those with many
+    links.
 
-    A few hubs, many leaves: degrees follow a power law. (Barabasi & Albert, "Emergence of scaling
-    in random networks", 1999.)
+    A few hubs, many leaves: degrees follow a power law. (Barabasi & Albert,
+    "Emergence of scaling in random networks", 1999.)
 
     Args:
         n: Number of nodes.
@@ -95,11 +101,12 @@ def _fits(n: int, settings: Mapping[str, Any]) -> bool:
 
 @plugin("topology", sizes=Sizes(_fits, "even where the degree is odd"))
 def random_regular(n: int, seed: int, *, degree: Count = 4) -> nx.Graph[int]:
-    """Everybody has the same number of peers, drawn at random until the graph is connected.
+    """Everybody has the same number of peers, drawn at random until the graph is
+    connected.
 
-    An expander with high probability: with weights 1/(1 + d) the gap tends to
-    1 - (1 + 2 sqrt(d - 1)) / (1 + d) (Friedman, "A proof of Alon's second eigenvalue conjecture",
-    2008). Nodes too few for the degree are all linked.
+    An expander with high probability: with weights 1/(1 + d) the gap tends to 1 -
+    (1 + 2 sqrt(d - 1)) / (1 + d) (Friedman, "A proof of Alon's second eigenvalue
+    conjecture", 2008). Nodes too few for the degree are all linked.
 
     Args:
         n: Number of nodes.
@@ -119,17 +126,21 @@ def random_regular(n: int, seed: int, *, degree: Count = 4) -> nx.Graph[int]:
     "topology",
     activation="degree",
     disconnected="connected only in expectation: every round draws new peers",
-    expected_links=lambda n, intensity, settings: n * min(settings["r"] * intensity, n - 1),
+    expected_links=lambda n, intensity, settings: (
+        n * min(settings["r"] * intensity, n - 1)
+    ),
 )
 def random_neighbors(
     n: int, round: int, seed: int, intensity: float, *, r: Positive = 1.0
 ) -> nx.DiGraph[int]:
-    """Every node receives from on average r random others per round; r may be 0.2 or 3.
+    """Every node receives from on average r random others per round; r may be 0.2
+    or 3.
 
-    The node draws floor(r) peers and one more with probability r - floor(r), without repetition,
-    and weighs them uniformly: the mixing is row-stochastic only, so the mean of the models drifts.
-    An intensity multiplies r. (The random graph of "On the surprising effectiveness of a single
-    global merging in decentralized learning", ICLR 2026.)
+    The node draws floor(r) peers and one more with probability r - floor(r),
+    without repetition, and weighs them uniformly: the mixing is row-stochastic
+    only, so the mean of the models drifts. An intensity multiplies r. (The random
+    graph of "On the surprising effectiveness of a single global merging in
+    decentralized learning", ICLR 2026.)
 
     Args:
         n: Number of nodes.
@@ -165,10 +176,12 @@ def random_neighbors(
     doubly_stochastic=True,
 )
 def random_matchings(n: int, round: int, seed: int) -> nx.Graph[int]:
-    """In every round everybody is paired with a random other, and the pairs average.
+    """In every round everybody is paired with a random other, and the pairs
+    average.
 
-    E||x - mean||^2 shrinks by 1/2 - 1/(2(n - 1)) a round for even n; for odd n one node rests.
-    (Boyd et al., "Randomized gossip algorithms", 2006, with all pairs at once.)
+    E||x - mean||^2 shrinks by 1/2 - 1/(2(n - 1)) a round for even n; for odd n one
+    node rests. (Boyd et al., "Randomized gossip algorithms", 2006, with all pairs
+    at once.)
 
     Args:
         n: Number of nodes.

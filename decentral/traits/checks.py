@@ -1,4 +1,6 @@
-"""Making the traits of a member from what it declares: each by its name and its type."""
+"""Making the traits of a member from what it declares: each by its name and its
+type.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,9 @@ def traits_of(found: Declares, of: type[_Of]) -> _Of:
     >>> traits_of(build("merge", "slerp"), MergeTraits).nodes
     2
     """
-    assert isinstance(found.traits, of), f"{type(found.traits).__name__} are not {of.__name__}"
+    assert isinstance(found.traits, of), (
+        f"{type(found.traits).__name__} are not {of.__name__}"
+    )
     return found.traits
 
 
@@ -81,7 +85,11 @@ def declare(
             f"{label} has no trait {strangers[0]!r}.{nearest(strangers[0], valid)} "
             f"Available: {', '.join(valid)}."
         )
-    needed = [f.name for f in fields(of) if f.default is MISSING and f.default_factory is MISSING]
+    needed = [
+        f.name
+        for f in fields(of)
+        if f.default is MISSING and f.default_factory is MISSING
+    ]
     if missing := [key for key in needed if key not in given]:
         raise ConfigError(
             f"{label} needs the trait {missing[0]}: {in_words(asked[missing[0]])}; "
@@ -101,13 +109,19 @@ def declare(
     return made
 
 
-# --- values and types -----------------------------------------------------------------------------
+# --- values and types -------------------------------------------------------------
 
 
 def fits(value: object, wanted: Any) -> bool:
-    """Whether a value is what the annotation of a trait says; no text is read as a number.
+    """Whether a value is what the annotation of a trait says; no text is read as a
+    number.
 
-    >>> fits(("keeps_mean",), tuple[str, ...]), fits("yes", bool), fits(1, float), fits(True, int)
+    >>> (
+    ...     fits(("keeps_mean",), tuple[str, ...]),
+    ...     fits("yes", bool),
+    ...     fits(1, float),
+    ...     fits(True, int),
+    ... )
     (True, False, True, False)
     """
     origin, args = get_origin(wanted), get_args(wanted)
@@ -155,8 +169,12 @@ def in_words(wanted: Any) -> str:
 
 
 def _near(value: object, wanted: Any) -> str:
-    """Return the nearest of the words that an annotation knows to one that it does not."""
-    parts = cast("Iterable[object]", value) if isinstance(value, tuple | Mapping) else [value]
+    """Return the nearest of the words that an annotation knows to one that it does
+    not.
+    """
+    parts = (
+        cast("Iterable[object]", value) if isinstance(value, tuple | Mapping) else [value]
+    )
     known = list(_words_of(wanted))
     strange = [one for one in parts if isinstance(one, str) and one not in known]
     return nearest(strange[0], known) if strange and known else ""

@@ -1,4 +1,5 @@
-"""The traits of each kind: what a member may declare, of which type, and what that promises.
+"""The traits of each kind: what a member may declare, of which type, and what that
+promises.
 
 Every attribute is a keyword of ``@plugin``.
 """
@@ -28,16 +29,20 @@ class TopologyTraits(Traits):
     """Traits of a topology.
 
     Attributes:
-        activation: What an intensity below 1 does. ``link``: every link is on with that
-            probability; ``round``: the whole round is; ``degree``: it multiplies the number of
-            peers drawn. Unless said, ``round`` for directed graphs and for prescribed weights.
-        period: A function (n, settings): the rounds after which a time-varying topology repeats.
-        exact_after: A function (n, settings): rounds of a period that average exactly, or None.
+        activation: What an intensity below 1 does. ``link``: every link is on with
+            that probability; ``round``: the whole round is; ``degree``: it
+            multiplies the number of peers drawn. Unless said, ``round`` for
+            directed graphs and for prescribed weights.
+        period: A function (n, settings): the rounds after which a time-varying
+            topology repeats.
+        exact_after: A function (n, settings): rounds of a period that average
+            exactly, or None.
         sizes: The numbers of nodes that there is a graph for; every n unless given.
         disconnected: The reason why single rounds need not connect the nodes.
-        doubly_stochastic: Promised of every round of a time-varying topology without a period,
-            with any weights that treat both ends of a link alike.
-        expected_links: A function (n, intensity, settings): messages of one gossip on average.
+        doubly_stochastic: Promised of every round of a time-varying topology
+            without a period, with any weights that treat both ends of a link alike.
+        expected_links: A function (n, intensity, settings): messages of one gossip
+            on average.
         file: It is a graph file, whose graph keeps what was read.
         holds: The number of nodes of a graph that is held in Python.
         said: In a line, what such a graph was read as.
@@ -63,12 +68,13 @@ class WeightsTraits(Traits):
         undirected: It refuses directed graphs.
         symmetric: Both ends of a link give each other the same weight.
         doubly_stochastic: Columns, too, sum to one, on every undirected graph.
-        fixed: It is computed once, from all links of a graph that does not change; where a link is
-            off, both ends keep what they would have sent.
+        fixed: It is computed once, from all links of a graph that does not change;
+            where a link is off, both ends keep what they would have sent.
         signed: A function (settings): whether weights may be negative.
-        keeps: What is left for the own row: ``rest`` of what is received (rows sum to one),
-            ``unsent`` of what is given away (columns do) or ``nothing`` (plain sums). Only
-            algorithms that name such a rule as theirs work with columns and sums.
+        keeps: What is left for the own row: ``rest`` of what is received (rows sum
+            to one), ``unsent`` of what is given away (columns do) or ``nothing``
+            (plain sums). Only algorithms that name such a rule as theirs work with
+            columns and sums.
     """
 
     undirected: bool = False
@@ -85,7 +91,8 @@ class CommunicationTraits(Traits):
 
     Attributes:
         closed_loop: It reads feedback, which is measured for it.
-        budgeted: Its setting ``factor`` is solved, before the run, for its setting ``budget``.
+        budgeted: Its setting ``factor`` is solved, before the run, for its setting
+            ``budget``.
     """
 
     closed_loop: bool = False
@@ -97,7 +104,8 @@ class LearningRateTraits(Traits):
     """Traits of a learning-rate schedule.
 
     Attributes:
-        cosine: It falls on half a cosine wave, which optimizers with schedules of their own follow.
+        cosine: It falls on half a cosine wave, which optimizers with schedules of
+            their own follow.
     """
 
     cosine: bool = False
@@ -108,7 +116,8 @@ class BatchTraits(Traits):
     """Traits of a batch schedule.
 
     Attributes:
-        from_file: It may name a file in place of its settings: ``decentral plan batch --out``.
+        from_file: It may name a file in place of its settings:
+            ``decentral plan batch --out``.
     """
 
     from_file: bool = False
@@ -119,16 +128,22 @@ class OptimizerTraits(Traits):
     """Traits of an optimizer.
 
     Attributes:
-        elementwise: Row i of a block is updated as if it were alone, so that a whole contiguous
-            block may be one parameter. It is proved on two rows before it is believed.
-        stacked: It takes parameters with the rows as their first dimension, and their names.
+        elementwise: Row i of a block is updated as if it were alone, so that a
+            whole contiguous block may be one parameter. It is proved on two rows
+            before it is believed.
+        stacked: It takes parameters with the rows as their first dimension, and
+            their names.
         named: It takes the names of parameters.
-        isolated: Parameters never depend on each other, so that the rows may share an instance.
-        mixes: States that may be averaged over nodes; unless given, all shaped like a parameter.
+        isolated: Parameters never depend on each other, so that the rows may share
+            an instance.
+        mixes: States that may be averaged over nodes; unless given, all shaped like
+            a parameter.
         rest: What updates the parameters that an optimizer of matrices leaves.
         default_lr: The peak rate where the user gives none.
-        plain: A function (settings): whether an update is x <- x - lr g, weight decay apart.
-        base: Dotted name of the optimizer that it equals to the bit, under ``identity``.
+        plain: A function (settings): whether an update is x <- x - lr g, weight
+            decay apart.
+        base: Dotted name of the optimizer that it equals to the bit, under
+            ``identity``.
         identity: The settings under which it does.
     """
 
@@ -149,7 +164,8 @@ class NetworkTraits(Traits):
     """Traits of a network.
 
     Attributes:
-        nodes: A function (): the number of nodes of a network that comes with one, as a file does.
+        nodes: A function (): the number of nodes of a network that comes with one,
+            as a file does.
     """
 
     nodes: Callable[[], int] | None = None
@@ -160,8 +176,8 @@ class MergeTraits(Traits):
     """Traits of a merge rule.
 
     Attributes:
-        sees: The numbers of ``samples``, for the weights of an average, or all ``models`` in one
-            place, for the merged row itself.
+        sees: The numbers of ``samples``, for the weights of an average, or all
+            ``models`` in one place, for the merged row itself.
         nodes: The only number of models it takes; unless given, any.
         moves_equal: Equal models need not stay as they are.
         ordered: The order of the nodes matters.
@@ -179,17 +195,24 @@ class AlgorithmTraits(Recommending, Refusing):
 
     Attributes:
         guarantees: What the laws test of it.
-        communicates: In ``rounds`` (topology and schedule apply), all ``steps``, or ``never``.
-        gradient: Where its gradients come from: ``samples``, by ``block.gradient()``, or ``none``:
-            it learns not from data, or not by gradients.
-        update: Who moves the rows: the run's ``optimizer``, by ``block.adapt()``, or the algorithm
-            by its ``own`` formula.
-        state: What it keeps for every node; with ``sent=True`` a channel like the parameters:
-            mixed by ``combine``, and counted. All of it is in checkpoints.
-        fragments: The setting that says in how many parts, one per round, a model is sent.
-        counts: The state [n, 1] that is 0 for nodes that metrics and merges leave out.
-        weights: The mixing weights that it needs, instead of the graph's or the user's.
-        identity: Settings under which one node is the plain optimizer; none: always.
+        communicates: In ``rounds`` (topology and schedule apply), all ``steps``, or
+            ``never``.
+        gradient: Where its gradients come from: ``samples``, by
+            ``block.gradient()``, or ``none``: it learns not from data, or not by
+            gradients.
+        update: Who moves the rows: the run's ``optimizer``, by ``block.adapt()``,
+            or the algorithm by its ``own`` formula.
+        state: What it keeps for every node; with ``sent=True`` a channel like the
+            parameters: mixed by ``combine``, and counted. All of it is in
+            checkpoints.
+        fragments: The setting that says in how many parts, one per round, a model
+            is sent.
+        counts: The state [n, 1] that is 0 for nodes that metrics and merges leave
+            out.
+        weights: The mixing weights that it needs, instead of the graph's or the
+            user's.
+        identity: Settings under which one node is the plain optimizer; none:
+            always.
     """
 
     guarantees: tuple[Guarantee, ...] = ()
@@ -217,10 +240,13 @@ class CodecTraits(Refusing):
 
     Attributes:
         uncoded: Rows travel as they are.
-        size: A function (layout, settings): bytes of a coded row; unless given, as it is.
+        size: A function (layout, settings): bytes of a coded row; unless given, as
+            it is.
         wire: How coded rows travel between workers; unless given, as plain numbers.
-        biased: Rows lose too much to be averaged as they are; ``choco`` must send differences.
-        memory: What everybody knows of a row is remembered, and only what is new is coded.
+        biased: Rows lose too much to be averaged as they are; ``choco`` must send
+            differences.
+        memory: What everybody knows of a row is remembered, and only what is new is
+            coded.
     """
 
     uncoded: bool = False
@@ -236,7 +262,8 @@ class AggregationTraits(Traits):
 
     Attributes:
         linear: It is the weighted sum of what is received.
-        sees: The ``values`` received, for a new row, or their ``distances``, for weights.
+        sees: The ``values`` received, for a new row, or their ``distances``, for
+            weights.
     """
 
     linear: bool = False
@@ -259,7 +286,8 @@ class FaultTraits(Traits):
     """Traits of a fault.
 
     Attributes:
-        strikes: ``nodes`` are unavailable, ``links`` down (both ends know), or ``messages`` lost.
+        strikes: ``nodes`` are unavailable, ``links`` down (both ends know), or
+            ``messages`` lost.
     """
 
     strikes: Literal["nodes", "links", "messages"]
@@ -270,7 +298,8 @@ class MetricTraits(Traits):
     """Traits of a metric.
 
     Attributes:
-        records: What is known of each key that it returns: unit, format, which way is better.
+        records: What is known of each key that it returns: unit, format, which way
+            is better.
     """
 
     records: tuple[Record, ...] = ()
@@ -292,7 +321,8 @@ class ModelTraits(Traits):
     """Traits of a model.
 
     Attributes:
-        inputs: What it takes, in the words of ``Task.takes``; unless given, anything.
+        inputs: What it takes, in the words of ``Task.takes``; unless given,
+            anything.
         single: Parts of it compute in single precision, whatever the rows are in.
         surrogate: Why its gradient is not that of its loss.
     """
@@ -320,8 +350,8 @@ class ClaimTraits(Traits):
     Attributes:
         paper: Authors, title and year.
         says: The claim in one sentence.
-        expect: What its figures must be. Without the first the claim does not reproduce; with it
-            but not with all others, it holds in part.
+        expect: What its figures must be. Without the first the claim does not
+            reproduce; with it but not with all others, it holds in part.
         tiny: Settings at which its machinery runs in seconds, for tests.
         full: The settings of ``--full``, a size for a GPU.
     """

@@ -1,4 +1,6 @@
-"""What traits of all kinds have in common, and what they are made of beside numbers and text."""
+"""What traits of all kinds have in common, and what they are made of beside numbers
+and text.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +18,15 @@ if TYPE_CHECKING:
 #: The settings of a member, by name.
 Settings = Mapping[str, Any]
 
-#: Where an algorithm or a codec may not be sound; ``algorithms.base.CONDITIONS`` has the words.
+#: Where an algorithm or a codec may not be sound; ``algorithms.base.CONDITIONS``
+#: has the words.
 Condition = Literal[
     "directed", "unbalanced", "time_varying", "local_steps", "cycles", "momentum", "compression",
     "mix_state", "node_lr", "robust", "losses",
 ]  # fmt: skip
 
-#: What the laws can test of an algorithm: functions of ``tests/laws/test_algorithm.py``.
+#: What the laws can test of an algorithm: functions of
+#: ``tests/laws/test_algorithm.py``.
 Guarantee = Literal[
     "single_node_is_plain", "keeps_mean", "large_batch_on_complete", "large_batch", "stays_equal",
     "contracts", "averages_when_directed", "reaches_the_optimum", "is_local_sgd",
@@ -35,13 +39,16 @@ class Traits:
     """What a member of any kind may declare.
 
     Attributes:
-        example: One complete spelling of a member that needs settings, or is large by default.
+        example: One complete spelling of a member that needs settings, or is large
+            by default.
     """
 
     example: str | Mapping[str, Any] | None = None
 
     def contradiction(self, settings: Settings) -> str:
-        """Return what is wrong with the traits together, or with the names of ``settings``."""
+        """Return what is wrong with the traits together, or with the names of
+        ``settings``.
+        """
         return ""
 
 
@@ -67,7 +74,7 @@ class Refusing(Traits):
     refuses: Mapping[Condition, str] = field(default_factory=dict[Condition, str])
 
 
-# --- what they are made of ------------------------------------------------------------
+# --- what they are made of --------------------------------------------------------
 
 #: Numbers of nodes that are tried on either side of one that does not fit.
 _NEARBY = 1024
@@ -75,9 +82,11 @@ _NEARBY = 1024
 
 @dataclass(frozen=True)
 class StateSchema:
-    """What an algorithm keeps for every node: as wide as its parameters, or one ``scalar``.
+    """What an algorithm keeps for every node: as wide as its parameters, or one
+    ``scalar``.
 
-    ``full_width``: as wide as ``block.sent``. It begins as a number everywhere, or as the model.
+    ``full_width``: as wide as ``block.sent``. It begins as a number everywhere, or
+    as the model.
     """
 
     sent: bool = False
@@ -91,7 +100,9 @@ class StateSchema:
         return 0.0 if self.begins == "model" else self.begins
 
     def first(self, parameters: Tensor, sent: Tensor) -> Tensor:
-        """Return the first values for parameters [n, k], and what is sent of a row, [n, m]."""
+        """Return the first values for parameters [n, k], and what is sent of a row,
+        [n, m].
+        """
         model = sent if self.full_width else parameters
         if self.begins == "model":
             # A copy: states change in place, and must not be the model itself.
@@ -102,7 +113,8 @@ class StateSchema:
 
 @dataclass(frozen=True)
 class Wire:
-    """Rows as bytes: ``unpack(pack(rows, coded)) == coded`` to the bit, in the same round.
+    """Rows as bytes: ``unpack(pack(rows, coded)) == coded`` to the bit, in the same
+    round.
 
     ``pack(rows, coded, context)`` gives uint8 [n, b], b the same for all rows;
     ``unpack(packed, like, context)`` gives rows of the width and type of ``like``;
@@ -115,7 +127,9 @@ class Wire:
 
 @dataclass(frozen=True)
 class Sizes:
-    """For which numbers of nodes a topology has a graph: a function ``(n, settings)``, in words."""
+    """For which numbers of nodes a topology has a graph: a function
+    ``(n, settings)``, in words.
+    """
 
     fits: Callable[[int, Settings], bool]
     words: str
@@ -132,10 +146,16 @@ class Sizes:
             return
         below = (n for n in range(nodes - 1, max(0, nodes - _NEARBY), -1))
         above = (n for n in range(nodes + 1, nodes + _NEARBY))
-        # Generators: each way ends at the first number that fits, mostly a near one.
-        found = [next((n for n in way if self.fits(n, settings)), None) for way in (below, above)]
+        # Generators: each way ends at the first number that fits, mostly a near
+        # one.
+        found = [
+            next((n for n in way if self.fits(n, settings)), None)
+            for way in (below, above)
+        ]
         near = " or ".join(f"{n}" for n in found if n is not None)
-        remedy = f"use {near} nodes, or another topology" if near else "change its settings"
+        remedy = (
+            f"use {near} nodes, or another topology" if near else "change its settings"
+        )
         raise ConfigError(
             f"topology {name!r} needs a number of nodes that is {self.words}, not {nodes}; "
             f"{remedy}."
@@ -144,7 +164,8 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Expectation:
-    """What a figure must be: within [``low``, ``high``] for every seed, or their mean or median.
+    """What a figure must be: within [``low``, ``high``] for every seed, or their
+    mean or median.
 
     >>> Expectation("gap", "the merged model is close", high=0.05).met([0.01, 0.04])
     True
@@ -156,13 +177,16 @@ class Expectation:
     high: float = inf
     over: Literal["every seed", "mean", "median"] = "every seed"
 
+    # never true of NaN
     def met(self, values: Sequence[float]) -> bool:
-        """Whether the measured values, one per seed, are as expected; never without values."""
+        """Whether the measured values, one per seed, are as expected; never without
+        values.
+        """
         if not values:
             return False
         middle = {"mean": mean, "median": median}.get(self.over)
         judged = [middle(values)] if middle else values
-        return all(self.low <= value <= self.high for value in judged)  # never true of NaN
+        return all(self.low <= value <= self.high for value in judged)
 
     @property
     def bound(self) -> str:

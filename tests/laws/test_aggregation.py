@@ -31,7 +31,9 @@ def mixing(topology: str = "star") -> Mixing:
     return planner(topology, nodes=NODES).mixer.mixing(0)
 
 
-def made(name: str, own: Tensor, said: Tensor | None = None, talk: Mixing | None = None) -> Tensor:
+def made(
+    name: str, own: Tensor, said: Tensor | None = None, talk: Mixing | None = None
+) -> Tensor:
     """Return what a rule makes of all rows, in one process."""
     found = own.clone()
     said = own if said is None else said
@@ -56,7 +58,9 @@ def test_equal_rows_stay_and_order_does_not_matter(name: str) -> None:
     torch.testing.assert_close(made(name, equal), equal, rtol=0, atol=1e-14)
     order = torch.tensor([0, 4, 2, 6, 1, 3, 5])  # the centre of the star stays
     own = rows()
-    torch.testing.assert_close(made(name, own[order]), made(name, own)[order], rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        made(name, own[order]), made(name, own)[order], rtol=0, atol=1e-12
+    )
 
 
 @on_every_rule
@@ -73,7 +77,9 @@ def test_a_node_knows_its_own_row_whatever_it_says(name: str) -> None:
 
 
 @on_every_rule
-def test_columns_in_chunks_give_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_columns_in_chunks_give_the_same(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     own, whole = rows(), made(name, rows())
     monkeypatch.setattr(aggregation, "CHUNK_BYTES", 1)
     torch.testing.assert_close(made(name, own), whole, rtol=0, atol=1e-14)

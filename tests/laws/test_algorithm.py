@@ -45,7 +45,11 @@ def quadratics(rule: Rule, **settings: Any) -> Block:
     suited = promised(rule).defaults
     asks = {**{k: v for k, v in plain.items() if k not in suited}, **settings}
     if promised(rule).communicates != "rounds":
-        asks = {k: v for k, v in asks.items() if k not in ("communication", "topology", "weights")}
+        asks = {
+            k: v
+            for k, v in asks.items()
+            if k not in ("communication", "topology", "weights")
+        }
     return tiny_block(**asks, algorithm=rule)
 
 
@@ -70,7 +74,9 @@ def scatter(block: Block) -> None:
 
 def close(found: Tensor, wanted: Tensor, additions: int) -> None:
     scale = float(wanted.abs().max()) + 1
-    torch.testing.assert_close(found, wanted, rtol=0, atol=4 * ULP * (additions + 1) * scale)
+    torch.testing.assert_close(
+        found, wanted, rtol=0, atol=4 * ULP * (additions + 1) * scale
+    )
 
 
 # --- the guarantees -------------------------------------------------------------------------------
@@ -78,9 +84,17 @@ def close(found: Tensor, wanted: Tensor, additions: int) -> None:
 
 def single_node_is_plain(rule: Rule) -> None:
     """One node is the plain optimizer of torch, bit by bit, with settings that say nothing else."""
-    rule = build("algorithm", {"name": rule.name, **identity}) if (identity := said(rule)) else rule
+    rule = (
+        build("algorithm", {"name": rule.name, **identity})
+        if (identity := said(rule))
+        else rule
+    )
     plain = "momentum" in promised(rule).refuses
-    rules = ("sgd(momentum=0)", "sgd(momentum=0)") if plain else ("sgd(nesterov=true)", "adamw")
+    rules = (
+        ("sgd(momentum=0)", "sgd(momentum=0)")
+        if plain
+        else ("sgd(nesterov=true)", "adamw")
+    )
     for optimizer, replicas in zip(rules, ("loop", "vmap"), strict=True):
         block = tiny_block(
             nodes=1, steps=STEPS, dtype="float64", replicas=replicas, optimizer=optimizer,
@@ -112,7 +126,11 @@ def said(rule: Rule) -> dict[str, Any]:
 def keeps_mean(rule: Rule) -> None:
     """Communication leaves the mean alone: it moves by -lr times the mean of the gradients."""
     for topology in ("ring", "star", "one_peer_exponential"):
-        for schedule in ("constant(1.0)", "constant(0.5)", "then_merge(schedule=none, at=50%)"):
+        for schedule in (
+            "constant(1.0)",
+            "constant(0.5)",
+            "then_merge(schedule=none, at=50%)",
+        ):
             refused = promised(rule).refuses
             changing = schedule == "constant(0.5)" or topology == "one_peer_exponential"
             if changing and "time_varying" in refused:
@@ -198,7 +216,9 @@ def averages_when_directed(rule: Rule) -> None:
         mean = block.rows.mean(0)
         for _ in range(150):
             one_step(block)
-        torch.testing.assert_close(block.rows, mean.expand_as(block.rows), rtol=0, atol=1e-9)
+        torch.testing.assert_close(
+            block.rows, mean.expand_as(block.rows), rtol=0, atol=1e-9
+        )
 
 
 def reaches_the_optimum(rule: Rule) -> None:
@@ -208,7 +228,8 @@ def reaches_the_optimum(rule: Rule) -> None:
         task="quadratic(dimension=4, heterogeneity=2)", batch=1,
         steps=700, learning_rate=0.08,
     )  # fmt: skip
-    targets = block.sampler.batch(0, 1).targets[:, 0]  # [nodes, 2, d]: curvatures and centres
+    # [nodes, 2, d]: curvatures and centres
+    targets = block.sampler.batch(0, 1).targets[:, 0]
     optimum = targets.prod(1).sum(0) / targets[:, 0].sum(0)
     for _ in range(700):
         one_step(block)
@@ -331,7 +352,9 @@ def plain_gossip(block: Any, action: Any) -> None:
         (plain_gossip, "exact_after_the_diameter"),
     ],
 )
-def test_a_wrong_guarantee_is_found_out(wrong: Callable[..., None], guarantee: str) -> None:
+def test_a_wrong_guarantee_is_found_out(
+    wrong: Callable[..., None], guarantee: str
+) -> None:
     with pytest.raises(AssertionError):
         CHECKS[guarantee](build("algorithm", wrong))
 
@@ -343,7 +366,11 @@ def test_every_check_is_known_to_fail_for_some_algorithm() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [n for n in names("algorithm") if promised(find("algorithm", n)).communicates != "steps"],
+    [
+        n
+        for n in names("algorithm")
+        if promised(find("algorithm", n)).communicates != "steps"
+    ],
 )
 def test_nodes_that_share_nothing_else_differ_only_by_their_data(name: str) -> None:
     """Nothing but the exchange lets row i depend on row j: without it, each node trains alone."""
@@ -364,7 +391,9 @@ def test_nodes_that_share_nothing_else_differ_only_by_their_data(name: str) -> N
 
 def halfway(rule: Rule, **settings: Any) -> Block:
     """Return a block in the middle of a run, some nodes of which have talked."""
-    block = quadratics(rule, **{"nodes": 5, "steps": 14, "init": "independent", **settings})
+    block = quadratics(
+        rule, **{"nodes": 5, "steps": 14, "init": "independent", **settings}
+    )
     for _ in range(7):
         one_step(block)
     return block
@@ -447,7 +476,9 @@ def test_combine_then_adapt_is_w_x_minus_lr_g_at_the_unmixed_point() -> None:
 def test_the_two_orders_are_different_algorithms() -> None:
     rows = []
     for order in ("adapt_then_combine", "combine_then_adapt"):
-        block = quadratics(build("algorithm", f"dsgd(order={order})"), nodes=5, topology="complete")
+        block = quadratics(
+            build("algorithm", f"dsgd(order={order})"), nodes=5, topology="complete"
+        )
         one_step(block)
         rows.append(block.rows)
     together, apart = rows

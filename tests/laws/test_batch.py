@@ -39,7 +39,9 @@ def test_a_batch_has_at_least_one_sample_and_is_pure_in_progress(
 
 @batches
 @given(budget=budgets)
-def test_a_budget_is_met_exactly_and_only_the_last_batch_is_cut(name: str, budget: int) -> None:
+def test_a_budget_is_met_exactly_and_only_the_last_batch_is_cut(
+    name: str, budget: int
+) -> None:
     batch = rule(name)
     timeline = step_timeline(batch, 0, budget)
     assert timeline.samples[0] == 0
@@ -47,7 +49,9 @@ def test_a_budget_is_met_exactly_and_only_the_last_batch_is_cut(name: str, budge
     for step in range(timeline.steps):
         wanted = batch(Progress(step, 0, timeline.samples[step], budget))
         last = step == timeline.steps - 1
-        assert timeline.size(step) == wanted or (last and 0 < timeline.size(step) < wanted)
+        assert timeline.size(step) == wanted or (
+            last and 0 < timeline.size(step) < wanted
+        )
 
 
 @batches
@@ -79,13 +83,19 @@ def test_a_schedule_that_begins_small_grows_all_the_way(name: str) -> None:
 
 
 @batches
-@pytest.mark.parametrize(("scale", "power"), [("none", 0.0), ("linear", 1.0), ("sqrt", 0.5)])
-def test_the_learning_rate_follows_the_batch_as_asked(name: str, scale: str, power: float) -> None:
+@pytest.mark.parametrize(
+    ("scale", "power"), [("none", 0.0), ("linear", 1.0), ("sqrt", 0.5)]
+)
+def test_the_learning_rate_follows_the_batch_as_asked(
+    name: str, scale: str, power: float
+) -> None:
     setup = tiny_setup(batch=rule(name, scale_lr=scale), data="4000 samples/node")
     for size in (setup.first_batch, 7, 64):
         expected = (size / setup.first_batch) ** power
         assert setup.lr_factor(size) == pytest.approx(expected)
-    with_base = tiny_setup(batch=rule(name, scale_lr=scale, base=16), data="4000 samples/node")
+    with_base = tiny_setup(
+        batch=rule(name, scale_lr=scale, base=16), data="4000 samples/node"
+    )
     assert with_base.lr_factor(64) == pytest.approx(4.0**power)
 
 
@@ -98,7 +108,9 @@ def test_the_optimizer_steps_at_the_rate_that_is_logged(name: str) -> None:
     while block.step < block.setup.config.steps:
         logged = block.learning_rate
         advance(block, block.step + 1)
-        rates = {group["lr"] for one in block.optimizer.instances for group in one.param_groups}
+        rates = {
+            group["lr"] for one in block.optimizer.instances for group in one.param_groups
+        }
         taken += [(logged, rate) for rate in rates]
     assert all(rate == pytest.approx(logged) for logged, rate in taken)
     factors = {block.setup.lr_factor(size) for size in block.setup.timeline.sizes()}

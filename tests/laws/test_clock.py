@@ -45,7 +45,9 @@ def test_nobody_hears_a_message_before_it_was_sent(name: str) -> None:
 
 
 @computes
-@given(seed=st.integers(0, 99), step=st.integers(0, 5000), ids=st.sets(st.integers(0, 999)))
+@given(
+    seed=st.integers(0, 99), step=st.integers(0, 5000), ids=st.sets(st.integers(0, 999))
+)
 @settings(max_examples=20)
 def test_seconds_are_positive_and_a_function_of_node_and_step(
     name: str, seed: int, step: int, ids: set[int]

@@ -38,7 +38,11 @@ def rows(nodes: int = 4) -> Tensor:
 def usable(name: str) -> ConfiguredPlugin:
     """Return a codec as a run would have it: a biased one within choco."""
     biased = traits_of(find("codec", name), CodecTraits).biased
-    return build("codec", f"choco(codec={name}, step=0.1)") if biased else example("codec", name)
+    return (
+        build("codec", f"choco(codec={name}, step=0.1)")
+        if biased
+        else example("codec", name)
+    )
 
 
 def talking(codec: ConfiguredPlugin, **settings: Any) -> Block:
@@ -64,7 +68,9 @@ def walk(block: Block, steps: int) -> None:
 def test_a_row_is_coded_as_if_it_were_alone(name: str) -> None:
     codec, block = example("codec", name), rows()
     together_ = codec(block, LAYOUT, RngContext(1, "x", 3, range(4)))
-    alone = [codec(block[i : i + 1], LAYOUT, RngContext(1, "x", 3, [i])) for i in range(4)]
+    alone = [
+        codec(block[i : i + 1], LAYOUT, RngContext(1, "x", 3, [i])) for i in range(4)
+    ]
     torch.testing.assert_close(torch.cat(alone), together_, rtol=1e-12, atol=1e-12)
     assert torch.equal(codec(block, LAYOUT, RngContext(1, "x", 3, range(4))), together_)
     assert (together_[:, 252:] == 0).all()
@@ -75,7 +81,12 @@ def test_what_is_left_is_nearer_to_a_row_than_nothing(name: str) -> None:
     codec, block = example("codec", name), rows()
     lost = codec(block, LAYOUT, RngContext(1, "x", 3, range(4))) - block
     assert (lost.norm(dim=1) <= block.norm(dim=1)).all()
-    assert codec(torch.zeros_like(block), LAYOUT, RngContext(1, "x", 3, range(4))).abs().max() == 0
+    assert (
+        codec(torch.zeros_like(block), LAYOUT, RngContext(1, "x", 3, range(4)))
+        .abs()
+        .max()
+        == 0
+    )
 
 
 @on_every_codec
@@ -123,7 +134,13 @@ def test_workers_hear_what_was_coded_and_send_no_more(name: str) -> None:
 
 
 def test_sizes_in_bytes() -> None:
-    asked = {"bf16": 504, "int8": 260, "top_k(0.1)": 26 * 12, "random_k(0.1)": 26 * 8, "sign": 40}
+    asked = {
+        "bf16": 504,
+        "int8": 260,
+        "top_k(0.1)": 26 * 12,
+        "random_k(0.1)": 26 * 8,
+        "sign": 40,
+    }
     for text, size in asked.items():
         assert coded_bytes(build("codec", text), LAYOUT) == size
     assert coded_bytes(build("codec", "choco(low_rank(2))"), LAYOUT) == (2 * 32 + 12) * 8
@@ -147,7 +164,9 @@ def test_a_lie_is_coded_like_a_row_and_its_node_goes_on_with_its_own(name: str) 
     for block in (liar, believed, honest):
         walk(block, 1)
     others = [0, 2, 3, 4]
-    torch.testing.assert_close(liar.rows[others], believed.rows[others], rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        liar.rows[others], believed.rows[others], rtol=0, atol=1e-6
+    )
     torch.testing.assert_close(liar.rows[1], honest.rows[1], rtol=0, atol=1e-6)
     assert (liar.rows[[0, 2]] - honest.rows[[0, 2]]).abs().max() > 1e-2
     assert liar.stats.bytes == honest.stats.bytes
@@ -180,10 +199,14 @@ def test_choco_converges_with_one_number_in_a_hundred() -> None:
 def test_int8_is_unbiased() -> None:
     block = rows(1)
     codec = build("codec", "int8")
-    coded = torch.stack([codec(block, LAYOUT, RngContext(0, "x", r, [0]))[0] for r in range(500)])
+    coded = torch.stack(
+        [codec(block, LAYOUT, RngContext(0, "x", r, [0]))[0] for r in range(500)]
+    )
     step = float(block.abs().max()) / 127
     assert float((coded - block).abs().max()) <= step * 1.0001
-    assert float((coded.mean(0) - block[0]).abs().max()) < 5 * step / np.sqrt(12 * 500) * 2
+    assert (
+        float((coded.mean(0) - block[0]).abs().max()) < 5 * step / np.sqrt(12 * 500) * 2
+    )
 
 
 @on_every_codec

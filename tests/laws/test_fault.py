@@ -76,8 +76,14 @@ def test_stretches_have_their_length_on_average(name: str) -> None:
 
 @on_every_fault
 @pytest.mark.parametrize("topology", ["ring", "complete", "base_k(k=2)", "exponential"])
-def test_mixings_stay_valid_and_balanced_where_that_is_said(name: str, topology: str) -> None:
-    both = "(share=0.3, both=true)" if "both" in find("fault", name).settings else "(share=0.3)"
+def test_mixings_stay_valid_and_balanced_where_that_is_said(
+    name: str, topology: str
+) -> None:
+    both = (
+        "(share=0.3, both=true)"
+        if "both" in find("fault", name).settings
+        else "(share=0.3)"
+    )
     for text in (f"{name}(share=0.3)", name + both):
         one = talk(text, topology=topology)
         said = one.doubly_stochastic
@@ -90,7 +96,9 @@ def test_mixings_stay_valid_and_balanced_where_that_is_said(name: str, topology:
 
 
 def gossip(one: RoundPlanner) -> list[Mixing | None]:
-    actions = [one.plan(Progress(step, 400, round=step, local_steps=1)) for step in range(1, 60)]
+    actions = [
+        one.plan(Progress(step, 400, round=step, local_steps=1)) for step in range(1, 60)
+    ]
     return [action.mixing if action else None for action in actions]
 
 
@@ -157,9 +165,10 @@ def test_a_node_that_is_away_is_left_out_of_everything_and_comes_back() -> None:
         before = block.rows[3].clone()
         block.setup.algorithm(block, action)
         block.finish_step()
+        # its own
         if action is not None and 10 < step < 30:
             assert action.unavailable == {3}
-            assert action.mixing is None or (action.mixing.senders == 3).sum() == 1  # its own
+            assert action.mixing is None or (action.mixing.senders == 3).sum() == 1
         if merged and 10 < step < 30:
             alone = block.rows[3].clone()
             others = block.rows[[0, 1, 2, 4, 5, 6, 7]]

@@ -42,7 +42,9 @@ def test_a_rate_is_pure_in_progress(name: str, there: list[int]) -> None:
 
 @rates
 @given(step=steps, warmup=st.integers(2, STEPS))
-def test_warm_up_multiplies_by_a_line_from_0_to_1(name: str, step: int, warmup: int) -> None:
+def test_warm_up_multiplies_by_a_line_from_0_to_1(
+    name: str, step: int, warmup: int
+) -> None:
     cold = rate(name, lr=0.3)(Progress(step, STEPS))
     warm = rate(name, lr=0.3, warmup=f"{warmup} steps")(Progress(step, STEPS))
     assert warm == pytest.approx(cold * min(1.0, (step + 1) / warmup), rel=1e-12)

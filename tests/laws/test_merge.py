@@ -62,20 +62,28 @@ def test_weights_sum_to_one_and_are_not_negative(name: str, samples: list[int]) 
 def test_equal_inputs_are_unchanged(name: str, samples: list[int], width: int) -> None:
     weights = merge_weights(example("merge", name), torch.tensor(samples))
     row = torch.linspace(-3, 5, width, dtype=torch.float64).exp()
-    merged, _ = LocalExchange(len(samples)).mean(row.expand(len(samples), -1).clone(), weights)
+    merged, _ = LocalExchange(len(samples)).mean(
+        row.expand(len(samples), -1).clone(), weights
+    )
     torch.testing.assert_close(merged, row, rtol=1e-14, atol=0)
 
 
 @every
 @given(samples=holdings, draw=st.randoms(use_true_random=False))
-def test_the_order_of_nodes_is_irrelevant(name: str, samples: list[int], draw: object) -> None:
+def test_the_order_of_nodes_is_irrelevant(
+    name: str, samples: list[int], draw: object
+) -> None:
     order = list(range(len(samples)))
     draw.shuffle(order)  # type: ignore[attr-defined]
     rows = torch.arange(5 * len(samples), dtype=torch.float64).view(-1, 5).sin()
     held = torch.tensor(samples)
-    weights, shuffled = (merge_weights(example("merge", name), h) for h in (held, held[order]))
+    weights, shuffled = (
+        merge_weights(example("merge", name), h) for h in (held, held[order])
+    )
     torch.testing.assert_close(shuffled, weights[order], rtol=1e-14, atol=0)
-    torch.testing.assert_close(shuffled @ rows[order], weights @ rows, rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(
+        shuffled @ rows[order], weights @ rows, rtol=1e-12, atol=1e-14
+    )
 
 
 @every
@@ -84,12 +92,16 @@ def test_excluded_nodes_weigh_nothing_and_the_rest_is_as_if_they_were_never_ther
     name: str, samples: list[int], data: st.DataObject
 ) -> None:
     nodes = range(len(samples))
-    gone = frozenset(data.draw(st.sets(st.sampled_from(nodes), max_size=len(samples) - 1)))
+    gone = frozenset(
+        data.draw(st.sets(st.sampled_from(nodes), max_size=len(samples) - 1))
+    )
     held = torch.tensor(samples)
     weights = merge_weights(example("merge", name), held, gone)
     stay = [node for node in nodes if node not in gone]
     assert (weights[sorted(gone)] == 0).all()
-    torch.testing.assert_close(weights[stay], merge_weights(example("merge", name), held[stay]))
+    torch.testing.assert_close(
+        weights[stay], merge_weights(example("merge", name), held[stay])
+    )
 
 
 @every
@@ -116,13 +128,17 @@ def test_after_a_global_merge_every_node_holds_the_weighted_average(
     wanted = merge_weights(block.setup.merge, held) @ block.rows
     assert (block.rows - wanted).abs().max() > 1e-3
     block.combine(action)
-    torch.testing.assert_close(block.rows, wanted.expand_as(block.rows), rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(
+        block.rows, wanted.expand_as(block.rows), rtol=1e-12, atol=1e-14
+    )
 
 
 # --- rules that see all models --------------------------------------------------------------------
 
 
-def some_models(rows: torch.Tensor, start: torch.Tensor | None = None, seed: int = 0) -> Models:
+def some_models(
+    rows: torch.Tensor, start: torch.Tensor | None = None, seed: int = 0
+) -> Models:
     """Return models whose loss is their distance from 1, and whose Fisher information is even."""
     linear = nn.Linear(rows.shape[1] - 1, 1)
     return Models(
@@ -193,7 +209,9 @@ def test_a_few_bad_models_cannot_pull_robust_merges_out_of_the_range_of_the_good
         found = merged(build("merge", rule), some_models(rows))
         assert (found >= low).all()
         assert (found <= high).all()
-    average = merged(build("merge", "uniform"), some_models(torch.cat([good, good + 1e9])))
+    average = merged(
+        build("merge", "uniform"), some_models(torch.cat([good, good + 1e9]))
+    )
     assert (average > high).all()
 
 
@@ -224,14 +242,18 @@ def test_ties_elects_signs_and_averages_those_that_agree() -> None:
     found = merged(build("merge", "ties(keep=0.67)"), some_models(rows, torch.zeros(3)))
     assert found.tolist() == [-5.0, 3.5, 0.0]
     start = torch.tensor([10.0, 10.0, 10.0])
-    shifted = merged(build("merge", "ties(keep=0.67, scale=2)"), some_models(rows + start, start))
+    shifted = merged(
+        build("merge", "ties(keep=0.67, scale=2)"), some_models(rows + start, start)
+    )
     torch.testing.assert_close(shifted, torch.tensor([0.0, 17.0, 10.0]))
 
 
 def test_dare_keeps_the_average_in_expectation_and_drops_its_share() -> None:
     rows = drawn("dare", 1, width=4000)
     rule = build("merge", "dare(drop=0.9)")
-    found = torch.stack([merged(rule, some_models(rows, seed=seed)) for seed in range(40)])
+    found = torch.stack(
+        [merged(rule, some_models(rows, seed=seed)) for seed in range(40)]
+    )
     error = (found.mean(0) - rows.mean(0)).square().mean().item()
     assert error == pytest.approx(9 * rows.square().mean().item() / (5 * 40), rel=0.1)
     one = merged(rule, some_models(rows[:1]))
@@ -261,7 +283,9 @@ def test_a_soup_is_never_worse_than_its_best_part() -> None:
 
 def test_fisher_information_is_the_mean_of_squared_gradients(tmp_path: Path) -> None:
     """Against one sample at a time; and the command compares every rule."""
-    run = tiny_run(tmp_path / "run", communication="none", keep_checkpoints=1, split="iid")
+    run = tiny_run(
+        tmp_path / "run", communication="none", keep_checkpoints=1, split="iid"
+    )
     run.run(lambda row: None)
     found = models_of(tmp_path / "run")
     setup, model = found.setup, found.setup.model
@@ -337,7 +361,9 @@ def test_recalibration_leaves_the_template_and_the_row_alone() -> None:
     before = row.clone(), {k: v.clone() for k, v in model.state_dict().items()}
     recalibrate(model, layout, row, {}, torch.randn(32, 3))
     assert torch.equal(row, before[0])
-    assert all(torch.equal(value, before[1][key]) for key, value in model.state_dict().items())
+    assert all(
+        torch.equal(value, before[1][key]) for key, value in model.state_dict().items()
+    )
 
 
 def test_a_model_without_batchnorm_is_returned_as_it_is() -> None:
@@ -348,7 +374,11 @@ def test_a_model_without_batchnorm_is_returned_as_it_is() -> None:
 
 
 def test_the_final_merged_model_of_a_run_carries_recalibrated_statistics() -> None:
-    task_settings = {"task": "digits", "model": "cnn(channels=[3], norm=batch)", "steps": 6}
+    task_settings = {
+        "task": "digits",
+        "model": "cnn(channels=[3], norm=batch)",
+        "steps": 6,
+    }
     block = tiny_block(**task_settings, communication="none(final_merge=true)")
     for _ in range(6):
         action = block.decide()

@@ -34,7 +34,9 @@ def same(row: Tensor, integers: dict[str, Tensor]) -> Tensor:
     return row
 
 
-def snapshot_of(task: Task, rows: Tensor, exchange: object = None, **changes: object) -> Snapshot:
+def snapshot_of(
+    task: Task, rows: Tensor, exchange: object = None, **changes: object
+) -> Snapshot:
     """Return a snapshot of linear models, all healthy, all evaluated."""
     exchange = exchange or LocalExchange(len(rows))
     everyone = torch.arange(len(rows))
@@ -59,9 +61,13 @@ def two_halves() -> Snapshot:
     """Two models, each right about one of two classes; their average is right about both."""
     inputs = torch.tensor([[2.0, 0.0], [0.0, 2.0]] * 3, dtype=torch.float64)
     targets = torch.tensor([0, 1] * 3)
-    task = Task(loss=nn.functional.cross_entropy, train=(inputs, targets), test=(inputs, targets))
-    first = torch.tensor([[3.0, 3.0], [0.0, 2.0]], dtype=torch.float64)  # always says class 0
-    second = torch.tensor([[2.0, 0.0], [3.0, 3.0]], dtype=torch.float64)  # always says class 1
+    task = Task(
+        loss=nn.functional.cross_entropy, train=(inputs, targets), test=(inputs, targets)
+    )
+    # always says class 0
+    first = torch.tensor([[3.0, 3.0], [0.0, 2.0]], dtype=torch.float64)
+    # always says class 1
+    second = torch.tensor([[2.0, 0.0], [3.0, 3.0]], dtype=torch.float64)
     return snapshot_of(task, torch.stack([first.flatten(), second.flatten()]))
 
 
@@ -70,7 +76,12 @@ def quadratic_pair() -> Snapshot:
     targets = torch.zeros(4, 2, 2, dtype=torch.float64)
     targets[:, 0] = 1.0
     inputs = torch.zeros(4, 1, dtype=torch.float64)
-    task = Task(loss=quadratic_loss, train=(inputs, targets), test=(inputs, targets), best_loss=0.0)
+    task = Task(
+        loss=quadratic_loss,
+        train=(inputs, targets),
+        test=(inputs, targets),
+        best_loss=0.0,
+    )
     rows = torch.tensor([[3.0, 3.0], [-1.0, -1.0]], dtype=torch.float64)
 
     def forward(rows: Tensor, integers: dict[str, Tensor], inputs: Tensor) -> Tensor:
@@ -155,13 +166,17 @@ def test_one_worker_and_several_give_the_same_number(
     name: str, sizes: list[int], sick: int | None
 ) -> None:
     rows = torch.linspace(-1, 1, 5 * 24, dtype=torch.float64).view(5, 24).tan()
-    weights = torch.tensor([float(node != sick) for node in range(5)], dtype=torch.float64)
+    weights = torch.tensor(
+        [float(node != sick) for node in range(5)], dtype=torch.float64
+    )
     weights /= weights.sum()
     if sick is not None:
         rows[sick] = 0.0
 
     def part(exchange: object, hosted: range) -> Snapshot:
-        healthy = torch.tensor([i for i, node in enumerate(hosted) if node != sick]).long()
+        healthy = torch.tensor(
+            [i for i, node in enumerate(hosted) if node != sick]
+        ).long()
         here = slice(hosted.start, hosted.stop)
         return snapshot_of(
             blobs(), rows[here].clone(), exchange=exchange, weights=weights[here], alive=healthy,
@@ -188,7 +203,9 @@ def test_scores_do_not_depend_on_how_samples_are_chunked(
     count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = blobs()
-    samples = task.splits[2].to(torch.device("cpu"), torch.float64).subset(torch.arange(count))
+    samples = (
+        task.splits[2].to(torch.device("cpu"), torch.float64).subset(torch.arange(count))
+    )
     rows = torch.linspace(-1, 1, 3 * 24, dtype=torch.float64).view(3, 24).tan()
     whole = score(task, linear_forward, rows, {}, samples)
     logits = linear_forward(rows, {}, samples.inputs)

@@ -48,7 +48,9 @@ def usual(name: str) -> int:
 def refusal(name: str, weights: str) -> str:
     """Return why a rule declares that it does not weigh a topology; empty where it does."""
     auto = weights == "auto"
-    traits = WeightsTraits() if auto else traits_of(find("weights", weights), WeightsTraits)
+    traits = (
+        WeightsTraits() if auto else traits_of(find("weights", weights), WeightsTraits)
+    )
     found = topology(name, usual(name))
     if traits.undirected and found.links(0).directed:
         return "undirected"
@@ -76,7 +78,9 @@ def combined(whole: bool) -> list[tuple[int, float, int]]:
     """Return sizes, intensities and rounds: all together, or so that any two values meet."""
     every = list(product(range(len(SIZES)), range(len(INTENSITIES)), range(len(ROUNDS))))
     return [
-        (SIZES[a], INTENSITIES[b], ROUNDS[c]) for a, b, c in every if whole or (a + b + c) % 3 == 0
+        (SIZES[a], INTENSITIES[b], ROUNDS[c])
+        for a, b, c in every
+        if whole or (a + b + c) % 3 == 0
     ]
 
 
@@ -96,7 +100,10 @@ on_every_topology = pytest.mark.parametrize("name", TOPOLOGIES)
 by_every_rule = pytest.mark.parametrize(("name", "weights"), WEIGHED)
 pairwise_and_all = pytest.mark.parametrize(
     "whole",
-    [pytest.param(False, id="pairwise"), pytest.param(True, id="all", marks=pytest.mark.soak)],
+    [
+        pytest.param(False, id="pairwise"),
+        pytest.param(True, id="all", marks=pytest.mark.soak),
+    ],
 )
 
 
@@ -133,7 +140,9 @@ def test_rows_or_columns_sum_to_one_and_weights_are_non_negative(
 
 @pairwise_and_all
 @by_every_rule
-def test_weights_lie_only_on_links_that_are_on(name: str, weights: str, whole: bool) -> None:
+def test_weights_lie_only_on_links_that_are_on(
+    name: str, weights: str, whole: bool
+) -> None:
     for mixer, intensity, round in mixings(name, weights, whole):
         topology = mixer.topology
         mixing = mixer.mixing(round, intensity)
@@ -161,7 +170,9 @@ def test_who_says_doubly_stochastic_keeps_the_mean_in_every_round(
     fitting = [nodes for nodes in range(1, 21) if fits(name, nodes)]
     from_there = fitting[place % len(fitting) :] + fitting[: place % len(fitting)]
     tried = (make(name, weights, nodes, seed) for nodes in from_there)
-    mixing = next(mixer for mixer in tried if mixer.doubly_stochastic).mixing(round, intensity)
+    mixing = next(mixer for mixer in tried if mixer.doubly_stochastic).mixing(
+        round, intensity
+    )
     assert mixing.doubly_stochastic
     np.testing.assert_allclose(mixing.dense().sum(0), 1.0, atol=1e-9)
 
@@ -176,7 +187,9 @@ def test_nobody_denies_being_doubly_stochastic_in_vain(name: str, weights: str) 
             assert any(np.abs(sums - 1).max() > 1e-3 for sums in both)
 
 
-@pytest.mark.parametrize(("name", "weights"), [pair for pair in WEIGHED if symmetric(*pair)])
+@pytest.mark.parametrize(
+    ("name", "weights"), [pair for pair in WEIGHED if symmetric(*pair)]
+)
 def test_symmetric_rules_weigh_both_directions_alike(name: str, weights: str) -> None:
     for mixer in mixers(name, weights):
         for intensity in INTENSITIES:
@@ -269,11 +282,15 @@ def test_weights_that_give_away_more_than_everything_are_refused() -> None:
         mixer.mixing(0)
 
 
-def test_a_topology_with_unbalanced_prescribed_weights_does_not_claim_to_keep_the_mean() -> None:
+def test_a_topology_with_unbalanced_prescribed_weights_does_not_claim_to_keep_the_mean() -> (
+    None
+):
     def unbalanced(n: int) -> nx.DiGraph:
         graph = nx.DiGraph()
         graph.add_nodes_from(range(n))
-        graph.add_weighted_edges_from((i, (i + 1) % n, 0.1 + 0.8 * i / n) for i in range(n))
+        graph.add_weighted_edges_from(
+            (i, (i + 1) % n, 0.1 + 0.8 * i / n) for i in range(n)
+        )
         return graph
 
     assert not Mixer.make(Topology(build("topology", unbalanced), 5)).doubly_stochastic

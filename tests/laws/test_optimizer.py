@@ -28,7 +28,9 @@ DOTTED = [
     )
 ]  # fmt: skip
 #: Those that equal an optimizer of torch under some settings.
-BASED = [name for name in PLUGINS if traits_of(find("optimizer", name), OptimizerTraits).base]
+BASED = [
+    name for name in PLUGINS if traits_of(find("optimizer", name), OptimizerTraits).base
+]
 NODES, STEPS = 3, 5
 
 every = pytest.mark.parametrize("name", [*PLUGINS, *DOTTED, "in_test.coupled"])
@@ -91,7 +93,9 @@ def with_common(rule: ConfiguredPlugin, **common: Any) -> ConfiguredPlugin:
 
 
 def drawn(layout: Layout, nodes: int, purpose: str, step: int = 0) -> Tensor:
-    values = rng.normal(1, purpose, step, torch.arange(nodes)[:, None], torch.arange(layout.width))
+    values = rng.normal(
+        1, purpose, step, torch.arange(nodes)[:, None], torch.arange(layout.width)
+    )
     return torch.from_numpy(values)
 
 
@@ -178,10 +182,13 @@ def test_buffers_and_padding_stay_as_they_are(name: str, shape: str) -> None:
     outside = torch.ones(layout.width, dtype=torch.bool)
     for entry in layout.parameters:
         outside[entry.start : entry.stop] = False
-    start[:, : layout.trainable].masked_fill_(outside[: layout.trainable], 0.0)  # as in any run
+    # as in any run
+    start[:, : layout.trainable].masked_fill_(outside[: layout.trainable], 0.0)
     trained = Trial(rule_of(name), layout, start).go(range(STEPS)).rows
     assert torch.equal(trained[:, outside], start[:, outside])
-    assert not torch.isclose(trained[:, ~outside], start[:, ~outside], atol=0, rtol=1e-12).any()
+    assert not torch.isclose(
+        trained[:, ~outside], start[:, ~outside], atol=0, rtol=1e-12
+    ).any()
 
 
 @every
@@ -194,7 +201,9 @@ def test_a_strided_view_never_reaches_a_fused_kernel(name: str, shape: str) -> N
     assert not strided.is_contiguous()
     views = BlockOptimizer(rule_of(name), layout, strided, torch.zeros_like(strided))
     for optimizer in (trial.optimizer, views):
-        groups = [group for instance in optimizer.instances for group in instance.param_groups]
+        groups = [
+            group for instance in optimizer.instances for group in instance.param_groups
+        ]
         if optimizer.mode == "stacked":
             assert not any(group.get("fused") or group.get("foreach") for group in groups)
             continue
@@ -218,11 +227,15 @@ def test_the_mode_follows_from_what_is_declared_and_from_the_layout(name: str) -
 
 @every
 @layouts
-def test_channels_are_what_one_row_pays_for_and_are_absorbed_again(name: str, shape: str) -> None:
+def test_channels_are_what_one_row_pays_for_and_are_absorbed_again(
+    name: str, shape: str
+) -> None:
     layout = LAYOUTS[shape]()
     trial = Trial(rule_of(name), layout, drawn(layout, NODES, "start")).go(range(2))
     channels = trial.optimizer.channels()
-    assert sum(channel.shape[1] for channel in channels) == state_numbers(rule_of(name), layout)
+    assert sum(channel.shape[1] for channel in channels) == state_numbers(
+        rule_of(name), layout
+    )
     for channel in channels:
         channel.copy_(channel.mean(0).expand_as(channel))
     trial.optimizer.absorb(channels)
@@ -272,7 +285,9 @@ def test_every_default_differs_from_the_identity_only_where_it_says(name: str) -
 
 @every
 @layouts
-def test_power_one_is_the_optimizer_itself_and_another_is_not(name: str, shape: str) -> None:
+def test_power_one_is_the_optimizer_itself_and_another_is_not(
+    name: str, shape: str
+) -> None:
     layout = LAYOUTS[shape]()
     start = drawn(layout, NODES, "start")
     plain = rule_of(name)
@@ -364,7 +379,9 @@ def test_with_rates_by_block_saving_and_loading_equals_no_interruption_bitwise(
         ("torch.nn.Linear", "not a torch optimizer"),
     ],
 )
-def test_what_cannot_work_is_refused_before_the_first_step(spec: str, message: str) -> None:
+def test_what_cannot_work_is_refused_before_the_first_step(
+    spec: str, message: str
+) -> None:
     layout = LAYOUTS["one group"]()
     with pytest.raises(ConfigError, match=message):
         Trial(build("optimizer", spec), layout, drawn(layout, NODES, "start"))

@@ -46,7 +46,9 @@ def one_topology_per_activation() -> dict[str, str]:
 
 
 @cache
-def talk(name: str, topology: str = "ring", final_merge: bool | None = None) -> RoundPlanner:
+def talk(
+    name: str, topology: str = "ring", final_merge: bool | None = None
+) -> RoundPlanner:
     """Return the schedule of that name in a planner of 8 nodes, its budget solved."""
     rule = example("communication", name)
     if final_merge is not None:
@@ -58,7 +60,9 @@ def talk(name: str, topology: str = "ring", final_merge: bool | None = None) -> 
 OPEN_LOOP = [name for name in NAMES if not talk(name).schedule.closed_loop]
 CLOSED_LOOP = [name for name in NAMES if talk(name).schedule.closed_loop]
 BUDGETED = [
-    name for name in NAMES if traits_of(find("communication", name), CommunicationTraits).budgeted
+    name
+    for name in NAMES
+    if traits_of(find("communication", name), CommunicationTraits).budgeted
 ]
 
 
@@ -71,21 +75,27 @@ def test_plug_ins_of_every_kind_that_need_settings_show_an_example() -> None:
 
     for kind in KINDS:
         for name in names(kind):
-            needy = any(setting.required for setting in find(kind, name).settings.values())
+            needy = any(
+                setting.required for setting in find(kind, name).settings.values()
+            )
             assert not needy or find(kind, name).traits.example, (kind, name)
             assert example(kind, name).name == name
 
 
 @every
 @given(step=st.sampled_from(communication_steps(STEPS, LOCAL)), feedback=feedbacks)
-def test_intensities_lie_within_0_and_1(name: str, step: int, feedback: Feedback | None) -> None:
+def test_intensities_lie_within_0_and_1(
+    name: str, step: int, feedback: Feedback | None
+) -> None:
     action = talk(name).schedule.action(progress(step), feedback)
     assert isinstance(action, Merge) or 0.0 <= action <= 1.0
 
 
 @every
 @given(
-    steps=st.lists(st.sampled_from(communication_steps(STEPS, LOCAL)), min_size=2, max_size=6),
+    steps=st.lists(
+        st.sampled_from(communication_steps(STEPS, LOCAL)), min_size=2, max_size=6
+    ),
     feedback=feedbacks,
 )
 def test_a_schedule_is_pure_in_progress_and_feedback(
@@ -99,9 +109,13 @@ def test_a_schedule_is_pure_in_progress_and_feedback(
 
 @pytest.mark.parametrize("name", OPEN_LOOP)
 @given(step=st.sampled_from(communication_steps(STEPS, LOCAL)), feedback=feedbacks)
-def test_only_closed_loops_read_feedback(name: str, step: int, feedback: Feedback | None) -> None:
+def test_only_closed_loops_read_feedback(
+    name: str, step: int, feedback: Feedback | None
+) -> None:
     schedule = talk(name).schedule
-    assert schedule.action(progress(step), feedback) == schedule.action(progress(step), None)
+    assert schedule.action(progress(step), feedback) == schedule.action(
+        progress(step), None
+    )
 
 
 @pytest.mark.parametrize("name", CLOSED_LOOP)
@@ -117,15 +131,15 @@ def test_a_final_merge_follows_the_last_slot_and_changes_none(name: str) -> None
     on, off = talk(name, final_merge=True), talk(name, final_merge=False)
     assert off.final_merge() is None
     assert on.final_merge() == RoundAction(1.0, full_model=True)
-    for step in (
-        [] if name in BUDGETED else communication_steps(STEPS, LOCAL)
-    ):  # which pays the merge, too
+    # which pays the merge, too
+    for step in [] if name in BUDGETED else communication_steps(STEPS, LOCAL):
         assert on.schedule.action(progress(step)) == off.schedule.action(progress(step))
 
 
 @pytest.mark.parametrize("name", [name for name in OPEN_LOOP if name not in BUDGETED])
 @pytest.mark.parametrize("activation", ["link", "round", "degree"])
 @pytest.mark.parametrize("share", [0.015, 0.04])
+# intensities are real: no rounding to rounds
 def test_a_budget_is_met_in_expectation_or_refused_with_the_reachable_end(
     name: str, activation: str, share: float
 ) -> None:
@@ -144,8 +158,10 @@ def test_a_budget_is_met_in_expectation_or_refused_with_the_reachable_end(
         return
     spent = expected_messages(solve_budget(raw, Size(ROW, ROW), ROW))
     one_round = raw.mixer.expected_messages(1.0)
-    assert abs(spent - wanted) <= max(0.01 * wanted, one_round if wanted > one_round else 0)
-    assert abs(spent - wanted) <= 1e-6 * wanted  # intensities are real: no rounding to rounds
+    assert abs(spent - wanted) <= max(
+        0.01 * wanted, one_round if wanted > one_round else 0
+    )
+    assert abs(spent - wanted) <= 1e-6 * wanted
 
 
 def spent_with(raw: RoundPlanner, factor: float) -> float:
@@ -157,15 +173,24 @@ def spent_with(raw: RoundPlanner, factor: float) -> float:
 def test_most_schedules_can_meet_a_budget() -> None:
     """The law above would hold of schedules that refuse everything; most must not."""
     wanted = 0.015 * all_reduce_messages(8, STEPS)
-    budgets = [{"name": "scale_to_budget", "schedule": talk(n).schedule.rule} for n in OPEN_LOOP]
-    raw = [planner("ring", {**b, "budget": 1}, steps=STEPS, local_steps=LOCAL) for b in budgets]
+    budgets = [
+        {"name": "scale_to_budget", "schedule": talk(n).schedule.rule} for n in OPEN_LOOP
+    ]
+    raw = [
+        planner("ring", {**b, "budget": 1}, steps=STEPS, local_steps=LOCAL)
+        for b in budgets
+    ]
     met = [spent_with(r, 1e-9) <= wanted <= spent_with(r, 1e9) for r in raw]
     assert sum(met) > len(NAMES) // 2
 
 
 @pytest.mark.parametrize(
     ("name", "topology"),
-    [(name, topology) for name in NAMES for topology in one_topology_per_activation().values()]
+    [
+        (name, topology)
+        for name in NAMES
+        for topology in one_topology_per_activation().values()
+    ]
     + [("late", topology) for topology in names("topology")],
 )
 def test_the_preview_equals_the_ledger_of_a_real_run(name: str, topology: str) -> None:

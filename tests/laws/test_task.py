@@ -86,7 +86,9 @@ def test_every_node_holds_samples_and_every_sample_has_one_owner(task: str) -> N
 
 
 @pytest.mark.parametrize(("task", "model"), PAIRS)
-def test_loss_and_gradient_are_finite_and_vmap_equals_a_loop(task: str, model: str) -> None:
+def test_loss_and_gradient_are_finite_and_vmap_equals_a_loop(
+    task: str, model: str
+) -> None:
     if not suits(task, model):
         pytest.skip("the model says that it does not suit this task")
     setup = prepared(task, model, dtype="float64", init="independent")
@@ -96,7 +98,9 @@ def test_loss_and_gradient_are_finite_and_vmap_equals_a_loop(task: str, model: s
     for kind in (VmapGradient, LoopGradient):
         integers = {k: torch.stack([v] * NODES) for k, v in setup.layout.integers.items()}
         grads, own = torch.zeros_like(rows), rows.clone()
-        losses = kind(setup.model, setup.layout, setup.task.loss)(own, integers, batch, grads)
+        losses = kind(setup.model, setup.layout, setup.task.loss)(
+            own, integers, batch, grads
+        )
         assert torch.isfinite(losses).all()
         assert torch.isfinite(grads).all()
         assert grads.abs().max() > 0
@@ -137,20 +141,25 @@ def integers_of(setup: Setup) -> dict[str, torch.Tensor]:
 
 @every_task
 @pytest.mark.parametrize("sampling", ["fixed", "resample"])
-@given(cuts=st.lists(st.integers(1, 23), min_size=1, max_size=6), first=st.integers(0, 90))
+@given(
+    cuts=st.lists(st.integers(1, 23), min_size=1, max_size=6), first=st.integers(0, 90)
+)
 @settings(max_examples=10)
+# and back again
 def test_the_kth_sample_of_a_node_is_the_same_whatever_the_batches_and_the_block(
     task: str, sampling: str, cuts: list[int], first: int
 ) -> None:
     setup = prepared(task, sampling=sampling)
-    whole = Sampler(setup.train, setup.plan, range(NODES), seed=7).batch(0, first + sum(cuts))
+    whole = Sampler(setup.train, setup.plan, range(NODES), seed=7).batch(
+        0, first + sum(cuts)
+    )
     for hosted in (range(NODES), range(1, 3)):
         sampler = Sampler(setup.train, setup.plan, hosted, seed=7)
         at = first
         for size in cuts:
             same(sampler.batch(at, size), whole, hosted, at, size)
             at += size
-        same(sampler.batch(first, cuts[0]), whole, hosted, first, cuts[0])  # and back again
+        same(sampler.batch(first, cuts[0]), whole, hosted, first, cuts[0])
 
 
 def same(found: Batch, whole: Batch, hosted: range, at: int, size: int) -> None:
@@ -164,7 +173,8 @@ def same(found: Batch, whole: Batch, hosted: range, at: int, size: int) -> None:
 def test_another_seed_gives_another_order(task: str) -> None:
     setup = prepared(task)
     orders = [
-        Sampler(setup.train, setup.plan, range(NODES), seed).indices(0, 12) for seed in (0, 1)
+        Sampler(setup.train, setup.plan, range(NODES), seed).indices(0, 12)
+        for seed in (0, 1)
     ]
     assert not np.array_equal(*orders)
 
@@ -206,7 +216,9 @@ def test_every_class_is_divided_completely(split: str, nodes: int, seed: int) ->
 
 @every_split
 def test_more_nodes_than_samples_are_refused(split: str) -> None:
-    with pytest.raises(ConfigError, match="5 training samples cannot give each of 6 nodes one"):
+    with pytest.raises(
+        ConfigError, match="5 training samples cannot give each of 6 nodes one"
+    ):
         shards(example("split", split), labels_of(2, 5), 6, 0)
 
 

@@ -72,7 +72,9 @@ def test_nobody_excuses_itself_from_being_connected_in_vain(name: str) -> None:
 
 
 @at_every_size
-def test_the_same_seed_gives_the_same_graph_in_any_order_of_rounds(name: str, nodes: int) -> None:
+def test_the_same_seed_gives_the_same_graph_in_any_order_of_rounds(
+    name: str, nodes: int
+) -> None:
     once, again = topology(name, nodes), topology(name, nodes)
     forward = {r: edges(once, r, 0.6) for r in ROUNDS}
     backward = {r: edges(again, r, 0.6) for r in reversed(ROUNDS)}
@@ -96,13 +98,17 @@ def test_a_topology_depends_on_exactly_what_it_asks_for(name: str) -> None:
         if topology(name, n).time_varying and promised(name).period is not None
     ],
 )
-def test_the_sequence_of_graphs_repeats_after_the_declared_period(name: str, nodes: int) -> None:
+def test_the_sequence_of_graphs_repeats_after_the_declared_period(
+    name: str, nodes: int
+) -> None:
     found = topology(name, nodes)
     for round in range(2 * found.period):
         assert edges(found, round) == edges(found, round + found.period)
 
 
-@pytest.mark.parametrize(("name", "nodes"), [case for case, need in EXACT_AFTER.items() if need])
+@pytest.mark.parametrize(
+    ("name", "nodes"), [case for case, need in EXACT_AFTER.items() if need]
+)
 @pytest.mark.parametrize("communication", ["constant", "constant(0.3)", "late(50%, 0.4)"])
 def test_finite_time_families_average_exactly_whatever_the_clock_and_the_schedule(
     name: str, nodes: int, communication: str
@@ -112,7 +118,9 @@ def test_finite_time_families_average_exactly_whatever_the_clock_and_the_schedul
     need, period = EXACT_AFTER[name, nodes], topology(name, nodes).period
     for local_steps in {1, 3, 10, max(1, (nodes - 1).bit_length())}:
         steps = local_steps * (12 * need + 24)
-        talk = planner(name, communication, nodes=nodes, steps=steps, local_steps=local_steps)
+        talk = planner(
+            name, communication, nodes=nodes, steps=steps, local_steps=local_steps
+        )
         whole = talk.mixer.topology.activation == "round"
         run: list[np.ndarray] = []
         checked = 0

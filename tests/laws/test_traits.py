@@ -118,13 +118,17 @@ class Thing:
 
 
 @every_trait
-def test_an_ill_typed_trait_is_refused_with_what_is_expected(kind: str, trait: str) -> None:
+def test_an_ill_typed_trait_is_refused_with_what_is_expected(
+    kind: str, trait: str
+) -> None:
     wanted = get_type_hints(TRAITS[kind])[trait]
     said = refused(kind, **{trait: Thing()})
     assert said.endswith(f": trait {trait} = a Thing: it must be {in_words(wanted)}.")
 
 
-@pytest.mark.parametrize(("kind", "trait"), [(k, t) for k, given in NEEDED.items() for t in given])
+@pytest.mark.parametrize(
+    ("kind", "trait"), [(k, t) for k, given in NEEDED.items() for t in given]
+)
 def test_what_a_member_must_declare_is_asked_for(
     kind: str, trait: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,12 +167,18 @@ def test_values_fit_their_types_without_being_converted(
 
 
 @pytest.mark.parametrize(("kind", "key"), COMMON)
-def test_a_member_may_say_the_default_of_a_setting_of_its_kind(kind: str, key: str) -> None:
+def test_a_member_may_say_the_default_of_a_setting_of_its_kind(
+    kind: str, key: str
+) -> None:
     """Any valid value: here what another member says, or one."""
     values = [find(kind, name).common[key].default for name in names(kind)]
-    given = next((value for value in reversed(values) if value is not None), VALID.get(key, 1))
+    given = next(
+        (value for value in reversed(values) if value is not None), VALID.get(key, 1)
+    )
     found = register(kind, **{key: given})
-    assert bind(found, {}).common[key] == bind(found, {key: given}).common[key] is not None
+    assert (
+        bind(found, {}).common[key] == bind(found, {key: given}).common[key] is not None
+    )
     assert found.common.keys() == find(kind, names(kind)[0]).common.keys()
     assert key not in get_type_hints(type(found.traits))
 

@@ -1,6 +1,8 @@
-"""The Ray actor: a thin shell around a worker, which answers while the worker computes.
+"""The Ray actor: a thin shell around a worker, which answers while the worker
+computes.
 
-Nothing heavy is imported before ``begin``, so that an actor answers from its first moment on.
+Nothing heavy is imported before ``begin``, so that an actor answers from its first
+moment on.
 """
 
 from __future__ import annotations
@@ -21,10 +23,11 @@ class Actor:
     """One worker's process; ``label`` is what the Ray dashboard and the logs show."""
 
     def __init__(self, label: str, orphaned_s: float, meeting_s: float) -> None:
-        """Answer from now on; a process that nobody polls for ``orphaned_s`` ends itself.
+        """Answer from now on; a process that nobody polls for ``orphaned_s`` ends
+        itself.
 
-        Polls begin with the work; until then, while slow machines still load torch, it waits
-        ``meeting_s``.
+        Polls begin with the work; until then, while slow machines still load torch,
+        it waits ``meeting_s``.
         """
         from decentral.threads import spin_briefly
 
@@ -38,10 +41,11 @@ class Actor:
         """Say which worker this is, as log lines begin."""
         return self.label
 
+    # The training thread cannot be asked: it may wait for a peer for ever.
     def _watch_the_driver(self) -> None:
         while time.monotonic() - self.asked_s < self.patience_s:
             time.sleep(1.0)
-        os._exit(1)  # The training thread cannot be asked: it may wait for a peer for ever.
+        os._exit(1)
 
     def handshake(self) -> dict[str, Any]:
         """Return where this process is and what it runs."""
@@ -74,14 +78,18 @@ class Actor:
         return self.store.port
 
     def begin(self, job: Job) -> None:
-        """Build the worker and train to the end; what happens is reported by ``poll``."""
+        """Build the worker and train to the end; what happens is reported by
+        ``poll``.
+        """
         from decentral.engines.worker import Worker
 
         self.worker = Worker(job)
         self.worker.work()
 
     def poll(self, wait_s: float) -> tuple[int, list[Mapping[str, Any]]]:
-        """Return the step that is done and what has happened since, at most ``wait_s`` later."""
+        """Return the step that is done and what has happened since, at most
+        ``wait_s`` later.
+        """
         # The first poll ends the long patience of the start.
         self.asked_s, self.patience_s = time.monotonic(), self.orphaned_s
         if self.worker is None:
@@ -100,7 +108,9 @@ class Actor:
         self.worker.save()
 
     def commit(self, name: str, path: str) -> str:
-        """Write a file that the worker has staged to a shared folder; return its digest."""
+        """Write a file that the worker has staged to a shared folder; return its
+        digest.
+        """
         assert self.worker is not None
         return self.worker.commit(name, Path(path))
 

@@ -12,7 +12,9 @@ from decentral.engines.ray.run import RayRun
 
 @dataclass(frozen=True)
 class ResourceShare(Cluster):
-    """The part of a cluster that one run may use: some cores and GPUs of some hosts."""
+    """The part of a cluster that one run may use: some cores and GPUs of some
+    hosts.
+    """
 
     parts: tuple[Host, ...]
 
@@ -23,7 +25,9 @@ class ResourceShare(Cluster):
 
 
 class Allocator:
-    """Gives every run what it would use alone: a host's cores by threads, and a GPU, per worker."""
+    """Gives every run what it would use alone: a host's cores by threads, and a
+    GPU, per worker.
+    """
 
     def __init__(self, config: Config) -> None:
         """Join or start the cluster, for all runs."""
@@ -55,7 +59,12 @@ class Allocator:
         self.allocated.pop(run, None)
 
     def _free_part(self, host: Host) -> Host:
-        taken = [part for share in self.allocated.values() for part in share if part.id == host.id]
+        taken = [
+            part
+            for share in self.allocated.values()
+            for part in share
+            if part.id == host.id
+        ]
         cpus = host.cpus - sum(part.cpus for part in taken)
         return replace(host, cpus=cpus, gpus=host.gpus - sum(part.gpus for part in taken))
 
@@ -63,7 +72,8 @@ class Allocator:
 def divide(
     free: Sequence[Host], workers: int, cores: float, gpus: int, placement: str
 ) -> tuple[Host, ...] | None:
-    """Return what ``workers`` of so many cores and GPUs each take of the hosts; None: too much.
+    """Return what ``workers`` of so many cores and GPUs each take of the hosts;
+    None: too much.
 
     ``pack`` takes the first host with room, ``spread`` the one with most.
 
@@ -82,11 +92,16 @@ def divide(
         room = {
             place: host.cpus - cores * counts[place]
             for place, host in enumerate(free)
-            if host.cpus >= cores * (counts[place] + 1) and host.gpus >= gpus * (counts[place] + 1)
+            if host.cpus >= cores * (counts[place] + 1)
+            and host.gpus >= gpus * (counts[place] + 1)
         }
         if not room:
             return None
-        first = max(room, key=lambda place: room[place]) if placement == "spread" else min(room)
+        first = (
+            max(room, key=lambda place: room[place])
+            if placement == "spread"
+            else min(room)
+        )
         counts[first] += 1
     return tuple(
         replace(free[place], cpus=cores * count, gpus=gpus * count)

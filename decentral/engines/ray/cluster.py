@@ -1,4 +1,6 @@
-"""The Ray cluster: joined or started, what its hosts offer, and which of them were lost."""
+"""The Ray cluster: joined or started, what its hosts offer, and which of them were
+lost.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ class Host:
 
 @dataclass(frozen=True)
 class Cluster:
-    """A cluster this process is connected to; ``own`` ones are taken down with the run."""
+    """A cluster this process is connected to; ``own`` ones are taken down with the
+    run.
+    """
 
     dashboard: str
     own: bool
@@ -64,8 +68,8 @@ class Cluster:
 def connect(config: Config) -> Cluster:
     """Join the cluster at ``address``, or start one on this machine.
 
-    A cluster that is started asks for a token (``RAY_AUTH_MODE=token``); joining one that does not
-    prints a warning. Raises ConfigError when nothing answers.
+    A cluster that is started asks for a token (``RAY_AUTH_MODE=token``); joining
+    one that does not prints a warning. Raises ConfigError when nothing answers.
     """
     engine = config.engine
     if engine.address is None:
@@ -78,13 +82,17 @@ def connect(config: Config) -> Cluster:
 
     joined = ray.is_initialized()
     quieten()
-    options: dict[str, Any] = {"address": engine.address} if engine.address else _own(engine)
+    options: dict[str, Any] = (
+        {"address": engine.address} if engine.address else _own(engine)
+    )
     if joined:  # several runs of a process share one: it is asked for its dashboard only
         options = {"ignore_reinit_error": True}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            context = ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+            context = ray.init(
+                log_to_driver=False, logging_level=logging.ERROR, **options
+            )
     except (RuntimeError, ConnectionError, ValueError, RayError) as error:
         raise _explain(engine.address, error) from error
     dashboard = f"http://{context.dashboard_url}" if context.dashboard_url else "off"
@@ -100,9 +108,18 @@ def connect(config: Config) -> Cluster:
 
 
 def _own(engine: Engine) -> dict[str, Any]:
-    """Return how a cluster is started: as many workers as asked fit, whatever the cores."""
-    port = {} if engine.dashboard_port is None else {"dashboard_port": engine.dashboard_port}
-    return {"address": "local", "include_dashboard": True, "dashboard_host": "127.0.0.1", **port}
+    """Return how a cluster is started: as many workers as asked fit, whatever the
+    cores.
+    """
+    port = (
+        {} if engine.dashboard_port is None else {"dashboard_port": engine.dashboard_port}
+    )
+    return {
+        "address": "local",
+        "include_dashboard": True,
+        "dashboard_host": "127.0.0.1",
+        **port,
+    }
 
 
 def _check_port(port: int | None) -> None:
@@ -116,7 +133,9 @@ def _check_port(port: int | None) -> None:
         try:
             probe.bind(("127.0.0.1", port))
         except OverflowError as error:
-            raise ConfigError(f"engine.dashboard_port {port}: ports end at 65535.") from error
+            raise ConfigError(
+                f"engine.dashboard_port {port}: ports end at 65535."
+            ) from error
         except OSError as error:
             raise ConfigError(
                 f"engine.dashboard_port {port} cannot be used ({os.strerror(error.errno or 0)}); "
@@ -154,7 +173,9 @@ def _explain(address: str | None, error: Exception) -> ConfigError:
             "start one by `ray start --head`, or leave the address out."
         )
     if "ersion mismatch" in text:
-        return ConfigError(f"the Ray cluster at {address} runs other versions: {text[:300]}")
+        return ConfigError(
+            f"the Ray cluster at {address} runs other versions: {text[:300]}"
+        )
     if isinstance(error, AuthenticationError):
         return ConfigError(
             "RAY_AUTH_MODE=token is set, and there is no token; set RAY_AUTH_TOKEN or "
@@ -171,10 +192,12 @@ def _explain(address: str | None, error: Exception) -> ConfigError:
 def place_workers(
     hosts: list[Host], workers: int, placement: str, blocked: Container[str], gpus: int
 ) -> list[Host]:
-    """Return the host of every worker: ``pack`` fills one after the other, ``spread`` takes turns.
+    """Return the host of every worker: ``pack`` fills one after the other,
+    ``spread`` takes turns.
 
-    Neighbouring workers share a host where they can. Hosts that were lost before are used only
-    when there is no other. Raises ConfigError when there are fewer GPUs than needed.
+    Neighbouring workers share a host where they can. Hosts that were lost before
+    are used only when there is no other. Raises ConfigError when there are fewer
+    GPUs than needed.
 
     Args:
         hosts: The machines of the cluster.
@@ -186,7 +209,9 @@ def place_workers(
     # A host that was lost is better than none.
     usable = [h for h in hosts if h.id not in blocked] or hosts
     if not usable:
-        raise ConfigError("no host of the Ray cluster offers CPUs; start one by `ray start`.")
+        raise ConfigError(
+            "no host of the Ray cluster offers CPUs; start one by `ray start`."
+        )
     # Without GPUs more workers than cores are allowed; they share them.
     room = [int(h.gpus) // gpus if gpus else max(1, int(h.cpus)) for h in usable]
     if gpus and sum(room) < workers:
@@ -197,11 +222,15 @@ def place_workers(
     counts = [0] * len(usable)
     for i in islice(_turns(room, placement, limited=bool(gpus)), workers):
         counts[i] += 1
-    return [host for host, count in zip(usable, counts, strict=True) for _ in range(count)]
+    return [
+        host for host, count in zip(usable, counts, strict=True) for _ in range(count)
+    ]
 
 
 def _turns(room: list[int], placement: str, limited: bool) -> Iterator[int]:
-    """Yield hosts to place the next worker on, by index; full ones only where CPUs are shared."""
+    """Yield hosts to place the next worker on, by index; full ones only where CPUs
+    are shared.
+    """
     packed = [i for i, places in enumerate(room) for _ in range(places)]
     rounds = range(max(room))
     spread = [i for turn in rounds for i, places in enumerate(room) if places > turn]
@@ -209,11 +238,13 @@ def _turns(room: list[int], placement: str, limited: bool) -> Iterator[int]:
     yield from once if limited else cycle(once)
 
 
-# --- hosts that were lost -------------------------------------------------------------------------
+# --- hosts that were lost ---------------------------------------------------------
 
 
 class HostBlocklist:
-    """Hosts that no worker is placed on while there are others, by the id that Ray gave them."""
+    """Hosts that no worker is placed on while there are others, by the id that Ray
+    gave them.
+    """
 
     def __init__(self) -> None:
         """Block none."""
@@ -233,9 +264,11 @@ class HostBlocklist:
         self._asked[host] = None
 
     def unblock(self, there: Iterable[Host]) -> set[str]:
-        """Return the hosts that answer again, no longer blocked, and ask the others; never waits.
+        """Return the hosts that answer again, no longer blocked, and ask the
+        others; never waits.
 
-        A network that was cut for less than Ray notices brings back the host it took away.
+        A network that was cut for less than Ray notices brings back the host it
+        took away.
         """
         here = {host.id for host in there} & self._asked.keys()
         found = {host for host in here if _answers(self._asked[host])}

@@ -1,4 +1,6 @@
-"""What a run tells Ray's metrics, which Prometheus reads and the dashboards of ``launch/`` show."""
+"""What a run tells Ray's metrics, which Prometheus reads and the dashboards of
+``launch/`` show.
+"""
 
 from __future__ import annotations
 
@@ -57,13 +59,17 @@ class Monitor:
                 self._set(PARTS_S, seconds, worker=str(worker), part=part)
 
     def _gauge(self, key: str) -> str:
-        """Return the gauge of a key, registered at its first number; no two keys share one."""
+        """Return the gauge of a key, registered at its first number; no two keys
+        share one.
+        """
         if key not in self.names:
             name = gauge_name(key)
             while name in self.gauges:
                 name += "_"
             self.names[key] = name
-            self._register(name, self.records.of(key).text or f"{key}, a metric of the run")
+            self._register(
+                name, self.records.of(key).text or f"{key}, a metric of the run"
+            )
         return self.names[key]
 
     def failures(self, count: int) -> None:

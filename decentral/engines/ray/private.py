@@ -8,9 +8,11 @@ from typing import Any
 
 
 def quieten() -> None:
-    """Let Ray's notices, such as that a worker died, go to the log: the run tells it in its words.
+    """Let Ray's notices, such as that a worker died, go to the log: the run tells
+    it in its words.
 
-    Ray prints them on the terminal, whatever ``log_to_driver`` and ``logging_level`` say.
+    Ray prints them on the terminal, whatever ``log_to_driver`` and
+    ``logging_level`` say.
     """
     from ray._private import worker
 

@@ -1,4 +1,6 @@
-"""A run on Ray: the driver starts the workers, watches, records, and starts again what is lost."""
+"""A run on Ray: the driver starts the workers, watches, records, and starts again
+what is lost.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,12 @@ from decentral.limits import check_threads
 from decentral.loop.cost import thread_count
 from decentral.loop.pipeline import gradient_of
 from decentral.network.planning import Membership
-from decentral.run.checkpoint import Saved, has_checkpoint, newest_checkpoint, save_checkpoint
+from decentral.run.checkpoint import (
+    Saved,
+    has_checkpoint,
+    newest_checkpoint,
+    save_checkpoint,
+)
 from decentral.sampling import Sampler
 
 
@@ -46,9 +53,16 @@ class RayRun(EngineRun):
     def _resolve(self) -> None:
         """Decide everything that was left open."""
         config, hosts = self.setup.config, self.cluster.hosts()
-        if config.engine.address is not None:  # the cores of its hosts count, not those of this one
-            check_threads(config.threads, max((host.cpus for host in hosts), default=None))
-        gpus = int(sum(host.gpus for host in hosts)) if self.setup.device.type == "cuda" else 0
+        # the cores of its hosts count, not those of this one
+        if config.engine.address is not None:
+            check_threads(
+                config.threads, max((host.cpus for host in hosts), default=None)
+            )
+        gpus = (
+            int(sum(host.gpus for host in hosts))
+            if self.setup.device.type == "cuda"
+            else 0
+        )
         self.wanted = self.workers = worker_count(config, gpus or len(hosts))
         # The choice has to suit every worker, and the smallest block gains least
         # from computing rows together.
@@ -75,7 +89,9 @@ class RayRun(EngineRun):
     def settings(self) -> dict[str, Any]:
         """The resolved configuration."""
         asked = self.setup.config.engine.model_dump()
-        return super().settings | {"engine": asked | {"name": "ray", "workers": self.wanted}}
+        return super().settings | {
+            "engine": asked | {"name": "ray", "workers": self.wanted}
+        }
 
     @property
     def step(self) -> int:
@@ -91,7 +107,7 @@ class RayRun(EngineRun):
         self.workers = min(self.workers, len(saved.live))
         self.saved = saved
 
-    # --- the run ----------------------------------------------------------------------------------
+    # --- the run ------------------------------------------------------------------
 
     def train(self, watch: Watch) -> dict[str, Any]:
         """Train to the end, through failures, and return the summary."""
@@ -110,11 +126,15 @@ class RayRun(EngineRun):
         nodes = [[self.members.live[place] for place in block] for block in blocks]
         labels = [label(rank, hosted) for rank, hosted in enumerate(nodes)]
         name, config = self.folder.path.name, self.setup.config
-        group = start_workers(self.cluster, config, labels, name, self.blocklist, self.step)
+        group = start_workers(
+            self.cluster, config, labels, name, self.blocklist, self.step
+        )
         self.group = group
         start = Start(self.members, blocks, self.saved, tuple(self.faults), self.failures)
         try:
-            Attempt(self, group, start, self.monitor, watch, stopping, self.could_rejoin).follow()
+            Attempt(
+                self, group, start, self.monitor, watch, stopping, self.could_rejoin
+            ).follow()
         except WorkersLost as lost:
             # The first news of a loss often names the wrong one: peers of a lost
             # worker fail, too.
@@ -134,10 +154,12 @@ class RayRun(EngineRun):
         self.resumed = self.saved is not None
         self.group = None
 
-    # --- failures ---------------------------------------------------------------------------------
+    # --- failures -----------------------------------------------------------------
 
     def _handle_loss(self, lost: WorkersLost, nodes: Sequence[int]) -> None:
-        """Record a failure and prepare the next attempt; raises RunError after the last."""
+        """Record a failure and prepare the next attempt; raises RunError after the
+        last.
+        """
         config, group = self.setup.config, self.group
         assert group is not None
         self.failures += 1
@@ -157,7 +179,12 @@ class RayRun(EngineRun):
     def _record_failure(self, lost: WorkersLost, nodes: Sequence[int]) -> None:
         assert self.group is not None
         hosts = sorted({self.group.hosts[rank].address for rank in lost.ranks})
-        details = {"step": lost.step, "workers": lost.ranks, "nodes": list(nodes), "hosts": hosts}
+        details = {
+            "step": lost.step,
+            "workers": lost.ranks,
+            "nodes": list(nodes),
+            "hosts": hosts,
+        }
         policy = self.setup.config.engine.on_failure
         self.announce("failure", details | {"cause": lost.cause, "then": policy})
 
@@ -179,10 +206,12 @@ class RayRun(EngineRun):
         path = self.folder.path
         return newest_checkpoint(path) if has_checkpoint(path) else None
 
-    # --- membership -------------------------------------------------------------------------------
+    # --- membership ---------------------------------------------------------------
 
     def could_rejoin(self) -> bool:
-        """Whether nodes are missing and a host is there that was not, or answers again."""
+        """Whether nodes are missing and a host is there that was not, or answers
+        again.
+        """
         missing = len(self.members.live) < self.setup.config.nodes
         if not (missing or self.blocklist):
             return False
@@ -200,7 +229,9 @@ class RayRun(EngineRun):
         self._reconfigure(self.members.joined(missing))
 
     def _reconfigure(self, members: Membership) -> None:
-        """Begin a new epoch at the last checkpoint, which is written anew for its members."""
+        """Begin a new epoch at the last checkpoint, which is written anew for its
+        members.
+        """
         if not members.live:
             raise RunError("every node was lost.")
         setup, old, saved = self.setup, self.members, self.saved
@@ -223,7 +254,9 @@ class RayRun(EngineRun):
 
 
 def worker_count(config: Config, offered: int) -> int:
-    """Return the number of workers: as asked, or one per GPU or host; at most one per node."""
+    """Return the number of workers: as asked, or one per GPU or host; at most one
+    per node.
+    """
     workers = config.engine.workers
     if workers == "auto":
         return max(1, min(offered, config.nodes))
@@ -236,7 +269,9 @@ def worker_count(config: Config, offered: int) -> int:
 
 
 def remaining(faults: Sequence[Fault], struck: Sequence[int]) -> list[Fault]:
-    """Return the faults that are still to come: the first of every worker struck was injected."""
+    """Return the faults that are still to come: the first of every worker struck
+    was injected.
+    """
     ordered = sorted(faults, key=lambda fault: fault.step)
     injected = [next((f for f in ordered if f.worker == rank), None) for rank in struck]
     if not struck:

@@ -51,10 +51,12 @@ class WorkerGroup:
         """Return how many there are."""
         return len(self.actors)
 
-    # --- questions --------------------------------------------------------------------------------
+    # --- questions ----------------------------------------------------------------
 
     def ask_all(self, method: str, *given: Any, timeout_s: float) -> list[Any]:
-        """Return what every worker answers, in order; raises WorkersLost for those that do not."""
+        """Return what every worker answers, in order; raises WorkersLost for those
+        that do not.
+        """
         return self.ask_each(method, [given] * len(self.actors), timeout_s)
 
     def ask_each(
@@ -69,7 +71,9 @@ class WorkerGroup:
         """
         import ray
 
-        refs = [self._call(rank, method, *arguments) for rank, arguments in enumerate(given)]
+        refs = [
+            self._call(rank, method, *arguments) for rank, arguments in enumerate(given)
+        ]
         ready, _ = ray.wait(refs, num_returns=len(refs), timeout=timeout_s)
         silent = [rank for rank, ref in enumerate(refs) if ref not in set(ready)]
         if silent:
@@ -77,7 +81,9 @@ class WorkerGroup:
         return [self._answer(rank, ref) for rank, ref in enumerate(refs)]
 
     def ask(self, rank: int, method: str, *given: Any) -> Any:
-        """Return what one worker answers; raises WorkersLost when it does not in time."""
+        """Return what one worker answers; raises WorkersLost when it does not in
+        time.
+        """
         import ray
 
         ref = self._call(rank, method, *given)
@@ -107,7 +113,9 @@ class WorkerGroup:
             raise WorkersLost([rank], self._cause(rank, error)) from error
 
     def _cause(self, rank: int, error: Exception) -> str:
-        """Return in a few words why a worker is gone: by Ray's types, and the state of its host."""
+        """Return in a few words why a worker is gone: by Ray's types, and the state
+        of its host.
+        """
         import ray
         from ray.exceptions import ActorUnavailableError, OwnerDiedError, RayActorError
 
@@ -122,22 +130,25 @@ class WorkerGroup:
             return PROCESS_DIED
         return " ".join(str(error).split())[:200]
 
-    # --- the work ---------------------------------------------------------------------------------
+    # --- the work -----------------------------------------------------------------
 
     def begin(self, jobs: Iterable[Any]) -> None:
         """Give every worker its job; from now on there are reports."""
         self._start_clocks()
         # Answers only when the work ends: before that it tells of a process that
         # died.
-        works = [actor.begin.remote(job) for actor, job in zip(self.actors, jobs, strict=True)]
+        works = [
+            actor.begin.remote(job) for actor, job in zip(self.actors, jobs, strict=True)
+        ]
         self._works = {work: rank for rank, work in enumerate(works)}
 
     def reports(self) -> Iterator[Report]:
-        """Yield what has happened since the last call, waiting a moment for the first of it.
+        """Yield what has happened since the last call, waiting a moment for the
+        first of it.
 
-        Raises WorkersLost for workers that are dead, that are silent for ``liveness_s``, and all
-        of them when none has done a step for ``progress_s``; RunError for one that cannot even
-        begin.
+        Raises WorkersLost for workers that are dead, that are silent for
+        ``liveness_s``, and all of them when none has done a step for
+        ``progress_s``; RunError for one that cannot even begin.
         """
         import ray
 
@@ -167,31 +178,41 @@ class WorkerGroup:
             self.steps[rank], self._moved_s = step, now
 
     def check_clocks(self, now_s: float) -> None:
-        """Raise WorkersLost if at that time workers are silent for too long, or none has moved."""
+        """Raise WorkersLost if at that time workers are silent for too long, or
+        none has moved.
+        """
         ranks = set(range(len(self.actors))) - self.gone
         limits_s = {rank: self._silence_s(rank) for rank in ranks}
-        silent = [rank for rank in ranks if now_s - self._answered_s[rank] > limits_s[rank]]
+        silent = [
+            rank for rank in ranks if now_s - self._answered_s[rank] > limits_s[rank]
+        ]
         if silent:
             limit_s = max(limits_s[rank] for rank in silent)
             raise WorkersLost(silent, f"silent for {limit_s:g} s", self.step)
         if now_s - self._moved_s > self.engine.progress_s:
-            raise WorkersLost([], f"no step within {self.engine.progress_s:g} s", self.step)
+            raise WorkersLost(
+                [], f"no step within {self.engine.progress_s:g} s", self.step
+            )
 
     def _silence_s(self, rank: int) -> float:
-        """Return how long a worker may be silent: while it loads torch it can hardly answer."""
+        """Return how long a worker may be silent: while it loads torch it can
+        hardly answer.
+        """
         begins = self.steps[rank] < 0
         return max(START_S, self.engine.liveness_s) if begins else self.engine.liveness_s
 
     @property
     def step(self) -> int:
-        """The step that every worker has done, at first that of the checkpoint it begins at."""
+        """The step that every worker has done, at first that of the checkpoint it
+        begins at.
+        """
         return max(self.begun, min(self.steps, default=0))
 
     def wait_for_losses(self, lost: WorkersLost) -> WorkersLost:
         """Wait until it is clear who is gone, and why; return it.
 
-        That takes a moment, or ``liveness_s`` if nobody is known to be gone: workers notice a dead
-        peer before its host tells.
+        That takes a moment, or ``liveness_s`` if nobody is known to be gone:
+        workers notice a dead peer before its host tells.
         """
         self.gone |= set(lost.ranks)
         cause, began = lost.cause, time.monotonic()
@@ -217,7 +238,8 @@ class WorkerGroup:
         import ray
 
         for actor in self.actors:
-            with suppress(Exception):  # it may be gone already, or its host be out of reach
+            # it may be gone already, or its host be out of reach
+            with suppress(Exception):
                 ray.kill(actor)
         self._asked.clear()
         self._works.clear()
@@ -231,11 +253,13 @@ def start_workers(
     blocked: Container[str],
     begun: int = 0,
 ) -> WorkerGroup:
-    """Start one actor per label on the hosts that are there, with the cores they can have.
+    """Start one actor per label on the hosts that are there, with the cores they
+    can have.
 
     Args:
         cluster: Where.
-        config: Of the run; says what is placed how, and how long workers may be silent.
+        config: Of the run; says what is placed how, and how long workers may be
+            silent.
         labels: What every worker is called, by rank.
         run: The namespace of the actors' names.
         blocked: Ids of hosts that are used only where there is no other.
@@ -245,7 +269,9 @@ def start_workers(
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     gpus = int(config.device.startswith("cuda"))
-    hosts = place_workers(cluster.hosts(), len(labels), config.engine.placement, blocked, gpus)
+    hosts = place_workers(
+        cluster.hosts(), len(labels), config.engine.placement, blocked, gpus
+    )
     made: Any = ray.remote
     remote = made(concurrency_groups={"watch": 4})(Actor)
     actors = [
@@ -266,7 +292,9 @@ def start_workers(
 
 
 def _cores(host: Host, hosts: Sequence[Host]) -> float:
-    """Return a worker's share of its host: whole cores, or a part of one where they are few."""
+    """Return a worker's share of its host: whole cores, or a part of one where they
+    are few.
+    """
     share = host.cpus / hosts.count(host)
     # Rounded down, to the four digits that Ray counts in, so that all of them fit.
     return float(int(share)) if share >= 1 else int(share * 1e4) / 1e4

@@ -1,9 +1,10 @@
 """Codecs: what is left of a row when it is sent in fewer bytes.
 
-A codec is a function ``(rows, layout, draw) -> rows``: rows [n, k] as they are decoded again; row i
-depends on row i only, and randomness on ``draw`` only. Nodes then move by what was received, x_i <-
-x_i + sum_j W_ij C(x_j) - C(x_i), which keeps the mean whatever is lost. What a codec promises,
-and how coded rows travel, stands in ``traits.CodecTraits``.
+A codec is a function ``(rows, layout, draw) -> rows``: rows [n, k] as they are
+decoded again; row i depends on row i only, and randomness on ``draw`` only. Nodes
+then move by what was received, x_i <- x_i + sum_j W_ij C(x_j) - C(x_i), which keeps
+the mean whatever is lost. What a codec promises, and how coded rows travel, stands
+in ``traits.CodecTraits``.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ from decentral.traits import Wire as Wire
 
 @dataclass(frozen=True)
 class TensorLayout:
-    """What a coded channel holds: ``(start, stop, shape)`` of every tensor in a row."""
+    """What a coded channel holds: ``(start, stop, shape)`` of every tensor in a
+    row.
+    """
 
     tensors: tuple[tuple[int, int, tuple[int, ...]], ...]
     itemsize: int
@@ -56,7 +59,9 @@ class RngContext:
 
 @dataclass(frozen=True)
 class CodecContext:
-    """What both ends of a wire know: the layout, the round, and the settings of the codec."""
+    """What both ends of a wire know: the layout, the round, and the settings of the
+    codec.
+    """
 
     layout: TensorLayout
     draw: RngContext
@@ -96,9 +101,12 @@ def code_rows(
         raise wrong(codec, describe(found), expected)
     if found.dtype != rows.dtype:
         raise wrong(codec, f"rows of type {found.dtype}", expected)
-    # What is shipped is looked at by the laws; to look at every number would cost it time.
+    # What is shipped is looked at by the laws; to look at every number would cost
+    # it time.
     if is_users(codec) and not torch.isfinite(found).all() and torch.isfinite(rows).all():
-        raise wrong(codec, "rows with NaN or infinite numbers", "finite ones for finite ones")
+        raise wrong(
+            codec, "rows with NaN or infinite numbers", "finite ones for finite ones"
+        )
     return found
 
 
@@ -109,6 +117,12 @@ def coded_bytes(codec: ConfiguredPlugin, layout: TensorLayout) -> int:
     if size is None:
         return layout.numbers * layout.itemsize
     count: Any = size(layout, inner.settings)
-    if isinstance(count, bool) or not isinstance(count, int | float) or not 0 <= count < inf:
-        raise wrong(inner, f"{describe(count)} by its trait size", "the bytes of a coded row")
+    if (
+        isinstance(count, bool)
+        or not isinstance(count, int | float)
+        or not 0 <= count < inf
+    ):
+        raise wrong(
+            inner, f"{describe(count)} by its trait size", "the bytes of a coded row"
+        )
     return int(count)

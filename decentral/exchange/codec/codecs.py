@@ -22,9 +22,16 @@ from decentral.exchange.codec.base import (
     code_rows,
     from_bytes,
 )
-from decentral.registry import ConfiguredPlugin, Count, NestedPlugin, Positive, Share, plugin
+from decentral.registry import (
+    ConfiguredPlugin,
+    Count,
+    NestedPlugin,
+    Positive,
+    Share,
+    plugin,
+)
 
-# --- every number smaller -------------------------------------------------------------------------
+# --- every number smaller ---------------------------------------------------------
 
 
 @plugin("codec", uncoded=True)
@@ -50,7 +57,9 @@ def _unpack_bf16(packed: Tensor, like: Tensor, context: CodecContext) -> Tensor:
 
 
 @plugin(
-    "codec", size=lambda layout, settings: layout.numbers * 2, wire=Wire(_pack_bf16, _unpack_bf16)
+    "codec",
+    size=lambda layout, settings: layout.numbers * 2,
+    wire=Wire(_pack_bf16, _unpack_bf16),
 )
 def bf16(rows: Tensor, layout: TensorLayout, draw: RngContext) -> Tensor:
     """Round to bfloat16: two bytes a number, relative error at most 2^-8.
@@ -83,7 +92,9 @@ def _unpack_int8(packed: Tensor, like: Tensor, context: CodecContext) -> Tensor:
     head = like.element_size()
     step = from_bytes(packed[:, :head], like.dtype)
     found = like.new_zeros(len(packed), like.shape[1])
-    found[:, context.layout.columns] = step * from_bytes(packed[:, head:], torch.int8).to(like)
+    found[:, context.layout.columns] = step * from_bytes(packed[:, head:], torch.int8).to(
+        like
+    )
     return found
 
 
@@ -93,10 +104,11 @@ def _unpack_int8(packed: Tensor, like: Tensor, context: CodecContext) -> Tensor:
     wire=Wire(_pack_int8, _unpack_int8),
 )
 def int8(rows: Tensor, layout: TensorLayout, draw: RngContext) -> Tensor:
-    """Round at random to one of 255 steps from -max to max of a row: one byte a number, unbiased.
+    """Round at random to one of 255 steps from -max to max of a row: one byte a
+    number, unbiased.
 
-    C(x) = s floor(x / s + u), s = max|x| / 127, u uniform in [0, 1), keyed by node, round and
-    column. (Alistarh et al., "QSGD", NeurIPS 2017.)
+    C(x) = s floor(x / s + u), s = max|x| / 127, u uniform in [0, 1), keyed by node,
+    round and column. (Alistarh et al., "QSGD", NeurIPS 2017.)
 
     Args:
         rows: Rows that are sent, [n, P].
@@ -107,7 +119,9 @@ def int8(rows: Tensor, layout: TensorLayout, draw: RngContext) -> Tensor:
     nodes, columns = np.array(draw.nodes)[:, None], np.arange(rows.shape[1])
     chance = rng.uniform(draw.seed, f"codec/{draw.purpose}", draw.round, nodes, columns)
     # The largest number may come out as 128 by rounding, which 8 bits cannot hold.
-    return step * torch.floor(rows / step + torch.from_numpy(chance).to(rows)).clamp(-127, 127)
+    return step * torch.floor(rows / step + torch.from_numpy(chance).to(rows)).clamp(
+        -127, 127
+    )
 
 
 def _places(like: Tensor) -> Tensor:
@@ -146,10 +160,11 @@ def _unpack_sign(packed: Tensor, like: Tensor, context: CodecContext) -> Tensor:
     wire=Wire(_pack_sign, _unpack_sign),
 )
 def sign(rows: Tensor, layout: TensorLayout, draw: RngContext) -> Tensor:
-    """Keep one bit a number and one magnitude: mean|x| times the signs of x, 0 counting as +.
+    """Keep one bit a number and one magnitude: mean|x| times the signs of x, 0
+    counting as +.
 
-    Only for differences: ``choco(sign)``. (Karimireddy et al., "Error feedback fixes SignSGD",
-    ICML 2019.)
+    Only for differences: ``choco(sign)``. (Karimireddy et al., "Error feedback
+    fixes SignSGD", ICML 2019.)
 
     Args:
         rows: Rows that are sent, [n, P].
@@ -165,14 +180,16 @@ def sign(rows: Tensor, layout: TensorLayout, draw: RngContext) -> Tensor:
     return coded
 
 
-# --- a part of a row ------------------------------------------------------------------------------
+# --- a part of a row --------------------------------------------------------------
 
 
 def _pack_top_k(rows: Tensor, coded: Tensor, context: CodecContext) -> Tensor:
     count = min(context.layout.share(context.settings["share"]), coded.shape[1])
     # Of what was coded, not of the rows: among equals it might choose other places.
     places = coded.abs().topk(count, dim=1).indices
-    return torch.cat([as_bytes(coded.gather(1, places)), as_bytes(places.to(torch.int32))], 1)
+    return torch.cat(
+        [as_bytes(coded.gather(1, places)), as_bytes(places.to(torch.int32))], 1
+    )
 
 
 def _unpack_top_k(packed: Tensor, like: Tensor, context: CodecContext) -> Tensor:
@@ -190,11 +207,14 @@ def _unpack_top_k(packed: Tensor, like: Tensor, context: CodecContext) -> Tensor
     size=lambda layout, settings: layout.share(settings["share"]) * (layout.itemsize + 4),
     wire=Wire(_pack_top_k, _unpack_top_k),
 )
-def top_k(rows: Tensor, layout: TensorLayout, draw: RngContext, *, share: Share = 0.01) -> Tensor:
-    """Keep the ``share`` of a row's numbers that are largest in magnitude, and their places.
+def top_k(
+    rows: Tensor, layout: TensorLayout, draw: RngContext, *, share: Share = 0.01
+) -> Tensor:
+    """Keep the ``share`` of a row's numbers that are largest in magnitude, and
+    their places.
 
-    Only for differences: ``choco(top_k(0.01))``. (Stich et al., "Sparsified SGD with memory",
-    NeurIPS 2018.)
+    Only for differences: ``choco(top_k(0.01))``. (Stich et al., "Sparsified SGD
+    with memory", NeurIPS 2018.)
 
     Args:
         rows: Rows that are sent, [n, P].
@@ -216,13 +236,17 @@ def _columns(width: int, layout: TensorLayout, draw: RngContext, share: float) -
 
 
 def _pack_random_k(rows: Tensor, coded: Tensor, context: CodecContext) -> Tensor:
-    columns = _columns(coded.shape[1], context.layout, context.draw, context.settings["share"])
+    columns = _columns(
+        coded.shape[1], context.layout, context.draw, context.settings["share"]
+    )
     return as_bytes(coded[:, columns.to(coded.device)])
 
 
 def _unpack_random_k(packed: Tensor, like: Tensor, context: CodecContext) -> Tensor:
     found = like.new_zeros(len(packed), like.shape[1])
-    columns = _columns(like.shape[1], context.layout, context.draw, context.settings["share"])
+    columns = _columns(
+        like.shape[1], context.layout, context.draw, context.settings["share"]
+    )
     found[:, columns.to(like.device)] = from_bytes(packed, like.dtype)
     return found
 
@@ -232,11 +256,15 @@ def _unpack_random_k(packed: Tensor, like: Tensor, context: CodecContext) -> Ten
     size=lambda layout, settings: layout.share(settings["share"]) * layout.itemsize,
     wire=Wire(_pack_random_k, _unpack_random_k),
 )
-def random_k(rows: Tensor, layout: TensorLayout, draw: RngContext, *, share: Share = 0.1) -> Tensor:
-    """Send a ``share`` of the columns, drawn anew in every round and the same for all nodes.
+def random_k(
+    rows: Tensor, layout: TensorLayout, draw: RngContext, *, share: Share = 0.1
+) -> Tensor:
+    """Send a ``share`` of the columns, drawn anew in every round and the same for
+    all nodes.
 
-    Who shares the seed needs no places; these columns are averaged exactly. (Stich et al.,
-    "Sparsified SGD with memory", 2018, with one draw for all, as in SPARTA of EXO, 2025.)
+    Who shares the seed needs no places; these columns are averaged exactly. (Stich
+    et al., "Sparsified SGD with memory", 2018, with one draw for all, as in SPARTA
+    of EXO, 2025.)
 
     Args:
         rows: Rows that are sent, [n, P].
@@ -253,7 +281,9 @@ def _matrix(shape: tuple[int, ...]) -> tuple[int, int]:
 
 
 def _numbers(shape: tuple[int, ...], rank: int) -> int:
-    """Count the numbers of two factors of a matrix that gets smaller by it, or its own."""
+    """Count the numbers of two factors of a matrix that gets smaller by it, or its
+    own.
+    """
     high, wide = _matrix(shape)
     return min(high * wide, rank * (high + wide))
 
@@ -268,7 +298,9 @@ def _size(layout: TensorLayout, rank: int) -> int:
 
 
 def _factors(m: Tensor, place: int, draw: RngContext, rank: int) -> tuple[Tensor, Tensor]:
-    """Return P [n, high, rank] and P' M [n, rank, wide] of the matrices M [n, high, wide]."""
+    """Return P [n, high, rank] and P' M [n, rank, wide] of the matrices M [n, high,
+    wide].
+    """
     axes = np.arange(m.shape[2])[:, None], np.arange(rank)
     q = rng.normal(draw.seed, f"codec/low_rank/{place}", draw.round, *axes)
     # Q is the same for all nodes, keyed by tensor and round, so that it never
@@ -278,7 +310,9 @@ def _factors(m: Tensor, place: int, draw: RngContext, rank: int) -> tuple[Tensor
 
 
 def _product(p: Tensor, f: Tensor) -> Tensor:
-    """Return P F, added up in one order, so that both ends of a wire get the same bits."""
+    """Return P F, added up in one order, so that both ends of a wire get the same
+    bits.
+    """
     total = p[:, :, :1] * f[:, :1]
     for k in range(1, p.shape[2]):
         total.add_(p[:, :, k : k + 1] * f[:, k : k + 1])
@@ -293,7 +327,9 @@ def _pack_low_rank(rows: Tensor, coded: Tensor, context: CodecContext) -> Tensor
         # the same space, with other bits.
         numbers = rows[:, start:stop]
         if _smaller(shape, rank):
-            factors = _factors(numbers.view(-1, *_matrix(shape)), place, context.draw, rank)
+            factors = _factors(
+                numbers.view(-1, *_matrix(shape)), place, context.draw, rank
+            )
             parts += [factor.flatten(1) for factor in factors]
         else:
             parts.append(numbers)
@@ -323,11 +359,15 @@ def _unpack_low_rank(packed: Tensor, like: Tensor, context: CodecContext) -> Ten
     example="low_rank(2)",
     wire=Wire(_pack_low_rank, _unpack_low_rank),
 )
-def low_rank(rows: Tensor, layout: TensorLayout, draw: RngContext, *, rank: Count = 1) -> Tensor:
-    """Replace every matrix M by P P' M, P an orthonormal basis of M Q, Q random [columns, rank].
+def low_rank(
+    rows: Tensor, layout: TensorLayout, draw: RngContext, *, rank: Count = 1
+) -> Tensor:
+    """Replace every matrix M by P P' M, P an orthonormal basis of M Q, Q random
+    [columns, rank].
 
-    Only for differences: ``choco(low_rank(1))``. One power iteration per round, from a keyed start;
-    PowerGossip (Vogels et al., NeurIPS 2020) iterates on the differences of each pair instead.
+    Only for differences: ``choco(low_rank(1))``. One power iteration per round,
+    from a keyed start; PowerGossip (Vogels et al., NeurIPS 2020) iterates on the
+    differences of each pair instead.
 
     Args:
         rows: Rows that are sent, [n, P].
@@ -361,11 +401,12 @@ def choco(
     codec: Annotated[ConfiguredPlugin, NestedPlugin("codec")] = "top_k",  # pyright: ignore
     step: Positive = 0.2,
 ) -> Tensor:
-    """CHOCO-SGD: send q_i = C(x_i - h_i), h_i <- h_i + q_i, x_i <- x_i + step (sum W_ij h_j - h_i).
+    """CHOCO-SGD: send q_i = C(x_i - h_i), h_i <- h_i + q_i, x_i <- x_i + step (sum
+    W_ij h_j - h_i).
 
-    What one round leaves out comes in a later one, so that any codec converges if ``step`` is small
-    enough. (Koloskova, Stich & Jaggi, "Decentralized stochastic optimization and gossip algorithms
-    with compressed communication", ICML 2019.)
+    What one round leaves out comes in a later one, so that any codec converges if
+    ``step`` is small enough. (Koloskova, Stich & Jaggi, "Decentralized stochastic
+    optimization and gossip algorithms with compressed communication", ICML 2019.)
 
     Args:
         rows: Rows that are sent, [n, P].

@@ -1,6 +1,7 @@
 """The drawings of a report. Nothing else in decentral imports matplotlib.
 
-Every function that draws returns a figure, or ``None`` where the run lacks what it would show.
+Every function that draws returns a figure, or ``None`` where the run lacks what it
+would show.
 """
 
 from decentral.report.figures import _backend as _backend  # before any other import of it

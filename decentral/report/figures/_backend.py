@@ -1,7 +1,8 @@
-"""Import matplotlib whatever MPLBACKEND holds: drawings go into files, without a backend.
+"""Import matplotlib whatever MPLBACKEND holds: drawings go into files, without a
+backend.
 
-IPython sets it for its children to a module that their environment need not have, and matplotlib
-then refuses to be imported at all.
+IPython sets it for its children to a module that their environment need not have,
+and matplotlib then refuses to be imported at all.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ finally:
 
 
 def _honour(backend: str) -> None:
-    """Let windows and notebooks of the same process have the backend they asked for, if valid."""
+    """Let windows and notebooks of the same process have the backend they asked
+    for, if valid.
+    """
     try:
         mpl.rcParams["backend"] = backend
     except ValueError:

@@ -1,4 +1,6 @@
-"""Drawings of an analysis: losses on lines and planes, and what layers have in common."""
+"""Drawings of an analysis: losses on lines and planes, and what layers have in
+common.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +24,17 @@ _STEEP = 12
 _LEVELS = 9
 #: Layers whose names fit below an axis.
 _MOST_NAMES = 12
-_KINDS = {"nodes": ("local", "between two nodes"), "merged": ("merged", "from a node to the merge")}
+_KINDS = {
+    "nodes": ("local", "between two nodes"),
+    "merged": ("merged", "from a node to the merge"),
+}
 
 
 @styled
 def lines(record: Record, size: tuple[float, float] = WIDE) -> Figure:
-    """Draw the training loss, and the test accuracy if there is one, on lines between models."""
+    """Draw the training loss, and the test accuracy if there is one, on lines
+    between models.
+    """
     measured = [("train_loss", "Training loss")]
     if "accuracy" in record["scores"]:
         measured.append(("accuracy", "Test accuracy"))
@@ -51,14 +58,21 @@ def _along(axes: Axes, record: Record, key: str) -> None:
         for index, line in enumerate(record["lines"][kind]):
             name = label if index == 0 else None
             axes.plot(
-                places, _numbers(line[key]), color=light(colour), lw=1.2, alpha=0.75, label=name
+                places,
+                _numbers(line[key]),
+                color=light(colour),
+                lw=1.2,
+                alpha=0.75,
+                label=name,
             )
     for end in (0, 1):
         axes.axvline(end, color=light("link"), linewidth=0.8, linestyle=(0, (2, 2)))
     axes.set_xlim(places[0], places[-1])
     axes.set_xticks([0, 0.5, 1], ["0\na node", "0.5", "1\nthe other"])
     if key == "accuracy":
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: percent_text(value, 0)))
+        axes.yaxis.set_major_formatter(
+            FuncFormatter(lambda value, _: percent_text(value, 0))
+        )
 
 
 @styled
@@ -76,7 +90,9 @@ def plane(
 
 
 def contours(axes: Axes, part: Record) -> None:
-    """Draw the contours of a plane into axes; models beside it are open marks at their nearest."""
+    """Draw the contours of a plane into axes; models beside it are open marks at
+    their nearest.
+    """
     losses = np.array([_numbers(row) for row in part["loss"]])
     levels = _levels(losses)
     axes.grid(visible=False)
@@ -90,9 +106,16 @@ def contours(axes: Axes, part: Record) -> None:
             below: Any = {"levels": [shown.min() - 1, level], "colors": [light("merged")]}
             axes.contourf(part["u"], part["v"], shown, **below, alpha=0.10)
         drawn = axes.contour(
-            part["u"], part["v"], shown, levels=levels[:-1], colors=[light("link")], linewidths=0.7
+            part["u"],
+            part["v"],
+            shown,
+            levels=levels[:-1],
+            colors=[light("link")],
+            linewidths=0.7,
         )
-        axes.clabel(drawn, levels[:-1:2], fmt=loss_text, fontsize=6.5, colors=[light("muted")])
+        axes.clabel(
+            drawn, levels[:-1:2], fmt=loss_text, fontsize=6.5, colors=[light("muted")]
+        )
     for mark in part["marks"]:
         merged = mark["name"] == "merged"
         colour = light("merged" if merged else "local")
@@ -105,20 +128,27 @@ def contours(axes: Axes, part: Record) -> None:
 
 
 def _levels(losses: Any) -> list[float]:
-    """Return ascending levels of loss: as far apart, the further from the least, as a square is."""
+    """Return ascending levels of loss: as far apart, the further from the least, as
+    a square is.
+    """
     known = losses[np.isfinite(losses)]
     if not known.size or known.max() <= known.min():
         return []
     least = known.min()
     # Far out the loss may be thousands of times as large: its levels would hide the
     # basin.
-    reach = min(known.max(), least + _STEEP * max(np.quantile(known, 0.25) - least, 1e-12)) - least
+    reach = (
+        min(known.max(), least + _STEEP * max(np.quantile(known, 0.25) - least, 1e-12))
+        - least
+    )
     return [least + reach * (k / _LEVELS) ** 2 for k in range(1, _LEVELS + 1)]
 
 
 @styled
 def layers(record: Record, size: tuple[float, float] = WIDE) -> Figure | None:
-    """Draw, layer by layer, how far models are apart and how much their features agree."""
+    """Draw, layer by layer, how far models are apart and how much their features
+    agree.
+    """
     found = record["layers"]
     if not found:
         return None
@@ -136,7 +166,9 @@ def layers(record: Record, size: tuple[float, float] = WIDE) -> Figure | None:
     lower.set_title("Linear CKA of features", **heading())
     lower.legend(loc="best", fontsize=8)
     if len(found) <= _MOST_NAMES:
-        lower.set_xticks(places, [layer["name"] or "model" for layer in found], fontsize=8)
+        lower.set_xticks(
+            places, [layer["name"] or "model" for layer in found], fontsize=8
+        )
     else:
         lower.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     lower.set_xlabel("layer, from the input")

@@ -67,7 +67,8 @@ def to_svg(figure: Figure) -> str:
     # They hold the time and matplotlib's version: the same figure, the same bytes.
     without = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     with warnings.catch_warnings():
-        # A class name in a script that the measuring font lacks is still shown by the browser.
+        # A class name in a script that the measuring font lacks is still shown by
+        # the browser.
         warnings.filterwarnings("ignore", "Glyph .* missing from")
         figure.savefig(buffer, format="svg", metadata=without)
     return buffer.getvalue()
@@ -97,7 +98,9 @@ def canvas(size: tuple[float, float]) -> tuple[Figure, Axes]:
     return figure, figure.add_subplot()
 
 
-def thin(steps: list[int], values: list[float], most: int = 400) -> tuple[list[int], list[float]]:
+def thin(
+    steps: list[int], values: list[float], most: int = 400
+) -> tuple[list[int], list[float]]:
     """Return at most ``most`` points of a curve, its last one included."""
     every = -(-len(steps) // most) or 1
     if every == 1:
@@ -162,7 +165,9 @@ def seconds_axis(axes: Axes) -> None:
 
 
 def value_axis(axes: Axes, record: Record) -> None:
-    """Label y in percent where that is the unit, else logarithmic where it spans much."""
+    """Label y in percent where that is the unit, else logarithmic where it spans
+    much.
+    """
     if record.unit == "%":
         # Whole percent would label several ticks alike on a short axis.
         digits = 0 if np.ptp(axes.get_ylim()) > 0.05 else 1
@@ -182,7 +187,9 @@ def spread_axis(axes: Axes) -> None:
 
 
 def plain_log_ticks(axes: Axes, values: Sequence[float]) -> None:
-    """Label a logarithmic axis in plain numbers, between the powers of ten where they are few."""
+    """Label a logarithmic axis in plain numbers, between the powers of ten where
+    they are few.
+    """
     spread = max(values) / min(values)
     subs = (1.0,) if spread > 300 else (1.0, 3.0) if spread > 20 else (1.0, 2.0, 5.0)
     axes.yaxis.set_major_locator(LogLocator(subs=subs, numticks=9))

@@ -1,4 +1,6 @@
-"""Drawings of several runs together: side by side, of a sweep, of a claim over its seeds."""
+"""Drawings of several runs together: side by side, of a sweep, of a claim over its
+seeds.
+"""
 
 from __future__ import annotations
 
@@ -27,11 +29,15 @@ from decentral.report.figures.canvas import (
 )
 from decentral.report.reader import RunData
 
-MARKERS = "os^Dv*"  # With filled and open faces: twelve runs that differ without colour, too.
+MARKERS = (
+    "os^Dv*"  # With filled and open faces: twelve runs that differ without colour, too.
+)
 
 
 @styled
-def compared_learning(runs: Sequence[RunData], size: tuple[float, float] = WIDE) -> Figure | None:
+def compared_learning(
+    runs: Sequence[RunData], size: tuple[float, float] = WIDE
+) -> Figure | None:
     """Overlay runs: merged solid, local mean dashed, one colour and marker per run."""
     figure, axes = canvas(size)
     metric = common_score(runs).group
@@ -51,8 +57,12 @@ def compared_learning(runs: Sequence[RunData], size: tuple[float, float] = WIDE)
 
 
 @styled
-def compared_cost(runs: Sequence[RunData], size: tuple[float, float] = WIDE) -> Figure | None:
-    """Draw the bytes of each run against its merged model, joined to its local mean."""
+def compared_cost(
+    runs: Sequence[RunData], size: tuple[float, float] = WIDE
+) -> Figure | None:
+    """Draw the bytes of each run against its merged model, joined to its local
+    mean.
+    """
     figure, axes = canvas(size)
     sent: list[float] = []
     for index, run in enumerate(runs):
@@ -62,8 +72,12 @@ def compared_cost(runs: Sequence[RunData], size: tuple[float, float] = WIDE) -> 
         sent.append(facts.bytes)
         if facts.local_mean is not None:
             ends = [facts.local_mean, facts.merged]
-            axes.plot([facts.bytes] * 2, ends, color=run_colour(index), linewidth=1.2, alpha=0.6)
-            axes.plot(facts.bytes, facts.local_mean, "_", color=run_colour(index), ms=9, mew=1.6)
+            axes.plot(
+                [facts.bytes] * 2, ends, color=run_colour(index), linewidth=1.2, alpha=0.6
+            )
+            axes.plot(
+                facts.bytes, facts.local_mean, "_", color=run_colour(index), ms=9, mew=1.6
+            )
         axes.plot([facts.bytes], [facts.merged], **run_marker(index))
     if not sent:
         return None
@@ -74,13 +88,19 @@ def compared_cost(runs: Sequence[RunData], size: tuple[float, float] = WIDE) -> 
 
 
 def _spread_bytes(axes: Axes, sent: Sequence[float]) -> None:
-    """Make x logarithmic where runs differ by more than ten times; runs without bytes stay at 0."""
+    """Make x logarithmic where runs differ by more than ten times; runs without
+    bytes stay at 0.
+    """
     smallest = min((value for value in sent if value > 0), default=0.0)
     if not smallest or max(sent) <= 10 * smallest:
         return
     if min(sent) > 0:
         axes.set_xscale("log")
-        subs = (1.0, 3.0) if is_narrow(axes) or max(sent) > 1000 * smallest else (1.0, 2.0, 5.0)
+        subs = (
+            (1.0, 3.0)
+            if is_narrow(axes) or max(sent) > 1000 * smallest
+            else (1.0, 2.0, 5.0)
+        )
         axes.xaxis.set_major_locator(LogLocator(subs=subs, numticks=12))
     else:
         # A logarithm has no place for runs that sent nothing.
@@ -89,7 +109,9 @@ def _spread_bytes(axes: Axes, sent: Sequence[float]) -> None:
 
 
 def common_score(runs: Sequence[RunData]) -> Record:
-    """Return the record of what judges runs: of the first one judged by what is better higher."""
+    """Return the record of what judges runs: of the first one judged by what is
+    better higher.
+    """
     found = [run.record("merged") for run in runs]
     # Runs may be judged by accuracy and by loss; one axis can show one of both.
     return next((record for record in found if record.sign > 0), found[0])
@@ -113,7 +135,7 @@ def run_marker(index: int) -> dict[str, Any]:
     }
 
 
-# --- sweeps ---------------------------------------------------------------------------------------
+# --- sweeps -----------------------------------------------------------------------
 
 #: A group as it is drawn: its name, and the values of its local and merged models.
 Swept = tuple[str, Sequence[float], Sequence[float]]
@@ -121,21 +143,34 @@ _LONGEST = 34
 
 
 @styled
-def swept(groups: Sequence[Swept], record: Record, width: float = WIDE[0]) -> Figure | None:
-    """Draw a row per group: every run a dot, the mean a mark, one standard deviation a bar."""
+def swept(
+    groups: Sequence[Swept], record: Record, width: float = WIDE[0]
+) -> Figure | None:
+    """Draw a row per group: every run a dot, the mean a mark, one standard
+    deviation a bar.
+    """
     if not any(local or merged for _, local, merged in groups):
         return None
     figure = Figure(figsize=(width, 1.1 + 0.5 * len(groups)), layout="constrained")
     axes = figure.add_subplot()
     for place, (_, *both) in enumerate(groups):
-        for role, values, offset in zip(("local", "merged"), both, (0.14, -0.14), strict=True):
+        for role, values, offset in zip(
+            ("local", "merged"), both, (0.14, -0.14), strict=True
+        ):
             label = _LABELS[role] if place == 0 else None
             y = [place + offset] * len(values)
             axes.plot(values, y, "o", color=light(role), ms=4, alpha=0.35, mew=0)
             mean = [fmean(values)] if values else []
             spread = [stdev(values)] if len(values) > 1 else None
             axes.errorbar(
-                mean, y[:1], xerr=spread, fmt="D", color=light(role), ms=6, capsize=3, label=label
+                mean,
+                y[:1],
+                xerr=spread,
+                fmt="D",
+                color=light(role),
+                ms=6,
+                capsize=3,
+                label=label,
             )
     axes.set_yticks(range(len(groups)), [_short(name) for name, *_ in groups])
     axes.set_ylim(len(groups) - 0.5, -0.5)
@@ -143,7 +178,9 @@ def swept(groups: Sequence[Swept], record: Record, width: float = WIDE[0]) -> Fi
     axes.grid(axis="y", visible=False)
     axes.xaxis.set_major_locator(MaxNLocator(5 if width < WIDE[0] else 9))
     if record.unit == "%":
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: percent_text(value, 0)))
+        axes.xaxis.set_major_formatter(
+            FuncFormatter(lambda value, _: percent_text(value, 0))
+        )
     axes.set_xlabel(record.group)
     legend(axes)
     return figure
@@ -156,12 +193,14 @@ def _short(name: str) -> str:
     return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
 
 
-# --- claims ---------------------------------------------------------------------------------------
+# --- claims -----------------------------------------------------------------------
 
 
 @styled
 def claim_panel(panel: Mapping[str, Any], size: tuple[float, float] = WIDE) -> Figure:
-    """Draw a panel: a line per label, the mean over seeds, and a band from least to greatest."""
+    """Draw a panel: a line per label, the mean over seeds, and a band from least to
+    greatest.
+    """
     figure, axes = canvas(size)
     for index, curve in enumerate(panel["curves"]):
         _draw(axes, curve, run_colour(index))
@@ -178,7 +217,8 @@ def claim_panel(panel: Mapping[str, Any], size: tuple[float, float] = WIDE) -> F
 def _draw(axes: Axes, curve: Mapping[str, Any], colour: str) -> None:
     lines = curve["lines"]
     x = lines[0][0]
-    if any(other != x for other, _ in lines):  # seeds that were looked at elsewhere stay apart
+    # seeds that were looked at elsewhere stay apart
+    if any(other != x for other, _ in lines):
         for place, (own, y) in enumerate(lines):
             label = curve["label"] if place == 0 else None
             axes.plot(own, y, color=colour, linewidth=1.2, label=label)
@@ -186,4 +226,6 @@ def _draw(axes: Axes, curve: Mapping[str, Any], colour: str) -> None:
     values = np.array([y for _, y in lines], dtype=np.float64)
     axes.plot(x, values.mean(0), color=colour, linewidth=2.0, label=curve["label"])
     if len(values) > 1:
-        axes.fill_between(x, values.min(0), values.max(0), color=colour, alpha=0.15, linewidth=0)
+        axes.fill_between(
+            x, values.min(0), values.max(0), color=colour, alpha=0.15, linewidth=0
+        )

@@ -1,4 +1,6 @@
-"""Drawings of what is known before a run: its topology, its data, and what it does when."""
+"""Drawings of what is known before a run: its topology, its data, and what it does
+when.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,7 @@ from decentral.schedules.phases import METHODS, Track, phase_tracks, sample_step
 from decentral.schedules.progress import Progress
 from decentral.units import format_bytes
 
-# --- who talks to whom, who holds what ------------------------------------------------------------
+# --- who talks to whom, who holds what --------------------------------------------
 
 
 _SHARE = "#3b86f2"  # Seen as well on a white card as on a black one; an image has no variables.
@@ -39,7 +41,9 @@ _SHARE = "#3b86f2"  # Seen as well on a white card as on a black one; an image h
 
 @styled
 def network(topology: Topology) -> Figure | None:
-    """Draw a topology; beyond 32 nodes without ids, beyond 4,000 links a sample of them."""
+    """Draw a topology; beyond 32 nodes without ids, beyond 4,000 links a sample of
+    them.
+    """
     if topology.nodes < 2:
         return None
     figure, axes = canvas(TALL)
@@ -70,7 +74,9 @@ def network(topology: Topology) -> Figure | None:
 
 @styled
 def shards(data: Shards) -> Figure:
-    """Draw who holds what: samples per node and, with classes, each node's share of each."""
+    """Draw who holds what: samples per node and, with classes, each node's share of
+    each.
+    """
     counts = np.asarray(data.counts, dtype=float)  # [nodes, classes]
     if data.classes is None or len(counts) == 1:
         return _sizes_only(data, counts)
@@ -83,9 +89,17 @@ def shards(data: Shards) -> Figure:
     return figure
 
 
-def _draw_links(axes: Axes, points: Any, links: list[tuple[int, int]], *, arrows: bool) -> None:
+def _draw_links(
+    axes: Axes, points: Any, links: list[tuple[int, int]], *, arrows: bool
+) -> None:
     if arrows:
-        style = {"arrowstyle": "-|>", "color": light("link"), "shrinkA": 9, "shrinkB": 9, "lw": 1}
+        style = {
+            "arrowstyle": "-|>",
+            "color": light("link"),
+            "shrinkA": 9,
+            "shrinkB": 9,
+            "lw": 1,
+        }
         for a, b in links:
             axes.annotate("", points[b], points[a], arrowprops=style)
         return
@@ -98,12 +112,16 @@ def _draw_links(axes: Axes, points: Any, links: list[tuple[int, int]], *, arrows
     width = 1.3 if len(links) <= 200 else 0.7 if len(links) <= 1200 else 0.4
     alpha = 0.9 if len(links) <= 1200 else 0.3
     axes.add_patch(
-        PathPatch(outline, fill=False, edgecolor=light("link"), linewidth=width, alpha=alpha)
+        PathPatch(
+            outline, fill=False, edgecolor=light("link"), linewidth=width, alpha=alpha
+        )
     )
 
 
 def _reading_order(counts: Any) -> Any:
-    """Keep up to 64 nodes in order; sort more by most frequent class and by its share."""
+    """Keep up to 64 nodes in order; sort more by most frequent class and by its
+    share.
+    """
     if len(counts) <= 64:
         return np.arange(len(counts))
     return np.lexsort((-counts.max(1) / np.maximum(counts.sum(1), 1), counts.argmax(1)))
@@ -123,7 +141,9 @@ def _draw_sizes(axes: Axes, sizes: Any) -> None:
     edges = np.arange(len(sizes) + 1) - 0.5
     edge = light("card") if len(sizes) <= 64 else "none"
     axes.stairs(sizes, edges, fill=True, color=light("comm"), linewidth=0)
-    axes.vlines(edges[1:-1], 0, max(sizes), color=edge, linewidth=1.2 if edge != "none" else 0)
+    axes.vlines(
+        edges[1:-1], 0, max(sizes), color=edge, linewidth=1.2 if edge != "none" else 0
+    )
     axes.set_xlim(edges[0], edges[-1])
     axes.set_ylim(0, max(*sizes, 1) * 1.08)
     axes.yaxis.set_major_locator(MaxNLocator(3, integer=True))
@@ -156,7 +176,7 @@ def _class_ticks(axis: Any, classes: Sequence[str]) -> None:
     axis.set_ticks(list(shown), [names[k] for k in shown], parse_math=False)
 
 
-# --- what is on when ------------------------------------------------------------------------------
+# --- what is on when --------------------------------------------------------------
 
 
 #: Inches of one track.
@@ -171,8 +191,12 @@ def schedule(
     sent: Sequence[float],
     tracks: Sequence[Track] = (),
 ) -> Figure:
-    """Draw the intensity at every communication step, merges, bytes so far, and what else is on."""
-    figure = Figure(figsize=(WIDE[0], WIDE[1] + _HIGH * len(tracks)), layout="constrained")
+    """Draw the intensity at every communication step, merges, bytes so far, and
+    what else is on.
+    """
+    figure = Figure(
+        figsize=(WIDE[0], WIDE[1] + _HIGH * len(tracks)), layout="constrained"
+    )
     ratios = [4, *[1] * len(tracks), 4]
     axes: Sequence[Axes] = figure.subplots(len(ratios), sharex=True, height_ratios=ratios)
     upper, lower = axes[0], axes[-1]
@@ -197,7 +221,9 @@ def schedule(
 
 
 def phases(run: RunData) -> Figure | None:
-    """Draw when SAM, adversarial training and label noise were on; None if they never were."""
+    """Draw when SAM, adversarial training and label noise were on; None if they
+    never were.
+    """
     given = {key: run.config.get(key) for key in METHODS}
     methods = {k: METHODS[k].model_validate(v) for k, v in given.items() if v is not None}
     if not run.steps or not methods:
@@ -224,11 +250,13 @@ def _draw_track(axes: Axes, track: Track, end: float) -> None:
     axes.stairs(track.values, edges, fill=True, color=colour, linewidth=0)
     axes.set_ylim(0, 1.05)
     axes.set_yticks([])
-    words = f"{track.name}\n" + track.text.replace(", ", "\n" if len(track.text) > 30 else ", ", 1)
+    words = f"{track.name}\n" + track.text.replace(
+        ", ", "\n" if len(track.text) > 30 else ", ", 1
+    )
     axes.set_ylabel(words, rotation=0, ha="right", va="center", fontsize=8)
 
 
-# --- batches --------------------------------------------------------------------------------------
+# --- batches ----------------------------------------------------------------------
 
 
 @styled
@@ -238,7 +266,11 @@ def batches(schedules: Mapping[str, Sequence[int]]) -> Figure:
     left, right = figure.subplots(1, 2, sharey=True)
     for index, (name, sizes) in enumerate(schedules.items()):
         colour = light(f"run-{index % RUN_COLOURS}")
-        line: Any = {"color": colour, "linewidth": 2.6 if index == 0 else 1.2, "where": "post"}
+        line: Any = {
+            "color": colour,
+            "linewidth": 2.6 if index == 0 else 1.2,
+            "where": "post",
+        }
         left.step([0, *accumulate(sizes)], [*sizes, sizes[-1]], label=name, **line)
         right.step(range(len(sizes) + 1), [*sizes, sizes[-1]], **line)
     everything = [size for sizes in schedules.values() for size in sizes]

@@ -1,4 +1,6 @@
-"""Drawings of one run over its steps and bytes; a panel for what its records ask to be drawn."""
+"""Drawings of one run over its steps and bytes; a panel for what its records ask to
+be drawn.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,7 @@ from decentral.report.figures.canvas import (
 from decentral.report.reader import RunData
 from decentral.units import format_bytes
 
-# --- of every run ---------------------------------------------------------------------------------
+# --- of every run -----------------------------------------------------------------
 
 
 _INTERVALS = 75  # Of the communication timeline.
@@ -42,7 +44,9 @@ _INTERVALS = 75  # Of the communication timeline.
 
 @styled
 def learning(run: RunData, size: tuple[float, float] = WIDE) -> Figure | None:
-    """Draw the run's metric: the local models' mean and range, and their merge, over steps."""
+    """Draw the run's metric: the local models' mean and range, and their merge,
+    over steps.
+    """
     if not _has_evaluations(run):
         return None
     figure, axes = canvas(size)
@@ -52,7 +56,9 @@ def learning(run: RunData, size: tuple[float, float] = WIDE) -> Figure | None:
 
 @styled
 def communication(run: RunData) -> Figure | None:
-    """Draw bytes per step of all nodes together, and below it the schedule's intensity."""
+    """Draw bytes per step of all nodes together, and below it the schedule's
+    intensity.
+    """
     edges, rates = _byte_rates(run)
     if len(edges) < 2 or not run.last(BYTES.key, final=True):
         return None
@@ -65,7 +71,9 @@ def communication(run: RunData) -> Figure | None:
     upper.set_title("Bytes per step", **heading())
     _mark_merge(upper, run)
     steps, intensity = run.series(INTENSITY.key)
-    lower.fill_between(steps, intensity, step="pre", color=light("comm"), alpha=0.25, linewidth=0)
+    lower.fill_between(
+        steps, intensity, step="pre", color=light("comm"), alpha=0.25, linewidth=0
+    )
     lower.step(steps, intensity, where="pre", color=light("comm"), linewidth=1.4)
     lower.set_ylim(0, 1.08)
     lower.set_yticks([0, 1], ["0", "1"])
@@ -82,7 +90,9 @@ def bytes_against_metric(run: RunData) -> Figure | None:
 
 @styled
 def seconds_against_metric(run: RunData) -> Figure | None:
-    """Draw what each simulated second bought: the run's metric over the time on its network."""
+    """Draw what each simulated second bought: the run's metric over the time on its
+    network.
+    """
     return _cost_against_metric(run, SIMULATED.key, seconds_axis)
 
 
@@ -93,7 +103,15 @@ def _cost_against_metric(
     for kind, role, width in (("local_mean", "local", 1.6), ("merged", "merged", 2.4)):
         _, values, sent = run.paired(f"{run.metric}/{kind}", cost, final=kind == "merged")
         label = kind.replace("_", " ")
-        axes.plot(sent, values, color=light(role), linewidth=width, marker="o", ms=3, label=label)
+        axes.plot(
+            sent,
+            values,
+            color=light(role),
+            linewidth=width,
+            marker="o",
+            ms=3,
+            label=label,
+        )
     _, merged, total = run.paired(f"{run.metric}/merged", cost, final=True)
     if not total or max(total) <= 0:
         return None
@@ -107,10 +125,14 @@ def _cost_against_metric(
 
 @styled
 def overview(run: RunData) -> Figure:
-    """Draw one picture for a slide or a notebook: learning, consensus and bytes of a run."""
+    """Draw one picture for a slide or a notebook: learning, consensus and bytes of
+    a run.
+    """
     spaced = ConstrainedLayoutEngine(w_pad=0.25, h_pad=0.16)  # Inches.
     figure = Picture(figsize=(10.6, 7.2), layout=spaced, facecolor=light("card"))
-    figure.suptitle(run.name, x=0.03, ha="left", weight="bold", fontsize=13, parse_math=False)
+    figure.suptitle(
+        run.name, x=0.03, ha="left", weight="bold", fontsize=13, parse_math=False
+    )
     grid = figure.add_gridspec(2, 2, height_ratios=[1.25, 1])
     top = figure.add_subplot(grid[0, :])
     if _has_evaluations(run):
@@ -153,7 +175,9 @@ def _draw_learning(axes: Axes, run: RunData) -> None:
         )
     steps, merged = run.series(f"{run.metric}/merged")
     label = "the single node" if single else "average of all models"
-    axes.plot(steps, merged, color=light("merged"), linewidth=2.8, label=label, **dots(merged))
+    axes.plot(
+        steps, merged, color=light("merged"), linewidth=2.8, label=label, **dots(merged)
+    )
     steps_axis(axes, run)
     value_axis(axes, run.record("merged"))
     _mark_result(axes, facts, max([*steps, *local_steps]))
@@ -161,11 +185,15 @@ def _draw_learning(axes: Axes, run: RunData) -> None:
 
 
 def _mark_result(axes: Axes, facts: Facts, step: int) -> None:
-    """Mark the final merge, and write the last values at ``step``, the last evaluated one."""
+    """Mark the final merge, and write the last values at ``step``, the last
+    evaluated one.
+    """
     if facts.has_merge and facts.merged is not None:
         label = "final merge"
         if facts.local_mean is not None:
-            axes.vlines(step, facts.local_mean, facts.merged, color=light("merged"), linewidth=1)
+            axes.vlines(
+                step, facts.local_mean, facts.merged, color=light("merged"), linewidth=1
+            )
             label += f", {gain_text(facts)}"
         axes.plot([step], [facts.merged], **_final_dot(), label=label)
     ends = [(facts.merged, "merged"), (facts.local_mean, "local")]
@@ -173,17 +201,28 @@ def _mark_result(axes: Axes, facts: Facts, step: int) -> None:
     _end_labels(axes, step, known, facts.score)
 
 
-def _end_labels(axes: Axes, step: int, ends: list[tuple[float, str]], score: Record) -> None:
-    """Write the last values beside the ends of their curves, moved apart where they would touch."""
+def _end_labels(
+    axes: Axes, step: int, ends: list[tuple[float, str]], score: Record
+) -> None:
+    """Write the last values beside the ends of their curves, moved apart where they
+    would touch.
+    """
     bottom, top = axes.get_ylim()
     scale = axes.yaxis.get_transform().transform
     low, high = scale([bottom, top])
-    heights = [((scale([value])[0] - low) / (high - low), value, role) for value, role in ends]
+    heights = [
+        ((scale([value])[0] - low) / (high - low), value, role) for value, role in ends
+    ]
     if len({number_text(value, score) for value, _ in ends}) == 1:
         heights = heights[:1]
     heights.sort()
-    least = 13 / 72 * axes.figure.dpi / axes.bbox.height  # Of a line, in parts of the axes.
-    shift = max(0.0, least - (heights[-1][0] - heights[0][0])) / 2 if len(heights) == 2 else 0.0
+    # Of a line, in parts of the axes.
+    least = 13 / 72 * axes.figure.dpi / axes.bbox.height
+    shift = (
+        max(0.0, least - (heights[-1][0] - heights[0][0])) / 2
+        if len(heights) == 2
+        else 0.0
+    )
     for (height, value, role), sign in zip(heights, (-1, 1), strict=False):
         axes.annotate(
             number_text(value, score), (step, height + sign * shift), (9, 0),
@@ -212,7 +251,9 @@ def _mark_merge(axes: Axes, run: RunData) -> None:
 
 
 def _byte_rates(run: RunData) -> tuple[list[int], list[float]]:
-    """Return at most 75 intervals, none shorter than a round, and bytes per step in each."""
+    """Return at most 75 intervals, none shorter than a round, and bytes per step in
+    each.
+    """
     steps, total = run.series(BYTES.key)
     known = dict(zip([0, *steps], [0.0, *total], strict=True))
     local_steps = run.config.get("local_steps")
@@ -225,17 +266,19 @@ def _byte_rates(run: RunData) -> tuple[list[int], list[float]]:
     return keep, [max(0.0, known[b] - known[a]) / (b - a) for a, b in pairwise(keep)]
 
 
-# --- panels of its records ------------------------------------------------------------------------
+# --- panels of its records --------------------------------------------------------
 
 
 #: Colour and width of the curves whose name says whose they are.
 _STYLES = {"local_mean": ("local", 1.6), "merged": ("merged", 2.4)}
-#: Of a panel's positive values at the first step, what is below this share is rounding.
+#: Of a panel's positive values at the first step, what is below this share is
+#: rounding.
 _ROUNDING = 1e-4
 
 
 def panels_of(run: RunData) -> list[Panel]:
-    """Return the panels of what a run logged, in the order of the records that ask for them.
+    """Return the panels of what a run logged, in the order of the records that ask
+    for them.
 
     What judges the run has a figure of its own, wide, with the final merge.
     """
@@ -284,11 +327,14 @@ def records_in(run: RunData, chosen: Panel) -> list[Record]:
 
 
 def _points(run: RunData, record: Record, chosen: Panel) -> tuple[list[int], list[float]]:
-    """Return the steps and values of a curve; of a logarithmic one those above rounding."""
+    """Return the steps and values of a curve; of a logarithmic one those above
+    rounding.
+    """
     steps, values = run.series(record.key)
     if not chosen.log:
         return steps, values
-    # Nodes that begin equal differ by rounding at step 0; the axis must not span down to that.
+    # Nodes that begin equal differ by rounding at step 0; the axis must not span
+    # down to that.
     least = _ROUNDING * max(values, default=0.0)
     kept = [
         (step, value)

@@ -1,1 +1,3 @@
-"""Models: what a task is learned by; functions ``(input_shape, outputs) -> torch.nn.Module``."""
+"""Models: what a task is learned by; functions
+``(input_shape, outputs) -> torch.nn.Module``.
+"""

@@ -1,9 +1,9 @@
 """Models: functions ``(input_shape, outputs) -> torch.nn.Module``.
 
-The trait ``inputs`` says what a model takes: ``numbers`` or ``tokens`` (integers below
-``outputs``), or what a task of its own kind says it gives; without it, anything. The others stand
-in ``traits.ModelTraits``. A model that needs more than a small input to be built shows a small one
-of its kind in the trait ``example``.
+The trait ``inputs`` says what a model takes: ``numbers`` or ``tokens`` (integers
+below ``outputs``), or what a task of its own kind says it gives; without it,
+anything. The others stand in ``traits.ModelTraits``. A model that needs more than a
+small input to be built shows a small one of its kind in the trait ``example``.
 """
 
 from __future__ import annotations

@@ -28,11 +28,20 @@ class Attend(nn.Module):
         self.q_proj, self.k_proj, self.v_proj, self.o_proj = (
             nn.Linear(width, width) for _ in range(4)
         )
-        for project in (self.q_proj, self.k_proj, self.v_proj):  # as torch's own attention does
+        # as torch's own attention does
+        for project in (
+            self.q_proj,
+            self.k_proj,
+            self.v_proj,
+        ):
             nn.init.xavier_uniform_(project.weight)
 
-    def forward(self, query: Tensor, key: Tensor, value: Tensor, causal: bool = False) -> Tensor:
-        """Return softmax(q k^T / sqrt(d)) v, projected, [B, Q, D], for keys [B, K, D]."""
+    def forward(
+        self, query: Tensor, key: Tensor, value: Tensor, causal: bool = False
+    ) -> Tensor:
+        """Return softmax(q k^T / sqrt(d)) v, projected, [B, Q, D], for keys [B, K,
+        D].
+        """
         q, k, v = self.q_proj(query), self.k_proj(key), self.v_proj(value)
         return self.o_proj(attended(q, k, v, self.heads, causal))
 
@@ -57,7 +66,9 @@ class Difference(nn.Module):
         self.gate, self.project = nn.Linear(2 * width, width), nn.Linear(3 * width, width)
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        """Return the change feature [B, N, D] of the features [B, N, D] of both dates."""
+        """Return the change feature [B, N, D] of the features [B, N, D] of both
+        dates.
+        """
         one = a * self.gate(torch.cat([a, b], -1)).sigmoid()
         two = b * self.gate(torch.cat([b, a], -1)).sigmoid()
         return self.project(torch.cat([one, two, one - two], -1))
@@ -76,7 +87,9 @@ class TwoWay(nn.Module):
     def forward(
         self, q: Tensor, a: Tensor, b: Tensor, place: Tensor, flags: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the refined change and dates, [B, N, D] each; ``flags`` [3, D] of A, B, change."""
+        """Return the refined change and dates, [B, N, D] each; ``flags`` [3, D] of
+        A, B, change.
+        """
         spot = q + place
         # In each attention queries and keys bear places and flags, and values do
         # not: those say where to look, not what is seen.
@@ -95,7 +108,8 @@ class TwoWay(nn.Module):
 
 
 class DifferenceAware(nn.Module):
-    """The difference-aware module of CCExpert (arXiv 2411.11360, 2024), for one level of features.
+    """The difference-aware module of CCExpert (arXiv 2411.11360, 2024), for one
+    level of features.
 
     Its gate over levels is 1 here.
     """
@@ -128,10 +142,13 @@ class Beside(nn.Module):
     def forward(self, a: Tensor, b: Tensor, place: Tensor) -> Tensor:
         """Return features with places and flags, [B, 2 N or 3 N, D]."""
         parts = [a, b, b - a] if self.difference else [a, b]
-        return torch.cat([p + place + flag for p, flag in zip(parts, self.flags, strict=True)], -2)
+        return torch.cat(
+            [p + place + flag for p, flag in zip(parts, self.flags, strict=True)], -2
+        )
 
 
-#: What is added to the spread of a colour, so that one that is the same everywhere stays small.
+#: What is added to the spread of a colour, so that one that is the same everywhere
+#: stays small.
 _FLAT = 0.05
 
 
@@ -152,16 +169,17 @@ def change_captioner(
     start: str | None = None,
     train: Literal["all", "fusion"] = "all",
 ) -> nn.Module:
-    """One small CNN for both images, a fusion of their features, and a transformer that speaks.
+    """One small CNN for both images, a fusion of their features, and a transformer
+    that speaks.
 
-    Each colour of each image is standardised; three convolutions of stride 2 make (S/8)^2 tokens of
-    ``width`` of each date. ``fusion``:
-    ``difference_aware`` (gated differences and two-way attention, after CCExpert),
-    ``difference`` ([A; B; B - A]) or ``concat`` ([A; B]), then ``mixers`` layers of
-    self-attention, and a decoder of ``layers`` layers. It goes on from ``start``, the
-    ``merged.safetensors`` of a run; a fusion of another kind or size is drawn anew. ``train:
-    fusion`` leaves all else as it is. (Wang et al., "CCExpert: advancing MLLM
-    capability in remote sensing change captioning", arXiv 2411.11360, 2024.)
+    Each colour of each image is standardised; three convolutions of stride 2 make
+    (S/8)^2 tokens of ``width`` of each date. ``fusion``: ``difference_aware``
+    (gated differences and two-way attention, after CCExpert), ``difference`` ([A;
+    B; B - A]) or ``concat`` ([A; B]), then ``mixers`` layers of self-attention, and
+    a decoder of ``layers`` layers. It goes on from ``start``, the
+    ``merged.safetensors`` of a run; a fusion of another kind or size is drawn anew.
+    ``train: fusion`` leaves all else as it is. (Wang et al., "CCExpert: advancing
+    MLLM capability in remote sensing change captioning", arXiv 2411.11360, 2024.)
 
     Args:
         input_shape: Shape of one input.
@@ -186,7 +204,9 @@ def change_captioner(
         if fusion == "difference_aware"
         else Beside(width, fusion == "difference")
     )
-    mixed = [Layer(width, heads, nn.LayerNorm, Plain, causal=False) for _ in range(mixers)]
+    mixed = [
+        Layer(width, heads, nn.LayerNorm, Plain, causal=False) for _ in range(mixers)
+    ]
     decoder = Decoder(width, heads, layers, input_shape[0] - 6 * side**2, outputs)
     model = Captioner(side, width, nn.ModuleList([fused, *mixed]), decoder)
     if start is not None:
@@ -198,7 +218,9 @@ def change_captioner(
 
 
 def _go_on(model: Captioner, start: str) -> None:
-    """Read what a file holds of the model: all of it, or all but a fusion that is another."""
+    """Read what a file holds of the model: all of it, or all but a fusion that is
+    another.
+    """
     held, own = _held(start), model.state_dict()
     fusion, rest = (
         {name for name in own | held if name.startswith("fusion.") is inside}
@@ -206,7 +228,9 @@ def _go_on(model: Captioner, start: str) -> None:
     )
 
     def same(names: set[str]) -> bool:
-        return all(n in own and n in held and own[n].shape == held[n].shape for n in names)
+        return all(
+            n in own and n in held and own[n].shape == held[n].shape for n in names
+        )
 
     if not same(rest):
         raise ConfigError(
@@ -232,7 +256,9 @@ def _held(start: str) -> dict[str, Tensor]:
 class Captioner(nn.Module):
     """Pixels and words [B, 6 S S + T] to scores of the next words [B, T, V]."""
 
-    def __init__(self, side: int, width: int, fusion: nn.ModuleList, decoder: Decoder) -> None:
+    def __init__(
+        self, side: int, width: int, fusion: nn.ModuleList, decoder: Decoder
+    ) -> None:
         """Put the encoder below."""
         super().__init__()
         self.side = side
@@ -259,8 +285,13 @@ class Captioner(nn.Module):
         return self.decoder(inputs[..., pixels:].long(), memory)
 
     def _tokens(self, images: Tensor) -> Tensor:
-        """Return the features [B, N, D] of one date, every colour first standardised."""
-        middle, spread = images.mean((-2, -1), keepdim=True), images.std((-2, -1), keepdim=True)
+        """Return the features [B, N, D] of one date, every colour first
+        standardised.
+        """
+        middle, spread = (
+            images.mean((-2, -1), keepdim=True),
+            images.std((-2, -1), keepdim=True),
+        )
         even = (images - middle) / (spread + _FLAT)
         return self.norm(self.encoder(even).flatten(-2).transpose(-2, -1))
 
@@ -268,7 +299,9 @@ class Captioner(nn.Module):
 class Decoder(nn.Module):
     """Words see those before them and all that was fused."""
 
-    def __init__(self, width: int, heads: int, layers: int, room: int, words: int) -> None:
+    def __init__(
+        self, width: int, heads: int, layers: int, room: int, words: int
+    ) -> None:
         """Draw embeddings for ``room`` places and ``words`` words."""
         super().__init__()
         self.embed = nn.Embedding(words, width)
@@ -287,7 +320,9 @@ class Decoder(nn.Module):
 
 
 class _Speaking(nn.Module):
-    """Attention to the words before, to the memory, and a feed-forward part, each added."""
+    """Attention to the words before, to the memory, and a feed-forward part, each
+    added.
+    """
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()

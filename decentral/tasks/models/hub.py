@@ -31,7 +31,8 @@ def causal_model(
 ) -> nn.Module:
     """Build a model with weights drawn anew; ``config`` wins over ``given``.
 
-    ``family`` is how transformers calls it: ``Llama`` for LlamaConfig and LlamaForCausalLM.
+    ``family`` is how transformers calls it: ``Llama`` for LlamaConfig and
+    LlamaForCausalLM.
     """
     try:
         import transformers  # pyright: ignore[reportMissingImports]
@@ -63,10 +64,12 @@ def gpt2(
     heads: Count = 12,
     config: dict[str, Any] | None = None,
 ) -> nn.Module:
-    """GPT-2 as in transformers (``[lm]`` extra), by default the small one; weights drawn anew.
+    """GPT-2 as in transformers (``[lm]`` extra), by default the small one; weights
+    drawn anew.
 
-    ``config`` holds further keys of ``GPT2Config``; dropout is 0 unless it says otherwise.
-    (Radford et al., "Language models are unsupervised multitask learners", 2019.)
+    ``config`` holds further keys of ``GPT2Config``; dropout is 0 unless it says
+    otherwise. (Radford et al., "Language models are unsupervised multitask
+    learners", 2019.)
 
     Args:
         input_shape: Shape of one input.
@@ -101,8 +104,9 @@ def llama(
 ) -> nn.Module:
     """LLaMA as in transformers (``[lm]`` extra), weights drawn anew.
 
-    ``inside`` is the width of the feed-forward part (none: 8/3 of ``width``); ``config`` holds
-    further keys of ``LlamaConfig``. (Touvron et al., "LLaMA", 2023.)
+    ``inside`` is the width of the feed-forward part (none: 8/3 of ``width``);
+    ``config`` holds further keys of ``LlamaConfig``. (Touvron et al., "LLaMA",
+    2023.)
 
     Args:
         input_shape: Shape of one input.
@@ -138,11 +142,12 @@ def qwen2_moe(
     chosen: Count = 2,
     config: dict[str, Any] | None = None,
 ) -> nn.Module:
-    """Qwen2-MoE as in transformers (``[lm]`` extra): every token goes to ``chosen`` of ``experts``.
+    """Qwen2-MoE as in transformers (``[lm]`` extra): every token goes to ``chosen``
+    of ``experts``.
 
-    ``inside`` is the width of an expert (none: that of the model); ``config`` holds further keys of
-    ``Qwen2MoeConfig``. The loss has no term that balances the load of the experts. (Yang et al.,
-    "Qwen2 technical report", 2024.)
+    ``inside`` is the width of an expert (none: that of the model); ``config`` holds
+    further keys of ``Qwen2MoeConfig``. The loss has no term that balances the load
+    of the experts. (Yang et al., "Qwen2 technical report", 2024.)
 
     Args:
         input_shape: Shape of one input.

@@ -26,14 +26,16 @@ def moe(
     gate: Literal["linear", "intervals"] = "linear",
     balance: NonNegative = 0.01,
 ) -> nn.Module:
-    """Mix experts in layers: h <- p_i / sg(p_i) expert_i([h, x]), i = argmax p, p = softmax(gate).
+    """Mix experts in layers: h <- p_i / sg(p_i) expert_i([h, x]), i = argmax p, p =
+    softmax(gate).
 
-    An expert has one hidden layer of ``width`` ReLUs; only one per layer is active (its output is
-    scaled by 1, its gate learns through p / stop-gradient(p)). ``gate``: ``linear`` in [h, x], or
-    ``intervals``, which knows the pieces of task ``pieces`` and is not trained: layer l sees
-    coordinate l, a single layer all of them. ``balance`` weighs the load-balance penalty
-    E sum_i f_i P_i, which shapes gradients but not the loss that is shown (Fedus et al.,
-    "Switch Transformers", 2022).
+    An expert has one hidden layer of ``width`` ReLUs; only one per layer is active
+    (its output is scaled by 1, its gate learns through p / stop-gradient(p)).
+    ``gate``: ``linear`` in [h, x], or ``intervals``, which knows the pieces of task
+    ``pieces`` and is not trained: layer l sees coordinate l, a single layer all of
+    them. ``balance`` weighs the load-balance penalty E sum_i f_i P_i, which shapes
+    gradients but not the loss that is shown (Fedus et al., "Switch Transformers",
+    2022).
 
     Args:
         input_shape: Shape of one input.
@@ -55,7 +57,9 @@ def moe(
 
 
 class Mixture(nn.Module):
-    """Layers of experts; every layer sees the input beside the output of the one before."""
+    """Layers of experts; every layer sees the input beside the output of the one
+    before.
+    """
 
     def __init__(self, layers: list[Layer]) -> None:
         """Stack the layers."""
@@ -114,7 +118,9 @@ def _uniform(fan_in: int, *shape: int) -> nn.Parameter:
 
 
 class Intervals(nn.Module):
-    """A gate that knows the pieces: one coordinate's interval, or all of them shared out evenly."""
+    """A gate that knows the pieces: one coordinate's interval, or all of them
+    shared out evenly.
+    """
 
     def __init__(self, coordinate: int | None, coordinates: int, experts: int) -> None:
         """Look at one coordinate, or at all for None."""
@@ -131,7 +137,8 @@ class Intervals(nn.Module):
             # Pieces are counted in base 3, the first coordinate leading, then
             # shared out evenly.
             place = sum(
-                index[:, k] * number ** (self.coordinates - 1 - k) for k in range(self.coordinates)
+                index[:, k] * number ** (self.coordinates - 1 - k)
+                for k in range(self.coordinates)
             )
             chosen = torch.as_tensor(place) * self.experts // number**self.coordinates
         else:
@@ -140,7 +147,9 @@ class Intervals(nn.Module):
 
 
 def _one_of(experts: int, chosen: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return a one at the chosen expert, zeros elsewhere, [B, E]; unlike one_hot, under vmap."""
+    """Return a one at the chosen expert, zeros elsewhere, [B, E]; unlike one_hot,
+    under vmap.
+    """
     return (chosen.unsqueeze(-1) == torch.arange(experts, device=chosen.device)).to(dtype)
 
 

@@ -17,7 +17,8 @@ INIT = 0.02
 
 
 def attended(q: Tensor, k: Tensor, v: Tensor, heads: int, causal: bool) -> Tensor:
-    """Return softmax(q k^T / sqrt(d)) v of every head, [B, Q, D], for keys and values [B, K, D].
+    """Return softmax(q k^T / sqrt(d)) v of every head, [B, Q, D], for keys and
+    values [B, K, D].
 
     Args:
         q: Queries, [B, Q, D].
@@ -52,7 +53,9 @@ class Gated(nn.Module):
     """The feed-forward part with a gate: down(silu(gate(x)) up(x))."""
 
     def __init__(self, width: int) -> None:
-        """Take 8/3 of ``width`` inside, which is as many weights as 4 without a gate."""
+        """Take 8/3 of ``width`` inside, which is as many weights as 4 without a
+        gate.
+        """
         super().__init__()
         # Three matrices of 8/3 weigh as much as two of 4.
         inside = 8 * width // 3
@@ -83,7 +86,13 @@ class Layer(nn.Module):
     """Attention and a feed-forward part, each on normalised input and added to it."""
 
     def __init__(
-        self, width: int, heads: int, norm: type[nn.Module], mlp: type[nn.Module], *, causal: bool
+        self,
+        width: int,
+        heads: int,
+        norm: type[nn.Module],
+        mlp: type[nn.Module],
+        *,
+        causal: bool,
     ) -> None:
         """Build one layer."""
         super().__init__()
@@ -102,7 +111,9 @@ class Layer(nn.Module):
 class GPT(nn.Module):
     """Tokens [B, T] to the scores of what follows each, [B, T, V]."""
 
-    def __init__(self, layers: list[Layer], norm: nn.Module, context: int, tokens: int) -> None:
+    def __init__(
+        self, layers: list[Layer], norm: nn.Module, context: int, tokens: int
+    ) -> None:
         """Put embeddings below the layers and a head above."""
         super().__init__()
         width = layers[0].width
@@ -140,11 +151,13 @@ def gpt(
     activation: Literal["swiglu", "gelu"] = "swiglu",
     tied: bool = False,
 ) -> nn.Module:
-    """Decoder-only transformer of ``layers`` layers on the tokens of the task's context.
+    """Decoder-only transformer of ``layers`` layers on the tokens of the task's
+    context.
 
-    Learned positions, no biases, weights drawn from N(0, 0.02^2); parameters are called as in
-    LLaMA. ``tied`` lets the head share the weights of the embedding. (Radford et al., "Language
-    models are unsupervised multitask learners", 2019; Touvron et al., "LLaMA", 2023.)
+    Learned positions, no biases, weights drawn from N(0, 0.02^2); parameters are
+    called as in LLaMA. ``tied`` lets the head share the weights of the embedding.
+    (Radford et al., "Language models are unsupervised multitask learners", 2019;
+    Touvron et al., "LLaMA", 2023.)
 
     Args:
         input_shape: Shape of one input.
@@ -158,7 +171,9 @@ def gpt(
     """
     check_heads("gpt", width, heads)
     context, kind = input_shape[0], _NORMS[norm]
-    stack = [Layer(width, heads, kind, _MLPS[activation], causal=True) for _ in range(layers)]
+    stack = [
+        Layer(width, heads, kind, _MLPS[activation], causal=True) for _ in range(layers)
+    ]
     model = GPT(stack, kind(width), context, outputs)
     if tied:
         # After both were drawn: the head takes the weights of the embedding.
@@ -167,7 +182,9 @@ def gpt(
 
 
 class ViT(nn.Module):
-    """Images [B, C, H, W] to class scores [B, outputs], from the mean over their patches."""
+    """Images [B, C, H, W] to class scores [B, outputs], from the mean over their
+    patches.
+    """
 
     def __init__(
         self, layers: list[Layer], channels: int, patch: int, patches: int, outputs: int
@@ -198,10 +215,12 @@ def vit(
     heads: Count = 4,
     patch: Count = 4,
 ) -> nn.Module:
-    """Small vision transformer on patches of ``patch`` x ``patch`` pixels, learned positions.
+    """Small vision transformer on patches of ``patch`` x ``patch`` pixels, learned
+    positions.
 
-    Classifies the mean over patches instead of a token of its own. (Dosovitskiy et al., "An image
-    is worth 16x16 words", 2021; Beyer, Zhai & Kolesnikov, "Better plain ViT baselines", 2022.)
+    Classifies the mean over patches instead of a token of its own. (Dosovitskiy et
+    al., "An image is worth 16x16 words", 2021; Beyer, Zhai & Kolesnikov, "Better
+    plain ViT baselines", 2022.)
 
     Args:
         input_shape: Shape of one input.
@@ -219,5 +238,7 @@ def vit(
             f"model 'vit': images of {height}x{breadth} are no whole number of patches of {patch}; "
             "give a patch that divides both."
         )
-    stack = [Layer(width, heads, nn.LayerNorm, Plain, causal=False) for _ in range(layers)]
+    stack = [
+        Layer(width, heads, nn.LayerNorm, Plain, causal=False) for _ in range(layers)
+    ]
     return ViT(stack, channels, patch, height * breadth // patch**2, outputs)

@@ -1,4 +1,6 @@
-"""Models of images and of plain features: a perceptron, convolutions, residual networks."""
+"""Models of images and of plain features: a perceptron, convolutions, residual
+networks.
+"""
 
 from __future__ import annotations
 
@@ -41,10 +43,11 @@ def resnet(
     blocks: int,
     norm: Norm,
 ) -> nn.Module:
-    """Return a stem of one 3x3 convolution, then a stage of ``blocks`` basic blocks per width.
+    """Return a stem of one 3x3 convolution, then a stage of ``blocks`` basic blocks
+    per width.
 
-    Every stage but the first halves height and width; where the shape changes, the shortcut is a
-    1x1 convolution.
+    Every stage but the first halves height and width; where the shape changes, the
+    shortcut is a 1x1 convolution.
 
     Args:
         name: Name of the model, for messages.
@@ -64,9 +67,13 @@ def resnet(
     return nn.Sequential(*layers, *pooled)
 
 
-def _convolution(before: int, after: int, size: int, stride: int, norm: Norm) -> list[nn.Module]:
+def _convolution(
+    before: int, after: int, size: int, stride: int, norm: Norm
+) -> list[nn.Module]:
     # A normalisation takes a bias off again, so that only plain layers have one.
-    convolution = nn.Conv2d(before, after, size, stride, padding=size // 2, bias=norm == "none")
+    convolution = nn.Conv2d(
+        before, after, size, stride, padding=size // 2, bias=norm == "none"
+    )
     nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
     return [convolution, *normalisation(norm, after, max(1, after // _GROUP))]
 
@@ -78,7 +85,9 @@ def _block(before: int, after: int, stride: int, norm: Norm) -> list[nn.Module]:
     )
     body = nn.Sequential(*first, nn.ReLU(), *second)
     same = before == after and stride == 1
-    shortcut = None if same else nn.Sequential(*_convolution(before, after, 1, stride, norm))
+    shortcut = (
+        None if same else nn.Sequential(*_convolution(before, after, 1, stride, norm))
+    )
     return [Residual(body, shortcut), nn.ReLU()]
 
 
@@ -86,7 +95,8 @@ def _block(before: int, after: int, stride: int, norm: Norm) -> list[nn.Module]:
 def mlp(
     input_shape: tuple[int, ...], outputs: int, *, hidden: tuple[Count, ...] = (128, 128)
 ) -> nn.Module:
-    """Flatten the input, then fully connected layers of the widths ``hidden`` with ReLU between.
+    """Flatten the input, then fully connected layers of the widths ``hidden`` with
+    ReLU between.
 
     Args:
         input_shape: Shape of one input.
@@ -108,7 +118,8 @@ def cnn(
     channels: tuple[Count, ...] = (16, 32),
     norm: Norm = "none",
 ) -> nn.Module:
-    """3x3 convolutions of the widths ``channels``, each followed by ReLU and 2x2 max-pooling.
+    """3x3 convolutions of the widths ``channels``, each followed by ReLU and 2x2
+    max-pooling.
 
     Args:
         input_shape: Shape of one input.
@@ -119,7 +130,11 @@ def cnn(
     check_images("cnn", input_shape)
     layers: list[nn.Module] = []
     for before, after in pairwise([input_shape[0], *channels]):
-        layers += [nn.Conv2d(before, after, 3, padding=1), *normalisation(norm, after), nn.ReLU()]
+        layers += [
+            nn.Conv2d(before, after, 3, padding=1),
+            *normalisation(norm, after),
+            nn.ReLU(),
+        ]
         layers += [nn.MaxPool2d(2)]
     shrink = 2 ** len(channels)
     size = channels[-1] * (input_shape[1] // shrink) * (input_shape[2] // shrink)
@@ -139,10 +154,12 @@ def resnet18(
     width: Count = 64,
     norm: Literal["batch", "group"] = "batch",
 ) -> nn.Module:
-    """ResNet-18 with the stem for small images: four stages of two blocks, ``width`` x 1, 2, 4, 8.
+    """ResNet-18 with the stem for small images: four stages of two blocks,
+    ``width`` x 1, 2, 4, 8.
 
-    One 3x3 convolution and no pooling before the stages; group normalisation has 16 channels to a
-    group. (He, Zhang, Ren & Sun, "Deep residual learning for image recognition", 2016.)
+    One 3x3 convolution and no pooling before the stages; group normalisation has 16
+    channels to a group. (He, Zhang, Ren & Sun, "Deep residual learning for image
+    recognition", 2016.)
 
     Args:
         input_shape: Shape of one input.
@@ -162,10 +179,12 @@ def resnet20(
     width: Count = 16,
     norm: Literal["batch", "group"] = "batch",
 ) -> nn.Module:
-    """ResNet-20 for small images: three stages of three blocks, ``width`` x 1, 2, 4.
+    """ResNet-20 for small images: three stages of three blocks, ``width`` x 1, 2,
+    4.
 
-    Where the shape changes the shortcut is a 1x1 convolution, not zeros as in section 4.2 of the
-    paper. Group normalisation has 16 channels to a group. (He, Zhang, Ren & Sun, 2016.)
+    Where the shape changes the shortcut is a 1x1 convolution, not zeros as in
+    section 4.2 of the paper. Group normalisation has 16 channels to a group. (He,
+    Zhang, Ren & Sun, 2016.)
 
     Args:
         input_shape: Shape of one input.
@@ -173,4 +192,6 @@ def resnet20(
         width: Channels of the first stage.
         norm: Normalisation by name.
     """
-    return resnet("resnet20", input_shape, outputs, [width, 2 * width, 4 * width], 3, norm)
+    return resnet(
+        "resnet20", input_shape, outputs, [width, 2 * width, 4 * width], 3, norm
+    )

@@ -1,10 +1,12 @@
-"""The law of one's own task, fitted to the loss curves of runs with constant batches.
+"""The law of one's own task, fitted to the loss curves of runs with constant
+batches.
 
     L(t) = L0 + c1 (1 + t / tau)^-s + c2 / B [1 - (1 + t / tau')^-(1 - 1/beta)]
 
-For given s, beta, tau and tau' the other constants follow by least squares, so the fit is a search
-on grids. Everything on the grids that explains the curves about as well as the best is kept: its
-spread is the uncertainty of the constants and of every prediction.
+For given s, beta, tau and tau' the other constants follow by least squares, so the
+fit is a search on grids. Everything on the grids that explains the curves about as
+well as the best is kept: its spread is the uncertainty of the constants and of
+every prediction.
 """
 
 from __future__ import annotations
@@ -22,11 +24,13 @@ from decentral.theory.fsl.model import Stages
 
 Floats = NDArray[np.float64]
 
-#: Points that a curve is averaged to, logarithmic in time, and the share of time left out at first.
+#: Points that a curve is averaged to, logarithmic in time, and the share of time
+#: left out at first.
 _POINTS, _SKIPPED = 16, 0.03
 #: Least points of a curve.
 _LEAST = 8
-#: How much longer than the longest curve, and with how much larger batches, a prediction may be.
+#: How much longer than the longest curve, and with how much larger batches, a
+#: prediction may be.
 REACH, LARGER = 1.1, 8.0
 #: Constants of the law, and the confidence at which values of them are plausible.
 _CONSTANTS, _CONFIDENCE = 7, 0.95
@@ -36,7 +40,9 @@ _KEPT = 120
 
 @dataclass(frozen=True)
 class Curve:
-    """The loss of a run with a constant batch (of all nodes together) and learning rate."""
+    """The loss of a run with a constant batch (of all nodes together) and learning
+    rate.
+    """
 
     name: str
     batch: int
@@ -56,7 +62,9 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Fit:
-    """The best law, the plausible ones, and how well the best one explains the curves."""
+    """The best law, the plausible ones, and how well the best one explains the
+    curves.
+    """
 
     law: Law
     plausible: tuple[Law, ...]
@@ -65,18 +73,23 @@ class Fit:
     steps: float  # of the longest curve
 
     def interval(self, constant: str) -> tuple[float, float]:
-        """Return the least and the largest plausible ``source``, ``capacity`` or ``floor``."""
+        """Return the least and the largest plausible ``source``, ``capacity`` or
+        ``floor``.
+        """
         values = [getattr(law, constant) for law in self.plausible]
         return min(values), max(values)
 
     def predict(self, stages: Stages) -> Prediction:
-        """Return the loss at the end of a schedule; refuses to leave what the curves have shown."""
+        """Return the loss at the end of a schedule; refuses to leave what the
+        curves have shown.
+        """
         self.check(stages.steps, int(stages.sizes.min()), int(stages.sizes.max()))
         losses = [law.risk(stages) for law in self.plausible]
         return Prediction(self.law.risk(stages), min(losses), max(losses))
 
     def check(self, steps: float, least: int, most: int) -> None:
-        """Refuse a schedule that is longer than the runs bear, or has batches further out.
+        """Refuse a schedule that is longer than the runs bear, or has batches
+        further out.
 
         Args:
             steps: Length of the schedule in steps.
@@ -97,7 +110,9 @@ class Fit:
 
 
 def fit(curves: Sequence[Curve]) -> Fit:
-    """Fit the law to the curves of at least two different constant batches at one learning rate."""
+    """Fit the law to the curves of at least two different constant batches at one
+    learning rate.
+    """
     _check(curves)
     # The first part of a run is no power law yet; what is left out depends on the
     # shortest, or a short run would be left out entirely.
@@ -113,7 +128,10 @@ def fit(curves: Sequence[Curve]) -> Fit:
     for _ in range(2):
         grid = _around(grid, found[int(np.argmin(residuals))])
         more = _solved(grid, points)
-        found, residuals = np.concatenate([found, more[0]]), np.concatenate([residuals, more[1]])
+        found, residuals = (
+            np.concatenate([found, more[0]]),
+            np.concatenate([residuals, more[1]]),
+        )
     order = np.argsort(residuals)
     good = order[residuals[order] <= residuals[order[0]] * _tolerated(len(points))]
     # Evenly from best to worst: the intervals of a prediction come from the
@@ -131,12 +149,16 @@ def fit(curves: Sequence[Curve]) -> Fit:
 
 
 def _tolerated(points: int) -> float:
-    """Return how many times the least squared residuals those of plausible constants may be.
+    """Return how many times the least squared residuals those of plausible
+    constants may be.
 
-    1 + k / (n - k) F for k constants and n points, by the quantile of F(k, n - k). (Beale,
-    "Confidence regions in non-linear estimation", 1960.)
+    1 + k / (n - k) F for k constants and n points, by the quantile of F(k, n - k).
+    (Beale, "Confidence regions in non-linear estimation", 1960.)
     """
-    from scipy.special import fdtri  # scipy.stats.f.ppf, which takes four times as long to import
+    # scipy.stats.f.ppf, which takes four times as long to import
+    from scipy.special import (
+        fdtri,
+    )
 
     free = points - _CONSTANTS
     return 1 + _CONSTANTS / free * float(fdtri(_CONSTANTS, free, _CONFIDENCE))
@@ -149,7 +171,9 @@ def _check(curves: Sequence[Curve]) -> None:
             "give runs with at least two different constant batches."
         )
     if len({curve.lr for curve in curves}) > 1:
-        raise ConfigError("fit: the runs have different learning rates; give runs with the same.")
+        raise ConfigError(
+            "fit: the runs have different learning rates; give runs with the same."
+        )
     for curve in curves:
         if len(curve.losses) < _LEAST:
             raise ConfigError(
@@ -166,14 +190,20 @@ def _check(curves: Sequence[Curve]) -> None:
 
 
 def _thinned(curve: Curve, begin: float) -> Floats:
-    """Return points (time, 1 / batch, loss), one for each of a few stretches of log time."""
+    """Return points (time, 1 / batch, loss), one for each of a few stretches of log
+    time.
+    """
     time = curve.lr * curve.steps
     later = time >= begin
     time, losses = time[later], curve.losses[later]
     edges = np.geomspace(max(begin, time[0]), time[-1] * (1 + 1e-9), _POINTS + 1)
     place = np.clip(np.searchsorted(edges, time, side="right") - 1, 0, _POINTS - 1)
     rows = [
-        (np.exp(np.log(time[place == k]).mean()), 1 / curve.batch, losses[place == k].mean())
+        (
+            np.exp(np.log(time[place == k]).mean()),
+            1 / curve.batch,
+            losses[place == k].mean(),
+        )
         for k in np.unique(place)
     ]
     return np.array(rows)
@@ -196,11 +226,17 @@ def _around(grid: list[Floats], best: Floats) -> list[Floats]:
 
 
 def _solved(grid: list[Floats], points: Floats) -> tuple[Floats, Floats]:
-    """Return rows (s, 1 - 1/beta, tau, tau', L0, c1, c2), and their squared relative residuals."""
+    """Return rows (s, 1 - 1/beta, tau, tau', L0, c1, c2), and their squared
+    relative residuals.
+    """
     time, inverse, loss = points.T
-    s, q, tau, forget = (axis.reshape(-1, 1) for axis in np.meshgrid(*grid, indexing="ij"))
+    s, q, tau, forget = (
+        axis.reshape(-1, 1) for axis in np.meshgrid(*grid, indexing="ij")
+    )
     drift, memory = (1 + time / tau) ** -s, 1 - (1 + time / forget) ** -q
-    columns = np.stack([np.ones_like(drift), drift, inverse * memory], axis=-1) / loss[:, None]
+    columns = (
+        np.stack([np.ones_like(drift), drift, inverse * memory], axis=-1) / loss[:, None]
+    )
     best, constants = np.full(len(s), np.inf), np.zeros((len(s), 3))
     for used in product((False, True), repeat=3):
         if not used[1]:  # without drift there is no law

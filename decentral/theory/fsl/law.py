@@ -1,12 +1,13 @@
 """The functional scaling law, and the schedule that is best by it.
 
-risk = floor + drift + the noise that is still remembered. With intrinsic time t, the sum of
-learning rates, and batch B(t):
+risk = floor + drift + the noise that is still remembered. With intrinsic time t,
+the sum of learning rates, and batch B(t):
 
     risk(T) = L0 + e(T) + int_0^T K(T - t) lr / B(t) [e(t) + noise / 2] dt
     e(t) = g (2 t + a)^-s,    K(t) = h (2 t + c)^-p,    p = 2 - 1 / beta
 
-The best schedule for a budget of data is computed by water-filling, or with one switch.
+The best schedule for a budget of data is computed by water-filling, or with one
+switch.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from decentral.theory.fsl.model import PowerLaw, Stages, as_sizes
 
 Floats = NDArray[np.float64]
 
-#: Points of the quadrature, logarithmic in the time since the start and in that to the end.
+#: Points of the quadrature, logarithmic in the time since the start and in that to
+#: the end.
 _POINTS = 300
 
 
@@ -37,15 +39,18 @@ class Law:
     drift: tuple[float, float]  # g, a
     memory: tuple[float, float]  # h, c
     floor: float = 0.0  # L0
-    multiplicative: bool = True  # whether the risk itself makes noise, e(t) in the integral
+    multiplicative: bool = (
+        True  # whether the risk itself makes noise, e(t) in the integral
+    )
 
     @staticmethod
     def of(task: PowerLaw, *, finite_step: bool = True) -> Law:
         """Return the law of a power-law task, with no fitted constant.
 
-        The gains are those of large times; ``a`` makes e(0) the risk at the start, ``c`` makes the
-        integral of K what it is: 1/2 sum_j lambda_j / (1 - lr lambda_j / 2) for steps of finite
-        size, 1/2 sum_j lambda_j in continuous time.
+        The gains are those of large times; ``a`` makes e(0) the risk at the start,
+        ``c`` makes the integral of K what it is: 1/2 sum_j lambda_j / (1 - lr
+        lambda_j / 2) for steps of finite size, 1/2 sum_j lambda_j in continuous
+        time.
         """
         from scipy.special import zeta
 
@@ -55,7 +60,9 @@ class Law:
         total = float(zeta(beta)) / 2
         if finite_step:
             variances = np.arange(1, 2049, dtype=np.float64) ** -beta
-            total += 0.5 * float((variances / (1 - task.lr * variances / 2) - variances).sum())
+            total += 0.5 * float(
+                (variances / (1 - task.lr * variances / 2) - variances).sum()
+            )
         offset = (2 * drift / float(zeta(1 + s * beta))) ** (1 / s)
         forget = (memory / (2 * (p - 1) * total)) ** (1 / (p - 1))
         return Law(s, beta, task.noise, task.lr, (drift, offset), (memory, forget))
@@ -85,16 +92,20 @@ class Law:
         return gain * (2 * np.asarray(time, dtype=np.float64) + offset) ** -self.source
 
     def remembered(self, time: Floats | float) -> Floats:
-        """Return int_0^t K, the noise of unit strength that is remembered for at most t."""
+        """Return int_0^t K, the noise of unit strength that is remembered for at
+        most t.
+        """
         gain, offset = self.memory
         power = 1 - self.exponent
         later = (2 * np.asarray(time, dtype=np.float64) + offset) ** power
         return gain / (2 * -power) * (offset**power - later)
 
     def noise_weights(self, to_go: Floats, end: Floats | float) -> Floats:
-        """Return what noise in [to_go[i], to_go[i + 1]] before ``end`` adds at batch size 1.
+        """Return what noise in [to_go[i], to_go[i + 1]] before ``end`` adds at
+        batch size 1.
 
-        ``to_go`` and ``end`` are intrinsic times; the last axis of ``to_go`` holds edges.
+        ``to_go`` and ``end`` are intrinsic times; the last axis of ``to_go`` holds
+        edges.
         """
         kernel = np.diff(self.remembered(to_go), axis=-1)
         strength: Floats | float = self.noise / 2
@@ -122,15 +133,19 @@ class Law:
         return np.array([self.risk(stages.until(step)) for step in at])
 
     def constant(self, size: float, time: Floats | float) -> Floats:
-        """Return the risk of a constant batch at intrinsic times, labels' noise only."""
+        """Return the risk of a constant batch at intrinsic times, labels' noise
+        only.
+        """
         noise = self.lr * self.noise / 2 * self.remembered(time) / size
         return self.floor + self.signal(time) + noise
 
     def catch_up(self, small: int, large: int, steps: int, within: float = 0.05) -> int:
-        """Return the steps after a switch until the run is close to one that was always ``large``.
+        """Return the steps after a switch until the run is close to one that was
+        always ``large``.
 
-        The switch comes after ``steps`` steps; close is an excess of at most ``within`` of the
-        other's risk above the floor, at the same step. Sublinear in ``steps`` iff the task is hard.
+        The switch comes after ``steps`` steps; close is an excess of at most
+        ``within`` of the other's risk above the floor, at the same step. Sublinear
+        in ``steps`` iff the task is hard.
 
         Args:
             small: Batch before the switch.
@@ -144,7 +159,9 @@ class Law:
             time = self.lr * after
             kept = self.remembered(before + time) - self.remembered(time)
             excess = self.lr * self.noise / 2 * gap * kept
-            return bool(excess > within * (self.constant(large, before + time) - self.floor))
+            return bool(
+                excess > within * (self.constant(large, before + time) - self.floor)
+            )
 
         low, high = 0, 1
         while far(high):
@@ -155,9 +172,11 @@ class Law:
         return high
 
     def switch_exponent(self) -> float:
-        """Return the power of the budget with which the data after the best switch grow.
+        """Return the power of the budget with which the data after the best switch
+        grow.
 
-        gamma = (1 + s) / (2 - 1 / beta) for hard tasks; 1, a fixed share, for easy ones.
+        gamma = (1 + s) / (2 - 1 / beta) for hard tasks; 1, a fixed share, for easy
+        ones.
         """
         return min(1.0, (1 + self.source) / self.exponent)
 
@@ -166,11 +185,11 @@ def _grid(end: float, least: float) -> Floats:
     return np.concatenate([[0.0], np.geomspace(least, end, _POINTS)])
 
 
-# --- the best schedule ----------------------------------------------------------------------------
+# --- the best schedule ------------------------------------------------------------
 
 
-#: Bins, logarithmic in the steps to go; numbers of steps tried at first, and in each refinement,
-#: and their relative distance in the last one.
+#: Bins, logarithmic in the steps to go; numbers of steps tried at first, and in
+#: each refinement, and their relative distance in the last one.
 _BINS, _COARSE, _FINE, _PRECISION = 400, 48, 12, 1e-4
 _BISECTIONS = 60
 _SHARES = 4000
@@ -178,18 +197,22 @@ _SHARES = 4000
 
 @dataclass(frozen=True)
 class Optimum:
-    """A schedule in whole batches that uses the budget exactly, and its predicted risk."""
+    """A schedule in whole batches that uses the budget exactly, and its predicted
+    risk.
+    """
 
     schedule: Stages
     risk: float
 
 
 def optimal(law: Law, budget: int, least: int = 1, most: int | None = None) -> Optimum:
-    """Return the schedule with the least predicted risk that uses ``budget`` samples.
+    """Return the schedule with the least predicted risk that uses ``budget``
+    samples.
 
-    ``least`` and ``most`` bound the batch. For a fixed number of steps n, b(r) = sqrt(K(r) / mu)
-    within the bounds, r being the time to go, is optimal (the problem is convex and separable); mu
-    is bisected so that the budget is met, and n is searched for on refined grids.
+    ``least`` and ``most`` bound the batch. For a fixed number of steps n, b(r) =
+    sqrt(K(r) / mu) within the bounds, r being the time to go, is optimal (the
+    problem is convex and separable); mu is bisected so that the budget is met, and
+    n is searched for on refined grids.
 
     Args:
         law: The law of the loss.
@@ -206,7 +229,9 @@ def optimal(law: Law, budget: int, least: int = 1, most: int | None = None) -> O
         best, step = int(np.argmin(risks)), tried[1] - tried[0]
         if step <= _PRECISION:
             break
-        tried = np.linspace(max(low, tried[best] - step), min(high, tried[best] + step), _FINE)
+        tried = np.linspace(
+            max(low, tried[best] - step), min(high, tried[best] + step), _FINE
+        )
     schedule = _whole(edges[best], sizes[best], budget, most)
     return Optimum(schedule, law.risk(schedule))
 
@@ -232,7 +257,9 @@ def check_bounds(budget: int, least: int, most: int) -> None:
 def _filled(
     law: Law, steps: Floats, budget: int, least: float, most: float
 ) -> tuple[Floats, Floats, Floats]:
-    """Return edges in steps to go, batch sizes and risks, for several numbers of ``steps``."""
+    """Return edges in steps to go, batch sizes and risks, for several numbers of
+    ``steps``.
+    """
     start = np.minimum(1.0, steps / 2)[:, None]
     edges = start * (steps[:, None] / start) ** np.linspace(0, 1, _BINS)
     edges = np.concatenate([np.zeros_like(start), edges], axis=1)
@@ -243,8 +270,13 @@ def _filled(
     high = np.log(level.max(axis=1, keepdims=True) / least) + 1e-9
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
-        used = (width * np.clip(level * np.exp(-middle), least, most)).sum(axis=1, keepdims=True)
-        low, high = np.where(used > budget, middle, low), np.where(used > budget, high, middle)
+        used = (width * np.clip(level * np.exp(-middle), least, most)).sum(
+            axis=1, keepdims=True
+        )
+        low, high = (
+            np.where(used > budget, middle, low),
+            np.where(used > budget, high, middle),
+        )
     sizes = np.clip(level * np.exp(-high), least, most)
     return edges, sizes, law.signal(law.lr * steps) + (weight / sizes).sum(axis=1)
 
@@ -259,7 +291,8 @@ def _whole(edges: Floats, sizes: Floats, budget: int, most: int) -> Stages:
 
 
 def two_stage(law: Law, budget: int, small: int, large: int) -> tuple[float, float]:
-    """Return the best share of the data before one switch of the batch, and the predicted risk.
+    """Return the best share of the data before one switch of the batch, and the
+    predicted risk.
 
     0 means large batches from the start. Only the labels' noise counts.
 
@@ -275,7 +308,9 @@ def two_stage(law: Law, budget: int, small: int, large: int) -> tuple[float, flo
     after = budget * np.geomspace(min(1.0, large / budget), 1.0, _SHARES)
     late = law.lr * after / large
     end = law.lr * (budget - after) / small + late
-    noise = (law.remembered(end) - law.remembered(late)) / small + law.remembered(late) / large
+    noise = (law.remembered(end) - law.remembered(late)) / small + law.remembered(
+        late
+    ) / large
     risks = law.floor + law.signal(end) + law.lr * law.noise / 2 * noise
     best = int(np.argmin(risks))
     return 1 - float(after[best]) / budget, float(risks[best])

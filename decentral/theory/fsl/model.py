@@ -1,4 +1,5 @@
-"""Batch schedules as run lengths, and what they do in kernel regression with power-law spectra.
+"""Batch schedules as run lengths, and what they do in kernel regression with
+power-law spectra.
 
 The expected risk under one-pass SGD is exact.
 """
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from decentral.errors import ConfigError
 
-# --- batch schedules ------------------------------------------------------------------------------
+# --- batch schedules --------------------------------------------------------------
 
 
 Floats = NDArray[np.float64]
@@ -23,7 +24,9 @@ Integers = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Stages:
-    """A batch schedule: ``counts[i]`` steps of ``sizes[i]`` samples, one stage after the other."""
+    """A batch schedule: ``counts[i]`` steps of ``sizes[i]`` samples, one stage
+    after the other.
+    """
 
     sizes: Integers
     counts: Integers
@@ -47,7 +50,8 @@ class Stages:
 
     @staticmethod
     def switch(budget: int, small: int, large: int, share: float) -> Stages:
-        """Use ``small`` batches for a ``share`` of the data, then ``large`` ones, as far as whole.
+        """Use ``small`` batches for a ``share`` of the data, then ``large`` ones,
+        as far as whole.
 
         Args:
             budget: Samples to use.
@@ -78,7 +82,9 @@ class Stages:
         return np.repeat(self.sizes, self.counts)
 
     def shares(self) -> list[float]:
-        """Return the shares of the data at which one stage ends and the next begins."""
+        """Return the shares of the data at which one stage ends and the next
+        begins.
+        """
         taken = np.cumsum(self.sizes * self.counts)
         return [int(samples) / self.data for samples in taken[:-1]]
 
@@ -89,10 +95,11 @@ class Stages:
         return Stages(self.sizes[counts > 0], counts[counts > 0])
 
     def met(self, budget: int, most: int) -> Stages:
-        """Return this schedule changed so that it uses ``budget``, in batches up to ``most``.
+        """Return this schedule changed so that it uses ``budget``, in batches up to
+        ``most``.
 
-        What the longest stage must take is divided over its steps, more or fewer, as evenly as
-        whole numbers allow.
+        What the longest stage must take is divided over its steps, more or fewer,
+        as evenly as whole numbers allow.
         """
         longest = int(np.argmax(self.counts))
         size = int(self.sizes[longest])
@@ -111,7 +118,7 @@ def as_sizes(values: Sequence[float] | Floats) -> Integers:
     return np.maximum(1, np.rint(np.asarray(values))).astype(np.int64)
 
 
-# --- the task -------------------------------------------------------------------------------------
+# --- the task ---------------------------------------------------------------------
 
 
 #: Features that are followed one by one; those beyond are summed in closed form.
@@ -120,11 +127,13 @@ MODES = 3000
 
 @dataclass(frozen=True)
 class PowerLaw:
-    """A regression task: y = <phi(x), theta*> + noise, with feature variances lambda_j = j^-beta.
+    """A regression task: y = <phi(x), theta*> + noise, with feature variances
+    lambda_j = j^-beta.
 
-    ``capacity`` is beta, above 1: how fast the features' variances fall. ``source`` is s, above 0:
-    lambda_j theta*_j^2 = j^-(1 + s beta), so that a small s is a hard task. ``noise`` is the
-    variance of the labels' noise, ``lr`` the constant learning rate.
+    ``capacity`` is beta, above 1: how fast the features' variances fall. ``source``
+    is s, above 0: lambda_j theta*_j^2 = j^-(1 + s beta), so that a small s is a
+    hard task. ``noise`` is the variance of the labels' noise, ``lr`` the constant
+    learning rate.
     """
 
     source: float
@@ -145,7 +154,9 @@ class PowerLaw:
                     f"{name} = {value:g}: it must be a finite number above {limit:g}."
                 )
         if self.lr >= 2.0:
-            raise ConfigError(f"lr = {self.lr:g}: SGD diverges; give less than 2 / lambda_1 = 2.")
+            raise ConfigError(
+                f"lr = {self.lr:g}: SGD diverges; give less than 2 / lambda_1 = 2."
+            )
 
     def spectrum(self, modes: int = MODES) -> tuple[Floats, Floats]:
         """Return lambda_j and theta*_j^2 of the first features."""
@@ -156,8 +167,9 @@ class PowerLaw:
     def tail(self, times: Floats, modes: int = MODES) -> Floats:
         """Return the risk of the features beyond ``modes`` at intrinsic ``times``.
 
-        They only drift: 1/2 sum_{j > modes} j^-(1 + s beta) exp(-2 lambda_j t), as an integral from
-        modes + 1/2: an incomplete gamma function, here as Kummer's 1F1, which bears t = 0.
+        They only drift: 1/2 sum_{j > modes} j^-(1 + s beta) exp(-2 lambda_j t), as
+        an integral from modes + 1/2: an incomplete gamma function, here as Kummer's
+        1F1, which bears t = 0.
         """
         from scipy.special import hyp1f1
 
@@ -174,11 +186,12 @@ class PowerLaw:
 def exact_risk(
     task: PowerLaw, stages: Stages, at: Sequence[int] | None = None, modes: int = MODES
 ) -> Floats:
-    """Return the exact expected excess risk of SGD with Gaussian features, after ``at`` steps.
+    """Return the exact expected excess risk of SGD with Gaussian features, after
+    ``at`` steps.
 
-    E = 1/2 sum_j lambda_j u_j with u_j = E[(theta_j - theta*_j)^2], which closes on itself:
-    u_j <- (1 - lr lambda_j)^2 u_j + lr^2/B (lambda_j^2 u_j + lambda_j (2 E + noise)).
-    ``at`` defaults to the end. Costs O(modes) per step.
+    E = 1/2 sum_j lambda_j u_j with u_j = E[(theta_j - theta*_j)^2], which closes on
+    itself: u_j <- (1 - lr lambda_j)^2 u_j + lr^2/B (lambda_j^2 u_j + lambda_j (2 E
+    + noise)). ``at`` defaults to the end. Costs O(modes) per step.
 
     Args:
         task: Spectrum, target and noise.

@@ -1,7 +1,8 @@
-"""From what a file says to a graph: nodes numbered, quantities read, parallel links decided.
+"""From what a file says to a graph: nodes numbered, quantities read, parallel links
+decided.
 
-The facts about the file are kept with the graph. Of parallel links of a multigraph one rule says
-what stays, whatever their order.
+The facts about the file are kept with the graph. Of parallel links of a multigraph
+one rule says what stays, whatever their order.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from decentral.topology.files.content import WEIGHT, Content
 from decentral.topology.labels import LABEL, in_order, label_text
 from decentral.units import parse_bandwidth, parse_seconds
 
-# --- what was read --------------------------------------------------------------------------------
+# --- what was read ----------------------------------------------------------------
 
 
-#: Where a graph keeps the facts about its file, and a node the weight of its own row, if a file
-#: tells it.
+#: Where a graph keeps the facts about its file, and a node the weight of its own
+#: row, if a file tells it.
 FILE, OWN_WEIGHT = "file", "own_weight"
 
 Span = tuple[float, float]
@@ -44,10 +45,14 @@ class GraphFile:
     ones: bool = False  # whether every link has the weight 1, which says nothing
     latency_s: Span | None = None
     bandwidth_Bps: Span | None = None
-    lines: Mapping[tuple[int, int], int] = field(default_factory=dict[tuple[int, int], int])
+    lines: Mapping[tuple[int, int], int] = field(
+        default_factory=dict[tuple[int, int], int]
+    )
 
     def line(self, one: int, other: int) -> int | None:
-        """Return the line of the link between two nodes, if it has a weight and the file lines."""
+        """Return the line of the link between two nodes, if it has a weight and the
+        file lines.
+        """
         found = self.lines.get((one, other))
         return found or (None if self.directed else self.lines.get((other, one)))
 
@@ -63,11 +68,13 @@ def file_of(graph: Any) -> GraphFile | None:
     return found if isinstance(found, GraphFile) else None
 
 
-# --- parallel links -------------------------------------------------------------------------------
+# --- parallel links ---------------------------------------------------------------
 
 
 class Disagreement:
-    """Mixing weights of parallel links that differ: none of them is the weight of the link."""
+    """Mixing weights of parallel links that differ: none of them is the weight of
+    the link.
+    """
 
     def __init__(self, weights: Sequence[Any]) -> None:
         """Keep the weights as text, sorted."""
@@ -79,11 +86,13 @@ class Disagreement:
 
 
 def simplified(graph: Any) -> Any:
-    """Return a graph in which the better cable stands for all parallel links, as a whole.
+    """Return a graph in which the better cable stands for all parallel links, as a
+    whole.
 
-    That is the one of the highest ``bandwidth_Bps``, of equals the one of the lowest ``latency_s``;
-    a cable that does not say either is worse than one that does. Attributes of two cables are never
-    mixed; a ``weight`` stays where all cables agree on it, and is a ``Disagreement`` elsewhere.
+    That is the one of the highest ``bandwidth_Bps``, of equals the one of the
+    lowest ``latency_s``; a cable that does not say either is worse than one that
+    does. Attributes of two cables are never mixed; a ``weight`` stays where all
+    cables agree on it, and is a ``Disagreement`` elsewhere.
     """
     if not graph.is_multigraph():
         return graph
@@ -115,7 +124,7 @@ def _rank(cable: Mapping[str, Any]) -> tuple[float, float, str]:
     return -cable.get("bandwidth_Bps", 0.0), cable.get("latency_s", inf), str(rest)
 
 
-# --- the graph ------------------------------------------------------------------------------------
+# --- the graph --------------------------------------------------------------------
 
 
 #: What may be written of a link with a unit, and under which name it is kept.
@@ -128,7 +137,8 @@ _LABELS = ("label", "name")
 
 
 def graph_of(content: Content, name: str) -> Any:
-    """Return the graph on nodes 0..n-1 of what a file says; raises ConfigError for quantities.
+    """Return the graph on nodes 0..n-1 of what a file says; raises ConfigError for
+    quantities.
 
     Args:
         content: What the file says.
@@ -184,7 +194,9 @@ def _label(node: Hashable, data: dict[str, Any]) -> str:
 
 
 def _ordered(content: Content, labels: dict[Hashable, str]) -> list[Hashable]:
-    """Return the nodes by number: whole numbers ascend, labels before ids; else as in the file."""
+    """Return the nodes by number: whole numbers ascend, labels before ids; else as
+    in the file.
+    """
     nodes = list(content.nodes)
     for names in ([labels[node] for node in nodes], [label_text(node) for node in nodes]):
         if (order := in_order(names)) is not None:
@@ -204,8 +216,11 @@ def _measured(data: dict[str, Any], where: str) -> dict[str, Any]:
     return found
 
 
-def _simple(graph: Any, content: Content, name: str, lines: dict[tuple[int, int], int]) -> Any:
-    """Return the graph without loops and parallel links, with the facts about what was read.
+def _simple(
+    graph: Any, content: Content, name: str, lines: dict[tuple[int, int], int]
+) -> Any:
+    """Return the graph without loops and parallel links, with the facts about what
+    was read.
 
     Args:
         graph: The multigraph of all links.

@@ -1,4 +1,6 @@
-"""What a graph file says, before it is a graph: its text, nodes, links, and their lines."""
+"""What a graph file says, before it is a graph: its text, nodes, links, and their
+lines.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +20,13 @@ WEIGHT = "weight"
 
 
 class Unreadable(Exception):
-    """A mistake in a graph file: what stands there, what was expected, and in which line."""
+    """A mistake in a graph file: what stands there, what was expected, and in which
+    line.
+    """
 
     def __init__(self, found: str, expected: str, line: int | None = None) -> None:
-        """Keep the parts; whoever knows the name of the file makes a message of them.
+        """Keep the parts; whoever knows the name of the file makes a message of
+        them.
 
         Args:
             found: What stands there.
@@ -50,16 +55,20 @@ class Link:
 
 @dataclass
 class Content:
-    """Nodes in their order, and links in theirs; parallel links and loops are all there.
+    """Nodes in their order, and links in theirs; parallel links and loops are all
+    there.
 
-    Nodes go by what links call them. Where a format declares its nodes (``declares``), a link to
-    any other is a mistake; elsewhere nodes are what links name.
+    Nodes go by what links call them. Where a format declares its nodes
+    (``declares``), a link to any other is a mistake; elsewhere nodes are what links
+    name.
     """
 
     form: str
     directed: bool = False  # of links that do not say so themselves
     declares: bool = True
-    ended: bool = True  # whether its last line has an end; one of a file that was cut has none
+    ended: bool = (
+        True  # whether its last line has an end; one of a file that was cut has none
+    )
     about: dict[str, Any] = field(default_factory=dict[str, Any])
     nodes: dict[Hashable, dict[str, Any]] = field(
         default_factory=dict[Hashable, dict[str, Any]], repr=False
@@ -67,7 +76,9 @@ class Content:
     links: list[Link] = field(default_factory=list[Link], repr=False)
     _lines: dict[Hashable, int | None] = field(default_factory=dict[Hashable, int | None])
 
-    def add_node(self, node: Hashable, data: Mapping[str, Any], line: int | None = None) -> None:
+    def add_node(
+        self, node: Hashable, data: Mapping[str, Any], line: int | None = None
+    ) -> None:
         """Declare a node; two of one name are a mistake.
 
         Args:
@@ -77,7 +88,9 @@ class Content:
         """
         if node in self.nodes:
             before = f" of line {self._lines[node]}" if self._lines.get(node) else ""
-            raise Unreadable(f"node {node!r}{before} is declared again", "one node per id", line)
+            raise Unreadable(
+                f"node {node!r}{before} is declared again", "one node per id", line
+            )
         self._count()
         self.nodes[node] = dict(data)
         self._lines[node] = line
@@ -105,7 +118,9 @@ class Content:
                 self.nodes[end] = {}
 
     def check(self) -> None:
-        """Raise Unreadable for links to nodes that are not there, and for no node at all."""
+        """Raise Unreadable for links to nodes that are not there, and for no node
+        at all.
+        """
         if not self.nodes:
             raise Unreadable("it holds no node", f"the nodes and links of {self.form}")
         for link in self.links if self.declares else ():
@@ -117,7 +132,9 @@ class Content:
                         link.line,
                     )
 
-    def check_counts(self, nodes: int | None, links: int | None, line: int | None) -> None:
+    def check_counts(
+        self, nodes: int | None, links: int | None, line: int | None
+    ) -> None:
         """Raise Unreadable where the file holds more or less than it announces.
 
         Args:
@@ -138,7 +155,9 @@ class Content:
 
     def _count(self) -> None:
         if len(self.nodes) >= limits.NODES:
-            raise Unreadable("it holds more nodes than that", f"at most {limits.NODES:,} nodes")
+            raise Unreadable(
+                "it holds more nodes than that", f"at most {limits.NODES:,} nodes"
+            )
 
 
 def whole(text: Any, what: str, line: int | None, least: int | None = 0) -> int:
@@ -205,10 +224,11 @@ def shown(value: Any) -> str:
     return text if len(text) <= 40 else text[:37] + "..."
 
 
-# --- bytes and text -------------------------------------------------------------------------------
+# --- bytes and text ---------------------------------------------------------------
 
 
-#: Most bytes of a graph file, unpacked; what unpacks to more is no graph that fits into a run.
+#: Most bytes of a graph file, unpacked; what unpacks to more is no graph that fits
+#: into a run.
 MOST_BYTES = 1 << 30
 
 _GZIP = b"\x1f\x8b"
@@ -220,7 +240,9 @@ _MARKS = (
 
 
 def unpacked(path: Path) -> bytes:
-    """Return the bytes of a file, decompressed where they are gzip's, whatever its name says."""
+    """Return the bytes of a file, decompressed where they are gzip's, whatever its
+    name says.
+    """
     with path.open("rb") as opened:
         data = opened.read(MOST_BYTES + 1)
     if data.startswith(_GZIP):
@@ -228,16 +250,21 @@ def unpacked(path: Path) -> bytes:
             with gzip.open(io.BytesIO(data)) as stream:
                 data = stream.read(MOST_BYTES + 1)
         except (EOFError, OSError, zlib.error) as error:
-            raise Unreadable(f"it cannot be unpacked ({error})", "a whole gzip file") from error
+            raise Unreadable(
+                f"it cannot be unpacked ({error})", "a whole gzip file"
+            ) from error
     elif path.suffix.lower() == ".gz":
         raise Unreadable("its ending is .gz, but it is not compressed", "a gzip file")
     if len(data) > MOST_BYTES:
-        raise Unreadable("it is larger than that", f"at most {MOST_BYTES >> 20} MiB, unpacked")
+        raise Unreadable(
+            "it is larger than that", f"at most {MOST_BYTES >> 20} MiB, unpacked"
+        )
     return data
 
 
 def decoded(data: bytes) -> str:
-    """Return bytes as text with plain line ends: UTF-8, what a byte-order mark says, or Latin-1.
+    """Return bytes as text with plain line ends: UTF-8, what a byte-order mark
+    says, or Latin-1.
 
     GML, Pajek and lists were written in Latin-1 for decades, and say so nowhere.
     """

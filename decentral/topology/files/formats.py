@@ -1,4 +1,6 @@
-"""Which format a graph file has, by its ending or, where that says nothing, by its first bytes."""
+"""Which format a graph file has, by its ending or, where that says nothing, by its
+first bytes.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ FORMATS = (
     "(.csv, .tsv) and lists of links (.edgelist, .txt), each also compressed (.gz)"
 )
 
-_GML = re.compile(r"(?:\s|#[^\n]*\n|Creator\s+\"[^\"]*\"|Version\s+\S+)*graph\s*\[", re.IGNORECASE)
+_GML = re.compile(
+    r"(?:\s|#[^\n]*\n|Creator\s+\"[^\"]*\"|Version\s+\S+)*graph\s*\[", re.IGNORECASE
+)
 #: What begins like this is of that format, whatever its ending.
 _SIGNS = (
     (b"PK\x03\x04", "numpy"),
@@ -54,7 +58,8 @@ _ONE_WAY: dict[str, Callable[[str, bool | None], Content]] = {
 
 
 def read_graph(path: Path, name: str, directed: bool | None = None) -> Any:
-    """Read a graph file; raises ConfigError that names file, line and what was expected.
+    """Read a graph file; raises ConfigError that names file, line and what was
+    expected.
 
     Args:
         path: Where the file lies.
@@ -91,7 +96,9 @@ def _content(path: Path, directed: bool | None) -> Content:
 
 
 def _form(name: str, data: bytes) -> str:
-    """Return the format: lists and unknown endings give way to what the content shows."""
+    """Return the format: lists and unknown endings give way to what the content
+    shows.
+    """
     ending = Path(name.lower().removesuffix(".gz")).suffix
     form = GRAPHS.get(ending)
     if form not in (None, "list"):
@@ -106,4 +113,6 @@ def _form(name: str, data: bytes) -> str:
     konect = name.lower().startswith("out.") or re.match(r"%\s*(a?sym|bip)\b", head)
     if form == "list" or konect:
         return "list"
-    raise Unreadable(f"its ending is {ending or 'missing'}, and its content tells nothing", FORMATS)
+    raise Unreadable(
+        f"its ending is {ending or 'missing'}, and its content tells nothing", FORMATS
+    )

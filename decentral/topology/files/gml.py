@@ -1,4 +1,6 @@
-"""GML: nested lists of keys and values. Ids are whole numbers, links may be parallel."""
+"""GML: nested lists of keys and values. Ids are whole numbers, links may be
+parallel.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from decentral.topology.files.content import Content, Unreadable, decimal, only, shown, whole
+from decentral.topology.files.content import (
+    Content,
+    Unreadable,
+    decimal,
+    only,
+    shown,
+    whole,
+)
 
 _TOKEN = re.compile(
     r"""(?P<space>\s+|^\#[^\n]*)
@@ -28,7 +37,9 @@ class Block:
     """A list ``[ key value ... ]``: keys may repeat."""
 
     line: int
-    entries: list[tuple[str, Any, int]] = field(default_factory=list[tuple[str, Any, int]])
+    entries: list[tuple[str, Any, int]] = field(
+        default_factory=list[tuple[str, Any, int]]
+    )
 
     def all(self, key: str) -> Iterator[tuple[Any, int]]:
         """Return the values of a key, with their lines."""
@@ -42,7 +53,9 @@ class Block:
         return found[0][0]
 
     def plain(self, *without: str) -> dict[str, Any]:
-        """Return the values that are no lists themselves; of a key that repeats, all."""
+        """Return the values that are no lists themselves; of a key that repeats,
+        all.
+        """
         found: dict[str, Any] = {}
         for key, value, _ in self.entries:
             if key not in without and not isinstance(value, Block):
@@ -55,7 +68,9 @@ def _several(value: Any) -> list[Any]:
 
 
 def read_gml(text: str) -> Content:
-    """Read GML, with or without the flag ``multigraph``: links are what the file lists."""
+    """Read GML, with or without the flag ``multigraph``: links are what the file
+    lists.
+    """
     graphs = [(value, line) for value, line in _parsed(text).all("graph")]
     graph, line = only(graphs, "graph", 1)
     if not isinstance(graph, Block):
@@ -63,7 +78,9 @@ def read_gml(text: str) -> Content:
     directed = next((value for value, _ in graph.all("directed")), 0)
     if directed not in (0, 1):
         raise Unreadable(f"directed is {shown(directed)}", "0 or 1", graph.line)
-    content = Content("GML", directed=directed == 1, about=graph.plain("directed", "multigraph"))
+    content = Content(
+        "GML", directed=directed == 1, about=graph.plain("directed", "multigraph")
+    )
     for node, at in graph.all("node"):
         data = _block(node, "node", at)
         number = whole(data.one("id", "a node"), "the id of a node", at, least=None)
@@ -74,7 +91,8 @@ def read_gml(text: str) -> Content:
             whole(data.one(end, "an edge"), f"the {end} of an edge", at, least=None)
             for end in ("source", "target")
         )
-        # A multigraph's writer numbers parallel links by a key; it tells nothing about them.
+        # A multigraph's writer numbers parallel links by a key; it tells nothing
+        # about them.
         content.add_link((one, other), data.plain("source", "target", "key"), at)
     content.check()
     return content
@@ -111,7 +129,11 @@ def _parsed(text: str) -> Block:
             raise Unreadable(f"it reads {shown(found)}", expected, line)
         line += found.count("\n")
     if key or len(stack) > 1:
-        awaited = f"a value of {key!r}" if key else f"the ] of the list of line {stack[-1].line}"
+        awaited = (
+            f"a value of {key!r}"
+            if key
+            else f"the ] of the list of line {stack[-1].line}"
+        )
         raise Unreadable("the file ends too early", awaited, line)
     return stack[0]
 

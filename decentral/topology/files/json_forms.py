@@ -1,7 +1,7 @@
 """Graphs in JSON: node-link (networkx, D3), JSON Graph Format, Cytoscape.
 
-The standard library tells where a text is no JSON, and of nothing else; here every node and link
-keeps its line.
+The standard library tells where a text is no JSON, and of nothing else; here every
+node and link keeps its line.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ Object = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Item:
-    """One of the nodes, links or graphs of a file, and its key where they go by keys."""
+    """One of the nodes, links or graphs of a file, and its key where they go by
+    keys.
+    """
 
     value: Any
     line: int
@@ -39,7 +41,9 @@ class Item:
     def fields(self, what: str) -> dict[str, Any]:
         """Return it as an object; raises Unreadable."""
         if not isinstance(self.value, dict):
-            raise Unreadable(f"a {what} is {shown(self.value)}", "an object { }", self.line)
+            raise Unreadable(
+                f"a {what} is {shown(self.value)}", "an object { }", self.line
+            )
         return cast("dict[str, Any]", self.value)
 
 
@@ -82,11 +86,15 @@ class _Walker:
                 self.fail("it goes on after its end", "nothing more")
         except json.JSONDecodeError as error:
             expected = "JSON, to its end"
-            raise Unreadable(f"it is no JSON here ({error.msg})", expected, error.lineno) from None
+            raise Unreadable(
+                f"it is no JSON here ({error.msg})", expected, error.lineno
+            ) from None
         except RecursionError:
             raise Unreadable("values are nested too deep", "a graph", self.line) from None
         except ValueError as error:  # whole numbers of thousands of digits
-            raise Unreadable(f"it cannot be read ({error})", "a graph", self.here()) from None
+            raise Unreadable(
+                f"it cannot be read ({error})", "a graph", self.here()
+            ) from None
         return found
 
     def fail(self, found: str, expected: str) -> None:
@@ -153,7 +161,9 @@ class _Walker:
         """Stop at every value of an object, and return its key."""
         for _ in self.places("}"):
             if self.skip() != '"':
-                raise json.JSONDecodeError("expecting a key in double quotes", self.text, self.at)
+                raise json.JSONDecodeError(
+                    "expecting a key in double quotes", self.text, self.at
+                )
             key = self.decode()
             self.pass_by(":")
             yield key
@@ -164,7 +174,7 @@ class _Walker:
         self.at += 1
 
 
-# --- what the forms share -------------------------------------------------------------------------
+# --- what the forms share ---------------------------------------------------------
 
 
 def _items(whole: Object, key: str) -> list[Item]:
@@ -205,11 +215,13 @@ def _needed(data: Object, key: str, what: str, line: int) -> Any:
     return data[key]
 
 
-# --- node-link ------------------------------------------------------------------------------------
+# --- node-link --------------------------------------------------------------------
 
 
 def _node_link(whole: Object) -> Content:
-    """Read what networkx 1 to 3 and D3 write: links name ids or, of old, places in the list."""
+    """Read what networkx 1 to 3 and D3 write: links name ids or, of old, places in
+    the list.
+    """
     if "links" in whole and "edges" in whole:
         raise Unreadable("it holds 'links' and 'edges'", "one of them", 1)
     about = whole.get("graph")
@@ -225,7 +237,8 @@ def _node_link(whole: Object) -> Content:
         content.add_node(name, _without(data, "id"), item.line)
     for item, data, one, other in links:
         ends = names.of(one), names.of(other)
-        # networkx writes keys that tell parallel links apart; it merges links of one key.
+        # networkx writes keys that tell parallel links apart; it merges links of
+        # one key.
         content.add_link(ends, _without(data, "source", "target", "key"), item.line)
     return content
 
@@ -253,12 +266,18 @@ class _Names:
 
 
 def _names(nodes: list[tuple[Item, dict[str, Any]]], ends: list[Hashable]) -> _Names:
-    """Decide what links name: ids where all fit, else, as D3 3 and networkx 1 did, places."""
-    key = next((key for key in ("id", "name") if any(key in data for _, data in nodes)), None)
+    """Decide what links name: ids where all fit, else, as D3 3 and networkx 1 did,
+    places.
+    """
+    key = next(
+        (key for key in ("id", "name") if any(key in data for _, data in nodes)), None
+    )
     own: list[Hashable] = list(range(len(nodes)))
     if key is not None:
         own = [
-            _identity(_needed(data, key, "node", item.line), f"the {key} of a node", item.line)
+            _identity(
+                _needed(data, key, "node", item.line), f"the {key} of a node", item.line
+            )
             for item, data in nodes
         ]
     known = set(own)
@@ -270,7 +289,7 @@ def _names(nodes: list[tuple[Item, dict[str, Any]]], ends: list[Hashable]) -> _N
     return _Names(own, by_place=places)
 
 
-# --- JSON Graph Format ----------------------------------------------------------------------------
+# --- JSON Graph Format ------------------------------------------------------------
 
 
 def _jgf(whole: Object) -> Content:
@@ -283,10 +302,14 @@ def _jgf(whole: Object) -> Content:
     graph = cast("dict[str, Any]", graph)
     if graph.get("hyperedges"):
         raise Unreadable("it holds hyperedges, which join several nodes", "edges", 1)
-    content = Content("JSON Graph Format", directed=_flag(graph.get("directed", True), "directed"))
+    content = Content(
+        "JSON Graph Format", directed=_flag(graph.get("directed", True), "directed")
+    )
     for item in _items(graph, "nodes"):
         data = item.fields("node")
-        name = item.key if item.key is not None else _needed(data, "id", "node", item.line)
+        name = (
+            item.key if item.key is not None else _needed(data, "id", "node", item.line)
+        )
         content.add_node(
             _identity(name, "the id of a node", item.line),
             _flattened(data, item.line, "id"),
@@ -312,12 +335,16 @@ def _flattened(data: Object, line: int, *without: str) -> dict[str, Any]:
     return {**metadata, **_without(data, "metadata", *without)}
 
 
-# --- Cytoscape ------------------------------------------------------------------------------------
+# --- Cytoscape --------------------------------------------------------------------
 
 
 def _cytoscape(whole: Object) -> Content:
-    """Read what Cytoscape, cytoscape.js and networkx write; ids are text, whatever their type."""
-    content = Content("JSON, Cytoscape", directed=_flag(whole.get("directed", False), "directed"))
+    """Read what Cytoscape, cytoscape.js and networkx write; ids are text, whatever
+    their type.
+    """
+    content = Content(
+        "JSON, Cytoscape", directed=_flag(whole.get("directed", False), "directed")
+    )
     elements = whole["elements"]
     if isinstance(elements, dict):
         groups = cast(Object, elements)

@@ -7,7 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any
 from xml.parsers import expat
 
-from decentral.topology.files.content import WEIGHT, Content, Unreadable, only, shown, whole
+from decentral.topology.files.content import (
+    WEIGHT,
+    Content,
+    Unreadable,
+    only,
+    shown,
+    whole,
+)
 
 #: Elements within each other; graphs need a handful.
 _DEEPEST = 100
@@ -40,23 +47,32 @@ class Element:
     def need(self, attribute: str) -> str:
         """Return an attribute that must be there."""
         if attribute not in self.attributes:
-            raise Unreadable(f"<{self.tag}> has no {attribute!r}", f"{attribute}=...", self.line)
+            raise Unreadable(
+                f"<{self.tag}> has no {attribute!r}", f"{attribute}=...", self.line
+            )
         return self.attributes[attribute]
 
 
 def read_markup(data: bytes) -> Content:
     """Read GraphML or GEXF, whichever the outermost element says."""
     root = _parsed(data)
-    readers: dict[str, Callable[[Element], Content]] = {"graphml": _graphml, "gexf": _gexf}
+    readers: dict[str, Callable[[Element], Content]] = {
+        "graphml": _graphml,
+        "gexf": _gexf,
+    }
     if root.tag not in readers:
-        raise Unreadable(f"the outermost element is <{root.tag}>", "<graphml> or <gexf>", root.line)
+        raise Unreadable(
+            f"the outermost element is <{root.tag}>", "<graphml> or <gexf>", root.line
+        )
     content = readers[root.tag](root)
     content.check()
     return content
 
 
 def _parsed(data: bytes) -> Element:
-    """Return the outermost element; entities, which can swell a file without end, are refused."""
+    """Return the outermost element; entities, which can swell a file without end,
+    are refused.
+    """
     parser = expat.ParserCreate(namespace_separator=" ")
     parser.buffer_text = True
     stack = [Element("", {}, 0)]
@@ -70,7 +86,9 @@ def _parsed(data: bytes) -> Element:
         stack.append(element)
 
     def refuse(*_: Any) -> None:
-        raise Unreadable("it declares an entity", "XML without entities of its own", line())
+        raise Unreadable(
+            "it declares an entity", "XML without entities of its own", line()
+        )
 
     def text(found: str) -> None:
         stack[-1].text += found
@@ -86,7 +104,9 @@ def _parsed(data: bytes) -> Element:
         parser.Parse(data, True)
     except expat.ExpatError as error:
         reason = expat.ErrorString(error.code)
-        raise Unreadable(f"it is no XML here ({reason})", "well-formed XML", error.lineno) from None
+        raise Unreadable(
+            f"it is no XML here ({reason})", "well-formed XML", error.lineno
+        ) from None
     except (LookupError, ValueError) as error:  # of encodings
         raise Unreadable(f"it cannot be decoded ({error})", "XML in UTF-8") from error
     return stack[0].children[0]
@@ -109,11 +129,13 @@ def _typed(text: str, kind: str, what: str, line: int) -> Any:
         if kind == "boolean":
             return _TRUE[text.strip().lower()]
     except (KeyError, ValueError):
-        raise Unreadable(f"{what} is {shown(text)}", f"a value of type {kind}", line) from None
+        raise Unreadable(
+            f"{what} is {shown(text)}", f"a value of type {kind}", line
+        ) from None
     return text
 
 
-# --- GraphML --------------------------------------------------------------------------------------
+# --- GraphML ----------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -132,8 +154,12 @@ def _graphml(root: Element) -> Content:
     graph = only(root.all("graph"), "graph", root.line)
     default = graph.attributes.get("edgedefault", "undirected")
     if default not in ("directed", "undirected"):
-        raise Unreadable(f"edgedefault is {default!r}", "directed or undirected", graph.line)
-    content = Content("GraphML", directed=default == "directed", about=_values(graph, keys))
+        raise Unreadable(
+            f"edgedefault is {default!r}", "directed or undirected", graph.line
+        )
+    content = Content(
+        "GraphML", directed=default == "directed", about=_values(graph, keys)
+    )
     for element in graph.children:
         if element.tag == "node":
             _refuse_nested(element)
@@ -167,7 +193,9 @@ def _key(element: Element) -> _Key:
 
 def _refuse_nested(element: Element) -> None:
     for graph in element.all("graph"):
-        raise Unreadable(f"a <{element.tag}> holds a <graph>", "one flat graph", graph.line)
+        raise Unreadable(
+            f"a <{element.tag}> holds a <graph>", "one flat graph", graph.line
+        )
 
 
 def _boolean(element: Element, name: str) -> bool | None:
@@ -186,10 +214,14 @@ def _values(element: Element, keys: Mapping[str, _Key]) -> dict[str, Any]:
     for data in element.all("data"):
         identity = data.need("key")
         if identity not in keys:
-            raise Unreadable(f"<data> has the key {identity!r}", "a declared <key>", data.line)
+            raise Unreadable(
+                f"<data> has the key {identity!r}", "a declared <key>", data.line
+            )
         key = keys[identity]
         if identity in seen and key.name:
-            raise Unreadable(f"{key.name!r} is given twice", "one <data> per key", data.line)
+            raise Unreadable(
+                f"{key.name!r} is given twice", "one <data> per key", data.line
+            )
         seen.add(identity)
         if key.name:
             found[key.name] = _typed(data.text, key.kind, key.name, data.line)
@@ -202,18 +234,21 @@ def _drawn_label(node: Element) -> dict[str, str]:
     return {"label": drawn.text.strip()} if drawn and drawn.text.strip() else {}
 
 
-# --- GEXF -----------------------------------------------------------------------------------------
+# --- GEXF -------------------------------------------------------------------------
 
 
 def _gexf(root: Element) -> Content:
     graph = only(root.all("graph"), "graph", root.line)
     if graph.attributes.get("mode") == "dynamic":
-        raise Unreadable("the graph is dynamic: it changes in time", 'mode="static"', graph.line)
+        raise Unreadable(
+            "the graph is dynamic: it changes in time", 'mode="static"', graph.line
+        )
     default = graph.attributes.get("defaultedgetype", "undirected")
     content = Content("GEXF", directed=_one_way(default, graph.line))
     keys = {
         group.attributes.get("class", ""): {
-            attribute.need("id"): _attribute(attribute) for attribute in group.all("attribute")
+            attribute.need("id"): _attribute(attribute)
+            for attribute in group.all("attribute")
         }
         for group in graph.all("attributes")
     }
@@ -234,7 +269,9 @@ def _gexf(root: Element) -> Content:
 
 def _one_way(kind: str, line: int) -> bool:
     if kind not in ("directed", "undirected", "mutual"):
-        raise Unreadable(f"the type of edge {kind!r}", "directed, undirected or mutual", line)
+        raise Unreadable(
+            f"the type of edge {kind!r}", "directed, undirected or mutual", line
+        )
     return kind == "directed"
 
 
@@ -245,7 +282,8 @@ def _attribute(element: Element) -> _Key:
 
 
 def _add_nodes(content: Content, group: Element, keys: Mapping[str, _Key]) -> None:
-    """Add the nodes of a group, and those within nodes: a hierarchy is drawn, not linked.
+    """Add the nodes of a group, and those within nodes: a hierarchy is drawn, not
+    linked.
 
     Args:
         content: Where they go.
@@ -279,7 +317,9 @@ def _attributed(element: Element, keys: Mapping[str, _Key]) -> dict[str, Any]:
         for key in keys.values()
         if key.default is not None
     }
-    for value in (value for group in element.all("attvalues") for value in group.all("attvalue")):
+    for value in (
+        value for group in element.all("attvalues") for value in group.all("attvalue")
+    ):
         identity = value.attributes.get("for", value.attributes.get("id", ""))
         if identity not in keys:
             expected = "the id of a declared <attribute>"

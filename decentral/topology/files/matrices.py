@@ -1,7 +1,8 @@
-"""Matrices as graphs, and the files that hold them: those of numpy and scipy, Matrix Market.
+"""Matrices as graphs, and the files that hold them: those of numpy and scipy,
+Matrix Market.
 
-Matrix Market, a header, sizes, and an entry in each line, is read here and not by scipy, whose
-reader does not survive every damaged file.
+Matrix Market, a header, sizes, and an entry in each line, is read here and not by
+scipy, whose reader does not survive every damaged file.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from decentral.topology.files.content import (
     whole,
 )
 
-# --- files of numpy and scipy ---------------------------------------------------------------------
+# --- files of numpy and scipy -----------------------------------------------------
 
 
 _ROUNDING = 1e-6
@@ -54,7 +55,9 @@ def of_entries(
     return _content(form, nodes, row, column, None if pattern else values)
 
 
-def of_rows(form: str, rows: Sequence[Sequence[float]], labels: Sequence[str] | None) -> Content:
+def of_rows(
+    form: str, rows: Sequence[Sequence[float]], labels: Sequence[str] | None
+) -> Content:
     """Return the graph of a matrix in rows, its nodes labelled or numbered from 0.
 
     Args:
@@ -108,7 +111,9 @@ def _content(
         row, column = column, row
     symmetric = _is_symmetric(row, column, numbers)
     content.directed = not symmetric
-    for one, other, value in zip(row.tolist(), column.tolist(), numbers.tolist(), strict=True):
+    for one, other, value in zip(
+        row.tolist(), column.tolist(), numbers.tolist(), strict=True
+    ):
         # Each link of a symmetric matrix stands there twice.
         if one <= other or not symmetric:
             content.add_link((one, other), {} if plain else {WEIGHT: value})
@@ -117,7 +122,8 @@ def _content(
 
 
 def _is_symmetric(row: Array, column: Array, values: Array) -> bool:
-    """Whether every entry stands on either side of the diagonal, as often as it stands there.
+    """Whether every entry stands on either side of the diagonal, as often as it
+    stands there.
 
     Args:
         row: Of each entry [entries].
@@ -129,11 +135,13 @@ def _is_symmetric(row: Array, column: Array, values: Array) -> bool:
     return all(np.array_equal(a[here], b[there], equal_nan=True) for a, b in pairs)
 
 
-# --- files ----------------------------------------------------------------------------------------
+# --- files ------------------------------------------------------------------------
 
 
 def read_numpy(data: bytes) -> Content:
-    """Read a matrix of numpy, dense, or of scipy, sparse; nothing in the file is unpickled."""
+    """Read a matrix of numpy, dense, or of scipy, sparse; nothing in the file is
+    unpickled.
+    """
     _check_size(data)
     loaded = _from_library(lambda: _arrays(data))
     if isinstance(loaded, np.ndarray):
@@ -143,24 +151,30 @@ def read_numpy(data: bytes) -> Content:
         _check_shape(made.shape)
         _numbers(made.data)
         return _content("scipy", made.shape[0], made.row, made.col, made.data)
-    named = [name for name in _NAMED if name in loaded] if len(loaded) > 1 else list(loaded)
+    named = (
+        [name for name in _NAMED if name in loaded] if len(loaded) > 1 else list(loaded)
+    )
     if not named:
         held = ", ".join(sorted(loaded)[:6]) or "nothing"
-        raise Unreadable(f"it holds {held}", f"one matrix, or one named {', '.join(_NAMED[:4])}")
+        raise Unreadable(
+            f"it holds {held}", f"one matrix, or one named {', '.join(_NAMED[:4])}"
+        )
     return _of_dense("numpy", _numbers(loaded[named[0]]))
 
 
 def _from_library(load: Callable[[], T]) -> T:
     """Return what numpy or scipy load; raises Unreadable, whatever they raise.
 
-    Damaged bytes pass through zip files, headers that are parsed as Python and index arithmetic:
-    there is no list of what these may raise.
+    Damaged bytes pass through zip files, headers that are parsed as Python and
+    index arithmetic: there is no list of what these may raise.
     """
     try:
         return load()
     except Exception as error:
         expected = "a matrix of numbers that numpy or scipy has saved"
-        raise Unreadable(f"it cannot be read ({in_words(error, 160)})", expected) from error
+        raise Unreadable(
+            f"it cannot be read ({in_words(error, 160)})", expected
+        ) from error
 
 
 def _check_size(data: bytes) -> None:
@@ -169,7 +183,9 @@ def _check_size(data: bytes) -> None:
     # Looked at before it is unpacked: a few kilobytes may hold gigabytes of zeros.
     archive = _from_library(lambda: zipfile.ZipFile(io.BytesIO(data)))
     if sum(item.file_size for item in archive.infolist()) > MOST_BYTES:
-        raise Unreadable("it is larger than that", f"at most {MOST_BYTES >> 20} MiB, unpacked")
+        raise Unreadable(
+            "it is larger than that", f"at most {MOST_BYTES >> 20} MiB, unpacked"
+        )
 
 
 def _numbers(array: Array) -> Array:
@@ -186,13 +202,17 @@ def _arrays(data: bytes) -> Array | dict[str, Array]:
 
 
 def _sparse(data: bytes, arrays: Mapping[str, Array]) -> Any:
-    """Return a sparse matrix by coordinates, None where the arrays are no parts of one."""
+    """Return a sparse matrix by coordinates, None where the arrays are no parts of
+    one.
+    """
     from scipy import sparse
 
     made: Any = None
     if {"format", "shape"} <= arrays.keys():
         made = sparse.load_npz(io.BytesIO(data))
-    elif prefix := [name.removesuffix("indptr") for name in arrays if name.endswith("indptr")]:
+    elif prefix := [
+        name.removesuffix("indptr") for name in arrays if name.endswith("indptr")
+    ]:
         parts = [arrays[prefix[0] + part] for part in ("data", "indices", "indptr")]
         shape = np.asarray(arrays[prefix[0] + "shape"]).tolist()
         made = sparse.csr_array(tuple(parts), shape=tuple(shape))
@@ -201,13 +221,15 @@ def _sparse(data: bytes, arrays: Mapping[str, Array]) -> Any:
     return None if made is None else made.tocoo()
 
 
-# --- Matrix Market --------------------------------------------------------------------------------
+# --- Matrix Market ----------------------------------------------------------------
 
 
 _LAYOUTS = ("coordinate", "array")
 _FIELDS = ("real", "double", "integer", "unsigned-integer", "pattern")
 _SYMMETRIES = ("general", "symmetric", "skew-symmetric")
-_HEADER = "%%MatrixMarket matrix coordinate real general, or another layout, field and symmetry"
+_HEADER = (
+    "%%MatrixMarket matrix coordinate real general, or another layout, field and symmetry"
+)
 
 Entry = tuple[int, int, float]
 Lines = Sequence[tuple[int, list[str]]]
@@ -235,7 +257,9 @@ class _Kind:
 
 
 def read_matrix_market(text: str) -> Content:
-    """Read a real matrix, sparse or dense, as the graph that ``of_entries`` makes of it."""
+    """Read a real matrix, sparse or dense, as the graph that ``of_entries`` makes
+    of it.
+    """
     first, *rest = text.split("\n")
     kind = _kind(first.lower().split())
     lines = [
@@ -244,7 +268,9 @@ def read_matrix_market(text: str) -> Content:
         if line.strip() and not line.startswith("%")
     ]
     if not lines:
-        raise Unreadable("the file ends too early", "the size of the matrix", 1 + len(rest))
+        raise Unreadable(
+            "the file ends too early", "the size of the matrix", 1 + len(rest)
+        )
     (at, sizes), body = lines[0], lines[1:]
     wanted = 3 if kind.layout == "coordinate" else 2
     if len(sizes) != wanted:
@@ -261,13 +287,17 @@ def read_matrix_market(text: str) -> Content:
     if len(body) != announced:
         found = f"{announced:,} entries are announced, and {len(body):,} follow"
         raise Unreadable(found, "a line for each", at)
-    entries = _coordinates(body, kind, rows) if places is None else _array(body, kind, places)
+    entries = (
+        _coordinates(body, kind, rows) if places is None else _array(body, kind, places)
+    )
     return of_entries("Matrix Market", rows, entries, kind.field == "pattern")
 
 
 def _kind(words: list[str]) -> _Kind:
     known = (("%%matrixmarket",), ("matrix",), _LAYOUTS, _FIELDS, _SYMMETRIES)
-    if len(words) != len(known) or any(w not in k for w, k in zip(words, known, strict=True)):
+    if len(words) != len(known) or any(
+        w not in k for w, k in zip(words, known, strict=True)
+    ):
         raise Unreadable(f"it reads {shown(' '.join(words))}", _HEADER, 1)
     return _Kind(*words[2:])
 
@@ -296,7 +326,8 @@ def _coordinates(body: Lines, kind: _Kind, size: int) -> list[Entry]:
 
 
 def _array(body: Lines, kind: _Kind, places: Iterator[tuple[int, int]]) -> list[Entry]:
-    """Return what is not 0 of a column after the other, of symmetric ones the lower half.
+    """Return what is not 0 of a column after the other, of symmetric ones the lower
+    half.
 
     Args:
         body: Lines after the sizes, with their numbers.

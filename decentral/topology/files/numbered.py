@@ -1,9 +1,10 @@
 """Formats whose nodes are numbered from 1: METIS, and the ``.net`` of Pajek.
 
-METIS has a line per node with its neighbours; every link stands in two lines. Pajek has vertices by
-number, then sections of arcs (one way) and edges (both ways): networkx lets the order of the
-sections decide about directions, and takes vertices of one label for one; here a section counts for
-its own lines, and vertices are their numbers.
+METIS has a line per node with its neighbours; every link stands in two lines. Pajek
+has vertices by number, then sections of arcs (one way) and edges (both ways):
+networkx lets the order of the sections decide about directions, and takes vertices
+of one label for one; here a section counts for its own lines, and vertices are
+their numbers.
 """
 
 from __future__ import annotations
@@ -14,16 +15,24 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from decentral import limits
-from decentral.topology.files.content import WEIGHT, Content, Unreadable, decimal, shown, whole
+from decentral.topology.files.content import (
+    WEIGHT,
+    Content,
+    Unreadable,
+    decimal,
+    shown,
+    whole,
+)
 
-# --- METIS ----------------------------------------------------------------------------------------
+# --- METIS ------------------------------------------------------------------------
 
 
 def read_metis(text: str) -> Content:
-    """Read the format of METIS, Chaco, KaHIP and the DIMACS challenges; sizes of nodes are passed.
+    """Read the format of METIS, Chaco, KaHIP and the DIMACS challenges; sizes of
+    nodes are passed.
 
-    Its first line is ``nodes links [format [weights per node]]``; the format's digits say whether
-    nodes have sizes, nodes have weights, and links have weights.
+    Its first line is ``nodes links [format [weights per node]]``; the format's
+    digits say whether nodes have sizes, nodes have weights, and links have weights.
     """
     rows = [
         (number, line.split())
@@ -51,7 +60,9 @@ def read_metis(text: str) -> Content:
 
 
 def _header(fields: list[str], line: int) -> tuple[int, int, int, bool]:
-    """Return nodes, links, fields before the neighbours, and whether weights follow these."""
+    """Return nodes, links, fields before the neighbours, and whether weights follow
+    these.
+    """
     if not 2 <= len(fields) <= 4:
         expected = "nodes, links and perhaps a format"
         raise Unreadable(f"it reads {shown(' '.join(fields))}", expected, line)
@@ -61,7 +72,9 @@ def _header(fields: list[str], line: int) -> tuple[int, int, int, bool]:
         raise Unreadable(f"there are {nodes:,} nodes", f"at most {limits.NODES:,}", line)
     code = fields[2].zfill(3) if len(fields) > 2 else "000"
     if len(code) != 3 or set(code) - {"0", "1"}:
-        raise Unreadable(f"the format is {fields[2]!r}", "up to three digits of 0 and 1", line)
+        raise Unreadable(
+            f"the format is {fields[2]!r}", "up to three digits of 0 and 1", line
+        )
     weights = whole(fields[3], "the number of weights", line) if len(fields) > 3 else 1
     return nodes, links, int(code[0]) + int(code[1]) * weights, code[2] == "1"
 
@@ -79,7 +92,9 @@ def _neighbours(
     """
     rest = fields[skipped:]
     if len(fields) < skipped or (weighted and len(rest) % 2):
-        expected = "neighbours, each with a weight" if weighted else f"{skipped} weights first"
+        expected = (
+            "neighbours, each with a weight" if weighted else f"{skipped} weights first"
+        )
         raise Unreadable(f"it has {len(fields)} numbers", expected, line)
     step = 2 if weighted else 1
     return [
@@ -91,8 +106,12 @@ def _neighbours(
     ]
 
 
-def _add_links(content: Content, lines: list[tuple[int, list[tuple[int, dict[str, Any]]]]]) -> None:
-    """Add every link once; both of its ends must tell of it, and of the same weight."""
+def _add_links(
+    content: Content, lines: list[tuple[int, list[tuple[int, dict[str, Any]]]]]
+) -> None:
+    """Add every link once; both of its ends must tell of it, and of the same
+    weight.
+    """
     told: dict[tuple[int, int], list[tuple[dict[str, Any], int]]] = {}
     for node, (line, neighbours) in enumerate(lines, start=1):
         for other, data in neighbours:
@@ -102,7 +121,9 @@ def _add_links(content: Content, lines: list[tuple[int, list[tuple[int, dict[str
             told.setdefault((node, other), []).append((data, line))
     for (one, other), here in told.items():
         there = told.get((other, one), [])
-        if sorted(str(data) for data, _ in here) != sorted(str(data) for data, _ in there):
+        if sorted(str(data) for data, _ in here) != sorted(
+            str(data) for data, _ in there
+        ):
             found = f"node {one} tells of a link to {other} otherwise than {other} does"
             raise Unreadable(found, "the link in both lines, with one weight", here[0][1])
         if one <= other:
@@ -110,7 +131,7 @@ def _add_links(content: Content, lines: list[tuple[int, list[tuple[int, dict[str
                 content.add_link((one, other), data, line)
 
 
-# --- Pajek ----------------------------------------------------------------------------------------
+# --- Pajek ------------------------------------------------------------------------
 
 
 _FIELD = re.compile(r'"([^"]*)"|(\S+)')
@@ -139,7 +160,9 @@ def read_pajek(text: str) -> Content:
         if line.lstrip().startswith("*"):
             _begin(reading, line.split(), number)
         elif not reading.count:
-            raise Unreadable(f"it reads {shown(line)}", "*Vertices and their number", number)
+            raise Unreadable(
+                f"it reads {shown(line)}", "*Vertices and their number", number
+            )
         else:
             _READERS[reading.section](reading, _fields(line, number), number)
     content = reading.content
@@ -155,7 +178,9 @@ def read_pajek(text: str) -> Content:
 def _fields(line: str, number: int) -> list[str]:
     if line.count('"') % 2:
         raise Unreadable(f"it reads {shown(line)}", "quotes in pairs", number)
-    return [found[1] if found[1] is not None else found[2] for found in _FIELD.finditer(line)]
+    return [
+        found[1] if found[1] is not None else found[2] for found in _FIELD.finditer(line)
+    ]
 
 
 def _begin(reading: _Reading, words: list[str], number: int) -> None:
@@ -174,10 +199,14 @@ def _begin(reading: _Reading, words: list[str], number: int) -> None:
         reading.count = whole(count, "the number of vertices", number, least=1)
         if reading.count > limits.NODES:
             raise Unreadable(
-                f"there are {reading.count:,} vertices", f"at most {limits.NODES:,}", number
+                f"there are {reading.count:,} vertices",
+                f"at most {limits.NODES:,}",
+                number,
             )
     elif name not in _READERS or not reading.count or name == "*vertices":
-        raise Unreadable(f"a section {words[0]} begins", f"one network: {_SECTIONS}", number)
+        raise Unreadable(
+            f"a section {words[0]} begins", f"one network: {_SECTIONS}", number
+        )
     reading.section = name
     if name in ("*arcs", "*arcslist", "*matrix"):
         reading.content.directed = True
@@ -199,7 +228,8 @@ def _place(reading: _Reading, text: str, number: int) -> int:
 
 
 def _line(reading: _Reading, fields: list[str], number: int) -> None:
-    """Read ``1 2 0.5 l "a label"``: two vertices, a value, and how the line is drawn.
+    """Read ``1 2 0.5 l "a label"``: two vertices, a value, and how the line is
+    drawn.
 
     Args:
         reading: Where the reader stands.

@@ -1,4 +1,6 @@
-"""Links in rows: tables (CSV) of links or of a matrix; lists of SNAP, KONECT and networkx."""
+"""Links in rows: tables (CSV) of links or of a matrix; lists of SNAP, KONECT and
+networkx.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +22,11 @@ from decentral.topology.files.content import (
     shown,
 )
 
-# --- tables ---------------------------------------------------------------------------------------
+# --- tables -----------------------------------------------------------------------
 
 
-#: What the columns of the ends of a link are called, in any case, without spaces, - and _.
+#: What the columns of the ends of a link are called, in any case, without spaces, -
+#: and _.
 _SOURCES = ("source", "src", "from", "fromnode", "fromnodeid", "fromid", "tail", "u", "node1",
             "id1", "nodeid1", "i", "start", "sender")  # fmt: skip
 _TARGETS = ("target", "dst", "dest", "destination", "to", "tonode", "tonodeid", "toid", "head",
@@ -48,7 +51,8 @@ def read_table(text: str, directed: bool | None = None) -> Content:
 
     Args:
         text: The file.
-        directed: Whether links go one way; None: as a column ``type`` says, else no.
+        directed: Whether links go one way; None: as a column ``type`` says, else
+            no.
     """
     rows = _rows(text)
     if not rows:
@@ -63,13 +67,20 @@ def read_table(text: str, directed: bool | None = None) -> Content:
     names = _names(rows)
     content = Content("table", directed=bool(directed), declares=False)
     for row in rows[bool(names) :]:
-        _add(content, dict(zip(names or _unnamed(rows[0]), row.cells, strict=True)), row.line)
+        _add(
+            content,
+            dict(zip(names or _unnamed(rows[0]), row.cells, strict=True)),
+            row.line,
+        )
     content.check()
     return content
 
 
 def _rows(text: str) -> list[Row]:
-    lines = [line if not line.lstrip().startswith(("#", "%")) else "" for line in text.split("\n")]
+    lines = [
+        line if not line.lstrip().startswith(("#", "%")) else ""
+        for line in text.split("\n")
+    ]
     first = next((line for line in lines if line.strip()), "")
     # By the first row: labels further down may hold commas of their own.
     delimiter = max(_DELIMITERS, key=lambda mark: first.count(mark))
@@ -87,7 +98,7 @@ def _rows(text: str) -> list[Row]:
     return found
 
 
-# --- columns --------------------------------------------------------------------------------------
+# --- columns ----------------------------------------------------------------------
 
 
 def _names(rows: Sequence[Row]) -> list[str]:
@@ -102,7 +113,9 @@ def _names(rows: Sequence[Row]) -> list[str]:
     if not (one and other):
         if _is_header(rows):
             expected = "a header that names two columns source and target"
-            raise Unreadable(f"it reads {shown(', '.join(first.cells))}", expected, first.line)
+            raise Unreadable(
+                f"it reads {shown(', '.join(first.cells))}", expected, first.line
+            )
         return []
     if len(set(plain)) < len(plain):
         raise Unreadable("two columns have one name", "a name for each", first.line)
@@ -119,7 +132,9 @@ def _recur(rows: Sequence[Row], columns: tuple[int, int]) -> bool:
 
 
 def _is_header(rows: Sequence[Row]) -> bool:
-    """Whether the first row is a header of unknown names: text over columns of numbers."""
+    """Whether the first row is a header of unknown names: text over columns of
+    numbers.
+    """
     first, rest = rows[0].cells, [row.cells for row in rows[1:]]
     texts = [at for at, cell in enumerate(first) if not is_number(cell)]
     return any(rest and all(is_number(cells[at]) for cells in rest) for at in texts)
@@ -144,11 +159,13 @@ def _add(content: Content, cells: dict[str, str], line: int) -> None:
     content.add_link((one, other), data, line, _WAYS.get(way))
 
 
-# --- matrices -------------------------------------------------------------------------------------
+# --- matrices ---------------------------------------------------------------------
 
 
 def _is_matrix(rows: Sequence[Row]) -> bool:
-    """Whether there are as many columns as rows, of numbers, or both are labelled alike."""
+    """Whether there are as many columns as rows, of numbers, or both are labelled
+    alike.
+    """
     first = rows[0].cells
     if not first[0] and len(first) > 1:  # as pandas writes it
         return first[1:] == [row.cells[0] for row in rows[1:]]
@@ -164,7 +181,7 @@ def _matrix(rows: Sequence[Row]) -> Content:
     return matrices.of_rows("table, a matrix", values, labels)
 
 
-# --- lists ----------------------------------------------------------------------------------------
+# --- lists ------------------------------------------------------------------------
 
 
 _COMMENTS = ("#", "%")
@@ -189,10 +206,12 @@ class _Header:
 
 
 def read_list(text: str, directed: bool | None = None) -> Content:
-    """Read a list of links: two nodes in a line, and perhaps a weight or ``{'weight': 0.5}``.
+    """Read a list of links: two nodes in a line, and perhaps a weight or
+    ``{'weight': 0.5}``.
 
     Args:
-        text: The file; a list with commas, semicolons or columns is read as a table.
+        text: The file; a list with commas, semicolons or columns is read as a
+            table.
         directed: Whether links go one way; None: as the comments say, else no.
     """
     lines = text.split("\n")
@@ -231,7 +250,9 @@ def _is_table(first: str) -> bool:
 
 
 def _declared(header: _Header) -> Iterator[str]:
-    """Return the nodes of KONECT, which are numbered from 1, on each side where there are two."""
+    """Return the nodes of KONECT, which are numbered from 1, on each side where
+    there are two.
+    """
     if not header.bipartite:
         yield from (f"{i}" for i in range(1, 1 + max(header.sides)))
         return
@@ -259,7 +280,9 @@ def _header(lines: Sequence[str]) -> _Header:
     return found
 
 
-def _row(line: str, header: _Header, number: int) -> tuple[tuple[str, str], dict[str, Any]]:
+def _row(
+    line: str, header: _Header, number: int
+) -> tuple[tuple[str, str], dict[str, Any]]:
     """Return the ends of a link and what it carries.
 
     Args:
@@ -292,5 +315,7 @@ def _literal(text: str, number: int) -> dict[str, Any]:
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         found = None
     if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
-        raise Unreadable(f"its attributes read {shown(text)}", "such as {'weight': 0.5}", number)
+        raise Unreadable(
+            f"its attributes read {shown(text)}", "such as {'weight': 0.5}", number
+        )
     return cast("dict[str, Any]", found)
