@@ -118,7 +118,7 @@ def bandwidth(
 
     def travel() -> None:
         posted = exchange._post(rows, mixing)
-        for _, works in posted.pieces:
+        for _, works in posted.chunks:
             exchange._wait(works)
         exchange._spare.append(posted.inbox)
 

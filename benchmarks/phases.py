@@ -26,7 +26,7 @@ from torch.nn.functional import cross_entropy
 from decentral.config import make_config, read_file, resolve_aliases
 from decentral.engines.process import configure_process
 from decentral.exchange.local import LocalExchange
-from decentral.gradients import stacked_forward
+from decentral.gradients import make_stacked_forward
 from decentral.layout import share_parameters
 from decentral.loop.block import Block
 from decentral.loop.preparing import prepare
@@ -75,7 +75,9 @@ class Judge:
         self.train, self.task, self.layout = train, setup.task, setup.layout
         pairs = zip((test.inputs, test.targets), (val.inputs, val.targets), strict=True)
         self.test = Samples(*(torch.cat(pair) for pair in pairs))
-        self.forward = stacked_forward(share_parameters(setup.model).eval(), setup.layout)
+        self.forward = make_stacked_forward(
+            share_parameters(setup.model).eval(), setup.layout
+        )
 
     def smoothed(self, rows: Tensor) -> Tensor:
         """Return the training loss with label smoothing 0.1, [n]."""

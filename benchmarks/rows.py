@@ -29,7 +29,7 @@ from decentral.gradients import (
     choose,
     kernels_of,
 )
-from decentral.gradients.base import kept_numbers, rows_at_once
+from decentral.gradients.base import count_saved_numbers, rows_at_once
 from decentral.layout import Layout
 from decentral.registry import build
 from decentral.tasks.text import next_token
@@ -83,7 +83,7 @@ def compare_larger(
     model: nn.Module = build("model", name)(shape, TOKENS if of_tokens else 10)
     loss = next_token if of_tokens else cross_entropy
     batch = _batch(nodes, size, shape)
-    layout, kept = Layout.of(model), kept_numbers(model, batch.inputs[0])
+    layout, kept = Layout.of(model), count_saved_numbers(model, batch.inputs[0])
     at_once, kernels = rows_at_once(kept, torch.device("cpu")), kernels_of(model, layout)
     ways: dict[str, Gradient] = {"vmap": VmapGradient(model, layout, loss, at_once)}
     if kernels:

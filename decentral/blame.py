@@ -271,7 +271,7 @@ def own_error(error: Exception | SystemExit, plugin: Any) -> ConfigError | None:
             f"{kind} {name!r}: {exit_place(error)}; let it raise an error."
         )
     if isinstance(error, ConfigError):
-        return _refused_within(error, plugin)
+        return _find_refusal(error, plugin)
     verdict = judge(error)
     if verdict is None:
         return None
@@ -286,7 +286,7 @@ def own_error(error: Exception | SystemExit, plugin: Any) -> ConfigError | None:
     return PluginError(kind, name, in_words(error), verdict.place)
 
 
-def _refused_within(error: ConfigError, plugin: Any) -> ConfigError | None:
+def _find_refusal(error: ConfigError, plugin: Any) -> ConfigError | None:
     """Return what we refuse within a user's maker, such as samples, with its name
     and line.
     """

@@ -75,16 +75,16 @@ class Layout:
         for index in sorted(members):
             # Every group begins aligned, so that its part of a row can be a
             # parameter of its own.
-            placed = _place(members[index], _aligned(entries[-1].stop if entries else 0))
+            placed = _place(members[index], _align(entries[-1].stop if entries else 0))
             spans.append((placed[0].start, placed[-1].stop))
             entries += placed
         floats = [(k, b) for k, b in model.named_buffers() if _averages(b)]
-        buffers = _place(floats, _aligned(entries[-1].stop)) if floats else []
+        buffers = _place(floats, _align(entries[-1].stop)) if floats else []
         return Layout(
             parameters=tuple(entries),
             buffers=tuple(buffers),
             groups=tuple(spans),
-            width=_aligned((buffers or entries)[-1].stop),
+            width=_align((buffers or entries)[-1].stop),
             integers=_integers(model),
             frozen={
                 k: p.detach() for k, p in model.named_parameters() if not p.requires_grad
@@ -94,14 +94,14 @@ class Layout:
     @property
     def trainable(self) -> int:
         """Columns of the trainable part, padding included."""
-        return _aligned(self.parameters[-1].stop)
+        return _align(self.parameters[-1].stop)
 
     @property
     def parameter_count(self) -> int:
         """Trainable numbers of one model."""
         return sum(prod(entry.shape) for entry in self.parameters)
 
-    def sent(self, buffers: bool) -> tuple[Entry, ...]:
+    def entries_sent(self, buffers: bool) -> tuple[Entry, ...]:
         """Return the tensors of a row that are sent: parameters, and float buffers
         or not.
         """
@@ -109,7 +109,7 @@ class Layout:
 
     def payload(self, buffers: bool) -> int:
         """Return the numbers of one row that carry information when it is sent."""
-        return sum(prod(entry.shape) for entry in self.sent(buffers))
+        return sum(prod(entry.shape) for entry in self.entries_sent(buffers))
 
     def trainable_view(self, block: Tensor) -> Tensor:
         """Return the trainable columns of a block, [n, trainable]."""
@@ -209,7 +209,7 @@ def _averages(buffer: Tensor) -> bool:
     return buffer.is_floating_point() and bool(torch.isfinite(buffer).all())
 
 
-def _aligned(column: int) -> int:
+def _align(column: int) -> int:
     return -(-column // ALIGNMENT) * ALIGNMENT
 
 

@@ -72,7 +72,7 @@ def find_members(home: str, kind: str) -> dict[str, str]:
     return found
 
 
-def installed(kind: str) -> list[EntryPoint]:
+def entry_points_of(kind: str) -> list[EntryPoint]:
     """Return the members of a kind that installed packages declare, without loading
     them.
     """
@@ -184,7 +184,7 @@ class ConfiguredPlugin:
         found = (
             bool(self.plugin.origin)
             or self.plugin.target.__module__.startswith("decentral.")
-            or any(point.name == self.name for point in installed(self.plugin.kind))
+            or any(point.name == self.name for point in entry_points_of(self.plugin.kind))
         )
         return found and all(part.reloadable for part in nested)
 

@@ -125,11 +125,11 @@ class Record:
         return self.panel or Panel(self.group.replace("_", " ").capitalize())
 
 
-def undeclared(key: str) -> Record:
+def make_undeclared(key: str) -> Record:
     """Return the record of a key that nobody declared: a plain number, drawn as a
     line.
 
-    >>> undeclared("norm/local_max").draw, undeclared("norm/local_max").moment
+    >>> make_undeclared("norm/local_max").draw, make_undeclared("norm/local_max").moment
     ('band', 'before_merge')
     """
     name = key.rpartition("/")[2]
@@ -159,7 +159,7 @@ def scores(group: str, text: str, **traits: Any) -> tuple[Record, ...]:
         ),
     }
     return tuple(
-        replace(undeclared(f"{group}/{role}"), label=words[role][0], text=words[role][1],
+        replace(make_undeclared(f"{group}/{role}"), label=words[role][0], text=words[role][1],
                 headline=True, **traits)
         for role in ROLES
     )  # fmt: skip
@@ -188,7 +188,7 @@ class Records:
         for pattern in self.patterns:
             if fnmatchcase(key, pattern.key):
                 return replace(pattern, key=key)
-        return undeclared(key)
+        return make_undeclared(key)
 
     def score(self, logged: Collection[str]) -> str:
         """Return the group that judges a run: the first headline among the
@@ -218,7 +218,7 @@ class Records:
         shown = [one for one in found if one.headline or one.tables]
         return sorted(shown, key=lambda one: one.key != judge)
 
-    def listed(self, logged: Iterable[str], table: Table) -> list[Record]:
+    def list_for(self, logged: Iterable[str], table: Table) -> list[Record]:
         """Return the records of ``logged`` keys that a table lists beside the
         headline.
 
@@ -244,15 +244,15 @@ def read_records(loaded: Iterable[Mapping[str, Any]]) -> tuple[Record, ...]:
     left out.
     """
     return tuple(
-        _known(Record, {**one, "panel": _panel(one.get("panel"))}) for one in loaded
+        _load_known(Record, {**one, "panel": _panel(one.get("panel"))}) for one in loaded
     )
 
 
 def _panel(loaded: Mapping[str, Any] | None) -> Panel | None:
-    return None if loaded is None else _known(Panel, loaded)
+    return None if loaded is None else _load_known(Panel, loaded)
 
 
-def _known(kind: Any, loaded: Mapping[str, Any]) -> Any:
+def _load_known(kind: Any, loaded: Mapping[str, Any]) -> Any:
     names = {field.name for field in fields(kind)}
     given = {key: value for key, value in loaded.items() if key in names}
     return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})

@@ -26,16 +26,16 @@ from annotated_types import Ge, Gt, Le
 
 from decentral import limits
 from decentral.errors import ConfigError, nearest, unknown
-from decentral.plugins import ConfiguredPlugin, Plugin, find_members, installed
+from decentral.plugins import ConfiguredPlugin, Plugin, entry_points_of, find_members
 from decentral.signature import (
     Setting,
     signature_settings,
-    validated,
+    validate,
 )
 from decentral.spec import Spec, parse_spec
 from decentral.traits import declare
 from decentral.userfile import load_file, load_installed
-from decentral.userfile import resolved as whole_path
+from decentral.userfile import resolve_path as whole_path
 
 #: Stands in a resolved configuration for a part that was a Python object.
 PYTHON = "python"
@@ -139,7 +139,7 @@ def _plugin_of(
 ) -> Plugin:
     common, settings = dict(_common(kind)), signature_settings(target)
     for key in common.keys() & declared.keys():
-        value = validated(f"{kind} {name!r}", key, common[key], declared[key])
+        value = validate(f"{kind} {name!r}", key, common[key], declared[key])
         common[key] = replace(common[key], default=value)
     own = {key: value for key, value in declared.items() if key not in common}
     return Plugin(
@@ -147,7 +147,7 @@ def _plugin_of(
     )
 
 
-def _declared(
+def _read_declaration(
     kind: str, target: Callable[..., Any], name: str = "", origin: str = ""
 ) -> Plugin:
     """Return an object as a plug-in, with what its decorator says, if it has one."""
@@ -176,7 +176,7 @@ def names(kind: str) -> list[str]:
     if kind not in KINDS:
         raise unknown("kind of plug-in", kind, KINDS)
     found = {*find_members(KINDS[kind], kind)}
-    found |= {point.name for point in installed(kind)}
+    found |= {point.name for point in entry_points_of(kind)}
     found |= {name for registered, name in _registered if registered == kind}
     return sorted(found)
 
@@ -221,9 +221,9 @@ def _import_member(kind: str, name: str) -> bool:
     if module := find_members(KINDS[kind], kind).get(name):
         importlib.import_module(module)
         return (kind, name) in _registered  # whatever another package calls so
-    for point in installed(kind):
+    for point in entry_points_of(kind):
         if point.name == name:
-            _keep(_declared(kind, load_installed(kind, point), name))
+            _keep(_read_declaration(kind, load_installed(kind, point), name))
     return (kind, name) in _registered
 
 
@@ -242,7 +242,7 @@ def _from_file(kind: str, origin: str) -> Plugin:
             nearest(attribute, known) or f" It has {', '.join(known) or 'no functions'}."
         )
         raise ConfigError(f"{kind}: {path} has no {attribute!r}.{near}")
-    return _declared(kind, target, attribute, f"{whole_path(path)}:{attribute}")
+    return _read_declaration(kind, target, attribute, f"{whole_path(path)}:{attribute}")
 
 
 # --- building ---------------------------------------------------------------------
@@ -257,14 +257,15 @@ def build(kind: str, value: object) -> ConfiguredPlugin:
     if isinstance(value, ConfiguredPlugin):
         return value
     if callable(value):
-        return bind(_declared(kind, value), {})
+        return bind(_read_declaration(kind, value), {})
     if isinstance(value, Mapping) and callable(value.get("name")):
         return bind(
-            _declared(kind, value["name"]), {k: value[k] for k in value if k != "name"}
+            _read_declaration(kind, value["name"]),
+            {k: value[k] for k in value if k != "name"},
         )
     spec = read(kind, value)
     found = find(kind, spec.name)
-    return bind(found, _named(found, spec))
+    return bind(found, _by_name(found, spec))
 
 
 def read(kind: str, value: object) -> Spec:
@@ -276,7 +277,7 @@ def read(kind: str, value: object) -> Spec:
     return parse_spec(value if short is None else short, kind)
 
 
-def _named(found: Plugin, spec: Spec) -> dict[str, Any]:
+def _by_name(found: Plugin, spec: Spec) -> dict[str, Any]:
     if len(spec.args) > len(found.settings):
         raise ConfigError(
             f"{found.kind} {found.name!r} takes {len(found.settings)} settings, "
@@ -301,7 +302,7 @@ def bind(found: Plugin, given: Mapping[str, Any]) -> ConfiguredPlugin:
                 f"{found.kind} {found.name!r} needs the setting {key!r}; "
                 f"write {found.name}({key}=...)."
             )
-    values = _validated(found, given)
+    values = _validate(found, given)
     own = {key: values[key] for key in found.settings}
     return ConfiguredPlugin(found, own, {key: values[key] for key in found.common})
 
@@ -313,11 +314,11 @@ def _stranger(found: Plugin, key: str) -> str:
     return f"{label} has no setting {key!r}.{nearest(key, accepted)} {offer}"
 
 
-def _validated(found: Plugin, given: Mapping[str, Any]) -> dict[str, Any]:
+def _validate(found: Plugin, given: Mapping[str, Any]) -> dict[str, Any]:
     label = f"{found.kind} {found.name!r}"
     values: dict[str, Any] = {}
     for key, setting in found.accepts.items():
         value = given.get(key, setting.default)
         unset = key not in given and value is None
-        values[key] = None if unset else validated(label, key, setting, value)
+        values[key] = None if unset else validate(label, key, setting, value)
     return values

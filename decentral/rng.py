@@ -95,7 +95,7 @@ def generator(seed: int, purpose: str, *counters: int) -> np.random.Generator:
     return np.random.default_rng([key(seed, purpose), *counters])
 
 
-def permuted(
+def permute(
     position: ArrayLike, size: ArrayLike, seed: int, purpose: str, *counters: ArrayLike
 ) -> Integers:
     """Return where ``position`` goes in a stateless permutation of ``range(size)``.
@@ -111,7 +111,7 @@ def permuted(
         purpose: What it is for.
         *counters: Coordinates, which broadcast.
 
-    >>> sorted(permuted(range(5), 5, 0, "demo").tolist())
+    >>> sorted(permute(range(5), 5, 0, "demo").tolist())
     [0, 1, 2, 3, 4]
     """
     keys = bits(seed, purpose, *counters)
@@ -134,13 +134,13 @@ def _feistel(place: Bits, rows: Bits, columns: Bits, keys: Bits) -> Bits:
     for index in range(_FEISTEL_ROUNDS):
         salted = keys + np.uint64((_GOLDEN * (index + 1)) & _MASK)
         if index % 2:
-            right = _rotated(right, _mix(left + salted), columns)
+            right = _rotate(right, _mix(left + salted), columns)
         else:
-            left = _rotated(left, _mix(right + salted), rows)
+            left = _rotate(left, _mix(right + salted), rows)
     return left * columns + right
 
 
-def _rotated(value: Bits, draw: Bits, size: Bits) -> Bits:
+def _rotate(value: Bits, draw: Bits, size: Bits) -> Bits:
     """Return ``value`` in [0, size) moved around a circle by a random amount,
     without dividing.
     """

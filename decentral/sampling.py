@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from decentral import rng
 from decentral.gradients.base import Batch
 from decentral.tasks.base import Samples
-from decentral.tasks.splits import grouped
+from decentral.tasks.splits import group_by_label
 
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -39,7 +39,7 @@ class Plan:
     mixture: Floats | None = None  # [nodes, classes], cumulative
 
 
-def fixed_plan(shards: list[Integers], replacement: str, batch: int) -> Plan:
+def plan_fixed(shards: list[Integers], replacement: str, batch: int) -> Plan:
     """Let nodes keep their shards; ``replacement`` is ``always``, ``never`` or
     ``auto``.
 
@@ -48,24 +48,24 @@ def fixed_plan(shards: list[Integers], replacement: str, batch: int) -> Plan:
     sizes = np.array([len(shard) for shard in shards])
     # A shard below the batch would give a step the same sample twice in any case.
     choices = {"always": sizes >= 0, "never": sizes < 0, "auto": sizes < batch}
-    return Plan(_padded(shards), sizes, choices[replacement])
+    return Plan(_pad(shards), sizes, choices[replacement])
 
 
 def resample_plan(labels: Integers, share: Floats) -> Plan:
     """Keep P(class | node) ~ share x class size, and redraw the samples within a
     class.
     """
-    groups = grouped(labels, len(share))
+    groups = group_by_label(labels, len(share))
     sizes = np.array([len(group) for group in groups])
     weight = (share * sizes[:, None]).T
     empty = weight.sum(1) == 0
     # A node without any class draws from all data.
     weight[empty] = sizes
     mixture = np.cumsum(weight / weight.sum(1, keepdims=True), axis=1)
-    return Plan(_padded(groups), sizes, np.ones(share.shape[1], dtype=bool), mixture)
+    return Plan(_pad(groups), sizes, np.ones(share.shape[1], dtype=bool), mixture)
 
 
-def _padded(groups: list[Integers]) -> Integers:
+def _pad(groups: list[Integers]) -> Integers:
     table = np.zeros((len(groups), max(1, *(len(g) for g in groups))), dtype=np.int64)
     for row, group in zip(table, groups, strict=True):
         row[: len(group)] = group
@@ -117,7 +117,7 @@ class Sampler:
         sizes = self.plan.sizes[nodes]
         # The permutation of an epoch is a function of its number, not kept
         # anywhere: a run resumes anywhere, and any worker can serve any node.
-        place = rng.permuted(
+        place = rng.permute(
             visit % sizes, sizes, self.seed, "sample/epoch", nodes, visit // sizes
         )
         if self.plan.replacement[nodes].any():

@@ -16,7 +16,7 @@ from math import isfinite
 from typing import Any, cast
 
 from decentral.errors import ConfigError, reason
-from decentral.spec import scalar, spelled
+from decentral.spec import scalar, spell
 
 _REQUIRED = inspect.Parameter.empty
 
@@ -52,7 +52,7 @@ def signature_settings(target: Callable[..., Any]) -> dict[str, Setting]:
     said = read_arguments(inspect.getdoc(target) or "")
     return {
         _setting(p.name): Setting(
-            _evaluated(p.annotation, scope), p.default, said.get(p.name, "")
+            _evaluate(p.annotation, scope), p.default, said.get(p.name, "")
         )
         for p in inspect.signature(target).parameters.values()
         if p.kind is inspect.Parameter.KEYWORD_ONLY
@@ -107,13 +107,13 @@ def parameter_of(setting: str) -> str:
     return f"{setting}_" if iskeyword(setting) else setting
 
 
-def _evaluated(annotation: Any, scope: dict[str, Any]) -> Any:
+def _evaluate(annotation: Any, scope: dict[str, Any]) -> Any:
     if annotation is inspect.Parameter.empty:
         return Any
     return eval(annotation, scope) if isinstance(annotation, str) else annotation
 
 
-def validated(label: str, key: str, setting: Setting, value: object) -> Any:
+def validate(label: str, key: str, setting: Setting, value: object) -> Any:
     """Return a value as its annotation has it; raises ConfigError.
 
     Args:
@@ -132,7 +132,7 @@ def validated(label: str, key: str, setting: Setting, value: object) -> Any:
     if isinstance(found, float) and not isfinite(found):
         raise ConfigError(f"{label}: {key} = {value!r}: it must be finite.")
     if (truth := truth_as_number(value, found)) is not None:
-        raise ConfigError(f"{label}: {key} = {spelled(truth)}: it must be a number.")
+        raise ConfigError(f"{label}: {key} = {spell(truth)}: it must be a number.")
     return found
 
 

@@ -107,21 +107,21 @@ def parse_value(text: str, field: str) -> Any:
     return value
 
 
-def spelled(value: Any) -> str:
+def spell(value: Any) -> str:
     """Write a value so that it is read back as the same.
 
-    >>> spelled(Spec("wandb", (), {"project": "a, b", "group": "1"}))
+    >>> spell(Spec("wandb", (), {"project": "a, b", "group": "1"}))
     "wandb(project='a, b', group='1')"
     """
     if isinstance(value, Spec):
-        items = [spelled(arg) for arg in value.args]
-        items += [f"{key}={spelled(item)}" for key, item in value.settings.items()]
+        items = [spell(arg) for arg in value.args]
+        items += [f"{key}={spell(item)}" for key, item in value.settings.items()]
         return f"{_plain(value.name, named=True)}({', '.join(items)})"
     if isinstance(value, Mapping):
         pairs = cast("Mapping[object, Any]", value).items()
-        return f"{{{', '.join(f'{_key(key)}: {spelled(item)}' for key, item in pairs)}}}"
+        return f"{{{', '.join(f'{_key(key)}: {spell(item)}' for key, item in pairs)}}}"
     if isinstance(value, list | tuple):
-        return f"[{', '.join(map(spelled, value))}]"  # pyright: ignore[reportUnknownArgumentType]
+        return f"[{', '.join(map(spell, value))}]"  # pyright: ignore[reportUnknownArgumentType]
     if isinstance(value, str):
         return _plain(value)
     return str(value).lower() if isinstance(value, bool) else f"{value}"
@@ -131,7 +131,7 @@ def _key(key: object) -> str:
     """Return a key of a mapping, in quotes where it would be read as something
     else.
     """
-    plain = spelled(key)
+    plain = spell(key)
     return f"'{key}'" if isinstance(key, str) and plain == key and ":" in key else plain
 
 
@@ -194,7 +194,7 @@ class _Reader:
         return True
 
     def spec(self) -> Spec:
-        name = self.file() or self.quoted()
+        name = self.file() or self.read_quoted()
         if name is None:
             found = self.match(_NAME)
             if found is None:
@@ -211,7 +211,7 @@ class _Reader:
         self.at = length
         return self.text[:length].strip()
 
-    def quoted(self) -> str | None:
+    def read_quoted(self) -> str | None:
         found = self.match(_QUOTED)
         if found is None:
             return None
@@ -243,7 +243,7 @@ class _Reader:
 
     def value(self) -> Any:
         start = self.at
-        text = self.quoted()
+        text = self.read_quoted()
         if text is not None:
             # Quotes around a name that has settings: 'my file.py:f'(x=1).
             if not self.text.startswith("(", self.at):
@@ -278,7 +278,7 @@ class _Reader:
         return found
 
     def key(self) -> Any:
-        text = self.quoted()
+        text = self.read_quoted()
         if text is not None:
             return text
         plain = self.match(_ENTRY)

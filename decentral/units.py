@@ -162,7 +162,7 @@ def _point(number: float, unit: str, whole: bool, field: str, value: object) -> 
     )
 
 
-def _scaled(
+def _scale(
     text: object, table: dict[str, float], bare: str, field: str, example: str
 ) -> float:
     number, unit = _split(text, field, example)
@@ -183,7 +183,7 @@ def parse_seconds(value: object, field: str = "duration") -> float:
     >>> parse_seconds("20ms")
     0.02
     """
-    return _scaled(value, _SECONDS, "s", field, "20ms, 1.5s or 2h")
+    return _scale(value, _SECONDS, "s", field, "20ms, 1.5s or 2h")
 
 
 def parse_bytes(value: object, field: str = "size") -> float:
@@ -192,7 +192,7 @@ def parse_bytes(value: object, field: str = "size") -> float:
     >>> parse_bytes("2MB")
     2000000.0
     """
-    return _scaled(value, _BYTES, "B", field, "2MB or 1GiB")
+    return _scale(value, _BYTES, "B", field, "2MB or 1GiB")
 
 
 def parse_bandwidth(value: object, field: str = "bandwidth") -> float:
@@ -203,7 +203,7 @@ def parse_bandwidth(value: object, field: str = "bandwidth") -> float:
     125000000.0
     """
     rates = {f"{unit}/s": scale for unit, scale in (_BYTES | _BITS).items()}
-    found = _scaled(value, rates, "B/s", field, "1Gbit/s or 100MB/s")
+    found = _scale(value, rates, "B/s", field, "1Gbit/s or 100MB/s")
     if found == 0:
         raise ConfigError(
             f"{field}: {value!r} is zero, and nothing would ever arrive; give more."
@@ -217,7 +217,7 @@ def parse_count(value: object, field: str = "count") -> float:
     >>> parse_count("25M")
     25000000.0
     """
-    return _scaled(
+    return _scale(
         value, {"": 1.0, "k": 1e3, "M": 1e6, "B": 1e9}, "", field, "25M or 1.3B"
     )
 

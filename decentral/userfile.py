@@ -57,14 +57,14 @@ _opened: dict[str, Path] = {}
 _carried: dict[str, Path] = {}
 
 
-def located(path: str | Path) -> Path:
+def locate(path: str | Path) -> Path:
     """Return where a named file lies, be it on this machine or carried here from
     the user's.
     """
     place = place_of(path)
     if place.is_file():
         # Remembered, since files that were read must travel to workers.
-        _opened[resolved(path)] = place
+        _opened[resolve_path(path)] = place
     return place
 
 
@@ -72,11 +72,11 @@ def place_of(path: str | Path) -> Path:
     """Return where a named file lies; unlike one that is ``located``, it is not
     carried along.
     """
-    whole = resolved(path)
+    whole = resolve_path(path)
     return _carried.get(whole, Path(whole))
 
 
-def resolved(path: str | Path) -> str:
+def resolve_path(path: str | Path) -> str:
     """Return the whole path of a file that is named, on the user's machine."""
     return os.path.realpath(os.path.expanduser(path))
 
@@ -137,7 +137,7 @@ def find_again(path: str, place: Path) -> None:
 
     With a plug-in file come the Python files beside and below it.
     """
-    whole = Path(resolved(path))
+    whole = Path(resolve_path(path))
     if lies(whole) or not place.is_file():
         return
     _carried[str(whole)] = place
@@ -146,14 +146,14 @@ def find_again(path: str, place: Path) -> None:
         _carried.setdefault(str(whole.parent / other.relative_to(place.parent)), other)
 
 
-def carried_below(folder: Path) -> list[str]:
+def list_carried_below(folder: Path) -> list[str]:
     """Return the old paths of the files that were carried here and lay below a
     folder.
     """
     return [path for path in _carried if path.startswith(f"{folder}{os.sep}")]
 
 
-def opened() -> dict[str, bytes]:
+def opened_files() -> dict[str, bytes]:
     """Return the contents of all files that were named so far, to carry them
     elsewhere.
     """
@@ -190,17 +190,17 @@ def load_file(path: str) -> ModuleType:
     """Import a user's Python file by path; what it raises is named as the user's
     own.
     """
-    file = Path(resolved(path))
+    file = Path(resolve_path(path))
     name = _module_of(file)
     # Imported once, as modules are: two plug-ins of a file share what it defines.
     # it travels with the job, though only a function may import it
     if name not in sys.modules:
-        if not located(file).is_file():
+        if not locate(file).is_file():
             raise ConfigError(
                 f"plug-in file {path} does not exist; give the path of a .py file."
             )
         for other in sources(file):
-            located(other)
+            locate(other)
     try:
         return importlib.import_module(name)
     except SystemExit as error:
@@ -268,7 +268,7 @@ def sources(file: Path) -> list[Path]:
         if one in found:
             continue
         found[one] = None
-        for name in sorted(_imported(one)):
+        for name in sorted(_imported_names(one)):
             waiting += _members(file.parent, name, one)
     return list(found)
 
@@ -283,12 +283,12 @@ def _members(folder: Path, name: str, importer: Path) -> Sequence[Path]:
     return _files_below(folder / name)
 
 
-def _imported(file: Path) -> Iterator[str]:
+def _imported_names(file: Path) -> Iterator[str]:
     """Yield the first name of all that a file imports, wherever it does, without
     running it.
     """
     with suppress(SyntaxError, OSError):  # importing it says so better
-        for node in ast.walk(ast.parse(located(file).read_bytes())):
+        for node in ast.walk(ast.parse(locate(file).read_bytes())):
             if isinstance(node, ast.Import):
                 yield from (alias.name.partition(".")[0] for alias in node.names)
             elif isinstance(node, ast.ImportFrom) and node.module:
@@ -310,9 +310,9 @@ def _beside(folder: Path, name: str, importer: Path) -> Path | None:
     # A folder without __init__.py may hold anything, say a library's data: it comes
     # last.
     bare = folder / name
-    there = bare.is_dir() or carried_below(bare)
+    there = bare.is_dir() or list_carried_below(bare)
     return (
-        bare if there and _found_by_python(name) is None and _files_below(bare) else None
+        bare if there and _find_by_python(name) is None and _files_below(bare) else None
     )
 
 
@@ -321,11 +321,11 @@ def _files_below(folder: Path) -> list[Path]:
     here.
     """
     here = folder.rglob("*.py") if folder.is_dir() else ()
-    carried = (Path(path) for path in carried_below(folder) if path.endswith(".py"))
+    carried = (Path(path) for path in list_carried_below(folder) if path.endswith(".py"))
     return sorted({*here, *carried})
 
 
-def _found_by_python(name: str) -> Path | None:
+def _find_by_python(name: str) -> Path | None:
     """Return where Python itself finds a name; None: nowhere."""
     there = getattr(sys.modules.get(name), "__file__", None)
     if there is None:
@@ -354,7 +354,7 @@ def _import(
         importer = Path(str((globals or {}).get("__file__", "")))
         file = _beside(_folders[package], first, importer)
         # as in a script's own folder
-        if file is not None and _found_by_python(first) != file:
+        if file is not None and _find_by_python(first) != file:
             found = builtins.__import__(
                 f"{package}.{name}", globals, locals, fromlist or (), 0
             )
@@ -372,7 +372,7 @@ class _Loader(SourceLoader):
         return str(self.file)
 
     def get_data(self, path: str) -> bytes:
-        return located(path).read_bytes()
+        return locate(path).read_bytes()
 
     def exec_module(self, module: ModuleType) -> None:
         # Statements call the ``__import__`` of the builtins that their module has.

@@ -108,8 +108,8 @@ def _figures(run: RunData) -> Iterator[tuple[str, Any]]:
         yield f"panel {chosen.title}", figures.panel(run, chosen)
     yield "network", figures.network(run.topology) if run.topology else None
     yield "shards", figures.shards(run.shards) if run.shards else None
-    yield "compared_learning", figures.compared_learning([run, run])
-    yield "compared_cost", figures.compared_cost([run, run])
+    yield "compared_learning", figures.draw_learning([run, run])
+    yield "compared_cost", figures.draw_cost([run, run])
 
 
 READERS = {

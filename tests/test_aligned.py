@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from decentral.layout import Layout
 from decentral.merge.aligned import Hidden, align, hidden_units, permute
-from decentral.merge.base import Models, merged
+from decentral.merge.base import Models, merge_models
 from decentral.registry import build
 
 MODELS = {
@@ -115,7 +115,7 @@ def test_permuted_copies_of_one_model_merge_to_it(spec: str) -> None:
     layers = hidden_units(model, layout)
     rows = torch.stack([row, *(shuffled(row, layers, seed) for seed in range(1, 4))])
     models = models_of(spec, rows, lambda one: float(not torch.equal(one, row)))
-    found = merged(build("merge", "aligned"), models)
+    found = merge_models(build("merge", "aligned"), models)
     torch.testing.assert_close(found, row)
     wanted = outputs_of(model, layout, row, inputs)
     torch.testing.assert_close(outputs_of(model, layout, found, inputs), wanted)
@@ -127,10 +127,14 @@ def test_permuted_copies_of_one_model_merge_to_it(spec: str) -> None:
 def test_equal_models_stay_and_the_order_of_nodes_is_irrelevant(spec: str) -> None:
     _, _, row, _ = made(spec)
     rule = build("merge", "aligned")
-    torch.testing.assert_close(merged(rule, models_of(spec, row.expand(3, -1))), row)
+    torch.testing.assert_close(
+        merge_models(rule, models_of(spec, row.expand(3, -1))), row
+    )
     rows = torch.stack([made(spec, seed)[2] for seed in range(4)])
-    wanted = merged(rule, models_of(spec, rows))
-    torch.testing.assert_close(merged(rule, models_of(spec, rows[[2, 0, 3, 1]])), wanted)
+    wanted = merge_models(rule, models_of(spec, rows))
+    torch.testing.assert_close(
+        merge_models(rule, models_of(spec, rows[[2, 0, 3, 1]])), wanted
+    )
 
 
 def test_noisy_permuted_copies_come_together() -> None:
@@ -140,7 +144,7 @@ def test_noisy_permuted_copies_come_together() -> None:
     layers = hidden_units(model, layout)
     noise = torch.stack([0.02 * made(spec, seed)[2] for seed in (1, 2, 3)])
     rows = torch.stack([shuffled(row + n, layers, k) for k, n in enumerate(noise)])
-    found = merged(build("merge", "aligned"), models_of(spec, rows))
+    found = merge_models(build("merge", "aligned"), models_of(spec, rows))
     nearest = min((found - shuffled(row, layers, k)).norm().item() for k in range(3))
     assert nearest == pytest.approx(noise.mean(0).norm().item())
     assert nearest < 0.02 * (rows.mean(0) - row).norm().item()
@@ -159,4 +163,6 @@ def test_what_is_not_known_is_left_alone() -> None:
         rows=rows, samples=torch.ones(3), start=rows[0], model=model, layout=Layout.of(model),
         seed=0, loss=lambda row: row.sum().item(), fisher=torch.ones_like,
     )  # fmt: skip
-    torch.testing.assert_close(merged(build("merge", "aligned"), models), rows.mean(0))
+    torch.testing.assert_close(
+        merge_models(build("merge", "aligned"), models), rows.mean(0)
+    )

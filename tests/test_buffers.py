@@ -15,7 +15,7 @@ from decentral.exchange.local import LocalExchange
 from decentral.loop.block import Block
 from decentral.loop.measure import Evaluator
 from decentral.loop.rounds import train
-from decentral.merge.calibrate import united
+from decentral.merge.calibrate import unite
 
 GOSSIP = {"topology": "nx:path_graph", "communication": "constant(final_merge=false)"}
 MERGE = {"communication": "none(final_merge=true)"}
@@ -140,4 +140,4 @@ def test_what_is_infinite_on_some_nodes_is_the_mean_of_the_others() -> None:
         [[torch.inf, -torch.inf, 1.0], [4.0, -torch.inf, torch.nan], [6.0, 0, 3]]
     )
     values[2, 1] = -torch.inf
-    assert united(values).tolist() == [[5, -torch.inf, 2]]
+    assert unite(values).tolist() == [[5, -torch.inf, 2]]

@@ -14,10 +14,15 @@ from support import example
 
 import decentral
 from decentral.claims import FAILS, HOLDS, PARTLY, verdict
-from decentral.claims.change_captioning import FUSIONS, compared, described, meteor
+from decentral.claims.change_captioning import (
+    FUSIONS,
+    compare_modules,
+    meteor,
+    score_captions,
+)
 from decentral.registry import build, find
 from decentral.tasks.change_captions import (
-    captioned,
+    caption,
     contents,
     length,
     references,
@@ -158,7 +163,7 @@ def test_contents_say_of_every_place_and_date_what_stands_there() -> None:
     drawn = scenes(0, range(50), 16, 0)
     for pair, eight in enumerate(contents(drawn)):
         assert len(set(eight)) == 8
-        for position, caption in enumerate(eight):
+        for position, one in enumerate(eight):
             date, place = divmod(position, 4)
             thing = (
                 KINDS[drawn.kinds[pair, place]]
@@ -166,7 +171,7 @@ def test_contents_say_of_every_place_and_date_what_stands_there() -> None:
                 else "nothing"
             )
             assert {thing, ("first", "second")[date], *PLACES[place].split()} < {
-                *caption.split()
+                *one.split()
             }
         differ = {
             position
@@ -259,7 +264,7 @@ class Parrot(torch.nn.Module):
 
 def test_a_model_that_knows_the_words_says_them() -> None:
     images = torch.zeros(3, 6, 16, 16, dtype=torch.uint8)
-    assert captioned(Parrot("nothing has changed"), images) == ["nothing has changed"] * 3
+    assert caption(Parrot("nothing has changed"), images) == ["nothing has changed"] * 3
 
 
 @pytest.mark.parametrize("fusion", get_args(Fusion))
@@ -301,7 +306,9 @@ def test_scores_decide_the_claim(
     concat: dict[str, float],
     judged: str,
 ) -> None:
-    figures = compared({"module": module, "difference": difference, "concat": concat})
+    figures = compare_modules(
+        {"module": module, "difference": difference, "concat": concat}
+    )
     expected = traits_of(find("claim", "change_captioning"), ClaimTraits).expect
     assert (
         verdict(expected, {name: [value] * 3 for name, value in figures.items()})
@@ -311,7 +318,7 @@ def test_scores_decide_the_claim(
 
 def test_who_says_that_nothing_has_changed_is_right_where_nothing_has() -> None:
     drawn, sentence = scenes(0, range(200), 16, 0), "nothing has changed"
-    found = described([sentence] * 200, drawn)
+    found = score_captions([sentence] * 200, drawn)
     assert found["change seen"] == (drawn.change == SAME).mean()
     scores = [found[name] for name in ("BLEU-4", "ROUGE-L", "CIDEr-D")]
     assert found["mean of 3 scores"] == pytest.approx(sum(scores) / 3)

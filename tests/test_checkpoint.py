@@ -17,7 +17,7 @@ from decentral.run.checkpoint import (
     Checkpoint,
     newest_checkpoint,
     save_checkpoint,
-    stacked,
+    stack_nodes,
 )
 from decentral.run.folder import RunFolder, next_name
 
@@ -51,7 +51,7 @@ def test_a_checkpoint_survives_being_saved(folder: RunFolder) -> None:
         for key, value in tensors.items():
             assert torch.equal(found.nodes[node][key], value)
             assert found.nodes[node][key].dtype == value.dtype
-    assert stacked(found, "row", range(2)).shape == (2, 5)
+    assert stack_nodes(found, "row", range(2)).shape == (2, 5)
 
 
 @given(value=st.floats(allow_nan=False))

@@ -57,9 +57,9 @@ def test_a_verdict_follows_its_expectations(
 
 def test_the_middle_of_the_seeds_is_judged_where_that_was_said() -> None:
     values = [0.1, 0.2, 9.0]
-    assert not Expectation("a", "", high=1.0).met(values)
-    assert not Expectation("a", "", high=1.0, over="mean").met(values)
-    assert Expectation("a", "", high=1.0, over="median").met(values)
+    assert not Expectation("a", "", high=1.0).is_met(values)
+    assert not Expectation("a", "", high=1.0, over="mean").is_met(values)
+    assert Expectation("a", "", high=1.0, over="median").is_met(values)
 
 
 @every_claim
@@ -252,7 +252,7 @@ def test_a_lab_makes_every_run_once(
     lab = Lab(tmp_path, said.append, "cpu")
     settings = {"task": "quadratic", "nodes": 2, "steps": 4}
     first = lab.run("a run", **settings)
-    monkeypatch.setattr(api, "begun", None)
+    monkeypatch.setattr(api, "begin_run", None)
     assert lab.run("a run", **settings).path == first.path
     assert said == ["a run"]
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from decentral import Run, Task, launch
 from decentral.api import models_of
 from decentral.cli import run as cli
-from decentral.merge.base import merged
+from decentral.merge.base import merge_models
 from decentral.registry import build
 
 ALONE = """
@@ -70,7 +70,7 @@ def test_a_rule_exports_what_it_merges(tmp_path: Path) -> None:
     run = finished(tmp_path / "run", communication="none", split="iid")
     run.export(tmp_path / "out", rule="median")
     models = models_of(run.path)
-    row = merged(build("merge", "median"), models.models())
+    row = merge_models(build("merge", "median"), models.models())
     models.setup.layout.unpack(row, models.setup.model)
     from safetensors.torch import load_file
 

@@ -23,10 +23,10 @@ from decentral.gradients import (
     choose,
     kernels_of,
     key_dropout,
-    looped_forward,
-    stacked_forward,
+    make_looped_forward,
+    make_stacked_forward,
 )
-from decentral.gradients.base import ROWS, kept_numbers, rows_at_once
+from decentral.gradients.base import ROWS, count_saved_numbers, rows_at_once
 from decentral.layout import Layout
 from decentral.tasks.models.vision import cnn, mlp, resnet20
 
@@ -291,8 +291,8 @@ def test_evaluation_runs_all_models_on_the_same_samples(name: str) -> None:
     model = case.model.eval()
     inputs = torch.randn(5, *SHAPE, dtype=torch.float64)
     before = case.rows.clone()
-    stacked = stacked_forward(model, case.layout)(case.rows, case.integers, inputs)
-    looped = looped_forward(model, case.layout)(case.rows, case.integers, inputs)
+    stacked = make_stacked_forward(model, case.layout)(case.rows, case.integers, inputs)
+    looped = make_looped_forward(model, case.layout)(case.rows, case.integers, inputs)
     assert stacked.shape == (NODES, 5, CLASSES)
     torch.testing.assert_close(stacked, looped, rtol=1e-9, atol=1e-11)
     assert torch.equal(case.rows, before)
@@ -449,9 +449,9 @@ def test_what_is_kept_for_the_backward_pass_is_counted() -> None:
     """A linear layer keeps its input, ReLU its output, convolution its input."""
     dense = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3))
     for batch in (1, 7):
-        assert kept_numbers(dense, torch.randn(batch, 6)) == batch * (6 + 5)
+        assert count_saved_numbers(dense, torch.randn(batch, 6)) == batch * (6 + 5)
     images = nn.Sequential(nn.Conv2d(2, 4, 3), nn.Sigmoid())
-    assert kept_numbers(images, torch.randn(3, 2, 5, 5)) == 3 * (2 * 25 + 4 * 9)
+    assert count_saved_numbers(images, torch.randn(3, 2, 5, 5)) == 3 * (2 * 25 + 4 * 9)
     cpu = torch.device("cpu")
     assert rows_at_once(1 << 16, 1 << 16, cpu) == ROWS
     assert rows_at_once(1 << 40, 1 << 16, cpu) == 1

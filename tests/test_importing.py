@@ -84,7 +84,7 @@ def test_a_plug_in_file_imports_what_lies_beside_it(
         monkeypatch.setattr(userfile, "_carried", {})
         file = written(tmp_path / "old", files)
         load_file(str(file))
-        contents = userfile.opened()
+        contents = userfile.opened_files()
         assert {*map(Path, contents)} == {file.parent / name for name in files}
         forget()
         shutil.rmtree(file.parent)

@@ -134,7 +134,7 @@ def test_a_run_lets_go_of_its_folder_however_it_ends(tmp_path: Path) -> None:
 
 def test_a_refused_run_leaves_no_folder(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="needs a number of nodes"):
-        api.begun(
+        api.begin_run(
             decentral.config.make_config({"topology": "hypercube", "nodes": 3}),
             tmp_path / "a",
         )

@@ -47,7 +47,7 @@ from decentral.loop.trained import differing
 from decentral.merge.base import merge_weights
 from decentral.mixing.base import Mixer
 from decentral.network import preview
-from decentral.network.planning import Membership, reformed
+from decentral.network.planning import Membership, next_planner
 from decentral.optim.gradient_power import grad_power
 from decentral.report.compare import compare
 from decentral.run.lock import WriterLock
@@ -237,7 +237,7 @@ def _without_a_node() -> None:
         make_config({"task": "quadratic", "nodes": 10, "topology": "nx:petersen_graph"})
     )
     assert setup.planner is not None
-    reformed(setup.planner, "auto", Membership.all_nodes(10).without([1]))
+    next_planner(setup.planner, "auto", Membership.all_nodes(10).without([1]))
 
 
 def _generous_in_the_end() -> None:

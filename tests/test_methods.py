@@ -281,17 +281,17 @@ KEYS = torch.arange(40_000).view(2, -1) * 0x1234567
 
 def test_flipped_classes_are_uniform_at_the_rate_of_the_level() -> None:
     clean = torch.arange(40_000).view(2, -1) % 5
-    found = perturb.flipped(clean, KEYS, 0.4, 5)
+    found = perturb.flip_classes(clean, KEYS, 0.4, 5)
     assert (found != clean).double().mean().item() == pytest.approx(0.4 * 4 / 5, abs=0.01)
     counts = torch.bincount(found[found != clean], minlength=5)
     assert counts.double().div(counts.sum()).sub(0.2).abs().max() < 0.01
-    assert torch.equal(perturb.flipped(clean, KEYS, 0.0, 5), clean)
+    assert torch.equal(perturb.flip_classes(clean, KEYS, 0.0, 5), clean)
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "sign"])
 def test_noise_on_numbers_has_mean_zero_and_the_deviation_of_the_level(kind: str) -> None:
     clean = torch.linspace(-1, 1, 80_000, dtype=torch.float64).view(2, -1, 2)
-    noise = perturb.shifted(clean, KEYS, 4.0, kind) - clean
+    noise = perturb.add_noise(clean, KEYS, 4.0, kind) - clean
     assert noise.mean().item() == pytest.approx(0.0, abs=0.06)
     assert noise.std().item() == pytest.approx(4.0, rel=0.02)
     assert torch.corrcoef(noise.view(-1, 2).T)[0, 1].abs() < 0.02
@@ -302,9 +302,11 @@ def test_noise_on_numbers_has_mean_zero_and_the_deviation_of_the_level(kind: str
 def test_noise_belongs_to_the_visit_of_a_sample_not_to_its_batch() -> None:
     sampler = tiny_block(**PLAIN).sampler
     whole = sampler.batch(0, 12)
-    found = perturb.flipped(whole.targets, whole.keys, 0.5, 4)
+    found = perturb.flip_classes(whole.targets, whole.keys, 0.5, 4)
     part = Sampler(sampler.samples, sampler.plan, [1, 2], sampler.seed).batch(3, 5)
-    assert torch.equal(perturb.flipped(part.targets, part.keys, 0.5, 4), found[1:3, 3:8])
+    assert torch.equal(
+        perturb.flip_classes(part.targets, part.keys, 0.5, 4), found[1:3, 3:8]
+    )
 
 
 def test_smoothing_is_that_of_torch() -> None:
@@ -312,7 +314,7 @@ def test_smoothing_is_that_of_torch() -> None:
         torch.randn(6, 4, generator=torch.Generator().manual_seed(1)),
         torch.arange(6) % 4,
     )
-    soft = perturb.smoothed(targets, 0.1, 4, torch.float32)
+    soft = perturb.smooth_labels(targets, 0.1, 4, torch.float32)
     wanted = nn.functional.cross_entropy(outputs, targets, label_smoothing=0.1)
     torch.testing.assert_close(nn.functional.cross_entropy(outputs, soft), wanted)
 
@@ -330,7 +332,7 @@ def test_the_imbalance_of_two_layers_changes_by_the_squared_step_only() -> None:
         views = {k: v.clone() for k, v in block.setup.layout.views(block.rows).items()}
         first, second = views.values()
         batch = block.sampler.batch(step, 1)
-        noisy = perturb.shifted(batch.targets, batch.keys, 4.0, "sign")
+        noisy = perturb.add_noise(batch.targets, batch.keys, 4.0, "sign")
         x = batch.inputs.transpose(1, 2)  # [n, d, 1]
         hidden = first @ x
         error = (second @ hidden).flatten() - noisy.flatten()

@@ -18,7 +18,7 @@ from decentral.loop.preparing import prepare
 from decentral.loop.setup import Setup
 from decentral.registry import build
 from decentral.topology.base import Topology
-from decentral.topology.labels import NodeLabels, in_order, numbered
+from decentral.topology.labels import NodeLabels, in_order, number_nodes
 
 CITIES = ("Oslo", "St. Gallen", "None", "107", "Rome", "Rome")
 
@@ -48,16 +48,16 @@ def prepared(topology: str, *words: str, **settings: Any) -> Setup:
 
 
 def test_whole_numbers_ascend_and_others_stay_in_order() -> None:
-    graph = numbered(nx.Graph([(30, 4), (4, 111)]))
+    graph = number_nodes(nx.Graph([(30, 4), (4, 111)]))
     assert dict(graph.nodes(data="label")) == {0: "4", 1: "30", 2: "111"}
     assert set(graph.edges()) == {(0, 1), (0, 2)}
-    named = numbered(nx.DiGraph([("b", "a"), ("a", "c")]))
+    named = number_nodes(nx.DiGraph([("b", "a"), ("a", "c")]))
     assert dict(named.nodes(data="label")) == {0: "b", 1: "a", 2: "c"}
     assert named.is_directed()
-    pairs = numbered(nx.grid_2d_graph(2, 2))
+    pairs = number_nodes(nx.grid_2d_graph(2, 2))
     assert pairs.nodes[3]["label"] == "(1, 1)"
     plain = nx.path_graph(3)
-    assert numbered(plain) is plain
+    assert number_nodes(plain) is plain
     assert in_order(["1", "01"]) is None
     assert in_order(["-3", "+2", "-10"]) == [2, 0, 1]
 

@@ -15,7 +15,7 @@ from decentral.config import (
     resolve_aliases,
 )
 from decentral.registry import build
-from decentral.spec import parse_value, spelled
+from decentral.spec import parse_value, spell
 from decentral.sweeps.points import read_sweep
 
 
@@ -175,4 +175,4 @@ def test_a_mapping_that_is_none_is_refused_at_its_column(text: str, reason: str)
     "value", [{"a b": 1, 3: {"x": "y"}}, {"1:30": "010", "it's": [1, {"k": None}]}, {}]
 )
 def test_what_is_spelled_is_read_back(value: Any) -> None:
-    assert parse_value(spelled(value).replace("None", "none"), "x") == value
+    assert parse_value(spell(value).replace("None", "none"), "x") == value

@@ -25,7 +25,7 @@ from decentral.loop.measure import Evaluator
 from decentral.loop.rounds import train
 from decentral.loop.setup import Setup
 from decentral.loop.state import checkpoint_of, restore
-from decentral.optim.states import UnknownState, packed, unpack
+from decentral.optim.states import UnknownState, pack, unpack
 from decentral.registry import build
 from decentral.run.checkpoint import newest_checkpoint, save_checkpoint
 from decentral.run.folder import RunFolder
@@ -95,7 +95,7 @@ def test_memories_of_every_type_come_back() -> None:
     one, two = Hoarder([first], lr=0.5), Hoarder([other], lr=0.1)
     one.step()
     two.param_groups[0]["rule"] = max
-    unpack(two, packed(one))
+    unpack(two, pack(one))
     group, state = two.param_groups[0], two.state[other]
     assert (two.count, group["lr"], group["rule"]) == (3, 0.5, max)
     assert group["queue"].maxlen == 2
@@ -111,7 +111,7 @@ def test_memories_of_every_type_come_back() -> None:
     assert known["all"].dtype == torch.int8
     one.state[first]["what"] = object()
     with pytest.raises(UnknownState, match="object"):
-        packed(one)
+        pack(one)
 
 
 def test_only_what_the_user_gave_is_judged_and_written() -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from decentral import ConfigError, Run, Task
-from decentral.loop.adapting import spread
+from decentral.loop.adapting import spread_inputs
 from decentral.loop.measure import Evaluator
 from decentral.pytree import tree_at
 
@@ -159,7 +159,7 @@ def test_several_inputs_outputs_and_targets_train_and_are_looked_at(
     for rule in (None, "fisher"):
         out = tmp_path / f"out {rule}"
         assert run.export(out, rule=rule)["PyTorch"].startswith("torch.export.load")
-        args, named = spread(tree_at(task.splits[2].inputs, slice(3)))
+        args, named = spread_inputs(tree_at(task.splits[2].inputs, slice(3)))
         program, model = torch.export.load(out / "model.pt2").module(), run.merged_model()
         if rule is None:
             torch.testing.assert_close(program(*args, **named), model(*args, **named))

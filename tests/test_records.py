@@ -19,8 +19,8 @@ from decentral.api import models_of
 from decentral.cli.words import scores
 from decentral.engines.ray.monitor import FAILURES, Monitor
 from decentral.errors import ConfigError
-from decentral.merge.base import merged
-from decentral.metrics.returned import built_in, checked, declared
+from decentral.merge.base import merge_models
+from decentral.metrics.returned import built_in_records, check_values, declared_records
 from decentral.records import (
     BYTES,
     QUANTITIES,
@@ -28,9 +28,9 @@ from decentral.records import (
     Panel,
     Record,
     Records,
+    make_undeclared,
     read_records,
     records_of,
-    undeclared,
 )
 from decentral.registry import build
 from decentral.report.facts import facts_of, number_text
@@ -113,7 +113,7 @@ def test_the_report_draws_it_and_lists_it(bench: Path) -> None:
     table = page[page.index("<h2>Measured</h2>") :]
     facts = facts_of(read_run(bench / "run"))
     for key in KEYS:
-        value = number_text(facts.values[key], undeclared(key))
+        value = number_text(facts.values[key], make_undeclared(key))
         assert (
             f'<th scope="row" class="text">{key}</th>\n<td class="number">{value}</td>'
             in table
@@ -181,7 +181,9 @@ def test_the_monitor_has_a_gauge_for_it(
             told[self.name] = self.description, value
 
     monkeypatch.setattr("ray.util.metrics.Gauge", Gauge)
-    monitor = Monitor("tiny", records_of(declared(["accuracy", f"{bench}/mine.py:norm"])))
+    monitor = Monitor(
+        "tiny", records_of(declared_records(["accuracy", f"{bench}/mine.py:norm"]))
+    )
     row = rows(bench)[0] | {"failures": 3.0}
     monitor.row(row, [])
     assert told["decentral_norm_longest"] == (
@@ -230,7 +232,7 @@ def test_merge_judges_by_it(apart: Path, capsys: Captured) -> None:
     rows = {
         "the mean model": norms.mean(), "the best model": norms.min(),
         "uniform": models.rows.mean(0).norm(),
-        "median": merged(build("merge", "median"), models.models()).norm(),
+        "median": merge_models(build("merge", "median"), models.models()).norm(),
     }  # fmt: skip
     for name, value in rows.items():
         wanted = re.escape(number_text(value.item(), Record("length/merged", unit="m")))
@@ -272,15 +274,16 @@ def test_every_built_in_number_is_declared(bench: Path) -> None:
     patterns = [record.key for record in run.records.declared]
     known = Records([Record(key) for key in patterns if "*" in key])
     unknown = [
-        k for k in run.logged if k not in patterns and known.of(k) == undeclared(k)
+        k for k in run.logged if k not in patterns and known.of(k) == make_undeclared(k)
     ]
     assert not unknown
 
 
 def test_records_survive_the_run_folder() -> None:
     declared_ = (
-        *built_in(), Record("mine/*", unit="m", better="lower", panel=Panel("Lengths", log=True)),
-    )  # fmt: skip
+        *built_in_records(),
+        Record("mine/*", unit="m", better="lower", panel=Panel("Lengths", log=True)),
+    )
     loaded = json.loads(json.dumps(records_of(declared_).plain()))
     assert read_records(loaded) == declared_
     newer = [{**loaded[-1], "colour": "red"}]
@@ -317,12 +320,12 @@ F1 = tuple(
 def test_the_first_headline_judges_the_run(
     metrics: list[Any], logged: list[str], judge: str
 ) -> None:
-    given = [declared([one]) if isinstance(one, str) else one for one in metrics]
+    given = [declared_records([one]) if isinstance(one, str) else one for one in metrics]
     assert records_of(tuple(r for group in given for r in group)).score(logged) == judge
 
 
 def test_a_headline_of_ones_own_is_what_terminal_and_table_show() -> None:
-    records = records_of((*F1, *built_in()))
+    records = records_of((*F1, *built_in_records()))
     found = {
         "f1/local_mean": 0.5,
         "f1/merged": 0.75,
@@ -365,7 +368,7 @@ def test_numbers_of_every_kind_are_taken_and_overflows_are_no_numbers() -> None:
         "a": 1, "b": 2.5, "c": torch.tensor(3.5), "d": np.float32(4.5), "e": np.array(5),
         "f": torch.tensor(math.inf), "g": 10**400, "h": math.nan,
     }  # fmt: skip
-    found = checked(RULE, returned, {})
+    found = check_values(RULE, returned, {})
     assert {type(value) for value in found.values()} == {float}
     assert [found[key] for key in "abcde"] == [1.0, 2.5, 3.5, 4.5, 5.0]
     assert all(math.isnan(found[key]) for key in "fgh")
@@ -398,10 +401,10 @@ def test_numbers_of_every_kind_are_taken_and_overflows_are_no_numbers() -> None:
 )
 def test_what_is_no_number_is_refused_by_name(returned: object, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        checked(RULE, returned, {"b": 1.0})
+        check_values(RULE, returned, {"b": 1.0})
 
 
 def test_no_two_quantities_share_a_key() -> None:
-    keys = [record.key for record in (*built_in(), *QUANTITIES)]
+    keys = [record.key for record in (*built_in_records(), *QUANTITIES)]
     assert len(keys) == len({*keys})
-    assert all(record.text for record in (*built_in(), *QUANTITIES))
+    assert all(record.text for record in (*built_in_records(), *QUANTITIES))

@@ -231,7 +231,7 @@ def test_gaps_in_metrics_are_skipped(tmp_path: Path) -> None:
     run = read_run(tmp_path)
     assert run.series("x") == ([0], [1.0])
     assert run.series("y") == ([1, 3], [2.0, 4.0])
-    assert run.paired("y", "x") == ([1, 3], [2.0, 4.0], [1.0, 1.0])
+    assert run.pair("y", "x") == ([1, 3], [2.0, 4.0], [1.0, 1.0])
     assert run.last("z") is None
     assert run.number("final.accuracy/merged") is None
 

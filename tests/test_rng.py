@@ -77,14 +77,14 @@ def test_integers_are_equally_likely() -> None:
 @given(size=st.integers(1, 400), seed=st.integers(0, 20), epoch=st.integers(0, 99))
 @settings(max_examples=60)
 def test_permuted_is_a_permutation(size: int, seed: int, epoch: int) -> None:
-    found = rng.permuted(np.arange(size), size, seed, "p", epoch)
+    found = rng.permute(np.arange(size), size, seed, "p", epoch)
     assert sorted(found.tolist()) == list(range(size))
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 2**20, 2**31 + 11])
 def test_permuted_stays_inside_for_any_size(size: int) -> None:
     places = np.unique(np.linspace(0, size - 1, 500).astype(np.int64))
-    found = rng.permuted(places, size, 0, "p")
+    found = rng.permute(places, size, 0, "p")
     assert len(set(found.tolist())) == len(places)
     assert found.min() >= 0
     assert found.max() < size
@@ -93,20 +93,18 @@ def test_permuted_stays_inside_for_any_size(size: int) -> None:
 def test_permuted_broadcasts_sizes_and_counters() -> None:
     sizes, nodes = np.array([[3], [5], [1]]), np.arange(3)[:, None]
     visits = np.arange(15)[None, :]
-    block = rng.permuted(visits % sizes, sizes, 0, "p", nodes, visits // sizes)
+    block = rng.permute(visits % sizes, sizes, 0, "p", nodes, visits // sizes)
     for node, size in enumerate(sizes[:, 0]):
         for epoch in range(15 // size):
             part = block[node, epoch * size : (epoch + 1) * size]
             assert sorted(part.tolist()) == list(range(size))
-            alone = rng.permuted(np.arange(size), size, 0, "p", node, epoch)
+            alone = rng.permute(np.arange(size), size, 0, "p", node, epoch)
             np.testing.assert_array_equal(part, alone)
 
 
 def test_every_place_of_a_permutation_is_equally_likely() -> None:
     size, draws = 6, 6000
-    found = rng.permuted(
-        np.arange(size)[:, None], size, 0, "p", np.arange(draws)[None, :]
-    )
+    found = rng.permute(np.arange(size)[:, None], size, 0, "p", np.arange(draws)[None, :])
     for place in range(size):
         counts = np.bincount(found[place], minlength=size)
         assert stats.chisquare(counts).pvalue > 1e-4

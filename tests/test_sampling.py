@@ -21,7 +21,7 @@ from decentral.api import start
 from decentral.config import make_config, read_file
 from decentral.loop.preparing import prepare, resolve_config
 from decentral.registry import build, plugin
-from decentral.sampling import Sampler, fixed_plan, resample_plan
+from decentral.sampling import Sampler, plan_fixed, resample_plan
 from decentral.tasks import Samples, holdout
 from decentral.tasks.splits import class_shares, shards
 
@@ -41,7 +41,7 @@ def shards_of(sizes: tuple[int, ...]) -> list[np.ndarray]:
 
 
 def sampler(replacement: str, batch: int = 8, seed: int = 0) -> Sampler:
-    plan = fixed_plan(shards_of(SIZES), replacement, batch)
+    plan = plan_fixed(shards_of(SIZES), replacement, batch)
     return Sampler(numbered(sum(SIZES)), plan, range(len(SIZES)), seed)
 
 
@@ -65,7 +65,7 @@ def test_every_epoch_visits_each_sample_once(batch: int, seed: int) -> None:
 def test_epochs_and_nodes_differ_in_order() -> None:
     visits = sampler("never").indices(0, 99)
     assert not np.array_equal(visits[3, :33], visits[3, 33:66])
-    equal = fixed_plan(shards_of((12, 12)), "never", 1)
+    equal = plan_fixed(shards_of((12, 12)), "never", 1)
     orders = Sampler(numbered(24), equal, range(2), 0).indices(0, 12) - np.array(
         [[0], [12]]
     )
@@ -83,10 +83,10 @@ def test_with_replacement_every_sample_is_equally_likely() -> None:
 
 
 def test_auto_replaces_only_where_a_shard_is_smaller_than_a_batch() -> None:
-    plan = fixed_plan(shards_of(SIZES), "auto", batch=8)
+    plan = plan_fixed(shards_of(SIZES), "auto", batch=8)
     assert plan.replacement.tolist() == [True, False, True, False]
-    assert fixed_plan(shards_of(SIZES), "always", 8).replacement.all()
-    assert not fixed_plan(shards_of(SIZES), "never", 8).replacement.any()
+    assert plan_fixed(shards_of(SIZES), "always", 8).replacement.all()
+    assert not plan_fixed(shards_of(SIZES), "never", 8).replacement.any()
 
 
 def test_a_batch_holds_the_samples_of_its_indices() -> None:

@@ -10,7 +10,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from decentral import ConfigError
-from decentral.spec import Spec, parse_spec, parse_value, scalar, spelled
+from decentral.spec import Spec, parse_spec, parse_value, scalar, spell
 from decentral.userfile import GRAPHS
 
 keys = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,8}", fullmatch=True)
@@ -184,8 +184,8 @@ def test_odd_characters_are_spelled_and_read_back(
         one = Spec(
             named, (value, Spec(named, (), {"x": value})), {"key": value, "all": items}
         )
-        assert parse_spec(spelled(one), "tracker") == one
-    assert parse_value(spelled(value), "task.path") == value
+        assert parse_spec(spell(one), "tracker") == one
+    assert parse_value(spell(value), "task.path") == value
 
 
 @given(folder=ODD, settings=st.dictionaries(keys.filter("name".__ne__), ODD, max_size=2))

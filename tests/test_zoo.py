@@ -26,7 +26,7 @@ import decentral
 from decentral import ConfigError
 from decentral.exchange.local import LocalExchange
 from decentral.loop import analysis, train
-from decentral.loop.adapting import spread
+from decentral.loop.adapting import spread_inputs
 from decentral.loop.analysis import Analysis, Extent
 from decentral.loop.block import Block
 from decentral.loop.measure import Evaluator
@@ -178,7 +178,7 @@ def exported(trained: Trained, workers: str, folder: Path) -> None:
     setup = trained.setup
     lines = export(setup, trained.state, {"run": "zoo", "merge": "uniform", "nodes": NODES,
                    "scores": {"loss": 1.0}}, folder / "out")  # fmt: skip
-    args, named = spread(setup.train.take(torch.arange(2))[0])
+    args, named = spread_inputs(setup.train.take(torch.arange(2))[0])
     expected = list(leaves(tree_of(setup.module(trained.state)(*args, **named))))
     fresh = setup.module(load_file(folder / "out/model.safetensors"))
     assert all(map(torch.equal, leaves(tree_of(fresh(*args, **named))), expected))

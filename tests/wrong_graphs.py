@@ -46,7 +46,7 @@ COMMANDS = {
 def closed_file() -> Any:
     """Read a graph file that may not be opened; root may open any."""
     refused = mock.Mock(side_effect=PermissionError(13, "Permission denied"))
-    with mock.patch("decentral.topology.files.formats.unpacked", refused):
+    with mock.patch("decentral.topology.files.formats.read_unpacked", refused):
         return build("topology", "cities.csv")(4)
 
 

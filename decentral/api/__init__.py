@@ -1,7 +1,14 @@
 """The library's door: launch a run, resume it, look at it."""
 
 from decentral.api.changing import CHANGEABLE
-from decentral.api.launching import begun, launch, restart, resume, start, start_or_resume
+from decentral.api.launching import (
+    begin_run,
+    launch,
+    restart,
+    resume,
+    start,
+    start_or_resume,
+)
 from decentral.api.run import Progress, Run, models_of, run_config
 from decentral.run.digests import WHEREABOUTS
 
@@ -10,7 +17,7 @@ __all__ = [
     "WHEREABOUTS",
     "Progress",
     "Run",
-    "begun",
+    "begin_run",
     "launch",
     "models_of",
     "restart",

@@ -11,10 +11,10 @@ from decentral.config import Config, resolve_aliases
 from decentral.engines.base import EngineRun
 from decentral.errors import ConfigError, nearest
 from decentral.run.checkpoint import Saved, has_checkpoint, newest_checkpoint, relabel
-from decentral.run.digests import differences, edited, file_digest
+from decentral.run.digests import differences, file_digest, find_edited
 from decentral.run.folder import RunFolder
 from decentral.schedules.progress import Past
-from decentral.userfile import names_file, resolved
+from decentral.userfile import names_file, resolve_path
 
 #: Settings that may change on the way: how long, at which rate, when to
 #: communicate, in which batches, and on what.
@@ -58,7 +58,7 @@ class Change:
                     f"{key} cannot change when a run goes on.{nearest(key, CHANGEABLE)} "
                     f"These can: {', '.join(CHANGEABLE)}, and files that it names."
                 )
-        return Change(settings, frozenset(map(resolved, files)), merge)
+        return Change(settings, frozenset(map(resolve_path, files)), merge)
 
     @property
     def keys(self) -> set[str]:
@@ -84,7 +84,7 @@ def newest(path: Path) -> Saved | None:
     return newest_checkpoint(path) if has_checkpoint(path) else None
 
 
-def continued(
+def continue_config(
     config: Config, there: Mapping[str, Any], saved: Saved, change: Change = UNCHANGED
 ) -> Config:
     """Return a configuration that goes on from a checkpoint, with what was done
@@ -133,7 +133,7 @@ def refuse_edited(
         matters: Which settings must be the same: those that say what the models
             are, if not given.
     """
-    found = edited(saved.identity.get("settings", {}), there)
+    found = find_edited(saved.identity.get("settings", {}), there)
     keys = [key for key in found if matters(key)]
     if not keys:
         return

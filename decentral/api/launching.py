@@ -7,7 +7,13 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
-from decentral.api.changing import UNCHANGED, Change, continued, newest, record_change
+from decentral.api.changing import (
+    UNCHANGED,
+    Change,
+    continue_config,
+    newest,
+    record_change,
+)
 from decentral.api.run import Run, run_config, run_settings
 from decentral.config import (
     PARTS,
@@ -112,14 +118,14 @@ def start_or_resume(config: Config) -> EngineRun | None:
         else:
             finished = (path / "summary.json").exists()
             there = run_settings(path, goes_on=not finished)
-            config = _decided(config, there)
+            config = _apply_decisions(config, there)
             # Compared with the whole configuration, engine and all open choices
             # decided.
             if finished:
                 _refuse_other(path, there, resolve_config(prepare(config)), config)
                 return None
             if saved := newest(path):
-                config = continued(config, there, saved)
+                config = continue_config(config, there, saved)
             run = undo.enter_context(closing(prepare_run(config)))
             _refuse_other(path, there, run.settings, config)
             _stand(run, folder, saved)
@@ -127,7 +133,7 @@ def start_or_resume(config: Config) -> EngineRun | None:
     return run
 
 
-def _decided(config: Config, there: Mapping[str, Any]) -> Config:
+def _apply_decisions(config: Config, there: Mapping[str, Any]) -> Config:
     """Replace what is left open by what the run in a folder has decided, here or
     elsewhere.
     """
@@ -214,7 +220,7 @@ def resume(
     return _train(restart(path, change=change, **objects), objects, watch)
 
 
-def begun(config: Config, path: Path) -> EngineRun:
+def begin_run(config: Config, path: Path) -> EngineRun:
     """Prepare a run in a folder of its own: from its newest checkpoint, or from the
     beginning.
 
@@ -271,7 +277,7 @@ def _going_on(
     _refuse_finished(folder.path, change)
     saved, there = newest(folder.path), run_settings(folder.path, goes_on=True)
     if saved:
-        config = continued(config, there, saved, change)
+        config = continue_config(config, there, saved, change)
     elif change:
         raise ConfigError(
             f"run {folder.path} has no checkpoint yet, so nothing is to be kept: launch it anew."

@@ -69,11 +69,11 @@ class Run:
 
     def merged_model(self) -> Any:
         """Return the merged model as a ``torch.nn.Module`` in evaluation mode."""
-        state = self._merged_state()
+        state = self._read_merged_state()
         setup = prepare(run_config(self.path, **self.objects))
         return setup.module(state)
 
-    def _merged_state(self) -> dict[str, Any]:
+    def _read_merged_state(self) -> dict[str, Any]:
         from safetensors.torch import load_file
 
         if not (self.path / "merged.safetensors").exists():
@@ -120,7 +120,7 @@ class Run:
         if rule is not None:
             models = models_of(self.path, **self.objects)
             return export(*by_rule(models, rule, self.path.name), Path(out))
-        state, summary = self._merged_state(), self.summary
+        state, summary = self._read_merged_state(), self.summary
         setup, final = prepare(run_config(self.path, **self.objects)), summary["final"]
         shown = self._data().records.merged(final)
         about = {

@@ -15,7 +15,7 @@ import numpy as np
 from decentral import rng
 from decentral.claims.base import Curve, Expectation, Findings, Lab, Panel, series
 from decentral.registry import Count, plugin
-from decentral.tasks.synthetic import affine_slopes, one_layer_error, routed
+from decentral.tasks.synthetic import affine_slopes, one_layer_error, route_experts
 from decentral.theory.reduced import Mixed, phases
 
 # --- induction heads --------------------------------------------------------------
@@ -86,7 +86,7 @@ def induction_heads(
         ("shift", "score/gram_merged"), ("induction", "accuracy/merged"),
     ))  # fmt: skip
     begins, half, ends = (first(induction, level) for level in (0.2, 0.5, 0.9))
-    theory, panel = _reduced()
+    theory, panel = _measure_reduced()
     figures = {
         "steps to induction over steps to shift": half / first(shift, 0.9),
         "width of the rise over its start": (ends - begins) / begins,
@@ -103,7 +103,7 @@ def first(curve: Curve, level: float) -> float:
     return next((x for x, y in zip(curve.x, curve.y, strict=True) if y >= level), inf)
 
 
-def _reduced() -> tuple[dict[str, float], Panel]:
+def _measure_reduced() -> tuple[dict[str, float], Panel]:
     """Return the figures of the reduced model, and its losses over time."""
     plain, long, heavy = Mixed(), Mixed(length=4000.0), Mixed(alpha=3.0)
     base, longer, heavier = (phases(model) for model in (plain, long, heavy))
@@ -299,4 +299,6 @@ def _layers_error(levels: int, experts: int, seed: int) -> float:
     which = rng.integers(sizes, seed, "counting/piece", sample, axis)
     slopes = affine_slopes(levels, experts)
     piece = (which * experts ** np.arange(levels)[::-1]).sum(1)
-    return float(np.abs(routed(x, which, experts) - (slopes[piece] * x).sum(1)).max())
+    return float(
+        np.abs(route_experts(x, which, experts) - (slopes[piece] * x).sum(1)).max()
+    )

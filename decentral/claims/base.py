@@ -29,7 +29,7 @@ def verdict(expected: Sequence[Expectation], figures: dict[str, list[float]]) ->
     >>> verdict([heart, rest], {"a": [1.0], "b": [-1.0]})
     'holds in part'
     """
-    met = [one.met(figures.get(one.figure, [])) for one in expected]
+    met = [one.is_met(figures.get(one.figure, [])) for one in expected]
     if all(met):
         return HOLDS
     # The first expectation is the heart of a claim.
@@ -111,5 +111,5 @@ class Lab:
             self.spared_s += found.summary["counters"]["time/wall_s"]
             return found
         self.say(label)
-        api.begun(config, path).run(lambda row: None)
+        api.begin_run(config, path).run(lambda row: None)
         return found

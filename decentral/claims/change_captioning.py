@@ -16,7 +16,7 @@ import torch
 from decentral.api import Run
 from decentral.claims.base import Curve, Expectation, Findings, Lab, Panel, series
 from decentral.registry import Count, Positive, plugin
-from decentral.tasks.change_captions import captioned, references, says_change
+from decentral.tasks.change_captions import caption, references, says_change
 from decentral.tasks.scenes import SAME, Scenes, scenes
 from decentral.theory.captions import bleu4, cider_d, rouge_l
 
@@ -107,14 +107,15 @@ def change_captioning(
     school = School(lab, wide, target, steps, width, rate)
     start = school.beforehand()
     shown = scenes(seed, range(kept, kept + test), size, shift)
-    runs = {name: school.taught(name, start) for name in FUSIONS}
+    runs = {name: school.train_stages(name, start) for name in FUSIONS}
     images, known = torch.from_numpy(shown.images), references(shown)
     said = {
-        name: [captioned(run.merged_model(), images) for run in three]
+        name: [caption(run.merged_model(), images) for run in three]
         for name, three in runs.items()
     }
     scores = {
-        name: [described(one, shown) for one in three] for name, three in said.items()
+        name: [score_captions(one, shown) for one in three]
+        for name, three in said.items()
     }
     by_java = meteor({name: three[-1] for name, three in said.items()}, known)
     ends = [
@@ -128,7 +129,7 @@ def change_captioning(
         "The fusion alone, then everything on the wide mix, then everything on the target"
     )
     return Findings(
-        compared({name: after[-1] for name, after in scores.items()})
+        compare_modules({name: after[-1] for name, after in scores.items()})
         | {f"METEOR, {name}": 100 * score for name, score in by_java.items()},
         [
             Panel(
@@ -152,7 +153,7 @@ def _pairs(pairs: int, test: int, size: int, shift: int) -> dict[str, Any]:
     }
 
 
-def compared(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+def compare_modules(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     """Return how much better the module is than others, and the scores of all."""
     apart = {
         f"{figure}, module minus {other}": scores["module"][figure]
@@ -188,7 +189,7 @@ class School:
             "before", {**self.wide, "task": task}, 4, 0.003, {"fusion": "concat"}
         )
 
-    def taught(self, name: str, before: Run) -> list[Run]:
+    def train_stages(self, name: str, before: Run) -> list[Run]:
         """Return the runs of the three stages of a fusion."""
         fusion, lr = FUSIONS[name]
         stages = (
@@ -239,7 +240,7 @@ def one_after_another(runs: Sequence[Run], label: str) -> Curve:
     return Curve(label, x, y)
 
 
-def described(said: Sequence[str], shown: Scenes) -> dict[str, float]:
+def score_captions(said: Sequence[str], shown: Scenes) -> dict[str, float]:
     """Return how good captions of pairs are."""
     known = references(shown)
     each = {

@@ -91,7 +91,7 @@ def late_switch_batch(
     """
     budget = 2**log2_budget
     found = {
-        word: _tried(source, budget, small, large)
+        word: _measure_task(source, budget, small, large)
         for word, source in (("hard", _HARD), ("easy", _EASY))
     }
     hard = dict(zip(_SHARES, found["hard"][1].y, strict=True))
@@ -113,7 +113,7 @@ def late_switch_batch(
     )
 
 
-def _tried(
+def _measure_task(
     source: float, budget: int, small: int, large: int
 ) -> tuple[Iterable[tuple[str, float]], Curve]:
     """Return named figures of one task, and the exact risk at every share."""

@@ -175,12 +175,12 @@ def label_noise(lab: Lab, seed: int, *, steps: Count = 24_000) -> Findings:
         "least fall per level of noise": min(
             ends[f"noise {a}"] - ends[f"noise {b}"] for a, b in pairwise(_LEVELS)
         ),
-        "fall while on over fall while off": _switched(norm["noise on and off"].y),
+        "fall while on over fall while off": _noise_effect(norm["noise on and off"].y),
         "decay rate over its formula, width 1,000": _against_formula(
             lab, seed, steps // 2
         ),
         "norm at the end over start, SAM": shrunk[-1] / shrunk[0],
-    } | _shaken(seed, window)
+    } | _shake_by_hand(seed, window)
     aligned = [series(run, name, "neurons/alignment") for name, run in runs.items()]
     return Findings(
         figures,
@@ -216,7 +216,7 @@ def _against_formula(lab: Lab, seed: int, steps: int) -> float:
     return 0.5 * log(first.y[0] / first.y[-1]) / predicted
 
 
-def _shaken(seed: int, steps: int) -> dict[str, float]:
+def _shake_by_hand(seed: int, steps: int) -> dict[str, float]:
     """Return what is left of the norms when the second layer is shaken by hand,
     without noise.
     """
@@ -228,7 +228,7 @@ def _shaken(seed: int, steps: int) -> dict[str, float]:
     }
 
 
-def _switched(norm: list[float]) -> float:
+def _noise_effect(norm: list[float]) -> float:
     """Return the fall in a window with noise over the change in the next without,
     the least.
     """

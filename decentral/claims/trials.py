@@ -75,7 +75,7 @@ class Trial:
             else [Path(inspect.getfile(self.rule.plugin.target))]
         )
 
-    def kept(self, seed: int) -> Record | None:
+    def read_findings(self, seed: int) -> Record | None:
         """Return what one seed gave, as found in the folder, or None."""
         file = self._file(seed)
         record = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
@@ -86,7 +86,7 @@ class Trial:
 
     def findings(self, seed: int) -> Record:
         """Return what one seed gives, as found in the folder or tried now."""
-        if found := self.kept(seed):
+        if found := self.read_findings(seed):
             return found
         self._prepare()
         began = time.perf_counter()
@@ -119,7 +119,7 @@ class Trial:
         """
         self._prepare()
         try:
-            judged = self._judged(
+            judged = self._judge(
                 [(findings or self.findings)(seed) for seed in self.seeds]
             )
         except (Interrupted, KeyboardInterrupt) as error:
@@ -128,11 +128,11 @@ class Trial:
             ) from error
         except Exception as error:
             judged = {"verdict": BROKEN, "error": explain(error, self.folder)}
-        record = {**self._described(), **judged}
+        record = {**self._describe(), **judged}
         RunFolder(self.folder).write_json("outcome.json", record)
         return record
 
-    def _described(self) -> Record:
+    def _describe(self) -> Record:
         paragraph = self.rule.plugin.help.partition("\n\n")[0]
         found = environment(self.device, threads=0)
         return {
@@ -148,7 +148,7 @@ class Trial:
             },
         }
 
-    def _judged(self, per_seed: Sequence[Record]) -> Record:
+    def _judge(self, per_seed: Sequence[Record]) -> Record:
         figures = {
             name: [record["figures"][name] for record in per_seed]
             for name in per_seed[0]["figures"]
@@ -164,15 +164,15 @@ class Trial:
                     "means": one.means,
                     "bound": one.bound,
                     "over": one.over,
-                    "met": one.met(figures.get(one.figure, [])),
+                    "met": one.is_met(figures.get(one.figure, [])),
                 }
                 for one in expected
             ],
-            "panels": joined([record["panels"] for record in per_seed]),
+            "panels": join_panels([record["panels"] for record in per_seed]),
         }
 
 
-def joined(per_seed: Sequence[Sequence[Record]]) -> list[Record]:
+def join_panels(per_seed: Sequence[Sequence[Record]]) -> list[Record]:
     """Put the panels of several seeds together: curves of one label side by side."""
     panels: list[Record] = []
     for same in zip(*per_seed, strict=True):
@@ -233,7 +233,7 @@ class Ahead:
             for one in trials
             for seed in one.seeds
             # What is in the folder needs no process.
-            if one.kept(seed) is None
+            if one.read_findings(seed) is None
         }
 
     def __enter__(self) -> Ahead:

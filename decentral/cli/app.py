@@ -84,7 +84,7 @@ def launch(
     """
     from decentral.cli.settings import config_to_launch
 
-    config = config_to_launch(words or [], o.given(context))
+    config = config_to_launch(words or [], o.read_flags(context))
     from decentral.cli import running  # loads torch: what cannot be is refused before
 
     running.launch(config, resume=resume, json=json, quiet=quiet)
@@ -115,7 +115,7 @@ def resume(
     from decentral.cli import running
 
     running.resume(
-        run, words or [], o.given(context), change or [], json=json, quiet=quiet
+        run, words or [], o.read_flags(context), change or [], json=json, quiet=quiet
     )
 
 
@@ -233,7 +233,7 @@ def sweep(
     """
     from decentral.cli import several
 
-    several.sweep(words or [], o.given(context), quiet=quiet)
+    several.sweep(words or [], o.read_flags(context), quiet=quiet)
 
 
 @app.command(cls=Command)

@@ -39,7 +39,7 @@ def show_topology(
     """Draw who may talk to whom, and say how well it mixes."""
     from decentral.cli import show_topology
 
-    show_topology.show({"topology": name, **o.given(context)}, png)
+    show_topology.show({"topology": name, **o.read_flags(context)}, png)
 
 
 @show.command("schedule", cls=Command)
@@ -66,7 +66,7 @@ def show_schedule(
     """
     from decentral.cli import show_schedule
 
-    show_schedule.show(name, settings or [], o.given(context), png)
+    show_schedule.show(name, settings or [], o.read_flags(context), png)
 
 
 @show.command("network", cls=Command)
@@ -81,7 +81,7 @@ def show_network(
     """Say what lies between nodes, and what a round over it takes."""
     from decentral.cli import networks
 
-    networks.show({"network": name, **o.given(context)}, model_size)
+    networks.show({"network": name, **o.read_flags(context)}, model_size)
 
 
 @show.command("blocks", cls=Command)
@@ -103,7 +103,7 @@ def show_blocks(
     """
     from decentral.cli import models
 
-    models.blocks(settings or [], o.given(context))
+    models.blocks(settings or [], o.read_flags(context))
 
 
 # --- plan -------------------------------------------------------------------------
@@ -167,7 +167,9 @@ def plan_communication(
     """
     from decentral.cli import networks
 
-    networks.plan(o.given(context), topology or [], schedule or [], model_size, deadline)
+    networks.plan(
+        o.read_flags(context), topology or [], schedule or [], model_size, deadline
+    )
 
 
 @plan.command("batch", cls=Command)

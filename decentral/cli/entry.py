@@ -99,13 +99,13 @@ def _explain_other(error: BaseException) -> int:
 
 
 def _fail(status: int, message: str, remedy: str = "") -> int:
-    label = "\033[1;31merror:\033[0m" if _coloured() else "error:"
+    label = "\033[1;31merror:\033[0m" if _has_colour() else "error:"
     lines = [f"{label} {' '.join(message.split())}", *([remedy] if remedy else [])]
     print("\n".join(lines), file=sys.stderr)
     return status
 
 
-def _coloured() -> bool:
+def _has_colour() -> bool:
     return sys.stderr.isatty() and "NO_COLOR" not in os.environ
 
 
@@ -114,13 +114,13 @@ def _usage(error: Any, words: Sequence[str]) -> tuple[str, str]:
     message = str(error.format_message())
     option = getattr(error, "option_name", None)
     if option and message.startswith("No such option"):
-        message = f"No such option: {option}.{_meant(option, error, words)}"
+        message = f"No such option: {option}.{_suggest(option, error, words)}"
     context = getattr(error, "ctx", None)
     path = context.command_path if context else f"decentral {words[0]}"
     return message[0].lower() + message[1:], f"`{path} --help` shows what there is."
 
 
-def _meant(option: str, error: Any, words: Sequence[str]) -> str:
+def _suggest(option: str, error: Any, words: Sequence[str]) -> str:
     """Return what a word with dashes should be: a setting, or the nearest flag."""
     from decentral.config import ALIASES, Config
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.text import Text
 
-from decentral.cli.words import MERGED, QUIET, console_of, count, facts, shown
+from decentral.cli.words import MERGED, QUIET, console_of, count, facts, path_text
 from decentral.config import Fault, file_faults, make_config, read_file
 from decentral.errors import ConfigError, RunError
 
@@ -51,7 +51,7 @@ def _next(folder: Path) -> None:
     here = (
         []
         if folder.resolve() == Path.cwd().resolve()
-        else [("go there", f"cd {shown(folder)}")]
+        else [("go there", f"cd {path_text(folder)}")]
     )
     rows: list[tuple[str, Text | str]] = [
         *here,
@@ -61,7 +61,7 @@ def _next(folder: Path) -> None:
         ("vary", "decentral sweep experiment.yaml topology.bridges=1,4 seed=0..2"),
     ]
     names = " and ".join(_FILES)
-    console.print(Text(f"wrote {names} into {shown(folder)}", "bold"))
+    console.print(Text(f"wrote {names} into {path_text(folder)}", "bold"))
     console.print()
     console.print(facts(rows), soft_wrap=True)
     console.print()
@@ -102,7 +102,7 @@ def check(path: str | None, *, json: bool, schema: bool) -> None:
 
 
 def _check_file(path: Path, json: bool) -> None:
-    faults, about = _judged(path)
+    faults, about = _judge(path)
     if json:
         listed = [
             {"setting": f.setting, "line": f.line or None, "text": f.text} for f in faults
@@ -127,7 +127,7 @@ def _check_file(path: Path, json: bool) -> None:
         raise ConfigError(f"configuration {path} has {wrong}; nothing was run.")
 
 
-def _judged(path: Path) -> tuple[list[Fault], str]:
+def _judge(path: Path) -> tuple[list[Fault], str]:
     """Return what is wrong with a configuration, else what it describes."""
     from decentral.loop.preparing import prepare
     from decentral.sweeps import read_sweep

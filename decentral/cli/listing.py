@@ -15,7 +15,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from decentral.cli.words import QUIET, columned, console_of, facts
+from decentral.cli.words import QUIET, console_of, facts, make_columns
 from decentral.config import Config, documentation
 from decentral.errors import ConfigError, unknown
 from decentral.limits import COUNT
@@ -138,7 +138,7 @@ def _show_members(console: Console, kind: str) -> None:
     for name, reason in broken.items():
         console.print(Text(name, "bold"))
         console.print(Padding(Text(reason, QUIET), (0, 0, 0, 4)))
-    shared = ", ".join(_shared(usable))
+    shared = ", ".join(_shared_settings(usable))
     console.print()
     if shared:
         console.print(Text(f"All of them take: {shared}.", QUIET))
@@ -147,7 +147,7 @@ def _show_members(console: Console, kind: str) -> None:
     console.print(Text(hint, QUIET))
 
 
-def _shared(usable: list[Plugin]) -> Iterable[str]:
+def _shared_settings(usable: list[Plugin]) -> Iterable[str]:
     """Write the settings that all members take, with the default where it is the
     same for all.
     """
@@ -179,7 +179,7 @@ def _show_member(console: Console, found: Plugin) -> None:
 
 
 def _settings_of(found: Plugin) -> Table:
-    table = columned()
+    table = make_columns()
     for head in ("setting", "default", "type and meaning"):
         table.add_column(head, overflow="fold")
     for key, setting in found.accepts.items():
@@ -195,9 +195,9 @@ def _show_traits(console: Console, found: Plugin) -> None:
     """Show what a member declares of itself, and name what it could declare
     besides.
     """
-    said, declared = read_attributes(type(found.traits)), _declared(found.traits)
+    said, declared = read_attributes(type(found.traits)), _differences(found.traits)
     if declared:
-        table = columned()
+        table = make_columns()
         for head in ("trait", "declared", "what that promises"):
             table.add_column(head, overflow="fold")
         for name, value in declared.items():
@@ -212,7 +212,7 @@ def _show_traits(console: Console, found: Plugin) -> None:
         )
 
 
-def _declared(made: Any) -> dict[str, Any]:
+def _differences(made: Any) -> dict[str, Any]:
     """Return the attributes, such as traits, that are not what they are by default."""
     usual = {
         one.name: one.default if one.default_factory is MISSING else one.default_factory()
@@ -246,7 +246,7 @@ def _trait_text(value: Any) -> str:
     if isinstance(value, Sizes):
         return value.words
     if isinstance(value, StateSchema):
-        told = _declared(value).items()
+        told = _differences(value).items()
         return (
             " ".join(key if one is True else f"{key} as {one}" for key, one in told)
             or "kept"
@@ -259,7 +259,7 @@ def _show_settings(console: Console, part: str | None) -> None:
     rows = [row for row in documentation() if part in (None, row[0].partition(".")[0])]
     if not rows:
         raise unknown("setting", str(part), Config.model_fields)
-    table = columned()
+    table = make_columns()
     table.add_column("setting", style="bold", no_wrap=True)
     table.add_column("default", no_wrap=True, max_width=12)
     table.add_column("")
@@ -353,7 +353,7 @@ def type_text(annotation: Any) -> str:
     """
     origin, args = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        return _limited(args[0], args[1:])
+        return _type_with_limits(args[0], args[1:])
     if origin is Literal:
         return ", ".join(str(value) for value in args)
     if origin in (Union, types.UnionType):
@@ -369,7 +369,7 @@ def type_text(annotation: Any) -> str:
     return _WORDS.get(annotation, own)
 
 
-def _limited(base: Any, limits: tuple[Any, ...]) -> str:
+def _type_with_limits(base: Any, limits: tuple[Any, ...]) -> str:
     """Write a type and its bounds, but for the one that only keeps numbers finite."""
     for limit in limits:
         if isinstance(limit, NestedPlugin):

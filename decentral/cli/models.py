@@ -22,17 +22,17 @@ from decentral.cli.words import (
     MERGED,
     QUIET,
     brief,
-    columned,
     console_of,
     count,
     facts,
-    shown,
+    make_columns,
+    path_text,
 )
 from decentral.errors import ConfigError
 from decentral.layout import Entry
 from decentral.loop.preparing import prepare
 from decentral.loop.setup import Setup
-from decentral.merge.base import merged
+from decentral.merge.base import merge_models
 from decentral.optim.base import updater
 from decentral.optim.blocks import Blockwise
 from decentral.records import Record
@@ -84,7 +84,7 @@ def _block_hint(setup: Setup) -> str:
 
 
 def _block_table(setup: Setup, blockwise: Blockwise) -> Table:
-    table = columned(gap=2)
+    table = make_columns(gap=2)
     table.add_column("block", style="bold", no_wrap=True)
     table.add_column("parameters", overflow="fold")
     table.add_column("shape", no_wrap=True)
@@ -132,7 +132,7 @@ def merge(run: str, rules: Sequence[str], step: int | None) -> None:
     head = f"{count(len(found.rows), 'model')} of step {found.step:,}"
     console.print(Text.assemble((head, "bold"), f" of {run}"))
     console.print()
-    table = columned()
+    table = make_columns()
     table.add_column("merge", overflow="fold")
     models, mean = found.models(), found.rows.mean(0)
     judged = found.judge(mean)
@@ -144,7 +144,7 @@ def merge(run: str, rules: Sequence[str], step: int | None) -> None:
         table.add_row(name, *_numbers(numbers, shown, LOCAL), "")
     chosen = [build("merge", rule) for rule in rules] or _fitting(len(found.rows))
     for rule in track(chosen, "merging", console=console, transient=True):
-        row = merged(rule, models)
+        row = merge_models(rule, models)
         # Weights only: running statistics of normalisations follow them in a row.
         distance = (row - mean)[: models.layout.trainable].norm().item()
         judged = found.judge(row)
@@ -193,7 +193,7 @@ def analyze(run: str, out: str | None, extent: dict[str, Any]) -> None:
     api.run_config(found.path)  # a mistake in the run comes before one in the folder
     _make(folder)
     console = console_of()
-    record = _measured(found, extent, console)
+    record = _measure(found, extent, console)
     page = analysis.write_analysis(record, folder)
     head = f"{count(record['nodes'], 'model')} of step {record['step']:,}"
     console.print(Text.assemble((head, "bold"), f" of {run}"))
@@ -208,7 +208,7 @@ def analyze(run: str, out: str | None, extent: dict[str, Any]) -> None:
     console.print()
     link = f"bold link {page.resolve().as_uri()}"
     files = [
-        ("page", Text(shown(page), link)),
+        ("page", Text(path_text(page), link)),
         ("", "analysis.json, analysis.png beside it"),
     ]
     console.print(facts(files), soft_wrap=True)
@@ -224,7 +224,7 @@ def _make(folder: Path) -> None:
         ) from error
 
 
-def _measured(found: api.Run, extent: dict[str, Any], console: Console) -> dict[str, Any]:
+def _measure(found: api.Run, extent: dict[str, Any], console: Console) -> dict[str, Any]:
     columns = (
         TextColumn("{task.description}", style=QUIET),
         BarColumn(),
@@ -242,18 +242,18 @@ def _measured(found: api.Run, extent: dict[str, Any], console: Console) -> dict[
 def _print(
     console: Console, heads: Sequence[str], rows: Sequence[analysis.Cells]
 ) -> None:
-    table = columned(gap=2)
+    table = make_columns(gap=2)
     table.add_column(heads[0], overflow="fold")
     for head in heads[1:]:
         table.add_column(head, justify="right")
     for row in rows[:_LAYERS]:
-        table.add_row(*_coloured(row))
+        table.add_row(*_colour_row(row))
     console.print(table)
     if len(rows) > _LAYERS:
         console.print(Text(f"{len(rows) - _LAYERS} more on the page", QUIET))
 
 
-def _coloured(row: Iterable[str]) -> list[Text]:
+def _colour_row(row: Iterable[str]) -> list[Text]:
     label, *values = row
     style = MERGED if "merged" in label else LOCAL if label == "the mean model" else ""
     return [Text(label), Text(values[0], style), *map(Text, values[1:])]

@@ -19,10 +19,10 @@ from decentral.cli.words import (
     QUIET,
     SENT,
     brief,
-    columned,
     console_of,
     count,
     facts,
+    make_columns,
 )
 from decentral.config import Config
 from decentral.errors import ConfigError
@@ -118,7 +118,7 @@ def _span(values: Floats, write: Callable[[float], str]) -> str:
 
 def _rounds(network: Network, seed: int, size: float, own: Sequence[str]) -> Table:
     """Say what one round takes over each topology, and what an all-reduce takes."""
-    table = columned()
+    table = make_columns()
     table.add_column(f"a model of {format_bytes(size)}", overflow="fold")
     table.add_column("messages", justify="right")
     table.add_column("one round", justify="right", no_wrap=True)
@@ -241,7 +241,7 @@ def _table(
     plans: Sequence[Plan], config: Config, size: float, limit_s: float | None
 ) -> Table:
     reference = all_reduce_messages(config.nodes, config.steps) * size
-    table = columned(gap=2)
+    table = make_columns(gap=2)
     table.add_column("topology", overflow="fold")
     table.add_column("schedule", overflow="fold")
     for head in ("every", "time", "per node", "share"):

@@ -170,7 +170,7 @@ Debug = Annotated[bool, _switch(_SHOWN, "Show the traceback of an error.", "--de
 _NESTED = {"workers": "engine.workers", "address": "engine.address"}
 
 
-def given(context: typer.Context) -> dict[str, str]:
+def read_flags(context: typer.Context) -> dict[str, str]:
     """Return the flags that the user gave and that are settings of the
     configuration.
     """

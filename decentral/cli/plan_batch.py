@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from decentral.cli.drawing import bars, save, ticks
-from decentral.cli.words import MERGED, QUIET, columned, console_of, facts
+from decentral.cli.words import MERGED, QUIET, console_of, facts, make_columns
 from decentral.config import read_file
 from decentral.errors import ConfigError, shell_word
 from decentral.report.reader import RunData, read_run
@@ -86,15 +86,15 @@ def _facts(planner: Planner, best: fsl.Stages) -> list[tuple[str, Text | str]]:
 
 
 def _table(planner: Planner, best: fsl.Stages, others: Mapping[str, fsl.Stages]) -> Table:
-    table = columned(gap=2)
+    table = make_columns(gap=2)
     table.add_column("schedule", no_wrap=True)
     for head in ("steps", "largest", "predicted loss", "above"):
         table.add_column(head, justify="right", no_wrap=True)
-    optimum, said = planner.predicted(best)
+    optimum, said = planner.predict(best)
     largest = f"{best.sizes.max():,}"
     table.add_row("planned", f"{best.steps:,}", largest, said, "", style=MERGED)
     for name, stages in others.items():
-        loss, said = planner.predicted(stages)
+        loss, said = planner.predict(stages)
         above = f"{loss / optimum - 1:+.1%}" if loss and optimum else ""
         table.add_row(name, f"{stages.steps:,}", f"{stages.sizes.max():,}", said, above)
     return table
@@ -116,7 +116,7 @@ def _write(
     planned = {**base, "data": f"{best.data} samples/node", "batch": batch}
     if planner.nodes > 1:
         planned["nodes"] = planner.nodes
-    said = f"# Predicted loss: {planner.predicted(best)[1]}, in {best.steps:,} steps.\n"
+    said = f"# Predicted loss: {planner.predict(best)[1]}, in {best.steps:,} steps.\n"
     try:
         Path(path).write_text(
             f"# Planned by: {command}\n{said}{dump(planned)}", encoding="utf-8"
@@ -189,7 +189,7 @@ class Planner:
             shared = fsl.Stages.runs(as_sizes(found.per_step() / self.nodes))
             # Batches of single nodes are whole numbers; rounding must not change
             # the budget.
-            found = shared.met(own, min(self.most or own, own))
+            found = shared.scale_to_budget(own, min(self.most or own, own))
         # refuses to leave what the runs have shown
         if self.fitted is not None:
             self.fitted.predict(self.together(found))
@@ -209,7 +209,7 @@ class Planner:
         switched = {k: fsl.Stages.switch(own, small, large, x) for k, x in shares.items()}
         return {**constant, **switched}
 
-    def predicted(self, stages: fsl.Stages) -> tuple[float | None, str]:
+    def predict(self, stages: fsl.Stages) -> tuple[float | None, str]:
         """Return the predicted loss, and in words it and what else is plausible."""
         stages = self.together(stages)
         if self.fitted is None:

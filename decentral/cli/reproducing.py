@@ -16,7 +16,7 @@ from rich.text import Text
 
 from decentral.claims.base import FAILS, HOLDS, PARTLY
 from decentral.claims.trials import BROKEN, Ahead, Record, Trial, trial
-from decentral.cli.words import QUIET, columned, console_of, facts
+from decentral.cli.words import QUIET, console_of, facts, make_columns
 from decentral.config import parse_assignments
 from decentral.engines.choice import refuse_ranks
 from decentral.errors import ConfigError, RunError
@@ -156,17 +156,17 @@ def _all_tried(
     """Return the records of all claims, of which several seeds are tried at a time."""
     jobs = min(jobs, sum(len(one.seeds) for one in trials))
     if jobs == 1:
-        return [_tried(console, one) for one in trials]
+        return [_run_trial(console, one) for one in trials]
     with Ahead(trials, jobs) as ahead:
-        return [_tried(console, one, ahead.findings(one)) for one in trials]
+        return [_run_trial(console, one, ahead.findings(one)) for one in trials]
 
 
-def _tried(
+def _run_trial(
     console: Console, one: Trial, findings: Callable[[int], Record] | None = None
 ) -> dict[str, Any]:
     name = spoken(one.rule.name)
     console.print(Text(name, "bold"))
-    console.print(_indented("claim", one.traits.says))
+    console.print(_indent("claim", one.traits.says))
     record = one.outcome(findings)
     if "error" not in record:
         console.print(Padding(_table(record), (0, 0, 0, 2)))
@@ -174,19 +174,19 @@ def _tried(
     verdict = Text.assemble(
         (record["verdict"], _COLOURS[record["verdict"]]), (took, QUIET)
     )
-    console.print(_indented("verdict", verdict))
+    console.print(_indent("verdict", verdict))
     if "error" in record:
-        console.print(_indented("why", record["error"]))
+        console.print(_indent("why", record["error"]))
     console.print()
     return record
 
 
-def _indented(label: str, text: Text | str) -> Padding:
+def _indent(label: str, text: Text | str) -> Padding:
     return Padding(facts([(label, text)]), (0, 0, 0, 2))
 
 
 def _table(record: dict[str, Any]) -> Table:
-    table = columned(gap=2)
+    table = make_columns(gap=2)
     table.add_column("figure", overflow="fold")
     for head in ("expected", "measured"):
         table.add_column(head, justify="right")

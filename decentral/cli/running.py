@@ -15,18 +15,18 @@ from rich.table import Table
 from rich.text import Text
 
 from decentral import api
-from decentral.cli.settings import changed, given
+from decentral.cli.settings import read_changes, read_words
 from decentral.cli.words import (
     QUIET,
+    bytes_text,
     conclusion,
     console_of,
-    evaluated,
     facts,
+    has_metrics,
     introduction,
     neighbour,
+    path_text,
     scores,
-    shown,
-    spent,
 )
 from decentral.config import Config
 from decentral.engines.base import EngineRun
@@ -76,13 +76,13 @@ def resume(
         json: Whether the summary is printed as JSON.
         quiet: Whether nothing else is printed.
     """
-    run = api.restart(path, change=changed(changes), **given(words, flags))
+    run = api.restart(path, change=read_changes(changes), **read_words(words, flags))
     _train(run, console_of(json, quiet), json)
 
 
 def report(path: str) -> None:
     """Write the report of a run and print where it is."""
-    print(shown(api.Run(Path(path)).report()))
+    print(path_text(api.Run(Path(path)).report()))
 
 
 def _train(run: EngineRun, console: Console, json: bool) -> None:
@@ -110,7 +110,7 @@ def _print_summary(folder: Path, json: bool) -> None:
 def _next(folder: Path, page: Path) -> list[tuple[str, Text | str]]:
     """Say where the report is, and what to compare the run with."""
     rows: list[tuple[str, Text | str]] = [
-        ("report", Text(shown(page), style=f"bold link {page.as_uri()}"))
+        ("report", Text(path_text(page), style=f"bold link {page.as_uri()}"))
     ]
     other = neighbour(folder)
     if other is not None:
@@ -171,7 +171,7 @@ class Lines:
     def __call__(self, row: Row) -> None:
         """Print a line if the row holds an evaluation and one is due."""
         steps, now = self.run.setup.config.steps, time.perf_counter()
-        if not evaluated(row) or "phase" in row:
+        if not has_metrics(row) or "phase" in row:
             return
         if row["step"] < self.due and now - self.shown_s < PATIENCE_S:
             return
@@ -179,7 +179,9 @@ class Lines:
         self.due, self.shown_s = row["step"] + steps / LINES, now
         width = len(f"{steps:,}")
         place = f"step {row['step']:>{width},}/{steps:,}"
-        line = Text("  ").join([Text(place), *scores(row, self.run.records), spent(row)])
+        line = Text("  ").join(
+            [Text(place), *scores(row, self.run.records), bytes_text(row)]
+        )
         self.console.print(line, soft_wrap=True)
 
 
@@ -230,9 +232,9 @@ class Bar:
     def numbers(self) -> list[Text]:
         """Write the newest numbers."""
         row = dict(self.newest)
-        if not evaluated(row):
+        if not has_metrics(row):
             return [Text("evaluating the first models", QUIET)]
-        return [Text("  ").join([*scores(row, self.run.records), spent(row)])]
+        return [Text("  ").join([*scores(row, self.run.records), bytes_text(row)])]
 
     def remaining(self, step: int) -> str:
         """Estimate the time to the end from the steps since the display began."""

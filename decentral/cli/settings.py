@@ -13,7 +13,7 @@ from decentral.config import (
     Config,
     make_config,
     merge_layers,
-    named_by_line,
+    name_line,
     parse_assignments,
     read_file,
     read_settings,
@@ -56,7 +56,7 @@ def config_to_launch(words: Sequence[str], flags: Mapping[str, str]) -> Config:
 
 def _by_line(path: str | None, given: Mapping[str, Any]) -> AbstractContextManager[None]:
     """Say of a mistake in a file in which line it stands."""
-    return named_by_line(path, given) if path else nullcontext()
+    return name_line(path, given) if path else nullcontext()
 
 
 def _layers(
@@ -65,13 +65,16 @@ def _layers(
     """Return the path of the configuration, and its settings below those that were
     given.
     """
-    path, assignments = sorted_out(words)
+    path, assignments = sort_words(words)
     if path and os.path.basename(path) == "config.yaml":
         find_moved(Path(path).parent, read_file(path))  # of a run that has moved
-    return path, [*([read_settings(path)] if path else []), given(assignments, flags)]
+    return path, [
+        *([read_settings(path)] if path else []),
+        read_words(assignments, flags),
+    ]
 
 
-def given(assignments: Sequence[str], flags: Mapping[str, str]) -> dict[str, Any]:
+def read_words(assignments: Sequence[str], flags: Mapping[str, str]) -> dict[str, Any]:
     """Return the settings of ``key=value`` words and flags, by their names in a
     configuration.
     """
@@ -90,7 +93,7 @@ def given(assignments: Sequence[str], flags: Mapping[str, str]) -> dict[str, Any
     return {**overrides, **flagged}
 
 
-def changed(words: Sequence[str]) -> dict[str, Any]:
+def read_changes(words: Sequence[str]) -> dict[str, Any]:
     """Return what a run is to have otherwise: settings by name, True for files and
     other names.
     """
@@ -100,7 +103,7 @@ def changed(words: Sequence[str]) -> dict[str, Any]:
     )
 
 
-def sorted_out(words: Sequence[str]) -> tuple[str | None, list[str]]:
+def sort_words(words: Sequence[str]) -> tuple[str | None, list[str]]:
     """Tell the configuration file from the ``key=value`` words."""
     assignments = [word for word in words if "=" in word and not os.path.isfile(word)]
     files = [word for word in words if word not in assignments]

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from decentral.cli.settings import given, sorted_out
+from decentral.cli.settings import read_words, sort_words
 from decentral.cli.words import (
     LOCAL,
     MERGED,
@@ -20,9 +20,9 @@ from decentral.cli.words import (
     console_of,
     count,
     facts,
-    kept,
+    folder_text,
     numbers,
-    shown,
+    path_text,
 )
 from decentral.engines.choice import refuse_ranks
 from decentral.errors import Interrupted, RunError
@@ -44,8 +44,8 @@ from decentral.sweeps import (
     Point,
     Sweep,
     csv_text,
-    grouped,
-    measured,
+    group_points,
+    read_measured,
     read_sweep,
     run_points,
 )
@@ -61,10 +61,10 @@ def sweep(words: Sequence[str], flags: Mapping[str, str], *, quiet: bool) -> Non
         flags: Options by the setting they stand for.
         quiet: Whether only the table is printed.
     """
-    path, assignments = sorted_out(words)
+    path, assignments = sort_words(words)
     out = flags.get("out") or f"sweeps/{Path(path).stem if path else 'sweep'}"
     found = read_sweep(
-        path, assignments, {k: v for k, v in given([], flags).items() if k != "out"}
+        path, assignments, {k: v for k, v in read_words([], flags).items() if k != "out"}
     )
     for point in found.points:
         refuse_ranks(point.config)
@@ -92,7 +92,7 @@ def _introduction(found: Sweep, folder: Path) -> Table:
     return facts(
         [
             ("sweep", Text(f"{count(len(found.points), 'run')}: {shape}{same}{before}")),
-            ("folder", kept(folder)),
+            ("folder", folder_text(folder)),
         ]
     )
 
@@ -142,8 +142,8 @@ def _line(start: str, point: Point, folder: Path, outcome: Outcome) -> Text:
 def _conclude(
     found: Sweep, folder: Path, failures: Sequence[str], console: Console
 ) -> None:
-    measurements = measured(found, folder)
-    groups = grouped(found, measurements)
+    measurements = read_measured(found, folder)
+    groups = group_points(found, measurements)
     listed, axes = columns(groups), list(groups[0].labels)
     results = [cells(group, listed) for group in groups]
     heads = list(results[0])
@@ -155,8 +155,8 @@ def _conclude(
     console.print()
     link = f"bold link {page.resolve().as_uri()}"
     files = [
-        ("report", Text(shown(page), link)),
-        ("", f"{shown(folder / 'results.csv')}, sweep.png"),
+        ("report", Text(path_text(page), link)),
+        ("", f"{path_text(folder / 'results.csv')}, sweep.png"),
     ]
     console.print(facts(files), soft_wrap=True)
 
@@ -202,11 +202,11 @@ def _differences(comparison: Comparison) -> Table:
     grid.add_column(overflow="fold")
     grid.add_row(Text("run", QUIET), Text("what differs", QUIET))
     for row in comparison.rows:
-        grid.add_row(row["run"], _listed(row, differing))
+        grid.add_row(row["run"], _setting_list(row, differing))
     return grid
 
 
-def _listed(row: Mapping[str, str], columns: Sequence[str]) -> Text:
+def _setting_list(row: Mapping[str, str], columns: Sequence[str]) -> Text:
     given = [
         f"{column.removesuffix('.name')}={row[column]}"
         for column in columns

@@ -21,10 +21,10 @@ from decentral.cli.words import (
     against,
     brief,
     ceiling,
-    columned,
     console_of,
     count,
     facts,
+    make_columns,
 )
 from decentral.config import Config
 from decentral.errors import ConfigError
@@ -222,7 +222,7 @@ def _costs(setup: Setup, planner: RoundPlanner, last: Planned) -> Table:
     """
     expected = expected_messages(planner)
     reference = setup.all_reduce_bytes
-    table = columned()
+    table = make_columns()
     table.add_column("", style=QUIET)
     for head in ("expected", f"with seed {setup.config.seed}"):
         table.add_column(head, justify="right")

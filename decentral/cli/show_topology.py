@@ -14,7 +14,15 @@ from rich.text import Text
 
 from decentral.cli.drawing import Sketch, save
 from decentral.cli.settings import config_of
-from decentral.cli.words import MERGED, QUIET, brief, columned, console_of, count, facts
+from decentral.cli.words import (
+    MERGED,
+    QUIET,
+    brief,
+    console_of,
+    count,
+    facts,
+    make_columns,
+)
 from decentral.errors import ConfigError
 from decentral.mixing.base import Mixer, horizon, spectral_gap
 from decentral.mixing.summary import summary_line
@@ -60,7 +68,7 @@ def show(settings: Mapping[str, str], png: str | None) -> None:
         console.print(Text(line))
         console.print()
     table = _table(topology, mixer)
-    console.print(_beside(console, _drawn(picture), facts(table)))
+    console.print(_beside(console, _draw(picture), facts(table)))
     if not topology.time_varying and not are_numbers(topology.labels):
         console.print()
         console.print(_labels(topology.labels))
@@ -97,7 +105,7 @@ def _beside(
     return grid
 
 
-def _drawn(picture: reader.Topology) -> Text:
+def _draw(picture: reader.Topology) -> Text:
     """Draw nodes and links; of very many links, a sample."""
     points = positions(picture)
     low, high = points.min(0), points.max(0)
@@ -207,7 +215,7 @@ def compare(nodes: int) -> None:
             without.append(f"{spelled} needs {sizes.words}")
             continue
         try:
-            rows.append(_compared(spelled, Topology(bound, nodes)))
+            rows.append(_compare(spelled, Topology(bound, nodes)))
         except ConfigError as error:  # one of another package
             without.append(str(error).rstrip("."))
     _print_comparison(
@@ -215,7 +223,7 @@ def compare(nodes: int) -> None:
     )
 
 
-def _compared(name: str, topology: Topology) -> Row:
+def _compare(name: str, topology: Topology) -> Row:
     mixer = Mixer.make(topology)
     rounds = horizon(topology)
     sampled = [
@@ -234,7 +242,7 @@ def _compared(name: str, topology: Topology) -> Row:
 
 def _print_comparison(nodes: int, rows: list[Row], without: list[str]) -> None:
     console = console_of()
-    table = columned()
+    table = make_columns()
     table.add_column(f"on {count(nodes, 'node')}", style="bold", overflow="fold")
     table.add_column("degree", justify="right")
     table.add_column("diameter", justify="right")

@@ -39,7 +39,7 @@ _GAP, _NAMED = 2, 12
 _NEAREST = 5
 
 
-def columned(gap: int = 3) -> Table:
+def make_columns(gap: int = 3) -> Table:
     """Return an empty table without lines, its columns ``gap`` apart under quiet
     heads.
     """
@@ -81,7 +81,7 @@ def numbers(
         parts[-1].append(head)
     found: list[Table | str] = []
     for part in parts:
-        table = columned(gap=_GAP)
+        table = make_columns(gap=_GAP)
         for head in labels:
             table.add_column(head, overflow="fold")
         for head in part:
@@ -151,13 +151,13 @@ def introduction(run: EngineRun) -> Table:
             *([("workers", run.place)] if run.place else []),
             *([("memory", _room(run.memory))] if run.memory else []),
             ("expected bytes", Text(_outlook(run), SENT)),
-            ("folder", kept(run.folder.path)),
+            ("folder", folder_text(run.folder.path)),
             *(("note", note) for note in setup.notes),
         ]
     )
 
 
-def kept(folder: Path) -> str:
+def folder_text(folder: Path) -> str:
     """Name a folder, and warn of one in the copy that Ray makes of a job's files."""
     copied = any(part.startswith("_ray_pkg_") for part in folder.absolute().parts)
     return (
@@ -235,7 +235,7 @@ def against(sent: float, reference: float) -> str:
 # --- on the way -------------------------------------------------------------------
 
 
-def evaluated(row: Row) -> bool:
+def has_metrics(row: Row) -> bool:
     """Tell whether a row holds what metrics found."""
     return any(not is_own(key) for key in row)
 
@@ -249,7 +249,7 @@ def scores(row: Row, records: Records) -> list[Text]:
     texts = [number_text(row.get(f"{group}/{role}"), record) for role in ROLES]
     local, low, high, merged = texts
     found = [Text.assemble((f"{one.title} ", QUIET), number_text(row[one.key], one))
-             for one in records.listed(row, "progress")]  # fmt: skip
+             for one in records.list_for(row, "progress")]  # fmt: skip
     if texts == [ABSENT] * len(texts):
         return found
     return [
@@ -262,7 +262,7 @@ def scores(row: Row, records: Records) -> list[Text]:
     ]  # fmt: skip
 
 
-def spent(row: Row) -> Text:
+def bytes_text(row: Row) -> Text:
     """Write the bytes sent so far."""
     return Text.assemble(("sent ", QUIET), (format_bytes(row[BYTES.key]), SENT))
 
@@ -302,7 +302,7 @@ def _results(summary: Mapping[str, Any], records: Records) -> Iterator[Table]:
     shown = [
         records.of(f"{group}/{role}") for role in ROLES if f"{group}/{role}" in final
     ]
-    table = columned()
+    table = make_columns()
     table.add_column(group, style=QUIET)
     for one in shown:
         style = {"merged": MERGED, "local_mean": LOCAL}.get(one.name, "")
@@ -310,18 +310,18 @@ def _results(summary: Mapping[str, Any], records: Records) -> Iterator[Table]:
     for label, found in moments if shown else []:
         table.add_row(label, *(number_text(found.get(one.key), one) for one in shown))
     yield table
-    others = columned()
+    others = make_columns()
     others.add_column("measured", style=QUIET, overflow="fold")
     for label, _ in moments:
         others.add_column(label, justify="right")
-    for one in records.listed(final, "results"):
+    for one in records.list_for(final, "results"):
         others.add_row(
             one.title, *(number_text(found.get(one.key), one) for _, found in moments)
         )
     yield others
 
 
-def shown(path: Path) -> str:
+def path_text(path: Path) -> str:
     """Write a path, relative where it lies below the current folder."""
     here = Path.cwd()
     return str(path.relative_to(here) if path.is_relative_to(here) else path)

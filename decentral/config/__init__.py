@@ -2,7 +2,7 @@
 key once.
 """
 
-from decentral.config.checking import Fault, file_faults, named_by_line
+from decentral.config.checking import Fault, file_faults, name_line
 from decentral.config.reading import (
     as_mapping,
     foreign_parts,
@@ -40,7 +40,7 @@ __all__ = [
     "foreign_parts",
     "make_config",
     "merge_layers",
-    "named_by_line",
+    "name_line",
     "parse_assignments",
     "read_file",
     "read_settings",

@@ -22,7 +22,7 @@ from decentral.config.reading import (
 from decentral.config.settings import PARTS, Config, plain_faults
 from decentral.errors import ConfigError
 from decentral.registry import bind, build, find
-from decentral.signature import validated
+from decentral.signature import validate
 from decentral.yamltext import line_of, load_file
 
 _LINE = re.compile(r"configuration .*?, line (\d+)(?:, column \d+)?: ")
@@ -60,7 +60,7 @@ def file_faults(path: str | Path, *others: str) -> list[Fault]:
     own = {
         key: value for key, value in whole.items() if key.partition(".")[0] not in others
     }
-    faults = list(_faults(own)) or _combined(own)
+    faults = list(_faults(own)) or _find_conflict(own)
     placed = [Fault(key, _line(path, key, lines), text) for key, text in faults]
     return sorted(dict.fromkeys(placed), key=lambda one: one.line)
 
@@ -137,14 +137,14 @@ def _plugin_faults(kind: str, value: Any) -> list[tuple[str, str]]:
             if key not in found.accepts and key != "name":
                 bind(found, {key: one})
             elif key != "name":
-                validated(f"{kind} {found.name!r}", key, found.accepts[key], one)
+                validate(f"{kind} {found.name!r}", key, found.accepts[key], one)
         except ConfigError as error:
             single.append((key, str(error)))
     # No single setting is wrong: one is missing, or some do not go together.
     return single or whole
 
 
-def _combined(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _find_conflict(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
     try:
         make_config(settings)
     except ConfigError as error:
@@ -153,7 +153,7 @@ def _combined(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 @contextmanager
-def named_by_line(path: str | Path, own: Mapping[str, Any]) -> Generator[None]:
+def name_line(path: str | Path, own: Mapping[str, Any]) -> Generator[None]:
     """Say of a mistake in settings of a file in which line it stands.
 
     Args:

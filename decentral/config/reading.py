@@ -28,7 +28,7 @@ from decentral.limits import check_batch
 from decentral.plugins import find_members
 from decentral.registry import KINDS, ConfiguredPlugin, find, read
 from decentral.schedules.phases import METHODS
-from decentral.spec import NOTHING, Spec, parse_spec, parse_value, scalar, spelled
+from decentral.spec import NOTHING, Spec, parse_spec, parse_value, scalar, spell
 from decentral.traits import AlgorithmTraits, BatchTraits, Recommending, traits_of
 from decentral.yamltext import line_of, load_file
 
@@ -203,7 +203,7 @@ def _put_into(below: Any, path: Sequence[str], value: Any, where: str) -> Any:
         inside = {"name": spec.name, **spec.settings}
     else:
         raise ConfigError(
-            f"{where} = {spelled(below)} has no settings; write {where}=value."
+            f"{where} = {spell(below)} has no settings; write {where}=value."
         )
     first, rest = path[0], path[1:]
     return {
@@ -221,7 +221,7 @@ def refuse_unknown(key: str, value: Any = ...) -> None:
             "this configuration describes a sweep; run it by `decentral sweep`."
         )
     if key in ENGINE_SETTINGS:
-        written = "VALUE" if value is ... else spelled(value)
+        written = "VALUE" if value is ... else spell(value)
         raise ConfigError(
             f"{key} stands under engine: write engine.{key}={written}, "
             f"or engine: {{{key}: {written}}} in YAML."
@@ -304,10 +304,10 @@ def _follow_graph(settings: dict[str, Any], asked: Mapping[str, Any]) -> None:
     written = settings["topology"]
     if isinstance(written, str) and not {":", "."} & set(written):
         return  # a name, for which networkx need not be loaded
-    from decentral.topology.held import held, held_nodes
+    from decentral.topology.held import as_plugin, count_held_nodes
 
-    settings["topology"] = topology = held(written)
-    if "nodes" not in asked and (nodes := held_nodes(topology)) is not None:
+    settings["topology"] = topology = as_plugin(written)
+    if "nodes" not in asked and (nodes := count_held_nodes(topology)) is not None:
         settings["nodes"] = nodes
 
 

@@ -47,8 +47,10 @@ class _Generator(GenerateJsonSchema):
 
 def config_schema() -> Schema:
     """Return the schema of a YAML file of settings, or of a sweep over them."""
-    properties = {key: _described(key) for key in Config.model_fields}
-    properties |= {alias: _aliased(name, properties) for alias, name in ALIASES.items()}
+    properties = {key: _describe_setting(key) for key in Config.model_fields}
+    properties |= {
+        alias: _describe_alias(name, properties) for alias, name in ALIASES.items()
+    }
     keys = "|".join([*Config.model_fields, *ALIASES])
     properties["sweep"] = {
         "description": "axes of a sweep: several values for each setting",
@@ -60,13 +62,13 @@ def config_schema() -> Schema:
         "title": "decentral configuration",
         "type": "object",
         "properties": properties,
-        "patternProperties": dict(_dotted()),
+        "patternProperties": dict(_dotted_keys()),
         "additionalProperties": False,
         "$defs": {kind: _plugin(kind) for kind in KINDS if kind != "claim"},
     }
 
 
-def _described(key: str) -> Schema:
+def _describe_setting(key: str) -> Schema:
     """Return the schema of a setting of a run."""
     field = Config.model_fields[key]
     about: Schema = {"description": field.description or ""}
@@ -83,10 +85,10 @@ def _setting(key: str) -> Schema:
         auto = [{"enum": ["auto", None]}] if field.default == "auto" else []
         return {"anyOf": [_ref(PARTS[key]), *number, *auto, *absent]}
     if key in _LISTS:
-        one = _named(_LISTS[key])
+        one = _describe_plugin(_LISTS[key])
         return {"anyOf": [one, {"type": "array", "items": one}]}
     if key in NESTED:
-        return {"anyOf": [*_nested(key), *absent]}
+        return {"anyOf": [*_describe_part(key), *absent]}
     if key == "data":
         return {"anyOf": [_TEXT_OR_NUMBER, *absent]}
     if key == "node_lr":
@@ -99,7 +101,7 @@ def _setting(key: str) -> Schema:
     return {"anyOf": [_schema_of(rebuilt), *absent[1:]]}
 
 
-def _nested(key: str) -> list[Schema]:
+def _describe_part(key: str) -> list[Schema]:
     """Return how the settings of a method, or of the engine, may be written."""
     model = NESTED[key]
     inner = {name: _schema_of(one.annotation, one.metadata, one.description or "")
@@ -113,7 +115,7 @@ def _nested(key: str) -> list[Schema]:
     return [_TEXT_OR_NUMBER, whole]
 
 
-def _aliased(name: str, properties: Mapping[str, Schema]) -> Schema:
+def _describe_alias(name: str, properties: Mapping[str, Schema]) -> Schema:
     """Return the schema of a short name, which may stand for a setting within a
     part.
     """
@@ -125,12 +127,12 @@ def _aliased(name: str, properties: Mapping[str, Schema]) -> Schema:
     )
 
 
-def _dotted() -> Iterable[tuple[str, Schema]]:
+def _dotted_keys() -> Iterable[tuple[str, Schema]]:
     """Yield the keys that reach into a part: ``optimizer.momentum``."""
     short = {alias: key for alias, key in ALIASES.items() if key in PARTS}
     for key in (*PARTS, *short):
         kind = PARTS[short.get(key, key)]
-        inner = sorted({name for one in _known(kind) for name in one.accepts})
+        inner = sorted({name for one in _usable_members(kind) for name in one.accepts})
         if outside := _outside(kind):
             inner = [r"\w+"] if outside else inner
         words = "|".join(inner)
@@ -144,7 +146,7 @@ def _dotted() -> Iterable[tuple[str, Schema]]:
 # --- plug-ins ---------------------------------------------------------------------
 
 
-def _known(kind: str) -> list[Plugin]:
+def _usable_members(kind: str) -> list[Plugin]:
     usable, _ = members(kind)
     return usable
 
@@ -156,7 +158,7 @@ def _outside(kind: str) -> bool:
 
 def _plugin(kind: str) -> Schema:
     """Return how a plug-in of a kind may be written: as text, or as a mapping."""
-    known = _known(kind)
+    known = _usable_members(kind)
     whole = [_mapping(one) for one in known]
     outside = {
         "type": "object",
@@ -170,10 +172,10 @@ def _plugin(kind: str) -> Schema:
         "not": {"anyOf": [{"required": ["name"]}, {"required": ["path"]}]},
         "additionalProperties": False,
     }
-    return {"anyOf": [_named(kind), *whole, outside, changes]}
+    return {"anyOf": [_describe_plugin(kind), *whole, outside, changes]}
 
 
-def _named(kind: str) -> Schema:
+def _describe_plugin(kind: str) -> Schema:
     """Return the text of a plug-in: a name, perhaps with settings, or one from
     outside.
     """

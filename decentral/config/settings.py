@@ -29,7 +29,7 @@ from decentral.registry import KINDS, ConfiguredPlugin, Count, Positive, build
 from decentral.schedules.phases import METHODS, Adversarial, LabelNoise, Sam
 from decentral.schedules.progress import Past
 from decentral.signature import truth_as_number
-from decentral.spec import NOTHING, Spec, parse_spec, scalar, spelled
+from decentral.spec import NOTHING, Spec, parse_spec, scalar, spell
 from decentral.units import parse_amount
 
 # --- the engine -------------------------------------------------------------------
@@ -325,7 +325,7 @@ class Config(BaseModel):
         kind = {"metrics": "metric", "track": "tracker"}.get(
             info.field_name or "", "fault"
         )
-        found = [spelled(one) if isinstance(one, Spec) else one for one in listed]
+        found = [spell(one) if isinstance(one, Spec) else one for one in listed]
         # Functions become plug-ins at once; text stays text, as a run folder keeps
         # it.
         found = [build(kind, one) if callable(one) else one for one in found]
@@ -420,7 +420,7 @@ def _truths(settings: Mapping[str, Any], config: Config) -> list[tuple[str, str]
         for key, value in settings.items()
     }
     return [
-        (key, f"{key} = {spelled(truth)}: it must be a number.")
+        (key, f"{key} = {spell(truth)}: it must be a number.")
         for key, truth in found.items()
         if truth is not None
     ]
@@ -430,12 +430,12 @@ def _refusals(error: ValidationError) -> list[tuple[str, str]]:
     """Return each setting that pydantic refuses, once, and what is said of it."""
     found: dict[str, str] = {}
     for one in error.errors():
-        setting, text = _told(dict(one))
+        setting, text = _explain(dict(one))
         found.setdefault(setting, text)
     return list(found.items())
 
 
-def _told(first: Mapping[str, Any]) -> tuple[str, str]:
+def _explain(first: Mapping[str, Any]) -> tuple[str, str]:
     part, *inner = (str(place) for place in first["loc"][:2])
     given, reason = first["input"], complaint(first)
     if part == "node_lr":

@@ -148,7 +148,7 @@ class Attempt:
         }
         return Job(
             config=run.setup.config.model_copy(update=decided),
-            files=userfile.opened(),
+            files=userfile.opened_files(),
             members=start.members,
             blocks=start.blocks,
             rendezvous=rendezvous,

@@ -23,7 +23,7 @@ from decentral.loop.measure import evaluation_interval
 from decentral.loop.preparing import prepare, resolve_config
 from decentral.loop.rounds import log_interval
 from decentral.loop.setup import Setup
-from decentral.metrics.returned import declared
+from decentral.metrics.returned import declared_records
 from decentral.mixing.summary import describe_mixing
 from decentral.records import (
     BYTES,
@@ -84,7 +84,7 @@ class EngineRun(ABC):
             check_threads(config.threads)
         # Measured before workers start, so that all simulate with the same seconds.
         self.setup = measure_compute(prepare(config))
-        self.records = records_of(declared(config.metrics))
+        self.records = records_of(declared_records(config.metrics))
         self.threads = thread_count(self.setup)
         self.expected_bytes = expected_bytes(self.setup)
         self.resumed, self.elapsed_s, self.began_s = False, 0.0, 0.0

@@ -14,8 +14,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from decentral.merge.calibrate import united
-from decentral.network.planning import Membership, RoundPlanner, reformed
+from decentral.merge.calibrate import unite
+from decentral.network.planning import Membership, RoundPlanner, next_planner
 from decentral.run.checkpoint import Checkpoint
 
 #: Seconds in which a worker must exist and answer for the first time, and again
@@ -144,7 +144,7 @@ def sources(
     joiners = sorted(set(members.live) - set(old.live))
     received: dict[int, set[int]] = {node: set() for node in joiners}
     if planner is not None:
-        topology = reformed(planner, weights, members).mixer.topology
+        topology = next_planner(planner, weights, members).mixer.topology
         # A graph that changes gives other neighbours in every round: all of them
         # count.
         for round in range(topology.period):
@@ -166,7 +166,7 @@ def mean_state(states: Sequence[State]) -> State:
     found: State = {}
     for name, value in states[0].items():
         if name.startswith("integer/"):
-            found[name] = united(torch.stack([state[name] for state in states]))[0]
+            found[name] = unite(torch.stack([state[name] for state in states]))[0]
         elif value.is_floating_point():
             # In float64: second moments of Adam differ by many orders of magnitude.
             mean = torch.stack([state[name].double() for state in states]).mean(0)

@@ -262,7 +262,7 @@ class ProcessGroupExchange:
         try:
             return message.peer, operation([rows], message.peer, tag + message.index)
         except RuntimeError as error:
-            raise self._lost(message.peer, error) from error
+            raise self._make_lost_peer(message.peer, error) from error
 
     def _plan(self, mixing: Mixing, packed: bool) -> SendReceivePlan:
         """Return this worker's part, remembered for as long as mixings stay equal."""
@@ -362,10 +362,10 @@ class ProcessGroupExchange:
             try:
                 work.wait()
             except RuntimeError as error:
-                raise self._lost(peer, error) from error
+                raise self._make_lost_peer(peer, error) from error
         self.wait_s += time.perf_counter() - begin
 
-    def _lost(self, peer: int | None, error: RuntimeError) -> LostPeer:
+    def _make_lost_peer(self, peer: int | None, error: RuntimeError) -> LostPeer:
         whom = "the others" if peer is None else f"worker {peer}"
         return LostPeer(
             f"worker {self._rendezvous.rank} lost contact with {whom} ({_cause(error)}); look for "
@@ -378,7 +378,7 @@ class ProcessGroupExchange:
         try:
             yield
         except RuntimeError as error:
-            raise self._lost(None, error) from error
+            raise self._make_lost_peer(None, error) from error
 
 
 def _group(rendezvous: Rendezvous, device: torch.device) -> Any:

@@ -92,7 +92,7 @@ class Faults:
         found = np.zeros(len(nodes), bool)
         for rule, seed in self.strikes("nodes"):
             if _on(rule, progress):
-                found |= _struck_by(rule, nodes, progress.communication_step, seed)
+                found |= _strikes(rule, nodes, progress.communication_step, seed)
         return found
 
     def down(self, receivers: Integers, senders: Integers, progress: Progress) -> Bools:
@@ -103,7 +103,7 @@ class Faults:
             senders: Sending nodes, [l].
             progress: How far the run is.
         """
-        return self._struck("links", receivers, senders, progress)
+        return self._collect_strikes("links", receivers, senders, progress)
 
     def lost(self, receivers: Integers, senders: Integers, progress: Progress) -> Bools:
         """Return which messages [l] are lost.
@@ -113,9 +113,9 @@ class Faults:
             senders: Sending nodes, [l].
             progress: How far the run is.
         """
-        return self._struck("messages", receivers, senders, progress)
+        return self._collect_strikes("messages", receivers, senders, progress)
 
-    def _struck(
+    def _collect_strikes(
         self, what: str, ends: Integers, others: Integers, progress: Progress
     ) -> Bools:
         found = np.zeros(len(ends), bool)
@@ -126,7 +126,7 @@ class Faults:
             # The same pair for both directions gives the same draw: a link is down
             # both ways.
             way = (ends, others) if not rule.settings.get("both", True) else (low, high)
-            found |= _struck_by(rule, *way, progress.communication_step, seed)
+            found |= _strikes(rule, *way, progress.communication_step, seed)
         return found
 
     # --- expectations -------------------------------------------------------------
@@ -156,7 +156,7 @@ class Faults:
         return bool(self.rules)
 
 
-def _struck_by(rule: ConfiguredPlugin, first: Integers, *rest: Any) -> Bools:
+def _strikes(rule: ConfiguredPlugin, first: Integers, *rest: Any) -> Bools:
     """Return whom a rule strikes, if it says so of each."""
     found = rule(first, *rest)
     if (
@@ -188,7 +188,7 @@ def worker_faults(texts: Iterable[str | ConfiguredPlugin]) -> list[Fault]:
     return [
         Fault.parse(text)
         for text in texts
-        if isinstance(text, str) and _named(text) in KINDS
+        if isinstance(text, str) and _fault_name(text) in KINDS
     ]
 
 
@@ -207,10 +207,10 @@ def network_faults(
     simulated = (
         one
         for one in texts
-        if isinstance(one, ConfiguredPlugin) or _named(one) not in KINDS
+        if isinstance(one, ConfiguredPlugin) or _fault_name(one) not in KINDS
     )
     built = [build("fault", one) for one in simulated]
-    rules = [_numbered(rule, nodes) for rule in built]
+    rules = [_resolve_labels(rule, nodes) for rule in built]
     for rule in rules:
         Phase(rule.common["start"], rule.common["stop"]).check(
             f"faults: {rule.name}", steps
@@ -219,7 +219,7 @@ def network_faults(
     return Faults(tuple(rules), seed)
 
 
-def _numbered(rule: ConfiguredPlugin, nodes: NodeLabels) -> ConfiguredPlugin:
+def _resolve_labels(rule: ConfiguredPlugin, nodes: NodeLabels) -> ConfiguredPlugin:
     """Return a rule whose nodes are numbers, be they given by label."""
     named = rule.settings.get("nodes")
     if named is None:
@@ -238,10 +238,10 @@ def _try(rule: ConfiguredPlugin) -> None:
             f"faults: {rule.name} has no setting share, the share of communication steps in "
             "which it strikes; give its function one, such as *, share: Share = 0.1."
         )
-    _struck_by(rule, *ends, 0, 0)
+    _strikes(rule, *ends, 0, 0)
 
 
-def _named(text: str) -> str:
+def _fault_name(text: str) -> str:
     name = parse_spec(text, "faults").name
     if name not in KINDS and ".py:" not in name and name not in names("fault"):
         raise unknown("fault", name, [*KINDS, *names("fault")])

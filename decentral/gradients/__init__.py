@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from decentral.gradients.autograd import (
         LoopGradient,
         VmapGradient,
-        looped_forward,
-        stacked_forward,
+        make_looped_forward,
+        make_stacked_forward,
     )
     from decentral.gradients.base import Batch, Gradient, Loss, Reduced
     from decentral.gradients.choice import choose
@@ -32,14 +32,19 @@ __all__ = [
     "choose",
     "kernels_of",
     "key_dropout",
-    "looped_forward",
-    "stacked_forward",
+    "make_looped_forward",
+    "make_stacked_forward",
 ]
 
 __getattr__ = lazy_names(
     __name__,
     {
-        "autograd": ["LoopGradient", "VmapGradient", "looped_forward", "stacked_forward"],
+        "autograd": [
+            "LoopGradient",
+            "VmapGradient",
+            "make_looped_forward",
+            "make_stacked_forward",
+        ],
         "base": ["Batch", "Gradient", "Loss", "Reduced"],
         "choice": ["choose"],
         "draws": ["key_dropout"],

@@ -25,7 +25,7 @@ from decentral.pytree import Tree, tree_at, tree_stack
 # --- one row at a time ------------------------------------------------------------
 
 
-def looped_forward(
+def make_looped_forward(
     model: nn.Module, layout: Layout, own: bool = False
 ) -> Callable[[Tensor, dict[str, Tensor], Tree], Tree]:
     """Return ``forward(rows, integers, inputs) -> outputs`` that runs one row at a
@@ -173,7 +173,7 @@ class LoopGradient:
 Buffers = dict[str, Tensor]
 
 
-def stacked_forward(
+def make_stacked_forward(
     model: nn.Module, layout: Layout, own: bool = False
 ) -> Callable[[Tensor, Buffers, Tree], Tree]:
     """Return ``forward(rows, integers, inputs) -> outputs``: every row on the same

@@ -64,7 +64,7 @@ ROWS, _FEW = 32, 1 << 17
 _KEPT = {"cpu": 1 << 26, "cuda": 1 << 30}
 
 
-def kept_numbers(model: nn.Module, inputs: Tree) -> int:
+def count_saved_numbers(model: nn.Module, inputs: Tree) -> int:
     """Return how many numbers a model keeps for its backward pass on ``inputs`` [B,
     ...].
     """

@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from decentral.blame import words_and_place
 from decentral.errors import ConfigError
 from decentral.generator import fork_rng
-from decentral.gradients.autograd import LoopGradient, VmapGradient, stacked_forward
+from decentral.gradients.autograd import LoopGradient, VmapGradient, make_stacked_forward
 from decentral.gradients.base import (
     ROWS,
     Batch,
     Gradient,
     Loss,
     Reduced,
-    kept_numbers,
+    count_saved_numbers,
     rows_at_once,
 )
 from decentral.gradients.kernels import kernels_of
@@ -77,11 +77,11 @@ def choose(
     # Trials change buffers and draw numbers: those of the run stay as they are.
     model, batch = share_parameters(model).train(), probe()
     loop: Gradient = _loop(model, layout, loss, batch, label)
-    kept = kept_numbers(model, tree_at(batch.inputs, 0))
+    kept = count_saved_numbers(model, tree_at(batch.inputs, 0))
     at_once = rows_at_once(kept, layout.width, batch.keys.device)
     if mode is not None:
         whole = VmapGradient(model, layout, loss, at_once)
-        return _compiled(whole, mode, precision, model, batch), _many(
+        return _compile_gradient(whole, mode, precision, model, batch), _many(
             at_once, nodes, "compiled"
         )
     together, how = _together(model, layout, loss, at_once, nodes)
@@ -101,7 +101,7 @@ def choose(
             )
         why = f"vmap cannot run this model ({problem})"
     if why is None and replicas == "tune":
-        why = _measured(loop, together, model, layout, batch)
+        why = _time_gradients(loop, together, model, layout, batch)
     if why is None:
         return together, how
     apart = "one row at a time" + (", in bfloat16" if precision == "bfloat16" else "")
@@ -124,7 +124,7 @@ def _many(at_once: int, nodes: int, how: str) -> str:
     return f"{many} together, {how}"
 
 
-def _compiled(
+def _compile_gradient(
     gradient: VmapGradient, mode: str, precision: str, model: nn.Module, batch: Batch
 ) -> Gradient:
     """Return the gradient after its first, slow call; raises ConfigError where it
@@ -159,7 +159,7 @@ def _slower(
     return f"faster than vmap for {nodes} rows of {layout.parameter_count:,} parameters"
 
 
-def _measured(
+def _time_gradients(
     loop: Gradient, together: Gradient, model: nn.Module, layout: Layout, batch: Batch
 ) -> str | None:
     """Return, in words, that the loop was faster on a batch, None where it was not."""
@@ -234,8 +234,8 @@ def _evaluation_trial(model: nn.Module, layout: Layout, batch: Batch) -> str | N
 
     def evaluate() -> None:
         with torch.no_grad():
-            stacked_forward(probe, layout)(rows, integers, tree_at(batch.inputs, 0))
-            stacked_forward(probe, layout, own=True)(rows, integers, batch.inputs)
+            make_stacked_forward(probe, layout)(rows, integers, tree_at(batch.inputs, 0))
+            make_stacked_forward(probe, layout, own=True)(rows, integers, batch.inputs)
 
     return _problem(evaluate)
 

@@ -17,7 +17,7 @@ _M1, _M2 = 0x3F58476D1CE4E5B9, 0x14D049BB133111EB
 CHANCE, CLASS, NOISE, ANGLE, ATTACK = ((1 << 20) + place for place in range(5))
 
 
-def hashed(value: Tensor) -> Tensor:
+def hash_bits(value: Tensor) -> Tensor:
     """Return 63 bits that look random for every int64, the same for the same."""
     value = (value ^ (value >> 30)) * _M1
     value = (value ^ (value >> 27)) * _M2
@@ -33,7 +33,9 @@ def uniform(keys: Tensor, size: int, stream: int) -> Tensor:
     """
     # Streams are 2^32 places apart: no layer has as many numbers per sample.
     place = torch.arange(size, device=keys.device) + stream * (1 << 32)
-    return hashed(hashed(keys).unsqueeze(-1) + place).to(torch.float64) / float(1 << 63)
+    return hash_bits(hash_bits(keys).unsqueeze(-1) + place).to(torch.float64) / float(
+        1 << 63
+    )
 
 
 def normal(keys: Tensor, size: int) -> Tensor:
@@ -79,7 +81,9 @@ class KeyedDropout(nn.Module):
         if x.dim() and len(x) == len(self.key):
             chance = uniform(self.key, x[0].numel(), self.layer)
         else:  # no sample owns a slice of x: time first, or a weight
-            chance = uniform(hashed(self.key).sum(0, keepdim=True), x.numel(), self.layer)
+            chance = uniform(
+                hash_bits(self.key).sum(0, keepdim=True), x.numel(), self.layer
+            )
         return x * (chance >= self.p).view(x.shape).to(x.dtype) / (1.0 - self.p)
 
 

@@ -157,7 +157,7 @@ def kernels_of(model: nn.Module, layout: Layout) -> list[Kernel] | None:
         last.ops.append(op)
         last.names += _names(name, module)
     # Hooks run when a module is called, and kernels call none.
-    return None if any(map(_hooked, model.modules())) else kernels
+    return None if any(map(_has_hooks, model.modules())) else kernels
 
 
 def _leaves(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
@@ -170,7 +170,7 @@ def _leaves(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
         yield from _leaves(child, _join(name, key))
 
 
-def _hooked(module: nn.Module) -> bool:
+def _has_hooks(module: nn.Module) -> bool:
     state = vars(module)
     hooks = (
         "_forward_hooks",

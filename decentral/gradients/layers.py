@@ -40,7 +40,7 @@ class LayerGradient:
         memory does not grow with n.
         """
         self.kernels, self.layout, self.at_once = kernels, layout, at_once
-        self.loss = differentiated(loss)
+        self.loss = differentiate(loss)
         self.full = torch.float32
         self.bound: tuple[Tensor, Views, Tensor] | None = None
         self.parts: list[tuple[slice, Views, Views]] = []
@@ -126,7 +126,7 @@ Differentiated = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 _IGNORED = -100
 
 
-def differentiated(loss: Callable[[Tensor, Tensor], Tensor]) -> Differentiated:
+def differentiate(loss: Callable[[Tensor, Tensor], Tensor]) -> Differentiated:
     """Return the losses of all rows together with their gradients.
 
     ``torch.nn.functional.cross_entropy`` on classes has a kernel of its own; any

@@ -16,11 +16,11 @@ from torch.func import vmap
 from torch.nn.functional import one_hot
 
 from decentral.gradients import draws
-from decentral.gradients.autograd import looped_forward, stacked_forward
+from decentral.gradients.autograd import make_looped_forward, make_stacked_forward
 from decentral.layout import Layout, share_parameters
 
 
-def flipped(targets: Tensor, keys: Tensor, level: float, classes: int) -> Tensor:
+def flip_classes(targets: Tensor, keys: Tensor, level: float, classes: int) -> Tensor:
     """Replace classes [n, B, ...], each with chance ``level``, by one drawn from
     all, its own too.
 
@@ -31,7 +31,7 @@ def flipped(targets: Tensor, keys: Tensor, level: float, classes: int) -> Tensor
         classes: Number of classes.
 
     >>> clean = torch.zeros(1, 4, dtype=torch.int64)
-    >>> flipped(clean, torch.arange(4)[None], level=0.0, classes=3).tolist()
+    >>> flip_classes(clean, torch.arange(4)[None], level=0.0, classes=3).tolist()
     [[0, 0, 0, 0]]
     """
     size = targets[0, 0].numel()
@@ -41,7 +41,7 @@ def flipped(targets: Tensor, keys: Tensor, level: float, classes: int) -> Tensor
     return torch.where(changed, drawn.clamp_max(classes - 1).view(targets.shape), targets)
 
 
-def shifted(targets: Tensor, keys: Tensor, level: float, kind: str) -> Tensor:
+def add_noise(targets: Tensor, keys: Tensor, level: float, kind: str) -> Tensor:
     """Add ``level`` times noise to numbers [n, B, ...]: standard normal, or a
     random ``sign``.
 
@@ -59,7 +59,9 @@ def shifted(targets: Tensor, keys: Tensor, level: float, kind: str) -> Tensor:
     return targets + (level * noise).to(targets.dtype).view(targets.shape)
 
 
-def smoothed(targets: Tensor, share: float, classes: int, dtype: torch.dtype) -> Tensor:
+def smooth_labels(
+    targets: Tensor, share: float, classes: int, dtype: torch.dtype
+) -> Tensor:
     """Return probabilities [n, B, ..., C]: ``share`` spread over all, the rest on
     the target.
 
@@ -96,10 +98,10 @@ class Attack:
         """Prepare for one model and loss; ``kind`` is how rows are computed: vmap
         or loop.
         """
-        forward = stacked_forward if kind == "vmap" else looped_forward
+        forward = make_stacked_forward if kind == "vmap" else make_looped_forward
         self.forward = forward(share_parameters(model).eval(), layout, own=True)
         self.bounds = bounds
-        self.losses = vmap(cast(Any, loss)) if kind == "vmap" else _looped(loss)
+        self.losses = vmap(cast(Any, loss)) if kind == "vmap" else _loop_over(loss)
 
     def __call__(
         self,
@@ -139,7 +141,7 @@ class Attack:
         return slope
 
 
-def _looped(
+def _loop_over(
     loss: Callable[[Tensor, Tensor], Tensor],
 ) -> Callable[[Tensor, Tensor], Tensor]:
     def losses(outputs: Tensor, targets: Tensor) -> Tensor:

@@ -50,7 +50,7 @@ def adapt_model(model: nn.Module, task: Task) -> tuple[nn.Module, Task]:
             layer.sparse = False
     inputs, targets = example(task, model, 2)
     if not isinstance(inputs, Tensor):
-        model.register_forward_pre_hook(_spread, with_kwargs=True)
+        model.register_forward_pre_hook(_spread_arguments, with_kwargs=True)
     try:
         with torch.no_grad(), fork_rng(0):
             returned = share_parameters(model).eval()(inputs)
@@ -116,7 +116,7 @@ def ready(builder: Callable[[], nn.Module], task: Task) -> Callable[[], nn.Modul
             return model
         train = task.splits[0]
         inputs, _ = train.take(torch.arange(min(2, len(train))))
-        args, named = spread(inputs)
+        args, named = spread_inputs(inputs)
         try:
             with torch.no_grad():
                 # Parameters are drawn by this call; in evaluation mode no statistic
@@ -132,18 +132,18 @@ def ready(builder: Callable[[], nn.Module], task: Task) -> Callable[[], nn.Modul
     return build
 
 
-def spread(inputs: Tree) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def spread_inputs(inputs: Tree) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Return the arguments of a model, in order and by name."""
     if isinstance(inputs, Tensor):
         return (inputs,), {}
     return ((), inputs) if isinstance(inputs, dict) else (tuple(inputs), {})
 
 
-def _spread(
+def _spread_arguments(
     module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]
 ) -> tuple[Any, Any]:
     """Give a model its inputs one by one: a tuple in order, others by name."""
-    return spread(args[0])
+    return spread_inputs(args[0])
 
 
 class Prediction:

@@ -80,7 +80,7 @@ def sampled_pairs(nodes: int, count: int, seed: int) -> list[tuple[int, int]]:
     [(0, 1), (0, 2), (1, 2)]
     """
     total = comb(nodes, 2)
-    drawn = rng.permuted(np.arange(min(count, total)), total, seed, "analyze/pairs")
+    drawn = rng.permute(np.arange(min(count, total)), total, seed, "analyze/pairs")
     pairs: list[tuple[int, int]] = []
     for place in sorted(drawn.tolist()):
         # The pair of that number, if pairs are counted (0, 1), (0, 2), (1, 2), (0,
@@ -107,7 +107,7 @@ class Analysis:
         self.pairs = sampled_pairs(nodes, extent.pairs, extent.seed)
         count = np.arange(min(extent.pairs, nodes))
         self.nodes = sorted(
-            rng.permuted(count, nodes, extent.seed, "analyze/nodes").tolist()
+            rng.permute(count, nodes, extent.seed, "analyze/nodes").tolist()
         )
         self.train = self._some(self.setup.train, "train")
         self.test = self._some(models.evaluator.test, "test")
@@ -116,7 +116,7 @@ class Analysis:
     def _some(self, samples: Samples, purpose: str) -> Samples:
         """Return a fixed sample of the samples, in their order."""
         count, seed = min(self.extent.samples, len(samples)), self.extent.seed
-        drawn = rng.permuted(np.arange(count), len(samples), seed, f"analyze/{purpose}")
+        drawn = rng.permute(np.arange(count), len(samples), seed, f"analyze/{purpose}")
         # Sorted: mapped data are read from front to back.
         return samples.subset(torch.from_numpy(np.sort(drawn)))
 
@@ -223,7 +223,7 @@ class Analysis:
 
     def _three(self) -> list[tuple[str, Tensor]]:
         count = len(self.rows)
-        places = rng.permuted(
+        places = rng.permute(
             np.arange(min(3, count)), count, self.extent.seed, "analyze/plane"
         )
         chosen = [

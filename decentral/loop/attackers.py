@@ -155,7 +155,7 @@ def _choose(config: Config, asked: Any) -> frozenset[int]:
             "attack: nodes and share both say who is bad; give one of them."
         )
     if named is None:
-        order = rng.permuted(np.arange(count), config.nodes, config.seed, "attack/nodes")
+        order = rng.permute(np.arange(count), config.nodes, config.seed, "attack/nodes")
         named = order.tolist()
     if len(set(named)) == config.nodes:
         raise ConfigError("attack: every node is bad; leave at least one good one.")

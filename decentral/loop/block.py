@@ -18,7 +18,7 @@ from decentral.loop.setup import Setup
 from decentral.loop.sketch import SKETCH, Sketch
 from decentral.merge.base import merge_weights
 from decentral.mixing.base import Mixing
-from decentral.network.planning import Membership, RoundAction, RoundPlanner, reformed
+from decentral.network.planning import Membership, RoundAction, RoundPlanner, next_planner
 from decentral.optim.block_optimizer import BlockOptimizer
 from decentral.sampling import Sampler
 from decentral.schedules.progress import Feedback
@@ -44,7 +44,7 @@ class Block:
         self.setup, self.exchange, self.announce = setup, exchange, announce
         self.members = members or Membership.all_nodes(config.nodes)
         self.hosted = [self.members.live[place] for place in exchange.hosted]
-        self.planner = setup.planner and reformed(
+        self.planner = setup.planner and next_planner(
             setup.planner, setup.weights, self.members
         )
         self.rows = setup.initial_rows(self.hosted).to(setup.device)
@@ -271,7 +271,7 @@ class Block:
         there = [node for node in self.health.healthy if node not in unavailable]
         size = self.setup.size.last if action.full_model else self.setup.size.merge
         if there:
-            weights = self.merge_shares(without=unavailable | self.uncounted())
+            weights = self.merge_shares(without=unavailable | self.list_uncounted())
             here = [i for i, node in enumerate(self.hosted) if node not in unavailable]
             with self.optimizer.evaluating():
                 self.stats.wire_bytes += self.channels.merge(
@@ -297,10 +297,10 @@ class Block:
 
         All workers ask at the same time.
         """
-        out = self.setup.attackers.nodes | self.uncounted()
+        out = self.setup.attackers.nodes | self.list_uncounted()
         return [node for node in self.health.healthy if node not in out]
 
-    def uncounted(self) -> set[int]:
+    def list_uncounted(self) -> set[int]:
         """Return the ids of nodes that the algorithm leaves out for now; all
         workers ask.
         """

@@ -21,7 +21,7 @@ from decentral.exchange.codec.base import (
 from decentral.loop.setup import Setup
 from decentral.mixing.base import Mixing
 from decentral.optim.block_optimizer import BlockOptimizer
-from decentral.run.checkpoint import Checkpoint, stacked
+from decentral.run.checkpoint import Checkpoint, stack_nodes
 from decentral.schedules.progress import Progress
 from decentral.traits import AggregationTraits, CodecTraits, traits_of
 
@@ -322,4 +322,4 @@ class Channels:
     def restore(self, checkpoint: Checkpoint, hosted: Sequence[int]) -> None:
         """Take the state of the hosted rows from a checkpoint."""
         for name, value in self._lasting().items():
-            value.copy_(stacked(checkpoint, _PREFIX + name, hosted))
+            value.copy_(stack_nodes(checkpoint, _PREFIX + name, hosted))

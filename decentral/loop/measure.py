@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from decentral import rng
-from decentral.gradients.autograd import looped_forward, stacked_forward
+from decentral.gradients.autograd import make_looped_forward, make_stacked_forward
 from decentral.layout import share_parameters
 from decentral.loop.block import Block
 from decentral.loop.setup import Setup
 from decentral.merge.calibrate import recalibrate
 from decentral.metrics.base import Snapshot, chunk_of
-from decentral.metrics.returned import checked
+from decentral.metrics.returned import check_values
 from decentral.network.planning import all_reduce_messages
 from decentral.registry import build
 from decentral.tasks.base import Samples
@@ -61,7 +61,7 @@ class Evaluator:
         vmap = block.pipeline.compute.kind == "vmap"
         #: Makes a forward pass of rows, together or one by one, as gradients are
         #: computed.
-        self.forward_of = stacked_forward if vmap else looped_forward
+        self.forward_of = make_stacked_forward if vmap else make_looped_forward
         self.forward = self.forward_of(model, setup.layout)
         self.chunk = chunk_of(setup.activation_memory)
         _, val, test = setup.task.splits
@@ -75,7 +75,7 @@ class Evaluator:
     def _choose(self, size: int, wanted: int, purpose: str) -> Tensor:
         if size <= wanted:
             return torch.arange(size)
-        order = rng.permuted(
+        order = rng.permute(
             np.arange(wanted), size, self.setup.config.seed, f"evaluate/{purpose}"
         )
         return torch.from_numpy(np.sort(order))
@@ -90,14 +90,14 @@ class Evaluator:
         samples.
         """
         with self.block.optimizer.evaluating():
-            return self._asked(complete)
+            return self._ask_metrics(complete)
 
-    def _asked(self, complete: bool) -> dict[str, float]:
+    def _ask_metrics(self, complete: bool) -> dict[str, float]:
         snapshot = self.snapshot(complete)
         self._book()
         found: dict[str, float] = {}
         for metric in self.metrics:
-            found |= checked(metric, metric(snapshot), found)
+            found |= check_values(metric, metric(snapshot), found)
         if self.val is not None:
             found |= self._validation(snapshot, self.val)
         return found

@@ -20,7 +20,7 @@ from decentral.config import Config
 from decentral.errors import ConfigError
 from decentral.gradients.base import Batch, Gradient
 from decentral.gradients.choice import choose
-from decentral.gradients.perturb import Attack, flipped, shifted, smoothed
+from decentral.gradients.perturb import Attack, add_noise, flip_classes, smooth_labels
 from decentral.gradients.sam import SharpnessAware
 from decentral.layout import share_parameters
 from decentral.loop.compatibility import check_evaluation
@@ -126,7 +126,7 @@ class Pipeline:
             # In this order: a flip takes classes, smoothing makes distributions of
             # them, and the attack on inputs climbs the loss of the final targets.
             targets = bad.falsify_targets(batch.targets, self.hosted, task.outputs)
-            batch = replace(batch, targets=task.restored(targets, batch.targets))
+            batch = replace(batch, targets=task.restore_ignored(targets, batch.targets))
         noisy = config.label_noise is not None and config.label_noise.on(progress)
         if noisy or config.label_smoothing:
             targets = change_targets(config, task, batch.targets, batch.keys, noisy)
@@ -316,11 +316,13 @@ def change_targets(
         kind = noise_kind(noise, task)
         if kind == "flip":
             # Targets that the loss ignores stay what they are.
-            targets = task.restored(flipped(targets, keys, noise.level, classes), given)
+            targets = task.restore_ignored(
+                flip_classes(targets, keys, noise.level, classes), given
+            )
         else:
-            targets = shifted(targets, keys, noise.level, kind)
+            targets = add_noise(targets, keys, noise.level, kind)
     if config.label_smoothing:
-        targets = smoothed(
+        targets = smooth_labels(
             targets, config.label_smoothing, classes, getattr(torch, config.dtype)
         )
     return targets

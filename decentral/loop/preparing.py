@@ -41,14 +41,14 @@ from decentral.network.presets import carries_links, check_connected, network_of
 from decentral.optim.base import default_lr, grouping
 from decentral.plugins import describe, label_of, wrong
 from decentral.registry import PYTHON, ConfiguredPlugin, build
-from decentral.sampling import Plan, fixed_plan, resample_plan
+from decentral.sampling import Plan, plan_fixed, resample_plan
 from decentral.schedules.action import CommunicationSchedule
 from decentral.schedules.learning_rate import LearningRate
 from decentral.schedules.phases import METHODS, Timed, Track, phase_tracks, sample_steps
 from decentral.schedules.progress import Progress, StepTimeline, batch_size, step_timeline
 from decentral.tasks.base import Task
 from decentral.tasks.samples import is_whole
-from decentral.tasks.splits import class_shares, grouped, shards
+from decentral.tasks.splits import class_shares, group_by_label, shards
 from decentral.topology.base import Topology
 from decentral.topology.labels import NodeLabels
 from decentral.units import format_bytes, parse_amount
@@ -121,7 +121,7 @@ def _task(config: Config, parts: dict[str, ConfiguredPlugin]) -> Task:
         return config.task
     rule = parts["task"] = build("task", config.task)
     offered = {"nodes": config.nodes, "seed": config.seed}
-    made = rule(*(offered[name] for name in _requested(rule, offered)))
+    made = rule(*(offered[name] for name in _requests(rule, offered)))
     if not isinstance(made, Task):
         raise wrong(rule, describe(made), "a decentral.Task")
     return made
@@ -148,7 +148,7 @@ def _model(
     return builder, model, task
 
 
-def _requested(rule: ConfiguredPlugin, offered: dict[str, int]) -> tuple[str, ...]:
+def _requests(rule: ConfiguredPlugin, offered: dict[str, int]) -> tuple[str, ...]:
     asked = rule.plugin.positional()
     if strange := [name for name in asked if name not in offered]:
         raise ConfigError(
@@ -176,7 +176,7 @@ def _data(
                 f"nodes = {config.nodes}: the samples of this task are owned by {task.nodes} "
                 "nodes; leave nodes out, or give as many."
             )
-        held = grouped(task.owners.numpy(), config.nodes)
+        held = group_by_label(task.owners.numpy(), config.nodes)
         if empty := [node for node, part in enumerate(held) if not len(part)]:
             raise ConfigError(
                 f"task: no training sample is owned by node {empty[0]} of {config.nodes}; "
@@ -190,7 +190,7 @@ def _data(
             plan = resample_plan(labels, share)
             return plan, _expected_counts(plan, len(labels))
     counts = np.stack([np.bincount(labels[part], minlength=classes) for part in held])
-    return fixed_plan(held, config.replacement, batch), counts
+    return plan_fixed(held, config.replacement, batch), counts
 
 
 def _expected_counts(plan: Plan, total: int) -> NDArray[np.int64]:

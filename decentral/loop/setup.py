@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from decentral.algorithms.base import StateSchema
 from decentral.config import Config
 from decentral.exchange.codec.base import TensorLayout, coded_bytes
-from decentral.gradients.base import kept_numbers
+from decentral.gradients.base import count_saved_numbers
 from decentral.layout import Layout, cast
 from decentral.loop.attackers import NONE, Attackers
 from decentral.loop.compatibility import split_notes
@@ -77,7 +77,7 @@ class Setup:
         single sample.
         """
         two = tree_map(lambda one: one.repeat_interleave(2, 0), self.train.first)
-        return -(-kept_numbers(self.model, two) // 2)
+        return -(-count_saved_numbers(self.model, two) // 2)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -159,7 +159,9 @@ class Setup:
         return TensorLayout(
             tuple(
                 (entry.start, entry.stop, entry.shape)
-                for entry in self.layout.sent(buffers and self.config.gossip_buffers)
+                for entry in self.layout.entries_sent(
+                    buffers and self.config.gossip_buffers
+                )
             ),
             self.dtype.itemsize,
         )

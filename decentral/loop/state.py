@@ -8,7 +8,7 @@ from torch import Tensor
 
 from decentral.exchange.base import CommunicationStats
 from decentral.loop.block import Block
-from decentral.run.checkpoint import Checkpoint, stacked
+from decentral.run.checkpoint import Checkpoint, stack_nodes
 from decentral.schedules.progress import Feedback
 
 
@@ -39,9 +39,9 @@ def checkpoint_of(block: Block) -> Checkpoint:
 def restore(block: Block, checkpoint: Checkpoint) -> None:
     """Go back to a checkpoint, whatever number of workers wrote it."""
     checkpoint.check_fits(block.exchange.nodes, block.rows.shape[1])
-    block.rows.copy_(stacked(checkpoint, "row", block.hosted))
+    block.rows.copy_(stack_nodes(checkpoint, "row", block.hosted))
     for name, value in block.integers.items():
-        value.copy_(stacked(checkpoint, f"integer/{name}", block.hosted))
+        value.copy_(stack_nodes(checkpoint, f"integer/{name}", block.hosted))
     block.channels.restore(checkpoint, block.hosted)
     prefix = "optimizer/"
     block.optimizer.load_state(

@@ -21,15 +21,15 @@ from torch import Tensor, nn
 from decentral.errors import ConfigError
 from decentral.exchange.local import LocalExchange
 from decentral.layout import share_parameters
-from decentral.loop.adapting import spread
+from decentral.loop.adapting import spread_inputs
 from decentral.loop.block import Block
 from decentral.loop.measure import Evaluator
 from decentral.loop.setup import Setup
 from decentral.loop.state import restore
-from decentral.merge.base import Models, merged
+from decentral.merge.base import Models, merge_models
 from decentral.merge.calibrate import merge_integers
 from decentral.metrics.base import Scores, Snapshot, score
-from decentral.metrics.returned import checked, declared
+from decentral.metrics.returned import check_values, declared_records
 from decentral.network.planning import Membership
 from decentral.pytree import Tree, tree_at, tree_map
 from decentral.records import Records, records_of
@@ -96,11 +96,11 @@ class TrainedModels:
         """
         named = ["accuracy", "loss", *self.setup.config.metrics]
         rules = {rule.name: rule for rule in (build("metric", one) for one in named)}
-        records = records_of(declared(rules.values()))
+        records = records_of(declared_records(rules.values()))
         found = [
             rule
             for rule in rules.values()
-            if records.merged(checked(rule, rule(self.snapshot), {}))
+            if records.merged(check_values(rule, rule(self.snapshot), {}))
         ]
         return found, records
 
@@ -111,7 +111,7 @@ class TrainedModels:
         snapshot = self.snapshot.with_merge(row)
         found: dict[str, float] = {}
         for rule in self.judges[0]:
-            found |= checked(rule, rule(snapshot), found)
+            found |= check_values(rule, rule(snapshot), found)
         return found
 
     def models(self) -> Models:
@@ -238,7 +238,7 @@ def by_rule(
         rule: Merging rule.
         run: Name of the run, for messages.
     """
-    row = merged(build("merge", rule), models.models())
+    row = merge_models(build("merge", rule), models.models())
     found, (_, records) = models.judge(row), models.judges
     scores = {one.of_merge: found[one.key] for one in records.merged(found)}
     about = {"run": run, "merge": rule, "nodes": len(models.rows), "scores": scores}
@@ -300,7 +300,7 @@ def _program(model: nn.Module, first: Tree, path: Path) -> str | None:
         with torch.no_grad(), _silence():
             # torch.export takes a dimension of size 1 for a constant.
             two = tree_map(lambda one: one.cpu().repeat_interleave(2, 0), first)
-            args, named = spread(two)
+            args, named = spread_inputs(two)
             dynamic: Any = {key: {0: batch} for key in named} or tuple(
                 {0: batch} for _ in args
             )

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 from decentral.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from decentral.merge.base import Models, in_a_run, merge_weights, merged
+    from decentral.merge.base import Models, in_a_run, merge_models, merge_weights
 
 __all__ = [
     "Models",
     "in_a_run",
+    "merge_models",
     "merge_weights",
-    "merged",
 ]
 
 __getattr__ = lazy_names(__name__, {"base": __all__})

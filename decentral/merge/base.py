@@ -61,7 +61,7 @@ def in_a_run(rule: ConfiguredPlugin) -> ConfiguredPlugin:
     return rule
 
 
-def merged(rule: ConfiguredPlugin, models: Models) -> Tensor:
+def merge_models(rule: ConfiguredPlugin, models: Models) -> Tensor:
     """Return the one model [P] that a rule of either kind makes of all."""
     wanted = traits_of(rule, MergeTraits).nodes
     if wanted not in (None, len(models.rows)):
@@ -70,7 +70,7 @@ def merged(rule: ConfiguredPlugin, models: Models) -> Tensor:
             "choose another rule."
         )
     if traits_of(rule, MergeTraits).sees == "models":
-        return _checked_row(rule, rule(models), models.rows)
+        return _check_row(rule, rule(models), models.rows)
     return merge_weights(rule, models.samples).to(models.rows) @ models.rows
 
 
@@ -90,14 +90,14 @@ def merge_weights(
     if not present.any():
         raise ConfigError("merge: no healthy node is left to merge.")
     weights = torch.zeros(len(samples), dtype=torch.float64)
-    weights[present] = _checked_weights(
+    weights[present] = _check_weights(
         rule, rule(samples[present].to(torch.float64)), present
     )
     # Once more: the shares of those present sum to one only up to rounding.
     return weights / weights.sum()
 
 
-def _checked_row(rule: ConfiguredPlugin, row: Any, rows: Tensor) -> Tensor:
+def _check_row(rule: ConfiguredPlugin, row: Any, rows: Tensor) -> Tensor:
     """Return the model that a rule has made, if it is one."""
     expected = f"one row of {rows.shape[1]} finite numbers"
     if not isinstance(row, Tensor) or row.shape != rows.shape[1:]:
@@ -107,7 +107,7 @@ def _checked_row(rule: ConfiguredPlugin, row: Any, rows: Tensor) -> Tensor:
     return row
 
 
-def _checked_weights(rule: ConfiguredPlugin, weights: Any, present: Tensor) -> Tensor:
+def _check_weights(rule: ConfiguredPlugin, weights: Any, present: Tensor) -> Tensor:
     """Return the weights that a rule gives those present, float64, if they are an
     average's.
     """

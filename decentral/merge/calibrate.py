@@ -40,13 +40,13 @@ def merge_integers(
         if value.is_complex():
             found[name] = torch.view_as_complex(gather(torch.view_as_real(here[:1])))[:1]
         elif value.is_floating_point() or not len(here):
-            found[name] = united(gather(here))
+            found[name] = unite(gather(here))
         else:
-            found[name] = united(gather(united(here)))
+            found[name] = unite(gather(unite(here)))
     return found
 
 
-def united(values: Tensor) -> Tensor:
+def unite(values: Tensor) -> Tensor:
     """Return as one, [1, ...], a buffer beside the rows of several nodes, [n, ...].
 
     Whole numbers and truth values are the elementwise maximum: what is equal on all
@@ -56,7 +56,7 @@ def united(values: Tensor) -> Tensor:
     which began infinite, are the mean over the nodes where they are finite; complex
     ones, which have no order, those of the first node.
 
-    >>> united(torch.tensor([[3], [7]])), united(torch.tensor([2.0, torch.inf, 4.0]))
+    >>> unite(torch.tensor([[3], [7]])), unite(torch.tensor([2.0, torch.inf, 4.0]))
     (tensor([[7]]), tensor([3.]))
     """
     if values.is_complex():

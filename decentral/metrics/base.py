@@ -75,7 +75,7 @@ def score(
     ignores, total = task.ignores(samples.targets), 0.0
     for inputs, targets in samples.chunks(width):
         # A mean is over the targets that count, of a chunk and of all chunks alike.
-        counts = task.counted(targets) if ignores else None
+        counts = task.count_targets(targets) if ignores else None
         size = len(first_leaf(inputs)) if counts is None else counts.sum().item()
         total += size
         for start in range(0, rows.shape[0], height):
@@ -84,14 +84,16 @@ def score(
             with torch.no_grad():
                 outputs = forward(rows[some], whole, inputs)
                 # Means times sizes, since the last chunk may be shorter.
-                losses[some] += judged(task.loss, outputs, targets).double() * size
+                losses[some] += judge_models(task.loss, outputs, targets).double() * size
                 if task.accuracy is not None:
-                    found = judged(task.accuracy, outputs, targets).double()
+                    found = judge_models(task.accuracy, outputs, targets).double()
                     right[some] += (found if counts is None else found * counts).sum(1)
     return Scores(losses / total, None if task.accuracy is None else right / total)
 
 
-def judged(judge: Callable[[Any, Any], Tensor], outputs: Tree, targets: Tree) -> Tensor:
+def judge_models(
+    judge: Callable[[Any, Any], Tensor], outputs: Tree, targets: Tree
+) -> Tensor:
     """Return what ``judge`` says of every model's outputs [n, B, ...], [n, ...]."""
     try:
         # The targets are the same for all models, and need no copies.

@@ -15,7 +15,7 @@ from torch import Tensor
 from decentral import rng
 from decentral.errors import ConfigError
 from decentral.gradients.autograd import plain_attention
-from decentral.metrics.base import Forward, Snapshot, judged
+from decentral.metrics.base import Forward, Snapshot, judge_models
 from decentral.optim.blocks import block_of
 from decentral.records import Record
 from decentral.registry import Count, plugin
@@ -63,11 +63,11 @@ def curvature(
     chosen = chosen.to(snapshot.rows.device, snapshot.rows.dtype)
     here = snapshot.evaluated
     row, integers = snapshot.calibrated
-    local = _measured(
+    local = _measure(
         snapshot, snapshot.rows[here], {k: v[here] for k, v in snapshot.integers.items()},
         chosen, iterations, probes,
     )  # fmt: skip
-    merged = _measured(snapshot, row.unsqueeze(0), integers, chosen, iterations, probes)
+    merged = _measure(snapshot, row.unsqueeze(0), integers, chosen, iterations, probes)
     top, trace = (snapshot.exchange.gather(values).mean().item() for values in local)
     return {
         "curvature/top_local_mean": top,
@@ -77,7 +77,7 @@ def curvature(
     }
 
 
-def _measured(
+def _measure(
     snapshot: Snapshot,
     rows: Tensor,
     integers: dict[str, Tensor],
@@ -128,7 +128,7 @@ def hessian(
         # them.
         whole = torch.cat([leaf, rows[:, trainable:].detach()], dim=1)
         inputs, targets = samples.take(torch.arange(len(samples)))
-        losses = judged(loss, forward(whole, integers, inputs), targets)
+        losses = judge_models(loss, forward(whole, integers, inputs), targets)
         with second_derivative():
             # Every row's loss depends on its own parameters only: one sum gives all
             # gradients, and the second pass all products.
@@ -221,14 +221,14 @@ def _diagonal(snapshot: Snapshot) -> Tensor:
         with torch.enable_grad():
             outputs = snapshot.forward(row.unsqueeze(0), integers, sample)
             scores = outputs.reshape(-1, outputs.shape[-1]).log_softmax(-1)
-            drawn = _drawn(scores.detach(), index)
+            drawn = _draw_labels(scores.detach(), index)
             (grad,) = torch.autograd.grad(-scores.gather(1, drawn).sum(), row)
         total += grad.square()
         predictions += len(scores)
     return total / predictions
 
 
-def _drawn(scores: Tensor, sample: int) -> Tensor:
+def _draw_labels(scores: Tensor, sample: int) -> Tensor:
     """Draw a label for each prediction [k, classes] from its own probabilities, [k,
     1].
     """

@@ -17,20 +17,20 @@ from decentral.traits import MetricTraits, traits_of
 _VALIDATION = {record.key for record in VALIDATION}
 
 
-def declared(metrics: Iterable[str | ConfiguredPlugin]) -> tuple[Record, ...]:
+def declared_records(metrics: Iterable[str | ConfiguredPlugin]) -> tuple[Record, ...]:
     """Return the records that metrics declare, in the order of the metrics."""
     found = [traits_of(build("metric", metric), MetricTraits) for metric in metrics]
     return tuple(one for traits in found for one in traits.records)
 
 
-def built_in() -> tuple[Record, ...]:
+def built_in_records() -> tuple[Record, ...]:
     """Return the records of all metrics that come with decentral, for runs that
     hold none.
     """
-    return declared(find_members(KINDS["metric"], "metric"))
+    return declared_records(find_members(KINDS["metric"], "metric"))
 
 
-def checked(
+def check_values(
     metric: ConfiguredPlugin, returned: object, known: Mapping[str, Any]
 ) -> dict[str, float]:
     """Return what a metric returned as keys and numbers.

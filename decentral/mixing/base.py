@@ -183,7 +183,7 @@ class Mixer:
         # The rule asked for replaces them; graphs that change are drawn anew every
         # round.
         if links.weights is not None and not topology.time_varying:
-            topology = topology.unweighted()
+            topology = topology.without_weights()
         if links.directed and traits_of(rule, WeightsTraits).undirected:
             raise ConfigError(
                 f"weights {rule.name!r} need an undirected graph, but topology "
@@ -271,11 +271,11 @@ class Mixer:
         links = self.active_links(round, intensity)
         if excluded:
             out = np.array(sorted(excluded))
-            links = links.kept(
+            links = links.keep(
                 ~(np.isin(links.senders, out) | np.isin(links.receivers, out))
             )
         if down is not None:
-            links = links.kept(~down(links.receivers, links.senders))
+            links = links.keep(~down(links.receivers, links.senders))
         weights = links.weights
         if self.rule is not None and self._fixed is None:
             weights = self.rule.function(
@@ -287,7 +287,7 @@ class Mixer:
         if weights is None:
             weights = np.zeros(len(links))
         missing = lost(links.receivers, links.senders) if lost is not None else None
-        return self._checked(
+        return self._check(
             assemble(links, weights, self.topology.nodes, self.keeps, missing)
         )
 
@@ -316,7 +316,7 @@ class Mixer:
         signed = traits_of(self.rule, WeightsTraits).signed if self.rule else None
         return bool(signed and self.rule and signed(self.rule.settings))
 
-    def _checked(self, mixing: Mixing) -> Mixing:
+    def _check(self, mixing: Mixing) -> Mixing:
         # NaN is not at least anything; a weight of infinity leaves minus infinity.
         if not self.signed and not mixing.weights.min(initial=0.0) >= -_TOLERANCE:
             weights = (
@@ -334,7 +334,7 @@ class Mixer:
         links = topology.links(round, intensity) if self._fixed is None else self._fixed
         if topology.activation != "link" or intensity >= 1.0:
             return links
-        return links.kept(self._chances(round, links) < intensity)
+        return links.keep(self._chances(round, links) < intensity)
 
     def _chances(self, round: int, links: Links) -> Floats:
         """Return one number in [0, 1) for each link, the same in both directions.

@@ -91,7 +91,7 @@ def sites(
     )
 
 
-def routed(direct: Network) -> Network:
+def route(direct: Network) -> Network:
     """Return a network in which nodes without a link of their own reach each other
     over others.
 
@@ -163,13 +163,13 @@ def gossip(
         receivers = receivers[arrives]
     arrived_s = np.maximum(
         left_s + latency_s,
-        _queued(network.down_Bps, begins_s + latency_s, receivers, size),
+        _queue(network.down_Bps, begins_s + latency_s, receivers, size),
     )
     np.maximum.at(done_s, receivers, arrived_s)
     return done_s
 
 
-def _queued(
+def _queue(
     down_Bps: Floats, begins_s: Floats, receivers: Integers, size: float
 ) -> Floats:
     """Return when a receiver's line has taken in all that begins to arrive from

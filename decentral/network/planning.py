@@ -292,7 +292,7 @@ class Membership:
             tuple(n for n in self.live if n not in excluded), self.epoch + 1
         )
 
-    def joined(self, returning: Iterable[int]) -> Membership:
+    def with_returned(self, returning: Iterable[int]) -> Membership:
         """Return the next epoch, with the nodes ``returning``."""
         return Membership(tuple(sorted({*self.live, *returning})), self.epoch + 1)
 
@@ -302,7 +302,9 @@ class Membership:
         return frozenset(p for p, node in enumerate(self.live) if node in wanted)
 
 
-def reformed(planner: RoundPlanner, weights: object, members: Membership) -> RoundPlanner:
+def next_planner(
+    planner: RoundPlanner, weights: object, members: Membership
+) -> RoundPlanner:
     """Return the planner of an epoch: the same topology and schedule on the live
     nodes.
 

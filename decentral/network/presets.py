@@ -15,12 +15,12 @@ from annotated_types import Ge, Le
 
 from decentral.errors import ConfigError
 from decentral.network import links
-from decentral.network.links import AllReduce, Network, routed
+from decentral.network.links import AllReduce, Network, route
 from decentral.plugins import describe, label_of, wrong
 from decentral.registry import ConfiguredPlugin, Count, Plugin, build, plugin
 from decentral.signature import signature_settings
 from decentral.topology.base import resolve as graph_of
-from decentral.topology.labels import labels_of, numbered
+from decentral.topology.labels import labels_of, number_nodes
 from decentral.traits import NetworkTraits, traits_of
 from decentral.units import Bandwidth, Seconds, parse_bandwidth
 
@@ -292,11 +292,11 @@ def network_of(graph: Any, name: str) -> Network:
     ``bandwidth_Bps``, nodes perhaps ``up`` and ``down``. Raises ConfigError for
     impossible costs.
     """
-    graph = numbered(graph)
+    graph = number_nodes(graph)
     nodes, labels = len(graph), labels_of(graph)
     # No way as long as no link says otherwise; ``routed`` finds ways over others.
     latency_s, bandwidth_Bps = np.full((nodes, nodes), inf), np.zeros((nodes, nodes))
-    for (one, other), (seconds, rate) in _carried(graph, name).items():
+    for (one, other), (seconds, rate) in _link_quality(graph, name).items():
         latency_s[one, other], bandwidth_Bps[one, other] = seconds, rate
         if not graph.is_directed():
             latency_s[other, one], bandwidth_Bps[other, one] = seconds, rate
@@ -307,10 +307,10 @@ def network_of(graph: Any, name: str) -> Network:
                 written = data.get(text, data.get(key))
                 where = f"network {name}, node {labels[node]}: {text}"
                 lines[key][node] = parse_bandwidth(written, where)
-    return routed(Network(np.arange(nodes), latency_s, bandwidth_Bps, **lines))
+    return route(Network(np.arange(nodes), latency_s, bandwidth_Bps, **lines))
 
 
-def _carried(graph: Any, name: str) -> dict[tuple[int, int], tuple[float, float]]:
+def _link_quality(graph: Any, name: str) -> dict[tuple[int, int], tuple[float, float]]:
     """Return (latency, bandwidth) by link."""
     labels, links = labels_of(graph), list(graph.edges(data=True))
     common = {key for key in _CARRIED if any(key in data for _, _, data in links)}

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from decentral.layout import ALIGNMENT, Entry, Layout
 from decentral.optim.blocks import Blockwise
 from decentral.optim.gradient_power import power_
-from decentral.optim.states import packed, unpack
+from decentral.optim.states import pack, unpack
 from decentral.plugins import describe, wrong
 from decentral.registry import ConfiguredPlugin
 from decentral.traits import OptimizerTraits, traits_of
@@ -97,7 +97,9 @@ class BlockOptimizer:
             owners = [self._places_of(row) for row in range(self.nodes)]
         self.named = traits.named
         self.instances = [
-            _made(rule, self._presented(places), [self.params[place] for place in places])
+            _check_made(
+                rule, self._present(places), [self.params[place] for place in places]
+            )
             for places in owners
         ]
         self.groups = [group for one in self.instances for group in one.param_groups]
@@ -152,7 +154,7 @@ class BlockOptimizer:
         parameter.grad = grad
         return parameter
 
-    def _presented(self, places: list[int]) -> Any:
+    def _present(self, places: list[int]) -> Any:
         """Return parameters as torch takes them: with names, in groups by ratio,
         where needed.
         """
@@ -227,7 +229,7 @@ class BlockOptimizer:
         remembers under ``own/``, see ``optim.states``.
         """
         if not self.shared:
-            return {f"own/{k}": value for k, value in packed(self.instances[row]).items()}
+            return {f"own/{k}": value for k, value in pack(self.instances[row]).items()}
         found: dict[str, Tensor] = {}
         for place, parameter in enumerate(self._params_of(row)):
             for key, value in self._state(row).get(parameter, {}).items():
@@ -363,7 +365,7 @@ def _number(value: float) -> Tensor:
     return torch.tensor(value, dtype=torch.float64 if isinstance(value, float) else None)
 
 
-def fused(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+def fuse(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
     """Let torch update a parameter in one pass, where it has such a kernel and
     nobody objects.
 
@@ -377,7 +379,7 @@ def fused(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
     return optimizer
 
 
-def _made(
+def _check_made(
     rule: ConfiguredPlugin, presented: Any, params: Sequence[nn.Parameter]
 ) -> torch.optim.Optimizer:
     """Return the optimizer that a plug-in makes, if it is one of all the
@@ -398,7 +400,7 @@ def _made(
         raise wrong(
             rule, "an optimizer of other parameters", "one of all the parameters given"
         )
-    return fused(made)
+    return fuse(made)
 
 
 def is_elementwise(rule: ConfiguredPlugin) -> bool:
@@ -424,7 +426,7 @@ def _probe(rule: ConfiguredPlugin) -> list[tuple[Tensor, Tensor]]:
 
 def _three_steps(rule: ConfiguredPlugin, tensors: list[Tensor]) -> None:
     params = [nn.Parameter(t) for t in tensors]
-    optimizer = _made(rule, params, params)
+    optimizer = _check_made(rule, params, params)
     for group in optimizer.param_groups:
         group["lr"] = 0.05
     # Momentum shows at the second step, and what depends on the step at the third.

@@ -45,7 +45,7 @@ class Bucket:
         self.members = members
         self.rows, self.cols = members[0].value.shape[-2:]
 
-    def gathered(self, tensors: Sequence[Tensor]) -> Tensor:
+    def gather(self, tensors: Sequence[Tensor]) -> Tensor:
         """Return one tensor per member as [m, ...], in one block; not to be
         changed.
         """
@@ -108,7 +108,7 @@ class MatrixOptimizer(torch.optim.Optimizer, ABC):
 
     def _shapes(self) -> Iterator[tuple[tuple[int, ...], str | None]]:
         for group in self.param_groups:
-            for name, value in _named(group):
+            for name, value in _with_names(group):
                 yield tuple(value.shape[group["leading"] :]), block_of(name)
 
     @torch.no_grad()
@@ -133,7 +133,7 @@ class MatrixOptimizer(torch.optim.Optimizer, ABC):
         return loss
 
     def _members(self, group: dict[str, Any]) -> Iterator[Member]:
-        for name, value in _named(group):
+        for name, value in _with_names(group):
             if value.grad is not None:
                 state: dict[str, Any] = self.state[value]
                 # A tensor of float32, as torch's own optimizers count.
@@ -173,7 +173,7 @@ class MatrixOptimizer(torch.optim.Optimizer, ABC):
         )
 
 
-def _named(group: dict[str, Any]) -> Iterator[tuple[str, Tensor]]:
+def _with_names(group: dict[str, Any]) -> Iterator[tuple[str, Tensor]]:
     """Yield the parameters of a group with their names, empty where it has none."""
     names = group.get("param_names") or [""] * len(group["params"])
     return zip(names, group["params"], strict=True)
@@ -215,7 +215,7 @@ def zeros(member: Member, key: str, shape: Sequence[int] | None = None) -> Tenso
     return member.state[key]
 
 
-def matched_rate(lr: float, rows: int, cols: int) -> float:
+def match_rate(lr: float, rows: int, cols: int) -> float:
     """Return the rate at which an orthogonal update is as large as AdamW's usually
     is.
 

@@ -15,7 +15,7 @@ from decentral.optim.matrix import (
     Kind,
     MatrixOptimizer,
     Precision,
-    matched_rate,
+    match_rate,
     msign,
     zeros,
 )
@@ -96,12 +96,10 @@ class Muon(MatrixOptimizer):
                 for m, b in zip(bucket.members, updates, strict=True)
             ]
         settings = group["steps"], group["newton_schulz"], group["precision"]
-        direction = msign(bucket.gathered(updates), *settings)
+        direction = msign(bucket.gather(updates), *settings)
         lr, rows, cols = group["lr"], bucket.rows, bucket.cols
         tall = max(1.0, rows / cols) ** 0.5
-        rate = (
-            lr * tall if group["adjust"] == "original" else matched_rate(lr, rows, cols)
-        )
+        rate = lr * tall if group["adjust"] == "original" else match_rate(lr, rows, cols)
         bucket.move(direction, rate, lr * group["weight_decay"])
 
 
@@ -201,18 +199,18 @@ class MuonLite(LiteOptimizer):
             zeros(m, "momentum").lerp_(m.grad, 1 - theta) + m.grad * ((1 - theta) / theta)
             for m in bucket.members
         ]
-        direction = self._sign(group, momentum := bucket.gathered(updates))
+        direction = self._sign(group, momentum := bucket.gather(updates))
         chi, sharp = self.flatness(group, first, hidden=True)
-        scale = matched_rate(1.0, bucket.rows, bucket.cols)
+        scale = match_rate(1.0, bucket.rows, bucket.cols)
         lr, decay = group["lr"], group["weight_decay"]
         if not plain(sharp):
             isometry = self._isometry(group, bucket, momentum, direction, sharp)
             beta1, beta2 = self.damping(group, first)
-            latest = self._sign(group, bucket.gathered([m.grad for m in bucket.members]))
+            latest = self._sign(group, bucket.gather([m.grad for m in bucket.members]))
             direction = direction + beta1 * latest
             direction += (beta2 - beta1) * flat_part(latest, isometry)
             direction += (chi - 1) * flat_part(direction, isometry)
-            weights = bucket.gathered([m.value for m in bucket.members])
+            weights = bucket.gather([m.value for m in bucket.members])
             # ``move`` multiplies by lr and scale; decay of flat directions is lr
             # chi decay.
             direction += ((chi - 1) * decay / scale) * flat_part(weights, isometry)

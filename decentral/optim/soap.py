@@ -29,7 +29,7 @@ def soap_step(group: dict[str, Any], bucket: Bucket, direction: Direction) -> No
         bucket: Matrices of one shape, stacked.
         direction: Gives the step within the eigenbases.
     """
-    grads = bucket.gathered([member.grad for member in bucket.members])
+    grads = bucket.gather([member.grad for member in bucket.members])
     sizes = {"left": bucket.rows, "right": bucket.cols}
     sides = {side: size for side, size in sizes.items() if size <= group["max_dim"]}
     if "rotated_sq" not in bucket.members[0].state:
@@ -52,7 +52,7 @@ def soap_step(group: dict[str, Any], bucket: Bucket, direction: Direction) -> No
     statistics = _observe(group, bucket, grads, sides)
     if step % group["frequency"] == 0:
         for side in sides:
-            second, basis = _refreshed(side, statistics[side], bases[side], second)
+            second, basis = _refresh(side, statistics[side], bases[side], second)
             bucket.store(f"{side}_basis", basis)
     bucket.store("rotated_sq", second)
 
@@ -109,7 +109,7 @@ def _observe(
     return found
 
 
-def _refreshed(
+def _refresh(
     side: str, statistics: Tensor, basis: Tensor, second: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return the second moment in descending order of eigenvalues, and a basis one
@@ -324,4 +324,4 @@ class SoapLite(LiteOptimizer):
             if mask is None:
                 return None
             masks.append(mask)
-        return bucket.gathered(masks)
+        return bucket.gather(masks)

@@ -28,7 +28,7 @@ class UnknownState(TypeError):
     """Something that no checkpoint can hold."""
 
 
-def packed(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def pack(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Return all that an optimizer remembers, as tensors by name.
 
     Settings that cannot be written, such as functions, are those of a fresh
@@ -43,7 +43,7 @@ def packed(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     found: list[Tensor] = []
     places = {id(p): place for place, p in enumerate(_parameters(optimizer))}
     state = [
-        [places.get(id(key), key), _packed(value, found)]
+        [places.get(id(key), key), _pack(value, found)]
         for key, value in optimizer.state.items()
     ]
     groups = [_settings(group, found) for group in optimizer.param_groups]
@@ -66,11 +66,11 @@ def unpack(optimizer: torch.optim.Optimizer, kept: dict[str, Tensor]) -> None:
     optimizer.state.clear()
     for key, value in whole["state"]:
         owner: Any = parameters[key] if isinstance(key, int) else key
-        optimizer.state[owner] = _unpacked(value, kept, device)
+        optimizer.state[owner] = _unpack(value, kept, device)
     for group, settings in zip(optimizer.param_groups, whole["groups"], strict=True):
-        group.update({k: _unpacked(v, kept, device) for k, v in settings.items()})
+        group.update({k: _unpack(v, kept, device) for k, v in settings.items()})
     for name, value in whole["own"].items():
-        setattr(optimizer, name, _unpacked(value, kept, device))
+        setattr(optimizer, name, _unpack(value, kept, device))
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
@@ -85,13 +85,13 @@ def _settings(values: dict[str, Any], found: list[Tensor]) -> dict[str, Any]:
     for key, value in values.items():
         before = len(found)
         try:
-            written[key] = _packed(value, found)
+            written[key] = _pack(value, found)
         except UnknownState:
             del found[before:]
     return written
 
 
-def _packed(value: Any, found: list[Tensor]) -> Any:
+def _pack(value: Any, found: list[Tensor]) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
@@ -104,35 +104,33 @@ def _packed(value: Any, found: list[Tensor]) -> Any:
     if isinstance(value, torch.dtype):
         return {"dtype": str(value).removeprefix("torch.")}
     if isinstance(value, dict):
-        return {
-            "dict": [[_packed(k, found), _packed(v, found)] for k, v in value.items()]
-        }
+        return {"dict": [[_pack(k, found), _pack(v, found)] for k, v in value.items()]}
     for name, kind in _SEQUENCES.items():
         if type(value) is kind:
             most = value.maxlen if isinstance(value, deque) else None
-            return {name: [_packed(one, found) for one in value], "most": most}
+            return {name: [_pack(one, found) for one in value], "most": most}
     raise UnknownState(type(value).__name__)
 
 
-def _unpacked(value: Any, kept: dict[str, Tensor], device: torch.device) -> Any:
+def _unpack(value: Any, kept: dict[str, Tensor], device: torch.device) -> Any:
     if not isinstance(value, dict):
         return value
     if "tensor" in value:
         place, on_cpu, strides = value["tensor"]
         tensor = kept[str(place)]
         tensor = tensor.clone() if on_cpu else tensor.to(device, copy=True)
-        return tensor if strides is None else _laid_out(tensor, strides)
+        return tensor if strides is None else _lay_out(tensor, strides)
     if "dtype" in value:
         return getattr(torch, value["dtype"])
     if "dict" in value:
         pairs = value["dict"]
-        return {_unpacked(k, kept, device): _unpacked(v, kept, device) for k, v in pairs}
+        return {_unpack(k, kept, device): _unpack(v, kept, device) for k, v in pairs}
     ((name, inner),) = ((k, v) for k, v in value.items() if k != "most")
-    items = [_unpacked(one, kept, device) for one in inner]
+    items = [_unpack(one, kept, device) for one in inner]
     return deque(items, value["most"]) if name == "deque" else _SEQUENCES[name](items)
 
 
-def _laid_out(tensor: Tensor, strides: list[int]) -> Tensor:
+def _lay_out(tensor: Tensor, strides: list[int]) -> Tensor:
     """Return a copy of a tensor with its numbers in another order in memory."""
     found = torch.empty_strided(
         tensor.shape, strides, dtype=tensor.dtype, device=tensor.device

@@ -27,7 +27,7 @@ def write_analysis(record: Record, folder: Path) -> Path:
 
     text = json.dumps(record, indent=1, allow_nan=False)
     (folder / "analysis.json").write_text(text, encoding="utf-8")
-    figures.save_png(figures.analysed(record), folder / "analysis.png")
+    figures.save_png(figures.draw_analysis(record), folder / "analysis.png")
     return write_page(folder / "analysis.html", analysis_html(record))
 
 

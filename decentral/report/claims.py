@@ -97,14 +97,14 @@ def _claim(record: Record, place: int) -> dict[str, Any]:
     found = others(record).items()
     return {
         **said,
-        "expected": _expected(record),
+        "expected": _expectation_rows(record),
         "others": [[name, measured_text(values)] for name, values in found],
         "how": _how(record),
         "figures": list(_figures(record, place)),
     }
 
 
-def _expected(record: Record) -> list[list[str]]:
+def _expectation_rows(record: Record) -> list[list[str]]:
     return [
         [
             one["means"],

@@ -86,7 +86,7 @@ def compare(paths: Sequence[str | Path]) -> Comparison:
     runs = tuple(read_run(path) for path in paths)
     settings = [flatten(run.config) for run in runs]
     differing = _differing(settings)
-    listed = _listed([facts_of(run) for run in runs])
+    listed = _list_records([facts_of(run) for run in runs])
     rows = tuple(
         {"run": name, **_results(run, listed)}
         | {key: _setting(found, key) for key in differing}
@@ -137,16 +137,16 @@ def _figures(comparison: Comparison, score: Record) -> Iterator[Card]:
     name, said = score.group.capitalize(), _verdict(comparison)
     none = "Nothing to show: these runs logged none of it."
     for key, draw, title, caption in (
-        ("learning", figures.compared_learning, f"{name} over steps",
+        ("learning", figures.draw_learning, f"{name} over steps",
          "Solid: the average of all models. Dashed: the mean of the local models."),
-        ("bytes", figures.compared_cost, f"{name} against bytes",
+        ("bytes", figures.draw_cost, f"{name} against bytes",
          "Marker: the merged model. Bar: the mean of the local models before the merge."),
     ):  # fmt: skip
         drawn = [draw(comparison.runs, size) for size in (figures.WIDE, figures.TALL)]
         yield Card(title, caption, drawings(drawn, key, said), none, full=True)
 
 
-def _listed(facts: Sequence[Facts]) -> tuple[Record, ...]:
+def _list_records(facts: Sequence[Facts]) -> tuple[Record, ...]:
     """Return the records that some run lists: those of metrics, then the loop's
     own.
 
@@ -154,7 +154,9 @@ def _listed(facts: Sequence[Facts]) -> tuple[Record, ...]:
     """
     costs = [record for record in QUANTITIES if "compare" in record.tables]
     # By key: two runs that measured the same have one column.
-    found = {record.key: record for one in facts for record in one.listed("compare")}
+    found = {
+        record.key: record for one in facts for record in one.list_records("compare")
+    }
     return (*(one for one in found.values() if one not in costs), *costs)
 
 
@@ -279,7 +281,7 @@ def columns(groups: Sequence[Group]) -> list[Record]:
         record
         for group in groups
         for one in group.facts
-        for record in one.listed("sweep")
+        for record in one.list_records("sweep")
     ]
     return list({record.key: record for record in found}.values())
 
@@ -340,7 +342,7 @@ def write_sweep(folder: Path, groups: Sequence[Group], failures: Sequence[str]) 
     known = [one.score for group in groups for one in group.facts]
     sizes = (figures.WIDE[0], figures.TALL[0])
     pictures = (
-        [figures.swept(drawn, known[0], width) for width in sizes]
+        [figures.draw_sweep(drawn, known[0], width) for width in sizes]
         if known
         else [None, None]
     )

@@ -68,18 +68,18 @@ class Facts:
             return None
         return self.score.sign * (self.merged - self.local_mean)
 
-    def listed(self, table: Table) -> list[Record]:
+    def list_records(self, table: Table) -> list[Record]:
         """Return the records of what was measured that a table lists beside the
         headline.
         """
-        return self.records.listed(self.values, table)
+        return self.records.list_for(self.values, table)
 
 
 def facts_of(run: RunData) -> Facts:
     """Gather the headline numbers from the summary, else from the last rows logged."""
     nodes = _nodes(run)
     values = {
-        key: value for key in run.logged if (value := _reported(run, key)) is not None
+        key: value for key in run.logged if (value := _read_number(run, key)) is not None
     }
     score: dict[str, float | None] = {
         role: values.get(f"{run.metric}/{role}") for role in ROLES
@@ -104,7 +104,7 @@ def facts_of(run: RunData) -> Facts:
     )
 
 
-def _reported(run: RunData, key: str) -> float | None:
+def _read_number(run: RunData, key: str) -> float | None:
     """Return a number as a table of ends shows it: from the summary, else the last
     row logged.
     """

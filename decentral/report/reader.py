@@ -110,10 +110,10 @@ class RunData:
         """Return the steps and finite values of one metric, the final merge only if
         ``final``.
         """
-        steps, values, _ = self.paired(key, key, final=final)
+        steps, values, _ = self.pair(key, key, final=final)
         return steps, values
 
-    def paired(
+    def pair(
         self, key: str, other: str, *, final: bool = False
     ) -> tuple[list[int], list[float], list[float]]:
         """Return steps, values of ``key`` and the latest value of ``other`` at each
@@ -169,9 +169,9 @@ def read_run(path: str | Path) -> RunData:
         env=_read_json(folder / "env.json") or {},
         metrics=_read_lines(folder / "metrics.jsonl"),
         events=_read_lines(folder / "events.jsonl"),
-        summary=_parsed(folder / "summary.json", _summary),
-        topology=_parsed(folder / "topology.json", _topology),
-        shards=_parsed(folder / "data.json", _shards),
+        summary=_parse(folder / "summary.json", _summary),
+        topology=_parse(folder / "topology.json", _topology),
+        shards=_parse(folder / "data.json", _shards),
         records=_records(folder / "records.json"),
     )
 
@@ -205,9 +205,9 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     try:
         loaded = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise _broken(path, error) from error
+        raise _make_broken(path, error) from error
     if loaded is not None and not isinstance(loaded, dict):
-        raise _broken(path, "not a JSON object")
+        raise _make_broken(path, "not a JSON object")
     return cast("dict[str, Any] | None", loaded)
 
 
@@ -225,33 +225,35 @@ def _read_lines(path: Path) -> tuple[Row, ...]:
         except ValueError as error:
             if number == len(lines):
                 break  # The writer was killed within its last line.
-            raise _broken(path, f"line {number}: {error}") from error
+            raise _make_broken(path, f"line {number}: {error}") from error
         if not isinstance(row, dict) or not _is_number(cast(Row, row).get("step")):
-            raise _broken(path, f"line {number} is not an object with a numeric step")
+            raise _make_broken(
+                path, f"line {number} is not an object with a numeric step"
+            )
         rows.append(cast(Row, row))
     return tuple(rows)
 
 
-def _parsed(path: Path, parse: Callable[[Row], T]) -> T | None:
+def _parse(path: Path, parse: Callable[[Row], T]) -> T | None:
     loaded = _read_json(path)
     if loaded is None:
         return None
     try:
         return parse(loaded)
     except (KeyError, TypeError, ValueError) as error:
-        raise _broken(path, f"{type(error).__name__}: {error}") from error
+        raise _make_broken(path, f"{type(error).__name__}: {error}") from error
 
 
 def _records(path: Path) -> Records:
     """Read what the run's metrics declared, in older runs what built-in ones do."""
     if not path.is_file():
-        from decentral.metrics.returned import built_in  # it loads torch
+        from decentral.metrics.returned import built_in_records  # it loads torch
 
-        return records_of(built_in())
+        return records_of(built_in_records())
     try:
         return records_of(read_records(json.loads(path.read_text(encoding="utf-8"))))
     except (AttributeError, TypeError, ValueError) as error:
-        raise _broken(path, error) from error
+        raise _make_broken(path, error) from error
 
 
 def _summary(loaded: Row) -> Row:
@@ -302,7 +304,7 @@ def _shards(loaded: Row) -> Shards:
     return Shards(counts, classes)
 
 
-def _broken(path: Path, reason: object) -> ConfigError:
+def _make_broken(path: Path, reason: object) -> ConfigError:
     return ConfigError(
         f"{path}: cannot be read ({reason}); restore the file or run again."
     )

@@ -52,7 +52,7 @@ def report_html(run: RunData) -> str:
         status="" if facts.finished else status,
         tiles=_tiles(facts),
         figures=list(_figures(run, facts)),
-        measured=_measured(facts),
+        measured=_measured_rows(facts),
         config=_pairs(run.config),
         labels=_labels(run),
         events=_events(run.events[-_MOST_EVENTS:]),
@@ -205,13 +205,13 @@ def _panel(run: RunData, panel: Panel, place: int) -> Iterator[Card]:
     yield _card(f"panel-{place}", panel.title, caption, drawn, panel.absent)
 
 
-def _measured(facts: Facts) -> list[list[str]]:
+def _measured_rows(facts: Facts) -> list[list[str]]:
     """Return what was measured beside what judges the run: label, value, what it
     is.
     """
     return [
         [one.title, number_text(facts.values[one.key], one), one.text]
-        for one in facts.listed("results")
+        for one in facts.list_records("results")
     ]
 
 

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from decentral.errors import ConfigError, shell_word
 from decentral.run.checkpoint import good_checkpoints, judge
-from decentral.run.digests import edited, file_digest
+from decentral.run.digests import file_digest, find_edited
 from decentral.run.folder import format_of, present
 from decentral.yamltext import load_file
 
@@ -75,7 +75,7 @@ def _config(path: Path) -> str:
     settings = present({str(key): value for key, value in written.items()}, form)
     newest = next(good_checkpoints(path.parent), None)
     stated = newest.identity.get("settings", {}) if newest else {}
-    if changed := edited(stated, settings):
+    if changed := find_edited(stated, settings):
         raise _Broken(f"differs from what the checkpoints state: {', '.join(changed)}")
     return f"{len(settings)} settings, format {form}"
 

@@ -94,7 +94,7 @@ class Draft:
             **self.folder.identity,
         }
         with explain_disk_errors(self.folder.path):
-            write_synced(self.path / "manifest.json", _sealed(manifest))
+            write_synced(self.path / "manifest.json", _seal(manifest))
             # A run that went back comes to the same step again: the newer one
             # counts.
             shutil.rmtree(self.target, ignore_errors=True)
@@ -167,14 +167,14 @@ def relabel(saved: Saved, identity: Mapping[str, Any]) -> None:
     manifest = saved.path / "manifest.json"
     stated = json.loads(manifest.read_text(encoding="utf-8"))
     temporary = manifest.with_name(".manifest.json.tmp")
-    write_synced(temporary, _sealed({**stated, **identity}))
+    write_synced(temporary, _seal({**stated, **identity}))
     temporary.replace(manifest)
     _sync(saved.path)
 
 
-def _sealed(manifest: Mapping[str, Any]) -> bytes:
+def _seal(manifest: Mapping[str, Any]) -> bytes:
     """Return the text of a manifest with a digest of all that it says."""
-    content = _unsealed(manifest)
+    content = _without_seal(manifest)
     return json.dumps({**content, _SEAL: digest_of(content)}, indent=1).encode()
 
 
@@ -238,7 +238,7 @@ def has_checkpoint(run: Path) -> bool:
 def good_checkpoints(run: Path) -> Iterator[Saved]:
     """Yield the checkpoints whose digests hold, the newest first."""
     for path in reversed(_complete(run / "checkpoints")):
-        saved = _verified(path)
+        saved = _verify(path)
         if saved is not None:
             yield saved
 
@@ -258,7 +258,7 @@ def newest_checkpoint(run: Path) -> Saved:
     )
 
 
-def _verified(path: Path) -> Saved | None:
+def _verify(path: Path) -> Saved | None:
     """Return a checkpoint, or None if its files do not match the manifest."""
     if judge(path):
         return None
@@ -281,7 +281,7 @@ def judge(path: Path) -> str:
         manifest = _manifest(path)
         _check_format(manifest.get("format"), path)
         # None: manifests of format 2 had no digest of their own.
-        if manifest.get(_SEAL) not in (None, digest_of(_unsealed(manifest))):
+        if manifest.get(_SEAL) not in (None, digest_of(_without_seal(manifest))):
             return "manifest.json is not what it was: its digest differs"
         for name, digest in manifest["digests"].items():
             with (path / name).open("rb") as file:
@@ -305,7 +305,7 @@ def _manifest(path: Path) -> dict[str, Any]:
     return json.loads((path / "manifest.json").read_text(encoding="utf-8"))
 
 
-def _unsealed(manifest: Mapping[str, Any]) -> dict[str, Any]:
+def _without_seal(manifest: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in manifest.items() if key != _SEAL}
 
 
@@ -317,7 +317,7 @@ def _check_format(found: object, path: Path) -> None:
         )
 
 
-def stacked(checkpoint: Checkpoint, name: str, nodes: Sequence[int]) -> Tensor:
+def stack_nodes(checkpoint: Checkpoint, name: str, nodes: Sequence[int]) -> Tensor:
     """Return one named tensor of several nodes as a block [n, ...].
 
     Args:

@@ -21,7 +21,7 @@ from decentral.userfile import (
     is_graph_file,
     lies,
     place_of,
-    resolved,
+    resolve_path,
     sources,
 )
 from decentral.yamltext import dump, load
@@ -70,7 +70,7 @@ def setting_digests(settings: Mapping[str, Any]) -> dict[str, str]:
     return {key: digest_of(value)[:_LENGTH] for key, value in (counted | wire).items()}
 
 
-def edited(stated: Mapping[str, str], settings: Mapping[str, Any]) -> list[str]:
+def find_edited(stated: Mapping[str, str], settings: Mapping[str, Any]) -> list[str]:
     """Return which settings are not what ``setting_digests`` has ``stated``; none:
     nothing was.
     """
@@ -124,14 +124,14 @@ def differences_text(found: Mapping[str, tuple[Any, Any]]) -> str:
     'seed: 0 there, 1 here; clip: none there, 1.0 here'
     """
     listed = [
-        f"{key}: {_shown(there)} there, {_shown(here)} here"
+        f"{key}: {_short_text(there)} there, {_short_text(here)} here"
         for key, (there, here) in list(found.items())[:_LISTED]
     ]
     left = len(found) - len(listed)
     return "; ".join(listed) + (f"; and {left} more" if left else "")
 
 
-def _shown(value: Any) -> str:
+def _short_text(value: Any) -> str:
     text = "none" if value is None else str(value)
     return text if len(text) <= 40 else f"{text[:37]}..."
 
@@ -187,7 +187,7 @@ def named_files(value: Any) -> set[str]:
         path = name.rpartition(":")[0] if plug_in else name
         if not (plug_in or is_graph_file(path)) or not lies(path):
             continue
-        file = Path(resolved(path))
+        file = Path(resolve_path(path))
         found |= {str(one) for one in (sources(file) if plug_in else [file])}
     return found
 

@@ -47,7 +47,7 @@ class Trackers:
 
         Raises ConfigError where a package is missing.
         """
-        self.made = [_installed(build("tracker", spec)) for spec in specs]
+        self.made = [_require_package(build("tracker", spec)) for spec in specs]
         self.tell = tell
         self.sinks: dict[str, Sink] = {}
         self.step = -1
@@ -102,11 +102,13 @@ class Trackers:
                 self._lose(name, error)
 
     def _lose(self, name: str, error: Exception | SystemExit) -> None:
-        said = exit_place(error) if isinstance(error, SystemExit) else _said(error)
+        said = (
+            exit_place(error) if isinstance(error, SystemExit) else _describe_error(error)
+        )
         self.tell(f"tracker {name} failed ({said}); the run goes on without it.")
 
 
-def _said(error: Exception) -> str:
+def _describe_error(error: Exception) -> str:
     """Say what a tracker raised, and where, if it is a user's."""
     if isinstance(error, PluginError):
         return f"{error.said}, {error.place}"
@@ -122,7 +124,7 @@ def _sink(tracker: ConfiguredPlugin, found: Any) -> Sink:
     return found
 
 
-def _installed(tracker: ConfiguredPlugin) -> ConfiguredPlugin:
+def _require_package(tracker: ConfiguredPlugin) -> ConfiguredPlugin:
     package = traits_of(tracker, TrackerTraits).package
     spec = find_spec(package) if package else None
     if package and (spec is None or spec.origin is None):  # a folder of that name is none

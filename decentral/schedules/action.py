@@ -67,7 +67,7 @@ class CommunicationSchedule:
         # The short way, as a preview of a long run asks for every communication
         # step.
         usual = type(action) is float and 0.0 <= action <= 1.0
-        return action if usual else _judged(self.rule, action, progress)
+        return action if usual else _check_action(self.rule, action, progress)
 
 
 def decide(
@@ -80,10 +80,10 @@ def decide(
         progress: How far the run is.
         feedback: What the run measured last, where the schedule asks for it.
     """
-    return _judged(rule, rule(progress, feedback), progress)
+    return _check_action(rule, rule(progress, feedback), progress)
 
 
-def _judged(rule: ConfiguredPlugin, action: Any, progress: Progress) -> Action:
+def _check_action(rule: ConfiguredPlugin, action: Any, progress: Progress) -> Action:
     """Return what a schedule has decided, if that can be done."""
     if isinstance(action, Merge):
         return action

@@ -11,8 +11,8 @@ from decentral.sweeps.points import Point, Sweep, read_sweep
 from decentral.sweeps.running import (
     Outcome,
     csv_text,
-    grouped,
-    measured,
+    group_points,
+    read_measured,
     run_point,
     run_points,
 )
@@ -22,8 +22,8 @@ __all__ = [
     "Point",
     "Sweep",
     "csv_text",
-    "grouped",
-    "measured",
+    "group_points",
+    "read_measured",
     "read_sweep",
     "run_point",
     "run_points",

@@ -25,7 +25,7 @@ from decentral.plugins import plain
 from decentral.registry import build
 from decentral.report.facts import plugin_text
 from decentral.run.digests import named_files
-from decentral.userfile import opened, place_of
+from decentral.userfile import opened_files, place_of
 
 #: Settings that change nothing about the result of a run.
 _WITHOUT_EFFECT = {*WHEREABOUTS, "out", "keep_checkpoints", "checkpoint_every"}
@@ -79,7 +79,9 @@ def read_sweep(
         flags: Settings that are the same everywhere.
     """
     settings = read_settings(path, "sweep") if path else {}
-    axes = {key: _listed(key, values) for key, values in _axes(settings.pop("sweep", {}))}
+    axes = {
+        key: _read_axis(key, values) for key, values in _axes(settings.pop("sweep", {}))
+    }
     fixed: dict[str, Any] = dict(flags)
     for text in assignments:
         key, _, written = text.partition("=")
@@ -94,10 +96,10 @@ def read_sweep(
             "this sweep has one point; give a setting several values, as in seed=0,1,2, or use "
             "`decentral launch`."
         )
-    return _spread(settings, resolve_aliases(fixed), axes)
+    return _make_points(settings, resolve_aliases(fixed), axes)
 
 
-def _spread(
+def _make_points(
     settings: Mapping[str, Any],
     fixed: Mapping[str, Any],
     axes: Mapping[str, Mapping[str, Any]],
@@ -125,20 +127,22 @@ def digest(config: Config) -> str:
     True
     """
     settings = {
-        key: _spelt(key, value) for key, value in config if key not in _WITHOUT_EFFECT
+        key: _spell(key, value) for key, value in config if key not in _WITHOUT_EFFECT
     }
     # of the engine, the one setting that changes results
     settings["wire"] = config.engine.wire
     text = json.dumps(settings, sort_keys=True)
     found = {
-        path: data for path, data in opened().items() if json.dumps(path)[1:-1] in text
+        path: data
+        for path, data in opened_files().items()
+        if json.dumps(path)[1:-1] in text
     }
     found |= {path: place_of(path).read_bytes() for path in named_files(settings)}
     files = [found[path] for path in sorted(found)]
     return hashlib.sha256(b"\0".join([text.encode(), *files])).hexdigest()[:_DIGEST]
 
 
-def _spelt(key: str, value: Any) -> Any:
+def _spell(key: str, value: Any) -> Any:
     """Write a setting with all defaults; ``auto`` is no plug-in."""
     if key in PARTS and value not in (None, "auto"):
         return build(PARTS[key], value).spec()
@@ -156,7 +160,7 @@ def _axes(axes: Any) -> list[tuple[str, Any]]:
     return [(str(key), values) for key, values in axes.items()]
 
 
-def _listed(key: str, values: Any) -> dict[str, Any]:
+def _read_axis(key: str, values: Any) -> dict[str, Any]:
     """Read an axis of a file: a list, a mapping of labels to values, or text as on
     the line.
     """

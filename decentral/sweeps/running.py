@@ -71,7 +71,7 @@ def run_points(
         return
     for place, point in todo.items():
         running([place])
-        yield place, run_point(point, folder, _unwatched)
+        yield place, run_point(point, folder, _ignore_row)
 
 
 def run_point(point: Point, folder: Path, watch: Watch) -> Outcome:
@@ -87,10 +87,10 @@ def run_point(point: Point, folder: Path, watch: Watch) -> Outcome:
     """
     if point.finished(folder):
         return Outcome("before")
-    return _outcome(lambda: api.begun(point.config, point.folder(folder)).run(watch))
+    return _outcome(lambda: api.begin_run(point.config, point.folder(folder)).run(watch))
 
 
-def _unwatched(row: Mapping[str, Any]) -> None:
+def _ignore_row(row: Mapping[str, Any]) -> None:
     """Look away: a sweep shows what runs end with."""
 
 
@@ -143,7 +143,7 @@ class _SideBySide:
         a stop.
         """
         for place, point in todo.items():
-            made = self._prepared(point)
+            made = self._prepare(point)
             if isinstance(made, Outcome):
                 yield place, made
                 continue
@@ -152,27 +152,27 @@ class _SideBySide:
             # Prepared already, so that the next one starts as soon as a share is
             # free.
             while not (self.stopping.is_set() or self.allocator.allocate(made)):
-                yield from self._ended()
+                yield from self._wait_ended()
             if self.stopping.is_set():
                 break
-            self.busy[self.pool.submit(_outcome, partial(made.run, _unwatched))] = (
+            self.busy[self.pool.submit(_outcome, partial(made.run, _ignore_row))] = (
                 place,
                 made,
             )
             self._show()
         while self.busy:
-            yield from self._ended()
+            yield from self._wait_ended()
         if self.stopping.is_set():
             raise Interrupted("stopped")
 
-    def _prepared(self, point: Point) -> EngineRun | Outcome:
+    def _prepare(self, point: Point) -> EngineRun | Outcome:
         made: list[EngineRun] = []
         begun = _outcome(
-            lambda: made.append(api.begun(point.config, point.folder(self.folder)))
+            lambda: made.append(api.begin_run(point.config, point.folder(self.folder)))
         )
         return made[0] if made else begun
 
-    def _ended(self) -> Iterator[tuple[int, Outcome]]:
+    def _wait_ended(self) -> Iterator[tuple[int, Outcome]]:
         """Wait a moment for runs to end; what was stopped has no outcome."""
         for future in wait(self.busy, _LOOK_S, FIRST_COMPLETED).done:
             place, run = self.busy.pop(future)
@@ -207,7 +207,7 @@ def _side_by_side(
 SEED = "seed"
 
 
-def measured(sweep: Sweep, folder: Path) -> dict[str, Facts]:
+def read_measured(sweep: Sweep, folder: Path) -> dict[str, Facts]:
     """Read what the finished points of a sweep gave, by their digests."""
     done = {
         point.digest: point.folder(folder)
@@ -217,7 +217,7 @@ def measured(sweep: Sweep, folder: Path) -> dict[str, Facts]:
     return {digest: facts_of(read_run(path)) for digest, path in done.items()}
 
 
-def grouped(sweep: Sweep, found: Mapping[str, Facts]) -> list[Group]:
+def group_points(sweep: Sweep, found: Mapping[str, Facts]) -> list[Group]:
     """Gather what was measured, in the order of the sweep."""
     members: dict[tuple[str, ...], list[Point]] = {}
     axes = [axis for axis in sweep.axes if axis != SEED]

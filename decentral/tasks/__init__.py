@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from decentral.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from decentral.tasks.base import HeldOut, Samples, Task, holdout, standardised
+    from decentral.tasks.base import HeldOut, Samples, Task, holdout, standardise
 
-__all__ = ["HeldOut", "Samples", "Task", "holdout", "standardised"]
+__all__ = ["HeldOut", "Samples", "Task", "holdout", "standardise"]
 
 __getattr__ = lazy_names(__name__, {"base": __all__})

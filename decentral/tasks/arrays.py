@@ -70,10 +70,10 @@ def values_of(given: object, where: str) -> Values:
         dense = given.detach()
         return dense.to_dense() if dense.layout is not torch.strided else dense
     if isinstance(given, Sequence) and given and isinstance(given[0], Tensor):
-        return _stacked(cast("Sequence[Tensor]", given), where)
+        return _stack(cast("Sequence[Tensor]", given), where)
     array = _array(given, where)
     if array.dtype.kind == "O":
-        array = _unpacked(array, where)
+        array = _unpack(array, where)
     if array.dtype.kind in "UT":
         return array.astype(np.str_)
     if array.dtype.kind not in _NUMBERS:
@@ -106,7 +106,7 @@ def _tensor(array: NDArray[Any]) -> Tensor:
     )
 
 
-def _unpacked(array: NDArray[Any], where: str) -> NDArray[Any]:
+def _unpack(array: NDArray[Any], where: str) -> NDArray[Any]:
     """Return objects as an array of text or of numbers: what pandas keeps of both."""
     found = list(array.flat)
     if all(isinstance(one, str) for one in found):
@@ -130,7 +130,7 @@ def _unpacked(array: NDArray[Any], where: str) -> NDArray[Any]:
     )
 
 
-def _stacked(tensors: Sequence[Tensor], where: str) -> Tensor:
+def _stack(tensors: Sequence[Tensor], where: str) -> Tensor:
     if len({one.shape for one in tensors}) > 1:
         raise _uneven(where, tensors)
     return torch.stack([one.detach() for one in tensors])
@@ -154,7 +154,7 @@ def _plain(one: Any) -> Any:
     return one
 
 
-def stacked(found: Sequence[Any], where: str) -> Values:
+def stack_values(found: Sequence[Any], where: str) -> Values:
     """Return one value of every sample, as an item of a data set holds it, as one.
 
     Images of Pillow become [channels, height, width] in 0..1, as torchvision's
@@ -162,17 +162,17 @@ def stacked(found: Sequence[Any], where: str) -> Values:
     """
     first = found[0]
     if is_from(first, "PIL.Image"):
-        return _stacked([_picture(one) for one in found], where)
+        return _stack([_picture(one) for one in found], where)
     if isinstance(first, str | int | float | np.generic):
         return values_of(np.array(found), where)
     if isinstance(first, Tensor):
-        return _stacked(found, where)
+        return _stack(found, where)
     parts = [values_of(one, where) for one in found]
     if any(is_text(one) for one in parts):
         raise ConfigError(
             f"{where} holds several texts per sample; turn them into numbers."
         )
-    return _stacked(cast("list[Tensor]", parts), where)
+    return _stack(cast("list[Tensor]", parts), where)
 
 
 def _picture(image: Any) -> Tensor:
@@ -184,7 +184,7 @@ def _picture(image: Any) -> Tensor:
     return tensor.float() / 255 if tensor.dtype == torch.uint8 else tensor
 
 
-def described(value: object) -> str:
+def describe(value: object) -> str:
     """Return what a value is, in a few words."""
     if isinstance(value, Mapping):
         return f"a mapping with keys {', '.join(map(str, list(value)[:6]))}"

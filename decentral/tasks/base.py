@@ -23,7 +23,7 @@ from decentral.errors import ConfigError
 from decentral.pytree import first_leaf
 from decentral.tasks.arrays import Keys, values_of
 from decentral.tasks.labels import (
-    ignored_by,
+    ignored_target,
     occurring,
     places,
     takes_classes,
@@ -31,14 +31,14 @@ from decentral.tasks.labels import (
 )
 from decentral.tasks.samples import Samples as Samples
 from decentral.tasks.samples import (
-    held_out,
     is_ignored,
     is_whole,
     labels_of,
-    numbered,
+    number_classes,
     numbering,
     owners_of,
     read_splits,
+    split_held_out,
 )
 
 #: A share of the training samples that is kept from training.
@@ -124,7 +124,7 @@ class Task:
     def __post_init__(self) -> None:
         """Read the data, and fill in what follows from it."""
         if self.ignore_index is None:
-            self.ignore_index = ignored_by(self.loss)
+            self.ignore_index = ignored_target(self.loss)
         self._read()
         self._leave_out()
         # After samples without a target are gone: a fifth of those that count is
@@ -198,7 +198,7 @@ class Task:
         by_class = is_whole(train.targets) and train.targets.dim() == 1
         groups = [train.targets.long()] if by_class else []
         groups += [] if self.owners is None else [self.owners]
-        kept, out = held_out(train, groups, self.seed)
+        kept, out = split_held_out(train, groups, self.seed)
         self.test = train.subset(out)
         self._keep("train", kept)
         how = " of every class" * by_class
@@ -219,7 +219,7 @@ class Task:
         needed = not theirs or (bool(known[0] < 0) and takes_classes(self.loss))
         names = self.classes
         if names is None and not counted and needed:
-            made, self.numbered = numbered(self._samples()), known
+            made, self.numbered = number_classes(self._samples()), known
             self._put(made)
             self.notes += (numbering(known),)
         targets, own = self.splits[0].targets, self.labels
@@ -286,13 +286,13 @@ class Task:
         )
         return several and bool((targets == self.ignore_index).any())
 
-    def restored(self, changed: Tensor, targets: Tensor) -> Tensor:
+    def restore_ignored(self, changed: Tensor, targets: Tensor) -> Tensor:
         """Return changed targets, those that are left out as they were."""
         if self.ignore_index is None or targets.is_floating_point():
             return changed
         return torch.where(targets == self.ignore_index, targets, changed)
 
-    def counted(self, targets: Tensor) -> Tensor:
+    def count_targets(self, targets: Tensor) -> Tensor:
         """Return how many targets of every sample count, float64 [B]."""
         return (targets != self.ignore_index).flatten(1).sum(1).double()
 
@@ -353,6 +353,6 @@ def holdout(samples: Samples, share: float) -> tuple[Samples, Samples | None]:
     return samples.between(0, kept), samples.between(kept, len(samples))
 
 
-def standardised(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def standardise(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return values with mean 0 and variance 1."""
     return (values - values.mean()) / values.std()

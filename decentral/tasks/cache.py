@@ -27,7 +27,7 @@ def fingerprint(files: Sequence[Path]) -> list[Any]:
     ]
 
 
-def cached(root: str, name: str, key: Any, make: Callable[[Path], None]) -> Path:
+def cached_folder(root: str, name: str, key: Any, make: Callable[[Path], None]) -> Path:
     """Return a folder that ``make`` has filled, now or earlier; it is there whole
     or not at all.
 
@@ -66,7 +66,7 @@ def _publish(made: Path, folder: Path) -> None:
             raise
 
 
-def shown(items: Iterator[T], what: str, total: int) -> Iterator[T]:
+def show_progress(items: Iterator[T], what: str, total: int) -> Iterator[T]:
     """Yield the items; on a terminal, draw how far it is.
 
     Args:

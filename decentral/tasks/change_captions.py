@@ -185,7 +185,7 @@ def _samples(drawn: Scenes, about: str) -> Samples:
     The images after the last pair are grey.
     """
     known, room = vocabulary(), length()
-    captions = list(_told(drawn, about))
+    captions = list(_number_captions(drawn, about))
     targets = torch.full((len(captions), room), _NONE)
     inputs = torch.full((len(captions), 1 + room), _END)
     inputs[:, 0] = torch.tensor([number for number, _ in captions])
@@ -197,12 +197,14 @@ def _samples(drawn: Scenes, about: str) -> Samples:
     images = torch.from_numpy(np.concatenate([drawn.images, grey]))
 
     def view(stored: Tensor, keys: Tensor | None) -> Tensor:
-        return joined(images[stored[..., 0].cpu()].to(stored.device), stored[..., 1:])
+        return join_inputs(
+            images[stored[..., 0].cpu()].to(stored.device), stored[..., 1:]
+        )
 
     return Samples(inputs, targets, view)
 
 
-def _told(drawn: Scenes, about: str) -> Iterator[tuple[int, str]]:
+def _number_captions(drawn: Scenes, about: str) -> Iterator[tuple[int, str]]:
     """Yield the number of its images with every caption, pair by pair."""
     grey = len(drawn.images)
     seen = references(drawn) if about == "changes" else contents(drawn)
@@ -212,7 +214,7 @@ def _told(drawn: Scenes, about: str) -> Iterator[tuple[int, str]]:
             yield from ((grey, caption) for caption in captions)
 
 
-def joined(images: Tensor, words: Tensor) -> Tensor:
+def join_inputs(images: Tensor, words: Tensor) -> Tensor:
     """Return pixels [..., 6, S, S] in [-1, 1] and words [..., T] as one input [...,
     6 S S + T].
     """
@@ -237,7 +239,7 @@ def words_right(outputs: Tensor, targets: Tensor) -> Tensor:
     return ((outputs.argmax(-1) == targets).double() * asked).sum(-1) / asked.sum(-1)
 
 
-def captioned(model: nn.Module, images: Tensor) -> list[str]:
+def caption(model: nn.Module, images: Tensor) -> list[str]:
     """Return a model's captions of pairs uint8 [m, 6, S, S], the likeliest word at
     each place.
     """
@@ -255,6 +257,6 @@ def _greedy(model: nn.Module, images: Tensor) -> Iterator[Tensor]:
     words[:, 0] = _BEGIN
     with torch.no_grad():
         for place in range(length() - 1):
-            likely = model(joined(images, words[:, :-1]))[:, place].argmax(-1)
+            likely = model(join_inputs(images, words[:, :-1]))[:, place].argmax(-1)
             words[:, place + 1] = likely
     yield from words[:, 1:]

@@ -51,7 +51,7 @@ def topics() -> Pieces:
     return ((name, text + "\n") for name, text in found.items())
 
 
-def streamed(address: str, column: str, documents: int) -> Pieces:
+def stream_documents(address: str, column: str, documents: int) -> Pieces:
     """Yield the first documents of a data set of the Hugging Face hub; each is a
     source.
 
@@ -144,7 +144,7 @@ def files_of(path: str, setting: str = "path") -> Files:
     if not splits["train"]:
         splits["train"] = unnamed
     elif unnamed:
-        notes.append(f"task 'text': left aside in {path}: {_listed(unnamed, place)}.")
+        notes.append(f"task 'text': left aside in {path}: {_list_files(unnamed, place)}.")
     if not splits["test"]:
         splits["test"], splits["val"] = splits["val"], []
     if not splits["train"]:
@@ -154,7 +154,7 @@ def files_of(path: str, setting: str = "path") -> Files:
         )
     for split in ("val", "test"):
         if splits[split]:
-            held = _listed(splits[split], place)
+            held = _list_files(splits[split], place)
             notes.append(f"task 'text': {split} is {held}, which is not trained on.")
     return Files({split: each for split, each in splits.items() if each}, tuple(notes))
 
@@ -171,7 +171,7 @@ def _split_of(inside: Path) -> str:
     return ""
 
 
-def _listed(files: Sequence[Path], folder: Path) -> str:
+def _list_files(files: Sequence[Path], folder: Path) -> str:
     shown = ", ".join(str(file.relative_to(folder)) for file in files[:3])
     return shown + (f" and {len(files) - 3} more" if len(files) > 3 else "")
 
@@ -252,7 +252,7 @@ def segments(pieces: Pieces, val: float, *, test: bool = True) -> Iterator[Segme
             at += len(text)
 
 
-def held_out(pieces: Pieces, split: str) -> Iterator[Segment]:
+def keep_whole(pieces: Pieces, split: str) -> Iterator[Segment]:
     """Yield text that is all of one split."""
     return (Segment(source, 0, split, piece) for source, piece in pieces)
 

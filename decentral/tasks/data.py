@@ -29,11 +29,11 @@ from decentral.tasks.arrays import (
     is_text,
     itself,
     refuse_text,
-    stacked,
+    stack_values,
     target_of,
     values_of,
 )
-from decentral.tasks.items import collated, dataset_of, from_items
+from decentral.tasks.items import collate_loader, dataset_of, from_items
 
 
 def read(source: Any, split: str, keys: Keys) -> Held:
@@ -141,7 +141,7 @@ def _from_loader(loader: Any, split: str, keys: Keys) -> Held:
         # Torch's own collating only stacks samples, which is done here in one go.
         held = read(dataset_of(loader, split), split, keys)
     else:
-        held = collated(
+        held = collate_loader(
             loader, split, keys, lambda batch: _from_batch(batch, split, keys)
         )
     if loader.batch_size is None:
@@ -242,7 +242,7 @@ def from_columns(columns: Mapping[str, Any], split: str, keys: Keys) -> Held:
 
 def _column(values: Any, where: str) -> Values:
     if isinstance(values, list) and values and is_from(values[0], "PIL.Image"):
-        return stacked(cast("Sequence[Any]", values), where)
+        return stack_values(cast("Sequence[Any]", values), where)
     return values_of(values, where)
 
 

@@ -19,9 +19,9 @@ from torch.nn.functional import cross_entropy, pad
 
 from decentral.blame import in_words
 from decentral.errors import ConfigError
-from decentral.gradients.draws import hashed
+from decentral.gradients.draws import hash_bits
 from decentral.tasks.base import Samples, Task, holdout
-from decentral.tasks.cache import cached, fingerprint, shown
+from decentral.tasks.cache import cached_folder, fingerprint, show_progress
 from decentral.tasks.image_tables import (
     ROWS,
     Label,
@@ -30,7 +30,7 @@ from decentral.tasks.image_tables import (
     check_labels,
     class_names,
     find_splits,
-    numbered_texts,
+    number_texts,
     open_table,
     read_rows,
 )
@@ -60,7 +60,7 @@ def image_task(
     Decoding happens once; later runs map the decoded bytes from ``cache`` into
     memory. ``augment`` goes to ``Pixels``.
     """
-    folder = _downloaded(name, hub) if path is None else Path(path).expanduser()
+    folder = _download(name, hub) if path is None else Path(path).expanduser()
     found = find_splits(name, folder)
     files = found.files
     if val and "val" in files:
@@ -71,10 +71,12 @@ def image_task(
     # Whatever changes the decoded bytes: the form, the mode, names and contents of
     # files.
     key = ["images-3", mode, {split: fingerprint(each) for split, each in files.items()}]
-    made = cached(cache, name, key, lambda made: _decode(name, files, mode, made, folder))
+    made = cached_folder(
+        cache, name, key, lambda made: _decode(name, files, mode, made, folder)
+    )
     facts = json.loads((made / "facts.json").read_text())
     view = Pixels(tuple(facts["mean"]), tuple(facts["deviation"]), **augment)
-    parts = {split: _mapped(made, split, view) for split in files}
+    parts = {split: _map_samples(made, split, view) for split in files}
     train, held = holdout(parts["train"], val)
     classes = facts["classes"] and tuple(facts["classes"])
     return Task(
@@ -83,14 +85,14 @@ def image_task(
     )  # fmt: skip
 
 
-def _mapped(made: Path, split: str, view: Pixels) -> Samples:
+def _map_samples(made: Path, split: str, view: Pixels) -> Samples:
     # Copy-on-write: nobody writes, but torch wants to be allowed to.
     images = np.load(made / f"{split}.images.npy", mmap_mode="c")
     labels = np.load(made / f"{split}.labels.npy")
     return Samples(torch.from_numpy(images), torch.from_numpy(labels), view, mapped=True)
 
 
-def _downloaded(name: str, hub: str) -> Path:
+def _download(name: str, hub: str) -> Path:
     """Return the folder of a data set of the Hugging Face hub, fetched once."""
     remedy = f"give a folder of parquet files, task '{name}(path=DIR)'"
     try:
@@ -143,7 +145,7 @@ def _decode(
         shape, labels[split] = _decode_split(name, parts, mode, made / split, shape)
     classes = class_names(tables["train"][0])
     check_labels(name, labels, tables, classes)
-    numbers, texts = numbered_texts(labels, classes)
+    numbers, texts = number_texts(labels, classes)
     for split, each in numbers.items():
         np.save(made / f"{split}.labels.npy", np.array(each, dtype=np.int64))
     mean, deviation = _moments(np.load(made / "train.images.npy", mmap_mode="r"))
@@ -171,7 +173,7 @@ def _decode_split(
         )
     pixels: Any = None
     labels: list[Label] = []
-    rows = shown(read_rows(name, parts), f"decoding {name} {into.name}", total)
+    rows = show_progress(read_rows(name, parts), f"decoding {name} {into.name}", total)
     for place, row in enumerate(rows):
         try:
             image = _pixels(row.image, mode)
@@ -277,7 +279,7 @@ class Pixels:
         [...] are given.
         """
         if keys is not None and (self.shift or self.flip):
-            images = self._augmented(inputs.flatten(0, -4), keys.flatten())
+            images = self._augment(inputs.flatten(0, -4), keys.flatten())
             inputs = images.view(inputs.shape)
         mean, deviation = (
             torch.tensor(part, device=inputs.device).mul(255).view(-1, 1, 1)
@@ -285,10 +287,10 @@ class Pixels:
         )
         return (inputs - mean) / deviation
 
-    def _augmented(self, images: Tensor, keys: Tensor) -> Tensor:
+    def _augment(self, images: Tensor, keys: Tensor) -> Tensor:
         """Move and mirror images [M, C, H, W]."""
         height, width = images.shape[-2:]
-        bits, moves = hashed(keys), 2 * self.shift + 1
+        bits, moves = hash_bits(keys), 2 * self.shift + 1
         # Different bits of one hash for mirroring and for each direction.
         down, right = (bits >> 1) % moves, (bits >> 32) % moves
         rows = down.unsqueeze(1) + torch.arange(height, device=images.device)

@@ -168,7 +168,7 @@ def open_table(task: str, path: Path, folder: Path) -> Table:
     """
     inside = str(path.relative_to(folder))
     try:
-        file = _opened(path)
+        file = _open_table(path)
         names: list[str] = file.schema_arrow.names
         image, label = (_column(names, known) for known in (_IMAGES, _LABELS))
         _check_images(file.schema_arrow.field(image))
@@ -178,7 +178,7 @@ def open_table(task: str, path: Path, folder: Path) -> Table:
     return Table(inside, file, image, label)
 
 
-def _opened(path: Path) -> Any:
+def _open_table(path: Path) -> Any:
     import pyarrow
     from pyarrow import parquet
 
@@ -336,7 +336,7 @@ def check_labels(
             raise ConfigError(f"task {task!r}: {where}{error}.")
 
 
-def numbered_texts(
+def number_texts(
     found: Mapping[str, Sequence[Label]], classes: Sequence[str] | None
 ) -> tuple[Mapping[str, Sequence[Label]], list[str] | None]:
     """Return labels that are texts as numbers, and their names: those of the files,

@@ -60,7 +60,7 @@ def induction(
     size = np.full((samples + test, length), symbols)
     tokens = rng.integers(size, seed, "induction/symbol", *many)
     inputs = torch.from_numpy(tokens)
-    targets = torch.from_numpy(np.stack([shifted(tokens), after_match(tokens)], -1))
+    targets = torch.from_numpy(np.stack([shift_tokens(tokens), after_match(tokens)], -1))
     return Task(
         loss=both_losses,
         train=Samples(inputs[:samples], targets[:samples]),
@@ -71,10 +71,10 @@ def induction(
     )
 
 
-def shifted(tokens: NDArray[np.int64]) -> NDArray[np.int64]:
+def shift_tokens(tokens: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return x_{t-2}, -1 for the first two places.
 
-    >>> shifted(np.array([[5, 6, 7, 8]])).tolist()
+    >>> shift_tokens(np.array([[5, 6, 7, 8]])).tolist()
     [[-1, -1, 5, 6]]
     """
     answer = np.full_like(tokens, _NONE)

@@ -22,12 +22,12 @@ from decentral.pytree import tree_cat
 from decentral.tasks.arrays import (
     Held,
     Keys,
-    described,
+    describe,
     is_array,
     is_from,
     itself,
     refuse_text,
-    stacked,
+    stack_values,
     target_of,
 )
 from decentral.units import format_bytes
@@ -45,26 +45,26 @@ def from_items(source: Any, split: str, keys: Keys) -> Held:
         keys: What the target is called in samples that are mappings, and how long
             streams are.
     """
-    items, note = taken(source, split, keys)
+    items, note = take_samples(source, split, keys)
     if not items:
         raise ConfigError(
             f"task: {split} has 0 inputs and 0 targets; give at least 1 of each."
         )
     pairs = [_pair(item, place, split, keys) for place, item in enumerate(items)]
     alone = pairs[0][1] is pairs[0][0]
-    inputs = _collated([one for one, _ in pairs], f"task: {split}, inputs")
+    inputs = _collate([one for one, _ in pairs], f"task: {split}, inputs")
     refuse_text(inputs, f"task: {split}, inputs")
     targets = (
         inputs
         if alone
-        else _collated([one for _, one in pairs], f"task: {split}, targets")
+        else _collate([one for _, one in pairs], f"task: {split}, targets")
     )
     held = Held(inputs, targets)
     said = [note, itself(split) if alone else ""]
     if not note and not isinstance(source, list):
         # Who gives a data set may expect it to be read, and to draw anew, in every
         # epoch.
-        said += _read_once(held, source, split), _drawn_once(source, items[0], split)
+        said += _read_once(held, source, split), _describe_draws(source, items[0], split)
     return replace(held, notes=tuple(filter(None, said)))
 
 
@@ -76,7 +76,7 @@ def _read_once(held: Held, source: Any, split: str) -> str:
     )
 
 
-def _drawn_once(source: Any, first: Any, split: str) -> str:
+def _describe_draws(source: Any, first: Any, split: str) -> str:
     """Say where a data set draws, such as crops of images: it is read once only."""
     if _equal(source[0], first):
         return ""
@@ -92,7 +92,7 @@ def _equal(one: Any, other: Any) -> bool:
     return bool(np.array_equal(np.asarray(one), np.asarray(other)))
 
 
-def taken(source: Any, split: str, keys: Keys) -> tuple[list[Any], str]:
+def take_samples(source: Any, split: str, keys: Keys) -> tuple[list[Any], str]:
     """Return the samples of a source, and a remark on how far a stream was read.
 
     Args:
@@ -105,19 +105,19 @@ def taken(source: Any, split: str, keys: Keys) -> tuple[list[Any], str]:
     if sized and not isinstance(source, IterableDataset | str | bytes):
         places = range(len(source))
         return [
-            _tried(source.__getitem__, i, f"{where}, sample {i},") for i in places
+            _call_user(source.__getitem__, i, f"{where}, sample {i},") for i in places
         ], ""
     if not hasattr(source, "__iter__") or isinstance(source, str | bytes):
         raise ConfigError(
-            f"{where} is {described(source)}; give a pair of arrays, a table, a data set or a "
+            f"{where} is {describe(source)}; give a pair of arrays, a table, a data set or a "
             "loader of torch, or a list of (input, target)."
         )
-    stream = _tried(iter, source, where)
+    stream = _call_user(iter, source, where)
     found: list[Any] = []
     room = STREAM_BYTES
     while len(found) < keys.stream and room > 0:
         # The stream itself says that it has ended: any other value may be a sample.
-        item = _tried(
+        item = _call_user(
             lambda _: next(stream, stream), None, f"{where}, sample {len(found)},"
         )
         if item is stream:
@@ -130,7 +130,7 @@ def taken(source: Any, split: str, keys: Keys) -> tuple[list[Any], str]:
     )
 
 
-def _tried(run: Callable[[Any], Any], given: Any, what: str) -> Any:
+def _call_user(run: Callable[[Any], Any], given: Any, what: str) -> Any:
     """Return what a user's data set or function returns; what it raises becomes a
     ConfigError.
     """
@@ -163,30 +163,29 @@ def _pair(item: Any, place: int, split: str, keys: Keys) -> tuple[Any, Any]:
     if is_array(item) or is_from(item, "PIL.Image"):
         return item, item
     raise ConfigError(
-        f"task: {split}, sample {place}, is {described(item)}; a sample is (input, target), or a "
+        f"task: {split}, sample {place}, is {describe(item)}; a sample is (input, target), or a "
         "mapping that names its target."
     )
 
 
-def _collated(samples: Sequence[Any], where: str) -> Any:
+def _collate(samples: Sequence[Any], where: str) -> Any:
     """Return values of all samples, in the structure of the first."""
     first = samples[0]
     try:
         if isinstance(first, Mapping):
             named = cast("Mapping[str, Any]", first)
             return {
-                k: _collated([one[k] for one in samples], f"{where}, {k!r}")
-                for k in named
+                k: _collate([one[k] for one in samples], f"{where}, {k!r}") for k in named
             }
         if isinstance(first, tuple):
-            return tuple(_collated(part, where) for part in zip(*samples, strict=True))
+            return tuple(_collate(part, where) for part in zip(*samples, strict=True))
     except ConfigError:
         raise
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(
-            f"{where}: not every sample holds what the first does, {described(first)}."
+            f"{where}: not every sample holds what the first does, {describe(first)}."
         ) from error
-    return stacked(samples, where)
+    return stack_values(samples, where)
 
 
 # --- loaders ----------------------------------------------------------------------
@@ -212,7 +211,9 @@ def dataset_of(loader: Any, split: str) -> Any:
     )
 
 
-def collated(loader: Any, split: str, keys: Keys, batch: Callable[[Any], Held]) -> Held:
+def collate_loader(
+    loader: Any, split: str, keys: Keys, batch: Callable[[Any], Held]
+) -> Held:
     """Read a loader through its collate function, all samples at once.
 
     So what it pads has one length. A loader without batches has them for samples.
@@ -223,13 +224,13 @@ def collated(loader: Any, split: str, keys: Keys, batch: Callable[[Any], Held]) 
         keys: How to read.
         batch: Reads one batch.
     """
-    items, note = taken(dataset_of(loader, split), split, keys)
+    items, note = take_samples(dataset_of(loader, split), split, keys)
     what = f"task: {split}: the loader's collate_fn"
     if loader.batch_size is None:
-        parts = [batch(_tried(loader.collate_fn, item, what)) for item in items]
-        return replace(_joined(parts), notes=(note,) if note else ())
+        parts = [batch(_call_user(loader.collate_fn, item, what)) for item in items]
+        return replace(_join(parts), notes=(note,) if note else ())
     # All samples in one call: padding depends on what is collated together.
-    held = batch(_tried(loader.collate_fn, items, what))
+    held = batch(_call_user(loader.collate_fn, items, what))
     if held.size != len(items):
         raise ConfigError(
             f"{what} makes {held.size} of {len(items)} samples; the first dimension of what it "
@@ -238,6 +239,6 @@ def collated(loader: Any, split: str, keys: Keys, batch: Callable[[Any], Held]) 
     return replace(held, notes=(*held.notes, *([note] if note else ())))
 
 
-def _joined(parts: Sequence[Held]) -> Held:
+def _join(parts: Sequence[Held]) -> Held:
     inputs = tree_cat([one.inputs for one in parts])
     return Held(inputs, tree_cat([one.targets for one in parts]))

@@ -37,14 +37,14 @@ def takes_classes(loss: Callable[..., Any]) -> bool:
     return bare in _CLASSIFIERS or isinstance(bare, _CLASSIFYING)
 
 
-def ignored_by(loss: Callable[..., Any]) -> int | None:
+def ignored_target(loss: Callable[..., Any]) -> int | None:
     """Return the target that a loss leaves out, if that can be seen: torch's say
     so.
 
     >>> (
-    ...     ignored_by(F.cross_entropy),
-    ...     ignored_by(nn.NLLLoss(ignore_index=0)),
-    ...     ignored_by(F.mse_loss),
+    ...     ignored_target(F.cross_entropy),
+    ...     ignored_target(nn.NLLLoss(ignore_index=0)),
+    ...     ignored_target(F.mse_loss),
     ... )
     (-100, 0, None)
     """

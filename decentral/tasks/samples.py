@@ -100,9 +100,9 @@ class Samples:
         # Integers are int64 to a loss, whatever they are stored in.
         if isinstance(self.inputs, Tensor) and isinstance(self.targets, Tensor):
             # What nearly every step takes: nothing to walk through.
-            return self._seen(at(self.inputs), keys), _wide(at(self.targets))
+            return self._apply_view(at(self.inputs), keys), _wide(at(self.targets))
         inputs, targets = tree_map(at, self.inputs), tree_map(at, self.targets)
-        return self._seen(inputs, keys), tree_map(_wide, targets)
+        return self._apply_view(inputs, keys), tree_map(_wide, targets)
 
     def chunks(self, size: int) -> Iterator[tuple[Tree, Tree]]:
         """Yield all inputs and targets in order, at most ``size`` samples at a
@@ -121,14 +121,14 @@ class Samples:
             inputs, targets = (
                 tree_map(lambda t, s=some: t[s], part) for part in self._parts
             )
-            yield self._seen(inputs, None), tree_map(_wide, targets)
+            yield self._apply_view(inputs, None), tree_map(_wide, targets)
             begin = stop
 
     @property
     def _parts(self) -> tuple[Tree, Tree]:
         return self.inputs, self.targets
 
-    def _seen(self, inputs: Tree, keys: Tensor | None) -> Tree:
+    def _apply_view(self, inputs: Tree, keys: Tensor | None) -> Tree:
         if self.view is None:
             return (
                 _wide(inputs) if isinstance(inputs, Tensor) else tree_map(_wide, inputs)
@@ -234,7 +234,7 @@ def owners_of(given: Any, column: Values | None, size: int) -> tuple[Tensor | No
             raise ConfigError("task: train is given node by node, so leave owners out.")
         ids = values_of(given, "task: owners")
         if not is_text(ids):
-            return _checked(ids, size, "owners"), ""
+            return _check_ids(ids, size, "owners"), ""
         column = ids
     if column is None:
         return None, ""
@@ -243,10 +243,10 @@ def owners_of(given: Any, column: Values | None, size: int) -> tuple[Tensor | No
     counted = not is_text(column) and bool((names == np.arange(len(names))).all())
     who = f"the nodes are the {len(names)} owners, {in_order(names.tolist(), 'node')}."
     note = "" if counted else who
-    return _checked(torch.from_numpy(index), size, "owners"), note
+    return _check_ids(torch.from_numpy(index), size, "owners"), note
 
 
-def _checked(ids: Any, size: int, what: str) -> Tensor:
+def _check_ids(ids: Any, size: int, what: str) -> Tensor:
     if ids.dim() != 1 or len(ids) != size or ids.is_floating_point():
         raise ConfigError(
             f"task: {what} have shape {list(ids.shape)} and type {ids.dtype}; give one whole "
@@ -270,7 +270,7 @@ def labels_of(
     if is_text(values):
         named, classes = from_text({"labels": np.asarray(values)}, classes)
         values = named["labels"]
-    labels = _checked(values, size, "labels")
+    labels = _check_ids(values, size, "labels")
     if classes is None:
         known = occurring([labels])
         return places(labels, known), tuple(map(str, known.tolist()))
@@ -301,7 +301,7 @@ def is_whole(targets: Any) -> bool:
     return plain and not targets.is_floating_point() and not targets.is_complex()
 
 
-def numbered(samples: Mapping[str, Samples]) -> dict[str, Samples]:
+def number_classes(samples: Mapping[str, Samples]) -> dict[str, Samples]:
     """Return samples of all splits whose labels are numbers of classes from 0."""
     known = occurring([one.targets for one in samples.values()])
     return {
@@ -314,7 +314,7 @@ def numbering(known: Tensor) -> str:
     return f"classes are the {len(known)} labels that occur: {in_order(known.tolist(), 'class')}."
 
 
-def held_out(
+def split_held_out(
     samples: Samples, groups: Sequence[Tensor], seed: int
 ) -> tuple[Tensor, Tensor]:
     """Return which samples are kept and which, a fifth, are held out, both in

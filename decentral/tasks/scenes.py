@@ -74,7 +74,9 @@ def scenes(seed: int, pairs: range, size: int, shift: int) -> Scenes:
     removed = np.take_along_axis(before, place[:, None], 1)[:, 0]
     chunks = [slice(start, start + _CHUNK) for start in range(0, len(number), _CHUNK)]
     drawn = [
-        _drawn(seed, number[some], kinds[some], before[some], after[some], size, shift)
+        _draw_scenes(
+            seed, number[some], kinds[some], before[some], after[some], size, shift
+        )
         for some in chunks
     ]
     change = np.where(changed, np.where(removed, REMOVED, ADDED), SAME)
@@ -83,7 +85,7 @@ def scenes(seed: int, pairs: range, size: int, shift: int) -> Scenes:
     )
 
 
-def _drawn(
+def _draw_scenes(
     seed: int, number: Integers, kinds: Integers, before: NDArray[np.bool_],
     after: NDArray[np.bool_], size: int, shift: int,
 ) -> NDArray[np.uint8]:  # fmt: skip
@@ -95,8 +97,8 @@ def _drawn(
     top = np.full((len(number), 2), 2 * shift + 1)
     moved = rng.integers(top, seed, "scene/shift", number[:, None], np.arange(2)) - shift
     dates = [
-        _photographed(
-            seed, number, date, _cut(_painted(ground, masks, colours, there), at, size)
+        _photograph(
+            seed, number, date, _cut(_paint(ground, masks, colours, there), at, size)
         )
         for date, (there, at) in enumerate(
             ((before, aligned + shift), (after, moved + shift))
@@ -166,7 +168,7 @@ def _distance(y: Floats, x: Floats, kinds: Integers, radius: Floats) -> Floats:
     return found
 
 
-def _painted(
+def _paint(
     ground: Floats, masks: Floats, colours: Floats, there: NDArray[np.bool_]
 ) -> Floats:
     """Return the ground with the objects that are there, [m, 3, E, E]."""
@@ -183,7 +185,7 @@ def _cut(images: Floats, at: Integers, size: int) -> Floats:
                   columns[:, None, None, :]]  # fmt: skip
 
 
-def _photographed(seed: int, number: Integers, date: int, images: Floats) -> Floats:
+def _photograph(seed: int, number: Integers, date: int, images: Floats) -> Floats:
     """Return images in the light of a date, with a cast and noise, in [0, 1]."""
     one, three = number[:, None, None, None], np.arange(3)[:, None, None]
     light = 0.75 + 0.5 * rng.uniform(seed, "scene/light", one, date)

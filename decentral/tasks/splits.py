@@ -46,7 +46,7 @@ def shards(
     share = class_shares(rule, labels, nodes, seed)
     parts: list[list[Integers]] = [[] for _ in range(nodes)]
     for label, (row, members) in enumerate(
-        zip(share, grouped(labels, len(share)), strict=True)
+        zip(share, group_by_label(labels, len(share)), strict=True)
     ):
         members = rng.generator(seed, "split/order", label).permutation(members)
         # Rounding sums rather than parts, so that every sample goes to exactly one
@@ -58,10 +58,10 @@ def shards(
     return _fill_empty(held)
 
 
-def grouped(labels: Integers, count: int) -> list[Integers]:
+def group_by_label(labels: Integers, count: int) -> list[Integers]:
     """Return the samples of every label 0..count-1, ascending, by one sort.
 
-    >>> [part.tolist() for part in grouped(np.array([2, 0, 2]), 3)]
+    >>> [part.tolist() for part in group_by_label(np.array([2, 0, 2]), 3)]
     [[1], [], [0, 2]]
     """
     order = np.argsort(labels, kind="stable")

@@ -15,7 +15,7 @@ from torch.nn.functional import mse_loss
 
 from decentral import rng
 from decentral.registry import Count, NonNegative, Positive, plugin
-from decentral.tasks.base import Samples, Task, standardised
+from decentral.tasks.base import Samples, Task, standardise
 
 
 class Vector(nn.Module):
@@ -123,7 +123,7 @@ def _network(dimension: int, width: int) -> nn.Module:
     return nn.Sequential(first, second)
 
 
-def _drawn(seed: int, purpose: str, samples: int, dimension: int) -> Tensor:
+def _draw_normal(seed: int, purpose: str, samples: int, dimension: int) -> Tensor:
     place, axis = torch.arange(samples).numpy()[:, None], torch.arange(dimension).numpy()
     return torch.from_numpy(rng.normal(seed, purpose, place, axis))
 
@@ -162,12 +162,12 @@ def two_layer_linear(
         width: Neurons of the model.
         samples: Training samples.
     """
-    direction = _drawn(seed, "two_layer_linear/target", 1, dimension)[0]
+    direction = _draw_normal(seed, "two_layer_linear/target", 1, dimension)[0]
     direction /= direction.norm()
     train, test = (
         Samples(x, (x @ direction).unsqueeze(1))
         for x in (
-            _drawn(seed, f"two_layer_linear/{part}", samples, dimension)
+            _draw_normal(seed, f"two_layer_linear/{part}", samples, dimension)
             for part in ("train", "test")
         )
     )
@@ -215,7 +215,7 @@ def circle(
     basis = np.linalg.qr(frame)[0][:dimension]
     angle = 2 * np.pi * rng.uniform(seed, "circle/angle", np.arange(samples + test))
     plane = np.stack([np.cos(angle), np.sin(angle)], 1)
-    value = standardised(np.sin(5 * plane[:, 0]) + np.cos(3 * plane[:, 1]))
+    value = standardise(np.sin(5 * plane[:, 0]) + np.cos(3 * plane[:, 1]))
     inputs = torch.from_numpy(dimension**0.5 * plane @ basis.T).float()
     targets = torch.from_numpy(value).float().unsqueeze(1)
     return Task(
@@ -276,7 +276,7 @@ def pieces(
         powers = place[:, level, None] ** np.arange(3)
         value *= (weights[level, which[:, level]] * powers).sum(1)
     inputs = torch.from_numpy(centres(intervals)[which] + HALF * place).float()
-    targets = torch.from_numpy(standardised(value)).float().unsqueeze(1)
+    targets = torch.from_numpy(standardise(value)).float().unsqueeze(1)
     return Task(
         loss=mse_loss,
         train=Samples(inputs[:samples], targets[:samples]),
@@ -307,7 +307,7 @@ def affine_slopes(levels: int, experts: int) -> NDArray[np.float64]:
     return np.stack(np.meshgrid(*[grid] * levels, indexing="ij"), -1).reshape(-1, levels)
 
 
-def routed(
+def route_experts(
     x: NDArray[np.float64], which: NDArray[np.int64], experts: int
 ) -> NDArray[np.float64]:
     """Return what ``levels`` layers of affine experts give: layer l adds a_{l,i(l)}

@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 from decentral.errors import ConfigError
 from decentral.registry import Count, plugin
 from decentral.tasks.base import HeldOut, Samples, Task
-from decentral.tasks.cache import CACHE, cached, fingerprint
+from decentral.tasks.cache import CACHE, cached_folder, fingerprint
 from decentral.tasks.corpus import (
     HUB,
     SPLITS,
@@ -28,13 +28,13 @@ from decentral.tasks.corpus import (
     characters,
     encode,
     files_of,
-    held_out,
+    keep_whole,
     load,
     octets,
     pairs,
     read,
     segments,
-    streamed,
+    stream_documents,
     topics,
 )
 
@@ -118,7 +118,7 @@ def text(
             f"task 'text': val = {val:g}, but {path} has files for validation; leave val out, or "
             "move them away."
         )
-    data = _encoded(text, (tokens, vocabulary), val, cache)
+    data = _encode_text(text, (tokens, vocabulary), val, cache)
     parts = {s: _windows(data, s, context, stride or context) for s in SPLITS}
     labels, names = _labels(data, len(parts["train"]), stride or context, by)
     return Task(
@@ -150,7 +150,7 @@ class _Text:
         """
         yield from segments(self.train(), val, test="test" not in self.held)
         for split, read_one in self.held.items():
-            yield from held_out(read_one(), split)
+            yield from keep_whole(read_one(), split)
 
 
 def _source(
@@ -200,7 +200,9 @@ def _source(
     }
     marks = {split: fingerprint(each) for split, each in sorted(files.items())}
     if path is None or path.startswith(HUB):
-        source = topics if path is None else partial(streamed, path, column, documents)
+        source = (
+            topics if path is None else partial(stream_documents, path, column, documents)
+        )
         key = [path, column, documents, marks] if path or marks else None
         return _Text(
             key, lambda: ((n, _as_read(t, tokens)) for n, t in source()), held
@@ -209,7 +211,7 @@ def _source(
     return _Text([separator, marks], train, held), notes
 
 
-def _encoded(text: _Text, tokens: tuple[str, int], val: float, cache: str) -> Encoded:
+def _encode_text(text: _Text, tokens: tuple[str, int], val: float, cache: str) -> Encoded:
     if text.key is None:
         with TemporaryDirectory() as folder:
             _encode(tokens, text, val, Path(folder))
@@ -217,7 +219,9 @@ def _encoded(text: _Text, tokens: tuple[str, int], val: float, cache: str) -> En
             return load(Path(folder), mapped=False)
     # The number goes up when what is written changes: older folders are left alone.
     whole = ["text-3", tokens, val, text.key]
-    made = cached(cache, "text", whole, lambda made: _encode(tokens, text, val, made))
+    made = cached_folder(
+        cache, "text", whole, lambda made: _encode(tokens, text, val, made)
+    )
     return load(made, mapped=True)
 
 

@@ -96,7 +96,7 @@ def cider_d(
     # weighs 0.
     rarity = log(len(known))
 
-    def weighed(vectors: Iterable[Grams]) -> list[Vector]:
+    def weigh(vectors: Iterable[Grams]) -> list[Vector]:
         return [
             {
                 gram: count * (rarity - log(max(1, seen[gram])))
@@ -107,12 +107,12 @@ def cider_d(
 
     def one(candidate: str, some: Sequence[list[Grams]]) -> float:
         counted = _vectors(candidate)
-        mine, size = weighed(counted), counted[1].total()
+        mine, size = weigh(counted), counted[1].total()
         return fmean(
             exp(-((size - ref[1].total()) ** 2) / (2 * sigma**2))
             * fmean(map(_cosine, mine, its))
             for ref in some
-            for its in [weighed(ref)]
+            for its in [weigh(ref)]
         )
 
     return 10 * fmean(one(*pair) for pair in zip(candidates, known, strict=True))

@@ -27,8 +27,8 @@ from decentral import rng
 from decentral.errors import ConfigError
 from decentral.plugins import describe, label_of, wrong
 from decentral.registry import ConfiguredPlugin, Plugin
-from decentral.topology.files.assemble import simplified
-from decentral.topology.labels import labels_of, numbered
+from decentral.topology.files.assemble import simplify
+from decentral.topology.labels import labels_of, number_nodes
 from decentral.topology.outside import from_file, from_networkx, from_topohub
 from decentral.traits import Sizes, TopologyTraits, traits_of
 
@@ -55,7 +55,7 @@ class Links:
     weights: NDArray[np.float64] | None
     directed: bool
 
-    def kept(self, mask: NDArray[np.bool_]) -> Links:
+    def keep(self, mask: NDArray[np.bool_]) -> Links:
         """Return only the links where ``mask`` is true."""
         weights = None if self.weights is None else self.weights[mask]
         return Links(self.receivers[mask], self.senders[mask], weights, self.directed)
@@ -157,7 +157,7 @@ class Topology:
                 f"a topology may ask for {', '.join(offered)}; settings are keyword-only."
             )
         drawn = self.rule(*(offered[name] for name in self.parameters))
-        graph = _checked(drawn, self.nodes, self.rule)
+        graph = _check_graph(drawn, self.nodes, self.rule)
         # Graphs of single rounds are not kept: there may be thousands of them.
         return graph if self.time_varying else self._static.setdefault("graph", graph)
 
@@ -166,15 +166,15 @@ class Topology:
         then sender.
         """
         if self.time_varying:
-            return self._counted(_links(self.graph(round, intensity)))
+            return self._without_unit_weights(_links(self.graph(round, intensity)))
         if "links" not in self._static:
-            self._static["links"] = self._counted(_links(self.graph(round)))
+            self._static["links"] = self._without_unit_weights(_links(self.graph(round)))
         return self._static["links"]
 
-    def _counted(self, links: Links) -> Links:
+    def _without_unit_weights(self, links: Links) -> Links:
         return links if self.weighted else replace(links, weights=None)
 
-    def unweighted(self) -> Topology:
+    def without_weights(self) -> Topology:
         """Return the topology without the weights that its graph prescribes."""
         return replace(
             self,
@@ -195,10 +195,10 @@ def _components(graph: nx.Graph[int]) -> int:
     return nx.number_connected_components(graph)
 
 
-def _checked(graph: Any, nodes: int, rule: ConfiguredPlugin) -> nx.Graph[int]:
+def _check_graph(graph: Any, nodes: int, rule: ConfiguredPlugin) -> nx.Graph[int]:
     if not isinstance(graph, nx.Graph):
         raise wrong(rule, describe(graph), f"a networkx graph of {nodes} nodes")
-    single = simplified(graph)
+    single = simplify(graph)
     # A copy: what a plug-in has returned may be a graph that it keeps.
     simple = nx.DiGraph(single) if single.is_directed() else nx.Graph(single)
     simple.remove_edges_from(list(nx.selfloop_edges(simple)))
@@ -207,7 +207,7 @@ def _checked(graph: Any, nodes: int, rule: ConfiguredPlugin) -> nx.Graph[int]:
             f"{label_of(rule)} has {simple.number_of_nodes()} nodes, the run has {nodes}; "
             f"set nodes to {simple.number_of_nodes()} or change the topology."
         )
-    return numbered(simple)
+    return number_nodes(simple)
 
 
 def _links(graph: nx.Graph[int]) -> Links:

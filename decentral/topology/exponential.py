@@ -236,7 +236,7 @@ def teleportation(
     """
     models = min(active, n)
     old, new = (
-        rng.permuted(np.arange(models), n, seed, "teleportation", turn).tolist()
+        rng.permute(np.arange(models), n, seed, "teleportation", turn).tolist()
         # The new nodes of a round are the old ones of the next.
         for turn in (round, round + 1)
     )

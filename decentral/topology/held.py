@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from decentral.errors import ConfigError
 from decentral.registry import ConfiguredPlugin, Plugin, bind, find
 from decentral.spec import Spec, parse_spec
-from decentral.topology.files.assemble import simplified
+from decentral.topology.files.assemble import simplify
 from decentral.traits import TopologyTraits
 
 #: What a matrix may be said to hold.
@@ -30,7 +30,7 @@ _ROUNDING = 1e-6
 Matrix = NDArray[np.float64]
 
 
-def held(value: Any) -> Any:
+def as_plugin(value: Any) -> Any:
     """Return a topology as a plug-in, where a graph is held in Python; any other as
     it is.
 
@@ -77,11 +77,11 @@ def _plugin(graph: nx.Graph[Any], said: str) -> ConfiguredPlugin:
         return graph
 
     drawn.__module__ = type(graph).__module__  # no other process finds it by a name
-    traits = TopologyTraits(said=said, holds=simplified(graph).number_of_nodes())
+    traits = TopologyTraits(said=said, holds=simplify(graph).number_of_nodes())
     return bind(Plugin("topology", "graph", drawn, {}, traits), {})
 
 
-def held_nodes(value: Any) -> int | None:
+def count_held_nodes(value: Any) -> int | None:
     """Return how many nodes a topology has that comes with them: a graph, or a file
     of one.
 
@@ -101,7 +101,7 @@ def held_nodes(value: Any) -> int | None:
     if "n" in found.settings and named.get("n") is None:
         return None  # a generator that makes a graph of any size
     rule = bind(found, named)
-    return simplified(rule(*(0 for _ in found.positional()))).number_of_nodes()
+    return simplify(rule(*(0 for _ in found.positional()))).number_of_nodes()
 
 
 # --- what graphs are made of ------------------------------------------------------

@@ -22,7 +22,7 @@ _WHOLE = re.compile(r"[-+]?[0-9]{1,18}")
 _SPACE = re.compile(r"\s+")
 
 
-def numbered(graph: Any) -> Any:
+def number_nodes(graph: Any) -> Any:
     """Return a graph on nodes 0..n-1: whole numbers in ascending order, others in
     the graph's.
 
@@ -99,17 +99,17 @@ class NodeLabels:
             where: The setting, for messages.
             named: Its nodes.
         """
-        return [self._labelled(where, n) if isinstance(n, str) else self._known(where, n)
+        return [self._find_label(where, n) if isinstance(n, str) else self._check_node(where, n)
                 for n in named]  # fmt: skip
 
-    def _known(self, where: str, node: int) -> int:
+    def _check_node(self, where: str, node: int) -> int:
         if 0 <= node < self.nodes:
             return node
         raise ConfigError(
             f"{where}: there is no node {node}; nodes are 0 to {self.nodes - 1}."
         )
 
-    def _labelled(self, where: str, label: str) -> int:
+    def _find_label(self, where: str, label: str) -> int:
         wanted = label_text(label)
         found = [node for node, known in enumerate(self.labels) if known == wanted]
         if len(found) == 1:

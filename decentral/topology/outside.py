@@ -21,7 +21,7 @@ from decentral.registry import Plugin
 from decentral.signature import Setting, signature_settings
 from decentral.topology.files.formats import FORMATS, read_graph
 from decentral.traits import TopologyTraits
-from decentral.userfile import is_graph_file, located
+from decentral.userfile import is_graph_file, locate
 
 _OWN = ("create_using", "seed", "backend", "backend_kwargs")
 _NETWORKX, _TOPOHUB = "nx:", "topohub:"
@@ -79,7 +79,7 @@ def from_file(name: str) -> Plugin | None:
         raise ConfigError(
             f"topology {name!r} is neither a name nor a file that is there; files are {FORMATS}."
         )
-    if not located(path).is_file():
+    if not locate(path).is_file():
         raise ConfigError(f"topology file {name} does not exist; check the path.")
     return _file(str(path.expanduser().resolve()), name, path)
 
@@ -102,7 +102,7 @@ def _file(name: str, shown: str, path: Path) -> Plugin:
             directed: Whether the links of a list or table go one way; none: as its
                 comments say, else no. Other formats say so themselves.
         """
-        return read_graph(located(path), shown, directed)
+        return read_graph(locate(path), shown, directed)
 
     return Plugin(
         "topology", name, read, signature_settings(read), TopologyTraits(file=True)
@@ -160,7 +160,7 @@ def check_size(
         given: Its other arguments.
         nodes: Of the run.
     """
-    probed = [_drawn(generator, given, n) for n in _PROBES]
+    probed = [_try_draw(generator, given, n) for n in _PROBES]
     if any(
         drawn is None or drawn[0] == n for drawn, n in zip(probed, _PROBES, strict=True)
     ):
@@ -206,7 +206,7 @@ def _meaning(generator: Generator) -> str:
     return f" ({sentence})" if sentence else ""
 
 
-def _drawn(
+def _try_draw(
     generator: Generator, given: Mapping[str, Any], n: int
 ) -> tuple[int, int] | None:
     """Return the numbers of nodes and links for an n, None where there is no graph.
@@ -240,7 +240,7 @@ def _sizes(generator: Generator, given: Mapping[str, Any], nodes: int) -> dict[i
         """Whether the graph for this n is too small, and the next one not too large
         to draw.
         """
-        drawn = _drawn(generator, given, n)
+        drawn = _try_draw(generator, given, n)
         if drawn is None:
             return True
         found[n] = drawn[0]

@@ -161,7 +161,7 @@ def random_neighbors(
         drawing = nodes[counts > place]
         # A place in a permutation of the others: no peer twice, without a list of
         # all of them.
-        others = rng.permuted(place, n - 1, seed, "peers", round, drawing)
+        others = rng.permute(place, n - 1, seed, "peers", round, drawing)
         graph.add_edges_from(
             # Numbers from the node on move up by one, which leaves out the node
             # itself.
@@ -192,6 +192,6 @@ def random_matchings(n: int, round: int, seed: int) -> nx.Graph[int]:
     4
     """
     graph = nx.empty_graph(n)
-    order = rng.permuted(np.arange(n), n, seed, "matching", round).tolist()
+    order = rng.permute(np.arange(n), n, seed, "matching", round).tolist()
     graph.add_edges_from(zip(order[: n // 2], order[n // 2 :], strict=False))
     return graph

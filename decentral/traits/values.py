@@ -167,7 +167,7 @@ class Expectation:
     """What a figure must be: within [``low``, ``high``] for every seed, or their
     mean or median.
 
-    >>> Expectation("gap", "the merged model is close", high=0.05).met([0.01, 0.04])
+    >>> Expectation("gap", "the merged model is close", high=0.05).is_met([0.01, 0.04])
     True
     """
 
@@ -178,7 +178,7 @@ class Expectation:
     over: Literal["every seed", "mean", "median"] = "every seed"
 
     # never true of NaN
-    def met(self, values: Sequence[float]) -> bool:
+    def is_met(self, values: Sequence[float]) -> bool:
         """Whether the measured values, one per seed, are as expected; never without
         values.
         """

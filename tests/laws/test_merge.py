@@ -20,7 +20,7 @@ from decentral.exchange.local import LocalExchange
 from decentral.layout import Layout
 from decentral.loop.measure import Evaluator
 from decentral.loop.trained import FISHER_SAMPLES
-from decentral.merge.base import Models, merge_weights, merged
+from decentral.merge.base import Models, merge_models, merge_weights
 from decentral.merge.calibrate import recalibrate
 from decentral.registry import build, find, names
 from decentral.traits import MergeTraits, traits_of
@@ -165,7 +165,9 @@ def drawn(name: str, seed: int, width: int = 16) -> torch.Tensor:
 def test_equal_models_stay_as_they_are(name: str, seed: int) -> None:
     row = drawn(name, seed)[0]
     rows = row.expand_as(drawn(name, seed)).clone()
-    torch.testing.assert_close(merged(example("merge", name), some_models(rows)), row)
+    torch.testing.assert_close(
+        merge_models(example("merge", name), some_models(rows)), row
+    )
 
 
 @rules(but="ordered")
@@ -175,8 +177,8 @@ def test_models_in_another_order_make_the_same_model(name: str, seed: int) -> No
     rows = drawn(name, seed)
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
     rule = example("merge", name)
-    wanted = merged(rule, some_models(rows))
-    torch.testing.assert_close(merged(rule, some_models(rows[order])), wanted)
+    wanted = merge_models(rule, some_models(rows))
+    torch.testing.assert_close(merge_models(rule, some_models(rows[order])), wanted)
 
 
 @rules()
@@ -185,7 +187,7 @@ def test_models_in_another_order_make_the_same_model(name: str, seed: int) -> No
 def test_models_are_only_read(name: str, seed: int) -> None:
     rows = drawn(name, seed)
     before = rows.clone()
-    found = merged(example("merge", name), some_models(rows))
+    found = merge_models(example("merge", name), some_models(rows))
     assert found.shape == rows[0].shape
     assert torch.isfinite(found).all()
     assert torch.equal(rows, before)
@@ -206,10 +208,10 @@ def test_a_few_bad_models_cannot_pull_robust_merges_out_of_the_range_of_the_good
     low, high = good.min(0).values, good.max(0).values
     for rule, bad in (("median", 4), ("trimmed_mean(share=0.3)", 2)):
         rows = torch.cat([good, torch.full((bad, good.shape[1]), far, dtype=good.dtype)])
-        found = merged(build("merge", rule), some_models(rows))
+        found = merge_models(build("merge", rule), some_models(rows))
         assert (found >= low).all()
         assert (found <= high).all()
-    average = merged(
+    average = merge_models(
         build("merge", "uniform"), some_models(torch.cat([good, good + 1e9]))
     )
     assert (average > high).all()
@@ -217,14 +219,14 @@ def test_a_few_bad_models_cannot_pull_robust_merges_out_of_the_range_of_the_good
 
 def test_without_trimming_the_trimmed_mean_is_the_average() -> None:
     rows = drawn("median", 0)
-    found = merged(build("merge", "trimmed_mean(share=0)"), some_models(rows))
+    found = merge_models(build("merge", "trimmed_mean(share=0)"), some_models(rows))
     torch.testing.assert_close(found, rows.mean(0))
 
 
 @given(seed=st.integers(0, 50), t=st.floats(0, 1))
 def test_slerp_keeps_the_length_of_models_of_one_length(seed: int, t: float) -> None:
     rows = torch.nn.functional.normalize(drawn("slerp", seed), dim=1)
-    found = merged(build("merge", {"name": "slerp", "t": t}), some_models(rows))
+    found = merge_models(build("merge", {"name": "slerp", "t": t}), some_models(rows))
     assert found.norm().item() == pytest.approx(1)
     angle = torch.arccos(rows[0] @ rows[1])
     assert torch.arccos((found @ rows[0]).clamp(-1, 1)).item() == pytest.approx(
@@ -234,15 +236,17 @@ def test_slerp_keeps_the_length_of_models_of_one_length(seed: int, t: float) -> 
 
 def test_slerp_takes_two() -> None:
     with pytest.raises(ConfigError, match="takes 2 models, the run has 5"):
-        merged(build("merge", "slerp"), some_models(drawn("median", 0)))
+        merge_models(build("merge", "slerp"), some_models(drawn("median", 0)))
 
 
 def test_ties_elects_signs_and_averages_those_that_agree() -> None:
     rows = torch.tensor([[1.0, 4.0, 0.1], [1.0, -2.0, 0.1], [-5.0, 3.0, 0.1]])
-    found = merged(build("merge", "ties(keep=0.67)"), some_models(rows, torch.zeros(3)))
+    found = merge_models(
+        build("merge", "ties(keep=0.67)"), some_models(rows, torch.zeros(3))
+    )
     assert found.tolist() == [-5.0, 3.5, 0.0]
     start = torch.tensor([10.0, 10.0, 10.0])
-    shifted = merged(
+    shifted = merge_models(
         build("merge", "ties(keep=0.67, scale=2)"), some_models(rows + start, start)
     )
     torch.testing.assert_close(shifted, torch.tensor([0.0, 17.0, 10.0]))
@@ -252,14 +256,14 @@ def test_dare_keeps_the_average_in_expectation_and_drops_its_share() -> None:
     rows = drawn("dare", 1, width=4000)
     rule = build("merge", "dare(drop=0.9)")
     found = torch.stack(
-        [merged(rule, some_models(rows, seed=seed)) for seed in range(40)]
+        [merge_models(rule, some_models(rows, seed=seed)) for seed in range(40)]
     )
     error = (found.mean(0) - rows.mean(0)).square().mean().item()
     assert error == pytest.approx(9 * rows.square().mean().item() / (5 * 40), rel=0.1)
-    one = merged(rule, some_models(rows[:1]))
+    one = merge_models(rule, some_models(rows[:1]))
     assert (one == 0).double().mean().item() == pytest.approx(0.9, abs=0.02)
     torch.testing.assert_close(
-        merged(build("merge", "dare(drop=0)"), some_models(rows)), rows.mean(0)
+        merge_models(build("merge", "dare(drop=0)"), some_models(rows)), rows.mean(0)
     )
 
 
@@ -268,7 +272,7 @@ def test_fisher_weighs_every_number_by_what_it_matters() -> None:
     matters = torch.tensor([[3.0, 0.0], [1.0, 0.0]])
     models = some_models(rows)
     models = replace(models, fisher=lambda index: matters[index])
-    found = merged(build("merge", "fisher"), models)
+    found = merge_models(build("merge", "fisher"), models)
     torch.testing.assert_close(found, torch.tensor([2.0, 4.0]), rtol=1e-5, atol=0)
 
 
@@ -276,9 +280,9 @@ def test_a_soup_is_never_worse_than_its_best_part() -> None:
     for seed in range(20):
         models = some_models(drawn("soup", seed))
         best = min(models.loss(row) for row in models.rows)
-        assert models.loss(merged(build("merge", "soup"), models)) <= best
+        assert models.loss(merge_models(build("merge", "soup"), models)) <= best
     left_out = some_models(torch.tensor([[1.5, 1.0], [0.5, 1.0], [90.0, 90.0]]))
-    assert merged(build("merge", "soup"), left_out).tolist() == [1.0, 1.0]
+    assert merge_models(build("merge", "soup"), left_out).tolist() == [1.0, 1.0]
 
 
 def test_fisher_information_is_the_mean_of_squared_gradients(tmp_path: Path) -> None:

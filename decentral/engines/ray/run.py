@@ -226,7 +226,7 @@ class RayRun(EngineRun):
         self.workers = self.wanted
         missing = set(range(self.setup.config.nodes)) - set(self.members.live)
         self.say(f"{len(missing)} nodes return at step {self.step}")
-        self._reconfigure(self.members.joined(missing))
+        self._reconfigure(self.members.with_returned(missing))
 
     def _reconfigure(self, members: Membership) -> None:
         """Begin a new epoch at the last checkpoint, which is written anew for its

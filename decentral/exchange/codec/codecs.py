@@ -231,7 +231,7 @@ def _columns(width: int, layout: TensorLayout, draw: RngContext, share: float) -
     count = min(layout.share(share), width)
     # Neither by node nor by channel: both ends know the columns, so no places
     # travel.
-    chosen = rng.permuted(np.arange(count), width, draw.seed, "codec/columns", draw.round)
+    chosen = rng.permute(np.arange(count), width, draw.seed, "codec/columns", draw.round)
     return torch.from_numpy(chosen)
 
 

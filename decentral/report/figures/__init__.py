@@ -5,14 +5,14 @@ would show.
 """
 
 from decentral.report.figures import _backend as _backend  # before any other import of it
-from decentral.report.figures.analysed import analysed, layers, lines, plane
+from decentral.report.figures.analysed import draw_analysis, layers, lines, plane
 from decentral.report.figures.canvas import SMALL, TALL, WIDE, Figure, save_png, to_svg
 from decentral.report.figures.compared import (
     claim_panel,
     common_score,
-    compared_cost,
-    compared_learning,
-    swept,
+    draw_cost,
+    draw_learning,
+    draw_sweep,
 )
 from decentral.report.figures.planned import batches, network, phases, schedule, shards
 from decentral.report.figures.run import (
@@ -31,14 +31,15 @@ __all__ = [
     "TALL",
     "WIDE",
     "Figure",
-    "analysed",
     "batches",
     "bytes_against_metric",
     "claim_panel",
     "common_score",
     "communication",
-    "compared_cost",
-    "compared_learning",
+    "draw_analysis",
+    "draw_cost",
+    "draw_learning",
+    "draw_sweep",
     "layers",
     "learning",
     "lines",
@@ -53,6 +54,5 @@ __all__ = [
     "schedule",
     "seconds_against_metric",
     "shards",
-    "swept",
     "to_svg",
 ]

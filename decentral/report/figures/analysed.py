@@ -176,7 +176,7 @@ def layers(record: Record, size: tuple[float, float] = WIDE) -> Figure | None:
 
 
 @styled
-def analysed(record: Record) -> Figure:
+def draw_analysis(record: Record) -> Figure:
     """Draw an analysis as one picture: losses on lines, and both planes."""
     planes = [(key, part) for key, part in record["planes"].items() if part is not None]
     figure = Figure(figsize=(10.6, 3.6), layout="constrained")

@@ -35,7 +35,7 @@ MARKERS = (
 
 
 @styled
-def compared_learning(
+def draw_learning(
     runs: Sequence[RunData], size: tuple[float, float] = WIDE
 ) -> Figure | None:
     """Overlay runs: merged solid, local mean dashed, one colour and marker per run."""
@@ -57,9 +57,7 @@ def compared_learning(
 
 
 @styled
-def compared_cost(
-    runs: Sequence[RunData], size: tuple[float, float] = WIDE
-) -> Figure | None:
+def draw_cost(runs: Sequence[RunData], size: tuple[float, float] = WIDE) -> Figure | None:
     """Draw the bytes of each run against its merged model, joined to its local
     mean.
     """
@@ -143,7 +141,7 @@ _LONGEST = 34
 
 
 @styled
-def swept(
+def draw_sweep(
     groups: Sequence[Swept], record: Record, width: float = WIDE[0]
 ) -> Figure | None:
     """Draw a row per group: every run a dot, the mean a mark, one standard

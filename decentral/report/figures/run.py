@@ -101,7 +101,7 @@ def _cost_against_metric(
 ) -> Figure | None:
     figure, axes = canvas(SMALL)
     for kind, role, width in (("local_mean", "local", 1.6), ("merged", "merged", 2.4)):
-        _, values, sent = run.paired(f"{run.metric}/{kind}", cost, final=kind == "merged")
+        _, values, sent = run.pair(f"{run.metric}/{kind}", cost, final=kind == "merged")
         label = kind.replace("_", " ")
         axes.plot(
             sent,
@@ -112,7 +112,7 @@ def _cost_against_metric(
             ms=3,
             label=label,
         )
-    _, merged, total = run.paired(f"{run.metric}/merged", cost, final=True)
+    _, merged, total = run.pair(f"{run.metric}/merged", cost, final=True)
     if not total or max(total) <= 0:
         return None
     if facts_of(run).has_merge:

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from decentral.errors import ConfigError
 from decentral.registry import Count, plugin
 from decentral.tasks.models.base import check_heads
-from decentral.tasks.models.transformer import INIT, Layer, Plain, attended
-from decentral.userfile import located
+from decentral.tasks.models.transformer import INIT, Layer, Plain, attend
+from decentral.userfile import locate
 
 
 class Attend(nn.Module):
@@ -43,7 +43,7 @@ class Attend(nn.Module):
         D].
         """
         q, k, v = self.q_proj(query), self.k_proj(key), self.v_proj(value)
-        return self.o_proj(attended(q, k, v, self.heads, causal))
+        return self.o_proj(attend(q, k, v, self.heads, causal))
 
 
 def sines(side: int, width: int) -> Tensor:
@@ -221,7 +221,7 @@ def _go_on(model: Captioner, start: str) -> None:
     """Read what a file holds of the model: all of it, or all but a fusion that is
     another.
     """
-    held, own = _held(start), model.state_dict()
+    held, own = _read_tensors(start), model.state_dict()
     fusion, rest = (
         {name for name in own | held if name.startswith("fusion.") is inside}
         for inside in (True, False)
@@ -242,10 +242,10 @@ def _go_on(model: Captioner, start: str) -> None:
     model.load_state_dict({name: held[name] for name in taken}, strict=False, assign=True)
 
 
-def _held(start: str) -> dict[str, Tensor]:
+def _read_tensors(start: str) -> dict[str, Tensor]:
     """Return the tensors in a file."""
     try:
-        return load_file(located(start))
+        return load_file(locate(start))
     except (OSError, SafetensorError) as error:
         raise ConfigError(
             f"model 'change_captioner': start = {start} cannot be read as safetensors; give the "

@@ -16,7 +16,7 @@ from decentral.tasks.models.base import check_heads, check_images
 INIT = 0.02
 
 
-def attended(q: Tensor, k: Tensor, v: Tensor, heads: int, causal: bool) -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, causal: bool) -> Tensor:
     """Return softmax(q k^T / sqrt(d)) v of every head, [B, Q, D], for keys and
     values [B, K, D].
 
@@ -46,7 +46,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return softmax(q k^T / sqrt(d)) v, projected, for x [B, T, D]."""
         q, k, v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
-        return self.o_proj(attended(q, k, v, self.heads, self.causal))
+        return self.o_proj(attend(q, k, v, self.heads, self.causal))
 
 
 class Gated(nn.Module):

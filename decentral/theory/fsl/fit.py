@@ -117,23 +117,23 @@ def fit(curves: Sequence[Curve]) -> Fit:
     # The first part of a run is no power law yet; what is left out depends on the
     # shortest, or a short run would be left out entirely.
     shortest = min(curve.lr * float(curve.steps[-1]) for curve in curves)
-    points = np.concatenate([_thinned(curve, _SKIPPED * shortest) for curve in curves])
+    points = np.concatenate([_thin(curve, _SKIPPED * shortest) for curve in curves])
     if len(points) <= _CONSTANTS + 2:
         raise ConfigError("fit: the curves have too few points; evaluate more often.")
     longest = max(curve.lr * float(curve.steps[-1]) for curve in curves)
     grid = _grid(curves[0].lr, longest)
-    found, residuals = _solved(grid, points)
+    found, residuals = _solve(grid, points)
     # Twice finer around the best point: the first grid is coarse, since it spans
     # all.
     for _ in range(2):
         grid = _around(grid, found[int(np.argmin(residuals))])
-        more = _solved(grid, points)
+        more = _solve(grid, points)
         found, residuals = (
             np.concatenate([found, more[0]]),
             np.concatenate([residuals, more[1]]),
         )
     order = np.argsort(residuals)
-    good = order[residuals[order] <= residuals[order[0]] * _tolerated(len(points))]
+    good = order[residuals[order] <= residuals[order[0]] * _tolerance(len(points))]
     # Evenly from best to worst: the intervals of a prediction come from the
     # extremes.
     kept = good[np.unique(np.linspace(0, len(good) - 1, _KEPT).astype(int))]
@@ -148,7 +148,7 @@ def fit(curves: Sequence[Curve]) -> Fit:
     )
 
 
-def _tolerated(points: int) -> float:
+def _tolerance(points: int) -> float:
     """Return how many times the least squared residuals those of plausible
     constants may be.
 
@@ -189,7 +189,7 @@ def _check(curves: Sequence[Curve]) -> None:
             )
 
 
-def _thinned(curve: Curve, begin: float) -> Floats:
+def _thin(curve: Curve, begin: float) -> Floats:
     """Return points (time, 1 / batch, loss), one for each of a few stretches of log
     time.
     """
@@ -225,7 +225,7 @@ def _around(grid: list[Floats], best: Floats) -> list[Floats]:
     return finer
 
 
-def _solved(grid: list[Floats], points: Floats) -> tuple[Floats, Floats]:
+def _solve(grid: list[Floats], points: Floats) -> tuple[Floats, Floats]:
     """Return rows (s, 1 - 1/beta, tau, tau', L0, c1, c2), and their squared
     relative residuals.
     """

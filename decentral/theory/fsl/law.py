@@ -91,7 +91,7 @@ class Law:
         gain, offset = self.drift
         return gain * (2 * np.asarray(time, dtype=np.float64) + offset) ** -self.source
 
-    def remembered(self, time: Floats | float) -> Floats:
+    def noise_memory(self, time: Floats | float) -> Floats:
         """Return int_0^t K, the noise of unit strength that is remembered for at
         most t.
         """
@@ -107,7 +107,7 @@ class Law:
         ``to_go`` and ``end`` are intrinsic times; the last axis of ``to_go`` holds
         edges.
         """
-        kernel = np.diff(self.remembered(to_go), axis=-1)
+        kernel = np.diff(self.noise_memory(to_go), axis=-1)
         strength: Floats | float = self.noise / 2
         if self.multiplicative:
             # The drift hardly changes within an interval of the grid, the kernel is
@@ -136,7 +136,7 @@ class Law:
         """Return the risk of a constant batch at intrinsic times, labels' noise
         only.
         """
-        noise = self.lr * self.noise / 2 * self.remembered(time) / size
+        noise = self.lr * self.noise / 2 * self.noise_memory(time) / size
         return self.floor + self.signal(time) + noise
 
     def catch_up(self, small: int, large: int, steps: int, within: float = 0.05) -> int:
@@ -157,7 +157,7 @@ class Law:
 
         def far(after: int) -> bool:
             time = self.lr * after
-            kept = self.remembered(before + time) - self.remembered(time)
+            kept = self.noise_memory(before + time) - self.noise_memory(time)
             excess = self.lr * self.noise / 2 * gap * kept
             return bool(
                 excess > within * (self.constant(large, before + time) - self.floor)
@@ -225,7 +225,7 @@ def optimal(law: Law, budget: int, least: int = 1, most: int | None = None) -> O
     low, high = np.log(max(1.0, budget / most)), np.log(budget / least)
     tried = np.linspace(low, high, _COARSE)
     while True:
-        edges, sizes, risks = _filled(law, np.exp(tried), budget, least, most)
+        edges, sizes, risks = _fill(law, np.exp(tried), budget, least, most)
         best, step = int(np.argmin(risks)), tried[1] - tried[0]
         if step <= _PRECISION:
             break
@@ -254,7 +254,7 @@ def check_bounds(budget: int, least: int, most: int) -> None:
         raise ConfigError(f"min = {least:,} is above max = {most:,}; exchange them.")
 
 
-def _filled(
+def _fill(
     law: Law, steps: Floats, budget: int, least: float, most: float
 ) -> tuple[Floats, Floats, Floats]:
     """Return edges in steps to go, batch sizes and risks, for several numbers of
@@ -287,7 +287,7 @@ def _whole(edges: Floats, sizes: Floats, budget: int, most: int) -> Stages:
     to_go = steps - np.arange(steps) - 0.5
     centres = (edges[1:] + edges[:-1]) / 2
     smooth = np.exp(np.interp(np.log(to_go), np.log(centres), np.log(sizes)))
-    return Stages.runs(as_sizes(smooth)).met(budget, most)
+    return Stages.runs(as_sizes(smooth)).scale_to_budget(budget, most)
 
 
 def two_stage(law: Law, budget: int, small: int, large: int) -> tuple[float, float]:
@@ -308,7 +308,7 @@ def two_stage(law: Law, budget: int, small: int, large: int) -> tuple[float, flo
     after = budget * np.geomspace(min(1.0, large / budget), 1.0, _SHARES)
     late = law.lr * after / large
     end = law.lr * (budget - after) / small + late
-    noise = (law.remembered(end) - law.remembered(late)) / small + law.remembered(
+    noise = (law.noise_memory(end) - law.noise_memory(late)) / small + law.noise_memory(
         late
     ) / large
     risks = law.floor + law.signal(end) + law.lr * law.noise / 2 * noise

@@ -94,7 +94,7 @@ class Stages:
         counts = np.diff(ends, prepend=0)
         return Stages(self.sizes[counts > 0], counts[counts > 0])
 
-    def met(self, budget: int, most: int) -> Stages:
+    def scale_to_budget(self, budget: int, most: int) -> Stages:
         """Return this schedule changed so that it uses ``budget``, in batches up to
         ``most``.
 

@@ -85,7 +85,7 @@ class Disagreement:
         return " and ".join(self.weights)
 
 
-def simplified(graph: Any) -> Any:
+def simplify(graph: Any) -> Any:
     """Return a graph in which the better cable stands for all parallel links, as a
     whole.
 
@@ -145,7 +145,7 @@ def graph_of(content: Content, name: str) -> Any:
         name: Of the file, for messages.
     """
     labels = {node: _label(node, data) for node, data in content.nodes.items()}
-    place = {node: k for k, node in enumerate(_ordered(content, labels))}
+    place = {node: k for k, node in enumerate(_order_nodes(content, labels))}
     # A single one-way link makes the graph directed: the others then count in both
     # ways.
     directed = any(link.directed for link in content.links) or (
@@ -177,7 +177,7 @@ def _add_links(
         one, other = place[link.one], place[link.other]
         where = f", line {link.line}" if link.line else ""
         between = f"{graph.nodes[one][LABEL]}-{graph.nodes[other][LABEL]}"
-        data = _measured(link.data, f"topology file {name}{where}, link {between}")
+        data = _read_quantities(link.data, f"topology file {name}{where}, link {between}")
         ways = [(one, other)]
         if graph.is_directed() and not link.directed and one != other:
             ways.append((other, one))
@@ -193,7 +193,7 @@ def _label(node: Hashable, data: dict[str, Any]) -> str:
     return next(filter(None, said), label_text(node))
 
 
-def _ordered(content: Content, labels: dict[Hashable, str]) -> list[Hashable]:
+def _order_nodes(content: Content, labels: dict[Hashable, str]) -> list[Hashable]:
     """Return the nodes by number: whole numbers ascend, labels before ids; else as
     in the file.
     """
@@ -204,7 +204,7 @@ def _ordered(content: Content, labels: dict[Hashable, str]) -> list[Hashable]:
     return nodes
 
 
-def _measured(data: dict[str, Any], where: str) -> dict[str, Any]:
+def _read_quantities(data: dict[str, Any], where: str) -> dict[str, Any]:
     """Return what a link carries, with quantities as numbers."""
     found = dict(data)
     for text, key, parse in _QUANTITIES:
@@ -239,7 +239,7 @@ def _simple(
             graph.nodes[node][OWN_WEIGHT] = data[WEIGHT]
     graph.remove_edges_from([(node, node, key) for node, _, key in
                              list(nx.selfloop_edges(graph, keys=True))])  # fmt: skip
-    simple = simplified(graph)
+    simple = simplify(graph)
     spans = {key: _span(simple, key) for key in ("weight", "latency_s", "bandwidth_Bps")}
     simple.graph[FILE] = GraphFile(
         name=name,

@@ -36,7 +36,7 @@ class Unreadable(Exception):
         super().__init__(found, expected, line)
         self.found, self.expected, self.line = found, expected, line
 
-    def told(self, name: str) -> str:
+    def describe(self, name: str) -> str:
         """Return the message for the file of that name."""
         where = f", line {self.line}" if self.line else ""
         return f"topology file {name}{where}: {self.found}; expected {self.expected}."
@@ -177,7 +177,7 @@ def whole(text: Any, what: str, line: int | None, least: int | None = 0) -> int:
         number = None
     if number is None or (least is not None and number < least):
         bound = "" if least is None else f" of at least {least}"
-        raise Unreadable(f"{what} is {shown(text)}", f"a whole number{bound}", line)
+        raise Unreadable(f"{what} is {quote_value(text)}", f"a whole number{bound}", line)
     return number
 
 
@@ -192,7 +192,7 @@ def decimal(text: Any, what: str, line: int | None) -> float:
     try:
         return float(text)
     except (TypeError, ValueError, OverflowError):
-        raise Unreadable(f"{what} is {shown(text)}", "a number", line) from None
+        raise Unreadable(f"{what} is {quote_value(text)}", "a number", line) from None
 
 
 def is_number(text: str) -> bool:
@@ -218,7 +218,7 @@ def only(found: Iterable[Any], what: str, line: int | None = None) -> Any:
     return listed[0]
 
 
-def shown(value: Any) -> str:
+def quote_value(value: Any) -> str:
     """Return a value as a message quotes it, cut where it is long."""
     text = repr(value)
     return text if len(text) <= 40 else text[:37] + "..."
@@ -239,7 +239,7 @@ _MARKS = (
 )
 
 
-def unpacked(path: Path) -> bytes:
+def read_unpacked(path: Path) -> bytes:
     """Return the bytes of a file, decompressed where they are gzip's, whatever its
     name says.
     """
@@ -262,7 +262,7 @@ def unpacked(path: Path) -> bytes:
     return data
 
 
-def decoded(data: bytes) -> str:
+def decode(data: bytes) -> str:
     """Return bytes as text with plain line ends: UTF-8, what a byte-order mark
     says, or Latin-1.
 

@@ -12,7 +12,7 @@ from typing import Any
 from decentral.errors import ConfigError
 from decentral.topology.files import gml, json_forms, markup, matrices, numbered, tables
 from decentral.topology.files.assemble import graph_of
-from decentral.topology.files.content import Content, Unreadable, decoded, unpacked
+from decentral.topology.files.content import Content, Unreadable, decode, read_unpacked
 from decentral.userfile import GRAPHS
 
 #: All formats in one line, for who brings another.
@@ -69,14 +69,14 @@ def read_graph(path: Path, name: str, directed: bool | None = None) -> Any:
     try:
         return graph_of(_content(path, directed), name)
     except Unreadable as error:
-        raise ConfigError(error.told(name)) from error
+        raise ConfigError(error.describe(name)) from error
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise ConfigError(f"topology file {name} cannot be opened: {reason}.") from error
 
 
 def _content(path: Path, directed: bool | None) -> Content:
-    data = unpacked(path)
+    data = read_unpacked(path)
     form = _form(path.name, data)
     if directed is not None and form not in _UNDECLARED:
         raise Unreadable(
@@ -87,7 +87,7 @@ def _content(path: Path, directed: bool | None) -> Content:
         raise Unreadable("it is empty", FORMATS)
     if form in _BINARY:
         return _BINARY[form](data)
-    text = decoded(data)
+    text = decode(data)
     undeclared = form in _UNDECLARED
     content = _ONE_WAY[form](text, directed) if undeclared else _READERS[form](text)
     # Of other formats a cut leaves something open, which their readers refuse.

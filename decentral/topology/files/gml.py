@@ -15,7 +15,7 @@ from decentral.topology.files.content import (
     Unreadable,
     decimal,
     only,
-    shown,
+    quote_value,
     whole,
 )
 
@@ -71,13 +71,13 @@ def read_gml(text: str) -> Content:
     """Read GML, with or without the flag ``multigraph``: links are what the file
     lists.
     """
-    graphs = [(value, line) for value, line in _parsed(text).all("graph")]
+    graphs = [(value, line) for value, line in _parse(text).all("graph")]
     graph, line = only(graphs, "graph", 1)
     if not isinstance(graph, Block):
-        raise Unreadable(f"graph is {shown(graph)}", "graph [ ... ]", line)
+        raise Unreadable(f"graph is {quote_value(graph)}", "graph [ ... ]", line)
     directed = next((value for value, _ in graph.all("directed")), 0)
     if directed not in (0, 1):
-        raise Unreadable(f"directed is {shown(directed)}", "0 or 1", graph.line)
+        raise Unreadable(f"directed is {quote_value(directed)}", "0 or 1", graph.line)
     content = Content(
         "GML", directed=directed == 1, about=graph.plain("directed", "multigraph")
     )
@@ -100,11 +100,11 @@ def read_gml(text: str) -> Content:
 
 def _block(value: Any, key: str, line: int) -> Block:
     if not isinstance(value, Block):
-        raise Unreadable(f"{key} is {shown(value)}", f"{key} [ ... ]", line)
+        raise Unreadable(f"{key} is {quote_value(value)}", f"{key} [ ... ]", line)
     return value
 
 
-def _parsed(text: str) -> Block:
+def _parse(text: str) -> Block:
     """Return the outermost list, which stands without brackets."""
     stack, key, line = [Block(1)], "", 1
     for token in _TOKEN.finditer(text):
@@ -126,7 +126,7 @@ def _parsed(text: str) -> Block:
             key = ""
         elif kind != "space":
             expected = f"a value of {key!r}" if key else "a key, or ]"
-            raise Unreadable(f"it reads {shown(found)}", expected, line)
+            raise Unreadable(f"it reads {quote_value(found)}", expected, line)
         line += found.count("\n")
     if key or len(stack) > 1:
         awaited = (

@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from decentral.topology.files.content import Content, Unreadable, only, shown
+from decentral.topology.files.content import Content, Unreadable, only, quote_value
 
 #: Objects that are walked through, by the key they stand at; "" is the outermost.
 _FRAMES = ("", "graph", "elements")
@@ -42,7 +42,7 @@ class Item:
         """Return it as an object; raises Unreadable."""
         if not isinstance(self.value, dict):
             raise Unreadable(
-                f"a {what} is {shown(self.value)}", "an object { }", self.line
+                f"a {what} is {quote_value(self.value)}", "an object { }", self.line
             )
         return cast("dict[str, Any]", self.value)
 
@@ -53,7 +53,7 @@ def read_json(text: str) -> Content:
     if isinstance(whole, list):
         whole = {"elements": whole}
     if not isinstance(whole, dict):
-        raise Unreadable(f"it is {shown(whole)}", _EXPECTED, 1)
+        raise Unreadable(f"it is {quote_value(whole)}", _EXPECTED, 1)
     content = _form_of(cast(Object, whole))(whole)
     content.check()
     return content
@@ -180,13 +180,13 @@ class _Walker:
 def _items(whole: Object, key: str) -> list[Item]:
     found = whole.get(key, [])
     if not isinstance(found, list):
-        raise Unreadable(f"{key!r} is {shown(found)}", f"a list of {key}", None)
+        raise Unreadable(f"{key!r} is {quote_value(found)}", f"a list of {key}", None)
     return cast("list[Item]", found)
 
 
 def _flag(value: Any, what: str, line: int | None = None) -> bool:
     if not isinstance(value, bool):
-        raise Unreadable(f"{what!r} is {shown(value)}", "true or false", line)
+        raise Unreadable(f"{what!r} is {quote_value(value)}", "true or false", line)
     return value
 
 
@@ -201,7 +201,9 @@ def _identity(value: Any, what: str, line: int) -> Hashable:
     if isinstance(value, list):
         return tuple(_identity(each, what, line) for each in cast("list[Any]", value))
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise Unreadable(f"{what} is {shown(value)}", "text or a whole number", line)
+        raise Unreadable(
+            f"{what} is {quote_value(value)}", "text or a whole number", line
+        )
     return value
 
 
@@ -209,7 +211,7 @@ def _without(data: Object, *keys: str) -> dict[str, Any]:
     return {key: value for key, value in data.items() if key not in keys}
 
 
-def _needed(data: Object, key: str, what: str, line: int) -> Any:
+def _need(data: Object, key: str, what: str, line: int) -> Any:
     if key not in data:
         raise Unreadable(f"a {what} has no {key!r}", f"{key!r} in every {what}", line)
     return data[key]
@@ -245,7 +247,7 @@ def _node_link(whole: Object) -> Content:
 
 def _ends(data: Object, line: int) -> tuple[Hashable, Hashable]:
     one, other = (
-        _identity(_needed(data, end, "link", line), f"the {end} of a link", line)
+        _identity(_need(data, end, "link", line), f"the {end} of a link", line)
         for end in ("source", "target")
     )
     return one, other
@@ -276,7 +278,7 @@ def _names(nodes: list[tuple[Item, dict[str, Any]]], ends: list[Hashable]) -> _N
     if key is not None:
         own = [
             _identity(
-                _needed(data, key, "node", item.line), f"the {key} of a node", item.line
+                _need(data, key, "node", item.line), f"the {key} of a node", item.line
             )
             for item, data in nodes
         ]
@@ -298,7 +300,7 @@ def _jgf(whole: Object) -> Content:
     if "graphs" in whole:
         graph = only((item.value for item in _items(whole, "graphs")), "graph", 1)
     if not isinstance(graph, dict):
-        raise Unreadable(f"'graph' is {shown(graph)}", "an object { }", 1)
+        raise Unreadable(f"'graph' is {quote_value(graph)}", "an object { }", 1)
     graph = cast("dict[str, Any]", graph)
     if graph.get("hyperedges"):
         raise Unreadable("it holds hyperedges, which join several nodes", "edges", 1)
@@ -307,12 +309,10 @@ def _jgf(whole: Object) -> Content:
     )
     for item in _items(graph, "nodes"):
         data = item.fields("node")
-        name = (
-            item.key if item.key is not None else _needed(data, "id", "node", item.line)
-        )
+        name = item.key if item.key is not None else _need(data, "id", "node", item.line)
         content.add_node(
             _identity(name, "the id of a node", item.line),
-            _flattened(data, item.line, "id"),
+            _flatten(data, item.line, "id"),
             item.line,
         )
     for item in _items(graph, "edges"):
@@ -320,18 +320,18 @@ def _jgf(whole: Object) -> Content:
         one_way = data.get("directed")
         content.add_link(
             _ends(data, item.line),
-            _flattened(data, item.line, "source", "target", "directed"),
+            _flatten(data, item.line, "source", "target", "directed"),
             item.line,
             None if one_way is None else _flag(one_way, "directed", item.line),
         )
     return content
 
 
-def _flattened(data: Object, line: int, *without: str) -> dict[str, Any]:
+def _flatten(data: Object, line: int, *without: str) -> dict[str, Any]:
     """Return the values of a node or edge, with those of its ``metadata``."""
     metadata = data.get("metadata") or {}
     if not isinstance(metadata, dict):
-        raise Unreadable(f"'metadata' is {shown(metadata)}", "an object { }", line)
+        raise Unreadable(f"'metadata' is {quote_value(metadata)}", "an object { }", line)
     return {**metadata, **_without(data, "metadata", *without)}
 
 
@@ -355,7 +355,7 @@ def _cytoscape(whole: Object) -> Content:
         nodes = [item for item in listed if not _is_edge(item)]
     for item in nodes:
         data = _element(item, "node")
-        name = _needed(data, "id", "node", item.line)
+        name = _need(data, "id", "node", item.line)
         content.add_node(_text(name, item.line), _without(data, "id", "value"), item.line)
     for item in edges:
         data = _element(item, "edge")
@@ -374,7 +374,7 @@ def _is_edge(item: Item) -> bool:
 
 
 def _element(item: Item, what: str) -> dict[str, Any]:
-    data = _needed(item.fields(what), "data", what, item.line)
+    data = _need(item.fields(what), "data", what, item.line)
     return Item(data, item.line).fields("data")
 
 

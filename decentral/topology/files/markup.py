@@ -12,7 +12,7 @@ from decentral.topology.files.content import (
     Content,
     Unreadable,
     only,
-    shown,
+    quote_value,
     whole,
 )
 
@@ -55,7 +55,7 @@ class Element:
 
 def read_markup(data: bytes) -> Content:
     """Read GraphML or GEXF, whichever the outermost element says."""
-    root = _parsed(data)
+    root = _parse(data)
     readers: dict[str, Callable[[Element], Content]] = {
         "graphml": _graphml,
         "gexf": _gexf,
@@ -69,7 +69,7 @@ def read_markup(data: bytes) -> Content:
     return content
 
 
-def _parsed(data: bytes) -> Element:
+def _parse(data: bytes) -> Element:
     """Return the outermost element; entities, which can swell a file without end,
     are refused.
     """
@@ -112,7 +112,7 @@ def _parsed(data: bytes) -> Element:
     return stack[0].children[0]
 
 
-def _typed(text: str, kind: str, what: str, line: int) -> Any:
+def _convert(text: str, kind: str, what: str, line: int) -> Any:
     """Return a value of a declared type; raises Unreadable where it is none.
 
     Args:
@@ -130,7 +130,7 @@ def _typed(text: str, kind: str, what: str, line: int) -> Any:
             return _TRUE[text.strip().lower()]
     except (KeyError, ValueError):
         raise Unreadable(
-            f"{what} is {shown(text)}", f"a value of type {kind}", line
+            f"{what} is {quote_value(text)}", f"a value of type {kind}", line
         ) from None
     return text
 
@@ -163,7 +163,7 @@ def _graphml(root: Element) -> Content:
     for element in graph.children:
         if element.tag == "node":
             _refuse_nested(element)
-            data = {**_values(element, keys), **_drawn_label(element)}
+            data = {**_values(element, keys), **_yed_label(element)}
             content.add_node(element.need("id"), data, element.line)
         elif element.tag == "edge":
             _refuse_nested(element)
@@ -172,12 +172,12 @@ def _graphml(root: Element) -> Content:
             content.add_link(ends, _values(element, keys), element.line, one_way)
         elif element.tag == "hyperedge":
             raise Unreadable("a <hyperedge> joins several nodes", "<edge>", element.line)
-    nodes, links = _announced(graph, "parse.nodes"), _announced(graph, "parse.edges")
+    nodes, links = _read_count(graph, "parse.nodes"), _read_count(graph, "parse.edges")
     content.check_counts(nodes, links, graph.line)
     return content
 
 
-def _announced(element: Element, key: str) -> int | None:
+def _read_count(element: Element, key: str) -> int | None:
     """Return a count that an element announces, if it does."""
     text = element.attributes.get(key)
     return None if text is None else whole(text, key, element.line)
@@ -200,13 +200,13 @@ def _refuse_nested(element: Element) -> None:
 
 def _boolean(element: Element, name: str) -> bool | None:
     text = element.attributes.get(name)
-    return None if text is None else _typed(text, "boolean", name, element.line)
+    return None if text is None else _convert(text, "boolean", name, element.line)
 
 
 def _values(element: Element, keys: Mapping[str, _Key]) -> dict[str, Any]:
     """Return the values of an element by name, defaults included."""
     found = {
-        key.name: _typed(key.default, key.kind, key.name, key.line)
+        key.name: _convert(key.default, key.kind, key.name, key.line)
         for key in keys.values()
         if key.name and key.default is not None and key.owner in (element.tag, "all")
     }
@@ -224,11 +224,11 @@ def _values(element: Element, keys: Mapping[str, _Key]) -> dict[str, Any]:
             )
         seen.add(identity)
         if key.name:
-            found[key.name] = _typed(data.text, key.kind, key.name, data.line)
+            found[key.name] = _convert(data.text, key.kind, key.name, data.line)
     return found
 
 
-def _drawn_label(node: Element) -> dict[str, str]:
+def _yed_label(node: Element) -> dict[str, str]:
     """Return the label that yEd draws, which stands in elements of its own."""
     drawn = next(node.within("NodeLabel"), None)
     return {"label": drawn.text.strip()} if drawn and drawn.text.strip() else {}
@@ -259,11 +259,11 @@ def _gexf(root: Element) -> Content:
             kind = edge.attributes.get("type")
             content.add_link(
                 (edge.need("source"), edge.need("target")),
-                _carried(edge, keys.get("edge", {})),
+                _edge_attributes(edge, keys.get("edge", {})),
                 edge.line,
                 None if kind is None else _one_way(kind, edge.line),
             )
-        content.check_counts(None, _announced(group, "count"), group.line)
+        content.check_counts(None, _read_count(group, "count"), group.line)
     return content
 
 
@@ -292,28 +292,28 @@ def _add_nodes(content: Content, group: Element, keys: Mapping[str, _Key]) -> No
     """
     before = len(content.nodes)
     for node in group.all("node"):
-        data = _attributed(node, keys)
+        data = _read_attributes(node, keys)
         if "label" in node.attributes:
             data["label"] = node.attributes["label"]
         content.add_node(node.need("id"), data, node.line)
-    if (announced := _announced(group, "count")) is not None:
+    if (announced := _read_count(group, "count")) is not None:
         content.check_counts(before + announced, None, group.line)
     for node in group.all("node"):
         for inner in node.all("nodes"):
             _add_nodes(content, inner, keys)
 
 
-def _carried(edge: Element, keys: Mapping[str, _Key]) -> dict[str, Any]:
-    data = _attributed(edge, keys)
+def _edge_attributes(edge: Element, keys: Mapping[str, _Key]) -> dict[str, Any]:
+    data = _read_attributes(edge, keys)
     if WEIGHT in edge.attributes:
-        data[WEIGHT] = _typed(edge.attributes[WEIGHT], "double", WEIGHT, edge.line)
+        data[WEIGHT] = _convert(edge.attributes[WEIGHT], "double", WEIGHT, edge.line)
     return data
 
 
-def _attributed(element: Element, keys: Mapping[str, _Key]) -> dict[str, Any]:
+def _read_attributes(element: Element, keys: Mapping[str, _Key]) -> dict[str, Any]:
     """Return the attribute values of a node or an edge, defaults included."""
     found = {
-        key.name: _typed(key.default, key.kind, key.name, key.line)
+        key.name: _convert(key.default, key.kind, key.name, key.line)
         for key in keys.values()
         if key.default is not None
     }
@@ -325,5 +325,5 @@ def _attributed(element: Element, keys: Mapping[str, _Key]) -> dict[str, Any]:
             expected = "the id of a declared <attribute>"
             raise Unreadable(f"<attvalue> is for {identity!r}", expected, value.line)
         key = keys[identity]
-        found[key.name] = _typed(value.need("value"), key.kind, key.name, value.line)
+        found[key.name] = _convert(value.need("value"), key.kind, key.name, value.line)
     return found

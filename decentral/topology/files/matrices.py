@@ -24,7 +24,7 @@ from decentral.topology.files.content import (
     Content,
     Unreadable,
     decimal,
-    shown,
+    quote_value,
     whole,
 )
 
@@ -275,7 +275,7 @@ def read_matrix_market(text: str) -> Content:
     wanted = 3 if kind.layout == "coordinate" else 2
     if len(sizes) != wanted:
         expected = "rows, columns and entries" if wanted == 3 else "rows and columns"
-        raise Unreadable(f"it reads {shown(' '.join(sizes))}", expected, at)
+        raise Unreadable(f"it reads {quote_value(' '.join(sizes))}", expected, at)
     rows, columns, *_ = numbers = [whole(size, "a size", at) for size in sizes]
     if rows != columns:
         raise Unreadable(f"its matrix is {rows} x {columns}", "a square one", at)
@@ -298,7 +298,7 @@ def _kind(words: list[str]) -> _Kind:
     if len(words) != len(known) or any(
         w not in k for w, k in zip(words, known, strict=True)
     ):
-        raise Unreadable(f"it reads {shown(' '.join(words))}", _HEADER, 1)
+        raise Unreadable(f"it reads {quote_value(' '.join(words))}", _HEADER, 1)
     return _Kind(*words[2:])
 
 
@@ -315,7 +315,9 @@ def _coordinates(body: Lines, kind: _Kind, size: int) -> list[Entry]:
     for number, fields in body:
         if len(fields) != width:
             expected = "row and column" if width == 2 else "row, column and value"
-            raise Unreadable(f"it reads {shown(' '.join(fields))}", expected, number)
+            raise Unreadable(
+                f"it reads {quote_value(' '.join(fields))}", expected, number
+            )
         row, column = (whole(field, "a place", number, least=1) for field in fields[:2])
         if max(row, column) > size:
             expected = f"places from 1 to {size}"
@@ -337,7 +339,9 @@ def _array(body: Lines, kind: _Kind, places: Iterator[tuple[int, int]]) -> list[
     found: list[Entry] = []
     for (row, column), (number, fields) in zip(places, body, strict=True):
         if len(fields) != 1:
-            raise Unreadable(f"it reads {shown(' '.join(fields))}", "one value", number)
+            raise Unreadable(
+                f"it reads {quote_value(' '.join(fields))}", "one value", number
+            )
         value = decimal(fields[0], "an entry", number)
         if value:
             found += kind.both(row, column, value)

@@ -20,7 +20,7 @@ from decentral.topology.files.content import (
     Content,
     Unreadable,
     decimal,
-    shown,
+    quote_value,
     whole,
 )
 
@@ -65,7 +65,7 @@ def _header(fields: list[str], line: int) -> tuple[int, int, int, bool]:
     """
     if not 2 <= len(fields) <= 4:
         expected = "nodes, links and perhaps a format"
-        raise Unreadable(f"it reads {shown(' '.join(fields))}", expected, line)
+        raise Unreadable(f"it reads {quote_value(' '.join(fields))}", expected, line)
     nodes = whole(fields[0], "the number of nodes", line, least=1)
     links = whole(fields[1], "the number of links", line)
     if nodes > limits.NODES:
@@ -161,7 +161,7 @@ def read_pajek(text: str) -> Content:
             _begin(reading, line.split(), number)
         elif not reading.count:
             raise Unreadable(
-                f"it reads {shown(line)}", "*Vertices and their number", number
+                f"it reads {quote_value(line)}", "*Vertices and their number", number
             )
         else:
             _READERS[reading.section](reading, _fields(line, number), number)
@@ -177,7 +177,7 @@ def read_pajek(text: str) -> Content:
 
 def _fields(line: str, number: int) -> list[str]:
     if line.count('"') % 2:
-        raise Unreadable(f"it reads {shown(line)}", "quotes in pairs", number)
+        raise Unreadable(f"it reads {quote_value(line)}", "quotes in pairs", number)
     return [
         found[1] if found[1] is not None else found[2] for found in _FIELD.finditer(line)
     ]

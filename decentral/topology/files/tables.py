@@ -19,7 +19,7 @@ from decentral.topology.files.content import (
     Unreadable,
     decimal,
     is_number,
-    shown,
+    quote_value,
 )
 
 # --- tables -----------------------------------------------------------------------
@@ -69,7 +69,7 @@ def read_table(text: str, directed: bool | None = None) -> Content:
     for row in rows[bool(names) :]:
         _add(
             content,
-            dict(zip(names or _unnamed(rows[0]), row.cells, strict=True)),
+            dict(zip(names or _default_columns(rows[0]), row.cells, strict=True)),
             row.line,
         )
     content.check()
@@ -114,7 +114,7 @@ def _names(rows: Sequence[Row]) -> list[str]:
         if _is_header(rows):
             expected = "a header that names two columns source and target"
             raise Unreadable(
-                f"it reads {shown(', '.join(first.cells))}", expected, first.line
+                f"it reads {quote_value(', '.join(first.cells))}", expected, first.line
             )
         return []
     if len(set(plain)) < len(plain):
@@ -140,7 +140,7 @@ def _is_header(rows: Sequence[Row]) -> bool:
     return any(rest and all(is_number(cells[at]) for cells in rest) for at in texts)
 
 
-def _unnamed(first: Row) -> list[str]:
+def _default_columns(first: Row) -> list[str]:
     width = len(first.cells)
     if width not in (2, 3):
         expected = "two nodes, and perhaps a weight, or a header that names the columns"
@@ -230,7 +230,7 @@ def read_list(text: str, directed: bool | None = None) -> Content:
             found = f"{max(header.sides):,} nodes are announced"
             raise Unreadable(found, f"at most {limits.NODES:,}", header.line)
         content.declares = True
-        for name in _declared(header):
+        for name in _konect_nodes(header):
             content.add_node(name, {})
     for number, line in rows:
         ends, data = _row(_NOTE.sub("", line).strip(), header, number)
@@ -249,7 +249,7 @@ def _is_table(first: str) -> bool:
     return "," in first or ";" in first or ("\t" in first.strip() and not plain)
 
 
-def _declared(header: _Header) -> Iterator[str]:
+def _konect_nodes(header: _Header) -> Iterator[str]:
     """Return the nodes of KONECT, which are numbered from 1, on each side where
     there are two.
     """
@@ -295,7 +295,7 @@ def _row(
     most = 2 if brace else 4 if header.form == "KONECT" else 3
     if not 2 <= len(fields) <= most:
         expected = "two nodes and {...}" if brace else "two nodes, and perhaps a weight"
-        raise Unreadable(f"it reads {shown(line)}", expected, number)
+        raise Unreadable(f"it reads {quote_value(line)}", expected, number)
     one, other = fields[:2]
     if header.bipartite:  # numbered from 1 on either side
         one, other = f"left {one}", f"right {other}"
@@ -316,6 +316,6 @@ def _literal(text: str, number: int) -> dict[str, Any]:
         found = None
     if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
         raise Unreadable(
-            f"its attributes read {shown(text)}", "such as {'weight': 0.5}", number
+            f"its attributes read {quote_value(text)}", "such as {'weight': 0.5}", number
         )
     return cast("dict[str, Any]", found)
