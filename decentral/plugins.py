@@ -25,7 +25,7 @@ from typing import Any
 
 from decentral import blame
 from decentral.errors import PACKAGE, ConfigError, Place, RunError
-from decentral.signature import Setting, parameter_of, without_arguments
+from decentral.signature import Setting, function_behind, parameter_of, without_arguments
 from decentral.traits import Traits
 
 # --- which there are --------------------------------------------------------------
@@ -238,7 +238,7 @@ def label_of(rule: ConfiguredPlugin) -> str:
 
 def place_of(rule: ConfiguredPlugin) -> Place | None:
     """Return where a user's plug-in is defined; None for those of decentral."""
-    target: Any = inspect.unwrap(rule.plugin.target)
+    target: Any = function_behind(rule.plugin.target)
     code = getattr(target, "__code__", None)
     place = Place(code.co_filename, code.co_firstlineno) if code else None
     if code is None:

@@ -8,9 +8,11 @@ annotations (see ``signature``). The docstring is the help.
 
 The module of a kind may define hooks: ``common`` (a function whose keyword-only
 parameters every member accepts), ``resolve(name)`` (a plug-in for names that are
-not built in, e.g. ``nx:...``) and ``shorthand(text)`` (the mapping that a text of
-its own form stands for, or None). What a member may declare about itself are the
-traits of its kind (see ``traits``).
+not built in, e.g. ``nx:...``), ``shorthand(text)`` (the mapping that a text of
+its own form stands for, or None) and ``from_class(target, settings)`` (a class of a
+library as the plug-in that a file can name, or None, with its settings) and
+``assume_traits(target)`` (traits of a function without a decorator). What a member may
+declare about itself are the traits of its kind (see ``traits``).
 """
 
 from __future__ import annotations
@@ -19,21 +21,30 @@ import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import Annotated, Any, TypeVar
 
 from annotated_types import Ge, Gt, Le
 
 from decentral import limits
 from decentral.errors import ConfigError, nearest, unknown
-from decentral.plugins import ConfiguredPlugin, Plugin, entry_points_of, find_members
+from decentral.plugins import (
+    ConfiguredPlugin,
+    Plugin,
+    entry_points_of,
+    find_members,
+    is_users,
+    label_of,
+)
 from decentral.signature import (
     Setting,
+    function_behind,
+    parameter_of,
     signature_settings,
     validate,
 )
 from decentral.spec import Spec, parse_spec
-from decentral.traits import declare
+from decentral.traits import declare, given_by_run
 from decentral.userfile import load_file, load_installed
 from decentral.userfile import resolve_path as whole_path
 
@@ -150,14 +161,35 @@ def _plugin_of(
 def _read_declaration(
     kind: str, target: Callable[..., Any], name: str = "", origin: str = ""
 ) -> Plugin:
-    """Return an object as a plug-in, with what its decorator says, if it has one."""
-    known = next(
-        (p for p in _registered.values() if p.target is target and p.kind == kind), None
+    """Return an object as a plug-in, with what its decorator says, if it has one.
+
+    Of a partial, a method or an object that is called, the decorator is that of the
+    function behind it.
+    """
+    function = function_behind(target)
+    known = _registered_as(kind, target) or _registered_as(
+        kind, getattr(function, "__func__", function)
     )
-    found = known or _plugin_of(
-        kind, name or getattr(target, "__name__", kind), target, {}
-    )
-    return replace(found, name=name or found.name, origin=origin)
+    if known is None:
+        hook = getattr(importlib.import_module(KINDS[kind]), "assume_traits", None)
+        traits = hook(function) if hook else dict[str, Any]()
+        known = _plugin_of(kind, name or _name_of(target), target, traits)
+    elif known.target is not target:
+        known = replace(known, target=target, settings=signature_settings(target))
+    return replace(known, name=name or known.name, origin=origin)
+
+
+def _name_of(target: Callable[..., Any]) -> str:
+    """Return what a callable is called: as a function, or as the class of an object."""
+    while isinstance(target, partial):
+        target = target.func
+    return getattr(target, "__name__", type(target).__name__)
+
+
+def _registered_as(kind: str, target: Callable[..., Any]) -> Plugin | None:
+    """Return the plug-in that an object was registered as."""
+    held = (p for p in _registered.values() if p.kind == kind)
+    return next((p for p in held if p.target is target), None)
 
 
 @cache
@@ -257,15 +289,38 @@ def build(kind: str, value: object) -> ConfiguredPlugin:
     if isinstance(value, ConfiguredPlugin):
         return value
     if callable(value):
-        return bind(_read_declaration(kind, value), {})
+        return _build_callable(kind, value, {})
     if isinstance(value, Mapping) and callable(value.get("name")):
-        return bind(
-            _read_declaration(kind, value["name"]),
-            {k: value[k] for k in value if k != "name"},
-        )
+        given = {k: value[k] for k in value if k != "name"}
+        return _build_callable(kind, value["name"], given)
     spec = read(kind, value)
     found = find(kind, spec.name)
     return bind(found, _by_name(found, spec))
+
+
+def _build_callable(
+    kind: str, target: Callable[..., Any], given: Mapping[str, Any]
+) -> ConfiguredPlugin:
+    """Make a plug-in of an object; one that a file can name becomes what it is called
+    there.
+
+    Args:
+        kind: The kind.
+        target: A function, class, partial, or any other callable.
+        given: Settings beside it.
+    """
+    function, held = target, dict[str, Any]()
+    if isinstance(target, partial) and not target.args:
+        function, held = target.func, target.keywords
+    found = _registered_as(kind, function)
+    hook = getattr(importlib.import_module(KINDS[kind]), "from_class", None)
+    if found is None and hook is not None and inspect.isclass(function):
+        found, held = hook(function, held)
+    settings = {key: held[name] for key in (found.accepts if found else ())
+                if (name := parameter_of(key)) in held}  # fmt: skip
+    if found is not None and len(settings) == len(held):
+        return bind(found, {**settings, **given})
+    return bind(_read_declaration(kind, target), given)
 
 
 def read(kind: str, value: object) -> Spec:
@@ -304,7 +359,29 @@ def bind(found: Plugin, given: Mapping[str, Any]) -> ConfiguredPlugin:
             )
     values = _validate(found, given)
     own = {key: values[key] for key in found.settings}
-    return ConfiguredPlugin(found, own, {key: values[key] for key in found.common})
+    rule = ConfiguredPlugin(found, own, {key: values[key] for key in found.common})
+    if is_users(rule):
+        _refuse_signature(rule)
+    return rule
+
+
+def _refuse_signature(rule: ConfiguredPlugin) -> None:
+    """Refuse a user's function that cannot be called with what the run gives."""
+    given = given_by_run(rule.plugin.kind, rule.traits)
+    if given is None:
+        return
+    try:
+        signature = inspect.signature(rule.plugin.target)
+    except ValueError:  # built into Python, without one
+        return
+    named = {parameter_of(key): value for key, value in rule.settings.items()}
+    try:
+        signature.bind(*given, **named)
+    except TypeError as error:
+        raise ConfigError(
+            f"{label_of(rule)} cannot be called with what the run gives, "
+            f"{', '.join(given)} ({error}); settings of its own must be keyword-only."
+        ) from error
 
 
 def _stranger(found: Plugin, key: str) -> str:

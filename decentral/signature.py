@@ -10,7 +10,8 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from keyword import iskeyword
 from math import isfinite
 from typing import Any, cast
@@ -43,10 +44,32 @@ class Setting:
         return self.default is _REQUIRED
 
 
+def function_behind(target: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function or class that a callable stands for: a partial's, an
+    object's ``__call__``.
+
+    >>> function_behind(partial(print, end="")) is print
+    True
+    """
+    while isinstance(target, partial):
+        target = target.func
+    target = inspect.unwrap(target)
+    if inspect.isroutine(target) or inspect.isclass(target):
+        return target
+    return inspect.unwrap(type(target).__call__)
+
+
 def signature_settings(target: Callable[..., Any]) -> dict[str, Setting]:
-    """Read a target's keyword-only parameters as settings."""
-    function = target.__init__ if inspect.isclass(target) else target
-    scope = getattr(inspect.unwrap(function), "__globals__", {})
+    """Read a target's keyword-only parameters as settings; a partial has other
+    defaults.
+    """
+    if isinstance(target, partial):
+        held = target.keywords
+        return {
+            key: replace(setting, default=held.get(parameter_of(key), setting.default))
+            for key, setting in signature_settings(target.func).items()
+        }
+    scope = getattr(function_behind(target), "__globals__", {})
     if inspect.isclass(target):
         scope = vars(sys.modules[target.__module__])
     said = read_arguments(inspect.getdoc(target) or "")

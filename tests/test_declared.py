@@ -95,7 +95,7 @@ def test_a_file_keeps_traits_and_defaults_of_the_kind(tmp_path: Path) -> None:
 
 def test_what_an_object_declares_for_one_kind_is_not_said_of_another() -> None:
     @plugin("merge", nodes=2)
-    def both(samples: Any) -> Any:
+    def both(samples: Any, nodes: int = 0, seed: int = 0) -> Any:
         """Be two things."""
 
     assert build("merge", both).plugin.kind == "merge"

@@ -262,8 +262,8 @@ def test_only_a_users_plug_in_has_a_place(tmp_path: Path) -> None:
     class Rule:
         """Weigh."""
 
-        def __call__(self, samples: Any) -> Any:
-            return samples
+        def __init__(self, samples: Any) -> None:
+            self.samples = samples
 
     assert place_of(build("merge", "uniform")) is None
     place = place_of(build("merge", Rule))

@@ -132,8 +132,6 @@ class Branching(nn.Module):
         return y if y.sum().item() > 0 else -y
 def branching(shape, outputs): return Branching()
 
-@plugin("fault", strikes="links")
-def shareless(low, high, slot, seed): return low < high
 def unconnected(nodes): return "lan"
 def lopsided(labels, nodes, seed): return [[1.0]]
 """
@@ -170,7 +168,6 @@ CASES = [
     launch("fault of a node that is not there", "faults=[churn(nodes=[9])]"),
     launch("fault that never begins", "faults=[lost(start=100%)]"),
     launch("fault in short stretches", "faults=[bursts(share=0.9,length=2)]"),
-    launch("fault without a share", "faults=[plugins.py:shareless]"),
     launch("fault with an unknown setting", "faults=[lost(shar=0.1)]"),
     launch("faults under all-reduce", "algorithm=allreduce faults=[churn]"),
     launch("one-way losses and balance", "algorithm=gradient_tracking faults=[lost]"),

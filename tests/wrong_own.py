@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import datasets
 import numpy as np
 import pandas as pd
+import pytest
 import torch
 from support import tiny_block, tiny_setup, trained
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
 from zoo import ZOO
 
@@ -53,6 +56,23 @@ def missing(place: int, value: float = float("nan")) -> Tensor:
 
 def collating(wrong: Any) -> DataLoader[Any]:
     return DataLoader(Pairs(), collate_fn=lambda items: wrong)
+
+
+def otherwise() -> Any:
+    """Go on with another list of metrics than the run has."""
+    own = {"task": "quadratic", "nodes": 2, "steps": 4, "out": "measured"}
+    with pytest.raises(KeyboardInterrupt):
+        decentral.launch(
+            **own,
+            checkpoint_every=1,
+            metrics=["loss", lambda snapshot: {"own/one": 1.0}],
+            watch=_stop,
+        )
+    decentral.resume("measured", metrics=["loss"])
+
+
+def _stop(row: dict[str, Any]) -> None:
+    raise KeyboardInterrupt
 
 
 def splits() -> Any:
@@ -246,6 +266,20 @@ OWN: dict[str, Callable[[], Any]] = {
         replicas="loop",
         out="refusing",
     ),
+    "own function: too few parameters": lambda: tiny_setup(codec=lambda rows: rows),
+    "own scheduler: follows what is measured": lambda: tiny_setup(
+        learning_rate=ReduceLROnPlateau
+    ),
+    "own scheduler: ends before the run": lambda: tiny_setup(
+        learning_rate=functools.partial(OneCycleLR, max_lr=0.1, total_steps=9)
+    ),
+    "own scheduler: unknown to torch": lambda: tiny_setup(
+        learning_rate="torch.optim.lr_scheduler.CosineAnealingLR(T_max=3)"
+    ),
+    "own split: the same sample twice": lambda: tiny_setup(
+        split=lambda labels, nodes, seed: [range(9)] * nodes
+    ),
+    "own metrics: given again otherwise": otherwise,
     "own optimizer: matrices only": lambda: started(four, optimizer="torch.optim.Muon"),
     "own optimizer: remembers objects": lambda: started(
         four, optimizer="pytorch_optimizer.Conda"

@@ -16,6 +16,7 @@ from decentral.api.changing import (
 )
 from decentral.api.run import Run, run_config, run_settings
 from decentral.config import (
+    LISTS,
     PARTS,
     Config,
     make_config,
@@ -252,7 +253,7 @@ def restart(
     for key, value in objects.items():
         part = key.partition(".")[0]
         refuse_unknown(part, value)
-        if part not in WHEREABOUTS and key not in PARTS:
+        if part not in WHEREABOUTS and key not in PARTS and key not in LISTS:
             raise ConfigError(
                 f"{key} cannot change when a run goes on; only where it runs can: "
                 f"{', '.join(WHEREABOUTS)}."

@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from decentral.api.changing import refuse_edited
-from decentral.config import Config, Engine, make_config, merge_layers, read_file
+from decentral.config import LISTS, Config, Engine, make_config, merge_layers, read_file
 from decentral.errors import ConfigError, RunError, nearest, shell_word
-from decentral.loop.preparing import prepare
+from decentral.loop.preparing import prepare, write_in_list
 from decentral.loop.trained import TrainedModels, differing
 from decentral.registry import PYTHON
 from decentral.run.checkpoint import good_checkpoints, newest_checkpoint
 from decentral.run.digests import find_moved
 from decentral.run.folder import FORMAT, READ, format_of, present
+from decentral.spec import spell
 
 #: Called with what is being measured, how many parts are done, and how many there
 #: are.
@@ -190,7 +191,7 @@ def run_config(
     for key in [key for key, value in settings.items() if _from_python(value)]:
         if objects.get(key) is None:
             raise ConfigError(
-                f"run {path}: its {key} was given from Python; "
+                f"run {path}: its {key} {'were' if key in LISTS else 'was'} given from Python; "
                 f"use decentral.resume({str(path)!r}, {key}=...)."
             )
         settings[key] = objects[key]
@@ -200,6 +201,7 @@ def run_config(
     config = make_config(
         {k: v for k, v in settings.items() if v is not None}, change or {}
     )
+    _check_lists(path, stored, config, goes_on)
     there, here = stored["engine"].get("wire", "same"), config.engine.wire
     if goes_on and there != here:
         raise ConfigError(
@@ -207,6 +209,26 @@ def run_config(
             "it is part of the result."
         )
     return config
+
+
+def _check_lists(
+    path: str | Path, stored: Mapping[str, Any], config: Config, goes_on: bool
+) -> None:
+    """Refuse a list, some of which was given from Python, that is not the one of a run.
+
+    Args:
+        path: The run folder.
+        stored: Its settings.
+        config: The configuration as it is given again.
+        goes_on: Whether the run will be trained on: else no list changes its models.
+    """
+    for key in LISTS if goes_on else ():
+        now = [write_in_list(one) for one in getattr(config, key)]
+        if PYTHON in (stored.get(key) or ()) and now != stored[key] and key != "faults":
+            raise ConfigError(
+                f"run {path}: its {key} were {spell(stored[key])}; give them again so, a "
+                "function in the place of each python."
+            )
 
 
 def run_settings(path: str | Path, *, goes_on: bool = False) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from decentral.config.reading import (
 from decentral.config.settings import (
     ALIASES,
     ENGINE_SETTINGS,
+    LISTS,
     NESTED,
     NUMBERS,
     PARTS,
@@ -28,6 +29,7 @@ from decentral.config.settings import (
 __all__ = [
     "ALIASES",
     "ENGINE_SETTINGS",
+    "LISTS",
     "NESTED",
     "NUMBERS",
     "PARTS",

@@ -7,6 +7,7 @@ ones win, above the defaults and what the task recommends.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from inspect import isfunction
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 from decentral.config.settings import (
     ALIASES,
     ENGINE_SETTINGS,
+    LISTS,
     NESTED,
     NUMBERS,
     PARTS,
@@ -238,6 +240,8 @@ def as_mapping(kind: str, value: PluginSpec) -> dict[str, Any]:
     """Return a plug-in as a mapping with ``name``, so that settings can be changed."""
     if isinstance(value, int | float) and kind in NUMBERS and not isinstance(value, bool):
         return {"name": "constant", NUMBERS[kind]: value}
+    if callable(value) and not isinstance(value, ConfiguredPlugin):
+        return {"name": value}
     spec = read(kind, value)
     names = list(find(kind, spec.name).settings) if spec.args else []
     return {
@@ -248,10 +252,6 @@ def as_mapping(kind: str, value: PluginSpec) -> dict[str, Any]:
 
 
 # --- one configuration ------------------------------------------------------------
-
-
-#: Settings that are lists of plug-ins.
-_LISTS = {"faults", "metrics", "track"}
 
 
 def make_config(*layers: Mapping[str, Any]) -> Config:
@@ -273,7 +273,7 @@ def make_config(*layers: Mapping[str, Any]) -> Config:
     ]
     # The task's and the algorithm's recommendations lie below everything that was
     # said.
-    settings = _with_plan(merge_layers(*suited, *layers), asked)
+    settings = _with_plan(merge_layers(*_without_rate(suited, asked), *layers), asked)
     owners = getattr(settings.get("task"), "nodes", None)
     if isinstance(owners, int) and "nodes" not in asked:
         settings["nodes"] = owners  # a task made in Python says who owns what
@@ -291,6 +291,26 @@ def make_config(*layers: Mapping[str, Any]) -> Config:
     if "split" not in asked:
         config.model_fields_set.discard("split")
     return config
+
+
+def _without_rate(
+    suited: Sequence[Mapping[str, Any]], asked: Mapping[str, Any]
+) -> list[Mapping[str, Any]]:
+    """Return what is recommended, without a rate where an optimizer from Python has
+    its own: it is a function, or a partial that says one.
+
+    Args:
+        suited: Recommendations of the task and the algorithm.
+        asked: What the user said.
+    """
+    optimizer = asked.get("optimizer")
+    said = "lr" in getattr(optimizer, "keywords", {}) or isfunction(optimizer)
+    return [
+        {key: {k: v for k, v in value.items() if k != "lr"}
+         if said and key == "learning_rate" and isinstance(value, Mapping) else value
+         for key, value in layer.items()}
+        for layer in suited
+    ]  # fmt: skip
 
 
 def _follow_graph(settings: dict[str, Any], asked: Mapping[str, Any]) -> None:
@@ -315,7 +335,7 @@ def _check_plain(asked: Mapping[str, Any]) -> None:
     """Refuse numbers and words that cannot be before anything heavy is loaded for
     plug-ins.
     """
-    own = Config.model_fields.keys() - PARTS.keys() - NESTED.keys() - _LISTS
+    own = Config.model_fields.keys() - PARTS.keys() - NESTED.keys() - LISTS.keys()
     validate({key: asked[key] for key in own & asked.keys()})
     size = asked.get("batch")
     if isinstance(size, int | float) and not isinstance(size, bool):

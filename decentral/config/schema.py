@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 from pydantic.errors import PydanticUserError
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
-from decentral.config.settings import ALIASES, NESTED, NUMBERS, PARTS, Config
+from decentral.config.settings import ALIASES, LISTS, NESTED, NUMBERS, PARTS, Config
 from decentral.registry import KINDS, NestedPlugin, Plugin, members, names
 from decentral.signature import Setting, first_sentence
 from decentral.units import parse_bandwidth, parse_point, parse_seconds
@@ -21,7 +21,6 @@ Schema = dict[str, Any]
 
 _TEXT_OR_NUMBER: Schema = {"type": ["string", "number"]}
 #: Settings that are lists of plug-ins, and their kind.
-_LISTS = {"metrics": "metric", "faults": "fault", "track": "tracker"}
 #: A plug-in from outside: a file, or a name within a library.
 _OUTSIDE = r"[.:/\\]"
 
@@ -84,8 +83,8 @@ def _setting(key: str) -> Schema:
         number = [{"type": "number"}] if key in NUMBERS else []
         auto = [{"enum": ["auto", None]}] if field.default == "auto" else []
         return {"anyOf": [_ref(PARTS[key]), *number, *auto, *absent]}
-    if key in _LISTS:
-        one = _describe_plugin(_LISTS[key])
+    if key in LISTS:
+        one = _describe_plugin(LISTS[key])
         return {"anyOf": [one, {"type": "array", "items": one}]}
     if key in NESTED:
         return {"anyOf": [*_describe_part(key), *absent]}

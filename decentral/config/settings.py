@@ -140,14 +140,15 @@ PluginSpec = Any
 Named = Annotated[Any, AfterValidator(lambda value: _check_named(value))]
 Auto = Literal["auto"]
 
+#: Configuration keys that hold a list of plug-ins, and their kind.
+LISTS = {"metrics": "metric", "faults": "fault", "track": "tracker"}
 #: Configuration keys that hold a plug-in, and its kind.
-PARTS = {
-    kind: kind for kind in KINDS if kind not in ("metric", "claim", "fault", "tracker")
-}
+PARTS = {kind: kind for kind in KINDS if kind not in {*LISTS.values(), "claim"}}
 #: Short names on the command line and in Python.
 ALIASES = {
     "schedule": "communication",
     "lr": "learning_rate.lr",
+    "lr_schedule": "learning_rate",
     "batch_schedule": "batch",
 }
 #: The setting that a bare number means.
@@ -318,20 +319,26 @@ class Config(BaseModel):
         """Take one for a list of one, look names up, and write out what was taken
         apart.
         """
-        alone = isinstance(value, str | Spec) or callable(value)
+        alone = isinstance(value, str | Spec | Mapping) or callable(value)
         listed = [value] if alone else value
         if not isinstance(listed, list | tuple):
             return value
-        kind = {"metrics": "metric", "track": "tracker"}.get(
-            info.field_name or "", "fault"
-        )
-        found = [spell(one) if isinstance(one, Spec) else one for one in listed]
+        kind = LISTS[info.field_name or ""]
         # Functions become plug-ins at once; text stays text, as a run folder keeps
         # it.
-        found = [build(kind, one) if callable(one) else one for one in found]
+        found = [_read_listed(kind, one) for one in listed]
         for one in found if kind != "fault" else ():
             build(kind, one if isinstance(one, ConfiguredPlugin) else str(one))
         return found
+
+
+def _read_listed(kind: str, one: Any) -> Any:
+    """Return one of a list as text, or as the plug-in that a function is."""
+    if callable(one) or (isinstance(one, Mapping) and callable(one.get("name"))):  # pyright: ignore[reportUnknownMemberType]
+        return build(kind, one)
+    if isinstance(one, Spec):
+        return spell(one)
+    return spell(parse_spec(one, kind)) if isinstance(one, Mapping) else one
 
 
 def _check_named(value: Any) -> Any:

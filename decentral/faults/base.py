@@ -16,12 +16,13 @@ is struck in one step, and the trait ``strikes`` what that is:
   stochastic. Global merges repeat what is lost.
 
 Messages that are lost were sent, and are counted; what is known to be down is not
-even tried. Every rule has a setting ``share``: the share of communication steps in
-which it strikes.
+even tried. A setting ``share`` is the share of communication steps in which a rule
+strikes; of one without it, what to expect is what it says of each step.
 """
 
 from __future__ import annotations
 
+import inspect
 import os
 import signal
 import threading
@@ -56,6 +57,18 @@ def common(*, start: Point = START, stop: Point = STOP) -> None:
         start: From when on it may strike.
         stop: Until when.
     """
+
+
+def assume_traits(function: Any) -> dict[str, str]:
+    """Return what a function without a decorator strikes, by the parameters it has."""
+    asked = [
+        p.name
+        for p in inspect.signature(function).parameters.values()
+        if p.kind is p.POSITIONAL_OR_KEYWORD and p.name != "self"
+    ]
+    if asked[:2] in (["low", "high"], ["receivers", "senders"]):
+        return {"strikes": "links" if asked[0] == "low" else "messages"}
+    return {"strikes": "nodes"} if len(asked) == 3 else {}
 
 
 @dataclass(frozen=True)
@@ -134,7 +147,11 @@ class Faults:
     def presence(self, nodes: Integers, progress: Progress) -> Floats:
         """Return the chance that each node [n] is there."""
         found = np.ones(len(nodes))
-        for rule, _ in self.strikes("nodes"):
+        for rule, seed in self.strikes("nodes"):
+            if "share" not in rule.settings:
+                step = progress.communication_step
+                found[_strikes(rule, nodes, step, seed) & _on(rule, progress)] = 0
+                continue
             named = rule.settings.get("nodes")
             struck = (
                 np.isin(nodes, named) if named is not None else np.ones(len(nodes), bool)
@@ -143,11 +160,26 @@ class Faults:
             found[struck] *= 1 - rule.settings["share"] * _on(rule, progress)
         return found
 
-    def standing(self, progress: Progress) -> float:
-        """Return the chance that a link is not down."""
-        found = 1.0
-        for rule, _ in self.strikes("links"):
-            found *= 1 - rule.settings["share"] * _on(rule, progress)
+    def standing(
+        self, receivers: Integers, senders: Integers, progress: Progress
+    ) -> Floats:
+        """Return the chance that each link [l] is not down, between ids.
+
+        Args:
+            receivers: Receiving nodes, [l].
+            senders: Sending nodes, [l].
+            progress: How far the run is.
+        """
+        found = np.ones(len(receivers))
+        low, high = np.minimum(receivers, senders), np.maximum(receivers, senders)
+        for rule, seed in self.strikes("links"):
+            if not _on(rule, progress):
+                continue
+            if "share" in rule.settings:
+                found *= 1 - rule.settings["share"]
+            else:
+                step = progress.communication_step
+                found[_strikes(rule, low, high, step, seed)] = 0
         return found
 
     @cached_property
@@ -233,11 +265,6 @@ def _try(rule: ConfiguredPlugin) -> None:
     one = np.zeros(1, np.int64)
     nodes = traits_of(rule, FaultTraits).strikes == "nodes"
     ends: tuple[Integers, ...] = (one,) if nodes else (one, one)
-    if "share" not in rule.settings:
-        raise ConfigError(
-            f"faults: {rule.name} has no setting share, the share of communication steps in "
-            "which it strikes; give its function one, such as *, share: Share = 0.1."
-        )
     _strikes(rule, *ends, 0, 0)
 
 

@@ -21,6 +21,7 @@ from decentral.generator import fork_rng
 from decentral.loop.free_memory import require
 from decentral.plugins import describe, is_users, wrong
 from decentral.registry import ConfiguredPlugin, build, members
+from decentral.signature import function_behind
 from decentral.tasks.base import Task
 from decentral.traits import ModelTraits, traits_of
 
@@ -44,15 +45,31 @@ def builder_of(
         return task.model
     # One that takes nothing builds the model itself; others are plug-ins, which are
     # given the shape of inputs and the number of outputs.
-    if (
-        inspect.isfunction(config.model)
-        and not inspect.signature(config.model).parameters
-    ):
+    if callable(config.model) and _takes_nothing(config.model):
         return cast(Callable[[], nn.Module], config.model)
     rule = parts["model"] = build("model", config.model)
     _check_inputs(rule, task)
     shape, outputs = task.input_shape, task.outputs
     return lambda: _make_model(rule, shape, outputs)
+
+
+def _takes_nothing(made: Callable[..., Any]) -> bool:
+    """Whether a function or class of models is called without arguments.
+
+    A class of modules is wherever that works: what it has defaults for is its own.
+    """
+    if isinstance(made, ConfiguredPlugin):
+        return False
+    signature, behind = inspect.signature(made), function_behind(made)
+    module = inspect.isclass(behind) and issubclass(behind, nn.Module)
+    try:
+        signature.bind()
+    except TypeError:
+        return False
+    return module or not any(
+        p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.VAR_POSITIONAL)
+        for p in signature.parameters.values()
+    )
 
 
 def _make_model(

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from decentral.config import PARTS, Config
+from decentral.config import LISTS, PARTS, Config
 from decentral.errors import ConfigError
 from decentral.faults.base import network_faults
 from decentral.gradients.draws import key_dropout
@@ -39,13 +39,14 @@ from decentral.network.links import Network
 from decentral.network.planning import RoundPlanner
 from decentral.network.presets import carries_links, check_connected, network_of
 from decentral.optim.base import default_lr, grouping
-from decentral.plugins import describe, label_of, wrong
+from decentral.plugins import describe, label_of, plain, wrong
 from decentral.registry import PYTHON, ConfiguredPlugin, build
 from decentral.sampling import Plan, plan_fixed, resample_plan
 from decentral.schedules.action import CommunicationSchedule
 from decentral.schedules.learning_rate import LearningRate
 from decentral.schedules.phases import METHODS, Timed, Track, phase_tracks, sample_steps
 from decentral.schedules.progress import Progress, StepTimeline, batch_size, step_timeline
+from decentral.spec import Spec, spell
 from decentral.tasks.base import Task
 from decentral.tasks.samples import is_whole
 from decentral.tasks.splits import class_shares, group_by_label, shards
@@ -84,7 +85,8 @@ def prepare(config: Config) -> Setup:
     config, timeline = resolve_steps(config, task, batch)
     check_methods(config, task, model)
     plan, counts = _data(config, task, parts, timeline.size(0))
-    rate = LearningRate.make(config.learning_rate, default_lr(parts["optimizer"]))
+    lr = default_lr(parts["optimizer"])
+    rate = LearningRate.make(config.learning_rate, lr, timeline.steps)
     parts["learning_rate"] = rate.rule
     setup = Setup(
         config=config, task=task, model=model, builder=builder, layout=layout,
@@ -333,9 +335,20 @@ def _resolve(bound: ConfiguredPlugin) -> Any:
     return bound.spec() if bound.reloadable else PYTHON
 
 
-def _name_of(bound: ConfiguredPlugin) -> str:
-    """Return how a function that was given from Python is called in a list."""
-    return bound.name if bound.reloadable else PYTHON
+def write_in_list(bound: str | ConfiguredPlugin) -> str:
+    """Return how one of a list is written, also if it was given from Python."""
+    if isinstance(bound, str):
+        return bound
+    if not bound.reloadable:
+        return PYTHON
+    accepted = bound.plugin.accepts
+    given = {
+        key: plain(value)
+        for key, value in {**bound.settings, **bound.common}.items()
+        if value != accepted[key].default
+    }
+    name = bound.plugin.origin or bound.name
+    return spell(Spec(name, (), given)) if given else name
 
 
 def resolve_config(setup: Setup, **decided: Any) -> dict[str, Any]:
@@ -354,11 +367,8 @@ def resolve_config(setup: Setup, **decided: Any) -> dict[str, Any]:
         settings["weights"] = "auto"
     if setup.config.label_noise is not None:
         settings["label_noise"]["kind"] = noise_kind(setup.config.label_noise, setup.task)
-    for key in ("metrics", "faults", "track"):
-        named = getattr(setup.config, key)
-        settings[key] = [
-            _name_of(one) if isinstance(one, ConfiguredPlugin) else one for one in named
-        ]
+    for key in LISTS:
+        settings[key] = [write_in_list(one) for one in getattr(setup.config, key)]
     settings["device"] = str(setup.device)
     return {**settings, **decided}
 

@@ -84,7 +84,7 @@ class Setup:
         """Lines that a user should read before the run."""
         mixer = self.planner.mixer if self.planner else None
         lines = (summary_line(mixer), mixer.topology.traits.said) if mixer else ()
-        read = filter(None, lines)
+        read = filter(None, (*lines, self.learning_rate.note))
         return (*read, *self.task.notes, *split_notes(self.config, self.task))
 
     @cached_property

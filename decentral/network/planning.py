@@ -262,8 +262,12 @@ def _surviving(planner: RoundPlanner, progress: Progress) -> float:
     """Return the expected share of messages that are sent, whatever goes wrong."""
     there = planner.faults.presence(planner.ids, progress)
     links = planner.mixer.topology.links(0)
-    pairs = there[links.senders] * there[links.receivers] if len(links) else np.ones(1)
-    return float(pairs.mean()) * planner.faults.standing(progress)
+    if not len(links):
+        return 1.0
+    pairs = there[links.senders] * there[links.receivers]
+    ids = planner.ids
+    ends = ids[links.receivers], ids[links.senders]
+    return float((pairs * planner.faults.standing(*ends, progress)).mean())
 
 
 # --- who takes part ---------------------------------------------------------------

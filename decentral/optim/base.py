@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Sequence
-from math import isfinite
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from math import inf, isfinite
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ from decentral.errors import ConfigError, nearest
 from decentral.layout import GroupRule, one_group
 from decentral.optim.blocks import Blockwise
 from decentral.optim.matrix import takes
+from decentral.plugins import is_users
 from decentral.registry import ConfiguredPlugin, Plugin, Positive
 from decentral.signature import Setting, signature_settings
 from decentral.traits import OptimizerTraits, traits_of
@@ -56,8 +58,19 @@ def grouping(rule: ConfiguredPlugin, model: nn.Module) -> GroupRule:
 
 
 def default_lr(rule: ConfiguredPlugin) -> float:
-    """Return the peak learning rate to use when the user gives none."""
-    return traits_of(rule, OptimizerTraits).default_lr
+    """Return the peak learning rate to use when the user gives none.
+
+    What a user's own function makes says it itself, if the trait does not.
+    """
+    declared = traits_of(rule, OptimizerTraits).default_lr
+    if not is_users(rule) or declared != OptimizerTraits.default_lr:
+        return declared
+    try:
+        made = rule.plugin.target([nn.Parameter(torch.ones(2, 2))], **rule.settings)
+        found = made.param_groups[0]["lr"]
+    except Exception:  # what is wrong with it, or that it wants names, shows later
+        return declared
+    return float(found) if _is_rate(found) else declared
 
 
 def updater(rule: ConfiguredPlugin, name: str, shape: Sequence[int]) -> str:
@@ -117,6 +130,34 @@ def resolve(name: str) -> Plugin | None:
     return Plugin(
         "optimizer", name, _maker(name, found), _settings(found), traits, settings
     )
+
+
+def from_class(
+    kind: type, given: Mapping[str, Any]
+) -> tuple[Plugin | None, dict[str, Any]]:
+    """Return an optimizer class of torch by its dotted name, and its settings.
+
+    ``lr`` is no setting of an optimizer: it is the peak rate where the run says none.
+
+    Args:
+        kind: The class.
+        given: What a partial holds of its parameters.
+    """
+    settings = {key: value for key, value in given.items() if key != "lr"}
+    name = f"torch.optim.{kind.__name__}"
+    if getattr(torch.optim, kind.__name__, None) is not kind or not all(
+        map(_writable, settings.values())
+    ):
+        return None, settings
+    found = resolve(name)
+    if found is not None and _is_rate(given.get("lr")):
+        traits = replace(traits_of(found, OptimizerTraits), default_lr=float(given["lr"]))
+        found = replace(found, traits=traits)
+    return found, settings
+
+
+def _is_rate(lr: Any) -> bool:
+    return isinstance(lr, int | float) and not isinstance(lr, bool) and 0 < lr < inf
 
 
 def _maker(name: str, kind: Any) -> Callable[..., torch.optim.Optimizer]:

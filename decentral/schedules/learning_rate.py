@@ -4,18 +4,40 @@
 Every schedule accepts ``lr`` (the peak; the optimizer's default if unset) and
 ``warmup`` (a linear rise from 0 over that part of the run). ``progress.step``
 counts the steps done before this one.
+
+So are schedulers of torch, by their dotted names
+(``torch.optim.lr_scheduler.CosineAnnealingLR(T_max=100)``), and from Python as
+functions of an optimizer. They are stepped once per optimizer step, from a dummy
+optimizer at the peak rate, before the run; only the rate is taken.
 """
 
 from __future__ import annotations
 
+import importlib
+import inspect
+import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import cos, inf, nan, pi
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from decentral.plugins import describe, wrong
-from decentral.registry import ConfiguredPlugin, Positive, Share, build, plugin
+from decentral.errors import ConfigError, nearest
+from decentral.plugins import describe, is_users, label_of, wrong
+from decentral.registry import (
+    ConfiguredPlugin,
+    Plugin,
+    Positive,
+    Share,
+    build,
+    plugin,
+)
 from decentral.schedules.progress import Progress
+from decentral.signature import Setting, signature_settings
+from decentral.traits import LearningRateTraits, traits_of
 from decentral.units import Point
+
+if TYPE_CHECKING:
+    import torch
 
 _START = Point(0.0, "fraction")
 
@@ -31,20 +53,33 @@ def common(*, lr: Positive | None = None, warmup: Point = _START) -> None:
 
 @dataclass(frozen=True)
 class LearningRate:
-    """A learning-rate rule with its peak and warm-up."""
+    """A learning-rate rule with its peak and warm-up.
+
+    ``factors`` are those of a scheduler of torch, one per step, and ``note`` what is
+    not taken of it.
+    """
 
     rule: ConfiguredPlugin
+    factors: tuple[float, ...] | None = None
+    note: str = ""
 
     @staticmethod
-    def make(value: object, default_lr: float) -> LearningRate:
-        """Build from text, a mapping, a function, or a number (a constant rate)."""
+    def make(value: object, default_lr: float, steps: int = 0) -> LearningRate:
+        """Build from text, a mapping, a function, or a number (a constant rate).
+
+        Args:
+            value: The schedule as written.
+            default_lr: The peak rate where it says none.
+            steps: Length of the run, for which schedulers of torch are read.
+        """
         if isinstance(value, int | float):
             value = {"name": "constant", "lr": value}
         rule = build("learning_rate", value)
         lr = rule.common["lr"] if rule.common["lr"] is not None else default_lr
-        return LearningRate(
-            ConfiguredPlugin(rule.plugin, rule.settings, {**rule.common, "lr": lr})
-        )
+        rule = ConfiguredPlugin(rule.plugin, rule.settings, {**rule.common, "lr": lr})
+        if not _makes_scheduler(rule, steps):
+            return LearningRate(rule)
+        return LearningRate(rule, *_read_scheduler(rule, lr, steps))
 
     @property
     def floor(self) -> float:
@@ -70,7 +105,10 @@ class LearningRate:
         length = warmup.in_steps(progress.steps) if warmup.value else 0.0
         # The first step has a rate above 0 already; one of 0 would be wasted.
         rise = min(1.0, (progress.step + 1) / length) if length >= 1 else 1.0
-        factor = self.rule.function(progress)
+        if self.factors is None:
+            factor = self.rule.function(progress)
+        else:  # none but the last is asked for at the end of the run
+            factor = self.factors[min(progress.step, len(self.factors) - 1)]
         if type(factor) is not float or not 0.0 <= factor < inf:
             factor = _factor(self.rule, factor, progress)
         if ratio != 1.0 or factor < floor:
@@ -94,6 +132,142 @@ def _factor(rule: ConfiguredPlugin, factor: Any, progress: Progress) -> float:
         said = f"{describe(factor)} at step {progress.step}"
         raise wrong(rule, said, "a finite factor of the peak rate, at least 0")
     return found
+
+
+# --- schedulers of torch ----------------------------------------------------------
+
+_TORCH = "torch.optim.lr_scheduler"
+
+
+def resolve(name: str) -> Plugin | None:
+    """Find a scheduler class of torch by its dotted name; its settings are its own
+    parameters.
+    """
+    if not name.startswith("torch."):
+        return None
+    schedulers = importlib.import_module(_TORCH)
+    kind: Any = getattr(schedulers, name.removeprefix(f"{_TORCH}."), None)
+    if not _is_scheduler_class(kind):
+        known = [
+            f"{_TORCH}.{n}" for n, v in vars(schedulers).items() if _is_scheduler_class(v)
+        ]
+        raise ConfigError(
+            f"learning_rate {name!r} is no scheduler of torch.{nearest(name, known)}"
+        )
+    traits, others = LearningRateTraits(scheduler=True), ("optimizer", "last_epoch")
+    settings = {
+        key: Setting(Any, one.default)
+        for key, one in inspect.signature(kind).parameters.items()
+        if key not in others
+    }
+
+    def make(optimizer: Any, /, **given: Any) -> Any:
+        return kind(optimizer, **given)
+
+    make.__doc__ = inspect.getdoc(kind)
+    own = signature_settings(common)
+    return Plugin("learning_rate", name, make, settings, traits, own)
+
+
+def from_class(
+    kind: type, given: Mapping[str, Any]
+) -> tuple[Plugin | None, dict[str, Any]]:
+    """Return a scheduler class of torch by its dotted name, if a file can hold its
+    settings.
+
+    Args:
+        kind: The class.
+        given: What a partial holds of its parameters.
+    """
+    plain = all(isinstance(v, bool | int | float | str | list) for v in given.values())
+    named = kind.__module__ == _TORCH and plain
+    return resolve(f"{_TORCH}.{kind.__name__}") if named else None, dict(given)
+
+
+def _is_scheduler_class(kind: Any) -> bool:
+    base = importlib.import_module(_TORCH).LRScheduler
+    return inspect.isclass(kind) and issubclass(kind, base) and kind is not base
+
+
+def _dummy(lr: float) -> torch.optim.Optimizer:
+    """Return an optimizer of one number, with a momentum that schedulers may want to
+    cycle.
+    """
+    import torch
+
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    return torch.optim.SGD([parameter], lr=lr, momentum=0.9)
+
+
+def _makes_scheduler(rule: ConfiguredPlugin, steps: int) -> bool:
+    """Whether a rule is a function of an optimizer, rather than of the progress.
+
+    It says so by its trait. A user's that fails on a progress, and makes a scheduler
+    for an optimizer, is one, too.
+    """
+    if traits_of(rule, LearningRateTraits).scheduler or not is_users(rule):
+        return traits_of(rule, LearningRateTraits).scheduler
+    try:
+        rule.plugin.target(Progress(0, max(1, steps)), **rule.settings)
+    except Exception:  # asked again in the run, if it is no such function
+        try:
+            made = rule.plugin.target(_dummy(1.0), **rule.settings)
+        except Exception:
+            return False
+        return _is_scheduler_class(type(made))
+    return False
+
+
+def _read_scheduler(
+    rule: ConfiguredPlugin, lr: float, steps: int
+) -> tuple[tuple[float, ...], str]:
+    """Return the factors of the peak rate by which a scheduler of torch trains every
+    step.
+
+    Args:
+        rule: What makes it for an optimizer.
+        lr: The peak rate.
+        steps: Length of the run.
+    """
+    optimizer = _dummy(lr)
+    group = optimizer.param_groups[0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # SequentialLR calls what torch deprecates
+        scheduler = rule(optimizer)
+        _check_scheduler(rule, scheduler)
+        rates, momenta = [float(group["lr"])], {float(group["momentum"])}
+        for step in range(1, steps):
+            optimizer.step()
+            try:
+                scheduler.step()
+            except Exception as error:
+                raise ConfigError(
+                    f"{label_of(rule)} fails at step {step} of {steps} ({error}); it is stepped "
+                    "once per optimizer step, and must last as long as the run."
+                ) from error
+            rates.append(float(group["lr"]))
+            momenta.add(float(group["momentum"]))
+    cycles = len(momenta) > 1
+    note = f"learning_rate {rule.name}: only its rate is taken, and no momentum."
+    return tuple(_factor(rule, rate / lr, Progress(step, steps))
+                 for step, rate in enumerate(rates)), note if cycles else ""  # fmt: skip
+
+
+def _check_scheduler(rule: ConfiguredPlugin, scheduler: Any) -> None:
+    """Refuse what is no scheduler, or one that follows what is measured."""
+    from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+    if not _is_scheduler_class(type(scheduler)):
+        raise wrong(rule, describe(scheduler), "a torch.optim.lr_scheduler")
+    inner = getattr(scheduler, "_schedulers", ())
+    if any(isinstance(one, ReduceLROnPlateau) for one in (scheduler, *inner)):
+        raise ConfigError(
+            f"{label_of(rule)}: ReduceLROnPlateau follows what is measured, and rates follow "
+            "steps alone here; use wsd, or step(at=[60%, 80%]), or stop early by a callback."
+        )
+
+
+# --- the schedules ----------------------------------------------------------------
 
 
 @plugin("learning_rate")

@@ -3,14 +3,16 @@
 A split is a function ``(labels, nodes, seed) -> shares``: from the class of every
 training sample [m] (all zero without classes) to a matrix [classes, nodes] whose
 row c says how class c is divided. Deterministic rounding turns shares into disjoint
-shards; no node stays empty. The trait ``needs_classes`` says that a split means
-nothing without classes: for such a task it is refused where the user asked for it,
-and iid taken where it is only the default.
+shards; no node stays empty. A user's may return the shards themselves instead: for
+every node the indices of its samples, in a list, or in a mapping by node. The trait
+``needs_classes`` says that a split means nothing without classes: for such a task it
+is refused where the user asked for it, and iid taken where it is only the default.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +45,9 @@ def shards(
             f"split {rule.name!r}: {len(labels)} training samples cannot give each of {nodes} "
             "nodes one; use fewer nodes or more data."
         )
-    share = class_shares(rule, labels, nodes, seed)
+    share, held = _divide(rule, labels, nodes, seed)
+    if held is not None:
+        return held
     parts: list[list[Integers]] = [[] for _ in range(nodes)]
     for label, (row, members) in enumerate(
         zip(share, group_by_label(labels, len(share)), strict=True)
@@ -80,8 +84,29 @@ def class_shares(
         nodes: Number of nodes.
         seed: Seed of the run.
     """
+    return _divide(rule, labels, nodes, seed)[0]
+
+
+def _divide(
+    rule: ConfiguredPlugin, labels: Integers, nodes: int, seed: int
+) -> tuple[Floats, list[Integers] | None]:
+    """Return the shares of `class_shares`, and the shards if a split returned these.
+
+    Args:
+        rule: The split.
+        labels: Class of every sample, [m].
+        nodes: Number of nodes.
+        seed: Seed of the run.
+    """
     returned, classes = rule(labels, nodes, seed), int(labels.max()) + 1
-    expected = f"finite shares of at least 0, [{classes} classes, {nodes} nodes]"
+    expected = (
+        f"finite shares of at least 0, [{classes} classes, {nodes} nodes], or the indices of "
+        "each node's samples"
+    )
+    if (parts := _as_parts(returned, classes, nodes)) is not None:
+        held = _check_parts(rule, parts, len(labels))
+        count = [np.bincount(labels[part], minlength=classes) for part in held]
+        return _normalize(np.stack(count, axis=1).astype(np.float64)), held
     try:
         share = np.asarray(returned, dtype=np.float64)
     except (TypeError, ValueError) as error:  # text, or rows of different lengths
@@ -90,8 +115,51 @@ def class_shares(
         raise wrong(rule, f"shares of shape {list(share.shape)}", expected)
     if not np.isfinite(share).all() or share.min() < 0:
         raise wrong(rule, "shares that are negative, NaN or infinite", expected)
+    return _normalize(share), None
+
+
+def _normalize(share: Floats) -> Floats:
+    """Return shares [classes, nodes] whose rows sum to one; of nothing all get as
+    much.
+    """
     totals = share.sum(1, keepdims=True)
-    return np.where(totals > 0, share / np.where(totals > 0, totals, 1), 1.0 / nodes)
+    evenly = 1.0 / share.shape[1]
+    return np.where(totals > 0, share / np.where(totals > 0, totals, 1), evenly)
+
+
+def _as_parts(returned: Any, classes: int, nodes: int) -> list[Integers] | None:
+    """Return the indices of every node's samples, if that is what a split returned."""
+    if isinstance(returned, Mapping):
+        by_node: Any = returned
+        if {*by_node} != {*range(nodes)}:
+            return None
+        returned = [by_node[node] for node in range(nodes)]
+    if not isinstance(returned, list | tuple) or len(returned) != nodes:  # pyright: ignore[reportUnknownArgumentType]
+        return None
+    parts = [np.asarray(part) for part in returned]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    whole = all(p.ndim == 1 and (p.dtype.kind in "iu" or not p.size) for p in parts)
+    # a square of whole numbers is taken for shares, as it always was
+    square = classes == nodes and all(len(part) == nodes for part in parts)
+    return [p.astype(np.int64) for p in parts] if whole and not square else None
+
+
+def _check_parts(
+    rule: ConfiguredPlugin, parts: list[Integers], samples: int
+) -> list[Integers]:
+    """Return every node's samples in order, if each is of one node and none is empty."""
+    every = np.concatenate(parts)
+    expected = (
+        f"indices from 0 to {samples - 1}, each for one node, and some for every node"
+    )
+    if empty := [node for node, part in enumerate(parts) if not len(part)]:
+        raise wrong(rule, f"no sample for node {empty[0]}", expected)
+    if every.min() < 0 or every.max() >= samples:
+        strange = every[(every < 0) | (every >= samples)][0]
+        raise wrong(rule, f"the index {strange}", expected)
+    found, counts = np.unique(every, return_counts=True)
+    if counts.max() > 1:
+        raise wrong(rule, f"sample {found[counts.argmax()]} more than once", expected)
+    return [np.sort(part) for part in parts]
 
 
 def _fill_empty(held: list[Integers]) -> list[Integers]:

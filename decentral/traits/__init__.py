@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from decentral.traits.checks import declare, fits, in_words, traits_of
+from decentral.traits.checks import declare, fits, given_by_run, in_words, traits_of
 from decentral.traits.kinds import (
     TRAITS,
     AggregationTraits,
@@ -69,6 +69,7 @@ __all__ = [
     "Wire",
     "declare",
     "fits",
+    "given_by_run",
     "in_words",
     "traits_of",
 ]

@@ -20,6 +20,7 @@ from typing import (
 )
 
 from decentral.errors import ConfigError, nearest
+from decentral.traits import kinds
 from decentral.traits.kinds import TRAITS
 from decentral.traits.values import Traits
 
@@ -107,6 +108,37 @@ def declare(
     if wrong := made.contradiction(settings):
         raise ConfigError(f"{label}: trait {wrong}.")
     return made
+
+
+#: What the run gives to the members of a kind, in order; those of other kinds are
+#: given what they name.
+_GIVEN = {
+    "weights": "receivers senders nodes", "communication": "progress feedback",
+    "learning_rate": "progress", "batch": "progress", "optimizer": "params", "network": "n",
+    "compute": "nodes step seed", "algorithm": "block action", "codec": "rows layout draw",
+    "metric": "snapshot", "model": "input_shape outputs", "split": "labels nodes seed",
+    "claim": "lab seed", "tracker": "folder config step",
+}  # fmt: skip
+
+
+def given_by_run(kind: str, traits: Traits) -> tuple[str, ...] | None:
+    """Return what the run gives to a member, in order; None: what it names.
+
+    >>> given_by_run("merge", TRAITS["merge"]())
+    ('samples',)
+    """
+    match kind, traits:
+        case "merge", kinds.MergeTraits(sees=sees):
+            return (sees,)
+        case "aggregation", kinds.AggregationTraits(sees=sees):
+            return sees, "weights"
+        case "attack", kinds.AttackTraits(data=data):
+            return ("targets", "classes") if data else ("rows", "layout", "draw")
+        case "fault", kinds.FaultTraits(strikes=strikes):
+            ends = {"nodes": ("ids",), "links": ("low", "high")}
+            return *ends.get(strikes, ("receivers", "senders")), "step", "seed"
+        case _:
+            return tuple(_GIVEN[kind].split()) if kind in _GIVEN else None
 
 
 # --- values and types -------------------------------------------------------------

@@ -106,9 +106,11 @@ class LearningRateTraits(Traits):
     Attributes:
         cosine: It falls on half a cosine wave, which optimizers with schedules of
             their own follow.
+        scheduler: It takes an optimizer and returns a ``torch.optim.lr_scheduler``.
     """
 
     cosine: bool = False
+    scheduler: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,8 +41,8 @@ every_trait = pytest.mark.parametrize(("kind", "trait"), DECLARABLE)
 
 
 def register(kind: str, **declared: Any) -> Plugin:
-    def mine() -> None:
-        """Do nothing."""
+    def mine(*given: Any) -> None:
+        """Do nothing with whatever the run gives."""
 
     plugin(kind, f"mine_{kind}", **NEEDED.get(kind, {}) | declared)(mine)
     return find(kind, f"mine_{kind}")
