@@ -5,12 +5,23 @@ it.
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from functools import cache
 
 import torch
 
 _FORKED = threading.RLock()
+
+
+@cache
+def _seeder() -> Callable[[int], object]:
+    """Return what seeds all generators: torch's function, or, on a machine without an
+    accelerator, the only one there is. The function is slow, a millisecond: it notes
+    the stack for every accelerator that might yet come.
+    """
+    accelerated = torch.accelerator.is_available()
+    return torch.manual_seed if accelerated else torch.default_generator.manual_seed
 
 
 @contextmanager
@@ -30,5 +41,5 @@ def fork_rng(seed: int | None = None) -> Generator[None]:
     """
     with _FORKED, torch.random.fork_rng(devices=[]):
         if seed is not None:
-            torch.manual_seed(seed)
+            _seeder()(seed)
         yield

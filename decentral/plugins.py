@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache, cached_property, partial
-from importlib.metadata import EntryPoint, entry_points
+from importlib import metadata
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,16 @@ def find_members(home: str, kind: str) -> dict[str, str]:
             assert definition is not None, f"{path}: a decorator without a function"
             found[decorator[2] or definition[1]] = module
     return found
+
+
+#: The entry points of all installed packages: reading their files takes 15 ms. Its
+#: type has changed with Python 3.12.
+_all_entry_points: Callable[[], Any] = cache(metadata.entry_points)
+
+
+def entry_points(group: str) -> Iterable[EntryPoint]:
+    """Return the entry points of a group."""
+    return _all_entry_points().select(group=group)
 
 
 def entry_points_of(kind: str) -> list[EntryPoint]:

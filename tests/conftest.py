@@ -29,6 +29,10 @@ import support
 
 from decentral import registry
 
+# What is compiled is kept, also for the processes that tests start: compiling the tests takes 4 s.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 REPO = Path(__file__).resolve().parent.parent
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
@@ -96,6 +100,10 @@ def _datasets() -> str:
     return "" if find_spec("datasets") else "needs datasets: pip install -e '.[lm]'"
 
 
+def _wandb() -> str:
+    return "" if find_spec("wandb") else "needs wandb: pip install -e '.[track]'"
+
+
 def _cuda() -> str:
     import torch
 
@@ -137,6 +145,7 @@ _PROBES = {
     "java": _java,
     "prometheus": _prometheus,
     "root": _root,
+    "wandb": _wandb,
 }
 _SELECTABLE = {"ray", "cuda", "chromium"}
 

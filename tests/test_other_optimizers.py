@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import pytorch_optimizer
 import torch
 from support import advance, blobs, silent, tiny_setup
 from torch import Tensor, nn
@@ -180,6 +179,8 @@ def test_schedule_free_optimizers_are_merged_where_they_average() -> None:
 
 def names() -> list[str]:
     """Return every optimizer of torch and of pytorch-optimizer, by its dotted name."""
+    import pytorch_optimizer  # two seconds, for one soak test
+
     found: list[str] = []
     for module, prefix in ((torch.optim, "torch.optim."), (pytorch_optimizer, OTHERS)):
         classes = [

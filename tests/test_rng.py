@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
 
 from decentral import rng
 
@@ -47,6 +46,8 @@ def test_vectors_equal_scalars_and_blocks_equal_their_parts() -> None:
 
 @pytest.mark.parametrize("purpose", ["x", "links/0"])
 def test_uniform_draws_are_uniform_and_neighbours_are_uncorrelated(purpose: str) -> None:
+    from scipy import stats
+
     draws = rng.uniform(0, purpose, np.arange(300)[:, None], np.arange(100)[None, :])
     assert draws.min() >= 0.0
     assert draws.max() < 1.0
@@ -57,6 +58,8 @@ def test_uniform_draws_are_uniform_and_neighbours_are_uncorrelated(purpose: str)
 
 
 def test_normal_draws_are_normal() -> None:
+    from scipy import stats
+
     draws = rng.normal(0, "x", np.arange(20_000))
     assert np.isfinite(draws).all()
     assert stats.kstest(draws, "norm").pvalue > 1e-3
@@ -70,6 +73,8 @@ def test_integers_lie_below_their_bound(high: int, seed: int) -> None:
 
 
 def test_integers_are_equally_likely() -> None:
+    from scipy import stats
+
     counts = np.bincount(rng.integers(7, 0, "x", np.arange(14_000)), minlength=7)
     assert stats.chisquare(counts).pvalue > 1e-3
 
@@ -103,6 +108,8 @@ def test_permuted_broadcasts_sizes_and_counters() -> None:
 
 
 def test_every_place_of_a_permutation_is_equally_likely() -> None:
+    from scipy import stats
+
     size, draws = 6, 6000
     found = rng.permute(np.arange(size)[:, None], size, 0, "p", np.arange(draws)[None, :])
     for place in range(size):

@@ -11,7 +11,7 @@ import pytest
 
 from decentral.api import launch, resume
 
-pytest.importorskip("wandb", reason="needs wandb: pip install -e '.[track]'")
+pytestmark = pytest.mark.needs("wandb")
 
 SETTINGS: dict[str, Any] = {
     "task": "quadratic",
