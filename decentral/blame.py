@@ -46,7 +46,7 @@ _CALLERS = (
     ("gradients/", "task", False),
     ("metrics/base.py", "task", True),
     ("metrics/", "task", False),
-    ("merge/calibrate.py", "task", True),
+    ("merging/calibrate.py", "task", True),
     ("loop/models.py", "model", True),
     ("tasks/", "task", False),
     ("optim/block_optimizer.py", "optimizer", True),

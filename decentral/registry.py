@@ -62,7 +62,7 @@ KINDS: dict[str, str] = {
     "optimizer": "decentral.optim.base",
     "network": "decentral.network.presets",
     "compute": "decentral.network.compute",
-    "merge": "decentral.merge.base",
+    "merge": "decentral.merging.base",
     "algorithm": "decentral.algorithms.base",
     "codec": "decentral.exchange.codec.base",
     "aggregation": "decentral.exchange.aggregation",

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from decentral.layout import Layout
-from decentral.merge.aligned import Hidden, align, hidden_units, permute
-from decentral.merge.base import Models, merge_models
+from decentral.merging.aligned import Hidden, align, hidden_units, permute
+from decentral.merging.base import Models, merge_models
 from decentral.registry import build
 
 MODELS = {

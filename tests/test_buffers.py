@@ -15,7 +15,7 @@ from decentral.exchange.local import LocalExchange
 from decentral.loop.block import Block
 from decentral.loop.measure import Evaluator
 from decentral.loop.rounds import train
-from decentral.merge.calibrate import unite
+from decentral.merging.calibrate import unite
 
 GOSSIP = {"topology": "nx:path_graph", "communication": "constant(final_merge=false)"}
 MERGE = {"communication": "none(final_merge=true)"}

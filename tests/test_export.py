@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from decentral import Run, Task, launch
 from decentral.api import models_of
 from decentral.cli import run as cli
-from decentral.merge.base import merge_models
+from decentral.merging.base import merge_models
 from decentral.registry import build
 
 ALONE = """

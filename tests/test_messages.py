@@ -44,7 +44,7 @@ from decentral.engines.worker import describe_error
 from decentral.errors import ConfigError, Interrupted, RunError
 from decentral.loop.preparing import prepare
 from decentral.loop.trained import differing
-from decentral.merge.base import merge_weights
+from decentral.merging.base import merge_weights
 from decentral.mixing.base import Mixer
 from decentral.network import preview
 from decentral.network.planning import Membership, next_planner

@@ -25,7 +25,7 @@ from decentral.loop.block import Block
 from decentral.loop.measure import Evaluator
 from decentral.loop.setup import Setup
 from decentral.loop.trained import by_rule
-from decentral.merge.calibrate import merge_integers, recalibrate
+from decentral.merging.calibrate import merge_integers, recalibrate
 
 Build = Callable[[], nn.Module]
 

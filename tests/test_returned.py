@@ -14,7 +14,7 @@ import decentral
 from decentral.claims.trials import trial
 from decentral.config import make_config
 from decentral.errors import ConfigError, RunError
-from decentral.merge.base import merge_weights
+from decentral.merging.base import merge_weights
 from decentral.network.compute import seconds_of
 from decentral.plugins import describe, is_users, place_of, wrong
 from decentral.registry import KINDS, build

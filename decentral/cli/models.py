@@ -32,7 +32,7 @@ from decentral.errors import ConfigError
 from decentral.layout import Entry
 from decentral.loop.preparing import prepare
 from decentral.loop.setup import Setup
-from decentral.merge.base import merge_models
+from decentral.merging.base import merge_models
 from decentral.optim.base import updater
 from decentral.optim.blocks import Blockwise
 from decentral.records import Record

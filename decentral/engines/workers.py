@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from decentral.merge.calibrate import unite
+from decentral.merging.calibrate import unite
 from decentral.network.planning import Membership, RoundPlanner, next_planner
 from decentral.run.checkpoint import Checkpoint
 

@@ -16,7 +16,7 @@ from decentral.loop.health import Announce, Health, finite_rows
 from decentral.loop.pipeline import Pipeline
 from decentral.loop.setup import Setup
 from decentral.loop.sketch import SKETCH, Sketch
-from decentral.merge.base import merge_weights
+from decentral.merging.base import merge_weights
 from decentral.mixing.base import Mixing
 from decentral.network.planning import Membership, RoundAction, RoundPlanner, next_planner
 from decentral.optim.block_optimizer import BlockOptimizer

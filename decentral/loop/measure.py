@@ -16,7 +16,7 @@ from decentral.gradients.autograd import make_looped_forward, make_stacked_forwa
 from decentral.layout import share_parameters
 from decentral.loop.block import Block
 from decentral.loop.setup import Setup
-from decentral.merge.calibrate import recalibrate
+from decentral.merging.calibrate import recalibrate
 from decentral.metrics.base import Snapshot, chunk_of
 from decentral.metrics.returned import check_values
 from decentral.network.planning import all_reduce_messages

@@ -31,7 +31,7 @@ from decentral.loop.free_memory import free_bytes
 from decentral.loop.models import build_seeded, builder_of, check_size
 from decentral.loop.pipeline import check_methods, noise_kind, with_numbers
 from decentral.loop.setup import Setup
-from decentral.merge.base import in_a_run
+from decentral.merging.base import in_a_run
 from decentral.mixing.base import Mixer
 from decentral.network import presets
 from decentral.network.clock import solve_budget

@@ -26,8 +26,8 @@ from decentral.loop.block import Block
 from decentral.loop.measure import Evaluator
 from decentral.loop.setup import Setup
 from decentral.loop.state import restore
-from decentral.merge.base import Models, merge_models
-from decentral.merge.calibrate import merge_integers
+from decentral.merging.base import Models, merge_models
+from decentral.merging.calibrate import merge_integers
 from decentral.metrics.base import Scores, Snapshot, score
 from decentral.metrics.returned import check_values, declared_records
 from decentral.network.planning import Membership

@@ -18,7 +18,7 @@ from torch.func import vmap
 
 from decentral.exchange.base import Exchange
 from decentral.layout import Layout
-from decentral.merge.calibrate import merge_integers
+from decentral.merging.calibrate import merge_integers
 from decentral.pytree import Tree, first_leaf, tree_at
 from decentral.tasks.base import Samples, Task
 

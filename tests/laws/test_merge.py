@@ -20,8 +20,8 @@ from decentral.exchange.local import LocalExchange
 from decentral.layout import Layout
 from decentral.loop.measure import Evaluator
 from decentral.loop.trained import FISHER_SAMPLES
-from decentral.merge.base import Models, merge_models, merge_weights
-from decentral.merge.calibrate import recalibrate
+from decentral.merging.base import Models, merge_models, merge_weights
+from decentral.merging.calibrate import recalibrate
 from decentral.registry import build, find, names
 from decentral.traits import MergeTraits, traits_of
 

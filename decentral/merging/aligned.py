@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from decentral.layout import Entry, Layout
-from decentral.merge.base import Models
+from decentral.merging.base import Models
 from decentral.registry import Count, plugin
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from decentral.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from decentral.merge.base import Models, in_a_run, merge_models, merge_weights
+    from decentral.merging.base import Models, in_a_run, merge_models, merge_weights
 
 __all__ = [
     "Models",

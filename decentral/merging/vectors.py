@@ -13,7 +13,7 @@ from torch import Tensor
 
 from decentral import rng
 from decentral.exchange.aggregation import mean_of_middle, middle
-from decentral.merge.base import Models
+from decentral.merging.base import Models
 from decentral.registry import Positive, Share, plugin
 
 # --- averages ---------------------------------------------------------------------
