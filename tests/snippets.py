@@ -115,10 +115,16 @@ def run(page: Path) -> None:
 
 #: What a shell does more than start a program with words.
 _BEYOND = re.compile(r"[$`]|[|&;<>*?~{}()]")
+#: Words kept under a name, and that name among a command's words.
+_KEPT = re.compile(r'^(\w+)="([^"$`\\]*)"\n', re.MULTILINE)
+_NAME = re.compile(r"(?<=\s)\$(\w+)(?=\s)")
 
 
 def commands(source: str) -> list[list[str]]:
     """Return the words of each command, if all are plain ones of decentral, else nothing."""
+    kept = {name: shlex.join(words.split()) for name, words in _KEPT.findall(source)}
+    source = _KEPT.sub("", source)
+    source = _NAME.sub(lambda found: kept.get(found[1], found[0]), source)
     lines = [line for line in source.replace("\\\n", " ").splitlines() if line.strip()]
     bare = [
         re.sub(r"'[^']*'|\"[^\"$`]*\"", "", line.partition(" #")[0]) for line in lines

@@ -19,9 +19,8 @@ from packaging.requirements import Requirement
 from snippets import Block, blocks, commands, run
 
 from decentral import registry
+from decentral.claims import trials
 from decentral.errors import ConfigError
-
-pytestmark = pytest.mark.usefixtures("rendered")
 
 REPO = Path(__file__).resolve().parent.parent
 PACKAGE = REPO / "decentral"
@@ -40,6 +39,7 @@ ENGINES = "engines"  # their modules need what the core does not
 @pytest.mark.parametrize(
     "page", SOURCES, ids=lambda page: f"{page.parent.name}/{page.name}"
 )
+@pytest.mark.usefixtures("seeds_here")
 def test_page_runs(page: Path, elsewhere: Path) -> None:
     undecided = [block.place for block in blocks(page) if not block.verdict()]
     assert not undecided, "each block needs a verdict; see tests/snippets.py"
@@ -52,6 +52,19 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
     return tmp_path
+
+
+@pytest.fixture
+def seeds_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The seeds of a claim are tried in this process, which has loaded what they need.
+
+    That each has a process of its own is looked at in test_claims.py and test_messages.py.
+    """
+
+    def here(threads: int, one: trials.Trial, seed: int) -> trials.Record:
+        return one.findings(seed)
+
+    monkeypatch.setattr(trials, "_apart", here)
 
 
 def readme_command(mark: str) -> str:
@@ -69,14 +82,17 @@ def test_readme_installs_and_tests() -> None:
 
 
 @pytest.mark.timeout(600)
-def test_readme_installs_and_runs(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "shorter", [["steps=60"], pytest.param([], marks=pytest.mark.soak)], ids=str
+)
+def test_readme_installs_and_runs(shorter: list[str], tmp_path: Path) -> None:
     """The installation is that of the test command; the run itself is made here."""
     install, separator, command = readme_command("run-command").partition(" . && ")
     assert (install, separator) == (INSTALL, " . && ")
     program, *arguments = shlex.split(command)
     assert program == ".venv/bin/decentral"
     done = subprocess.run(
-        [str(Path(sys.executable).parent / "decentral"), *arguments],
+        [str(Path(sys.executable).parent / "decentral"), *arguments, *shorter],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -169,6 +185,11 @@ def test_pages_run_from_the_shell_too(tmp_path: Path) -> None:
         ),
         ("decentral launch a=$HOME\n", []),
         ('decentral launch "a=$HOME"\n', []),
+        (
+            'a="b=1 c=d(e=2)"\ndecentral launch $a f\n',
+            [["launch", "b=1", "c=d(e=2)", "f"]],
+        ),
+        ('a="b"\ndecentral launch "$a c"\n', []),
         ("decentral show late(at=1)\n", []),
         ("decentral list | head\n", []),
         ("decentral list\nls\n", []),
