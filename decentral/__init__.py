@@ -7,7 +7,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from decentral.threads import spin_briefly
+from decentral.limits import spin_briefly
 
 if TYPE_CHECKING:
     from decentral.api import Run, launch, resume

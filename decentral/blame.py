@@ -10,13 +10,11 @@ that part's, if the part is no built-in one.
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
-import tempfile
 import traceback
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -31,12 +29,13 @@ from decentral.errors import (
     PluginError,
     RunError,
     exit_place,
+    in_words,
+    refusal_of,
+    write_trace,
 )
 
 Owner = Literal["user", "ours"]
 
-#: The file of a run folder that holds the traceback of a fault of ours.
-TRACEBACK = "traceback.txt"
 
 #: Our modules that call parts of a run beside `ConfiguredPlugin`: a path within the
 #: package, the kind of part, and whether they call libraries for it. Models are
@@ -49,7 +48,9 @@ _CALLERS = (
     ("merging/calibrate.py", "task", True),
     ("loop/models.py", "model", True),
     ("tasks/", "task", False),
+    ("optim/base.py", "optimizer", True),
     ("optim/block_optimizer.py", "optimizer", True),
+    ("optim/trial.py", "optimizer", True),
     ("topology/", "topology", False),
     ("mixing/", "weights", False),
     ("exchange/codec/", "codec", False),
@@ -58,11 +59,6 @@ _CALLERS = (
 #: Kinds whose plug-ins make something for the run from their settings, before it
 #: begins.
 _MAKERS = ("topology", "network", "optimizer", "task", "model", "split")
-#: What a machine refuses: room, memory, files, rights. No program is at fault.
-_REFUSED = (
-    *(errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM),
-    *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE),
-)
 
 
 @dataclass(frozen=True)
@@ -224,34 +220,12 @@ def _model(steps: Sequence[_Step]) -> str:
     return next(found, "")
 
 
-def in_words(error: BaseException, most: int = 300) -> str:
-    """Return an exception as one line: its type and at most so many letters of its
-    text.
-    """
-    # its place is told apart
-    said = error.msg if isinstance(error, SyntaxError) else str(error)
-    text = " ".join(said.split())
-    text = f"{text[:most]}..." if len(text) > most else text.rstrip(".")
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
 def words_and_place(error: BaseException, most: int = 300) -> str:
     """Return an exception as one line, with where a user's code has raised it or
     led to it.
     """
     place, words = users_place(error), in_words(error, most)
     return f"{words}, {place}" if place else words
-
-
-def refusal_of(error: BaseException) -> str:
-    """Say what the machine has refused, room or memory, if that is what went wrong."""
-    memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    if memory or "can't allocate memory" in str(error):
-        said = " ".join(str(error).split())[:200].rstrip(".")
-        return f"out of memory{f' ({said})' if said else ''}; use fewer nodes, or a smaller batch."
-    if isinstance(error, OSError) and error.errno in _REFUSED:
-        return f"{error}."
-    return ""
 
 
 def own_error(error: Exception | SystemExit, plugin: Any) -> ConfigError | None:
@@ -412,38 +386,3 @@ def bug(error: Exception, verdict: Verdict | None) -> Bug:
     trace = "".join(traceback.format_exception(error))
     place, caller = (verdict.place, verdict.caller) if verdict else (None, None)
     return Bug(in_words(error), place, caller, trace)
-
-
-def elsewhere(error: BaseException, trace: str) -> RunError:
-    """Return what was raised in a process that runs nothing but our code there.
-
-    Args:
-        error: What was raised, without its traceback.
-        trace: The traceback, as that process has written it.
-    """
-    if refusal := refusal_of(error):
-        return RunError(refusal)
-    if isinstance(error, ImportError) and error.name:  # a user's object names its module
-        return RunError(
-            f"a worker cannot import {error.name!r}; install it on every host, or give what is "
-            "needed of it as FILE.py:FUNCTION."
-        )
-    return Bug(in_words(error), None, None, trace)
-
-
-def write_trace(found: Bug, folder: Path | None = None) -> Bug:
-    """Write the traceback of a fault of ours into a run folder, else a temporary
-    file; name it.
-    """
-    if found.file is not None:
-        return found
-    file: Path | None = None
-    with suppress(OSError):  # a full disk may be why
-        if folder is None:
-            handle, path = tempfile.mkstemp(prefix="decentral-traceback-", suffix=".txt")
-            os.close(handle)
-            file = Path(path)
-        else:
-            file = folder / TRACEBACK
-        file.write_text(found.trace, encoding="utf-8")
-    return Bug(found.said, found.place, found.caller, found.trace, file)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import os
 import shlex
+import tempfile
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -189,3 +191,71 @@ def complaint(one: Mapping[str, Any]) -> str:
     text = str(one["msg"]).removeprefix("Value error, ")
     text = text[0].lower() + text[1:] if text[:2] != text[:2].upper() else text
     return text if text.endswith(".") else f"{text}."
+
+
+# --- in words ---------------------------------------------------------------------
+
+#: The file of a run folder that holds the traceback of a fault of ours.
+TRACEBACK = "traceback.txt"
+#: What a machine refuses: room, memory, files, rights. No program is at fault.
+_REFUSED = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM),
+    *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE),
+)
+
+
+def in_words(error: BaseException, most: int = 300) -> str:
+    """Return an exception as one line: its type and at most so many letters of its
+    text.
+    """
+    # its place is told apart
+    said = error.msg if isinstance(error, SyntaxError) else str(error)
+    text = " ".join(said.split())
+    text = f"{text[:most]}..." if len(text) > most else text.rstrip(".")
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def refusal_of(error: BaseException) -> str:
+    """Say what the machine has refused, room or memory, if that is what went wrong."""
+    memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    if memory or "can't allocate memory" in str(error):
+        said = " ".join(str(error).split())[:200].rstrip(".")
+        return f"out of memory{f' ({said})' if said else ''}; use fewer nodes, or a smaller batch."
+    if isinstance(error, OSError) and error.errno in _REFUSED:
+        return f"{error}."
+    return ""
+
+
+def worker_error(error: BaseException, trace: str) -> RunError:
+    """Return what was raised in a process that runs nothing but our code there.
+
+    Args:
+        error: What was raised, without its traceback.
+        trace: The traceback, as that process has written it.
+    """
+    if refusal := refusal_of(error):
+        return RunError(refusal)
+    if isinstance(error, ImportError) and error.name:  # a user's object names its module
+        return RunError(
+            f"a worker cannot import {error.name!r}; install it on every host, or give what is "
+            "needed of it as FILE.py:FUNCTION."
+        )
+    return Bug(in_words(error), None, None, trace)
+
+
+def write_trace(found: Bug, folder: Path | None = None) -> Bug:
+    """Write the traceback of a fault of ours into a run folder, else a temporary
+    file; name it.
+    """
+    if found.file is not None:
+        return found
+    file: Path | None = None
+    with suppress(OSError):  # a full disk may be why
+        if folder is None:
+            handle, path = tempfile.mkstemp(prefix="decentral-traceback-", suffix=".txt")
+            os.close(handle)
+            file = Path(path)
+        else:
+            file = folder / TRACEBACK
+        file.write_text(found.trace, encoding="utf-8")
+    return Bug(found.said, found.place, found.caller, found.trace, file)

@@ -27,7 +27,7 @@ from typing import Any
 from decentral import blame
 from decentral.errors import PACKAGE, ConfigError, Place, RunError
 from decentral.signature import Setting, function_behind, parameter_of, without_arguments
-from decentral.traits import Traits
+from decentral.traits import Traits, given_by_run
 
 # --- which there are --------------------------------------------------------------
 
@@ -274,3 +274,22 @@ def describe(value: Any) -> str:
     if value is None or isinstance(value, bool | int | float | complex | str):
         return f"{value!r:.40}"
     return f"a {type(value).__name__}"
+
+
+def refuse_signature(rule: ConfiguredPlugin) -> None:
+    """Refuse a user's function that cannot be called with what the run gives."""
+    given = given_by_run(rule.plugin.kind, rule.traits)
+    if given is None:
+        return
+    try:
+        signature = inspect.signature(rule.plugin.target)
+    except ValueError:  # built into Python, without one
+        return
+    named = {parameter_of(key): value for key, value in rule.settings.items()}
+    try:
+        signature.bind(*given, **named)
+    except TypeError as error:
+        raise ConfigError(
+            f"{label_of(rule)} cannot be called with what the run gives, "
+            f"{', '.join(given)} ({error}); settings of its own must be keyword-only."
+        ) from error

@@ -34,7 +34,7 @@ from decentral.plugins import (
     entry_points_of,
     find_members,
     is_users,
-    label_of,
+    refuse_signature,
 )
 from decentral.signature import (
     Setting,
@@ -44,7 +44,7 @@ from decentral.signature import (
     validate,
 )
 from decentral.spec import Spec, parse_spec
-from decentral.traits import declare, given_by_run
+from decentral.traits import declare
 from decentral.userfile import load_file, load_installed
 from decentral.userfile import resolve_path as whole_path
 
@@ -361,27 +361,8 @@ def bind(found: Plugin, given: Mapping[str, Any]) -> ConfiguredPlugin:
     own = {key: values[key] for key in found.settings}
     rule = ConfiguredPlugin(found, own, {key: values[key] for key in found.common})
     if is_users(rule):
-        _refuse_signature(rule)
+        refuse_signature(rule)
     return rule
-
-
-def _refuse_signature(rule: ConfiguredPlugin) -> None:
-    """Refuse a user's function that cannot be called with what the run gives."""
-    given = given_by_run(rule.plugin.kind, rule.traits)
-    if given is None:
-        return
-    try:
-        signature = inspect.signature(rule.plugin.target)
-    except ValueError:  # built into Python, without one
-        return
-    named = {parameter_of(key): value for key, value in rule.settings.items()}
-    try:
-        signature.bind(*given, **named)
-    except TypeError as error:
-        raise ConfigError(
-            f"{label_of(rule)} cannot be called with what the run gives, "
-            f"{', '.join(given)} ({error}); settings of its own must be keyword-only."
-        ) from error
 
 
 def _stranger(found: Plugin, key: str) -> str:

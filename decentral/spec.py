@@ -19,7 +19,7 @@ from typing import Any, cast
 
 from decentral.errors import ConfigError
 from decentral.units import ambiguous, number_in
-from decentral.userfile import file_part
+from decentral.userfile import lies
 
 _KEY = re.compile(r"\s*([A-Za-z_]\w*)\s*=(?!=)")
 _NAME = re.compile(r"\s*([^\s(),=\[\]{}'\"][^(),=\[\]{}'\"]*?)\s*(?=[(),\]}]|$)")
@@ -286,3 +286,66 @@ class _Reader:
             self.fail("a key is missing")
         assert plain is not None
         return scalar(plain[1], self.kind)
+
+
+# --- what names a file ------------------------------------------------------------
+
+#: Endings of graph files that are topologies, in any case and with .gz behind them,
+#: and formats.
+GRAPHS = {
+    ".graphml": "markup", ".xml": "markup", ".gexf": "markup", ".gml": "gml",
+    ".json": "json", ".jgf": "json", ".cyjs": "json", ".net": "pajek", ".paj": "pajek",
+    ".graph": "metis", ".metis": "metis", ".mtx": "matrix market", ".npz": "numpy",
+    ".npy": "numpy", ".csv": "table", ".tsv": "table",
+    ".edgelist": "list", ".edges": "list", ".el": "list", ".txt": "list",
+}  # fmt: skip
+_ENDINGS = (*GRAPHS, *(f"{ending}.gz" for ending in GRAPHS))
+_BEFORE_SETTINGS = re.compile(
+    rf"(?:{'|'.join(map(re.escape, GRAPHS))})(?:\.gz)?(?=\()", re.I
+)
+_FUNCTION = re.compile(r"\.py:[A-Za-z_]\w*")
+
+
+def file_part(text: str) -> int:
+    """Return how many characters of ``text`` name a user's file, whatever is in its
+    path.
+
+    No call ends as a file does, so its path is data; before a call's settings, the
+    file must exist.
+
+    >>> [
+    ...     file_part(t)
+    ...     for t in ("my job (2)/a.py:b", "Abilene (1).graphml", "late(start=90%)")
+    ... ]
+    [17, 19, 0]
+    """
+    if is_graph_file(text) or text.rstrip().endswith(".py"):
+        return len(text.rstrip())
+    for start in (found.end() for found in _BEFORE_SETTINGS.finditer(text)):
+        if lies(text[:start].strip()):
+            return start
+    for start in (found.end() for found in _FUNCTION.finditer(text)):
+        rest = text[start:].strip()
+        path = text[:start].rpartition(":")[0].strip()
+        if not rest or (rest.startswith("(") and lies(path)):
+            return start
+    return 0
+
+
+def is_graph_file(text: str) -> bool:
+    """Whether a text ends as a graph file does, or is the path of a file that is
+    there.
+
+    >>> is_graph_file("Abilene.GML.gz"), is_graph_file("ring")
+    (True, False)
+    """
+    path = text.strip()
+    if path.lower().endswith(_ENDINGS):
+        return True
+    # A word alone is the name of a plug-in, even where a file is called so.
+    return not path.endswith(".py") and ("/" in path or "." in path) and lies(path)
+
+
+def names_file(word: str) -> bool:
+    """Whether a word names a file, there or not, and no setting."""
+    return lies(word) or word.endswith(".py") or is_graph_file(word)

@@ -23,12 +23,20 @@ from torch import nn
 import decentral
 import decentral.cli
 from decentral import blame, plugins, registry
-from decentral.blame import attribute, elsewhere, in_words, judge
+from decentral.blame import attribute, judge
 from decentral.claims.trials import trial
 from decentral.config import make_config
 from decentral.engines.local import LocalRun
 from decentral.engines.worker import describe_error
-from decentral.errors import Bug, ConfigError, Place, PluginError, RunError
+from decentral.errors import (
+    Bug,
+    ConfigError,
+    Place,
+    PluginError,
+    RunError,
+    in_words,
+    worker_error,
+)
 from decentral.exchange.local import LocalExchange
 from decentral.loop.block import Block
 from decentral.loop.preparing import prepare
@@ -430,8 +438,8 @@ def test_what_the_machine_refuses_is_nobodys_fault() -> None:
 
 
 def test_a_fault_in_an_actor_is_a_bug_unless_it_lacks_a_module() -> None:
-    assert isinstance(elsewhere(KeyError("a"), "the trace"), Bug)
-    lacking = elsewhere(ModuleNotFoundError("no", name="mine"), "the trace")
+    assert isinstance(worker_error(KeyError("a"), "the trace"), Bug)
+    lacking = worker_error(ModuleNotFoundError("no", name="mine"), "the trace")
     assert "a worker cannot import 'mine'; install it on every host" in str(lacking)
 
 

@@ -20,7 +20,8 @@ from decentral.config import (
     read_settings,
     resolve_aliases,
 )
-from decentral.loop.preparing import prepare, resolve_config
+from decentral.loop.preparing import prepare
+from decentral.loop.setup import resolve_config
 from decentral.yamltext import dump, load
 
 plain = st.fixed_dictionaries(

@@ -49,7 +49,7 @@ def need(program: str) -> str:
 def gauges() -> set[str]:
     """Names of all gauges that a run with the built-in metrics has, as Prometheus sees them."""
     from decentral.engines.ray.monitor import FAILURES, PARTS_S, gauge_name
-    from decentral.metrics.returned import built_in_records
+    from decentral.metrics.base import built_in_records
     from decentral.records import records_of
 
     names = {gauge_name(record.key) for record in records_of(built_in_records()).declared}

@@ -10,10 +10,9 @@ import torch
 from support import tiny_setup
 from torch.overrides import TorchFunctionMode
 
-from decentral import ConfigError
+from decentral import ConfigError, limits
 from decentral.config import make_config
 from decentral.engines.local import LocalRun
-from decentral.loop import free_memory
 from decentral.loop.cost import PROGRAM, expected_memory
 from decentral.loop.models import check_size
 
@@ -40,7 +39,7 @@ def test_what_does_not_fit_is_refused_before_a_row_is_made(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config = make_config({"task": "digits", "nodes": 64, "steps": 5})
-    monkeypatch.setattr(free_memory, "free_bytes", lambda device: 30_000_000)
+    monkeypatch.setattr(limits, "free_bytes", lambda device: 30_000_000)
     monkeypatch.setattr("decentral.engines.local.Block", None)
     with pytest.raises(
         ConfigError, match=r"64 nodes of 26,122 parameters need about 5\d.\d MB"
@@ -74,9 +73,9 @@ def test_free_memory_is_the_least_of_machine_and_container(
     free = {}
     for limit in ("max", "none", "missing"):
         monkeypatch.setattr(
-            free_memory, "_LIMITS", ((str(tmp_path / limit), str(tmp_path / "now")),)
+            limits, "_LIMITS", ((str(tmp_path / limit), str(tmp_path / "now")),)
         )
-        free[limit] = free_memory.free_bytes(device)
+        free[limit] = limits.free_bytes(device)
     assert free["max"] == 4_000_000
     assert free["none"] == pytest.approx(free["missing"], rel=0.5)
     assert free["none"] is None or free["none"] > 4_000_000

@@ -34,14 +34,14 @@ from wrong_theory import THEORY
 
 import decentral.cli
 from decentral import Task, api, errors, registry
-from decentral.blame import elsewhere, reraise
+from decentral.blame import reraise
 from decentral.claims.base import Lab
 from decentral.claims.trials import trial
 from decentral.cli import several
 from decentral.config import make_config
 from decentral.engines.choice import refuse_ranks
 from decentral.engines.worker import describe_error
-from decentral.errors import ConfigError, Interrupted, RunError
+from decentral.errors import ConfigError, Interrupted, RunError, worker_error
 from decentral.loop.preparing import prepare
 from decentral.loop.trained import differing
 from decentral.merging.base import merge_weights
@@ -349,9 +349,9 @@ FROM_PYTHON: dict[str, Callable[[], Any]] = {
         task="quadratic", nodes=2, steps=2, optimizer="torch.optim.SparseAdam"
     ),
     "out of memory": lambda: reraise(MemoryError("9 GB")),
-    "an actor on a full disk": lambda: _raise(elsewhere(_full(), "")),
+    "an actor on a full disk": lambda: _raise(worker_error(_full(), "")),
     "an actor without a module": lambda: _raise(
-        elsewhere(ImportError("no", name="mine"), "")
+        worker_error(ImportError("no", name="mine"), "")
     ),
     "an exit in a worker": lambda: _raise(
         describe_error(SystemExit(0), make_config({}))["error"]

@@ -12,7 +12,8 @@ import networkx as nx
 import pytest
 
 from decentral import ConfigError
-from decentral.mixing.base import Mixer, spectral_gap
+from decentral.mixing.base import Mixer
+from decentral.mixing.summary import spectral_gap
 from decentral.registry import build
 from decentral.topology.base import Topology
 from decentral.topology.files.assemble import file_of

@@ -9,7 +9,8 @@ from support import tiny_setup
 
 from decentral import ConfigError, Point
 from decentral.config import make_config, parse_assignments
-from decentral.loop.preparing import prepare, resolve_config, tracks
+from decentral.loop.preparing import prepare, tracks
+from decentral.loop.setup import resolve_config
 from decentral.schedules import Progress
 from decentral.schedules.phases import Phase, Phases, Track, parse_phases
 from decentral.yamltext import dump

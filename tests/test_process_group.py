@@ -21,8 +21,9 @@ from test_exchange import block, drawn
 from torch import Tensor
 
 from decentral.exchange import process_group as module
+from decentral.exchange.base import LostPeer
 from decentral.exchange.local import LocalExchange
-from decentral.exchange.process_group import LostPeer, ProcessGroupExchange
+from decentral.exchange.process_group import ProcessGroupExchange
 from decentral.exchange.send_receive import send_receive_plan
 from decentral.mixing.base import Mixing, assemble
 from decentral.topology.base import Links

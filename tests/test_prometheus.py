@@ -31,11 +31,11 @@ pytestmark = [pytest.mark.needs("ray", "prometheus"), pytest.mark.timeout(120)]
 EXPORTER = """
 import sys, time, ray
 from decentral.engines.ray.monitor import PARTS, Monitor
-from decentral.metrics.returned import built_in
+from decentral.metrics.base import built_in_records
 from decentral.records import records_of
 
 ray.init(sys.argv[1], log_to_driver=False)
-records = records_of(built_in())
+records = records_of(built_in_records())
 keys = [record.key for record in records.declared if "*" not in record.key]
 monitor = Monitor("tiny", records)
 for step in range(1, 1000):

@@ -20,7 +20,7 @@ from decentral.cli.words import scores
 from decentral.engines.ray.monitor import FAILURES, Monitor
 from decentral.errors import ConfigError
 from decentral.merging.base import merge_models
-from decentral.metrics.returned import built_in_records, check_values, declared_records
+from decentral.metrics.base import built_in_records, check_values, declared_records
 from decentral.records import (
     BYTES,
     QUANTITIES,

@@ -19,7 +19,8 @@ from torch import nn
 from decentral import ConfigError, Task
 from decentral.api import start
 from decentral.config import make_config, read_file
-from decentral.loop.preparing import prepare, resolve_config
+from decentral.loop.preparing import prepare
+from decentral.loop.setup import resolve_config
 from decentral.registry import build, plugin
 from decentral.sampling import Sampler, plan_fixed, resample_plan
 from decentral.tasks import Samples, holdout

@@ -10,8 +10,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from decentral import ConfigError
-from decentral.spec import Spec, parse_spec, parse_value, scalar, spell
-from decentral.userfile import GRAPHS
+from decentral.spec import GRAPHS, Spec, parse_spec, parse_value, scalar, spell
 
 keys = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,8}", fullmatch=True)
 words = st.from_regex(r"[a-z][a-z0-9_.:/%-]{0,10}", fullmatch=True).filter(

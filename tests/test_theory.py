@@ -11,7 +11,8 @@ import torch
 from support import planner, round_actions, tiny_block, trained, vectors
 
 from decentral.exchange.local import LocalExchange
-from decentral.mixing.base import Mixer, spectral_gap
+from decentral.mixing.base import Mixer
+from decentral.mixing.summary import spectral_gap
 from decentral.registry import build
 from decentral.theory.reduced import decay_rate, shaken_norm
 from decentral.topology.base import Topology, statistics

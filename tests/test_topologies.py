@@ -8,7 +8,8 @@ from math import ceil, cos, log, pi
 import numpy as np
 import pytest
 
-from decentral.mixing.base import Mixer, spectral_gap
+from decentral.mixing.base import Mixer
+from decentral.mixing.summary import spectral_gap
 from decentral.registry import build
 from decentral.topology.base import Topology, statistics
 

@@ -14,7 +14,8 @@ from decentral.run.checkpoint import Saved, has_checkpoint, newest_checkpoint, r
 from decentral.run.digests import differences, file_digest, find_edited
 from decentral.run.folder import RunFolder
 from decentral.schedules.progress import Past
-from decentral.userfile import names_file, resolve_path
+from decentral.spec import names_file
+from decentral.userfile import resolve_path
 
 #: Settings that may change on the way: how long, at which rate, when to
 #: communicate, in which batches, and on what.

@@ -27,8 +27,8 @@ from decentral.config import (
 from decentral.engines.base import EngineRun, close_on_error
 from decentral.engines.choice import prepare_run, refuse_ranks
 from decentral.errors import ConfigError, shell_word
-from decentral.loop.preparing import prepare, resolve_config
-from decentral.loop.setup import Setup
+from decentral.loop.preparing import prepare
+from decentral.loop.setup import Setup, resolve_config
 from decentral.run.checkpoint import Saved, has_checkpoint
 from decentral.run.digests import WHEREABOUTS, differences, differences_text
 from decentral.run.folder import RunFolder

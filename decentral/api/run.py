@@ -10,7 +10,8 @@ from typing import Any
 from decentral.api.changing import refuse_edited
 from decentral.config import LISTS, Config, Engine, make_config, merge_layers, read_file
 from decentral.errors import ConfigError, RunError, nearest, shell_word
-from decentral.loop.preparing import prepare, write_in_list
+from decentral.loop.preparing import prepare
+from decentral.loop.setup import write_in_list
 from decentral.loop.trained import TrainedModels, differing
 from decentral.registry import PYTHON
 from decentral.run.checkpoint import good_checkpoints, newest_checkpoint

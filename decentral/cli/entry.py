@@ -17,7 +17,7 @@ from io import TextIOWrapper
 from typing import Any
 
 from decentral.errors import Bug, ConfigError, exit_place, nearest
-from decentral.threads import spin_briefly
+from decentral.limits import spin_briefly
 
 FAILED, MISTAKEN = 1, 2
 
@@ -90,7 +90,8 @@ def _explain(error: BaseException, words: Sequence[str]) -> int:
 
 def _explain_other(error: BaseException) -> int:
     """Say whose an error is that nobody has foreseen."""
-    from decentral.blame import attribute, explain, write_trace
+    from decentral.blame import attribute, explain
+    from decentral.errors import write_trace
 
     found = attribute(error)
     if isinstance(found, Bug):

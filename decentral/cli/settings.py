@@ -23,7 +23,7 @@ from decentral.errors import ConfigError
 from decentral.limits import check_threads
 from decentral.registry import build
 from decentral.run.digests import find_moved
-from decentral.userfile import names_file
+from decentral.spec import names_file
 
 
 def config_of(words: Sequence[str], flags: Mapping[str, str]) -> Config:

@@ -24,12 +24,12 @@ from decentral.cli.words import (
     make_columns,
 )
 from decentral.errors import ConfigError
-from decentral.mixing.base import Mixer, horizon, spectral_gap
-from decentral.mixing.summary import summary_line
+from decentral.mixing.base import Mixer
+from decentral.mixing.summary import spectral_gap, summary_line
 from decentral.registry import build, members
 from decentral.report import reader
 from decentral.report.drawing import positions
-from decentral.topology.base import STATISTICS_LIMIT, Topology, statistics
+from decentral.topology.base import STATISTICS_LIMIT, Topology, horizon, statistics
 from decentral.topology.labels import are_numbers
 from decentral.traits import TopologyTraits, traits_of
 

@@ -2,10 +2,10 @@
 key once.
 """
 
-from decentral.config.checking import Fault, file_faults, name_line
+from decentral.config.checking import Fault, file_faults, foreign_parts, name_line
+from decentral.config.engine import ENGINE_SETTINGS, Engine
 from decentral.config.reading import (
     as_mapping,
-    foreign_parts,
     make_config,
     merge_layers,
     parse_assignments,
@@ -16,13 +16,11 @@ from decentral.config.reading import (
 )
 from decentral.config.settings import (
     ALIASES,
-    ENGINE_SETTINGS,
     LISTS,
     NESTED,
     NUMBERS,
     PARTS,
     Config,
-    Engine,
     documentation,
 )
 

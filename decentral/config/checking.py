@@ -21,8 +21,10 @@ from decentral.config.reading import (
 )
 from decentral.config.settings import PARTS, Config, plain_faults
 from decentral.errors import ConfigError
-from decentral.registry import bind, build, find
+from decentral.plugins import find_members
+from decentral.registry import KINDS, ConfiguredPlugin, bind, build, find, read
 from decentral.signature import validate
+from decentral.spec import Spec
 from decentral.yamltext import line_of, load_file
 
 _LINE = re.compile(r"configuration .*?, line (\d+)(?:, column \d+)?: ")
@@ -169,3 +171,28 @@ def name_line(path: str | Path, own: Mapping[str, Any]) -> Generator[None]:
                 where = f"configuration {path}, line {fault.line}"
                 raise ConfigError(f"{where}: {fault.text}") from error
         raise
+
+
+def foreign_parts(config: Config) -> dict[str, str]:
+    """Return the parts of a run that no built-in plug-ins are, by kind: what they
+    are called.
+
+    >>> from decentral.config import make_config
+    >>> foreign_parts(make_config({"topology": "ring", "optimizer": "torch.optim.RAdam"}))
+    {'optimizer': 'torch.optim.RAdam'}
+    """
+    named = {kind: _name(kind, getattr(config, kind, None)) for kind in PARTS}
+    return {kind: name for kind, name in named.items() if name}
+
+
+def _name(kind: str, part: Any) -> str:
+    """Return the name of a part that is not built in; else an empty text."""
+    if isinstance(part, ConfiguredPlugin):
+        part = part.plugin.origin or part.name
+    if isinstance(part, Mapping) and callable(part.get("name")):
+        part = part["name"]
+    if isinstance(part, str | Mapping | Spec):
+        name = read(kind, part).name
+        foreign = "." in name and name not in find_members(KINDS[kind], kind)
+        return name.rpartition(":")[2] if foreign else ""
+    return str(getattr(part, "__name__", type(part).__name__)) if part is not None else ""

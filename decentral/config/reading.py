@@ -12,9 +12,9 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
+from decentral.config.engine import ENGINE_SETTINGS, engine_above
 from decentral.config.settings import (
     ALIASES,
-    ENGINE_SETTINGS,
     LISTS,
     NESTED,
     NUMBERS,
@@ -22,13 +22,11 @@ from decentral.config.settings import (
     Config,
     PluginSpec,
     as_written,
-    engine_above,
     validate,
 )
 from decentral.errors import ConfigError, nearest
 from decentral.limits import check_batch
-from decentral.plugins import find_members
-from decentral.registry import KINDS, ConfiguredPlugin, find, read
+from decentral.registry import ConfiguredPlugin, find, read
 from decentral.schedules.phases import METHODS
 from decentral.spec import NOTHING, Spec, parse_spec, parse_value, scalar, spell
 from decentral.traits import AlgorithmTraits, BatchTraits, Recommending, traits_of
@@ -392,31 +390,3 @@ def _refuse_unused(asked: Mapping[str, Any]) -> None:
                 f"algorithm {name!r} takes no {key}: who talks and when is fixed by the algorithm. "
                 f"Leave {key} out, or use algorithm dsgd."
             )
-
-
-# --- what is the user's own -------------------------------------------------------
-
-
-def foreign_parts(config: Config) -> dict[str, str]:
-    """Return the parts of a run that no built-in plug-ins are, by kind: what they
-    are called.
-
-    >>> from decentral.config import make_config
-    >>> foreign_parts(make_config({"topology": "ring", "optimizer": "torch.optim.RAdam"}))
-    {'optimizer': 'torch.optim.RAdam'}
-    """
-    named = {kind: _name(kind, getattr(config, kind, None)) for kind in PARTS}
-    return {kind: name for kind, name in named.items() if name}
-
-
-def _name(kind: str, part: Any) -> str:
-    """Return the name of a part that is not built in; else an empty text."""
-    if isinstance(part, ConfiguredPlugin):
-        part = part.plugin.origin or part.name
-    if isinstance(part, Mapping) and callable(part.get("name")):
-        part = part["name"]
-    if isinstance(part, str | Mapping | Spec):
-        name = read(kind, part).name
-        foreign = "." in name and name not in find_members(KINDS[kind], kind)
-        return name.rpartition(":")[2] if foreign else ""
-    return str(getattr(part, "__name__", type(part).__name__)) if part is not None else ""

@@ -23,8 +23,6 @@ _TEXT_OR_NUMBER: Schema = {"type": ["string", "number"]}
 #: Settings that are lists of plug-ins, and their kind.
 #: A plug-in from outside: a file, or a name within a library.
 _OUTSIDE = r"[.:/\\]"
-
-
 #: Readers of quantities; what other types with a reader of their own take is known
 #: to it alone.
 _QUANTITIES = (parse_point, parse_seconds, parse_bandwidth)

@@ -14,16 +14,23 @@ from types import FrameType
 from typing import Any
 
 from decentral import network
-from decentral.blame import attribute, write_trace
+from decentral.blame import attribute
 from decentral.config import Config, foreign_parts
-from decentral.errors import Bug, ConfigError, Interrupted, RunError, shell_word
+from decentral.errors import (
+    Bug,
+    ConfigError,
+    Interrupted,
+    RunError,
+    shell_word,
+    write_trace,
+)
 from decentral.limits import check_threads
 from decentral.loop.cost import Memory, measure_compute, thread_count
 from decentral.loop.measure import evaluation_interval
-from decentral.loop.preparing import prepare, resolve_config
+from decentral.loop.preparing import prepare
 from decentral.loop.rounds import log_interval
-from decentral.loop.setup import Setup
-from decentral.metrics.returned import declared_records
+from decentral.loop.setup import Setup, resolve_config
+from decentral.metrics.base import declared_records
 from decentral.mixing.summary import describe_mixing
 from decentral.records import (
     BYTES,
@@ -45,8 +52,6 @@ Watch = Callable[[dict[str, Any]], None]
 
 #: Checkpoints of one run when ``checkpoint_every`` is auto.
 CHECKPOINTS = 10
-
-
 #: Events that happen again when a run goes on from a checkpoint.
 REPEATED = ("merge", "nonfinite", "finished")
 

@@ -24,8 +24,8 @@ from decentral.engines.base import checkpoint_interval
 from decentral.engines.process import configure_process
 from decentral.engines.workers import Report
 from decentral.errors import RunError, exit_place
-from decentral.exchange.base import Rendezvous
-from decentral.exchange.process_group import LostPeer, ProcessGroupExchange
+from decentral.exchange.base import LostPeer, Rendezvous
+from decentral.exchange.process_group import ProcessGroupExchange
 from decentral.faults.base import Fault
 from decentral.loop.block import Block
 from decentral.loop.measure import Evaluator

@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 from torch import Tensor
 
+from decentral.errors import RunError
 from decentral.mixing.base import Integers, Mixing
 
 
@@ -168,3 +169,7 @@ class Rendezvous:
     address: str
     timeout_s: float
     prefix: str
+
+
+class LostPeer(RunError):
+    """Other workers are out of reach."""

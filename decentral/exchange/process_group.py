@@ -18,8 +18,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from decentral import private
-from decentral.errors import RunError
-from decentral.exchange.base import NeighbourIndex, Rendezvous
+from decentral.exchange.base import LostPeer, NeighbourIndex, Rendezvous
 from decentral.exchange.local import DENSE_NODES
 from decentral.exchange.send_receive import (
     Message,
@@ -66,10 +65,6 @@ def open_store(address: str) -> Any:
         wait_for_workers=False,
         master_listen_fd=server.detach(),
     )
-
-
-class LostPeer(RunError):
-    """Other workers are out of reach."""
 
 
 @dataclass

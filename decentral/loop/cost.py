@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from decentral.exchange.local import LocalExchange
 from decentral.gradients.base import rows_at_once
 from decentral.layout import share_parameters
+from decentral.limits import require
 from decentral.loop.block import Block
-from decentral.loop.free_memory import require
 from decentral.loop.setup import Setup
 from decentral.network.planning import Membership
-from decentral.optim.block_optimizer import state_numbers
+from decentral.optim.trial import state_numbers
 from decentral.pytree import Tree, leaves
 from decentral.registry import build
 from decentral.tasks.base import Samples

@@ -17,8 +17,7 @@ from decentral.layout import share_parameters
 from decentral.loop.block import Block
 from decentral.loop.setup import Setup
 from decentral.merging.calibrate import recalibrate
-from decentral.metrics.base import Snapshot, chunk_of
-from decentral.metrics.returned import check_values
+from decentral.metrics.base import Snapshot, check_values, chunk_of
 from decentral.network.planning import all_reduce_messages
 from decentral.registry import build
 from decentral.tasks.base import Samples

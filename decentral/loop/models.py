@@ -18,7 +18,7 @@ from decentral import rng
 from decentral.config import Config
 from decentral.errors import ConfigError
 from decentral.generator import fork_rng
-from decentral.loop.free_memory import require
+from decentral.limits import require
 from decentral.plugins import describe, is_users, wrong
 from decentral.registry import ConfiguredPlugin, build, members
 from decentral.signature import function_behind

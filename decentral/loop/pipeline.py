@@ -256,15 +256,8 @@ def check_methods(config: Config, task: Task, model: nn.Module) -> None:
         _check_noise(config.label_noise, task, model)
 
 
-def noise_kind(noise: LabelNoise, task: Task) -> str:
-    """Return the kind of noise, decided for the task."""
-    if noise.kind != "auto":
-        return noise.kind
-    return "flip" if task.classes else "sign"
-
-
 def _check_noise(noise: LabelNoise, task: Task, model: nn.Module) -> None:
-    kind = noise_kind(noise, task)
+    kind = noise.kind_for(task.classes)
     if task.classes:
         if kind != "flip":
             raise ConfigError(
@@ -313,7 +306,7 @@ def change_targets(
     """
     noise, classes, given = config.label_noise, task.outputs, targets
     if noisy and noise is not None and noise.level:
-        kind = noise_kind(noise, task)
+        kind = noise.kind_for(task.classes)
         if kind == "flip":
             # Targets that the loss ignores stay what they are.
             targets = task.restore_ignored(

@@ -7,29 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from decentral.config import LISTS, PARTS, Config
+from decentral.config import Config
 from decentral.errors import ConfigError
 from decentral.faults.base import network_faults
 from decentral.gradients.draws import key_dropout
 from decentral.layout import Layout, cast
+from decentral.limits import free_bytes
 from decentral.loop.adapting import adapt_model, ready
 from decentral.loop.attackers import attackers
-from decentral.loop.compatibility import (
-    check_optimizer,
-    refuse_rounds,
-    refuse_unsound,
-    split_of,
-)
-from decentral.loop.free_memory import free_bytes
+from decentral.loop.compatibility import refuse_rounds, refuse_unsound, split_of
 from decentral.loop.models import build_seeded, builder_of, check_size
-from decentral.loop.pipeline import check_methods, noise_kind, with_numbers
+from decentral.loop.pipeline import check_methods, with_numbers
 from decentral.loop.setup import Setup
 from decentral.merging.base import in_a_run
 from decentral.mixing.base import Mixer
@@ -39,14 +33,14 @@ from decentral.network.links import Network
 from decentral.network.planning import RoundPlanner
 from decentral.network.presets import carries_links, check_connected, network_of
 from decentral.optim.base import default_lr, grouping
-from decentral.plugins import describe, label_of, plain, wrong
-from decentral.registry import PYTHON, ConfiguredPlugin, build
+from decentral.optim.trial import check_optimizer
+from decentral.plugins import describe, label_of, wrong
+from decentral.registry import ConfiguredPlugin, build
 from decentral.sampling import Plan, plan_fixed, resample_plan
 from decentral.schedules.action import CommunicationSchedule
 from decentral.schedules.learning_rate import LearningRate
 from decentral.schedules.phases import METHODS, Timed, Track, phase_tracks, sample_steps
 from decentral.schedules.progress import Progress, StepTimeline, batch_size, step_timeline
-from decentral.spec import Spec, spell
 from decentral.tasks.base import Task
 from decentral.tasks.samples import is_whole
 from decentral.tasks.splits import class_shares, group_by_label, shards
@@ -328,51 +322,6 @@ def samples_per_node(config: Config, task: Task) -> int:
     return count if amount.per_node else count // config.nodes
 
 
-# --- every default written out ----------------------------------------------------
-
-
-def _resolve(bound: ConfiguredPlugin) -> Any:
-    return bound.spec() if bound.reloadable else PYTHON
-
-
-def write_in_list(bound: str | ConfiguredPlugin) -> str:
-    """Return how one of a list is written, also if it was given from Python."""
-    if isinstance(bound, str):
-        return bound
-    if not bound.reloadable:
-        return PYTHON
-    accepted = bound.plugin.accepts
-    given = {
-        key: plain(value)
-        for key, value in {**bound.settings, **bound.common}.items()
-        if value != accepted[key].default
-    }
-    name = bound.plugin.origin or bound.name
-    return spell(Spec(name, (), given)) if given else name
-
-
-def resolve_config(setup: Setup, **decided: Any) -> dict[str, Any]:
-    """Return the configuration with every default written out and every ``auto``
-    decided.
-    """
-    settings = setup.config.model_dump()
-    for kind in PARTS:
-        bound = setup.parts.get(kind)
-        settings[kind] = _resolve(bound) if bound else None
-    if isinstance(setup.config.task, Task):
-        settings["task"] = PYTHON
-    if "model" not in setup.parts and setup.task.model is None:
-        settings["model"] = PYTHON
-    if setup.planner is not None and "weights" not in setup.parts:
-        settings["weights"] = "auto"
-    if setup.config.label_noise is not None:
-        settings["label_noise"]["kind"] = noise_kind(setup.config.label_noise, setup.task)
-    for key in LISTS:
-        settings[key] = [write_in_list(one) for one in getattr(setup.config, key)]
-    settings["device"] = str(setup.device)
-    return {**settings, **decided}
-
-
 # --- what is on when --------------------------------------------------------------
 
 
@@ -383,7 +332,7 @@ def tracks(setup: Setup) -> list[Track]:
     config = setup.config
     methods: dict[str, Timed | None] = {key: getattr(config, key) for key in METHODS}
     if config.label_noise is not None:
-        decided = {"kind": noise_kind(config.label_noise, setup.task)}
+        decided = {"kind": config.label_noise.kind_for(setup.task.classes)}
         methods["label_noise"] = config.label_noise.model_copy(update=decided)
     steps = sample_steps(config.steps)
     sizes = [setup.timeline.size(step) for step in steps]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from decentral.algorithms.base import StateSchema
-from decentral.config import Config
+from decentral.config import LISTS, PARTS, Config
 from decentral.exchange.codec.base import TensorLayout, coded_bytes
 from decentral.gradients.base import count_saved_numbers
 from decentral.layout import Layout, cast
@@ -23,14 +24,16 @@ from decentral.mixing.summary import summary_line
 from decentral.network.clock import Clock
 from decentral.network.links import Network
 from decentral.network.planning import RoundPlanner, Size, all_reduce_messages
-from decentral.optim.block_optimizer import LrInfo, state_numbers
-from decentral.plugins import is_users, label_of
+from decentral.optim.block_optimizer import LrInfo
+from decentral.optim.trial import state_numbers
+from decentral.plugins import is_users, label_of, plain
 from decentral.pytree import tree_map
-from decentral.registry import ConfiguredPlugin
+from decentral.registry import PYTHON, ConfiguredPlugin
 from decentral.sampling import Plan
 from decentral.schedules.batch import rate_factor
 from decentral.schedules.learning_rate import LearningRate
 from decentral.schedules.progress import Progress, StepTimeline
+from decentral.spec import Spec, spell
 from decentral.tasks.base import Samples, Task
 from decentral.traits import AlgorithmTraits, LearningRateTraits, traits_of
 
@@ -249,3 +252,45 @@ class Setup:
         for row, purpose in zip(rows, purposes, strict=True):
             self.layout.pack(build_seeded(self.builder, self.config.seed, purpose), row)
         return rows.repeat(len(nodes), 1) if shared else rows
+
+
+def _resolve(bound: ConfiguredPlugin) -> Any:
+    return bound.spec() if bound.reloadable else PYTHON
+
+
+def write_in_list(bound: str | ConfiguredPlugin) -> str:
+    """Return how one of a list is written, also if it was given from Python."""
+    if isinstance(bound, str):
+        return bound
+    if not bound.reloadable:
+        return PYTHON
+    accepted = bound.plugin.accepts
+    given = {
+        key: plain(value)
+        for key, value in {**bound.settings, **bound.common}.items()
+        if value != accepted[key].default
+    }
+    name = bound.plugin.origin or bound.name
+    return spell(Spec(name, (), given)) if given else name
+
+
+def resolve_config(setup: Setup, **decided: Any) -> dict[str, Any]:
+    """Return the configuration with every default written out and every ``auto``
+    decided.
+    """
+    settings = setup.config.model_dump()
+    for kind in PARTS:
+        bound = setup.parts.get(kind)
+        settings[kind] = _resolve(bound) if bound else None
+    if isinstance(setup.config.task, Task):
+        settings["task"] = PYTHON
+    if "model" not in setup.parts and setup.task.model is None:
+        settings["model"] = PYTHON
+    if setup.planner is not None and "weights" not in setup.parts:
+        settings["weights"] = "auto"
+    if (noise := setup.config.label_noise) is not None:
+        settings["label_noise"]["kind"] = noise.kind_for(setup.task.classes)
+    for key in LISTS:
+        settings[key] = [write_in_list(one) for one in getattr(setup.config, key)]
+    settings["device"] = str(setup.device)
+    return {**settings, **decided}

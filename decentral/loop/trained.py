@@ -28,8 +28,7 @@ from decentral.loop.setup import Setup
 from decentral.loop.state import restore
 from decentral.merging.base import Models, merge_models
 from decentral.merging.calibrate import merge_integers
-from decentral.metrics.base import Scores, Snapshot, score
-from decentral.metrics.returned import check_values, declared_records
+from decentral.metrics.base import Scores, Snapshot, check_values, declared_records, score
 from decentral.network.planning import Membership
 from decentral.pytree import Tree, tree_at, tree_map
 from decentral.records import Records, records_of

@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING
 from decentral.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from decentral.mixing.base import Mixer, Mixing, assemble, horizon, spectral_gap
+    from decentral.mixing.base import Mixer, Mixing, assemble
+    from decentral.mixing.summary import spectral_gap
 
-__all__ = ["Mixer", "Mixing", "assemble", "horizon", "spectral_gap"]
+__all__ = ["Mixer", "Mixing", "assemble", "spectral_gap"]
 
-__getattr__ = lazy_names(__name__, {"base": __all__})
+__getattr__ = lazy_names(
+    __name__, {"base": ["Mixer", "Mixing", "assemble"], "summary": ["spectral_gap"]}
+)

@@ -11,17 +11,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from decentral import rng
 from decentral.errors import ConfigError
-from decentral.mixing.prescribed import absent, check_prescribed
-from decentral.plugins import describe, is_users, label_of, wrong
+from decentral.mixing.prescribed import absent, check_prescribed, check_returned
+from decentral.plugins import is_users, label_of
 from decentral.registry import ConfiguredPlugin, build
-from decentral.topology.base import Links, Topology
+from decentral.topology.base import Links, Topology, horizon
 from decentral.traits import TopologyTraits, WeightsTraits, traits_of
 
 if TYPE_CHECKING:
@@ -36,11 +36,9 @@ Struck = Callable[[Integers, Integers], NDArray[np.bool_]]
 #: What says that mixing weights are those of the graph; no rule is called so.
 PRESCRIBED = "file"
 
-_TOLERANCE = 1e-9
+TOLERANCE = 1e-9
 #: Chances of links that are drawn ahead in one call.
 _AHEAD = 1 << 14
-#: Rounds of a sequence without a period by which its mixing is judged.
-_SAMPLED_ROUNDS = 20
 #: Links that are checked before a run whose graph prescribes weights for every
 #: round.
 _MOST_CHECKED = 1_000_000
@@ -79,7 +77,7 @@ class Mixing:
         # Safe since no row is empty: ``reduceat`` gives an element, not 0, for
         # empty spans.
         rows = np.add.reduceat(self.weights, self.indptr[:-1]) if self.nodes else columns
-        return bool(np.abs(np.r_[rows, columns] - 1).max(initial=0.0) < _TOLERANCE)
+        return bool(np.abs(np.r_[rows, columns] - 1).max(initial=0.0) < TOLERANCE)
 
     def changes(self) -> NDArray[np.bool_]:
         """Return which rows the mixing changes: not those that receive nothing, and
@@ -318,7 +316,7 @@ class Mixer:
 
     def _check(self, mixing: Mixing) -> Mixing:
         # NaN is not at least anything; a weight of infinity leaves minus infinity.
-        if not self.signed and not mixing.weights.min(initial=0.0) >= -_TOLERANCE:
+        if not self.signed and not mixing.weights.min(initial=0.0) >= -TOLERANCE:
             weights = (
                 label_of(self.rule) if self.rule else f"weights {self.weights_name!r}"
             )
@@ -372,24 +370,6 @@ class Mixer:
         return sum(len(self.topology.links(r)) for r in range(period)) / period
 
 
-def check_returned(rule: ConfiguredPlugin, weights: Any, links: Links) -> None:
-    """Refuse what is no finite number for each link.
-
-    Args:
-        rule: The rule.
-        weights: What it has returned.
-        links: The links that are on.
-    """
-    if not isinstance(weights, np.ndarray) or weights.shape != links.receivers.shape:
-        raise wrong(
-            rule, describe(weights), f"an array of {len(links)} weights, one per link"
-        )
-    if weights.dtype.kind not in "fiu" or not np.isfinite(weights).all():
-        raise wrong(
-            rule, "weights that are no finite numbers", "a finite weight for each link"
-        )
-
-
 def _known_rounds(topology: Topology) -> int:
     """Return the rounds whose prescribed weights are checked beforehand, at most a
     million links.
@@ -400,32 +380,3 @@ def _known_rounds(topology: Topology) -> int:
     if not topology.time_varying:
         return 1
     return min(horizon(topology), max(1, _MOST_CHECKED // max(1, len(topology.links(0)))))
-
-
-def horizon(topology: Topology) -> int:
-    """Return the rounds over which a topology's mixing is judged.
-
-    One period, or 20 rounds where the sequence has none. A static undirected graph
-    needs a single round; a directed one log2 n, since W may be far from symmetric
-    and then shows its power late.
-    """
-    if topology.time_varying:
-        periodic = traits_of(topology.rule, TopologyTraits).period is not None
-        return topology.period if periodic else _SAMPLED_ROUNDS
-    return max(1, (topology.nodes - 1).bit_length()) if topology.links(0).directed else 1
-
-
-def spectral_gap(mixer: Mixer) -> float:
-    """Return the share of disagreement that a round removes, 1 - ||(I - J) W||_2
-    for a single one.
-
-    Over T rounds it is 1 - ||(I - J) W_T ... W_1||_2^(1/T), and 1 when they average
-    exactly.
-    """
-    product = np.eye(mixer.topology.nodes)
-    rounds = horizon(mixer.topology)
-    for index in range(rounds):
-        product = mixer.mixing(index).sparse() @ product
-    # Without the mean of each column this is (I - J) times the product.
-    disagreement = float(np.linalg.norm(product - product.mean(0), 2))
-    return 1.0 if disagreement < _TOLERANCE else 1.0 - disagreement ** (1.0 / rounds)

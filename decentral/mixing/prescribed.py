@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from decentral.errors import ConfigError
-from decentral.plugins import label_of
+from decentral.plugins import describe, label_of, wrong
+from decentral.registry import ConfiguredPlugin
 from decentral.topology.base import Links, Topology, number
 from decentral.topology.files.assemble import OWN_WEIGHT, Disagreement, file_of
 from decentral.topology.labels import labels_of
@@ -112,3 +113,21 @@ def _node(graph: Any, node: int) -> str:
     """Name a node by its number and, where that is another, by its label."""
     label = labels_of(graph)[node]
     return f"node {node}" + (f" ({label})" if label != str(node) else "")
+
+
+def check_returned(rule: ConfiguredPlugin, weights: Any, links: Links) -> None:
+    """Refuse what is no finite number for each link.
+
+    Args:
+        rule: The rule.
+        weights: What it has returned.
+        links: The links that are on.
+    """
+    if not isinstance(weights, np.ndarray) or weights.shape != links.receivers.shape:
+        raise wrong(
+            rule, describe(weights), f"an array of {len(links)} weights, one per link"
+        )
+    if weights.dtype.kind not in "fiu" or not np.isfinite(weights).all():
+        raise wrong(
+            rule, "weights that are no finite numbers", "a finite weight for each link"
+        )

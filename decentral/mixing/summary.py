@@ -1,5 +1,5 @@
 """What was read from a graph file, in one line and for topology.json; what its
-weights mean.
+weights mean, and how fast they mix.
 """
 
 from __future__ import annotations
@@ -8,7 +8,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from decentral.mixing.base import Mixer
+import numpy as np
+
+from decentral.mixing.base import TOLERANCE, Mixer
+from decentral.topology.base import horizon
 from decentral.topology.files.assemble import GraphFile, Span, file_of
 from decentral.topology.labels import are_numbers, in_order
 from decentral.traits import TopologyTraits, traits_of
@@ -109,3 +112,19 @@ def _labels(labels: Sequence[str]) -> str:
         + beyond
         + (f" ({twice} of them again)" if twice else "")
     )
+
+
+def spectral_gap(mixer: Mixer) -> float:
+    """Return the share of disagreement that a round removes, 1 - ||(I - J) W||_2
+    for a single one.
+
+    Over T rounds it is 1 - ||(I - J) W_T ... W_1||_2^(1/T), and 1 when they average
+    exactly.
+    """
+    product = np.eye(mixer.topology.nodes)
+    rounds = horizon(mixer.topology)
+    for index in range(rounds):
+        product = mixer.mixing(index).sparse() @ product
+    # Without the mean of each column this is (I - J) times the product.
+    disagreement = float(np.linalg.norm(product - product.mean(0), 2))
+    return 1.0 if disagreement < TOLERANCE else 1.0 - disagreement ** (1.0 / rounds)

@@ -9,18 +9,14 @@ from typing import TYPE_CHECKING
 from decentral.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from decentral.optim.base import default_lr, grouping, updater
-    from decentral.optim.block_optimizer import (
-        BlockOptimizer,
-        LrInfo,
-        is_elementwise,
-        state_numbers,
-    )
+    from decentral.optim.base import default_lr, grouping, is_elementwise, updater
+    from decentral.optim.block_optimizer import BlockOptimizer, LrInfo
     from decentral.optim.blocks import RATIOS, Blockwise, block_groups, block_of
     from decentral.optim.first_order import Lion
     from decentral.optim.gradient_power import grad_power
     from decentral.optim.muon import Muon, MuonLite
     from decentral.optim.soap import Soap, SoapLite
+    from decentral.optim.trial import state_numbers
 
 __all__ = [
     "RATIOS",
@@ -45,18 +41,14 @@ __all__ = [
 __getattr__ = lazy_names(
     __name__,
     {
-        "base": ["default_lr", "grouping", "updater"],
-        "block_optimizer": [
-            "BlockOptimizer",
-            "LrInfo",
-            "is_elementwise",
-            "state_numbers",
-        ],
+        "base": ["default_lr", "grouping", "is_elementwise", "updater"],
+        "block_optimizer": ["BlockOptimizer", "LrInfo"],
         "blocks": ["Blockwise", "RATIOS", "block_groups", "block_of"],
         "first_order": ["Lion"],
         "gradient_power": ["grad_power"],
         "muon": ["Muon", "MuonLite"],
         "soap": ["Soap", "SoapLite"],
+        "trial": ["state_numbers"],
     },
     renamed={"Course": "LrInfo"},
 )

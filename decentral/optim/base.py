@@ -18,18 +18,18 @@ import importlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from math import inf, isfinite
+from math import inf, isfinite, prod
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from decentral.blame import library
 from decentral.errors import ConfigError, nearest
-from decentral.layout import GroupRule, one_group
+from decentral.layout import ALIGNMENT, GroupRule, one_group
 from decentral.optim.blocks import Blockwise
 from decentral.optim.matrix import takes
-from decentral.plugins import is_users
+from decentral.plugins import describe, is_users, wrong
 from decentral.registry import ConfiguredPlugin, Plugin, Positive
 from decentral.signature import Setting, signature_settings
 from decentral.traits import OptimizerTraits, traits_of
@@ -201,3 +201,74 @@ def _class_lr(kind: type[torch.optim.Optimizer]) -> float:
     if given is not None and isinstance(given.default, int | float):
         return float(given.default)
     return OptimizerTraits.default_lr
+
+
+def fuse(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """Let torch update a parameter in one pass, where it has such a kernel and
+    nobody objects.
+
+    An optimizer that has made its state already has made it for the other kernel.
+    """
+    for group in optimizer.param_groups:
+        free = "fused" in group and group["fused"] is None and group["foreach"] is None
+        devices = {parameter.device.type for parameter in group["params"]}
+        if free and devices <= {"cpu", "cuda"} and not optimizer.state:
+            group["fused"] = True
+    return optimizer
+
+
+def make_optimizer(
+    rule: ConfiguredPlugin, presented: Any, params: Sequence[nn.Parameter]
+) -> torch.optim.Optimizer:
+    """Return the optimizer that a plug-in makes, if it is one of all the
+    parameters.
+
+    Args:
+        rule: The plug-in.
+        presented: The parameters as it takes them.
+        params: The parameters.
+    """
+    made = rule(presented)
+    if not isinstance(made, torch.optim.Optimizer):
+        raise wrong(
+            rule, describe(made), "a torch.optim.Optimizer of the parameters given"
+        )
+    held = {id(each) for group in made.param_groups for each in group["params"]}
+    if held != {id(each) for each in params}:
+        raise wrong(
+            rule, "an optimizer of other parameters", "one of all the parameters given"
+        )
+    return fuse(made)
+
+
+def is_elementwise(rule: ConfiguredPlugin) -> bool:
+    """Return whether a block may be one parameter: declared, and proved on two
+    rows.
+    """
+    if not traits_of(rule, OptimizerTraits).elementwise:
+        return False
+    return all(torch.equal(*pair) for pair in _probe(rule))
+
+
+def _probe(rule: ConfiguredPlugin) -> list[tuple[Tensor, Tensor]]:
+    shape = (2, ALIGNMENT)
+    start = torch.linspace(-1.0, 2.0, prod(shape), dtype=torch.float64).view(shape)
+    # As wide as aligned rows are, so that both ways use the same vector
+    # instructions.
+    together, apart = start.clone(), start.clone()
+    _three_steps(rule, [together])
+    for row in apart:
+        _three_steps(rule, [row])
+    return list(zip(together, apart, strict=True))
+
+
+def _three_steps(rule: ConfiguredPlugin, tensors: list[Tensor]) -> None:
+    params = [nn.Parameter(t) for t in tensors]
+    optimizer = make_optimizer(rule, params, params)
+    for group in optimizer.param_groups:
+        group["lr"] = 0.05
+    # Momentum shows at the second step, and what depends on the step at the third.
+    for step in range(3):
+        for parameter in params:
+            parameter.grad = (parameter.detach() * (step + 1)).sin()
+        optimizer.step()

@@ -4,20 +4,19 @@ told.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from decentral.layout import ALIGNMENT, Entry, Layout
+from decentral.layout import Entry, Layout
+from decentral.optim.base import is_elementwise, make_optimizer
 from decentral.optim.blocks import Blockwise
 from decentral.optim.gradient_power import power_
 from decentral.optim.states import pack, unpack
-from decentral.plugins import describe, wrong
 from decentral.registry import ConfiguredPlugin
 from decentral.traits import OptimizerTraits, traits_of
 
@@ -40,8 +39,6 @@ class LrInfo:
 
 #: A run without a plan.
 FREE = LrInfo()
-
-
 #: The learning rate of a group, from the ratio of its rate to the base rate.
 Rate = Callable[[float], float]
 
@@ -97,7 +94,7 @@ class BlockOptimizer:
             owners = [self._places_of(row) for row in range(self.nodes)]
         self.named = traits.named
         self.instances = [
-            _check_made(
+            make_optimizer(
                 rule, self._present(places), [self.params[place] for place in places]
             )
             for places in owners
@@ -363,85 +360,3 @@ def _has_modes(optimizer: torch.optim.Optimizer) -> bool:
 
 def _number(value: float) -> Tensor:
     return torch.tensor(value, dtype=torch.float64 if isinstance(value, float) else None)
-
-
-def fuse(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-    """Let torch update a parameter in one pass, where it has such a kernel and
-    nobody objects.
-
-    An optimizer that has made its state already has made it for the other kernel.
-    """
-    for group in optimizer.param_groups:
-        free = "fused" in group and group["fused"] is None and group["foreach"] is None
-        devices = {parameter.device.type for parameter in group["params"]}
-        if free and devices <= {"cpu", "cuda"} and not optimizer.state:
-            group["fused"] = True
-    return optimizer
-
-
-def _check_made(
-    rule: ConfiguredPlugin, presented: Any, params: Sequence[nn.Parameter]
-) -> torch.optim.Optimizer:
-    """Return the optimizer that a plug-in makes, if it is one of all the
-    parameters.
-
-    Args:
-        rule: The plug-in.
-        presented: The parameters as it takes them.
-        params: The parameters.
-    """
-    made = rule(presented)
-    if not isinstance(made, torch.optim.Optimizer):
-        raise wrong(
-            rule, describe(made), "a torch.optim.Optimizer of the parameters given"
-        )
-    held = {id(each) for group in made.param_groups for each in group["params"]}
-    if held != {id(each) for each in params}:
-        raise wrong(
-            rule, "an optimizer of other parameters", "one of all the parameters given"
-        )
-    return fuse(made)
-
-
-def is_elementwise(rule: ConfiguredPlugin) -> bool:
-    """Return whether a block may be one parameter: declared, and proved on two
-    rows.
-    """
-    if not traits_of(rule, OptimizerTraits).elementwise:
-        return False
-    return all(torch.equal(*pair) for pair in _probe(rule))
-
-
-def _probe(rule: ConfiguredPlugin) -> list[tuple[Tensor, Tensor]]:
-    shape = (2, ALIGNMENT)
-    start = torch.linspace(-1.0, 2.0, prod(shape), dtype=torch.float64).view(shape)
-    # As wide as aligned rows are, so that both ways use the same vector
-    # instructions.
-    together, apart = start.clone(), start.clone()
-    _three_steps(rule, [together])
-    for row in apart:
-        _three_steps(rule, [row])
-    return list(zip(together, apart, strict=True))
-
-
-def _three_steps(rule: ConfiguredPlugin, tensors: list[Tensor]) -> None:
-    params = [nn.Parameter(t) for t in tensors]
-    optimizer = _check_made(rule, params, params)
-    for group in optimizer.param_groups:
-        group["lr"] = 0.05
-    # Momentum shows at the second step, and what depends on the step at the third.
-    for step in range(3):
-        for parameter in params:
-            parameter.grad = (parameter.detach() * (step + 1)).sin()
-        optimizer.step()
-
-
-def state_numbers(rule: ConfiguredPlugin, layout: Layout) -> int:
-    """Return how many numbers of one row's state are exchanged along with it, by a
-    trial step.
-    """
-    # Many optimizers make their state only when they first step.
-    row, grad = torch.ones(1, layout.width), torch.ones(1, layout.width)
-    trial = BlockOptimizer(rule, layout, row, grad)
-    trial.step(1e-3)
-    return sum(channel.shape[1] for channel in trial.channels())

@@ -247,7 +247,7 @@ def _parse(path: Path, parse: Callable[[Row], T]) -> T | None:
 def _records(path: Path) -> Records:
     """Read what the run's metrics declared, in older runs what built-in ones do."""
     if not path.is_file():
-        from decentral.metrics.returned import built_in_records  # it loads torch
+        from decentral.metrics.base import built_in_records
 
         return records_of(built_in_records())
     try:

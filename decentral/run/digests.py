@@ -15,15 +15,8 @@ from typing import Any
 
 from decentral.errors import ConfigError
 from decentral.schedules.progress import Past
-from decentral.spec import Spec, parse_spec
-from decentral.userfile import (
-    find_again,
-    is_graph_file,
-    lies,
-    place_of,
-    resolve_path,
-    sources,
-)
+from decentral.spec import Spec, is_graph_file, parse_spec
+from decentral.userfile import find_again, lies, place_of, resolve_path, sources
 from decentral.yamltext import dump, load
 
 # --- identity ---------------------------------------------------------------------

@@ -276,6 +276,12 @@ class LabelNoise(Timed):
         """Return its kind and level."""
         return f"{self.level:g}" if self.kind == "auto" else f"{self.kind} {self.level:g}"
 
+    def kind_for(self, classes: object) -> str:
+        """Return the kind of noise, decided for targets of these classes, or none."""
+        if self.kind != "auto":
+            return self.kind
+        return "flip" if classes else "sign"
+
 
 #: Settings of a configuration that are on in phases.
 METHODS: dict[str, type[Timed]] = {

@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from decentral.blame import in_words
-from decentral.errors import ConfigError
+from decentral.errors import ConfigError, in_words
 
 #: Characters of a chunk; the last tenth of every chunk is kept for the test.
 CHUNK, TEST = 20_000, 0.1

@@ -17,8 +17,7 @@ from numpy.lib.format import open_memmap
 from torch import Tensor
 from torch.nn.functional import cross_entropy, pad
 
-from decentral.blame import in_words
-from decentral.errors import ConfigError
+from decentral.errors import ConfigError, in_words
 from decentral.gradients.draws import hash_bits
 from decentral.tasks.base import Samples, Task, holdout
 from decentral.tasks.cache import cached_folder, fingerprint, show_progress

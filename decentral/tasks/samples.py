@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 
 from decentral import rng
-from decentral.blame import in_words
-from decentral.errors import ConfigError
+from decentral.errors import ConfigError, in_words
 from decentral.pytree import Tree, first_leaf, tree_cat, tree_map
 from decentral.tasks.arrays import Held, Keys, Values, is_text, values_of
 from decentral.tasks.data import parts_of, read

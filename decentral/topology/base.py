@@ -37,8 +37,6 @@ Integers = NDArray[np.int64]
 #: Nodes above which exact graph statistics (diameter, spectral gap) are not
 #: computed.
 STATISTICS_LIMIT = 2048
-
-
 #: What a binary number of fixed length counts.
 POWER_OF_2 = Sizes(lambda n, settings: n & (n - 1) == 0, "a power of 2")
 
@@ -256,3 +254,20 @@ def resolve(name: str) -> Plugin | None:
     ``topohub:network``.
     """
     return from_networkx(name) or from_topohub(name) or from_file(name)
+
+
+#: Rounds of a sequence without a period by which its mixing is judged.
+_SAMPLED_ROUNDS = 20
+
+
+def horizon(topology: Topology) -> int:
+    """Return the rounds over which a topology's mixing is judged.
+
+    One period, or 20 rounds where the sequence has none. A static undirected graph
+    needs a single round; a directed one log2 n, since W may be far from symmetric
+    and then shows its power late.
+    """
+    if topology.time_varying:
+        periodic = traits_of(topology.rule, TopologyTraits).period is not None
+        return topology.period if periodic else _SAMPLED_ROUNDS
+    return max(1, (topology.nodes - 1).bit_length()) if topology.links(0).directed else 1

@@ -19,9 +19,10 @@ from decentral.blame import library
 from decentral.errors import ConfigError, unknown
 from decentral.registry import Plugin
 from decentral.signature import Setting, signature_settings
+from decentral.spec import is_graph_file
 from decentral.topology.files.formats import FORMATS, read_graph
 from decentral.traits import TopologyTraits
-from decentral.userfile import is_graph_file, locate
+from decentral.userfile import locate
 
 _OWN = ("create_using", "seed", "backend", "backend_kwargs")
 _NETWORKX, _TOPOHUB = "nx:", "topohub:"

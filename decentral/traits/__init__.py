@@ -9,7 +9,6 @@ from decentral.traits.kinds import (
     AlgorithmTraits,
     AttackTraits,
     BatchTraits,
-    ClaimTraits,
     CodecTraits,
     CommunicationTraits,
     FaultTraits,
@@ -26,6 +25,7 @@ from decentral.traits.kinds import (
     WeightsTraits,
 )
 from decentral.traits.values import (
+    ClaimTraits,
     Condition,
     Expectation,
     Guarantee,

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from decentral.records import Record
 from decentral.traits.values import (
-    Expectation,
+    ClaimTraits,
     Guarantee,
     Recommending,
     Refusing,
@@ -343,26 +343,6 @@ class SplitTraits(Traits):
     """
 
     needs_classes: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClaimTraits(Traits):
-    """Traits of a claim, written before anything is measured.
-
-    Attributes:
-        paper: Authors, title and year.
-        says: The claim in one sentence.
-        expect: What its figures must be. Without the first the claim does not
-            reproduce; with it but not with all others, it holds in part.
-        tiny: Settings at which its machinery runs in seconds, for tests.
-        full: The settings of ``--full``, a size for a GPU.
-    """
-
-    paper: str
-    says: str
-    expect: tuple[Expectation, ...]
-    tiny: Settings = field(default_factory=dict[str, Any])
-    full: Settings = field(default_factory=dict[str, Any])
 
 
 @dataclass(frozen=True, kw_only=True)

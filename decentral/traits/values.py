@@ -200,3 +200,23 @@ class Expectation:
         if self.high == inf:
             return f"at least {self.low:g}"
         return f"{self.low:g} to {self.high:g}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClaimTraits(Traits):
+    """Traits of a claim, written before anything is measured.
+
+    Attributes:
+        paper: Authors, title and year.
+        says: The claim in one sentence.
+        expect: What its figures must be. Without the first the claim does not
+            reproduce; with it but not with all others, it holds in part.
+        tiny: Settings at which its machinery runs in seconds, for tests.
+        full: The settings of ``--full``, a size for a GPU.
+    """
+
+    paper: str
+    says: str
+    expect: tuple[Expectation, ...]
+    tiny: Settings = field(default_factory=dict[str, Any])
+    full: Settings = field(default_factory=dict[str, Any])

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from decentral.loop.block import Block
 from decentral.loop.state import checkpoint_of, restore
-from decentral.mixing.base import spectral_gap
+from decentral.mixing.summary import spectral_gap
 from decentral.registry import ConfiguredPlugin, Plugin, build, find, names
 from decentral.tasks.synthetic import quadratic_loss
 from decentral.traits import AlgorithmTraits, traits_of

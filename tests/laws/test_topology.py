@@ -10,7 +10,8 @@ import pytest
 from support import example, fits, planner, round_actions
 
 from decentral import ConfigError
-from decentral.mixing.base import Mixer, spectral_gap
+from decentral.mixing.base import Mixer
+from decentral.mixing.summary import spectral_gap
 from decentral.registry import find, names
 from decentral.topology.base import Topology
 from decentral.traits import TopologyTraits, traits_of

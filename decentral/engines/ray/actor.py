@@ -29,7 +29,7 @@ class Actor:
         Polls begin with the work; until then, while slow machines still load torch,
         it waits ``meeting_s``.
         """
-        from decentral.threads import spin_briefly
+        from decentral.limits import spin_briefly
 
         spin_briefly()
         self.label, self.orphaned_s = label, orphaned_s

@@ -8,12 +8,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from decentral.blame import elsewhere
 from decentral.config import Config, Engine
 from decentral.engines.ray.actor import Actor
 from decentral.engines.ray.cluster import Cluster, Host, place_workers
 from decentral.engines.workers import PROCESS_DIED, START_S, Report, WorkersLost
-from decentral.errors import ConfigError, RunError
+from decentral.errors import ConfigError, RunError, worker_error
 
 #: Seconds that a worker may keep a question for reports.
 REPORTS_S = 0.3
@@ -108,7 +107,7 @@ class WorkerGroup:
         except RayTaskError as error:
             cause = error.cause
             known = isinstance(cause, ConfigError | RunError)
-            raise cause if known else elsewhere(cause, str(error)) from error
+            raise cause if known else worker_error(cause, str(error)) from error
         except RayError as error:
             raise WorkersLost([rank], self._cause(rank, error)) from error
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from decentral.errors import ConfigError
+from decentral.spec import GRAPHS
 from decentral.topology.files import gml, json_forms, markup, matrices, numbered, tables
 from decentral.topology.files.assemble import graph_of
 from decentral.topology.files.content import Content, Unreadable, decode, read_unpacked
-from decentral.userfile import GRAPHS
 
 #: All formats in one line, for who brings another.
 FORMATS = (

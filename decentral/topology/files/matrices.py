@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decentral import limits
-from decentral.blame import in_words
+from decentral.errors import in_words
 from decentral.topology.files.content import (
     MOST_BYTES,
     WEIGHT,
