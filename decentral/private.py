@@ -27,6 +27,13 @@ def silence_vmap() -> None:
     torch._C._functorch._set_vmap_fallback_warning_enabled(False)  # pyright: ignore
 
 
+def inner_schedulers(scheduler: Any) -> tuple[Any, ...]:
+    """Return the schedulers that a chain or a sequence of them steps; of others
+    none.
+    """
+    return tuple(getattr(scheduler, "_schedulers", ()))
+
+
 def gloo_group(
     gloo: Any, store: Any, rank: int, world: int, timeout: timedelta, address: str
 ) -> Any:

@@ -140,6 +140,17 @@ def test_vmap_says_nothing_of_what_it_runs_row_by_row() -> None:
     torch.testing.assert_close(found[3], cell(x[3], state[3]))
 
 
+def test_chains_and_sequences_of_schedulers_show_what_they_step() -> None:
+    schedulers = torch.optim.lr_scheduler
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+    one, two = (schedulers.ExponentialLR(optimizer, gamma) for gamma in (0.9, 0.5))
+    chain = schedulers.ChainedScheduler([one, two])
+    sequence = schedulers.SequentialLR(optimizer, [one, two], milestones=[3])
+    assert private.inner_schedulers(chain) == (one, two)
+    assert private.inner_schedulers(sequence) == (one, two)
+    assert private.inner_schedulers(one) == ()
+
+
 def group(world: int = 1, address: str = "127.0.0.1", timeout_s: float = 5.0) -> Any:
     """Return the Gloo group of the first of ``world`` processes."""
     gloo: Any = dist.ProcessGroupGloo

@@ -257,9 +257,11 @@ def _check_scheduler(rule: ConfiguredPlugin, scheduler: Any) -> None:
     """Refuse what is no scheduler, or one that follows what is measured."""
     from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+    from decentral.private import inner_schedulers
+
     if not _is_scheduler_class(type(scheduler)):
         raise wrong(rule, describe(scheduler), "a torch.optim.lr_scheduler")
-    inner = getattr(scheduler, "_schedulers", ())
+    inner = inner_schedulers(scheduler)
     if any(isinstance(one, ReduceLROnPlateau) for one in (scheduler, *inner)):
         raise ConfigError(
             f"{label_of(rule)}: ReduceLROnPlateau follows what is measured, and rates follow "
