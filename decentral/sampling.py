@@ -15,6 +15,7 @@ from decentral import rng
 from decentral.gradients.base import Batch
 from decentral.tasks.base import Samples
 from decentral.tasks.splits import group_by_label
+from decentral.topology.labels import NodeId
 
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -78,7 +79,7 @@ class Sampler:
     """
 
     def __init__(
-        self, samples: Samples, plan: Plan, hosted: Sequence[int], seed: int
+        self, samples: Samples, plan: Plan, hosted: Sequence[NodeId], seed: int
     ) -> None:
         """Serve ``samples`` (already on the device) to the nodes ``hosted``."""
         self.samples, self.plan, self.hosted, self.seed = samples, plan, hosted, seed

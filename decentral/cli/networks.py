@@ -35,6 +35,7 @@ from decentral.registry import ConfiguredPlugin, build
 from decentral.report.facts import relative_text
 from decentral.schedules.action import CommunicationSchedule
 from decentral.topology.base import Topology
+from decentral.topology.labels import all_ids
 from decentral.units import (
     format_bandwidth,
     format_bytes,
@@ -144,7 +145,7 @@ def _round(mixer: Mixer, network: Network, size: float) -> tuple[float, float]:
     period, seconds = mixer.topology.period, 0.0
     for round in range(period):
         clock = Clock(network, None)
-        clock.gossip(mixer.mixing(round), size, range(network.nodes))
+        clock.gossip(mixer.mixing(round), size, all_ids(network.nodes))
         seconds += clock.now_s(range(network.nodes)) / period
     return mixer.full_messages, seconds
 

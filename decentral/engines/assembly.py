@@ -19,6 +19,7 @@ from decentral.engines.workers import START_S, Workers
 from decentral.errors import RunError
 from decentral.run.checkpoint import Draft
 from decentral.run.folder import RunFolder, explain_disk_errors
+from decentral.topology.labels import NodeId
 
 # --- records of metrics -----------------------------------------------------------
 
@@ -106,7 +107,7 @@ class CheckpointAssembly:
     def save(
         self,
         staged: Sequence[Staged],
-        live: Sequence[int],
+        live: Sequence[NodeId],
         epoch: int,
         counters: dict[str, Any],
     ) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 from decentral.merging.calibrate import unite
 from decentral.network.planning import Membership, RoundPlanner, next_planner
 from decentral.run.checkpoint import Checkpoint
+from decentral.topology.labels import NodeId
 
 #: Seconds in which a worker must exist and answer for the first time, and again
 #: when it begins.
@@ -117,7 +118,7 @@ def blocks_of(nodes: int, workers: int) -> tuple[range, ...]:
     return tuple(range(a, b) for a, b in pairwise(accumulate(sizes, initial=0)))
 
 
-def label(rank: int, nodes: Sequence[int]) -> str:
+def label(rank: int, nodes: Sequence[NodeId]) -> str:
     """Return how a worker is called.
 
     >>> label(3, [12, 13, 14, 15])
@@ -131,7 +132,7 @@ def label(rank: int, nodes: Sequence[int]) -> str:
 
 def sources(
     planner: RoundPlanner | None, weights: object, members: Membership, old: Membership
-) -> dict[int, list[int]]:
+) -> dict[NodeId, list[NodeId]]:
     """Return whom every joiner starts from: its neighbours that were there, or
     everybody.
 
@@ -142,7 +143,7 @@ def sources(
         old: Those of the one before.
     """
     joiners = sorted(set(members.live) - set(old.live))
-    received: dict[int, set[int]] = {node: set() for node in joiners}
+    received: dict[NodeId, set[NodeId]] = {node: set() for node in joiners}
     if planner is not None:
         topology = next_planner(planner, weights, members).mixer.topology
         # A graph that changes gives other neighbours in every round: all of them
@@ -177,7 +178,7 @@ def mean_state(states: Sequence[State]) -> State:
 
 
 def reassign(
-    checkpoint: Checkpoint, members: Membership, joined: dict[int, list[int]]
+    checkpoint: Checkpoint, members: Membership, joined: dict[NodeId, list[NodeId]]
 ) -> Checkpoint:
     """Return a checkpoint of the same step for other members.
 

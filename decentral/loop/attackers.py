@@ -18,7 +18,7 @@ from decentral.registry import ConfiguredPlugin, build
 from decentral.schedules.phases import Phase
 from decentral.schedules.progress import Progress
 from decentral.tasks.base import Task
-from decentral.topology.labels import NodeLabels
+from decentral.topology.labels import NodeId, NodeLabels
 from decentral.traits import AttackTraits, traits_of
 
 
@@ -29,7 +29,7 @@ class Attackers:
     """
 
     rule: ConfiguredPlugin | None = None
-    nodes: frozenset[int] = frozenset()
+    nodes: frozenset[NodeId] = frozenset()
 
     def on(self, progress: Progress, data: bool = False) -> bool:
         """Whether what they send, or the ``data`` they learn from, is bad now."""
@@ -46,7 +46,7 @@ class Attackers:
         """Whether some nodes may send what is not their row."""
         return self.rule is not None and not traits_of(self.rule, AttackTraits).data
 
-    def among(self, hosted: Sequence[int]) -> list[int]:
+    def among(self, hosted: Sequence[NodeId]) -> list[int]:
         """Return the places of bad nodes among hosted ones."""
         return [place for place, node in enumerate(hosted) if node in self.nodes]
 
@@ -74,7 +74,7 @@ class Attackers:
         return sent
 
     def falsify_targets(
-        self, targets: Tensor, hosted: Sequence[int], classes: int
+        self, targets: Tensor, hosted: Sequence[NodeId], classes: int
     ) -> Tensor:
         """Return the targets [n, B, ...] from which hosted nodes learn.
 
@@ -142,7 +142,7 @@ def attackers(
     return found
 
 
-def _choose(config: Config, asked: Any) -> frozenset[int]:
+def _choose(config: Config, asked: Any) -> frozenset[NodeId]:
     # Rounded down: no more bad nodes than were asked for.
     named, count = asked["nodes"], int(asked["share"] * config.nodes)
     if not named and not count:

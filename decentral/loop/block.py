@@ -18,10 +18,17 @@ from decentral.loop.setup import Setup
 from decentral.loop.sketch import SKETCH, Sketch
 from decentral.merging.base import merge_weights
 from decentral.mixing.base import Mixing
-from decentral.network.planning import Membership, RoundAction, RoundPlanner, next_planner
+from decentral.network.planning import (
+    NOBODY,
+    Membership,
+    RoundAction,
+    RoundPlanner,
+    next_planner,
+)
 from decentral.optim.block_optimizer import BlockOptimizer
 from decentral.sampling import Sampler
 from decentral.schedules.progress import Feedback
+from decentral.topology.labels import NodeId
 
 
 class Block:
@@ -133,7 +140,7 @@ class Block:
 
     def _plan(self, planner: RoundPlanner) -> RoundAction | None:
         quarantined = self.health.quarantined
-        excluded = self.members.positions(quarantined) if quarantined else quarantined
+        excluded = self.members.positions(quarantined) if quarantined else NOBODY
         upcoming = planner.progress(self.step + 1, self.round)
         return planner.plan(upcoming, self.feedback, excluded)
 
@@ -287,11 +294,11 @@ class Block:
     # --- health -------------------------------------------------------------------
 
     @property
-    def quarantined(self) -> frozenset[int]:
+    def quarantined(self) -> frozenset[NodeId]:
         """The ids of quarantined nodes."""
         return self.health.quarantined
 
-    def good(self) -> list[int]:
+    def good(self) -> list[NodeId]:
         """Return the ids of nodes whose models count: they take part, are not bad,
         and do not rest.
 
@@ -300,7 +307,7 @@ class Block:
         out = self.setup.attackers.nodes | self.list_uncounted()
         return [node for node in self.health.healthy if node not in out]
 
-    def list_uncounted(self) -> set[int]:
+    def list_uncounted(self) -> set[NodeId]:
         """Return the ids of nodes that the algorithm leaves out for now; all
         workers ask.
         """
@@ -349,7 +356,7 @@ class Block:
         healthy = [share if self.health.is_healthy(node) else 0.0 for node in self.hosted]
         return torch.tensor(healthy, dtype=torch.float64)
 
-    def merge_shares(self, without: Iterable[int] = ()) -> Tensor:
+    def merge_shares(self, without: Iterable[NodeId] = ()) -> Tensor:
         """Return the merge weights of the hosted rows, float64 [n]; nodes
         ``without`` have none.
         """

@@ -23,6 +23,7 @@ from decentral.mixing.base import Mixing
 from decentral.optim.block_optimizer import BlockOptimizer
 from decentral.run.checkpoint import Checkpoint, stack_nodes
 from decentral.schedules.progress import Progress
+from decentral.topology.labels import NodeId
 from decentral.traits import AggregationTraits, CodecTraits, traits_of
 
 #: Rows as bytes, and what makes rows of such bytes.
@@ -49,7 +50,7 @@ class Channels:
         self,
         setup: Setup,
         exchange: Exchange,
-        hosted: Sequence[int],
+        hosted: Sequence[NodeId],
         rows: Tensor,
         optimizer: BlockOptimizer,
     ) -> None:
@@ -319,7 +320,7 @@ class Channels:
     def _lasting(self) -> dict[str, Tensor]:
         return {**self.state, **self.memory}
 
-    def restore(self, checkpoint: Checkpoint, hosted: Sequence[int]) -> None:
+    def restore(self, checkpoint: Checkpoint, hosted: Sequence[NodeId]) -> None:
         """Take the state of the hosted rows from a checkpoint."""
         for name, value in self._lasting().items():
             value.copy_(stack_nodes(checkpoint, _PREFIX + name, hosted))

@@ -81,7 +81,10 @@ def step_seconds(setup: Setup, repeats: int = 5) -> float:
     of a few.
     """
     alone = Block(
-        replace(setup, network=None), LocalExchange(1), lambda *_: None, Membership((0,))
+        replace(setup, network=None),
+        LocalExchange(1),
+        lambda *_: None,
+        Membership.all_nodes(1),
     )
     took_s: list[float] = []
     # The first one pays for what is set up once, and is left out below.

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from decentral.errors import RunError
 from decentral.exchange.base import Exchange
+from decentral.topology.labels import NodeId
 
 #: Tells the engine about something that happened: (event, details).
 Announce = Callable[[str, dict[str, Any]], None]
@@ -26,8 +27,8 @@ class Health:
     def __init__(
         self,
         exchange: Exchange,
-        hosted: Sequence[int],
-        live: Sequence[int],
+        hosted: Sequence[NodeId],
+        live: Sequence[NodeId],
         stop: bool,
         announce: Announce,
         users: str = "",
@@ -44,15 +45,15 @@ class Health:
         """
         self.exchange, self.hosted, self.live = exchange, hosted, live
         self.stop, self.announce, self.users = stop, announce, users
-        self.quarantined: frozenset[int] = frozenset()
-        self.suspected: dict[int, int] = {}  # node: the step at which it was noticed
+        self.quarantined: frozenset[NodeId] = frozenset()
+        self.suspected: dict[NodeId, int] = {}  # node: the step at which it was noticed
 
     @property
-    def healthy(self) -> list[int]:
+    def healthy(self) -> list[NodeId]:
         """The ids of all nodes that take part, as far as everybody knows."""
         return [node for node in self.live if node not in self.quarantined]
 
-    def is_healthy(self, node: int) -> bool:
+    def is_healthy(self, node: NodeId) -> bool:
         """Whether a hosted node takes part, as far as its worker knows."""
         return node not in self.quarantined and node not in self.suspected
 

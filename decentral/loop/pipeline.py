@@ -30,7 +30,7 @@ from decentral.sampling import Sampler
 from decentral.schedules.phases import METHODS, Adversarial, LabelNoise, Timed
 from decentral.schedules.progress import Progress
 from decentral.tasks.base import Task
-from decentral.topology.labels import NodeLabels
+from decentral.topology.labels import NodeId, NodeLabels
 
 
 class Pipeline:
@@ -50,7 +50,7 @@ class Pipeline:
         integers: dict[str, Tensor],
         grads: Tensor,
         sampler: Sampler,
-        hosted: Sequence[int],
+        hosted: Sequence[NodeId],
     ) -> None:
         """Serve the block ``rows`` [n, P] of nodes ``hosted``, with gradients in
         ``grads``.

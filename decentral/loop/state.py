@@ -10,12 +10,13 @@ from decentral.exchange.base import CommunicationStats
 from decentral.loop.block import Block
 from decentral.run.checkpoint import Checkpoint, stack_nodes
 from decentral.schedules.progress import Feedback
+from decentral.topology.labels import NodeId
 
 
 def checkpoint_of(block: Block) -> Checkpoint:
     """Return everything needed to go on; all workers agree on who is well."""
     block.health.agree()
-    nodes: dict[int, dict[str, Tensor]] = {}
+    nodes: dict[NodeId, dict[str, Tensor]] = {}
     for index, node in enumerate(block.hosted):
         state = {f"optimizer/{k}": v for k, v in block.optimizer.state_of(index).items()}
         whole = {f"integer/{k}": v[index] for k, v in block.integers.items()}

@@ -25,6 +25,7 @@ from decentral.errors import ConfigError
 from decentral.layout import Layout
 from decentral.plugins import describe, wrong
 from decentral.registry import ConfiguredPlugin
+from decentral.topology.labels import Position
 from decentral.traits import MergeTraits, traits_of
 
 #: How far from 1 weights may sum that were computed in single precision.
@@ -75,7 +76,7 @@ def merge_models(rule: ConfiguredPlugin, models: Models) -> Tensor:
 
 
 def merge_weights(
-    rule: ConfiguredPlugin, samples: Tensor, excluded: frozenset[int] = frozenset()
+    rule: ConfiguredPlugin, samples: Tensor, excluded: frozenset[Position] = frozenset()
 ) -> Tensor:
     """Return the weights [N] of a merge over the nodes that take part, summing to
     one.

@@ -22,6 +22,7 @@ from decentral.mixing.prescribed import absent, check_prescribed, check_returned
 from decentral.plugins import is_users, label_of
 from decentral.registry import ConfiguredPlugin, build
 from decentral.topology.base import Links, Topology, horizon
+from decentral.topology.labels import Position
 from decentral.traits import TopologyTraits, WeightsTraits, traits_of
 
 if TYPE_CHECKING:
@@ -246,7 +247,7 @@ class Mixer:
         self,
         round: int,
         intensity: float = 1.0,
-        excluded: frozenset[int] = frozenset(),
+        excluded: frozenset[Position] = frozenset(),
         down: Struck | None = None,
         lost: Struck | None = None,
     ) -> Mixing:

@@ -35,6 +35,7 @@ from decentral.network.planning import (
 )
 from decentral.registry import ConfiguredPlugin
 from decentral.schedules.action import CommunicationSchedule
+from decentral.topology.labels import NodeId, all_ids
 from decentral.traits import CommunicationTraits, traits_of
 from decentral.units import parse_bytes
 
@@ -90,7 +91,7 @@ class Clock:
             self.ready_s = np.maximum(self.ready_s, self.arrives_s)
         self.arrives_s = None
 
-    def gossip(self, mixing: Mixing, size: float, live: Sequence[int]) -> None:
+    def gossip(self, mixing: Mixing, size: float, live: Sequence[NodeId]) -> None:
         """Let messages of ``size`` bytes go where a mixing says, between positions
         of ``live``.
         """
@@ -198,7 +199,7 @@ def _send(
     final_merge = planner.final_merge() if step == planner.steps else None
     for each in (action, final_merge):
         if each is not None and each.mixing is not None:
-            clock.gossip(each.mixing, size, range(planner.nodes))
+            clock.gossip(each.mixing, size, all_ids(planner.nodes))
         elif each is not None:
             clock.average(range(planner.nodes), size)
 

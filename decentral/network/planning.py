@@ -23,9 +23,10 @@ from decentral.schedules.progress import (
     communication_steps,
 )
 from decentral.topology.base import Topology
+from decentral.topology.labels import NodeId, Position, all_ids
 
 NO_FAULTS = Faults()
-_NOBODY: frozenset[int] = frozenset()
+NOBODY: frozenset[Position] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class RoundAction:
     intensity: float
     mixing: Mixing | None = None
     # positions of nodes that take no part for now
-    unavailable: frozenset[int] = frozenset()
+    unavailable: frozenset[Position] = frozenset()
     full_model: bool = (
         False  # all of a model, where an algorithm sends parts of it in turn
     )
@@ -60,7 +61,7 @@ class RoundPlanner:
     local_steps: int
     timeline: StepTimeline | None = None  # None: every step takes the same
     faults: Faults = NO_FAULTS
-    live: tuple[int, ...] | None = None  # ids by position; None: all
+    live: tuple[NodeId, ...] | None = None  # ids by position; None: all
 
     @property
     def ids(self) -> Integers:
@@ -87,14 +88,14 @@ class RoundPlanner:
         self,
         progress: Progress,
         feedback: Feedback | None = None,
-        excluded: frozenset[int] = frozenset(),
+        excluded: frozenset[Position] = frozenset(),
     ) -> RoundAction | None:
         """Return what is sent at this communication step, or None for silence; a
         pure function.
         """
         action = self.schedule.action(progress, feedback)
         faulty = self.faults.any
-        unavailable = self._unavailable(progress) if faulty else _NOBODY
+        unavailable = self._unavailable(progress) if faulty else NOBODY
         if isinstance(action, Merge):
             return RoundAction(1.0, unavailable=unavailable)
         if action == 0.0 or not self.mixer.is_active(progress.communication_step, action):
@@ -109,13 +110,16 @@ class RoundPlanner:
             unavailable,
         )
 
-    def _unavailable(self, progress: Progress) -> frozenset[int]:
+    def _unavailable(self, progress: Progress) -> frozenset[Position]:
         return frozenset(
-            np.flatnonzero(self.faults.unavailable(self.ids, progress)).tolist()
+            map(
+                Position,
+                np.flatnonzero(self.faults.unavailable(self.ids, progress)).tolist(),
+            )
         )
 
     def _faulty_mixing(
-        self, progress: Progress, intensity: float, excluded: frozenset[int]
+        self, progress: Progress, intensity: float, excluded: frozenset[Position]
     ) -> Mixing:
         """Return who receives from whom in a communication step, what goes wrong
         included.
@@ -281,29 +285,31 @@ class Membership:
     every epoch; draws of data stay keyed by ids.
     """
 
-    live: tuple[int, ...]
+    live: tuple[NodeId, ...]
     epoch: int = 0
 
     @staticmethod
     def all_nodes(nodes: int) -> Membership:
         """Return the membership every run begins with."""
-        return Membership(tuple(range(nodes)))
+        return Membership(tuple(all_ids(nodes)))
 
-    def without(self, lost: Iterable[int]) -> Membership:
+    def without(self, lost: Iterable[NodeId]) -> Membership:
         """Return the next epoch, the nodes ``lost`` left out."""
         excluded = set(lost)
         return Membership(
             tuple(n for n in self.live if n not in excluded), self.epoch + 1
         )
 
-    def with_returned(self, returning: Iterable[int]) -> Membership:
+    def with_returned(self, returning: Iterable[NodeId]) -> Membership:
         """Return the next epoch, with the nodes ``returning``."""
         return Membership(tuple(sorted({*self.live, *returning})), self.epoch + 1)
 
-    def positions(self, nodes: Iterable[int]) -> frozenset[int]:
+    def positions(self, nodes: Iterable[NodeId]) -> frozenset[Position]:
         """Return where nodes stand; those that are not live stand nowhere."""
         wanted = set(nodes)
-        return frozenset(p for p, node in enumerate(self.live) if node in wanted)
+        return frozenset(
+            Position(p) for p, node in enumerate(self.live) if node in wanted
+        )
 
 
 def next_planner(

@@ -20,6 +20,7 @@ from torch import Tensor
 from decentral.errors import ConfigError, RunError, shell_word
 from decentral.run.digests import digest_of
 from decentral.run.folder import FORMAT, READ, RunFolder, explain_disk_errors
+from decentral.topology.labels import NodeId
 
 #: What a manifest says of the run, beside what it says of the checkpoint.
 _IDENTITY = ("settings", "files", "past")
@@ -37,8 +38,8 @@ class Checkpoint:
     """
 
     step: int
-    live: tuple[int, ...]
-    nodes: dict[int, dict[str, Tensor]]
+    live: tuple[NodeId, ...]
+    nodes: dict[NodeId, dict[str, Tensor]]
     counters: dict[str, Any] = field(default_factory=dict[str, Any])
 
     def check_fits(self, nodes: int, width: int) -> None:
@@ -80,7 +81,7 @@ class Draft:
             self.path.mkdir(parents=True)
 
     def commit(
-        self, live: Sequence[int], digests: Mapping[str, str], counters: Any, keep: int
+        self, live: Sequence[NodeId], digests: Mapping[str, str], counters: Any, keep: int
     ) -> Path:
         """Write the manifest, rename the folder, and drop all but the newest
         ``keep``.
@@ -128,13 +129,13 @@ def shard_bytes(checkpoint: Checkpoint) -> bytes:
     nodes, a tensor for each would take longer to name than to write. ``GROUP/NAME``
     is of the nodes that the header lists at that place under ``nodes``.
     """
-    alike: dict[tuple[str, torch.Size, torch.dtype], list[int]] = {}
+    alike: dict[tuple[str, torch.Size, torch.dtype], list[NodeId]] = {}
     for node, tensors in checkpoint.nodes.items():
         for name, tensor in tensors.items():
             # Shapes may differ from node to node: states that an optimizer has not
             # made yet.
             alike.setdefault((name, tensor.shape, tensor.dtype), []).append(node)
-    groups: dict[tuple[int, ...], int] = {}
+    groups: dict[tuple[NodeId, ...], int] = {}
     stacks: dict[str, Tensor] = {}
     for (name, _, _), nodes in alike.items():
         group = groups.setdefault(tuple(nodes), len(groups))
@@ -188,17 +189,17 @@ class Saved:
 
     path: Path
     step: int
-    live: tuple[int, ...]
+    live: tuple[NodeId, ...]
     shards: tuple[str, ...]
     counters: dict[str, Any]
     #: Digests of the settings and files that make the result, and the ``past`` of
     #: the schedules.
     identity: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
-    def load(self, nodes: Iterable[int]) -> Checkpoint:
+    def load(self, nodes: Iterable[NodeId]) -> Checkpoint:
         """Return the checkpoint with the tensors of some nodes."""
         nodes = frozenset(nodes)
-        found: dict[int, dict[str, Tensor]] = {}
+        found: dict[NodeId, dict[str, Tensor]] = {}
         for shard in self.shards:
             with safe_open(self.path / shard, "pt") as file:
                 for node, key, tensor in _tensors(file, nodes):
@@ -207,17 +208,17 @@ class Saved:
         return Checkpoint(self.step, self.live, found, copy.deepcopy(self.counters))
 
 
-def _tensors(file: Any, nodes: Container[int]) -> Iterator[tuple[int, str, Tensor]]:
+def _tensors(file: Any, nodes: Container[NodeId]) -> Iterator[tuple[NodeId, str, Tensor]]:
     """Yield what a shard holds of some nodes: node, name, tensor."""
     head = file.metadata() or {}  # none in format 2, which named every tensor NODE/NAME
-    groups: list[list[int]] | None = (
+    groups: list[list[NodeId]] | None = (
         json.loads(head["nodes"]) if "nodes" in head else None
     )
     for name in file.keys():  # noqa: SIM118 (no mapping)
         group, _, key = name.partition("/")
         if groups is None:
-            if int(group) in nodes:
-                yield int(group), key, file.get_tensor(name)
+            if (node := NodeId(int(group))) in nodes:
+                yield node, key, file.get_tensor(name)
             continue
         owners = groups[int(group)]
         asked = [place for place, node in enumerate(owners) if node in nodes]
@@ -263,7 +264,7 @@ def _verify(path: Path) -> Saved | None:
     if judge(path):
         return None
     manifest = _manifest(path)
-    live = tuple(int(node) for node in manifest["nodes"])
+    live = tuple(NodeId(int(node)) for node in manifest["nodes"])
     shards = tuple(manifest["digests"])
     identity = {key: manifest[key] for key in _IDENTITY if key in manifest}
     return Saved(
@@ -317,7 +318,7 @@ def _check_format(found: object, path: Path) -> None:
         )
 
 
-def stack_nodes(checkpoint: Checkpoint, name: str, nodes: Sequence[int]) -> Tensor:
+def stack_nodes(checkpoint: Checkpoint, name: str, nodes: Sequence[NodeId]) -> Tensor:
     """Return one named tensor of several nodes as a block [n, ...].
 
     Args:

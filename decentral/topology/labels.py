@@ -11,15 +11,31 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NewType, cast
 
 from decentral.errors import ConfigError, nearest
+
+#: The number of a node, 0 to N-1, which it keeps whatever becomes of others: draws,
+#: checkpoints and messages go by it.
+NodeId = NewType("NodeId", int)
+#: The place of a node among those that take part now: rows, topology and exchange go
+#: by it. As long as nobody is lost, it is the same number.
+Position = NewType("Position", int)
 
 #: The attribute of a node that holds its label.
 LABEL = "label"
 
 _WHOLE = re.compile(r"[-+]?[0-9]{1,18}")
 _SPACE = re.compile(r"\s+")
+
+
+def all_ids(nodes: int) -> Sequence[NodeId]:
+    """Return the ids 0 to N-1 of all nodes of a run; without a list of them.
+
+    >>> list(all_ids(3))
+    [0, 1, 2]
+    """
+    return cast("Sequence[NodeId]", range(nodes))
 
 
 def number_nodes(graph: Any) -> Any:
@@ -92,7 +108,7 @@ class NodeLabels:
         """The labels, by number; where there are none, the numbers as text."""
         return self.read() if self.read else [str(node) for node in range(self.nodes)]
 
-    def numbers(self, where: str, named: Iterable[int | str]) -> list[int]:
+    def numbers(self, where: str, named: Iterable[int | str]) -> list[NodeId]:
         """Return the numbers of nodes given by number or label; raises ConfigError.
 
         Args:
@@ -102,18 +118,18 @@ class NodeLabels:
         return [self._find_label(where, n) if isinstance(n, str) else self._check_node(where, n)
                 for n in named]  # fmt: skip
 
-    def _check_node(self, where: str, node: int) -> int:
+    def _check_node(self, where: str, node: int) -> NodeId:
         if 0 <= node < self.nodes:
-            return node
+            return NodeId(node)
         raise ConfigError(
             f"{where}: there is no node {node}; nodes are 0 to {self.nodes - 1}."
         )
 
-    def _find_label(self, where: str, label: str) -> int:
+    def _find_label(self, where: str, label: str) -> NodeId:
         wanted = label_text(label)
         found = [node for node, known in enumerate(self.labels) if known == wanted]
         if len(found) == 1:
-            return found[0]
+            return NodeId(found[0])
         if found:
             several = " and ".join(map(str, found[:3]))
             raise ConfigError(

@@ -28,6 +28,7 @@ from decentral.run.checkpoint import (
     save_checkpoint,
 )
 from decentral.sampling import Sampler
+from decentral.topology.labels import NodeId, all_ids
 
 
 class RayRun(EngineRun):
@@ -67,7 +68,9 @@ class RayRun(EngineRun):
         # The choice has to suit every worker, and the smallest block gains least
         # from computing rows together.
         smallest = config.nodes // self.workers
-        sampler = Sampler(self.setup.train, self.setup.plan, range(smallest), config.seed)
+        sampler = Sampler(
+            self.setup.train, self.setup.plan, all_ids(smallest), config.seed
+        )
         gradient, self.compute_reason = gradient_of(self.setup, smallest, sampler)
         self.replicas = gradient.kind
         cores = int(sum(host.cpus for host in hosts) / self.workers)
@@ -156,7 +159,7 @@ class RayRun(EngineRun):
 
     # --- failures -----------------------------------------------------------------
 
-    def _handle_loss(self, lost: WorkersLost, nodes: Sequence[int]) -> None:
+    def _handle_loss(self, lost: WorkersLost, nodes: Sequence[NodeId]) -> None:
         """Record a failure and prepare the next attempt; raises RunError after the
         last.
         """
@@ -176,7 +179,7 @@ class RayRun(EngineRun):
             self.workers = max(1, self.workers - len(lost.ranks))
             self._reconfigure(self.members.without(nodes))
 
-    def _record_failure(self, lost: WorkersLost, nodes: Sequence[int]) -> None:
+    def _record_failure(self, lost: WorkersLost, nodes: Sequence[NodeId]) -> None:
         assert self.group is not None
         hosts = sorted({self.group.hosts[rank].address for rank in lost.ranks})
         details = {
@@ -224,7 +227,7 @@ class RayRun(EngineRun):
         self.saved = self._newest()
         self.known = {host.id for host in self.cluster.hosts()}
         self.workers = self.wanted
-        missing = set(range(self.setup.config.nodes)) - set(self.members.live)
+        missing = set(all_ids(self.setup.config.nodes)) - set(self.members.live)
         self.say(f"{len(missing)} nodes return at step {self.step}")
         self._reconfigure(self.members.with_returned(missing))
 

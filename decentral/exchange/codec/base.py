@@ -19,6 +19,7 @@ from torch import Tensor
 
 from decentral.plugins import describe, is_users, wrong
 from decentral.registry import ConfiguredPlugin
+from decentral.topology.labels import NodeId
 from decentral.traits import CodecTraits, traits_of
 from decentral.traits import Wire as Wire
 
@@ -54,7 +55,7 @@ class RngContext:
     seed: int
     purpose: str
     round: int
-    nodes: Sequence[int]
+    nodes: Sequence[NodeId]
 
 
 @dataclass(frozen=True)
