@@ -36,7 +36,7 @@ def show_topology(
     png: o.Png = None,
     debug: o.Debug = False,
 ) -> None:
-    """Draw who may talk to whom, and say how well it mixes."""
+    """Draw who may send to whom, and say how well it mixes."""
     from decentral.cli import show_topology
 
     show_topology.show({"topology": name, **o.read_flags(context)}, png)
@@ -161,7 +161,7 @@ def plan_communication(
 ) -> None:
     """Rank topologies, schedules and local steps by seconds and bytes.
 
-    Conversations are replayed on a network; nothing is trained.
+    Rounds are replayed on a network; nothing is trained.
 
       decentral plan communication --network home --compute 50ms --deadline 2h
     """

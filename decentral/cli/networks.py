@@ -265,7 +265,7 @@ def _table(
 
 
 def _advice(plans: Sequence[Plan], limit_s: float, deadline: str) -> str:
-    """Name the plan that talks most among those that are in time."""
+    """Name the plan that communicates most among those that are in time."""
     timely = [plan for plan in plans if plan.forecast.seconds <= limit_s]
     if not timely:
         best = plans[0]
@@ -278,4 +278,6 @@ def _advice(plans: Sequence[Plan], limit_s: float, deadline: str) -> str:
     every = (
         "" if most.local_steps is None else f" every {count(most.local_steps, 'step')}"
     )
-    return f"Within {deadline}, {most.topology}, {most.schedule}{every} talks most."
+    return (
+        f"Within {deadline}, {most.topology}, {most.schedule}{every} communicates most."
+    )

@@ -91,7 +91,7 @@ BatchSchedule = Annotated[
 
 Nodes = Annotated[Text, _setting(_WHO, "N", "Number of nodes.")]
 Topology = Annotated[
-    Text, _setting(_WHO, "NAME", "Who may talk to whom: ring, complete, a file.")
+    Text, _setting(_WHO, "NAME", "Who may send to whom: ring, complete, a file.")
 ]
 Schedule = Annotated[
     Text,
@@ -120,7 +120,7 @@ Deadline = Annotated[Text, _setting(_RUN, "TIME", "When training must have ended
 Topologies = Annotated[
     list[str] | None,
     _setting(
-        _WHO, "NAME", "Who may talk to whom; may be given several times.", "--topology"
+        _WHO, "NAME", "Who may send to whom; may be given several times.", "--topology"
     ),
 ]
 Schedules = Annotated[

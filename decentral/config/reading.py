@@ -387,6 +387,7 @@ def _refuse_unused(asked: Mapping[str, Any]) -> None:
     for key in ("topology", "communication", "weights"):
         if asked.get(key) is not None:
             raise ConfigError(
-                f"algorithm {name!r} takes no {key}: who talks and when is fixed by the algorithm. "
+                f"algorithm {name!r} takes no {key}: who communicates, and when, is fixed by "
+                "the algorithm. "
                 f"Leave {key} out, or use algorithm dsgd."
             )

@@ -85,12 +85,14 @@ class Config(BaseModel):
     attack: PluginSpec = Field(
         None, description="what bad nodes do: sign_flip(nodes=[3]), and so on"
     )
-    topology: PluginSpec = Field("ring", description="who may talk to whom")
+    topology: PluginSpec = Field("ring", description="who may send to whom")
     weights: PluginSpec = Field(
         "auto",
         description="mixing weights; auto: the graph's own or metropolis; file: its own",
     )
-    communication: PluginSpec = Field("late", description="when to talk, and how much")
+    communication: PluginSpec = Field(
+        "late", description="when to communicate, and how much"
+    )
     network: PluginSpec = Field(
         "auto",
         description="what lies between nodes, for simulated seconds; auto: the graph's own",

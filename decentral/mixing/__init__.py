@@ -1,6 +1,4 @@
-"""Who does talk to whom in one round, and with which weights: x_i <- sum_j W_ij
-x_j.
-"""
+"""Who sends to whom in one round, and with which weights: x_i <- sum_j W_ij x_j."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who does talk to whom in one round, and with which weights: x_i <- sum_j W_ij
+"""Who sends to whom in one round, and with which weights: x_i <- sum_j W_ij
 x_j.
 
 A weights rule is a function ``(receivers, senders, nodes) -> weights`` of the links

@@ -81,7 +81,7 @@ class RoundPlanner:
         return self.mixer.topology.nodes
 
     def is_communication_step(self, step: int) -> bool:
-        """Whether nodes may talk after this step."""
+        """Whether nodes may communicate after this step."""
         return step % self.local_steps == 0 or step == self.steps
 
     def plan(

@@ -25,7 +25,7 @@ _REQUIRED = ("config.yaml", "metrics.jsonl")
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """Who may talk to whom: ``nodes`` vertices and the links between their ids."""
+    """Who may send to whom: ``nodes`` vertices and the links between their ids."""
 
     nodes: int
     links: tuple[tuple[int, int], ...]

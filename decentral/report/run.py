@@ -162,7 +162,7 @@ def _figures(run: RunData, facts: Facts) -> Iterator[Card]:
     )
     yield _card("topology", "Topology", _topology_caption(run),
                 figures.network(run.topology) if run.topology else None,
-                "There is nobody to talk to.")  # fmt: skip
+                "There is nobody to communicate with.")  # fmt: skip
     yield _card("data", "Data", _shards_caption(run),
                 figures.shards(run.shards) if run.shards else None,
                 "No data statistics were written.")  # fmt: skip
@@ -217,7 +217,7 @@ def _measured_rows(facts: Facts) -> list[list[str]]:
 
 def _topology_caption(run: RunData) -> str:
     if run.topology is None:
-        return "Nodes do not talk to each other."
+        return "Nodes do not communicate."
     n, links = run.topology.nodes, run.topology.links
     kind = "directed link" if run.topology.directed else "link"
     text = f"{n:,} node{'s' * (n != 1)}, {len(links):,} {kind}{'s' * (len(links) != 1)}"

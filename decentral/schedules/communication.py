@@ -45,7 +45,7 @@ def common(*, final_merge: bool | None = None) -> None:
 
 @plugin("communication")
 def none(progress: Progress, feedback: Feedback | None) -> float:
-    """Never talk; with ``final_merge`` the models still meet once, at the end."""
+    """Never communicate; with ``final_merge`` the models still meet once, at the end."""
     return 0.0
 
 

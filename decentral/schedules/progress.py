@@ -126,7 +126,7 @@ class Feedback:
 
 
 def communication_steps(steps: int, local_steps: int) -> list[int]:
-    """Return the steps after which nodes may talk: every ``local_steps``, and the
+    """Return the steps after which nodes may communicate: every ``local_steps``, and the
     last one.
 
     >>> communication_steps(25, 10)

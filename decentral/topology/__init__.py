@@ -1,4 +1,4 @@
-"""Topologies: functions that say who may talk to whom."""
+"""Topologies: functions that say who may send to whom."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may talk to whom: a topology is a function that returns a ``networkx`` graph
+"""Who may send to whom: a topology is a function that returns a ``networkx`` graph
 on nodes 0..n-1.
 
 A topology function takes, by name, any of ``n`` (nodes), ``round`` (makes it
