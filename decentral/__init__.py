@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 from decentral.limits import spin_briefly
 
 if TYPE_CHECKING:
-    from decentral.api import Run, launch, resume
+    from decentral.api import (
+        Run,
+        analyze,
+        compare,
+        export,
+        launch,
+        list_plugins,
+        merge,
+        resume,
+    )
     from decentral.errors import ConfigError, RunError
     from decentral.registry import plugin
     from decentral.schedules.action import GLOBAL_MERGE
@@ -24,7 +33,12 @@ _HOMES = {
     "Run": "decentral.api",
     "RunError": "decentral.errors",
     "Task": "decentral.tasks",
+    "analyze": "decentral.api",
+    "compare": "decentral.api",
+    "export": "decentral.api",
     "launch": "decentral.api",
+    "list_plugins": "decentral.api",
+    "merge": "decentral.api",
     "plugin": "decentral.registry",
     "resume": "decentral.api",
 }
@@ -36,7 +50,12 @@ __all__ = [
     "Run",
     "RunError",
     "Task",
+    "analyze",
+    "compare",
+    "export",
     "launch",
+    "list_plugins",
+    "merge",
     "plugin",
     "resume",
 ]

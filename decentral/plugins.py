@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache, cached_property, partial
@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from decentral import blame
-from decentral.errors import PACKAGE, ConfigError, Place, RunError
+from decentral.errors import PACKAGE, ConfigError, Place, RunError, unknown
 from decentral.signature import Setting, function_behind, parameter_of, without_arguments
 from decentral.traits import Traits, given_by_run
 
@@ -89,6 +89,50 @@ def entry_points_of(kind: str) -> list[EntryPoint]:
     """
     irregular = {"topology": "topologies", "weights": "weights", "batch": "batches"}
     return list(entry_points(group=f"decentral.{irregular.get(kind, f'{kind}s')}"))
+
+
+#: How kinds are called, beside their own names and those with an s.
+_PLURALS = {
+    "topology": "topologies",
+    "weights": "weights",
+    "communication": "schedules",
+    "learning_rate": "learning-rates",
+    "batch": "batches",
+}
+
+
+def plural(kind: str) -> str:
+    """Return how the members of a kind are called.
+
+    >>> plural("communication"), plural("merge")
+    ('schedules', 'merges')
+    """
+    return _PLURALS.get(kind, f"{kind}s")
+
+
+def kind_called(word: str, kinds: Iterable[str], *others: str) -> str:
+    """Return the kind that a word stands for, singular or plural.
+
+    Args:
+        word: What the user wrote.
+        kinds: The kinds there are.
+        others: What else may be written there, for the message.
+
+    >>> kind_called("schedules", ["topology", "communication"])
+    'communication'
+    """
+    spoken = {form: kind for kind in kinds for form in _forms(kind)}
+    if word.lower().replace("_", "-") not in spoken:
+        raise unknown("kind of plug-in", word, [*map(plural, kinds), *others])
+    return spoken[word.lower().replace("_", "-")]
+
+
+def _forms(kind: str) -> Iterator[str]:
+    """Yield everything that a kind may be called."""
+    base = kind.replace("_", "-")
+    yield from (base, f"{base}s", plural(kind))
+    if kind == "communication":
+        yield "schedule"
 
 
 # --- what one is ------------------------------------------------------------------

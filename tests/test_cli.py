@@ -17,9 +17,10 @@ from support import planted
 
 import decentral.cli
 from decentral import api, registry
-from decentral.cli.listing import plural
-from decentral.cli.running import Bar, Lines
+from decentral.api.display import Bar
+from decentral.cli.running import Lines
 from decentral.config import make_config, read_file
+from decentral.plugins import plural
 from decentral.traits import CommunicationTraits, traits_of
 
 SMALL = ["launch", "--task", "quadratic", "--nodes", "4", "--steps", "12"]

@@ -68,7 +68,7 @@ def test_a_program_computes_what_the_merged_model_does_for_any_batch(
 
 def test_a_rule_exports_what_it_merges(tmp_path: Path) -> None:
     run = finished(tmp_path / "run", communication="none", split="iid")
-    run.export(tmp_path / "out", rule="median")
+    run.export(tmp_path / "out", method="median")
     models = models_of(run.path)
     row = merge_models(build("merge", "median"), models.models())
     models.setup.layout.unpack(row, models.setup.model)

@@ -158,7 +158,7 @@ def test_several_inputs_outputs_and_targets_train_and_are_looked_at(
     assert run.analyze(pairs=1, points=2, samples=16)["lines"]["nodes"]
     for rule in (None, "fisher"):
         out = tmp_path / f"out {rule}"
-        assert run.export(out, rule=rule)["PyTorch"].startswith("torch.export.load")
+        assert run.export(out, method=rule)["PyTorch"].startswith("torch.export.load")
         args, named = spread_inputs(tree_at(task.splits[2].inputs, slice(3)))
         program, model = torch.export.load(out / "model.pt2").module(), run.merged_model()
         if rule is None:

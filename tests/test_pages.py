@@ -86,7 +86,7 @@ def test_names_of_a_run_stay_text(run: Path) -> None:
 
 def test_names_of_compared_runs_stay_text(run: Path, tmp_path: Path) -> None:
     other = write_run(tmp_path / "other", steps=60)
-    found = read(write_comparison([run, other], tmp_path / "compare.html"))
+    found = read(write_comparison(compare([run, other]), tmp_path / "compare.html"))
     assert found.text("li.").count(EVIL) == 2
     assert {EVIL, f"label {EVIL}"} <= set(found.text("th.text") + found.text("th.number"))
 

@@ -16,7 +16,7 @@ import torch
 
 import decentral.cli
 from decentral.api import models_of
-from decentral.cli.words import scores
+from decentral.api.display import scores
 from decentral.engines.ray.monitor import FAILURES, Monitor
 from decentral.errors import ConfigError
 from decentral.merging.base import merge_models

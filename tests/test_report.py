@@ -388,7 +388,7 @@ def test_comparison_shows_results_and_only_what_differs(dozen: list[Path]) -> No
 
 
 def test_comparison_page(dozen: list[Path], tmp_path: Path) -> None:
-    page = Page(write_comparison(dozen, tmp_path / "compare.html"))
+    page = Page(write_comparison(compare(dozen), tmp_path / "compare.html"))
     assert_self_contained(page)
     assert titles(page) == ["Accuracy over steps", "Accuracy against bytes", "Results"]
     names = [path.name for path in dozen]
@@ -419,7 +419,9 @@ def test_unlike_runs_can_be_compared(late: Path, tmp_path: Path) -> None:
         "loss",
     ]
     assert found.rows[2]["merged"].endswith("%  *".replace("  ", " "))
-    assert_self_contained(Page(write_comparison(runs, tmp_path / "compare.html")))
+    assert_self_contained(
+        Page(write_comparison(compare(runs), tmp_path / "compare.html"))
+    )
 
 
 def test_comparison_errors(tmp_path: Path, late: Path) -> None:
@@ -428,7 +430,7 @@ def test_comparison_errors(tmp_path: Path, late: Path) -> None:
     with pytest.raises(ConfigError, match="no such folder"):
         compare([late, tmp_path / "nowhere"])
     with pytest.raises(ConfigError, match="does not exist; create it first"):
-        write_comparison([late], tmp_path / "missing" / "compare.html")
+        write_comparison(compare([late]), tmp_path / "missing" / "compare.html")
 
 
 # --- in a browser ---------------------------------------------------------------------------------
@@ -491,7 +493,7 @@ def measured(
     folder = tmp_path_factory.mktemp("browser")
     pages = {
         "report": late / "report.html",
-        "comparison": write_comparison(dozen, folder / "comparison.html"),
+        "comparison": write_comparison(compare(dozen), folder / "comparison.html"),
         "thousand": write_report(
             write_run(folder / "torus", nodes=1024, links=torus(32))
         ),

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
+from unittest.mock import patch
 
 import torch
 from wrong import SMALL, Case
 
+import decentral
+from decentral.loop.trained import TrainedModels
 from decentral.run.checkpoint import Checkpoint
 
 FOLDERS = [
@@ -29,11 +34,24 @@ FOLDERS = [
 ]  # fmt: skip
 
 
+def _without_pandas() -> None:
+    with patch.dict(sys.modules, {"pandas": None}):
+        decentral.compare("finished").frame()
+
+
 #: What only Python can do wrong.
 PYTHON: dict[str, Callable[[], Any]] = {
     "a checkpoint of another model": lambda: Checkpoint(
         4, (0,), {0: {"row": torch.zeros(16)}}
     ).check_fits(1, 32),
+    "Run: a setting": lambda: decentral.Run("finished", steps=3),  # pyright: ignore
+    "Run: a part that the folder keeps": lambda: decentral.Run(
+        "finished", merge="median"
+    ).models(),
+    "the model of a lost node": lambda: TrainedModels.state(
+        cast("TrainedModels", SimpleNamespace(live=[0], step=4)), 1
+    ),
+    "a frame without pandas": _without_pandas,
 }
 
 

@@ -1,24 +1,51 @@
-"""The library's door: launch a run, resume it, look at it."""
+"""The library's door: launch a run, resume it, look at it, compare it with others."""
 
-from decentral.api.changing import CHANGEABLE
-from decentral.api.launching import (
-    begin_run,
-    launch,
-    restart,
-    resume,
-    start,
-    start_or_resume,
-)
-from decentral.api.run import Progress, Run, models_of, run_config
-from decentral.run.digests import WHEREABOUTS
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from decentral.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from decentral.api.changing import CHANGEABLE
+    from decentral.api.launching import (
+        begin_run,
+        launch,
+        restart,
+        resume,
+        start,
+        start_or_resume,
+    )
+    from decentral.api.results import analyze, compare, export, list_plugins, merge
+    from decentral.api.run import Progress, Run, models_of
+    from decentral.api.stored import run_config
+
+_HOMES = {
+    "changing": ["CHANGEABLE"],
+    "launching": [
+        "begin_run",
+        "launch",
+        "restart",
+        "resume",
+        "start",
+        "start_or_resume",
+    ],
+    "results": ["analyze", "compare", "export", "list_plugins", "merge"],
+    "run": ["Progress", "Run", "models_of"],
+    "stored": ["run_config"],
+}
 
 __all__ = [
     "CHANGEABLE",
-    "WHEREABOUTS",
     "Progress",
     "Run",
+    "analyze",
     "begin_run",
+    "compare",
+    "export",
     "launch",
+    "list_plugins",
+    "merge",
     "models_of",
     "restart",
     "resume",
@@ -26,3 +53,6 @@ __all__ = [
     "start",
     "start_or_resume",
 ]
+
+#: Lazily: the display of a run, which the command line shares, needs none of them.
+__getattr__ = lazy_names(__name__, _HOMES)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from decentral.config import Config, resolve_aliases
+from decentral.config.schema import Changes
 from decentral.engines.base import EngineRun
 from decentral.errors import ConfigError, nearest
 from decentral.run.checkpoint import Saved, has_checkpoint, newest_checkpoint, relabel
@@ -41,17 +42,17 @@ class Change:
     final_merge: bool = False
 
     @staticmethod
-    def of(given: Mapping[str, Any] | None) -> Change:
+    def of(given: Changes | Mapping[str, Any] | None) -> Change:
         """Read settings by name, and True for the path of a file or for
         ``final_merge``.
 
         Raises ConfigError for a setting that cannot change.
         """
-        given = dict(given or {})
-        merge = bool(given.pop(FINAL_MERGE, False))
-        files = {key for key, value in given.items() if value is True and names_file(key)}
+        named: dict[str, Any] = {**(given or {})}
+        merge = bool(named.pop(FINAL_MERGE, False))
+        files = {key for key, value in named.items() if value is True and names_file(key)}
         settings = resolve_aliases(
-            {key: value for key, value in given.items() if key not in files}
+            {key: value for key, value in named.items() if key not in files}
         )
         for key in settings:
             if key.partition(".")[0] not in CHANGEABLE:

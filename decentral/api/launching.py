@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from decentral.api.changing import (
     UNCHANGED,
@@ -14,7 +14,9 @@ from decentral.api.changing import (
     newest,
     record_change,
 )
-from decentral.api.run import Run, run_config, run_settings
+from decentral.api.display import display_of
+from decentral.api.run import Run
+from decentral.api.stored import run_config, run_settings
 from decentral.config import (
     LISTS,
     PARTS,
@@ -24,6 +26,7 @@ from decentral.config import (
     refuse_unknown,
     resolve_aliases,
 )
+from decentral.config.schema import Again, Changes, Settings
 from decentral.engines.base import EngineRun, close_on_error
 from decentral.engines.choice import prepare_run, refuse_ranks
 from decentral.errors import ConfigError, shell_word
@@ -44,7 +47,8 @@ def launch(
     *,
     resume: bool = False,
     watch: Watch | None = None,
-    **settings: Any,
+    quiet: bool = False,
+    **settings: Unpack[Settings],
 ) -> Run:
     """Train one model on many nodes and return the finished run.
 
@@ -56,6 +60,8 @@ def launch(
         resume: Go on with the unfinished run of the same configuration that ``out``
             holds, if it holds one; a finished one is returned as it is.
         watch: Called with every logged row.
+        quiet: Show nothing: neither notes nor, in a terminal or a notebook, how far
+            it is.
         settings: The same names as in YAML (``nodes=8``,
             ``communication="late(start=80%)"``); they win over it.
 
@@ -73,7 +79,7 @@ def launch(
     run = start_or_resume(made) if resume else start(made)
     if run is None:
         return Run(Path(str(made.out)).expanduser(), given)
-    return _train(run, settings, watch)
+    return _train(run, given, watch, quiet)
 
 
 def start(config: Config) -> EngineRun:
@@ -170,11 +176,22 @@ def _refuse_other(
         )
 
 
-def _train(run: EngineRun, given: dict[str, Any], watch: Watch | None) -> Run:
+def _train(
+    run: EngineRun, given: Mapping[str, Any], watch: Watch | None, quiet: bool
+) -> Run:
     done = Run(run.folder.path, resolve_aliases(given))
+    if quiet:
+        run.say = lambda text: None
     for note in run.setup.notes:
         run.say(note)
-    run.run(watch or (lambda row: None))
+    with display_of(run, quiet) as display:
+
+        def tell(row: dict[str, Any]) -> None:
+            display(row)
+            if watch:
+                watch(row)
+
+        run.run(tell)
     done.report()
     return done
 
@@ -192,9 +209,10 @@ def _stem(setup: Setup) -> str:
 def resume(
     path: str | Path,
     *,
-    change: Mapping[str, Any] | None = None,
+    change: Changes | Mapping[str, Any] | None = None,
     watch: Watch | None = None,
-    **objects: Any,
+    quiet: bool = False,
+    **objects: Unpack[Again],
 ) -> Run:
     """Continue an interrupted run from its newest checkpoint; the result is as if
     it never stopped.
@@ -209,6 +227,8 @@ def resume(
             the merged model of a finished run. Points in % are of the new length;
             the past is not redone.
         watch: Called with every logged row.
+        quiet: Show nothing: neither notes nor, in a terminal or a notebook, how far
+            it is.
         objects: Parts that were Python objects (a task, a schedule, ...) must be
             given again; what says where it runs (``engine="ray(workers=4)"``, or
             ``engine={"workers": 4}`` to change that alone) may be given anew.
@@ -218,7 +238,8 @@ def resume(
             makes the result is not what it was.
         RunError: Every checkpoint is damaged.
     """
-    return _train(restart(path, change=change, **objects), objects, watch)
+    given: dict[str, Any] = {**objects}
+    return _train(restart(path, change=change, **given), given, watch, quiet)
 
 
 def begin_run(config: Config, path: Path) -> EngineRun:
@@ -241,7 +262,7 @@ def begin_run(config: Config, path: Path) -> EngineRun:
 
 
 def restart(
-    path: str | Path, *, change: Mapping[str, Any] | None = None, **objects: Any
+    path: str | Path, *, change: Changes | Mapping[str, Any] | None = None, **objects: Any
 ) -> EngineRun:
     """Prepare a run from its newest checkpoint; ``EngineRun.run`` goes on with it.
 

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from decentral.api.changing import refuse_edited
-from decentral.config import LISTS, Config, Engine, make_config, merge_layers, read_file
-from decentral.errors import ConfigError, RunError, nearest, shell_word
+from decentral.api.stored import from_python, run_config, run_settings
+from decentral.config import LISTS, PARTS, Config, refuse_unknown, resolve_aliases
+from decentral.config.schema import Parts
+from decentral.errors import ConfigError, RunError, shell_word
 from decentral.loop.preparing import prepare
-from decentral.loop.setup import write_in_list
 from decentral.loop.trained import TrainedModels, differing
-from decentral.registry import PYTHON
+from decentral.merging.base import merge_models
 from decentral.run.checkpoint import good_checkpoints, newest_checkpoint
-from decentral.run.digests import find_moved
-from decentral.run.folder import FORMAT, READ, format_of, present
 from decentral.spec import spell
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 #: Called with what is being measured, how many parts are done, and how many there
 #: are.
@@ -27,18 +29,38 @@ Progress = Callable[[str, int, int], None]
 class Run:
     """A finished or unfinished run: its folder, read when asked.
 
-    ``objects`` are the parts of its configuration that were given as Python
-    objects.
+    Parts of its configuration that were Python objects are in no folder: they are
+    given again, as ``Run(path, task=task, topology=graph)``, where models are asked
+    for.
 
     >>> Run("runs/digits-ring-late-1").path.name
     'digits-ring-late-1'
     """
 
     def __init__(
-        self, path: str | Path, objects: Mapping[str, Any] | None = None
+        self,
+        path: str | Path,
+        objects: Mapping[str, Any] | None = None,
+        **parts: Unpack[Parts],
     ) -> None:
-        """Look at the run in a folder."""
-        self.path, self.objects = Path(path), dict(objects or {})
+        """Look at the run in a folder.
+
+        Args:
+            path: The run folder.
+            objects: Parts that were Python objects, by setting, and others that the
+                folder keeps.
+            parts: The same by name; what the folder keeps is refused.
+        """
+        given = resolve_aliases({k: v for k, v in parts.items() if v is not None})
+        for key, value in given.items():
+            refuse_unknown(key.partition(".")[0], value)
+            if key not in PARTS and key not in LISTS:
+                raise ConfigError(
+                    f"Run takes no {key}, which the folder keeps; it takes parts that "
+                    "were given from Python, such as task and model."
+                )
+        self.path, self.objects = Path(path), {**(objects or {}), **given}
+        self._named, self._newest = frozenset(given), None
 
     def __repr__(self) -> str:
         """Say where the run is."""
@@ -69,23 +91,85 @@ class Run:
             return columns
         return pandas.DataFrame(columns)
 
-    def merged_model(self) -> Any:
-        """Return the merged model as a ``torch.nn.Module`` in evaluation mode."""
-        state = self._read_merged_state()
-        setup = prepare(run_config(self.path, **self.objects))
-        return setup.module(state)
+    def config(self) -> Config:
+        """Return its configuration, with the parts that were given again.
 
-    def _read_merged_state(self) -> dict[str, Any]:
+        Raises ConfigError where one is missing, or was given though the folder keeps
+        it.
+        """
+        stored = run_settings(self.path)
+        for key in sorted(self._named):
+            if not from_python(stored.get(key)):
+                raise ConfigError(
+                    f"run {self.path} keeps its {key} ({spell(stored.get(key))}); "
+                    f"leave {key}=... out."
+                )
+        return run_config(self.path, **self.objects)
+
+    @property
+    def checkpoints(self) -> tuple[int, ...]:
+        """The steps of which models are kept, ascending."""
+        return tuple(sorted({one.step for one in good_checkpoints(self.path)}))
+
+    def models(self, at: int | None = None) -> NodeModels:
+        """Return the models of all nodes: a mapping from nodes to modules in
+        evaluation mode.
+
+        They are those of the checkpoint of step ``at``; unless given, of the newest
+        in which they differ, before a final merge made them one.
+        """
+        checkpoints = list(good_checkpoints(self.path))
+        newest = checkpoints[0].path if checkpoints else None
+        if self._newest is None or self._newest[:2] != (at, newest):
+            self.config()
+            found = models_of(self.path, at, needed=False, **self.objects)
+            self._newest = (at, newest, NodeModels(found))
+        return self._newest[2]
+
+    def model(self, node: int | str, at: int | None = None) -> nn.Module:
+        """Return a model as a module in evaluation mode.
+
+        Args:
+            node: The number or the label of a node; ``"merged"`` for the merged
+                model, of the run's own merge rule; ``"mean"`` for the plain average.
+            at: The step of a checkpoint, as for ``models``; the merged model of a
+                finished run is that of its end.
+        """
+        if node == "merged" and at is None and self._has_merged:
+            return self.merged_model()
+        return self.models(at).module(node)
+
+    def state_dict(self, node: int | str, at: int | None = None) -> dict[str, Tensor]:
+        """Return the parameters and buffers of a model, on the CPU.
+
+        Args:
+            node: A node, ``"merged"`` or ``"mean"``, as for ``model``.
+            at: The step of a checkpoint, as for ``model``.
+        """
+        if node == "merged" and at is None and self._has_merged:
+            return self._read_merged_state()
+        return self.models(at).state_dict(node)
+
+    def merged_model(self) -> nn.Module:
+        """Return the merged model as a module in evaluation mode."""
+        state = self._read_merged_state()
+        return prepare(self.config()).module(state)
+
+    @property
+    def _has_merged(self) -> bool:
+        return (self.path / "merged.safetensors").exists()
+
+    def _read_merged_state(self) -> dict[str, Tensor]:
         from safetensors.torch import load_file
 
-        if not (self.path / "merged.safetensors").exists():
+        if not self._has_merged:
             raise ConfigError(f"run {self.path} has no merged model; it did not finish.")
         return load_file(self.path / "merged.safetensors")
 
     def analyze(
         self,
         *,
-        step: int | None = None,
+        at: int | None = None,
         pairs: int = 8,
         points: int = 25,
         samples: int = 1024,
@@ -99,31 +183,42 @@ class Run:
         merged model, losses on two planes of ``points`` x ``points``, curvature,
         and what layers and updates have in common, on ``samples`` samples; ``seed``
         draws all of these. The models are those of the newest checkpoint in which
-        they differ, or of ``step``; ``watch(what, done, of)`` is told what is being
-        measured. `decentral.report.analysis` draws it.
+        they differ, or of step ``at``; ``watch(what, done, of)`` is told what is
+        being measured. `decentral.analyze` draws it as well.
         """
         from decentral.loop.analysis import Analysis, Extent
 
         extent = Extent(pairs, points, samples, seed)
-        models = models_of(self.path, step, **self.objects)
+        self.config()
+        models = models_of(self.path, at, **self.objects)
         found = Analysis(models, extent, watch or (lambda what, done, of: None))
         return {"run": self.path.name, **found.record()}
 
-    def export(self, out: str | Path, *, rule: str | None = None) -> dict[str, str]:
+    def export(
+        self, out: str | Path, *, method: Any = None, at: int | None = None
+    ) -> dict[str, str]:
         """Write a model into the empty folder ``out``; return the lines that load
         it.
 
-        It is the merged model of the finished run, or what a merge ``rule`` makes
-        of the newest models that differ. The lines are by what they need: PyTorch
-        alone, or transformers.
+        It is the merged model of the finished run, or what a merge rule makes of the
+        newest models that differ. The lines are by what they need: PyTorch alone, or
+        transformers.
+
+        Args:
+            out: An empty folder, or a new one.
+            method: The merge rule.
+            at: The step of the checkpoint; its models are merged by the run's own
+                rule, unless ``method`` is given.
         """
         from decentral.loop.trained import by_rule, export
 
-        if rule is not None:
-            models = models_of(self.path, **self.objects)
+        config = self.config()
+        if method is not None or at is not None:
+            models = models_of(self.path, at, **self.objects)
+            rule = config.merge if method is None else method
             return export(*by_rule(models, rule, self.path.name), Path(out))
         state, summary = self._read_merged_state(), self.summary
-        setup, final = prepare(run_config(self.path, **self.objects)), summary["final"]
+        setup, final = prepare(config), summary["final"]
         shown = self._data().records.merged(final)
         about = {
             "run": self.path.name,
@@ -171,142 +266,66 @@ def _column(values: list[Any]) -> Any:
     return np.array([np.nan if value is None else value for value in values])
 
 
-def run_config(
-    path: str | Path,
-    *,
-    goes_on: bool = False,
-    change: Mapping[str, Any] | None = None,
-    **objects: Any,
-) -> Config:
-    """Read a run folder's configuration.
+class NodeModels(Mapping[int | str, "nn.Module"]):
+    """The models of a checkpoint by node, each made when it is asked for.
 
-    Args:
-        path: The run folder.
-        goes_on: Whether the run will be trained on: then all that its configuration
-            says must be known, and its format the present one.
-        change: Settings that are no longer what they were.
-        objects: Parts that were given from Python, and where it runs now.
+    A node is its number, as listed, or its label.
     """
-    stored = run_settings(path, goes_on=goes_on)
-    settings = stored | _elsewhere(stored, objects)
-    for key in [key for key, value in settings.items() if _from_python(value)]:
-        if objects.get(key) is None:
-            raise ConfigError(
-                f"run {path}: its {key} {'were' if key in LISTS else 'was'} given from Python; "
-                f"use decentral.resume({str(path)!r}, {key}=...)."
-            )
-        settings[key] = objects[key]
-    changed = {key.partition(".")[0] for key in change or ()}
-    if "data" in changed or (settings.get("data") is not None and "batch" in changed):
-        settings["steps"] = None  # they follow from those
-    config = make_config(
-        {k: v for k, v in settings.items() if v is not None}, change or {}
-    )
-    _check_lists(path, stored, config, goes_on)
-    there, here = stored["engine"].get("wire", "same"), config.engine.wire
-    if goes_on and there != here:
-        raise ConfigError(
-            f"engine.wire cannot change when a run goes on ({there} there, {here} here): "
-            "it is part of the result."
-        )
-    return config
+
+    def __init__(self, trained: TrainedModels) -> None:
+        """Offer the models of a checkpoint."""
+        self._trained, self.step = trained, trained.step
+
+    def __repr__(self) -> str:
+        """Say how many there are, and of which step."""
+        return f"<models of {len(self)} nodes at step {self.step}>"
+
+    def __len__(self) -> int:
+        """Return how many nodes have one."""
+        return len(self._trained.live)
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield the numbers of the nodes."""
+        return iter(self._trained.live)
+
+    def __getitem__(self, node: int | str) -> nn.Module:
+        """Return the model of a node as a module in evaluation mode."""
+        if isinstance(node, int) and node not in self._trained.live:
+            raise KeyError(node)
+        return self.module(node)
+
+    def module(self, node: int | str) -> nn.Module:
+        """Return the model of a node, ``"merged"`` or ``"mean"``."""
+        return self._trained.setup.module(self.state_dict(node))
+
+    def state_dict(self, node: int | str) -> dict[str, Tensor]:
+        """Return the same as parameters and buffers, on the CPU."""
+        found = self._trained
+        if node == "mean":
+            return found.merged_state(found.rows.mean(0))
+        if node == "merged":
+            return found.merged_state(merge_models(found.setup.merge, found.models()))
+        return found.state(found.setup.node_labels.numbers("model", [node])[0])
 
 
-def _check_lists(
-    path: str | Path, stored: Mapping[str, Any], config: Config, goes_on: bool
-) -> None:
-    """Refuse a list, some of which was given from Python, that is not the one of a run.
-
-    Args:
-        path: The run folder.
-        stored: Its settings.
-        config: The configuration as it is given again.
-        goes_on: Whether the run will be trained on: else no list changes its models.
-    """
-    for key in LISTS if goes_on else ():
-        now = [write_in_list(one) for one in getattr(config, key)]
-        if PYTHON in (stored.get(key) or ()) and now != stored[key] and key != "faults":
-            raise ConfigError(
-                f"run {path}: its {key} were {spell(stored[key])}; give them again so, a "
-                "function in the place of each python."
-            )
-
-
-def run_settings(path: str | Path, *, goes_on: bool = False) -> dict[str, Any]:
-    """Read the settings that a run folder keeps, as the present format has them.
-
-    Args:
-        path: The run folder.
-        goes_on: Whether the run will be trained on; a reader takes another format,
-            and leaves out settings that a later version has added.
-    """
-    source = Path(path) / "config.yaml"
-    if not source.exists():
-        siblings = [p.parent.name for p in Path(path).parent.glob("*/config.yaml")]
-        hint = nearest(Path(path).name, siblings)
-        raise ConfigError(f"{path} is not a run folder: it has no config.yaml.{hint}")
-    settings = present(read_file(source), _readable(path, goes_on))
-    engine = settings.get("engine", {})
-    strangers = [key for key in settings if key not in Config.model_fields]
-    strangers += [f"engine.{key}" for key in engine if key not in Engine.model_fields]
-    if strangers and goes_on:
-        raise ConfigError(
-            f"run folder {path} holds the setting {strangers[0]!r}, which this version of "
-            "decentral does not know; its env.json names the version to use."
-        )
-    inside = {key: value for key, value in engine.items() if key in Engine.model_fields}
-    known = {key: value for key, value in settings.items() if key in Config.model_fields}
-    find_moved(Path(path), known)
-    return known | {"engine": inside}
-
-
-def _readable(path: str | Path, goes_on: bool) -> int:
-    """Return the format of a run folder, if it can be read, or gone on with."""
-    found = format_of(Path(path) / "config.yaml")
-    name = "an unknown format" if found is None else f"format {found}"
-    if goes_on and found in READ and found != FORMAT:
-        raise ConfigError(
-            f"run folder {path} is in {name}, which is read only; this version of decentral goes "
-            f"on with runs of format {FORMAT}. Its env.json names the version to use."
-        )
-    if found is None or found not in READ:
-        raise ConfigError(
-            f"run folder {path} is in {name}; this version of decentral reads formats "
-            f"{' and '.join(map(str, READ))}. Its env.json names the version to use."
-        )
-    return found
-
-
-def _from_python(value: Any) -> bool:
-    """Whether a setting, or one of a list, was an object that no file holds."""
-    return value == PYTHON or (isinstance(value, list) and PYTHON in value)
-
-
-def _elsewhere(stored: Mapping[str, Any], objects: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what is given anew of where a run is: of its engine, above what was
-    stored.
-    """
-    found = {key: objects[key] for key in ("faults",) if key in objects}
-    given = {key: objects[key] for key in objects if key.partition(".")[0] == "engine"}
-    if given:
-        asked = merge_layers(given)["engine"]
-        # without a name: several workers now
-        local = stored["engine"].get("name") == "local"
-        below = {"name": "auto"} if local else stored["engine"]
-        found |= merge_layers({"engine": below}, {"engine": asked})
-    return found
-
-
-def models_of(path: Path, step: int | None = None, **objects: Any) -> TrainedModels:
+def models_of(
+    path: Path, step: int | None = None, *, needed: bool = True, **objects: Any
+) -> TrainedModels:
     """Return the models of a run: of a checkpoint, or the newest one in which they
     differ.
+
+    Args:
+        path: The run folder.
+        step: The step of the checkpoint.
+        needed: Whether models that are all the same are refused.
+        objects: Parts that were given from Python.
     """
     setup = prepare(run_config(path, **objects))
     # which says what is wrong
     saved = list(good_checkpoints(path)) or [newest_checkpoint(path)]
     refuse_edited(saved[0], run_settings(path))
     if step is None:
-        return differing(setup, saved)
+        return differing(setup, saved, needed)
     for each in saved:
         if each.step == step:
             return TrainedModels(setup, each)

@@ -318,7 +318,7 @@ def analyze(
         "pairs": pairs,
         "points": points,
         "samples": samples,
-        "step": step,
+        "at": step,
         "seed": seed,
     }
     models.analyze(run, out, extent)

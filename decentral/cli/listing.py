@@ -19,7 +19,7 @@ from decentral.cli.words import QUIET, console_of, facts, make_columns
 from decentral.config import Config, documentation
 from decentral.errors import ConfigError, unknown
 from decentral.limits import COUNT
-from decentral.plugins import plain
+from decentral.plugins import kind_called, plain, plural
 from decentral.records import Record
 from decentral.registry import KINDS, NestedPlugin, Plugin, find, members, names
 from decentral.report.facts import plugin_text
@@ -40,16 +40,6 @@ _OTHERWISE = {
     "claim": "what papers say, for `decentral reproduce`",
     "tracker": "where metrics go besides the run folder",
     "fault": "what goes wrong in a simulation",
-}
-
-#: How kinds are called on the command line, beside their own names; all are
-#: understood.
-_PLURALS = {
-    "topology": "topologies",
-    "weights": "weights",
-    "communication": "schedules",
-    "learning_rate": "learning-rates",
-    "batch": "batches",
 }
 
 
@@ -86,28 +76,8 @@ def _compare_topologies(kind: str | None, name: str | None, nodes: int) -> None:
     show_topology.compare(nodes)
 
 
-def plural(kind: str) -> str:
-    """Return how the members of a kind are called.
-
-    >>> plural("communication"), plural("merge")
-    ('schedules', 'merges')
-    """
-    return _PLURALS.get(kind, f"{kind}s")
-
-
 def _kind_of(word: str) -> str:
-    spoken = {form: kind for kind in KINDS for form in _forms(kind)}
-    if word.lower().replace("_", "-") not in spoken:
-        raise unknown("kind of plug-in", word, [*map(plural, KINDS), "settings"])
-    return spoken[word.lower().replace("_", "-")]
-
-
-def _forms(kind: str) -> Iterable[str]:
-    """Return everything that a kind may be called."""
-    base = kind.replace("_", "-")
-    yield from (base, f"{base}s", plural(kind))
-    if kind == "communication":
-        yield "schedule"
+    return kind_called(word, KINDS, "settings")
 
 
 def _show_kinds(console: Console) -> None:

@@ -4,14 +4,13 @@ analyze, export.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn, track
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -28,18 +27,14 @@ from decentral.cli.words import (
     make_columns,
     path_text,
 )
-from decentral.errors import ConfigError
 from decentral.layout import Entry
 from decentral.loop.preparing import prepare
 from decentral.loop.setup import Setup
-from decentral.merging.base import merge_models
 from decentral.optim.base import updater
 from decentral.optim.blocks import Blockwise
 from decentral.records import Record
-from decentral.registry import ConfiguredPlugin, build, members
 from decentral.report import analysis
 from decentral.report.facts import number_text
-from decentral.traits import MergeTraits, traits_of
 
 # --- blocks -----------------------------------------------------------------------
 
@@ -127,37 +122,28 @@ def merge(run: str, rules: Sequence[str], step: int | None) -> None:
         rules: Merging rules; none: all.
         step: Step of the checkpoint; none: the newest in which models differ.
     """
-    found = api.models_of(Path(run), step)
     console = console_of()
-    head = f"{count(len(found.rows), 'model')} of step {found.step:,}"
+    with console.status("reading the run") as status:
+
+        def tell(what: str, done: int, of: int) -> None:
+            status.update(f"merging by {what}, {done + 1} of {of}")
+
+        found = api.merge(Path(run), list(rules) or None, at=step, watch=tell)
+    head = f"{count(found.nodes, 'model')} of step {found.step:,}"
     console.print(Text.assemble((head, "bold"), f" of {run}"))
     console.print()
     table = make_columns()
     table.add_column("merge", overflow="fold")
-    models, mean = found.models(), found.rows.mean(0)
-    judged = found.judge(mean)
-    shown = found.judges[1].merged(judged)
-    for column in (*(one.of_merge for one in shown), "from the average"):
+    for column in (*(one.of_merge for one in found.shown), "from the average"):
         table.add_column(column, justify="right")
-    for name, best in (("the mean model", False), ("the best model", True)):
-        numbers = [one.local(judged, best) for one in shown]
-        table.add_row(name, *_numbers(numbers, shown, LOCAL), "")
-    chosen = [build("merge", rule) for rule in rules] or _fitting(len(found.rows))
-    for rule in track(chosen, "merging", console=console, transient=True):
-        row = merge_models(rule, models)
-        # Weights only: running statistics of normalisations follow them in a row.
-        distance = (row - mean)[: models.layout.trainable].norm().item()
-        judged = found.judge(row)
-        numbers = [judged.get(one.key) for one in shown]
-        table.add_row(brief(rule), *_numbers(numbers, shown, MERGED), f"{distance:.3g}")
+    for row in found[:2]:
+        numbers = [row[one.of_merge] for one in found.shown]
+        table.add_row(row["merge"], *_numbers(numbers, found.shown, LOCAL), "")
+    for one in found.merged:
+        numbers = [one.scores.get(record.key) for record in found.shown]
+        cells = _numbers(numbers, found.shown, MERGED)
+        table.add_row(brief(one.rule), *cells, f"{one.distance:.3g}")
     console.print(table)
-
-
-def _fitting(nodes: int) -> list[ConfiguredPlugin]:
-    """Return every rule that takes so many models."""
-    usable, _ = members("merge")
-    found = {each.name: traits_of(each, MergeTraits).nodes for each in usable}
-    return [build("merge", name) for name, only in found.items() if only in (None, nodes)]
 
 
 def _numbers(
@@ -189,12 +175,9 @@ def analyze(run: str, out: str | None, extent: dict[str, Any]) -> None:
         extent: How many pairs, points and samples.
     """
     folder = Path(run if out is None else out).expanduser()
-    found = api.Run(Path(run))
-    api.run_config(found.path)  # a mistake in the run comes before one in the folder
-    _make(folder)
     console = console_of()
-    record = _measure(found, extent, console)
-    page = analysis.write_analysis(record, folder)
+    record = _measure(run, folder, extent, console)
+    page = folder / "analysis.html"
     head = f"{count(record['nodes'], 'model')} of step {record['step']:,}"
     console.print(Text.assemble((head, "bold"), f" of {run}"))
     for heads, rows in (
@@ -214,17 +197,17 @@ def analyze(run: str, out: str | None, extent: dict[str, Any]) -> None:
     console.print(facts(files), soft_wrap=True)
 
 
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        cause = os.strerror(error.errno or 0)
-        raise ConfigError(
-            f"--out {folder} cannot be written ({cause}); name a folder."
-        ) from error
+def _measure(
+    run: str, folder: Path, extent: dict[str, Any], console: Console
+) -> dict[str, Any]:
+    """Analyze a run into a folder, with a bar that says what is being measured.
 
-
-def _measure(found: api.Run, extent: dict[str, Any], console: Console) -> dict[str, Any]:
+    Args:
+        run: Folder of the run.
+        folder: Where page and picture go.
+        extent: How many pairs, points and samples.
+        console: Where to show the bar.
+    """
     columns = (
         TextColumn("{task.description}", style=QUIET),
         BarColumn(),
@@ -236,7 +219,7 @@ def _measure(found: api.Run, extent: dict[str, Any], console: Console) -> dict[s
         def watch(what: str, done: int, of: int) -> None:
             progress.update(bar, description=what, completed=done, total=of)
 
-        return found.analyze(watch=watch, **extent)
+        return api.analyze(Path(run), out=folder, watch=watch, **extent)
 
 
 def _print(
@@ -269,7 +252,7 @@ def export(run: str, out: str, rule: str | None) -> None:
     """
     console = console_of()
     with console.status("tracing the model"):
-        lines = api.Run(Path(run)).export(Path(out).expanduser(), rule=rule)
+        lines = api.export(Path(run), Path(out).expanduser(), method=rule)
     console.print(Text(f"written into {out}; in that folder it loads"), soft_wrap=True)
     for needs, line in lines.items():
         console.print(Text(f"with {needs}:", QUIET))

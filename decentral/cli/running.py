@@ -6,32 +6,32 @@ import gc
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
 
-from rich.console import Console, Group, RenderableType
-from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
+from rich.console import Console
 from rich.text import Text
 
 from decentral import api
+from decentral.api.display import (
+    Bar,
+    Display,
+    Row,
+    bytes_text,
+    has_metrics,
+    place_text,
+    scores,
+)
 from decentral.cli.settings import read_changes, read_words
 from decentral.cli.words import (
-    QUIET,
-    bytes_text,
     conclusion,
     console_of,
     facts,
-    has_metrics,
     introduction,
     neighbour,
     path_text,
-    scores,
 )
 from decentral.config import Config
 from decentral.engines.base import EngineRun
 from decentral.errors import shell_word
-from decentral.report.facts import duration_text
 
 
 def launch(config: Config, *, resume: bool, json: bool, quiet: bool) -> None:
@@ -122,28 +122,10 @@ def _next(folder: Path, page: Path) -> list[tuple[str, Text | str]]:
 
 # --- while it runs ----------------------------------------------------------------
 
-Row = Mapping[str, Any]
-
 #: Plain lines of one run, unless it is so slow that ``PATIENCE_S`` passes between
 #: two of them.
 LINES = 12
 PATIENCE_S = 60.0
-
-
-class Display(Protocol):
-    """What is told about a run: its rows of metrics."""
-
-    def __enter__(self) -> Display:
-        """Begin to show."""
-        ...
-
-    def __exit__(self, *problem: object) -> None:
-        """Leave the terminal as it was."""
-        ...
-
-    def __call__(self, row: Row) -> None:
-        """Show a row."""
-        ...
 
 
 def display_of(console: Console, run: EngineRun) -> Display:
@@ -177,74 +159,6 @@ class Lines:
             return
         # A dozen lines for any run, more only where minutes pass without one.
         self.due, self.shown_s = row["step"] + steps / LINES, now
-        width = len(f"{steps:,}")
-        place = f"step {row['step']:>{width},}/{steps:,}"
-        line = Text("  ").join(
-            [Text(place), *scores(row, self.run.records), bytes_text(row)]
-        )
+        place = Text(place_text(row["step"], steps))
+        line = Text("  ").join([place, *scores(row, self.run.records), bytes_text(row)])
         self.console.print(line, soft_wrap=True)
-
-
-class Bar:
-    """A bar with what the newest evaluation found, refreshed by the clock."""
-
-    def __init__(self, console: Console, run: EngineRun) -> None:
-        """Show on ``console``; the step is read from the run itself."""
-        self.run, self.steps = run, run.setup.config.steps
-        self.first, self.began_s = run.step, time.perf_counter()
-        self.newest: dict[str, Any] = {}
-        self.live = Live(
-            console=console,
-            get_renderable=self.render,
-            refresh_per_second=5,
-            transient=True,
-        )
-
-    def __enter__(self) -> Bar:
-        """Begin to draw."""
-        self.began_s = time.perf_counter()
-        self.live.start()
-        return self
-
-    def __exit__(self, *problem: object) -> None:
-        """Erase the bar."""
-        self.live.stop()
-
-    def __call__(self, row: Row) -> None:
-        """Keep the newest numbers."""
-        self.newest |= row
-
-    def render(self) -> RenderableType:
-        """Draw the bar and, below it, the newest numbers."""
-        step = self.run.step
-        line = Table.grid(padding=(0, 2, 0, 0), expand=True)
-        line.add_column(ratio=1)
-        for _ in range(2):
-            line.add_column(no_wrap=True, justify="right")
-        bar = ProgressBar(
-            total=self.steps, completed=step,
-            complete_style="dodger_blue1", finished_style="dodger_blue1",
-        )  # fmt: skip
-        place = f"step {step:>{len(f'{self.steps:,}')},}/{self.steps:,}"
-        line.add_row(bar, place, Text(self.remaining(step), QUIET))
-        return Group(line, *self.numbers())
-
-    def numbers(self) -> list[Text]:
-        """Write the newest numbers."""
-        row = dict(self.newest)
-        if not has_metrics(row):
-            return [Text("evaluating the first models", QUIET)]
-        return [Text("  ").join([*scores(row, self.run.records), bytes_text(row)])]
-
-    def remaining(self, step: int) -> str:
-        """Estimate the time to the end from the steps since the display began."""
-        done = step - self.first
-        if not done:
-            return "starting"
-        # From steps of this process only: a resumed run may go on at another speed.
-        left_s = (time.perf_counter() - self.began_s) / done * (self.steps - step)
-        return (
-            f"{duration_text(max(1, round(left_s)))} left"
-            if step < self.steps
-            else "finishing"
-        )

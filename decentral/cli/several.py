@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from decentral import api
 from decentral.cli.settings import read_words, sort_words
 from decentral.cli.words import (
     LOCAL,
@@ -34,7 +35,6 @@ from decentral.report.compare import (
     write_comparison,
     write_sweep,
 )
-from decentral.report.compare import compare as compared
 from decentral.report.facts import ABSENT, duration_text, facts_of, number_text
 from decentral.report.reader import read_run
 from decentral.run.folder import RunFolder
@@ -174,14 +174,14 @@ _PARTS = {"topology", "communication"}
 
 def compare(paths: Sequence[str], out: str) -> None:
     """Print a table of runs and write a page with their curves."""
-    comparison = compared(paths)
+    comparison = api.compare(*paths).comparison
     console = console_of()
     columns, rows = comparison.numeric, comparison.rows
     console.print(numbers(["run"], columns, rows, _COLOURS, console.width))
     if len(comparison.rows) > 1:
         console.print()
         console.print(_differences(comparison))
-    page = write_comparison(paths, out)
+    page = write_comparison(comparison, out)
     console.print()
     link = f"bold link {page.resolve().as_uri()}"
     console.print(facts([("page", Text(str(page), link))]), soft_wrap=True)

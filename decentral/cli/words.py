@@ -12,10 +12,11 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from decentral.api.display import LOCAL, MERGED, QUIET, SENT
 from decentral.config import read_file
-from decentral.records import BYTES, PACE, RELATIVE, ROLES, ROUNDS, WALL, Records, is_own
+from decentral.records import BYTES, PACE, RELATIVE, ROLES, ROUNDS, WALL, Records
 from decentral.registry import ConfiguredPlugin
-from decentral.report.facts import ABSENT, number_text, plugin_text, relative_text
+from decentral.report.facts import number_text, plugin_text, relative_text
 from decentral.units import format_bytes
 
 if TYPE_CHECKING:
@@ -23,15 +24,6 @@ if TYPE_CHECKING:
     from decentral.loop.cost import Memory
     from decentral.loop.setup import Setup
 
-#: Colours by role, as in the report.
-LOCAL, MERGED, SENT, QUIET = (
-    "dark_orange",
-    "bold dodger_blue1",
-    "dark_cyan",
-    "bright_black",
-)
-
-Row = Mapping[str, Any]
 #: Spaces between columns of numbers, and characters that a label gets before it is
 #: folded.
 _GAP, _NAMED = 2, 12
@@ -230,41 +222,6 @@ def against(sent: float, reference: float) -> str:
     """Write bytes, and their share of those of all-reduce."""
     share = f", {relative_text(sent / reference)} of all-reduce" if reference else ""
     return format_bytes(sent) + share
-
-
-# --- on the way -------------------------------------------------------------------
-
-
-def has_metrics(row: Row) -> bool:
-    """Tell whether a row holds what metrics found."""
-    return any(not is_own(key) for key in row)
-
-
-def scores(row: Row, records: Records) -> list[Text]:
-    """Write the scores of the local models and of their average, then what else is
-    listed.
-    """
-    group = records.score(row)
-    record = records.of(f"{group}/merged")
-    texts = [number_text(row.get(f"{group}/{role}"), record) for role in ROLES]
-    local, low, high, merged = texts
-    found = [Text.assemble((f"{one.title} ", QUIET), number_text(row[one.key], one))
-             for one in records.list_for(row, "progress")]  # fmt: skip
-    if texts == [ABSENT] * len(texts):
-        return found
-    return [
-        Text.assemble(
-            "" if record.unit == "%" else f"{group} ",
-            ("local ", QUIET), (local, LOCAL), (f" ({low.removesuffix(' %')}–{high})", QUIET),
-            ("  merged ", QUIET), (merged, MERGED),
-        ),
-        *found,
-    ]  # fmt: skip
-
-
-def bytes_text(row: Row) -> Text:
-    """Write the bytes sent so far."""
-    return Text.assemble(("sent ", QUIET), (format_bytes(row[BYTES.key]), SENT))
 
 
 # --- after ------------------------------------------------------------------------

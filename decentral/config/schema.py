@@ -1,12 +1,23 @@
-"""The JSON Schema of a configuration, for editors: from pydantic and the plug-ins'
-signatures.
+"""What may be written, for editors: the JSON Schema of a configuration, from pydantic
+and the plug-ins' signatures; and the types of the keywords in Python, which a test
+compares with the settings.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, get_args, get_origin
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from os import PathLike
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Literal,
+    Protocol,
+    TypedDict,
+    get_args,
+    get_origin,
+)
 
 from pydantic import TypeAdapter
 from pydantic.errors import PydanticUserError
@@ -16,6 +27,11 @@ from decentral.config.settings import ALIASES, LISTS, NESTED, NUMBERS, PARTS, Co
 from decentral.registry import KINDS, NestedPlugin, Plugin, members, names
 from decentral.signature import Setting, first_sentence
 from decentral.units import parse_bandwidth, parse_point, parse_seconds
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from decentral.tasks.base import Task
 
 Schema = dict[str, Any]
 
@@ -247,3 +263,135 @@ def _part_in(annotation: Any) -> NestedPlugin | None:
         if len(simple) == 1 and get_origin(annotation) is not list
         else None
     )
+
+
+# --- keywords of Python -----------------------------------------------------------
+
+
+class _HasEdges(Protocol):
+    """A graph of networkx."""
+
+    @property
+    def edges(self) -> Any: ...
+
+
+class _HasVertices(Protocol):
+    """A graph of igraph."""
+
+    @property
+    def vs(self) -> Any: ...
+
+
+class _HasEdgeIndex(Protocol):
+    """A graph of torch_geometric."""
+
+    edge_index: Any
+
+
+class _HasShape(Protocol):
+    """A matrix: of numpy, scipy or torch, or a frame."""
+
+    @property
+    def shape(self) -> Any: ...
+
+
+#: A plug-in: its name, perhaps with settings; a mapping with ``name``, or of
+#: settings alone; a function. None is what is not given.
+Part = str | Mapping[str, Any] | Callable[..., Any] | None
+#: The same where a number is one of its settings.
+PartOrNumber = Part | float
+#: A topology: a plug-in, or a graph as people hold it in Python.
+Graph = (
+    Part | _HasEdges | _HasVertices | _HasEdgeIndex | _HasShape | Sequence[Sequence[Any]]
+)
+#: Plug-ins, of which there may be several.
+Several = str | Callable[..., Any] | Sequence[str | Callable[..., Any]] | None
+#: A method of training: its main number, or a mapping of its settings.
+Method = float | str | Mapping[str, Any] | None
+
+
+class Parts(TypedDict, total=False):
+    """The settings that may be Python objects."""
+
+    task: Part | Task
+    model: Part | nn.Module
+    algorithm: Part
+    codec: Part
+    aggregation: Part
+    attack: Part
+    topology: Graph
+    weights: Part
+    communication: Part
+    schedule: Part
+    network: Part
+    compute: PartOrNumber
+    learning_rate: PartOrNumber
+    lr_schedule: PartOrNumber
+    batch: PartOrNumber
+    batch_schedule: PartOrNumber
+    optimizer: Part
+    split: Part
+    merge: Part
+    metrics: Several
+    faults: Several
+    track: Several
+
+
+class Settings(Parts, total=False):
+    """Every setting of a run, as a keyword of ``decentral.launch``."""
+
+    nodes: int | None
+    steps: int | None
+    data: str | int | None
+    local_steps: int | None
+    lr: float | str | None
+    node_lr: Mapping[int | str, float] | Mapping[int, float] | Mapping[str, float] | None
+    label_smoothing: float | None
+    label_noise: Method
+    adversarial: Method
+    sam: Method
+    micro_batch: int | Literal["auto"] | None
+    clip: float | None
+    init: Literal["shared", "independent"] | None
+    sampling: Literal["fixed", "resample"] | None
+    replacement: Literal["auto", "always", "never"] | None
+    mix_state: bool | None
+    gossip_buffers: bool | None
+    calibration_samples: int | None
+    seed: int | None
+    eval_every: int | Literal["auto"] | None
+    eval_samples: int | None
+    eval_nodes: int | None
+    log_every: int | Literal["auto"] | None
+    checkpoint_every: int | Literal["auto"] | None
+    keep_checkpoints: int | None
+    replicas: Literal["auto", "tune", "vmap", "loop"] | None
+    mixing: Literal["auto", "ordered"] | None
+    dtype: Literal["float32", "float64"] | None
+    precision: Literal["same", "bfloat16"] | None
+    compile: Literal["default", "reduce-overhead"] | None
+    device: str | None
+    threads: int | Literal["auto"] | None
+    on_nonfinite: Literal["stop", "quarantine"] | None
+    engine: str | Mapping[str, Any] | None
+    out: str | PathLike[str] | None
+
+
+class Again(Parts, total=False):
+    """What ``decentral.resume`` takes: parts from Python, and where the run goes on."""
+
+    engine: str | Mapping[str, Any] | None
+
+
+class Changes(TypedDict, total=False):
+    """What may be otherwise when a run goes on; and True for the path of a file."""
+
+    steps: int
+    data: str | int
+    learning_rate: PartOrNumber
+    communication: Part
+    batch: PartOrNumber
+    micro_batch: int | Literal["auto"]
+    threads: int | Literal["auto"]
+    device: str
+    final_merge: bool

@@ -35,6 +35,7 @@ from decentral.schedules.learning_rate import LearningRate
 from decentral.schedules.progress import Progress, StepTimeline
 from decentral.spec import Spec, spell
 from decentral.tasks.base import Samples, Task
+from decentral.topology.labels import NodeLabels
 from decentral.traits import AlgorithmTraits, LearningRateTraits, traits_of
 
 
@@ -136,6 +137,13 @@ class Setup:
             )
             return Size(part, part, whole)
         return Size(sum(coded_bytes(self.codec, each) for each in layouts) + rest, whole)
+
+    @property
+    def node_labels(self) -> NodeLabels:
+        """What finds nodes by their labels, where a topology has any."""
+        mixer = self.planner.mixer if self.planner else None
+        read = (lambda: mixer.topology.labels) if mixer else None
+        return NodeLabels(self.config.nodes, read)
 
     @property
     def users(self) -> str:

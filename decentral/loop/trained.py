@@ -113,6 +113,21 @@ class TrainedModels:
             found |= check_values(rule, rule(snapshot), found)
         return found
 
+    def state(self, node: int) -> dict[str, Tensor]:
+        """Return the state dict of a node's model, with buffers of its own."""
+        if node not in self.live:
+            raise ConfigError(f"node {node} was lost before step {self.step}.")
+        place = self.live.index(node)
+        own = {name: value[place : place + 1] for name, value in self.own.items()}
+        return self.evaluator.state(self.rows[place], own)
+
+    def merged_state(self, row: Tensor) -> dict[str, Tensor]:
+        """Return the state dict of what was made of the models, BatchNorm
+        re-estimated.
+        """
+        calibrated = self.evaluator.calibrate_row(row, self.integers)
+        return self.evaluator.state(calibrated, self.integers)
+
     def models(self) -> Models:
         """Return what merge rules may know."""
         setup = self.setup
@@ -204,16 +219,22 @@ class TrainedModels:
         return squared
 
 
-def differing(setup: Setup, saved: Iterable[Saved]) -> TrainedModels:
+def differing(setup: Setup, saved: Iterable[Saved], needed: bool = True) -> TrainedModels:
     """Return the newest checkpoint whose models are not all the same, as they are
     after a merge.
+
+    Where there is none, that is a ConfigError if it is ``needed``, else the newest.
     """
+    newest = None
     for each in saved:
         found = TrainedModels(setup, each)
         # A final merge leaves nothing to look at: the checkpoint before it is
         # wanted.
         if len(found.rows) < 2 or not bool((found.rows == found.rows[0]).all()):
             return found
+        newest = newest or found
+    if newest and not needed:
+        return newest
     raise ConfigError(
         "in every checkpoint all models are the same; launch with "
         "communication.final_merge=false, or a larger keep_checkpoints."
@@ -227,7 +248,7 @@ Lines = dict[str, str]
 
 
 def by_rule(
-    models: TrainedModels, rule: str, run: str
+    models: TrainedModels, rule: object, run: str
 ) -> tuple[Setup, dict[str, Tensor], dict[str, Any]]:
     """Return what `export` takes of the model that a merge rule makes, and how it
     does on tests.
@@ -237,13 +258,13 @@ def by_rule(
         rule: Merging rule.
         run: Name of the run, for messages.
     """
-    row = merge_models(build("merge", rule), models.models())
+    made = build("merge", rule)
+    row = merge_models(made, models.models())
     found, (_, records) = models.judge(row), models.judges
     scores = {one.of_merge: found[one.key] for one in records.merged(found)}
-    about = {"run": run, "merge": rule, "nodes": len(models.rows), "scores": scores}
-    calibrated = models.evaluator.calibrate_row(row, models.integers)
-    state = models.evaluator.state(calibrated, models.integers)
-    return models.setup, state, about
+    about = {"run": run, "merge": rule if isinstance(rule, str) else made.name}
+    about |= {"nodes": len(models.rows), "scores": scores}
+    return models.setup, models.merged_state(row), about
 
 
 def export(

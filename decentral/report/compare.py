@@ -95,19 +95,18 @@ def compare(paths: Sequence[str | Path]) -> Comparison:
     return Comparison(runs, tuple(rows[0]), rows, differing, listed)
 
 
-def write_comparison(paths: Sequence[str | Path], out: str | Path) -> Path:
+def write_comparison(comparison: Comparison, out: str | Path) -> Path:
     """Write the comparison of runs as one HTML file and return its path.
 
     Raises:
-        ConfigError: No folder was given, one is not a run, or the folder of ``out``
-            is missing.
+        ConfigError: The folder of ``out`` is missing.
     """
     target = Path(out)
     if not target.parent.is_dir():
         raise ConfigError(
             f"{target}: the folder {target.parent} does not exist; create it first."
         )
-    return write_page(target, comparison_html(compare(paths)))
+    return write_page(target, comparison_html(comparison))
 
 
 def comparison_html(comparison: Comparison) -> str:

@@ -11,7 +11,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from decentral.api import WHEREABOUTS
 from decentral.config import (
     PARTS,
     Config,
@@ -24,7 +23,7 @@ from decentral.errors import ConfigError
 from decentral.plugins import plain
 from decentral.registry import build
 from decentral.report.facts import plugin_text
-from decentral.run.digests import named_files
+from decentral.run.digests import WHEREABOUTS, named_files
 from decentral.userfile import opened_files, place_of
 
 #: Settings that change nothing about the result of a run.

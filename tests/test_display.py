@@ -1,0 +1,78 @@
+"""What Python shows while a run goes on: in a terminal, in a notebook, and where nobody watches."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from rich.console import Console
+from support import TINY, blobs
+
+import decentral
+from decentral.api import display
+
+GIVEN: dict[str, Any] = {**TINY, "task": blobs()}
+
+
+@pytest.fixture
+def cells(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Stand in for the kernel of a notebook; return what is written below its cell."""
+    written: list[str] = []
+
+    def show(html: Any, display_id: bool) -> Any:
+        written.append(html.data)
+        return SimpleNamespace(update=lambda html: written.append(html.data))
+
+    monkeypatch.setattr(display, "in_notebook", lambda: True)
+    monkeypatch.setattr("IPython.display.display", show)
+    monkeypatch.setattr(display, "_PAUSE_S", 0.0)
+    return written
+
+
+def test_a_notebook_has_one_line_that_is_written_anew(
+    tmp_path: Path, cells: list[str]
+) -> None:
+    run = decentral.launch(out=tmp_path / "run", **GIVEN)
+    assert len(cells) > 3
+    assert "evaluating the first models" in cells[0]
+    assert 'value="1.000"' in cells[-1]
+    assert str(run.path) in cells[-1]
+    assert "merged" in cells[-1]
+    cells.clear()
+    decentral.launch(out=tmp_path / "quiet", quiet=True, **GIVEN)
+    assert not cells
+
+
+def test_a_terminal_has_a_bar_and_keeps_the_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = io.StringIO()
+    console = Console(file=file, force_terminal=True, width=100)
+    monkeypatch.setattr(display, "terminal", lambda: console)
+    decentral.launch(out=tmp_path / "run", **GIVEN)
+    shown = file.getvalue()
+    assert "/20" in shown
+    assert "merged" in shown.splitlines()[-1]
+    file.truncate(0)
+    decentral.launch(out=tmp_path / "quiet", quiet=True, **GIVEN)
+    assert not file.getvalue().strip("\0")
+
+
+def test_nothing_is_shown_where_nobody_watches(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    task = blobs()
+    decentral.launch(out=tmp_path / "run", **{**GIVEN, "task": task})
+    assert capfd.readouterr() == ("", "")
+
+
+def test_quiet_says_no_notes(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    task = blobs()
+    task.notes = ("mind the gap",)
+    decentral.launch(out=tmp_path / "run", **{**GIVEN, "task": task})
+    assert "mind the gap" in capfd.readouterr().err
+    decentral.launch(out=tmp_path / "quiet", quiet=True, **{**GIVEN, "task": task})
+    assert capfd.readouterr() == ("", "")
