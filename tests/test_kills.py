@@ -1,6 +1,7 @@
 """Runs whose process is killed, or asked to stop, at a moment of nobody's choosing.
 
-A few here; fifty in test_soak.py.
+A few here; fifty in test_soak.py. A process of its own takes 3 to 5 s: what differs from its
+sibling only by the signal or the moment is for the soak, too.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return (folder / "merged.safetensors").read_bytes()
 
 
-@pytest.mark.parametrize("attempt", range(2))
+@pytest.mark.parametrize("attempt", [0, pytest.param(1, marks=pytest.mark.soak)])
 def test_kill_9_leaves_a_readable_run_that_goes_on_to_the_same_bits(
     attempt: int, tmp_path: Path, undisturbed: bytes
 ) -> None:
@@ -67,7 +68,11 @@ def test_kill_9_leaves_a_readable_run_that_goes_on_to_the_same_bits(
     assert (folder / "merged.safetensors").read_bytes() == undisturbed
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+#: Ctrl-C in a process that goes on is tried in test_messages.py.
+SIGINT = pytest.param(signal.SIGINT, marks=pytest.mark.soak)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, SIGINT])
 def test_a_stop_signal_saves_and_says_how_to_go_on(
     number: signal.Signals, tmp_path: Path, undisturbed: bytes
 ) -> None:
@@ -142,6 +147,7 @@ def early(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return (folder / "merged.safetensors").read_bytes()
 
 
+@pytest.mark.soak
 def test_kill_9_in_the_first_moment_can_be_launched_again(
     tmp_path: Path, early: bytes
 ) -> None:
@@ -215,7 +221,7 @@ def lives(pid: int) -> bool:
         return False
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, SIGINT])
 def test_processes_that_try_seeds_end_with_their_parent(
     number: signal.Signals, tmp_path: Path
 ) -> None:

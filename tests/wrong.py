@@ -531,7 +531,7 @@ CASES = [
     # claims
     Case("unknown claim", "reproduce single-merg"),
     Case("claim without a finding", "reproduce plugins.py:shy --jobs 1", 1),
-    Case("claim whose process ends", "reproduce plugins.py:fatal --jobs 2", 1),
+    Case("claim whose process ends", "reproduce plugins.py:fatal --jobs 2 --seeds 0", 1),
     Case("seeds", "reproduce gradpower --seeds 0,0"),
     Case("settings of two claims", "reproduce gradpower single-merge ratio=3"),
     # runs
@@ -582,9 +582,12 @@ CASES = [
     Case("heads that do not divide", "launch --task text --model gpt(width=10,heads=4)"),
     Case(
         "a width without sines",
-        "launch --task change_captions model.width=6 model.heads=2",
+        "launch --task change_captions(size=16,pairs=9,test=4) model.width=6 model.heads=2",
     ),
-    Case("a model of pictures for pairs", "launch --task change_captions --model mlp"),
+    Case(
+        "a model of pictures for pairs",
+        "launch --task change_captions(size=16,pairs=9,test=4) --model mlp",
+    ),
     Case(
         "a model of pairs for pictures", "launch --task digits --model change_captioner"
     ),
@@ -593,11 +596,11 @@ CASES = [
     ),
     Case(
         "a start that is not there",
-        "launch --task change_captions(size=16) model.start=finishd/merged.safetensors",
+        "launch --task change_captions(size=16,pairs=9,test=4) model.start=finishd/merged.safetensors",
     ),
     Case(
         "a start of another model",
-        "launch --task change_captions(size=16) model.start=finished/merged.safetensors",
+        "launch --task change_captions(size=16,pairs=9,test=4) model.start=finished/merged.safetensors",
     ),
     Case(
         "show topology: png in a missing folder",

@@ -13,6 +13,7 @@ import shlex
 import sys
 import traceback
 from collections.abc import Sequence
+from functools import cache
 from io import TextIOWrapper
 from typing import Any
 
@@ -56,14 +57,20 @@ def run(words: Sequence[str]) -> int:
     return 0
 
 
-def _invoke(words: list[str]) -> None:
-    import typer
+@cache
+def _command() -> Any:
     from typer.main import get_command
 
     from decentral.cli.app import app
 
+    return get_command(app)
+
+
+def _invoke(words: list[str]) -> None:
+    import typer
+
     try:
-        command: Any = get_command(app)
+        command = _command()
         with command.make_context("decentral", words) as context:
             command.invoke(context)
     except typer.Exit:  # --help and --version

@@ -20,6 +20,7 @@ _NONE = -1
 
 @plugin(
     "task",
+    example="induction(samples=600, test=64)",
     defaults={
         "split": {"name": "iid"},
         "optimizer": {"name": "adamw", "weight_decay": 0.0},
