@@ -531,7 +531,9 @@ CASES = [
     # claims
     Case("unknown claim", "reproduce single-merg"),
     Case("claim without a finding", "reproduce plugins.py:shy --jobs 1", 1),
-    Case("claim whose process ends", "reproduce plugins.py:fatal --jobs 2 --seeds 0", 1),
+    Case(
+        "claim whose process ends", "reproduce plugins.py:fatal --jobs 2 --seeds 0,1", 1
+    ),
     Case("seeds", "reproduce gradpower --seeds 0,0"),
     Case("settings of two claims", "reproduce gradpower single-merge ratio=3"),
     # runs
@@ -596,11 +598,13 @@ CASES = [
     ),
     Case(
         "a start that is not there",
-        "launch --task change_captions(size=16,pairs=9,test=4) model.start=finishd/merged.safetensors",
+        "launch --task change_captions(size=16,pairs=9,test=4) "
+        "model.start=finishd/merged.safetensors",
     ),
     Case(
         "a start of another model",
-        "launch --task change_captions(size=16,pairs=9,test=4) model.start=finished/merged.safetensors",
+        "launch --task change_captions(size=16,pairs=9,test=4) "
+        "model.start=finished/merged.safetensors",
     ),
     Case(
         "show topology: png in a missing folder",

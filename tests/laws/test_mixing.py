@@ -163,7 +163,7 @@ def test_weights_lie_only_on_links_that_are_on(
     round=st.integers(0, 50),
     intensity=st.floats(0.01, 1.0),
 )
-@settings(max_examples=8)
+@settings(max_examples=4)
 def test_who_says_doubly_stochastic_keeps_the_mean_in_every_round(
     name: str, weights: str, place: int, seed: int, round: int, intensity: float
 ) -> None:
