@@ -6,7 +6,7 @@ import atexit
 import io
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import cache, cached_property
@@ -347,6 +347,25 @@ class Once:
 
     def __get__(self, instance: Any, owner: Any) -> Any:
         return instance.__dict__.setdefault(self.made.attrname, self.made.func(instance))
+
+
+def in_turns(
+    cases: Iterable[Sequence[Any]], values: Sequence[Any], each: int = 1
+) -> list[Any]:
+    """Give every case ``each`` of the values, which take turns; the other values are for the soak.
+
+    All values meet relatives of a case, which stand beside it.
+    """
+    import pytest
+
+    found: list[Any] = []
+    for place, case in enumerate(cases):
+        now = {(place + more) % len(values) for more in range(each)}
+        for turn, value in enumerate(values):
+            marks = [] if turn in now else [pytest.mark.soak]
+            names = [str(part) for part in (*case, value)]
+            found.append(pytest.param(*case, value, marks=marks, id="-".join(names)))
+    return found
 
 
 def pairwise_cover(factors: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:

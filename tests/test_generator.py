@@ -16,7 +16,7 @@ from decentral.exchange.local import LocalExchange
 from decentral.generator import fork_rng
 from decentral.loop.block import Block
 
-TIMES = 24
+TIMES = 9
 
 
 @pytest.fixture(autouse=True)

@@ -81,9 +81,9 @@ KINDS = {
     "fault": "faults", "optimizer": "optimizer", "batch": "batch", "communication": "communication",
     "learning_rate": "learning_rate", "topology": "topology", "weights": "weights",
 }  # fmt: skip
-#: Kinds that run in one process only: `test_pairs` has their members on workers, or
-#: they act within a row.
-ALONE = "topology", "weights", "learning_rate", "option"
+#: Kinds that run on workers here, simulated seconds included. `test_pairs` and `test_parity` have
+#: the others on workers, or they act within a row.
+APART = "algorithm", "batch"
 #: What else changes how rows move: settings that no plug-in stands for.
 OPTIONS: dict[str, dict[str, Any]] = {
     "torch optimizer": {"optimizer": "torch.optim.RAdam"},
@@ -233,7 +233,7 @@ def test_a_member_moves_rows_as_it_did(kind: str, name: str, album: Album) -> No
     assert len(seen) == len(golden["seen"])
     for now, then in zip(seen, golden["seen"], strict=True):
         same(now, then)
-    if kind not in ALONE:
+    if kind in APART:
         assert torch.equal(apart(block), block.rows)
     if "sha256" in golden and machine() == album.machine:
         assert sha256(block.rows) == golden["sha256"], (

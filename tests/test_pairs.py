@@ -36,7 +36,7 @@ KINDS = "algorithm", "topology", "communication"
 OTHERS = "aggregation", "codec", "fault", "attack"
 NODES, SIZES = 8, (5, 3)
 SETTINGS: dict[str, Any] = {
-    "nodes": NODES, "steps": 60, "local_steps": 6, "dtype": "float64", "replicas": "vmap",
+    "nodes": NODES, "steps": 30, "local_steps": 3, "dtype": "float64", "replicas": "vmap",
     "mixing": "ordered", "init": "independent", "seed": 5, "task": "quadratic(dimension=6)",
 }  # fmt: skip
 

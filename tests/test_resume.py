@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from support import TINY, Row, load_checkpoint, tiny_run, untimed
+from support import TINY, Row, in_turns, load_checkpoint, tiny_run, untimed
 
 from decentral import ConfigError, RunError
 from decentral.api import models_of, restart, run_config
@@ -122,8 +122,7 @@ def resumed(folder: Path) -> LocalRun:
     return run
 
 
-@pytest.mark.parametrize("stop", STOPS)
-@pytest.mark.parametrize("case", list(CASES))
+@pytest.mark.parametrize(("case", "stop"), in_turns([[case] for case in CASES], STOPS, 2))
 def test_a_run_stopped_at_a_checkpoint_ends_as_if_it_never_stopped(
     case: str, stop: int, tmp_path: Path, through: Callable[[str], LocalRun]
 ) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from hypothesis import assume, example, given
+from hypothesis import settings as with_settings
 from hypothesis import strategies as st
 
 from decentral import ConfigError
@@ -189,6 +190,7 @@ def test_odd_characters_are_spelled_and_read_back(
 
 @given(folder=ODD, settings=st.dictionaries(keys.filter("name".__ne__), ODD, max_size=2))
 @example(folder="job (2)", settings={"x": "[1]"})
+@with_settings(max_examples=20)
 @pytest.mark.parametrize("file", ["plug.py:mine", *(f"graph{end}" for end in GRAPHS)])
 def test_the_name_of_a_mapping_is_a_path_as_it_is(
     folder: str, settings: dict[str, str], file: str

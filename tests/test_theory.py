@@ -232,13 +232,11 @@ def test_norms_fall_under_label_noise_as_the_formula_says() -> None:
     first = random.standard_normal((width, dimension)) / dimension**0.5
     second = random.standard_normal(width) / width**0.5
     inputs = random.standard_normal((100_000, dimension))
-    hidden = inputs @ first.T
+    hidden_squared = ((inputs @ (first.T @ first)) * inputs).sum(1)
     curvature = (first**2).sum() + dimension * (second**2).sum()
     error = noise**2 / (1 - lr * curvature / 2)
     moved = (
-        lr**2
-        * error
-        * ((second**2).sum() * (inputs**2).sum(1) - (hidden**2).sum(1)).mean()
+        lr**2 * error * ((second**2).sum() * (inputs**2).sum(1) - hidden_squared).mean()
     )
     rate = decay_rate(lr, noise, (first**2).sum(), (second**2).sum(), dimension)
     assert -moved / (2 * (first**2).sum()) == pytest.approx(rate, rel=0.01)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from support import example
+from support import example, in_turns
 from torch import Tensor, nn
 
 from decentral import ConfigError, rng
@@ -80,7 +80,22 @@ LAYOUTS = {
     "buffers": lambda: Layout.of(Buffered()),
     "two groups": lambda: Layout.of(Buffered(), grouped),
 }
-layouts = pytest.mark.parametrize("shape", list(LAYOUTS))
+#: Our own on every layout, others on one of them.
+ON_LAYOUTS = [pytest.param(name, shape) for name in PLUGINS for shape in LAYOUTS]
+ON_LAYOUTS += in_turns([[name] for name in (*DOTTED, "in_test.coupled")], list(LAYOUTS))
+every_on_layouts = pytest.mark.parametrize(("name", "shape"), ON_LAYOUTS)
+every_with_stops = pytest.mark.parametrize(
+    ("name", "shape", "stop"),
+    [
+        pytest.param(
+            *case.values,
+            stop,
+            marks=[*case.marks, *[pytest.mark.soak] * ((place + place // 3) % 3 != turn)],
+        )
+        for place, case in enumerate(ON_LAYOUTS)
+        for turn, stop in enumerate((0, 1, 3))
+    ],
+)
 
 
 def rule_of(name: str, monkeypatch: pytest.MonkeyPatch | None = None) -> ConfiguredPlugin:
@@ -126,8 +141,7 @@ class Trial:
         return self
 
 
-@every
-@layouts
+@every_on_layouts
 def test_a_block_of_rows_equals_each_row_alone_bitwise(name: str, shape: str) -> None:
     layout = LAYOUTS[shape]()
     start = drawn(layout, NODES, "start")
@@ -142,9 +156,7 @@ def test_a_block_of_rows_equals_each_row_alone_bitwise(name: str, shape: str) ->
         assert all(torch.equal(mine[key], its[key]) for key in mine)
 
 
-@every
-@layouts
-@pytest.mark.parametrize("stop", [0, 1, 3])
+@every_with_stops
 def test_saving_and_loading_equals_no_interruption_bitwise(
     name: str, shape: str, stop: int
 ) -> None:
@@ -158,8 +170,7 @@ def test_saving_and_loading_equals_no_interruption_bitwise(
     assert torch.equal(after.rows, through.rows)
 
 
-@every
-@layouts
+@every_on_layouts
 def test_state_moves_between_blocks_of_any_size(name: str, shape: str) -> None:
     """What one worker of three rows saved, three workers of one row load, and back."""
     layout = LAYOUTS[shape]()
@@ -175,8 +186,7 @@ def test_state_moves_between_blocks_of_any_size(name: str, shape: str) -> None:
         assert torch.equal(alone.rows, through.rows[hosted])
 
 
-@every
-@layouts
+@every_on_layouts
 def test_buffers_and_padding_stay_as_they_are(name: str, shape: str) -> None:
     layout = LAYOUTS[shape]()
     start = drawn(layout, NODES, "start")
@@ -192,8 +202,7 @@ def test_buffers_and_padding_stay_as_they_are(name: str, shape: str) -> None:
     ).any()
 
 
-@every
-@layouts
+@every_on_layouts
 def test_a_strided_view_never_reaches_a_fused_kernel(name: str, shape: str) -> None:
     layout = LAYOUTS[shape]()
     trial = Trial(rule_of(name), layout, drawn(layout, NODES, "start"))
@@ -226,8 +235,7 @@ def test_the_mode_follows_from_what_is_declared_and_from_the_layout(name: str) -
         assert mode == (whole if traits.elementwise else other)
 
 
-@every
-@layouts
+@every_on_layouts
 def test_channels_are_what_one_row_pays_for_and_are_absorbed_again(
     name: str, shape: str
 ) -> None:
@@ -284,8 +292,7 @@ def test_every_default_differs_from_the_identity_only_where_it_says(name: str) -
 # --- what every optimizer takes: a power of the gradient, and rates by block ---------------------
 
 
-@every
-@layouts
+@every_on_layouts
 def test_power_one_is_the_optimizer_itself_and_another_is_not(
     name: str, shape: str
 ) -> None:
@@ -299,8 +306,7 @@ def test_power_one_is_the_optimizer_itself_and_another_is_not(
     assert torch.equal(rows[2], rows[0]) == blind
 
 
-@every
-@layouts
+@every_on_layouts
 def test_the_power_comes_before_the_moments_and_changes_no_row_but_its_own(
     name: str, shape: str
 ) -> None:

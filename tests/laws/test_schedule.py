@@ -8,7 +8,7 @@ from functools import cache
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import example, planner, tiny_block, trained
+from support import example, in_turns, planner, tiny_block, trained
 
 from decentral import ConfigError
 from decentral.network import (
@@ -186,11 +186,7 @@ def test_most_schedules_can_meet_a_budget() -> None:
 
 @pytest.mark.parametrize(
     ("name", "topology"),
-    [
-        (name, topology)
-        for name in NAMES
-        for topology in one_topology_per_activation().values()
-    ]
+    in_turns([[name] for name in NAMES], list(one_topology_per_activation().values()))
     + [("late", topology) for topology in names("topology")],
 )
 def test_the_preview_equals_the_ledger_of_a_real_run(name: str, topology: str) -> None:

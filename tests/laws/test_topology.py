@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import networkx as nx
 import numpy as np
 import pytest
-from support import example, fits, planner, round_actions
+from support import example, fits, in_turns, planner, round_actions
 
 from decentral import ConfigError
 from decentral.mixing.base import Mixer
@@ -108,9 +108,12 @@ def test_the_sequence_of_graphs_repeats_after_the_declared_period(
 
 
 @pytest.mark.parametrize(
-    ("name", "nodes"), [case for case, need in EXACT_AFTER.items() if need]
+    ("name", "nodes", "communication"),
+    in_turns(
+        [case for case, need in EXACT_AFTER.items() if need],
+        ["constant", "constant(0.3)", "late(50%, 0.4)"],
+    ),
 )
-@pytest.mark.parametrize("communication", ["constant", "constant(0.3)", "late(50%, 0.4)"])
 def test_finite_time_families_average_exactly_whatever_the_clock_and_the_schedule(
     name: str, nodes: int, communication: str
 ) -> None:
