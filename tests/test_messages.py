@@ -24,7 +24,7 @@ from unittest.mock import patch
 import networkx as nx
 import pytest
 import torch
-from wrong import CASES, SMALL, Case, furnish, inside
+from wrong import CASES, SMALL, Case, furnish, inside, small
 from wrong_clusters import CLUSTERS
 from wrong_data import DATA
 from wrong_folders import FOLDERS, PYTHON, wreck
@@ -204,7 +204,7 @@ def test_interrupted(bench: Path, book: Book, capsys: pytest.CaptureFixture[str]
 
     threading.Thread(target=stop, daemon=True).start()
     with inside(bench):
-        status, said = fails(f"{SMALL} steps=100000 --out stopped", capsys)
+        status, said = fails(small("steps=100000 --out stopped"), capsys)
     assert status == 1
     book.check(
         "interrupted", f"{status} {re.sub(r'step [0-9]+', 'step ...', said)}", bench

@@ -146,8 +146,15 @@ class Case:
     status: int = 2
 
 
+def small(settings: str) -> str:
+    """Return the small run with these settings, each given once."""
+    own = {f" {word.partition('=')[0]}=" for word in settings.split() if "=" in word}
+    kept = [w for w in SMALL.split() if f" {w.partition('=')[0]}=" not in own]
+    return f"{' '.join(kept)} {settings}"
+
+
 def launch(name: str, settings: str, status: int = 2) -> Case:
-    return Case(name, f"{SMALL} {settings}", status)
+    return Case(name, small(settings), status)
 
 
 CASES = [
@@ -192,6 +199,17 @@ CASES = [
     Case("missing argument", "resume"),
     Case("two configuration files", "launch one.yaml two.yaml"),
     Case("setting given twice", "launch --nodes 4 nodes=8"),
+    Case("setting given twice by key", "launch nodes=4 nodes=8"),
+    Case("flag given twice", "launch --nodes 4 --nodes=8"),
+    Case("flag given twice, under two names", "launch --batch 4 --batch-schedule 8"),
+    Case(
+        "setting of a plug-in given twice",
+        "launch optimizer=sgd(momentum=0.9) optimizer.momentum=0.5",
+    ),
+    Case("rate given twice", "launch learning_rate=0.1 --lr 0.2"),
+    Case("change given twice", "resume full --change steps=8 --change steps=9"),
+    Case("sweep of a setting twice", "sweep seed=0,1 seed=2"),
+    Case("sweep of a flag twice", "sweep seed=0,1 engine=local --engine ray"),
     Case("setting as a flag", "launch --clip 1.0"),
     Case("number with a zero before it", "launch --steps 010"),
     Case("truth for a number", "launch steps=true"),

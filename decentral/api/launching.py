@@ -23,6 +23,7 @@ from decentral.config import (
     Config,
     make_config,
     read_settings,
+    refuse_doubled,
     refuse_unknown,
     resolve_aliases,
 )
@@ -75,6 +76,7 @@ def launch(
     given = resolve_aliases(
         {key: value for key, value in settings.items() if value is not None}
     )
+    refuse_doubled(given)
     made = make_config(*layers, given)
     run = start_or_resume(made) if resume else start(made)
     if run is None:

@@ -7,11 +7,13 @@ flag, an override and a line of YAML mean the same and fail with the same words.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from decentral.errors import ConfigError
 from decentral.signature import first_sentence
 
 # --- flags ------------------------------------------------------------------------
@@ -232,8 +234,40 @@ def _sections(command: Any, context: Any) -> dict[str, list[tuple[str, str]]]:
     return {**sections, _OTHERS: others}
 
 
+def _refuse_repeated(command: Any, context: Any, words: Sequence[str]) -> None:
+    """Raise ConfigError for a flag that is given twice: the parser takes the last one.
+
+    Args:
+        command: The command.
+        context: Of its call.
+        words: What follows its name.
+    """
+    options = [p for p in command.get_params(context) if p.param_type_name == "option"]
+    flags = {name: one for one in options for name in one.opts if not one.is_flag}
+    given: dict[str, tuple[str, str]] = {}
+    rest = iter(words)
+    for word in rest:
+        if word == "--":
+            return
+        name, equals, value = word.partition("=")
+        if (flag := flags.get(name)) is None:
+            continue
+        value = value if equals else next(rest, "")
+        if flag.name in given and not flag.multiple:
+            before, first = given[flag.name]
+            which = name if before == name else f"{before} and {name}"
+            verb = "is given twice," if before == name else "are the same flag, given"
+            raise ConfigError(f"{which} {verb} as {first} and as {value}; keep one.")
+        given[flag.name] = name, value
+
+
 class Command(TyperCommand):
-    """A command with plain help."""
+    """A command with plain help, to which no flag is given twice."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the words."""
+        _refuse_repeated(self, ctx, args)
+        return super().parse_args(ctx, args)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help."""

@@ -17,13 +17,14 @@ from decentral.config import (
     parse_assignments,
     read_file,
     read_settings,
+    refuse_doubled,
     resolve_aliases,
 )
 from decentral.errors import ConfigError
 from decentral.limits import check_threads
 from decentral.registry import build
 from decentral.run.digests import find_moved
-from decentral.spec import names_file
+from decentral.spec import names_file, spell
 
 
 def config_of(words: Sequence[str], flags: Mapping[str, str]) -> Config:
@@ -86,11 +87,20 @@ def read_words(assignments: Sequence[str], flags: Mapping[str, str]) -> dict[str
     )
     if "out" in flags:
         flagged["out"] = flags["out"]
-    if twice := sorted(overrides.keys() & flagged.keys()):
+    refuse_flags_given(flagged, overrides)
+    refuse_doubled(found := {**overrides, **flagged})
+    return found
+
+
+def refuse_flags_given(flagged: Mapping[str, Any], keyed: Mapping[str, Any]) -> None:
+    """Raise ConfigError for a setting that is given by a flag and as ``key=value``."""
+    if twice := sorted(flagged.keys() & keyed.keys()):
+        values = [given[twice[0]] for given in (flagged, keyed)]
+        one, other = (v if isinstance(v, str) else spell(v) for v in values)
         raise ConfigError(
-            f"{twice[0]} is given twice, by a flag and by key=value; keep one."
+            f"{twice[0]} is given twice, by a flag as {one} and by key=value as {other}; "
+            "keep one."
         )
-    return {**overrides, **flagged}
 
 
 def read_changes(words: Sequence[str]) -> dict[str, Any]:

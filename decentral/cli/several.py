@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from decentral import api
-from decentral.cli.settings import read_words, sort_words
+from decentral.cli.settings import read_words, refuse_flags_given, sort_words
 from decentral.cli.words import (
     LOCAL,
     MERGED,
@@ -25,6 +25,7 @@ from decentral.cli.words import (
     numbers,
     path_text,
 )
+from decentral.config import resolve_aliases, split_assignments
 from decentral.engines.choice import refuse_ranks
 from decentral.errors import Interrupted, RunError
 from decentral.records import BYTES
@@ -63,9 +64,9 @@ def sweep(words: Sequence[str], flags: Mapping[str, str], *, quiet: bool) -> Non
     """
     path, assignments = sort_words(words)
     out = flags.get("out") or f"sweeps/{Path(path).stem if path else 'sweep'}"
-    found = read_sweep(
-        path, assignments, {k: v for k, v in read_words([], flags).items() if k != "out"}
-    )
+    same = {k: v for k, v in read_words([], flags).items() if k != "out"}
+    refuse_flags_given(same, resolve_aliases(split_assignments(assignments)))
+    found = read_sweep(path, assignments, same)
     for point in found.points:
         refuse_ranks(point.config)
     folder = Path(out).expanduser()

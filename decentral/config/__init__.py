@@ -11,8 +11,10 @@ from decentral.config.reading import (
     parse_assignments,
     read_file,
     read_settings,
+    refuse_doubled,
     refuse_unknown,
     resolve_aliases,
+    split_assignments,
 )
 from decentral.config.settings import (
     ALIASES,
@@ -44,6 +46,8 @@ __all__ = [
     "parse_assignments",
     "read_file",
     "read_settings",
+    "refuse_doubled",
     "refuse_unknown",
     "resolve_aliases",
+    "split_assignments",
 ]

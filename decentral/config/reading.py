@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from inspect import isfunction
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from decentral.config.engine import ENGINE_SETTINGS, engine_above
 from decentral.config.settings import (
@@ -61,34 +61,50 @@ def read_settings(path: str | Path, *others: str) -> dict[str, Any]:
         except ConfigError as error:
             where = f"configuration {path}, line {line_of(path, key)}"
             raise ConfigError(f"{where}: {error}") from error
+    refuse_doubled(settings)
     return settings
 
 
+def split_assignments(assignments: Sequence[str]) -> dict[str, str]:
+    """Return what is written for each key; raises ConfigError for one that is given
+    twice.
+
+    >>> split_assignments(["nodes=8", "data.path=a=b"])
+    {'nodes': '8', 'data.path': 'a=b'}
+    """
+    found: dict[str, str] = {}
+    for text in assignments:
+        key, separator, value = text.partition("=")
+        key = key.strip()
+        if not separator or not key:
+            raise ConfigError(
+                f"cannot read {text!r}; write settings as key=value, e.g. nodes=8."
+            )
+        if key in found:
+            raise ConfigError(
+                f"{key} is given twice, as {found[key]} and as {value.strip()}; keep one."
+            )
+        found[key] = value.strip()
+    resolve_aliases(found)  # two names of one setting are refused, too
+    return found
+
+
 def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
-    """Read ``key=value`` and ``part.setting=value`` from the command line; the last
-    one counts.
+    """Read ``key=value`` and ``part.setting=value`` from the command line.
 
     >>> parse_assignments(["nodes=8", "optimizer.momentum=0.5"])
     {'nodes': 8, 'optimizer.momentum': 0.5}
     """
     found: dict[str, Any] = {}
-    for text in assignments:
-        key, separator, value = text.partition("=")
-        if not separator or not key.strip():
-            raise ConfigError(
-                f"cannot read {text!r}; write settings as key=value, e.g. nodes=8."
-            )
-        key = key.strip()
-        if key == "out" and value.strip() and value.strip().lower() not in NOTHING:
-            quoted = value.lstrip().startswith(("'", '"'))
+    for key, value in split_assignments(assignments).items():
+        if key == "out" and value and value.lower() not in NOTHING:
+            quoted = value.startswith(("'", '"'))
             # a path is data
-            found[key] = parse_value(value, key) if quoted else value.strip()
+            found[key] = parse_value(value, key) if quoted else value
             continue
         parsed = parse_value(value, key)
         # ``none`` is the name of a schedule, and the absence of anything else.
-        found[key] = (
-            value.strip() if parsed is None and key in {*PARTS, *ALIASES} else parsed
-        )
+        found[key] = value if parsed is None and key in {*PARTS, *ALIASES} else parsed
     return found
 
 
@@ -103,9 +119,39 @@ def resolve_aliases(settings: Mapping[str, Any]) -> dict[str, Any]:
         head, dot, rest = key.partition(".")
         name = ALIASES.get(head, head) + dot + rest
         if name in names:
-            raise ConfigError(f"{names[name]} and {key} are the same setting; keep one.")
+            _refuse_both(names[name], settings[names[name]], key, settings[key])
         names[name] = key
     return {name: settings[key] for name, key in names.items()}
+
+
+def refuse_doubled(layer: Mapping[str, Any]) -> None:
+    """Raise ConfigError where one layer says a setting of a plug-in twice: with it,
+    and by its key.
+    """
+    for key, value in layer.items():
+        part, _, inner = key.partition(".")
+        whole = layer.get(part)
+        if not inner or part not in PARTS or isinstance(whole, bool | None):
+            continue
+        if isinstance(whole, Mapping) and not {"name", "path"} & whole.keys():
+            stated: Mapping[str, Any] = whole
+        elif isinstance(whole, int | float | str | Mapping | Spec):
+            try:
+                stated = as_mapping(part, whole)
+            except ConfigError:
+                continue  # what cannot be read is said where it is
+        else:
+            continue  # an object of Python's
+        if inner in stated:
+            _refuse_both(f"{inner} of {part}", stated[inner], key, value)
+
+
+def _refuse_both(one: str, first: Any, other: str, second: Any) -> NoReturn:
+    """Raise ConfigError for two names of one setting in the same place."""
+    before, after = (v if isinstance(v, str) else spell(v) for v in (first, second))
+    raise ConfigError(
+        f"{one} = {before} and {other} = {after} are the same setting; keep one."
+    )
 
 
 def merge_layers(*layers: Mapping[str, Any]) -> dict[str, Any]:

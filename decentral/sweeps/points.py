@@ -18,6 +18,7 @@ from decentral.config import (
     parse_assignments,
     read_settings,
     resolve_aliases,
+    split_assignments,
 )
 from decentral.errors import ConfigError
 from decentral.plugins import plain
@@ -82,8 +83,7 @@ def read_sweep(
         key: _read_axis(key, values) for key, values in _axes(settings.pop("sweep", {}))
     }
     fixed: dict[str, Any] = dict(flags)
-    for text in assignments:
-        key, _, written = text.partition("=")
+    for key, written in split_assignments(assignments).items():
         values = {piece: _one(key, piece) for piece in _pieces(written)}
         if len(values) > 1:
             axes[key] = values
