@@ -118,6 +118,19 @@ def change_captioning(
         for name, three in said.items()
     }
     by_java = meteor({name: three[-1] for name, three in said.items()}, known)
+    return Findings(
+        compare_modules({name: after[-1] for name, after in scores.items()})
+        | {f"METEOR, {name}": 100 * score for name, score in by_java.items()},
+        _draw_stages(runs, scores),
+    )
+
+
+def _draw_stages(
+    runs: Mapping[str, Sequence[Run]],
+    scores: Mapping[str, Sequence[Mapping[str, float]]],
+) -> list[Panel]:
+    """Draw how each fusion fares over its stages."""
+    # All fusions take the same steps, so that the ends of one are those of all.
     ends = [
         float(step) for step in accumulate(run.rows[-1]["step"] for run in runs["module"])
     ]
@@ -125,22 +138,14 @@ def change_captioning(
         Curve(name, ends, [one[_MEAN] for one in after]) for name, after in scores.items()
     ]
     guessed = [one_after_another(three, name) for name, three in runs.items()]
-    title = (
+    captions = "Captions of the target's test pairs after each stage"
+    stages = (
         "The fusion alone, then everything on the wide mix, then everything on the target"
     )
-    return Findings(
-        compare_modules({name: after[-1] for name, after in scores.items()})
-        | {f"METEOR, {name}": 100 * score for name, score in by_java.items()},
-        [
-            Panel(
-                "Captions of the target's test pairs after each stage",
-                "step",
-                _MEAN,
-                means,
-            ),
-            Panel(title, "step", "words guessed right from those before", guessed),
-        ],
-    )
+    return [
+        Panel(captions, "step", _MEAN, means),
+        Panel(stages, "step", "words guessed right from those before", guessed),
+    ]
 
 
 def _pairs(pairs: int, test: int, size: int, shift: int) -> dict[str, Any]:

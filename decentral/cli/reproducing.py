@@ -88,14 +88,9 @@ def reproduce(
         records = _all_tried(console, trials, jobs or _jobs(device or "auto"))
         page = write_claims(records, Path(out) / "claims.html")
     console.print()
-    link = f"bold link {page.resolve().as_uri()}"
-    took = duration_text(time.perf_counter() - began)
-    shown = [
-        ("in all", summary_text(records)),
-        ("time", took),
-        ("page", Text(str(page), link)),
-    ]
-    console.print(facts(shown))
+    took = ("time", duration_text(time.perf_counter() - began))
+    link = Text(str(page), f"bold link {page.resolve().as_uri()}")
+    console.print(facts([("in all", summary_text(records)), took, ("page", link)]))
     # Raised last: the page and the verdicts of all other claims stand by then.
     if broken := [record["claim"] for record in records if record["verdict"] == BROKEN]:
         raise RunError(

@@ -157,10 +157,12 @@ def add_up(channel: Tensor, inbox: Tensor, plan: SendReceivePlan) -> None:
     )
     receivers = torch.from_numpy(here.receivers).to(device)
     weights = torch.from_numpy(here.weights).to(channel)
+    # As many columns as stay in the cache; with fewer than 64, calls take the time.
     columns = max(64, CHUNK_BYTES // (count * channel.element_size()))
     received = inbox.split(columns, dim=1)
     for mine, theirs in zip(channel.split(columns, dim=1), received, strict=True):
         added = ordered_sums(torch.cat([mine, theirs]), senders, weights, offsets)
+        # The usual case, and a copy without an index is several times faster.
         if len(here.receivers) == len(channel):
             mine.copy_(added)
         else:

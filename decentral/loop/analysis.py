@@ -326,6 +326,8 @@ class Analysis:
         """Return distance from the mean and agreement of features, layer by layer."""
         inputs = self.test.take(torch.arange(min(FEATURE_SAMPLES, len(self.test))))[0]
         look = Features(self.setup.model, self.setup.layout, inputs)
+        # Every row with statistics of its own: with those of another, features would
+        # differ by their scale alone.
         seen = look(self._calibrate(self.merged))
         between: dict[str, list[float]] = {}
         towards: dict[str, list[float]] = {}

@@ -160,6 +160,7 @@ def _data(
     """Divide the training samples; return the plan and how many of each class a
     node holds.
     """
+    # Without labels all samples are of one class: splits then see their number alone.
     labels = (
         np.zeros(len(task.splits[0]), np.int64)
         if task.labels is None
@@ -181,6 +182,8 @@ def _data(
     else:
         split = parts["split"] = split_of(config, task)
         held = shards(split, labels, config.nodes, config.seed)
+        # Nothing is dealt out: every node draws from all samples, its classes by their
+        # shares, so that ten thousand nodes need no lists of samples.
         if config.sampling == "resample":
             share = class_shares(split, labels, config.nodes, config.seed)
             plan = resample_plan(labels, share)
@@ -216,6 +219,8 @@ def _planner(setup: Setup, nodes: NodeLabels) -> RoundPlanner | None:
         mixer, schedule, config.steps, config.local_steps, setup.timeline, faults
     )
     refuse_unsound(config, parts, planner)
+    # After the checks, since scaling a schedule changes neither who sends to whom nor
+    # whether that is sound; and it may take a while.
     planner = solve_budget(planner, setup.size, setup.gradient_bytes)
     parts["topology"] = topology.rule
     parts["communication"] = planner.schedule.rule

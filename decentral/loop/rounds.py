@@ -114,6 +114,7 @@ def status(block: Block) -> Row:
     return {
         "step": block.step,
         "samples": block.samples,
+        # Some algorithms begin by communicating, and nothing is no loss of 0.
         "loss/train": _mean(block.losses[healthy])
         if "gradient" in block.called
         else None,

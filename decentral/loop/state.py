@@ -26,6 +26,7 @@ def checkpoint_of(block: Block) -> Checkpoint:
         "round": block.round,
         "samples": block.samples,
         "first_batch": block.setup.first_batch,
+        # Some names on disk are older than those of the code; they stay.
         "ledger": block.stats.state(),
         "clock": block.clock.state(),
         "intensity": block.intensity,

@@ -123,6 +123,7 @@ def _check_weights(rule: ConfiguredPlugin, weights: Any, present: Tensor) -> Ten
     weights = weights.double()
     if not torch.isfinite(weights).all():
         raise wrong(rule, "weights that are NaN or infinite", expected)
+    # Not even a little: below 0 an average leaves what lies between the models.
     if (least := weights.min().item()) < 0:
         raise wrong(rule, f"a weight of {least:g}", expected)
     if abs((total := weights.sum().item()) - 1) > _TOLERANCE:

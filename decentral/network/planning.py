@@ -100,6 +100,8 @@ class RoundPlanner:
             return RoundAction(1.0, unavailable=unavailable)
         if action == 0.0 or not self.mixer.is_active(progress.communication_step, action):
             return None
+        # A mixing without faults may have been computed before; with them every round
+        # has its own.
         if not faulty:
             return RoundAction(
                 action, self.mixer.mixing(progress.round, action, excluded)
@@ -208,6 +210,8 @@ def preview(planner: RoundPlanner) -> Iterator[Planned]:
         )
     messages = merged = final = round = 0
     for step in communication_steps(planner.steps, planner.local_steps):
+        # What is drawn depends on the round, and the round on what was sent before: there
+        # is no way to begin in the middle.
         action = planner.plan(planner.progress(step, round))
         final_merge = planner.final_merge() if step == planner.steps else None
         sent = [a for a in (action, final_merge) if a is not None]

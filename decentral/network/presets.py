@@ -323,6 +323,7 @@ def _link_quality(graph: Any, name: str) -> dict[tuple[int, int], tuple[float, f
     for one, other, data in links:
         where = f"network {name}, link {labels[one]}-{labels[other]}"
         values = {key: data.get(key, default) for key, default in _CARRIED.items()}
+        # A default for one link among measured ones would look like a measurement.
         if lacking := sorted(common - data.keys()):
             what = lacking[0].partition("_")[0]
             raise ConfigError(

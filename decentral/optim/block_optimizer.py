@@ -130,6 +130,7 @@ class BlockOptimizer:
         entries = self.layout.parameters
         if self.mode == "block":
             return [(entries[0], rows, grads)]
+        # Row by row in the order of columns, by which the state of a row is found again.
         if self.mode == "rows":
             first = {entry.start: entry for entry in entries}
             spans = [(first[a], a, b) for a, b in self.layout.groups]

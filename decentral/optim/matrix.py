@@ -126,6 +126,8 @@ class MatrixOptimizer(torch.optim.Optimizer, ABC):
                     matrices.setdefault(self.bucket_key(member), []).append(member)
                 else:
                     others.append(member)
+            # Matrices of one shape together: a batched product of them takes little longer
+            # than one.
             for members in matrices.values():
                 self.update_matrices(group, Bucket(members))
             if others:

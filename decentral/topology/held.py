@@ -183,21 +183,7 @@ def _of_matrix(
     matrix: Matrix = array.astype(np.float64)
     off = matrix * (1 - np.eye(len(matrix)))
     plain = bool(np.isin(matrix, (0, 1)).all()) and not matrix.diagonal().any()
-    sums = matrix.sum(1)
-    stochastic = bool((np.abs(sums - 1) < _ROUNDING).all())
-    if kind is None and not plain and not stochastic:
-        raise ConfigError(
-            f"topology: the matrix is neither of 0 and 1 with a zero diagonal nor has it rows that "
-            f"sum to 1 (they sum to {sums.min():.4g} to {sums.max():.4g}); say what it holds: "
-            '{"name": matrix, "kind": "adjacency"} or "weights".'
-        )
-    kind = kind or ("adjacency" if plain else "weights")
-    if kind == "weights" and not stochastic:
-        raise ConfigError(
-            f"topology: rows of a matrix of weights sum to 1, those of this one to "
-            f"{sums.min():.4g} to {sums.max():.4g}; divide each by its sum, or say that it is an "
-            "adjacency."
-        )
+    kind = _kind_of(matrix.sum(1), plain, kind)
     symmetric = bool(np.allclose(matrix, matrix.T, rtol=0, atol=1e-12))
     graph: nx.Graph[Any] = nx.Graph() if symmetric else nx.DiGraph()
     graph.add_nodes_from(
@@ -209,19 +195,42 @@ def _of_matrix(
             graph.add_edge(other, one, weight=off[one, other])
         else:
             graph.add_edge(one, other)
-    why = "rows sum to 1" if kind == "weights" else "0 and 1, a zero diagonal"
-    what = "mixing weights" if kind == "weights" else "an adjacency"
-    why = (
-        why
-        if kind == "weights" or plain
-        else "as was said; other numbers than 0 are links"
+    if kind == "weights":
+        what = "mixing weights (rows sum to 1)"
+    elif plain:
+        what = "an adjacency (0 and 1, a zero diagonal)"
+    else:
+        what = "an adjacency (as was said; other numbers than 0 are links)"
+    size, sides = (
+        f"{len(matrix)} x {len(matrix)}",
+        "both ways" if symmetric else "one way",
     )
-    sides = "both ways" if symmetric else "one way"
-    size = f"{len(matrix)} x {len(matrix)}"
-    return (
-        graph,
-        f"topology: a matrix of {size}, read as {what} ({why}); links go {sides}.",
-    )
+    return graph, f"topology: a matrix of {size}, read as {what}; links go {sides}."
+
+
+def _kind_of(sums: NDArray[np.float64], plain: bool, kind: Kind | None) -> Kind:
+    """Return what a matrix holds, as was said or as it shows; never a guess.
+
+    Args:
+        sums: The sums of its rows.
+        plain: Whether it is of 0 and 1, with a zero diagonal.
+        kind: What was said.
+    """
+    stochastic = bool((np.abs(sums - 1) < _ROUNDING).all())
+    span = f"{sums.min():.4g} to {sums.max():.4g}"
+    if kind is None and not plain and not stochastic:
+        raise ConfigError(
+            f"topology: the matrix is neither of 0 and 1 with a zero diagonal nor has it rows that "
+            f"sum to 1 (they sum to {span}); say what it holds: "
+            '{"name": matrix, "kind": "adjacency"} or "weights".'
+        )
+    kind = kind or ("adjacency" if plain else "weights")
+    if kind == "weights" and not stochastic:
+        raise ConfigError(
+            f"topology: rows of a matrix of weights sum to 1, those of this one to {span}; divide "
+            "each by its sum, or say that it is an adjacency."
+        )
+    return kind
 
 
 def _of_pairs(pairs: list[Any], nodes: int | None) -> tuple[nx.Graph[Any], str]:

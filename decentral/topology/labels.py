@@ -49,6 +49,7 @@ def number_nodes(graph: Any) -> Any:
     if set(nodes) == set(range(len(nodes))):
         return graph
     names = [label_text(node) for node in nodes]
+    # 10 comes after 9, and not after 1 as texts would have it.
     order = in_order(names) or range(len(nodes))
     places = {nodes[k]: number for number, k in enumerate(order)}
     made = graph.__class__()

@@ -97,6 +97,8 @@ def divide(
         }
         if not room:
             return None
+        # Spread goes where most is left, pack to the first that has room; both depend on
+        # the order of hosts alone, so that a restart places workers alike.
         first = (
             max(room, key=lambda place: room[place])
             if placement == "spread"

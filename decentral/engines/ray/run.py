@@ -242,6 +242,7 @@ class RayRun(EngineRun):
             joined = sources(setup.planner, setup.weights, members, old)
             checkpoint = reassign(saved.load(saved.live), members, joined)
             save_checkpoint(self.folder, checkpoint, setup.config.keep_checkpoints)
+            # Read back from the disk, as a restart would: what was written is what counts.
             self.saved = newest_checkpoint(self.folder.path)
         self.members = members
         self.announce(

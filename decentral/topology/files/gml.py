@@ -127,6 +127,7 @@ def _parse(text: str) -> Block:
         elif kind != "space":
             expected = f"a value of {key!r}" if key else "a key, or ]"
             raise Unreadable(f"it reads {quote_value(found)}", expected, line)
+        # Texts may go over several lines.
         line += found.count("\n")
     if key or len(stack) > 1:
         awaited = (

@@ -279,11 +279,13 @@ def read_matrix_market(text: str) -> Content:
     rows, columns, *_ = numbers = [whole(size, "a size", at) for size in sizes]
     if rows != columns:
         raise Unreadable(f"its matrix is {rows} x {columns}", "a square one", at)
+    # Before anything of that size is made.
     if rows > limits.NODES:
         raise Unreadable(f"its matrix has {rows:,} rows", f"at most {limits.NODES:,}", at)
     sparse = kind.layout == "coordinate"
     places = None if sparse else _places(rows, kind.symmetry)
     announced = numbers[2] if sparse else _size(rows, kind.symmetry)
+    # Counted first: a file that was cut between two lines shows nothing else.
     if len(body) != announced:
         found = f"{announced:,} entries are announced, and {len(body):,} follow"
         raise Unreadable(found, "a line for each", at)
