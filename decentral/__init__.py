@@ -21,13 +21,16 @@ if TYPE_CHECKING:
         resume,
     )
     from decentral.errors import ConfigError, RunError
+    from decentral.loop.callbacks import Callback, EarlyStopping
     from decentral.registry import plugin
     from decentral.schedules.action import GLOBAL_MERGE
     from decentral.tasks.base import Task
     from decentral.units import Point
 
 _HOMES = {
+    "Callback": "decentral.loop.callbacks",
     "ConfigError": "decentral.errors",
+    "EarlyStopping": "decentral.loop.callbacks",
     "GLOBAL_MERGE": "decentral.schedules.action",
     "Point": "decentral.units",
     "Run": "decentral.api",
@@ -45,7 +48,9 @@ _HOMES = {
 
 __all__ = [
     "GLOBAL_MERGE",
+    "Callback",
     "ConfigError",
+    "EarlyStopping",
     "Point",
     "Run",
     "RunError",

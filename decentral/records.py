@@ -310,8 +310,16 @@ TRAINING = Record(
 
 #: What an evaluation adds where there are validation samples.
 VALIDATION = (
-    _own("val/loss_merged", "Validation loss of the average of all models"),
-    _own("val/accuracy_merged", "Validation accuracy of the average of all models", "%"),
+    replace(
+        _own("val/loss_merged", "Validation loss of the average of all models"),
+        better="lower",
+    ),
+    replace(
+        _own(
+            "val/accuracy_merged", "Validation accuracy of the average of all models", "%"
+        ),
+        better="higher",
+    ),
 )
 
 #: Where a row stands: no part of what a run ended with.

@@ -10,7 +10,8 @@ The module of a kind may define hooks: ``common`` (a function whose keyword-only
 parameters every member accepts), ``resolve(name)`` (a plug-in for names that are
 not built in, e.g. ``nx:...``), ``shorthand(text)`` (the mapping that a text of
 its own form stands for, or None) and ``from_class(target, settings)`` (a class of a
-library as the plug-in that a file can name, or None, with its settings) and
+library as the plug-in that a file can name, or None, with its settings),
+``from_object(value)`` (what makes an object that stands for a plug-in, or None) and
 ``assume_traits(target)`` (traits of a function without a decorator). What a member may
 declare about itself are the traits of its kind (see ``traits``).
 """
@@ -74,6 +75,7 @@ KINDS: dict[str, str] = {
     "split": "decentral.tasks.splits",
     "claim": "decentral.claims.base",
     "tracker": "decentral.run.trackers",
+    "callback": "decentral.loop.callbacks",
 }
 
 Positive = Annotated[float, Gt(0)]
@@ -288,6 +290,9 @@ def build(kind: str, value: object) -> ConfiguredPlugin:
     """
     if isinstance(value, ConfiguredPlugin):
         return value
+    if not isinstance(value, str | Mapping | Spec):
+        hook = getattr(importlib.import_module(KINDS[kind]), "from_object", None)
+        value = (hook and hook(value)) or value
     if callable(value):
         return _build_callable(kind, value, {})
     if isinstance(value, Mapping) and callable(value.get("name")):

@@ -8,6 +8,8 @@ from typing import Any
 
 from support import TINY, blobs
 
+from decentral.config import LISTS
+
 #: The decorator and the parameters of a plug-in of every kind that raises when it is called.
 HEADS = {
     "topology": "(n)",
@@ -30,6 +32,7 @@ HEADS = {
     "split": "(labels, nodes, seed)",
     "claim": "(lab, seed)",
     "tracker": "(folder, config, step)",
+    "callback": "(context)",
 }
 TRAITS = {
     "algorithm": ", guarantees=('keeps_mean',)",
@@ -57,5 +60,5 @@ def asked(kind: str, part: Any) -> dict[str, Any]:
     settings["communication"] = "constant"
     if kind == "attack":
         part = {"name": part, "nodes": [0]}
-    one = {"metric": "metrics", "fault": "faults", "tracker": "track"}.get(kind)
+    one = next((key for key, of in LISTS.items() if of == kind), None)
     return settings | ({one: [part]} if one else {kind: part})

@@ -172,6 +172,10 @@ TABLE: dict[str, list[tuple[str, str]]] = {
         ),
     ],
     "tracker": [("return 3", "3"), ("return None", "None")],
+    "callback": [
+        ("return False", "False"),
+        ("return 'stop'", "'stop'; return nothing: "),
+    ],
 }
 
 

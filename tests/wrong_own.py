@@ -280,6 +280,17 @@ OWN: dict[str, Callable[[], Any]] = {
         split=lambda labels, nodes, seed: [range(9)] * nodes
     ),
     "own metrics: given again otherwise": otherwise,
+    "own callback: two parameters": lambda: tiny_block(callbacks=lambda a, b: None),
+    "own callback: rows not asked for": lambda: trained(
+        tiny_block(callbacks=lambda context: context.rows.sum())
+    ),
+    "early stopping: unknown metric": lambda: trained(
+        tiny_block(callbacks="early_stopping(metric=los)")
+    ),
+    "early stopping: no validation": lambda: trained(tiny_block(callbacks="early_stopping")),
+    "early stopping: no direction": lambda: trained(
+        tiny_block(callbacks="early_stopping(metric=samples)")
+    ),
     "own optimizer: matrices only": lambda: started(four, optimizer="torch.optim.Muon"),
     "own optimizer: remembers objects": lambda: started(
         four, optimizer="pytorch_optimizer.Conda"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +149,20 @@ def refuse_edited(
     )
 
 
+def is_stopped(saved: Saved) -> bool:
+    """Whether a callback had stopped the run at a checkpoint."""
+    return bool((saved.counters.get("callbacks") or {}).get("stopped"))
+
+
+def reopen(saved: Saved) -> Saved:
+    """Return a checkpoint whose run goes on, also where callbacks had stopped it: they
+    begin anew.
+    """
+    if not is_stopped(saved):
+        return saved
+    return replace(saved, counters={**saved.counters, "callbacks": {}})
+
+
 def record_change(
     run: EngineRun, saved: Saved, there: Mapping[str, Any], change: Change
 ) -> None:
@@ -168,7 +182,7 @@ def record_change(
         ConfigError: Nothing is left to train, or the final merge was made and is
             not named.
     """
-    ended = saved.step == there.get("steps")
+    ended = saved.step == there.get("steps") or is_stopped(saved)
     if run.setup.config.steps <= saved.step:
         raise ConfigError(
             f"run {run.folder.path}: {saved.step} steps are done, and with this change it has "
@@ -190,7 +204,7 @@ def record_change(
     folder.write_config(run.settings, changed=True)
     # After the configuration: a kill in between leaves a checkpoint of the old
     # settings, which is refused by name, and no silent mixture.
-    relabel(saved, folder.identity)
+    relabel(saved, {**folder.identity, "counters": reopen(saved).counters})
     if ended:
         # Evaluations of the old end are none of the run that now ends later.
         run.evaluations.clear()

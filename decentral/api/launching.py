@@ -13,6 +13,7 @@ from decentral.api.changing import (
     continue_config,
     newest,
     record_change,
+    reopen,
 )
 from decentral.api.display import display_of
 from decentral.api.run import Run
@@ -308,7 +309,7 @@ def _going_on(
         )
     run = prepare_run(config)
     with close_on_error(run):
-        _stand(run, folder, saved)
+        _stand(run, folder, reopen(saved) if saved and change else saved)
         if saved and change:
             record_change(run, saved, there, change)
     return closing(run)

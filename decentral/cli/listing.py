@@ -40,6 +40,7 @@ _OTHERWISE = {
     "claim": "what papers say, for `decentral reproduce`",
     "tracker": "where metrics go besides the run folder",
     "fault": "what goes wrong in a simulation",
+    "callback": "what is told of a run and may stop it",
 }
 
 

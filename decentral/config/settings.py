@@ -43,7 +43,12 @@ Named = Annotated[Any, AfterValidator(lambda value: _check_named(value))]
 Auto = Literal["auto"]
 
 #: Configuration keys that hold a list of plug-ins, and their kind.
-LISTS = {"metrics": "metric", "faults": "fault", "track": "tracker"}
+LISTS = {
+    "metrics": "metric",
+    "faults": "fault",
+    "track": "tracker",
+    "callbacks": "callback",
+}
 #: Configuration keys that hold a plug-in, and its kind.
 PARTS = {kind: kind for kind in KINDS if kind not in {*LISTS.values(), "claim"}}
 #: Short names on the command line and in Python.
@@ -195,6 +200,9 @@ class Config(BaseModel):
     track: tuple[Named, ...] = Field(
         (), description="where metrics go, too: tensorboard, wandb(project=mine)"
     )
+    callbacks: tuple[Named, ...] = Field(
+        (), description="what is told of the run and may stop it: early_stopping"
+    )
     out: str | None = Field(None, description="run folder; none: runs/<name>")
 
     # No setting: what a run had done when it was resumed with other schedules.
@@ -217,13 +225,14 @@ class Config(BaseModel):
     def _readable_amount(cls, value: Any) -> Any:
         return value if value is None else str(parse_amount(value))
 
-    @field_validator("faults", "metrics", "track", mode="before")
+    @field_validator(*LISTS, mode="before")
     @classmethod
     def _normalize_list(cls, value: Any, info: ValidationInfo) -> Any:
         """Take one for a list of one, look names up, and write out what was taken
         apart.
         """
         alone = isinstance(value, str | Spec | Mapping) or callable(value)
+        alone = alone or (info.field_name == "callbacks" and not _is_listed(value))
         listed = [value] if alone else value
         if not isinstance(listed, list | tuple):
             return value
@@ -236,9 +245,14 @@ class Config(BaseModel):
         return found
 
 
+def _is_listed(value: Any) -> bool:
+    return value is None or isinstance(value, list | tuple)
+
+
 def _read_listed(kind: str, one: Any) -> Any:
     """Return one of a list as text, or as the plug-in that a function is."""
-    if callable(one) or (isinstance(one, Mapping) and callable(one.get("name"))):  # pyright: ignore[reportUnknownMemberType]
+    held = kind == "callback" and not isinstance(one, str | Mapping | Spec)
+    if held or callable(one) or (isinstance(one, Mapping) and callable(one.get("name"))):  # pyright: ignore[reportUnknownMemberType]
         return build(kind, one)
     if isinstance(one, Spec):
         return spell(one)

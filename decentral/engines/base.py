@@ -53,7 +53,7 @@ Watch = Callable[[dict[str, Any]], None]
 #: Checkpoints of one run when ``checkpoint_every`` is auto.
 CHECKPOINTS = 10
 #: Events that happen again when a run goes on from a checkpoint.
-REPEATED = ("merge", "nonfinite", "finished")
+REPEATED = ("merge", "nonfinite", "stopped", "finished")
 
 #: Where records stand before the first step.
 START = {"metrics.jsonl": 0, "events.jsonl": 0}
@@ -94,6 +94,8 @@ class EngineRun(ABC):
         self.expected_bytes = expected_bytes(self.setup)
         self.resumed, self.elapsed_s, self.began_s = False, 0.0, 0.0
         self.evaluations: dict[str, dict[str, Any]] = {}
+        #: At which step a callback has stopped the run, and why.
+        self.stopped: dict[str, Any] | None = None
         self.say: Callable[[str], None] = warn
         self.trackers = Trackers(config.track, lambda text: self.say(text))
 
@@ -141,6 +143,7 @@ class EngineRun(ABC):
         self.restore(saved)
         self.cut(saved.counters["offsets"])
         self.resumed, self.elapsed_s = True, saved.counters["elapsed_s"]
+        self.stopped = saved.counters.get("callbacks", {}).get("stopped")
         folder.identity = identity(self.settings, self.setup.config.past)
 
     def cut(self, offsets: Mapping[str, int]) -> None:
@@ -241,6 +244,12 @@ class EngineRun(ABC):
     def announce(self, event: str, details: dict[str, Any]) -> None:
         """Log an event; ``details`` hold its ``step``."""
         self.folder.event(event, **details)
+        if event == "stopped":
+            self.stopped = details
+            steps = self.setup.config.steps
+            self.say(
+                f"stopped at step {details['step']} of {steps}: {details['reason']}."
+            )
 
     def position(self) -> dict[str, Any]:
         """Return what a checkpoint must know to ``rewind`` to now."""
@@ -283,7 +292,8 @@ class EngineRun(ABC):
             "run": str(self.folder.path),
             "config": str(self.folder.path / "config.yaml"),
             "status": "finished",
-            "steps": config.steps,
+            "steps": self.stopped["step"] if self.stopped else config.steps,
+            **({"stopped": self.stopped["reason"]} if self.stopped else {}),
             "nodes": config.nodes,
             "samples": {"per_node": samples, "all_nodes": samples * config.nodes},
             "final": final,

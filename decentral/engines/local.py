@@ -66,7 +66,7 @@ class LocalRun(EngineRun):
         """Train to the end and return the summary; a stop signal saves a checkpoint
         first.
         """
-        steps, every = self.setup.config.steps, checkpoint_interval(self.setup.config)
+        every = checkpoint_interval(self.setup.config)
         with stop_signals(self.stopping) as stopping:
             # a first evaluation may take longer than a queue has patience
             if not self.resumed:
@@ -74,12 +74,12 @@ class LocalRun(EngineRun):
             for row in train(self.block, self.evaluator):
                 self.record(row, watch)
                 # At the last step there is nothing to go on with.
-                if stopping.is_set() and self.block.step < steps:
+                if stopping.is_set() and not self.block.is_over:
                     self._interrupt()
                 if (
                     self.block.step
                     and self.block.step % every == 0
-                    and "phase" not in row
+                    and not self.block.is_over
                 ):
                     self.save()
         self.folder.write(

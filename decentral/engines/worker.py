@@ -149,7 +149,7 @@ class Worker:
         self.exchange.close()
 
     def _train(self, evaluator: Evaluator) -> None:
-        config, every = self.job.config, checkpoint_interval(self.job.config)
+        every = checkpoint_interval(self.job.config)
         watch = Stopwatch(self.exchange)
         if self.job.checkpoint is None:
             self._stage_shard()
@@ -161,9 +161,9 @@ class Worker:
                 self._report("row", row=row | watch.lap(self.step))
             # The rows of the end all have the same step, whose checkpoint comes
             # behind the loop.
-            if self.step and self.step % every == 0 and "phase" not in row:
+            if self.step and self.step % every == 0 and not self.block.is_over:
                 self._stage_shard()
-            self._pause(config.steps)
+            self._pause()
         if self.rank == 0:
             self._stage("merged.safetensors", save_tensors(evaluator.merged_state()))
         else:
@@ -196,7 +196,7 @@ class Worker:
         data = shard_bytes(checkpoint)
         self._stage(name, data, step=checkpoint.step, counters=checkpoint.counters)
 
-    def _pause(self, steps: int) -> None:
+    def _pause(self) -> None:
         """Inject failures that are due, and stop where the coordinator asks for it."""
         for fault in self.faults:
             if fault.step == self.step:
@@ -204,7 +204,7 @@ class Worker:
         with self.changed:
             # A run that is about to end is not held: what it has to save comes
             # next.
-            if self.limit is None or self.step < self.limit or self.step == steps:
+            if self.limit is None or self.step < self.limit or self.block.is_over:
                 return
         self._report("held", step=self.step)
         with self.changed:

@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 
 from decentral.exchange.base import CommunicationStats, Exchange
+from decentral.loop.callbacks import Callbacks
 from decentral.loop.channels import Channels
 from decentral.loop.health import Announce, Health, finite_rows
 from decentral.loop.pipeline import Pipeline
 from decentral.loop.setup import Setup
 from decentral.loop.sketch import SKETCH, Sketch
 from decentral.merging.base import merge_weights
+from decentral.metrics.base import declared_records
 from decentral.mixing.base import Mixing
 from decentral.network.planning import (
     NOBODY,
@@ -26,6 +28,7 @@ from decentral.network.planning import (
     next_planner,
 )
 from decentral.optim.block_optimizer import BlockOptimizer
+from decentral.records import Records, records_of
 from decentral.sampling import Sampler
 from decentral.schedules.progress import Feedback
 from decentral.topology.labels import NodeId
@@ -85,6 +88,7 @@ class Block:
             setup, self.rows, self.integers, self.grads, self.sampler, self.hosted
         )
         self.channels = Channels(setup, exchange, self.hosted, self.rows, self.optimizer)
+        self.callbacks = Callbacks(config.callbacks)
 
     # --- progress -----------------------------------------------------------------
 
@@ -126,6 +130,17 @@ class Block:
         schedule = self.setup.learning_rate
         floor = schedule.floor if blockwise.floor is None else blockwise.floor
         return self.setup.rate(self.progress, ratio, floor)
+
+    @cached_property
+    def records(self) -> Records:
+        """What is known of the numbers of a run."""
+        return records_of(declared_records(self.setup.config.metrics))
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no step is left, or a callback has stopped the run."""
+        stopped = self.callbacks.stopped is not None
+        return stopped or self.step >= self.setup.config.steps
 
     def decide(self) -> RoundAction | None:
         """Return what is sent after the next step."""
@@ -288,7 +303,7 @@ class Block:
         self.stats.average(max(1, len(there)), size)
         self._finish_round()
         # The last action comes after its step is counted, any other before.
-        step = min(self.step + 1, self.setup.config.steps)
+        step = self.step if action.full_model else self.step + 1
         self.announce("merge", {"step": step, "nodes": len(there)})
 
     # --- health -------------------------------------------------------------------

@@ -6,15 +6,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from math import ceil
+from types import MappingProxyType
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from decentral.loop.block import Block
+from decentral.loop.callbacks import Context, Moment
 from decentral.loop.compatibility import refuse_idle
 from decentral.loop.measure import Evaluator, evaluation_interval
 from decentral.loop.setup import Setup
 from decentral.plugins import describe, wrong
+from decentral.records import is_own
 
 Row = dict[str, Any]
 
@@ -40,14 +44,18 @@ def train(block: Block, evaluator: Evaluator) -> Iterator[Row]:
     setup = block.setup
     steps, every = setup.config.steps, evaluation_interval(setup)
     algorithm, log_every = setup.algorithm, log_interval(setup)
+    callbacks = block.callbacks
+    if block.is_over:
+        return  # a resumed run that had come to its end
+    _tell(block, "start", {})
+    callbacks.start()
     # A resumed run has this in its log already.
     if not block.step:
-        yield status(block) | evaluator(complete=True)
+        yield _evaluated(block, status(block) | evaluator(complete=True))
     before: list[Row] = []
-    while block.step < steps:
-        action = block.decide()
-        ends = block.step + 1 == steps
-        if ends and action is not None and action.is_merge:
+    while not block.is_over:
+        action, round = block.decide(), block.round
+        if block.step + 1 == steps and action is not None and action.is_merge:
             # The algorithm merges within its step, after its local update: only a
             # call from there sees the models that are about to meet.
             block.before_merge = lambda: before.append(_before_merge(block, evaluator))
@@ -58,17 +66,20 @@ def train(block: Block, evaluator: Evaluator) -> Iterator[Row]:
         if block.step == 0:
             refuse_idle(algorithm, block.called)
         block.finish_step()
-        if ends:
-            yield from conclude(block, evaluator, before)
-        elif block.step % every == 0:
+        _tell_step(block, sent=block.round > round)
+        if block.is_over:
+            break
+        if block.step % every == 0:
             # First, since one row of NaN would make every average of the evaluation
             # NaN.
             block.check()
-            yield status(block) | evaluator(complete=False)
+            yield _evaluated(block, status(block) | evaluator(complete=False))
         elif block.step % log_every == 0:
             yield status(block)
         else:
             yield {"step": block.step}
+    yield from conclude(block, evaluator, before)
+    _tell(block, "end", status(block))
 
 
 def _before_merge(block: Block, evaluator: Evaluator) -> Row:
@@ -101,10 +112,87 @@ def conclude(block: Block, evaluator: Evaluator, before: list[Row]) -> Iterator[
         before = [_before_merge(block, evaluator)]
     for row in before:
         # The right side wins: bytes and seconds are those from before the merge.
-        yield status(block) | row
+        yield _evaluated(block, status(block) | row)
     if final_merge is not None:
         block.combine(final_merge)
-    yield status(block) | evaluator(complete=True) | {"phase": "final"}
+    final = status(block) | evaluator(complete=True)
+    yield _evaluated(block, final | {"phase": "final"})
+
+
+# --- callbacks --------------------------------------------------------------------
+
+
+def _evaluated(block: Block, row: Row) -> Row:
+    """Return a row of an evaluation, once callbacks have seen it."""
+    _tell(block, "evaluate", row)
+    return row
+
+
+def _tell_step(block: Block, *, sent: bool) -> None:
+    """Call those who look at a step that is done, or at one in which something was
+    sent.
+    """
+    if sent and block.callbacks.listens("round"):
+        _tell(block, "round", status(block))
+    if block.callbacks.listens("step"):
+        _tell(block, "step", status(block))
+
+
+def _tell(block: Block, moment: Moment, row: Row) -> None:
+    """Call the callbacks of a moment, on the first worker; all agree on a stop.
+
+    Args:
+        block: The block.
+        moment: The moment.
+        row: What is known of it.
+    """
+    callbacks = block.callbacks
+    if not callbacks.listens(moment):
+        if callbacks.listeners:  # who listens at other moments sees what metrics found
+            callbacks.measured({k: v for k, v in row.items() if not is_own(k)})
+        return
+    context = _context(block, moment, row)
+    first = block.exchange.hosted.start == 0
+    reason = callbacks.call(moment, context) if first else ""
+    asked = torch.zeros(len(block.hosted))
+    asked[:1] = float(bool(reason))
+    # Also where it is too late for a stop: all workers must come to it.
+    stops = bool(block.exchange.gather(asked).any())
+    if stops and moment != "end" and not block.is_over:
+        callbacks.stopped = {"step": block.step, "reason": reason}
+        block.announce("stopped", dict(callbacks.stopped))
+
+
+def _context(block: Block, moment: Moment, row: Row) -> Context:
+    """Return where a run stands: the same numbers, to the bit, on any workers."""
+    callbacks, setup = block.callbacks, block.setup
+    healthy = {*block.health.healthy}
+    wire = torch.zeros(len(block.hosted), dtype=torch.float64)
+    wire[:1] = block.stats.wire_bytes
+    losses, wires = block.exchange.gather(
+        torch.stack([block.losses.double(), wire], dim=1)
+    ).unbind(1)
+    of = {
+        node: loss
+        for node, loss in zip(block.members.live, losses.tolist(), strict=True)
+        if node in healthy and block.called
+    }
+    shared = {"nodes/healthy": len(healthy), "comm/wire_bytes": wires.sum().item()}
+    if of and row.get("loss/train") is not None:
+        shared["loss/train"] = float(
+            torch.tensor([*of.values()], dtype=torch.float64).mean()
+        )
+    measured = callbacks.measured({**row, **shared} if row else {})
+    rows = block.exchange.gather(block.x) if callbacks.wants_rows(moment) else None
+    seen = block.samples * setup.config.nodes
+    return Context(
+        step=block.step, steps=setup.config.steps, epoch=seen / len(setup.task.splits[0]),
+        samples=block.samples, round=block.round, nodes=tuple(sorted(healthy)),
+        losses=MappingProxyType(of), metrics=MappingProxyType(dict(callbacks.newest)),
+        measured=measured, records=block.records,
+        simulated_s=block.simulated_s if setup.network else None, phase=row.get("phase"),
+        gathered=rows,
+    )  # fmt: skip
 
 
 def status(block: Block) -> Row:

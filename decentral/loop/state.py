@@ -35,6 +35,8 @@ def checkpoint_of(block: Block) -> Checkpoint:
         "sharp": block.pipeline.sharp,
         "feedback": asdict(block.feedback) if block.feedback else None,
     }
+    if kept := block.callbacks.state():
+        counters["callbacks"] = kept
     return Checkpoint(block.step, block.members.live, nodes, counters)
 
 
@@ -64,3 +66,4 @@ def restore(block: Block, checkpoint: Checkpoint) -> None:
     block.clock.restore(counters["clock"])
     block.health.quarantined = frozenset(counters["absent"])
     block.feedback = Feedback(**counters["feedback"]) if counters["feedback"] else None
+    block.callbacks.restore(counters.get("callbacks"))

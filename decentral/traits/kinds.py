@@ -356,6 +356,17 @@ class TrackerTraits(Traits):
     package: str | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class CallbackTraits(Traits):
+    """Traits of a callback.
+
+    Attributes:
+        on: When a function of a context is called.
+    """
+
+    on: Literal["start", "step", "round", "evaluate", "end"] = "evaluate"
+
+
 #: The class of each kind; a kind without traits of its own has those of all.
 TRAITS: Mapping[str, type[Traits]] = {
     "topology": TopologyTraits,
@@ -378,4 +389,5 @@ TRAITS: Mapping[str, type[Traits]] = {
     "split": SplitTraits,
     "claim": ClaimTraits,
     "tracker": TrackerTraits,
+    "callback": CallbackTraits,
 }
