@@ -6,13 +6,17 @@ are integers or integer arrays that broadcast, so a thousand nodes cost one
 vectorised call.
 
 The mixer is the finaliser of splitmix64 (Steele, Lea & Flood, 2014), applied once
-per coordinate.
+per coordinate. PyTorch's own generator, one per process, is borrowed by whoever must
+draw from it (`fork_rng`).
 """
 
 from __future__ import annotations
 
 import hashlib
-from functools import lru_cache
+import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from functools import cache, lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -147,3 +151,44 @@ def _rotate(value: Bits, draw: Bits, size: Bits) -> Bits:
     half = np.uint64(32)
     moved = value + (((draw >> half) * size) >> half)
     return moved - size * (moved >= size)
+
+
+# --- the generator of PyTorch -----------------------------------------------------
+
+_FORKED = threading.RLock()
+
+
+@cache
+def _seeder() -> Callable[[int], object]:
+    """Return what seeds all generators: torch's function, or, on a machine without an
+    accelerator, the only one there is. The function is slow, a millisecond: it notes
+    the stack for every accelerator that might yet come.
+    """
+    import torch
+
+    accelerated = torch.accelerator.is_available()
+    return torch.manual_seed if accelerated else torch.default_generator.manual_seed
+
+
+@contextmanager
+def fork_rng(seed: int | None = None) -> Generator[None]:
+    """Draw from torch's generator alone, from ``seed`` where given, and leave it as
+    it was.
+
+    Modules draw their first parameters from the one generator of the process; two
+    runs that start in two threads would otherwise take numbers out of each other's
+    stream.
+
+    >>> import torch
+    >>> with fork_rng(3):
+    ...     one = torch.rand(2)
+    >>> with fork_rng(3):
+    ...     bool((one == torch.rand(2)).all())
+    True
+    """
+    import torch
+
+    with _FORKED, torch.random.fork_rng(devices=[]):
+        if seed is not None:
+            _seeder()(seed)
+        yield

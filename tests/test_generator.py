@@ -13,8 +13,8 @@ from support import advance, silent, tiny_setup
 from torch import Tensor, nn
 
 from decentral.exchange.local import LocalExchange
-from decentral.generator import fork_rng
 from decentral.loop.block import Block
+from decentral.rng import fork_rng
 
 TIMES = 9
 

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from decentral.generator import fork_rng
 from decentral.gradients.draws import key_buffers
 from decentral.gradients.kernels import kernels_of
 from decentral.gradients.layers import layer_forward
 from decentral.layout import Layout, share_parameters
 from decentral.pytree import Tree, tree_at, tree_stack
+from decentral.rng import fork_rng
 
 # --- one row at a time ------------------------------------------------------------
 

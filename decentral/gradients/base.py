@@ -17,9 +17,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from decentral.generator import fork_rng
 from decentral.layout import share_parameters
 from decentral.pytree import Tree, tree_map
+from decentral.rng import fork_rng
 
 Loss = Callable[[Any, Any], Tensor]
 

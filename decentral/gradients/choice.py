@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from decentral.blame import words_and_place
 from decentral.errors import ConfigError
-from decentral.generator import fork_rng
 from decentral.gradients.autograd import LoopGradient, VmapGradient, make_stacked_forward
 from decentral.gradients.base import (
     ROWS,
@@ -29,6 +28,7 @@ from decentral.gradients.layers import LayerGradient
 from decentral.layout import Layout, share_parameters
 from decentral.private import silence_vmap
 from decentral.pytree import shapes, tree_at
+from decentral.rng import fork_rng
 
 #: Times that ``replicas: tune`` computes a batch in either way; the fastest counts.
 _TRIES = 4

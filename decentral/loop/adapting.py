@@ -15,9 +15,9 @@ from torch.nn.parameter import is_lazy
 
 from decentral.blame import words_and_place
 from decentral.errors import ConfigError
-from decentral.generator import fork_rng
 from decentral.layout import share_parameters
 from decentral.pytree import Tree, shapes
+from decentral.rng import fork_rng
 from decentral.tasks.base import Agreement, Task
 
 #: How a task picks the prediction: a key or field, a place, or a function.

@@ -18,7 +18,6 @@ from decentral.blame import words_and_place
 from decentral.config import Config
 from decentral.errors import ConfigError
 from decentral.faults.base import Faults
-from decentral.generator import fork_rng
 from decentral.layout import share_parameters
 from decentral.loop.adapting import example
 from decentral.mixing.base import Mixer
@@ -26,6 +25,7 @@ from decentral.network.planning import RoundPlanner
 from decentral.plugins import label_of
 from decentral.pytree import Tree, first_leaf, shapes
 from decentral.registry import ConfiguredPlugin, build
+from decentral.rng import fork_rng
 from decentral.schedules.progress import communication_steps
 from decentral.tasks.base import Task
 from decentral.tasks.labels import takes_classes

@@ -17,10 +17,10 @@ from torch.overrides import TorchFunctionMode
 from decentral import rng
 from decentral.config import Config
 from decentral.errors import ConfigError
-from decentral.generator import fork_rng
 from decentral.limits import require
 from decentral.plugins import describe, is_users, wrong
 from decentral.registry import ConfiguredPlugin, build, members
+from decentral.rng import fork_rng
 from decentral.signature import function_behind
 from decentral.tasks.base import Task
 from decentral.traits import ModelTraits, traits_of

@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from decentral.generator import fork_rng
 from decentral.layout import Layout, cast
 from decentral.private import BatchNorm
 from decentral.pytree import Tree, first_leaf, tree_at
+from decentral.rng import fork_rng
 
 #: Samples per calibration batch.
 _BATCH = 256
