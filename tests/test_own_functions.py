@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,17 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from support import TINY, blobs, exchanges, silent, tiny_block, tiny_setup, together, walk
+from support import (
+    TINY,
+    advance,
+    blobs,
+    exchanges,
+    silent,
+    tiny_block,
+    tiny_setup,
+    together,
+    walk,
+)
 from torch import nn
 from torch.optim.lr_scheduler import (
     ChainedScheduler,
@@ -31,6 +42,7 @@ from decentral.errors import ConfigError
 from decentral.exchange.local import LocalExchange
 from decentral.loop.block import Block
 from decentral.loop.setup import resolve_config, write_in_list
+from decentral.loop.state import checkpoint_of, restore
 from decentral.metrics.scores import accuracy
 from decentral.plugins import place_of
 from decentral.registry import build
@@ -66,9 +78,13 @@ class Tenth:
 
 
 @pytest.fixture
-def registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let what a test registers go with it."""
-    monkeypatch.setattr(registry, "_registered", dict(registry._registered))
+def registered() -> Iterator[None]:
+    """Let what a test registers go with it, and what it has imported stay."""
+    before = {*registry._registered}
+    yield
+    for key in {*registry._registered} - before:
+        if not registry._registered[key].target.__module__.startswith("decentral."):
+            del registry._registered[key]
 
 
 def nested(progress: Any, feedback: Any) -> float:
@@ -381,3 +397,112 @@ def test_workers_train_at_the_rates_of_a_scheduler_as_one_process_does() -> None
     alone = walk(block(LocalExchange(4, ordered=True)))
     parts = together(walk, [block(exchange) for exchange in exchanges([3, 1])])
     assert torch.equal(torch.cat(parts), alone)
+
+
+# --- feedback of one's own ------------------------------------------------------------------------
+
+EXACT = {"task": blobs(), **TINY, "dtype": "float64", "mixing": "ordered", "replicas": "vmap",
+         "topology": "ring", "init": "independent", "steps": 24, "local_steps": 2}  # fmt: skip
+
+
+def listening(heard: list[tuple[float, ...]], every: int = 3) -> Any:
+    """Return a schedule that talks where the losses of the nodes differ, and notes them."""
+
+    def differ(progress: Any, feedback: Any, *, feedback_every: int = every) -> float:
+        heard.append(feedback.values)
+        return 1.0 if max(feedback.values) > 1.6 * min(feedback.values) else 0.0
+
+    plugin("communication", feedback=lambda block: block.losses)(differ)
+    return differ
+
+
+def exact(exchange: Any, heard: list[tuple[float, ...]]) -> Block:
+    return Block(tiny_setup(**EXACT, communication=listening(heard)), exchange, silent)
+
+
+@pytest.mark.usefixtures("registered")
+def test_a_schedule_hears_a_number_of_every_node_which_is_counted() -> None:
+    heard: list[tuple[float, ...]] = []
+    block = exact(LocalExchange(4, ordered=True), heard)
+    losses: list[tuple[float, ...]] = []
+    while block.step < 24:
+        block.setup.algorithm(block, block.decide())
+        block.finish_step()
+        losses.append(tuple(block.losses.tolist()))
+    # asked at the steps 2, 4, ..., anew every third time, with the losses of the step before
+    expected = [losses[2 * (k - k % 3)] for k in range(12)]
+    assert heard == expected
+    measured = 4 * 4 * 3 * 8
+    assert block.stats.bytes == block.stats.messages * block.setup.row_bytes + measured
+    assert 0 < block.stats.rounds < 12
+    assert block.feedback is not None
+    assert np.isnan(
+        block.feedback.consensus
+    )  # nobody reads it, so nothing is sent for it
+
+
+@pytest.mark.usefixtures("registered")
+def test_workers_hear_the_same_and_so_does_a_run_that_goes_on() -> None:
+    heard: list[tuple[float, ...]] = []
+    alone = exact(LocalExchange(4, ordered=True), heard)
+    expected = walk(alone)
+    parts: list[list[tuple[float, ...]]] = [[], []]
+    pairs = zip(exchanges([1, 3]), parts, strict=True)
+    blocks = [exact(exchange, part) for exchange, part in pairs]
+    assert torch.equal(torch.cat(together(walk, blocks)), expected)
+    assert parts[0] == parts[1] == heard
+    assert blocks[1].stats.bytes == alone.stats.bytes
+    for step in (5, 6, 7, 12):
+        later: list[tuple[float, ...]] = []
+        first = exact(LocalExchange(4, ordered=True), [])
+        advance(first, step)
+        kept = checkpoint_of(first)
+        kept.counters = json.loads(json.dumps(kept.counters, allow_nan=False))
+        again = exact(LocalExchange(4, ordered=True), later)
+        restore(again, kept)
+        assert torch.equal(walk(again), expected)
+        assert later == heard[-len(later) :]
+
+
+@pytest.mark.usefixtures("registered")
+def test_schedules_within_another_each_hear_their_own() -> None:
+    heard: dict[str, list[Any]] = {"loss": [], "norm": []}
+
+    @plugin("communication", "by_loss", feedback=lambda block: block.losses)
+    def by_loss(progress: Any, feedback: Any) -> float:
+        heard["loss"].append(feedback.values)
+        return 0.5
+
+    @plugin("communication", "by_norm", feedback=lambda block: block.x.norm(dim=1))
+    def by_norm(progress: Any, feedback: Any) -> float:
+        heard["norm"].append(feedback.values)
+        return 0.5
+
+    nested = "switch(before=by_loss, after=by_norm, at=50%)"
+    block = tiny_block(**EXACT, communication=nested)
+    walk(block)
+    assert len(heard["loss"]) == 5
+    assert len(heard["norm"]) == 7
+    assert not {*heard["loss"]} & {*heard["norm"]}
+    assert all(len(values) == 4 for values in (*heard["loss"], *heard["norm"]))
+
+
+@pytest.mark.usefixtures("registered")
+@pytest.mark.parametrize(
+    ("returned", "said"),
+    [
+        (lambda block: 3.0, "returned 3.0"),
+        (lambda block: block.losses[:1], r"a tensor of shape \[1\]"),
+        (lambda block: block.losses * float("nan"), "numbers that are NaN or infinite"),
+        (lambda block: ["much"] * 4, "returned a list"),
+    ],
+)
+def test_what_a_schedule_measures_is_checked(returned: Any, said: str) -> None:
+    @plugin("communication", "measuring", feedback=returned)
+    def measuring(progress: Any, feedback: Any) -> float:
+        return 1.0
+
+    with pytest.raises(
+        ConfigError, match=f"{said}.*; return one finite number for each of"
+    ):
+        walk(tiny_block(**EXACT, communication=measuring))

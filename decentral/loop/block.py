@@ -13,10 +13,10 @@ from torch import Tensor
 from decentral.exchange.base import CommunicationStats, Exchange
 from decentral.loop.callbacks import Callbacks
 from decentral.loop.channels import Channels
+from decentral.loop.feedback import Sketch, measure_after, refresh_feedback
 from decentral.loop.health import Announce, Health, finite_rows
 from decentral.loop.pipeline import Pipeline
 from decentral.loop.setup import Setup
-from decentral.loop.sketch import SKETCH, Sketch
 from decentral.merging.base import merge_weights
 from decentral.metrics.base import declared_records
 from decentral.mixing.base import Mixing
@@ -148,7 +148,7 @@ class Block:
         if planner is None or not planner.is_communication_step(self.step + 1):
             return None
         if planner.schedule.closed_loop:
-            self._refresh_feedback(planner.schedule.feedback_every)
+            self.feedback = refresh_feedback(self, planner)
         action = self._plan(planner)
         self.intensity = action.intensity if action else 0.0
         return action
@@ -163,6 +163,7 @@ class Block:
         """Count the step that was just done."""
         self._notice(torch.isfinite(self.losses))
         self.stand_at(self.step + 1, self.round)
+        measure_after(self, self.planner)
 
     def check(self) -> None:
         """Find nodes whose rows are not finite, before anybody looks at them."""
@@ -386,21 +387,3 @@ class Block:
     def sketch(self) -> Sketch:
         """What feedback sees of a row; it takes four times the memory of one."""
         return Sketch(self.setup.layout, self.setup.config.seed, self.setup.device)
-
-    def _refresh_feedback(self, every: int) -> None:
-        """Renew what closed-loop schedules know: sketches now and then, what is
-        spent always.
-        """
-        step = self.step // self.setup.config.local_steps
-        known = self.feedback
-        if known is None or step % every == 0:
-            self.health.agree()
-            fit = sorted(self.members.positions(self.health.healthy))
-            sketches = self.exchange.gather(self.sketch(self.rows))[fit]
-            self.stats.bytes += (
-                self.exchange.nodes * (self.exchange.nodes - 1) * SKETCH * 4
-            )
-            self.clock.gather(self.members.live, SKETCH * 4)
-            known = Feedback(self.round, Sketch.relative_spread(sketches), 0.0)
-        spent = self.stats.bytes / max(1, self.setup.all_reduce_bytes)
-        self.feedback = replace(known, spent=spent)

@@ -5,7 +5,7 @@ the engine's.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import ceil
+from math import ceil, isnan
 from types import MappingProxyType
 from typing import Any
 
@@ -218,10 +218,11 @@ def status(block: Block) -> Row:
         "nodes/healthy": len(healthy),
         **({"time/simulated_s": block.simulated_s} if setup.network else {}),
         **(
-            {"feedback/consensus": known.consensus, "feedback/spent": known.spent}
-            if known
+            {"feedback/consensus": known.consensus}
+            if known and not isnan(known.consensus)
             else {}
         ),
+        **({"feedback/spent": known.spent} if known else {}),
     }
 
 

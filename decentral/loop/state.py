@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 from torch import Tensor
 
 from decentral.exchange.base import CommunicationStats
@@ -33,7 +31,7 @@ def checkpoint_of(block: Block) -> Checkpoint:
         "absent": sorted(block.quarantined),
         "epoch": block.members.epoch,
         "sharp": block.pipeline.sharp,
-        "feedback": asdict(block.feedback) if block.feedback else None,
+        "feedback": block.feedback.state() if block.feedback else None,
     }
     if kept := block.callbacks.state():
         counters["callbacks"] = kept
@@ -65,5 +63,6 @@ def restore(block: Block, checkpoint: Checkpoint) -> None:
     block.pipeline.sharp = counters["sharp"]
     block.clock.restore(counters["clock"])
     block.health.quarantined = frozenset(counters["absent"])
-    block.feedback = Feedback(**counters["feedback"]) if counters["feedback"] else None
+    known = counters["feedback"]
+    block.feedback = Feedback.from_state(known) if known else None
     block.callbacks.restore(counters.get("callbacks"))

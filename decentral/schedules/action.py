@@ -49,20 +49,50 @@ class CommunicationSchedule:
     @cached_property
     def closed_loop(self) -> bool:
         """Whether the schedule reads feedback."""
-        parts = [self.rule, *_parts(self.rule)]
-        return any(traits_of(part, CommunicationTraits).closed_loop for part in parts)
+        return bool(self._listening)
 
-    @property
+    @cached_property
+    def _listening(self) -> list[ConfiguredPlugin]:
+        """The schedules, it and those within it, that read feedback."""
+        parts = [self.rule, *_parts(self.rule)]
+        return [
+            part
+            for part in parts
+            if (traits := traits_of(part, CommunicationTraits)).closed_loop
+            or traits.feedback is not None
+        ]
+
+    @cached_property
+    def wants_consensus(self) -> bool:
+        """Whether one of them reads how far the rows are apart."""
+        traits = (traits_of(part, CommunicationTraits) for part in self._listening)
+        return any(one.closed_loop for one in traits)
+
+    @cached_property
+    def own_feedback(self) -> list[ConfiguredPlugin]:
+        """Those of them that measure numbers of their own, each name once."""
+        own = {
+            part.name: part
+            for part in self._listening
+            if traits_of(part, CommunicationTraits).feedback is not None
+        }
+        return list(own.values())
+
+    @cached_property
     def feedback_every(self) -> int:
         """Communication steps between two refreshes of the feedback record."""
-        parts = self.rule, *_parts(self.rule)
         # There is one record for all parts: who wants it most often sets the pace.
-        return min(int(p.settings.get("feedback_every", 10)) for p in parts)
+        return min(
+            (int(p.settings.get("feedback_every", 10)) for p in self._listening),
+            default=10,
+        )
 
     def action(self, progress: Progress, feedback: Feedback | None = None) -> Action:
         """Return what happens at this communication step, the final merge of the
         run apart.
         """
+        if feedback is not None and feedback.measured:
+            feedback = feedback.seen_by(self.rule.name)
         action = self.rule.function(progress, feedback)
         # The short way, as a preview of a long run asks for every communication
         # step.
@@ -80,6 +110,8 @@ def decide(
         progress: How far the run is.
         feedback: What the run measured last, where the schedule asks for it.
     """
+    if feedback is not None and feedback.measured:
+        feedback = feedback.seen_by(rule.name)
     return _check_action(rule, rule(progress, feedback), progress)
 
 

@@ -3,7 +3,10 @@
 
 A communication schedule is a function ``(progress, feedback) -> intensity``: 0 is
 silence, a number in (0, 1] gossips at that intensity, ``GLOBAL_MERGE`` averages all
-models. ``feedback`` is None unless the schedule declares ``closed_loop=True``.
+models. ``feedback`` is None unless the schedule declares ``closed_loop=True``, or
+``feedback``: a function of the block that gives a number of each hosted row. It is
+called behind a step, every ``feedback_every`` communication steps (a setting, 10
+unless given), and what it gives of row i must not depend on row j.
 Every schedule may end in one global merge, after what its last communication step
 sends (``final_merge``).
 """

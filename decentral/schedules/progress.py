@@ -4,11 +4,12 @@ takes samples.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from math import ceil
+from typing import Any
 from warnings import warn
 
 from decentral.limits import check_batch
@@ -116,13 +117,38 @@ class Feedback:
     """What a closed-loop schedule may know; every worker holds the same bits.
 
     ``consensus`` is the root mean square distance of the nodes from their mean,
-    divided by the norm of the mean (dimensionless, from sketches); ``spent`` is the
-    share of all-reduce's bytes used.
+    divided by the norm of the mean (dimensionless, from sketches; NaN where nobody
+    reads it); ``spent`` is the share of all-reduce's bytes used. ``values`` are what
+    the schedule that is asked has measured itself (trait ``feedback``): a number of
+    every healthy node, by ascending id; ``measured`` holds those of all schedules, by
+    name.
     """
 
     round: int
     consensus: float
     spent: float
+    measured: Mapping[str, tuple[float, ...]] = field(default_factory=dict[str, Any])
+    values: tuple[float, ...] = ()
+
+    def seen_by(self, name: str) -> Feedback:
+        """Return the same with the values of the schedule of that name."""
+        return replace(self, values=self.measured.get(name, ()))
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps, without what is not known."""
+        known: dict[str, Any] = {"round": self.round}
+        if self.consensus == self.consensus:  # no NaN
+            known["consensus"] = self.consensus
+        known["spent"] = self.spent
+        measured = {name: list(numbers) for name, numbers in self.measured.items()}
+        return known | ({"measured": measured} if measured else {})
+
+    @staticmethod
+    def from_state(state: Mapping[str, Any]) -> Feedback:
+        """Return what a checkpoint has kept."""
+        measured = {k: tuple(v) for k, v in state.get("measured", {}).items()}
+        consensus = state.get("consensus", float("nan"))
+        return Feedback(state["round"], consensus, state["spent"], measured)
 
 
 def communication_steps(steps: int, local_steps: int) -> list[int]:

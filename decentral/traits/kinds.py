@@ -91,11 +91,14 @@ class CommunicationTraits(Traits):
 
     Attributes:
         closed_loop: It reads feedback, which is measured for it.
+        feedback: A function (block): a number of each hosted row, which it reads as
+            ``feedback.values``, gathered from all workers and counted.
         budgeted: Its setting ``factor`` is solved, before the run, for its setting
             ``budget``.
     """
 
     closed_loop: bool = False
+    feedback: Callable[[Any], Any] | None = None
     budgeted: bool = False
 
 
