@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from decentral.config.reading import (
     make_config,
     merge_layers,
     read_file,
+    recommendations,
+    refuse_doubled,
     refuse_unknown,
     resolve_aliases,
 )
@@ -89,18 +91,21 @@ def _line(path: str | Path, setting: str, written: Mapping[str, str]) -> int:
 
 def _faults(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield what is wrong with single settings: the setting, and what is said."""
+    # What is recommended lies below what is written, which may change parts of it.
+    suited = _suited(settings)
     known: dict[str, Any] = {}
     for key, value in settings.items():
         try:
             refuse_unknown(key.partition(".")[0], value)
             # One key at a time, on those that are right: a mistake is charged to
             # it.
-            merge_layers(known, {key: value})
+            merge_layers(*suited, known, {key: value})
         except ConfigError as error:
             yield key, str(error)
         else:
             known[key] = value
-    asked = merge_layers(known)
+    written = {key.partition(".")[0] for key in known}
+    asked = {k: v for k, v in merge_layers(*suited, known).items() if k in written}
     parts = {key: asked.pop(key) for key in PARTS if key in asked}
     for key, value in parts.items():
         yield from _part_faults(key, value)
@@ -108,6 +113,16 @@ def _faults(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     struck = asked.get("faults") or ()
     for one in [struck] if isinstance(struck, str) else struck:
         yield from (("faults", text) for _, text in _plugin_faults("fault", one))
+
+
+def _suited(settings: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return what the task and the algorithm recommend, where these can be read."""
+    found: list[Mapping[str, Any]] = []
+    for kind in ("task", "algorithm"):
+        with suppress(ConfigError):  # which is said where the part is looked at
+            part = settings.get(kind, Config.model_fields[kind].default)
+            found.append(recommendations(kind, part))
+    return found
 
 
 def _part_faults(key: str, value: Any) -> Iterator[tuple[str, str]]:
@@ -148,6 +163,7 @@ def _plugin_faults(kind: str, value: Any) -> list[tuple[str, str]]:
 
 def _find_conflict(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
     try:
+        refuse_doubled(settings)
         make_config(settings)
     except ConfigError as error:
         return [("", str(error))]

@@ -24,8 +24,10 @@ from pydantic.errors import PydanticUserError
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
 from decentral.config.settings import ALIASES, LISTS, NESTED, NUMBERS, PARTS, Config
-from decentral.registry import KINDS, NestedPlugin, Plugin, members, names
+from decentral.registry import KINDS, NestedPlugin, Plugin, find, members, names
 from decentral.signature import Setting, first_sentence
+from decentral.spec import parse_spec
+from decentral.traits import Recommending, traits_of
 from decentral.units import parse_bandwidth, parse_point, parse_seconds
 
 if TYPE_CHECKING:
@@ -36,7 +38,6 @@ if TYPE_CHECKING:
 Schema = dict[str, Any]
 
 _TEXT_OR_NUMBER: Schema = {"type": ["string", "number"]}
-#: Settings that are lists of plug-ins, and their kind.
 #: A plug-in from outside: a file, or a name within a library.
 _OUTSIDE = r"[.:/\\]"
 #: Readers of quantities; what other types with a reader of their own take is known
@@ -77,7 +78,8 @@ def config_schema() -> Schema:
         "properties": properties,
         "patternProperties": dict(_dotted_keys()),
         "additionalProperties": False,
-        "$defs": {kind: _plugin(kind) for kind in KINDS if kind != "claim"},
+        "allOf": list(_conditions()),
+        "$defs": dict(_definitions()),
     }
 
 
@@ -94,9 +96,9 @@ def _setting(key: str) -> Schema:
     field = Config.model_fields[key]
     absent = [{"type": "null"}, {"const": "none"}] if field.default is None else []
     if key in PARTS:
-        number = [{"type": "number"}] if key in NUMBERS else []
+        number = [_number(key)] if key in NUMBERS else []
         auto = [{"enum": ["auto", None]}] if field.default == "auto" else []
-        return {"anyOf": [_ref(PARTS[key]), *number, *auto, *absent]}
+        return {"anyOf": [_ref(PARTS[key]), *_changes(key), *number, *auto, *absent]}
     if key in LISTS:
         one = _describe_plugin(LISTS[key])
         return {"anyOf": [one, {"type": "array", "items": one}]}
@@ -112,6 +114,12 @@ def _setting(key: str) -> Schema:
         else field.annotation
     )
     return {"anyOf": [_schema_of(rebuilt), *absent[1:]]}
+
+
+def _number(key: str) -> Schema:
+    """Return the schema of a part that is given as a number: of what that sets."""
+    plain = find(PARTS[key], "constant")
+    return {"type": "number", "allOf": [_ref_setting(plain, NUMBERS[key])]}
 
 
 def _describe_part(key: str) -> list[Schema]:
@@ -141,22 +149,136 @@ def _describe_alias(name: str, properties: Mapping[str, Schema]) -> Schema:
 
 
 def _dotted_keys() -> Iterable[tuple[str, Schema]]:
-    """Yield the keys that reach into a part: ``optimizer.momentum``."""
-    short = {alias: key for alias, key in ALIASES.items() if key in PARTS}
-    for key in (*PARTS, *short):
-        kind = PARTS[short.get(key, key)]
-        inner = sorted({name for one in _usable_members(kind) for name in one.accepts})
-        if outside := _outside(kind):
-            inner = [r"\w+"] if outside else inner
-        words = "|".join(inner)
-        if words:
-            yield rf"^{key}\.({words})(\..+)?$", {}
+    """Yield the keys that reach into a part, ``optimizer.momentum``: those of
+    plug-ins are judged by the conditions, since they depend on which one is chosen.
+    """
+    for key in PARTS:
+        yield rf"^({'|'.join(_names_of(key))})\..+$", {}
     for key, model in NESTED.items():
-        yield rf"^{key}\.({'|'.join(model.model_fields)})$", {}
+        for name, one in model.model_fields.items():
+            inner = _schema_of(one.annotation, one.metadata, one.description or "")
+            yield rf"^{key}\.{name}$", inner
     yield r"^node_lr\..+$", {"type": "number"}
 
 
+def _names_of(key: str) -> list[str]:
+    """Return all that a part is called: its name, and short ones."""
+    return [key, *(alias for alias, name in ALIASES.items() if name == key)]
+
+
+# --- what depends on what ---------------------------------------------------------
+
+
+def _conditions() -> Iterable[Schema]:
+    """Yield what no key says alone: which settings a chosen plug-in has."""
+    for alias, name in ALIASES.items():
+        yield {"not": {"required": [alias, name]}}
+    for key, model in NESTED.items():
+        needed = [name for name, one in model.model_fields.items() if one.is_required()]
+        for name in needed:
+            absent = {"not": {"anyOf": [_given(key), _given(f"{key}.{name}")]}}
+            yield {"if": absent, "then": {"propertyNames": _without(rf"^{key}\.")}}
+    for key, kind in PARTS.items():
+        members, called = _usable_members(kind), _names_of(key)
+        # Those without settings have one condition for all of them.
+        bare = [one.name for one in members if not one.accepts]
+        chosen = [([one.name], [one]) for one in members if one.accepts]
+        for named, those in [*([(bare, [])] if bare else []), *chosen]:
+            is_one = [_given(written, _called(named)) for written in called]
+            given = {"anyOf": is_one} if is_one[1:] else is_one[0]
+            yield {"if": given, "then": _inside(key, those)}
+        below = [{"not": {"anyOf": [_given(one) for one in _names_of(key)]}}]
+        below += [_given(one, _NAMELESS) for one in _names_of(key)]
+        yield {"if": {"anyOf": below}, "then": _inside(key, _below(key))}
+
+
+_NAMELESS: Schema = {
+    "type": "object",
+    "not": {"anyOf": [{"required": ["name"]}, {"required": ["path"]}]},
+}
+
+
+def _given(key: str, value: Schema | None = None) -> Schema:
+    """Return the condition that a key is given, and what is written there."""
+    return {"required": [key], **({"properties": {key: value}} if value else {})}
+
+
+def _without(pattern: str) -> Schema:
+    return {"not": {"pattern": pattern}}
+
+
+def _called(names: Iterable[str]) -> Schema:
+    """Return the condition that one of the plug-ins is written, as text or by name."""
+    text = rf"^\s*({_words(names)})\s*(\(.*)?$"
+    return {
+        "type": ["string", "object"],
+        "pattern": text,
+        "required": ["name"],
+        "properties": {"name": {"pattern": text}},
+    }
+
+
+def _inside(key: str, members: Iterable[Plugin]) -> Schema:
+    """Return what keys within a part may be, where it is one of some plug-ins."""
+    settings: dict[str, list[Plugin]] = {}
+    for one in members:
+        for name in one.accepts:
+            settings.setdefault(name, []).append(one)
+    part = rf"^({'|'.join(_names_of(key))})\."
+    known = "|".join(rf"{name}(\.|$)" for name in settings)
+    found: Schema = {"propertyNames": _without(part + (f"(?!{known})" if known else ""))}
+    keys: Schema = {}
+    for name, those in settings.items():
+        refs = [_ref_setting(one, name) for one in those]
+        keys[rf"{part}{name}$"] = {"anyOf": refs} if refs[1:] else refs[0]
+        inner = _not_inside([one.accepts[name] for one in those])
+        keys |= {} if inner is None else {rf"{part}{name}\.{inner}": False}
+    return found | ({"patternProperties": keys} if keys else {})
+
+
+def _not_inside(those: Iterable[Setting]) -> str | None:
+    """Return a pattern of what is not inside of a setting; None: anything may be."""
+    found: list[str] = []
+    for one in those:
+        part = _part_in(one.annotation)
+        if _outside(part.kind) if part else not _is_flat(_of_setting(one)):
+            return None
+        members = _usable_members(part.kind) if part else []
+        found += [name for one in members for name in one.accepts]
+    return rf"(?!({_words(dict.fromkeys(found))})(\.|$))" if found else ""
+
+
+def _is_flat(schema: Schema) -> bool:
+    """Whether a schema takes no mapping, so that nothing is inside of it."""
+    if "anyOf" in schema:
+        return all(map(_is_flat, schema["anyOf"]))
+    types = schema.get("type", "object" if not {"const", "enum"} & schema.keys() else "")
+    return "object" not in types
+
+
+def _below(key: str) -> list[Plugin]:
+    """Return which plug-ins a part may be where none is chosen: that of the defaults,
+    and those that tasks and algorithms recommend.
+    """
+    kind = PARTS[key]
+    suited = [traits_of(one, Recommending).defaults.get(key)
+              for outer in ("task", "algorithm") for one in _usable_members(outer)]  # fmt: skip
+    names = {
+        parse_spec(value, kind).name
+        for value in (Config.model_fields[key].default, *suited)
+        if isinstance(value, str | Mapping) and value != "auto"
+    }
+    numbers = any(type(value) in (int, float) for value in suited)
+    names |= {"constant"} if key in NUMBERS and numbers else set()
+    return [one for one in _usable_members(kind) if one.name in names]
+
+
 # --- plug-ins ---------------------------------------------------------------------
+
+
+def _words(names: Iterable[str]) -> str:
+    """Return a pattern of some words."""
+    return "|".join(map(re.escape, names))
 
 
 def _usable_members(kind: str) -> list[Plugin]:
@@ -169,23 +291,50 @@ def _outside(kind: str) -> bool:
     return kind in ("optimizer", "topology", "task", "model")
 
 
+def _definitions() -> Iterable[tuple[str, Schema]]:
+    """Yield every kind of plug-in, and every member of it as a mapping."""
+    for kind in KINDS:
+        if kind != "claim":
+            yield kind, _plugin(kind)
+            yield from ((f"{kind}.{o.name}", _mapping(o)) for o in _usable_members(kind))
+
+
 def _plugin(kind: str) -> Schema:
     """Return how a plug-in of a kind may be written: as text, or as a mapping."""
-    known = _usable_members(kind)
-    whole = [_mapping(one) for one in known]
+    whole = [_ref(f"{kind}.{one.name}") for one in _usable_members(kind)]
     outside = {
         "type": "object",
         "properties": {"name": {"type": "string", "pattern": _OUTSIDE}, "path": {}},
         "anyOf": [{"required": ["name"]}, {"required": ["path"]}],
     }
-    changes: Schema = {
-        "description": "settings of what is chosen below or by default",
-        "type": "object",
-        "properties": {key: {} for one in known for key in one.accepts},
-        "not": {"anyOf": [{"required": ["name"]}, {"required": ["path"]}]},
-        "additionalProperties": False,
-    }
-    return {"anyOf": [_describe_plugin(kind), *whole, outside, changes]}
+    return {"anyOf": [_describe_plugin(kind), *whole, outside]}
+
+
+def _changes(key: str) -> list[Schema]:
+    """Return the mapping that changes settings of what is chosen below, or by
+    default.
+    """
+    changed = [
+        {
+            "type": "object",
+            "properties": {
+                name: _of_setting(one) for name, one in plugin.accepts.items()
+            },
+            "additionalProperties": False,
+        }
+        for plugin in _below(key)
+    ]
+    return (
+        [
+            {
+                "description": "settings of what is chosen below or by default",
+                **_NAMELESS,
+                "anyOf": changed,
+            }
+        ]
+        if changed
+        else []
+    )
 
 
 def _describe_plugin(kind: str) -> Schema:
@@ -193,7 +342,7 @@ def _describe_plugin(kind: str) -> Schema:
     outside.
     """
     listed = [*names(kind), *_WORDS.get(kind, ())]
-    called = rf"^\s*({'|'.join(map(re.escape, listed))})\s*\(.*\)\s*$"
+    called = rf"^\s*({_words(listed)})\s*\(.*\)\s*$"
     spec = {"type": "string", "anyOf": [{"pattern": called}, {"pattern": _OUTSIDE}]}
     plain = {"enum": listed}
     own = (
@@ -219,8 +368,13 @@ def _of_setting(setting: Setting) -> Schema:
     return _schema_of(setting.annotation, (), setting.text)
 
 
-def _ref(kind: str) -> Schema:
-    return {"$ref": f"#/$defs/{kind}"}
+def _ref(name: str) -> Schema:
+    return {"$ref": f"#/$defs/{name}"}
+
+
+def _ref_setting(one: Plugin, name: str) -> Schema:
+    """Return the schema of a setting of a member, where that is defined."""
+    return _ref(f"{one.kind}.{one.name}/properties/{name}")
 
 
 def _schema_of(annotation: Any, metadata: Iterable[Any] = (), text: str = "") -> Schema:
