@@ -2,7 +2,14 @@
 key once.
 """
 
-from decentral.config.checking import Fault, file_faults, foreign_parts, name_line
+from decentral.config.checking import (
+    Fault,
+    file_faults,
+    foreign_parts,
+    name_line,
+    read_settings,
+    refuse_doubled,
+)
 from decentral.config.engine import ENGINE_SETTINGS, Engine
 from decentral.config.reading import (
     as_mapping,
@@ -10,8 +17,6 @@ from decentral.config.reading import (
     merge_layers,
     parse_assignments,
     read_file,
-    read_settings,
-    refuse_doubled,
     refuse_unknown,
     resolve_aliases,
     split_assignments,

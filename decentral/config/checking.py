@@ -17,7 +17,7 @@ from decentral.config.reading import (
     merge_layers,
     read_file,
     recommendations,
-    refuse_doubled,
+    refuse_both,
     refuse_unknown,
     resolve_aliases,
 )
@@ -41,6 +41,46 @@ class Fault:
     setting: str
     line: int
     text: str
+
+
+def read_settings(path: str | Path, *others: str) -> dict[str, Any]:
+    """Read a file of settings that exist, and of ``others``; raises ConfigError
+    naming the line.
+    """
+    settings = read_file(path)
+    for key, value in settings.items():
+        part = key.partition(".")[0]
+        if part in others:
+            continue
+        try:
+            refuse_unknown(part, value)
+        except ConfigError as error:
+            where = f"configuration {path}, line {line_of(path, key)}"
+            raise ConfigError(f"{where}: {error}") from error
+    refuse_doubled(settings)
+    return settings
+
+
+def refuse_doubled(layer: Mapping[str, Any]) -> None:
+    """Raise ConfigError where one layer says a setting of a plug-in twice: with it,
+    and by its key.
+    """
+    for key, value in layer.items():
+        part, _, inner = key.partition(".")
+        whole = layer.get(part)
+        if not inner or part not in PARTS or isinstance(whole, bool | None):
+            continue
+        if isinstance(whole, Mapping) and not {"name", "path"} & whole.keys():
+            stated: Mapping[str, Any] = whole
+        elif isinstance(whole, int | float | str | Mapping | Spec):
+            try:
+                stated = as_mapping(part, whole)
+            except ConfigError:
+                continue  # what cannot be read is said where it is
+        else:
+            continue  # an object of Python's
+        if inner in stated:
+            refuse_both(f"{inner} of {part}", stated[inner], key, value)
 
 
 def file_faults(path: str | Path, *others: str) -> list[Fault]:

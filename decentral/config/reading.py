@@ -30,7 +30,7 @@ from decentral.registry import ConfiguredPlugin, find, read
 from decentral.schedules.phases import METHODS
 from decentral.spec import NOTHING, Spec, parse_spec, parse_value, scalar, spell
 from decentral.traits import AlgorithmTraits, BatchTraits, Recommending, traits_of
-from decentral.yamltext import line_of, load_file
+from decentral.yamltext import load_file
 
 # --- as they are written ----------------------------------------------------------
 
@@ -45,24 +45,6 @@ def read_file(path: str | Path) -> dict[str, Any]:
             f"configuration {path} must be a mapping of settings, such as 'nodes: 16'."
         )
     return resolve_aliases({str(key): value for key, value in loaded.items()})  # pyright: ignore
-
-
-def read_settings(path: str | Path, *others: str) -> dict[str, Any]:
-    """Read a file of settings that exist, and of ``others``; raises ConfigError
-    naming the line.
-    """
-    settings = read_file(path)
-    for key, value in settings.items():
-        part = key.partition(".")[0]
-        if part in others:
-            continue
-        try:
-            refuse_unknown(part, value)
-        except ConfigError as error:
-            where = f"configuration {path}, line {line_of(path, key)}"
-            raise ConfigError(f"{where}: {error}") from error
-    refuse_doubled(settings)
-    return settings
 
 
 def split_assignments(assignments: Sequence[str]) -> dict[str, str]:
@@ -119,34 +101,12 @@ def resolve_aliases(settings: Mapping[str, Any]) -> dict[str, Any]:
         head, dot, rest = key.partition(".")
         name = ALIASES.get(head, head) + dot + rest
         if name in names:
-            _refuse_both(names[name], settings[names[name]], key, settings[key])
+            refuse_both(names[name], settings[names[name]], key, settings[key])
         names[name] = key
     return {name: settings[key] for name, key in names.items()}
 
 
-def refuse_doubled(layer: Mapping[str, Any]) -> None:
-    """Raise ConfigError where one layer says a setting of a plug-in twice: with it,
-    and by its key.
-    """
-    for key, value in layer.items():
-        part, _, inner = key.partition(".")
-        whole = layer.get(part)
-        if not inner or part not in PARTS or isinstance(whole, bool | None):
-            continue
-        if isinstance(whole, Mapping) and not {"name", "path"} & whole.keys():
-            stated: Mapping[str, Any] = whole
-        elif isinstance(whole, int | float | str | Mapping | Spec):
-            try:
-                stated = as_mapping(part, whole)
-            except ConfigError:
-                continue  # what cannot be read is said where it is
-        else:
-            continue  # an object of Python's
-        if inner in stated:
-            _refuse_both(f"{inner} of {part}", stated[inner], key, value)
-
-
-def _refuse_both(one: str, first: Any, other: str, second: Any) -> NoReturn:
+def refuse_both(one: str, first: Any, other: str, second: Any) -> NoReturn:
     """Raise ConfigError for two names of one setting in the same place."""
     before, after = (v if isinstance(v, str) else spell(v) for v in (first, second))
     raise ConfigError(

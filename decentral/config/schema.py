@@ -5,7 +5,6 @@ compares with the settings.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from os import PathLike
 from typing import (
@@ -15,48 +14,29 @@ from typing import (
     Literal,
     Protocol,
     TypedDict,
-    get_args,
-    get_origin,
 )
 
-from pydantic import TypeAdapter
-from pydantic.errors import PydanticUserError
-from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
-
+from decentral.config.plugin_schema import (
+    TEXT_OR_NUMBER,
+    Schema,
+    definitions,
+    describe_plugin,
+    not_inside,
+    pattern_of,
+    ref,
+    ref_setting,
+    schema_of,
+    usable_members,
+)
 from decentral.config.settings import ALIASES, LISTS, NESTED, NUMBERS, PARTS, Config
-from decentral.registry import KINDS, NestedPlugin, Plugin, find, members, names
-from decentral.signature import Setting, first_sentence
+from decentral.registry import Plugin, find
 from decentral.spec import parse_spec
 from decentral.traits import Recommending, traits_of
-from decentral.units import parse_bandwidth, parse_point, parse_seconds
 
 if TYPE_CHECKING:
     from torch import nn
 
     from decentral.tasks.base import Task
-
-Schema = dict[str, Any]
-
-_TEXT_OR_NUMBER: Schema = {"type": ["string", "number"]}
-#: A plug-in from outside: a file, or a name within a library.
-_OUTSIDE = r"[.:/\\]"
-#: Readers of quantities; what other types with a reader of their own take is known
-#: to it alone.
-_QUANTITIES = (parse_point, parse_seconds, parse_bandwidth)
-#: Names that a kind knows beside those of its members.
-_WORDS = {"weights": ["file"]}
-
-
-class _Generator(GenerateJsonSchema):
-    """Describes what pydantic leaves to a function: quantities are text or a
-    number.
-    """
-
-    def function_plain_schema(self, schema: Any) -> JsonSchemaValue:
-        """Return what may be written of a type with a reader of its own."""
-        return (
-            dict(_TEXT_OR_NUMBER) if schema["function"]["function"] in _QUANTITIES else {}
-        )
 
 
 def config_schema() -> Schema:
@@ -79,7 +59,7 @@ def config_schema() -> Schema:
         "patternProperties": dict(_dotted_keys()),
         "additionalProperties": False,
         "allOf": list(_conditions()),
-        "$defs": dict(_definitions()),
+        "$defs": dict(definitions()),
     }
 
 
@@ -98,14 +78,14 @@ def _setting(key: str) -> Schema:
     if key in PARTS:
         number = [_number(key)] if key in NUMBERS else []
         auto = [{"enum": ["auto", None]}] if field.default == "auto" else []
-        return {"anyOf": [_ref(PARTS[key]), *_changes(key), *number, *auto, *absent]}
+        return {"anyOf": [ref(PARTS[key]), *_changes(key), *number, *auto, *absent]}
     if key in LISTS:
-        one = _describe_plugin(LISTS[key])
+        one = describe_plugin(LISTS[key])
         return {"anyOf": [one, {"type": "array", "items": one}]}
     if key in NESTED:
         return {"anyOf": [*_describe_part(key), *absent]}
     if key == "data":
-        return {"anyOf": [_TEXT_OR_NUMBER, *absent]}
+        return {"anyOf": [TEXT_OR_NUMBER, *absent]}
     if key == "node_lr":
         return {"type": "object", "additionalProperties": {"type": "number"}}
     rebuilt = (
@@ -113,19 +93,19 @@ def _setting(key: str) -> Schema:
         if field.metadata
         else field.annotation
     )
-    return {"anyOf": [_schema_of(rebuilt), *absent[1:]]}
+    return {"anyOf": [schema_of(rebuilt), *absent[1:]]}
 
 
 def _number(key: str) -> Schema:
     """Return the schema of a part that is given as a number: of what that sets."""
     plain = find(PARTS[key], "constant")
-    return {"type": "number", "allOf": [_ref_setting(plain, NUMBERS[key])]}
+    return {"type": "number", "allOf": [ref_setting(plain, NUMBERS[key])]}
 
 
 def _describe_part(key: str) -> list[Schema]:
     """Return how the settings of a method, or of the engine, may be written."""
     model = NESTED[key]
-    inner = {name: _schema_of(one.annotation, one.metadata, one.description or "")
+    inner = {name: schema_of(one.annotation, one.metadata, one.description or "")
              for name, one in model.model_fields.items()}  # fmt: skip
     whole: Schema = {"type": "object", "properties": inner, "additionalProperties": False}
     if key == "engine":
@@ -133,7 +113,7 @@ def _describe_part(key: str) -> list[Schema]:
             {"type": "string", "pattern": r"^\s*(auto|local|ray)\s*(\(.*\)\s*)?$"},
             whole,
         ]
-    return [_TEXT_OR_NUMBER, whole]
+    return [TEXT_OR_NUMBER, whole]
 
 
 def _describe_alias(name: str, properties: Mapping[str, Schema]) -> Schema:
@@ -156,7 +136,7 @@ def _dotted_keys() -> Iterable[tuple[str, Schema]]:
         yield rf"^({'|'.join(_names_of(key))})\..+$", {}
     for key, model in NESTED.items():
         for name, one in model.model_fields.items():
-            inner = _schema_of(one.annotation, one.metadata, one.description or "")
+            inner = schema_of(one.annotation, one.metadata, one.description or "")
             yield rf"^{key}\.{name}$", inner
     yield r"^node_lr\..+$", {"type": "number"}
 
@@ -179,7 +159,7 @@ def _conditions() -> Iterable[Schema]:
             absent = {"not": {"anyOf": [_given(key), _given(f"{key}.{name}")]}}
             yield {"if": absent, "then": {"propertyNames": _without(rf"^{key}\.")}}
     for key, kind in PARTS.items():
-        members, called = _usable_members(kind), _names_of(key)
+        members, called = usable_members(kind), _names_of(key)
         # Those without settings have one condition for all of them.
         bare = [one.name for one in members if not one.accepts]
         chosen = [([one.name], [one]) for one in members if one.accepts]
@@ -209,7 +189,7 @@ def _without(pattern: str) -> Schema:
 
 def _called(names: Iterable[str]) -> Schema:
     """Return the condition that one of the plug-ins is written, as text or by name."""
-    text = rf"^\s*({_words(names)})\s*(\(.*)?$"
+    text = rf"^\s*({pattern_of(names)})\s*(\(.*)?$"
     return {
         "type": ["string", "object"],
         "pattern": text,
@@ -229,31 +209,11 @@ def _inside(key: str, members: Iterable[Plugin]) -> Schema:
     found: Schema = {"propertyNames": _without(part + (f"(?!{known})" if known else ""))}
     keys: Schema = {}
     for name, those in settings.items():
-        refs = [_ref_setting(one, name) for one in those]
+        refs = [ref_setting(one, name) for one in those]
         keys[rf"{part}{name}$"] = {"anyOf": refs} if refs[1:] else refs[0]
-        inner = _not_inside([one.accepts[name] for one in those])
+        inner = not_inside([one.accepts[name] for one in those])
         keys |= {} if inner is None else {rf"{part}{name}\.{inner}": False}
     return found | ({"patternProperties": keys} if keys else {})
-
-
-def _not_inside(those: Iterable[Setting]) -> str | None:
-    """Return a pattern of what is not inside of a setting; None: anything may be."""
-    found: list[str] = []
-    for one in those:
-        part = _part_in(one.annotation)
-        if _outside(part.kind) if part else not _is_flat(_of_setting(one)):
-            return None
-        members = _usable_members(part.kind) if part else []
-        found += [name for one in members for name in one.accepts]
-    return rf"(?!({_words(dict.fromkeys(found))})(\.|$))" if found else ""
-
-
-def _is_flat(schema: Schema) -> bool:
-    """Whether a schema takes no mapping, so that nothing is inside of it."""
-    if "anyOf" in schema:
-        return all(map(_is_flat, schema["anyOf"]))
-    types = schema.get("type", "object" if not {"const", "enum"} & schema.keys() else "")
-    return "object" not in types
 
 
 def _below(key: str) -> list[Plugin]:
@@ -262,7 +222,7 @@ def _below(key: str) -> list[Plugin]:
     """
     kind = PARTS[key]
     suited = [traits_of(one, Recommending).defaults.get(key)
-              for outer in ("task", "algorithm") for one in _usable_members(outer)]  # fmt: skip
+              for outer in ("task", "algorithm") for one in usable_members(outer)]  # fmt: skip
     names = {
         parse_spec(value, kind).name
         for value in (Config.model_fields[key].default, *suited)
@@ -270,44 +230,7 @@ def _below(key: str) -> list[Plugin]:
     }
     numbers = any(type(value) in (int, float) for value in suited)
     names |= {"constant"} if key in NUMBERS and numbers else set()
-    return [one for one in _usable_members(kind) if one.name in names]
-
-
-# --- plug-ins ---------------------------------------------------------------------
-
-
-def _words(names: Iterable[str]) -> str:
-    """Return a pattern of some words."""
-    return "|".join(map(re.escape, names))
-
-
-def _usable_members(kind: str) -> list[Plugin]:
-    usable, _ = members(kind)
-    return usable
-
-
-def _outside(kind: str) -> bool:
-    """Whether settings of members from outside, of a library, are not known here."""
-    return kind in ("optimizer", "topology", "task", "model")
-
-
-def _definitions() -> Iterable[tuple[str, Schema]]:
-    """Yield every kind of plug-in, and every member of it as a mapping."""
-    for kind in KINDS:
-        if kind != "claim":
-            yield kind, _plugin(kind)
-            yield from ((f"{kind}.{o.name}", _mapping(o)) for o in _usable_members(kind))
-
-
-def _plugin(kind: str) -> Schema:
-    """Return how a plug-in of a kind may be written: as text, or as a mapping."""
-    whole = [_ref(f"{kind}.{one.name}") for one in _usable_members(kind)]
-    outside = {
-        "type": "object",
-        "properties": {"name": {"type": "string", "pattern": _OUTSIDE}, "path": {}},
-        "anyOf": [{"required": ["name"]}, {"required": ["path"]}],
-    }
-    return {"anyOf": [_describe_plugin(kind), *whole, outside]}
+    return [one for one in usable_members(kind) if one.name in names]
 
 
 def _changes(key: str) -> list[Schema]:
@@ -317,9 +240,7 @@ def _changes(key: str) -> list[Schema]:
     changed = [
         {
             "type": "object",
-            "properties": {
-                name: _of_setting(one) for name, one in plugin.accepts.items()
-            },
+            "properties": {name: ref_setting(plugin, name) for name in plugin.accepts},
             "additionalProperties": False,
         }
         for plugin in _below(key)
@@ -334,88 +255,6 @@ def _changes(key: str) -> list[Schema]:
         ]
         if changed
         else []
-    )
-
-
-def _describe_plugin(kind: str) -> Schema:
-    """Return the text of a plug-in: a name, perhaps with settings, or one from
-    outside.
-    """
-    listed = [*names(kind), *_WORDS.get(kind, ())]
-    called = rf"^\s*({_words(listed)})\s*\(.*\)\s*$"
-    spec = {"type": "string", "anyOf": [{"pattern": called}, {"pattern": _OUTSIDE}]}
-    plain = {"enum": listed}
-    own = (
-        {"type": "string", "pattern": r"^\s*[-+\d.].*$"} if kind in ("compute",) else None
-    )
-    return {"anyOf": [plain, spec, *([own] if own else [])]}
-
-
-def _mapping(one: Plugin) -> Schema:
-    """Return the mapping of a member, its settings by their annotations."""
-    inner = {key: _of_setting(setting) for key, setting in one.accepts.items()}
-    required = [key for key, setting in one.accepts.items() if setting.required]
-    return {
-        "description": first_sentence(one.help),
-        "type": "object",
-        "properties": {"name": {"const": one.name}, **inner},
-        "required": ["name", *required],
-        "additionalProperties": False,
-    }
-
-
-def _of_setting(setting: Setting) -> Schema:
-    return _schema_of(setting.annotation, (), setting.text)
-
-
-def _ref(name: str) -> Schema:
-    return {"$ref": f"#/$defs/{name}"}
-
-
-def _ref_setting(one: Plugin, name: str) -> Schema:
-    """Return the schema of a setting of a member, where that is defined."""
-    return _ref(f"{one.kind}.{one.name}/properties/{name}")
-
-
-def _schema_of(annotation: Any, metadata: Iterable[Any] = (), text: str = "") -> Schema:
-    """Return the schema of an annotation; of one that cannot be described,
-    anything.
-
-    Args:
-        annotation: As in a signature.
-        metadata: Bounds that pydantic keeps beside it.
-        text: What the setting means.
-    """
-    about: Schema = {"description": text} if text else {}
-    part = _part_in(annotation)
-    if part is not None:
-        return about | {"anyOf": [_ref(part.kind), {"type": "null"}]}
-    whole: Any = Annotated[annotation, *metadata] if tuple(metadata) else annotation
-    try:
-        made = TypeAdapter(whole).json_schema(schema_generator=_Generator)
-    except PydanticUserError:  # a type of the user's, read by code alone
-        return about
-    # of nested models: their references would lead outside of this schema
-    if "$defs" in made:
-        return about
-    made.pop("title", None)
-    absent = [{"const": "none"}] if {"type": "null"} in made.get("anyOf", []) else []
-    return about | ({"anyOf": [made, *absent]} if absent else made)
-
-
-def _part_in(annotation: Any) -> NestedPlugin | None:
-    """Return the mark of a setting that is a plug-in itself, also one that may be
-    absent.
-    """
-    if get_origin(annotation) is Annotated:
-        found = (one for one in get_args(annotation)[1:] if isinstance(one, NestedPlugin))
-        return next(found, None)
-    inner = get_args(annotation)
-    simple = [one for one in inner if one is not type(None)]
-    return (
-        _part_in(simple[0])
-        if len(simple) == 1 and get_origin(annotation) is not list
-        else None
     )
 
 
