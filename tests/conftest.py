@@ -244,13 +244,19 @@ def float64() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def ray_cluster() -> Iterator[None]:
-    """A Ray cluster that all runs of a file share."""
-    from decentral.config import make_config
-    from decentral.engines.ray.cluster import connect
+    """A Ray cluster that all runs of a file share.
 
-    cluster = connect(make_config({"engine": "ray"}))
+    It has no dashboard, which takes several processes; test_ray.py starts one with it.
+    """
+    from decentral.config import make_config
+    from decentral.engines.ray import cluster
+
+    with pytest.MonkeyPatch.context() as patch:
+        plain = {"address": "local", "include_dashboard": False}
+        patch.setattr(cluster, "_own", lambda engine: plain)
+        made = cluster.connect(make_config({"engine": "ray"}))
     yield
-    cluster.close()
+    made.close()
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from support import tiny_block, tiny_run, tiny_setup, trained, untimed
-from test_ray import SETTINGS, launched, same_model
 
 from decentral import ConfigError
 from decentral.config import make_config
@@ -246,16 +245,3 @@ def test_every_algorithm_follows_a_batch_schedule(algorithm: str) -> None:
     rows = trained(block)
     assert block.samples == 200
     assert {row["batch/size"] for row in rows if "batch/size" in row} >= {4, 24}
-
-
-@pytest.mark.needs("ray")
-@pytest.mark.timeout(240)
-def test_both_engines_take_the_same_batches(tmp_path: Path) -> None:
-    words = ("--batch-schedule", LATE, "--data", "1500")
-    settings = SETTINGS.replace("--steps 60", "")
-    ray = ("--engine", "ray", "--workers", "2")
-    one, _ = launched(tmp_path / "one", "--engine", "local", *words, settings=settings)
-    two, _ = launched(tmp_path / "two", *ray, *words, settings=settings)
-    same_model(tmp_path / "one", tmp_path / "two", 1e-9)
-    assert one["samples"] == two["samples"] == {"per_node": 250, "all_nodes": 1500}
-    assert one["steps"] == two["steps"]

@@ -252,17 +252,21 @@ def test_show_topology_of_any_size(capsys: Captured, nodes: int, folder: Path) -
         assert (folder / drawn).read_bytes().startswith(b"\x89PNG")
 
 
+#: Schedules of one line and of several that are drawn, too: half a second each.
+DRAWN = ("constant", "then_merge")
+
+
 @pytest.mark.parametrize("name", registry.names("communication"))
 def test_show_schedule(capsys: Captured, name: str, folder: Path) -> None:
     rule = spelt("communication", name)
     found = registry.build("communication", rule)
     open_loop = not traits_of(found, CommunicationTraits).closed_loop
-    png = ["--png", "drawn.png"] if open_loop else []
+    png = ["--png", "drawn.png"] if open_loop and name in DRAWN else []
     said = ok(capsys, "show", "schedule", rule, "task=quadratic", "--steps", "100", *png)
     assert fits(said)
     assert open_loop == ("with seed 0" in said)
     assert open_loop or "max_budget" in said
-    assert open_loop == (folder / "drawn.png").exists()
+    assert bool(png) == (folder / "drawn.png").exists()
 
 
 def test_show_schedule_marks_merges(capsys: Captured) -> None:

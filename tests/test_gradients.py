@@ -237,10 +237,14 @@ def test_a_gradient_that_is_called_again_sees_new_rows(name: str) -> None:
         torch.testing.assert_close(out, again, rtol=1e-9, atol=1e-11)
 
 
-@every
+#: Batch normalisation sees its micro-batch only.
+by_sample = pytest.mark.parametrize(
+    "name", [name for name in (*LAYERED, *OTHERS) if "batch norm" not in name]
+)
+
+
+@by_sample
 def test_micro_batches_average_to_the_whole(name: str) -> None:
-    if "batch norm" in name:
-        pytest.skip("batch normalisation sees its micro-batch only")
     case = Case(name)
     whole_batch = (case.batch.inputs, case.batch.targets, case.batch.keys)
     parts = [

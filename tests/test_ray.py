@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 pytestmark = pytest.mark.needs("ray")
 
 SETTINGS = (
-    "--topology ring --schedule late --nodes 6 --steps 60 --local-steps 2 task=digits "
+    "--topology ring --schedule late --nodes 6 --data 4200 --local-steps 2 task=digits "
     "model=mlp(hidden=[8]) dtype=float64 mixing=ordered replicas=vmap checkpoint_every=10 "
     "eval_every=20 threads=1"
 )
@@ -70,6 +70,9 @@ def test_two_workers_end_where_one_process_ends(alone: Path, tmp_path: Path) -> 
         assert summary["before_merge"][key] == pytest.approx(
             expected["before_merge"][key]
         )
+    assert summary["samples"] == expected["samples"]
+    assert summary["samples"] == {"per_node": 700, "all_nodes": 4200}
+    assert summary["steps"] == expected["steps"]
     for key in ("bytes", "messages", "rounds"):
         assert summary["counters"][f"comm/{key}"] == expected["counters"][f"comm/{key}"]
     assert 0 < summary["counters"]["comm/wire_bytes"] < summary["counters"]["comm/bytes"]

@@ -89,7 +89,7 @@ def test_a_configuration_runs_at_a_few_steps(
         prepare(point.config)
     axes = {key: values for key, values in settings["sweep"].items()}
     first = [f"{key}={_first(values)}" for key, values in axes.items() if key != "seed"]
-    assert run("sweep", str(file), *tiny, "steps=150", "seed=0,1", *first, "--quiet") == 0
+    assert run("sweep", str(file), *tiny, "steps=110", "seed=0,1", *first, "--quiet") == 0
 
 
 def _data_of(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
