@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from decentral.loop.callbacks import Callback, EarlyStopping
     from decentral.registry import plugin
     from decentral.schedules.action import GLOBAL_MERGE
+    from decentral.sweeps import sweep
     from decentral.tasks.base import Task
     from decentral.units import Point
 
@@ -44,6 +45,7 @@ _HOMES = {
     "merge": "decentral.api",
     "plugin": "decentral.registry",
     "resume": "decentral.api",
+    "sweep": "decentral.sweeps",
 }
 
 __all__ = [
@@ -63,6 +65,7 @@ __all__ = [
     "merge",
     "plugin",
     "resume",
+    "sweep",
 ]
 
 

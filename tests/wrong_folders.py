@@ -11,10 +11,12 @@ from types import SimpleNamespace
 from typing import Any, cast
 from unittest.mock import patch
 
+import networkx as nx
 import torch
 from wrong import SMALL, Case
 
 import decentral
+from decentral.errors import Interrupted
 from decentral.loop.trained import TrainedModels
 from decentral.run.checkpoint import Checkpoint
 
@@ -39,6 +41,21 @@ def _without_pandas() -> None:
         decentral.compare("finished").frame()
 
 
+def _interrupted_sweep() -> None:
+    def stopped(*given: Any) -> None:
+        raise Interrupted("stop")
+
+    with patch("decentral.sweeps.running.run_point", stopped):
+        decentral.sweep({"seed": 2}, out="swept", quiet=True)
+
+
+def _swept(size: Any = -1) -> Any:
+    """Return a sweep of one run, which fails for a size that cannot be."""
+    given: Any = {"task": "quadratic", "nodes": 2, "steps": 2, "out": "swept"}
+    axes = {"topology": {"own": lambda n: nx.path_graph(n if size > 0 else n + 1)}}
+    return decentral.sweep(axes, quiet=True, **given)
+
+
 #: What only Python can do wrong.
 PYTHON: dict[str, Callable[[], Any]] = {
     "a checkpoint of another model": lambda: Checkpoint(
@@ -52,6 +69,11 @@ PYTHON: dict[str, Callable[[], Any]] = {
         cast("TrainedModels", SimpleNamespace(live=[0], step=4)), 1
     ),
     "a frame without pandas": _without_pandas,
+    "sweep: no axis": lambda: decentral.sweep({}),
+    "sweep: an axis and a keyword": lambda: decentral.sweep({"lr": [1, 2]}, lr=1),
+    "sweep: interrupted in Python": _interrupted_sweep,
+    "sweep: every run failed": lambda: _swept(),
+    "sweep: best by what is not measured": lambda: _swept(4).best("speed"),
 }
 
 

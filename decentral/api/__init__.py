@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from decentral.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from decentral.api.changing import CHANGEABLE
+    from decentral.api.changing import CHANGEABLE, run_config
     from decentral.api.launching import (
         begin_run,
         launch,
@@ -18,10 +18,9 @@ if TYPE_CHECKING:
     )
     from decentral.api.results import analyze, compare, export, list_plugins, merge
     from decentral.api.run import Progress, Run, models_of
-    from decentral.api.stored import run_config
 
 _HOMES = {
-    "changing": ["CHANGEABLE"],
+    "changing": ["CHANGEABLE", "run_config"],
     "launching": [
         "begin_run",
         "launch",
@@ -32,7 +31,6 @@ _HOMES = {
     ],
     "results": ["analyze", "compare", "export", "list_plugins", "merge"],
     "run": ["Progress", "Run", "models_of"],
-    "stored": ["run_config"],
 }
 
 __all__ = [

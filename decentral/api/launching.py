@@ -14,10 +14,11 @@ from decentral.api.changing import (
     newest,
     record_change,
     reopen,
+    run_config,
+    run_settings,
 )
 from decentral.api.display import display_of
 from decentral.api.run import Run
-from decentral.api.stored import run_config, run_settings
 from decentral.config import (
     LISTS,
     PARTS,
@@ -254,7 +255,10 @@ def begin_run(config: Config, path: Path) -> EngineRun:
     with ExitStack() as undo:
         folder = undo.enter_context(RunFolder.claim(path))
         if has_checkpoint(path):
-            run = undo.enter_context(_going_on(folder, run_config(path, goes_on=True)))
+            # Parts that are objects of Python are in no folder.
+            parts = {key: getattr(config, key) for key in (*PARTS, *LISTS)}
+            there = run_config(path, goes_on=True, **parts)
+            run = undo.enter_context(_going_on(folder, there))
         else:
             folder.clear()
             config = config.model_copy(update={"out": str(path)})

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from decentral.api.changing import refuse_edited
-from decentral.api.stored import from_python, run_config, run_settings
+from decentral.api.changing import from_python, refuse_edited, run_config, run_settings
 from decentral.config import LISTS, PARTS, Config, refuse_unknown, resolve_aliases
 from decentral.config.schema import Parts
 from decentral.errors import ConfigError, RunError, shell_word
@@ -248,6 +248,14 @@ class Run:
                 f"the report of run {self.path} cannot be written ({cause}); "
                 f"make room, then `decentral report {shell_word(self.path)}`."
             ) from error
+
+    def _repr_html_(self) -> str:
+        from decentral.report.run import cell_html
+
+        try:
+            return cell_html(self._data())
+        except ConfigError as error:  # a folder that is not there yet, or no run
+            return escape(f"{self!r}: {error}")
 
     def _data(self) -> Any:
         from decentral.report.reader import read_run

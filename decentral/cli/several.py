@@ -34,21 +34,17 @@ from decentral.report.compare import (
     cells,
     columns,
     write_comparison,
-    write_sweep,
 )
 from decentral.report.facts import ABSENT, duration_text, facts_of, number_text
 from decentral.report.reader import read_run
-from decentral.run.folder import RunFolder
 from decentral.run.lock import WriterLock
 from decentral.sweeps import (
     Outcome,
     Point,
     Sweep,
-    csv_text,
-    group_points,
-    read_measured,
     read_sweep,
     run_points,
+    write_results,
 )
 
 _STYLES = {"local before": LOCAL, "merged": MERGED, "of all-reduce": SENT}
@@ -143,14 +139,11 @@ def _line(start: str, point: Point, folder: Path, outcome: Outcome) -> Text:
 def _conclude(
     found: Sweep, folder: Path, failures: Sequence[str], console: Console
 ) -> None:
-    measurements = read_measured(found, folder)
-    groups = group_points(found, measurements)
+    groups, page = write_results(found, folder, failures)
     listed, axes = columns(groups), list(groups[0].labels)
     results = [cells(group, listed) for group in groups]
     heads = list(results[0])
     rows = [{**group.labels, **row} for group, row in zip(groups, results, strict=True)]
-    page = write_sweep(folder, groups, failures)
-    RunFolder(folder).write("results.csv", csv_text(found, measurements, folder))
     console.print()
     console.print(numbers(axes, heads, rows, _STYLES, console.width))
     console.print()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,6 +88,27 @@ def drawings(drawn: Sequence[Figure | None], key: str, label: str) -> list[Drawi
         for one, kind in zip(drawn, kinds, strict=True)
         if one is not None
     ]
+
+
+def cell_drawing(figure: Figure, label: str) -> str:
+    """Return a figure as an element for the cell of a notebook, where no page has a
+    style.
+
+    Args:
+        figure: The figure.
+        label: What it shows, for readers who cannot see it.
+    """
+    from decentral.report.figures import to_svg
+
+    document = to_svg(figure)
+    # Cells are on one page, and the same drawing may be there twice.
+    key = f"cell-{hashlib.sha256(document.encode()).hexdigest()[:8]}"
+    made = drawing(document, key, label)
+    style = "display:block;width:100%;max-width:44em;font-family:sans-serif"
+    return (
+        f'<svg viewBox="{made.box}" role="img" aria-label="{escape(label)}" '
+        f'style="{css_variables(0)} {style};background:var(--card)">{made.body}</svg>'
+    )
 
 
 def write_page(path: Path, html: str) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from decentral.report.facts import (
     relative_text,
     verdict,
 )
-from decentral.report.pages import Card, drawings, page, write_page
+from decentral.report.pages import Card, cell_drawing, drawings, page, write_page
 from decentral.report.reader import RunData, read_run
 from decentral.units import format_bytes
 
@@ -59,6 +60,18 @@ def report_html(run: RunData) -> str:
         all_events=len(run.events),
         environment=_pairs(flatten(run.env)),
     )
+
+
+def cell_html(run: RunData) -> str:
+    """Return what the cell of a notebook shows of a run."""
+    from decentral.report import figures
+
+    facts = facts_of(run)
+    said = verdict(facts)
+    figure = figures.learning(run, (8.2, 3.0))
+    drawn = cell_drawing(figure, said) if figure else ""
+    head = f"<b>{escape(run.name)}</b> {escape(_subtitle(run, facts))}"
+    return f"<div>{head}<br>{escape(said)}{drawn}</div>"
 
 
 def _subtitle(run: RunData, facts: Facts) -> str:

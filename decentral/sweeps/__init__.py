@@ -15,16 +15,21 @@ from decentral.sweeps.running import (
     read_measured,
     run_point,
     run_points,
+    write_results,
 )
+from decentral.sweeps.swept import SweepResults, sweep
 
 __all__ = [
     "Outcome",
     "Point",
     "Sweep",
+    "SweepResults",
     "csv_text",
     "group_points",
     "read_measured",
     "read_sweep",
     "run_point",
     "run_points",
+    "sweep",
+    "write_results",
 ]

@@ -6,12 +6,13 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from decentral.config import (
+    LISTS,
     PARTS,
     Config,
     make_config,
@@ -22,9 +23,11 @@ from decentral.config import (
 )
 from decentral.errors import ConfigError
 from decentral.plugins import plain
-from decentral.registry import build
+from decentral.registry import PYTHON, ConfiguredPlugin, build
 from decentral.report.facts import plugin_text
 from decentral.run.digests import WHEREABOUTS, named_files
+from decentral.spec import Spec
+from decentral.sweeps.objects import fingerprint
 from decentral.userfile import opened_files, place_of
 
 #: Settings that change nothing about the result of a run.
@@ -41,6 +44,8 @@ class Point:
     config: Config
     labels: Mapping[str, str]
     digest: str
+    #: The same as given, where that is a number or a text; else the label.
+    values: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def folder(self, parent: Path) -> Path:
         """Return its run folder: the one that holds the same point, whatever it was
@@ -98,6 +103,38 @@ def read_sweep(
     return _make_points(settings, resolve_aliases(fixed), axes)
 
 
+def make_sweep(
+    settings: Mapping[str, Any], fixed: Mapping[str, Any], axes: Mapping[str, Any]
+) -> Sweep:
+    """Return the sweep over values and Python objects.
+
+    Args:
+        settings: Those of a file.
+        fixed: Settings that are the same everywhere, above those.
+        axes: Values by setting: a list, a mapping of labels to values, text as on
+            the command line; of ``seed`` also how many.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for key, values in axes.items():
+        several = range(values) if key == "seed" and _is_count(values) else values
+        tolist = getattr(several, "tolist", None)  # of numpy, torch, pandas
+        found[key] = _read_axis(key, several if tolist is None else tolist())
+    if not found:
+        raise ConfigError(
+            "this sweep has one point; give a setting several values, as in "
+            'decentral.sweep({"seed": 3}), or use decentral.launch.'
+        )
+    given = resolve_aliases({k: v for k, v in fixed.items() if v is not None})
+    for key in resolve_aliases(found):
+        if key in given:
+            raise ConfigError(f"{key} is an axis of the sweep and a keyword; keep one.")
+    return _make_points(settings, given, found)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def _make_points(
     settings: Mapping[str, Any],
     fixed: Mapping[str, Any],
@@ -109,7 +146,11 @@ def _make_points(
         values = {key: value for key, (_, value) in zip(axes, chosen, strict=True)}
         config = make_config(settings, fixed, resolve_aliases(values))
         labels = {key: label for key, (label, _) in zip(axes, chosen, strict=True)}
-        point = Point(config, labels, digest(config))
+        shown = {
+            key: value if isinstance(value, int | float | str) else labels[key]
+            for key, value in values.items()
+        }
+        point = Point(config, labels, digest(config), shown)
         # By what it computes: two spellings of the same setting are one point.
         found.setdefault(point.digest, point)
     return Sweep(tuple(axes), tuple(found.values()), len(combinations) - len(found))
@@ -142,10 +183,23 @@ def digest(config: Config) -> str:
 
 
 def _spell(key: str, value: Any) -> Any:
-    """Write a setting with all defaults; ``auto`` is no plug-in."""
-    if key in PARTS and value not in (None, "auto"):
-        return build(PARTS[key], value).spec()
-    return plain(value)
+    """Write a setting with all defaults, objects by digests; ``auto`` is no plug-in."""
+    if key in LISTS:
+        return [_spell_plugin(one) for one in value]
+    if key not in PARTS or value is None or (isinstance(value, str) and value == "auto"):
+        return plain(value)
+    # A function that builds a model may take nothing, which no plug-in does.
+    function = callable(value) and key != "model"
+    written = function or isinstance(value, str | int | float | Mapping | Spec)
+    return _spell_plugin(build(PARTS[key], value) if written else value)
+
+
+def _spell_plugin(value: Any) -> Any:
+    """Write a part of a run; one that no file holds, by what it computes."""
+    if isinstance(value, ConfiguredPlugin):
+        written = value.spec()
+        return written if value.reloadable else {**written, PYTHON: fingerprint(value)}
+    return value if isinstance(value, str) else {PYTHON: fingerprint(value)}
 
 
 # --- reading axes -----------------------------------------------------------------
@@ -168,8 +222,36 @@ def _read_axis(key: str, values: Any) -> dict[str, Any]:
     if isinstance(values, str):
         return {piece: _one(key, piece) for piece in _pieces(values)}
     if isinstance(values, Sequence) and values:
-        return {plugin_text(value): value for value in values}
+        return _label(list(values))
     raise ConfigError(f"sweep: {key} needs a list of values, such as '{key}: [...]'.")
+
+
+def _label(values: Sequence[Any]) -> dict[str, Any]:
+    """Return values by their labels: objects by their names, numbered where these are
+    alike.
+    """
+    found: dict[str, Any] = {}
+    for value in values:
+        plainly = value is None or isinstance(value, str | int | float | Mapping | list)
+        name = plugin_text(value) if plainly else _name_of(value)
+        label, number = name, 2
+        while label in found and not plainly:
+            label, number = f"{name} {number}", number + 1
+        found[label] = value
+    return found
+
+
+def _name_of(value: Any) -> str:
+    """Return what an object is called: a function, a graph with a name, its class.
+
+    >>> _name_of(len), _name_of({1, 2})
+    ('len', 'set')
+    """
+    function = getattr(value, "func", value)  # of a partial
+    for name in (getattr(value, "name", ""), getattr(function, "__name__", "")):
+        if isinstance(name, str) and name and name != "<lambda>":
+            return name
+    return "lambda" if callable(value) else type(value).__name__
 
 
 def _one(key: str, piece: str) -> Any:

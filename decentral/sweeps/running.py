@@ -22,9 +22,10 @@ from decentral.blame import explain
 from decentral.engines.base import EngineRun, Watch, stop_signals
 from decentral.engines.choice import engine_of
 from decentral.errors import Interrupted, exit_place
-from decentral.report.compare import Group
+from decentral.report.compare import Group, write_sweep
 from decentral.report.facts import Facts, facts_of
 from decentral.report.reader import read_run
+from decentral.run.folder import RunFolder
 from decentral.sweeps.points import Point, Sweep
 
 #: Seconds between two looks at whether the user wants to stop.
@@ -231,6 +232,24 @@ def group_points(sweep: Sweep, found: Mapping[str, Facts]) -> list[Group]:
         )
         for labels, points in members.items()
     ]
+
+
+def write_results(
+    sweep: Sweep, folder: Path, failures: Sequence[str]
+) -> tuple[list[Group], Path]:
+    """Write the page, the picture and the table of a sweep; return its groups and the
+    page's path.
+
+    Args:
+        sweep: The sweep.
+        folder: Its folder.
+        failures: What failed, in words.
+    """
+    found = read_measured(sweep, folder)
+    groups = group_points(sweep, found)
+    page = write_sweep(folder, groups, failures)
+    RunFolder(folder).write("results.csv", csv_text(sweep, found, folder))
+    return groups, page
 
 
 def csv_text(sweep: Sweep, found: Mapping[str, Facts], folder: Path) -> str:

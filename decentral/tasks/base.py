@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from html import escape
 from typing import Annotated, Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from decentral.errors import ConfigError
 from decentral.pytree import first_leaf
 from decentral.tasks.arrays import Keys, values_of
 from decentral.tasks.labels import (
+    bars_svg,
     ignored_target,
     occurring,
     places,
@@ -50,7 +52,7 @@ SPLITS = ("train", "val", "test")
 Data = Any
 
 
-@dataclass
+@dataclass(repr=False)
 class Task:
     """What is learned: a model, a loss that averages over a batch, and train, val
     and test samples.
@@ -270,6 +272,18 @@ class Task:
         made.notes = tuple(note for note in self.notes if note != numbering(known))
         made.numbered, made.outputs = None, int(known[-1]) + 1
         return made
+
+    def __repr__(self) -> str:
+        """Say how much data there is, and of what form."""
+        sizes = ", ".join(f"{len(one):,} {k}" for k, one in self._samples().items())
+        return f"<Task of {sizes} samples: inputs {self.input_shape}, {self.outputs} outputs>"
+
+    def _repr_html_(self) -> str:
+        targets = self.splits[0].targets
+        labels = targets if self.labels is None else self.labels
+        drawn = bars_svg(labels, self.classes) if isinstance(labels, Tensor) else ""
+        notes = "".join(f"<br>{escape(note)}" for note in self.notes)
+        return f"<div>{escape(repr(self))}{notes}{drawn}</div>"
 
     @property
     def splits(self) -> tuple[Samples, Samples | None, Samples]:

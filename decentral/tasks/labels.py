@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -143,3 +144,42 @@ def _bad(leaf: Tensor, infinite: bool) -> tuple[int, int] | None:
     wrong = ~torch.isfinite(leaf) if infinite else torch.isnan(leaf)
     found = torch.nonzero(wrong.view(len(leaf), -1))
     return None if not len(found) else (int(found[0, 0]), int(found[0, 1]))
+
+
+#: Bars that are drawn of numbers.
+_BARS = 24
+
+
+def bars_svg(labels: Tensor, classes: Sequence[str] | None) -> str:
+    """Return a small drawing of how many samples have which label, for a notebook.
+
+    Args:
+        labels: Labels or numbers of the samples.
+        classes: The names of the labels, where these are numbered so.
+    """
+    flat = labels.flatten()
+    if not len(flat) or flat.is_complex():
+        return ""
+    if classes is not None and not flat.is_floating_point():
+        counts = torch.bincount(flat.long().clamp_min(0), minlength=len(classes))
+        ends = classes[0], classes[-1]
+    else:
+        numbers = flat.double()
+        counts = torch.histc(numbers, _BARS)
+        ends = f"{numbers.min():.4g}", f"{numbers.max():.4g}"
+    width, top = 320 / len(counts), max(float(counts.max()), 1.0)
+    bars = "".join(
+        f'<rect x="{place * width:.1f}" y="{62 - 60 * one / top:.1f}" '
+        f'width="{0.8 * width:.1f}" height="{60 * one / top:.1f}"/>'
+        for place, one in enumerate(counts.tolist())
+    )
+    texts = (
+        f'<text x="0" y="76">{escape(ends[0])}</text>'
+        f'<text x="320" y="76" text-anchor="end">{escape(ends[1])}</text>'
+    )
+    label = f"training samples per label, at most {top:,.0f}"
+    return (
+        f'<svg viewBox="0 0 320 80" role="img" aria-label="{label}" style="display:block;'
+        f'width:100%;max-width:24em;font:11px sans-serif" fill="#5b6676">'
+        f"<title>{label}</title>{bars}{texts}</svg>"
+    )
