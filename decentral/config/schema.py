@@ -328,6 +328,7 @@ class Parts(TypedDict, total=False):
     metrics: Several
     faults: Several
     track: Several
+    callbacks: object
 
 
 class Settings(Parts, total=False):
