@@ -349,6 +349,8 @@ class Block:
         """Quarantine hosted nodes that are not finite; return whether there are new
         ones.
         """
+        if bool(finite.all()):
+            return False
         found = self.health.notice(finite, self.step + 1 if step is None else step)
         if found:
             self._zero_quarantined()

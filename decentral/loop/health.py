@@ -63,16 +63,15 @@ class Health:
 
         All workers ask at the same time, since they agree.
         """
-        found = self.notice(finite_rows(rows), step)
+        finite = finite_rows(rows)
+        found = not bool(finite.all()) and self.notice(finite, step)
         # ``agree`` first: all workers must come to it, whoever found something.
         return self.agree() or found
 
     def notice(self, finite: Tensor, step: int) -> bool:
-        """Look at which hosted rows [n] are finite; return whether new ones are
-        not.
+        """Suspect the nodes of hosted rows [n] that are not all ``finite``; return
+        whether there are new ones.
         """
-        if bool(finite.all()):
-            return False
         nonfinite = [self.hosted[int(i)] for i in torch.nonzero(~finite).flatten()]
         new = [node for node in nonfinite if self.is_healthy(node)]
         if new and self.stop:

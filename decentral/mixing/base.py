@@ -8,10 +8,10 @@ stands in ``traits.WeightsTraits``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -333,36 +333,37 @@ class Mixer:
         links = topology.links(round, intensity) if self._fixed is None else self._fixed
         if topology.activation != "link" or intensity >= 1.0:
             return links
-        return links.keep(self._chances(round, links) < intensity)
+        first, drawn = self._ahead
+        if topology.time_varying or not first <= round < first + len(drawn):
+            # One assignment, since threads may share a mixer.
+            first, drawn = self._ahead = round, self._toss(round, links)
+        return links.keep(drawn[round - first] < intensity)
 
-    def _chances(self, round: int, links: Links) -> Floats:
-        """Return one number in [0, 1) for each link, the same in both directions.
+    def _toss(self, round: int, links: Links) -> Floats:
+        """Return one number in [0, 1) for each link, the same in both directions,
+        [rounds, links].
 
         Where the graph does not change they are drawn for many rounds in one call.
         """
-        first, drawn = self._ahead
-        if self.topology.time_varying or not first <= round < first + len(drawn):
-            ahead = (
-                1 if self.topology.time_varying else max(1, _AHEAD // max(1, len(links)))
-            )
-            first, rounds = round, np.arange(round, round + ahead)[:, None]
-            # By the pair, so that both directions of a link share one toss.
-            low = np.minimum(links.senders, links.receivers)
-            high = np.maximum(links.senders, links.receivers)
-            purpose = f"links/{self.topology.epoch}"
-            drawn = rng.uniform(self.topology.seed, purpose, rounds, low, high)
-            # One assignment, since threads may share a mixer.
-            self._ahead = first, drawn
-        return drawn[round - first]
+        topology = self.topology
+        ahead = 1 if topology.time_varying else max(1, _AHEAD // max(1, len(links)))
+        rounds = np.arange(round, round + ahead)[:, None]
+        # By the pair, so that both directions of a link share one toss.
+        low = np.minimum(links.senders, links.receivers)
+        high = np.maximum(links.senders, links.receivers)
+        purpose = f"links/{topology.epoch}"
+        return rng.uniform(topology.seed, purpose, rounds, low, high)
 
     def expected_messages(self, intensity: float) -> float:
         """Return the expected number of directed messages of one gossip action."""
-        expected = traits_of(self.topology.rule, TopologyTraits).expected_links
+        expected, topology = self._expected_links, self.topology
         if expected is not None:
-            return float(
-                expected(self.topology.nodes, intensity, self.topology.rule.settings)
-            )
+            return float(expected(topology.nodes, intensity, topology.rule.settings))
         return intensity * self.full_messages
+
+    @cached_property
+    def _expected_links(self) -> Callable[[int, float, Mapping[str, Any]], float] | None:
+        return traits_of(self.topology.rule, TopologyTraits).expected_links
 
     @cached_property
     def full_messages(self) -> float:
