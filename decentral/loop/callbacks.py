@@ -29,6 +29,7 @@ from decentral.plugins import ConfiguredPlugin, describe, label_of, wrong
 from decentral.records import Records
 from decentral.registry import Count, NonNegative, build, plugin
 from decentral.signature import function_behind
+from decentral.topology.labels import NodeId
 from decentral.traits import CallbackTraits, traits_of
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class Context:
     samples: int
     round: int
     nodes: tuple[int, ...]
-    losses: Mapping[int, float]
+    losses: Mapping[NodeId, float]
     metrics: Mapping[str, float]
     measured: Mapping[str, float]
     records: Records

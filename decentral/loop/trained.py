@@ -37,6 +37,7 @@ from decentral.run.checkpoint import Saved
 from decentral.tasks.base import Samples
 from decentral.tasks.labels import in_order
 from decentral.tasks.samples import is_whole
+from decentral.topology.labels import NodeId
 
 #: A row [P] and its integer buffers [1, ...].
 Model = tuple[Tensor, dict[str, Tensor]]
@@ -113,7 +114,7 @@ class TrainedModels:
             found |= check_values(rule, rule(snapshot), found)
         return found
 
-    def state(self, node: int) -> dict[str, Tensor]:
+    def state(self, node: NodeId) -> dict[str, Tensor]:
         """Return the state dict of a node's model, with buffers of its own."""
         if node not in self.live:
             raise ConfigError(f"node {node} was lost before step {self.step}.")
