@@ -32,7 +32,7 @@ def isometry(optimizer: MuonLite, parameter: nn.Parameter, momentum: Tensor) -> 
     """Return P for one momentum, and let the threshold follow."""
     (group,) = optimizer.param_groups
     state: dict[str, Any] = optimizer.state[parameter]
-    bucket = Bucket([Member("mlp.weight", "ffn", parameter, parameter, state)])
+    bucket = Bucket([Member("mlp.weight", "ffn", parameter, parameter, parameter, state)])
     sign = msign(momentum[None], 6, "polar")
     return optimizer._isometry(group, bucket, momentum[None], sign, 0.1)[0]
 

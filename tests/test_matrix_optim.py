@@ -22,8 +22,12 @@ from support import tiny_block
 from torch import nn
 
 from decentral import ConfigError
+from decentral.layout import Layout, one_group
 from decentral.optim import Lion, Muon, MuonLite, Soap, SoapLite
-from decentral.optim.matrix import msign
+from decentral.optim.base import updater
+from decentral.optim.block_optimizer import BlockOptimizer
+from decentral.optim.matrix import EXCLUDE, msign, output_layer
+from decentral.registry import build
 
 # --- the sign of a matrix -------------------------------------------------------------------------
 
@@ -251,8 +255,124 @@ def test_what_is_exchanged_means_the_same_to_every_node() -> None:
         block = tiny_block(optimizer=name, mix_state=True, steps=4)
         block.setup.algorithm(block, None)
         shapes[name] = sum(channel.shape[1] for channel in block.optimizer.channels())
-    weights = sum(
-        e.stop - e.start for e in block.setup.layout.parameters if len(e.shape) == 2
+    # the last matrix is the output layer, which AdamW updates
+    *hidden, _ = (e for e in block.setup.layout.parameters if len(e.shape) == 2)
+    weights = sum(e.stop - e.start for e in hidden)
+    rest = block.setup.layout.parameter_count - weights
+    assert shapes == {"muon": weights + 2 * rest, "soap": weights + 2 * rest}
+
+
+# --- convolutions and the output layer ------------------------------------------------------------
+
+RESNET = [
+    ("conv1.weight", (64, 3, 7, 7)), ("bn1.weight", (64,)),
+    ("layer1.0.conv1.weight", (64, 64, 3, 3)), ("layer1.0.downsample.0.weight", (64, 64, 1, 1)),
+    ("fc.weight", (10, 64)), ("fc.bias", (10,)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("named", "output"),
+    [
+        (RESNET, "fc.weight"),
+        ([("fc1.weight", (8, 4)), ("fc2.weight", (3, 8))], "fc2.weight"),
+        ([("0.weight", (8, 4))], None),  # the only matrix
+        ([("0.weight", (8, 4)), ("lm_head.weight", (9, 8))], None),  # told by its name
+        (
+            [("wte.weight", (9, 4)), ("h.0.c_proj.weight", (4, 8))],
+            None,
+        ),  # tied to an embedding
+        (
+            [("self_attn.in_proj_weight", (12, 4)), ("linear2.weight", (4, 8))],
+            None,
+        ),  # no head
+        ([("", (8, 4)), ("", (3, 8))], None),  # no names
+        (
+            [("a.weight", (8, 4)), ("b.weight", (3, 8, 1, 1))],
+            None,
+        ),  # ends in a convolution
+    ],
+)
+def test_the_output_layer_is_the_last_matrix_where_no_name_tells_a_head(
+    named: list[tuple[str, tuple[int, ...]]], output: str | None
+) -> None:
+    assert output_layer(named) == output
+
+
+@pytest.mark.parametrize(
+    ("exclude", "left"),
+    [
+        (EXCLUDE, {"bn1.weight", "fc.weight", "fc.bias"}),
+        (("embedding", "head"), {"bn1.weight", "fc.bias"}),
+        ((*EXCLUDE, "convolution"), {name for name, _ in RESNET}),
+        ((*EXCLUDE, "conv1.*"), {"conv1.weight", "bn1.weight", "fc.weight", "fc.bias"}),
+    ],
+)
+def test_filters_are_matrices_and_what_is_left_is_said(
+    exclude: tuple[str, ...], left: set[str]
+) -> None:
+    rule = build("optimizer", {"name": "muon", "exclude": list(exclude)})
+    output = output_layer(RESNET)
+    by = {name: updater(rule, name, shape, output) for name, shape in RESNET}
+    assert {name for name, who in by.items() if who == "adamw"} == left
+
+
+@pytest.mark.parametrize("kind", [Muon, Soap, MuonLite, SoapLite])
+@pytest.mark.parametrize("form", [torch.contiguous_format, torch.channels_last])
+def test_filters_move_as_the_matrix_that_they_are(
+    kind: Callable[..., Optimizer], form: torch.memory_format
+) -> None:
+    start, bias = drawn(6, 3, 2, 2), nn.Parameter(torch.zeros(3))
+    filters = nn.Parameter(start.clone().contiguous(memory_format=form))
+    matrix = nn.Parameter(start.flatten(1).clone())
+    named = {"conv": filters, "flat": matrix}
+    made = {k: kind([(f"{k}.weight", p), ("b", bias)], lr=0.1) for k, p in named.items()}
+    for step in range(4):
+        grad = drawn(6, 3, 2, 2, seed=step)
+        filters.grad = grad.clone().contiguous(memory_format=form)
+        matrix.grad = grad.flatten(1).clone()
+        for optimizer in made.values():
+            optimizer.step()
+    assert torch.equal(filters.detach().flatten(1), matrix.detach())
+    assert not torch.equal(filters.detach(), start)
+    shapes = {
+        tuple(v.shape) for v in made["conv"].state[filters].values() if v.dim() == 4
+    }
+    assert shapes == {(6, 3, 2, 2)}
+
+
+def test_jordans_factor_for_filters_is_that_of_their_height_and_width() -> None:
+    """In the reference the factor is taken from the gradient [out, in, height, width]."""
+    start, grad = drawn(40, 1, 2, 2), drawn(40, 1, 2, 2, seed=1)
+    p = nn.Parameter(start.clone())
+    optimizer = Muon(
+        [("conv.weight", p)], lr=1.0, adjust="original", weight_decay=0.0, nesterov=False
     )
-    biases = block.setup.layout.parameter_count - weights
-    assert shapes == {"muon": weights + 2 * biases, "soap": weights + 2 * biases}
+    p.grad = grad.clone()
+    optimizer.step()
+    expected = msign(grad.flatten(1)[None], 5)[0].view(40, 1, 2, 2)
+    torch.testing.assert_close(start - p.detach(), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["muon", "soap", "muon_lite", "soap_lite"])
+def test_filters_of_a_block_are_those_of_each_row_alone(name: str) -> None:
+    net = nn.Sequential(
+        nn.Conv2d(2, 4, 3), nn.Conv2d(4, 4, 2), nn.Flatten(), nn.Linear(4, 3)
+    )
+    rule, layout = build("optimizer", name), Layout.of(net, one_group)
+    start = drawn(3, layout.width)
+
+    def moved(rows: torch.Tensor, first: int) -> torch.Tensor:
+        grads = torch.zeros_like(rows)
+        optimizer = BlockOptimizer(rule, layout, rows, grads)
+        for step in range(4):
+            grads.copy_(drawn(3, layout.width, seed=step)[first : first + len(rows)])
+            optimizer.step(0.01)
+        assert optimizer.channels()[0].shape[0] == len(rows)
+        return rows
+
+    together = moved(start.clone(), 0)
+    alone = [moved(start[node : node + 1].clone(), node) for node in range(3)]
+    assert torch.equal(together, torch.cat(alone))
+    filters = layout.views(together)["1.weight"] - layout.views(start)["1.weight"]
+    assert filters.abs().min() > 0

@@ -32,6 +32,7 @@ from decentral.loop.preparing import prepare
 from decentral.loop.setup import Setup
 from decentral.optim.base import updater
 from decentral.optim.blocks import Blockwise
+from decentral.optim.matrix import output_layer
 from decentral.records import Record
 from decentral.report import analysis
 from decentral.report.facts import number_text
@@ -85,6 +86,7 @@ def _block_table(setup: Setup, blockwise: Blockwise) -> Table:
     table.add_column("shape", no_wrap=True)
     table.add_column("rate", justify="right", no_wrap=True)
     table.add_column("updated by", no_wrap=True)
+    output = output_layer([(e.name, e.shape) for e in setup.layout.parameters])
     for (block, name, shape), entries in sorted(_block_lines(setup, blockwise).items()):
         ratio = blockwise.ratios.get(block)
         table.add_row(
@@ -92,9 +94,18 @@ def _block_table(setup: Setup, blockwise: Blockwise) -> Table:
             name + (f" ({len(entries)})" if len(entries) > 1 else ""),
             "×".join(map(str, shape)) or "scalar",
             "—" if ratio is None else f"{ratio:g} lr",
-            updater(setup.optimizer, entries[0].name, entries[0].shape),
+            _updated_by(setup, entries, output),
         )
     return table
+
+
+def _updated_by(setup: Setup, entries: Sequence[Entry], output: str | None) -> str:
+    """Say what updates parameters whose names differ in numbers; one may be the
+    output layer.
+    """
+    rule = setup.optimizer
+    found = [updater(rule, one.name, one.shape, output) for one in entries]
+    return ", ".join(dict.fromkeys(found))
 
 
 def _block_lines(

@@ -73,7 +73,9 @@ def default_lr(rule: ConfiguredPlugin) -> float:
     return float(found) if _is_rate(found) else declared
 
 
-def updater(rule: ConfiguredPlugin, name: str, shape: Sequence[int]) -> str:
+def updater(
+    rule: ConfiguredPlugin, name: str, shape: Sequence[int], output: str | None = None
+) -> str:
     """Return what updates a parameter: optimizers of matrices leave some to
     another.
 
@@ -81,6 +83,7 @@ def updater(rule: ConfiguredPlugin, name: str, shape: Sequence[int]) -> str:
         rule: The optimizer.
         name: Name of the parameter.
         shape: Its shape.
+        output: Name of the model's output layer, see `matrix.output_layer`.
 
     >>> from decentral.registry import build
     >>> [
@@ -89,7 +92,8 @@ def updater(rule: ConfiguredPlugin, name: str, shape: Sequence[int]) -> str:
     ... ]
     ['muon', 'adamw']
     """
-    left = "exclude" in rule.settings and not takes(name, shape, rule.settings["exclude"])
+    excluded = rule.settings.get("exclude")
+    left = excluded is not None and not takes(name, shape, excluded, output)
     return traits_of(rule, OptimizerTraits).rest if left else rule.name
 
 

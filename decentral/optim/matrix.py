@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from itertools import chain, islice, repeat
 from math import prod
@@ -20,19 +20,41 @@ from decentral.errors import ConfigError
 from decentral.optim.blocks import block_of
 
 #: Patterns and blocks of the matrices that are left to AdamW, unless the user says
-#: otherwise.
-EXCLUDE = ("embedding", "head", "*shared_expert_gate*")
+#: otherwise; ``output`` is the last one of a model whose names tell no head.
+EXCLUDE = ("embedding", "head", "output", "*shared_expert_gate*")
+#: Dimensions of the filters of convolutions over images and volumes. Those of
+#: sequences have three, as other parameters may.
+_FILTERS = (4, 5)
 
 
 @dataclass
 class Member:
-    """A parameter with its gradient, its state, its name and its block."""
+    """A parameter with its gradient, its state, its name and its block.
+
+    ``value`` and ``grad`` are matrices, or as the parameter is where it is none; what
+    is kept in ``state`` has the shape of the parameter.
+    """
 
     name: str
     block: str | None
-    value: Tensor  # [..., *shape]: nodes first, in a block of rows
+    parameter: Tensor  # [..., *shape]: nodes first, in a block of rows
+    value: Tensor
     grad: Tensor
     state: dict[str, Any]
+
+    def as_matrices(self, leading: int) -> Member:
+        """Return it with the filters [out, in, height, width] of a convolution as one
+        matrix [out, in height width], as Jordan has them.
+        """
+        if self.value.dim() - leading not in _FILTERS:
+            return self
+        value, grad = (part.flatten(leading + 1) for part in (self.value, self.grad))
+        return replace(self, value=value, grad=grad)
+
+    def matrices(self, state: Tensor) -> Tensor:
+        """Return a state of the parameter's shape as the matrices are."""
+        same = state.shape == self.parameter.shape
+        return state.view(self.value.shape) if same else state
 
 
 class Bucket:
@@ -60,7 +82,8 @@ class Bucket:
 
     def state(self, key: str) -> Tensor:
         """Return a copy of every member's state as [m, ...]."""
-        return torch.cat(self._flat([member.state[key] for member in self.members]))
+        states = [member.matrices(member.state[key]) for member in self.members]
+        return torch.cat(self._flat(states))
 
     def store(self, key: str, values: Tensor) -> None:
         """Write values [m, ...] back into the states."""
@@ -81,7 +104,9 @@ class Bucket:
             decay: Share of the weights that is taken off.
         """
         for member, part in zip(self.members, self.split(direction), strict=True):
-            member.value.mul_(1 - decay).add_(part.view(member.value.shape), alpha=-rate)
+            # the parameter itself: the matrices of filters may be a copy
+            shaped = part.view(member.parameter.shape)
+            member.parameter.mul_(1 - decay).add_(shaped, alpha=-rate)
 
 
 class MatrixOptimizer(torch.optim.Optimizer, ABC):
@@ -89,9 +114,10 @@ class MatrixOptimizer(torch.optim.Optimizer, ABC):
     to AdamW.
 
     Takes ``model.named_parameters()``: names tell embeddings and the head from
-    hidden matrices; without names only the shape counts. ``exclude`` lists blocks
-    (``"embedding"``) and patterns of names (``"layers.0.*"``) of matrices that are
-    left to AdamW. Parameters may have ``leading`` dimensions before their own, over
+    hidden matrices; without names only the shape counts. The filters of a
+    convolution are one matrix. ``exclude`` lists blocks (``"embedding"``), patterns of
+    names (``"layers.0.*"``), ``"output"`` (see `output_layer`) and ``"convolution"``
+    for what is left to AdamW. Parameters may have ``leading`` dimensions before their own, over
     which nothing is ever mixed: the nodes of a block of rows. Experts in one
     tensor, [experts, rows, cols], are so many matrices.
     """
@@ -101,15 +127,18 @@ class MatrixOptimizer(torch.optim.Optimizer, ABC):
         a matrix.
         """
         super().__init__(params, {"lr": lr, "leading": 0, **settings})
-        if not any(is_matrix(*pair) for pair in self._shapes()):
+        named = list(self._shapes())
+        #: Name of the output layer, where names tell no other head.
+        self.output = output_layer(named)
+        if not any(is_matrix(shape, block_of(name)) for name, shape in named):
             raise ConfigError(
                 f"{type(self).__name__} updates matrices, and the model has none; use adamw."
             )
 
-    def _shapes(self) -> Iterator[tuple[tuple[int, ...], str | None]]:
+    def _shapes(self) -> Iterator[tuple[str, tuple[int, ...]]]:
         for group in self.param_groups:
             for name, value in _with_names(group):
-                yield tuple(value.shape[group["leading"] :]), block_of(name)
+                yield name, tuple(value.shape[group["leading"] :])
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
@@ -122,7 +151,9 @@ class MatrixOptimizer(torch.optim.Optimizer, ABC):
             matrices: dict[Any, list[Member]] = {}
             others: list[Member] = []
             for member in self._members(group):
-                if takes(member.name, self._own_shape(group, member), group["exclude"]):
+                shape = tuple(member.value.shape[group["leading"] :])
+                if takes(member.name, shape, group["exclude"], self.output):
+                    member = member.as_matrices(group["leading"])
                     matrices.setdefault(self.bucket_key(member), []).append(member)
                 else:
                     others.append(member)
@@ -140,15 +171,12 @@ class MatrixOptimizer(torch.optim.Optimizer, ABC):
                 state: dict[str, Any] = self.state[value]
                 # A tensor of float32, as torch's own optimizers count.
                 state.setdefault("step", torch.tensor(0.0)).add_(1)
-                yield Member(name, block_of(name), value, value.grad, state)
-
-    @staticmethod
-    def _own_shape(group: dict[str, Any], member: Member) -> tuple[int, ...]:
-        return tuple(member.value.shape[group["leading"] :])
+                yield Member(name, block_of(name), value, value, value.grad, state)
 
     def bucket_key(self, member: Member) -> Any:
         """Return what members of one bucket have in common."""
-        return member.value.shape[-2:]
+        # filters apart from matrices of their size, which have another factor
+        return member.value.shape[-2:], member.parameter.shape[-2:]
 
     @abstractmethod
     def update_matrices(self, group: dict[str, Any], bucket: Bucket) -> None:
@@ -182,11 +210,43 @@ def _with_names(group: dict[str, Any]) -> Iterator[tuple[str, Tensor]]:
 
 
 def is_matrix(shape: Sequence[int], block: str | None) -> bool:
-    """Return whether a parameter is a matrix, or several: experts in one tensor."""
-    return len(shape) == 2 or (len(shape) == 3 and block == "experts")
+    """Return whether a parameter is a matrix, or several: experts in one tensor, the
+    filters of a convolution.
+    """
+    experts = len(shape) == 3 and block == "experts"
+    return len(shape) == 2 or experts or len(shape) in _FILTERS
 
 
-def takes(name: str, shape: Sequence[int], exclude: Sequence[str]) -> bool:
+def output_layer(named: Sequence[tuple[str, Sequence[int]]]) -> str | None:
+    """Return the name of the output layer where no name tells a head: the last matrix.
+
+    Muon is for hidden layers; embeddings, output layers and all that is no matrix go
+    to AdamW (Jordan, 2024). Where names tell embeddings, the head may be tied to one,
+    and no other is looked for; a model with one matrix has no hidden one. Names that
+    tell attention or experts are those of hidden layers, and so is ``fc2`` beside
+    attention.
+
+    Args:
+        named: Names and shapes of a model's parameters, in its order.
+
+    >>> output_layer([("0.weight", (8, 4)), ("0.bias", (8,)), ("2.weight", (3, 8))])
+    '2.weight'
+    """
+    matrices = [(n, s) for n, s in named if is_matrix(s, block_of(n))]
+    blocks = {block_of(name) for name, _ in named}
+    if blocks & {"head", "embedding"} or len(matrices) < 2 or len(matrices[-1][1]) != 2:
+        return None
+    name = matrices[-1][0]
+    hidden = {"qk", "vo", "qkv", "experts", "router"}
+    attends = bool(blocks & {"qk", "vo", "qkv"})
+    if block_of(name) in hidden or (attends and block_of(name) is not None):
+        return None
+    return name or None
+
+
+def takes(
+    name: str, shape: Sequence[int], exclude: Sequence[str], output: str | None = None
+) -> bool:
     """Return whether an optimizer of matrices takes a parameter, or leaves it to
     AdamW.
 
@@ -194,9 +254,12 @@ def takes(name: str, shape: Sequence[int], exclude: Sequence[str]) -> bool:
         name: Name of the parameter.
         shape: Its shape.
         exclude: Blocks, and patterns of names, that are left to AdamW.
+        output: Name of the output layer.
     """
     block = block_of(name)
     left = any(pattern == block or fnmatchcase(name, pattern) for pattern in exclude)
+    left |= "output" in exclude and name == output
+    left |= "convolution" in exclude and len(shape) in _FILTERS
     return is_matrix(shape, block) and not left
 
 
@@ -210,11 +273,10 @@ def zeros(member: Member, key: str, shape: Sequence[int] | None = None) -> Tenso
         shape: Shape of one matrix's; none: that of the parameter.
     """
     if key not in member.state:
-        whole = (
-            member.value.shape if shape is None else (*member.value.shape[:-2], *shape)
-        )
+        stacked = member.value.shape[:-2]
+        whole = member.parameter.shape if shape is None else (*stacked, *shape)
         member.state[key] = member.value.new_zeros(whole)
-    return member.state[key]
+    return member.matrices(member.state[key])
 
 
 def match_rate(lr: float, rows: int, cols: int) -> float:

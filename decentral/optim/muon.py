@@ -36,9 +36,11 @@ class Muon(MatrixOptimizer):
 
     B <- momentum B + (1 - momentum) g; W <- W - rate msign(B). The rate is lr 0.2
     sqrt(max(rows, cols)), so that AdamW's learning rates fit; ``adjust: original``
-    takes lr sqrt(max(1, rows / cols)). ``exclude`` lists blocks and patterns of
-    names of the matrices left to AdamW (``betas``, ``eps``);
-    ``decentral show blocks`` shows who gets what (Jordan, "Muon", 2024).
+    takes lr sqrt(max(1, rows / cols)). The filters of a convolution are a matrix [out,
+    in height width]. ``exclude`` lists what is left to AdamW (``betas``, ``eps``):
+    blocks, patterns of names, ``output``, the last matrix of a model whose names tell
+    no head, and ``convolution``. ``decentral show blocks`` shows who gets what (Jordan,
+    "Muon", 2024).
 
     Args:
         params: Parameters, named ones where names matter.
@@ -50,7 +52,8 @@ class Muon(MatrixOptimizer):
         newton_schulz: Which polynomials: ``quintic`` or ``polar``.
         precision: Type of the iterations: that of the parameters, or a lower one.
         adjust: How the rate follows a matrix's shape: ``rms`` or ``original``.
-        exclude: Blocks, and patterns of names, of matrices left to AdamW.
+        exclude: Blocks, patterns of names, ``output`` and ``convolution``: what is left
+            to AdamW.
         betas: AdamW's decay rates for what is no hidden matrix.
         eps: Added to the root in the denominator of Adam's step.
 
@@ -98,7 +101,10 @@ class Muon(MatrixOptimizer):
         settings = group["steps"], group["newton_schulz"], group["precision"]
         direction = msign(bucket.gather(updates), *settings)
         lr, rows, cols = group["lr"], bucket.rows, bucket.cols
-        tall = max(1.0, rows / cols) ** 0.5
+        # Of the parameter as it is: Jordan's factor for filters is that of their
+        # height and width, mostly 1.
+        height, width = bucket.members[0].parameter.shape[-2:]
+        tall = max(1.0, height / width) ** 0.5
         rate = lr * tall if group["adjust"] == "original" else match_rate(lr, rows, cols)
         bucket.move(direction, rate, lr * group["weight_decay"])
 
@@ -148,7 +154,8 @@ class MuonLite(LiteOptimizer):
         warmup: Length of the learning rate's warm-up; none: that of the run.
         floor: Least rate as a share of the peak; none: that of the run.
         flat_warmup: Share of what follows the warm-up in which chi and beta2 rise.
-        exclude: Blocks, and patterns of names, of matrices left to AdamW.
+        exclude: Blocks, patterns of names, ``output`` and ``convolution``: what is left
+            to AdamW.
 
     >>> import torch
     >>> model = torch.nn.TransformerEncoderLayer(8, 2, 16)
