@@ -26,6 +26,7 @@ from functools import cache, partial
 from typing import Annotated, Any, TypeVar
 
 from annotated_types import Ge, Gt, Le
+from pydantic import AfterValidator
 
 from decentral import limits
 from decentral.errors import ConfigError, nearest, unknown
@@ -46,7 +47,7 @@ from decentral.signature import (
 )
 from decentral.spec import Spec, parse_spec
 from decentral.traits import declare
-from decentral.userfile import load_file, load_installed
+from decentral.userfile import load_file, load_installed, whole_location
 from decentral.userfile import resolve_path as whole_path
 
 #: Stands in a resolved configuration for a part that was a Python object.
@@ -82,6 +83,8 @@ Positive = Annotated[float, Gt(0)]
 NonNegative = Annotated[float, Ge(0)]
 Share = Annotated[float, Ge(0), Le(1)]
 Count = Annotated[int, Ge(1), Le(limits.COUNT)]
+#: The path of a file or folder: a run folder keeps it whole, wherever it goes on.
+Location = Annotated[str, AfterValidator(whole_location)]
 #: A node, by its number or by its label in the topology.
 Node = int | str
 

@@ -60,6 +60,11 @@ def place_of(path: str | Path) -> Path:
     return _carried.get(whole, Path(whole))
 
 
+def whole_location(path: str) -> str:
+    """Return the whole path of data, or an address such as ``hf://...`` as it is."""
+    return path if "://" in path else os.path.abspath(os.path.expanduser(path))
+
+
 def resolve_path(path: str | Path) -> str:
     """Return the whole path of a file that is named, on the user's machine."""
     return os.path.realpath(os.path.expanduser(path))
@@ -71,13 +76,13 @@ def lies(path: str | Path) -> bool:
 
 
 def find_again(path: str, place: Path) -> None:
-    """Read a named file that is gone from where it was at another place, if it is
-    there.
+    """Read a named file, or a folder of data, that is gone from where it was at
+    another place, if it is there.
 
     With a plug-in file come the Python files beside and below it.
     """
     whole = Path(resolve_path(path))
-    if lies(whole) or not place.is_file():
+    if place_of(whole).exists() or not place.exists():
         return
     _carried[str(whole)] = place
     beside = place.parent.rglob("*.py") if place.suffix == ".py" else ()

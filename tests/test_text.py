@@ -327,7 +327,7 @@ def test_names_in_a_folder_tell_the_splits(
         (
             ("train.txt",),
             {"test": "nowhere"},
-            "nowhere is no file and no folder .* check test=",
+            "nowhere: there is no such file or folder; check test=",
         ),
     ],
 )

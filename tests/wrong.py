@@ -253,6 +253,7 @@ CASES = [
     Case("init in a file", "init one.yaml"),
     # configuration files
     Case("missing file", "launch missing.yaml"),
+    Case("file beside the folder of a configuration", "launch deep/below.yaml"),
     Case("malformed YAML", "launch malformed.yaml"),
     Case("YAML that is a list", "launch list.yaml"),
     Case("a folder as configuration", "launch plugins"),
@@ -655,6 +656,7 @@ def furnish(folder: Path) -> None:
     """Fill a folder with everything that can be wrong."""
     (folder / "plugins").mkdir()
     (folder / "started").mkdir()
+    (folder / "deep").mkdir()
     (folder / "started" / "mine.py").write_text("precious")
     files = {
         "plugins.py": PLUGINS,
@@ -669,6 +671,7 @@ def furnish(folder: Path) -> None:
         "taken.py": "import decentral.topology.classic\nfrom decentral import plugin\n"
         "@plugin('topology')\ndef ring(n): ...",
         "one.yaml": "nodes: 4",
+        "deep/below.yaml": "topology: plugins.py:halves",
         "two.yaml": "nodes: 8",
         "malformed.yaml": "nodes: 4\n  steps: [1, 2\n",
         "list.yaml": "- 1\n- 2\n",

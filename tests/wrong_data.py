@@ -44,6 +44,12 @@ def folder(name: str, sizes: tuple[int, ...] = (4, 4), **columns: Any) -> str:
     return name
 
 
+def bare() -> str:
+    """Make a folder without files."""
+    Path("bare").mkdir(exist_ok=True)
+    return "bare"
+
+
 def few_positions() -> None:
     with mock.patch.dict(sys.modules, {"transformers": mock.MagicMock()}) as modules:
         config = modules["transformers"].LlamaConfig.return_value
@@ -174,7 +180,8 @@ def no_room() -> None:
 
 
 DATA: dict[str, Callable[[], Any]] = {
-    "images: no files": lambda: images(path="nowhere"),
+    "images: no folder": lambda: images(path="nowhere"),
+    "images: no files": lambda: images(path=bare()),
     "images: nothing to load the hub with": lambda: without("huggingface_hub"),
     "images: the hub does not answer": offline,
     "images: nothing to decode with": lambda: without(
@@ -200,6 +207,7 @@ DATA: dict[str, Callable[[], Any]] = {
     "text: hub out of reach": hub_offline,
     "text: no such column": hub_without_the_column,
     "text: no file": lambda: build("task", "text(path=nowhere)")(),
+    "text: an empty folder": lambda: build("task", f"text(path={bare()})")(),
     "text: not UTF-8": lambda: text(b"\xff\xfe" * 1000),
     "text: nothing to train on": lambda: texts("held", "test.txt", "valid.txt"),
     "text: a table": lambda: text(b"PAR1 and so on"),

@@ -35,6 +35,8 @@ from decentral.userfile import resolve_path
 CHANGEABLE = (
     "steps", "data", "learning_rate", "communication", "batch", "micro_batch", "threads", "device",
 )  # fmt: skip
+#: Where the data lie may change, too: they are the same data at another place.
+MOVABLE = ("task.path", "task.test")
 #: Names the final merge that was made: who names it trains the merged model
 #: further.
 FINAL_MERGE = "final_merge"
@@ -67,7 +69,7 @@ class Change:
             {key: value for key, value in named.items() if key not in files}
         )
         for key in settings:
-            if key.partition(".")[0] not in CHANGEABLE:
+            if key.partition(".")[0] not in CHANGEABLE and key not in MOVABLE:
                 raise ConfigError(
                     f"{key} cannot change when a run goes on.{nearest(key, CHANGEABLE)} "
                     f"These can: {', '.join(CHANGEABLE)}, and files that it names."
@@ -77,7 +79,8 @@ class Change:
     @property
     def keys(self) -> set[str]:
         """The names of the settings, without what is inside of them."""
-        return {key.partition(".")[0] for key in self.settings}
+        named = self.settings.keys() - set(MOVABLE)  # what else a task is stays
+        return {key.partition(".")[0] for key in named}
 
     @property
     def is_longer(self) -> bool:

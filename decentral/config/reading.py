@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from decentral.config.engine import ENGINE_SETTINGS, engine_above
+from decentral.config.places import place_files
 from decentral.config.settings import (
     ALIASES,
     LISTS,
@@ -44,7 +45,8 @@ def read_file(path: str | Path) -> dict[str, Any]:
         raise ConfigError(
             f"configuration {path} must be a mapping of settings, such as 'nodes: 16'."
         )
-    return resolve_aliases({str(key): value for key, value in loaded.items()})  # pyright: ignore
+    named = resolve_aliases({str(key): value for key, value in loaded.items()})  # pyright: ignore
+    return place_files(named, path)
 
 
 def split_assignments(assignments: Sequence[str]) -> dict[str, str]:

@@ -197,7 +197,7 @@ def find_moved(folder: Path, settings: Mapping[str, Any]) -> None:
         return
     for name in set(names_in(settings)):
         path = name.rpartition(":")[0] if ".py:" in name else name
-        if os.path.isabs(path) and not lies(path):
+        if os.path.isabs(path) and not place_of(path).exists():
             find_again(
                 path,
                 Path(os.path.normpath(folder.resolve() / os.path.relpath(path, was))),

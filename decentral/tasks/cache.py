@@ -19,6 +19,21 @@ T = TypeVar("T")
 CACHE = "~/.cache/decentral"
 
 
+def require(what: str, place: Path, setting: str = "path") -> None:
+    """Raise ConfigError unless data are where a setting says that they are.
+
+    Args:
+        what: Whose setting it is, such as ``task 'text'``.
+        place: The file or folder.
+        setting: Its name.
+    """
+    if not place.exists():
+        raise ConfigError(
+            f"{what}: {setting} = {place}: there is no such file or folder; check {setting}=. "
+            f"A run whose data have moved: decentral resume RUN --change task.{setting}=PATH."
+        )
+
+
 def fingerprint(files: Sequence[Path]) -> list[Any]:
     """Return what changes when one of the files does: paths, sizes and times."""
     return [

@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decentral.errors import ConfigError, in_words
+from decentral.tasks.cache import require
+from decentral.userfile import place_of
 
 #: Characters of a chunk; the last tenth of every chunk is kept for the test.
 CHUNK, TEST = 20_000, 0.1
@@ -127,7 +129,8 @@ def files_of(path: str, setting: str = "path") -> Files:
         path: A file, or a folder.
         setting: That holds it, for messages.
     """
-    place = Path(path).expanduser()
+    place = place_of(path)
+    require("task 'text'", place, setting)
     if place.is_file():
         return Files({"train": [place]})
     found = sorted(p for p in place.rglob("*") if p.is_file())

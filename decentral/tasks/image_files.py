@@ -20,7 +20,7 @@ from torch.nn.functional import cross_entropy, pad
 from decentral.errors import ConfigError, in_words
 from decentral.gradients.draws import hash_bits
 from decentral.tasks.base import Samples, Task, holdout
-from decentral.tasks.cache import cached_folder, fingerprint, show_progress
+from decentral.tasks.cache import cached_folder, fingerprint, require, show_progress
 from decentral.tasks.image_tables import (
     ROWS,
     Label,
@@ -33,6 +33,7 @@ from decentral.tasks.image_tables import (
     open_table,
     read_rows,
 )
+from decentral.userfile import place_of
 
 INSTALL = "pip install -c constraints.txt -e '.[images]'"
 #: Modes of Pillow that eight bits a channel hold: others are scaled or refused.
@@ -59,7 +60,8 @@ def image_task(
     Decoding happens once; later runs map the decoded bytes from ``cache`` into
     memory. ``augment`` goes to ``Pixels``.
     """
-    folder = _download(name, hub) if path is None else Path(path).expanduser()
+    folder = _download(name, hub) if path is None else place_of(path)
+    require(f"task {name!r}", folder)
     found = find_splits(name, folder)
     files = found.files
     if val and "val" in files:

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy
 
-from decentral.registry import plugin
+from decentral.registry import Location, plugin
 from decentral.tasks.base import HeldOut, Samples, Task, holdout
 from decentral.tasks.cache import CACHE
 from decentral.tasks.image_files import Shift, image_task
@@ -68,7 +68,7 @@ def read_digits() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
 @plugin("task", reads="images")
 def mnist(
     *,
-    path: str | None = None,
+    path: Location | None = None,
     cache: str = CACHE,
     val: HeldOut = 0.0,
     shift: Shift = 0,
@@ -109,7 +109,7 @@ def mnist(
 )
 def cifar10(
     *,
-    path: str | None = None,
+    path: Location | None = None,
     cache: str = CACHE,
     val: HeldOut = 0.0,
     shift: Shift = 4,
@@ -150,7 +150,7 @@ def cifar10(
 )
 def cifar100(
     *,
-    path: str | None = None,
+    path: Location | None = None,
     cache: str = CACHE,
     val: HeldOut = 0.0,
     shift: Shift = 4,
@@ -191,7 +191,7 @@ def cifar100(
 )
 def tinyimagenet(
     *,
-    path: str | None = None,
+    path: Location | None = None,
     cache: str = CACHE,
     val: HeldOut = 0.0,
     shift: Shift = 8,

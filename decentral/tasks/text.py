@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from decentral.errors import ConfigError
-from decentral.registry import Count, plugin
+from decentral.registry import Count, Location, plugin
 from decentral.tasks.base import HeldOut, Samples, Task
 from decentral.tasks.cache import CACHE, cached_folder, fingerprint
 from decentral.tasks.corpus import (
@@ -62,7 +62,7 @@ def next_token(outputs: Tensor, targets: Tensor) -> Tensor:
 )
 def text(
     *,
-    path: str | None = None,
+    path: Location | None = None,
     tokens: Literal["char", "byte", "bpe"] = "char",
     vocabulary: Annotated[int, Ge(256)] = 1024,
     context: Count = 64,
@@ -73,7 +73,7 @@ def text(
     documents: Count = 10_000,
     val: HeldOut = 0.0,
     cache: str = CACHE,
-    test: str | None = None,
+    test: Location | None = None,
 ) -> Task:
     """Predict the next token of English text, by default the language reference of
     Python.

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from decentral.errors import ConfigError
-from decentral.registry import Count, plugin
+from decentral.registry import Count, Location, plugin
 from decentral.tasks.models.base import check_heads
 from decentral.tasks.models.transformer import INIT, Layer, Plain, attend
 from decentral.userfile import locate
@@ -166,7 +166,7 @@ def change_captioner(
     heads: Count = 4,
     layers: Count = 2,
     mixers: Annotated[int, Ge(0)] = 0,
-    start: str | None = None,
+    start: Location | None = None,
     train: Literal["all", "fusion"] = "all",
 ) -> nn.Module:
     """One small CNN for both images, a fusion of their features, and a transformer
