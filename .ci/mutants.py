@@ -223,7 +223,15 @@ class Calls:
 def watched(tests: list[str]) -> Calls:
     """Run tests once, unchanged, and return which function each of them calls."""
     calls = Calls()
-    options = ["-n", "0", "-q", "-m", "not soak and not ray", "--timeout", "900"]
+    options = [
+        "-n",
+        "0",
+        "-q",
+        "-m",
+        "not soak and not ray and not scripts",
+        "--timeout",
+        "900",
+    ]
     code = pytest.main([*options, "-p", "no:cacheprovider", *tests], plugins=[calls])
     if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
         raise SystemExit(f"pytest ended with {code!r}")

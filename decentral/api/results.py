@@ -31,6 +31,9 @@ AnyRun = Run | str | Path
 #: A merge rule: its name, perhaps with settings, or a function.
 Method = str | Mapping[str, Any] | Callable[..., Any]
 
+#: Columns that a table names where it is written in a line.
+_NAMED = 6
+
 # --- tables -----------------------------------------------------------------------
 
 
@@ -52,7 +55,11 @@ class Table(Sequence[dict[str, Any]]):
 
     def __repr__(self) -> str:
         """Say how many records there are, and of what."""
-        return f"<{type(self).__name__} of {len(self)}: {', '.join(self.columns)}>"
+        named = self.columns
+        more = ", ..." if len(named) > _NAMED else ""
+        return (
+            f"<{type(self).__name__} of {len(self)}: {', '.join(named[:_NAMED])}{more}>"
+        )
 
     def __len__(self) -> int:
         """Return the number of records."""
