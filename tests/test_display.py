@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from rich.console import Console
 from support import TINY, blobs
 
@@ -76,3 +77,33 @@ def test_quiet_says_no_notes(tmp_path: Path, capfd: pytest.CaptureFixture[str]) 
     assert "mind the gap" in capfd.readouterr().err
     decentral.launch(out=tmp_path / "quiet", quiet=True, **{**GIVEN, "task": task})
     assert capfd.readouterr() == ("", "")
+
+
+# --- in a notebook's cell -------------------------------------------------------------------------
+
+
+def test_a_task_draws_its_labels_and_a_regression_its_targets() -> None:
+    names = ("<east>", "north", "south", "west")
+    task = decentral.Task(
+        loss=torch.nn.functional.cross_entropy,
+        train=(torch.ones(8, 2), torch.arange(8) % 4),
+        test=(torch.ones(4, 2), torch.arange(4)),
+        classes=names,
+    )
+    shown = task._repr_html_()
+    assert shown.count("<rect") == 4
+    assert "&lt;east&gt;" in shown
+    assert "8 train, 4 test samples" in shown
+    numbers = (torch.ones(8, 2), torch.arange(8.0).view(8, 1))
+    task = decentral.Task(loss=torch.nn.functional.mse_loss, train=numbers, test=numbers)
+    assert task._repr_html_().count("<rect") == 24
+
+
+def test_a_run_draws_itself_and_says_where_there_is_none(
+    tmp_path: Path, rendered: None
+) -> None:
+    run = decentral.launch(out=tmp_path / "run", quiet=True, **GIVEN)
+    shown = run._repr_html_()
+    assert "<svg" in shown
+    assert "4 nodes" in shown
+    assert "no such folder" in decentral.Run(tmp_path / "none")._repr_html_()
