@@ -243,6 +243,28 @@ def test_the_loader_of_datasets_reads_documents(tmp_path: Path) -> None:
     assert inputs.shape == (1, 5)
 
 
+@pytest.mark.needs("datasets")
+def test_splits_of_the_hub_are_not_mixed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Training, validation and test by their names; validation is the test without one."""
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "hub"))
+    (tmp_path / "all").mkdir()
+    for letter, split in zip("abc", ("train", "validation", "test"), strict=True):
+        for home in ("all", "few"):
+            if home == "all" or split != "test":
+                (tmp_path / home).mkdir(exist_ok=True)
+                lines = [json.dumps({"text": letter * 3000})] * 4
+                (tmp_path / home / f"{split}.jsonl").write_text("\n".join(lines))
+    for home, letters in (("all", "abc"), ("few", "ab")):
+        task = documents_of(tmp_path, path=f"hf://{tmp_path}/{home}", documents=4)
+        known = "\n" + letters
+        there = [samples for samples in task.splits if samples is not None]
+        for samples, letter in zip(there, letters, strict=True):
+            inputs, _ = samples.take(torch.arange(len(samples)))
+            assert {known[int(k)] for k in inputs.unique()} <= {"\n", letter}
+
+
 # --- held-out files -------------------------------------------------------------------------------
 
 

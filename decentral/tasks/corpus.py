@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decentral.errors import ConfigError, in_words
-from decentral.tasks.cache import require
+from decentral.tasks.cache import cached_folder, require
 from decentral.userfile import place_of
 
 #: Characters of a chunk; the last tenth of every chunk is kept for the test.
@@ -52,18 +52,50 @@ def topics() -> Pieces:
     return ((name, text + "\n") for name, text in found.items())
 
 
-def stream_documents(address: str, column: str, documents: int) -> Pieces:
-    """Yield the first documents of a data set of the Hugging Face hub; each is a
-    source.
+def hub_splits(address: str, cache: str) -> dict[str, list[str]]:
+    """Return what a data set of the hub calls its splits, by what they are here.
 
-    ``address`` is hf://OWNER/NAME or hf://OWNER/NAME/CONFIGURATION; a folder after
-    hf:// is read by the same loader.
+    It is asked once, so that a run begins again without the hub. Splits for validation
+    are the test where there is no other, as in a folder.
+    """
+
+    def ask(made: Path) -> None:
+        named = _ask_hub(address, lambda hub, given: hub.get_dataset_split_names(*given))
+        (made / "splits.json").write_text(json.dumps(list(named)))
+
+    kept = cached_folder(cache, "splits", [address], ask) / "splits.json"
+    names: list[str] = json.loads(kept.read_text())
+    found = {split: [n for n in names if _split_of(Path(n)) == split] for split in SPLITS}
+    if not found["test"]:
+        found["test"], found["val"] = found["val"], []
+    return {split: each for split, each in found.items() if each}
+
+
+def stream_documents(
+    address: str, column: str, documents: int, names: Sequence[str] = ("train",)
+) -> Pieces:
+    """Yield the first documents of each of some splits of a data set of the Hugging Face
+    hub; each document is a source.
 
     Args:
-        address: Where the data set is.
+        address: hf://OWNER/NAME or hf://OWNER/NAME/CONFIGURATION, or a folder after
+            hf://, which is read by the same loader.
         column: Column of the texts.
         documents: Documents, at most.
+        names: What the hub calls the splits.
     """
+    for name in names:
+        rows = _ask_hub(address, lambda hub, given, name=name: iter(
+            hub.load_dataset(*given, split=name, streaming=True).take(documents)))  # fmt: skip
+        each = iter(
+            lambda rows=rows: _ask_hub(address, lambda *_: next(rows, None)), None
+        )
+        for place, row in enumerate(each):
+            yield f"{place}", _text_of(row, f"row {place} of {address}", column)
+
+
+def _ask_hub(address: str, ask: Callable[[Any, tuple[str, ...]], Any]) -> Any:
+    """Return what the loader of the hub says of a data set."""
     name = address.removeprefix(HUB)
     try:
         import datasets  # pyright: ignore[reportMissingImports]
@@ -72,15 +104,10 @@ def stream_documents(address: str, column: str, documents: int) -> Pieces:
             f"task 'text': {address} needs datasets: pip install -c constraints.txt -e '.[lm]'; "
             "or name a file by path=."
         ) from error
-    owner, _, configuration = name.rpartition("/")
-    whole = Path(name).is_dir() or "/" not in owner
-    given = (name,) if whole else (owner, configuration)
+    owner, _, last = name.rpartition("/")
+    given = (name,) if Path(name).is_dir() or "/" not in owner else (owner, last)
     try:
-        data: Any = datasets.load_dataset(*given, split="train", streaming=True)
-        for place, row in enumerate(data.take(documents)):
-            yield f"{place}", _text_of(row, f"row {place} of {address}", column)
-    except ConfigError:
-        raise
+        return ask(datasets, given)
     except Exception as error:
         raise ConfigError(
             f"task 'text': cannot load {address} ({in_words(error, 100)}); check the name and "

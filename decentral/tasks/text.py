@@ -28,6 +28,7 @@ from decentral.tasks.corpus import (
     characters,
     encode,
     files_of,
+    hub_splits,
     keep_whole,
     load,
     octets,
@@ -81,7 +82,8 @@ def text(
     ``path`` is any text file, or a folder of them; their tokens are kept in
     ``cache`` and mapped from there, so that they may be larger than memory.
     ``hf://OWNER/NAME`` streams the first ``documents`` of a data set of the Hugging
-    Face hub (``[lm]`` extra), each a source, from its ``column``. ``tokens`` are
+    Face hub (``[lm]`` extra), each a source, from its ``column``; its splits for test
+    and validation are that, as files of such names are. ``tokens`` are
     characters, bytes, or ``vocabulary`` pieces of words learned from the training
     text (byte-pair encoding; ``[lm]`` extra). A sample is ``context`` tokens with
     the one that follows each; the next begins ``stride`` later (none: ``context``,
@@ -112,7 +114,7 @@ def text(
         test: A text file, or a folder of them, for the test; none: parts of
             ``path``.
     """
-    text, notes = _source(path, test, tokens, separator, column, documents)
+    text, notes = _source(path, test, tokens, separator, column, documents, cache)
     if val and "val" in text.held:
         raise ConfigError(
             f"task 'text': val = {val:g}, but {path} has files for validation; leave val out, or "
@@ -160,6 +162,7 @@ def _source(
     separator: str | None,
     column: str,
     documents: int,
+    cache: str,
 ) -> tuple[_Text, tuple[str, ...]]:
     """Return what is read, and what is to be said about it.
 
@@ -170,6 +173,7 @@ def _source(
         separator: How a line begins that opens a source.
         column: Column of the texts, on the hub.
         documents: Documents taken from the hub.
+        cache: Folder in which it is kept what the hub calls its splits.
     """
     # latin-1 makes one character of every byte, whatever the file is encoded in;
     # utf-8-sig drops a byte order mark, which would be a token of its own.
@@ -200,13 +204,21 @@ def _source(
     }
     marks = {split: fingerprint(each) for split, each in sorted(files.items())}
     if path is None or path.startswith(HUB):
-        source = (
-            topics if path is None else partial(stream_documents, path, column, documents)
-        )
-        key = [path, column, documents, marks] if path or marks else None
-        return _Text(
-            key, lambda: ((n, _as_read(t, tokens)) for n, t in source()), held
-        ), notes
+        source, key = topics, [path, column, documents, marks] if marks else None
+        if path is not None:
+            splits = hub_splits(path, cache)
+            stream = partial(stream_documents, path, column, documents)
+            source = partial(stream, splits.get("train", ["train"]))
+            theirs = {one: splits[one] for one in ("val", "test") if one in splits}
+            held = {k: partial(_as_pieces, partial(stream, each), tokens)
+                    for k, each in theirs.items()} | held  # fmt: skip
+            key = [path, column, documents, marks, *([theirs] if theirs else [])]
+            notes += tuple(
+                f"task 'text': {split} is {', '.join(each)} of {path}, which is not trained on."
+                for split, each in theirs.items()
+                if split not in files
+            )
+        return _Text(key, partial(_as_pieces, source, tokens), held), notes
     train = partial(read, files["train"], encoding, separator)
     return _Text([separator, marks], train, held), notes
 
@@ -236,9 +248,10 @@ def _encode(tokens: tuple[str, int], text: _Text, val: float, into: Path) -> Non
     encode(text.segments(val), tokenizer, into)
 
 
-def _as_read(piece: str, tokens: str) -> str:
-    # As a file would have been read: one character for every byte.
-    return piece.encode().decode("latin-1") if tokens == "byte" else piece
+def _as_pieces(source: Callable[[], Pieces], tokens: str) -> Pieces:
+    """Yield texts as files would have been read: of bytes, one character for each."""
+    for name, text in source():
+        yield name, text.encode().decode("latin-1") if tokens == "byte" else text
 
 
 def _windows(data: Encoded, split: str, context: int, stride: int) -> Samples:
