@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from decentral.exchange.local import LocalExchange
 from decentral.loop.block import Block
-from decentral.rng import fork_rng
+from decentral.rng import _seeder, fork_rng
 
 TIMES = 9
 
@@ -69,3 +69,27 @@ def test_the_generator_is_given_back_as_it_was() -> None:
         assert torch.equal(torch.rand(3), first)
         raise ZeroDivisionError
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.fixture
+def anew() -> Iterator[None]:
+    """Ask again which generators there are, and afterwards once more."""
+    _seeder.cache_clear()
+    yield
+    _seeder.cache_clear()
+
+
+@pytest.mark.usefixtures("anew")
+@pytest.mark.parametrize("accelerated", [True, False])
+def test_only_where_an_accelerator_is_all_generators_are_seeded(
+    accelerated: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For those that might come, torch would note the stack each time."""
+    seeded: list[int] = []
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: accelerated)
+    monkeypatch.setattr(torch, "manual_seed", seeded.append)
+    with fork_rng(7):
+        drawn = torch.rand(3)
+    assert seeded == [7] * accelerated
+    expected = torch.rand(3, generator=torch.Generator().manual_seed(7))
+    assert torch.equal(drawn, expected) != accelerated

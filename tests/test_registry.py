@@ -197,6 +197,13 @@ def test_names_that_are_registered_or_installed_are_listed(
     assert set(asked) == {"decentral.topologies"}
 
 
+def test_installed_packages_are_read_once() -> None:
+    plugins._all_entry_points.cache_clear()
+    for kind in ("topology", "model", "task"):
+        names(kind)
+    assert plugins._all_entry_points.cache_info().misses == 1
+
+
 def test_a_name_can_be_taken_only_once() -> None:
     def mine(n: int) -> None:
         """Be the first."""
