@@ -141,8 +141,10 @@ def test_workers_that_stand_still_are_noticed(
 
 def swept(folder: Path, *words: str) -> tuple[list[Any], list[int]]:
     """Run points side by side; return their outcomes, by place, and how many ran at a time."""
-    written = [f"{key}={value}" for key, value in SETTINGS.items()]
-    points = read_sweep(None, [*written, "engine.workers=1", *words], {}).points
+    axes = {word.split("=")[0] for word in words}
+    given = {key: value for key, value in (SETTINGS | ONE).items() if key not in axes}
+    written = [f"{key}={value}" for key, value in given.items()]
+    points = read_sweep(None, [*written, *words], {}).points
     beside: list[int] = []
     ended = dict(run_points(points, folder, lambda places: beside.append(len(places))))
     return [ended[place] for place in range(len(points))], beside
