@@ -30,7 +30,7 @@ from decentral.gradients import make_stacked_forward
 from decentral.layout import share_parameters
 from decentral.loop.block import Block
 from decentral.loop.preparing import prepare
-from decentral.loop.state import checkpoint_of, restore
+from decentral.loop.rounds import checkpoint_of, restore
 from decentral.metrics import score
 from decentral.metrics.curvature import hessian, top_eigenvalue
 from decentral.run.checkpoint import Checkpoint

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from decentral.report.claims import measured_text, others, spoken
 from decentral.report.facts import duration_text
+from decentral.report.studies import measured_text, others, spoken
 
 PAGE = Path(__file__).with_name("claims.md")
 HEAD = """# Claims, as measured

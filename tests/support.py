@@ -31,8 +31,8 @@ from decentral.loop import train
 from decentral.loop.block import Block
 from decentral.loop.measure import Evaluator
 from decentral.loop.preparing import prepare
+from decentral.loop.rounds import checkpoint_of, restore
 from decentral.loop.setup import Setup
-from decentral.loop.state import checkpoint_of, restore
 from decentral.mixing.base import Mixer, Mixing
 from decentral.network import RoundAction, RoundPlanner
 from decentral.network.planning import Membership

@@ -18,7 +18,7 @@ from decentral.api import models_of
 from decentral.cli import run as cli
 from decentral.loop.analysis import Analysis, Extent, sampled_pairs
 from decentral.metrics.geometry import through
-from decentral.report.analysis import verdict, write_analysis
+from decentral.report.studies import verdict, write_analysis
 
 
 def trained(folder: Path, **settings: Any) -> Run:

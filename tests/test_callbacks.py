@@ -20,8 +20,8 @@ from decentral.loop import train
 from decentral.loop.block import Block
 from decentral.loop.callbacks import MOMENTS, Callbacks, Context
 from decentral.loop.measure import Evaluator
+from decentral.loop.rounds import checkpoint_of, restore
 from decentral.loop.setup import write_in_list
-from decentral.loop.state import checkpoint_of, restore
 from decentral.records import Record, records_of
 from decentral.registry import build
 

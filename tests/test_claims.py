@@ -19,7 +19,7 @@ from decentral.claims.base import Lab
 from decentral.claims.trials import BROKEN, Trial, trial
 from decentral.cli import run
 from decentral.registry import find, names
-from decentral.report.claims import claims_html
+from decentral.report.studies import claims_html
 from decentral.tasks.models.moe import moe
 from decentral.theory.reduced import Mixed, flow, phases
 from decentral.traits import ClaimTraits, traits_of

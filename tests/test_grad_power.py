@@ -14,8 +14,8 @@ from support import tiny_block
 from torch import Tensor, nn
 
 from decentral import ConfigError
-from decentral.optim import Muon, gradient_power
-from decentral.optim.gradient_power import grad_power, power_
+from decentral.optim import Muon, first_order
+from decentral.optim.first_order import grad_power, power_
 
 Maker = Callable[[list[Any]], torch.optim.Optimizer]
 
@@ -141,7 +141,7 @@ def power(
     registers: str, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[Tensor, float], Tensor]:
     """Return the power with numpy's logarithms, or with torch's power."""
-    monkeypatch.setattr(gradient_power, "_wide", lambda: registers == "wide")
+    monkeypatch.setattr(first_order, "_wide", lambda: registers == "wide")
     return power_
 
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from decentral import RunError, Task
 from decentral.loop.block import Block
-from decentral.loop.state import checkpoint_of, restore
+from decentral.loop.rounds import checkpoint_of, restore
 
 SICK = 2
 

@@ -48,7 +48,7 @@ from decentral.merging.base import merge_weights
 from decentral.mixing.base import Mixer
 from decentral.network import preview
 from decentral.network.planning import Membership, next_planner
-from decentral.optim.gradient_power import grad_power
+from decentral.optim.first_order import grad_power
 from decentral.report.compare import compare
 from decentral.run.lock import WriterLock
 from decentral.spec import parse_spec

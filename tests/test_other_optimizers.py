@@ -21,9 +21,8 @@ from decentral.errors import ConfigError
 from decentral.exchange.local import LocalExchange
 from decentral.loop.block import Block
 from decentral.loop.measure import Evaluator
-from decentral.loop.rounds import train
+from decentral.loop.rounds import checkpoint_of, restore, train
 from decentral.loop.setup import Setup
-from decentral.loop.state import checkpoint_of, restore
 from decentral.optim.states import UnknownState, pack, unpack
 from decentral.registry import build
 from decentral.run.checkpoint import newest_checkpoint, save_checkpoint

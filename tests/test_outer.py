@@ -12,7 +12,7 @@ from support import silent, tiny_block, trained, vectors
 
 from decentral.exchange.local import LocalExchange
 from decentral.loop.block import Block
-from decentral.loop.state import checkpoint_of, restore
+from decentral.loop.rounds import checkpoint_of, restore
 from decentral.network import expected_bytes, preview
 from decentral.tasks import Task
 

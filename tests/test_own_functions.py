@@ -41,8 +41,8 @@ from decentral.config import make_config
 from decentral.errors import ConfigError
 from decentral.exchange.local import LocalExchange
 from decentral.loop.block import Block
+from decentral.loop.rounds import checkpoint_of, restore
 from decentral.loop.setup import resolve_config, write_in_list
-from decentral.loop.state import checkpoint_of, restore
 from decentral.metrics.scores import accuracy
 from decentral.plugins import place_of
 from decentral.registry import build

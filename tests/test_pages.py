@@ -12,7 +12,6 @@ from jinja2 import UndefinedError
 from synthetic import Page, assert_self_contained, write_json, write_run
 
 from decentral.report import pages
-from decentral.report.claims import claims_html
 from decentral.report.compare import (
     Group,
     compare,
@@ -24,6 +23,7 @@ from decentral.report.facts import facts_of
 from decentral.report.pages import Card, drawings, page
 from decentral.report.reader import read_run
 from decentral.report.run import report_html, write_report
+from decentral.report.studies import claims_html
 
 pytestmark = pytest.mark.usefixtures("rendered")
 

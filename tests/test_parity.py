@@ -14,7 +14,7 @@ from support import ThreadExchange, exchanges, tiny_block, tiny_setup, together,
 
 from decentral.exchange.base import CommunicationStats
 from decentral.loop.block import Block
-from decentral.loop.state import checkpoint_of, restore
+from decentral.loop.rounds import checkpoint_of, restore
 from decentral.registry import names
 
 SAME_BITS: dict[str, Any] = {

@@ -31,8 +31,8 @@ from decentral.loop.adapting import spread_inputs
 from decentral.loop.analysis import Analysis, Extent
 from decentral.loop.block import Block
 from decentral.loop.measure import Evaluator
+from decentral.loop.rounds import checkpoint_of, restore
 from decentral.loop.setup import Setup
-from decentral.loop.state import checkpoint_of, restore
 from decentral.loop.trained import TrainedModels, export
 from decentral.pytree import leaves
 from decentral.run.checkpoint import Checkpoint, newest_checkpoint, save_checkpoint

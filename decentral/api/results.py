@@ -299,7 +299,7 @@ def analyze(
         watch: Told what is being measured, how many parts are done, and how many
             there are.
     """
-    from decentral.report.analysis import write_analysis
+    from decentral.report.studies import write_analysis
 
     found = run_of(run)
     found.config()  # a mistake in the run comes before one in the folder

@@ -34,7 +34,7 @@ from decentral.optim.base import updater
 from decentral.optim.blocks import Blockwise
 from decentral.optim.matrix import output_layer
 from decentral.records import Record
-from decentral.report import analysis
+from decentral.report import studies
 from decentral.report.facts import number_text
 
 # --- blocks -----------------------------------------------------------------------
@@ -192,10 +192,10 @@ def analyze(run: str, out: str | None, extent: dict[str, Any]) -> None:
     head = f"{count(record['nodes'], 'model')} of step {record['step']:,}"
     console.print(Text.assemble((head, "bold"), f" of {run}"))
     for heads, rows in (
-        (analysis.score_heads(record), analysis.score_rows(record)),
-        (analysis.LINES, analysis.line_rows(record)),
-        (analysis.LAYERS, analysis.layer_rows(record)),
-        (analysis.OTHERS, analysis.other_rows(record)),
+        (studies.score_heads(record), studies.score_rows(record)),
+        (studies.LINES, studies.line_rows(record)),
+        (studies.LAYERS, studies.layer_rows(record)),
+        (studies.OTHERS, studies.other_rows(record)),
     ):
         console.print()
         _print(console, heads, list(rows))
@@ -233,9 +233,7 @@ def _measure(
         return api.analyze(Path(run), out=folder, watch=watch, **extent)
 
 
-def _print(
-    console: Console, heads: Sequence[str], rows: Sequence[analysis.Cells]
-) -> None:
+def _print(console: Console, heads: Sequence[str], rows: Sequence[studies.Cells]) -> None:
     table = make_columns(gap=2)
     table.add_column(heads[0], overflow="fold")
     for head in heads[1:]:

@@ -21,14 +21,14 @@ from decentral.config import parse_assignments
 from decentral.engines.choice import refuse_ranks
 from decentral.errors import ConfigError, RunError
 from decentral.registry import members
-from decentral.report.claims import (
+from decentral.report.facts import duration_text
+from decentral.report.studies import (
     measured_text,
     others,
     spoken,
     summary_text,
     write_claims,
 )
-from decentral.report.facts import duration_text
 from decentral.run.lock import WriterLock
 from decentral.traits import ClaimTraits, traits_of
 

@@ -15,8 +15,7 @@ from decentral.faults.base import worker_faults
 from decentral.loop.block import Block
 from decentral.loop.cost import require_memory
 from decentral.loop.measure import Evaluator
-from decentral.loop.rounds import train
-from decentral.loop.state import checkpoint_of, restore
+from decentral.loop.rounds import checkpoint_of, restore, train
 from decentral.network.planning import Membership
 from decentral.run.checkpoint import Saved, save_checkpoint
 

@@ -30,8 +30,7 @@ from decentral.faults.base import Fault
 from decentral.loop.block import Block
 from decentral.loop.measure import Evaluator
 from decentral.loop.preparing import prepare
-from decentral.loop.rounds import train
-from decentral.loop.state import checkpoint_of, restore
+from decentral.loop.rounds import checkpoint_of, restore, train
 from decentral.network.planning import Membership
 from decentral.run.checkpoint import Checkpoint, shard_bytes, shard_name, write_synced
 

@@ -20,8 +20,8 @@ from decentral.gradients.draws import key_dropout
 from decentral.layout import Layout, cast
 from decentral.limits import free_bytes
 from decentral.loop.adapting import adapt_model, ready
-from decentral.loop.attackers import attackers
 from decentral.loop.compatibility import refuse_rounds, refuse_unsound, split_of
+from decentral.loop.health import attackers
 from decentral.loop.models import build_seeded, builder_of, check_size
 from decentral.loop.pipeline import check_methods, with_numbers
 from decentral.loop.setup import Setup

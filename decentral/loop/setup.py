@@ -17,8 +17,8 @@ from decentral.config import LISTS, PARTS, Config
 from decentral.exchange.codec.base import TensorLayout, coded_bytes
 from decentral.gradients.base import count_saved_numbers
 from decentral.layout import Layout, cast
-from decentral.loop.attackers import NONE, Attackers
 from decentral.loop.compatibility import split_notes
+from decentral.loop.health import NONE, Attackers
 from decentral.loop.models import build_seeded
 from decentral.mixing.summary import summary_line
 from decentral.network.clock import Clock

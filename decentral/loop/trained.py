@@ -24,8 +24,8 @@ from decentral.layout import share_parameters
 from decentral.loop.adapting import spread_inputs
 from decentral.loop.block import Block
 from decentral.loop.measure import Evaluator
+from decentral.loop.rounds import restore
 from decentral.loop.setup import Setup
-from decentral.loop.state import restore
 from decentral.merging.base import Models, merge_models
 from decentral.merging.calibrate import merge_integers
 from decentral.metrics.base import Scores, Snapshot, check_values, declared_records, score

@@ -12,8 +12,7 @@ if TYPE_CHECKING:
     from decentral.optim.base import default_lr, grouping, is_elementwise, updater
     from decentral.optim.block_optimizer import BlockOptimizer, LrInfo
     from decentral.optim.blocks import RATIOS, Blockwise, block_groups, block_of
-    from decentral.optim.first_order import Lion
-    from decentral.optim.gradient_power import grad_power
+    from decentral.optim.first_order import Lion, grad_power
     from decentral.optim.muon import Muon, MuonLite
     from decentral.optim.soap import Soap, SoapLite
     from decentral.optim.trial import state_numbers
@@ -44,8 +43,7 @@ __getattr__ = lazy_names(
         "base": ["default_lr", "grouping", "is_elementwise", "updater"],
         "block_optimizer": ["BlockOptimizer", "LrInfo"],
         "blocks": ["Blockwise", "RATIOS", "block_groups", "block_of"],
-        "first_order": ["Lion"],
-        "gradient_power": ["grad_power"],
+        "first_order": ["Lion", "grad_power"],
         "muon": ["Muon", "MuonLite"],
         "soap": ["Soap", "SoapLite"],
         "trial": ["state_numbers"],

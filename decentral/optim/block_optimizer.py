@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from decentral.layout import Entry, Layout
 from decentral.optim.base import is_elementwise, make_optimizer
 from decentral.optim.blocks import Blockwise
-from decentral.optim.gradient_power import power_
+from decentral.optim.first_order import power_
 from decentral.optim.states import pack, unpack
 from decentral.registry import ConfiguredPlugin
 from decentral.traits import OptimizerTraits, traits_of

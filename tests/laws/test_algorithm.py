@@ -19,7 +19,7 @@ from support import exchanges, logical, silent, tiny_block, together, vectors
 from torch import Tensor
 
 from decentral.loop.block import Block
-from decentral.loop.state import checkpoint_of, restore
+from decentral.loop.rounds import checkpoint_of, restore
 from decentral.mixing.summary import spectral_gap
 from decentral.registry import ConfiguredPlugin, Plugin, build, find, names
 from decentral.tasks.synthetic import quadratic_loss

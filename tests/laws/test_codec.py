@@ -19,7 +19,7 @@ from decentral.exchange.codec.base import (
     innermost,
 )
 from decentral.loop.block import Block
-from decentral.loop.state import checkpoint_of, restore
+from decentral.loop.rounds import checkpoint_of, restore
 from decentral.network import preview
 from decentral.registry import ConfiguredPlugin, build, find, names
 from decentral.traits import CodecTraits, traits_of
