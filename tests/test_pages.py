@@ -151,7 +151,7 @@ def test_what_a_page_was_not_given_is_an_error(
         given.update(values)
         return page(name, **values)
 
-    module = {"report": "run", "sweep": "compare"}.get(name, name)
+    module = {"report": "run", "sweep": "compare", "claims": "studies"}.get(name, name)
     monkeypatch.setattr(f"decentral.report.{module}.page", take)
     {
         "report": lambda: report_html(read_run(run)),
