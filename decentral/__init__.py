@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         merge,
         resume,
     )
+    from decentral.approval import trust
     from decentral.errors import ConfigError, RunError
     from decentral.loop.callbacks import Callback, EarlyStopping
     from decentral.registry import plugin
@@ -46,6 +47,7 @@ _HOMES = {
     "plugin": "decentral.registry",
     "resume": "decentral.api",
     "sweep": "decentral.sweeps",
+    "trust": "decentral.approval",
 }
 
 __all__ = [
@@ -66,6 +68,7 @@ __all__ = [
     "plugin",
     "resume",
     "sweep",
+    "trust",
 ]
 
 

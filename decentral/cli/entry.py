@@ -17,6 +17,7 @@ from functools import cache
 from io import TextIOWrapper
 from typing import Any
 
+from decentral.approval import command
 from decentral.errors import Bug, ConfigError, exit_place, nearest
 from decentral.limits import spin_briefly
 
@@ -45,7 +46,8 @@ def run(words: Sequence[str]) -> int:
             # command.
             stream.reconfigure(errors="replace")
     try:
-        _invoke(list(words))
+        with command(words) as left:
+            _invoke(left)
         sys.stdout.flush()
     except BrokenPipeError:
         # Nobody reads any more. The interpreter flushes at the exit and must find
