@@ -254,11 +254,8 @@ def as_mapping(kind: str, value: PluginSpec) -> dict[str, Any]:
         return {"name": value}
     spec = read(kind, value)
     names = list(find(kind, spec.name).settings) if spec.args else []
-    return {
-        "name": spec.name,
-        **dict(zip(names, spec.args, strict=False)),
-        **spec.settings,
-    }
+    by_place = dict(zip(names, spec.args, strict=False))
+    return {"name": spec.name, **by_place, **spec.settings}
 
 
 # --- one configuration ------------------------------------------------------------
@@ -354,14 +351,12 @@ def _check_plain(asked: Mapping[str, Any]) -> None:
 
 def recommendations(kind: str, part: PluginSpec) -> Mapping[str, Any]:
     """Return the settings of a run that a task or an algorithm recommends."""
+    found = part
     if isinstance(part, str | Mapping | Spec):
         found = find(kind, parse_spec(part, kind).name)
-        return traits_of(found, Recommending).defaults
-    return (
-        traits_of(part, Recommending).defaults
-        if isinstance(part, ConfiguredPlugin)
-        else {}
-    )
+    elif not isinstance(part, ConfiguredPlugin):
+        return {}
+    return traits_of(found, Recommending).defaults
 
 
 def _with_plan(settings: dict[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
