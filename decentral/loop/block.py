@@ -163,7 +163,8 @@ class Block:
         """Count the step that was just done."""
         self._notice(torch.isfinite(self.losses))
         self.stand_at(self.step + 1, self.round)
-        measure_after(self, self.planner)
+        if self.planner is not None and self.planner.schedule.own_feedback:
+            measure_after(self, self.planner)
 
     def check(self) -> None:
         """Find nodes whose rows are not finite, before anybody looks at them."""

@@ -71,10 +71,8 @@ def refresh_feedback(block: Measured, planner: RoundPlanner) -> Feedback:
     return replace(known, spent=spent)
 
 
-def measure_after(block: Measured, planner: RoundPlanner | None) -> None:
+def measure_after(block: Measured, planner: RoundPlanner) -> None:
     """Measure what schedules ask for behind a step, if the next one is asked with it."""
-    if planner is None or not planner.schedule.own_feedback:
-        return
     upcoming = block.step + 1
     asked = upcoming <= planner.steps and planner.is_communication_step(upcoming)
     if asked and (_is_due(block, planner) or block.feedback is None):

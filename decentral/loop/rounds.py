@@ -57,7 +57,7 @@ def train(block: Block, evaluator: Evaluator) -> Iterator[Row]:
     if not block.step:
         yield _evaluated(block, status(block) | evaluator(complete=True))
     before: list[Row] = []
-    while not block.is_over:
+    while True:
         action, round = block.decide(), block.round
         if block.step + 1 == steps and action is not None and action.is_merge:
             # The algorithm merges within its step, after its local update: only a
@@ -70,7 +70,8 @@ def train(block: Block, evaluator: Evaluator) -> Iterator[Row]:
         if block.step == 0:
             refuse_idle(algorithm, block.called)
         block.finish_step()
-        _tell_step(block, sent=block.round > round)
+        if callbacks.listeners:
+            _tell_step(block, sent=block.round > round)
         if block.is_over:
             break
         if block.step % every == 0:

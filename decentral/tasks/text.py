@@ -178,21 +178,7 @@ def _source(
     # latin-1 makes one character of every byte, whatever the file is encoded in;
     # utf-8-sig drops a byte order mark, which would be a token of its own.
     encoding = "latin-1" if tokens == "byte" else "utf-8-sig"
-    files, notes = dict[str, list[Path]](), tuple[str, ...]()
-    if path is not None and not path.startswith(HUB):
-        found = files_of(path)
-        files, notes = found.splits, found.notes
-    if test is not None:
-        if "test" in files:
-            notes = (
-                *notes,
-                f"task 'text': test={test} stands for the test files of {path}.",
-            )
-        files |= {
-            "test": [
-                one for each in files_of(test, "test").splits.values() for one in each
-            ]
-        }
+    files, notes = _files(path, test)
     if shared := {*files.get("train", ())} & {*files.get("test", ())}:
         raise ConfigError(
             f"task 'text': {min(shared)} is both for training and for the test."
@@ -221,6 +207,23 @@ def _source(
         return _Text(key, partial(_as_pieces, source, tokens), held), notes
     train = partial(read, files["train"], encoding, separator)
     return _Text([separator, marks], train, held), notes
+
+
+def _files(
+    path: str | None, test: str | None
+) -> tuple[dict[str, list[Path]], tuple[str, ...]]:
+    """Return the files of every split, and what is to be said about them."""
+    files, notes = dict[str, list[Path]](), tuple[str, ...]()
+    if path is not None and not path.startswith(HUB):
+        found = files_of(path)
+        files, notes = found.splits, found.notes
+    if test is not None:
+        if "test" in files:
+            said = f"task 'text': test={test} stands for the test files of {path}."
+            notes = (*notes, said)
+        theirs = files_of(test, "test").splits.values()
+        files |= {"test": [one for each in theirs for one in each]}
+    return files, notes
 
 
 def _encode_text(text: _Text, tokens: tuple[str, int], val: float, cache: str) -> Encoded:
