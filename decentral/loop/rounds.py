@@ -57,7 +57,7 @@ def train(block: Block, evaluator: Evaluator) -> Iterator[Row]:
     if not block.step:
         yield _evaluated(block, status(block) | evaluator(complete=True))
     before: list[Row] = []
-    while True:
+    while not block.is_over:
         action, round = block.decide(), block.round
         if block.step + 1 == steps and action is not None and action.is_merge:
             # The algorithm merges within its step, after its local update: only a
