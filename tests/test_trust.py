@@ -259,7 +259,7 @@ def test_plan_that_a_run_folder_names_is_somebody_elses_too(box: Sandbox) -> Non
     assert not box.mark.exists()
 
 
-def test_trackers_of_somebody_elses_run_are_refused_too(
+def test_trackers_and_callbacks_are_not_loaded_to_read_models(
     box: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (box.plugin.parent / "told.py").write_text(
@@ -271,5 +271,5 @@ def test_trackers_of_somebody_elses_run_are_refused_too(
     text = re.sub(r"(?m)^track:.*\n(?: .*\n|- .*\n)*", "", config.read_text())
     config.write_text(f"{text}track: [code/told.py:tracker]\n")
     box.user("me")
-    assert decentral.cli.run(["merge", str(box.run)]) == 2
+    decentral.cli.run(["merge", str(box.run)])
     assert not box.mark.exists()
