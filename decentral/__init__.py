@@ -20,7 +20,6 @@ if TYPE_CHECKING:
         merge,
         resume,
     )
-    from decentral.approval import trust
     from decentral.errors import ConfigError, RunError
     from decentral.loop.callbacks import Callback, EarlyStopping
     from decentral.registry import plugin
@@ -47,7 +46,6 @@ _HOMES = {
     "plugin": "decentral.registry",
     "resume": "decentral.api",
     "sweep": "decentral.sweeps",
-    "trust": "decentral.approval",
 }
 
 __all__ = [
@@ -68,7 +66,6 @@ __all__ = [
     "plugin",
     "resume",
     "sweep",
-    "trust",
 ]
 
 

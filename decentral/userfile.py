@@ -30,7 +30,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from decentral.approval import check_file, check_other
 from decentral.blame import adopt, users_place
 from decentral.errors import ConfigError, exit_place, in_words
 
@@ -131,12 +130,6 @@ _folders: dict[str, Path] = {}
 _files: dict[str, Path] = {}
 
 
-#: Files that were asked for before they ran, and folders of those that run by their
-#: digest, so that nothing else of these may come along.
-_checked: set[str] = set()
-_closed: set[Path] = set()
-
-
 def load_file(path: str) -> ModuleType:
     """Import a user's Python file by path; what it raises is named as the user's
     own.
@@ -150,11 +143,8 @@ def load_file(path: str) -> ModuleType:
             raise ConfigError(
                 f"plug-in file {path} does not exist; give the path of a .py file."
             )
-        found = {str(one): one for one in sources(file)}
-        contents = {path: locate(one).read_bytes() for path, one in found.items()}
-        if check_file(str(path), contents):
-            _closed.add(file.parent)
-        _checked.update(contents)
+        for other in sources(file):
+            locate(other)
     try:
         return importlib.import_module(name)
     except SystemExit as error:
@@ -326,10 +316,7 @@ class _Loader(SourceLoader):
         return str(self.file)
 
     def get_data(self, path: str) -> bytes:
-        content = locate(path).read_bytes()
-        if path not in _checked:
-            check_other(path, content, bool(_closed & {*Path(path).parents}))
-        return content
+        return locate(path).read_bytes()
 
     def exec_module(self, module: ModuleType) -> None:
         # Statements call the ``__import__`` of the builtins that their module has.

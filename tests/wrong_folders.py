@@ -16,11 +16,9 @@ import torch
 from wrong import SMALL, Case
 
 import decentral
-from decentral.approval import check_other
 from decentral.errors import Interrupted
 from decentral.loop.trained import TrainedModels
 from decentral.run.checkpoint import Checkpoint
-from decentral.yamltext import dump, load
 
 FOLDERS = [
     Case("launch or resume: no folder named", f"{SMALL} --resume"),
@@ -34,9 +32,6 @@ FOLDERS = [
     Case("resume: no more steps", "resume finished --change steps=4"),
     Case("resume: beyond the final merge", "resume finished --change steps=8"),
     Case("resume: a change without more steps", "resume finished --change lr=0.1"),
-    Case("merge: somebody else's plug-in", "merge foreign_file"),
-    Case("merge: somebody else's module", "merge foreign_module"),
-    Case("merge: a module that nobody has", "merge foreign_nothing"),
     Case("resume: a change before the first checkpoint", "resume empty --change steps=8"),
 ]  # fmt: skip
 
@@ -79,9 +74,6 @@ PYTHON: dict[str, Callable[[], Any]] = {
     "sweep: interrupted in Python": _interrupted_sweep,
     "sweep: every run failed": lambda: _swept(),
     "sweep: best by what is not measured": lambda: _swept(4).best("speed"),
-    "a file that comes with somebody else's": lambda: check_other(
-        "helpers.py", b"", True
-    ),
 }
 
 
@@ -98,16 +90,6 @@ def wreck() -> None:
         Path(name, "summary.json").unlink()
         config = Path(name, "config.yaml")
         config.write_text(config.read_text().replace(f"\n{old}\n", f"\n{new}\n"))
-    Path("theirs.py").write_text("import lone\n")
-    for name, part in (
-        ("foreign_file", {"learning_rate": "theirs.py:slow"}),
-        ("foreign_module", {"optimizer": "plugins.Own"}),
-        ("foreign_nothing", {"optimizer": "nowhere.Own"}),
-    ):
-        shutil.copytree("finished", name)
-        config = Path(name, "config.yaml")
-        text = config.read_text()
-        config.write_text(text.partition("\n")[0] + "\n" + dump(load(text) | part))
     manifest = max(Path("plugged/checkpoints").glob("*/manifest.json"))
     stated = json.loads(manifest.read_text())
     del stated["sha256"]

@@ -19,7 +19,6 @@ from decentral.api.changing import (
 )
 from decentral.api.display import display_of
 from decentral.api.run import Run
-from decentral.approval import say
 from decentral.config import (
     LISTS,
     PARTS,
@@ -73,7 +72,6 @@ def launch(
     >>> run.summary["counters"]["comm/rounds"]
     21
     """
-    say(config, settings)
     layers = [read_settings(config)] if config is not None else []
     # None stands for an argument that was not given, as functions that pass them on
     # do.
@@ -245,7 +243,6 @@ def resume(
         RunError: Every checkpoint is damaged.
     """
     given: dict[str, Any] = {**objects}
-    say(given, change)
     return _train(restart(path, change=change, **given), given, watch, quiet)
 
 

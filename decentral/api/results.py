@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from decentral.api.run import Progress, Run, models_of
-from decentral.approval import say
 from decentral.errors import ConfigError
 from decentral.plugins import Plugin, kind_called
 from decentral.records import Record
@@ -222,7 +221,6 @@ def merge(
             differ.
         watch: Told which rule is at work, how many are done, and how many there are.
     """
-    say(method)
     found = run_of(run)
     one = not isinstance(method, list | tuple | None)
     asked: Any = [method] if one else method
@@ -341,7 +339,6 @@ def export(
     Returns:
         The lines of Python that load it, by what they need.
     """
-    say(method)
     return run_of(run).export(to, method=method, at=at)
 
 

@@ -17,7 +17,6 @@ from functools import cache
 from io import TextIOWrapper
 from typing import Any
 
-from decentral.approval import command
 from decentral.errors import Bug, ConfigError, exit_place, nearest
 from decentral.limits import spin_briefly
 
@@ -46,8 +45,7 @@ def run(words: Sequence[str]) -> int:
             # command.
             stream.reconfigure(errors="replace")
     try:
-        with command(words) as left:
-            _invoke(left)
+        _invoke(list(words))
         sys.stdout.flush()
     except BrokenPipeError:
         # Nobody reads any more. The interpreter flushes at the exit and must find

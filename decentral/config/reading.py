@@ -12,7 +12,6 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, NoReturn
 
-from decentral.approval import read_from
 from decentral.config.engine import ENGINE_SETTINGS, engine_above
 from decentral.config.places import place_files
 from decentral.config.settings import (
@@ -47,10 +46,7 @@ def read_file(path: str | Path) -> dict[str, Any]:
             f"configuration {path} must be a mapping of settings, such as 'nodes: 16'."
         )
     named = resolve_aliases({str(key): value for key, value in loaded.items()})  # pyright: ignore
-    placed = place_files(named, path)
-    # as written and where it lies: the one is looked for, the other is run
-    read_from(path, [loaded, placed])
-    return placed
+    return place_files(named, path)
 
 
 def split_assignments(assignments: Sequence[str]) -> dict[str, str]:

@@ -13,7 +13,7 @@ from math import ceil
 from types import FrameType
 from typing import Any
 
-from decentral import approval, network
+from decentral import network
 from decentral.blame import attribute
 from decentral.config import Config, foreign_parts
 from decentral.errors import (
@@ -136,7 +136,6 @@ class EngineRun(ABC):
             self.cut(START)
         self._describe()
         folder.identity = identity(self.settings, self.setup.config.past)
-        approval.record()
 
     def go_on(self, folder: RunFolder, saved: Saved) -> None:
         """Continue a run from a checkpoint; what was logged after it is cut off."""
@@ -146,7 +145,6 @@ class EngineRun(ABC):
         self.resumed, self.elapsed_s = True, saved.counters["elapsed_s"]
         self.stopped = saved.counters.get("callbacks", {}).get("stopped")
         folder.identity = identity(self.settings, self.setup.config.past)
-        approval.record()
 
     def cut(self, offsets: Mapping[str, int]) -> None:
         """Cut the records back to a ``position``; of the events, those that will

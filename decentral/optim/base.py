@@ -24,7 +24,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from decentral.approval import check_module
 from decentral.blame import library
 from decentral.errors import ConfigError, nearest
 from decentral.layout import ALIGNMENT, GroupRule, one_group
@@ -105,7 +104,6 @@ def resolve(name: str) -> Plugin | None:
     if "." not in name or name.endswith(".py"):
         return None
     module_name, _, attribute = name.rpartition(".")
-    check_module(name)
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:

@@ -13,7 +13,6 @@ from typing import Any, Unpack
 from decentral.api import Run
 from decentral.api.display import Several
 from decentral.api.results import Table, table_html
-from decentral.approval import say
 from decentral.config import LISTS, PARTS, read_settings
 from decentral.config.schema import Settings
 from decentral.engines.choice import refuse_ranks
@@ -144,7 +143,6 @@ def sweep(
     0.2
     """
     given: dict[str, Any] = {**settings}
-    say(axes, config, given)
     below = {} if config is None else read_settings(config, "sweep")
     written: Any = below.pop("sweep", {})
     folder = Path(str(given.pop("out", None) or "sweeps/sweep")).expanduser()
