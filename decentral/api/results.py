@@ -367,8 +367,8 @@ def list_plugins(kind: str | None = None) -> Plugins:
     Args:
         kind: A kind, such as ``"topology"`` or ``"schedules"``; all unless given.
 
-    >>> list_plugins("topologies")[0]["name"]
-    'base_k'
+    >>> "ring" in {one["name"] for one in list_plugins("topologies")}
+    True
     """
     kinds = KINDS if kind is None else [kind_called(kind, KINDS)]
     plugins: list[Plugin] = []

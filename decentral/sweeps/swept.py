@@ -137,7 +137,7 @@ def sweep(
         Interrupted: The user has stopped it.
 
     >>> found = sweep(
-    ...     {"lr": [0.1, 0.2]}, task="quadratic", nodes=4, steps=8, out="sweeps/doc"
+    ...     {"lr": [0.01, 0.2]}, task="quadratic", nodes=4, steps=40, out="sweeps/doc"
     ... )
     >>> found.best("loss")["lr"]
     0.2
