@@ -7,7 +7,12 @@ these parts is no more what it was.
 
 from __future__ import annotations
 
+import importlib.util
+import sys
+from collections.abc import Callable
 from datetime import timedelta
+from threading import RLock
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -32,6 +37,66 @@ def inner_schedulers(scheduler: Any) -> tuple[Any, ...]:
     none.
     """
     return tuple(getattr(scheduler, "_schedulers", ()))
+
+
+_COMPILER = "torch._dynamo"
+_loading = RLock()
+
+
+class _Deferred(ModuleType):
+    """Torch's compiler before anybody needs it; it becomes the real module then.
+
+    Optimizers import it at every step, for two functions that do nothing for whoever
+    compiles nothing. Loading it takes 2 s, more than a small run.
+    """
+
+    @staticmethod
+    def graph_break(msg: str = "") -> None:
+        """Keep a compiler from looking further: there is none."""
+
+    @staticmethod
+    def disable(fn: Callable[..., Any], *given: Any, **settings: Any) -> Any:
+        """Return ``fn``, kept from the compiler as soon as there is one."""
+        hidden: list[Callable[..., Any]] = []
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            module = sys.modules[_COMPILER]
+            if isinstance(module, _Deferred):
+                return fn(*args, **kwargs)
+            if not hidden:
+                hidden.append(module.disable(fn, *given, **settings))
+            return hidden[0](*args, **kwargs)
+
+        return call
+
+    def __getattr__(self, name: str) -> Any:
+        # Without its path before: a submodule, too, needs the package first.
+        with _loading:
+            if type(self) is _Deferred and "__path__" not in vars(self):
+                spec = self.__spec__
+                assert spec is not None
+                assert spec.loader is not None
+                self.__path__ = spec.submodule_search_locations or []
+                spec.loader.exec_module(self)
+                self.__class__ = ModuleType  # pyright: ignore
+            elif type(self) is _Deferred:  # asked by the module itself, while it loads
+                raise AttributeError(name)
+        return getattr(self, name)
+
+
+def defer_compiler() -> None:
+    """Let optimizers step without loading torch's compiler, until it is used.
+
+    ``torch.compile``, and whatever else asks for a part of it, loads it as ever.
+    """
+    if _COMPILER in sys.modules:
+        return
+    spec = importlib.util.find_spec(_COMPILER)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    del module.__path__
+    module.__class__ = _Deferred
+    sys.modules[_COMPILER] = torch._dynamo = module  # pyright: ignore
 
 
 def gloo_group(

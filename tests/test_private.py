@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import logging
+import subprocess
+import sys
 import threading
 import time
 import tomllib
@@ -149,6 +151,43 @@ def test_chains_and_sequences_of_schedulers_show_what_they_step() -> None:
     assert private.inner_schedulers(chain) == (one, two)
     assert private.inner_schedulers(sequence) == (one, two)
     assert private.inner_schedulers(one) == ()
+
+
+STEPS = """
+import sys
+import torch
+from decentral.private import defer_compiler
+
+def step(optimizer, weight):
+    optimizer.zero_grad()
+    weight.square().sum().backward()
+    optimizer.step()
+    optimizer.load_state_dict(optimizer.state_dict())
+    return weight.tolist()
+
+weight = torch.nn.Parameter(torch.ones(2))
+defer_compiler()
+optimizer = torch.optim.SGD([weight], lr=0.25)
+print(step(optimizer, weight), "sympy" in sys.modules)
+import torch._dynamo.config
+print(torch._dynamo.config.__name__, type(torch._dynamo) is type(sys))
+defer_compiler()
+print(step(optimizer, weight), torch._dynamo.is_compiling())
+print(hasattr(torch._dynamo, "optimize"), hasattr(torch._dynamo, "no_such_part"))
+"""
+
+
+def test_optimizers_step_without_torchs_compiler_and_with_it() -> None:
+    """Loaded by whoever needs a part of it, it is what it would have been."""
+    done = subprocess.run(
+        [sys.executable, "-c", STEPS], capture_output=True, text=True, check=False
+    )
+    assert done.stdout.splitlines() == [
+        "[0.5, 0.5] False",
+        "torch._dynamo.config True",
+        "[0.25, 0.25] False",
+        "True False",
+    ], done.stderr
 
 
 def group(world: int = 1, address: str = "127.0.0.1", timeout_s: float = 5.0) -> Any:

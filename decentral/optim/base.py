@@ -30,6 +30,7 @@ from decentral.layout import ALIGNMENT, GroupRule, one_group
 from decentral.optim.blocks import Blockwise
 from decentral.optim.matrix import takes
 from decentral.plugins import describe, is_users, wrong
+from decentral.private import defer_compiler
 from decentral.registry import ConfiguredPlugin, Plugin, Positive
 from decentral.signature import Setting, signature_settings
 from decentral.traits import OptimizerTraits, traits_of
@@ -232,6 +233,7 @@ def make_optimizer(
         presented: The parameters as it takes them.
         params: The parameters.
     """
+    defer_compiler()
     made = rule(presented)
     if not isinstance(made, torch.optim.Optimizer):
         raise wrong(

@@ -195,6 +195,9 @@ def _dummy(lr: float) -> torch.optim.Optimizer:
     """
     import torch
 
+    from decentral.private import defer_compiler
+
+    defer_compiler()
     parameter = torch.nn.Parameter(torch.zeros(1))
     return torch.optim.SGD([parameter], lr=lr, momentum=0.9)
 
