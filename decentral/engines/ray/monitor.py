@@ -13,7 +13,8 @@ from decentral.records import Records
 #: Prometheus prefixes ``ray_``.
 PREFIX = "decentral_"
 #: Gauges that are no key of a row.
-FAILURES, PARTS_S = "decentral_failures", "decentral_step_seconds"
+FAILURES = "decentral_failures"
+PARTS_S = "decentral_step_seconds"
 #: The parts of a step's time, of every worker.
 PARTS = ("compute", "wait", "mix")
 
