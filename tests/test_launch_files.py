@@ -48,7 +48,7 @@ def need(program: str) -> str:
 
 def gauges() -> set[str]:
     """Names of all gauges that a run with the built-in metrics has, as Prometheus sees them."""
-    from decentral.engines.ray.monitor import FAILURES, PARTS_S, gauge_name
+    from decentral.engines.ray.run import FAILURES, PARTS_S, gauge_name
     from decentral.metrics.base import built_in_records
     from decentral.records import records_of
 

@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.needs("ray", "prometheus"), pytest.mark.timeout(120)]
 
 EXPORTER = """
 import sys, time, ray
-from decentral.engines.ray.monitor import PARTS, Monitor
+from decentral.engines.ray.run import PARTS, Monitor
 from decentral.metrics.base import built_in_records
 from decentral.records import records_of
 

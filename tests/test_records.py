@@ -17,7 +17,7 @@ import torch
 import decentral.cli
 from decentral.api import models_of
 from decentral.api.display import scores
-from decentral.engines.ray.monitor import FAILURES, Monitor
+from decentral.engines.ray.run import FAILURES, Monitor
 from decentral.errors import ConfigError
 from decentral.merging.base import merge_models
 from decentral.metrics.base import built_in_records, check_values, declared_records
