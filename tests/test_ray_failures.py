@@ -20,7 +20,7 @@ from torch import Tensor
 import decentral
 from decentral.api import run_config
 from decentral.config import make_config
-from decentral.engines import assembly
+from decentral.engines import workers
 from decentral.engines.ray.allocator import divide
 from decentral.engines.ray.cluster import Host, HostBlocklist, connect
 from decentral.engines.ray.run import RayRun
@@ -101,8 +101,8 @@ def test_a_killed_worker_is_started_again_and_the_bits_are_the_same(
     launch: Launch, undisturbed: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Here no worker sees the run folder: shards of checkpoints and the merged model stream."""
-    monkeypatch.setattr(assembly, "_is_shared", lambda folder, workers: False)
-    monkeypatch.setattr(assembly, "CHUNK", 1000)  # several of them
+    monkeypatch.setattr(workers, "_is_shared", lambda folder, workers: False)
+    monkeypatch.setattr(workers, "CHUNK", 1000)  # several of them
     out = launch(faults=["kill(worker=1,step=35)"])
     assert torch.equal(last_rows(out), undisturbed)
     first = json.loads(

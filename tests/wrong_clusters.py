@@ -11,13 +11,12 @@ from unittest import mock
 
 from decentral.config import Engine
 from decentral.engines import choice
-from decentral.engines.assembly import CheckpointAssembly
 from decentral.engines.attempt import check_versions
 from decentral.engines.base import EngineRun
 from decentral.engines.ray.cluster import Host, _check_port, _explain, place_workers
 from decentral.engines.ray.run import RayRun
 from decentral.engines.ray.worker_group import WorkerGroup
-from decentral.engines.workers import PROCESS_DIED, WorkersLost
+from decentral.engines.workers import PROCESS_DIED, CheckpointAssembly, WorkersLost
 from decentral.network.planning import Membership
 from decentral.run.folder import RunFolder
 

@@ -12,9 +12,16 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Protocol
 
 from decentral import userfile
-from decentral.engines.assembly import CheckpointAssembly, RecordAssembly, combine
 from decentral.engines.base import EngineRun, Watch
-from decentral.engines.workers import START_S, Report, Workers, WorkersLost
+from decentral.engines.workers import (
+    START_S,
+    CheckpointAssembly,
+    RecordAssembly,
+    Report,
+    Workers,
+    WorkersLost,
+    combine,
+)
 from decentral.errors import ConfigError
 from decentral.exchange.base import Rendezvous
 from decentral.faults.base import Fault
