@@ -24,7 +24,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from decentral.config import make_config
-from decentral.engines.process import configure_process
+from decentral.engines.worker import configure_process
 from decentral.exchange.local import LocalExchange
 from decentral.loop.block import Block
 from decentral.loop.measure import Evaluator

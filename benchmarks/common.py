@@ -13,7 +13,7 @@ import decentral  # noqa: F401  (before torch: sets how threads wait)
 import torch
 from torch import Tensor, nn
 
-from decentral.engines.process import configure_process
+from decentral.engines.worker import configure_process
 from decentral.gradients import Batch
 from decentral.layout import Layout
 from decentral.registry import build

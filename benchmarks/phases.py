@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from decentral.config import make_config, read_file, resolve_aliases
-from decentral.engines.process import configure_process
+from decentral.engines.worker import configure_process
 from decentral.exchange.local import LocalExchange
 from decentral.gradients import make_stacked_forward
 from decentral.layout import share_parameters

@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy
 
 from decentral.config import make_config
 from decentral.engines.local import LocalRun
-from decentral.engines.process import configure_process
+from decentral.engines.worker import configure_process
 from decentral.registry import build
 
 MODELS: dict[str, Any] = {

@@ -4,17 +4,22 @@ gave.
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import inspect
 import json
 import multiprocessing
+import os
 import signal
+import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from multiprocessing.connection import wait as wait_for_any
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,7 +27,6 @@ import torch
 
 from decentral.blame import explain, reraise
 from decentral.claims.base import Findings, Lab, verdict
-from decentral.engines.process import end_with_parent
 from decentral.errors import Interrupted, RunError
 from decentral.plugins import describe, wrong
 from decentral.registry import ConfiguredPlugin, bind, build, find
@@ -295,3 +299,34 @@ def _findings(
         return Trial(build("claim", spec), (seed,), folder, say, device).findings(seed)
     except Exception as error:  # a traceback does not travel
         reraise(error)
+
+
+# --- children ---------------------------------------------------------------------
+
+# The option of Linux's prctl (prctl.h) by which the kernel signals the end of the
+# parent.
+_PR_SET_PDEATHSIG = 1
+
+
+def end_with_parent() -> None:
+    """Let this child of ``multiprocessing`` end as soon as its parent has, killed
+    or not.
+
+    A thread waits for the pipe whose other end only the parent holds: that works on
+    every system, also when the parent has ended before. But it needs the
+    interpreter, which a long call into C may keep to itself; so Linux is asked to
+    kill, too. That alone would not do: it is told of the end of the *thread* that
+    started the child, exists on Linux only, and comes too late for a parent that is
+    gone already. Nothing is saved: runs bear a kill at any moment.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "only children that multiprocessing has started can tell"
+    watch = threading.Thread(target=_follow, args=(parent.sentinel,), daemon=True)
+    watch.start()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _follow(sentinel: int) -> None:
+    wait_for_any([sentinel])
+    os._exit(1)

@@ -8,7 +8,7 @@ from safetensors.torch import save as save_tensors
 
 from decentral.config import Config
 from decentral.engines.base import EngineRun, Watch, checkpoint_interval, stop_signals
-from decentral.engines.process import configure_process
+from decentral.engines.worker import configure_process
 from decentral.errors import ConfigError
 from decentral.exchange.local import LocalExchange
 from decentral.faults.base import worker_faults
