@@ -39,7 +39,7 @@ from decentral.claims.base import Lab
 from decentral.claims.trials import trial
 from decentral.cli import several
 from decentral.config import make_config
-from decentral.engines.choice import refuse_ranks
+from decentral.engines.local import refuse_ranks
 from decentral.engines.worker import describe_error
 from decentral.errors import ConfigError, Interrupted, RunError, worker_error
 from decentral.loop.preparing import prepare

@@ -8,7 +8,7 @@ import pytest
 
 import decentral.cli
 from decentral.config import make_config
-from decentral.engines.choice import refuse_ranks
+from decentral.engines.local import refuse_ranks
 from decentral.errors import ConfigError
 
 TORCHRUN = {

@@ -31,7 +31,7 @@ from decentral.config import (
 )
 from decentral.config.schema import Again, Changes, Settings
 from decentral.engines.base import EngineRun, close_on_error
-from decentral.engines.choice import prepare_run, refuse_ranks
+from decentral.engines.local import prepare_run, refuse_ranks
 from decentral.errors import ConfigError, shell_word
 from decentral.loop.preparing import prepare
 from decentral.loop.setup import Setup, resolve_config

@@ -18,7 +18,7 @@ from decentral.claims.base import FAILS, HOLDS, PARTLY
 from decentral.claims.trials import BROKEN, Ahead, Record, Trial, trial
 from decentral.cli.words import QUIET, console_of, facts, make_columns
 from decentral.config import parse_assignments
-from decentral.engines.choice import refuse_ranks
+from decentral.engines.local import refuse_ranks
 from decentral.errors import ConfigError, RunError
 from decentral.registry import members
 from decentral.report.facts import duration_text

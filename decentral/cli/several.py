@@ -26,7 +26,7 @@ from decentral.cli.words import (
     path_text,
 )
 from decentral.config import resolve_aliases, split_assignments
-from decentral.engines.choice import refuse_ranks
+from decentral.engines.local import refuse_ranks
 from decentral.errors import Interrupted, RunError
 from decentral.records import BYTES
 from decentral.report.compare import (

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from decentral.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from decentral.engines.choice import engine_of
+    from decentral.engines.local import engine_of
 
 __all__ = [
     "engine_of",
 ]
 
-__getattr__ = lazy_names(__name__, {"choice": __all__})
+__getattr__ = lazy_names(__name__, {"local": __all__})

@@ -20,7 +20,7 @@ from typing import Any, Literal
 from decentral import api
 from decentral.blame import explain
 from decentral.engines.base import EngineRun, Watch, stop_signals
-from decentral.engines.choice import engine_of
+from decentral.engines.local import engine_of
 from decentral.errors import Interrupted, exit_place
 from decentral.report.compare import Group, write_sweep
 from decentral.report.facts import Facts, facts_of
