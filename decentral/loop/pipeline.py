@@ -23,7 +23,7 @@ from decentral.gradients.choice import choose
 from decentral.gradients.perturb import Attack, add_noise, flip_classes, smooth_labels
 from decentral.gradients.sam import SharpnessAware
 from decentral.layout import share_parameters
-from decentral.loop.compatibility import check_evaluation
+from decentral.loop.models import check_evaluation
 from decentral.loop.setup import Setup
 from decentral.plugins import label_of
 from decentral.sampling import Sampler
