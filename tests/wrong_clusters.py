@@ -10,7 +10,7 @@ from typing import Any
 from unittest import mock
 
 from decentral.config import Engine
-from decentral.engines import choice
+from decentral.engines import local
 from decentral.engines.attempt import check_versions
 from decentral.engines.base import EngineRun
 from decentral.engines.ray.cluster import Host, _check_port, _explain, place_workers
@@ -39,8 +39,8 @@ def has_no_token() -> None:
 
 
 def without_ray() -> None:
-    with mock.patch.object(choice, "find_spec", return_value=None):
-        choice.require_ray()
+    with mock.patch.object(local, "find_spec", return_value=None):
+        local.require_ray()
 
 
 def port_in_use() -> None:
