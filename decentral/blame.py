@@ -50,7 +50,6 @@ _CALLERS = (
     ("tasks/", "task", False),
     ("optim/base.py", "optimizer", True),
     ("optim/block_optimizer.py", "optimizer", True),
-    ("optim/trial.py", "optimizer", True),
     ("topology/", "topology", False),
     ("mixing/", "weights", False),
     ("exchange/codec/", "codec", False),

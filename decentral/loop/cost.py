@@ -19,7 +19,7 @@ from decentral.limits import require
 from decentral.loop.block import Block
 from decentral.loop.setup import Setup
 from decentral.network.planning import Membership
-from decentral.optim.trial import state_numbers
+from decentral.optim.block_optimizer import state_numbers
 from decentral.pytree import Tree, leaves
 from decentral.registry import build
 from decentral.tasks.base import Samples

@@ -20,7 +20,12 @@ from decentral.gradients.draws import key_dropout
 from decentral.layout import Layout, cast
 from decentral.limits import free_bytes
 from decentral.loop.adapting import adapt_model, ready
-from decentral.loop.compatibility import refuse_rounds, refuse_unsound, split_of
+from decentral.loop.compatibility import (
+    check_optimizer,
+    refuse_rounds,
+    refuse_unsound,
+    split_of,
+)
 from decentral.loop.health import attackers
 from decentral.loop.models import build_seeded, builder_of, check_size
 from decentral.loop.pipeline import check_methods, with_numbers
@@ -33,7 +38,6 @@ from decentral.network.links import Network
 from decentral.network.planning import RoundPlanner
 from decentral.network.presets import carries_links, check_connected, network_of
 from decentral.optim.base import default_lr, grouping
-from decentral.optim.trial import check_optimizer
 from decentral.plugins import describe, label_of, wrong
 from decentral.registry import ConfiguredPlugin, build
 from decentral.sampling import Plan, plan_fixed, resample_plan

@@ -24,8 +24,7 @@ from decentral.mixing.summary import summary_line
 from decentral.network.clock import Clock
 from decentral.network.links import Network
 from decentral.network.planning import RoundPlanner, Size, all_reduce_messages
-from decentral.optim.block_optimizer import LrInfo
-from decentral.optim.trial import state_numbers
+from decentral.optim.block_optimizer import LrInfo, state_numbers
 from decentral.plugins import is_users, label_of, plain
 from decentral.pytree import tree_map
 from decentral.registry import PYTHON, ConfiguredPlugin

@@ -10,12 +10,11 @@ from decentral.lazy import lazy_names
 
 if TYPE_CHECKING:
     from decentral.optim.base import default_lr, grouping, is_elementwise, updater
-    from decentral.optim.block_optimizer import BlockOptimizer, LrInfo
+    from decentral.optim.block_optimizer import BlockOptimizer, LrInfo, state_numbers
     from decentral.optim.blocks import RATIOS, Blockwise, block_groups, block_of
     from decentral.optim.first_order import Lion, grad_power
     from decentral.optim.muon import Muon, MuonLite
     from decentral.optim.soap import Soap, SoapLite
-    from decentral.optim.trial import state_numbers
 
 __all__ = [
     "RATIOS",
@@ -41,12 +40,11 @@ __getattr__ = lazy_names(
     __name__,
     {
         "base": ["default_lr", "grouping", "is_elementwise", "updater"],
-        "block_optimizer": ["BlockOptimizer", "LrInfo"],
+        "block_optimizer": ["BlockOptimizer", "LrInfo", "state_numbers"],
         "blocks": ["Blockwise", "RATIOS", "block_groups", "block_of"],
         "first_order": ["Lion", "grad_power"],
         "muon": ["Muon", "MuonLite"],
         "soap": ["Soap", "SoapLite"],
-        "trial": ["state_numbers"],
     },
     renamed={"Course": "LrInfo"},
 )

@@ -361,3 +361,14 @@ def _has_modes(optimizer: torch.optim.Optimizer) -> bool:
 
 def _number(value: float) -> Tensor:
     return torch.tensor(value, dtype=torch.float64 if isinstance(value, float) else None)
+
+
+def state_numbers(rule: ConfiguredPlugin, layout: Layout) -> int:
+    """Return how many numbers of one row's state are exchanged along with it, by a
+    trial step.
+    """
+    # Many optimizers make their state only when they first step.
+    row, grad = torch.ones(1, layout.width), torch.ones(1, layout.width)
+    trial = BlockOptimizer(rule, layout, row, grad)
+    trial.step(1e-3)
+    return sum(channel.shape[1] for channel in trial.channels())

@@ -15,9 +15,8 @@ from torch import Tensor, nn
 from decentral import ConfigError, rng
 from decentral.layout import Layout
 from decentral.optim.base import default_lr, is_elementwise
-from decentral.optim.block_optimizer import BlockOptimizer
+from decentral.optim.block_optimizer import BlockOptimizer, state_numbers
 from decentral.optim.blocks import Blockwise
-from decentral.optim.trial import state_numbers
 from decentral.registry import ConfiguredPlugin, build, find, names
 from decentral.traits import OptimizerTraits, traits_of
 
