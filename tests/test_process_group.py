@@ -24,7 +24,7 @@ from decentral.exchange import process_group as module
 from decentral.exchange.base import LostPeer
 from decentral.exchange.local import LocalExchange
 from decentral.exchange.process_group import ProcessGroupExchange
-from decentral.exchange.send_receive import send_receive_plan
+from decentral.exchange.send_receive import is_average, send_receive_plan
 from decentral.mixing.base import Mixing, assemble
 from decentral.topology.base import Links
 
@@ -243,6 +243,41 @@ def test_rows_that_travel_early_give_the_same_bits(sizes: Sizes) -> None:
         ours, theirs = zip(*together(work, crew), strict=True)
     assert torch.equal(torch.cat(ours), alone(rows, mixings))
     assert torch.equal(torch.cat(theirs), alone(state, mixings))
+
+
+def test_what_arrives_lies_in_the_memory_of_an_earlier_round_where_that_is_enough() -> (
+    None
+):
+    mixing = complete(4)
+
+    def work(worker: Any) -> list[tuple[int, int]]:
+        exchange, seen = worker.exchange, list[tuple[int, int]]()
+        for width in (48, 48, 32, 48, 64):
+            rows = share(block(4, width), worker)
+            inbox, _, sent = exchange.receive(rows, mixing)
+            assert torch.equal(
+                inbox, block(4, width)[[2, 3] if worker.rank == 0 else [0, 1]]
+            )
+            seen.append((inbox.data_ptr(), sent))
+        return seen
+
+    with workers([2, 2], ordered=True) as crew:
+        for seen in together(work, crew):
+            places = [place for place, _ in seen]
+            assert len(set(places[:4])) == 1, "48 columns, again, fewer, and 48 again"
+            assert places[4] != places[0], "64 do not fit"
+            assert [sent for _, sent in seen] == [2 * w * 8 for w in (48, 48, 32, 48, 64)]
+
+
+@pytest.mark.parametrize(
+    ("own", "average"), [(1 / 3, True), (0.5, False)], ids=["equal", "unequal"]
+)
+def test_only_equal_weights_on_every_pair_are_an_average(
+    own: float, average: bool
+) -> None:
+    pairs = np.array([(i, j) for i in range(3) for j in range(3) if i != j]).T
+    links = Links(pairs[0], pairs[1], None, directed=True)
+    assert is_average(assemble(links, np.full(6, (1 - own) / 2), 3)) == average
 
 
 # --- numbers on the wire --------------------------------------------------------------------------

@@ -287,7 +287,7 @@ class ProcessGroupExchange:
         storage = None if spare is None else spare.untyped_storage()
         if storage is None or len(storage) < needed:
             return torch.empty(rows, width, dtype=dtype, device=self._device)
-        whole = torch.empty(0, dtype=dtype, device=self._device).set_(storage)
+        whole = torch.tensor([], dtype=dtype, device=self._device).set_(storage)
         return whole[: rows * width].view(rows, width)
 
     # --- all together -------------------------------------------------------------

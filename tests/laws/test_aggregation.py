@@ -15,7 +15,7 @@ from decentral.exchange.local import LocalExchange
 from decentral.loop.block import Block
 from decentral.mixing.base import Mixing
 from decentral.network import preview
-from decentral.registry import find, names
+from decentral.registry import build, find, names
 from decentral.traits import AggregationTraits, traits_of
 
 NODES, WIDTH = 7, 96
@@ -104,6 +104,18 @@ def test_a_merge_of_all_lies_between_them_and_heeds_who_is_absent(name: str) -> 
     good = own[weights > 0]
     assert (found <= good.max(0).values + 1e-12).all()
     assert (found >= good.min(0).values - 1e-12).all()
+
+
+def test_a_merge_by_distances_goes_from_the_median_and_clips_the_farthest_but_one() -> (
+    None
+):
+    """By hand: medians 2; at distances 2, 1, 0, 1, 98 the second farthest, 2, is the limit."""
+    own = torch.tensor([[0.0], [1.0], [2.0], [3.0], [100.0]], dtype=torch.float64)
+    weights = torch.full((5,), 0.2, dtype=torch.float64)
+    found = aggregate_all(
+        build("aggregation", "clipping"), lambda given: given, own, weights
+    )
+    assert found.item() == pytest.approx(2 + 0.2 * (-2 - 1 + 0 + 1 + 2))
 
 
 def talking(name: str, **settings: Any) -> Block:
