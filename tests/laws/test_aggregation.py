@@ -109,13 +109,13 @@ def test_a_merge_of_all_lies_between_them_and_heeds_who_is_absent(name: str) -> 
 def test_a_merge_by_distances_goes_from_the_median_and_clips_the_farthest_but_one() -> (
     None
 ):
-    """By hand: medians 2; at distances 2, 1, 0, 1, 98 the second farthest, 2, is the limit."""
-    own = torch.tensor([[0.0], [1.0], [2.0], [3.0], [100.0]], dtype=torch.float64)
+    """By hand: the median is 2; of distances 1, 1/2, 0, 3, 98 the limit is the last but one."""
+    own = torch.tensor([[1.0], [1.5], [2.0], [5.0], [100.0]], dtype=torch.float64)
     weights = torch.full((5,), 0.2, dtype=torch.float64)
     found = aggregate_all(
         build("aggregation", "clipping"), lambda given: given, own, weights
     )
-    assert found.item() == pytest.approx(2 + 0.2 * (-2 - 1 + 0 + 1 + 2))
+    assert found.item() == pytest.approx(2 + 0.2 * (-1 - 0.5 + 0 + 3 + 3))
 
 
 def talking(name: str, **settings: Any) -> Block:
