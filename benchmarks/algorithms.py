@@ -3,8 +3,9 @@
     python benchmarks/algorithms.py --seeds 3
 
 16 nodes, Dirichlet 0.1, settings as shipped and nothing tuned. Every row gets the same bytes, 5 %
-of all-reduce at every step: who sends more in a round talks less often (the column H: steps between
-two rounds). One global merge ends every run; local is just before it, merged just after.
+of all-reduce at every step: who sends more in a round communicates less often (the column H:
+steps between two rounds). One global merge ends every run; local is just before it, merged just
+after.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
         kernel mnist mnist-hot mnist-cnn gpt together --out X
 
 DIR holds mnist/*.parquet and text/tinyshakespeare.txt. Every part prints its tables, writes its
-numbers into the folder and draws its figure. Seeds are nodes that never talk: each has a first
-model and samples of its own.
+numbers into the folder and draws its figure. Seeds are nodes that never communicate: each has
+a first model and samples of its own.
 """
 
 from __future__ import annotations
@@ -276,29 +276,37 @@ def study_together(out: Path) -> None:
     batches = {"constant 8": 8, "constant 64": 64,
                "early switch": "early_switch(at=25%, from=8, to=64)",
                "late switch": "late_switch(at=75%, from=8, to=64)"}  # fmt: skip
-    talks = {
+    schedules = {
         "early": "early(stop=25%, intensity=0.05, final_merge=true)",
         "late": "late(start=75%, intensity=0.05)",
         "never, then merge": "none(final_merge=true)",
     }
     rows, kept = [], {}
     for batch, spec in batches.items():
-        for talk, communication in talks.items():
+        for schedule, communication in schedules.items():
             runs = [together(spec, communication, seed) for seed in range(SEEDS)]
-            kept[f"{batch}, {talk}"] = runs
+            kept[f"{batch}, {schedule}"] = runs
             columns = [
                 np.array([run[key] for run in runs])
                 for key in ("local", "merged", "loss", "megabytes")
             ]
             local, merged, loss, sent = columns
             rows.append([
-                batch, talk, f"{runs[0]['steps']:,}", f"{sent.mean():.1f}",
+                batch, schedule, f"{runs[0]['steps']:,}", f"{sent.mean():.1f}",
                 f"{local.mean():.1f} ± {local.std(ddof=1):.1f}",
                 f"{merged.mean():.1f} ± {merged.std(ddof=1):.1f}",
                 f"{loss.mean():.3f} ± {loss.std(ddof=1):.3f}",
             ])  # fmt: skip
     keep(out, "together", kept)
-    head = ["batch", "talks", "steps", "MB sent", "local %", "merged %", "merged loss"]
+    head = [
+        "batch",
+        "communication",
+        "steps",
+        "MB sent",
+        "local %",
+        "merged %",
+        "merged loss",
+    ]
     table("mnist, 16 nodes, ring, 2,048 samples each", head, rows)
 
 

@@ -1,4 +1,4 @@
-"""Figures over several seeds: who talks when, and what a single merge brings.
+"""Figures over several seeds: who sends when, and what a single merge brings.
 
     python benchmarks/mergeability.py --seeds 8
     python benchmarks/mergeability.py --seeds 3 --task "mnist(path=DIR)" --only "ring, late"
@@ -24,8 +24,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "complete, 0.1/15": {"topology": "complete", "intensity": 0.1 / 15},
     "complete, 0.2/15": {"topology": "complete", "intensity": 0.2 / 15},
     "complete, 0.4/15": {"topology": "complete", "intensity": 0.4 / 15},
-    "never talking": {"algorithm": "local"},
-    "never talking, lr 0.05": {
+    "no communication": {"algorithm": "local"},
+    "no communication, lr 0.05": {
         "algorithm": "local",
         "steps": 1500,
         "lr": 0.05,

@@ -1,7 +1,8 @@
 """Your own module, data and loss: ``python configs/own_model.py [steps]``.
 
 Eight nodes fit a noisy sine wave. Node i sees only its own eighth of the wave and knows nothing of
-the rest. Little talk over a ring, much of it late, and one merge give a model of the whole wave.
+the rest. Little communication over a ring, much of it late, and one merge give a model of the
+whole wave.
 
 Seen at 600 steps: mean loss of the local models 0.787, of the merged model 0.270.
 """

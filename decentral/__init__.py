@@ -1,5 +1,5 @@
-"""Train one model on many machines that talk little, and find out when they should
-talk.
+"""Train one model on many machines that communicate little, and find out when
+they should.
 """
 
 from __future__ import annotations

@@ -176,7 +176,7 @@ def streaming_diloco(
     model.
 
     z <- outer step on that part; ``overlap`` steps later, before the next round and
-    in the run at the latest, x <- keep x + (1 - keep) z. At equal bytes it talks F
+    in the run at the latest, x <- keep x + (1 - keep) z. At equal bytes it sends F
     times as often. Fragments are F spans of the row rather than layers;
     ``overlap=5, keep=0.5`` hides what travels under five steps. (Douillard et al.,
     "Streaming DiLoCo with overlapping communication", 2025.)

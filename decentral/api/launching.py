@@ -202,10 +202,10 @@ def _train(
 
 def _stem(setup: Setup) -> str:
     """Name a run after what runs are compared by: task, topology and communication."""
-    talks = ("topology", "communication") if setup.planner else ("algorithm",)
+    communication = ("topology", "communication") if setup.planner else ("algorithm",)
     names = [
         setup.parts[kind].name if kind in setup.parts else "own"
-        for kind in ("task", *talks)
+        for kind in ("task", *communication)
     ]
     return "-".join(Path(name).stem for name in names)
 

@@ -72,8 +72,8 @@ def single_merge(
     alpha: Positive = 0.1,
     peers: Positive = 0.4,
 ) -> Findings:
-    """Sparse random gossip and one merge against all-reduce, and against never
-    talking.
+    """Sparse random gossip and one merge against all-reduce, and against no
+    communication.
 
     ``alpha`` is the Dirichlet heterogeneity, ``peers`` the links per node and
     round. All-reduce averages gradients at every step. The mild case has ten times
@@ -145,7 +145,7 @@ def persistence(run: Any) -> float:
     return sum(better) / len(better)
 
 
-# --- when to talk -----------------------------------------------------------------
+# --- when to communicate ----------------------------------------------------------
 
 
 @plugin(
@@ -250,7 +250,7 @@ def late_communication(
     return Findings(figures, panels)
 
 
-# --- talking little and all-reduce ------------------------------------------------
+# --- little communication and all-reduce ------------------------------------------
 
 
 _POWERS = (1.5, 2.0, 4.0)
@@ -260,8 +260,9 @@ _POWERS = (1.5, 2.0, 4.0)
     "claim",
     tiny={"steps": 40, "network_steps": 20},
     paper=PAPER,
-    says="The average of models that talk little can converge faster than centralized training on "
-    "mini-batches of all their samples: what looks like disagreement is part of the progress.",
+    says="The average of models that communicate little can converge faster than centralized "
+    "training on mini-batches of all their samples: what looks like disagreement is part of the "
+    "progress.",
     expect=(
         Expectation(
             "merged over centralized, power 4",
@@ -298,7 +299,7 @@ def decentralized_can_be_faster(
     The average moves by the mean gradient at the models, which is that at the
     average plus half of the third derivative times their variance: none for p = 2,
     and towards the minimum for p > 2. Both sides see the same noise. On the
-    network, all-reduce sees the same number of samples; nodes on a ring talk at a
+    network, all-reduce sees the same number of samples; nodes on a ring gossip at a
     fifth of every fifth step.
 
     Args:

@@ -34,7 +34,7 @@ def decentral(
         bool, typer.Option("--version", help="Show the version.", callback=_print_version)
     ] = False,
 ) -> None:
-    """Train one model on many machines that talk little, and see when they should."""
+    """Train one model on many machines that communicate little, and see when."""
 
 
 @app.command(cls=Command)

@@ -1,4 +1,4 @@
-"""What a run does when, before it runs: when nodes talk, at which rate they learn,
+"""What a run does when, before it runs: when nodes send, at which rate they learn,
 what is on.
 """
 

@@ -243,7 +243,7 @@ class Channels:
         return self.memory[f"{name}/{what}"] if self.memory else torch.zeros_like(rows)
 
     def forget(self) -> None:
-        """Begin to remember anew, on all workers, since who talks has changed."""
+        """Begin to remember anew, on all workers, since who takes part has changed."""
         # With other weights the sums of what was received belong to no mixing any
         # more.
         for value in self.memory.values():

@@ -50,7 +50,7 @@ class Setup:
     algorithm: ConfiguredPlugin
     codec: ConfiguredPlugin
     aggregation: ConfiguredPlugin
-    planner: RoundPlanner | None  # None: the algorithm does not talk in rounds
+    planner: RoundPlanner | None  # None: the algorithm plans no rounds
     optimizer: ConfiguredPlugin
     learning_rate: LearningRate
     batch: ConfiguredPlugin

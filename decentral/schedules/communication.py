@@ -327,7 +327,7 @@ def adaptive(
     feedback_every: Count = 10,
     max_budget: Positive = 1.0,
 ) -> float:
-    """Keep the relative consensus distance near ``target`` by talking more when it
+    """Keep the relative consensus distance near ``target`` by communicating more when it
     is exceeded.
 
     With c the distance of the nodes from their mean over the norm of the mean

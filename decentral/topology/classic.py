@@ -41,7 +41,7 @@ def line(n: int) -> nx.Graph[int]:
 
 @plugin("topology")
 def ring(n: int) -> nx.Graph[int]:
-    """Every node talks to the next and the previous one.
+    """Every node exchanges with the next and the previous one.
 
     With Metropolis-Hastings weights w = 1/3 and gap = (2/3)(1 - cos(2 pi / n)) for
     n >= 4.
@@ -54,7 +54,7 @@ def ring(n: int) -> nx.Graph[int]:
 
 @plugin("topology")
 def star(n: int) -> nx.Graph[int]:
-    """Node 0 talks to every other one; with Metropolis-Hastings weights the gap is
+    """Node 0 exchanges with every other one; with Metropolis-Hastings weights the gap is
     1/n.
 
     >>> sorted(star(3).edges())
@@ -65,7 +65,7 @@ def star(n: int) -> nx.Graph[int]:
 
 @plugin("topology", exact_after=lambda n, settings: 1)
 def complete(n: int) -> nx.Graph[int]:
-    """Every node talks to every other one; one full round averages exactly.
+    """Every node exchanges with every other one; one full round averages exactly.
 
     >>> complete(4).number_of_edges()
     6
@@ -131,7 +131,7 @@ def torus(n: int, *, rows: Count | None = None) -> nx.Graph[int]:
 
 @plugin("topology")
 def binary_tree(n: int) -> nx.Graph[int]:
-    """Node i talks to its parent (i - 1) // 2 and its children 2i + 1 and 2i + 2.
+    """Node i exchanges with its parent (i - 1) // 2 and its children 2i + 1 and 2i + 2.
 
     The fewest links that connect everybody over a short way: n - 1 links, diameter
     near 2 log2 n; half of the nodes meet at the root, so it mixes slowly.
@@ -146,7 +146,7 @@ def binary_tree(n: int) -> nx.Graph[int]:
 
 @plugin("topology", sizes=POWER_OF_2)
 def hypercube(n: int) -> nx.Graph[int]:
-    """Node i talks to the log2 n nodes whose number differs in one bit; n must be a
+    """Node i exchanges with the log2 n nodes whose number differs in one bit; n must be a
     power of 2.
 
     With Metropolis-Hastings weights the gap is 2 / (1 + log2 n).

@@ -33,7 +33,7 @@ from decentral.schedules.phases import METHODS, Track, phase_tracks, sample_step
 from decentral.schedules.progress import Progress
 from decentral.units import format_bytes
 
-# --- who talks to whom, who holds what --------------------------------------------
+# --- who sends to whom, who holds what --------------------------------------------
 
 
 _SHARE = "#3b86f2"  # Seen as well on a white card as on a black one; an image has no variables.
