@@ -12,12 +12,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from decentral import ConfigError, RunError
+from decentral.exchange.codec.base import RngContext, innermost
 from decentral.loop import analysis
 from decentral.loop.analysis import Analysis
 from decentral.loop.block import Block
 from decentral.loop.feedback import SKETCH
-from decentral.loop.models import RefuseBroadcasts
+from decentral.loop.models import RefuseBroadcasts, _NoDraws
 from decentral.network import RoundAction
+from decentral.traits import CodecTraits, traits_of
 
 #: Every node takes the mean of all, at every step.
 TALK: dict[str, Any] = {
@@ -120,6 +122,18 @@ def test_an_algorithm_that_never_asks_for_a_gradient_is_refused_after_a_step() -
         trained(tiny_block(algorithm=idle))
 
 
+def test_what_stays_in_one_process_is_not_packed_for_a_wire() -> None:
+    block = tiny_block(**TALK | {"codec": "choco(codec=top_k(0.5), step=0.1)"})
+    assert traits_of(innermost(block.setup.codec), CodecTraits).wire is not None
+    draw = RngContext(0, "model", 0, block.hosted)
+    channels, rows = block.channels, block.sent
+    assert channels._message_buffer(rows, rows, "model", draw) is None
+    channels.exchange = SimpleNamespace(workers=2)  # type: ignore[assignment]
+    buffer = channels._message_buffer(rows, rows, "model", draw)
+    assert buffer is not None
+    assert buffer[0].dtype == torch.uint8
+
+
 # --- what a run is made of ------------------------------------------------------------------------
 
 
@@ -171,6 +185,14 @@ def test_without_a_second_derivative_the_analysis_says_why(
     found = Analysis._curvature(of)  # type: ignore[arg-type]
     assert found == {"samples": 0, "reason": "no second derivative."}
     assert asked == ["curvature"]
+
+
+def test_a_model_without_memory_is_not_filled_and_keeps_its_tensors() -> None:
+    with torch.device("meta"), _NoDraws():
+        weight = torch.empty(3, 2)
+        assert torch.nn.init.normal_(weight, 0.0, 1.0) is weight
+        assert torch.nn.init.ones_(tensor=weight) is weight
+        assert torch.cat([weight, weight]).shape == (6, 2)
 
 
 # --- a loss and its shapes ------------------------------------------------------------------------

@@ -146,7 +146,7 @@ def _round(mixer: Mixer, network: Network, size: float) -> tuple[float, float]:
     for round in range(period):
         clock = Clock(network, None)
         clock.gossip(mixer.mixing(round), size, all_ids(network.nodes))
-        seconds += clock.now_s(range(network.nodes)) / period
+        seconds += clock.now_s(all_ids(network.nodes)) / period
     return mixer.full_messages, seconds
 
 

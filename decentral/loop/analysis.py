@@ -36,6 +36,7 @@ from decentral.metrics.geometry import (
     through,
 )
 from decentral.tasks.base import Samples
+from decentral.topology.labels import NodeId, RowIndex
 
 #: Told what is being measured, how many of all parts are done, and how many there
 #: are.
@@ -67,26 +68,26 @@ class Extent:
     seed: int = 0
 
 
-def sampled_pairs(nodes: int, count: int, seed: int) -> list[tuple[int, int]]:
+def sampled_pairs(models: int, count: int, seed: int) -> list[tuple[RowIndex, RowIndex]]:
     """Return at most ``count`` different pairs i < j, drawn without listing all
     pairs.
 
     Args:
-        nodes: Number of nodes.
+        models: Number of models; pairs are of their places.
         count: Pairs, at most.
         seed: Seed of the draw.
 
     >>> sampled_pairs(3, 9, seed=0)
     [(0, 1), (0, 2), (1, 2)]
     """
-    total = comb(nodes, 2)
+    total = comb(models, 2)
     drawn = rng.permute(np.arange(min(count, total)), total, seed, "analyze/pairs")
-    pairs: list[tuple[int, int]] = []
+    pairs: list[tuple[RowIndex, RowIndex]] = []
     for place in sorted(drawn.tolist()):
         # The pair of that number, if pairs are counted (0, 1), (0, 2), (1, 2), (0,
         # 3), ...: the inverse of the triangular numbers, in whole numbers.
         high = (1 + isqrt(1 + 8 * place)) // 2
-        pairs.append((place - comb(high, 2), high))
+        pairs.append((RowIndex(place - comb(high, 2)), RowIndex(high)))
     return sorted(pairs)
 
 
@@ -106,9 +107,8 @@ class Analysis:
         self.setup, self.rows = models.setup, models.rows
         self.pairs = sampled_pairs(nodes, extent.pairs, extent.seed)
         count = np.arange(min(extent.pairs, nodes))
-        self.nodes = sorted(
-            rng.permute(count, nodes, extent.seed, "analyze/nodes").tolist()
-        )
+        chosen = rng.permute(count, nodes, extent.seed, "analyze/nodes")
+        self.nodes = [RowIndex(place) for place in sorted(chosen.tolist())]
         self.train = self._some(self.setup.train, "train")
         self.test = self._some(models.evaluator.test, "test")
         self.done = 0
@@ -181,7 +181,7 @@ class Analysis:
             for one in self.models.judges[1].merged(found)
         }  # fmt: skip
 
-    def _line(self, places: Tensor, node: int, other: int | None) -> Record:
+    def _line(self, places: Tensor, node: RowIndex, other: RowIndex | None) -> Record:
         """Return losses and accuracies from a node to another one, or to the merged
         model.
         """
@@ -229,7 +229,7 @@ class Analysis:
         chosen = [
             (f"node {self.models.live[i]}", self.rows[i]) for i in sorted(places.tolist())
         ]
-        start = self.setup.initial_rows([0])[0].to(self.rows)
+        start = self.setup.initial_rows([NodeId(0)])[0].to(self.rows)
         return [*chosen, ("start", start)][:3]
 
     def _plane(self, plane: Plane, marks: Sequence[tuple[str, Tensor]]) -> Record:
@@ -360,7 +360,7 @@ class Analysis:
         wide = self.setup.layout.trainable
         origins = {"from_mean": self.merged}
         if self.setup.config.init == "shared":
-            origins["from_start"] = self.setup.initial_rows([0])[0].to(self.rows)
+            origins["from_start"] = self.setup.initial_rows([NodeId(0)])[0].to(self.rows)
         rows = self.rows[:, :wide]
         found: Record = {}
         for name, origin in origins.items():

@@ -31,7 +31,7 @@ from decentral.optim.block_optimizer import BlockOptimizer
 from decentral.records import Records, records_of
 from decentral.sampling import Sampler
 from decentral.schedules.progress import Feedback
-from decentral.topology.labels import NodeId
+from decentral.topology.labels import NodeId, RowIndex
 
 
 class Block:
@@ -296,7 +296,11 @@ class Block:
         size = self.setup.size.last if action.full_model else self.setup.size.merge
         if there:
             weights = self.merge_shares(without=unavailable | self.list_uncounted())
-            here = [i for i, node in enumerate(self.hosted) if node not in unavailable]
+            here = [
+                RowIndex(i)
+                for i, node in enumerate(self.hosted)
+                if node not in unavailable
+            ]
             with self.optimizer.evaluating():
                 self.stats.wire_bytes += self.channels.merge(
                     weights, self.progress, here, part
@@ -342,9 +346,13 @@ class Block:
         """Simulated seconds until the last node that takes part was done."""
         return self.clock.now_s(self.health.healthy)
 
-    def healthy_rows(self) -> list[int]:
+    def healthy_rows(self) -> list[RowIndex]:
         """Return the indices of hosted rows whose nodes take part."""
-        return [i for i, node in enumerate(self.hosted) if self.health.is_healthy(node)]
+        return [
+            RowIndex(i)
+            for i, node in enumerate(self.hosted)
+            if self.health.is_healthy(node)
+        ]
 
     def _notice(self, finite: Tensor, step: int | None = None) -> bool:
         """Quarantine hosted nodes that are not finite; return whether there are new
@@ -367,8 +375,8 @@ class Block:
             if not self.health.is_healthy(node):
                 self.rows[index] = 0.0
                 self.grads[index] = 0.0
-                self.optimizer.zero_state(index)
-                self.channels.zero_state(index)
+                self.optimizer.zero_state(RowIndex(index))
+                self.channels.zero_state(RowIndex(index))
 
     def _shares(self) -> Tensor:
         share = 1.0 / len(self.health.healthy)

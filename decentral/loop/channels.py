@@ -23,7 +23,7 @@ from decentral.mixing.base import Mixing
 from decentral.optim.block_optimizer import BlockOptimizer
 from decentral.run.checkpoint import Checkpoint, stack_nodes
 from decentral.schedules.progress import Progress
-from decentral.topology.labels import NodeId
+from decentral.topology.labels import NodeId, RowIndex
 from decentral.traits import AggregationTraits, CodecTraits, traits_of
 
 #: Rows as bytes, and what makes rows of such bytes.
@@ -253,7 +253,7 @@ class Channels:
         self,
         weights: Tensor,
         progress: Progress,
-        here: Sequence[int],
+        here: Sequence[RowIndex],
         part: slice | None = None,
     ) -> int:
         """Replace every channel of the rows ``here`` by its mean; return the wire
@@ -304,7 +304,7 @@ class Channels:
 
     # --- by row -------------------------------------------------------------------
 
-    def zero_state(self, index: int) -> None:
+    def zero_state(self, index: RowIndex) -> None:
         """Put the state of one row back to where it began, so that nothing in it is
         not finite.
         """
@@ -313,7 +313,7 @@ class Channels:
         for value in self.memory.values():
             value[index] = 0.0
 
-    def state_of(self, index: int) -> dict[str, Tensor]:
+    def state_of(self, index: RowIndex) -> dict[str, Tensor]:
         """Return one row's state and memory as ``state/<name>``."""
         return {_PREFIX + name: value[index] for name, value in self._lasting().items()}
 

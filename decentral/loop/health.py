@@ -22,7 +22,7 @@ from decentral.registry import ConfiguredPlugin, build
 from decentral.schedules.phases import Phase
 from decentral.schedules.progress import Progress
 from decentral.tasks.base import Task
-from decentral.topology.labels import NodeId, NodeLabels
+from decentral.topology.labels import NodeId, NodeLabels, RowIndex
 from decentral.traits import AttackTraits, traits_of
 
 #: Tells the engine about something that happened: (event, details).
@@ -156,9 +156,9 @@ class Attackers:
         """Whether some nodes may send what is not their row."""
         return self.rule is not None and not traits_of(self.rule, AttackTraits).data
 
-    def among(self, hosted: Sequence[NodeId]) -> list[int]:
+    def among(self, hosted: Sequence[NodeId]) -> list[RowIndex]:
         """Return the places of bad nodes among hosted ones."""
-        return [place for place, node in enumerate(hosted) if node in self.nodes]
+        return [RowIndex(i) for i, node in enumerate(hosted) if node in self.nodes]
 
     def falsify_rows(
         self, rows: Tensor, layout: TensorLayout, draw: RngContext

@@ -143,7 +143,7 @@ class _NoDraws(TorchFunctionMode):
         self, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         if getattr(func, "__module__", None) == "torch.nn.init":
-            return kwargs["tensor"] if kwargs and "tensor" in kwargs else args[0]
+            return kwargs["tensor"]  # torch.nn.init hands its arguments on by name
         return func(*args, **(kwargs or {}))
 
 

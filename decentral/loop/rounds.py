@@ -22,7 +22,7 @@ from decentral.plugins import describe, wrong
 from decentral.records import is_own
 from decentral.run.checkpoint import Checkpoint, stack_nodes
 from decentral.schedules.progress import Feedback
-from decentral.topology.labels import NodeId
+from decentral.topology.labels import NodeId, RowIndex
 
 Row = dict[str, Any]
 
@@ -240,7 +240,8 @@ def checkpoint_of(block: Block) -> Checkpoint:
     """Return everything needed to go on; all workers agree on who is well."""
     block.health.agree()
     nodes: dict[NodeId, dict[str, Tensor]] = {}
-    for index, node in enumerate(block.hosted):
+    for place, node in enumerate(block.hosted):
+        index = RowIndex(place)
         state = {f"optimizer/{k}": v for k, v in block.optimizer.state_of(index).items()}
         whole = {f"integer/{k}": v[index] for k, v in block.integers.items()}
         own = block.channels.state_of(index)

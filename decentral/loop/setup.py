@@ -34,7 +34,7 @@ from decentral.schedules.learning_rate import LearningRate
 from decentral.schedules.progress import Progress, StepTimeline
 from decentral.spec import Spec, spell
 from decentral.tasks.base import Samples, Task
-from decentral.topology.labels import NodeLabels
+from decentral.topology.labels import NodeId, NodeLabels
 from decentral.traits import AlgorithmTraits, LearningRateTraits, traits_of
 
 
@@ -248,7 +248,7 @@ class Setup:
         made.load_state_dict({**made.state_dict(), **state})
         return made.eval()
 
-    def initial_rows(self, nodes: Sequence[int]) -> Tensor:
+    def initial_rows(self, nodes: Sequence[NodeId]) -> Tensor:
         """Return the first rows of nodes, [n, P]: one model for all, or draws of
         their own.
         """

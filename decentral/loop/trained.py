@@ -135,7 +135,7 @@ class TrainedModels:
         return Models(
             rows=self.rows,
             samples=setup.samples_held[self.live],
-            start=setup.initial_rows([0])[0].to(self.rows),
+            start=setup.initial_rows([NodeId(0)])[0].to(self.rows),
             model=setup.model,
             layout=setup.layout,
             seed=setup.config.seed,

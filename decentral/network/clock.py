@@ -110,7 +110,7 @@ class Clock:
         self.ready_s = np.maximum(self.ready_s, done_s)
         self.departed_s = None
 
-    def average(self, nodes: Iterable[int], size: float) -> None:
+    def average(self, nodes: Iterable[NodeId], size: float) -> None:
         """Let nodes take a global average: it begins with the last, ends for all at
         once.
         """
@@ -118,7 +118,7 @@ class Clock:
             members = np.array(sorted(nodes))
             self._together(members, self._all_reduce_s(self.network, members, size))
 
-    def gather(self, nodes: Iterable[int], size: float) -> None:
+    def gather(self, nodes: Iterable[NodeId], size: float) -> None:
         """Let nodes tell each other ``size`` bytes: half of the way of a ring
         all-reduce.
         """
@@ -141,7 +141,7 @@ class Clock:
             self._known[key] = all_reduce_s(network, members, size, self.all_reduce)
         return self._known[key]
 
-    def now_s(self, nodes: Iterable[int]) -> float:
+    def now_s(self, nodes: Iterable[NodeId]) -> float:
         """Return when the last of some nodes is done."""
         return float(self.ready_s[sorted(nodes)].max())
 
@@ -188,7 +188,7 @@ def forecast(planner: RoundPlanner, clock: Clock, size: float) -> Forecast:
             clock.work(earlier)
         _send(planner, clock, planned.step, round, size)
         step, round, messages = planned.step, planned.round, planned.messages
-    return Forecast(clock.now_s(range(planner.nodes)), messages * size, round)
+    return Forecast(clock.now_s(all_ids(planner.nodes)), messages * size, round)
 
 
 def _send(
@@ -201,7 +201,7 @@ def _send(
         if each is not None and each.mixing is not None:
             clock.gossip(each.mixing, size, all_ids(planner.nodes))
         elif each is not None:
-            clock.average(range(planner.nodes), size)
+            clock.average(all_ids(planner.nodes), size)
 
 
 def forecast_all_reduce(clock: Clock, nodes: int, steps: int, size: float) -> Forecast:
@@ -215,9 +215,9 @@ def forecast_all_reduce(clock: Clock, nodes: int, steps: int, size: float) -> Fo
     """
     for step in range(steps):
         clock.work(step)
-        clock.average(range(nodes), size)
+        clock.average(all_ids(nodes), size)
     return Forecast(
-        clock.now_s(range(nodes)), all_reduce_messages(nodes, steps) * size, steps
+        clock.now_s(all_ids(nodes)), all_reduce_messages(nodes, steps) * size, steps
     )
 
 

@@ -18,6 +18,7 @@ from decentral.optim.blocks import Blockwise
 from decentral.optim.first_order import power_
 from decentral.optim.states import pack, unpack
 from decentral.registry import ConfiguredPlugin
+from decentral.topology.labels import RowIndex
 from decentral.traits import OptimizerTraits, traits_of
 
 
@@ -219,7 +220,7 @@ class BlockOptimizer:
 
     # --- state, sharded by row ----------------------------------------------------
 
-    def state_of(self, row: int) -> dict[str, Tensor]:
+    def state_of(self, row: RowIndex) -> dict[str, Tensor]:
         """Return one row's state as ``{"<place>/<key>": tensor}``, its step counter
         included.
 
@@ -331,7 +332,7 @@ class BlockOptimizer:
             for target, value in zip(column, channel, strict=True):
                 target.copy_(value.view(target.shape))
 
-    def zero_state(self, row: int) -> None:
+    def zero_state(self, row: RowIndex) -> None:
         """Set the state of one row to zero, its counters aside."""
         if self.mode in _TOGETHER:
             for parameter in self.params:
