@@ -224,7 +224,7 @@ def _places(own: Tensor, neighbours: NeighbourIndex) -> tuple[np.ndarray, np.nda
     """Return the place in a pool of all that is received, and whose span it belongs
     to.
     """
-    counts = np.diff(np.r_[neighbours.offsets, len(neighbours.senders)])
+    counts = np.diff(neighbours.offsets, append=len(neighbours.senders))
     receivers = np.repeat(neighbours.receivers, counts)
     # A node takes itself from what it holds, anybody else from what that one sends:
     # a bad node deceives others, not itself. Pool: own rows, sent rows, inbox.

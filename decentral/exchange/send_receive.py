@@ -87,7 +87,7 @@ def send_receive_plan(
         Message(int(a), int(receivers[a]), True, rows[a:b] - first)
         if senders[a] == rank
         else Message(int(a), int(senders[a]), False, np.searchsorted(inbox, rows[a:b]))
-        for a, b in zip(begins, np.r_[begins, len(keys)][1:], strict=True)
+        for a, b in zip(begins, np.concatenate((begins, [len(keys)]))[1:], strict=True)
         if rank in (senders[a], receivers[a])
     ]
     neighbours = neighbour_index(mixing, blocks[rank], inbox)
@@ -99,7 +99,7 @@ def _begins(receivers: Integers, senders: Integers, packed: bool) -> Integers:
     if not packed:
         return np.arange(len(receivers))
     changes = (np.diff(receivers) != 0) | (np.diff(senders) != 0)
-    return np.flatnonzero(np.r_[len(receivers) > 0, changes])
+    return np.flatnonzero(np.concatenate(([len(receivers) > 0], changes)))
 
 
 def same(one: Mixing, other: Mixing) -> bool:

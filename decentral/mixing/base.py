@@ -78,7 +78,9 @@ class Mixing:
         # Safe since no row is empty: ``reduceat`` gives an element, not 0, for
         # empty spans.
         rows = np.add.reduceat(self.weights, self.indptr[:-1]) if self.nodes else columns
-        return bool(np.abs(np.r_[rows, columns] - 1).max(initial=0.0) < TOLERANCE)
+        return bool(
+            np.abs(np.concatenate((rows, columns)) - 1).max(initial=0.0) < TOLERANCE
+        )
 
     def changes(self) -> NDArray[np.bool_]:
         """Return which rows the mixing changes: not those that receive nothing, and
@@ -140,15 +142,14 @@ def assemble(
         )
     )
     own = np.zeros(nodes) if keeps == "nothing" else 1.0 - given
-    receivers = np.r_[links.receivers[arrived], everyone]
-    senders = np.r_[links.senders[arrived], everyone]
+    receivers = np.concatenate((links.receivers[arrived], everyone))
+    senders = np.concatenate((links.senders[arrived], everyone))
     # By receiver, then by sender: sums add up in this order on every engine.
     order = np.lexsort((senders, receivers))
-    indptr = np.r_[0, np.cumsum(np.bincount(receivers, minlength=nodes))]
+    indptr = np.concatenate(([0], np.cumsum(np.bincount(receivers, minlength=nodes))))
     missing = np.stack([links.receivers[~arrived], links.senders[~arrived]])
-    return Mixing(
-        nodes, indptr, senders[order], np.r_[weights[arrived], own][order], missing
-    )
+    whole = np.concatenate((weights[arrived], own))
+    return Mixing(nodes, indptr, senders[order], whole[order], missing)
 
 
 @dataclass

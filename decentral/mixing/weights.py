@@ -139,6 +139,7 @@ _LEAST = 1e-6
     symmetric=True,
     fixed=True,
     signed=lambda settings: not settings["nonnegative"],
+    example="fastest_mixing(steps=40)",
 )
 def fastest_mixing(
     receivers: Integers,
@@ -243,5 +244,7 @@ def _slope(
 
 def _scale_back(ends: tuple[Integers, Integers], weights: Floats, nodes: int) -> Floats:
     """Shrink the links of nodes that give away more than everything."""
-    given = np.bincount(np.r_[ends], np.r_[weights, weights], minlength=nodes)
+    given = np.bincount(
+        np.concatenate(ends), np.concatenate((weights, weights)), minlength=nodes
+    )
     return weights / np.maximum(1.0, np.maximum(given[ends[0]], given[ends[1]]))

@@ -104,8 +104,8 @@ class Clock:
         begins_s = self.ready_s if self.departed_s is None else self.departed_s
         # Lost messages take room on the sender's line, but nobody waits for them.
         arrives = np.repeat([True, False], [int(others.sum()), mixing.lost.shape[1]])
-        receivers = ids[np.r_[receivers[others], mixing.lost[0]]]
-        senders = ids[np.r_[mixing.senders[others], mixing.lost[1]]]
+        receivers = ids[np.concatenate((receivers[others], mixing.lost[0]))]
+        senders = ids[np.concatenate((mixing.senders[others], mixing.lost[1]))]
         done_s = gossip(self.network, begins_s, senders, receivers, size, arrives)
         self.ready_s = np.maximum(self.ready_s, done_s)
         self.departed_s = None

@@ -4,6 +4,7 @@ ImageNet.
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -61,8 +62,16 @@ def read_digits() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
 
         data: Any = load_digits()
         return np.asarray(data.images), np.asarray(data.target)
-    rows = np.loadtxt(file, delimiter=",")
+    rows = _table(file)
     return rows[:, :-1].reshape(-1, 8, 8), rows[:, -1].astype(np.int64)
+
+
+@cache
+def _table(file: Path) -> NDArray[np.float64]:
+    """Return the numbers of a file; the points of a sweep read it once."""
+    rows = np.loadtxt(file, delimiter=",")
+    rows.flags.writeable = False
+    return rows
 
 
 @plugin("task", reads="images")

@@ -216,8 +216,13 @@ def _links(graph: nx.Graph[int]) -> Links:
     prescribed = np.array([number(weight) for weight in weights]) if given else None
     senders, receivers = edges[:, 0], edges[:, 1]
     if not directed:
-        senders, receivers = np.r_[senders, receivers], np.r_[receivers, senders]
-        prescribed = None if prescribed is None else np.r_[prescribed, prescribed]
+        senders, receivers = (
+            np.concatenate((senders, receivers)),
+            np.concatenate((receivers, senders)),
+        )
+        prescribed = (
+            None if prescribed is None else np.concatenate((prescribed, prescribed))
+        )
     # The order of a graph's edges depends on how it was built, sums must not.
     order = np.lexsort((senders, receivers))
     weights_sorted = None if prescribed is None else prescribed[order]
