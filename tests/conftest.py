@@ -7,6 +7,7 @@ selected: ``-m ray``.
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import subprocess
@@ -62,6 +63,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     support.engine = config.getoption("--engine")
+    # Collecting allocates much and drops nothing.
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than cores: Ray, hosts and processes that tests start are waited for."""
+    return len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else 2
 
 
 def pytest_unconfigure() -> None:
@@ -152,9 +166,9 @@ _SELECTABLE = {"ray", "cuda", "chromium"}
 
 #: Files of many seconds, the longest first: begun last, one would run on when all others are done.
 LONG = (
-    "test_ray_failures", "test_docs", "test_zoo", "test_hosts", "test_messages", "test_claims",
-    "test_kills", "test_mixing", "test_golden_members", "test_report", "test_prometheus",
-    "test_cli",
+    "test_hosts", "test_ray_failures", "test_docs", "test_ray", "test_claims", "test_zoo",
+    "test_kills", "test_mixing", "test_report", "test_messages", "test_cli", "test_algorithm",
+    "test_golden_members", "test_gradients", "test_analysis", "test_prometheus",
 )  # fmt: skip
 
 
