@@ -44,6 +44,8 @@ def dsgd(
         order: Whether nodes adapt before they combine, or after.
     """
     if order == "combine_then_adapt":
+        # Rows leave before the gradient is taken, and what arrives replaces them
+        # before the step: the gradient stays that of the point before mixing.
         block.begin(action)
         block.gradient()
         block.combine(action)
@@ -144,6 +146,8 @@ def relay_sum(block: Block, action: RoundAction | None) -> None:
         return
     if action.is_merge:
         block.combine(action)
+        # All models are equal now, and what is still on its way belongs to none of
+        # them.
         for value in block.state.values():
             value.zero_()
         return
@@ -195,8 +199,11 @@ def gradient_tracking(block: Block, action: RoundAction | None) -> None:
     """
     y, before = block.state["tracker"], block.state["before"]
     block.gradient()
+    # Both begin at zero, so that the first tracker is the first gradient.
     y.sub_(before).add_(block.g)
     before.copy_(block.g)
+    # In the place of the gradient: clipping, weight decay and the learning rate are
+    # then those of the run.
     block.g.copy_(y)
     block.adapt()
     block.combine(action)
@@ -289,6 +296,8 @@ def damsgrad(
     block.gradient()
     m.lerp_(block.g, 1 - beta1)
     v.lerp_(block.g.square(), 1 - beta2)
+    # By how much the maxima have grown, and not the maxima: gossip keeps the mean
+    # of u, which so stays the mean of the maxima.
     grown = torch.maximum(largest, v)
     u.add_(grown - largest)
     largest.copy_(grown)
@@ -370,4 +379,6 @@ def teleportation(block: Block, action: RoundAction | None) -> None:
     block.combine(action)
     if action is None or block.nodes == 1:
         return
+    # Who has received is active next: the models went there. After a merge
+    # everybody has one.
     active.copy_(torch.ones_like(active) if action.is_merge else block.degree(action) > 0)

@@ -24,6 +24,8 @@ def allreduce(block: Block, action: RoundAction | None) -> None:
     The baseline to which bytes are compared: 2 (N - 1) rows in every step.
     """
     block.gradient()
+    # Before the step: optimizers with a memory see one gradient on all nodes, whose
+    # rows stay equal to the bit.
     block.average_gradients()
     block.adapt()
 
@@ -230,6 +232,8 @@ def _span(block: Block, round: int, fragments: int) -> slice:
 
 def _arrive(block: Block, part: slice, keep: float) -> None:
     """Take in what the outer optimizer has made of a part."""
+    # In simulated seconds only now: what travels under steps takes the time that
+    # these leave over.
     block.wait()
     block.state["due"].zero_()
     x, z = block.x[:, part], block.state["anchor"][:, part]
@@ -275,6 +279,8 @@ def noloco(
     if action is None:
         return
     x, z, m = block.x, block.state["anchor"], block.state["momentum"]
+    # ``combine`` writes the mean of the pair over z, and the pull is towards it
+    # from the own one.
     own = z.clone()
     block.combine(action)
     # z_i + m_i, written so that a = 1 and b = 0 change no bit of a lonely x.

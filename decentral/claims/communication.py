@@ -141,6 +141,8 @@ def persistence(run: Any) -> float:
         series(run, "", f"accuracy/{what}") for what in ("merged", "local_mean")
     )
     points = zip(merged.x, merged.y, local.y, strict=True)
+    # Not from the first evaluation on: models that have hardly trained differ by
+    # chance.
     better = [average >= own for step, average, own in points if step >= merged.x[-1] / 5]
     return sum(better) / len(better)
 

@@ -91,6 +91,8 @@ class EngineRun(ABC):
         self.setup = measure_compute(prepare(config))
         self.records = records_of(declared_records(config.metrics))
         self.threads = thread_count(self.setup)
+        # Before anything runs, for the mistakes of a schedule that show only late
+        # in a run.
         self.expected_bytes = expected_bytes(self.setup)
         self.resumed, self.elapsed_s, self.began_s = False, 0.0, 0.0
         self.evaluations: dict[str, dict[str, Any]] = {}
@@ -153,6 +155,8 @@ class EngineRun(ABC):
         self.folder.truncate("metrics.jsonl", offsets["metrics.jsonl"])
         self.folder.forget("events.jsonl", offsets["events.jsonl"], REPEATED)
         rows = self.folder.rows("metrics.jsonl")
+        # The rows that the summary is made of, as far as they are not cut off: the
+        # run does not write them again.
         self.evaluations = {row["phase"]: row for row in rows if "phase" in row}
 
     @property
@@ -165,6 +169,8 @@ class EngineRun(ABC):
             log_every=log_interval(self.setup),
             checkpoint_every=checkpoint_interval(self.setup.config),
             threads=self.threads,
+            # The folder is where it lies, and may be moved: what is in it must not
+            # say another place.
             out=None,
         )
 
@@ -222,6 +228,7 @@ class EngineRun(ABC):
             return write_trace(found, path)
         if not isinstance(found, ConfigError | RunError):
             return found
+        # Some messages name a file of the folder already.
         text = str(found)
         return RunError(text if str(path) in text else f"{text} Run folder: {path}.")
 
@@ -244,6 +251,8 @@ class EngineRun(ABC):
     def announce(self, event: str, details: dict[str, Any]) -> None:
         """Log an event; ``details`` hold its ``step``."""
         self.folder.event(event, **details)
+        # The only event that a user has to be told at once: the run ends earlier
+        # than asked.
         if event == "stopped":
             self.stopped = details
             steps = self.setup.config.steps

@@ -148,6 +148,8 @@ class Faults:
         """Return the chance that each node [n] is there."""
         found = np.ones(len(nodes))
         for rule, seed in self.strikes("nodes"):
+            # A rule of the user's says whom it strikes and not how often: what it
+            # does in this step is taken for its chance.
             if "share" not in rule.settings:
                 step = progress.communication_step
                 found[_strikes(rule, nodes, step, seed) & _on(rule, progress)] = 0
@@ -208,6 +210,8 @@ def _on(rule: ConfiguredPlugin, progress: Progress) -> bool:
     run.
     """
     stop = rule.common["stop"]
+    # The end of a run is no stop: the communication step behind its last step would
+    # be spared.
     over = stop != STOP and progress.reached(stop)
     return progress.reached(rule.common["start"]) and not over
 
@@ -262,6 +266,7 @@ def _resolve_labels(rule: ConfiguredPlugin, nodes: NodeLabels) -> ConfiguredPlug
 
 def _try(rule: ConfiguredPlugin) -> None:
     """Let a rule strike once, so that its mistakes show before anything runs."""
+    # The smallest call in which a wrong signature, type or shape shows.
     one = np.zeros(1, np.int64)
     nodes = traits_of(rule, FaultTraits).strikes == "nodes"
     ends: tuple[Integers, ...] = (one,) if nodes else (one, one)
@@ -307,6 +312,7 @@ class Fault:
             **dict(zip(("worker", "step"), spec.args, strict=False)),
             **spec.settings,
         }
+        # By type, since True is an int too, and ``step=true`` a slip.
         whole = all(type(v) is int and v >= 0 for v in given.values())
         if given.keys() != {"worker", "step"} or not whole:
             raise ConfigError(
@@ -317,6 +323,8 @@ class Fault:
 
     def inject(self) -> None:
         """Strike this process."""
+        # Only the step ends here: threads that answer go on. SIGSTOP stops these
+        # too, and the process is still there for its host.
         if self.kind == "stall":
             threading.Event().wait()
         os.kill(os.getpid(), signal.SIGKILL if self.kind == "kill" else signal.SIGSTOP)

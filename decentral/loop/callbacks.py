@@ -285,6 +285,8 @@ def _plain_state(made: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in getattr(made, "__dict__", {}).items():
         try:
+            # There and back again: a tuple would come back as a list, and what is
+            # set after a resume must be what was kept.
             same = json.loads(json.dumps(value, allow_nan=False)) == value
         except (TypeError, ValueError):  # no part of what a checkpoint keeps
             same = False
@@ -324,6 +326,8 @@ class Callbacks:
             own = replace(
                 context, gathered=context.gathered if wants else None, reasons=[]
             )
+            # Most likely a reason that was to stop the run: to ignore it would let
+            # the run go on.
             if (returned := method(own)) is not None:
                 raise wrong(
                     method, describe(returned), "nothing: context.stop(reason) ends a run"
@@ -335,6 +339,8 @@ class Callbacks:
     def start(self) -> None:
         """Stand where a checkpoint was taken, once all were told that the run begins."""
         for one in self.listeners:
+            # Behind ``on_start``: what it opens stays open, and what it sets to a
+            # beginning is replaced by what the checkpoint has kept.
             one.begun = _plain_state(one.made)
         for one, kept in zip(self.listeners, self._kept, strict=False):
             one.made.__dict__.update(copy.deepcopy(kept))
@@ -355,6 +361,7 @@ class Callbacks:
         if not self.listeners:
             return {}
         states = [one.state() for one in self.listeners]
+        # JSON has no NaN, and nobody waits for one to improve.
         newest = {k: v for k, v in self.newest.items() if not isnan(v)}
         return {"states": states, "newest": newest, "stopped": self.stopped}
 

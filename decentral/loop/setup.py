@@ -119,6 +119,8 @@ class Setup:
         merge.
         """
         sent = [kept for kept in self.kept.values() if kept.sent]
+        # What travels as it is, whatever the codec: single numbers, by which push-
+        # sum divides, and the optimizer's state.
         plain = sum(kept.scalar for kept in sent)
         if self.config.mix_state:
             plain += state_numbers(self.optimizer, self.layout)
@@ -135,6 +137,8 @@ class Setup:
                 + rest
             )
             return Size(part, part, whole)
+        # Only gossip is coded. A global merge is an all-reduce, which adds up what
+        # travels, and sums of codes are no codes.
         return Size(sum(coded_bytes(self.codec, each) for each in layouts) + rest, whole)
 
     @property
@@ -245,6 +249,8 @@ class Setup:
         made = cast(
             build_seeded(self.builder, self.config.seed, "init"), self.device, self.dtype
         )
+        # Over the state of a fresh one: what no checkpoint holds stays as the
+        # builder made it.
         made.load_state_dict({**made.state_dict(), **state})
         return made.eval()
 
@@ -258,6 +264,8 @@ class Setup:
         rows = torch.zeros(len(purposes), self.layout.width, dtype=self.dtype)
         for row, purpose in zip(rows, purposes, strict=True):
             self.layout.pack(build_seeded(self.builder, self.config.seed, purpose), row)
+        # One model is built and copied: building one for every node would take its
+        # time N times.
         return rows.repeat(len(nodes), 1) if shared else rows
 
 
@@ -289,6 +297,8 @@ def resolve_config(setup: Setup, **decided: Any) -> dict[str, Any]:
     for kind in PARTS:
         bound = setup.parts.get(kind)
         settings[kind] = _resolve(bound) if bound else None
+    # What was given as an object cannot be written. The folder says that there was
+    # one, and whoever goes on from it must bring it again.
     if isinstance(setup.config.task, Task):
         settings["task"] = PYTHON
     if "model" not in setup.parts and setup.task.model is None:
@@ -299,5 +309,6 @@ def resolve_config(setup: Setup, **decided: Any) -> dict[str, Any]:
         settings["label_noise"]["kind"] = noise.kind_for(setup.task.classes)
     for key in LISTS:
         settings[key] = [write_in_list(one) for one in getattr(setup.config, key)]
+    # As it was found: ``auto`` may be another device where the run goes on.
     settings["device"] = str(setup.device)
     return {**settings, **decided}

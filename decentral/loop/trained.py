@@ -58,6 +58,7 @@ class TrainedModels:
         exchange = LocalExchange(len(members.live))
         self.block = Block(setup, exchange, lambda *_: None, members)
         restore(self.block, saved.load(saved.live))
+        # Schedule-free ones train at other points than those that are looked at.
         self.block.optimizer.set_mode(training=False)
         self.evaluator = Evaluator(self.block)
         healthy = self.block.healthy_rows()

@@ -32,6 +32,7 @@ def check_prescribed(topology: Topology, rounds: int) -> None:
         reason = _unreadable(graph) or _unfit(links, graph) or _inconsistent(links, graph)
         if reason:
             when = f" in round {round}" if topology.time_varying else ""
+            # Metropolis weights need both directions of a link.
             remedy = "uniform" if links.directed else "metropolis"
             raise ConfigError(
                 f"{label_of(topology.rule)} prescribes mixing weights by the edge attribute "
@@ -76,6 +77,8 @@ def _unfit(links: Links, graph: Any) -> str:
         ends = int(links.senders[least]), int(links.receivers[least])
         link = _link(graph, *(ends if links.directed else sorted(ends)))
         return f"that of {link} is {weights[least]:g}, below 0"
+    # By node, over all that it receives: what is left of 1 is the weight of its own
+    # row, and must not be negative.
     received = np.bincount(links.receivers, weights=weights, minlength=len(graph))
     most = int(received.argmax())
     if received[most] > 1 + _TOLERANCE:

@@ -62,6 +62,7 @@ def max_degree(
         senders: Sending node of each directed link, [m].
         nodes: Number of nodes.
     """
+    # Of this round: where links are off, those that are on may weigh more.
     largest = np.bincount(receivers, minlength=nodes).max()
     return np.full(len(receivers), 1.0 / (1.0 + largest))
 
@@ -171,6 +172,8 @@ def fastest_mixing(
         nonnegative: Whether all weights, a node's own too, are to be at least 0.
         steps: Subgradient steps.
     """
+    # Each link once, though both its directions are given: the weights are
+    # symmetric.
     upper = receivers < senders
     ends = (receivers[upper], senders[upper])
     weights = metropolis(receivers, senders, nodes)[upper]
@@ -188,6 +191,8 @@ def fastest_mixing(
         # Eigenvalues close to the extreme count less and less as the steps get
         # shorter.
         slope = _slope(ends, values, vectors, sharpness=20.0 * (1 + step) ** 0.75)
+        # In proportion to the weights, which shrink as degrees grow; the slope's
+        # own length says nothing of how far to go.
         length = 0.3 * np.linalg.norm(best) / np.sqrt(1.0 + step)
         moved = weights - length * slope / max(float(np.linalg.norm(slope)), 1e-300)
         weights = (

@@ -41,6 +41,7 @@ def resolve(name: str) -> Plugin | None:
         """
         return np.full(len(nodes), seconds)
 
+    # Named as it was written: the resolved configuration reads back as the same.
     return Plugin("compute", name, take, {}, Traits())
 
 
@@ -58,6 +59,7 @@ def seconds_of(rule: ConfiguredPlugin, nodes: Integers, step: int, seed: int) ->
     if not isinstance(seconds, np.ndarray) or seconds.shape != nodes.shape:
         raise wrong(rule, describe(seconds), expected)
     if (
+        # Written so that NaN fails: it is neither at least 0 nor below infinity.
         seconds.dtype.kind not in "fiu"
         or not (seconds >= 0).all()
         or not seconds.max() < np.inf
@@ -169,6 +171,8 @@ def stragglers(
         share: Share of the nodes, or of all steps, that are slow.
         who: Whether ``nodes`` or ``steps`` are slow.
     """
+    # What a draw is keyed by says who is slow: a node, or a node in one step. Every
+    # worker finds the same without asking.
     counters = (nodes,) if who == "nodes" else (nodes, step)
     slow = rng.uniform(seed, f"compute/{who}", *counters) < share
     return seconds * np.where(slow, factor, 1.0)

@@ -73,6 +73,8 @@ class RoundPlanner:
         """Whether every round keeps the mean of the nodes, whatever goes wrong."""
         if not self.faults.any:
             return self.mixer.doubly_stochastic
+        # The receiver of a message that is lost keeps its weight, so that rows
+        # still sum to one. Columns do only where both directions are lost together.
         return self.mixer.keeps_balance and not self.faults.one_way
 
     @property
@@ -96,8 +98,13 @@ class RoundPlanner:
         action = self.schedule.action(progress, feedback)
         faulty = self.faults.any
         unavailable = self._unavailable(progress) if faulty else NOBODY
+        # Faults of links and messages strike gossip only: a global average goes
+        # over no links of the graph. Who is away gives it nothing, and takes
+        # nothing from it.
         if isinstance(action, Merge):
             return RoundAction(1.0, unavailable=unavailable)
+        # Graphs that are drawn whole, such as matchings, take part in a share of
+        # the rounds; others take part in all, with a share of their links.
         if action == 0.0 or not self.mixer.is_active(progress.communication_step, action):
             return None
         # A mixing without faults may have been computed before; with them every round
@@ -244,6 +251,8 @@ def expected_bytes(planner: RoundPlanner, size: Size) -> float:
     if planner.schedule.final_merge:
         total += all_reduce_messages(planner.nodes, steps=1) * size.last
     for step in communication_steps(planner.steps, planner.local_steps):
+        # The round is left open: it depends on draws, and an expectation is over
+        # all of them.
         here = planner.progress(step, round=0)
         action = planner.schedule.action(here)
         if isinstance(action, Merge):
@@ -263,12 +272,15 @@ def _expected_merge(planner: RoundPlanner, progress: Progress) -> float:
     if not planner.faults.any:
         return all_reduce_messages(planner.nodes, steps=1)
     there = planner.faults.presence(planner.ids, progress)
+    # Nobody being there costs nothing, where 2 (n - 1) would give -2.
     return 2.0 * float(there.sum() - 1 + np.prod(1 - there))
 
 
 def _surviving(planner: RoundPlanner, progress: Progress) -> float:
     """Return the expected share of messages that are sent, whatever goes wrong."""
     there = planner.faults.presence(planner.ids, progress)
+    # The links of round 0 stand for those of all rounds: a graph that changes has
+    # others, whose chances are alike on average.
     links = planner.mixer.topology.links(0)
     if not len(links):
         return 1.0
@@ -339,4 +351,7 @@ def next_planner(
             f"the {len(members.live)} nodes that are left cannot form the topology again "
             f"({str(error).rstrip('.')}); use engine.on_failure=restart."
         ) from error
+    # What was solved for before the run, such as the factor of a budget, stays in
+    # the schedule of every epoch: the budget is that of the run, not of those who
+    # are left.
     return replace(planner, mixer=Mixer.make(topology, weights), live=members.live)

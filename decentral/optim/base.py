@@ -54,6 +54,8 @@ def grouping(rule: ConfiguredPlugin, model: nn.Module) -> GroupRule:
     blockwise: Blockwise | None = rule.common.get("blockwise")
     if blockwise is None:
         return one_group
+    # Refused here, where the model is first known: a block that no parameter
+    # belongs to would silently do nothing.
     blockwise.check(name for name, p in model.named_parameters() if p.requires_grad)
     return blockwise.group
 
@@ -118,6 +120,7 @@ def resolve(name: str) -> Plugin | None:
         raise ConfigError(
             f"optimizer {name!r} is not a torch optimizer.{nearest(attribute, classes)}"
         )
+    # Such as LBFGS: each row would want its own number of evaluations in one step.
     closure = inspect.signature(found.step).parameters.get("closure")
     if closure is not None and closure.default is inspect.Parameter.empty:
         raise ConfigError(
@@ -170,6 +173,8 @@ def _maker(name: str, kind: Any) -> Callable[..., torch.optim.Optimizer]:
     unwritten = {key for key, one in parameters.items() if not _writable(one.default)}
 
     def make(params: Any, /, **settings: Any) -> torch.optim.Optimizer:
+        # A default that no configuration can hold stands there as None: the class
+        # then takes its own.
         given = {k: v for k, v in settings.items() if v is not None or k not in unwritten}
         with library("optimizer", name):
             return kind(params, **given)
@@ -215,6 +220,7 @@ def fuse(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
     An optimizer that has made its state already has made it for the other kernel.
     """
     for group in optimizer.param_groups:
+        # Only where nothing was asked for: who sets foreach or fused means it.
         free = "fused" in group and group["fused"] is None and group["foreach"] is None
         devices = {parameter.device.type for parameter in group["params"]}
         if free and devices <= {"cpu", "cuda"} and not optimizer.state:
@@ -239,6 +245,7 @@ def make_optimizer(
         raise wrong(
             rule, describe(made), "a torch.optim.Optimizer of the parameters given"
         )
+    # By identity: two parameters of equal numbers are equal, and not the same.
     held = {id(each) for group in made.param_groups for each in group["params"]}
     if held != {id(each) for each in params}:
         raise wrong(
@@ -253,6 +260,8 @@ def is_elementwise(rule: ConfiguredPlugin) -> bool:
     """
     if not traits_of(rule, OptimizerTraits).elementwise:
         return False
+    # To the bit, since a run is to be the same whichever way its rows are computed.
+    # What is declared may be wrong, above all of a user's own.
     return all(torch.equal(*pair) for pair in _probe(rule))
 
 

@@ -89,6 +89,8 @@ def late(
         intensity: Intensity until then.
         then: Intensity afterwards.
     """
+    # A function of where the run stands, and of nothing that was sent before: a
+    # preview and a resumed run get the same answers.
     return then if progress.reached(start) else intensity
 
 
@@ -135,6 +137,8 @@ def window(
         intensity: Intensity inside it.
         outside: Intensity elsewhere.
     """
+    # Both in steps, since a start of 40% may have a width of 50 steps. The margin
+    # below keeps a bound that is a whole step but for rounding on its own side.
     begin = start.in_steps(progress.steps)
     end = begin + width.in_steps(progress.steps)
     here = progress.fraction * progress.steps
@@ -220,6 +224,8 @@ def every(
         k: Communication steps from one that may be used to the next.
         schedule: What is followed there.
     """
+    # The k-th of each k and not the first: where k divides their number, the run
+    # ends with one that is used.
     now = (progress.communication_step + 1) % k == 0
     return decide(schedule, progress, feedback) if now else 0.0
 
@@ -253,6 +259,8 @@ def merges(progress: Progress, feedback: Feedback | None) -> Action:
     A last round that is cut short is not averaged; ``final_merge`` ends it in one
     merge.
     """
+    # By steps: the last communication step of a run comes early where
+    # ``local_steps`` does not divide it, and would average models of fewer steps.
     return GLOBAL_MERGE if progress.step % progress.local_steps == 0 else 0.0
 
 
@@ -279,6 +287,8 @@ def then_merge(
     """
     if not progress.reached(at):
         return decide(schedule, progress, feedback)
+    # Where the point was passed, and not where it is: it may lie between two
+    # communication steps, and the first one has none before it.
     now = progress.communication_step == 0 or not progress.previous.reached(at)
     return GLOBAL_MERGE if now else 0.0
 
@@ -314,6 +324,9 @@ def scale_to_budget(
             "its factor is solved for the whole run."
         )
     action = decide(schedule, progress, feedback)
+    # A merge has no intensity; its bytes are spent whatever the factor is.
+    # Intensities are clipped, since no link is used twice: the solver knows where
+    # the budget cannot be reached.
     return action if isinstance(action, Merge) else min(1.0, factor * action)
 
 
@@ -346,9 +359,12 @@ def adaptive(
             distance.
         max_budget: Share of all-reduce's bytes after which it is silent.
     """
+    # Nothing is measured yet. Models that begin alike agree, and others meet soon.
     if feedback is None:
         return floor
     if feedback.spent >= max_budget:
         return 0.0
+    # A ramp rather than a switch at the target, which would swing between the floor
+    # and 1 from one measurement to the next.
     excess = min(1.0, max(0.0, feedback.consensus / target - 1.0))
     return floor + (1.0 - floor) * excess

@@ -58,6 +58,8 @@ class Phase:
         # it.
         if not progress.reached(self.start) or progress.reached(self.stop):
             return False
+        # Counted from the start of the phase, so that each of several begins with
+        # what it turns on.
         since = progress.step - first_step(self.start, progress.steps)
         return self.every is None or since // self.every % 2 == 0
 
@@ -66,6 +68,8 @@ class Phase:
         the phase.
         """
         first, last = first_step(self.start, steps), first_step(self.stop, steps)
+        # A phase until the end is judged below, by its start: where it never
+        # begins, that is the slip.
         if last <= first and self.stop != STOP:
             raise ConfigError(
                 f"{field}: the phase stops at {self.stop} (step {last:,}) and starts at "
@@ -150,6 +154,8 @@ def _phase(value: Any, field: str) -> Phase:
     if isinstance(value, Mapping):
         parts: dict[str, Any] = {str(key): part for key, part in value.items()}
     else:
+        # A bare point is a start: the text is ``START to STOP every N``, of which
+        # each part may be left out.
         found = _TEXT.fullmatch(str(value).strip())
         parts = {
             key: part

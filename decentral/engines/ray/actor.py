@@ -65,6 +65,9 @@ class Actor:
         home = Path(folder)
         try:
             seen = (home / f".probe-{token}").read_text() == token
+            # Written too, and looked for by the driver: a folder that is mounted
+            # read-only, or another one of that name, would fail at the first
+            # checkpoint.
             (home / f".probe-{token}-{rank}").write_text(token)
         except OSError:
             return False
@@ -92,6 +95,7 @@ class Actor:
         """
         # The first poll ends the long patience of the start.
         self.asked_s, self.patience_s = time.monotonic(), self.orphaned_s
+        # Polls come while ``begin``, in another thread, still builds the worker.
         if self.worker is None:
             time.sleep(wait_s)
             return -1, []

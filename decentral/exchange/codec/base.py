@@ -82,6 +82,8 @@ def as_bytes(values: Tensor) -> Tensor:
 
 def from_bytes(packed: Tensor, dtype: torch.dtype) -> Tensor:
     """Return uint8 [n, b] as numbers [n, k]."""
+    # A copy: rows of bytes that arrive need not begin where numbers of that type
+    # may, and views would refuse.
     return packed.clone(memory_format=torch.contiguous_format).view(dtype)
 
 
@@ -113,6 +115,8 @@ def code_rows(
 
 def coded_bytes(codec: ConfiguredPlugin, layout: TensorLayout) -> int:
     """Return the logical bytes of one coded row."""
+    # A codec around another, such as ``choco``, changes what is coded and not how
+    # long it is.
     inner = innermost(codec)
     size = traits_of(inner, CodecTraits).size
     if size is None:
