@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import errno
+import json
 import os
 import re
 import signal
@@ -315,6 +316,15 @@ def _second_writer() -> None:
         WriterLock(Path("written"))
 
 
+def _replaced() -> None:
+    """Another host has taken over meanwhile."""
+    with WriterLock(Path("written")) as lock:
+        there = {"host": "elsewhere", "pid": 7, "since": "2026-01-01"}
+        Path("written/.lock").write_text(json.dumps(there))
+        lock.alive_s = 0.0
+        lock.check()
+
+
 FROM_PYTHON: dict[str, Callable[[], Any]] = {
     "no compiler": _without_compiler,
     "sweep: interrupted": _interrupted_sweep,
@@ -336,6 +346,7 @@ FROM_PYTHON: dict[str, Callable[[], Any]] = {
     ).analyze(),
     "merged model of an unfinished run": lambda: api.Run(Path("empty")).merged_model(),
     "a folder in use": _second_writer,
+    "a folder that was taken over": _replaced,
     "an installed plug-in that exits": lambda: load_installed("topology", Installed),
     "a loss that raises in the run": lambda: decentral.launch(
         task=Task(loss=_tired(), train=(torch.ones(9, 2), torch.ones(9, 1))),

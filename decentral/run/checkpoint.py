@@ -69,6 +69,7 @@ class Draft:
         """Make room for the shards; what an interrupted attempt has left is
         dropped.
         """
+        folder.check()
         self.folder, self.step = folder, step
         self.home = folder.path / "checkpoints"
         self.target = self.home / (
@@ -96,6 +97,7 @@ class Draft:
         }
         with explain_disk_errors(self.folder.path):
             write_synced(self.path / "manifest.json", _seal(manifest))
+            self.folder.check()
             # A run that went back comes to the same step again: the newer one
             # counts.
             shutil.rmtree(self.target, ignore_errors=True)

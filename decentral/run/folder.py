@@ -93,6 +93,13 @@ class RunFolder:
         except OSError as error:
             raise unwritable(self.path, error) from error
 
+    def check(self) -> None:
+        """Raise RunError where another process writes here by now: see
+        ``WriterLock.check``.
+        """
+        if self.lock:
+            self.lock.check()
+
     def refuse_remains(self) -> None:
         """Raise ConfigError where parts of a run lie that does not say what it was."""
         names = [
@@ -119,6 +126,7 @@ class RunFolder:
 
     def write(self, name: str, content: str | bytes) -> None:
         """Write one file atomically."""
+        self.check()
         target = self.path / name
         temporary = target.with_name(f".{name}.tmp")
         with explain_disk_errors(self.path):
@@ -140,6 +148,7 @@ class RunFolder:
 
     def append(self, name: str, row: Mapping[str, Any]) -> None:
         """Append one JSON object as a line."""
+        self.check()
         with (
             explain_disk_errors(self.path),
             (self.path / name).open("a", encoding="utf-8") as file,
