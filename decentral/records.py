@@ -322,10 +322,10 @@ VALIDATION = (
     ),
 )
 
-#: Where a row stands: no part of what a run ended with.
+#: Where a record of metrics stands: no part of what a run ended with.
 PLACE = ("step", "phase")
 
-#: What the loop and the engine put into a row.
+#: What the loop and the engine put into a record of metrics.
 LOOP = (
     STEP,
     _own("phase", "Which end of the run a row shows: before_merge or final"),
@@ -351,12 +351,12 @@ LOOP = (
         "feedback/spent", "Share of all-reduce's bytes as the schedule was told", "share"
     ),
 )
-#: What a row holds beside the returns of the metrics.
+#: What a record of metrics holds beside the returns of the metrics.
 QUANTITIES = (*LOOP, *VALIDATION)
 
 
 def is_own(key: str) -> bool:
-    """Tell whether a key of a row is the loop's own, and no metric's."""
+    """Tell whether a key is the loop's own, and no metric's."""
     return any(fnmatchcase(key, one.key) for one in LOOP)
 
 

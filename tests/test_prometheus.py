@@ -40,7 +40,7 @@ keys = [record.key for record in records.declared if "*" not in record.key]
 monitor = Monitor("tiny", records)
 for step in range(1, 1000):
     parts = [{f"time/{part}_s": 0.1 for part in PARTS}] * 2
-    monitor.row(dict.fromkeys(keys, step), parts)
+    monitor.record(dict.fromkeys(keys, step), parts)
     monitor.repeat()  # Ray drops a gauge that is not set again
     time.sleep(1)
 """

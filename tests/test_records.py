@@ -185,7 +185,7 @@ def test_the_monitor_has_a_gauge_for_it(
         "tiny", records_of(declared_records(["accuracy", f"{bench}/mine.py:norm"]))
     )
     row = rows(bench)[0] | {"failures": 3.0}
-    monitor.row(row, [])
+    monitor.record(row, [])
     assert told["decentral_norm_longest"] == (
         "norm/longest, a metric of the run", row["norm/longest"],
     )  # fmt: skip

@@ -35,11 +35,11 @@ LOCAL, MERGED, SENT, QUIET = (
 #: Seconds between two changes of a notebook's line.
 _PAUSE_S = 0.25
 
-Row = Mapping[str, Any]
+Record = Mapping[str, Any]
 
 
 class Display(Protocol):
-    """What is told about a run: its rows of metrics."""
+    """What is told about a run: its records of metrics."""
 
     def __enter__(self) -> Display:
         """Begin to show."""
@@ -49,8 +49,8 @@ class Display(Protocol):
         """Leave the terminal as it was."""
         ...
 
-    def __call__(self, row: Row) -> None:
-        """Show a row."""
+    def __call__(self, record: Record) -> None:
+        """Show a record."""
         ...
 
 
@@ -87,7 +87,7 @@ class Silence:
     def __exit__(self, *problem: object) -> None:
         """End."""
 
-    def __call__(self, row: Row) -> None:
+    def __call__(self, record: Record) -> None:
         """Look away."""
 
 
@@ -126,9 +126,9 @@ class Bar:
             line = [Text(str(self.run.folder.path), "bold"), *self.numbers()]
             self.console.print(Text("  ").join(line), soft_wrap=True)
 
-    def __call__(self, row: Row) -> None:
+    def __call__(self, record: Record) -> None:
         """Keep the newest numbers."""
-        self.newest |= row
+        self.newest |= record
 
     def render(self) -> RenderableType:
         """Draw the bar and, below it, the newest numbers."""
@@ -169,9 +169,9 @@ class Notebook:
         ended = problem[:1] == (None,)
         self.show(str(self.run.folder.path) if ended else "stopped", at_once=True)
 
-    def __call__(self, row: Row) -> None:
+    def __call__(self, record: Record) -> None:
         """Show the newest numbers."""
-        self.newest |= row
+        self.newest |= record
         step, steps = self.run.step, self.run.setup.config.steps
         self.show(remaining(step - self.first, steps - step, self.began_s))
 
@@ -279,33 +279,33 @@ def remaining(done: int, left: int, began_s: float) -> str:
     return f"{duration_text(max(1, round(left_s)))} left" if left > 0 else "finishing"
 
 
-def has_metrics(row: Row) -> bool:
-    """Tell whether a row holds what metrics found."""
-    return any(not is_own(key) for key in row)
+def has_metrics(record: Record) -> bool:
+    """Tell whether a record holds what metrics found."""
+    return any(not is_own(key) for key in record)
 
 
-def newest_text(row: Row, records: Records) -> Text:
-    """Write the scores and the bytes of the newest row."""
-    if not has_metrics(row):
+def newest_text(record: Record, records: Records) -> Text:
+    """Write the scores and the bytes of the newest record."""
+    if not has_metrics(record):
         return Text("evaluating the first models", QUIET)
-    return Text("  ").join([*scores(row, records), bytes_text(row)])
+    return Text("  ").join([*scores(record, records), bytes_text(record)])
 
 
-def scores(row: Row, records: Records) -> list[Text]:
+def scores(record: Record, records: Records) -> list[Text]:
     """Write the scores of the local models and of their average, then what else is
     listed.
     """
-    group = records.score(row)
-    record = records.of(f"{group}/merged")
-    texts = [number_text(row.get(f"{group}/{role}"), record) for role in ROLES]
+    group = records.score(record)
+    known = records.of(f"{group}/merged")
+    texts = [number_text(record.get(f"{group}/{role}"), known) for role in ROLES]
     local, low, high, merged = texts
-    found = [Text.assemble((f"{one.title} ", QUIET), number_text(row[one.key], one))
-             for one in records.list_for(row, "progress")]  # fmt: skip
+    found = [Text.assemble((f"{one.title} ", QUIET), number_text(record[one.key], one))
+             for one in records.list_for(record, "progress")]  # fmt: skip
     if texts == [ABSENT] * len(texts):
         return found
     return [
         Text.assemble(
-            "" if record.unit == "%" else f"{group} ",
+            "" if known.unit == "%" else f"{group} ",
             ("local ", QUIET), (local, LOCAL), (f" ({low.removesuffix(' %')}–{high})", QUIET),
             ("  merged ", QUIET), (merged, MERGED),
         ),
@@ -313,6 +313,6 @@ def scores(row: Row, records: Records) -> list[Text]:
     ]  # fmt: skip
 
 
-def bytes_text(row: Row) -> Text:
+def bytes_text(record: Record) -> Text:
     """Write the bytes sent so far."""
-    return Text.assemble(("sent ", QUIET), (format_bytes(row[BYTES.key]), SENT))
+    return Text.assemble(("sent ", QUIET), (format_bytes(record[BYTES.key]), SENT))

@@ -39,7 +39,7 @@ from decentral.run.checkpoint import Saved, has_checkpoint
 from decentral.run.digests import WHEREABOUTS, differences, differences_text
 from decentral.run.folder import RunFolder
 
-#: Called with every row of metrics that is logged.
+#: Called with every record of metrics that is logged.
 Watch = Callable[[dict[str, Any]], None]
 #: Values of settings that a run decides.
 _OPEN = ("auto", "tune")
@@ -62,7 +62,7 @@ def launch(
         config: A YAML file of settings.
         resume: Go on with the unfinished run of the same configuration that ``out``
             holds, if it holds one; a finished one is returned as it is.
-        watch: Called with every logged row.
+        watch: Called with every logged record.
         quiet: Show nothing: neither notes nor, in a terminal or a notebook, how far
             it is.
         settings: The same names as in YAML (``nodes=8``,
@@ -190,10 +190,10 @@ def _train(
         run.say(note)
     with display_of(run, quiet) as display:
 
-        def tell(row: dict[str, Any]) -> None:
-            display(row)
+        def tell(record: dict[str, Any]) -> None:
+            display(record)
             if watch:
-                watch(row)
+                watch(record)
 
         run.run(tell)
     done.report()
@@ -230,7 +230,7 @@ def resume(
             plug-in or graph file that has changed, or for ``final_merge``, to train
             the merged model of a finished run. Points in % are of the new length;
             the past is not redone.
-        watch: Called with every logged row.
+        watch: Called with every logged record.
         quiet: Show nothing: neither notes nor, in a terminal or a notebook, how far
             it is.
         objects: Parts that were Python objects (a task, a schedule, ...) must be

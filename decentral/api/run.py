@@ -73,18 +73,18 @@ class Run:
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """Every logged row; a row holds only what was measured at its step."""
-        return [dict(row) for row in self._data().metrics]
+        """Every logged record; it holds only what was measured at its step."""
+        return [dict(record) for record in self._data().metrics]
 
     @property
     def metrics(self) -> Any:
-        """Every logged row: a pandas frame where pandas is installed, else a dict
+        """Every logged record: a pandas frame where pandas is installed, else a dict
         of arrays.
         """
-        rows = self.rows
-        # Rows hold only what was measured at their step; a table needs all keys.
-        keys = list(dict.fromkeys(key for row in rows for key in row))
-        columns = {key: _column([row.get(key) for row in rows]) for key in keys}
+        records = self.rows
+        # Records hold only what was measured at their step; a table needs all keys.
+        keys = list(dict.fromkeys(key for record in records for key in record))
+        columns = {key: _column([record.get(key) for record in records]) for key in keys}
         try:
             import pandas
         except ImportError:

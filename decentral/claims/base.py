@@ -76,10 +76,10 @@ def series(run: Any, label: str, key: str) -> Curve:
         key: Key of the number.
     """
     found: dict[int, float] = {}
-    for row in run.rows:
-        if row.get(key) is not None:
+    for record in run.rows:
+        if record.get(key) is not None:
             # The first of a step is the one before a merge.
-            found.setdefault(row["step"], row[key])
+            found.setdefault(record["step"], record[key])
     return Curve(label, list(map(float, found)), list(found.values()))
 
 
@@ -111,5 +111,5 @@ class Lab:
             self.spared_s += found.summary["counters"]["time/wall_s"]
             return found
         self.say(label)
-        api.begin_run(config, path).run(lambda row: None)
+        api.begin_run(config, path).run(lambda record: None)
         return found

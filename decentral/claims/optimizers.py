@@ -138,10 +138,10 @@ def blockwise(lab: Lab, seed: int, *, steps: Count = 800) -> Findings:
         lr: _run(lab, seed, steps, {**adamw, **blocks}, lr) for lr in (5e-4, 1e-3, 2e-3)
     }
     best = [min(map(_loss, runs.values())) for runs in (plain, by_block)]
-    measured = [row for row in plain[_MEASURED].rows if "sharpness/qk" in row]
+    measured = [record for record in plain[_MEASURED].rows if "sharpness/qk" in record]
     ordered = [
-        row["sharpness/qk"] < row["sharpness/ffn"] < row["sharpness/vo"]
-        for row in measured
+        record["sharpness/qk"] < record["sharpness/ffn"] < record["sharpness/vo"]
+        for record in measured
     ]
     figures = {
         "snapshots in order": sum(ordered) / len(ordered),
@@ -149,9 +149,9 @@ def blockwise(lab: Lab, seed: int, *, steps: Count = 800) -> Findings:
         "AdamW minus blockwise, equal rate 0.002": _loss(plain[2e-3])
         - _loss(by_block[2e-3]),
     }
-    steps_at = [float(row["step"]) for row in measured]
+    steps_at = [float(record["step"]) for record in measured]
     sharp = [
-        Curve(block, steps_at, [row[f"sharpness/{block}"] for row in measured])
+        Curve(block, steps_at, [record[f"sharpness/{block}"] for record in measured])
         for block in _BLOCKS
     ]
     losses = [

@@ -14,7 +14,7 @@ from decentral import api
 from decentral.api.display import (
     Bar,
     Display,
-    Row,
+    Record,
     bytes_text,
     has_metrics,
     place_text,
@@ -150,15 +150,17 @@ class Lines:
     def __exit__(self, *problem: object) -> None:
         """Nothing to clear away."""
 
-    def __call__(self, row: Row) -> None:
-        """Print a line if the row holds an evaluation and one is due."""
+    def __call__(self, record: Record) -> None:
+        """Print a line if the record holds an evaluation and one is due."""
         steps, now = self.run.setup.config.steps, time.perf_counter()
-        if not has_metrics(row) or "phase" in row:
+        if not has_metrics(record) or "phase" in record:
             return
-        if row["step"] < self.due and now - self.shown_s < PATIENCE_S:
+        if record["step"] < self.due and now - self.shown_s < PATIENCE_S:
             return
         # A dozen lines for any run, more only where minutes pass without one.
-        self.due, self.shown_s = row["step"] + steps / LINES, now
-        place = Text(place_text(row["step"], steps))
-        line = Text("  ").join([place, *scores(row, self.run.records), bytes_text(row)])
+        self.due, self.shown_s = record["step"] + steps / LINES, now
+        place = Text(place_text(record["step"], steps))
+        line = Text("  ").join(
+            [place, *scores(record, self.run.records), bytes_text(record)]
+        )
         self.console.print(line, soft_wrap=True)

@@ -46,7 +46,9 @@ class Rejoin(Exception):
 class Gauges(Protocol):
     """Whoever shows the numbers of a run while it goes on."""
 
-    def row(self, row: Mapping[str, Any], parts: Sequence[Mapping[str, Any]]) -> None:
+    def record(
+        self, record: Mapping[str, Any], parts: Sequence[Mapping[str, Any]]
+    ) -> None:
         """Show a record of the run, and every worker's own times."""
         ...
 
@@ -190,7 +192,7 @@ class Attempt:
             # Events of a step come before its record, as in a run of one process.
             self._announce(self.records.due(record["step"]))
             self.run.record(record, self.watch)
-            self.gauges.row(record, parts)
+            self.gauges.record(record, parts)
 
     def _on_event(self, report: Report) -> None:
         self.records.events.append(report)

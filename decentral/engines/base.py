@@ -47,7 +47,7 @@ from decentral.run.digests import identity
 from decentral.run.folder import RunFolder, environment
 from decentral.run.trackers import Trackers
 
-#: Shows a row of metrics to whoever watches.
+#: Shows a record of metrics to whoever watches.
 Watch = Callable[[dict[str, Any]], None]
 
 #: Checkpoints of one run when ``checkpoint_every`` is auto.
@@ -75,7 +75,7 @@ class EngineRun(ABC):
     memory: Memory | None = None
     #: Whether rows are computed together: ``vmap`` or ``loop``.
     replicas: str
-    #: What is known of the numbers in its rows.
+    #: What is known of the numbers in its records.
     records: Records
     #: Whether several runs of this process can train side by side.
     several = False
@@ -154,10 +154,12 @@ class EngineRun(ABC):
         """
         self.folder.truncate("metrics.jsonl", offsets["metrics.jsonl"])
         self.folder.forget("events.jsonl", offsets["events.jsonl"], REPEATED)
-        rows = self.folder.rows("metrics.jsonl")
-        # The rows that the summary is made of, as far as they are not cut off: the
+        records = self.folder.rows("metrics.jsonl")
+        # The records that the summary is made of, as far as they are not cut off: the
         # run does not write them again.
-        self.evaluations = {row["phase"]: row for row in rows if "phase" in row}
+        self.evaluations = {
+            record["phase"]: record for record in records if "phase" in record
+        }
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -232,21 +234,21 @@ class EngineRun(ABC):
         text = str(found)
         return RunError(text if str(path) in text else f"{text} Run folder: {path}.")
 
-    def record(self, row: dict[str, Any], watch: Watch) -> None:
-        """Log a row of metrics, unless it holds no news."""
+    def record(self, record: dict[str, Any], watch: Watch) -> None:
+        """Log a record of metrics, unless it holds no news."""
         self.elapsed_s = time.perf_counter() - self.began_s
         # Steps without an evaluation or a log line.
-        if len(row) == 1:
+        if len(record) == 1:
             return
-        row[WALL.key] = round(self.elapsed_s, 4)
-        row[PACE.key] = round(row["step"] / max(self.elapsed_s, 1e-9), 3)
+        record[WALL.key] = round(self.elapsed_s, 4)
+        record[PACE.key] = round(record["step"] / max(self.elapsed_s, 1e-9), 3)
         reference = self.setup.all_reduce_bytes
-        row[RELATIVE.key] = row[BYTES.key] / reference if reference else 0.0
-        if "phase" in row:
-            self.evaluations[row["phase"]] = row
-        self.folder.append("metrics.jsonl", row)
-        self.trackers.record(row)
-        watch(row)
+        record[RELATIVE.key] = record[BYTES.key] / reference if reference else 0.0
+        if "phase" in record:
+            self.evaluations[record["phase"]] = record
+        self.folder.append("metrics.jsonl", record)
+        self.trackers.record(record)
+        watch(record)
 
     def announce(self, event: str, details: dict[str, Any]) -> None:
         """Log an event; ``details`` hold its ``step``."""
@@ -287,7 +289,7 @@ class EngineRun(ABC):
         return summary
 
     def summary(self) -> dict[str, Any]:
-        """Return what the run ended with, by the keys of its rows.
+        """Return what the run ended with, by the keys of its records.
 
         ``final`` and ``before_merge`` hold what metrics measured, ``counters`` the
         loop's own quantities at the end.
@@ -318,10 +320,12 @@ def checkpoint_interval(config: Config) -> int:
     return max(1, ceil(config.steps / CHECKPOINTS)) if every == "auto" else every
 
 
-def _split(row: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return what metrics found in a row, and the loop's own quantities."""
-    measured = {key: value for key, value in row.items() if not is_own(key)}
-    return measured, {key: row[key] for key in row if is_own(key) and key not in PLACE}
+def _split(record: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what metrics found in a record, and the loop's own quantities."""
+    measured = {key: value for key, value in record.items() if not is_own(key)}
+    return measured, {
+        key: record[key] for key in record if is_own(key) and key not in PLACE
+    }
 
 
 def expected_bytes(setup: Setup) -> float | None:

@@ -77,8 +77,8 @@ class LocalRun(EngineRun):
             # a first evaluation may take longer than a queue has patience
             if not self.resumed:
                 self.save()
-            for row in train(self.block, self.evaluator):
-                self.record(row, watch)
+            for record in train(self.block, self.evaluator):
+                self.record(record, watch)
                 # At the last step there is nothing to go on with.
                 if stopping.is_set() and not self.block.is_over:
                     self._interrupt()

@@ -53,7 +53,7 @@ class Context:
         nodes: The ids of healthy nodes, over all workers.
         losses: The newest training loss of each of them, by id; empty before the
             first.
-        metrics: The newest number of every key so far, as in the rows of a run.
+        metrics: The newest number of every key so far, as in the records of a run.
         measured: Those of this moment.
         records: What is known of a key: its direction, its unit.
         simulated_s: Simulated seconds; None where no network is simulated.

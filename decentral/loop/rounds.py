@@ -1,4 +1,4 @@
-"""The loop: the only one. It yields rows of metrics; recording and showing them is
+"""The loop: the only one. It yields records of metrics; recording and showing them is
 the engine's. What a block keeps in checkpoints stands below, and how it goes back.
 """
 
@@ -24,7 +24,7 @@ from decentral.run.checkpoint import Checkpoint, stack_nodes
 from decentral.schedules.progress import Feedback
 from decentral.topology.labels import NodeId, RowIndex
 
-Row = dict[str, Any]
+Record = dict[str, Any]
 
 #: Log lines of one run when ``log_every`` is auto.
 LOG_LINES = 200
@@ -36,11 +36,11 @@ def log_interval(setup: Setup) -> int:
     return max(1, ceil(setup.config.steps / LOG_LINES)) if every == "auto" else every
 
 
-def train(block: Block, evaluator: Evaluator) -> Iterator[Row]:
-    """Train a block from where it stands to the end, yielding one row of metrics
+def train(block: Block, evaluator: Evaluator) -> Iterator[Record]:
+    """Train a block from where it stands to the end, yielding one record of metrics
     per step.
 
-    Rows without news are empty but for ``step``, so that the caller can stop or
+    Records without news are empty but for ``step``, so that the caller can stop or
     checkpoint between any two steps. A global merge as the last action, the
     algorithm's own or the run's, is evaluated before and after. The first models
     are evaluated before the first step, and never again.
@@ -56,7 +56,7 @@ def train(block: Block, evaluator: Evaluator) -> Iterator[Row]:
     # A resumed run has this in its log already.
     if not block.step:
         yield _evaluated(block, status(block) | evaluator(complete=True))
-    before: list[Row] = []
+    before: list[Record] = []
     while not block.is_over:
         action, round = block.decide(), block.round
         if block.step + 1 == steps and action is not None and action.is_merge:
@@ -87,7 +87,7 @@ def train(block: Block, evaluator: Evaluator) -> Iterator[Row]:
     _tell(block, "end", status(block))
 
 
-def _before_merge(block: Block, evaluator: Evaluator) -> Row:
+def _before_merge(block: Block, evaluator: Evaluator) -> Record:
     """Return how the models do in the middle of the last step, and what was spent
     until then.
     """
@@ -99,7 +99,9 @@ def _before_merge(block: Block, evaluator: Evaluator) -> Row:
     return spent | evaluator(complete=True) | {"phase": "before_merge"}
 
 
-def conclude(block: Block, evaluator: Evaluator, before: list[Row]) -> Iterator[Row]:
+def conclude(
+    block: Block, evaluator: Evaluator, before: list[Record]
+) -> Iterator[Record]:
     """Merge as the last action, if the schedule says so, evaluated before and
     after.
 
@@ -115,9 +117,9 @@ def conclude(block: Block, evaluator: Evaluator, before: list[Row]) -> Iterator[
     final_merge = block.setup.planner.final_merge() if block.setup.planner else None
     if final_merge is not None and not before:
         before = [_before_merge(block, evaluator)]
-    for row in before:
+    for record in before:
         # The right side wins: bytes and seconds are those from before the merge.
-        yield _evaluated(block, status(block) | row)
+        yield _evaluated(block, status(block) | record)
     if final_merge is not None:
         block.combine(final_merge)
     final = status(block) | evaluator(complete=True)
@@ -127,10 +129,10 @@ def conclude(block: Block, evaluator: Evaluator, before: list[Row]) -> Iterator[
 # --- callbacks --------------------------------------------------------------------
 
 
-def _evaluated(block: Block, row: Row) -> Row:
-    """Return a row of an evaluation, once callbacks have seen it."""
-    _tell(block, "evaluate", row)
-    return row
+def _evaluated(block: Block, record: Record) -> Record:
+    """Return a record of an evaluation, once callbacks have seen it."""
+    _tell(block, "evaluate", record)
+    return record
 
 
 def _tell_step(block: Block, *, sent: bool) -> None:
@@ -143,20 +145,20 @@ def _tell_step(block: Block, *, sent: bool) -> None:
         _tell(block, "step", status(block))
 
 
-def _tell(block: Block, moment: Moment, row: Row) -> None:
+def _tell(block: Block, moment: Moment, record: Record) -> None:
     """Call the callbacks of a moment, on the first worker; all agree on a stop.
 
     Args:
         block: The block.
         moment: The moment.
-        row: What is known of it.
+        record: What is known of it.
     """
     callbacks = block.callbacks
     if not callbacks.listens(moment):
         if callbacks.listeners:  # who listens at other moments sees what metrics found
-            callbacks.measured({k: v for k, v in row.items() if not is_own(k)})
+            callbacks.measured({k: v for k, v in record.items() if not is_own(k)})
         return
-    context = _context(block, moment, row)
+    context = _context(block, moment, record)
     first = block.exchange.hosted.start == 0
     reason = callbacks.call(moment, context) if first else ""
     asked = torch.zeros(len(block.hosted))
@@ -168,7 +170,7 @@ def _tell(block: Block, moment: Moment, row: Row) -> None:
         block.announce("stopped", dict(callbacks.stopped))
 
 
-def _context(block: Block, moment: Moment, row: Row) -> Context:
+def _context(block: Block, moment: Moment, record: Record) -> Context:
     """Return where a run stands: the same numbers, to the bit, on any workers."""
     callbacks, setup = block.callbacks, block.setup
     healthy = {*block.health.healthy}
@@ -183,11 +185,11 @@ def _context(block: Block, moment: Moment, row: Row) -> Context:
         if node in healthy and block.called
     }
     shared = {"nodes/healthy": len(healthy), "comm/wire_bytes": wires.sum().item()}
-    if of and row.get("loss/train") is not None:
+    if of and record.get("loss/train") is not None:
         shared["loss/train"] = float(
             torch.tensor([*of.values()], dtype=torch.float64).mean()
         )
-    measured = callbacks.measured({**row, **shared} if row else {})
+    measured = callbacks.measured({**record, **shared} if record else {})
     rows = block.exchange.gather(block.x) if callbacks.wants_rows(moment) else None
     seen = block.samples * setup.config.nodes
     return Context(
@@ -195,12 +197,12 @@ def _context(block: Block, moment: Moment, row: Row) -> Context:
         samples=block.samples, round=block.round, nodes=tuple(sorted(healthy)),
         losses=MappingProxyType(of), metrics=MappingProxyType(dict(callbacks.newest)),
         measured=measured, records=block.records,
-        simulated_s=block.simulated_s if setup.network else None, phase=row.get("phase"),
+        simulated_s=block.simulated_s if setup.network else None, phase=record.get("phase"),
         gathered=rows,
     )  # fmt: skip
 
 
-def status(block: Block) -> Row:
+def status(block: Block) -> Record:
     """Return the counters that every log line shows."""
     healthy = block.healthy_rows()
     known, setup = block.feedback, block.setup

@@ -76,7 +76,7 @@ class Facts:
 
 
 def facts_of(run: RunData) -> Facts:
-    """Gather the headline numbers from the summary, else from the last rows logged."""
+    """Gather the headline numbers from the summary, else from the last records logged."""
     nodes = _nodes(run)
     values = {
         key: value for key in run.logged if (value := _read_number(run, key)) is not None
@@ -106,13 +106,13 @@ def facts_of(run: RunData) -> Facts:
 
 def _read_number(run: RunData, key: str) -> float | None:
     """Return a number as a table of ends shows it: from the summary, else the last
-    row logged.
+    record logged.
     """
     if key in PLACE:
         return None
     moment = run.records.of(key).moment
     known = run.number(f"{moment}.{key}")
-    # The summary first: it is written when all is done, rows may end with a kill.
+    # The summary first: it is written when all is done, records may end with a kill.
     known = run.number(f"counters.{key}") if known is None else known
     return run.last(key, final=moment == "final") if known is None else known
 

@@ -1,4 +1,4 @@
-"""Trackers: where a run's rows go besides its folder.
+"""Trackers: where a run's records go besides its folder.
 
 A tracker is a function ``(folder, config, step) -> Sink``: the path of the run
 folder, the resolved settings, and the step at which the run begins or goes on.
@@ -68,19 +68,19 @@ class Trackers:
             except (Exception, SystemExit) as error:
                 self._lose(tracker.name, error)
 
-    def record(self, row: Mapping[str, Any]) -> None:
-        """Log the numbers of a row; what a merge gives at a step already logged has
+    def record(self, record: Mapping[str, Any]) -> None:
+        """Log the numbers of a record; what a merge gives at a step already logged has
         its phase.
         """
-        step = int(row["step"])
+        step = int(record["step"])
         # Services take one value for a name and step: what was before the merge
         # keeps its own.
-        again = step == self.step and "phase" in row
-        prefix = f"{row['phase']}/" if again else ""
+        again = step == self.step and "phase" in record
+        prefix = f"{record['phase']}/" if again else ""
         self.step = step
         numbers = {
             prefix + key: float(value)
-            for key, value in row.items()
+            for key, value in record.items()
             if key != "step" and isinstance(value, int | float)
         }
         self._each(lambda sink: sink.log(numbers, step))

@@ -72,7 +72,7 @@ def run_points(
         return
     for place, point in todo.items():
         running([place])
-        yield place, run_point(point, folder, _ignore_row)
+        yield place, run_point(point, folder, _ignore_record)
 
 
 def run_point(point: Point, folder: Path, watch: Watch) -> Outcome:
@@ -91,7 +91,7 @@ def run_point(point: Point, folder: Path, watch: Watch) -> Outcome:
     return _outcome(lambda: api.begin_run(point.config, point.folder(folder)).run(watch))
 
 
-def _ignore_row(row: Mapping[str, Any]) -> None:
+def _ignore_record(record: Mapping[str, Any]) -> None:
     """Look away: a sweep shows what runs end with."""
 
 
@@ -156,7 +156,7 @@ class _SideBySide:
                 yield from self._wait_ended()
             if self.stopping.is_set():
                 break
-            self.busy[self.pool.submit(_outcome, partial(made.run, _ignore_row))] = (
+            self.busy[self.pool.submit(_outcome, partial(made.run, _ignore_record))] = (
                 place,
                 made,
             )

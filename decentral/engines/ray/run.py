@@ -291,7 +291,7 @@ def remaining(faults: Sequence[Fault], struck: Sequence[int]) -> list[Fault]:
 
 #: Prometheus prefixes ``ray_``.
 PREFIX = "decentral_"
-#: Gauges that are no key of a row.
+#: Gauges that are no key of a record.
 FAILURES = "decentral_failures"
 PARTS_S = "decentral_step_seconds"
 #: The parts of a step's time, of every worker.
@@ -308,7 +308,7 @@ def gauge_name(key: str) -> str:
 
 
 class Monitor:
-    """Gauges of one run: one for every number of its rows."""
+    """Gauges of one run: one for every number of its records."""
 
     def __init__(self, run: str, records: Records) -> None:
         """Register the gauges that every run has in this process."""
@@ -327,9 +327,11 @@ class Monitor:
         self.gauges[name] = Gauge(name, description=text, tag_keys=("run", *tags))
         self.gauges[name].set_default_tags({"run": self.run})
 
-    def row(self, row: Mapping[str, Any], parts: Sequence[Mapping[str, Any]]) -> None:
-        """Show a row of metrics, and every worker's own times."""
-        for key, value in row.items():
+    def record(
+        self, record: Mapping[str, Any], parts: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Show a record of metrics, and every worker's own times."""
+        for key, value in record.items():
             if not isinstance(value, int | float):
                 continue
             self._set(self._gauge(key), value)
