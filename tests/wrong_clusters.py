@@ -13,9 +13,9 @@ from decentral.config import Engine
 from decentral.engines import local
 from decentral.engines.attempt import check_versions
 from decentral.engines.base import EngineRun
-from decentral.engines.ray.cluster import Host, _check_port, _explain, place_workers
+from decentral.engines.ray.cluster import Host, _check_port, _explain
 from decentral.engines.ray.run import RayRun
-from decentral.engines.ray.worker_group import WorkerGroup
+from decentral.engines.ray.worker_group import WorkerGroup, place_workers
 from decentral.engines.workers import PROCESS_DIED, CheckpointAssembly, WorkersLost
 from decentral.network.planning import Membership
 from decentral.run.folder import RunFolder
