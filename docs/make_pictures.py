@@ -1,9 +1,9 @@
 """Photograph a run on Ray: ``python docs/make_pictures.py [DIR]``.
 
 Needs Ray, Chromium and Prometheus. Starts a cluster with a token, a run of two workers and a
-Prometheus with launch/prometheus.yml; writes, here or into DIR, ray-actors.png, the actors on Ray's
-dashboard, and prometheus-accuracy.png, the graph of local and merged accuracy while the run goes
-on. Ends with an error where the dashboard does not name the actors.
+Prometheus that asks the dashboard what to scrape; writes, here or into DIR, ray-actors.png, the
+actors on Ray's dashboard, and prometheus-accuracy.png, the graph of local and merged accuracy while
+the run goes on. Ends with an error where the dashboard does not name the actors.
 """
 
 from __future__ import annotations
@@ -30,6 +30,16 @@ DASHBOARD, PROMETHEUS, DEBUGGING = 18265, 19090, 19222
 ACTORS = ("worker 0: nodes 0-7", "worker 1: nodes 8-15")
 #: Seconds of the run that the graph shows.
 WATCHED_S = 75
+#: What Prometheus scrapes, as launch/prometheus.yml has it for one without Ray's folder.
+SCRAPE = """
+global: {{scrape_interval: 1s}}
+scrape_configs:
+  - job_name: ray
+    http_sd_configs:
+      - url: http://127.0.0.1:{dashboard}/api/prometheus/sd
+        refresh_interval: 10s
+        authorization: {{type: Bearer, credentials: {token}}}
+"""
 
 
 @contextmanager
@@ -156,11 +166,8 @@ def main(out: Path) -> None:
         f"engine=ray engine.workers=2 engine.dashboard_port={DASHBOARD} --quiet "
         f"--out {folder}/ring-late"
     )
-    config = DOCS.parent / "launch" / "prometheus.yml"
     scrape = folder / "prometheus.yml"
-    scrape.write_text(
-        config.read_text().replace("scrape_interval: 5s", "scrape_interval: 1s")
-    )
+    scrape.write_text(SCRAPE.format(dashboard=DASHBOARD, token=token))
     chromium = [
         browser, "--headless", "--no-sandbox", "--disable-gpu", "--window-size=1280,760",
         f"--remote-debugging-port={DEBUGGING}", f"--user-data-dir={folder}/browser", "about:blank",

@@ -5,10 +5,11 @@ from __future__ import annotations
 import atexit
 import io
 import json
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache, cached_property
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -111,6 +112,32 @@ def planted(file: str) -> Callable[..., Any]:
     found: dict[str, Any] = {"__name__": module}
     exec(compile(text, there, "exec"), found)
     return found["fault"]
+
+
+# --- processes ------------------------------------------------------------------------------------
+
+
+def lives(pid: int) -> bool:
+    """Whether a process is there and no zombie."""
+    try:
+        os.kill(pid, 0)
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (ProcessLookupError, FileNotFoundError):
+        return False
+
+
+def descendants(pid: int) -> list[int]:
+    """Return the children of a process, theirs, and so on."""
+    parents: dict[int, int] = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            parents[int(entry.name)] = int(
+                (entry / "stat").read_text().rpartition(")")[2].split()[1]
+            )
+    found = [pid]
+    for each in found:  # it grows meanwhile
+        found += [child for child, parent in parents.items() if parent == each]
+    return found[1:]
 
 
 # --- plans of rounds ------------------------------------------------------------------------------

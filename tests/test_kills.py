@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import pytest
+from support import lives
 
 from decentral import api
 from decentral.errors import ConfigError
@@ -210,15 +211,6 @@ def waiting(lab, seed):
     part.rename(lab.folder / f"pid-{seed}")
     (ctypes.PyDLL(None).sleep if seed == 1 and os.path.exists("/proc/self") else time.sleep)(600)
 """
-
-
-def lives(pid: int) -> bool:
-    """Whether a process is there and no zombie."""
-    try:
-        os.kill(pid, 0)
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (ProcessLookupError, FileNotFoundError):
-        return False
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, SIGINT])

@@ -262,3 +262,30 @@ def test_notices_of_ray_go_to_the_log(
         worker.listen_error_messages(connected, stopped)
     assert [record.getMessage() for record in caplog.records] == ["a worker died"]
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.needs("ray")
+def test_a_cluster_that_is_started_on_loopback_stays_there() -> None:
+    """Elsewhere Ray replaces the address, and its servers listen on all of them."""
+    from ray._private import ray_constants, services
+
+    from decentral.engines.ray.private import on_loopback
+
+    with on_loopback():
+        assert services.get_node_ip_address() == "127.0.0.1"
+        assert services.resolve_ip_for_localhost("localhost") == "127.0.0.1"
+    assert ray_constants.ENABLE_RAY_CLUSTER is True
+
+
+@pytest.mark.needs("ray")
+def test_ray_reads_its_environment_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray import _raylet
+
+    from decentral.engines.ray.private import read_environment
+
+    known: Any = _raylet
+    for mode in ("disabled", "token"):
+        monkeypatch.setenv("RAY_AUTH_MODE", mode)
+        read_environment()
+        found = known.get_authentication_mode()
+        assert found == getattr(known.AuthenticationMode, mode.upper())

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import Any
 
 import pytest
 from safetensors.torch import load_file
+from support import descendants
 
 pytestmark = pytest.mark.needs("ray")
 
@@ -27,19 +33,27 @@ METHODS = (
 
 
 def launched(
-    out: Path, *words: str, settings: str = SETTINGS
+    out: Path, *words: str, seen: Callable[[int], None] | None = None
 ) -> tuple[dict[str, Any], str]:
-    """Launch a run as a user would; return its summary and what was said."""
-    command = [sys.executable, "-m", "decentral", "launch", *settings.split(), *words]
-    done = subprocess.run(
+    """Launch a run as a user would; return its summary and what was said.
+
+    Once it has a checkpoint after the first, its process number is ``seen``.
+    """
+    command = [sys.executable, "-m", "decentral", "launch", *SETTINGS.split(), *words]
+    process = subprocess.Popen(
         [*command, "--out", str(out)],
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=110,
-        check=False,
     )
-    assert done.returncode == 0, done.stderr
-    return json.loads((out / "summary.json").read_text()), done.stdout + done.stderr
+    if seen:
+        while not list(out.glob("checkpoints/step-*[1-9]*")):
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.02)
+        seen(process.pid)
+    said, errors = process.communicate(timeout=110)
+    assert process.returncode == 0, errors
+    return json.loads((out / "summary.json").read_text()), said + errors
 
 
 @pytest.fixture(scope="module")
@@ -57,11 +71,50 @@ def same_model(one: Path, other: Path, rtol: float) -> None:
         assert difference <= rtol * value.abs().max(), name
 
 
+def listening(pids: Collection[int]) -> dict[str, list[str]]:
+    """Return the addresses at which processes listen for TCP, by their names."""
+    owners: dict[str, str] = {}
+    for pid in pids:
+        with suppress(FileNotFoundError, ProcessLookupError):
+            name = Path(f"/proc/{pid}/comm").read_text().strip()
+            for handle in Path(f"/proc/{pid}/fd").iterdir():
+                with suppress(FileNotFoundError):
+                    owners[os.readlink(handle)] = name
+    found: dict[str, list[str]] = {}
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            words = line.split()
+            if words[3] == "0A" and (name := owners.get(f"socket:[{words[9]}]")):
+                # In words of four bytes, each in the byte order of the machine.
+                digits = words[1].partition(":")[0]
+                places = range(0, len(digits), 8)
+                parts = [int(digits[k : k + 8], 16) for k in places]
+                address = b"".join(part.to_bytes(4, sys.byteorder) for part in parts)
+                found.setdefault(name, []).append(str(ip_address(address)))
+    return found
+
+
+def is_loopback(address: str) -> bool:
+    found = ip_address(address)
+    mapped = found.ipv4_mapped if isinstance(found, IPv6Address) else None
+    return (mapped or found).is_loopback
+
+
 @pytest.mark.timeout(240)
 def test_two_workers_end_where_one_process_ends(alone: Path, tmp_path: Path) -> None:
+    """On the way, nothing of it can be reached from another machine."""
+    ports: dict[str, list[str]] = {}
     summary, said = launched(
-        tmp_path / "run", "--engine", "ray", "--workers", "2", *METHODS.split()
-    )
+        tmp_path / "run", "--engine", "ray", "--workers", "2", *METHODS.split(),
+        seen=lambda pid: ports.update(listening([pid, *descendants(pid)])),
+    )  # fmt: skip
+    # Drivers listen for workers' calls, and workers for the driver's and each other's.
+    assert {"raylet", "gcs_server"} < ports.keys()
+    assert sum(len(found) for name, found in ports.items() if "Actor" in name) >= 3
+    away = {
+        name: [x for x in found if not is_loopback(x)] for name, found in ports.items()
+    }
+    assert not any(away.values()), away
     expected = json.loads((alone / "summary.json").read_text())
     assert "2 on Ray, 1 host; dashboard http://127.0.0.1:" in " ".join(said.split())
     same_model(alone, tmp_path / "run", 1e-9)

@@ -13,7 +13,7 @@ from decentral.config import Engine
 from decentral.engines import local
 from decentral.engines.attempt import check_versions
 from decentral.engines.base import EngineRun
-from decentral.engines.ray.cluster import Host, _check_port, _explain
+from decentral.engines.ray.cluster import Host, _check_port, _explain, _start
 from decentral.engines.ray.run import RayRun
 from decentral.engines.ray.worker_group import WorkerGroup, place_workers
 from decentral.engines.workers import PROCESS_DIED, CheckpointAssembly, WorkersLost
@@ -48,6 +48,11 @@ def port_in_use() -> None:
     taken.__enter__.return_value.bind.side_effect = OSError(errno.EADDRINUSE, "in use")
     with mock.patch("socket.socket", return_value=taken):
         _check_port(8265)
+
+
+def no_room_for_ray() -> None:
+    with mock.patch.dict("os.environ", RAY_TMPDIR="/nowhere"):
+        _start(Engine(name="ray"))
 
 
 def damaged() -> None:
@@ -103,6 +108,7 @@ CLUSTERS: dict[str, Callable[[], Any]] = {
     ),
     "no token": has_no_token,
     "Ray fails otherwise": lambda: refuses(HEAD, RuntimeError("the session is gone")),
+    "no folder for Ray": no_room_for_ray,
     "no host with CPUs": lambda: place_workers([], 1, "pack", set(), 0),
     "fewer GPUs than asked": lambda: place_workers(ONE_GPU, 2, "pack", set(), 1),
     "a worker of another version": lambda: check_versions(

@@ -8,10 +8,10 @@ import ctypes
 import hashlib
 import queue
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from decentral.loop.measure import Evaluator
 from decentral.loop.preparing import prepare
 from decentral.loop.rounds import checkpoint_of, restore, train
 from decentral.network.planning import Membership
+from decentral.process import OwnFolder
 from decentral.run.checkpoint import Checkpoint, shard_bytes, shard_name, write_synced
 
 #: Numbers on the wire by ``wire``; None: as they are.
@@ -125,10 +126,13 @@ class Worker:
             self._report("failed", **describe_error(error, self.job.config))
 
     def _work(self) -> None:
-        # The user's files stay until the end: functions may import or read them at
-        # any time.
-        with tempfile.TemporaryDirectory(prefix="decentral-") as folder:
-            userfile.unpack(self.job.files, Path(folder))
+        with ExitStack() as stack:
+            if self.job.files:
+                # They stay until the end: functions may import or read them at any
+                # time. The driver takes this process down by a kill, so that a
+                # folder that only this process removes would be left.
+                folder = stack.enter_context(OwnFolder("decentral-"))
+                userfile.unpack(self.job.files, folder)
             self._run()
 
     def _run(self) -> None:

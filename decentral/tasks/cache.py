@@ -8,10 +8,10 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 from decentral.errors import ConfigError
+from decentral.process import OwnFolder
 
 T = TypeVar("T")
 
@@ -60,8 +60,8 @@ def cached_folder(root: str, name: str, key: Any, make: Callable[[Path], None]) 
         return folder
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=folder.parent, prefix=".making-") as scratch:
-            made = Path(scratch) / "whole"
+        with OwnFolder(".making-", folder.parent) as scratch:
+            made = scratch / "whole"
             made.mkdir()
             make(made)
             _publish(made, folder)

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -16,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from decentral.errors import ConfigError
+from decentral.process import OwnFolder
 from decentral.registry import Count, Location, plugin
 from decentral.tasks.base import HeldOut, Samples, Task
 from decentral.tasks.cache import CACHE, cached_folder, fingerprint
@@ -228,10 +228,10 @@ def _files(
 
 def _encode_text(text: _Text, tokens: tuple[str, int], val: float, cache: str) -> Encoded:
     if text.key is None:
-        with TemporaryDirectory() as folder:
-            _encode(tokens, text, val, Path(folder))
+        with OwnFolder("decentral-") as folder:
+            _encode(tokens, text, val, folder)
             # Into memory: the folder is gone when this returns.
-            return load(Path(folder), mapped=False)
+            return load(folder, mapped=False)
     # The number goes up when what is written changes: older folders are left alone.
     whole = ["text-3", tokens, val, text.key]
     made = cached_folder(

@@ -16,7 +16,7 @@ class ResourceShare(Cluster):
     hosts.
     """
 
-    parts: tuple[Host, ...]
+    parts: tuple[Host, ...] = ()
 
     def hosts(self) -> list[Host]:
         """Return the part of every host that is still alive."""

@@ -6,15 +6,20 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import socket
+import tempfile
 import warnings
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from decentral.config import Config, Engine
-from decentral.engines.ray.private import quieten
+from decentral.engines.ray.private import on_loopback, quieten, read_environment
 from decentral.errors import ConfigError
+from decentral.process import OwnFolder
 
 #: Seconds within which an address must accept a connection.
 ANSWER_S = 5.0
@@ -33,11 +38,12 @@ class Host:
 @dataclass(frozen=True)
 class Cluster:
     """A cluster this process is connected to; ``own`` ones are taken down with the
-    run.
+    run, and their ``folder`` goes with them.
     """
 
     dashboard: str
     own: bool
+    folder: OwnFolder | None = None
 
     def hosts(self) -> list[Host]:
         """Return the machines that are alive and compute, in a stable order."""
@@ -60,8 +66,12 @@ class Cluster:
         """Leave, and take an own cluster down."""
         import ray
 
-        if self.own:
-            ray.shutdown()
+        try:
+            if self.own:
+                ray.shutdown()
+        finally:
+            if self.folder:
+                self.folder.close()
 
 
 def connect(config: Config) -> Cluster:
@@ -74,29 +84,17 @@ def connect(config: Config) -> Cluster:
     if engine.address is None:
         _check_port(engine.dashboard_port)
         os.environ.setdefault("RAY_AUTH_MODE", "token")
+        protect_token()
     else:
         _check_answers(engine.address)
     import ray
-    from ray.exceptions import RayError
 
-    joined = ray.is_initialized()
     quieten()
-    options: dict[str, Any] = (
-        {"address": engine.address} if engine.address else _own(engine)
-    )
-    if joined:  # several runs of a process share one: it is asked for its dashboard only
-        options = {"ignore_reinit_error": True}
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            context = ray.init(
-                log_to_driver=False, logging_level=logging.ERROR, **options
-            )
-    except (RuntimeError, ConnectionError, ValueError, RayError) as error:
-        raise _explain(engine.address, error) from error
-    dashboard = f"http://{context.dashboard_url}" if context.dashboard_url else "off"
-    if joined:
-        return Cluster(dashboard, own=False)
+    if ray.is_initialized():  # several runs of a process share one
+        return Cluster(_dashboard(_init(engine.address, ignore_reinit_error=True)), False)
+    if engine.address is None:
+        return _start(engine)
+    dashboard = _dashboard(_init(engine.address, address=engine.address))
     if os.environ.get("RAY_AUTH_MODE") != "token":
         warnings.warn(
             f"the Ray cluster at {engine.address} asks for no token: whoever reaches its ports can "
@@ -104,6 +102,60 @@ def connect(config: Config) -> Cluster:
             stacklevel=2,
         )
     return Cluster(dashboard, own=True)
+
+
+def _init(where: str | None, **options: Any) -> Any:
+    """Return what Ray says of a cluster that was joined or started; raises
+    ConfigError.
+    """
+    import ray
+    from ray.exceptions import RayError
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+    except (RuntimeError, ConnectionError, ValueError, RayError) as error:
+        raise _explain(where, error) from error
+
+
+def _dashboard(context: Any) -> str:
+    return f"http://{context.dashboard_url}" if context.dashboard_url else "off"
+
+
+# --- a cluster of its own ---------------------------------------------------------
+
+#: The longest path that Ray's folder may be made in: sockets lie in it, whose paths
+#: have at most 103 characters on macOS.
+_LONGEST = 103 - len(
+    "/decentral-01234567/ray/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store"
+)
+
+
+def _start(engine: Engine) -> Cluster:
+    """Start a cluster on this machine, reached from it alone.
+
+    All that its processes write lies in a folder of its own, which this user alone
+    can look into.
+    """
+    parent = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+    place = Path(parent if len(parent) <= _LONGEST else "/tmp")
+    with ExitStack() as undo:
+        try:
+            folder = OwnFolder("decentral-", place, kills=True)
+        except OSError as error:
+            raise ConfigError(
+                f"Ray cannot be started: {place} cannot be written "
+                f"({os.strerror(error.errno or 0)}); name a folder by RAY_TMPDIR."
+            ) from error
+        undo.callback(folder.close)
+        read_environment()
+        with _temporary(folder.path / "tmp"), on_loopback():
+            # Not the folder itself: Ray lets everybody write where it begins.
+            options = _own(engine) | {"_temp_dir": str(folder.path / "ray")}
+            dashboard = _dashboard(_init(None, **options))
+        undo.pop_all()
+    return Cluster(dashboard, own=True, folder=folder)
 
 
 def _own(engine: Engine) -> dict[str, Any]:
@@ -119,6 +171,58 @@ def _own(engine: Engine) -> dict[str, Any]:
         "dashboard_host": "127.0.0.1",
         **port,
     }
+
+
+@contextmanager
+def _temporary(folder: Path) -> Generator[None]:
+    """Let processes that are started meanwhile make their temporary files in a
+    folder.
+
+    What torch compiles is kept for the next run.
+    """
+    folder.mkdir()
+    kept = dict(os.environ)
+    compiled = str(Path("~/.cache/decentral/compiled").expanduser())
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", compiled)
+    os.environ["TMPDIR"] = str(folder)
+    try:
+        yield
+    finally:
+        for name in ("TMPDIR", "TORCHINDUCTOR_CACHE_DIR"):
+            if name in kept:
+                os.environ[name] = kept[name]
+            else:
+                del os.environ[name]
+
+
+def protect_token() -> None:
+    """Make the file of the token, where there is none, for this user's eyes only.
+
+    Ray would make it, for everybody's; one that others may read is closed to them.
+    Tokens that are named elsewhere are their owner's concern.
+    """
+    named = os.environ.keys() & {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}
+    if named or os.environ.get("RAY_AUTH_MODE") != "token":
+        return
+    file = Path.home() / ".ray" / "auth_token"
+    with suppress(OSError):  # Ray says so, where it cannot be made or read
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not file.exists():
+            _write_token(file)
+        if file.stat().st_mode & 0o077:
+            file.chmod(0o600)
+
+
+def _write_token(file: Path) -> None:
+    """Write a new token, whole or not at all, unless another process is faster."""
+    handle, draft = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}-")
+    try:
+        with os.fdopen(handle, "w") as made:
+            made.write(secrets.token_hex(32))
+        with suppress(FileExistsError):
+            os.link(draft, file)
+    finally:
+        os.unlink(draft)
 
 
 def _check_port(port: int | None) -> None:
