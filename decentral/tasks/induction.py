@@ -91,10 +91,12 @@ def after_match(tokens: NDArray[np.int64]) -> NDArray[np.int64]:
     [[-1, -1, 6, -1, 7]]
     """
     answer = np.full_like(tokens, _NONE)
+    every = np.arange(len(tokens))
+    # What came after the latest occurrence of each symbol so far.
+    after = np.full((len(tokens), tokens.max(initial=0) + 1), _NONE)
     for place in range(1, tokens.shape[1]):
-        for earlier in range(place):  # the latest comes last and wins
-            same = tokens[:, earlier] == tokens[:, place]
-            answer[same, place] = tokens[same, earlier + 1]
+        after[every, tokens[:, place - 1]] = tokens[:, place]
+        answer[:, place] = after[every, tokens[:, place]]
     return answer
 
 
