@@ -96,7 +96,10 @@ def test_many_rows_score_as_one_by_one_with_batch_norm(tmp_path: Path) -> None:
         {"nodes": 2},
         {"init": "independent"},
         {"task": "digits", "model": "cnn(channels=[4], norm=batch)", "steps": 10},
-        {"task": "digits", "model": "vit(layers=1, width=8, heads=2)", "steps": 10},
+        pytest.param(
+            {"task": "digits", "model": "vit(layers=1, width=8, heads=2)", "steps": 10},
+            marks=pytest.mark.soak,
+        ),
         {"task": "quadratic", "replicas": "loop"},
     ],
     ids=["two nodes", "independent", "batchnorm", "vit", "quadratic"],

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from support import tiny_block
+from support import in_turns, tiny_block
 from torch.autograd.functional import hessian
 from torch.func import functional_call
 
@@ -35,8 +35,9 @@ def test_of_a_quadratic_it_is_its_largest_curvature_and_their_sum() -> None:
         )
 
 
-@pytest.mark.parametrize("replicas", ["vmap", "loop"])
-@pytest.mark.parametrize("norm", ["none", "batch"])
+@pytest.mark.parametrize(
+    ("norm", "replicas"), in_turns([["none"], ["batch"]], ["vmap", "loop"])
+)
 def test_of_a_tiny_network_it_is_that_of_the_whole_matrix(
     norm: str, replicas: str
 ) -> None:

@@ -20,6 +20,7 @@ from snippets import Block, blocks, commands, run
 
 from decentral import registry
 from decentral.claims import trials
+from decentral.cli import run as cli
 from decentral.errors import ConfigError
 
 REPO = Path(__file__).resolve().parent.parent
@@ -81,18 +82,29 @@ def test_readme_installs_and_tests() -> None:
     assert readme_command("test-command") == expected
 
 
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize(
-    "shorter", [["steps=60"], pytest.param([], marks=pytest.mark.soak)], ids=str
-)
-def test_readme_installs_and_runs(shorter: list[str], tmp_path: Path) -> None:
-    """The installation is that of the test command; the run itself is made here."""
+def readme_run() -> list[str]:
+    """Return the arguments of the README's run; its installation is that of the test command."""
     install, separator, command = readme_command("run-command").partition(" . && ")
     assert (install, separator) == (INSTALL, " . && ")
     program, *arguments = shlex.split(command)
     assert program == ".venv/bin/decentral"
+    return arguments
+
+
+def test_readme_installs_and_runs(elsewhere: Path) -> None:
+    scripts = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]["scripts"]
+    assert scripts == {"decentral": "decentral.cli:main"}
+    assert Path(sys.executable).with_name("decentral").exists()
+    assert cli([*readme_run(), "steps=60"]) == 0
+    assert list(elsewhere.rglob("summary.json"))
+    assert list(elsewhere.rglob("report.html"))
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+def test_readme_runs_to_its_end(tmp_path: Path) -> None:
     done = subprocess.run(
-        [str(Path(sys.executable).parent / "decentral"), *arguments, *shorter],
+        [str(Path(sys.executable).parent / "decentral"), *readme_run()],
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -189,7 +189,15 @@ def test_float32_agrees_to_rounding(name: str) -> None:
 
 
 @every
-@pytest.mark.parametrize("size", [8, 4, 2, 1])
+@pytest.mark.parametrize(
+    "size",
+    [
+        8,
+        pytest.param(4, marks=pytest.mark.soak),
+        2,
+        pytest.param(1, marks=pytest.mark.soak),
+    ],
+)
 def test_a_row_has_the_same_bits_in_a_block_of_any_size(name: str, size: int) -> None:
     case = Case(name)
     for kind in together(name):

@@ -17,6 +17,8 @@ import pytest
 from safetensors.torch import load_file
 from support import descendants
 
+from decentral.cli import run
+
 pytestmark = pytest.mark.needs("ray")
 
 SETTINGS = (
@@ -60,7 +62,8 @@ def launched(
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run in one process that the others are compared with."""
     out = tmp_path_factory.mktemp("alone") / "run"
-    launched(out, "--engine", "local", *METHODS.split())
+    words = [*SETTINGS.split(), "--engine", "local", *METHODS.split()]
+    assert run(["launch", *words, "--quiet", "--out", str(out)]) == 0
     return out
 
 

@@ -18,7 +18,10 @@ from decentral.sweeps import read_sweep
 from decentral.traits import TaskTraits, traits_of
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
-LARGE = {"cifar10_resnet18": {"model.width": 4, "batch": 4, "calibration_samples": 16}}
+LARGE = {
+    "cifar10_resnet18": {"model.width": 4, "batch": 4, "calibration_samples": 16},
+    "text_gpt": {"model": "gpt(layers=1, width=8)", "batch": 2, "calibration_samples": 4},
+}
 FILES = sorted(CONFIGS.glob("*.yaml"))
 PAPERS = sorted((CONFIGS / "papers").glob("*.yaml"))
 TINY = {"nodes": 4, "eval_samples": 16, "threads": 1}

@@ -145,7 +145,9 @@ def limit(lr: float, steps: int, **settings: Any) -> tuple[torch.Tensor, torch.T
     return vectors(block), optimum(block)
 
 
-@pytest.mark.parametrize("topology", ["ring", "exponential"])
+@pytest.mark.parametrize(
+    "topology", ["ring", pytest.param("exponential", marks=pytest.mark.soak)]
+)
 def test_the_bias_of_dsgd_on_heterogeneous_data_shrinks_with_the_step_size(
     topology: str,
 ) -> None:
