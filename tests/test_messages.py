@@ -47,7 +47,6 @@ from decentral.loop.preparing import prepare
 from decentral.loop.trained import differing
 from decentral.merging.base import merge_weights
 from decentral.mixing.base import Mixer
-from decentral.network import preview
 from decentral.network.planning import Membership, next_planner
 from decentral.optim.first_order import grad_power
 from decentral.report.compare import compare
@@ -226,13 +225,6 @@ def test_interrupted_claim(
     book.check("interrupted claim", f"1 error: {found.value}", bench)
 
 
-def _closed_loop() -> None:
-    config = make_config({"task": "quadratic", "communication": "adaptive(0.1)"})
-    planner = prepare(config).planner
-    assert planner is not None
-    list(preview(planner))
-
-
 def _without_a_node() -> None:
     setup = prepare(
         make_config({"task": "quadratic", "nodes": 10, "topology": "nx:petersen_graph"})
@@ -334,7 +326,6 @@ FROM_PYTHON: dict[str, Callable[[], Any]] = {
     "find: unknown kind": lambda: registry.find("topologies", "ring"),
     "plug-in is None": lambda: parse_spec(None, "topology"),
     "compare: nothing": lambda: compare([]),
-    "preview of a closed loop": _closed_loop,
     "merge: nobody left": lambda: merge_weights(
         registry.build("merge", "uniform"), torch.ones(2), frozenset({0, 1})
     ),

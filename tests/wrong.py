@@ -69,8 +69,6 @@ def frozen_rows(block, act): block.gradient()
 
 def lyric(snapshot): return "a fine model"
 def wordy(snapshot): return {"mine/word": "fine"}
-def absent(snapshot): return {"mine/none": None}
-def vectorial(snapshot): return {"mine/rows": snapshot.rows.norm(dim=1)}
 def numbered(snapshot): return {7: 1.0}
 def usurping(snapshot): return {"comm/bytes": 1.0}
 def imitating(snapshot): return {"loss/merged": 1.0}
@@ -165,7 +163,6 @@ CASES = [
     launch("unknown setting of the engine", "engine.worker=4"),
     launch("more workers than nodes", "engine.workers=9 nodes=4"),
     launch("address without a port", "engine.address=nowhere"),
-    launch("address of a Ray client", "engine.address=ray://localhost:10001"),
     launch("address that does not answer", "engine.address=127.0.0.1:1"),
     launch("port beyond the last", "engine.workers=2 engine.dashboard_port=70000"),
     launch("unknown fault", "engine.workers=2 faults=[kil(worker=0,step=1)]"),
@@ -181,7 +178,6 @@ CASES = [
     launch("losses of sums", "algorithm=push_sum faults=[lost]"),
     launch("changing links by faults", "algorithm=exact_diffusion faults=[outages]"),
     launch("attack by nobody", "attack=noise"),
-    launch("attack by an empty list", "attack=noise(nodes=[])"),
     launch("attack named twice", "attack=noise(nodes=[1],share=0.5)"),
     launch("attack of a node that is not there", "attack=noise(nodes=[4])"),
     launch("attack by all", "attack=noise(share=1.0)"),
@@ -241,7 +237,6 @@ CASES = [
     Case("sweep without values", "sweep axes_empty.yaml"),
     Case("sweep that is a list", "sweep axes_list.yaml"),
     Case("sweep over no range", "sweep seed=3..1"),
-    Case("sweep of an unknown setting", "sweep nods=1,2"),
     Case("sweep into a file", "sweep seed=0,1 --out one.yaml"),
     Case(
         "sweep with a failing point",
@@ -262,23 +257,16 @@ CASES = [
     Case("unknown setting", "launch node=4"),
     Case("setting of a setting", "launch nodes.k=4"),
     Case("nodes 0", "launch --nodes 0"),
-    Case("nodes is text", "launch --nodes many"),
     Case("nodes is a fraction", "launch --nodes 2.5"),
-    Case("negative steps", "launch --steps -5"),
     Case("unknown choice", "launch init=random"),
-    Case("negative seed", "launch --seed -1"),
     Case("unknown engine", "launch --engine spark"),
     Case("unknown metric", "launch metrics=[acuracy]"),
     Case("alpha 0", "launch --split dirichlet(alpha=0)"),
-    Case("negative learning rate", "launch --lr -0.1"),
-    Case("learning rate is text", "launch --lr fast"),
     Case("all-reduce with topology", "launch --algorithm allreduce --topology ring"),
-    Case("local with schedule", "launch --algorithm local --schedule late"),
     # plug-ins as written
     Case("unbalanced parenthesis", "launch --schedule late(start=90%"),
     Case("text after a plug-in", "launch --schedule late(start=90%)x"),
     Case("missing name", "launch --schedule (start=90%)"),
-    Case("place after name", "launch --schedule late(start=90%,0.1)"),
     Case("setting twice in text", "launch --schedule late(start=90%,start=80%)"),
     Case("setting twice by place", "launch --schedule late(90%,start=80%)"),
     Case("too many settings", "launch --schedule constant(0.1,0.2)"),
@@ -304,8 +292,6 @@ CASES = [
     launch("double rows in bfloat16", "precision=bfloat16 dtype=float64"),
     launch("compiled one at a time", "compile=default replicas=loop"),
     # what is on in phases
-    launch("negative radius", "sam=-0.1"),
-    launch("radius is text", "sam=wide"),
     launch("phase that stops before it starts", "sam.start=80% sam.stop=20%"),
     launch("phase that never begins", "sam.start=5000"),
     launch("phases beside a phase", "sam.start=80% sam.phases=[10%]"),
@@ -316,8 +302,6 @@ CASES = [
     launch("unknown setting of a method", "sam.rh=0.1"),
     launch("attack without a size", "adversarial.steps=3"),
     launch("tracker without its package", "track=plugins.py:wired"),
-    launch("unknown tracker", "track=tensorbord"),
-    launch("negative noise", "label_noise=-1"),
     launch("noise without labels", "label_noise=1"),
     launch("flipping numbers", "label_noise=0.5 label_noise.kind=flip"),
     launch("smoothing numbers", "label_smoothing=0.1"),
@@ -357,20 +341,12 @@ CASES = [
     Case("plan: min 0", "plan batch --source 1 --capacity 2 --min 0"),
     Case("plan: few curves", "plan batch --from finished"),
     Case("plan: a batch that grows", "plan batch --from finished growing"),
-    Case("plan: no run", "plan batch --from nowhere"),
     Case(
         "plan: a missing folder",
         "plan batch --source 1 --capacity 2 --budget 1k --out nowhere/plan.yaml",
     ),
     # unknown names
-    *(
-        Case(f"unknown {kind}", f"launch {kind}=xyzzy")
-        for kind in ("topology", "weights", "communication", "learning_rate", "batch")
-    ),
-    *(
-        Case(f"unknown {kind}", f"launch {kind}=xyzzy")
-        for kind in ("optimizer", "merge", "algorithm", "task", "model", "split")
-    ),
+    Case("unknown topology", "launch topology=xyzzy"),
     Case("misspelt topology", "launch --topology rng"),
     Case("unknown networkx generator", "launch --topology nx:watts_strogatz"),
     Case("missing topology file", "launch --topology graph.gml"),
@@ -381,15 +357,9 @@ CASES = [
     ),
     *(Case(name, words) for name, words in COMMANDS.items()),
     # networks
-    Case("unknown network", "launch network=ethernet"),
-    Case("network without its settings", "launch network=uniform"),
     Case("network with a wrong unit", "launch network=lan(latency_s=20parsecs)"),
-    Case("network without bandwidth", "launch network=lan(bandwidth_Bps=0)"),
-    Case("missing network file", "launch network=net.json"),
     launch("network file without costs", "network=free.json nodes=2"),
-    launch("network file with a negative latency", "network=negative.json nodes=2"),
     launch("network file with a zero bandwidth", "network=clogged.json nodes=2"),
-    launch("network file in unknown units", "network=units.json nodes=2"),
     launch("network file with a link without costs", "network=partly.json nodes=3"),
     launch("network file with a missing link", "network=parts.json nodes=3"),
     launch("network file of another size", "network=parts.json nodes=4"),
@@ -397,7 +367,6 @@ CASES = [
     launch("topology with an impossible link", "topology=plugins.py:backwards"),
     launch("compute in unknown units", "network=lan compute=20parsecs"),
     launch("compute negative", "network=lan compute=-20ms"),
-    launch("unknown compute", "network=lan compute=abacus"),
     Case("network file with a narrow line", "show network narrow.json"),
     Case("model of no size", "show network lan --model-size 0"),
     Case("model of an unknown size", "plan communication --model-size 3apples"),
@@ -408,7 +377,6 @@ CASES = [
     Case("optimizer of a missing package", "launch --optimizer lion_pytorch.Lion"),
     Case("not an optimizer", "launch --optimizer torch.optim.Adan"),
     Case("optimizer with a closure", "launch --optimizer torch.optim.LBFGS"),
-    Case("a power of the gradient that is not positive", "launch optimizer.grad_power=0"),
     Case(
         "optimizer of matrices without one",
         "launch --task quadratic --optimizer muon_lite",
@@ -447,7 +415,6 @@ CASES = [
     launch("topology of another size", "topology=plugins.py:small"),
     launch("topology asks for more", "topology=plugins.py:curious"),
     launch("random graph never connected", "topology=erdos_renyi(p=0.0001) nodes=30"),
-    launch("generator without its settings", "topology=nx:watts_strogatz_graph"),
     launch("weights above 1", "topology=plugins.py:generous"),
     Case("nodes that do not fit a topology", "show topology hypercube --nodes 12"),
     Case(
@@ -465,7 +432,6 @@ CASES = [
     launch("relay on a ring", "algorithm=relay_sum topology=ring"),
     launch("two momenta", "algorithm=quasi_global_momentum optimizer=adamw"),
     launch("push-sum with other weights", "algorithm=push_sum weights=metropolis"),
-    launch("push weights without push-sum", "weights=push"),
     launch("metropolis on a directed graph", "topology=exponential weights=metropolis"),
     launch("schedule raises", "communication=plugins.py:unplugged"),
     launch("schedule out of range", "communication=plugins.py:too_much"),
@@ -477,16 +443,6 @@ CASES = [
     launch("metric returns text", "metrics=plugins.py:lyric --out runs/of-lyric", 1),
     launch(
         "metric returns text for a key", "metrics=plugins.py:wordy --out runs/of-wordy", 1
-    ),
-    launch(
-        "metric returns None for a key",
-        "metrics=plugins.py:absent --out runs/of-absent",
-        1,
-    ),
-    launch(
-        "metric returns a vector for a key",
-        "metrics=plugins.py:vectorial --out runs/of-vectorial",
-        1,
     ),
     launch(
         "metric with a key that is no text",
@@ -590,11 +546,8 @@ CASES = [
     Case("merge: a rule for two models", "merge finished --rule slerp"),
     Case("merge: no such checkpoint", "merge finished --step 99"),
     Case("merge: unknown rule", "merge finished --rule meen"),
-    Case("analyze: no folder", "analyze nowhere"),
     Case("analyze: page below a file", "analyze finished --out list.yaml/page"),
     Case("export: folder in use", "export finished --out started"),
-    Case("export: unknown rule", "export finished --out new --rule meen"),
-    Case("compare: no run", "compare finished plugins"),
     Case("compare: page in a missing folder", "compare finished --out nowhere/page.html"),
     Case("a model of numbers for tokens", "launch --task text --model mlp"),
     Case("a model of tokens for numbers", "launch --task digits --model gpt"),
@@ -630,7 +583,6 @@ CASES = [
         "show topology ring --png nowhere/ring.png",
     ),
     Case("show topology: nothing to draw", "show topology ring --nodes 1 --png ring.png"),
-    Case("show schedule: all-reduce", "show schedule late algorithm=allreduce"),
     Case(
         "show schedule: png of a closed loop",
         "show schedule adaptive(0.1) task=quadratic --png s.png",

@@ -206,7 +206,6 @@ DATA: dict[str, Callable[[], Any]] = {
     "text: no loader for the hub": without_hub,
     "text: hub out of reach": hub_offline,
     "text: no such column": hub_without_the_column,
-    "text: no file": lambda: build("task", "text(path=nowhere)")(),
     "text: an empty folder": lambda: build("task", f"text(path={bare()})")(),
     "text: not UTF-8": lambda: text(b"\xff\xfe" * 1000),
     "text: nothing to train on": lambda: texts("held", "test.txt", "valid.txt"),

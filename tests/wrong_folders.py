@@ -24,7 +24,6 @@ FOLDERS = [
     Case("launch or resume: no folder named", f"{SMALL} --resume"),
     Case("launch or resume: another run", f"{SMALL} seed=9 --resume --out finished"),
     Case("launch: what is left of a run", f"{SMALL} --out remains"),
-    Case("merge: other nodes", "merge resized"),
     Case("resume: an edited setting", "resume edited"),
     Case("resume: edited settings that may change", "resume longer"),
     Case("resume: a file that has changed", "resume plugged"),

@@ -34,19 +34,13 @@ def _fitted() -> fsl.Fit:
 
 
 THEORY: dict[str, Callable[[], Any]] = {
-    "source 0": lambda: fsl.PowerLaw(source=0, capacity=2),
     "learning rate beyond stability": lambda: fsl.PowerLaw(source=1, capacity=2, lr=2),
     "too few modes": lambda: fsl.exact_risk(
         fsl.PowerLaw(source=1, capacity=2), fsl.Stages.of((1, 5000)), modes=4
     ),
-    "batch below 1": lambda: fsl.optimal(_law(), 1000, least=0),
-    "budget below one batch of a plan": lambda: fsl.optimal(_law(), 7, least=8),
-    "min above max": lambda: fsl.optimal(_law(), 1000, least=64, most=8),
-    "fit: one batch size": lambda: fsl.fit([curve(8), curve(8)]),
     "fit: two learning rates": lambda: fsl.fit([curve(8), curve(64, lr=0.1)]),
     "fit: few evaluations": lambda: fsl.fit([curve(8), curve(64, points=5)]),
     "fit: diverging curve": lambda: fsl.fit([curve(8), curve(64, losses=STEPS)]),
-    "fit: not finite": lambda: fsl.fit([curve(8), curve(64, losses=STEPS * np.nan)]),
     "fit: few late evaluations": lambda: fsl.fit([_mostly_early(8), _mostly_early(64)]),
     "fit: steps beyond the runs": lambda: _fitted().predict(fsl.Stages.of((8, 1000))),
     "fit: batches beyond the runs": lambda: _fitted().predict(fsl.Stages.of((2, 10))),
