@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from html import escape, unescape
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from decentral.report import drawing
 from decentral.report.compare import compare, write_comparison
 from decentral.report.facts import Facts, duration_text, facts_of, plugin_text, verdict
 from decentral.report.figures import overview, save_png
-from decentral.report.reader import Topology, read_run
+from decentral.report.reader import MOST_RECORDS, Topology, read_run
 from decentral.report.run import write_report
 from decentral.units import format_bytes
 
@@ -283,6 +284,57 @@ def test_no_folder_is_refused(tmp_path: Path) -> None:
         ConfigError, match=r"not a run folder, config\.yaml and metrics\.jsonl missing"
     ):
         read_run(tmp_path)
+
+
+def write_many(run: Path, lines: int, evaluations: int) -> list[dict[str, Any]]:
+    """Write a long log: every so often an evaluation, at the end those of the merge."""
+    records: list[dict[str, Any]] = []
+    for step in range(lines):
+        records.append({"step": step, "loss/train": 1.0 / (step + 1)})
+        if step % (lines // evaluations) == 0:
+            records[-1] |= {"loss/merged": 2.0, "loss/local_mean": 3.0}
+    records += [
+        {"step": lines, "loss/merged": 1.5, "phase": phase}
+        for phase in ("before_merge", "final")
+    ]
+    text = "".join(f"{json.dumps(record)}\n" for record in records)
+    (run / "metrics.jsonl").write_text(text)
+    return records
+
+
+def test_a_long_log_is_sampled_evenly(tmp_path: Path) -> None:
+    """Evaluations and log lines each by themselves; the ends of both are there."""
+    path = write_run(tmp_path / "long")
+    records = write_many(path, 40 * MOST_RECORDS, 500)
+    read = list(read_run(path).metrics)
+    assert len(read) < 2 * MOST_RECORDS + 510
+    assert read[0] == records[0]
+    assert read[-3:] == records[-3:]
+    evaluated = [record for record in records if "loss/merged" in record]
+    assert [record for record in read if "loss/merged" in record] == evaluated
+    steps = [record["step"] for record in read if "loss/merged" not in record]
+    assert max(b - a for a, b in pairwise(steps)) <= 40
+    assert list(read_run(path, whole=True).metrics) == records
+
+
+def test_a_log_of_evaluations_alone_is_sampled_too(tmp_path: Path) -> None:
+    path = write_run(tmp_path / "long")
+    records = write_many(path, 5 * MOST_RECORDS, 5 * MOST_RECORDS)
+    read = read_run(path).metrics
+    assert MOST_RECORDS <= len(read) <= 2 * MOST_RECORDS + 3
+    assert list(read[-3:]) == records[-3:]
+
+
+def test_the_last_line_of_a_long_log_may_be_cut_off(tmp_path: Path) -> None:
+    path = write_run(tmp_path / "long")
+    records = write_many(path, 5 * MOST_RECORDS, 10)
+    with (path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 5, "loss/tr')
+    assert read_run(path).metrics[-1] == records[-1]
+    with (path / "metrics.jsonl").open("a") as file:
+        file.write("\n")
+    with pytest.raises(ConfigError, match=f"line {len(records) + 1}: "):
+        read_run(path)
 
 
 # --- words ----------------------------------------------------------------------------------------

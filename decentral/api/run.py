@@ -74,7 +74,7 @@ class Run:
     @property
     def rows(self) -> list[dict[str, Any]]:
         """Every logged record; it holds only what was measured at its step."""
-        return [dict(record) for record in self._data().metrics]
+        return [dict(record) for record in self._data(whole=True).metrics]
 
     @property
     def metrics(self) -> Any:
@@ -257,10 +257,10 @@ class Run:
         except ConfigError as error:  # a folder that is not there yet, or no run
             return escape(f"{self!r}: {error}")
 
-    def _data(self) -> Any:
+    def _data(self, *, whole: bool = False) -> Any:
         from decentral.report.reader import read_run
 
-        return read_run(self.path)
+        return read_run(self.path, whole=whole)
 
 
 def _column(values: list[Any]) -> Any:

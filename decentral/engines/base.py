@@ -154,12 +154,10 @@ class EngineRun(ABC):
         """
         self.folder.truncate("metrics.jsonl", offsets["metrics.jsonl"])
         self.folder.forget("events.jsonl", offsets["events.jsonl"], REPEATED)
-        records = self.folder.rows("metrics.jsonl")
+        records = self.folder.rows("metrics.jsonl", key="phase")
         # The records that the summary is made of, as far as they are not cut off: the
         # run does not write them again.
-        self.evaluations = {
-            record["phase"]: record for record in records if "phase" in record
-        }
+        self.evaluations = {record["phase"]: record for record in records}
 
     @property
     def settings(self) -> dict[str, Any]:

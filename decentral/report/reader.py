@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
 from decentral.config import read_file
 from decentral.errors import ConfigError
@@ -19,6 +19,10 @@ from decentral.run.folder import format_of, present
 
 Row = Mapping[str, Any]
 T = TypeVar("T")
+
+#: Log lines, and evaluations, that a page or table needs at least to show how a run
+#: went: a curve has no more pixels.
+MOST_RECORDS = 1000
 
 _REQUIRED = ("config.yaml", "metrics.jsonl")
 
@@ -154,8 +158,13 @@ class RunData:
         return float(value) if _is_number(value) else None
 
 
-def read_run(path: str | Path) -> RunData:
+def read_run(path: str | Path, *, whole: bool = False) -> RunData:
     """Read a run folder; a last line cut off by a kill is ignored.
+
+    Args:
+        path: The folder.
+        whole: Whether all records of metrics are wanted; otherwise, of more than
+            ``2 * MOST_RECORDS``, an evenly spread part.
 
     Raises:
         ConfigError: The folder is missing, is not a run, or holds a file that
@@ -167,7 +176,7 @@ def read_run(path: str | Path) -> RunData:
         path=folder.resolve(),
         config=_config(folder / "config.yaml"),
         env=_read_json(folder / "env.json") or {},
-        metrics=_read_lines(folder / "metrics.jsonl"),
+        metrics=_read_lines(folder / "metrics.jsonl", None if whole else MOST_RECORDS),
         events=_read_lines(folder / "events.jsonl"),
         summary=_parse(folder / "summary.json", _summary),
         topology=_parse(folder / "topology.json", _topology),
@@ -211,20 +220,61 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     return cast("dict[str, Any] | None", loaded)
 
 
-def _read_lines(path: Path) -> tuple[Row, ...]:
+class _Sample:
+    """Lines that are spread evenly over many, with the first and the last."""
+
+    def __init__(self, most: int | None) -> None:
+        """Keep ``most`` lines, or up to twice as many; None: all."""
+        self.most, self.every, self.seen = most, 1, 0
+        self.kept: list[tuple[int, bytes]] = []
+
+    def add(self, number: int, line: bytes) -> None:
+        """See the next line."""
+        self.last = (number, line)
+        if self.seen % self.every == 0:
+            self.kept.append(self.last)
+        self.seen += 1
+        if self.most and len(self.kept) > 2 * self.most:
+            self.kept, self.every = self.kept[::2], 2 * self.every
+
+    @property
+    def lines(self) -> list[tuple[int, bytes]]:
+        """The lines, by their numbers."""
+        whole = self.kept[-1][0] == self.last[0]
+        return self.kept if whole else [*self.kept, self.last]
+
+
+def _sampled(file: BinaryIO, most: int | None) -> list[tuple[int, bytes]]:
+    """Return lines of a file, by their numbers.
+
+    Evaluations are few among many log lines, and have more keys: so lines with
+    equally many are sampled by themselves, and those that tell a phase are all kept.
+    """
+    samples: dict[int, _Sample] = {}
+    for number, line in enumerate(file, start=1):
+        kind = 0 if b'"phase"' in line else line.count(b'":')
+        if (sample := samples.get(kind)) is None:
+            sample = samples[kind] = _Sample(most if kind else None)
+        sample.add(number, line)
+    return sorted(line for sample in samples.values() for line in sample.lines)
+
+
+def _read_lines(path: Path, most: int | None = None) -> tuple[Row, ...]:
+    """Return the objects of a file of lines; of very many, ``most`` of each sort."""
     if not path.is_file():
         return ()
     # Bytes: a line cut off in the middle of a character must not hide the others.
-    lines = path.read_bytes().split(b"\n")
+    with path.open("rb") as file:
+        lines = _sampled(file, most)
     rows: list[Row] = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in lines:
         if not line.strip():
             continue
         try:
             row = json.loads(line)
         except ValueError as error:
-            if number == len(lines):
-                break  # The writer was killed within its last line.
+            if not line.endswith(b"\n"):
+                continue  # The writer was killed within its last line.
             raise _make_broken(path, f"line {number}: {error}") from error
         if not isinstance(row, dict) or not _is_number(cast(Row, row).get("step")):
             raise _make_broken(

@@ -165,11 +165,15 @@ class RunFolder:
         target = self.path / name
         return target.stat().st_size if target.exists() else 0
 
-    def rows(self, name: str) -> list[dict[str, Any]]:
-        """Return the JSON objects of a file of lines."""
-        target = self.path / name
-        lines = target.read_text(encoding="utf-8").splitlines() if target.exists() else []
-        return [json.loads(line) for line in lines]
+    def rows(self, name: str, *, key: str = "") -> list[dict[str, Any]]:
+        """Return the JSON objects of a file of lines, all or those that have a key."""
+        target, mark = self.path / name, f'"{key}"' if key else ""
+        if not target.exists():
+            return []
+        # Line by line, and not parsed in vain: there may be millions.
+        with target.open(encoding="utf-8") as file:
+            found = [json.loads(line) for line in file if mark in line]
+        return [row for row in found if not key or key in row]
 
     def forget(self, name: str, length: int, kinds: Container[str]) -> None:
         """Drop the events of some kinds that stand behind the first ``length``
