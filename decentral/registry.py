@@ -226,7 +226,7 @@ def find(kind: str, name: str) -> Plugin:
     """
     if kind not in KINDS:
         raise unknown("kind of plug-in", kind, KINDS)
-    if ".py:" in name:
+    if name.rpartition(":")[0].endswith(".py"):
         return _from_file(kind, name)
     if name == PYTHON:
         raise ConfigError(

@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from functools import cache, cached_property
 from importlib.util import find_spec
@@ -31,6 +32,10 @@ import support
 
 from decentral import registry
 
+# What tests run is not what the developer trusts.
+_state = tempfile.TemporaryDirectory(prefix="decentral-state-")
+os.environ.update(XDG_STATE_HOME=_state.name)
+os.environ.pop("DECENTRAL_TRUST", None)
 # What is compiled is kept, also for the processes that tests start: compiling the tests takes 4 s.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False

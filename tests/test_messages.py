@@ -104,6 +104,7 @@ def plain(message: str, folder: Path) -> str:
     message = re.sub(
         r"process \d+ on \S+, since \S+,", "process ... on ..., since ...,", message
     )
+    message = re.sub(r"\b[0-9a-f]{12}\b", "DIGEST", message)
     return re.sub(r"\.py:\d+", ".py", message).rstrip()
 
 

@@ -399,6 +399,7 @@ CASES = [
     ),
     # a user's own plug-ins
     Case("missing plug-in file", "launch --topology nowhere.py:ring"),
+    Case("trust: no digest", "merge finished --trust plugins.py"),
     Case("plug-in file without function", "launch --topology plugins.py"),
     Case("missing function", "launch --topology plugins.py:haves"),
     Case(

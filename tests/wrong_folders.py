@@ -19,6 +19,8 @@ import decentral
 from decentral.errors import Interrupted
 from decentral.loop.trained import TrainedModels
 from decentral.run.checkpoint import Checkpoint
+from decentral.trust import confirm
+from decentral.yamltext import dump, load
 
 FOLDERS = [
     Case("launch or resume: no folder named", f"{SMALL} --resume"),
@@ -31,6 +33,9 @@ FOLDERS = [
     Case("resume: no more steps", "resume finished --change steps=4"),
     Case("resume: beyond the final merge", "resume finished --change steps=8"),
     Case("resume: a change without more steps", "resume finished --change lr=0.1"),
+    Case("merge: somebody else's plug-in", "merge foreign_file"),
+    Case("merge: two of somebody else's", "merge foreign_two"),
+    Case("merge: somebody else's module", "merge foreign_module"),
     Case("resume: a change before the first checkpoint", "resume empty --change steps=8"),
 ]  # fmt: skip
 
@@ -68,6 +73,7 @@ PYTHON: dict[str, Callable[[], Any]] = {
         cast("TrainedModels", SimpleNamespace(live=[0], step=4)), 1
     ),
     "a frame without pandas": _without_pandas,
+    "a plug-in that has changed since": lambda: confirm({"theirs.py": "0" * 64}),
     "sweep: no axis": lambda: decentral.sweep({}),
     "sweep: an axis and a keyword": lambda: decentral.sweep({"lr": [1, 2]}, lr=1),
     "sweep: interrupted in Python": _interrupted_sweep,
@@ -89,6 +95,16 @@ def wreck() -> None:
         Path(name, "summary.json").unlink()
         config = Path(name, "config.yaml")
         config.write_text(config.read_text().replace(f"\n{old}\n", f"\n{new}\n"))
+    Path("theirs.py").write_text("import lone\n")
+    for name, parts in (
+        ("foreign_file", {"learning_rate": "theirs.py:slow"}),
+        ("foreign_two", {"learning_rate": "theirs.py:slow", "batch": "lone.py:grow"}),
+        ("foreign_module", {"optimizer": "plugins.Own"}),
+    ):
+        shutil.copytree("finished", name)
+        config = Path(name, "config.yaml")
+        text = config.read_text()
+        config.write_text(text.partition("\n")[0] + "\n" + dump(load(text) | parts))
     manifest = max(Path("plugged/checkpoints").glob("*/manifest.json"))
     stated = json.loads(manifest.read_text())
     del stated["sha256"]

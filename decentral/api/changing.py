@@ -28,6 +28,7 @@ from decentral.run.digests import differences, file_digest, find_edited, find_mo
 from decentral.run.folder import FORMAT, READ, RunFolder, format_of, present
 from decentral.schedules.progress import Past
 from decentral.spec import names_file, spell
+from decentral.trust import NOTHING, Trust, approve
 from decentral.userfile import resolve_path
 
 #: Settings that may change on the way: how long, at which rate, when to
@@ -43,6 +44,8 @@ FINAL_MERGE = "final_merge"
 #: What a run's models are, and which data they have seen: who reads them must know
 #: it.
 MODELS = frozenset({"task", "model", "nodes", "split", "seed", "init", "dtype"})
+#: What watches a run that trains: whoever reads its models loads none of it.
+WATCHING = ("track", "callbacks")
 #: What says how many samples were taken until a step.
 _PACE = {"steps", "data", "batch"}
 
@@ -240,20 +243,30 @@ def run_config(
     path: str | Path,
     *,
     goes_on: bool = False,
+    models_only: bool = False,
     change: Mapping[str, Any] | None = None,
+    trust: Trust = NOTHING,
     **objects: Any,
 ) -> Config:
-    """Read a run folder's configuration.
+    """Read a run folder's configuration, the one way from it to what runs.
 
     Args:
         path: The run folder.
         goes_on: Whether the run will be trained on: then all that its configuration
             says must be known, and its format the present one.
+        models_only: Whether it is read for its models: then nothing is loaded that
+            watches training.
         change: Settings that are no longer what they were.
+        trust: What code the user allows it to name.
         objects: Parts that were given from Python, and where it runs now.
+
+    Raises:
+        ConfigError: It cannot be read so, or names code of somebody else's.
     """
     stored = run_settings(path, goes_on=goes_on)
     settings = stored | _elsewhere(stored, objects)
+    if models_only:
+        settings |= {key: () for key in WATCHING}
     needed = [key for key, value in settings.items() if from_python(value)]
     if missing := [key for key in needed if objects.get(key) is None]:
         were = "was" if len(missing) == 1 and missing[0] not in LISTS else "were"
@@ -266,9 +279,9 @@ def run_config(
     changed = {key.partition(".")[0] for key in change or ()}
     if "data" in changed or (settings.get("data") is not None and "batch" in changed):
         settings["steps"] = None  # they follow from those
-    config = make_config(
-        {k: v for k, v in settings.items() if v is not None}, change or {}
-    )
+    said = {k: v for k, v in settings.items() if v is not None}
+    source = Path(path) / "config.yaml"
+    config = make_config(approve(said, source, trust, of_run=True), change or {})
     _check_lists(path, stored, config, goes_on)
     there, here = stored["engine"].get("wire", "same"), config.engine.wire
     if goes_on and there != here:

@@ -38,6 +38,7 @@ from decentral.loop.setup import Setup, resolve_config
 from decentral.run.checkpoint import Saved, has_checkpoint
 from decentral.run.digests import WHEREABOUTS, differences, differences_text
 from decentral.run.folder import RunFolder
+from decentral.trust import Given, Trust
 
 #: Called with every record of metrics that is logged.
 Watch = Callable[[dict[str, Any]], None]
@@ -51,6 +52,7 @@ def launch(
     resume: bool = False,
     watch: Watch | None = None,
     quiet: bool = False,
+    trust: Given = False,
     **settings: Unpack[Settings],
 ) -> Run:
     """Train one model on many nodes and return the finished run.
@@ -65,6 +67,8 @@ def launch(
         watch: Called with every logged record.
         quiet: Show nothing: neither notes nor, in a terminal or a notebook, how far
             it is.
+        trust: Digests of code that ``config`` names and that is not your own, as the
+            refusal shows them; True for all of it.
         settings: The same names as in YAML (``nodes=8``,
             ``communication="late(start=80%)"``); they win over it.
 
@@ -72,7 +76,8 @@ def launch(
     >>> run.summary["counters"]["comm/rounds"]
     21
     """
-    layers = [read_settings(config)] if config is not None else []
+    allowed = Trust.of(trust, settings)
+    layers = [read_settings(config, trust=allowed)] if config is not None else []
     # None stands for an argument that was not given, as functions that pass them on
     # do.
     given = resolve_aliases(
@@ -82,7 +87,7 @@ def launch(
     made = make_config(*layers, given)
     run = start_or_resume(made) if resume else start(made)
     if run is None:
-        return Run(Path(str(made.out)).expanduser(), given)
+        return Run(Path(str(made.out)).expanduser(), given, trust=allowed)
     return _train(run, given, watch, quiet)
 
 
@@ -183,7 +188,9 @@ def _refuse_other(
 def _train(
     run: EngineRun, given: Mapping[str, Any], watch: Watch | None, quiet: bool
 ) -> Run:
-    done = Run(run.folder.path, resolve_aliases(given))
+    # What it names has just run, be it recorded or not.
+    own = Trust.of(False, run.settings)
+    done = Run(run.folder.path, resolve_aliases(given), trust=own)
     if quiet:
         run.say = lambda text: None
     for note in run.setup.notes:
@@ -216,6 +223,7 @@ def resume(
     change: Changes | Mapping[str, Any] | None = None,
     watch: Watch | None = None,
     quiet: bool = False,
+    trust: Given = False,
     **objects: Unpack[Again],
 ) -> Run:
     """Continue an interrupted run from its newest checkpoint; the result is as if
@@ -233,17 +241,20 @@ def resume(
         watch: Called with every logged record.
         quiet: Show nothing: neither notes nor, in a terminal or a notebook, how far
             it is.
+        trust: Digests of code that the folder names and that you have not run, as
+            the refusal shows them; True for all of it.
         objects: Parts that were Python objects (a task, a schedule, ...) must be
             given again; what says where it runs (``engine="ray(workers=4)"``, or
             ``engine={"workers": 4}`` to change that alone) may be given anew.
 
     Raises:
-        ConfigError: The folder is no run, another process writes into it, or what
-            makes the result is not what it was.
+        ConfigError: The folder is no run, another process writes into it, what makes
+            the result is not what it was, or it names code of somebody else's.
         RunError: Every checkpoint is damaged.
     """
     given: dict[str, Any] = {**objects}
-    return _train(restart(path, change=change, **given), given, watch, quiet)
+    run = restart(path, change=change, trust=trust, **given)
+    return _train(run, given, watch, quiet)
 
 
 def begin_run(config: Config, path: Path) -> EngineRun:
@@ -257,7 +268,8 @@ def begin_run(config: Config, path: Path) -> EngineRun:
         if has_checkpoint(path):
             # Parts that are objects of Python are in no folder.
             parts = {key: getattr(config, key) for key in (*PARTS, *LISTS)}
-            there = run_config(path, goes_on=True, **parts)
+            known = Trust.of(False, dict(config))
+            there = run_config(path, goes_on=True, trust=known, **parts)
             run = undo.enter_context(_going_on(folder, there))
         else:
             folder.clear()
@@ -269,13 +281,18 @@ def begin_run(config: Config, path: Path) -> EngineRun:
 
 
 def restart(
-    path: str | Path, *, change: Changes | Mapping[str, Any] | None = None, **objects: Any
+    path: str | Path,
+    *,
+    change: Changes | Mapping[str, Any] | None = None,
+    trust: Given = False,
+    **objects: Any,
 ) -> EngineRun:
     """Prepare a run from its newest checkpoint; ``EngineRun.run`` goes on with it.
 
     Args:
         path: The run folder.
         change: What is to be otherwise, as for ``resume``.
+        trust: What code may run, as for ``resume``.
         objects: Parts that were given from Python, and where it runs now.
     """
     for key, value in objects.items():
@@ -287,7 +304,10 @@ def restart(
                 f"{', '.join(WHEREABOUTS)}."
             )
     wanted = Change.of(change)
-    config = run_config(path, goes_on=True, change=wanted.settings, **objects)
+    allowed = Trust.of(trust, objects, wanted.settings, wanted.files)
+    config = run_config(
+        path, goes_on=True, change=wanted.settings, trust=allowed, **objects
+    )
     refuse_ranks(config)
     _refuse_finished(Path(path), wanted)  # without touching its folder
     with ExitStack() as undo:

@@ -11,7 +11,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from decentral.api.run import Progress, Run, models_of
+from decentral.api.run import AnyRun, Progress, run_of
 from decentral.errors import ConfigError
 from decentral.plugins import Plugin, kind_called
 from decentral.records import Record
@@ -20,14 +20,13 @@ from decentral.report import compare as side_by_side
 from decentral.report.facts import facts_of, flatten
 from decentral.signature import first_sentence
 from decentral.traits import MergeTraits, traits_of
+from decentral.trust import Given
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from decentral.loop.trained import TrainedModels
 
-#: A run, or the folder of one.
-AnyRun = Run | str | Path
 #: A merge rule: its name, perhaps with settings, or a function.
 Method = str | Mapping[str, Any] | Callable[..., Any]
 
@@ -194,7 +193,12 @@ class Merges(Table):
 
 @overload
 def merge(
-    run: AnyRun, method: Method, *, at: int | None = None, watch: Progress | None = None
+    run: AnyRun,
+    method: Method,
+    *,
+    at: int | None = None,
+    watch: Progress | None = None,
+    trust: Given = False,
 ) -> Merged: ...
 @overload
 def merge(
@@ -203,6 +207,7 @@ def merge(
     *,
     at: int | None = None,
     watch: Progress | None = None,
+    trust: Given = False,
 ) -> Merges: ...
 def merge(
     run: AnyRun,
@@ -210,6 +215,7 @@ def merge(
     *,
     at: int | None = None,
     watch: Progress | None = None,
+    trust: Given = False,
 ) -> Merged | Merges:
     """Merge the models of a run by another rule than its own, or by several.
 
@@ -220,12 +226,13 @@ def merge(
         at: The step of a checkpoint; unless given, the newest in which models
             differ.
         watch: Told which rule is at work, how many are done, and how many there are.
+        trust: Digests of code that the run names, or True, as for `resume`.
     """
-    found = run_of(run)
+    found = run_of(run).trusting(trust, method)
     one = not isinstance(method, list | tuple | None)
     asked: Any = [method] if one else method
     rules = None if asked is None else [build("merge", each) for each in asked]
-    models = models_of(found.path, at, **found.objects)
+    models = found.trained(at)
     merged = _merge_all(models, rules, watch or _ignore)
     if one:
         return merged[0]
@@ -284,6 +291,7 @@ def analyze(
     samples: int = 1024,
     seed: int = 0,
     watch: Progress | None = None,
+    trust: Given = False,
 ) -> dict[str, Any]:
     """Measure how mergeable the models of a run are, and return it as plain data.
 
@@ -298,11 +306,12 @@ def analyze(
         seed: Draws pairs, samples and directions.
         watch: Told what is being measured, how many parts are done, and how many
             there are.
+        trust: Digests of code that the run names, or True, as for `resume`.
     """
     from decentral.report.studies import write_analysis
 
-    found = run_of(run)
-    found.config()  # a mistake in the run comes before one in the folder
+    found = run_of(run).trusting(trust)
+    found.models_config()  # a mistake in the run comes before one in the folder
     folder = None if out is None else _make(Path(out).expanduser())
     record = found.analyze(
         at=at, pairs=pairs, points=points, samples=samples, seed=seed, watch=watch
@@ -324,7 +333,12 @@ def _make(folder: Path) -> Path:
 
 
 def export(
-    run: AnyRun, to: str | Path, *, method: Method | None = None, at: int | None = None
+    run: AnyRun,
+    to: str | Path,
+    *,
+    method: Method | None = None,
+    at: int | None = None,
+    trust: Given = False,
 ) -> dict[str, str]:
     """Write a model of a run so that it loads without decentral.
 
@@ -335,16 +349,12 @@ def export(
             is the merged one of the finished run.
         at: The step of the checkpoint; unless given, the newest in which models
             differ.
+        trust: Digests of code that the run names, or True, as for `resume`.
 
     Returns:
         The lines of Python that load it, by what they need.
     """
-    return run_of(run).export(to, method=method, at=at)
-
-
-def run_of(run: AnyRun) -> Run:
-    """Return a run that was given as such, or as its folder."""
-    return run if isinstance(run, Run) else Run(Path(run).expanduser())
+    return run_of(run).trusting(trust, method).export(to, method=method, at=at)
 
 
 # --- what there is ----------------------------------------------------------------

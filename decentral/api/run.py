@@ -17,6 +17,7 @@ from decentral.loop.trained import TrainedModels, differing
 from decentral.merging.base import merge_models
 from decentral.run.checkpoint import good_checkpoints, newest_checkpoint
 from decentral.spec import spell
+from decentral.trust import NOTHING, Given, Trust
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -41,6 +42,8 @@ class Run:
         self,
         path: str | Path,
         objects: Mapping[str, Any] | None = None,
+        *,
+        trust: Given | Trust = False,
         **parts: Unpack[Parts],
     ) -> None:
         """Look at the run in a folder.
@@ -49,6 +52,8 @@ class Run:
             path: The run folder.
             objects: Parts that were Python objects, by setting, and others that the
                 folder keeps.
+            trust: Digests of code that the folder names and that you have not run, as
+                the refusal shows them; True for all of it.
             parts: The same by name; what the folder keeps is refused.
         """
         given = resolve_aliases({k: v for k, v in parts.items() if v is not None})
@@ -61,6 +66,7 @@ class Run:
                 )
         self.path, self.objects = Path(path), {**(objects or {}), **given}
         self._named, self._newest = frozenset(given), None
+        self._trust = Trust.of(trust, self.objects)
 
     def __repr__(self) -> str:
         """Say where the run is."""
@@ -97,14 +103,45 @@ class Run:
         Raises ConfigError where one is missing, or was given though the folder keeps
         it.
         """
-        stored = run_settings(self.path)
+        self._refuse_kept()
+        return run_config(self.path, trust=self._trust, **self.objects)
+
+    def models_config(self) -> Config:
+        """Return the same without what watches training: no tracker is loaded."""
+        self._refuse_kept()
+        return run_config(self.path, models_only=True, trust=self._trust, **self.objects)
+
+    def trained(self, at: int | None = None, *, needed: bool = True) -> TrainedModels:
+        """Return the models of a checkpoint, or the newest in which they differ.
+
+        Args:
+            at: The step of the checkpoint.
+            needed: Whether models that are all the same are refused.
+        """
+        self._refuse_kept()
+        return models_of(self.path, at, needed=needed, trust=self._trust, **self.objects)
+
+    def trusting(self, given: Given, *named: Any) -> Run:
+        """Return the same run, with more of its code allowed.
+
+        Args:
+            given: Digests, or True for all that its folder names.
+            named: What the user has written beside it.
+        """
+        allowed = Trust.of(given, named)
+        if allowed == NOTHING:
+            return self
+        return Run(self.path, self.objects, trust=self._trust.joined(allowed))
+
+    def _refuse_kept(self) -> None:
+        """Raise ConfigError where a part was given that the folder keeps."""
+        stored = run_settings(self.path) if self._named else {}
         for key in sorted(self._named):
             if not from_python(stored.get(key)):
                 raise ConfigError(
                     f"run {self.path} keeps its {key} ({spell(stored.get(key))}); "
                     f"leave {key}=... out."
                 )
-        return run_config(self.path, **self.objects)
 
     @property
     def checkpoints(self) -> tuple[int, ...]:
@@ -121,8 +158,7 @@ class Run:
         checkpoints = list(good_checkpoints(self.path))
         newest = checkpoints[0].path if checkpoints else None
         if self._newest is None or self._newest[:2] != (at, newest):
-            self.config()
-            found = models_of(self.path, at, needed=False, **self.objects)
+            found = self.trained(at, needed=False)
             self._newest = (at, newest, NodeModels(found))
         return self._newest[2]
 
@@ -153,7 +189,7 @@ class Run:
     def merged_model(self) -> nn.Module:
         """Return the merged model as a module in evaluation mode."""
         state = self._read_merged_state()
-        return prepare(self.config()).module(state)
+        return prepare(self.models_config()).module(state)
 
     @property
     def _has_merged(self) -> bool:
@@ -189,8 +225,7 @@ class Run:
         from decentral.loop.analysis import Analysis, Extent
 
         extent = Extent(pairs, points, samples, seed)
-        self.config()
-        models = models_of(self.path, at, **self.objects)
+        models = self.trained(at)
         found = Analysis(models, extent, watch or (lambda what, done, of: None))
         return {"run": self.path.name, **found.record()}
 
@@ -212,9 +247,9 @@ class Run:
         """
         from decentral.loop.trained import by_rule, export
 
-        config = self.config()
+        config = self.models_config()
         if method is not None or at is not None:
-            models = models_of(self.path, at, **self.objects)
+            models = self.trained(at)
             rule = config.merge if method is None else method
             return export(*by_rule(models, rule, self.path.name), Path(out))
         state, summary = self._read_merged_state(), self.summary
@@ -261,6 +296,15 @@ class Run:
         from decentral.report.reader import read_run
 
         return read_run(self.path, whole=whole)
+
+
+#: A run, or the folder of one.
+AnyRun = Run | str | Path
+
+
+def run_of(run: AnyRun) -> Run:
+    """Return a run that was given as such, or as its folder."""
+    return run if isinstance(run, Run) else Run(Path(run).expanduser())
 
 
 def _column(values: list[Any]) -> Any:
@@ -317,7 +361,12 @@ class NodeModels(Mapping[int | str, "nn.Module"]):
 
 
 def models_of(
-    path: Path, step: int | None = None, *, needed: bool = True, **objects: Any
+    path: Path,
+    step: int | None = None,
+    *,
+    needed: bool = True,
+    trust: Trust = NOTHING,
+    **objects: Any,
 ) -> TrainedModels:
     """Return the models of a run: of a checkpoint, or the newest one in which they
     differ.
@@ -326,9 +375,10 @@ def models_of(
         path: The run folder.
         step: The step of the checkpoint.
         needed: Whether models that are all the same are refused.
+        trust: What code the user allows the run to name.
         objects: Parts that were given from Python.
     """
-    setup = prepare(run_config(path, **objects))
+    setup = prepare(run_config(path, models_only=True, trust=trust, **objects))
     # which says what is wrong
     saved = list(good_checkpoints(path)) or [newest_checkpoint(path)]
     refuse_edited(saved[0], run_settings(path))

@@ -67,6 +67,7 @@ def launch(
     resume: o.Resume = False,
     json: o.Json = False,
     quiet: o.Quiet = False,
+    trust: o.Trust = None,
     debug: o.Debug = False,
 ) -> None:
     """Train one model on many nodes.
@@ -84,7 +85,7 @@ def launch(
     """
     from decentral.cli.settings import config_to_launch
 
-    config = config_to_launch(words or [], o.read_flags(context))
+    config = config_to_launch(words or [], o.read_flags(context), trust or ())
     from decentral.cli import running  # loads torch: what cannot be is refused before
 
     running.launch(config, resume=resume, json=json, quiet=quiet)
@@ -101,6 +102,7 @@ def resume(
     change: o.Change = None,
     json: o.Json = False,
     quiet: o.Quiet = False,
+    trust: o.Trust = None,
     debug: o.Debug = False,
 ) -> None:
     """Go on with an interrupted run, as if it had never stopped.
@@ -115,7 +117,13 @@ def resume(
     from decentral.cli import running
 
     running.resume(
-        run, words or [], o.read_flags(context), change or [], json=json, quiet=quiet
+        run,
+        words or [],
+        o.read_flags(context),
+        change or [],
+        json=json,
+        quiet=quiet,
+        trust=trust or (),
     )
 
 
@@ -141,6 +149,7 @@ def check(
     json: Annotated[
         bool, typer.Option("--json", help="Print the result as JSON.")
     ] = False,
+    trust: o.Trust = None,
     debug: o.Debug = False,
 ) -> None:
     """Say whether a configuration is right, or a run folder whole; nothing runs.
@@ -154,7 +163,7 @@ def check(
     """
     from decentral.cli import files
 
-    files.check(path, json=json, schema=schema)
+    files.check(path, json=json, schema=schema, trust=trust or ())
 
 
 @app.command(cls=Command)
@@ -220,6 +229,7 @@ def sweep(
     address: o.Address = None,
     out: o.SweepOut = None,
     quiet: o.Quiet = False,
+    trust: o.Trust = None,
     debug: o.Debug = False,
 ) -> None:
     """Run all combinations of some settings, each once, and put them in a table.
@@ -233,7 +243,8 @@ def sweep(
     """
     from decentral.cli import several
 
-    several.sweep(words or [], o.read_flags(context), quiet=quiet)
+    flags = o.read_flags(context)
+    several.sweep(words or [], flags, quiet=quiet, trust=trust or ())
 
 
 @app.command(cls=Command)
@@ -266,6 +277,7 @@ def merge(
     step: Annotated[
         int | None, typer.Option(metavar="N", help="The checkpoint of this step.")
     ] = None,
+    trust: o.Trust = None,
     debug: o.Debug = False,
 ) -> None:
     """Merge the models of a run by several rules, and compare what comes out.
@@ -276,7 +288,7 @@ def merge(
     """
     from decentral.cli import models
 
-    models.merge(run, rule or [], step)
+    models.merge(run, rule or [], step, trust or ())
 
 
 @app.command(cls=Command)
@@ -302,6 +314,7 @@ def analyze(
         int,
         typer.Option(metavar="N", min=0, help="Seed of pairs, samples and directions."),
     ] = 0,
+    trust: o.Trust = None,
     debug: o.Debug = False,
 ) -> None:
     """Measure how mergeable the models of a run are, in depth.
@@ -320,6 +333,7 @@ def analyze(
         "samples": samples,
         "at": step,
         "seed": seed,
+        "trust": trust or (),
     }
     models.analyze(run, out, extent)
 
@@ -337,6 +351,7 @@ def export(
         str | None,
         typer.Option(metavar="NAME", help="Merge the models by this rule instead."),
     ] = None,
+    trust: o.Trust = None,
     debug: o.Debug = False,
 ) -> None:
     """Write the merged model of a run so that it loads without decentral.
@@ -349,7 +364,7 @@ def export(
     """
     from decentral.cli import models
 
-    models.export(run, out, rule)
+    models.export(run, out, rule, trust or ())
 
 
 app.add_typer(app_before.show, name="show")

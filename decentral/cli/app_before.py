@@ -57,6 +57,7 @@ def show_schedule(
     model: o.Model = None,
     seed: o.Seed = None,
     png: o.Png = None,
+    trust: o.Trust = None,
     debug: o.Debug = False,
 ) -> None:
     """Draw what a run does when, and count the bytes, before anything runs.
@@ -66,7 +67,8 @@ def show_schedule(
     """
     from decentral.cli import show_schedule
 
-    show_schedule.show(name, settings or [], o.read_flags(context), png)
+    flags = o.read_flags(context)
+    show_schedule.show(name, settings or [], flags, png, trust or ())
 
 
 @show.command("network", cls=Command)
@@ -91,6 +93,7 @@ def show_blocks(
     task: o.Task = None,
     model: o.Model = None,
     optimizer: o.Optimizer = None,
+    trust: o.Trust = None,
     debug: o.Debug = False,
 ) -> None:
     """Show which parameter belongs to which block, who updates it, and at which
@@ -103,7 +106,7 @@ def show_blocks(
     """
     from decentral.cli import models
 
-    models.blocks(settings or [], o.read_flags(context))
+    models.blocks(settings or [], o.read_flags(context), trust or ())
 
 
 # --- plan -------------------------------------------------------------------------

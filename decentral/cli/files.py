@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json as text_json
 import os
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,15 @@ from typing import Any
 from rich.text import Text
 
 from decentral.cli.words import MERGED, QUIET, console_of, count, facts, path_text
-from decentral.config import Fault, file_faults, make_config, read_file
+from decentral.config import (
+    Fault,
+    file_faults,
+    make_config,
+    read_file,
+    read_settings,
+)
 from decentral.errors import ConfigError, RunError
+from decentral.trust import Trust
 
 # --- init -------------------------------------------------------------------------
 
@@ -71,7 +79,9 @@ def _next(folder: Path) -> None:
 # --- check ------------------------------------------------------------------------
 
 
-def check(path: str | None, *, json: bool, schema: bool) -> None:
+def check(
+    path: str | None, *, json: bool, schema: bool, trust: Sequence[str] = ()
+) -> None:
     """Print what is wrong with a file or folder; status 2 for a file, 1 for a
     folder, else 0.
 
@@ -80,6 +90,7 @@ def check(path: str | None, *, json: bool, schema: bool) -> None:
         json: Whether the result is printed as JSON.
         schema: Whether the JSON Schema of configurations is printed, and nothing is
             checked.
+        trust: Digests of code that a configuration may name.
     """
     if schema:
         from decentral.config.schema import config_schema
@@ -98,11 +109,11 @@ def check(path: str | None, *, json: bool, schema: bool) -> None:
     if place.is_dir():
         _check_folder(place, json)
     else:
-        _check_file(place, json)
+        _check_file(place, json, Trust.of(trust))
 
 
-def _check_file(path: Path, json: bool) -> None:
-    faults, about = _judge(path)
+def _check_file(path: Path, json: bool, trust: Trust) -> None:
+    faults, about = _judge(path, trust)
     if json:
         listed = [
             {"setting": f.setting, "line": f.line or None, "text": f.text} for f in faults
@@ -127,25 +138,24 @@ def _check_file(path: Path, json: bool) -> None:
         raise ConfigError(f"configuration {path} has {wrong}; nothing was run.")
 
 
-def _judge(path: Path) -> tuple[list[Fault], str]:
+def _judge(path: Path, trust: Trust) -> tuple[list[Fault], str]:
     """Return what is wrong with a configuration, else what it describes."""
     from decentral.loop.preparing import prepare
     from decentral.sweeps import read_sweep
 
     # All mistakes of the text come first; what prepare refuses below is one at a
     # time.
-    if faults := file_faults(path, "sweep"):
+    if faults := file_faults(path, "sweep", trust=trust):
         return faults, ""
     try:
-        settings = read_file(path)
-        if "sweep" in settings:
-            points = read_sweep(str(path), [], {}).points
+        if "sweep" in read_file(path):
+            points = read_sweep(str(path), [], {}, trust).points
             for point in points:
                 # As a run begins: only so are parts refused that are right alone,
                 # but not together.
                 prepare(point.config)
             return [], f"a sweep of {count(len(points), 'run')}"
-        setup = prepare(make_config(settings))
+        setup = prepare(make_config(read_settings(path, trust=trust)))
     except (ConfigError, RunError) as error:
         return [Fault("", 0, str(error))], ""
     config = setup.config

@@ -44,11 +44,18 @@ from decentral.report.facts import number_text
 _UNKNOWN = "unknown"
 
 
-def blocks(words: Sequence[str], settings: Mapping[str, str]) -> None:
+def blocks(
+    words: Sequence[str], settings: Mapping[str, str], trust: Sequence[str]
+) -> None:
     """List the parameters of a model, those of repeated layers in one line, with
     their blocks.
+
+    Args:
+        words: A file, and ``key=value``.
+        settings: Options by the setting they stand for.
+        trust: Digests of code that the file may name.
     """
-    setup = prepare(config_of(words, settings))
+    setup = prepare(config_of(words, settings, trust))
     blockwise: Blockwise | None = setup.optimizer.common["blockwise"]
     console = console_of()
     console.print(_block_heading(setup))
@@ -125,13 +132,14 @@ def _block_lines(
 # --- merge, analyze, export -------------------------------------------------------
 
 
-def merge(run: str, rules: Sequence[str], step: int | None) -> None:
+def merge(run: str, rules: Sequence[str], step: int | None, trust: Sequence[str]) -> None:
     """Print a table: what every rule makes of the models of a checkpoint.
 
     Args:
         run: Folder of the run.
         rules: Merging rules; none: all.
         step: Step of the checkpoint; none: the newest in which models differ.
+        trust: Digests of code that the run may name.
     """
     console = console_of()
     with console.status("reading the run") as status:
@@ -139,7 +147,8 @@ def merge(run: str, rules: Sequence[str], step: int | None) -> None:
         def tell(what: str, done: int, of: int) -> None:
             status.update(f"merging by {what}, {done + 1} of {of}")
 
-        found = api.merge(Path(run), list(rules) or None, at=step, watch=tell)
+        asked: Any = list(rules) or None
+        found = api.merge(Path(run), asked, at=step, watch=tell, trust=trust)
     head = f"{count(found.nodes, 'model')} of step {found.step:,}"
     console.print(Text.assemble((head, "bold"), f" of {run}"))
     console.print()
@@ -183,7 +192,7 @@ def analyze(run: str, out: str | None, extent: dict[str, Any]) -> None:
     Args:
         run: Folder of the run.
         out: Folder of the page; none: the run's.
-        extent: How many pairs, points and samples.
+        extent: How many pairs, points and samples, and what code the run may name.
     """
     folder = Path(run if out is None else out).expanduser()
     console = console_of()
@@ -251,17 +260,19 @@ def _colour_row(row: Iterable[str]) -> list[Text]:
     return [Text(label), Text(values[0], style), *map(Text, values[1:])]
 
 
-def export(run: str, out: str, rule: str | None) -> None:
+def export(run: str, out: str, rule: str | None, trust: Sequence[str]) -> None:
     """Write the model and print the lines that load it.
 
     Args:
         run: Folder of the run.
         out: A new folder.
         rule: Merging rule; none: the merge of the run.
+        trust: Digests of code that the run may name.
     """
     console = console_of()
     with console.status("tracing the model"):
-        lines = api.export(Path(run), Path(out).expanduser(), method=rule)
+        place = Path(out).expanduser()
+        lines = api.export(Path(run), place, method=rule, trust=trust)
     console.print(Text(f"written into {out}; in that folder it loads"), soft_wrap=True)
     for needs, line in lines.items():
         console.print(Text(f"with {needs}:", QUIET))

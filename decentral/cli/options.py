@@ -154,6 +154,13 @@ Change = Annotated[
     ),
 ]
 
+Trust = Annotated[
+    list[str] | None,
+    _setting(
+        _RUN, "DIGEST", "Let code run that is not your own, as the refusal shows it."
+    ),
+]
+
 SweepOut = Annotated[
     Text, _setting(_RUN, "FOLDER", "Its folder; else sweeps/<name of CONFIG>.")
 ]

@@ -65,6 +65,7 @@ def resume(
     *,
     json: bool,
     quiet: bool,
+    trust: Sequence[str],
 ) -> None:
     """Go on with an interrupted run, perhaps elsewhere, perhaps otherwise.
 
@@ -75,8 +76,10 @@ def resume(
         changes: What is to be otherwise: ``key=value``, files, ``final_merge``.
         json: Whether the summary is printed as JSON.
         quiet: Whether nothing else is printed.
+        trust: Digests of code that the run may name.
     """
-    run = api.restart(path, change=read_changes(changes), **read_words(words, flags))
+    changed, anew = read_changes(changes), read_words(words, flags)
+    run = api.restart(path, change=changed, trust=trust, **anew)
     _train(run, console_of(json, quiet), json)
 
 

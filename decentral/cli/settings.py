@@ -25,29 +25,44 @@ from decentral.limits import check_threads
 from decentral.registry import build
 from decentral.run.digests import find_moved
 from decentral.spec import names_file, spell
+from decentral.trust import Given, Trust
 
 
-def config_of(words: Sequence[str], flags: Mapping[str, str]) -> Config:
+def config_of(
+    words: Sequence[str], flags: Mapping[str, str], trust: Given = False
+) -> Config:
     """Build the configuration: a YAML file, and above it one layer of overrides and
     flags.
+
+    Args:
+        words: The file, and ``key=value``.
+        flags: Options by the setting they stand for.
+        trust: Digests of code that the file may name.
     """
-    path, layers = _layers(words, flags)
-    with _by_line(path, layers[-1]):
+    path, layers, allowed = _layers(words, flags, trust)
+    with _by_line(path, layers[-1], allowed):
         return make_config(*layers)
 
 
-def config_to_launch(words: Sequence[str], flags: Mapping[str, str]) -> Config:
+def config_to_launch(
+    words: Sequence[str], flags: Mapping[str, str], trust: Given = False
+) -> Config:
     """Build the configuration of a run that begins on this machine, or is driven
     from it.
+
+    Args:
+        words: The file, and ``key=value``.
+        flags: Options by the setting they stand for.
+        trust: Digests of code that the file may name.
     """
-    path, layers = _layers(words, flags)
+    path, layers, allowed = _layers(words, flags, trust)
     asked = merge_layers(*layers)
     engine = asked.get("engine")
     # A cluster's hosts have other cores. Plug-ins, which load torch, come later
     # than this.
     if not (isinstance(engine, Mapping) and engine.get("address")):
         check_threads(asked.get("threads", "auto"))
-    with _by_line(path, layers[-1]):
+    with _by_line(path, layers[-1], allowed):
         config = make_config(*layers)
         for key in layers[0] if path else ():
             if key in PARTS and layers[0][key] not in (None, "auto"):
@@ -55,24 +70,37 @@ def config_to_launch(words: Sequence[str], flags: Mapping[str, str]) -> Config:
     return config
 
 
-def _by_line(path: str | None, given: Mapping[str, Any]) -> AbstractContextManager[None]:
-    """Say of a mistake in a file in which line it stands."""
-    return name_line(path, given) if path else nullcontext()
+def _by_line(
+    path: str | None, given: Mapping[str, Any], trust: Trust
+) -> AbstractContextManager[None]:
+    """Say of a mistake in a file in which line it stands.
+
+    Args:
+        path: The file, if there is one.
+        given: What else was given, which wins over it.
+        trust: What code the user allows it to name.
+    """
+    return name_line(path, given, trust) if path else nullcontext()
 
 
 def _layers(
-    words: Sequence[str], flags: Mapping[str, str]
-) -> tuple[str | None, list[dict[str, Any]]]:
-    """Return the path of the configuration, and its settings below those that were
-    given.
+    words: Sequence[str], flags: Mapping[str, str], trust: Given
+) -> tuple[str | None, list[dict[str, Any]], Trust]:
+    """Return the path of the configuration, its settings below those that were given,
+    and what code it may name.
+
+    Args:
+        words: The file, and ``key=value``.
+        flags: Options by the setting they stand for.
+        trust: Digests of code that the file may name.
     """
     path, assignments = sort_words(words)
+    # Not by the path of the file, which may be somebody else's.
+    allowed = Trust.of(trust, assignments, list(flags.values()))
     if path and os.path.basename(path) == "config.yaml":
         find_moved(Path(path).parent, read_file(path))  # of a run that has moved
-    return path, [
-        *([read_settings(path)] if path else []),
-        read_words(assignments, flags),
-    ]
+    layers = [read_settings(path, trust=allowed)] if path else []
+    return path, [*layers, read_words(assignments, flags)], allowed
 
 
 def read_words(assignments: Sequence[str], flags: Mapping[str, str]) -> dict[str, Any]:

@@ -50,19 +50,26 @@ from decentral.sweeps import (
 _STYLES = {"local before": LOCAL, "merged": MERGED, "of all-reduce": SENT}
 
 
-def sweep(words: Sequence[str], flags: Mapping[str, str], *, quiet: bool) -> None:
+def sweep(
+    words: Sequence[str],
+    flags: Mapping[str, str],
+    *,
+    quiet: bool,
+    trust: Sequence[str] = (),
+) -> None:
     """Run the points of a sweep that are not finished, then show all of them.
 
     Args:
         words: Files and ``key=a,b``.
         flags: Options by the setting they stand for.
         quiet: Whether only the table is printed.
+        trust: Digests of code that a file may name.
     """
     path, assignments = sort_words(words)
     out = flags.get("out") or f"sweeps/{Path(path).stem if path else 'sweep'}"
     same = {k: v for k, v in read_words([], flags).items() if k != "out"}
     refuse_flags_given(same, resolve_aliases(split_assignments(assignments)))
-    found = read_sweep(path, assignments, same)
+    found = read_sweep(path, assignments, same, trust)
     for point in found.points:
         refuse_ranks(point.config)
     folder = Path(out).expanduser()

@@ -49,7 +49,11 @@ ROWS, MARGIN = 6, 15
 
 
 def show(
-    name: str, words: Sequence[str], flags: Mapping[str, str], png: str | None
+    name: str,
+    words: Sequence[str],
+    flags: Mapping[str, str],
+    png: str | None,
+    trust: Sequence[str],
 ) -> None:
     """Draw a schedule, or all of a run's from its YAML, on the terminal and into a
     PNG file.
@@ -59,8 +63,9 @@ def show(
         words: ``key=value``.
         flags: Options by the setting they stand for.
         png: File of the drawing.
+        trust: Digests of code that a run's file may name.
     """
-    setup = prepare(_config(name, words, flags))
+    setup = prepare(_config(name, words, flags, trust))
     planner = setup.planner
     console = console_of()
     console.print(_heading(setup, planner))
@@ -87,10 +92,19 @@ def show(
         console.print(_no_preview(setup, planner))
 
 
-def _config(name: str, words: Sequence[str], flags: Mapping[str, str]) -> Config:
-    """Return the configuration: of a run's file, or of the schedule with that name."""
+def _config(
+    name: str, words: Sequence[str], flags: Mapping[str, str], trust: Sequence[str]
+) -> Config:
+    """Return the configuration: of a run's file, or of the schedule with that name.
+
+    Args:
+        name: The file, or the schedule.
+        words: ``key=value``.
+        flags: Options by the setting they stand for.
+        trust: Digests of code that a run's file may name.
+    """
     if Path(name).suffix in (".yaml", ".yml"):
-        return config_of([name, *words], flags)
+        return config_of([name, *words], flags, trust)
     kind = read("batch", name).name
     # A name of both kinds, such as constant, means the communication schedule.
     batch = kind in names("batch") and kind not in names("communication")

@@ -27,6 +27,7 @@ from decentral.plugins import find_members
 from decentral.registry import KINDS, ConfiguredPlugin, bind, build, find, read
 from decentral.signature import validate
 from decentral.spec import Spec
+from decentral.trust import NOTHING, Trust, approve
 from decentral.yamltext import line_of, load_file
 
 _LINE = re.compile(r"configuration .*?, line (\d+)(?:, column \d+)?: ")
@@ -43,9 +44,18 @@ class Fault:
     text: str
 
 
-def read_settings(path: str | Path, *others: str) -> dict[str, Any]:
-    """Read a file of settings that exist, and of ``others``; raises ConfigError
-    naming the line.
+def read_settings(
+    path: str | Path, *others: str, trust: Trust = NOTHING
+) -> dict[str, Any]:
+    """Read a file of settings that exist, and of ``others``.
+
+    Args:
+        path: The file.
+        others: Keys beside those of a run.
+        trust: What code the user allows it to name.
+
+    Raises:
+        ConfigError: A mistake, named by its line; or code of somebody else's.
     """
     settings = read_file(path)
     for key, value in settings.items():
@@ -58,7 +68,7 @@ def read_settings(path: str | Path, *others: str) -> dict[str, Any]:
             where = f"configuration {path}, line {line_of(path, key)}"
             raise ConfigError(f"{where}: {error}") from error
     refuse_doubled(settings)
-    return settings
+    return approve(settings, path, trust)
 
 
 def refuse_doubled(layer: Mapping[str, Any]) -> None:
@@ -83,15 +93,20 @@ def refuse_doubled(layer: Mapping[str, Any]) -> None:
             refuse_both(f"{inner} of {part}", stated[inner], key, value)
 
 
-def file_faults(path: str | Path, *others: str) -> list[Fault]:
+def file_faults(path: str | Path, *others: str, trust: Trust = NOTHING) -> list[Fault]:
     """Return everything that is wrong with a file of settings, in the order of its
     lines.
 
-    What combinations of settings cannot be is said where nothing else is wrong.
-    ``others`` are keys beside those of a run, which are not looked at.
+    What combinations of settings cannot be is said where nothing else is wrong. Code
+    that may not run hides the rest, since settings are judged by it.
+
+    Args:
+        path: The file.
+        others: Keys beside those of a run, which are not looked at.
+        trust: What code the user allows it to name.
     """
     try:
-        whole = read_file(path)
+        whole = approve(read_file(path), path, trust)
     except ConfigError as error:
         found = _LINE.match(str(error))
         text = str(error)[found.end() :] if found else str(error)
@@ -211,18 +226,21 @@ def _find_conflict(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 @contextmanager
-def name_line(path: str | Path, own: Mapping[str, Any]) -> Generator[None]:
+def name_line(
+    path: str | Path, own: Mapping[str, Any], trust: Trust = NOTHING
+) -> Generator[None]:
     """Say of a mistake in settings of a file in which line it stands.
 
     Args:
         path: The file.
         own: What else was given, which wins over it.
+        trust: What code the user allows the file to name.
     """
     try:
         yield
     except ConfigError as error:
         above = {key.partition(".")[0] for key in own}
-        for fault in file_faults(path):
+        for fault in file_faults(path, trust=trust):
             if fault.line and fault.setting.partition(".")[0] not in above:
                 where = f"configuration {path}, line {fault.line}"
                 raise ConfigError(f"{where}: {fault.text}") from error

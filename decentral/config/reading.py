@@ -27,10 +27,12 @@ from decentral.config.settings import (
 )
 from decentral.errors import ConfigError, nearest
 from decentral.limits import check_batch
+from decentral.named_code import names_code
 from decentral.registry import ConfiguredPlugin, find, read
 from decentral.schedules.phases import METHODS
 from decentral.spec import NOTHING, Spec, parse_spec, parse_value, scalar, spell
 from decentral.traits import AlgorithmTraits, BatchTraits, Recommending, traits_of
+from decentral.trust import approved_files
 from decentral.yamltext import load_file
 
 # --- as they are written ----------------------------------------------------------
@@ -265,6 +267,7 @@ def make_config(*layers: Mapping[str, Any]) -> Config:
         for key, value in layer.items():
             if value is not None:
                 refuse_unknown(key.partition(".")[0], value)
+    approved = approved_files(layers)
     layers = tuple(map(as_written, layers))
     # What users say, without defaults: recommendations must not look like wishes.
     asked = merge_layers(*layers)
@@ -288,7 +291,7 @@ def make_config(*layers: Mapping[str, Any]) -> Config:
         value = settings.get(kind)
         if isinstance(value, int | float) and not isinstance(value, bool):
             settings[kind] = {"name": "constant", setting: value}
-    config = validate(settings)
+    config = validate(settings).with_approved(approved)
     # What a task recommends is no wish of the user's: it may give way where it
     # cannot be.
     if "split" not in asked:
@@ -359,7 +362,7 @@ def _with_plan(settings: dict[str, Any], asked: Mapping[str, Any]) -> dict[str, 
     """Replace ``plan(FILE)`` by the plan in that configuration, and its budget
     unless one is given.
 
-    So a run folder holds the plan itself, and other hosts need no file.
+    So a run folder holds the plan itself, and other hosts need no file. It is data.
     """
     batch = settings.get("batch")
     if not isinstance(batch, str | Mapping | Spec):
@@ -371,7 +374,7 @@ def _with_plan(settings: dict[str, Any], asked: Mapping[str, Any]) -> dict[str, 
     if not traits_of(find("batch", spec.name), BatchTraits).from_file:
         return settings
     planned = read_file(given)
-    if "batch" not in planned:
+    if "batch" not in planned or names_code(planned["batch"]):
         raise ConfigError(
             f"batch: {given} holds no plan; `decentral plan batch --out` writes one."
         )

@@ -208,6 +208,14 @@ class Config(BaseModel):
     # No setting: what a run had done when it was resumed with other schedules.
     _past: Past | None = PrivateAttr(None)
 
+    # Nor this: the files of others that the user lets run, with their digests.
+    _approved: Mapping[str, str] = PrivateAttr({})
+
+    @property
+    def approved(self) -> Mapping[str, str]:
+        """The digests of files that run although the user has not named them."""
+        return self._approved
+
     @property
     def past(self) -> Past | None:
         """What was done before the present schedules applied; None: nothing."""
@@ -218,6 +226,12 @@ class Config(BaseModel):
         # Frozen models are shared, and private attributes are copied with them.
         changed = self.model_copy()
         changed._past = past
+        return changed
+
+    def with_approved(self, files: Mapping[str, str]) -> Config:
+        """Return the same configuration with files that may run, by digest."""
+        changed = self.model_copy()
+        changed._approved = files
         return changed
 
     @field_validator("data", mode="before")

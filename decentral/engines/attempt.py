@@ -28,6 +28,7 @@ from decentral.faults.base import Fault
 from decentral.network.planning import Membership
 from decentral.run.checkpoint import Checkpoint, Saved, shard_name
 from decentral.run.folder import environment
+from decentral.trust import confirm
 
 if TYPE_CHECKING:  # it loads torch.distributed, which this process does not need
     from decentral.engines.worker import Job
@@ -147,6 +148,8 @@ class Attempt:
         from decentral.engines.worker import Job
 
         run, start = self.run, self.start
+        # What others wrote was allowed as it was, maybe hours ago.
+        confirm(run.setup.config.approved)
         # Decided once, by the driver: workers that decided for themselves could
         # differ.
         decided = {

@@ -46,6 +46,7 @@ from decentral.run.checkpoint import Saved, has_checkpoint
 from decentral.run.digests import identity
 from decentral.run.folder import RunFolder, environment
 from decentral.run.trackers import Trackers
+from decentral.trust import record
 
 #: Shows a record of metrics to whoever watches.
 Watch = Callable[[dict[str, Any]], None]
@@ -137,7 +138,7 @@ class EngineRun(ABC):
             )
             self.cut(START)
         self._describe()
-        folder.identity = identity(self.settings, self.setup.config.past)
+        self._identify()
 
     def go_on(self, folder: RunFolder, saved: Saved) -> None:
         """Continue a run from a checkpoint; what was logged after it is cut off."""
@@ -146,7 +147,14 @@ class EngineRun(ABC):
         self.cut(saved.counters["offsets"])
         self.resumed, self.elapsed_s = True, saved.counters["elapsed_s"]
         self.stopped = saved.counters.get("callbacks", {}).get("stopped")
-        folder.identity = identity(self.settings, self.setup.config.past)
+        self._identify()
+
+    def _identify(self) -> None:
+        """Know the run again: by what makes it, and its code as what its user runs."""
+        settings = self.settings
+        self.folder.identity = identity(settings, self.setup.config.past)
+        if problem := record(settings):
+            self.say(problem)
 
     def cut(self, offsets: Mapping[str, int]) -> None:
         """Cut the records back to a ``position``; of the events, those that will

@@ -28,6 +28,7 @@ from decentral.report.facts import plugin_text
 from decentral.run.digests import WHEREABOUTS, named_files
 from decentral.spec import Spec
 from decentral.sweeps.objects import fingerprint
+from decentral.trust import Given, Trust
 from decentral.userfile import opened_files, place_of
 
 #: Settings that change nothing about the result of a run.
@@ -72,7 +73,10 @@ class Sweep:
 
 
 def read_sweep(
-    path: str | None, assignments: Sequence[str], flags: Mapping[str, Any]
+    path: str | None,
+    assignments: Sequence[str],
+    flags: Mapping[str, Any],
+    trust: Given | Trust = False,
 ) -> Sweep:
     """Read a sweep from a file, whose ``sweep`` holds axes, and from ``key=a,b,c``.
 
@@ -82,8 +86,10 @@ def read_sweep(
         path: A configuration with the key ``sweep``; none: of axes only.
         assignments: Texts such as ``seed=0,1``.
         flags: Settings that are the same everywhere.
+        trust: Digests of code that the file may name.
     """
-    settings = read_settings(path, "sweep") if path else {}
+    allowed = Trust.of(trust, assignments, flags)
+    settings = read_settings(path, "sweep", trust=allowed) if path else {}
     axes = {
         key: _read_axis(key, values) for key, values in _axes(settings.pop("sweep", {}))
     }

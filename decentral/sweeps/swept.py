@@ -26,6 +26,7 @@ from decentral.sweeps.running import (
     run_points,
     write_results,
 )
+from decentral.trust import Given, Trust
 
 
 @dataclass(frozen=True, repr=False)
@@ -115,6 +116,7 @@ def sweep(
     *,
     config: str | Path | None = None,
     quiet: bool = False,
+    trust: Given = False,
     **settings: Unpack[Settings],
 ) -> SweepResults:
     """Run all combinations of some settings, each once, and return what came out.
@@ -129,6 +131,8 @@ def sweep(
             a list, or a mapping from labels to values; of ``seed`` also how many.
         config: A YAML file of settings that are the same everywhere.
         quiet: Show nothing while it runs.
+        trust: Digests of code that ``config`` names and that is not your own, as the
+            refusal shows them; True for all of it.
         settings: The same as keywords, as for ``launch``; they win over the file.
 
     Raises:
@@ -143,7 +147,8 @@ def sweep(
     0.2
     """
     given: dict[str, Any] = {**settings}
-    below = {} if config is None else read_settings(config, "sweep")
+    allowed = Trust.of(trust, axes, given)
+    below = {} if config is None else read_settings(config, "sweep", trust=allowed)
     written: Any = below.pop("sweep", {})
     folder = Path(str(given.pop("out", None) or "sweeps/sweep")).expanduser()
     found = make_sweep(below, given, {**written, **axes})
