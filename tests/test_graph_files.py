@@ -201,6 +201,38 @@ def test_lists_of_networkx_carry_dictionaries(tmp_path: Path) -> None:
     assert found[1][2] == {"x": [1]}
 
 
+def test_tables_of_spreadsheets_are_read_as_they_come(tmp_path: Path) -> None:
+    """The separator in a line of its own, empty columns and rows, names in capitals."""
+    graph = read(
+        tmp_path,
+        "a.csv",
+        "\ufeffsep=;\r\nSource;Target;Latency;Bandwidth;;\r\n"
+        "Oslo, NO;Rome;20ms;1Gbit/s;;\r\n;;;;;\r\nRome;Bern;7ms;1Gbit/s;;\r\n",
+    )
+    assert [label for _, label in graph.nodes(data="label")] == [
+        "Oslo, NO",
+        "Rome",
+        "Bern",
+    ]
+    assert graph.edges[0, 1] == {"latency_s": 0.02, "bandwidth_Bps": 1.25e8}
+    assert graph.edges[1, 2]["latency_s"] == 0.007
+
+
+def test_nodes_of_a_json_object_go_by_their_keys(tmp_path: Path) -> None:
+    graph = read(
+        tmp_path,
+        "a.json",
+        '{"nodes": {"a": {}, "b": {"label": "Rome"}}, "links": [{"source": "b", "target": "a"}]}',
+    )
+    assert [label for _, label in graph.nodes(data="label")] == ["a", "Rome"]
+    assert list(graph.edges) == [(0, 1)]
+
+
+def test_a_list_with_the_comment_of_konect_may_have_commas(tmp_path: Path) -> None:
+    graph = read(tmp_path, "a.edges", "% sym unweighted\n1,2\n2,3\n")
+    assert list(graph.edges) == [(0, 1), (1, 2)]
+
+
 def test_columns_carry_quantities(tmp_path: Path) -> None:
     table = '"From node";to;latency;bandwidth\n"Oslo; city";Rome;20ms;1Gbit/s\n'
     graph = read(tmp_path, "a.csv", table)

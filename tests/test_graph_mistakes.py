@@ -114,6 +114,12 @@ def test_matrices_of_numpy_are_judged_before_they_are_used(tmp_path: Path) -> No
         (np.array([[None, {}]] * 2), "Object arrays cannot be loaded"),
     ):
         assert message in said(tmp_path, "a.npz", packed(adjacency=array))
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("Abilene.gml", "graph [ ]")
+    for name in ("a.zip", "a.xlsx", "a.npz"):
+        said_of_it = said(tmp_path, name, stream.getvalue())
+        assert "it is an archive and holds Abilene.gml, which is no array" in said_of_it
     assert "it holds x, y; expected one matrix, or one named adjacency" in said(
         tmp_path, "a.npz", packed(x=np.eye(2), y=np.eye(2))
     )

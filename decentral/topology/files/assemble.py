@@ -11,6 +11,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from math import inf
+from operator import itemgetter
 from typing import Any
 
 import networkx as nx
@@ -132,6 +133,10 @@ _QUANTITIES = (
     ("latency", "latency_s", parse_seconds),
     ("bandwidth", "bandwidth_Bps", parse_bandwidth),
 )
+#: What is read of a link; all else is kept as it is written.
+_SPECIAL = frozenset((WEIGHT, "latency", "latency_s", "bandwidth", "bandwidth_Bps"))
+#: A link in one of the ways that it goes: from, to, and what it carries.
+Way = tuple[int, int, dict[str, Any]]
 #: Where a node's label stands, the first one that says something.
 _LABELS = ("label", "name")
 
@@ -151,40 +156,65 @@ def graph_of(content: Content, name: str) -> Any:
     directed = any(link.directed for link in content.links) or (
         content.directed and not content.links
     )
-    graph: Any = nx.MultiDiGraph() if directed else nx.MultiGraph()
+    ways, lines = _read_links(content, place, labels, name, directed)
+    graph: Any = _empty(ways, directed)
     graph.graph.update(content.about)
     graph.add_nodes_from(
         (place[node], {**content.nodes[node], LABEL: labels[node]})
         for node in sorted(content.nodes, key=place.__getitem__)
     )
-    lines = _add_links(graph, content, place, name)
+    graph.add_edges_from(ways)
     return _simple(graph, content, name, lines)
 
 
-def _add_links(
-    graph: Any, content: Content, place: dict[Hashable, int], name: str
-) -> dict[tuple[int, int], int]:
-    """Add all links, and return the lines of those with a weight.
+def _read_links(
+    content: Content,
+    place: Mapping[Hashable, int],
+    labels: Mapping[Hashable, str],
+    name: str,
+    directed: bool,
+) -> tuple[list[Way], dict[tuple[int, int], int]]:
+    """Return every link in each way that it goes, and the lines of those with a
+    weight.
+
+    They come by the node that a graph of networkx tells them of, as its edges do.
 
     Args:
-        graph: The graph, with its nodes.
         content: What the file says.
         place: Number of each node.
+        labels: Of each node, for messages.
         name: Of the file, for messages.
+        directed: Whether the graph is.
     """
+    ways: list[Way] = []
     lines: dict[tuple[int, int], int] = {}
     for link in content.links:
         one, other = place[link.one], place[link.other]
-        where = f", line {link.line}" if link.line else ""
-        between = f"{graph.nodes[one][LABEL]}-{graph.nodes[other][LABEL]}"
-        data = _read_quantities(link.data, f"topology file {name}{where}, link {between}")
-        ways = [(one, other)]
-        if graph.is_directed() and not link.directed and one != other:
-            ways.append((other, one))
-        graph.add_edges_from((*way, dict(data)) for way in ways)
-        for way in ways if WEIGHT in data and link.line else ():
-            lines.setdefault(way, int(link.line or 0))
-    return lines
+        data = link.data
+        if not _SPECIAL.isdisjoint(data):
+            where = f", line {link.line}" if link.line else ""
+            between = f"{labels[link.one]}-{labels[link.other]}"
+            data = _read_quantities(data, f"topology file {name}{where}, link {between}")
+        both = directed and not link.directed and one != other
+        if not directed and one > other:
+            one, other = other, one
+        ways.append((one, other, data))
+        if both:
+            ways.append((other, one, dict(data)))
+        if WEIGHT in data and link.line:
+            lines.setdefault((one, other), link.line)
+            if both:
+                lines.setdefault((other, one), link.line)
+    return sorted(ways, key=itemgetter(0)), lines
+
+
+def _empty(ways: Sequence[Way], directed: bool) -> Any:
+    """Return a graph that can hold the links: of many only where some are
+    parallel, since that one takes several times as long.
+    """
+    if len({way[:2] for way in ways}) == len(ways):
+        return nx.DiGraph() if directed else nx.Graph()
+    return nx.MultiDiGraph() if directed else nx.MultiGraph()
 
 
 def _label(node: Hashable, data: dict[str, Any]) -> str:
@@ -213,6 +243,8 @@ def _read_quantities(data: dict[str, Any], where: str) -> dict[str, Any]:
     if isinstance(weight := found.get(WEIGHT), str):
         with suppress(ValueError):
             found[WEIGHT] = float(weight)
+    elif weight is None:
+        found.pop(WEIGHT, None)
     return found
 
 
@@ -237,8 +269,9 @@ def _simple(
     for node, _, data in loops:
         if WEIGHT in data:
             graph.nodes[node][OWN_WEIGHT] = data[WEIGHT]
-    graph.remove_edges_from([(node, node, key) for node, _, key in
-                             list(nx.selfloop_edges(graph, keys=True))])  # fmt: skip
+    parallel = graph.is_multigraph()
+    own = nx.selfloop_edges(graph, keys=True) if parallel else nx.selfloop_edges(graph)
+    graph.remove_edges_from(list(own))
     simple = simplify(graph)
     spans = {key: _span(simple, key) for key in ("weight", "latency_s", "bandwidth_Bps")}
     simple.graph[FILE] = GraphFile(

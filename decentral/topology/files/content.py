@@ -192,7 +192,9 @@ def decimal(text: Any, what: str, line: int | None) -> float:
     try:
         return float(text)
     except (TypeError, ValueError, OverflowError):
-        raise Unreadable(f"{what} is {quote_value(text)}", "a number", line) from None
+        comma = isinstance(text, str) and "," in text
+        expected = "a number with a decimal point" if comma else "a number"
+        raise Unreadable(f"{what} is {quote_value(text)}", expected, line) from None
 
 
 def is_number(text: str) -> bool:
@@ -232,6 +234,7 @@ def quote_value(value: Any) -> str:
 MOST_BYTES = 1 << 30
 
 _GZIP = b"\x1f\x8b"
+_POINTER = b"version https://git-lfs"
 _MARKS = (
     (b"\xef\xbb\xbf", "utf-8-sig"),
     (b"\xff\xfe", "utf-16"),
@@ -255,6 +258,10 @@ def read_unpacked(path: Path) -> bytes:
             ) from error
     elif path.suffix.lower() == ".gz":
         raise Unreadable("its ending is .gz, but it is not compressed", "a gzip file")
+    if data.startswith(_POINTER):
+        raise Unreadable(
+            "it is a pointer of git-LFS", "the file itself, which `git lfs pull` fetches"
+        )
     if len(data) > MOST_BYTES:
         raise Unreadable(
             "it is larger than that", f"at most {MOST_BYTES >> 20} MiB, unpacked"

@@ -7,9 +7,10 @@ node and link keeps its line.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from decentral.topology.files.content import Content, Unreadable, only, quote_value
 
@@ -23,13 +24,12 @@ _EXPECTED = (
     "'nodes' with 'links' or 'edges' (node-link, D3), 'graph' (JSON Graph Format) "
     "or 'elements' (Cytoscape)"
 )
-_SPACE = " \t\n\r"
+_SPACE = re.compile(r"[ \t\n\r]*")
 
 Object = Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class Item:
+class Item(NamedTuple):
     """One of the nodes, links or graphs of a file, and its key where they go by
     keys.
     """
@@ -42,9 +42,13 @@ class Item:
         """Return it as an object; raises Unreadable."""
         if not isinstance(self.value, dict):
             raise Unreadable(
-                f"a {what} is {quote_value(self.value)}", "an object { }", self.line
+                f"{_one(what)} is {quote_value(self.value)}", "an object { }", self.line
             )
         return cast("dict[str, Any]", self.value)
+
+
+def _one(what: str) -> str:
+    return f"an {what}" if what[0] in "ae" else f"a {what}"
 
 
 def read_json(text: str) -> Content:
@@ -119,8 +123,7 @@ class _Walker:
 
     def skip(self) -> str:
         """Go on to what is no space, and return it."""
-        while self.at < len(self.text) and self.text[self.at] in _SPACE:
-            self.at += 1
+        self.at = _SPACE.match(self.text, self.at).end()  # pyright: ignore
         return self.text[self.at : self.at + 1]
 
     def decode(self) -> Any:
@@ -152,10 +155,11 @@ class _Walker:
         while True:
             self.skip()
             yield self.here()
-            if self.skip() == closing:
+            mark = self.skip()
+            if mark == closing:
                 self.at += 1
                 return
-            self.pass_by(",")
+            self.pass_by(mark, ",")
 
     def keys(self) -> Iterable[str]:
         """Stop at every value of an object, and return its key."""
@@ -165,11 +169,11 @@ class _Walker:
                     "expecting a key in double quotes", self.text, self.at
                 )
             key = self.decode()
-            self.pass_by(":")
+            self.pass_by(self.skip(), ":")
             yield key
 
-    def pass_by(self, mark: str) -> None:
-        if self.skip() != mark:
+    def pass_by(self, found: str, mark: str) -> None:
+        if found != mark:
             raise json.JSONDecodeError(f"expecting {mark!r}", self.text, self.at)
         self.at += 1
 
@@ -198,6 +202,8 @@ def _identity(value: Any, what: str, line: int) -> Hashable:
         what: What it is, for messages.
         line: Where it stands.
     """
+    if type(value) in (str, int):
+        return value
     if isinstance(value, list):
         return tuple(_identity(each, what, line) for each in cast("list[Any]", value))
     if isinstance(value, bool) or not isinstance(value, str | int | float):
@@ -213,7 +219,7 @@ def _without(data: Object, *keys: str) -> dict[str, Any]:
 
 def _need(data: Object, key: str, what: str, line: int) -> Any:
     if key not in data:
-        raise Unreadable(f"a {what} has no {key!r}", f"{key!r} in every {what}", line)
+        raise Unreadable(f"{_one(what)} has no {key!r}", f"{key!r} in every {what}", line)
     return data[key]
 
 
@@ -231,7 +237,7 @@ def _node_link(whole: Object) -> Content:
     content.directed = _flag(whole.get("directed", False), "directed")
     nodes = [(item, item.fields("node")) for item in _items(whole, "nodes")]
     links = [
-        (item, item.fields("link"), *_ends(item.fields("link"), item.line))
+        (item, data := item.fields("link"), *_ends(data, item.line))
         for item in _items(whole, "links" if "links" in whole else "edges")
     ]
     names = _names(nodes, [end for _, _, *ends in links for end in ends])
@@ -246,10 +252,8 @@ def _node_link(whole: Object) -> Content:
 
 
 def _ends(data: Object, line: int) -> tuple[Hashable, Hashable]:
-    one, other = (
-        _identity(_need(data, end, "link", line), f"the {end} of a link", line)
-        for end in ("source", "target")
-    )
+    one = _identity(_need(data, "source", "link", line), "the source of a link", line)
+    other = _identity(_need(data, "target", "link", line), "the target of a link", line)
     return one, other
 
 
@@ -271,6 +275,8 @@ def _names(nodes: list[tuple[Item, dict[str, Any]]], ends: list[Hashable]) -> _N
     """Decide what links name: ids where all fit, else, as D3 3 and networkx 1 did,
     places.
     """
+    if any(item.key is not None for item, _ in nodes):  # an object of nodes by id
+        return _Names([item.key for item, _ in nodes], by_place=False)
     key = next(
         (key for key in ("id", "name") if any(key in data for _, data in nodes)), None
     )

@@ -151,6 +151,13 @@ def read_numpy(data: bytes) -> Content:
         _check_shape(made.shape)
         _numbers(made.data)
         return _content("scipy", made.shape[0], made.row, made.col, made.data)
+    for name, array in loaded.items():
+        # Of other members numpy gives the bytes, as of spreadsheets, which are archives.
+        if not isinstance(array, np.ndarray):
+            raise Unreadable(
+                f"it is an archive and holds {name}, which is no array of numpy",
+                "a matrix of numpy or scipy; what other archives hold is unpacked first",
+            )
     named = (
         [name for name in _NAMED if name in loaded] if len(loaded) > 1 else list(loaded)
     )
@@ -194,7 +201,7 @@ def _numbers(array: Array) -> Array:
     return array
 
 
-def _arrays(data: bytes) -> Array | dict[str, Array]:
+def _arrays(data: bytes) -> Array | dict[str, Any]:
     loaded: Any = np.load(io.BytesIO(data), allow_pickle=False)
     if isinstance(loaded, np.ndarray):
         return loaded

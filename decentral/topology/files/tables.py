@@ -34,6 +34,13 @@ _TARGETS = ("target", "dst", "dest", "destination", "to", "tonode", "tonodeid", 
 #: The column in which Gephi writes whether a link goes one way.
 _WAYS = {"directed": True, "undirected": False}
 _DELIMITERS = (",", ";", "\t")
+#: By its first line Excel tells itself what sets cells apart.
+_SEPARATOR = re.compile(r'"?sep=([,;\t])"?', re.IGNORECASE)
+#: Columns that say what a link carries, by their names as ``_names`` compares them.
+_CARRIED = {
+    "".join(c for c in name.lower() if c not in " -_"): name
+    for name in (WEIGHT, "type", "latency", "latency_s", "bandwidth", "bandwidth_Bps")
+}
 #: Columns from which a table without a header is taken for a matrix.
 _MATRIX = 4
 
@@ -62,6 +69,7 @@ def read_table(text: str, directed: bool | None = None) -> Content:
         if len(row.cells) != width:
             expected = f"{width} as in line {rows[0].line}"
             raise Unreadable(f"it has {len(row.cells)} columns", expected, row.line)
+    rows = _without_empty_columns(rows)
     if _is_matrix(rows):
         return _matrix(rows)
     names = _names(rows)
@@ -82,8 +90,11 @@ def _rows(text: str) -> list[Row]:
         for line in text.split("\n")
     ]
     first = next((line for line in lines if line.strip()), "")
-    # By the first row: labels further down may hold commas of their own.
-    delimiter = max(_DELIMITERS, key=lambda mark: first.count(mark))
+    if said := _SEPARATOR.fullmatch(first.strip(" ")):
+        delimiter = said[1]
+        lines[lines.index(first)] = ""
+    else:  # by the first row: labels further down may hold commas of their own
+        delimiter = max(_DELIMITERS, key=lambda mark: first.count(mark))
     reader = csv.reader((f"{line}\n" for line in lines), delimiter=delimiter, strict=True)
     found: list[Row] = []
     try:
@@ -96,6 +107,14 @@ def _rows(text: str) -> list[Row]:
             f"it is no table here ({error})", "quotes in pairs", reader.line_num
         ) from None
     return found
+
+
+def _without_empty_columns(rows: Sequence[Row]) -> Sequence[Row]:
+    """Return rows without the last columns where no cell is filled in, which
+    spreadsheets write.
+    """
+    width = max(at for row in rows for at, cell in enumerate(row.cells, 1) if cell)
+    return [Row(row.cells[:width], row.line) for row in rows]
 
 
 # --- columns ----------------------------------------------------------------------
@@ -119,8 +138,9 @@ def _names(rows: Sequence[Row]) -> list[str]:
         return []
     if len(set(plain)) < len(plain):
         raise Unreadable("two columns have one name", "a name for each", first.line)
-    names = [name.strip() for name in first.cells]
-    names = [name.lower() if name.lower() in (WEIGHT, "type") else name for name in names]
+    names = [
+        _CARRIED.get(key, name) for key, name in zip(plain, first.cells, strict=True)
+    ]
     names[one[0]], names[other[0]] = "source", "target"
     return names
 
@@ -291,7 +311,8 @@ def _row(
         number: Of the line.
     """
     head, brace, tail = line.partition("{")
-    fields = [field for field in re.split(r"[\s,;]+" if brace else r"\s+", head) if field]
+    marks = r"[\s,;]+" if brace or header.form == "KONECT" else r"\s+"
+    fields = [field for field in re.split(marks, head) if field]
     most = 2 if brace else 4 if header.form == "KONECT" else 3
     if not 2 <= len(fields) <= most:
         expected = "two nodes and {...}" if brace else "two nodes, and perhaps a weight"
