@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from decentral import ConfigError
+from decentral.cli.settings import read_words
 from decentral.config import (
+    file_faults,
     make_config,
     parse_assignments,
     read_settings,
@@ -137,6 +140,26 @@ def test_a_mapping_can_be_written_everywhere(words: list[str]) -> None:
     found = build("optimizer", made)
     assert found.name == "muon_lite"
     assert found.settings["chi"] == {"embedding": 1, "norm": 2}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["optimizer=muon_lite(chi={norm=1})", "optimizer.chi.norm=2"],
+        ["optimizer={name: muon_lite, chi: {norm: 1}}", "optimizer.chi.norm=2"],
+        ["optimizer=muon_lite", "optimizer.chi={norm: 1}", "optimizer.chi.norm=2"],
+    ],
+)
+def test_a_setting_within_a_mapping_is_given_once(
+    tmp_path: Path, words: list[str]
+) -> None:
+    message = r"norm of optimizer(\.chi)? = 1 and optimizer\.chi\.norm = 2 are the same"
+    with pytest.raises(ConfigError, match=message):
+        read_words(words, {})
+    place = tmp_path / "a.yaml"
+    place.write_text("".join(f"{word.replace('=', ': ', 1)}\n" for word in words))
+    assert [fault for fault in file_faults(place) if re.search(message, fault.text)]
+    assert read_words([*words[:-1], "optimizer.chi.embedding=2"], {})
 
 
 def test_settings_of_a_plug_in_within_another_are_reached() -> None:

@@ -5,7 +5,7 @@ runs.
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,24 +73,47 @@ def read_settings(
 
 def refuse_doubled(layer: Mapping[str, Any]) -> None:
     """Raise ConfigError where one layer says a setting of a plug-in twice: with it,
-    and by its key.
+    and by its key, however deep the setting stands.
     """
     for key, value in layer.items():
-        part, _, inner = key.partition(".")
-        whole = layer.get(part)
-        if not inner or part not in PARTS or isinstance(whole, bool | None):
+        part, *names = key.split(".")
+        if part not in PARTS:
             continue
-        if isinstance(whole, Mapping) and not {"name", "path"} & whole.keys():
-            stated: Mapping[str, Any] = whole
-        elif isinstance(whole, int | float | str | Mapping | Spec):
-            try:
-                stated = as_mapping(part, whole)
-            except ConfigError:
-                continue  # what cannot be read is said where it is
-        else:
-            continue  # an object of Python's
-        if inner in stated:
-            refuse_both(f"{inner} of {part}", stated[inner], key, value)
+        for depth in range(len(names)):
+            above, inner = ".".join([part, *names[:depth]]), names[depth:]
+            if above not in layer:
+                continue
+            whole = layer[above] if depth else _stated(part, layer[part])
+            found = _look_up(whole, inner)
+            if found is not _UNSAID:
+                refuse_both(f"{'.'.join(inner)} of {above}", found, key, value)
+
+
+_UNSAID = object()
+
+
+def _stated(part: str, whole: Any) -> Mapping[str, Any]:
+    """Return what is written of a plug-in; what cannot be read is said where it
+    is.
+    """
+    if isinstance(whole, Mapping) and not {"name", "path"} & whole.keys():
+        return whole
+    if not isinstance(whole, bool) and isinstance(
+        whole, int | float | str | Mapping | Spec
+    ):
+        with suppress(ConfigError):
+            return as_mapping(part, whole)
+    return {}  # nothing, or an object of Python's
+
+
+def _look_up(whole: Any, names: Sequence[str]) -> Any:
+    """Return what a mapping or a plug-in says of a setting within it."""
+    for name in names:
+        within = whole.settings if isinstance(whole, Spec) else whole
+        if not isinstance(within, Mapping) or name not in within:
+            return _UNSAID
+        whole = within[name]
+    return whole
 
 
 def file_faults(path: str | Path, *others: str, trust: Trust = NOTHING) -> list[Fault]:
