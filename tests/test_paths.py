@@ -147,6 +147,25 @@ def test_axes_of_a_sweep_begin_at_its_own_folder_too(
         read_sweep("deep/a.yaml", [], {})
 
 
+@pytest.mark.parametrize("name", ["plug.py", "plug (1), a='q [z].py"])
+def test_plug_ins_of_lists_are_found_from_any_folder(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "job (2)"
+    folder.mkdir()
+    (folder / name).write_text(
+        "from decentral import plugin\n"
+        '@plugin("metric")\ndef mine(snapshot):\n    """Count."""\n    return {"mine/n": 1.0}\n'
+    )
+    monkeypatch.chdir(folder)
+    words = [f'metrics=[consensus, "{name}:mine"]', *SMALL, "out=a"]
+    assert decentral.cli.run(["launch", *words]) == 0
+    monkeypatch.chdir(tmp_path)
+    (folder / "a" / "summary.json").unlink()
+    shutil.rmtree(folder / "a" / "checkpoints" / "step-000000006")
+    assert decentral.cli.run(["resume", str(folder / "a")]) == 0
+
+
 @pytest.mark.parametrize("file", ["plug.py:mine(k=1)", "Abilene (1).graphml"])
 def test_a_project_moves_with_its_run(
     file: str,

@@ -7,6 +7,7 @@ reproduces the run.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
@@ -31,6 +32,7 @@ from decentral.schedules.progress import Past
 from decentral.signature import truth_as_number
 from decentral.spec import NOTHING, Spec, parse_spec, scalar, spell
 from decentral.units import parse_amount
+from decentral.userfile import lies, resolve_path
 
 # --- a run ------------------------------------------------------------------------
 
@@ -268,9 +270,22 @@ def _read_listed(kind: str, one: Any) -> Any:
     held = kind == "callback" and not isinstance(one, str | Mapping | Spec)
     if held or callable(one) or (isinstance(one, Mapping) and callable(one.get("name"))):  # pyright: ignore[reportUnknownMemberType]
         return build(kind, one)
-    if isinstance(one, Spec):
-        return spell(one)
-    return spell(parse_spec(one, kind)) if isinstance(one, Mapping) else one
+    if isinstance(one, Spec | Mapping) or ".py:" in str(one):
+        found = _with_whole_paths(one if isinstance(one, Spec) else parse_spec(one, kind))  # pyright: ignore
+        simple = re.fullmatch(r"[\w./:-]+", found.name) and found == Spec(found.name)
+        return found.name if simple else spell(found)
+    return one
+
+
+def _with_whole_paths(value: Any) -> Any:
+    """Return a plug-in with whole paths, so that a run goes on from any folder."""
+    if isinstance(value, Spec):
+        settings = {key: _with_whole_paths(one) for key, one in value.settings.items()}
+        args = tuple(map(_with_whole_paths, value.args))
+        return Spec(_with_whole_paths(value.name), args, settings)
+    path, is_plugin, function = str(value).rpartition(".py:")
+    found = is_plugin and isinstance(value, str) and lies(f"{path}.py")
+    return f"{resolve_path(f'{path}.py')}:{function}" if found else value
 
 
 def _check_named(value: Any) -> Any:
