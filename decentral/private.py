@@ -32,6 +32,13 @@ def silence_vmap() -> None:
     torch._C._functorch._set_vmap_fallback_warning_enabled(False)  # pyright: ignore
 
 
+def count_changes(tensor: Tensor) -> int:
+    """Return how often a tensor, or whatever shares its storage, was changed in
+    place.
+    """
+    return tensor._version
+
+
 def inner_schedulers(scheduler: Any) -> tuple[Any, ...]:
     """Return the schedulers that a chain or a sequence of them steps; of others
     none.

@@ -41,6 +41,7 @@ from decentral.config import make_config
 from decentral.errors import ConfigError
 from decentral.exchange.local import LocalExchange
 from decentral.loop.block import Block
+from decentral.loop.measure import Evaluator
 from decentral.loop.rounds import checkpoint_of, restore
 from decentral.loop.setup import resolve_config, write_in_list
 from decentral.metrics.scores import accuracy
@@ -485,6 +486,42 @@ def test_schedules_within_another_each_hear_their_own() -> None:
     assert len(heard["norm"]) == 7
     assert not {*heard["loss"]} & {*heard["norm"]}
     assert all(len(values) == 4 for values in (*heard["loss"], *heard["norm"]))
+
+
+@pytest.mark.usefixtures("registered")
+def test_measuring_does_not_train() -> None:
+    """A schedule's own function looks at copies, and at nothing that acts."""
+
+    def meddling(block: Any) -> Any:
+        assert all(len(one) == 4 for one in (block.hosted, *block.parameters.values()))
+        assert not hasattr(block, "adapt")
+        kept = block.losses.clone()
+        for one in (block.rows, block.x, block.grads, block.g, block.losses):
+            one.zero_()
+        return kept
+
+    @plugin("communication", "reading", feedback=lambda block: block.losses)
+    def reading(progress: Any, feedback: Any, *, feedback_every: int = 1) -> float:
+        return float(max(feedback.values) > 1.2 * min(feedback.values))
+
+    @plugin("communication", "spoiling", feedback=meddling)
+    def spoiling(progress: Any, feedback: Any, *, feedback_every: int = 1) -> float:
+        return reading(progress, feedback)
+
+    rows = [walk(tiny_block(**EXACT, communication=one)) for one in (reading, spoiling)]
+    assert torch.equal(*rows)
+
+
+def test_a_metric_that_changes_what_it_measures_is_refused() -> None:
+    def shrinking(snapshot: Any) -> dict[str, Any]:
+        return {"own/norm": snapshot.rows.mul_(0.5).norm()}
+
+    block = tiny_block(**EXACT, metrics=[shrinking])
+    with pytest.raises(
+        ConfigError,
+        match=r"'shrinking' \(.*test_own_functions.py:\d+\) changed the",
+    ):
+        Evaluator(block)(complete=False)
 
 
 @pytest.mark.usefixtures("registered")

@@ -280,6 +280,9 @@ OWN: dict[str, Callable[[], Any]] = {
         split=lambda labels, nodes, seed: [range(9)] * nodes
     ),
     "own metrics: given again otherwise": otherwise,
+    "own metric: changes the models": lambda: trained(
+        tiny_block(metrics=[lambda snapshot: {"own/x": snapshot.rows.zero_().sum()}])
+    ),
     "own callback: two parameters": lambda: tiny_block(callbacks=lambda a, b: None),
     "own callback: rows not asked for": lambda: trained(
         tiny_block(callbacks=lambda context: context.rows.sum())

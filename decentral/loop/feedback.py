@@ -21,12 +21,58 @@ from decentral.network.clock import Clock
 from decentral.network.planning import Membership, RoundPlanner
 from decentral.plugins import ConfiguredPlugin, describe, wrong
 from decentral.schedules.progress import Feedback
+from decentral.topology.labels import NodeId
 from decentral.traits import CommunicationTraits, traits_of
 
 #: Numbers per sketch.
 SKETCH = 64
 #: Bytes of a number of a schedule's own.
 OWN_BYTES = 8
+
+
+class HostedNodes:
+    """The hosted nodes as a schedule's own function sees them: tensors are copies,
+    made where they are asked for, so that measuring does not train.
+
+    ``hosted`` are the ids of the nodes, a row each; ``step``, ``round`` and
+    ``samples`` where the run stands.
+    """
+
+    def __init__(self, block: Measured) -> None:
+        """Look at a block."""
+        self.hosted, self.step = tuple(block.hosted), block.step
+        self.round, self.samples = block.round, block.samples
+        self._block, self._layout = block, block.setup.layout
+
+    @cached_property
+    def losses(self) -> Tensor:
+        """The training loss of every row [n]."""
+        return self._block.losses.clone()
+
+    @cached_property
+    def rows(self) -> Tensor:
+        """All parameters and buffers [n, P]."""
+        return self._block.rows.clone()
+
+    @cached_property
+    def grads(self) -> Tensor:
+        """The gradients [n, P] that the optimizer has seen."""
+        return self._block.grads.clone()
+
+    @property
+    def x(self) -> Tensor:
+        """The trained parameters [n, k]."""
+        return self._layout.trainable_view(self.rows)
+
+    @property
+    def g(self) -> Tensor:
+        """Their gradients [n, k]."""
+        return self._layout.trainable_view(self.grads)
+
+    @property
+    def parameters(self) -> dict[str, Tensor]:
+        """Trained parameters [n, ...] by name."""
+        return self._layout.views(self.rows)
 
 
 class Measured(Protocol):
@@ -39,9 +85,17 @@ class Measured(Protocol):
     health: Health
     members: Membership
     rows: Tensor
+    grads: Tensor
+    losses: Tensor
+    hosted: list[NodeId]
     step: int
     round: int
     feedback: Feedback | None
+
+    @property
+    def samples(self) -> int:
+        """Samples that every node has taken."""
+        ...
 
     @cached_property
     def sketch(self) -> Sketch:
@@ -129,7 +183,7 @@ def _own_numbers(rule: ConfiguredPlugin, block: Measured) -> Tensor:
     own = ConfiguredPlugin(
         replace(rule.plugin, target=function, settings={}, common={}), {}
     )
-    returned: Any = own(block)
+    returned: Any = own(HostedNodes(block))
     count = len(block.rows)
     try:
         found = torch.as_tensor(returned, dtype=torch.float64).detach().cpu()

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from decentral import rng
+from decentral.errors import ConfigError
 from decentral.gradients.autograd import make_looped_forward, make_stacked_forward
 from decentral.layout import share_parameters
 from decentral.loop.block import Block
@@ -19,6 +20,8 @@ from decentral.loop.setup import Setup
 from decentral.merging.calibrate import recalibrate
 from decentral.metrics.base import Snapshot, check_values, chunk_of
 from decentral.network.planning import all_reduce_messages
+from decentral.plugins import ConfiguredPlugin, label_of
+from decentral.private import count_changes
 from decentral.registry import build
 from decentral.tasks.base import Samples
 
@@ -96,9 +99,22 @@ class Evaluator:
         self._book()
         found: dict[str, float] = {}
         for metric in self.metrics:
-            found |= check_values(metric, metric(snapshot), found)
+            found |= check_values(metric, self._ask(metric, snapshot), found)
         if self.val is not None:
             found |= self._validation(snapshot, self.val)
+        return found
+
+    def _ask(self, metric: ConfiguredPlugin, snapshot: Snapshot) -> object:
+        """Return what a metric says. One that changes the rows it looks at, which are
+        those that are trained, is refused.
+        """
+        before = count_changes(snapshot.rows)
+        found = metric(snapshot)
+        if count_changes(snapshot.rows) != before:
+            raise ConfigError(
+                f"{label_of(metric)} changed the models it was to measure; work on a copy, "
+                "snapshot.rows.clone()."
+            )
         return found
 
     def _book(self) -> None:
