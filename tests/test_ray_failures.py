@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -21,12 +21,18 @@ import decentral
 from decentral.api import run_config
 from decentral.config import make_config
 from decentral.engines import workers
+from decentral.engines.ray.actor import Actor
 from decentral.engines.ray.allocator import divide
 from decentral.engines.ray.cluster import Host, HostBlocklist, connect
 from decentral.engines.ray.run import RayRun
-from decentral.engines.ray.worker_group import ORPHANED, WorkerGroup, start_workers
+from decentral.engines.ray.worker_group import (
+    ORPHANED,
+    WorkerGroup,
+    start_workers,
+    unwrap,
+)
 from decentral.engines.workers import WorkersLost
-from decentral.errors import Interrupted, RunError
+from decentral.errors import Interrupted, RunError, worker_error
 from decentral.run.checkpoint import newest_checkpoint
 from decentral.sweeps import read_sweep, run_points
 
@@ -465,3 +471,21 @@ def test_a_worker_that_loads_torch_may_be_silent_for_longer() -> None:
     with pytest.raises(WorkersLost, match="silent for 10 s") as lost:
         group.check_clocks(later_s)
     assert lost.value.ranks == [0]
+
+
+def test_objects_of_modules_that_workers_lack_are_named() -> None:
+    from ray.exceptions import RaySystemError
+
+    lacking = RaySystemError("System error: No module named 'mine'\ntraceback: ...")
+    found = worker_error(unwrap(lacking), "")
+    assert "a worker cannot import 'mine'; install it on every host" in str(found)
+    other = RaySystemError("System error: out of file descriptors")
+    assert unwrap(other) is other
+
+
+def test_workers_import_from_where_the_driver_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.path", ["here"])
+    Actor.look_in(cast("Actor", None), ["here", str(tmp_path), str(tmp_path / "gone")])
+    assert sys.path == ["here", str(tmp_path)]

@@ -8,9 +8,10 @@ moment on.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,6 +80,13 @@ class Actor:
 
         self.store = open_store(address)  # it serves as long as it is held
         return self.store.port
+
+    def look_in(self, folders: Sequence[str]) -> None:
+        """Import from the folders that the driver imports from, where they are here,
+        too: objects of Python in a job name their modules.
+        """
+        known = {*sys.path}
+        sys.path += [one for one in folders if one not in known and Path(one).is_dir()]
 
     def begin(self, job: Job) -> None:
         """Build the worker and train to the end; what happens is reported by

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 import time
 from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -21,6 +23,8 @@ REPORTS_S = 0.3
 TOGETHER_S = 1.5
 #: A process that nobody has asked for this many times ``liveness_s`` ends itself.
 ORPHANED = 3.0
+#: How Python says, within what Ray says, that there is no such module.
+_MISSING = re.compile("No module named '([^']+)'")
 
 
 @dataclass
@@ -106,7 +110,7 @@ class WorkerGroup:
         try:
             return ray.get(ref)
         except RayTaskError as error:
-            cause = error.cause
+            cause = unwrap(error.cause)
             known = isinstance(cause, ConfigError | RunError)
             raise cause if known else worker_error(cause, str(error)) from error
         except RayError as error:
@@ -137,6 +141,8 @@ class WorkerGroup:
         self._start_clocks()
         # Answers only when the work ends: before that it tells of a process that
         # died.
+        for actor in self.actors:
+            actor.look_in.remote(sys.path)
         works = [
             actor.begin.remote(job) for actor, job in zip(self.actors, jobs, strict=True)
         ]
@@ -347,3 +353,13 @@ def _turns(room: list[int], placement: str, limited: bool) -> Iterator[int]:
     spread = [i for turn in rounds for i, places in enumerate(room) if places > turn]
     once = spread if placement == "spread" else packed
     yield from once if limited else cycle(once)
+
+
+def unwrap(error: BaseException) -> BaseException:
+    """Return what a worker has raised: of an object from Python whose module it lacks,
+    of which Ray makes an error of its own, the ImportError.
+    """
+    from ray.exceptions import RaySystemError
+
+    found = _MISSING.search(str(error)) if isinstance(error, RaySystemError) else None
+    return ModuleNotFoundError(found[0], name=found[1]) if found else error
