@@ -179,7 +179,11 @@ class Evaluator:
         model: Any = copy.deepcopy(self.setup.model)
         self.setup.layout.unpack(row, model, integers)
         found = model.state_dict().items()
-        return {k: v.detach().cpu().clone() for k, v in found if isinstance(v, Tensor)}
+        return {
+            k: v.detach().cpu().clone(memory_format=torch.contiguous_format)
+            for k, v in found
+            if isinstance(v, Tensor)
+        }
 
 
 def _indices(places: Iterable[int]) -> Tensor:
