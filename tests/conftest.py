@@ -16,7 +16,6 @@ import tempfile
 from collections.abc import Iterator
 from functools import cache, cached_property
 from importlib.util import find_spec
-from itertools import takewhile
 from pathlib import Path
 
 # Read by the numerical libraries when they are first imported; child processes inherit them.
@@ -217,13 +216,12 @@ def _torch_defaults() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _plugins_of_this_test() -> Iterator[None]:
     """Forget the plug-ins a test has registered, and the files it has loaded them from."""
-    registered, newest = dict(registry._registered), next(reversed(sys.modules))
+    registered, loaded = dict(registry._registered), set(sys.modules)
     yield
     for key in registry._registered.keys() - registered.keys():
         if not registry._registered[key].target.__module__.startswith("decentral."):
             del registry._registered[key]
-    # Modules stand in the order of their import.
-    for name in list(takewhile(lambda name: name != newest, reversed(sys.modules))):
+    for name in sys.modules.keys() - loaded:
         if name.startswith("decentral_user_"):
             del sys.modules[name]
 

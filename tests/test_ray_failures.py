@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,7 +17,7 @@ from typing import Any, cast
 import pytest
 import torch
 from inventory import as_it_was
-from support import replayed
+from support import descendants, lives, replayed
 from torch import Tensor
 
 import decentral
@@ -23,7 +26,14 @@ from decentral.config import make_config
 from decentral.engines import workers
 from decentral.engines.ray.actor import Actor
 from decentral.engines.ray.allocator import divide
-from decentral.engines.ray.cluster import Host, HostBlocklist, connect
+from decentral.engines.ray.cluster import (
+    HEAD_EVERY_S,
+    HEAD_S,
+    Head,
+    Host,
+    HostBlocklist,
+    connect,
+)
 from decentral.engines.ray.run import RayRun
 from decentral.engines.ray.worker_group import (
     ORPHANED,
@@ -221,11 +231,11 @@ def test_a_share_is_what_a_run_would_use_alone() -> None:
 
 
 def test_nodes_are_lost_and_return_and_the_log_replays_to_the_same_rows(
-    launch: Launch, monkeypatch: pytest.MonkeyPatch
+    launch: Launch,
 ) -> None:
-    """They return at an epoch of their own, as if a host had joined, as their neighbours' mean."""
-    whole = SETTINGS["nodes"]
-    monkeypatch.setattr(RayRun, "could_rejoin", lambda run: len(run.members.live) < whole)
+    """Their process died, their host goes on: they return there at an epoch of their own, as their
+    neighbours' mean.
+    """
     out = launch(**CONTINUE, faults=["kill(worker=2,step=25)"])
     first, second = events(out, "membership")
     assert (first["lost"], first["joined"]) == ([4, 5], [])
@@ -235,10 +245,19 @@ def test_nodes_are_lost_and_return_and_the_log_replays_to_the_same_rows(
 
 
 @pytest.mark.soak
-def test_two_losses_replay_to_the_same_rows(launch: Launch) -> None:
-    faults = ["kill(worker=2,step=25)", "kill(worker=0,step=45)"]
-    out = launch(**CONTINUE, faults=faults)
-    assert [change["lost"] for change in events(out, "membership")] == [[4, 5], [0, 1]]
+@pytest.mark.parametrize(
+    ("again", "lost"),
+    [
+        ("kill(worker=0,step=45)", [[4, 5], [], [0, 1], []]),
+        # Before the next checkpoint: so it would go on for ever.
+        ("kill(worker=2,step=33)", [[4, 5], [], [4, 5]]),
+    ],
+)
+def test_two_losses_replay_to_the_same_rows(
+    again: str, lost: list[list[int]], launch: Launch
+) -> None:
+    out = launch(**CONTINUE, faults=["kill(worker=2,step=25)", again])
+    assert [change["lost"] for change in events(out, "membership")] == lost
     assert torch.equal(last_rows(out), replayed(out))
 
 
@@ -355,12 +374,51 @@ def test_kills_with_restart_change_no_bit(
 def test_kills_with_continue_end_as_the_log_tells(attempt: int, launch: Launch) -> None:
     worker, fault = struck(attempt, 3)
     out = launch(**CONTINUE, faults=[fault])
-    (failure,), (change,) = events(out, "failure"), events(out, "membership")
+    (failure,), (change, *later) = events(out, "failure"), events(out, "membership")
+    assert [returned["joined"] for returned in later] in ([], [failure["nodes"]])
     assert failure["workers"] == [worker]
     assert failure["nodes"] == change["lost"] == [2 * worker, 2 * worker + 1]
     assert (out / "merged.safetensors").stat().st_size > 0
     assert events(out, "finished")
     assert torch.equal(last_rows(out), replayed(out))
+
+
+def test_the_head_may_be_away_for_a_moment() -> None:
+    """It is given up once it has not answered for long, though it was asked again and again."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        head = Head(f"127.0.0.1:{server.getsockname()[1]}")
+        head.check(head.asked_s + HEAD_EVERY_S)
+    # Busy for long: the first silence is no reason yet.
+    head.check(silent_s := head.asked_s + 3 * HEAD_S)
+    head.check(silent_s + HEAD_S - 1)
+    head.check(silent_s + HEAD_S)  # it was asked a moment ago
+    with pytest.raises(RunError, match="has not answered for 30 s"):
+        head.check(silent_s + HEAD_S + HEAD_EVERY_S)
+
+
+@pytest.mark.soak
+def test_a_run_ends_in_one_line_when_the_head_is_killed(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    words = [f"{key}={value}" for key, value in (SETTINGS | {"steps": 10**6}).items()]
+    command = [sys.executable, "-m", "decentral", "launch", "--quiet", *words]
+    with subprocess.Popen(
+        [*command, "--out", str(out)], stderr=subprocess.PIPE, text=True
+    ) as driver:
+        while not list(out.glob("checkpoints/step-*[1-9]*/manifest.json")):
+            assert driver.poll() is None
+            time.sleep(0.2)
+        children = descendants(driver.pid)
+        (head,) = (
+            pid for pid in children
+            if Path(f"/proc/{pid}/comm").read_text().startswith("gcs_server")
+        )  # fmt: skip
+        os.kill(head, signal.SIGKILL)
+        _, said = driver.communicate(timeout=100)
+    assert driver.returncode == 1
+    assert len(said.splitlines()) == 1
+    assert "Ray's head (GCS) has not answered for 30 s" in said
+    assert str(out) in said
+    assert not any(map(lives, children))
 
 
 @pytest.mark.soak

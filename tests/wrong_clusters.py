@@ -13,7 +13,14 @@ from decentral.config import Engine
 from decentral.engines import local
 from decentral.engines.attempt import check_versions
 from decentral.engines.base import EngineRun
-from decentral.engines.ray.cluster import Host, _check_port, _explain, _start
+from decentral.engines.ray.cluster import (
+    HEAD_S,
+    Head,
+    Host,
+    _check_port,
+    _explain,
+    _start,
+)
 from decentral.engines.ray.run import RayRun
 from decentral.engines.ray.worker_group import WorkerGroup, place_workers
 from decentral.engines.workers import PROCESS_DIED, CheckpointAssembly, WorkersLost
@@ -48,6 +55,13 @@ def port_in_use() -> None:
     taken.__enter__.return_value.bind.side_effect = OSError(errno.EADDRINUSE, "in use")
     with mock.patch("socket.socket", return_value=taken):
         _check_port(8265)
+
+
+def head_is_gone() -> None:
+    """A port that nobody listens at."""
+    head = Head("127.0.0.1:1")
+    head.check(head.asked_s + HEAD_S)
+    head.check(head.asked_s + HEAD_S)
 
 
 def no_room_for_ray() -> None:
@@ -109,6 +123,7 @@ CLUSTERS: dict[str, Callable[[], Any]] = {
     "no token": has_no_token,
     "Ray fails otherwise": lambda: refuses(HEAD, RuntimeError("the session is gone")),
     "no folder for Ray": no_room_for_ray,
+    "Ray's head is gone": head_is_gone,
     "no host with CPUs": lambda: place_workers([], 1, "pack", set(), 0),
     "fewer GPUs than asked": lambda: place_workers(ONE_GPU, 2, "pack", set(), 1),
     "a worker of another version": lambda: check_versions(

@@ -23,7 +23,6 @@ from decentral.layout import share_parameters
 from decentral.limits import require
 from decentral.loop.adapting import example
 from decentral.plugins import describe, is_users, wrong
-from decentral.private import defer_compiler
 from decentral.pytree import Tree, first_leaf, shapes
 from decentral.registry import ConfiguredPlugin, build, members
 from decentral.rng import fork_rng
@@ -126,7 +125,6 @@ def check_size(
         device: Where its row will be.
         dtype: The type of the row's numbers.
     """
-    defer_compiler()
     # Parameters of the right shapes that hold no memory.
     with torch.device("meta"), _NoDraws():
         numbers = sum(p.numel() for p in builder().parameters())
@@ -134,15 +132,11 @@ def check_size(
     require(2.0 * numbers * dtype.itemsize, f"models of {numbers:,} parameters", device)
 
 
-#: What draws a tensor anew in place.
-_DRAWS = {Tensor.normal_, Tensor.uniform_, Tensor.bernoulli_, Tensor.exponential_}
-
-
 class _NoDraws(TorchFunctionMode):
-    """Leaves tensors as they are that ``torch.nn.init`` would fill, and draws none.
+    """Leaves tensors as they are that ``torch.nn.init`` would fill.
 
-    On the meta device, within which it is used, there is nothing to fill, and torch
-    would import its compiler for that: 2 s.
+    On the meta device there is nothing to fill, and torch would import its compiler
+    for that: 2 s.
     """
 
     def __torch_function__(
@@ -150,11 +144,6 @@ class _NoDraws(TorchFunctionMode):
     ) -> Any:
         if getattr(func, "__module__", None) == "torch.nn.init":
             return kwargs["tensor"]  # torch.nn.init hands its arguments on by name
-        if func in _DRAWS and args[0].is_meta:
-            return args[0]
-        if func in (torch.rand, torch.randn) and "device" not in (kwargs or {}):
-            given = {k: v for k, v in (kwargs or {}).items() if k != "generator"}
-            return torch.empty(*args, **given)
         return func(*args, **(kwargs or {}))
 
 

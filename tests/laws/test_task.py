@@ -18,7 +18,6 @@ from decentral.gradients import Batch, LoopGradient, VmapGradient
 from decentral.loop.models import _NoDraws, builder_of
 from decentral.loop.preparing import _task
 from decentral.loop.setup import Setup
-from decentral.private import defer_compiler
 from decentral.registry import find, names
 from decentral.sampling import Sampler
 from decentral.tasks import Task
@@ -67,7 +66,6 @@ def suits(task: Task, model: str) -> bool:
     given = task.takes or task.gives
     if (traits_of(rule, ModelTraits).inputs or given) != given:
         return False
-    defer_compiler()
     try:
         with torch.device("meta"), _NoDraws():
             return given != "numbers" or bool(rule(shape, outputs))

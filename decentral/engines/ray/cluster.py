@@ -9,6 +9,7 @@ import os
 import secrets
 import socket
 import tempfile
+import time
 import warnings
 from collections.abc import Generator, Iterable
 from contextlib import ExitStack, contextmanager, suppress
@@ -18,11 +19,14 @@ from typing import Any
 
 from decentral.config import Config, Engine
 from decentral.engines.ray.private import on_loopback, quieten, read_environment
-from decentral.errors import ConfigError
+from decentral.errors import ConfigError, RunError
 from decentral.process import OwnFolder
 
 #: Seconds within which an address must accept a connection.
 ANSWER_S = 5.0
+#: Seconds between two looks at the head, and without an answer of it, after which a
+#: run ends: some start again, and after 60 s Ray ends the process.
+HEAD_EVERY_S, HEAD_S = 5.0, 30.0
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,40 @@ class Cluster:
         finally:
             if self.folder:
                 self.folder.close()
+
+
+class Head:
+    """Ray's head (GCS): without it nobody is started or looked up, and a process ends
+    by Ray's hand after a minute, without a word about its run.
+    """
+
+    def __init__(self, address: str) -> None:
+        """Look at it from now on."""
+        host, _, port = address.rpartition(":")
+        self.address = host.strip("[]"), int(port)
+        self.asked_s = time.monotonic()
+        self.silent_since_s: float | None = None
+
+    def check(self, now_s: float) -> None:
+        """Ask it, now and then; raises RunError once it has not answered for
+        ``HEAD_S``.
+        """
+        if now_s - self.asked_s < HEAD_EVERY_S:
+            return
+        self.asked_s = now_s
+        try:
+            socket.create_connection(self.address, timeout=1.0).close()
+        except OSError as error:
+            # Not since its last answer: this process may have been busy since then.
+            if self.silent_since_s is None:
+                self.silent_since_s = now_s
+            if now_s - self.silent_since_s >= HEAD_S:
+                raise RunError(
+                    f"Ray's head (GCS) has not answered for {HEAD_S:g} s ({error}); start Ray "
+                    "again where it was not started by this run, then `decentral resume`."
+                ) from error
+        else:
+            self.silent_since_s = None
 
 
 def connect(config: Config) -> Cluster:

@@ -46,6 +46,11 @@ class RayRun(EngineRun):
         self.group: WorkerGroup | None = None
         self.failures = 0
         self.blocklist = HostBlocklist()
+        #: Hosts that go on, and have room for nodes whose process died there.
+        self.vacant: set[str] = set()
+        #: Where nodes returned last: a process that dies again before the next
+        #: checkpoint, perhaps for want of memory, would do so without end.
+        self.returned_at = -1
         # For its ConfigError, before a cluster is started for nothing.
         worker_count(config, 1)
         self.cluster = connect(config)
@@ -176,6 +181,8 @@ class RayRun(EngineRun):
         self._record_failure(lost, nodes)
         self._check_policy(lost)
         self.saved = self._newest()
+        if lost.process and (self.saved.step if self.saved else 0) > self.returned_at:
+            self.vacant |= {group.hosts[rank].id for rank in lost.ranks}
         if config.engine.on_failure == "continue" and nodes:
             self.workers = max(1, self.workers - len(lost.ranks))
             self._reconfigure(self.members.without(nodes))
@@ -213,19 +220,22 @@ class RayRun(EngineRun):
     # --- membership ---------------------------------------------------------------
 
     def could_rejoin(self) -> bool:
-        """Whether nodes are missing and a host is there that was not, or answers
-        again.
+        """Whether nodes are missing and there is room: on a host that was not there,
+        that answers again, or where only a process died.
         """
         missing = len(self.members.live) < self.setup.config.nodes
         if not (missing or self.blocklist):
             return False
         hosts = self.cluster.hosts()
         self.known -= self.blocklist.unblock(hosts)
-        return missing and bool({host.id for host in hosts} - self.known)
+        here = {host.id for host in hosts}
+        return missing and bool(here - self.known or here & self.vacant)
 
     def _rejoin(self) -> None:
         """Let all missing nodes return at the checkpoint that was just taken."""
         self.saved = self._newest()
+        self.returned_at = self.saved.step if self.saved else 0
+        self.vacant.clear()
         self.known = {host.id for host in self.cluster.hosts()}
         self.workers = self.wanted
         missing = set(all_ids(self.setup.config.nodes)) - set(self.members.live)

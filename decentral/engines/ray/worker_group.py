@@ -13,7 +13,7 @@ from typing import Any
 
 from decentral.config import Config, Engine
 from decentral.engines.ray.actor import Actor
-from decentral.engines.ray.cluster import Cluster, Host
+from decentral.engines.ray.cluster import HEAD_EVERY_S, Cluster, Head, Host
 from decentral.engines.workers import PROCESS_DIED, START_S, Report, WorkersLost
 from decentral.errors import ConfigError, RunError, worker_error
 
@@ -35,6 +35,7 @@ class WorkerGroup:
     hosts: list[Host]
     engine: Engine
     begun: int = 0
+    head: Head | None = None
     steps: list[int] = field(init=False)
     gone: set[int] = field(default_factory=set[int])
     _asked: dict[Any, int] = field(default_factory=dict[Any, int])
@@ -73,12 +74,10 @@ class WorkerGroup:
             given: Arguments for each worker.
             timeout_s: Seconds to wait for all answers.
         """
-        import ray
-
         refs = [
             self._call(rank, method, *arguments) for rank, arguments in enumerate(given)
         ]
-        ready, _ = ray.wait(refs, num_returns=len(refs), timeout=timeout_s)
+        ready = self._wait(refs, timeout_s)
         silent = [rank for rank, ref in enumerate(refs) if ref not in set(ready)]
         if silent:
             raise WorkersLost(silent, f"no answer within {timeout_s:g} s")
@@ -88,13 +87,26 @@ class WorkerGroup:
         """Return what one worker answers; raises WorkersLost when it does not in
         time.
         """
-        import ray
-
         ref = self._call(rank, method, *given)
-        ready, _ = ray.wait([ref], timeout=self.engine.progress_s)
-        if not ready:
+        if not self._wait([ref], self.engine.progress_s):
             raise WorkersLost([rank], f"no answer within {self.engine.progress_s:g} s")
         return self._answer(rank, ref)
+
+    def _wait(self, refs: list[Any], timeout_s: float) -> list[Any]:
+        """Return those answers that come in time; raises RunError without Ray's
+        head.
+        """
+        import ray
+
+        end_s = time.monotonic() + timeout_s
+        while True:
+            left_s = max(0.0, end_s - time.monotonic())
+            turn_s = min(left_s, HEAD_EVERY_S)
+            ready, _ = ray.wait(refs, num_returns=len(refs), timeout=turn_s)
+            if len(ready) == len(refs) or turn_s == left_s:
+                return ready
+            if self.head:
+                self.head.check(time.monotonic())
 
     def _call(self, rank: int, method: str, *given: Any) -> Any:
         call = getattr(self.actors[rank], method)
@@ -154,7 +166,8 @@ class WorkerGroup:
 
         Raises WorkersLost for workers that are dead, that are silent for
         ``liveness_s``, and all of them when none has done a step for
-        ``progress_s``; RunError for one that cannot even begin.
+        ``progress_s``; RunError for one that cannot even begin, or without Ray's
+        head.
         """
         import ray
 
@@ -173,6 +186,8 @@ class WorkerGroup:
             step, reports = self._answer(rank, ref)
             self._note_answer(rank, step, bool(reports))
             yield from reports
+        if self.head:
+            self.head.check(time.monotonic())
         self.check_clocks(time.monotonic())
 
     def _note_answer(self, rank: int, step: int, reported: bool) -> None:
@@ -294,7 +309,8 @@ def start_workers(
         ).remote(label, ORPHANED * config.engine.liveness_s, config.engine.progress_s)
         for label, host in zip(labels, hosts, strict=True)
     ]
-    return WorkerGroup(actors, hosts, config.engine, begun)
+    head = Head(ray.get_runtime_context().gcs_address)
+    return WorkerGroup(actors, hosts, config.engine, begun, head)
 
 
 def _cores(host: Host, hosts: Sequence[Host]) -> float:
