@@ -73,9 +73,13 @@ class OwnFolder:
         keeper, self._keeper = self._keeper, None
         if keeper is None or os.getpid() != self._maker:  # a forked child lets it be
             return
-        with suppress(subprocess.TimeoutExpired):
+        try:
             # A byte, and not only the end: a child that was forked may hold the pipe.
-            keeper.communicate(b"\n", timeout=KEEPER_S)
+            # It ends after ``KEEPER_S`` of its own time; a busy machine adds some.
+            keeper.communicate(b"\n", timeout=2 * KEEPER_S)
+        except subprocess.TimeoutExpired:
+            keeper.kill()
+            keeper.wait()
         # Somebody may have killed the keeper.
         shutil.rmtree(self.path, ignore_errors=True)
 
