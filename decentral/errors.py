@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import errno
 import os
+import re
 import shlex
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -14,6 +15,9 @@ from pathlib import Path
 from typing import Any
 
 _LISTED = 40
+#: Characters that do something to a terminal, those that turn the direction of
+#: writing included.
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 #: Where all code of decentral lies.
 PACKAGE = os.path.dirname(__file__) + os.sep
@@ -114,6 +118,25 @@ def shell_word(path: str | Path) -> str:
     return shlex.quote(str(path))
 
 
+def visible(text: str) -> str:
+    r"""Return a text with its control characters written out: what comes from
+    elsewhere must not move the cursor, colour the screen or hide a line.
+
+    >>> visible("ring\x1b[31m"), visible("über")
+    ('ring\\x1b[31m', 'über')
+    """
+    return _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def shorten(text: str, most: int = 200) -> str:
+    """Return a text as a message quotes it: its beginning, where it is long.
+
+    >>> shorten("ring"), shorten("r" * 1000, 4)
+    ('ring', 'rrrr...')
+    """
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
 def exit_place(error: SystemExit) -> str:
     """Return what called ``exit``, and where: an end of the program that nobody has
     asked for.
@@ -148,7 +171,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> ConfigError:
         name: The name given.
         known: The names that there are.
     """
-    names = sorted(known)
+    names, name = sorted(known), shorten(name)
     offer = ", ".join(names) if len(names) <= _LISTED else f"{len(names)} names"
     return ConfigError(
         f"unknown {kind} {name!r}.{nearest(name, names)} Available: {offer}."

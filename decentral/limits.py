@@ -1,5 +1,5 @@
 """The most that can be asked for: above every real use, and below what only a slip
-can mean; then what this machine has, memory and cores.
+can mean; what is read of a file; then what this machine has, memory and cores.
 
 What is below the limits may still be too much for a machine: memory is estimated
 before a run.
@@ -7,9 +7,13 @@ before a run.
 
 from __future__ import annotations
 
+import errno
+import json
 import os
+import stat
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from decentral.errors import ConfigError
 from decentral.units import format_bytes
@@ -24,6 +28,8 @@ NODES = 10**6
 #: tokens, of all.
 BATCH = 10**8
 THREADS_PER_CORE = 4
+#: Values of one setting in a sweep, and runs of a sweep.
+POINTS = 10_000
 
 
 def check_batch(size: int, where: str) -> None:
@@ -44,6 +50,137 @@ def check_threads(threads: int | str, cores: float | None = None) -> None:
             f"threads = {threads}: there are {found} cores; it must be at most "
             f"{THREADS_PER_CORE} per core, {THREADS_PER_CORE * found}, or auto."
         )
+
+
+# --- files ------------------------------------------------------------------------
+
+
+#: Bytes that are read of a configuration, of a file of JSON, and of one of lines of
+#: JSON: a million of them are half a gigabyte.
+CONFIG_BYTES = 16 << 20
+JSON_BYTES = 1 << 30
+LINES_BYTES = 16 << 30
+
+_KINDS = (
+    (stat.S_ISDIR, "folder"),
+    (stat.S_ISFIFO, "FIFO"),
+    (stat.S_ISSOCK, "socket"),
+    (stat.S_ISCHR, "device"),
+    (stat.S_ISBLK, "device"),
+)
+
+
+def open_file(path: str | Path, most: int | None = None) -> BinaryIO:
+    """Open a regular file for reading; raises OSError for anything else that has its
+    name.
+
+    To open a FIFO waits for a writer, and a device may have no end.
+
+    Args:
+        path: The file.
+        most: The bytes that it may have; None: any number.
+    """
+    # Looked at before it is opened, which does something to some devices; and again
+    # afterwards, when nobody can replace it.
+    _require_regular(os.stat(path).st_mode, path)
+    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb")
+    try:
+        found = os.fstat(file.fileno())
+        _require_regular(found.st_mode, path)
+        if most is not None and found.st_size > most:
+            size, limit = format_bytes(found.st_size), format_bytes(most)
+            said = f"it has {size}, and at most {limit} are read"
+            raise OSError(errno.EFBIG, said, str(path))
+    except OSError:
+        file.close()
+        raise
+    return file
+
+
+def _require_regular(mode: int, path: str | Path) -> None:
+    if not stat.S_ISREG(mode):
+        kind = next((name for test, name in _KINDS if test(mode)), "special file")
+        raise OSError(errno.EINVAL, f"it is a {kind}, and no file", str(path))
+
+
+def read_bytes(path: str | Path, most: int) -> bytes:
+    """Return the content of a regular file; raises OSError, also where it is longer.
+
+    Args:
+        path: The file.
+        most: The bytes that it may have.
+    """
+    with open_file(path, most) as file:
+        return file.read(most)
+
+
+def read_json(path: str | Path) -> Any:
+    """Return what a file of JSON holds; raises OSError or ValueError."""
+    return parse_json(read_bytes(path, JSON_BYTES))
+
+
+def is_json(path: str | Path) -> bool:
+    """Whether a file is there that holds a JSON object."""
+    try:
+        return isinstance(read_json(path), dict)
+    except (OSError, ValueError):
+        return False
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Return what a text of JSON says; raises ValueError, also where it is nested
+    deeper than Python can read.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def add_to_digest(file: Iterable[bytes], digest: Any) -> Iterator[bytes]:
+    """Yield the lines of a file, added to a digest."""
+    for line in file:
+        digest.update(line)
+        yield line
+
+
+class _Sample:
+    """Lines that are spread evenly over many, with the first and the last."""
+
+    def __init__(self, most: int | None) -> None:
+        """Keep ``most`` lines, or up to twice as many; None: all."""
+        self.most, self.every, self.seen = most, 1, 0
+        self.kept: list[tuple[int, bytes]] = []
+
+    def add(self, number: int, line: bytes) -> None:
+        """See the next line."""
+        self.last = (number, line)
+        if self.seen % self.every == 0:
+            self.kept.append(self.last)
+        self.seen += 1
+        if self.most and len(self.kept) > 2 * self.most:
+            self.kept, self.every = self.kept[::2], 2 * self.every
+
+    @property
+    def lines(self) -> list[tuple[int, bytes]]:
+        """The lines, by their numbers."""
+        whole = self.kept[-1][0] == self.last[0]
+        return self.kept if whole else [*self.kept, self.last]
+
+
+def sample_lines(file: Iterable[bytes], most: int | None) -> list[tuple[int, bytes]]:
+    """Return lines of a file, by their numbers.
+
+    Evaluations are few among many log lines, and have more keys: so lines with
+    equally many are sampled by themselves, and those that tell a phase are all kept.
+    """
+    samples: dict[int, _Sample] = {}
+    for number, line in enumerate(file, start=1):
+        kind = 0 if b'"phase"' in line else line.count(b'":')
+        if (sample := samples.get(kind)) is None:
+            sample = samples[kind] = _Sample(most if kind else None)
+        sample.add(number, line)
+    return sorted(line for sample in samples.values() for line in sample.lines)
 
 
 # --- this machine -----------------------------------------------------------------

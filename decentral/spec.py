@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from decentral.errors import ConfigError
+from decentral.errors import ConfigError, shorten
 from decentral.units import ambiguous, number_in
 from decentral.userfile import lies
 
@@ -27,6 +27,8 @@ _NAME = re.compile(r"\s*([^\s(),=\[\]{}'\"][^(),=\[\]{}'\"]*?)\s*(?=[(),\]}]|$)"
 #: pattern.
 _ENTRY = re.compile(r"\s*([^\s(),=:\[\]{}'\"][^(),=:\[\]{}'\"]*?)\s*(?=[=:])")
 _QUOTED = re.compile(r"\s*(?:'((?:[^']|'')*)'|\"((?:[^\"]|\"\")*)\")\s*")
+#: Values within each other; no plug-in needs a tenth of it.
+_DEPTH = 50
 #: Words for the absence of a value, in small letters.
 NOTHING = ("null", "none")
 _WORDS = {"true": True, "false": False, **dict.fromkeys(NOTHING)}
@@ -166,6 +168,7 @@ class _Reader:
 
     def __init__(self, text: str, kind: str) -> None:
         self.text, self.kind, self.at = text, kind, 0
+        self.depth = 0
 
     def whole(self) -> Spec:
         found = self.spec()
@@ -177,7 +180,8 @@ class _Reader:
         braces = self.text.lstrip().startswith("{")
         form = "{key: value, key: value}" if braces else "name(key=value, key=value)"
         raise ConfigError(
-            f"{self.kind}: {what} at column {self.at + 1} of {self.text!r}; write it like {form}."
+            f"{self.kind}: {what} at column {self.at + 1} of {shorten(self.text)!r}; "
+            f"write it like {form}."
         )
 
     def match(self, pattern: re.Pattern[str]) -> re.Match[str] | None:
@@ -242,6 +246,14 @@ class _Reader:
             self.fail(f"missing {closing!r}")
 
     def value(self) -> Any:
+        self.depth += 1
+        if self.depth > _DEPTH:
+            self.fail(f"more than {_DEPTH} brackets within each other")
+        found = self._value()
+        self.depth -= 1
+        return found
+
+    def _value(self) -> Any:
         start = self.at
         text = self.read_quoted()
         if text is not None:

@@ -25,6 +25,8 @@ DECIMAL = (
     rf"[-+]?(?:\.[0-9]+|{_DIGITS}(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"
     r"|[-+]?\.?(?:inf|Inf|INF)|\.?(?:nan|NaN|NAN)"
 )
+#: Digits of a whole number; Python itself would read no more than some thousands.
+_LONGEST = 400
 _INTEGER, _DECIMAL = re.compile(INTEGER), re.compile(DECIMAL)
 #: What some read as octal and some as decimal, and what YAML 1.1 read as minutes
 #: and seconds.
@@ -50,10 +52,15 @@ def ambiguous(text: str) -> str:
 def number_in(text: str) -> int | float | None:
     """Return the number that a text is; None: it is none.
 
+    Raises ConfigError for a whole number longer than any.
+
     >>> [number_in(text) for text in ("1_000", "5e-4", "0x1f", "-inf", "90%")]
     [1000, 0.0005, 31, -inf, None]
     """
     if _INTEGER.fullmatch(text):
+        if len(text) > _LONGEST:
+            said = f"{text[:20]}... is a number of {len(text):,} digits"
+            raise ConfigError(f"{said}; the most is {_LONGEST}.")
         return int(text, 0) if text[1:2] in ("x", "o") else int(text)
     if _DECIMAL.fullmatch(text):
         return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))

@@ -21,6 +21,7 @@ import importlib
 import importlib.util
 import os
 import sys
+import threading
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -31,7 +32,7 @@ from types import ModuleType
 from typing import Any
 
 from decentral.blame import adopt, users_place
-from decentral.errors import ConfigError, exit_place, in_words
+from decentral.errors import ConfigError, exit_place, in_words, visible
 
 # --- opened -----------------------------------------------------------------------
 
@@ -122,6 +123,8 @@ def unpack(files: Mapping[str, bytes], folder: Path) -> None:
 
 
 _PREFIX = "decentral_user_"
+#: Seconds after which an import is told of that has not come to its end.
+_PATIENCE_S = 10.0
 _NOT_BESIDE = sys.stdlib_module_names | {"decentral"}
 
 #: The folder of every package made here, and the file of every plug-in that was
@@ -145,6 +148,9 @@ def load_file(path: str) -> ModuleType:
             )
         for other in sources(file):
             locate(other)
+    waiting = threading.Timer(_PATIENCE_S, _say_waiting, [path])
+    waiting.daemon = True
+    waiting.start()
     try:
         return importlib.import_module(name)
     except SystemExit as error:
@@ -157,6 +163,16 @@ def load_file(path: str) -> ModuleType:
         raise ConfigError(
             f"plug-in file {path} cannot be imported: {said.rstrip('.')}{_at(error)}."
         ) from error
+    finally:
+        waiting.cancel()
+
+
+def _say_waiting(path: str) -> None:
+    print(
+        f"still waiting for plug-in file {visible(path)} to be imported, since "
+        f"{_PATIENCE_S:g} s; Ctrl-C ends it.",
+        file=sys.stderr,
+    )
 
 
 def load_installed(kind: str, point: Any) -> Any:

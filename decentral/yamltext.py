@@ -11,7 +11,8 @@ from typing import Any, ClassVar
 
 import yaml
 
-from decentral.errors import ConfigError
+from decentral.errors import ConfigError, shorten
+from decentral.limits import CONFIG_BYTES, read_bytes
 from decentral.units import DECIMAL, INTEGER, ambiguous, number_in
 
 #: The scalars of YAML 1.2: PyYAML's own are those of 1.1, to which 1e-3 is text and
@@ -23,6 +24,10 @@ _RESOLVERS: tuple[tuple[str, str, str], ...] = (
     ("float", DECIMAL, "-+.0123456789inIN"),
     ("merge", r"<<", "<"),
 )
+#: Mappings and lists within each other; no setting needs a tenth of it.
+_DEPTH = 100
+#: Values of a file, those that aliases repeat counted again.
+_VALUES = 10**6
 
 
 def _unclear(text: str) -> str:
@@ -47,15 +52,66 @@ class _Loader(yaml.SafeLoader):
 
     yaml_implicit_resolvers: ClassVar[Any] = {}
 
+    def __init__(self, stream: Any) -> None:
+        """Read a text."""
+        super().__init__(stream)
+        #: How deep what is being read lies.
+        self.depth = 0
+        #: Of every node that is whole, how many values it stands for, and how deep.
+        self.extents: dict[int, tuple[int, int]] = {}
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Read what stands at a place, not too deep within others.
+
+        A few aliases of aliases can stand for more than any memory holds, and one of
+        what is around it for something endless.
+        """
+        event = self.peek_event()
+        self.depth += 1
+        if self.depth > _DEPTH:
+            _refuse(f"nested more than {_DEPTH} deep", event)
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        if not isinstance(event, yaml.AliasEvent):
+            self.extents[id(node)] = size, depth = self._extent(node)
+            if size > _VALUES or depth > _DEPTH:
+                _refuse(
+                    f"its aliases stand for {size:,} values, nested {depth} deep", node
+                )
+        elif id(node) not in self.extents:
+            _refuse(f"*{event.anchor} stands within what it repeats", event)
+        return node
+
+    def _extent(self, node: Any) -> tuple[int, int]:
+        """Return how many values a node stands for, whose parts are whole, and how
+        deep they lie.
+        """
+        parts: list[Any] = node.value if isinstance(node.value, list) else []
+        if isinstance(node, yaml.MappingNode):
+            parts = [one for pair in parts for one in pair]
+        inner = [self.extents[id(one)] for one in parts]
+        size = 1 + sum(size for size, _ in inner)
+        return size, 1 + max((depth for _, depth in inner), default=0)
+
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
+        """Read what a node stands for, if its tag suits it."""
+        try:
+            return super().construct_object(node, deep)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            said = f"what is tagged {node.tag.rpartition(':')[2]} is none"
+            raise yaml.constructor.ConstructorError(
+                None, None, said, node.start_mark
+            ) from error
+
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         """Read a mapping whose keys differ."""
         seen: set[str] = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                _refuse("a key is a name or a number, and no list or mapping", key)
             if key.value in seen:
-                _refuse(f"{key.value!r} is given twice; keep one", key)
-            # A key that is no scalar is refused later, by its place; here it equals
-            # no other.
-            seen.add(key.value if isinstance(key, yaml.ScalarNode) else f"\0{id(key)}")
+                _refuse(f"{shorten(key.value)!r} is given twice; keep one", key)
+            seen.add(key.value)
         return super().construct_mapping(node, deep)
 
     def construct_yaml_int(self, node: Any) -> int:
@@ -67,10 +123,14 @@ class _Loader(yaml.SafeLoader):
         return float(self._number(node))
 
     def _number(self, node: Any) -> int | float:
-        _refuse(ambiguous(node.value), node)
-        number = number_in(node.value)
+        try:
+            _refuse(ambiguous(node.value), node)
+            number = number_in(node.value)
+        except ConfigError as error:
+            _refuse(str(error).rstrip("."), node)
+            raise
         if number is None:  # tagged by hand, as !!int x
-            _refuse(f"{node.value!r} is no number", node)
+            _refuse(f"{shorten(node.value)!r} is no number", node)
         assert number is not None
         return number
 
@@ -79,6 +139,15 @@ class _Loader(yaml.SafeLoader):
         if node.style is None:
             _refuse(_unclear(node.value), node)
         return super().construct_yaml_str(node)
+
+
+#: The kinds of values that settings are; what has another tag is refused.
+_TAGS = ("str", "int", "float", "bool", "null", "seq", "map")
+_Loader.yaml_constructors = {
+    tag: made
+    for tag, made in yaml.SafeLoader.yaml_constructors.items()
+    if tag is None or tag.rpartition(":")[2] in _TAGS
+}
 
 
 class _Dumper(yaml.SafeDumper):
@@ -115,7 +184,7 @@ def load(text: str) -> Any:
 def load_file(path: str | Path) -> Any:
     """Read a YAML file as it is; raises ConfigError naming the line of a mistake."""
     try:
-        return load(Path(path).read_text(encoding="utf-8"))
+        return load(read_bytes(path, CONFIG_BYTES).decode())
     except FileNotFoundError as error:
         raise ConfigError(
             f"configuration {path} does not exist; check the path."
@@ -144,7 +213,7 @@ def line_of(path: str | Path, key: str) -> int:
     ``optimizer.lr``. Where the last of its names is missing, the line is that of
     the one before.
     """
-    node: Any = yaml.compose(Path(path).read_text(encoding="utf-8"), _Loader)
+    node: Any = yaml.compose(read_bytes(path, CONFIG_BYTES).decode(), _Loader)
     found, names = 0, [key, *(key.split(".") if "." in key else ())]
     whole = _inside(node, names[0])
     if whole:

@@ -21,8 +21,8 @@ from decentral.report.reader import RunData, read_run
 FOLDER = Path(__file__).parent / "golden"
 #: Depends on the clock, on what else is installed or on where the run is: only its type is kept.
 VOLATILE = re.compile(
-    r"time|time/(?!simulated)\w+|elapsed_s|offsets|digests|settings|files|sha256|run|config"
-    r"|versions|hosts?|address"
+    r"time|time/(?!simulated)\w+|elapsed_s|offsets|stamps|sizes|digests|settings|files|described"
+    r"|sha256|run|config|versions|hosts?|address"
 )
 
 Tree = Any

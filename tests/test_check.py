@@ -238,7 +238,10 @@ def test_what_is_broken_is_named(
     harm(run / name)
     status, found = parts(run, capsys)
     assert status == 1
-    assert [one for one in found if not found[one]["whole"]] == [part]
+    broken = [one for one in found if not found[one]["whole"]]
+    if name == "metrics.jsonl":  # whose lines the last checkpoint counts on
+        assert broken.pop() == "checkpoints/step-000000004"
+    assert broken == [part]
     assert said in found[part]["text"]
 
 
@@ -247,7 +250,8 @@ def test_an_unfinished_run_is_whole_as_far_as_it_is(
 ) -> None:
     (run / "summary.json").unlink()
     (run / "merged.safetensors").unlink()
-    cut(run / "metrics.jsonl")
+    with (run / "metrics.jsonl").open("a") as metrics:
+        metrics.write('{"step": 5, "lo')
     status, found = parts(run, capsys)
     assert status == 0
     assert "one that a kill has cut" in found["metrics.jsonl"]["text"]

@@ -19,6 +19,7 @@ from decentral.run.checkpoint import (
     save_checkpoint,
     stack_nodes,
 )
+from decentral.run.digests import seal
 from decentral.run.folder import RunFolder, next_name
 
 
@@ -129,7 +130,7 @@ def test_a_full_disk_is_named_and_loses_nothing(tiny_disk: Path) -> None:
 def test_a_checkpoint_of_another_format_is_refused(folder: RunFolder) -> None:
     path = save_checkpoint(folder, made(1), keep=2) / "manifest.json"
     manifest = json.loads(path.read_text(encoding="utf-8"))
-    path.write_text(json.dumps({**manifest, "format": 99}), encoding="utf-8")
+    path.write_text(json.dumps(seal({**manifest, "format": 99})), encoding="utf-8")
     with pytest.raises(ConfigError, match="checkpoint format 99"):
         load_checkpoint(folder.path)
 
@@ -158,9 +159,9 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 
 def test_lines_are_appended_cut_and_read(folder: RunFolder) -> None:
-    assert folder.offset("metrics.jsonl") == 0
+    assert folder.stamp("metrics.jsonl")[0] == 0
     folder.append("metrics.jsonl", {"step": 0, "loss": None})
-    length = folder.offset("metrics.jsonl")
+    length = folder.stamp("metrics.jsonl")[0]
     folder.append("metrics.jsonl", {"step": 1})
     folder.truncate("metrics.jsonl", length)
     folder.truncate("events.jsonl", 0)

@@ -14,6 +14,7 @@ from pathlib import Path
 from wrong_graphs import COMMANDS, GRAPHS
 
 import decentral.cli
+from decentral.run.digests import seal
 
 WRECKS = (
     "old",
@@ -683,7 +684,8 @@ def _make_runs() -> None:
     Path("full/report.html").unlink()
     Path("full/report.html").mkdir()
     for manifest in Path("old_checkpoint/checkpoints").glob("*/manifest.json"):
-        _edit(manifest, '"format": 3', '"format": 1')
+        stated = json.loads(manifest.read_text())
+        manifest.write_text(json.dumps(seal({**stated, "format": 1})))
     for rows in Path("damaged/checkpoints").glob("*/nodes-00000.safetensors"):
         rows.write_bytes(rows.read_bytes()[:-4] + b"\0\0\0\1")
     _edit("broken_metrics/metrics.jsonl", '{"step": 0', '{"step: 0')

@@ -18,11 +18,16 @@ from wrong import SMALL, Case
 import decentral
 from decentral.errors import Interrupted
 from decentral.loop.trained import TrainedModels
-from decentral.run.checkpoint import Checkpoint
+from decentral.run.checkpoint import Checkpoint, restoring
+from decentral.run.folder import RunFolder
 from decentral.trust import confirm
 from decentral.yamltext import dump, load
 
 FOLDERS = [
+    Case("adversarial: a loss without inputs", f"{SMALL} adversarial=0.1 --out unmoved", 1),
+    Case("a number of many digits", f"launch nodes={'1' * 500}"),
+    Case("sweep: a range without end", "sweep seed=0..1000000000"),
+    Case("aggregation: nothing is left", f"{SMALL} aggregation=trimmed_mean(cut=9)"),
     Case("launch or resume: no folder named", f"{SMALL} --resume"),
     Case("launch or resume: another run", f"{SMALL} seed=9 --resume --out finished"),
     Case("launch: what is left of a run", f"{SMALL} --out remains"),
@@ -60,11 +65,20 @@ def _swept(size: Any = -1) -> Any:
     return decentral.sweep(axes, quiet=True, **given)
 
 
+def _misfit() -> None:
+    with restoring(3):
+        raise KeyError("round")
+
+
 #: What only Python can do wrong.
 PYTHON: dict[str, Callable[[], Any]] = {
     "a checkpoint of another model": lambda: Checkpoint(
         4, (0,), {0: {"row": torch.zeros(16)}}
     ).check_fits(1, 32),
+    "a checkpoint that does not fit": _misfit,
+    "a line that is no object": lambda: RunFolder(Path("spoilt")).rows("metrics.jsonl"),
+    "a merged model without a digest": lambda: decentral.Run("spoilt").merged_model(),
+    "export: a run without a summary": lambda: decentral.Run("unsummed").export("made"),
     "Run: a setting": lambda: decentral.Run("finished", steps=3),  # pyright: ignore
     "Run: a part that the folder keeps": lambda: decentral.Run(
         "finished", merge="median"
@@ -90,6 +104,8 @@ def wreck() -> None:
         ("edited", "seed: 0", "seed: 1"),
         ("longer", "steps: 4", "steps: 8"),
         ("plugged", "", ""),
+        ("spoilt", "", ""),
+        ("unsummed", "", ""),
     ):
         shutil.copytree("finished", name)
         Path(name, "summary.json").unlink()
@@ -105,6 +121,8 @@ def wreck() -> None:
         config = Path(name, "config.yaml")
         text = config.read_text()
         config.write_text(text.partition("\n")[0] + "\n" + dump(load(text) | parts))
+    Path("spoilt/merged.safetensors").write_bytes(b"nothing")
+    Path("spoilt/metrics.jsonl").write_text("[]\n")
     manifest = max(Path("plugged/checkpoints").glob("*/manifest.json"))
     stated = json.loads(manifest.read_text())
     del stated["sha256"]

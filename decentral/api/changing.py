@@ -181,6 +181,38 @@ def reopen(saved: Saved) -> Saved:
     return replace(saved, counters={**saved.counters, "callbacks": {}})
 
 
+def refuse_change(
+    folder: RunFolder, steps: int, saved: Saved, there: Mapping[str, Any], change: Change
+) -> None:
+    """Raise ConfigError where nothing is left to train, or the final merge was made
+    and is not named; before anything of the run is touched.
+
+    Args:
+        folder: The folder of the run.
+        steps: How many it has now.
+        saved: The checkpoint.
+        there: The settings until now.
+        change: What the user has named.
+    """
+    if steps <= saved.step:
+        raise ConfigError(
+            f"run {folder.path}: {saved.step} steps are done, and with this change it has "
+            f"{steps}; give more."
+        )
+    if not _ended(saved, there) or change.final_merge:
+        return
+    evaluated = folder.rows("metrics.jsonl", key="phase")
+    if any(row["phase"] == "before_merge" for row in evaluated):
+        raise ConfigError(
+            f"run {folder.path}: the final merge was made at step {saved.step}, so that all "
+            f"models are one; to train that one on, add --change {FINAL_MERGE}."
+        )
+
+
+def _ended(saved: Saved, there: Mapping[str, Any]) -> bool:
+    return saved.step == there.get("steps") or is_stopped(saved)
+
+
 def record_change(
     run: EngineRun, saved: Saved, there: Mapping[str, Any], change: Change
 ) -> None:
@@ -195,22 +227,8 @@ def record_change(
         saved: The checkpoint.
         there: The settings until now.
         change: What the user has named.
-
-    Raises:
-        ConfigError: Nothing is left to train, or the final merge was made and is
-            not named.
     """
-    ended = saved.step == there.get("steps") or is_stopped(saved)
-    if run.setup.config.steps <= saved.step:
-        raise ConfigError(
-            f"run {run.folder.path}: {saved.step} steps are done, and with this change it has "
-            f"{run.setup.config.steps}; give more."
-        )
-    if ended and "before_merge" in run.evaluations and not change.final_merge:
-        raise ConfigError(
-            f"run {run.folder.path}: the final merge was made at step {saved.step}, so that all "
-            f"models are one; to train that one on, add --change {FINAL_MERGE}."
-        )
+    ended = _ended(saved, there)
     others = differences(there, run.settings)
     found: dict[str, Any] = {key: list(both) for key, both in others.items()}
     silent = [

@@ -13,6 +13,7 @@ from decentral.api.changing import (
     continue_config,
     newest,
     record_change,
+    refuse_change,
     reopen,
     run_config,
     run_settings,
@@ -333,6 +334,8 @@ def _going_on(
         )
     run = prepare_run(config)
     with close_on_error(run):
+        if saved and change:
+            refuse_change(folder, run.setup.config.steps, saved, there, change)
         _stand(run, folder, reopen(saved) if saved and change else saved)
         if saved and change:
             record_change(run, saved, there, change)

@@ -15,6 +15,7 @@ from decentral.errors import ConfigError, RunError, shell_word
 from decentral.loop.preparing import prepare
 from decentral.loop.trained import TrainedModels, differing
 from decentral.merging.base import merge_models
+from decentral.report.reader import read_whole
 from decentral.run.checkpoint import good_checkpoints, newest_checkpoint
 from decentral.spec import spell
 from decentral.trust import NOTHING, Given, Trust
@@ -193,14 +194,21 @@ class Run:
 
     @property
     def _has_merged(self) -> bool:
-        return (self.path / "merged.safetensors").exists()
+        return os.path.lexists(self.path / "merged.safetensors")
 
     def _read_merged_state(self) -> dict[str, Tensor]:
-        from safetensors.torch import load_file
+        from safetensors import SafetensorError
+        from safetensors.torch import load
 
         if not self._has_merged:
             raise ConfigError(f"run {self.path} has no merged model; it did not finish.")
-        return load_file(self.path / "merged.safetensors")
+        try:
+            return load(read_whole(self.path, "merged.safetensors"))
+        except SafetensorError as error:
+            raise ConfigError(
+                f"{self.path / 'merged.safetensors'}: cannot be read ({error}); restore the "
+                "file, or give --rule to merge the models of a checkpoint."
+            ) from error
 
     def analyze(
         self,
@@ -253,6 +261,8 @@ class Run:
             rule = config.merge if method is None else method
             return export(*by_rule(models, rule, self.path.name), Path(out))
         state, summary = self._read_merged_state(), self.summary
+        if not summary:
+            raise ConfigError(f"run {self.path} has no summary.json; it did not finish.")
         setup, final = prepare(config), summary["final"]
         shown = self._data().records.merged(final)
         about = {

@@ -17,10 +17,12 @@ from functools import cache
 from io import TextIOWrapper
 from typing import Any
 
-from decentral.errors import Bug, ConfigError, exit_place, nearest
+from decentral.errors import Bug, ConfigError, exit_place, nearest, visible
 from decentral.limits import spin_briefly
 
 FAILED, MISTAKEN = 1, 2
+#: Characters of either end of a message that quotes something endless.
+_SHOWN = 700
 
 
 def main() -> None:
@@ -108,7 +110,10 @@ def _explain_other(error: BaseException) -> int:
 
 def _fail(status: int, message: str, remedy: str = "") -> int:
     label = "\033[1;31merror:\033[0m" if _has_colour() else "error:"
-    lines = [f"{label} {' '.join(message.split())}", *([remedy] if remedy else [])]
+    said = visible(" ".join(message.split()))
+    if len(said) > 2 * _SHOWN:  # the remedy stands at the end
+        said = f"{said[:_SHOWN]} ... {said[-_SHOWN:]}"
+    lines = [f"{label} {said}", *([visible(remedy)] if remedy else [])]
     print("\n".join(lines), file=sys.stderr)
     return status
 

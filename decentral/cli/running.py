@@ -32,6 +32,7 @@ from decentral.cli.words import (
 from decentral.config import Config
 from decentral.engines.base import EngineRun
 from decentral.errors import shell_word
+from decentral.limits import JSON_BYTES, read_bytes
 
 
 def launch(config: Config, *, resume: bool, json: bool, quiet: bool) -> None:
@@ -107,7 +108,7 @@ def _train(run: EngineRun, console: Console, json: bool) -> None:
 
 def _print_summary(folder: Path, json: bool) -> None:
     if json:
-        print((folder / "summary.json").read_text(encoding="utf-8"), end="")
+        print(read_bytes(folder / "summary.json", JSON_BYTES).decode(), end="")
 
 
 def _next(folder: Path, page: Path) -> list[tuple[str, Text | str]]:

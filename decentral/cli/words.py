@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from decentral.api.display import LOCAL, MERGED, QUIET, SENT
 from decentral.config import read_file
+from decentral.errors import visible
 from decentral.records import BYTES, PACE, RELATIVE, ROLES, ROUNDS, WALL, Records
 from decentral.registry import ConfiguredPlugin
 from decentral.report.facts import number_text, plugin_text, relative_text
@@ -306,6 +308,13 @@ class Output(Console):
     """A console that falls silent when nobody reads any more; what it reports on
     goes on.
     """
+
+    def render(self, renderable: Any, options: Any = None) -> Iterator[Segment]:
+        """Yield the parts of what is written, control characters of foreign text
+        written out.
+        """
+        for one in super().render(renderable, options):
+            yield one if one.control else Segment(visible(one.text), one.style)
 
     def on_broken_pipe(self) -> None:
         """Write to nowhere from now on, the interpreter's own flush at the exit

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from inspect import isfunction
+from math import isfinite
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, NoReturn
@@ -344,7 +345,7 @@ def _check_plain(asked: Mapping[str, Any]) -> None:
     own = Config.model_fields.keys() - PARTS.keys() - NESTED.keys() - LISTS.keys()
     validate({key: asked[key] for key in own & asked.keys()})
     size = asked.get("batch")
-    if isinstance(size, int | float) and not isinstance(size, bool):
+    if isinstance(size, int | float) and not isinstance(size, bool) and isfinite(size):
         check_batch(int(size), "'constant', step 0")
 
 

@@ -25,7 +25,7 @@ from pydantic import (
 
 from decentral import limits
 from decentral.config.engine import Engine
-from decentral.errors import ConfigError, complaint, nearest
+from decentral.errors import ConfigError, complaint, nearest, shorten
 from decentral.registry import KINDS, ConfiguredPlugin, Count, Positive, build
 from decentral.schedules.phases import METHODS, Adversarial, LabelNoise, Sam
 from decentral.schedules.progress import Past
@@ -69,7 +69,9 @@ NESTED: dict[str, type[BaseModel]] = {**METHODS, "engine": Engine}
 class Config(BaseModel):
     """Every setting of a run."""
 
-    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, frozen=True)
+    model_config = ConfigDict(
+        extra="forbid", arbitrary_types_allowed=True, frozen=True, allow_inf_nan=False
+    )
 
     task: PluginSpec = Field("digits", description="data, loss and evaluation")
     model: PluginSpec = Field(
@@ -370,9 +372,10 @@ def plain_faults(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _truths(settings: Mapping[str, Any], config: Config) -> list[tuple[str, str]]:
     """Return settings that are true or false where a number is meant."""
     found = {
-        key: truth_as_number(value, getattr(config, key))
+        key: value if key in NESTED and isinstance(value, bool) else
+        truth_as_number(value, getattr(config, key))
         for key, value in settings.items()
-    }
+    }  # fmt: skip
     return [
         (key, f"{key} = {spell(truth)}: it must be a number.")
         for key, truth in found.items()
@@ -396,7 +399,7 @@ def _explain(first: Mapping[str, Any]) -> tuple[str, str]:
         remedy = "Write node_lr.3=0.5 or, in YAML, node_lr: {3: 0.5}."
         return part, f"node_lr = {given!r}: {reason} {remedy}"
     if part not in NESTED:
-        return part, f"{part} = {given!r}: {reason}"
+        return part, f"{part} = {shorten(repr(given))}: {reason}"
     known = list(NESTED[part].model_fields)
     if first["type"] == "missing":
         return (

@@ -22,9 +22,10 @@ from decentral.errors import (
     Interrupted,
     RunError,
     shell_word,
+    visible,
     write_trace,
 )
-from decentral.limits import check_threads
+from decentral.limits import check_threads, is_json
 from decentral.loop.cost import Memory, measure_compute, thread_count
 from decentral.loop.measure import evaluation_interval
 from decentral.loop.preparing import prepare
@@ -42,9 +43,9 @@ from decentral.records import (
     is_own,
     records_of,
 )
-from decentral.run.checkpoint import Saved, has_checkpoint
-from decentral.run.digests import identity
-from decentral.run.folder import RunFolder, environment
+from decentral.run.checkpoint import Saved, has_checkpoint, restoring
+from decentral.run.digests import identity, seal
+from decentral.run.folder import RESULT, RunFolder, environment
 from decentral.run.trackers import Trackers
 from decentral.trust import record
 
@@ -62,7 +63,7 @@ START = {"metrics.jsonl": 0, "events.jsonl": 0}
 
 def warn(text: str) -> None:
     """Tell whoever runs this what they should know while it goes on."""
-    print(text, file=sys.stderr)
+    print(visible(text), file=sys.stderr)
 
 
 class EngineRun(ABC):
@@ -143,11 +144,17 @@ class EngineRun(ABC):
     def go_on(self, folder: RunFolder, saved: Saved) -> None:
         """Continue a run from a checkpoint; what was logged after it is cut off."""
         self.folder = folder
-        self.restore(saved)
+        for problem in saved.passed_over:
+            self.say(f"checkpoint {problem}; the run goes on from step {saved.step:,}.")
+        with restoring(saved.step):
+            self.restore(saved)
         self.cut(saved.counters["offsets"])
         self.resumed, self.elapsed_s = True, saved.counters["elapsed_s"]
         self.stopped = saved.counters.get("callbacks", {}).get("stopped")
         self._identify()
+        stated, env = saved.identity.get("described"), folder.path / "env.json"
+        if (stated and folder.digests(stated) != stated) or not is_json(env):
+            self._write_description()  # damaged, and known
 
     def _identify(self) -> None:
         """Know the run again: by what makes it, and its code as what its user runs."""
@@ -186,9 +193,16 @@ class EngineRun(ABC):
         """Write everything about the run that is known before its first step."""
         setup, folder = self.setup, self.folder
         folder.write_config(self.settings)
-        folder.write_json("records.json", self.records.plain())
+        self._write_description()
+        for note in setup.notes:
+            self.announce("note", {"step": 0, "text": note})
+
+    def _write_description(self) -> None:
+        """Write where the run is, and what is known of metrics, topology and data."""
+        setup, folder = self.setup, self.folder
         here = environment(str(setup.device), self.threads, folder.path)
         folder.write_json("env.json", here)
+        folder.write_json("records.json", self.records.plain())
         planner = setup.planner
         folder.write_json(
             "topology.json", describe_mixing(planner.mixer) if planner else None
@@ -198,8 +212,6 @@ class EngineRun(ABC):
         folder.write_json(
             "data.json", {"classes": classes and list(classes), "counts": counts}
         )
-        for note in setup.notes:
-            self.announce("note", {"step": 0, "text": note})
 
     def run(self, watch: Watch) -> dict[str, Any]:
         """Train to the end and return the summary; a stop signal saves a checkpoint
@@ -270,10 +282,10 @@ class EngineRun(ABC):
 
     def position(self) -> dict[str, Any]:
         """Return what a checkpoint must know to ``rewind`` to now."""
-        offsets = {
-            name: self.folder.offset(name) for name in ("metrics.jsonl", "events.jsonl")
-        }
-        return {"elapsed_s": self.elapsed_s, "offsets": offsets}
+        # Records first: no power cut takes lines that a checkpoint counts on.
+        stamps = {name: self.folder.stamp(name) for name in START}
+        lengths, found = ({k: one[i] for k, one in stamps.items()} for i in (0, 1))
+        return {"elapsed_s": self.elapsed_s, "offsets": lengths, "stamps": found}
 
     def interruption(self) -> Interrupted:
         """Return what a user who stops a run is told."""
@@ -288,10 +300,11 @@ class EngineRun(ABC):
         )
 
     def conclude(self) -> dict[str, Any]:
-        """Write the summary of a finished run and return it."""
+        """Write the summary of a finished run, with digests, and return it without."""
         self.announce("finished", {"step": self.step})
         summary = self.summary()
-        self.folder.write_json("summary.json", summary)
+        stated = {**summary, "digests": self.folder.digests(RESULT)}
+        self.folder.write_json("summary.json", seal(stated))
         return summary
 
     def summary(self) -> dict[str, Any]:

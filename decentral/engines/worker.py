@@ -34,7 +34,13 @@ from decentral.loop.preparing import prepare
 from decentral.loop.rounds import checkpoint_of, restore, train
 from decentral.network.planning import Membership
 from decentral.process import OwnFolder
-from decentral.run.checkpoint import Checkpoint, shard_bytes, shard_name, write_synced
+from decentral.run.checkpoint import (
+    Checkpoint,
+    restoring,
+    shard_bytes,
+    shard_name,
+    write_synced,
+)
 
 #: Numbers on the wire by ``wire``; None: as they are.
 WIRE = {"same": None, "bfloat16": torch.bfloat16}
@@ -145,7 +151,8 @@ class Worker:
         )
         self.block = Block(setup, self.exchange, self._announce, job.members)
         if job.checkpoint is not None:
-            restore(self.block, job.checkpoint)
+            with restoring(job.checkpoint.step):
+                restore(self.block, job.checkpoint)
             self.block.stats.wire_bytes *= self.rank == 0  # the sum of all workers
         self.step = self.block.step
         self._report("began", step=self.step)

@@ -58,7 +58,7 @@ def median(values: Tensor, weights: Tensor) -> Tensor:
     return middle(values, 1)
 
 
-@plugin("aggregation")
+@plugin("aggregation", cuts="cut")
 def trimmed_mean(values: Tensor, weights: Tensor, *, cut: Count = 1) -> Tensor:
     """Average the own row and what is received, number by number, without ``cut``
     at either end.

@@ -256,6 +256,7 @@ def _problem(run: Callable[[], object]) -> str | None:
     """Return why ``run`` fails, in one line, or None if it does not."""
     try:
         run()
-    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError,
+            ValueError) as error:  # fmt: skip
         return words_and_place(error, 120)
     return None

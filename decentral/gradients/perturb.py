@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.func import vmap
 from torch.nn.functional import one_hot
 
+from decentral.errors import ConfigError
 from decentral.gradients import draws
 from decentral.gradients.autograd import make_looped_forward, make_stacked_forward
 from decentral.layout import Layout, share_parameters
@@ -135,6 +136,11 @@ class Attack:
         leaf = inputs.detach().requires_grad_()
         with torch.enable_grad():
             losses: Tensor = self.losses(self.forward(rows, integers, leaf), targets)
+            if not losses.requires_grad:
+                raise ConfigError(
+                    "adversarial: the loss of this task does not depend on its inputs; "
+                    "leave adversarial out."
+                )
             # Rows have inputs of their own: the sum has each one's slope, all in
             # one pass.
             (slope,) = torch.autograd.grad(losses.sum(), leaf)

@@ -49,6 +49,7 @@ def refuse_unsound(
     """
     _refuse_weights(parts["algorithm"], planner.mixer)
     _refuse_biased(parts["codec"])
+    _refuse_cut(parts["aggregation"], config.nodes)
     mixer = planner.mixer
     # Functions, since only what a part refuses is looked at: some ask every step.
     holds: dict[str, Callable[[], bool]] = {
@@ -82,6 +83,19 @@ def _because_of_faults(condition: str, planner: RoundPlanner) -> str:
     # remedy.
     steady = not _varies(replace(planner, faults=Faults()))
     return "leave faults out" if condition == "time_varying" and steady else ""
+
+
+def _refuse_cut(rule: ConfiguredPlugin, nodes: int) -> None:
+    """Raise ConfigError where a rule of aggregation leaves out more rows than a run
+    has nodes, so that nothing could ever remain.
+    """
+    setting = traits_of(rule, AggregationTraits).cuts
+    cut = rule.settings.get(setting, 0) if setting else 0
+    if 2 * cut >= max(nodes, 3):
+        raise ConfigError(
+            f"aggregation {rule.name!r}: {setting} = {cut} at either end leaves nothing of "
+            f"{nodes} nodes; it must be at most {max(1, (nodes - 1) // 2)}."
+        )
 
 
 def _refuse_biased(codec: ConfiguredPlugin) -> None:

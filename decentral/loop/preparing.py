@@ -5,7 +5,7 @@ A run ends by its steps, or by a budget of data that the batch schedule uses up.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -96,8 +96,11 @@ def prepare(config: Config) -> Setup:
     )  # fmt: skip
     # Last: a budget in bytes needs the size of a message, by model, codec, state.
     setup = replace(setup, planner=_planner(setup, nodes))
-    network = _network(setup)
-    return replace(setup, network=network, compute=_compute(setup) if network else None)
+    _check_unused(config, parts)
+    network, compute = _network(setup), _compute(config)
+    if network and compute:
+        parts["compute"] = compute
+    return replace(setup, network=network, compute=compute if network else None)
 
 
 def device_of(name: str) -> torch.device:
@@ -249,10 +252,19 @@ def _network(setup: Setup) -> Network | None:
     return network
 
 
-def _compute(setup: Setup) -> ConfiguredPlugin | None:
-    if setup.config.compute in ("auto", "measured"):
-        return None
-    return setup.parts.setdefault("compute", build("compute", setup.config.compute))
+def _check_unused(config: Config, parts: Mapping[str, ConfiguredPlugin]) -> None:
+    """Refuse a mistake also in what is named for a task that brings its own."""
+    for kind in ("model", "split"):
+        named = getattr(config, kind)
+        given = isinstance(named, str | Mapping) and kind in config.model_fields_set
+        if given and kind not in parts:
+            build(kind, named)
+
+
+def _compute(config: Config) -> ConfiguredPlugin | None:
+    """Return what a step takes, if that is given; a mistake shows without a network."""
+    given = config.compute
+    return None if given in (None, "auto", "measured") else build("compute", given)
 
 
 # --- how long a run is ------------------------------------------------------------

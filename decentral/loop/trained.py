@@ -33,7 +33,7 @@ from decentral.network.planning import Membership
 from decentral.pytree import Tree, tree_at, tree_map
 from decentral.records import Records, records_of
 from decentral.registry import PYTHON, ConfiguredPlugin, build
-from decentral.run.checkpoint import Saved
+from decentral.run.checkpoint import Saved, restoring
 from decentral.tasks.base import Samples
 from decentral.tasks.labels import in_order
 from decentral.tasks.samples import is_whole
@@ -47,17 +47,16 @@ FISHER_SAMPLES = 64
 
 
 class TrainedModels:
-    """All rows of a checkpoint, with the data that they were trained and are judged
-    on.
-    """
+    """The rows of a checkpoint, with the data they were trained and are judged on."""
 
     def __init__(self, setup: Setup, saved: Saved) -> None:
         """Load a checkpoint."""
         self.setup, self.step = setup, saved.step
-        members = Membership(saved.live, saved.counters["epoch"])
-        exchange = LocalExchange(len(members.live))
-        self.block = Block(setup, exchange, lambda *_: None, members)
-        restore(self.block, saved.load(saved.live))
+        exchange = LocalExchange(len(saved.live))
+        with restoring(saved.step):
+            members = Membership(saved.live, saved.counters["epoch"])
+            self.block = Block(setup, exchange, lambda *_: None, members)
+            restore(self.block, saved.load(saved.live))
         # Schedule-free ones train at other points than those that are looked at.
         self.block.optimizer.set_mode(training=False)
         self.evaluator = Evaluator(self.block)

@@ -1,20 +1,29 @@
-"""A run folder, read into memory; whatever an unfinished run lacks is simply
-absent.
-"""
+"""A run folder, read into memory; whatever an unfinished run lacks is absent."""
 
 from __future__ import annotations
 
-import json
+import hashlib
 import math
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from decentral.config import read_file
 from decentral.errors import ConfigError
+from decentral.limits import (
+    JSON_BYTES,
+    LINES_BYTES,
+    add_to_digest,
+    open_file,
+    parse_json,
+    read_bytes,
+    sample_lines,
+)
 from decentral.records import Record, Records, read_records, records_of
+from decentral.run.digests import is_sealed
 from decentral.run.folder import format_of, present
 
 Row = Mapping[str, Any]
@@ -25,6 +34,8 @@ T = TypeVar("T")
 MOST_RECORDS = 1000
 
 _REQUIRED = ("config.yaml", "metrics.jsonl")
+#: What a summary says of files, which are no results.
+_STATED = ("digests", "sha256")
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,27 +183,57 @@ def read_run(path: str | Path, *, whole: bool = False) -> RunData:
     """
     folder = Path(path)
     _check_is_run(folder)
+    summary = read_summary(folder)
+    stated: Mapping[str, str] = (summary or {}).get("digests", {})
+    files = _Files(folder, stated)
     return RunData(
         path=folder.resolve(),
         config=_config(folder / "config.yaml"),
-        env=_read_json(folder / "env.json") or {},
-        metrics=_read_lines(folder / "metrics.jsonl", None if whole else MOST_RECORDS),
-        events=_read_lines(folder / "events.jsonl"),
-        summary=_parse(folder / "summary.json", _summary),
-        topology=_parse(folder / "topology.json", _topology),
-        shards=_parse(folder / "data.json", _shards),
-        records=_records(folder / "records.json"),
+        env=files.read_json("env.json") or {},
+        metrics=files.read_lines("metrics.jsonl", None if whole else MOST_RECORDS),
+        events=files.read_lines("events.jsonl"),
+        summary=summary and _result(summary),
+        topology=files.parse("topology.json", _topology),
+        shards=files.parse("data.json", _shards),
+        records=files.read_records(),
     )
 
 
+def read_summary(folder: Path) -> dict[str, Any] | None:
+    """Return the summary of a run as it is written; None: it is not finished.
+
+    Raises ConfigError where it is not what the run has written.
+    """
+    path = folder / "summary.json"
+    loaded = _Files(folder, {}).read_json(path.name)
+    if loaded is not None and not is_sealed(loaded):
+        raise _make_broken(path, "it is not what it was: its digest differs")
+    if loaded is not None and not isinstance(loaded.get("digests", {}), dict):
+        raise _make_broken(path, "its digests are none")
+    return loaded
+
+
+def read_whole(folder: Path, name: str) -> bytes:
+    """Return a file of a run, as the run has left it.
+
+    Raises ConfigError where it cannot be read, or is not what the summary says that
+    it was.
+    """
+    stated: Mapping[str, str] = (read_summary(folder) or {}).get("digests", {})
+    return _Files(folder, stated).read(name, LINES_BYTES)
+
+
 def _config(path: Path) -> Row:
-    return present(read_file(path), format_of(path))
+    try:
+        return present(read_file(path), format_of(path))
+    except AttributeError as error:  # an engine of format 2 that is none
+        raise _make_broken(path, error) from error
 
 
 def _check_is_run(folder: Path) -> None:
     if not folder.is_dir():
         raise ConfigError(f"{folder}: no such folder; give the folder of a run.")
-    missing = [name for name in _REQUIRED if not (folder / name).is_file()]
+    missing = [name for name in _REQUIRED if not os.path.lexists(folder / name)]
     if missing:
         raise ConfigError(
             f"{folder}: not a run folder, {' and '.join(missing)} missing; "
@@ -208,105 +249,103 @@ def _is_number(value: Any) -> bool:
     )
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
-    if not path.is_file():
-        return None
-    try:
-        loaded = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise _make_broken(path, error) from error
-    if loaded is not None and not isinstance(loaded, dict):
-        raise _make_broken(path, "not a JSON object")
-    return cast("dict[str, Any] | None", loaded)
+@dataclass(frozen=True)
+class _Files:
+    """The files of a folder, with the digests that they had when the run ended."""
 
+    folder: Path
+    stated: Mapping[str, str]
 
-class _Sample:
-    """Lines that are spread evenly over many, with the first and the last."""
-
-    def __init__(self, most: int | None) -> None:
-        """Keep ``most`` lines, or up to twice as many; None: all."""
-        self.most, self.every, self.seen = most, 1, 0
-        self.kept: list[tuple[int, bytes]] = []
-
-    def add(self, number: int, line: bytes) -> None:
-        """See the next line."""
-        self.last = (number, line)
-        if self.seen % self.every == 0:
-            self.kept.append(self.last)
-        self.seen += 1
-        if self.most and len(self.kept) > 2 * self.most:
-            self.kept, self.every = self.kept[::2], 2 * self.every
-
-    @property
-    def lines(self) -> list[tuple[int, bytes]]:
-        """The lines, by their numbers."""
-        whole = self.kept[-1][0] == self.last[0]
-        return self.kept if whole else [*self.kept, self.last]
-
-
-def _sampled(file: BinaryIO, most: int | None) -> list[tuple[int, bytes]]:
-    """Return lines of a file, by their numbers.
-
-    Evaluations are few among many log lines, and have more keys: so lines with
-    equally many are sampled by themselves, and those that tell a phase are all kept.
-    """
-    samples: dict[int, _Sample] = {}
-    for number, line in enumerate(file, start=1):
-        kind = 0 if b'"phase"' in line else line.count(b'":')
-        if (sample := samples.get(kind)) is None:
-            sample = samples[kind] = _Sample(most if kind else None)
-        sample.add(number, line)
-    return sorted(line for sample in samples.values() for line in sample.lines)
-
-
-def _read_lines(path: Path, most: int | None = None) -> tuple[Row, ...]:
-    """Return the objects of a file of lines; of very many, ``most`` of each sort."""
-    if not path.is_file():
-        return ()
-    # Bytes: a line cut off in the middle of a character must not hide the others.
-    with path.open("rb") as file:
-        lines = _sampled(file, most)
-    rows: list[Row] = []
-    for number, line in lines:
-        if not line.strip():
-            continue
+    def read(self, name: str, most: int) -> bytes:
+        """Return a file; raises ConfigError where it is not what it was."""
+        path = self.folder / name
         try:
-            row = json.loads(line)
+            data = read_bytes(path, most)
+        except OSError as error:
+            raise _make_broken(path, error.strerror) from error
+        self._check(name, hashlib.sha256(data).hexdigest())
+        return data
+
+    def _check(self, name: str, digest: str) -> None:
+        if self.stated.get(name) not in (None, digest):
+            said = "it is not what it was: its digest differs"
+            raise _make_broken(self.folder / name, said)
+
+    def read_json(self, name: str) -> dict[str, Any] | None:
+        """Return a JSON object, None where there is no such file."""
+        path = self.folder / name
+        if not os.path.lexists(path):
+            return None
+        try:
+            loaded = parse_json(self.read(name, JSON_BYTES))
+        except ConfigError:
+            raise
         except ValueError as error:
-            if not line.endswith(b"\n"):
-                continue  # The writer was killed within its last line.
-            raise _make_broken(path, f"line {number}: {error}") from error
-        if not isinstance(row, dict) or not _is_number(cast(Row, row).get("step")):
+            raise _make_broken(path, error) from error
+        if loaded is not None and not isinstance(loaded, dict):
+            raise _make_broken(path, "not a JSON object")
+        return cast("dict[str, Any] | None", loaded)
+
+    def read_lines(self, name: str, most: int | None = None) -> tuple[Row, ...]:
+        """Return the objects of a file of lines; of very many, ``most`` of each sort.
+
+        One that a kill has cut is none.
+        """
+        path, digest = self.folder / name, hashlib.sha256()
+        if not os.path.lexists(path):
+            return ()
+        try:
+            # Bytes: a line cut off within a character must not hide the others.
+            with open_file(path, LINES_BYTES) as file:
+                lines = sample_lines(add_to_digest(file, digest), most)
+        except OSError as error:
+            raise _make_broken(path, error.strerror) from error
+        self._check(name, digest.hexdigest())
+        rows: list[Row] = []
+        for number, line in lines:
+            if not line.strip():
+                continue
+            try:
+                row = parse_json(line)
+            except ValueError as error:
+                if not line.endswith(b"\n"):
+                    continue  # The writer was killed within its last line.
+                raise _make_broken(path, f"line {number}: {error}") from error
+            if not isinstance(row, dict) or not _is_number(cast(Row, row).get("step")):
+                said = f"line {number} is not an object with a numeric step"
+                raise _make_broken(path, said)
+            rows.append(cast(Row, row))
+        return tuple(rows)
+
+    def parse(self, name: str, parse: Callable[[Row], T]) -> T | None:
+        """Return what a JSON object says, None where there is no such file."""
+        loaded = self.read_json(name)
+        if loaded is None:
+            return None
+        try:
+            return parse(loaded)
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
             raise _make_broken(
-                path, f"line {number} is not an object with a numeric step"
-            )
-        rows.append(cast(Row, row))
-    return tuple(rows)
+                self.folder / name, f"{type(error).__name__}: {error}"
+            ) from error
+
+    def read_records(self) -> Records:
+        """Read what the run's metrics declared, in older runs what built-in ones do."""
+        name = "records.json"
+        if not os.path.lexists(self.folder / name):
+            from decentral.metrics.base import built_in_records
+
+            return records_of(built_in_records())
+        try:
+            loaded = parse_json(self.read(name, JSON_BYTES))
+            return records_of(read_records(loaded))
+        except ConfigError:
+            raise
+        except (AttributeError, TypeError, ValueError) as error:
+            raise _make_broken(self.folder / name, error) from error
 
 
-def _parse(path: Path, parse: Callable[[Row], T]) -> T | None:
-    loaded = _read_json(path)
-    if loaded is None:
-        return None
-    try:
-        return parse(loaded)
-    except (KeyError, TypeError, ValueError) as error:
-        raise _make_broken(path, f"{type(error).__name__}: {error}") from error
-
-
-def _records(path: Path) -> Records:
-    """Read what the run's metrics declared, in older runs what built-in ones do."""
-    if not path.is_file():
-        from decentral.metrics.base import built_in_records
-
-        return records_of(built_in_records())
-    try:
-        return records_of(read_records(json.loads(path.read_text(encoding="utf-8"))))
-    except (AttributeError, TypeError, ValueError) as error:
-        raise _make_broken(path, error) from error
-
-
-def _summary(loaded: Row) -> Row:
+def _result(loaded: Row) -> Row:
     """Give the numbers of a summary the keys of the rows, as older runs spelt them
     otherwise.
 
@@ -314,7 +353,7 @@ def _summary(loaded: Row) -> Row:
     is ``counters.comm/bytes``.
     """
     if "counters" in loaded or "final" not in loaded:
-        return loaded
+        return {key: value for key, value in loaded.items() if key not in _STATED}
     known = dict(loaded)
     groups = {group: known.pop(group, {}) for group in ("comm", "time")}
     for moment in ("final", "before_merge"):

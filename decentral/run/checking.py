@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +11,10 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from decentral.errors import ConfigError, shell_word
-from decentral.run.checkpoint import good_checkpoints, judge
-from decentral.run.digests import file_digest, find_edited
-from decentral.run.folder import format_of, present
+from decentral.limits import LINES_BYTES, parse_json, read_bytes, read_json
+from decentral.run.checkpoint import Saved, find_lost, good_checkpoints, judge
+from decentral.run.digests import digest_of_file, file_digest, find_edited, is_sealed
+from decentral.run.folder import DESCRIPTION, format_of, present
 from decentral.yamltext import load_file
 
 
@@ -36,29 +37,57 @@ def check_run(folder: Path) -> Iterator[Part]:
     What an unfinished run cannot have yet is no fault; what any run has from its
     beginning is.
     """
-    finished = (folder / "summary.json").exists()
-    yield _part(folder, "config.yaml", _config)
-    for name in ("env.json", "records.json", "topology.json", "data.json"):
-        yield _part(folder, name, _json)
-    yield _part(folder, "metrics.jsonl", lambda path: _lines(path, finished))
-    yield _part(folder, "events.jsonl", lambda path: _lines(path, finished))
+    finished = os.path.lexists(folder / "summary.json")
+    newest = next(good_checkpoints(folder), None)
+    stated = _stated(folder, newest)
+    yield _part(folder, "config.yaml", lambda path: _config(path, newest), stated)
+    for name in ("env.json", *DESCRIPTION):
+        yield _part(folder, name, _json, stated)
+    for name in ("metrics.jsonl", "events.jsonl"):
+        yield _part(folder, name, lambda path: _lines(path, finished), stated)
     yield from _checkpoints(folder, finished)
-    yield from _files(folder)
-    if finished or (folder / "merged.safetensors").exists():
-        yield _part(folder, "merged.safetensors", _tensors)
+    yield from _files(newest)
+    if finished or os.path.lexists(folder / "merged.safetensors"):
+        yield _part(folder, "merged.safetensors", _tensors, stated)
     if finished:
-        yield _part(folder, "summary.json", _summary)
+        yield _part(folder, "summary.json", _summary, {})
     else:
         text = f"the run is not finished; `decentral resume {shell_word(folder)}` goes on with it"
         yield Part("summary.json", True, text)
 
 
-def _part(folder: Path, name: str, check: Callable[[Path], str]) -> Part:
+def _stated(folder: Path, newest: Saved | None) -> Mapping[str, str]:
+    """Return the digests that files of a run had at its end, else those of the ones
+    that no longer change.
+    """
+    described: Mapping[str, str] = newest.identity.get("described", {}) if newest else {}
+    try:
+        summary = read_json(folder / "summary.json")
+        digests = summary.get("digests", {}) if is_sealed(summary) else {}
+        return {**described, **digests}
+    except (AttributeError, OSError, TypeError, ValueError):  # said where it is looked at
+        return described
+
+
+def _part(
+    folder: Path, name: str, check: Callable[[Path], str], stated: Mapping[str, str]
+) -> Part:
+    """Check a file.
+
+    Args:
+        folder: The run folder.
+        name: The file.
+        check: Returns what it holds, or raises what is wrong with it.
+        stated: The digests that files should have.
+    """
     path = folder / name
-    if not path.is_file():
+    if not os.path.lexists(path):
         return Part(name, False, "is missing")
     try:
-        return Part(name, True, check(path))
+        found = check(path)
+        if stated.get(name) not in (None, digest_of_file(path)):
+            return Part(name, False, "is not what it was: its digest differs")
+        return Part(name, True, found)
     except _Broken as error:
         return Part(name, False, str(error))
     except OSError as error:
@@ -67,13 +96,12 @@ def _part(folder: Path, name: str, check: Callable[[Path], str]) -> Part:
         return Part(name, False, f"cannot be read: {error}".rstrip("."))
 
 
-def _config(path: Path) -> str:
+def _config(path: Path, newest: Saved | None) -> str:
     """Compare the settings with what the newest checkpoint says of them."""
     written, form = load_file(path), format_of(path)
     if not isinstance(written, Mapping) or form is None:
         raise _Broken("is no configuration of a run")
     settings = present({str(key): value for key, value in written.items()}, form)
-    newest = next(good_checkpoints(path.parent), None)
     stated = newest.identity.get("settings", {}) if newest else {}
     if changed := find_edited(stated, settings):
         raise _Broken(f"differs from what the checkpoints state: {', '.join(changed)}")
@@ -82,7 +110,7 @@ def _config(path: Path) -> str:
 
 def _json(path: Path) -> str:
     try:
-        json.loads(path.read_text(encoding="utf-8"))
+        read_json(path)
     except ValueError as error:
         raise _Broken(f"is no JSON ({error})") from error
     return f"{path.stat().st_size:,} bytes"
@@ -92,17 +120,17 @@ def _lines(path: Path, finished: bool) -> str:
     """Count the lines; the last one of a run that is not finished may have been cut
     by a kill.
     """
-    lines = path.read_bytes().split(b"\n")
+    lines = read_bytes(path, LINES_BYTES).split(b"\n")
     last = lines.pop()
     steps: list[float] = []
     for number, line in enumerate(lines, start=1):
         try:
-            steps.append(json.loads(line)["step"])
-        except (ValueError, KeyError, TypeError) as error:
+            steps.append(float(parse_json(line)["step"]))
+        except (ValueError, LookupError, OverflowError, TypeError) as error:
             raise _Broken(f"line {number} is no JSON object with a step") from error
     if last and finished:
         raise _Broken(f"line {len(lines) + 1} is cut")
-    upto = f", up to step {max(steps):,}" if steps else ""
+    upto = f", up to step {max(steps):,.0f}" if steps else ""
     return f"{len(lines):,} lines{upto}{', and one that a kill has cut' if last else ''}"
 
 
@@ -112,14 +140,13 @@ def _checkpoints(folder: Path, finished: bool) -> Iterator[Part]:
     for path in found:
         name = f"checkpoints/{path.name}"
         try:
-            problem = judge(path)
+            saved = judge(path)
         except ConfigError as error:
-            problem = str(error).rstrip(".")
-        if problem:
-            yield Part(name, False, problem)
+            saved = str(error).rstrip(".")
+        if isinstance(saved, str) or (lost := find_lost(saved)):
+            yield Part(name, False, saved if isinstance(saved, str) else lost)
             continue
-        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-        nodes, shards = len(manifest["nodes"]), len(manifest["digests"])
+        nodes, shards = len(saved.live), len(saved.shards)
         text = f"{nodes:,} nodes in {shards} shard{'s' * (shards != 1)}; all digests hold"
         yield Part(name, True, text)
     for path in sorted(home.glob(".step-*.tmp")):
@@ -130,9 +157,8 @@ def _checkpoints(folder: Path, finished: bool) -> Iterator[Part]:
         yield Part("checkpoints", not finished, text)
 
 
-def _files(folder: Path) -> Iterator[Part]:
+def _files(newest: Saved | None) -> Iterator[Part]:
     """Compare the user's own files with what the newest checkpoint says of them."""
-    newest = next(good_checkpoints(folder), None)
     stated: Mapping[str, Any] = newest.identity.get("files", {}) if newest else {}
     for path, digest in stated.items():
         now = file_digest(path)
@@ -147,6 +173,7 @@ def _files(folder: Path) -> Iterator[Part]:
 
 
 def _tensors(path: Path) -> str:
+    read_bytes(path, LINES_BYTES)  # a file, and no endless one
     try:
         with safe_open(path, "pt") as file:
             names = list(file.keys())
@@ -158,7 +185,9 @@ def _tensors(path: Path) -> str:
 
 def _summary(path: Path) -> str:
     _json(path)
-    found = json.loads(path.read_text(encoding="utf-8"))
+    found = read_json(path)
     if not isinstance(found, dict) or "final" not in found:
         raise _Broken("holds no final numbers")
+    if not is_sealed(found):  # pyright: ignore[reportUnknownArgumentType]
+        raise _Broken("is not what it was: its digest differs")
     return f"the run is {found.get('status', 'finished')}"

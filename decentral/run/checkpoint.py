@@ -7,25 +7,31 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Container, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from decentral.errors import ConfigError, RunError, shell_word
-from decentral.run.digests import digest_of
-from decentral.run.folder import FORMAT, READ, RunFolder, explain_disk_errors
+from decentral.errors import ConfigError, RunError, in_words, refusal_of, shell_word
+from decentral.limits import open_file, read_json
+from decentral.run.digests import is_sealed, seal, stamp_of
+from decentral.run.folder import (
+    DESCRIPTION,
+    FORMAT,
+    READ,
+    RunFolder,
+    explain_disk_errors,
+)
 from decentral.topology.labels import NodeId
 
 #: What a manifest says of the run, beside what it says of the checkpoint.
-_IDENTITY = ("settings", "files", "past")
-#: The digest of a manifest, in the manifest.
-_SEAL = "sha256"
+_IDENTITY = ("settings", "files", "past", "described")
 
 
 @dataclass
@@ -92,11 +98,13 @@ class Draft:
             "step": self.step,
             "nodes": list(live),
             "digests": dict(digests),
+            "sizes": {name: (self.path / name).stat().st_size for name in digests},
             "counters": counters,
             **self.folder.identity,
+            "described": self.folder.digests(DESCRIPTION),
         }
         with explain_disk_errors(self.folder.path):
-            write_synced(self.path / "manifest.json", _seal(manifest))
+            write_synced(self.path / "manifest.json", _text(manifest))
             self.folder.check()
             # A run that went back comes to the same step again: the newer one
             # counts.
@@ -168,21 +176,19 @@ def relabel(saved: Saved, identity: Mapping[str, Any]) -> None:
     at its step.
     """
     manifest = saved.path / "manifest.json"
-    stated = json.loads(manifest.read_text(encoding="utf-8"))
     temporary = manifest.with_name(".manifest.json.tmp")
-    write_synced(temporary, _seal({**stated, **identity}))
+    write_synced(temporary, _text({**read_json(manifest), **identity}))
     temporary.replace(manifest)
     _sync(saved.path)
 
 
-def _seal(manifest: Mapping[str, Any]) -> bytes:
+def _text(manifest: Mapping[str, Any]) -> bytes:
     """Return the text of a manifest with a digest of all that it says."""
-    content = _without_seal(manifest)
-    return json.dumps({**content, _SEAL: digest_of(content)}, indent=1).encode()
+    return json.dumps(seal(manifest), indent=1).encode()
 
 
 def _complete(home: Path) -> list[Path]:
-    return sorted(p for p in home.glob("step-*") if (p / "manifest.json").exists())
+    return sorted(p for p in home.glob("step-*") if os.path.lexists(p / "manifest.json"))
 
 
 @dataclass(frozen=True)
@@ -197,6 +203,8 @@ class Saved:
     #: Digests of the settings and files that make the result, and the ``past`` of
     #: the schedules.
     identity: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    #: What is wrong with newer ones, a text for each; the run goes on from this one.
+    passed_over: tuple[str, ...] = ()
 
     def load(self, nodes: Iterable[NodeId]) -> Checkpoint:
         """Return the checkpoint with the tensors of some nodes."""
@@ -208,6 +216,27 @@ class Saved:
                     found.setdefault(node, {})[key] = tensor
         # Whoever restores may change the counters, and may come back for them.
         return Checkpoint(self.step, self.live, found, copy.deepcopy(self.counters))
+
+
+@contextmanager
+def restoring(step: int) -> Generator[None]:
+    """Say of a checkpoint whose content cannot be restored that it does not fit.
+
+    Its digests hold, so it is as somebody has written it: by another program, or for
+    a model or an optimizer that is another one now.
+    """
+    try:
+        yield
+    except (ConfigError, RunError):
+        raise
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, SafetensorError,
+            TypeError, ValueError) as error:  # fmt: skip
+        if refusal_of(error):  # no room for it
+            raise
+        raise ConfigError(
+            f"the checkpoint of step {step} does not fit its run ({in_words(error)}); restore "
+            "the plug-ins that it was trained with, or launch a new run."
+        ) from error
 
 
 def _tensors(file: Any, nodes: Container[NodeId]) -> Iterator[tuple[NodeId, str, Tensor]]:
@@ -241,75 +270,110 @@ def has_checkpoint(run: Path) -> bool:
 def good_checkpoints(run: Path) -> Iterator[Saved]:
     """Yield the checkpoints whose digests hold, the newest first."""
     for path in reversed(_complete(run / "checkpoints")):
-        saved = _verify(path)
-        if saved is not None:
+        saved = judge(path)
+        if isinstance(saved, Saved):
             yield saved
 
 
 def newest_checkpoint(run: Path) -> Saved:
-    """Find the newest checkpoint whose digests hold; raises RunError if there is
-    none.
+    """Find the newest checkpoint that a run can go on from: whose digests hold, and
+    whose records are there; raises RunError if there is none.
     """
-    for saved in good_checkpoints(run):
-        return saved
-    if not any(_complete(run / "checkpoints")):
+    problems: list[str] = []
+    for path in reversed(_complete(run / "checkpoints")):
+        saved = judge(path)
+        problem = saved if isinstance(saved, str) else find_lost(saved)
+        if isinstance(saved, Saved) and not problem:
+            return replace(saved, passed_over=tuple(problems))
+        problems.append(f"{path.name}: {problem}")
+    if not problems:
         raise RunError(
             f"run {run} holds no checkpoint; `decentral resume {shell_word(run)}` begins it again."
         )
     raise RunError(
-        f"run {run} cannot be resumed: every checkpoint is damaged; launch its config.yaml again."
+        f"run {run} cannot be resumed: no checkpoint is whole ({problems[0]}); restore the "
+        "file, or launch its config.yaml again."
     )
 
 
-def _verify(path: Path) -> Saved | None:
-    """Return a checkpoint, or None if its files do not match the manifest."""
-    if judge(path):
-        return None
-    manifest = _manifest(path)
-    live = tuple(NodeId(int(node)) for node in manifest["nodes"])
-    shards = tuple(manifest["digests"])
-    identity = {key: manifest[key] for key in _IDENTITY if key in manifest}
-    return Saved(
-        path, int(manifest["step"]), live, shards, manifest["counters"], identity
-    )
+def find_lost(saved: Saved) -> str:
+    """Return which records, that a checkpoint counts on, are not what they were; else
+    nothing.
+    """
+    counters = saved.counters
+    for name, length in (counters.get("offsets") or {}).items():
+        try:
+            found = stamp_of(saved.path.parent.parent / name, length)
+        except OSError as error:
+            return f"{name} cannot be read ({error.strerror})"
+        if found is None:
+            return f"{name} has lost lines that it counts on"
+        # None: earlier versions stated the lengths alone.
+        if (counters.get("stamps") or {}).get(name) not in (None, found):
+            return f"{name} is damaged: the digest of its lines differs"
+    return ""
 
 
-def judge(path: Path) -> str:
-    """Return what is damaged in a checkpoint, nothing where it is whole.
+def judge(path: Path) -> Saved | str:
+    """Return a checkpoint that is whole, or what is damaged in it.
 
     Raises:
         ConfigError: It has a format that is not read.
     """
     try:
-        manifest = _manifest(path)
-        _check_format(manifest.get("format"), path)
-        # None: manifests of format 2 had no digest of their own.
-        if manifest.get(_SEAL) not in (None, digest_of(_without_seal(manifest))):
+        manifest = read_json(path / "manifest.json")
+        # Manifests of format 2 had no digest of their own.
+        if not is_sealed(manifest):
             return "manifest.json is not what it was: its digest differs"
+        _check_format(manifest.get("format"), path)
         for name, digest in manifest["digests"].items():
-            with (path / name).open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != digest:
-                    return f"{name} is damaged: its digest differs"
-        _ = (
-            manifest["counters"],
-            int(manifest["step"]),
-            [int(node) for node in manifest["nodes"]],
-        )
+            size = manifest.get("sizes", {}).get(name)
+            if problem := _judge_shard(path, name, digest, size):
+                return problem
+        return _saved(path, manifest)
     except OSError as error:
         return f"{Path(error.filename or path).name} cannot be read ({error.strerror})"
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         if isinstance(error, ConfigError):
             raise
         return "manifest.json is damaged"
+
+
+def _judge_shard(path: Path, name: str, digest: str, size: int | None) -> str:
+    """Return what is damaged in a file of a checkpoint; else nothing.
+
+    Args:
+        path: The checkpoint.
+        name: The file, as the manifest names it.
+        digest: What its digest should be.
+        size: How many bytes it should have; None where nobody says.
+    """
+    # A manifest from elsewhere must not have other files read.
+    if os.path.basename(name) != name or name in ("", ".", ".."):
+        return "manifest.json names a file outside of its checkpoint"
+    with open_file(path / name) as file:
+        found = os.fstat(file.fileno()).st_size
+        if size not in (None, found):
+            return f"{name} is damaged: it has {found:,} bytes, and had {size:,}"
+        if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+            return f"{name} is damaged: its digest differs"
     return ""
 
 
-def _manifest(path: Path) -> dict[str, Any]:
-    return json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-
-
-def _without_seal(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in manifest.items() if key != _SEAL}
+def _saved(path: Path, manifest: Mapping[str, Any]) -> Saved:
+    """Return what a manifest says; raises ValueError where it cannot be so."""
+    live = tuple(NodeId(int(node)) for node in manifest["nodes"])
+    step, counters = manifest["step"], manifest["counters"]
+    identity = {key: manifest[key] for key in _IDENTITY if key in manifest}
+    lengths = (counters.get("offsets") or {}).values()
+    if not (
+        all(type(number) is int and number >= 0 for number in (step, *live, *lengths))
+        and len(set(live)) == len(live) > 0
+        and all(isinstance(identity.get(key, {}), dict) for key in _IDENTITY)
+        and {*(counters.get("offsets") or {})} <= {"metrics.jsonl", "events.jsonl"}
+    ):
+        raise ValueError
+    return Saved(path, step, live, tuple(manifest["digests"]), counters, identity)
 
 
 def _check_format(found: object, path: Path) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from decentral.errors import ConfigError
+from decentral.limits import LINES_BYTES, open_file, read_json
 from decentral.schedules.progress import Past
 from decentral.spec import Spec, is_graph_file, parse_spec
 from decentral.userfile import find_again, lies, place_of, resolve_path, sources
@@ -32,6 +33,8 @@ WITHOUT_EFFECT = frozenset(
 )
 #: Characters of a setting's digest.
 _LENGTH = 16
+#: Under which a file of JSON holds the digest of what else it says.
+_SEAL = "sha256"
 #: Differences that are listed.
 _LISTED = 3
 
@@ -74,12 +77,67 @@ def find_edited(stated: Mapping[str, str], settings: Mapping[str, Any]) -> list[
 def file_digest(path: str) -> str | None:
     """Return the digest of a user's file, None where it is gone."""
     place = place_of(path)
-    return hashlib.sha256(place.read_bytes()).hexdigest() if place.is_file() else None
+    return digest_of_file(place) if place.is_file() else None
+
+
+def digest_of_file(path: Path) -> str:
+    """Return the digest of a regular file; raises OSError."""
+    with open_file(path, LINES_BYTES) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Growing:
+    """The digest of a file that lines are appended to: only what is new is read."""
+
+    def __init__(self, path: Path) -> None:
+        """Begin with nothing."""
+        self.path, self.length, self.digest = path, 0, hashlib.sha256()
+
+    def stamp(self) -> tuple[int, str]:
+        """Return length and digest, when all of that is on the disk; raises OSError."""
+        if self.path.exists():
+            with open_file(self.path) as file:
+                os.fsync(file.fileno())
+                file.seek(self.length)
+                for chunk in iter(lambda: file.read(1 << 20), b""):
+                    self.digest.update(chunk)
+                self.length = file.tell()
+        return self.length, self.digest.hexdigest()
+
+
+def stamp_of(path: Path, length: int) -> str | None:
+    """Return the digest of the beginning of a file; None: it is shorter than that.
+
+    A file that is not there is an empty one.
+    """
+    digest, left = hashlib.sha256(), length
+    if not os.path.lexists(path):
+        return None if length else digest.hexdigest()
+    with open_file(path) as file:
+        while chunk := file.read(min(left, 1 << 20)):
+            digest.update(chunk)
+            left -= len(chunk)
+    return None if left else digest.hexdigest()
 
 
 def digest_of(value: Any) -> str:
     """Return the digest of what JSON can hold, in whatever order its keys are."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def seal(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a file of JSON says, with a digest of it.
+
+    >>> is_sealed(seal({"step": 3})), is_sealed({**seal({"step": 3}), "step": 4})
+    (True, False)
+    """
+    inner = {key: value for key, value in content.items() if key != _SEAL}
+    return {**inner, _SEAL: digest_of(inner)}
+
+
+def is_sealed(content: Mapping[str, Any]) -> bool:
+    """Whether the digest of what a file says is right, or there is none."""
+    return _SEAL not in content or content == seal(content)
 
 
 def differences(
@@ -192,8 +250,10 @@ def find_moved(folder: Path, settings: Mapping[str, Any]) -> None:
     Its ``env.json`` says where it was: what lay beside it then lies beside it now.
     """
     try:
-        was = json.loads((folder / "env.json").read_text(encoding="utf-8"))["folder"]
+        was = read_json(folder / "env.json")["folder"]
     except (OSError, ValueError, KeyError, TypeError):  # of an older version, or damaged
+        return
+    if not isinstance(was, str):
         return
     for name in set(names_in(settings)):
         path = name.rpartition(":")[0] if ".py:" in name else name

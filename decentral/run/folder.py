@@ -12,17 +12,26 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Container, Mapping
-from contextlib import ExitStack
+from collections.abc import Container, Iterable, Mapping
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from decentral.errors import ConfigError, RunError, shell_word
+from decentral.limits import LINES_BYTES, open_file, parse_json
+from decentral.run.digests import Growing, digest_of_file
 from decentral.run.lock import NAME as LOCK
 from decentral.run.lock import WriterLock, unwritable
 from decentral.yamltext import dump
+
+#: What says what a run is, and no longer changes once it is written.
+DESCRIPTION = ("records.json", "topology.json", "data.json")
+#: What a finished run consists of, beside its configuration and its checkpoints.
+RESULT = (
+    *DESCRIPTION, "env.json", "metrics.jsonl", "events.jsonl", "merged.safetensors",
+)  # fmt: skip
 
 
 class RunFolder:
@@ -35,6 +44,7 @@ class RunFolder:
         self.path, self.lock = path, lock
         #: What every checkpoint says of the run: see ``digests.identity``.
         self.identity: dict[str, Any] = {}
+        self._grown: dict[str, Growing] = {}
 
     def __enter__(self) -> RunFolder:
         """Write."""
@@ -160,19 +170,37 @@ class RunFolder:
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         self.append("events.jsonl", {"event": kind, "step": step, "time": now, **details})
 
-    def offset(self, name: str) -> int:
-        """Return the length of a file in bytes, 0 if there is none."""
-        target = self.path / name
-        return target.stat().st_size if target.exists() else 0
+    def stamp(self, name: str) -> tuple[int, str]:
+        """Return the length of a file of lines, 0 if there is none, and its digest,
+        when all of that is on the disk.
+        """
+        with explain_disk_errors(self.path):
+            return self._grown.setdefault(name, Growing(self.path / name)).stamp()
+
+    def digests(self, names: Iterable[str]) -> dict[str, str]:
+        """Return the digests of some of its files, by name; of none that is not
+        there, or cannot be read.
+        """
+        found: dict[str, str] = {}
+        for name in names:
+            with suppress(OSError):  # said by whoever reads it
+                found[name] = digest_of_file(self.path / name)
+        return found
 
     def rows(self, name: str, *, key: str = "") -> list[dict[str, Any]]:
         """Return the JSON objects of a file of lines, all or those that have a key."""
-        target, mark = self.path / name, f'"{key}"' if key else ""
+        target, mark = self.path / name, f'"{key}"'.encode() if key else b""
         if not target.exists():
             return []
         # Line by line, and not parsed in vain: there may be millions.
-        with target.open(encoding="utf-8") as file:
-            found = [json.loads(line) for line in file if mark in line]
+        with open_file(target, LINES_BYTES) as file:
+            lines = [line for line in file if mark in line]
+        try:
+            found = [{**parse_json(line)} for line in lines]
+        except (TypeError, ValueError) as error:
+            raise RunError(
+                f"{target} cannot be read ({error}); restore it, or launch a new run."
+            ) from error
         return [row for row in found if not key or key in row]
 
     def forget(self, name: str, length: int, kinds: Container[str]) -> None:
@@ -186,6 +214,7 @@ class RunFolder:
         """
         target = self.path / name
         whole = target.read_bytes() if target.exists() else b""
+        self._grown.pop(name, None)
         later = whole[length:].decode("utf-8", errors="replace").splitlines()
         kept = [line for line in later if (kind := _event_of(line)) and kind not in kinds]
         if len(kept) < len(later):  # a full disk must not hinder what needs no writing
@@ -196,6 +225,7 @@ class RunFolder:
     def truncate(self, name: str, length: int) -> None:
         """Cut a file back to what it was at a checkpoint."""
         target = self.path / name
+        self._grown.pop(name, None)
         if target.exists():
             # ``truncate`` would fill a file that has lost its end with zeros.
             os.truncate(target, min(length, target.stat().st_size))
@@ -253,8 +283,8 @@ def entries(folder: Path, prefix: str) -> list[str]:
 def _event_of(line: str) -> str | None:
     """Return an event's kind, None for a line that a kill has left unfinished."""
     try:
-        return json.loads(line)["event"]
-    except ValueError:
+        return parse_json(line)["event"]
+    except (ValueError, LookupError, TypeError):
         return None
 
 
@@ -354,8 +384,8 @@ def config_head(changed: bool = False) -> str:
 
 def format_of(config: Path) -> int | None:
     """Return the format that a run folder's configuration names in its first line."""
-    with config.open("rb") as file:
-        found = re.search(rb"\bformat (\d+):", file.readline())
+    with open_file(config) as file:
+        found = re.search(rb"\bformat (\d{1,9}):", file.readline(1000))
     return int(found[1]) if found else None
 
 

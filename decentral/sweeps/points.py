@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from decentral.config import (
     split_assignments,
 )
 from decentral.errors import ConfigError
+from decentral.limits import POINTS
 from decentral.plugins import plain
 from decentral.registry import PYTHON, ConfiguredPlugin, build
 from decentral.report.facts import plugin_text
@@ -122,7 +124,10 @@ def make_sweep(
     """
     found: dict[str, dict[str, Any]] = {}
     for key, values in axes.items():
-        several = range(values) if key == "seed" and _is_count(values) else values
+        several = values
+        if key == "seed" and _is_count(values):
+            _check_points(values, f"seed = {values}")
+            several = range(values)
         tolist = getattr(several, "tolist", None)  # of numpy, torch, pandas
         found[key] = _read_axis(key, several if tolist is None else tolist())
     if not found:
@@ -147,6 +152,7 @@ def _make_points(
     axes: Mapping[str, Mapping[str, Any]],
 ) -> Sweep:
     found: dict[str, Point] = {}
+    _check_points(prod(map(len, axes.values())), " × ".join(axes))
     combinations = list(product(*(values.items() for values in axes.values())))
     for chosen in combinations:
         values = {key: value for key, (_, value) in zip(axes, chosen, strict=True)}
@@ -260,6 +266,14 @@ def _name_of(value: Any) -> str:
     return "lambda" if callable(value) else type(value).__name__
 
 
+def _check_points(count: int, what: str) -> None:
+    """Raise ConfigError for more runs than anybody waits for."""
+    if count > POINTS:
+        raise ConfigError(
+            f"sweep: {what} are {count:,} runs; the most is {POINTS:,} in one sweep."
+        )
+
+
 def _one(key: str, piece: str) -> Any:
     return next(iter(parse_assignments([f"{key}={piece}"]).values()))
 
@@ -278,6 +292,7 @@ def _pieces(text: str) -> list[str]:
                 f"sweep: {text.strip()} is no range: it counts whole numbers upwards, as in 0..3; "
                 "list other values, as in 1e-3,1e-2."
             )
+        _check_points(int(high) - int(low) + 1, text.strip())
         return [str(number) for number in range(int(low), int(high) + 1)]
     pieces, depth, quote = [""], 0, ""
     for char in text:

@@ -269,8 +269,10 @@ class AggregationTraits(Traits):
         linear: It is the weighted sum of what is received.
         sees: The ``values`` received, for a new row, or their ``distances``, for
             weights.
+        cuts: The setting that says how many rows are left out at either end.
     """
 
+    cuts: str | None = None
     linear: bool = False
     sees: Literal["values", "distances"] = "values"
 
