@@ -11,6 +11,7 @@ import importlib.util
 import sys
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from threading import RLock
 from types import ModuleType
 from typing import Any
@@ -44,6 +45,23 @@ def inner_schedulers(scheduler: Any) -> tuple[Any, ...]:
     none.
     """
     return tuple(getattr(scheduler, "_schedulers", ()))
+
+
+def bare_step(optimizer: torch.optim.Optimizer) -> Callable[[], Any]:
+    """Return an optimizer's step without the note that torch leaves its profiler, which
+    takes longer than the update of a small model; as it is where hooks are registered.
+    """
+    whole = type(optimizer).step
+    inner = getattr(whole, "__wrapped__", None)
+    hooks = (
+        optimizer._optimizer_step_pre_hooks,  # pyright: ignore[reportPrivateUsage]
+        optimizer._optimizer_step_post_hooks,  # pyright: ignore[reportPrivateUsage]
+    )
+    # The mark of torch's own wrapper; a user's may do anything.
+    torchs = getattr(whole, "hooked", False)
+    if inner is None or not torchs or any(hooks) or "step" in vars(optimizer):
+        return optimizer.step
+    return partial(inner, optimizer)
 
 
 _COMPILER = "torch._dynamo"

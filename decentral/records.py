@@ -269,6 +269,11 @@ LOSSES = Panel(
     absent="No loss was logged.",
 )
 
+SIMULATION = Panel(
+    "Event by event",
+    "Length of the mean model's steps (1 in rounds), staleness of updates, share of waiting.",
+)
+
 
 def _own(
     key: str, text: str, unit: str = "", format: str = "", *, label: str = "",
@@ -345,6 +350,36 @@ LOOP = (
     SIMULATED,
     WALL,
     PACE,
+    Record(
+        "simulation/gain",
+        "Growth of the mean model per update, 1 in rounds",
+        "gain",
+        panel=SIMULATION,
+        tables=("compare",),
+    ),
+    Record(
+        "simulation/staleness",
+        "Changes by others between a snapshot and its update",
+        "staleness",
+        panel=SIMULATION,
+        tables=_NOWHERE,
+    ),
+    Record(
+        "simulation/idle",
+        "Share of the simulated time in which nodes wait",
+        "idle",
+        "share",
+        panel=SIMULATION,
+        tables=("compare",),
+    ),
+    _own("simulation/width", "Gradients that were computed together, on average"),
+    _own("simulation/updates_*", "Updates of the slowest and the fastest node", "", ",d"),
+    _own(
+        "simulation/replaced",
+        "Messages that newer ones replaced before they left",
+        "",
+        ",d",
+    ),
     _own("time/*_s", "Mean seconds of a step that workers spent so", "s"),
     _own("feedback/consensus", "Consensus distance as the schedule was told"),
     _own(

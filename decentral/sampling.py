@@ -104,15 +104,20 @@ class Sampler:
         return self._indices[:, begin : begin + size]
 
     def _draw_ahead(self, position: int, count: int) -> None:
-        visits = np.array(self.hosted)[:, None], np.arange(position, position + count)
-        # torch has no unsigned 64-bit arithmetic: 63 bits fit its int64.
-        keys = rng.bits(self.seed, "sample/key", *visits) >> np.uint64(1)
-        self._start, self._keys = position, keys.astype(np.int64)
-        self._indices = self._draw(position, count)
-
-    def _draw(self, position: int, count: int) -> Integers:
         nodes = np.array(self.hosted)[:, None]
         visit = np.arange(position, position + count)[None, :]
+        self._start = position
+        self._indices, self._keys = self.draw(nodes, visit)
+
+    def draw(self, nodes: Integers, visit: Integers) -> tuple[Integers, Integers]:
+        """Return which samples nodes [n, 1] see at their visits [n or 1, count], and the
+        keys of these.
+        """
+        # torch has no unsigned 64-bit arithmetic: 63 bits fit its int64.
+        keys = rng.bits(self.seed, "sample/key", nodes, visit) >> np.uint64(1)
+        return self._draw(nodes, visit), keys.astype(np.int64)
+
+    def _draw(self, nodes: Integers, visit: Integers) -> Integers:
         if self.plan.mixture is not None:
             return self._redrawn(nodes, visit)
         sizes = self.plan.sizes[nodes]
@@ -136,3 +141,64 @@ class Sampler:
         sizes = self.plan.sizes[label]
         place = rng.integers(sizes, self.seed, "sample/redrawn", nodes, visit)
         return self.plan.members[label, place]
+
+
+class OwnPace:
+    """Serves batches to some of a sampler's nodes, each at a position of its own.
+
+    The samples are those that the nodes see in lockstep, to the bit.
+    """
+
+    def __init__(self, sampler: Sampler) -> None:
+        """Serve the nodes of a sampler."""
+        self.sampler = sampler
+        count = len(sampler.hosted)
+        self._ahead = 0
+        self._starts = np.zeros(count, dtype=np.int64)
+        self._indices = self._keys = np.zeros((count, 0), dtype=np.int64)
+        self.choose([], [], 0)
+
+    def choose(self, rows: Sequence[int], positions: Sequence[int], origin: int) -> None:
+        """Serve these rows of the block, each from its position, which is called
+        ``origin``.
+
+        Args:
+            rows: Which rows of the sampler's block.
+            positions: The first sample of each.
+            origin: What a caller of `batch` calls these positions.
+        """
+        self._rows = np.asarray(rows, dtype=np.int64)
+        self._positions = np.asarray(positions, dtype=np.int64)
+        self._origin = origin
+
+    def batch(self, position: int, size: int) -> Batch:
+        """Return ``size`` samples of every chosen row, from ``position``."""
+        begins = self._positions + (position - self._origin)
+        self._draw_ahead(begins, size)
+        places = (begins - self._starts[self._rows])[:, None] + np.arange(size)
+        samples = self.sampler.samples
+        index = torch.from_numpy(self._indices[self._rows[:, None], places])
+        keys = torch.from_numpy(self._keys[self._rows[:, None], places])
+        index, keys = index.to(samples.device), keys.to(samples.device)
+        inputs, targets = samples.take(index, keys)
+        return Batch(inputs, targets, keys)
+
+    def _draw_ahead(self, begins: Integers, size: int) -> None:
+        """Draw for the chosen rows that have not enough left."""
+        if size > self._ahead:
+            self._ahead = max(size, _AHEAD // max(1, len(self._starts)))
+            shape = len(self._starts), self._ahead
+            self._indices, self._keys = (
+                np.zeros(shape, np.int64),
+                np.zeros(shape, np.int64),
+            )
+            self._starts[:] = -self._ahead  # nothing is drawn yet
+        starts = self._starts[self._rows]
+        short = (begins < starts) | (begins + size > starts + self._ahead)
+        if not short.any():
+            return
+        rows, first = np.unique(self._rows[short], return_index=True)
+        self._starts[rows] = begins[short][first]
+        visit = self._starts[rows][:, None] + np.arange(self._ahead)
+        nodes = np.array(self.sampler.hosted)[rows][:, None]
+        self._indices[rows], self._keys[rows] = self.sampler.draw(nodes, visit)

@@ -22,6 +22,15 @@ A channel is a row as long as the model, unless it says otherwise.
 | algorithm | channels in a message | what it promises | paper |
 |---|---|---|---|
 """
+EVENTS = """
+## Event by event
+
+Nodes of these wait for no round; they run in simulated time, in one process. See
+[asynchrony](asynchrony.md).
+
+| algorithm | what it promises | paper |
+|---|---|---|
+"""
 SOUND = """
 ## Which combinations are sound
 
@@ -42,6 +51,19 @@ def row(found: Plugin) -> str:
     return f"| `{found.name}` | {sent(found)} | {promises} | {paper_of(found)} |"
 
 
+def goes_in(found: Plugin) -> str:
+    """Return the model of time: ``rounds``, also where a setting may choose another."""
+    time = traits_of(found, AlgorithmTraits).time
+    return time if isinstance(time, str) else "rounds"
+
+
+def brief(found: Plugin) -> str:
+    """Return the line of an algorithm that goes event by event."""
+    guarantees = traits_of(found, AlgorithmTraits).guarantees
+    promises = ", ".join(word.replace("_", " ") for word in guarantees)
+    return f"| `{found.name}` | {promises} | {paper_of(found)} |"
+
+
 def soundness(algorithms: list[Plugin]) -> list[str]:
     """Return the table of algorithms against the conditions that some refuse."""
     heads = [condition.replace("_", " ") for condition in CONDITIONS]
@@ -56,8 +78,11 @@ def soundness(algorithms: list[Plugin]) -> list[str]:
 
 def text() -> str:
     """Return the whole page."""
-    algorithms = [find("algorithm", name) for name in names("algorithm")]
-    page = HEAD + "\n".join(map(row, algorithms)) + "\n" + SOUND
+    every = [find("algorithm", name) for name in names("algorithm")]
+    algorithms = [found for found in every if goes_in(found) == "rounds"]
+    others = [found for found in every if found not in algorithms]
+    page = HEAD + "\n".join(map(row, algorithms)) + "\n" + EVENTS
+    page += "\n".join(map(brief, others)) + "\n" + SOUND
     page += "\n".join(soundness(algorithms)) + "\n"
     before = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
     measured = before.partition(MARK)[2]

@@ -37,14 +37,14 @@ from decentral.loop.setup import Setup
 from decentral.mixing.base import Mixer, Mixing
 from decentral.network import RoundAction, RoundPlanner
 from decentral.network.planning import Membership
-from decentral.registry import ConfiguredPlugin, build, find
+from decentral.registry import ConfiguredPlugin, build, find, names
 from decentral.run.checkpoint import Checkpoint, newest_checkpoint
 from decentral.run.folder import RunFolder
 from decentral.schedules import communication_steps
 from decentral.schedules.action import CommunicationSchedule
 from decentral.tasks import Task
 from decentral.topology.base import Topology
-from decentral.traits import TaskTraits, TopologyTraits, traits_of
+from decentral.traits import AlgorithmTraits, TaskTraits, TopologyTraits, traits_of
 
 #: Where the rows of a tiny block meet: pytest's ``--engine``.
 engine = "local"
@@ -94,6 +94,15 @@ def write_images(file: Path, pixels: Sequence[np.ndarray], **columns: Any) -> No
     parquet.write_table(
         pyarrow.table({"image": encoded, "label": labels} | columns), file
     )
+
+
+def in_rounds() -> list[str]:
+    """Return the algorithms whose steps all nodes take together; others go event by event."""
+    found = {
+        name: traits_of(find("algorithm", name), AlgorithmTraits)
+        for name in names("algorithm")
+    }
+    return [name for name, traits in found.items() if traits.time != "events"]
 
 
 @cache
@@ -273,6 +282,9 @@ def replayed(out: Path) -> Tensor:
 def advance(block: Block, step: int) -> None:
     """Train a block until a step is done, with nothing around it."""
     while block.step < step:
+        if block.simulation is not None:
+            block.simulation.advance()
+            continue
         block.setup.algorithm(block, block.decide())
         block.finish_step()
 

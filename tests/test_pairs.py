@@ -17,6 +17,7 @@ import torch
 from support import (
     advance,
     connected,
+    in_rounds,
     logical,
     pairwise_cover,
     silent,
@@ -59,16 +60,20 @@ def asked(case: dict[str, str]) -> dict[str, Any]:
     return parts
 
 
+def members(kind: str) -> list[str]:
+    return in_rounds() if kind == "algorithm" else list(names(kind))
+
+
 def talkative(name: str) -> bool:
     return traits_of(find("algorithm", name), AlgorithmTraits).communicates == "rounds"
 
 
 CASES = pairwise_cover(
     {
-        kind: [n for n in names(kind) if kind != "algorithm" or talkative(n)]
+        kind: [n for n in members(kind) if kind != "algorithm" or talkative(n)]
         for kind in KINDS
     }
-) + [{"algorithm": name} for name in names("algorithm") if not talkative(name)]
+) + [{"algorithm": name} for name in in_rounds() if not talkative(name)]
 CASES += [
     {"topology": "ring", "communication": "constant", kind: name}
     for kind in OTHERS
@@ -148,7 +153,7 @@ def test_two_workers_end_where_one_process_ends(
 
 
 def test_every_two_members_meet() -> None:
-    factors = {kind: [n for n in names(kind) if kind != "algorithm" or talkative(n)]
+    factors = {kind: [n for n in members(kind) if kind != "algorithm" or talkative(n)]
                for kind in KINDS}  # fmt: skip
     met = {pair for case in CASES for pair in combinations(sorted(case.items()), 2)}
     for one, other in combinations(sorted(KINDS), 2):

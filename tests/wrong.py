@@ -50,6 +50,8 @@ import os, networkx as nx, torch
 from torch import nn
 from decentral import Task, plugin
 
+@plugin("algorithm", time="events")
+def sleepy(node, event): None if event.kind == "gradient" else node.compute()
 def halves(n): return nx.empty_graph(n)
 def leaving(n): raise SystemExit(0)
 def broken(n): raise ZeroDivisionError("no graph today")
@@ -432,6 +434,9 @@ CASES = [
     launch("choco and late", "codec=choco"),
     launch("a codec for all-reduce", "algorithm=allreduce codec=int8"),
     launch("relay on a ring", "algorithm=relay_sum topology=ring"),
+    launch("codecs between events", "algorithm=swift codec=int8"),
+    launch("a server that is far", "algorithm=fedasync topology=ring"),
+    launch("steps that take no time", "algorithm=swift compute=0s"),
     launch("two momenta", "algorithm=quasi_global_momentum optimizer=adamw"),
     launch("push-sum with other weights", "algorithm=push_sum weights=metropolis"),
     launch("metropolis on a directed graph", "topology=exponential weights=metropolis"),
@@ -516,6 +521,8 @@ CASES = [
     # runs
     launch("NaN", "--lr 1e30 steps=40", 1),
     launch("NaN everywhere", "--lr 1e30 steps=40 on_nonfinite=quarantine", 1),
+    launch("nodes that nobody wakes", "algorithm=plugins.py:sleepy compute=20ms", 1),
+    launch("NaN in events", "--lr 1e30 steps=40 algorithm=swift", 1),
     launch("more steps than memory", "steps=1e12"),
     launch("a batch of a slip", "batch=1e9"),
     launch("threads of a slip", "threads=100000"),

@@ -30,7 +30,7 @@ from typing import Protocol
 from torch import Tensor
 
 from decentral.network.planning import RoundAction
-from decentral.registry import Plugin
+from decentral.registry import ConfiguredPlugin, Plugin
 from decentral.schedules.progress import Progress
 from decentral.traits import AlgorithmTraits, traits_of
 from decentral.traits import StateSchema as StateSchema
@@ -64,6 +64,12 @@ def paper_of(found: Plugin) -> str:
     """
     source = _SOURCE.search(" ".join(found.help.split()))
     return source[1].rstrip(".") if source else ""
+
+
+def time_of(rule: ConfiguredPlugin) -> str:
+    """Return an algorithm's model of time: ``rounds``, ``events`` or ``neighbours``."""
+    time = traits_of(rule, AlgorithmTraits).time
+    return time if isinstance(time, str) else time(rule.settings)
 
 
 def channels_of(found: Plugin) -> list[str]:

@@ -4,12 +4,14 @@ neighbours.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
 
+from decentral.algorithms.asynchronous import dsgd_in_events
 from decentral.algorithms.base import Block, StateSchema
+from decentral.algorithms.node import Node, NodeEvent
 from decentral.network.planning import RoundAction
 from decentral.registry import Positive, Share, plugin
 
@@ -23,12 +25,14 @@ from decentral.registry import Positive, Share, plugin
         "large_batch_on_complete",
         "contracts",
     ),
+    time=lambda settings: "rounds" if settings["wait"] == "all" else "neighbours",
 )
 def dsgd(
     block: Block,
     action: RoundAction | None,
     *,
     order: Literal["adapt_then_combine", "combine_then_adapt"] = "adapt_then_combine",
+    wait: Literal["all", "neighbours"] = "all",
 ) -> None:
     """Local optimizer steps, and gossip averaging of the models when the schedule
     says so.
@@ -42,7 +46,14 @@ def dsgd(
         block: The rows that are trained here.
         action: What is sent after this step; None: nothing.
         order: Whether nodes adapt before they combine, or after.
+        wait: Whether the simulation goes from round to round, or from event to event,
+            where it is seen how far nodes are apart at one moment: the same models at
+            the same simulated seconds.
     """
+    if wait == "neighbours":
+        # In simulated time the two are a node, and what has happened to it.
+        dsgd_in_events(cast("Node", block), cast("NodeEvent", action), order)
+        return
     if order == "combine_then_adapt":
         # Rows leave before the gradient is taken, and what arrives replaces them
         # before the step: the gradient stays that of the point before mixing.

@@ -16,7 +16,16 @@ from rich.text import Text
 from decentral.api.display import LOCAL, MERGED, QUIET, SENT
 from decentral.config import read_file
 from decentral.errors import visible
-from decentral.records import BYTES, PACE, RELATIVE, ROLES, ROUNDS, WALL, Records
+from decentral.records import (
+    BYTES,
+    PACE,
+    RELATIVE,
+    ROLES,
+    ROUNDS,
+    SIMULATED,
+    WALL,
+    Records,
+)
 from decentral.registry import ConfiguredPlugin
 from decentral.report.facts import number_text, plugin_text, relative_text
 from decentral.units import format_bytes
@@ -141,6 +150,7 @@ def introduction(run: EngineRun) -> Table:
             ),
             *_data(setup),
             ("communication", _communication(setup)),
+            *([("simulated time", _world(setup))] if setup.network else []),
             ("model", f"{model}, {run.compute_reason}"),
             *([("workers", run.place)] if run.place else []),
             *([("memory", _room(run.memory))] if run.memory else []),
@@ -195,11 +205,22 @@ def _communication(setup: Setup) -> str:
     return f"{rule}, {brief(setup.planner.schedule.rule)}"
 
 
+def _world(setup: Setup) -> str:
+    """Say how simulated time goes on, over which network, and how fast nodes are."""
+    way = "event by event" if setup.in_events else "round by round"
+    network = _part(
+        setup, "network", "no time on links" if setup.in_events else "the links' own"
+    )
+    return f"{way}, network {network}, compute {_part(setup, 'compute', 'measured')}"
+
+
 def _outlook(run: EngineRun) -> str:
     """Say how many bytes are expected before anything runs."""
     setup, reference = run.setup, run.setup.all_reduce_bytes
     if setup.planner is None:
         return f"{format_bytes(reference)}, an all-reduce of gradients at every step"
+    if run.expected_bytes is None and setup.in_events:
+        return "as nodes find time to send"
     if run.expected_bytes is None:
         most = ceiling(setup.planner.schedule.rule)
         return f"as it needs, at most {against(most * reference, reference)}"
@@ -245,9 +266,25 @@ def conclusion(summary: Mapping[str, Any], records: Records) -> list[Table]:
                 "time",
                 f"{number_text(ended[WALL.key], WALL)}, {ended[PACE.key]:,.0f} steps/s",
             ),
+            *_simulated(ended, records),
         ]
     )
     return [table for table in _results(summary, records) if table.row_count] + [cost]
+
+
+def _simulated(ended: Mapping[str, Any], records: Records) -> list[tuple[str, str]]:
+    """Say how long the run took in simulated time, and what nodes did meanwhile."""
+    if (seconds := ended.get(SIMULATED.key)) is None:
+        return []
+    said = number_text(seconds, SIMULATED)
+    if "simulation/gain" in ended:
+        idle, gain = (
+            number_text(ended[key], records.of(key))
+            for key in ("simulation/idle", "simulation/gain")
+        )
+        least, most = (ended[f"simulation/updates_{end}"] for end in ("min", "max"))
+        said += f"; {least:,} to {most:,} updates a node, {idle} idle, gain {gain}"
+    return [("simulated", said)]
 
 
 def _results(summary: Mapping[str, Any], records: Records) -> Iterator[Table]:

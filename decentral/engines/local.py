@@ -25,6 +25,7 @@ from decentral.loop.measure import Evaluator
 from decentral.loop.rounds import checkpoint_of, restore, train
 from decentral.network.planning import Membership
 from decentral.run.checkpoint import Saved, save_checkpoint
+from decentral.simulation import Simulation
 
 
 class LocalRun(EngineRun):
@@ -47,6 +48,8 @@ class LocalRun(EngineRun):
         ordered = self.setup.config.mixing == "ordered"
         exchange = LocalExchange(len(members.live), ordered)
         self.block = Block(self.setup, exchange, self.announce, members)
+        if self.setup.in_events:
+            self.block.simulation = Simulation(self.block)
         self.evaluator = Evaluator(self.block)
         pipeline = self.block.pipeline
         self.replicas, self.compute_reason = pipeline.compute.kind, pipeline.reason

@@ -16,7 +16,7 @@ from decentral.loop.channels import Channels
 from decentral.loop.feedback import Sketch, measure_after, refresh_feedback
 from decentral.loop.health import Announce, Health, finite_rows
 from decentral.loop.pipeline import Pipeline
-from decentral.loop.setup import Setup
+from decentral.loop.setup import Setup, Simulated
 from decentral.merging.base import merge_weights
 from decentral.metrics.base import declared_records
 from decentral.mixing.base import Mixing
@@ -77,8 +77,9 @@ class Block:
         self.before_merge: Callable[[], None] | None = None
         stop, live = config.on_nonfinite == "stop", self.members.live
         self.health = Health(exchange, self.hosted, live, stop, announce, setup.users)
+        rule, layout, apart = setup.optimizer, setup.layout, setup.in_events
         self.optimizer = BlockOptimizer(
-            setup.optimizer, setup.layout, self.rows, self.grads, setup.course
+            rule, layout, self.rows, self.grads, setup.course, apart
         )
         self.sampler = Sampler(setup.train, setup.plan, self.hosted, config.seed)
         self.scaled = [i for i, node in enumerate(self.hosted) if node in config.node_lr]
@@ -89,6 +90,7 @@ class Block:
         )
         self.channels = Channels(setup, exchange, self.hosted, self.rows, self.optimizer)
         self.callbacks = Callbacks(config.callbacks)
+        self.simulation: Simulated | None = None  # what trains the rows, or rounds do
 
     # --- progress -----------------------------------------------------------------
 
@@ -332,9 +334,9 @@ class Block:
         """Return the ids of nodes that the algorithm leaves out for now; all
         workers ask.
         """
-        name = self.setup.traits.counts
-        if name is None:
-            return set()
+        name, server = self.setup.traits.counts, self.setup.traits.server
+        if name is None:  # what clients of a server hold is on its way to it
+            return {*self.members.live[1:]} if server else set()
         counts = self.exchange.gather(self.state[name][:, 0])
         return {
             self.members.live[int(place)]
@@ -384,9 +386,7 @@ class Block:
         return torch.tensor(healthy, dtype=torch.float64)
 
     def merge_shares(self, without: Iterable[NodeId] = ()) -> Tensor:
-        """Return the merge weights of the hosted rows, float64 [n]; nodes
-        ``without`` have none.
-        """
+        """Return merge weights of hosted rows, float64 [n]; 0 for nodes ``without``."""
         held = self.setup.samples_held[list(self.members.live)]
         out = self.members.positions({*self.quarantined, *without})
         weights = merge_weights(self.setup.merge, held, out)

@@ -4,22 +4,26 @@ runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
+from itertools import chain
 
+import numpy as np
 import torch
 
-from decentral.algorithms.base import CONDITIONS
+from decentral.algorithms.base import CONDITIONS, time_of
 from decentral.config import Config
 from decentral.errors import ConfigError
 from decentral.faults.base import Faults
 from decentral.layout import Layout
 from decentral.mixing.base import Mixer
+from decentral.network.compute import seconds_of
 from decentral.network.planning import RoundPlanner
 from decentral.optim.block_optimizer import BlockOptimizer
 from decentral.optim.states import UnknownState
 from decentral.plugins import label_of
 from decentral.registry import ConfiguredPlugin, build
+from decentral.schedules.action import Merge
 from decentral.schedules.progress import communication_steps
 from decentral.tasks.base import Task
 from decentral.topology.labels import RowIndex
@@ -28,6 +32,7 @@ from decentral.traits import (
     AlgorithmTraits,
     AttackTraits,
     CodecTraits,
+    CommunicationTraits,
     OptimizerTraits,
     Refusing,
     SplitTraits,
@@ -130,6 +135,110 @@ def refuse_rounds(parts: Mapping[str, ConfiguredPlugin], faults: Faults) -> None
         raise ConfigError(
             f"attack {attack.name!r} changes what nodes send each other, and algorithm "
             f"{algorithm!r} sends no models; use attack label_flip."
+        )
+
+
+def refuse_in_events(
+    config: Config, parts: Mapping[str, ConfiguredPlugin], planner: RoundPlanner
+) -> None:
+    """Raise ConfigError for what an algorithm in simulated time does not have yet.
+
+    Args:
+        config: The configuration.
+        parts: Plug-ins of the run, by kind.
+        planner: What is sent when.
+    """
+    algorithm = parts["algorithm"]
+    # One after the other: what is looked at last is only there if the first is not.
+    for where, holds, remedy in chain(
+        _undefined_around_events(config, parts),
+        _undefined_between_events(planner, time_of(algorithm) == "events"),
+    ):
+        if holds:
+            raise ConfigError(
+                f"algorithm {algorithm.name!r} goes event by event, which is not defined {where}; "
+                f"{remedy}."
+            )
+    if traits_of(algorithm, AlgorithmTraits).server:
+        _refuse_far(algorithm, planner)
+
+
+def _undefined_around_events(
+    config: Config, parts: Mapping[str, ConfiguredPlugin]
+) -> Iterator[tuple[str, bool, str]]:
+    """Yield where events are not defined, whether that is so, and what helps."""
+    engine, sam, attack = config.engine, config.sam, parts.get("attack")
+    alone = engine.name in ("auto", "local") and engine.workers in ("auto", 1)
+    yield "in several workers", not alone, "leave engine out"
+    uncoded = traits_of(parts["codec"], CodecTraits).uncoded
+    yield "with codecs", not uncoded, "leave codec out"
+    linear = traits_of(parts["aggregation"], AggregationTraits).linear
+    received = "where what is received is not averaged"
+    yield received, not linear, "leave aggregation out"
+    lies = attack is not None and not traits_of(attack, AttackTraits).data
+    yield "with an attack on what is sent", lies, "use attack label_flip"
+    mixed = "with optimizer state that is mixed"
+    yield mixed, config.mix_state, "leave mix_state out"
+    stops = config.on_nonfinite == "stop"
+    yield "where nodes are quarantined", not stops, "leave on_nonfinite out"
+    restarts = sam is not None and sam.momentum == "restart"
+    yield "where SAM restarts the momentum", restarts, "use sam.momentum=keep"
+
+
+def _undefined_between_events(
+    planner: RoundPlanner, free: bool
+) -> Iterator[tuple[str, bool, str]]:
+    """Yield the same of what is sent; ``free``: nobody waits for a round."""
+    schedule = planner.schedule
+    yield "with faults", planner.faults.any, "leave faults out"
+    listens = schedule.closed_loop or bool(schedule.own_feedback)
+    reacts = "with a schedule that reacts to the run"
+    yield reacts, listens, "use communication constant or late"
+    changes = planner.mixer.topology.time_varying
+    steady = "use a topology that stays, such as ring"
+    yield "on links that change", free and changes, steady
+    budgeted = traits_of(schedule.rule, CommunicationTraits).budgeted
+    constant = "use communication constant(intensity=0.1)"
+    yield "with a budget of bytes", budgeted, constant
+    # Last, since a budget's factor is not known before the run.
+    steps = communication_steps(planner.steps, planner.local_steps)
+    merges = any(
+        isinstance(schedule.action(planner.progress(step, 0)), Merge) for step in steps
+    )
+    early = "use communication late, whose merge ends the run"
+    yield "with a global merge before the end", merges, early
+
+
+def refuse_timeless(
+    algorithm: ConfiguredPlugin, compute: ConfiguredPlugin, nodes: int, seed: int
+) -> None:
+    """Refuse steps that take no time where nobody waits: one node would take them all.
+
+    Args:
+        algorithm: The algorithm.
+        compute: The seconds of a step.
+        nodes: Number of nodes.
+        seed: The seed of the run.
+    """
+    waits = time_of(algorithm) != "events"
+    if not waits and not seconds_of(compute, np.arange(nodes), 0, seed).all():
+        raise ConfigError(
+            f"compute {compute.name!r}: a node that computes in no time never lets another one "
+            f"act, and algorithm {algorithm.name!r} waits for nobody; give it seconds, such as "
+            "compute=20ms."
+        )
+
+
+def _refuse_far(algorithm: ConfiguredPlugin, planner: RoundPlanner) -> None:
+    """Refuse a topology in which node 0, which serves, does not reach all others."""
+    links = planner.mixer.topology.links(0)
+    near = {0, *links.senders[links.receivers == 0].tolist()}
+    both = near & {0, *links.receivers[links.senders == 0].tolist()}
+    if len(both) < planner.nodes:
+        missing = min({*range(planner.nodes)} - both)
+        raise ConfigError(
+            f"algorithm {algorithm.name!r}: node 0 serves all others, and has no link with node "
+            f"{missing}; use topology star."
         )
 
 

@@ -26,7 +26,7 @@ from decentral.layout import share_parameters
 from decentral.loop.models import check_evaluation
 from decentral.loop.setup import Setup
 from decentral.plugins import label_of
-from decentral.sampling import Sampler
+from decentral.sampling import OwnPace, Sampler
 from decentral.schedules.phases import METHODS, Adversarial, LabelNoise, Timed
 from decentral.schedules.progress import Progress
 from decentral.tasks.base import Task
@@ -49,15 +49,28 @@ class Pipeline:
         rows: Tensor,
         integers: dict[str, Tensor],
         grads: Tensor,
-        sampler: Sampler,
+        sampler: Sampler | OwnPace,
         hosted: Sequence[NodeId],
+        chosen: tuple[Gradient, str] | None = None,
     ) -> None:
         """Serve the block ``rows`` [n, P] of nodes ``hosted``, with gradients in
         ``grads``.
+
+        Args:
+            setup: The run.
+            rows: The block, [n, P].
+            integers: The integer buffers of its rows.
+            grads: Where gradients are written, [n, P].
+            sampler: What draws batches.
+            hosted: Whose rows they are.
+            chosen: What computes gradients, and why; none: as the run asks.
         """
         self.hosted = hosted
         self.setup, self.rows, self.integers, self.grads = setup, rows, integers, grads
-        self.compute, self.reason = gradient_of(setup, rows.shape[0], sampler)
+        if chosen is None:
+            assert isinstance(sampler, Sampler)
+            chosen = gradient_of(setup, rows.shape[0], sampler)
+        self.compute, self.reason = chosen
         self.sampler = sampler
         self.sharp: bool | None = None
         self.restarts = self.attacks = False

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from math import inf
 
 import numpy as np
 import torch
@@ -22,7 +23,9 @@ from decentral.limits import free_bytes
 from decentral.loop.adapting import adapt_model, ready
 from decentral.loop.compatibility import (
     check_optimizer,
+    refuse_in_events,
     refuse_rounds,
+    refuse_timeless,
     refuse_unsound,
     split_of,
 )
@@ -32,7 +35,7 @@ from decentral.loop.pipeline import check_methods, with_numbers
 from decentral.loop.setup import Setup
 from decentral.merging.base import in_a_run
 from decentral.mixing.base import Mixer
-from decentral.network import presets
+from decentral.network import links, presets
 from decentral.network.clock import solve_budget
 from decentral.network.links import Network
 from decentral.network.planning import RoundPlanner
@@ -100,6 +103,7 @@ def prepare(config: Config) -> Setup:
     network, compute = _network(setup), _compute(config)
     if network and compute:
         parts["compute"] = compute
+        refuse_timeless(setup.algorithm, compute, config.nodes, config.seed)
     return replace(setup, network=network, compute=compute if network else None)
 
 
@@ -226,6 +230,8 @@ def _planner(setup: Setup, nodes: NodeLabels) -> RoundPlanner | None:
         mixer, schedule, config.steps, config.local_steps, setup.timeline, faults
     )
     refuse_unsound(config, parts, planner)
+    if setup.in_events:
+        refuse_in_events(config, parts, planner)
     # After the checks, since scaling a schedule changes neither who sends to whom nor
     # whether that is sound; and it may take a while.
     planner = solve_budget(planner, setup.size, setup.gradient_bytes)
@@ -240,13 +246,14 @@ def _network(setup: Setup) -> Network | None:
     """Return what lies between nodes: as asked, or as the topology's own links say."""
     asked, planner = setup.config.network, setup.planner
     if asked in ("none", None):
-        return None
+        return links.uniform(setup.config.nodes, 0.0, inf) if setup.in_events else None
     if asked != "auto":
         network, setup.parts["network"] = presets.make(asked, setup.config.nodes)
         return network
     topology = planner.mixer.topology if planner else None
     if topology is None or topology.time_varying or not carries_links(topology.graph(0)):
-        return None
+        # Events need times, be they those of computing alone.
+        return links.uniform(setup.config.nodes, 0.0, inf) if setup.in_events else None
     network = network_of(topology.graph(0), topology.rule.name)
     check_connected(network, topology.rule.name)
     return network

@@ -4,7 +4,7 @@ the engine's. What a block keeps in checkpoints stands below, and how it goes ba
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from math import ceil, isnan
 from types import MappingProxyType
 from typing import Any
@@ -46,8 +46,8 @@ def train(block: Block, evaluator: Evaluator) -> Iterator[Record]:
     are evaluated before the first step, and never again.
     """
     setup = block.setup
-    steps, every = setup.config.steps, evaluation_interval(setup)
-    algorithm, log_every = setup.algorithm, log_interval(setup)
+    every = evaluation_interval(setup)
+    log_every = log_interval(setup)
     callbacks = block.callbacks
     if block.is_over:
         return  # a resumed run that had come to its end
@@ -58,20 +58,13 @@ def train(block: Block, evaluator: Evaluator) -> Iterator[Record]:
         yield _evaluated(block, status(block) | evaluator(complete=True))
     before: list[Record] = []
     while not block.is_over:
-        action, round = block.decide(), block.round
-        if block.step + 1 == steps and action is not None and action.is_merge:
-            # The algorithm merges within its step, after its local update: only a
-            # call from there sees the models that are about to meet.
-            block.before_merge = lambda: before.append(_before_merge(block, evaluator))
-        if (returned := algorithm(block, action)) is not None:
-            raise wrong(
-                algorithm, describe(returned), "nothing: it changes the block in place"
-            )
-        if block.step == 0:
-            refuse_idle(algorithm, block.called)
-        block.finish_step()
+        sent = block.round, block.stats.messages
+        if block.simulation is not None:
+            block.simulation.advance()
+        else:
+            _take_step(block, lambda: before.append(_before_merge(block, evaluator)))
         if callbacks.listeners:
-            _tell_step(block, sent=block.round > round)
+            _tell_step(block, sent=(block.round, block.stats.messages) != sent)
         if block.is_over:
             break
         if block.step % every == 0:
@@ -85,6 +78,23 @@ def train(block: Block, evaluator: Evaluator) -> Iterator[Record]:
             yield {"step": block.step}
     yield from conclude(block, evaluator, before)
     _tell(block, "end", status(block))
+
+
+def _take_step(block: Block, look: Callable[[], None]) -> None:
+    """Take one step of all rows; ``look`` sees them before a merge that ends the run."""
+    algorithm, action = block.setup.algorithm, block.decide()
+    last = block.step + 1 == block.setup.config.steps
+    if last and action is not None and action.is_merge:
+        # The algorithm merges within its step, after its local update: only a call
+        # from there sees the models that are about to meet.
+        block.before_merge = look
+    if (returned := algorithm(block, action)) is not None:
+        raise wrong(
+            algorithm, describe(returned), "nothing: it changes the block in place"
+        )
+    if block.step == 0:
+        refuse_idle(algorithm, block.called)
+    block.finish_step()
 
 
 def _before_merge(block: Block, evaluator: Evaluator) -> Record:
@@ -230,6 +240,7 @@ def status(block: Block) -> Record:
             else {}
         ),
         **({"feedback/spent": known.spent} if known else {}),
+        **(block.simulation.figures() if block.simulation else {}),
     }
 
 
@@ -261,6 +272,10 @@ def checkpoint_of(block: Block) -> Checkpoint:
         "sharp": block.pipeline.sharp,
         "feedback": block.feedback.state() if block.feedback else None,
     }
+    if block.simulation is not None:
+        counters["simulation"], tensors = block.simulation.state()
+        for node, under_way in tensors.items():
+            nodes[node] |= under_way
     if kept := block.callbacks.state():
         counters["callbacks"] = kept
     return Checkpoint(block.step, block.members.live, nodes, counters)
@@ -294,3 +309,5 @@ def restore(block: Block, checkpoint: Checkpoint) -> None:
     known = counters["feedback"]
     block.feedback = Feedback.from_state(known) if known else None
     block.callbacks.restore(counters.get("callbacks"))
+    if block.simulation is not None:
+        block.simulation.restore(checkpoint)

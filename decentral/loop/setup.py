@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from decentral.algorithms.base import StateSchema
+from decentral.algorithms.base import StateSchema, time_of
 from decentral.config import LISTS, PARTS, Config
 from decentral.exchange.codec.base import TensorLayout, coded_bytes
 from decentral.gradients.base import count_saved_numbers
@@ -24,10 +24,12 @@ from decentral.mixing.summary import summary_line
 from decentral.network.clock import Clock
 from decentral.network.links import Network
 from decentral.network.planning import RoundPlanner, Size, all_reduce_messages
-from decentral.optim.block_optimizer import LrInfo, state_numbers
+from decentral.optim.base import LrInfo
+from decentral.optim.block_optimizer import state_numbers
 from decentral.plugins import is_users, label_of, plain
 from decentral.pytree import tree_map
 from decentral.registry import PYTHON, ConfiguredPlugin
+from decentral.run.checkpoint import Checkpoint
 from decentral.sampling import Plan
 from decentral.schedules.batch import rate_factor
 from decentral.schedules.learning_rate import LearningRate
@@ -94,6 +96,16 @@ class Setup:
     def traits(self) -> AlgorithmTraits:
         """What the algorithm promises."""
         return traits_of(self.algorithm, AlgorithmTraits)
+
+    @property
+    def in_events(self) -> bool:
+        """Whether nodes go on event by event in simulated time, not in rounds."""
+        return self.runs_in != "rounds"
+
+    @property
+    def runs_in(self) -> str:
+        """The model of time: ``rounds``, ``events``, or rounds of ``neighbours``."""
+        return time_of(self.algorithm)
 
     @property
     def kept(self) -> Mapping[str, StateSchema]:
@@ -267,6 +279,26 @@ class Setup:
         # One model is built and copied: building one for every node would take its
         # time N times.
         return rows.repeat(len(nodes), 1) if shared else rows
+
+
+class Simulated(Protocol):
+    """What trains a block in simulated time, every node at its own step."""
+
+    def advance(self) -> None:
+        """Let all nodes together make one more update each."""
+        ...
+
+    def figures(self) -> dict[str, float]:
+        """Return what a log line shows of it."""
+        ...
+
+    def state(self) -> tuple[dict[str, Any], dict[NodeId, dict[str, Tensor]]]:
+        """Return what a checkpoint keeps: plain data, and tensors by node."""
+        ...
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Stand where another stood."""
+        ...
 
 
 def _resolve(bound: ConfiguredPlugin) -> Any:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from decentral.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from decentral.optim.base import default_lr, grouping, is_elementwise, updater
-    from decentral.optim.block_optimizer import BlockOptimizer, LrInfo, state_numbers
+    from decentral.optim.base import LrInfo, default_lr, grouping, is_elementwise, updater
+    from decentral.optim.block_optimizer import BlockOptimizer, state_numbers
     from decentral.optim.blocks import RATIOS, Blockwise, block_groups, block_of
     from decentral.optim.first_order import Lion, grad_power
     from decentral.optim.muon import Muon, MuonLite
@@ -39,8 +39,8 @@ __all__ = [
 __getattr__ = lazy_names(
     __name__,
     {
-        "base": ["default_lr", "grouping", "is_elementwise", "updater"],
-        "block_optimizer": ["BlockOptimizer", "LrInfo", "state_numbers"],
+        "base": ["LrInfo", "default_lr", "grouping", "is_elementwise", "updater"],
+        "block_optimizer": ["BlockOptimizer", "state_numbers"],
         "blocks": ["Blockwise", "RATIOS", "block_groups", "block_of"],
         "first_order": ["Lion", "grad_power"],
         "muon": ["Muon", "MuonLite"],

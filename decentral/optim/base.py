@@ -17,7 +17,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import inf, isfinite, prod
 from typing import Any
 
@@ -287,3 +287,23 @@ def _three_steps(rule: ConfiguredPlugin, tensors: list[Tensor]) -> None:
         for parameter in params:
             parameter.grad = (parameter.detach() * (step + 1)).sin()
         optimizer.step()
+
+
+@dataclass(frozen=True)
+class LrInfo:
+    """The course of the learning rate, for optimizers with schedules of their own.
+
+    ``warmup`` is a share of the run, ``floor`` the least rate as a share of the
+    peak. An optimizer that wants to know has a group setting ``course``, which is
+    set to these values, as a dict, when a run begins. One that has a group setting
+    ``progress`` is told before every step which share of the run is done, as every
+    optimizer is told ``lr``.
+    """
+
+    cosine: bool = False
+    warmup: float = 0.0
+    floor: float = 0.0
+
+
+#: A run without a plan.
+FREE = LrInfo()

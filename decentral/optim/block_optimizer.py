@@ -1,45 +1,25 @@
-"""An optimizer at work on a block of rows, sharded by row, and the course it is
-told.
-"""
+"""An optimizer at work on a block of rows, sharded by row."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from decentral.layout import Entry, Layout
-from decentral.optim.base import is_elementwise, make_optimizer
+from decentral.optim.base import FREE, LrInfo, is_elementwise, make_optimizer
 from decentral.optim.blocks import Blockwise
 from decentral.optim.first_order import power_
 from decentral.optim.states import pack, unpack
+from decentral.private import bare_step
 from decentral.registry import ConfiguredPlugin
 from decentral.topology.labels import RowIndex
 from decentral.traits import OptimizerTraits, traits_of
 
-
-@dataclass(frozen=True)
-class LrInfo:
-    """The course of the learning rate, for optimizers with schedules of their own.
-
-    ``warmup`` is a share of the run, ``floor`` the least rate as a share of the
-    peak. An optimizer that wants to know has a group setting ``course``, which is
-    set to these values, as a dict, when a run begins. One that has a group setting
-    ``progress`` is told before every step which share of the run is done, as every
-    optimizer is told ``lr``.
-    """
-
-    cosine: bool = False
-    warmup: float = 0.0
-    floor: float = 0.0
-
-
-#: A run without a plan.
-FREE = LrInfo()
 #: The learning rate of a group, from the ratio of its rate to the base rate.
 Rate = Callable[[float], float]
 
@@ -77,18 +57,31 @@ class BlockOptimizer:
         rows: Tensor,
         grads: Tensor,
         course: LrInfo = FREE,
+        apart: bool = False,
     ) -> None:
-        """Attach an optimizer to a block and to its gradients."""
+        """Attach an optimizer to a block and to its gradients.
+
+        Args:
+            rule: The optimizer.
+            layout: Where each parameter stands in a row.
+            rows: The block, [n, P].
+            grads: Its gradients, [n, P].
+            course: The course of the learning rate.
+            apart: Whether rows are updated one at a time, by `step_row`: each then has
+                an instance, and with it a count of steps, to itself.
+        """
         self.layout, self.nodes, self.grads = layout, rows.shape[0], grads
+        self.apart = apart
         self.power = float(rule.common.get("grad_power", 1.0))
         traits = traits_of(rule, OptimizerTraits)
         self.mixes = traits.mixes
         self.mode = self._choose(rule, layout, rows)
+        self.together = self.mode in _TOGETHER and not apart
         pieces = self._pieces(rows, grads)
         self.params = [self._parameter(data, grad) for _, data, grad in pieces]
         self.entries = [entry for entry, _, _ in pieces]
-        self.per_row = len(self.params) // (1 if self.mode in _TOGETHER else self.nodes)
-        self.shared = self.mode != "tensors" or traits.isolated
+        self.per_row = len(self.params) // (1 if self.together else self.nodes)
+        self.shared = not apart and (self.mode != "tensors" or traits.isolated)
         self.blockwise: Blockwise | None = rule.common.get("blockwise")
         owners = [list(range(len(self.params)))]
         if not self.shared:
@@ -100,6 +93,8 @@ class BlockOptimizer:
             )
             for places in owners
         ]
+        #: What updates a row alone.
+        self.steps = [bare_step(one) for one in self.instances] if apart else []
         self.groups = [group for one in self.instances for group in one.param_groups]
         #: Instances whose parameters are elsewhere while they train than where they
         #: are evaluated.
@@ -129,8 +124,12 @@ class BlockOptimizer:
         named tensor.
         """
         entries = self.layout.parameters
-        if self.mode == "block":
-            return [(entries[0], rows, grads)]
+        if self.apart and self.mode in _TOGETHER:
+            # What holds for a block of rows holds for a block of one.
+            pairs = zip(rows.split(1), grads.split(1), strict=True)
+            return [piece for pair in pairs for piece in self._pieces_of_block(*pair)]
+        if self.mode in _TOGETHER:
+            return self._pieces_of_block(rows, grads)
         # Row by row in the order of columns, by which the state of a row is found again.
         if self.mode == "rows":
             first = {entry.start: entry for entry in entries}
@@ -138,13 +137,21 @@ class BlockOptimizer:
             pairs = list(zip(rows, grads, strict=True))
             return [(e, r[a:b], g[a:b]) for r, g in pairs for e, a, b in spans]
         values, slopes = self.layout.views(rows), self.layout.views(grads)
-        if self.mode == "stacked":
-            return [(e, values[e.name], slopes[e.name]) for e in entries]
         return [
             (e, values[e.name][row], slopes[e.name][row])
             for row in range(self.nodes)
             for e in entries
         ]
+
+    def _pieces_of_block(
+        self, rows: Tensor, grads: Tensor
+    ) -> list[tuple[Entry, Tensor, Tensor]]:
+        """Return those of parameters that hold all rows of a block."""
+        entries = self.layout.parameters
+        if self.mode == "block":
+            return [(entries[0], rows, grads)]
+        values, slopes = self.layout.views(rows), self.layout.views(grads)
+        return [(e, values[e.name], slopes[e.name]) for e in entries]
 
     def _parameter(self, data: Tensor, grad: Tensor) -> nn.Parameter:
         assert self.mode == "stacked" or (data.is_contiguous() and grad.is_contiguous())
@@ -186,13 +193,22 @@ class BlockOptimizer:
         if self.power != 1.0:
             # In one pass for the whole block, before any optimizer sees its part.
             power_(self.layout.trainable_view(self.grads), self.power)
-        for group in self.groups:
-            ratio = group.get("ratio", 1.0)
-            group["lr"] = lr(ratio) if callable(lr) else lr * ratio
-            if "progress" in group:
-                group["progress"] = progress
+        _tell(self.groups, lr, progress)
         for instance in self.instances:
             instance.step()
+
+    def step_row(self, row: int, lr: float | Rate, progress: float = 0.0) -> None:
+        """Update one row, whose instance stands ``apart``; see `step`.
+
+        Args:
+            row: The row.
+            lr: The learning rate, or that of each group as a function of its ratio.
+            progress: The share of the run that the node has done.
+        """
+        if self.power != 1.0:
+            power_(self.layout.trainable_view(self.grads[row : row + 1]), self.power)
+        _tell(self.instances[row].param_groups, lr, progress)
+        self.steps[row]()
 
     def set_mode(self, training: bool) -> None:
         """Tell optimizers that have modes, such as schedule-free ones, what comes
@@ -256,7 +272,7 @@ class BlockOptimizer:
         return self.instances[0 if self.shared else row].state
 
     def _places_of(self, row: int) -> list[int]:
-        first = 0 if self.mode in _TOGETHER else row * self.per_row
+        first = 0 if self.together else row * self.per_row
         return list(range(first, first + self.per_row))
 
     def _params_of(self, row: int) -> list[nn.Parameter]:
@@ -266,7 +282,7 @@ class BlockOptimizer:
         """Return a row's share of a state: counters, which have no dimension,
         belong to all.
         """
-        return value[row] if self.mode in _TOGETHER and value.dim() else value
+        return value[row] if self.together and value.dim() else value
 
     def _put(
         self,
@@ -279,7 +295,7 @@ class BlockOptimizer:
         if key.endswith("#"):
             state[key.removesuffix("#")] = value.item()
             return
-        if self.mode not in _TOGETHER or not value.dim():
+        if not self.together or not value.dim():
             # Step counters stay on the CPU unless a kernel on the device reads
             # them, as in torch.
             group = self.instances[0 if self.shared else row].param_groups[0]
@@ -301,7 +317,7 @@ class BlockOptimizer:
         Where one parameter holds all rows these are the state itself; otherwise
         copies, written back by ``absorb``.
         """
-        if self.mode in _TOGETHER:
+        if self.together:
             stop = self.layout.groups[0][1] if self.mode == "block" else None
             return [
                 value.view(self.nodes, -1)[:, :stop]
@@ -324,7 +340,7 @@ class BlockOptimizer:
         """Write mixed channels back into the state (needed only where they were
         copies).
         """
-        if self.mode in _TOGETHER:
+        if self.together:
             return
         for column, channel in zip(self._columns(), channels, strict=True):
             # Into the tensors that are there: optimizers may hold references to
@@ -334,7 +350,7 @@ class BlockOptimizer:
 
     def zero_state(self, row: RowIndex) -> None:
         """Set the state of one row to zero, its counters aside."""
-        if self.mode in _TOGETHER:
+        if self.together:
             for parameter in self.params:
                 for value in self._state(0).get(parameter, {}).values():
                     if isinstance(value, Tensor) and value.dim():
@@ -354,6 +370,15 @@ class BlockOptimizer:
                 if self._travels(key, column[0], owners[0]):
                     found.append(column)
         return found
+
+
+def _tell(groups: list[dict[str, Any]], lr: float | Rate, progress: float) -> None:
+    """Tell groups their learning rate, and how far the run is if they want to know."""
+    for group in groups:
+        ratio = group.get("ratio", 1.0)
+        group["lr"] = lr(ratio) if callable(lr) else lr * ratio
+        if "progress" in group:
+            group["progress"] = progress
 
 
 def _has_modes(optimizer: torch.optim.Optimizer) -> bool:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from decentral.errors import ConfigError, nearest
-from decentral.optim.block_optimizer import FREE, LrInfo
+from decentral.optim.base import FREE, LrInfo
 from decentral.optim.blocks import RATIOS
 from decentral.optim.matrix import MatrixOptimizer, Member, zeros
 

@@ -214,10 +214,12 @@ class AlgorithmTraits(Recommending, Refusing):
             is sent.
         counts: The state [n, 1] that is 0 for nodes that metrics and merges leave
             out.
-        weights: The mixing weights that it needs, instead of the graph's or the
-            user's.
-        identity: Settings under which one node is the plain optimizer; none:
-            always.
+        weights: The mixing weights it needs, not the graph's or the user's.
+        identity: Settings that make one node the plain optimizer; none: always.
+        time: In ``rounds``, a function (block, action); or one (node, event): in
+            ``events`` nobody waits for a round, between ``neighbours`` a node waits for
+            those of its own only. A function (settings) where these say which.
+        server: Node 0 serves the others: its model is the model of the run.
     """
 
     guarantees: tuple[Guarantee, ...] = ()
@@ -229,6 +231,8 @@ class AlgorithmTraits(Recommending, Refusing):
     counts: str | None = None
     weights: str | None = None
     identity: Settings = field(default_factory=dict[str, Any])
+    time: Literal["rounds", "events", "neighbours"] | Callable[[Settings], str] = "rounds"
+    server: bool = False
 
     def contradiction(self, settings: Settings) -> str:
         """Return which setting or state that a trait names there is not."""

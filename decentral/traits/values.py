@@ -30,7 +30,7 @@ Condition = Literal[
 Guarantee = Literal[
     "single_node_is_plain", "keeps_mean", "large_batch_on_complete", "large_batch", "stays_equal",
     "contracts", "averages_when_directed", "reaches_the_optimum", "is_local_sgd",
-    "exact_after_the_diameter",
+    "exact_after_the_diameter", "nobody_waits", "synchronous_at_equal_speed",
 ]  # fmt: skip
 
 

@@ -15,13 +15,13 @@ import networkx as nx
 import numpy as np
 import pytest
 import torch
-from support import exchanges, logical, silent, tiny_block, together, vectors
+from support import exchanges, in_rounds, logical, silent, tiny_block, together, vectors
 from torch import Tensor
 
 from decentral.loop.block import Block
 from decentral.loop.rounds import checkpoint_of, restore
 from decentral.mixing.summary import spectral_gap
-from decentral.registry import ConfiguredPlugin, Plugin, build, find, names
+from decentral.registry import ConfiguredPlugin, Plugin, build, find
 from decentral.tasks.synthetic import quadratic_loss
 from decentral.traits import AlgorithmTraits, traits_of
 
@@ -290,7 +290,7 @@ CHECKS: dict[str, Callable[[Rule], None]] = {
 
 DECLARED = [
     (name, guarantee)
-    for name in names("algorithm")
+    for name in in_rounds()
     for guarantee in promised(find("algorithm", name)).guarantees
 ]
 
@@ -298,7 +298,7 @@ DECLARED = [
 # --- the laws -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", names("algorithm"))
+@pytest.mark.parametrize("name", in_rounds())
 def test_every_algorithm_declares_guarantees_that_the_suite_knows(name: str) -> None:
     guarantees = promised(find("algorithm", name)).guarantees
     assert guarantees
@@ -366,11 +366,7 @@ def test_every_check_is_known_to_fail_for_some_algorithm() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [
-        n
-        for n in names("algorithm")
-        if promised(find("algorithm", n)).communicates != "steps"
-    ],
+    [n for n in in_rounds() if promised(find("algorithm", n)).communicates != "steps"],
 )
 def test_nodes_that_share_nothing_else_differ_only_by_their_data(name: str) -> None:
     """Nothing but the exchange lets row i depend on row j: without it, each node trains alone."""
@@ -405,7 +401,7 @@ def ended(block: Block) -> Block:
     return block
 
 
-@pytest.mark.parametrize("name", names("algorithm"))
+@pytest.mark.parametrize("name", in_rounds())
 def test_a_run_goes_on_from_a_checkpoint_bit_by_bit(name: str) -> None:
     rule = build("algorithm", name)
     block, other = halfway(rule), halfway(rule, init="shared")
@@ -418,7 +414,7 @@ def test_a_run_goes_on_from_a_checkpoint_bit_by_bit(name: str) -> None:
     assert block.stats.state() == other.stats.state()
 
 
-@pytest.mark.parametrize("name", names("algorithm"))
+@pytest.mark.parametrize("name", in_rounds())
 def test_two_workers_do_what_one_process_does(name: str) -> None:
     """The same bits where nothing but neighbours meet; global averages to the tolerance."""
     rule = build("algorithm", name)
@@ -433,7 +429,7 @@ def test_two_workers_do_what_one_process_does(name: str) -> None:
         assert torch.equal(found, alone.rows)
 
 
-@pytest.mark.parametrize("name", names("algorithm"))
+@pytest.mark.parametrize("name", in_rounds())
 def test_every_channel_is_counted(name: str) -> None:
     """Bytes are messages times the numbers of all channels that are sent."""
     block = halfway(build("algorithm", name))
@@ -444,7 +440,7 @@ def test_every_channel_is_counted(name: str) -> None:
     assert (block.stats.messages > 0) == (block.setup.traits.communicates != "never")
 
 
-@pytest.mark.parametrize("name", names("algorithm"))
+@pytest.mark.parametrize("name", in_rounds())
 def test_what_is_kept_of_a_sick_node_poisons_nobody(name: str) -> None:
     block = halfway(build("algorithm", name), on_nonfinite="quarantine")
     block.rows[1] = torch.nan

@@ -1,0 +1,210 @@
+"""The order in which things happen in simulated time, and the lines over which messages
+leave and arrive, one event at a time.
+
+Nothing here touches a tensor: what happens when is a pure function of seconds, bytes
+and node ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from heapq import heapify, heappop, heappush
+from math import inf
+from typing import Any
+
+from decentral.network.links import Network
+from decentral.topology.labels import NodeId
+
+
+class Moment(IntEnum):
+    """What can happen at one instant, in the order in which it does.
+
+    Gradients first, then transfers that end, then messages: only so is equal speed
+    with no latency the synchronous algorithm.
+    """
+
+    GRADIENT = 0
+    TRANSFER = 1
+    LINE = 2  # a sender's line is free again
+    BEGINNING = 3  # the first byte of a message is there
+    MESSAGE = 4
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Event:
+    """One thing that happens: at ``time_s``, to ``node``; ``number`` tells apart what
+    is otherwise equal, in the order of its making.
+    """
+
+    time_s: float
+    moment: Moment
+    node: NodeId
+    number: int
+    what: Any = field(default=None, compare=False)
+
+
+class Queue:
+    """All that is going to happen; ``pop`` gives it in order."""
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self._heap: list[tuple[float, int, int, int, Any]] = []
+        self.count = 0
+
+    def __len__(self) -> int:
+        """Return how much is going to happen."""
+        return len(self._heap)
+
+    def push(self, time_s: float, moment: Moment, node: NodeId, what: Any = None) -> None:
+        """Let something happen.
+
+        Args:
+            time_s: When.
+            moment: What kind of thing.
+            node: To whom.
+            what: What goes with it.
+        """
+        self.count += 1
+        # Plain tuples: a heap compares millions of them.
+        heappush(self._heap, (time_s, int(moment), node, self.count, what))
+
+    def pop(self) -> Event:
+        """Take out what happens next."""
+        time_s, moment, node, number, what = heappop(self._heap)
+        return Event(time_s, Moment(moment), NodeId(node), number, what)
+
+    @property
+    def next_s(self) -> float:
+        """When something happens next; infinity: never."""
+        return self._heap[0][0] if self._heap else inf
+
+    def listed(self) -> list[Event]:
+        """Return all that is going to happen, in order."""
+        return [Event(t, Moment(m), NodeId(n), k, what) for t, m, n, k, what in sorted(
+            self._heap, key=lambda one: one[:4])]  # fmt: skip
+
+    def restore(self, events: Iterable[Event], count: int) -> None:
+        """Hold what another queue held, and count on from its ``count``."""
+        self._heap = [(e.time_s, int(e.moment), e.node, e.number, e.what) for e in events]
+        heapify(self._heap)
+        self.count = count
+
+
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """One message on its way: when its sender's line has let it go, when its first
+    byte is there, and when its last is, if the receiver's line takes it at once.
+    """
+
+    left_s: float
+    begins_s: float
+    arrives_s: float
+
+
+class Lines:
+    """Every node's line to the network: shared by what it sends at once, and first in,
+    first out for what it receives.
+    """
+
+    def __init__(self, network: Network) -> None:
+        """Begin with all lines free."""
+        # Lists: one entry at a time is read from them, millions of times.
+        self._site = network.site.tolist()
+        self._latency_s = network.latency_s.tolist()
+        self._bandwidth_Bps = network.bandwidth_Bps.tolist()
+        self._up_Bps, self.down_Bps = network.up_Bps.tolist(), network.down_Bps.tolist()
+        #: Until when each node's line is busy with what it sends, and receives.
+        self.free_s = [0.0] * network.nodes
+        self.taken_s = [0.0] * network.nodes
+
+    def leave(
+        self, now_s: float, sender: NodeId, receivers: Sequence[NodeId], size: float
+    ) -> list[Leaving]:
+        """Let messages of ``size`` bytes leave at once, with equal shares of the line:
+        r = min(bandwidth, up / messages).
+
+        Args:
+            now_s: When they leave.
+            sender: Who sends them.
+            receivers: Who gets one each.
+            size: Bytes of each.
+        """
+        site, share_Bps = self._site[sender], self._up_Bps[sender] / len(receivers)
+        latencies_s, bandwidths = self._latency_s[site], self._bandwidth_Bps[site]
+        leaving: list[Leaving] = []
+        for receiver in receivers:
+            there = self._site[receiver]
+            left_s = now_s + size / min(bandwidths[there], share_Bps)
+            latency_s = latencies_s[there]
+            leaving.append(Leaving(left_s, now_s + latency_s, left_s + latency_s))
+        self.free_s[sender] = max(one.left_s for one in leaving)
+        return leaving
+
+    def take(self, receiver: NodeId, leaving: Leaving, size: float) -> float:
+        """Return when a message that begins to arrive has arrived: behind all that
+        began before it, f = max(f_last, begin) + size / down.
+
+        Args:
+            receiver: Who gets it.
+            leaving: The message.
+            size: Its bytes.
+        """
+        begins_s = max(self.taken_s[receiver], leaving.begins_s)
+        self.taken_s[receiver] = begins_s + size / self.down_Bps[receiver]
+        return max(leaving.arrives_s, self.taken_s[receiver])
+
+    def pair_s(self, one: NodeId, other: NodeId, size: float) -> float:
+        """Return the seconds in which two nodes give each other ``size`` bytes."""
+        return max(self._way_s(one, other, size), self._way_s(other, one, size))
+
+    def _way_s(self, sender: NodeId, receiver: NodeId, size: float) -> float:
+        here, there = self._site[sender], self._site[receiver]
+        rate = min(
+            self._bandwidth_Bps[here][there],
+            self._up_Bps[sender],
+            self.down_Bps[receiver],
+        )
+        return self._latency_s[here][there] + size / rate
+
+    def round_s(
+        self,
+        receiver: NodeId,
+        begun: Sequence[tuple[NodeId, float, int]],
+        size: float,
+    ) -> float:
+        """Return when a node has all messages of one round, by the rule of a
+        synchronous round (`links.gossip`), to the bit.
+
+        Args:
+            receiver: Who waits for them.
+            begun: Of each message its sender, when it began to leave, and how many
+                messages left with it; in ascending order of senders.
+            size: Bytes of a message.
+        """
+        ways = [self._began(receiver, *one, size) for one in begun]
+        # What arrives from some moment on takes at least its bytes over the line.
+        order = sorted(range(len(ways)), key=lambda place: ways[place].begins_s)
+        done_s = 0.0
+        for place, one in enumerate(order):
+            later = len(order) - place
+            queued_s = ways[one].begins_s + later * size / self.down_Bps[receiver]
+            done_s = max(done_s, ways[one].arrives_s, queued_s)
+        return done_s
+
+    def _began(
+        self, receiver: NodeId, sender: NodeId, begin_s: float, together: int, size: float
+    ) -> Leaving:
+        here, there = self._site[sender], self._site[receiver]
+        rate = min(self._bandwidth_Bps[here][there], self._up_Bps[sender] / together)
+        left_s, latency_s = begin_s + size / rate, self._latency_s[here][there]
+        return Leaving(left_s, begin_s + latency_s, left_s + latency_s)
+
+    def state(self) -> dict[str, list[float]]:
+        """Return until when lines are busy."""
+        return {"free_s": list(self.free_s), "taken_s": list(self.taken_s)}
+
+    def restore(self, state: dict[str, list[float]]) -> None:
+        """Be as busy as other lines were."""
+        self.free_s, self.taken_s = list(state["free_s"]), list(state["taken_s"])

@@ -1,0 +1,265 @@
+"""A node in simulated time: what an asynchronous algorithm asks of it, done to a row of
+the block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Protocol
+
+from torch import Tensor
+
+from decentral.algorithms.node import NodeEvent, Version
+from decentral.loop.block import Block
+from decentral.topology.labels import NodeId
+
+
+class Rounds(Protocol):
+    """Rounds without a barrier, as a node sees them."""
+
+    def send(self, node: SimulatedNode) -> bool:
+        """Send a node's model as the round of its step says."""
+        ...
+
+    def await_(self, node: SimulatedNode) -> None:
+        """Call a node as soon as all models of its round are there."""
+        ...
+
+    def mix(self, node: SimulatedNode) -> None:
+        """Mix a node's row with the models of its round."""
+        ...
+
+
+class World(Protocol):
+    """What a node lives in, as far as nodes see it; see `decentral.simulation.world`."""
+
+    block: Block
+    nodes: list[SimulatedNode]
+    acting: str
+
+    @property
+    def rounds(self) -> Rounds:
+        """The rounds of the run."""
+        ...
+
+    def begin_gradient(self, node: SimulatedNode) -> bool:
+        """Let a node compute from now on; return whether it began."""
+        ...
+
+    def update(self, node: SimulatedNode) -> None:
+        """Let the optimizer update a node's row."""
+        ...
+
+    def draw_ahead(self, purpose: str, node: NodeId, first: int) -> list[float]:
+        """Return a node's next numbers in [0, 1)."""
+        ...
+
+    def intensity(self, step: int) -> float:
+        """Return with which chance a node communicates with a step of its own."""
+        ...
+
+    def version(self, node: SimulatedNode, numbers: dict[str, float]) -> Version:
+        """Return a copy of a node's model."""
+        ...
+
+    def send(
+        self,
+        node: SimulatedNode,
+        receivers: Sequence[NodeId],
+        version: Version,
+        waits: str,
+        adds: str,
+    ) -> None:
+        """Send a model, at once or when the sender's line is free."""
+        ...
+
+    def meet(self, node: SimulatedNode, other: NodeId, begun: bool, alone: bool) -> None:
+        """Let two nodes exchange models."""
+        ...
+
+
+class SimulatedNode:
+    """One node of a `Simulation`; see `decentral.algorithms.node.Node`.
+
+    ``value`` is what its row would be if it began at 0 and every update added 1: by the
+    same averages, so that the mean over nodes says what asynchrony does to the length
+    of a step.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        index: int,
+        weights: Mapping[NodeId, float],
+        receivers: Sequence[NodeId],
+    ) -> None:
+        """Stand at the first row.
+
+        Args:
+            world: What it lives in.
+            index: Its row of the block.
+            weights: Its row of the mixing weights.
+            receivers: Who receives from it.
+        """
+        self.world, self.index = world, index
+        self.id = world.block.hosted[index]
+        self.row: Tensor = world.block.sent[index]
+        self.weights, self.out_neighbours = weights, receivers
+        self.neighbours = [node for node in weights if node != self.id]
+        self.numbers: dict[str, float] = {}
+        self.mailbox: dict[int, Version] = {}
+        self.updates = self.begun = 0
+        self.has_gradient = self.is_in_flight = False
+        self.value = 0.0
+        #: Changes of the row by others, and how many there were at the snapshot.
+        self.changes = self.changes_at_snapshot = 0
+        #: Seconds of computing so far, all of the gradient in flight counted, and when
+        #: that is ready.
+        self.busy_s = self.due_s = 0.0
+        self.draws: dict[str, int] = {}
+        self._drawn: dict[str, tuple[int, Any]] = {}
+
+    @property
+    def nodes(self) -> int:
+        """How many nodes there are."""
+        return len(self.world.nodes)
+
+    # --- training -----------------------------------------------------------------
+
+    def compute(self) -> bool:
+        """Begin the next gradient, unless the run ends; return whether it began."""
+        self.changes_at_snapshot = self.changes
+        return self.world.begin_gradient(self)
+
+    def update(self, scale: float = 1.0) -> None:
+        """Let the optimizer update the row by the gradient that is ready."""
+        assert self.has_gradient, "an update needs a gradient that is ready"
+        if scale != 1.0:
+            self.row.mul_(scale)
+        self.world.update(self)
+        if scale != 1.0:
+            self.row.div_(scale)
+        self.has_gradient = False
+        self.updates += 1
+        self.value += 1.0 / scale
+
+    # --- chance -------------------------------------------------------------------
+
+    def draw(self, purpose: str) -> float:
+        """Return a number in [0, 1) that depends on seed, node and earlier draws only."""
+        place = self.draws.get(purpose, 0)
+        self.draws[purpose] = place + 1
+        first, drawn = self._drawn.get(purpose, (0, ()))
+        if not first <= place < first + len(drawn):
+            first, drawn = place, self.world.draw_ahead(purpose, self.id, place)
+            self._drawn[purpose] = first, drawn
+        return drawn[place - first]
+
+    def draw_nodes(self, among: Sequence[NodeId], count: int) -> list[NodeId]:
+        """Return different nodes, each as likely, ascending."""
+        if count >= len(among):
+            return list(among)
+        left, chosen = list(among), list[NodeId]()
+        for _ in range(count):
+            chosen.append(left.pop(int(self.draw("node") * len(left))))
+        return sorted(chosen)
+
+    # --- communication ------------------------------------------------------------
+
+    @property
+    def step(self) -> int:
+        """The step of the node: of the update that a ready gradient makes, or of the
+        last one.
+        """
+        return self.updates + self.has_gradient
+
+    def communicates(self) -> bool:
+        """Whether the schedule lets the node communicate with this step."""
+        intensity = self.world.intensity(self.step)
+        if intensity in (0.0, 1.0):
+            return bool(intensity)
+        return self.draw("communicates") < intensity
+
+    def keep(self, **numbers: float) -> Version:
+        """Return a copy of the model as it is now."""
+        return self.world.version(self, numbers)
+
+    def send(
+        self,
+        receivers: Sequence[NodeId],
+        *,
+        waits: Literal["newest", "all"] = "newest",
+        adds: str = "",
+        **numbers: float,
+    ) -> None:
+        """Send the model, and numbers, to others; see `Node.send`.
+
+        Args:
+            receivers: To whom.
+            waits: What waits while the line is busy.
+            adds: The number by which what waits and what comes are averaged.
+            numbers: What goes with the model.
+        """
+        if receivers:
+            self.world.send(self, receivers, self.keep(**numbers), waits, adds)
+
+    def meet(self, other: NodeId, *, begun: bool = False, alone: bool = False) -> None:
+        """Begin to exchange models with another node.
+
+        Args:
+            other: The other node.
+            begun: Whether the models of now are averaged in the end.
+            alone: Whether each takes part in no other exchange.
+        """
+        self.world.meet(self, other, begun, alone)
+
+    def send_round(self) -> bool:
+        """Send the model as the round of this step says; return whether there is one."""
+        return self.world.rounds.send(self)
+
+    def await_round(self) -> None:
+        """Be called with ``round`` as soon as all models of the round are there."""
+        self.world.rounds.await_(self)
+
+    # --- what becomes of the row --------------------------------------------------
+
+    def mix(self, own: float, others: Mapping[int, tuple[float, Version]]) -> None:
+        """x_i <- own x_i + sum_j w_j x_j, added in ascending order of the others."""
+        self._changed()
+        row, value = self.row, own * self.value
+        row.mul_(own)
+        for _, (weight, version) in sorted(others.items()):
+            row.add_(version.row, alpha=weight)
+            value += weight * version.value
+        self.value = value
+
+    def add(self, version: Version, weight: float) -> None:
+        """x_i <- x_i + weight times a model."""
+        self._changed()
+        self.row.add_(version.row, alpha=weight)
+        self.value += weight * version.value
+
+    def average(self, event: NodeEvent) -> None:
+        """Replace the models of both ends of a transfer by their mean."""
+        other = self.world.nodes[event.sender]
+        other.changes += 1
+        if event.own is not None and event.version is not None:
+            # What others did meanwhile stays: only the difference of then is shared.
+            half = (event.version.row - event.own.row).mul_(0.5)
+            self.row.add_(half)
+            other.row.sub_(half)
+            change = (event.version.value - event.own.value) / 2
+            self.value, other.value = self.value + change, other.value - change
+            return
+        self.row.add_(other.row).mul_(0.5)
+        other.row.copy_(self.row)
+        self.value = other.value = (self.value + other.value) / 2
+
+    def mix_round(self) -> None:
+        """x_i <- sum_j W_ij x_j with the models of the round."""
+        self.world.rounds.mix(self)
+
+    def _changed(self) -> None:
+        """Count a change by others, apart from a node's own mixing at its update."""
+        if self.world.acting != "gradient":
+            self.changes += 1

@@ -1,0 +1,150 @@
+"""What a checkpoint keeps of a simulation, and how it goes on from there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from decentral.algorithms.node import Version
+from decentral.network.queue import Event, Leaving, Moment
+from decentral.run.checkpoint import Checkpoint
+from decentral.simulation.world import Meeting, World
+from decentral.topology.labels import NodeId
+
+#: Notes a model that is kept, once, and returns its number.
+Keep = Callable[[Version], int]
+
+#: Plain numbers of a simulation, and of a node, that a checkpoint keeps by name.
+_COUNTS = ("updates", "begun", "dropped", "versions", "communications")
+_OF_NODE = (
+    "numbers", "updates", "begun", "has_gradient", "is_in_flight", "value", "changes",
+    "changes_at_snapshot", "busy_s", "due_s", "draws",
+)  # fmt: skip
+
+
+class Simulation(World):
+    """All nodes of a block at work, with all that is under way kept in checkpoints."""
+
+    def state(self) -> tuple[dict[str, Any], dict[NodeId, dict[str, Tensor]]]:
+        """Return everything that is under way: plain data, and tensors by node.
+
+        Gradients that have begun are computed first, so that no snapshot is kept; a
+        model that was sent is kept once, with its sender.
+        """
+        self.flight.compute()
+        tensors: dict[NodeId, dict[str, Tensor]] = {}
+        versions: dict[str, Any] = {}
+
+        def keep(version: Version) -> int:
+            if str(version.number) not in versions:
+                versions[str(version.number)] = [
+                    version.owner,
+                    version.value,
+                    version.numbers,
+                ]
+                mine = tensors.setdefault(version.owner, {})
+                mine[f"simulation/version/{version.number}"] = version.row
+            return version.number
+
+        for node in self.nodes:
+            mine = tensors.setdefault(node.id, {})
+            mine |= self.flight.state_of(node.index)
+        plain = {
+            "now_s": self.now_s,
+            "queue": [_pack_event(one, keep) for one in self.queue.listed()],
+            "lines": self.lines.state(),
+            "rounds": self.rounds.state(keep),
+            "waiting": [
+                [n, [[to, keep(version)] for to, version in one]]
+                for n, one in self.waiting.items()
+            ],
+            "meetings": [_pack_meeting(one, keep) for one in self.meetings],
+            "meeting": sorted(self.meeting),
+            "counts": {name: getattr(self, name) for name in _COUNTS},
+            "pushed": self.queue.count,
+            "losses": [self.losses, self.flight.losses],
+            "nodes": [
+                {
+                    **{name: getattr(node, name) for name in _OF_NODE},
+                    "mailbox": {str(k): keep(v) for k, v in node.mailbox.items()},
+                }
+                for node in self.nodes
+            ],
+        }
+        return {**plain, "versions": versions}, tensors
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Stand where a simulation stood when its checkpoint was taken."""
+        plain = checkpoint.counters["simulation"]
+        versions: dict[int, Version] = {}
+        for number, (owner, value, numbers) in plain["versions"].items():
+            row = checkpoint.nodes[owner][f"simulation/version/{number}"]
+            row = row.to(self.block.rows, copy=True)
+            place = int(number)
+            versions[place] = Version(place, NodeId(owner), row, value, dict(numbers))
+        self.now_s = plain["now_s"]
+        events = (_unpack_event(one, versions) for one in plain["queue"])
+        self.queue.restore(events, plain["pushed"])
+        self.lines.restore(plain["lines"])
+        self.rounds.restore(plain["rounds"], versions)
+        self.waiting = {
+            NodeId(n): [([NodeId(j) for j in to], versions[v]) for to, v in one]
+            for n, one in plain["waiting"]
+        }
+        self.meetings = [_unpack_meeting(one, versions) for one in plain["meetings"]]
+        self.meeting = {NodeId(n) for n in plain["meeting"]}
+        for name, value in plain["counts"].items():
+            setattr(self, name, value)
+        self.losses, self.flight.losses = (list(one) for one in plain["losses"])
+        for node, kept in zip(self.nodes, plain["nodes"], strict=True):
+            for name in _OF_NODE:
+                setattr(node, name, kept[name])
+            node.mailbox = {int(k): versions[v] for k, v in kept["mailbox"].items()}
+            self.flight.restore(node.index, checkpoint.nodes[node.id])
+
+
+def _pack_event(event: Event, keep: Keep) -> list[Any]:
+    what = event.what
+    packed: Any = None
+    match what:
+        case Version():
+            packed = keep(what)
+        case Meeting():
+            packed = _pack_meeting(what, keep)
+        case (Leaving() as leaving, Version() as version):
+            packed = [
+                leaving.left_s,
+                leaving.begins_s,
+                leaving.arrives_s,
+                keep(version),
+            ]
+        case _:
+            packed = what
+    return [event.time_s, int(event.moment), event.node, event.number, packed]
+
+
+def _unpack_event(packed: list[Any], versions: Mapping[int, Version]) -> Event:
+    time_s, moment, node, number, what = packed
+    match Moment(moment):
+        case Moment.TRANSFER:
+            what = _unpack_meeting(what, versions)
+        case Moment.BEGINNING:
+            what = Leaving(*what[:3]), versions[what[3]]
+        case Moment.MESSAGE if isinstance(what, int):
+            what = versions[what]
+        case _:
+            pass
+    return Event(time_s, Moment(moment), NodeId(node), number, what)
+
+
+def _pack_meeting(one: Meeting, keep: Keep) -> list[Any]:
+    kept = [keep(version) for version in one.versions] if one.versions else None
+    return [one.node, one.other, one.alone, kept]
+
+
+def _unpack_meeting(packed: list[Any], versions: Mapping[int, Version]) -> Meeting:
+    node, other, alone, kept = packed
+    pair = (versions[kept[0]], versions[kept[1]]) if kept else None
+    return Meeting(NodeId(node), NodeId(other), alone, pair)

@@ -1,0 +1,384 @@
+"""A block of rows in simulated time: every node at its own step, events in their order.
+
+Gradients in flight are computed together, and applied each at its own event; the order
+of events is known without any arithmetic on rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from decentral import rng
+from decentral.algorithms.node import NodeEvent, Version
+from decentral.errors import RunError
+from decentral.loop.block import Block
+from decentral.mixing.base import Mixing
+from decentral.network.compute import seconds_of
+from decentral.network.queue import Event, Lines, Moment, Queue
+from decentral.plugins import describe, label_of, wrong
+from decentral.schedules.action import Merge
+from decentral.simulation.flight import Flight
+from decentral.simulation.nodes import SimulatedNode
+from decentral.simulation.rounds import Rounds, receivers_of
+from decentral.topology.labels import NodeId
+
+#: Numbers that a node draws ahead for one purpose.
+_AHEAD = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Meeting:
+    """Two nodes that exchange models; ``versions`` are those of its begin, the node's
+    own first, where these are averaged.
+    """
+
+    node: NodeId
+    other: NodeId
+    alone: bool
+    versions: tuple[Version, Version] | None = None
+
+
+class World:
+    """All nodes of a block at work, one event after the other.
+
+    ``now_s`` is the simulated time, ``acting`` what has just happened to the node whose
+    turn it is.
+    """
+
+    def __init__(self, block: Block, most: int | None = None) -> None:
+        """Put every node at its start.
+
+        Args:
+            block: The rows; nobody else trains them.
+            most: Gradients that are computed at once; none: as many as are fast.
+        """
+        setup = block.setup
+        assert block.planner is not None
+        assert setup.network is not None
+        assert setup.compute is not None
+        self.block, self.setup, self.planner = block, setup, block.planner
+        self.flight = Flight(block) if most is None else Flight(block, most)
+        self.lines, self.queue = Lines(setup.network), Queue()
+        self.size = float(setup.size.gossip)
+        self.now_s, self.acting = 0.0, "start"
+        mixing = self.planner.mixer.mixing(0)
+        receivers = receivers_of(mixing)
+        self.nodes = [
+            SimulatedNode(self, index, _row(mixing, index), receivers[index])
+            for index in range(len(block.hosted))
+        ]
+        self.rounds = Rounds(self, self.planner)
+        self.waiting: dict[NodeId, list[tuple[list[NodeId], Version]]] = {}
+        self.meetings: list[Meeting] = []
+        self.meeting: set[NodeId] = set()
+        self.updates = self.begun = self.dropped = self.versions = 0
+        self.communications = 0
+        #: Of each row at its last update.
+        self.losses = [0.0] * len(block.hosted)
+        #: Since the last step of the run began: updates, and how stale they were.
+        self.staleness = self.applied = 0
+        self._intensity: dict[int, float] = {}
+        self._seconds: dict[int, list[float]] = {}
+        self._rates: dict[int, float] = {}
+
+    @property
+    def last(self) -> int:
+        """Updates of all nodes together after which the run ends."""
+        return self.setup.config.steps * len(self.nodes)
+
+    # --- one event after the other ------------------------------------------------
+
+    def advance(self) -> None:
+        """Let things happen until all nodes together have made one more update each,
+        and to the end of that instant; after the last, until all has arrived.
+        """
+        block = self.block
+        if not self.begun:
+            for node in self.nodes:
+                self.tell(node, NodeEvent("start"))
+        target = (block.step + 1) * len(self.nodes)
+        self.staleness = self.applied = 0
+        while self.queue and (
+            self.updates < target
+            or self.queue.next_s <= self.now_s
+            or target >= self.last
+        ):
+            self._happen(self.queue.pop())
+        if self.updates < target:
+            raise RunError(
+                f"{label_of(self.setup.algorithm)}: after {self.updates} of {self.last} updates "
+                f"nothing is left to happen, {self.now_s:.3g} simulated seconds from the start; "
+                "every event must lead to node.compute(), or to something that does."
+            )
+        if self.planner.is_communication_step(block.step + 1):
+            block.intensity = self.intensity(block.step + 1)
+        block.losses = block.losses.new_tensor(self.losses)
+        block.clock.ready_s = np.full(len(self.nodes), self.now_s)
+        block.stand_at(self.updates // len(self.nodes), block.round)
+
+    def _happen(self, event: Event) -> None:
+        self.now_s = event.time_s
+        node, what = self.nodes[event.node], event.what
+        match event.moment:
+            case Moment.GRADIENT:
+                node.is_in_flight = False
+                if self.flight.is_pending(node.index):
+                    self.flight.compute()
+                node.has_gradient = True
+                self.tell(node, NodeEvent("gradient"))
+            case Moment.TRANSFER:
+                self._end_meeting(what)
+            case Moment.LINE:
+                receivers, version = self.waiting[event.node].pop(0)
+                if not self.waiting[event.node]:
+                    del self.waiting[event.node]
+                self._leave(event.node, receivers, version)
+                if event.node in self.waiting:
+                    free_s = self.lines.free_s[event.node]
+                    self.queue.push(free_s, Moment.LINE, event.node)
+            case Moment.BEGINNING:
+                leaving, version = what
+                arrives_s = self.lines.take(event.node, leaving, self.size)
+                self.queue.push(arrives_s, Moment.MESSAGE, event.node, version)
+            case Moment.MESSAGE:
+                if isinstance(what, Version):
+                    self.tell(node, NodeEvent("message", what.owner, what))
+                else:
+                    self.tell(node, NodeEvent("round"))
+
+    def tell(self, node: SimulatedNode, event: NodeEvent) -> None:
+        """Call the algorithm for what has happened to a node."""
+        self.acting = event.kind
+        returned = self.setup.algorithm(node, event)
+        if returned is not None:
+            raise wrong(
+                self.setup.algorithm,
+                describe(returned),
+                "nothing: it acts through the node",
+            )
+
+    # --- training -----------------------------------------------------------------
+
+    def begin_gradient(self, node: SimulatedNode) -> bool:
+        """Let a node compute from now on, unless as many gradients as the run has were
+        begun; return whether it began.
+        """
+        alike = self.setup.runs_in == "neighbours"
+        if self.begun >= self.last or (alike and node.begun == self.setup.config.steps):
+            return False
+        assert not node.is_in_flight, "one gradient of a node is in flight at most"
+        self.begun += 1
+        timeline, step = self.setup.timeline, node.begun
+        size = timeline.size(min(step, timeline.steps - 1))
+        beyond = max(0, step - timeline.steps)
+        position = timeline.samples[min(step, timeline.steps)] + beyond * size
+        self.flight.begin(node.index, position, size, node.updates)
+        node.begun += 1
+        node.is_in_flight = True
+        seconds = self._seconds_of(node.index, step) * (size / self.setup.first_batch)
+        node.busy_s += seconds
+        node.due_s = self.now_s + seconds
+        self.queue.push(node.due_s, Moment.GRADIENT, node.id)
+        self.block.called.add("gradient")
+        return True
+
+    def _seconds_of(self, index: int, step: int) -> float:
+        """Return the seconds of a node's step; all nodes' are drawn in one call, and kept
+        until the slowest has done the step.
+        """
+        if step not in self._seconds:
+            assert self.setup.compute is not None
+            slowest = min(node.begun for node in self.nodes)
+            for old in [one for one in self._seconds if one < slowest]:
+                del self._seconds[old]
+            ids = np.arange(len(self.nodes))
+            drawn = seconds_of(self.setup.compute, ids, step, self.setup.config.seed)
+            self._seconds[step] = drawn.tolist()
+        return self._seconds[step][index]
+
+    def update(self, node: SimulatedNode) -> None:
+        """Let the optimizer update a node's row by its gradient."""
+        block, index = self.block, node.index
+        factor = self.setup.config.node_lr.get(node.id)
+        before = block.x[index].clone() if factor else None
+        done = min(1.0, node.updates / self.setup.config.steps)
+        block.optimizer.step_row(index, self._rate(node), done)
+        if before is not None and factor:
+            block.x[index] = before.add_((block.x[index] - before).mul_(factor))
+        self.flight.land(index)
+        self.losses[index] = self.flight.losses[index]
+        block.called.add("adapt")
+        self.updates += 1
+        self.applied += 1
+        self.staleness += node.changes - node.changes_at_snapshot
+
+    def _rate(self, node: SimulatedNode) -> Any:
+        """Return the learning rate of a node's next update, by its own progress."""
+        step, setup = min(node.updates, self.setup.config.steps - 1), self.setup
+        here = setup.timeline.progress(step, 0, setup.config.local_steps)
+        if (blockwise := self.block.optimizer.blockwise) is not None:
+            least = blockwise.floor
+            floor = setup.learning_rate.floor if least is None else least
+            return lambda ratio: setup.rate(here, ratio, floor)
+        if step not in self._rates:
+            self._rates[step] = setup.rate(here)
+        return self._rates[step]
+
+    # --- communication ------------------------------------------------------------
+
+    def intensity(self, step: int) -> float:
+        """Return with which chance a node communicates with a step of its own."""
+        step = min(step, self.planner.steps)
+        if step not in self._intensity:
+            action: Any = 0.0
+            if self.planner.is_communication_step(step):
+                action = self.planner.schedule.action(self.planner.progress(step, 0))
+            assert not isinstance(action, Merge), "refused before the run"
+            self._intensity[step] = action
+        return self._intensity[step]
+
+    def draw_ahead(self, purpose: str, node: NodeId, first: int) -> list[float]:
+        """Return a node's next numbers in [0, 1) for a purpose."""
+        places = np.arange(first, first + _AHEAD)
+        seed = self.setup.config.seed
+        return rng.uniform(seed, f"simulation/{purpose}", node, places).tolist()
+
+    def version(self, node: SimulatedNode, numbers: dict[str, float]) -> Version:
+        """Return a copy of a node's model as it is now."""
+        self.versions += 1
+        return Version(self.versions, node.id, node.row.clone(), node.value, numbers)
+
+    def send(
+        self,
+        node: SimulatedNode,
+        receivers: Sequence[NodeId],
+        version: Version,
+        waits: str,
+        adds: str,
+    ) -> None:
+        """Send a model, at once or when the sender's line is free.
+
+        Args:
+            node: The sender.
+            receivers: To whom.
+            version: The model.
+            waits: ``newest`` or ``all``: what waits while the line is busy.
+            adds: The number by which models that wait are joined; empty: they are not.
+        """
+        free_s = self.lines.free_s[node.id]
+        if free_s <= self.now_s and node.id not in self.waiting:
+            self._leave(node.id, receivers, version)
+            return
+        waiting = self.waiting.get(node.id)
+        if waiting is None:
+            self.waiting[node.id] = [([*receivers], version)]
+            self.queue.push(free_s, Moment.LINE, node.id)
+        elif adds:
+            _join(waiting[-1][1], version, adds)
+        elif waits == "all":
+            waiting.append(([*receivers], version))
+        else:
+            self.dropped += len(waiting[-1][0])
+            waiting[-1] = ([*receivers], version)
+
+    def _leave(
+        self, sender: NodeId, receivers: Sequence[NodeId], version: Version
+    ) -> None:
+        self.count_messages(len(receivers))
+        leaving = self.lines.leave(self.now_s, sender, receivers, self.size)
+        for receiver, one in zip(receivers, leaving, strict=True):
+            # Only a line that is shared needs to know when a message begins to arrive.
+            if np.isinf(self.lines.down_Bps[receiver]):
+                self.queue.push(one.arrives_s, Moment.MESSAGE, receiver, version)
+            else:
+                what = one, version
+                self.queue.push(one.begins_s, Moment.BEGINNING, receiver, what)
+
+    def count_messages(self, count: int) -> None:
+        """Book messages that leave; a communication of every node is a round."""
+        stats = self.block.stats
+        stats.messages += count
+        stats.bytes += count * self.setup.size.gossip
+        self.communications += 1
+        stats.rounds = self.communications // len(self.nodes)
+
+    def meet(self, node: SimulatedNode, other: NodeId, begun: bool, alone: bool) -> None:
+        """Let two nodes exchange models, as soon as both are free if they must be.
+
+        Args:
+            node: The node that asks.
+            other: The other one.
+            begun: Whether the models of the begin are averaged.
+            alone: Whether each takes part in no other exchange.
+        """
+        versions = (node.keep(), self.nodes[other].keep()) if begun else None
+        self.meetings.append(Meeting(node.id, other, alone, versions))
+        self._begin_meetings()
+
+    def _begin_meetings(self) -> None:
+        """Let exchanges begin, first come first served; both ends are taken at once, so
+        that nobody holds one and waits for another.
+        """
+        left: list[Meeting] = []
+        for one in self.meetings:
+            if one.alone and {one.node, one.other} & self.meeting:
+                left.append(one)
+                continue
+            if one.alone:
+                self.meeting |= {one.node, one.other}
+            self.count_messages(2)
+            ends_s = self.now_s + self.lines.pair_s(one.node, one.other, self.size)
+            self.queue.push(ends_s, Moment.TRANSFER, one.node, one)
+        self.meetings = left
+
+    def _end_meeting(self, meeting: Meeting) -> None:
+        own, theirs = meeting.versions or (None, None)
+        event = NodeEvent("transfer", meeting.other, theirs, own)
+        if meeting.alone:
+            self.meeting -= {meeting.node, meeting.other}
+        self.tell(self.nodes[meeting.node], event)
+        self._begin_meetings()
+
+    # --- what it has come to ------------------------------------------------------
+
+    def figures(self) -> dict[str, float]:
+        """Return what a log line shows of the simulation."""
+        now_s = self.now_s
+        training = self.nodes[1:] if self.setup.traits.server else self.nodes
+        counts = [node.updates for node in training]
+        # Of a server the model of the run is its own, whatever clients hold.
+        held = self.nodes[:1] if self.setup.traits.server else self.nodes
+        mean = sum(node.value for node in held) / len(held)
+        busy = sum(node.busy_s - max(0.0, node.due_s - now_s) for node in training)
+        applied = max(1, self.applied)
+        return {
+            "simulation/gain": mean * len(training) / max(1, self.updates),
+            "simulation/staleness": self.staleness / applied,
+            "simulation/idle": 1.0 - busy / (len(training) * now_s) if now_s else 0.0,
+            "simulation/width": self.flight.computed / max(1, self.flight.calls),
+            "simulation/updates_min": min(counts),
+            "simulation/updates_max": max(counts),
+            "simulation/replaced": self.dropped,
+        }
+
+
+def _row(mixing: Mixing, position: int) -> dict[NodeId, float]:
+    """Return a row of mixing weights by node, ascending."""
+    span = slice(mixing.indptr[position], mixing.indptr[position + 1])
+    pairs = zip(mixing.senders[span], mixing.weights[span], strict=True)
+    return {NodeId(int(node)): float(weight) for node, weight in pairs}
+
+
+def _join(waiting: Version, newer: Version, name: str) -> None:
+    """Let a model that waits be the mean of itself and a newer one, by a number of
+    theirs that is summed.
+    """
+    old, new = waiting.numbers[name], newer.numbers[name]
+    share = new / (old + new)
+    waiting.row.lerp_(newer.row, share)
+    waiting.value += share * (newer.value - waiting.value)
+    waiting.numbers[name] = old + new

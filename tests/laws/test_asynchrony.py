@@ -1,0 +1,482 @@
+"""Laws of algorithms that go event by event: each declares guarantees, and every one is put to the
+test; and the laws of simulated time itself.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from support import tiny_block, trained, vectors
+from torch import Tensor
+
+from decentral.errors import ConfigError, RunError
+from decentral.loop.block import Block
+from decentral.loop.rounds import checkpoint_of, restore
+from decentral.registry import ConfiguredPlugin, build, find, names
+from decentral.run.checkpoint import Checkpoint
+from decentral.simulation import Simulation
+from decentral.traits import AlgorithmTraits, traits_of
+
+Rule = ConfiguredPlugin
+#: A learning rate at which nothing moves but by averages.
+STILL = 1e-300
+
+
+def promised(name: str) -> AlgorithmTraits:
+    return traits_of(find("algorithm", name), AlgorithmTraits)
+
+
+EVENTS = [n for n in names("algorithm") if promised(n).time == "events"]
+#: Every algorithm of events, and what its settings make of it.
+WAYS = [
+    *EVENTS, "ad_psgd(overlap=true)", "ad_psgd(lock=true)", "ad_psgd(exchange=in_flight)",
+    "gossip_learning(tokens=simple)", "gossip_learning(tokens=generalized)",
+    "gossip_learning(tokens=randomized)", "swift(every=2, send=mixing)",
+    "dsgd(wait=neighbours)", "dsgd(order=combine_then_adapt, wait=neighbours)",
+]  # fmt: skip
+#: Links that take time and are shared, and nodes of unlike speed.
+SLOW: dict[str, Any] = {
+    "network": "uniform(latency_s=7ms, bandwidth_Bps=9kB/s, up_Bps=14kB/s, down_Bps=11kB/s)",
+    "compute": "lognormal(median=20ms, nodes_spread=0.5, steps_spread=0.2)",
+}
+EQUAL: dict[str, Any] = {"network": "none", "compute": "constant(seconds=20ms)"}
+
+
+def simulated(rule: str | Rule, most: int = 32, **settings: Any) -> Simulation:
+    """Return a simulation of vectors that minimise unlike quadratics with plain SGD."""
+    name = rule if isinstance(rule, str) else rule.name
+    server = "fed" in name
+    given: dict[str, Any] = {
+        "task": "quadratic(dimension=6, noise=0.3)", "dtype": "float64", "batch": 3, "seed": 1,
+        "nodes": 5, "steps": 12, "local_steps": 2 if server else 1, "learning_rate": 0.05,
+        "optimizer": "sgd(momentum=0, weight_decay=0)", "mixing": "ordered",
+        "communication": "constant", "topology": "star" if server else "ring", **SLOW, **settings,
+    }  # fmt: skip
+    block = tiny_block(**given, algorithm=rule)
+    block.simulation = Simulation(block, most)
+    return block.simulation
+
+
+def ended(simulation: Simulation) -> Block:
+    block = simulation.block
+    while not block.is_over:
+        simulation.advance()
+    return block
+
+
+def scattered(simulation: Simulation) -> Simulation:
+    """Put every node somewhere else."""
+    rows = vectors(simulation.block)
+    rows.copy_(torch.linspace(-1, 2, rows.numel()).view_as(rows).mul(7).sin())
+    return simulation
+
+
+def spread(block: Block) -> float:
+    x = vectors(block)
+    return float((x - x.mean(0)).norm())
+
+
+# --- the guarantees -------------------------------------------------------------------------------
+
+
+def single_node_is_plain(name: str) -> None:
+    """One node is the plain optimizer, to rounding; its gradient is computed beside a copy."""
+    for optimizer in ("sgd(nesterov=true)", "adamw"):
+        settings: dict[str, Any] = {
+            "optimizer": optimizer,
+            "nodes": 1,
+            "learning_rate": "cosine(lr=0.05)",
+        }
+        block = ended(simulated(name, **settings, topology="complete"))
+        plain = tiny_block(
+            **settings, task="quadratic(dimension=6, noise=0.3)", dtype="float64", batch=3,
+            seed=1, steps=12, algorithm="local",
+        )  # fmt: skip
+        trained(plain)
+        torch.testing.assert_close(block.rows, plain.rows, rtol=1e-12, atol=1e-12)
+
+
+def keeps_mean(name: str) -> None:
+    """Averages leave the mean where it is, however many nodes are at it."""
+    for topology in ("ring", "star", "complete"):
+        still = scattered(
+            simulated(name, topology=topology, learning_rate=STILL, nodes=6)
+        )
+        before = vectors(still.block).mean(0).clone()
+        after = vectors(ended(still)).mean(0)
+        torch.testing.assert_close(after, before, rtol=0, atol=1e-14)
+
+
+def contracts(name: str) -> None:
+    """Without gradients the nodes come together."""
+    still = scattered(simulated(name, learning_rate=STILL, steps=150))
+    before = spread(still.block)
+    assert spread(ended(still)) < 0.02 * before
+
+
+def nobody_waits(name: str) -> None:
+    """Nodes compute all the time, whatever the links are like, until the last gradient begins."""
+    for network in (
+        "none",
+        "uniform(latency_s=1s, bandwidth_Bps=1kB/s)",
+        SLOW["network"],
+    ):
+        simulation = simulated(name, network=network, nodes=4)
+        for _ in range(6):
+            simulation.advance()
+        assert simulation.figures()["simulation/idle"] == pytest.approx(0.0, abs=1e-12)
+
+
+def synchronous_at_equal_speed(name: str) -> None:
+    """At equal speeds and without latency it is gossip in rounds, of models before their update."""
+    block = ended(simulated(name, **EQUAL, topology="erdos_renyi(p=0.6)", nodes=7))
+    rounds = tiny_block(
+        task="quadratic(dimension=6, noise=0.3)", dtype="float64", batch=3, seed=1, nodes=7,
+        steps=12, local_steps=1, learning_rate=0.05, topology="erdos_renyi(p=0.6)",
+        optimizer="sgd(momentum=0, weight_decay=0)", mixing="ordered", communication="constant",
+        algorithm="dsgd(order=combine_then_adapt)",
+    )  # fmt: skip
+    trained(rounds)
+    torch.testing.assert_close(block.rows, rounds.rows, rtol=1e-12, atol=1e-12)
+
+
+CHECKS: dict[str, Callable[[str], None]] = {
+    check.__name__: check
+    for check in (
+        single_node_is_plain, keeps_mean, contracts, nobody_waits, synchronous_at_equal_speed,
+    )
+}  # fmt: skip
+DECLARED = [(name, said) for name in EVENTS for said in promised(name).guarantees]
+
+
+@pytest.mark.parametrize(("name", "guarantee"), DECLARED)
+def test_a_declared_guarantee_of_events_holds(name: str, guarantee: str) -> None:
+    CHECKS[guarantee](name)
+
+
+@pytest.mark.parametrize("name", EVENTS)
+def test_every_algorithm_of_events_declares_guarantees(name: str) -> None:
+    assert promised(name).guarantees
+    assert set(promised(name).guarantees) <= set(CHECKS)
+
+
+def test_guarantees_of_events_are_found_to_fail() -> None:
+    """Each check is lost by some algorithm that does not declare it."""
+    for name, guarantee in [
+        ("fedasync", "single_node_is_plain"), ("swift", "keeps_mean"), ("ad_psgd", "nobody_waits"),
+        ("ad_psgd", "synchronous_at_equal_speed"),
+        ("gossip_learning", "synchronous_at_equal_speed"),
+    ]:  # fmt: skip
+        with pytest.raises((AssertionError, ConfigError, RunError)):
+            CHECKS[guarantee](name)
+
+
+# --- simulated time -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("order", ["adapt_then_combine", "combine_then_adapt"])
+@pytest.mark.parametrize(
+    ("topology", "communication"),
+    [
+        ("ring", "constant"), ("erdos_renyi(p=0.5)", "constant(0.5)"), ("star", "late"),
+        ("one_peer_exponential", "every(k=2)"),
+    ],
+)  # fmt: skip
+def test_waiting_for_neighbours_gives_the_bits_and_the_seconds_of_rounds(
+    order: str, topology: str, communication: str
+) -> None:
+    settings: dict[str, Any] = {
+        **SLOW, "nodes": 8, "steps": 14, "local_steps": 2, "topology": topology, "seed": 4,
+        "communication": communication, "mixing": "ordered", "dtype": "float32",
+        "optimizer": "adamw", "eval_every": 7,
+    }  # fmt: skip
+    rounds = tiny_block(**settings, algorithm=f"dsgd(order={order})")
+    events = tiny_block(**settings, algorithm=f"dsgd(order={order}, wait=neighbours)")
+    events.simulation = Simulation(events)
+    last, other = trained(rounds)[-1], trained(events)[-1]
+    assert torch.equal(rounds.rows, events.rows)
+    assert last["time/simulated_s"] == other["time/simulated_s"]
+    assert last["comm/bytes"] == other["comm/bytes"]
+    assert other["simulation/gain"] == pytest.approx(1.0, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_gradients_together_are_the_bits_of_one_at_a_time(name: str) -> None:
+    """What is in flight at once is computed at once, and nobody can tell."""
+    task: dict[str, Any] = {
+        "task": "digits", "model": "mlp(hidden=[8])", "dtype": "float32", "replicas": "vmap",
+        "network": "uniform(latency_s=3ms, bandwidth_Bps=2MB/s)",
+    }  # fmt: skip
+    together, alone = (
+        ended(simulated(name, most, **task, optimizer="adamw")) for most in (32, 1)
+    )
+    assert together.simulation is not None
+    assert together.simulation.figures()["simulation/width"] > 1.5
+    assert torch.equal(together.rows, alone.rows)
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_a_simulation_repeats_bit_by_bit(name: str) -> None:
+    one, other = (simulated(name) for _ in range(2))
+    assert torch.equal(ended(one).rows, ended(other).rows)
+    assert one.figures() == other.figures()
+    different = ended(simulated(name, seed=2))
+    assert not torch.equal(one.block.rows, different.rows)
+
+
+def through_json(checkpoint: Checkpoint) -> Checkpoint:
+    """Return what a manifest brings back: its keys are texts, and its tensors copies."""
+    nodes = {
+        n: {k: v.clone() for k, v in held.items()} for n, held in checkpoint.nodes.items()
+    }
+    counters = json.loads(json.dumps(checkpoint.counters))
+    return Checkpoint(checkpoint.step, checkpoint.live, nodes, counters)
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_a_simulation_goes_on_from_a_checkpoint_bit_by_bit(name: str) -> None:
+    """With gradients in flight, messages under way, lines busy and mailboxes full."""
+    settings: dict[str, Any] = {"optimizer": "adamw", "local_steps": 2, "steps": 14}
+    whole = simulated(name, **settings)
+    stopped = simulated(name, **settings)
+    for _ in range(5):
+        whole.advance()
+        stopped.advance()
+    assert len(stopped.queue)
+    other = simulated(name, **settings)
+    restore(other.block, through_json(checkpoint_of(stopped.block)))
+    # What was stopped goes on as well: to save is to change nothing.
+    assert torch.equal(ended(whole).rows, ended(other).rows)
+    assert torch.equal(whole.block.rows, ended(stopped).rows)
+    assert whole.now_s == other.now_s == stopped.now_s
+    assert whole.block.stats.state() == other.block.stats.state()
+    mine, theirs = whole.figures(), other.figures()
+    for figures in (mine, theirs):  # what was computed together is no part of the result
+        figures.pop("simulation/width")
+    assert mine == theirs
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_all_nodes_together_make_the_updates_of_the_run(name: str) -> None:
+    simulation = simulated(name)
+    ended(simulation)
+    assert sum(node.updates for node in simulation.nodes) == 12 * 5
+    assert not len(simulation.queue)
+    assert not simulation.waiting
+    assert not simulation.meetings
+
+
+@pytest.mark.parametrize(
+    ("name", "transfer"), [("swift", 0), ("gossip_learning", 0), ("ad_psgd", 1)]
+)
+def test_a_node_makes_its_share_of_the_updates(name: str, transfer: int) -> None:
+    """The share of 1 / cycle: the seconds of computing, and of the transfer where one waits."""
+
+    def unlike(nodes: Any, step: int, seed: int) -> Any:
+        return 0.02 * (1.0 + np.asarray(nodes, dtype=np.float64))
+
+    simulation = simulated(
+        name, compute=unlike, network="uniform(latency_s=30ms, bandwidth_Bps=1GB/s)", steps=400,
+        learning_rate=STILL,
+    )  # fmt: skip
+    ended(simulation)
+    cycles = 0.02 * (1 + np.arange(5)) + 0.03 * transfer
+    shares = np.array([node.updates for node in simulation.nodes]) / (400 * 5)
+    np.testing.assert_allclose(shares, (1 / cycles) / (1 / cycles).sum(), atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "low", "high"), [("ad_psgd", 1.0, 1.0), ("dsgd(wait=neighbours)", 1.0, 1.0),
+                              ("swift", 0.2, 0.35), ("gossip_learning", 0.25, 0.5)],
+)  # fmt: skip
+def test_old_models_shorten_the_steps_of_who_never_waits(
+    name: str, low: float, high: float
+) -> None:
+    """With messages that take five times as long as a gradient."""
+    simulation = simulated(
+        name, nodes=16, steps=300, learning_rate=STILL, compute="constant(seconds=20ms)",
+        network="uniform(latency_s=100ms, bandwidth_Bps=1GB/s)",
+    )  # fmt: skip
+    ended(simulation)
+    gain = simulation.figures()["simulation/gain"]
+    assert low - 1e-9 <= gain <= high + 1e-9
+
+
+def test_the_gain_is_the_growth_of_the_mean_model() -> None:
+    """On a loss whose gradient is -1 everywhere, rows grow by the learning rate an update."""
+    from decentral.tasks import Task
+
+    task = Task(
+        loss=lambda outputs, targets: -outputs.mean(), train=(torch.ones(60, 1), torch.ones(60, 1)),
+        test=(torch.ones(8, 1), torch.ones(8, 1)),
+        model=lambda: torch.nn.Linear(1, 1, bias=False),
+    )  # fmt: skip
+    simulation = simulated("swift", task=task, learning_rate=0.1, split="iid", steps=60)
+    first = simulation.block.x[0, 0].item()
+    ended(simulation)
+    grown = (simulation.block.x[:, 0].mean().item() - first) / (0.1 * 60)
+    assert simulation.figures()["simulation/gain"] == pytest.approx(grown, rel=1e-9)
+
+
+def test_push_sum_loses_no_mass_where_lines_are_busy() -> None:
+    """What waits is added up: the weights of nodes, lines and messages stay N in all."""
+    simulation = scattered(
+        simulated(
+            "async_push_sum", topology="exponential", nodes=6, steps=40, learning_rate=STILL,
+            network="uniform(latency_s=7ms, bandwidth_Bps=2kB/s, up_Bps=2kB/s)",
+        )
+    )  # fmt: skip
+    first = vectors(simulation.block).sum(0).clone()
+    block, busy = simulation.block, 0
+
+    def kept() -> tuple[float, Tensor]:
+        held = [(node.numbers["weight"], node.row) for node in simulation.nodes]
+        under_way = [e.what for e in simulation.queue.listed() if hasattr(e.what, "row")]
+        for receivers_and_version in [
+            w for one in simulation.waiting.values() for w in one
+        ]:
+            under_way += [receivers_and_version[1]] * len(receivers_and_version[0])
+        held += [(one.numbers["weight"], one.row) for one in under_way]
+        total = sum(w for w, _ in held)
+        sums = torch.stack([w * row for w, row in held]).sum(0)
+        return total, sums
+
+    while not block.is_over:
+        simulation.advance()
+        busy += bool(simulation.waiting)
+        total, sums = kept()
+        assert total == pytest.approx(6.0, abs=1e-12)
+        torch.testing.assert_close(sums[: first.numel()], first, rtol=0, atol=1e-11)
+    assert busy  # else nothing was tried
+
+
+def test_the_newest_waits_and_the_older_is_replaced() -> None:
+    """A line that is too slow for what is sent does not fall behind for ever."""
+    slow: dict[str, Any] = {"network": "uniform(latency_s=1ms, bandwidth_Bps=400B/s)"}
+    simulation = simulated("swift", **slow, compute="constant(seconds=20ms)")
+    ended(simulation)
+    figures = simulation.figures()
+    assert figures["simulation/replaced"] > 0
+    left = simulation.block.stats.messages
+    assert left + figures["simulation/replaced"] == 12 * 5 * 2
+
+
+def test_nobody_takes_part_in_two_exchanges_where_that_is_forbidden() -> None:
+    simulation = simulated("ad_psgd(lock=true)", topology="star", nodes=6)
+    most, begin = 0, simulation.meet
+
+    def watched(*given: Any) -> None:
+        nonlocal most
+        begin(*given)
+        ends = [
+            one.what for one in simulation.queue.listed() if hasattr(one.what, "alone")
+        ]
+        busy = [n for one in ends for n in (one.node, one.other)]
+        assert len(busy) == len({*busy})
+        most = max(most, len(simulation.meetings))
+
+    simulation.meet = watched  # type: ignore[method-assign]
+    ended(simulation)
+    assert most > 1  # some had to wait for the hub
+
+
+def test_buffers_change_at_the_update_by_what_the_snapshot_made_of_them() -> None:
+    """Statistics of BatchNorm and counters follow the updates of their own node, on any way."""
+    from torch import nn
+
+    def model() -> nn.Module:
+        return nn.Sequential(
+            nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8), nn.Linear(8, 10)
+        )
+
+    settings: dict[str, Any] = {
+        "task": "digits", "model": model, "dtype": "float32", "nodes": 4, "mixing": "ordered",
+        "steps": 6, "local_steps": 1, "topology": "ring", "communication": "constant", **SLOW,
+    }  # fmt: skip
+    rounds = tiny_block(**settings, algorithm="dsgd")
+    events = tiny_block(**settings, algorithm="dsgd(wait=neighbours)")
+    events.simulation = Simulation(events)
+    trained(rounds)
+    trained(events)
+    assert torch.equal(rounds.rows, events.rows)
+    (counted,) = events.integers.values()
+    assert counted.tolist() == [6, 6, 6, 6]
+    # Also where a neighbour changes a row between a snapshot and its update.
+    settings["steps"] = 20
+    free = tiny_block(**settings, algorithm="ad_psgd")
+    free.simulation = Simulation(free)
+    trained(free)
+    assert sum(next(iter(free.integers.values())).tolist()) == 20 * 4
+    variance = free.setup.layout.views(free.rows, free.setup.layout.buffers)[
+        "2.running_var"
+    ]
+    assert bool((variance > 0).all())
+
+
+def test_a_server_and_its_clients_average_what_they_should() -> None:
+    """FedAsync with alpha 1 and no staleness takes the model of the last client as it is."""
+    settings: dict[str, Any] = {"nodes": 2, "local_steps": 3, "steps": 6}
+    server = ended(simulated("fedasync(alpha=1.0, power=0)", **settings))
+    # One client, and a server that takes over all it sends: plain training, with the
+    # updates of both nodes.
+    plain = tiny_block(
+        task="quadratic(dimension=6, noise=0.3)", dtype="float64", batch=3, seed=1, nodes=2,
+        steps=12, learning_rate=0.05, optimizer="sgd(momentum=0, weight_decay=0)",
+        algorithm="local",
+    )  # fmt: skip
+    trained(plain)
+    torch.testing.assert_close(server.rows[0], plain.rows[1], rtol=1e-12, atol=1e-12)
+    buffered = ended(simulated("fedbuff(buffer=1)", **settings))
+    torch.testing.assert_close(buffered.rows[0], plain.rows[1], rtol=1e-12, atol=1e-12)
+
+
+# --- refused before anything runs -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"engine": "ray(workers=2)"}, "leave engine out"),
+        ({"faults": ["lost"]}, "leave faults out"),
+        ({"codec": "int8"}, "leave codec out"),
+        ({"aggregation": "median"}, "leave aggregation out"),
+        ({"attack": "sign_flip(nodes=[1])"}, "label_flip"),
+        ({"mix_state": True}, "leave mix_state out"),
+        ({"on_nonfinite": "quarantine"}, "leave on_nonfinite out"),
+        ({"sam": {"rho": 0.05}}, "sam.momentum=keep"),
+        ({"communication": "adaptive(target=0.1)"}, "constant or late"),
+        ({"communication": "merges"}, "whose merge ends the run"),
+        ({"topology": "one_peer_exponential"}, "a topology that stays"),
+        ({"communication": "scale_to_budget(schedule=late, budget=2%)"}, "budget of bytes"),
+        ({"compute": "0s"}, "computes in no time"),
+    ],
+)  # fmt: skip
+def test_what_events_do_not_have_is_refused(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        simulated("swift", **settings)
+
+
+def test_a_server_must_be_near_to_all() -> None:
+    with pytest.raises(ConfigError, match="no link with node 2; use topology star"):
+        simulated("fedasync", topology="ring")
+
+
+def test_an_algorithm_that_leaves_everybody_idle_is_named() -> None:
+    from decentral.registry import plugin
+
+    @plugin("algorithm", time="events")
+    def stands_still(node: Any, event: Any) -> None:
+        """Begin, and never go on."""
+        if event.kind == "start":
+            node.compute()
+
+    simulation = simulated(build("algorithm", stands_still))
+    with pytest.raises(
+        RunError, match=r"stands_still.*after 0 of 60 updates nothing is left"
+    ):
+        ended(simulation)
