@@ -141,7 +141,7 @@ def assemble(
             links.receivers[arrived], weights=weights[arrived], minlength=nodes
         )
     )
-    own = np.zeros(nodes) if keeps == "nothing" else 1.0 - given
+    own: Floats = np.zeros(nodes) if keeps == "nothing" else np.subtract(1.0, given)
     receivers = np.concatenate((links.receivers[arrived], everyone))
     senders = np.concatenate((links.senders[arrived], everyone))
     # By receiver, then by sender: sums add up in this order on every engine.
