@@ -35,7 +35,9 @@ PACKAGES = ("torch.optim", "pytorch_optimizer", "schedulefree", "transformers")
 _RUN_END, _NAMED_END = re.compile(r"\.py(?=:)"), re.compile(r"\.py(?=:|$)")
 #: What may stand before a path within a text.
 _BEFORE = re.compile(r"[\s=,;:|(\[{'\"]")
-_DOTTED = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+")
+#: Begun at the beginning of a word only: an endless one would be read again from
+#: each of its letters.
+_DOTTED = re.compile(r"(?<!\w)[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+")
 #: The longest path that can be opened.
 _LONGEST = 4096
 #: How a file imports in a way that is not seen without running it.
