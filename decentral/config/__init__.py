@@ -4,6 +4,7 @@ key once.
 
 from decentral.config.checking import (
     Fault,
+    documentation,
     file_faults,
     foreign_parts,
     name_line,
@@ -21,15 +22,7 @@ from decentral.config.reading import (
     resolve_aliases,
     split_assignments,
 )
-from decentral.config.settings import (
-    ALIASES,
-    LISTS,
-    NESTED,
-    NUMBERS,
-    PARTS,
-    Config,
-    documentation,
-)
+from decentral.config.settings import ALIASES, LISTS, NESTED, NUMBERS, PARTS, Config
 
 __all__ = [
     "ALIASES",

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from decentral.config.engine import Engine
 from decentral.config.reading import (
     as_mapping,
     make_config,
@@ -21,7 +22,7 @@ from decentral.config.reading import (
     refuse_unknown,
     resolve_aliases,
 )
-from decentral.config.settings import PARTS, Config, plain_faults
+from decentral.config.settings import NESTED, PARTS, Config, plain_faults
 from decentral.errors import ConfigError
 from decentral.plugins import find_members
 from decentral.registry import KINDS, ConfiguredPlugin, bind, build, find, read
@@ -293,3 +294,20 @@ def _name(kind: str, part: Any) -> str:
         foreign = "." in name and name not in find_members(KINDS[kind], kind)
         return name.rpartition(":")[2] if foreign else ""
     return str(getattr(part, "__name__", type(part).__name__)) if part is not None else ""
+
+
+def documentation() -> Iterator[tuple[str, Any, str]]:
+    """Yield every setting as ``key`` or ``key.setting``, its default, and what it
+    means.
+
+    The default of a setting that must be given, where its method is on, is ``...``.
+    """
+    for key, field in Config.model_fields.items():
+        default = (
+            field.default.name if isinstance(field.default, Engine) else field.default
+        )
+        yield key, default, field.description or ""
+        for inner, setting in NESTED[key].model_fields.items() if key in NESTED else ():
+            if (key, inner) != ("engine", "name"):
+                default = ... if setting.is_required() else setting.default
+                yield f"{key}.{inner}", default, setting.description or ""

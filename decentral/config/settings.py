@@ -8,7 +8,7 @@ reproduces the run.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Le, Lt
@@ -295,23 +295,6 @@ def _check_named(value: Any) -> Any:
     if not isinstance(value, str | ConfiguredPlugin):
         raise ValueError("it must be text")
     return value
-
-
-def documentation() -> Iterator[tuple[str, Any, str]]:
-    """Yield every setting as ``key`` or ``key.setting``, its default, and what it
-    means.
-
-    The default of a setting that must be given, where its method is on, is ``...``.
-    """
-    for key, field in Config.model_fields.items():
-        default = (
-            field.default.name if isinstance(field.default, Engine) else field.default
-        )
-        yield key, default, field.description or ""
-        for inner, setting in NESTED[key].model_fields.items() if key in NESTED else ():
-            if (key, inner) != ("engine", "name"):
-                default = ... if setting.is_required() else setting.default
-                yield f"{key}.{inner}", default, setting.description or ""
 
 
 # --- what is wrong with them ------------------------------------------------------
