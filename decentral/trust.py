@@ -96,6 +96,10 @@ class Trust:
         return any(code.digest.startswith(one) for one in self.digests)
 
 
+class Untrusted(ConfigError):
+    """A configuration names code that its reader has neither named nor run."""
+
+
 #: Nothing is allowed but what is the user's own anyway.
 NOTHING = Trust()
 
@@ -124,21 +128,32 @@ def approve(
         of_run: Whether it is that of a run folder, whatever lies beside it.
 
     Raises:
-        ConfigError: It names code that is neither the user's own nor trusted.
+        Untrusted: It names code that is neither the user's own nor trusted.
     """
     strange = [one for one in code_in(settings) if not _is_own(one, source, of_run)]
-    known = _recorded() if strange else set[str]()
-    refused = [
-        one for one in strange if one.digest not in known and not trust.allows(one)
-    ]
-    if refused:
-        raise ConfigError(_refusal(source, refused))
+    known = recorded() if strange else set[str]()
+    new = [one for one in strange if one.digest not in known]
+    if refused := [one for one in new if not _is_allowed(one, trust, known)]:
+        raise Untrusted(_refusal(source, refused))
     # What was allowed by its digest is asked for once.
-    _write([one for one in strange if trust.knows(one) and one.digest not in known])
+    _write([one for one in new if trust.knows(one)])
     found = Approved(settings)
     others = [one for one in strange if one.name not in trust.names]
     found.files = {path: each for one in others for path, each in one.files.items()}
     return found
+
+
+def _is_allowed(code: Code, trust: Trust, known: set[str]) -> bool:
+    """Whether new code is named, or of files each of which is, or was run before.
+
+    Args:
+        code: A file or module that was not run as it is.
+        trust: What the user allows.
+        known: The digests that are on record.
+    """
+    return trust.allows(code) or all(
+        path in trust.names or digest in known for path, digest in code.files.items()
+    )
 
 
 def approved_files(layers: Iterable[Mapping[str, Any]]) -> dict[str, str]:
@@ -241,7 +256,7 @@ def record(*settings: Mapping[str, Any]) -> str:
         settings: Those of a run, each.
     """
     found = {code.digest: code for one in settings for code in code_in(one)}
-    known = _recorded() if found else set[str]()
+    known = recorded() if found else set[str]()
     return _write([code for digest, code in found.items() if digest not in known])
 
 
@@ -249,9 +264,10 @@ def _write(codes: Sequence[Code]) -> str:
     """Append digests to the record; return why that is impossible, if it is."""
     if not codes:
         return ""
-    lines = [
-        f"{one.digest}  {one.name.encode('unicode_escape').decode()}\n" for one in codes
-    ]
+    # Of several files also each: one of them may change alone.
+    digests = {one.digest: one.name for one in codes}
+    digests |= {digest: path for one in codes for path, digest in one.files.items()}
+    lines = [f"{k}  {v.encode('unicode_escape').decode()}\n" for k, v in digests.items()]
     records = _records()
     problems: list[str] = []
     for file in records:
@@ -283,7 +299,8 @@ def _append(file: Path, lines: bytes) -> None:
         opened.write(lines if whole else b"\n" + lines)
 
 
-def _recorded() -> set[str]:
+def recorded() -> set[str]:
+    """Return the digests of all code, and of its files, that this user has run."""
     found: set[str] = set()
     for file in _records():
         with suppress(OSError):

@@ -284,7 +284,7 @@ def test_the_table_of_merge_rules_counts_too(
     counted: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     models = models_of(counted, 30, task=blobs(), model=counting)
-    monkeypatch.setattr("decentral.api.results.models_of", lambda *_: models)
+    monkeypatch.setattr("decentral.api.run.models_of", lambda *_, **__: models)
     merge(str(counted), ["uniform", "median"], 30)
     accuracy = models.test(models.rows.mean(0)).accuracy
     assert accuracy is not None

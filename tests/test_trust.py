@@ -233,6 +233,29 @@ def test_ones_own_run_goes_on_without_a_word(box: Sandbox, theirs: Path) -> None
     assert decentral.cli.run(["merge", str(theirs)]) == 2
 
 
+def test_changed_file_of_ones_own_run_is_named_as_such(
+    box: Sandbox, theirs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whose run it is says the record, and not the folder."""
+    (theirs / "summary.json").unlink()
+    box.helper.write_text(box.helper.read_text() + "# otherwise\n")
+    assert decentral.cli.run(["resume", str(theirs)]) == 2
+    assert "--trust" in said(capsys)
+    box.user("they")
+    assert decentral.cli.run(["resume", str(theirs)]) == 2
+    assert f"go on with it as it is by --change {box.helper}." in said(capsys)
+    assert not box.mark.exists()
+    named = ["--change", str(box.helper)]
+    box.user("me")
+    assert decentral.cli.run(["resume", str(theirs), *named]) == 2
+    assert not box.mark.exists()
+    box.user("they")
+    # all else that runs with it was run before
+    more = ["--change", "steps=8", "--change", "final_merge"]
+    assert decentral.cli.run(["resume", str(theirs), *named, *more, "--quiet"]) == 0
+    assert box.mark.exists()
+
+
 def test_two_runs_of_a_process_with_equal_names(
     box: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,7 +24,7 @@ from decentral.errors import ConfigError, nearest
 from decentral.loop.setup import write_in_list
 from decentral.registry import PYTHON
 from decentral.run.checkpoint import Saved, has_checkpoint, newest_checkpoint, relabel
-from decentral.run.digests import differences, file_digest, find_edited, find_moved
+from decentral.run.digests import differences, find_edited, find_moved, refuse_changed
 from decentral.run.folder import FORMAT, READ, RunFolder, format_of, present
 from decentral.schedules.progress import Past
 from decentral.spec import names_file, spell
@@ -121,14 +121,7 @@ def continue_config(
             named.
     """
     refuse_edited(saved, there, lambda key: key not in change.keys)
-    for path, digest in saved.identity.get("files", {}).items():
-        now = file_digest(path)
-        if now != digest and path not in change.files:
-            what = "is gone" if now is None else "has changed since the run began"
-            raise ConfigError(
-                f"{path} {what}, and is part of the result; restore it, or go on with it as it is "
-                f"by --change {path}."
-            )
+    refuse_changed(saved.identity.get("files", {}), change.files)
     # Before the first step nothing was taken, and there is no past to keep.
     if change.keys & _PACE and saved.step:
         counters = saved.counters

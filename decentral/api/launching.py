@@ -37,9 +37,14 @@ from decentral.errors import ConfigError, shell_word
 from decentral.loop.preparing import prepare
 from decentral.loop.setup import Setup, resolve_config
 from decentral.run.checkpoint import Saved, has_checkpoint
-from decentral.run.digests import WHEREABOUTS, differences, differences_text
+from decentral.run.digests import (
+    WHEREABOUTS,
+    differences,
+    differences_text,
+    refuse_changed,
+)
 from decentral.run.folder import RunFolder
-from decentral.trust import Given, Trust
+from decentral.trust import Given, Trust, Untrusted, recorded
 
 #: Called with every record of metrics that is logged.
 Watch = Callable[[dict[str, Any]], None]
@@ -306,9 +311,17 @@ def restart(
             )
     wanted = Change.of(change)
     allowed = Trust.of(trust, objects, wanted.settings, wanted.files)
-    config = run_config(
-        path, goes_on=True, change=wanted.settings, trust=allowed, **objects
-    )
+    try:
+        config = run_config(
+            path, goes_on=True, change=wanted.settings, trust=allowed, **objects
+        )
+    except Untrusted:
+        # A file of one's own run that has changed since is told as that.
+        saved, known = newest(Path(path)), recorded()
+        files = saved.identity.get("files", {}) if saved else {}
+        mine = {k: v for k, v in files.items() if v in known}
+        refuse_changed(mine, wanted.files)
+        raise
     refuse_ranks(config)
     _refuse_finished(Path(path), wanted)  # without touching its folder
     with ExitStack() as undo:

@@ -45,7 +45,7 @@ _UNKNOWN = "unknown"
 
 
 def blocks(
-    words: Sequence[str], settings: Mapping[str, str], trust: Sequence[str]
+    words: Sequence[str], settings: Mapping[str, str], trust: Sequence[str] = ()
 ) -> None:
     """List the parameters of a model, those of repeated layers in one line, with
     their blocks.
@@ -132,7 +132,9 @@ def _block_lines(
 # --- merge, analyze, export -------------------------------------------------------
 
 
-def merge(run: str, rules: Sequence[str], step: int | None, trust: Sequence[str]) -> None:
+def merge(
+    run: str, rules: Sequence[str], step: int | None, trust: Sequence[str] = ()
+) -> None:
     """Print a table: what every rule makes of the models of a checkpoint.
 
     Args:
@@ -260,7 +262,7 @@ def _colour_row(row: Iterable[str]) -> list[Text]:
     return [Text(label), Text(values[0], style), *map(Text, values[1:])]
 
 
-def export(run: str, out: str, rule: str | None, trust: Sequence[str]) -> None:
+def export(run: str, out: str, rule: str | None, trust: Sequence[str] = ()) -> None:
     """Write the model and print the lines that load it.
 
     Args:

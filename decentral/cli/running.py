@@ -66,7 +66,7 @@ def resume(
     *,
     json: bool,
     quiet: bool,
-    trust: Sequence[str],
+    trust: Sequence[str] = (),
 ) -> None:
     """Go on with an interrupted run, perhaps elsewhere, perhaps otherwise.
 

@@ -53,7 +53,7 @@ def show(
     words: Sequence[str],
     flags: Mapping[str, str],
     png: str | None,
-    trust: Sequence[str],
+    trust: Sequence[str] = (),
 ) -> None:
     """Draw a schedule, or all of a run's from its YAML, on the terminal and into a
     PNG file.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -118,6 +118,23 @@ def stamp_of(path: Path, length: int) -> str | None:
             digest.update(chunk)
             left -= len(chunk)
     return None if left else digest.hexdigest()
+
+
+def refuse_changed(files: Mapping[str, str], named: Set[str]) -> None:
+    """Raise ConfigError for a file that is not what it was, and was not named.
+
+    Args:
+        files: What files of a run were, by their digests.
+        named: The whole paths that the user has named.
+    """
+    for path, digest in files.items():
+        now = file_digest(path)
+        if now != digest and path not in named:
+            what = "is gone" if now is None else "has changed since the run began"
+            raise ConfigError(
+                f"{path} {what}, and is part of the result; restore it, or go on with it as it is "
+                f"by --change {path}."
+            )
 
 
 def digest_of(value: Any) -> str:
