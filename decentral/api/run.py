@@ -99,10 +99,8 @@ class Run:
         return pandas.DataFrame(columns)
 
     def config(self) -> Config:
-        """Return its configuration, with the parts that were given again.
-
-        Raises ConfigError where one is missing, or was given though the folder keeps
-        it.
+        """Return its configuration, with the parts that were given again; ConfigError
+        where one is missing, or was given though the folder keeps it.
         """
         self._refuse_kept()
         return run_config(self.path, trust=self._trust, **self.objects)

@@ -303,8 +303,8 @@ class EngineRun(ABC):
         """Write the summary of a finished run, with digests, and return it without."""
         self.announce("finished", {"step": self.step})
         summary = self.summary()
-        stated = {**summary, "digests": self.folder.digests(RESULT)}
-        self.folder.write_json("summary.json", seal(stated))
+        digests = {"digests": self.folder.digests(RESULT)}
+        self.folder.write_json("summary.json", seal(summary | digests))
         return summary
 
     def summary(self) -> dict[str, Any]:
@@ -348,8 +348,7 @@ def _split(record: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def expected_bytes(setup: Setup) -> float | None:
-    """Return the logical bytes to expect, None where the schedule reacts to the
-    run.
+    """Return the logical bytes to expect, None where the run itself decides.
 
     Asks the schedule about the whole run, so that its mistakes show before the
     first step.
@@ -375,8 +374,7 @@ def close_on_error(run: EngineRun) -> Generator[None]:
 
 @contextmanager
 def stop_signals(given: threading.Event | None = None) -> Generator[threading.Event]:
-    """Let Ctrl-C or SIGTERM ask for a stop at the next step; a second one stops at
-    once.
+    """Let Ctrl-C or SIGTERM ask for a stop at the next step, a second one at once.
 
     Whoever has ``given`` an event has seen to that.
     """

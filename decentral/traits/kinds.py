@@ -1,5 +1,4 @@
-"""The traits of each kind: what a member may declare, of which type, and what that
-promises.
+"""The traits of each kind: what a member may declare, and what that promises.
 
 Every attribute is a keyword of ``@plugin``.
 """
@@ -216,10 +215,9 @@ class AlgorithmTraits(Recommending, Refusing):
             out.
         weights: The mixing weights it needs, not the graph's or the user's.
         identity: Settings that make one node the plain optimizer; none: always.
-        time: In ``rounds``, a function (block, action); or one (node, event): in
-            ``events`` nobody waits for a round, between ``neighbours`` a node waits for
-            those of its own only. A function (settings) where these say which.
-        server: Node 0 serves the others: its model is the model of the run.
+        time: In ``rounds``, a function (block, action); or one (node, event): nobody
+            waits (``events``), or for ``neighbours`` only; a function (settings) of it.
+        server: Node 0 serves the others: its model is the run's.
     """
 
     guarantees: tuple[Guarantee, ...] = ()
