@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import decentral
 from decentral import ConfigError, Run, registry
 from decentral.api.results import Merged
+from decentral.api.tables import Table
 
 
 def normalised() -> nn.Module:
@@ -102,6 +103,82 @@ def test_parts_from_python_are_given_again_by_name(run: Run) -> None:
         Run(run.path, merge="median", **parts).models()
     with pytest.raises(ConfigError, match="Run takes no steps, which the folder keeps"):
         Run(run.path, steps=3)  # pyright: ignore
+
+
+class Note(decentral.Callback):
+    """Changes nothing."""
+
+    def on_end(self, context: Any) -> None:
+        assert context.step
+
+
+def quiet_ring(progress: Any, feedback: Any) -> float:
+    return float(progress.fraction > 0.5)
+
+
+def spread(snapshot: Any) -> dict[str, Any]:
+    return {"own/spread": snapshot.rows.std(), "own/merged": snapshot.rows.mean()}
+
+
+def test_who_reads_gives_again_what_models_are_made_of(tmp_path: Path) -> None:
+    """And a run that is gone on with brings everything along."""
+    made: dict[str, Any] = {
+        **TINY, "task": blobs(), "communication": quiet_ring, "callbacks": [Note()],
+        "metrics": ["loss", spread], "learning_rate": lambda progress: 1.0,
+    }  # fmt: skip
+    run = decentral.launch(**made, out=tmp_path / "run", quiet=True)
+    assert [key for key in run.rows[-1] if key.startswith("own/")]
+    again = Run(run.path, task=made["task"])
+    for node in (0, "mean", "merged"):
+        one, other = again.state_dict(node), run.state_dict(node)
+        assert all(torch.equal(one[key], other[key]) for key in other)
+    assert "own/merged" not in decentral.merge(again, "median").scores
+    told = Run(run.path, task=made["task"], metrics=made["metrics"])
+    assert "own/merged" in decentral.merge(told, "median").scores
+    with pytest.raises(ConfigError, match="its communication and learning_rate and"):
+        decentral.resume(run.path, task=made["task"], change={"steps": 24})
+    longer = decentral.resume(run, change={"steps": 24}, quiet=True)
+    assert longer.rows[-1]["step"] == 24
+    assert "own/spread" in longer.rows[-1]
+
+
+def test_a_part_that_the_folder_keeps_is_not_silently_another(run: Run) -> None:
+    given: dict[str, Any] = {
+        "task": blobs(), "model": normalised, "topology": towns(), "change": {"steps": 24}
+    }  # fmt: skip
+    with pytest.raises(ConfigError, match=r"keeps its merge \(.*leave merge=\.\.\. out"):
+        decentral.resume(run.path, **given, merge="median")
+    with pytest.raises(
+        ConfigError, match=r"name it as a change: .*--change communication="
+    ):
+        decentral.resume(run.path, **given, communication="none")
+    with pytest.raises(ConfigError, match=r"keeps its metrics \("):
+        decentral.resume(run.path, **given, metrics=["loss"])
+    # what is the same is no other
+    kept = run.config()
+    same = Run(run.path, merge="uniform", optimizer=kept.optimizer, **{
+        key: given[key] for key in ("task", "model", "topology")
+    })  # fmt: skip
+    assert same.config().merge == kept.merge
+
+
+def test_tables_are_text_in_a_script(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    lines = str(decentral.merge(run, ["uniform", "median"])).splitlines()
+    assert lines[0].split()[0] == "merge"
+    assert [line.split("  ")[0] for line in lines[1:5]] == [
+        "the mean model", "the best model", "uniform", "median",
+    ]  # fmt: skip
+    assert len({line.rstrip().rindex(line.split()[-1]) for line in lines[1:3]}) <= 2
+    assert max(map(len, lines)) <= 40
+    many = Table([{"run": f"r{k}", **{f"long/key{j}": k * j for j in range(9)}}
+                  for k in range(50)])  # fmt: skip
+    lines = str(many).splitlines()
+    assert lines[0] == "run  long/key0  long/key1  long/key2"
+    assert lines[2] == "r1           0          1          2"
+    assert lines[-1] == "and 10 more rows and 6 more columns"
+    assert str(Table([])) == ""
+    assert repr(run.models()).endswith("Oslo, Bergen, Moss, Bodø>")
 
 
 # --- side by side, merged, analyzed, exported -----------------------------------------------------

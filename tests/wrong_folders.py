@@ -83,6 +83,12 @@ PYTHON: dict[str, Callable[[], Any]] = {
     "Run: a part that the folder keeps": lambda: decentral.Run(
         "finished", merge="median"
     ).models(),
+    "resume: a part that the folder keeps": lambda: decentral.resume(
+        "finished", merge="median"
+    ),
+    "resume: a part that may change": lambda: decentral.resume(
+        "finished", communication="none"
+    ),
     "the model of a lost node": lambda: TrainedModels.state(
         cast("TrainedModels", SimpleNamespace(live=[0], step=4)), 1
     ),

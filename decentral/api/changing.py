@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from decentral.api.again import from_python, leave_unread
 from decentral.config import (
     LISTS,
     Config,
@@ -278,6 +279,8 @@ def run_config(
     settings = stored | _elsewhere(stored, objects)
     if models_only:
         settings |= {key: () for key in WATCHING}
+    if not goes_on:
+        settings |= leave_unread(settings, objects)
     needed = [key for key, value in settings.items() if from_python(value)]
     if missing := [key for key in needed if objects.get(key) is None]:
         were = "was" if len(missing) == 1 and missing[0] not in LISTS else "were"
@@ -366,11 +369,6 @@ def _readable(path: str | Path, goes_on: bool) -> int:
             f"{' and '.join(map(str, READ))}. Its env.json names the version to use."
         )
     return found
-
-
-def from_python(value: Any) -> bool:
-    """Whether a setting, or one of a list, was an object that no file holds."""
-    return value == PYTHON or (isinstance(value, list) and PYTHON in value)
 
 
 def _elsewhere(stored: Mapping[str, Any], objects: Mapping[str, Any]) -> dict[str, Any]:

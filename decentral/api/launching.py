@@ -7,7 +7,9 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, Unpack
 
+from decentral.api.again import refuse_kept
 from decentral.api.changing import (
+    CHANGEABLE,
     UNCHANGED,
     Change,
     continue_config,
@@ -19,7 +21,7 @@ from decentral.api.changing import (
     run_settings,
 )
 from decentral.api.display import display_of
-from decentral.api.run import Run
+from decentral.api.run import Run, parts_of
 from decentral.config import (
     LISTS,
     PARTS,
@@ -224,7 +226,7 @@ def _stem(setup: Setup) -> str:
 
 
 def resume(
-    path: str | Path,
+    path: str | Path | Run,
     *,
     change: Changes | Mapping[str, Any] | None = None,
     watch: Watch | None = None,
@@ -238,7 +240,7 @@ def resume(
     One that ended before its first checkpoint begins again.
 
     Args:
-        path: The run folder.
+        path: The run folder, or the run, which brings its parts from Python along.
         change: What is to be otherwise from now on, such as ``{"steps": 6000}``:
             settings among ``decentral.api.CHANGEABLE``; and True for the path of a
             plug-in or graph file that has changed, or for ``final_merge``, to train
@@ -259,6 +261,8 @@ def resume(
         RunError: Every checkpoint is damaged.
     """
     given: dict[str, Any] = {**objects}
+    if isinstance(path, Run):
+        path, given = path.path, parts_of(path) | given
     run = restart(path, change=change, trust=trust, **given)
     return _train(run, given, watch, quiet)
 
@@ -309,6 +313,9 @@ def restart(
                 f"{key} cannot change when a run goes on; only where it runs can: "
                 f"{', '.join(WHEREABOUTS)}."
             )
+    stored = run_settings(path, goes_on=True)
+    anew = {k: v for k, v in objects.items() if k.partition(".")[0] not in WHEREABOUTS}
+    refuse_kept(path, stored, anew, CHANGEABLE)
     wanted = Change.of(change)
     allowed = Trust.of(trust, objects, wanted.settings, wanted.files)
     try:

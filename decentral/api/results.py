@@ -5,13 +5,13 @@ to choose from. Answers are records and modules; the command line prints the sam
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from decentral.api.run import AnyRun, Progress, run_of
+from decentral.api.tables import Table
 from decentral.errors import ConfigError
 from decentral.plugins import Plugin, kind_called
 from decentral.records import Record
@@ -29,75 +29,6 @@ if TYPE_CHECKING:
 
 #: A merge rule: its name, perhaps with settings, or a function.
 Method = str | Mapping[str, Any] | Callable[..., Any]
-
-#: Columns that a table names where it is written in a line.
-_NAMED = 6
-
-# --- tables -----------------------------------------------------------------------
-
-
-@dataclass(frozen=True, repr=False)
-class Table(Sequence[dict[str, Any]]):
-    """Records, each a dict of numbers and texts by name, in order.
-
-    >>> table = Table([{"run": "a", "loss": 0.5}, {"run": "b"}])
-    >>> table[0]["loss"], table.columns
-    (0.5, ['run', 'loss'])
-    """
-
-    records: Sequence[Mapping[str, Any]]
-
-    @property
-    def columns(self) -> list[str]:
-        """The names in any of the records, in the order in which they come."""
-        return list(dict.fromkeys(key for one in self.records for key in one))
-
-    def __repr__(self) -> str:
-        """Say how many records there are, and of what."""
-        named = self.columns
-        more = ", ..." if len(named) > _NAMED else ""
-        return (
-            f"<{type(self).__name__} of {len(self)}: {', '.join(named[:_NAMED])}{more}>"
-        )
-
-    def __len__(self) -> int:
-        """Return the number of records."""
-        return len(self.records)
-
-    def __getitem__(self, place: Any) -> Any:
-        """Return the record at a place; of a slice, a list of them."""
-        found = self.records[place]
-        return dict(found) if isinstance(found, Mapping) else [dict(one) for one in found]
-
-    def frame(self) -> Any:
-        """Return the records as a pandas frame, NaN where one lacks a number."""
-        try:
-            import pandas
-        except ImportError as error:
-            raise ConfigError(
-                "frame() needs pandas: pip install pandas; or take the records as they are."
-            ) from error
-        return pandas.DataFrame(list(self), columns=self.columns)
-
-    def _repr_html_(self) -> str:
-        return table_html(self.columns, self.records)
-
-
-def table_html(columns: Sequence[str], records: Iterable[Mapping[str, Any]]) -> str:
-    """Return records as an HTML table for a notebook."""
-    head = "".join(f"<th>{escape(name)}</th>" for name in columns)
-    rows = (
-        "".join(f"<td>{escape(_cell(one.get(name)))}</td>" for name in columns)
-        for one in records
-    )
-    body = "".join(f"<tr>{row}</tr>" for row in rows)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 # --- side by side -----------------------------------------------------------------

@@ -8,8 +8,16 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from decentral.api.changing import from_python, refuse_edited, run_config, run_settings
-from decentral.config import LISTS, PARTS, Config, refuse_unknown, resolve_aliases
+from decentral.api.again import from_python, refuse_kept
+from decentral.api.changing import refuse_edited, run_config, run_settings
+from decentral.api.tables import column
+from decentral.config import (
+    LISTS,
+    PARTS,
+    Config,
+    refuse_unknown,
+    resolve_aliases,
+)
 from decentral.config.schema import Parts
 from decentral.errors import ConfigError, RunError, shell_word
 from decentral.loop.preparing import prepare
@@ -17,12 +25,13 @@ from decentral.loop.trained import TrainedModels, differing
 from decentral.merging.base import merge_models
 from decentral.report.reader import read_whole
 from decentral.run.checkpoint import good_checkpoints, newest_checkpoint
-from decentral.spec import spell
 from decentral.trust import NOTHING, Given, Trust
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+#: Nodes that are named where models are written in a line.
+_NAMED = 8
 #: Called with what is being measured, how many parts are done, and how many there
 #: are.
 Progress = Callable[[str, int, int], None]
@@ -31,9 +40,10 @@ Progress = Callable[[str, int, int], None]
 class Run:
     """A finished or unfinished run: its folder, read when asked.
 
-    Parts of its configuration that were Python objects are in no folder: they are
-    given again, as ``Run(path, task=task, topology=graph)``, where models are asked
-    for.
+    Parts of its configuration that were Python objects are in no folder: what models
+    and data are made of is given again, as ``Run(path, task=task, topology=graph)``,
+    where models are asked for. Schedules, callbacks and trackers are not needed, and of
+    metrics those that are not given again judge no merge.
 
     >>> Run("runs/digits-ring-late-1").path.name
     'digits-ring-late-1'
@@ -91,7 +101,7 @@ class Run:
         records = self.rows
         # Records hold only what was measured at their step; a table needs all keys.
         keys = list(dict.fromkeys(key for record in records for key in record))
-        columns = {key: _column([record.get(key) for record in records]) for key in keys}
+        columns = {key: column([record.get(key) for record in records]) for key in keys}
         try:
             import pandas
         except ImportError:
@@ -134,13 +144,9 @@ class Run:
 
     def _refuse_kept(self) -> None:
         """Raise ConfigError where a part was given that the folder keeps."""
-        stored = run_settings(self.path) if self._named else {}
-        for key in sorted(self._named):
-            if not from_python(stored.get(key)):
-                raise ConfigError(
-                    f"run {self.path} keeps its {key} ({spell(stored.get(key))}); "
-                    f"leave {key}=... out."
-                )
+        if self._named:
+            named = {key: self.objects[key] for key in self._named}
+            refuse_kept(self.path, run_settings(self.path), named)
 
     @property
     def checkpoints(self) -> tuple[int, ...]:
@@ -315,17 +321,6 @@ def run_of(run: AnyRun) -> Run:
     return run if isinstance(run, Run) else Run(Path(run).expanduser())
 
 
-def _column(values: list[Any]) -> Any:
-    """Return numbers as an array of numbers, NaN where there is none; anything else
-    as objects.
-    """
-    import numpy as np
-
-    if any(isinstance(value, str) for value in values):
-        return np.array(values, dtype=object)
-    return np.array([np.nan if value is None else value for value in values])
-
-
 class NodeModels(Mapping[int | str, "nn.Module"]):
     """The models of a checkpoint by node, each made when it is asked for.
 
@@ -337,8 +332,11 @@ class NodeModels(Mapping[int | str, "nn.Module"]):
         self._trained, self.step = trained, trained.step
 
     def __repr__(self) -> str:
-        """Say how many there are, and of which step."""
-        return f"<models of {len(self)} nodes at step {self.step}>"
+        """Say whose they are, and of which step."""
+        labels = self._trained.setup.node_labels.labels
+        named = [labels[node] for node in self]
+        some = named if len(named) <= _NAMED else [*named[: _NAMED - 1], "...", named[-1]]
+        return f"<models of {len(self)} nodes at step {self.step}: {', '.join(some)}>"
 
     def __len__(self) -> int:
         """Return how many nodes have one."""
@@ -397,3 +395,9 @@ def models_of(
             return TrainedModels(setup, each)
     there = ", ".join(str(each.step) for each in reversed(saved))
     raise ConfigError(f"run {path} has no checkpoint of step {step}; there are {there}.")
+
+
+def parts_of(run: Run) -> dict[str, Any]:
+    """Return the parts that were given to a run from Python, by setting."""
+    stored = run_settings(run.path)
+    return {k: v for k, v in run.objects.items() if from_python(stored.get(k))}

@@ -12,7 +12,7 @@ from typing import Any, Unpack
 
 from decentral.api import Run
 from decentral.api.display import Several
-from decentral.api.results import Table, table_html
+from decentral.api.tables import Table, table_html, table_text
 from decentral.config import LISTS, PARTS, read_settings
 from decentral.config.schema import Settings
 from decentral.engines.local import refuse_ranks
@@ -93,11 +93,24 @@ class SweepResults(Table):
         ]
         return list(dict.fromkeys(numbers))
 
+    def _cells(self) -> list[dict[str, Any]]:
+        """Return what is shown of every combination, as the report does."""
+        listed = columns(self.groups)
+        return [{**group.labels, **cells(group, listed)} for group in self.groups]
+
+    def __str__(self) -> str:
+        """Return the table of means in text, and what failed."""
+        rows = self._cells()
+        failed = [f"{name} failed: {why}" for name, why in self.failures.items()]
+        head = f"{len(self)} runs in {self.folder}"
+        return "\n".join(
+            [head, *([table_text(list(rows[0]), rows)] if rows else []), *failed]
+        )
+
     def _repr_html_(self) -> str:
         from decentral.report import figures
 
-        listed = columns(self.groups)
-        rows = [{**group.labels, **cells(group, listed)} for group in self.groups]
+        rows = self._cells()
         known = [one.score for group in self.groups for one in group.facts]
         local, merged = SWEPT.values()
         drawn = [(one.name, one.score(local), one.score(merged)) for one in self.groups]
