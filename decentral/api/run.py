@@ -95,9 +95,7 @@ class Run:
 
     @property
     def metrics(self) -> Any:
-        """Every logged record: a pandas frame where pandas is installed, else a dict
-        of arrays.
-        """
+        """Every logged record: a pandas frame, or a dict of arrays without pandas."""
         records = self.rows
         # Records hold only what was measured at their step; a table needs all keys.
         keys = list(dict.fromkeys(key for record in records for key in record))
@@ -144,9 +142,8 @@ class Run:
 
     def _refuse_kept(self) -> None:
         """Raise ConfigError where a part was given that the folder keeps."""
-        if self._named:
-            named = {key: self.objects[key] for key in self._named}
-            refuse_kept(self.path, run_settings(self.path), named)
+        named = {key: self.objects[key] for key in self._named}
+        refuse_kept(self.path, run_settings(self.path) if named else {}, named)
 
     @property
     def checkpoints(self) -> tuple[int, ...]:
