@@ -12,8 +12,9 @@ import json
 import os
 import stat
 from collections.abc import Iterable, Iterator
+from io import BufferedReader
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from decentral.errors import ConfigError
 from decentral.units import format_bytes
@@ -70,7 +71,7 @@ _KINDS = (
 )
 
 
-def open_file(path: str | Path, most: int | None = None) -> BinaryIO:
+def open_file(path: str | Path, most: int | None = None) -> BufferedReader:
     """Open a regular file for reading; raises OSError for anything else that has its
     name.
 

@@ -243,6 +243,8 @@ OWN: dict[str, Callable[[], Any]] = {
         lambda: nn.Sequential(nn.LazyConv2d(3, 3))
     ),
     "own model: scripted": lambda: run(traced),
+    "own model: spread": lambda: run(lambda: nn.DataParallel(nn.Linear(3, 4))),
+    "own model: without numbers": lambda: run(lambda: nn.Linear(3, 4, device="meta")),
     "own model: complex": lambda: run(Waves),
     "own model: cannot evaluate": lambda: started(lambda: Training(3, 4)),
     "own model: cannot train": lambda: started(lambda: Untrained(3, 4)),

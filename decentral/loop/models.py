@@ -159,6 +159,10 @@ def _copies(model: nn.Module, config: Config) -> Callable[[], nn.Module]:
     return lambda: copy.deepcopy(model)
 
 
+#: Modules that share one model out among devices.
+_SPREADING = nn.DataParallel, nn.parallel.DistributedDataParallel
+
+
 def build_seeded(builder: Callable[[], nn.Module], seed: int, purpose: str) -> nn.Module:
     """Return a model that was drawn for a purpose; nothing else depends on the
     draw.
@@ -180,6 +184,16 @@ def build_seeded(builder: Callable[[], nn.Module], seed: int, purpose: str) -> n
         raise ConfigError(
             "model: what torch.jit.script or torch.jit.trace made holds its parameters for itself; "
             "give the module that it was made from."
+        )
+    if any(isinstance(part, _SPREADING) for part in model.modules()):
+        raise ConfigError(
+            "model: DataParallel spreads the batches of one model over devices, and a run has a "
+            "model for each node; give its .module."
+        )
+    if any(parameter.is_meta for parameter in model.parameters()):
+        raise ConfigError(
+            "model: its parameters are on device meta and hold no numbers; build it on the CPU, or "
+            "load its weights first."
         )
     return model
 

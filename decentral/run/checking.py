@@ -143,9 +143,10 @@ def _checkpoints(folder: Path, finished: bool) -> Iterator[Part]:
             saved = judge(path)
         except ConfigError as error:
             saved = str(error).rstrip(".")
-        if isinstance(saved, str) or (lost := find_lost(saved)):
-            yield Part(name, False, saved if isinstance(saved, str) else lost)
+        if wrong := saved if isinstance(saved, str) else find_lost(saved):
+            yield Part(name, False, wrong)
             continue
+        assert not isinstance(saved, str), "what is said is said of what is damaged"
         nodes, shards = len(saved.live), len(saved.shards)
         text = f"{nodes:,} nodes in {shards} shard{'s' * (shards != 1)}; all digests hold"
         yield Part(name, True, text)
