@@ -185,7 +185,8 @@ def compare(paths: Sequence[str], out: str) -> None:
     page = write_comparison(comparison, out)
     console.print()
     link = f"bold link {page.resolve().as_uri()}"
-    console.print(facts([("page", Text(str(page), link))]), soft_wrap=True)
+    noted = [("note", comparison.warning)] if comparison.warning else []
+    console.print(facts([*noted, ("page", Text(str(page), link))]), soft_wrap=True)
 
 
 def _differences(comparison: Comparison) -> Table:

@@ -56,6 +56,21 @@ class Comparison:
         """The columns that hold numbers, in their order."""
         return (*SCORES, *(record.title for record in self.listed))
 
+    @property
+    def warning(self) -> str:
+        """What makes the runs hard to compare; empty where nothing does.
+
+        In rounds the mean model goes as far as its updates say: a gain of 1.
+        """
+        found = [(run.summary or {}).get("counters", {}) for run in self.runs]
+        gains = [float(one.get("simulation/gain", 1.0)) for one in found if one]
+        if not gains or max(gains) <= 1.05 * min(gains):
+            return ""
+        return (
+            f"gains from {min(gains):.2f} to {max(gains):.2f}: at one learning rate the mean "
+            "models take steps of unlike length; compare at rates over the gain"
+        )
+
     def text(self) -> str:
         """Return the table aligned for a terminal."""
         width = {
@@ -223,6 +238,8 @@ def _verdict(comparison: Comparison) -> str:
     text = f"{reached}{score.group} {number_text(one.merged, score)}"
     if one.relative is not None:
         text += f" with {relative_text(one.relative)} of all-reduce's bytes"
+    if warning := comparison.warning:
+        text += f". {warning[0].upper()}{warning[1:]}"
     return text + "."
 
 

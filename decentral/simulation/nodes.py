@@ -109,7 +109,7 @@ class SimulatedNode:
         self.numbers: dict[str, float] = {}
         self.mailbox: dict[int, Version] = {}
         self.updates = self.begun = 0
-        self.has_gradient = self.is_in_flight = False
+        self.has_gradient = self.is_in_flight = self.has_stopped = False
         self.value = 0.0
         #: Changes of the row by others, and how many there were at the snapshot.
         self.changes = self.changes_at_snapshot = 0

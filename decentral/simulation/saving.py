@@ -19,8 +19,8 @@ Keep = Callable[[Version], int]
 #: Plain numbers of a simulation, and of a node, that a checkpoint keeps by name.
 _COUNTS = ("updates", "begun", "dropped", "versions", "communications")
 _OF_NODE = (
-    "numbers", "updates", "begun", "has_gradient", "is_in_flight", "value", "changes",
-    "changes_at_snapshot", "busy_s", "due_s", "draws",
+    "numbers", "updates", "begun", "has_gradient", "is_in_flight", "has_stopped", "value",
+    "changes", "changes_at_snapshot", "busy_s", "due_s", "draws",
 )  # fmt: skip
 
 

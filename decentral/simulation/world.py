@@ -100,6 +100,7 @@ class World:
         if not self.begun:
             for node in self.nodes:
                 self.tell(node, NodeEvent("start"))
+        self._wake()
         target = (block.step + 1) * len(self.nodes)
         self.staleness = self.applied = 0
         while self.queue and (
@@ -119,6 +120,17 @@ class World:
         block.losses = block.losses.new_tensor(self.losses)
         block.clock.ready_s = np.full(len(self.nodes), self.now_s)
         block.stand_at(self.updates // len(self.nodes), block.round)
+
+    def _wake(self) -> None:
+        """Let nodes go on that had come to the end of a run which has become longer."""
+        for node in self.nodes:
+            if not node.has_stopped or self.begun >= self.last:
+                continue
+            node.has_stopped = False
+            if self.setup.runs_in == "neighbours":
+                self.tell(node, NodeEvent("start"))
+            else:
+                node.compute()
 
     def _happen(self, event: Event) -> None:
         self.now_s = event.time_s
@@ -169,6 +181,7 @@ class World:
         """
         alike = self.setup.runs_in == "neighbours"
         if self.begun >= self.last or (alike and node.begun == self.setup.config.steps):
+            node.has_stopped = True
             return False
         assert not node.is_in_flight, "one gradient of a node is in flight at most"
         self.begun += 1

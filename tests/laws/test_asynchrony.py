@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,12 @@ import torch
 from support import tiny_block, trained, vectors
 from torch import Tensor
 
+from decentral import launch
 from decentral.errors import ConfigError, RunError
 from decentral.loop.block import Block
 from decentral.loop.rounds import checkpoint_of, restore
 from decentral.registry import ConfiguredPlugin, build, find, names
+from decentral.report.compare import write_comparison
 from decentral.run.checkpoint import Checkpoint
 from decentral.simulation import Simulation
 from decentral.traits import AlgorithmTraits, traits_of
@@ -262,6 +265,18 @@ def test_a_simulation_goes_on_from_a_checkpoint_bit_by_bit(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", WAYS)
+def test_a_run_that_has_ended_can_become_longer(name: str) -> None:
+    """All nodes take up where they stopped, and make the updates that are new."""
+    short, longer = simulated(name, steps=8), simulated(name, steps=14)
+    ended(short)
+    restore(longer.block, through_json(checkpoint_of(short.block)))
+    ended(longer)
+    assert longer.updates == 14 * 5
+    assert sum(node.updates for node in longer.nodes) == 14 * 5
+    assert longer.now_s > short.now_s
+
+
+@pytest.mark.parametrize("name", WAYS)
 def test_all_nodes_together_make_the_updates_of_the_run(name: str) -> None:
     simulation = simulated(name)
     ended(simulation)
@@ -433,6 +448,24 @@ def test_a_server_and_its_clients_average_what_they_should() -> None:
     torch.testing.assert_close(server.rows[0], plain.rows[1], rtol=1e-12, atol=1e-12)
     buffered = ended(simulated("fedbuff(buffer=1)", **settings))
     torch.testing.assert_close(buffered.rows[0], plain.rows[1], rtol=1e-12, atol=1e-12)
+
+
+def test_a_comparison_warns_of_steps_of_unlike_length(tmp_path: Path) -> None:
+    from decentral.api import compare
+
+    shared: dict[str, Any] = {"nodes": 4, "steps": 30, "local_steps": 1, "quiet": True}
+    runs = [
+        launch(task="quadratic(dimension=4)", algorithm=name, out=tmp_path / name, **shared,
+               network="uniform(latency_s=100ms, bandwidth_Bps=1GB/s)", compute="20ms")
+        for name in ("swift", "ad_psgd")
+    ]  # fmt: skip
+    compared = compare(*runs).comparison
+    assert compared.warning.startswith("gains from 0.")
+    assert "to 1.00" in compared.warning
+    page = tmp_path / "compare.html"
+    write_comparison(compared, page)
+    assert "Gains from 0." in page.read_text(encoding="utf-8")
+    assert compare(runs[1], runs[1]).comparison.warning == ""
 
 
 # --- refused before anything runs -----------------------------------------------------------------
