@@ -42,6 +42,7 @@ from decentral.run.checkpoint import Checkpoint, newest_checkpoint
 from decentral.run.folder import RunFolder
 from decentral.schedules import communication_steps
 from decentral.schedules.action import CommunicationSchedule
+from decentral.simulation import Simulation
 from decentral.tasks import Task
 from decentral.topology.base import Topology
 from decentral.traits import AlgorithmTraits, TaskTraits, TopologyTraits, traits_of
@@ -227,7 +228,9 @@ def tiny_block(announce: Callable[..., None] = silent, **settings: Any) -> Block
     setup = tiny_setup(**settings)
     ordered = setup.config.mixing == "ordered"
     exchange = {"local": LocalExchange, "ray": Scattered}[engine]
-    return Block(setup, exchange(setup.config.nodes, ordered), announce)
+    block = Block(setup, exchange(setup.config.nodes, ordered), announce)
+    block.simulation = Simulation(block) if setup.in_events else None
+    return block
 
 
 def vectors(block: Block) -> Tensor:

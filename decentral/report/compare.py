@@ -166,7 +166,7 @@ def _list_records(facts: Sequence[Facts]) -> tuple[Record, ...]:
 
     What runs cost has its columns even where no run has logged it yet.
     """
-    costs = [record for record in QUANTITIES if "compare" in record.tables]
+    costs = [one for one in QUANTITIES if "compare" in one.tables and not one.panel]
     # By key: two runs that measured the same have one column.
     found = {
         record.key: record for one in facts for record in one.list_records("compare")

@@ -282,7 +282,14 @@ def panels_of(run: RunData) -> list[Panel]:
 
     What judges the run has a figure of its own, wide, with the final merge.
     """
-    found = [one for one in run.records.declared if one.panel and one.draw != "none"]
+    # Of the loop's own only what was logged, or says so where it was not.
+    found = [
+        one
+        for one in run.records.declared
+        if one.panel
+        and one.draw != "none"
+        and (one not in run.records.own or one.panel.absent or one.key in run.logged)
+    ]
     found += [one for one in map(run.records.of, run.logged) if one.draw != "none"]
     own = run.record("merged").figure
     shown = [one.figure for one in found if one.panel or one.figure != own]
