@@ -190,6 +190,7 @@ def test_a_project_moves_with_its_run(
     new.parent.mkdir()
     old.rename(new)
     run = (new / "runs" / "a").rename(new / "runs" / "renamed, 2")
+    command("check", str(run))  # before anything else has found them
     (run / "summary.json").unlink()
     shutil.rmtree(run / "checkpoints" / "step-000000006")
     command("resume", str(run))

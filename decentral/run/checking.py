@@ -13,7 +13,13 @@ from safetensors import SafetensorError, safe_open
 from decentral.errors import ConfigError, shell_word
 from decentral.limits import LINES_BYTES, parse_json, read_bytes, read_json
 from decentral.run.checkpoint import Saved, find_lost, good_checkpoints, judge
-from decentral.run.digests import digest_of_file, file_digest, find_edited, is_sealed
+from decentral.run.digests import (
+    digest_of_file,
+    file_digest,
+    find_edited,
+    find_moved,
+    is_sealed,
+)
 from decentral.run.folder import DESCRIPTION, format_of, present
 from decentral.yamltext import load_file
 
@@ -46,7 +52,7 @@ def check_run(folder: Path) -> Iterator[Part]:
     for name in ("metrics.jsonl", "events.jsonl"):
         yield _part(folder, name, lambda path: _lines(path, finished), stated)
     yield from _checkpoints(folder, finished)
-    yield from _files(newest)
+    yield from _files(folder, newest)
     if finished or os.path.lexists(folder / "merged.safetensors"):
         yield _part(folder, "merged.safetensors", _tensors, stated)
     if finished:
@@ -158,9 +164,11 @@ def _checkpoints(folder: Path, finished: bool) -> Iterator[Part]:
         yield Part("checkpoints", not finished, text)
 
 
-def _files(newest: Saved | None) -> Iterator[Part]:
+def _files(folder: Path, newest: Saved | None) -> Iterator[Part]:
     """Compare the user's own files with what the newest checkpoint says of them."""
     stated: Mapping[str, Any] = newest.identity.get("files", {}) if newest else {}
+    # They may have moved along with the run.
+    find_moved(folder, {"files": [{"name": path} for path in stated]})
     for path, digest in stated.items():
         now = file_digest(path)
         said = (
