@@ -42,6 +42,8 @@ class Block:
     among the live.
     """
 
+    simulation: Simulated | None = None  # what trains the rows, or rounds do
+
     def __init__(
         self,
         setup: Setup,
@@ -90,7 +92,6 @@ class Block:
         )
         self.channels = Channels(setup, exchange, self.hosted, self.rows, self.optimizer)
         self.callbacks = Callbacks(config.callbacks)
-        self.simulation: Simulated | None = None  # what trains the rows, or rounds do
 
     # --- progress -----------------------------------------------------------------
 
@@ -123,9 +124,7 @@ class Block:
         return self.setup.rate(self.progress)
 
     def rate(self, ratio: float) -> float:
-        """Return the learning rate of the next step for parameters with that ratio
-        to the base.
-        """
+        """Return the next step's learning rate for parameters of a ratio to the base."""
         blockwise = self.optimizer.blockwise
         if blockwise is None:
             return self.learning_rate

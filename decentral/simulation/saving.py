@@ -39,11 +39,8 @@ class Simulation(World):
 
         def keep(version: Version) -> int:
             if str(version.number) not in versions:
-                versions[str(version.number)] = [
-                    version.owner,
-                    version.value,
-                    version.numbers,
-                ]
+                said = [version.owner, version.value, version.numbers]
+                versions[str(version.number)] = said
                 mine = tensors.setdefault(version.owner, {})
                 mine[f"simulation/version/{version.number}"] = version.row
             return version.number
