@@ -11,7 +11,6 @@ import importlib.util
 import sys
 from collections.abc import Callable
 from datetime import timedelta
-from functools import partial
 from threading import RLock
 from types import ModuleType
 from typing import Any
@@ -19,6 +18,12 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
+from torch.optim.optimizer import (
+    _global_optimizer_post_hooks as _after_any_step,  # pyright: ignore[reportPrivateUsage]
+)
+from torch.optim.optimizer import (
+    _global_optimizer_pre_hooks as _before_any_step,  # pyright: ignore[reportPrivateUsage]
+)
 
 #: What all layers of BatchNorm are, those of other libraries included; torch has no
 #: public name.
@@ -47,21 +52,25 @@ def inner_schedulers(scheduler: Any) -> tuple[Any, ...]:
     return tuple(getattr(scheduler, "_schedulers", ()))
 
 
-def bare_step(optimizer: torch.optim.Optimizer) -> Callable[[], Any]:
-    """Return an optimizer's step without the note that torch leaves its profiler, which
-    takes longer than the update of a small model; as it is where hooks are registered.
+def step_quietly(optimizer: torch.optim.Optimizer) -> None:
+    """Let an optimizer take a step without the note that torch leaves its profiler,
+    which takes longer than the update of a small model; with it where hooks are
+    registered.
     """
     whole = type(optimizer).step
     inner = getattr(whole, "__wrapped__", None)
     hooks = (
+        _before_any_step,
+        _after_any_step,
         optimizer._optimizer_step_pre_hooks,  # pyright: ignore[reportPrivateUsage]
         optimizer._optimizer_step_post_hooks,  # pyright: ignore[reportPrivateUsage]
     )
     # The mark of torch's own wrapper; a user's may do anything.
-    torchs = getattr(whole, "hooked", False)
-    if inner is None or not torchs or any(hooks) or "step" in vars(optimizer):
-        return optimizer.step
-    return partial(inner, optimizer)
+    ours = inner is not None and getattr(whole, "hooked", False)
+    if ours and not any(hooks) and "step" not in vars(optimizer):
+        inner(optimizer)
+    else:
+        optimizer.step()
 
 
 _COMPILER = "torch._dynamo"

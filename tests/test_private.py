@@ -289,3 +289,54 @@ def test_ray_reads_its_environment_again(monkeypatch: pytest.MonkeyPatch) -> Non
         read_environment()
         found = known.get_authentication_mode()
         assert found == getattr(known.AuthenticationMode, mode.upper())
+
+
+class Doubled(torch.optim.SGD):
+    """An optimizer whose step is somebody's own."""
+
+    def step(self, closure: Any = None) -> Any:
+        super().step(closure)
+        return super().step(closure)
+
+
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.AdamW, Doubled])
+def test_a_quiet_step_is_a_step(kind: Any) -> None:
+    """The same bits, and none of the profiler's notes, which is what is saved."""
+
+    def made() -> tuple[torch.nn.Parameter, Any]:
+        parameter = torch.nn.Parameter(torch.linspace(-1, 1, 16))
+        return parameter, kind([parameter], lr=0.1)
+
+    (one, plain), (other, quiet) = made(), made()
+    with torch.profiler.profile() as noted:
+        for _ in range(3):
+            other.grad = other.detach().sin()
+            private.step_quietly(quiet)
+    for _ in range(3):
+        one.grad = one.detach().sin()
+        plain.step()
+    assert torch.equal(one, other)
+    notes = [e.name for e in noted.events() if e.name.startswith("Optimizer.step#")]
+    # What a step of somebody's own calls is as it calls it.
+    assert {*notes} == ({"Optimizer.step#Doubled.step"} if kind is Doubled else set())
+    assert len(notes) == (6 if kind is Doubled else 0)
+
+
+@pytest.mark.parametrize("where", ["instance", "everywhere"])
+def test_a_quiet_step_calls_the_hooks_that_are_registered(where: str) -> None:
+    from torch.optim.optimizer import register_optimizer_step_post_hook
+
+    parameter = torch.nn.Parameter(torch.ones(2))
+    parameter.grad = torch.ones(2)
+    optimizer, seen = torch.optim.SGD([parameter], lr=0.1), list[int]()
+    register = (
+        optimizer.register_step_post_hook
+        if where == "instance"
+        else register_optimizer_step_post_hook
+    )
+    handle = register(lambda *_: seen.append(1))
+    private.step_quietly(optimizer)
+    handle.remove()
+    private.step_quietly(optimizer)
+    assert seen == [1]
+    assert parameter.tolist() == pytest.approx([0.8, 0.8])

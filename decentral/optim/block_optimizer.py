@@ -15,7 +15,7 @@ from decentral.optim.base import FREE, LrInfo, is_elementwise, make_optimizer
 from decentral.optim.blocks import Blockwise
 from decentral.optim.first_order import power_
 from decentral.optim.states import pack, unpack
-from decentral.private import bare_step
+from decentral.private import step_quietly
 from decentral.registry import ConfiguredPlugin
 from decentral.topology.labels import RowIndex
 from decentral.traits import OptimizerTraits, traits_of
@@ -93,8 +93,6 @@ class BlockOptimizer:
             )
             for places in owners
         ]
-        #: What updates a row alone.
-        self.steps = [bare_step(one) for one in self.instances] if apart else []
         self.groups = [group for one in self.instances for group in one.param_groups]
         #: Instances whose parameters are elsewhere while they train than where they
         #: are evaluated.
@@ -124,12 +122,11 @@ class BlockOptimizer:
         named tensor.
         """
         entries = self.layout.parameters
-        if self.apart and self.mode in _TOGETHER:
-            # What holds for a block of rows holds for a block of one.
-            pairs = zip(rows.split(1), grads.split(1), strict=True)
-            return [piece for pair in pairs for piece in self._pieces_of_block(*pair)]
         if self.mode in _TOGETHER:
-            return self._pieces_of_block(rows, grads)
+            # What holds for a block of rows holds for a block of one.
+            size = 1 if self.apart else self.nodes
+            pairs = zip(rows.split(size), grads.split(size), strict=True)
+            return [piece for pair in pairs for piece in self._pieces_of_block(*pair)]
         # Row by row in the order of columns, by which the state of a row is found again.
         if self.mode == "rows":
             first = {entry.start: entry for entry in entries}
@@ -195,7 +192,7 @@ class BlockOptimizer:
             power_(self.layout.trainable_view(self.grads), self.power)
         _tell(self.groups, lr, progress)
         for instance in self.instances:
-            instance.step()
+            step_quietly(instance)
 
     def step_row(self, row: int, lr: float | Rate, progress: float = 0.0) -> None:
         """Update one row, whose instance stands ``apart``; see `step`.
@@ -208,7 +205,7 @@ class BlockOptimizer:
         if self.power != 1.0:
             power_(self.layout.trainable_view(self.grads[row : row + 1]), self.power)
         _tell(self.instances[row].param_groups, lr, progress)
-        self.steps[row]()
+        step_quietly(self.instances[row])
 
     def set_mode(self, training: bool) -> None:
         """Tell optimizers that have modes, such as schedule-free ones, what comes
