@@ -88,12 +88,16 @@ class Sampler:
 
     def batch(self, position: int, size: int) -> Batch:
         """Return samples ``position .. position + size - 1`` of every hosted node."""
-        device = self.samples.device
-        index = torch.from_numpy(self.indices(position, size)).to(device)
+        index = self.indices(position, size)
         begin = position - self._start
-        keys = torch.from_numpy(self._keys[:, begin : begin + size]).to(device)
-        inputs, targets = self.samples.take(index, keys)
-        return Batch(inputs, targets, keys)
+        return self.take(index, self._keys[:, begin : begin + size])
+
+    def take(self, indices: Integers, keys: Integers) -> Batch:
+        """Return samples by their indices [n, size], and the keys of their visits."""
+        device = self.samples.device
+        index, key = (torch.from_numpy(one).to(device) for one in (indices, keys))
+        inputs, targets = self.samples.take(index, key)
+        return Batch(inputs, targets, key)
 
     def indices(self, position: int, size: int) -> Integers:
         """Return the sample indices [n, size], drawing ahead of what is asked."""
@@ -176,12 +180,8 @@ class OwnPace:
         begins = self._positions + (position - self._origin)
         self._draw_ahead(begins, size)
         places = (begins - self._starts[self._rows])[:, None] + np.arange(size)
-        samples = self.sampler.samples
-        index = torch.from_numpy(self._indices[self._rows[:, None], places])
-        keys = torch.from_numpy(self._keys[self._rows[:, None], places])
-        index, keys = index.to(samples.device), keys.to(samples.device)
-        inputs, targets = samples.take(index, keys)
-        return Batch(inputs, targets, keys)
+        rows = self._rows[:, None]
+        return self.sampler.take(self._indices[rows, places], self._keys[rows, places])
 
     def _draw_ahead(self, begins: Integers, size: int) -> None:
         """Draw for the chosen rows that have not enough left."""
