@@ -243,17 +243,25 @@ def _planner(setup: Setup, nodes: NodeLabels) -> RoundPlanner | None:
 
 
 def _network(setup: Setup) -> Network | None:
+    """Return what lies between nodes; nothing, where seconds are not simulated."""
+    found = _links(setup)
+    if found is None and setup.in_events:
+        # Events need times, be they those of computing alone.
+        return links.uniform(setup.config.nodes, 0.0, inf)
+    return found
+
+
+def _links(setup: Setup) -> Network | None:
     """Return what lies between nodes: as asked, or as the topology's own links say."""
     asked, planner = setup.config.network, setup.planner
     if asked in ("none", None):
-        return links.uniform(setup.config.nodes, 0.0, inf) if setup.in_events else None
+        return None
     if asked != "auto":
         network, setup.parts["network"] = presets.make(asked, setup.config.nodes)
         return network
     topology = planner.mixer.topology if planner else None
     if topology is None or topology.time_varying or not carries_links(topology.graph(0)):
-        # Events need times, be they those of computing alone.
-        return links.uniform(setup.config.nodes, 0.0, inf) if setup.in_events else None
+        return None
     network = network_of(topology.graph(0), topology.rule.name)
     check_connected(network, topology.rule.name)
     return network
