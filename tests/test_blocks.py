@@ -238,7 +238,9 @@ def test_a_floor_of_ones_own_replaces_the_schedules() -> None:
         )
         block.stand_at(10, 0)
         lowest = 0.2 + (8 - 0.2) * (0.5 - 0.2) / 0.8 if floor else wanted
-        assert block.rate(8.0) == pytest.approx(0.1 * lowest)
+        rate = block.rate_at(block.progress)
+        assert callable(rate)
+        assert rate(8.0) == pytest.approx(0.1 * lowest)
 
 
 keys = st.sampled_from([*RATIOS, "layers.0.*", "*.gate.weight"])

@@ -125,9 +125,9 @@ def gossip_learning(
         node.update()
         numbers["age"] += 1.0
         if node.communicates():
-            if node.draw("proactive") < _proactive(
-                tokens, numbers["tokens"], capacity, aggressiveness
-            ):
+            balance = numbers["tokens"]
+            chance = _proactive(tokens, balance, capacity, aggressiveness)
+            if node.happens(chance, "proactive"):
                 _walk(node, 1)
             else:
                 numbers["tokens"] += 1.0
@@ -141,7 +141,7 @@ def gossip_learning(
         numbers["age"] = max(own, theirs)
         answers = _reactive(tokens, numbers["tokens"], aggressiveness, useful)
         # A fraction is a chance.
-        spent = int(answers) + (node.draw("reactive") < answers % 1.0)
+        spent = int(answers) + node.happens(answers % 1.0, "reactive")
         numbers["tokens"] -= spent
         _walk(node, spent)
 

@@ -128,6 +128,10 @@ class Node(Protocol):
         """Return a number in [0, 1) that depends on seed, node and earlier draws only."""
         ...
 
+    def happens(self, chance: float, purpose: str) -> bool:
+        """Draw whether something happens; what is certain is not drawn."""
+        ...
+
     def draw_nodes(self, among: Sequence[NodeId], count: int) -> list[NodeId]:
         """Return different nodes, each as likely, ascending."""
         ...

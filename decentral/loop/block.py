@@ -27,10 +27,10 @@ from decentral.network.planning import (
     RoundPlanner,
     next_planner,
 )
-from decentral.optim.block_optimizer import BlockOptimizer
+from decentral.optim.block_optimizer import BlockOptimizer, Rate
 from decentral.records import Records, records_of
 from decentral.sampling import Sampler
-from decentral.schedules.progress import Feedback
+from decentral.schedules.progress import Feedback, Progress
 from decentral.topology.labels import NodeId, RowIndex
 
 
@@ -123,14 +123,16 @@ class Block:
         """The learning rate of the next step."""
         return self.setup.rate(self.progress)
 
-    def rate(self, ratio: float) -> float:
-        """Return the next step's learning rate for parameters of a ratio to the base."""
-        blockwise = self.optimizer.blockwise
+    def rate_at(self, progress: Progress) -> float | Rate:
+        """Return the learning rate of the step that follows ``progress``, or that of
+        each block of parameters as a function of its ratio to the base.
+        """
+        blockwise, setup = self.optimizer.blockwise, self.setup
         if blockwise is None:
-            return self.learning_rate
-        schedule = self.setup.learning_rate
-        floor = schedule.floor if blockwise.floor is None else blockwise.floor
-        return self.setup.rate(self.progress, ratio, floor)
+            return setup.rate(progress)
+        least = blockwise.floor
+        floor = setup.learning_rate.floor if least is None else least
+        return lambda ratio: setup.rate(progress, ratio, floor)
 
     @cached_property
     def records(self) -> Records:
@@ -224,9 +226,8 @@ class Block:
         # An update is proportional to its learning rate, whatever else it depends
         # on.
         before = self.x[self.scaled].clone() if self.scaled else None
-        rate = self.rate if self.optimizer.blockwise else self.setup.rate(self.progress)
         done = self.progress.fraction if self.optimizer.follows_progress else 0.0
-        self.optimizer.step(rate, done)
+        self.optimizer.step(self.rate_at(self.progress), done)
         if before is not None:
             moved = self.x[self.scaled].sub_(before).mul_(self.factors)
             self.x[self.scaled] = moved.add_(before)

@@ -96,6 +96,11 @@ class Mixing:
         span = slice(self.indptr[node], self.indptr[node + 1])
         return self.senders[span], self.weights[span]
 
+    @property
+    def receivers(self) -> Integers:
+        """The receiver of every entry, [entries]."""
+        return np.repeat(np.arange(self.nodes), np.diff(self.indptr))
+
     def sparse(self) -> csr_array:
         """Return W as a sparse matrix [nodes, nodes]."""
         from scipy.sparse import csr_array
@@ -106,8 +111,7 @@ class Mixing:
     def dense(self) -> Floats:
         """Return W as a matrix [nodes, nodes]."""
         matrix = np.zeros((self.nodes, self.nodes))
-        rows = np.repeat(np.arange(self.nodes), np.diff(self.indptr))
-        matrix[rows, self.senders] = self.weights
+        matrix[self.receivers, self.senders] = self.weights
         return matrix
 
 

@@ -98,7 +98,7 @@ class Clock:
         if self.network is None:
             return
         ids = np.asarray(live)
-        receivers = np.repeat(np.arange(mixing.nodes), np.diff(mixing.indptr))
+        receivers = mixing.receivers
         others = receivers != mixing.senders
         # Rows that left early travel under the computation that came in between.
         begins_s = self.ready_s if self.departed_s is None else self.departed_s

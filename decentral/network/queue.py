@@ -8,7 +8,7 @@ and node ids.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import IntEnum
 from heapq import heapify, heappop, heappush
 from math import inf
@@ -32,7 +32,7 @@ class Moment(IntEnum):
     MESSAGE = 4
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class Event:
     """One thing that happens: at ``time_s``, to ``node``; ``number`` tells apart what
     is otherwise equal, in the order of its making.
@@ -42,7 +42,7 @@ class Event:
     moment: Moment
     node: NodeId
     number: int
-    what: Any = field(default=None, compare=False)
+    what: Any = None
 
 
 class Queue:
@@ -131,15 +131,9 @@ class Lines:
             receivers: Who gets one each.
             size: Bytes of each.
         """
-        site, share_Bps = self._site[sender], self._up_Bps[sender] / len(receivers)
-        latencies_s, bandwidths = self._latency_s[site], self._bandwidth_Bps[site]
-        leaving: list[Leaving] = []
-        for receiver in receivers:
-            there = self._site[receiver]
-            left_s = now_s + size / min(bandwidths[there], share_Bps)
-            latency_s = latencies_s[there]
-            leaving.append(Leaving(left_s, now_s + latency_s, left_s + latency_s))
-        self.free_s[sender] = max(one.left_s for one in leaving)
+        together = len(receivers)
+        leaving = [self._began(one, sender, now_s, together, size) for one in receivers]
+        self.free_s[sender] = max((one.left_s for one in leaving), default=now_s)
         return leaving
 
     def take(self, receiver: NodeId, leaving: Leaving, size: float) -> float:

@@ -155,6 +155,10 @@ class SimulatedNode:
             self._drawn[purpose] = first, drawn
         return drawn[place - first]
 
+    def happens(self, chance: float, purpose: str) -> bool:
+        """Draw whether something happens; what is certain is not drawn."""
+        return chance >= 1.0 or (chance > 0.0 and self.draw(purpose) < chance)
+
     def draw_nodes(self, among: Sequence[NodeId], count: int) -> list[NodeId]:
         """Return different nodes, each as likely, ascending."""
         if count >= len(among):
@@ -175,10 +179,7 @@ class SimulatedNode:
 
     def communicates(self) -> bool:
         """Whether the schedule lets the node communicate with this step."""
-        intensity = self.world.intensity(self.step)
-        if intensity in (0.0, 1.0):
-            return bool(intensity)
-        return self.draw("communicates") < intensity
+        return self.happens(self.world.intensity(self.step), "communicates")
 
     def keep(self, **numbers: float) -> Version:
         """Return a copy of the model as it is now."""

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from decentral.algorithms.node import Version
 from decentral.exchange.local import ordered_sums
@@ -39,17 +40,25 @@ class OpenRound:
 
     mixing: Mixing
     receivers: list[list[NodeId]]
+    changes: NDArray[np.bool_]  # [nodes], whose rows it changes
+    #: When each node's messages began to leave, and how many left together.
     begun: dict[NodeId, tuple[float, int]] = field(
         default_factory=dict[NodeId, tuple[float, int]]
     )
+    #: When the last of them had left.
+    left_s: dict[NodeId, float] = field(default_factory=dict[NodeId, float])
     versions: dict[NodeId, Version] = field(default_factory=dict[NodeId, Version])
     waiting: set[NodeId] = field(default_factory=set[NodeId])
     mixed: int = 0
 
+    @staticmethod
+    def of(mixing: Mixing) -> OpenRound:
+        """Return a round that nobody has begun."""
+        return OpenRound(mixing, receivers_of(mixing), mixing.changes())
+
     def senders(self, node: NodeId) -> list[NodeId]:
         """Return from whom a node receives, ascending, itself left out."""
-        span = slice(self.mixing.indptr[node], self.mixing.indptr[node + 1])
-        return [NodeId(int(j)) for j in self.mixing.senders[span] if j != node]
+        return [NodeId(j) for j in self.mixing.row(node)[0].tolist() if j != node]
 
 
 class Rounds:
@@ -62,37 +71,41 @@ class Rounds:
         #: Steps in which something is sent, in order, and how far that is known.
         self._number = 0
         self._known_to = 0
-        self._planned: dict[int, Mixing | None] = {}
+        self._planned: dict[int, Mixing] = {}
 
     def _mixing(self, step: int) -> Mixing | None:
         """Return what is sent at a step; rounds are counted in the order of steps."""
         while self._known_to < step:
             self._known_to += 1
             here, planner = self._known_to, self.planner
-            action = None
-            if planner.is_communication_step(here):
-                action = planner.plan(planner.progress(here, self._number))
-            self._planned[here] = action.mixing if action else None
-            self._number += action is not None
-        return self._planned[step]
+            if not planner.is_communication_step(here):
+                continue
+            action = planner.plan(planner.progress(here, self._number))
+            if action is not None:
+                assert action.mixing is not None, "merges were refused before the run"
+                self._planned[here] = action.mixing
+                self._number += 1
+        return self._planned.get(step)
 
     def send(self, node: SimulatedNode) -> bool:
         """Send a node's model as the round of its step says; return whether there is
         one.
         """
-        mixing = self._mixing(node.begun)
+        step, world = node.begun, self.world
+        mixing = self._mixing(step)
         if mixing is None:
             return False
-        if node.begun not in self.open:
-            self.open[node.begun] = OpenRound(mixing, receivers_of(mixing))
-        round = self.open[node.begun]
-        receivers = round.receivers[node.id]
-        now_s = self.world.now_s
+        if step not in self.open:
+            self.open[step] = OpenRound.of(mixing)
+        round = self.open[step]
+        receivers, now_s = round.receivers[node.id], world.now_s
         round.begun[node.id] = now_s, len(receivers)
+        leaving = world.lines.leave(now_s, node.id, receivers, world.size)
+        round.left_s[node.id] = max((one.left_s for one in leaving), default=now_s)
         round.versions[node.id] = node.keep()
-        self.world.count_messages(len(receivers))
+        world.count_messages(len(receivers))
         for receiver in (node.id, *receivers):
-            self._call(round, node.begun, receiver)
+            self._call(round, step, receiver)
         return True
 
     def await_(self, node: SimulatedNode) -> None:
@@ -103,42 +116,34 @@ class Rounds:
 
     def _call(self, round: OpenRound, step: int, node: NodeId) -> None:
         """Let a node that waits go on, once all whom it waits for have sent."""
+        if node not in round.waiting:
+            return
         senders = round.senders(node)
-        there = all(j in round.begun for j in senders)
-        if node not in round.waiting or not there:
+        if not all(j in round.begun for j in senders):
             return
         round.waiting.remove(node)
         world = self.world
-        size, lines = world.size, world.lines
-        begin_s, together = round.begun[node]
-        done_s = begin_s
-        if together:
-            receivers = round.receivers[node]
-            # Its own messages must have left, too.
-            done_s = max(
-                one.left_s for one in lines.leave(begin_s, node, receivers, size)
-            )
         begun = [(j, *round.begun[j]) for j in senders]
-        done_s = max(done_s, lines.round_s(node, begun, size))
+        # Its own messages must have left, too.
+        done_s = max(round.left_s[node], world.lines.round_s(node, begun, world.size))
         world.queue.push(max(world.now_s, done_s), Moment.MESSAGE, node, ("round", step))
 
     def mix(self, node: SimulatedNode) -> None:
         """x_i <- sum_j W_ij x_j with the models of a node's round."""
         step = node.begun
         round = self.open[step]
-        span = slice(round.mixing.indptr[node.id], round.mixing.indptr[node.id + 1])
-        senders = round.mixing.senders[span].tolist()
-        if round.mixing.changes()[node.id]:
-            terms = [round.versions[NodeId(j)] for j in senders]
-            weights = torch.from_numpy(round.mixing.weights[span]).to(node.row)
-            exact = round.mixing.weights[span].tolist()
-            node.value = sum(w * one.value for w, one in zip(exact, terms, strict=True))
+        if round.changes[node.id]:
+            senders, exact = round.mixing.row(node.id)
+            terms = [round.versions[NodeId(j)] for j in senders.tolist()]
+            pairs = zip(exact.tolist(), terms, strict=True)
+            node.value = sum(weight * one.value for weight, one in pairs)
+            weights = torch.from_numpy(exact).to(node.row)
             places = torch.arange(len(terms), device=node.row.device)
             rows = torch.stack([one.row for one in terms])
             node.row.copy_(ordered_sums(rows, places, weights, places[:1])[0])
         round.mixed += 1
         if round.mixed == node.nodes:
-            del self.open[step]
+            del self.open[step], self._planned[step]
 
     # --- checkpoints --------------------------------------------------------------
 
@@ -150,6 +155,7 @@ class Rounds:
             {
                 "step": step,
                 "begun": {str(n): list(b) for n, b in one.begun.items()},
+                "left_s": {str(n): s for n, s in one.left_s.items()},
                 "versions": {str(n): keep(v) for n, v in one.versions.items()},
                 "waiting": sorted(one.waiting),
                 "mixed": one.mixed,
@@ -164,21 +170,25 @@ class Rounds:
         for one in state:
             mixing = self._mixing(one["step"])
             assert mixing is not None, "a round that is open sends something"
-            self.open[one["step"]] = OpenRound(
-                mixing,
-                receivers_of(mixing),
-                {NodeId(int(n)): (b[0], int(b[1])) for n, b in one["begun"].items()},
-                {NodeId(int(n)): versions[v] for n, v in one["versions"].items()},
-                {NodeId(n) for n in one["waiting"]},
-                one["mixed"],
-            )
+            round = self.open[one["step"]] = OpenRound.of(mixing)
+            round.begun = {
+                NodeId(int(n)): (b[0], int(b[1])) for n, b in one["begun"].items()
+            }
+            round.left_s = {NodeId(int(n)): s for n, s in one["left_s"].items()}
+            round.versions = {
+                NodeId(int(n)): versions[v] for n, v in one["versions"].items()
+            }
+            round.waiting = {NodeId(n) for n in one["waiting"]}
+            round.mixed = one["mixed"]
+        # Of rounds that are over nothing is asked again.
+        self._planned = {step: one.mixing for step, one in self.open.items()}
 
 
 def receivers_of(mixing: Mixing) -> list[list[NodeId]]:
     """Return who receives from every node, ascending, itself left out."""
     found: list[list[NodeId]] = [[] for _ in range(mixing.nodes)]
-    rows = np.repeat(np.arange(mixing.nodes), np.diff(mixing.indptr))
-    for receiver, sender in zip(rows.tolist(), mixing.senders.tolist(), strict=True):
+    pairs = zip(mixing.receivers.tolist(), mixing.senders.tolist(), strict=True)
+    for receiver, sender in pairs:
         if receiver != sender:
             found[sender].append(NodeId(receiver))
     return found

@@ -19,6 +19,7 @@ from decentral.loop.block import Block
 from decentral.mixing.base import Mixing
 from decentral.network.compute import seconds_of
 from decentral.network.queue import Event, Lines, Moment, Queue
+from decentral.optim.block_optimizer import Rate
 from decentral.plugins import describe, label_of, wrong
 from decentral.schedules.action import Merge
 from decentral.simulation.flight import Flight
@@ -80,10 +81,10 @@ class World:
         #: Of each row at its last update.
         self.losses = [0.0] * len(block.hosted)
         #: Since the last step of the run began: updates, and how stale they were.
-        self.staleness = self.applied = 0
+        self.staleness = self.updates_before = 0
         self._intensity: dict[int, float] = {}
         self._seconds: dict[int, list[float]] = {}
-        self._rates: dict[int, float] = {}
+        self._paces: dict[int, tuple[float | Rate, float]] = {}
 
     @property
     def last(self) -> int:
@@ -102,7 +103,7 @@ class World:
                 self.tell(node, NodeEvent("start"))
         self._wake()
         target = (block.step + 1) * len(self.nodes)
-        self.staleness = self.applied = 0
+        self.staleness, self.updates_before = 0, self.updates
         while self.queue and (
             self.updates < target
             or self.queue.next_s <= self.now_s
@@ -218,28 +219,23 @@ class World:
         block, index = self.block, node.index
         factor = self.setup.config.node_lr.get(node.id)
         before = block.x[index].clone() if factor else None
-        done = min(1.0, node.updates / self.setup.config.steps)
-        block.optimizer.step_row(index, self._rate(node), done)
+        block.optimizer.step_row(index, *self._pace(node))
         if before is not None and factor:
             block.x[index] = before.add_((block.x[index] - before).mul_(factor))
         self.flight.land(index)
         self.losses[index] = self.flight.losses[index]
-        block.called.add("adapt")
         self.updates += 1
-        self.applied += 1
         self.staleness += node.changes - node.changes_at_snapshot
 
-    def _rate(self, node: SimulatedNode) -> Any:
-        """Return the learning rate of a node's next update, by its own progress."""
-        step, setup = min(node.updates, self.setup.config.steps - 1), self.setup
-        here = setup.timeline.progress(step, 0, setup.config.local_steps)
-        if (blockwise := self.block.optimizer.blockwise) is not None:
-            least = blockwise.floor
-            floor = setup.learning_rate.floor if least is None else least
-            return lambda ratio: setup.rate(here, ratio, floor)
-        if step not in self._rates:
-            self._rates[step] = setup.rate(here)
-        return self._rates[step]
+    def _pace(self, node: SimulatedNode) -> tuple[float | Rate, float]:
+        """Return the learning rate of a node's next update, and the share of the run
+        that is done, both by its own progress.
+        """
+        step = min(node.updates, self.setup.config.steps - 1)
+        if step not in self._paces:
+            here = self.planner.progress(step, 0)
+            self._paces[step] = self.block.rate_at(here), here.fraction
+        return self._paces[step]
 
     # --- communication ------------------------------------------------------------
 
@@ -367,7 +363,7 @@ class World:
         held = self.nodes[:1] if self.setup.traits.server else self.nodes
         mean = sum(node.value for node in held) / len(held)
         busy = sum(node.busy_s - max(0.0, node.due_s - now_s) for node in training)
-        applied = max(1, self.applied)
+        applied = max(1, self.updates - self.updates_before)
         return {
             "simulation/gain": mean * len(training) / max(1, self.updates),
             "simulation/staleness": self.staleness / applied,
@@ -381,9 +377,9 @@ class World:
 
 def _row(mixing: Mixing, position: int) -> dict[NodeId, float]:
     """Return a row of mixing weights by node, ascending."""
-    span = slice(mixing.indptr[position], mixing.indptr[position + 1])
-    pairs = zip(mixing.senders[span], mixing.weights[span], strict=True)
-    return {NodeId(int(node)): float(weight) for node, weight in pairs}
+    senders, weights = mixing.row(position)
+    pairs = zip(senders.tolist(), weights.tolist(), strict=True)
+    return {NodeId(node): weight for node, weight in pairs}
 
 
 def _join(waiting: Version, newer: Version, name: str) -> None:
