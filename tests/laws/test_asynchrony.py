@@ -370,6 +370,34 @@ def test_push_sum_loses_no_mass_where_lines_are_busy() -> None:
     assert busy  # else nothing was tried
 
 
+def test_fast_nodes_communicate_as_seldom_as_others() -> None:
+    """A node that has made more updates than the run has steps goes on by ``local_steps``."""
+
+    def unlike(nodes: Any, step: int, seed: int) -> Any:
+        return np.where(np.asarray(nodes) == 0, 0.001, 0.1)
+
+    simulation = simulated(
+        "swift",
+        compute=unlike,
+        network="none",
+        local_steps=5,
+        steps=40,
+        learning_rate=STILL,
+    )
+    sent = dict.fromkeys(range(5), 0)
+    leave = simulation.send
+
+    def counted(node: Any, *given: Any) -> None:
+        sent[node.id] += 1
+        leave(node, *given)
+
+    simulation.send = counted  # type: ignore[method-assign]
+    ended(simulation)
+    fast = simulation.nodes[0].updates
+    assert fast > 2 * 40
+    assert sent[0] == fast // 5
+
+
 def test_the_newest_waits_and_the_older_is_replaced() -> None:
     """A line that is too slow for what is sent does not fall behind for ever."""
     slow: dict[str, Any] = {"network": "uniform(latency_s=1ms, bandwidth_Bps=400B/s)"}
