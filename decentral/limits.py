@@ -8,10 +8,10 @@ before a run.
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterable, Iterator
 from io import BufferedReader
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -115,6 +115,12 @@ def read_bytes(path: str | Path, most: int) -> bytes:
         return file.read(most)
 
 
+def digest_of_file(path: Path) -> str:
+    """Return the digest of a regular file; raises OSError."""
+    with open_file(path, LINES_BYTES) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def read_json(path: str | Path) -> Any:
     """Return what a file of JSON holds; raises OSError or ValueError."""
     return parse_json(read_bytes(path, JSON_BYTES))
@@ -136,52 +142,6 @@ def parse_json(text: str | bytes) -> Any:
         return json.loads(text)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
-
-
-def add_to_digest(file: Iterable[bytes], digest: Any) -> Iterator[bytes]:
-    """Yield the lines of a file, added to a digest."""
-    for line in file:
-        digest.update(line)
-        yield line
-
-
-class _Sample:
-    """Lines that are spread evenly over many, with the first and the last."""
-
-    def __init__(self, most: int | None) -> None:
-        """Keep ``most`` lines, or up to twice as many; None: all."""
-        self.most, self.every, self.seen = most, 1, 0
-        self.kept: list[tuple[int, bytes]] = []
-
-    def add(self, number: int, line: bytes) -> None:
-        """See the next line."""
-        self.last = (number, line)
-        if self.seen % self.every == 0:
-            self.kept.append(self.last)
-        self.seen += 1
-        if self.most and len(self.kept) > 2 * self.most:
-            self.kept, self.every = self.kept[::2], 2 * self.every
-
-    @property
-    def lines(self) -> list[tuple[int, bytes]]:
-        """The lines, by their numbers."""
-        whole = self.kept[-1][0] == self.last[0]
-        return self.kept if whole else [*self.kept, self.last]
-
-
-def sample_lines(file: Iterable[bytes], most: int | None) -> list[tuple[int, bytes]]:
-    """Return lines of a file, by their numbers.
-
-    Evaluations are few among many log lines, and have more keys: so lines with
-    equally many are sampled by themselves, and those that tell a phase are all kept.
-    """
-    samples: dict[int, _Sample] = {}
-    for number, line in enumerate(file, start=1):
-        kind = 0 if b'"phase"' in line else line.count(b'":')
-        if (sample := samples.get(kind)) is None:
-            sample = samples[kind] = _Sample(most if kind else None)
-        sample.add(number, line)
-    return sorted(line for sample in samples.values() for line in sample.lines)
 
 
 # --- this machine -----------------------------------------------------------------

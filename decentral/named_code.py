@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from decentral.errors import ConfigError
+from decentral.limits import digest_of_file
 from decentral.plugins import ConfiguredPlugin
 from decentral.spec import Spec, parse_spec
 from decentral.userfile import lies, place_of, resolve_path, sources
@@ -189,16 +190,13 @@ def _code(name: str, text: str, files: Sequence[Path], folder: Path) -> Code:
         files: All that it is, itself first.
         folder: Where paths begin in the lines of digests.
     """
-    digests = {str(one): sha256_of(place_of(one).read_bytes()) for one in files}
+    digests = {str(one): digest_of_file(place_of(one)) for one in files}
     lines = [f"{v}  {os.path.relpath(k, folder)}\n" for k, v in digests.items()]
     alone = next(iter(digests.values()))
-    whole = alone if len(files) == 1 else sha256_of("".join(lines).encode())
+    whole = (
+        alone if len(files) == 1 else hashlib.sha256("".join(lines).encode()).hexdigest()
+    )
     return Code(name, text, digests, whole)
-
-
-def sha256_of(content: bytes) -> str:
-    """Return the digest of a file's content."""
-    return hashlib.sha256(content).hexdigest()
 
 
 def _files_of_module(module: str) -> list[Path]:

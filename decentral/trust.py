@@ -29,7 +29,8 @@ from types import MappingProxyType
 from typing import Any
 
 from decentral.errors import ConfigError
-from decentral.named_code import Code, code_in, names_in_words, sha256_of
+from decentral.limits import digest_of_file
+from decentral.named_code import Code, code_in, names_in_words
 from decentral.userfile import place_of
 
 #: Characters of a digest that are shown, and the fewest that say which is meant.
@@ -174,7 +175,7 @@ def confirm(approved: Mapping[str, str]) -> None:
     """
     for path, digest in approved.items():
         place = place_of(path)
-        if not place.is_file() or sha256_of(place.read_bytes()) != digest:
+        if not place.is_file() or digest_of_file(place) != digest:
             raise ConfigError(
                 f"{path} has changed since it was allowed to run; restore it, or begin again."
             )

@@ -13,16 +13,9 @@ from typing import Any, TypeVar, cast
 
 from decentral.config import read_file
 from decentral.errors import ConfigError
-from decentral.limits import (
-    JSON_BYTES,
-    LINES_BYTES,
-    add_to_digest,
-    open_file,
-    parse_json,
-    read_bytes,
-    sample_lines,
-)
+from decentral.limits import JSON_BYTES, LINES_BYTES, open_file, parse_json, read_bytes
 from decentral.records import Record, Records, read_records, records_of
+from decentral.report.lines import add_to_digest, sample_lines
 from decentral.run.digests import is_sealed
 from decentral.run.folder import format_of, present
 

@@ -11,15 +11,15 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from decentral.errors import ConfigError, shell_word
-from decentral.limits import LINES_BYTES, parse_json, read_bytes, read_json
-from decentral.run.checkpoint import Saved, find_lost, good_checkpoints, judge
-from decentral.run.digests import (
+from decentral.limits import (
+    LINES_BYTES,
     digest_of_file,
-    file_digest,
-    find_edited,
-    find_moved,
-    is_sealed,
+    parse_json,
+    read_bytes,
+    read_json,
 )
+from decentral.run.checkpoint import Saved, find_lost, good_checkpoints, judge
+from decentral.run.digests import file_digest, find_edited, find_moved, is_sealed
 from decentral.run.folder import DESCRIPTION, format_of, present
 from decentral.yamltext import load_file
 

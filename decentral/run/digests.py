@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from decentral.errors import ConfigError
-from decentral.limits import LINES_BYTES, open_file, read_json
+from decentral.limits import digest_of_file, open_file, read_json
 from decentral.schedules.progress import Past
 from decentral.spec import Spec, is_graph_file, parse_spec
 from decentral.userfile import find_again, lies, place_of, resolve_path, sources
@@ -78,12 +78,6 @@ def file_digest(path: str) -> str | None:
     """Return the digest of a user's file, None where it is gone."""
     place = place_of(path)
     return digest_of_file(place) if place.is_file() else None
-
-
-def digest_of_file(path: Path) -> str:
-    """Return the digest of a regular file; raises OSError."""
-    with open_file(path, LINES_BYTES) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class Growing:

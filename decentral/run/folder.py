@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from decentral.errors import ConfigError, RunError, shell_word
-from decentral.limits import LINES_BYTES, open_file, parse_json
-from decentral.run.digests import Growing, digest_of_file
+from decentral.limits import LINES_BYTES, digest_of_file, open_file, parse_json
+from decentral.run.digests import Growing
 from decentral.run.lock import NAME as LOCK
 from decentral.run.lock import WriterLock, unwritable
 from decentral.yamltext import dump
