@@ -200,7 +200,6 @@ def test_waiting_for_neighbours_gives_the_bits_and_the_seconds_of_rounds(
     }  # fmt: skip
     rounds = tiny_block(**settings, algorithm=f"dsgd(order={order})")
     events = tiny_block(**settings, algorithm=f"dsgd(order={order}, wait=neighbours)")
-    events.simulation = Simulation(events)
     last, other = trained(rounds)[-1], trained(events)[-1]
     assert torch.equal(rounds.rows, events.rows)
     assert last["time/simulated_s"] == other["time/simulated_s"]
@@ -443,7 +442,6 @@ def test_buffers_change_at_the_update_by_what_the_snapshot_made_of_them() -> Non
     }  # fmt: skip
     rounds = tiny_block(**settings, algorithm="dsgd")
     events = tiny_block(**settings, algorithm="dsgd(wait=neighbours)")
-    events.simulation = Simulation(events)
     trained(rounds)
     trained(events)
     assert torch.equal(rounds.rows, events.rows)
@@ -452,7 +450,6 @@ def test_buffers_change_at_the_update_by_what_the_snapshot_made_of_them() -> Non
     # Also where a neighbour changes a row between a snapshot and its update.
     settings["steps"] = 20
     free = tiny_block(**settings, algorithm="ad_psgd")
-    free.simulation = Simulation(free)
     trained(free)
     assert sum(next(iter(free.integers.values())).tolist()) == 20 * 4
     variance = free.setup.layout.views(free.rows, free.setup.layout.buffers)[
