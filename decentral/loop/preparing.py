@@ -108,9 +108,7 @@ def prepare(config: Config) -> Setup:
 
 
 def device_of(name: str) -> torch.device:
-    """Return the device of a name, auto: the GPU if there is one; raises
-    ConfigError.
-    """
+    """Return the device of a name, auto: the GPU if there is one; or ConfigError."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -137,9 +135,7 @@ def _task(config: Config, parts: dict[str, ConfiguredPlugin]) -> Task:
 def _model(
     config: Config, task: Task, parts: dict[str, ConfiguredPlugin]
 ) -> tuple[Callable[[], nn.Module], nn.Module, Task]:
-    """Return what builds the model, a template of it, and the task as it goes with
-    it.
-    """
+    """Return what builds the model, a template of it, and the task that goes with it."""
     device, dtype = device_of(config.device), getattr(torch, config.dtype)
     builder = ready(builder_of(config, task, parts), task)
     task = task if "model" in parts or task.model is not None else task.as_labelled()
@@ -215,9 +211,7 @@ def _topology(config: Config) -> Topology:
 
 
 def _planner(setup: Setup, nodes: NodeLabels) -> RoundPlanner | None:
-    """Return who says what when, once everything else is known; adds its plug-ins
-    to the parts.
-    """
+    """Return who says what when, known last; its plug-ins are added to the parts."""
     config, parts = setup.config, setup.parts
     faults = network_faults(config.faults, nodes, config.steps, config.seed)
     if setup.traits.communicates != "rounds":
@@ -244,11 +238,9 @@ def _planner(setup: Setup, nodes: NodeLabels) -> RoundPlanner | None:
 
 def _network(setup: Setup) -> Network | None:
     """Return what lies between nodes; nothing, where seconds are not simulated."""
-    found = _links(setup)
-    if found is None and setup.in_events:
-        # Events need times, be they those of computing alone.
-        return links.uniform(setup.config.nodes, 0.0, inf)
-    return found
+    found, nodes = _links(setup), setup.config.nodes
+    # Events need times, be they those of computing alone.
+    return links.uniform(nodes, 0.0, inf) if setup.in_events and not found else found
 
 
 def _links(setup: Setup) -> Network | None:
