@@ -58,19 +58,18 @@ def step_quietly(optimizer: torch.optim.Optimizer) -> None:
     registered.
     """
     whole = type(optimizer).step
-    inner = getattr(whole, "__wrapped__", None)
+    # The mark of torch's own wrapper; a user's may do anything.
+    inner = getattr(whole, "__wrapped__", None) if hasattr(whole, "hooked") else None
     hooks = (
         _before_any_step,
         _after_any_step,
         optimizer._optimizer_step_pre_hooks,  # pyright: ignore[reportPrivateUsage]
         optimizer._optimizer_step_post_hooks,  # pyright: ignore[reportPrivateUsage]
     )
-    # The mark of torch's own wrapper; a user's may do anything.
-    ours = inner is not None and getattr(whole, "hooked", False)
-    if ours and not any(hooks) and "step" not in vars(optimizer):
-        inner(optimizer)
-    else:
+    if inner is None or any(hooks) or "step" in vars(optimizer):
         optimizer.step()
+    else:
+        inner(optimizer)
 
 
 _COMPILER = "torch._dynamo"

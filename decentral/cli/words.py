@@ -283,7 +283,8 @@ def _simulated(ended: Mapping[str, Any], records: Records) -> list[tuple[str, st
             for key in ("simulation/idle", "simulation/gain")
         )
         least, most = (ended[f"simulation/updates_{end}"] for end in ("min", "max"))
-        said += f"; {least:,} to {most:,} updates a node, {idle} idle, gain {gain}"
+        made = f"{least:,}" if least == most else f"{least:,} to {most:,}"
+        said += f"; {made} updates a node, {idle} idle, gain {gain}"
     return [("simulated", said)]
 
 
