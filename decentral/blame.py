@@ -55,6 +55,8 @@ _CALLERS = (
     ("exchange/codec/", "codec", False),
     ("run/trackers.py", "tracker", False),
 )
+#: Our way to what libraries keep private: whoever takes it has called the part.
+_DOOR = PACKAGE + "private.py"
 #: Kinds whose plug-ins make something for the run from their settings, before it
 #: begins.
 _MAKERS = ("topology", "network", "optimizer", "task", "model", "split")
@@ -195,9 +197,10 @@ def _part(inner: Sequence[_Step], outer: Sequence[_Step]) -> tuple[str, str, boo
 
     Also whether it calls libraries for such a part.
     """
-    if not (inner and outer):
+    callers = (step.frame for step in outer if step.frame.f_code.co_filename != _DOOR)
+    frame = next(callers, None) if inner else None
+    if frame is None:
         return "", "", False
-    frame = outer[0].frame
     plugin = getattr(frame.f_locals.get("self"), "plugin", None)
     if plugin is not None and frame.f_code.co_name == "__call__":
         return plugin.kind, plugin.name, False
