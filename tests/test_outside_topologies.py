@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from importlib.util import find_spec
 from math import comb
 from pathlib import Path
@@ -95,7 +96,7 @@ needs_topohub = pytest.mark.skipif(
 
 
 def check_topohub(key: str) -> None:
-    """Read a network, compare its counts with the package's own, compute a gap if it is small."""
+    """Read a network, compare its counts with the package's own, and compute its gap."""
     graph: Any = build("topology", f"topohub:{key}")(0)
     stated, own = graph.graph["stats"], file_of(graph)
     assert (len(graph), graph.number_of_edges()) == (stated["nodes"], stated["links"])
@@ -103,28 +104,16 @@ def check_topohub(key: str) -> None:
     assert (own.parallel, own.loops, own.directed) == (0, 0, False)
     degrees = [degree for _, degree in graph.degree()]
     assert (min(degrees), max(degrees)) == (stated["min_degree"], stated["max_degree"])
-    if len(graph) <= 64:
-        topology = Topology(build("topology", lambda n: graph), len(graph))
-        assert 0 < spectral_gap(Mixer.make(topology)) <= 1
+    topology = Topology(build("topology", lambda n: graph), len(graph))
+    assert 0 < spectral_gap(Mixer.make(topology)) <= 1
 
 
 @needs_topohub
 def test_networks_of_topohub_have_the_counts_that_it_states() -> None:
     found = networks()
-    groups = {key.partition("/")[0] for key in found}
-    assert groups == {"backbone", "caida", "gabriel", "sndlib", "topozoo"}
-    real = [key for key in found if not key.startswith("gabriel/")]
-    assert len(real) == 347
-    # The others are drawn at random, and larger than all real ones together.
-    for key in [*real, *sorted(found.keys() - real)[::40]]:
-        check_topohub(key)
-
-
-@pytest.mark.soak
-@needs_topohub
-def test_all_networks_of_topohub_have_the_counts_that_it_states() -> None:
-    found = networks()
-    assert len(found) > 700
+    groups = Counter(key.partition("/")[0] for key in found)
+    counts = {"backbone": 20, "caida": 98, "gabriel": 360, "sndlib": 26, "topozoo": 203}
+    assert groups == counts
     for key in found:
         check_topohub(key)
 

@@ -169,6 +169,29 @@ def test_gaps_have_their_closed_forms(nodes: int) -> None:
         assert spectral_gap(mixer("hypercube", nodes)) == pytest.approx(wanted)
 
 
+def test_gaps_of_many_nodes_have_their_closed_forms(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Found by products with vectors, also where W is not symmetric, and else by all values."""
+    from scipy.sparse.linalg import ArpackNoConvergence
+
+    for nodes in (300, 2000):
+        wanted = 2 / 3 * (1 - cos(2 * pi / nodes))
+        assert spectral_gap(mixer("ring", nodes)) == pytest.approx(wanted, rel=1e-6)
+    assert spectral_gap(mixer("complete", 300)) == 1.0
+    uneven = mixer("nx:gnp_random_graph(p=0.05)", 300, "uniform")
+    matrix = uneven.mixing(0).dense()
+    assert not np.allclose(matrix, matrix.T)
+    wanted = 1 - np.linalg.norm(matrix - matrix.mean(0), 2)
+    assert spectral_gap(uneven) == pytest.approx(wanted, rel=1e-9)
+
+    def fails(*given: object, **settings: object) -> None:
+        raise ArpackNoConvergence("too few rounds", np.empty(0), np.empty(0))
+
+    monkeypatch.setattr("scipy.sparse.linalg.eigsh", fails)
+    assert spectral_gap(uneven) == pytest.approx(wanted, rel=1e-9)
+
+
 @pytest.mark.parametrize(
     ("topology", "nodes", "links", "degree", "diameter"),
     [

@@ -273,7 +273,8 @@ def _simple(
     own = nx.selfloop_edges(graph, keys=True) if parallel else nx.selfloop_edges(graph)
     graph.remove_edges_from(list(own))
     simple = simplify(graph)
-    spans = {key: _span(simple, key) for key in ("weight", "latency_s", "bandwidth_Bps")}
+    carried = [data for _, _, data in simple.edges(data=True)]
+    spans = {key: _span(carried, key) for key in (WEIGHT, "latency_s", "bandwidth_Bps")}
     simple.graph[FILE] = GraphFile(
         name=name,
         form=content.form,
@@ -292,8 +293,8 @@ def _simple(
     return simple
 
 
-def _span(graph: Any, key: str) -> Span | None:
+def _span(carried: Sequence[Mapping[str, Any]], key: str) -> Span | None:
     """Return the least and the greatest number that links carry under a key."""
-    found = [data[key] for _, _, data in graph.edges(data=True) if key in data]
+    found = [data[key] for data in carried if key in data]
     numbers = [float(value) for value in found if isinstance(value, int | float)]
     return (min(numbers), max(numbers)) if numbers else None

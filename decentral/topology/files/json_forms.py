@@ -214,7 +214,10 @@ def _identity(value: Any, what: str, line: int) -> Hashable:
 
 
 def _without(data: Object, *keys: str) -> dict[str, Any]:
-    return {key: value for key, value in data.items() if key not in keys}
+    rest = dict(data)
+    for key in keys:
+        rest.pop(key, None)
+    return rest
 
 
 def _need(data: Object, key: str, what: str, line: int) -> Any:
