@@ -32,6 +32,9 @@ _INTEGER, _DECIMAL = re.compile(INTEGER), re.compile(DECIMAL)
 #: and seconds.
 _OCTAL = re.compile(r"([-+]?)0[0-9_]*?([1-9][0-9_]*)")
 _SIXTIES = re.compile(r"[-+]?\d+(:[0-5]?\d)+(\.\d*)?")
+#: What some read as thousands and some as decimals, with or without a unit.
+_THOUSANDS = re.compile(r"[-+]?[1-9][0-9]{0,2}(?:,[0-9]{3})+\s*[A-Za-zµ%/]*")
+_COMMA = re.compile(r"[-+]?[0-9]*,[0-9]+(?:[eE][-+]?[0-9]+)?\s*[A-Za-zµ%/]*")
 
 
 def ambiguous(text: str) -> str:
@@ -41,12 +44,31 @@ def ambiguous(text: str) -> str:
     >>> ambiguous("010"), ambiguous("1:30"), ambiguous("10")
     ('010 begins with 0; write 10, or quote it as text',
      '1:30 might be minutes and seconds; write a number, or quote it as text', '')
+    >>> ambiguous("0,5")
+    '0,5 is no number; write 0.5, [0, 5] for a list, or quote it as text'
     """
     if found := _OCTAL.fullmatch(text):
         return f"{text} begins with 0; write {found[1]}{found[2]}, or quote it as text"
     if _SIXTIES.fullmatch(text):
         return f"{text} might be minutes and seconds; write a number, or quote it as text"
+    if text[-1:].isdigit() and (written := without_comma(text)):
+        listed = f"[{', '.join(part or '0' for part in text.split(','))}]"
+        listed = "" if _THOUSANDS.fullmatch(text) else f", {listed} for a list"
+        return f"{text} is no number; write {written}{listed}, or quote it as text"
     return ""
+
+
+def without_comma(text: str) -> str:
+    """Return how a number or quantity with a comma is to be written; nothing for
+    other text.
+
+    >>> [without_comma(text) for text in ("0,5", "1,5Gbit/s", "1,000", "5", "1,2,3")]
+    ['0.5', '1.5Gbit/s', '1000 or 1.000', '', '']
+    """
+    point, without = text.replace(",", "."), text.replace(",", "")
+    if _THOUSANDS.fullmatch(text):
+        return f"{without} or {point}" if text.count(",") == 1 else without
+    return point if _COMMA.fullmatch(text) else ""
 
 
 def number_in(text: str) -> int | float | None:
@@ -128,7 +150,8 @@ class Point:
 def _split(text: object, field: str, example: str) -> tuple[float, str]:
     match = _QUANTITY.fullmatch(str(text))
     if match is None:
-        raise ConfigError(f"{field}: cannot read {text!r}; write it like {example}.")
+        written = without_comma(str(text).strip()) or f"it like {example}"
+        raise ConfigError(f"{field}: cannot read {text!r}; write {written}.")
     return float(match[1]), match[2]
 
 

@@ -218,6 +218,17 @@ def test_tables_of_spreadsheets_are_read_as_they_come(tmp_path: Path) -> None:
     assert graph.edges[1, 2]["latency_s"] == 0.007
 
 
+def test_commas_of_names_set_no_cells_apart(tmp_path: Path) -> None:
+    for mark in (";", "\t"):
+        rows = [("Oslo, NO", "Rome, IT"), ("Rome, IT", "Bern, CH")]
+        for ending in (".csv", ".txt"):
+            text = "".join(f"{mark.join(row)}\n" for row in rows)
+            assert links(read(tmp_path, f"a{ending}", text)) == {
+                ("Oslo, NO", "Rome, IT"),
+                ("Bern, CH", "Rome, IT"),
+            }
+
+
 def test_nodes_of_a_json_object_go_by_their_keys(tmp_path: Path) -> None:
     graph = read(
         tmp_path,

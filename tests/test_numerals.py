@@ -98,6 +98,24 @@ def test_what_is_a_number_to_some_readers_only_is_refused_by_all(
             read(key, text)
 
 
+@pytest.mark.parametrize(
+    ("key", "text", "reason"),
+    [
+        ("clip", "0,5", r"0,5 is no number; write 0.5, \[0, 5\] for a list, or quote"),
+        ("learning_rate", "0,05", r"0,05 is no number; write 0.05, "),
+        ("steps", "1,000", "1,000 is no number; write 1000 or 1.000, or quote it"),
+        ("steps", "-1,000,000", "is no number; write -1000000, or quote it"),
+    ],
+)
+def test_numbers_with_a_comma_are_refused_with_what_to_write(
+    tmp_path: Path, key: str, text: str, reason: str
+) -> None:
+    """In a sweep a comma stands between two values."""
+    for read in (from_line, from_python, lambda k, t: from_yaml(tmp_path, k, t)):
+        with pytest.raises(ConfigError, match=reason):
+            read(key, text)
+
+
 def test_true_is_no_one(tmp_path: Path) -> None:
     """To pydantic it is: ``steps: true`` would be one step."""
     for key in ("steps", "seed", "clip", "eval_every"):

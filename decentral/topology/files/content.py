@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from decentral import limits
+from decentral.units import without_comma
 
 #: Values of a link that readers take apart; the rest is kept as it is.
 WEIGHT = "weight"
@@ -192,9 +193,14 @@ def decimal(text: Any, what: str, line: int | None) -> float:
     try:
         return float(text)
     except (TypeError, ValueError, OverflowError):
-        comma = isinstance(text, str) and "," in text
-        expected = "a number with a decimal point" if comma else "a number"
+        expected = wanted_number(text)
         raise Unreadable(f"{what} is {quote_value(text)}", expected, line) from None
+
+
+def wanted_number(text: Any, otherwise: str = "a number") -> str:
+    """Return what is expected in the place of a text, where a number should be."""
+    written = without_comma(text.strip()) if isinstance(text, str) else ""
+    return f"a number with a decimal point: {written}" if written else otherwise
 
 
 def is_number(text: str) -> bool:

@@ -24,7 +24,7 @@ _TOKEN = re.compile(
     |(?P<text>"[^"]*")
     |(?P<open>\[)
     |(?P<close>\])
-    |(?P<number>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?(?![\w.])|[-+]?INF\b|NAN\b)
+    |(?P<number>[-+]?(?:\d+\.?\d*|\.\d+)(?:,\d+)?(?:[eE][-+]?\d+)?(?![\w.])|[-+]?INF\b|NAN\b)
     |(?P<key>[^\W\d]\w*)
     |(?P<other>\S)""",
     re.VERBOSE | re.MULTILINE,

@@ -13,6 +13,7 @@ from decentral.topology.files.content import (
     Unreadable,
     only,
     quote_value,
+    wanted_number,
     whole,
 )
 
@@ -129,9 +130,10 @@ def _convert(text: str, kind: str, what: str, line: int) -> Any:
         if kind == "boolean":
             return _TRUE[text.strip().lower()]
     except (KeyError, ValueError):
-        raise Unreadable(
-            f"{what} is {quote_value(text)}", f"a value of type {kind}", line
-        ) from None
+        expected = f"a value of type {kind}"
+        if kind in _DECIMALS:
+            expected = wanted_number(text, expected)
+        raise Unreadable(f"{what} is {quote_value(text)}", expected, line) from None
     return text
 
 

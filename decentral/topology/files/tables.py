@@ -20,7 +20,9 @@ from decentral.topology.files.content import (
     decimal,
     is_number,
     quote_value,
+    wanted_number,
 )
+from decentral.units import without_comma
 
 # --- tables -----------------------------------------------------------------------
 
@@ -33,7 +35,8 @@ _TARGETS = ("target", "dst", "dest", "destination", "to", "tonode", "tonodeid", 
             "v", "node2", "id2", "nodeid2", "j", "end", "receiver")  # fmt: skip
 #: The column in which Gephi writes whether a link goes one way.
 _WAYS = {"directed": True, "undirected": False}
-_DELIMITERS = (",", ";", "\t")
+#: A comma comes last: it also stands in names and numbers, the others seldom do.
+_DELIMITERS = ("\t", ";", ",")
 #: By its first line Excel tells itself what sets cells apart.
 _SEPARATOR = re.compile(r'"?sep=([,;\t])"?', re.IGNORECASE)
 #: Columns that say what a link carries, by their names as ``_names`` compares them.
@@ -93,8 +96,8 @@ def _rows(text: str) -> list[Row]:
     if said := _SEPARATOR.fullmatch(first.strip(" ")):
         delimiter = said[1]
         lines[lines.index(first)] = ""
-    else:  # by the first row: labels further down may hold commas of their own
-        delimiter = max(_DELIMITERS, key=lambda mark: first.count(mark))
+    else:
+        delimiter = _delimiter([line for line in lines if line.strip()])
     reader = csv.reader((f"{line}\n" for line in lines), delimiter=delimiter, strict=True)
     found: list[Row] = []
     try:
@@ -107,6 +110,18 @@ def _rows(text: str) -> list[Row]:
             f"it is no table here ({error})", "quotes in pairs", reader.line_num
         ) from None
     return found
+
+
+def _delimiter(lines: Sequence[str]) -> str:
+    """Return what sets cells apart: what stands in every line as often, else most
+    often in the first.
+    """
+    even = [mark for mark in _DELIMITERS if len({line.count(mark) for line in lines}) == 1
+            and mark in lines[0]]  # fmt: skip
+    if even:
+        return even[0]
+    # Labels further down may hold commas of their own.
+    return max(_DELIMITERS, key=lambda mark: lines[0].count(mark) if lines else 0)
 
 
 def _without_empty_columns(rows: Sequence[Row]) -> Sequence[Row]:
@@ -132,9 +147,10 @@ def _names(rows: Sequence[Row]) -> list[str]:
     if not (one and other):
         if _is_header(rows):
             expected = "a header that names two columns source and target"
-            raise Unreadable(
-                f"it reads {quote_value(', '.join(first.cells))}", expected, first.line
-            )
+            comma = next(filter(without_comma, first.cells), None)
+            expected = expected if comma is None else wanted_number(comma)
+            row = (", " if comma is None else "; ").join(first.cells)
+            raise Unreadable(f"it reads {quote_value(row)}", expected, first.line)
         return []
     if len(set(plain)) < len(plain):
         raise Unreadable("two columns have one name", "a name for each", first.line)
@@ -191,7 +207,10 @@ def _is_matrix(rows: Sequence[Row]) -> bool:
         return first[1:] == [row.cells[0] for row in rows[1:]]
     # Smaller squares of numbers are more often three links with a weight.
     square = len(first) == len(rows) >= _MATRIX
-    return square and all(is_number(cell) for row in rows for cell in row.cells)
+    numbers = (
+        is_number(cell) or without_comma(cell) for row in rows for cell in row.cells
+    )
+    return square and all(numbers)
 
 
 def _matrix(rows: Sequence[Row]) -> Content:
@@ -265,6 +284,8 @@ def _is_table(first: str) -> bool:
     if "{" in first:
         return False
     fields = first.split()
+    if len(fields) == 3 and without_comma(fields[2]) and "," not in fields[0] + fields[1]:
+        return False  # a weight with a decimal comma, for which there is a message
     plain = len(fields) == 2 or (len(fields) == 3 and is_number(fields[2]))
     return "," in first or ";" in first or ("\t" in first.strip() and not plain)
 
