@@ -228,7 +228,7 @@ def watched(tests: list[str]) -> Calls:
         "0",
         "-q",
         "-m",
-        "not soak and not ray and not scripts",
+        "not soak and not ray and not pages and not hosts",
         "--timeout",
         "900",
     ]

@@ -205,6 +205,8 @@ class _Reader:
                 self.fail("a name is missing")
             assert found is not None
             name = found[1]
+        elif not name:
+            self.fail("a name is missing")
         args, settings = self.items() if self.accept("(") else ((), {})
         return Spec(name, args, settings)
 

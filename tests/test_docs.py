@@ -36,6 +36,7 @@ ENGINES = "engines"  # their modules need what the core does not
 # --- the code in the pages ------------------------------------------------------------------------
 
 
+@pytest.mark.pages
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     "page", SOURCES, ids=lambda page: f"{page.parent.name}/{page.name}"

@@ -21,7 +21,11 @@ from support import replayed
 from test_ray_failures import SETTINGS, events, last_rows
 from torch import equal
 
-pytestmark = [pytest.mark.needs("ray", "root"), pytest.mark.timeout(500)]
+pytestmark = [
+    pytest.mark.hosts,
+    pytest.mark.needs("ray", "root"),
+    pytest.mark.timeout(500),
+]
 
 
 def words(hosts: Hosts, out: Path, settings: dict[str, Any]) -> list[str]:

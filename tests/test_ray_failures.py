@@ -105,6 +105,7 @@ def test_four_actors_end_at_the_bits_of_one_process(
     assert torch.equal(last_rows(out), undisturbed)
 
 
+@pytest.mark.hosts
 def test_a_run_folder_is_as_it_was(launch: Launch, regenerate: bool) -> None:
     out = launch(steps=12, checkpoint_every=6, eval_every=6, keep_checkpoints=2)
     as_it_was(out, "ray", regenerate)
@@ -230,6 +231,7 @@ def test_a_share_is_what_a_run_would_use_alone() -> None:
 # --- members that go and come ---------------------------------------------------------------------
 
 
+@pytest.mark.hosts
 def test_nodes_are_lost_and_return_and_the_log_replays_to_the_same_rows(
     launch: Launch,
 ) -> None:

@@ -10,7 +10,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-pytestmark = pytest.mark.scripts
+pytestmark = pytest.mark.pages
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 SCRIPTS = sorted((DOCS / "scripts").glob("*.py"))

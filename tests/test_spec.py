@@ -93,6 +93,8 @@ def test_blanks_do_not_matter(spec: Spec) -> None:
 
 
 @given(text=st.text(max_size=30))
+@example(text="''")
+@example(text='""(x=1)')
 def test_any_text_is_read_or_refused_in_one_line(text: str) -> None:
     try:
         found = parse_spec(text, "topology")
