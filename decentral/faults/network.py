@@ -36,14 +36,20 @@ def bad(
             f"time; let length be at least {1 / (1 - share):.3g}."
         )
     enter = share / ((1 - share) * length)
-    found, open_ = np.zeros(len(who[0]), bool), np.ones(len(who[0]), bool)
-    # Backwards until a draw decides by itself, a few steps as a rule: nothing has
-    # to be kept from step to step, and a resumed run needs no state of the chain.
-    for earlier in range(step, 0, -1):
-        draw = rng.uniform(seed, "chain", earlier, *(each[open_] for each in who))
-        found[np.flatnonzero(open_)[draw < enter]] = True
-        open_[np.flatnonzero(open_)[(draw < enter) | (draw >= 1 - 1 / length)]] = False
-        if not open_.any():
+    found, open_ = np.zeros(len(who[0]), bool), np.arange(len(who[0]))
+    # Backwards until a draw decides by itself, a few steps as a rule, some at a time:
+    # nothing has to be kept from step to step, and a resumed run needs no state of
+    # the chain.
+    together = int(min(2 * length, 64)) + 1
+    for last in range(step, 0, -together):
+        earlier = np.arange(last, max(last - together, 0), -1)[:, None]
+        draws = rng.uniform(seed, "chain", earlier, *(each[open_] for each in who))
+        enters = draws < enter
+        decides = enters | (draws >= 1 - 1 / length)
+        first = decides.argmax(axis=0), np.arange(len(open_))
+        found[open_] = enters[first]
+        open_ = open_[~decides[first]]
+        if not len(open_):
             return found
     # The chain begins in its stationary state.
     found[open_] = (

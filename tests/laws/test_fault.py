@@ -10,6 +10,7 @@ import pytest
 import torch
 from support import exchanges, planner, silent, tiny_block, together, trained, walk
 
+from decentral import rng
 from decentral.errors import ConfigError
 from decentral.faults.base import Faults, network_faults
 from decentral.loop.block import Block
@@ -63,6 +64,24 @@ def test_a_fault_strikes_in_its_share_of_the_slots(name: str) -> None:
         found = struck(name, share=share, **({"length": 5} if lasts else {}))
         error = 5 * np.sqrt(share * (1 - share) * (10 if lasts else 1) / found.size)
         assert abs(found.mean() - share) <= error
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in names("fault") if "length" in find("fault", n).settings]
+)
+def test_states_are_those_of_the_chain(name: str) -> None:
+    """Looking back finds what going forward from the first step would have kept."""
+    share, length = 0.3, 6.0
+    found = struck(name, steps=60, share=share, length=length)
+    ends: tuple[Any, ...] = (np.arange(NODES), (np.arange(NODES) + 1) % NODES)
+    if traits_of(find("fault", name), FaultTraits).strikes == "nodes":
+        ends = ends[:1]
+    state = rng.uniform(7, "chain/start", *ends) < share
+    for step, there in enumerate(found):
+        if step:
+            draw = rng.uniform(7, "chain", step, *ends)
+            state = (draw < share / (0.7 * length)) | (state & (draw < 1 - 1 / length))
+        np.testing.assert_array_equal(there, state)
 
 
 @pytest.mark.parametrize(
