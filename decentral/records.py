@@ -134,8 +134,7 @@ def make_undeclared(key: str) -> Record:
     """
     name = key.rpartition("/")[2]
     band = name in ("local_min", "local_max")
-    # After the final merge all local models are the same: what they were is said
-    # before it.
+    # After the final merge local models are alike: said is what they were before.
     moment = "before_merge" if name.startswith("local_") else "final"
     return Record(key, draw="band" if band else "line", moment=moment)
 
@@ -347,6 +346,7 @@ LOOP = (
     INTENSITY,
     RELATIVE,
     _own("nodes/healthy", "Nodes that take part", "", ",d"),
+    _own("nodes/training", "Of these, nodes drawn for the round", "", ",d"),
     SIMULATED,
     WALL,
     PACE,

@@ -79,10 +79,24 @@ class Sampler:
     """
 
     def __init__(
-        self, samples: Samples, plan: Plan, hosted: Sequence[NodeId], seed: int
+        self,
+        samples: Samples,
+        plan: Plan,
+        hosted: Sequence[NodeId],
+        seed: int,
+        most: int = _AHEAD,
     ) -> None:
-        """Serve ``samples`` (already on the device) to the nodes ``hosted``."""
+        """Serve ``samples`` (already on the device) to the nodes ``hosted``.
+
+        Args:
+            samples: All training samples.
+            plan: How a node's samples are found.
+            hosted: The nodes.
+            seed: Seed of the run.
+            most: Samples of a node that may be drawn ahead.
+        """
         self.samples, self.plan, self.hosted, self.seed = samples, plan, hosted, seed
+        self._ahead = min(most, _AHEAD // max(1, len(hosted)))
         self._start = 0
         self._indices = self._keys = np.zeros((len(hosted), 0), dtype=np.int64)
 
@@ -103,7 +117,7 @@ class Sampler:
         """Return the sample indices [n, size], drawing ahead of what is asked."""
         begin = position - self._start
         if begin < 0 or begin + size > self._indices.shape[1]:
-            self._draw_ahead(position, max(size, _AHEAD // max(1, len(self.hosted))))
+            self._draw_ahead(position, max(size, self._ahead))
             begin = 0
         return self._indices[:, begin : begin + size]
 

@@ -238,7 +238,7 @@ def test_a_floor_of_ones_own_replaces_the_schedules() -> None:
         )
         block.stand_at(10, 0)
         lowest = 0.2 + (8 - 0.2) * (0.5 - 0.2) / 0.8 if floor else wanted
-        rate = block.rate_at(block.progress)
+        rate = block.setup.rates(block.progress, block.optimizer.blockwise)
         assert callable(rate)
         assert rate(8.0) == pytest.approx(0.1 * lowest)
 

@@ -190,6 +190,20 @@ CASES = [
     launch("aggregation without messages", "aggregation=median algorithm=allreduce"),
     launch("median of sums", "aggregation=median algorithm=push_sum"),
     launch("unknown aggregation", "aggregation=mean"),
+    # nodes that rest
+    launch("more participants than nodes", "participation=5"),
+    launch("half a participant", "participation=2.5"),
+    launch("no participants", "participation=0"),
+    launch("participation in an all-reduce", "participation=2 algorithm=allreduce"),
+    launch(
+        "participation and feedback", "participation=2 communication=adaptive(target=0.1)"
+    ),
+    launch(
+        "outer momentum of neighbours that rest",
+        "participation=2 algorithm=diloco communication=constant",
+    ),
+    launch("state of nodes that rest", "participation=2 mix_state=true"),
+    launch("momentum of nodes that rest", "participation=2 sam=0.05"),
     # the words of a command
     Case("unknown command", "lunch"),
     Case("missing command", "show ring"),

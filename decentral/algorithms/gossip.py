@@ -26,6 +26,7 @@ from decentral.registry import Positive, Share, plugin
         "contracts",
     ),
     time=lambda settings: "rounds" if settings["wait"] == "all" else "neighbours",
+    partial="rounds",
 )
 def dsgd(
     block: Block,

@@ -34,13 +34,14 @@ def allreduce(block: Block, action: RoundAction | None) -> None:
     "algorithm",
     communicates="rounds",
     guarantees=("single_node_is_plain", "keeps_mean", "large_batch_on_complete"),
+    partial="rounds",
     defaults={"communication": "merges"},
 )
 def local_sgd(block: Block, action: RoundAction | None) -> None:
-    """FedAvg with everybody: ``local_steps`` steps alone, then x_i <- (1/N) sum_j
-    x_j.
+    """FedAvg: ``local_steps`` steps alone, then x_i <- (1/N) sum_j x_j.
 
-    It is dsgd with the schedule ``merges``. (McMahan et al.,
+    It is dsgd with the schedule ``merges``; with ``participation`` the mean is that of
+    the nodes that were drawn. (McMahan et al.,
     "Communication-efficient learning", AISTATS 2017; Stich, "Local SGD converges
     fast and communicates little", ICLR 2019.)
     """
@@ -51,6 +52,7 @@ def local_sgd(block: Block, action: RoundAction | None) -> None:
     "algorithm",
     communicates="rounds",
     guarantees=("single_node_is_plain", "keeps_mean"),
+    partial="rounds",
     defaults={
         "local_steps": 1,
         "communication": "switch(before=merges, after=every(k=10, schedule=merges), at=50%)",
@@ -73,6 +75,7 @@ def post_local_sgd(block: Block, action: RoundAction | None) -> None:
     state={"anchor": StateSchema(begins="model"), "momentum": StateSchema()},
     identity={"slow_lr": 1.0, "slow_momentum": 0.0},
     refuses={"node_lr": "leave node_lr out"},
+    partial="rounds",
     defaults={"communication": "merges"},
 )
 def slowmo(
@@ -115,6 +118,8 @@ def slowmo(
     guarantees=("single_node_is_plain", "is_local_sgd"),
     state={"anchor": StateSchema(begins="model"), "momentum": StateSchema()},
     identity={"outer_lr": 1.0, "outer_momentum": 0.0},
+    # Between neighbours the momentum of a node that rests would move it.
+    partial="merges",
     defaults={"communication": "merges"},
 )
 def diloco(

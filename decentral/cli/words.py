@@ -181,7 +181,7 @@ def _data(setup: Setup) -> list[tuple[str, Text | str]]:
     """Say how much is seen and in which batches, unless they are constant and steps
     end the run.
     """
-    timeline, nodes = setup.timeline, setup.config.nodes
+    timeline, nodes = setup.timeline, setup.drawn
     if timeline.budget is None and timeline.constant:
         return []
     seen = f"{count(timeline.samples[-1] * nodes, 'sample')} of all nodes"

@@ -338,6 +338,7 @@ class Settings(Parts, total=False):
     steps: int | None
     data: str | int | None
     local_steps: int | None
+    participation: float | None
     lr: float | str | None
     node_lr: Mapping[int | str, float] | Mapping[int, float] | Mapping[str, float] | None
     label_smoothing: float | None

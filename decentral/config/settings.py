@@ -86,6 +86,10 @@ class Config(BaseModel):
         description="end after so much data of all nodes: 1M samples, 500k tokens, 9k/node",
     )
     local_steps: Count = Field(10, description="steps between two communication steps")
+    participation: Positive | Count = Field(
+        1,
+        description="nodes drawn for each round: a share up to 1, or a number from 2 on",
+    )
     algorithm: PluginSpec = Field("dsgd", description="what a node does in a step")
     codec: PluginSpec = Field("none", description="how rows are coded for gossip")
     aggregation: PluginSpec = Field(
@@ -151,9 +155,7 @@ class Config(BaseModel):
     gossip_buffers: bool = Field(
         True, description="exchange BatchNorm statistics in gossip"
     )
-    calibration_samples: Count = Field(
-        2048, description="samples that re-estimate BatchNorm"
-    )
+    calibration_samples: Count = Field(2048, description="to re-estimate BatchNorm")
     metrics: tuple[Named, ...] = Field(
         ("accuracy", "loss", "mergeability", "consensus", "gradient"),
         description="what to measure",
@@ -173,9 +175,7 @@ class Config(BaseModel):
         "auto",
         description="rows together or in a loop; auto: by a table; tune: by a measurement",
     )
-    mixing: Literal["auto", "ordered"] = Field(
-        "auto", description="ordered: same bits anywhere"
-    )
+    mixing: Literal["auto", "ordered"] = Field("auto", description="ordered: same bits")
     dtype: Literal["float32", "float64"] = Field(
         "float32", description="precision of the rows"
     )

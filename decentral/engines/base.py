@@ -325,7 +325,7 @@ class EngineRun(ABC):
             "steps": self.stopped["step"] if self.stopped else config.steps,
             **({"stopped": self.stopped["reason"]} if self.stopped else {}),
             "nodes": config.nodes,
-            "samples": {"per_node": samples, "all_nodes": samples * config.nodes},
+            "samples": {"per_node": samples, "all_nodes": samples * self.setup.drawn},
             "final": final,
             "before_merge": before,
             "counters": counters,

@@ -207,7 +207,7 @@ def reassign(
 Record = dict[str, Any]
 
 #: Summed over workers; what else a record holds is the same on all of them.
-_SUMMED = ("nodes/healthy", "comm/wire_bytes")
+_SUMMED = ("nodes/healthy", "nodes/training", "comm/wire_bytes")
 #: Averaged over workers.
 _AVERAGED = ("time/compute_s", "time/wait_s", "time/mix_s")
 
@@ -246,11 +246,12 @@ def combine(parts: list[Record]) -> Record:
     """Return the record of a run from those of its workers."""
     record = dict(parts[0])
     for key in _SUMMED:
-        record[key] = sum(part[key] for part in parts)
+        if key in record:
+            record[key] = sum(part[key] for part in parts)
     for key in _AVERAGED:
         record[key] = sum(part[key] for part in parts) / len(parts)
     trained = [
-        (p["loss/train"], p["nodes/healthy"])
+        (p["loss/train"], p.get("nodes/training", p["nodes/healthy"]))
         for p in parts
         if p["loss/train"] is not None
     ]

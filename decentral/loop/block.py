@@ -15,6 +15,7 @@ from decentral.loop.callbacks import Callbacks
 from decentral.loop.channels import Channels
 from decentral.loop.feedback import Sketch, measure_after, refresh_feedback
 from decentral.loop.health import Announce, Health, finite_rows
+from decentral.loop.participation import Participants
 from decentral.loop.pipeline import Pipeline
 from decentral.loop.setup import Setup, Simulated
 from decentral.merging.base import merge_weights
@@ -27,10 +28,10 @@ from decentral.network.planning import (
     RoundPlanner,
     next_planner,
 )
-from decentral.optim.block_optimizer import BlockOptimizer, Rate
-from decentral.records import Records, records_of
+from decentral.optim.block_optimizer import BlockOptimizer
+from decentral.records import records_of
 from decentral.sampling import Sampler
-from decentral.schedules.progress import Feedback, Progress
+from decentral.schedules.progress import Feedback
 from decentral.topology.labels import NodeId, RowIndex
 
 
@@ -75,11 +76,15 @@ class Block:
         self.clock = setup.clock()
         self.intensity = 0.0
         self.feedback: Feedback | None = None
+        self.resting: set[NodeId] = set()  # at a merge: who gives it nothing
         #: Looks at the models before the next global merge, once.
         self.before_merge: Callable[[], None] | None = None
         stop, live = config.on_nonfinite == "stop", self.members.live
         self.health = Health(exchange, self.hosted, live, stop, announce, setup.users)
-        rule, layout, apart = setup.optimizer, setup.layout, setup.in_events
+        partial = self.planner if self.planner and self.planner.participation else None
+        # Rows that do not all go on count their updates by themselves.
+        apart = setup.in_events or partial is not None
+        rule, layout = setup.optimizer, setup.layout
         self.optimizer = BlockOptimizer(
             rule, layout, self.rows, self.grads, setup.course, apart
         )
@@ -90,8 +95,11 @@ class Block:
         self.pipeline = Pipeline(
             setup, self.rows, self.integers, self.grads, self.sampler, self.hosted
         )
+        #: Who computes, where not all nodes do.
+        self.participants = partial and Participants(partial, self.pipeline)
         self.channels = Channels(setup, exchange, self.hosted, self.rows, self.optimizer)
         self.callbacks = Callbacks(config.callbacks)
+        self.records = records_of(declared_records(config.metrics))
 
     # --- progress -----------------------------------------------------------------
 
@@ -122,22 +130,6 @@ class Block:
     def learning_rate(self) -> float:
         """The learning rate of the next step."""
         return self.setup.rate(self.progress)
-
-    def rate_at(self, progress: Progress) -> float | Rate:
-        """Return the learning rate of the step that follows ``progress``, or that of
-        each block of parameters as a function of its ratio to the base.
-        """
-        blockwise, setup = self.optimizer.blockwise, self.setup
-        if blockwise is None:
-            return setup.rate(progress)
-        least = blockwise.floor
-        floor = setup.learning_rate.floor if least is None else least
-        return lambda ratio: setup.rate(progress, ratio, floor)
-
-    @cached_property
-    def records(self) -> Records:
-        """What is known of the numbers of a run."""
-        return records_of(declared_records(self.setup.config.metrics))
 
     @property
     def is_over(self) -> bool:
@@ -200,10 +192,12 @@ class Block:
     def gradient(self) -> None:
         """Compute every row's gradient on its next batch."""
         self.called.add("gradient")
-        size = self.batch_size
+        size, part = self.batch_size, self.participants
+        compute = self.pipeline.gradient if part is None else part.gradient
+        self.losses = compute(self.progress, size)
         if self.setup.network:
-            self.clock.work(self.step, size / self.setup.first_batch)
-        self.losses = self.pipeline.gradient(self.progress, size)
+            amount = size / self.setup.first_batch
+            self.clock.work(self.step, amount, None if part is None else part.ids)
 
     def average_gradients(self) -> None:
         """Replace every row's gradient by the mean over all healthy nodes."""
@@ -219,15 +213,20 @@ class Block:
     def adapt(self) -> None:
         """Clip per row, then let the optimizer update the rows."""
         self.called.add("adapt")
+        part = self.participants
         if self.setup.config.clip is not None:
-            self.pipeline.clip(self.setup.config.clip)
+            rows = None if part is None else part.rows
+            self.pipeline.clip(self.setup.config.clip, rows)
         if self.pipeline.restarts:
             self.optimizer.restart()
-        # An update is proportional to its learning rate, whatever else it depends
-        # on.
+        # An update is proportional to its learning rate, whatever it depends on.
         before = self.x[self.scaled].clone() if self.scaled else None
         done = self.progress.fraction if self.optimizer.follows_progress else 0.0
-        self.optimizer.step(self.rate_at(self.progress), done)
+        rate = self.setup.rates(self.progress, self.optimizer.blockwise)
+        if part is None:
+            self.optimizer.step(rate, done)
+        for row in part.rows if part else ():
+            self.optimizer.step_row(row, rate, done)
         if before is not None:
             moved = self.x[self.scaled].sub_(before).mul_(self.factors)
             self.x[self.scaled] = moved.add_(before)
@@ -290,24 +289,25 @@ class Block:
 
     def _merge(self, action: RoundAction, part: slice | None) -> None:
         """Let all who are there take the average of those who count."""
+        live = self.members.live
+        away = {live[place] for place in action.unavailable}
+        # Nodes that rest give nothing; they take what is there when they are drawn.
+        self.resting = {live[place] for place in action.resting} - away
         if self.before_merge is not None:
             looking, self.before_merge = self.before_merge, None
             looking()
-        unavailable = {self.members.live[place] for place in action.unavailable}
-        there = [node for node in self.health.healthy if node not in unavailable]
+        out = away | self.resting
+        there = [node for node in self.health.healthy if node not in out]
         size = self.setup.size.last if action.full_model else self.setup.size.merge
         if there:
-            weights = self.merge_shares(without=unavailable | self.list_uncounted())
-            here = [
-                RowIndex(i)
-                for i, node in enumerate(self.hosted)
-                if node not in unavailable
-            ]
+            weights = self.merge_shares(without=out | self.list_uncounted())
+            here = [RowIndex(i) for i, n in enumerate(self.hosted) if n not in away]
             with self.optimizer.evaluating():
                 self.stats.wire_bytes += self.channels.merge(
                     weights, self.progress, here, part
                 )
-            self.clock.average(there, size)
+            self.clock.average(there, size, later=[*self.resting])
+        self.resting = set()  # all count again, since all have the same model
         self.stats.average(max(1, len(there)), size)
         self._finish_round()
         # The last action comes after its step is counted, any other before.
@@ -327,7 +327,7 @@ class Block:
 
         All workers ask at the same time.
         """
-        out = self.setup.attackers.nodes | self.list_uncounted()
+        out = self.setup.attackers.nodes | self.list_uncounted() | self.resting
         return [node for node in self.health.healthy if node not in out]
 
     def list_uncounted(self) -> set[NodeId]:

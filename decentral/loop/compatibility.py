@@ -177,8 +177,7 @@ def _undefined_around_events(
     yield received, not linear, "leave aggregation out"
     lies = attack is not None and not traits_of(attack, AttackTraits).data
     yield "with an attack on what is sent", lies, "use attack label_flip"
-    mixed = "with optimizer state that is mixed"
-    yield mixed, config.mix_state, "leave mix_state out"
+    yield "with optimizer state that is mixed", config.mix_state, "leave mix_state out"
     stops = config.on_nonfinite == "stop"
     yield "where nodes are quarantined", not stops, "leave on_nonfinite out"
     restarts = sam is not None and sam.momentum == "restart"
@@ -284,6 +283,7 @@ def _varies(planner: RoundPlanner) -> bool:
     return (
         planner.mixer.topology.time_varying
         or planner.faults.any
+        or planner.participation is not None
         or _activates_some_links(planner)
     )
 

@@ -37,7 +37,7 @@ def step_flops(setup: Setup) -> float:
     Forward and backward take 6 operations per weight and position it is applied to.
     """
     uses = _weight_uses(setup.model, setup.train.first)
-    return 6.0 * uses * setup.timeline.mean * setup.config.nodes
+    return 6.0 * uses * setup.timeline.mean * setup.drawn
 
 
 def _weight_uses(model: nn.Module, sample: Tree) -> float:

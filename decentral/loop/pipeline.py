@@ -172,14 +172,17 @@ class Pipeline:
             setup.model, setup.layout, setup.task.loss, self.compute.kind, bounds
         )
 
-    def clip(self, limit: float) -> None:
+    def clip(self, limit: float, rows: Sequence[int] | None = None) -> None:
         """Clip the gradients to norms of at most ``limit``, each row by its own
-        norm.
+        norm; only those of some ``rows``, where given.
         """
-        norms = self.setup.layout.trainable_view(self.grads).norm(dim=1, keepdim=True)
+        grads = self.grads if rows is None else self.grads[rows]
+        norms = self.setup.layout.trainable_view(grads).norm(dim=1, keepdim=True)
         # As ``torch.nn.utils.clip_grad_norm_``, 1e-6 included: the same bits for
         # one node.
-        self.grads.mul_((limit / (norms + 1e-6)).clamp(max=1.0))
+        grads.mul_((limit / (norms + 1e-6)).clamp(max=1.0))
+        if rows is not None:
+            self.grads[rows] = grads
 
 
 def gradient_of(setup: Setup, nodes: int, sampler: Sampler) -> tuple[Gradient, str]:

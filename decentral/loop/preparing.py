@@ -31,6 +31,7 @@ from decentral.loop.compatibility import (
 )
 from decentral.loop.health import attackers
 from decentral.loop.models import build_seeded, builder_of, check_size
+from decentral.loop.participation import drawn_nodes, with_participation
 from decentral.loop.pipeline import check_methods, with_numbers
 from decentral.loop.setup import Setup
 from decentral.merging.base import in_a_run
@@ -81,8 +82,7 @@ def prepare(config: Config) -> Setup:
     layout = Layout.of(model, grouping(parts["optimizer"], model))
     check_optimizer(parts["optimizer"], layout)
     batch = parts["batch"] = build("batch", config.batch)
-    # From here on the number of steps is known, in which phases and schedules
-    # count.
+    # From here on the number of steps is known, in which phases count.
     config, timeline = resolve_steps(config, task, batch)
     check_methods(config, task, model)
     plan, counts = _data(config, task, parts, timeline.size(0))
@@ -167,7 +167,7 @@ def _data(
     """Divide the training samples; return the plan and how many of each class a
     node holds.
     """
-    # Without labels all samples are of one class: splits then see their number alone.
+    # Without labels all samples are of one class: splits see their number alone.
     labels = (
         np.zeros(len(task.splits[0]), np.int64)
         if task.labels is None
@@ -216,13 +216,14 @@ def _planner(setup: Setup, nodes: NodeLabels) -> RoundPlanner | None:
     faults = network_faults(config.faults, nodes, config.steps, config.seed)
     if setup.traits.communicates != "rounds":
         refuse_rounds(parts, faults)
-        return None
+        return with_participation(config, parts, None)
     topology = _topology(config)
     mixer = Mixer.make(topology, setup.weights)
     schedule = CommunicationSchedule.make(config.communication)
     planner = RoundPlanner(
         mixer, schedule, config.steps, config.local_steps, setup.timeline, faults
     )
+    planner = with_participation(config, parts, planner) or planner
     refuse_unsound(config, parts, planner)
     if setup.in_events:
         refuse_in_events(config, parts, planner)
@@ -292,8 +293,7 @@ def resolve_steps(
         batch: The batch schedule.
     """
     budget = None if config.data is None else samples_per_node(config, task)
-    # With a budget the steps follow from the batches: a schedule is not told their
-    # number.
+    # With a budget steps follow from batches: a schedule is not told how many.
     first = batch_size(batch, Progress(0, 0 if budget else config.steps, 0, budget))
     if budget is not None and budget < first:
         raise ConfigError(
@@ -347,7 +347,8 @@ def samples_per_node(config: Config, task: Task) -> int:
             )
         # A budget is counted in sequences from here on; all are of one length.
         count //= inputs.shape[1]
-    return count if amount.per_node else count // config.nodes
+    # All positions move on, but only who is drawn in a round sees its samples.
+    return (count * config.nodes if amount.per_node else count) // drawn_nodes(config)
 
 
 # --- what is on when --------------------------------------------------------------

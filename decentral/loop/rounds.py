@@ -183,7 +183,7 @@ def _tell(block: Block, moment: Moment, record: Record) -> None:
 def _context(block: Block, moment: Moment, record: Record) -> Context:
     """Return where a run stands: the same numbers, to the bit, on any workers."""
     callbacks, setup = block.callbacks, block.setup
-    healthy = {*block.health.healthy}
+    healthy, training = {*block.health.healthy}, {*_training(block)}
     wire = torch.zeros(len(block.hosted), dtype=torch.float64)
     wire[:1] = block.stats.wire_bytes
     losses, wires = block.exchange.gather(
@@ -192,7 +192,7 @@ def _context(block: Block, moment: Moment, record: Record) -> Context:
     of = {
         node: loss
         for node, loss in zip(block.members.live, losses.tolist(), strict=True)
-        if node in healthy and block.called
+        if node in training and block.called
     }
     shared = {"nodes/healthy": len(healthy), "comm/wire_bytes": wires.sum().item()}
     if of and record.get("loss/train") is not None:
@@ -201,7 +201,7 @@ def _context(block: Block, moment: Moment, record: Record) -> Context:
         )
     measured = callbacks.measured({**record, **shared} if record else {})
     rows = block.exchange.gather(block.x) if callbacks.wants_rows(moment) else None
-    seen = block.samples * setup.config.nodes
+    seen = block.samples * setup.drawn
     return Context(
         step=block.step, steps=setup.config.steps, epoch=seen / len(setup.task.splits[0]),
         samples=block.samples, round=block.round, nodes=tuple(sorted(healthy)),
@@ -214,18 +214,21 @@ def _context(block: Block, moment: Moment, record: Record) -> Context:
 
 def status(block: Block) -> Record:
     """Return the counters that every log line shows."""
-    healthy = block.healthy_rows()
+    healthy, training = block.healthy_rows(), _training(block)
+    trained = healthy
+    if block.participants is not None:
+        trained = [row for row in healthy if block.hosted[row] in {*training}]
     known, setup = block.feedback, block.setup
     return {
         "step": block.step,
         "samples": block.samples,
         # Some algorithms begin by communicating, and nothing is no loss of 0.
-        "loss/train": _mean(block.losses[healthy])
+        "loss/train": _mean(block.losses[trained])
         if "gradient" in block.called
         else None,
         "learning_rate": block.learning_rate,
         "batch/size": block.batch_size,
-        "batch/global": block.batch_size * len(block.health.healthy),
+        "batch/global": block.batch_size * len(training),
         "comm/bytes": block.stats.bytes,
         "comm/wire_bytes": block.stats.wire_bytes,
         "comm/measure_bytes": block.stats.measure_bytes,
@@ -233,6 +236,7 @@ def status(block: Block) -> Record:
         "comm/rounds": block.stats.rounds,
         "comm/intensity": block.intensity,
         "nodes/healthy": len(healthy),
+        **({"nodes/training": len(trained)} if block.participants else {}),
         **({"time/simulated_s": block.simulated_s} if setup.network else {}),
         **(
             {"feedback/consensus": known.consensus}
@@ -242,6 +246,12 @@ def status(block: Block) -> Record:
         **({"feedback/spent": known.spent} if known else {}),
         **(block.simulation.figures() if block.simulation else {}),
     }
+
+
+def _training(block: Block) -> list[NodeId]:
+    """Return the ids of the healthy nodes that took the last step."""
+    part, healthy = block.participants, block.health.healthy
+    return healthy if part is None else part.among(healthy)
 
 
 def _mean(losses: Tensor) -> float | None:

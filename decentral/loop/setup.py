@@ -25,7 +25,8 @@ from decentral.network.clock import Clock
 from decentral.network.links import Network
 from decentral.network.planning import RoundPlanner, Size, all_reduce_messages
 from decentral.optim.base import LrInfo
-from decentral.optim.block_optimizer import state_numbers
+from decentral.optim.block_optimizer import Rate, state_numbers
+from decentral.optim.blocks import Blockwise
 from decentral.plugins import is_users, label_of, plain
 from decentral.pytree import tree_map
 from decentral.registry import PYTHON, ConfiguredPlugin
@@ -161,6 +162,12 @@ class Setup:
         return NodeLabels(self.config.nodes, read)
 
     @property
+    def drawn(self) -> int:
+        """How many nodes compute in a step."""
+        part = self.planner.participation if self.planner else None
+        return part.count(self.config.nodes) if part else self.config.nodes
+
+    @property
     def users(self) -> str:
         """The parts of the run that are the user's own, in words."""
         return ", ".join(label_of(part) for part in self.parts.values() if is_users(part))
@@ -231,6 +238,16 @@ class Setup:
         if self.batch.common["scale_lr"] == "none":
             return rate
         return rate * self.lr_factor(self.timeline.size(progress.step))
+
+    def rates(self, progress: Progress, blockwise: Blockwise | None) -> float | Rate:
+        """Return the learning rate of a step, or that of each block of parameters as a
+        function of its ratio to the base.
+        """
+        if blockwise is None:
+            return self.rate(progress)
+        least = blockwise.floor
+        floor = self.learning_rate.floor if least is None else least
+        return lambda ratio: self.rate(progress, ratio, floor)
 
     def lr_factor(self, size: int) -> float:
         """Return by what a batch of ``size`` multiplies the learning rate."""

@@ -61,17 +61,20 @@ class Clock:
         """Begin at zero."""
         self.ready_s = np.zeros(self.network.nodes if self.network else 0)
 
-    def work(self, step: int, amount: float = 1.0) -> None:
-        """Let every node compute the gradient of a step, ``amount`` times the first
-        step's work.
+    def work(self, step: int, amount: float = 1.0, nodes: Integers | None = None) -> None:
+        """Let every node compute the gradient of a step.
+
+        Args:
+            step: The step.
+            amount: The work, in that of the first step.
+            nodes: Who computes, by id; none: all.
         """
         if self.network is None or self.compute is None:
             return
-        nodes = np.arange(self.network.nodes)
+        nodes = np.arange(self.network.nodes) if nodes is None else nodes
         # A new array: what has departed keeps the times before this work.
-        self.ready_s = self.ready_s + amount * seconds_of(
-            self.compute, nodes, step, self.seed
-        )
+        self.ready_s = self.ready_s.copy()
+        self.ready_s[nodes] += amount * seconds_of(self.compute, nodes, step, self.seed)
 
     def depart(self) -> None:
         """Let the messages of the next gossip leave now, before the work that comes
@@ -110,13 +113,23 @@ class Clock:
         self.ready_s = np.maximum(self.ready_s, done_s)
         self.departed_s = None
 
-    def average(self, nodes: Iterable[NodeId], size: float) -> None:
+    def average(
+        self, nodes: Iterable[NodeId], size: float, later: Sequence[NodeId] = ()
+    ) -> None:
         """Let nodes take a global average: it begins with the last, ends for all at
         once.
+
+        Args:
+            nodes: Whose average it is.
+            size: Bytes of a row.
+            later: Nodes that begin with it when they are drawn, so not before.
         """
-        if self.network is not None:
-            members = np.array(sorted(nodes))
-            self._together(members, self._all_reduce_s(self.network, members, size))
+        if self.network is None:
+            return
+        members = np.array(sorted(nodes))
+        self._together(members, self._all_reduce_s(self.network, members, size))
+        rest = np.array(later, dtype=np.int64)
+        self.ready_s[rest] = np.maximum(self.ready_s[rest], self.ready_s[members[0]])
 
     def gather(self, nodes: Iterable[NodeId], size: float) -> None:
         """Let nodes tell each other ``size`` bytes: half of the way of a ring
@@ -184,8 +197,9 @@ def forecast(planner: RoundPlanner, clock: Clock, size: float) -> Forecast:
     """
     step = round = messages = 0
     for planned in preview(planner):
+        drawn = planner.drawn(planned.step)
         for earlier in range(step, planned.step):
-            clock.work(earlier)
+            clock.work(earlier, nodes=drawn)
         _send(planner, clock, planned.step, round, size)
         step, round, messages = planned.step, planned.round, planned.messages
     return Forecast(clock.now_s(all_ids(planner.nodes)), messages * size, round)
@@ -201,7 +215,10 @@ def _send(
         if each is not None and each.mixing is not None:
             clock.gossip(each.mixing, size, all_ids(planner.nodes))
         elif each is not None:
-            clock.average(all_ids(planner.nodes), size)
+            resting = [NodeId(place) for place in each.resting - each.unavailable]
+            there = {*all_ids(planner.nodes)} - each.unavailable - each.resting
+            if there:
+                clock.average(map(NodeId, there), size, later=resting)
 
 
 def forecast_all_reduce(clock: Clock, nodes: int, steps: int, size: float) -> Forecast:

@@ -15,7 +15,7 @@ from decentral.errors import ConfigError
 from decentral.faults.base import Faults
 from decentral.mixing.base import Integers, Mixer, Mixing
 from decentral.registry import build
-from decentral.schedules.action import CommunicationSchedule, Merge
+from decentral.schedules.action import CommunicationSchedule, Merge, Participation
 from decentral.schedules.progress import (
     Feedback,
     Progress,
@@ -39,6 +39,9 @@ class RoundAction:
     mixing: Mixing | None = None
     # positions of nodes that take no part for now
     unavailable: frozenset[Position] = frozenset()
+    # positions of nodes that are not drawn: they give nothing to a merge, whose model
+    # is what they begin with when they are drawn next
+    resting: frozenset[Position] = frozenset()
     full_model: bool = (
         False  # all of a model, where an algorithm sends parts of it in turn
     )
@@ -62,6 +65,7 @@ class RoundPlanner:
     timeline: StepTimeline | None = None  # None: every step takes the same
     faults: Faults = NO_FAULTS
     live: tuple[NodeId, ...] | None = None  # ids by position; None: all
+    participation: Participation | None = None  # None: all nodes in every round
 
     @property
     def ids(self) -> Integers:
@@ -71,7 +75,7 @@ class RoundPlanner:
     @property
     def doubly_stochastic(self) -> bool:
         """Whether every round keeps the mean of the nodes, whatever goes wrong."""
-        if not self.faults.any:
+        if not self.faults.any and self.participation is None:
             return self.mixer.doubly_stochastic
         # The receiver of a message that is lost keeps its weight, so that rows
         # still sum to one. Columns do only where both directions are lost together.
@@ -98,26 +102,37 @@ class RoundPlanner:
         action = self.schedule.action(progress, feedback)
         faulty = self.faults.any
         unavailable = self._unavailable(progress) if faulty else NOBODY
+        resting = self._resting(progress)
         # Faults of links and messages strike gossip only: a global average goes
         # over no links of the graph. Who is away gives it nothing, and takes
         # nothing from it.
         if isinstance(action, Merge):
-            return RoundAction(1.0, unavailable=unavailable)
+            return RoundAction(1.0, unavailable=unavailable, resting=resting)
         # Graphs that are drawn whole, such as matchings, take part in a share of
         # the rounds; others take part in all, with a share of their links.
         if action == 0.0 or not self.mixer.is_active(progress.communication_step, action):
             return None
         # A mixing without faults may have been computed before; with them every round
         # has its own.
+        excluded |= resting
         if not faulty:
-            return RoundAction(
-                action, self.mixer.mixing(progress.round, action, excluded)
-            )
-        return RoundAction(
-            action,
-            self._faulty_mixing(progress, action, excluded | unavailable),
-            unavailable,
-        )
+            mixing = self.mixer.mixing(progress.round, action, excluded)
+        else:
+            mixing = self._faulty_mixing(progress, action, excluded | unavailable)
+        return RoundAction(action, mixing, unavailable, resting)
+
+    def drawn(self, step: int) -> Integers | None:
+        """Return the ids of the nodes that take step ``step``, from 1; None: all."""
+        if self.participation is None:
+            return None
+        drawn = self.participation.drawn(self.ids, (step - 1) // self.local_steps)
+        return self.ids[drawn]
+
+    def _resting(self, progress: Progress) -> frozenset[Position]:
+        if self.participation is None:
+            return NOBODY
+        drawn = self.participation.drawn(self.ids, progress.communication_step)
+        return frozenset(map(Position, np.flatnonzero(~drawn).tolist()))
 
     def _unavailable(self, progress: Progress) -> frozenset[Position]:
         return frozenset(
@@ -234,7 +249,7 @@ def preview(planner: RoundPlanner) -> Iterator[Planned]:
 
 
 def _messages(action: RoundAction, nodes: int) -> int:
-    there = max(1, nodes - len(action.unavailable))
+    there = max(1, nodes - len(action.unavailable | action.resting))
     return (
         action.mixing.messages if action.mixing else all_reduce_messages(there, steps=1)
     )
@@ -261,6 +276,10 @@ def expected_bytes(planner: RoundPlanner, size: Size) -> float:
             messages = planner.mixer.expected_messages(action)
             if planner.faults.any:
                 messages *= _surviving(planner, here)
+            if planner.participation is not None:
+                drawn = planner.participation.count(planner.nodes)
+                # Both ends of a link are drawn, without replacement.
+                messages *= drawn * (drawn - 1) / max(1, planner.nodes**2 - planner.nodes)
             total += messages * size.gossip
     return total
 
@@ -269,11 +288,16 @@ def _expected_merge(planner: RoundPlanner, progress: Progress) -> float:
     """Return the expected messages of a merge: 2 (E[n] - 1 + P(n = 0)), n nodes
     being there.
     """
+    nodes, drawn = planner.nodes, planner.nodes
+    if planner.participation is not None:
+        drawn = planner.participation.count(nodes)
     if not planner.faults.any:
-        return all_reduce_messages(planner.nodes, steps=1)
+        return all_reduce_messages(drawn, steps=1)
     there = planner.faults.presence(planner.ids, progress)
-    # Nobody being there costs nothing, where 2 (n - 1) would give -2.
-    return 2.0 * float(there.sum() - 1 + np.prod(1 - there))
+    # Nobody being there costs nothing, where 2 (n - 1) would give -2. Where only some
+    # nodes are drawn, each of them stands for the average one.
+    nobody = np.prod(1 - there) if drawn == nodes else (1 - there.mean()) ** drawn
+    return 2.0 * float(there.sum() * drawn / nodes - 1 + nobody)
 
 
 def _surviving(planner: RoundPlanner, progress: Progress) -> float:

@@ -1,5 +1,5 @@
-"""What a communication schedule decides, and a schedule with its final merge
-decided.
+"""What a communication schedule decides, a schedule with its final merge decided, and
+who takes part in a round.
 """
 
 from __future__ import annotations
@@ -10,6 +10,10 @@ from functools import cached_property
 from math import nan
 from typing import Any, Final
 
+import numpy as np
+from numpy.typing import NDArray
+
+from decentral import rng
 from decentral.plugins import describe, wrong
 from decentral.registry import ConfiguredPlugin, build
 from decentral.schedules.progress import Feedback, Progress
@@ -148,3 +152,36 @@ def _parts(rule: ConfiguredPlugin) -> list[ConfiguredPlugin]:
         value for value in rule.settings.values() if isinstance(value, ConfiguredPlugin)
     ]
     return [inner for part in direct for inner in (*_parts(part), part)]
+
+
+# --- who takes part ---------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Participation:
+    """Which nodes take part in a round and compute the steps before it; others rest.
+
+    ``amount`` is a share of the nodes, up to 1, or a number of them, from 2 on. As
+    many are drawn for every communication step, each as likely as any other.
+    """
+
+    amount: float
+    seed: int
+
+    def count(self, nodes: int) -> int:
+        """Return how many of ``nodes`` take part in a round.
+
+        >>> Participation(0.1, 0).count(16), Participation(4, 0).count(16)
+        (2, 4)
+        """
+        share = self.amount <= 1
+        return min(nodes, max(1, round(self.amount * (nodes if share else 1))))
+
+    def drawn(self, ids: NDArray[np.int64], communication_step: int) -> NDArray[np.bool_]:
+        """Return which of the nodes ``ids`` take part in a communication step."""
+        # By id and by the step, not by the round: the nodes that compute are drawn
+        # before anybody knows whether something will be sent.
+        lots = rng.uniform(self.seed, "participation", communication_step, ids)
+        found = np.zeros(len(ids), dtype=bool)
+        found[np.argsort(lots, kind="stable")[: self.count(len(ids))]] = True
+        return found

@@ -234,7 +234,8 @@ class World:
         step = min(node.updates, self.setup.config.steps - 1)
         if step not in self._paces:
             here = self.planner.progress(step, 0)
-            self._paces[step] = self.block.rate_at(here), here.fraction
+            rates = self.setup.rates(here, self.block.optimizer.blockwise)
+            self._paces[step] = rates, here.fraction
         return self._paces[step]
 
     # --- communication ------------------------------------------------------------

@@ -217,7 +217,9 @@ class AlgorithmTraits(Recommending, Refusing):
         identity: Settings that make one node the plain optimizer; none: always.
         time: In ``rounds``, a function (block, action); or one (node, event): nobody
             waits (``events``), or for ``neighbours`` only; a function (settings) of it.
-        server: Node 0 serves the others: its model is the run's.
+        server: Node 0 serves others: its model is the run's.
+        partial: What ``participation`` may leave nodes out of: all ``rounds``, rows that
+            were neither trained nor mixed staying as they are, or ``merges`` alone.
     """
 
     guarantees: tuple[Guarantee, ...] = ()
@@ -231,6 +233,7 @@ class AlgorithmTraits(Recommending, Refusing):
     identity: Settings = field(default_factory=dict[str, Any])
     time: Literal["rounds", "events", "neighbours"] | Callable[[Settings], str] = "rounds"
     server: bool = False
+    partial: Literal["rounds", "merges", "nothing"] = "nothing"
 
     def contradiction(self, settings: Settings) -> str:
         """Return which setting or state that a trait names there is not."""
@@ -252,8 +255,7 @@ class CodecTraits(Refusing):
         wire: How coded rows travel between workers; unless given, as plain numbers.
         biased: Rows lose too much to be averaged as they are; ``choco`` must send
             differences.
-        memory: What everybody knows of a row is remembered, and only what is new is
-            coded.
+        memory: What all know of a row is remembered; only what is new is coded.
     """
 
     uncoded: bool = False
@@ -307,8 +309,7 @@ class MetricTraits(Traits):
     """Traits of a metric.
 
     Attributes:
-        records: What is known of each key that it returns: unit, format, which way
-            is better.
+        records: What is known of each key: unit, format, which way is better.
     """
 
     records: tuple[Record, ...] = ()
@@ -330,8 +331,7 @@ class ModelTraits(Traits):
     """Traits of a model.
 
     Attributes:
-        inputs: What it takes, in the words of ``Task.takes``; unless given,
-            anything.
+        inputs: What it takes, in the words of ``Task.takes``; none: anything.
         single: Parts of it compute in single precision, whatever the rows are in.
         surrogate: Why its gradient is not that of its loss.
     """
