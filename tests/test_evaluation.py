@@ -22,11 +22,14 @@ from support import (
 )
 from torch import nn
 
+import decentral
+import decentral.cli
 from decentral import Task
+from decentral.config import read_file
 from decentral.errors import RunError
 from decentral.loop.block import Block
 from decentral.loop.cost import ONE_THREAD_FLOPS, step_flops, thread_count
-from decentral.loop.measure import Evaluator, evaluation_interval
+from decentral.loop.measure import Evaluator, plan_evaluations
 from decentral.metrics.base import score
 
 NODES = 6
@@ -70,24 +73,18 @@ def test_evaluations_in_between_look_at_eval_nodes_spread_evenly(
 
 
 @pytest.mark.parametrize("local_steps", [1, 3, 7, 16])
-@pytest.mark.parametrize("steps", [400, 3000])
-def test_the_automatic_interval_is_whole_rounds(local_steps: int, steps: int) -> None:
+def test_the_automatic_interval_is_whole_rounds(local_steps: int) -> None:
     """50 test samples by 7 models, under a twentieth of 6 nodes of 8 samples: 146 steps."""
-    setup = tiny_setup(
-        nodes=NODES, steps=steps, local_steps=local_steps, eval_every="auto"
+    plan = plan_evaluations(
+        tiny_setup(nodes=NODES, steps=4000, local_steps=local_steps, eval_every="auto")
     )
-    interval = evaluation_interval(setup)
-    assert interval % local_steps == 0
-    assert 146 <= interval < 146 + local_steps
-
-
-def test_the_interval_is_the_run_where_the_run_is_shorter() -> None:
-    assert evaluation_interval(tiny_setup(nodes=NODES, steps=20, eval_every="auto")) == 20
+    assert plan.every % local_steps == 0
+    assert 146 <= plan.every < 146 + local_steps
 
 
 def test_a_long_run_is_evaluated_sixty_times() -> None:
     setup = tiny_setup(nodes=NODES, steps=60_000, local_steps=1, eval_every="auto")
-    assert evaluation_interval(setup) == 1000
+    assert plan_evaluations(setup).every == 1000
 
 
 @pytest.mark.parametrize("eval_nodes", [1, 3, 64])
@@ -97,9 +94,95 @@ def test_evaluation_takes_up_to_a_twentieth_of_the_samples_of_training(
 ) -> None:
     """Counted in forward passes; a step less between evaluations would be more than that."""
     block = tiny_block(
-        nodes=NODES, steps=900, local_steps=1, eval_every="auto", eval_nodes=eval_nodes,
+        nodes=NODES, steps=6000, local_steps=1, eval_every="auto", eval_nodes=eval_nodes,
         eval_samples=eval_samples, batch=4,
     )  # fmt: skip
+    passed = forwards(block)
+    plan = plan_evaluations(block.setup)
+    trained_on = NODES * 4 * plan.every
+    assert passed <= 0.05 * trained_on
+    assert passed > 0.05 * (trained_on - NODES * 4) or plan.every == 100  # sixty times
+    between = (6000 - 1) // plan.every * passed
+    assert plan.share == pytest.approx(between / (NODES * 4 * 6000), rel=1e-12)
+
+
+@pytest.mark.parametrize("steps", [100, 300, 900, 2000])
+@pytest.mark.parametrize("local_steps", [1, 5])
+def test_a_short_run_has_twenty_points_within_a_fifth_of_training(
+    steps: int, local_steps: int
+) -> None:
+    block = tiny_block(
+        nodes=NODES, steps=steps, local_steps=local_steps, eval_every="auto", batch=32,
+        eval_samples=2048,
+    )  # fmt: skip
+    plan = plan_evaluations(block.setup)
+    between = (steps - 1) // plan.every
+    assert between + 1 >= 20, "points, the first among them, the last not"
+    assert plan.every % local_steps == 0
+    assert between * forwards(block) <= 0.2 * NODES * 32 * steps
+    assert plan.samples >= 16
+
+
+def test_where_twenty_points_would_cost_more_there_are_as_many_as_do_not() -> None:
+    """16 samples by 7 models, under a fifth of 6 nodes of 4 samples: 24 steps."""
+    setup = tiny_setup(
+        nodes=NODES, steps=300, local_steps=1, batch=4, eval_every="auto",
+        eval_samples=2048,
+    )  # fmt: skip
+    plan = plan_evaluations(setup)
+    assert (plan.every, plan.samples) == (24, 16)
+    assert plan.share < 0.2
+
+
+def test_an_asked_interval_and_its_samples_stay() -> None:
+    plan = plan_evaluations(tiny_setup(nodes=NODES, steps=300, eval_every=10))
+    assert (plan.every, plan.samples) == (10, 64)
+    ends = plan_evaluations(tiny_setup(nodes=NODES, steps=300, eval_every=1000))
+    assert (ends.every, ends.share) == (1000, 0)
+
+
+def test_what_a_run_writes_of_its_evaluations_repeats_them(tmp_path: Path) -> None:
+    """Also where the samples of each are fewer than were asked for."""
+    run = decentral.launch(
+        nodes=2, steps=40, local_steps=2, threads=1, out=tmp_path / "one"
+    )
+    written = read_file(tmp_path / "one" / "config.yaml")
+    assert (written["eval_every"], written["eval_samples"]) == (4, 16)
+    again = decentral.launch(**{**written, "out": tmp_path / "two"})
+    keys = ["step", "loss/local_mean", "loss/merged"]
+    one, two = (of.metrics.dropna(subset=keys)[keys] for of in (run, again))
+    assert len(one) > 10
+    assert one.equals(two)
+
+
+@pytest.mark.parametrize("every", ["auto", 3, 1000])
+def test_evaluations_change_no_bit_of_training(every: int | str) -> None:
+    blocks = [
+        tiny_block(
+            nodes=NODES, steps=40, local_steps=2, eval_every=one, model="mlp(hidden=[8])"
+        )
+        for one in (every, 40)
+    ]
+    for block in blocks:
+        trained(block)
+    assert torch.equal(blocks[0].rows, blocks[1].rows)
+
+
+def test_the_terminal_says_how_often_on_what_and_at_what_cost(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    words = ["--nodes", "4", "--steps", "40", "local_steps=2", f"out={out}"]
+    code = decentral.cli.run(["launch", *words, "eval_nodes=3"])
+    assert code == 0
+    said = (
+        "every 4 steps on 16 of 450 test samples, 3 nodes: 11.2 % of training's samples"
+    )
+    assert said in " ".join(capsys.readouterr().out.split())
+
+
+def forwards(block: Block) -> int:
+    """Count the forward passes of samples in one evaluation in between."""
     evaluator, passed = Evaluator(block), 0
     forward = evaluator.forward
 
@@ -110,10 +193,7 @@ def test_evaluation_takes_up_to_a_twentieth_of_the_samples_of_training(
 
     evaluator.forward = counted
     evaluator(complete=False)
-    interval = evaluation_interval(block.setup)
-    trained_on = NODES * 4 * interval
-    assert passed <= 0.05 * trained_on
-    assert passed > 0.05 * (trained_on - NODES * 4)
+    return passed
 
 
 # --- on what --------------------------------------------------------------------------------------

@@ -154,6 +154,7 @@ def introduction(run: EngineRun) -> Table:
             ("model", f"{model}, {run.compute_reason}"),
             *([("workers", run.place)] if run.place else []),
             *([("memory", _room(run.memory))] if run.memory else []),
+            ("evaluation", _evaluation(run)),
             ("expected bytes", Text(_outlook(run), SENT)),
             ("folder", folder_text(run.folder.path)),
             *(("note", note) for note in setup.notes),
@@ -175,6 +176,19 @@ def _room(memory: Memory) -> str:
     """Say what memory the run takes at its peak, and all the time."""
     lasting = format_bytes(memory.total - memory.passing)
     return f"about {format_bytes(memory.total)} at its peak, {lasting} all the time"
+
+
+def _evaluation(run: EngineRun) -> str:
+    """Say how often a run is evaluated between its ends, on what, at what cost."""
+    plan, setup, test = run.evaluation, run.setup, len(run.setup.task.splits[2])
+    if plan.every >= setup.config.steps:
+        return "at both ends only"
+    some = f"{plan.samples:,} of {test:,}" if plan.samples < test else f"all {test:,}"
+    nodes = f", {plan.nodes} nodes" if plan.nodes < setup.config.nodes else ""
+    return (
+        f"every {count(plan.every, 'step')} on {some} test samples{nodes}: "
+        f"{relative_text(plan.share)} of training's samples"
+    )
 
 
 def _data(setup: Setup) -> list[tuple[str, Text | str]]:

@@ -161,9 +161,12 @@ class Config(BaseModel):
         description="what to measure",
     )
     seed: Annotated[int, Ge(0)] = Field(0, description="of every draw in the run")
-    eval_every: Count | Auto = Field("auto", description="steps between two evaluations")
+    eval_every: Count | Auto = Field(
+        "auto",
+        description="steps between two evaluations; auto: cheap, and 20 if it can be",
+    )
     eval_samples: Count = Field(
-        2048, description="test samples of evaluations in between"
+        2048, description="most test samples of an evaluation in between"
     )
     eval_nodes: Count = Field(64, description="nodes of evaluations in between")
     log_every: Count | Auto = Field("auto", description="steps between two log lines")

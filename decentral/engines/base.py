@@ -27,7 +27,7 @@ from decentral.errors import (
 )
 from decentral.limits import check_threads, is_json
 from decentral.loop.cost import Memory, measure_compute, thread_count
-from decentral.loop.measure import evaluation_interval
+from decentral.loop.measure import plan_evaluations
 from decentral.loop.preparing import prepare
 from decentral.loop.rounds import log_interval
 from decentral.loop.setup import Setup, resolve_config
@@ -91,6 +91,7 @@ class EngineRun(ABC):
             check_threads(config.threads)
         # Measured before workers start, so that all simulate with the same seconds.
         self.setup = measure_compute(prepare(config))
+        self.evaluation = plan_evaluations(self.setup)
         self.records = records_of(declared_records(config.metrics))
         self.threads = thread_count(self.setup)
         # Before anything runs, for the mistakes of a schedule that show only late
@@ -180,7 +181,8 @@ class EngineRun(ABC):
         return resolve_config(
             self.setup,
             replicas=self.replicas,
-            eval_every=evaluation_interval(self.setup),
+            eval_every=self.evaluation.every,
+            eval_samples=self.evaluation.samples,
             log_every=log_interval(self.setup),
             checkpoint_every=checkpoint_interval(self.setup.config),
             threads=self.threads,
@@ -348,10 +350,8 @@ def _split(record: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def expected_bytes(setup: Setup) -> float | None:
-    """Return the logical bytes to expect, None where the run itself decides.
-
-    Asks the schedule about the whole run, so that its mistakes show before the
-    first step.
+    """Return the logical bytes to expect, None where the run itself decides; asks the
+    schedule about the whole run, so that its mistakes show before the first step.
     """
     planner = setup.planner
     if planner is None:
@@ -374,9 +374,8 @@ def close_on_error(run: EngineRun) -> Generator[None]:
 
 @contextmanager
 def stop_signals(given: threading.Event | None = None) -> Generator[threading.Event]:
-    """Let Ctrl-C or SIGTERM ask for a stop at the next step, a second one at once.
-
-    Whoever has ``given`` an event has seen to that.
+    """Let Ctrl-C or SIGTERM ask for a stop at the next step, a second one at once;
+    whoever has ``given`` an event has seen to that.
     """
     stopping = given or threading.Event()
     # Python takes signal handlers in its main thread only.

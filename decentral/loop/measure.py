@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
+from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from decentral import rng
+from decentral.config import Config
 from decentral.errors import ConfigError
 from decentral.gradients.autograd import make_looped_forward, make_stacked_forward
 from decentral.layout import share_parameters
@@ -25,29 +27,78 @@ from decentral.private import count_changes
 from decentral.registry import build
 from decentral.tasks.base import Samples
 
-#: Evaluation's forward samples stay below this share of training's.
+#: Forward samples of the evaluations in between stay below this share of training's.
 EVALUATION_SHARE = 0.05
 #: Most evaluations of one run.
 EVALUATIONS = 60
+#: A curve of fewer points hides what happened: short runs are given as many, on fewer
+#: samples, and for up to this share of training's.
+POINTS, SHORT_SHARE = 20, 0.20
+#: Fewest samples of an evaluation, where there are as many: of fewer, a curve is noise.
+FEWEST = 16
 
 
-def evaluation_interval(setup: Setup) -> int:
-    """Return the steps between evaluations: as asked, or so that they stay cheap
-    (counted).
+@dataclass(frozen=True)
+class EvaluationPlan:
+    """How often a run is evaluated in between, and on how much.
+
+    Attributes:
+        every: Steps between two evaluations.
+        samples: Most test samples of each.
+        nodes: Nodes of each, beside the average of all.
+        share: Their forward samples, as a share of the samples of training.
+    """
+
+    every: int
+    samples: int
+    nodes: int
+    share: float
+
+
+def plan_evaluations(setup: Setup) -> EvaluationPlan:
+    """Return how often, and on how much: as asked, or so that it stays cheap (counted).
 
     ``auto`` is a multiple of ``local_steps``, so that every evaluation sees the
     same phase of a round.
     """
-    config = setup.config
+    config, test = setup.config, len(setup.task.splits[2])
+    samples, nodes = config.eval_samples, min(config.eval_nodes, config.nodes)
+    # One more for the merged model; a training step is ``nodes`` times the mean batch.
+    trained, models = config.nodes * setup.timeline.mean, nodes + 1
     if config.eval_every != "auto":
-        return config.eval_every
-    test = min(config.eval_samples, len(setup.task.splits[2]))
-    # One more for the merged model; a training step is ``nodes`` times the mean
-    # batch.
-    forward = (min(config.eval_nodes, config.nodes) + 1) * test
-    cheap = ceil(forward / (EVALUATION_SHARE * config.nodes * setup.timeline.mean))
-    interval = max(cheap, ceil(config.steps / EVALUATIONS))
-    return min(ceil(interval / config.local_steps) * config.local_steps, config.steps)
+        every = config.eval_every
+    else:
+        every, some = _cheap_interval(config, min(samples, test), models / trained)
+        samples = some if some < test else samples
+    between = (config.steps - 1) // every
+    share = between * models * min(samples, test) / (config.steps * trained)
+    return EvaluationPlan(every, samples, nodes, share)
+
+
+def _cheap_interval(config: Config, samples: int, cost: float) -> tuple[int, int]:
+    """Return steps between evaluations, and samples of each.
+
+    Args:
+        config: The run.
+        samples: Most samples.
+        cost: Training steps that have as many samples as all models evaluated on one.
+    """
+
+    def rounds(steps: float) -> int:
+        whole = ceil(steps / config.local_steps) * config.local_steps
+        return min(whole, config.steps)
+
+    every = rounds(
+        max(ceil(samples * cost / EVALUATION_SHARE), ceil(config.steps / EVALUATIONS))
+    )
+    dense = max(config.steps // POINTS // config.local_steps, 1) * config.local_steps
+    if every <= dense:
+        return every, samples
+    some = min(samples, int(SHORT_SHARE * dense / cost))
+    if some >= min(samples, FEWEST):
+        return min(dense, config.steps), some
+    some = min(samples, FEWEST)
+    return rounds(ceil(some * cost / SHORT_SHARE)), some
 
 
 class Evaluator:
@@ -69,9 +120,8 @@ class Evaluator:
         _, val, test = setup.task.splits
         self.test = test.to(setup.device, setup.dtype)
         self.val = None if val is None else val.to(setup.device, setup.dtype)
-        self.subset = self.test.subset(
-            self._choose(len(test), setup.config.eval_samples, "test")
-        )
+        some = plan_evaluations(setup).samples
+        self.subset = self.test.subset(self._choose(len(test), some, "test"))
         self.calibration = self._calibration_inputs()
 
     def _choose(self, size: int, wanted: int, purpose: str) -> Tensor:

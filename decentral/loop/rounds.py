@@ -16,7 +16,7 @@ from decentral.exchange.base import CommunicationStats
 from decentral.loop.block import Block
 from decentral.loop.callbacks import Context, Moment
 from decentral.loop.compatibility import refuse_idle
-from decentral.loop.measure import Evaluator, evaluation_interval
+from decentral.loop.measure import Evaluator, plan_evaluations
 from decentral.loop.setup import Setup
 from decentral.plugins import describe, wrong
 from decentral.records import is_own
@@ -46,7 +46,7 @@ def train(block: Block, evaluator: Evaluator) -> Iterator[Record]:
     are evaluated before the first step, and never again.
     """
     setup = block.setup
-    every = evaluation_interval(setup)
+    every = plan_evaluations(setup).every
     log_every = log_interval(setup)
     callbacks = block.callbacks
     if block.is_over:

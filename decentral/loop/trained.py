@@ -1,6 +1,4 @@
-"""The models of a run after training: looked at in one place, written for other
-programs.
-"""
+"""The models of a run after training: looked at in one place, written for others."""
 
 from __future__ import annotations
 
@@ -42,6 +40,8 @@ from decentral.topology.labels import NodeId
 #: A row [P] and its integer buffers [1, ...].
 Model = tuple[Tensor, dict[str, Tensor]]
 
+#: Fewest training samples that judge merges where there are none for validation.
+JUDGED = 512
 #: Samples of its own node from which a model's Fisher information is taken.
 FISHER_SAMPLES = 64
 
@@ -71,7 +71,8 @@ class TrainedModels:
             self.own, torch.arange(len(healthy)), exchange.gather
         )
         train = setup.train
-        some = train.subset(torch.arange(min(len(train), setup.config.eval_samples)))
+        judged = max(setup.config.eval_samples, JUDGED)
+        some = train.subset(torch.arange(min(len(train), judged)))
         self.judging = self.evaluator.val or some
 
     @cached_property
