@@ -10,7 +10,8 @@ from torch import Tensor
 from decentral.algorithms.node import Version
 from decentral.network.queue import Event, Leaving, Moment
 from decentral.run.checkpoint import Checkpoint
-from decentral.simulation.world import Meeting, World
+from decentral.simulation.traffic import Meeting
+from decentral.simulation.world import World
 from decentral.topology.labels import NodeId
 
 #: Notes a model that is kept, once, and returns its number.

@@ -1,0 +1,158 @@
+"""What nodes in simulated time send each other: models that leave, wait for a line that
+is busy, and arrive; and pairs that exchange theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from decentral.algorithms.node import NodeEvent, Version
+from decentral.loop.block import Block
+from decentral.network.queue import Lines, Moment, Queue
+from decentral.simulation.nodes import SimulatedNode
+from decentral.topology.labels import NodeId
+
+
+@dataclass(frozen=True, slots=True)
+class Meeting:
+    """Two nodes that exchange models; ``versions`` are those of its begin, the node's
+    own first, where these are averaged.
+    """
+
+    node: NodeId
+    other: NodeId
+    alone: bool
+    versions: tuple[Version, Version] | None = None
+
+
+class Traffic:
+    """All that is under way between the nodes of a block.
+
+    ``now_s`` is the simulated time.
+    """
+
+    nodes: list[SimulatedNode]
+
+    def __init__(self, block: Block, lines: Lines) -> None:
+        """Begin with nothing under way."""
+        self.block, self.lines, self.queue = block, lines, Queue()
+        self.size = float(block.setup.size.gossip)
+        self.now_s = 0.0
+        self.waiting: dict[NodeId, list[tuple[list[NodeId], Version]]] = {}
+        self.meetings: list[Meeting] = []
+        self.meeting: set[NodeId] = set()
+        self.dropped = self.versions = self.communications = 0
+
+    def tell(self, node: SimulatedNode, event: NodeEvent) -> None:
+        """Call the algorithm for what has happened to a node."""
+        raise NotImplementedError
+
+    def version(self, node: SimulatedNode, numbers: dict[str, float]) -> Version:
+        """Return a copy of a node's model as it is now."""
+        self.versions += 1
+        return Version(self.versions, node.id, node.row.clone(), node.value, numbers)
+
+    def send(
+        self,
+        node: SimulatedNode,
+        receivers: Sequence[NodeId],
+        version: Version,
+        waits: str,
+        adds: str,
+    ) -> None:
+        """Send a model, at once or when the sender's line is free.
+
+        Args:
+            node: The sender.
+            receivers: To whom.
+            version: The model.
+            waits: ``newest`` or ``all``: what waits while the line is busy.
+            adds: The number by which models that wait are joined; empty: they are not.
+        """
+        free_s = self.lines.free_s[node.id]
+        if free_s <= self.now_s and node.id not in self.waiting:
+            self._leave(node.id, receivers, version)
+            return
+        waiting = self.waiting.get(node.id)
+        if waiting is None:
+            self.waiting[node.id] = [([*receivers], version)]
+            self.queue.push(free_s, Moment.LINE, node.id)
+        elif adds:
+            _join(waiting[-1][1], version, adds)
+        elif waits == "all":
+            waiting.append(([*receivers], version))
+        else:
+            self.dropped += len(waiting[-1][0])
+            waiting[-1] = ([*receivers], version)
+
+    def _leave(
+        self, sender: NodeId, receivers: Sequence[NodeId], version: Version
+    ) -> None:
+        self.count_messages(len(receivers))
+        leaving = self.lines.leave(self.now_s, sender, receivers, self.size)
+        for receiver, one in zip(receivers, leaving, strict=True):
+            # Only a line that is shared needs to know when a message begins to arrive.
+            if np.isinf(self.lines.down_Bps[receiver]):
+                self.queue.push(one.arrives_s, Moment.MESSAGE, receiver, version)
+            else:
+                what = one, version
+                self.queue.push(one.begins_s, Moment.BEGINNING, receiver, what)
+
+    def count_messages(self, count: int) -> None:
+        """Book messages that leave; a communication of every node is a round."""
+        stats = self.block.stats
+        stats.messages += count
+        stats.bytes += count * self.block.setup.size.gossip
+        self.communications += 1
+        stats.rounds = self.communications // len(self.nodes)
+
+    def meet(self, node: SimulatedNode, other: NodeId, begun: bool, alone: bool) -> None:
+        """Let two nodes exchange models, as soon as both are free if they must be.
+
+        Args:
+            node: The node that asks.
+            other: The other one.
+            begun: Whether the models of the begin are averaged.
+            alone: Whether each takes part in no other exchange.
+        """
+        versions = (node.keep(), self.nodes[other].keep()) if begun else None
+        self.meetings.append(Meeting(node.id, other, alone, versions))
+        self._begin_meetings()
+
+    def _begin_meetings(self) -> None:
+        """Let exchanges begin, first come first served; both ends are taken at once, so
+        that nobody holds one and waits for another.
+        """
+        left: list[Meeting] = []
+        for one in self.meetings:
+            if one.alone and {one.node, one.other} & self.meeting:
+                left.append(one)
+                continue
+            if one.alone:
+                self.meeting |= {one.node, one.other}
+            self.count_messages(2)
+            ends_s = self.now_s + self.lines.pair_s(one.node, one.other, self.size)
+            self.queue.push(ends_s, Moment.TRANSFER, one.node, one)
+        self.meetings = left
+
+    def _end_meeting(self, meeting: Meeting) -> None:
+        own, theirs = meeting.versions or (None, None)
+        event = NodeEvent("transfer", meeting.other, theirs, own)
+        if meeting.alone:
+            self.meeting -= {meeting.node, meeting.other}
+        self.tell(self.nodes[meeting.node], event)
+        self._begin_meetings()
+
+
+def _join(waiting: Version, newer: Version, name: str) -> None:
+    """Let a model that waits be the mean of itself and a newer one, by a number of
+    theirs that is summed.
+    """
+    old, new = waiting.numbers[name], newer.numbers[name]
+    share = new / (old + new)
+    waiting.row.lerp_(newer.row, share)
+    waiting.value += share * (newer.value - waiting.value)
+    waiting.numbers[name] = old + new
