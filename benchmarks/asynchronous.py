@@ -30,7 +30,7 @@ from decentral.simulation import Simulation
 
 UNLIKE = "lognormal(median=20ms, nodes_spread=0.5, steps_spread=0.1)"
 ALGORITHMS = ("ad_psgd", "ad_psgd(overlap=true)", "swift", "gossip_learning", "async_push_sum",
-              "epidemic")  # fmt: skip
+              "epidemic", "divshare")  # fmt: skip
 PLAIN = "dsgd(wait=neighbours)"
 SOON = "uniform(latency_s=1ms, bandwidth_Bps=1GB/s)"
 #: A rate at which nothing moves: gains are those of averages alone.

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from decentral.algorithms.node import Node, NodeEvent
+from decentral.algorithms.node import Node, NodeEvent, Part, Version
 from decentral.registry import Count, plugin
 from decentral.topology.labels import NodeId
 
@@ -297,6 +297,67 @@ def epidemic(node: Node, event: NodeEvent, *, receivers: Count = 2) -> None:
         node.compute()
     else:
         node.mailbox[event.sender] = event.message
+
+
+@plugin(
+    "algorithm",
+    time="events",
+    guarantees=("single_node_is_plain", "contracts", "nobody_waits"),
+    defaults={**WORLD, "local_steps": 10},
+)
+def divshare(
+    node: Node, event: NodeEvent, *, fragments: Count = 10, receivers: Count = 2
+) -> None:
+    """DivShare: after ``local_steps`` a node cuts x_i into F fragments and sends each to
+    J random nodes, one after the other; slow links carry some fragments, not none.
+
+    Every fragment of x_i becomes the mean of itself and of the newest that arrived of
+    each sender since, x_i^f <- (x_i^f + sum_j x_j^f) / (1 + n_f), before the next
+    local step. Fragments leave in random order; what has not left by the next round
+    is dropped. The topology says among whom is drawn. (Biswas, Kermarrec, Sharma,
+    Trinca & de Vos, "Boosting asynchronous decentralized learning with model
+    fragmentation", WWW 2025.)
+
+    Args:
+        node: The node.
+        event: What has happened to it.
+        fragments: F, 1 / Omega of the paper: parts of a model.
+        receivers: J: to how many a fragment is sent.
+    """
+    if event.kind == "start":
+        node.compute()
+    elif event.kind == "gradient":
+        node.update()
+        if node.communicates():
+            _send_fragments(node, fragments, receivers)
+            _mix_fragments(node, fragments)
+        node.compute()
+    else:
+        message = event.message
+        assert message.part is not None, "only fragments are sent"
+        node.mailbox[event.sender * fragments + message.part.index] = message
+
+
+def _send_fragments(node: Node, fragments: int, receivers: int) -> None:
+    """Send every fragment to so many nodes, in random order."""
+    letters = [
+        (other, Part(index, fragments))
+        for index in range(fragments if node.neighbours else 0)
+        for other in node.draw_nodes(node.neighbours, receivers)
+    ]
+    order = sorted((node.draw("order"), place) for place in range(len(letters)))
+    node.send_parts([letters[place] for _, place in order])
+
+
+def _mix_fragments(node: Node, fragments: int) -> None:
+    """Let every fragment be the mean of the own and of those that arrived."""
+    arrived: dict[Part, list[Version]] = {}
+    for _, one in sorted(node.mailbox.items()):
+        assert one.part is not None, "only fragments are kept"
+        arrived.setdefault(one.part, []).append(one)
+    for part, others in arrived.items():
+        node.mix_part(part, 1.0 / (1 + len(others)), others)
+    node.mailbox.clear()
 
 
 # --- rounds without a barrier -----------------------------------------------------

@@ -32,6 +32,20 @@ NOBODY = NodeId(-1)
 Kind = Literal["start", "gradient", "transfer", "message", "round"]
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One of ``count`` parts of a row, counted from 0, equal to one number."""
+
+    index: int
+    count: int
+
+    def of(self, row: Tensor) -> Tensor:
+        """Return this part of a row."""
+        width = row.shape[0]
+        begin, end = (width * at // self.count for at in (self.index, self.index + 1))
+        return row[begin:end]
+
+
 @dataclass(slots=True, eq=False)
 class Version:
     """A model as it was sent: held once for all who get it.
@@ -45,6 +59,7 @@ class Version:
     row: Tensor  # [k], what of a row is sent
     value: float
     numbers: dict[str, float] = field(default_factory=dict[str, float])
+    part: Part | None = None  # of a row, if not all of it is sent
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +104,16 @@ class Node(Protocol):
         ...
 
     @property
+    def step_s(self) -> float:
+        """Seconds that a gradient of the node has taken so far, on average."""
+        ...
+
+    @property
+    def local_steps(self) -> int:
+        """Updates from one communication step to the next."""
+        ...
+
+    @property
     def neighbours(self) -> Sequence[NodeId]:
         """Whose models the node may receive, ascending."""
         ...
@@ -118,9 +143,10 @@ class Node(Protocol):
         """
         ...
 
-    def communicates(self) -> bool:
+    def communicates(self, *, now: bool = False) -> bool:
         """Whether the schedule lets the node communicate with the update that a ready
-        gradient makes, or else with the last one.
+        gradient makes, or else with the last one; ``now``: also where ``local_steps``
+        would not, for an algorithm that counts its steps itself.
         """
         ...
 
@@ -156,8 +182,20 @@ class Node(Protocol):
         """
         ...
 
+    def send_parts(self, letters: Sequence[tuple[NodeId, Part]]) -> None:
+        """Send parts of the model as it is now, one after the other over the sender's
+        line; what of earlier parts has not left is dropped.
+        """
+        ...
+
     def mix(self, own: float, others: Mapping[int, tuple[float, Version]]) -> None:
         """x_i <- own x_i + sum_j w_j x_j, added in ascending order of the others."""
+        ...
+
+    def mix_part(self, part: Part, own: float, others: Sequence[Version]) -> None:
+        """Do the same for one part of x_i: own times it, and as much of each of the
+        others as is left for it.
+        """
         ...
 
     def add(self, version: Version, weight: float) -> None:
@@ -166,6 +204,10 @@ class Node(Protocol):
 
     def keep(self) -> Version:
         """Return a copy of the model as it is now, for the mailbox."""
+        ...
+
+    def sum(self, terms: Sequence[tuple[float, Version]]) -> Version:
+        """Return a weighted sum of models, for the mailbox; of none: zero."""
         ...
 
     def meet(self, other: NodeId, *, begun: bool = False, alone: bool = False) -> None:

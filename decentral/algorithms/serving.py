@@ -10,7 +10,7 @@ from annotated_types import Gt, Le
 
 from decentral.algorithms.asynchronous import WORLD
 from decentral.algorithms.node import Node, NodeEvent
-from decentral.registry import Count, NonNegative, Positive, plugin
+from decentral.registry import Count, NonNegative, Positive, Share, plugin
 from decentral.topology.labels import NodeId
 
 #: The node that serves the others.
@@ -119,24 +119,109 @@ def fedbuff(
     node.send([event.sender], waits="all", time=numbers["time"])
 
 
-def _serve_client(node: Node, event: NodeEvent) -> bool:
+@plugin(
+    "algorithm",
+    time="events",
+    server=True,
+    guarantees=("contracts",),
+    defaults=_SERVED,
+)
+def async_diloco(
+    node: Node,
+    event: NodeEvent,
+    *,
+    outer_lr: Positive = 0.7,
+    outer_momentum: Share = 0.9,
+    buffer: Count = 4,
+    early: Share = 0.0,
+    by_speed: bool = True,
+) -> None:
+    """Asynchronous DiLoCo: node 0 serves, with delayed Nesterov momentum over the
+    pseudo-gradients D_i = (what node i began with) - x_i.
+
+    With each that comes x <- x - a (c b m + D_i / K); every K-th time first m <- b m +
+    (1/K) sum D, then x <- x - a ((1 - c K + c) b m + D_i / K). A node trains H_i
+    steps from the server's model, ``local_steps`` times its speed over the fastest
+    one's (DyLU), so that all come back equally often. (Liu, Chhaparia, Douillard,
+    Kale, Rusu, Shen, Szlam & Ranzato, "Asynchronous local-SGD training for language
+    modeling", 2024, Algorithms 3 and 4.)
+
+    Args:
+        node: The node.
+        event: What has happened to it.
+        outer_lr: Learning rate of the outer step, a.
+        outer_momentum: Momentum of the outer step, b.
+        buffer: K: pseudo-gradients from one change of the momentum to the next.
+        early: c K: the share of the momentum that is spread over the steps in between;
+            0: all of it is applied when it changes.
+        by_speed: Whether slow nodes take fewer steps; else all take ``local_steps``.
+    """
+    if _serve_client(node, event, counts=True):
+        return
+    numbers, mailbox = node.numbers, node.mailbox
+    momentum, gathered = node.nodes, node.nodes + 1
+    if event.kind == "start":
+        numbers |= {"time": 0.0, "held": 0.0}
+        mailbox.update({one: node.keep() for one in node.neighbours})
+        mailbox |= {momentum: node.sum([]), gathered: node.sum([])}
+        return
+    began, ended, share = mailbox[event.sender], event.message, early / buffer
+    numbers["held"] += 1.0
+    mailbox[gathered] = node.sum([(1.0, mailbox[gathered]), (1.0, began), (-1.0, ended)])
+    if numbers["held"] == buffer:
+        old, new = mailbox[momentum], mailbox[gathered]
+        mailbox[momentum] = node.sum([(outer_momentum, old), (1.0 / buffer, new)])
+        mailbox[gathered] = node.sum([])
+        numbers["held"], share = 0.0, 1.0 - early + share
+    node.add(mailbox[momentum], -outer_lr * share * outer_momentum)
+    node.add(began, -outer_lr / buffer)
+    node.add(ended, outer_lr / buffer)
+    numbers["time"] += 1.0
+    mailbox[event.sender] = node.keep()
+    quota = _quota(node, event.sender, ended.numbers["step_s"]) if by_speed else 0
+    node.send([event.sender], waits="all", time=numbers["time"], quota=float(quota))
+
+
+def _quota(server: Node, client: NodeId, step_s: float) -> int:
+    """Return the steps of a client's next turn: fewer than ``local_steps`` as its
+    steps take longer than those of the fastest that has been heard of.
+    """
+    server.numbers[f"step_s/{client}"] = step_s
+    known = [v for name, v in server.numbers.items() if name.startswith("step_s/")]
+    return max(1, int(server.local_steps * min(known) / step_s))
+
+
+def _serve_client(node: Node, event: NodeEvent, *, counts: bool = False) -> bool:
     """Do what a client does; return whether the node is one.
 
     A client waits for the server's answer before it goes on.
+
+    Args:
+        node: The node.
+        event: What has happened to it.
+        counts: Whether it counts its steps, which the server has said, itself.
     """
     if node.id == SERVER:
         return False
+    numbers = node.numbers
     if event.kind == "start":
-        node.numbers["time"] = 0.0
+        numbers |= {"time": 0.0, "quota": 0.0, "left": 0.0}
         node.compute()
     elif event.kind == "gradient":
         node.update()
-        if node.communicates():
-            node.send([SERVER], time=node.numbers["time"])
+        numbers["left"] -= 1.0
+        own = counts and numbers["quota"] > 0
+        done = not own or numbers["left"] <= 0
+        if own and done:
+            numbers["left"] = numbers["quota"]
+        if done and node.communicates(now=own):
+            node.send([SERVER], time=numbers["time"], step_s=node.step_s)
         else:
             node.compute()
     else:
-        node.numbers["time"] = event.message.numbers["time"]
+        numbers["time"] = event.message.numbers["time"]
+        numbers["quota"] = event.message.numbers.get("quota", 0.0)
+        numbers["left"] = numbers["quota"]
         node.mix(0.0, {event.sender: (1.0, event.message)})
         node.compute()
     return True

@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
-from decentral.algorithms.node import NodeEvent, Version
+from decentral.algorithms.node import NodeEvent, Part, Version
 from decentral.loop.block import Block
 from decentral.topology.labels import NodeId
 
@@ -54,7 +54,7 @@ class World(Protocol):
         """Return a node's next numbers in [0, 1)."""
         ...
 
-    def intensity(self, step: int) -> float:
+    def intensity(self, step: int, *, always: bool = False) -> float:
         """Return with which chance a node communicates with a step of its own."""
         ...
 
@@ -71,6 +71,12 @@ class World(Protocol):
         adds: str,
     ) -> None:
         """Send a model, at once or when the sender's line is free."""
+        ...
+
+    def send_parts(
+        self, node: SimulatedNode, letters: Sequence[tuple[NodeId, Part]]
+    ) -> None:
+        """Send parts of a model in place of those that wait."""
         ...
 
     def meet(self, node: SimulatedNode, other: NodeId, begun: bool, alone: bool) -> None:
@@ -104,6 +110,10 @@ class SimulatedNode:
         self.world, self.index = world, index
         self.id = world.block.hosted[index]
         self.row: Tensor = world.block.sent[index]
+        setup = world.block.setup
+        sent = setup.layout.entries_sent(setup.config.gossip_buffers)
+        #: The row without the padding at its end: what is cut into parts.
+        self.whole = self.row[: sent[-1].stop]
         self.weights, self.out_neighbours = weights, receivers
         self.neighbours = [node for node in weights if node != self.id]
         self.numbers: dict[str, float] = {}
@@ -111,6 +121,8 @@ class SimulatedNode:
         self.updates = self.begun = 0
         self.has_gradient = self.is_in_flight = self.has_stopped = False
         self.value = 0.0
+        #: By how much the values of parts differ from it, where parts are mixed.
+        self.offsets: dict[Part, float] = {}
         #: Changes of the row by others, and how many there were at the snapshot.
         self.changes = self.changes_at_snapshot = 0
         #: Seconds of computing so far, all of the gradient in flight counted, and when
@@ -123,6 +135,16 @@ class SimulatedNode:
     def nodes(self) -> int:
         """How many nodes there are."""
         return len(self.world.nodes)
+
+    @property
+    def step_s(self) -> float:
+        """Seconds that a gradient of the node has taken so far, on average."""
+        return self.busy_s / max(1, self.begun)
+
+    @property
+    def local_steps(self) -> int:
+        """Updates from one communication step to the next."""
+        return self.world.block.setup.config.local_steps
 
     # --- training -----------------------------------------------------------------
 
@@ -177,9 +199,10 @@ class SimulatedNode:
         """
         return self.updates + self.has_gradient
 
-    def communicates(self) -> bool:
+    def communicates(self, *, now: bool = False) -> bool:
         """Whether the schedule lets the node communicate with this step."""
-        return self.happens(self.world.intensity(self.step), "communicates")
+        chance = self.world.intensity(self.step, always=now)
+        return self.happens(chance, "communicates")
 
     def keep(self, **numbers: float) -> Version:
         """Return a copy of the model as it is now."""
@@ -203,6 +226,10 @@ class SimulatedNode:
         """
         if receivers:
             self.world.send(self, receivers, self.keep(**numbers), waits, adds)
+
+    def send_parts(self, letters: Sequence[tuple[NodeId, Part]]) -> None:
+        """Send parts of the model in place of those that wait; see `Node.send_parts`."""
+        self.world.send_parts(self, letters)
 
     def meet(self, other: NodeId, *, begun: bool = False, alone: bool = False) -> None:
         """Begin to exchange models with another node.
@@ -233,6 +260,33 @@ class SimulatedNode:
             row.add_(version.row, alpha=weight)
             value += weight * version.value
         self.value = value
+
+    def mix_part(self, part: Part, own: float, others: Sequence[Version]) -> None:
+        """Mix one part of the row, with equal weights of the others."""
+        self._changed()
+        weight = (1.0 - own) / max(1, len(others))
+        piece = part.of(self.whole).mul_(own)
+        value = own * (self.value + self.offsets.get(part, 0.0))
+        for version in others:
+            piece.add_(version.row, alpha=weight)
+            value += weight * version.value
+        self.offsets[part] = value - self.value
+
+    @property
+    def mean_value(self) -> float:
+        """The ``value`` of the whole row, whose parts may have values of their own."""
+        own = sum(len(part.of(self.whole)) * by for part, by in self.offsets.items())
+        return self.value + own / len(self.whole)
+
+    def sum(self, terms: Sequence[tuple[float, Version]]) -> Version:
+        """Return a weighted sum of models, for the mailbox."""
+        made = self.keep()
+        made.row.zero_()
+        made.value = 0.0
+        for weight, version in terms:
+            made.row.add_(version.row, alpha=weight)
+            made.value += weight * version.value
+        return made
 
     def add(self, version: Version, weight: float) -> None:
         """x_i <- x_i + weight times a model."""

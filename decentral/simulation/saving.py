@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from decentral.algorithms.node import Version
+from decentral.algorithms.node import Part, Version
 from decentral.network.queue import Event, Leaving, Moment
 from decentral.run.checkpoint import Checkpoint
 from decentral.simulation.traffic import Meeting
@@ -40,7 +40,8 @@ class Simulation(World):
 
         def keep(version: Version) -> int:
             if str(version.number) not in versions:
-                said = [version.owner, version.value, version.numbers]
+                part = version.part and [version.part.index, version.part.count]
+                said = [version.owner, version.value, version.numbers, part]
                 versions[str(version.number)] = said
                 mine = tensors.setdefault(version.owner, {})
                 mine[f"simulation/version/{version.number}"] = version.row
@@ -67,6 +68,10 @@ class Simulation(World):
                 {
                     **{name: getattr(node, name) for name in _OF_NODE},
                     "mailbox": {str(k): keep(v) for k, v in node.mailbox.items()},
+                    "offsets": [
+                        [part.index, part.count, offset]
+                        for part, offset in node.offsets.items()
+                    ],
                 }
                 for node in self.nodes
             ],
@@ -77,11 +82,14 @@ class Simulation(World):
         """Stand where a simulation stood when its checkpoint was taken."""
         plain = checkpoint.counters["simulation"]
         versions: dict[int, Version] = {}
-        for number, (owner, value, numbers) in plain["versions"].items():
+        for number, (owner, value, numbers, cut) in plain["versions"].items():
             row = checkpoint.nodes[owner][f"simulation/version/{number}"]
             row = row.to(self.block.rows, copy=True)
             place = int(number)
-            versions[place] = Version(place, NodeId(owner), row, value, dict(numbers))
+            part = Part(*cut) if cut else None
+            versions[place] = Version(
+                place, NodeId(owner), row, value, dict(numbers), part
+            )
         self.now_s = plain["now_s"]
         events = (_unpack_event(one, versions) for one in plain["queue"])
         self.queue.restore(events, plain["pushed"])
@@ -100,6 +108,9 @@ class Simulation(World):
             for name in _OF_NODE:
                 setattr(node, name, kept[name])
             node.mailbox = {int(k): versions[v] for k, v in kept["mailbox"].items()}
+            node.offsets = {
+                Part(index, count): offset for index, count, offset in kept["offsets"]
+            }
             self.flight.restore(node.index, checkpoint.nodes[node.id])
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from decentral.algorithms.node import NodeEvent, Version
+from decentral.algorithms.node import NodeEvent, Part, Version
 from decentral.loop.block import Block
 from decentral.network.queue import Lines, Moment, Queue
 from decentral.simulation.nodes import SimulatedNode
@@ -91,8 +91,9 @@ class Traffic:
     def _leave(
         self, sender: NodeId, receivers: Sequence[NodeId], version: Version
     ) -> None:
-        self.count_messages(len(receivers))
-        leaving = self.lines.leave(self.now_s, sender, receivers, self.size)
+        self.count_messages(len(receivers), version)
+        size = self.bytes_of(version)
+        leaving = self.lines.leave(self.now_s, sender, receivers, size)
         for receiver, one in zip(receivers, leaving, strict=True):
             # Only a line that is shared needs to know when a message begins to arrive.
             if np.isinf(self.lines.down_Bps[receiver]):
@@ -101,12 +102,53 @@ class Traffic:
                 what = one, version
                 self.queue.push(one.begins_s, Moment.BEGINNING, receiver, what)
 
-    def count_messages(self, count: int) -> None:
-        """Book messages that leave; a communication of every node is a round."""
+    def send_parts(
+        self, node: SimulatedNode, letters: Sequence[tuple[NodeId, Part]]
+    ) -> None:
+        """Send parts of a model one after the other, in place of those that wait.
+
+        Args:
+            node: The sender.
+            letters: Who gets which part, in this order; a part is copied once.
+        """
+        versions: dict[Part, Version] = {}
+        # Of a model with fewer numbers than parts some are empty.
+        letters = [one for one in letters if one[1].of(node.whole).numel()]
+        for _, part in letters:
+            if part not in versions:
+                self.versions += 1
+                piece = part.of(node.whole).clone()
+                value = node.value + node.offsets.get(part, 0.0)
+                version = Version(self.versions, node.id, piece, value, part=part)
+                versions[part] = version
+        if not letters:
+            return
+        self.communications += 1
+        waiting = self.waiting.get(node.id)
+        self.waiting[node.id] = [([to], versions[part]) for to, part in letters]
+        if waiting is not None:
+            self.dropped += len(waiting)
+        else:
+            free_s = max(self.now_s, self.lines.free_s[node.id])
+            self.queue.push(free_s, Moment.LINE, node.id)
+
+    def bytes_of(self, version: Version) -> float:
+        """Return the bytes of a message: as many of a part as it has numbers."""
+        if version.part is None:
+            return self.size
+        return self.size * len(version.row) / (len(self.nodes[version.owner].whole))
+
+    def count_messages(self, count: int, version: Version | None = None) -> None:
+        """Book messages that leave, each of a whole model or a ``version``; a
+        communication of every node is a round.
+        """
         stats = self.block.stats
         stats.messages += count
-        stats.bytes += count * self.block.setup.size.gossip
-        self.communications += 1
+        if version is None or version.part is None:
+            stats.bytes += count * self.block.setup.size.gossip
+            self.communications += 1
+        else:
+            stats.bytes += count * round(self.bytes_of(version))
         stats.rounds = self.communications // len(self.nodes)
 
     def meet(self, node: SimulatedNode, other: NodeId, begun: bool, alone: bool) -> None:

@@ -137,7 +137,8 @@ class World(Traffic):
                     self.queue.push(free_s, Moment.LINE, event.node)
             case Moment.BEGINNING:
                 leaving, version = what
-                arrives_s = self.lines.take(event.node, leaving, self.size)
+                size = self.bytes_of(version)
+                arrives_s = self.lines.take(event.node, leaving, size)
                 self.queue.push(arrives_s, Moment.MESSAGE, event.node, version)
             case Moment.MESSAGE:
                 if isinstance(what, Version):
@@ -222,15 +223,21 @@ class World(Traffic):
 
     # --- communication ------------------------------------------------------------
 
-    def intensity(self, step: int) -> float:
-        """Return with which chance a node communicates with a step of its own."""
+    def intensity(self, step: int, *, always: bool = False) -> float:
+        """Return with which chance a node communicates with a step of its own.
+
+        Args:
+            step: The step.
+            always: Whether it is one at which the schedule is asked, whatever
+                ``local_steps`` says.
+        """
         planner = self.planner
+        if not always and not planner.is_communication_step(step):
+            return 0.0
         if step not in self._intensity:
-            action: Any = 0.0
-            if planner.is_communication_step(step):
-                # Fast nodes go on at the end of the schedule, as seldom as before.
-                here = planner.progress(min(step, planner.steps), 0)
-                action = planner.schedule.action(here)
+            # Fast nodes go on at the end of the schedule, as seldom as before.
+            here = planner.progress(min(step, planner.steps), 0)
+            action: Any = planner.schedule.action(here)
             assert not isinstance(action, Merge), "refused before the run"
             self._intensity[step] = action
         return self._intensity[step]
@@ -250,7 +257,7 @@ class World(Traffic):
         counts = [node.updates for node in training]
         # Of a server the model of the run is its own, whatever clients hold.
         held = self.nodes[:1] if self.setup.traits.server else self.nodes
-        mean = sum(node.value for node in held) / len(held)
+        mean = sum(node.mean_value for node in held) / len(held)
         busy = sum(node.busy_s - max(0.0, node.due_s - now_s) for node in training)
         applied = max(1, self.updates - self.updates_before)
         return {

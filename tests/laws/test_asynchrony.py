@@ -16,6 +16,7 @@ from support import tiny_block, trained, vectors
 from torch import Tensor
 
 from decentral import launch
+from decentral.algorithms.node import Part
 from decentral.errors import ConfigError, RunError
 from decentral.loop.block import Block
 from decentral.loop.rounds import checkpoint_of, restore
@@ -35,11 +36,13 @@ def promised(name: str) -> AlgorithmTraits:
 
 
 EVENTS = [n for n in names("algorithm") if promised(n).time == "events"]
+SERVED = [n for n in EVENTS if promised(n).server]
 #: Every algorithm of events, and what its settings make of it.
 WAYS = [
     *EVENTS, "ad_psgd(overlap=true)", "ad_psgd(lock=true)", "ad_psgd(exchange=in_flight)",
     "gossip_learning(tokens=simple)", "gossip_learning(tokens=generalized)",
     "gossip_learning(tokens=randomized)", "swift(every=2, send=mixing)",
+    "divshare(fragments=3, receivers=1)", "async_diloco(buffer=2, early=0.5)",
     "dsgd(wait=neighbours)", "dsgd(order=combine_then_adapt, wait=neighbours)",
 ]  # fmt: skip
 #: Links that take time and are shared, and nodes of unlike speed.
@@ -53,7 +56,7 @@ EQUAL: dict[str, Any] = {"network": "none", "compute": "constant(seconds=20ms)"}
 def simulated(rule: str | Rule, most: int = 32, **settings: Any) -> Simulation:
     """Return a simulation of vectors that minimise unlike quadratics with plain SGD."""
     name = rule if isinstance(rule, str) else rule.name
-    server = "fed" in name
+    server = name.split("(")[0] in SERVED
     given: dict[str, Any] = {
         "task": "quadratic(dimension=6, noise=0.3)", "dtype": "float64", "batch": 3, "seed": 1,
         "nodes": 5, "steps": 12, "local_steps": 2 if server else 1, "learning_rate": 0.05,
@@ -321,19 +324,24 @@ def test_old_models_shorten_the_steps_of_who_never_waits(
     assert low - 1e-9 <= gain <= high + 1e-9
 
 
-def test_the_gain_is_the_growth_of_the_mean_model() -> None:
+@pytest.mark.parametrize(
+    "name", ["swift", "divshare(fragments=3)", "async_diloco(buffer=2, early=0.3)"]
+)
+def test_the_gain_is_the_growth_of_the_mean_model(name: str) -> None:
     """On a loss whose gradient is -1 everywhere, rows grow by the learning rate an update."""
     from decentral.tasks import Task
 
     task = Task(
-        loss=lambda outputs, targets: -outputs.mean(), train=(torch.ones(60, 1), torch.ones(60, 1)),
-        test=(torch.ones(8, 1), torch.ones(8, 1)),
-        model=lambda: torch.nn.Linear(1, 1, bias=False),
+        loss=lambda outputs, targets: -outputs.mean(), train=(torch.ones(60, 4), torch.ones(60, 1)),
+        test=(torch.ones(8, 4), torch.ones(8, 1)),
+        model=lambda: torch.nn.Linear(4, 1, bias=False),
     )  # fmt: skip
-    simulation = simulated("swift", task=task, learning_rate=0.1, split="iid", steps=60)
-    first = simulation.block.x[0, 0].item()
+    simulation = simulated(name, task=task, learning_rate=0.1, split="iid", steps=60)
+    held = simulation.block.x[: 1 if "diloco" in name else 5, :4]
+    first = held.mean().item()
     ended(simulation)
-    grown = (simulation.block.x[:, 0].mean().item() - first) / (0.1 * 60)
+    # Of a server only clients make updates.
+    grown = (held.mean().item() - first) / (0.1 * 60) * (0.8 if len(held) == 1 else 1)
     assert simulation.figures()["simulation/gain"] == pytest.approx(grown, rel=1e-9)
 
 
@@ -473,6 +481,97 @@ def test_a_server_and_its_clients_average_what_they_should() -> None:
     torch.testing.assert_close(server.rows[0], plain.rows[1], rtol=1e-12, atol=1e-12)
     buffered = ended(simulated("fedbuff(buffer=1)", **settings))
     torch.testing.assert_close(buffered.rows[0], plain.rows[1], rtol=1e-12, atol=1e-12)
+
+
+def test_fragments_are_averaged_with_what_arrived_of_each() -> None:
+    """Parts cut a row without gap, in their bytes, too; slow lines carry some of them."""
+    for width in (1, 6, 7, 10):
+        row = torch.arange(float(width))
+        for count in (1, 3, 10):
+            pieces = [Part(index, count).of(row) for index in range(count)]
+            assert torch.equal(torch.cat(pieces), row)
+    lines = "uniform(latency_s=1ms, bandwidth_Bps=1kB/s, up_Bps=1kB/s)"
+    simulation = scattered(
+        simulated(
+            "divshare(fragments=3, receivers=1)", nodes=3, topology="complete", network=lines,
+            learning_rate=STILL, compute="constant(seconds=10ms)", local_steps=2, steps=4,
+        )
+    )  # fmt: skip
+    before, arrived = vectors(simulation.block).clone(), []
+    tell = simulation.tell
+
+    def watched(node: Any, event: Any) -> None:
+        if event.kind == "message" and node.updates < 4:
+            arrived.append((node.id, event.sender, event.message.part.index))
+        tell(node, event)
+
+    simulation.tell = watched  # type: ignore[method-assign]
+    ended(simulation)
+    # Three fragments of 16 bytes over 1 kB/s take 48 ms, and a turn 20: the third is replaced.
+    assert simulation.figures()["simulation/replaced"] == 3
+    assert simulation.block.stats.bytes == 16 * simulation.block.stats.messages
+    expected = before.clone()
+    for node in range(3):
+        for part in range(3):
+            senders = {j for i, j, p in arrived if (i, p) == (node, part)}
+            own = [before[j, 2 * part : 2 * part + 2] for j in (node, *senders)]
+            expected[node, 2 * part : 2 * part + 2] = torch.stack(own).mean(0)
+    torch.testing.assert_close(vectors(simulation.block), expected, rtol=0, atol=1e-15)
+
+
+@pytest.mark.parametrize(("buffer", "early"), [(1, 0.0), (3, 0.6)])
+def test_delayed_nesterov_is_that_of_its_paper(buffer: int, early: float) -> None:
+    """Algorithm 3 of Liu et al. (2024), with the pseudo-gradients of the run itself; with K = 1
+    it is the outer step of DiLoCo."""
+    simulation = simulated(
+        f"async_diloco(buffer={buffer}, early={early}, outer_lr=0.5, outer_momentum=0.8)"
+    )
+    began: dict[int, Any] = {}
+    first = x = vectors(simulation.block)[0].numpy().copy()
+    m, gathered, held = 0 * x, 0 * x, 0
+    c, tell = early / buffer, simulation.tell
+
+    def watched(node: Any, event: Any) -> None:
+        nonlocal x, m, gathered, held
+        if node.id == 0 and event.kind == "message":
+            g = began.get(event.sender, first) - event.message.row[:6].numpy()
+            gathered, held, share = gathered + g, held + 1, c
+            if held % buffer == 0:
+                m, gathered = 0.8 * m + gathered / buffer, 0 * g
+                share = 1 - c * buffer + c
+            x = x - 0.5 * (share * 0.8 * m + g / buffer)
+            began[event.sender] = x
+        tell(node, event)
+
+    simulation.tell = watched  # type: ignore[method-assign]
+    ended(simulation)
+    assert held > 2 * buffer
+    np.testing.assert_allclose(vectors(simulation.block)[0].numpy(), x, atol=1e-12)
+
+
+def test_slow_clients_take_fewer_steps_and_come_back_as_often() -> None:
+    def unlike(nodes: Any, step: int, seed: int) -> Any:
+        return np.where(np.asarray(nodes) == 1, 0.05, 0.01)
+
+    came = {}
+    for by_speed in ("true", "false"):
+        simulation = simulated(
+            f"async_diloco(by_speed={by_speed})", compute=unlike, nodes=3, local_steps=10,
+            steps=100, network="uniform(latency_s=1us, bandwidth_Bps=1GB/s)",
+        )  # fmt: skip
+        counts, tell = [0, 0, 0], simulation.tell
+
+        def watched(
+            node: Any, event: Any, tell: Any = tell, counts: Any = counts
+        ) -> None:
+            counts[event.sender] += node.id == 0 and event.kind == "message"
+            tell(node, event)
+
+        simulation.tell = watched  # type: ignore[method-assign]
+        ended(simulation)
+        came[by_speed] = counts[2] / counts[1]
+    assert came["false"] == pytest.approx(5.0, rel=0.3)
+    assert came["true"] == pytest.approx(1.0, rel=0.25)
 
 
 def test_a_comparison_warns_of_steps_of_unlike_length(tmp_path: Path) -> None:
