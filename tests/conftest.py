@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from functools import cache, cached_property
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 # Read by the numerical libraries when they are first imported; child processes inherit them.
 os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
@@ -217,14 +218,25 @@ def _torch_defaults() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _plugins_of_this_test() -> Iterator[None]:
     """Forget the plug-ins a test has registered, and the files it has loaded them from."""
-    registered, loaded = dict(registry._registered), set(sys.modules)
+    registered, loaded = dict(registry._registered), len(sys.modules)
+    theirs = _users_modules() if loaded != _last_seen[0] else _last_seen[1]
     yield
     for key in registry._registered.keys() - registered.keys():
         if not registry._registered[key].target.__module__.startswith("decentral."):
             del registry._registered[key]
-    for name in sys.modules.keys() - loaded:
-        if name.startswith("decentral_user_"):
+    if len(sys.modules) != loaded:
+        for name in _users_modules() - theirs:
             del sys.modules[name]
+    _last_seen[:] = len(sys.modules), theirs
+
+
+#: How many modules there were after the last test, and which of them were users': they are
+#: thousands, and rarely more.
+_last_seen: list[Any] = [0, set()]
+
+
+def _users_modules() -> set[str]:
+    return {name for name in sys.modules if name.startswith("decentral_user_")}
 
 
 @pytest.fixture(scope="session", autouse=True)
