@@ -31,9 +31,9 @@ from decentral.engines.ray.cluster import (
     HEAD_S,
     Head,
     Host,
-    HostBlocklist,
     connect,
 )
+from decentral.engines.ray.placement import HostBlocklist
 from decentral.engines.ray.run import RayRun
 from decentral.engines.ray.worker_group import (
     ORPHANED,

@@ -21,8 +21,9 @@ from decentral.engines.ray.cluster import (
     _explain,
     _start,
 )
+from decentral.engines.ray.placement import place_workers
 from decentral.engines.ray.run import RayRun
-from decentral.engines.ray.worker_group import WorkerGroup, place_workers
+from decentral.engines.ray.worker_group import WorkerGroup
 from decentral.engines.workers import PROCESS_DIED, CheckpointAssembly, WorkersLost
 from decentral.network.planning import Membership
 from decentral.run.folder import RunFolder

@@ -12,7 +12,8 @@ from typing import Any
 from decentral.config import Config
 from decentral.engines.attempt import Attempt, Rejoin, Start
 from decentral.engines.base import START, EngineRun, Watch, close_on_error, stop_signals
-from decentral.engines.ray.cluster import HostBlocklist, connect
+from decentral.engines.ray.cluster import connect
+from decentral.engines.ray.placement import HostBlocklist
 from decentral.engines.ray.worker_group import WorkerGroup, start_workers
 from decentral.engines.workers import WorkersLost, blocks_of, label, reassign, sources
 from decentral.errors import ConfigError, RunError, shell_word

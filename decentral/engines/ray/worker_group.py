@@ -8,12 +8,12 @@ import time
 from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import cycle, islice
 from typing import Any
 
 from decentral.config import Config, Engine
 from decentral.engines.ray.actor import Actor
 from decentral.engines.ray.cluster import HEAD_EVERY_S, Cluster, Head, Host
+from decentral.engines.ray.placement import place_workers, share_of_cores
 from decentral.engines.workers import PROCESS_DIED, START_S, Report, WorkersLost
 from decentral.errors import ConfigError, RunError, worker_error
 
@@ -299,7 +299,7 @@ def start_workers(
         remote.options(
             name=label,
             namespace=run,
-            num_cpus=_cores(host, hosts),
+            num_cpus=share_of_cores(host, hosts),
             num_gpus=gpus,
             # An actor that Ray restarts would have no rows; the driver begins a new
             # attempt.
@@ -311,64 +311,6 @@ def start_workers(
     ]
     head = Head(ray.get_runtime_context().gcs_address)
     return WorkerGroup(actors, hosts, config.engine, begun, head)
-
-
-def _cores(host: Host, hosts: Sequence[Host]) -> float:
-    """Return a worker's share of its host: whole cores, or a part of one where they
-    are few.
-    """
-    share = host.cpus / hosts.count(host)
-    # Rounded down, to the four digits that Ray counts in, so that all of them fit.
-    return float(int(share)) if share >= 1 else int(share * 1e4) / 1e4
-
-
-def place_workers(
-    hosts: list[Host], workers: int, placement: str, blocked: Container[str], gpus: int
-) -> list[Host]:
-    """Return the host of every worker: ``pack`` fills one after the other,
-    ``spread`` takes turns.
-
-    Neighbouring workers share a host where they can. Hosts that were lost before
-    are used only when there is no other. Raises ConfigError when there are fewer
-    GPUs than needed.
-
-    Args:
-        hosts: The machines of the cluster.
-        workers: How many to place.
-        placement: ``pack`` or ``spread``.
-        blocked: Ids of hosts that were lost before.
-        gpus: How many every worker takes.
-    """
-    # A host that was lost is better than none.
-    usable = [h for h in hosts if h.id not in blocked] or hosts
-    if not usable:
-        raise ConfigError(
-            "no host of the Ray cluster offers CPUs; start one by `ray start`."
-        )
-    # Without GPUs more workers than cores are allowed; they share them.
-    room = [int(h.gpus) // gpus if gpus else max(1, int(h.cpus)) for h in usable]
-    if gpus and sum(room) < workers:
-        raise ConfigError(
-            f"{workers} workers need {workers * gpus} GPUs, the cluster has "
-            f"{sum(int(h.gpus) for h in usable)}; lower engine.workers, or use device cpu."
-        )
-    counts = [0] * len(usable)
-    for i in islice(_turns(room, placement, limited=bool(gpus)), workers):
-        counts[i] += 1
-    return [
-        host for host, count in zip(usable, counts, strict=True) for _ in range(count)
-    ]
-
-
-def _turns(room: list[int], placement: str, limited: bool) -> Iterator[int]:
-    """Yield hosts to place the next worker on, by index; full ones only where CPUs
-    are shared.
-    """
-    packed = [i for i, places in enumerate(room) for _ in range(places)]
-    rounds = range(max(room))
-    spread = [i for turn in rounds for i, places in enumerate(room) if places > turn]
-    once = spread if placement == "spread" else packed
-    yield from once if limited else cycle(once)
 
 
 def unwrap(error: BaseException) -> BaseException:
