@@ -75,6 +75,16 @@ def tree_cat(trees: Sequence[Tree]) -> Tree:
     return tree_map(lambda *parts: torch.cat(parts), trees[0], *trees[1:])
 
 
+def types(tree: Tree) -> str:
+    """Return the types of a tree's numbers in words, each once.
+
+    >>> types({"ids": torch.zeros(2, dtype=torch.long), "mask": torch.zeros(2)})
+    'int64 and float32'
+    """
+    each = (str(leaf.dtype).removeprefix("torch.") for leaf in leaves(tree))
+    return " and ".join(dict.fromkeys(each))
+
+
 def shapes(tree: Tree, skip: int = 0) -> str:
     """Return the shapes of a tree in words, without the ``skip`` first dimensions.
 

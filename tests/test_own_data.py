@@ -28,6 +28,7 @@ from torch.utils.data import (
 
 from decentral import ConfigError, Task
 from decentral.config import Config, make_config
+from decentral.loop.models import check_evaluation
 from decentral.pytree import leaves
 
 M = 40
@@ -386,3 +387,46 @@ def test_pandas_and_the_rest_are_not_needed() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "set()"
+
+
+def unlike(**other: Tensor) -> Task:
+    """Return a task whose test or validation samples are of another form."""
+    splits = {"test": (X[:5], Y[:5])} | {k: (v, Y[: len(v)]) for k, v in other.items()}
+    return Task(F.cross_entropy, (X, Y), **splits, model=lambda: nn.Linear(3, 4))
+
+
+@pytest.mark.parametrize(
+    ("task", "said"),
+    [
+        (lambda: unlike(test=torch.zeros(5, 4)), "test inputs [4] of float32"),
+        (lambda: unlike(val=torch.zeros(5, 4)), "val inputs [4] of float32"),
+        (
+            lambda: unlike(test=torch.zeros(5, 3, dtype=torch.long)),
+            "test inputs [3] of int64",
+        ),
+    ],
+    ids=["test", "val", "another type"],
+)
+def test_samples_of_another_form_that_the_model_cannot_take_are_refused(
+    task: Callable[[], Task], said: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        try_task(task())
+    text = str(caught.value)
+    assert f"fails on {said}, where those of train are [3] of float32" in text
+    assert len(text.splitlines()) == 1
+
+
+def test_samples_of_another_length_are_taken_by_a_model_that_takes_any() -> None:
+    train, test = (torch.randint(0, 9, (M, length)) for length in (7, 4))
+    made = Task(
+        F.cross_entropy, (train, Y), (test, Y),
+        model=lambda: nn.Sequential(nn.EmbeddingBag(9, 4), nn.Linear(4, 4)),
+    )  # fmt: skip
+    try_task(made)
+
+
+def try_task(task: Task) -> None:
+    """Try a task, as a run does before its first step."""
+    setup = tiny_setup(task=task)
+    check_evaluation(setup.model, setup.task)

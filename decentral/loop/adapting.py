@@ -19,6 +19,7 @@ from decentral.layout import share_parameters
 from decentral.pytree import Tree, shapes
 from decentral.rng import fork_rng
 from decentral.tasks.base import Agreement, Task
+from decentral.tasks.samples import Samples
 
 #: How a task picks the prediction: a key or field, a place, or a function.
 Output = str | int | Callable[[Any], Any] | None
@@ -86,7 +87,9 @@ def _without_classes(task: Task, outputs: Tree, targets: Tree) -> Task:
     return made
 
 
-def example(task: Task, model: nn.Module, count: int) -> tuple[Tree, Tree]:
+def example(
+    task: Task, model: nn.Module, count: int, samples: Samples | None = None
+) -> tuple[Tree, Tree]:
     """Return the first inputs and targets as a model takes them: on its device, of
     its type.
 
@@ -94,10 +97,11 @@ def example(task: Task, model: nn.Module, count: int) -> tuple[Tree, Tree]:
         task: The task.
         model: The module of the run.
         count: How many there are, at most.
+        samples: Of which; None: those for training.
     """
     weight = next(model.parameters(), torch.empty(0))
-    train = task.splits[0]
-    some = train.between(0, min(count, len(train))).to(weight.device, weight.dtype)
+    samples = task.splits[0] if samples is None else samples
+    some = samples.between(0, min(count, len(samples))).to(weight.device, weight.dtype)
     return some.take(torch.arange(len(some)))
 
 

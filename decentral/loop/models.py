@@ -23,7 +23,7 @@ from decentral.layout import share_parameters
 from decentral.limits import require
 from decentral.loop.adapting import example
 from decentral.plugins import describe, is_users, wrong
-from decentral.pytree import Tree, first_leaf, shapes
+from decentral.pytree import Tree, first_leaf, shapes, types
 from decentral.registry import ConfiguredPlugin, build, members
 from decentral.rng import fork_rng
 from decentral.signature import function_behind
@@ -205,27 +205,58 @@ SAMPLES = 3
 
 
 def check_evaluation(model: nn.Module, task: Task, label: str = "the model") -> None:
-    """Evaluate a few samples; raises ConfigError where a run would only fail later,
-    or not at all.
+    """Evaluate a few samples of every split that differs in shape or type from that for
+    training; raises ConfigError where a run would only fail later, or not at all.
 
     Args:
         model: The module of the run.
         task: Its task.
         label: What messages call the model.
     """
-    inputs, targets = example(task, model, SAMPLES)
     # A copy: the trial must leave buffers and mode of the run's module alone.
     evaluated = share_parameters(model).eval()
+    train, val, test = task.splits
+    known: set[str] = set()
+    for split, samples in (("", train), ("val", val), ("test", test)):
+        if samples is None:
+            continue
+        given = example(task, model, SAMPLES, samples)
+        form = " ".join(f"{shapes(one, skip=1)} {types(one)}" for one in given)
+        if form not in known:
+            _evaluate(evaluated, task, given, label, split)
+        known.add(form)
+
+
+def _evaluate(
+    model: nn.Module, task: Task, given: tuple[Tree, Tree], label: str, split: str
+) -> None:
+    """Evaluate a few samples.
+
+    Args:
+        model: The module, in evaluation mode.
+        task: Its task.
+        given: Inputs and targets.
+        label: What messages call the model.
+        split: What they call the samples; empty: those for training.
+    """
+    inputs, targets = given
+    of = f"{split} " if split else ""
     with torch.no_grad(), fork_rng(0):
-        what = f"{label}, in evaluation mode, fails on inputs {shapes(inputs, skip=1)}"
-        outputs = _try(evaluated, (inputs,), what)
+        on = f"{of}inputs {shapes(inputs, skip=1)}"
+        if split:
+            there = example(task, model, 1)
+            on += f" of {types(inputs)}, where those of train are "
+            on += f"{shapes(there[0], skip=1)} of {types(there[0])}"
+        outputs = _try(model, (inputs,), f"{label}, in evaluation mode, fails on {on}")
         _refuse_missing_classes(task, outputs)
-        on = f"fails on outputs {shapes(outputs, skip=1)} and targets {shapes(targets, skip=1)}"
+        on = (
+            f"outputs {shapes(outputs, skip=1)} and {of}targets {shapes(targets, skip=1)}"
+        )
         with RefuseBroadcasts(outputs, targets):
-            _try(task.loss, (outputs, targets), f"the loss {on}")
+            _try(task.loss, (outputs, targets), f"the loss fails on {on}")
         judges = {} if task.accuracy is None else {"accuracy": task.accuracy}
         for name, judge in {**judges, **task.scores}.items():
-            found = _try(judge, (outputs, targets), f"{name} {on}")
+            found = _try(judge, (outputs, targets), f"{name} fails on {on}")
             _check_scores(name, found, len(first_leaf(inputs)))
 
 
