@@ -23,8 +23,8 @@ import os
 import sys
 import threading
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from importlib.abc import MetaPathFinder, SourceLoader
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -148,11 +148,9 @@ def load_file(path: str) -> ModuleType:
             )
         for other in sources(file):
             locate(other)
-    waiting = threading.Timer(_PATIENCE_S, _say_waiting, [path])
-    waiting.daemon = True
-    waiting.start()
     try:
-        return importlib.import_module(name)
+        with tell_waiting(f"plug-in file {visible(path)}"):
+            return importlib.import_module(name)
     except SystemExit as error:
         raise ConfigError(
             f"plug-in file {path} cannot be imported: {exit_place(error)}; "
@@ -163,16 +161,25 @@ def load_file(path: str) -> ModuleType:
         raise ConfigError(
             f"plug-in file {path} cannot be imported: {said.rstrip('.')}{_at(error)}."
         ) from error
+
+
+@contextmanager
+def tell_waiting(what: str) -> Generator[None]:
+    """Say on stderr what is waited for, where its import does not come to an end."""
+
+    def tell() -> None:
+        print(
+            f"still waiting for {what} to be imported, since {_PATIENCE_S:g} s; Ctrl-C ends it.",
+            file=sys.stderr,
+        )
+
+    waiting = threading.Timer(_PATIENCE_S, tell)
+    waiting.daemon = True
+    waiting.start()
+    try:
+        yield
     finally:
         waiting.cancel()
-
-
-def _say_waiting(path: str) -> None:
-    print(
-        f"still waiting for plug-in file {visible(path)} to be imported, since "
-        f"{_PATIENCE_S:g} s; Ctrl-C ends it.",
-        file=sys.stderr,
-    )
 
 
 def load_installed(kind: str, point: Any) -> Any:
@@ -183,7 +190,8 @@ def load_installed(kind: str, point: Any) -> Any:
     of ours.
     """
     try:
-        target = point.load()
+        with tell_waiting(f"{kind} {point.name!r} from {point.value}"):
+            target = point.load()
     except (Exception, SystemExit) as error:
         said = exit_place(error) if isinstance(error, SystemExit) else in_words(error)
         raise ConfigError(

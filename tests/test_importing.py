@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import io
 import shutil
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,7 +16,8 @@ from typing import Any
 import pytest
 
 from decentral import ConfigError, userfile
-from decentral.userfile import load_file, sources
+from decentral.registry import find
+from decentral.userfile import load_file, load_installed, sources
 
 
 def written(folder: Path, files: Mapping[str, str]) -> Path:
@@ -209,3 +212,73 @@ def test_what_an_import_raises_is_said_with_file_and_line(
     assert str(caught.value) == f"plug-in file {file} cannot be imported: {said}"
     file.write_text("value = 3")
     assert load_file(str(file)).value == 3
+
+
+# --- imports without end --------------------------------------------------------------------------
+
+#: It waits until it has been told of, or a second.
+SLOW = """
+import sys, time
+end = time.monotonic() + 1
+while not getattr(sys.stderr, "told", True) and time.monotonic() < end:
+    time.sleep(0.001)
+"""
+
+
+class Stderr(io.StringIO):
+    """What is written; ``told`` once something was."""
+
+    told = False
+
+    def write(self, text: str) -> int:
+        done = super().write(text)
+        self.told = True
+        return done
+
+
+def load_plug_in(folder: Path) -> None:
+    load_file(str(written(folder, {"slow.py": SLOW})))
+
+
+def load_entry_point(folder: Path) -> None:
+    written(folder, {"slow_package.py": SLOW + "def ring(n): return n"})
+    load_installed("topology", EntryPoint("slow", "slow_package:ring", "decentral"))
+
+
+def load_dotted_name(folder: Path) -> None:
+    written(folder, {"slow_optimizers.py": SLOW + "from torch.optim import SGD"})
+    find("optimizer", "slow_optimizers.SGD")
+
+
+@pytest.mark.parametrize(
+    ("load", "what"),
+    [
+        (load_plug_in, "plug-in file {}/slow.py"),
+        (load_entry_point, "topology 'slow' from slow_package:ring"),
+        (load_dotted_name, "optimizer slow_optimizers.SGD"),
+    ],
+)
+def test_an_import_that_does_not_end_says_what_it_waits_for(
+    load: Callable[[Path], None],
+    what: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(userfile, "_PATIENCE_S", 0.01)
+    monkeypatch.setattr(sys, "stderr", said := Stderr())
+    load(tmp_path)
+    told = f"still waiting for {what.format(tmp_path)} to be imported, since 0.01 s"
+    assert said.getvalue().splitlines() == [f"{told}; Ctrl-C ends it."]
+
+
+def test_an_import_that_ends_says_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = threading.active_count()
+    loaded(tmp_path, {"quick.py": ""})
+    assert capsys.readouterr() == ("", "")
+    for thread in threading.enumerate():
+        if isinstance(thread, threading.Timer):
+            thread.join(1)
+    assert threading.active_count() <= before

@@ -34,6 +34,7 @@ from decentral.private import defer_compiler
 from decentral.registry import ConfiguredPlugin, Plugin, Positive
 from decentral.signature import Setting, signature_settings
 from decentral.traits import OptimizerTraits, traits_of
+from decentral.userfile import tell_waiting
 
 
 def common(*, grad_power: Positive = 1.0, blockwise: Blockwise | None = None) -> None:
@@ -108,7 +109,8 @@ def resolve(name: str) -> Plugin | None:
         return None
     module_name, _, attribute = name.rpartition(".")
     try:
-        module = importlib.import_module(module_name)
+        with tell_waiting(f"optimizer {name}"):
+            module = importlib.import_module(module_name)
     except ImportError as error:
         raise ConfigError(
             f"optimizer {name!r}: cannot import {module_name!r} ({error}); "
