@@ -220,37 +220,31 @@ def test_a_host_is_lost_and_later_another_joins(attempt: int, tmp_path: Path) ->
 
 @pytest.mark.soak
 @pytest.mark.parametrize("policy", ["restart", "continue"])
-def test_hosts_that_do_not_reach_each_other_end_a_run_that_goes_on_later(
+def test_of_hosts_that_do_not_reach_each_other_one_is_left_out(
     policy: str, tmp_path: Path
 ) -> None:
-    """The driver reaches both and loses nobody's data: it tries again, says why, and stops."""
-    out, settings = (
-        tmp_path / "run",
-        {**SHORT, "engine.max_failures": 1, "engine.progress_s": 10},
-    )
-    with cluster(hosts=2) as hosts:
-        command = hosts.command(
-            0, words(hosts, out, settings | {"engine.on_failure": policy})
-        )
-        with subprocess.Popen(
-            command, env=hosts.env, stderr=subprocess.PIPE, text=True
-        ) as process:
+    """The driver reaches them all. What was left out returns when they do, and not before."""
+    out = tmp_path / "run"
+    settings = {**LONG, "engine.on_failure": policy, "engine.workers": 3}
+    with cluster(hosts=3) as hosts:
+        with launched(hosts, out, **settings, **{"engine.progress_s": 10}) as process:
             wait(saved(out, 600), process)
-            hosts.part(1, 2)
-            _, said = process.communicate(timeout=200)
-        assert process.returncode == 1
-        assert "the run ends by engine.max_failures: 1. `decentral resume" in said
-        first, second = events(out, "failure")
-        assert "lost contact with worker" in first["cause"]
-        assert first["workers"] == second["workers"] == []
-        assert second["step"] >= 600
-        hosts.reunite(1, 2)
-        resume = [sys.executable, "-m", "decentral", "resume", str(out)]
-        done = subprocess.run(
-            hosts.command(0, resume), env=hosts.env, capture_output=True
-        )
-        assert done.returncode == 0, done.stderr
-    assert equal(last_rows(out), alone(tmp_path, **settings))
+            hosts.part(1, 3)
+            wait(lambda: events(out, "failure"), process)
+            kept = int(events(out, "failure")[0]["step"])
+            wait(saved(out, 300 * (kept // 300) + 1500), process)
+            assert len(events(out, "failure")) == 1
+            assert hosts.ip(3) not in workers(out)
+            hosts.reunite(1, 3)
+        (failure,) = events(out, "failure")
+        cause = "worker 2 and worker 0 do not reach each other"
+        assert (failure["workers"], failure["cause"]) == ([2], cause)
+        assert failure["hosts"] == [hosts.ip(3)]
+        if policy == "restart":
+            assert equal(last_rows(out), alone(tmp_path, **settings))
+        else:
+            assert sorted(workers(out)) == [hosts.ip(host) for host in (1, 2, 3)]
+            returned_as_told(out)
 
 
 # --- jobs -----------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from torch import Tensor
 import decentral
 from decentral.api import run_config
 from decentral.config import make_config
-from decentral.engines import workers
+from decentral.engines import attempt, contact, workers
 from decentral.engines.ray.actor import Actor
 from decentral.engines.ray.allocator import divide
 from decentral.engines.ray.cluster import (
@@ -243,6 +243,36 @@ def test_nodes_are_lost_and_return_and_the_log_replays_to_the_same_rows(
     assert (first["lost"], first["joined"]) == ([4, 5], [])
     assert (second["lost"], second["joined"]) == ([], [4, 5])
     assert second["step"] > first["step"]
+    assert torch.equal(last_rows(out), replayed(out))
+
+
+def test_workers_that_do_not_reach_each_other_part_and_meet_again(
+    launch: Launch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The driver is told that contact was lost, and that one link is cut; all else is as it
+    would be: it asks the workers, and the nodes of one go and return.
+    """
+    told: list[list[list[bool]]] = []
+    recorded = RayRun.record
+
+    def reach(*asked: Any) -> list[list[bool]]:
+        told.append(contact.ask_reach(*asked))
+        return [[{i, j} != {0, 2} for j in range(3)] for i in range(3)]
+
+    def losing(run: RayRun, row: dict[str, Any], watch: Any) -> None:
+        recorded(run, row, watch)
+        if row["step"] >= 20 and not run.failures:
+            raise WorkersLost([], "worker 1 lost contact with worker 0", row["step"])
+
+    monkeypatch.setattr(attempt, "ask_reach", reach)
+    monkeypatch.setattr(RayRun, "record", losing)
+    monkeypatch.setattr(WorkerGroup, "_patience_s", 0.1)
+    out = launch(**CONTINUE)
+    assert told == [[[True] * 3] * 3]
+    (failure,), (first, second) = events(out, "failure"), events(out, "membership")
+    assert failure["cause"] == "worker 2 and worker 0 do not reach each other"
+    assert (failure["workers"], first["lost"]) == ([2], [4, 5])
+    assert second["joined"] == [4, 5]
     assert torch.equal(last_rows(out), replayed(out))
 
 

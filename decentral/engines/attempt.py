@@ -12,7 +12,9 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Protocol
 
 from decentral import userfile
+from decentral.config import Config
 from decentral.engines.base import EngineRun, Watch
+from decentral.engines.contact import apart, ask_reach, tell_apart
 from decentral.engines.workers import (
     START_S,
     CheckpointAssembly,
@@ -301,6 +303,31 @@ class Attempt:
         self.checkpoints.collect(self.merged, temporary)
         # Renamed when complete: whoever reads meanwhile finds a whole file or none.
         temporary.replace(self.run.folder.path / "merged.safetensors")
+
+
+def find_apart(
+    workers: Workers,
+    addresses: Sequence[str],
+    start: Start,
+    config: Config,
+    lost: WorkersLost,
+) -> WorkersLost:
+    """Return whom to leave out where all workers answer, and some of them do not reach
+    each other; else what was known of the loss.
+
+    Args:
+        workers: Of the attempt.
+        addresses: Of each of them.
+        start: Where they began.
+        config: Of the run.
+        lost: The loss of contact.
+    """
+    try:
+        reach = ask_reach(workers, addresses, config.engine.liveness_s)
+    except WorkersLost as silent:  # they are what was lost
+        return WorkersLost(silent.ranks, silent.cause, lost.step)
+    out = apart(reach, [len(block) for block in start.blocks])
+    return WorkersLost([*out], tell_apart(out), lost.step, out) if out else lost
 
 
 def check_versions(hosts: Sequence[Mapping[str, Any]]) -> None:

@@ -41,12 +41,28 @@ PROCESS_DIED = "its process died"
 class WorkersLost(Exception):
     """Workers that are gone, by rank, and why; none: contact between living ones
     was lost.
+
+    ``apart`` holds those that live, and are left out, with whom they do not reach.
     """
 
-    def __init__(self, ranks: Sequence[int], cause: str, step: int = 0) -> None:
-        """Say who, why, and after which step."""
+    def __init__(
+        self,
+        ranks: Sequence[int],
+        cause: str,
+        step: int = 0,
+        apart: Mapping[int, Sequence[int]] | None = None,
+    ) -> None:
+        """Say who, why, and after which step.
+
+        Args:
+            ranks: Of those that are gone.
+            cause: In a few words.
+            step: That every worker had done.
+            apart: Of those that are left out, whom they do not reach.
+        """
         super().__init__(cause)
         self.ranks, self.cause, self.step = sorted(ranks), cause, step
+        self.apart = apart or {}
 
     @property
     def process(self) -> bool:
@@ -336,7 +352,8 @@ class CheckpointAssembly:
         rank, name = staged["rank"], staged["name"]
         with explain_disk_errors(self.folder.path):
             if self.shared:
-                digest = self.workers.ask(rank, "commit", name, str(path))
+                # Workers stand in other folders than this process.
+                digest = self.workers.ask(rank, "commit", name, str(path.resolve()))
             else:
                 digest = self._stream(rank, name, staged["size"], path)
         self.workers.ask(rank, "discard", name)

@@ -16,6 +16,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from decentral.engines.contact import Place, open_port, reached
+
 if TYPE_CHECKING:
     from decentral.engines.worker import Job, Worker
 
@@ -53,7 +55,8 @@ class Actor:
         import ray
 
         packages = {name: version(name) for name in ("decentral", "torch")}
-        return {"address": ray.util.get_node_ip_address(), "versions": packages}
+        self.address = ray.util.get_node_ip_address()
+        return {"address": self.address, "versions": packages}
 
     def probe(self, folder: str, token: str, rank: int) -> bool:
         """Whether this process reads and writes the driver's run folder.
@@ -80,6 +83,18 @@ class Actor:
 
         self.store = open_store(address)  # it serves as long as it is held
         return self.store.port
+
+    def listen(self) -> int:
+        """Return a port of this host at which others find out whether they reach it.
+
+        It is open only from a loss of contact on to the end of this process.
+        """
+        self.listening = open_port(self.address)
+        return self.listening.getsockname()[1]
+
+    def reach(self, places: Sequence[Place]) -> list[bool]:
+        """Return which of these addresses and ports can be reached from here."""
+        return reached(places)
 
     def look_in(self, folders: Sequence[str]) -> None:
         """Import from the folders that the driver imports from, where they are here,

@@ -11,13 +11,14 @@ import socket
 import tempfile
 import time
 import warnings
-from collections.abc import Generator
+from collections.abc import Container, Generator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from decentral.config import Config, Engine
+from decentral.engines.contact import Place
 from decentral.engines.ray.private import on_loopback, quieten, read_environment
 from decentral.errors import ConfigError, RunError
 from decentral.process import OwnFolder
@@ -65,6 +66,16 @@ class Cluster:
         ]
         # Ranks follow this order, and Ray promises none.
         return sorted((h for h in found if h.cpus), key=lambda h: (h.address, h.id))
+
+    def places(self, ids: Container[str]) -> list[Place]:
+        """Return where some hosts listen for as long as they are there."""
+        import ray
+
+        return [
+            (node["NodeManagerAddress"], node["NodeManagerPort"])
+            for node in ray.nodes()
+            if node["NodeID"] in ids
+        ]
 
     def close(self) -> None:
         """Leave, and take an own cluster down."""

@@ -6,6 +6,7 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from itertools import cycle, islice
 from typing import Any
 
+from decentral.engines.contact import Place, reached
 from decentral.engines.ray.cluster import Host
 from decentral.errors import ConfigError
 
@@ -79,6 +80,7 @@ class HostBlocklist:
     def __init__(self) -> None:
         """Block none."""
         self._asked: dict[str, Any] = {}
+        self._apart: dict[str, Sequence[Place]] = {}
 
     def __contains__(self, host: object) -> bool:
         """Whether a host is blocked."""
@@ -88,10 +90,12 @@ class HostBlocklist:
         """Return how many are blocked."""
         return len(self._asked)
 
-    def add(self, host: str) -> None:
-        """Block a host; what it was asked before counts no more."""
+    def add(self, host: str, apart: Sequence[Place] = ()) -> None:
+        """Block a host until it answers, and reaches what it was apart from; what it
+        was asked before counts no more.
+        """
         # The answer to an old question would clear a host that was lost since.
-        self._asked[host] = None
+        self._asked[host], self._apart[host] = None, apart
 
     def unblock(self, there: Iterable[Host]) -> set[str]:
         """Return the hosts that answer again, no longer blocked, and ask the
@@ -107,29 +111,40 @@ class HostBlocklist:
         for host in here - found:
             # One question at a time: they wait in Ray for a host that may never
             # answer.
-            self._asked[host] = self._asked[host] or _ask(host)
+            if _is_over(self._asked[host]):
+                self._asked[host] = _ask(host, self._apart[host])
         return found
 
 
-def _ask(host: str) -> Any:
-    """Ask a host for a sign of life, once a core is free of what was lost there."""
+def _ask(host: str, apart: Sequence[Place]) -> Any:
+    """Ask a host for a sign of life, and whether it reaches what it was apart from,
+    once a core is free of what was lost there.
+    """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     strategy = NodeAffinitySchedulingStrategy(host, soft=False)
-    made: Any = ray.remote(_here)
-    return made.options(num_cpus=1, max_retries=0, scheduling_strategy=strategy).remote()
+    made: Any = ray.remote(_is_back)
+    options = {"num_cpus": 1, "max_retries": 0, "scheduling_strategy": strategy}
+    return made.options(**options).remote(apart)
 
 
-def _here() -> bool:
-    return True
+def _is_back(apart: Sequence[Place]) -> bool:
+    return all(reached(apart))
+
+
+def _is_over(asked: Any) -> bool:
+    """Whether there is no question under way, or it was answered."""
+    import ray
+
+    return asked is None or bool(ray.wait([asked], timeout=0)[0])
 
 
 def _answers(asked: Any) -> bool:
     import ray
     from ray.exceptions import RayError
 
-    if asked is None or not ray.wait([asked], timeout=0)[0]:
+    if asked is None or not _is_over(asked):
         return False
     try:
         return ray.get(asked)

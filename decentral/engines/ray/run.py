@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from decentral.config import Config
-from decentral.engines.attempt import Attempt, Rejoin, Start
+from decentral.engines.attempt import Attempt, Rejoin, Start, find_apart
 from decentral.engines.base import START, EngineRun, Watch, close_on_error, stop_signals
 from decentral.engines.ray.cluster import connect
 from decentral.engines.ray.placement import HostBlocklist
@@ -149,6 +149,10 @@ class RayRun(EngineRun):
             # The first news of a loss often names the wrong one: peers of a lost
             # worker fail, too.
             lost = group.wait_for_losses(lost)
+            if not lost.ranks:
+                lost = find_apart(
+                    group, [host.address for host in group.hosts], start, config, lost
+                )
             self._handle_loss(lost, [node for rank in lost.ranks for node in nodes[rank]])
         except Rejoin:
             self._rejoin()
@@ -174,16 +178,24 @@ class RayRun(EngineRun):
         assert group is not None
         self.failures += 1
         self.monitor.failures(self.failures)
-        # A process that died says nothing about its host.
-        if not lost.process:
-            for rank in lost.ranks:
-                self.blocklist.add(group.hosts[rank].id)
+        at = [host.id for host in group.hosts]
+        struck, stay = (
+            {at[r] for r in range(len(at)) if (r in lost.ranks) == out}
+            for out in (True, False)
+        )
+        # A process that died says nothing about its host, nor does a way that is cut
+        # between processes of one host.
+        goes_on = struck if lost.process else struck & stay if lost.apart else set[str]()
+        for rank in lost.ranks:
+            if at[rank] not in goes_on:
+                others = {at[other] for other in lost.apart.get(rank, ())}
+                self.blocklist.add(at[rank], self.cluster.places(others))
         self.faults = remaining(self.faults, lost.ranks)
         self._record_failure(lost, nodes)
         self._check_policy(lost)
         self.saved = self._newest()
-        if lost.process and (self.saved.step if self.saved else 0) > self.returned_at:
-            self.vacant |= {group.hosts[rank].id for rank in lost.ranks}
+        if (self.saved.step if self.saved else 0) > self.returned_at:
+            self.vacant |= goes_on
         if config.engine.on_failure == "continue" and nodes:
             self.workers = max(1, self.workers - len(lost.ranks))
             self._reconfigure(self.members.without(nodes))

@@ -293,6 +293,8 @@ def start_workers(
     hosts = place_workers(
         cluster.hosts(), len(labels), config.engine.placement, blocked, gpus
     )
+    # However soon a run gives up: machines that are busy take long to meet.
+    meeting_s = max(START_S, config.engine.progress_s)
     made: Any = ray.remote
     remote = made(concurrency_groups={"watch": 4})(Actor)
     actors = [
@@ -306,7 +308,7 @@ def start_workers(
             max_restarts=0,
             # On this host or not at all: elsewhere the cores were given to others.
             scheduling_strategy=NodeAffinitySchedulingStrategy(host.id, soft=False),
-        ).remote(label, ORPHANED * config.engine.liveness_s, config.engine.progress_s)
+        ).remote(label, ORPHANED * config.engine.liveness_s, meeting_s)
         for label, host in zip(labels, hosts, strict=True)
     ]
     head = Head(ray.get_runtime_context().gcs_address)

@@ -1,0 +1,110 @@
+"""Who reaches whom: asked when contact between living workers was lost, to leave out
+as few of them as must be.
+
+A worker whose cable is cut is silent, and the coordinator notices. Where only the way
+between two workers is cut, each blames the other and both answer: who is to go on
+without whom is then decided by how many others each of them still reaches.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # it loads torch, and actors answer before they do
+    from decentral.engines.workers import Workers
+
+#: Seconds within which a way must carry a connection: a packet may be lost twice.
+REACH_S = 5.0
+
+#: An address and a port of it.
+Place = tuple[str, int]
+
+
+# --- asked of a worker ------------------------------------------------------------
+
+
+def open_port(address: str) -> socket.socket:
+    """Return a socket that lets itself be connected to, on a free port of an address.
+
+    Nobody has to accept: the kernel completes connections by itself.
+    """
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    return socket.create_server((address, 0), family=family, backlog=1024)
+
+
+def reached(places: Sequence[Place]) -> list[bool]:
+    """Return which of some places can be connected to, all tried at a time."""
+    if not places:
+        return []
+    with ThreadPoolExecutor(len(places)) as pool:
+        return list(pool.map(_is_reached, places))
+
+
+def _is_reached(place: Place) -> bool:
+    try:
+        socket.create_connection(place, timeout=REACH_S).close()
+    except OSError:
+        return False
+    return True
+
+
+# --- asked by the coordinator -----------------------------------------------------
+
+
+def ask_reach(
+    workers: Workers, addresses: Sequence[str], timeout_s: float
+) -> list[list[bool]]:
+    """Return for every worker whom it reaches, itself included.
+
+    Raises WorkersLost for those that do not answer.
+
+    Args:
+        workers: Of an attempt that has lost contact.
+        addresses: Of each of them.
+        timeout_s: Seconds to wait for an answer, beside those that ways may take.
+    """
+    ports = workers.ask_all("listen", timeout_s=timeout_s)
+    places = list(zip(addresses, ports, strict=True))
+    asked = [(places,)] * len(places)
+    return workers.ask_each("reach", asked, REACH_S + timeout_s)
+
+
+def apart(reach: Sequence[Sequence[bool]], sizes: Sequence[int]) -> dict[int, list[int]]:
+    """Return the workers to leave out, and whom of those that stay each is apart from.
+
+    One after the other, whoever is in contact with the fewest of the others goes,
+    until all that stay reach each other. Of several the one that hosts the fewest
+    nodes goes, then the one of the highest rank: of two workers, one has to.
+
+    Args:
+        reach: Whether a worker, by row, reaches another, by column.
+        sizes: Nodes that each worker hosts.
+
+    >>> together = [[True, True, False], [True, True, True], [False, True, True]]
+    >>> apart(together, [2, 2, 2])
+    {2: [0]}
+    """
+    stay = set(range(len(reach)))
+    # A way that carries nothing back is none.
+    contact = {i: {j for j in stay if reach[i][j] and reach[j][i]} | {i} for i in stay}
+    out: list[int] = []
+    while any(stay - contact[i] for i in stay):
+        least = min(stay, key=lambda i: (len(contact[i] & stay), sizes[i], -i))
+        stay.remove(least)
+        out.append(least)
+    # Who was left out first may be apart only from others that were left out, too.
+    return {i: sorted(stay - contact[i]) for i in sorted(out)}
+
+
+def tell_apart(out: Mapping[int, Sequence[int]]) -> str:
+    """Return in words whom those that are left out do not reach.
+
+    >>> tell_apart({2: [0]})
+    'worker 2 and worker 0 do not reach each other'
+    """
+    pairs = [f"worker {i} and worker {j}" for i, others in out.items() for j in others]
+    more = f" and {len(pairs) - 3} more pairs" if len(pairs) > 3 else ""
+    return f"{', '.join(pairs[:3])}{more} do not reach each other"
