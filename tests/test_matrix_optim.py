@@ -341,6 +341,43 @@ def test_filters_move_as_the_matrix_that_they_are(
     assert shapes == {(6, 3, 2, 2)}
 
 
+@pytest.mark.parametrize("kind", [Muon, Soap, MuonLite, SoapLite])
+def test_filters_over_sequences_move_as_the_matrix_that_they_are(
+    kind: Callable[..., Optimizer],
+) -> None:
+    net = nn.Sequential(nn.Conv1d(3, 6, 4), nn.Conv1d(6, 5, 2))
+    flat = {
+        name: nn.Parameter(p.detach().flatten(1) if p.dim() == 3 else p.detach().clone())
+        for name, p in net.named_parameters()
+    }
+    made = kind(net.named_parameters(), lr=0.1), kind(flat.items(), lr=0.1)
+    start = net[0].weight.detach().clone()
+    for step in range(3):
+        for name, p in net.named_parameters():
+            p.grad = drawn(*p.shape, seed=step).to(p)
+            flat[name].grad = p.grad.flatten(1) if p.dim() == 3 else p.grad.clone()
+        for optimizer in made:
+            optimizer.step()
+    # The last matrix of the other is taken for an output layer; filters are none.
+    assert torch.equal(net[0].weight.detach().flatten(1), flat["0.weight"].detach())
+    assert not torch.equal(net[0].weight, start)
+
+
+@pytest.mark.parametrize(
+    ("name", "taken"),
+    [
+        ("conv.weight", True), ("0.weight", True), ("weight", True),
+        ("encoder.pos_embedding.weight", False), ("norm.weight", False),
+        ("blocks.scale", False), ("attn.bias_k", False),
+    ],
+)  # fmt: skip
+def test_what_else_has_three_dimensions_is_no_matrix(name: str, taken: bool) -> None:
+    rule = build("optimizer", "muon")
+    assert updater(rule, name, (6, 3, 4)) == ("muon" if taken else "adamw")
+    left = build("optimizer", {"name": "muon", "exclude": ["convolution"]})
+    assert updater(left, name, (6, 3, 4)) == "adamw"
+
+
 def test_jordans_factor_for_filters_is_that_of_their_height_and_width() -> None:
     """In the reference the factor is taken from the gradient [out, in, height, width]."""
     start, grad = drawn(40, 1, 2, 2), drawn(40, 1, 2, 2, seed=1)

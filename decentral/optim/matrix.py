@@ -22,9 +22,10 @@ from decentral.optim.blocks import block_of
 #: Patterns and blocks of the matrices that are left to AdamW, unless the user says
 #: otherwise; ``output`` is the last one of a model whose names tell no head.
 EXCLUDE = ("embedding", "head", "output", "*shared_expert_gate*")
-#: Dimensions of the filters of convolutions over images and volumes. Those of
-#: sequences have three, as other parameters may.
+#: Dimensions of the filters of convolutions over images and volumes.
 _FILTERS = (4, 5)
+#: Blocks whose parameters may have the three dimensions of filters over sequences.
+_OTHERS = {"embedding", "experts", "norm"}
 
 
 @dataclass
@@ -46,7 +47,7 @@ class Member:
         """Return it with the filters [out, in, height, width] of a convolution as one
         matrix [out, in height width], as Jordan has them.
         """
-        if self.value.dim() - leading not in _FILTERS:
+        if not is_filters(self.name, self.value.shape[leading:]):
             return self
         value, grad = (part.flatten(leading + 1) for part in (self.value, self.grad))
         return replace(self, value=value, grad=grad)
@@ -130,7 +131,7 @@ class MatrixOptimizer(torch.optim.Optimizer, ABC):
         named = list(self._shapes())
         #: Name of the output layer, where names tell no other head.
         self.output = output_layer(named)
-        if not any(is_matrix(shape, block_of(name)) for name, shape in named):
+        if not any(is_matrix(name, shape) for name, shape in named):
             raise ConfigError(
                 f"{type(self).__name__} updates matrices, and the model has none; use adamw."
             )
@@ -209,12 +210,25 @@ def _with_names(group: dict[str, Any]) -> Iterator[tuple[str, Tensor]]:
     return zip(names, group["params"], strict=True)
 
 
-def is_matrix(shape: Sequence[int], block: str | None) -> bool:
+def is_filters(name: str, shape: Sequence[int]) -> bool:
+    """Return whether a parameter holds the filters of a convolution.
+
+    Those over sequences have three dimensions, as other parameters may: ``weight`` is
+    what layers of torch call them.
+
+    >>> is_filters("0.weight", (8, 4, 3)), is_filters("norm.weight", (8, 4, 3))
+    (True, False)
+    """
+    sequence = len(shape) == 3 and name.rpartition(".")[2] == "weight"
+    return len(shape) in _FILTERS or (sequence and block_of(name) not in _OTHERS)
+
+
+def is_matrix(name: str, shape: Sequence[int]) -> bool:
     """Return whether a parameter is a matrix, or several: experts in one tensor, the
     filters of a convolution.
     """
-    experts = len(shape) == 3 and block == "experts"
-    return len(shape) == 2 or experts or len(shape) in _FILTERS
+    experts = len(shape) == 3 and block_of(name) == "experts"
+    return len(shape) == 2 or experts or is_filters(name, shape)
 
 
 def output_layer(named: Sequence[tuple[str, Sequence[int]]]) -> str | None:
@@ -232,7 +246,7 @@ def output_layer(named: Sequence[tuple[str, Sequence[int]]]) -> str | None:
     >>> output_layer([("0.weight", (8, 4)), ("0.bias", (8,)), ("2.weight", (3, 8))])
     '2.weight'
     """
-    matrices = [(n, s) for n, s in named if is_matrix(s, block_of(n))]
+    matrices = [(n, s) for n, s in named if is_matrix(n, s)]
     blocks = {block_of(name) for name, _ in named}
     if blocks & {"head", "embedding"} or len(matrices) < 2 or len(matrices[-1][1]) != 2:
         return None
@@ -259,8 +273,8 @@ def takes(
     block = block_of(name)
     left = any(pattern == block or fnmatchcase(name, pattern) for pattern in exclude)
     left |= "output" in exclude and name == output
-    left |= "convolution" in exclude and len(shape) in _FILTERS
-    return is_matrix(shape, block) and not left
+    left |= "convolution" in exclude and is_filters(name, shape)
+    return is_matrix(name, shape) and not left
 
 
 def zeros(member: Member, key: str, shape: Sequence[int] | None = None) -> Tensor:
