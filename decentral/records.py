@@ -374,12 +374,8 @@ LOOP = (
     ),
     _own("simulation/width", "Gradients that were computed together, on average"),
     _own("simulation/updates_*", "Updates of the slowest and the fastest node", "", ",d"),
-    _own(
-        "simulation/replaced",
-        "Messages that newer ones replaced before they left",
-        "",
-        ",d",
-    ),
+    _own("simulation/replaced", "Messages replaced before they left", "", ",d"),
+    _own("simulation/lost", "Messages to nodes that were away", "", ",d"),
     _own("time/*_s", "Mean seconds of a step that workers spent so", "s"),
     _own("feedback/consensus", "Consensus distance as the schedule was told"),
     _own(

@@ -450,6 +450,9 @@ CASES = [
     launch("relay on a ring", "algorithm=relay_sum topology=ring"),
     launch("codecs between events", "algorithm=swift codec=int8"),
     launch("a server that is far", "algorithm=fedasync topology=ring"),
+    launch("a trace that is not there", "network=lan compute=trace(none.csv)"),
+    launch("a trace that goes back", "network=lan compute=trace(back.csv)"),
+    launch("messages that somebody waits for", "network=lan compute=trace(offline=lost)"),
     launch("steps that take no time", "algorithm=swift compute=0s"),
     launch("two momenta", "algorithm=quasi_global_momentum optimizer=adamw"),
     launch("push-sum with other weights", "algorithm=push_sum weights=metropolis"),
@@ -635,6 +638,7 @@ def furnish(folder: Path) -> None:
     (folder / "started" / "mine.py").write_text("precious")
     files = {
         "plugins.py": PLUGINS,
+        "back.csv": "node,time_s,compute_s\n0,0,0.1\n1,0,0.1\n0,0,0.2\n",
         **{
             file: f"from decentral import plugin\n{text}\n"
             for file, text in DECLARED.items()

@@ -27,12 +27,15 @@ import re
 from collections.abc import Mapping
 from typing import Protocol
 
+import numpy as np
 from torch import Tensor
 
+from decentral.errors import ConfigError
+from decentral.network.compute import seconds_of
 from decentral.network.planning import RoundAction
 from decentral.registry import ConfiguredPlugin, Plugin
 from decentral.schedules.progress import Progress
-from decentral.traits import AlgorithmTraits, traits_of
+from decentral.traits import AlgorithmTraits, ComputeTraits, traits_of
 from decentral.traits import StateSchema as StateSchema
 
 #: Where an algorithm may not be sound, in words that follow "algorithm X is not
@@ -70,6 +73,40 @@ def time_of(rule: ConfiguredPlugin) -> str:
     """Return an algorithm's model of time: ``rounds``, ``events`` or ``neighbours``."""
     time = traits_of(rule, AlgorithmTraits).time
     return time if isinstance(time, str) else time(rule.settings)
+
+
+def refuse_compute(
+    algorithm: ConfiguredPlugin, compute: ConfiguredPlugin, nodes: int, seed: int
+) -> None:
+    """Refuse seconds of steps that do not go with the algorithm's model of time.
+
+    Steps that take no time where nobody waits: one node would take them all. Messages
+    that are lost where somebody waits for them, or where they carry mass.
+
+    Args:
+        algorithm: The algorithm.
+        compute: The seconds of a step.
+        nodes: Number of nodes.
+        seed: The seed of the run.
+    """
+    # A trace that cannot be read says so here, before the run.
+    takes_time = bool(seconds_of(compute, np.arange(nodes), 0, seed).all())
+    time, traits = time_of(algorithm), traits_of(algorithm, AlgorithmTraits)
+    if time == "events" and not takes_time:
+        raise ConfigError(
+            f"compute {compute.name!r}: a node that computes in no time never lets another one "
+            f"act, and algorithm {algorithm.name!r} waits for nobody; give it seconds, such as "
+            "compute=20ms."
+        )
+    loses = traits_of(compute, ComputeTraits).loses
+    if loses is None or not loses(compute.settings):
+        return
+    if time != "events" or traits.server or traits.weights == "push":
+        raise ConfigError(
+            f"compute {compute.name!r}: messages to nodes that are away cannot be lost where "
+            f"others wait for them or add them up, as algorithm {algorithm.name!r} does; use "
+            "offline=late."
+        )
 
 
 def channels_of(found: Plugin) -> list[str]:

@@ -19,7 +19,7 @@ from decentral.spec import Spec, is_graph_file, parse_spec, spell
 from decentral.traits import BatchTraits, traits_of
 
 #: Kinds whose settings may be locations.
-_WITH_DATA = ("task", "model", "batch")
+_WITH_DATA = ("task", "model", "batch", "compute")
 
 
 def place_files(settings: Mapping[str, Any], file: str | Path) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from itertools import chain
 
-import numpy as np
 import torch
 
 from decentral.algorithms.base import CONDITIONS, time_of
@@ -17,7 +16,6 @@ from decentral.errors import ConfigError
 from decentral.faults.base import Faults
 from decentral.layout import Layout
 from decentral.mixing.base import Mixer
-from decentral.network.compute import seconds_of
 from decentral.network.planning import RoundPlanner
 from decentral.optim.block_optimizer import BlockOptimizer
 from decentral.optim.states import UnknownState
@@ -206,26 +204,6 @@ def _undefined_between_events(
     )
     early = "use communication late, whose merge ends the run"
     yield "with a global merge before the end", merges, early
-
-
-def refuse_timeless(
-    algorithm: ConfiguredPlugin, compute: ConfiguredPlugin, nodes: int, seed: int
-) -> None:
-    """Refuse steps that take no time where nobody waits: one node would take them all.
-
-    Args:
-        algorithm: The algorithm.
-        compute: The seconds of a step.
-        nodes: Number of nodes.
-        seed: The seed of the run.
-    """
-    waits = time_of(algorithm) != "events"
-    if not waits and not seconds_of(compute, np.arange(nodes), 0, seed).all():
-        raise ConfigError(
-            f"compute {compute.name!r}: a node that computes in no time never lets another one "
-            f"act, and algorithm {algorithm.name!r} waits for nobody; give it seconds, such as "
-            "compute=20ms."
-        )
 
 
 def _refuse_far(algorithm: ConfiguredPlugin, planner: RoundPlanner) -> None:

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from decentral.algorithms.base import refuse_compute
 from decentral.config import Config
 from decentral.errors import ConfigError
 from decentral.faults.base import network_faults
@@ -25,7 +26,6 @@ from decentral.loop.compatibility import (
     check_optimizer,
     refuse_in_events,
     refuse_rounds,
-    refuse_timeless,
     refuse_unsound,
     split_of,
 )
@@ -103,7 +103,7 @@ def prepare(config: Config) -> Setup:
     network, compute = _network(setup), _compute(config)
     if network and compute:
         parts["compute"] = compute
-        refuse_timeless(setup.algorithm, compute, config.nodes, config.seed)
+        refuse_compute(setup.algorithm, compute, config.nodes, config.seed)
     return replace(setup, network=network, compute=compute if network else None)
 
 

@@ -74,7 +74,10 @@ class Clock:
         nodes = np.arange(self.network.nodes) if nodes is None else nodes
         # A new array: what has departed keeps the times before this work.
         self.ready_s = self.ready_s.copy()
-        self.ready_s[nodes] += amount * seconds_of(self.compute, nodes, step, self.seed)
+        begins_s = self.ready_s[nodes]
+        self.ready_s[nodes] = begins_s + seconds_of(
+            self.compute, nodes, step, self.seed, begins_s, amount
+        )
 
     def depart(self) -> None:
         """Let the messages of the next gossip leave now, before the work that comes

@@ -1,7 +1,10 @@
 """Seconds of computing: functions ``(nodes, step, seed) -> seconds [n]`` of a step
 of every node.
 
-``nodes`` are ids [n]. Seconds are those of a step with the first batch size; a step
+``nodes`` are ids [n]. A rule with the trait ``by_time`` is ``(nodes, step, seed,
+now_s, amount)``, and sees when nodes begin.
+
+Seconds are those of a step with the first batch size; a step
 with twice the samples takes twice as long. A bare duration, ``compute: 20ms``, is
 ``constant``.
 """
@@ -9,16 +12,25 @@ with twice the samples takes twice as long. A bare duration, ``compute: 20ms``, 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from annotated_types import Gt
 from numpy.typing import NDArray
 
 from decentral import rng
+from decentral.network.traces import machines_of, whose
 from decentral.plugins import describe, wrong
-from decentral.registry import ConfiguredPlugin, NonNegative, Plugin, Share, plugin
-from decentral.traits import Traits
+from decentral.registry import (
+    ConfiguredPlugin,
+    Location,
+    NonNegative,
+    Plugin,
+    Share,
+    plugin,
+)
+from decentral.traits import ComputeTraits, traits_of
 from decentral.units import Seconds, parse_seconds
 
 Floats = NDArray[np.float64]
@@ -42,10 +54,17 @@ def resolve(name: str) -> Plugin | None:
         return np.full(len(nodes), seconds)
 
     # Named as it was written: the resolved configuration reads back as the same.
-    return Plugin("compute", name, take, {}, Traits())
+    return Plugin("compute", name, take, {}, ComputeTraits())
 
 
-def seconds_of(rule: ConfiguredPlugin, nodes: Integers, step: int, seed: int) -> Floats:
+def seconds_of(
+    rule: ConfiguredPlugin,
+    nodes: Integers,
+    step: int,
+    seed: int,
+    now_s: Floats | None = None,
+    amount: float = 1.0,
+) -> Floats:
     """Return the seconds [n] that nodes take for a step, if a clock can run so.
 
     Args:
@@ -53,8 +72,15 @@ def seconds_of(rule: ConfiguredPlugin, nodes: Integers, step: int, seed: int) ->
         nodes: Numbers of the nodes, [n].
         step: Step, counted from 0.
         seed: Seed of the run.
+        now_s: When each node begins it, [n]; none: at 0.
+        amount: How many times the first step's work it is.
     """
-    seconds = rule(nodes, step, seed)
+    by_time = traits_of(rule, ComputeTraits).by_time
+    if by_time:
+        begins_s = np.zeros(len(nodes)) if now_s is None else now_s
+        seconds = rule(nodes, step, seed, begins_s, amount)
+    else:
+        seconds = rule(nodes, step, seed)
     expected = f"an array of {len(nodes)} finite seconds, one per node, of at least 0"
     if not isinstance(seconds, np.ndarray) or seconds.shape != nodes.shape:
         raise wrong(rule, describe(seconds), expected)
@@ -62,12 +88,12 @@ def seconds_of(rule: ConfiguredPlugin, nodes: Integers, step: int, seed: int) ->
         # Written so that NaN fails: it is neither at least 0 nor below infinity.
         seconds.dtype.kind not in "fiu"
         or not (seconds >= 0).all()
-        or not seconds.max() < np.inf
+        or not seconds.max(initial=0) < np.inf
     ):
         raise wrong(
             rule, f"{describe(seconds)} with other numbers at step {step}", expected
         )
-    return seconds
+    return seconds if by_time else amount * seconds
 
 
 @plugin("compute")
@@ -176,3 +202,58 @@ def stragglers(
     counters = (nodes,) if who == "nodes" else (nodes, step)
     slow = rng.uniform(seed, f"compute/{who}", *counters) < share
     return seconds * np.where(slow, factor, 1.0)
+
+
+def _away_s(node: int, now_s: float, seed: int, settings: Mapping[str, Any]) -> float:
+    machines = machines_of(settings.get("path"), settings.get("repeat", True))
+    place = whose(node, len(machines), seed, settings.get("more", "drawn"))
+    return machines[place].away_s(now_s)
+
+
+@plugin(
+    "compute",
+    by_time=True,
+    away_s=_away_s,
+    loses=lambda settings: settings.get("offline") == "lost",
+)
+def trace(
+    nodes: Integers,
+    step: int,
+    seed: int,
+    now_s: Floats,
+    amount: float,
+    *,
+    path: Location | None = None,
+    seconds: Seconds = 20e-3,
+    more: Literal["drawn", "cycled"] = "drawn",
+    repeat: bool = True,
+    offline: Literal["late", "lost"] = "late",
+) -> Floats:
+    """Let nodes be as fast, and as often away, as machines of a trace.
+
+    A CSV file with the columns node, time_s, and compute_s (seconds of a step) or
+    online (1 or 0) or both: a value holds until the next line of its node. A step
+    takes what holds when it begins, and stands still while its machine is away.
+
+    Args:
+        nodes: Numbers of the nodes, [n].
+        step: Step, counted from 0.
+        seed: Seed of the run.
+        now_s: When each node begins the step, [n].
+        amount: How many times the samples of the first batch the step has.
+        path: The file; none: a made-up sample of four machines.
+        seconds: Seconds of a step where the file does not say.
+        more: Which machines nodes beyond those of the file are: ``drawn`` by the seed,
+            or ``cycled``.
+        repeat: Whether the file begins anew at its last time; else its last values
+            hold on.
+        offline: What is sent to a node that is away, in runs event by event: it comes
+            ``late``, when the node is back, or is ``lost``.
+    """
+    machines = machines_of(path, repeat)
+    count = len(machines)
+    took_s = [
+        machines[whose(int(node), count, seed, more)].step_s(at_s, seconds, amount)
+        for node, at_s in zip(nodes, now_s.tolist(), strict=True)
+    ]
+    return np.array(took_s)

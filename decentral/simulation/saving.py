@@ -18,7 +18,7 @@ from decentral.topology.labels import NodeId
 Keep = Callable[[Version], int]
 
 #: Plain numbers of a simulation, and of a node, that a checkpoint keeps by name.
-_COUNTS = ("updates", "begun", "dropped", "versions", "communications")
+_COUNTS = ("updates", "begun", "dropped", "lost", "versions", "communications")
 _OF_NODE = (
     "numbers", "updates", "begun", "has_gradient", "is_in_flight", "has_stopped", "value",
     "changes", "changes_at_snapshot", "busy_s", "due_s", "draws",

@@ -44,7 +44,7 @@ class Traffic:
         self.waiting: dict[NodeId, list[tuple[list[NodeId], Version]]] = {}
         self.meetings: list[Meeting] = []
         self.meeting: set[NodeId] = set()
-        self.dropped = self.versions = self.communications = 0
+        self.dropped = self.lost = self.versions = self.communications = 0
 
     def tell(self, node: SimulatedNode, event: NodeEvent) -> None:
         """Call the algorithm for what has happened to a node."""

@@ -25,6 +25,7 @@ from decentral.simulation.nodes import SimulatedNode
 from decentral.simulation.rounds import Rounds, receivers_of
 from decentral.simulation.traffic import Traffic
 from decentral.topology.labels import NodeId
+from decentral.traits import ComputeTraits, traits_of
 
 #: Numbers that a node draws ahead for one purpose.
 _AHEAD = 64
@@ -64,6 +65,9 @@ class World(Traffic):
         self.losses = [0.0] * len(block.hosted)
         #: Since the last step of the run began: updates, and how stale they were.
         self.staleness = self.updates_before = 0
+        self._machines = traits_of(setup.compute, ComputeTraits)
+        loses = self._machines.loses
+        self._loses = loses is not None and loses(setup.compute.settings)
         self._intensity: dict[int, float] = {}
         self._seconds: dict[int, list[float]] = {}
         self._paces: dict[int, tuple[float | Rate, float]] = {}
@@ -126,7 +130,11 @@ class World(Traffic):
                 node.has_gradient = True
                 self.tell(node, NodeEvent("gradient"))
             case Moment.TRANSFER:
-                self._end_meeting(what)
+                away_s = max(self._away_s(n) for n in (what.node, what.other))
+                if away_s:
+                    self.queue.push(self.now_s + away_s, Moment.TRANSFER, node.id, what)
+                else:
+                    self._end_meeting(what)
             case Moment.LINE:
                 receivers, version = self.waiting[event.node].pop(0)
                 if not self.waiting[event.node]:
@@ -141,10 +149,23 @@ class World(Traffic):
                 arrives_s = self.lines.take(event.node, leaving, size)
                 self.queue.push(arrives_s, Moment.MESSAGE, event.node, version)
             case Moment.MESSAGE:
-                if isinstance(what, Version):
+                if away_s := self._away_s(node.id):
+                    if self._loses:
+                        self.lost += 1
+                    else:
+                        back_s = self.now_s + away_s
+                        self.queue.push(back_s, Moment.MESSAGE, node.id, what)
+                elif isinstance(what, Version):
                     self.tell(node, NodeEvent("message", what.owner, what))
                 else:
                     self.tell(node, NodeEvent("round"))
+
+    def _away_s(self, node: NodeId) -> float:
+        """Return the seconds until a node is online; 0: it is."""
+        away_s, compute = self._machines.away_s, self.setup.compute
+        if away_s is None or compute is None:
+            return 0.0
+        return away_s(node, self.now_s, self.setup.config.seed, compute.settings)
 
     def tell(self, node: SimulatedNode, event: NodeEvent) -> None:
         """Call the algorithm for what has happened to a node."""
@@ -176,26 +197,36 @@ class World(Traffic):
         self.flight.begin(node.index, position, size, node.updates)
         node.begun += 1
         node.is_in_flight = True
-        seconds = self._seconds_of(node.index, step) * (size / self.setup.first_batch)
+        seconds = self._seconds_of(node.index, step, size / self.setup.first_batch)
         node.busy_s += seconds
         node.due_s = self.now_s + seconds
         self.queue.push(node.due_s, Moment.GRADIENT, node.id)
         self.block.called.add("gradient")
         return True
 
-    def _seconds_of(self, index: int, step: int) -> float:
+    def _seconds_of(self, index: int, step: int, amount: float) -> float:
         """Return the seconds of a node's step; all nodes' are drawn in one call, and kept
-        until the slowest has done the step.
+        until the slowest has done the step, unless they depend on when it begins.
+
+        Args:
+            index: The node.
+            step: Its step.
+            amount: How many times the first step's work it is.
         """
+        assert self.setup.compute is not None
+        if self._machines.by_time:
+            node, now_s = np.array([index]), np.array([self.now_s])
+            seed = self.setup.config.seed
+            found = seconds_of(self.setup.compute, node, step, seed, now_s, amount)
+            return float(found[0])
         if step not in self._seconds:
-            assert self.setup.compute is not None
             slowest = min(node.begun for node in self.nodes)
             for old in [one for one in self._seconds if one < slowest]:
                 del self._seconds[old]
             ids = np.arange(len(self.nodes))
             drawn = seconds_of(self.setup.compute, ids, step, self.setup.config.seed)
             self._seconds[step] = drawn.tolist()
-        return self._seconds[step][index]
+        return self._seconds[step][index] * amount
 
     def update(self, node: SimulatedNode) -> None:
         """Let the optimizer update a node's row by its gradient."""
@@ -268,6 +299,7 @@ class World(Traffic):
             "simulation/updates_min": min(counts),
             "simulation/updates_max": max(counts),
             "simulation/replaced": self.dropped,
+            **({"simulation/lost": self.lost} if self._loses else {}),
         }
 
 

@@ -27,6 +27,7 @@ from decentral.traits.kinds import (
 )
 from decentral.traits.values import (
     ClaimTraits,
+    ComputeTraits,
     Condition,
     Expectation,
     Guarantee,
@@ -48,6 +49,7 @@ __all__ = [
     "ClaimTraits",
     "CodecTraits",
     "CommunicationTraits",
+    "ComputeTraits",
     "Condition",
     "Expectation",
     "FaultTraits",

@@ -22,7 +22,7 @@ from typing import (
 from decentral.errors import ConfigError, nearest
 from decentral.traits import kinds
 from decentral.traits.kinds import TRAITS
-from decentral.traits.values import Traits
+from decentral.traits.values import ComputeTraits, Traits
 
 _Of = TypeVar("_Of", bound=Traits)
 
@@ -134,6 +134,8 @@ def given_by_run(kind: str, traits: Traits) -> tuple[str, ...] | None:
             return sees, "weights"
         case "attack", kinds.AttackTraits(data=data):
             return ("targets", "classes") if data else ("rows", "layout", "draw")
+        case "compute", ComputeTraits(by_time=True):
+            return (*_GIVEN[kind].split(), "now_s", "amount")
         case "fault", kinds.FaultTraits(strikes=strikes):
             ends = {"nodes": ("ids",), "links": ("low", "high")}
             return *ends.get(strikes, ("receivers", "senders")), "step", "seed"

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from decentral.records import Record
 from decentral.traits.values import (
     ClaimTraits,
+    ComputeTraits,
     Guarantee,
     Recommending,
     Refusing,
@@ -168,8 +169,7 @@ class NetworkTraits(Traits):
     """Traits of a network.
 
     Attributes:
-        nodes: A function (): the number of nodes of a network that comes with one,
-            as a file does.
+        nodes: A function (): how many nodes a network has that comes with them.
     """
 
     nodes: Callable[[], int] | None = None
@@ -374,7 +374,7 @@ class CallbackTraits(Traits):
     on: Literal["start", "step", "round", "evaluate", "end"] = "evaluate"
 
 
-#: The class of each kind; a kind without traits of its own has those of all.
+#: The class of each kind.
 TRAITS: Mapping[str, type[Traits]] = {
     "topology": TopologyTraits,
     "weights": WeightsTraits,
@@ -383,7 +383,7 @@ TRAITS: Mapping[str, type[Traits]] = {
     "batch": BatchTraits,
     "optimizer": OptimizerTraits,
     "network": NetworkTraits,
-    "compute": Traits,
+    "compute": ComputeTraits,
     "merge": MergeTraits,
     "algorithm": AlgorithmTraits,
     "codec": CodecTraits,

@@ -203,6 +203,24 @@ class Expectation:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ComputeTraits(Traits):
+    """Traits of a rule for the seconds of steps.
+
+    Attributes:
+        by_time: It depends on when a step begins: a function (nodes, step, seed,
+            now_s, amount), which returns seconds of ``amount`` times a first step.
+        away_s: A function (node, now_s, seed, settings): seconds until a node is
+            online; 0: it is.
+        loses: A function (settings): whether what is sent to a node that is not online
+            is lost; else it comes when the node is back.
+    """
+
+    by_time: bool = False
+    away_s: Callable[[int, float, int, Settings], float] | None = None
+    loses: Callable[[Settings], bool] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class ClaimTraits(Traits):
     """Traits of a claim, written before anything is measured.
 

@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from support import example
 
 from decentral.network import presets
+from decentral.network.compute import seconds_of
 from decentral.network.links import gossip
 from decentral.registry import names
+from decentral.traits import ComputeTraits, traits_of
 
 networks = pytest.mark.parametrize("name", names("network"))
 computes = pytest.mark.parametrize("name", names("compute"))
@@ -53,15 +55,38 @@ def test_seconds_are_positive_and_a_function_of_node_and_step(
     name: str, seed: int, step: int, ids: set[int]
 ) -> None:
     rule = example("compute", name)
-    all_s = rule(np.arange(1000), step, seed)
+    all_s = seconds_of(rule, np.arange(1000), step, seed)
     assert all_s.shape == (1000,)
     assert (all_s > 0).all()
     assert np.isfinite(all_s).all()
     some = np.array(sorted(ids), dtype=np.int64)
-    assert (rule(some, step, seed) == all_s[some]).all()
+    assert (seconds_of(rule, some, step, seed) == all_s[some]).all()
 
 
-@computes
+@pytest.mark.parametrize("name", names("compute"))
+def test_work_scales_seconds(name: str) -> None:
+    """A step of twice the samples takes at least twice as long; a machine may be away."""
+    rule, nodes = example("compute", name), np.arange(64)
+    once, twice = (seconds_of(rule, nodes, 3, 1, None, amount) for amount in (1.0, 2.0))
+    away_s = traits_of(rule, ComputeTraits).away_s
+    if away_s is None:
+        assert (twice == 2 * once).all()
+    else:
+        at_once = [i for i in nodes.tolist() if not away_s(i, 0.0, 1, rule.settings)]
+        assert 0 < len(at_once) < 64
+        np.testing.assert_allclose(twice[at_once], 2 * once[at_once], rtol=1e-12)
+        assert (twice > once).all()
+
+
+#: Whose first setting is a duration.
+LASTING = [
+    name
+    for name in names("compute")
+    if isinstance(next(iter(example("compute", name).settings.values())), float)
+]
+
+
+@pytest.mark.parametrize("name", LASTING)
 def test_seconds_scale_with_their_unit(name: str) -> None:
     """A setting that is a duration is one: twice as long is twice as long."""
     rule = example("compute", name)

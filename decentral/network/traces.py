@@ -1,0 +1,200 @@
+"""What machines really did: seconds of their steps, and when they were reachable, from
+a file.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from math import inf, isfinite
+from os import stat
+
+import numpy as np
+
+from decentral import rng
+from decentral.errors import ConfigError
+from decentral.limits import read_bytes
+from decentral.userfile import locate
+
+#: A made-up day of four machines, in seconds: one always on, one slow in the middle,
+#: one away for a while, one that comes late.
+SAMPLE = """node,time_s,compute_s,online
+0,0,0.02,1
+1,0,0.03,1
+1,4,0.09,1
+1,6,0.03,1
+2,0,0.025,1
+2,5,0.025,0
+2,6,0.025,1
+3,0,0.04,0
+3,1,0.04,1
+0,10,0.02,1
+"""
+_COLUMNS = ("node", "time_s", "compute_s", "online")
+_ONLINE = {"1": True, "true": True, "0": False, "false": False}
+_MOST_BYTES = 1 << 28
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One machine of a trace: a value holds from its time to the next one's.
+
+    ``end_s``: when the file begins anew; infinity: never, the last line holds on.
+    """
+
+    times: tuple[float, ...]
+    seconds: tuple[float | None, ...]  # of a step; None: the file does not say
+    online: tuple[bool, ...]
+    end_s: float
+
+    def place(self, at_s: float) -> tuple[int, float]:
+        """Return the line that holds at a moment, and the moment within the file."""
+        within_s = at_s % self.end_s if self.end_s < inf else at_s
+        line = int(np.searchsorted(self.times, within_s, side="right")) - 1
+        # The first line says what was before it, too.
+        return max(0, line), within_s
+
+    def _until_s(self, line: int) -> float:
+        """Return when the line after one begins, or the file ends."""
+        later = self.times[line + 1] if line + 1 < len(self.times) else inf
+        return min(later, self.end_s)
+
+    def away_s(self, at_s: float) -> float:
+        """Return the seconds from a moment until the machine is online; 0: it is."""
+        line, within_s = self.place(at_s)
+        waited_s = 0.0
+        while not self.online[line]:
+            until_s = self._until_s(line)
+            waited_s += until_s - within_s
+            line, within_s = self.place(0.0 if until_s == self.end_s else until_s)
+        return waited_s
+
+    def step_s(self, at_s: float, otherwise_s: float, amount: float = 1.0) -> float:
+        """Return how long a step takes that begins at a moment: its seconds as of then,
+        and all that the machine is away meanwhile.
+
+        Args:
+            at_s: When it begins.
+            otherwise_s: Its seconds where the file does not say.
+            amount: How many times as much there is to compute.
+        """
+        said_s = self.seconds[self.place(at_s)[0]]
+        left_s, now_s = amount * (otherwise_s if said_s is None else said_s), at_s
+        took_s = 0.0
+        while True:
+            away_s = self.away_s(now_s)
+            line, within_s = self.place(now_s + away_s)
+            free_s = self._until_s(line) - within_s
+            if left_s <= free_s:
+                return took_s + away_s + left_s
+            left_s -= free_s
+            took_s += away_s + free_s
+            now_s = at_s + took_s
+
+
+def machines_of(path: str | None, repeat: bool) -> tuple[Machine, ...]:
+    """Return the machines of a file, or of the sample, in ascending order."""
+    if path is None:
+        return _read(SAMPLE, "sample", repeat)
+    try:
+        place = locate(path)
+        found = stat(place)
+        return _opened(str(place), found.st_mtime_ns, found.st_size, repeat)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"compute 'trace': cannot read {path} ({error}); it must be a CSV file with the "
+            "columns node, time_s and compute_s or online."
+        ) from error
+
+
+@lru_cache(maxsize=8)
+def _opened(path: str, changed: int, size: int, repeat: bool) -> tuple[Machine, ...]:
+    """Read a file once for all steps, as long as it stays what it is.
+
+    Args:
+        path: Where it lies.
+        changed: When it was changed.
+        size: Its bytes.
+        repeat: Whether it begins anew at its end.
+    """
+    return _read(read_bytes(path, _MOST_BYTES).decode("utf-8-sig"), path, repeat)
+
+
+def _read(text: str, path: str, repeat: bool) -> tuple[Machine, ...]:
+    rows = csv.reader(text.splitlines())
+    head = [name.strip() for name in next(rows, [])]
+    if not {"node", "time_s"} <= {*head} <= {*_COLUMNS} or len({*head}) != len(head):
+        raise _refusal(
+            path, 1, f"columns {', '.join(head) or 'missing'}; they are node, time_s, and "
+            "compute_s or online (links are what network says)",
+        )  # fmt: skip
+    lines: dict[int, list[tuple[float, float | None, bool, int]]] = {}
+    for cells in rows:
+        number = rows.line_num
+        if not cells:
+            continue
+        if len(cells) != len(head):
+            said = f"{len(cells)} cells where the first line has {len(head)}"
+            raise _refusal(path, number, said)
+        row = dict(zip(head, (cell.strip() for cell in cells), strict=True))
+        node, line = _parse(row, path, number)
+        mine = lines.setdefault(node, [])
+        if mine and line[0] <= mine[-1][0]:
+            said = f"time_s {line[0]:g} of node {node} comes after {mine[-1][0]:g}"
+            raise _refusal(path, number, f"{said}; time must go on")
+        if mine:  # an empty cell is what it was
+            seconds = mine[-1][1] if line[1] is None else line[1]
+            online = mine[-1][2] if not row.get("online", "") else line[2]
+            line = line[0], seconds, online, line[3]
+        mine.append(line)
+    if not lines:
+        raise _refusal(path, 1, "no line after the first")
+    last_s = max(mine[-1][0] for mine in lines.values())
+    end_s = last_s if repeat and last_s > 0 else inf
+    for node, mine in lines.items():
+        kept = [one for one in mine if one[0] < end_s] or mine[:1]
+        if not (kept[-1][2] if end_s == inf else any(one[2] for one in kept)):
+            said = f"node {node} is never online again after it"
+            raise _refusal(path, mine[-1][3], said)
+        lines[node] = kept
+    return tuple(
+        Machine(*(tuple(one[at] for one in lines[node]) for at in range(3)), end_s)  # type: ignore[arg-type]
+        for node in sorted(lines)
+    )
+
+
+def _parse(
+    row: Mapping[str, str], path: str, number: int
+) -> tuple[int, tuple[float, float | None, bool, int]]:
+    """Return the node of a line, and its time, seconds and whether it is online."""
+    node, time, seconds = row["node"], row["time_s"], row.get("compute_s", "")
+    if not (node.isascii() and node.isdigit()):
+        raise _refusal(path, number, f"node {node!r}; nodes are whole numbers from 0")
+    parsed: list[float] = []
+    for name, value, least in (("time_s", time, "0"), ("compute_s", seconds or "1", "")):
+        try:
+            one = float(value)
+        except ValueError:
+            one = float("nan")
+        if not isfinite(one) or one < 0 or (not least and one == 0):
+            limit = f"seconds {'of at least 0' if least else 'above 0'}"
+            raise _refusal(path, number, f"{name} {value!r}; it must be {limit}")
+        parsed.append(one)
+    online = row.get("online", "").lower() or "1"
+    if online not in _ONLINE:
+        raise _refusal(path, number, f"online {online!r}; it is 1 or 0")
+    said_s = parsed[1] if seconds else None
+    return int(node), (parsed[0], said_s, _ONLINE[online], number)
+
+
+def _refusal(path: str, line: int, said: str) -> ConfigError:
+    return ConfigError(f"compute 'trace': {path}, line {line}: {said}.")
+
+
+def whose(node: int, count: int, seed: int, more: str) -> int:
+    """Return which machine of a trace a node is."""
+    if node < count or more == "cycled":
+        return node % count
+    return int(rng.integers(count, seed, "compute/trace", [node])[0])
