@@ -13,9 +13,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from conftest import chromium
+from matplotlib.patches import StepPatch
 from synthetic import (
     Page,
     assert_self_contained,
@@ -31,7 +33,9 @@ from decentral.report import drawing
 from decentral.report.compare import compare, write_comparison
 from decentral.report.facts import Facts, duration_text, facts_of, plugin_text, verdict
 from decentral.report.figures import overview, save_png
-from decentral.report.reader import MOST_RECORDS, Topology, read_run
+from decentral.report.figures.canvas import to_svg
+from decentral.report.figures.planned import network, shards
+from decentral.report.reader import MOST_RECORDS, Shards, Topology, read_run
 from decentral.report.run import write_report
 from decentral.units import format_bytes
 
@@ -636,3 +640,23 @@ def test_figures_need_no_backend(backend: str) -> None:
         env={**os.environ, "MPLBACKEND": backend},
         check=True,
     )
+
+
+def test_figures_of_many_nodes_are_as_small_as_those_of_few() -> None:
+    """A hundred thousand nodes took a minute to draw, and 26 MB."""
+    nodes = 20_000
+    counts = tuple((k % 7, 1) for k in range(nodes))
+    drawn = (
+        shards(Shards(counts, ("a", "b"))),
+        shards(Shards(tuple((k % 7,) for k in range(nodes)), None)),
+        network(Topology(nodes, tuple((k, (k + 1) % nodes) for k in range(nodes)))),
+    )
+    for figure in drawn:
+        assert figure is not None
+        assert len(to_svg(figure)) < 1_000_000
+    sizes = drawn[0].axes[0]
+    assert sizes.get_xlim() == (-0.5, nodes - 0.5)
+    # means over neighbours, which add up to what there is
+    bars = next(one for one in sizes.patches if isinstance(one, StepPatch))
+    heights, edges, _ = bars.get_data()
+    assert (heights * np.diff(edges)).sum() == pytest.approx(np.sum(counts))

@@ -41,8 +41,8 @@ _SHARE = "#3b86f2"  # Seen as well on a white card as on a black one; an image h
 
 @styled
 def network(topology: Topology) -> Figure | None:
-    """Draw a topology; beyond 32 nodes without ids, beyond 4,000 links a sample of
-    them.
+    """Draw a topology; beyond 32 nodes without ids, beyond 4,000 nodes or links a
+    sample of them.
     """
     if topology.nodes < 2:
         return None
@@ -57,9 +57,11 @@ def network(topology: Topology) -> Figure | None:
         links = random.Random(0).sample(links, MOST_LINKS)
     _draw_links(axes, points, links, arrows=topology.directed and n <= 32)
     labelled = n <= 32
+    # An element of the page for each: a hundred thousand would be megabytes of SVG.
+    shown = points[sorted(random.Random(0).sample(range(n), min(n, MOST_LINKS)))]
     axes.scatter(
-        points[:, 0],
-        points[:, 1],
+        shown[:, 0],
+        shown[:, 1],
         s=200 if labelled else max(5, 2400 / n),
         facecolor=light("card") if labelled else light("merged"),
         edgecolor=light("merged"),
@@ -137,13 +139,27 @@ def _sizes_only(data: Shards, counts: Any) -> Figure:
     return figure
 
 
+#: Columns of a drawing: more nodes than that are shown as means of neighbours.
+_MOST_COLUMNS = 512
+
+
+def _means(values: Any) -> tuple[Any, Any]:
+    """Return values [n, ...], or their means over neighbours where they are too many to
+    be seen, and the places between which each of them stands.
+    """
+    every = -(-len(values) // _MOST_COLUMNS)
+    begins = np.arange(0, len(values), every)
+    edges = np.append(begins, len(values))
+    sums = np.add.reduceat(values, begins, axis=0)
+    means = (sums.T / np.diff(edges)).T if every > 1 else values
+    return means, edges - 0.5
+
+
 def _draw_sizes(axes: Axes, sizes: Any) -> None:
-    edges = np.arange(len(sizes) + 1) - 0.5
-    edge = light("card") if len(sizes) <= 64 else "none"
+    sizes, edges = _means(sizes)
     axes.stairs(sizes, edges, fill=True, color=light("comm"), linewidth=0)
-    axes.vlines(
-        edges[1:-1], 0, max(sizes), color=edge, linewidth=1.2 if edge != "none" else 0
-    )
+    if len(sizes) <= 64:
+        axes.vlines(edges[1:-1], 0, max(sizes), color=light("card"), linewidth=1.2)
     axes.set_xlim(edges[0], edges[-1])
     axes.set_ylim(0, max(*sizes, 1) * 1.08)
     axes.yaxis.set_major_locator(MaxNLocator(3, integer=True))
@@ -152,14 +168,16 @@ def _draw_sizes(axes: Axes, sizes: Any) -> None:
 
 
 def _draw_shares(axes: Axes, counts: Any, classes: Sequence[str]) -> None:
-    shares = (counts / np.maximum(counts.sum(1, keepdims=True), 1)).T
+    shares, edges = _means(counts / np.maximum(counts.sum(1, keepdims=True), 1))
+    shares = shares.T
     image = np.empty((*shares.shape, 4))
     image[..., :3] = to_rgb(_SHARE)
     # The root makes small shares visible without making large ones alike.
     image[..., 3] = np.sqrt(shares)
-    axes.imshow(image, aspect="auto", interpolation="none")
+    whole = (edges[0], edges[-1], len(shares) - 0.5, -0.5)
+    axes.imshow(image, aspect="auto", interpolation="none", extent=whole)
     axes.grid(visible=False)
-    if shares.size <= 1200:
+    if counts.size <= 1200:
         axes.hlines(np.arange(len(classes) - 1) + 0.5, -0.5, counts.shape[0] - 0.5,
                     color=light("card"), linewidth=1.2)  # fmt: skip
         axes.vlines(np.arange(counts.shape[0] - 1) + 0.5, -0.5, len(classes) - 0.5,
