@@ -65,8 +65,7 @@ def ended(
     for key in ("run", "config", "digests", "sha256"):
         del summary[key]
     summary["counters"] = untimed(summary["counters"])
-    nodes = range(run.setup.config.nodes)
-    return run.block.rows, [run.block.optimizer.state_of(i) for i in nodes], rows, summary
+    return run.block.rows, run.block.optimizer.states(), rows, summary
 
 
 def same(found: LocalRun, wanted: LocalRun) -> None:

@@ -313,9 +313,13 @@ class Channels:
         for value in self.memory.values():
             value[index] = 0.0
 
-    def state_of(self, index: RowIndex) -> dict[str, Tensor]:
-        """Return one row's state and memory as ``state/<name>``."""
-        return {_PREFIX + name: value[index] for name, value in self._lasting().items()}
+    def states(self) -> list[dict[str, Tensor]]:
+        """Return the state and memory of every row as ``state/<name>``."""
+        found: list[dict[str, Tensor]] = [{} for _ in self.hosted]
+        for name, value in self._lasting().items():
+            for own, part in zip(found, value.unbind(), strict=True):
+                own[_PREFIX + name] = part
+        return found
 
     def _lasting(self) -> dict[str, Tensor]:
         return {**self.state, **self.memory}

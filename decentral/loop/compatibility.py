@@ -24,7 +24,6 @@ from decentral.registry import ConfiguredPlugin, build
 from decentral.schedules.action import Merge
 from decentral.schedules.progress import communication_steps
 from decentral.tasks.base import Task
-from decentral.topology.labels import RowIndex
 from decentral.traits import (
     AggregationTraits,
     AlgorithmTraits,
@@ -345,7 +344,7 @@ def check_optimizer(rule: ConfiguredPlugin, layout: Layout) -> None:
             for _ in range(STEPS):
                 trial.step(1e-3)
             with trial.evaluating():
-                trial.state_of(RowIndex(0))
+                trial.states()
     except UnknownState as error:
         raise ConfigError(
             f"optimizer {rule.name!r} remembers a {error}, which no checkpoint can hold; "

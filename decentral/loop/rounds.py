@@ -22,7 +22,7 @@ from decentral.plugins import describe, wrong
 from decentral.records import is_own
 from decentral.run.checkpoint import Checkpoint, stack_nodes
 from decentral.schedules.progress import Feedback
-from decentral.topology.labels import NodeId, RowIndex
+from decentral.topology.labels import NodeId
 
 Record = dict[str, Any]
 
@@ -263,12 +263,14 @@ def checkpoint_of(block: Block) -> Checkpoint:
     """Return everything needed to go on; all workers agree on who is well."""
     block.health.agree()
     nodes: dict[NodeId, dict[str, Tensor]] = {}
-    for place, node in enumerate(block.hosted):
-        index = RowIndex(place)
-        state = {f"optimizer/{k}": v for k, v in block.optimizer.state_of(index).items()}
-        whole = {f"integer/{k}": v[index] for k, v in block.integers.items()}
-        own = block.channels.state_of(index)
-        nodes[node] = {"row": block.rows[index], **whole, **own, **state}
+    integers = {f"integer/{k}": v.unbind() for k, v in block.integers.items()}
+    states = zip(block.channels.states(), block.optimizer.states(), strict=True)
+    for place, (node, row, (own, kept)) in enumerate(
+        zip(block.hosted, block.rows.unbind(), states, strict=True)
+    ):
+        state = {f"optimizer/{k}": v for k, v in kept.items()}
+        whole = {k: v[place] for k, v in integers.items()}
+        nodes[node] = {"row": row, **whole, **own, **state}
     counters = {
         "round": block.round,
         "samples": block.samples,

@@ -233,28 +233,37 @@ class BlockOptimizer:
 
     # --- state, sharded by row ----------------------------------------------------
 
-    def state_of(self, row: RowIndex) -> dict[str, Tensor]:
-        """Return one row's state as ``{"<place>/<key>": tensor}``, its step counter
+    def states(self) -> list[dict[str, Tensor]]:
+        """Return every row's state as ``{"<place>/<key>": tensor}``, its step counter
         included.
 
         Plain numbers are kept under ``<key>#``, and all that a row's own instance
         remembers under ``own/``, see ``optim.states``.
         """
         if not self.shared:
-            return {f"own/{k}": value for k, value in pack(self.instances[row]).items()}
-        found: dict[str, Tensor] = {}
-        for place, parameter in enumerate(self._params_of(row)):
+            return [
+                {f"own/{k}": v for k, v in pack(one).items()} for one in self.instances
+            ]
+        found: list[dict[str, Tensor]] = [{} for _ in range(self.nodes)]
+        for index, parameter in enumerate(self.params):
+            row, place = (0, index) if self.together else divmod(index, self.per_row)
+            owners = found if self.together else [found[row]]
             for key, value in self._state(row).get(parameter, {}).items():
-                if isinstance(value, Tensor):
-                    # A copy: a view would keep the state of all rows, and change
-                    # with the next step.
-                    found[f"{place}/{key}"] = self._share(value, row).detach().clone()
-                elif isinstance(value, int | float):
-                    found[f"{place}/{key}#"] = _number(value)
+                if not isinstance(value, Tensor | int | float):
+                    continue
+                # A copy, which does not change with the next step: one for all rows,
+                # as copies of ten thousand rows would take longer than a step.
+                tensor = isinstance(value, Tensor)
+                whole = value.detach().clone() if tensor else _number(value)
+                divided = self.together and whole.dim()
+                parts = whole.unbind() if divided else [whole] * len(owners)
+                name = f"{place}/{key}" if tensor else f"{place}/{key}#"
+                for own, part in zip(owners, parts, strict=True):
+                    own[name] = part
         return found
 
     def load_state(self, states: list[dict[str, Tensor]]) -> None:
-        """Restore the states of all rows, as returned by ``state_of``."""
+        """Restore the states of all rows, as returned by ``states``."""
         for row, state in enumerate(states):
             if not self.shared:
                 own = {path.removeprefix("own/"): value for path, value in state.items()}
@@ -274,12 +283,6 @@ class BlockOptimizer:
 
     def _params_of(self, row: int) -> list[nn.Parameter]:
         return [self.params[place] for place in self._places_of(row)]
-
-    def _share(self, value: Tensor, row: int) -> Tensor:
-        """Return a row's share of a state: counters, which have no dimension,
-        belong to all.
-        """
-        return value[row] if self.together and value.dim() else value
 
     def _put(
         self,

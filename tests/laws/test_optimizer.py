@@ -150,7 +150,7 @@ def test_a_block_of_rows_equals_each_row_alone_bitwise(name: str, shape: str) ->
         hosted = slice(node, node + 1)
         alone = Trial(rule_of(name), layout, start[hosted]).go(range(STEPS), hosted)
         assert torch.equal(block.rows[hosted], alone.rows)
-        mine, its = block.optimizer.state_of(node), alone.optimizer.state_of(0)
+        mine, its = block.optimizer.states()[node], alone.optimizer.states()[0]
         assert mine.keys() == its.keys()
         assert all(torch.equal(mine[key], its[key]) for key in mine)
 
@@ -164,7 +164,7 @@ def test_saving_and_loading_equals_no_interruption_bitwise(
     through = Trial(rule_of(name), layout, start).go(range(STEPS))
     before = Trial(rule_of(name), layout, start).go(range(stop))
     after = Trial(rule_of(name), layout, before.rows)
-    after.optimizer.load_state([before.optimizer.state_of(row) for row in range(NODES)])
+    after.optimizer.load_state(before.optimizer.states())
     after.go(range(stop, STEPS))
     assert torch.equal(after.rows, through.rows)
 
@@ -176,7 +176,7 @@ def test_state_moves_between_blocks_of_any_size(name: str, shape: str) -> None:
     start = drawn(layout, NODES, "start")
     through = Trial(rule_of(name), layout, start).go(range(STEPS))
     before = Trial(rule_of(name), layout, start).go(range(2))
-    states = [before.optimizer.state_of(row) for row in range(NODES)]
+    states = before.optimizer.states()
     for node in range(NODES):
         hosted = slice(node, node + 1)
         alone = Trial(rule_of(name), layout, before.rows[hosted])
@@ -383,7 +383,7 @@ def test_with_rates_by_block_saving_and_loading_equals_no_interruption_bitwise(
     through = Trial(rule, layout, start).go(range(STEPS))
     before = Trial(rule, layout, start).go(range(2))
     after = Trial(rule, layout, before.rows)
-    after.optimizer.load_state([before.optimizer.state_of(row) for row in range(NODES)])
+    after.optimizer.load_state(before.optimizer.states())
     assert torch.equal(after.go(range(2, STEPS)).rows, through.rows)
 
 
