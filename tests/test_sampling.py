@@ -360,3 +360,13 @@ def test_a_split_that_a_task_recommends_is_a_default_too() -> None:
 def test_classes_that_a_task_names_may_divide_a_regression() -> None:
     task = replace(regression(), labels=torch.arange(32) % 4, test=regression().train)
     assert tiny_setup(task=task, split="dirichlet").parts["split"].name == "dirichlet"
+
+
+def test_more_nodes_than_samples_redraw_from_all_of_them() -> None:
+    """Nothing is dealt out, so nothing need be there for every node."""
+    setup = tiny_setup(nodes=500, sampling="resample", split="dirichlet(alpha=0.3)")
+    assert len(setup.task.splits[0]) < 500
+    drawn = Sampler(setup.train, setup.plan, range(500), 0).indices(0, 40)
+    assert np.unique(drawn).size > 100
+    with pytest.raises(ConfigError, match="cannot give each of 500 nodes one"):
+        tiny_setup(nodes=500, sampling="fixed")

@@ -188,13 +188,13 @@ def _data(
             )
     else:
         split = parts["split"] = split_of(config, task)
-        held = shards(split, labels, config.nodes, config.seed)
         # Nothing is dealt out: every node draws from all samples, its classes by their
         # shares, so that ten thousand nodes need no lists of samples.
         if config.sampling == "resample":
             share = class_shares(split, labels, config.nodes, config.seed)
             plan = resample_plan(labels, share)
             return plan, _expected_counts(plan, len(labels))
+        held = shards(split, labels, config.nodes, config.seed)
     counts = np.stack([np.bincount(labels[part], minlength=classes) for part in held])
     return plan_fixed(held, config.replacement, batch), counts
 
