@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from heapq import heapify, heappop, heappush
 from math import inf
-from typing import Any
+from typing import Any, NamedTuple
 
 from decentral.network.links import Network
 from decentral.topology.labels import NodeId
@@ -32,8 +32,10 @@ class Moment(IntEnum):
     MESSAGE = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+_MOMENTS = tuple(Moment)
+
+
+class Event(NamedTuple):
     """One thing that happens: at ``time_s``, to ``node``; ``number`` tells apart what
     is otherwise equal, in the order of its making.
     """
@@ -73,7 +75,7 @@ class Queue:
     def pop(self) -> Event:
         """Take out what happens next."""
         time_s, moment, node, number, what = heappop(self._heap)
-        return Event(time_s, Moment(moment), NodeId(node), number, what)
+        return Event(time_s, _MOMENTS[moment], NodeId(node), number, what)
 
     @property
     def next_s(self) -> float:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from decentral.errors import RunError
-from decentral.gradients.base import ROWS
+from decentral.gradients.base import ROWS, rows_at_once
 from decentral.loop.block import Block
 from decentral.loop.health import finite_rows
 from decentral.loop.pipeline import Pipeline
@@ -35,10 +35,16 @@ class Flight:
     one is due; what was computed stands in the block's gradients.
     """
 
-    def __init__(self, block: Block, most: int = ROWS) -> None:
-        """Compute at most ``most`` gradients of a block at once."""
+    def __init__(self, block: Block, most: int | None = None) -> None:
+        """Compute at most ``most`` gradients of a block at once; none: as many as the
+        cache has room for, and as there are.
+        """
         setup = block.setup
         self.block, self.setup = block, setup
+        if most is None:
+            kept, width = setup.activation_memory, setup.layout.width
+            fitting = max(ROWS, rows_at_once(kept, width, block.rows.device))
+            most = max(1, min(fitting, len(block.hosted)))
         self.most = most
         # Even: a lone or odd row would get other bits than it has beside another one.
         room = most + most % 2

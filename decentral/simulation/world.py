@@ -50,7 +50,7 @@ class World(Traffic):
         assert setup.network is not None
         assert setup.compute is not None
         self.setup, self.planner = setup, block.planner
-        self.flight = Flight(block) if most is None else Flight(block, most)
+        self.flight = Flight(block, most)
         super().__init__(block, Lines(setup.network))
         self.acting = "start"
         mixing = self.planner.mixer.mixing(0)
@@ -65,17 +65,15 @@ class World(Traffic):
         self.losses = [0.0] * len(block.hosted)
         #: Since the last step of the run began: updates, and how stale they were.
         self.staleness = self.updates_before = 0
+        #: Whether all nodes make as many updates; how many all make together.
+        self._alike = setup.runs_in == "neighbours"
+        self.last = setup.config.steps * len(self.nodes)
         self._machines = traits_of(setup.compute, ComputeTraits)
         loses = self._machines.loses
         self._loses = loses is not None and loses(setup.compute.settings)
         self._intensity: dict[int, float] = {}
         self._seconds: dict[int, list[float]] = {}
         self._paces: dict[int, tuple[float | Rate, float]] = {}
-
-    @property
-    def last(self) -> int:
-        """Updates of all nodes together after which the run ends."""
-        return self.setup.config.steps * len(self.nodes)
 
     # --- one event after the other ------------------------------------------------
 
@@ -114,7 +112,7 @@ class World(Traffic):
             if not node.has_stopped or self.begun >= self.last:
                 continue
             node.has_stopped = False
-            if self.setup.runs_in == "neighbours":
+            if self._alike:
                 self.tell(node, NodeEvent("start"))
             else:
                 node.compute()
@@ -184,8 +182,9 @@ class World(Traffic):
         """Let a node compute from now on, unless as many gradients as the run has were
         begun; return whether it began.
         """
-        alike = self.setup.runs_in == "neighbours"
-        if self.begun >= self.last or (alike and node.begun == self.setup.config.steps):
+        if self.begun >= self.last or (
+            self._alike and node.begun == self.setup.config.steps
+        ):
             node.has_stopped = True
             return False
         assert not node.is_in_flight, "one gradient of a node is in flight at most"
