@@ -52,6 +52,30 @@ def test_loads_nothing_heavy(code: str) -> None:
     assert not loaded & HEAVY
 
 
+TRAINS = """
+import sys
+from decentral.config import make_config
+from decentral.exchange.local import LocalExchange
+from decentral.loop import train
+from decentral.loop.block import Block
+from decentral.loop.measure import Evaluator
+from decentral.loop.preparing import prepare
+block = Block(prepare(make_config({"nodes": 4, "steps": 2})), LocalExchange(4), print)
+assert "accuracy/merged" in list(train(block, Evaluator(block)))[-1]
+print(*sys.modules)
+"""
+
+
+def test_a_run_trains_and_is_evaluated_without_what_only_its_pages_need() -> None:
+    """Nor does torch import its symbolic mathematics, which takes half a second."""
+    done = subprocess.run(
+        [sys.executable, "-c", TRAINS], capture_output=True, text=True, check=True
+    )
+    loaded = {name.partition(".")[0] for name in done.stdout.split()}
+    assert "torch" in loaded
+    assert not loaded & {"sympy", "matplotlib", "jinja2", "pandas", "ray"}
+
+
 PACKAGES = ["decentral"] + [
     found.name
     for found in pkgutil.walk_packages(decentral.__path__, "decentral.")
