@@ -350,11 +350,8 @@ class Block:
 
     def healthy_rows(self) -> list[RowIndex]:
         """Return the indices of hosted rows whose nodes take part."""
-        return [
-            RowIndex(i)
-            for i, node in enumerate(self.hosted)
-            if self.health.is_healthy(node)
-        ]
+        out = self.health.quarantined.union(self.health.suspected)
+        return [RowIndex(i) for i, node in enumerate(self.hosted) if node not in out]
 
     def _notice(self, finite: Tensor, step: int | None = None) -> bool:
         """Quarantine hosted nodes that are not finite; return whether there are new

@@ -76,13 +76,14 @@ def quadratic(
         noise: Deviation of a sample's centre from its node's.
         samples: Samples of a node.
     """
-    node = torch.arange(nodes).repeat_interleave(samples).numpy()[:, None]
-    place = torch.arange(nodes * samples).numpy()[:, None]
-    axis = torch.arange(dimension).numpy()
+    node, axis = np.arange(nodes)[:, None], np.arange(dimension)
     curvature = condition ** rng.uniform(seed, "quadratic/curvature", node, axis)
     centre = heterogeneity * rng.normal(seed, "quadratic/centre", node, axis)
-    # By sample, while curvature and centre are by node: single gradients are noisy.
-    centre = centre + noise * rng.normal(seed, "quadratic/noise", place, axis)
+    curvature, centre = (one.repeat(samples, axis=0) for one in (curvature, centre))
+    if noise:
+        # By sample, while curvature and centre are by node: single gradients are noisy.
+        place = np.arange(nodes * samples)[:, None]
+        centre = centre + noise * rng.normal(seed, "quadratic/noise", place, axis)
     targets = torch.stack([torch.from_numpy(curvature), torch.from_numpy(centre)], 1)
     # Curvature times centre, over the sum of curvatures: where the mean gradient is
     # 0.
