@@ -2,7 +2,9 @@
 
     python benchmarks/rows.py [--threads 2] [--compiled]
 
-"floor" is the same floating-point operations at the rate of a product of two 512 x 512 matrices.
+"floor" is the same floating-point operations at the rate of a product of two 512 x 512 matrices,
+"hot" the same batched products alone, with weights that stay in the second-level cache, "roof" the
+operations at the best rate that the processor shows: the larger of those that MKL and oneDNN reach.
 The second table is of larger models, in time of the CPU, and says what ``replicas: auto`` takes.
 ``--compiled`` adds all rows by vmap as one program of torch.compile, which takes minutes to make.
 """
@@ -19,6 +21,7 @@ from common import BATCH, MODELS, Rows, best, model_of, table, threads
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
+from torch.nn.functional import linear as linear_of
 
 from decentral.gradients import (
     Batch,
@@ -57,10 +60,46 @@ TRIES = 3
 
 def floor_s(model: nn.Module, nodes: int) -> float:
     """Return the floor of a perceptron; the first layer needs no gradient of its input."""
-    linear = [m.weight.numel() for m in model.modules() if isinstance(m, nn.Linear)]
-    flops = 2 * nodes * BATCH * (3 * sum(linear) - linear[0])
     square = torch.randn(512, 512)
-    return flops / (2 * 512**3) * best(lambda: square @ square)
+    return cubes(model, nodes) * best(lambda: square @ square)
+
+
+def cubes(model: nn.Module, nodes: int) -> float:
+    """Return the operations of a gradient, in those of a product of 512 x 512 matrices."""
+    linear = [m.weight.numel() for m in model.modules() if isinstance(m, nn.Linear)]
+    return 2 * nodes * BATCH * (3 * sum(linear) - linear[0]) / (2 * 512**3)
+
+
+def roof_s(model: nn.Module, nodes: int) -> float:
+    """Return the same at the better rate of the two libraries that torch has for products."""
+    square = torch.randn(512, 512)
+    blocked = square.to_mkldnn()
+    rates = best(lambda: square @ square), best(lambda: linear_of(blocked, blocked))
+    return cubes(model, nodes) * min(rates)
+
+
+#: Nodes whose weights stay in a second-level cache of 1 MB: 0.4 MB for the perceptron.
+HOT = 4
+
+
+def hot_s(model: nn.Module, nodes: int) -> float:
+    """Return the time of the products of a perceptron's gradient, and of nothing else."""
+    layers = [m for m in model.modules() if isinstance(m, nn.Linear)]
+    shapes = [(m.in_features, m.out_features) for m in layers]
+    inputs = [torch.randn(HOT, BATCH, width) for width, _ in shapes]
+    errors = [torch.randn(HOT, BATCH, width) for _, width in shapes]
+    weights = [torch.randn(HOT, *shape) for shape in shapes]
+
+    def products() -> None:
+        for place, (x, error, weight) in enumerate(
+            zip(inputs, errors, weights, strict=True)
+        ):
+            torch.bmm(x, weight)
+            torch.bmm(x.transpose(1, 2), error)
+            if place:  # nobody asks for the gradient of the inputs
+                torch.bmm(error, weight.transpose(1, 2))
+
+    return best(products) * nodes / HOT
 
 
 def compare(name: str, nodes: int) -> list[object]:
@@ -71,8 +110,9 @@ def compare(name: str, nodes: int) -> list[object]:
     loop = rows.step(LoopGradient(model, rows.layout, cross_entropy))
     mapped = rows.step(VmapGradient(model, rows.layout, cross_entropy))
     layers = rows.step(LayerGradient(kernels, rows.layout, cross_entropy))
-    floor = layers / floor_s(model, nodes) if name == "mlp" else "-"
-    return [name, nodes, layers * 1e3, loop / mapped, loop / layers, floor]
+    limits = (floor_s, hot_s, roof_s)
+    over = [layers / of(model, nodes) if name == "mlp" else "-" for of in limits]
+    return [name, nodes, layers * 1e3, loop / mapped, loop / layers, *over]
 
 
 def compare_larger(
@@ -84,7 +124,8 @@ def compare_larger(
     loss = next_token if of_tokens else cross_entropy
     batch = _batch(nodes, size, shape)
     layout, kept = Layout.of(model), count_saved_numbers(model, batch.inputs[0])
-    at_once, kernels = rows_at_once(kept, torch.device("cpu")), kernels_of(model, layout)
+    at_once = rows_at_once(kept, layout.width, torch.device("cpu"))
+    kernels = kernels_of(model, layout)
     ways: dict[str, Gradient] = {"vmap": VmapGradient(model, layout, loss, at_once)}
     if kernels:
         ways["layers"] = LayerGradient(kernels, layout, loss, at_once)
@@ -129,7 +170,10 @@ def _cpu_s(gradient: Gradient, model: nn.Module, layout: Layout, batch: Batch) -
 
 if __name__ == "__main__":
     title = f"All rows together, {threads(FLAG)} threads (ratios: higher is faster)"
-    head = "model", "nodes", "layers, ms", "loop/vmap", "loop/layers", "layers/floor"
+    head = (
+        "model", "nodes", "layers, ms", "loop/vmap", "loop/layers", "layers/floor",
+        "layers/hot", "layers/roof",
+    )  # fmt: skip
     table(title, head, [compare(name, nodes) for name in MODELS for nodes in NODES])
     head = (
         "model", "nodes", "parameters", "kept per row", "rows at once", "loop, CPU ms",
