@@ -147,6 +147,8 @@ def start_or_resume(config: Config) -> EngineRun | None:
             # decided.
             if finished:
                 _refuse_other(path, there, resolve_config(prepare(config)), config)
+                if not (path / "report.html").exists():  # killed in its last moment
+                    Run(path).report()
                 return None
             if saved := newest(path):
                 config = continue_config(config, there, saved)
@@ -162,6 +164,10 @@ def _apply_decisions(config: Config, there: Mapping[str, Any]) -> Config:
     elsewhere.
     """
     open_keys = [key for key in _left_open(config) if key not in WHEREABOUTS]
+    # Where its interval is open, an evaluation may take fewer samples than asked for.
+    fewer = (there.get("eval_samples") or 0) <= config.eval_samples
+    if "eval_every" in open_keys and fewer:
+        open_keys.append("eval_samples")
     return config.model_copy(
         update={key: there[key] for key in open_keys if there.get(key) is not None}
     )
