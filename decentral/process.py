@@ -138,5 +138,15 @@ def _has_open(process: str, begin: str) -> bool:
     return False
 
 
+def remove_folder(folder: Path) -> None:
+    """Remove a folder at one blow: what a kill leaves of it is hidden, and goes with the
+    next one that is removed beside it.
+    """
+    with suppress(OSError):
+        folder.rename(folder.with_name(f".{folder.name}.old"))
+    for rest in folder.parent.glob(".*.old"):
+        shutil.rmtree(rest, ignore_errors=True)
+
+
 if __name__ == "__main__":
     _keep(sys.argv[1], "kill" in sys.argv[2:])

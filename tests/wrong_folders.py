@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +22,7 @@ from decentral.errors import Interrupted
 from decentral.loop.trained import TrainedModels
 from decentral.run.checkpoint import Checkpoint, restoring
 from decentral.run.folder import RunFolder
+from decentral.run.lock import WriterLock
 from decentral.trust import confirm
 from decentral.yamltext import dump, load
 
@@ -71,7 +74,19 @@ def _misfit() -> None:
 
 
 #: What only Python can do wrong.
+def _stands_nowhere() -> None:
+    """The folder that this process stands in was removed."""
+    kept = os.getcwd()
+    try:
+        os.chdir(tempfile.mkdtemp())
+        os.rmdir(os.getcwd())
+        WriterLock(Path("run"))
+    finally:
+        os.chdir(kept)
+
+
 PYTHON: dict[str, Callable[[], Any]] = {
+    "a process that stands nowhere": _stands_nowhere,
     "a checkpoint of another model": lambda: Checkpoint(
         4, (0,), {0: {"row": torch.zeros(16)}}
     ).check_fits(1, 32),

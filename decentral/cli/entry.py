@@ -41,6 +41,7 @@ def run(words: Sequence[str]) -> int:
     """Run one command and return its exit status: 0, 1 (it failed) or 2 (the user's
     mistake).
     """
+    _open_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             # Terminals without UTF-8 show a question mark instead of ending the
@@ -57,6 +58,19 @@ def run(words: Sequence[str]) -> int:
     except (Exception, KeyboardInterrupt, SystemExit) as error:
         return _explain(error, words)
     return 0
+
+
+def _open_streams() -> None:
+    """Let what is printed go nowhere where a descriptor was closed, and not into the
+    first file that is opened, which would get its number.
+    """
+    for handle, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(handle)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w" if handle else "r"))  # noqa: SIM115
 
 
 @cache

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
 import tempfile
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -111,17 +113,33 @@ def cell_drawing(figure: Figure, label: str) -> str:
     )
 
 
+#: Seconds after which the draft of a page is what a kill has left of it.
+_DRAFT_S = 60.0
+
+
+def _clear_drafts(path: Path) -> None:
+    """Remove what kills have left of a page; others may be writing it just now."""
+    for draft in path.parent.glob(f".{glob.escape(path.name)}.????????"):
+        with suppress(OSError):
+            if time.time() - draft.stat().st_mtime > _DRAFT_S:
+                draft.unlink()
+
+
 def write_page(path: Path, html: str) -> Path:
     """Write a page so that a reader sees the old one or the new one, never a half."""
     # Beside the page: only within one file system does a rename replace a file at
     # once.
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+        # Names of files need not be text: what is none is shown as its codes.
+        with os.fdopen(
+            handle, "w", encoding="utf-8", errors="backslashreplace", newline="\n"
+        ) as file:
             file.write(html)
         # mkstemp lets nobody but the owner read; a page may be served or shared.
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
+        _clear_drafts(path)
     except BaseException:
         with suppress(FileNotFoundError):
             os.unlink(temporary)

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from decentral.errors import ConfigError, RunError, in_words, refusal_of, shell_word
 from decentral.limits import open_file, read_json
+from decentral.process import remove_folder
 from decentral.run.digests import is_sealed, seal, stamp_of
 from decentral.run.folder import (
     DESCRIPTION,
@@ -108,13 +109,13 @@ class Draft:
             self.folder.check()
             # A run that went back comes to the same step again: the newer one
             # counts.
-            shutil.rmtree(self.target, ignore_errors=True)
+            remove_folder(self.target)
             self.path.rename(self.target)
             # The rename itself is on the disk only when its folder is.
             _sync(self.home)
         # Only now: at any moment there is a complete checkpoint.
         for old in _complete(self.home)[:-keep]:
-            shutil.rmtree(old, ignore_errors=True)
+            remove_folder(old)
         return self.target
 
 

@@ -57,7 +57,13 @@ class WriterLock:
         Raises ConfigError that names ``what`` and who writes there, and then
         changes nothing.
         """
-        self.folder, self.what = folder.absolute(), what
+        try:
+            self.folder, self.what = folder.absolute(), what
+        except FileNotFoundError as error:
+            raise ConfigError(
+                f"{what} {folder}: the folder that this process stands in is no more; change to "
+                "another, or give a whole path."
+            ) from error
         self.made = not os.path.exists(folder)
         self.holder = _this_process()
         try:
