@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from decentral.tasks.base import Task
     from decentral.units import Point
 
+__version__ = "0.1.0"
+
 _HOMES = {
     "Callback": "decentral.loop.callbacks",
     "ConfigError": "decentral.errors",
@@ -57,6 +59,7 @@ __all__ = [
     "Run",
     "RunError",
     "Task",
+    "__version__",
     "analyze",
     "compare",
     "export",

@@ -6,25 +6,24 @@ from typing import Annotated
 
 import typer
 
-from decentral.cli import app_before
+from decentral.cli import app_after, app_before
 from decentral.cli import options as o
 from decentral.cli.options import STYLE, Command, Group
 
 app = typer.Typer(cls=Group, add_completion=False, **STYLE)
 
-Runs = Annotated[
-    list[str], typer.Argument(metavar="RUN...", help="Run folders.", show_default=False)
-]
-
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import PackageNotFoundError, version
+        from decentral import __version__
 
-        try:
-            print(f"decentral {version('decentral')}")
-        except PackageNotFoundError:
-            print("decentral, not installed: it runs from a folder")
+        print(f"decentral {__version__}")
+        raise typer.Exit
+
+
+def _print_completion(shell: str | None) -> None:
+    if shell is not None:
+        print(o.completion_script(shell))
         raise typer.Exit
 
 
@@ -33,8 +32,21 @@ def decentral(
     version: Annotated[
         bool, typer.Option("--version", help="Show the version.", callback=_print_version)
     ] = False,
+    completion: Annotated[
+        str | None,
+        typer.Option(
+            "--show-completion",
+            metavar="SHELL",
+            help="Show what completes words in bash, zsh or fish.",
+            callback=_print_completion,
+        ),
+    ] = None,
 ) -> None:
-    """Train one model on many machines that communicate little, and see when."""
+    """Train one model on many machines that communicate little, and see when.
+
+    The exit status is 0 where all went well, 2 where what was asked cannot be, and
+    1 where it failed on the way.
+    """
 
 
 @app.command(cls=Command)
@@ -128,14 +140,6 @@ def resume(
 
 
 @app.command(cls=Command)
-def report(run: o.Run, debug: o.Debug = False) -> None:
-    """Write report.html into a run folder and print its path."""
-    from decentral.cli import running
-
-    running.report(run)
-
-
-@app.command(cls=Command)
 def check(
     path: Annotated[
         str | None,
@@ -150,6 +154,7 @@ def check(
         bool, typer.Option("--json", help="Print the result as JSON.")
     ] = False,
     trust: o.Trust = None,
+    quiet: o.Quiet = False,
     debug: o.Debug = False,
 ) -> None:
     """Say whether a configuration is right, or a run folder whole; nothing runs.
@@ -164,20 +169,6 @@ def check(
     from decentral.cli import files
 
     files.check(path, json=json, schema=schema, trust=trust or ())
-
-
-@app.command(cls=Command)
-def compare(
-    runs: Runs,
-    out: Annotated[
-        str, typer.Option(metavar="FILE", help="The page to write.")
-    ] = "compare.html",
-    debug: o.Debug = False,
-) -> None:
-    """Put runs side by side: a table here, their curves on a page."""
-    from decentral.cli import several
-
-    several.compare(runs, out)
 
 
 @app.command(cls=Command)
@@ -197,6 +188,8 @@ def reproduce(
         typer.Option(metavar="N", min=1, help="Seeds at a time; else one per core."),
     ] = None,
     device: o.Device = None,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
     debug: o.Debug = False,
 ) -> None:
     """Ask whether a paper's claim holds: a small honest experiment, and a verdict.
@@ -230,6 +223,7 @@ def sweep(
     out: o.SweepOut = None,
     quiet: o.Quiet = False,
     trust: o.Trust = None,
+    json: o.Json = False,
     debug: o.Debug = False,
 ) -> None:
     """Run all combinations of some settings, each once, and put them in a table.
@@ -255,6 +249,7 @@ def init(
             metavar="DIR", help="A folder, made if need be.", show_default=False
         ),
     ],
+    quiet: o.Quiet = False,
     debug: o.Debug = False,
 ) -> None:
     """Write a configuration and a plug-in file to begin with.
@@ -267,106 +262,8 @@ def init(
     files.init(folder)
 
 
-@app.command(cls=Command)
-def merge(
-    run: o.Run,
-    rule: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="A merge rule; may be given several times."),
-    ] = None,
-    step: Annotated[
-        int | None, typer.Option(metavar="N", help="The checkpoint of this step.")
-    ] = None,
-    trust: o.Trust = None,
-    debug: o.Debug = False,
-) -> None:
-    """Merge the models of a run by several rules, and compare what comes out.
-
-    The models are those of the newest checkpoint in which they differ.
-
-      decentral merge runs/digits-ring-late-1 --rule uniform --rule fisher
-    """
-    from decentral.cli import models
-
-    models.merge(run, rule or [], step, trust or ())
-
-
-@app.command(cls=Command)
-def analyze(
-    run: o.Run,
-    out: Annotated[
-        str | None,
-        typer.Option(metavar="FOLDER", help="Where page and picture go; else into RUN."),
-    ] = None,
-    pairs: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Pairs of nodes to look between.")
-    ] = 8,
-    points: Annotated[
-        int, typer.Option(metavar="N", min=3, help="Points along a side of a plane.")
-    ] = 25,
-    samples: Annotated[
-        int, typer.Option(metavar="N", min=2, help="Samples for lines and planes.")
-    ] = 1024,
-    step: Annotated[
-        int | None, typer.Option(metavar="N", help="The checkpoint of this step.")
-    ] = None,
-    seed: Annotated[
-        int,
-        typer.Option(metavar="N", min=0, help="Seed of pairs, samples and directions."),
-    ] = 0,
-    trust: o.Trust = None,
-    debug: o.Debug = False,
-) -> None:
-    """Measure how mergeable the models of a run are, in depth.
-
-    Barriers between nodes and to the merged model, loss on two planes, curvature,
-    and what layers, updates and gradients have in common: a table here, pictures
-    on a page. Models are those of the newest checkpoint in which they differ.
-
-      decentral analyze runs/digits-ring-late-1 --pairs 16
-    """
-    from decentral.cli import models
-
-    extent = {
-        "pairs": pairs,
-        "points": points,
-        "samples": samples,
-        "at": step,
-        "seed": seed,
-        "trust": trust or (),
-    }
-    models.analyze(run, out, extent)
-
-
-@app.command(cls=Command)
-def export(
-    run: o.Run,
-    out: Annotated[
-        str,
-        typer.Option(
-            metavar="FOLDER", help="A new folder for the model.", show_default=False
-        ),
-    ],
-    rule: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Merge the models by this rule instead."),
-    ] = None,
-    trust: o.Trust = None,
-    debug: o.Debug = False,
-) -> None:
-    """Write the merged model of a run so that it loads without decentral.
-
-    A program for `torch.export.load("model.pt2").module()`, its state as
-    safetensors, and for a model of transformers all that
-    `AutoModelForCausalLM.from_pretrained` needs.
-
-      decentral export runs/digits-ring-late-1 --out model
-    """
-    from decentral.cli import models
-
-    models.export(run, out, rule, trust or ())
-
-
+for each in app_after.COMMANDS:
+    app.command(cls=Command)(each)
 app.add_typer(app_before.show, name="show")
 app.add_typer(app_before.plan, name="plan")
 
@@ -384,6 +281,8 @@ def list_(
         int | None,
         typer.Option(metavar="N", min=1, help="Compare the topologies on so many nodes."),
     ] = None,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
     debug: o.Debug = False,
 ) -> None:
     """List what there is to choose from: topologies, tasks, settings, ..."""

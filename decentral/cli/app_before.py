@@ -34,6 +34,8 @@ def show_topology(
     weights: o.Weights = None,
     seed: o.Seed = None,
     png: o.Png = None,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
     debug: o.Debug = False,
 ) -> None:
     """Draw who may send to whom, and say how well it mixes."""
@@ -58,6 +60,8 @@ def show_schedule(
     seed: o.Seed = None,
     png: o.Png = None,
     trust: o.Trust = None,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
     debug: o.Debug = False,
 ) -> None:
     """Draw what a run does when, and count the bytes, before anything runs.
@@ -78,6 +82,8 @@ def show_network(
     nodes: o.Nodes = None,
     model_size: o.ModelSize = "25M",
     seed: o.Seed = None,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
     debug: o.Debug = False,
 ) -> None:
     """Say what lies between nodes, and what a round over it takes."""
@@ -94,6 +100,8 @@ def show_blocks(
     model: o.Model = None,
     optimizer: o.Optimizer = None,
     trust: o.Trust = None,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
     debug: o.Debug = False,
 ) -> None:
     """Show which parameter belongs to which block, who updates it, and at which
@@ -160,6 +168,8 @@ def plan_communication(
     model_size: o.ModelSize = "25M",
     deadline: o.Deadline = None,
     seed: o.Seed = None,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
     debug: o.Debug = False,
 ) -> None:
     """Rank topologies, schedules and local steps by seconds and bytes.
@@ -192,6 +202,8 @@ def plan_batch(
     from_: From = None,
     png: o.Png = None,
     out: Out = None,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
     debug: o.Debug = False,
 ) -> None:
     """Compute the batch schedule with the least loss for a budget of data.

@@ -17,7 +17,14 @@ from functools import cache
 from io import TextIOWrapper
 from typing import Any
 
-from decentral.errors import Bug, ConfigError, exit_place, nearest, visible
+from decentral.cli.options import COMPLETE
+from decentral.errors import (
+    Bug,
+    ConfigError,
+    exit_place,
+    nearest,
+    visible,
+)
 from decentral.limits import spin_briefly
 
 FAILED, MISTAKEN = 1, 2
@@ -87,6 +94,12 @@ def _invoke(words: list[str]) -> None:
 
     try:
         command = _command()
+        if asked := os.environ.get(COMPLETE):
+            from typer.completion import completion_init, shell_complete
+
+            completion_init()
+            shell_complete(command, {}, "decentral", COMPLETE, asked)
+            return
         with command.make_context("decentral", words) as context:
             command.invoke(context)
     except typer.Exit:  # --help and --version

@@ -13,7 +13,8 @@ from typing import Any
 
 from rich.text import Text
 
-from decentral.cli.words import MERGED, QUIET, console_of, count, facts, path_text
+from decentral.cli.output import console_of
+from decentral.cli.words import MERGED, QUIET, count, facts, path_text
 from decentral.config import (
     Fault,
     file_faults,

@@ -15,7 +15,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from decentral.cli.words import QUIET, console_of, facts, make_columns
+from decentral.cli.output import console_of, print_json
+from decentral.cli.words import QUIET, facts, make_columns
 from decentral.config import Config, documentation
 from decentral.errors import ConfigError, unknown
 from decentral.limits import COUNT
@@ -58,12 +59,35 @@ def show(kind: str | None, name: str | None, nodes: int | None = None) -> None:
         _compare_topologies(kind, name, nodes)
     elif kind is None:
         _show_kinds(console)
+        print_json({plural(each): names(each) for each in KINDS})
     elif kind == "settings":
         _show_settings(console, name)
     elif name is None:
         _show_members(console, _kind_of(kind))
+        print_json([_record(one) for one in members(_kind_of(kind))[0]])
     else:
-        _show_member(console, find(_kind_of(kind), name))
+        found = find(_kind_of(kind), name)
+        _show_member(console, found)
+        print_json(_record(found))
+
+
+def _record(found: Plugin) -> dict[str, Any]:
+    """Return a member as other programs read it."""
+    settings = {
+        key: {
+            "required": one.required,
+            "default": None if one.required else plain(one.default),
+            "type": type_text(one.annotation),
+            "meaning": one.text,
+        }
+        for key, one in found.accepts.items()
+    }
+    return {
+        "kind": found.kind,
+        "name": found.name,
+        "about": found.help,
+        "settings": settings,
+    }
 
 
 def _compare_topologies(kind: str | None, name: str | None, nodes: int) -> None:
@@ -237,6 +261,17 @@ def _show_settings(console: Console, part: str | None) -> None:
     for key, default, text in rows:
         table.add_row(key, "(required)" if default is ... else plugin_text(default), text)
     console.print(table)
+    print_json(
+        [
+            {
+                "setting": key,
+                "required": default is ...,
+                "default": None if default is ... else plain(default),
+                "meaning": text,
+            }
+            for key, default, text in rows
+        ]
+    )
 
 
 def _grid() -> Table:

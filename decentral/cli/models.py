@@ -15,13 +15,13 @@ from rich.table import Table
 from rich.text import Text
 
 from decentral import api
+from decentral.cli.output import console_of, print_json
 from decentral.cli.settings import config_of
 from decentral.cli.words import (
     LOCAL,
     MERGED,
     QUIET,
     brief,
-    console_of,
     count,
     facts,
     make_columns,
@@ -64,6 +64,22 @@ def blocks(
     if blockwise is None:
         console.print()
         console.print(Text(_block_hint(setup), QUIET))
+    print_json(_block_records(setup, blockwise or Blockwise()))
+
+
+def _block_records(setup: Setup, blockwise: Blockwise) -> list[dict[str, Any]]:
+    """Return the parameters as other programs read them."""
+    output = output_layer([(e.name, e.shape) for e in setup.layout.parameters])
+    return [
+        {
+            "parameter": one.name,
+            "shape": one.shape,
+            "block": blockwise.key(one.name),
+            "ratio": blockwise.ratios.get(blockwise.key(one.name) or ""),
+            "updated_by": updater(setup.optimizer, one.name, one.shape, output),
+        }
+        for one in setup.layout.parameters
+    ]
 
 
 def _block_heading(setup: Setup) -> Text:
@@ -166,6 +182,7 @@ def merge(
         cells = _numbers(numbers, found.shown, MERGED)
         table.add_row(brief(one.rule), *cells, f"{one.distance:.3g}")
     console.print(table)
+    print_json({"run": run, "step": found.step, "merges": list(found)})
 
 
 def _numbers(
@@ -217,6 +234,7 @@ def analyze(run: str, out: str | None, extent: dict[str, Any]) -> None:
         ("", "analysis.json, analysis.png beside it"),
     ]
     console.print(facts(files), soft_wrap=True)
+    print_json(record)
 
 
 def _measure(

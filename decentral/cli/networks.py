@@ -13,13 +13,13 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
+from decentral.cli.output import console_of, print_json
 from decentral.cli.settings import config_of
 from decentral.cli.words import (
     MERGED,
     QUIET,
     SENT,
     brief,
-    console_of,
     count,
     facts,
     make_columns,
@@ -65,7 +65,11 @@ def show(settings: Mapping[str, str], model_size: str) -> None:
     console.print()
     console.print(facts(_facts(network)))
     console.print()
-    console.print(_rounds(network, config.seed, size, _own(config.network)))
+    timed = list(_rounds(network, config.seed, size, _own(config.network)))
+    console.print(_rounds_table(timed, size))
+    keys = ("topology", "messages", "seconds")
+    rounds = [dict(zip(keys, row, strict=True)) for row in timed]
+    print_json({"network": brief(rule), "nodes": nodes, "bytes": size, "rounds": rounds})
 
 
 def nodes_of(settings: Mapping[str, str]) -> int:
@@ -117,25 +121,43 @@ def _span(values: Floats, write: Callable[[float], str]) -> str:
     return written[0] if written[0] == written[1] else f"{written[0]} to {written[1]}"
 
 
-def _rounds(network: Network, seed: int, size: float, own: Sequence[str]) -> Table:
-    """Say what one round takes over each topology, and what an all-reduce takes."""
+def _rounds_table(timed: Sequence[tuple[str, float, float]], size: float) -> Table:
+    """Lay out what rounds take."""
     table = make_columns()
     table.add_column(f"a model of {format_bytes(size)}", overflow="fold")
     table.add_column("messages", justify="right")
     table.add_column("one round", justify="right", no_wrap=True)
+    for label, messages, seconds in timed:
+        whole = isinstance(messages, int)
+        said = f"{messages:,}" if whole else f"{messages:,.4g}"
+        table.add_row(label, said, Text(format_seconds(seconds), MERGED))
+    return table
+
+
+def _rounds(
+    network: Network, seed: int, size: float, own: Sequence[str]
+) -> Iterator[tuple[str, float, float]]:
+    """Yield messages and seconds of one round over each topology, and of an
+    all-reduce.
+
+    Args:
+        network: The network.
+        seed: Seed of the topologies.
+        size: Bytes of a model.
+        own: The network's own file as a topology, if it is one.
+    """
     for name in (*own, *SHOWN):
         topology = Topology(build("topology", name), network.nodes, seed)
         label = "its own links" if name in own else name
         messages, seconds = _round(Mixer.make(topology), network, size)
-        table.add_row(label, f"{messages:,.4g}", Text(format_seconds(seconds), MERGED))
+        yield label, messages, seconds
     everybody, messages = (
         np.arange(network.nodes),
         all_reduce_messages(network.nodes, steps=1),
     )
     for label, way in (("all-reduce, a ring", ring_s), ("all-reduce, a tree", tree_s)):
         seconds = way(network, everybody, size) if network.nodes > 1 else 0.0
-        table.add_row(label, f"{messages:,}", Text(format_seconds(seconds), MERGED))
-    return table
+        yield label, messages, seconds
 
 
 def _round(mixer: Mixer, network: Network, size: float) -> tuple[float, float]:
@@ -208,6 +230,19 @@ def plan(
     )
     if limit_s is not None:
         console.print(_advice(plans, limit_s, deadline or ""))
+    print_json(
+        [
+            {
+                "topology": one.topology,
+                "schedule": one.schedule,
+                "local_steps": one.local_steps,
+                "seconds": one.forecast.seconds,
+                "bytes": one.forecast.bytes,
+                "in_time": None if limit_s is None else one.forecast.seconds <= limit_s,
+            }
+            for one in plans
+        ]
+    )
 
 
 def _plans(

@@ -7,13 +7,15 @@ flag, an override and a line of YAML mean the same and fail with the same words.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from decentral.errors import ConfigError
+from decentral.errors import ConfigError, unknown
 from decentral.signature import first_sentence
 
 # --- flags ------------------------------------------------------------------------
@@ -22,9 +24,26 @@ from decentral.signature import first_sentence
 _WHAT, _WHO, _RUN, _SHOWN = "What is trained", "Communication", "The run", "What is shown"
 
 
-def _setting(panel: str, metavar: str, help: str, *names: str) -> Any:
-    """Declare one optional flag with a text value."""
-    option: Any = typer.Option(*names, metavar=metavar, help=help, rich_help_panel=panel)
+def _members(kind: str) -> Callable[[str], list[str]]:
+    """Return what completes the name of a plug-in of that kind in a shell."""
+
+    def complete(incomplete: str) -> list[str]:
+        from decentral.registry import names
+
+        return [name for name in names(kind) if name.startswith(incomplete)]
+
+    return complete
+
+
+def _setting(panel: str, metavar: str, help: str, *names: str, kind: str = "") -> Any:
+    """Declare one optional flag with a text value; that of a plug-in names its kind."""
+    option: Any = typer.Option(
+        *names,
+        metavar=metavar,
+        help=help,
+        rich_help_panel=panel,
+        autocompletion=_members(kind) if kind else None,
+    )
     return option
 
 
@@ -65,16 +84,23 @@ Every = Annotated[bool, typer.Option("--all", help="Try every claim.")]
 
 Text = str | None
 Task = Annotated[
-    Text, _setting(_WHAT, "NAME", "Data, loss and evaluation: digits, quadratic.")
+    Text,
+    _setting(_WHAT, "NAME", "Data, loss and evaluation: digits, quadratic.", kind="task"),
 ]
-Model = Annotated[Text, _setting(_WHAT, "NAME", "The network: mlp, cnn.")]
+Model = Annotated[Text, _setting(_WHAT, "NAME", "The network: mlp, cnn.", kind="model")]
 Algorithm = Annotated[
-    Text, _setting(_WHAT, "NAME", "dsgd, allreduce (the baseline) or local.")
+    Text,
+    _setting(_WHAT, "NAME", "dsgd, allreduce (the baseline) or local.", kind="algorithm"),
 ]
-Optimizer = Annotated[Text, _setting(_WHAT, "NAME", "sgd, adamw, or torch.optim.NAME.")]
+Optimizer = Annotated[
+    Text, _setting(_WHAT, "NAME", "sgd, adamw, or torch.optim.NAME.", kind="optimizer")
+]
 Rate = Annotated[Text, _setting(_WHAT, "X", "Peak learning rate.", "--lr")]
 Split = Annotated[
-    Text, _setting(_WHAT, "NAME", "Who holds which data: dirichlet, classes, iid.")
+    Text,
+    _setting(
+        _WHAT, "NAME", "Who holds which data: dirichlet, classes, iid.", kind="split"
+    ),
 ]
 Steps = Annotated[Text, _setting(_WHAT, "N", "Optimizer steps of every node.")]
 Data = Annotated[
@@ -88,12 +114,16 @@ BatchSchedule = Annotated[
         "Samples per node and step: 32, late_switch.",
         "--batch-schedule",
         "--batch",
+        kind="batch",
     ),
 ]
 
 Nodes = Annotated[Text, _setting(_WHO, "N", "Number of nodes.")]
 Topology = Annotated[
-    Text, _setting(_WHO, "NAME", "Who may send to whom: ring, complete, a file.")
+    Text,
+    _setting(
+        _WHO, "NAME", "Who may send to whom: ring, complete, a file.", kind="topology"
+    ),
 ]
 Schedule = Annotated[
     Text,
@@ -103,6 +133,7 @@ Schedule = Annotated[
         "When, and how much: late, constant.",
         "--schedule",
         "--communication",
+        kind="communication",
     ),
 ]
 LocalSteps = Annotated[
@@ -110,10 +141,12 @@ LocalSteps = Annotated[
 ]
 
 Network = Annotated[
-    Text, _setting(_WHO, "NAME", "What lies between nodes: lan, home, a file.")
+    Text,
+    _setting(_WHO, "NAME", "What lies between nodes: lan, home, a file.", kind="network"),
 ]
 Compute = Annotated[
-    Text, _setting(_WHO, "TIME", "Seconds of a step: 20ms, or a distribution.")
+    Text,
+    _setting(_WHO, "TIME", "Seconds of a step: 20ms, or a distribution.", kind="compute"),
 ]
 ModelSize = Annotated[
     str, _setting(_WHAT, "N", "Parameters of the model: 25M; or 100MB.")
@@ -122,12 +155,22 @@ Deadline = Annotated[Text, _setting(_RUN, "TIME", "When training must have ended
 Topologies = Annotated[
     list[str] | None,
     _setting(
-        _WHO, "NAME", "Who may send to whom; may be given several times.", "--topology"
+        _WHO,
+        "NAME",
+        "Who may send to whom; may be given several times.",
+        "--topology",
+        kind="topology",
     ),
 ]
 Schedules = Annotated[
     list[str] | None,
-    _setting(_WHO, "NAME", "When; may be given several times.", "--schedule"),
+    _setting(
+        _WHO,
+        "NAME",
+        "When; may be given several times.",
+        "--schedule",
+        kind="communication",
+    ),
 ]
 
 Seed = Annotated[Text, _setting(_RUN, "N", "Seed of every draw.")]
@@ -165,14 +208,29 @@ SweepOut = Annotated[
     Text, _setting(_RUN, "FOLDER", "Its folder; else sweeps/<name of CONFIG>.")
 ]
 
-Weights = Annotated[Text, _setting(_WHO, "NAME", "Mixing weights: metropolis, uniform.")]
+Weights = Annotated[
+    Text, _setting(_WHO, "NAME", "Mixing weights: metropolis, uniform.", kind="weights")
+]
 Png = Annotated[Text, _setting(_SHOWN, "FILE", "Draw it into this PNG file, too.")]
 Json = Annotated[
     bool,
-    _switch(_SHOWN, "Print summary.json on stdout, and nothing else there.", "--json"),
+    _switch(_SHOWN, "Print the result as JSON on stdout, nothing else there.", "--json"),
 ]
 Quiet = Annotated[bool, _switch(_SHOWN, "Print nothing but errors.", "--quiet", "-q")]
 Debug = Annotated[bool, _switch(_SHOWN, "Show the traceback of an error.", "--debug")]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a command shows: JSON alone on stdout, or nothing but errors."""
+
+    json: bool = False
+    quiet: bool = False
+
+
+_PLAIN = Shown()
+#: What the command that runs was asked to show.
+SHOWN = ContextVar("SHOWN", default=_PLAIN)
 
 
 #: Flags of settings that stand under another.
@@ -188,6 +246,28 @@ def read_flags(context: typer.Context) -> dict[str, str]:
     tuned = {"replicas": "tune"} if flags.get("tune") else {}
     asked = {k: v for k, v in flags.items() if isinstance(v, str) and k not in others}
     return tuned | {_NESTED.get(key, key): value for key, value in asked.items()}
+
+
+# --- completion -------------------------------------------------------------------
+
+#: Where a shell says that it asks how a line may go on.
+COMPLETE = "_DECENTRAL_COMPLETE"
+_SHELLS = ("bash", "zsh", "fish")
+
+
+def completion_script(shell: str) -> str:
+    """Return what completes the words of the command line in a shell.
+
+    Raises:
+        ConfigError: It is none of bash, zsh and fish.
+    """
+    from typer.completion import get_completion_script
+
+    if shell not in _SHELLS:
+        raise unknown("shell", shell, _SHELLS)
+    return get_completion_script(
+        prog_name="decentral", complete_var=COMPLETE, shell=shell
+    )
 
 
 # --- help -------------------------------------------------------------------------
@@ -275,6 +355,15 @@ class Command(TyperCommand):
         """Read the words."""
         _refuse_repeated(self, ctx, args)
         return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run it, with what --json and --quiet say in reach of whatever prints."""
+        asked = {key: bool(ctx.params.get(key)) for key in ("json", "quiet")}
+        token = SHOWN.set(Shown(**asked))
+        try:
+            return super().invoke(ctx)
+        finally:
+            SHOWN.reset(token)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help."""

@@ -18,7 +18,8 @@ from rich.table import Table
 from rich.text import Text
 
 from decentral.cli.drawing import bars, save, ticks
-from decentral.cli.words import MERGED, QUIET, console_of, facts, make_columns
+from decentral.cli.output import console_of, print_json
+from decentral.cli.words import MERGED, QUIET, facts, make_columns
 from decentral.config import read_file
 from decentral.errors import ConfigError, shell_word
 from decentral.report.reader import RunData, read_run
@@ -58,6 +59,18 @@ def show(
 
         drawn = {name: stages.per_step().tolist() for name, stages in others.items()}
         save(figures.batches({"planned": sizes, **drawn}), command, png, console)
+    print_json(
+        {
+            "easy": planner.law.easy,
+            "source": planner.law.source,
+            "samples": planner.budget,
+            "steps": best.steps,
+            "sizes": best.sizes.tolist(),
+            "at": best.shares(),
+            "predicted_loss": planner.predict(best)[0],
+            "others": {name: planner.predict(one)[0] for name, one in others.items()},
+        }
+    )
     if out:
         _write(out, command, planner, best, base)
         console.print()

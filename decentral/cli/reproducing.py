@@ -16,7 +16,9 @@ from rich.text import Text
 
 from decentral.claims.base import FAILS, HOLDS, PARTLY
 from decentral.claims.trials import BROKEN, Ahead, Record, Trial, trial
-from decentral.cli.words import QUIET, console_of, facts, make_columns
+from decentral.cli.options import SHOWN, Shown
+from decentral.cli.output import console_of, print_json
+from decentral.cli.words import QUIET, facts, make_columns
 from decentral.config import parse_assignments
 from decentral.engines.local import refuse_ranks
 from decentral.errors import ConfigError, RunError
@@ -57,7 +59,7 @@ def reproduce(
         device: The device.
         jobs: Seeds at a time; none: one per core.
     """
-    console = console_of()
+    console, asked = console_of(), SHOWN.get()
     claims = [word for word in words if "=" not in word]
     if not claims and not every:
         _list(console)
@@ -77,7 +79,7 @@ def reproduce(
             console.print(Text(f"left out: {reason}", QUIET))
     trials = [
         trial(
-            name, Path(out), partial(_aside, spoken(name)),
+            name, Path(out), partial(_aside, spoken(name), asked),
             seeds=_seeds(seeds), full=full, device=device or "auto", settings=settings,
         )
         for name in chosen
@@ -91,6 +93,7 @@ def reproduce(
     took = ("time", duration_text(time.perf_counter() - began))
     link = Text(str(page), f"bold link {page.resolve().as_uri()}")
     console.print(facts([("in all", summary_text(records)), took, ("page", link)]))
+    print_json(records)
     # Raised last: the page and the verdicts of all other claims stand by then.
     if broken := [record["claim"] for record in records if record["verdict"] == BROKEN]:
         raise RunError(
@@ -120,13 +123,20 @@ def _list(console: Console) -> None:
     for name, reason in broken.items():
         grid.add_row(spoken(name), Text(reason, QUIET))
     console.print(grid)
+    print_json({spoken(one.name): traits_of(one, ClaimTraits).says for one in usable})
     console.print()
     console.print(Text("`decentral reproduce NAME` tries one, `--all` every one.", QUIET))
 
 
-def _aside(claim: str, text: str) -> None:
-    """Say what is being done, in whatever process it is done."""
-    console_of().print(Text(f"  {claim}, {text}", QUIET))
+def _aside(claim: str, asked: Shown, text: str) -> None:
+    """Say what is being done, in whatever process it is done.
+
+    Args:
+        claim: The claim.
+        asked: What the command was asked to show.
+        text: What is being done.
+    """
+    console_of(asked.json, asked.quiet).print(Text(f"  {claim}, {text}", QUIET))
 
 
 def _jobs(device: str) -> int:

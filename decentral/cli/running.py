@@ -20,10 +20,10 @@ from decentral.api.display import (
     place_text,
     scores,
 )
+from decentral.cli.output import console_of
 from decentral.cli.settings import read_changes, read_words
 from decentral.cli.words import (
     conclusion,
-    console_of,
     facts,
     introduction,
     neighbour,
@@ -86,7 +86,8 @@ def resume(
 
 def report(path: str) -> None:
     """Write the report of a run and print where it is."""
-    print(path_text(api.Run(Path(path)).report()))
+    page = path_text(api.Run(Path(path)).report())
+    console_of().print(page, soft_wrap=True)
 
 
 def _train(run: EngineRun, console: Console, json: bool) -> None:

@@ -4,21 +4,23 @@ by side.
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from decentral import api
+from decentral.cli.output import console_of, print_json
 from decentral.cli.settings import read_words, refuse_flags_given, sort_words
 from decentral.cli.words import (
     LOCAL,
     MERGED,
     QUIET,
     SENT,
-    console_of,
     count,
     facts,
     folder_text,
@@ -160,6 +162,25 @@ def _conclude(
         ("", f"{path_text(folder / 'results.csv')}, sweep.png"),
     ]
     console.print(facts(files), soft_wrap=True)
+    print_json({"page": page, "runs": _points(folder)})
+
+
+def _points(folder: Path) -> list[dict[str, Any]]:
+    """Return what results.csv says of every finished run, numbers as numbers."""
+    text = (folder / "results.csv").read_text(encoding="utf-8")
+    return [
+        {key: _number(cell) for key, cell in row.items()}
+        for row in csv.DictReader(text.splitlines())
+    ]
+
+
+def _number(cell: str) -> Any:
+    for read in (int, float):
+        try:
+            return read(cell)
+        except ValueError:
+            continue
+    return cell or None
 
 
 # --- side by side -----------------------------------------------------------------
@@ -187,6 +208,14 @@ def compare(paths: Sequence[str], out: str) -> None:
     link = f"bold link {page.resolve().as_uri()}"
     noted = [("note", comparison.warning)] if comparison.warning else []
     console.print(facts([*noted, ("page", Text(str(page), link))]), soft_wrap=True)
+    values = [facts_of(run).values for run in comparison.runs]
+    rows = zip(comparison.rows, values, strict=True)
+    differing = comparison.differing
+    runs = [
+        {"run": row["run"], "settings": {key: row[key] for key in differing}, **found}
+        for row, found in rows
+    ]
+    print_json({"page": page, "note": comparison.warning or None, "runs": runs})
 
 
 def _differences(comparison: Comparison) -> Table:

@@ -6,12 +6,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from decentral.cli.drawing import bars, save, ticks
+from decentral.cli.output import console_of, print_json
 from decentral.cli.settings import config_of
 from decentral.cli.words import (
     LOCAL,
@@ -21,7 +23,6 @@ from decentral.cli.words import (
     against,
     brief,
     ceiling,
-    console_of,
     count,
     facts,
     make_columns,
@@ -90,6 +91,34 @@ def show(
             _save(png, setup, planner, planned, drawn, console)
     elif planner is not None:
         console.print(_no_preview(setup, planner))
+    print_json(_record(setup, planner, planned))
+
+
+def _record(
+    setup: Setup, planner: RoundPlanner | None, planned: Sequence[Planned]
+) -> dict[str, Any]:
+    """Return what the schedule sends as other programs read it."""
+    found: dict[str, Any] = {
+        "nodes": setup.config.nodes,
+        "steps": setup.config.steps,
+        "all_reduce_bytes": setup.all_reduce_bytes,
+    }
+    if planner is None:
+        return found
+    found["schedule"] = brief(planner.schedule.rule)
+    found["local_steps"] = setup.config.local_steps
+    if not planned:
+        return {**found, "max_budget": ceiling(planner.schedule.rule)}
+    last = planned[-1]
+    return {
+        **found,
+        "expected_bytes": expected_bytes(planner, setup.size),
+        "expected_messages": expected_messages(planner),
+        "bytes": last.bytes(setup.size),
+        "messages": last.messages,
+        "rounds": last.round,
+        "merges": [step.step for step in planned if step.is_merge],
+    }
 
 
 def _config(

@@ -13,12 +13,12 @@ from rich.table import Table
 from rich.text import Text
 
 from decentral.cli.drawing import Sketch, save
+from decentral.cli.output import console_of, print_json
 from decentral.cli.settings import config_of
 from decentral.cli.words import (
     MERGED,
     QUIET,
     brief,
-    console_of,
     count,
     facts,
     make_columns,
@@ -72,6 +72,20 @@ def show(settings: Mapping[str, str], png: str | None) -> None:
     if not topology.time_varying and not are_numbers(topology.labels):
         console.print()
         console.print(_labels(topology.labels))
+    print_json(
+        {
+            "topology": brief(topology.rule),
+            "nodes": config.nodes,
+            **statistics(topology),
+            "weights": mixer.weights_name,
+            "doubly_stochastic": mixer.doubly_stochastic,
+            "spectral_gap": (
+                spectral_gap(mixer) if topology.nodes <= STATISTICS_LIMIT else None
+            ),
+            "period": topology.period,
+            "messages": mixer.expected_messages(1.0),
+        }
+    )
     if png:
         from decentral.report import figures
 
@@ -260,3 +274,4 @@ def _print_comparison(nodes: int, rows: list[Row], without: list[str]) -> None:
             QUIET,
         )
     )
+    print_json([row._asdict() for row in rows])

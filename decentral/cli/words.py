@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, Group
-from rich.segment import Segment
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from decentral.api.display import LOCAL, MERGED, QUIET, SENT
 from decentral.config import read_file
-from decentral.errors import visible
 from decentral.records import (
     BYTES,
     PACE,
@@ -351,35 +347,3 @@ def neighbour(folder: Path) -> Path | None:
         if read_file(summary.with_name("config.yaml")).get("task") == task:
             return folder.parent / summary.parent.name
     return None
-
-
-# --- where words go ---------------------------------------------------------------
-
-
-class Output(Console):
-    """A console that falls silent when nobody reads any more; what it reports on
-    goes on.
-    """
-
-    def render(self, renderable: Any, options: Any = None) -> Iterator[Segment]:
-        """Yield the parts of what is written, control characters of foreign text
-        written out.
-        """
-        for one in super().render(renderable, options):
-            yield one if one.control else Segment(visible(one.text), one.style)
-
-    def on_broken_pipe(self) -> None:
-        """Write to nowhere from now on, the interpreter's own flush at the exit
-        included.
-        """
-        self.quiet = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
-
-
-def console_of(json: bool = False, quiet: bool = False) -> Output:
-    """Return where to write for people: stdout, or stderr where stdout holds only
-    JSON.
-    """
-    file = sys.stderr if json else sys.stdout
-    # As it is written: [0.9, 0.95] in a message is a setting, and no markup.
-    return Output(file=file, quiet=quiet, highlight=False, emoji=False, markup=False)

@@ -1,0 +1,198 @@
+"""What people expect of any program: completion, a version, citations, JSON, silence."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import decentral
+import decentral.cli
+from decentral.cli.app import app
+from decentral.cli.citing import sources
+from decentral.cli.options import Group
+
+SMALL = ["launch", "task=digits", "nodes=4", "steps=8", "-q"]
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def ok(capsys: Captured, *words: str) -> str:
+    assert decentral.cli.run(words) == 0
+    return capsys.readouterr().out
+
+
+def test_the_version_is_one() -> None:
+    cff = (Path(__file__).parent.parent / "CITATION.cff").read_text()
+    assert f'version: "{decentral.__version__}"' in cff
+    assert "__version__" in dir(decentral)
+
+
+# --- completion -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("shell", "holds"),
+    [
+        ("bash", "complete -o default -F _decentral_completion decentral"),
+        ("zsh", "#compdef decentral"),
+        ("fish", "complete --command decentral"),
+    ],
+)
+def test_shells_are_told_how_to_complete(
+    capsys: Captured, shell: str, holds: str
+) -> None:
+    said = ok(capsys, "--show-completion", shell)
+    assert holds in said
+    assert f"_DECENTRAL_COMPLETE=complete_{shell}" in said
+
+
+def test_the_script_for_bash_is_bash(capsys: Captured) -> None:
+    script = ok(capsys, "--show-completion", "bash")
+    subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("decentral la", {"launch"}),
+        ("decentral launch --topology rin", {"ring"}),
+        ("decentral launch --schedule la", {"late"}),
+        ("decentral show sched", {"schedule"}),
+    ],
+)
+def test_words_are_completed(
+    capsys: Captured, monkeypatch: pytest.MonkeyPatch, line: str, expected: set[str]
+) -> None:
+    monkeypatch.setenv("_DECENTRAL_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", line)
+    monkeypatch.setenv("COMP_CWORD", str(len(line.split()) - 1))
+    assert set(ok(capsys).split()) == expected
+
+
+# --- JSON and silence -----------------------------------------------------------------------------
+
+
+def commands() -> dict[str, set[str]]:
+    """Return every command with its flags."""
+    from typer.main import get_command
+
+    found: dict[str, set[str]] = {}
+
+    def walk(path: str, command: object) -> None:
+        for name, inner in getattr(command, "commands", {}).items():
+            flags = {flag for param in inner.params for flag in param.opts}
+            if not isinstance(inner, Group):
+                found[f"{path}{name}"] = flags
+            walk(f"{path}{name} ", inner)
+
+    walk("", get_command(app))
+    return found
+
+
+#: They print a path or what to do next, no table.
+WITHOUT_JSON = {"report", "init", "export"}
+
+
+@pytest.mark.parametrize("command", commands())
+def test_every_command_can_be_quiet_and_every_table_be_json(command: str) -> None:
+    flags = commands()[command]
+    assert {"-q", "--quiet", "--debug"} <= flags
+    assert ("--json" in flags) == (command not in WITHOUT_JSON)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "list",
+        "list topologies ring",
+        "list schedules",
+        "list settings",
+        "list topologies --nodes 4",
+        "show topology ring",
+        "show schedule late steps=40",
+        "show network lan --nodes 4",
+        "show blocks",
+        "plan communication --steps 20 --nodes 4",
+        "plan batch --source 0.25 --capacity 2 --budget 2^12 --min 8",
+        "reproduce",
+    ],
+)
+def test_tables_are_json_too(capsys: Captured, words: str) -> None:
+    assert decentral.cli.run([*words.split(), "--json", "-q"]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)
+    assert said.err == ""
+
+
+def test_results_are_json_too(capsys: Captured) -> None:
+    ok(capsys, *SMALL, "--out", "one")
+    (one,) = json.loads(ok(capsys, "compare", "one", "--json", "-q"))["runs"]
+    held = decentral.Run("one").summary
+    assert one["accuracy/merged"] == held["final"]["accuracy/merged"]
+    merged = json.loads(ok(capsys, "merge", "one", "--rule", "uniform", "--json", "-q"))
+    assert {row["merge"] for row in merged["merges"]} >= {"uniform"}
+    swept = json.loads(
+        ok(capsys, "sweep", "task=quadratic", "nodes=4", "steps=5", "seed=0..1",
+           "--json", "-q")
+    )  # fmt: skip
+    assert [row["seed"] for row in swept["runs"]] == [0, 1]
+    assert all(row["loss/merged"] > 0 for row in swept["runs"])
+
+
+@pytest.mark.parametrize(
+    "words", ["list", "show topology ring", "init new", "list topologies --nodes 4"]
+)
+def test_quiet_says_nothing(capsys: Captured, words: str) -> None:
+    assert ok(capsys, *words.split(), "-q") == ""
+
+
+@pytest.mark.parametrize("words", ["list topologies", "show topology ring", "list ring"])
+def test_without_a_terminal_lines_end_with_a_letter(capsys: Captured, words: str) -> None:
+    decentral.cli.run(words.split())
+    said = capsys.readouterr().out
+    assert not re.search(r"[ \t]$|\x1b", said, re.MULTILINE)
+
+
+# --- citations ------------------------------------------------------------------------------------
+
+
+def test_a_run_is_cited_with_its_parts(capsys: Captured) -> None:
+    ok(capsys, *SMALL, "--out", "one")
+    said = ok(capsys, "cite", "one")
+    keys = re.findall(r"^@\w+\{(\w+),$", said, re.MULTILINE)
+    assert keys[0] == "decentral"
+    assert {"lian2017decentralized", "alpaydin1998"} <= set(keys)
+    assert len(keys) == len(set(keys))
+    assert said.count("{") == said.count("}")
+    by_key = {
+        one.get("key"): one
+        for one in json.loads(ok(capsys, "cite", "one", "--json", "-q"))
+    }
+    lian = by_key["lian2017decentralized"]
+    assert (lian["authors"], lian["venue"], lian["year"]) == (
+        "Lian et al.",
+        "NeurIPS",
+        "2017",
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('Two (A & B, "One", 2019; C et al., "Two", ICML 2020).', ["One", "Two"]),
+        ("Nothing is named here since 2019.", []),
+        ("Of somebody (Krizhevsky, 2009.)", [""]),
+        ('Example\n>>> f("A", "B", 2019)', []),
+    ],
+)
+def test_sources_are_read_from_docstrings(text: str, expected: list[str]) -> None:
+    assert [one.title for one in sources("kind name", text)] == expected
