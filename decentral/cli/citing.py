@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,7 +106,7 @@ def cite(path: str) -> None:
     print_json([tool_record, *({**vars(one), "key": one.key} for one in found)])
 
 
-def _of_run(config: dict[str, Any]) -> Iterator[Source]:
+def _of_run(config: Mapping[str, Any]) -> Iterator[Source]:
     """Yield what the parts of a run name, each work once."""
     seen: set[str] = set()
     for key, kind in PARTS.items():

@@ -95,10 +95,10 @@ def _invoke(words: list[str]) -> None:
     try:
         command = _command()
         if asked := os.environ.get(COMPLETE):
-            from typer.completion import completion_init, shell_complete
+            from typer import completion
 
-            completion_init()
-            shell_complete(command, {}, "decentral", COMPLETE, asked)
+            completion.completion_init()  # pyright: ignore[reportPrivateImportUsage]
+            completion.shell_complete(command, {}, "decentral", COMPLETE, asked)
             return
         with command.make_context("decentral", words) as context:
             command.invoke(context)

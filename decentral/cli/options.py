@@ -261,13 +261,14 @@ def completion_script(shell: str) -> str:
     Raises:
         ConfigError: It is none of bash, zsh and fish.
     """
-    from typer.completion import get_completion_script
+    from typer import completion
 
     if shell not in _SHELLS:
         raise unknown("shell", shell, _SHELLS)
-    return get_completion_script(
+    written: str = completion.get_completion_script(  # pyright: ignore[reportPrivateImportUsage]
         prog_name="decentral", complete_var=COMPLETE, shell=shell
     )
+    return written
 
 
 # --- help -------------------------------------------------------------------------

@@ -1,0 +1,75 @@
+"""The site: what it leads to, what it writes from the code, and that broken links are found.
+
+The whole is built by .ci/run, with warnings as errors.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_habits import commands
+
+from decentral.registry import KINDS, find, names
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+
+
+@pytest.fixture(scope="module")
+def maker() -> Any:
+    found = importlib.util.spec_from_file_location("make_site", DOCS / "make_site.py")
+    assert found is not None
+    assert found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module
+
+
+def test_every_page_is_in_the_navigation(maker: Any) -> None:
+    listed = {*maker.FIRST, *maker.HOW_TO, *maker.REFERENCE, *maker.ABOUT}
+    assert {f"docs/{page.stem}" for page in DOCS.glob("*.md")} <= listed
+    assert all(page in maker.index() for page in listed)
+
+
+def test_every_command_is_on_its_page(maker: Any) -> None:
+    text = "".join(maker.commands())
+    assert [name for name in commands() if f"## decentral {name}\n" not in text] == []
+    assert text.count("usage: decentral") >= len(commands())
+
+
+def test_every_setting_has_its_line(maker: Any, tmp_path: Path) -> None:
+    assert "kind_topology" in maker.plugins(tmp_path)
+    for kind in KINDS:
+        text = (tmp_path / f"kind_{kind}.md").read_text()
+        for name in names(kind):
+            _, _, after = text.partition(f"\n## {name}\n")
+            own, _, _ = after.partition("\n## ")
+            accepts = find(kind, name).accepts
+            assert [key for key in accepts if f"\n| `{key}` |" not in own] == []
+
+
+def test_a_topology_is_drawn(maker: Any, tmp_path: Path) -> None:
+    said = "".join(maker.drawing(find("topology", "ring"), tmp_path))
+    assert "`ring` on 16 nodes: spectral gap 0.0507." in said
+    assert (tmp_path / "ring.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("target", "lost"),
+    [
+        ("two.html", False),
+        ("two.html#here", False),
+        ("two.html#nowhere", True),
+        ("three.html", True),
+        ("#top", False),
+        ("https://example.org/none", False),
+    ],
+)
+def test_broken_links_are_found(
+    maker: Any, tmp_path: Path, target: str, lost: bool
+) -> None:
+    (tmp_path / "one.html").write_text(f'<p id="top"><a href="{target}">x</a></p>')
+    (tmp_path / "two.html").write_text('<h2 id="here">Here</h2>')
+    assert list(maker.broken(tmp_path)) == ([f"one.html: {target}"] if lost else [])
