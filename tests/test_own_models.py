@@ -22,9 +22,9 @@ from decentral.layout import Layout
 from decentral.loop import train
 from decentral.loop.analysis import Analysis, Extent
 from decentral.loop.block import Block
+from decentral.loop.exporting import by_rule
 from decentral.loop.measure import Evaluator
 from decentral.loop.setup import Setup
-from decentral.loop.trained import by_rule
 from decentral.merging.calibrate import merge_integers, recalibrate
 
 Build = Callable[[], nn.Module]

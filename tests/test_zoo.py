@@ -30,10 +30,11 @@ from decentral.loop import analysis, train
 from decentral.loop.adapting import spread_inputs
 from decentral.loop.analysis import Analysis, Extent
 from decentral.loop.block import Block
+from decentral.loop.exporting import export
 from decentral.loop.measure import Evaluator
 from decentral.loop.rounds import checkpoint_of, restore
 from decentral.loop.setup import Setup
-from decentral.loop.trained import TrainedModels, export
+from decentral.loop.trained import TrainedModels
 from decentral.pytree import leaves
 from decentral.run.checkpoint import Checkpoint, newest_checkpoint, save_checkpoint
 from decentral.run.folder import RunFolder

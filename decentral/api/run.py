@@ -254,7 +254,7 @@ class Run:
             at: The step of the checkpoint; its models are merged by the run's own
                 rule, unless ``method`` is given.
         """
-        from decentral.loop.trained import by_rule, export
+        from decentral.loop.exporting import by_rule, export
 
         config = self.models_config()
         if method is not None or at is not None:
