@@ -30,6 +30,7 @@ from wrong_clusters import CLUSTERS
 from wrong_data import DATA
 from wrong_folders import FOLDERS, PYTHON, wreck
 from wrong_graphs import GRAPH_CALLS
+from wrong_models import MODELS
 from wrong_own import OWN
 from wrong_theory import THEORY
 
@@ -367,6 +368,7 @@ FROM_PYTHON: dict[str, Callable[[], Any]] = {
     "weights above 1 in a late round": _generous_in_the_end,
     **CLUSTERS,
     **DATA,
+    **MODELS,
     **GRAPH_CALLS,
     **OWN,
     **PYTHON,

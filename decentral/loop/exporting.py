@@ -22,6 +22,8 @@ from decentral.merging.base import merge_models
 from decentral.pytree import Tree, tree_map
 from decentral.registry import PYTHON, build
 from decentral.tasks.labels import in_order
+from decentral.tasks.models.adapters import write_pretrained
+from decentral.tasks.models.pretrained import Pretrained
 from decentral.tasks.samples import is_whole
 
 #: A line of Python by what it needs.
@@ -74,7 +76,9 @@ def export(
     if problem := _program(model, setup.train.first, to / "model.pt2"):
         lines = {"PyTorch": f"no program: {problem}"}
     hub = [part for part in model.modules() if hasattr(part, "save_pretrained")]
-    if hub:
+    if isinstance(model, Pretrained):
+        lines |= write_pretrained(model, to)
+    elif hub:
         writer: Any = hub[0]
         writer.save_pretrained(to)
         lines["transformers"] = 'transformers.AutoModelForCausalLM.from_pretrained(".")'

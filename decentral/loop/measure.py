@@ -228,7 +228,14 @@ class Evaluator:
         """Return a row [P] and its integer buffers as a state dict on the CPU."""
         model: Any = copy.deepcopy(self.setup.model)
         self.setup.layout.unpack(row, model, integers)
-        found = model.state_dict().items()
+        # A frozen base lies in its folder, and is read from there again.
+        adapted = getattr(model, "adapted", False)
+        frozen = {
+            p.data_ptr() for p in model.parameters() if adapted and not p.requires_grad
+        }
+        found = [
+            (k, v) for k, v in model.state_dict().items() if v.data_ptr() not in frozen
+        ]
         return {
             k: v.detach().cpu().clone(memory_format=torch.contiguous_format)
             for k, v in found

@@ -90,7 +90,9 @@ class Setup:
         """Lines that a user should read before the run."""
         mixer = self.planner.mixer if self.planner else None
         lines = (summary_line(mixer), mixer.topology.traits.said) if mixer else ()
-        read = filter(None, (*lines, self.learning_rate.note))
+        # What a model that was read from a folder has to say of itself.
+        loaded: tuple[str, ...] = getattr(self.model, "notes", ())
+        read = filter(None, (*lines, self.learning_rate.note, *loaded))
         return (*read, *self.task.notes, *split_notes(self.config, self.task))
 
     @cached_property

@@ -79,6 +79,54 @@ def trimmed_mean(
     return mean_of_middle(models.rows, int(share * len(models.rows)), 0)
 
 
+# --- products ---------------------------------------------------------------------
+
+
+@plugin("merge", sees="models")
+def lora_product(models: Models) -> Tensor:
+    """Average the products B_i A_i of adapters of low rank, and not their factors.
+
+    B A is the best approximation of (1/N) sum_i B_i A_i of the rank of the adapters,
+    by singular values; where all A_i are the same, (1/N) sum_i B_i with it is exact.
+    All other numbers are averaged. (Wang et al., "FLoRA", NeurIPS 2024, and Singhal et
+    al., "FedEx-LoRA", ACL 2025, on how both averages differ.)
+    """
+    merged = models.rows.mean(0)
+    entries = {entry.name: entry for entry in models.layout.parameters}
+    for name, down in entries.items():
+        up = entries.get(name.replace("lora_A", "lora_B"))
+        # Linear layers only: of others, such as embeddings, factors are averaged.
+        if up is None or up is down or len(down.shape) != 2 or len(up.shape) != 2:
+            continue
+        a, b = (models.layout.views(models.rows, [one])[one.name] for one in (down, up))
+        if (a == a[0]).all():
+            continue
+        for one, factor in zip((down, up), _factors(a, b), strict=True):
+            merged[one.start : one.stop] = factor.to(merged).reshape(-1)
+    return merged
+
+
+def _factors(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Return A [r, in] and B [out, r] of the mean of products, of equal size.
+
+    Args:
+        a: The factors A of all models, [N, r, in].
+        b: Their factors B, [N, out, r].
+    """
+    rank = a.shape[1]
+    # The product itself, [out, in], is never formed: it may be far larger.
+    left, core_b = torch.linalg.qr(b.double().permute(1, 0, 2).flatten(1) / len(a))
+    right, core_a = torch.linalg.qr(a.double().flatten(0, 1).T)
+    u, sizes, v = torch.linalg.svd(core_b @ core_a.T, full_matrices=False)
+    # A layer narrower than the rank leaves columns of zeros.
+    some = min(rank, len(sizes))
+    root = sizes[:some].sqrt()
+    found_a, found_b = a.new_zeros(a.shape[1:]), b.new_zeros(b.shape[1:])
+    found_a[:some] = (root[:, None] * v[:some] @ right.T).to(a)
+    found_b[:, :some] = (left @ u[:, :some] * root).to(b)
+    return found_a, found_b
+
+
 # --- directions -------------------------------------------------------------------
 
 

@@ -1,0 +1,89 @@
+"""What can be wrong with models of transformers: folders, sizes, adapters."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+
+from decentral.registry import build
+
+TINY: dict[str, Any] = {
+    "model_type": "gpt2", "n_layer": 1, "n_embd": 8, "n_head": 1, "n_positions": 8,
+}  # fmt: skip
+
+
+def hf(name: str = "hf", outputs: int = 16, **settings: Any) -> None:
+    build("model", {"name": name, **settings})((8,), outputs)
+
+
+def folder(name: str, *files: str) -> str:
+    """Make a folder with files of these names, and nothing in them."""
+    Path(name).mkdir(exist_ok=True)
+    for file in files:
+        (Path(name) / file).write_text("{}")
+    return name
+
+
+def base() -> str:
+    """Write a tiny model, once."""
+    path = Path("base")
+    if not path.is_dir():
+        import transformers
+
+        given = {**TINY, "vocab_size": 16, "bos_token_id": None, "eos_token_id": None}
+        config = transformers.AutoConfig.for_model(**given)
+        transformers.AutoModelForCausalLM.from_config(config).save_pretrained(path)
+    return str(path)
+
+
+def without(module: str, name: str) -> None:
+    base()
+    with mock.patch.dict(sys.modules, {module: None}):
+        hf(name, path="base")
+
+
+def with_more() -> None:
+    import transformers
+    from safetensors.torch import load_file, save_file
+
+    path = Path("more")
+    transformers.AutoModelForCausalLM.from_pretrained(base()).save_pretrained(path)
+    weights = load_file(path / "model.safetensors") | {"extra": torch.ones(2)}
+    save_file(weights, path / "model.safetensors", {"format": "pt"})
+    hf(path="more")
+
+
+def other_tokenizer() -> None:
+    import tokenizers
+
+    path = Path(base())
+    file = path / "tokenizer.json"
+    made = tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0, "b": 1}, "a"))
+    made.save(str(file))
+    try:
+        hf(path=str(path))
+    finally:
+        file.unlink()
+
+
+MODELS: dict[str, Callable[[], Any]] = {
+    "hf: no folder and no type": hf,
+    "hf: no configuration": lambda: hf(path=folder("no model")),
+    "hf: an adapter": lambda: hf(path=folder("adapter only", "adapter_config.json")),
+    "hf: pickles": lambda: hf(path=folder("pickled", "config.json", "weights.bin")),
+    "hf: no transformers": lambda: without("transformers", "hf"),
+    "hf: encodes and decodes": lambda: hf(config={"model_type": "t5"}),
+    "hf: too few positions": lambda: hf(config={**TINY, "n_positions": 4}),
+    "hf: too few tokens": lambda: hf(config={**TINY, "vocab_size": 4}),
+    "hf: more than the model has": with_more,
+    "hf: tokens of another tokenizer": other_tokenizer,
+    "hf: no end of documents": lambda: hf(config=TINY, separate=True),
+    "lora: no peft": lambda: without("peft", "lora"),
+    "lora: no such layer": lambda: hf("lora", path=base(), targets=["q_proj"]),
+    "lora: a shared weight": lambda: hf("lora", path=base(), targets=["lm_head"]),
+}
