@@ -236,7 +236,7 @@ def test_only_adapters_are_trained_sent_and_kept(tmp_path: Path) -> None:
     models = models_of(run.path)
     base = models.setup.layout.frozen
     assert all(entry.name not in base for entry in models.setup.layout.parameters)
-    one, other = (run.models[k] for k in (0, 1))
+    one, other = (run.models()[k] for k in (0, 1))
     frozen = dict(one.named_parameters())
     for name, value in other.named_parameters():
         assert torch.equal(frozen[name], value) == (not value.requires_grad)

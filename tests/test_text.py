@@ -18,8 +18,9 @@ from decentral import ConfigError
 from decentral.loop.pipeline import change_targets
 from decentral.registry import build
 from decentral.tasks import Task
-from decentral.tasks.corpus import CHUNK, characters, octets, segments, topics
+from decentral.tasks.corpus import CHUNK, segments, topics
 from decentral.tasks.text import next_token
+from decentral.tasks.tokens import characters, octets
 
 WORDS = "Pfalz, Ägypten, 東京 and 🦊: "
 
@@ -368,7 +369,7 @@ def test_what_would_mix_splits_is_refused(
     ("data", "said"),
     [
         (b"version https://git-lfs.github.com/spec/v1\n", "is a pointer of git-LFS"),
-        (b"PAR1 and so on", "is a parquet table; name its folder as hf://FOLDER"),
+        (b"PAR1 and so on", "is a parquet table; call it"),
         (b"\x1f\x8b\x08 and so on", "is compressed; unpack it"),
         (b"plain \xff", r"is not UTF-8 \(byte 0xff\); use tokens=byte"),
     ],

@@ -71,6 +71,43 @@ def other_tokenizer() -> None:
         file.unlink()
 
 
+def texts(name: str, words: str, **settings: Any) -> None:
+    Path(name).write_text(words)
+    given = {"name": "text", "path": name, "cache": "cache", **settings}
+    build("task", given)()
+
+
+def tokenizer(name: str, words: str | None, end: str = "") -> str:
+    """Write a tokenizer that knows a word, into a folder."""
+    path = Path(folder(name))
+    if words is None:
+        return name
+    if words:
+        import tokenizers
+
+        known = tokenizers.models.WordLevel({words: 0, "?": 1})
+        made = tokenizers.Tokenizer(
+            tokenizers.models.BPE() if words == "nothing" else known
+        )
+        made.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+        if words != "nothing":
+            made.model.unk_token = "?"
+        made.save(str(path / "tokenizer.json"))
+    else:
+        (path / "tokenizer.json").write_text("{}")
+    (path / "tokenizer_config.json").write_text(f'{{"eos_token": "{end}"}}')
+    return name
+
+
+def tokenized(*given: Any, **settings: Any) -> None:
+    texts("words.txt", "some words " * 3000, tokenizer=tokenizer(*given), **settings)
+
+
+def lacking(module: str, words: str = "", name: str = "words.txt", **given: Any) -> None:
+    with mock.patch.dict(sys.modules, {module: None}):
+        texts(name, words, **given)
+
+
 MODELS: dict[str, Callable[[], Any]] = {
     "hf: no folder and no type": hf,
     "hf: no configuration": lambda: hf(path=folder("no model")),
@@ -83,6 +120,26 @@ MODELS: dict[str, Callable[[], Any]] = {
     "hf: more than the model has": with_more,
     "hf: tokens of another tokenizer": other_tokenizer,
     "hf: no end of documents": lambda: hf(config=TINY, separate=True),
+    "tokenizer: none in the folder": lambda: tokenized("none", None),
+    "tokenizer: damaged": lambda: tokenized("damaged tokenizer", ""),
+    "tokenizer: knows nothing": lambda: tokenized("empty tokenizer", "nothing"),
+    "tokenizer: no end": lambda: tokenized("endless", "some", "<no>", fit="pad"),
+    "tokenizer: documents of a token": lambda: texts(
+        "short.jsonl",
+        '{"text": ""}',
+        fit="pad",
+        tokenizer=tokenizer("ended", "some", "some"),
+    ),
+    "tokenizer: nothing that reads it": lambda: lacking(
+        "tokenizers", tokenizer=folder("unread")
+    ),
+    "tables: nothing that reads them": lambda: lacking("pyarrow", name="unread.parquet"),
+    "tables: damaged": lambda: texts("damaged.jsonl", '{"text": "a"}\n{"tex'),
+    "tables: no objects": lambda: texts("numbers.jsonl", "3"),
+    "tables: no such column": lambda: texts("other.jsonl", '{"story": "words"}'),
+    "tables: no such domain": lambda: texts(
+        "domain.jsonl", '{"text": "words"}', domain="kind"
+    ),
     "lora: no peft": lambda: without("peft", "lora"),
     "lora: no such layer": lambda: hf("lora", path=base(), targets=["q_proj"]),
     "lora: a shared weight": lambda: hf("lora", path=base(), targets=["lm_head"]),

@@ -5,6 +5,7 @@ are.
 from __future__ import annotations
 
 from dataclasses import replace
+from math import log
 
 import torch
 from torch import Tensor
@@ -64,6 +65,33 @@ def loss(snapshot: Snapshot) -> dict[str, float]:
     if snapshot.task.best_loss is not None:
         found["loss/excess_merged"] = merged - snapshot.task.best_loss
     return found
+
+
+_PERPLEXITY = score_records("perplexity", "test perplexity", unit="", better="lower")
+_BITS = Record(
+    "bits_per_byte/*", "Test loss in bits, per byte of text", "bits", better="lower"
+)
+
+
+@plugin("metric", records=(*_PERPLEXITY, _BITS))
+def perplexity(snapshot: Snapshot) -> dict[str, float]:
+    """Perplexity of a language model, exp of its test loss, and bits per byte of text.
+
+    Of the local models it is the mean of theirs. Bits per byte, loss / log 2 times
+    tokens per byte, compares models of different tokens.
+    """
+    if (size := snapshot.task.token_bytes) is None:
+        return {}
+    local, merged = snapshot.local.loss.double(), snapshot.merged.loss.double()
+    bits = 1 / (log(2) * size)
+    return {
+        "perplexity/local_mean": local.exp().mean().item(),
+        "perplexity/local_min": local.exp().min().item(),
+        "perplexity/local_max": local.exp().max().item(),
+        "perplexity/merged": merged.exp().item(),
+        "bits_per_byte/local_mean": bits * local.mean().item(),
+        "bits_per_byte/merged": bits * merged.item(),
+    }
 
 
 _SCORE = Record(

@@ -75,7 +75,8 @@ class Task:
     agreement for integer targets and absent for others. ``scores`` are further
     functions like it, by name, for the metric ``scores``. Targets that are
     ``ignore_index`` are left out of all of these, as the loss leaves them out
-    (None: what losses of torch say).
+    (None: what losses of torch say). ``token_bytes`` is how many bytes of text a
+    target stands for, where targets are tokens.
 
     ``classes`` names the labels, by default those that occur; where the model is
     built from ``outputs``, targets are numbered in that order. ``labels`` [m] are
@@ -120,6 +121,7 @@ class Task:
     ignore_index: int | None = None
     stream: int = 1_000_000
     seed: int = 0
+    token_bytes: float | None = None
     #: The label of every class, where targets were numbered anew.
     numbered: Tensor | None = field(default=None, repr=False)
 

@@ -6,33 +6,29 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from decentral.errors import ConfigError, in_words
-from decentral.tasks.cache import cached_folder, require
+from decentral.errors import ConfigError
+from decentral.tasks.cache import require
+from decentral.tasks.samples import Samples
+from decentral.tasks.tokens import Pieces, Tokenizer
 from decentral.userfile import place_of
 
 #: Characters of a chunk; the last tenth of every chunk is kept for the test.
 CHUNK, TEST = 20_000, 0.1
 
-#: How the address of a data set of the Hugging Face hub begins.
-HUB = "hf://"
-
 SPLITS: tuple[str, ...] = ("train", "val", "test")
 
 #: Characters read at a time.
 _PIECE = 1 << 20
-
-#: Pieces of text in order, each with the name of the source that it continues or
-#: begins.
-Pieces = Iterable[tuple[str, str]]
 
 
 @dataclass(frozen=True)
@@ -52,79 +48,6 @@ def topics() -> Pieces:
     return ((name, text + "\n") for name, text in found.items())
 
 
-def hub_splits(address: str, cache: str) -> dict[str, list[str]]:
-    """Return what a data set of the hub calls its splits, by what they are here.
-
-    It is asked once, so that a run begins again without the hub. Splits for validation
-    are the test where there is no other, as in a folder.
-    """
-
-    def ask(made: Path) -> None:
-        named = _ask_hub(address, lambda hub, given: hub.get_dataset_split_names(*given))
-        (made / "splits.json").write_text(json.dumps(list(named)))
-
-    kept = cached_folder(cache, "splits", [address], ask) / "splits.json"
-    names: list[str] = json.loads(kept.read_text())
-    found = {split: [n for n in names if _split_of(Path(n)) == split] for split in SPLITS}
-    if not found["test"]:
-        found["test"], found["val"] = found["val"], []
-    return {split: each for split, each in found.items() if each}
-
-
-def stream_documents(
-    address: str, column: str, documents: int, names: Sequence[str] = ("train",)
-) -> Pieces:
-    """Yield the first documents of each of some splits of a data set of the Hugging Face
-    hub; each document is a source.
-
-    Args:
-        address: hf://OWNER/NAME or hf://OWNER/NAME/CONFIGURATION, or a folder after
-            hf://, which is read by the same loader.
-        column: Column of the texts.
-        documents: Documents, at most.
-        names: What the hub calls the splits.
-    """
-    for name in names:
-        rows = _ask_hub(address, lambda hub, given, name=name: iter(
-            hub.load_dataset(*given, split=name, streaming=True).take(documents)))  # fmt: skip
-        each = iter(
-            lambda rows=rows: _ask_hub(address, lambda *_: next(rows, None)), None
-        )
-        for place, row in enumerate(each):
-            yield f"{place}", _text_of(row, f"row {place} of {address}", column)
-
-
-def _ask_hub(address: str, ask: Callable[[Any, tuple[str, ...]], Any]) -> Any:
-    """Return what the loader of the hub says of a data set."""
-    name = address.removeprefix(HUB)
-    try:
-        import datasets  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise ConfigError(
-            f"task 'text': {address} needs datasets: pip install -c constraints.txt -e '.[lm]'; "
-            "or name a file by path=."
-        ) from error
-    owner, _, last = name.rpartition("/")
-    given = (name,) if Path(name).is_dir() or "/" not in owner else (owner, last)
-    try:
-        return ask(datasets, given)
-    except Exception as error:
-        raise ConfigError(
-            f"task 'text': cannot load {address} ({in_words(error, 100)}); check the name and "
-            "the connection, or name a file by path=."
-        ) from error
-
-
-def _text_of(row: Mapping[str, Any], where: str, column: str) -> str:
-    if isinstance(row.get(column), str):
-        return row[column] + "\n"
-    found = repr(row[column])[:40] if column in row else "nothing"
-    raise ConfigError(
-        f"task 'text': {where} holds {found} in column {column!r}; expected a text: column= must "
-        f"be one of {', '.join(row)}."
-    )
-
-
 @dataclass(frozen=True)
 class Files:
     """The files of each split, and what is to be said about them.
@@ -135,6 +58,9 @@ class Files:
     splits: dict[str, list[Path]]
     notes: tuple[str, ...] = ()
 
+
+#: What a folder of ``datasets`` has beside its tables.
+_ABOUT = {"dataset_info.json", "state.json", "dataset_dict.json"}
 
 #: How the words of a path say that a file is no training text.
 _WORDS = {
@@ -160,12 +86,12 @@ def files_of(path: str, setting: str = "path") -> Files:
     require("task 'text'", place, setting)
     if place.is_file():
         return Files({"train": [place]})
-    found = sorted(p for p in place.rglob("*") if p.is_file())
+    found = sorted(p for p in place.rglob("*") if p.is_file() and p.name not in _ABOUT)
     if not found:
         raise ConfigError(
             f"task 'text': {path} is no file and no folder with files; check {setting}=."
         )
-    named = {file: _split_of(file.relative_to(place)) for file in found}
+    named = {file: split_of(file.relative_to(place)) for file in found}
     splits = {
         split: [file for file in found if named[file] == split] for split in (*SPLITS, "")
     }
@@ -188,7 +114,7 @@ def files_of(path: str, setting: str = "path") -> Files:
     return Files({split: each for split, each in splits.items() if each}, tuple(notes))
 
 
-def _split_of(inside: Path) -> str:
+def split_of(inside: Path) -> str:
     """Return the split that a name tells, ``wiki.test.txt`` or ``valid/a.txt``;
     else nothing.
     """
@@ -208,7 +134,7 @@ def _list_files(files: Sequence[Path], folder: Path) -> str:
 #: What is no plain text, by its first bytes, and what to do.
 _OTHER = {
     b"version https://git-lfs": "is a pointer of git-LFS; fetch the file by `git lfs pull`",
-    b"PAR1": "is a parquet table; name its folder as hf://FOLDER, and the column by column=",
+    b"PAR1": "is a parquet table; call it *.parquet, and name the column by column=",
     b"\x1f\x8b": "is compressed; unpack it",
     b"PK\x03\x04": "is a zip archive; unpack it",
 }
@@ -289,62 +215,6 @@ def keep_whole(pieces: Pieces, split: str) -> Iterator[Segment]:
 # --- tokens -----------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Tokenizer:
-    """From text to token numbers below ``size``."""
-
-    encode: Callable[[str], NDArray[Any]]
-    size: int
-
-
-def characters(pieces: Pieces) -> Tokenizer:
-    """Number the characters that occur, in the order of their code points."""
-    known: set[str] = set()
-    for _, piece in pieces:
-        known.update(piece)
-    points = np.array(sorted(map(ord, known)), dtype=np.uint32)
-
-    def encode(text: str) -> NDArray[Any]:
-        # Four bytes a character are its code point: numbering needs no loop in
-        # Python.
-        return np.searchsorted(points, np.frombuffer(text.encode("utf-32-le"), np.uint32))
-
-    return Tokenizer(encode, len(points))
-
-
-def octets(pieces: Pieces) -> Tokenizer:
-    """Take every byte as it is, from text that was read as latin-1."""
-    return Tokenizer(lambda text: np.frombuffer(text.encode("latin-1"), np.uint8), 256)
-
-
-def pairs(texts: Iterable[str], size: int, into: Path) -> Tokenizer:
-    """Learn byte-pair encoding of ``size`` tokens, and keep it in a folder as
-    tokenizer.json.
-
-    Args:
-        texts: The training text.
-        size: Number of tokens.
-        into: Folder of tokenizer.json.
-    """
-    try:
-        import tokenizers as hub  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise ConfigError(
-            "task 'text': tokens=bpe needs tokenizers: pip install -c constraints.txt -e '.[lm]'."
-        ) from error
-    learned: Any = hub.Tokenizer(hub.models.BPE())
-    learned.pre_tokenizer = hub.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    bytes_ = hub.pre_tokenizers.ByteLevel.alphabet()
-    trainer = hub.trainers.BpeTrainer(
-        vocab_size=size, initial_alphabet=bytes_, show_progress=False
-    )
-    learned.train_from_iterator(texts, trainer)
-    learned.save(str(into / "tokenizer.json"))
-    return Tokenizer(
-        lambda text: np.array(learned.encode(text).ids), learned.get_vocab_size()
-    )
-
-
 def encode(segments: Iterable[Segment], tokenizer: Tokenizer, folder: Path) -> None:
     """Write the tokens of every split, and where in train each source and chunk
     begins.
@@ -355,6 +225,7 @@ def encode(segments: Iterable[Segment], tokenizer: Tokenizer, folder: Path) -> N
         folder: Where the arrays are written.
     """
     ends = dict.fromkeys(SPLITS, 0)
+    sizes = dict.fromkeys(SPLITS, 0)
     marks: list[tuple[int, str, int]] = []
     with ExitStack() as stack:
         files = {s: stack.enter_context((folder / f"{s}.bin").open("wb")) for s in SPLITS}
@@ -365,8 +236,10 @@ def encode(segments: Iterable[Segment], tokenizer: Tokenizer, folder: Path) -> N
             if segment.split == "train" and len(tokens):
                 marks.append((ends["train"], segment.source, segment.chunk))
             ends[segment.split] += len(tokens)
+            sizes[segment.split] += tokenizer.measure(segment.text)
             files[segment.split].write(tokens.tobytes())
-    facts = {"vocabulary": tokenizer.size, "marks": marks}
+    facts = {"vocabulary": tokenizer.size, "marks": marks, "bytes": sizes}
+    facts |= {"end": tokenizer.end}
     (folder / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
 
 
@@ -380,6 +253,8 @@ class Encoded:
     vocabulary: int
     marks: list[tuple[int, str, int]]
     mapped: bool
+    sizes: dict[str, int]  # bytes of the text of every split
+    end: int | None  # the token that ends a document
 
 
 def load(folder: Path, mapped: bool) -> Encoded:
@@ -389,7 +264,12 @@ def load(folder: Path, mapped: bool) -> Encoded:
     )
     streams = {split: _stream(folder / f"{split}.bin", mapped) for split in SPLITS}
     return Encoded(
-        streams, facts["vocabulary"], [tuple(mark) for mark in facts["marks"]], mapped
+        streams,
+        facts["vocabulary"],
+        [tuple(mark) for mark in facts["marks"]],
+        mapped,
+        facts["bytes"],
+        facts["end"],
     )
 
 
@@ -398,3 +278,85 @@ def _stream(file: Path, mapped: bool) -> NDArray[np.int32]:
         # Copy on write, since torch warns of memory that it may not write.
         return np.memmap(file, np.int32, "c")
     return np.fromfile(file, np.int32)
+
+
+# --- samples ----------------------------------------------------------------------
+
+
+def windows(data: Encoded, split: str, context: int, stride: int) -> Samples:
+    """Return sequences and what follows each token, as views into the stream."""
+    stream = torch.from_numpy(data.streams[split])
+    # A sample takes one token more than its context: the target of the last.
+    if len(stream) <= context:
+        # Only validation may be empty: a run that has no use for it goes on
+        # without.
+        if split == "val":
+            return Samples(stream[:0].view(0, context), stream[:0].view(0, context))
+        raise ConfigError(
+            f"task 'text': {len(stream)} tokens for {split} are too few for context = {context}; "
+            f"it must be below {len(stream)}, or give more text."
+        )
+    # Views of one stream: overlapping windows take no memory of their own.
+    inputs, targets = (
+        part.unfold(0, context, stride) for part in (stream[:-1], stream[1:])
+    )
+    return Samples(inputs, targets, mapped=data.mapped)
+
+
+def starts_of(data: Encoded, split: str, context: int) -> NDArray[np.int64]:
+    """Return where samples begin of which each is of one document."""
+    stream = data.streams[split]
+    (last,) = np.nonzero(stream == data.end)
+    # What a cut has left of a document, at the end, is one as well.
+    ends = np.append(last + 1, len(stream))
+    firsts = np.concatenate([[0], ends[:-1]])
+    # The last token of a document predicts nothing.
+    counts = -(-np.maximum(ends - firsts - 1, 0) // context)
+    place = np.arange(counts.sum()) - np.repeat(counts.cumsum() - counts, counts)
+    return np.repeat(firsts, counts) + place * context
+
+
+def padded(data: Encoded, split: str, context: int) -> Samples:
+    """Return samples of single documents, padded with the token that ends them; no
+    target is beyond that.
+    """
+    assert data.end is not None
+    stream = np.asarray(data.streams[split])
+    starts = starts_of(data, split, context)
+    if not len(starts) and split != "val":
+        raise ConfigError(
+            f"task 'text': no document for {split} has two tokens; give more text."
+        )
+    (last,) = np.nonzero(stream == data.end)
+    following = np.append(last, len(stream) - 1)
+    # The last token of the document that a sample begins in.
+    final = following[np.searchsorted(last, starts)]
+    places = starts[:, None] + np.arange(context)
+    inside = places < final[:, None]
+    some = np.minimum(places, len(stream) - 2)
+    inputs = np.where(inside, stream[some], data.end)
+    targets = np.where(inside, stream[some + 1], -100)
+    return Samples(
+        torch.from_numpy(inputs.astype(np.int32)),
+        torch.from_numpy(targets.astype(np.int32)),
+    )
+
+
+def labels_of_samples(
+    data: Encoded, starts: NDArray[np.int64], by: str
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return the group of every sample, that of its first token, and the groups'
+    names.
+
+    Args:
+        data: The tokens, and where sources begin.
+        starts: The first token of every sample.
+        by: What groups are.
+    """
+    begins, sources, chunks = zip(*data.marks, strict=True)
+    several = len(set(sources)) > 1
+    grouped = sources if by == "source" or (by == "auto" and several) else chunks
+    names, numbers = np.unique(np.array(grouped), return_inverse=True)
+    # The last mark at or before the first token of a sample.
+    mark = np.searchsorted(np.array(begins), starts, side="right") - 1
+    return numbers[mark].astype(np.int64), tuple(str(name) for name in names)

@@ -17,27 +17,41 @@ from torch.nn.functional import cross_entropy
 from decentral.errors import ConfigError
 from decentral.process import OwnFolder
 from decentral.registry import Count, Location, plugin
-from decentral.tasks.base import HeldOut, Samples, Task
-from decentral.tasks.cache import CACHE, cached_folder, fingerprint
+from decentral.tasks.base import HeldOut, Task
+from decentral.tasks.cache import CACHE, cached_folder, fingerprint, require
 from decentral.tasks.corpus import (
-    HUB,
     SPLITS,
     Encoded,
-    Pieces,
     Segment,
-    characters,
     encode,
     files_of,
-    hub_splits,
     keep_whole,
+    labels_of_samples,
     load,
+    padded,
+    segments,
+    starts_of,
+    topics,
+    windows,
+)
+from decentral.tasks.documents import (
+    HUB,
+    Columns,
+    has_rows,
+    hub_splits,
+    mark_ends,
+    read_all,
+    stream_documents,
+)
+from decentral.tasks.tokens import (
+    Pieces,
+    Tokenizer,
+    characters,
+    folder_tokenizer,
     octets,
     pairs,
-    read,
-    segments,
-    stream_documents,
-    topics,
 )
+from decentral.userfile import place_of
 
 _TOKENIZERS = {"char": characters, "byte": octets}
 
@@ -75,19 +89,25 @@ def text(
     val: HeldOut = 0.0,
     cache: str = CACHE,
     test: Location | None = None,
+    tokenizer: Location | None = None,
+    domain: str | None = None,
+    fit: Literal["pack", "pad"] = "pack",
 ) -> Task:
     """Predict the next token of English text, by default the language reference of
     Python.
 
-    ``path`` is any text file, or a folder of them; their tokens are kept in
+    ``path`` is any text file, or a folder of them; of ``*.jsonl``, ``*.parquet`` and
+    what ``datasets`` has saved (``*.arrow``) every row is a document. Tokens are kept in
     ``cache`` and mapped from there, so that they may be larger than memory.
     ``hf://OWNER/NAME`` streams the first ``documents`` of a data set of the Hugging
     Face hub (``[lm]`` extra), each a source, from its ``column``; its splits for test
     and validation are that, as files of such names are. ``tokens`` are
     characters, bytes, or ``vocabulary`` pieces of words learned from the training
-    text (byte-pair encoding; ``[lm]`` extra). A sample is ``context`` tokens with
+    text (byte-pair encoding; ``[lm]`` extra); ``tokenizer`` is a folder that brings its
+    own, with a token that ends documents. A sample is ``context`` tokens with
     the one that follows each; the next begins ``stride`` later (none: ``context``,
-    so that no token is in two samples).
+    so that no token is in two samples); documents are packed one behind the other, or
+    each ``pad`` to samples of its own, whose rest does not count.
 
     Nothing of ``test`` is trained on, nor files of a folder whose names say test or
     validation. Where there are none, the training text, sources end to end, is cut
@@ -107,27 +127,73 @@ def text(
         stride: Tokens from one sample to the next; none: ``context``.
         by: What splits divide: ``source``, ``chunk``, or ``auto``.
         separator: How a line begins that opens a new source.
-        column: Column of the texts, on the hub.
+        column: Column of the texts, on the hub and in tables.
         documents: Documents taken from the hub.
         val: Share of the training samples kept for validation.
         cache: Folder for what is decoded once.
         test: A text file, or a folder of them, for the test; none: parts of
             ``path``.
+        tokenizer: Folder with ``tokenizer.json``, in the place of ``tokens``.
+        domain: Column of tables that names the source of a row; none: each is one.
+        fit: ``pack`` documents one behind the other, or ``pad`` each.
     """
-    text, notes = _source(path, test, tokens, separator, column, documents, cache)
+    kind = _Kind(tokens, vocabulary, tokenizer)
+    columns = Columns(column, domain)
+    text, notes = _source(path, test, kind, separator, columns, documents, cache)
     if val and "val" in text.held:
         raise ConfigError(
             f"task 'text': val = {val:g}, but {path} has files for validation; leave val out, or "
             "move them away."
         )
-    data = _encode_text(text, (tokens, vocabulary), val, cache)
-    parts = {s: _windows(data, s, context, stride or context) for s in SPLITS}
-    labels, names = _labels(data, len(parts["train"]), stride or context, by)
+    data = _encode_text(text, kind, val, cache)
+    if fit == "pad" and data.end is None:
+        raise ConfigError(
+            "task 'text': fit=pad needs to know where documents end; give tokenizer=FOLDER, whose "
+            "tokenizer_config.json names an eos_token."
+        )
+    if fit == "pad":
+        parts = {s: padded(data, s, context) for s in SPLITS}
+        begins = starts_of(data, "train", context)
+    else:
+        parts = {s: windows(data, s, context, stride or context) for s in SPLITS}
+        begins = np.arange(len(parts["train"])) * (stride or context)
+    labels, names = labels_of_samples(data, begins, by)
+    tested = data.streams["test"]
     return Task(
         loss=next_token, train=parts["train"], test=parts["test"],
         val=parts["val"] if val or "val" in text.held else None,
         labels=torch.from_numpy(labels), classes=names, outputs=data.vocabulary, notes=notes,
+        ignore_index=-100 if fit == "pad" else None,
+        token_bytes=data.sizes["test"] / max(1, len(tested)),
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What tokens are."""
+
+    tokens: str
+    vocabulary: int
+    folder: str | None
+
+    @property
+    def key(self) -> list[Any]:
+        """What changes with it."""
+        if self.folder is None:
+            return [self.tokens, self.vocabulary]
+        place = place_of(self.folder)
+        require("task 'text'", place, "tokenizer")
+        files = (place / name for name in ("tokenizer.json", "tokenizer_config.json"))
+        return ["folder", fingerprint([file for file in files if file.is_file()])]
+
+    @property
+    def octets(self) -> bool:
+        """Whether text is read byte by byte."""
+        return self.folder is None and self.tokens == "byte"
+
+    def of_folder(self) -> Tokenizer | None:
+        """Return the tokenizer of the folder, if there is one."""
+        return None if self.folder is None else folder_tokenizer(place_of(self.folder))
 
 
 @dataclass(frozen=True)
@@ -158,9 +224,9 @@ class _Text:
 def _source(
     path: str | None,
     test: str | None,
-    tokens: str,
+    kind: _Kind,
     separator: str | None,
-    column: str,
+    columns: Columns,
     documents: int,
     cache: str,
 ) -> tuple[_Text, tuple[str, ...]]:
@@ -169,44 +235,53 @@ def _source(
     Args:
         path: A file, a folder, an address of the hub; none: Python's reference.
         test: A file or folder for the test.
-        tokens: What a token is.
+        kind: What a token is.
         separator: How a line begins that opens a source.
-        column: Column of the texts, on the hub.
+        columns: Columns of the texts, on the hub and in tables.
         documents: Documents taken from the hub.
         cache: Folder in which it is kept what the hub calls its splits.
     """
     # latin-1 makes one character of every byte, whatever the file is encoded in;
     # utf-8-sig drops a byte order mark, which would be a token of its own.
-    encoding = "latin-1" if tokens == "byte" else "utf-8-sig"
+    encoding = "latin-1" if kind.octets else "utf-8-sig"
     files, notes = _files(path, test)
     if shared := {*files.get("train", ())} & {*files.get("test", ())}:
         raise ConfigError(
             f"task 'text': {min(shared)} is both for training and for the test."
         )
+    some = kind.of_folder()
+    ends = some is not None and some.end is not None
+
+    def taken(files: list[Path]) -> Pieces:
+        for rows in (True, False):
+            each = [file for file in files if has_rows(file) == rows]
+            found = read_all(each, encoding, separator, columns)
+            if rows:
+                found = _as_pieces(lambda found=found: found, kind)
+            yield from mark_ends(found, rows) if ends else found
+
     held = {
-        split: partial(read, files[split], encoding, separator)
-        for split in ("val", "test")
-        if split in files
+        split: partial(taken, files[split]) for split in ("val", "test") if split in files
     }
     marks = {split: fingerprint(each) for split, each in sorted(files.items())}
     if path is None or path.startswith(HUB):
-        source, key = topics, [path, column, documents, marks] if marks else None
+        source, key = topics, [path, columns.text, documents, marks] if marks else None
         if path is not None:
             splits = hub_splits(path, cache)
-            stream = partial(stream_documents, path, column, documents)
+            stream = partial(stream_documents, path, columns.text, documents)
             source = partial(stream, splits.get("train", ["train"]))
             theirs = {one: splits[one] for one in ("val", "test") if one in splits}
-            held = {k: partial(_as_pieces, partial(stream, each), tokens)
+            held = {k: partial(_as_pieces, partial(stream, each), kind, ends)
                     for k, each in theirs.items()} | held  # fmt: skip
-            key = [path, column, documents, marks, *([theirs] if theirs else [])]
+            key = [path, columns.text, documents, marks, *([theirs] if theirs else [])]
             notes += tuple(
                 f"task 'text': {split} is {', '.join(each)} of {path}, which is not trained on."
                 for split, each in theirs.items()
                 if split not in files
             )
-        return _Text(key, partial(_as_pieces, source, tokens), held), notes
-    train = partial(read, files["train"], encoding, separator)
-    return _Text([separator, marks], train, held), notes
+        return _Text(key, partial(_as_pieces, source, kind, ends), held), notes
+    given = [separator, marks, columns.text, columns.source]
+    return _Text(given, partial(taken, files["train"]), held), notes
 
 
 def _files(
@@ -226,67 +301,40 @@ def _files(
     return files, notes
 
 
-def _encode_text(text: _Text, tokens: tuple[str, int], val: float, cache: str) -> Encoded:
+def _encode_text(text: _Text, kind: _Kind, val: float, cache: str) -> Encoded:
     if text.key is None:
         with OwnFolder("decentral-") as folder:
-            _encode(tokens, text, val, folder)
+            _encode(kind, text, val, folder)
             # Into memory: the folder is gone when this returns.
             return load(folder, mapped=False)
     # The number goes up when what is written changes: older folders are left alone.
-    whole = ["text-3", tokens, val, text.key]
+    whole = ["text-4", kind.key, val, text.key]
     made = cached_folder(
-        cache, "text", whole, lambda made: _encode(tokens, text, val, made)
+        cache, "text", whole, lambda made: _encode(kind, text, val, made)
     )
     return load(made, mapped=True)
 
 
-def _encode(tokens: tuple[str, int], text: _Text, val: float, into: Path) -> None:
-    kind, size = tokens
-    if kind == "bpe":
+def _encode(kind: _Kind, text: _Text, val: float, into: Path) -> None:
+    if (theirs := kind.of_folder()) is not None:
+        tokenizer = theirs
+    elif kind.tokens == "bpe":
         # From the training text only, or the vocabulary would know the test.
         learned = (each.text for each in text.segments(val) if each.split == "train")
-        tokenizer = pairs(learned, size, into)
+        tokenizer = pairs(learned, kind.vocabulary, into)
     else:
-        tokenizer = _TOKENIZERS[kind](text.all())
+        tokenizer = _TOKENIZERS[kind.tokens](text.all())
     encode(text.segments(val), tokenizer, into)
 
 
-def _as_pieces(source: Callable[[], Pieces], tokens: str) -> Pieces:
-    """Yield texts as files would have been read: of bytes, one character for each."""
-    for name, text in source():
-        yield name, text.encode().decode("latin-1") if tokens == "byte" else text
+def _as_pieces(source: Callable[[], Pieces], kind: _Kind, ends: bool = False) -> Pieces:
+    """Yield documents as files would have been read: of bytes, one character for
+    each.
 
-
-def _windows(data: Encoded, split: str, context: int, stride: int) -> Samples:
-    """Return sequences and what follows each token, as views into the stream."""
-    stream = torch.from_numpy(data.streams[split])
-    # A sample takes one token more than its context: the target of the last.
-    if len(stream) <= context:
-        # Only validation may be empty: a run that has no use for it goes on
-        # without.
-        if split == "val":
-            return Samples(stream[:0].view(0, context), stream[:0].view(0, context))
-        raise ConfigError(
-            f"task 'text': {len(stream)} tokens for {split} are too few for context = {context}; "
-            f"it must be below {len(stream)}, or give more text."
-        )
-    # Views of one stream: overlapping windows take no memory of their own.
-    inputs, targets = (
-        part.unfold(0, context, stride) for part in (stream[:-1], stream[1:])
-    )
-    return Samples(inputs, targets, mapped=data.mapped)
-
-
-def _labels(
-    data: Encoded, count: int, stride: int, by: str
-) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return the group of every sample, that of its first token, and the groups'
-    names.
+    Args:
+        source: The documents.
+        kind: What a token is.
+        ends: Whether the end of each is marked.
     """
-    starts, sources, chunks = zip(*data.marks, strict=True)
-    several = len(set(sources)) > 1
-    grouped = sources if by == "source" or (by == "auto" and several) else chunks
-    names, numbers = np.unique(np.array(grouped), return_inverse=True)
-    # The last mark at or before the first token of a sample.
-    mark = np.searchsorted(np.array(starts), np.arange(count) * stride, side="right") - 1
-    return numbers[mark].astype(np.int64), tuple(str(name) for name in names)
+    for name, text in mark_ends(source(), rows=True) if ends else source():
+        yield name, text.encode().decode("latin-1") if kind.octets else text

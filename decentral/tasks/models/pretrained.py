@@ -56,7 +56,8 @@ class Pretrained(Scores):
             notes: What should be said of it.
         """
         super().__init__(model)
-        self.kind, self.path, self.notes = kind, path, notes
+        self.kind: Kind = kind
+        self.path, self.notes = path, notes
 
     @property
     def adapted(self) -> bool:
@@ -89,7 +90,8 @@ class Separate(Pretrained):
         A token attends to what precedes it in its own document. Positions go on from
         one document to the next: under vmap they cannot begin anew.
         """
-        ends = (tokens == self.model.config.eos_token_id).long()
+        config: Any = self.model.config
+        ends = tokens.eq(config.eos_token_id).long()
         # The token that ends a document belongs to it.
         document = ends.cumsum(1) - ends
         same = document[:, :, None] == document[:, None, :]

@@ -1,0 +1,160 @@
+"""Documents: tables of them, tokenizers of folders, and how samples end with them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from support import tiny_run
+
+from decentral import ConfigError, Run
+from decentral.registry import build
+from decentral.tasks import Task
+from decentral.tasks.tokens import END, folder_tokenizer
+
+tokenizers: Any = pytest.importorskip("tokenizers")
+datasets: Any = pytest.importorskip("datasets")
+
+WORDS = ["the", "cat", "sat", "on", "a", "mat", "The", "quick", "brown", "fox", "<end>"]
+TEXTS = ["the cat sat", "on a mat", "a cat", "the mat sat on the cat on a mat"] * 30
+
+
+def tokenizer(folder: Path, end: str | None = "<end>") -> Path:
+    """Write a tokenizer of words as transformers does."""
+    folder.mkdir()
+    known = {word: place for place, word in enumerate([*WORDS, "?"])}
+    made = tokenizers.Tokenizer(tokenizers.models.WordLevel(known, unk_token="?"))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    made.add_special_tokens(["<end>"])
+    made.enable_truncation(2)
+    made.save(str(folder / "tokenizer.json"))
+    if end is not None:
+        about = {"eos_token": {"content": end}}
+        (folder / "tokenizer_config.json").write_text(json.dumps(about))
+    return folder
+
+
+def rows() -> dict[str, list[Any]]:
+    return {"text": TEXTS, "kind": ["news", "verse", "prose"] * 40}
+
+
+def write(folder: Path, form: str) -> Path:
+    """Write the texts, a few of them for the test, in a form of tables."""
+    folder.mkdir()
+    table = datasets.Dataset.from_dict(rows())
+    parts = {"train": table, "test": table.select(range(12))}
+    if form == "datasets":
+        datasets.DatasetDict(parts).save_to_disk(folder)
+    for name, part in parts.items():
+        if form == "jsonl":
+            lines = [json.dumps(row) for row in part]
+            (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n\n")
+        if form == "parquet":
+            part.to_parquet(folder / f"{name}.parquet")
+    return folder
+
+
+def task_of(folder: Path, **given: Any) -> Task:
+    given = {"context": 4, "cache": str(folder.parent / "cache"), **given}
+    return build("task", {"name": "text", "path": str(folder), **given})()
+
+
+def words(tokens: torch.Tensor) -> str:
+    return " ".join("-" if t < 0 else WORDS[t] for t in tokens.flatten().tolist())
+
+
+@pytest.fixture(autouse=True)
+def _no_bars() -> Any:
+    datasets.disable_progress_bars()
+    yield
+    datasets.enable_progress_bars()
+
+
+@pytest.mark.parametrize("form", ["jsonl", "parquet", "datasets"])
+def test_rows_of_tables_are_documents_that_end(tmp_path: Path, form: str) -> None:
+    theirs = str(tokenizer(tmp_path / "tokens"))
+    task = task_of(write(tmp_path / form, form), tokenizer=theirs)
+    train, _, test = task.splits
+    whole = " ".join(f"{one} <end>" for one in TEXTS).split()
+    assert (
+        words(train.take(torch.arange(len(train)))[0]).split() == whole[: 4 * len(train)]
+    )
+    assert len(test) < len(train)
+    assert task.outputs == len(WORDS) + 1
+    assert len(task.classes or ()) == len(TEXTS)
+    # Every token stands for as many bytes of the texts, ends included.
+    held = TEXTS[:12]
+    tokens = sum(len(one.split()) + 1 for one in held)
+    assert task.token_bytes == sum(len(one) + 1 for one in held) / tokens
+
+
+def test_a_domain_is_what_splits_divide_by(tmp_path: Path) -> None:
+    theirs = str(tokenizer(tmp_path / "tokens"))
+    folder = write(tmp_path / "data", "jsonl")
+    task = task_of(folder, tokenizer=theirs, domain="kind")
+    assert task.classes == ("news", "prose", "verse")
+    with pytest.raises(ConfigError, match="names no source in column 'genre'"):
+        task_of(folder, tokenizer=theirs, domain="genre")
+
+
+def test_padded_samples_are_of_one_document_each(tmp_path: Path) -> None:
+    theirs = str(tokenizer(tmp_path / "tokens"))
+    task = task_of(write(tmp_path / "data", "jsonl"), tokenizer=theirs, fit="pad")
+    inputs, targets = task.splits[0].take(torch.arange(5))
+    assert [words(one) for one in inputs] == [
+        "the cat sat <end>", "on a mat <end>", "a cat <end> <end>", "the mat sat on",
+        "the cat on a",
+    ]  # fmt: skip
+    assert [words(one) for one in targets] == [
+        "cat sat <end> -", "a mat <end> -", "cat <end> - -", "mat sat on the", "cat on a mat",
+    ]  # fmt: skip
+    # The sixth holds the rest of the fourth document: all but the end.
+    assert words(task.splits[0].take(torch.tensor([5]))[1]) == "<end> - - -"
+    assert isinstance(task.labels, torch.Tensor)
+    assert task.labels.bincount().max() == 3
+    every = task.splits[0].take(torch.arange(len(task.splits[0])))[1]
+    assert (every >= 0).sum() == sum(len(one.split()) for one in TEXTS)
+
+
+def test_what_a_text_says_ends_no_document(tmp_path: Path) -> None:
+    made = folder_tokenizer(tokenizer(tmp_path / "tokens"))
+    end = WORDS.index("<end>")
+    assert made.end == end
+    assert made.encode(f"a cat{END}a{END}").tolist() == [4, 1, end, 4, end]
+    assert end not in folder_tokenizer(tmp_path / "tokens").encode("a<end>cat")
+
+
+def test_plain_files_end_as_well(tmp_path: Path) -> None:
+    theirs = str(tokenizer(tmp_path / "tokens"))
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for name in ("a.txt", "b.txt", "test.txt"):
+        (folder / name).write_text("the cat sat on a mat\n" * 3)
+    train = task_of(folder, tokenizer=theirs, fit="pad", context=40).splits[0]
+    inputs, targets = train.take(torch.arange(2))
+    assert (
+        words(inputs[0]).split() == ("the cat sat on a mat " * 3).split() + ["<end>"] * 22
+    )
+    assert words(targets[1]).split()[17:] == ["<end>", *"-" * 22]
+
+
+def test_perplexity_is_of_tokens_and_bits_are_of_bytes(tmp_path: Path) -> None:
+    theirs = str(tokenizer(tmp_path / "tokens"))
+    folder = write(tmp_path / "data", "jsonl")
+    task = {"name": "text", "path": str(folder), "tokenizer": theirs, "fit": "pad"}
+    task |= {"context": 8, "cache": str(tmp_path / "cache")}
+    tiny_run(
+        tmp_path / "run", task=task, model="gpt(layers=1, width=8, heads=1)", nodes=2,
+        steps=2, metrics=["loss", "perplexity"], split="iid",
+    ).run(lambda row: None)  # fmt: skip
+    found = Run(tmp_path / "run").summary["final"]
+    assert found["perplexity/merged"] == pytest.approx(np.exp(found["loss/merged"]))
+    size = task_of(folder, tokenizer=theirs).token_bytes
+    assert size is not None
+    assert found["bits_per_byte/merged"] == pytest.approx(
+        found["loss/merged"] / np.log(2) / size
+    )
