@@ -121,3 +121,112 @@ def test_a_model_that_cannot_be_traced_is_exported_without_a_program(
     assert lines["PyTorch"].startswith("no program: torch.export cannot trace the model")
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {"README.md", "decentral.json", "model.safetensors"}
+
+
+# --- all nodes ------------------------------------------------------------------------
+
+
+def in_rows(
+    run: Run, out: Path, rule: str
+) -> tuple[dict[str, Any], list[dict[str, Tensor]]]:
+    """Return a configuration for mergekit, and the tensors that it names."""
+    from safetensors.torch import load_file
+
+    from decentral.yamltext import load
+
+    config = load((out / "mergekit" / f"{rule}.yaml").read_text())
+    files = [out / one["model"] for one in config["models"]]
+    files = [file / "model.safetensors" if file.is_dir() else file for file in files]
+    return config, [load_file(file) for file in files]
+
+
+def by_rule_of_ours(run: Run, rule: str) -> dict[str, Tensor]:
+    models = models_of(run.path)
+    return models.merged_state(merge_models(build("merge", rule), models.models()))
+
+
+def nodes_of(folder: Path, **settings: Any) -> Run:
+    given: dict[str, Any] = {"nodes": 2, "steps": 3, "communication": "none", **settings}
+    run = finished(folder, split="iid", learning_rate=0.1, **given)
+    assert not (models_of(run.path).rows[0] == models_of(run.path).rows[1]).all()
+    return run
+
+
+@pytest.mark.parametrize("model", ["mlp(hidden=[8])", "cnn(channels=[4], norm=batch)"])
+def test_every_node_is_exported_as_it_is(tmp_path: Path, model: str) -> None:
+    run = nodes_of(tmp_path / "run", model=model)
+    lines = run.export(tmp_path / "out", nodes=True)
+    models = models_of(run.path)
+    from safetensors.torch import load_file
+
+    for node in (0, 1):
+        state = load_file(tmp_path / "out" / "nodes" / str(node) / "model.safetensors")
+        for name, value in models.state(node).items():
+            # Those that no average is of are the merged model's, for mergekit.
+            if value.is_floating_point():
+                assert torch.equal(state[name], value)
+    assert lines["mergekit, uniform"] == "mergekit-pytorch mergekit/uniform.yaml uniform"
+
+
+@pytest.mark.parametrize("rule", ["uniform", "slerp"])
+def test_linear_configurations_are_our_merges(tmp_path: Path, rule: str) -> None:
+    run = nodes_of(tmp_path / "run", model="mlp(hidden=[8])")
+    run.export(tmp_path / "out", nodes=True)
+    config, states = in_rows(run, tmp_path / "out", rule)
+    weights = [one["parameters"]["weight"] for one in config["models"]]
+    total = sum(weights) if config["parameters"]["normalize"] else 1.0
+    for name, value in by_rule_of_ours(run, rule).items():
+        pairs = zip(weights, states, strict=True)
+        found = sum(weight * state[name] for weight, state in pairs) / total
+        torch.testing.assert_close(found, value, rtol=1e-6, atol=1e-8)
+
+
+def test_the_density_of_ties_is_what_we_keep(tmp_path: Path) -> None:
+    run = nodes_of(tmp_path / "run", model="mlp(hidden=[8])", nodes=3)
+    run.export(tmp_path / "out", nodes=True)
+    config, states = in_rows(run, tmp_path / "out", "ties")
+    models = models_of(run.path)
+    for node, state in enumerate(states):
+        assert torch.equal(state["row"], models.rows[node])
+    width = models.rows.shape[1]
+    densities = {one["parameters"]["density"] for one in config["models"]}
+    assert {int(density * width) for density in densities} == {round(0.2 * width)}
+    assert (tmp_path / "out" / config["base_model"]).is_file()
+    assert not (tmp_path / "out" / "mergekit" / "slerp.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    "model", ["mlp(hidden=[8])", "gpt2(layers=1, width=16, heads=2)"]
+)
+def test_mergekit_makes_what_our_rules_do(tmp_path: Path, model: str) -> None:
+    pytest.importorskip(
+        "mergekit", reason="needs mergekit==0.1.5, which pins old versions"
+    )
+    from safetensors.torch import load_file
+
+    settings: dict[str, Any] = {"model": model}
+    if model.startswith("gpt2"):
+        text = tmp_path / "text.txt"
+        text.write_text("to be or not to be, that is the question. " * 600)
+        settings["task"] = f"text(path={text}, context=16)"
+    run = nodes_of(tmp_path / "run", **settings)
+    out = tmp_path / "out"
+    lines = run.export(out, nodes=True)
+    for rule in ("uniform", "slerp", "ties"):
+        tool, *args = lines[f"mergekit, {rule}"].split()
+        module = {"mergekit-yaml": "run_yaml", "mergekit-pytorch": "merge_raw_pytorch"}
+        start = f"from mergekit.scripts.{module[tool]} import main; main()"
+        subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", start, *args], cwd=out, check=True
+        )
+        found = load_file(out / rule / "model.safetensors")
+        if rule == "ties":
+            models = models_of(run.path)
+            row = merge_models(build("merge", "ties"), models.models())
+            torch.testing.assert_close(found["row"], row, rtol=1e-6, atol=1e-7)
+            continue
+        for name, value in by_rule_of_ours(run, rule).items():
+            known = found.get(name.removeprefix("model."))
+            if known is not None:
+                torch.testing.assert_close(known, value, rtol=1e-6, atol=1e-7)
+        assert len(found) > 3

@@ -321,3 +321,26 @@ def test_products_of_adapters_are_approximated_best(rank: int) -> None:
     least = torch.linalg.svdvals(mean)[rank:].square().sum().sqrt()
     torch.testing.assert_close(left.norm(), least, rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(views["rest"][0], layout.views(rows)["rest"].mean(0))
+
+
+def test_every_adapter_is_exported_and_the_mean_of_their_products(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = adapted(tmp_path, communication="none", steps=6, learning_rate=0.3)
+    lines = run.export(tmp_path / "out", nodes=True)
+    monkeypatch.chdir(tmp_path / "out")
+    states = [load_file(f"nodes/{node}/adapter_model.safetensors") for node in range(3)]
+    joined = load_file("product/adapter_model.safetensors")
+    for name, a in joined.items():
+        if ".lora_A." in name:
+            up = name.replace("lora_A", "lora_B")
+            mean = sum(state[up] @ state[name] for state in states) / 3
+            torch.testing.assert_close(joined[up] @ a, mean, rtol=1e-5, atol=1e-6)
+    line = lines["transformers and peft, the mean of products"]
+    loaded = eval(line, {"peft": peft, "transformers": transformers}).eval()
+    config = loaded.peft_config["default"]
+    assert (config.r, config.lora_alpha) == (6, 12)
+    # The mean of A and of B is another model.
+    with torch.no_grad():
+        factors = run.models().module("mean")(tokens())
+        assert (loaded(tokens()).logits - factors).abs().max() > 1e-6

@@ -269,6 +269,7 @@ def export(
     *,
     method: Method | None = None,
     at: int | None = None,
+    nodes: bool = False,
     trust: Given = False,
 ) -> dict[str, str]:
     """Write a model of a run so that it loads without decentral.
@@ -280,12 +281,15 @@ def export(
             is the merged one of the finished run.
         at: The step of the checkpoint; unless given, the newest in which models
             differ.
+        nodes: Whether every node's model is written beside what their merge is, with
+            configurations for mergekit.
         trust: Digests of code that the run names, or True, as for `resume`.
 
     Returns:
         The lines of Python that load it, by what they need.
     """
-    return run_of(run).trusting(trust, method).export(to, method=method, at=at)
+    found = run_of(run).trusting(trust, method)
+    return found.export(to, method=method, at=at, nodes=nodes)
 
 
 # --- what there is ----------------------------------------------------------------

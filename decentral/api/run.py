@@ -11,13 +11,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from decentral.api.again import from_python, refuse_kept
 from decentral.api.changing import refuse_edited, run_config, run_settings
 from decentral.api.tables import column
-from decentral.config import (
-    LISTS,
-    PARTS,
-    Config,
-    refuse_unknown,
-    resolve_aliases,
-)
+from decentral.config import LISTS, PARTS, Config, refuse_unknown, resolve_aliases
 from decentral.config.schema import Parts
 from decentral.errors import ConfigError, RunError, shell_word
 from decentral.loop.preparing import prepare
@@ -239,38 +233,41 @@ class Run:
         return {"run": self.path.name, **found.record()}
 
     def export(
-        self, out: str | Path, *, method: Any = None, at: int | None = None
+        self,
+        out: str | Path,
+        *,
+        method: Any = None,
+        at: int | None = None,
+        nodes: bool = False,
     ) -> dict[str, str]:
         """Write a model into the empty folder ``out``; return the lines that load
         it.
 
         It is the merged model of the finished run, or what a merge rule makes of the
-        newest models that differ. The lines are by what they need: PyTorch alone, or
-        transformers.
+        newest models that differ. The lines are by what they need.
 
         Args:
             out: An empty folder, or a new one.
             method: The merge rule.
             at: The step of the checkpoint; its models are merged by the run's own
                 rule, unless ``method`` is given.
+            nodes: Whether every node's model is written, too.
         """
-        from decentral.loop.exporting import by_rule, export
+        from decentral.loop.exporting import by_rule, export, export_nodes
 
         config = self.models_config()
-        if method is not None or at is not None:
+        if method is not None or at is not None or nodes:
             models = self.trained(at)
             rule = config.merge if method is None else method
-            return export(*by_rule(models, rule, self.path.name), Path(out))
+            lines = export(*by_rule(models, rule, self.path.name), Path(out))
+            return lines | (export_nodes(models, Path(out)) if nodes else {})
         state, summary = self._read_merged_state(), self.summary
         if not summary:
             raise ConfigError(f"run {self.path} has no summary.json; it did not finish.")
         setup, final = prepare(config), summary["final"]
         shown = self._data().records.merged(final)
-        about = {
-            "run": self.path.name,
-            "merge": setup.merge.name,
-            "nodes": summary["nodes"],
-        }
+        about = {"run": self.path.name, "merge": setup.merge.name}
+        about |= {"nodes": summary["nodes"]}
         about["scores"] = {one.of_merge: final[one.key] for one in shown}
         return export(setup, state, about, Path(out))
 

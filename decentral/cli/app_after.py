@@ -122,6 +122,12 @@ def export(
         str | None,
         typer.Option(metavar="NAME", help="Merge the models by this rule instead."),
     ] = None,
+    nodes: Annotated[
+        bool,
+        typer.Option(
+            "--all", help="Write every node's model, too, with files for mergekit."
+        ),
+    ] = False,
     trust: o.Trust = None,
     quiet: o.Quiet = False,
     debug: o.Debug = False,
@@ -129,14 +135,14 @@ def export(
     """Write the merged model of a run so that it loads without decentral.
 
     A program for `torch.export.load("model.pt2").module()`, its state as
-    safetensors, and for a model of transformers all that
-    `AutoModelForCausalLM.from_pretrained` needs.
+    safetensors, and for a model of transformers all that `from_pretrained`
+    needs; adapters by peft.
 
       decentral export runs/digits-ring-late-1 --out model
     """
     from decentral.cli import models
 
-    models.export(run, out, rule, trust or ())
+    models.export(run, out, rule, nodes, trust or ())
 
 
 def cite(

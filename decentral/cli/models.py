@@ -280,19 +280,22 @@ def _colour_row(row: Iterable[str]) -> list[Text]:
     return [Text(label), Text(values[0], style), *map(Text, values[1:])]
 
 
-def export(run: str, out: str, rule: str | None, trust: Sequence[str] = ()) -> None:
+def export(
+    run: str, out: str, rule: str | None, nodes: bool, trust: Sequence[str] = ()
+) -> None:
     """Write the model and print the lines that load it.
 
     Args:
         run: Folder of the run.
         out: A new folder.
         rule: Merging rule; none: the merge of the run.
+        nodes: Whether every node's model is written, too.
         trust: Digests of code that the run may name.
     """
     console = console_of()
     with console.status("tracing the model"):
         place = Path(out).expanduser()
-        lines = api.export(Path(run), place, method=rule, trust=trust)
+        lines = api.export(Path(run), place, method=rule, nodes=nodes, trust=trust)
     console.print(Text(f"written into {out}; in that folder it loads"), soft_wrap=True)
     for needs, line in lines.items():
         console.print(Text(f"with {needs}:", QUIET))

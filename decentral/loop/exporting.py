@@ -19,12 +19,15 @@ from decentral.loop.adapting import spread_inputs
 from decentral.loop.setup import Setup
 from decentral.loop.trained import TrainedModels
 from decentral.merging.base import merge_models
+from decentral.merging.vectors import slerp_weights
 from decentral.pytree import Tree, tree_map
 from decentral.registry import PYTHON, build
 from decentral.tasks.labels import in_order
-from decentral.tasks.models.adapters import write_pretrained
+from decentral.tasks.models.adapters import average_products, write_pretrained
 from decentral.tasks.models.pretrained import Pretrained
 from decentral.tasks.samples import is_whole
+from decentral.topology.labels import NodeId
+from decentral.yamltext import dump
 
 #: A line of Python by what it needs.
 Lines = dict[str, str]
@@ -75,24 +78,125 @@ def export(
     lines: Lines = {"PyTorch": 'torch.export.load("model.pt2").module()'}
     if problem := _program(model, setup.train.first, to / "model.pt2"):
         lines = {"PyTorch": f"no program: {problem}"}
-    hub = [part for part in model.modules() if hasattr(part, "save_pretrained")]
-    if isinstance(model, Pretrained):
-        lines |= write_pretrained(model, to)
-    elif hub:
-        writer: Any = hub[0]
-        writer.save_pretrained(to)
-        lines["transformers"] = 'transformers.AutoModelForCausalLM.from_pretrained(".")'
-    else:
-        save_file(dict(state), to / "model.safetensors")
-        lines["a module of your own"] = (
-            'module.load_state_dict(safetensors.torch.load_file("model.safetensors"))'
-        )
+    lines |= _write_state(model, state, to)
     what = {**about, **_describe(setup), "load": lines}
     (to / "README.md").write_text(_readme(what), encoding="utf-8")
     what = {**what.pop("scores"), **what}  # each by its name, beside the rest
     (to / "decentral.json").write_text(
         json.dumps(what, indent=1) + "\n", encoding="utf-8"
     )
+    return lines
+
+
+def _write_state(
+    model: nn.Module, state: Mapping[str, Tensor], to: Path, *, whole: bool = True
+) -> Lines:
+    """Write a model as its library does; return the lines that load it.
+
+    Args:
+        model: The module.
+        state: Its state dict.
+        to: The folder.
+        whole: Whether adapters are written merged into the base, too.
+    """
+    if isinstance(model, Pretrained):
+        return write_pretrained(model, to, whole=whole)
+    hub = [part for part in model.modules() if hasattr(part, "save_pretrained")]
+    if hub:
+        writer: Any = hub[0]
+        writer.save_pretrained(to)
+        line = 'transformers.AutoModelForCausalLM.from_pretrained(".")'
+        return {"transformers": line}
+    save_file(dict(state), to / "model.safetensors")
+    line = 'module.load_state_dict(safetensors.torch.load_file("model.safetensors"))'
+    return {"a module of your own": line}
+
+
+# --- all nodes --------------------------------------------------------------------
+
+
+def export_nodes(models: TrainedModels, to: Path) -> Lines:
+    """Write every node's model below a folder that ``export`` has written; return the
+    lines that load or merge them.
+
+    Of adapters, ``product`` is the one whose product is the mean of theirs. Of whole
+    models, ``mergekit`` holds configurations by which mergekit makes what our rules
+    do.
+
+    Args:
+        models: The models of a checkpoint.
+        to: The folder.
+    """
+    places = [f"nodes/{node}" for node in models.live]
+    lines, module = Lines(), models.setup.model
+    for place, row in zip(places, models.rows, strict=True):
+        # Integer buffers of the merged model: no average is made of them, and mergekit
+        # refuses those that differ.
+        state = models.evaluator.state(row, models.integers)
+        (to / place).mkdir(parents=True)
+        module = models.setup.module(state).cpu()
+        lines = _write_state(module, state, to / place, whole=False)
+    found = {f"{needs}, in {places[0]} and others": at for needs, at in lines.items()}
+    if isinstance(module, Pretrained) and module.adapted:
+        average_products([to / place for place in places], to / "product")
+        line = lines["transformers and peft"].replace('"."', '"product"')
+        return {**found, "transformers and peft, the mean of products": line}
+    return {**found, **_write_mergekit(models, places, to, "transformers" in lines)}
+
+
+def _write_mergekit(
+    models: TrainedModels, places: Sequence[str], to: Path, folders: bool
+) -> Lines:
+    """Write configurations for mergekit; return its commands by the rule of ours that
+    each is.
+
+    Args:
+        models: The models of a checkpoint.
+        places: Folders of the nodes' models, within ``to``.
+        to: The folder.
+        folders: Whether they are models of transformers.
+    """
+    kit = to / "mergekit"
+    rows = {place: f"mergekit/{place}/row.safetensors" for place in (*places, "start")}
+    start = models.setup.initial_rows([NodeId(0)])[0]
+    for place, row in zip(rows, (*models.rows, start), strict=True):
+        (kit / place).mkdir(parents=True)
+        # The whole row as one tensor: mergekit trims and elects signs tensor by tensor.
+        numbers = {"row": row.detach().cpu().float().contiguous()}
+        save_file(numbers, to / rows[place])
+    named = [place if folders else f"{place}/model.safetensors" for place in places]
+    width = models.rows.shape[1]
+    # mergekit rounds down, and ``ties`` to the nearest.
+    kept = {"density": (max(1, round(0.2 * width)) + 0.5) / width, "weight": 1.0}
+    each: dict[str, Any] = {
+        "uniform": {
+            "merge_method": "linear",
+            "models": [{"model": one, "parameters": {"weight": 1.0}} for one in named],
+            "parameters": {"normalize": True},
+        },
+        "ties": {
+            "merge_method": "ties",
+            "base_model": rows["start"],
+            "models": [{"model": rows[place], "parameters": kept} for place in places],
+            "parameters": {"normalize": True},
+        },
+    }
+    if len(places) == 2:
+        pairs = zip(named, slerp_weights(models.rows), strict=True)
+        each["slerp"] = {
+            # By our weights: that of mergekit goes tensor by tensor.
+            "merge_method": "linear",
+            "models": [{"model": one, "parameters": {"weight": w}} for one, w in pairs],
+            "parameters": {"normalize": False},
+        }
+    lines = Lines()
+    for rule, config in each.items():
+        file = f"mergekit/{rule}.yaml"
+        (to / file).write_text(dump({**config, "dtype": "float32"}), encoding="utf-8")
+        tool = "mergekit-yaml --no-copy-tokenizer --no-write-model-card"
+        if rule == "ties" or not folders:
+            tool = "mergekit-pytorch"
+        lines[f"mergekit, {rule}"] = f"{tool} {file} {rule}"
     return lines
 
 

@@ -148,14 +148,26 @@ def slerp(models: Models, *, t: Share = 0.5) -> Tensor:
         t: Place between the first model (0) and the second (1).
     """
     one, other = models.rows.double()
-    cosine = (one @ other / (one.norm() * other.norm())).clamp(-1, 1)
-    angle = torch.arccos(cosine)
+    angle = _angle(one, other)
     # Written so that NaN, the angle of a model of zeros, takes the straight line
     # too.
     if not torch.sin(angle) > _STRAIGHT:
         return torch.lerp(one, other, t).to(models.rows)
     parts = torch.sin((1 - t) * angle) * one + torch.sin(t * angle) * other
     return (parts / torch.sin(angle)).to(models.rows)
+
+
+def _angle(one: Tensor, other: Tensor) -> Tensor:
+    return torch.arccos((one @ other / (one.norm() * other.norm())).clamp(-1, 1))
+
+
+def slerp_weights(rows: Tensor, t: float = 0.5) -> tuple[float, float]:
+    """Return the weights of two models [2, P] of which ``slerp`` is the sum."""
+    angle = _angle(*rows.double())
+    if not torch.sin(angle) > _STRAIGHT:
+        return 1 - t, t
+    first, second = (torch.sin(part * angle) / torch.sin(angle) for part in (1 - t, t))
+    return first.item(), second.item()
 
 
 @plugin("merge", sees="models", moves_equal=True)

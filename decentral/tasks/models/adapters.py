@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 from annotated_types import Ge
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from decentral.blame import library
@@ -119,7 +123,9 @@ def _check_targets(model: nn.Module, targets: str | list[str], label: str) -> No
                 )
 
 
-def write_pretrained(model: Pretrained, to: Path) -> dict[str, str]:
+def write_pretrained(
+    model: Pretrained, to: Path, *, whole: bool = True
+) -> dict[str, str]:
     """Write a model of transformers into a folder; return the lines that load it, by
     what they need.
 
@@ -128,6 +134,7 @@ def write_pretrained(model: Pretrained, to: Path) -> dict[str, str]:
     Args:
         model: The model.
         to: The folder, which may hold other files.
+        whole: Whether adapters are written merged into the base, too.
     """
     inner: Any = model.model
     load = f'transformers.{auto_class(model.kind)}.from_pretrained("{{}}")'
@@ -139,9 +146,36 @@ def write_pretrained(model: Pretrained, to: Path) -> dict[str, str]:
         if model.kind == "classifier":
             labels = inner.config.num_labels
             base = base.replace(")", f", num_labels={labels})")
-        whole = inner.merge_and_unload()
-        whole.save_pretrained(to / "merged")
-    return {
-        "transformers and peft": f'peft.PeftModel.from_pretrained({base}, ".")',
-        "transformers": load.format("merged"),
-    }
+        lines = {"transformers and peft": f'peft.PeftModel.from_pretrained({base}, ".")'}
+        if whole:
+            inner.merge_and_unload().save_pretrained(to / "merged")
+            lines["transformers"] = load.format("merged")
+    return lines
+
+
+def average_products(adapters: Sequence[Path], to: Path) -> None:
+    """Write the adapter whose product is the mean of those of other adapters.
+
+    Its rank is the sum of theirs: A one below the other, B side by side.
+
+    Args:
+        adapters: Folders of adapters of one rank.
+        to: A new folder.
+    """
+    to.mkdir(parents=True)
+    states = [load_file(folder / "adapter_model.safetensors") for folder in adapters]
+    count, joined = len(states), dict[str, Tensor]()
+    for name in states[0]:
+        every = [state[name] for state in states]
+        if ".lora_A." in name:
+            joined[name] = torch.cat(every)
+        elif ".lora_B." in name:
+            joined[name] = torch.cat(every, 1) / count
+        else:
+            joined[name] = torch.stack(every).mean(0)
+    save_file(joined, to / "adapter_model.safetensors", {"format": "pt"})
+    about = json.loads((adapters[0] / "adapter_config.json").read_text("utf-8"))
+    # The same scale, alpha / r, at a rank that is so many times larger.
+    about |= {key: about[key] * count for key in ("r", "lora_alpha")}
+    text = json.dumps(about, indent=2) + "\n"
+    (to / "adapter_config.json").write_text(text, encoding="utf-8")
