@@ -124,6 +124,65 @@ def test_a_resumed_run_goes_on_in_the_same_curves(tmp_path: Path) -> None:
     assert ours == pytest.approx(theirs)
 
 
+@pytest.mark.skipif(
+    not find_spec("tensorboard"), reason=f"needs tensorboard: {trackers.INSTALL}"
+)
+def test_tensorboard_tables_settings_beside_scores(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+    decentral.launch(**SETTINGS, track="tensorboard", out=str(tmp_path / "run"))
+    read: Any = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    read.Reload()
+    found = read.summary_metadata
+    start, about = (
+        HParamsPluginData.FromString(found[f"_hparams_/{part}"].plugin_data.content)
+        for part in ("session_start_info", "experiment")
+    )
+    settings = start.session_start_info.hparams
+    assert settings["nodes"].number_value == 4
+    assert settings["task.name"].string_value == "quadratic"
+    scores = {one.name.tag for one in about.experiment.metric_infos}
+    assert "loss/merged" in scores
+    assert scores <= set(scalars(tmp_path / "run"))
+
+
+@pytest.mark.skipif(not find_spec("mlflow"), reason=f"needs mlflow: {trackers.INSTALL}")
+def test_mlflow_has_every_number_once_also_after_a_restart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_ALLOW_FILE_STORE", raising=False)
+    settings = {**SETTINGS, "track": "mlflow", "checkpoint_every": 10, "log_every": 10}
+
+    class Stop(Exception): ...
+
+    def stop(row: dict[str, Any]) -> None:
+        if row["step"] >= 30:
+            raise Stop
+
+    with pytest.raises(Stop):
+        decentral.launch(**settings, watch=stop, out="run")
+    decentral.resume("run")
+    client: Any = mlflow.MlflowClient((tmp_path / "run" / "mlflow" / "store").as_uri())
+    (experiment,) = [e for e in client.search_experiments() if e.name == "decentral"]
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == "run"
+    assert (run.data.params["nodes"], run.data.params["task.name"]) == ("4", "quadratic")
+    history = client.get_metric_history(run.info.run_id, "loss/merged")
+    right: dict[int, float] = {}
+    for row in logged(tmp_path / "run"):
+        if "loss/merged" in row:
+            right.setdefault(row["step"], row["loss/merged"])
+    assert [one.step for one in history] == sorted(right)
+    assert {one.step: one.value for one in history} == pytest.approx(right)
+    # Nothing but the run itself in the folder that one stands in.
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
 def test_a_tracker_that_fails_is_left_out_and_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,7 +9,9 @@ parameters are settings.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
@@ -138,16 +140,32 @@ def _require_package(tracker: ConfiguredPlugin) -> ConfiguredPlugin:
 class Board:
     """Writes scalars into a folder that ``tensorboard --logdir`` shows."""
 
-    def __init__(self, folder: Path, step: int) -> None:
-        """Write into ``folder``; what it holds beyond ``step`` is hidden."""
+    def __init__(self, folder: Path, config: Mapping[str, Any], step: int) -> None:
+        """Write into a folder.
+
+        Args:
+            folder: The folder.
+            config: What is shown beside the scores of the run.
+            step: What the folder holds beyond it is hidden.
+        """
         from torch.utils.tensorboard import SummaryWriter
 
         self.writer: Any = SummaryWriter(
             str(folder), purge_step=step + 1 if step else None
         )
+        #: Settings that no table shows yet; a run that goes on has its table.
+        self.settings = {} if step else flatten(config)
 
     def log(self, numbers: Mapping[str, float], step: int) -> None:
         """Add one point to every curve."""
+        scores = {key: 0.0 for key in numbers if key.endswith("/merged")}
+        if self.settings and scores:
+            # The table of HPARAMS takes its scores from the curves of these names.
+            from torch.utils.tensorboard.summary import hparams
+
+            for part in hparams(self.settings, scores):
+                self.writer.file_writer.add_summary(part)
+            self.settings = {}
         for name, value in numbers.items():
             self.writer.add_scalar(name, value, step)
 
@@ -159,14 +177,106 @@ class Board:
 @plugin("tracker", package="tensorboard")
 def tensorboard(folder: Path, config: Mapping[str, Any], step: int) -> Board:
     """Curves for ``tensorboard --logdir runs``, in the folder ``tensorboard`` of
-    the run.
+    the run, and its settings beside the scores of merged models (HPARAMS).
 
     Args:
         folder: The run folder.
         config: The resolved configuration.
         step: Step that the run begins at.
     """
-    return Board(folder / "tensorboard", step)
+    return Board(folder / "tensorboard", config, step)
+
+
+def flatten(config: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """Return settings by keys with dots, what is neither number nor text as text."""
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        name = f"{before}{key}"
+        if isinstance(value, Mapping):
+            found |= flatten(value, f"{name}.")
+        elif value is not None:
+            found[name] = value if isinstance(value, bool | int | float) else str(value)
+    return found
+
+
+# --- MLflow -----------------------------------------------------------------------
+
+#: Numbers and settings that MLflow takes at a time; characters of a setting.
+_NUMBERS, _SETTINGS, _LETTERS = 1000, 100, 6000
+
+
+class Experiment:
+    """One run of MLflow."""
+
+    def __init__(self, client: Any, run: str, mark: Path, done: int) -> None:
+        """Log into a run that was begun.
+
+        Args:
+            client: What speaks with MLflow.
+            run: Its number there.
+            mark: The file that keeps run and last step across restarts.
+            done: The last step that was logged before.
+        """
+        self.client, self.run, self.mark, self.done = client, run, mark, done
+
+    def log(self, numbers: Mapping[str, float], step: int) -> None:
+        """Log the numbers of a step, unless they were logged before a restart."""
+        if step <= self.done:
+            return
+        from mlflow.entities import Metric  # pyright: ignore[reportMissingImports]
+
+        now = int(time.time() * 1000)
+        made = [Metric(key, value, now, step) for key, value in numbers.items()]
+        for first in range(0, len(made), _NUMBERS):
+            self.client.log_batch(self.run, metrics=made[first : first + _NUMBERS])
+        text = json.dumps({"run": self.run, "step": step})
+        self.mark.write_text(text, encoding="utf-8")
+
+    def close(self) -> None:
+        """Finish the run."""
+        self.client.set_terminated(self.run)
+
+
+@plugin("tracker", package="mlflow")
+def mlflow(
+    folder: Path,
+    config: Mapping[str, Any],
+    step: int,
+    *,
+    uri: str | None = None,
+    experiment: str = "decentral",
+) -> Experiment:
+    """A run of MLflow, by default in the folder ``mlflow`` of the run:
+    ``mlflow ui --backend-store-uri RUN/mlflow/store``.
+
+    Args:
+        folder: The run folder.
+        config: The resolved configuration.
+        step: Step that the run begins at.
+        uri: Where MLflow keeps its runs, such as ``http://HOST:5000``; none: a folder.
+        experiment: Experiment that the run belongs to.
+    """
+    # MLflow 3 refuses to keep runs in files unless it is told that this is meant.
+    if uri is None:
+        os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
+    place, library = folder / "mlflow", import_module("mlflow")
+    place.mkdir(exist_ok=True)
+    client: Any = library.MlflowClient(uri or (place / "store").as_uri())
+    mark = place / "run.json"
+    if step and mark.exists():
+        known: dict[str, Any] = json.loads(mark.read_text("utf-8"))
+        client.update_run(known["run"], status="RUNNING")
+        return Experiment(client, known["run"], mark, known["step"])
+    found = client.get_experiment_by_name(experiment)
+    number = found.experiment_id if found else client.create_experiment(experiment)
+    run = client.create_run(number, run_name=folder.name).info.run_id
+    from mlflow.entities import Param  # pyright: ignore[reportMissingImports]
+
+    # Once: MLflow refuses a setting of another value, as a longer run has it.
+    given = [Param(k, str(v)[:_LETTERS]) for k, v in flatten(config).items()]
+    for first in range(0, len(given), _SETTINGS):
+        client.log_batch(run, params=given[first : first + _SETTINGS])
+    return Experiment(client, run, mark, -1)
 
 
 # --- Weights & Biases -------------------------------------------------------------
