@@ -67,13 +67,19 @@ def loss(snapshot: Snapshot) -> dict[str, float]:
     return found
 
 
-_PERPLEXITY = score_records("perplexity", "test perplexity", unit="", better="lower")
-_BITS = Record(
-    "bits_per_byte/*", "Test loss in bits, per byte of text", "bits", better="lower"
-)
+# Of the lowest and the highest the losses tell.
+_LANGUAGE = [
+    one
+    for group, text in (
+        ("perplexity", "perplexity of the test text"),
+        ("bits_per_byte", "bits per byte of the test text"),
+    )
+    for one in score_records(group, text, unit="", better="lower")
+    if one.draw != "band"
+]
 
 
-@plugin("metric", records=(*_PERPLEXITY, _BITS))
+@plugin("metric", records=tuple(_LANGUAGE))
 def perplexity(snapshot: Snapshot) -> dict[str, float]:
     """Perplexity of a language model, exp of its test loss, and bits per byte of text.
 
@@ -86,8 +92,6 @@ def perplexity(snapshot: Snapshot) -> dict[str, float]:
     bits = 1 / (log(2) * size)
     return {
         "perplexity/local_mean": local.exp().mean().item(),
-        "perplexity/local_min": local.exp().min().item(),
-        "perplexity/local_max": local.exp().max().item(),
         "perplexity/merged": merged.exp().item(),
         "bits_per_byte/local_mean": bits * local.mean().item(),
         "bits_per_byte/merged": bits * merged.item(),
