@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from decentral import ConfigError, Run, launch
+from decentral import ConfigError, Run, Task, launch
 from decentral.api import models_of
 from decentral.config import make_config
 from decentral.layout import Layout
@@ -344,3 +344,38 @@ def test_every_adapter_is_exported_and_the_mean_of_their_products(
     with torch.no_grad():
         factors = run.models().module("mean")(tokens())
         assert (loaded(tokens()).logits - factors).abs().max() > 1e-6
+
+
+@pytest.mark.parametrize("kind", ["masked", "classifier"])
+@pytest.mark.parametrize("name", ["hf", "lora"])
+def test_encoders_learn_from_tasks_of_ones_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, name: str
+) -> None:
+    path = saved(tmp_path / "base", "bert", "MaskedLM")
+    inputs = tokens(24)
+    targets = inputs % 3
+    if kind == "masked":
+        targets = torch.where(torch.rand(inputs.shape) < 0.3, inputs, -100)
+        targets[:, 0] = inputs[:, 0]
+
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(outputs.flatten(0, -2), targets.flatten())
+
+    task = Task(
+        loss=loss, train=(inputs, targets if kind == "masked" else targets[:, 0]),
+        ignore_index=-100, outputs=VOCABULARY if kind == "masked" else 3,
+    )  # fmt: skip
+    run = launch(
+        task=task, model={"name": name, "path": str(path), "kind": kind}, nodes=2, steps=2,
+        batch=4, replicas="vmap", split="iid", out=str(tmp_path / "run"),
+    )  # fmt: skip
+    shape = (3, CONTEXT, VOCABULARY) if kind == "masked" else (3, 3)
+    with torch.no_grad():
+        scores = run.merged_model()(tokens())
+    assert scores.shape == shape
+    lines = run.export(tmp_path / "out")
+    line = lines["transformers and peft" if name == "lora" else "transformers"]
+    monkeypatch.chdir(tmp_path / "out")
+    loaded = eval(line, {"peft": peft, "transformers": transformers}).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(tokens()).logits, scores)
