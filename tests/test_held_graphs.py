@@ -140,3 +140,33 @@ def test_a_run_over_a_graph_of_ones_own(tmp_path: Path) -> None:
 
 def test_paths_of_python_are_taken(tmp_path: Path) -> None:
     assert make_config({"out": tmp_path / "run"}).out == str(tmp_path / "run")
+
+
+# --- what weights do ------------------------------------------------------------------------------
+
+SWAP = {"name": np.array([[0.0, 1.0], [1.0, 0.0]]), "kind": "weights"}
+
+
+@pytest.mark.parametrize(
+    ("topology", "nodes", "algorithm", "said"),
+    [
+        ("random_neighbors(r=2)", 4, "dsgd", "row-stochastic, so that the mean"),
+        ("random_neighbors(r=2)", 4, "push_sum", ""),
+        (SWAP, 2, "dsgd", "the spectral gap is 0, so that nodes never agree"),
+        ({**SWAP, "name": np.full((2, 2), 0.5)}, 2, "dsgd", ""),
+        (
+            {**SWAP, "name": np.array([[0.9, 0.1], [0.5, 0.5]])}, 2, "dsgd",
+            "row-stochastic, so that the mean",
+        ),
+        ("ring", 4, "dsgd", ""), ("one_peer_exponential", 4, "dsgd", ""),
+    ],
+)  # fmt: skip
+def test_a_run_says_where_the_mean_drifts_and_where_nodes_never_agree(
+    topology: Any, nodes: int, algorithm: str, said: str
+) -> None:
+    setup = tiny_setup(topology=topology, nodes=nodes, algorithm=algorithm)
+    about = [
+        note for note in setup.notes if "weights" in note and "matrix of" not in note
+    ]
+    assert len(about) == bool(said)
+    assert said in "".join(about)

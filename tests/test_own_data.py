@@ -293,6 +293,39 @@ def test_regression_to_whole_numbers_by_an_own_model_is_left_alone() -> None:
 # --- targets that are ignored, numbers that are none ----------------------------------------------
 
 
+def wrapped(outputs: Tensor, targets: Tensor) -> Tensor:
+    return F.cross_entropy(outputs, targets)
+
+
+def of_sequences(outputs: Tensor, targets: Tensor) -> Tensor:
+    return F.cross_entropy(outputs.flatten(0, 1), targets.flatten())
+
+
+@pytest.mark.parametrize(
+    ("loss", "shape", "found"),
+    [
+        (wrapped, (8,), -100),
+        (lambda o, t: F.cross_entropy(o, t, label_smoothing=0.1), (8,), -100),
+        (of_sequences, (8, 5), -100),
+        (lambda o, t: F.cross_entropy(o.movedim(-1, 1), t), (8, 5), -100),
+        (wrapped, (8, 5), -100),
+        # A number like any other, and a loss that takes all samples to be classes.
+        (lambda o, t: (o - t.unsqueeze(-1)).square().mean(), (8,), None),
+        (lambda o, t: F.mse_loss(o.squeeze(-1), t.float()), (8,), None),
+    ],
+)
+def test_a_loss_of_ones_own_is_asked_what_it_ignores(
+    loss: Any, shape: tuple[int, ...], found: int | None
+) -> None:
+    y = torch.arange(40).view(8, 5)[:, : shape[1] if len(shape) > 1 else 1] % 3
+    y = y.reshape(shape).clone()
+    y[::4] = -100
+    y[1] = 2
+    task = Task(train=(torch.zeros(8, 4), y), test=(torch.zeros(8, 4), y), loss=loss,
+                model=lambda: nn.Linear(4, 3), classes=None)  # fmt: skip
+    assert task.ignore_index == found
+
+
 @pytest.mark.parametrize("loss", [F.cross_entropy, nn.CrossEntropyLoss(ignore_index=3)])
 def test_ignored_targets_count_in_no_metric(loss: Any) -> None:
     ignored = 3 if isinstance(loss, nn.Module) else -100

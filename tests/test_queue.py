@@ -122,6 +122,14 @@ def test_it_goes_on_until_the_run_is_finished_and_then_says_so(
     assert steps[0] == steps[1]
 
 
+def test_fewer_samples_of_a_short_run_are_no_other_configuration(tmp_path: Path) -> None:
+    """A run decides how many samples its evaluations look at along with their interval."""
+    short = {**SETTINGS, "eval_every": "auto", "eval_samples": 64, "out": str(tmp_path)}
+    first = api.launch(**short, resume=True)
+    assert first.config().eval_samples < 64
+    assert api.start_or_resume(make_config(short)) is None
+
+
 @pytest.mark.parametrize("left", ["unfinished", "finished"])
 @pytest.mark.parametrize(
     ("changes", "named"),

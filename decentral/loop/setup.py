@@ -20,7 +20,7 @@ from decentral.layout import Layout, cast
 from decentral.loop.compatibility import split_notes
 from decentral.loop.health import NONE, Attackers
 from decentral.loop.models import build_seeded
-from decentral.mixing.summary import summary_line
+from decentral.mixing.summary import mixing_note, summary_line
 from decentral.network.clock import Clock
 from decentral.network.links import Network
 from decentral.network.planning import RoundPlanner, Size, all_reduce_messages
@@ -90,6 +90,9 @@ class Setup:
         """Lines that a user should read before the run."""
         mixer = self.planner.mixer if self.planner else None
         lines = (summary_line(mixer), mixer.topology.traits.said) if mixer else ()
+        # Algorithms with weights of their own keep the mean by other means.
+        if mixer and not traits_of(self.algorithm, AlgorithmTraits).weights:
+            lines = (*lines, mixing_note(mixer))
         # What a model that was read from a folder has to say of itself.
         loaded: tuple[str, ...] = getattr(self.model, "notes", ())
         read = filter(None, (*lines, self.learning_rate.note, *loaded))

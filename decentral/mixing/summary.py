@@ -48,6 +48,30 @@ def summary_line(mixer: Mixer) -> str | None:
     return f"{Path(file.name).name} is {file.form}: {'; '.join(said)}{cut}."
 
 
+def mixing_note(mixer: Mixer) -> str | None:
+    """Return what weights do that their user may not expect: the mean of the models
+    drifts, or nodes never agree.
+    """
+    topology = mixer.topology
+    what = f"topology {topology.rule.name}, weights {mixer.weights_name}"
+    if not mixer.doubly_stochastic:
+        directed = topology.links(0).directed
+        remedy = "algorithm=push_sum" if directed else "weights=metropolis"
+        return (
+            f"{what}: row-stochastic, so that the mean of the models drifts; {remedy} "
+            "keeps it."
+        )
+    # Those that are computed keep a share of each node's own row: on a connected graph
+    # they bring all together.
+    given = mixer.rule is None and not topology.time_varying
+    if given and topology.nodes <= _FEW and spectral_gap(mixer) < TOLERANCE:
+        return (
+            f"{what}: the spectral gap is 0, so that nodes never agree (two of weight 1 "
+            "swap models for ever); weights=metropolis lets them."
+        )
+    return None
+
+
 def describe_mixing(mixer: Mixer) -> dict[str, Any]:
     """Return the links of a topology, the labels of its nodes and what its file
     held, for JSON.

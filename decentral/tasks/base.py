@@ -24,8 +24,10 @@ from decentral.errors import ConfigError
 from decentral.pytree import first_leaf
 from decentral.tasks.arrays import Keys, values_of
 from decentral.tasks.labels import (
+    IGNORED,
     bars_svg,
     ignored_target,
+    leaves_out,
     occurring,
     places,
     takes_classes,
@@ -75,8 +77,9 @@ class Task:
     agreement for integer targets and absent for others. ``scores`` are further
     functions like it, by name, for the metric ``scores``. Targets that are
     ``ignore_index`` are left out of all of these, as the loss leaves them out
-    (None: what losses of torch say). ``token_bytes`` is how many bytes of text a
-    target stands for, where targets are tokens.
+    (None: what losses of torch say, and -100 of others that leave it out).
+    ``token_bytes`` is how many bytes of text a target stands for, where targets are
+    tokens.
 
     ``classes`` names the labels, by default those that occur; where the model is
     built from ``outputs``, targets are numbered in that order. ``labels`` [m] are
@@ -130,6 +133,11 @@ class Task:
         if self.ignore_index is None:
             self.ignore_index = ignored_target(self.loss)
         self._read()
+        if self.ignore_index is None and any(
+            is_whole(one.targets) and leaves_out(self.loss, one.targets, IGNORED)
+            for one in self._samples().values()
+        ):
+            self.ignore_index = IGNORED
         self._leave_out()
         # After samples without a target are gone: a fifth of those that count is
         # held out.

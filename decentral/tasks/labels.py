@@ -4,6 +4,7 @@ no number.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from html import escape
@@ -19,6 +20,8 @@ from decentral.errors import ConfigError, nearest
 from decentral.pytree import leaves
 from decentral.tasks.arrays import Held, is_text
 
+#: The target that losses of torch leave out unless told otherwise.
+IGNORED = -100
 #: Losses whose targets are numbers of classes.
 _CLASSIFIERS = (F.cross_entropy, F.nll_loss, F.multi_margin_loss)
 _CLASSIFYING = (nn.CrossEntropyLoss, nn.NLLLoss, nn.MultiMarginLoss)
@@ -53,7 +56,47 @@ def ignored_target(loss: Callable[..., Any]) -> int | None:
     bare = loss.func if isinstance(loss, partial) else loss
     found = given.get("ignore_index", getattr(bare, "ignore_index", None))
     # The functions have it as a default, which no attribute shows.
-    return -100 if found is None and bare in (F.cross_entropy, F.nll_loss) else found
+    return IGNORED if found is None and bare in (F.cross_entropy, F.nll_loss) else found
+
+
+def leaves_out(loss: Callable[..., Any], targets: Tensor, ignored: int) -> bool:
+    """Tell whether a loss leaves out a target, by what it makes of outputs for it.
+
+    That is how a function that wraps one of torch's is found out. Outputs may have the
+    classes as their last dimension, or as the one after the samples.
+
+    Args:
+        loss: The loss.
+        targets: Whole numbers [m, ...], some of which may be ``ignored``.
+        ignored: The target.
+    """
+    if not (targets == ignored).any():
+        return False
+    row = torch.zeros_like(targets[:1], dtype=torch.int64)
+    some = torch.cat([torch.full_like(row, ignored), row])
+    outputs = torch.linspace(-1, 1, some.numel() * (int(targets.max()) + 2))
+    outputs = outputs.view(*some.shape, -1)
+    # Others for the targets that are ignored, and others for those that are not.
+    changed = [
+        outputs + outputs.square() * (some == at)[..., None] for at in (ignored, 0)
+    ]
+    for place in sorted({1, some.dim()}):
+        first, same, other = (
+            _loss_or_nan(loss, one.movedim(-1, place), some)
+            for one in (outputs, *changed)
+        )
+        if first == same != other:
+            return True
+    return False
+
+
+def _loss_or_nan(loss: Callable[..., Any], outputs: Tensor, targets: Tensor) -> float:
+    """Return a loss; NaN, which equals nothing, where it takes no such outputs."""
+    try:
+        with torch.no_grad():
+            return float(loss(outputs, targets))
+    except Exception:
+        return math.nan
 
 
 def from_text(
