@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ from support import TINY, blobs
 
 import decentral
 from decentral.api import display
+from decentral.tasks import labels
 
 GIVEN: dict[str, Any] = {**TINY, "task": blobs()}
 
@@ -45,6 +47,22 @@ def test_a_notebook_has_one_line_that_is_written_anew(
     cells.clear()
     decentral.launch(out=tmp_path / "quiet", quiet=True, **GIVEN)
     assert not cells
+
+
+def test_the_bar_of_several_runs_in_a_notebook_is_full_when_they_have_ended(
+    cells: list[str],
+) -> None:
+    with display.Several(quiet=False) as several:
+        for done in range(2):
+            several.show(f"seed={done}", done, 2)
+    assert "1/2  seed=1" in cells[1]
+    assert 'value="1.000"' in cells[-1]
+    assert "2/2" in cells[-1]
+    cells.clear()
+    with suppress(ValueError), display.Several(quiet=False) as several:
+        several.show("seed=0", 0, 2)
+        raise ValueError("no")
+    assert "0/2" in cells[-1]
 
 
 def test_a_terminal_has_a_bar_and_keeps_the_result(
@@ -97,6 +115,12 @@ def test_a_task_draws_its_labels_and_a_regression_its_targets() -> None:
     numbers = (torch.ones(8, 2), torch.arange(8.0).view(8, 1))
     task = decentral.Task(loss=torch.nn.functional.mse_loss, train=numbers, test=numbers)
     assert task._repr_html_().count("<rect") == 24
+
+
+def test_the_name_of_the_last_label_ends_where_its_bar_does() -> None:
+    drawn = labels.bars_svg(torch.tensor([0, 1, 1]), ("no", "yes"))
+    assert '<text x="288.0" y="76" text-anchor="end">yes</text>' in drawn
+    assert '<rect x="160.0" y="2.0" width="128.0" height="60.0"/>' in drawn
 
 
 def test_a_run_draws_itself_and_says_where_there_is_none(

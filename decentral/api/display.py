@@ -223,6 +223,7 @@ class Several:
     def __init__(self, quiet: bool) -> None:
         """Begin with nothing; ``quiet`` stays so."""
         self.cell = Cell() if not quiet and in_notebook() else None
+        self.of = 0
         console = None if quiet or self.cell else terminal()
         self.status: Status | None = console.status("") if console else None
 
@@ -233,9 +234,11 @@ class Several:
         return self
 
     def __exit__(self, *problem: object) -> None:
-        """Leave the terminal as it was."""
+        """Leave the terminal as it was, and a notebook with a bar that is full."""
         if self.status:
             self.status.stop()
+        if self.cell and self.of and problem[:1] == (None,):
+            self.cell.write(f"{self.of}/{self.of}", 1.0, at_once=True)
 
     def show(self, text: str, done: int, of: int) -> None:
         """Say what is at work.
@@ -245,7 +248,7 @@ class Several:
             done: How many have ended.
             of: How many there are.
         """
-        line = f"{done}/{of}  {text}"
+        line, self.of = f"{done}/{of}  {text}", of
         if self.status:
             self.status.update(line)
         if self.cell:

@@ -216,9 +216,10 @@ def bars_svg(labels: Tensor, classes: Sequence[str] | None) -> str:
         f'width="{0.8 * width:.1f}" height="{60 * one / top:.1f}"/>'
         for place, one in enumerate(counts.tolist())
     )
+    right = f"{320 - 0.2 * width:.1f}"  # where the last bar ends
     texts = (
         f'<text x="0" y="76">{escape(ends[0])}</text>'
-        f'<text x="320" y="76" text-anchor="end">{escape(ends[1])}</text>'
+        f'<text x="{right}" y="76" text-anchor="end">{escape(ends[1])}</text>'
     )
     label = f"training samples per label, at most {top:,.0f}"
     return (
