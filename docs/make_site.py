@@ -42,6 +42,7 @@ FIRST = ("README", "docs/tutorial", "docs/concepts")
 HOW_TO = (
     "docs/python", "docs/graphs", "docs/phases", "docs/batch", "docs/optimizers",
     "docs/other-optimizers", "docs/network", "docs/asynchrony", "docs/mergeability",
+    "docs/language_models",
     "docs/trouble", "docs/trust", "docs/paths", "docs/cluster", "launch/README",
     "configs/README", "topologies/README",
 )  # fmt: skip
