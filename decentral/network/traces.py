@@ -5,13 +5,12 @@ a file.
 from __future__ import annotations
 
 import csv
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from math import inf, isfinite
 from os import stat
-
-import numpy as np
 
 from decentral import rng
 from decentral.errors import ConfigError
@@ -52,7 +51,7 @@ class Machine:
     def place(self, at_s: float) -> tuple[int, float]:
         """Return the line that holds at a moment, and the moment within the file."""
         within_s = at_s % self.end_s if self.end_s < inf else at_s
-        line = int(np.searchsorted(self.times, within_s, side="right")) - 1
+        line = bisect_right(self.times, within_s) - 1
         # The first line says what was before it, too.
         return max(0, line), within_s
 
