@@ -201,19 +201,25 @@ def _of_container(limit: str, used: str) -> int | None:
     return int(most) - int(now) if most.isdigit() and now.isdigit() else None
 
 
-def require(needed: float, what: str, device: torch.device) -> None:
+def require(
+    needed: float,
+    what: str,
+    device: torch.device,
+    remedy: str = "use fewer nodes, a smaller model, or several workers",
+) -> None:
     """Refuse what needs more memory than is free.
 
     Args:
         needed: Bytes.
         what: What takes them, for the message.
         device: Where.
+        remedy: What to do about it.
     """
     free = free_bytes(device)
     if free is not None and needed > free:
         raise ConfigError(
             f"{what} need about {format_bytes(needed)} of memory on {device}, and "
-            f"{format_bytes(free)} are free; use fewer nodes, a smaller model, or several workers."
+            f"{format_bytes(free)} are free; {remedy}."
         )
 
 

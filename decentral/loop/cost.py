@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -18,6 +19,7 @@ from decentral.layout import share_parameters
 from decentral.limits import require
 from decentral.loop.block import Block
 from decentral.loop.setup import Setup
+from decentral.network.compute import seconds_of
 from decentral.network.planning import Membership
 from decentral.optim.block_optimizer import state_numbers
 from decentral.pytree import Tree, leaves
@@ -152,7 +154,38 @@ def expected_memory(setup: Setup, hosted: int) -> Memory:
     rows = min(hosted, rows_at_once(kept, setup.layout.width, setup.device))
     computing = 2 * rows * (kept + setup.layout.width) * size
     data = sum(_held_bytes(part) for part in setup.task.splits if part is not None)
-    return Memory(2 * block + states + data, 2 * (block + states) + max(computing, block))
+    sent = round(models_under_way(setup) * setup.layout.width * size)
+    lasting = 2 * block + states + data + sent
+    return Memory(lasting, 2 * (block + states) + max(computing, block))
+
+
+def models_under_way(setup: Setup) -> float:
+    """Return how many copies of models an asynchronous run holds at about the same
+    time: on links, one that waits for each line, and one of each node in mailboxes.
+
+    Of a node as many are on links as it sends while one travels; a model is held once
+    for all who get it. The lines are those of the first round, speeds those of the
+    first step.
+    """
+    network, planner, compute = setup.network, setup.planner, setup.compute
+    if not setup.in_events or network is None or planner is None or compute is None:
+        return 0.0
+    config, size = setup.config, float(setup.size.gossip)
+    mixing = planner.mixer.mixing(0)
+    apart = mixing.senders != mixing.receivers
+    senders, receivers = mixing.senders[apart], mixing.receivers[apart]
+    latency_s, bandwidth_Bps = network.cost(senders, receivers)
+    together = np.bincount(senders, minlength=config.nodes)
+    rate = np.minimum(bandwidth_Bps, network.up_Bps[senders] / together[senders])
+    # Of each sender the message that travels longest, and how long its line is busy.
+    line_s, travel_s = np.zeros(config.nodes), np.zeros(config.nodes)
+    np.maximum.at(line_s, senders, size / rate)
+    np.maximum.at(travel_s, senders, size / rate + latency_s)
+    steps_s = seconds_of(compute, np.arange(config.nodes), 0, config.seed)
+    # A line that is busy takes the newest, so that no more leave than it carries.
+    period_s = np.maximum(np.maximum(line_s, steps_s * config.local_steps), 1e-12)
+    most = -(-config.steps // config.local_steps)
+    return float((np.minimum(travel_s / period_s, most) + 2.0).sum())
 
 
 def _held_bytes(samples: Samples) -> int:
@@ -169,5 +202,11 @@ def require_memory(setup: Setup, hosted: int) -> Memory:
     """
     memory = expected_memory(setup, hosted)
     what = f"{hosted:,} nodes of {setup.layout.parameter_count:,} parameters"
-    require(memory.lasting + memory.passing, what, setup.device)
+    needed = memory.lasting + memory.passing
+    if sent := models_under_way(setup):
+        what += f", and about {sent:,.0f} models that are under way between them,"
+        remedy = "use fewer nodes, a smaller model, or links that take less time"
+        require(needed, what, setup.device, remedy)
+    else:
+        require(needed, what, setup.device)
     return memory

@@ -16,9 +16,10 @@ from support import tiny_block, trained, vectors
 from torch import Tensor
 
 from decentral import launch
-from decentral.algorithms.node import Part
+from decentral.algorithms.node import Part, Version
 from decentral.errors import ConfigError, RunError
 from decentral.loop.block import Block
+from decentral.loop.cost import models_under_way, require_memory
 from decentral.loop.rounds import checkpoint_of, restore
 from decentral.registry import ConfiguredPlugin, build, find, names
 from decentral.report.compare import write_comparison
@@ -616,6 +617,32 @@ def test_a_comparison_warns_of_steps_of_unlike_length(tmp_path: Path) -> None:
 def test_what_events_do_not_have_is_refused(settings: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         simulated("swift", **settings)
+
+
+@pytest.mark.parametrize(("latency", "name"), [("7ms", "swift"), ("200ms", "swift"),
+                                               ("200ms", "gossip_learning")])  # fmt: skip
+def test_models_under_way_are_about_as_many_as_expected(latency: str, name: str) -> None:
+    network = f"uniform(latency_s={latency}, bandwidth_Bps=9kB/s, up_Bps=14kB/s)"
+    simulation = simulated(name, network=network, nodes=8, steps=60)
+    setup, most = simulation.block.setup, 0
+    while not simulation.block.is_over:
+        simulation.advance()
+        held = [one.what for one in simulation.queue.listed()]
+        held += [v for one in simulation.waiting.values() for _, v in one]
+        held += [v for node in simulation.nodes for v in node.mailbox.values()]
+        most = max(most, len({v.number for v in held if isinstance(v, Version)}))
+    assert most / 2 < models_under_way(setup) < 2.5 * most
+
+
+def test_models_under_way_that_do_not_fit_are_refused() -> None:
+    """Links that take as long as thousands of steps hold thousands of models."""
+    block = simulated(
+        "swift", network="uniform(latency_s=25h, bandwidth_Bps=1GB/s)", steps=10**6,
+        task="digits", model="mlp(hidden=[2000, 2000])",
+    ).block  # fmt: skip
+    said = r"and about [\d,]+ models that are under way .* links that take less"
+    with pytest.raises(ConfigError, match=said):
+        require_memory(block.setup, 5)
 
 
 def test_a_server_must_be_near_to_all() -> None:
