@@ -323,3 +323,31 @@ def test_the_balance_penalty_shapes_gradients_but_not_the_loss() -> None:
     wanted = vmap(grad(lambda row: loss(plain, row) + penalty(row)))(rows)
     for name, value in wanted.items():
         torch.testing.assert_close(found[name], value)
+
+
+# --- stragglers -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("slow", "verdict_", "unmet"),
+    [
+        # Nobody is slow: there is nothing to find.
+        (lambda factor: 1.0, FAILS, "slower by a straggler, rounds"),
+        # Everybody is: not waiting for others helps nobody.
+        (lambda factor: factor, PARTLY, "slower by a straggler, ad_psgd"),
+    ],
+)  # fmt: skip
+def test_the_claim_on_stragglers_fails_where_it_should(
+    slow: Any, verdict_: str, unmet: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from decentral.claims import asynchrony
+
+    def machines(lab: Lab, name: str, seed: int, factor: float) -> dict[str, Any]:
+        """Give all machines one speed."""
+        return {"name": "lognormal", "median": 0.02 * slow(factor), "nodes_spread": 0.02}
+
+    monkeypatch.setattr(asynchrony, "_trace", machines)
+    record = tried("asynchronous_stragglers", tmp_path, steps=16, loss=2.2).outcome()
+    assert record["verdict"] == verdict_
+    met = {one["figure"]: one["met"] for one in record["expected"]}
+    assert not met[unmet]

@@ -12,7 +12,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from decentral.errors import ConfigError
-from decentral.records import QUANTITIES, Record
+from decentral.records import QUANTITIES, SIMULATED, Record
 from decentral.report.drawing import RUN_COLOURS
 from decentral.report.facts import (
     ABSENT,
@@ -150,11 +150,21 @@ def _figures(comparison: Comparison, score: Record) -> Iterator[Card]:
 
     name, said = score.group.capitalize(), _verdict(comparison)
     none = "Nothing to show: these runs logged none of it."
+    timed = any(
+        facts_of(run).values.get(SIMULATED.key) is not None for run in comparison.runs
+    )
+    seconds = (
+        ("seconds", figures.draw_seconds, f"{name} against simulated time",
+         "Solid: the average of all models. Dashed: the mean of the local models. In rounds a "
+         "point stands where the last node is done, event by event where all updates until then "
+         "are made; dsgd(wait=neighbours) is gossip in rounds, event by event."),
+    )  # fmt: skip
     for key, draw, title, caption in (
         ("learning", figures.draw_learning, f"{name} over steps",
          "Solid: the average of all models. Dashed: the mean of the local models."),
         ("bytes", figures.draw_cost, f"{name} against bytes",
          "Marker: the merged model. Bar: the mean of the local models before the merge."),
+        *(seconds if timed else ()),
     ):  # fmt: skip
         drawn = [draw(comparison.runs, size) for size in (figures.WIDE, figures.TALL)]
         yield Card(title, caption, drawings(drawn, key, said), none, full=True)

@@ -590,6 +590,7 @@ def test_a_comparison_warns_of_steps_of_unlike_length(tmp_path: Path) -> None:
     page = tmp_path / "compare.html"
     write_comparison(compared, page)
     assert "Gains from 0." in page.read_text(encoding="utf-8")
+    assert "Loss against simulated time" in page.read_text(encoding="utf-8")
     assert compare(runs[1], runs[1]).comparison.warning == ""
 
 

@@ -12,6 +12,7 @@ from decentral.report.figures.compared import (
     common_score,
     draw_cost,
     draw_learning,
+    draw_seconds,
     draw_sweep,
 )
 from decentral.report.figures.planned import batches, network, phases, schedule, shards
@@ -39,6 +40,7 @@ __all__ = [
     "draw_analysis",
     "draw_cost",
     "draw_learning",
+    "draw_seconds",
     "draw_sweep",
     "layers",
     "learning",

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from decentral.records import Record
+from decentral.records import SIMULATED, Record
 from decentral.report.drawing import RUN_COLOURS, light
 from decentral.report.facts import facts_of, percent_text
 from decentral.report.figures.canvas import (
@@ -22,6 +22,7 @@ from decentral.report.figures.canvas import (
     canvas,
     is_narrow,
     legend,
+    seconds_axis,
     steps_ticks,
     styled,
     thin,
@@ -52,6 +53,37 @@ def draw_learning(
         return None
     axes.set_xlim(0, max(run.last_step for run in runs) or 1)
     steps_ticks(axes)
+    value_axis(axes, common_score(runs))
+    return figure
+
+
+@styled
+def draw_seconds(
+    runs: Sequence[RunData], size: tuple[float, float] = WIDE
+) -> Figure | None:
+    """Overlay runs as `draw_learning` does, over simulated seconds, in rounds and event
+    by event; those without simulated time are left out.
+    """
+    figure, axes = canvas(size)
+    metric = common_score(runs).group
+    for index, run in enumerate(runs):
+        colour = run_colour(index)
+        _, values, seconds = run.pair(f"{metric}/local_mean", SIMULATED.key)
+        axes.plot(
+            seconds,
+            values,
+            color=colour,
+            linewidth=1.1,
+            linestyle=(0, (4, 2.5)),
+            alpha=0.8,
+        )
+        _, values, seconds = run.pair(f"{metric}/merged", SIMULATED.key, final=True)
+        axes.plot(seconds, values, color=colour, linewidth=2.2)
+        if seconds:
+            axes.plot(seconds[-1:], values[-1:], **run_marker(index), zorder=5)
+    if not any(len(line.get_ydata()) for line in axes.lines):  # pyright: ignore[reportArgumentType]
+        return None
+    seconds_axis(axes)
     value_axis(axes, common_score(runs))
     return figure
 
