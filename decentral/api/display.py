@@ -16,9 +16,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from decentral.records import BYTES, ROLES, Records, is_own
+from decentral.records import BYTES, ROLES, SIMULATED, Records, is_own
 from decentral.report.facts import ABSENT, duration_text, number_text
-from decentral.units import format_bytes
+from decentral.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
     from rich.status import Status
@@ -317,5 +317,10 @@ def scores(record: Record, records: Records) -> list[Text]:
 
 
 def bytes_text(record: Record) -> Text:
-    """Write the bytes sent so far."""
-    return Text.assemble(("sent ", QUIET), (format_bytes(record[BYTES.key]), SENT))
+    """Write the bytes sent so far, and in how many simulated seconds, where these are
+    known.
+    """
+    sent = Text.assemble(("sent ", QUIET), (format_bytes(record[BYTES.key]), SENT))
+    if (seconds := record.get(SIMULATED.key)) is not None:
+        sent.append_text(Text.assemble(("  simulated ", QUIET), format_seconds(seconds)))
+    return sent

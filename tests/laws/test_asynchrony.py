@@ -5,6 +5,7 @@ test; and the laws of simulated time itself.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -592,6 +593,18 @@ def test_a_comparison_warns_of_steps_of_unlike_length(tmp_path: Path) -> None:
     assert "Gains from 0." in page.read_text(encoding="utf-8")
     assert "Loss against simulated time" in page.read_text(encoding="utf-8")
     assert compare(runs[1], runs[1]).comparison.warning == ""
+
+
+def test_the_terminal_says_how_far_simulated_time_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from decentral.cli import run
+
+    words = "--nodes 3 --steps 6 --algorithm swift compute=20ms network=lan eval_every=2"
+    out = ["--task", "quadratic(dimension=4)", "--out", str(tmp_path / "run")]
+    assert run(["launch", *words.split(), *out]) == 0
+    found = re.findall(r"sent .*B  simulated ([\d.]+) ms", capsys.readouterr().out)
+    assert [round(float(one)) for one in found[:2]] == [40, 80]
 
 
 # --- refused before anything runs -----------------------------------------------------------------
