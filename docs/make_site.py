@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from html.parser import HTMLParser
+from importlib import metadata
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -52,7 +53,7 @@ REFERENCE = (
 )  # fmt: skip
 ABOUT = (
     "tests/README", "docs/results", "docs/claims", "docs/soak", "docs/mutants", "benchmarks/README",
-    "CONTRIBUTING", "CHANGELOG",
+    "CONTRIBUTING", "CHANGELOG", "reference/licences",
 )  # fmt: skip
 
 
@@ -182,6 +183,29 @@ def api() -> str:
     return "\n".join([*lines, "```"])
 
 
+def licences() -> str:
+    """Return the page of what is depended on: version and licence as its package states them."""
+    lines = ["# Licences of dependencies", "", "decentral itself is under Apache-2.0."]
+    lines += ["", "| package | version | licence |", "|---|---|---|"]
+    for line in (REPO / "constraints.txt").read_text(encoding="utf-8").splitlines():
+        name, pinned, version = line.partition("==")
+        if not pinned:
+            continue
+        try:
+            about = metadata.metadata(name)
+        except metadata.PackageNotFoundError:
+            lines.append(
+                f"| {name} | {version} | not installed where this page was made |"
+            )
+            continue
+        marks = [c for c in about.get_all("Classifier", []) if c.startswith("License ::")]
+        stated = about.get("License-Expression") or about.get("License") or ""
+        said = stated.splitlines()[0] if stated.strip() else ""
+        said = said or ", ".join(mark.rpartition(" :: ")[2] for mark in marks)
+        lines.append(f"| {name} | {version} | {said or 'not stated'} |")
+    return "\n".join(lines)
+
+
 def gather(root: Path) -> None:
     """Lay the pages of the site into a folder."""
     for name in FOLDERS:
@@ -202,6 +226,7 @@ def gather(root: Path) -> None:
     (made / "commands.md").write_text("".join(commands()), encoding="utf-8")
     (made / "plugins.md").write_text(plugins(made), encoding="utf-8")
     (made / "topologies.md").write_text(topologies(made), encoding="utf-8")
+    (made / "licences.md").write_text(licences(), encoding="utf-8")
     (made / "api.md").write_text(api(), encoding="utf-8")
 
 

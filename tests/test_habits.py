@@ -196,3 +196,33 @@ def test_a_run_is_cited_with_its_parts(capsys: Captured) -> None:
 )
 def test_sources_are_read_from_docstrings(text: str, expected: list[str]) -> None:
     assert [one.title for one in sources("kind name", text)] == expected
+
+
+# --- words ----------------------------------------------------------------------------------------
+
+
+def test_the_concepts_are_those_of_the_page() -> None:
+    page = Path(__file__).parent.parent / "docs/concepts.md"
+    held = Path(decentral.cli.__file__).with_name("concepts.md")
+    assert held.read_text() == page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("gossip", "weighted mean"),
+        ("Spectral-gap", "share of disagreement"),
+        ("nodes", "One learner"),
+        ("ring", "Every node exchanges with the next"),
+        ("local_steps", "steps"),
+    ],
+)
+def test_a_word_is_explained(capsys: Captured, word: str, said: str) -> None:
+    assert said in " ".join(ok(capsys, "explain", word).split())
+
+
+def test_concepts_are_listed(capsys: Captured) -> None:
+    assert {"node", "step", "merge"} <= set(
+        json.loads(ok(capsys, "explain", "--json", "-q"))
+    )
+    assert "mixing" in ok(capsys, "explain")

@@ -209,6 +209,7 @@ CASES = [
     Case("missing command", "show ring"),
     Case("unknown option", "launch --topolgy ring"),
     Case("option without value", "launch --topology"),
+    Case("unknown word", "explain gosip"),
     Case("unknown shell", "--show-completion tcsh"),
     Case("missing argument", "resume"),
     Case("two configuration files", "launch one.yaml two.yaml"),

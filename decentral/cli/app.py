@@ -268,6 +268,25 @@ app.add_typer(app_before.show, name="show")
 app.add_typer(app_before.plan, name="plan")
 
 
+@app.command(cls=Command)
+def explain(
+    word: Annotated[
+        str | None,
+        typer.Argument(metavar="[WORD]", help="Such as gossip, ring or local_steps."),
+    ] = None,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    debug: o.Debug = False,
+) -> None:
+    """Say what a word means: a concept, a plug-in or a setting.
+
+    decentral explain "spectral gap"
+    """
+    from decentral.cli import explaining
+
+    explaining.explain(word)
+
+
 @app.command("list", cls=Command)
 def list_(
     kind: Annotated[
