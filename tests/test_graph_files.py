@@ -421,6 +421,12 @@ def test_one_line_says_what_was_read(tmp_path: Path) -> None:
     assert line(tmp_path, "a.gml", twice).endswith("labels: x, x (1 of them again).")
 
 
+def test_one_link_is_counted_as_one(tmp_path: Path) -> None:
+    line = summary_line(mixer(tmp_path, "a.txt", "0 1\n"))
+    assert line is not None
+    assert "edge list: 2 nodes, 1 link, undirected;" in line
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [

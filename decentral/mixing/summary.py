@@ -97,10 +97,10 @@ def _size(file: GraphFile) -> str:
     """Return nodes and links, with what was left out of these."""
     left = [(file.parallel, "parallel"), (file.loops, "from a node to itself")]
     beside = ", ".join(f"{count:,} {kind}" for count, kind in left if count)
-    links = f"{file.links:,} links" + (f" (left out: {beside})" if beside else "")
-    return (
-        f"{file.nodes:,} nodes, {links}, {'directed' if file.directed else 'undirected'}"
-    )
+    nodes = f"{file.nodes:,} node{'s' if file.nodes != 1 else ''}"
+    links = f"{file.links:,} link{'s' if file.links != 1 else ''}"
+    links += f" (left out: {beside})" if beside else ""
+    return f"{nodes}, {links}, {'directed' if file.directed else 'undirected'}"
 
 
 def _weights(file: GraphFile, mixer: Mixer) -> str:
