@@ -22,7 +22,9 @@ was cut from 40,000 to 24,000 steps, of which noise that is turned on and off ha
 windows: with five, the last falls were 7 to 26 times what followed, where 20 were expected. The
 network of late-switch-batch was given label noise after a look without: there the loss after late
 switching, 0.091, is that of small batches throughout. What to expect of the network of
-decentralized-can-be-faster was written after a look at one seed. Limits
+decentralized-can-be-faster was written after a look at one seed. What to expect of
+asynchronous-stragglers and wait-free-steps was known from a prototype, not from these runs; their
+times and that of divshare-slow-links are of a machine that did much else. Limits
 hold for every seed unless mean or median is said. All together, `decentral reproduce --all`, took
 14 minutes on two cores, two seeds at a time; the times below are added up over the seeds.
 
