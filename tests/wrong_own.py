@@ -21,6 +21,7 @@ from zoo import ZOO
 import decentral
 from decentral import Task
 from decentral.config import make_config
+from decentral.merging.vectors import slerp_weights
 
 M = 12
 X = torch.linspace(-1, 1, M * 3).view(M, 3)
@@ -286,6 +287,9 @@ OWN: dict[str, Callable[[], Any]] = {
         tiny_block(metrics=[lambda snapshot: {"own/x": snapshot.rows.zero_().sum()}])
     ),
     "own callback: two parameters": lambda: tiny_block(callbacks=lambda a, b: None),
+    "slerp: opposite models": lambda: slerp_weights(
+        torch.tensor([[1.0, 2.0], [-1.0, -2.0]])
+    ),
     "own callback: rows not asked for": lambda: trained(
         tiny_block(callbacks=lambda context: context.rows.sum())
     ),

@@ -188,7 +188,7 @@ def _number(cell: str) -> Any:
 #: Colours by column; others have none.
 _COLOURS = {"local mean": LOCAL, "merged": MERGED, BYTES.title: SENT}
 #: Settings that follow from others or from the machine and explain no result.
-_TRIVIAL = {"log_every", "checkpoint_every", "eval_every", "threads"}
+_TRIVIAL = {"log_every", "checkpoint_every", "eval_every", "eval_samples", "threads"}
 #: What a run may lack altogether; a setting that others lack says no more than
 #: their plug-in.
 _PARTS = {"topology", "communication"}

@@ -12,6 +12,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor
 
 from decentral import rng
+from decentral.errors import ConfigError
 from decentral.exchange.aggregation import mean_of_middle, middle
 from decentral.merging.base import Models
 from decentral.registry import Positive, Share, plugin
@@ -133,6 +134,9 @@ def _factors(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 #: Sine of an angle below which an arc is a straight line, to the last bits of
 #: float32.
 _STRAIGHT = 1e-4
+#: Degrees beyond which two models are opposite: every great circle leads from one to
+#: the other, and their mean is next to nothing.
+_OPPOSITE = 179.0
 
 
 @plugin("merge", sees="models", nodes=2, ordered=True)
@@ -140,7 +144,8 @@ def slerp(models: Models, *, t: Share = 0.5) -> Tensor:
     """Go from the first of two models to the second along a great circle.
 
     x = (sin((1 - t) w) x_0 + sin(t w) x_1) / sin w with the angle w between the
-    models. Where it is next to nothing, or half a turn, the straight line is taken.
+    models. Where it is next to nothing, the straight line is taken; beyond 179 degrees
+    it is refused, since no way between opposite models is the shortest.
     (Shoemake, "Animating rotation with quaternion curves", SIGGRAPH 1985.)
 
     Args:
@@ -158,7 +163,15 @@ def slerp(models: Models, *, t: Share = 0.5) -> Tensor:
 
 
 def _angle(one: Tensor, other: Tensor) -> Tensor:
-    return torch.arccos((one @ other / (one.norm() * other.norm())).clamp(-1, 1))
+    """Return the angle between two models; NaN, where one is of zeros."""
+    angle = torch.arccos((one @ other / (one.norm() * other.norm())).clamp(-1, 1))
+    if (degrees := angle.rad2deg().item()) > _OPPOSITE:
+        raise ConfigError(
+            f"merge 'slerp' goes along an arc, and the two models are {degrees:.4g} degrees "
+            f"apart, beyond {_OPPOSITE:g}: opposite, with nothing between them; take one of "
+            "them, or merge=uniform, whose mean of such models is next to nothing."
+        )
+    return angle
 
 
 def slerp_weights(rows: Tensor, t: float = 0.5) -> tuple[float, float]:

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import example, tiny_block, tiny_run
-from torch import nn
+from torch import Tensor, nn
 
 from decentral import ConfigError
 from decentral.api import models_of
@@ -22,6 +22,7 @@ from decentral.loop.measure import Evaluator
 from decentral.loop.trained import FISHER_SAMPLES
 from decentral.merging.base import Models, merge_models, merge_weights
 from decentral.merging.calibrate import recalibrate
+from decentral.merging.vectors import slerp_weights
 from decentral.registry import build, find, names
 from decentral.traits import MergeTraits, traits_of
 
@@ -232,6 +233,29 @@ def test_slerp_keeps_the_length_of_models_of_one_length(seed: int, t: float) -> 
     assert torch.arccos((found @ rows[0]).clamp(-1, 1)).item() == pytest.approx(
         t * angle.item(), abs=1e-6
     )
+
+
+@pytest.mark.parametrize("degrees", [178.0, 178.9])
+def test_slerp_keeps_its_length_up_to_a_stated_angle(degrees: float) -> None:
+    found = merge_models(build("merge", "slerp"), some_models(apart(degrees)))
+    assert found.norm().item() == pytest.approx(1.0, rel=1e-6)
+
+
+@pytest.mark.parametrize("degrees", [179.1, 179.999, 180.0])
+def test_slerp_refuses_opposite_models(degrees: float) -> None:
+    rows = apart(degrees)
+    with pytest.raises(ConfigError, match="degrees apart, beyond 179: opposite"):
+        merge_models(build("merge", "slerp"), some_models(rows))
+    with pytest.raises(ConfigError, match="opposite"):
+        slerp_weights(rows)
+
+
+def apart(degrees: float) -> Tensor:
+    """Return two models of length one, so many degrees apart."""
+    angle = torch.deg2rad(torch.tensor(degrees, dtype=torch.float64))
+    rows = torch.zeros(2, 6, dtype=torch.float64)
+    rows[0, 0], rows[1, 0], rows[1, 1] = 1.0, angle.cos(), angle.sin()
+    return rows
 
 
 def test_slerp_takes_two() -> None:

@@ -63,7 +63,9 @@ def _unpack_bf16(packed: Tensor, like: Tensor, context: CodecContext) -> Tensor:
 def bf16(rows: Tensor, layout: TensorLayout, draw: RngContext) -> Tensor:
     """Round to bfloat16: two bytes a number, relative error at most 2^-8.
 
-    The mean of the nodes is kept: a node moves by the difference of rounded rows.
+    The mean of the nodes is kept: a node moves by the difference of rounded rows. So
+    numbers that round alike do not move: gossip alone brings models no nearer than
+    bfloat16's spacing, 2^-7 to 2^-8 of a number (0.8 to 0.4 %); a global merge does.
 
     Args:
         rows: Rows that are sent, [n, P].
