@@ -212,6 +212,11 @@ def test_compare_puts_runs_side_by_side(capsys: Captured, folder: Path) -> None:
     assert re.search(r"two +.*topology=complete, learning_rate.lr=0.01", said)
     assert fits(said)
     assert "<html" in (folder / "page.html").read_text()
+    assert "not finished" not in said
+    (folder / "two" / "summary.json").unlink()
+    said = ok(capsys, "compare", "one", "two", "--out", "page.html")
+    assert re.search(r"^two .* \* ", said, re.MULTILINE)
+    assert re.search(r"^\* +not finished, as of the last evaluation$", said, re.MULTILINE)
 
 
 def test_compare_is_offered_only_with_the_same_task(capsys: Captured) -> None:

@@ -207,6 +207,8 @@ def compare(paths: Sequence[str], out: str) -> None:
     console.print()
     link = f"bold link {page.resolve().as_uri()}"
     noted = [("note", comparison.warning)] if comparison.warning else []
+    if any("*" in row["merged"] for row in rows):
+        noted.append(("*", "not finished, as of the last evaluation"))
     console.print(facts([*noted, ("page", Text(str(page), link))]), soft_wrap=True)
     values = [facts_of(run).values for run in comparison.runs]
     rows = zip(comparison.rows, values, strict=True)
