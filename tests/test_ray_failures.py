@@ -106,6 +106,25 @@ def test_four_actors_end_at_the_bits_of_one_process(
 
 
 @pytest.mark.hosts
+def test_two_actors_draw_the_nodes_that_one_process_draws(
+    launch: Launch, tmp_path: Path
+) -> None:
+    partial: dict[str, Any] = {"participation": 3, "steps": 12, "topology": "complete"}
+    out = launch(**partial)
+    here = {**ALONE, **partial, "engine": "local", "out": str(tmp_path / "alone")}
+    alone = decentral.launch(**here).path
+    assert torch.equal(last_rows(out), last_rows(alone))
+    theirs, own = (
+        json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+        for run in (out, alone)
+    )
+    assert (theirs["nodes/training"], theirs["nodes/healthy"]) == (3, 6)
+    assert theirs["loss/train"] == pytest.approx(own["loss/train"], rel=1e-12)
+    for key in ("comm/bytes", "batch/global"):
+        assert theirs[key] == own[key]
+
+
+@pytest.mark.hosts
 def test_a_run_folder_is_as_it_was(launch: Launch, regenerate: bool) -> None:
     out = launch(steps=12, checkpoint_every=6, eval_every=6, keep_checkpoints=2)
     as_it_was(out, "ray", regenerate)
