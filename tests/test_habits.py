@@ -148,6 +148,23 @@ def test_results_are_json_too(capsys: Captured) -> None:
     assert all(row["loss/merged"] > 0 for row in swept["runs"])
 
 
+def test_runs_are_listed_and_chosen(capsys: Captured, folder: Path) -> None:
+    ok(capsys, *SMALL, "--topology", "ring", "--out", "runs/one")
+    ok(capsys, *SMALL, "--topology", "complete", "--out", "runs/deep/two")
+    (folder / "runs/deep/two/summary.json").unlink()
+    (folder / "runs/config.yaml").write_text("nodes: [")
+    listed = json.loads(ok(capsys, "runs", "--json", "-q"))
+    assert [(row["run"], row["state"], row["topology"]) for row in listed] == [
+        ("deep/two", "unfinished", "complete"),
+        ("one", "finished", "ring"),
+    ]
+    assert listed[1]["step"] == 8
+    (chosen,) = json.loads(ok(capsys, "runs", "runs", "topology=ring", "--json", "-q"))
+    assert chosen["run"] == "one"
+    assert "finished" in ok(capsys, "runs")
+    assert "no runs" in ok(capsys, "runs", "nowhere")
+
+
 @pytest.mark.parametrize(
     "words", ["list", "show topology ring", "init new", "list topologies --nodes 4"]
 )

@@ -159,5 +159,23 @@ def cite(
     citing.cite(run)
 
 
+def runs(
+    folder: Annotated[
+        str, typer.Argument(metavar="[DIR]", help="The folder; else runs.")
+    ] = "runs",
+    settings: o.Settings = None,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    debug: o.Debug = False,
+) -> None:
+    """List the runs below a folder, finished or not; KEY=VALUE chooses among them.
+
+    decentral runs runs topology=ring
+    """
+    from decentral.cli import several
+
+    several.list_runs(folder, settings or [])
+
+
 #: In the order of `decentral --help`.
-COMMANDS = (report, compare, merge, analyze, export, cite)
+COMMANDS = (runs, report, compare, merge, analyze, export, cite)

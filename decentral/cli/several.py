@@ -24,12 +24,13 @@ from decentral.cli.words import (
     count,
     facts,
     folder_text,
+    make_columns,
     numbers,
     path_text,
 )
 from decentral.config import resolve_aliases, split_assignments
 from decentral.engines.local import refuse_ranks
-from decentral.errors import Interrupted, RunError
+from decentral.errors import ConfigError, Interrupted, RunError
 from decentral.records import BYTES
 from decentral.report.compare import (
     Comparison,
@@ -37,8 +38,8 @@ from decentral.report.compare import (
     columns,
     write_comparison,
 )
-from decentral.report.facts import ABSENT, duration_text, facts_of, number_text
-from decentral.report.reader import read_run
+from decentral.report.facts import ABSENT, duration_text, facts_of, flatten, number_text
+from decentral.report.reader import RunData, read_run
 from decentral.run.lock import WriterLock
 from decentral.sweeps import (
     Outcome,
@@ -218,6 +219,57 @@ def compare(paths: Sequence[str], out: str) -> None:
         for row, found in rows
     ]
     print_json({"page": page, "note": comparison.warning or None, "runs": runs})
+
+
+def list_runs(folder: str, wanted: Sequence[str]) -> None:
+    """Print a table of the runs below a folder, finished or not.
+
+    Args:
+        folder: The folder.
+        wanted: ``key=value`` that the configurations of the runs must hold, such as
+            ``topology.name=ring``.
+    """
+    console, place = console_of(), Path(folder).expanduser()
+    found: list[tuple[str, RunData]] = []
+    unread: list[str] = []
+    asked = [word.partition("=") for word in wanted]
+    for path in sorted(one.parent for one in place.glob("**/config.yaml")):
+        try:
+            run = read_run(path)
+        except (ConfigError, RunError) as error:
+            unread.append(str(error))
+            continue
+        held = flatten(run.config)
+        values = [str(held.get(key, held.get(f"{key}.name"))) for key, _, _ in asked]
+        if values == [value for _, _, value in asked]:
+            found.append((path.relative_to(place).as_posix(), run))
+    records = [_run_record(name, run) for name, run in found]
+    table = make_columns(gap=2)
+    for head in ("run", "state", "topology", "communication", "step", "merged"):
+        table.add_column(head, overflow="fold")
+    for (_, run), record in zip(found, records, strict=True):
+        facts_found = facts_of(run)
+        merged = number_text(facts_found.merged, facts_found.score)
+        cells = [str(record[head]) for head in list(record)[:-1]]
+        table.add_row(*cells, Text(merged, MERGED))
+    console.print(table if records else Text(f"no runs in {folder} that fit", QUIET))
+    for line in unread:
+        console.print(Text(line, QUIET))
+    print_json(records)
+
+
+def _run_record(name: str, run: RunData) -> dict[str, Any]:
+    """Return what matters of a run, in the order of the columns."""
+    held = flatten(run.config)
+    steps, _ = run.series("loss/train")
+    return {
+        "run": name,
+        "state": "finished" if run.summary else "unfinished",
+        "topology": held.get("topology.name", held.get("topology")),
+        "communication": held.get("communication.name", held.get("communication")),
+        "step": (run.summary or {}).get("steps", int(steps[-1]) if len(steps) else 0),
+        "merged": facts_of(run).merged,
+    }
 
 
 def _differences(comparison: Comparison) -> Table:
