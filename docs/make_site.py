@@ -199,9 +199,10 @@ def licences() -> str:
             )
             continue
         marks = [c for c in about.get_all("Classifier", []) if c.startswith("License ::")]
-        stated = about.get("License-Expression") or about.get("License") or ""
-        said = stated.splitlines()[0] if stated.strip() else ""
-        said = said or ", ".join(mark.rpartition(" :: ")[2] for mark in marks)
+        # The free text of "License" is whole licences with some: it comes last.
+        listed = ", ".join(mark.rpartition(" :: ")[2] for mark in marks)
+        said = about.get("License-Expression") or listed
+        said = said or (about.get("License") or "").strip().partition("\n")[0]
         lines.append(f"| {name} | {version} | {said or 'not stated'} |")
     return "\n".join(lines)
 
