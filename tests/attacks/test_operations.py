@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from attack import LIMIT_S, Hang, Tally, limited
+from attack import Hang, Tally, limited
 
 import decentral.cli
 from decentral.report.pages import write_page
@@ -31,6 +31,9 @@ CHANGES = {
 }  # fmt: skip
 #: Where everything is written, by name; a run's own are compared by what they mean.
 MEASURED = {"summary.json", "metrics.jsonl", "events.jsonl", "env.json", "manifest.json"}
+
+#: Seconds after which a command hangs, however busy the machine is.
+PATIENCE_S = 120
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,7 @@ def dying(work: Callable[[], object], at: int, within: Path) -> int | None:
             os._exit(status)
     os.close(writing)
     try:
-        with limited(LIMIT_S):
+        with limited(PATIENCE_S):
             _, state = os.waitpid(child, 0)
     except Hang:
         os.kill(child, signal.SIGKILL)
@@ -223,7 +226,7 @@ def judge(
     if dying(lambda: decentral.cli.run(list(one.words)), at, Path()) is not None:
         return False, "", ""
     capsys.readouterr()
-    with limited(LIMIT_S):
+    with limited(PATIENCE_S):
         status = decentral.cli.run(list(one.again))
         said = capsys.readouterr().err
         if status and one.new and "is not empty" in said:
