@@ -385,6 +385,9 @@ TAKEN = [
     "engine.workers: auto\nengine.wire: same",
     "node_lr.3: 2",
     "batch: 8",
+    # as a run writes that never communicates, or whose task brings its own model
+    "algorithm: local\ntopology: null\nweights: null\ncommunication: null",
+    "task: induction\nmodel: null",
 ]
 
 

@@ -78,6 +78,9 @@ def _setting(key: str) -> Schema:
     if key in PARTS:
         number = [_number(key)] if key in NUMBERS else []
         auto = [{"enum": ["auto", None]}] if field.default == "auto" else []
+        # A run writes null where there is nothing to choose: the model of a task that
+        # brings its own, the topology of nodes that never communicate.
+        absent = absent or [{"type": "null"}]
         return {"anyOf": [ref(PARTS[key]), *_changes(key), *number, *auto, *absent]}
     if key in LISTS:
         one = describe_plugin(LISTS[key])
