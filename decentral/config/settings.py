@@ -87,8 +87,7 @@ class Config(BaseModel):
     )
     local_steps: Count = Field(10, description="steps between two communication steps")
     participation: Positive | Count = Field(
-        1,
-        description="nodes drawn for each round: a share up to 1, or a number from 2 on",
+        1, description="nodes drawn for a round: a share up to 1, or a number from 2 on"
     )
     algorithm: PluginSpec = Field("dsgd", description="what a node does in a step")
     codec: PluginSpec = Field("none", description="how rows are coded for gossip")
@@ -152,9 +151,7 @@ class Config(BaseModel):
     mix_state: bool = Field(
         False, description="exchange optimizer state along with the models"
     )
-    gossip_buffers: bool = Field(
-        True, description="exchange BatchNorm statistics in gossip"
-    )
+    gossip_buffers: bool = Field(True, description="gossip BatchNorm statistics, too")
     calibration_samples: Count = Field(2048, description="to re-estimate BatchNorm")
     metrics: tuple[Named, ...] = Field(
         ("accuracy", "loss", "mergeability", "consensus", "gradient"),

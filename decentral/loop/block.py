@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -81,25 +82,26 @@ class Block:
         self.before_merge: Callable[[], None] | None = None
         stop, live = config.on_nonfinite == "stop", self.members.live
         self.health = Health(exchange, self.hosted, live, stop, announce, setup.users)
+        self._equip(setup, config.node_lr)
+        self.channels = Channels(setup, exchange, self.hosted, self.rows, self.optimizer)
+        self.callbacks = Callbacks(config.callbacks)
+        self.records = records_of(declared_records(config.metrics))
+
+    def _equip(self, setup: Setup, node_lr: Mapping[Any, float]) -> None:
+        """Take what computes gradients of the rows, and updates."""
         partial = self.planner if self.planner and self.planner.participation else None
         # Rows that do not all go on count their updates by themselves.
         apart = setup.in_events or partial is not None
-        rule, layout = setup.optimizer, setup.layout
-        self.optimizer = BlockOptimizer(
-            rule, layout, self.rows, self.grads, setup.course, apart
-        )
-        self.sampler = Sampler(setup.train, setup.plan, self.hosted, config.seed)
-        self.scaled = [i for i, node in enumerate(self.hosted) if node in config.node_lr]
-        factors = [config.node_lr[self.hosted[i]] for i in self.scaled]
+        where = setup.layout, self.rows, self.grads
+        self.optimizer = BlockOptimizer(setup.optimizer, *where, setup.course, apart)
+        self.sampler = Sampler(setup.train, setup.plan, self.hosted, setup.config.seed)
+        self.scaled = [i for i, node in enumerate(self.hosted) if node in node_lr]
+        factors = [node_lr[self.hosted[i]] for i in self.scaled]
         self.factors = self.rows.new_tensor(factors)[:, None]
         self.pipeline = Pipeline(
             setup, self.rows, self.integers, self.grads, self.sampler, self.hosted
         )
-        #: Who computes, where not all nodes do.
-        self.participants = partial and Participants(partial, self.pipeline)
-        self.channels = Channels(setup, exchange, self.hosted, self.rows, self.optimizer)
-        self.callbacks = Callbacks(config.callbacks)
-        self.records = records_of(declared_records(config.metrics))
+        self.participants = partial and Participants(partial, self.pipeline)  # None: all
 
     # --- progress -----------------------------------------------------------------
 
