@@ -254,7 +254,6 @@ SURROUNDINGS = [
     Surrounding("a name of nothing", ["launch", *SMALL, "--out", ""], may=[0]),
     Surrounding("a run within a run", ["launch", *SMALL, "--out", "run/run"], before="whole"),
     Surrounding("foreign files", LAUNCH, put("run/thesis.tex"), may=[0]),
-    Surrounding("the root", ["launch", *SMALL, "--out", "/"], may=[2]),
     # signals
     Surrounding("SIGHUP", LONG, after(signal.SIGHUP, 1.0), may=[1, -signal.SIGHUP]),
     Surrounding("SIGTERM, three times", LONG, after(signal.SIGTERM, 0.4, 3), may=[1, -15]),
