@@ -90,7 +90,10 @@ def test_a_flat_setting_is_refused_with_its_new_place(key: str, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"engine": "spark"}, "engine = 'spark': it must be 'auto', 'local' or 'ray'"),
+        (
+            {"engine": "spark"},
+            "engine = 'spark': it must be 'auto', 'local', 'ray' or 'torchrun'",
+        ),
         ({"engine.worker": 4}, "engine has no setting 'worker'. Did you mean 'workers'"),
         ({"engine.workers": 0}, "engine.workers = 0: it must be at least 1"),
         (

@@ -16,9 +16,11 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -41,8 +43,10 @@ from decentral.claims.base import Lab
 from decentral.claims.trials import trial
 from decentral.cli import several
 from decentral.config import make_config
-from decentral.engines.local import refuse_ranks
+from decentral.engines import rank_messages, torchrun
+from decentral.engines.ranks import Meeting, Ranks, refuse_changing_ranks, refuse_ranks
 from decentral.engines.worker import describe_error
+from decentral.engines.workers import PROCESS_DIED, WorkersLost
 from decentral.errors import ConfigError, Interrupted, RunError, worker_error
 from decentral.loop.preparing import prepare
 from decentral.loop.trained import differing
@@ -319,6 +323,79 @@ def _replaced() -> None:
         lock.check()
 
 
+THREE = Ranks("srun", 0, 3, True, ("10.0.0.1", 0), True, "7.0", 0, 0)
+
+
+def _meet(come: Sequence[int], ranks: Ranks = THREE) -> None:
+    """Meet, with those that come and do not connect."""
+    store, refused = (
+        "decentral.exchange.process_group.join_store",
+        RuntimeError("refused"),
+    )
+    with (
+        patch("decentral.engines.ranks.CHECK_IN_S", 0.1),
+        patch.object(Meeting, "open", None),
+        patch(store, side_effect=refused),
+    ):
+        meeting = Meeting(ranks)
+        for rank in come:
+            meeting.store.set(f"{meeting.prefix}/in/{rank}", "here")
+        meeting.gather()
+
+
+def _ranks_run(**known: Any) -> Any:
+    """Return a run of ranks of which only this is known."""
+    run = torchrun.TorchrunRun.__new__(torchrun.TorchrunRun)
+    vars(run).update(workers=3, announce=lambda *_: None, **known)
+    return run
+
+
+def _lost_rank() -> None:
+    place, group = SimpleNamespace(path=Path("runs/mine")), SimpleNamespace(step=4)
+    run = _ranks_run(
+        meeting=SimpleNamespace(ranks=THREE), folder=place, group=group,
+        members=Membership.all_nodes(3),
+    )  # fmt: skip
+    _raise(run._explain_loss(WorkersLost([1], PROCESS_DIED)))
+
+
+def _other_checkpoint() -> None:
+    plain = {
+        "settings": {}, "past": None, "blocks": [[0, 1]], "live": [0], "epoch": 0, "step": 8,
+        "rendezvous": {"rank": 1, "world": 3, "store": ["", 1], "address": "", "timeout_s": 1,
+                       "prefix": ""},
+        "folder": "runs/mine",
+    }  # fmt: skip
+    with patch.object(
+        rank_messages, "newest_checkpoint", lambda _: SimpleNamespace(step=4)
+    ):
+        rank_messages.read_job(plain, make_config({}))
+
+
+RANKS: dict[str, Callable[[], Any]] = {
+    "a rank that reaches nobody": lambda: _meet([], replace(THREE, serves=False, rank=1)),
+    "ranks that do not come": lambda: _meet([1]),
+    "ranks that do not connect": lambda: _meet([1, 2]),
+    "ranks that change a run": lambda: refuse_changing_ranks(THREE),
+    "ranks without a launcher": lambda: torchrun.TorchrunRun(
+        make_config({"engine": "torchrun"})
+    ),
+    "more workers than ranks": lambda: torchrun.check_count(
+        make_config({"engine": {"workers": 4}}), THREE
+    ),
+    "more ranks than nodes": lambda: torchrun.check_count(
+        make_config({"nodes": 2}), THREE
+    ),
+    "more ranks than nodes that are left": lambda: _ranks_run().restore(
+        SimpleNamespace(live=(0, 1), counters={"epoch": 1})
+    ),
+    "a rank of another disk": lambda: torchrun.RankGroup.__new__(
+        torchrun.RankGroup
+    )._call(1, "read", ()),
+    "a rank with another checkpoint": _other_checkpoint,
+    "a rank that is lost": _lost_rank,
+}
+
 FROM_PYTHON: dict[str, Callable[[], Any]] = {
     "no compiler": _without_compiler,
     "sweep: interrupted": _interrupted_sweep,
@@ -372,6 +449,7 @@ FROM_PYTHON: dict[str, Callable[[], Any]] = {
     **GRAPH_CALLS,
     **OWN,
     **PYTHON,
+    **RANKS,
     "grad_power: not positive": lambda: grad_power(
         torch.optim.SGD([torch.nn.Parameter(torch.ones(1))]), p=0
     ),

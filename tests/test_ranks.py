@@ -8,15 +8,11 @@ import pytest
 
 import decentral.cli
 from decentral.config import make_config
-from decentral.engines.local import refuse_ranks
+from decentral.engines.ranks import refuse_ranks
 from decentral.errors import ConfigError
 
-TORCHRUN = {
-    "RANK": "0",
-    "WORLD_SIZE": "2",
-    "LOCAL_RANK": "0",
-    "TORCHELASTIC_RUN_ID": "none",
-}
+#: Those of another launcher for torch: without an agent's store ranks do not meet.
+TORCHRUN = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}
 SRUN = {"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "4", "SLURM_NTASKS": "4"}
 MPIRUN = {"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "2"}
 QUICK = "task=quadratic nodes=4 steps=2"

@@ -9,6 +9,7 @@ from decentral.lazy import lazy_names
 if TYPE_CHECKING:
     from decentral.api.changing import CHANGEABLE, run_config
     from decentral.api.launching import (
+        begin,
         begin_run,
         launch,
         restart,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "changing": ["CHANGEABLE", "run_config"],
     "launching": [
+        "begin",
         "begin_run",
         "launch",
         "restart",
@@ -38,6 +40,7 @@ __all__ = [
     "Progress",
     "Run",
     "analyze",
+    "begin",
     "begin_run",
     "compare",
     "export",

@@ -34,7 +34,13 @@ from decentral.config import (
 )
 from decentral.config.schema import Again, Changes, Settings
 from decentral.engines.base import EngineRun, close_on_error
-from decentral.engines.local import prepare_run, refuse_ranks
+from decentral.engines.local import prepare_run
+from decentral.engines.ranks import (
+    Meeting,
+    joins_ranks,
+    refuse_changing_ranks,
+    refuse_ranks,
+)
 from decentral.errors import ConfigError, shell_word
 from decentral.loop.preparing import prepare
 from decentral.loop.setup import Setup, resolve_config
@@ -93,15 +99,48 @@ def launch(
     )
     refuse_doubled(given)
     made = make_config(*layers, given)
-    run = start_or_resume(made) if resume else start(made)
-    if run is None:
-        return Run(Path(str(made.out)).expanduser(), given, trust=allowed)
+    run = begin(made, resume=resume)
+    if isinstance(run, Path):
+        return Run(run, given, trust=allowed)
     return _train(run, given, watch, quiet)
+
+
+def begin(config: Config, *, resume: bool = False) -> EngineRun | Path:
+    """Start a run, or go on with it where ``resume`` says so; return the folder of one
+    that is finished.
+
+    Among the ranks of a launcher rank 0 does this, and after a restart of the ranks
+    goes on by itself; the others train their parts meanwhile.
+    """
+    ranks = joins_ranks(config)
+    if ranks is not None:
+        meeting = Meeting(ranks)
+        if ranks.rank:
+            return _take_part(config, meeting)
+        if meeting.folder is not None and has_checkpoint(meeting.folder):
+            resume, config = True, config.model_copy(update={"out": str(meeting.folder)})
+    run = start_or_resume(config) if resume else start(config)
+    if run is not None:
+        return run
+    folder = Path(str(config.out)).expanduser()
+    if Meeting.open is not None:
+        Meeting.open.tell_finished(folder)
+        Meeting.open = None
+    return folder
+
+
+def _take_part(config: Config, meeting: Meeting) -> Path:
+    from decentral.engines.torchrun import take_part
+
+    try:
+        return take_part(config, meeting)
+    finally:
+        Meeting.open = None
 
 
 def start(config: Config) -> EngineRun:
     """Prepare a run and open its folder; ``EngineRun.run`` trains it."""
-    refuse_ranks(config)
+    refuse_ranks(config, together=True)
     with ExitStack() as undo:
         run = undo.enter_context(closing(prepare_run(config)))
         if config.out:
@@ -131,7 +170,7 @@ def start_or_resume(config: Config) -> EngineRun | None:
         raise ConfigError(
             "resume: say where the run is kept, by --out FOLDER (in Python out=...)."
         )
-    refuse_ranks(config)
+    refuse_ranks(config, together=True)
     path = Path(config.out).expanduser()
     with ExitStack() as undo:
         folder = undo.enter_context(RunFolder.claim(path))
@@ -270,6 +309,8 @@ def resume(
     if isinstance(path, Run):
         path, given = path.path, parts_of(path) | given
     run = restart(path, change=change, trust=trust, **given)
+    if isinstance(run, Path):
+        return Run(run, given, trust=Trust.of(trust, given))
     return _train(run, given, watch, quiet)
 
 
@@ -302,8 +343,10 @@ def restart(
     change: Changes | Mapping[str, Any] | None = None,
     trust: Given = False,
     **objects: Any,
-) -> EngineRun:
+) -> EngineRun | Path:
     """Prepare a run from its newest checkpoint; ``EngineRun.run`` goes on with it.
+
+    Of the ranks of a launcher all but the first train here, and return its folder.
 
     Args:
         path: The run folder.
@@ -335,7 +378,14 @@ def restart(
         mine = {k: v for k, v in files.items() if v in known}
         refuse_changed(mine, wanted.files)
         raise
-    refuse_ranks(config)
+    refuse_ranks(config, together=True)
+    if ranks := joins_ranks(config):
+        if wanted:
+            refuse_changing_ranks(ranks)
+        if not (Path(path) / "summary.json").exists():
+            meeting = Meeting(ranks)
+            if ranks.rank:
+                return _take_part(config, meeting)
     _refuse_finished(Path(path), wanted)  # without touching its folder
     with ExitStack() as undo:
         folder = undo.enter_context(RunFolder.claim(Path(path)))

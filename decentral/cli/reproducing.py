@@ -20,7 +20,7 @@ from decentral.cli.options import SHOWN, Shown
 from decentral.cli.output import console_of, print_json
 from decentral.cli.words import QUIET, facts, make_columns
 from decentral.config import parse_assignments
-from decentral.engines.local import refuse_ranks
+from decentral.engines.ranks import refuse_ranks
 from decentral.errors import ConfigError, RunError
 from decentral.registry import members
 from decentral.report.facts import duration_text

@@ -31,6 +31,7 @@ from decentral.cli.words import (
 )
 from decentral.config import Config
 from decentral.engines.base import EngineRun
+from decentral.engines.ranks import ranks_of
 from decentral.errors import shell_word
 from decentral.limits import JSON_BYTES, read_bytes
 
@@ -46,14 +47,9 @@ def launch(config: Config, *, resume: bool, json: bool, quiet: bool) -> None:
         quiet: Whether nothing else is printed.
     """
     console = console_of(json, quiet)
-    run = api.start_or_resume(config) if resume else api.start(config)
-    if run is None:
-        folder = Path(str(config.out)).expanduser()
-        said = (
-            f"run {folder} is finished; `decentral report {shell_word(folder)}` shows it."
-        )
-        console.print(said, soft_wrap=True)
-        _print_summary(folder, json)
+    run = api.begin(config, resume=resume)
+    if isinstance(run, Path):
+        _tell_finished(run, console, json)
         return
     _train(run, console, json)
 
@@ -81,7 +77,19 @@ def resume(
     """
     changed, anew = read_changes(changes), read_words(words, flags)
     run = api.restart(path, change=changed, trust=trust, **anew)
+    if isinstance(run, Path):  # all said by the first of the ranks
+        return
     _train(run, console_of(json, quiet), json)
+
+
+def _tell_finished(folder: Path, console: Console, json: bool) -> None:
+    """Say that there was nothing to train, or nothing: rank 0 has shown the run."""
+    ranks = ranks_of()
+    if ranks is not None and ranks.rank:
+        return
+    said = f"run {folder} is finished; `decentral report {shell_word(folder)}` shows it."
+    console.print(said, soft_wrap=True)
+    _print_summary(folder, json)
 
 
 def report(path: str) -> None:

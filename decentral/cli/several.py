@@ -29,7 +29,7 @@ from decentral.cli.words import (
     path_text,
 )
 from decentral.config import resolve_aliases, split_assignments
-from decentral.engines.local import refuse_ranks
+from decentral.engines.ranks import refuse_ranks
 from decentral.errors import ConfigError, Interrupted, RunError
 from decentral.records import BYTES
 from decentral.report.compare import (

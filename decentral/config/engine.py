@@ -14,19 +14,23 @@ from decentral.errors import ConfigError
 from decentral.registry import Count, Positive
 from decentral.spec import parse_spec
 
+#: What ranks that a launcher starts have no use for.
+_OF_RAY = {"address", "placement", "on_failure", "max_failures", "dashboard_port"}
+
 
 class Engine(BaseModel):
     """How a run is trained: in this process, or by workers on a Ray cluster.
 
-    All but the name concern Ray. Written as text, ``ray(workers=4)``, or as a
-    mapping.
+    All but the name concern Ray, and some the ranks of torchrun or Slurm. Written as
+    text, ``ray(workers=4)``, or as a mapping.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    name: Literal["auto", "local", "ray"] = Field(
+    name: Literal["auto", "local", "ray", "torchrun"] = Field(
         "auto",
-        description="auto: ray for several workers or GPUs, or an address; else local",
+        description="auto: torchrun under torchrun or srun, ray for several workers or "
+        "GPUs, or an address; else local",
     )
     workers: Count | Literal["auto"] = Field(
         "auto", description="Ray actors; auto: one per GPU, or per host"
@@ -67,6 +71,13 @@ class Engine(BaseModel):
             raise ValueError(
                 f"local is this process and takes no {unused[0]}; use engine ray, or leave "
                 f"engine.{unused[0]} out"
+            )
+        if self.name == "torchrun" and (
+            unused := sorted(self.model_fields_set & _OF_RAY)
+        ):
+            raise ValueError(
+                f"torchrun takes no {unused[0]}: the launcher starts ranks, and again after "
+                f"a loss (--max-restarts); leave engine.{unused[0]} out"
             )
         return self
 

@@ -47,24 +47,36 @@ Works = list[tuple[int | None, Any]]
 TAGS = 1 << 30
 
 
-def open_store(address: str) -> Any:
-    """Return a store for workers to meet at, on a free ``.port`` of ``address`` and
-    no other.
+def open_store(address: str, port: int = 0) -> Any:
+    """Return a store for workers to meet at, on a ``.port`` of ``address`` and no
+    other; 0: a free one.
 
     It serves as long as somebody holds it; every worker, rank 0 included, connects
     to it.
     """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    server = socket.create_server((address, 0), family=family)
+    server = socket.create_server((address, port), family=family)
     port = server.getsockname()[1]
     # The store takes the socket over, and closes it.
     return _dist.TCPStore(
-        address,
+        address or "localhost",
         port,
         is_master=True,
         wait_for_workers=False,
         master_listen_fd=server.detach(),
     )
+
+
+def join_store(address: str, port: int, timeout_s: float) -> Any:
+    """Return a store that somebody else serves.
+
+    Args:
+        address: Of who serves it.
+        port: Of it.
+        timeout_s: Seconds to wait until it is there.
+    """
+    wait = timedelta(seconds=timeout_s)
+    return _dist.TCPStore(address, port, is_master=False, timeout=wait)
 
 
 @dataclass

@@ -15,7 +15,7 @@ from decentral.api.display import Several
 from decentral.api.tables import Table, table_html, table_text
 from decentral.config import LISTS, PARTS, read_settings
 from decentral.config.schema import Settings
-from decentral.engines.local import refuse_ranks
+from decentral.engines.ranks import refuse_ranks
 from decentral.errors import ConfigError, Interrupted, RunError, nearest
 from decentral.report.compare import SWEPT, Group, cells, columns
 from decentral.report.pages import cell_drawing

@@ -1,0 +1,241 @@
+"""The workers of all ranks of a launch, as rank 0 asks them and hears of them."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as TooLate
+from typing import Any
+
+from decentral.config import Engine
+from decentral.engines.base import EngineRun
+from decentral.engines.rank_messages import Link, Member, error_of, write_job
+from decentral.engines.ranks import Meeting, Ranks
+from decentral.engines.worker import Job
+from decentral.engines.workers import PROCESS_DIED, START_S, Report, WorkersLost
+from decentral.errors import RunError
+
+#: Seconds in which ranks that were lost together are all noticed, and in which rank 0
+#: ends its own worker.
+TOGETHER_S = 2.0
+#: Seconds between two looks whether the launcher is still there.
+LAUNCHER_S = 2.0
+#: Seconds for which a rank gathers reports before it sends them; it says as often that
+#: it is alive.
+REPORTS_S = 0.2
+
+
+class RankGroup:
+    """The workers of all ranks, as rank 0 sees them."""
+
+    def __init__(
+        self,
+        member: Member,
+        links: Sequence[Link],
+        engine: Engine,
+        run: EngineRun,
+        meeting: Meeting,
+    ) -> None:
+        """Listen to the others.
+
+        Args:
+            member: This process's own.
+            links: To every other rank, in order.
+            engine: The settings of the engine.
+            run: The run.
+            meeting: Where the ranks have met.
+        """
+        self.member, self.links, self.engine, self.run = member, links, engine, run
+        self.meeting = meeting
+        self.gone: set[int] = set()
+        self.begun = run.step
+        self.steps = [-1] * (len(links) + 1)
+        self._news: queue.SimpleQueue[tuple[int, dict[str, Any]]] = queue.SimpleQueue()
+        self._asked: dict[int, tuple[int, Future[Any]]] = {}
+        self._lock = threading.Lock()
+        now = time.monotonic()
+        self._heard_s, self._moved_s, self._looked_s = [now] * len(self), now, now
+        for rank, link in enumerate(links, start=1):
+            threading.Thread(target=self._listen, args=[rank, link], daemon=True).start()
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self.links) + 1
+
+    @property
+    def step(self) -> int:
+        """The step that every worker has done."""
+        return max(self.begun, min(self.steps))
+
+    def _listen(self, rank: int, link: Link) -> None:
+        for message in link.receive():
+            self._heard_s[rank] = time.monotonic()
+            if "answer" in message:
+                with self._lock:
+                    _, future = self._asked.pop(message["answer"])
+                if "raised" in message:
+                    future.set_exception(error_of(message["raised"]))
+                else:
+                    future.set_result(message["value"])
+            else:
+                self._news.put((rank, message))
+        self.gone.add(rank)
+        with self._lock:
+            left = [future for to, future in self._asked.values() if to == rank]
+            self._asked = {k: v for k, v in self._asked.items() if v[0] != rank}
+        for future in left:
+            future.set_exception(WorkersLost([rank], PROCESS_DIED, self.step))
+
+    # --- questions ----------------------------------------------------------------
+
+    def _call(self, rank: int, method: str, given: Sequence[Any]) -> Future[Any]:
+        future: Future[Any] = Future()
+        if rank == 0:
+            try:
+                future.set_result(getattr(self.member, method)(*given))
+            except Exception as error:
+                future.set_exception(error)
+            return future
+        if method == "read":
+            raise RunError(
+                f"rank {rank} does not see the run folder; keep the run (--out) where all "
+                "hosts see the same files."
+            )
+        with self._lock:
+            number = len(self._asked) + time.monotonic_ns()
+            self._asked[number] = rank, future
+        self.links[rank - 1].send({"ask": number, "method": method, "given": given})
+        if rank in self.gone and not future.done():
+            raise WorkersLost([rank], PROCESS_DIED, self.step)
+        return future
+
+    def _wait(self, rank: int, future: Future[Any], timeout_s: float) -> Any:
+        try:
+            return future.result(timeout_s)
+        except TooLate as error:
+            raise WorkersLost(
+                [rank], f"no answer within {timeout_s:g} s", self.step
+            ) from error
+
+    def ask(self, rank: int, method: str, *given: Any) -> Any:
+        """Return what one worker answers."""
+        return self._wait(rank, self._call(rank, method, given), self.engine.progress_s)
+
+    def ask_all(self, method: str, *given: Any, timeout_s: float) -> list[Any]:
+        """Return what every worker answers, in order."""
+        return self.ask_each(method, [given] * len(self), timeout_s)
+
+    def ask_each(
+        self, method: str, given: Sequence[tuple[Any, ...]], timeout_s: float
+    ) -> list[Any]:
+        """Return what every worker answers to its own question, in order.
+
+        Args:
+            method: Name of the worker's method.
+            given: Arguments for each worker.
+            timeout_s: Seconds to wait for all answers.
+        """
+        asked = [self._call(rank, method, each) for rank, each in enumerate(given)]
+        found = [self._wait(r, future, timeout_s) for r, future in enumerate(asked)]
+        if method != "handshake":
+            return found
+        places = addresses(self.links, self.meeting.ranks)
+        for rank, address in enumerate(places):
+            self.ask(rank, "meet", address)
+        return [one | {"address": a} for one, a in zip(found, places, strict=True)]
+
+    # --- the work -----------------------------------------------------------------
+
+    def begin(self, jobs: Iterable[Job]) -> None:
+        """Give every worker its job; from now on there are reports."""
+        own, *others = jobs
+        for link, job in zip(self.links, others, strict=True):
+            link.send({"job": write_job(job, self.run.folder.path)})
+        self.member.start(own)
+        now = time.monotonic()
+        self._heard_s, self._moved_s = [now] * len(self), now
+
+    def reports(self) -> Iterator[Report]:
+        """Yield what has happened since the last call, waiting a moment for the first
+        of it.
+
+        Raises WorkersLost for ranks that are gone or silent, or where none has done a
+        step for ``progress_s``; RunError without the launcher.
+        """
+        step, found = self.member.poll(REPORTS_S)
+        self._note(0, step, found)
+        yield from found
+        while not self._news.empty():
+            rank, message = self._news.get()
+            self._note(rank, message["step"], message["reports"])
+            for report in message["reports"]:
+                if report["what"] == "failed" and "error" in report:
+                    report["error"] = error_of(report["error"])
+                yield report
+        self._check(time.monotonic())
+
+    def _note(self, rank: int, step: int, reports: Sequence[Report]) -> None:
+        self._heard_s[rank] = time.monotonic()
+        if step != self.steps[rank] or reports:
+            self.steps[rank], self._moved_s = step, self._heard_s[rank]
+
+    def _check(self, now_s: float) -> None:
+        if self.gone:
+            raise WorkersLost(sorted(self.gone), PROCESS_DIED, self.step)
+        limits_s = [
+            max(START_S, self.engine.liveness_s) if step < 0 else self.engine.liveness_s
+            for step in self.steps
+        ]
+        silent = [
+            rank
+            for rank, limit_s in enumerate(limits_s)
+            if now_s - self._heard_s[rank] > limit_s
+        ]
+        if silent:
+            raise WorkersLost(silent, f"silent for {limits_s[silent[0]]:g} s", self.step)
+        if now_s - self._moved_s > self.engine.progress_s:
+            cause = f"no step within {self.engine.progress_s:g} s"
+            raise WorkersLost([], cause, self.step)
+        if now_s - self._looked_s > LAUNCHER_S:
+            self._looked_s = now_s
+            # Killed outright, it leaves its ranks alive.
+            if not self.meeting.is_alive():
+                raise WorkersLost([], "the launcher is gone", self.step)
+
+    def wait_for_losses(self, lost: WorkersLost) -> WorkersLost:
+        """Wait a moment until it is clear who is gone: the peers of a lost rank notice
+        before its connection to this one ends.
+        """
+        end_s = time.monotonic() + TOGETHER_S
+        while not self.gone and not lost.ranks and time.monotonic() < end_s:
+            time.sleep(REPORTS_S)
+        if self.gone and not lost.ranks:
+            return WorkersLost(sorted(self.gone), PROCESS_DIED, self.step)
+        return lost
+
+    def end(self, message: Mapping[str, Any]) -> None:
+        """Tell the others how it ended."""
+        for link in self.links:
+            link.send(message)
+        thread = getattr(self.member, "thread", None)
+        if thread is not None:
+            thread.join(TOGETHER_S)
+
+
+def addresses(links: Sequence[Link], ranks: Ranks) -> list[str]:
+    """Return the addresses at which ranks reach each other, in order.
+
+    They are those of the connections that stand: a host's own name often resolves to
+    an address that only it reaches.
+    """
+    if ranks.one_host:
+        return ["127.0.0.1"] * (len(links) + 1)
+    ends = [
+        (link.connection.getsockname()[0], link.connection.getpeername()[0])
+        for link in links
+    ]
+    own = next((here for here, _ in ends if not here.startswith("127.")), ends[0][0])
+    return [own, *(own if there.startswith("127.") else there for _, there in ends)]
