@@ -50,12 +50,11 @@ class Link:
 def _plain(value: Any) -> Any:
     """Return what JSON cannot write as what it can: errors, paths, numbers of torch."""
     if isinstance(value, BaseException):
-        kind = next(
-            kind for kind in (ConfigError, Bug, BaseException) if isinstance(value, kind)
-        )
+        bug, mistake = isinstance(value, Bug), isinstance(value, ConfigError)
+        kind = "Bug" if bug else "ConfigError" if mistake else "RunError"
         said = value.said if isinstance(value, Bug) else str(value)
         trace = value.trace if isinstance(value, Bug) else ""
-        return {"error": kind.__name__, "said": said, "trace": trace}
+        return {"error": kind, "said": said, "trace": trace}
     if isinstance(value, Path):
         return str(value)
     return value.item()
