@@ -266,7 +266,7 @@ class Run:
             raise ConfigError(f"run {self.path} has no summary.json; it did not finish.")
         setup, final = prepare(config), summary["final"]
         shown = self._data().records.merged(final)
-        about = {"run": self.path.name, "merge": setup.merge.name}
+        about: dict[str, Any] = {"run": self.path.name, "merge": setup.merge.name}
         about |= {"nodes": summary["nodes"]}
         about["scores"] = {one.of_merge: final[one.key] for one in shown}
         return export(setup, state, about, Path(out))

@@ -10,6 +10,7 @@ from torch import Tensor
 from decentral.algorithms.node import Part, Version
 from decentral.network.queue import Event, Leaving, Moment
 from decentral.run.checkpoint import Checkpoint
+from decentral.simulation.nodes import SimulatedNode
 from decentral.simulation.traffic import Meeting
 from decentral.simulation.world import World
 from decentral.topology.labels import NodeId
@@ -64,17 +65,7 @@ class Simulation(World):
             "counts": {name: getattr(self, name) for name in _COUNTS},
             "pushed": self.queue.count,
             "losses": [self.losses, self.flight.losses],
-            "nodes": [
-                {
-                    **{name: getattr(node, name) for name in _OF_NODE},
-                    "mailbox": {str(k): keep(v) for k, v in node.mailbox.items()},
-                    "offsets": [
-                        [part.index, part.count, offset]
-                        for part, offset in node.offsets.items()
-                    ],
-                }
-                for node in self.nodes
-            ],
+            "nodes": [_pack_node(node, keep) for node in self.nodes],
         }
         return {**plain, "versions": versions}, tensors
 
@@ -112,6 +103,15 @@ class Simulation(World):
                 Part(index, count): offset for index, count, offset in kept["offsets"]
             }
             self.flight.restore(node.index, checkpoint.nodes[node.id])
+
+
+def _pack_node(node: SimulatedNode, keep: Keep) -> dict[str, Any]:
+    cuts = [[part.index, part.count, offset] for part, offset in node.offsets.items()]
+    return {
+        **{name: getattr(node, name) for name in _OF_NODE},
+        "mailbox": {str(k): keep(v) for k, v in node.mailbox.items()},
+        "offsets": cuts,
+    }
 
 
 def _pack_event(event: Event, keep: Keep) -> list[Any]:
