@@ -89,14 +89,9 @@ def show(settings: Mapping[str, str], png: str | None) -> None:
     if png:
         from decentral.report import figures
 
-        shown = {
-            key: value
-            for key, value in table
-            if key in ("degree", "diameter", "spectral gap")
-        }
-        caption = "\n".join(
-            [heading, ", ".join(f"{key} {value}" for key, value in shown.items())]
-        )
+        named = ("degree", "diameter", "spectral gap")
+        shown = [f"{key} {value}" for key, value in table if key in named]
+        caption = f"{heading}\n{', '.join(shown)}"
         save(figures.network(picture), caption, png, console)
 
 

@@ -189,6 +189,10 @@ def _write_mergekit(
             "models": [{"model": one, "parameters": {"weight": w}} for one, w in pairs],
             "parameters": {"normalize": False},
         }
+    return _write_commands(each, to, folders)
+
+
+def _write_commands(each: Mapping[str, Any], to: Path, folders: bool) -> Lines:
     lines = Lines()
     for rule, config in each.items():
         file = f"mergekit/{rule}.yaml"
