@@ -172,10 +172,10 @@ _SELECTABLE = {"ray", "cuda", "chromium"}
 
 #: Files of many seconds, the longest first: begun last, one would run on when all others are done.
 LONG = (
-    "test_hosts", "test_ray_failures", "test_asynchrony", "test_claims", "test_zoo",
-    "test_fault", "test_kills", "test_codec", "test_ray", "test_trust", "test_docs",
-    "test_report", "test_messages", "test_cli", "test_algorithm", "test_golden_members",
-    "test_gradients", "test_analysis", "test_prometheus",
+    "test_hosts", "test_ray_failures", "test_asynchrony", "test_claims", "test_pretrained",
+    "test_torchrun", "test_zoo", "test_fault", "test_kills", "test_codec", "test_ray", "test_trust",
+    "test_docs", "test_report", "test_messages", "test_cli", "test_algorithm",
+    "test_golden_members", "test_gradients", "test_analysis", "test_prometheus",
 )  # fmt: skip
 
 

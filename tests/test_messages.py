@@ -39,7 +39,8 @@ from wrong_theory import THEORY
 import decentral.cli
 from decentral import Task, api, errors, registry
 from decentral.blame import reraise
-from decentral.claims.base import Lab
+from decentral.claims.asynchrony import _seconds_to
+from decentral.claims.base import Curve, Lab
 from decentral.claims.trials import trial
 from decentral.cli import several
 from decentral.config import make_config
@@ -398,6 +399,9 @@ RANKS: dict[str, Callable[[], Any]] = {
 
 FROM_PYTHON: dict[str, Callable[[], Any]] = {
     "no compiler": _without_compiler,
+    "claim: a loss that is never reached": lambda: _seconds_to(
+        0.1, Curve("swift", [0.0, 1.0], [2.0, 1.0])
+    ),
     "sweep: interrupted": _interrupted_sweep,
     "sweep: stopped side by side": _stopped_side_by_side,
     "plugin: unknown kind": lambda: registry.plugin("topologies"),
