@@ -214,7 +214,7 @@ def test_no_worker_is_started_for_it(
 ) -> None:
     """The driver decides, before an engine is chosen."""
     loaded: list[Any] = []
-    monkeypatch.setattr("decentral.api.launching.prepare_run", loaded.append)
+    monkeypatch.setattr("decentral.api.starting.prepare_run", loaded.append)
     for engine in ("ray(workers=2)", "local"):
         for name in ("launch", "resume"):
             with pytest.raises(ConfigError, match=r"mine\.py"):

@@ -8,31 +8,17 @@ from decentral.lazy import lazy_names
 
 if TYPE_CHECKING:
     from decentral.api.changing import CHANGEABLE, run_config
-    from decentral.api.launching import (
-        begin,
-        begin_run,
-        launch,
-        restart,
-        resume,
-        start,
-        start_or_resume,
-    )
+    from decentral.api.launching import launch, resume
     from decentral.api.results import analyze, compare, export, list_plugins, merge
     from decentral.api.run import Progress, Run, models_of
+    from decentral.api.starting import begin, begin_run, restart, start, start_or_resume
 
 _HOMES = {
     "changing": ["CHANGEABLE", "run_config"],
-    "launching": [
-        "begin",
-        "begin_run",
-        "launch",
-        "restart",
-        "resume",
-        "start",
-        "start_or_resume",
-    ],
+    "launching": ["launch", "resume"],
     "results": ["analyze", "compare", "export", "list_plugins", "merge"],
     "run": ["Progress", "Run", "models_of"],
+    "starting": ["begin", "begin_run", "restart", "start", "start_or_resume"],
 }
 
 __all__ = [
