@@ -48,11 +48,8 @@ TAGS = 1 << 30
 
 
 def open_store(address: str, port: int = 0) -> Any:
-    """Return a store for workers to meet at, on a ``.port`` of ``address`` and no
-    other; 0: a free one.
-
-    It serves as long as somebody holds it; every worker, rank 0 included, connects
-    to it.
+    """Return a store for workers to meet at, on a ``.port`` of ``address`` alone; 0: a
+    free one. It serves while somebody holds it; every worker connects to it.
     """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     server = socket.create_server((address, port), family=family)
@@ -68,13 +65,7 @@ def open_store(address: str, port: int = 0) -> Any:
 
 
 def join_store(address: str, port: int, timeout_s: float) -> Any:
-    """Return a store that somebody else serves.
-
-    Args:
-        address: Of who serves it.
-        port: Of it.
-        timeout_s: Seconds to wait until it is there.
-    """
+    """Return a store that another serves, waiting at most ``timeout_s`` seconds."""
     wait = timedelta(seconds=timeout_s)
     return _dist.TCPStore(address, port, is_master=False, timeout=wait)
 

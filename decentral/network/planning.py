@@ -102,7 +102,8 @@ class RoundPlanner:
         action = self.schedule.action(progress, feedback)
         faulty = self.faults.any
         unavailable = self._unavailable(progress) if faulty else NOBODY
-        resting = self._resting(progress)
+        part = self.participation
+        resting = NOBODY if part is None else self._resting(part, progress)
         # Faults of links and messages strike gossip only: a global average goes
         # over no links of the graph. Who is away gives it nothing, and takes
         # nothing from it.
@@ -128,10 +129,8 @@ class RoundPlanner:
         drawn = self.participation.drawn(self.ids, (step - 1) // self.local_steps)
         return self.ids[drawn]
 
-    def _resting(self, progress: Progress) -> frozenset[Position]:
-        if self.participation is None:
-            return NOBODY
-        drawn = self.participation.drawn(self.ids, progress.communication_step)
+    def _resting(self, part: Participation, progress: Progress) -> frozenset[Position]:
+        drawn = part.drawn(self.ids, progress.communication_step)
         return frozenset(map(Position, np.flatnonzero(~drawn).tolist()))
 
     def _unavailable(self, progress: Progress) -> frozenset[Position]:
