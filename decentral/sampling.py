@@ -109,7 +109,8 @@ class Sampler:
     def take(self, indices: Integers, keys: Integers) -> Batch:
         """Return samples by their indices [n, size], and the keys of their visits."""
         device = self.samples.device
-        index, key = (torch.from_numpy(one).to(device) for one in (indices, keys))
+        index = torch.from_numpy(indices).to(device)
+        key = torch.from_numpy(keys).to(device)
         inputs, targets = self.samples.take(index, key)
         return Batch(inputs, targets, key)
 
