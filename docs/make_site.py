@@ -43,9 +43,8 @@ FIRST = ("README", "docs/tutorial", "docs/concepts")
 HOW_TO = (
     "docs/python", "docs/graphs", "docs/phases", "docs/batch", "docs/optimizers",
     "docs/other-optimizers", "docs/network", "docs/asynchrony", "docs/mergeability",
-    "docs/language_models",
-    "docs/trouble", "docs/trust", "docs/paths", "docs/cluster", "launch/README",
-    "configs/README", "topologies/README",
+    "docs/language_models", "docs/cluster", "docs/torchrun", "launch/README",
+    "docs/trouble", "docs/trust", "docs/paths", "configs/README", "topologies/README",
 )  # fmt: skip
 REFERENCE = (
     "reference/commands", "reference/topologies", "reference/plugins", "reference/api",
