@@ -236,7 +236,7 @@ def test_merge_judges_by_it(apart: Path, capsys: Captured) -> None:
     }  # fmt: skip
     for name, value in rows.items():
         wanted = re.escape(number_text(value.item(), Record("length/merged", unit="m")))
-        assert re.search(rf"^{name} +\S+ % +\S+ +{wanted} ", said, re.M), said
+        assert re.search(rf"^{name} +\S+ % +\S+ +{wanted}( |$)", said, re.M), said
 
 
 def test_export_says_it(apart: Path) -> None:

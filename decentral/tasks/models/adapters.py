@@ -33,7 +33,8 @@ from decentral.tasks.models.pretrained import (
     "model",
     inputs="tokens",
     single=True,
-    example="lora(config={model_type=gpt2, n_layer=1, n_embd=16, n_head=2})",
+    example="lora(config={model_type=gpt2, n_layer=1, n_embd=16, n_head=2, "
+    "resid_pdrop=0, embd_pdrop=0, attn_pdrop=0})",
 )
 def lora(
     input_shape: tuple[int, ...],

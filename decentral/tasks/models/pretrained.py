@@ -106,7 +106,8 @@ class Separate(Pretrained):
     "model",
     inputs="tokens",
     single=True,
-    example="hf(config={model_type=gpt2, n_layer=1, n_embd=16, n_head=2})",
+    example="hf(config={model_type=gpt2, n_layer=1, n_embd=16, n_head=2, "
+    "resid_pdrop=0, embd_pdrop=0, attn_pdrop=0})",
 )
 def hf(
     input_shape: tuple[int, ...],
