@@ -265,6 +265,7 @@ def test_nodes_are_lost_and_return_and_the_log_replays_to_the_same_rows(
     assert torch.equal(last_rows(out), replayed(out))
 
 
+@pytest.mark.hosts
 def test_workers_that_do_not_reach_each_other_part_and_meet_again(
     launch: Launch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
