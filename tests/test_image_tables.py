@@ -130,6 +130,9 @@ def test_a_label_that_no_training_sample_has(tmp_path: Path) -> None:
     """It is said; one that is negative stands for labels that are kept secret."""
     task = task_of(pair(tmp_path, [0, 1], [0, 7]))
     assert "no training sample has the label 7, which test or val hold." in task.notes
+    (tmp_path / "texts").mkdir()
+    task = task_of(pair(tmp_path / "texts", ["cat", "dog"], ["cat", "eel"]))
+    assert "no training sample has the label eel, which test or val hold." in task.notes
     inputs, targets = torch.zeros(4, 2), torch.tensor([0, 1, 0, 1])
     with pytest.raises(
         ConfigError, match="has the label -1, which no training sample has"

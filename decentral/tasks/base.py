@@ -257,7 +257,9 @@ class Task:
                 f"task: a test or val sample has the label {unseen[0]}, which no training sample "
                 "has; it often hides a label: leave those samples out, or test on others."
             )
-        listed = ", ".join(map(str, unseen[:3])) + ", ..." * (len(unseen) > 3)
+        names = dict(enumerate(self.classes or ()))
+        shown = [str(names.get(label, label)) for label in unseen[:3]]
+        listed = ", ".join(shown) + ", ..." * (len(unseen) > 3)
         self.notes += (
             f"no training sample has the label {listed}, which test or val hold.",
         )
