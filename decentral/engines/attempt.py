@@ -16,7 +16,6 @@ from decentral.config import Config
 from decentral.engines.base import EngineRun, Watch
 from decentral.engines.contact import apart, ask_reach, tell_apart
 from decentral.engines.workers import (
-    START_S,
     CheckpointAssembly,
     RecordAssembly,
     Report,
@@ -122,7 +121,7 @@ class Attempt:
 
     def _introduce(self) -> None:
         """Introduce the workers to each other and give them their jobs."""
-        hosts = self.workers.ask_all("handshake", timeout_s=START_S)
+        hosts = self.workers.handshake()
         check_versions(hosts)
         addresses = [host["address"] for host in hosts]
         port = self.workers.ask(0, "open_store", addresses[0])

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as TooLate
+from itertools import count
 from typing import Any
 
 from decentral.config import Engine
@@ -55,6 +56,7 @@ class RankGroup:
         self.steps = [-1] * (len(links) + 1)
         self._news: queue.SimpleQueue[tuple[int, dict[str, Any]]] = queue.SimpleQueue()
         self._asked: dict[int, tuple[int, Future[Any]]] = {}
+        self._numbers = count()
         self._lock = threading.Lock()
         now = time.monotonic()
         self._heard_s, self._moved_s, self._looked_s = [now] * len(self), now, now
@@ -105,7 +107,7 @@ class RankGroup:
                 "hosts see the same files."
             )
         with self._lock:
-            number = len(self._asked) + time.monotonic_ns()
+            number = next(self._numbers)
             self._asked[number] = rank, future
         self.links[rank - 1].send({"ask": number, "method": method, "given": given})
         if rank in self.gone and not future.done():
@@ -139,9 +141,11 @@ class RankGroup:
             timeout_s: Seconds to wait for all answers.
         """
         asked = [self._call(rank, method, each) for rank, each in enumerate(given)]
-        found = [self._wait(r, future, timeout_s) for r, future in enumerate(asked)]
-        if method != "handshake":
-            return found
+        return [self._wait(r, future, timeout_s) for r, future in enumerate(asked)]
+
+    def handshake(self) -> list[dict[str, Any]]:
+        """Return what every worker says of where it is; then all know their address."""
+        found = self.ask_all("handshake", timeout_s=START_S)
         places = addresses(self.links, self.meeting.ranks)
         for rank, address in enumerate(places):
             self.ask(rank, "meet", address)

@@ -116,6 +116,10 @@ class Workers(Protocol):
         """
         ...
 
+    def handshake(self) -> list[dict[str, Any]]:
+        """Return what every worker says of where it is, and its address there."""
+        ...
+
     def begin(self, jobs: Iterable[Any]) -> None:
         """Give every worker its job; from now on there are reports."""
         ...

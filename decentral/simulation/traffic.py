@@ -4,6 +4,7 @@ is busy, and arrive; and pairs that exchange theirs.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -28,7 +29,7 @@ class Meeting:
     versions: tuple[Version, Version] | None = None
 
 
-class Traffic:
+class Traffic(ABC):
     """All that is under way between the nodes of a block.
 
     ``now_s`` is the simulated time.
@@ -46,9 +47,9 @@ class Traffic:
         self.meeting: set[NodeId] = set()
         self.dropped = self.lost = self.versions = self.communications = 0
 
+    @abstractmethod
     def tell(self, node: SimulatedNode, event: NodeEvent) -> None:
         """Call the algorithm for what has happened to a node."""
-        raise NotImplementedError
 
     def version(self, node: SimulatedNode, numbers: dict[str, float]) -> Version:
         """Return a copy of a node's model as it is now."""

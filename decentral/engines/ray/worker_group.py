@@ -83,6 +83,10 @@ class WorkerGroup:
             raise WorkersLost(silent, f"no answer within {timeout_s:g} s")
         return [self._answer(rank, ref) for rank, ref in enumerate(refs)]
 
+    def handshake(self) -> list[dict[str, Any]]:
+        """Return what every worker says of where it is, and its address there."""
+        return self.ask_all("handshake", timeout_s=START_S)
+
     def ask(self, rank: int, method: str, *given: Any) -> Any:
         """Return what one worker answers; raises WorkersLost when it does not in
         time.
