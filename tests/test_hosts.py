@@ -103,9 +103,15 @@ def test_a_cut_link_changes_no_bit(hosts: Hosts, tmp_path: Path) -> None:
 def test_a_host_that_joins_takes_the_nodes_of_one_that_was_lost(
     hosts: Hosts, tmp_path: Path
 ) -> None:
-    """It is there before the other loses its power: the run stands still until then."""
+    """It is there before the other loses its power: the run stands still until then.
+    Checkpoints arrive behind the steps: it takes the nodes at one of those that follow.
+    """
     out = tmp_path / "run"
-    settings = {"faults": ["stall(worker=1,step=25)"], "engine.on_failure": "continue"}
+    settings = {
+        "faults": ["stall(worker=1,step=25)"],
+        "engine.on_failure": "continue",
+        "steps": 600,
+    }
     with launched(hosts, out, **settings) as process:
         wait(saved(out, 20), process)
         assert workers(out) == [hosts.ip(1), hosts.ip(2)], (
@@ -117,7 +123,8 @@ def test_a_host_that_joins_takes_the_nodes_of_one_that_was_lost(
     assert (failure["workers"], failure["hosts"]) == ([1], [hosts.ip(2)])
     first, second = events(out, "membership")
     assert (first["step"], first["lost"], first["joined"]) == (20, [3, 4, 5], [])
-    assert (second["step"], second["lost"], second["joined"]) == (30, [], [3, 4, 5])
+    assert (second["lost"], second["joined"]) == ([], [3, 4, 5])
+    assert second["step"] > 20
     assert workers(out) == [hosts.ip(1), hosts.ip(joined)]
     assert equal(last_rows(out), replayed(out))
 

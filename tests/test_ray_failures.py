@@ -58,6 +58,8 @@ SETTINGS: dict[str, Any] = {
 }  # fmt: skip
 #: Three workers, of which one may be lost for good.
 CONTINUE = {"engine.workers": 3, "engine.on_failure": "continue"}
+#: Checkpoints arrive behind the steps: some have to follow a loss.
+LONGER = CONTINUE | {"steps": 400}
 #: Where one worker is enough; starting each takes 4 s.
 ONE = {"engine.workers": 1}
 #: The same in one process.
@@ -257,7 +259,7 @@ def test_nodes_are_lost_and_return_and_the_log_replays_to_the_same_rows(
     """Their process died, their host goes on: they return there at an epoch of their own, as their
     neighbours' mean.
     """
-    out = launch(**CONTINUE, faults=["kill(worker=2,step=25)"])
+    out = launch(**LONGER, faults=["kill(worker=2,step=25)"])
     first, second = events(out, "membership")
     assert (first["lost"], first["joined"]) == ([4, 5], [])
     assert (second["lost"], second["joined"]) == ([], [4, 5])
@@ -287,7 +289,7 @@ def test_workers_that_do_not_reach_each_other_part_and_meet_again(
     monkeypatch.setattr(attempt, "ask_reach", reach)
     monkeypatch.setattr(RayRun, "record", losing)
     monkeypatch.setattr(WorkerGroup, "_patience_s", 0.1)
-    out = launch(**CONTINUE)
+    out = launch(**LONGER)
     assert told == [[[True] * 3] * 3]
     (failure,), (first, second) = events(out, "failure"), events(out, "membership")
     assert failure["cause"] == "worker 2 and worker 0 do not reach each other"
