@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from decentral.report.facts import duration_text
-from decentral.report.studies import measured_text, others, spoken
+from decentral.report.studies import (
+    measured_text,
+    met_text,
+    others,
+    over_text,
+    spoken,
+)
 
 PAGE = Path(__file__).with_name("claims.md")
 HEAD = """# Claims, as measured
@@ -56,9 +62,10 @@ def section(record: dict[str, Any]) -> Iterator[str]:
     yield f"{record['title']}\n"
     yield "| expected | figure | limit | measured | met |\n|---|---|---|--:|---|"
     for one in record["expected"]:
-        limit = one["bound"] + ("" if one["over"] == "every seed" else f", {one['over']}")
+        over = over_text(one).removeprefix("every seed").removeprefix(", ")
+        limit = one["bound"] + (f", {over}" if over else "")
         measured = measured_text(record["figures"][one["figure"]], one["over"])
-        met = "yes" if one["met"] else "**no**"
+        met = {"no": "**no**", "open": "**open**"}.get(met_text(one), met_text(one))
         yield f"| {one['means']} | {one['figure']} | {limit} | {measured} | {met} |"
     for name, values in others(record).items():
         yield f"| | {name} | | {measured_text(values)} | |"

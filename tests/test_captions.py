@@ -294,7 +294,7 @@ BLIND, SEEING, BETTER = scored(60, 0.5), scored(130, 0.9), scored(140, 0.95)
     [
         (BETTER, SEEING, BLIND, HOLDS),
         (SEEING, SEEING, BLIND, HOLDS),
-        (SEEING, BETTER, BLIND, PARTLY),
+        (SEEING, BETTER, BLIND, FAILS),
         (scored(130, 0.55), BLIND, BLIND, PARTLY),
         (BETTER, SEEING, SEEING, FAILS),
         (BLIND, BLIND, BLIND, FAILS),

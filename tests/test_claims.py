@@ -14,7 +14,16 @@ from hypothesis import strategies as st
 from torch.func import functional_call, grad, vmap
 
 from decentral import api
-from decentral.claims import FAILS, HOLDS, PARTLY, Expectation, verdict
+from decentral.claims import (
+    FAILS,
+    HOLDS,
+    OPEN,
+    PARTLY,
+    UNFIT,
+    Expectation,
+    heart,
+    verdict,
+)
 from decentral.claims.base import Lab
 from decentral.claims.trials import BROKEN, Trial, trial
 from decentral.cli import run
@@ -36,23 +45,73 @@ def tried(claim: str, folder: Path, **settings: Any) -> Trial:
 
 # --- the verdict ----------------------------------------------------------------------------------
 
-HEART, REST = Expectation("a", "", low=0.0), Expectation("b", "", high=1.0)
+HEART, REST, OTHER = (
+    Expectation("a", "", low=0.0),
+    Expectation("b", "", high=1.0),
+    Expectation("c", "", high=1.0),
+)
 
 
 @pytest.mark.parametrize(
-    ("a", "b", "judged"),
+    ("a", "b", "c", "judged"),
     [
-        ([1.0, 2.0], [0.5, 1.0], HOLDS),
-        ([1.0, 2.0], [0.5, 1.1], PARTLY),
-        ([1.0, -0.1], [0.5, 1.0], FAILS),
-        ([float("nan"), 1.0], [0.5, 0.5], FAILS),
-        ([], [0.5], FAILS),
+        ([1.0, 2.0], [0.5, 1.0], [0.0, 0.0], HOLDS),
+        ([1.0, 2.0], [0.5, 1.1], [0.0, 0.0], PARTLY),
+        ([1.0, 2.0], [0.5, 1.1], [2.0, 0.0], FAILS),
+        ([1.0, -0.1], [0.5, 1.0], [0.0, 0.0], FAILS),
+        ([float("nan"), 1.0], [0.5, 0.5], [0.0, 0.0], FAILS),
+        ([], [0.5], [0.5], FAILS),
     ],
 )
-def test_a_verdict_follows_its_expectations(
-    a: list[float], b: list[float], judged: str
+def test_a_verdict_needs_the_heart_and_half_of_the_rest(
+    a: list[float], b: list[float], c: list[float], judged: str
 ) -> None:
-    assert verdict([HEART, REST], {"a": a, "b": b}) == judged
+    assert verdict([HEART, REST, OTHER], {"a": a, "b": b, "c": c}) == judged
+
+
+@pytest.mark.parametrize(
+    ("values", "judged"),
+    [
+        ([0.02, 0.021, 0.022], HOLDS),  # 0.021 plus or minus 0.0025
+        ([0.0, 0.0, 0.0], FAILS),  # the method off: no difference is no gain
+        ([0.004, 0.005, 0.006], HOLDS),  # less than the paper's, and a gain
+        ([-0.005, 0.0, 0.006], OPEN),  # may be 0, may be what the paper found
+        ([-0.001, 0.0, 0.001], FAILS),  # excludes what the paper found
+        ([-0.03, -0.02, -0.01], FAILS),
+        ([0.03], OPEN),  # one seed has no interval
+        ([0.03, float("inf")], FAILS),
+    ],
+)
+def test_an_interval_over_seeds_judges_a_gain(values: list[float], judged: str) -> None:
+    """It holds above the limit, fails short of what the paper reports, else is open."""
+    gain = Expectation("a", "", low=0.0, over="interval", effect=0.01)
+    loss = Expectation("a", "", high=0.0, over="interval", effect=-0.01)
+    assert verdict([gain], {"a": values}) == judged
+    assert verdict([loss], {"a": [-value for value in values]}) == judged
+
+
+@pytest.mark.parametrize(
+    ("values", "met"),
+    [
+        ([0.004, 0.005, 0.006], True),
+        ([0.009, 0.01, 0.011], None),
+        ([0.019, 0.02, 0.021], False),
+    ],
+)
+def test_an_interval_judges_a_margin(values: list[float], met: bool | None) -> None:
+    within = Expectation("a", "", low=-0.01, high=0.01, over="interval")
+    assert within.judge(values) is met
+
+
+def test_what_is_so_by_design_judges_nothing_and_a_condition_comes_first() -> None:
+    known = Expectation("b", "", low=0.0, role="by design")
+    given_ = Expectation("c", "", low=3.0, role="condition")
+    assert heart([known, HEART]) is HEART
+    assert verdict([known, HEART], {"a": [-1.0], "b": [1.0]}) == FAILS
+    assert verdict([known, HEART], {"a": [1.0], "b": [1.0]}) == HOLDS
+    assert verdict([HEART, given_], {"a": [1.0], "c": [2.0]}) == UNFIT
+    assert verdict([HEART, given_], {"a": [-1.0], "c": [2.0]}) == UNFIT
+    assert verdict([HEART, given_], {"a": [1.0], "c": [3.0]}) == HOLDS
 
 
 def test_the_middle_of_the_seeds_is_judged_where_that_was_said() -> None:
@@ -71,15 +130,21 @@ def test_a_claim_says_beforehand_what_it_expects_and_can_fail(claim: str) -> Non
     assert all(
         one.means and (isfinite(one.low) or isfinite(one.high)) for one in expected
     )
-    beyond = {
-        one.figure: [one.low - 1 if isfinite(one.low) else one.high + 1]
-        for one in expected
-    }
-    assert verdict(expected, beyond) == FAILS
-    within = {
-        one.figure: [one.low if isfinite(one.low) else one.high] for one in expected
-    }
+    beyond = {one.figure: [_outside(one)] * 3 for one in expected}
+    assert verdict(expected, beyond) in (FAILS, UNFIT)
+    assert verdict([heart(expected)], beyond) == FAILS
+    within = {one.figure: [_inside(one)] * 3 for one in expected}
     assert verdict(expected, within) == HOLDS
+
+
+def _outside(one: Expectation) -> float:
+    return one.low - 1 if isfinite(one.low) else one.high + 1
+
+
+def _inside(one: Expectation) -> float:
+    if isfinite(one.low) and isfinite(one.high):
+        return (one.low + one.high) / 2
+    return one.low + 1e-9 if isfinite(one.low) else one.high - 1e-9
 
 
 # --- trying ---------------------------------------------------------------------------------------

@@ -10,24 +10,30 @@ if TYPE_CHECKING:
     from decentral.claims.base import (
         FAILS,
         HOLDS,
+        OPEN,
         PARTLY,
+        UNFIT,
         Curve,
         Expectation,
         Findings,
         Lab,
         Panel,
+        heart,
         verdict,
     )
 
 __all__ = [
     "FAILS",
     "HOLDS",
+    "OPEN",
     "PARTLY",
+    "UNFIT",
     "Curve",
     "Expectation",
     "Findings",
     "Lab",
     "Panel",
+    "heart",
     "verdict",
 ]
 

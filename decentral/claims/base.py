@@ -19,21 +19,43 @@ from decentral.sweeps.points import digest
 from decentral.traits import Expectation
 
 HOLDS, PARTLY, FAILS = "holds", "holds in part", "does not reproduce at this size"
+#: What the seeds leave open, and what was tried where it could not be seen.
+OPEN, UNFIT = "not separable at this size", "not fit to judge at this size"
 
 
 def verdict(expected: Sequence[Expectation], figures: dict[str, list[float]]) -> str:
-    """Judge measured figures, a list of one value per seed each, by what was
-    expected of them.
+    """Judge measured figures, a list of one value per seed each, by what was expected of
+    them.
+
+    A condition that is not met leaves nothing to judge. The first expectation that is
+    evidence is the heart of a claim; of the others half must be met.
 
     >>> heart, rest = Expectation("a", "", low=0), Expectation("b", "", low=0)
-    >>> verdict([heart, rest], {"a": [1.0], "b": [-1.0]})
+    >>> verdict([heart, rest, rest], {"a": [1.0], "b": [-1.0]})
+    'does not reproduce at this size'
+    >>> verdict([heart, rest, heart], {"a": [1.0], "b": [-1.0]})
     'holds in part'
     """
-    met = [one.is_met(figures.get(one.figure, [])) for one in expected]
-    if all(met):
-        return HOLDS
-    # The first expectation is the heart of a claim.
-    return PARTLY if met[0] else FAILS
+    judged = [(one, one.judge(figures.get(one.figure, []))) for one in expected]
+    if not all(met for one, met in judged if one.role == "condition"):
+        return UNFIT
+    first, *others = [met for one, met in judged if one.role == "evidence"]
+    if first is None:
+        return OPEN
+    met = sum(one is True for one in others)
+    if not first or 2 * met < len(others):
+        return FAILS
+    return HOLDS if met == len(others) else PARTLY
+
+
+def heart(expected: Sequence[Expectation]) -> Expectation:
+    """Return the expectation by which a claim stands or falls.
+
+    >>> known = Expectation("a", "", low=0, role="by design")
+    >>> heart([known, Expectation("b", "", low=0)]).figure
+    'b'
+    """
+    return next(one for one in expected if one.role == "evidence")
 
 
 @dataclass(frozen=True)

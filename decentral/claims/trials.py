@@ -168,7 +168,8 @@ class Trial:
                     "means": one.means,
                     "bound": one.bound,
                     "over": one.over,
-                    "met": one.is_met(figures.get(one.figure, [])),
+                    "role": one.role,
+                    "met": one.judge(figures.get(one.figure, [])),
                 }
                 for one in expected
             ],

@@ -14,7 +14,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from decentral.claims.base import FAILS, HOLDS, PARTLY
+from decentral.claims.base import FAILS, HOLDS, OPEN, PARTLY, UNFIT
 from decentral.claims.trials import BROKEN, Ahead, Record, Trial, trial
 from decentral.cli.options import SHOWN, Shown
 from decentral.cli.output import console_of, print_json
@@ -26,6 +26,7 @@ from decentral.registry import members
 from decentral.report.facts import duration_text
 from decentral.report.studies import (
     measured_text,
+    met_text,
     others,
     spoken,
     summary_text,
@@ -34,7 +35,11 @@ from decentral.report.studies import (
 from decentral.run.lock import WriterLock
 from decentral.traits import ClaimTraits, traits_of
 
-_COLOURS = {HOLDS: "green", PARTLY: "yellow", FAILS: "red", BROKEN: "bold red"}
+_COLOURS = {
+    HOLDS: "green", PARTLY: "yellow", OPEN: "yellow", UNFIT: "yellow", FAILS: "red",
+    BROKEN: "bold red",
+}  # fmt: skip
+_MET = {"yes": Text("met", "green"), "no": Text("not met", "red")}
 
 
 def reproduce(
@@ -198,7 +203,7 @@ def _table(record: dict[str, Any]) -> Table:
     table.add_column("")
     for one in record["expected"]:
         measured = measured_text(record["figures"].get(one["figure"], []), one["over"])
-        met = Text("met", "green") if one["met"] else Text("not met", "red")
+        met = _MET.get(met_text(one), Text(met_text(one), "yellow"))
         table.add_row(one["figure"], one["bound"], measured, met)
     for name, values in others(record).items():
         table.add_row(name, "", measured_text(values), "")

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from math import isfinite
 from pathlib import Path
 from statistics import fmean, mean, median
 from typing import Any
@@ -19,6 +20,7 @@ from decentral.report.facts import (
     short_text,
 )
 from decentral.report.pages import Card, drawings, page, write_page
+from decentral.traits import t_interval
 
 Record = Mapping[str, Any]
 Cells = Sequence[str]
@@ -222,13 +224,32 @@ def measured_text(values: Sequence[float], over: str = "mean") -> str:
 
     >>> measured_text([0.02, 0.04]), measured_text([3.0])
     ('0.03 (0.02 to 0.04)', '3')
+    >>> measured_text([0.01, 0.02, 0.03], "interval")
+    '0.02 ± 0.0248, 3 seeds'
     """
     if not values:
         return ABSENT
+    if over == "interval" and len(values) > 1 and all(map(isfinite, values)):
+        least, most = t_interval(values)
+        return f"{mean(values):.3g} ± {(most - least) / 2:.3g}, {len(values)} seeds"
     middle = (median if over == "median" else mean)(values)
     if min(values) == max(values):
         return f"{middle:.3g}"
     return f"{middle:.3g} ({min(values):.3g} to {max(values):.3g})"
+
+
+def met_text(expected: Record) -> str:
+    """Say whether an expectation was met, or why it was not asked.
+
+    >>> [met_text({"met": met, "role": "evidence"}) for met in (True, False, None)]
+    ['yes', 'no', 'open']
+    >>> met_text({"met": True, "role": "by design"})
+    'by design'
+    """
+    # Outcomes of earlier versions have no roles.
+    if expected.get("role") == "by design" and expected["met"]:
+        return "by design"
+    return {True: "yes", False: "no", None: "open"}[expected["met"]]
 
 
 def spoken(claim: str) -> str:
@@ -276,14 +297,24 @@ def _claim(record: Record, place: int) -> dict[str, Any]:
     }
 
 
+def over_text(expected: Record) -> str:
+    """Say over what of the seeds a limit holds, and what hangs on it.
+
+    >>> over_text({"over": "interval", "role": "condition"})
+    '95 % interval, a condition'
+    """
+    over = "95 % interval" if expected["over"] == "interval" else expected["over"]
+    return over + ", a condition" * (expected.get("role") == "condition")
+
+
 def _expectation_rows(record: Record) -> list[list[str]]:
     return [
         [
             one["means"],
             one["figure"],
-            f"{one['bound']}, {one['over']}",
+            f"{one['bound']}, {over_text(one)}",
             measured_text(record["figures"].get(one["figure"], []), one["over"]),
-            "yes" if one["met"] else "no",
+            met_text(one),
         ]
         for one in record["expected"]
     ]

@@ -37,6 +37,7 @@ from decentral.traits.values import (
     StateSchema,
     Traits,
     Wire,
+    t_interval,
 )
 
 __all__ = [
@@ -75,5 +76,6 @@ __all__ = [
     "fits",
     "given_by_run",
     "in_words",
+    "t_interval",
     "traits_of",
 ]

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import inf
-from statistics import mean, median
+from math import inf, isfinite, sqrt
+from statistics import mean, median, stdev
 from typing import TYPE_CHECKING, Any, Literal
 
 from decentral.errors import ConfigError
@@ -162,31 +162,86 @@ class Sizes:
         )
 
 
+#: Share of the seeds' distribution that an interval covers.
+CONFIDENCE = 0.95
+
+
+def t_interval(values: Sequence[float]) -> tuple[float, float]:
+    """Return the interval of Student's t for the mean over seeds; all numbers, of fewer
+    than two.
+
+    >>> [round(end, 3) for end in t_interval([0.01, 0.02, 0.03])]
+    [-0.005, 0.045]
+    """
+    if len(values) < 2:
+        return -inf, inf
+    from scipy.special import stdtrit
+
+    quantile = stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2)
+    half = float(quantile) * stdev(values) / sqrt(len(values))
+    return mean(values) - half, mean(values) + half
+
+
 @dataclass(frozen=True)
 class Expectation:
-    """What a figure must be: within [``low``, ``high``] for every seed, or their
-    mean or median.
+    """What a figure must be: within [``low``, ``high``] for every seed, or their mean or
+    median; over ``interval``, the 95 % t interval of the mean must lie within them.
+
+    An interval that does not is evidence against the claim only where it excludes
+    ``effect``, what the paper reports, or without one where it lies beyond the limits;
+    else the seeds leave it open.
+
+    A figure that judges is evidence. A ``condition`` has to be met for the others to be
+    any: that there is a gap to close, that the best rate is not at the edge of its grid.
+    What is so ``by design`` (an identity, equal budgets) is shown and judges nothing.
 
     >>> Expectation("gap", "the merged model is close", high=0.05).is_met([0.01, 0.04])
     True
+    >>> gain = Expectation("gain", "it helps", low=0.0, over="interval", effect=0.02)
+    >>> gain.judge([0.03, 0.04]), gain.judge([0.0, 0.0]), gain.judge([0.01, 0.03])
+    (True, False, None)
     """
 
     figure: str
     means: str
     low: float = -inf
     high: float = inf
-    over: Literal["every seed", "mean", "median"] = "every seed"
+    over: Literal["every seed", "mean", "median", "interval"] = "every seed"
+    effect: float | None = None
+    role: Literal["evidence", "condition", "by design"] = "evidence"
 
-    # never true of NaN
     def is_met(self, values: Sequence[float]) -> bool:
         """Whether the measured values, one per seed, are as expected; never without
         values.
         """
+        return self.judge(values) is True
+
+    def judge(self, values: Sequence[float]) -> bool | None:
+        """Say whether values, one per seed, are as expected; None: too few, or too far
+        apart, to tell.
+        """
         if not values:
             return False
+        if self.over == "interval":
+            return self._judge_interval(values)
         middle = {"mean": mean, "median": median}.get(self.over)
         judged = [middle(values)] if middle else values
+        # never true of NaN
         return all(self.low <= value <= self.high for value in judged)
+
+    def _judge_interval(self, values: Sequence[float]) -> bool | None:
+        if not all(map(isfinite, values)):
+            return False
+        least, most = t_interval(values)
+        # Strictly: with the method off a difference is exactly 0 for every seed, and no
+        # gain.
+        if self.low < least and most < self.high:
+            return True
+        # Beyond a limit, or short of what the paper found, nothing is left of the claim.
+        found = self.effect
+        low = self.low if found is None or self.low == -inf else found
+        high = self.high if found is None or self.high == inf else found
+        return False if most <= low or high <= least else None
 
     @property
     def bound(self) -> str:
@@ -194,11 +249,14 @@ class Expectation:
 
         >>> Expectation("gap", "", high=0.05).bound
         'at most 0.05'
+        >>> Expectation("gain", "", low=0.0, over="interval").bound
+        'above 0'
         """
+        inside = self.over == "interval"
         if self.low == -inf:
-            return f"at most {self.high:g}"
+            return f"{'below' if inside else 'at most'} {self.high:g}"
         if self.high == inf:
-            return f"at least {self.low:g}"
+            return f"{'above' if inside else 'at least'} {self.low:g}"
         return f"{self.low:g} to {self.high:g}"
 
 
@@ -227,9 +285,12 @@ class ClaimTraits(Traits):
     Attributes:
         paper: Authors, title and year.
         says: The claim in one sentence.
-        expect: What its figures must be. Without the first the claim does not
-            reproduce; with it but not with all others, it holds in part.
+        expect: What its figures must be. The first that is evidence is the heart of the
+            claim: without it the claim does not reproduce; with it and at least half of
+            the others, but not with all, it holds in part.
         tiny: Settings at which its machinery runs in seconds, for tests.
+        quick: Settings at which its heart can be seen in the least time.
+        off: Settings that take the method away: with them, too, the heart is lost.
         full: The settings of ``--full``, a size for a GPU.
     """
 
@@ -237,4 +298,6 @@ class ClaimTraits(Traits):
     says: str
     expect: tuple[Expectation, ...]
     tiny: Settings = field(default_factory=dict[str, Any])
+    quick: Settings = field(default_factory=dict[str, Any])
+    off: Settings = field(default_factory=dict[str, Any])
     full: Settings = field(default_factory=dict[str, Any])
