@@ -42,7 +42,6 @@ from decentral.registry import names, read
 from decentral.report.facts import relative_text
 from decentral.schedules.action import Merge
 from decentral.schedules.phases import Track
-from decentral.schedules.progress import communication_steps
 from decentral.units import format_bytes
 
 #: Rows of the timeline, and the columns that its axis takes.
@@ -187,10 +186,9 @@ def _intensities(planner: RoundPlanner) -> list[float]:
     """Return what the schedule says at every communication step, before links are
     drawn.
     """
-    steps = communication_steps(planner.steps, planner.local_steps)
-    actions = [planner.schedule.action(planner.progress(step, 0)) for step in steps]
+    decisions = planner.decisions()
     # A merge is a diamond on the axis; it has no intensity of its own.
-    return [0.0 if isinstance(action, Merge) else action for action in actions]
+    return [0.0 if isinstance(action, Merge) else action for _, action in decisions]
 
 
 def _timeline(

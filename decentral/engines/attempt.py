@@ -26,6 +26,7 @@ from decentral.engines.workers import (
 from decentral.errors import ConfigError
 from decentral.exchange.base import Rendezvous
 from decentral.faults.base import Fault
+from decentral.loop.rounds import has_news
 from decentral.network.planning import Membership
 from decentral.run.checkpoint import Checkpoint, Saved, shard_name
 from decentral.run.folder import environment
@@ -195,7 +196,8 @@ class Attempt:
             record = combine(parts)
             # Events of a step come before its record, as in a run of one process.
             self._announce(self.records.due(record["step"]))
-            self.run.record(record, self.watch)
+            if has_news(record):
+                self.run.record(record, self.watch)
             self.gauges.record(record, parts)
 
     def _on_event(self, report: Report) -> None:

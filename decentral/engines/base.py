@@ -255,11 +255,8 @@ class EngineRun(ABC):
         return RunError(text if str(path) in text else f"{text} Run folder: {path}.")
 
     def record(self, record: dict[str, Any], watch: Watch) -> None:
-        """Log a record of metrics, unless it holds no news."""
+        """Log a record of metrics."""
         self.elapsed_s = time.perf_counter() - self.began_s
-        # Steps without an evaluation or a log line.
-        if len(record) == 1:
-            return
         record[WALL.key] = round(self.elapsed_s, 4)
         record[PACE.key] = round(record["step"] / max(self.elapsed_s, 1e-9), 3)
         reference = self.setup.all_reduce_bytes
@@ -284,6 +281,7 @@ class EngineRun(ABC):
 
     def position(self) -> dict[str, Any]:
         """Return what a checkpoint must know to ``rewind`` to now."""
+        self.elapsed_s = time.perf_counter() - self.began_s
         # Records first: no power cut takes lines that a checkpoint counts on.
         stamps = {name: self.folder.stamp(name) for name in START}
         lengths, found = ({k: one[i] for k, one in stamps.items()} for i in (0, 1))

@@ -21,7 +21,7 @@ from decentral.faults.base import worker_faults
 from decentral.loop.block import Block
 from decentral.loop.cost import require_memory
 from decentral.loop.measure import Evaluator
-from decentral.loop.rounds import checkpoint_of, restore, train
+from decentral.loop.rounds import checkpoint_of, has_news, restore, train
 from decentral.network.planning import Membership
 from decentral.run.checkpoint import Saved, save_checkpoint
 from decentral.simulation import Simulation
@@ -80,7 +80,8 @@ class LocalRun(EngineRun):
             if not self.resumed:
                 self.save()
             for record in train(self.block, self.evaluator):
-                self.record(record, watch)
+                if has_news(record):
+                    self.record(record, watch)
                 # At the last step there is nothing to go on with.
                 if stopping.is_set() and not self.block.is_over:
                     self._interrupt()

@@ -26,7 +26,6 @@ from decentral.network.planning import (
     NOBODY,
     Membership,
     RoundAction,
-    RoundPlanner,
     next_planner,
 )
 from decentral.optim.block_optimizer import BlockOptimizer
@@ -142,19 +141,16 @@ class Block:
     def decide(self) -> RoundAction | None:
         """Return what is sent after the next step."""
         planner = self.planner
-        if planner is None or not planner.is_communication_step(self.step + 1):
+        upcoming = planner.upcoming(self.step + 1, self.round) if planner else None
+        if planner is None or upcoming is None:
             return None
         if planner.schedule.closed_loop:
             self.feedback = refresh_feedback(self, planner)
-        action = self._plan(planner)
-        self.intensity = action.intensity if action else 0.0
-        return action
-
-    def _plan(self, planner: RoundPlanner) -> RoundAction | None:
         quarantined = self.health.quarantined
         excluded = self.members.positions(quarantined) if quarantined else NOBODY
-        upcoming = planner.progress(self.step + 1, self.round)
-        return planner.plan(upcoming, self.feedback, excluded)
+        action = planner.plan(upcoming, self.feedback, excluded)
+        self.intensity = action.intensity if action else 0.0
+        return action
 
     def finish_step(self) -> None:
         """Count the step that was just done."""

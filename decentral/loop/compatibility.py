@@ -22,7 +22,6 @@ from decentral.optim.states import UnknownState
 from decentral.plugins import label_of
 from decentral.registry import ConfiguredPlugin, build
 from decentral.schedules.action import Merge
-from decentral.schedules.progress import communication_steps
 from decentral.tasks.base import Task
 from decentral.traits import (
     AggregationTraits,
@@ -197,10 +196,7 @@ def _undefined_between_events(
     constant = "use communication constant(intensity=0.1)"
     yield "with a budget of bytes", budgeted, constant
     # Last, since a budget's factor is not known before the run.
-    steps = communication_steps(planner.steps, planner.local_steps)
-    merges = any(
-        isinstance(schedule.action(planner.progress(step, 0)), Merge) for step in steps
-    )
+    merges = any(isinstance(action, Merge) for _, action in planner.decisions())
     early = "use communication late, whose merge ends the run"
     yield "with a global merge before the end", merges, early
 
@@ -272,8 +268,7 @@ def _activates_some_links(planner: RoundPlanner) -> bool:
     # What it will ask for is not known, so that any intensity may come.
     if planner.schedule.closed_loop:
         return True
-    steps = communication_steps(planner.steps, planner.local_steps)
-    actions = (planner.schedule.action(planner.progress(s, 0)) for s in steps)
+    actions = (action for _, action in planner.decisions())
     return any(isinstance(action, float) and 0 < action < 1 for action in actions)
 
 

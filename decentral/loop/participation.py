@@ -19,7 +19,7 @@ from decentral.network.planning import RoundPlanner
 from decentral.registry import ConfiguredPlugin
 from decentral.sampling import Sampler
 from decentral.schedules.action import Merge, Participation
-from decentral.schedules.progress import Progress, communication_steps
+from decentral.schedules.progress import Progress
 from decentral.topology.labels import NodeId, RowIndex
 from decentral.traits import AlgorithmTraits, traits_of
 
@@ -166,6 +166,5 @@ def with_participation(
 
 def _only_merges(planner: RoundPlanner) -> bool:
     """Whether nothing but global merges is ever sent."""
-    steps = communication_steps(planner.steps, planner.local_steps)
-    actions = (planner.schedule.action(planner.progress(step, 0)) for step in steps)
+    actions = (action for _, action in planner.decisions())
     return all(isinstance(action, Merge) or action == 0.0 for action in actions)

@@ -57,7 +57,8 @@ def train(block: Block, evaluator: Evaluator) -> Iterator[Record]:
     if not block.step:
         yield _evaluated(block, status(block) | evaluator(complete=True))
     before: list[Record] = []
-    while not block.is_over:
+    over = block.is_over  # a callback may have stopped it at the start
+    while not over:
         sent = block.round, block.stats.messages
         if block.simulation is not None:
             block.simulation.advance()
@@ -65,19 +66,25 @@ def train(block: Block, evaluator: Evaluator) -> Iterator[Record]:
             _take_step(block, lambda: before.append(_before_merge(block, evaluator)))
         if callbacks.listeners:
             _tell_step(block, sent=(block.round, block.stats.messages) != sent)
-        if block.is_over:
+        if over := block.is_over:
             break
         if block.step % every == 0:
             # First, since one row of NaN would make every average of the evaluation
             # NaN.
             block.check()
             yield _evaluated(block, status(block) | evaluator(complete=False))
+            over = block.is_over  # by a callback that has seen it
         elif block.step % log_every == 0:
             yield status(block)
         else:
             yield {"step": block.step}
     yield from conclude(block, evaluator, before)
     _tell(block, "end", status(block))
+
+
+def has_news(record: Record) -> bool:
+    """Whether a record holds more than its step."""
+    return len(record) > 1
 
 
 def _take_step(block: Block, look: Callable[[], None]) -> None:

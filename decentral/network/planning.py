@@ -15,7 +15,12 @@ from decentral.errors import ConfigError
 from decentral.faults.base import Faults
 from decentral.mixing.base import Integers, Mixer, Mixing
 from decentral.registry import build
-from decentral.schedules.action import CommunicationSchedule, Merge, Participation
+from decentral.schedules.action import (
+    Action,
+    CommunicationSchedule,
+    Merge,
+    Participation,
+)
 from decentral.schedules.progress import (
     Feedback,
     Progress,
@@ -89,6 +94,21 @@ class RoundPlanner:
     def is_communication_step(self, step: int) -> bool:
         """Whether nodes may communicate after this step."""
         return step % self.local_steps == 0 or step == self.steps
+
+    def upcoming(self, step: int, round: int) -> Progress | None:
+        """Return the progress after ``step`` steps, where nodes may communicate then."""
+        if not self.is_communication_step(step):
+            return None
+        return self.progress(step, round)
+
+    def decisions(self) -> list[tuple[Progress, Action]]:
+        """Return what an open-loop schedule decides at every communication step.
+
+        Rounds stay at 0: they depend on draws.
+        """
+        steps = communication_steps(self.steps, self.local_steps)
+        places = [self.progress(step, round=0) for step in steps]
+        return list(zip(places, self.schedule.actions(places), strict=True))
 
     def plan(
         self,
@@ -264,11 +284,9 @@ def expected_bytes(planner: RoundPlanner, size: Size) -> float:
     total = 0.0
     if planner.schedule.final_merge:
         total += all_reduce_messages(planner.nodes, steps=1) * size.last
-    for step in communication_steps(planner.steps, planner.local_steps):
-        # The round is left open: it depends on draws, and an expectation is over
-        # all of them.
-        here = planner.progress(step, round=0)
-        action = planner.schedule.action(here)
+    # The round is left open: it depends on draws, and an expectation is over all of
+    # them.
+    for here, action in planner.decisions():
         if isinstance(action, Merge):
             total += _expected_merge(planner, here) * size.merge
         elif action > 0:

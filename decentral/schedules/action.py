@@ -4,6 +4,7 @@ who takes part in a round.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
@@ -102,6 +103,10 @@ class CommunicationSchedule:
         # step.
         usual = type(action) is float and 0.0 <= action <= 1.0
         return action if usual else _check_action(self.rule, action, progress)
+
+    def actions(self, places: Iterable[Progress]) -> list[Action]:
+        """Return what happens at many communication steps, nothing being measured."""
+        return [self.action(place) for place in places]
 
 
 def decide(
