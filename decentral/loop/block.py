@@ -111,6 +111,7 @@ class Block:
         self.step, self.round = step, round
         timeline, config = self.setup.timeline, self.setup.config
         self.progress = timeline.progress(step, round, config.local_steps)
+        self.batch_size = timeline.size(step)  # samples per node of the next step
 
     def _finish_round(self) -> None:
         """Count the round in which something was just sent."""
@@ -121,11 +122,6 @@ class Block:
     def samples(self) -> int:
         """Samples of each node so far."""
         return self.setup.timeline.samples[self.step]
-
-    @property
-    def batch_size(self) -> int:
-        """Samples per node of the next step."""
-        return self.setup.timeline.size(self.step)
 
     @property
     def learning_rate(self) -> float:

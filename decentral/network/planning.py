@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -107,7 +108,13 @@ class RoundPlanner:
         Rounds stay at 0: they depend on draws.
         """
         steps = communication_steps(self.steps, self.local_steps)
-        places = [self.progress(step, round=0) for step in steps]
+        timed = self.timeline
+        here = (
+            self.progress
+            if timed is None
+            else partial(timed.progress, local_steps=self.local_steps)
+        )
+        places = [here(step, round=0) for step in steps]
         return list(zip(places, self.schedule.actions(places), strict=True))
 
     def plan(
