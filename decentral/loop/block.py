@@ -26,12 +26,13 @@ from decentral.network.planning import (
     NOBODY,
     Membership,
     RoundAction,
+    RoundPlanner,
     next_planner,
 )
 from decentral.optim.block_optimizer import BlockOptimizer
 from decentral.records import records_of
 from decentral.sampling import Sampler
-from decentral.schedules.progress import Feedback
+from decentral.schedules.progress import Feedback, Progress
 from decentral.topology.labels import NodeId, RowIndex
 
 
@@ -142,11 +143,14 @@ class Block:
             return None
         if planner.schedule.closed_loop:
             self.feedback = refresh_feedback(self, planner)
-        quarantined = self.health.quarantined
-        excluded = self.members.positions(quarantined) if quarantined else NOBODY
-        action = planner.plan(upcoming, self.feedback, excluded)
+        action = self._plan(planner, upcoming)
         self.intensity = action.intensity if action else 0.0
         return action
+
+    def _plan(self, planner: RoundPlanner, upcoming: Progress) -> RoundAction | None:
+        quarantined = self.health.quarantined
+        excluded = self.members.positions(quarantined) if quarantined else NOBODY
+        return planner.plan(upcoming, self.feedback, excluded)
 
     def finish_step(self) -> None:
         """Count the step that was just done."""
@@ -259,7 +263,8 @@ class Block:
         if self.health.update(self.rows, self.step + 1):
             self._zero_quarantined()
             if action.mixing is not None and self.planner is not None:
-                action = self._plan(self.planner) or action
+                upcoming = self.planner.progress(self.step + 1, self.round)
+                action = self._plan(self.planner, upcoming) or action
                 self.channels.forget()
         since_s = self.clock.ready_s
         if action.mixing is None:
