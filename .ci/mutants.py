@@ -228,7 +228,7 @@ def watched(tests: list[str]) -> Calls:
         "0",
         "-q",
         "-m",
-        "not soak and not ray and not pages and not hosts",
+        "not soak and not ray and not pages and not hosts and not slow",
         "--timeout",
         "900",
     ]

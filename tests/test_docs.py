@@ -83,6 +83,22 @@ def test_readme_installs_and_tests() -> None:
     assert readme_command("test-command") == expected
 
 
+@pytest.mark.parametrize("marker", ["pages", "hosts", "slow"])
+def test_what_the_suite_leaves_out_is_run_by_a_step_of_its_own(marker: str) -> None:
+    """A file that a step does not name would never run."""
+    text = (REPO / ".ci" / "run").read_text().replace("\\\n", " ")
+    (step,) = [
+        line for line in text.splitlines() if f'-m "{marker} and not soak"' in line
+    ]
+    tests = [*(REPO / "tests").glob("*.py"), *(REPO / "tests" / "laws").glob("*.py")]
+    marked = {
+        path.relative_to(REPO).as_posix()
+        for path in tests
+        if f"mark.{marker}" in path.read_text()
+    }
+    assert marked == {word for word in step.split() if word.endswith(".py")}
+
+
 def readme_run() -> list[str]:
     """Return the arguments of the README's run; its installation is that of the test command."""
     install, separator, command = readme_command("run-command").partition(" . && ")

@@ -41,6 +41,7 @@ def computed_alone(folder: Path, inputs: Tensor) -> Tensor:
     return torch.load(folder / "outputs.pt")
 
 
+@pytest.mark.slow
 def test_a_program_computes_what_the_merged_model_does_for_any_batch(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -499,6 +499,7 @@ def test_a_model_that_draws_random_numbers_runs_row_by_row_and_repeats() -> None
         chosen(Noisy(), "vmap", 2)
 
 
+@pytest.mark.slow
 @pytest.mark.needs("compiler")
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 def test_what_is_compiled_computes_what_it_computed_before() -> None:

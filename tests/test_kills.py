@@ -213,6 +213,7 @@ def waiting(lab, seed):
 """
 
 
+@pytest.mark.hosts
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, SIGINT])
 def test_processes_that_try_seeds_end_with_their_parent(
     number: signal.Signals, tmp_path: Path

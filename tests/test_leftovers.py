@@ -146,6 +146,7 @@ time.sleep(600)
 """
 
 
+@pytest.mark.hosts
 @pytest.mark.needs("ray")
 def test_a_cluster_ends_with_a_driver_that_is_killed(short: Path) -> None:
     there = elsewhere()

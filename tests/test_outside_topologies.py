@@ -108,6 +108,7 @@ def check_topohub(key: str) -> None:
     assert 0 < spectral_gap(Mixer.make(topology)) <= 1
 
 
+@pytest.mark.slow
 @needs_topohub
 def test_networks_of_topohub_have_the_counts_that_it_states() -> None:
     found = networks()

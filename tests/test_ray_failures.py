@@ -135,6 +135,7 @@ def test_a_run_folder_is_as_it_was(launch: Launch, regenerate: bool) -> None:
 # --- restart --------------------------------------------------------------------------------------
 
 
+@pytest.mark.hosts
 def test_a_killed_worker_is_started_again_and_the_bits_are_the_same(
     launch: Launch, undisturbed: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -188,6 +189,7 @@ def swept(folder: Path, *words: str) -> tuple[list[Any], list[int]]:
     return [ended[place] for place in range(len(points))], beside
 
 
+@pytest.mark.hosts
 @pytest.mark.usefixtures("ray_cluster")
 def test_points_of_a_sweep_run_side_by_side_as_they_would_alone(
     tmp_path: Path, undisturbed: Tensor
@@ -365,6 +367,7 @@ def test_an_actor_that_cannot_begin_ends_the_run_at_once(
     del sys.modules["only_on_the_driver"]
 
 
+@pytest.mark.hosts
 def test_what_a_plug_in_raises_on_a_worker_is_said_with_the_line_of_the_file_beside_it(
     launch: Launch, tmp_path: Path
 ) -> None:

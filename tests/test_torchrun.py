@@ -75,6 +75,7 @@ def events(folder: Path) -> list[str]:
     return [json.loads(line)["event"] for line in lines]
 
 
+@pytest.mark.hosts
 def test_ranks_started_again_by_torchrun_give_the_bits_of_one_process(
     tmp_path: Path,
 ) -> None:
@@ -94,6 +95,7 @@ def test_ranks_started_again_by_torchrun_give_the_bits_of_one_process(
     assert_same_bits(folder, tmp_path)
 
 
+@pytest.mark.hosts
 def test_a_lost_task_of_slurm_ends_the_others_and_one_process_goes_on(
     tmp_path: Path,
 ) -> None:

@@ -465,6 +465,7 @@ def test_what_has_changed_since_it_was_allowed_reaches_no_worker(
         trust.confirm(config.approved)
 
 
+@pytest.mark.hosts
 @pytest.mark.needs("ray")
 @pytest.mark.timeout(240)
 def test_workers_of_ray_run_what_the_driver_allows(
