@@ -48,9 +48,8 @@ class RoundAction:
     # positions of nodes that are not drawn: they give nothing to a merge, whose model
     # is what they begin with when they are drawn next
     resting: frozenset[Position] = frozenset()
-    full_model: bool = (
-        False  # all of a model, where an algorithm sends parts of it in turn
-    )
+    # all of a model, where an algorithm sends parts of it in turn
+    full_model: bool = False
 
     @property
     def is_merge(self) -> bool:
@@ -161,12 +160,8 @@ class RoundPlanner:
         return frozenset(map(Position, np.flatnonzero(~drawn).tolist()))
 
     def _unavailable(self, progress: Progress) -> frozenset[Position]:
-        return frozenset(
-            map(
-                Position,
-                np.flatnonzero(self.faults.unavailable(self.ids, progress)).tolist(),
-            )
-        )
+        away = np.flatnonzero(self.faults.unavailable(self.ids, progress))
+        return frozenset(map(Position, away.tolist()))
 
     def _faulty_mixing(
         self, progress: Progress, intensity: float, excluded: frozenset[Position]
