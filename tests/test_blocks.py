@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -216,6 +217,17 @@ def test_all_rates_meet_at_the_floor(rule: str) -> None:
     rates = [rate(middle, ratio, rate.floor) for ratio in (1.0, 2.0, 3.0)]
     assert rates[0] == pytest.approx(rate(middle))
     assert rates[2] - rates[1] == pytest.approx(rates[1] - rates[0])
+
+
+def test_rates_by_block_stay_fall_and_decay_for_a_third_each_under_wsd() -> None:
+    """The published schedule: the peak times the ratio until T/3, down to the base
+    rate at 2T/3, and together to a tenth of it at T.
+    """
+    rate = LearningRate.make(f"wsd(lr=0.2, floor=0.1, decay={1 / 3})", 1.0)
+    for ratio in (0.5, 1.0, 8.0):
+        said = [rate(Progress(step, 300), ratio, rate.floor) / 0.2 for step in range(301)]
+        wanted = np.interp(range(301), [0, 100, 200, 300], [ratio, ratio, 1.0, 0.1])
+        assert said == pytest.approx(wanted.tolist())
 
 
 def test_the_warm_up_keeps_its_length_for_every_ratio() -> None:

@@ -92,6 +92,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "state travels": {"optimizer": "adamw", "mix_state": True},
     "own rates": {"node_lr": {1: 0.5, 3: 2.0}},
     "clip": {"clip": 0.1},
+    "clip by value": {"clip_value": 0.01},
     "micro-batches": {"micro_batch": 2},
     "sam": {"sam": 0.1},
     "adversarial": {"adversarial": {"eps": 0.05, "steps": 3}},

@@ -16,6 +16,7 @@ from decentral import ConfigError
 from decentral.optim import Muon, MuonLite, Soap, SoapLite
 from decentral.optim.lite import beta2_now, chi_now
 from decentral.optim.matrix import Bucket, Member, msign
+from decentral.schedules import Progress
 
 #: LITE with everything off.
 IDENTITY: dict[str, Any] = {
@@ -206,6 +207,14 @@ def test_the_run_tells_lite_its_course_and_its_progress() -> None:
         block.setup.algorithm(block, None)
         assert group["progress"] == done / 20
         block.finish_step()
+    # One clock: where the rate is, what chi divides by is, too.
+    for step in (3, 5, 12, 20):
+        group["progress"] = step / 20
+        rate = block.setup.learning_rate(Progress(step, 20)) / 0.01
+        wave = (rate - 0.2) / 0.8 if step > 4 else 1.0
+        falling = (0.2 + 3.8 * wave) / (0.2 + 0.8 * wave)
+        chi = chi_now(group, 4.0, step / 20, hidden=False)
+        assert chi == pytest.approx(falling)
     other = tiny_block(
         optimizer="muon_lite", learning_rate="wsd(floor=0.5)", algorithm="local"
     )

@@ -35,7 +35,7 @@ HOW = {
 #: Every method at once.
 ALL: dict[str, Any] = {
     "sam": {"rho": 0.1, "every": 2}, "adversarial": {"eps": 0.2, "steps": 2, "start": "20%"},
-    "label_noise": 0.3, "label_smoothing": 0.1, "clip": 0.5,
+    "label_noise": 0.3, "label_smoothing": 0.1, "clip": 0.5, "clip_value": 0.5,
 }  # fmt: skip
 
 
@@ -380,3 +380,23 @@ def test_a_run_with_everything_on_learns() -> None:
         tiny_block(**ALL | {"label_noise": 0.1}, steps=120, nodes=2, topology="ring")
     )
     assert rows[-1]["accuracy/merged"] > 0.6
+
+
+@pytest.mark.parametrize("limits", [(0.1, None), (None, 0.3), (0.1, 0.3)])
+def test_clipping_is_that_of_torch_every_number_before_the_norm(
+    limits: tuple[float | None, float | None],
+) -> None:
+    value, norm = limits
+    settings: dict[str, Any] = {"task": "quadratic(heterogeneity=5)", "nodes": 5}
+    block = tiny_block(**PLAIN | settings, clip_value=value, clip=norm)
+    block.gradient()
+    copies = [nn.Parameter(torch.zeros_like(row)) for row in block.g]
+    for copy, gradient in zip(copies, block.g, strict=True):
+        copy.grad = gradient.clone()
+        if value is not None:
+            nn.utils.clip_grad_value_([copy], value)
+        if norm is not None:
+            nn.utils.clip_grad_norm_([copy], norm)
+    block.pipeline.clip()
+    wanted = torch.stack([copy.grad for copy in copies if copy.grad is not None])
+    torch.testing.assert_close(block.g, wanted, rtol=1e-14, atol=0)

@@ -350,6 +350,7 @@ class Settings(Parts, total=False):
     sam: Method
     micro_batch: int | Literal["auto"] | None
     clip: float | None
+    clip_value: float | None
     init: Literal["shared", "independent"] | None
     sampling: Literal["fixed", "resample"] | None
     replacement: Literal["auto", "always", "never"] | None

@@ -113,9 +113,7 @@ class Config(BaseModel):
         "auto",
         description="seconds of a step, such as 20ms; auto: measured, where a network is",
     )
-    learning_rate: PluginSpec = Field(
-        "constant", description="schedule of the learning rate"
-    )
+    learning_rate: PluginSpec = Field("constant", description="learning-rate schedule")
     node_lr: dict[Annotated[int, Ge(0)] | str, Positive] = Field(
         {},
         description="factors of the learning rate of nodes, such as {3: 1000}, {Oslo: 0.5}",
@@ -139,6 +137,7 @@ class Config(BaseModel):
     )
     optimizer: PluginSpec = Field("sgd", description="torch optimizer of every node")
     clip: Positive | None = Field(None, description="largest gradient norm of a node")
+    clip_value: Positive | None = Field(None, description="largest number in a gradient")
     init: Literal["shared", "independent"] = Field("shared", description="initial models")
     split: PluginSpec = Field("dirichlet", description="who holds which samples")
     sampling: Literal["fixed", "resample"] = Field(

@@ -212,9 +212,7 @@ class Block:
         """Clip per row, then let the optimizer update the rows."""
         self.called.add("adapt")
         part = self.participants
-        if self.setup.config.clip is not None:
-            rows = None if part is None else part.rows
-            self.pipeline.clip(self.setup.config.clip, rows)
+        self.pipeline.clip(None if part is None else part.rows)
         if self.pipeline.restarts:
             self.optimizer.restart()
         # An update is proportional to its learning rate, whatever it depends on.

@@ -2,8 +2,8 @@
 
 batch -> targets (of bad nodes, label noise, smoothing) -> inputs (adversarial) ->
 gradient (SAM takes it twice; the mean over micro-batches inside) -> [average over
-nodes] -> clip per row -> optimizer (its ``grad_power`` first). What is on is read
-from progress. Nothing here looks at another row.
+nodes] -> clip per number, then per row -> optimizer (its ``grad_power`` first).
+What is on is read from progress. Nothing here looks at another row.
 """
 
 from __future__ import annotations
@@ -172,15 +172,22 @@ class Pipeline:
             setup.model, setup.layout, setup.task.loss, self.compute.kind, bounds
         )
 
-    def clip(self, limit: float, rows: Sequence[int] | None = None) -> None:
-        """Clip the gradients to norms of at most ``limit``, each row by its own
-        norm; only those of some ``rows``, where given.
+    def clip(self, rows: Sequence[int] | None = None) -> None:
+        """Clip the gradients as the run says, first every number, then each row by its
+        own norm; only those of some ``rows``, where given.
         """
+        value, limit = self.setup.config.clip_value, self.setup.config.clip
+        if value is None and limit is None:
+            return
         grads = self.grads if rows is None else self.grads[rows]
-        norms = self.setup.layout.trainable_view(grads).norm(dim=1, keepdim=True)
-        # As ``torch.nn.utils.clip_grad_norm_``, 1e-6 included: the same bits for
-        # one node.
-        grads.mul_((limit / (norms + 1e-6)).clamp(max=1.0))
+        trainable = self.setup.layout.trainable_view(grads)
+        if value is not None:
+            trainable.clamp_(-value, value)
+        if limit is not None:
+            # As ``torch.nn.utils.clip_grad_norm_``, 1e-6 included: the same bits for
+            # one node.
+            norms = trainable.norm(dim=1, keepdim=True)
+            grads.mul_((limit / (norms + 1e-6)).clamp(max=1.0))
         if rows is not None:
             self.grads[rows] = grads
 

@@ -265,7 +265,10 @@ class Setup:
         """
         rate, steps = self.learning_rate, self.config.steps
         cosine = traits_of(rate.rule, LearningRateTraits).cosine
-        return LrInfo(cosine, rate.warmup(steps) / steps, rate.floor)
+        # On the clock of the progress that optimizers are told, which a data budget
+        # counts in samples.
+        begin = self.timeline.progress(0).fraction_at(rate.warmup(steps))
+        return LrInfo(cosine, begin, rate.floor)
 
     @property
     def samples_held(self) -> Tensor:

@@ -3,7 +3,9 @@
 
 Every schedule accepts ``lr`` (the peak; the optimizer's default if unset) and
 ``warmup`` (a linear rise from 0 over that part of the run). ``progress.step``
-counts the steps done before this one.
+counts the steps done before this one. What decays begins to after the warm-up, so
+that the peak is reached: ``progress.warmup`` says how long it is, and
+``progress.after_warmup`` which share is done of what follows.
 
 So are schedulers of torch, by their dotted names
 (``torch.optim.lr_scheduler.CosineAnnealingLR(T_max=100)``), and from Python as
@@ -17,7 +19,7 @@ import importlib
 import inspect
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import cos, inf, nan, pi
 from typing import TYPE_CHECKING, Any
 
@@ -98,19 +100,25 @@ class LearningRate:
         """Return the learning rate of the step that follows ``progress``.
 
         With a ``ratio`` the peak is that many times as high, and ``floor``, a share
-        of the peak without a ratio, is where all ratios meet; the warm-up keeps its
-        length.
+        of the peak without a ratio, is where all ratios meet at the latest; the
+        warm-up keeps its length.
         """
         warmup = self.rule.common["warmup"]
         length = warmup.in_steps(progress.steps) if warmup.value else 0.0
         # The first step has a rate above 0 already; one of 0 would be wasted.
         rise = min(1.0, (progress.step + 1) / length) if length >= 1 else 1.0
+        if length >= 1:
+            progress = replace(progress, warmup=length)
         if self.factors is None:
             factor = self.rule.function(progress)
         else:  # none but the last is asked for at the end of the run
             factor = self.factors[min(progress.step, len(self.factors) - 1)]
         if type(factor) is not float or not 0.0 <= factor < inf:
             factor = _factor(self.rule, factor, progress)
+        if ratio != 1.0:
+            meets = traits_of(self.rule, LearningRateTraits).meets
+            left = meets(progress, self.rule.settings) if meets else 1.0
+            ratio = 1 + (ratio - 1) * left
         if ratio != 1.0 or factor < floor:
             # The schedule stretched between the ratio and the floor, instead of 1
             # and the floor.
@@ -283,14 +291,14 @@ def constant(progress: Progress) -> float:
 
 @plugin("learning_rate", cosine=True)
 def cosine(progress: Progress, *, floor: Share = 0.0) -> float:
-    """Decay to ``floor`` times the peak on half a cosine wave (Loshchilov & Hutter,
-    2017).
+    """Decay to ``floor`` times the peak on half a cosine wave, which begins after the
+    warm-up (Loshchilov & Hutter, 2017).
 
     Args:
         progress: How far the run is.
         floor: Last rate as a share of the peak.
     """
-    return floor + (1 - floor) * (1 + cos(pi * progress.fraction)) / 2
+    return floor + (1 - floor) * (1 + cos(pi * progress.after_warmup)) / 2
 
 
 @plugin("learning_rate")
@@ -310,7 +318,27 @@ def step(
     return factor ** sum(progress.reached(point) for point in at)
 
 
-@plugin("learning_rate")
+def _before_the_end(progress: Progress, length: Point, times: int = 1) -> Point:
+    """Return where the last ``times`` lengths of a run begin: not before its warm-up
+    is over.
+    """
+    if length.unit == "fraction":
+        begin = progress.fraction_at(progress.warmup) if progress.warmup else 0.0
+        return Point(max(begin, 1 - times * length.value), "fraction")
+    return Point(max(progress.warmup, progress.steps - times * length.value), "steps")
+
+
+def _left_of_ratios(progress: Progress, settings: Mapping[str, Any]) -> float:
+    """Return what is left of ratios by block: they fall to 1 in a line as long as the
+    decay, and before it.
+    """
+    start, stop = (
+        _before_the_end(progress, settings["decay"], times) for times in (2, 1)
+    )
+    return 1 - progress.part(start, stop)
+
+
+@plugin("learning_rate", meets=_left_of_ratios)
 def wsd(
     progress: Progress, *, decay: Point = Point(0.2, "fraction"), floor: Share = 0.0
 ) -> float:
@@ -318,15 +346,15 @@ def wsd(
     of the run.
 
     Together with ``warmup`` this is warm-up-stable-decay (Hu et al., "MiniCPM",
-    2024).
+    2024). Rates by block fall to the base rate before, in a line of the same length,
+    and decay together: with a ``decay`` of a third they stay, fall and decay for a
+    third each, as in the code of Wang et al., "The sharpness disparity principle",
+    2025.
 
     Args:
         progress: How far the run is.
         decay: Length of the decay.
         floor: Last rate as a share of the peak.
     """
-    if decay.unit == "fraction":
-        start = Point(1 - decay.value, "fraction")
-    else:
-        start = Point(max(0.0, progress.steps - decay.value), "steps")
+    start = _before_the_end(progress, decay)
     return 1 - (1 - floor) * progress.part(start, Point(1.0, "fraction"))

@@ -31,6 +31,8 @@ class Progress:
     which something was sent; ``local_steps`` is the round clock; ``timeline`` holds
     the samples per node after every step, where they are known. With a data budget
     a batch schedule is asked how many steps there are, so it sees 0 as ``steps``.
+    ``warmup`` is the length in steps of the learning rate's warm-up, of which only
+    schedules of the learning rate are told.
     """
 
     step: int
@@ -40,6 +42,7 @@ class Progress:
     round: int = 0
     local_steps: int = 1
     timeline: Sequence[int] = field(default=(), compare=False, repr=False)
+    warmup: float = 0.0
 
     @property
     def fraction(self) -> float:
@@ -49,6 +52,26 @@ class Progress:
         if self.samples_total is not None:
             return min(1.0, self.samples / self.samples_total)
         return self.step / self.steps if self.steps else 1.0
+
+    def fraction_at(self, step: float) -> float:
+        """Return ``fraction`` as it is after ``step`` steps."""
+        if self.samples_total is None:
+            return min(1.0, step / self.steps) if self.steps else 1.0
+        # Without a timeline every step is taken to have had as many samples.
+        samples = (
+            self.timeline[min(ceil(step), len(self.timeline) - 1)]
+            if self.timeline
+            else self.samples * step / max(1, self.step)
+        )
+        return min(1.0, samples / self.samples_total)
+
+    @property
+    def after_warmup(self) -> float:
+        """The share that is done of what follows the warm-up, in [0, 1]."""
+        if not self.warmup:
+            return self.fraction
+        begin = self.fraction_at(self.warmup)
+        return max(0.0, self.fraction - begin) / (1 - begin) if begin < 1 else 0.0
 
     @property
     def communication_step(self) -> int:

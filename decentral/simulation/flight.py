@@ -113,8 +113,7 @@ class Flight:
         pipeline.hosted = [block.hosted[one.index] for one in doubled]
         losses = pipeline.gradient(block.progress, self.size)[:count]
         self._check(losses, pending)
-        if self.setup.config.clip is not None:
-            pipeline.clip(self.setup.config.clip)
+        pipeline.clip()
         for slot, (one, loss) in enumerate(zip(pending, losses.tolist(), strict=True)):
             self._hosted[one.index][1].copy_(self._slots[slot][1])
             self.losses[one.index] = loss

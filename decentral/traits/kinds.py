@@ -109,10 +109,14 @@ class LearningRateTraits(Traits):
     Attributes:
         cosine: It falls on half a cosine wave, which optimizers with schedules of
             their own follow.
+        meets: What is left, in [0, 1], of the distance between rates by block and
+            the base rate, for a progress and the settings; none: it stays, and the
+            schedule's own fall is stretched.
         scheduler: It takes an optimizer and returns a ``torch.optim.lr_scheduler``.
     """
 
     cosine: bool = False
+    meets: Callable[[Any, Mapping[str, Any]], float] | None = None
     scheduler: bool = False
 
 
