@@ -7,10 +7,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from support import tiny_block, vectors
 from torch import Tensor
 
 from decentral.exchange.base import CommunicationStats
 from decentral.exchange.local import LocalExchange, ordered_sums
+from decentral.loop.block import Block
 from decentral.mixing.base import Mixing, assemble
 from decentral.topology.base import Links
 
@@ -144,3 +146,74 @@ def test_the_ledger_counts_messages_and_averages() -> None:
     assert stats.state() == {
         "bytes": 1200, "messages": 12, "rounds": 2, "wire_bytes": 0, "measure_bytes": 0,
     }  # fmt: skip
+
+
+def relayed(x: Tensor, start: Tensor, parents: list[int], rounds: int) -> list[Tensor]:
+    """Return what everybody has after each round of RelaySum, with a message per link."""
+    nodes = len(x)
+    links = [(i, p) for i, p in enumerate(parents) if p >= 0]
+    links += [(p, i) for i, p in links]
+    models = dict.fromkeys(links, torch.zeros_like(x[0]))
+    counts = dict.fromkeys(links, 0)
+    found: list[Tensor] = []
+    for _ in range(rounds):
+        inner = {
+            (i, j): [(k, to) for k, to in links if to == i and k != j] for i, j in links
+        }
+        models, counts = (
+            {
+                (i, j): sum((before[link] for link in inner[i, j]), own(i))
+                for i, j in links
+            }
+            for before, own in ((models, lambda i: x[i]), (counts, lambda i: 1))
+        )
+        arrived = [
+            1 + sum(counts[k, to] for k, to in links if to == i) for i in range(nodes)
+        ]
+        sums = [
+            sum((models[k, to] for k, to in links if to == i), x[i]) for i in range(nodes)
+        ]
+        rows = [
+            s + (nodes - n) * start[i]
+            for i, (s, n) in enumerate(zip(sums, arrived, strict=True))
+        ]
+        found.append(torch.stack(rows) / nodes)
+    return found
+
+
+def stand_still(block: Block) -> None:
+    """Let nobody learn."""
+    block.gradient = lambda: None  # type: ignore[method-assign]
+    block.adapt = lambda: None  # type: ignore[method-assign]
+
+
+def test_relay_sum_is_that_of_its_authors_from_the_first_round_on() -> None:
+    """A message per link; models that have not arrived are stood in for by the first ones."""
+    block = tiny_block(
+        task="quadratic", nodes=7, topology="binary_tree", algorithm="relay_sum",
+        communication="constant", local_steps=1, steps=20, dtype="float64",
+    )  # fmt: skip
+    start = vectors(block).clone()
+    x = torch.randn(start.shape, generator=torch.Generator().manual_seed(1)).double()
+    parents = [-1, 0, 0, 1, 1, 2, 2]
+    stand_still(block)
+    for wanted in relayed(x, start, parents, 8):
+        vectors(block).copy_(x)
+        block.setup.algorithm(block, block.decide())
+        block.finish_step()
+        torch.testing.assert_close(vectors(block), wanted, rtol=1e-12, atol=1e-12)
+
+
+def test_rounding_of_relay_sum_does_not_add_up() -> None:
+    block = tiny_block(
+        task="quadratic", nodes=32, topology="line", algorithm="relay_sum", steps=200,
+        communication="constant", local_steps=1, dtype="float32",
+    )  # fmt: skip
+    x = torch.randn(vectors(block).shape, generator=torch.Generator().manual_seed(1))
+    stand_still(block)
+    for _ in range(200):
+        vectors(block).copy_(x)
+        block.setup.algorithm(block, block.decide())
+        block.finish_step()
+    far = vectors(block).double() - x.double().mean(0)
+    assert far.abs().max() < 2e-7  # 8e-6 with sums in single precision, and growing

@@ -7,7 +7,6 @@ from __future__ import annotations
 from typing import Literal, cast
 
 import torch
-from torch import Tensor
 
 from decentral.algorithms.asynchronous import dsgd_in_events
 from decentral.algorithms.base import Block, StateSchema
@@ -123,9 +122,10 @@ _ROW = StateSchema(full_width=True)
         "exact_after_the_diameter",
     ),
     state={
+        "start": StateSchema(full_width=True, begins="model"),
         "sent": _ROW,
-        "heard": _ROW,
-        "earlier": _ROW,
+        "heard": StateSchema(full_width=True, double=True, sums=True),
+        "earlier": StateSchema(full_width=True, double=True),
         "count": StateSchema(sent=True, scalar=True),
         "count_sent": _COUNT,
         "count_heard": _COUNT,
@@ -146,11 +146,12 @@ def relay_sum(block: Block, action: RoundAction | None) -> None:
     """RelaySGD on a tree: all models reach all nodes, exactly, as late as the way
     is long.
 
-    m_ij = x_i + sum of m_ki over neighbours k but j; x_i <- (sum_j m_ji + (N -
-    count) x_i) / N, where x_i stands for models that did not arrive yet. A node
-    sends all its neighbours s_i = x_i + r_i, with r_i the sum of what it received,
-    and each takes away what it sent itself: r_i <- sum_j s_j - degree s_i (last) +
-    r_i (last but one). (Vogels et al., "RelaySum", NeurIPS 2021.)
+    m_ij = x_i + sum of m_ki over neighbours k but j; x_i <- (x_i + sum_j m_ji + (N -
+    count) y_i) / N, where y_i, the model that the node began with, stands for models
+    that did not arrive yet, as in the authors' code. A node sends all its neighbours
+    s_i = x_i + r_i, with r_i the sum of what it received, and each takes away what it
+    sent itself: r_i <- sum_j s_j - degree s_i (last) + r_i (last but one). (Vogels et
+    al., "RelaySum", NeurIPS 2021.)
     """
     block.gradient()
     block.adapt()
@@ -159,35 +160,31 @@ def relay_sum(block: Block, action: RoundAction | None) -> None:
     if action.is_merge:
         block.combine(action)
         # All models are equal now, and what is still on its way belongs to none of
-        # them.
+        # them: it begins anew.
         for value in block.state.values():
             value.zero_()
+        block.state["start"].copy_(block.sent)
         return
     x, count, state = block.sent, block.state["count"], block.state
     own = x.clone()
-    x.add_(state["heard"])
+    before, counted = state["heard"].clone(), state["count_heard"].clone()
+    x.copy_(x + before)
     # Counts travel as the models do, so that nobody needs to know the tree.
-    count.copy_(state["count_heard"]).add_(1)
+    count.copy_(counted + 1)
     sent, sent_count = x.clone(), count.clone()
     block.combine(action)
+    state["count_heard"].copy_(count)
     degree = block.degree(action)
-    _relay(x, sent, degree, (state["sent"], state["heard"], state["earlier"]))
-    counts = (state["count_sent"], state["count_heard"], state["count_earlier"])
-    _relay(count, sent_count, degree, counts)
-    # Models that have not arrived yet are stood in for by one's own.
-    missing = block.nodes - count
-    x.add_(missing * own).div_(block.nodes)
-
-
-def _relay(sums: Tensor, sent: Tensor, degree: Tensor, kept: tuple[Tensor, ...]) -> None:
-    """Take what a node sent itself out of the sums of what it receives, and
-    remember.
-    """
-    last, received, earlier = kept
-    sums.sub_(degree * last).add_(earlier)
-    earlier.copy_(received)
-    received.copy_(sums)
-    last.copy_(sent)
+    # What is rounded here stays in the sums for ever, since it is part of no message
+    # that arrives and ends: so they are in double precision, and so is what the
+    # exchange adds up. To round what is sent does no harm: it is as if x_i was.
+    for of, last, now in (("", before, sent), ("count_", counted, sent_count)):
+        heard = state[f"{of}heard"]
+        heard.sub_(degree * state[f"{of}sent"].to(heard)).add_(state[f"{of}earlier"])
+        state[f"{of}earlier"].copy_(last)
+        state[f"{of}sent"].copy_(now)
+    missing = block.nodes - 1 - state["count_heard"]
+    x.copy_((own + state["heard"] + missing * state["start"]) / block.nodes)
 
 
 @plugin(

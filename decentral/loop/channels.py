@@ -78,6 +78,8 @@ class Channels:
         self.scalars = [value for n, value in sent.items() if self.kept[n].scalar]
         linear = traits_of(setup.aggregation, AggregationTraits).linear
         codec = traits_of(setup.codec, CodecTraits)
+        #: Where an algorithm wants to have what is made of the models, unrounded.
+        self.sums = next((self.state[n] for n, k in self.kept.items() if k.sums), None)
         #: Whether rows travel as they are, and are only added up.
         self.plain = linear and codec.uncoded and not setup.attackers.falsifies
         remembered = (
@@ -111,12 +113,18 @@ class Channels:
             # The way of nearly every run: in place, without a copy, a codec or an
             # attack.
             if self.plain and part is None:
-                wire += self.exchange.mix(rows, mixing)
+                wide = self.sums if name == "model" else None
+                mixed = rows if wide is None else wide.copy_(rows)
+                wire += self.exchange.mix(mixed, mixing)
+                if wide is not None:
+                    rows.copy_(wide)
                 continue
             piece = self._part(rows, part)
             sent = self._part(self._rows_to_send(name, rows, progress), part)
             wire += self._mix(name, piece, sent, mixing, progress.round)
             self._put(rows, part, piece)
+            if self.sums is not None and name == "model":
+                self.sums.copy_(rows)
         for channel in self.scalars:
             wire += self.exchange.mix(channel, mixing)
         if self.setup.config.mix_state:

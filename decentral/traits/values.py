@@ -86,12 +86,15 @@ class StateSchema:
     ``scalar``.
 
     ``full_width``: as wide as ``block.sent``. It begins as a number everywhere, or
-    as the model.
+    as the model. ``double``: in double precision, whatever the models are in;
+    ``sums``: a gossip leaves in it, so, what it makes of the models.
     """
 
     sent: bool = False
     scalar: bool = False
     full_width: bool = False
+    double: bool = False
+    sums: bool = False
     begins: float | Literal["model"] = 0.0
 
     @property
@@ -108,7 +111,8 @@ class StateSchema:
             # A copy: states change in place, and must not be the model itself.
             return model.clone()
         shape = model[:, :1].shape if self.scalar else model.shape
-        return model.new_full(shape, self.start)
+        first = model.new_full(shape, self.start)
+        return first.double() if self.double else first
 
 
 @dataclass(frozen=True)
