@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,12 +20,14 @@ from decentral.loop.setup import Setup
 from decentral.merging.base import Models
 from decentral.merging.calibrate import merge_integers
 from decentral.metrics.base import Scores, Snapshot, check_values, declared_records, score
+from decentral.metrics.curvature import draw_labels
 from decentral.network.planning import Membership
 from decentral.pytree import tree_at, tree_map
 from decentral.records import Records, records_of
 from decentral.registry import ConfiguredPlugin, build
 from decentral.run.checkpoint import Saved, restoring
 from decentral.tasks.base import Samples
+from decentral.tasks.samples import is_whole
 from decentral.topology.labels import NodeId
 
 #: A row [P] and its integer buffers [1, ...].
@@ -179,11 +182,16 @@ class TrainedModels:
             setup.task, evaluator.forward, rows, integers, samples, evaluator.chunk
         )
 
-    def fisher(self, index: int) -> Tensor:
+    def fisher(self, index: int, empirical: bool = False) -> Tensor:
         """Return the mean squared gradient of a model on single samples of its own
         node, [P].
 
         Buffers, which have no gradient, count like the mean of the parameters.
+
+        Args:
+            index: The model.
+            empirical: Whether labels are those of the data, not drawn from what the
+                model predicts.
         """
         setup, place = self.setup, self.block.hosted.index(self.live[index])
         batch = self.block.sampler.batch(0, FISHER_SAMPLES)
@@ -200,15 +208,33 @@ class TrainedModels:
         whole = {k: v[place].expand(FISHER_SAMPLES, *v[place].shape)
                  for k, v in self.block.integers.items()}  # fmt: skip
         outputs = forward(rows, whole, inputs)
-        losses = [
-            setup.task.loss(tree_at(outputs, i), tree_at(targets, i))
-            for i in range(FISHER_SAMPLES)
-        ]
+        losses: list[Tensor] = []
+        for i in range(FISHER_SAMPLES):
+            output, target = tree_at(outputs, i), tree_at(targets, i)
+            drawn = None if empirical else own_labels(output, target, i)
+            losses.append(setup.task.loss(output, target if drawn is None else drawn))
         (gradients,) = torch.autograd.grad(torch.stack(losses).sum(), rows)
         squared = gradients.square().mean(0)
         columns = setup.layout.trainable
         squared[columns:] = squared[:columns].mean()
         return squared
+
+
+def own_labels(output: Any, targets: Any, sample: int) -> Tensor | None:
+    """Draw labels from what a model predicts for one sample, None where its targets are
+    no classes; what is left out of the loss stays so.
+    """
+    if not isinstance(output, Tensor) or not is_whole(targets):
+        return None
+    if output.dim() != targets.dim() + 1:
+        return None
+    # Classes stand last, or second where places of an image follow.
+    scores = output if output.shape[:-1] == targets.shape else output.movedim(1, -1)
+    if scores.shape[:-1] != targets.shape:
+        return None
+    flat = scores.detach().reshape(-1, scores.shape[-1]).log_softmax(-1)
+    drawn = draw_labels(flat, "fisher", sample).reshape(targets.shape)
+    return torch.where(targets < 0, targets, drawn.to(targets))
 
 
 def differing(setup: Setup, saved: Iterable[Saved], needed: bool = True) -> TrainedModels:

@@ -37,7 +37,8 @@ class Models:
     """What a rule may know of N trained models.
 
     ``loss`` is the validation loss of a row; ``fisher`` the mean squared gradient
-    of model i on single samples of its own node, [P].
+    of model i on single samples of its own node, [P], with labels drawn from its own
+    predictions, or those of the data (true).
     """
 
     rows: Tensor  # [N, P]
@@ -47,7 +48,7 @@ class Models:
     layout: Layout
     seed: int
     loss: Callable[[Tensor], float]
-    fisher: Callable[[int], Tensor]
+    fisher: Callable[[int, bool], Tensor]
 
 
 def in_a_run(rule: ConfiguredPlugin) -> ConfiguredPlugin:

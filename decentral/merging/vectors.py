@@ -231,22 +231,25 @@ def dare(models: Models, *, drop: Annotated[float, Ge(0), Lt(1)] = 0.5) -> Tenso
 
 
 @plugin("merge", sees="models")
-def fisher(models: Models, *, floor: Positive = 1e-6) -> Tensor:
+def fisher(models: Models, *, floor: Positive = 1e-6, empirical: bool = False) -> Tensor:
     """Average every number weighted by how much it matters to each model.
 
     x = sum_i F_i x_i / sum_i F_i with the mean squared gradient F_i of single
     samples of node i, at least ``floor``; where nothing matters to any model it is
-    the plain average. (Matena & Raffel, "Merging models with Fisher-weighted
+    the plain average. Labels are drawn from what the model itself predicts, which
+    makes F_i the Fisher information; targets that are no classes are taken as they
+    are. (Matena & Raffel, "Merging models with Fisher-weighted
     averaging", NeurIPS 2022.)
 
     Args:
         models: What is merged: rows [N, P], and what rules may ask about them.
         floor: Least weight of a number.
+        empirical: Take the labels of the data: what they do not tell does not count.
     """
     total, weight = (torch.zeros_like(models.start) for _ in range(2))
     for node, row in enumerate(models.rows):
         # Where no model cares the floors weigh alike, and give the plain average.
-        information = models.fisher(node) + floor
+        information = models.fisher(node, empirical) + floor
         total += information * row
         weight += information
     return total / weight

@@ -221,18 +221,22 @@ def _diagonal(snapshot: Snapshot) -> Tensor:
         with torch.enable_grad():
             outputs = snapshot.forward(row.unsqueeze(0), integers, sample)
             scores = outputs.reshape(-1, outputs.shape[-1]).log_softmax(-1)
-            drawn = _draw_labels(scores.detach(), index)
+            drawn = draw_labels(scores.detach(), "sharpness", index)
             (grad,) = torch.autograd.grad(-scores.gather(1, drawn).sum(), row)
         total += grad.square()
         predictions += len(scores)
     return total / predictions
 
 
-def _draw_labels(scores: Tensor, sample: int) -> Tensor:
-    """Draw a label for each prediction [k, classes] from its own probabilities, [k,
-    1].
+def draw_labels(scores: Tensor, purpose: str, sample: int) -> Tensor:
+    """Draw a label for each prediction from its own probabilities, [k, 1].
+
+    Args:
+        scores: Logarithms of the probabilities, [k, classes].
+        purpose: What the draws are for.
+        sample: Number of the sample.
     """
-    draws = rng.uniform(0, "sharpness", sample, np.arange(len(scores)))
+    draws = rng.uniform(0, purpose, sample, np.arange(len(scores)))
     level = torch.from_numpy(draws).to(scores.device).unsqueeze(1)
     below = scores.double().exp().cumsum(1) < level
     return below.sum(1, keepdim=True).clamp_max(scores.shape[1] - 1)

@@ -19,7 +19,7 @@ from decentral.cli import run as cli
 from decentral.exchange.local import LocalExchange
 from decentral.layout import Layout
 from decentral.loop.measure import Evaluator
-from decentral.loop.trained import FISHER_SAMPLES
+from decentral.loop.trained import FISHER_SAMPLES, own_labels
 from decentral.merging.base import Models, merge_models, merge_weights
 from decentral.merging.calibrate import recalibrate
 from decentral.merging.vectors import slerp_weights
@@ -150,7 +150,7 @@ def some_models(
         layout=Layout.of(linear),
         seed=seed,
         loss=lambda row: (row - 1).square().sum().item(),
-        fisher=lambda index: torch.ones_like(rows[0]),
+        fisher=lambda index, empirical: torch.ones_like(rows[0]),
     )
 
 
@@ -295,7 +295,7 @@ def test_fisher_weighs_every_number_by_what_it_matters() -> None:
     rows = torch.tensor([[0.0, 0.0], [8.0, 8.0]])
     matters = torch.tensor([[3.0, 0.0], [1.0, 0.0]])
     models = some_models(rows)
-    models = replace(models, fisher=lambda index: matters[index])
+    models = replace(models, fisher=lambda index, empirical: matters[index])
     found = merge_models(build("merge", "fisher"), models)
     torch.testing.assert_close(found, torch.tensor([2.0, 4.0]), rtol=1e-5, atol=0)
 
@@ -319,15 +319,40 @@ def test_fisher_information_is_the_mean_of_squared_gradients(tmp_path: Path) -> 
     setup, model = found.setup, found.setup.model
     setup.layout.unpack(found.rows[1], model)
     batch = found.block.sampler.batch(0, FISHER_SAMPLES)
-    wanted = torch.zeros(setup.layout.width)
-    for inputs, target in zip(batch.inputs[1], batch.targets[1], strict=True):
+
+    def gradient(inputs: Tensor, label: Tensor) -> Tensor:
         model.zero_grad()
-        setup.task.loss(model(inputs.unsqueeze(0)), target.unsqueeze(0)).backward()
+        setup.task.loss(model(inputs.unsqueeze(0)), label.unsqueeze(0)).backward()
         row = torch.zeros(setup.layout.width)
         for entry in setup.layout.parameters:
             row[entry.start : entry.stop] = model.get_parameter(entry.name).grad.flatten()
-        wanted += row.square() / FISHER_SAMPLES
-    torch.testing.assert_close(found.fisher(1), wanted, rtol=1e-3, atol=1e-9)
+        return row
+
+    wanted, expected = (torch.zeros(setup.layout.width) for _ in range(2))
+    for inputs, target in zip(batch.inputs[1], batch.targets[1], strict=True):
+        wanted += gradient(inputs, target).square() / FISHER_SAMPLES
+        chances = model(inputs.unsqueeze(0)).softmax(-1)[0].detach()
+        for label, chance in enumerate(chances):
+            expected += (
+                chance * gradient(inputs, torch.tensor(label)).square() / FISHER_SAMPLES
+            )
+    torch.testing.assert_close(found.fisher(1, True), wanted, rtol=1e-3, atol=1e-9)
+    # Labels of the model's own: one draw each, against what is expected of them.
+    own = found.fisher(1)
+    assert own.sum() == pytest.approx(float(expected.sum()), rel=0.3)
+    assert torch.corrcoef(torch.stack([own, expected]))[0, 1] > 0.8
+    assert (own - wanted).norm() > 0.1 * wanted.norm()
+
+
+def test_own_labels_are_those_that_a_model_predicts_and_leave_out_what_the_loss_does() -> (
+    None
+):
+    sure = torch.eye(5)[torch.tensor([3, 0, 4])] * 100  # [places, classes]
+    targets = torch.tensor([[1, -100, 2]])
+    assert own_labels(sure.unsqueeze(0), targets, 0).tolist() == [[3, -100, 4]]
+    assert own_labels(sure.T.unsqueeze(0), targets, 0).tolist() == [[3, -100, 4]]
+    assert own_labels(torch.zeros(1, 3), torch.zeros(1, 3), 0) is None
+    assert own_labels(torch.zeros(1, 7), torch.zeros(1, 2, dtype=torch.long), 0) is None
 
 
 def test_the_command_compares_every_rule(
