@@ -26,7 +26,7 @@ import inspect
 import os
 import signal
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -328,3 +328,14 @@ class Fault:
         if self.kind == "stall":
             threading.Event().wait()
         os.kill(os.getpid(), signal.SIGKILL if self.kind == "kill" else signal.SIGSTOP)
+
+
+def remaining(faults: Sequence[Fault], struck: Sequence[int]) -> list[Fault]:
+    """Return the faults that are still to come: the first of every worker struck
+    was injected.
+    """
+    ordered = sorted(faults, key=lambda fault: fault.step)
+    injected = [next((f for f in ordered if f.worker == rank), None) for rank in struck]
+    if not struck:
+        injected = ordered[:1]
+    return [fault for fault in ordered if fault not in injected]

@@ -17,7 +17,7 @@ from decentral.engines.ray.placement import HostBlocklist
 from decentral.engines.ray.worker_group import WorkerGroup, start_workers
 from decentral.engines.workers import WorkersLost, blocks_of, label, reassign, sources
 from decentral.errors import ConfigError, RunError, shell_word
-from decentral.faults.base import Fault, worker_faults
+from decentral.faults.base import remaining, worker_faults
 from decentral.limits import check_threads
 from decentral.loop.cost import thread_count
 from decentral.loop.pipeline import gradient_of
@@ -294,17 +294,6 @@ def worker_count(config: Config, offered: int) -> int:
             f"{config.nodes}; lower engine.workers, or raise nodes."
         )
     return workers
-
-
-def remaining(faults: Sequence[Fault], struck: Sequence[int]) -> list[Fault]:
-    """Return the faults that are still to come: the first of every worker struck
-    was injected.
-    """
-    ordered = sorted(faults, key=lambda fault: fault.step)
-    injected = [next((f for f in ordered if f.worker == rank), None) for rank in struck]
-    if not struck:
-        injected = ordered[:1]
-    return [fault for fault in ordered if fault not in injected]
 
 
 # --- what Ray's metrics are told --------------------------------------------------
