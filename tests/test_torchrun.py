@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,13 @@ from conftest import REPO
 import decentral.cli
 from decentral.config import make_config
 from decentral.engines import ranks
+from decentral.engines.attempt import recorded_losses
 from decentral.engines.ranks import Meeting, joins_ranks, ranks_of
 from decentral.engines.torchrun import TorchrunRun, check_count
 from decentral.errors import ConfigError, RunError
-from decentral.run.checkpoint import newest_checkpoint
+from decentral.faults.base import Fault, due_faults
+from decentral.run.checkpoint import has_checkpoint, newest_checkpoint
+from decentral.run.folder import RunFolder
 
 WORDS = (
     "task=quadratic", "nodes=5", "steps=24", "topology=ring", "mixing=ordered", "dtype=float64",
@@ -116,6 +121,69 @@ def test_a_lost_task_of_slurm_ends_the_others_and_one_process_goes_on(
     words = ["resume", str(folder), "engine=local", "faults=[]", "--quiet"]
     assert decentral.cli.run(words) == 0
     assert_same_bits(folder, tmp_path)
+
+
+@pytest.mark.hosts
+def test_a_signal_to_any_rank_stops_all_of_them(tmp_path: Path) -> None:
+    folder, port = tmp_path / "run", free_port()
+    words = [one.replace("steps=24", "steps=100000") for one in launch_words(folder)]
+    tasks = [
+        subprocess.Popen(
+            [sys.executable, *words],
+            env=environment(**slurm(rank, port)), stderr=subprocess.PIPE, text=True,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    try:
+        # The first checkpoint is complete, so that the run has begun.
+        while not has_checkpoint(folder) and tasks[0].poll() is None:
+            time.sleep(0.05)
+        tasks[1].terminate()
+        said = [task.communicate(timeout=60)[1] for task in tasks]
+    finally:
+        for task in tasks:
+            task.kill()
+    assert [task.returncode for task in tasks] == [1, 1]
+    assert said[1] == ""
+    assert len(said[0].splitlines()) == 1
+    assert "everything is saved" in said[0]
+    assert f"`srun decentral resume {folder}`" in said[0]
+
+
+def test_a_fault_that_was_injected_does_not_strike_again(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    planned = ["kill(worker=0,step=9)", "kill(worker=1,step=4)", "kill(worker=1,step=8)"]
+    due = [Fault.parse(text) for text in planned]
+
+    def found(*, trains: bool) -> list[Fault]:
+        return due_faults(planned, recorded_losses(folder, trains=trains))
+
+    folder.event("start", 0)
+    assert found(trains=True) == due
+    folder.event("failure", 4, workers=[1])
+    folder.event("resume", 3)
+    assert found(trains=True) == found(trains=False) == [due[2], due[0]]
+    # Nobody was left to record the end of rank 0; a coordinator of others is no worker.
+    folder.event("resume", 3)
+    assert found(trains=True) == [due[2]]
+    assert found(trains=False) == [due[2], due[0]]
+    folder.event("interrupted", 7)
+    folder.event("resume", 7)
+    assert found(trains=True) == [due[2]]
+
+
+def test_a_rank_that_fails_leaves_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The interpreter's end would abort a thread that is in the midst of a step."""
+    left = list[int]()
+    for name, value in slurm(0, 0).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(os, "_exit", left.append)
+    monkeypatch.setattr(sys, "argv", ["decentral", "launch", "task=nothing"])
+    monkeypatch.setattr(gc, "freeze", lambda: None)
+    monkeypatch.setattr(gc, "disable", lambda: None)
+    with pytest.raises(SystemExit):
+        decentral.cli.main()
+    assert left == [2]
 
 
 def test_what_is_left_in_an_environment_makes_nobody_wait() -> None:

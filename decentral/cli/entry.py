@@ -41,7 +41,21 @@ def main() -> None:
     spin_briefly()
     status = run(sys.argv[1:])
     gc.freeze()
+    if status and _rank() is not None:
+        # A worker's thread may be in the midst of a step: the interpreter would end it
+        # within C++, which aborts the process, with a line of its own.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
     sys.exit(status)
+
+
+def _rank() -> int | None:
+    """Return which of several this process is, if a launcher has started them."""
+    from decentral.engines.ranks import ranks_of
+
+    ranks = ranks_of()
+    return None if ranks is None else ranks.rank
 
 
 def run(words: Sequence[str]) -> int:
@@ -117,7 +131,8 @@ def _explain(error: BaseException, words: Sequence[str]) -> int:
             FAILED, f"{exit_place(error)} in the midst of the command; let it raise."
         )
     if isinstance(error, KeyboardInterrupt):
-        return _fail(FAILED, "interrupted.")
+        # A terminal interrupts all ranks, and the first speaks for them.
+        return FAILED if _rank() else _fail(FAILED, "interrupted.")
     # typer's own, whatever its version calls their class
     if hasattr(error, "format_message"):
         return _fail(MISTAKEN, *_usage(error, words))

@@ -29,7 +29,7 @@ from decentral.faults.base import Fault
 from decentral.loop.rounds import has_news
 from decentral.network.planning import Membership
 from decentral.run.checkpoint import Checkpoint, Saved, shard_name
-from decentral.run.folder import environment
+from decentral.run.folder import RunFolder, environment
 from decentral.trust import confirm
 
 if TYPE_CHECKING:  # it loads torch.distributed, which this process does not need
@@ -329,6 +329,25 @@ def find_apart(
         return WorkersLost(silent.ranks, silent.cause, lost.step)
     out = apart(reach, [len(block) for block in start.blocks])
     return WorkersLost([*out], tell_apart(out), lost.step, out) if out else lost
+
+
+def recorded_losses(folder: RunFolder, *, trains: bool) -> list[list[int]]:
+    """Return the workers of every loss that the events of a run tell of.
+
+    Args:
+        folder: Of the run, which has begun again by now.
+        trains: Whether the coordinator is worker 0: where it is killed nobody is left
+            to record that, and the run begins again without having ended.
+    """
+    found, open_ = list[list[int]](), False
+    for event in folder.rows("events.jsonl", key="event"):
+        if event["event"] == "failure":
+            found.append(event["workers"])
+        elif event["event"] in ("start", "resume") and open_ and trains:
+            found.append([0])
+        if event["event"] in ("start", "resume", "failure", "interrupted"):
+            open_ = event["event"] in ("start", "resume")
+    return found
 
 
 def check_versions(hosts: Sequence[Mapping[str, Any]]) -> None:

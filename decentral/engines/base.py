@@ -79,6 +79,8 @@ class EngineRun(ABC):
     replicas: str
     #: What is known of the numbers in its records.
     records: Records
+    #: How a command that goes on with the run begins.
+    starter = "decentral"
     #: Whether several runs of this process can train side by side.
     several = False
     #: What asks for a stop; None: Ctrl-C and SIGTERM.
@@ -289,14 +291,13 @@ class EngineRun(ABC):
 
     def interruption(self) -> Interrupted:
         """Return what a user who stops a run is told."""
+        again = f"{self.starter} resume {shell_word(self.folder.path)}"
         if not has_checkpoint(self.folder.path):
             return Interrupted(
-                "interrupted before anything was saved. "
-                f"`decentral resume {shell_word(self.folder.path)}` begins again."
+                f"interrupted before anything was saved. `{again}` begins again."
             )
         return Interrupted(
-            f"interrupted at step {self.step}; everything is saved. "
-            f"Go on with `decentral resume {shell_word(self.folder.path)}`."
+            f"interrupted at step {self.step}; everything is saved. Go on with `{again}`."
         )
 
     def conclude(self) -> dict[str, Any]:

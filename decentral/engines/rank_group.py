@@ -39,6 +39,7 @@ class RankGroup:
         engine: Engine,
         run: EngineRun,
         meeting: Meeting,
+        stopping: threading.Event,
     ) -> None:
         """Listen to the others.
 
@@ -48,9 +49,10 @@ class RankGroup:
             engine: The settings of the engine.
             run: The run.
             meeting: Where the ranks have met.
+            stopping: Set where a signal has reached one of the others.
         """
         self.member, self.links, self.engine, self.run = member, links, engine, run
-        self.meeting = meeting
+        self.meeting, self.stopping = meeting, stopping
         self.gone: set[int] = set()
         self.begun = run.step
         self.steps = [-1] * (len(links) + 1)
@@ -82,6 +84,8 @@ class RankGroup:
                     future.set_exception(error_of(message["raised"]))
                 else:
                     future.set_result(message["value"])
+            elif "stop" in message:
+                self.stopping.set()
             else:
                 self._news.put((rank, message))
         self.gone.add(rank)
@@ -201,7 +205,7 @@ class RankGroup:
         if silent:
             raise WorkersLost(silent, f"silent for {limits_s[silent[0]]:g} s", self.step)
         if now_s - self._moved_s > self.engine.progress_s:
-            cause = f"no step within {self.engine.progress_s:g} s"
+            cause = f"no step within {self.engine.progress_s:g} s (engine.progress_s)"
             raise WorkersLost([], cause, self.step)
         if now_s - self._looked_s > LAUNCHER_S:
             self._looked_s = now_s

@@ -19,7 +19,7 @@ from decentral.engines.worker import Job
 from decentral.engines.workers import Report
 from decentral.errors import Bug, ConfigError, RunError
 from decentral.exchange.base import Rendezvous
-from decentral.faults.base import worker_faults
+from decentral.faults.base import Fault
 from decentral.network.planning import Membership
 from decentral.run.checkpoint import newest_checkpoint
 from decentral.schedules.progress import Past
@@ -112,7 +112,7 @@ def write_job(job: Job, folder: Path) -> dict[str, Any]:
         "blocks": [[block.start, block.stop] for block in job.blocks],
         "rendezvous": asdict(job.rendezvous),
         "step": job.checkpoint and job.checkpoint.step,
-        "faults": len(job.faults),
+        "faults": [asdict(fault) for fault in job.faults],
     }
 
 
@@ -142,11 +142,5 @@ def read_job(plain: dict[str, Any], config: Config) -> Job:
             )
         hosted = {members.live[place] for place in blocks[rendezvous.rank]}
         checkpoint = saved.load(hosted)
-    faults = due_faults(config, plain["faults"])
+    faults = tuple(Fault(**one) for one in plain["faults"])
     return Job(config, {}, members, blocks, rendezvous, checkpoint, faults)
-
-
-def due_faults(config: Config, count: int) -> tuple[Any, ...]:
-    """Return the last ``count`` faults by step: those before were injected."""
-    ordered = sorted(worker_faults(config.faults), key=lambda fault: fault.step)
-    return tuple(ordered[len(ordered) - count :])

@@ -19,13 +19,12 @@ from typing import Any
 
 from decentral.blame import attribute
 from decentral.config import Config, foreign_parts
-from decentral.engines.attempt import Attempt, Start
+from decentral.engines.attempt import Attempt, Start, recorded_losses
 from decentral.engines.base import EngineRun, Watch
 from decentral.engines.rank_group import REPORTS_S, RankGroup
 from decentral.engines.rank_messages import (
     Link,
     Member,
-    due_faults,
     read_job,
 )
 from decentral.engines.ranks import Meeting, Ranks
@@ -35,7 +34,7 @@ from decentral.engines.workers import (
     blocks_of,
 )
 from decentral.errors import ConfigError, RunError, shell_word, visible
-from decentral.faults.base import worker_faults
+from decentral.faults.base import due_faults
 from decentral.loop.cost import thread_count
 from decentral.loop.pipeline import gradient_of
 from decentral.network.planning import Membership
@@ -59,9 +58,10 @@ def take_part(config: Config, meeting: Meeting) -> Path:
     found = meeting.connect()
     if isinstance(found, Path):
         return found
-    _on_signals(lambda *_: None)
-    _choose_device(ranks)
     member, link, folder = Member(), Link(found), ""
+    # Whom of them a signal reaches, the launcher decides: all stop together.
+    _on_signals(lambda *_: link.send({"stop": True}))
+    _choose_device(ranks)
     for message in link.receive():
         if "finished" in message:
             member.thread.join(START_S)
@@ -76,8 +76,11 @@ def take_part(config: Config, meeting: Meeting) -> Path:
         else:
             threading.Thread(target=_answer, args=[member, link, message]).start()
     if ranks.rank == 1:
-        again = f"{_start_of(ranks)} resume {shell_word(folder)}" if folder else "again"
-        print(visible(f"error: rank 0 is lost; start it {again}."), file=sys.stderr)
+        again = f"`{_start_of(ranks)} resume {shell_word(folder)}` goes on from the last checkpoint"
+        remedy = again if folder else "nothing is saved: start them again"
+        print(
+            visible(f"error: rank 0 is lost; all ranks end. {remedy}."), file=sys.stderr
+        )
     return _leave()
 
 
@@ -157,6 +160,7 @@ class TorchrunRun(EngineRun):
             )
         self.meeting = Meeting.open
         check_count(config, self.meeting.ranks)
+        self.starter = _start_of(self.meeting.ranks)
         _choose_device(self.meeting.ranks)
         super().__init__(config)
         self.workers = self.meeting.ranks.world
@@ -208,12 +212,15 @@ class TorchrunRun(EngineRun):
         """Train to the end and return the summary; a lost rank ends all of them."""
         self.meeting.folder = self.folder.path
         stopping = self.stopping or _stop_once()
-        config, ranks = self.setup.config, self.meeting.ranks
+        config = self.setup.config
         links = [Link(connection) for connection in self.meeting.gather()]
-        self.group = group = RankGroup(Member(), links, config.engine, self, self.meeting)
-        count = max(0, len(worker_faults(config.faults)) - ranks.again)
+        self.group = group = RankGroup(
+            Member(), links, config.engine, self, self.meeting, stopping
+        )
+        losses = recorded_losses(self.folder, trains=True)
+        faults = tuple(due_faults(config.faults, losses))
         blocks = blocks_of(len(self.members.live), self.workers)
-        start = Start(self.members, blocks, self.saved, due_faults(config, count), 0)
+        start = Start(self.members, blocks, self.saved, faults, 0)
         told: dict[str, Any] = {"failed": True}
         try:
             Attempt(
@@ -237,7 +244,7 @@ class TorchrunRun(EngineRun):
         ]
         details = {"step": self.step, "workers": lost.ranks, "nodes": nodes}
         self.announce("failure", details | {"cause": lost.cause, "then": "stop"})
-        again = f"{_start_of(self.meeting.ranks)} resume {shell_word(self.folder.path)}"
+        again = f"{self.starter} resume {shell_word(self.folder.path)}"
         return RunError(
             f"{who} lost at step {self.step} ({lost.cause}); all ranks end. `{again}` goes on "
             "from the last checkpoint."

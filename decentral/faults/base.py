@@ -339,3 +339,18 @@ def remaining(faults: Sequence[Fault], struck: Sequence[int]) -> list[Fault]:
     if not struck:
         injected = ordered[:1]
     return [fault for fault in ordered if fault not in injected]
+
+
+def due_faults(
+    texts: Iterable[str | ConfiguredPlugin], losses: Iterable[Sequence[int]]
+) -> list[Fault]:
+    """Return the faults that strike workers and were not injected yet.
+
+    Args:
+        texts: Faults as the configuration has them.
+        losses: The workers of every loss that the run has recorded.
+    """
+    found = worker_faults(texts)
+    for struck in losses:
+        found = remaining(found, struck)
+    return found

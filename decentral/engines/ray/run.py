@@ -10,14 +10,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from decentral.config import Config
-from decentral.engines.attempt import Attempt, Rejoin, Start, find_apart
+from decentral.engines.attempt import (
+    Attempt,
+    Rejoin,
+    Start,
+    find_apart,
+    recorded_losses,
+)
 from decentral.engines.base import START, EngineRun, Watch, close_on_error, stop_signals
 from decentral.engines.ray.cluster import connect
 from decentral.engines.ray.placement import HostBlocklist
 from decentral.engines.ray.worker_group import WorkerGroup, start_workers
 from decentral.engines.workers import WorkersLost, blocks_of, label, reassign, sources
 from decentral.errors import ConfigError, RunError, shell_word
-from decentral.faults.base import remaining, worker_faults
+from decentral.faults.base import due_faults, remaining, worker_faults
 from decentral.limits import check_threads
 from decentral.loop.cost import thread_count
 from decentral.loop.pipeline import gradient_of
@@ -123,6 +129,8 @@ class RayRun(EngineRun):
         """Train to the end, through failures, and return the summary."""
         try:
             self.monitor = Monitor(self.folder.path.name, self.records)
+            losses = recorded_losses(self.folder, trains=False)
+            self.faults = due_faults(self.setup.config.faults, losses)
             with stop_signals(self.stopping) as stopping:
                 while not self._attempt(watch, stopping):
                     self._rewind()

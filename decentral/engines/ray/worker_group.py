@@ -216,7 +216,9 @@ class WorkerGroup:
             raise WorkersLost(silent, f"silent for {limit_s:g} s", self.step)
         if now_s - self._moved_s > self.engine.progress_s:
             raise WorkersLost(
-                [], f"no step within {self.engine.progress_s:g} s", self.step
+                [],
+                f"no step within {self.engine.progress_s:g} s (engine.progress_s)",
+                self.step,
             )
 
     def _silence_s(self, rank: int) -> float:
