@@ -52,6 +52,11 @@ PEERS = (
         "torchvision, which does not import beside this torch, is left out",
         ("fluke-fl==0.8.1",), steps=(50, 250),
     ),
+    Peer(
+        "BlazeFL", "blazefl_.py",
+        "a server averages all in each round (3.0 needs Python 3.14); tqdm, which it does not declare",
+        ("blazefl==2.0.3", "tqdm"), python="3.13",
+    ),
 )  # fmt: skip
 
 
