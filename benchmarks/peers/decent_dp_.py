@@ -1,12 +1,11 @@
-"""Decent-DP: a process per node, wrapped modules, alternating ring (one neighbour a step, a half each)."""
+"""Decent-DP: a process per node, and a ring with one neighbour a step, a half each."""
 
 import os
-
-from job import BATCH, RATE, Digits, asked, first_model, tell
 
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from job import BATCH, RATE, Digits, asked, first_model, tell
 from torch.nn.functional import cross_entropy
 
 
@@ -14,7 +13,11 @@ def train(rank: int, nodes: int, steps: int, accuracy: "mp.Queue") -> None:
     from decent_dp.ddp import DecentralizedDataParallel
 
     torch.set_num_threads(1)
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29611", "LOCAL_WORLD_SIZE": "1"}
+    os.environ |= {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": "29611",
+        "LOCAL_WORLD_SIZE": "1",
+    }
     dist.init_process_group("gloo", rank=rank, world_size=nodes)
     digits = Digits(nodes)
     inputs, targets = digits.inputs[rank], digits.targets[rank]

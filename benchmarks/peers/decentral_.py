@@ -2,9 +2,8 @@
 
 import tempfile
 
-from job import BATCH, RATE, Digits, asked, first_model, tell
-
 import torch
+from job import BATCH, RATE, Digits, asked, first_model, tell
 from torch.nn.functional import cross_entropy
 
 import decentral

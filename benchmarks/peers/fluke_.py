@@ -1,6 +1,4 @@
-"""fluke: its decentralized algorithm, in which everybody sends to one neighbour and takes what came."""
-
-from job import BATCH, RATE, Digits, asked, first_model, mean_state, ring, tell
+"""fluke: its decentralized algorithm, in which everybody sends to one random neighbour."""
 
 import sys
 from importlib.machinery import ModuleSpec
@@ -8,10 +6,11 @@ from types import ModuleType
 
 import networkx
 import torch
+from job import BATCH, RATE, Digits, asked, first_model, mean_state, ring, tell
 
 
 class _Absent(ModuleType):
-    """Stands for torchvision, whose wheel fits another build of torch; the job needs nothing of it."""
+    """Stands for torchvision, whose wheels fit other builds of torch; the job needs none of it."""
 
     def __getattr__(self, name: str) -> type:
         if name.startswith("__"):
@@ -23,12 +22,12 @@ for name in ("", ".models", ".datasets", ".datasets.utils", ".transforms"):
     made = sys.modules[f"torchvision{name}"] = _Absent(f"torchvision{name}")
     made.__spec__, made.__path__ = ModuleSpec(made.__name__, None), []
 
-from fluke import FlukeENV
-from fluke.algorithms.decentralized import GossipDFL, Topology
-from fluke.algorithms.decentralized.client import GossipClient
-from fluke.config import OptimizerConfigurator
-from fluke.data import FastDataLoader
-from fluke.evaluation import ClassificationEval
+from fluke import FlukeENV  # noqa: E402
+from fluke.algorithms.decentralized import GossipDFL, Topology  # noqa: E402
+from fluke.algorithms.decentralized.client import GossipClient  # noqa: E402
+from fluke.config import OptimizerConfigurator  # noqa: E402
+from fluke.data import FastDataLoader  # noqa: E402
+from fluke.evaluation import ClassificationEval  # noqa: E402
 
 nodes, steps = asked()
 digits = Digits(nodes)

@@ -84,4 +84,6 @@ def tell(package: str, accuracy: float, computed: int | None = None) -> None:
     """Print what `run.py` reads: the last line; ``computed`` node-steps, if not all."""
     nodes, steps = asked()
     said = {"version": version(package), "accuracy": accuracy}
-    print(json.dumps({**said, "computed": nodes * steps if computed is None else computed}))
+    print(
+        json.dumps({**said, "computed": nodes * steps if computed is None else computed})
+    )

@@ -1,8 +1,7 @@
 """A loop as one writes it without a framework: one model after the other, then the mixing."""
 
-from job import BATCH, RATE, Digits, asked, first_model, mean_state, ring, tell
-
 import torch
+from job import BATCH, RATE, Digits, asked, first_model, mean_state, ring, tell
 from torch.nn.functional import cross_entropy
 
 nodes, steps = asked()
@@ -13,15 +12,17 @@ weights = torch.from_numpy(ring(nodes)).float()
 draw = torch.Generator().manual_seed(0)
 
 for _ in range(steps):
-    for node, (net, optimizer) in enumerate(zip(models, optimizers)):
+    for node, (net, optimizer) in enumerate(zip(models, optimizers, strict=True)):
         batch = torch.randint(digits.inputs.shape[1], (BATCH,), generator=draw)
         optimizer.zero_grad()
-        cross_entropy(net(digits.inputs[node, batch]), digits.targets[node, batch]).backward()
+        cross_entropy(
+            net(digits.inputs[node, batch]), digits.targets[node, batch]
+        ).backward()
         optimizer.step()
     with torch.no_grad():
-        for numbers in zip(*(net.parameters() for net in models)):
+        for numbers in zip(*(net.parameters() for net in models), strict=True):
             rows = torch.stack(numbers).flatten(1)
-            for parameter, row in zip(numbers, weights @ rows):
+            for parameter, row in zip(numbers, weights @ rows, strict=True):
                 parameter.copy_(row.view_as(parameter))
 
 tell("torch", digits.accuracy(mean_state([m.state_dict() for m in models])))

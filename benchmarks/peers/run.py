@@ -1,10 +1,10 @@
-"""One job in this project and in others: CPU-milliseconds per node-step, wall time, memory, accuracy.
+"""One job in this project and in others: CPU time of a node-step, wall time, memory, accuracy.
 
-python benchmarks/peers/run.py [--peers decentral,plain] [--nodes 16,64,256] [--envs DIR] [--repeats 3]
+python benchmarks/peers/run.py [--peers "decentral,plain loop"] [--nodes 16,64,256] [--envs DIR]
 
-Every peer is installed into an environment of its own below ``--envs`` (gigabytes, since each brings
-torch). A step costs the difference between a long and a short run, each the least of some repeats, so
-that imports and data count for nothing; children are counted with their parents.
+Every peer is installed into an environment of its own below ``--envs`` (gigabytes, since each
+brings torch). A step costs the difference between a long and a short run, each the least of some
+repeats, so that imports and data count for nothing; children are counted with their parents.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ PEERS = (
     ),
     Peer(
         "BlazeFL", "blazefl_.py",
-        "a server averages all in each round (3.0 needs Python 3.14); tqdm, which it does not declare",
+        "a server averages all in each round; 3.0 needs Python 3.14",
         ("blazefl==2.0.3", "tqdm"), python="3.13",
     ),
 )  # fmt: skip
@@ -105,22 +105,30 @@ def environment(peer: Peer, envs: Path) -> str | None:
 def measure(python: str, script: str, nodes: int, steps: int) -> Cost:
     """Run a script once."""
     begin = time.perf_counter()
-    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryDirectory() as folder:
-        command = [python, str(HERE / script), str(nodes), str(steps)]
+    command = [python, str(HERE / script), str(nodes), str(steps)]
+    quiet = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
+    with (
+        tempfile.TemporaryFile("w+") as out,
+        tempfile.TemporaryFile("w+") as err,
+        tempfile.TemporaryDirectory() as folder,
+    ):
         child = subprocess.Popen(
-            command, cwd=folder, stdout=out, stderr=subprocess.STDOUT,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
-        )  # fmt: skip
+            command, cwd=folder, stdout=out, stderr=err, env={**os.environ, **quiet}
+        )
         _, status, used = os.wait4(child.pid, 0)
         child.returncode = os.waitstatus_to_exitcode(status)
         wall_s = time.perf_counter() - begin
-        out.seek(0)
-        said = out.read()
+        out.seek(0), err.seek(0)
+        said, complained = out.read(), err.read()
     if child.returncode:
-        raise SystemExit(f"{script} with {nodes} nodes ended with {child.returncode}:\n{said}")
-    last = json.loads(next(line for line in reversed(said.splitlines()) if line.startswith("{")))
+        raise SystemExit(
+            f"{script} with {nodes} nodes ended with {child.returncode}:\n{complained}"
+        )
+    last = json.loads(said.strip().splitlines()[-1])
     cpu_s, peak_mib = used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
-    return Cost(cpu_s, wall_s, peak_mib, last["accuracy"], last["version"], last["computed"])
+    return Cost(
+        cpu_s, wall_s, peak_mib, last["accuracy"], last["version"], last["computed"]
+    )
 
 
 def least(costs: Sequence[Cost]) -> tuple[float, float]:
@@ -133,7 +141,10 @@ def row(peer: Peer, python: str, nodes: int, repeats: int) -> tuple[float, float
     few, many = peer.steps
     # In turn, so that both see the machine as it is at the time.
     pairs = [
-        (measure(python, peer.script, nodes, few), measure(python, peer.script, nodes, many))
+        (
+            measure(python, peer.script, nodes, few),
+            measure(python, peer.script, nodes, many),
+        )
         for _ in range(repeats)
     ]
     short, long = (least([pair[i] for pair in pairs]) for i in (0, 1))
@@ -155,7 +166,9 @@ def main() -> None:
     chosen = [peer for peer in PEERS if peer.name in given.peers.split(",")]
     for nodes in map(int, given.nodes.split(",")):
         print(f"\n{nodes} nodes\n")
-        print("| peer | CPU-ms a node-step | times decentral | ms a round | MiB | accuracy | steps |")
+        print(
+            "| peer | CPU-ms a node-step | times ours | ms a round | MiB | accuracy | steps |"
+        )
         print("|---|---|---|---|---|---|---|")
         ours: float | None = None
         for peer in chosen:
