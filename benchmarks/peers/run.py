@@ -53,6 +53,13 @@ PEERS = (
         ("fluke-fl==0.8.1",), steps=(50, 250),
     ),
     Peer(
+        "decent-bench", "decent_bench_.py", "the job; needs Python 3.13",
+        ("decent-bench==0.3.0",), python="3.13",
+    ),
+    Peer(
+        "pfl", "pfl_.py", "a server averages all in each round", ("pfl[pytorch]==0.6.0",)
+    ),
+    Peer(
         "BlazeFL", "blazefl_.py",
         "a server averages all in each round; 3.0 needs Python 3.14",
         ("blazefl==2.0.3", "tqdm"), python="3.13",
