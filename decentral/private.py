@@ -9,21 +9,23 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from threading import RLock
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
+from torch.optim.adam import adam
 from torch.optim.optimizer import (
     _global_optimizer_post_hooks as _after_any_step,  # pyright: ignore[reportPrivateUsage]
 )
 from torch.optim.optimizer import (
     _global_optimizer_pre_hooks as _before_any_step,  # pyright: ignore[reportPrivateUsage]
 )
+from torch.optim.sgd import sgd
 
 #: What all layers of BatchNorm are, those of other libraries included; torch has no
 #: public name.
@@ -70,6 +72,95 @@ def step_quietly(optimizer: torch.optim.Optimizer) -> None:
         optimizer.step()
     else:
         inner(optimizer)
+
+
+def step_together(optimizers: Sequence[torch.optim.Optimizer]) -> None:
+    """Let optimizers that were made alike, of a row each, take a step: in one call
+    where they are torch's SGD or Adam, whose kernels take lists of tensors.
+
+    Most of a step of a small row is the way to the kernel.
+    """
+    first = optimizers[0]
+    joined = _JOINED.get(type(first))
+    quiet = not any((
+        _before_any_step, _after_any_step, first._optimizer_step_pre_hooks,  # pyright: ignore[reportPrivateUsage]
+        first._optimizer_step_post_hooks,  # pyright: ignore[reportPrivateUsage]
+    ))  # fmt: skip
+    several = quiet and len(optimizers) > 1 and all(map(_has_begun, optimizers))
+    if joined is not None and several:
+        with torch.no_grad():
+            joined(optimizers)
+    else:
+        for one in optimizers:
+            step_quietly(one)
+
+
+def _has_begun(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether an optimizer has all of its state, and one group of settings."""
+    (group, *more), state = optimizer.param_groups, optimizer.state
+    if more or "step" in vars(optimizer):
+        return False
+    # Without momentum there is no state to be made by a first step.
+    return group.get("momentum", 1.0) == 0 or all(state.get(p) for p in group["params"])
+
+
+#: Settings of a group that the kernels take as they are.
+_SGD = (
+    "weight_decay", "momentum", "lr", "dampening", "nesterov", "maximize", "foreach",
+    "fused",
+)  # fmt: skip
+_ADAM = (
+    "amsgrad", "lr", "weight_decay", "eps", "maximize", "foreach", "capturable",
+    "differentiable", "fused", "decoupled_weight_decay",
+)  # fmt: skip
+
+
+def _step_sgd(optimizers: Sequence[Any]) -> None:
+    params, grads, buffers = [], [], []
+    for one in optimizers:
+        one._init_group(one.param_groups[0], params, grads, buffers)
+    group = optimizers[0].param_groups[0]
+    given = {name: group[name] for name in _SGD}
+    sgd(params, grads, buffers, has_sparse_grad=False, **given)
+
+
+def _step_adam(optimizers: Sequence[Any]) -> None:
+    lists: list[list[Any]] = [[] for _ in range(6)]
+    for one in optimizers:
+        one._init_group(one.param_groups[0], *lists)
+    group = optimizers[0].param_groups[0]
+    beta1, beta2 = group["betas"]
+    given = {name: group[name] for name in _ADAM}
+    cast(Any, adam)(*lists, beta1=beta1, beta2=beta2, **given)
+
+
+#: By class; one that is derived from these may do anything.
+_JOINED: dict[type[torch.optim.Optimizer], Callable[[Sequence[Any]], None]] = {
+    torch.optim.SGD: _step_sgd,
+    torch.optim.Adam: _step_adam,
+    torch.optim.AdamW: _step_adam,
+}
+
+
+def multiply_all(tensors: list[Tensor], factors: list[float]) -> None:
+    """Multiply every tensor by a factor of its own, in place."""
+    torch._foreach_mul_(tensors, factors)  # pyright: ignore
+
+
+def add_all(tensors: list[Tensor], others: list[Tensor], factor: float) -> None:
+    """Add ``factor`` times another to every tensor, in place.
+
+    Args:
+        tensors: What is added to.
+        others: What is added.
+        factor: How many times.
+    """
+    torch._foreach_add_(tensors, others, alpha=factor)  # pyright: ignore
+
+
+def copy_all(tensors: list[Tensor], others: list[Tensor]) -> None:
+    """Copy another into every tensor."""
+    torch._foreach_copy_(tensors, others)  # pyright: ignore
 
 
 _COMPILER = "torch._dynamo"

@@ -345,3 +345,69 @@ def test_a_quiet_step_calls_the_hooks_that_are_registered(where: str) -> None:
     private.step_quietly(optimizer)
     assert seen == [1]
     assert parameter.tolist() == pytest.approx([0.8, 0.8])
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        (torch.optim.SGD, {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1}),
+        (torch.optim.SGD, {}), (torch.optim.Adam, {"amsgrad": True}), (torch.optim.AdamW, {}),
+        (torch.optim.AdamW, {"foreach": False}), (Doubled, {}), (torch.optim.Adagrad, {}),
+    ],
+)  # fmt: skip
+def test_optimizers_that_step_together_step_as_they_do_alone(
+    kind: Any, settings: dict[str, Any]
+) -> None:
+    """The same bits, from the first step on, also of one that is a step behind."""
+    from decentral.optim.base import fuse
+
+    starts = torch.linspace(-1, 1, 48).view(3, 16)
+
+    def made() -> tuple[list[torch.nn.Parameter], list[Any]]:
+        parameters = [torch.nn.Parameter(row.clone()) for row in starts]
+        return parameters, [fuse(kind([one], lr=0.1, **settings)) for one in parameters]
+
+    (ones, alone), (others, together) = made(), made()
+    for step in range(4):
+        taking = slice(0, 2 if step == 0 else 3)
+        for parameter in (*ones[taking], *others[taking]):
+            parameter.grad = parameter.detach().sin()
+        for optimizer in alone[taking]:
+            optimizer.step()
+        private.step_together(together[taking])
+    assert all(map(torch.equal, ones, others))
+    held = [[*one.state.values()] for one in (*alone, *together)]
+    assert str(held[:3]) == str(held[3:])
+
+
+def test_optimizers_that_step_together_call_the_kernel_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And not, where somebody's hook wants to see each."""
+    parameters = [torch.nn.Parameter(torch.ones(16)) for _ in range(3)]
+    optimizers = [torch.optim.SGD([one], lr=0.1) for one in parameters]
+    calls, sgd = [], private.sgd
+    monkeypatch.setattr(private, "sgd", lambda *a, **k: (calls.append(1), sgd(*a, **k)))
+    for one in parameters:
+        one.grad = torch.ones(16)
+    private.step_together(optimizers)
+    assert calls == [1]
+    handle = optimizers[0].register_step_post_hook(lambda *_: calls.append(2))
+    private.step_together(optimizers)
+    handle.remove()
+    assert calls == [1, 2]
+    assert all(one.tolist() == pytest.approx([0.8] * 16) for one in parameters)
+
+
+def test_calls_for_many_tensors_are_those_for_one() -> None:
+    """To the bit: laws of simulated time rest on it."""
+    ones, others = torch.randn(3, 48), torch.randn(3, 48)
+    expected = [
+        (one * 0.3).add_(two, alpha=0.7) for one, two in zip(ones, others, strict=True)
+    ]
+    found = [*ones.clone()]
+    private.multiply_all(found, [0.3] * 3)
+    private.add_all(found, [*others], 0.7)
+    assert all(map(torch.equal, found, expected))
+    private.copy_all(found, [*others])
+    assert all(map(torch.equal, found, others))

@@ -18,9 +18,9 @@ What a node remembers from event to event are ``numbers`` and the ``mailbox``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from torch import Tensor
 
@@ -51,19 +51,35 @@ class Version:
     """A model as it was sent: held once for all who get it.
 
     ``value`` is what the row would be if every update added 1 to it (see
-    ``simulation/gain``); ``numbers`` are what the algorithm sends along.
+    ``simulation/gain``); ``numbers`` are what the algorithm sends along. Rows are copied
+    when somebody looks, or many together: ``settle`` does what waits.
     """
 
     number: int
     owner: NodeId
-    row: Tensor  # [k], what of a row is sent
     value: float
+    settle: Callable[[], None]
     numbers: dict[str, float] = field(default_factory=dict[str, float])
     part: Part | None = None  # of a row, if not all of it is sent
+    tensor: Tensor | None = None  # once it is copied
+    #: How far what waits has come with it, see `decentral.simulation.operations`.
+    written: int = 0
+    touched: int = 0
+
+    @property
+    def row(self) -> Tensor:
+        """What of a row is sent, [k]."""
+        self.settle()
+        return self.held
+
+    @property
+    def held(self) -> Tensor:
+        """The same, for who knows that nothing waits."""
+        assert self.tensor is not None, "a version is copied before it is read"
+        return self.tensor
 
 
-@dataclass(frozen=True, slots=True)
-class NodeEvent:
+class NodeEvent(NamedTuple):
     """What has happened to a node; ``sender`` and ``version`` are those of a message,
     or of the other node of a transfer, whose ``own`` is the node's model of its begin.
     """

@@ -221,8 +221,8 @@ class Block:
         rate = self.setup.rates(self.progress, self.optimizer.blockwise)
         if part is None:
             self.optimizer.step(rate, done)
-        for row in part.rows if part else ():
-            self.optimizer.step_row(row, rate, done)
+        elif part.rows:
+            self.optimizer.step_rows(part.rows, rate, done)
         if before is not None:
             moved = self.x[self.scaled].sub_(before).mul_(self.factors)
             self.x[self.scaled] = moved.add_(before)

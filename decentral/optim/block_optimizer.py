@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
@@ -15,7 +15,7 @@ from decentral.optim.base import FREE, LrInfo, is_elementwise, make_optimizer
 from decentral.optim.blocks import Blockwise
 from decentral.optim.first_order import power_
 from decentral.optim.states import pack, unpack
-from decentral.private import step_quietly
+from decentral.private import step_quietly, step_together
 from decentral.registry import ConfiguredPlugin
 from decentral.topology.labels import RowIndex
 from decentral.traits import OptimizerTraits, traits_of
@@ -67,7 +67,7 @@ class BlockOptimizer:
             rows: The block, [n, P].
             grads: Its gradients, [n, P].
             course: The course of the learning rate.
-            apart: Whether rows are updated one at a time, by `step_row`: each then has
+            apart: Whether rows are updated one at a time, by `step_rows`: each then has
                 an instance, and with it a count of steps, to itself.
         """
         self.layout, self.nodes, self.grads = layout, rows.shape[0], grads
@@ -181,11 +181,9 @@ class BlockOptimizer:
         return self.blockwise.ratio(name) if self.blockwise else 1.0
 
     def step(self, lr: float | Rate, progress: float = 0.0) -> None:
-        """Update the rows from their gradients, after the share ``progress`` of the
-        run.
+        """Update the rows from their gradients, after the share ``progress`` of the run.
 
-        ``lr`` is the learning rate, or that of each group as a function of its
-        ratio.
+        ``lr`` is the learning rate, or that of each group as a function of its ratio.
         """
         if self.power != 1.0:
             # In one pass for the whole block, before any optimizer sees its part.
@@ -194,18 +192,23 @@ class BlockOptimizer:
         for instance in self.instances:
             step_quietly(instance)
 
-    def step_row(self, row: int, lr: float | Rate, progress: float = 0.0) -> None:
-        """Update one row, whose instance stands ``apart``; see `step`.
+    def step_rows(
+        self, rows: Sequence[int], lr: float | Rate, progress: float = 0.0
+    ) -> None:
+        """Do the same for some rows, whose instances stand ``apart``.
 
         Args:
-            row: The row.
-            lr: The learning rate, or that of each group as a function of its ratio.
-            progress: The share of the run that the node has done.
+            rows: The rows.
+            lr: Their learning rate.
+            progress: The share of the run that their nodes have done.
         """
         if self.power != 1.0:
-            power_(self.layout.trainable_view(self.grads[row : row + 1]), self.power)
-        _tell(self.instances[row].param_groups, lr, progress)
-        step_quietly(self.instances[row])
+            for row in rows:
+                power_(self.layout.trainable_view(self.grads[row : row + 1]), self.power)
+        instances = [self.instances[row] for row in rows]
+        for instance in instances:
+            _tell(instance.param_groups, lr, progress)
+        step_together(instances)
 
     def set_mode(self, training: bool) -> None:
         """Tell optimizers that have modes, such as schedule-free ones, what comes
@@ -337,9 +340,7 @@ class BlockOptimizer:
         return declared and isinstance(value, Tensor) and value.shape == parameter.shape
 
     def absorb(self, channels: list[Tensor]) -> None:
-        """Write mixed channels back into the state (needed only where they were
-        copies).
-        """
+        """Write mixed channels back into the state, where they were copies."""
         if self.together:
             return
         for column, channel in zip(self._columns(), channels, strict=True):
@@ -373,7 +374,7 @@ class BlockOptimizer:
 
 
 def _tell(groups: list[dict[str, Any]], lr: float | Rate, progress: float) -> None:
-    """Tell groups their learning rate, and how far the run is if they want to know."""
+    """Tell groups their rate, and how far the run is if they want to know."""
     for group in groups:
         ratio = group.get("ratio", 1.0)
         group["lr"] = lr(ratio) if callable(lr) else lr * ratio
@@ -390,9 +391,7 @@ def _number(value: float) -> Tensor:
 
 
 def state_numbers(rule: ConfiguredPlugin, layout: Layout) -> int:
-    """Return how many numbers of one row's state are exchanged along with it, by a
-    trial step.
-    """
+    """Return how many numbers of a row's state are exchanged, by a trial step."""
     # Many optimizers make their state only when they first step.
     row, grad = torch.ones(1, layout.width), torch.ones(1, layout.width)
     trial = BlockOptimizer(rule, layout, row, grad)

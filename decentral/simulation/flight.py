@@ -18,7 +18,9 @@ from decentral.gradients.base import ROWS, rows_at_once
 from decentral.loop.block import Block
 from decentral.loop.health import finite_rows
 from decentral.loop.pipeline import Pipeline
+from decentral.private import copy_all
 from decentral.sampling import OwnPace
+from decentral.simulation.operations import Operations, Touched
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +37,19 @@ class Flight:
     one is due; what was computed stands in the block's gradients.
     """
 
-    def __init__(self, block: Block, most: int | None = None) -> None:
-        """Compute at most ``most`` gradients of a block at once; none: as many as the
-        cache has room for, and as there are.
+    def __init__(
+        self, block: Block, operations: Operations, most: int | None = None
+    ) -> None:
+        """Compute the gradients of a block.
+
+        Args:
+            block: The rows.
+            operations: What waits to be done to them.
+            most: Gradients that are computed at once; none: as many as the cache has
+                room for, and as there are.
         """
         setup = block.setup
-        self.block, self.setup = block, setup
+        self.block, self.setup, self.operations = block, setup, operations
         if most is None:
             kept, width = setup.activation_memory, setup.layout.width
             fitting = max(ROWS, rows_at_once(kept, width, block.rows.device))
@@ -69,7 +78,9 @@ class Flight:
         #: How many gradients were computed, in how many calls.
         self.computed = self.calls = 0
 
-    def begin(self, index: int, position: int, size: int, step: int) -> None:
+    def begin(
+        self, index: int, position: int, size: int, step: int, node: Touched
+    ) -> None:
         """Take a snapshot of a row for its next gradient.
 
         Args:
@@ -77,22 +88,32 @@ class Flight:
             position: The first sample of its batch.
             size: Samples of the batch.
             step: Updates that its node has made.
+            node: The node, whose row is read.
         """
         if self.pending and (size != self.size or len(self.pending) == self.most):
             self.compute()
         slot, self.size = len(self.pending), size
-        self._slots[slot][0].copy_(self._hosted[index][0])
-        for name, value in self.integers.items():
-            value[slot] = self.block.integers[name][index]
+        self.operations.add(self._take, (), (slot, index), (node,), ())
         self.pending.append(Pending(index, position, step))
         self._begun.add(index)
+
+    def _take(self, items: list[tuple[int, int]]) -> None:
+        """Copy rows into their slots."""
+        copy_all(
+            [self._slots[slot][0] for slot, _ in items],
+            [self._hosted[index][0] for _, index in items],
+        )
+        for name, value in self.integers.items():
+            for slot, index in items:
+                value[slot] = self.block.integers[name][index]
 
     def is_pending(self, index: int) -> bool:
         """Whether the gradient of a row has begun and is not computed yet."""
         return index in self._begun
 
     def compute(self) -> None:
-        """Compute all gradients that have begun."""
+        """Compute all gradients that have begun, after all that waits."""
+        self.operations.finish()
         pending, block = self.pending, self.block
         if not pending:
             return
@@ -114,8 +135,11 @@ class Flight:
         losses = pipeline.gradient(block.progress, self.size)[:count]
         self._check(losses, pending)
         pipeline.clip()
+        copy_all(
+            [self._hosted[one.index][1] for one in pending],
+            [slope for _, slope in self._slots[:count]],
+        )
         for slot, (one, loss) in enumerate(zip(pending, losses.tolist(), strict=True)):
-            self._hosted[one.index][1].copy_(self._slots[slot][1])
             self.losses[one.index] = loss
             if before is not None:
                 after = self.rows[slot, trainable:].clone()

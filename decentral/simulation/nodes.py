@@ -11,6 +11,8 @@ from torch import Tensor
 
 from decentral.algorithms.node import NodeEvent, Part, Version
 from decentral.loop.block import Block
+from decentral.simulation import operations as do
+from decentral.simulation.operations import Operations
 from decentral.topology.labels import NodeId
 
 
@@ -36,6 +38,7 @@ class World(Protocol):
     block: Block
     nodes: list[SimulatedNode]
     acting: str
+    operations: Operations
 
     @property
     def rounds(self) -> Rounds:
@@ -46,8 +49,8 @@ class World(Protocol):
         """Let a node compute from now on; return whether it began."""
         ...
 
-    def update(self, node: SimulatedNode) -> None:
-        """Let the optimizer update a node's row."""
+    def update(self, node: SimulatedNode, scale: float) -> None:
+        """Let the optimizer update ``scale`` times a node's row."""
         ...
 
     def draw_ahead(self, purpose: str, node: NodeId, first: int) -> list[float]:
@@ -59,7 +62,7 @@ class World(Protocol):
         ...
 
     def version(self, node: SimulatedNode, numbers: dict[str, float]) -> Version:
-        """Return a copy of a node's model."""
+        """Return a version of a node's model, which is not copied yet."""
         ...
 
     def send(
@@ -109,11 +112,13 @@ class SimulatedNode:
         """
         self.world, self.index = world, index
         self.id = world.block.hosted[index]
-        self.row: Tensor = world.block.sent[index]
+        self.tensor: Tensor = world.block.sent[index]
+        #: How far what waits has come with it, see `decentral.simulation.operations`.
+        self.written = self.touched = 0
         setup = world.block.setup
         sent = setup.layout.entries_sent(setup.config.gossip_buffers)
         #: The row without the padding at its end: what is cut into parts.
-        self.whole = self.row[: sent[-1].stop]
+        self.whole = self.tensor[: sent[-1].stop]
         self.weights, self.out_neighbours = weights, receivers
         self.neighbours = [node for node in weights if node != self.id]
         self.numbers: dict[str, float] = {}
@@ -130,6 +135,12 @@ class SimulatedNode:
         self.busy_s = self.due_s = 0.0
         self.draws: dict[str, int] = {}
         self._drawn: dict[str, tuple[int, Any]] = {}
+
+    @property
+    def row(self) -> Tensor:
+        """Its row as it is now."""
+        self.world.operations.finish()
+        return self.tensor
 
     @property
     def nodes(self) -> int:
@@ -156,11 +167,7 @@ class SimulatedNode:
     def update(self, scale: float = 1.0) -> None:
         """Let the optimizer update the row by the gradient that is ready."""
         assert self.has_gradient, "an update needs a gradient that is ready"
-        if scale != 1.0:
-            self.row.mul_(scale)
-        self.world.update(self)
-        if scale != 1.0:
-            self.row.div_(scale)
+        self.world.update(self, scale)
         self.has_gradient = False
         self.updates += 1
         self.value += 1.0 / scale
@@ -206,7 +213,9 @@ class SimulatedNode:
 
     def keep(self, **numbers: float) -> Version:
         """Return a copy of the model as it is now."""
-        return self.world.version(self, numbers)
+        made = self.world.version(self, numbers)
+        self.world.operations.add(do.keep, (), (made, self.tensor), (self,), (made,))
+        return made
 
     def send(
         self,
@@ -253,24 +262,28 @@ class SimulatedNode:
 
     def mix(self, own: float, others: Mapping[int, tuple[float, Version]]) -> None:
         """x_i <- own x_i + sum_j w_j x_j, added in ascending order of the others."""
-        self._changed()
-        row, value = self.row, own * self.value
-        row.mul_(own)
+        self._mix(self.tensor, own, [term for _, term in sorted(others.items())])
+        value = own * self.value
         for _, (weight, version) in sorted(others.items()):
-            row.add_(version.row, alpha=weight)
             value += weight * version.value
         self.value = value
 
     def mix_part(self, part: Part, own: float, others: Sequence[Version]) -> None:
         """Mix one part of the row, with equal weights of the others."""
-        self._changed()
         weight = (1.0 - own) / max(1, len(others))
-        piece = part.of(self.whole).mul_(own)
+        self._mix(part.of(self.whole), own, [(weight, version) for version in others])
         value = own * (self.value + self.offsets.get(part, 0.0))
         for version in others:
-            piece.add_(version.row, alpha=weight)
             value += weight * version.value
         self.offsets[part] = value - self.value
+
+    def _mix(self, row: Tensor, own: float, terms: list[tuple[float, Version]]) -> None:
+        """Mix the row, or a part of it."""
+        if self.world.acting != "gradient":
+            # A change by others, apart from a node's own mixing at its update.
+            self.changes += 1
+        versions = [version for _, version in terms]
+        self.world.operations.add(do.mix, (), (row, own, terms), versions, (self,))
 
     @property
     def mean_value(self) -> float:
@@ -280,41 +293,35 @@ class SimulatedNode:
 
     def sum(self, terms: Sequence[tuple[float, Version]]) -> Version:
         """Return a weighted sum of models, for the mailbox."""
-        made = self.keep()
-        made.row.zero_()
-        made.value = 0.0
-        for weight, version in terms:
-            made.row.add_(version.row, alpha=weight)
-            made.value += weight * version.value
+        made, terms = self.world.version(self, {}), list(terms)
+        versions = [version for _, version in terms]
+        item = made, self.tensor, terms
+        self.world.operations.add(do.add_up, (), item, versions, (made,))
+        made.value = sum([weight * version.value for weight, version in terms], 0.0)
         return made
 
     def add(self, version: Version, weight: float) -> None:
         """x_i <- x_i + weight times a model."""
-        self._changed()
-        self.row.add_(version.row, alpha=weight)
+        self._mix(self.tensor, 1.0, [(weight, version)])
         self.value += weight * version.value
 
     def average(self, event: NodeEvent) -> None:
         """Replace the models of both ends of a transfer by their mean."""
         other = self.world.nodes[event.sender]
         other.changes += 1
-        if event.own is not None and event.version is not None:
+        own, theirs, both = event.own, event.version, (self, other)
+        if own is not None and theirs is not None:
             # What others did meanwhile stays: only the difference of then is shared.
-            half = (event.version.row - event.own.row).mul_(0.5)
-            self.row.add_(half)
-            other.row.sub_(half)
-            change = (event.version.value - event.own.value) / 2
+            item = self.tensor, other.tensor, own, theirs
+            wait = self.world.operations
+            wait.add(do.share_difference, (), item, (own, theirs), both)
+            change = (theirs.value - own.value) / 2
             self.value, other.value = self.value + change, other.value - change
             return
-        self.row.add_(other.row).mul_(0.5)
-        other.row.copy_(self.row)
+        pair = self.tensor, other.tensor
+        self.world.operations.add(do.average, (), pair, (), both)
         self.value = other.value = (self.value + other.value) / 2
 
     def mix_round(self) -> None:
         """x_i <- sum_j W_ij x_j with the models of the round."""
         self.world.rounds.mix(self)
-
-    def _changed(self) -> None:
-        """Count a change by others, apart from a node's own mixing at its update."""
-        if self.world.acting != "gradient":
-            self.changes += 1

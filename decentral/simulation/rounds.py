@@ -13,11 +13,12 @@ import torch
 from numpy.typing import NDArray
 
 from decentral.algorithms.node import Version
-from decentral.exchange.local import ordered_sums
 from decentral.mixing.base import Mixing
 from decentral.network.planning import RoundPlanner
 from decentral.network.queue import Lines, Moment, Queue
+from decentral.simulation import operations as do
 from decentral.simulation.nodes import SimulatedNode
+from decentral.simulation.operations import Operations
 from decentral.topology.labels import NodeId
 
 
@@ -28,6 +29,7 @@ class World(Protocol):
     size: float
     lines: Lines
     queue: Queue
+    operations: Operations
 
     def count_messages(self, count: int) -> None:
         """Book messages that leave."""
@@ -137,10 +139,8 @@ class Rounds:
             terms = [round.versions[NodeId(j)] for j in senders.tolist()]
             pairs = zip(exact.tolist(), terms, strict=True)
             node.value = sum(weight * one.value for weight, one in pairs)
-            weights = torch.from_numpy(exact).to(node.row)
-            places = torch.arange(len(terms), device=node.row.device)
-            rows = torch.stack([one.row for one in terms])
-            node.row.copy_(ordered_sums(rows, places, weights, places[:1])[0])
+            item = node.tensor, terms, torch.from_numpy(exact).to(node.tensor)
+            self.world.operations.add(do.mix_round, (), item, terms, (node,))
         round.mixed += 1
         if round.mixed == node.nodes:
             del self.open[step], self._planned[step]

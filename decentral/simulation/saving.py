@@ -78,8 +78,9 @@ class Simulation(World):
             row = row.to(self.block.rows, copy=True)
             place = int(number)
             part = Part(*cut) if cut else None
+            settle = self.operations.finish
             versions[place] = Version(
-                place, NodeId(owner), row, value, dict(numbers), part
+                place, NodeId(owner), value, settle, dict(numbers), part, row
             )
         self.now_s = plain["now_s"]
         events = (_unpack_event(one, versions) for one in plain["queue"])

@@ -7,13 +7,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
+from math import isinf
 
 from decentral.algorithms.node import NodeEvent, Part, Version
 from decentral.loop.block import Block
 from decentral.network.queue import Lines, Moment, Queue
+from decentral.simulation import operations as do
 from decentral.simulation.nodes import SimulatedNode
+from decentral.simulation.operations import Operations
 from decentral.topology.labels import NodeId
 
 
@@ -40,6 +41,10 @@ class Traffic(ABC):
     def __init__(self, block: Block, lines: Lines) -> None:
         """Begin with nothing under way."""
         self.block, self.lines, self.queue = block, lines, Queue()
+        self.operations = Operations()
+        # Only a line that is shared needs to know when a message begins to arrive.
+        self._free = [isinf(rate) for rate in lines.down_Bps]
+        self._bytes = block.setup.size.gossip
         self.size = float(block.setup.size.gossip)
         self.now_s = 0.0
         self.waiting: dict[NodeId, list[tuple[list[NodeId], Version]]] = {}
@@ -52,9 +57,10 @@ class Traffic(ABC):
         """Call the algorithm for what has happened to a node."""
 
     def version(self, node: SimulatedNode, numbers: dict[str, float]) -> Version:
-        """Return a copy of a node's model as it is now."""
+        """Return a version of a node's model, which is not copied yet."""
         self.versions += 1
-        return Version(self.versions, node.id, node.row.clone(), node.value, numbers)
+        settle = self.operations.finish
+        return Version(self.versions, node.id, node.value, settle, numbers)
 
     def send(
         self,
@@ -82,12 +88,28 @@ class Traffic(ABC):
             self.waiting[node.id] = [([*receivers], version)]
             self.queue.push(free_s, Moment.LINE, node.id)
         elif adds:
-            _join(waiting[-1][1], version, adds)
+            self._join(waiting[-1][1], version, adds)
         elif waits == "all":
             waiting.append(([*receivers], version))
         else:
             self.dropped += len(waiting[-1][0])
             waiting[-1] = ([*receivers], version)
+
+    def _join(self, waiting: Version, newer: Version, name: str) -> None:
+        """Let a model that waits be the mean of itself and a newer one, by a number of
+        theirs that is summed.
+
+        Args:
+            waiting: The model that waits.
+            newer: The one that comes.
+            name: The name of the number.
+        """
+        old, new = waiting.numbers[name], newer.numbers[name]
+        share = new / (old + new)
+        item = waiting, newer, share
+        self.operations.add(do.join, (), item, (newer,), (waiting,))
+        waiting.value += share * (newer.value - waiting.value)
+        waiting.numbers[name] = old + new
 
     def _leave(
         self, sender: NodeId, receivers: Sequence[NodeId], version: Version
@@ -96,8 +118,7 @@ class Traffic(ABC):
         size = self.bytes_of(version)
         leaving = self.lines.leave(self.now_s, sender, receivers, size)
         for receiver, one in zip(receivers, leaving, strict=True):
-            # Only a line that is shared needs to know when a message begins to arrive.
-            if np.isinf(self.lines.down_Bps[receiver]):
+            if self._free[receiver]:
                 self.queue.push(one.arrives_s, Moment.MESSAGE, receiver, version)
             else:
                 what = one, version
@@ -118,9 +139,11 @@ class Traffic(ABC):
         for _, part in letters:
             if part not in versions:
                 self.versions += 1
-                piece = part.of(node.whole).clone()
                 value = node.value + node.offsets.get(part, 0.0)
-                version = Version(self.versions, node.id, piece, value, part=part)
+                settle = self.operations.finish
+                version = Version(self.versions, node.id, value, settle, part=part)
+                item = version, part.of(node.whole)
+                self.operations.add(do.keep, (), item, (node,), (version,))
                 versions[part] = version
         if not letters:
             return
@@ -137,7 +160,8 @@ class Traffic(ABC):
         """Return the bytes of a message: as many of a part as it has numbers."""
         if version.part is None:
             return self.size
-        return self.size * len(version.row) / (len(self.nodes[version.owner].whole))
+        whole = self.nodes[version.owner].whole
+        return self.size * len(version.part.of(whole)) / len(whole)
 
     def count_messages(self, count: int, version: Version | None = None) -> None:
         """Book messages that leave, each of a whole model or a ``version``; a
@@ -146,7 +170,7 @@ class Traffic(ABC):
         stats = self.block.stats
         stats.messages += count
         if version is None or version.part is None:
-            stats.bytes += count * self.block.setup.size.gossip
+            stats.bytes += count * self._bytes
             self.communications += 1
         else:
             stats.bytes += count * round(self.bytes_of(version))
@@ -188,14 +212,3 @@ class Traffic(ABC):
             self.meeting -= {meeting.node, meeting.other}
         self.tell(self.nodes[meeting.node], event)
         self._begin_meetings()
-
-
-def _join(waiting: Version, newer: Version, name: str) -> None:
-    """Let a model that waits be the mean of itself and a newer one, by a number of
-    theirs that is summed.
-    """
-    old, new = waiting.numbers[name], newer.numbers[name]
-    share = new / (old + new)
-    waiting.row.lerp_(newer.row, share)
-    waiting.value += share * (newer.value - waiting.value)
-    waiting.numbers[name] = old + new

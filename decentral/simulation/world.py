@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from decentral import rng
 from decentral.algorithms.node import NodeEvent, Version
@@ -16,19 +17,20 @@ from decentral.errors import RunError
 from decentral.loop.block import Block
 from decentral.mixing.base import Mixing
 from decentral.network.compute import seconds_of
-from decentral.network.queue import Event, Lines, Moment
+from decentral.network.queue import Leaving, Lines, Moment
 from decentral.optim.block_optimizer import Rate
 from decentral.plugins import describe, label_of, wrong
 from decentral.schedules.action import Merge
 from decentral.simulation.flight import Flight
 from decentral.simulation.nodes import SimulatedNode
 from decentral.simulation.rounds import Rounds, receivers_of
-from decentral.simulation.traffic import Traffic
+from decentral.simulation.traffic import Meeting, Traffic
 from decentral.topology.labels import NodeId
 from decentral.traits import ComputeTraits, traits_of
 
 #: Numbers that a node draws ahead for one purpose.
 _AHEAD = 64
+_GRADIENT, _ROUND = NodeEvent("gradient"), NodeEvent("round")
 
 
 class World(Traffic):
@@ -50,8 +52,8 @@ class World(Traffic):
         assert setup.network is not None
         assert setup.compute is not None
         self.setup, self.planner = setup, block.planner
-        self.flight = Flight(block, most)
         super().__init__(block, Lines(setup.network))
+        self.flight = Flight(block, self.operations, most)
         self.acting = "start"
         mixing = self.planner.mixer.mixing(0)
         receivers = receivers_of(mixing)
@@ -69,8 +71,15 @@ class World(Traffic):
         self._alike = setup.runs_in == "neighbours"
         self.last = setup.config.steps * len(self.nodes)
         self._machines = traits_of(setup.compute, ComputeTraits)
+        self._may_leave = self._machines.away_s is not None
         loses = self._machines.loses
         self._loses = loses is not None and loses(setup.compute.settings)
+        self._steps, self._factors = setup.config.steps, setup.config.node_lr
+        #: What to do for each `Moment`.
+        self._happens = (
+            self._end_gradient, self._end_transfer, self._free_line, self._begin_arrival,
+            self._arrive,
+        )  # fmt: skip
         self._intensity: dict[int, float] = {}
         self._seconds: dict[int, list[float]] = {}
         self._paces: dict[int, tuple[float | Rate, float]] = {}
@@ -93,7 +102,10 @@ class World(Traffic):
             or self.queue.next_s <= self.now_s
             or target >= self.last
         ):
-            self._happen(self.queue.pop())
+            time_s, moment, node, _, what = self.queue.pop()
+            self.now_s = time_s
+            self._happens[moment](self.nodes[node], what)
+        self.operations.finish()
         if self.updates < target:
             raise RunError(
                 f"{label_of(self.setup.algorithm)}: after {self.updates} of {self.last} updates "
@@ -117,46 +129,47 @@ class World(Traffic):
             else:
                 node.compute()
 
-    def _happen(self, event: Event) -> None:
-        self.now_s = event.time_s
-        node, what = self.nodes[event.node], event.what
-        match event.moment:
-            case Moment.GRADIENT:
-                node.is_in_flight = False
-                if self.flight.is_pending(node.index):
-                    self.flight.compute()
-                node.has_gradient = True
-                self.tell(node, NodeEvent("gradient"))
-            case Moment.TRANSFER:
-                away_s = max(self._away_s(n) for n in (what.node, what.other))
-                if away_s:
-                    self.queue.push(self.now_s + away_s, Moment.TRANSFER, node.id, what)
-                else:
-                    self._end_meeting(what)
-            case Moment.LINE:
-                receivers, version = self.waiting[event.node].pop(0)
-                if not self.waiting[event.node]:
-                    del self.waiting[event.node]
-                self._leave(event.node, receivers, version)
-                if event.node in self.waiting:
-                    free_s = self.lines.free_s[event.node]
-                    self.queue.push(free_s, Moment.LINE, event.node)
-            case Moment.BEGINNING:
-                leaving, version = what
-                size = self.bytes_of(version)
-                arrives_s = self.lines.take(event.node, leaving, size)
-                self.queue.push(arrives_s, Moment.MESSAGE, event.node, version)
-            case Moment.MESSAGE:
-                if away_s := self._away_s(node.id):
-                    if self._loses:
-                        self.lost += 1
-                    else:
-                        back_s = self.now_s + away_s
-                        self.queue.push(back_s, Moment.MESSAGE, node.id, what)
-                elif isinstance(what, Version):
-                    self.tell(node, NodeEvent("message", what.owner, what))
-                else:
-                    self.tell(node, NodeEvent("round"))
+    def _end_gradient(self, node: SimulatedNode, _: None) -> None:
+        node.is_in_flight = False
+        if self.flight.is_pending(node.index):
+            self.flight.compute()
+        node.has_gradient = True
+        self.tell(node, _GRADIENT)
+
+    def _end_transfer(self, node: SimulatedNode, meeting: Meeting) -> None:
+        away_s = self._may_leave and max(
+            self._away_s(one) for one in (meeting.node, meeting.other)
+        )
+        if away_s:
+            self.queue.push(self.now_s + away_s, Moment.TRANSFER, node.id, meeting)
+        else:
+            self._end_meeting(meeting)
+
+    def _free_line(self, node: SimulatedNode, _: None) -> None:
+        """Let the first of what waits leave over a line that is free."""
+        receivers, version = self.waiting[node.id].pop(0)
+        if not self.waiting[node.id]:
+            del self.waiting[node.id]
+        self._leave(node.id, receivers, version)
+        if node.id in self.waiting:
+            self.queue.push(self.lines.free_s[node.id], Moment.LINE, node.id)
+
+    def _begin_arrival(self, node: SimulatedNode, what: tuple[Leaving, Version]) -> None:
+        leaving, version = what
+        arrives_s = self.lines.take(node.id, leaving, self.bytes_of(version))
+        self.queue.push(arrives_s, Moment.MESSAGE, node.id, version)
+
+    def _arrive(self, node: SimulatedNode, what: Any) -> None:
+        """Give a node a model, or the word that its round is there."""
+        away_s = self._may_leave and self._away_s(node.id)
+        if away_s and self._loses:
+            self.lost += 1
+        elif away_s:
+            self.queue.push(self.now_s + away_s, Moment.MESSAGE, node.id, what)
+        elif isinstance(what, Version):
+            self.tell(node, NodeEvent("message", what.owner, what))
+        else:
+            self.tell(node, _ROUND)
 
     def _away_s(self, node: NodeId) -> float:
         """Return the seconds until a node is online; 0: it is."""
@@ -182,18 +195,19 @@ class World(Traffic):
         """Let a node compute from now on, unless as many gradients as the run has were
         begun; return whether it began.
         """
-        if self.begun >= self.last or (
-            self._alike and node.begun == self.setup.config.steps
-        ):
+        if self.begun >= self.last or (self._alike and node.begun == self._steps):
             node.has_stopped = True
             return False
         assert not node.is_in_flight, "one gradient of a node is in flight at most"
         self.begun += 1
         timeline, step = self.setup.timeline, node.begun
-        size = timeline.size(min(step, timeline.steps - 1))
-        beyond = max(0, step - timeline.steps)
-        position = timeline.samples[min(step, timeline.steps)] + beyond * size
-        self.flight.begin(node.index, position, size, node.updates)
+        if step < timeline.steps:
+            position = timeline.samples[step]
+            size = timeline.samples[step + 1] - position
+        else:  # a fast node goes on with the last size
+            size = timeline.size(step)
+            position = timeline.samples[-1] + (step - timeline.steps) * size
+        self.flight.begin(node.index, position, size, node.updates, node)
         node.begun += 1
         node.is_in_flight = True
         seconds = self._seconds_of(node.index, step, size / self.setup.first_batch)
@@ -227,28 +241,53 @@ class World(Traffic):
             self._seconds[step] = drawn.tolist()
         return self._seconds[step][index] * amount
 
-    def update(self, node: SimulatedNode) -> None:
-        """Let the optimizer update a node's row by its gradient."""
-        block, index = self.block, node.index
-        factor = self.setup.config.node_lr.get(node.id)
-        before = block.x[index].clone() if factor else None
-        block.optimizer.step_row(index, *self._pace(node))
-        if before is not None and factor:
-            block.x[index] = before.add_((block.x[index] - before).mul_(factor))
-        self.flight.land(index)
+    def update(self, node: SimulatedNode, scale: float) -> None:
+        """Let the optimizer update ``scale`` times a node's row by its gradient."""
+        index = node.index
+        item = index, node.tensor, scale
+        self.operations.add(self._step, self._pace(node), item, (), (node,))
         self.losses[index] = self.flight.losses[index]
         self.updates += 1
         self.staleness += node.changes - node.changes_at_snapshot
 
+    def _step(
+        self, items: list[tuple[int, Tensor, float]], rate: float | Rate, done: float
+    ) -> None:
+        """Let the optimizer update rows, all at one learning rate.
+
+        Args:
+            items: Indices of rows, what of them is sent, and their scales.
+            rate: The learning rate.
+            done: The share of the run that their nodes have done.
+        """
+        block, rows = self.block, [index for index, _, _ in items]
+        for _, row, scale in items:
+            if scale != 1.0:
+                row.mul_(scale)
+        before = {
+            one: (block.x[one].clone(), self._factors[block.hosted[one]])
+            for one in rows if self._factors.get(block.hosted[one])
+        }  # fmt: skip
+        block.optimizer.step_rows(rows, rate, done)
+        for one, (was, factor) in before.items():
+            block.x[one] = was.add_((block.x[one] - was).mul_(factor))
+        for index, row, scale in items:
+            self.flight.land(index)
+            if scale != 1.0:
+                row.div_(scale)
+
     def _pace(self, node: SimulatedNode) -> tuple[float | Rate, float]:
         """Return the learning rate of a node's next update, and the share of the run
-        that is done, both by its own progress.
+        that is done if the optimizer wants to know, both by its own progress.
         """
-        step = min(node.updates, self.setup.config.steps - 1)
+        step = min(node.updates, self._steps - 1)
         if step not in self._paces:
             here = self.planner.progress(step, 0)
-            rates = self.setup.rates(here, self.block.optimizer.blockwise)
-            self._paces[step] = rates, here.fraction
+            optimizer = self.block.optimizer
+            rates = self.setup.rates(here, optimizer.blockwise)
+            # Rows of one rate are updated in one call: they differ by what counts only.
+            done = here.fraction if optimizer.follows_progress else 0.0
+            self._paces[step] = rates, done
         return self._paces[step]
 
     # --- communication ------------------------------------------------------------
