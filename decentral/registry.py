@@ -94,10 +94,11 @@ _Target = TypeVar("_Target", bound=Callable[..., Any])
 @dataclass(frozen=True)
 class NestedPlugin:
     """Marks a setting of type `ConfiguredPlugin`:
-    ``NestedPlugin("communication")``.
+    ``NestedPlugin("communication")``; ``optional``: or None.
     """
 
     kind: str
+    optional: bool = False
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
         """Let pydantic build the nested plug-in."""
@@ -106,7 +107,11 @@ class NestedPlugin:
         # Within text, ``none`` reads as the absence of a value; here it is the name
         # of a plug-in.
         return core_schema.no_info_plain_validator_function(
-            lambda value: build(self.kind, "none" if value is None else value)
+            lambda value: (
+                None
+                if value is None and self.optional
+                else build(self.kind, "none" if value is None else value)
+            )
         )
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from itertools import permutations
 from math import ceil, cos, log, pi
+from pathlib import Path
 
+import networkx as nx
 import numpy as np
 import pytest
 
 from decentral.mixing.base import Mixer
 from decentral.mixing.summary import spectral_gap
 from decentral.registry import build
-from decentral.topology.base import Topology, statistics
+from decentral.topology.base import Links, Topology, statistics
 
 
 def mixer(topology: str, nodes: int, weights: str = "auto", seed: int = 0) -> Mixer:
@@ -319,3 +321,35 @@ def test_lazy_weights_have_no_negative_eigenvalue(topology: str) -> None:
 def test_max_degree_weighs_every_link_of_a_round_the_same() -> None:
     matrix = mixer("star", 6, "max_degree").mixing(0).dense()
     assert set(matrix[0, 1:].round(12)) == {round(1 / 6, 12)}
+
+
+@pytest.mark.parametrize(("base", "most"), [("exponential", 5), ("ring", 2)])
+def test_random_neighbors_among_a_graph_are_drawn_from_its_links(
+    base: str, most: int
+) -> None:
+    """``exponential+random`` of the authors: r others on average, no more than there are."""
+
+    def pairs(links: Links) -> set[tuple[int, int]]:
+        return set(zip(links.receivers.tolist(), links.senders.tolist(), strict=True))
+
+    allowed = pairs(Topology(build("topology", base), 20).links(0))
+    for r, wanted in ((0.4, 0.4), (1.5, 1.5), (9.0, most)):
+        rule = build("topology", f"random_neighbors(r={r}, among={base})")
+        drawn = Topology(rule, 20)
+        rounds = [drawn.links(k) for k in range(200)]
+        assert set().union(*map(pairs, rounds)) == allowed
+        assert sum(map(len, rounds)) / 4000 == pytest.approx(wanted, rel=0.06)
+        assert drawn.traits.expected_links(20, 1.0, rule.settings) == pytest.approx(
+            20 * wanted
+        )
+
+
+def test_random_neighbors_keep_the_cables_of_the_graph_that_they_are_drawn_from(
+    tmp_path: Path,
+) -> None:
+    graph = nx.cycle_graph(6)
+    nx.set_edge_attributes(graph, 0.25, "latency_s")
+    nx.write_graphml(graph, tmp_path / "ring.graphml")
+    among = {"name": "random_neighbors", "r": 1, "among": str(tmp_path / "ring.graphml")}
+    drawn = Topology(build("topology", among), 6).graph(0)
+    assert {data["latency_s"] for *_, data in drawn.edges(data=True)} == {0.25}

@@ -449,6 +449,10 @@ CASES = [
     launch("top-k without choco", "codec=top_k"),
     launch("choco and late", "codec=choco"),
     launch("a codec for all-reduce", "algorithm=allreduce codec=int8"),
+    launch(
+        "neighbours drawn from a graph that changes",
+        "topology=random_neighbors(among=base_k)",
+    ),
     launch("relay on a ring", "algorithm=relay_sum topology=ring"),
     launch("codecs between events", "algorithm=swift codec=int8"),
     launch("a server that is far", "algorithm=fedasync topology=ring"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from itertools import count
 from math import log
 from typing import Annotated, Any
@@ -10,11 +12,20 @@ from typing import Annotated, Any
 import networkx as nx
 import numpy as np
 from annotated_types import Ge, Gt, Le
+from numpy.typing import NDArray
 
 from decentral import rng
 from decentral.errors import ConfigError
-from decentral.registry import Count, Positive, Share, plugin
-from decentral.topology.base import Sizes
+from decentral.registry import (
+    ConfiguredPlugin,
+    Count,
+    NestedPlugin,
+    Positive,
+    Share,
+    build,
+    plugin,
+)
+from decentral.topology.base import Sizes, Topology
 
 _ATTEMPTS = 200
 
@@ -122,25 +133,94 @@ def random_regular(n: int, seed: int, *, degree: Count = 4) -> nx.Graph[int]:
     return next(graph for graph in draws if nx.is_connected(graph))
 
 
+def _base(among: ConfiguredPlugin, n: int) -> Topology:
+    """Return the graph whose links are drawn from, which is the same in all rounds."""
+    return _kept_base(json.dumps(among.spec()), n)
+
+
+@lru_cache(maxsize=8)
+def _kept_base(written: str, n: int) -> Topology:
+    among = build("topology", json.loads(written))
+    base = Topology(among, n)
+    if base.time_varying:
+        raise ConfigError(
+            f"random_neighbors: among = {among.name!r} changes every round; draw from a fixed "
+            "graph, such as exponential or ring."
+        )
+    return base
+
+
+def _candidates(base: Topology) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the senders of all links by receiver, and where those of each begin."""
+    links = base.links(0)
+    degrees = np.bincount(links.receivers, minlength=base.nodes)
+    return links.senders, np.concatenate(([0], np.cumsum(degrees)))
+
+
+def _draw_among(
+    base: Topology, counts: NDArray[np.int64], seed: int, round: int
+) -> Iterator[tuple[int, int, dict[str, Any]]]:
+    """Draw links of a graph without repetition, and give them with their cables.
+
+    Args:
+        base: The graph.
+        counts: How many each node draws, if it has as many, [n].
+        seed: Seed of the topology.
+        round: Round, counted from 0.
+    """
+    senders, spans = _candidates(base)
+    degrees = np.diff(spans)
+    for degree in np.unique(degrees):
+        of_degree = np.flatnonzero(degrees == degree)
+        for place in range(min(degree, int(counts[of_degree].max(initial=0)))):
+            drawing = of_degree[counts[of_degree] > place]
+            chosen = rng.permute(place, degree, seed, "peers", round, drawing)
+            found = senders[spans[drawing] + chosen]
+            for u, v in zip(found.tolist(), drawing.tolist(), strict=True):
+                yield u, v, _cable(base, u, v)
+
+
+def _cable(base: Topology, sender: int, receiver: int) -> dict[str, Any]:
+    """Return what a link is made of: all that its graph says but the weight."""
+    data = base.graph(0).edges[sender, receiver]
+    return {key: value for key, value in data.items() if key != "weight"}
+
+
+def _expected_links(n: int, intensity: float, settings: Mapping[str, Any]) -> float:
+    wanted, among = settings["r"] * intensity, settings["among"]
+    if among is None:
+        return n * min(wanted, n - 1)
+    degrees = np.diff(_candidates(_base(among, n))[1])
+    return float(np.minimum(degrees, wanted).sum())
+
+
 @plugin(
     "topology",
     activation="degree",
     disconnected="connected only in expectation: every round draws new peers",
-    expected_links=lambda n, intensity, settings: (
-        n * min(settings["r"] * intensity, n - 1)
-    ),
+    expected_links=_expected_links,
 )
 def random_neighbors(
-    n: int, round: int, seed: int, intensity: float, *, r: Positive = 1.0
+    n: int,
+    round: int,
+    seed: int,
+    intensity: float,
+    *,
+    r: Positive = 1.0,
+    among: Annotated[
+        ConfiguredPlugin | None, NestedPlugin("topology", optional=True)
+    ] = None,
 ) -> nx.DiGraph[int]:
     """Every node receives from on average r random others per round; r may be 0.2
     or 3.
 
     The node draws floor(r) peers and one more with probability r - floor(r),
     without repetition, and weighs them uniformly: the mixing is row-stochastic
-    only, so the mean of the models drifts. An intensity multiplies r. (The random
-    graph of "On the surprising effectiveness of a single global merging in
-    decentralized learning", ICLR 2026.)
+    only, so the mean of the models drifts. An intensity multiplies r. With
+    ``among=exponential`` they are drawn from the node's neighbours in that graph, as
+    many as there are at most: the authors' ``exponential+random``. (The random graphs
+    of "On the surprising effectiveness of a single global merging in decentralized
+    learning", ICLR 2026.)
 
     Args:
         n: Number of nodes.
@@ -148,6 +228,7 @@ def random_neighbors(
         seed: Seed of the run.
         intensity: Intensity of the round, in (0, 1].
         r: Nodes that a node receives from in a round, on average.
+        among: Graph whose links are drawn from; none: all pairs.
 
     >>> random_neighbors(8, 0, 1, 1.0, r=2).number_of_edges()
     16
@@ -157,6 +238,9 @@ def random_neighbors(
     nodes = np.arange(n)
     extra = rng.uniform(seed, "peers/extra", round, nodes) < wanted - int(wanted)
     counts = int(wanted) + extra.astype(np.int64)
+    if among is not None:
+        graph.add_edges_from(_draw_among(_base(among, n), counts, seed, round))
+        return graph
     for place in range(int(counts.max(initial=0))):
         drawing = nodes[counts > place]
         # A place in a permutation of the others: no peer twice, without a list of
