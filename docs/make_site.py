@@ -51,7 +51,8 @@ REFERENCE = (
     "docs/plugins", "docs/algorithms", "docs/limits",
 )  # fmt: skip
 ABOUT = (
-    "tests/README", "docs/results", "docs/claims", "docs/soak", "docs/mutants", "benchmarks/README",
+    "tests/README", "docs/results", "docs/claims",
+    "docs/against-the-papers", "docs/soak", "docs/mutants", "benchmarks/README",
     "CONTRIBUTING", "CHANGELOG", "reference/licences",
 )  # fmt: skip
 

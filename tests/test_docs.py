@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
@@ -22,6 +23,7 @@ from decentral import registry
 from decentral.claims import trials
 from decentral.cli import run as cli
 from decentral.errors import ConfigError
+from decentral.yamltext import load_file
 
 REPO = Path(__file__).resolve().parent.parent
 PACKAGE = REPO / "decentral"
@@ -319,3 +321,59 @@ def test_constraints_pin_every_direct_dependency() -> None:
     assert all(
         str(pin.specifier).startswith("==") and "*" not in str(pin) for pin in pins
     )
+
+
+# --- what papers say ------------------------------------------------------------------------------
+
+
+def papers_maker() -> Any:
+    spec = importlib.util.spec_from_file_location(
+        "make_papers", REPO / "docs/make_papers.py"
+    )
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_sentences_of_papers_are_tried_by_claims_that_exist_or_say_why_not() -> None:
+    papers = load_file(REPO / "docs/papers.yaml")
+    claims = set(registry.names("claim"))
+    tried: set[str] = set()
+    for paper in papers:
+        assert {"paper", "by", "abstract", "sentences"} == set(paper)
+        for one in paper["sentences"]:
+            ways = {"claim", "command", "why"} & set(one)
+            assert len(ways) == 1, f"{one['says']}: one of claim, command and why"
+            if "claim" in one:
+                assert one["claim"] in claims, one
+                assert one["figures"], one
+                tried.add(one["claim"])
+            elif "command" in one:
+                assert all((one["verdict"], one["found"])), one
+    assert tried == claims, "every claim is what some paper says"
+
+
+def test_the_page_on_papers_has_the_verdicts_of_the_claims() -> None:
+    maker = papers_maker()
+    recorded = maker.read_claims(maker.CLAIMS.read_text(encoding="utf-8"))
+    figures = [name for found in recorded.values() for name in found]
+    assert len(recorded) == len(registry.names("claim"))
+    assert len(figures) > 50
+    page = "\n".join(maker.page(load_file(REPO / "docs/papers.yaml"), recorded)) + "\n"
+    assert page == maker.PAGE.read_text(encoding="utf-8"), "run docs/make_papers.py"
+
+
+@pytest.mark.parametrize(
+    ("words", "missing", "wanted"),
+    [
+        (["yes", "yes"], 0, "holds"), (["yes"], 1, "holds in part"), ([], 1, "not run"),
+        (["yes", "no"], 0, "holds in part"), (["no"], 0, "does not reproduce at this size"),
+        (["open", "by design"], 0, "not separable at this size"), (["by design"], 0, "by design"),
+    ],
+)  # fmt: skip
+def test_a_sentence_is_judged_by_its_figures(
+    words: list[str], missing: int, wanted: str
+) -> None:
+    assert papers_maker().verdict(words, missing) == wanted
