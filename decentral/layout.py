@@ -12,6 +12,7 @@ nodes; tied weights appear once.
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from math import prod
@@ -100,6 +101,19 @@ class Layout:
     def parameter_count(self) -> int:
         """Trainable numbers of one model."""
         return sum(prod(entry.shape) for entry in self.parameters)
+
+    def frozen_digest(self) -> str | None:
+        """Return a digest of what no row holds and training leaves as it is; None:
+        there is nothing of that.
+        """
+        if not self.frozen:
+            return None
+        digest = hashlib.sha256()
+        for name in sorted(self.frozen):
+            value = self.frozen[name].cpu().contiguous()
+            digest.update(f"{name} {tuple(value.shape)} {value.dtype} ".encode())
+            digest.update(value.reshape(-1).view(torch.uint8).numpy())
+        return digest.hexdigest()
 
     def entries_sent(self, buffers: bool) -> tuple[Entry, ...]:
         """Return the tensors of a row that are sent: parameters, and float buffers

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from decentral import ConfigError, Run, Task, launch
+from decentral import ConfigError, Run, Task, launch, merge, resume
 from decentral.api import models_of
 from decentral.config import make_config
 from decentral.layout import Layout
@@ -270,6 +270,37 @@ def test_adapters_load_by_peft_and_merged_by_transformers(
         torch.testing.assert_close(whole(tokens()).logits, right, rtol=1e-4, atol=1e-5)
     assert (right - start).abs().max() > 1e-3
     assert not (tmp_path / "out" / "model.safetensors").exists()
+
+
+def test_adapters_go_on_with_their_own_base_only(tmp_path: Path) -> None:
+    run = adapted(tmp_path, checkpoint_every=2)
+    moved = tmp_path / "base"
+    file = moved / "model.safetensors"
+    state = load_file(file)
+    right = state["transformer.h.0.mlp.c_fc.weight"][0, 0].clone()
+    state["transformer.h.0.mlp.c_fc.weight"][0, 0] += 1e-6
+    save_file(state, file, {"format": "pt"})
+    said = rf"the frozen weights of {moved} are not those"
+
+    def go_on() -> None:
+        (run.path / "summary.json").unlink()
+        resume(run.path)
+
+    for act in (
+        run.merged_model,
+        run.models,
+        lambda: run.export(tmp_path / "out"),
+        lambda: run.export(tmp_path / "out", nodes=True),
+        lambda: merge(run, "uniform"),
+        go_on,
+    ):
+        with pytest.raises(ConfigError, match=said) as found:
+            act()
+        assert len(str(found.value).splitlines()) == 1
+    state["transformer.h.0.mlp.c_fc.weight"][0, 0] = right
+    save_file(state, file, {"format": "pt"})
+    elsewhere = moved.rename(tmp_path / "elsewhere")
+    resume(run.path, change={"model.path": str(elsewhere), "steps": 6}).merged_model()
 
 
 def test_layers_whose_weight_is_shared_get_no_adapter(tmp_path: Path) -> None:

@@ -37,8 +37,9 @@ from decentral.userfile import resolve_path
 CHANGEABLE = (
     "steps", "data", "learning_rate", "communication", "batch", "micro_batch", "threads", "device",
 )  # fmt: skip
-#: Where the data lie may change, too: they are the same data at another place.
-MOVABLE = ("task.path", "task.test")
+#: Where the data and a model's folder lie may change, too: they are the same at another
+#: place.
+MOVABLE = ("task.path", "task.test", "task.tokenizer", "model.path")
 #: Names the final merge that was made: who names it trains the merged model
 #: further.
 FINAL_MERGE = "final_merge"

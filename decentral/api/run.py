@@ -15,7 +15,7 @@ from decentral.config import LISTS, PARTS, Config, refuse_unknown, resolve_alias
 from decentral.config.schema import Parts
 from decentral.errors import ConfigError, RunError, shell_word
 from decentral.loop.preparing import prepare
-from decentral.loop.trained import TrainedModels, differing
+from decentral.loop.trained import TrainedModels, differing, prepare_again
 from decentral.merging.base import merge_models
 from decentral.report.reader import read_whole
 from decentral.run.checkpoint import good_checkpoints, newest_checkpoint
@@ -185,7 +185,7 @@ class Run:
     def merged_model(self) -> nn.Module:
         """Return the merged model as a module in evaluation mode."""
         state = self._read_merged_state()
-        return prepare(self.models_config()).module(state)
+        return prepare_again(self.models_config(), self.path).module(state)
 
     @property
     def _has_merged(self) -> bool:
@@ -264,7 +264,7 @@ class Run:
         state, summary = self._read_merged_state(), self.summary
         if not summary:
             raise ConfigError(f"run {self.path} has no summary.json; it did not finish.")
-        setup, final = prepare(config), summary["final"]
+        setup, final = prepare_again(config, self.path), summary["final"]
         shown = self._data().records.merged(final)
         about: dict[str, Any] = {"run": self.path.name, "merge": setup.merge.name}
         about |= {"nodes": summary["nodes"]}

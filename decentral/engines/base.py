@@ -31,6 +31,7 @@ from decentral.loop.measure import plan_evaluations
 from decentral.loop.preparing import prepare
 from decentral.loop.rounds import log_interval
 from decentral.loop.setup import Setup, resolve_config
+from decentral.loop.trained import refuse_other_base
 from decentral.metrics.base import declared_records
 from decentral.mixing.summary import describe_mixing
 from decentral.records import (
@@ -149,6 +150,7 @@ class EngineRun(ABC):
         self.folder = folder
         for problem in saved.passed_over:
             self.say(f"checkpoint {problem}; the run goes on from step {saved.step:,}.")
+        refuse_other_base(self.setup, saved)
         with restoring(saved.step):
             self.restore(saved)
         self.cut(saved.counters["offsets"])
@@ -162,7 +164,8 @@ class EngineRun(ABC):
     def _identify(self) -> None:
         """Know the run again: by what makes it, and its code as what its user runs."""
         settings = self.settings
-        self.folder.identity = identity(settings, self.setup.config.past)
+        frozen = self.setup.layout.frozen_digest()
+        self.folder.identity = identity(settings, self.setup.config.past, frozen)
         if problem := record(settings):
             self.say(problem)
 
@@ -292,13 +295,11 @@ class EngineRun(ABC):
     def interruption(self) -> Interrupted:
         """Return what a user who stops a run is told."""
         again = f"{self.starter} resume {shell_word(self.folder.path)}"
-        if not has_checkpoint(self.folder.path):
-            return Interrupted(
-                f"interrupted before anything was saved. `{again}` begins again."
-            )
-        return Interrupted(
-            f"interrupted at step {self.step}; everything is saved. Go on with `{again}`."
-        )
+        if has_checkpoint(self.folder.path):
+            said = f"at step {self.step}; everything is saved. Go on with `{again}`."
+        else:
+            said = f"before anything was saved. `{again}` begins again."
+        return Interrupted(f"interrupted {said}")
 
     def conclude(self) -> dict[str, Any]:
         """Write the summary of a finished run, with digests, and return it without."""

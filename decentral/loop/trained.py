@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from decentral.config import Config
 from decentral.errors import ConfigError
 from decentral.exchange.local import LocalExchange
 from decentral.layout import share_parameters
 from decentral.loop.block import Block
 from decentral.loop.measure import Evaluator
+from decentral.loop.preparing import prepare
 from decentral.loop.rounds import restore
 from decentral.loop.setup import Setup
 from decentral.merging.base import Models
@@ -25,7 +28,12 @@ from decentral.network.planning import Membership
 from decentral.pytree import tree_at, tree_map
 from decentral.records import Records, records_of
 from decentral.registry import ConfiguredPlugin, build
-from decentral.run.checkpoint import Saved, restoring
+from decentral.run.checkpoint import (
+    Saved,
+    has_checkpoint,
+    newest_checkpoint,
+    restoring,
+)
 from decentral.tasks.base import Samples
 from decentral.tasks.samples import is_whole
 from decentral.topology.labels import NodeId
@@ -39,12 +47,41 @@ JUDGED = 512
 FISHER_SAMPLES = 64
 
 
+def refuse_other_base(setup: Setup, saved: Saved) -> None:
+    """Raise ConfigError where the frozen part of a model, which no checkpoint holds, is
+    another than at a checkpoint.
+    """
+    if "base" in saved.identity:
+        rule = setup.parts.get("model")
+        path = rule.settings.get("path") if rule else None
+        if saved.identity["base"].get("sha256") != setup.layout.frozen_digest():
+            raise ConfigError(
+                f"model: the frozen weights{f' of {path}' if path else ''} are not those that the "
+                "run has trained with, to which its checkpoints belong; restore them, or launch "
+                "a new run."
+            )
+
+
+def prepare_again(config: Config, path: Path) -> Setup:
+    """Prepare a run that lies in a folder, its frozen part as its checkpoints know it.
+
+    Args:
+        config: Its configuration.
+        path: The folder.
+    """
+    setup = prepare(config)
+    if has_checkpoint(path):
+        refuse_other_base(setup, newest_checkpoint(path))
+    return setup
+
+
 class TrainedModels:
     """The rows of a checkpoint, with the data they were trained and are judged on."""
 
     def __init__(self, setup: Setup, saved: Saved) -> None:
         """Load a checkpoint."""
         self.setup, self.step = setup, saved.step
+        refuse_other_base(setup, saved)
         exchange = LocalExchange(len(saved.live))
         with restoring(saved.step):
             members = Membership(saved.live, saved.counters["epoch"])

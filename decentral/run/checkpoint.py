@@ -32,7 +32,7 @@ from decentral.run.folder import (
 from decentral.topology.labels import NodeId
 
 #: What a manifest says of the run, beside what it says of the checkpoint.
-_IDENTITY = ("settings", "files", "past", "described")
+_IDENTITY = ("settings", "files", "past", "described", "base")
 
 
 @dataclass

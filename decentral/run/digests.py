@@ -39,15 +39,24 @@ _SEAL = "sha256"
 _LISTED = 3
 
 
-def identity(settings: Mapping[str, Any], past: Past | None) -> dict[str, Any]:
+def identity(
+    settings: Mapping[str, Any], past: Past | None, frozen: str | None = None
+) -> dict[str, Any]:
     """Return what every checkpoint says of its run.
 
     ``settings`` and ``files`` are digests by key and by path, ``past`` what was
-    done before the present schedules applied.
+    done before the present schedules applied, ``base`` the digest of the part of the
+    model that lies in no checkpoint.
+
+    Args:
+        settings: The resolved configuration.
+        past: What was done before the present schedules applied.
+        frozen: Digest of the parameters that are not trained.
     """
     files = {path: file_digest(path) for path in sorted(named_files(settings))}
     # Through YAML and back, as a resumed run will read them: tuples become lists.
     stated = {"settings": setting_digests(load(dump(settings))), "files": files}
+    stated |= {"base": {"sha256": frozen}} if frozen else {}
     return stated | ({"past": asdict(past)} if past else {})
 
 
