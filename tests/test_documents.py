@@ -11,9 +11,11 @@ import pytest
 import torch
 from support import tiny_run
 
-from decentral import ConfigError, Run
+from decentral import ConfigError, Run, launch
 from decentral.registry import build
 from decentral.tasks import Task
+from decentral.tasks.base import Continued
+from decentral.tasks.text import next_token
 from decentral.tasks.tokens import END, folder_tokenizer
 
 tokenizers: Any = pytest.importorskip("tokenizers")
@@ -158,3 +160,82 @@ def test_perplexity_is_of_tokens_and_bits_are_of_bytes(tmp_path: Path) -> None:
     assert found["bits_per_byte/merged"] == pytest.approx(
         found["loss/merged"] / np.log(2) / size
     )
+
+
+def written(folder: Path, **given: Any) -> Run:
+    """Return a run on a small text, in which a page could take words for tags."""
+    (folder / "t.txt").write_text("to be <b>or</b> not to be & more.\n" * 600)
+    task = {
+        "name": "text",
+        "path": str(folder / "t.txt"),
+        "context": 8,
+        "cache": str(folder),
+    }
+    settings = {"nodes": 2, "steps": 2, "model": "gpt(layers=1, width=8, heads=1)"}
+    place = folder / f"run{len(list(folder.glob('run*')))}"
+    seed = given.pop("seed", 0)
+    tiny_run(place, task=task | given, seed=seed, **settings).run(lambda row: None)
+    return Run(place)
+
+
+@pytest.mark.parametrize("tokens", ["char", "byte", "bpe"])
+def test_the_merged_model_goes_on_with_the_beginnings_of_texts(
+    tmp_path: Path, tokens: str
+) -> None:
+    given = {"tokens": tokens, "vocabulary": 280, "prompts": ["to be <b>", "more"]}
+    runs = [written(tmp_path, seed=seed, **given) for seed in (0, 0, 1)]
+    one, same, other = (run.summary["generated"] for run in runs)
+    assert [text["prompt"] for text in one] == ["to be <b>", "more"]
+    assert one == same
+    assert [text["text"] for text in one] != [text["text"] for text in other]
+    assert all(len(text["text"]) >= 32 for text in one)
+    page = runs[0].report().read_text()
+    assert "<span>to be &lt;b&gt;</span>" in page
+    assert (
+        "<b>"
+        not in page.partition('class="card generated"')[2].partition("</section>")[0]
+    )
+
+
+def test_samples_begin_as_the_test_does_unless_told_otherwise(tmp_path: Path) -> None:
+    run = written(tmp_path, tokens="byte")
+    begins = [one["prompt"] for one in run.summary["generated"]]
+    whole = (tmp_path / "t.txt").read_text()
+    assert len(begins) == 2
+    assert all(len(one) == 2 and one in whole for one in begins)
+    assert "generated" not in written(tmp_path, tokens="byte", prompts=[]).summary
+
+
+@pytest.mark.parametrize(("prompt", "said"), [("Zebra", "no 'Z'"), ("", "has no token")])
+def test_prompts_of_which_there_are_no_tokens_are_refused(
+    tmp_path: Path, prompt: str, said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        written(tmp_path, prompts=[prompt])
+
+
+def test_generated_text_is_likely_by_the_model(tmp_path: Path) -> None:
+    """A model that knows what follows says that: the next token of a cycle."""
+    tokens = torch.arange(96) % 3
+
+    class Next(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.tensor(60.0))
+
+        def forward(self, read: torch.Tensor) -> torch.Tensor:
+            return self.scale * torch.nn.functional.one_hot((read + 1) % 3, 3).float()
+
+    def write(tokens: Any) -> str:
+        return "".join("abc"[one] for one in tokens)
+
+    begins = Continued(((0,), tuple(tokens[:11].tolist())), write)
+    task = Task(
+        model=Next, loss=next_token,
+        train=(tokens.view(-1, 6), (tokens + 1).view(-1, 6) % 3), outputs=3,
+        continued=begins,
+    )  # fmt: skip
+    run = launch(task=task, nodes=2, steps=1, split="iid", out=str(tmp_path / "run"))
+    one, other = run.summary["generated"]
+    assert one == {"prompt": "a", "text": ("bca" * 30)[:64]}
+    assert other == {"prompt": "abcabcabcab", "text": ("cab" * 30)[:64]}

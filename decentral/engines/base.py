@@ -31,7 +31,7 @@ from decentral.loop.measure import plan_evaluations
 from decentral.loop.preparing import prepare
 from decentral.loop.rounds import log_interval
 from decentral.loop.setup import Setup, resolve_config
-from decentral.loop.trained import refuse_other_base
+from decentral.loop.trained import generate, refuse_other_base
 from decentral.metrics.base import declared_records
 from decentral.mixing.summary import describe_mixing
 from decentral.records import (
@@ -304,7 +304,7 @@ class EngineRun(ABC):
     def conclude(self) -> dict[str, Any]:
         """Write the summary of a finished run, with digests, and return it without."""
         self.announce("finished", {"step": self.step})
-        summary = self.summary()
+        summary = self.summary() | generate(self.setup, self.folder.path)
         digests = {"digests": self.folder.digests(RESULT)}
         self.folder.write_json("summary.json", seal(summary | digests))
         return summary

@@ -8,9 +8,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
+from decentral import rng
 from decentral.config import Config
 from decentral.errors import ConfigError
 from decentral.exchange.local import LocalExchange
@@ -43,6 +46,8 @@ Model = tuple[Tensor, dict[str, Tensor]]
 
 #: Fewest training samples that judge merges where there are none for validation.
 JUDGED = 512
+#: Tokens that a language model adds to a text, and how much less likely ones are chosen.
+GENERATED, TEMPERATURE = 64, 0.8
 #: Samples of its own node from which a model's Fisher information is taken.
 FISHER_SAMPLES = 64
 
@@ -294,3 +299,48 @@ def differing(setup: Setup, saved: Iterable[Saved], needed: bool = True) -> Trai
         "in every checkpoint all models are the same; launch with "
         "communication.final_merge=false, or a larger keep_checkpoints."
     )
+
+
+# --- text -------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def generate(setup: Setup, folder: Path) -> dict[str, list[dict[str, str]]]:
+    """Return texts that the merged model goes on with, where it predicts tokens: what
+    each begins with, and what the model adds.
+
+    Draws are functions of seed, text and place. The model reads as many tokens as in
+    training, of which it has to know no other number; those behind the text it does
+    not look at, for it predicts the next of each.
+
+    Args:
+        setup: The run.
+        folder: Of the run, which has written the merged model.
+    """
+    asked = setup.task.continued
+    if asked is None:
+        return {}
+    model = setup.module(load_file(folder / "merged.safetensors"))
+    width = setup.train.first.shape[1]
+    found = [list(prompt) for prompt in asked.prompts]
+    for place in range(GENERATED):
+        read = torch.zeros(len(found), width, dtype=setup.train.first.dtype)
+        ends = [min(len(text), width) for text in found]
+        for row, text, end in zip(read, found, ends, strict=True):
+            row[:end] = torch.tensor(text[-width:])
+        scores = model(read.to(setup.device))
+        if scores.dim() != 3 or scores.shape[:2] != read.shape:
+            return {}
+        last = scores[range(len(found)), [end - 1 for end in ends]].double().cpu()
+        likely = (last[:, : setup.task.outputs] / TEMPERATURE).softmax(1).cumsum(1)
+        drawn = rng.uniform(setup.config.seed, "generate", np.arange(len(found)), place)
+        for text, sums, draw in zip(found, likely, drawn, strict=True):
+            # Rounding may leave the last sum below 1, and nan has no order at all.
+            chosen = int(torch.searchsorted(sums, draw * float(sums[-1])))
+            text.append(min(chosen, len(sums) - 1))
+    ends = map(len, asked.prompts)
+    written = [
+        {"prompt": asked.write(text[:end]), "text": asked.write(text[end:])}
+        for text, end in zip(found, ends, strict=True)
+    ]
+    return {"generated": written}

@@ -54,6 +54,7 @@ def report_html(run: RunData) -> str:
         tiles=_tiles(facts),
         figures=list(_figures(run, facts)),
         measured=_measured_rows(facts),
+        generated=_generated(run),
         config=_pairs(run.config),
         labels=_labels(run),
         events=_events(run.events[-_MOST_EVENTS:]),
@@ -226,6 +227,18 @@ def _measured_rows(facts: Facts) -> list[list[str]]:
         [one.title, number_text(facts.values[one.key], one), one.text]
         for one in facts.list_records("results")
     ]
+
+
+def _generated(run: RunData) -> list[tuple[str, str]]:
+    """Return what the merged model of a text has written: beginnings, and the rest."""
+    found = (run.summary or {}).get("generated")
+    pairs = found if isinstance(found, list) else []
+    return [(_printable(one["prompt"]), _printable(one["text"])) for one in pairs]
+
+
+def _printable(text: object) -> str:
+    """Return a text without what a page cannot show."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in str(text))
 
 
 def _topology_caption(run: RunData) -> str:

@@ -9,7 +9,7 @@ says.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from html import escape
 from typing import Annotated, Any
@@ -54,6 +54,14 @@ SPLITS = ("train", "val", "test")
 Data = Any
 
 
+@dataclass(frozen=True)
+class Continued:
+    """What a language model goes on with, in tokens, and how tokens are written."""
+
+    prompts: tuple[tuple[int, ...], ...]
+    write: Callable[[Sequence[int]], str]
+
+
 @dataclass(repr=False)
 class Task:
     """What is learned: a model, a loss that averages over a batch, and train, val
@@ -79,7 +87,7 @@ class Task:
     ``ignore_index`` are left out of all of these, as the loss leaves them out
     (None: what losses of torch say, and -100 of others that leave it out).
     ``token_bytes`` is how many bytes of text a target stands for, where targets are
-    tokens.
+    tokens; ``continued`` is what the merged model goes on with in the report.
 
     ``classes`` names the labels, by default those that occur; where the model is
     built from ``outputs``, targets are numbered in that order. ``labels`` [m] are
@@ -125,6 +133,7 @@ class Task:
     stream: int = 1_000_000
     seed: int = 0
     token_bytes: float | None = None
+    continued: Continued | None = None
     #: The label of every class, where targets were numbered anew.
     numbered: Tensor | None = field(default=None, repr=False)
 

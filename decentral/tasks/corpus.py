@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from decentral.errors import ConfigError
 from decentral.tasks.cache import require
 from decentral.tasks.samples import Samples
-from decentral.tasks.tokens import Pieces, Tokenizer
+from decentral.tasks.tokens import Pieces, Spelling, Tokenizer
 from decentral.userfile import place_of
 
 #: Characters of a chunk; the last tenth of every chunk is kept for the test.
@@ -239,7 +239,7 @@ def encode(segments: Iterable[Segment], tokenizer: Tokenizer, folder: Path) -> N
             sizes[segment.split] += tokenizer.measure(segment.text)
             files[segment.split].write(tokens.tobytes())
     facts = {"vocabulary": tokenizer.size, "marks": marks, "bytes": sizes}
-    facts |= {"end": tokenizer.end}
+    facts |= {"end": tokenizer.end, "alphabet": tokenizer.alphabet}
     (folder / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
 
 
@@ -255,6 +255,7 @@ class Encoded:
     mapped: bool
     sizes: dict[str, int]  # bytes of the text of every split
     end: int | None  # the token that ends a document
+    spelling: Spelling
 
 
 def load(folder: Path, mapped: bool) -> Encoded:
@@ -270,6 +271,7 @@ def load(folder: Path, mapped: bool) -> Encoded:
         mapped,
         facts["bytes"],
         facts["end"],
+        Spelling(facts["alphabet"], facts["vocabulary"]),
     )
 
 

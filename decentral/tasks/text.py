@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 from decentral.errors import ConfigError
 from decentral.process import OwnFolder
 from decentral.registry import Count, Location, plugin
-from decentral.tasks.base import HeldOut, Task
+from decentral.tasks.base import Continued, HeldOut, Task
 from decentral.tasks.cache import CACHE, cached_folder, fingerprint, require
 from decentral.tasks.corpus import (
     SPLITS,
@@ -43,6 +43,7 @@ from decentral.tasks.documents import (
     read_all,
     stream_documents,
 )
+from decentral.tasks.samples import Samples
 from decentral.tasks.tokens import (
     Pieces,
     Tokenizer,
@@ -92,6 +93,7 @@ def text(
     tokenizer: Location | None = None,
     domain: str | None = None,
     fit: Literal["pack", "pad"] = "pack",
+    prompts: list[str] | None = None,
 ) -> Task:
     """Predict the next token of English text, by default the language reference of
     Python.
@@ -136,6 +138,8 @@ def text(
         tokenizer: Folder with ``tokenizer.json``, in the place of ``tokens``.
         domain: Column of tables that names the source of a row; none: each is one.
         fit: ``pack`` documents one behind the other, or ``pad`` each.
+        prompts: What samples of generated text in the report begin with; none: the
+            beginnings of two samples of the test; []: there are no samples.
     """
     kind = _Kind(tokens, vocabulary, tokenizer)
     columns = Columns(column, domain)
@@ -165,7 +169,27 @@ def text(
         labels=torch.from_numpy(labels), classes=names, outputs=data.vocabulary, notes=notes,
         ignore_index=-100 if fit == "pad" else None,
         token_bytes=data.sizes["test"] / max(1, len(tested)),
+        continued=_continued(data, parts["test"], prompts, context),
     )  # fmt: skip
+
+
+def _continued(
+    data: Encoded, test: Samples, prompts: Sequence[str] | None, context: int
+) -> Continued | None:
+    """Return what the merged model goes on with.
+
+    Args:
+        data: The tokens.
+        test: The samples of the test.
+        prompts: What samples begin with; none: a quarter of two samples of the test.
+        context: Tokens of a sample.
+    """
+    if prompts is None:
+        places = torch.tensor([0, len(test) // 2][: len(test)])
+        found = test.take(places)[0][:, : max(1, context // 4)].tolist()
+    else:
+        found = [data.spelling.read(one) for one in prompts]
+    return Continued(tuple(map(tuple, found)), data.spelling.write) if found else None
 
 
 @dataclass(frozen=True)
@@ -308,7 +332,7 @@ def _encode_text(text: _Text, kind: _Kind, val: float, cache: str) -> Encoded:
             # Into memory: the folder is gone when this returns.
             return load(folder, mapped=False)
     # The number goes up when what is written changes: older folders are left alone.
-    whole = ["text-4", kind.key, val, text.key]
+    whole = ["text-5", kind.key, val, text.key]
     made = cached_folder(
         cache, "text", whole, lambda made: _encode(kind, text, val, made)
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,13 @@ Pieces = Iterable[tuple[str, str]]
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """From text to token numbers below ``size``."""
+    """From text to token numbers below ``size``; ``alphabet`` is what it takes to write
+    them as text again: its characters, or the content of tokenizer.json; none: bytes.
+    """
 
     encode: Callable[[str], NDArray[Any]]
     size: int
+    alphabet: str = ""
     #: The token that ends a document, if there is one.
     end: int | None = None
     #: Bytes of a text.
@@ -42,7 +45,7 @@ def characters(pieces: Pieces) -> Tokenizer:
         # Python.
         return np.searchsorted(points, np.frombuffer(text.encode("utf-32-le"), np.uint32))
 
-    return Tokenizer(encode, len(points))
+    return Tokenizer(encode, len(points), "".join(map(chr, points)))
 
 
 def octets(pieces: Pieces) -> Tokenizer:
@@ -69,6 +72,7 @@ def pairs(texts: Iterable[str], size: int, into: Path) -> Tokenizer:
         ) from error
     learned: Any = hub.Tokenizer(hub.models.BPE())
     learned.pre_tokenizer = hub.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    learned.decoder = hub.decoders.ByteLevel()
     bytes_ = hub.pre_tokenizers.ByteLevel.alphabet()
     trainer = hub.trainers.BpeTrainer(
         vocab_size=size, initial_alphabet=bytes_, show_progress=False
@@ -76,8 +80,54 @@ def pairs(texts: Iterable[str], size: int, into: Path) -> Tokenizer:
     learned.train_from_iterator(texts, trainer)
     learned.save(str(into / "tokenizer.json"))
     return Tokenizer(
-        lambda text: np.array(learned.encode(text).ids), learned.get_vocab_size()
+        lambda text: np.array(learned.encode(text).ids),
+        learned.get_vocab_size(),
+        learned.to_str(),
     )
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """Between the text of people and tokens, by the alphabet of a tokenizer."""
+
+    alphabet: str
+    vocabulary: int
+
+    @property
+    def _pieces(self) -> Any:
+        """The tokenizer of a library; None: tokens are characters or bytes."""
+        if not self.alphabet or len(self.alphabet) == self.vocabulary:
+            return None
+        import tokenizers as hub  # pyright: ignore[reportMissingImports]
+
+        return hub.Tokenizer.from_str(self.alphabet)
+
+    def read(self, text: str) -> list[int]:
+        """Return the tokens of a text; raises ConfigError where there are none."""
+        if (pieces := self._pieces) is not None:
+            found: list[int] = list(pieces.encode(text, add_special_tokens=False).ids)
+        elif self.alphabet:
+            if unknown := sorted(set(text) - set(self.alphabet)):
+                raise ConfigError(
+                    f"task 'text': prompts: the training text has no {unknown[0]!r}, and so no "
+                    f"token for {text!r}; begin otherwise, or take tokens=byte."
+                )
+            found = [self.alphabet.index(one) for one in text]
+        else:
+            found = list(text.encode())
+        if not found:
+            raise ConfigError(
+                f"task 'text': prompts: {text!r} has no token; give text, or [] for no samples."
+            )
+        return found
+
+    def write(self, tokens: Sequence[int]) -> str:
+        """Return the text of tokens; bytes that are no character show as such."""
+        if (pieces := self._pieces) is not None:
+            return str(pieces.decode(list(tokens), skip_special_tokens=False))
+        if self.alphabet:
+            return "".join(self.alphabet[one] for one in tokens)
+        return bytes(tokens).decode(errors="replace")
 
 
 # --- of a folder ------------------------------------------------------------------
@@ -137,7 +187,7 @@ def folder_tokenizer(path: Path) -> Tokenizer:
             found += [*([] if end is None else [end]), *part.ids]
         return np.array(found, dtype=np.int32)
 
-    return Tokenizer(encode, read.get_vocab_size(), end)
+    return Tokenizer(encode, read.get_vocab_size(), read.to_str(), end)
 
 
 def _end_of(path: Path, tokenizer: Any) -> int | None:
