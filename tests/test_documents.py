@@ -239,3 +239,111 @@ def test_generated_text_is_likely_by_the_model(tmp_path: Path) -> None:
     one, other = run.summary["generated"]
     assert one == {"prompt": "a", "text": ("bca" * 30)[:64]}
     assert other == {"prompt": "abcabcabcab", "text": ("cab" * 30)[:64]}
+
+
+# --- encoders ---------------------------------------------------------------------
+
+
+def encoder(folder: Path) -> Path:
+    """Write a tiny BERT and its tokenizer, as people's lie in one folder."""
+    transformers: Any = pytest.importorskip("transformers")
+    names = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "?", *WORDS[:10]]
+    known = {word: place for place, word in enumerate(names)}
+    made = tokenizers.Tokenizer(tokenizers.models.WordLevel(known, unk_token="?"))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    made.post_processor = tokenizers.processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
+    )
+    folder.mkdir()
+    made.save(str(folder / "tokenizer.json"))
+    about = {
+        "pad_token": "[PAD]",
+        "sep_token": "[SEP]",
+        "mask_token": {"content": "[MASK]"},
+    }
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps(about | {"cls_token": "[CLS]"})
+    )
+    torch.manual_seed(0)
+    config = transformers.AutoConfig.for_model(
+        "bert", vocab_size=len(names), num_hidden_layers=1, hidden_size=16, pad_token_id=0,
+        num_attention_heads=2, intermediate_size=16, max_position_embeddings=8,
+        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+    )  # fmt: skip
+    transformers.AutoModelForMaskedLM.from_config(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("fit", ["pack", "pad"])
+def test_tokens_are_hidden_by_the_seed(tmp_path: Path, fit: str) -> None:
+    folder, theirs = write(tmp_path / "data", "jsonl"), encoder(tmp_path / "base")
+    given = {"tokenizer": str(theirs), "context": 8, "fit": fit, "masked": 0.3}
+    plain = task_of(folder, **given | {"masked": None}).splits[0]
+    one, same, other = (task_of(folder, **given, mask_seed=seed) for seed in (1, 1, 2))
+    read, targets = one.splits[0].take(torch.arange(len(one.splits[0])))
+    whole, following = plain.take(torch.arange(len(plain)))
+    assert torch.equal(read, same.splits[0].take(torch.arange(len(read)))[0])
+    assert not torch.equal(read, other.splits[0].take(torch.arange(len(read)))[0])
+    hidden = targets != -100
+    text = whole >= 4
+    text[:, 1:] &= following[:, :-1] != -100
+    # The targets are what stood there; nothing else has changed, and no end is one.
+    assert torch.equal(targets[hidden], whole[hidden])
+    assert not (hidden & ~text).any()
+    assert bool(hidden.any(1).all())
+    share = float(hidden.sum() / text.sum())
+    # A short text has more: at least one token of every sample is to be found.
+    assert 0.25 < share < (0.35 if fit == "pack" else 0.45)
+    assert (read[hidden] == 3).float().mean() == pytest.approx(0.8, abs=0.1)
+    same_as_before = (read == whole) | hidden
+    if fit == "pad":
+        filled = torch.zeros_like(hidden)
+        filled[:, 1:] = following[:, :-1] == -100
+        assert bool((read[filled] == 0).all())
+        same_as_before |= filled
+    assert bool(same_as_before.all())
+
+
+def test_characters_are_hidden_by_one_more(tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("abcabcabdabe" * 4000)
+    task = task_of(tmp_path / "t.txt", masked=0.15)
+    assert task.outputs == 6
+    assert int(task.splits[0].take(torch.arange(20))[0].max()) == 5
+    assert task.continued is None
+
+
+@pytest.mark.parametrize("form", ["jsonl", "parquet", "datasets"])
+def test_a_column_holds_the_classes_of_texts(tmp_path: Path, form: str) -> None:
+    folder, theirs = write(tmp_path / "data", form), encoder(tmp_path / "base")
+    task = task_of(folder, tokenizer=str(theirs), context=6, label="kind")
+    assert task.classes == ("news", "prose", "verse")
+    read, targets = task.splits[0].take(torch.arange(4))
+    assert read[0].tolist() == [1, 5, 6, 7, 2, 0]  # [CLS] the cat sat [SEP] [PAD]
+    assert read[3].tolist()[-1] == 2  # cut, and still ended
+    assert targets.tolist() == [0, 2, 1, 0]
+    assert [len(one) for one in task.splits if one is not None] == [120, 12]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "rate", "share"),
+    [("masked", "hf", 0.03, 0.8), ("classifier", "lora", 0.02, 0.1)],
+)
+def test_encoders_learn_from_tables(
+    tmp_path: Path, kind: str, name: str, rate: float, share: float
+) -> None:
+    pytest.importorskip("peft")
+    folder, theirs = tmp_path / "data", encoder(tmp_path / "base")
+    folder.mkdir()
+    texts = {"a": "the cat sat on", "b": "brown fox quick The"}
+    rows = [{"text": texts[k], "kind": k} for k in "ab" * 40]
+    lines = "\n".join(map(json.dumps, rows))
+    (folder / "train.jsonl").write_text(lines)
+    (folder / "test.jsonl").write_text(lines)
+    task = {"name": "text", "path": str(folder), "tokenizer": str(theirs), "context": 8}
+    task |= {"label": "kind"} if kind == "classifier" else {"masked": 0.2, "fit": "pad"}
+    run = launch(
+        task=task | {"cache": str(tmp_path)}, nodes=2, steps=60, batch=8, split="iid",
+        model={"name": name, "path": str(theirs), "kind": kind}, learning_rate=rate,
+        metrics=["accuracy", "loss"], eval_every=60, out=str(tmp_path / "run"),
+    )  # fmt: skip
+    assert run.summary["final"]["loss/merged"] < share * run.rows[0]["loss/merged"]

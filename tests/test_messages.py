@@ -354,7 +354,7 @@ def _ranks_run(**known: Any) -> Any:
 def _lost_rank() -> None:
     place, group = SimpleNamespace(path=Path("runs/mine")), SimpleNamespace(step=4)
     run = _ranks_run(
-        meeting=SimpleNamespace(ranks=THREE), folder=place, group=group,
+        meeting=SimpleNamespace(ranks=THREE), folder=place, group=group, starter="srun decentral",
         members=Membership.all_nodes(3),
     )  # fmt: skip
     _raise(run._explain_loss(WorkersLost([1], PROCESS_DIED)))

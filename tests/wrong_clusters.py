@@ -100,7 +100,7 @@ def one_failure_too_many(policy: Any) -> None:
 
 
 def interrupted_early() -> None:
-    run: Any = SimpleNamespace(folder=RunFolder(Path("run")))
+    run: Any = SimpleNamespace(folder=RunFolder(Path("run")), starter="decentral")
     raise EngineRun.interruption(run)
 
 

@@ -10,6 +10,7 @@ from unittest import mock
 
 import torch
 
+from decentral import launch
 from decentral.registry import build
 
 TINY: dict[str, Any] = {
@@ -103,6 +104,32 @@ def tokenized(*given: Any, **settings: Any) -> None:
     texts("words.txt", "some words " * 3000, tokenizer=tokenizer(*given), **settings)
 
 
+ROWS = '{"text": "some", "kind": "a", "one": 1}\n{"text": "?", "kind": "b", "one": 1}\n'
+
+
+def labelled(name: str = "ended", end: str = "some", label: str = "kind") -> None:
+    texts("rows.jsonl", ROWS, tokenizer=tokenizer(name, "some", end), label=label)
+
+
+def other_base() -> None:
+    """Merge adapters whose base was written anew."""
+    from safetensors.torch import load_file, save_file
+
+    path = base()
+    task = "text(path=base.txt, context=8, cache=cache, prompts=[])"
+    Path("base.txt").write_text("some words " * 3000)
+    model = {"name": "lora", "path": path, "rank": 1}
+    run = launch(task=task, model=model, nodes=2, steps=1, out="based", split="iid")
+    file = Path(path) / "model.safetensors"
+    kept = file.read_bytes()
+    try:
+        state = load_file(file)
+        save_file({k: v + 1 for k, v in state.items()}, file, {"format": "pt"})
+        run.merged_model()
+    finally:
+        file.write_bytes(kept)
+
+
 def lacking(module: str, words: str = "", name: str = "words.txt", **given: Any) -> None:
     with mock.patch.dict(sys.modules, {module: None}):
         texts(name, words, **given)
@@ -140,6 +167,17 @@ MODELS: dict[str, Callable[[], Any]] = {
     "tables: no such domain": lambda: texts(
         "domain.jsonl", '{"text": "words"}', domain="kind"
     ),
+    "prompts: of no token": lambda: tokenized("ended", "some", "some", prompts=[""]),
+    "prompts: an unknown character": lambda: texts(
+        "some.txt", "some words " * 3000, prompts=["Zebra"]
+    ),
+    "masked: nothing hides": lambda: tokenized("ended", "some", "some", masked=0.1),
+    "label: no tokenizer": lambda: texts("rows.jsonl", ROWS, label="kind"),
+    "label: of no table": lambda: tokenized("ended", "some", "some", label="kind"),
+    "label: no such column": lambda: labelled(label="kinds"),
+    "label: one class": lambda: labelled(label="one"),
+    "label: nothing fills up": lambda: labelled("unfilled", ""),
+    "lora: another base": other_base,
     "lora: no peft": lambda: without("peft", "lora"),
     "lora: no such layer": lambda: hf("lora", path=base(), targets=["q_proj"]),
     "lora: a shared weight": lambda: hf("lora", path=base(), targets=["lm_head"]),

@@ -50,12 +50,11 @@ def read_all(
         columns: The columns of tables.
     """
     for file in files:
-        if (rows := _TABLES.get(file.suffix.lower())) is None:
+        if not has_rows(file):
             yield from read([file], encoding, separator)
             continue
-        for place, row in enumerate(_refusing(rows, file)):
-            where = f"row {place} of {file}"
-            text = _text_of(row, where, columns.text)
+        for place, (where, row) in enumerate(read_rows([file], columns.text)):
+            text = row[columns.text]
             source = columns.source and row.get(columns.source)
             if columns.source and not isinstance(source, str | int):
                 raise ConfigError(
@@ -63,6 +62,22 @@ def read_all(
                     f"must be one of {', '.join(row)}."
                 )
             yield str(source or f"{file.name}:{place}"), text + "\n"
+
+
+def read_rows(
+    files: Iterable[Path], column: str
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the rows of tables, each with where it stands; all have a text.
+
+    Args:
+        files: The tables, in order.
+        column: The column of their texts.
+    """
+    for file in files:
+        for place, row in enumerate(_refusing(_TABLES[file.suffix.lower()], file)):
+            where = f"row {place} of {file}"
+            _text_of(row, where, column)
+            yield where, row
 
 
 def _refusing(

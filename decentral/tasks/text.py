@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from annotated_types import Ge
+from annotated_types import Ge, Gt, Lt
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -43,6 +43,7 @@ from decentral.tasks.documents import (
     read_all,
     stream_documents,
 )
+from decentral.tasks.encoders import Labelled, classes_task, masks_of
 from decentral.tasks.samples import Samples
 from decentral.tasks.tokens import (
     Pieces,
@@ -94,6 +95,9 @@ def text(
     domain: str | None = None,
     fit: Literal["pack", "pad"] = "pack",
     prompts: list[str] | None = None,
+    masked: Annotated[float, Gt(0), Lt(1)] | None = None,
+    mask_seed: int | None = None,
+    label: str | None = None,
 ) -> Task:
     """Predict the next token of English text, by default the language reference of
     Python.
@@ -140,8 +144,21 @@ def text(
         fit: ``pack`` documents one behind the other, or ``pad`` each.
         prompts: What samples of generated text in the report begin with; none: the
             beginnings of two samples of the test; []: there are no samples.
+        masked: Share of the tokens that are hidden and to be found, as encoders
+            learn; none: the next token is.
+        mask_seed: Seed of what is hidden; none: 0.
+        label: Column of tables with the class of a text, which is then learned.
     """
     kind = _Kind(tokens, vocabulary, tokenizer)
+    if label is not None:
+        if masked is not None or tokenizer is None or path is None:
+            raise ConfigError(
+                "task 'text': label needs path= and test= of tables, tokenizer=FOLDER, that of "
+                "the model, and no masked."
+            )
+        files, notes = _files(path, test)
+        tables = Labelled(column, label)
+        return classes_task(files, tables, place_of(tokenizer), context, val, notes)
     columns = Columns(column, domain)
     text, notes = _source(path, test, kind, separator, columns, documents, cache)
     if val and "val" in text.held:
@@ -162,14 +179,20 @@ def text(
         parts = {s: windows(data, s, context, stride or context) for s in SPLITS}
         begins = np.arange(len(parts["train"])) * (stride or context)
     labels, names = labels_of_samples(data, begins, by)
-    tested = data.streams["test"]
+    made: dict[str, Any] = {"outputs": data.vocabulary}
+    if masked is not None:
+        folder = None if tokenizer is None else place_of(tokenizer)
+        masks = masks_of(masked, mask_seed or 0, data.vocabulary, data.end, folder)
+        parts = {split: masks.apply(one, split) for split, one in parts.items()}
+        made["outputs"] = max(data.vocabulary, masks.token + 1)
+    else:
+        made["continued"] = _continued(data, parts["test"], prompts, context)
+        made["token_bytes"] = data.sizes["test"] / max(1, len(data.streams["test"]))
     return Task(
         loss=next_token, train=parts["train"], test=parts["test"],
         val=parts["val"] if val or "val" in text.held else None,
-        labels=torch.from_numpy(labels), classes=names, outputs=data.vocabulary, notes=notes,
-        ignore_index=-100 if fit == "pad" else None,
-        token_bytes=data.sizes["test"] / max(1, len(tested)),
-        continued=_continued(data, parts["test"], prompts, context),
+        labels=torch.from_numpy(labels), classes=names, notes=notes,
+        ignore_index=-100 if fit == "pad" or masked is not None else None, **made,
     )  # fmt: skip
 
 

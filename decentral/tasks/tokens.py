@@ -140,11 +140,8 @@ END = "\x1e"
 _PROBE = "The quick brown fox"
 
 
-def folder_tokenizer(path: Path) -> Tokenizer:
-    """Return the tokenizer of a folder as transformers writes it.
-
-    Only ``tokenizer.json`` is read, which is data; what ends a document is said by
-    ``tokenizer_config.json``.
+def load_pieces(path: Path) -> Any:
+    """Return the tokenizer of a folder as its library reads it.
 
     Args:
         path: The folder.
@@ -163,16 +160,35 @@ def folder_tokenizer(path: Path) -> Tokenizer:
             "transformers.AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)."
         )
     try:
-        read: Any = hub.Tokenizer.from_file(str(file))
+        return hub.Tokenizer.from_file(str(file))
+    except Exception as error:  # tokenizers raises plain Exception
+        raise _no_tokenizer(path, error) from error
+
+
+def _no_tokenizer(path: Path, error: Exception) -> ConfigError:
+    return ConfigError(
+        f"task 'text': {path / 'tokenizer.json'} is no tokenizer ({in_words(error, 100)})."
+    )
+
+
+def folder_tokenizer(path: Path) -> Tokenizer:
+    """Return the tokenizer of a folder as transformers writes it.
+
+    Only ``tokenizer.json`` is read, which is data; what ends a document is said by
+    ``tokenizer_config.json``.
+
+    Args:
+        path: The folder.
+    """
+    read = load_pieces(path)
+    try:
         # Samples are cut here, and names of tokens within a text are text.
         read.no_truncation()
         read.no_padding()
         read.encode_special_tokens = True
         some: list[int] = read.encode(_PROBE, add_special_tokens=False).ids
     except Exception as error:  # tokenizers raises plain Exception
-        raise ConfigError(
-            f"task 'text': {file} is no tokenizer ({in_words(error, 100)})."
-        ) from error
+        raise _no_tokenizer(path, error) from error
     if not some:
         raise ConfigError(
             f"task 'text': the tokenizer of {path} turns every text into nothing; its files "
