@@ -40,6 +40,11 @@ def silence_vmap() -> None:
     torch._C._functorch._set_vmap_fallback_warning_enabled(False)  # pyright: ignore
 
 
+def is_transformed() -> bool:
+    """Whether a function of ``torch.func`` is under way, such as vmap."""
+    return torch._C._functorch.peek_interpreter_stack() is not None  # pyright: ignore
+
+
 def count_changes(tensor: Tensor) -> int:
     """Return how often a tensor, or whatever shares its storage, was changed in
     place.

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from support import tiny_block
 from torch import Tensor, nn
 
 from decentral import ConfigError, Run, Task, launch, merge, resume
@@ -410,3 +411,36 @@ def test_encoders_learn_from_tasks_of_ones_own(
     loaded = eval(line, {"peft": peft, "transformers": transformers}).eval()
     with torch.no_grad():
         torch.testing.assert_close(loaded(tokens()).logits, scores)
+
+
+def test_experts_are_grouped_where_rows_run_one_by_one_with_the_same_gradients(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from transformers.integrations import moe
+
+    used: list[str] = []
+
+    def watch(name: str) -> None:
+        rule = getattr(moe, name)
+
+        def watched(*given: Any) -> Any:
+            used.append(name)
+            return rule(*given)
+
+        monkeypatch.setattr(moe, name, watched)
+
+    names = "grouped_mm_experts_forward", "batched_mm_experts_forward"
+    for name in names:
+        watch(name)
+    settings: dict[str, Any] = {
+        "task": "text(context=8)", "model": "qwen2_moe(layers=1, width=16, heads=2, inside=8)",
+        "nodes": 2, "batch": 2, "split": "iid", "init": "independent",
+    }  # fmt: skip
+    found: list[Tensor] = []
+    for way, name in zip(("loop", "vmap"), names, strict=True):
+        block = tiny_block(**settings, replicas=way)
+        used.clear()
+        block.gradient()
+        assert {*used} == {name}
+        found.append(block.g.clone())
+    torch.testing.assert_close(*found, rtol=1e-3, atol=1e-6)

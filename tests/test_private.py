@@ -133,6 +133,21 @@ def test_every_layer_of_batchnorm_is_one() -> None:
     assert norm.running_mean.tolist() == [0, 0, 0]
 
 
+def test_functions_of_torch_func_are_seen_from_within() -> None:
+    seen: list[bool] = []
+
+    def look(x: torch.Tensor) -> torch.Tensor:
+        seen.append(private.is_transformed())
+        return x.sum()
+
+    x = torch.ones(2, 3)
+    look(x)
+    torch.func.vmap(look)(x)
+    torch.func.grad(look)(x)
+    look(x.clone().requires_grad_()).backward()
+    assert seen == [False, True, True, False]
+
+
 def test_vmap_says_nothing_of_what_it_runs_row_by_row() -> None:
     """Warnings are errors here; without batching rule are cells of recurrent networks."""
     private.silence_vmap()

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from decentral.blame import library
 from decentral.errors import ConfigError
+from decentral.private import is_transformed
 from decentral.registry import Count, plugin
 
 INSTALL = "pip install -c constraints.txt -e '.[lm]'"
@@ -166,5 +167,32 @@ def qwen2_moe(
         hidden_size=width, num_attention_heads=heads, num_key_value_heads=heads,
         intermediate_size=wide, moe_intermediate_size=wide, shared_expert_intermediate_size=wide,
         num_experts=experts, num_experts_per_tok=min(chosen, experts),
-        max_position_embeddings=input_shape[0], experts_implementation="batched_mm",
+        max_position_embeddings=input_shape[0], experts_implementation=_by_rows(),
     )  # fmt: skip
+
+
+def _by_rows() -> str:
+    """Return what transformers is to call the product of experts that suits how rows
+    are computed.
+    """
+    try:
+        from transformers.integrations import (  # pyright: ignore[reportMissingImports]
+            moe,
+        )
+    except ImportError:  # said by whoever builds the model
+        return "batched_mm"
+    name = "decentral"
+    if name not in moe.ALL_EXPERTS_FUNCTIONS:
+
+        def experts(*given: Any) -> Tensor:
+            # Of the two vmap knows the first only. The second, which sorts tokens by
+            # their experts, is sixteen times as fast on a CPU.
+            rule = (
+                moe.batched_mm_experts_forward
+                if is_transformed()
+                else moe.grouped_mm_experts_forward
+            )
+            return rule(*given)
+
+        moe.ALL_EXPERTS_FUNCTIONS.register(name, experts)
+    return name
