@@ -229,7 +229,7 @@ THEN: dict[str, Callable[[Trained, str, Path], None]] = {
 }  # fmt: skip
 
 
-def check(case: Case, folder: Path, also: str = "") -> None:
+def check(case: Case, folder: Path, *also: str) -> None:
     """Train a model in one way, compare it with the reference, and use what came out."""
     expected = reference(case.model, case.way)
     trained = expected
@@ -244,7 +244,7 @@ def check(case: Case, folder: Path, also: str = "") -> None:
     parameters = trained.setup.layout.trainable_view(trained.rows)
     alike = bool((parameters - parameters[0]).abs().max() < 1e-12)
     assert alike == (case.way != "gossip" and not differs(case))
-    for then in {case.then, also} - {""}:
+    for then in {case.then, *also}:
         THEN[then](trained, case.workers, folder / then)
 
 
@@ -294,19 +294,22 @@ def test_the_cases_cover_every_pair() -> None:
 def test_zoo(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # of which noise is estimated: time, nothing else
     monkeypatch.setattr(analysis, "BATCHES", 4)
-    check(case, tmp_path, also="resume")
+    check(case, tmp_path, "resume")
 
 
 @pytest.mark.soak
 @pytest.mark.usefixtures("threads_may_evaluate")
 @pytest.mark.parametrize("model", ZOO)
 def test_every_model_on_every_way(model: str, tmp_path: Path) -> None:
-    for place, values in enumerate(product(*AXES.values())):
-        check(Case(model, *values), tmp_path / str(place))
+    """Whatever is done with a run begins with the same training: it is done once for all."""
+    *training, uses = AXES.values()
+    for place, values in enumerate(product(*training)):
+        check(Case(model, *values, uses[0]), tmp_path / str(place), *uses[1:])
 
 
 @pytest.mark.soak
 @pytest.mark.needs("ray")
+@pytest.mark.usefixtures("ray_cluster")
 @pytest.mark.parametrize("model", ZOO)
 def test_every_model_on_ray(model: str, tmp_path: Path) -> None:
     kind = ZOO[model]
