@@ -217,6 +217,10 @@ def test_compare_puts_runs_side_by_side(capsys: Captured, folder: Path) -> None:
     said = ok(capsys, "compare", "one", "two", "--out", "page.html")
     assert re.search(r"^two .* \* ", said, re.MULTILINE)
     assert re.search(r"^\* +not finished, as of the last evaluation$", said, re.MULTILINE)
+    (folder / "two" / "metrics.jsonl").unlink()  # it failed before it was evaluated
+    said = ok(capsys, "compare", "one", "two", "--out", "page.html")
+    assert re.search(r"^two +[^*]*— \* ", said, re.MULTILINE)
+    assert re.search(r"^one .*\d %", said, re.MULTILINE)
 
 
 def test_compare_is_offered_only_with_the_same_task(capsys: Captured) -> None:

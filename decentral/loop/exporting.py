@@ -59,8 +59,9 @@ def export(
     """Write a model into an empty folder; return the lines that load it, by what
     they need.
 
-    ``model.pt2`` is the program that ``torch.export`` makes of it, for any batch;
-    it is left out, and the reason returned, where the model cannot be traced.
+    ``model.pt2`` is the program that ``torch.export`` makes of it, for any batch
+    from 1 sample; it is left out, and the reason returned, where the model cannot be
+    traced.
     ``model.safetensors`` is its state, of a model of transformers as
     ``save_pretrained`` writes it; ``decentral.json`` and ``README.md`` say what it
     is.
@@ -205,8 +206,8 @@ def _write_commands(each: Mapping[str, Any], to: Path, folders: bool) -> Lines:
 
 
 def _program(model: nn.Module, first: Tree, path: Path) -> str | None:
-    """Write the model as a program for any batch; return in a line why that cannot
-    be.
+    """Write the model as a program for any batch from 1 sample; return in a line why
+    that cannot be.
     """
     batch = torch.export.Dim("batch")
     try:

@@ -26,7 +26,9 @@ T = TypeVar("T")
 #: went: a curve has no more pixels.
 MOST_RECORDS = 1000
 
-_REQUIRED = ("config.yaml", "metrics.jsonl")
+#: What a run has written before its first step, and before its first evaluation: one
+#: that failed in between is a run, too.
+_REQUIRED = ("config.yaml", ("metrics.jsonl", "events.jsonl"))
 #: What a summary says of files, which are no results.
 _STATED = ("digests", "sha256")
 
@@ -226,8 +228,9 @@ def _config(path: Path) -> Row:
 def _check_is_run(folder: Path) -> None:
     if not folder.is_dir():
         raise ConfigError(f"{folder}: no such folder; give the folder of a run.")
-    missing = [name for name in _REQUIRED if not os.path.lexists(folder / name)]
-    if missing:
+    config, either = _REQUIRED
+    missing = [name for name in (config, either[0]) if not os.path.lexists(folder / name)]
+    if config in missing or not any(os.path.lexists(folder / name) for name in either):
         raise ConfigError(
             f"{folder}: not a run folder, {' and '.join(missing)} missing; "
             "give the folder that a run has written (it holds config.yaml and metrics.jsonl)."

@@ -196,6 +196,19 @@ def test_choco_converges_with_one_number_in_a_hundred() -> None:
     assert (ratios < 0.1).all(), "by a constant factor in as many rounds"
 
 
+@pytest.mark.parametrize("name", ["bf16", "int8"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_rounding_gives_no_infinity(name: str, dtype: torch.dtype) -> None:
+    """Not of the largest numbers either, whose rounding is up for some."""
+    largest, codec = torch.finfo(dtype).max, build("codec", name)
+    for value in (largest, 0.999 * largest, torch.finfo(dtype).tiny):
+        block = torch.tensor([[value, 1.0, -value, 0.0]] * 4, dtype=dtype)
+        layout = TensorLayout(((0, 4, (4,)),), itemsize=dtype.itemsize)
+        coded = codec(block, layout, RngContext(1, "x", 3, range(4)))
+        assert bool(torch.isfinite(coded).all())
+        assert bool((coded[:, 0] == -coded[:, 2]).all())
+
+
 def test_int8_is_unbiased() -> None:
     block = rows(1)
     codec = build("codec", "int8")

@@ -72,13 +72,17 @@ def bf16(rows: Tensor, layout: TensorLayout, draw: RngContext) -> Tensor:
         layout: How a row is laid out in tensors.
         draw: Random numbers keyed by node and round.
     """
-    return rows.to(torch.bfloat16).to(rows.dtype)
+    # Half a spacing above the largest bfloat16, the nearest is infinity.
+    most = torch.finfo(torch.bfloat16).max
+    return rows.to(torch.bfloat16).clamp(-most, most).to(rows.dtype)
 
 
 def _step(rows: Tensor) -> Tensor:
     # A row of zeros, such as the first difference of equal models, must not divide
-    # by 0.
-    return rows.abs().amax(1, keepdim=True).clamp(min=torch.finfo(rows.dtype).tiny) / 127
+    # by 0; of the largest numbers, 127 steps that were rounded up would be infinite.
+    kind = torch.finfo(rows.dtype)
+    most = kind.max * (1 - 2 * kind.eps)
+    return rows.abs().amax(1, keepdim=True).clamp(kind.tiny, most) / 127
 
 
 def _pack_int8(rows: Tensor, coded: Tensor, context: CodecContext) -> Tensor:
