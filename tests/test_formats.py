@@ -24,7 +24,7 @@ from decentral.config import make_config
 from decentral.errors import ConfigError
 from decentral.report.compare import compare
 from decentral.run.checkpoint import newest_checkpoint
-from decentral.run.folder import FORMAT, config_head, present
+from decentral.run.digests import FORMAT, config_head, present
 
 OLD = Path(__file__).parent / "old" / "format-2"
 

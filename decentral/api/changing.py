@@ -25,8 +25,17 @@ from decentral.errors import ConfigError, nearest
 from decentral.loop.setup import write_in_list
 from decentral.registry import PYTHON
 from decentral.run.checkpoint import Saved, has_checkpoint, newest_checkpoint, relabel
-from decentral.run.digests import differences, find_edited, find_moved, refuse_changed
-from decentral.run.folder import FORMAT, READ, RunFolder, format_of, present
+from decentral.run.digests import (
+    FORMAT,
+    READ,
+    differences,
+    find_edited,
+    find_moved,
+    format_of,
+    present,
+    refuse_changed,
+)
+from decentral.run.folder import RunFolder
 from decentral.schedules.progress import Past
 from decentral.spec import names_file, spell
 from decentral.trust import NOTHING, Trust, approve

@@ -16,8 +16,7 @@ from decentral.errors import ConfigError
 from decentral.limits import JSON_BYTES, LINES_BYTES, open_file, parse_json, read_bytes
 from decentral.records import Record, Records, read_records, records_of
 from decentral.report.lines import add_to_digest, sample_lines
-from decentral.run.digests import is_sealed
-from decentral.run.folder import format_of, present
+from decentral.run.digests import format_of, is_sealed, present
 
 Row = Mapping[str, Any]
 T = TypeVar("T")

@@ -19,8 +19,15 @@ from decentral.limits import (
     read_json,
 )
 from decentral.run.checkpoint import Saved, find_lost, good_checkpoints, judge
-from decentral.run.digests import file_digest, find_edited, find_moved, is_sealed
-from decentral.run.folder import DESCRIPTION, format_of, present
+from decentral.run.digests import (
+    file_digest,
+    find_edited,
+    find_moved,
+    format_of,
+    is_sealed,
+    present,
+)
+from decentral.run.folder import DESCRIPTION
 from decentral.yamltext import load_file
 
 

@@ -21,14 +21,8 @@ from torch import Tensor
 from decentral.errors import ConfigError, RunError, in_words, refusal_of, shell_word
 from decentral.limits import open_file, read_json
 from decentral.process import remove_folder
-from decentral.run.digests import is_sealed, seal, stamp_of
-from decentral.run.folder import (
-    DESCRIPTION,
-    FORMAT,
-    READ,
-    RunFolder,
-    explain_disk_errors,
-)
+from decentral.run.digests import FORMAT, READ, is_sealed, seal, stamp_of
+from decentral.run.folder import DESCRIPTION, RunFolder, explain_disk_errors
 from decentral.topology.labels import NodeId
 
 #: What a manifest says of the run, beside what it says of the checkpoint.
