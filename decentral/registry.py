@@ -382,7 +382,10 @@ def _stranger(found: Plugin, key: str) -> str:
     accepted = sorted(found.accepts)
     offer = f"Settings: {', '.join(accepted)}." if accepted else "It takes no settings."
     label = f"{found.kind} {found.name!r}"
-    return f"{label} has no setting {key!r}.{nearest(key, accepted)} {offer}"
+    near = nearest(key, accepted)
+    if not near and key in KINDS:
+        near = f" A run has it: write {key}=... beside the {found.kind}."
+    return f"{label} has no setting {key!r}.{near} {offer}"
 
 
 def _validate(found: Plugin, given: Mapping[str, Any]) -> dict[str, Any]:

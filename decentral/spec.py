@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from decentral.errors import ConfigError, shorten
-from decentral.units import ambiguous, number_in
+from decentral.units import ambiguous, number_in, without_comma
 from decentral.userfile import lies
 
 _KEY = re.compile(r"\s*([A-Za-z_]\w*)\s*=(?!=)")
@@ -228,9 +228,10 @@ class _Reader:
         args: list[Any] = []
         settings: dict[str, Any] = {}
         while not self.accept(")"):
-            named = self.match(_KEY)
+            named, start = self.match(_KEY), self.at
             value = self.value()
             if named is None and settings:
+                self.refuse_comma(next(reversed(settings.items())), start)
                 self.fail("a setting without a name follows a named one")
             if named is not None and named[1] in settings:
                 self.fail(f"setting {named[1]!r} is given twice")
@@ -240,6 +241,17 @@ class _Reader:
                 settings[named[1]] = value
             self.separator(")")
         return tuple(args), settings
+
+    def refuse_comma(self, before: tuple[str, Any], start: int) -> None:
+        """Say what to write for ``momentum=0,9``, whose comma parts two settings."""
+        key, whole = before
+        text = f"{whole},{self.text[start : self.at].strip()}"
+        if type(whole) is int and (written := without_comma(text)):
+            listed = f", or {key}=[{text.replace(',', ', ')}] for a list"
+            raise ConfigError(
+                f"{self.kind}: {key}={text} is no number; write {key}={written}"
+                f"{'' if ' or ' in written else listed}."
+            )
 
     def separator(self, closing: str) -> None:
         if self.accept(","):

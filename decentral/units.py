@@ -11,7 +11,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated
+from datetime import UTC, datetime
+from typing import Annotated, Literal
 
 from decentral.errors import ConfigError
 
@@ -349,3 +350,22 @@ def format_bytes(count: float) -> str:
         if abs(count) >= 0.9995 * scale:
             return f"{count / scale:.3g} {unit}"
     return f"{count:.0f} B"
+
+
+def time_text(precision: Literal["seconds", "milliseconds"] = "seconds") -> str:
+    """Return the time of day as records have it, in UTC and ISO 8601.
+
+    Args:
+        precision: ``seconds`` or ``milliseconds``.
+
+    Raises:
+        ConfigError: The clock of this host is set beyond the years that can be
+            written.
+    """
+    try:
+        return datetime.now(UTC).isoformat(timespec=precision)
+    except (ValueError, OverflowError, OSError) as error:
+        raise ConfigError(
+            f"the clock of this host cannot be read as a date ({error}); set it right, to a year "
+            "up to 9999."
+        ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -150,6 +151,21 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(folder: RunFolder) -> None
     save_checkpoint(folder, made(2), keep=1)
     with pytest.raises(ConfigError, match=r"already holds a run.*decentral resume"):
         RunFolder.create(folder.path)
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    for name in ("slurm-7.out", "7.log", ".DS_Store", "checkpoints"):
+        (tmp_path / "queued" / name).mkdir(parents=True)
+    RunFolder.create(tmp_path / "queued").__exit__()
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes/plan.txt").write_text("a plan")
+    with pytest.raises(
+        ConfigError, match=r"no folder of a run.*holds plan\.txt; choose a new"
+    ):
+        RunFolder.create(tmp_path / "notes")
+    assert os.listdir(tmp_path / "notes") == ["plan.txt"]
+    with pytest.raises(ConfigError, match=r"--out / is no folder of a run"):
+        RunFolder.create("/")
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:

@@ -218,6 +218,37 @@ def test_tables_of_spreadsheets_are_read_as_they_come(tmp_path: Path) -> None:
     assert graph.edges[1, 2]["latency_s"] == 0.007
 
 
+@pytest.mark.parametrize(
+    ("name", "cell", "found"),
+    [
+        ("Latency (ms)", "5", {"latency_s": 0.005}),
+        ("latency [s]", "0.5", {"latency_s": 0.5}),
+        ("latency_ms", "5 s", {"latency_s": 5.0}),
+        ("Latency (ms)", "", {}),
+        ("latency_note", "old", {"latency_note": "old"}),
+        ("Bandwidth (Mbps)", "10", {"bandwidth_Bps": 1.25e6}),
+        ("bandwidth_Gbit/s", "1", {"bandwidth_Bps": 1.25e8}),
+        ("bandwidth MBps", "2", {"bandwidth_Bps": 2e6}),
+    ],
+)
+def test_units_may_stand_in_the_names_of_quantities(
+    tmp_path: Path, name: str, cell: str, found: dict[str, Any]
+) -> None:
+    table = f"source;target;{name}\n0;1;{cell}\n1;2;{cell}\n"
+    assert read(tmp_path, "a.csv", table).edges[0, 1] == found
+    value = float(cell) if cell.replace(".", "").isdigit() else cell
+    link = {"source": 0, "target": 1, **({name: value} if cell else {})}
+    text = json.dumps({"nodes": [{"id": 0}, {"id": 1}], "links": [link]})
+    assert read(tmp_path, "a.json", text).edges[0, 1] == found
+
+
+def test_a_unit_that_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match="link 0-1: latency: unknown unit 'mm' in '5 mm'"
+    ):
+        read(tmp_path, "a.csv", "source;target;Latency (mm)\n0;1;5\n")
+
+
 def test_commas_of_names_set_no_cells_apart(tmp_path: Path) -> None:
     for mark in (";", "\t"):
         rows = [("Oslo, NO", "Rome, IT"), ("Rome, IT", "Bern, CH")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,31 @@ from decentral.tasks.splits import class_shares, shards
 from decentral.traits import CommunicationTraits, FaultTraits, traits_of
 
 STEPS = 8
+
+
+def between(progress: Progress, feedback: Any) -> float:
+    """Communicate at every tenth step, from the fifth."""
+    return float(progress.step % 10 == 5)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "said"),
+    [
+        (between, "'between' .* sends nothing: it is asked 4 times, every 10 steps and"),
+        ("window(start=10%, width=5%, final_merge=false)", "'window' sends nothing"),
+        ("window(start=10%, width=5%, final_merge=true)", ""),
+        ("window(start=50%, width=10%, final_merge=false)", ""),
+        ("none(final_merge=false)", ""),
+        (lambda progress, feedback: 1.0, ""),
+    ],
+)
+def test_a_schedule_that_never_sends_is_named_before_the_run(
+    schedule: Any, said: str
+) -> None:
+    setup = tiny_setup(communication=schedule, steps=40, local_steps=10)
+    found = [note for note in setup.notes if "sends nothing" in note]
+    assert len(found) == bool(said)
+    assert not said or re.search(said, found[0])
 
 
 def tiny(out: Path, **settings: Any) -> decentral.Run:

@@ -147,7 +147,16 @@ def test_mappings_specs_and_text_say_the_same() -> None:
         ("late)", "unexpected text at column 5"),
         ("late(start=90%) x", "unexpected text"),
         ("late(start=1, start=2)", "'start' is given twice"),
-        ("late(start=1, 2)", "a setting without a name follows a named one"),
+        ("late(start=a, 2)", "a setting without a name follows a named one"),
+        (
+            "late(start=0,9)",
+            r"start=0,9 is no number; write start=0.9, or start=[0, 9]",
+        ),
+        (
+            "sgd(lr=1, momentum=0, 95)",
+            r"momentum=0,95 is no number; write momentum=0.95,",
+        ),
+        ("sgd(steps=1,000, lr=2)", "write steps=1000 or 1.000."),
         ("(x)", "a name is missing"),
         ("", "give a name"),
         ("late([1, 2)", "missing ']'"),

@@ -436,6 +436,9 @@ CASES = [
     launch("topology asks for more", "topology=plugins.py:curious"),
     launch("random graph never connected", "topology=erdos_renyi(p=0.0001) nodes=30"),
     launch("weights above 1", "topology=plugins.py:generous"),
+    Case("show topology: a flag as a setting", "show topology star weights=lazy"),
+    Case("a setting of the run in a plug-in", "show topology star(weights=lazy)"),
+    Case("a comma in a setting", f"{SMALL} optimizer=sgd(momentum=0,9)"),
     Case("nodes that do not fit a topology", "show topology hypercube --nodes 12"),
     Case(
         "settings that fit no nodes",

@@ -8,6 +8,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -24,6 +25,7 @@ from decentral.run.checkpoint import Checkpoint, restoring
 from decentral.run.folder import RunFolder
 from decentral.run.lock import WriterLock
 from decentral.trust import confirm
+from decentral.units import time_text
 from decentral.yamltext import dump, load
 
 FOLDERS = [
@@ -34,6 +36,8 @@ FOLDERS = [
     Case("launch or resume: no folder named", f"{SMALL} --resume"),
     Case("launch or resume: another run", f"{SMALL} seed=9 --resume --out finished"),
     Case("launch: what is left of a run", f"{SMALL} --out remains"),
+    Case("launch: what is no run's", f"{SMALL} --out notes"),
+    Case("launch or resume: what is no run's", f"{SMALL} --resume --out notes"),
     Case("resume: an edited setting", "resume edited"),
     Case("resume: edited settings that may change", "resume longer"),
     Case("resume: a file that has changed", "resume plugged"),
@@ -51,6 +55,13 @@ FOLDERS = [
 def _without_pandas() -> None:
     with patch.dict(sys.modules, {"pandas": None}):
         decentral.compare("finished").frame()
+
+
+def _late_clock() -> None:
+    """A clock that somebody set to the year 10000."""
+    late = SimpleNamespace(now=lambda zone: datetime.fromtimestamp(253402300800, zone))
+    with patch("decentral.units.datetime", late):
+        time_text()
 
 
 def _interrupted_sweep() -> None:
@@ -107,6 +118,7 @@ PYTHON: dict[str, Callable[[], Any]] = {
     "the model of a lost node": lambda: TrainedModels.state(
         cast("TrainedModels", SimpleNamespace(live=[0], step=4)), 1
     ),
+    "a clock beyond all dates": _late_clock,
     "a frame without pandas": _without_pandas,
     "a plug-in that has changed since": lambda: confirm({"theirs.py": "0" * 64}),
     "sweep: no axis": lambda: decentral.sweep({}),
@@ -121,6 +133,8 @@ def wreck() -> None:
     """Damage copies of the finished run in this folder."""
     shutil.copytree("finished", "remains")
     Path("remains/config.yaml").unlink()
+    Path("notes").mkdir()
+    Path("notes/plan.txt").write_text("a plan")
     for name, old, new in (
         ("edited", "seed: 0", "seed: 1"),
         ("longer", "steps: 4", "steps: 8"),

@@ -115,10 +115,12 @@ def start_or_resume(config: Config) -> EngineRun | None:
         )
     refuse_ranks(config, together=True)
     path = Path(config.out).expanduser()
+    if not RunFolder(path).is_begun:
+        RunFolder(path).refuse_others()
     with ExitStack() as undo:
         folder = undo.enter_context(RunFolder.claim(path))
         if not folder.is_begun:
-            folder.refuse_remains()
+            folder.refuse_others()
             run = undo.enter_context(closing(prepare_run(config)))
             _stand(run, folder, None)
         else:

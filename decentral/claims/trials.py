@@ -18,7 +18,6 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from multiprocessing.connection import wait as wait_for_any
 from pathlib import Path
 from typing import Any, cast
@@ -32,6 +31,7 @@ from decentral.plugins import describe, wrong
 from decentral.registry import ConfiguredPlugin, bind, build, find
 from decentral.run.folder import RunFolder, environment, explain_disk_errors
 from decentral.traits import ClaimTraits, traits_of
+from decentral.units import time_text
 from decentral.userfile import sources
 
 #: What a claim that could not be finished gets instead of a verdict.
@@ -146,7 +146,7 @@ class Trial:
             "paper": self.traits.paper,
             "settings": self.rule.spec(),
             "seeds": list(self.seeds),
-            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "time": time_text(),
             "versions": {
                 name: found["versions"][name] for name in ("decentral", "torch")
             },

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import shlex
 import sys
 import traceback
@@ -171,8 +172,21 @@ def _usage(error: Any, words: Sequence[str]) -> tuple[str, str]:
     if option and message.startswith("No such option"):
         message = f"No such option: {option}.{_suggest(option, error, words)}"
     context = getattr(error, "ctx", None)
+    if "extra argument" in message and context:
+        message += "." + _suggest_flag(message, context)
     path = context.command_path if context else f"decentral {words[0]}"
     return message[0].lower() + message[1:], f"`{path} --help` shows what there is."
+
+
+def _suggest_flag(message: str, context: Any) -> str:
+    """Return the flag that is meant by ``weights=lazy`` where a command takes no such
+    words.
+    """
+    found = re.search(r"\((\w+)=(\S*?)[ )]", message)
+    flags = {name for one in context.command.params for name in one.opts}
+    if found is None or (flag := f"--{found[1].replace('_', '-')}") not in flags:
+        return ""
+    return f" Here it is a flag: write {flag} {shlex.quote(found[2])}."
 
 
 def _suggest(option: str, error: Any, words: Sequence[str]) -> str:

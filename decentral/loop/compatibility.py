@@ -304,6 +304,33 @@ def split_notes(config: Config, task: Task) -> tuple[str, ...]:
     )
 
 
+def silence_note(planner: RoundPlanner, users: bool) -> str:
+    """Say where a schedule lets nodes send nothing from the first step to the last.
+
+    One that always does, such as ``none``, has no setting that could be meant
+    otherwise.
+
+    Args:
+        planner: What is sent when.
+        users: Whether the schedule is the user's own.
+    """
+    schedule = planner.schedule
+    if schedule.closed_loop or schedule.final_merge or planner.steps < 1:
+        return ""
+    if not (users or schedule.rule.settings):
+        return ""
+    decided = [action for _, action in planner.decisions()]
+    if any(isinstance(action, Merge) or action > 0 for action in decided):
+        return ""
+    times = "once, at the end" if len(decided) == 1 else (
+        f"{len(decided)} times, every {planner.local_steps} steps and at the end"
+    )  # fmt: skip
+    return (
+        f"{label_of(schedule.rule)} sends nothing: it is asked {times}, and says 0 each time; "
+        "local_steps says how often."
+    )
+
+
 def _lacks_classes(split: ConfiguredPlugin, task: Task) -> bool:
     return task.labels is None and traits_of(split, SplitTraits).needs_classes
 

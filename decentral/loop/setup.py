@@ -17,7 +17,7 @@ from decentral.config import LISTS, PARTS, Config
 from decentral.exchange.codec.base import TensorLayout, coded_bytes
 from decentral.gradients.base import count_saved_numbers
 from decentral.layout import Layout, cast
-from decentral.loop.compatibility import split_notes
+from decentral.loop.compatibility import silence_note, split_notes
 from decentral.loop.health import NONE, Attackers
 from decentral.loop.models import build_seeded
 from decentral.mixing.summary import mixing_note, summary_line
@@ -95,8 +95,15 @@ class Setup:
             lines = (*lines, mixing_note(mixer))
         # What a model that was read from a folder has to say of itself.
         loaded: tuple[str, ...] = getattr(self.model, "notes", ())
-        read = filter(None, (*lines, self.learning_rate.note, *loaded))
+        read = filter(None, (*lines, self._silence, self.learning_rate.note, *loaded))
         return (*read, *self.task.notes, *split_notes(self.config, self.task))
+
+    @cached_property
+    def _silence(self) -> str:
+        """Asked once: of many steps that takes its time."""
+        if self.planner is None or self.runs_in == "events":
+            return ""
+        return silence_note(self.planner, is_users(self.planner.schedule.rule))
 
     @cached_property
     def traits(self) -> AlgorithmTraits:

@@ -14,7 +14,6 @@ import subprocess
 import sys
 from collections.abc import Container, Iterable, Mapping
 from contextlib import ExitStack, suppress
-from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from decentral.limits import LINES_BYTES, digest_of_file, open_file, parse_json
 from decentral.run.digests import Growing, config_head
 from decentral.run.lock import NAME as LOCK
 from decentral.run.lock import WriterLock, unwritable
+from decentral.units import time_text
 from decentral.yamltext import dump
 
 #: What says what a run is, and no longer changes once it is written.
@@ -110,17 +110,32 @@ class RunFolder:
         if self.lock:
             self.lock.check()
 
-    def refuse_remains(self) -> None:
-        """Raise ConfigError where parts of a run lie that does not say what it was."""
+    def refuse_others(self) -> None:
+        """Raise ConfigError where something lies that no run has begun here: parts of
+        one that does not say what it was, or files of somebody else.
+        """
+        held = entries(self.path, "")
         names = [
             f"checkpoints/{name}" for name in entries(self.path / "checkpoints", "step-")
         ]
-        names += ["metrics.jsonl", "events.jsonl", "merged.safetensors"]
-        found = next((name for name in names if os.path.exists(self.path / name)), None)
-        if found is not None:
+        names += [name for name in RESULT[-3:] if name in held]
+        if names:
             raise ConfigError(
-                f"{self.path} holds {found} of a run, but no config.yaml; restore that file, or "
-                "choose another --out."
+                f"{self.path} holds {names[0]} of a run, but no config.yaml; restore that file, "
+                "or choose another --out."
+            )
+        # What a queue or a file manager lays beside a run is no reason.
+        foreign = [
+            name
+            for name in held
+            if not name.startswith((".", "checkpoints"))
+            and not name.endswith((".log", ".out", ".err"))
+        ]
+        if foreign:
+            raise ConfigError(
+                f"--out {shell_word(self.path)} is no folder of a run, and not empty: it holds "
+                f"{foreign[0]}; choose a new folder, such as "
+                f"{shell_word(self.path / 'run-1')}."
             )
 
     def clear(self) -> None:
@@ -167,7 +182,7 @@ class RunFolder:
 
     def event(self, kind: str, step: int, **details: Any) -> None:
         """Append one event."""
-        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        now = time_text("milliseconds")
         self.append("events.jsonl", {"event": kind, "step": step, "time": now, **details})
 
     def stamp(self, name: str) -> tuple[int, str]:
@@ -261,7 +276,7 @@ def _refuse_run(folder: Path) -> None:
     at.
     """
     if not os.path.exists(folder / "config.yaml"):
-        RunFolder(folder).refuse_remains()
+        RunFolder(folder).refuse_others()
         return
     if (folder / "summary.json").exists() or any((folder / "checkpoints").glob("step-*")):
         raise ConfigError(

@@ -16,13 +16,13 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
 from weakref import WeakSet, ref
 
 from decentral.errors import ConfigError, RunError
+from decentral.units import time_text
 
 #: The file that is locked; it says who has the lock.
 NAME = ".lock"
@@ -287,7 +287,7 @@ def _this_process() -> Holder:
     return {
         "host": platform.node(),
         "pid": os.getpid(),
-        "since": datetime.now(UTC).isoformat(timespec="seconds"),
+        "since": time_text(),
         "started": _started(os.getpid()),
         **machine(),
         "token": secrets.token_hex(8),

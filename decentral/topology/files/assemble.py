@@ -7,16 +7,19 @@ one rule says what stays, whatever their order.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from math import inf
 from operator import itemgetter
 from typing import Any
 
 import networkx as nx
 
-from decentral.topology.files.content import WEIGHT, Content
+from decentral.errors import ConfigError
+from decentral.topology.files.content import WEIGHT, Content, is_number
 from decentral.topology.labels import LABEL, in_order, label_text
 from decentral.units import parse_bandwidth, parse_seconds
 
@@ -133,8 +136,16 @@ _QUANTITIES = (
     ("latency", "latency_s", parse_seconds),
     ("bandwidth", "bandwidth_Bps", parse_bandwidth),
 )
-#: What is read of a link; all else is kept as it is written.
-_SPECIAL = frozenset((WEIGHT, "latency", "latency_s", "bandwidth", "bandwidth_Bps"))
+#: What is read of a link, beside the quantities whose name has a unit.
+_READ = frozenset((WEIGHT, "latency", "latency_s", "bandwidth", "bandwidth_Bps"))
+#: A unit in the name of what a link carries: ``Latency (ms)``, ``bandwidth_Mbps``.
+_UNIT = re.compile(
+    r"(?P<text>latency|bandwidth)\s*"
+    r"(?:[(\[]\s*(?P<said>[^)\]]*?)\s*[)\]]|[ _-]\s*(?P<unit>[^\s()\[\]]+))",
+    re.IGNORECASE,
+)
+#: Bits a second in one word, as networks have them: ``Mbps``, ``Gb/s``.
+_RATE = re.compile(r"(?P<scale>[kKMGT]?)(?:bps|b/s|bit/s)")
 #: A link in one of the ways that it goes: from, to, and what it carries.
 Way = tuple[int, int, dict[str, Any]]
 #: Where a node's label stands, the first one that says something.
@@ -191,7 +202,7 @@ def _read_links(
     for link in content.links:
         one, other = place[link.one], place[link.other]
         data = link.data
-        if not _SPECIAL.isdisjoint(data):
+        if any(map(_is_special, data)):
             where = f", line {link.line}" if link.line else ""
             between = f"{labels[link.one]}-{labels[link.other]}"
             data = _read_quantities(data, f"topology file {name}{where}, link {between}")
@@ -234,9 +245,51 @@ def _order_nodes(content: Content, labels: dict[Hashable, str]) -> list[Hashable
     return nodes
 
 
+@cache  # the keys of a file are few, and its links many
+def _unit_in(key: object) -> tuple[str, str] | None:
+    """Return the quantity and the unit that a key names: ``latency`` and ``ms`` for
+    ``Latency (ms)``.
+
+    What follows without brackets and is no unit (``latency_note``) is a key of its
+    own.
+    """
+    named = _UNIT.fullmatch(key.strip()) if isinstance(key, str) else None
+    if named is None or key in ("latency_s", "bandwidth_Bps"):
+        return None
+    text, said = named["text"].lower(), named["said"]
+    unit = said if said is not None else named["unit"]
+    if rate := _RATE.fullmatch(unit):
+        unit = f"{rate['scale'].replace('K', 'k')}bit/s"
+    elif unit.endswith("Bps"):
+        unit = f"{unit[:-3]}B/s"
+    parse = next(parse for known, _, parse in _QUANTITIES if known == text)
+    try:
+        parse(f"1 {unit}", "a link")
+    except ConfigError:
+        return None if said is None else (text, unit)
+    return text, unit
+
+
+def _is_special(key: object) -> bool:
+    """Whether a link's key is read; all others are kept as they are written."""
+    return key in _READ or _unit_in(key) is not None
+
+
+def _without_units(data: dict[str, Any]) -> dict[str, Any]:
+    """Return what a link carries, with units beside numbers rather than in names."""
+    found = dict(data)
+    for key in data:
+        if (named := _unit_in(key)) and named[0] not in data:
+            text, unit = named
+            value = found.pop(key)
+            bare = value is not None and is_number(str(value))
+            found[text] = f"{value} {unit}" if bare else value
+    return found
+
+
 def _read_quantities(data: dict[str, Any], where: str) -> dict[str, Any]:
     """Return what a link carries, with quantities as numbers."""
-    found = dict(data)
+    found = _without_units(data)
     for text, key, parse in _QUANTITIES:
         if text in found or key in found:
             found[key] = parse(found.pop(text, found.get(key)), f"{where}: {text}")
