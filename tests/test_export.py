@@ -19,6 +19,7 @@ from decentral.api import models_of
 from decentral.cli import run as cli
 from decentral.merging.base import merge_models
 from decentral.registry import build
+from decentral.topology.labels import NodeId
 
 ALONE = """
 import sys, torch
@@ -231,3 +232,21 @@ def test_mergekit_makes_what_our_rules_do(tmp_path: Path, model: str) -> None:
             if known is not None:
                 torch.testing.assert_close(known, value, rtol=1e-6, atol=1e-7)
         assert len(found) > 3
+    _, *args = lines["mergekit, dare"].split()
+    loop = (
+        "import sys; from mergekit.scripts.merge_raw_pytorch import main\n"
+        "for seed in range(24):\n"
+        "    more = [f'{sys.argv[2]}{seed}', '--random-seed', str(seed)]\n"
+        "    main([sys.argv[1], *more], standalone_mode=False)\n"
+    )
+    subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", loop, *args], cwd=out, check=True
+    )
+    rows = [load_file(out / f"dare{k}" / "model.safetensors")["row"] for k in range(24)]
+    models = models_of(run.path)
+    start = models.setup.initial_rows([NodeId(0)])[0]
+    learnt, found = models.rows.mean(0) - start, torch.stack(rows).mean(0) - start
+    assert not torch.equal(rows[0], rows[1])
+    # Of two nodes, each number kept or dropped: the noise of 24 draws is near 1/7.
+    assert (found - learnt).norm() < 0.3 * learnt.norm()
+    assert (found @ learnt / (learnt @ learnt)) == pytest.approx(1, abs=0.05)

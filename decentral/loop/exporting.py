@@ -169,6 +169,7 @@ def _write_mergekit(
     width = models.rows.shape[1]
     # mergekit rounds down, and ``ties`` to the nearest.
     kept = {"density": (max(1, round(0.2 * width)) + 0.5) / width, "weight": 1.0}
+    drawn = {"density": 0.5, "weight": 1.0}
     each: dict[str, Any] = {
         "uniform": {
             "merge_method": "linear",
@@ -181,6 +182,11 @@ def _write_mergekit(
             "models": [{"model": rows[place], "parameters": kept} for place in places],
             "parameters": {"normalize": True},
         },
+    }
+    # Ours in expectation only: it draws other numbers, and keeps a sum of magnitudes.
+    each["dare"] = each["ties"] | {
+        "merge_method": "dare_linear",
+        "models": [{"model": rows[place], "parameters": drawn} for place in places],
     }
     if len(places) == 2:
         pairs = zip(named, slerp_weights(models.rows), strict=True)
@@ -199,7 +205,7 @@ def _write_commands(each: Mapping[str, Any], to: Path, folders: bool) -> Lines:
         file = f"mergekit/{rule}.yaml"
         (to / file).write_text(dump({**config, "dtype": "float32"}), encoding="utf-8")
         tool = "mergekit-yaml --no-copy-tokenizer --no-write-model-card"
-        if rule == "ties" or not folders:
+        if rule in ("ties", "dare") or not folders:
             tool = "mergekit-pytorch"
         lines[f"mergekit, {rule}"] = f"{tool} {file} {rule}"
     return lines
