@@ -9,8 +9,16 @@ version = release = __version__
 html_theme = "furo"
 html_title = f"decentral {release}"
 html_show_sphinx = False
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-source_suffix = {".md": "markdown"}
+# It reads the pages by MyST's parser, and runs the notebooks, which are kept without what they
+# show: a difference is then one of the text, and what the site shows is true today.
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+source_suffix = {".md": "myst-nb", ".ipynb": "myst-nb"}
+nb_execution_mode = "force"
+nb_execution_raise_on_error = True
+nb_execution_timeout = 300
+nb_execution_in_temp = True
+# What a bar of progress wrote over itself is no reading; warnings of libraries are kept.
+nb_merge_streams = True
 # Anchors are those of GitHub, where the same pages are read.
 myst_heading_anchors = 4
 autodoc_typehints = "description"

@@ -46,6 +46,20 @@ HOW_TO = (
     "docs/language_models", "docs/cluster", "docs/torchrun", "launch/README",
     "docs/trouble", "docs/trust", "docs/paths", "configs/README", "topologies/README",
 )  # fmt: skip
+NOTEBOOKS = tuple(
+    f"docs/notebooks/{name}"
+    for name in (
+        "quickstart", "bring_your_own", "when_to_communicate", "straggler",
+        "reading_a_report",
+    )
+)  # fmt: skip
+COMING_FROM = tuple(
+    f"docs/coming_from/{name}"
+    for name in (
+        "flower", "gossipy", "decentralizepy", "exo_gym", "decent_bench", "ddp",
+        "ray_train",
+    )
+)  # fmt: skip
 REFERENCE = (
     "reference/commands", "reference/topologies", "reference/plugins", "reference/api",
     "docs/plugins", "docs/algorithms", "docs/limits",
@@ -66,7 +80,10 @@ def tree(caption: str, pages: tuple[str, ...]) -> str:
 
 def index() -> str:
     """Return the first page, with the navigation."""
-    parts = {"Begin": FIRST, "How to": HOW_TO, "Reference": REFERENCE, "About": ABOUT}
+    parts = {
+        "Begin": FIRST, "Notebooks": NOTEBOOKS, "How to": HOW_TO,
+        "Coming from": COMING_FROM, "Reference": REFERENCE, "About": ABOUT,
+    }  # fmt: skip
     said = "# decentral\n\nTrain one model on many machines that communicate little, and find out "
     said += "*when* they should. Begin with the [tutorial](docs/tutorial.md).\n\n"
     said += (

@@ -1,4 +1,4 @@
-"""The scripts and the notebook under docs/ run as they are, from an empty folder."""
+"""The scripts and the notebooks under docs/ run as they are, from an empty folder."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_script_runs_and_is_short(
 
 def test_there_are_scripts_and_notebooks() -> None:
     assert len(SCRIPTS) == 3
-    assert NOTEBOOKS
+    assert len(NOTEBOOKS) == 5
 
 
 @pytest.mark.filterwarnings("ignore")  # of Jupyter's own
@@ -54,6 +54,6 @@ def test_notebook_runs_and_draws(
         for output in cell.get("outputs", ())
         if "data" in output
     ]
-    assert sum("<svg" in html for html in shown) >= 3  # the task, a run, a sweep
+    assert any("<svg" in html for html in shown)
     assert any('<progress value="1.000"' in html for html in shown)
     assert not any(cell.get("outputs") for cell in nbformat.read(page, 4).cells)

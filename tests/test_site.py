@@ -28,8 +28,13 @@ def maker() -> Any:
 
 
 def test_every_page_is_in_the_navigation(maker: Any) -> None:
-    listed = {*maker.FIRST, *maker.HOW_TO, *maker.REFERENCE, *maker.ABOUT}
-    assert {f"docs/{page.stem}" for page in DOCS.glob("*.md")} <= listed
+    parts = (
+        maker.FIRST, maker.NOTEBOOKS, maker.HOW_TO, maker.COMING_FROM, maker.REFERENCE,
+        maker.ABOUT,
+    )  # fmt: skip
+    listed = {page for part in parts for page in part}
+    written = [*DOCS.rglob("*.md"), *DOCS.glob("notebooks/*.ipynb")]
+    assert {f"docs/{p.relative_to(DOCS).with_suffix('')}" for p in written} <= listed
     assert all(page in maker.index() for page in listed)
 
 
