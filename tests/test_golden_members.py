@@ -18,6 +18,7 @@ import pytest
 import torch
 from photos import digits12, machine, photograph, sha256
 from support import advance, exchanges, logical, silent, tiny_setup, together
+from thread_ranks import train_on_ranks
 from torch import nn
 
 from decentral import Task
@@ -243,6 +244,33 @@ def test_a_member_moves_rows_as_it_did(kind: str, name: str, album: Album) -> No
         assert sha256(block.rows) == golden["sha256"], (
             "the numbers agree, their last bits do not"
         )
+
+
+#: Every so many members run on ranks by default; the soak has all.
+TURN = 9
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        pytest.param(*member, marks=[pytest.mark.soak] * (place % TURN > 0))
+        for place, member in enumerate(MEMBERS)
+    ],
+)
+def test_a_member_moves_rows_on_ranks_as_in_one_process(
+    kind: str, name: str, album: Album, tmp_path: Path
+) -> None:
+    golden = album.kept[kind, name]["run"]
+    block, _ = alone(golden)
+    config = block.setup.config
+    if block.setup.in_events:
+        with pytest.raises(ConfigError, match="event by event"):
+            train_on_ranks(config, tmp_path / "run")
+        return
+    rows = train_on_ranks(config, tmp_path / "run")
+    # Averages over all nodes are summed block by block: there the last bits may differ.
+    for node, row in rows.items():
+        torch.testing.assert_close(row, block.rows[node], rtol=1e-9, atol=1e-9)
 
 
 def test_every_golden_trajectory_has_its_member(album: Album) -> None:

@@ -351,6 +351,10 @@ def _ranks_run(**known: Any) -> Any:
     return run
 
 
+def _in_events() -> Any:
+    return SimpleNamespace(in_events=True, algorithm=SimpleNamespace(name="ad_psgd"))
+
+
 def _lost_rank() -> None:
     place, group = SimpleNamespace(path=Path("runs/mine")), SimpleNamespace(step=4)
     run = _ranks_run(
@@ -393,6 +397,7 @@ RANKS: dict[str, Callable[[], Any]] = {
     "a rank of another disk": lambda: torchrun.RankGroup.__new__(
         torchrun.RankGroup
     )._call(1, "read", ()),
+    "ranks and events": lambda: torchrun.refuse_events(_in_events()),
     "a rank with another checkpoint": _other_checkpoint,
     "a rank that is lost": _lost_rank,
 }

@@ -37,6 +37,7 @@ from decentral.errors import ConfigError, RunError, shell_word, visible
 from decentral.faults.base import due_faults
 from decentral.loop.cost import thread_count
 from decentral.loop.pipeline import gradient_of
+from decentral.loop.setup import Setup
 from decentral.network.planning import Membership
 from decentral.run.checkpoint import Saved
 from decentral.sampling import Sampler
@@ -163,6 +164,7 @@ class TorchrunRun(EngineRun):
         self.starter = _start_of(self.meeting.ranks)
         _choose_device(self.meeting.ranks)
         super().__init__(config)
+        refuse_events(self.setup)
         self.workers = self.meeting.ranks.world
         self.members, self.saved = Membership.all_nodes(config.nodes), None
         self.group: RankGroup | None = None
@@ -265,6 +267,15 @@ def _stop_once() -> threading.Event:
     stopping = threading.Event()
     _on_signals(lambda *_: stopping.set())
     return stopping
+
+
+def refuse_events(setup: Setup) -> None:
+    """Raise ConfigError for an algorithm of which one process computes all events."""
+    if setup.in_events:
+        raise ConfigError(
+            f"algorithm {setup.algorithm.name!r} goes event by event, which is not defined on "
+            "ranks; say engine=local, and start it once."
+        )
 
 
 def check_count(config: Config, ranks: Ranks) -> None:
