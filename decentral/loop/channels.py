@@ -18,7 +18,7 @@ from decentral.exchange.codec.base import (
     code_rows,
     innermost,
 )
-from decentral.loop.setup import Setup
+from decentral.loop.setup import CommunicationSetup
 from decentral.mixing.base import Mixing
 from decentral.optim.block_optimizer import BlockOptimizer
 from decentral.run.checkpoint import Checkpoint, stack_nodes
@@ -48,19 +48,23 @@ class Channels:
 
     def __init__(
         self,
-        setup: Setup,
+        setup: CommunicationSetup,
         exchange: Exchange,
         hosted: Sequence[NodeId],
         rows: Tensor,
-        optimizer: BlockOptimizer,
+        optimizer: BlockOptimizer | None = None,
     ) -> None:
-        """Serve the block of the nodes ``hosted``; the state begins as declared."""
-        self.setup, self.exchange, self.rows, self.optimizer = (
-            setup,
-            exchange,
-            rows,
-            optimizer,
-        )
+        """Serve the block of the nodes ``hosted``; the state begins as declared.
+
+        Args:
+            setup: What is sent, and how.
+            exchange: Through which the channels meet.
+            hosted: The nodes.
+            rows: Their rows, [n, P].
+            optimizer: Whose state is mixed where a run asks for it.
+        """
+        self.setup, self.exchange, self.rows = setup, exchange, rows
+        self.mixed = optimizer if setup.config.mix_state else None
         self.kept, self.hosted = setup.kept, hosted
         parameters = setup.layout.trainable_view(rows)
         #: The columns of the rows that travel: all, or the parameters only.
@@ -94,7 +98,7 @@ class Channels:
 
     def begin(self, mixing: Mixing) -> None:
         """Let the channels travel already; ``gossip`` with the same mixing follows."""
-        mixed = self.optimizer.channels() if self.setup.config.mix_state else ()
+        mixed = self.mixed.channels() if self.mixed else ()
         for channel in (*self.coded.values(), *self.scalars, *mixed):
             self.exchange.begin(channel, mixing)
 
@@ -127,10 +131,10 @@ class Channels:
                 self.sums.copy_(rows)
         for channel in self.scalars:
             wire += self.exchange.mix(channel, mixing)
-        if self.setup.config.mix_state:
-            mixed = self.optimizer.channels()
+        if self.mixed is not None:
+            mixed = self.mixed.channels()
             wire += sum(self.exchange.mix(channel, mixing) for channel in mixed)
-            self.optimizer.absorb(mixed)
+            self.mixed.absorb(mixed)
         return wire
 
     def _columns(self, part: slice) -> slice:
@@ -288,13 +292,13 @@ class Channels:
             piece[here] = mean
             self._put(rows, part, piece)
             wire += bytes_
-        mixed = self.optimizer.channels() if self.setup.config.mix_state else []
+        mixed = self.mixed.channels() if self.mixed else []
         for channel in (*self.scalars, *mixed):
             mean, bytes_ = self.exchange.mean(channel, weights)
             channel[here] = mean
             wire += bytes_
-        if mixed:
-            self.optimizer.absorb(mixed)
+        if self.mixed is not None:
+            self.mixed.absorb(mixed)
         return wire
 
     def _merge_rows(self, sent: Tensor, weights: Tensor) -> tuple[Tensor, int]:

@@ -16,7 +16,7 @@ from decentral import rng
 from decentral.exchange.base import CommunicationStats, Exchange
 from decentral.layout import Layout
 from decentral.loop.health import Health
-from decentral.loop.setup import Setup
+from decentral.loop.setup import CommunicationSetup
 from decentral.network.clock import Clock
 from decentral.network.planning import Membership, RoundPlanner
 from decentral.plugins import ConfiguredPlugin, describe, wrong
@@ -78,7 +78,6 @@ class HostedNodes:
 class Measured(Protocol):
     """A block, as far as feedback is concerned."""
 
-    setup: Setup
     exchange: Exchange
     stats: CommunicationStats
     clock: Clock
@@ -91,6 +90,11 @@ class Measured(Protocol):
     step: int
     round: int
     feedback: Feedback | None
+
+    @property
+    def setup(self) -> CommunicationSetup:
+        """What is the same on every worker."""
+        ...
 
     @property
     def samples(self) -> int:

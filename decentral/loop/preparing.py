@@ -33,7 +33,7 @@ from decentral.loop.health import attackers
 from decentral.loop.models import build_seeded, builder_of, check_size
 from decentral.loop.participation import drawn_nodes, with_participation
 from decentral.loop.pipeline import check_methods, with_numbers
-from decentral.loop.setup import Setup
+from decentral.loop.setup import CommunicationSetup, Setup
 from decentral.merging.base import in_a_run
 from decentral.mixing.base import Mixer
 from decentral.network import links, presets
@@ -98,7 +98,7 @@ def prepare(config: Config) -> Setup:
         planner=None,
     )  # fmt: skip
     # Last: a budget in bytes needs the size of a message, by model, codec, state.
-    setup = replace(setup, planner=_planner(setup, nodes))
+    setup = replace(setup, planner=make_planner(setup, nodes))
     _check_unused(config, parts)
     network, compute = _network(setup), _compute(config)
     if network and compute:
@@ -210,7 +210,7 @@ def _topology(config: Config) -> Topology:
     return Topology(build("topology", config.topology), config.nodes, config.seed)
 
 
-def _planner(setup: Setup, nodes: NodeLabels) -> RoundPlanner | None:
+def make_planner(setup: CommunicationSetup, nodes: NodeLabels) -> RoundPlanner | None:
     """Return who says what when, known last; its plug-ins are added to the parts."""
     config, parts = setup.config, setup.parts
     faults = network_faults(config.faults, nodes, config.steps, config.seed)

@@ -41,26 +41,18 @@ from decentral.topology.labels import NodeId, NodeLabels
 from decentral.traits import AlgorithmTraits, LearningRateTraits, traits_of
 
 
-@dataclass(frozen=True)
-class Setup:
-    """Everything that is the same on every worker, built once from a configuration."""
+@dataclass(frozen=True, kw_only=True)
+class CommunicationSetup:
+    """What is the same on every worker of all that decides what is sent, and how."""
 
     config: Config
-    task: Task
-    model: nn.Module  # template; rows hold the nodes' values
-    builder: Callable[[], nn.Module]
     layout: Layout
     algorithm: ConfiguredPlugin
     codec: ConfiguredPlugin
     aggregation: ConfiguredPlugin
     planner: RoundPlanner | None  # None: the algorithm plans no rounds
-    optimizer: ConfiguredPlugin
-    learning_rate: LearningRate
-    batch: ConfiguredPlugin
     timeline: StepTimeline
     merge: ConfiguredPlugin
-    plan: Plan
-    counts: NDArray[np.int64]  # [nodes, classes] samples held
     device: torch.device
     dtype: torch.dtype
     parts: dict[str, ConfiguredPlugin]
@@ -69,41 +61,6 @@ class Setup:
         None  # None: to be measured, where there is a network
     )
     attackers: Attackers = NONE
-
-    @cached_property
-    def train(self) -> Samples:
-        """Training samples on the device."""
-        return self.task.splits[0].to(self.device, self.dtype)
-
-    @cached_property
-    def activation_memory(self) -> int:
-        """Numbers that the model keeps of one sample for a backward pass.
-
-        Half of what it keeps of two: layers that normalise over the batch refuse a
-        single sample.
-        """
-        two = tree_map(lambda one: one.repeat_interleave(2, 0), self.train.first)
-        return -(-count_saved_numbers(self.model, two) // 2)
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """Lines that a user should read before the run."""
-        mixer = self.planner.mixer if self.planner else None
-        lines = (summary_line(mixer), mixer.topology.traits.said) if mixer else ()
-        # Algorithms with weights of their own keep the mean by other means.
-        if mixer and not traits_of(self.algorithm, AlgorithmTraits).weights:
-            lines = (*lines, mixing_note(mixer))
-        # What a model that was read from a folder has to say of itself.
-        loaded: tuple[str, ...] = getattr(self.model, "notes", ())
-        read = filter(None, (*lines, self._silence, self.learning_rate.note, *loaded))
-        return (*read, *self.task.notes, *split_notes(self.config, self.task))
-
-    @cached_property
-    def _silence(self) -> str:
-        """Asked once: of many steps that takes its time."""
-        if self.planner is None or self.runs_in == "events":
-            return ""
-        return silence_note(self.planner, is_users(self.planner.schedule.rule))
 
     @cached_property
     def traits(self) -> AlgorithmTraits:
@@ -138,6 +95,11 @@ class Setup:
         """Logical bytes of one model when it is sent."""
         return self.layout.payload(self.config.gossip_buffers) * self.dtype.itemsize
 
+    @property
+    def mixed_numbers(self) -> int:
+        """Numbers of the state of an optimizer that are sent beside a model."""
+        return 0
+
     @cached_property
     def size(self) -> Size:
         """Logical bytes of all channels of one node: as gossip codes them, and in a
@@ -147,8 +109,7 @@ class Setup:
         # What travels as it is, whatever the codec: single numbers, by which push-
         # sum divides, and the optimizer's state.
         plain = sum(kept.scalar for kept in sent)
-        if self.config.mix_state:
-            plain += state_numbers(self.optimizer, self.layout)
+        plain += self.mixed_numbers
         layouts = [
             self.tensor_layout(buffers=True),
             *(self.tensor_layout(k.full_width) for k in sent if not k.scalar),
@@ -165,19 +126,6 @@ class Setup:
         # Only gossip is coded. A global merge is an all-reduce, which adds up what
         # travels, and sums of codes are no codes.
         return Size(sum(coded_bytes(self.codec, each) for each in layouts) + rest, whole)
-
-    @property
-    def node_labels(self) -> NodeLabels:
-        """What finds nodes by their labels, where a topology has any."""
-        mixer = self.planner.mixer if self.planner else None
-        read = (lambda: mixer.topology.labels) if mixer else None
-        return NodeLabels(self.config.nodes, read)
-
-    @property
-    def drawn(self) -> int:
-        """How many nodes compute in a step."""
-        part = self.planner.participation if self.planner else None
-        return part.count(self.config.nodes) if part else self.config.nodes
 
     @property
     def users(self) -> str:
@@ -225,6 +173,79 @@ class Setup:
             all_reduce_messages(self.config.nodes, self.config.steps)
             * self.gradient_bytes
         )
+
+    @property
+    def samples_held(self) -> Tensor:
+        """Training samples of every node, [N]; as many each where they are not known."""
+        return torch.ones(self.config.nodes, dtype=torch.int64)
+
+    def clock(self) -> Clock:
+        """Return the clocks of all nodes, at zero."""
+        rule = self.parts.get("network")
+        kind = rule.common["all_reduce"] if rule else "auto"
+        return Clock(self.network, self.compute, self.config.seed, kind)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup(CommunicationSetup):
+    """Everything that is the same on every worker, built once from a configuration."""
+
+    task: Task
+    model: nn.Module  # template; rows hold the nodes' values
+    builder: Callable[[], nn.Module]
+    optimizer: ConfiguredPlugin
+    learning_rate: LearningRate
+    batch: ConfiguredPlugin
+    plan: Plan
+    counts: NDArray[np.int64]  # [nodes, classes] samples held
+
+    @cached_property
+    def train(self) -> Samples:
+        """Training samples on the device."""
+        return self.task.splits[0].to(self.device, self.dtype)
+
+    @cached_property
+    def activation_memory(self) -> int:
+        """Numbers that the model keeps of one sample for a backward pass.
+
+        Half of what it keeps of two: layers that normalise over the batch refuse a
+        single sample.
+        """
+        two = tree_map(lambda one: one.repeat_interleave(2, 0), self.train.first)
+        return -(-count_saved_numbers(self.model, two) // 2)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Lines that a user should read before the run."""
+        mixer = self.planner.mixer if self.planner else None
+        lines = (summary_line(mixer), mixer.topology.traits.said) if mixer else ()
+        # Algorithms with weights of their own keep the mean by other means.
+        if mixer and not traits_of(self.algorithm, AlgorithmTraits).weights:
+            lines = (*lines, mixing_note(mixer))
+        # What a model that was read from a folder has to say of itself.
+        loaded: tuple[str, ...] = getattr(self.model, "notes", ())
+        read = filter(None, (*lines, self._silence, self.learning_rate.note, *loaded))
+        return (*read, *self.task.notes, *split_notes(self.config, self.task))
+
+    @cached_property
+    def _silence(self) -> str:
+        """Asked once: of many steps that takes its time."""
+        if self.planner is None or self.runs_in == "events":
+            return ""
+        return silence_note(self.planner, is_users(self.planner.schedule.rule))
+
+    @property
+    def node_labels(self) -> NodeLabels:
+        """What finds nodes by their labels, where a topology has any."""
+        mixer = self.planner.mixer if self.planner else None
+        read = (lambda: mixer.topology.labels) if mixer else None
+        return NodeLabels(self.config.nodes, read)
+
+    @property
+    def drawn(self) -> int:
+        """How many nodes compute in a step."""
+        part = self.planner.participation if self.planner else None
+        return part.count(self.config.nodes) if part else self.config.nodes
 
     @cached_property
     def first_batch(self) -> int:
@@ -277,17 +298,6 @@ class Setup:
         begin = self.timeline.progress(0).fraction_at(rate.warmup(steps))
         return LrInfo(cosine, begin, rate.floor)
 
-    @property
-    def samples_held(self) -> Tensor:
-        """Training samples of every node, [N]."""
-        return torch.from_numpy(self.counts.sum(1))
-
-    def clock(self) -> Clock:
-        """Return the clocks of all nodes, at zero."""
-        rule = self.parts.get("network")
-        kind = rule.common["all_reduce"] if rule else "auto"
-        return Clock(self.network, self.compute, self.config.seed, kind)
-
     def module(self, state: Mapping[str, Tensor]) -> nn.Module:
         """Return the model as its user wrote it, with a state, in evaluation mode."""
         made = cast(
@@ -311,6 +321,16 @@ class Setup:
         # One model is built and copied: building one for every node would take its
         # time N times.
         return rows.repeat(len(nodes), 1) if shared else rows
+
+    @property
+    def mixed_numbers(self) -> int:
+        """Numbers of the state of an optimizer that are sent beside a model."""
+        return state_numbers(self.optimizer, self.layout) if self.config.mix_state else 0
+
+    @property
+    def samples_held(self) -> Tensor:
+        """Training samples of every node, [N]."""
+        return torch.from_numpy(self.counts.sum(1))
 
 
 class Simulated(Protocol):
