@@ -11,14 +11,17 @@ from decentral.limits import spin_briefly
 
 if TYPE_CHECKING:
     from decentral.api import (
+        Gossip,
         Run,
         analyze,
         compare,
         export,
         launch,
+        lightning_callback,
         list_plugins,
         merge,
         resume,
+        transformers_callback,
     )
     from decentral.errors import ConfigError, RunError
     from decentral.loop.callbacks import Callback, EarlyStopping
@@ -35,6 +38,7 @@ _HOMES = {
     "ConfigError": "decentral.errors",
     "EarlyStopping": "decentral.loop.callbacks",
     "GLOBAL_MERGE": "decentral.schedules.action",
+    "Gossip": "decentral.api",
     "Point": "decentral.units",
     "Run": "decentral.api",
     "RunError": "decentral.errors",
@@ -43,11 +47,13 @@ _HOMES = {
     "compare": "decentral.api",
     "export": "decentral.api",
     "launch": "decentral.api",
+    "lightning_callback": "decentral.api",
     "list_plugins": "decentral.api",
     "merge": "decentral.api",
     "plugin": "decentral.registry",
     "resume": "decentral.api",
     "sweep": "decentral.sweeps",
+    "transformers_callback": "decentral.api",
 }
 
 __all__ = [
@@ -55,6 +61,7 @@ __all__ = [
     "Callback",
     "ConfigError",
     "EarlyStopping",
+    "Gossip",
     "Point",
     "Run",
     "RunError",
@@ -64,11 +71,13 @@ __all__ = [
     "compare",
     "export",
     "launch",
+    "lightning_callback",
     "list_plugins",
     "merge",
     "plugin",
     "resume",
     "sweep",
+    "transformers_callback",
 ]
 
 

@@ -43,7 +43,7 @@ FIRST = ("README", "docs/tutorial", "docs/concepts")
 HOW_TO = (
     "docs/python", "docs/graphs", "docs/phases", "docs/batch", "docs/optimizers",
     "docs/other-optimizers", "docs/network", "docs/asynchrony", "docs/mergeability",
-    "docs/language_models", "docs/cluster", "docs/torchrun", "launch/README",
+    "docs/language_models", "docs/cluster", "docs/torchrun", "docs/own_loop", "launch/README",
     "docs/trouble", "docs/trust", "docs/paths", "configs/README", "topologies/README",
 )  # fmt: skip
 NOTEBOOKS = tuple(

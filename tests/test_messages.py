@@ -31,6 +31,7 @@ from wrong import CASES, SMALL, Case, furnish, inside, small
 from wrong_clusters import CLUSTERS
 from wrong_data import DATA
 from wrong_folders import FOLDERS, PYTHON, wreck
+from wrong_gossip import GOSSIP
 from wrong_graphs import GRAPH_CALLS
 from wrong_models import MODELS
 from wrong_own import OWN
@@ -335,7 +336,6 @@ def _meet(come: Sequence[int], ranks: Ranks = THREE) -> None:
     )
     with (
         patch("decentral.engines.ranks.CHECK_IN_S", 0.1),
-        patch.object(Meeting, "open", None),
         patch(store, side_effect=refused),
     ):
         meeting = Meeting(ranks)
@@ -455,6 +455,7 @@ FROM_PYTHON: dict[str, Callable[[], Any]] = {
     **CLUSTERS,
     **DATA,
     **MODELS,
+    **GOSSIP,
     **GRAPH_CALLS,
     **OWN,
     **PYTHON,

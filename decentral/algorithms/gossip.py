@@ -244,9 +244,9 @@ def exact_diffusion(block: Block, action: RoundAction | None) -> None:
     et al., "D2", ICML 2018; Yuan et al., "Exact diffusion", 2019; with local steps:
     Alghunaim, "Local exact-diffusion", 2023.)
     """
-    x, d = block.x, block.state["correction"]
     block.gradient()
     block.adapt()
+    x, d = block.x, block.state["correction"]
     # In equal parts, so that the whole correction is given back when nodes meet
     # again.
     x.sub_(d, alpha=1 / block.progress.local_steps)

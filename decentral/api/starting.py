@@ -57,7 +57,7 @@ def begin(config: Config, *, resume: bool = False) -> EngineRun | Path:
     """
     ranks = joins_ranks(config)
     if ranks is not None:
-        meeting = Meeting(ranks)
+        meeting = Meeting.open = Meeting(ranks)
         if ranks.rank:
             return _take_part(config, meeting)
         if meeting.folder is not None and has_checkpoint(meeting.folder):
@@ -252,7 +252,7 @@ def restart(
         if wanted:
             refuse_changing_ranks(ranks)
         if not (Path(path) / "summary.json").exists():
-            meeting = Meeting(ranks)
+            meeting = Meeting.open = Meeting(ranks)
             if ranks.rank:
                 return _take_part(config, meeting)
     _refuse_finished(Path(path), wanted)  # without touching its folder

@@ -51,6 +51,14 @@ def _is_reached(place: Place) -> bool:
     return True
 
 
+def route(host: str, port: int) -> tuple[str, str]:
+    """Return the addresses from which and at which a host is reached; nothing is sent."""
+    family, kind, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
+    with socket.socket(family, kind) as way:
+        way.connect(place)
+        return way.getsockname()[0], way.getpeername()[0]
+
+
 # --- asked by the coordinator -----------------------------------------------------
 
 

@@ -13,13 +13,17 @@ import re
 import secrets
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from decentral.config import Config
+from decentral.engines.contact import route
 from decentral.errors import ConfigError, RunError
+
+if TYPE_CHECKING:  # it loads torch
+    from decentral.exchange.base import Rendezvous
 
 #: Seconds in which all ranks must have come.
 CHECK_IN_S = 60.0
@@ -82,6 +86,18 @@ def joins_ranks(config: Config, environ: Mapping[str, str] = os.environ) -> Rank
     if engine.name in ("local", "ray") or engine.address is not None:
         return None
     return ranks_of(environ)
+
+
+def hide_launcher(ranks: Ranks, environ: MutableMapping[str, str]) -> None:
+    """Take out of an environment what tells other libraries that ``ranks`` belong
+    together; what a program that this one starts sees, too.
+    """
+    told = ("TORCHELASTIC_", "GROUP_", "ROLE_", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+    if ranks.launcher == "srun":
+        told = ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS", "SLURM_STEP_")
+    for name in list(environ):
+        if name in ("RANK", "WORLD_SIZE") or name.startswith(told):
+            del environ[name]
 
 
 def _number(environ: Mapping[str, str], name: str) -> int:
@@ -149,7 +165,7 @@ class Meeting:
     and what stands in it, over a restart.
     """
 
-    #: The one that this process is in.
+    #: The one of the run that this process is in.
     open: Meeting | None = None
 
     def __init__(self, ranks: Ranks) -> None:
@@ -159,19 +175,19 @@ class Meeting:
         self.ranks, run = ranks, f"decentral/{ranks.key}/{next(_met)}"
         self.prefix, self._folder = f"{run}/{ranks.again}", f"{run}/folder"
         host, port = ranks.store
+        local = ranks.one_host and (ranks.serves or ranks.launcher == "srun")
+        self._place = "127.0.0.1" if local else host, port
         try:
             if ranks.serves:
                 self.store = open_store("127.0.0.1" if ranks.one_host else "", port)
             else:
-                local = ranks.launcher == "srun" and ranks.one_host
-                self.store = join_store("127.0.0.1" if local else host, port, CHECK_IN_S)
+                self.store = join_store(*self._place, CHECK_IN_S)
         except (OSError, RuntimeError) as error:
             raise RunError(
                 f"rank {ranks.rank} of {ranks.world} does not reach the others at "
                 f"{host}:{port} ({str(error).splitlines()[0][:200]}); {self._variables}."
             ) from error
         self._set(f"in/{ranks.rank}", "here")
-        Meeting.open = self
 
     @property
     def _variables(self) -> str:
@@ -215,6 +231,39 @@ class Meeting:
         except OSError:
             return False
         return True
+
+    # --- all alike ----------------------------------------------------------------
+
+    def rendezvous(self, timeout_s: float) -> Rendezvous:
+        """Return how ranks that nobody coordinates reach each other, once all are here."""
+        from decentral.exchange.base import Rendezvous
+
+        rank, world = self.ranks.rank, self.ranks.world
+        self._wait_for(range(world))
+        address, prefix = self._address(), f"{self.prefix}/rows"
+        return Rendezvous(rank, world, self._place, address, timeout_s, prefix)
+
+    def _address(self) -> str:
+        """Return an address of this host at which the others reach it.
+
+        A host's own name often resolves to an address that only it reaches: how the
+        host of the store is called, the others tell.
+        """
+        if self.ranks.one_host:
+            return "127.0.0.1"
+        here, there = route(*self._place)
+        if not here.startswith("127."):
+            self._set("host", there)
+            return here
+        end_s = time.monotonic() + CHECK_IN_S
+        while not self._has("host"):
+            if time.monotonic() > end_s:
+                raise RunError(
+                    f"rank {self.ranks.rank} of {self.ranks.world} finds no address at which "
+                    f"other hosts reach it; {self._variables}."
+                )
+            time.sleep(LOOK_S)
+        return self.store.get(f"{self.prefix}/host").decode()
 
     # --- rank 0 -------------------------------------------------------------------
 
