@@ -127,12 +127,7 @@ def cifar10(
     """Classify 32x32 colour images, ten classes, 50,000 for training and 10,000 for
     the test.
 
-    ``path`` is a folder with train*.parquet and test*.parquet, images encoded in a
-    column; without it the data set comes from the Hugging Face hub. They are
-    decoded once, into ``cache``. Files that begin with valid, validation, val or
-    dev are ``val``; the test where there is no test*. A folder of such a name
-    serves, too (default/train/0000.parquet). Labels are numbers or texts. Training
-    images are moved by up to ``shift`` pixels, and mirrored at random if ``flip``.
+    Its files are laid out, and training images changed, as those of `mnist`.
     (Krizhevsky, 2009.)
 
     Args:
@@ -168,12 +163,7 @@ def cifar100(
     """Classify 32x32 colour images, 100 classes, 50,000 for training and 10,000 for
     the test.
 
-    ``path`` is a folder with train*.parquet and test*.parquet, images encoded in a
-    column; without it the data set comes from the Hugging Face hub. They are
-    decoded once, into ``cache``. Files that begin with valid, validation, val or
-    dev are ``val``; the test where there is no test*. A folder of such a name
-    serves, too (default/train/0000.parquet). Labels are numbers or texts. Training
-    images are moved by up to ``shift`` pixels, and mirrored at random if ``flip``.
+    Its files are laid out, and training images changed, as those of `mnist`.
     (Krizhevsky, 2009.)
 
     Args:
@@ -209,12 +199,7 @@ def tinyimagenet(
     """Classify 64x64 colour images, 200 classes, 100,000 for training, 10,000 for
     the test.
 
-    ``path`` is a folder with train*.parquet and test*.parquet, images encoded in a
-    column; without it the data set comes from the Hugging Face hub. They are
-    decoded once, into ``cache``. Files that begin with valid, validation, val or
-    dev are ``val``; the test where there is no test*. A folder of such a name
-    serves, too (default/train/0000.parquet). Labels are numbers or texts. Training
-    images are moved by up to ``shift`` pixels, and mirrored at random if ``flip``.
+    Its files are laid out, and training images changed, as those of `mnist`.
     (Le & Yang, 2015.)
 
     Args:
