@@ -1,13 +1,21 @@
-"""Write claims.md from the outcomes in a folder: ``python docs/make_claims.py claims``."""
+"""Write claims.md, and against-the-papers.md, from the outcomes in a folder:
+``python docs/make_claims.py claims``.
+
+Outcomes are kept in docs/claims, so that one claim that is tried again changes its own
+lines only.
+"""
 
 from __future__ import annotations
 
+import importlib
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from decentral.claims.long import ARMS
 from decentral.report.facts import duration_text
 from decentral.report.studies import (
     measured_text,
@@ -18,6 +26,7 @@ from decentral.report.studies import (
 )
 
 PAGE = Path(__file__).with_name("claims.md")
+KEPT = Path(__file__).with_name("claims")
 HEAD = """# Claims, as measured
 
 Written by `python docs/make_claims.py FOLDER` from what `decentral reproduce --out FOLDER` found.
@@ -45,7 +54,7 @@ def head(record: dict[str, Any]) -> str:
         f"{name} {number}" for name, number in record["versions"].items()
     )
     cells = [
-        f"[{spoken(record['claim'])}](#{spoken(record['claim'])})",
+        f"[{called(record)}](#{called(record)})",
         record["verdict"],
         ", ".join(map(str, record["seeds"])),
         duration_text(record["seconds"]),
@@ -57,7 +66,7 @@ def head(record: dict[str, Any]) -> str:
 
 def section(record: dict[str, Any]) -> Iterator[str]:
     """Yield what was expected of a claim and what was measured."""
-    yield f"\n## {spoken(record['claim'])}\n"
+    yield f"\n## {called(record)}\n"
     yield f"{record['says']} ({record['paper']})\n"
     yield f"{record['title']}\n"
     yield "| expected | figure | limit | measured | met |\n|---|---|---|--:|---|"
@@ -71,14 +80,56 @@ def section(record: dict[str, Any]) -> Iterator[str]:
         yield f"| | {name} | | {measured_text(values)} | |"
 
 
+def keep(folder: Path) -> None:
+    """Keep what was found in a folder beside this page, without curves."""
+    for path in sorted(folder.glob("*/outcome.json")):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if "error" in record:
+            continue
+        del record["panels"]
+        KEPT.mkdir(exist_ok=True)
+        text = json.dumps(record, indent=1, sort_keys=True)
+        (KEPT / f"{called(record)}.json").write_text(text + "\n", encoding="utf-8")
+
+
+def called(record: dict[str, Any]) -> str:
+    """Return the name of a claim, with the size at which it was tried unless small."""
+    size = record.get("size", "small")
+    return spoken(record["claim"]) + ("" if size == "small" else f"-{size}")
+
+
+def parts(page: str) -> dict[str, tuple[str, str]]:
+    """Return line and section of every claim of a page that was written before."""
+    before, *rest = re.split(r"^(?=## )", page, flags=re.MULTILINE)
+    sections = {text.split("\n")[0].removeprefix("## "): text.strip() for text in rest}
+    lines = dict(re.findall(r"^(?=\| \[([^\]]+)\])(.*)$", before, flags=re.MULTILINE))
+    return {name: (lines[name], "\n" + text) for name, text in sections.items()}
+
+
+def not_run(known: set[str]) -> list[str]:
+    """Return a line for every claim of the size long that nobody has tried."""
+    names = (f"{spoken(name)}-long" for name in ARMS)
+    return [f"| {name} | not run | | | | |" for name in names if name not in known]
+
+
+def write(page: Path = PAGE, kept: Path = KEPT) -> None:
+    """Write the page from what is kept, and from itself what is not."""
+    found = parts(page.read_text(encoding="utf-8"))
+    for path in sorted(kept.glob("*.json")):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        found[called(record)] = head(record), "\n".join(section(record))
+    lines = [found[name][0] for name in sorted(found)] + not_run({*found})
+    text = HEAD + "\n".join([*lines, *(found[name][1] for name in sorted(found))])
+    page.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
+
+
 def main(folder: Path) -> None:
-    """Write the page."""
-    found = sorted(folder.glob("*/outcome.json"))
-    records = [json.loads(path.read_text(encoding="utf-8")) for path in found]
-    records = [record for record in records if "error" not in record]
-    lines = [HEAD + "\n".join(map(head, records))]
-    lines += [line for record in records for line in section(record)]
-    PAGE.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    """Keep what a folder holds, and write the pages that tell of claims."""
+    keep(folder)
+    write()
+    sys.path.insert(0, str(PAGE.parent))
+    make_papers = importlib.import_module("make_papers")
+    make_papers.write()
 
 
 if __name__ == "__main__":

@@ -193,7 +193,7 @@ def test_a_claim_measures_what_it_expects(claim: str, tmp_path: Path) -> None:
 
 @every_claim
 def test_the_size_for_a_gpu_is_a_valid_one(claim: str, tmp_path: Path) -> None:
-    full = trial(claim, tmp_path, print, seeds=(0,), full=True)
+    full = trial(claim, tmp_path, print, seeds=(0,), size="gpu")
     assert full.rule.settings.keys() == find("claim", claim).settings.keys()
 
 

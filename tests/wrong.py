@@ -544,6 +544,10 @@ CASES = [
     ),
     Case("seeds", "reproduce gradpower --seeds 0,0"),
     Case("settings of two claims", "reproduce gradpower single-merge ratio=3"),
+    Case("unknown size of a claim", "reproduce gradpower --size log"),
+    Case("claim without the size long", "reproduce late-sam --size long"),
+    Case("seeds of the size long at a time", "reproduce lite --size long --jobs 4"),
+    Case("no text for the size long", "reproduce lite --size long path=plugins.py", 1),
     # runs
     launch("NaN", "--lr 1e30 steps=40", 1),
     launch("NaN everywhere", "--lr 1e30 steps=40 on_nonfinite=quarantine", 1),

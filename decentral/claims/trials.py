@@ -20,12 +20,13 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import wait as wait_for_any
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 
 from decentral.blame import explain, reraise
 from decentral.claims.base import Findings, Lab, verdict
+from decentral.claims.long import long_claim
 from decentral.errors import Interrupted, RunError
 from decentral.plugins import describe, wrong
 from decentral.registry import ConfiguredPlugin, bind, build, find
@@ -39,6 +40,14 @@ BROKEN = "could not be run"
 
 Record = dict[str, Any]
 
+#: What fits a core in minutes, a core in hours, and a GPU.
+Size = Literal["small", "long", "gpu"]
+#: Paired deviations of language models are of the order of what is looked for: fewer
+#: seeds cannot tell.
+SEEDS: Mapping[Size, tuple[int, ...]] = {
+    "small": (0, 1, 2), "long": (0, 1, 2, 3, 4, 5), "gpu": (0, 1, 2)
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -49,6 +58,7 @@ class Trial:
     folder: Path
     say: Callable[[str], None]
     device: str = "auto"
+    size: Size = "small"
 
     @property
     def traits(self) -> ClaimTraits:
@@ -141,6 +151,7 @@ class Trial:
         found = environment(self.device, threads=0)
         return {
             "claim": self.rule.name,
+            "size": self.size,
             "title": " ".join(paragraph.replace("``", "").split()),
             "says": self.traits.says,
             "paper": self.traits.paper,
@@ -196,18 +207,28 @@ def trial(
     out: Path,
     say: Callable[[str], None],
     *,
-    seeds: tuple[int, ...],
-    full: bool = False,
+    seeds: tuple[int, ...] | None = None,
+    size: Size = "small",
     device: str = "auto",
     settings: Mapping[str, Any] | None = None,
 ) -> Trial:
     """Prepare to try a claim by name; every mistake is a ConfigError before
     anything runs.
+
+    Args:
+        name: Name of the claim.
+        out: Folder of all claims.
+        say: Is told what is being done.
+        seeds: The seeds; none: as many as the size needs.
+        size: The size, which has a folder of its own.
+        device: The device.
+        settings: Settings of the claim.
     """
-    found = find("claim", name)
-    sizes = traits_of(found, ClaimTraits).full if full else {}
+    found = long_claim(name) if size == "long" else find("claim", name)
+    sizes = traits_of(found, ClaimTraits).full if size == "gpu" else {}
     rule = bind(found, {**sizes, **(settings or {})})
-    return Trial(rule, seeds, out / Path(found.name).name, say, device)
+    folder = Path(found.name).name + ("" if size == "small" else f"-{size}")
+    return Trial(rule, seeds or SEEDS[size], out / folder, say, device, size)
 
 
 # --- several seeds at a time ------------------------------------------------------

@@ -180,9 +180,16 @@ def reproduce(
         typer.Option(metavar="FOLDER", help="Where runs, results and the page are kept."),
     ] = "claims",
     seeds: Annotated[
-        str, typer.Option(metavar="N,N,...", help="Seeds to try.")
-    ] = "0,1,2",
-    full: Annotated[bool, typer.Option("--full", help="At the size for a GPU.")] = False,
+        str | None,
+        typer.Option(
+            metavar="N,N,...", help="Seeds to try: three from 0 on, six where long."
+        ),
+    ] = None,
+    size: Annotated[
+        str,
+        typer.Option(metavar="SIZE", help="small: minutes; long: hours on a core; gpu."),
+    ] = "small",
+    full: Annotated[bool, typer.Option("--full", help="The same as --size gpu.")] = False,
     jobs: Annotated[
         int | None,
         typer.Option(metavar="N", min=1, help="Seeds at a time; else one per core."),
@@ -199,6 +206,7 @@ def reproduce(
 
       decentral reproduce single-merge
       decentral reproduce --all --out claims
+      decentral reproduce gradpower --size long
     """
     from decentral.cli import reproducing
 
@@ -207,7 +215,7 @@ def reproduce(
         every=every,
         out=out,
         seeds=seeds,
-        full=full,
+        size="gpu" if full else size,
         device=device,
         jobs=jobs,
     )

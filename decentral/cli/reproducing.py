@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from rich.console import Console
 from rich.padding import Padding
@@ -15,14 +15,15 @@ from rich.table import Table
 from rich.text import Text
 
 from decentral.claims.base import FAILS, HOLDS, OPEN, PARTLY, UNFIT
-from decentral.claims.trials import BROKEN, Ahead, Record, Trial, trial
+from decentral.claims.long import ARMS
+from decentral.claims.trials import BROKEN, SEEDS, Ahead, Record, Size, Trial, trial
 from decentral.cli.options import SHOWN, Shown
 from decentral.cli.output import console_of, print_json
 from decentral.cli.words import QUIET, facts, make_columns
 from decentral.config import parse_assignments
 from decentral.engines.ranks import refuse_ranks
 from decentral.errors import ConfigError, RunError
-from decentral.registry import members
+from decentral.registry import members, unknown
 from decentral.report.facts import duration_text
 from decentral.report.studies import (
     measured_text,
@@ -47,8 +48,8 @@ def reproduce(
     *,
     every: bool,
     out: str,
-    seeds: str,
-    full: bool,
+    seeds: str | None,
+    size: str,
     device: str | None,
     jobs: int | None,
 ) -> None:
@@ -59,8 +60,8 @@ def reproduce(
         words: Names of claims, and settings.
         every: Whether all are tried.
         out: Folder of runs and results.
-        seeds: Seeds, with commas between.
-        full: Whether at the size for a GPU.
+        seeds: Seeds, with commas between; none: as the size needs.
+        size: The size by name.
         device: The device.
         jobs: Seeds at a time; none: one per core.
     """
@@ -70,6 +71,7 @@ def reproduce(
         _list(console)
         return
     refuse_ranks()
+    at = _size(size, jobs)
     settings = parse_assignments([word for word in words if "=" in word])
     if settings and (every or len(claims) > 1):
         raise ConfigError(
@@ -79,20 +81,22 @@ def reproduce(
     chosen = [name if ".py:" in name else name.replace("-", "_") for name in claims]
     if every:
         usable, broken = members("claim")
-        chosen = [found.name for found in usable]
+        chosen = [found.name for found in usable if at != "long" or found.name in ARMS]
         for reason in broken.values():
             console.print(Text(f"left out: {reason}", QUIET))
     trials = [
         trial(
             name, Path(out), partial(_aside, spoken(name), asked),
-            seeds=_seeds(seeds), full=full, device=device or "auto", settings=settings,
+            seeds=None if seeds is None else _seeds(seeds), size=at, device=device or "auto",
+            settings=settings,
         )
         for name in chosen
     ]  # fmt: skip
     began = time.perf_counter()
     # One command at a time: two would write the same runs and the same page.
     with WriterLock(Path(out), "claims folder"):
-        records = _all_tried(console, trials, jobs or _jobs(device or "auto"))
+        many = 1 if at == "long" else jobs or _jobs(device or "auto")
+        records = _all_tried(console, trials, many)
         page = write_claims(records, Path(out) / "claims.html")
     console.print()
     took = ("time", duration_text(time.perf_counter() - began))
@@ -104,6 +108,18 @@ def reproduce(
         raise RunError(
             f"{', '.join(map(spoken, broken))} could not be run; the page says why."
         )
+
+
+def _size(text: str, jobs: int | None) -> Size:
+    """Return the size of that name; seeds of the long one share runs."""
+    if text not in SEEDS:
+        raise unknown("size", text, SEEDS)
+    if text == "long" and (jobs or 1) > 1:
+        raise ConfigError(
+            "--jobs: seeds of the size long share the runs that tune their rates, and are tried "
+            "one after the other; leave it out."
+        )
+    return cast("Size", text)
 
 
 def _seeds(text: str) -> tuple[int, ...]:

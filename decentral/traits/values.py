@@ -295,7 +295,7 @@ class ClaimTraits(Traits):
         tiny: Settings at which its machinery runs in seconds, for tests.
         quick: Settings at which its heart can be seen in the least time.
         off: Settings that take the method away: with them, too, the heart is lost.
-        full: The settings of ``--full``, a size for a GPU.
+        full: The settings of the size ``gpu``.
     """
 
     paper: str
