@@ -119,7 +119,9 @@ def test_two_workers_end_where_one_process_ends(alone: Path, tmp_path: Path) -> 
     }
     assert not any(away.values()), away
     expected = json.loads((alone / "summary.json").read_text())
-    assert "2 on Ray, 1 host; dashboard http://127.0.0.1:" in " ".join(said.split())
+    told = " ".join(said.split())
+    assert "2 on Ray, 1 host; dashboard http://127.0.0.1:" in told
+    assert "(its token: `ray get-auth-token`)" in told
     same_model(alone, tmp_path / "run", 1e-9)
     for key in ("accuracy/local_mean", "accuracy/merged"):
         assert summary["final"][key] == pytest.approx(expected["final"][key], abs=1e-12)

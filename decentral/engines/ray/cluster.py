@@ -169,7 +169,12 @@ def _init(where: str | None, **options: Any) -> Any:
 
 
 def _dashboard(context: Any) -> str:
-    return f"http://{context.dashboard_url}" if context.dashboard_url else "off"
+    """Return the address of the dashboard, and how to get the token that it asks for."""
+    if not context.dashboard_url:
+        return "off"
+    asks = os.environ.get("RAY_AUTH_MODE") == "token"
+    token = " (its token: `ray get-auth-token`)" if asks else ""
+    return f"http://{context.dashboard_url}{token}"
 
 
 # --- a cluster of its own ---------------------------------------------------------
