@@ -112,7 +112,7 @@ class Layout:
         for name in sorted(self.frozen):
             value = self.frozen[name].cpu().contiguous()
             digest.update(f"{name} {tuple(value.shape)} {value.dtype} ".encode())
-            digest.update(value.reshape(-1).view(torch.uint8).numpy())
+            digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
     def entries_sent(self, buffers: bool) -> tuple[Entry, ...]:

@@ -8,6 +8,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -31,10 +32,10 @@ MANY = {"complete, 0.1/15": 24}
 
 
 @cache
-def benchmark() -> ModuleType:
-    """Return benchmarks/mergeability.py as a module."""
+def benchmark(name: str = "mergeability") -> ModuleType:
+    """Return a script of benchmarks/ as a module."""
     found = importlib.util.spec_from_file_location(
-        "mergeability", REPO / "benchmarks/mergeability.py"
+        name, REPO / "benchmarks" / f"{name}.py"
     )
     assert found is not None
     assert found.loader is not None
@@ -116,6 +117,23 @@ def saved_step(folder: Path) -> int:
     """Return the step of the newest checkpoint of a run, 0 before the first."""
     found = (folder / "checkpoints").glob("step-*")
     return max((int(path.name.removeprefix("step-")) for path in found), default=0)
+
+
+def test_adapters_of_ranks_that_are_killed_beat_their_base_and_their_nodes(
+    data_dir: Path, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    """Two ranks of torchrun, one killed in the middle; used without decentral at the end."""
+    words = [str(data_dir / "text"), "--out", str(tmp_path)]
+    rows = benchmark("adapters").main(words)
+    assert len(rows) == 3
+    gains = [row["base"] - row["merged"] for row in rows]
+    assert statistics.fmean(gains) > 3 * statistics.stdev(gains)
+    for row in rows:
+        record_property(
+            "", "{base:.3f} base, {nodes:.3f} nodes, {merged:.3f} merged".format(**row)
+        )
+        assert row["merged"] < row["nodes"] < row["base"]
+        assert row["equal"]
 
 
 def test_the_laws_hold_where_rows_travel_between_workers() -> None:
