@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -501,3 +502,100 @@ def test_a_trainer_of_lightning_goes_on_in_the_middle(tmp_path: Path) -> None:
     after, again = train_on(kept)
     assert again == sent
     assert torch.equal(after, whole)
+
+
+# --- against torchft ----------------------------------------------------------------------
+
+
+class Averager:
+    """What torchft's DiLoCo asks of its manager, among threads: means, and a count of rounds."""
+
+    _use_async_quorum = False
+
+    def __init__(self, everybody: list[Averager], barrier: threading.Barrier) -> None:
+        self.everybody, self.barrier, self.round = everybody, barrier, 0
+        everybody.append(self)
+
+    def register_state_dict_fn(self, *_: Any) -> None:
+        """Keep nothing."""
+
+    disallow_state_dict_read = allow_state_dict_read = start_quorum = (
+        register_state_dict_fn
+    )
+
+    def current_step(self) -> int:
+        return self.round
+
+    def should_commit(self) -> bool:
+        self.round += 1
+        return True
+
+    def allreduce(self, tensor: Tensor, should_quantize: bool = False) -> Any:
+        self.sent = tensor.clone()
+        self.barrier.wait()
+        tensor.copy_(torch.stack([one.sent for one in self.everybody]).mean(0))
+        self.barrier.wait()
+        return SimpleNamespace(wait=lambda: None)
+
+
+def two_layers() -> nn.Module:
+    """Two layers of as many parameters each: the spans of a row are the layers."""
+    layers = (nn.Linear(8, 8, bias=False) for _ in range(2))
+    model = nn.Sequential(*layers).double()
+    with torch.no_grad():
+        for number, parameter in enumerate(model.parameters()):
+            parameter.copy_(torch.arange(64.0).view(8, 8).sin() + number)
+    return model
+
+
+@pytest.mark.parametrize(("fragments", "keep"), [(1, 0.0), (2, 0.0), (2, 0.5)], ids=str)
+def test_each_step_is_that_of_torchft(fragments: int, keep: float) -> None:
+    """Inner AdamW with a warm-up, outer Nesterov, fragments in turn; equal gradients."""
+    torchft = pytest.importorskip("torchft.local_sgd", reason="needs torchft 0.2.0")
+    every, rounds = 6, 8
+    barrier, managers = threading.Barrier(RANKS), list[Averager]()
+    for _ in range(RANKS):
+        Averager(managers, barrier)
+
+    def train_on(rank: int, reference: bool) -> list[Tensor]:
+        model = two_layers()
+        inner = torch.optim.AdamW(model.parameters(), lr=0.02, betas=(0.9, 0.95))
+        warm = torch.optim.lr_scheduler.LambdaLR(inner, lambda k: min(1.0, (k + 1) / 9))
+        draw = torch.Generator().manual_seed(rank)
+        if reference:
+            outer = [
+                torch.optim.SGD(part.parameters(), lr=0.7, momentum=0.9, nesterov=True)
+                for part in ([model] if fragments == 1 else model)
+            ]
+            ours = torchft.DiLoCo(
+                managers[rank], [model] if fragments == 1 else list(model), inner, outer,
+                sync_every=every, fragment_update_alpha=keep,
+            )  # fmt: skip
+            ours.__enter__()
+        else:
+            name = "diloco" if fragments == 1 else "streaming_diloco"
+            algorithm: dict[str, Any] = {"name": name}
+            if fragments > 1:
+                algorithm |= {"fragments": fragments, "keep": keep}
+            gossip = Gossip(
+                model, inner, algorithm=algorithm, local_steps=every // fragments
+            )
+        found: list[Tensor] = []
+        for _ in range(every * rounds // fragments):
+            inputs = torch.randn(4, 8, generator=draw, dtype=torch.float64)
+            inner.zero_grad()
+            (model(inputs) - inputs).square().mean().backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            inner.step()
+            if not reference:
+                gossip.step()
+            warm.step()
+            found.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+        return found
+
+    with ranks() as on_all:
+        mine = on_all(lambda rank: train_on(rank, False))
+        theirs = on_all(lambda rank: train_on(rank, True))
+    for own, other in zip(mine, theirs, strict=True):
+        for step, (one, two) in enumerate(zip(own, other, strict=True)):
+            torch.testing.assert_close(one, two, rtol=0, atol=1e-12, msg=f"step {step}")
