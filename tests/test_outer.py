@@ -335,3 +335,43 @@ def test_new_nodes_take_a_convex_mix_of_old_models(nodes: int) -> None:
         dense = block.planner.mixer.mixing(round).dense()
         np.testing.assert_allclose(dense.sum(1), 1)
         assert dense.min() >= 0
+
+
+# --- what is sent of an outer step ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("codec", "share"), [("int8", 1 / 7), ("bf16", 1 / 4)])
+def test_coded_outer_gradients_come_to_where_plain_ones_do(
+    codec: str, share: float
+) -> None:
+    """Differences to what all know of a model are coded, and averaged at once."""
+    settings: dict[str, Any] = {
+        **PLAIN, "algorithm": "diloco(outer_lr=0.5, outer_momentum=0.5)", "local_steps": 5,
+        "topology": "complete", "communication": "constant", "steps": 60,
+        "task": "quadratic(dimension=400)",
+    }  # fmt: skip
+    plain = tiny_block(**settings)
+    start = vectors(plain).clone()
+    coded = tiny_block(**settings, codec=f"choco({codec}, step=1)")
+    walked(plain, 60)
+    walked(coded, 60)
+    assert coded.stats.bytes <= share * plain.stats.bytes
+    moved = (vectors(plain) - start).norm()
+    assert (vectors(coded) - vectors(plain)).norm() < 1e-4 * moved
+
+
+def test_a_random_subset_is_averaged_exactly_and_the_rest_stays() -> None:
+    """As in SPARTA: in every step another share of the parameters, the same on all nodes."""
+    settings = {**PLAIN, "local_steps": 1, "learning_rate": 1e-300, "init": "independent"}
+    block = tiny_block(
+        **settings, topology="complete", communication="constant", codec="random_k(0.25)"
+    )
+    draw = torch.Generator().manual_seed(0)
+    vectors(block).copy_(torch.randn(5, 40, generator=draw, dtype=torch.float64))
+    before = vectors(block).clone()
+    walked(block, 1)
+    found = vectors(block)
+    sent = (found != before).any(0)
+    assert 0 < int(sent.sum()) <= 12  # of 48 columns, of which 40 are parameters
+    means = before.mean(0).expand(5, -1)
+    torch.testing.assert_close(found[:, sent], means[:, sent], rtol=0, atol=1e-14)
