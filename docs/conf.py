@@ -9,6 +9,8 @@ version = release = __version__
 html_theme = "furo"
 html_title = f"decentral {release}"
 html_show_sphinx = False
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 # It reads the pages by MyST's parser, and runs the notebooks, which are kept without what they
 # show: a difference is then one of the text, and what the site shows is true today.
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]

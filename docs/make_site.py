@@ -10,8 +10,11 @@ into ``reference/``.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import json
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -20,7 +23,11 @@ from importlib import metadata
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
 from decentral import __all__ as public
+from decentral import __version__
 from decentral.cli.app import app
 from decentral.cli.listing import type_text
 from decentral.mixing.base import Mixer
@@ -28,6 +35,7 @@ from decentral.mixing.summary import spectral_gap
 from decentral.plugins import Plugin, plain, plural
 from decentral.registry import KINDS, build, find, names
 from decentral.report import figures, reader
+from decentral.report.drawing import css_variables
 from decentral.topology.base import Topology
 
 REPO = Path(__file__).resolve().parent.parent
@@ -41,7 +49,8 @@ PAGES = (
 NODES = 16
 FIRST = ("README", "docs/tutorial", "docs/concepts")
 HOW_TO = (
-    "docs/python", "docs/graphs", "docs/phases", "docs/batch", "docs/optimizers",
+    "docs/python", "docs/graphs", "docs/schedules", "docs/sweeps", "docs/papers",
+    "docs/phases", "docs/batch", "docs/optimizers",
     "docs/other-optimizers", "docs/network", "docs/asynchrony", "docs/mergeability",
     "docs/language_models", "docs/cluster", "docs/torchrun", "docs/own_loop", "launch/README",
     "docs/trouble", "docs/trust", "docs/paths", "configs/README", "topologies/README",
@@ -69,6 +78,10 @@ ABOUT = (
     "docs/against-the-papers", "docs/soak", "docs/mutants", "benchmarks/README",
     "CONTRIBUTING", "CHANGELOG", "reference/licences",
 )  # fmt: skip
+
+
+sys.path.insert(0, str(REPO / "docs"))
+from make_concepts import embedded, illustrate  # noqa: E402
 
 
 def tree(caption: str, pages: tuple[str, ...]) -> str:
@@ -154,33 +167,33 @@ def plugins(folder: Path) -> str:
 
 
 def topologies(folder: Path) -> str:
-    """Write a page per family of topologies; return the page that leads to them."""
-    families: dict[str, list[Plugin]] = {}
+    """Write a page per topology; return the page that leads to them, by family."""
+    families: dict[str, list[str]] = {}
     for name in names("topology"):
         found = find("topology", name)
-        families.setdefault(found.target.__module__.rpartition(".")[2], []).append(found)
-    for family, members in families.items():
-        lines = [f"# {family.replace('_', ' ').capitalize()}"]
-        for found in members:
-            lines += [f"\n## {found.name}\n", prose(found), *drawing(found, folder)]
-            lines += [f"```python\n{inspect.getsource(found.target).strip()}\n```"]
-        (folder / f"family_{family}.md").write_text("\n".join(lines), encoding="utf-8")
-    return "# Topologies, drawn\n\n" + tree(
-        "Families", tuple(f"family_{family}" for family in families)
-    )
+        family = found.target.__module__.rpartition(".")[2].replace("_", " ").capitalize()
+        families.setdefault(family, []).append(f"topology_{name}")
+        lines = [f"# {name}", "", prose(found), *drawing(found), *settings(found)]
+        lines += [f"```python\n{inspect.getsource(found.target).strip()}\n```"]
+        page = folder / f"topology_{name}.md"
+        page.write_text("\n".join(lines), encoding="utf-8")
+    said = "# Topologies, drawn\n\nWho may send to whom. The gap is the share of disagreement "
+    said += "that a round removes ([concepts](../docs/concepts.md#spectral-gap)).\n\n"
+    return said + "\n".join(tree(name, tuple(pages)) for name, pages in families.items())
 
 
-def drawing(found: Plugin, folder: Path) -> Iterator[str]:
-    """Draw a topology into the folder, and yield what shows it."""
+def drawing(found: Plugin) -> Iterator[str]:
+    """Yield a topology's drawing, which follows light and dark, and its gap."""
     spelled = str(found.traits.example or found.name)
     topology = Topology(build("topology", spelled), NODES)
     mixer = Mixer.make(topology)
     graph = topology.union()
     links = tuple((int(a), int(b)) for a, b in graph.edges())
     picture = reader.Topology(NODES, links, graph.is_directed(), topology.time_varying)
-    figures.save_png(figures.network(picture), str(folder / f"{found.name}.png"))
-    yield f"\n![{found.name} on {NODES} nodes]({found.name}.png)\n"
-    yield f"`{spelled}` on {NODES} nodes: spectral gap {max(0.0, spectral_gap(mixer)):.3g}.\n"
+    yield embedded(figures.network(picture), found.name, f"{found.name}, {NODES} nodes")
+    many = ", all its rounds together" if topology.time_varying else ""
+    gap = max(0.0, spectral_gap(mixer))
+    yield f"`{spelled}` on {NODES} nodes{many}: spectral gap {gap:.3g}.\n"
 
 
 def api() -> str:
@@ -200,28 +213,78 @@ def api() -> str:
     return "\n".join([*lines, "```"])
 
 
-def licences() -> str:
-    """Return the page of what is depended on: version and licence as its package states them."""
+def licence_of(about: metadata.PackageMetadata) -> str:
+    """Return the licence as a package states it."""
+    marks = [c for c in about.get_all("Classifier", []) if c.startswith("License ::")]
+    # The free text of "License" is whole licences with some: it comes last.
+    listed = ", ".join(mark.rpartition(" :: ")[2] for mark in marks)
+    said = about.get("License-Expression") or listed
+    return said or (about.get("License") or "").strip().partition("\n")[0] or "not stated"
+
+
+def depended_on() -> dict[str, metadata.Distribution]:
+    """Return all that is installed of what decentral needs, extras and their needs included."""
+    found: dict[str, metadata.Distribution] = {}
+    extras = [n for n in metadata.metadata("decentral").get_all("Provides-Extra", [])]
+    asked = [("decentral", frozenset(extras))]
+    while asked:
+        name, wanted = asked.pop()
+        for text in metadata.requires(name) or ():
+            need = Requirement(text)
+            key = canonicalize_name(need.name)
+            marks = [{"extra": extra} for extra in ("", *wanted)]
+            if need.marker and not any(need.marker.evaluate(mark) for mark in marks):
+                continue
+            if key in found or key == "decentral":
+                continue
+            with contextlib.suppress(metadata.PackageNotFoundError):
+                found[key] = metadata.distribution(key)
+                asked.append((key, frozenset(need.extras)))
+    return dict(sorted(found.items()))
+
+
+def licences(folder: Path) -> str:
+    """Write the bill of materials (CycloneDX); return the page of licences."""
+    packages = depended_on()
     lines = ["# Licences of dependencies", "", "decentral itself is under Apache-2.0."]
-    lines += ["", "| package | version | licence |", "|---|---|---|"]
-    for line in (REPO / "constraints.txt").read_text(encoding="utf-8").splitlines():
-        name, pinned, version = line.partition("==")
-        if not pinned:
-            continue
-        try:
-            about = metadata.metadata(name)
-        except metadata.PackageNotFoundError:
-            lines.append(
-                f"| {name} | {version} | not installed where this page was made |"
-            )
-            continue
-        marks = [c for c in about.get_all("Classifier", []) if c.startswith("License ::")]
-        # The free text of "License" is whole licences with some: it comes last.
-        listed = ", ".join(mark.rpartition(" :: ")[2] for mark in marks)
-        said = about.get("License-Expression") or listed
-        said = said or (about.get("License") or "").strip().partition("\n")[0]
-        lines.append(f"| {name} | {version} | {said or 'not stated'} |")
+    lines += [
+        "What it, its extras, its tests and this site stand on, as installed where",
+        "",
+    ]
+    lines[-1] = (
+        "the page was made; versions and licences as the packages state them. The same"
+    )
+    lines += ["as a bill of materials: {download}`CycloneDX <sbom.cdx.json>`.", ""]
+    lines += ["| package | version | licence |", "|---|---|---|"]
+    parts: list[dict[str, object]] = []
+    for name, one in packages.items():
+        licence = licence_of(one.metadata).replace("|", "\\|").replace("<", "&lt;")
+        lines.append(f"| {name} | {one.version} | {licence} |")
+        parts.append(
+            {
+                "type": "library",
+                "name": name,
+                "version": one.version,
+                "purl": f"pkg:pypi/{name}@{one.version}",
+                "licenses": [{"license": {"name": licence_of(one.metadata)}}],
+            }
+        )
+    own = {"type": "application", "name": "decentral", "version": __version__}
+    bill = {"bomFormat": "CycloneDX", "specVersion": "1.5", "version": 1}
+    bill |= {"metadata": {"component": own}, "components": parts}
+    (folder / "sbom.cdx.json").write_text(json.dumps(bill, indent=1), encoding="utf-8")
     return "\n".join(lines)
+
+
+def stylesheet() -> str:
+    """Return the colours of drawings, by the theme that the reader has chosen."""
+    dark = css_variables(1)
+    return (
+        f"body {{ {css_variables(0)} }}\nbody[data-theme=dark] {{ {dark} }}\n"
+        "@media (prefers-color-scheme: dark) { body:not([data-theme=light]) "
+        f"{{ {dark} }} }}\nsvg.drawn {{ max-width: 100%; height: auto; }}\n"
+        "table { display: block; overflow-x: auto; max-width: 100%; }\n"
+    )
 
 
 def gather(root: Path) -> None:
@@ -238,13 +301,16 @@ def gather(root: Path) -> None:
             text.replace("](scripts)", "](scripts/cnn_dataset.py)"), encoding="utf-8"
         )
     shutil.copy(REPO / "docs/conf.py", root / "conf.py")
+    illustrate(root / "docs/concepts.md")
+    (root / "_static").mkdir()
+    (root / "_static/site.css").write_text(stylesheet(), encoding="utf-8")
     made = root / "reference"
     made.mkdir()
     (root / "index.md").write_text(index(), encoding="utf-8")
     (made / "commands.md").write_text("".join(commands()), encoding="utf-8")
     (made / "plugins.md").write_text(plugins(made), encoding="utf-8")
     (made / "topologies.md").write_text(topologies(made), encoding="utf-8")
-    (made / "licences.md").write_text(licences(), encoding="utf-8")
+    (made / "licences.md").write_text(licences(made), encoding="utf-8")
     (made / "api.md").write_text(api(), encoding="utf-8")
 
 
@@ -280,6 +346,21 @@ def broken(site: Path) -> Iterator[str]:
                 yield f"{page.relative_to(site)}: {target}"
 
 
+def unfound(site: Path, words: tuple[str, ...] = ("consensus", "mergeability")) -> Iterator[str]:
+    """Yield words that the site's search does not find, asked in a headless browser."""
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        print("no Chromium: the search was not tried")
+        return
+    for word in words:
+        page = f"{(site / 'search.html').as_uri()}?q={word}"
+        command = [browser, "--headless", "--no-sandbox", "--disable-gpu"]
+        command += ["--virtual-time-budget=20000", "--dump-dom", page]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if "docs/concepts.html" not in done.stdout.partition('id="search-results"')[2]:
+            yield f"search.html: does not find {word}"
+
+
 def main(out: str) -> int:
     """Build the site into a folder; return how many links are broken, or what Sphinx returns."""
     from sphinx.cmd.build import build_main
@@ -290,7 +371,7 @@ def main(out: str) -> int:
         words = ["-q", "-W", "--keep-going", "-E", "-d", f"{folder}/.doctrees"]
         if status := build_main([*words, folder, str(site)]):
             return status
-    found = sorted(set(broken(site)))
+    found = sorted({*broken(site), *unfound(site)})
     print("\n".join(found) or f"built {site / 'index.html'}")
     return len(found)
 

@@ -5,13 +5,16 @@ The whole is built by .ci/run, with warnings as errors.
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from test_habits import commands
 
+from decentral.cli.explaining import concepts
 from decentral.registry import KINDS, find, names
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -55,10 +58,31 @@ def test_every_setting_has_its_line(maker: Any, tmp_path: Path) -> None:
             assert [key for key in accepts if f"\n| `{key}` |" not in own] == []
 
 
-def test_a_topology_is_drawn(maker: Any, tmp_path: Path) -> None:
-    said = "".join(maker.drawing(find("topology", "ring"), tmp_path))
+@pytest.mark.usefixtures("rendered")
+def test_a_topology_is_drawn(maker: Any) -> None:
+    said = "".join(maker.drawing(find("topology", "ring")))
     assert "`ring` on 16 nodes: spectral gap 0.0507." in said
-    assert (tmp_path / "ring.png").read_bytes().startswith(b"\x89PNG")
+    assert said.count(">15</text>") == 1
+    assert "var(--merged)" in said  # a role, whose colour the page's theme says
+    assert all(f"--{role}: " in maker.stylesheet() for role in ("merged", "ink", "line"))
+
+
+def test_every_concept_has_its_picture(maker: Any, tmp_path: Path) -> None:
+    (page := tmp_path / "concepts.md").write_text((DOCS / "concepts.md").read_text())
+    maker.illustrate(page)
+    _, *parts = page.read_text().split("\n## ")
+    assert len(parts) == len(concepts())
+    assert [part.count("<svg ") for part in parts] == [1] * len(parts)
+
+
+def test_the_bill_of_materials_goes_to_the_leaves(maker: Any, tmp_path: Path) -> None:
+    page = maker.licences(tmp_path)
+    bill = json.loads((tmp_path / "sbom.cdx.json").read_text())
+    assert bill["bomFormat"] == "CycloneDX"
+    held = {part["name"]: part["version"] for part in bill["components"]}
+    assert held["torch"] == importlib.metadata.version("torch")
+    assert "mpmath" in held  # of sympy, of torch
+    assert all(f"| {name} | {version} |" in page for name, version in held.items())
 
 
 @pytest.mark.parametrize(
