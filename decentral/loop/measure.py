@@ -201,6 +201,7 @@ class Evaluator:
             evaluated=_indices(
                 i for i, node in enumerate(block.hosted) if node in chosen
             ),
+            ids=tuple(block.hosted),
             alive=_indices(i for i in block.healthy_rows() if block.hosted[i] in healthy),
         )
 

@@ -131,6 +131,7 @@ class Snapshot:
     alive: Tensor  # hosted row indices of healthy nodes, int64
     chunk: tuple[int, int] | None = None
     extra: dict[str, float] = field(default_factory=dict[str, float])
+    ids: tuple[int, ...] = ()  # of the nodes of the hosted rows; else their positions
 
     @cached_property
     def local(self) -> Scores:

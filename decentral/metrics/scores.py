@@ -67,6 +67,35 @@ def loss(snapshot: Snapshot) -> dict[str, float]:
     return found
 
 
+#: Nodes whose scores are told one by one.
+_EACH = 64
+_EVERY_NODE = tuple(
+    Record(
+        f"{group}/node_*", f"Test {group} of one node's model", unit=unit, better=better,
+        moment="before_merge", tables=(),
+        panel=Panel(f"Test {group}, node by node", "A line for every node's own model."),
+    )
+    for group, unit, better in (("accuracy", "%", "higher"), ("loss", "loss", "lower"))
+)  # fmt: skip
+
+
+@plugin("metric", records=_EVERY_NODE)
+def every_node(snapshot: Snapshot) -> dict[str, float]:
+    """Test accuracy, else test loss, of every node by itself: of up to 64, spread
+    evenly.
+
+    Between the first and the last evaluation it is known of ``eval_nodes`` nodes.
+    """
+    local = snapshot.local
+    name, values = (
+        ("loss", local.loss) if local.accuracy is None else ("accuracy", local.accuracy)
+    )
+    own = torch.tensor(snapshot.ids or snapshot.exchange.hosted, dtype=torch.int64)
+    ids = snapshot.exchange.gather(own[snapshot.evaluated]).tolist()
+    shown = torch.linspace(0, len(ids) - 1, min(len(ids), _EACH)).round().long()
+    return {f"{name}/node_{ids[k]}": values[k].item() for k in shown.tolist()}
+
+
 # Of the lowest and the highest the losses tell.
 _LANGUAGE = [
     one
