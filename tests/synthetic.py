@@ -6,12 +6,16 @@ import json
 import math
 import random
 import re
+from base64 import b64encode
 from collections.abc import Sequence
+from hashlib import sha256
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from decentral.report.pages import script
 
 PARAMETERS = 26_122
 LATE = {
@@ -282,14 +286,31 @@ class Page(HTMLParser):
         return [value for _, found in self.tags if (value := found.get(name)) is not None]
 
 
+def assert_only_its_own_script(page: Page) -> None:
+    """A page has one script, that of all pages, and lets a browser run no other."""
+    assert [found for tag, found in page.tags if tag == "script"] == [{}]
+    (code,) = (data for place, data in page.texts if place == "script.")
+    assert code == script()
+    digest = b64encode(sha256(code.encode()).digest()).decode()
+    (policy,) = (found["content"] for tag, found in page.tags if "http-equiv" in found)
+    assert policy is not None
+    allowed = dict(part.split(maxsplit=1) for part in policy.split("; "))
+    assert allowed == {
+        "default-src": "'none'", "script-src": f"'sha256-{digest}'",
+        "style-src": "'unsafe-inline'", "img-src": "data:",
+    }  # fmt: skip
+
+
 def assert_self_contained(page: Page) -> None:
     """Nothing in a page makes a browser ask for another file, and no id occurs twice."""
     assert not re.search(r"https?://|@import|@font-face", page.source)
-    assert not {"script", "iframe", "img", "object"} & {tag for tag, _ in page.tags}
+    assert not {"iframe", "img", "object"} & {tag for tag, _ in page.tags}
+    assert_only_its_own_script(page)
     links = [*page.attributes("href"), *page.attributes("src")]
     assert all(link.startswith(("#", "data:")) for link in links)
     ids = page.attributes("id")
     assert len(ids) == len(set(ids))
     used = {link[1:] for link in links if link.startswith("#")}
-    used |= set(re.findall(r"url\(#([^)]+)\)", page.source))
+    drawn = page.source.partition("<script>")[0]
+    used |= set(re.findall(r"url\(#([^)]+)\)", drawn))
     assert used <= set(ids)

@@ -166,14 +166,18 @@ def test_what_a_page_was_not_given_is_an_error(
 
 
 def test_what_a_template_takes_as_it_is_comes_from_no_user() -> None:
-    """Only drawings are, whose text matplotlib has escaped, and nothing turns escaping off."""
+    """Only drawings are, whose text matplotlib has escaped, and the script of all pages;
+    nothing turns escaping off."""
     safe = [
         (file.name, found)
         for file in sorted(TEMPLATES.glob("*.html"))
         for found in re.findall(r"\{[{%].*?[%}]\}", file.read_text(), re.DOTALL)
         if "safe" in found or "escape" in found
     ]
-    assert safe == [("parts.html", "{{ one.body | safe }}")]
+    assert safe == [
+        ("base.html", "{{ script | safe }}"),
+        ("parts.html", "{{ one.body | safe }}"),
+    ]
 
 
 def test_a_figure_without_anything_to_draw_says_so_in_words() -> None:

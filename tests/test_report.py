@@ -8,7 +8,6 @@ import os
 import re
 import subprocess
 import sys
-from html import escape, unescape
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,14 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from conftest import chromium
 from matplotlib.patches import StepPatch
 from synthetic import (
     Page,
     assert_self_contained,
-    torus,
     twelve_runs,
-    write_json,
     write_run,
 )
 
@@ -489,143 +485,7 @@ def test_comparison_errors(tmp_path: Path, late: Path) -> None:
         write_comparison(compare([late]), tmp_path / "missing" / "compare.html")
 
 
-# --- in a browser ---------------------------------------------------------------------------------
-
-_MEASURE = """<script>
-addEventListener("load", () => {
-  const shown = [...document.querySelectorAll("svg")].filter(s => s.getBoundingClientRect().width);
-  const clashes = [];
-  for (const svg of shown) {
-    const texts = [...svg.querySelectorAll("text")].filter(t => t.textContent.trim());
-    const boxes = texts.map(t => t.getBoundingClientRect());
-    const card = svg.closest("figure").getBoundingClientRect();
-    boxes.forEach((a, i) => {
-      if (a.left < card.left || a.right > card.right) clashes.push("out: " + texts[i].textContent);
-      boxes.slice(0, i).forEach((b, j) => {
-        const w = Math.min(a.right, b.right) - Math.max(a.left, b.left);
-        const h = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
-        if (w > 1 && h > 0.3 * a.height)
-          clashes.push(texts[j].textContent + " / " + texts[i].textContent);
-      });
-    });
-  }
-  const known = JSON.parse(parent.document.title || "{}");
-  known[name] = {
-    inner: innerWidth, scroll: document.documentElement.scrollWidth, clashes, shown: shown.length,
-  };
-  parent.document.title = JSON.stringify(known);
-});
-</script>"""
-
-
-def nearly_equal(run: Path) -> Path:
-    """Bring the local mean so near to the merged model that their labels would touch."""
-    told = json.loads((run / "summary.json").read_text())
-    told["before_merge"]["accuracy_local_mean"] = told["final"]["accuracy_merged"] - 0.006
-    write_json(run / "summary.json", told)
-    return run
-
-
-def browse(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    """Run headless Chromium with a profile of its own."""
-    command = [
-        str(chromium()), "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
-        "--disable-background-networking", "--disable-component-update", "--disable-sync",
-        "--hide-scrollbars", "--enable-logging=stderr", "--log-level=0",
-        f"--user-data-dir={folder / 'profile'}", *options,
-    ]  # fmt: skip
-    return subprocess.run(command, capture_output=True, text=True, timeout=90, check=True)
-
-
-WIDTHS = (400, 1400)
-at_every_width = pytest.mark.parametrize("width", WIDTHS)
-
-
-@pytest.fixture(scope="module")
-def measured(
-    late: Path, dozen: list[Path], tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, dict[str, Any]]:
-    """What a browser measures on each page at each width: all are frames of one page."""
-    folder = tmp_path_factory.mktemp("browser")
-    pages = {
-        "report": late / "report.html",
-        "comparison": write_comparison(compare(dozen), folder / "comparison.html"),
-        "thousand": write_report(
-            write_run(folder / "torus", nodes=1024, links=torus(32))
-        ),
-        "close": write_report(nearly_equal(write_run(folder / "close"))),
-    }
-    policy, frames = re.compile(r"<meta http-equiv.*?>", re.DOTALL), ""
-    for kind, page in pages.items():
-        inside = policy.sub("", page.read_text()).replace("</body>", _MEASURE + "</body>")
-        # A window cannot be as narrow as a phone, a frame can.
-        frames += "".join(
-            f'<iframe name="{kind}-{width}" style="border: 0; width: {width}px; height: 1000px" '
-            f'srcdoc="{escape(inside)}"></iframe>'
-            for width in WIDTHS
-        )
-    (everything := folder / "all.html").write_text(
-        f"<!doctype html><title></title>{frames}", encoding="utf-8"
-    )
-    dom = browse(
-        folder, "--window-size=1500,1000", "--dump-dom", everything.as_uri()
-    ).stdout
-    return json.loads(unescape(re.search(r"<title>(.*?)</title>", dom)[1]))  # pyright: ignore
-
-
-@pytest.mark.needs("chromium")
-@at_every_width
-@pytest.mark.parametrize("kind", ["report", "comparison", "thousand", "close"])
-def test_a_browser_shows_it_without_overflow_or_overlap(
-    measured: dict[str, dict[str, Any]], width: int, kind: str
-) -> None:
-    found = measured[f"{kind}-{width}"]
-    assert found["inner"] == width
-    assert found["scroll"] <= width
-    assert found["clashes"] == []
-    assert found["shown"] == (2 if kind == "comparison" else len(FIGURES))
-
-
-@pytest.fixture(scope="module")
-def screens(late: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The report in light and dark, as wide as a phone and, to the right of it, as a screen."""
-    from matplotlib.image import imread
-
-    folder = tmp_path_factory.mktemp("screens")
-    frames = "".join(
-        f'<iframe src="{(late / "report.html").as_uri()}" style="border: 0; position: absolute; '
-        f'top: 0; left: {left}px; width: {width}px; height: 1200px"></iframe>'
-        for left, width in zip((0, WIDTHS[0]), WIDTHS, strict=True)
-    )
-    scheme = '<meta name="color-scheme" content="light dark">'
-    (both := folder / "both.html").write_text(
-        f"<!doctype html>{scheme}<title></title>{frames}"
-    )
-    found: dict[str, Any] = {}
-    for number, name in enumerate(("dark", "light")):  # as Chromium numbers them
-        picture = folder / f"{name}.png"
-        done = browse(
-            folder, f"--window-size={sum(WIDTHS)},1200", f"--screenshot={picture}",
-            f"--blink-settings=preferredColorScheme={number}", both.as_uri(),
-        )  # fmt: skip
-        assert "CONSOLE" not in done.stderr
-        found[name] = imread(picture)
-    return found
-
-
-@pytest.mark.needs("chromium")
-@at_every_width
-def test_screenshots_in_light_and_dark(screens: dict[str, Any], width: int) -> None:
-    brightness: dict[str, float] = {}
-    for name, picture in screens.items():
-        assert picture.shape[:2] == (1200, sum(WIDTHS))
-        pixels = (
-            picture[:, : WIDTHS[0]] if width == WIDTHS[0] else picture[:, WIDTHS[0] :]
-        )
-        brightness[name] = float(pixels[..., :3].mean())
-        assert pixels[..., :3].std() > 0.03
-    assert brightness["light"] > 0.85
-    assert brightness["dark"] < 0.2
+# --- figures --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -43,11 +43,17 @@ COLOURS: dict[str, tuple[str, str]] = {
     "run-11": ("#7d1f5f", "#d58ac0"),
 }
 RUN_COLOURS = 12
+_ROLE_OF = {light: role for role, (light, _) in COLOURS.items()}
 
 
 def light(role: str) -> str:
     """Return the light colour of a role as ``#rrggbb``."""
     return COLOURS[role][0]
+
+
+def role_of(colour: str) -> str:
+    """Return the role whose light colour this is, for others that of links."""
+    return _ROLE_OF.get(colour, "link")
 
 
 def css_variables(theme: int) -> str:
@@ -59,9 +65,10 @@ def css_variables(theme: int) -> str:
 
 # --- drawings made for a page -----------------------------------------------------
 
-_ROLE_OF = {light: role for role, (light, _) in COLOURS.items()}
 _HEX = re.compile(r'(?<=[ "])#[0-9a-f]{6}\b')
 _ID = re.compile(r'\sid="([^"]*)"')
+_PLOT = re.compile(r'\sid="plot-([a-z]+)-([\w-]+)(?:~[\d-]+)?"')
+_TICK = re.compile(r'\sid="[xy]tick_\d+"')
 _REFERENCE = re.compile(r'url\(#([^)]+)\)|href="#([^"]+)"')
 _SVG = re.compile(r"<svg([^>]*)>(.*)</svg>", re.DOTALL)
 _BOX = re.compile(r'viewBox="([^"]*)"')
@@ -72,16 +79,23 @@ _FAMILY = re.compile(r"font-family: [^;\"]*;? ?")
 class Drawing:
     """A drawing as a page holds it: SVG to be taken as it is, and what stands in
     its tag.
+
+    ``plot`` and ``boxes`` are JSON: what can be explored, and where its axes lie.
     """
 
     body: str
     box: str
     label: str
     kind: str
+    plot: str = ""
+    boxes: str = ""
 
 
 def drawing(document: str, name: str, label: str, kind: str = "") -> Drawing:
     """Return a matplotlib SVG as an element for an HTML page.
+
+    Elements whose ids say what they are (``plot-series-KEY~...``) keep it as
+    ``data-series="KEY"``.
 
     Args:
         document: The SVG document as written by matplotlib.
@@ -110,6 +124,7 @@ def _variable(colour: str) -> str:
 def _unique_ids(body: str, name: str) -> str:
     # matplotlib numbers every element; ids that nothing refers to are left out.
     used = {match[1] or match[2] for match in _REFERENCE.finditer(body)}
+    body = _TICK.sub(' data-tick=""', _PLOT.sub(r' data-\1="\2"', body))
     body = _ID.sub(lambda m: f' id="{name}-{m[1]}"' if m[1] in used else "", body)
     body = re.sub(r"url\(#", f"url(#{name}-", body)
     return re.sub(r'href="#', f'href="#{name}-', body)

@@ -4,7 +4,9 @@ mean.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -21,10 +23,13 @@ from decentral.records import (
     records_of,
 )
 from decentral.report.reader import RunData
+from decentral.run.lock import BEAT_S, NAME
 from decentral.units import format_bytes
 
 ABSENT = "—"
 _LONG = 12  # Items of a list, beyond which only its ends are written.
+#: Signs of life that a run may miss before it counts as stopped.
+_MISSED = 3
 _MERGED_WELL = 0.005  # A difference of half a point of accuracy is called none.
 
 
@@ -178,6 +183,17 @@ def _cost(facts: Facts) -> str:
     if facts.relative is None:
         return f" with {format_bytes(facts.bytes)} of communication"
     return f" with {relative_text(facts.relative)} of all-reduce's bytes"
+
+
+def state_of(run: RunData) -> str:
+    """Return whether a run is finished, is training, or has stopped unfinished."""
+    if run.summary is not None:
+        return str(run.summary.get("status", "finished"))
+    with suppress(OSError):  # nobody writes
+        silent_s = time.time() - (run.path / NAME).stat().st_mtime
+        if silent_s < _MISSED * BEAT_S:
+            return "training"
+    return "unfinished"
 
 
 def _nodes(run: RunData) -> int | None:

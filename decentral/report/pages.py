@@ -7,11 +7,13 @@ import hashlib
 import os
 import tempfile
 import time
+from base64 import b64encode
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from html import escape
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,17 +39,36 @@ class Card:
     absent: str = ""
     full: bool = False
 
+    @property
+    def plot(self) -> str:
+        """What can be explored of the drawings, as JSON."""
+        return self.drawings[0].plot if self.drawings else ""
 
-def page(name: str, **values: Any) -> str:
+
+def page(name: str, *, live: str = "", **values: Any) -> str:
     """Return a whole HTML document: a template, filled in.
+
+    It runs one script, that of all pages, whose digest is all that the page allows.
 
     Args:
         name: Name of the template, without its ending.
+        live: Address that says whether a served page has changed; empty for a file.
         **values: Text (and numbers, drawings) by the names of the template; every
             text is escaped.
     """
     template = _templates().get_template(f"{name}.html")
-    return template.render(light=css_variables(0), dark=css_variables(1), **values)
+    colours = {"light": css_variables(0), "dark": css_variables(1)}
+    code = script()
+    digest = b64encode(hashlib.sha256(code.encode()).digest()).decode()
+    return template.render(live=live, script=code, digest=digest, **colours, **values)
+
+
+@lru_cache(maxsize=1)
+def script() -> str:
+    """Return the script of all pages."""
+    folder = files("decentral.report") / "templates"
+    parts = ("numbers.js", "figures.js", "page.js")
+    return "".join((folder / name).read_text(encoding="utf-8") for name in parts)
 
 
 @lru_cache(maxsize=1)
@@ -82,14 +103,17 @@ def drawings(drawn: Sequence[Figure | None], key: str, label: str) -> list[Drawi
         key: What they are on the page, in letters of an id.
         label: What they show, for readers who cannot see it.
     """
-    from decentral.report.figures import to_svg
+    from decentral.report import figures
 
     kinds = [""] if len(drawn) == 1 else ["wide", "narrow"]
-    return [
-        drawing(to_svg(one), f"{key}-{kind or 'any'}", label, kind)
-        for one, kind in zip(drawn, kinds, strict=True)
-        if one is not None
-    ]
+    made: list[Drawing] = []
+    for one, kind in zip(drawn, kinds, strict=True):
+        if one is not None:
+            # Marks first, then drawn, then measured: only that lays the axes out.
+            plot = figures.explored(one)
+            body = drawing(figures.to_svg(one), f"{key}-{kind or 'any'}", label, kind)
+            made.append(replace(body, plot=plot, boxes=figures.boxes(one)))
+    return made
 
 
 def cell_drawing(figure: Figure, label: str) -> str:

@@ -19,6 +19,7 @@ from decentral.report.facts import (
     number_text,
     plugin_text,
     relative_text,
+    state_of,
     verdict,
 )
 from decentral.report.pages import Card, cell_drawing, drawings, page, write_page
@@ -41,16 +42,21 @@ def write_report(run_dir: str | Path) -> Path:
     return write_page(run.path / "report.html", report_html(run))
 
 
-def report_html(run: RunData) -> str:
-    """Return the report of a run as one HTML document."""
+def report_html(run: RunData, live: str = "") -> str:
+    """Return the report of a run as one HTML document.
+
+    Args:
+        run: The run.
+        live: Address that says whether the page of a running server has changed.
+    """
     facts = facts_of(run)
-    status = str((run.summary or {}).get("status") or "unfinished")
     return page(
         "report",
+        live=live,
         title=run.name,
         over=_subtitle(run, facts),
         verdict=verdict(facts),
-        status="" if facts.finished else status,
+        status="" if facts.finished else state_of(run),
         tiles=_tiles(facts),
         figures=list(_figures(run, facts)),
         measured=_measured_rows(facts),

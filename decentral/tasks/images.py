@@ -127,7 +127,12 @@ def cifar10(
     """Classify 32x32 colour images, ten classes, 50,000 for training and 10,000 for
     the test.
 
-    Its files are laid out, and training images changed, as those of `mnist`.
+    ``path`` is a folder with train*.parquet and test*.parquet, images encoded in a
+    column; without it the data set comes from the Hugging Face hub. They are
+    decoded once, into ``cache``. Files that begin with valid, validation, val or
+    dev are ``val``; the test where there is no test*. A folder of such a name
+    serves, too (default/train/0000.parquet). Labels are numbers or texts. Training
+    images are moved by up to ``shift`` pixels, and mirrored at random if ``flip``.
     (Krizhevsky, 2009.)
 
     Args:
@@ -163,7 +168,12 @@ def cifar100(
     """Classify 32x32 colour images, 100 classes, 50,000 for training and 10,000 for
     the test.
 
-    Its files are laid out, and training images changed, as those of `mnist`.
+    ``path`` is a folder with train*.parquet and test*.parquet, images encoded in a
+    column; without it the data set comes from the Hugging Face hub. They are
+    decoded once, into ``cache``. Files that begin with valid, validation, val or
+    dev are ``val``; the test where there is no test*. A folder of such a name
+    serves, too (default/train/0000.parquet). Labels are numbers or texts. Training
+    images are moved by up to ``shift`` pixels, and mirrored at random if ``flip``.
     (Krizhevsky, 2009.)
 
     Args:
@@ -199,7 +209,12 @@ def tinyimagenet(
     """Classify 64x64 colour images, 200 classes, 100,000 for training, 10,000 for
     the test.
 
-    Its files are laid out, and training images changed, as those of `mnist`.
+    ``path`` is a folder with train*.parquet and test*.parquet, images encoded in a
+    column; without it the data set comes from the Hugging Face hub. They are
+    decoded once, into ``cache``. Files that begin with valid, validation, val or
+    dev are ``val``; the test where there is no test*. A folder of such a name
+    serves, too (default/train/0000.parquet). Labels are numbers or texts. Training
+    images are moved by up to ``shift`` pixels, and mirrored at random if ``flip``.
     (Le & Yang, 2015.)
 
     Args:

@@ -15,6 +15,7 @@ from decentral.report.figures.compared import (
     draw_seconds,
     draw_sweep,
 )
+from decentral.report.figures.explored import boxes, explored
 from decentral.report.figures.planned import batches, network, phases, schedule, shards
 from decentral.report.figures.run import (
     bytes_against_metric,
@@ -33,6 +34,7 @@ __all__ = [
     "WIDE",
     "Figure",
     "batches",
+    "boxes",
     "bytes_against_metric",
     "claim_panel",
     "common_score",
@@ -42,6 +44,7 @@ __all__ = [
     "draw_learning",
     "draw_seconds",
     "draw_sweep",
+    "explored",
     "layers",
     "learning",
     "lines",

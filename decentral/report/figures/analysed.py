@@ -16,6 +16,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from decentral.report.drawing import light
 from decentral.report.facts import loss_text, percent_text
 from decentral.report.figures.canvas import TALL, WIDE, canvas, heading, legend, styled
+from decentral.report.figures.explored import set_grid, set_names, set_unit
 
 Record = Mapping[str, Any]
 
@@ -56,7 +57,7 @@ def _along(axes: Axes, record: Record, key: str) -> None:
     places = record["lines"]["positions"]
     for kind, (colour, label) in _KINDS.items():
         for index, line in enumerate(record["lines"][kind]):
-            name = label if index == 0 else None
+            name = label if index == 0 else f"_{label}"
             axes.plot(
                 places,
                 _numbers(line[key]),
@@ -67,6 +68,7 @@ def _along(axes: Axes, record: Record, key: str) -> None:
             )
     for end in (0, 1):
         axes.axvline(end, color=light("link"), linewidth=0.8, linestyle=(0, (2, 2)))
+    set_unit(axes.yaxis, "%" if key == "accuracy" else "loss")
     axes.set_xlim(places[0], places[-1])
     axes.set_xticks([0, 0.5, 1], ["0\na node", "0.5", "1\nthe other"])
     if key == "accuracy":
@@ -95,6 +97,7 @@ def contours(axes: Axes, part: Record) -> None:
     """
     losses = np.array([_numbers(row) for row in part["loss"]])
     levels = _levels(losses)
+    set_grid(axes, part["u"], part["v"], losses, "loss")
     axes.grid(visible=False)
     axes.set_aspect("equal")
     for axis in (axes.xaxis, axes.yaxis):
@@ -116,6 +119,7 @@ def contours(axes: Axes, part: Record) -> None:
         axes.clabel(
             drawn, levels[:-1:2], fmt=loss_text, fontsize=6.5, colors=[light("muted")]
         )
+        _draw_scale(axes, [shown.min(), *levels])
     for mark in part["marks"]:
         merged = mark["name"] == "merged"
         colour = light("merged" if merged else "local")
@@ -125,6 +129,29 @@ def contours(axes: Axes, part: Record) -> None:
             mark["name"], mark["at"], (0, 7), textcoords="offset points", ha="center", fontsize=8,
             path_effects=[withStroke(linewidth=2.5, foreground=light("card"))], zorder=6,
         )  # fmt: skip
+
+
+def _draw_scale(axes: Axes, ends: Sequence[float]) -> None:
+    """Draw beside contours which loss has which colour, a step for each level.
+
+    Args:
+        axes: What the contours are drawn into.
+        ends: The least loss, and all levels.
+    """
+    scale = axes.inset_axes((1.05, 0.0, 0.05, 1.0))
+    count = len(ends) - 1
+    for level in range(1, count + 1):  # layers on layers, as in the contours
+        scale.axhspan(0, level, color=light("merged"), alpha=0.10, linewidth=0)
+    scale.set_ylim(0, count)
+    scale.set_xticks([])
+    scale.yaxis.tick_right()
+    shown = range(0, count + 1, 3)
+    words = [loss_text(ends[place]) for place in shown]
+    words[-1] = f"≥ {words[-1]}" if shown[-1] == count else words[-1]
+    scale.set_yticks(shown, words, fontsize=7)
+    scale.tick_params(axis="y", length=0)
+    scale.grid(visible=False)
+    scale.set_title("loss", fontsize=7.5, color=light("muted"), loc="left")
 
 
 def _levels(losses: Any) -> list[float]:
@@ -156,7 +183,9 @@ def layers(record: Record, size: tuple[float, float] = WIDE) -> Figure | None:
     upper, lower = figure.subplots(2, sharex=True)
     places = range(len(found))
     apart = _numbers([layer["relative"] for layer in found])
-    upper.bar(places, apart, width=0.6, color=light("comm"))
+    upper.bar(places, apart, width=0.6, color=light("comm"), label="_from the mean")
+    set_names(lower.xaxis, [layer["name"] or "model" for layer in found])
+    set_names(upper.xaxis, [layer["name"] or "model" for layer in found])
     upper.set_title("Distance from the mean, of the length of the mean", **heading())
     for key, colour, label in (
         ("cka_nodes", "local", "two nodes"), ("cka_merged", "merged", "a node and the merge"),

@@ -17,6 +17,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from decentral.records import Record
 from decentral.report.drawing import light
 from decentral.report.facts import percent_text
+from decentral.report.figures.explored import set_unit
 from decentral.report.reader import RunData
 from decentral.units import format_bytes, format_seconds
 
@@ -142,6 +143,7 @@ def steps_axis(axes: Axes, run: RunData) -> None:
 
 def steps_ticks(axes: Axes) -> None:
     """Label x as steps."""
+    set_unit(axes.xaxis, "step")
     axes.set_xlabel("step")
     axes.xaxis.set_major_locator(MaxNLocator(6 if is_narrow(axes) else 10, integer=True))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
@@ -149,6 +151,7 @@ def steps_ticks(axes: Axes) -> None:
 
 def bytes_axis(axes: Axes) -> None:
     """Label x as bytes."""
+    set_unit(axes.xaxis, "B")
     axes.set_xlabel("bytes sent, all nodes together")
     if axes.get_xscale() == "linear":
         axes.xaxis.set_major_locator(MaxNLocator(4 if is_narrow(axes) else 8))
@@ -158,6 +161,7 @@ def bytes_axis(axes: Axes) -> None:
 
 def seconds_axis(axes: Axes) -> None:
     """Label x as simulated seconds."""
+    set_unit(axes.xaxis, "s")
     axes.set_xlabel("simulated time, until the last node is done")
     axes.xaxis.set_major_locator(MaxNLocator(4 if is_narrow(axes) else 8))
     axes.set_xlim(left=0)
@@ -168,6 +172,7 @@ def value_axis(axes: Axes, record: Record) -> None:
     """Label y in percent where that is the unit, else logarithmic where it spans
     much.
     """
+    set_unit(axes.yaxis, record.unit)
     if record.unit == "%":
         # Whole percent would label several ticks alike on a short axis.
         digits = 0 if np.ptp(axes.get_ylim()) > 0.05 else 1

@@ -28,8 +28,11 @@ from decentral.report.figures.canvas import (
     thin,
     value_axis,
 )
+from decentral.report.figures.explored import set_names, set_unit
 from decentral.report.reader import RunData
 
+#: Where a curve is, and how high.
+Curve = tuple[Sequence[float], Sequence[float]]
 MARKERS = (
     "os^Dv*"  # With filled and open faces: twelve runs that differ without colour, too.
 )
@@ -43,12 +46,9 @@ def draw_learning(
     figure, axes = canvas(size)
     metric = common_score(runs).group
     for index, run in enumerate(runs):
-        colour = run_colour(index)
         local = thin(*run.series(f"{metric}/local_mean"))
-        axes.plot(*local, color=colour, linewidth=1.1, linestyle=(0, (4, 2.5)), alpha=0.8)
-        steps, values = thin(*run.series(f"{metric}/merged", final=True))
-        axes.plot(steps, values, color=colour, linewidth=2.2)
-        axes.plot(steps[-1:], values[-1:], **run_marker(index), clip_on=False, zorder=5)
+        merged = thin(*run.series(f"{metric}/merged", final=True))
+        _draw_run(axes, index, run.name, local, merged)
     if not any(len(line.get_ydata()) for line in axes.lines):  # pyright: ignore[reportArgumentType]
         return None
     axes.set_xlim(0, max(run.last_step for run in runs) or 1)
@@ -67,25 +67,33 @@ def draw_seconds(
     figure, axes = canvas(size)
     metric = common_score(runs).group
     for index, run in enumerate(runs):
-        colour = run_colour(index)
-        _, values, seconds = run.pair(f"{metric}/local_mean", SIMULATED.key)
-        axes.plot(
-            seconds,
-            values,
-            color=colour,
-            linewidth=1.1,
-            linestyle=(0, (4, 2.5)),
-            alpha=0.8,
-        )
-        _, values, seconds = run.pair(f"{metric}/merged", SIMULATED.key, final=True)
-        axes.plot(seconds, values, color=colour, linewidth=2.2)
-        if seconds:
-            axes.plot(seconds[-1:], values[-1:], **run_marker(index), zorder=5)
+        _, local, when = run.pair(f"{metric}/local_mean", SIMULATED.key)
+        _, merged, ends = run.pair(f"{metric}/merged", SIMULATED.key, final=True)
+        _draw_run(axes, index, run.name, (when, local), (ends, merged))
     if not any(len(line.get_ydata()) for line in axes.lines):  # pyright: ignore[reportArgumentType]
         return None
     seconds_axis(axes)
     value_axis(axes, common_score(runs))
     return figure
+
+
+def _draw_run(axes: Axes, index: int, name: str, local: Curve, merged: Curve) -> None:
+    """Draw what one run of several has reached.
+
+    Args:
+        axes: The axes.
+        index: Its place among the runs.
+        name: What it is called.
+        local: The mean of its local models.
+        merged: The average of its models, whose end is marked.
+    """
+    own: Any = {"color": run_colour(index), "gid": f"run-{index}"}
+    axes.plot(
+        *local, **own, lw=1.1, ls=(0, (4, 2.5)), alpha=0.8, label=f"_{name}, local mean"
+    )
+    axes.plot(*merged, **own, lw=2.2, label=f"_{name}, merged")
+    last = (merged[0][-1:], merged[1][-1:])
+    axes.plot(*last, **run_marker(index), gid=own["gid"], clip_on=False, zorder=5)
 
 
 @styled
@@ -102,13 +110,12 @@ def draw_cost(runs: Sequence[RunData], size: tuple[float, float] = WIDE) -> Figu
         sent.append(facts.bytes)
         if facts.local_mean is not None:
             ends = [facts.local_mean, facts.merged]
-            axes.plot(
-                [facts.bytes] * 2, ends, color=run_colour(index), linewidth=1.2, alpha=0.6
-            )
-            axes.plot(
-                facts.bytes, facts.local_mean, "_", color=run_colour(index), ms=9, mew=1.6
-            )
-        axes.plot([facts.bytes], [facts.merged], **run_marker(index))
+            own: Any = {"color": run_colour(index), "gid": f"run-{index}"}
+            axes.plot([facts.bytes] * 2, ends, **own, linewidth=1.2, alpha=0.6)
+            local = f"_{run.name}, local mean"
+            axes.plot([facts.bytes], ends[:1], "_", **own, ms=9, mew=1.6, label=local)
+        merged: Any = {"gid": f"run-{index}", "label": f"_{run.name}, merged"}
+        axes.plot([facts.bytes], [facts.merged], **run_marker(index), **merged)
     if not sent:
         return None
     _spread_bytes(axes, sent)
@@ -189,10 +196,11 @@ def draw_sweep(
         ):
             label = _LABELS[role] if place == 0 else None
             y = [place + offset] * len(values)
-            axes.plot(values, y, "o", color=light(role), ms=4, alpha=0.35, mew=0)
+            own: Any = {"gid": role, "label": f"_{_LABELS[role]}, one run"}
+            axes.plot(values, y, "o", color=light(role), ms=4, alpha=0.35, mew=0, **own)
             mean = [fmean(values)] if values else []
             spread = [stdev(values)] if len(values) > 1 else None
-            axes.errorbar(
+            drawn = axes.errorbar(
                 mean,
                 y[:1],
                 xerr=spread,
@@ -202,7 +210,12 @@ def draw_sweep(
                 capsize=3,
                 label=label,
             )
+            drawn.lines[0].set_label(f"_{_LABELS[role]}")
+            for part in drawn.get_children():
+                part.set_gid(role)
     axes.set_yticks(range(len(groups)), [_short(name) for name, *_ in groups])
+    set_names(axes.yaxis, [name for name, *_ in groups])
+    set_unit(axes.xaxis, record.unit)
     axes.set_ylim(len(groups) - 0.5, -0.5)
     axes.grid(axis="x")
     axes.grid(axis="y", visible=False)
@@ -250,12 +263,13 @@ def _draw(axes: Axes, curve: Mapping[str, Any], colour: str) -> None:
     # seeds that were looked at elsewhere stay apart
     if any(other != x for other, _ in lines):
         for place, (own, y) in enumerate(lines):
-            label = curve["label"] if place == 0 else None
+            label = curve["label"] if place == 0 else f"_{curve['label']}"
             axes.plot(own, y, color=colour, linewidth=1.2, label=label)
         return
     values = np.array([y for _, y in lines], dtype=np.float64)
     axes.plot(x, values.mean(0), color=colour, linewidth=2.0, label=curve["label"])
     if len(values) > 1:
         axes.fill_between(
-            x, values.min(0), values.max(0), color=colour, alpha=0.15, linewidth=0
-        )
+            x, values.min(0), values.max(0), color=colour, alpha=0.15, linewidth=0,
+            label=f"_{curve['label']}",
+        )  # fmt: skip

@@ -28,6 +28,7 @@ from decentral.report.figures.canvas import (
     steps_ticks,
     styled,
 )
+from decentral.report.figures.explored import set_grid, set_names, set_unit
 from decentral.report.reader import RunData, Shards, Topology
 from decentral.schedules.phases import METHODS, Track, phase_tracks, sample_steps
 from decentral.schedules.progress import Progress
@@ -36,6 +37,8 @@ from decentral.units import format_bytes
 # --- who sends to whom, who holds what --------------------------------------------
 
 
+#: Nodes that stand in the order of their ids; more are sorted by what they hold.
+_ORDERED = 64
 _SHARE = "#3b86f2"  # Seen as well on a white card as on a black one; an image has no variables.
 
 
@@ -85,9 +88,11 @@ def shards(data: Shards) -> Figure:
     counts = counts[_reading_order(counts)]
     figure = Figure(figsize=TALL, layout="constrained")
     upper, lower = figure.subplots(2, sharex=True, height_ratios=[1, 3.4])
-    _draw_sizes(upper, counts.sum(1))
+    _draw_sizes(upper, counts.sum(1), "node" if len(counts) <= _ORDERED else "place")
     _draw_shares(lower, counts, data.classes)
-    lower.set_xlabel("node" if len(counts) <= 64 else "nodes, by most frequent class")
+    lower.set_xlabel(
+        "node" if len(counts) <= _ORDERED else "nodes, by most frequent class"
+    )
     return figure
 
 
@@ -121,10 +126,8 @@ def _draw_links(
 
 
 def _reading_order(counts: Any) -> Any:
-    """Keep up to 64 nodes in order; sort more by most frequent class and by its
-    share.
-    """
-    if len(counts) <= 64:
+    """Keep few nodes in order; sort more by most frequent class and by its share."""
+    if len(counts) <= _ORDERED:
         return np.arange(len(counts))
     return np.lexsort((-counts.max(1) / np.maximum(counts.sum(1), 1), counts.argmax(1)))
 
@@ -132,7 +135,8 @@ def _reading_order(counts: Any) -> Any:
 def _sizes_only(data: Shards, counts: Any) -> Figure:
     figure, axes = canvas(SMALL)
     by_class = data.classes is not None
-    _draw_sizes(axes, counts[0] if by_class else counts[:, 0])
+    sizes = counts[0] if by_class else counts[:, 0]
+    _draw_sizes(axes, sizes, "class" if by_class else "node")
     axes.set_xlabel("class" if by_class else "node")
     if data.classes is not None:
         _class_ticks(axes.xaxis, data.classes)
@@ -155,9 +159,18 @@ def _means(values: Any) -> tuple[Any, Any]:
     return means, edges - 0.5
 
 
-def _draw_sizes(axes: Axes, sizes: Any) -> None:
+def _draw_sizes(axes: Axes, sizes: Any, unit: str = "node") -> None:
+    """Draw how many samples each has.
+
+    Args:
+        axes: The axes.
+        sizes: Samples of each.
+        unit: Who has them.
+    """
     sizes, edges = _means(sizes)
-    axes.stairs(sizes, edges, fill=True, color=light("comm"), linewidth=0)
+    bars: Any = {"fill": True, "color": light("comm"), "linewidth": 0}
+    axes.stairs(sizes, edges, **bars, label="_samples")
+    set_unit(axes.xaxis, unit)
     if len(sizes) <= 64:
         axes.vlines(edges[1:-1], 0, max(sizes), color=light("card"), linewidth=1.2)
     axes.set_xlim(edges[0], edges[-1])
@@ -176,6 +189,10 @@ def _draw_shares(axes: Axes, counts: Any, classes: Sequence[str]) -> None:
     image[..., 3] = np.sqrt(shares)
     whole = (edges[0], edges[-1], len(shares) - 0.5, -0.5)
     axes.imshow(image, aspect="auto", interpolation="none", extent=whole)
+    middles = (edges[:-1] + edges[1:]) / 2
+    set_grid(axes, middles, range(len(shares)), shares, "%")
+    set_names(axes.yaxis, [f"class {name}" for name in classes])
+    set_unit(axes.xaxis, "node" if len(counts) <= _ORDERED else "place")
     axes.grid(visible=False)
     if counts.size <= 1200:
         axes.hlines(np.arange(len(classes) - 1) + 0.5, -0.5, counts.shape[0] - 0.5,

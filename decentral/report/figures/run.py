@@ -33,6 +33,7 @@ from decentral.report.figures.canvas import (
     thin,
     value_axis,
 )
+from decentral.report.figures.explored import set_unit
 from decentral.report.reader import RunData
 from decentral.units import format_bytes
 
@@ -64,7 +65,11 @@ def communication(run: RunData) -> Figure | None:
         return None
     figure = Figure(figsize=SMALL, layout="constrained")
     upper, lower = figure.subplots(2, sharex=True, height_ratios=[3.2, 1])
-    upper.stairs(rates, edges, fill=True, color=light("comm"), linewidth=0)
+    upper.stairs(
+        rates, edges, fill=True, color=light("comm"), linewidth=0, label="_bytes per step"
+    )
+    set_unit(upper.yaxis, "B")
+    set_unit(upper.xaxis, "step")
     upper.set_ylim(0, 1.2 * max(rates) or 1)
     upper.yaxis.set_major_formatter(FuncFormatter(lambda value, _: format_bytes(value)))
     upper.yaxis.set_major_locator(MaxNLocator(4 if any(rates) else 1))
@@ -74,7 +79,14 @@ def communication(run: RunData) -> Figure | None:
     lower.fill_between(
         steps, intensity, step="pre", color=light("comm"), alpha=0.25, linewidth=0
     )
-    lower.step(steps, intensity, where="pre", color=light("comm"), linewidth=1.4)
+    lower.step(
+        steps,
+        intensity,
+        where="pre",
+        color=light("comm"),
+        linewidth=1.4,
+        label="_intensity",
+    )
     lower.set_ylim(0, 1.08)
     lower.set_yticks([0, 1], ["0", "1"])
     lower.set_title("Intensity", **heading())
@@ -312,6 +324,8 @@ def draw_panel(axes: Axes, run: RunData, chosen: Panel) -> bool:
     for place, (record, steps, values) in enumerate(curves):
         style = _style(record, None if len(curves) == 1 else place)
         axes.plot(*thin(steps, values), **style, label=_label(record), **dots(values))
+    if len({record.unit for record, _, _ in curves}) == 1:
+        set_unit(axes.yaxis, curves[0][0].unit)
     steps_axis(axes, run)
     if not curves:
         return False
@@ -322,7 +336,8 @@ def draw_panel(axes: Axes, run: RunData, chosen: Panel) -> bool:
         value_axis(axes, curves[0][0])
     else:
         spread_axis(axes)
-    if len(curves) > 1:
+    # Of more curves the legend would leave no room; a page says which is which.
+    if 1 < len(curves) <= RUN_COLOURS:
         legend(axes)
     return True
 
