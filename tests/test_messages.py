@@ -57,6 +57,7 @@ from decentral.mixing.base import Mixer
 from decentral.network.planning import Membership, next_planner
 from decentral.optim.first_order import grad_power
 from decentral.report.compare import compare
+from decentral.report.serve import Server
 from decentral.run.lock import WriterLock
 from decentral.spec import parse_spec
 from decentral.sweeps import running
@@ -307,6 +308,13 @@ def _tired() -> Callable[..., torch.Tensor]:
     return loss
 
 
+def _port_in_use() -> None:
+    with patch(
+        "socketserver.TCPServer.server_bind", lambda _: _raise(OSError(98, "In use"))
+    ):
+        Server(Path(), 8000)
+
+
 def _full() -> OSError:
     return OSError(errno.ENOSPC, "No space left on device")
 
@@ -439,6 +447,7 @@ FROM_PYTHON: dict[str, Callable[[], Any]] = {
         task="quadratic", nodes=2, steps=2, optimizer="torch.optim.SparseAdam"
     ),
     "out of memory": lambda: reraise(MemoryError("9 GB")),
+    "serve: a port that is in use": _port_in_use,
     "an actor on a full disk": lambda: _raise(worker_error(_full(), "")),
     "an actor without a module": lambda: _raise(
         worker_error(ImportError("no", name="mine"), "")

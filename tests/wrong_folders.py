@@ -30,6 +30,7 @@ from decentral.yamltext import dump, load
 
 FOLDERS = [
     Case("adversarial: a loss without inputs", f"{SMALL} adversarial=0.1 --out unmoved", 1),
+    Case("serve: no folder", "serve nowhere"),
     Case("a number of many digits", f"launch nodes={'1' * 500}"),
     Case("sweep: a range without end", "sweep seed=0..1000000000"),
     Case("aggregation: nothing is left", f"{SMALL} aggregation=trimmed_mean(cut=9)"),

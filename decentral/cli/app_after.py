@@ -177,5 +177,29 @@ def runs(
     several.list_runs(folder, settings or [])
 
 
+def serve(
+    folder: Annotated[
+        str, typer.Argument(metavar="[DIR]", help="The folder; else runs.")
+    ] = "runs",
+    port: Annotated[
+        int,
+        typer.Option(metavar="N", min=0, max=65535, help="The port; else one free."),
+    ] = 0,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    debug: o.Debug = False,
+) -> None:
+    """Show the runs below a folder in a browser, and how they go on as they train.
+
+    For this machine alone, at the address that is printed; nothing is written. From
+    another machine: `ssh -L PORT:127.0.0.1:PORT HOST`.
+
+      decentral serve runs --port 8000
+    """
+    from decentral.cli import several
+
+    several.serve(folder, port)
+
+
 #: In the order of `decentral --help`.
-COMMANDS = (runs, report, compare, merge, analyze, export, cite)
+COMMANDS = (runs, serve, report, compare, merge, analyze, export, cite)

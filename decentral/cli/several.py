@@ -5,7 +5,9 @@ by side.
 from __future__ import annotations
 
 import csv
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,7 @@ from decentral.report.compare import (
 )
 from decentral.report.facts import ABSENT, duration_text, facts_of, flatten, number_text
 from decentral.report.reader import RunData, read_run
+from decentral.report.serve import Server, find_runs, run_record
 from decentral.run.lock import WriterLock
 from decentral.sweeps import (
     Outcome,
@@ -233,7 +236,7 @@ def list_runs(folder: str, wanted: Sequence[str]) -> None:
     found: list[tuple[str, RunData]] = []
     unread: list[str] = []
     asked = [word.partition("=") for word in wanted]
-    for path in sorted(one.parent for one in place.glob("**/config.yaml")):
+    for path in find_runs(place):
         try:
             run = read_run(path)
         except (ConfigError, RunError) as error:
@@ -243,7 +246,7 @@ def list_runs(folder: str, wanted: Sequence[str]) -> None:
         values = [str(held.get(key, held.get(f"{key}.name"))) for key, _, _ in asked]
         if values == [value for _, _, value in asked]:
             found.append((path.relative_to(place).as_posix(), run))
-    records = [_run_record(name, run) for name, run in found]
+    records = [run_record(name, run) for name, run in found]
     table = make_columns(gap=2)
     for head in ("run", "state", "topology", "communication", "step", "merged"):
         table.add_column(head, overflow="fold")
@@ -258,18 +261,21 @@ def list_runs(folder: str, wanted: Sequence[str]) -> None:
     print_json(records)
 
 
-def _run_record(name: str, run: RunData) -> dict[str, Any]:
-    """Return what matters of a run, in the order of the columns."""
-    held = flatten(run.config)
-    steps, _ = run.series("loss/train")
-    return {
-        "run": name,
-        "state": "finished" if run.summary else "unfinished",
-        "topology": held.get("topology.name", held.get("topology")),
-        "communication": held.get("communication.name", held.get("communication")),
-        "step": (run.summary or {}).get("steps", int(steps[-1]) if len(steps) else 0),
-        "merged": facts_of(run).merged,
-    }
+def serve(folder: str, port: int) -> None:
+    """Show the runs below a folder in a browser, until somebody stops it.
+
+    Args:
+        folder: The folder.
+        port: Where to listen, 0: at any port that is free.
+    """
+    with Server(Path(folder).expanduser(), port) as server:
+        console = console_of()
+        link = Text(server.address, f"bold link {server.address}")
+        console.print(facts([("runs", link), ("", "Ctrl-C ends it.")]), soft_wrap=True)
+        print_json({"address": server.address})
+        sys.stdout.flush()
+        with suppress(KeyboardInterrupt):  # how it ends
+            server.serve_forever()
 
 
 def _differences(comparison: Comparison) -> Table:
