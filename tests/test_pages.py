@@ -146,7 +146,7 @@ def test_what_a_page_was_not_given_is_an_error(
     """Each of the values that a page is made of, left out, is missed, and no empty place."""
     given: dict[str, Any] = {}
 
-    def take(asked: str, **values: Any) -> str:
+    def take(asked: str, live: str = "", **values: Any) -> str:
         assert asked == name
         given.update(values)
         return page(name, **values)

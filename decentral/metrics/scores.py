@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import log
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -69,14 +70,25 @@ def loss(snapshot: Snapshot) -> dict[str, float]:
 
 #: Nodes whose scores are told one by one.
 _EACH = 64
-_EVERY_NODE = tuple(
-    Record(
-        f"{group}/node_*", f"Test {group} of one node's model", unit=unit, better=better,
-        moment="before_merge", tables=(),
-        panel=Panel(f"Test {group}, node by node", "A line for every node's own model."),
-    )
-    for group, unit, better in (("accuracy", "%", "higher"), ("loss", "loss", "lower"))
-)  # fmt: skip
+
+
+def _node_record(group: str, **traits: Any) -> Record:
+    """Return the record of the scores of single nodes.
+
+    Args:
+        group: What is scored.
+        traits: Unit and direction.
+    """
+    panel = Panel(f"Test {group}, node by node", "A line for every node's own model.")
+    moment: Any = {"moment": "before_merge", "tables": (), "panel": panel}
+    said = f"Test {group} of one node's model"
+    return Record(f"{group}/node_*", said, **moment, **traits)
+
+
+_EVERY_NODE = (
+    _node_record("accuracy", unit="%", better="higher"),
+    _node_record("loss", unit="loss", better="lower"),
+)
 
 
 @plugin("metric", records=_EVERY_NODE)

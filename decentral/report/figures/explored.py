@@ -132,7 +132,7 @@ def _mark_legend(axes: Axes, keys: dict[str, str]) -> None:
     handles = [*legend.legend_handles, *legend.get_texts()]
     names = [text.get_text() for text in legend.get_texts()]
     for number, (handle, name) in enumerate(zip(handles, 2 * names, strict=True)):
-        if name in keys:
+        if handle is not None and name in keys:
             handle.set_gid(f"plot-legend-{keys[name]}~{number}")
 
 
