@@ -68,13 +68,12 @@ class WeightsTraits(Traits):
         undirected: It refuses directed graphs.
         symmetric: Both ends of a link give each other the same weight.
         doubly_stochastic: Columns, too, sum to one, on every undirected graph.
-        fixed: It is computed once, from all links of a graph that does not change;
-            where a link is off, both ends keep what they would have sent.
+        fixed: It is computed once, from all links of a fixed graph; where one is off,
+            both ends keep what they would have sent.
         signed: A function (settings): whether weights may be negative.
-        keeps: What is left for the own row: ``rest`` of what is received (rows sum
-            to one), ``unsent`` of what is given away (columns do) or ``nothing``
-            (plain sums). Only algorithms that name such a rule as theirs work with
-            columns and sums.
+        keeps: What is left for the own row: ``rest`` of what is received (rows sum to
+            one), or, for algorithms that name such a rule as theirs, ``unsent`` of
+            what is given away (columns do) or ``nothing`` (plain sums).
     """
 
     undirected: bool = False
@@ -91,10 +90,9 @@ class CommunicationTraits(Traits):
 
     Attributes:
         closed_loop: It reads feedback, which is measured for it.
-        feedback: A function (block): a number of each hosted row, which it reads as
-            ``feedback.values``, gathered from all workers and counted.
-        budgeted: Its setting ``factor`` is solved, before the run, for its setting
-            ``budget``.
+        feedback: A function (block): a number of each hosted row, gathered from all
+            and counted, to be read as ``feedback.values``.
+        budgeted: Its setting ``factor`` is solved for its setting ``budget``.
     """
 
     closed_loop: bool = False
@@ -107,16 +105,14 @@ class LearningRateTraits(Traits):
     """Traits of a learning-rate schedule.
 
     Attributes:
-        cosine: It falls on half a cosine wave, which optimizers with schedules of
-            their own follow.
-        meets: What is left, in [0, 1], of the distance between rates by block and
-            the base rate, for a progress and the settings; none: it stays, and the
-            schedule's own fall is stretched.
+        cosine: It falls on half a cosine wave, which other schedules follow.
+        meets: A function (progress, settings): what is left, in [0, 1], of the
+            distance of rates by block from the base rate; none: all.
         scheduler: It takes an optimizer and returns a ``torch.optim.lr_scheduler``.
     """
 
     cosine: bool = False
-    meets: Callable[[Any, Mapping[str, Any]], float] | None = None
+    meets: Callable[[Any, Settings], float] | None = None
     scheduler: bool = False
 
 
