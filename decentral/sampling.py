@@ -52,18 +52,15 @@ def plan_fixed(shards: list[Integers], replacement: str, batch: int) -> Plan:
     return Plan(_pad(shards), sizes, choices[replacement])
 
 
-def resample_plan(labels: Integers, share: Floats) -> Plan:
-    """Keep P(class | node) ~ share x class size, and redraw the samples within a
-    class.
+def resample_plan(labels: Integers, mixture: Floats) -> Plan:
+    """Let every node draw a class by its column of ``mixture``, [classes, nodes], and
+    then a sample of that class, of all there are.
     """
-    groups = group_by_label(labels, len(share))
+    groups = group_by_label(labels, len(mixture))
     sizes = np.array([len(group) for group in groups])
-    weight = (share * sizes[:, None]).T
-    empty = weight.sum(1) == 0
-    # A node without any class draws from all data.
-    weight[empty] = sizes
-    mixture = np.cumsum(weight / weight.sum(1, keepdims=True), axis=1)
-    return Plan(_pad(groups), sizes, np.ones(share.shape[1], dtype=bool), mixture)
+    cumulative = np.cumsum(mixture.T, axis=1)
+    everywhere = np.ones(mixture.shape[1], dtype=bool)
+    return Plan(_pad(groups), sizes, everywhere, cumulative)
 
 
 def _pad(groups: list[Integers]) -> Integers:

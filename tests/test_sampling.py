@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from support import blobs, tiny_setup
 from torch import nn
 
-from decentral import ConfigError, Task
+from decentral import ConfigError, Task, rng
 from decentral.api import start
 from decentral.config import make_config, read_file
 from decentral.loop.preparing import prepare
@@ -24,7 +24,7 @@ from decentral.loop.setup import resolve_config
 from decentral.registry import build, plugin
 from decentral.sampling import Sampler, plan_fixed, resample_plan
 from decentral.tasks import Samples, holdout
-from decentral.tasks.splits import class_shares, shards
+from decentral.tasks.splits import Preferences, class_mixture, class_shares, shards
 
 SIZES = (7, 12, 1, 33)
 
@@ -120,35 +120,56 @@ def test_micro_batches_are_the_batch_in_parts(sizes: list[int]) -> None:
 # --- resampling -----------------------------------------------------------------------------------
 
 
-def test_resampling_keeps_each_nodes_class_distribution_and_redraws_within_a_class() -> (
-    None
-):
+@pytest.mark.parametrize("alpha", [0.5, 0.05])
+def test_resampling_draws_a_class_by_preference_and_then_of_all_its_samples(
+    alpha: float,
+) -> None:
+    """Preferences are those that the node drew, whatever others prefer."""
     labels = np.repeat(np.arange(4), [40, 10, 25, 25])
-    rule = build("split", "dirichlet(alpha=0.5)")
-    share = class_shares(rule, labels, 3, seed=1)
-    plan = resample_plan(labels, share)
-    visits = Sampler(numbered(100), plan, range(3), 0).indices(0, 20_000)
-    held = shards(rule, labels, 3, seed=1)
+    rule = build("split", f"dirichlet(alpha={alpha})")
+    mixture = class_mixture(rule, labels, 3, seed=1)
+    shares = class_shares(rule, labels, 3, seed=1)
+    if alpha >= 0.1:
+        draw = rng.generator(1, "split/dirichlet")
+        assert mixture == pytest.approx(draw.dirichlet(np.full(4, alpha), size=3).T)
+    # The rows by which classes are dealt out are the same preferences.
+    ratio = mixture / mixture.sum(1, keepdims=True)
+    assert ratio == pytest.approx(shares, abs=1e-9)
+    visits = Sampler(numbered(100), resample_plan(labels, mixture), range(3), 0)
+    visited = visits.indices(0, 20_000)
     for node in range(3):
-        wanted = share[:, node] * np.bincount(labels)
-        wanted /= wanted.sum()
-        seen = np.bincount(labels[visits[node]], minlength=4) / 20_000
-        assert np.abs(seen - wanted).max() < 4.5 * 0.5 / np.sqrt(20_000)
-        fixed = np.bincount(labels[held[node]], minlength=4) / len(held[node])
-        assert np.abs(seen - fixed).max() < 0.15  # shards are rounded to whole samples
+        seen = np.bincount(labels[visited[node]], minlength=4) / 20_000
+        assert np.abs(seen - mixture[:, node]).max() < 4.5 * 0.5 / np.sqrt(20_000)
         for label in range(4):
-            if wanted[label] > 0.1:  # every sample of a class is drawn by every node
-                assert (
-                    len(set(visits[node][labels[visits[node]] == label]))
-                    == (labels == label).sum()
-                )
+            if mixture[label, node] > 0.1:  # every sample of a class is drawn
+                drawn = set(visited[node][labels[visited[node]] == label])
+                assert len(drawn) == (labels == label).sum()
+
+
+def test_resampling_by_shares_has_of_a_class_what_a_node_would_hold() -> None:
+    labels = np.repeat(np.arange(4), [40, 10, 25, 25])
+    mixture = class_mixture(build("split", "iid"), labels, 3, seed=1)
+    assert mixture == pytest.approx(np.tile([[0.4], [0.1], [0.25], [0.25]], 3))
 
 
 def test_a_node_without_any_class_draws_from_all() -> None:
-    labels = np.repeat(np.arange(2), 10)
-    plan = resample_plan(labels, np.array([[1.0, 0.0], [1.0, 0.0]]))
-    visits = Sampler(numbered(20), plan, range(2), 0).indices(0, 500)
-    assert set(labels[visits[1]]) == {0, 1}
+    labels = np.repeat(np.arange(2), [10, 30])
+    rule = build("split", first_only)
+    mixture = class_mixture(rule, labels, 2, 0)
+    assert mixture == pytest.approx(np.array([[0.25, 0.25], [0.75, 0.75]]))
+    rule = build("split", missing)
+    mixture = class_mixture(rule, np.array([0, 0, 2]), 2, 0)
+    assert mixture == pytest.approx(np.array([[1.0, 2 / 3], [0.0, 0.0], [0.0, 1 / 3]]))
+
+
+def first_only(labels: np.ndarray, nodes: int, seed: int) -> np.ndarray:
+    """Give the first node all of every class."""
+    return np.array([[1.0, 0.0], [1.0, 0.0]])
+
+
+def missing(labels: np.ndarray, nodes: int, seed: int) -> Preferences:
+    """Prefer what there is, and what there is not."""
+    return Preferences(np.array([[0.5, 0.0], [0.5, 1.0], [0.0, 0.0]]))
 
 
 # --- splits ---------------------------------------------------------------------------------------

@@ -51,7 +51,7 @@ from decentral.schedules.phases import METHODS, Timed, Track, phase_tracks, samp
 from decentral.schedules.progress import Progress, StepTimeline, batch_size, step_timeline
 from decentral.tasks.base import Task
 from decentral.tasks.samples import is_whole
-from decentral.tasks.splits import class_shares, group_by_label, shards
+from decentral.tasks.splits import class_mixture, group_by_label, shards
 from decentral.topology.base import Topology
 from decentral.topology.labels import NodeLabels
 from decentral.units import format_bytes, parse_amount
@@ -191,8 +191,8 @@ def _data(
         # Nothing is dealt out: every node draws from all samples, its classes by their
         # shares, so that ten thousand nodes need no lists of samples.
         if config.sampling == "resample":
-            share = class_shares(split, labels, config.nodes, config.seed)
-            plan = resample_plan(labels, share)
+            mixture = class_mixture(split, labels, config.nodes, config.seed)
+            plan = resample_plan(labels, mixture)
             return plan, _expected_counts(plan, len(labels))
         held = shards(split, labels, config.nodes, config.seed)
     counts = np.stack([np.bincount(labels[part], minlength=classes) for part in held])
