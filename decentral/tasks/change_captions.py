@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from annotated_types import Ge, MultipleOf
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from decentral.errors import ConfigError
-from decentral.registry import Count, plugin
+from decentral.registry import Count, Location, plugin
 from decentral.tasks.base import Samples, Task
+from decentral.tasks.caption_files import read_pairs
 from decentral.tasks.scenes import ADDED, KINDS, PLACES, REMOVED, SAME, Scenes, scenes
 
 #: What a model must take: pixels of two images and words, flat, [6 S S + T].
@@ -48,6 +50,8 @@ _FULL = "the {place} of the {date} image shows a {kind}"
 _DATES = ("first", "second")
 _GREY = 128
 _END, _BEGIN, _NONE = 0, 1, -1
+#: Stands for words that training captions have not.
+_OTHER = "<other>"
 
 
 @plugin(
@@ -72,6 +76,7 @@ def change_captions(
     size: Annotated[int, Ge(16), MultipleOf(8)] = 32,
     shift: Annotated[int, Ge(0)] = 3,
     about: Literal["changes", "contents"] = "changes",
+    path: Location | None = None,
 ) -> Task:
     """Say what was added or removed, and where, between two drawn images of one
     place, or nothing.
@@ -83,9 +88,10 @@ def change_captions(
     cross-entropy of the words [T], ``accuracy`` the share of words guessed right.
     Splits divide by what changed. ``about: contents`` is for training beforehand:
     what stands at each place of each date, and the captions of changes with grey
-    images, words alone. A small stand-in for LEVIR-CC; the images are drawn. (Wang
-    et al., "CCExpert: advancing MLLM capability in remote sensing change
-    captioning", arXiv 2411.11360, 2024.)
+    images, words alone. The images are drawn: a small stand-in for LEVIR-CC, which is
+    read from ``path`` instead, or whatever is laid out like it: images/SPLIT/A and B,
+    scaled to ``size``, and a JSON file of captions. (Wang et al., "CCExpert: advancing
+    MLLM capability in remote sensing change captioning", arXiv 2411.11360, 2024.)
 
     Args:
         seed: Seed of the run.
@@ -94,7 +100,15 @@ def change_captions(
         size: Side of an image in pixels.
         shift: Pixels that the second image is moved by, at most.
         about: Whether captions tell ``changes`` or ``contents``.
+        path: Folder of pairs with captions; all of them are taken. None: drawn ones.
     """
+    if path is not None:
+        if about == "contents":
+            raise ConfigError(
+                "task 'change_captions': about = contents needs drawn images, of which it is "
+                "known what they show; leave about out, or path."
+            )
+        return _task_of_files(path, size)
     if shift > size // 4:
         raise ConfigError(
             f"task 'change_captions': shift = {shift} moves objects out of their quarter of "
@@ -104,7 +118,10 @@ def change_captions(
         scenes(seed, numbers, size, shift)
         for numbers in (range(pairs), range(pairs, pairs + test))
     )
-    train, test_ = (_samples(drawn, about) for drawn in (first, second))
+    train, test_ = (
+        _samples(drawn.images, _number_captions(drawn, about), vocabulary(), length())
+        for drawn in (first, second)
+    )
     return Task(
         loss=word_loss,
         train=train,
@@ -115,6 +132,51 @@ def change_captions(
         outputs=len(vocabulary()),
         takes=PAIRS,
     )
+
+
+def _task_of_files(path: str, size: int) -> Task:
+    """Return the task of the pairs in a folder."""
+    found = read_pairs(path, size)
+    known = words_of(found["train"].captions)
+    longest = max(
+        len(caption.split())
+        for pairs in found.values()
+        for some in pairs.captions
+        for caption in some
+    )
+    parts = {
+        split: _samples(
+            pairs.images,
+            ((number, c) for number, some in enumerate(pairs.captions) for c in some),
+            known,
+            longest + 1,
+        )
+        for split, pairs in found.items()
+    }
+    each = torch.tensor([len(some) for some in found["train"].captions])
+    return Task(
+        loss=word_loss,
+        accuracy=words_right,
+        labels=torch.from_numpy(found["train"].changed).repeat_interleave(each),
+        classes=("same", "changed"),
+        outputs=len(known),
+        takes=PAIRS,
+        train=parts["train"],
+        val=parts.get("val"),
+        test=parts["test"],
+    )
+
+
+def words_of(captions: Iterable[Iterable[str]]) -> dict[str, int]:
+    """Return the number of every word of captions; 0 ends and 1 begins one, 2 is any
+    other word.
+
+    >>> words_of([["a house", "a road"]])
+    {'<end>': 0, '<begin>': 1, '<other>': 2, 'a': 3, 'house': 4, 'road': 5}
+    """
+    words = sorted({word for some in captions for text in some for word in text.split()})
+    marks = ["<end>", "<begin>", _OTHER]
+    return {word: number for number, word in enumerate([*marks, *words])}
 
 
 def references(drawn: Scenes) -> list[list[str]]:
@@ -178,27 +240,39 @@ def _templates() -> list[str]:
     return [_EMPTY, _FULL, *(text for group in _SENTENCES.values() for text in group)]
 
 
-def _samples(drawn: Scenes, about: str) -> Samples:
+def _samples(
+    images: NDArray[np.uint8],
+    captions: Iterable[tuple[int, str]],
+    known: Mapping[str, int],
+    room: int,
+) -> Samples:
     """Return (number of the images, words before) and words of every caption; a
     view adds pixels.
 
     The images after the last pair are grey.
+
+    Args:
+        images: Pairs of images, [m, 6, S, S].
+        captions: The number of its images, and a caption.
+        known: The number of every word.
+        room: Words of the longest caption, and its end.
     """
-    known, room = vocabulary(), length()
-    captions = list(_number_captions(drawn, about))
-    targets = torch.full((len(captions), room), _NONE)
-    inputs = torch.full((len(captions), 1 + room), _END)
-    inputs[:, 0] = torch.tensor([number for number, _ in captions])
-    for row, (_, caption) in enumerate(captions):
-        numbers = torch.tensor([_BEGIN, *(known[word] for word in caption.split()), _END])
+    numbered = list(captions)
+    targets = torch.full((len(numbered), room), _NONE)
+    inputs = torch.full((len(numbered), 1 + room), _END)
+    inputs[:, 0] = torch.tensor([number for number, _ in numbered])
+    other = known.get(_OTHER, _NONE)
+    for row, (_, caption) in enumerate(numbered):
+        words = [known.get(word, other) for word in caption.split()]
+        numbers = torch.tensor([_BEGIN, *words, _END])
         inputs[row, 1 : len(numbers)] = numbers[:-1]
         targets[row, : len(numbers) - 1] = numbers[1:]
-    grey = np.full_like(drawn.images[:1], _GREY)
-    images = torch.from_numpy(np.concatenate([drawn.images, grey]))
+    grey = np.full_like(images[:1], _GREY)
+    pixels = torch.from_numpy(np.concatenate([images, grey]))
 
     def view(stored: Tensor, keys: Tensor | None) -> Tensor:
         return join_inputs(
-            images[stored[..., 0].cpu()].to(stored.device), stored[..., 1:]
+            pixels[stored[..., 0].cpu()].to(stored.device), stored[..., 1:]
         )
 
     return Samples(inputs, targets, view)
@@ -239,24 +313,35 @@ def words_right(outputs: Tensor, targets: Tensor) -> Tensor:
     return ((outputs.argmax(-1) == targets).double() * asked).sum(-1) / asked.sum(-1)
 
 
-def caption(model: nn.Module, images: Tensor) -> list[str]:
+def caption(
+    model: nn.Module,
+    images: Tensor,
+    known: Iterable[str] | None = None,
+    room: int | None = None,
+) -> list[str]:
     """Return a model's captions of pairs uint8 [m, 6, S, S], the likeliest word at
     each place.
+
+    Args:
+        model: The model.
+        images: The pairs.
+        known: Words by their number; none: those of drawn pairs.
+        room: Words of the longest caption, and its end; none: those of drawn pairs.
     """
-    known = list(vocabulary())
+    words = list(vocabulary() if known is None else known)
     return [
-        " ".join(known[word] for word in row[: (row == _END).int().argmax()])
+        " ".join(words[word] for word in row[: (row == _END).int().argmax()])
         for some in images.split(256)
-        for row in _greedy(model, some)
+        for row in _greedy(model, some, length() if room is None else room)
     ]
 
 
-def _greedy(model: nn.Module, images: Tensor) -> Iterator[Tensor]:
+def _greedy(model: nn.Module, images: Tensor, room: int) -> Iterator[Tensor]:
     """Yield the words [T + 1] of every pair, of which the last ends it."""
-    words = torch.full((len(images), 1 + length()), _END, device=images.device)
+    words = torch.full((len(images), 1 + room), _END, device=images.device)
     words[:, 0] = _BEGIN
     with torch.no_grad():
-        for place in range(length() - 1):
+        for place in range(room - 1):
             likely = model(join_inputs(images, words[:, :-1]))[:, place].argmax(-1)
             words[:, place + 1] = likely
     yield from words[:, 1:]

@@ -36,13 +36,14 @@ def induction(
     length: Count = 48,
     width: Count = 64,
     heads: Count = 2,
+    layers: Count = 2,
     samples: Count = 65_536,
     test: Count = 512,
 ) -> Task:
     """Answer x_{t-2}, and the symbol after the latest earlier x_t, in sequences of
     random symbols.
 
-    The loss is the mean of both cross-entropies. The model has two layers of
+    The loss is the mean of both cross-entropies. The model has ``layers`` layers of
     attention and nothing else; the first answer is a shift, the second needs two
     layers in concert (an induction head). ``accuracy`` is that of the second; the
     score ``gram`` that of the first. (Wang, Yu, E & Wu, "How transformers get rich:
@@ -54,6 +55,7 @@ def induction(
         length: Symbols of a sequence.
         width: Width of the model.
         heads: Heads of each layer.
+        layers: Layers of attention.
         samples: Training samples.
         test: Test samples.
     """
@@ -66,7 +68,7 @@ def induction(
         loss=both_losses,
         train=Samples(inputs[:samples], targets[:samples]),
         test=Samples(inputs[samples:], targets[samples:]),
-        model=lambda: Attention(symbols, length, width, heads),
+        model=lambda: Attention(symbols, length, width, heads, layers),
         accuracy=lambda outputs, answers: _right(outputs, answers, 1),
         scores={"gram": lambda outputs, answers: _right(outputs, answers, 0)},
     )
@@ -127,16 +129,26 @@ def _right(outputs: Tensor, targets: Tensor, answer: int) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Two layers of causal attention by content and relative position, without
-    anything else.
+    """Layers of causal attention by content and relative position, without anything
+    else.
     """
 
-    def __init__(self, symbols: int, length: int, width: int, heads: int) -> None:
-        """Draw the model."""
+    def __init__(
+        self, symbols: int, length: int, width: int, heads: int, layers: int = 2
+    ) -> None:
+        """Draw the model.
+
+        Args:
+            symbols: Size of the alphabet.
+            length: Symbols of a sequence.
+            width: Width of the model.
+            heads: Heads of each layer.
+            layers: Layers of attention.
+        """
         super().__init__()
         self.symbols = symbols
         self.embed = nn.Embedding(symbols, width)
-        self.layers = nn.ModuleList([_Layer(length, width, heads) for _ in range(2)])
+        self.layers = nn.ModuleList([_Layer(length, width, heads) for _ in range(layers)])
         self.norm = nn.LayerNorm(width)
         self.answers = nn.Linear(width, 2 * symbols)
 

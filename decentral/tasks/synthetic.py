@@ -5,10 +5,11 @@ function of pieces.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from annotated_types import Gt
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
@@ -21,10 +22,10 @@ from decentral.tasks.base import Samples, Task, standardise
 class Vector(nn.Module):
     """A bare parameter vector x [d] that ignores its input."""
 
-    def __init__(self, dimension: int) -> None:
-        """Start at zero."""
+    def __init__(self, dimension: int, start: float = 0.0) -> None:
+        """Start at a number in every direction."""
         super().__init__()
-        self.x = nn.Parameter(torch.zeros(dimension))
+        self.x = nn.Parameter(torch.full((dimension,), start))
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return x for every sample, [B, d]."""
@@ -108,6 +109,64 @@ def quadratic(
         best_loss=float(best),
         objective=objective,
     )
+
+
+@plugin(
+    "task",
+    defaults={
+        "optimizer": {"name": "sgd", "momentum": 0.0, "weight_decay": 0.0},
+        "learning_rate": {"name": "constant", "lr": 0.02},
+        "batch": {"name": "constant", "size": 1},
+        "steps": 400,
+        "local_steps": 1,
+    },
+)
+def powers(
+    nodes: int,
+    seed: int,
+    *,
+    power: Annotated[float, Gt(1)] = 4.0,
+    dimension: Count = 64,
+    heterogeneity: NonNegative = 1.0,
+    noise: NonNegative = 3.0,
+    samples: Count = 400,
+) -> Task:
+    """Minimise the sum over directions of |x|^p / p from x = 1, under noise.
+
+    Node i sees |x|^p / p - h_i x, each sample another tilt; tilts cancel. For p > 2 the
+    mean of models that disagree moves faster than one.
+
+    Args:
+        nodes: Number of nodes.
+        seed: Seed of the run.
+        power: p.
+        dimension: Dimension of x.
+        heterogeneity: Deviation of the nodes' tilts.
+        noise: Deviation of a sample's tilt from its node's.
+        samples: Samples of a node.
+    """
+    node, axis = np.arange(nodes)[:, None], np.arange(dimension)
+    tilt = heterogeneity * rng.normal(seed, "powers/tilt", node, axis)
+    place = np.arange(nodes * samples)[:, None]
+    drawn = noise * rng.normal(seed, "powers/noise", place, axis)
+    tilt = (tilt - tilt.mean(0)).repeat(samples, axis=0)
+    targets = torch.from_numpy(tilt + drawn - drawn.mean(0))
+
+    def loss(x: Tensor, targets: Tensor) -> Tensor:
+        return (x.abs().pow(power) / power - targets * x).sum(-1).mean()
+
+    def objective(parameters: Mapping[str, Tensor]) -> Tensor:
+        return parameters["x"].double().abs().pow(power).sum() / power
+
+    data = Samples(torch.zeros(len(targets), 1, dtype=targets.dtype), targets)
+    return Task(
+        loss=loss,
+        train=data,
+        test=data,
+        model=lambda: Vector(dimension, 1.0),
+        owners=torch.arange(nodes).repeat_interleave(samples), best_loss=0.0,
+        objective=objective,
+    )  # fmt: skip
 
 
 def half_square(outputs: Tensor, targets: Tensor) -> Tensor:
