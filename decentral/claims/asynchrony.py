@@ -8,18 +8,18 @@ import json
 from itertools import pairwise
 from math import log
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from decentral.claims.base import Curve, Expectation, Findings, Lab, Panel
 from decentral.errors import RunError
-from decentral.registry import Count, Positive, plugin
+from decentral.registry import Count, NonNegative, Positive, plugin
 
 _NODES, _STEP_S = 16, 0.02
 _SOON = {"name": "uniform", "latency_s": 1e-3, "bandwidth_Bps": 1e9}
-#: Who needs no gradients of others in time; the last two change the effective step.
-_WAYS = ("dsgd(wait=neighbours)", "ad_psgd", "swift", "gossip_learning")
+#: Who never waits, and so changes the effective step.
+_CHANGING = ("swift", "gossip_learning")
 
 
 def _digits(lab: Lab, label: str, seed: int, steps: int, **way: Any) -> Any:
@@ -84,16 +84,19 @@ def _trace(lab: Lab, name: str, seed: int, factor: float) -> dict[str, Any]:
 @plugin(
     "claim",
     tiny={"steps": 16, "loss": 2.2},
+    quick={"steps": 60, "loss": 1.8, "arms": "heart"},
+    off={"algorithm": "dsgd(wait=neighbours)"},
     paper="Lian, Zhang, Zhang & Liu, Asynchronous decentralized parallel stochastic gradient "
     "descent, ICML 2018",
     says="One machine of sixteen that is five times slower slows gossip in rounds down nearly "
     "five times, and asynchronous gossip hardly.",
     expect=(
         Expectation(
-            "slower by a straggler, rounds", "rounds wait for the slow machine", low=4.0
+            "slower by a straggler, ad_psgd", "AD-PSGD hardly waits for the slow machine",
+            high=1.15, over="interval",
         ),
         Expectation(
-            "slower by a straggler, ad_psgd", "AD-PSGD does not", high=1.15, over="mean"
+            "slower by a straggler, rounds", "rounds do", low=4.0, role="condition"
         ),
         Expectation(
             "ad_psgd over its formula", "it loses the updates that the slow machine does not make",
@@ -121,6 +124,8 @@ def asynchronous_stragglers(
     lr: Positive = 0.05,
     loss: Positive = 0.5,
     factor: Positive = 5.0,
+    algorithm: str = "ad_psgd",
+    arms: Literal["all", "heart"] = "all",
 ) -> Findings:
     """Make one of 16 machines five times slower, and count the simulated seconds to a
     loss.
@@ -137,19 +142,24 @@ def asynchronous_stragglers(
         lr: Learning rate.
         loss: The loss of the mean model that is waited for.
         factor: How many times as long the slow machine takes.
+        algorithm: What takes the place of AD-PSGD.
+        arms: Whether ``all`` is measured, or the ``heart``: without SWIFT and models
+            that walk.
     """
     seconds: dict[tuple[str, str], float] = {}
     curves: list[Curve] = []
     for world, slowness in (("even", 1.0), ("slow", factor)):
         compute = _trace(lab, world, seed, slowness)
-        for way in _WAYS:
-            name = "rounds" if way == _WAYS[0] else way
+        ways = {"rounds": "dsgd(wait=neighbours)", "ad_psgd": algorithm}
+        if arms == "all":
+            ways |= {way: way for way in _CHANGING}
+        for name, way in ways.items():
             shared = {"compute": compute, "network": _SOON, "algorithm": way}
             run = _digits(
                 lab, f"{name}, {world}", seed, steps, **shared, learning_rate=lr
             )
             curve = _loss(run, f"{name}, {world}")
-            if way in _WAYS[2:]:
+            if way in _CHANGING:
                 # At the same length of a step; the gain is that of its own world.
                 gain, label = _gain(run), f"{name} at lr / gain, {world}"
                 run = _digits(lab, label, seed, steps, **shared, learning_rate=lr / gain)
@@ -165,9 +175,11 @@ def asynchronous_stragglers(
     figures["ad_psgd over its formula"] = (
         figures["slower by a straggler, ad_psgd"] / formula
     )
-    fair = ("ad_psgd", "swift at lr / gain", "gossip_learning at lr / gain")
+    fair = ("ad_psgd", *(f"{name} at lr / gain" for name in _CHANGING))
     figures["no straggler, least over rounds"] = min(
-        seconds[name, "even"] / seconds["rounds", "even"] for name in fair
+        seconds[name, "even"] / seconds["rounds", "even"]
+        for name in fair
+        if (name, "even") in seconds
     )
     panel = Panel("One slow machine", "simulated seconds", "loss", curves, "y")
     return Findings(figures, [panel])
@@ -183,6 +195,8 @@ def _gain(run: Any) -> float:
 @plugin(
     "claim",
     tiny={"steps": 16, "loss": 2.2},
+    quick={"steps": 60, "loss": 1.8},
+    off={"correction": 0.0},
     paper="Bornstein, Rabbani, Wang, Bedi & Huang, SWIFT: Rapid decentralized federated learning "
     "via wait-free model communication, ICLR 2023",
     says="What never waits changes the effective step: most of what it wins at equal learning "
@@ -191,11 +205,11 @@ def _gain(run: Any) -> float:
         Expectation(
             "advantage that is left at lr / gain",
             "at the rate over its gain SWIFT wins less than half as many seconds",
-            high=0.5, over="mean",
+            high=0.5, over="interval",
         ),
         Expectation(
             "swift over rounds, equal rates", "at equal rates it seems to win", high=0.85,
-            over="mean",
+            over="interval", role="condition",
         ),
         Expectation(
             "gain, jitter 5 %", "its mean grows by more than the updates", low=1.3, high=1.55
@@ -214,6 +228,7 @@ def wait_free_steps(
     steps: Count = 360,
     lr: Positive = 0.05,
     loss: Positive = 0.5,
+    correction: NonNegative = 1.0,
 ) -> Findings:
     """Compare SWIFT with gossip in rounds at one learning rate, and at the rate over its
     gain.
@@ -227,6 +242,7 @@ def wait_free_steps(
         steps: Steps of a run.
         lr: Learning rate.
         loss: The loss of the mean model that is waited for.
+        correction: Exponent of the gain by which the rate is divided; 0 leaves the rate.
     """
     jitter = {"name": "lognormal", "median": _STEP_S, "nodes_spread": 0.0,
               "steps_spread": 0.05}  # fmt: skip
@@ -239,9 +255,9 @@ def wait_free_steps(
         found[label] = made, _loss(made, label)
         return made
 
-    run("rounds", _WAYS[0], lr)
+    run("rounds", "dsgd(wait=neighbours)", lr)
     gain = _gain(run("swift", "swift", lr))
-    run("swift at lr / gain", "swift", lr / gain)
+    run("swift at lr / gain", "swift", lr / gain**correction)
     run("ad_psgd", "ad_psgd", lr)
     far = {"network": {**_SOON, "latency_s": 5 * _STEP_S}}
     late = _gain(run("swift, latency of five steps", "swift", lr, **far))
@@ -267,6 +283,8 @@ def wait_free_steps(
 @plugin(
     "claim",
     tiny={"steps": 20},
+    quick={"steps": 250, "arms": "heart"},
+    off={"fragments": 1},
     paper="Biswas, Kermarrec, Sharma, Trinca & de Vos, Boosting asynchronous decentralized "
     "learning with model fragmentation, WWW 2025",
     says="Where some links are slow, sending fragments of models to random nodes trains better "
@@ -274,7 +292,7 @@ def wait_free_steps(
     expect=(
         Expectation(
             "loss of fragments over whole models, slow links",
-            "fragments come through slow links", high=0.95, over="mean",
+            "fragments come through slow links", high=0.95, over="interval",
         ),
         Expectation(
             "loss of fragments over whole models, fast links",
@@ -283,7 +301,13 @@ def wait_free_steps(
     ),
 )  # fmt: skip
 def divshare_slow_links(
-    lab: Lab, seed: int, *, steps: Count = 400, lr: Positive = 0.05
+    lab: Lab,
+    seed: int,
+    *,
+    steps: Count = 400,
+    lr: Positive = 0.05,
+    fragments: Count = 10,
+    arms: Literal["all", "heart"] = "all",
 ) -> Findings:
     """Send models in ten fragments, or whole, where half of the nodes have slow lines.
 
@@ -296,28 +320,32 @@ def divshare_slow_links(
         seed: Seed of this repetition.
         steps: Steps of a run.
         lr: Learning rate.
+        fragments: Into how many fragments models are cut.
+        arms: Whether ``all`` is measured, or the ``heart``: slow links.
     """
     figures: dict[str, float] = {}
     curves: list[Curve] = []
     # Two models of 64 x 64 + 64 x 10 weights and biases, in two turns of 0.2 s.
     slow_Bps = 2 * 4 * (64 * 64 + 64 + 64 * 10 + 10) / 0.4
-    for links, least_Bps in (("slow", slow_Bps), ("fast", 1e9)):
+    worlds = {"slow": slow_Bps} | ({"fast": 1e9} if arms == "all" else {})
+    for links, least_Bps in worlds.items():
         network = _lines(lab, links, seed, least_Bps)
-        ends: dict[int, float] = {}
-        for fragments in (10, 1):
-            label = f"{'fragments' if fragments > 1 else 'whole models'}, {links} links"
+        ends: dict[str, float] = {}
+        for name, pieces in (("fragments", fragments), ("whole models", 1)):
+            label = f"{name}, {links} links"
             run = _digits(
                 lab, label, seed, steps, topology="complete", network=network,
                 compute={"name": "lognormal", "nodes_spread": 0.0, "steps_spread": 0.1},
                 split={"name": "dirichlet", "alpha": 0.1}, local_steps=10, learning_rate=lr,
-                algorithm={"name": "divshare", "fragments": fragments, "receivers": 2},
+                algorithm={"name": "divshare", "fragments": pieces, "receivers": 2},
             )  # fmt: skip
             curve = _loss(run, label, "loss/local_mean")
             curves.append(curve)
             # Over the last fifth: the loss goes up and down with every turn.
-            ends[fragments] = fmean(curve.y[-max(1, len(curve.y) // 5) :])
-        name = f"loss of fragments over whole models, {links} links"
-        figures[name] = ends[10] / ends[1]
+            ends[name] = fmean(curve.y[-max(1, len(curve.y) // 5) :])
+        figures[f"loss of fragments over whole models, {links} links"] = (
+            ends["fragments"] / ends["whole models"]
+        )
     panel = Panel("Fragments", "simulated seconds", "mean loss of nodes", curves, "y")
     return Findings(figures, [panel])
 

@@ -1,21 +1,25 @@
-"""Claims about optimizers, tried on a small language model, or by what they do to
-noise.
-"""
+"""Claims about optimizers, tried on a small language model."""
 
 from __future__ import annotations
 
-from math import sqrt
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import cos, pi
+from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
+import torch
 
 from decentral.claims.base import Curve, Expectation, Findings, Lab, Panel, series
-from decentral.registry import Count, Positive, plugin
+from decentral.optim.blocks import RATIOS
+from decentral.optim.muon import Muon, MuonLite
+from decentral.registry import Count, NonNegative, Positive, plugin
 
 # --- LITE -------------------------------------------------------------------------
 
 
+#: The peak rate of SOAP between a lower and a higher one.
+_SOAP_LR = 0.003
 #: The setting of a small language model in which optimizers are compared.
 SMALL_GPT: dict[str, Any] = {
     "task": {"name": "text", "context": 32},
@@ -24,73 +28,265 @@ SMALL_GPT: dict[str, Any] = {
     "algorithm": "local",
     "batch": 16,
     "clip": 1.0,
+    # Evaluations between the first and the last, which take the whole test text, would
+    # otherwise cost as much as 800 steps.
+    "eval_samples": 256,
 }
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """Runs that differ in their peak rate."""
+
+    runs: Mapping[float, Any]
+
+    @property
+    def losses(self) -> dict[float, float]:
+        """The test loss at the end, by rate."""
+        return {lr: end_loss(run) for lr, run in self.runs.items()}
+
+    @property
+    def rate(self) -> float:
+        """The best rate."""
+        return min(self.losses, key=lambda lr: self.losses[lr])
+
+    @property
+    def loss(self) -> float:
+        """The loss there."""
+        return min(self.losses.values())
+
+    @property
+    def is_inside(self) -> bool:
+        """Whether the best rate is neither the least nor the greatest."""
+        return min(self.runs) < self.rate < max(self.runs)
+
+    def curve(self, label: str) -> Curve:
+        """Return the loss at the best rate over steps."""
+        return series(self.runs[self.rate], label, "loss/merged")
+
+
+def tune(
+    lab: Lab, label: str, seed: int, steps: int, optimizer: Any, rates: Sequence[float],
+    **settings: Any,
+) -> Tuned:  # fmt: skip
+    """Train the small GPT at each of several peak rates.
+
+    Args:
+        lab: Where runs are made.
+        label: Name of the optimizer.
+        seed: Seed of the runs.
+        steps: Steps of a run.
+        optimizer: The optimizer.
+        rates: Peak rates.
+        settings: As `train_gpt` takes them.
+    """
+    return Tuned(
+        {
+            lr: train_gpt(
+                lab, f"{label}, {lr:.3g}", seed, steps, optimizer, lr, **settings
+            )
+            for lr in rates
+        }
+    )
+
+
+def around(lr: float, rates: int) -> list[float]:
+    """Return so many rates, each twice the one before, with one in the middle.
+
+    >>> around(0.1, 3)
+    [0.05, 0.1, 0.2]
+    """
+    return [lr * 2.0 ** (place - rates // 2) for place in range(rates)]
+
+
+def share_inside(*tuned: Tuned) -> float:
+    """Return the share of the sides whose best rate is inside of their rates."""
+    return sum(one.is_inside for one in tuned) / len(tuned)
+
+
+#: Over most seeds a best rate is to be inside of those that were tried: one at their
+#: edge may not be the best.
+INSIDE = Expectation(
+    "sides whose best rate is inside", "the best rates are bracketed", low=1.0,
+    over="median", role="condition",
+)  # fmt: skip
 
 
 @plugin(
     "claim",
     tiny={"steps": 2},
+    quick={"steps": 100, "rates": 1, "arms": "heart"},
+    off={"chi": 1.0, "beta1": 0.0, "beta2": 0.0},
     paper="Zhu et al., LITE, arXiv 2602.22681, 2026",
     says="Bolder and less damped steps along flat directions speed up Muon.",
     expect=(
-        Expectation("Muon minus LITE", "LITE reaches a lower loss at Muon's best rate", low=0.0),
         Expectation(
-            "Muon minus LITE", "by about 0.02 to 0.03 nats", low=0.01, high=0.05,
-            over="mean",
+            "Muon minus LITE", "LITE reaches a lower loss, by at least 0.01 nats, each at "
+            "the best of three rates", low=0.01, over="interval", effect=0.02,
+        ),
+        INSIDE,
+        Expectation(
+            "Muon minus LITE, WSD", "also under a rate that stays and then decays", low=0.0,
+            over="interval", effect=0.02,
         ),
         Expectation(
-            "best other rate minus Muon", "the rate is Muon's best (of half, once, twice)",
-            low=-0.005, over="mean",
+            "SOAP minus SOAP-LITE", "it speeds up SOAP, too (our analogue)", low=0.0,
+            over="interval", effect=0.02,
+        ),
+        Expectation(
+            "flat loss of LITE over Muon's, valley", "in a quadratic valley it is faster "
+            "along flat directions", high=0.5,
+        ),
+        Expectation(
+            "sharp loss of LITE over Muon's, valley", "and no slower along sharp ones",
+            high=1.1,
         ),
     ),
 )  # fmt: skip
-def lite(lab: Lab, seed: int, *, steps: Count = 800, lr: Positive = 0.008) -> Findings:
-    """Train a small GPT on the language reference of Python with Muon and with
-    Muon-LITE.
+def lite(
+    lab: Lab,
+    seed: int,
+    *,
+    steps: Count = 400,
+    lr: Positive = 0.008,
+    rates: Count = 3,
+    chi: Positive = 2.0,
+    beta1: float = -0.25,
+    beta2: float = 1.0,
+    arms: Literal["all", "heart"] = "all",
+) -> Findings:
+    """Train a small GPT on the language reference of Python with Muon and SOAP, and with
+    the LITE variant of each.
 
-    LITE acts on hidden matrices only, with the authors' damping (-1/4, 1) and chi
-    2. Losses are those of the test text, in nats per character.
+    LITE acts on hidden matrices only, with the authors' damping (-1/4, 1) and chi 2.
+    Losses are those of the test text, in nats per character. In the valley, 4 of 40
+    directions are a thousand times as sharp as the others, and the first damping is 0:
+    at -1/4 the sharp directions fare worse there.
 
     Args:
         lab: What runs the experiment and keeps its figures.
         seed: Seed of this repetition.
         steps: Steps of a run.
-        lr: Learning rate.
+        lr: Learning rate of Muon and LITE in the middle of those tried.
+        rates: How many are tried, each twice the one before.
+        chi: How much bolder steps along flat directions are.
+        beta1: Weight of the gradient along sharp directions.
+        beta2: Weight of the gradient along flat directions, in the end.
+        arms: Whether ``all`` is measured, or the ``heart``: Muon under a cosine.
     """
-    muon = {"name": "muon", "newton_schulz": "polar", "steps": 6}
-    on_matrices = {"embedding": 1, "norm": 1, "head": 1}
-    bold = {"name": "muon_lite", "betas": [0.9, 0.95], "chi": on_matrices}
-    tried = {
-        "Muon": (muon, lr), "LITE": (bold, lr),
-        "Muon, half the rate": (muon, lr / 2), "Muon, twice the rate": (muon, 2 * lr),
+    untouched = dict.fromkeys(("embedding", "norm", "head"), 1.0)
+    bolder = {
+        "betas": [0.9, 0.95], "beta1": beta1, "beta2": beta2,
+        "chi": {**dict.fromkeys(("qk", "vo", "qkv", "ffn", "other"), chi), **untouched},
     }  # fmt: skip
-    runs = {
-        name: train_gpt(lab, name, seed, steps, optimizer, rate, floor=0.1)
-        for name, (optimizer, rate) in tried.items()
-    }
-    loss = {
-        name: float(run.summary["final"]["loss/merged"]) for name, run in runs.items()
+    muon = {"name": "muon", "newton_schulz": "polar", "steps": 6}
+    sides = {"Muon": muon, "LITE": {"name": "muon_lite", **bolder}}
+    tuned = {
+        name: tune(lab, name, seed, steps, optimizer, around(lr, rates), floor=0.1)
+        for name, optimizer in sides.items()
     }
     figures = {
-        "Muon minus LITE": loss["Muon"] - loss["LITE"],
-        "best other rate minus Muon": min(
-            loss[name] for name in loss if name.startswith("Muon,")
-        ) - loss["Muon"],
-    }  # fmt: skip
-    curves = [series(run, name, "loss/merged") for name, run in runs.items()]
+        "Muon minus LITE": tuned["Muon"].loss - tuned["LITE"].loss,
+        INSIDE.figure: share_inside(*tuned.values()),
+    }
+    if arms == "all":
+        # At the rates that were found best: tuned alike for both sides.
+        muon_wsd, lite_wsd = (
+            end_loss(train_gpt(
+                lab, f"{name}, WSD", seed, steps, optimizer, tuned[name].rate, schedule="wsd"
+            ))
+            for name, optimizer in sides.items()
+        )  # fmt: skip
+        soap = {
+            "SOAP": {"name": "soap", "betas": [0.9, 0.95], "weight_decay": 0.1},
+            "SOAP-LITE": {"name": "soap_lite", "weight_decay": 0.1, **bolder},
+        }
+        for name, optimizer in soap.items():
+            tried = around(_SOAP_LR, rates)
+            tuned[name] = tune(lab, name, seed, steps, optimizer, tried, floor=0.1)
+        figures |= {
+            "Muon minus LITE, WSD": muon_wsd - lite_wsd,
+            "SOAP minus SOAP-LITE": tuned["SOAP"].loss - tuned["SOAP-LITE"].loss,
+            "SOAP, sides whose best rate is inside": share_inside(
+                tuned["SOAP"], tuned["SOAP-LITE"]
+            ),
+        } | valley(seed, chi, beta2)
+    curves = [one.curve(name) for name, one in tuned.items()]
     return Findings(figures, [Panel("Test loss", "step", "nats per character", curves)])
 
 
 def train_gpt(
-    lab: Lab, label: str, seed: int, steps: int, optimizer: Any, lr: float, floor: float,
-    **settings: Any,
+    lab: Lab, label: str, seed: int, steps: int, optimizer: Any, lr: float,
+    floor: float = 0.0, schedule: str = "cosine", **settings: Any,
 ) -> Any:  # fmt: skip
-    """Return a run of the small GPT with an optimizer at a peak rate."""
-    rate = {"name": "cosine", "lr": lr, "warmup": "10%", "floor": floor}
+    """Return a run of the small GPT with an optimizer at a peak rate.
+
+    Args:
+        lab: Where runs are made.
+        label: Name of the run.
+        seed: Its seed.
+        steps: Its steps.
+        optimizer: The optimizer.
+        lr: Its peak rate.
+        floor: Least rate as a share of the peak.
+        schedule: How the rate falls: ``cosine`` or ``wsd``.
+        settings: Other settings of the run.
+    """
+    rate = {"name": schedule, "lr": lr, "warmup": "10%", "floor": floor}
     return lab.run(
         label, **{**SMALL_GPT, "metrics": ("loss",), **settings}, seed=seed, steps=steps,
         optimizer=optimizer, learning_rate=rate, eval_every=max(1, steps // 8),
     )  # fmt: skip
+
+
+def end_loss(run: Any) -> float:
+    """Return the test loss of a run at its end."""
+    return float(run.summary["final"]["loss/merged"])
+
+
+def valley(
+    seed: int, chi: float, beta2: float, steps: int = 400, lr: float = 0.02
+) -> dict[str, float]:
+    """Return the flat and the sharp loss that LITE ends with, each over that of Muon, on
+    tr(W H W^T) / 2 with 4 eigenvalues of 1,000 among 36 of 1.
+
+    Args:
+        seed: Seed of the start and of the noise, which has the shape of H.
+        chi: How much bolder steps along flat directions are.
+        beta2: Weight of the gradient along flat directions.
+        steps: Steps of the descent, by a cosine to a tenth of the rate.
+        lr: Peak rate.
+    """
+    curvature = torch.ones(40)
+    curvature[:4] = 1000.0
+    draw = torch.Generator().manual_seed(seed)
+    start, noise = torch.randn(64, 40, generator=draw), draw.get_state()
+    ends: list[tuple[float, float]] = []
+    for kind in (MuonLite, Muon):
+        weight = torch.nn.Parameter(start.clone())
+        draw.set_state(noise)  # both see the same noise
+        named = [("hidden.weight", weight)]
+        optimizer: torch.optim.Optimizer = (
+            MuonLite(named, lr, steps, beta1=0.0, beta2=beta2, chi={"other": chi},
+                     sharp={"other": 0.1}, weight_decay=0.0, schedule="cosine", warmup=0.0,
+                     floor=0.1)
+            if kind is MuonLite
+            else Muon(named, lr, newton_schulz="polar", steps=6, weight_decay=0.0)
+        )  # fmt: skip
+        for step in range(steps):
+            fallen = 0.55 + 0.45 * cos(pi * step / steps)
+            for group in optimizer.param_groups:
+                group["lr"] = lr * fallen
+            drawn = torch.randn(64, 40, generator=draw)
+            weight.grad = weight.detach() * curvature + 3.0 * curvature.sqrt() * drawn
+            optimizer.step()
+        lost = (weight.detach().square() * curvature / 2).sum(0)
+        ends.append((float(lost[4:].sum()), float(lost[:4].sum())))
+    (flat, sharp), (flat_muon, sharp_muon) = ends
+    return {
+        "flat loss of LITE over Muon's, valley": flat / flat_muon,
+        "sharp loss of LITE over Muon's, valley": sharp / sharp_muon,
+    }
 
 
 # --- rates by block ---------------------------------------------------------------
@@ -104,60 +300,78 @@ _BLOCKS = ("qk", "ffn", "vo", "norm", "embedding", "head")
 @plugin(
     "claim",
     tiny={"steps": 2},
+    off={"strength": 0.0},
     paper="Wang et al., The sharpness disparity principle in transformers, ICML 2025",
     says="The blocks of a transformer differ in sharpness in a fixed order, and larger rates for "
     "the flatter blocks speed up pre-training.",
     expect=(
         Expectation(
+            "AdamW minus blockwise", "rates by block reach a lower loss, each at the best of "
+            "four rates", low=0.0, over="interval", effect=0.04,
+        ),
+        INSIDE,
+        Expectation(
+            "steps of AdamW over steps to its loss by block", "in fewer steps", low=1.0,
+            over="interval", effect=1.9,
+        ),
+        Expectation(
             "snapshots in order", "query and key are flatter than feed-forward, that than value and"
             " output, in most snapshots", low=0.6, over="mean",
         ),
-        Expectation(
-            "AdamW minus blockwise", "rates by block reach a lower loss at the best of three rates",
-            low=0.0, over="mean",
-        ),
     ),
 )  # fmt: skip
-def blockwise(lab: Lab, seed: int, *, steps: Count = 800) -> Findings:
+def blockwise(
+    lab: Lab, seed: int, *, steps: Count = 400, strength: NonNegative = 1.0
+) -> Findings:
     """Train a small GPT with AdamW and with rates by block, each at the best of
-    three rates.
+    four rates.
 
     Sharpness is the mean diagonal Fisher information with drawn labels, measured
     nine times in the run with AdamW. Blockwise rates are 10, 8, 6, 4, 1 and 1 for
-    embeddings, query and key, feed-forward, value and output, norms and the head.
+    embeddings, query and key, feed-forward, value and output, norms and the head; the
+    base rate is a quarter of AdamW's.
 
     Args:
         lab: What runs the experiment and keeps its figures.
         seed: Seed of this repetition.
         steps: Steps of a run.
+        strength: Exponent of the ratios between blocks, and of the quarter; 0 is AdamW.
     """
     adamw = {"name": "adamw", "weight_decay": 0.1, "betas": [0.9, 0.95]}
-    plain = {lr: _run(lab, seed, steps, adamw, lr) for lr in (2e-3, _MEASURED, 8e-3)}
-    blocks = {"blockwise": True}
-    by_block = {
-        lr: _run(lab, seed, steps, {**adamw, **blocks}, lr) for lr in (5e-4, 1e-3, 2e-3)
-    }
-    best = [min(map(_loss, runs.values())) for runs in (plain, by_block)]
-    measured = [record for record in plain[_MEASURED].rows if "sharpness/qk" in record]
+    ratios = {block: ratio**strength for block, ratio in RATIOS.items()}
+    rates = around(_MEASURED, 4)
+    sharpness: dict[str, Any] = {"metrics": ("loss", "sharpness")}
+    plain = Tuned(
+        {
+            lr: train_gpt(
+                lab, f"AdamW, {lr:g}", seed, steps, adamw, lr, floor=0.05,
+                **(sharpness if lr == _MEASURED else {}),
+            )
+            for lr in rates
+        }
+    )  # fmt: skip
+    by_block = tune(
+        lab, "by block", seed, steps, {**adamw, "blockwise": ratios},
+        [lr / 4**strength for lr in rates], floor=0.05,
+    )  # fmt: skip
+    measured = [
+        record for record in plain.runs[_MEASURED].rows if "sharpness/qk" in record
+    ]
     ordered = [
         record["sharpness/qk"] < record["sharpness/ffn"] < record["sharpness/vo"]
         for record in measured
     ]
+    losses = {"AdamW": plain.curve("AdamW"), "by block": by_block.curve("by block")}
     figures = {
+        "AdamW minus blockwise": plain.loss - by_block.loss,
+        INSIDE.figure: share_inside(plain, by_block),
+        "steps of AdamW over steps to its loss by block": speed_up(*losses.values()),
         "snapshots in order": sum(ordered) / len(ordered),
-        "AdamW minus blockwise": best[0] - best[1],
-        "AdamW minus blockwise, equal rate 0.002": _loss(plain[2e-3])
-        - _loss(by_block[2e-3]),
     }
     steps_at = [float(record["step"]) for record in measured]
     sharp = [
         Curve(block, steps_at, [record[f"sharpness/{block}"] for record in measured])
         for block in _BLOCKS
-    ]
-    losses = [
-        series(runs[lr], f"{name}, {lr:g}", "loss/merged")
-        for name, runs in (("AdamW", plain), ("by block", by_block))
-        for lr in runs
     ]
     return Findings(
         figures,
@@ -165,109 +379,21 @@ def blockwise(lab: Lab, seed: int, *, steps: Count = 800) -> Findings:
             Panel(
                 "Sharpness of the blocks", "step", "mean Fisher information", sharp, "y"
             ),
-            Panel("Test loss", "step", "nats per character", losses),
+            Panel("Test loss", "step", "nats per character", list(losses.values())),
         ],
     )
 
 
-def _run(lab: Lab, seed: int, steps: int, optimizer: dict[str, Any], lr: float) -> Any:
-    label = f"{'by block' if 'blockwise' in optimizer else 'AdamW'}, {lr:g}"
-    metrics = ("loss", "sharpness") if lr == _MEASURED else ("loss",)
-    return train_gpt(lab, label, seed, steps, optimizer, lr, floor=0.05, metrics=metrics)
+def speed_up(base: Curve, other: Curve) -> float:
+    """Return the steps of a run over those in which another comes to its loss, on lines
+    between evaluations; 0 where it never does.
 
-
-def _loss(run: Any) -> float:
-    return float(run.summary["final"]["loss/merged"])
-
-
-# --- GradPower --------------------------------------------------------------------
-
-
-Floats = NDArray[np.float64]
-
-#: Midpoints of the quadrature, and how far into the tails it reaches.
-_POINTS, _REACH = 400_001, 40.0
-
-
-@plugin(
-    "claim",
-    tiny={},
-    paper="Wang et al., GradPower: powering gradients for faster language model pre-training, "
-    "ICML 2026",
-    says="Raising gradients to a power p > 1 speeds up Adam where bounded noise dominates: the "
-    "normalized drift R_p = E[phi_p(g)] / sqrt(E[phi_p(g)^2]) grows with p.",
-    expect=(
-        Expectation(
-            "two-point noise, p 1.2", "where noise dominates, R_p is proportional to p",
-            low=1.18, high=1.22,
-        ),
-        Expectation(
-            "two-point noise, p 2", "also for large p", low=1.9, high=2.0,
-        ),
-        Expectation("uniform noise, p 1.2", "it holds for uniform noise", low=1.04, high=1.08),
-        Expectation(
-            "weak noise, p 1.2", "without noise there is next to nothing to gain", low=0.99,
-            high=1.0,
-        ),
-        Expectation("Gaussian noise, p 1.2", "Gaussian noise gains, too", low=1.0),
-        Expectation("Laplace noise, p 1.2", "heavy-tailed noise gains, too", low=1.0),
-    ),
-)  # fmt: skip
-def gradpower(lab: Lab, seed: int, *, ratio: Positive = 10.0) -> Findings:
-    """Compute R_p / R_1 for g = mu + sigma xi exactly, sigma = ``ratio`` mu, for
-    four kinds of xi.
-
-    The gain needs noise with light tails: this is a limit of the theory at this
-    level, and the last two expectations, which take the claim at its word, are
-    there to show it. What GradPower does to a small language model stands in the
-    documentation of the optimizers.
-
-    Args:
-        lab: What runs the experiment and keeps its figures.
-        seed: Seed of this repetition.
-        ratio: Size of the noise over that of the gradient.
+    >>> speed_up(Curve("", [0, 2], [3, 1]), Curve("", [0, 1, 2], [3, 1, 0]))
+    2.0
     """
-    powers = [0.8, 1.0, 1.2, 1.5, 2.0]
-    gains = {
-        name: [drift(name, ratio, p) / drift(name, ratio, 1.0) for p in powers]
-        for name in ("two-point", "uniform", "Gaussian", "Laplace")
-    }
-    at = powers.index(1.2)
-    figures = {f"{name} noise, p 1.2": values[at] for name, values in gains.items()} | {
-        "two-point noise, p 2": gains["two-point"][-1],
-        "weak noise, p 1.2": drift("two-point", 0.1, 1.2) / drift("two-point", 0.1, 1.0),
-    }
-    curves = [Curve(name, powers, values) for name, values in gains.items()]
-    return Findings(figures, [Panel("Drift against power", "p", "R_p over R_1", curves)])
-
-
-def drift(noise: str, ratio: float, power: float) -> float:
-    """Return R_p for a gradient of mean 1 with noise of deviation ``ratio``.
-
-    Args:
-        noise: Kind of noise by name.
-        ratio: Deviation of the noise over the mean.
-        power: p.
-
-    >>> round(drift("two-point", 10.0, 1.0), 4)
-    0.0995
-    """
-    xi, weight = _law(noise)
-    gradient = 1 + ratio * xi
-    powered = np.sign(gradient) * np.abs(gradient) ** power
-    return float((weight * powered).sum() / sqrt((weight * powered**2).sum()))
-
-
-def _law(noise: str) -> tuple[Floats, Floats]:
-    """Return points and weights of a law with mean 0 and variance 1."""
-    if noise == "two-point":
-        return np.array([-1.0, 1.0]), np.array([0.5, 0.5])
-    reach = sqrt(3.0) if noise == "uniform" else _REACH
-    edges = np.linspace(-reach, reach, _POINTS + 1)
-    middle = (edges[1:] + edges[:-1]) / 2
-    density = {
-        "uniform": lambda x: np.ones_like(x),
-        "Gaussian": lambda x: np.exp(-(x**2) / 2),
-        "Laplace": lambda x: np.exp(-sqrt(2.0) * np.abs(x)),
-    }[noise](middle)
-    return middle, density / density.sum()
+    points = list(zip(other.x, other.y, strict=True))
+    for (before, above), (after, below) in pairwise(points):
+        if below <= base.y[-1]:
+            way = (above - base.y[-1]) / (above - below) if above > below else 1.0
+            return base.x[-1] / (before + way * (after - before))
+    return 0.0

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from math import log
-from typing import Any
+from math import inf, log
+from typing import Any, Literal
+
+import torch
 
 from decentral.claims.base import Expectation, Findings, Lab, Panel, series
-from decentral.registry import Count, Positive, plugin
+from decentral.loop.preparing import prepare
+from decentral.registry import Count, NonNegative, plugin
 from decentral.theory.reduced import decay_rate, shaken_norm
 
 # --- SAM late in training ---------------------------------------------------------
@@ -20,6 +23,8 @@ _STARTS = {"never": None, "last 12.5 %": 0.875, "last 25 %": 0.75, "always": 0.0
 @plugin(
     "claim",
     tiny={"epochs": 2},
+    quick={"epochs": 24, "arms": "heart"},
+    off={"rho": 0.0},
     paper="Zhou et al., Sharpness-aware minimization efficiently selects flatter minima late in "
     "training, ICLR 2025",
     says="A few epochs of SAM at the end of training find nearly as flat a minimum as SAM "
@@ -28,14 +33,25 @@ _STARTS = {"never": None, "last 12.5 %": 0.875, "last 25 %": 0.75, "always": 0.0
         Expectation(
             "recovered by the last 25 %",
             "the last quarter recovers most of what SAM throughout gains in sharpness",
-            low=0.7, over="mean",
+            low=0.5, over="interval", effect=0.9,
+        ),
+        Expectation(
+            "sharpness, never over always", "there is something to recover", low=1.2,
+            role="condition",
         ),
         Expectation(
             "recovered by the last 12.5 %", "the last eighth recovers half of it",
             low=0.5, over="mean",
         ),
         Expectation(
-            "sharpness, never over always", "there is something to recover", low=1.2
+            "test loss, last 25 % minus always", "the test loss is that of SAM throughout",
+            low=-0.02, high=0.02, over="interval",
+        ),
+        Expectation(
+            "barrier, never to last 25 %", "both ends lie in one valley", high=0.01
+        ),
+        Expectation(
+            "barrier, never to another seed", "in which other runs do not end", low=0.3
         ),
         Expectation(
             "test loss, last 25 % minus never", "the test loss is no worse for it", high=0.02
@@ -43,7 +59,13 @@ _STARTS = {"never": None, "last 12.5 %": 0.875, "last 25 %": 0.75, "always": 0.0
     ),
 )  # fmt: skip
 def late_sam(
-    lab: Lab, seed: int, *, epochs: Count = 64, batch: Count = 16, rho: Positive = 0.2
+    lab: Lab,
+    seed: int,
+    *,
+    epochs: Count = 64,
+    batch: Count = 16,
+    rho: NonNegative = 0.2,
+    arms: Literal["all", "heart"] = "all",
 ) -> Findings:
     """Switch SAM on in the last quarter, the last eighth, from the start, and
     never.
@@ -51,61 +73,107 @@ def late_sam(
     600 digits, one node, a constant rate and label smoothing: without smoothing the
     loss and with it every curvature goes to 0, and with a vanishing rate nothing
     moves at the end. The sharpness is the top eigenvalue of the Hessian of the
-    training loss. Accuracies differ within noise, so nothing is claimed of them.
+    training loss; a barrier is the most by which the training loss on the straight line
+    between two models rises above the line between its ends. Accuracies differ within
+    noise, so nothing is claimed of them.
 
     Args:
         lab: What runs the experiment and keeps its figures.
         seed: Seed of this repetition.
         epochs: Passes over the data.
         batch: Batch size.
-        rho: Radius of SAM's ascent.
+        rho: Radius of SAM's ascent; 0 is without.
+        arms: Whether ``all`` is measured, or the ``heart``: the last quarter.
     """
     steps = max(8, 600 * epochs // batch)
-    runs = {
-        name: lab.run(
+    # The curvature is most of the cost; the heart needs that of the end only.
+    every = max(1, steps // 8) if arms == "all" else steps
+
+    def train(name: str, seed: int) -> Any:
+        start = _STARTS[name]
+        sam = {"sam": {"rho": rho, "start": f"{100 * (start or 0):g}%"}}
+        return lab.run(
             f"SAM {name}", task="digits(val=0.55457)", nodes=1, algorithm="local", seed=seed,
-            steps=steps, batch=batch, eval_every=max(1, steps // 8), label_smoothing=0.1,
+            steps=steps, batch=batch, eval_every=every, label_smoothing=0.1,
             learning_rate=0.02, optimizer="sgd(momentum=0.9, weight_decay=1e-4)",
             metrics=("loss", "accuracy", "curvature"),
-            **({} if start is None else {"sam": {"rho": rho, "start": f"{100 * start:g}%"}}),
-        )
-        for name, start in _STARTS.items()
-    }  # fmt: skip
+            **({} if start is None or not rho else sam),
+        )  # fmt: skip
+
+    heart = ("never", "last 25 %", "always")
+    runs = {name: train(name, seed) for name in (_STARTS if arms == "all" else heart)}
     curves = {
         name: series(run, name, "curvature/top_merged") for name, run in runs.items()
     }
     top = {name: curve.y[-1] for name, curve in curves.items()}
-    gained = top["never"] - top["always"]
+    # Where SAM gains nothing, nothing is recovered.
+    gained = top["never"] - top["always"] or inf
     loss = {name: run.summary["final"]["loss/merged"] for name, run in runs.items()}
     figures = {
         f"recovered by the {part}": (top["never"] - top[part]) / gained
-        for part in ("last 25 %", "last 12.5 %")
+        for part in runs
+        if part.startswith("last")
     } | {
         "sharpness, never over always": top["never"] / top["always"],
         "test loss, last 25 % minus never": loss["last 25 %"] - loss["never"],
+        "test loss, last 25 % minus always": loss["last 25 %"] - loss["always"],
         "test loss, always minus never": loss["always"] - loss["never"],
     }
+    if arms == "all":
+        ends = {"last 25 %": runs["last 25 %"], "another seed": train("never", seed + 1)}
+        for name, run in ends.items():
+            figures[f"barrier, never to {name}"] = barrier(runs["never"], run)
     panel = Panel("Sharpness", "step", "top eigenvalue", list(curves.values()))
     return Findings(figures, [panel])
+
+
+def barrier(one: Any, other: Any, points: int = 21) -> float:
+    """Return the most by which the training loss on the line between the merged models of
+    two runs rises above the line between its ends.
+
+    Args:
+        one: A run; its training samples are those of the loss.
+        other: Another run of the same model.
+        points: Points of the line, ends included.
+    """
+    setup = prepare(one.models_config())
+    train = setup.task.splits[0]
+    ends = [dict(run.merged_model().named_parameters()) for run in (one, other)]
+    model = one.merged_model()
+    losses: list[float] = []
+    with torch.no_grad():
+        for place in range(points):
+            share = place / (points - 1)
+            for name, parameter in model.named_parameters():
+                parameter.copy_(torch.lerp(ends[0][name], ends[1][name], share))
+            losses.append(float(setup.task.loss(model(train.inputs), train.targets)))
+    return max(
+        loss - losses[0] - place / (points - 1) * (losses[-1] - losses[0])
+        for place, loss in enumerate(losses)
+    )
 
 
 # --- label noise ------------------------------------------------------------------
 
 
-_LEVELS = (0, 1, 2, 4)
+#: Levels of noise, by their share of the highest.
+_LEVELS = {"noise 0": 0.0, "noise 1": 0.25, "noise 2": 0.5, "noise 4": 1.0}
 _AMPLITUDES = (0.0, 0.1, 0.3, 1.0)
 
 
 @plugin(
     "claim",
     tiny={"steps": 80},
+    quick={"steps": 5000, "arms": "heart"},
+    off={"level": 0.0},
     paper="Zhang et al., On the learning dynamics of two-layer linear networks with label noise "
     "SGD, AAAI 2026",
     says="Label noise drives a two-layer network from the lazy to the rich regime: the neurons "
     "first shrink, then align with the truth; without noise nothing moves.",
     expect=(
         Expectation(
-            "norm at the end over start, noise 4", "the neurons shrink with noise", high=0.5
+            "norm at the end over start, noise 4", "the neurons shrink with noise", high=0.5,
+            over="interval",
         ),
         Expectation(
             "norm at the end over start, noise 0", "and stay without", low=0.99, high=1.01
@@ -132,9 +200,28 @@ _AMPLITUDES = (0.0, 0.1, 0.3, 1.0)
             "a second layer shaken by hand shrinks them, the more the harder", low=0.0,
         ),
         Expectation("norm at the end over start, SAM", "SAM shrinks them, too", high=0.9),
+        Expectation(
+            "norm at the end over start, SAM and noise over noise", "and more so with noise",
+            high=1.0,
+        ),
+        Expectation(
+            "cosine of the kernel with its start, noise 4", "the tangent kernel turns: the "
+            "regime is no longer lazy", high=0.8,
+        ),
+        Expectation(
+            "cosine of the kernel with its start, noise 0", "without noise it stays",
+            low=0.99,
+        ),
     ),
 )  # fmt: skip
-def label_noise(lab: Lab, seed: int, *, steps: Count = 24_000) -> Findings:
+def label_noise(
+    lab: Lab,
+    seed: int,
+    *,
+    steps: Count = 24_000,
+    level: NonNegative = 4.0,
+    arms: Literal["all", "heart"] = "all",
+) -> Findings:
     """Fit y = t^T x with f(x) = a^T W x under label noise of four levels, and
     switched on and off.
 
@@ -149,37 +236,55 @@ def label_noise(lab: Lab, seed: int, *, steps: Count = 24_000) -> Findings:
         lab: What runs the experiment and keeps its figures.
         seed: Seed of this repetition.
         steps: Steps of a run.
+        level: The highest level of noise, 4 in the names of figures.
+        arms: Whether ``all`` is measured, or the ``heart``: the norm at that level.
     """
     window = max(1, steps // 10)
+    levels = _LEVELS if arms == "all" else {"noise 4": 1.0}
     runs = {
-        f"noise {level}": _train(
-            lab, f"noise {level}", seed, steps, window, label_noise=level
-        )
-        for level in _LEVELS
+        name: _train(lab, name, seed, steps, window, label_noise=share * level)
+        for name, share in levels.items()
     }
+    norm = {name: series(run, name, "neurons/norm") for name, run in runs.items()}
+    if arms == "heart":
+        shrunk = norm["noise 4"].y
+        panel = Panel(
+            "Norm of the neurons", "step", "mean norm", list(norm.values()), "y"
+        )
+        return Findings(
+            {"norm at the end over start, noise 4": shrunk[-1] / shrunk[0]}, [panel]
+        )
     toggled = _train(
         lab, "noise on and off", seed, steps, steps // 6,
-        label_noise={"level": 4, "every": steps // 6},
+        label_noise={"level": level, "every": steps // 6},
     )  # fmt: skip
-    norm = {name: series(run, name, "neurons/norm") for name, run in runs.items()}
     norm["noise on and off"] = series(toggled, "noise on and off", "neurons/norm")
     ends = {name: curve.y[-1] / curve.y[0] for name, curve in norm.items()}
     final = runs["noise 4"].rows[-1]
     sam = _train(lab, "SAM", seed, steps, window, sam=0.25)
     shrunk = series(sam, "SAM", "neurons/norm").y
+    both = _train(lab, "SAM and noise", seed, steps, window, sam=0.25, label_noise=level)
+    shrunk_by_both = series(both, "SAM and noise", "neurons/norm").y
     figures = {
         "norm at the end over start, noise 4": ends["noise 4"],
         "norm at the end over start, noise 0": ends["noise 0"],
         "alignment, noise 4": final["neurons/alignment"],
         "share of the first direction, noise 4": final["neurons/top_share"],
         "least fall per level of noise": min(
-            ends[f"noise {a}"] - ends[f"noise {b}"] for a, b in pairwise(_LEVELS)
+            ends[a] - ends[b] for a, b in pairwise(_LEVELS)
         ),
         "fall while on over fall while off": _noise_effect(norm["noise on and off"].y),
         "decay rate over its formula, width 1,000": _against_formula(
             lab, seed, steps // 2
         ),
         "norm at the end over start, SAM": shrunk[-1] / shrunk[0],
+        "norm at the end over start, SAM and noise over noise": shrunk_by_both[-1]
+        / shrunk_by_both[0]
+        / ends["noise 4"],
+        **{
+            f"cosine of the kernel with its start, {name}": kernel_cosine(runs[name])
+            for name in ("noise 0", "noise 4")
+        },
     } | _shake_by_hand(seed, window)
     aligned = [series(run, name, "neurons/alignment") for name, run in runs.items()]
     return Findings(
@@ -214,6 +319,21 @@ def _against_formula(lab: Lab, seed: int, steps: int) -> float:
         for (step, inner, outer), (later, _, _) in pairwise(points)
     )
     return 0.5 * log(first.y[0] / first.y[-1]) / predicted
+
+
+def kernel_cosine(run: Any) -> float:
+    """Return the cosine between the tangent kernels of a two-layer linear network before
+    and after a run, |a|^2 X X^T + X W^T W X^T on the training inputs X.
+    """
+    setup = prepare(run.models_config())
+    inputs = setup.task.splits[0].inputs.double()
+    kernels: list[torch.Tensor] = []
+    for model in (setup.module({}), run.merged_model()):
+        first, second = (p.detach().double() for p in model.parameters() if p.ndim == 2)
+        hidden = inputs @ first.T
+        kernel = second.square().sum() * inputs @ inputs.T + hidden @ hidden.T
+        kernels.append(kernel.flatten() / kernel.norm())
+    return float(kernels[0] @ kernels[1])
 
 
 def _shake_by_hand(seed: int, steps: int) -> dict[str, float]:
