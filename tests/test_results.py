@@ -261,6 +261,9 @@ def test_all_plugins_are_listed_with_their_settings() -> None:
     assert {one["kind"] for one in found} == set(registry.KINDS)
     late = next(one for one in found if one["name"] == "late")
     assert late["settings"]["intensity"] == 0.1
+    assert late["settings"]["start"] == "90%"  # as it is written, not as it is held
+    every = next(one for one in found if one["name"] == "every")
+    assert every["settings"]["k"] == "required"
     assert late["about"].endswith(".")
     with pytest.raises(ConfigError, match=r"kind of plug-in 'topologie'.*topologies"):
         decentral.list_plugins("topologie")

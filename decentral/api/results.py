@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, overload
 from decentral.api.run import AnyRun, Progress, run_of
 from decentral.api.tables import Table
 from decentral.errors import ConfigError
-from decentral.plugins import Plugin, kind_called
+from decentral.plugins import Plugin, kind_called, plain
 from decentral.records import Record
 from decentral.registry import KINDS, ConfiguredPlugin, build, members
 from decentral.report import compare as side_by_side
@@ -327,7 +327,10 @@ def list_plugins(kind: str | None = None) -> Plugins:
             "kind": one.kind,
             "name": one.name,
             "about": first_sentence(one.help),
-            "settings": {key: setting.default for key, setting in one.accepts.items()},
+            "settings": {
+                key: "required" if setting.required else plain(setting.default)
+                for key, setting in one.accepts.items()
+            },
         }
         for one in plugins
     ]
