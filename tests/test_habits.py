@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import decentral
 import decentral.cli
 from decentral.cli.app import app
 from decentral.cli.citing import sources
+from decentral.cli.explaining import PAGES, page_of
 from decentral.cli.options import Group
 
 SMALL = ["launch", "task=digits", "nodes=4", "steps=8", "-q"]
@@ -230,12 +232,50 @@ def test_the_concepts_are_those_of_the_page() -> None:
         ("gossip", "weighted mean"),
         ("Spectral-gap", "share of disagreement"),
         ("nodes", "One learner"),
+        ("rounds", "at which something was sent"),
+        ("communication_step", "at which the schedule is asked"),
+        ("doubly stochastic", "rows and columns sum to one"),
+        ("worker", "One process that owns a device"),
+        ("block", "All rows that a process holds"),
         ("ring", "Every node exchanges with the next"),
         ("local_steps", "steps"),
     ],
 )
 def test_a_word_is_explained(capsys: Captured, word: str, said: str) -> None:
     assert said in " ".join(ok(capsys, "explain", word).split())
+
+
+def headings(page: Path) -> set[str]:
+    """Return the anchors of a page, as GitHub and the site make them of its headings."""
+    found = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {
+        re.sub(r"[^\w -]", "", head.lower()).strip().replace(" ", "-") for head in found
+    }
+
+
+@pytest.mark.parametrize("how", PAGES)
+def test_pages_that_errors_name_exist_and_some_error_names_them(how: str) -> None:
+    path, _, anchor = PAGES[how].partition("#")
+    page = Path(__file__).parent.parent / path
+    assert page.is_file()
+    assert not anchor or anchor in headings(page)
+    kept = Path(__file__).with_name("messages.txt").read_text()
+    assert PAGES[how] in set(
+        map(page_of, re.findall(r"^[12] error: (.*)", kept, re.MULTILINE))
+    )
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_person_is_told_the_page_that_helps(
+    capsys: Captured, monkeypatch: pytest.MonkeyPatch, terminal: bool
+) -> None:
+    """A program that reads what went wrong finds one line, as before."""
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    assert decentral.cli.run(["launch", "topology=rng", "nodes=4"]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert said[0].startswith("error: unknown topology 'rng'.")
+    assert said[1:] == ["See docs/plugins.md."] * terminal
 
 
 def test_concepts_are_listed(capsys: Captured) -> None:

@@ -148,7 +148,22 @@ def _explain_other(error: BaseException) -> int:
     found = attribute(error)
     if isinstance(found, Bug):
         return _fail(FAILED, str(write_trace(found)), "Please report it, with that file.")
-    return _fail(MISTAKEN if isinstance(found, ConfigError) else FAILED, explain(found))
+    said = explain(found)
+    if not isinstance(found, ConfigError):
+        return _fail(FAILED, said)
+    return _fail(MISTAKEN, said, _page_text(said))
+
+
+def _page_text(message: str) -> str:
+    """Name the page that helps with a mistake to a person; what programs read stays
+    one line.
+    """
+    if not sys.stderr.isatty():
+        return ""
+    from decentral.cli.explaining import page_of
+
+    page = page_of(message)
+    return f"See {page}." if page else ""
 
 
 def _fail(status: int, message: str, remedy: str = "") -> int:
