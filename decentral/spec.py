@@ -27,6 +27,8 @@ _NAME = re.compile(r"\s*([^\s(),=\[\]{}'\"][^(),=\[\]{}'\"]*?)\s*(?=[(),\]}]|$)"
 #: pattern.
 _ENTRY = re.compile(r"\s*([^\s(),=:\[\]{}'\"][^(),=:\[\]{}'\"]*?)\s*(?=[=:])")
 _QUOTED = re.compile(r"\s*(?:'((?:[^']|'')*)'|\"((?:[^\"]|\"\")*)\")\s*")
+#: What may hold the neighbours of a node.
+_NEIGHBOURS = list, tuple, set, frozenset, Mapping
 #: Values within each other; no plug-in needs a tenth of it.
 _DEPTH = 50
 #: Words for the absence of a value, in small letters.
@@ -149,6 +151,20 @@ def _is_path(text: str) -> bool:
     """Whether a text names a file or folder, whatever is in its path."""
     there = "/" in text and os.path.exists(os.path.expanduser(text.strip()))
     return there or file_part(text) == len(text.rstrip())
+
+
+def name_graph(key: str, value: Any) -> Any:
+    """Return a graph of Python's own, ``{0: [1], 1: []}``, as the ``name`` of a
+    topology; all else as it is.
+    """
+    if key != "topology" or not isinstance(value, Mapping) or "name" in value:
+        return value
+    given = cast("Mapping[Any, Any]", value)
+    held = [one for one in given.values() if isinstance(one, _NEIGHBOURS)]
+    # Text may be settings, unless it is its own neighbour.
+    numbered = not any(isinstance(node, str) for node in given)
+    whole = numbered or all(other in given for one in held for other in one)
+    return {"name": given} if given and whole and len(held) == len(given) else given
 
 
 def _from_mapping(settings: dict[str, Any], kind: str) -> Spec:

@@ -96,6 +96,33 @@ def test_lists_of_links_hold_weights_and_what_links_are_like() -> None:
     same(graph_of(np.array([[0, 1], [1, 2], [2, 3]]))[0], [(0, 1), (1, 2), (2, 3)])
 
 
+@pytest.mark.parametrize(
+    "topology",
+    [
+        {0: [1, 2], 1: [2], 2: []},
+        {"a": {"b", "c"}, "b": ("c",), "c": []},
+        nx.to_dict_of_dicts(nx.cycle_graph(3)),
+    ],
+)
+def test_a_mapping_may_say_who_is_linked_to_whom(topology: Any) -> None:
+    setup = tiny_setup(topology=topology, nodes=3)
+    assert setup.planner is not None
+    graph = setup.planner.mixer.topology.rule(3)
+    assert (graph.number_of_edges(), len(graph)) == (3, 3)
+
+
+def test_numbers_of_such_a_mapping_are_weights() -> None:
+    graph, _ = graph_of({0: {1: 0.5}, 1: {0: 0.5}})
+    assert graph.edges[0, 1] == {"weight": 0.5}
+
+
+def test_a_mapping_of_settings_is_no_graph() -> None:
+    with pytest.raises(ConfigError, match="topology 'ring' has no setting 'sizes'"):
+        tiny_setup(topology={"sizes": [2, 3]}, nodes=3)
+    with pytest.raises(ConfigError, match="the graph holds no node"):
+        tiny_setup(topology=nx.Graph())
+
+
 def test_graphs_of_other_libraries_come_by_their_own_way() -> None:
     igraph = SimpleNamespace(to_networkx=lambda: CITIES)
     assert graph_of(igraph)[0] is CITIES

@@ -463,3 +463,54 @@ def try_task(task: Task) -> None:
     """Try a task, as a run does before its first step."""
     setup = tiny_setup(task=task)
     check_evaluation(setup.model, setup.task)
+
+
+# --- tables and loaders that are seldom seen ------------------------------------------------------
+
+
+def frame() -> pd.DataFrame:
+    return pd.DataFrame({"a": range(10), "b": 1.5, "y": range(10), "z": 0.5})
+
+
+def linear() -> nn.Module:
+    return nn.Linear(2, 2)
+
+
+@pytest.mark.parametrize("one_by_one", [False, True])
+def test_several_columns_may_be_targets(one_by_one: bool) -> None:
+    train: Any = frame().to_dict("records") if one_by_one else frame()
+    task = Task(train=train, test=train, target=["z", "y"], loss=F.mse_loss, model=linear)
+    assert task.train.targets.tolist() == [[0.5, float(y)] for y in range(10)]
+    with pytest.raises(ConfigError, match="train has no 'x'"):
+        Task(train=train, target=["y", "x"], loss=F.mse_loss, model=linear)
+
+
+def test_a_column_of_text_is_none_of_several_targets() -> None:
+    text = frame().assign(y="a")
+    with pytest.raises(
+        ConfigError, match="column 'y' is one of several targets, and holds"
+    ):
+        Task(train=text, target=["z", "y"], loss=F.mse_loss, model=linear)
+
+
+def test_two_columns_of_one_name_are_refused() -> None:
+    twice = pd.concat([frame(), frame()[["a"]]], axis=1)
+    with pytest.raises(ConfigError, match="train has two columns 'a'; rename one"):
+        Task(train=twice, target="y", loss=F.mse_loss, model=linear)
+
+
+def test_masked_entries_are_no_numbers() -> None:
+    x = np.arange(20.0).reshape(10, 2)
+    held = np.ma.masked_greater(x, 18)
+    with pytest.raises(ConfigError, match="inputs holds masked entries; fill them in"):
+        Task(train=(held, x), loss=F.mse_loss, model=linear)
+    whole = Task(train=(np.ma.masked_greater(x, 99), x), loss=F.mse_loss, model=linear)
+    assert len(whole.train) == 8
+
+
+def test_a_loader_without_batches_may_read_samples() -> None:
+    x, y = torch.randn(10, 2), torch.arange(10) % 2
+    loader = DataLoader(TensorDataset(x, y), batch_size=None)
+    task = Task(train=loader, test=(x, y), loss=F.cross_entropy, model=linear)
+    assert torch.equal(task.train.inputs, x)
+    assert torch.equal(task.train.targets, y)

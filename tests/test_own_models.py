@@ -349,3 +349,69 @@ def test_fisher_merging_runs_models_as_they_were_trained(tmp_path: Path) -> None
     models = models_of(tmp_path / "run", **given)
     assert models.evaluator.setup.model is models.setup.model
     assert bool(torch.isfinite(models.fisher(1)).all())
+
+
+# --- what looks like a model ----------------------------------------------------------------------
+
+
+class Doing(nn.Module):
+    """A linear layer, and what is done with it."""
+
+    def __init__(self, flow: Callable[[nn.Module, Tensor], Any]) -> None:
+        super().__init__()
+        self.body, self.flow = nn.Linear(8, 3), flow
+
+    def forward(self, x: Tensor) -> Any:
+        return self.flow(self.body, x)
+
+
+def old_weight_norm() -> nn.Module:
+    return torch.nn.utils.weight_norm(nn.Linear(8, 3))
+
+
+def pruned() -> nn.Module:
+    from torch.nn.utils import prune
+
+    return prune.l1_unstructured(nn.Linear(8, 3), "weight", 0.3)
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("mlp", "task: model is str; give a module, or a function or class"),
+        ((1, 2), "task: model is tuple; give a module"),
+        (old_weight_norm, "model: weight is computed from parameters and kept"),
+        (pruned, "model: weight is computed from parameters and kept"),
+        (
+            lambda: Doing(lambda body, x: body(x).detach()),
+            "no parameter changes the loss",
+        ),
+        (lambda: Doing(lambda body, x: torch.no_grad()(body)(x)), "no parameter changes"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_before_a_step(model: Any, said: str) -> None:
+    x, y = torch.randn(20, 8), torch.arange(20) % 3
+    made = decentral.Task(model=model, loss=nn.functional.cross_entropy, train=(x, y))
+    with pytest.raises(ConfigError, match=said):
+        tiny_block(task=made, nodes=2)
+
+
+@pytest.mark.parametrize("replicas", ["loop", "vmap"])
+def test_inputs_that_a_model_changes_in_place_are_copies(replicas: str) -> None:
+    x, y = torch.randn(20, 8), torch.arange(20) % 3
+
+    def ended(flow: Callable[[nn.Module, Tensor], Any]) -> tuple[Block, dict[str, Any]]:
+        made = decentral.Task(
+            model=lambda: Doing(flow), loss=nn.functional.cross_entropy, train=(x, y)
+        )
+        block = tiny_block(task=made, nodes=2, replicas=replicas, steps=4, eval_every=2)
+        return block, list(train(block, Evaluator(block)))[-1]
+
+    (plain, expected), (block, found) = (
+        ended(flow)
+        for flow in (lambda body, x: body(x * 2), lambda body, x: body(x.mul_(2)))
+    )
+    torch.testing.assert_close(block.rows, plain.rows)
+    assert found["loss/merged"] == pytest.approx(expected["loss/merged"], rel=1e-6)
+    assert any("changes its inputs in place" in note for note in block.setup.notes)

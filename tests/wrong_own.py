@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import datasets
+import networkx as nx
 import numpy as np
 import pandas as pd
 import pytest
@@ -137,6 +138,13 @@ class Returning(nn.Module):
         return self.wrap(self.body(x))
 
 
+def computed() -> nn.Module:
+    """What torch.nn.utils.weight_norm leaves beside its parameters."""
+    model = nn.Linear(3, 4)
+    model.twice = 2 * model.weight
+    return model
+
+
 def returning(wrap: Any, output: Any = None) -> Callable[[], Any]:
     return lambda: run(lambda: Returning(wrap), output=output)
 
@@ -216,6 +224,7 @@ GRAPHS: dict[str, Callable[[], Any]] = {
     "no links": graph([]),
     "a link of one": graph([(0, 1), (2,)]),
     "an object": graph(object()),
+    "no node": graph(nx.Graph()),
 }
 
 
@@ -223,6 +232,13 @@ OWN: dict[str, Callable[[], Any]] = {
     **{f"own data: {name}": read(make) for name, make in READ.items()},
     **{f"own graph: {name}": make for name, make in GRAPHS.items()},
     "own data: no such target": lambda: task(train=frame(), target="labels"),
+    "own data: two columns of a name": lambda: task(
+        train=pd.concat([frame(), frame()], axis=1)
+    ),
+    "own data: text among several targets": lambda: task(
+        train=frame(word="a"), target=["label", "word"]
+    ),
+    "own data: masked": lambda: task(train=(np.ma.masked_greater(X.numpy(), 0), Y)),
     "own data: one sample and no test": lambda: task(train=(X[:1], Y[:1]), test=None),
     "own data: every target is ignored": lambda: task(train=(X, Y * 0 - 100)),
     "own data: a label without a name": lambda: task(classes=NAMES[:3]),
@@ -243,6 +259,9 @@ OWN: dict[str, Callable[[], Any]] = {
     "own model: lazy layers of another form": lambda: run(
         lambda: nn.Sequential(nn.LazyConv2d(3, 3))
     ),
+    "own model: a name": lambda: run("mlp"),
+    "own model: computed parameters": lambda: run(computed),
+    "own model: no gradient": lambda: started(lambda: Returning(Tensor.detach)),
     "own model: scripted": lambda: run(traced),
     "own model: spread": lambda: run(lambda: nn.DataParallel(nn.Linear(3, 4))),
     "own model: without numbers": lambda: run(lambda: nn.Linear(3, 4, device="meta")),

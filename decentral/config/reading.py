@@ -31,7 +31,15 @@ from decentral.limits import check_batch
 from decentral.named_code import names_code
 from decentral.registry import ConfiguredPlugin, find, read
 from decentral.schedules.phases import METHODS
-from decentral.spec import NOTHING, Spec, parse_spec, parse_value, scalar, spell
+from decentral.spec import (
+    NOTHING,
+    Spec,
+    name_graph,
+    parse_spec,
+    parse_value,
+    scalar,
+    spell,
+)
 from decentral.traits import AlgorithmTraits, BatchTraits, Recommending, traits_of
 from decentral.trust import approved_files
 from decentral.yamltext import load_file
@@ -149,8 +157,7 @@ def _node(text: str) -> object:
 
 def _put(merged: dict[str, Any], key: str, value: Any) -> None:
     part, _, setting = key.partition(".")
-    if isinstance(value, PathLike):
-        value = fspath(value)
+    value = fspath(value) if isinstance(value, PathLike) else name_graph(key, value)
     if key in NUMBERS and isinstance(value, str):
         # in Python, a number may be text, as on the command line
         number = scalar(value, key)

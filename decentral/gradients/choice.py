@@ -183,9 +183,16 @@ def _loop(
     model: nn.Module, layout: Layout, loss: Loss, batch: Batch, label: str
 ) -> LoopGradient:
     loop = LoopGradient(model, layout, loss)
+    follows: list[bool] = []
+
+    def attempt() -> None:
+        found = loop.forward(0, batch)
+        found.item()
+        follows.append(found.requires_grad)
+
     with fork_rng():
         before = torch.get_rng_state()
-        problem = _problem(lambda: loop.forward(0, batch).item())
+        problem = _problem(attempt)
         # Whether the model draws numbers of its own shows in the state of the
         # generator.
         loop.draws = not torch.equal(before, torch.get_rng_state())
@@ -194,6 +201,11 @@ def _loop(
         raise ConfigError(
             f"{label} and the loss fail on a batch {shapes(batch.inputs, skip=1)} of the task "
             f"({problem}); check shapes and types."
+        )
+    if not all(follows):
+        raise ConfigError(
+            f"{label} and the loss: no parameter changes the loss on a batch of the task, as far "
+            "as gradients tell; leave out torch.no_grad, detach and numpy on the way to it."
         )
     return loop
 

@@ -16,7 +16,7 @@ from torch.nn.parameter import is_lazy
 from decentral.blame import words_and_place
 from decentral.errors import ConfigError
 from decentral.layout import share_parameters
-from decentral.pytree import Tree, shapes
+from decentral.pytree import Tree, leaves, shapes, tree_map
 from decentral.rng import fork_rng
 from decentral.tasks.base import Agreement, Task
 from decentral.tasks.samples import Samples
@@ -50,6 +50,7 @@ def adapt_model(model: nn.Module, task: Task) -> tuple[nn.Module, Task]:
         if getattr(layer, "sparse", None) is True:  # gradients are rows, which are dense
             layer.sparse = False
     inputs, targets = example(task, model, 2)
+    whole = tree_map(torch.clone, inputs)
     if not isinstance(inputs, Tensor):
         model.register_forward_pre_hook(_spread_arguments, with_kwargs=True)
     try:
@@ -57,6 +58,12 @@ def adapt_model(model: nn.Module, task: Task) -> tuple[nn.Module, Task]:
             returned = share_parameters(model).eval()(inputs)
     except Exception:  # the check of the first batch says what fails, and on what
         return model, task
+    if not all(map(torch.equal, leaves(inputs), leaves(whole))):
+        # Before what spreads them: it sees the whole tree, too.
+        model.register_forward_pre_hook(_copy_inputs, prepend=True)
+        note = "the model changes its inputs in place, and is given copies of them."
+        task = copy.copy(task)
+        task.notes = (*task.notes, note)
     if task.output is not None or not isinstance(returned, Tensor):
         how = choose_output(returned, task.output)
         model.register_forward_hook(Prediction(how))
@@ -141,6 +148,11 @@ def spread_inputs(inputs: Tree) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if isinstance(inputs, Tensor):
         return (inputs,), {}
     return ((), inputs) if isinstance(inputs, dict) else (tuple(inputs), {})
+
+
+def _copy_inputs(module: nn.Module, args: tuple[Any, ...]) -> Any:
+    """Give a model inputs of its own, which it may change."""
+    return (tree_map(torch.clone, args[0]),)
 
 
 def _spread_arguments(

@@ -49,6 +49,11 @@ def builder_of(
     if isinstance(own, nn.Module):
         return _copies(own, config)
     if task.model is not None:
+        if not callable(task.model):
+            raise ConfigError(
+                f"task: model is {type(task.model).__name__}; give a module, or a function or "
+                "class that makes one. A built-in one stands beside the task: model='mlp'."
+            )
         return task.model
     # One that takes nothing builds the model itself; others are plug-ins, which are
     # given the shape of inputs and the number of outputs.
@@ -156,7 +161,23 @@ def _copies(model: nn.Module, config: Config) -> Callable[[], nn.Module]:
             "init: independent needs a function that builds the model, not a built one; "
             "pass model=lambda: Net()."
         )
+    _refuse_computed(model)
     return lambda: copy.deepcopy(model)
+
+
+def _refuse_computed(model: nn.Module) -> None:
+    """Refuse tensors that are computed from parameters and kept beside them: no
+    module that holds one can be copied.
+    """
+    for place, part in model.named_modules():
+        for key, value in vars(part).items():
+            if isinstance(value, Tensor) and not value.is_leaf:
+                name = f"{place}.{key}" if place else key
+                raise ConfigError(
+                    f"model: {name} is computed from parameters and kept, so that the model cannot "
+                    "be copied; use torch.nn.utils.parametrizations, such as its weight_norm, or "
+                    "compute it in forward."
+                )
 
 
 #: Modules that share one model out among devices.
@@ -195,6 +216,7 @@ def build_seeded(builder: Callable[[], nn.Module], seed: int, purpose: str) -> n
             "model: its parameters are on device meta and hold no numbers; build it on the CPU, or "
             "load its weights first."
         )
+    _refuse_computed(model)
     return model
 
 

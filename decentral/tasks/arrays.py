@@ -71,6 +71,10 @@ def values_of(given: object, where: str) -> Values:
         return dense.to_dense() if dense.layout is not torch.strided else dense
     if isinstance(given, Sequence) and given and isinstance(given[0], Tensor):
         return _stack(cast("Sequence[Tensor]", given), where)
+    if np.ma.is_masked(given):
+        raise ConfigError(
+            f"{where} holds masked entries; fill them in, by .filled(...), or leave them out."
+        )
     array = _array(given, where)
     if array.dtype.kind == "O":
         array = _unpack(array, where)
@@ -207,7 +211,7 @@ class Keys:
     stream.
     """
 
-    target: str = ""
+    target: str | tuple[str, ...] = ""
     owners: str = ""
     stream: int = 1_000_000
 
@@ -280,27 +284,29 @@ def refuse_text(tree: Any, where: str) -> None:
             )
 
 
-def target_of(names: Iterable[str], split: str, keys: Keys) -> str:
-    """Return the name of the target among the names of a table or a mapping.
+def targets_of(names: Iterable[str], split: str, keys: Keys) -> tuple[str, ...]:
+    """Return the names of the targets among the names of a table or a mapping.
 
     Args:
         names: The names there.
         split: train, val or test, for messages.
-        keys: What the target is called, if that was said.
+        keys: What the targets are called, if that was said.
 
     Raises:
         ConfigError: There is none of that name, or of any usual one.
     """
     known = list(names)
     listed = ", ".join(known[:12])
-    if keys.target and keys.target not in known:
-        raise ConfigError(
-            f"task: {split} has no {keys.target!r}.{nearest(keys.target, known)} It has {listed}."
-        )
-    found = [keys.target] if keys.target else [name for name in TARGETS if name in known]
+    asked = (keys.target,) if isinstance(keys.target, str) else keys.target
+    for name in filter(None, asked):
+        if name not in known:
+            raise ConfigError(
+                f"task: {split} has no {name!r}.{nearest(name, known)} It has {listed}."
+            )
+    found = asked if any(asked) else [name for name in TARGETS if name in known][:1]
     if not found:
         raise ConfigError(
             f"task: {split} has {listed}, and none of them is called {', '.join(TARGETS)}; name "
             "what is to be learned by Task(target=...)."
         )
-    return found[0]
+    return tuple(found)

@@ -127,7 +127,7 @@ class Task:
     best_loss: float | None = None
     objective: Callable[[Mapping[str, Tensor]], Tensor] | None = None
     notes: tuple[str, ...] = ()
-    target: str = ""
+    target: str | Sequence[str] = ""
     output: str | int | Callable[[Any], Any] | None = None
     ignore_index: int | None = None
     stream: int = 1_000_000
@@ -172,7 +172,8 @@ class Task:
     def _read(self) -> None:
         given = {k: v for k in SPLITS if (v := getattr(self, k)) is not None}
         column = self.owners if isinstance(self.owners, str) else ""
-        found = read_splits(given, Keys(self.target, column, self.stream), self.classes)
+        target = self.target if isinstance(self.target, str) else tuple(self.target)
+        found = read_splits(given, Keys(target, column, self.stream), self.classes)
         self._put(found.samples)
         self.classes, self.notes = found.classes, (*self.notes, *found.notes)
         self.owners, note = owners_of(self.owners, found.owners, len(self.train))

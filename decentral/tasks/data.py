@@ -10,7 +10,7 @@ types.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -30,7 +30,7 @@ from decentral.tasks.arrays import (
     itself,
     refuse_text,
     stack_values,
-    target_of,
+    targets_of,
     values_of,
 )
 from decentral.tasks.items import collate_loader, dataset_of, from_items
@@ -156,7 +156,9 @@ def _from_loader(loader: Any, split: str, keys: Keys) -> Held:
 def _from_batch(batch: Any, split: str, keys: Keys) -> Held:
     if isinstance(batch, Mapping):
         named = {str(k): _arrays(v, f"task: {split}, {k!r}") for k, v in batch.items()}
-        targets = named.pop(target_of(named, split, keys))
+        parts = {name: named.pop(name) for name in targets_of(named, split, keys)}
+        first = next(iter(parts.values()))
+        targets = first if isinstance(keys.target, str) else _side_by_side(parts, split)
         return Held(next(iter(named.values())) if len(named) == 1 else named, targets)
     return _from_parts(
         cast("Any", batch) if isinstance(batch, list | tuple) else (batch,), split
@@ -179,11 +181,12 @@ def columns_of(source: Any, split: str) -> dict[str, Any] | None:
     """Return the columns of a table by name, None of anything else."""
     if is_from(source, "pandas.DataFrame"):
         # By place: for a name that occurs twice pandas gives a frame, not a column.
-        return {str(name): source.iloc[:, i] for i, name in enumerate(source.columns)}
+        columns = [source.iloc[:, i] for i in range(len(source.columns))]
+        return _by_name(source.columns, columns, split)
     if is_from(source, "polars.DataFrame"):
         return {column.name: column for column in source.get_columns()}
     if is_from(source, "pyarrow.Table"):
-        return dict(zip(source.column_names, source.columns, strict=True))
+        return _by_name(source.column_names, source.columns, split)
     if is_from(source, "datasets.Dataset"):
         # A transform of the user's own makes the samples, one by one.
         return None if source.format["type"] == "custom" else _hub_columns(source)
@@ -195,7 +198,18 @@ def columns_of(source: Any, split: str) -> dict[str, Any] | None:
             f"task: {split} is a mapping of splits; give them one by one, such as "
             f"Task(train=data[{splits[0]!r}], ...)."
         )
-    return {str(key): value for key, value in named.items()}
+    return _by_name(named, list(named.values()), split)
+
+
+def _by_name(names: Iterable[Any], columns: Sequence[Any], split: str) -> dict[str, Any]:
+    """Return columns by their names as text; raises ConfigError where two have one."""
+    known = list(map(str, names))
+    if len(set(known)) < len(known):
+        twice = next(name for name in known if known.count(name) > 1)
+        raise ConfigError(
+            f"task: {split} has two columns {twice!r}; rename one, or leave it out."
+        )
+    return dict(zip(known, columns, strict=True))
 
 
 def _hub_columns(source: Any) -> dict[str, Any]:
@@ -227,17 +241,32 @@ def from_columns(columns: Mapping[str, Any], split: str, keys: Keys) -> Held:
         name: _column(values, f"{where} {name!r}") for name, values in columns.items()
     }
     owners = found.pop(keys.owners) if keys.owners in found else None
-    name = target_of(found, split, keys)
-    targets = found.pop(name)
+    names = targets_of(found, split, keys)
+    parts = {name: found.pop(name) for name in names}
     if not found:
+        listed = ", ".join(map(repr, names))
         raise ConfigError(
-            f"task: {split} holds nothing but its targets, {name!r}; add inputs."
+            f"task: {split} holds nothing but its targets, {listed}; add inputs."
         )
+    targets = (
+        parts[names[0]] if isinstance(keys.target, str) else _side_by_side(parts, split)
+    )
     text = next((name for name, values in found.items() if is_text(values)), "")
     refuse_text(found, f"task: {split}, inputs in column {text!r}")
     numbers = cast("dict[str, Tensor]", found)
     flat = all(values.dim() == 1 for values in numbers.values())
     return Held(inputs_of(numbers), targets, owners, tuple(numbers) if flat else ())
+
+
+def _side_by_side(parts: Mapping[str, Values], split: str) -> Tensor:
+    """Return several target columns as one matrix [m, columns]."""
+    for name, values in parts.items():
+        if is_text(values) or cast("Tensor", values).dim() != 1:
+            raise ConfigError(
+                f"task: {split}, column {name!r} is one of several targets, and holds no number "
+                "of each sample; give columns of numbers, or one target."
+            )
+    return matrix(cast("Mapping[str, Tensor]", parts))
 
 
 def _column(values: Any, where: str) -> Values:

@@ -28,7 +28,7 @@ from decentral.tasks.arrays import (
     itself,
     refuse_text,
     stack_values,
-    target_of,
+    targets_of,
 )
 from decentral.units import format_bytes
 
@@ -155,7 +155,8 @@ def _pair(item: Any, place: int, split: str, keys: Keys) -> tuple[Any, Any]:
     """Return inputs and target of one sample: the same, where it is its own target."""
     if isinstance(item, Mapping):
         named = dict(cast("Mapping[str, Any]", item))
-        target = named.pop(target_of(named, split, keys))
+        first, *more = (named.pop(name) for name in targets_of(named, split, keys))
+        target = np.stack([np.asarray(one) for one in (first, *more)]) if more else first
         return (next(iter(named.values())) if len(named) == 1 else named), target
     if isinstance(item, list | tuple) and item:
         *first, target = cast("Sequence[Any]", item)
@@ -227,7 +228,10 @@ def collate_loader(
     items, note = take_samples(dataset_of(loader, split), split, keys)
     what = f"task: {split}: the loader's collate_fn"
     if loader.batch_size is None:
-        parts = [batch(_call_user(loader.collate_fn, item, what)) for item in items]
+        found = [_call_user(loader.collate_fn, item, what) for item in items]
+        if _is_sample(found[0]):
+            return from_items(found, split, keys)
+        parts = [batch(one) for one in found]
         return replace(_join(parts), notes=(note,) if note else ())
     # All samples in one call: padding depends on what is collated together.
     held = batch(_call_user(loader.collate_fn, items, what))
@@ -237,6 +241,15 @@ def collate_loader(
             "returns must be that of the samples."
         )
     return replace(held, notes=(*held.notes, *([note] if note else ())))
+
+
+def _is_sample(item: Any) -> bool:
+    """Tell a sample from a batch: its target, or another part of it, is one number."""
+    if isinstance(item, Mapping):
+        item = list(cast("Mapping[str, Any]", item).values())
+    if isinstance(item, list | tuple):
+        return any(map(_is_sample, cast("Sequence[Any]", item)))
+    return np.ndim(item) == 0
 
 
 def _join(parts: Sequence[Held]) -> Held:

@@ -112,15 +112,19 @@ def graph_of(value: Any, kind: Kind | None = None) -> tuple[nx.Graph[Any], str]:
 
     Args:
         value: A graph of networkx, igraph or torch_geometric, a matrix of numpy,
-            scipy or torch, a square frame, or a list of links (a, b), (a, b,
-            weight) or (a, b, {"latency_s": 0.1}).
+            scipy or torch, a square frame, a list of links (a, b), (a, b, weight)
+            or (a, b, {"latency_s": 0.1}), or the neighbours of each node, {a: [b]}.
         kind: What a matrix holds, where that is not plain.
 
     Raises:
         ConfigError: It is none of these, or it is not clear what its numbers are.
     """
     if isinstance(value, nx.Graph):
+        if not len(value):
+            raise ConfigError("topology: the graph holds no node; give at least one.")
         return value, ""
+    if isinstance(value, Mapping):
+        return _of_mapping(value)  # pyright: ignore[reportUnknownArgumentType]
     if hasattr(value, "to_networkx"):  # igraph
         return value.to_networkx(), ""
     if hasattr(value, "edge_index"):  # torch_geometric
@@ -231,6 +235,19 @@ def _kind_of(sums: NDArray[np.float64], plain: bool, kind: Kind | None) -> Kind:
             "each by its sum, or say that it is an adjacency."
         )
     return kind
+
+
+def _of_mapping(value: Mapping[Any, Any]) -> tuple[nx.Graph[Any], str]:
+    """Read what says of every node which ones it is linked to."""
+    graph: nx.Graph[Any] = nx.Graph()
+    graph.add_nodes_from(value)
+    for node, others in value.items():
+        for other in others:
+            known = others[other] if isinstance(others, Mapping) else {}
+            known = known if isinstance(known, Mapping) else {"weight": known}
+            graph.add_edge(node, other, **{str(key): one for key, one in known.items()})
+    count = graph.number_of_edges()
+    return graph, f"topology: {count} links between {len(graph)} nodes, both ways."
 
 
 def _of_pairs(pairs: list[Any], nodes: int | None) -> tuple[nx.Graph[Any], str]:
