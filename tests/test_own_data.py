@@ -468,7 +468,7 @@ def try_task(task: Task) -> None:
 # --- tables and loaders that are seldom seen ------------------------------------------------------
 
 
-def frame() -> pd.DataFrame:
+def table() -> pd.DataFrame:
     return pd.DataFrame({"a": range(10), "b": 1.5, "y": range(10), "z": 0.5})
 
 
@@ -478,7 +478,7 @@ def linear() -> nn.Module:
 
 @pytest.mark.parametrize("one_by_one", [False, True])
 def test_several_columns_may_be_targets(one_by_one: bool) -> None:
-    train: Any = frame().to_dict("records") if one_by_one else frame()
+    train: Any = table().to_dict("records") if one_by_one else table()
     task = Task(train=train, test=train, target=["z", "y"], loss=F.mse_loss, model=linear)
     assert task.train.targets.tolist() == [[0.5, float(y)] for y in range(10)]
     with pytest.raises(ConfigError, match="train has no 'x'"):
@@ -486,7 +486,7 @@ def test_several_columns_may_be_targets(one_by_one: bool) -> None:
 
 
 def test_a_column_of_text_is_none_of_several_targets() -> None:
-    text = frame().assign(y="a")
+    text = table().assign(y="a")
     with pytest.raises(
         ConfigError, match="column 'y' is one of several targets, and holds"
     ):
@@ -494,7 +494,7 @@ def test_a_column_of_text_is_none_of_several_targets() -> None:
 
 
 def test_two_columns_of_one_name_are_refused() -> None:
-    twice = pd.concat([frame(), frame()[["a"]]], axis=1)
+    twice = pd.concat([table(), table()[["a"]]], axis=1)
     with pytest.raises(ConfigError, match="train has two columns 'a'; rename one"):
         Task(train=twice, target="y", loss=F.mse_loss, model=linear)
 
