@@ -80,10 +80,7 @@ def reproduce(
     # Dashes in the path of a plug-in file are part of the path.
     chosen = [name if ".py:" in name else name.replace("-", "_") for name in claims]
     if every:
-        usable, broken = members("claim")
-        chosen = [found.name for found in usable if at != "long" or found.name in ARMS]
-        for reason in broken.values():
-            console.print(Text(f"left out: {reason}", QUIET))
+        chosen = _all_claims(console, at)
     trials = [
         trial(
             name, Path(out), partial(_aside, spoken(name), asked),
@@ -108,6 +105,14 @@ def reproduce(
         raise RunError(
             f"{', '.join(map(spoken, broken))} could not be run; the page says why."
         )
+
+
+def _all_claims(console: Console, size: Size) -> list[str]:
+    """Return the claims that have a size, and say which could not be loaded."""
+    usable, broken = members("claim")
+    for reason in broken.values():
+        console.print(Text(f"left out: {reason}", QUIET))
+    return [found.name for found in usable if size != "long" or found.name in ARMS]
 
 
 def _size(text: str, jobs: int | None) -> Size:

@@ -156,8 +156,7 @@ def text(
                 "task 'text': label needs path= and test= of tables, tokenizer=FOLDER, that of "
                 "the model, and no masked."
             )
-        files, notes = _files(path, test)
-        tables = Labelled(column, label)
+        (files, notes), tables = _files(path, test), Labelled(column, label)
         return classes_task(files, tables, place_of(tokenizer), context, val, notes)
     columns = Columns(column, domain)
     text, notes = _source(path, test, kind, separator, columns, documents, cache)
@@ -167,17 +166,7 @@ def text(
             "move them away."
         )
     data = _encode_text(text, kind, val, cache)
-    if fit == "pad" and data.end is None:
-        raise ConfigError(
-            "task 'text': fit=pad needs to know where documents end; give tokenizer=FOLDER, whose "
-            "tokenizer_config.json names an eos_token."
-        )
-    if fit == "pad":
-        parts = {s: padded(data, s, context) for s in SPLITS}
-        begins = starts_of(data, "train", context)
-    else:
-        parts = {s: windows(data, s, context, stride or context) for s in SPLITS}
-        begins = np.arange(len(parts["train"])) * (stride or context)
+    parts, begins = _samples(data, fit == "pad", context, stride or context)
     labels, names = labels_of_samples(data, begins, by)
     made: dict[str, Any] = {"outputs": data.vocabulary}
     if masked is not None:
@@ -194,6 +183,29 @@ def text(
         labels=torch.from_numpy(labels), classes=names, notes=notes,
         ignore_index=-100 if fit == "pad" or masked is not None else None, **made,
     )  # fmt: skip
+
+
+def _samples(
+    data: Encoded, pad: bool, context: int, stride: int
+) -> tuple[dict[str, Samples], Any]:
+    """Return the samples of every split, and where those of the training begin.
+
+    Args:
+        data: The tokens.
+        pad: Whether every document is padded to samples of its own.
+        context: Tokens of a sample.
+        stride: Tokens from one sample to the next.
+    """
+    if not pad:
+        parts = {s: windows(data, s, context, stride) for s in SPLITS}
+        return parts, np.arange(len(parts["train"])) * stride
+    if data.end is None:
+        raise ConfigError(
+            "task 'text': fit=pad needs to know where documents end; give tokenizer=FOLDER, whose "
+            "tokenizer_config.json names an eos_token."
+        )
+    parts = {s: padded(data, s, context) for s in SPLITS}
+    return parts, starts_of(data, "train", context)
 
 
 def _continued(
