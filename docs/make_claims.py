@@ -90,7 +90,7 @@ def section(record: dict[str, Any]) -> Iterator[str]:
     known = find("claim", record["claim"]).settings
     settings = {
         key: value
-        for key, value in record["settings"].items()
+        for key, value in record.get("settings", {}).items()
         if key in known and value != known[key].default
     }
     if settings:
