@@ -56,7 +56,7 @@ Watch = Callable[[dict[str, Any]], None]
 #: Checkpoints of one run when ``checkpoint_every`` is auto.
 CHECKPOINTS = 10
 #: Events that happen again when a run goes on from a checkpoint.
-REPEATED = ("merge", "nonfinite", "stopped", "finished")
+REPEATED = ("merge", "nonfinite", "stopped", "timeline", "finished")
 
 #: Where records stand before the first step.
 START = {"metrics.jsonl": 0, "events.jsonl": 0}

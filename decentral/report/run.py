@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from decentral.report.figures import Figure
 
 _MOST_EVENTS = 200
+#: The event with the first seconds of a run in simulated time.
+TIMELINE = "timeline"
 
 
 def write_report(run_dir: str | Path) -> Path:
@@ -50,6 +52,8 @@ def report_html(run: RunData, live: str = "") -> str:
         live: Address that says whether the page of a running server has changed.
     """
     facts = facts_of(run)
+    # What is drawn is not told as well.
+    told = [one for one in run.events if one.get("event") != TIMELINE]
     return page(
         "report",
         live=live,
@@ -63,8 +67,8 @@ def report_html(run: RunData, live: str = "") -> str:
         generated=_generated(run),
         config=_pairs(run.config),
         labels=_labels(run),
-        events=_events(run.events[-_MOST_EVENTS:]),
-        all_events=len(run.events),
+        events=_events(told[-_MOST_EVENTS:]),
+        all_events=len(told),
         environment=_pairs(flatten(run.env)),
     )
 
@@ -177,6 +181,7 @@ def _figures(run: RunData, facts: Facts) -> Iterator[Card]:
         yield _card("seconds", f"{name} against simulated time",
                     "What the time on this network bought.", figures.seconds_against_metric(run),
                     "Nothing has been evaluated.")  # fmt: skip
+    yield from _strip(run, facts)
     yield from (
         card for place, one in panels if not one.leads for card in _panel(run, one, place)
     )
@@ -189,6 +194,22 @@ def _figures(run: RunData, facts: Facts) -> Iterator[Card]:
     on = figures.phases(run)
     if on is not None:
         yield _card("phases", "Phases", "When each method of training was on.", on)
+
+
+def _strip(run: RunData, facts: Facts) -> Iterator[Card]:
+    """Yield the first seconds of a run in simulated time."""
+    from decentral.report import figures
+
+    for event in [one for one in run.events if one.get("event") == TIMELINE][-1:]:
+        drawn = [figures.strip(event, size) for size in (figures.WIDE, figures.TALL)]
+        shown, nodes = len(event["nodes"]), facts.nodes or 0
+        some = f" {shown} of {nodes:,} nodes are shown." if shown < nodes else ""
+        caption = (
+            "Who computes, whose messages are under way, and who is away; where a node has "
+            f"no bar it waits.{some}"
+        )
+        title = "The first simulated seconds"
+        yield Card(title, caption, drawings(drawn, "strip", title), full=True)
 
 
 def _card(

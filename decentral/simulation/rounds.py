@@ -19,6 +19,7 @@ from decentral.network.queue import Lines, Moment, Queue
 from decentral.simulation import operations as do
 from decentral.simulation.nodes import SimulatedNode
 from decentral.simulation.operations import Operations
+from decentral.simulation.strip import Strip
 from decentral.topology.labels import NodeId
 
 
@@ -30,6 +31,7 @@ class World(Protocol):
     lines: Lines
     queue: Queue
     operations: Operations
+    strip: Strip
 
     def count_messages(self, count: int) -> None:
         """Book messages that leave."""
@@ -103,6 +105,8 @@ class Rounds:
         receivers, now_s = round.receivers[node.id], world.now_s
         round.begun[node.id] = now_s, len(receivers)
         leaving = world.lines.leave(now_s, node.id, receivers, world.size)
+        for receiver, one in zip(receivers, leaving, strict=True):
+            world.strip.message(node.id, receiver, now_s, one.arrives_s)
         round.left_s[node.id] = max((one.left_s for one in leaving), default=now_s)
         round.versions[node.id] = node.keep()
         world.count_messages(len(receivers))

@@ -64,6 +64,7 @@ class Simulation(World):
             "meeting": sorted(self.meeting),
             "counts": {name: getattr(self, name) for name in _COUNTS},
             "pushed": self.queue.count,
+            "strip": self.strip.state(),
             "losses": [self.losses, self.flight.losses],
             "nodes": [_pack_node(node, keep) for node in self.nodes],
         }
@@ -96,6 +97,10 @@ class Simulation(World):
         for name, value in plain["counts"].items():
             setattr(self, name, value)
         self.losses, self.flight.losses = (list(one) for one in plain["losses"])
+        if "strip" in plain:
+            self.strip.restore(plain["strip"])
+        else:  # of an older checkpoint, whose first seconds are over
+            self.strip.is_over = True
         for node, kept in zip(self.nodes, plain["nodes"], strict=True):
             for name in _OF_NODE:
                 setattr(node, name, kept[name])

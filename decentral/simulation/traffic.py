@@ -15,6 +15,7 @@ from decentral.network.queue import Lines, Moment, Queue
 from decentral.simulation import operations as do
 from decentral.simulation.nodes import SimulatedNode
 from decentral.simulation.operations import Operations
+from decentral.simulation.strip import Strip
 from decentral.topology.labels import NodeId
 
 
@@ -41,7 +42,7 @@ class Traffic(ABC):
     def __init__(self, block: Block, lines: Lines) -> None:
         """Begin with nothing under way."""
         self.block, self.lines, self.queue = block, lines, Queue()
-        self.operations = Operations()
+        self.operations, self.strip = Operations(), Strip(len(block.hosted))
         # Only a line that is shared needs to know when a message begins to arrive.
         self._free = [isinf(rate) for rate in lines.down_Bps]
         self._bytes = block.setup.size.gossip
@@ -119,6 +120,7 @@ class Traffic(ABC):
         leaving = self.lines.leave(self.now_s, sender, receivers, size)
         for receiver, one in zip(receivers, leaving, strict=True):
             if self._free[receiver]:
+                self.strip.message(sender, receiver, self.now_s, one.arrives_s)
                 self.queue.push(one.arrives_s, Moment.MESSAGE, receiver, version)
             else:
                 what = one, version
@@ -202,6 +204,7 @@ class Traffic(ABC):
                 self.meeting |= {one.node, one.other}
             self.count_messages(2)
             ends_s = self.now_s + self.lines.pair_s(one.node, one.other, self.size)
+            self.strip.message(one.node, one.other, self.now_s, ends_s)
             self.queue.push(ends_s, Moment.TRANSFER, one.node, one)
         self.meetings = left
 

@@ -94,6 +94,7 @@ class World(Traffic):
         if not self.begun:
             for node in self.nodes:
                 self.tell(node, NodeEvent("start"))
+            self.strip.begin()
         self._wake()
         target = (block.step + 1) * len(self.nodes)
         self.staleness, self.updates_before = 0, self.updates
@@ -106,6 +107,12 @@ class World(Traffic):
             self.now_s = time_s
             self._happens[moment](self.nodes[node], what)
         self.operations.finish()
+        if not self.strip.is_over and (
+            self.now_s >= self.strip.until_s or target >= self.last
+        ):
+            away_s = self._away_s if self._may_leave else None
+            details = self.strip.close(self.now_s, away_s)
+            block.announce("timeline", {"step": block.step + 1, **details})
         if self.updates < target:
             raise RunError(
                 f"{label_of(self.setup.algorithm)}: after {self.updates} of {self.last} updates "
@@ -157,6 +164,8 @@ class World(Traffic):
     def _begin_arrival(self, node: SimulatedNode, what: tuple[Leaving, Version]) -> None:
         leaving, version = what
         arrives_s = self.lines.take(node.id, leaving, self.bytes_of(version))
+        begins_s = leaving.begins_s - (leaving.arrives_s - leaving.left_s)
+        self.strip.message(version.owner, node.id, begins_s, arrives_s)
         self.queue.push(arrives_s, Moment.MESSAGE, node.id, version)
 
     def _arrive(self, node: SimulatedNode, what: Any) -> None:
@@ -171,12 +180,13 @@ class World(Traffic):
         else:
             self.tell(node, _ROUND)
 
-    def _away_s(self, node: NodeId) -> float:
-        """Return the seconds until a node is online; 0: it is."""
+    def _away_s(self, node: NodeId, now_s: float | None = None) -> float:
+        """Return the seconds from a moment, or now, until a node is online; 0: it is."""
         away_s, compute = self._machines.away_s, self.setup.compute
         if away_s is None or compute is None:
             return 0.0
-        return away_s(node, self.now_s, self.setup.config.seed, compute.settings)
+        at_s = self.now_s if now_s is None else now_s
+        return away_s(node, at_s, self.setup.config.seed, compute.settings)
 
     def tell(self, node: SimulatedNode, event: NodeEvent) -> None:
         """Call the algorithm for what has happened to a node."""
@@ -213,6 +223,7 @@ class World(Traffic):
         seconds = self._seconds_of(node.index, step, size / self.setup.first_batch)
         node.busy_s += seconds
         node.due_s = self.now_s + seconds
+        self.strip.compute(node.id, self.now_s, node.due_s)
         self.queue.push(node.due_s, Moment.GRADIENT, node.id)
         self.block.called.add("gradient")
         return True

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from decentral.loop.cost import models_under_way, require_memory
 from decentral.loop.rounds import checkpoint_of, restore
 from decentral.registry import ConfiguredPlugin, build, find, names
 from decentral.report.compare import write_comparison
+from decentral.report.reader import read_run
 from decentral.run.checkpoint import Checkpoint
 from decentral.simulation import Simulation
 from decentral.traits import AlgorithmTraits, traits_of
@@ -605,6 +607,71 @@ def test_the_terminal_says_how_far_simulated_time_is(
     assert run(["launch", *words.split(), *out]) == 0
     found = re.findall(r"sent .*B  simulated ([\d.]+) ms", capsys.readouterr().out)
     assert [round(float(one)) for one in found[:2]] == [40, 80]
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_the_first_seconds_are_noted_once(name: str) -> None:
+    """Who computes is never at two gradients at once; messages take the time of links; a run
+    that goes on from a checkpoint notes the same."""
+
+    def noted(stop: int | None) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        one = simulated(name, steps=20)
+        one.block.announce = lambda event, details: found.append(
+            {"event": event, **details}
+        )
+        while not one.block.is_over:
+            one.advance()
+            if one.block.step == stop:
+                again = simulated(name, steps=20)
+                again.block.announce = one.block.announce
+                restore(again.block, through_json(checkpoint_of(one.block)))
+                one = again
+        return [event for event in found if event["event"] == "timeline"]
+
+    (event,) = noted(None)
+    # A manifest makes lists of tuples.
+    assert json.dumps(noted(2)) == json.dumps([event])
+    assert event["nodes"] == [0, 1, 2, 3, 4]
+    for node in event["nodes"]:
+        spans = sorted(span[1:] for span in event["computing"] if span[0] == node)
+        assert all(before[1] <= after[0] for before, after in pairwise(spans))
+        assert all(0 <= begin < end for begin, end in spans)
+    assert len({node for node, _, _ in event["computing"]}) >= 4  # a server does not
+    assert event["messages"]
+    assert all(begin <= end for _, _, begin, end in event["messages"])
+    assert {i for i, *_ in event["messages"]} <= {*event["nodes"]}
+
+
+@pytest.mark.usefixtures("rendered")
+def test_the_report_draws_the_first_seconds(tmp_path: Path) -> None:
+    """Wide, and narrow for a phone; a machine that is away is drawn, not told."""
+    trace = tmp_path / "trace.csv"
+    trace.write_text(
+        "node,time_s,compute_s,online\n0,0,0.02,1\n1,0,0.03,1\n1,0.1,,0\n1,0.2,,1\n"
+    )
+    run = launch(
+        task="quadratic(dimension=4)", algorithm="swift", topology="ring", nodes=14, steps=12,
+        compute=f"trace({trace}, more=cycled, repeat=false)", network="lan",
+        out=tmp_path / "run", quiet=True,
+    )  # fmt: skip
+    page = (run.path / "report.html").read_text(encoding="utf-8")
+    assert "The first simulated seconds" in page
+    assert "12 of 14 nodes are shown." in page
+    for kind in ("wide", "narrow"):
+        assert f"strip-{kind}" in page
+    for word in ("computing", "message under way", "away"):
+        assert word in page
+    assert "timeline" not in page
+    drawn = [one for one in read_run(run.path).events if one["event"] == "timeline"]
+    assert len(drawn) == 1
+    shown = drawn[0]["nodes"]
+    assert {node for node, _, _ in drawn[0]["away"]} == {
+        node for node in shown if node % 2
+    }
+    for _, begin, end in drawn[0]["away"]:
+        assert begin == pytest.approx(0.1, abs=2e-3)
+        assert end == pytest.approx(0.2)
 
 
 # --- refused before anything runs -----------------------------------------------------------------

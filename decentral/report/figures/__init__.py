@@ -16,7 +16,14 @@ from decentral.report.figures.compared import (
     draw_sweep,
 )
 from decentral.report.figures.explored import boxes, explored
-from decentral.report.figures.planned import batches, network, phases, schedule, shards
+from decentral.report.figures.planned import (
+    batches,
+    network,
+    phases,
+    schedule,
+    shards,
+    strip,
+)
 from decentral.report.figures.run import (
     bytes_against_metric,
     communication,
@@ -59,5 +66,6 @@ __all__ = [
     "schedule",
     "seconds_against_metric",
     "shards",
+    "strip",
     "to_svg",
 ]

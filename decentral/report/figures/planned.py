@@ -1,5 +1,5 @@
-"""Drawings of what is known before a run: its topology, its data, and what it does
-when.
+"""Drawings of what is known before a run, or as it begins: its topology, its data,
+and what it does when.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from decentral.report.figures.canvas import (
     WIDE,
     canvas,
     heading,
+    legend,
     plain_log_ticks,
     steps_ticks,
     styled,
@@ -32,7 +33,7 @@ from decentral.report.figures.explored import set_grid, set_names, set_unit
 from decentral.report.reader import RunData, Shards, Topology
 from decentral.schedules.phases import METHODS, Track, phase_tracks, sample_steps
 from decentral.schedules.progress import Progress
-from decentral.units import format_bytes
+from decentral.units import format_bytes, format_seconds
 
 # --- who sends to whom, who holds what --------------------------------------------
 
@@ -289,6 +290,55 @@ def _draw_track(axes: Axes, track: Track, end: float) -> None:
         ", ", "\n" if len(track.text) > 30 else ", ", 1
     )
     axes.set_ylabel(words, rotation=0, ha="right", va="center", fontsize=8)
+
+
+# --- the first seconds, event by event --------------------------------------------
+
+#: Messages beyond which arrows would cover everything.
+_ARROWS = 150
+
+
+@styled
+def strip(event: Mapping[str, Any], size: tuple[float, float] = WIDE) -> Figure | None:
+    """Draw who computes, whose messages are under way, and who is away, over simulated
+    seconds; None where nobody computes.
+
+    Args:
+        event: The event ``timeline`` of a run.
+        size: Width and height, in inches.
+    """
+    lanes = {node: place for place, node in enumerate(event["nodes"])}
+    until_s = float(event["until_s"])
+    if not event["computing"] or until_s <= 0:
+        return None
+    figure, axes = canvas(size)
+    sent = [(i, j, begin, end) for i, j, begin, end in event["messages"] if i in lanes]
+    spans = {
+        "computing": ([*event["computing"]], "local", -0.36, 0.42),
+        "message under way": ([(i, b, e) for i, _, b, e in sent], "comm", 0.12, 0.2),
+        "away": ([*event["away"]], "link", -0.42, 0.84),
+    }
+    for name, (found, role, low, height) in spans.items():
+        for node in lanes if found else ():
+            bars = [(begin, end - begin) for one, begin, end in found if one == node]
+            axes.broken_barh(
+                bars, (lanes[node] + low, height), color=light(role), linewidth=0.3,
+                edgecolor=light("card"), label=name if node == event["nodes"][0] else None,
+            )  # fmt: skip
+    within = [one for one in sent if one[1] in lanes]
+    fit = len(within) <= _ARROWS * size[0] / WIDE[0]
+    for i, j, begin, end in within if fit else ():
+        ends = [lanes[i] + 0.22, lanes[j]]
+        axes.plot([begin, end], ends, color=light("comm"), linewidth=0.6, alpha=0.5)
+    axes.set_xlim(0, until_s)
+    axes.set_ylim(len(lanes) - 0.4, -0.6)
+    axes.set_yticks(range(len(lanes)), [str(node) for node in lanes])
+    axes.set_ylabel("node")
+    axes.set_xlabel("simulated time")
+    axes.xaxis.set_major_locator(MaxNLocator(4 if size != WIDE else 8))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_seconds(value)))
+    legend(axes)
+    return figure
 
 
 # --- batches ----------------------------------------------------------------------
