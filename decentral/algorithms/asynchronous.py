@@ -147,8 +147,9 @@ def gossip_learning(
 
 
 def _walk(node: Node, count: int) -> None:
-    for _ in range(count if node.neighbours else 0):
-        node.send(node.draw_nodes(node.neighbours, 1), age=node.numbers["age"])
+    receivers = node.out_neighbours
+    for _ in range(count if receivers else 0):
+        node.send(node.draw_nodes(receivers, 1), age=node.numbers["age"])
 
 
 def _proactive(strategy: str, balance: float, most: int, answer: int) -> float:
@@ -218,7 +219,7 @@ def swift(
             node.mix(1.0 - sum(weight for weight, _ in heard.values()), heard)
         node.update()
         if communicates and (mixes or send == "every"):
-            node.send(node.neighbours)
+            node.send(node.out_neighbours)
         node.compute()
     else:
         node.mailbox[event.sender] = event.message
@@ -287,8 +288,8 @@ def epidemic(node: Node, event: NodeEvent, *, receivers: Count = 2) -> None:
     elif event.kind == "gradient":
         node.update()
         if node.communicates():
-            if node.neighbours:
-                node.send(node.draw_nodes(node.neighbours, receivers))
+            if node.out_neighbours:
+                node.send(node.draw_nodes(node.out_neighbours, receivers))
             arrived = node.mailbox
             if arrived:
                 share = 1.0 / (1 + len(arrived))
@@ -342,8 +343,8 @@ def _send_fragments(node: Node, fragments: int, receivers: int) -> None:
     """Send every fragment to so many nodes, in random order."""
     letters = [
         (other, Part(index, fragments))
-        for index in range(fragments if node.neighbours else 0)
-        for other in node.draw_nodes(node.neighbours, receivers)
+        for index in range(fragments if node.out_neighbours else 0)
+        for other in node.draw_nodes(node.out_neighbours, receivers)
     ]
     order = sorted((node.draw("order"), place) for place in range(len(letters)))
     node.send_parts([letters[place] for _, place in order])

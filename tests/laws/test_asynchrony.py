@@ -674,6 +674,24 @@ def test_the_report_draws_the_first_seconds(tmp_path: Path) -> None:
         assert end == pytest.approx(0.2)
 
 
+@pytest.mark.parametrize(
+    "name", [n for n in WAYS if "wait=" not in n and n not in SERVED]
+)
+def test_messages_go_along_links_also_where_these_have_a_direction(name: str) -> None:
+    simulation = simulated(name, topology="exponential", nodes=6)
+    tell, links = simulation.tell, set[tuple[int, int]]()
+
+    def watched(node: Any, event: Any) -> None:
+        if event.kind == "message":
+            links.add((event.sender, node.id))
+        tell(node, event)
+
+    simulation.tell = watched  # type: ignore[method-assign]
+    ended(simulation)
+    assert links <= {(i, (i + hop) % 6) for i in range(6) for hop in (1, 2, 4)}
+    assert links
+
+
 # --- refused before anything runs -----------------------------------------------------------------
 
 
