@@ -7,7 +7,8 @@
 and of one gradient at a time, in one run. ``gain``: growth of the mean model per update of all
 nodes, for updates of 1. ``straggler``: simulated seconds to a loss, one of sixteen nodes five times
 slower, over those without. ``data``: the weight of the slow node's data in the stationary point of
-quadratics, times N.
+quadratics, times N. ``gossipy``: CPU time of an update beside that of gossipy on the same job,
+where it is installed (PyPI: gossipy-dfl 0.0.1, which needs torchvision, dill and tqdm, too).
 """
 
 from __future__ import annotations
@@ -99,6 +100,97 @@ def speed(nodes: list[int], seconds: float) -> None:
             ])  # fmt: skip
     head = ["nodes", "algorithm", "us", "over rounds", "over one at a time", "width"]
     table("Node-steps per CPU second, digits, MLP of 26,122 parameters, ring", head, rows)
+
+
+def gossipy_update_us(nodes: int, seconds: float) -> float:
+    """Return the CPU microseconds of an update in gossipy: digits, ring, a mini-batch of 32 merged
+    with one message, as many nodes as asked."""
+    import networkx as nx
+    from gossipy.core import (
+        AntiEntropyProtocol,
+        ConstantDelay,
+        CreateModelMode,
+        StaticP2PNetwork,
+    )
+    from gossipy.data import DataDispatcher
+    from gossipy.data.handler import ClassificationDataHandler
+    from gossipy.model import TorchModel
+    from gossipy.model.handler import TorchModelHandler
+    from gossipy.node import GossipNode
+    from gossipy.simul import GossipSimulator
+    from sklearn.datasets import load_digits
+    from torch import nn
+
+    class Mlp(TorchModel):
+        """The same 26,122 parameters."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.Sequential(
+                nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, 10)
+            )  # fmt: skip
+
+        def forward(self, x: Any) -> Any:
+            return self.layers(x)
+
+        def init_weights(self) -> None:
+            """Keep those of torch."""
+
+    class Counting(TorchModelHandler):
+        """Counts the updates that are made."""
+
+        made = 0
+
+        def _update(self, data: Any) -> None:
+            Counting.made += 1
+            super()._update(data)
+
+    x, y = load_digits(return_X_y=True)
+    handler = ClassificationDataHandler(
+        torch.tensor(x / 16, dtype=torch.float32), torch.tensor(y), test_size=0.0
+    )
+    dispatcher = DataDispatcher(handler, n=nodes, eval_on_user=False, auto_assign=True)
+    ring = StaticP2PNetwork(nodes, nx.to_numpy_array(nx.cycle_graph(nodes)))
+    chosen = {"lr": 0.02, "momentum": 0.9, "weight_decay": 5e-4}
+    members = {
+        i: GossipNode(
+            i, dispatcher[i], 100,
+            Counting(
+                Mlp(), torch.optim.SGD, chosen, nn.functional.cross_entropy, local_epochs=0,
+                batch_size=32, create_model_mode=CreateModelMode.MERGE_UPDATE,
+            ),
+            ring, sync=False,
+        )
+        for i in range(nodes)
+    }  # fmt: skip
+    simulator = GossipSimulator(
+        members, dispatcher, 100, AntiEntropyProtocol.PUSH, delay=ConstantDelay(5)
+    )
+    simulator.init_nodes()
+    slices: list[float] = []
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        before, begin = Counting.made, time.process_time()
+        simulator.start(n_rounds=2)
+        slices.append((time.process_time() - begin) / (Counting.made - before))
+    return min(slices) * 1e6
+
+
+def gossipy(nodes: list[int], seconds: float) -> None:
+    """Print the CPU time of an update beside that of gossipy."""
+    digits: dict[str, Any] = {
+        "task": "digits", "model": "mlp(hidden=[128, 128])", "steps": 100_000,
+        "algorithm": "gossip_learning",
+    }  # fmt: skip
+    rows: list[list[str]] = []
+    for count in nodes:
+        theirs = gossipy_update_us(count, seconds)
+        ours = per_node_step_us(begun(**digits, nodes=count), seconds)
+        rows.append(
+            [f"{count:,}", f"{theirs:.0f}", f"{ours:.0f}", f"{theirs / ours:.1f}"]
+        )
+    head = ["nodes", "gossipy, us", "decentral, us", "ratio"]
+    table("CPU time of an update, gossip learning on digits, ring", head, rows)
 
 
 # --- what asynchrony does -------------------------------------------------------------------------
@@ -219,7 +311,9 @@ def main() -> None:
     """Print the tables that are asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
     tables = ("speed", "gain", "straggler", "data")
-    parser.add_argument("--tables", nargs="*", default=tables, choices=tables)
+    parser.add_argument(
+        "--tables", nargs="*", default=tables, choices=(*tables, "gossipy")
+    )
     parser.add_argument("--nodes", nargs="*", type=int, default=[16, 64, 1024])
     parser.add_argument(
         "--seconds", type=float, default=6.0, help="for each figure of speed"
@@ -230,6 +324,8 @@ def main() -> None:
     torch.set_num_threads(1)
     if "speed" in asked.tables:
         speed(asked.nodes, asked.seconds)
+    if "gossipy" in asked.tables:
+        gossipy(asked.nodes, asked.seconds)
     if "gain" in asked.tables:
         gain(asked.steps)
     if "straggler" in asked.tables:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from math import ceil, log2
 from pathlib import Path
@@ -488,3 +489,41 @@ def test_plans_are_ranked_and_held_against_a_deadline(
     assert "Within 1min" in said
     assert cli([*words.split()[:-1], "1ms"]) == 0
     assert "None ends within 1ms" in capsys.readouterr().out
+
+
+def test_plans_of_asynchronous_runs_hold_what_is_in_flight(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Ranked as those of rounds are; what is replayed is what a run of such models would show."""
+    words = "plan communication --nodes 4 --steps 40 --network home --compute 50ms --deadline 40s"
+    more = ["--algorithm", "swift", "--model-size", "1MB"]
+    assert cli([*words.split(), *more]) == 0
+    said = capsys.readouterr().out
+    assert max(map(len, said.splitlines())) <= 80
+    verdicts = re.findall(r"(yes|no) *\n", said)
+    assert verdicts == sorted(verdicts, reverse=True)
+    assert "in flight" in said
+    assert "Within 40s" in said
+    assert (
+        cli([*words.split(), *more, "--topology", "ring", "--json", "--local-steps", "1"])
+        == 0
+    )
+    found = {one["schedule"]: one for one in json.loads(capsys.readouterr().out)}
+    constant = next(one for name, one in found.items() if name.startswith("constant"))
+    # Of every node one that waits, one on its way, and the newest that each neighbour has.
+    assert 4e6 <= constant["in_flight_bytes"] <= 16e6
+    assert constant["bytes"] % 1e6 == 0
+    assert constant["seconds"] > 40 * 0.05
+    assert constant["idle"] < 0.1  # nobody waits
+
+
+def test_a_network_says_what_an_asynchronous_algorithm_takes(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ["show", "network", "lan", "--nodes", "4", "--algorithm", "fedasync"]
+    assert cli([*words, "--compute", "1s"]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"star +constant +10 ", said)
+    assert "ring" not in said  # a server is near to all
+    assert cli(["plan", "communication", "--algorithm", "allreduce"]) == 2
+    assert "leave --algorithm out" in " ".join(capsys.readouterr().err.split())

@@ -79,6 +79,8 @@ def show_schedule(
 def show_network(
     context: typer.Context,
     name: Name,
+    algorithm: o.Algorithm = None,
+    compute: o.Compute = None,
     nodes: o.Nodes = None,
     model_size: o.ModelSize = "25M",
     seed: o.Seed = None,
@@ -86,7 +88,9 @@ def show_network(
     quiet: o.Quiet = False,
     debug: o.Debug = False,
 ) -> None:
-    """Say what lies between nodes, and what a round over it takes."""
+    """Say what lies between nodes, and what a round over it takes; or, of an algorithm
+    that goes event by event, what 50 steps take and how much is in flight.
+    """
     from decentral.cli import networks
 
     networks.show({"network": name, **o.read_flags(context)}, model_size)
@@ -161,6 +165,7 @@ def plan_communication(
     topology: o.Topologies = None,
     schedule: o.Schedules = None,
     local_steps: o.LocalSteps = None,
+    algorithm: o.Algorithm = None,
     nodes: o.Nodes = None,
     steps: o.Steps = None,
     network: o.Network = "lan",
@@ -174,7 +179,8 @@ def plan_communication(
 ) -> None:
     """Rank topologies, schedules and local steps by seconds and bytes.
 
-    Rounds are replayed on a network; nothing is trained.
+    Rounds are replayed on a network, or all events of an asynchronous --algorithm;
+    nothing is trained.
 
       decentral plan communication --network home --compute 50ms --deadline 2h
     """

@@ -13,6 +13,7 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
+from decentral.cli import replaying
 from decentral.cli.output import console_of, print_json
 from decentral.cli.settings import config_of
 from decentral.cli.words import (
@@ -52,6 +53,8 @@ from decentral.units import (
 SHOWN = ("ring", "one_peer_exponential", "exponential", "star", "complete")
 #: Bytes of one parameter.
 _FLOAT = 4
+#: Steps that are replayed of an asynchronous algorithm.
+_STEPS = 50
 
 
 def show(settings: Mapping[str, str], model_size: str) -> None:
@@ -65,11 +68,40 @@ def show(settings: Mapping[str, str], model_size: str) -> None:
     console.print()
     console.print(facts(_facts(network)))
     console.print()
+    if replaying.is_asynchronous(settings.get("algorithm")):
+        _show_events({**settings, "nodes": nodes}, network, rule, size)
+        return
     timed = list(_rounds(network, config.seed, size, _own(config.network)))
     console.print(_rounds_table(timed, size))
     keys = ("topology", "messages", "seconds")
     rounds = [dict(zip(keys, row, strict=True)) for row in timed]
     print_json({"network": brief(rule), "nodes": nodes, "bytes": size, "rounds": rounds})
+
+
+def _show_events(
+    settings: Mapping[str, Any], network: Network, rule: ConfiguredPlugin, size: float
+) -> None:
+    """Print what a number of steps of an asynchronous algorithm take.
+
+    Args:
+        settings: Settings of the runs.
+        network: What lies between nodes.
+        rule: What made it.
+        size: Bytes of a model.
+    """
+    names = replaying.topologies_of(settings["algorithm"], [*_own(rule.spec()), *SHOWN])
+    given = {"compute": "20ms", **settings, "steps": _STEPS}
+    ways = [(name, "constant", replaying.local_steps_of(given)) for name in names]
+    found = replaying.replays(given, ways, size)
+    console = console_of()
+    console.print(
+        Text.assemble((f"{_STEPS} steps of every node", "bold"),
+                      f" on average, a model of {format_bytes(size)}")
+    )  # fmt: skip
+    console.print()
+    console.print(replaying.replay_table(found, size, network.nodes, None))
+    print_json({"network": brief(rule), "nodes": network.nodes, "bytes": size, "steps": _STEPS,
+                "runs": replaying.records(found, size, None)})  # fmt: skip
 
 
 def nodes_of(settings: Mapping[str, str]) -> int:
@@ -211,6 +243,13 @@ def plan(
     asked = (topologies or TOPOLOGIES, schedules or SCHEDULES)
     local_steps = (config.local_steps,) if "local_steps" in settings else LOCAL_STEPS
     console = console_of()
+    algorithm = settings.get("algorithm")
+    if replaying.is_asynchronous(algorithm):
+        names = topologies or replaying.topologies_of(algorithm or "", TOPOLOGIES)
+        given = {"compute": "20ms", **settings, "nodes": nodes}
+        ways = [*product(names, asked[1], local_steps)]
+        _plan_events(given, ways, size, limit_s, deadline)
+        return
     with console.status("replaying schedules"):
         plans = sorted(
             _plans(config, network, rule, size, *asked, local_steps),
@@ -243,6 +282,44 @@ def plan(
             for one in plans
         ]
     )
+
+
+def _plan_events(
+    settings: Mapping[str, Any], ways: Sequence[tuple[str, Any, int]], size: float,
+    limit_s: float | None, deadline: str | None,
+) -> None:  # fmt: skip
+    """Print what runs of an asynchronous algorithm take, the fastest first.
+
+    Args:
+        settings: What the runs have in common.
+        ways: Topology, schedule and local steps of each.
+        size: Bytes of a model.
+        limit_s: Seconds within which a run has to end.
+        deadline: The same as it was written.
+    """
+    console = console_of()
+    with console.status("replaying events"):
+        found = replaying.replays(settings, ways, size)
+    steps = config_of([], {k: str(v) for k, v in settings.items()}).steps
+    nodes = settings["nodes"]
+    heading = (
+        f"{count(steps, 'step')} of {settings['algorithm']} on {count(nodes, 'node')}"
+    )
+    console.print(Text.assemble((heading, "bold"), f", a model of {format_bytes(size)}"))
+    console.print()
+    console.print(replaying.replay_table(found, size, nodes, limit_s))
+    console.print()
+    note = "every: local steps; in flight: most of models between nodes at once"
+    scaled = any(one.scaled for one in found)
+    console.print(Text(note + "; ~: as the first steps say" * scaled, QUIET))
+    if limit_s is not None:
+        forecasts = [
+            Plan(one.topology, one.schedule, one.local_steps,
+                 Forecast(one.seconds, one.bytes, steps // one.local_steps))
+            for one in found
+        ]  # fmt: skip
+        console.print(_advice(forecasts, limit_s, deadline or ""))
+    print_json(replaying.records(found, size, limit_s))
 
 
 def _plans(

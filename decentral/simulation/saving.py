@@ -51,7 +51,26 @@ class Simulation(World):
         for node in self.nodes:
             mine = tensors.setdefault(node.id, {})
             mine |= self.flight.state_of(node.index)
-        plain = {
+        return {**self._list(keep), "versions": versions}, tensors
+
+    def count_held(self) -> int:
+        """Return how many models are under way, wait for lines, or lie in mailboxes."""
+        numbers: set[int] = set()
+
+        def keep(version: Version) -> int:
+            numbers.add(version.number)
+            return version.number
+
+        self._list(keep)
+        return len(numbers)
+
+    def _list(self, keep: Keep) -> dict[str, Any]:
+        """Return what is under way as plain data.
+
+        Args:
+            keep: Notes a model.
+        """
+        return {
             "now_s": self.now_s,
             "queue": [_pack_event(one, keep) for one in self.queue.listed()],
             "lines": self.lines.state(),
@@ -68,7 +87,6 @@ class Simulation(World):
             "losses": [self.losses, self.flight.losses],
             "nodes": [_pack_node(node, keep) for node in self.nodes],
         }
-        return {**plain, "versions": versions}, tensors
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Stand where a simulation stood when its checkpoint was taken."""

@@ -39,14 +39,20 @@ class Traffic(ABC):
 
     nodes: list[SimulatedNode]
 
-    def __init__(self, block: Block, lines: Lines) -> None:
-        """Begin with nothing under way."""
+    def __init__(self, block: Block, lines: Lines, size: float | None = None) -> None:
+        """Begin with nothing under way.
+
+        Args:
+            block: The rows.
+            lines: Over what messages travel.
+            size: Bytes of a message; none: those of a row.
+        """
         self.block, self.lines, self.queue = block, lines, Queue()
         self.operations, self.strip = Operations(), Strip(len(block.hosted))
         # Only a line that is shared needs to know when a message begins to arrive.
         self._free = [isinf(rate) for rate in lines.down_Bps]
-        self._bytes = block.setup.size.gossip
-        self.size = float(block.setup.size.gossip)
+        self._bytes = block.setup.size.gossip if size is None else round(size)
+        self.size = float(self._bytes)
         self.now_s = 0.0
         self.waiting: dict[NodeId, list[tuple[list[NodeId], Version]]] = {}
         self.meetings: list[Meeting] = []

@@ -40,19 +40,22 @@ class World(Traffic):
     turn it is.
     """
 
-    def __init__(self, block: Block, most: int | None = None) -> None:
+    def __init__(
+        self, block: Block, most: int | None = None, size: float | None = None
+    ) -> None:
         """Put every node at its start.
 
         Args:
             block: The rows; nobody else trains them.
             most: Gradients that are computed at once; none: as many as are fast.
+            size: Bytes of a message, as if rows were as long; none: those of a row.
         """
         setup = block.setup
         assert block.planner is not None
         assert setup.network is not None
         assert setup.compute is not None
         self.setup, self.planner = setup, block.planner
-        super().__init__(block, Lines(setup.network))
+        super().__init__(block, Lines(setup.network), size)
         self.flight = Flight(block, self.operations, most)
         self.acting = "start"
         mixing = self.planner.mixer.mixing(0)
