@@ -20,6 +20,10 @@ WORLD: dict[str, Any] = {
 }
 
 
+#: What waits while a sender's line is busy: the newest model only, or all.
+Queue = Literal["newest", "all"]
+
+
 @plugin(
     "algorithm",
     time="events",
@@ -100,6 +104,7 @@ def gossip_learning(
     tokens: Literal["none", "simple", "generalized", "randomized"] = "none",
     capacity: Count = 10,
     aggressiveness: Count = 5,
+    queue: Queue = "newest",
 ) -> None:
     """Models walk: after an update a node sends (x_i, age_i) to one random neighbour,
     which averages by age.
@@ -116,6 +121,7 @@ def gossip_learning(
         tokens: The strategy of the account; none: a message after every update.
         capacity: Most tokens of an account, C.
         aggressiveness: A: how many tokens make a node answer.
+        queue: What waits while the sender's line is busy: its newest model, or all.
     """
     numbers = node.numbers
     if event.kind == "start":
@@ -128,7 +134,7 @@ def gossip_learning(
             balance = numbers["tokens"]
             chance = _proactive(tokens, balance, capacity, aggressiveness)
             if node.happens(chance, "proactive"):
-                _walk(node, 1)
+                _walk(node, 1, queue)
             else:
                 numbers["tokens"] += 1.0
         node.compute()
@@ -143,13 +149,14 @@ def gossip_learning(
         # A fraction is a chance.
         spent = int(answers) + node.happens(answers % 1.0, "reactive")
         numbers["tokens"] -= spent
-        _walk(node, spent)
+        _walk(node, spent, queue)
 
 
-def _walk(node: Node, count: int) -> None:
+def _walk(node: Node, count: int, queue: Queue) -> None:
     receivers = node.out_neighbours
     for _ in range(count if receivers else 0):
-        node.send(node.draw_nodes(receivers, 1), age=node.numbers["age"])
+        one, age = node.draw_nodes(receivers, 1), node.numbers["age"]
+        node.send(one, waits=queue, age=age)
 
 
 def _proactive(strategy: str, balance: float, most: int, answer: int) -> float:
@@ -192,6 +199,7 @@ def swift(
     *,
     every: Count = 1,
     send: Literal["every", "mixing"] = "every",
+    queue: Queue = "newest",
 ) -> None:
     """SWIFT: before every C-th update a node mixes with the newest models that it has
     of its neighbours, and never waits.
@@ -207,6 +215,7 @@ def swift(
         event: What has happened to it.
         every: C: updates from one mixing to the next.
         send: Whether the model is sent after every update, or after those that mixed.
+        queue: What waits while the sender's line is busy: its newest model, or all.
     """
     if event.kind == "start":
         node.compute()
@@ -219,7 +228,7 @@ def swift(
             node.mix(1.0 - sum(weight for weight, _ in heard.values()), heard)
         node.update()
         if communicates and (mixes or send == "every"):
-            node.send(node.out_neighbours)
+            node.send(node.out_neighbours, waits=queue)
         node.compute()
     else:
         node.mailbox[event.sender] = event.message
@@ -269,7 +278,9 @@ def async_push_sum(node: Node, event: NodeEvent) -> None:
     guarantees=("single_node_is_plain", "contracts", "nobody_waits"),
     defaults=WORLD,
 )
-def epidemic(node: Node, event: NodeEvent, *, receivers: Count = 2) -> None:
+def epidemic(
+    node: Node, event: NodeEvent, *, receivers: Count = 2, queue: Queue = "newest"
+) -> None:
     """Epidemic learning, local: a node sends x_i to s random nodes after an update,
     then averages with all that arrived since.
 
@@ -282,6 +293,7 @@ def epidemic(node: Node, event: NodeEvent, *, receivers: Count = 2) -> None:
         node: The node.
         event: What has happened to it.
         receivers: s: to how many a model is sent.
+        queue: What waits while the sender's line is busy: its newest model, or all.
     """
     if event.kind == "start":
         node.compute()
@@ -289,7 +301,8 @@ def epidemic(node: Node, event: NodeEvent, *, receivers: Count = 2) -> None:
         node.update()
         if node.communicates():
             if node.out_neighbours:
-                node.send(node.draw_nodes(node.out_neighbours, receivers))
+                drawn = node.draw_nodes(node.out_neighbours, receivers)
+                node.send(drawn, waits=queue)
             arrived = node.mailbox
             if arrived:
                 share = 1.0 / (1 + len(arrived))

@@ -692,6 +692,25 @@ def test_messages_go_along_links_also_where_these_have_a_direction(name: str) ->
     assert links
 
 
+@pytest.mark.parametrize("name", ["swift", "gossip_learning", "epidemic"])
+def test_all_that_waits_leaves_in_turn_where_it_is_asked_for(name: str) -> None:
+    """The newest takes the place of what waits, or what waits grows; nothing is lost then."""
+    busy = {"network": "uniform(latency_s=1ms, bandwidth_Bps=2kB/s, up_Bps=2kB/s)"}
+    newest, every = (
+        simulated(f"{name}(queue={one})", **busy) for one in ("newest", "all")
+    )
+    waits = 0
+    while not every.block.is_over:
+        every.advance()
+        waits = max(waits, *(len(one) for one in every.waiting.values()), 0)
+    ended(newest)
+    assert waits > 1
+    assert newest.figures()["simulation/replaced"] > 0
+    assert every.figures()["simulation/replaced"] == 0
+    assert every.block.stats.messages > newest.block.stats.messages
+    assert every.now_s > newest.now_s
+
+
 # --- refused before anything runs -----------------------------------------------------------------
 
 
