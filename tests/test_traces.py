@@ -85,7 +85,7 @@ def test_a_value_holds_until_the_next_line_of_its_node(tmp_path: Path) -> None:
         ("node,time_s,compute_s\nme,0,1\n", "line 2: node 'me'; nodes are whole numbers"),
         ("node,time_s,online\n0,0,1\n1,0,0\n1,5,0\n", "line 4: node 1 is never online"),
         ("node,time_s,online\n0,0,maybe\n", "line 2: online 'maybe'; it is 1 or 0"),
-        ("node,time_s,up_Bps\n0,0,5\n", "line 1: columns node, time_s, up_Bps"),
+        ("node,time_s,up_kBps\n0,0,5\n", "line 1: columns node, time_s, up_kBps"),
         ("node,time_s,online\n0,0\n", "line 2: 2 cells where the first line has 3"),
         ("", "line 1: columns missing"), ("node,time_s\n", "line 1: no line after the first"),
     ],
@@ -200,3 +200,74 @@ def test_intervals_become_a_trace(tmp_path: Path) -> None:
     assert script["trace"](found) == [
         "node,time_s,online", "0,0,1", "0,30,0", "0,40,1", "0,60,0", "1,0,0", "1,20,1", "1,50,0",
     ]  # fmt: skip
+
+
+LINES = """node,time_s,compute_s,up_Bps,down_Bps,latency_s
+0,0,0.1,1000,,
+0,0.35,,4000,,0.05
+1,0,0.3,,500,
+"""
+
+
+def arrivals(simulation: Simulation) -> dict[tuple[int, int], list[float]]:
+    came: dict[tuple[int, int], list[float]] = {}
+    tell = simulation.tell
+
+    def watched(node: Any, event: Any) -> None:
+        if event.kind == "message":
+            came.setdefault((event.sender, node.id), []).append(simulation.now_s)
+        tell(node, event)
+
+    simulation.tell = watched  # type: ignore[method-assign]
+    while not simulation.block.is_over:
+        simulation.advance()
+    return came
+
+
+def test_lines_are_from_moment_to_moment_as_a_trace_says(tmp_path: Path) -> None:
+    """A message of 24 bytes takes what its sender's line is when it leaves, what both add to the
+    way, and the receiver's line when it begins to arrive; what holds until a next line says
+    otherwise; the rest is as the network says."""
+    compute = f"{written(tmp_path, LINES)}, repeat=false)"
+    simulation = simulated(
+        "swift", compute=compute, nodes=2, steps=4,
+        network="uniform(latency_s=10ms, bandwidth_Bps=8kB/s)",
+    )  # fmt: skip
+    size = simulation.size
+    came = arrivals(simulation)
+    # Node 1 receives over 500 B/s, first come first served; node 0's line is 1,000 B/s, and from
+    # 0.35 s on 4,000 B/s with 50 ms more.
+    expected, taken = list[float](), 0.0
+    for leaves in (0.1, 0.2, 0.3, 0.4, 0.5):
+        up, more = (1000.0, 0.0) if leaves < 0.35 else (4000.0, 0.05)
+        begins = leaves + 0.01 + more
+        taken = max(taken, begins) + size / 500
+        expected.append(max(taken, leaves + size / up + 0.01 + more))
+    found = came[0, 1][:5]
+    assert found == pytest.approx(expected[: len(found)], abs=1e-12)
+    assert len(found) == 5
+    # Node 1 sends as the network says, and what node 0 adds holds for what it receives.
+    assert came[1, 0][0] == pytest.approx(0.3 + size / 8000 + 0.01)
+    assert came[1, 0][1] == pytest.approx(0.6 + size / 8000 + 0.01 + 0.05)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("0,0,0.1,-5,,", "line 2: up_Bps '-5'.*bytes per second above 0"),
+        ("0,0,0.1,,0,", "line 2: down_Bps '0'"), ("0,0,0.1,fast,,", "line 2: up_Bps 'fast'"),
+        ("0,0,0.1,,,-1", "line 2: latency_s '-1'.*at least 0"),
+    ],
+)  # fmt: skip
+def test_bad_lines_of_a_trace_are_refused(tmp_path: Path, line: str, said: str) -> None:
+    head = LINES.splitlines()[0]
+    with pytest.raises(ConfigError, match=said):
+        simulated(
+            "swift", compute=f"{written(tmp_path, f'{head}{chr(10)}{line}')})", nodes=2
+        )
+
+
+def test_rounds_refuse_lines_that_change(tmp_path: Path) -> None:
+    compute = f"{written(tmp_path, LINES)})"
+    with pytest.raises(ConfigError, match=r"which rounds do not follow.*such as swift"):
+        tiny_block(algorithm="dsgd", compute=compute, network="lan", nodes=2)

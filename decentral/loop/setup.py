@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from decentral.algorithms.base import StateSchema, time_of
 from decentral.config import LISTS, PARTS, Config
+from decentral.errors import ConfigError
 from decentral.exchange.codec.base import TensorLayout, coded_bytes
 from decentral.gradients.base import count_saved_numbers
 from decentral.layout import Layout, cast
@@ -38,7 +39,12 @@ from decentral.schedules.progress import Progress, StepTimeline
 from decentral.spec import Spec, spell
 from decentral.tasks.base import Samples, Task
 from decentral.topology.labels import NodeId, NodeLabels
-from decentral.traits import AlgorithmTraits, LearningRateTraits, traits_of
+from decentral.traits import (
+    AlgorithmTraits,
+    ComputeTraits,
+    LearningRateTraits,
+    traits_of,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,6 +189,14 @@ class CommunicationSetup:
         """Return the clocks of all nodes, at zero."""
         rule = self.parts.get("network")
         kind = rule.common["all_reduce"] if rule else "auto"
+        compute = self.compute
+        has_lines = compute and traits_of(compute, ComputeTraits).has_lines
+        if compute and has_lines and has_lines(compute.settings) and not self.in_events:
+            raise ConfigError(
+                f"{label_of(compute)}: its file says what lines are like from moment to moment, "
+                "which rounds do not follow; choose an algorithm that goes event by event, such as "
+                "swift, or leave its columns up_Bps, down_Bps and latency_s out."
+            )
         return Clock(self.network, self.compute, self.config.seed, kind)
 
 

@@ -20,7 +20,7 @@ from annotated_types import Gt
 from numpy.typing import NDArray
 
 from decentral import rng
-from decentral.network.traces import machines_of, whose
+from decentral.network.traces import Line, machines_of, whose
 from decentral.plugins import describe, wrong
 from decentral.registry import (
     ConfiguredPlugin,
@@ -210,10 +210,23 @@ def _away_s(node: int, now_s: float, seed: int, settings: Mapping[str, Any]) -> 
     return machines[place].away_s(now_s)
 
 
+def _line(node: int, now_s: float, seed: int, settings: Mapping[str, Any]) -> Line:
+    machines = machines_of(settings.get("path"), settings.get("repeat", True))
+    place = whose(node, len(machines), seed, settings.get("more", "drawn"))
+    return machines[place].line(now_s)
+
+
+def _has_lines(settings: Mapping[str, Any]) -> bool:
+    machines = machines_of(settings.get("path"), settings.get("repeat", True))
+    return any(one != (None,) * 3 for machine in machines for one in machine.lines)
+
+
 @plugin(
     "compute",
     by_time=True,
     away_s=_away_s,
+    line=_line,
+    has_lines=_has_lines,
     loses=lambda settings: settings.get("offline") == "lost",
 )
 def trace(
@@ -231,9 +244,11 @@ def trace(
 ) -> Floats:
     """Let nodes be as fast, and as often away, as machines of a trace.
 
-    A CSV file with the columns node, time_s, and compute_s (seconds of a step) or
-    online (1 or 0) or both: a value holds until the next line of its node. A step
-    takes what holds when it begins, and stands still while its machine is away.
+    A CSV file with the columns node, time_s, and any of compute_s (seconds of a step),
+    online (1 or 0), up_Bps, down_Bps and latency_s (of its line, in runs event by
+    event): a value holds until the next line of its node. A step takes what holds when
+    it begins, and stands still while its machine is away; a message what holds when it
+    leaves, and its receiver's line what holds when it begins to arrive.
 
     Args:
         nodes: Numbers of the nodes, [n].

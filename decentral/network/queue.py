@@ -7,7 +7,7 @@ and node ids.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
 from heapq import heapify, heappop, heappush
 from math import inf
@@ -100,13 +100,24 @@ class Leaving(NamedTuple):
     arrives_s: float
 
 
+#: (node, when) -> bytes per second up and down, and seconds more on every way; None: as
+#: the network says.
+OwnLine = Callable[[NodeId, float], tuple[float | None, float | None, float | None]]
+
+
 class Lines:
     """Every node's line to the network: shared by what it sends at once, and first in,
     first out for what it receives.
     """
 
-    def __init__(self, network: Network) -> None:
-        """Begin with all lines free."""
+    def __init__(self, network: Network, line: OwnLine | None = None) -> None:
+        """Begin with all lines free.
+
+        Args:
+            network: What lies between nodes.
+            line: What a node's line is like at a moment, where that changes.
+        """
+        self._line = line
         # Lists: one entry at a time is read from them, millions of times.
         self._site = network.site.tolist()
         self._latency_s = network.latency_s.tolist()
@@ -115,6 +126,11 @@ class Lines:
         #: Until when each node's line is busy with what it sends, and receives.
         self.free_s = [0.0] * network.nodes
         self.taken_s = [0.0] * network.nodes
+
+    @property
+    def change(self) -> bool:
+        """Whether nodes' lines are now like this, now like that."""
+        return self._line is not None
 
     def leave(
         self, now_s: float, sender: NodeId, receivers: Sequence[NodeId], size: float
@@ -143,21 +159,40 @@ class Lines:
             size: Its bytes.
         """
         begins_s = max(self.taken_s[receiver], leaving.begins_s)
-        self.taken_s[receiver] = begins_s + size / self.down_Bps[receiver]
+        down_Bps = self._now(receiver, begins_s)[1]
+        self.taken_s[receiver] = begins_s + size / down_Bps
         return max(leaving.arrives_s, self.taken_s[receiver])
 
-    def pair_s(self, one: NodeId, other: NodeId, size: float) -> float:
-        """Return the seconds in which two nodes give each other ``size`` bytes."""
-        return max(self._way_s(one, other, size), self._way_s(other, one, size))
+    def pair_s(self, one: NodeId, other: NodeId, size: float, now_s: float) -> float:
+        """Return the seconds in which two nodes give each other ``size`` bytes.
 
-    def _way_s(self, sender: NodeId, receiver: NodeId, size: float) -> float:
+        Args:
+            one: A node.
+            other: The other one.
+            size: Bytes, each way.
+            now_s: When they begin.
+        """
+        ways = (one, other), (other, one)
+        return max([self._way_s(*ends, size, now_s) for ends in ways])
+
+    def _way_s(
+        self, sender: NodeId, receiver: NodeId, size: float, now_s: float
+    ) -> float:
         here, there = self._site[sender], self._site[receiver]
-        rate = min(
-            self._bandwidth_Bps[here][there],
-            self._up_Bps[sender],
-            self.down_Bps[receiver],
-        )
-        return self._latency_s[here][there] + size / rate
+        up_Bps, _, more_s = self._now(sender, now_s)
+        _, down_Bps, less_s = self._now(receiver, now_s)
+        rate = min(self._bandwidth_Bps[here][there], up_Bps, down_Bps)
+        return self._latency_s[here][there] + more_s + less_s + size / rate
+
+    def _now(self, node: NodeId, at_s: float) -> tuple[float, float, float]:
+        """Return bytes per second up and down of a node's line at a moment, and the
+        seconds that it adds to every way.
+        """
+        up_Bps, down_Bps = self._up_Bps[node], self.down_Bps[node]
+        if self._line is None:
+            return up_Bps, down_Bps, 0.0
+        up, down, more_s = self._line(node, at_s)
+        return up or up_Bps, down or down_Bps, more_s or 0.0
 
     def round_s(
         self,
@@ -180,7 +215,8 @@ class Lines:
         done_s = 0.0
         for place, one in enumerate(order):
             later = len(order) - place
-            queued_s = ways[one].begins_s + later * size / self.down_Bps[receiver]
+            down_Bps = self._now(receiver, ways[one].begins_s)[1]
+            queued_s = ways[one].begins_s + later * size / down_Bps
             done_s = max(done_s, ways[one].arrives_s, queued_s)
         return done_s
 
@@ -188,8 +224,12 @@ class Lines:
         self, receiver: NodeId, sender: NodeId, begin_s: float, together: int, size: float
     ) -> Leaving:
         here, there = self._site[sender], self._site[receiver]
-        rate = min(self._bandwidth_Bps[here][there], self._up_Bps[sender] / together)
-        left_s, latency_s = begin_s + size / rate, self._latency_s[here][there]
+        up_Bps, latency_s = self._up_Bps[sender], self._latency_s[here][there]
+        if self._line is not None:
+            up_Bps, _, more_s = self._now(sender, begin_s)
+            latency_s += more_s + self._now(receiver, begin_s)[2]
+        rate = min(self._bandwidth_Bps[here][there], up_Bps / together)
+        left_s = begin_s + size / rate
         return Leaving(left_s, begin_s + latency_s, left_s + latency_s)
 
     def state(self) -> dict[str, list[float]]:

@@ -31,9 +31,14 @@ SAMPLE = """node,time_s,compute_s,online
 3,1,0.04,1
 0,10,0.02,1
 """
-_COLUMNS = ("node", "time_s", "compute_s", "online")
+#: Of a machine's own line: bytes per second, and seconds added to every way.
+_LINE = ("up_Bps", "down_Bps", "latency_s")
+_COLUMNS = ("node", "time_s", "compute_s", "online", *_LINE)
 _ONLINE = {"1": True, "true": True, "0": False, "false": False}
 _MOST_BYTES = 1 << 28
+#: Bytes per second up and down, and seconds more on every way; None: as the network says.
+Line = tuple[float | None, ...]
+_Entry = tuple[float, float | None, bool, Line, int]
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,11 @@ class Machine:
     seconds: tuple[float | None, ...]  # of a step; None: the file does not say
     online: tuple[bool, ...]
     end_s: float
+    lines: tuple[Line, ...] = ()  # to the network; none: as the network says
+
+    def line(self, at_s: float) -> Line:
+        """Return what its line is like at a moment."""
+        return self.lines[self.place(at_s)[0]] if self.lines else (None, None, None)
 
     def place(self, at_s: float) -> tuple[int, float]:
         """Return the line that holds at a moment, and the moment within the file."""
@@ -126,10 +136,10 @@ def _read(text: str, path: str, repeat: bool) -> tuple[Machine, ...]:
     head = [name.strip() for name in next(rows, [])]
     if not {"node", "time_s"} <= {*head} <= {*_COLUMNS} or len({*head}) != len(head):
         raise _refusal(
-            path, 1, f"columns {', '.join(head) or 'missing'}; they are node, time_s, and "
-            "compute_s or online (links are what network says)",
+            path, 1, f"columns {', '.join(head) or 'missing'}; they are node, time_s, and any of "
+            f"{', '.join(_COLUMNS[2:])}",
         )  # fmt: skip
-    lines: dict[int, list[tuple[float, float | None, bool, int]]] = {}
+    lines: dict[int, list[_Entry]] = {}
     for cells in rows:
         number = rows.line_num
         if not cells:
@@ -146,7 +156,9 @@ def _read(text: str, path: str, repeat: bool) -> tuple[Machine, ...]:
         if mine:  # an empty cell is what it was
             seconds = mine[-1][1] if line[1] is None else line[1]
             online = mine[-1][2] if not row.get("online", "") else line[2]
-            line = line[0], seconds, online, line[3]
+            pairs = zip(line[3], mine[-1][3], strict=True)
+            own = tuple(was if new is None else new for new, was in pairs)
+            line = line[0], seconds, online, own, line[4]
         mine.append(line)
     if not lines:
         raise _refusal(path, 1, "no line after the first")
@@ -156,36 +168,58 @@ def _read(text: str, path: str, repeat: bool) -> tuple[Machine, ...]:
         kept = [one for one in mine if one[0] < end_s] or mine[:1]
         if not (kept[-1][2] if end_s == inf else any(one[2] for one in kept)):
             said = f"node {node} is never online again after it"
-            raise _refusal(path, mine[-1][3], said)
+            raise _refusal(path, mine[-1][4], said)
         lines[node] = kept
     return tuple(
-        Machine(*(tuple(one[at] for one in lines[node]) for at in range(3)), end_s)  # type: ignore[arg-type]
-        for node in sorted(lines)
+        Machine(
+            tuple(one[0] for one in mine),
+            tuple(one[1] for one in mine),
+            tuple(one[2] for one in mine),
+            end_s,
+            tuple(one[3] for one in mine),
+        )
+        for _, mine in sorted(lines.items())
     )
 
 
-def _parse(
-    row: Mapping[str, str], path: str, number: int
-) -> tuple[int, tuple[float, float | None, bool, int]]:
-    """Return the node of a line, and its time, seconds and whether it is online."""
+def _parse(row: Mapping[str, str], path: str, number: int) -> tuple[int, _Entry]:
+    """Return the node of a line, and what it says: its time, seconds, whether it is
+    online, and its line to the network.
+    """
     node, time, seconds = row["node"], row["time_s"], row.get("compute_s", "")
     if not (node.isascii() and node.isdigit()):
         raise _refusal(path, number, f"node {node!r}; nodes are whole numbers from 0")
-    parsed: list[float] = []
-    for name, value, least in (("time_s", time, "0"), ("compute_s", seconds or "1", "")):
-        try:
-            one = float(value)
-        except ValueError:
-            one = float("nan")
-        if not isfinite(one) or one < 0 or (not least and one == 0):
-            limit = f"seconds {'of at least 0' if least else 'above 0'}"
-            raise _refusal(path, number, f"{name} {value!r}; it must be {limit}")
-        parsed.append(one)
+    at_s = _number("time_s", time, path, number)
+    said_s = _number("compute_s", seconds, path, number) if seconds else None
+    own = tuple(
+        _number(name, row[name], path, number) if row.get(name) else None
+        for name in _LINE
+    )
     online = row.get("online", "").lower() or "1"
     if online not in _ONLINE:
         raise _refusal(path, number, f"online {online!r}; it is 1 or 0")
-    said_s = parsed[1] if seconds else None
-    return int(node), (parsed[0], said_s, _ONLINE[online], number)
+    return int(node), (at_s, said_s, _ONLINE[online], own, number)
+
+
+def _number(name: str, value: str, path: str, number: int) -> float:
+    """Return a cell as a number, of times at least 0, of all else above 0.
+
+    Args:
+        name: Its column.
+        value: The cell.
+        path: The file.
+        number: The line.
+    """
+    try:
+        one = float(value)
+    except ValueError:
+        one = float("nan")
+    least = name in ("time_s", "latency_s")
+    if not isfinite(one) or one < 0 or (not least and one == 0):
+        what = "bytes per second" if name.endswith("Bps") else "seconds"
+        limit = f"{what} {'of at least 0' if least else 'above 0'}"
+        raise _refusal(path, number, f"{name} {value!r}; it must be {limit}")
+    return one
 
 
 def _refusal(path: str, line: int, said: str) -> ConfigError:

@@ -50,7 +50,7 @@ class Traffic(ABC):
         self.block, self.lines, self.queue = block, lines, Queue()
         self.operations, self.strip = Operations(), Strip(len(block.hosted))
         # Only a line that is shared needs to know when a message begins to arrive.
-        self._free = [isinf(rate) for rate in lines.down_Bps]
+        self._free = [isinf(rate) and not lines.change for rate in lines.down_Bps]
         self._bytes = block.setup.size.gossip if size is None else round(size)
         self.size = float(self._bytes)
         self.now_s = 0.0
@@ -209,7 +209,9 @@ class Traffic(ABC):
             if one.alone:
                 self.meeting |= {one.node, one.other}
             self.count_messages(2)
-            ends_s = self.now_s + self.lines.pair_s(one.node, one.other, self.size)
+            ends_s = self.now_s + self.lines.pair_s(
+                one.node, one.other, self.size, self.now_s
+            )
             self.strip.message(one.node, one.other, self.now_s, ends_s)
             self.queue.push(ends_s, Moment.TRANSFER, one.node, one)
         self.meetings = left

@@ -15,9 +15,10 @@ from decentral import rng
 from decentral.algorithms.node import NodeEvent, Version
 from decentral.errors import RunError
 from decentral.loop.block import Block
+from decentral.loop.setup import Setup
 from decentral.mixing.base import Mixing
 from decentral.network.compute import seconds_of
-from decentral.network.queue import Leaving, Lines, Moment
+from decentral.network.queue import Leaving, Lines, Moment, OwnLine
 from decentral.optim.block_optimizer import Rate
 from decentral.plugins import describe, label_of, wrong
 from decentral.schedules.action import Merge
@@ -55,7 +56,7 @@ class World(Traffic):
         assert setup.network is not None
         assert setup.compute is not None
         self.setup, self.planner = setup, block.planner
-        super().__init__(block, Lines(setup.network), size)
+        super().__init__(block, Lines(setup.network, _own_line(setup)), size)
         self.flight = Flight(block, self.operations, most)
         self.acting = "start"
         mixing = self.planner.mixer.mixing(0)
@@ -353,6 +354,17 @@ class World(Traffic):
             "simulation/replaced": self.dropped,
             **({"simulation/lost": self.lost} if self._loses else {}),
         }
+
+
+def _own_line(setup: Setup) -> OwnLine | None:
+    """Return what nodes' lines are like at a moment, where ``compute`` says so."""
+    compute = setup.compute
+    assert compute is not None
+    traits, seed = traits_of(compute, ComputeTraits), setup.config.seed
+    line, has_lines = traits.line, traits.has_lines
+    if line is None or has_lines is None or not has_lines(compute.settings):
+        return None
+    return lambda node, at_s: line(node, at_s, seed, compute.settings)
 
 
 def _row(mixing: Mixing, position: int) -> dict[NodeId, float]:

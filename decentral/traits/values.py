@@ -275,11 +275,16 @@ class ComputeTraits(Traits):
             online; 0: it is.
         loses: A function (settings): whether what is sent to a node that is not online
             is lost; else it comes when the node is back.
+        line: A function (node, now_s, seed, settings): bytes per second up and down of a
+            node's line, and seconds that it adds to every way; None: as the network says.
+        has_lines: A function (settings): whether it says anything of lines.
     """
 
     by_time: bool = False
     away_s: Callable[[int, float, int, Settings], float] | None = None
     loses: Callable[[Settings], bool] | None = None
+    line: Callable[[int, float, int, Settings], Any] | None = None
+    has_lines: Callable[[Settings], bool] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
