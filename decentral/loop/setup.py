@@ -23,6 +23,7 @@ from decentral.loop.health import NONE, Attackers
 from decentral.loop.models import build_seeded
 from decentral.mixing.summary import mixing_note, summary_line
 from decentral.network.clock import Clock
+from decentral.network.compute import refuse_own_lines
 from decentral.network.links import Network
 from decentral.network.planning import RoundPlanner, Size, all_reduce_messages
 from decentral.optim.base import LrInfo
@@ -39,12 +40,7 @@ from decentral.schedules.progress import Progress, StepTimeline
 from decentral.spec import Spec, spell
 from decentral.tasks.base import Samples, Task
 from decentral.topology.labels import NodeId, NodeLabels
-from decentral.traits import (
-    AlgorithmTraits,
-    ComputeTraits,
-    LearningRateTraits,
-    traits_of,
-)
+from decentral.traits import AlgorithmTraits, LearningRateTraits, traits_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,9 +86,7 @@ class CommunicationSetup:
 
     @property
     def weights(self) -> object:
-        """The mixing weights as asked; ``auto`` is what the algorithm needs, if it
-        does.
-        """
+        """The mixing weights as asked; ``auto``: what the algorithm needs, if it does."""
         asked = self.config.weights
         return (self.traits.weights or asked) if asked == "auto" else asked
 
@@ -187,16 +181,10 @@ class CommunicationSetup:
 
     def clock(self) -> Clock:
         """Return the clocks of all nodes, at zero."""
+        if self.compute and not self.in_events:
+            refuse_own_lines(self.compute)
         rule = self.parts.get("network")
         kind = rule.common["all_reduce"] if rule else "auto"
-        compute = self.compute
-        has_lines = compute and traits_of(compute, ComputeTraits).has_lines
-        if compute and has_lines and has_lines(compute.settings) and not self.in_events:
-            raise ConfigError(
-                f"{label_of(compute)}: its file says what lines are like from moment to moment, "
-                "which rounds do not follow; choose an algorithm that goes event by event, such as "
-                "swift, or leave its columns up_Bps, down_Bps and latency_s out."
-            )
         return Clock(self.network, self.compute, self.config.seed, kind)
 
 

@@ -20,8 +20,9 @@ from annotated_types import Gt
 from numpy.typing import NDArray
 
 from decentral import rng
+from decentral.errors import ConfigError
 from decentral.network.traces import Line, machines_of, whose
-from decentral.plugins import describe, wrong
+from decentral.plugins import describe, label_of, wrong
 from decentral.registry import (
     ConfiguredPlugin,
     Location,
@@ -94,6 +95,19 @@ def seconds_of(
             rule, f"{describe(seconds)} with other numbers at step {step}", expected
         )
     return seconds if by_time else amount * seconds
+
+
+def refuse_own_lines(rule: ConfiguredPlugin) -> None:
+    """Raise ConfigError where a rule says what nodes' lines are like from moment to
+    moment, which rounds do not follow.
+    """
+    has_lines = traits_of(rule, ComputeTraits).has_lines
+    if has_lines is not None and has_lines(rule.settings):
+        raise ConfigError(
+            f"{label_of(rule)}: its file says what lines are like from moment to moment, which "
+            "rounds do not follow; choose an algorithm that goes event by event, such as swift, "
+            "or leave its columns up_Bps, down_Bps and latency_s out."
+        )
 
 
 @plugin("compute")

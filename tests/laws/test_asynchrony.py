@@ -675,8 +675,12 @@ def test_the_report_draws_the_first_seconds(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [n for n in WAYS if "wait=" not in n and n not in SERVED]
-)
+    "name",
+    [  # A server is near to all, an exchange goes both ways, and rounds have laws of their own.
+        n for n in WAYS
+        if not n.startswith(("ad_psgd", "async_diloco", "dsgd")) and n not in SERVED
+    ],
+)  # fmt: skip
 def test_messages_go_along_links_also_where_these_have_a_direction(name: str) -> None:
     simulation = simulated(name, topology="exponential", nodes=6)
     tell, links = simulation.tell, set[tuple[int, int]]()
