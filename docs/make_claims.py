@@ -59,7 +59,8 @@ switching, 0.091, is that of small batches throughout; that it catches up is no 
 as there is no gap before the switch. What to expect of
 asynchronous-stragglers and wait-free-steps was known from a prototype, not from these runs; their
 times and that of divshare-slow-links are of a machine that did much else, as are those of
-2026-11-28.
+2026-11-28. What slow links add to fragments, the last line of that claim, was written after a
+look at the two above it.
 
 | claim | verdict | seeds | time | date | versions |
 |---|---|---|--:|---|---|

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from decentral.algorithms.base import StateSchema, time_of
 from decentral.config import LISTS, PARTS, Config
-from decentral.errors import ConfigError
 from decentral.exchange.codec.base import TensorLayout, coded_bytes
 from decentral.gradients.base import count_saved_numbers
 from decentral.layout import Layout, cast
