@@ -153,7 +153,7 @@ def _is_path(text: str) -> bool:
     return there or file_part(text) == len(text.rstrip())
 
 
-def name_graph(key: str, value: Any) -> Any:
+def as_named(key: str, value: Any) -> Any:
     """Return a graph of Python's own, ``{0: [1], 1: []}``, as the ``name`` of a
     topology; all else as it is.
     """

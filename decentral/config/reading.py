@@ -31,15 +31,7 @@ from decentral.limits import check_batch
 from decentral.named_code import names_code
 from decentral.registry import ConfiguredPlugin, find, read
 from decentral.schedules.phases import METHODS
-from decentral.spec import (
-    NOTHING,
-    Spec,
-    name_graph,
-    parse_spec,
-    parse_value,
-    scalar,
-    spell,
-)
+from decentral.spec import NOTHING, Spec, as_named, parse_spec, parse_value, scalar, spell
 from decentral.traits import AlgorithmTraits, BatchTraits, Recommending, traits_of
 from decentral.trust import approved_files
 from decentral.yamltext import load_file
@@ -157,7 +149,7 @@ def _node(text: str) -> object:
 
 def _put(merged: dict[str, Any], key: str, value: Any) -> None:
     part, _, setting = key.partition(".")
-    value = fspath(value) if isinstance(value, PathLike) else name_graph(key, value)
+    value = fspath(value) if isinstance(value, PathLike) else as_named(key, value)
     if key in NUMBERS and isinstance(value, str):
         # in Python, a number may be text, as on the command line
         number = scalar(value, key)
