@@ -37,6 +37,7 @@ def test_there_are_scripts_and_notebooks() -> None:
     assert len(NOTEBOOKS) == 5
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.filterwarnings("ignore")  # of Jupyter's own
 @pytest.mark.parametrize("page", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_runs_and_draws(
