@@ -388,7 +388,7 @@ def test_a_claim_that_is_tried_again_changes_its_own_lines_only(tmp_path: Path) 
     record = {
         "claim": "lite", "size": "long", "verdict": "holds", "seeds": [0, 1], "seconds": 60.0,
         "time": "2026-11-28T00:00:00", "versions": {"torch": "2"}, "says": "A.", "paper": "B",
-        "title": "C.", "figures": {"gain": [1.0, 2.0]},
+        "title": "C.", "figures": {"gain": [1.0, 2.0]}, "settings": {"name": "lite"},
         "expected": [{"figure": "gain", "means": "it gains", "bound": "at least 0",
                       "over": "every seed", "role": "evidence", "met": True}],
     }  # fmt: skip
