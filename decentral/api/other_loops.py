@@ -8,7 +8,7 @@ TrainingArguments and Trainer are. Each rank then trains, logs and saves by itse
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Unpack
@@ -16,8 +16,20 @@ from typing import Any, Unpack
 import torch
 
 from decentral.api.gossip import Communication, Gossip, rank_here
-from decentral.engines.ranks import Ranks, hide_launcher
+from decentral.engines.ranks import Ranks
 from decentral.errors import ConfigError
+
+
+def _hide_launcher(ranks: Ranks, environ: MutableMapping[str, str]) -> None:
+    """Take out of an environment what tells other libraries that ``ranks`` belong
+    together; what a program that this one starts sees, too.
+    """
+    told = ("TORCHELASTIC_", "GROUP_", "ROLE_", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+    if ranks.launcher == "srun":
+        told = ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS", "SLURM_STEP_")
+    for name in list(environ):
+        if name in ("RANK", "WORLD_SIZE") or name.startswith(told):
+            del environ[name]
 
 
 class OtherLoop:
@@ -37,7 +49,7 @@ class OtherLoop:
         self.merge, self.settings = merge, dict(settings)
         self.place: Ranks | None = rank_here(settings.get("engine"))
         if self.place is not None:
-            hide_launcher(self.place, os.environ)
+            _hide_launcher(self.place, os.environ)
 
     @property
     def rank(self) -> int:
@@ -115,14 +127,8 @@ def transformers_callback(
             if state.global_step:
                 asked = args.resume_from_checkpoint
                 last = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-                file = self._file(asked if isinstance(asked, str) else last)
-                if not file.exists():
-                    raise ConfigError(
-                        f"Gossip: there is no {file}, and training goes on at step "
-                        f"{state.global_step}; go on from a checkpoint that was saved with "
-                        "the callback."
-                    )
-                self.kept = torch.load(file)
+                folder = asked if isinstance(asked, str) else last
+                self.kept = _read(self._file(folder), state.global_step)
             model, optimizer = given["model"], given["optimizer"]
             self.begin(model, optimizer, state.max_steps, args.world_size)
 
@@ -147,6 +153,16 @@ def transformers_callback(
             self.end()
 
     return GossipCallback(merge, settings)
+
+
+def _read(file: Path, step: int) -> Mapping[str, Any]:
+    """Return what was saved beside a checkpoint of the Trainer, at some step."""
+    if not file.exists():
+        raise ConfigError(
+            f"Gossip: there is no {file}, and training goes on at step {step}; go on from a "
+            "checkpoint that was saved with the callback."
+        )
+    return torch.load(file)
 
 
 def lightning_callback(*, merge: bool = True, **settings: Unpack[Communication]) -> Any:

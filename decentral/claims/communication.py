@@ -291,16 +291,10 @@ def late_communication(
         if other != "late"
         for what, found in (("merged", merged), ("local", local))
     } | {"largest difference in bytes": max(sent) / min(sent) - 1}
-    panels = [
-        Panel(
-            title,
-            "step",
-            "accuracy",
-            [series(run, name, key) for name, run in runs.items()],
-        )
-        for title, key in (
-            ("The local models", "accuracy/local_mean"),
-            ("Their average", "accuracy/merged"),
-        )
-    ]
+    titles = {"local_mean": "The local models", "merged": "Their average"}
+    curves = {
+        key: [series(run, name, f"accuracy/{key}") for name, run in runs.items()]
+        for key in titles
+    }
+    panels = [Panel(titles[key], "step", "accuracy", curves[key]) for key in titles]
     return Findings(figures, panels)

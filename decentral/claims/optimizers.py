@@ -341,15 +341,13 @@ def blockwise(
     ratios = {block: ratio**strength for block, ratio in RATIOS.items()}
     rates = around(_MEASURED, 4)
     sharpness: dict[str, Any] = {"metrics": ("loss", "sharpness")}
-    plain = Tuned(
-        {
-            lr: train_gpt(
-                lab, f"AdamW, {lr:g}", seed, steps, adamw, lr, floor=0.05,
-                **(sharpness if lr == _MEASURED else {}),
-            )
-            for lr in rates
-        }
-    )  # fmt: skip
+    plain = Tuned({
+        lr: train_gpt(
+            lab, f"AdamW, {lr:g}", seed, steps, adamw, lr, floor=0.05,
+            **(sharpness if lr == _MEASURED else {}),
+        )
+        for lr in rates
+    })  # fmt: skip
     by_block = tune(
         lab, "by block", seed, steps, {**adamw, "blockwise": ratios},
         [lr / 4**strength for lr in rates], floor=0.05,
@@ -373,15 +371,11 @@ def blockwise(
         Curve(block, steps_at, [record[f"sharpness/{block}"] for record in measured])
         for block in _BLOCKS
     ]
-    return Findings(
-        figures,
-        [
-            Panel(
-                "Sharpness of the blocks", "step", "mean Fisher information", sharp, "y"
-            ),
-            Panel("Test loss", "step", "nats per character", list(losses.values())),
-        ],
-    )
+    panels = [
+        Panel("Sharpness of the blocks", "step", "mean Fisher information", sharp, "y"),
+        Panel("Test loss", "step", "nats per character", list(losses.values())),
+    ]
+    return Findings(figures, panels)
 
 
 def speed_up(base: Curve, other: Curve) -> float:

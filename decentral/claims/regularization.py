@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 
-from decentral.claims.base import Expectation, Findings, Lab, Panel, series
+from decentral.claims.base import Curve, Expectation, Findings, Lab, Panel, series
 from decentral.loop.preparing import prepare
 from decentral.registry import Count, NonNegative, plugin
 from decentral.theory.reduced import decay_rate, shaken_norm
@@ -247,45 +247,48 @@ def label_noise(
     }
     norm = {name: series(run, name, "neurons/norm") for name, run in runs.items()}
     if arms == "heart":
-        shrunk = norm["noise 4"].y
-        panel = Panel(
-            "Norm of the neurons", "step", "mean norm", list(norm.values()), "y"
-        )
         return Findings(
-            {"norm at the end over start, noise 4": shrunk[-1] / shrunk[0]}, [panel]
+            {"norm at the end over start, noise 4": _shrinking(norm["noise 4"])},
+            [Panel("Norm of the neurons", "step", "mean norm", list(norm.values()), "y")],
         )
     toggled = _train(
         lab, "noise on and off", seed, steps, steps // 6,
         label_noise={"level": level, "every": steps // 6},
     )  # fmt: skip
     norm["noise on and off"] = series(toggled, "noise on and off", "neurons/norm")
-    ends = {name: curve.y[-1] / curve.y[0] for name, curve in norm.items()}
+    ends = {name: _shrinking(curve) for name, curve in norm.items()}
     final = runs["noise 4"].rows[-1]
     sam = _train(lab, "SAM", seed, steps, window, sam=0.25)
-    shrunk = series(sam, "SAM", "neurons/norm").y
     both = _train(lab, "SAM and noise", seed, steps, window, sam=0.25, label_noise=level)
-    shrunk_by_both = series(both, "SAM and noise", "neurons/norm").y
-    figures = {
-        "norm at the end over start, noise 4": ends["noise 4"],
-        "norm at the end over start, noise 0": ends["noise 0"],
-        "alignment, noise 4": final["neurons/alignment"],
-        "share of the first direction, noise 4": final["neurons/top_share"],
-        "least fall per level of noise": min(
-            ends[a] - ends[b] for a, b in pairwise(_LEVELS)
-        ),
-        "fall while on over fall while off": _noise_effect(norm["noise on and off"].y),
-        "decay rate over its formula, width 1,000": _against_formula(
-            lab, seed, steps // 2
-        ),
-        "norm at the end over start, SAM": shrunk[-1] / shrunk[0],
-        "norm at the end over start, SAM and noise over noise": shrunk_by_both[-1]
-        / shrunk_by_both[0]
-        / ends["noise 4"],
-        **{
+    ends |= {
+        name: _shrinking(series(run, name, "neurons/norm"))
+        for name, run in (("SAM", sam), ("SAM and noise", both))
+    }
+    figures = (
+        {
+            "norm at the end over start, noise 4": ends["noise 4"],
+            "norm at the end over start, noise 0": ends["noise 0"],
+            "alignment, noise 4": final["neurons/alignment"],
+            "share of the first direction, noise 4": final["neurons/top_share"],
+            "least fall per level of noise": min(
+                ends[a] - ends[b] for a, b in pairwise(_LEVELS)
+            ),
+            "fall while on over fall while off": _noise_effect(
+                norm["noise on and off"].y
+            ),
+            "decay rate over its formula, width 1,000": _against_formula(
+                lab, seed, steps // 2
+            ),
+            "norm at the end over start, SAM": ends["SAM"],
+            "norm at the end over start, SAM and noise over noise": ends["SAM and noise"]
+            / ends["noise 4"],
+        }
+        | {
             f"cosine of the kernel with its start, {name}": kernel_cosine(runs[name])
             for name in ("noise 0", "noise 4")
-        },
-    } | _shake_by_hand(seed, window)
+        }
+        | _shake_by_hand(seed, window)
+    )
     aligned = [series(run, name, "neurons/alignment") for name, run in runs.items()]
     return Findings(
         figures,
@@ -294,6 +297,11 @@ def label_noise(
             Panel("Alignment with the truth", "step", "mean |cos|", aligned),
         ],
     )
+
+
+def _shrinking(norm: Curve) -> float:
+    """Return the norm at the end over that at the start."""
+    return norm.y[-1] / norm.y[0]
 
 
 def _train(lab: Lab, label: str, seed: int, steps: int, every: int, **method: Any) -> Any:

@@ -13,7 +13,7 @@ import re
 import secrets
 import socket
 import time
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,18 +86,6 @@ def joins_ranks(config: Config, environ: Mapping[str, str] = os.environ) -> Rank
     if engine.name in ("local", "ray") or engine.address is not None:
         return None
     return ranks_of(environ)
-
-
-def hide_launcher(ranks: Ranks, environ: MutableMapping[str, str]) -> None:
-    """Take out of an environment what tells other libraries that ``ranks`` belong
-    together; what a program that this one starts sees, too.
-    """
-    told = ("TORCHELASTIC_", "GROUP_", "ROLE_", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-    if ranks.launcher == "srun":
-        told = ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS", "SLURM_STEP_")
-    for name in list(environ):
-        if name in ("RANK", "WORLD_SIZE") or name.startswith(told):
-            del environ[name]
 
 
 def _number(environ: Mapping[str, str], name: str) -> int:

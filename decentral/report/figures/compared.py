@@ -201,15 +201,9 @@ def draw_sweep(
             mean = [fmean(values)] if values else []
             spread = [stdev(values)] if len(values) > 1 else None
             drawn = axes.errorbar(
-                mean,
-                y[:1],
-                xerr=spread,
-                fmt="D",
-                color=light(role),
-                ms=6,
-                capsize=3,
+                mean, y[:1], xerr=spread, fmt="D", color=light(role), ms=6, capsize=3,
                 label=label,
-            )
+            )  # fmt: skip
             drawn.lines[0].set_label(f"_{_LABELS[role]}")
             for part in drawn.get_children():
                 part.set_gid(role)
