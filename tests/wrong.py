@@ -461,6 +461,8 @@ CASES = [
     launch("a server that is far", "algorithm=fedasync topology=ring"),
     launch("a trace that is not there", "network=lan compute=trace(none.csv)"),
     launch("a trace that goes back", "network=lan compute=trace(back.csv)"),
+    launch("lines that rounds do not follow", "network=lan compute=trace(lines.csv)"),
+    Case("an algorithm that is planned without", "plan communication --algorithm dsgd"),
     launch("messages that somebody waits for", "network=lan compute=trace(offline=lost)"),
     launch("steps that take no time", "algorithm=swift compute=0s"),
     launch("two momenta", "algorithm=quasi_global_momentum optimizer=adamw"),
@@ -652,6 +654,7 @@ def furnish(folder: Path) -> None:
     files = {
         "plugins.py": PLUGINS,
         "back.csv": "node,time_s,compute_s\n0,0,0.1\n1,0,0.1\n0,0,0.2\n",
+        "lines.csv": "node,time_s,compute_s,up_Bps\n0,0,0.1,1e6\n",
         **{
             file: f"from decentral import plugin\n{text}\n"
             for file, text in DECLARED.items()

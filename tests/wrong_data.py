@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -179,7 +181,37 @@ def no_room() -> None:
     images(path=folder("small"), cache="occupied/cache")
 
 
+def captions(held: str | None, **settings: Any) -> None:
+    """Read a folder of captions whose JSON file holds something, or is not there."""
+    where = Path("captions")
+    shutil.rmtree(where, ignore_errors=True)
+    where.mkdir()
+    if held is not None:
+        (where / "captions.json").write_text(held)
+    build("task", {"name": "change_captions", "path": str(where), **settings})(0)
+
+
+def pair(filename: str = "one.png", **other: Any) -> str:
+    """Return the text of a file with one pair, of the training."""
+    said = {"sentences": [{"raw": "No change."}], "changeflag": 0, "split": "train"}
+    return json.dumps({"images": [{"filename": filename, **said, **other}]})
+
+
+def captions_without_pillow() -> None:
+    with mock.patch.dict(sys.modules, {"PIL.Image": None}):
+        captions(pair())
+
+
 DATA: dict[str, Callable[[], Any]] = {
+    "captions: contents of files": lambda: captions(pair(), about="contents"),
+    "captions: no file": lambda: captions(None),
+    "captions: no JSON": lambda: captions("{"),
+    "captions: no list": lambda: captions("[]"),
+    "captions: no flag": lambda: captions(pair(changeflag="maybe")),
+    "captions: a way out of the folder": lambda: captions(pair("../one.png")),
+    "captions: no image": lambda: captions(pair()),
+    "captions: no pair": lambda: captions(json.dumps({"images": []})),
+    "captions: nothing to read images with": captions_without_pillow,
     "images: no folder": lambda: images(path="nowhere"),
     "images: no files": lambda: images(path=bare()),
     "images: nothing to load the hub with": lambda: without("huggingface_hub"),
