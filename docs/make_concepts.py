@@ -212,6 +212,75 @@ def algorithm() -> figures.Figure:
     return figure
 
 
+def worker() -> figures.Figure:
+    """Draw two processes, each with its block of nodes."""
+    figure, axes = _bare()
+    for place in range(2):
+        axes.add_patch(_box(4 * place, 0, 3.4, 1.6, light("line")))
+        axes.text(4 * place + 1.7, 1.25, f"worker {place}", ha="center", va="center")
+        for i in range(3):
+            axes.scatter(4 * place + 0.7 + i, 0.5, s=420, facecolor=light("card"),
+                         edgecolor=light("merged"))  # fmt: skip
+            said = str(3 * place + i)
+            axes.text(
+                4 * place + 0.7 + i, 0.5, said, ha="center", va="center", fontsize=8
+            )
+    axes.set_xlim(-0.3, 7.7)
+    axes.set_ylim(-0.3, 1.9)
+    return figure
+
+
+def task() -> figures.Figure:
+    """Draw what a task brings to the nodes."""
+    return _chain(("data", "model", "loss", "evaluation"), arrows=False)
+
+
+def run() -> figures.Figure:
+    """Draw what lies in the folder of a run."""
+    figure, axes = _bare()
+    axes.add_patch(_box(0, -0.2, 8, 3.1, light("line")))
+    names = ("config.yaml", "metrics.jsonl", "checkpoints/", "merged.safetensors",
+             "summary.json", "report.html")  # fmt: skip
+    for i, name in enumerate(names):
+        axes.text(0.4 + 4 * (i % 2), 2.2 - i // 2, name, va="center", family="monospace")
+    axes.set_xlim(-0.3, 8.3)
+    axes.set_ylim(-0.5, 3.2)
+    return figure
+
+
+def record() -> figures.Figure:
+    """Draw a line of metrics over steps, one record marked."""
+    figure, axes = canvas(SIZE)
+    steps = np.arange(0, 301, 30)
+    axes.plot(steps, 2.3 * np.exp(-steps / 90), "o", color=light("line"))
+    axes.plot(steps[4:5], 2.3 * np.exp(-steps[4:5] / 90), "o", color=light("merged"))
+    axes.set_xlabel("step")
+    axes.set_ylabel("loss")
+    return figure
+
+
+def exchange() -> figures.Figure:
+    """Draw the exchange between the blocks of two workers."""
+    return _chain(("rows of\nworker 0", "exchange", "rows of\nworker 1"), both=True)
+
+
+def _chain(
+    words: tuple[str, ...], *, arrows: bool = True, both: bool = False
+) -> figures.Figure:
+    """Draw boxes side by side, with arrows from each to the next, or in both directions."""
+    figure, axes = _bare()
+    for place, said in enumerate(words):
+        axes.add_patch(_box(3 * place, 0, 2.2, 1, light("line")))
+        axes.text(3 * place + 1.1, 0.5, said, ha="center", va="center")
+        if arrows and place:
+            style = "<|-|>" if both else "-|>"
+            way = {"arrowstyle": style, "color": light("link")}
+            axes.annotate("", (3 * place, 0.5), (3 * place - 0.8, 0.5), arrowprops=way)
+    axes.set_xlim(-0.2, 3 * len(words) - 0.6)
+    axes.set_ylim(-0.5, 1.5)
+    return figure
+
+
 def budget() -> figures.Figure:
     """Draw what some ways of training send, as shares of all-reduce at every step."""
     figure, axes = canvas(SIZE)
@@ -231,7 +300,8 @@ def budget() -> figures.Figure:
 
 
 PICTURES: dict[str, Callable[[], figures.Figure | None]] = {
-    "Node": node, "Row": row, "Step": step, "Topology": topology, "Mixing": mixing,
+    "Node": node, "Row": row, "Worker": worker, "Task": task, "Run": run,
+    "Record": record, "Exchange": exchange, "Step": step, "Topology": topology, "Mixing": mixing,
     "Spectral gap": spectral_gap, "Schedule": schedule, "Gossip": gossip, "Merge": merge,
     "Consensus distance": consensus_distance, "Algorithm": algorithm, "Budget": budget,
 }  # fmt: skip

@@ -25,7 +25,6 @@ from decentral import (
     GLOBAL_MERGE,
     Gossip,
     lightning_callback,
-    plugin,
     transformers_callback,
 )
 from decentral.api import gossip as module
@@ -325,7 +324,6 @@ def test_all_begin_with_the_model_of_rank_0_or_say_that_they_differ() -> None:
             on_all(lambda rank: simple(rank, local_steps=1 + rank // 2))
 
 
-@plugin("communication")
 def twice_then_merge(progress: Any, feedback: Any) -> Any:
     """Gossip at every second communication step, and merge at every fourth."""
     index = progress.communication_step + 1

@@ -156,6 +156,8 @@ def test_both_ways_of_raising_agree_with_the_formula(
 ) -> None:
     grad = torch.tensor(numbers)
     exact = grad.double().sign() * (grad.double().abs() + 1e-8) ** p
+    if p == 1:  # the gradient itself, so that the method is off
+        exact = grad.double()
     torch.testing.assert_close(power(grad, p).double(), exact, rtol=2e-5, atol=1e-37)
 
 

@@ -88,7 +88,9 @@ def test_a_configuration_runs_at_a_few_steps(
         assert run("launch", str(file), *tiny, "steps=2", "--quiet", "--out", "run") == 0
         assert (folder / "run" / "merged.safetensors").exists()
         return
-    for point in read_sweep(str(file), ["seed=0", "model=mlp(hidden=[8])"], {}).points:
+    texts = read("task", settings["task"]).name == "text"
+    model = "gpt(width=8,heads=2,layers=1)" if texts else "mlp(hidden=[8])"
+    for point in read_sweep(str(file), ["seed=0", f"model={model}"], {}).points:
         prepare(point.config)
     axes = {key: values for key, values in settings["sweep"].items()}
     first = [f"{key}={_first(values)}" for key, values in axes.items() if key != "seed"]

@@ -186,7 +186,9 @@ def _loop(
     follows: list[bool] = []
 
     def attempt() -> None:
-        found = loop.forward(0, batch)
+        # Whoever prepares a run may do so under torch.no_grad.
+        with torch.enable_grad():
+            found = loop.forward(0, batch)
         found.item()
         follows.append(found.requires_grad)
 

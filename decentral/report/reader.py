@@ -25,9 +25,9 @@ T = TypeVar("T")
 #: went: a curve has no more pixels.
 MOST_RECORDS = 1000
 
-#: What a run has written before its first step, and before its first evaluation: one
-#: that failed in between is a run, too.
-_REQUIRED = ("config.yaml", ("metrics.jsonl", "events.jsonl"))
+_REQUIRED = ("config.yaml", "metrics.jsonl")
+#: What a run writes before its first evaluation, and at its end.
+_BEGUN_ENDED = ("events.jsonl", "summary.json")
 #: What a summary says of files, which are no results.
 _STATED = ("digests", "sha256")
 
@@ -227,9 +227,10 @@ def _config(path: Path) -> Row:
 def _check_is_run(folder: Path) -> None:
     if not folder.is_dir():
         raise ConfigError(f"{folder}: no such folder; give the folder of a run.")
-    config, either = _REQUIRED
-    missing = [name for name in (config, either[0]) if not os.path.lexists(folder / name)]
-    if config in missing or not any(os.path.lexists(folder / name) for name in either):
+    missing = [name for name in _REQUIRED if not os.path.lexists(folder / name)]
+    begun, ended = (os.path.lexists(folder / name) for name in _BEGUN_ENDED)
+    # One that failed before its first evaluation is a run, too.
+    if "config.yaml" in missing or (missing and (ended or not begun)):
         raise ConfigError(
             f"{folder}: not a run folder, {' and '.join(missing)} missing; "
             "give the folder that a run has written (it holds config.yaml and metrics.jsonl)."

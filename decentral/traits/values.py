@@ -202,7 +202,7 @@ class Expectation:
     >>> Expectation("gap", "the merged model is close", high=0.05).is_met([0.01, 0.04])
     True
     >>> gain = Expectation("gain", "it helps", low=0.0, over="interval", effect=0.02)
-    >>> gain.judge([0.03, 0.04]), gain.judge([0.0, 0.0]), gain.judge([0.01, 0.03])
+    >>> gain.judge([0.03, 0.031]), gain.judge([0.0, 0.0]), gain.judge([0.01, 0.03])
     (True, False, None)
     """
 
