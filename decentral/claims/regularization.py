@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
 from math import inf, log
 from typing import Any, Literal
@@ -246,57 +247,50 @@ def label_noise(
         for name, share in levels.items()
     }
     norm = {name: series(run, name, "neurons/norm") for name, run in runs.items()}
+    shrunk = {"norm at the end over start, noise 4": _shrinking(norm["noise 4"])}
     if arms == "heart":
-        return Findings(
-            {"norm at the end over start, noise 4": _shrinking(norm["noise 4"])},
-            [Panel("Norm of the neurons", "step", "mean norm", list(norm.values()), "y")],
-        )
+        return Findings(shrunk, [_norms(norm)])
     toggled = _train(
         lab, "noise on and off", seed, steps, steps // 6,
         label_noise={"level": level, "every": steps // 6},
     )  # fmt: skip
     norm["noise on and off"] = series(toggled, "noise on and off", "neurons/norm")
     ends = {name: _shrinking(curve) for name, curve in norm.items()}
-    final = runs["noise 4"].rows[-1]
     sam = _train(lab, "SAM", seed, steps, window, sam=0.25)
     both = _train(lab, "SAM and noise", seed, steps, window, sam=0.25, label_noise=level)
     ends |= {
         name: _shrinking(series(run, name, "neurons/norm"))
         for name, run in (("SAM", sam), ("SAM and noise", both))
     }
-    figures = (
-        {
-            "norm at the end over start, noise 4": ends["noise 4"],
-            "norm at the end over start, noise 0": ends["noise 0"],
-            "alignment, noise 4": final["neurons/alignment"],
-            "share of the first direction, noise 4": final["neurons/top_share"],
-            "least fall per level of noise": min(
-                ends[a] - ends[b] for a, b in pairwise(_LEVELS)
-            ),
-            "fall while on over fall while off": _noise_effect(
-                norm["noise on and off"].y
-            ),
-            "decay rate over its formula, width 1,000": _against_formula(
-                lab, seed, steps // 2
-            ),
-            "norm at the end over start, SAM": ends["SAM"],
-            "norm at the end over start, SAM and noise over noise": ends["SAM and noise"]
-            / ends["noise 4"],
-        }
-        | {
-            f"cosine of the kernel with its start, {name}": kernel_cosine(runs[name])
-            for name in ("noise 0", "noise 4")
-        }
-        | _shake_by_hand(seed, window)
-    )
+    falls = [ends[a] - ends[b] for a, b in pairwise(_LEVELS)]
+    figures = shrunk | _at_the_end(runs) | {
+        "norm at the end over start, noise 0": ends["noise 0"],
+        "least fall per level of noise": min(falls),
+        "fall while on over fall while off": _noise_effect(norm["noise on and off"].y),
+        "decay rate over its formula, width 1,000": _against_formula(lab, seed, steps // 2),
+        "norm at the end over start, SAM": ends["SAM"],
+        "norm at the end over start, SAM and noise over noise":
+            ends["SAM and noise"] / ends["noise 4"],
+    }  # fmt: skip
     aligned = [series(run, name, "neurons/alignment") for name, run in runs.items()]
-    return Findings(
-        figures,
-        [
-            Panel("Norm of the neurons", "step", "mean norm", list(norm.values()), "y"),
-            Panel("Alignment with the truth", "step", "mean |cos|", aligned),
-        ],
-    )
+    panel = Panel("Alignment with the truth", "step", "mean |cos|", aligned)
+    return Findings(figures | _shake_by_hand(seed, window), [_norms(norm), panel])
+
+
+def _at_the_end(runs: Mapping[str, Any]) -> dict[str, float]:
+    """Return what has become of the neurons, and of the tangent kernel."""
+    last = runs["noise 4"].rows[-1]
+    return {
+        "alignment, noise 4": last["neurons/alignment"],
+        "share of the first direction, noise 4": last["neurons/top_share"],
+    } | {
+        f"cosine of the kernel with its start, {name}": kernel_cosine(runs[name])
+        for name in ("noise 0", "noise 4")
+    }
+
+
+def _norms(norm: Mapping[str, Curve]) -> Panel:
+    return Panel("Norm of the neurons", "step", "mean norm", list(norm.values()), "y")
 
 
 def _shrinking(norm: Curve) -> float:

@@ -262,26 +262,23 @@ def plan(
     console.print()
     console.print(_table(plans, config, size, limit_s))
     console.print()
-    console.print(
-        Text(
-            "every: local steps between rounds; share: of the bytes of all-reduce", QUIET
-        )
-    )
+    legend = "every: local steps between rounds; share: of the bytes of all-reduce"
+    console.print(Text(legend, QUIET))
     if limit_s is not None:
         console.print(_advice(plans, limit_s, deadline or ""))
-    print_json(
-        [
-            {
-                "topology": one.topology,
-                "schedule": one.schedule,
-                "local_steps": one.local_steps,
-                "seconds": one.forecast.seconds,
-                "bytes": one.forecast.bytes,
-                "in_time": None if limit_s is None else one.forecast.seconds <= limit_s,
-            }
-            for one in plans
-        ]
-    )
+    print_json([_as_row(one, limit_s) for one in plans])
+
+
+def _as_row(plan: Plan, limit_s: float | None) -> dict[str, Any]:
+    """Return a plan as other programs read it."""
+    return {
+        "topology": plan.topology,
+        "schedule": plan.schedule,
+        "local_steps": plan.local_steps,
+        "seconds": plan.forecast.seconds,
+        "bytes": plan.forecast.bytes,
+        "in_time": None if limit_s is None else plan.forecast.seconds <= limit_s,
+    }
 
 
 def _plan_events(

@@ -153,15 +153,31 @@ def _read(text: str, path: str, repeat: bool) -> tuple[Machine, ...]:
         if mine and line[0] <= mine[-1][0]:
             said = f"time_s {line[0]:g} of node {node} comes after {mine[-1][0]:g}"
             raise _refusal(path, number, f"{said}; time must go on")
-        if mine:  # an empty cell is what it was
-            seconds = mine[-1][1] if line[1] is None else line[1]
-            online = mine[-1][2] if not row.get("online", "") else line[2]
-            pairs = zip(line[3], mine[-1][3], strict=True)
-            own = tuple(was if new is None else new for new, was in pairs)
-            line = line[0], seconds, online, own, line[4]
-        mine.append(line)
+        mine.append(_filled(line, mine[-1], row) if mine else line)
     if not lines:
         raise _refusal(path, 1, "no line after the first")
+    return _machines(lines, path, repeat)
+
+
+def _filled(line: _Entry, before: _Entry, row: Mapping[str, str]) -> _Entry:
+    """Return a line whose empty cells are what they were in the one before."""
+    seconds = before[1] if line[1] is None else line[1]
+    online = line[2] if row.get("online", "") else before[2]
+    pairs = zip(line[3], before[3], strict=True)
+    own = tuple(was if new is None else new for new, was in pairs)
+    return line[0], seconds, online, own, line[4]
+
+
+def _machines(
+    lines: dict[int, list[_Entry]], path: str, repeat: bool
+) -> tuple[Machine, ...]:
+    """Return the machine of every node.
+
+    Args:
+        lines: What the file says of each, in the order of time.
+        path: The file.
+        repeat: Whether it begins again behind its last line.
+    """
     last_s = max(mine[-1][0] for mine in lines.values())
     end_s = last_s if repeat and last_s > 0 else inf
     for node, mine in lines.items():

@@ -145,16 +145,22 @@ class Flight:
                 after = self.rows[slot, trainable:].clone()
                 self.buffers[one.index] = before[slot], after
             if integers:
-                self.counted[one.index] = {
-                    name: self.integers[name][slot] - value[slot]
-                    if not value.dtype.is_floating_point and value.dtype != torch.bool
-                    else self.integers[name][slot].clone()
-                    for name, value in integers.items()
-                }
+                self.counted[one.index] = self._count(slot, integers)
         self.computed += count
         self.calls += 1
         self.pending = []
         self._begun.clear()
+
+    def _count(self, slot: int, before: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return by what a forward pass has raised counters, and what else has become
+        of buffers that are no floats.
+        """
+        return {
+            name: self.integers[name][slot] - value[slot]
+            if not value.dtype.is_floating_point and value.dtype != torch.bool
+            else self.integers[name][slot].clone()
+            for name, value in before.items()
+        }
 
     @property
     def _has_buffers(self) -> bool:
