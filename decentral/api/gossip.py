@@ -274,10 +274,10 @@ class Gossip:
                 f"Gossip: this is no state of it ({min(missing)!r} is missing); give what "
                 "state_dict() has returned."
             )
-        for key, what in (("ranks", "ranks"), ("rank", "rank")):
+        for key in ("ranks", "rank"):
             if state[key] != here[key]:
                 raise ConfigError(
-                    f"Gossip: the state is of {what} {state[key]}, and here is {here[key]}; "
+                    f"Gossip: the state is of {key} {state[key]}, and here is {here[key]}; "
                     "every rank loads its own, on as many."
                 )
         kept, given = here["state"], state["state"]

@@ -246,13 +246,14 @@ def list_runs(folder: str, wanted: Sequence[str]) -> None:
         values = [str(held.get(key, held.get(f"{key}.name"))) for key, _, _ in asked]
         if values == [value for _, _, value in asked]:
             found.append((path.relative_to(place).as_posix(), run))
-    records = [run_record(name, run) for name, run in found]
+    known = [facts_of(run) for _, run in found]
+    pairs = zip(found, known, strict=True)
+    records = [run_record(name, run, one) for (name, run), one in pairs]
     table = make_columns(gap=2)
     for head in ("run", "state", "topology", "communication", "step", "merged"):
         table.add_column(head, overflow="fold")
-    for (_, run), record in zip(found, records, strict=True):
-        facts_found = facts_of(run)
-        merged = number_text(facts_found.merged, facts_found.score)
+    for one, record in zip(known, records, strict=True):
+        merged = number_text(one.merged, one.score)
         cells = [str(record[head]) for head in list(record)[:-1]]
         table.add_row(*cells, Text(merged, MERGED))
     console.print(table if records else Text(f"no runs in {folder} that fit", QUIET))

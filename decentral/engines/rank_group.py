@@ -16,7 +16,7 @@ from decentral.engines.base import EngineRun
 from decentral.engines.rank_messages import Link, Member, error_of, write_job
 from decentral.engines.ranks import Meeting, Ranks
 from decentral.engines.worker import Job
-from decentral.engines.workers import PROCESS_DIED, START_S, Report, WorkersLost
+from decentral.engines.workers import PROCESS_DIED, START_S, Report, Workers, WorkersLost
 from decentral.errors import RunError
 
 #: Seconds in which ranks that were lost together are all noticed, and in which rank 0
@@ -29,7 +29,7 @@ LAUNCHER_S = 2.0
 REPORTS_S = 0.2
 
 
-class RankGroup:
+class RankGroup(Workers):
     """The workers of all ranks, as rank 0 sees them."""
 
     def __init__(
@@ -129,10 +129,6 @@ class RankGroup:
     def ask(self, rank: int, method: str, *given: Any) -> Any:
         """Return what one worker answers."""
         return self._wait(rank, self._call(rank, method, given), self.engine.progress_s)
-
-    def ask_all(self, method: str, *given: Any, timeout_s: float) -> list[Any]:
-        """Return what every worker answers, in order."""
-        return self.ask_each(method, [given] * len(self), timeout_s)
 
     def ask_each(
         self, method: str, given: Sequence[tuple[Any, ...]], timeout_s: float

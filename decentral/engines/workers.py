@@ -102,7 +102,7 @@ class Workers(Protocol):
 
     def ask_all(self, method: str, *given: Any, timeout_s: float) -> list[Any]:
         """Return what every worker answers, in order."""
-        ...
+        return self.ask_each(method, [given] * len(self), timeout_s)
 
     def ask_each(
         self, method: str, given: Sequence[tuple[Any, ...]], timeout_s: float

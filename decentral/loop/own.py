@@ -27,6 +27,7 @@ from decentral.loop.setup import CommunicationSetup
 from decentral.merging.calibrate import merge_integers
 from decentral.network.planning import RoundAction, RoundPlanner
 from decentral.registry import build
+from decentral.schedules.action import Action
 from decentral.schedules.progress import Progress, StepTimeline
 from decentral.topology.base import Topology
 from decentral.topology.labels import NodeId, NodeLabels
@@ -131,13 +132,13 @@ def _refuse_open(planner: RoundPlanner) -> None:
     """Raise ConfigError for a schedule that depends on how long a loop is."""
     schedule, every = planner.schedule, planner.local_steps
 
-    def decided(steps: int) -> list[object]:
+    def decided(steps: int) -> list[Action]:
         timeline = range(steps + 1)
         places = [
             Progress(k, steps, k, None, 0, every, timeline)
             for k in range(every, _ASKED * every + 1, every)
         ]
-        return list(schedule.actions(places))
+        return schedule.actions(places)
 
     budgeted = traits_of(schedule.rule, CommunicationTraits).budgeted
     depends = schedule.closed_loop or budgeted
@@ -259,7 +260,7 @@ class ModelRow(HostedRows[CommunicationSetup]):
         planner = self.planner
         if self.listens and planner is not None:
             upcoming = planner.upcoming(self.step + 1, self.round)
-            self.next = planner.plan(upcoming, self.feedback) if upcoming else None
+            self.next = self._plan(planner, upcoming) if upcoming else None
 
     def _read_gradients(self) -> None:
         """Copy the gradients where a schedule measures something of its own."""

@@ -23,7 +23,7 @@ from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 from decentral.errors import ConfigError, RunError, in_words
-from decentral.report.facts import ABSENT, facts_of, flatten, number_text, state_of
+from decentral.report.facts import ABSENT, Facts, facts_of, flatten, number_text, state_of
 from decentral.report.pages import page
 from decentral.report.reader import RunData, read_run
 from decentral.report.run import report_html
@@ -58,12 +58,13 @@ def find_runs(folder: Path) -> Iterator[Path]:
         yield config.parent
 
 
-def run_record(name: str, run: RunData) -> dict[str, Any]:
+def run_record(name: str, run: RunData, facts: Facts) -> dict[str, Any]:
     """Return what a list of runs says of one, in the order of its columns.
 
     Args:
         name: What the run is called.
         run: The run.
+        facts: Its facts.
     """
     held = flatten(run.config)
     steps, _ = run.series("loss/train")
@@ -73,7 +74,7 @@ def run_record(name: str, run: RunData) -> dict[str, Any]:
         "topology": held.get("topology.name", held.get("topology")),
         "communication": held.get("communication.name", held.get("communication")),
         "step": (run.summary or {}).get("steps", int(steps[-1]) if len(steps) else 0),
-        "merged": facts_of(run).merged,
+        "merged": facts.merged,
     }
 
 
@@ -197,7 +198,7 @@ class Site:
 
     def _row(self, name: str, run: RunData) -> dict[str, Any]:
         facts = facts_of(run)
-        record = run_record(name, run)
+        record = run_record(name, run, facts)
         score = number_text(facts.merged, facts.score)
         judged = "" if facts.merged is None else facts.metric
         record |= {"merged": score, "of": judged or ABSENT, "steps": run.steps}

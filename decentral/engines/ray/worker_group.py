@@ -14,7 +14,7 @@ from decentral.config import Config, Engine
 from decentral.engines.ray.actor import Actor
 from decentral.engines.ray.cluster import HEAD_EVERY_S, Cluster, Head, Host
 from decentral.engines.ray.placement import place_workers, share_of_cores
-from decentral.engines.workers import PROCESS_DIED, START_S, Report, WorkersLost
+from decentral.engines.workers import PROCESS_DIED, START_S, Report, Workers, WorkersLost
 from decentral.errors import ConfigError, RunError, worker_error
 
 #: Seconds that a worker may keep a question for reports.
@@ -28,7 +28,7 @@ _MISSING = re.compile("No module named '([^']+)'")
 
 
 @dataclass
-class WorkerGroup:
+class WorkerGroup(Workers):
     """The actors of one attempt, by rank, and where they are."""
 
     actors: list[Any]
@@ -57,12 +57,6 @@ class WorkerGroup:
         return len(self.actors)
 
     # --- questions ----------------------------------------------------------------
-
-    def ask_all(self, method: str, *given: Any, timeout_s: float) -> list[Any]:
-        """Return what every worker answers, in order; raises WorkersLost for those
-        that do not.
-        """
-        return self.ask_each(method, [given] * len(self.actors), timeout_s)
 
     def ask_each(
         self, method: str, given: Sequence[tuple[Any, ...]], timeout_s: float
