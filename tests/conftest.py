@@ -325,3 +325,26 @@ def threads_may_evaluate(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, made in list(vars(Snapshot).items()):
         if isinstance(made, cached_property):
             monkeypatch.setattr(Snapshot, name, support.Once(made))
+
+
+# --- runs to be read ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def late(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One ordinary finished run with its report written."""
+    from synthetic import write_run
+
+    from decentral.report.run import write_report
+
+    run = write_run(tmp_path_factory.mktemp("runs") / "digits-ring-late")
+    write_report(run)
+    return run
+
+
+@pytest.fixture(scope="module")
+def dozen(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Twelve finished runs."""
+    from synthetic import twelve_runs
+
+    return twelve_runs(tmp_path_factory.mktemp("dozen"))

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from conftest import chromium
-from synthetic import torus, twelve_runs, write_json, write_run
+from synthetic import torus, write_json, write_run
 from test_pages import hostile
 
 from decentral.records import Record
@@ -36,20 +36,6 @@ pytestmark = [
 
 #: Figures of the report, of which each stands once, but for the first.
 FIGURES = 7
-
-
-@pytest.fixture(scope="module")
-def late(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One ordinary finished run with its report written."""
-    run = write_run(tmp_path_factory.mktemp("runs") / "digits-ring-late")
-    write_report(run)
-    return run
-
-
-@pytest.fixture(scope="module")
-def dozen(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Twelve finished runs."""
-    return twelve_runs(tmp_path_factory.mktemp("dozen"))
 
 
 # --- how they look --------------------------------------------------------------------------------

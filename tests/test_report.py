@@ -19,7 +19,6 @@ from matplotlib.patches import StepPatch
 from synthetic import (
     Page,
     assert_self_contained,
-    twelve_runs,
     write_run,
 )
 
@@ -46,20 +45,6 @@ FIGURES = (
     "Topology",
     "Data",
 )
-
-
-@pytest.fixture(scope="module")
-def late(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One ordinary finished run with its report written."""
-    run = write_run(tmp_path_factory.mktemp("runs") / "digits-ring-late")
-    write_report(run)
-    return run
-
-
-@pytest.fixture(scope="module")
-def dozen(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Twelve finished runs."""
-    return twelve_runs(tmp_path_factory.mktemp("dozen"))
 
 
 def titles(page: Page) -> list[str]:
