@@ -106,17 +106,30 @@ def opened_files() -> dict[str, bytes]:
     return {path: place.read_bytes() for path, place in there.items()}
 
 
-def unpack(files: Mapping[str, bytes], folder: Path) -> None:
-    """Lay carried files into a folder; from now on they are found under their old
-    paths.
+@contextmanager
+def unpacked(files: Mapping[str, bytes], folder: Path) -> Generator[None]:
+    """Lay carried files into a folder; within, they are found under their old paths.
+
+    Thereafter the paths mean again what they mean on this machine: a process that
+    trains more than once must not look for files in a folder that has gone.
     """
+    laid: dict[str, Path] = {}
     for path, content in files.items():
         # A folder for each path: files of the same name may come from different
         # ones.
         place = folder / f"{zlib.crc32(path.encode()):x}" / Path(path).name
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(content)
-        _carried[path] = place
+        laid[path] = _carried[path] = place
+    try:
+        yield
+    finally:
+        for path, place in laid.items():
+            if _carried.get(path) == place:
+                del _carried[path]
+            # what was named here, too, still travels with the next job
+            if _opened.get(path) == place:
+                _opened[path] = Path(path)
 
 
 # --- imported ---------------------------------------------------------------------

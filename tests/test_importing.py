@@ -91,13 +91,13 @@ def test_a_plug_in_file_imports_what_lies_beside_it(
         assert {*map(Path, contents)} == {file.parent / name for name in files}
         forget()
         shutil.rmtree(file.parent)
-        userfile.unpack(contents, tmp_path / "new")
-        found = load_file(str(file))
-        assert found.__file__ == str(file)
-        assert "def f" in inspect.getsource(found.f)
+        with userfile.unpacked(contents, tmp_path / "new"):
+            found = load_file(str(file))
+            assert found.__file__ == str(file)
+            assert "def f" in inspect.getsource(found.f)
+            assert found.f() == 3
     else:
-        found = loaded(tmp_path, files)
-    assert found.f() == 3
+        assert loaded(tmp_path, files).f() == 3
     assert str(tmp_path) not in sys.path
     assert not {name.partition(".")[0] for name in sys.modules} & {
         "helpers",
@@ -105,6 +105,29 @@ def test_a_plug_in_file_imports_what_lies_beside_it(
         "other",
     }
     assert not [*tmp_path.rglob("__pycache__")]
+
+
+def test_after_a_job_carried_files_are_read_where_they_lie_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that took part in a run may start the next: the folder of the first has gone."""
+    for known in ("_opened", "_carried"):
+        monkeypatch.setattr(userfile, known, {})
+    file = tmp_path / "graph.json"
+    file.write_text("here")
+    assert userfile.locate(file).read_text() == "here"
+    first = userfile.opened_files()
+    with (
+        userfile.unpacked({**first, "/nowhere/else.csv": b"there"}, tmp_path / "job"),
+        userfile.unpacked(first, tmp_path / "second"),
+    ):
+        assert userfile.locate(file).is_relative_to(tmp_path / "second")
+        assert userfile.locate("/nowhere/else.csv").read_text() == "there"
+    for folder in ("job", "second"):
+        shutil.rmtree(tmp_path / folder)
+    assert userfile.locate(file) == file
+    assert not userfile.lies("/nowhere/else.csv")
+    assert userfile.opened_files() == first
 
 
 def forget() -> None:

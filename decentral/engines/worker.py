@@ -138,7 +138,7 @@ class Worker:
                 # time. The driver takes this process down by a kill, so that a
                 # folder that only this process removes would be left.
                 folder = stack.enter_context(OwnFolder("decentral-"))
-                userfile.unpack(self.job.files, folder)
+                stack.enter_context(userfile.unpacked(self.job.files, folder))
             self._run()
 
     def _run(self) -> None:
