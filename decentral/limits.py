@@ -72,8 +72,8 @@ _KINDS = (
 
 
 def open_file(path: str | Path, most: int | None = None) -> BufferedReader:
-    """Open a regular file for reading; raises OSError for anything else that has its
-    name.
+    """Open a regular file for reading; raises OSError for anything else that has
+    its name.
 
     To open a FIFO waits for a writer, and a device may have no end.
 
@@ -105,7 +105,8 @@ def _require_regular(mode: int, path: str | Path) -> None:
 
 
 def read_bytes(path: str | Path, most: int) -> bytes:
-    """Return the content of a regular file; raises OSError, also where it is longer.
+    """Return the content of a regular file; raises OSError, also where it is
+    longer.
 
     Args:
         path: The file.

@@ -1,13 +1,13 @@
-"""Which code a configuration names: plug-in files and modules, found without running
-any.
+"""Which code a configuration names: plug-in files and modules, found without
+running any.
 
-No reader of settings finds more than is found here: what may be the path of a file that
-is there counts, wherever it stands in a text.
+No reader of settings finds more than is found here: what may be the path of a file
+that is there counts, wherever it stands in a text.
 
 A digest is that of the file, as ``sha256sum`` has it; if it imports files beside or
-below it, that of the lines of ``sha256sum`` for all of them, from its folder. Code that
-imports by other means than the statement counts with all Python files beside it and one
-folder below.
+below it, that of the lines of ``sha256sum`` for all of them, from its folder. Code
+that imports by other means than the statement counts with all Python files beside
+it and one folder below.
 """
 
 from __future__ import annotations
@@ -73,7 +73,8 @@ def code_in(settings: Mapping[str, Any]) -> list[Code]:
 
 
 def names_in_words(*values: Any) -> frozenset[str]:
-    """Return what users have named themselves: whole paths of files, and dotted names.
+    """Return what users have named themselves: whole paths of files, and dotted
+    names.
 
     Args:
         values: What they have written, whatever it is.
@@ -218,8 +219,8 @@ def _files_of_module(module: str) -> list[Path]:
 
 
 def _is_listed(module: str, files: Sequence[Path]) -> bool:
-    """Whether a module is of a package that all may name, and not one of that name in
-    the present folder.
+    """Whether a module is of a package that all may name, and not one of that name
+    in the present folder.
     """
     listed = any(module == one or module.startswith(f"{one}.") for one in PACKAGES)
     here = os.path.join(os.path.realpath(os.getcwd()), "")

@@ -175,8 +175,8 @@ _loading = RLock()
 class _Deferred(ModuleType):
     """Torch's compiler before anybody needs it; it becomes the real module then.
 
-    Optimizers import it at every step, for two functions that do nothing for whoever
-    compiles nothing. Loading it takes 2 s, more than a small run.
+    Optimizers import it at every step, for two functions that do nothing for
+    whoever compiles nothing. Loading it takes 2 s, more than a small run.
     """
 
     @staticmethod

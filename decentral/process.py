@@ -1,8 +1,8 @@
 """What ends with a process: the folders that it made for itself, and whoever works
 in them.
 
-Only the standard library is imported, for this file is also the program that keeps a
-folder.
+Only the standard library is imported, for this file is also the program that keeps
+a folder.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ KEEPER_S = 20.0
 class OwnFolder:
     """A temporary folder that goes with this process, however it ends.
 
-    What a ``with`` would remove stays behind where a process is killed. So a keeper,
-    a small process of its own, waits for a pipe whose other end only this process
-    holds, and removes the folder then. It lies in a session of its own, out of reach
-    of Ctrl-C and of signals to this process and its kin.
+    What a ``with`` would remove stays behind where a process is killed. So a
+    keeper, a small process of its own, waits for a pipe whose other end only this
+    process holds, and removes the folder then. It lies in a session of its own, out
+    of reach of Ctrl-C and of signals to this process and its kin.
     """
 
     def __init__(
@@ -74,8 +74,9 @@ class OwnFolder:
         if keeper is None or os.getpid() != self._maker:  # a forked child lets it be
             return
         try:
-            # A byte, and not only the end: a child that was forked may hold the pipe.
-            # It ends after ``KEEPER_S`` of its own time; a busy machine adds some.
+            # A byte, and not only the end: a child that was forked may hold the
+            # pipe. It ends after ``KEEPER_S`` of its own time; a busy machine adds
+            # some.
             keeper.communicate(b"\n", timeout=2 * KEEPER_S)
         except subprocess.TimeoutExpired:
             keeper.kill()
@@ -123,7 +124,8 @@ def _users(folder: str) -> Iterator[int]:
                 continue
             with open(f"/proc/{entry}/environ", "rb") as file:
                 inherited = temporary in file.read().split(b"\0")
-            # A process that names itself, as Ray's do, may write over its environment.
+            # A process that names itself, as Ray's do, may write over its
+            # environment.
             if inherited or _has_open(entry, f"{folder}/"):
                 yield int(entry)
 
@@ -139,8 +141,8 @@ def _has_open(process: str, begin: str) -> bool:
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a folder at one blow: what a kill leaves of it is hidden, and goes with the
-    next one that is removed beside it.
+    """Remove a folder at one blow: what a kill leaves of it is hidden, and goes
+    with the next one that is removed beside it.
     """
     with suppress(OSError):
         folder.rename(folder.with_name(f".{folder.name}.old"))

@@ -8,12 +8,12 @@ annotations (see ``signature``). The docstring is the help.
 
 The module of a kind may define hooks: ``common`` (a function whose keyword-only
 parameters every member accepts), ``resolve(name)`` (a plug-in for names that are
-not built in, e.g. ``nx:...``), ``shorthand(text)`` (the mapping that a text of
-its own form stands for, or None) and ``from_class(target, settings)`` (a class of a
+not built in, e.g. ``nx:...``), ``shorthand(text)`` (the mapping that a text of its
+own form stands for, or None) and ``from_class(target, settings)`` (a class of a
 library as the plug-in that a file can name, or None, with its settings),
 ``from_object(value)`` (what makes an object that stands for a plug-in, or None) and
-``assume_traits(target)`` (traits of a function without a decorator). What a member may
-declare about itself are the traits of its kind (see ``traits``).
+``assume_traits(target)`` (traits of a function without a decorator). What a member
+may declare about itself are the traits of its kind (see ``traits``).
 """
 
 from __future__ import annotations
@@ -190,7 +190,9 @@ def _read_declaration(
 
 
 def _name_of(target: Callable[..., Any]) -> str:
-    """Return what a callable is called: as a function, or as the class of an object."""
+    """Return what a callable is called: as a function, or as the class of an
+    object.
+    """
     while isinstance(target, partial):
         target = target.func
     return getattr(target, "__name__", type(target).__name__)
@@ -314,8 +316,8 @@ def build(kind: str, value: object) -> ConfiguredPlugin:
 def _build_callable(
     kind: str, target: Callable[..., Any], given: Mapping[str, Any]
 ) -> ConfiguredPlugin:
-    """Make a plug-in of an object; one that a file can name becomes what it is called
-    there.
+    """Make a plug-in of an object; one that a file can name becomes what it is
+    called there.
 
     Args:
         kind: The kind.

@@ -6,8 +6,8 @@ are integers or integer arrays that broadcast, so a thousand nodes cost one
 vectorised call.
 
 The mixer is the finaliser of splitmix64 (Steele, Lea & Flood, 2014), applied once
-per coordinate. PyTorch's own generator, one per process, is borrowed by whoever must
-draw from it (`fork_rng`).
+per coordinate. PyTorch's own generator, one per process, is borrowed by whoever
+must draw from it (`fork_rng`).
 """
 
 from __future__ import annotations
@@ -172,9 +172,9 @@ _FORKED = threading.RLock()
 
 @cache
 def _seeder() -> Callable[[int], object]:
-    """Return what seeds all generators: torch's function, or, on a machine without an
-    accelerator, the only one there is. The function is slow, a millisecond: it notes
-    the stack for every accelerator that might yet come.
+    """Return what seeds all generators: torch's function, or, on a machine without
+    an accelerator, the only one there is. The function is slow, a millisecond: it
+    notes the stack for every accelerator that might yet come.
     """
     import torch
 

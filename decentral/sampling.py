@@ -53,8 +53,8 @@ def plan_fixed(shards: list[Integers], replacement: str, batch: int) -> Plan:
 
 
 def resample_plan(labels: Integers, mixture: Floats) -> Plan:
-    """Let every node draw a class by its column of ``mixture``, [classes, nodes], and
-    then a sample of that class, of all there are.
+    """Let every node draw a class by its column of ``mixture``, [classes, nodes],
+    and then a sample of that class, of all there are.
     """
     groups = group_by_label(labels, len(mixture))
     sizes = np.array([len(group) for group in groups])
@@ -126,8 +126,8 @@ class Sampler:
         self._indices, self._keys = self.draw(nodes, visit)
 
     def draw(self, nodes: Integers, visit: Integers) -> tuple[Integers, Integers]:
-        """Return which samples nodes [n, 1] see at their visits [n or 1, count], and the
-        keys of these.
+        """Return which samples nodes [n, 1] see at their visits [n or 1, count],
+        and the keys of these.
         """
         # torch has no unsigned 64-bit arithmetic: 63 bits fit its int64.
         keys = rng.bits(self.seed, "sample/key", nodes, visit) >> np.uint64(1)

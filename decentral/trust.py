@@ -1,15 +1,15 @@
-"""Whose code runs: what the configuration of somebody else names is data until it is
-trusted.
+"""Whose code runs: what the configuration of somebody else names is data until it
+is trusted.
 
-The user's own is what they name on the command line or in Python, and what lies beside
-or below a configuration that they name and that is in no run folder. All other code,
-a plug-in file or a module with a dotted name, runs if this user has run it before or
-gives its digest by ``--trust``. Packages of optimizers that are listed here are for
-all to name.
+The user's own is what they name on the command line or in Python, and what lies
+beside or below a configuration that they name and that is in no run folder. All
+other code, a plug-in file or a module with a dotted name, runs if this user has run
+it before or gives its digest by ``--trust``. Packages of optimizers that are listed
+here are for all to name.
 
-The decision falls where a configuration is read, before anything of it is built, and
-holds for what was read only: nothing is kept in the process. The answer, files with
-their digests, goes with the configuration to workers and restarts.
+The decision falls where a configuration is read, before anything of it is built,
+and holds for what was read only: nothing is kept in the process. The answer, files
+with their digests, goes with the configuration to workers and restarts.
 
 What was run is recorded by digest in the user's state folder, and in the file that
 ``DECENTRAL_TRUST`` names. What code that is trusted does is its own affair.
@@ -106,8 +106,8 @@ NOTHING = Trust()
 
 
 class Approved(dict[str, Any]):
-    """Settings whose code may run; ``files`` are digests by path, of what is not the
-    user's own.
+    """Settings whose code may run; ``files`` are digests by path, of what is not
+    the user's own.
     """
 
     files: Mapping[str, str] = MappingProxyType({})

@@ -108,7 +108,8 @@ def opened_files() -> dict[str, bytes]:
 
 @contextmanager
 def unpacked(files: Mapping[str, bytes], folder: Path) -> Generator[None]:
-    """Lay carried files into a folder; within, they are found under their old paths.
+    """Lay carried files into a folder; within, they are found under their old
+    paths.
 
     Thereafter the paths mean again what they mean on this machine: a process that
     trains more than once must not look for files in a folder that has gone.

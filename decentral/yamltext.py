@@ -63,8 +63,8 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: Any, index: Any) -> Any:
         """Read what stands at a place, not too deep within others.
 
-        A few aliases of aliases can stand for more than any memory holds, and one of
-        what is around it for something endless.
+        A few aliases of aliases can stand for more than any memory holds, and one
+        of what is around it for something endless.
         """
         event = self.peek_event()
         self.depth += 1

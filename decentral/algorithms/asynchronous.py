@@ -42,19 +42,20 @@ def ad_psgd(
     x_i <- x_i - lr g_i(snapshot).
 
     x_i, x_j <- (x_i + x_j) / 2, with both models as they are when the transfer ends
-    (``atomic``), or half the difference of the models when it began is added to each
-    (``in_flight``). The partner computes on; its gradient stays that of its
-    snapshot. A node's cycle is computing plus transfer, or with ``overlap`` the longer
-    of the two: the update then comes before the average. (Lian, Zhang, Zhang & Liu,
-    "Asynchronous decentralized parallel stochastic gradient descent", ICML 2018.)
+    (``atomic``), or half the difference of the models when it began is added to
+    each (``in_flight``). The partner computes on; its gradient stays that of its
+    snapshot. A node's cycle is computing plus transfer, or with ``overlap`` the
+    longer of the two: the update then comes before the average. (Lian, Zhang, Zhang
+    & Liu, "Asynchronous decentralized parallel stochastic gradient descent", ICML
+    2018.)
 
     Args:
         node: The node.
         event: What has happened to it.
         exchange: Which models the two average.
         overlap: Whether the next gradient is computed during the transfer.
-        lock: Whether a node takes part in one transfer at a time; those who wait are
-            served in the order in which they came.
+        lock: Whether a node takes part in one transfer at a time; those who wait
+            are served in the order in which they came.
     """
     numbers = node.numbers
     if event.kind == "start":
@@ -106,14 +107,14 @@ def gossip_learning(
     aggressiveness: Count = 5,
     queue: Queue = "newest",
 ) -> None:
-    """Models walk: after an update a node sends (x_i, age_i) to one random neighbour,
-    which averages by age.
+    """Models walk: after an update a node sends (x_i, age_i) to one random
+    neighbour, which averages by age.
 
-    x_i <- (age_i x_i + age_j x_j) / (age_i + age_j), age_i <- max(age_i, age_j) when a
-    message arrives. With ``tokens`` a node earns one per update instead of sending,
-    and spends them when a message arrives (token accounts). (Ormandi, Hegedus &
-    Jelasity, "Gossip learning with linear models on fully distributed data", 2013;
-    Danner & Jelasity, "Token account algorithms", ICDCS 2018.)
+    x_i <- (age_i x_i + age_j x_j) / (age_i + age_j), age_i <- max(age_i, age_j)
+    when a message arrives. With ``tokens`` a node earns one per update instead of
+    sending, and spends them when a message arrives (token accounts). (Ormandi,
+    Hegedus & Jelasity, "Gossip learning with linear models on fully distributed
+    data", 2013; Danner & Jelasity, "Token account algorithms", ICDCS 2018.)
 
     Args:
         node: The node.
@@ -201,20 +202,21 @@ def swift(
     send: Literal["every", "mixing"] = "every",
     queue: Queue = "newest",
 ) -> None:
-    """SWIFT: before every C-th update a node mixes with the newest models that it has
-    of its neighbours, and never waits.
+    """SWIFT: before every C-th update a node mixes with the newest models that it
+    has of its neighbours, and never waits.
 
-    x_i <- sum_j W_ij x_j, then x_i <- x_i - lr g_i(snapshot); W_ij of neighbours who
-    have not been heard of stays with x_i. What it does to the length of a step is
-    shown as ``simulation/gain``. (Bornstein, Rabbani, Wang, Bedi & Huang, "SWIFT:
-    Rapid decentralized federated learning via wait-free model communication", ICLR
-    2023.)
+    x_i <- sum_j W_ij x_j, then x_i <- x_i - lr g_i(snapshot); W_ij of neighbours
+    who have not been heard of stays with x_i. What it does to the length of a step
+    is shown as ``simulation/gain``. (Bornstein, Rabbani, Wang, Bedi & Huang,
+    "SWIFT: Rapid decentralized federated learning via wait-free model
+    communication", ICLR 2023.)
 
     Args:
         node: The node.
         event: What has happened to it.
         every: C: updates from one mixing to the next.
-        send: Whether the model is sent after every update, or after those that mixed.
+        send: Whether the model is sent after every update, or after those that
+            mixed.
         queue: What waits while the sender's line is busy: its newest model, or all.
     """
     if event.kind == "start":
@@ -245,9 +247,9 @@ def async_push_sum(node: Node, event: NodeEvent) -> None:
     """Asynchronous gradient push: x_i <- x_i - lr g_i(z_i), then equal shares of
     (x_i, w_i) to oneself and all out-neighbours; z_i = x_i / w_i.
 
-    What arrives is added. Rows hold z; nothing is ever dropped: what waits for a busy
-    line is added up. (Assran, Loizou, Ballas & Rabbat, "Stochastic gradient push",
-    ICML 2019; Assran & Rabbat, "Asynchronous gradient push", 2021.)
+    What arrives is added. Rows hold z; nothing is ever dropped: what waits for a
+    busy line is added up. (Assran, Loizou, Ballas & Rabbat, "Stochastic gradient
+    push", ICML 2019; Assran & Rabbat, "Asynchronous gradient push", 2021.)
 
     Args:
         node: The node.
@@ -322,15 +324,16 @@ def epidemic(
 def divshare(
     node: Node, event: NodeEvent, *, fragments: Count = 10, receivers: Count = 2
 ) -> None:
-    """DivShare: after ``local_steps`` a node cuts x_i into F fragments and sends each to
-    J random nodes, one after the other; slow links carry some fragments, not none.
+    """DivShare: after ``local_steps`` a node cuts x_i into F fragments and sends
+    each to J random nodes, one after the other; slow links carry some fragments,
+    not none.
 
-    Every fragment of x_i becomes the mean of itself and of the newest that arrived of
-    each sender since, x_i^f <- (x_i^f + sum_j x_j^f) / (1 + n_f), before the next
-    local step. Fragments leave in random order; what has not left by the next round
-    is dropped. The topology says among whom is drawn. (Biswas, Kermarrec, Sharma,
-    Trinca & de Vos, "Boosting asynchronous decentralized learning with model
-    fragmentation", WWW 2025.)
+    Every fragment of x_i becomes the mean of itself and of the newest that arrived
+    of each sender since, x_i^f <- (x_i^f + sum_j x_j^f) / (1 + n_f), before the
+    next local step. Fragments leave in random order; what has not left by the next
+    round is dropped. The topology says among whom is drawn. (Biswas, Kermarrec,
+    Sharma, Trinca & de Vos, "Boosting asynchronous decentralized learning with
+    model fragmentation", WWW 2025.)
 
     Args:
         node: The node.

@@ -70,7 +70,9 @@ def paper_of(found: Plugin) -> str:
 
 
 def time_of(rule: ConfiguredPlugin) -> str:
-    """Return an algorithm's model of time: ``rounds``, ``events`` or ``neighbours``."""
+    """Return an algorithm's model of time: ``rounds``, ``events`` or
+    ``neighbours``.
+    """
     time = traits_of(rule, AlgorithmTraits).time
     return time if isinstance(time, str) else time(rule.settings)
 
@@ -80,8 +82,8 @@ def refuse_compute(
 ) -> None:
     """Refuse seconds of steps that do not go with the algorithm's model of time.
 
-    Steps that take no time where nobody waits: one node would take them all. Messages
-    that are lost where somebody waits for them, or where they carry mass.
+    Steps that take no time where nobody waits: one node would take them all.
+    Messages that are lost where somebody waits for them, or where they carry mass.
 
     Args:
         algorithm: The algorithm.

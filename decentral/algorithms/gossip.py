@@ -46,9 +46,9 @@ def dsgd(
         block: The rows that are trained here.
         action: What is sent after this step; None: nothing.
         order: Whether nodes adapt before they combine, or after.
-        wait: Whether the simulation goes from round to round, or from event to event,
-            where it is seen how far nodes are apart at one moment: the same models at
-            the same simulated seconds.
+        wait: Whether the simulation goes from round to round, or from event to
+            event, where it is seen how far nodes are apart at one moment: the same
+            models at the same simulated seconds.
     """
     if wait == "neighbours":
         # In simulated time the two are a node, and what has happened to it.
@@ -146,12 +146,13 @@ def relay_sum(block: Block, action: RoundAction | None) -> None:
     """RelaySGD on a tree: all models reach all nodes, exactly, as late as the way
     is long.
 
-    m_ij = x_i + sum of m_ki over neighbours k but j; x_i <- (x_i + sum_j m_ji + (N -
-    count) y_i) / N, where y_i, the model that the node began with, stands for models
-    that did not arrive yet, as in the authors' code. A node sends all its neighbours
-    s_i = x_i + r_i, with r_i the sum of what it received, and each takes away what it
-    sent itself: r_i <- sum_j s_j - degree s_i (last) + r_i (last but one). (Vogels et
-    al., "RelaySum", NeurIPS 2021.)
+    m_ij = x_i + sum of m_ki over neighbours k but j;
+    x_i <- (x_i + sum_j m_ji + (N - count) y_i) / N, where y_i, the model that the
+    node began with, stands for models that did not arrive yet, as in the authors'
+    code. A node sends all its neighbours s_i = x_i + r_i, with r_i the sum of what
+    it received, and each takes away what it sent itself:
+    r_i <- sum_j s_j - degree s_i (last) + r_i (last but one). (Vogels et al.,
+    "RelaySum", NeurIPS 2021.)
     """
     block.gradient()
     block.adapt()
@@ -175,9 +176,9 @@ def relay_sum(block: Block, action: RoundAction | None) -> None:
     block.combine(action)
     state["count_heard"].copy_(count)
     degree = block.degree(action)
-    # What is rounded here stays in the sums for ever, since it is part of no message
-    # that arrives and ends: so they are in double precision, and so is what the
-    # exchange adds up. To round what is sent does no harm: it is as if x_i was.
+    # What is rounded here stays in the sums for ever, since it is part of no
+    # message that arrives and ends: so they are in double precision, and so is what
+    # the exchange adds up. To round what is sent does no harm: it is as if x_i was.
     for of, last, now in (("", before, sent), ("count_", counted, sent_count)):
         heard = state[f"{of}heard"]
         heard.sub_(degree * state[f"{of}sent"].to(heard)).add_(state[f"{of}earlier"])

@@ -40,10 +40,10 @@ def allreduce(block: Block, action: RoundAction | None) -> None:
 def local_sgd(block: Block, action: RoundAction | None) -> None:
     """FedAvg: ``local_steps`` steps alone, then x_i <- (1/N) sum_j x_j.
 
-    It is dsgd with the schedule ``merges``; with ``participation`` the mean is that of
-    the nodes that were drawn. (McMahan et al.,
-    "Communication-efficient learning", AISTATS 2017; Stich, "Local SGD converges
-    fast and communicates little", ICLR 2019.)
+    It is dsgd with the schedule ``merges``; with ``participation`` the mean is that
+    of the nodes that were drawn. (McMahan et al., "Communication-efficient
+    learning", AISTATS 2017; Stich, "Local SGD converges fast and communicates
+    little", ICLR 2019.)
     """
     dsgd(block, action)
 

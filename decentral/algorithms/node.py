@@ -1,9 +1,9 @@
 """One node in simulated time, as an asynchronous algorithm sees it.
 
-An algorithm with the trait ``time="events"`` is a function ``(node, event)``, called
-once for everything that happens to a node: its ``start``, a ``gradient`` that is
-ready, a ``transfer`` that has ended, a ``message`` that has arrived, a ``round``
-whose messages are all there. Its text is made of verbs:
+An algorithm with the trait ``time="events"`` is a function ``(node, event)``,
+called once for everything that happens to a node: its ``start``, a ``gradient``
+that is ready, a ``transfer`` that has ended, a ``message`` that has arrived, a
+``round`` whose messages are all there. Its text is made of verbs:
 
 - ``node.compute()``: take a snapshot of x_i and the next batch, and be called with
   ``gradient`` when the gradient is ready;
@@ -11,7 +11,8 @@ whose messages are all there. Its text is made of verbs:
 - ``node.send(receivers)``: send x_i as it is now; they are called with ``message``;
 - ``node.mix(own, others)``: x_i <- own x_i + sum_j w_j x_j of models that arrived;
 - ``node.meet(other)``: exchange models with another node; the node is called with
-  ``transfer`` when both have the other's, and ``node.average(event)`` averages the two.
+  ``transfer`` when both have the other's, and ``node.average(event)`` averages the
+  two.
 
 What a node remembers from event to event are ``numbers`` and the ``mailbox``.
 """
@@ -51,8 +52,8 @@ class Version:
     """A model as it was sent: held once for all who get it.
 
     ``value`` is what the row would be if every update added 1 to it (see
-    ``simulation/gain``); ``numbers`` are what the algorithm sends along. Rows are copied
-    when somebody looks, or many together: ``settle`` does what waits.
+    ``simulation/gain``); ``numbers`` are what the algorithm sends along. Rows are
+    copied when somebody looks, or many together: ``settle`` does what waits.
     """
 
     number: int
@@ -80,8 +81,9 @@ class Version:
 
 
 class NodeEvent(NamedTuple):
-    """What has happened to a node; ``sender`` and ``version`` are those of a message,
-    or of the other node of a transfer, whose ``own`` is the node's model of its begin.
+    """What has happened to a node; ``sender`` and ``version`` are those of a
+    message, or of the other node of a transfer, whose ``own`` is the node's model
+    of its begin.
     """
 
     kind: Kind
@@ -101,7 +103,8 @@ class Node(Protocol):
 
     #: The algorithm's own numbers, kept in checkpoints.
     numbers: dict[str, float]
-    #: Models that arrived and are kept, by any whole number: a sender's id, a place.
+    #: Models that arrived and are kept, by any whole number: a sender's id, a
+    #: place.
     mailbox: dict[int, Version]
 
     @property
@@ -154,20 +157,22 @@ class Node(Protocol):
         ...
 
     def update(self, scale: float = 1.0) -> None:
-        """Let the optimizer update the row by the gradient that is ready, or ``scale``
-        times the row, where the row is divided by that.
+        """Let the optimizer update the row by the gradient that is ready, or
+        ``scale`` times the row, where the row is divided by that.
         """
         ...
 
     def communicates(self, *, now: bool = False) -> bool:
-        """Whether the schedule lets the node communicate with the update that a ready
-        gradient makes, or else with the last one; ``now``: also where ``local_steps``
-        would not, for an algorithm that counts its steps itself.
+        """Whether the schedule lets the node communicate with the update that a
+        ready gradient makes, or else with the last one; ``now``: also where
+        ``local_steps`` would not, for an algorithm that counts its steps itself.
         """
         ...
 
     def draw(self, purpose: str) -> float:
-        """Return a number in [0, 1) that depends on seed, node and earlier draws only."""
+        """Return a number in [0, 1) that depends on seed, node and earlier draws
+        only.
+        """
         ...
 
     def happens(self, chance: float, purpose: str) -> bool:
@@ -191,16 +196,16 @@ class Node(Protocol):
         Args:
             receivers: To whom.
             waits: What waits while the line is busy: the newest model only, or all.
-            adds: The number by which what waits and what comes are averaged, and which
-                is summed, so that nothing is dropped; empty: the newest takes the place
-                of what waits.
+            adds: The number by which what waits and what comes are averaged, and
+                which is summed, so that nothing is dropped; empty: the newest takes
+                the place of what waits.
             numbers: What goes with the model.
         """
         ...
 
     def send_parts(self, letters: Sequence[tuple[NodeId, Part]]) -> None:
-        """Send parts of the model as it is now, one after the other over the sender's
-        line; what of earlier parts has not left is dropped.
+        """Send parts of the model as it is now, one after the other over the
+        sender's line; what of earlier parts has not left is dropped.
         """
         ...
 
@@ -232,19 +237,21 @@ class Node(Protocol):
         Args:
             other: The other node.
             begun: Whether the models of now are averaged in the end.
-            alone: Whether each of the two takes part in no other exchange, and waits
-                for that.
+            alone: Whether each of the two takes part in no other exchange, and
+                waits for that.
         """
         ...
 
     def average(self, event: NodeEvent) -> None:
-        """Replace the models of both ends of a transfer by their mean, as they are now;
-        or add half of their difference when it begun, if they met so.
+        """Replace the models of both ends of a transfer by their mean, as they are
+        now; or add half of their difference when it begun, if they met so.
         """
         ...
 
     def send_round(self) -> bool:
-        """Send the model as the round of this step says; return whether there is one."""
+        """Send the model as the round of this step says; return whether there is
+        one.
+        """
         ...
 
     def await_round(self) -> None:

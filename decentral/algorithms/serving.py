@@ -37,8 +37,8 @@ def fedasync(
     alpha: Annotated[float, Gt(0), Le(1)] = 0.6,
     power: NonNegative = 0.5,
 ) -> None:
-    """FedAsync: node 0 serves; x <- (1 - a) x + a x_i for each model that comes, a =
-    alpha (1 + staleness)^-p.
+    """FedAsync: node 0 serves; x <- (1 - a) x + a x_i for each model that comes,
+    a = alpha (1 + staleness)^-p.
 
     A node trains ``local_steps`` steps from the server's model, sends its own, and
     goes on with what the server has then. The server holds no data. (Xie, Koyejo &
@@ -48,8 +48,8 @@ def fedasync(
         node: The node.
         event: What has happened to it.
         alpha: Share of a model that is not stale.
-        power: p: how fast the share falls with staleness, in changes of the server's
-            model since the node got it.
+        power: p: how fast the share falls with staleness, in changes of the
+            server's model since the node got it.
     """
     if _serve_client(node, event):
         return
@@ -79,8 +79,8 @@ def fedbuff(
     server_lr: Positive = 1.0,
     power: NonNegative = 0.5,
 ) -> None:
-    """FedBuff: node 0 serves; it adds the mean of the first K updates that come, then
-    begins anew.
+    """FedBuff: node 0 serves; it adds the mean of the first K updates that come,
+    then begins anew.
 
     x <- x + server_lr (1/K) sum_i (x_i - x of which i began) / (1 + staleness_i)^p.
     A node trains ``local_steps`` steps from the server's model, sends its own, and
@@ -139,12 +139,12 @@ def async_diloco(
     """Asynchronous DiLoCo: node 0 serves, with delayed Nesterov momentum over the
     pseudo-gradients D_i = (what node i began with) - x_i.
 
-    With each that comes x <- x - a (c b m + D_i / K); every K-th time first m <- b m +
-    (1/K) sum D, then x <- x - a ((1 - c K + c) b m + D_i / K). A node trains H_i
-    steps from the server's model, ``local_steps`` times its speed over the fastest
-    one's (DyLU), so that all come back equally often. (Liu, Chhaparia, Douillard,
-    Kale, Rusu, Shen, Szlam & Ranzato, "Asynchronous local-SGD training for language
-    modeling", 2024, Algorithms 3 and 4.)
+    With each that comes x <- x - a (c b m + D_i / K); every K-th time first m <- b
+    m + (1/K) sum D, then x <- x - a ((1 - c K + c) b m + D_i / K). A node trains
+    H_i steps from the server's model, ``local_steps`` times its speed over the
+    fastest one's (DyLU), so that all come back equally often. (Liu, Chhaparia,
+    Douillard, Kale, Rusu, Shen, Szlam & Ranzato, "Asynchronous local-SGD training
+    for language modeling", 2024, Algorithms 3 and 4.)
 
     Args:
         node: The node.
@@ -152,9 +152,10 @@ def async_diloco(
         outer_lr: Learning rate of the outer step, a.
         outer_momentum: Momentum of the outer step, b.
         buffer: K: pseudo-gradients from one change of the momentum to the next.
-        early: c K: the share of the momentum that is spread over the steps in between;
-            0: all of it is applied when it changes.
-        by_speed: Whether slow nodes take fewer steps; else all take ``local_steps``.
+        early: c K: the share of the momentum that is spread over the steps in
+            between; 0: all of it is applied when it changes.
+        by_speed: Whether slow nodes take fewer steps; else all take
+            ``local_steps``.
     """
     if _serve_client(node, event, counts=True):
         return

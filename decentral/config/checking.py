@@ -121,8 +121,8 @@ def file_faults(path: str | Path, *others: str, trust: Trust = NOTHING) -> list[
     """Return everything that is wrong with a file of settings, in the order of its
     lines.
 
-    What combinations of settings cannot be is said where nothing else is wrong. Code
-    that may not run hides the rest, since settings are judged by it.
+    What combinations of settings cannot be is said where nothing else is wrong.
+    Code that may not run hides the rest, since settings are judged by it.
 
     Args:
         path: The file.

@@ -21,8 +21,8 @@ _OF_RAY = {"address", "placement", "on_failure", "max_failures", "dashboard_port
 class Engine(BaseModel):
     """How a run is trained: in this process, or by workers on a Ray cluster.
 
-    All but the name concern Ray, and some the ranks of torchrun or Slurm. Written as
-    text, ``ray(workers=4)``, or as a mapping.
+    All but the name concern Ray, and some the ranks of torchrun or Slurm. Written
+    as text, ``ray(workers=4)``, or as a mapping.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

@@ -1,7 +1,8 @@
 """Where the files lie that a configuration names: relative to its own folder.
 
-Plug-in and graph files, the configuration of a plan, and settings that are declared as
-a ``Location``. What stands on the command line is relative to the current folder.
+Plug-in and graph files, the configuration of a plan, and settings that are declared
+as a ``Location``. What stands on the command line is relative to the current
+folder.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ _WITH_DATA = ("task", "model", "batch", "compute")
 
 
 def place_files(settings: Mapping[str, Any], file: str | Path) -> dict[str, Any]:
-    """Return the settings of a configuration, with the paths of the files they name.
+    """Return the settings of a configuration, with the paths of the files they
+    name.
 
     Raises ConfigError for a path that is right from the current folder alone.
 
@@ -32,8 +34,8 @@ def place_files(settings: Mapping[str, Any], file: str | Path) -> dict[str, Any]
         file: The configuration.
     """
     folder = Path(file).expanduser().parent
-    # A run folder keeps whole paths; those of an older version were meant from where
-    # it was launched.
+    # A run folder keeps whole paths; those of an older version were meant from
+    # where it was launched.
     if folder.resolve() == Path.cwd() or (folder / "env.json").exists():
         return dict(settings)
     places = _Places(Path(file), settings)

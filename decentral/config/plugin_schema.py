@@ -1,5 +1,5 @@
-"""Plug-ins as JSON Schema: every kind, and every member with its settings, from their
-signatures.
+"""Plug-ins as JSON Schema: every kind, and every member with its settings, from
+their signatures.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What may be written, for editors: the JSON Schema of a configuration, from pydantic
-and the plug-ins' signatures; and the types of the keywords in Python, which a test
-compares with the settings.
+"""What may be written, for editors: the JSON Schema of a configuration, from
+pydantic and the plug-ins' signatures; and the types of the keywords in Python,
+which a test compares with the settings.
 """
 
 from __future__ import annotations
@@ -78,8 +78,8 @@ def _setting(key: str) -> Schema:
     if key in PARTS:
         number = [_number(key)] if key in NUMBERS else []
         auto = [{"enum": ["auto", None]}] if field.default == "auto" else []
-        # A run writes null where there is nothing to choose: the model of a task that
-        # brings its own, the topology of nodes that never communicate.
+        # A run writes null where there is nothing to choose: the model of a task
+        # that brings its own, the topology of nodes that never communicate.
         absent = absent or [{"type": "null"}]
         return {"anyOf": [ref(PARTS[key]), *_changes(key), *number, *auto, *absent]}
     if key in LISTS:
@@ -220,8 +220,8 @@ def _inside(key: str, members: Iterable[Plugin]) -> Schema:
 
 
 def _below(key: str) -> list[Plugin]:
-    """Return which plug-ins a part may be where none is chosen: that of the defaults,
-    and those that tasks and algorithms recommend.
+    """Return which plug-ins a part may be where none is chosen: that of the
+    defaults, and those that tasks and algorithms recommend.
     """
     kind = PARTS[key]
     suited = [traits_of(one, Recommending).defaults.get(key)
@@ -377,7 +377,9 @@ class Settings(Parts, total=False):
 
 
 class Again(Parts, total=False):
-    """What ``decentral.resume`` takes: parts from Python, and where the run goes on."""
+    """What ``decentral.resume`` takes: parts from Python, and where the run goes
+    on.
+    """
 
     engine: str | Mapping[str, Any] | None
 

@@ -48,8 +48,8 @@ TAGS = 1 << 30
 
 
 def open_store(address: str, port: int = 0) -> Any:
-    """Return a store for workers to meet at, on a ``.port`` of ``address`` alone; 0: a
-    free one. It serves while somebody holds it; every worker connects to it.
+    """Return a store for workers to meet at, on a ``.port`` of ``address`` alone;
+    0: a free one. It serves while somebody holds it; every worker connects to it.
     """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     server = socket.create_server((address, port), family=family)

@@ -37,9 +37,9 @@ def bad(
         )
     enter = share / ((1 - share) * length)
     found, open_ = np.zeros(len(who[0]), bool), np.arange(len(who[0]))
-    # Backwards until a draw decides by itself, a few steps as a rule, some at a time:
-    # nothing has to be kept from step to step, and a resumed run needs no state of
-    # the chain.
+    # Backwards until a draw decides by itself, a few steps as a rule, some at a
+    # time: nothing has to be kept from step to step, and a resumed run needs no
+    # state of the chain.
     together = int(min(2 * length, 64)) + 1
     for last in range(step, 0, -together):
         earlier = np.arange(last, max(last - together, 0), -1)[:, None]

@@ -360,7 +360,8 @@ def differentiate(loss: Callable[[Tensor, Tensor], Tensor]) -> Differentiated:
         return losses.detach(), grad
 
     def either(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        # Of other shapes, such as sequences or soft targets, the kernel knows nothing.
+        # Of other shapes, such as sequences or soft targets, the kernel knows
+        # nothing.
         classes = (
             outputs.dim() == 3 and targets.dim() == 2 and not targets.is_floating_point()
         )

@@ -37,8 +37,8 @@ class Models:
     """What a rule may know of N trained models.
 
     ``loss`` is the validation loss of a row; ``fisher`` the mean squared gradient
-    of model i on single samples of its own node, [P], with labels drawn from its own
-    predictions, or those of the data (true).
+    of model i on single samples of its own node, [P], with labels drawn from its
+    own predictions, or those of the data (true).
     """
 
     rows: Tensor  # [N, P]

@@ -87,10 +87,10 @@ def trimmed_mean(
 def lora_product(models: Models) -> Tensor:
     """Average the products B_i A_i of adapters of low rank, and not their factors.
 
-    B A is the best approximation of (1/N) sum_i B_i A_i of the rank of the adapters,
-    by singular values; where all A_i are the same, (1/N) sum_i B_i with it is exact.
-    All other numbers are averaged. (Wang et al., "FLoRA", NeurIPS 2024, and Singhal et
-    al., "FedEx-LoRA", ACL 2025, on how both averages differ.)
+    B A is the best approximation of (1/N) sum_i B_i A_i of the rank of the
+    adapters, by singular values; where all A_i are the same, (1/N) sum_i B_i with
+    it is exact. All other numbers are averaged. (Wang et al., "FLoRA", NeurIPS
+    2024, and Singhal et al., "FedEx-LoRA", ACL 2025, on how both averages differ.)
     """
     merged = models.rows.mean(0)
     entries = {entry.name: entry for entry in models.layout.parameters}
@@ -134,8 +134,8 @@ def _factors(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 #: Sine of an angle below which an arc is a straight line, to the last bits of
 #: float32.
 _STRAIGHT = 1e-4
-#: Degrees beyond which two models are opposite: every great circle leads from one to
-#: the other, and their mean is next to nothing.
+#: Degrees beyond which two models are opposite: every great circle leads from one
+#: to the other, and their mean is next to nothing.
 _OPPOSITE = 179.0
 
 
@@ -144,8 +144,8 @@ def slerp(models: Models, *, t: Share = 0.5) -> Tensor:
     """Go from the first of two models to the second along a great circle.
 
     x = (sin((1 - t) w) x_0 + sin(t w) x_1) / sin w with the angle w between the
-    models. Where it is next to nothing, the straight line is taken; beyond 179 degrees
-    it is refused, since no way between opposite models is the shortest.
+    models. Where it is next to nothing, the straight line is taken; beyond 179
+    degrees it is refused, since no way between opposite models is the shortest.
     (Shoemake, "Animating rotation with quaternion curves", SIGGRAPH 1985.)
 
     Args:
@@ -244,7 +244,8 @@ def fisher(models: Models, *, floor: Positive = 1e-6, empirical: bool = False) -
     Args:
         models: What is merged: rows [N, P], and what rules may ask about them.
         floor: Least weight of a number.
-        empirical: Take the labels of the data: what they do not tell does not count.
+        empirical: Take the labels of the data: what they do not tell does not
+            count.
     """
     total, weight = (torch.zeros_like(models.start) for _ in range(2))
     for node, row in enumerate(models.rows):

@@ -100,9 +100,9 @@ def judge_models(
     judge: Callable[[Any, Any], Tensor], outputs: Tree, targets: Tree
 ) -> Tensor:
     """Return what ``judge`` says of every model's outputs [n, B, ...], [n, ...]."""
-    # One after the other: by vmap all together take as long (cross entropy and accuracy
-    # of 32 models on 512 samples), and its first call on a loss several tenths of a
-    # second, for which torch imports its symbolic mathematics.
+    # One after the other: by vmap all together take as long (cross entropy and
+    # accuracy of 32 models on 512 samples), and its first call on a loss several
+    # tenths of a second, for which torch imports its symbolic mathematics.
     models = range(len(first_leaf(outputs)))
     found = [judge(tree_at(outputs, index), targets) for index in models]
     return torch.stack([torch.as_tensor(one) for one in found])

@@ -122,7 +122,8 @@ _LANGUAGE = [
 
 @plugin("metric", records=tuple(_LANGUAGE))
 def perplexity(snapshot: Snapshot) -> dict[str, float]:
-    """Perplexity of a language model, exp of its test loss, and bits per byte of text.
+    """Perplexity of a language model, exp of its test loss, and bits per byte of
+    text.
 
     Of the local models it is the mean of theirs. Bits per byte, loss / log 2 times
     tokens per byte, compares models of different tokens.

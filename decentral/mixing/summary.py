@@ -61,8 +61,8 @@ def mixing_note(mixer: Mixer) -> str | None:
             f"{what}: row-stochastic, so that the mean of the models drifts; {remedy} "
             "keeps it."
         )
-    # Those that are computed keep a share of each node's own row: on a connected graph
-    # they bring all together.
+    # Those that are computed keep a share of each node's own row: on a connected
+    # graph they bring all together.
     given = mixer.rule is None and not topology.time_varying
     if given and topology.nodes <= _FEW and spectral_gap(mixer) < TOLERANCE:
         return (

@@ -258,11 +258,12 @@ def trace(
 ) -> Floats:
     """Let nodes be as fast, and as often away, as machines of a trace.
 
-    A CSV file with the columns node, time_s, and any of compute_s (seconds of a step),
-    online (1 or 0), up_Bps, down_Bps and latency_s (of its line, in runs event by
-    event): a value holds until the next line of its node. A step takes what holds when
-    it begins, and stands still while its machine is away; a message what holds when it
-    leaves, and its receiver's line what holds when it begins to arrive.
+    A CSV file with the columns node, time_s, and any of compute_s (seconds of a
+    step), online (1 or 0), up_Bps, down_Bps and latency_s (of its line, in runs
+    event by event): a value holds until the next line of its node. A step takes
+    what holds when it begins, and stands still while its machine is away; a message
+    what holds when it leaves, and its receiver's line what holds when it begins to
+    arrive.
 
     Args:
         nodes: Numbers of the nodes, [n].
@@ -272,12 +273,12 @@ def trace(
         amount: How many times the samples of the first batch the step has.
         path: The file; none: a made-up sample of four machines.
         seconds: Seconds of a step where the file does not say.
-        more: Which machines nodes beyond those of the file are: ``drawn`` by the seed,
-            or ``cycled``.
+        more: Which machines nodes beyond those of the file are: ``drawn`` by the
+            seed, or ``cycled``.
         repeat: Whether the file begins anew at its last time; else its last values
             hold on.
-        offline: What is sent to a node that is away, in runs event by event: it comes
-            ``late``, when the node is back, or is ``lost``.
+        offline: What is sent to a node that is away, in runs event by event: it
+            comes ``late``, when the node is back, or is ``lost``.
     """
     machines = machines_of(path, repeat)
     count = len(machines)

@@ -24,9 +24,9 @@ AllReduce = Literal["auto", "ring", "tree"]
 class Network:
     """Sites, the links between them, and the lines by which nodes are connected.
 
-    Two nodes of one site are linked through the diagonal of the matrices. The capacity of
-    a node's line is shared by all that it sends (``up``), or receives (``down``),
-    at the same time.
+    Two nodes of one site are linked through the diagonal of the matrices. The
+    capacity of a node's line is shared by all that it sends (``up``), or receives
+    (``down``), at the same time.
     """
 
     site: Integers  # [N]

@@ -1,8 +1,8 @@
-"""The order in which things happen in simulated time, and the lines over which messages
-leave and arrive, one event at a time.
+"""The order in which things happen in simulated time, and the lines over which
+messages leave and arrive, one event at a time.
 
-Nothing here touches a tensor: what happens when is a pure function of seconds, bytes
-and node ids.
+Nothing here touches a tensor: what happens when is a pure function of seconds,
+bytes and node ids.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class Moment(IntEnum):
 
 
 class Event(NamedTuple):
-    """One thing that happens: at ``time_s``, to ``node``; ``number`` tells apart what
-    is otherwise equal, in the order of its making.
+    """One thing that happens: at ``time_s``, to ``node``; ``number`` tells apart
+    what is otherwise equal, in the order of its making.
     """
 
     time_s: float
@@ -100,14 +100,14 @@ class Leaving(NamedTuple):
     arrives_s: float
 
 
-#: (node, when) -> bytes per second up and down, and seconds more on every way; None: as
-#: the network says.
+#: (node, when) -> bytes per second up and down, and seconds more on every way;
+#: None: as the network says.
 OwnLine = Callable[[NodeId, float], tuple[float | None, float | None, float | None]]
 
 
 class Lines:
-    """Every node's line to the network: shared by what it sends at once, and first in,
-    first out for what it receives.
+    """Every node's line to the network: shared by what it sends at once, and first
+    in, first out for what it receives.
     """
 
     def __init__(self, network: Network, line: OwnLine | None = None) -> None:
@@ -135,8 +135,8 @@ class Lines:
     def leave(
         self, now_s: float, sender: NodeId, receivers: Sequence[NodeId], size: float
     ) -> list[Leaving]:
-        """Let messages of ``size`` bytes leave at once, with equal shares of the line:
-        r = min(bandwidth, up / messages).
+        """Let messages of ``size`` bytes leave at once, with equal shares of the
+        line: r = min(bandwidth, up / messages).
 
         Args:
             now_s: When they leave.

@@ -1,5 +1,5 @@
-"""What machines really did: seconds of their steps, and when they were reachable, from
-a file.
+"""What machines really did: seconds of their steps, and when they were reachable,
+from a file.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from decentral.errors import ConfigError
 from decentral.limits import read_bytes
 from decentral.userfile import locate
 
-#: A made-up day of four machines, in seconds: one always on, one slow in the middle,
-#: one away for a while, one that comes late.
+#: A made-up day of four machines, in seconds: one always on, one slow in the
+#: middle, one away for a while, one that comes late.
 SAMPLE = """node,time_s,compute_s,online
 0,0,0.02,1
 1,0,0.03,1
@@ -36,7 +36,8 @@ _LINE = ("up_Bps", "down_Bps", "latency_s")
 _COLUMNS = ("node", "time_s", "compute_s", "online", *_LINE)
 _ONLINE = {"1": True, "true": True, "0": False, "false": False}
 _MOST_BYTES = 1 << 28
-#: Bytes per second up and down, and seconds more on every way; None: as the network says.
+#: Bytes per second up and down, and seconds more on every way; None: as the network
+#: says.
 Line = tuple[float | None, ...]
 _Entry = tuple[float, float | None, bool, Line, int]
 
@@ -81,8 +82,8 @@ class Machine:
         return waited_s
 
     def step_s(self, at_s: float, otherwise_s: float, amount: float = 1.0) -> float:
-        """Return how long a step takes that begins at a moment: its seconds as of then,
-        and all that the machine is away meanwhile.
+        """Return how long a step takes that begins at a moment: its seconds as of
+        then, and all that the machine is away meanwhile.
 
         Args:
             at_s: When it begins.

@@ -147,7 +147,8 @@ def from_class(
 ) -> tuple[Plugin | None, dict[str, Any]]:
     """Return an optimizer class of torch by its dotted name, and its settings.
 
-    ``lr`` is no setting of an optimizer: it is the peak rate where the run says none.
+    ``lr`` is no setting of an optimizer: it is the peak rate where the run says
+    none.
 
     Args:
         kind: The class.

@@ -1,5 +1,5 @@
-"""First-order optimizers: one number of state or two for each parameter; and GradPower,
-which raises gradients to a power before any optimizer sees them.
+"""First-order optimizers: one number of state or two for each parameter; and
+GradPower, which raises gradients to a power before any optimizer sees them.
 """
 
 from __future__ import annotations

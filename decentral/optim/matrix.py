@@ -32,8 +32,8 @@ _OTHERS = {"embedding", "experts", "norm"}
 class Member:
     """A parameter with its gradient, its state, its name and its block.
 
-    ``value`` and ``grad`` are matrices, or as the parameter is where it is none; what
-    is kept in ``state`` has the shape of the parameter.
+    ``value`` and ``grad`` are matrices, or as the parameter is where it is none;
+    what is kept in ``state`` has the shape of the parameter.
     """
 
     name: str
@@ -44,8 +44,8 @@ class Member:
     state: dict[str, Any]
 
     def as_matrices(self, leading: int) -> Member:
-        """Return it with the filters [out, in, height, width] of a convolution as one
-        matrix [out, in height width], as Jordan has them.
+        """Return it with the filters [out, in, height, width] of a convolution as
+        one matrix [out, in height width], as Jordan has them.
         """
         if not is_filters(self.name, self.value.shape[leading:]):
             return self
@@ -116,11 +116,12 @@ class MatrixOptimizer(torch.optim.Optimizer, ABC):
 
     Takes ``model.named_parameters()``: names tell embeddings and the head from
     hidden matrices; without names only the shape counts. The filters of a
-    convolution are one matrix. ``exclude`` lists blocks (``"embedding"``), patterns of
-    names (``"layers.0.*"``), ``"output"`` (see `output_layer`) and ``"convolution"``
-    for what is left to AdamW. Parameters may have ``leading`` dimensions before their own, over
-    which nothing is ever mixed: the nodes of a block of rows. Experts in one
-    tensor, [experts, rows, cols], are so many matrices.
+    convolution are one matrix. ``exclude`` lists blocks (``"embedding"``), patterns
+    of names (``"layers.0.*"``), ``"output"`` (see `output_layer`) and
+    ``"convolution"`` for what is left to AdamW. Parameters may have ``leading``
+    dimensions before their own, over which nothing is ever mixed: the nodes of a
+    block of rows. Experts in one tensor, [experts, rows, cols], are so many
+    matrices.
     """
 
     def __init__(self, params: Any, lr: float, **settings: Any) -> None:
@@ -158,8 +159,8 @@ class MatrixOptimizer(torch.optim.Optimizer, ABC):
                     matrices.setdefault(self.bucket_key(member), []).append(member)
                 else:
                     others.append(member)
-            # Matrices of one shape together: a batched product of them takes little longer
-            # than one.
+            # Matrices of one shape together: a batched product of them takes little
+            # longer than one.
             for members in matrices.values():
                 self.update_matrices(group, Bucket(members))
             if others:
@@ -213,8 +214,8 @@ def _with_names(group: dict[str, Any]) -> Iterator[tuple[str, Tensor]]:
 def is_filters(name: str, shape: Sequence[int]) -> bool:
     """Return whether a parameter holds the filters of a convolution.
 
-    Those over sequences have three dimensions, as other parameters may: ``weight`` is
-    what layers of torch call them.
+    Those over sequences have three dimensions, as other parameters may: ``weight``
+    is what layers of torch call them.
 
     >>> is_filters("0.weight", (8, 4, 3)), is_filters("norm.weight", (8, 4, 3))
     (True, False)
@@ -224,21 +225,22 @@ def is_filters(name: str, shape: Sequence[int]) -> bool:
 
 
 def is_matrix(name: str, shape: Sequence[int]) -> bool:
-    """Return whether a parameter is a matrix, or several: experts in one tensor, the
-    filters of a convolution.
+    """Return whether a parameter is a matrix, or several: experts in one tensor,
+    the filters of a convolution.
     """
     experts = len(shape) == 3 and block_of(name) == "experts"
     return len(shape) == 2 or experts or is_filters(name, shape)
 
 
 def output_layer(named: Sequence[tuple[str, Sequence[int]]]) -> str | None:
-    """Return the name of the output layer where no name tells a head: the last matrix.
+    """Return the name of the output layer where no name tells a head: the last
+    matrix.
 
-    Muon is for hidden layers; embeddings, output layers and all that is no matrix go
-    to AdamW (Jordan, 2024). Where names tell embeddings, the head may be tied to one,
-    and no other is looked for; a model with one matrix has no hidden one. Names that
-    tell attention or experts are those of hidden layers, and so is ``fc2`` beside
-    attention.
+    Muon is for hidden layers; embeddings, output layers and all that is no matrix
+    go to AdamW (Jordan, 2024). Where names tell embeddings, the head may be tied to
+    one, and no other is looked for; a model with one matrix has no hidden one.
+    Names that tell attention or experts are those of hidden layers, and so is
+    ``fc2`` beside attention.
 
     Args:
         named: Names and shapes of a model's parameters, in its order.

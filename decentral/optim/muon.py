@@ -36,11 +36,11 @@ class Muon(MatrixOptimizer):
 
     B <- momentum B + (1 - momentum) g; W <- W - rate msign(B). The rate is lr 0.2
     sqrt(max(rows, cols)), so that AdamW's learning rates fit; ``adjust: original``
-    takes lr sqrt(max(1, rows / cols)). The filters of a convolution are a matrix [out,
-    in height width]. ``exclude`` lists what is left to AdamW (``betas``, ``eps``):
-    blocks, patterns of names, ``output``, the last matrix of a model whose names tell
-    no head, and ``convolution``. ``decentral show blocks`` shows who gets what (Jordan,
-    "Muon", 2024).
+    takes lr sqrt(max(1, rows / cols)). The filters of a convolution are a matrix
+    [out, in height width]. ``exclude`` lists what is left to AdamW (``betas``,
+    ``eps``): blocks, patterns of names, ``output``, the last matrix of a model
+    whose names tell no head, and ``convolution``. ``decentral show blocks`` shows
+    who gets what (Jordan, "Muon", 2024).
 
     Args:
         params: Parameters, named ones where names matter.
@@ -52,8 +52,8 @@ class Muon(MatrixOptimizer):
         newton_schulz: Which polynomials: ``quintic`` or ``polar``.
         precision: Type of the iterations: that of the parameters, or a lower one.
         adjust: How the rate follows a matrix's shape: ``rms`` or ``original``.
-        exclude: Blocks, patterns of names, ``output`` and ``convolution``: what is left
-            to AdamW.
+        exclude: Blocks, patterns of names, ``output`` and ``convolution``: what is
+            left to AdamW.
         betas: AdamW's decay rates for what is no hidden matrix.
         eps: Added to the root in the denominator of Adam's step.
 
@@ -154,8 +154,8 @@ class MuonLite(LiteOptimizer):
         warmup: Length of the learning rate's warm-up; none: that of the run.
         floor: Least rate as a share of the peak; none: that of the run.
         flat_warmup: Share of what follows the warm-up in which chi and beta2 rise.
-        exclude: Blocks, patterns of names, ``output`` and ``convolution``: what is left
-            to AdamW.
+        exclude: Blocks, patterns of names, ``output`` and ``convolution``: what is
+            left to AdamW.
 
     >>> import torch
     >>> model = torch.nn.TransformerEncoderLayer(8, 2, 16)

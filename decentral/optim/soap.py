@@ -180,8 +180,8 @@ class Soap(MatrixOptimizer):
         frequency: Steps between two updates of the eigenbases.
         max_dim: Longest side that is rotated.
         eps: Added to the root in the denominator of Adam's step.
-        exclude: Blocks, patterns of names, ``output`` and ``convolution``: what is left
-            to AdamW.
+        exclude: Blocks, patterns of names, ``output`` and ``convolution``: what is
+            left to AdamW.
     """
 
     def __init__(
@@ -256,8 +256,8 @@ class SoapLite(LiteOptimizer):
         warmup: Length of the learning rate's warm-up; none: that of the run.
         floor: Least rate as a share of the peak; none: that of the run.
         flat_warmup: Share of what follows the warm-up in which chi and beta2 rise.
-        exclude: Blocks, patterns of names, ``output`` and ``convolution``: what is left
-            to AdamW.
+        exclude: Blocks, patterns of names, ``output`` and ``convolution``: what is
+            left to AdamW.
     """
 
     def __init__(

@@ -81,7 +81,9 @@ class Facts:
 
 
 def facts_of(run: RunData) -> Facts:
-    """Gather the headline numbers from the summary, else from the last records logged."""
+    """Gather the headline numbers from the summary, else from the last records
+    logged.
+    """
     nodes = _nodes(run)
     values = {
         key: value for key in run.logged if (value := _read_number(run, key)) is not None
@@ -117,7 +119,8 @@ def _read_number(run: RunData, key: str) -> float | None:
         return None
     moment = run.records.of(key).moment
     known = run.number(f"{moment}.{key}")
-    # The summary first: it is written when all is done, records may end with a kill.
+    # The summary first: it is written when all is done, records may end with a
+    # kill.
     known = run.number(f"counters.{key}") if known is None else known
     return run.last(key, final=moment == "final") if known is None else known
 

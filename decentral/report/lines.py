@@ -1,5 +1,5 @@
-"""Lines of a long log: an even sample of them, so that a page of millions is read and
-drawn as soon as one of thousands.
+"""Lines of a long log: an even sample of them, so that a page of millions is read
+and drawn as soon as one of thousands.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ def sample_lines(file: Iterable[bytes], most: int | None) -> list[tuple[int, byt
     """Return lines of a file, by their numbers.
 
     Evaluations are few among many log lines, and have more keys: so lines with
-    equally many are sampled by themselves, and those that tell a phase are all kept.
+    equally many are sampled by themselves, and those that tell a phase are all
+    kept.
     """
     samples: dict[int, _Sample] = {}
     for number, line in enumerate(file, start=1):

@@ -283,7 +283,8 @@ class _Files:
         return cast("dict[str, Any] | None", loaded)
 
     def read_lines(self, name: str, most: int | None = None) -> tuple[Row, ...]:
-        """Return the objects of a file of lines; of very many, ``most`` of each sort.
+        """Return the objects of a file of lines; of very many, ``most`` of each
+        sort.
 
         One that a kill has cut is none.
         """
@@ -326,7 +327,9 @@ class _Files:
             ) from error
 
     def read_records(self) -> Records:
-        """Read what the run's metrics declared, in older runs what built-in ones do."""
+        """Read what the run's metrics declared, in older runs what built-in ones
+        do.
+        """
         name = "records.json"
         if not os.path.lexists(self.folder / name):
             from decentral.metrics.base import built_in_records

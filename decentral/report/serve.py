@@ -1,10 +1,10 @@
-"""Runs in a browser while they train: pages of what is below a folder, made when they
-are asked for, for this machine alone; nothing is written.
+"""Runs in a browser while they train: pages of what is below a folder, made when
+they are asked for, for this machine alone; nothing is written.
 
 Three things keep others out. The socket is bound to loopback. Every address holds a
-token, since other users of a machine reach its loopback, too. And the name under which
-the server is asked must be one of this machine's own: a web page elsewhere that lets
-its name point here (DNS rebinding) asks under that name.
+token, since other users of a machine reach its loopback, too. And the name under
+which the server is asked must be one of this machine's own: a web page elsewhere
+that lets its name point here (DNS rebinding) asks under that name.
 """
 
 from __future__ import annotations
@@ -158,8 +158,8 @@ class Site:
         return hashlib.sha256(repr(told).encode()).hexdigest()[:16]
 
     def _page(self, name: str) -> _Made:
-        """Return a page: of a run, or without a name of all; the last one where it is
-        new enough.
+        """Return a page: of a run, or without a name of all; the last one where it
+        is new enough.
         """
         known, now = self.made.get(name), time.monotonic()
         if known is not None and now < known.until:

@@ -1,5 +1,5 @@
-"""What is done beside single runs, in words, tables, pages and pictures: an analysis of
-a run's models, and the claims that were tried.
+"""What is done beside single runs, in words, tables, pages and pictures: an
+analysis of a run's models, and the claims that were tried.
 """
 
 from __future__ import annotations

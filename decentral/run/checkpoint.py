@@ -198,7 +198,8 @@ class Saved:
     #: Digests of the settings and files that make the result, and the ``past`` of
     #: the schedules.
     identity: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    #: What is wrong with newer ones, a text for each; the run goes on from this one.
+    #: What is wrong with newer ones, a text for each; the run goes on from this
+    #: one.
     passed_over: tuple[str, ...] = ()
 
     def load(self, nodes: Iterable[NodeId]) -> Checkpoint:
@@ -217,8 +218,8 @@ class Saved:
 def restoring(step: int) -> Generator[None]:
     """Say of a checkpoint whose content cannot be restored that it does not fit.
 
-    Its digests hold, so it is as somebody has written it: by another program, or for
-    a model or an optimizer that is another one now.
+    Its digests hold, so it is as somebody has written it: by another program, or
+    for a model or an optimizer that is another one now.
     """
     try:
         yield
@@ -292,8 +293,8 @@ def newest_checkpoint(run: Path) -> Saved:
 
 
 def find_lost(saved: Saved) -> str:
-    """Return which records, that a checkpoint counts on, are not what they were; else
-    nothing.
+    """Return which records, that a checkpoint counts on, are not what they were;
+    else nothing.
     """
     counters = saved.counters
     for name, length in (counters.get("offsets") or {}).items():

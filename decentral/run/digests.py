@@ -46,8 +46,8 @@ def identity(
     """Return what every checkpoint says of its run.
 
     ``settings`` and ``files`` are digests by key and by path, ``past`` what was
-    done before the present schedules applied, ``base`` the digest of the part of the
-    model that lies in no checkpoint.
+    done before the present schedules applied, ``base`` the digest of the part of
+    the model that lies in no checkpoint.
 
     Args:
         settings: The resolved configuration.
@@ -98,7 +98,9 @@ class Growing:
         self.path, self.length, self.digest = path, 0, hashlib.sha256()
 
     def stamp(self) -> tuple[int, str]:
-        """Return length and digest, when all of that is on the disk; raises OSError."""
+        """Return length and digest, when all of that is on the disk; raises
+        OSError.
+        """
         if self.path.exists():
             with open_file(self.path) as file:
                 os.fsync(file.fileno())

@@ -111,8 +111,8 @@ class RunFolder:
             self.lock.check()
 
     def refuse_others(self) -> None:
-        """Raise ConfigError where something lies that no run has begun here: parts of
-        one that does not say what it was, or files of somebody else.
+        """Raise ConfigError where something lies that no run has begun here: parts
+        of one that does not say what it was, or files of somebody else.
         """
         held = entries(self.path, "")
         names = [

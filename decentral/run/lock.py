@@ -26,9 +26,9 @@ from decentral.units import time_text
 
 #: The file that is locked; it says who has the lock.
 NAME = ".lock"
-#: Seconds between two signs of life of whoever has a lock, and those of silence after
-#: which it is gone: several signs, and longer than network file systems keep what
-#: they know of a file.
+#: Seconds between two signs of life of whoever has a lock, and those of silence
+#: after which it is gone: several signs, and longer than network file systems keep
+#: what they know of a file.
 BEAT_S, SILENCE_S = 5.0, 60.0
 
 #: What ``flock`` says where another process has the lock; anything else: there are
@@ -45,10 +45,10 @@ class WriterLock:
     file that was left over never blocks. Children do not have it: the file is
     closed on exec and after a fork, or an orphan would keep the lock.
 
-    Some file systems have no such locks, or know them on each host by itself. So the
-    file is touched every ``BEAT_S``, and whoever finds it left over from elsewhere
-    first looks for ``SILENCE_S`` whether somebody touches it. A process that was
-    silent for longer, and was replaced, may write no more: see ``check``.
+    Some file systems have no such locks, or know them on each host by itself. So
+    the file is touched every ``BEAT_S``, and whoever finds it left over from
+    elsewhere first looks for ``SILENCE_S`` whether somebody touches it. A process
+    that was silent for longer, and was replaced, may write no more: see ``check``.
     """
 
     def __init__(self, folder: Path, what: str = "run folder") -> None:
@@ -210,10 +210,12 @@ class WriterLock:
             return os.fstat(file.fileno()).st_mtime
 
     def _is_gone(self, found: Holder, locked: bool) -> bool:
-        """Whether a holder has certainly ended; if not, its signs of life will tell."""
+        """Whether a holder has certainly ended; if not, its signs of life will
+        tell.
+        """
         if _same(found, self.holder, "boot") or "boot" not in found:
-            # The same kernel, which lets go of locks. A file of an older version does
-            # not say so, and gives no signs.
+            # The same kernel, which lets go of locks. A file of an older version
+            # does not say so, and gives no signs.
             if locked:
                 return True
             return _same(found, self.holder, "space") and not _runs(found)
@@ -280,9 +282,9 @@ def _this_process() -> Holder:
     """Describe this process: for people, and so that others can tell its end.
 
     ``boot`` is the boot of its kernel, ``space`` what its number counts in (every
-    container begins at 1), ``started`` when it started, in ticks of the kernel, since
-    numbers are given again; None where the system does not say. ``token`` is of this
-    lock alone.
+    container begins at 1), ``started`` when it started, in ticks of the kernel,
+    since numbers are given again; None where the system does not say. ``token`` is
+    of this lock alone.
     """
     return {
         "host": platform.node(),

@@ -71,8 +71,8 @@ class Trackers:
                 self._lose(tracker.name, error)
 
     def record(self, record: Mapping[str, Any]) -> None:
-        """Log the numbers of a record; what a merge gives at a step already logged has
-        its phase.
+        """Log the numbers of a record; what a merge gives at a step already logged
+        has its phase.
         """
         step = int(record["step"])
         # Services take one value for a name and step: what was before the merge
@@ -253,7 +253,8 @@ def mlflow(
         folder: The run folder.
         config: The resolved configuration.
         step: Step that the run begins at.
-        uri: Where MLflow keeps its runs, such as ``http://HOST:5000``; none: a folder.
+        uri: Where MLflow keeps its runs, such as ``http://HOST:5000``; none: a
+            folder.
         experiment: Experiment that the run belongs to.
     """
     # MLflow 3 refuses to keep runs in files unless it is told that this is meant.

@@ -1,5 +1,5 @@
-"""What a communication schedule decides, a schedule with its final merge decided, and
-who takes part in a round.
+"""What a communication schedule decides, a schedule with its final merge decided,
+and who takes part in a round.
 """
 
 from __future__ import annotations
@@ -164,7 +164,8 @@ def _parts(rule: ConfiguredPlugin) -> list[ConfiguredPlugin]:
 
 @dataclass(frozen=True)
 class Participation:
-    """Which nodes take part in a round and compute the steps before it; others rest.
+    """Which nodes take part in a round and compute the steps before it; others
+    rest.
 
     ``amount`` is a share of the nodes, up to 1, or a number of them, from 2 on. As
     many are drawn for every communication step, each as likely as any other.

@@ -48,7 +48,9 @@ def common(*, final_merge: bool | None = None) -> None:
 
 @plugin("communication")
 def none(progress: Progress, feedback: Feedback | None) -> float:
-    """Never communicate; with ``final_merge`` the models still meet once, at the end."""
+    """Never communicate; with ``final_merge`` the models still meet once, at the
+    end.
+    """
     return 0.0
 
 
@@ -340,8 +342,8 @@ def adaptive(
     feedback_every: Count = 10,
     max_budget: Positive = 1.0,
 ) -> float:
-    """Keep the relative consensus distance near ``target`` by communicating more when it
-    is exceeded.
+    """Keep the relative consensus distance near ``target`` by communicating more
+    when it is exceeded.
 
     With c the distance of the nodes from their mean over the norm of the mean
     (estimated from sketches of 64 numbers per node, refreshed every

@@ -57,8 +57,8 @@ def common(*, lr: Positive | None = None, warmup: Point = _START) -> None:
 class LearningRate:
     """A learning-rate rule with its peak and warm-up.
 
-    ``factors`` are those of a scheduler of torch, one per step, and ``note`` what is
-    not taken of it.
+    ``factors`` are those of a scheduler of torch, one per step, and ``note`` what
+    is not taken of it.
     """
 
     rule: ConfiguredPlugin
@@ -198,8 +198,8 @@ def _is_scheduler_class(kind: Any) -> bool:
 
 
 def _dummy(lr: float) -> torch.optim.Optimizer:
-    """Return an optimizer of one number, with a momentum that schedulers may want to
-    cycle.
+    """Return an optimizer of one number, with a momentum that schedulers may want
+    to cycle.
     """
     import torch
 
@@ -213,8 +213,8 @@ def _dummy(lr: float) -> torch.optim.Optimizer:
 def _makes_scheduler(rule: ConfiguredPlugin, steps: int) -> bool:
     """Whether a rule is a function of an optimizer, rather than of the progress.
 
-    It says so by its trait. A user's that fails on a progress, and makes a scheduler
-    for an optimizer, is one, too.
+    It says so by its trait. A user's that fails on a progress, and makes a
+    scheduler for an optimizer, is one, too.
     """
     if traits_of(rule, LearningRateTraits).scheduler or not is_users(rule):
         return traits_of(rule, LearningRateTraits).scheduler
@@ -232,8 +232,8 @@ def _makes_scheduler(rule: ConfiguredPlugin, steps: int) -> bool:
 def _read_scheduler(
     rule: ConfiguredPlugin, lr: float, steps: int
 ) -> tuple[tuple[float, ...], str]:
-    """Return the factors of the peak rate by which a scheduler of torch trains every
-    step.
+    """Return the factors of the peak rate by which a scheduler of torch trains
+    every step.
 
     Args:
         rule: What makes it for an optimizer.
@@ -291,8 +291,8 @@ def constant(progress: Progress) -> float:
 
 @plugin("learning_rate", cosine=True)
 def cosine(progress: Progress, *, floor: Share = 0.0) -> float:
-    """Decay to ``floor`` times the peak on half a cosine wave, which begins after the
-    warm-up (Loshchilov & Hutter, 2017).
+    """Decay to ``floor`` times the peak on half a cosine wave, which begins after
+    the warm-up (Loshchilov & Hutter, 2017).
 
     Args:
         progress: How far the run is.
@@ -319,8 +319,8 @@ def step(
 
 
 def _before_the_end(progress: Progress, length: Point, times: int = 1) -> Point:
-    """Return where the last ``times`` lengths of a run begin: not before its warm-up
-    is over.
+    """Return where the last ``times`` lengths of a run begin: not before its
+    warm-up is over.
     """
     if length.unit == "fraction":
         begin = progress.fraction_at(progress.warmup) if progress.warmup else 0.0
@@ -329,8 +329,8 @@ def _before_the_end(progress: Progress, length: Point, times: int = 1) -> Point:
 
 
 def _left_of_ratios(progress: Progress, settings: Mapping[str, Any]) -> float:
-    """Return what is left of ratios by block: they fall to 1 in a line as long as the
-    decay, and before it.
+    """Return what is left of ratios by block: they fall to 1 in a line as long as
+    the decay, and before it.
     """
     start, stop = (
         _before_the_end(progress, settings["decay"], times) for times in (2, 1)
@@ -346,10 +346,10 @@ def wsd(
     of the run.
 
     Together with ``warmup`` this is warm-up-stable-decay (Hu et al., "MiniCPM",
-    2024). Rates by block fall to the base rate before, in a line of the same length,
-    and decay together: with a ``decay`` of a third they stay, fall and decay for a
-    third each, as in the code of Wang et al., "The sharpness disparity principle",
-    2025.
+    2024). Rates by block fall to the base rate before, in a line of the same
+    length, and decay together: with a ``decay`` of a third they stay, fall and
+    decay for a third each, as in the code of Wang et al., "The sharpness disparity
+    principle", 2025.
 
     Args:
         progress: How far the run is.

@@ -141,10 +141,10 @@ class Feedback:
 
     ``consensus`` is the root mean square distance of the nodes from their mean,
     divided by the norm of the mean (dimensionless, from sketches; NaN where nobody
-    reads it); ``spent`` is the share of all-reduce's bytes used. ``values`` are what
-    the schedule that is asked has measured itself (trait ``feedback``): a number of
-    every healthy node, by ascending id; ``measured`` holds those of all schedules, by
-    name.
+    reads it); ``spent`` is the share of all-reduce's bytes used. ``values`` are
+    what the schedule that is asked has measured itself (trait ``feedback``): a
+    number of every healthy node, by ascending id; ``measured`` holds those of all
+    schedules, by name.
     """
 
     round: int
@@ -175,8 +175,8 @@ class Feedback:
 
 
 def communication_steps(steps: int, local_steps: int) -> list[int]:
-    """Return the steps after which nodes may communicate: every ``local_steps``, and the
-    last one.
+    """Return the steps after which nodes may communicate: every ``local_steps``,
+    and the last one.
 
     >>> communication_steps(25, 10)
     [10, 20, 25]

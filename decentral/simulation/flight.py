@@ -1,8 +1,8 @@
-"""Gradients in flight: begun at snapshots of single rows, computed together, waiting in
-the block until they are due.
+"""Gradients in flight: begun at snapshots of single rows, computed together,
+waiting in the block until they are due.
 
-A gradient depends on its snapshot and its batch only, and both are known when it begins:
-it does not matter with which others it is computed, or when.
+A gradient depends on its snapshot and its batch only, and both are known when it
+begins: it does not matter with which others it is computed, or when.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class Pending:
 
 
 class Flight:
-    """Snapshots of rows whose gradients have begun, until there are enough of them or
-    one is due; what was computed stands in the block's gradients.
+    """Snapshots of rows whose gradients have begun, until there are enough of them
+    or one is due; what was computed stands in the block's gradients.
     """
 
     def __init__(
@@ -45,8 +45,8 @@ class Flight:
         Args:
             block: The rows.
             operations: What waits to be done to them.
-            most: Gradients that are computed at once; none: as many as the cache has
-                room for, and as there are.
+            most: Gradients that are computed at once; none: as many as the cache
+                has room for, and as there are.
         """
         setup = block.setup
         self.block, self.setup, self.operations = block, setup, operations
@@ -55,7 +55,8 @@ class Flight:
             fitting = max(ROWS, rows_at_once(kept, width, block.rows.device))
             most = max(1, min(fitting, len(block.hosted)))
         self.most = most
-        # Even: a lone or odd row would get other bits than it has beside another one.
+        # Even: a lone or odd row would get other bits than it has beside another
+        # one.
         room = most + most % 2
         self.rows = block.rows.new_zeros(room, block.rows.shape[1])
         self.grads = torch.zeros_like(self.rows)
@@ -71,7 +72,8 @@ class Flight:
         self.size = 0
         self.pace = OwnPace(block.sampler)
         self._pipelines: dict[int, Pipeline] = {}
-        #: Buffers of a row at its snapshot and after its forward pass, until its update.
+        #: Buffers of a row at its snapshot and after its forward pass, until its
+        #: update.
         self.buffers: dict[int, tuple[Tensor, Tensor]] = {}
         self.counted: dict[int, dict[str, Tensor]] = {}
         self.losses = [0.0] * len(block.hosted)
@@ -152,8 +154,8 @@ class Flight:
         self._begun.clear()
 
     def _count(self, slot: int, before: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return by what a forward pass has raised counters, and what else has become
-        of buffers that are no floats.
+        """Return by what a forward pass has raised counters, and what else has
+        become of buffers that are no floats.
         """
         return {
             name: self.integers[name][slot] - value[slot]
@@ -216,8 +218,8 @@ class Flight:
             }
 
     def land(self, index: int) -> None:
-        """Give a row what its forward pass has made of its buffers: as they are, where
-        nobody else has changed them since, else what has changed.
+        """Give a row what its forward pass has made of its buffers: as they are,
+        where nobody else has changed them since, else what has changed.
         """
         if index in self.buffers:
             row = self.block.rows[index, self.setup.layout.trainable :]

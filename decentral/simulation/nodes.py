@@ -1,5 +1,5 @@
-"""A node in simulated time: what an asynchronous algorithm asks of it, done to a row of
-the block.
+"""A node in simulated time: what an asynchronous algorithm asks of it, done to a
+row of the block.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ class Rounds(Protocol):
 
 
 class World(Protocol):
-    """What a node lives in, as far as nodes see it; see `decentral.simulation.world`."""
+    """What a node lives in, as far as nodes see it; see
+    `decentral.simulation.world`.
+    """
 
     block: Block
     nodes: list[SimulatedNode]
@@ -90,9 +92,9 @@ class World(Protocol):
 class SimulatedNode:
     """One node of a `Simulation`; see `decentral.algorithms.node.Node`.
 
-    ``value`` is what its row would be if it began at 0 and every update added 1: by the
-    same averages, so that the mean over nodes says what asynchrony does to the length
-    of a step.
+    ``value`` is what its row would be if it began at 0 and every update added 1: by
+    the same averages, so that the mean over nodes says what asynchrony does to the
+    length of a step.
     """
 
     def __init__(
@@ -113,7 +115,8 @@ class SimulatedNode:
         self.world, self.index = world, index
         self.id = world.block.hosted[index]
         self.tensor: Tensor = world.block.sent[index]
-        #: How far what waits has come with it, see `decentral.simulation.operations`.
+        #: How far what waits has come with it, see
+        #: `decentral.simulation.operations`.
         self.written = self.touched = 0
         setup = world.block.setup
         sent = setup.layout.entries_sent(setup.config.gossip_buffers)
@@ -130,8 +133,8 @@ class SimulatedNode:
         self.offsets: dict[Part, float] = {}
         #: Changes of the row by others, and how many there were at the snapshot.
         self.changes = self.changes_at_snapshot = 0
-        #: Seconds of computing so far, all of the gradient in flight counted, and when
-        #: that is ready.
+        #: Seconds of computing so far, all of the gradient in flight counted, and
+        #: when that is ready.
         self.busy_s = self.due_s = 0.0
         self.draws: dict[str, int] = {}
         self._drawn: dict[str, tuple[int, Any]] = {}
@@ -175,7 +178,9 @@ class SimulatedNode:
     # --- chance -------------------------------------------------------------------
 
     def draw(self, purpose: str) -> float:
-        """Return a number in [0, 1) that depends on seed, node and earlier draws only."""
+        """Return a number in [0, 1) that depends on seed, node and earlier draws
+        only.
+        """
         place = self.draws.get(purpose, 0)
         self.draws[purpose] = place + 1
         first, drawn = self._drawn.get(purpose, (0, ()))
@@ -201,8 +206,8 @@ class SimulatedNode:
 
     @property
     def step(self) -> int:
-        """The step of the node: of the update that a ready gradient makes, or of the
-        last one.
+        """The step of the node: of the update that a ready gradient makes, or of
+        the last one.
         """
         return self.updates + self.has_gradient
 
@@ -237,7 +242,9 @@ class SimulatedNode:
             self.world.send(self, receivers, self.keep(**numbers), waits, adds)
 
     def send_parts(self, letters: Sequence[tuple[NodeId, Part]]) -> None:
-        """Send parts of the model in place of those that wait; see `Node.send_parts`."""
+        """Send parts of the model in place of those that wait; see
+        `Node.send_parts`.
+        """
         self.world.send_parts(self, letters)
 
     def meet(self, other: NodeId, *, begun: bool = False, alone: bool = False) -> None:
@@ -251,7 +258,9 @@ class SimulatedNode:
         self.world.meet(self, other, begun, alone)
 
     def send_round(self) -> bool:
-        """Send the model as the round of this step says; return whether there is one."""
+        """Send the model as the round of this step says; return whether there is
+        one.
+        """
         return self.world.rounds.send(self)
 
     def await_round(self) -> None:
@@ -311,7 +320,8 @@ class SimulatedNode:
         other.changes += 1
         own, theirs, both = event.own, event.version, (self, other)
         if own is not None and theirs is not None:
-            # What others did meanwhile stays: only the difference of then is shared.
+            # What others did meanwhile stays: only the difference of then is
+            # shared.
             item = self.tensor, other.tensor, own, theirs
             wait = self.world.operations
             wait.add(do.share_difference, (), item, (own, theirs), both)

@@ -1,9 +1,10 @@
 """What events do to rows, done a little later: many rows in one call.
 
-Events decide by numbers alone, and nobody looks at a row before gradients are computed.
-Until then operations wait. Those that are alike and touch different things are done
-together; what reads or changes a thing comes after what changed it last. A call for many
-tensors does the arithmetic of one call for each: the bits are the same.
+Events decide by numbers alone, and nobody looks at a row before gradients are
+computed. Until then operations wait. Those that are alike and touch different
+things are done together; what reads or changes a thing comes after what changed it
+last. A call for many tensors does the arithmetic of one call for each: the bits are
+the same.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from decentral.private import add_all, copy_all, multiply_all
 class Touched(Protocol):
     """What operations read and change: a node's row, or a version.
 
-    ``written`` is the level after which it can be read, ``touched`` that after which
-    it can be changed.
+    ``written`` is the level after which it can be read, ``touched`` that after
+    which it can be changed.
     """
 
     written: int
@@ -31,7 +32,9 @@ class Touched(Protocol):
 
 
 class Operations:
-    """Operations that wait, level by level: those of one level touch different things."""
+    """Operations that wait, level by level: those of one level touch different
+    things.
+    """
 
     def __init__(self) -> None:
         """Begin with nothing to do."""
@@ -109,7 +112,9 @@ def mix(items: list[tuple[Tensor, float, list[tuple[float, Version]]]]) -> None:
 
 
 def add_up(items: list[tuple[Version, Tensor, list[tuple[float, Version]]]]) -> None:
-    """Let every version be a weighted sum of others, as long as a row; of none: zero."""
+    """Let every version be a weighted sum of others, as long as a row; of none:
+    zero.
+    """
     for made, row, terms in items:
         made.tensor = total = torch.zeros_like(row)
         for weight, version in terms:
@@ -131,8 +136,8 @@ def average(pairs: list[tuple[Tensor, Tensor]]) -> None:
 
 
 def share_difference(items: list[tuple[Tensor, Tensor, Version, Version]]) -> None:
-    """Move the rows of every pair by half of the difference of two versions, so that
-    what others did meanwhile stays.
+    """Move the rows of every pair by half of the difference of two versions, so
+    that what others did meanwhile stays.
     """
     for row, other, own, theirs in items:
         half = (theirs.held - own.held).mul_(0.5)

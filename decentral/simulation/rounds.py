@@ -92,8 +92,8 @@ class Rounds:
         return self._planned.get(step)
 
     def send(self, node: SimulatedNode) -> bool:
-        """Send a node's model as the round of its step says; return whether there is
-        one.
+        """Send a node's model as the round of its step says; return whether there
+        is one.
         """
         step, world = node.begun, self.world
         mixing = self._mixing(step)
@@ -152,8 +152,8 @@ class Rounds:
     # --- checkpoints --------------------------------------------------------------
 
     def state(self, keep: Any) -> list[dict[str, Any]]:
-        """Return the open rounds as plain data; ``keep`` notes a model and returns its
-        number.
+        """Return the open rounds as plain data; ``keep`` notes a model and returns
+        its number.
         """
         return [
             {

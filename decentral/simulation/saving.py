@@ -54,7 +54,9 @@ class Simulation(World):
         return {**self._list(keep), "versions": versions}, tensors
 
     def count_held(self) -> int:
-        """Return how many models are under way, wait for lines, or lie in mailboxes."""
+        """Return how many models are under way, wait for lines, or lie in
+        mailboxes.
+        """
         numbers: set[int] = set()
 
         def keep(version: Version) -> int:

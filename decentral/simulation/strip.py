@@ -1,5 +1,5 @@
-"""The first seconds of a run in simulated time: who computes, whose messages are under
-way, and who is away, for a strip in the report.
+"""The first seconds of a run in simulated time: who computes, whose messages are
+under way, and who is away, for a strip in the report.
 """
 
 from __future__ import annotations
@@ -75,7 +75,8 @@ class Strip:
 
         Args:
             now_s: How far the run is, if it ends before the strip does.
-            away_s: Seconds from a moment until a node is online; none: all always are.
+            away_s: Seconds from a moment until a node is online; none: all always
+                are.
         """
         self.is_over, until_s = True, min(self.until_s, now_s)
         away: list[Span] = []

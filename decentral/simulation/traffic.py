@@ -1,5 +1,5 @@
-"""What nodes in simulated time send each other: models that leave, wait for a line that
-is busy, and arrive; and pairs that exchange theirs.
+"""What nodes in simulated time send each other: models that leave, wait for a line
+that is busy, and arrive; and pairs that exchange theirs.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from decentral.topology.labels import NodeId
 
 @dataclass(frozen=True, slots=True)
 class Meeting:
-    """Two nodes that exchange models; ``versions`` are those of its begin, the node's
-    own first, where these are averaged.
+    """Two nodes that exchange models; ``versions`` are those of its begin, the
+    node's own first, where these are averaged.
     """
 
     node: NodeId
@@ -84,7 +84,8 @@ class Traffic(ABC):
             receivers: To whom.
             version: The model.
             waits: ``newest`` or ``all``: what waits while the line is busy.
-            adds: The number by which models that wait are joined; empty: they are not.
+            adds: The number by which models that wait are joined; empty: they are
+                not.
         """
         free_s = self.lines.free_s[node.id]
         if free_s <= self.now_s and node.id not in self.waiting:
@@ -103,8 +104,8 @@ class Traffic(ABC):
             waiting[-1] = ([*receivers], version)
 
     def _join(self, waiting: Version, newer: Version, name: str) -> None:
-        """Let a model that waits be the mean of itself and a newer one, by a number of
-        theirs that is summed.
+        """Let a model that waits be the mean of itself and a newer one, by a number
+        of theirs that is summed.
 
         Args:
             waiting: The model that waits.
@@ -198,8 +199,8 @@ class Traffic(ABC):
         self._begin_meetings()
 
     def _begin_meetings(self) -> None:
-        """Let exchanges begin, first come first served; both ends are taken at once, so
-        that nobody holds one and waits for another.
+        """Let exchanges begin, first come first served; both ends are taken at
+        once, so that nobody holds one and waits for another.
         """
         left: list[Meeting] = []
         for one in self.meetings:

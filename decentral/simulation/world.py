@@ -1,7 +1,8 @@
-"""A block of rows in simulated time: every node at its own step, events in their order.
+"""A block of rows in simulated time: every node at its own step, events in their
+order.
 
-Gradients in flight are computed together, and applied each at its own event; the order
-of events is known without any arithmetic on rows.
+Gradients in flight are computed together, and applied each at its own event; the
+order of events is known without any arithmetic on rows.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ _GRADIENT, _ROUND = NodeEvent("gradient"), NodeEvent("round")
 class World(Traffic):
     """All nodes of a block at work, one event after the other.
 
-    ``now_s`` is the simulated time, ``acting`` what has just happened to the node whose
-    turn it is.
+    ``now_s`` is the simulated time, ``acting`` what has just happened to the node
+    whose turn it is.
     """
 
     def __init__(
@@ -91,8 +92,8 @@ class World(Traffic):
     # --- one event after the other ------------------------------------------------
 
     def advance(self) -> None:
-        """Let things happen until all nodes together have made one more update each,
-        and to the end of that instant; after the last, until all has arrived.
+        """Let things happen until all nodes together have made one more update
+        each, and to the end of that instant; after the last, until all has arrived.
         """
         block = self.block
         if not self.begun:
@@ -130,7 +131,9 @@ class World(Traffic):
         block.stand_at(self.updates // len(self.nodes), block.round)
 
     def _wake(self) -> None:
-        """Let nodes go on that had come to the end of a run which has become longer."""
+        """Let nodes go on that had come to the end of a run which has become
+        longer.
+        """
         for node in self.nodes:
             if not node.has_stopped or self.begun >= self.last:
                 continue
@@ -185,7 +188,9 @@ class World(Traffic):
             self.tell(node, _ROUND)
 
     def _away_s(self, node: NodeId, now_s: float | None = None) -> float:
-        """Return the seconds from a moment, or now, until a node is online; 0: it is."""
+        """Return the seconds from a moment, or now, until a node is online; 0: it
+        is.
+        """
         away_s, compute = self._machines.away_s, self.setup.compute
         if away_s is None or compute is None:
             return 0.0
@@ -206,8 +211,8 @@ class World(Traffic):
     # --- training -----------------------------------------------------------------
 
     def begin_gradient(self, node: SimulatedNode) -> bool:
-        """Let a node compute from now on, unless as many gradients as the run has were
-        begun; return whether it began.
+        """Let a node compute from now on, unless as many gradients as the run has
+        were begun; return whether it began.
         """
         if self.begun >= self.last or (self._alike and node.begun == self._steps):
             node.has_stopped = True
@@ -233,8 +238,9 @@ class World(Traffic):
         return True
 
     def _seconds_of(self, index: int, step: int, amount: float) -> float:
-        """Return the seconds of a node's step; all nodes' are drawn in one call, and kept
-        until the slowest has done the step, unless they depend on when it begins.
+        """Return the seconds of a node's step; all nodes' are drawn in one call,
+        and kept until the slowest has done the step, unless they depend on when it
+        begins.
 
         Args:
             index: The node.
@@ -292,15 +298,16 @@ class World(Traffic):
                 row.div_(scale)
 
     def _pace(self, node: SimulatedNode) -> tuple[float | Rate, float]:
-        """Return the learning rate of a node's next update, and the share of the run
-        that is done if the optimizer wants to know, both by its own progress.
+        """Return the learning rate of a node's next update, and the share of the
+        run that is done if the optimizer wants to know, both by its own progress.
         """
         step = min(node.updates, self._steps - 1)
         if step not in self._paces:
             here = self.planner.progress(step, 0)
             optimizer = self.block.optimizer
             rates = self.setup.rates(here, optimizer.blockwise)
-            # Rows of one rate are updated in one call: they differ by what counts only.
+            # Rows of one rate are updated in one call: they differ by what counts
+            # only.
             done = here.fraction if optimizer.follows_progress else 0.0
             self._paces[step] = rates, done
         return self._paces[step]

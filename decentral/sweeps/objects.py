@@ -31,10 +31,10 @@ def fingerprint(value: Any) -> str:
     """Return a digest of a Python object that is the same in another process.
 
     Functions are what they compute: their code, defaults, closures, and the globals
-    that they name; data are their numbers; objects are their classes and attributes;
-    what a library has is its name. An object without such a digest (a generator, an
-    open file, a state that Python does not show) differs from every other object,
-    and from itself in another process.
+    that they name; data are their numbers; objects are their classes and
+    attributes; what a library has is its name. An object without such a digest (a
+    generator, an open file, a state that Python does not show) differs from every
+    other object, and from itself in another process.
 
     >>> fingerprint(lambda n: n + 1) == fingerprint(lambda n: n + 1)
     True

@@ -195,7 +195,9 @@ def digest(config: Config) -> str:
 
 
 def _spell(key: str, value: Any) -> Any:
-    """Write a setting with all defaults, objects by digests; ``auto`` is no plug-in."""
+    """Write a setting with all defaults, objects by digests; ``auto`` is no
+    plug-in.
+    """
     if key in LISTS:
         return [_spell_plugin(one) for one in value]
     if key not in PARTS or value is None or (isinstance(value, str) and value == "auto"):
@@ -239,8 +241,8 @@ def _read_axis(key: str, values: Any) -> dict[str, Any]:
 
 
 def _label(values: Sequence[Any]) -> dict[str, Any]:
-    """Return values by their labels: objects by their names, numbered where these are
-    alike.
+    """Return values by their labels: objects by their names, numbered where these
+    are alike.
     """
     found: dict[str, Any] = {}
     for value in values:

@@ -237,8 +237,8 @@ def group_points(sweep: Sweep, found: Mapping[str, Facts]) -> list[Group]:
 def write_results(
     sweep: Sweep, folder: Path, failures: Sequence[str]
 ) -> tuple[list[Group], Path]:
-    """Write the page, the picture and the table of a sweep; return its groups and the
-    page's path.
+    """Write the page, the picture and the table of a sweep; return its groups and
+    the page's path.
 
     Args:
         sweep: The sweep.

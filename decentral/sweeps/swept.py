@@ -31,11 +31,11 @@ from decentral.trust import Given, Trust
 
 @dataclass(frozen=True, repr=False)
 class SweepResults(Table):
-    """What a sweep gave: a record for every run that finished, with its values on the
-    axes, its folder, and every number by its key.
+    """What a sweep gave: a record for every run that finished, with its values on
+    the axes, its folder, and every number by its key.
 
-    ``runs`` are the runs in the same order, and ``labels`` what their values are called;
-    ``failures`` says why others failed, ``page`` is the report.
+    ``runs`` are the runs in the same order, and ``labels`` what their values are
+    called; ``failures`` says why others failed, ``page`` is the report.
     """
 
     folder: Path
@@ -47,8 +47,9 @@ class SweepResults(Table):
 
     @property
     def means(self) -> Table:
-        """A record for every combination of values: means over seeds, and after each
-        its standard deviation, as ``accuracy/merged std``, where there are several.
+        """A record for every combination of values: means over seeds, and after
+        each its standard deviation, as ``accuracy/merged std``, where there are
+        several.
         """
         found: list[Mapping[str, Any]] = []
         for group in self.groups:
@@ -135,17 +136,18 @@ def sweep(
     """Run all combinations of some settings, each once, and return what came out.
 
     What is done is kept in the folder ``out``: called again, the sweep runs what is
-    missing or failed. A point is what it computes. Objects of Python are known again
-    by their code and data; one that has nothing to be known by runs anew in every
-    process.
+    missing or failed. A point is what it computes. Objects of Python are known
+    again by their code and data; one that has nothing to be known by runs anew in
+    every process.
 
     Args:
-        axes: Values by setting, ``{"lr": [0.1, 0.2], "topology": {"mine": graph}}``:
-            a list, or a mapping from labels to values; of ``seed`` also how many.
+        axes: Values by setting,
+            ``{"lr": [0.1, 0.2], "topology": {"mine": graph}}``: a list, or a
+            mapping from labels to values; of ``seed`` also how many.
         config: A YAML file of settings that are the same everywhere.
         quiet: Show nothing while it runs.
-        trust: Digests of code that ``config`` names and that is not your own, as the
-            refusal shows them; True for all of it.
+        trust: Digests of code that ``config`` names and that is not your own, as
+            the refusal shows them; True for all of it.
         settings: The same as keywords, as for ``launch``; they win over the file.
 
     Raises:

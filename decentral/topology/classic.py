@@ -54,8 +54,8 @@ def ring(n: int) -> nx.Graph[int]:
 
 @plugin("topology")
 def star(n: int) -> nx.Graph[int]:
-    """Node 0 exchanges with every other one; with Metropolis-Hastings weights the gap is
-    1/n.
+    """Node 0 exchanges with every other one; with Metropolis-Hastings weights the
+    gap is 1/n.
 
     >>> sorted(star(3).edges())
     [(0, 1), (0, 2)]
@@ -131,7 +131,8 @@ def torus(n: int, *, rows: Count | None = None) -> nx.Graph[int]:
 
 @plugin("topology")
 def binary_tree(n: int) -> nx.Graph[int]:
-    """Node i exchanges with its parent (i - 1) // 2 and its children 2i + 1 and 2i + 2.
+    """Node i exchanges with its parent (i - 1) // 2 and its children 2i + 1 and
+    2i + 2.
 
     The fewest links that connect everybody over a short way: n - 1 links, diameter
     near 2 log2 n; half of the nodes meet at the root, so it mixes slowly.
@@ -146,8 +147,8 @@ def binary_tree(n: int) -> nx.Graph[int]:
 
 @plugin("topology", sizes=POWER_OF_2)
 def hypercube(n: int) -> nx.Graph[int]:
-    """Node i exchanges with the log2 n nodes whose number differs in one bit; n must be a
-    power of 2.
+    """Node i exchanges with the log2 n nodes whose number differs in one bit; n
+    must be a power of 2.
 
     With Metropolis-Hastings weights the gap is 2 / (1 + log2 n).
 

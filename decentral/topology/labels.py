@@ -18,12 +18,12 @@ from decentral.errors import ConfigError, nearest
 #: The number of a node, 0 to N-1, which it keeps whatever becomes of others: draws,
 #: checkpoints and messages go by it.
 NodeId = NewType("NodeId", int)
-#: The place of a node among those that take part now: rows, topology and exchange go
-#: by it. As long as nobody is lost, it is the same number.
+#: The place of a node among those that take part now: rows, topology and exchange
+#: go by it. As long as nobody is lost, it is the same number.
 Position = NewType("Position", int)
 #: The place of a row in the block that a worker hosts, or among models that were
-#: loaded: what indexes a tensor of rows. On one worker that hosts everybody it is the
-#: same number as the position, which is why only a type keeps them apart.
+#: loaded: what indexes a tensor of rows. On one worker that hosts everybody it is
+#: the same number as the position, which is why only a type keeps them apart.
 RowIndex = NewType("RowIndex", int)
 
 #: The attribute of a node that holds its label.

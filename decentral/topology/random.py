@@ -217,10 +217,10 @@ def random_neighbors(
     The node draws floor(r) peers and one more with probability r - floor(r),
     without repetition, and weighs them uniformly: the mixing is row-stochastic
     only, so the mean of the models drifts. An intensity multiplies r. With
-    ``among=exponential`` they are drawn from the node's neighbours in that graph, as
-    many as there are at most: the authors' ``exponential+random``. (The random graphs
-    of "On the surprising effectiveness of a single global merging in decentralized
-    learning", ICLR 2026.)
+    ``among=exponential`` they are drawn from the node's neighbours in that graph,
+    as many as there are at most: the authors' ``exponential+random``. (The random
+    graphs of "On the surprising effectiveness of a single global merging in
+    decentralized learning", ICLR 2026.)
 
     Args:
         n: Number of nodes.

@@ -171,8 +171,8 @@ CONFIDENCE = 0.95
 
 
 def t_interval(values: Sequence[float]) -> tuple[float, float]:
-    """Return the interval of Student's t for the mean over seeds; all numbers, of fewer
-    than two.
+    """Return the interval of Student's t for the mean over seeds; all numbers, of
+    fewer than two.
 
     >>> [round(end, 3) for end in t_interval([0.01, 0.02, 0.03])]
     [-0.005, 0.045]
@@ -188,16 +188,18 @@ def t_interval(values: Sequence[float]) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Expectation:
-    """What a figure must be: within [``low``, ``high``] for every seed, or their mean or
-    median; over ``interval``, the 95 % t interval of the mean must lie within them.
+    """What a figure must be: within [``low``, ``high``] for every seed, or their
+    mean or median; over ``interval``, the 95 % t interval of the mean must lie
+    within them.
 
     An interval that does not is evidence against the claim only where it excludes
-    ``effect``, what the paper reports, or without one where it lies beyond the limits;
-    else the seeds leave it open.
+    ``effect``, what the paper reports, or without one where it lies beyond the
+    limits; else the seeds leave it open.
 
-    A figure that judges is evidence. A ``condition`` has to be met for the others to be
-    any: that there is a gap to close, that the best rate is not at the edge of its grid.
-    What is so ``by design`` (an identity, equal budgets) is shown and judges nothing.
+    A figure that judges is evidence. A ``condition`` has to be met for the others
+    to be any: that there is a gap to close, that the best rate is not at the edge
+    of its grid. What is so ``by design`` (an identity, equal budgets) is shown and
+    judges nothing.
 
     >>> Expectation("gap", "the merged model is close", high=0.05).is_met([0.01, 0.04])
     True
@@ -221,8 +223,8 @@ class Expectation:
         return self.judge(values) is True
 
     def judge(self, values: Sequence[float]) -> bool | None:
-        """Say whether values, one per seed, are as expected; None: too few, or too far
-        apart, to tell.
+        """Say whether values, one per seed, are as expected; None: too few, or too
+        far apart, to tell.
         """
         if not values:
             return False
@@ -237,11 +239,12 @@ class Expectation:
         if not all(map(isfinite, values)):
             return False
         least, most = t_interval(values)
-        # Strictly: with the method off a difference is exactly 0 for every seed, and no
-        # gain.
+        # Strictly: with the method off a difference is exactly 0 for every seed,
+        # and no gain.
         if self.low < least and most < self.high:
             return True
-        # Beyond a limit, or short of what the paper found, nothing is left of the claim.
+        # Beyond a limit, or short of what the paper found, nothing is left of the
+        # claim.
         found = self.effect
         low = self.low if found is None or self.low == -inf else found
         high = self.high if found is None or self.high == inf else found
@@ -273,10 +276,11 @@ class ComputeTraits(Traits):
             now_s, amount), which returns seconds of ``amount`` times a first step.
         away_s: A function (node, now_s, seed, settings): seconds until a node is
             online; 0: it is.
-        loses: A function (settings): whether what is sent to a node that is not online
-            is lost; else it comes when the node is back.
-        line: A function (node, now_s, seed, settings): bytes per second up and down of a
-            node's line, and seconds that it adds to every way; None: as the network says.
+        loses: A function (settings): whether what is sent to a node that is not
+            online is lost; else it comes when the node is back.
+        line: A function (node, now_s, seed, settings): bytes per second up and down
+            of a node's line, and seconds that it adds to every way; None: as the
+            network says.
         has_lines: A function (settings): whether it says anything of lines.
     """
 
@@ -294,9 +298,9 @@ class ClaimTraits(Traits):
     Attributes:
         paper: Authors, title and year.
         says: The claim in one sentence.
-        expect: What its figures must be. The first that is evidence is the heart of the
-            claim: without it the claim does not reproduce; with it and at least half of
-            the others, but not with all, it holds in part.
+        expect: What its figures must be. The first that is evidence is the heart of
+            the claim: without it the claim does not reproduce; with it and at least
+            half of the others, but not with all, it holds in part.
         tiny: Settings at which its machinery runs in seconds, for tests.
         quick: Settings at which its heart can be seen in the least time.
         off: Settings that take the method away: with them, too, the heart is lost.

@@ -63,9 +63,10 @@ def _unpack_bf16(packed: Tensor, like: Tensor, context: CodecContext) -> Tensor:
 def bf16(rows: Tensor, layout: TensorLayout, draw: RngContext) -> Tensor:
     """Round to bfloat16: two bytes a number, relative error at most 2^-8.
 
-    The mean of the nodes is kept: a node moves by the difference of rounded rows. So
-    numbers that round alike do not move: gossip alone brings models no nearer than
-    bfloat16's spacing, 2^-7 to 2^-8 of a number (0.8 to 0.4 %); a global merge does.
+    The mean of the nodes is kept: a node moves by the difference of rounded rows.
+    So numbers that round alike do not move: gossip alone brings models no nearer
+    than bfloat16's spacing, 2^-7 to 2^-8 of a number (0.8 to 0.4 %); a global merge
+    does.
 
     Args:
         rows: Rows that are sent, [n, P].
@@ -79,7 +80,8 @@ def bf16(rows: Tensor, layout: TensorLayout, draw: RngContext) -> Tensor:
 
 def _step(rows: Tensor) -> Tensor:
     # A row of zeros, such as the first difference of equal models, must not divide
-    # by 0; of the largest numbers, 127 steps that were rounded up would be infinite.
+    # by 0; of the largest numbers, 127 steps that were rounded up would be
+    # infinite.
     kind = torch.finfo(rows.dtype)
     most = kind.max * (1 - 2 * kind.eps)
     return rows.abs().amax(1, keepdim=True).clamp(kind.tiny, most) / 127

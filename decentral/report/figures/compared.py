@@ -61,8 +61,8 @@ def draw_learning(
 def draw_seconds(
     runs: Sequence[RunData], size: tuple[float, float] = WIDE
 ) -> Figure | None:
-    """Overlay runs as `draw_learning` does, over simulated seconds, in rounds and event
-    by event; those without simulated time are left out.
+    """Overlay runs as `draw_learning` does, over simulated seconds, in rounds and
+    event by event; those without simulated time are left out.
     """
     figure, axes = canvas(size)
     metric = common_score(runs).group

@@ -1,8 +1,9 @@
 """What a page knows of a drawing besides its lines: which marks are a series, their
 values, units and scales, so that a reader can point at them, zoom, and hide some.
 
-A series is what has a label or, to be the same one in several figures, a gid; a label
-that begins with ``_`` has a name on pages without standing in the drawing's legend.
+A series is what has a label or, to be the same one in several figures, a gid; a
+label that begins with ``_`` has a name on pages without standing in the drawing's
+legend.
 """
 
 from __future__ import annotations
@@ -78,8 +79,8 @@ def explored(figure: Figure) -> str:
 
 
 def boxes(figure: Figure) -> str:
-    """Return where the axes of a figure lie that was drawn, in units of its SVG, and
-    the values at their ends: left, top, right, bottom, x0, x1, y0, y1 of each.
+    """Return where the axes of a figure lie that was drawn, in units of its SVG,
+    and the values at their ends: left, top, right, bottom, x0, x1, y0, y1 of each.
     """
     width, height = figure.get_size_inches() * 72
     found: list[list[float]] = []
@@ -187,8 +188,8 @@ def _band(mark: PolyCollection) -> Iterator[dict[str, Any]]:
 
 
 def _numbers(values: Any, digits: int = 6) -> list[Any]:
-    """Return numbers with so many digits, whole ones without a point; what is none is
-    None.
+    """Return numbers with so many digits, whole ones without a point; what is none
+    is None.
     """
     rounded = (float(f"{float(value):.{digits}g}") for value in values)
     return [

@@ -149,8 +149,8 @@ _MOST_COLUMNS = 512
 
 
 def _means(values: Any) -> tuple[Any, Any]:
-    """Return values [n, ...], or their means over neighbours where they are too many to
-    be seen, and the places between which each of them stands.
+    """Return values [n, ...], or their means over neighbours where they are too
+    many to be seen, and the places between which each of them stands.
     """
     every = -(-len(values) // _MOST_COLUMNS)
     begins = np.arange(0, len(values), every)
@@ -300,8 +300,8 @@ _ARROWS = 150
 
 @styled
 def strip(event: Mapping[str, Any], size: tuple[float, float] = WIDE) -> Figure | None:
-    """Draw who computes, whose messages are under way, and who is away, over simulated
-    seconds; None where nobody computes.
+    """Draw who computes, whose messages are under way, and who is away, over
+    simulated seconds; None where nobody computes.
 
     Args:
         event: The event ``timeline`` of a run.

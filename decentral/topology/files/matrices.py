@@ -152,7 +152,8 @@ def read_numpy(data: bytes) -> Content:
         _numbers(made.data)
         return _content("scipy", made.shape[0], made.row, made.col, made.data)
     for name, array in loaded.items():
-        # Of other members numpy gives the bytes, as of spreadsheets, which are archives.
+        # Of other members numpy gives the bytes, as of spreadsheets, which are
+        # archives.
         if not isinstance(array, np.ndarray):
             raise Unreadable(
                 f"it is an archive and holds {name}, which is no array of numpy",
