@@ -23,7 +23,7 @@ import torch
 from common import table
 
 from decentral.config import make_config
-from decentral.exchange.local import LocalExchange
+from decentral.exchange.base import LocalExchange
 from decentral.loop.block import Block
 from decentral.loop.measure import Evaluator
 from decentral.loop.preparing import prepare

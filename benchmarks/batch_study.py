@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 
 from decentral.config import make_config
 from decentral.engines.worker import configure_process
-from decentral.exchange.local import LocalExchange
+from decentral.exchange.base import LocalExchange
 from decentral.loop.block import Block
 from decentral.loop.measure import Evaluator
 from decentral.loop.preparing import prepare

@@ -26,8 +26,7 @@ import torch
 from torch import Tensor
 
 from decentral.config import make_config
-from decentral.exchange.base import Rendezvous
-from decentral.exchange.local import LocalExchange
+from decentral.exchange.base import LocalExchange, Rendezvous
 from decentral.exchange.process_group import ProcessGroupExchange, open_store
 from decentral.loop.block import Block
 from decentral.loop.preparing import prepare

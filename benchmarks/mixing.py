@@ -10,7 +10,7 @@ from common import best, table, threads
 # isort: split
 import torch
 
-from decentral.exchange.local import LocalExchange
+from decentral.exchange.base import LocalExchange
 from decentral.mixing.base import Mixer
 from decentral.registry import build
 from decentral.topology.base import Topology

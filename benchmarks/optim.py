@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from decentral.config import make_config
-from decentral.exchange.local import LocalExchange
+from decentral.exchange.base import LocalExchange
 from decentral.layout import Layout
 from decentral.loop.block import Block
 from decentral.loop.preparing import prepare

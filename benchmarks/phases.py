@@ -25,7 +25,7 @@ from torch.nn.functional import cross_entropy
 
 from decentral.config import make_config, read_file, resolve_aliases
 from decentral.engines.worker import configure_process
-from decentral.exchange.local import LocalExchange
+from decentral.exchange.base import LocalExchange
 from decentral.gradients import make_stacked_forward
 from decentral.layout import share_parameters
 from decentral.loop.block import Block

@@ -26,8 +26,7 @@ from decentral.api import run_config
 from decentral.config import make_config
 from decentral.engines.local import LocalRun
 from decentral.engines.workers import reassign, sources
-from decentral.exchange.base import NeighbourIndex, neighbour_index
-from decentral.exchange.local import LocalExchange
+from decentral.exchange.base import LocalExchange, NeighbourIndex, neighbour_index
 from decentral.loop import train
 from decentral.loop.block import Block
 from decentral.loop.measure import Evaluator

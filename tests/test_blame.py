@@ -37,7 +37,7 @@ from decentral.errors import (
     in_words,
     worker_error,
 )
-from decentral.exchange.local import LocalExchange
+from decentral.exchange.base import LocalExchange
 from decentral.loop.block import Block
 from decentral.loop.preparing import prepare
 from decentral.registry import KINDS, build, find
@@ -378,7 +378,7 @@ def test_an_error_travels_with_all_it_knows() -> None:
 def test_a_fault_of_ours_is_a_bug_with_its_traceback_in_the_run_folder(
     algorithm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(LocalExchange, "mix", planted("exchange/local.py"))
+    monkeypatch.setattr(LocalExchange, "mix", planted("exchange/base.py"))
     file = written(tmp_path, "algorithm", LATE)
     part = "dsgd" if algorithm == "built in" else f"{file}:own"
     with pytest.raises(Bug) as caught:
@@ -386,7 +386,7 @@ def test_a_fault_of_ours_is_a_bug_with_its_traceback_in_the_run_folder(
     called = "" if algorithm == "built in" else f", called from {file}:9"
     kept = tmp_path / "run" / "traceback.txt"
     assert str(caught.value) == (
-        "this is a bug in decentral: KeyError: 'planted' (decentral/exchange/local.py:2"
+        "this is a bug in decentral: KeyError: 'planted' (decentral/exchange/base.py:2"
         f"{called}); the traceback is in {kept}."
     )
     lines = kept.read_text().splitlines()

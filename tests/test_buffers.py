@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from decentral import Task
 from decentral.engines.workers import mean_state
-from decentral.exchange.local import LocalExchange
+from decentral.exchange.base import LocalExchange
 from decentral.loop.block import Block
 from decentral.loop.measure import Evaluator
 from decentral.loop.rounds import train

@@ -15,7 +15,7 @@ import decentral
 from decentral import Callback, EarlyStopping
 from decentral.config import make_config
 from decentral.errors import ConfigError, RunError
-from decentral.exchange.local import LocalExchange
+from decentral.exchange.base import LocalExchange
 from decentral.loop import train
 from decentral.loop.block import Block
 from decentral.loop.callbacks import MOMENTS, Callbacks, Context

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from support import tiny_block, vectors
 from torch import Tensor
 
-from decentral.exchange.base import CommunicationStats
-from decentral.exchange.local import LocalExchange, ordered_sums
+from decentral.exchange.base import CommunicationStats, LocalExchange, ordered_sums
 from decentral.loop.block import Block
 from decentral.mixing.base import Mixing, assemble
 from decentral.topology.base import Links
@@ -75,7 +74,7 @@ def test_ordered_sums_have_the_same_bits_however_columns_are_divided(
     mixing = drawn(9, 30, 0)
     found: list[Tensor] = []
     for chunk in (1, 9 * 70 * 8, 9 * 1001 * 8, 1 << 30):
-        monkeypatch.setattr("decentral.exchange.local.CHUNK_BYTES", chunk)
+        monkeypatch.setattr("decentral.exchange.base.CHUNK_BYTES", chunk)
         rows = block(9, width, dtype)
         LocalExchange(9, ordered=True).mix(rows, mixing)
         found.append(rows)

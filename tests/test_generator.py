@@ -12,7 +12,7 @@ import torch
 from support import advance, silent, tiny_setup
 from torch import Tensor, nn
 
-from decentral.exchange.local import LocalExchange
+from decentral.exchange.base import LocalExchange
 from decentral.loop.block import Block
 from decentral.rng import _seeder, fork_rng
 

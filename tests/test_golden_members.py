@@ -23,7 +23,7 @@ from torch import nn
 
 from decentral import Task
 from decentral.errors import ConfigError
-from decentral.exchange.local import LocalExchange
+from decentral.exchange.base import LocalExchange
 from decentral.loop.block import Block
 from decentral.loop.setup import Setup
 from decentral.registry import find, names

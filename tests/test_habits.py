@@ -13,8 +13,7 @@ import pytest
 import decentral
 import decentral.cli
 from decentral.cli.app import app
-from decentral.cli.citing import sources
-from decentral.cli.explaining import PAGES, page_of
+from decentral.cli.explaining import PAGES, page_of, sources
 from decentral.cli.options import Group
 
 SMALL = ["launch", "task=digits", "nodes=4", "steps=8", "-q"]

@@ -55,7 +55,7 @@ def test_loads_nothing_heavy(code: str) -> None:
 TRAINS = """
 import sys
 from decentral.config import make_config
-from decentral.exchange.local import LocalExchange
+from decentral.exchange.base import LocalExchange
 from decentral.loop import train
 from decentral.loop.block import Block
 from decentral.loop.measure import Evaluator

@@ -45,7 +45,7 @@ from decentral.claims.base import Curve, Lab
 from decentral.claims.trials import trial
 from decentral.cli import several
 from decentral.config import make_config
-from decentral.engines import rank_messages, torchrun
+from decentral.engines import rank_group, torchrun
 from decentral.engines.ranks import Meeting, Ranks, refuse_changing_ranks, refuse_ranks
 from decentral.engines.worker import describe_error
 from decentral.engines.workers import PROCESS_DIED, WorkersLost
@@ -379,10 +379,8 @@ def _other_checkpoint() -> None:
                        "prefix": ""},
         "folder": "runs/mine",
     }  # fmt: skip
-    with patch.object(
-        rank_messages, "newest_checkpoint", lambda _: SimpleNamespace(step=4)
-    ):
-        rank_messages.read_job(plain, make_config({}))
+    with patch.object(rank_group, "newest_checkpoint", lambda _: SimpleNamespace(step=4)):
+        rank_group.read_job(plain, make_config({}))
 
 
 RANKS: dict[str, Callable[[], Any]] = {

@@ -12,8 +12,7 @@ from support import tiny_block, trained, vectors
 from torch import Tensor, nn
 
 from decentral.gradients import Batch, perturb
-from decentral.gradients.perturb import Attack
-from decentral.gradients.sam import sharpness_aware
+from decentral.gradients.perturb import Attack, sharpness_aware
 from decentral.layout import Layout
 from decentral.loop.block import Block
 from decentral.sampling import Sampler

@@ -10,7 +10,7 @@ import pytest
 import torch
 from support import silent, tiny_block, trained, vectors
 
-from decentral.exchange.local import LocalExchange
+from decentral.exchange.base import LocalExchange
 from decentral.loop.block import Block
 from decentral.loop.rounds import checkpoint_of, restore
 from decentral.network import expected_bytes, preview

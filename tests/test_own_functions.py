@@ -40,7 +40,7 @@ import decentral
 from decentral import plugin, registry
 from decentral.config import make_config
 from decentral.errors import ConfigError
-from decentral.exchange.local import LocalExchange
+from decentral.exchange.base import LocalExchange
 from decentral.loop.block import Block
 from decentral.loop.measure import Evaluator
 from decentral.loop.rounds import checkpoint_of, restore

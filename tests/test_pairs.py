@@ -27,7 +27,7 @@ from support import (
 from torch import Tensor
 
 from decentral.errors import ConfigError
-from decentral.exchange.local import LocalExchange
+from decentral.exchange.base import LocalExchange
 from decentral.loop.block import Block
 from decentral.registry import find, names
 from decentral.traits import AlgorithmTraits, CodecTraits, CommunicationTraits, traits_of

@@ -20,8 +20,7 @@ from support import (
 )
 from torch import Tensor, nn
 
-from decentral.loop.block import Block
-from decentral.loop.participation import participation_of
+from decentral.loop.block import Block, participation_of
 from decentral.loop.rounds import checkpoint_of, restore
 from decentral.merging.base import merge_weights
 from decentral.network.clock import forecast

@@ -21,8 +21,7 @@ from test_exchange import block, drawn
 from torch import Tensor
 
 from decentral.exchange import process_group as module
-from decentral.exchange.base import LostPeer
-from decentral.exchange.local import LocalExchange
+from decentral.exchange.base import LocalExchange, LostPeer
 from decentral.exchange.process_group import ProcessGroupExchange
 from decentral.exchange.send_receive import is_average, send_receive_plan
 from decentral.mixing.base import Mixing, assemble

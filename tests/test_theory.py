@@ -10,7 +10,7 @@ import pytest
 import torch
 from support import planner, round_actions, tiny_block, trained, vectors
 
-from decentral.exchange.local import LocalExchange
+from decentral.exchange.base import LocalExchange
 from decentral.mixing.base import Mixer
 from decentral.mixing.summary import spectral_gap
 from decentral.registry import build

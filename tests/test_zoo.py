@@ -25,7 +25,7 @@ from zoo import ZOO, Kind
 
 import decentral
 from decentral import ConfigError
-from decentral.exchange.local import LocalExchange
+from decentral.exchange.base import LocalExchange
 from decentral.loop import analysis, train
 from decentral.loop.adapting import spread_inputs
 from decentral.loop.analysis import Analysis, Extent

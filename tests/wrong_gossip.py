@@ -15,7 +15,7 @@ from torch import nn
 from decentral import Gossip, lightning_callback, transformers_callback
 from decentral.api import gossip as module
 from decentral.engines.ranks import Meeting, Ranks
-from decentral.exchange.local import LocalExchange
+from decentral.exchange.base import LocalExchange
 
 
 def own(model: nn.Module | None = None, **settings: Any) -> Gossip:

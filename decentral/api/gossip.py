@@ -15,8 +15,7 @@ from decentral.config.schema import Graph, Part
 from decentral.engines.ranks import LAUNCHERS, Meeting, Ranks, ranks_of
 from decentral.engines.worker import WIRE
 from decentral.errors import ConfigError, nearest
-from decentral.exchange.base import CommunicationStats, Exchange
-from decentral.exchange.local import LocalExchange
+from decentral.exchange.base import CommunicationStats, Exchange, LocalExchange
 from decentral.exchange.process_group import ProcessGroupExchange
 from decentral.loop.own import ModelRow, own_setup
 from decentral.loop.setup import write_in_list

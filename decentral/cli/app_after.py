@@ -154,9 +154,9 @@ def cite(
 
       decentral cite runs/digits-ring-late-1 > sources.bib
     """
-    from decentral.cli import citing
+    from decentral.cli import explaining
 
-    citing.cite(run)
+    explaining.cite(run)
 
 
 def runs(

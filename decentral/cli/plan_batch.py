@@ -17,8 +17,7 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from decentral.cli.drawing import bars, save, ticks
-from decentral.cli.output import console_of, print_json
+from decentral.cli.output import bars, console_of, print_json, save, ticks
 from decentral.cli.words import MERGED, QUIET, facts, make_columns
 from decentral.config import read_file
 from decentral.errors import ConfigError, shell_word

@@ -14,7 +14,7 @@ from rich.text import Text
 from decentral.cli.words import MERGED, QUIET, SENT, brief, make_columns
 from decentral.config import make_config
 from decentral.errors import ConfigError
-from decentral.exchange.local import LocalExchange
+from decentral.exchange.base import LocalExchange
 from decentral.loop.block import Block
 from decentral.loop.preparing import prepare
 from decentral.network.planning import all_reduce_messages

@@ -12,8 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from decentral.cli.drawing import bars, save, ticks
-from decentral.cli.output import console_of, print_json
+from decentral.cli.output import bars, console_of, print_json, save, ticks
 from decentral.cli.settings import config_of
 from decentral.cli.words import (
     LOCAL,

@@ -12,8 +12,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from decentral.cli.drawing import Sketch, save
-from decentral.cli.output import console_of, print_json
+from decentral.cli.output import Sketch, console_of, print_json, save
 from decentral.cli.settings import config_of
 from decentral.cli.words import (
     MERGED,

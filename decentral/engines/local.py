@@ -16,7 +16,7 @@ from decentral.engines.base import EngineRun, Watch, checkpoint_interval, stop_s
 from decentral.engines.ranks import joins_ranks
 from decentral.engines.worker import configure_process
 from decentral.errors import ConfigError
-from decentral.exchange.local import LocalExchange
+from decentral.exchange.base import LocalExchange
 from decentral.faults.base import worker_faults
 from decentral.loop.block import Block
 from decentral.loop.cost import require_memory

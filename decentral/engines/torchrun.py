@@ -21,10 +21,11 @@ from decentral.blame import attribute
 from decentral.config import Config, foreign_parts
 from decentral.engines.attempt import Attempt, Start, recorded_losses
 from decentral.engines.base import EngineRun, Watch
-from decentral.engines.rank_group import REPORTS_S, RankGroup
-from decentral.engines.rank_messages import (
+from decentral.engines.rank_group import (
+    REPORTS_S,
     Link,
     Member,
+    RankGroup,
     read_job,
 )
 from decentral.engines.ranks import Meeting, Ranks

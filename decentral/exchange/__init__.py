@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 from decentral.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from decentral.exchange.base import CommunicationStats, Exchange
-    from decentral.exchange.local import LocalExchange
+    from decentral.exchange.base import CommunicationStats, Exchange, LocalExchange
 
 __all__ = ["CommunicationStats", "Exchange", "LocalExchange"]
 
 __getattr__ = lazy_names(
     __name__,
-    {"base": ["Exchange", "CommunicationStats"], "local": ["LocalExchange"]},
+    {"base": ["Exchange", "CommunicationStats", "LocalExchange"]},
     renamed={"Ledger": "CommunicationStats"},
 )

@@ -29,8 +29,7 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from decentral.exchange.base import NeighbourIndex
-from decentral.exchange.local import CHUNK_BYTES, ordered_sums
+from decentral.exchange.base import CHUNK_BYTES, NeighbourIndex, ordered_sums
 from decentral.plugins import describe, is_users, wrong
 from decentral.registry import ConfiguredPlugin, Count, Positive, plugin
 from decentral.traits import AggregationTraits, traits_of

@@ -18,8 +18,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from decentral import private
-from decentral.exchange.base import LostPeer, NeighbourIndex, Rendezvous
-from decentral.exchange.local import DENSE_NODES
+from decentral.exchange.base import DENSE_NODES, LostPeer, NeighbourIndex, Rendezvous
 from decentral.exchange.send_receive import (
     Message,
     SendReceivePlan,

@@ -13,8 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from decentral.exchange.base import NeighbourIndex, neighbour_index
-from decentral.exchange.local import CHUNK_BYTES, ordered_sums
+from decentral.exchange.base import (
+    CHUNK_BYTES,
+    NeighbourIndex,
+    neighbour_index,
+    ordered_sums,
+)
 from decentral.mixing.base import Integers, Mixing
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from decentral.exchange.local import LocalExchange
+from decentral.exchange.base import LocalExchange
 from decentral.gradients.base import rows_at_once
 from decentral.layout import share_parameters
 from decentral.limits import require

@@ -20,8 +20,13 @@ from decentral.config import Config
 from decentral.errors import ConfigError
 from decentral.gradients.base import Batch, Gradient
 from decentral.gradients.choice import choose
-from decentral.gradients.perturb import Attack, add_noise, flip_classes, smooth_labels
-from decentral.gradients.sam import SharpnessAware
+from decentral.gradients.perturb import (
+    Attack,
+    SharpnessAware,
+    add_noise,
+    flip_classes,
+    smooth_labels,
+)
 from decentral.layout import share_parameters
 from decentral.loop.models import check_evaluation
 from decentral.loop.setup import Setup

@@ -22,6 +22,7 @@ from decentral.gradients.draws import key_dropout
 from decentral.layout import Layout, cast
 from decentral.limits import free_bytes
 from decentral.loop.adapting import adapt_model, ready
+from decentral.loop.block import drawn_nodes, with_participation
 from decentral.loop.compatibility import (
     check_optimizer,
     refuse_in_events,
@@ -31,7 +32,6 @@ from decentral.loop.compatibility import (
 )
 from decentral.loop.health import attackers
 from decentral.loop.models import build_seeded, builder_of, check_size
-from decentral.loop.participation import drawn_nodes, with_participation
 from decentral.loop.pipeline import check_methods, with_numbers
 from decentral.loop.setup import CommunicationSetup, Setup
 from decentral.merging.base import in_a_run

@@ -16,7 +16,7 @@ from torch import Tensor
 from decentral import rng
 from decentral.config import Config
 from decentral.errors import ConfigError
-from decentral.exchange.local import LocalExchange
+from decentral.exchange.base import LocalExchange
 from decentral.layout import share_parameters
 from decentral.loop.block import Block
 from decentral.loop.measure import Evaluator

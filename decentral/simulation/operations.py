@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from decentral.algorithms.node import Version
-from decentral.exchange.local import ordered_sums
+from decentral.exchange.base import ordered_sums
 from decentral.private import add_all, copy_all, multiply_all
 
 

@@ -15,8 +15,16 @@ from torch.nn.functional import cross_entropy
 from decentral.errors import ConfigError
 from decentral.registry import Count, Location, plugin
 from decentral.tasks.base import Samples, Task
-from decentral.tasks.caption_files import read_pairs
-from decentral.tasks.scenes import ADDED, KINDS, PLACES, REMOVED, SAME, Scenes, scenes
+from decentral.tasks.scenes import (
+    ADDED,
+    KINDS,
+    PLACES,
+    REMOVED,
+    SAME,
+    Scenes,
+    read_pairs,
+    scenes,
+)
 
 #: What a model must take: pixels of two images and words, flat, [6 S S + T].
 PAIRS = "image pairs with words"

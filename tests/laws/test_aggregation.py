@@ -11,7 +11,7 @@ from torch import Tensor
 
 from decentral.exchange import aggregation
 from decentral.exchange.aggregation import aggregate, aggregate_all
-from decentral.exchange.local import LocalExchange
+from decentral.exchange.base import LocalExchange
 from decentral.loop.block import Block
 from decentral.mixing.base import Mixing
 from decentral.network import preview

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from decentral import ConfigError
 from decentral.api import models_of
 from decentral.cli import run as cli
-from decentral.exchange.local import LocalExchange
+from decentral.exchange.base import LocalExchange
 from decentral.layout import Layout
 from decentral.loop.measure import Evaluator
 from decentral.loop.trained import FISHER_SAMPLES, own_labels

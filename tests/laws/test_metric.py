@@ -10,7 +10,7 @@ import torch
 from support import blobs, exchanges, together
 from torch import Tensor, nn
 
-from decentral.exchange.local import LocalExchange
+from decentral.exchange.base import LocalExchange
 from decentral.layout import Layout
 from decentral.metrics import Snapshot, score
 from decentral.registry import find, names
