@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import re
 from collections.abc import Iterator
 from http import HTTPStatus
@@ -144,6 +145,30 @@ def test_a_run_that_writes_is_training(tmp_path: Path) -> None:
     site = Site(tmp_path)
     assert "1 run, 1 of them training." in site.answer(f"/{site.token}/")[2]
     assert '<span class="badge">training</span>' in site.answer(f"/{site.token}/one/")[2]
+
+
+def test_what_runs_lists_is_served(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also a run that failed before its first evaluation; and no project."""
+    failed = write_run(tmp_path / "failed", steps=60, finished=False)
+    (failed / "metrics.jsonl").unlink()
+    damaged = write_run(tmp_path / "damaged", steps=60)
+    (damaged / "metrics.jsonl").unlink()
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project/config.yaml").write_text("nodes: 4\n")
+    assert decentral.cli.run(["runs", str(tmp_path), "--json"]) == 0
+    listed = capsys.readouterr()
+    site = Site(tmp_path)
+    said = site.answer(f"/{site.token}/")[2]
+    assert [row["run"] for row in json.loads(listed.out)] == ["failed"]
+    assert re.findall(r'<a href="(\w+)/">', said) == ["failed"]
+    for text in (listed.err, said):
+        assert "metrics.jsonl missing" in text.replace("\n", " ")
+        assert "project" not in text
+    status, _, report = site.answer(f"/{site.token}/failed/")
+    assert status == HTTPStatus.OK
+    assert "Nothing has been evaluated yet." in report
 
 
 def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:

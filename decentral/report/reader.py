@@ -26,8 +26,8 @@ T = TypeVar("T")
 MOST_RECORDS = 1000
 
 _REQUIRED = ("config.yaml", "metrics.jsonl")
-#: What a run writes before its first evaluation, and at its end.
-_BEGUN_ENDED = ("events.jsonl", "summary.json")
+#: What tells a run from a project, whose configuration stands alone.
+_PARTS = ("config.yaml", "events.jsonl", "metrics.jsonl", "summary.json")
 #: What a summary says of files, which are no results.
 _STATED = ("digests", "sha256")
 
@@ -224,13 +224,18 @@ def _config(path: Path) -> Row:
         raise _make_broken(path, error) from error
 
 
+def is_run(folder: Path) -> bool:
+    """Whether a run has written into a folder, whatever has become of it."""
+    held = [name for name in _PARTS if os.path.lexists(folder / name)]
+    return "config.yaml" in held and len(held) > 1
+
+
 def _check_is_run(folder: Path) -> None:
     if not folder.is_dir():
         raise ConfigError(f"{folder}: no such folder; give the folder of a run.")
     missing = [name for name in _REQUIRED if not os.path.lexists(folder / name)]
-    begun, ended = (os.path.lexists(folder / name) for name in _BEGUN_ENDED)
     # One that failed before its first evaluation is a run, too.
-    if "config.yaml" in missing or (missing and (ended or not begun)):
+    if missing and (not is_run(folder) or os.path.lexists(folder / "summary.json")):
         raise ConfigError(
             f"{folder}: not a run folder, {' and '.join(missing)} missing; "
             "give the folder that a run has written (it holds config.yaml and metrics.jsonl)."

@@ -25,14 +25,14 @@ from urllib.parse import quote, unquote, urlsplit
 from decentral.errors import ConfigError, RunError, in_words
 from decentral.report.facts import ABSENT, Facts, facts_of, flatten, number_text, state_of
 from decentral.report.pages import page
-from decentral.report.reader import RunData, read_run
+from decentral.report.reader import RunData, is_run, read_run
 from decentral.report.run import report_html
 from decentral.run.lock import NAME
 
 ADDRESS = "127.0.0.1"
 #: Names of this machine that lead nowhere else.
 _OWN = frozenset({ADDRESS, "localhost"})
-#: What is read of a run, the first two of which it must have.
+#: What is read of a run.
 _FILES = (
     *("config.yaml", "metrics.jsonl", "summary.json", "events.jsonl"),
     *("env.json", "topology.json", "data.json", "records.json"),
@@ -55,7 +55,8 @@ _HEADERS = {
 def find_runs(folder: Path) -> Iterator[Path]:
     """Yield the folders of runs below a folder, finished or not, by their names."""
     for config in sorted(folder.glob("**/config.yaml")):
-        yield config.parent
+        if is_run(config.parent):
+            yield config.parent
 
 
 def run_record(name: str, run: RunData, facts: Facts) -> dict[str, Any]:
@@ -136,8 +137,7 @@ class Site:
         inside = all(
             (path / one).resolve().is_relative_to(self.folder) for one in ("", *_FILES)
         )
-        whole = inside and all((path / one).is_file() for one in _FILES[:2])
-        return path.resolve() if whole else None
+        return path.resolve() if inside and is_run(path) else None
 
     def _names(self) -> list[str]:
         """Return the names of all runs."""
