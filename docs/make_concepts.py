@@ -93,16 +93,47 @@ def _box(x: float, y: float, width: float, height: float, colour: str):
 
 
 def step() -> figures.Figure:
-    """Draw steps, communication steps, and rounds among them."""
+    """Draw the steps of three nodes, one of them marked."""
     figure, axes = _bare()
-    axes.vlines(range(31), 0, 0.4, color=light("link"))
-    axes.vlines(range(0, 31, 10), 0, 0.9, color=light("comm"), lw=2)
-    axes.scatter([10, 30], [1.2, 1.2], s=70, color=light("comm"))
-    for y, said in ((0.2, "steps"), (0.7, "communication steps"), (1.2, "rounds")):
-        axes.text(31.5, y, said, va="center")
-    axes.set_xlim(-1, 46)
-    axes.set_ylim(-0.3, 1.6)
+    for i in range(3):
+        for k in range(10):
+            colour = light("merged") if k == 4 else light("line")
+            axes.add_patch(_box(k, -i, 0.9, 0.8, colour))
+        axes.text(-0.4, -i + 0.4, f"node {i}", ha="right", va="center")
+    axes.text(4.45, 1.2, "one step", ha="center", color=light("muted"))
+    axes.set_xlim(-2.5, 10.2)
+    axes.set_ylim(-2.4, 1.8)
     return figure
+
+
+def communication_step() -> figures.Figure:
+    """Draw steps, and those after which the schedule is asked."""
+    figure, axes = _timeline()
+    for x in (10, 20, 30):
+        axes.text(x, 1.25, "?", ha="center", va="center", color=light("comm"))
+    return figure
+
+
+def round_() -> figures.Figure:
+    """Draw communication steps, and the rounds among them with their numbers."""
+    figure, axes = _timeline()
+    for x, said in ((10, "round 0"), (30, "round 1")):
+        axes.scatter([x], [1.0], s=70, color=light("comm"))
+        axes.text(x, 1.4, said, ha="center", va="center")
+    axes.text(20, 1.4, "nothing sent", ha="center", va="center", color=light("muted"))
+    return figure
+
+
+def _timeline():
+    """Return steps on a line, every tenth a communication step."""
+    figure, axes = _bare()
+    axes.vlines(range(1, 31), 0, 0.4, color=light("link"))
+    axes.vlines((10, 20, 30), 0, 1.0, color=light("comm"), lw=2)
+    for y, said in ((0.2, "steps"), (0.8, "communication steps")):
+        axes.text(31.5, y, said, va="center")
+    axes.set_xlim(-4, 46)
+    axes.set_ylim(-0.3, 1.7)
+    return figure, axes
 
 
 def topology() -> figures.Figure | None:
@@ -230,6 +261,26 @@ def worker() -> figures.Figure:
     return figure
 
 
+def engine() -> figures.Figure:
+    """Draw one configuration, and where the engines put its workers."""
+    figure, axes = _bare(6.4, 2.8)
+    axes.add_patch(_box(0, 1.5, 2.6, 1, light("line")))
+    axes.text(1.3, 2.0, "config.yaml", ha="center", va="center", family="monospace")
+    places = ("this process", "ranks of torchrun", "actors on a cluster")
+    for place, (name, said) in enumerate(
+        zip(("local", "torchrun", "ray"), places, strict=True)
+    ):
+        y = 3.0 - 1.5 * place
+        way = {"arrowstyle": "-|>", "color": light("link")}
+        axes.annotate("", (4.2, y + 0.5), (2.7, 2.0), arrowprops=way)
+        axes.add_patch(_box(4.3, y, 2.4, 1, light("line")))
+        axes.text(5.5, y + 0.5, name, ha="center", va="center", color=light("merged"))
+        axes.text(7.0, y + 0.5, said, va="center", color=light("muted"))
+    axes.set_xlim(-0.2, 11.4)
+    axes.set_ylim(-0.3, 4.3)
+    return figure
+
+
 def task() -> figures.Figure:
     """Draw what a task brings to the nodes."""
     return _chain(("data", "model", "loss", "evaluation"), arrows=False)
@@ -301,7 +352,9 @@ def budget() -> figures.Figure:
 
 PICTURES: dict[str, Callable[[], figures.Figure | None]] = {
     "Node": node, "Row": row, "Worker": worker, "Task": task, "Run": run,
-    "Record": record, "Exchange": exchange, "Step": step, "Topology": topology, "Mixing": mixing,
+    "Engine": engine, "Record": record, "Exchange": exchange, "Step": step,
+    "Communication step": communication_step, "Round": round_, "Topology": topology,
+    "Mixing": mixing,
     "Spectral gap": spectral_gap, "Schedule": schedule, "Gossip": gossip, "Merge": merge,
     "Consensus distance": consensus_distance, "Algorithm": algorithm, "Budget": budget,
 }  # fmt: skip

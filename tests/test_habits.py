@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,14 @@ import pytest
 import decentral
 import decentral.cli
 from decentral.cli.app import app
-from decentral.cli.explaining import PAGES, page_of, sources
+from decentral.cli.explaining import (
+    PAGES,
+    command_of,
+    page_of,
+    pages,
+    sections,
+    sources,
+)  # fmt: skip
 from decentral.cli.options import Group
 
 SMALL = ["launch", "task=digits", "nodes=4", "steps=8", "-q"]
@@ -219,12 +227,6 @@ def test_sources_are_read_from_docstrings(text: str, expected: list[str]) -> Non
 # --- words ----------------------------------------------------------------------------------------
 
 
-def test_the_concepts_are_those_of_the_page() -> None:
-    page = Path(__file__).parent.parent / "docs/concepts.md"
-    held = Path(decentral.cli.__file__).with_name("concepts.md")
-    assert held.read_text() == page.read_text()
-
-
 @pytest.mark.parametrize(
     ("word", "said"),
     [
@@ -232,36 +234,64 @@ def test_the_concepts_are_those_of_the_page() -> None:
         ("Spectral-gap", "share of disagreement"),
         ("nodes", "One learner"),
         ("rounds", "at which something was sent"),
-        ("communication_step", "at which the schedule is asked"),
+        ("communication_step", "after which the schedule is asked"),
         ("doubly stochastic", "rows and columns sum to one"),
         ("worker", "One process that owns a device"),
         ("block", "All rows that a process holds"),
+        ("engine", "What starts the workers of a run"),
+        ("engine", "Also a setting: `decentral list settings engine`."),
+        ("trouble bad-nodes", "## Bad nodes"),
+        ("docs/trouble.md#faults", "## Faults"),
+        ("trust", "# Whose code runs"),
         ("ring", "Every node exchanges with the next"),
         ("local_steps", "steps"),
     ],
 )
 def test_a_word_is_explained(capsys: Captured, word: str, said: str) -> None:
-    assert said in " ".join(ok(capsys, "explain", word).split())
+    assert said in " ".join(ok(capsys, "explain", *word.split()).split())
 
 
-def headings(page: Path) -> set[str]:
-    """Return the anchors of a page, as GitHub and the site make them of its headings."""
-    found = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
-    return {
-        re.sub(r"[^\w -]", "", head.lower()).strip().replace(" ", "-") for head in found
-    }
+def test_a_section_ends_where_the_next_of_its_level_begins(capsys: Captured) -> None:
+    said = ok(capsys, "explain", "trouble", "bad-nodes")
+    assert "| `sign_flip` |" in said
+    assert "## Faults" not in said
+    assert "<!--" not in said
 
 
 @pytest.mark.parametrize("how", PAGES)
-def test_pages_that_errors_name_exist_and_some_error_names_them(how: str) -> None:
+def test_pages_that_errors_name_exist_and_some_error_names_them(
+    capsys: Captured, how: str
+) -> None:
     path, _, anchor = PAGES[how].partition("#")
-    page = Path(__file__).parent.parent / path
-    assert page.is_file()
-    assert not anchor or anchor in headings(page)
+    assert (Path(__file__).parent.parent / path).is_file()
+    _, *words = command_of(PAGES[how]).split()
+    first = ok(capsys, *words).splitlines()[0]
+    assert first.startswith("#")
+    assert not anchor or anchor in {said for said, _, _ in sections(first)}
     kept = Path(__file__).with_name("messages.txt").read_text()
     assert PAGES[how] in set(
         map(page_of, re.findall(r"^[12] error: (.*)", kept, re.MULTILINE))
     )
+
+
+def test_commands_that_pages_and_concepts_are_linked_by_lead_to_pages(
+    capsys: Captured,
+) -> None:
+    """Whoever has installed the package has no repository to look into."""
+    told = [ok(capsys, "explain", f"{page}.md") for page in pages()]
+    named = set(re.findall(r"\(`decentral (explain [^`]+)`\)", "".join(told)))
+    assert len(named) > 20
+    for command in sorted(named):
+        assert ok(capsys, *command.split()).startswith("#")
+
+
+def test_all_pages_are_installed_with_the_package() -> None:
+    """And read from there: .ci/package asks for one, where nothing else is."""
+    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())
+    wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert "docs" in wheel["only-include"]
+    assert wheel["sources"] == {"docs": "decentral/docs"}
+    assert not [one for one in wheel["exclude"] if one.endswith((".md", "*"))]
 
 
 @pytest.mark.parametrize("terminal", [True, False])
@@ -274,7 +304,7 @@ def test_a_person_is_told_the_page_that_helps(
     assert decentral.cli.run(["launch", "topology=rng", "nodes=4"]) == 2
     said = capsys.readouterr().err.splitlines()
     assert said[0].startswith("error: unknown topology 'rng'.")
-    assert said[1:] == ["See docs/plugins.md."] * terminal
+    assert said[1:] == ["See `decentral explain plugins`."] * terminal
 
 
 def test_concepts_are_listed(capsys: Captured) -> None:

@@ -210,6 +210,7 @@ CASES = [
     Case("unknown option", "launch --topolgy ring"),
     Case("option without value", "launch --topology"),
     Case("unknown word", "explain gosip"),
+    Case("unknown section of a page", "explain trouble bad-node"),
     Case("unknown shell", "--show-completion tcsh"),
     Case("missing argument", "resume"),
     Case("two configuration files", "launch one.yaml two.yaml"),

@@ -278,21 +278,27 @@ app.add_typer(app_before.plan, name="plan")
 
 @app.command(cls=Command)
 def explain(
-    word: Annotated[
-        str | None,
-        typer.Argument(metavar="[WORD]", help="Such as gossip, ring or local_steps."),
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[WORD...]",
+            help="Such as gossip, ring or local_steps; or a page, and a section of it.",
+        ),
     ] = None,
     json: o.Json = False,
     quiet: o.Quiet = False,
     debug: o.Debug = False,
 ) -> None:
-    """Say what a word means: a concept, a plug-in or a setting.
+    """Say what a word means: a concept, a plug-in or a setting; or show a page of the
+    documentation, or a section of one.
 
-    decentral explain "spectral gap"
+    decentral explain spectral gap
+
+    decentral explain trouble bad-nodes
     """
     from decentral.cli import explaining
 
-    explaining.explain(word)
+    explaining.explain(" ".join(words or ()))
 
 
 @app.command("list", cls=Command)

@@ -160,10 +160,10 @@ def _page_text(message: str) -> str:
     """
     if not sys.stderr.isatty():
         return ""
-    from decentral.cli.explaining import page_of
+    from decentral.cli.explaining import command_of, page_of
 
     page = page_of(message)
-    return f"See {page}." if page else ""
+    return f"See `{command_of(page)}`." if page else ""
 
 
 def _fail(status: int, message: str, remedy: str = "") -> int:

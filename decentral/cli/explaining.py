@@ -1,5 +1,6 @@
-"""What a word means, be it a concept, a plug-in or a setting; and what a run stands
-on, as BibTeX: the program, and the sources that its plug-ins name.
+"""What a word means, be it a concept, a plug-in or a setting; pages of the documentation,
+which are installed with the package; and what a run stands on, as BibTeX: the program,
+and the sources that its plug-ins name.
 """
 
 from __future__ import annotations
@@ -7,7 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib.resources import files
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from rich.text import Text
@@ -16,7 +18,7 @@ from decentral import __version__
 from decentral.cli import listing
 from decentral.cli.output import console_of, print_json
 from decentral.config import PARTS, Config
-from decentral.errors import ConfigError, unknown
+from decentral.errors import ConfigError, nearest, unknown
 from decentral.plugins import plural
 from decentral.registry import KINDS, build, names
 from decentral.report.reader import read_run
@@ -25,18 +27,129 @@ from decentral.report.reader import read_run
 _HEADING = re.compile(r"^## (.+)\n\n", re.MULTILINE)
 #: A word that a concept explains along with its own.
 _ALONG = re.compile(r"(?<![*\w])\*([^*]+)\*(?!\*)")
-#: A link, of which the terminal shows the text and the page.
-_LINK = re.compile(r"\[([^\]]+)\]\(([^)]+)\)")
+#: A link, and a picture.
+_LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(([^)]+)\)")
+_PICTURE = re.compile(r"^!\[.*\]\(.*\)\n*", re.MULTILINE)
+#: What tests read of a page.
+_REMARK = re.compile(r"^<!--.*?-->\n", re.MULTILINE | re.DOTALL)
 
 
+# --- pages ------------------------------------------------------------------------
+
+
+@cache
+def pages() -> dict[str, Path]:
+    """Return the pages of the documentation by name, as they are installed, or as they
+    lie in a checkout.
+    """
+    package = Path(__file__).parents[1]
+    inside = package / "docs"
+    folder = inside if inside.is_dir() else package.parent / "docs"
+    return {path.stem: path for path in sorted(folder.glob("*.md"))}
+
+
+def sections(text: str) -> Iterator[tuple[str, int, int]]:
+    r"""Yield anchor, level and line of every heading of a page, anchors as GitHub and the
+    site make them.
+
+    >>> list(sections("# One\n```sh\n# no heading\n```\n## Two, more\n"))
+    [('one', 1, 0), ('two-more', 2, 4)]
+    """
+    fenced = False
+    for number, line in enumerate(text.splitlines()):
+        fenced ^= line.lstrip().startswith("```")
+        found = None if fenced else re.match(r"(#+) (.+)", line)
+        if found:
+            said = re.sub(r"[^\w -]", "", found[2].lower()).strip().replace(" ", "-")
+            yield said, len(found[1]), number
+
+
+def read_page(asked: str) -> tuple[str, str] | None:
+    """Return the place and the text of a page, or of a section of it; None where no page
+    is called so.
+
+    Args:
+        asked: As in ``trouble``, ``docs/trouble.md``, ``trouble.md#bad-nodes`` or
+            ``trouble bad-nodes``.
+
+    Raises:
+        ConfigError: The page has no such section.
+    """
+    name, _, anchor = asked.replace("#", " ", 1).partition(" ")
+    name = name.removeprefix("docs/").removesuffix(".md")
+    if name not in pages():
+        return None
+    text = pages()[name].read_text(encoding="utf-8")
+    if not anchor:
+        return name, text
+    known = list(sections(text))
+    wanted = anchor.strip().lower().replace(" ", "-")
+    for place, (said, level, line) in enumerate(known):
+        if said == wanted:
+            later = (at for _, deep, at in known[place + 1 :] if deep <= level)
+            lines = text.splitlines(keepends=True)[line : next(later, None)]
+            return f"{name}#{said}", "".join(lines)
+    there = [said for said, _, _ in known[1:]]
+    raise ConfigError(
+        f"page {name!r} has no section {wanted!r}.{nearest(wanted, there)} It has: "
+        f"{', '.join(there) or 'none'}."
+    )
+
+
+def command_of(page: str) -> str:
+    """Return the command that shows a page.
+
+    Args:
+        page: Where it lies in the repository, as in ``docs/trouble.md#bad-nodes``.
+
+    >>> command_of("docs/trouble.md#bad-nodes"), command_of("docs/algorithms.md")
+    ('decentral explain trouble bad-nodes', 'decentral explain algorithms.md')
+    """
+    name, _, anchor = page.removeprefix("docs/").partition("#")
+    bare = name.removesuffix(".md")
+    if anchor or not _is_word(bare, concepts()):
+        name = f"{bare} {anchor}".rstrip()
+    return f"decentral explain {name}"
+
+
+def _linked(text: str) -> str:
+    """Write behind each link the command that shows its page; others lead nowhere in a
+    terminal, and only their words stay.
+    """
+
+    def replace(link: re.Match[str]) -> str:
+        name = link[2].partition("#")[0].removesuffix(".md")
+        if link[2].startswith("http"):
+            return f"{link[1]} ({link[2]})"
+        return f"{link[1]} (`{command_of(link[2])}`)" if name in pages() else link[1]
+
+    return _LINK.sub(replace, text)
+
+
+def _print_page(place: str, text: str) -> None:
+    """Print a page, laid out where somebody looks at a terminal."""
+    text = _REMARK.sub("", _PICTURE.sub("", _linked(text)))
+    console = console_of()
+    if console.is_terminal:
+        from rich.markdown import Markdown
+
+        console.print(Markdown(text))
+    else:
+        console.print(Text(text.rstrip()), soft_wrap=True)
+    print_json({place: text})
+
+
+# --- words ------------------------------------------------------------------------
+
+
+@cache
 def concepts() -> dict[str, str]:
     """Return what each concept means, by its name in small letters.
 
     >>> concepts()["gossip"].split()[:3]
     ['Every', 'node', 'replaces']
     """
-    page = (files("decentral.cli") / "concepts.md").read_text(encoding="utf-8")
-    _, *parts = _HEADING.split(page)
+    _, *parts = _HEADING.split(pages()["concepts"].read_text(encoding="utf-8"))
     return {
         name.lower(): " ".join(text.split())
         for name, text in zip(parts[::2], parts[1::2], strict=True)
@@ -51,33 +164,69 @@ def _name_of(word: str, known: dict[str, str]) -> str | None:
         known: The concepts.
 
     >>> _name_of("Rounds", concepts()), _name_of("doubly-stochastic", concepts())
-    ('step', 'mixing')
+    ('round', 'mixing')
     """
     asked = word.lower().replace("-", " ").replace("_", " ")
     along = {each: name for name, said in known.items() for each in _ALONG.findall(said)}
-    names = along | {name: name for name in known}
-    return next((names[k] for k in (asked, asked.removesuffix("s")) if k in names), None)
+    called = along | {name: name for name in known}
+    return next(
+        (called[k] for k in (asked, asked.removesuffix("s")) if k in called), None
+    )
 
 
-def explain(word: str | None) -> None:
-    """Print what a word means; without one, which words there are.
+def _is_word(word: str, known: dict[str, str]) -> bool:
+    """Whether a word is a concept, a plug-in or a setting.
 
     Args:
-        word: A concept, a plug-in, a setting, or None.
+        word: The word.
+        known: The concepts.
+    """
+    setting = word.partition(".")[0] in Config.model_fields
+    return setting or bool(_name_of(word, known)) or any(word in names(k) for k in KINDS)
+
+
+def explain(asked: str) -> None:
+    """Print what a word means, or a page; without one, which there are.
+
+    Args:
+        asked: A concept, a plug-in, a setting, a page with or without a section; or
+            nothing.
     """
     known = concepts()
-    if word is None:
-        console_of().print(", ".join(known))
+    if not asked:
+        console = console_of()
+        console.print("words:", ", ".join(known))
+        console.print("pages:", ", ".join(pages()))
         print_json(known)
         return
-    key = _name_of(word, known)
-    if key is None:
-        _explain_other(word, known)
+    spelled = ".md" in asked or not _is_word(asked, known)
+    if spelled and (found := read_page(asked)):
+        _print_page(*found)
         return
+    key = _name_of(asked, known)
+    if key is None:
+        _explain_other(asked, known)
+    else:
+        _explain_concept(key, known[key])
+    for name in (asked, f"{asked}s"):
+        if name in pages():
+            page = Text(f"More: `{command_of(name + '.md')}`.")
+            console_of().print(page)
+
+
+def _explain_concept(key: str, text: str) -> None:
+    """Print what a concept means.
+
+    Args:
+        key: Its name.
+        text: What it means.
+    """
     console = console_of()
     console.print(Text(key.capitalize(), "bold"))
-    console.print(Text(_LINK.sub(r"\1 (docs/\2)", known[key]).replace("*", "")))
-    print_json({key: known[key]})
+    console.print(Text(_linked(text).replace("*", "")))
+    if key in Config.model_fields:
+        console.print(Text(f"Also a setting: `decentral list settings {key}`."))
+    print_json({key: text})
 
 
 #: Pages that help, by how the message begins: the only list of them.
@@ -127,11 +276,8 @@ def _explain_other(word: str, known: dict[str, str]) -> None:
     if kinds:
         return
     if word.partition(".")[0] not in Config.model_fields:
-        every = {
-            *known,
-            *Config.model_fields,
-            *(n for kind in KINDS for n in names(kind)),
-        }
+        members = (n for kind in KINDS for n in names(kind))
+        every = {*known, *pages(), *Config.model_fields, *members}
         raise unknown("word", word, sorted(every))
     listing.show("settings", word.partition(".")[0])
 
