@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from decentral.plugins import find_members
+from decentral.registry import KINDS
+
 REPO = Path(__file__).resolve().parent.parent
 PACKAGE = REPO / "decentral"
 CONFIG = tomllib.loads((REPO / "pyproject.toml").read_text())["tool"]["importlinter"]
@@ -98,6 +101,27 @@ def test_torch_distributed_has_one_door() -> None:
         if uses_torch_distributed(path.read_text())
     ]
     assert users == ["exchange/process_group.py"]
+
+
+def imported_at_once(module: str) -> set[str]:
+    """Return all modules of ours that importing one imports, functions not called."""
+    found, waiting = set[str](), [module]
+    while waiting:
+        path = REPO / (waiting.pop().replace(".", "/") + ".py")
+        if path.is_file():
+            for node in ast.parse(path.read_text()).body:
+                if isinstance(node, ast.ImportFrom) and node.module not in found:
+                    found.add(str(node.module))
+                    waiting.append(str(node.module))
+    return found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_a_kind_is_can_be_imported_without_its_members(kind: str) -> None:
+    """A member that is imported first asks its kind, which must not wait for the member."""
+    home = KINDS[kind]
+    elsewhere = {*find_members(home, kind).values()} - {home}
+    assert not imported_at_once(home) & elsewhere
 
 
 def test_contributing_shows_the_layers() -> None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from decentral import rng
 from decentral.errors import ConfigError
-from decentral.mixing.weights import absent, check_prescribed, check_returned
+from decentral.mixing.prescribed import absent, check_prescribed, check_returned
 from decentral.plugins import is_users, label_of
 from decentral.registry import ConfiguredPlugin, build
 from decentral.topology.base import Links, Topology, horizon
