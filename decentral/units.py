@@ -114,7 +114,7 @@ _COUNTS = {
     "Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30,
 }  # fmt: skip
 _POWER = re.compile(r"(\d{1,6})\^(\d{1,2})")
-_AMOUNT = re.compile(rf"{_NUMBER}\s*({'|'.join(_COUNTS)})\s*(sample|token|)s?")
+_AMOUNT = re.compile(rf"{_NUMBER}\s*({'|'.join(_COUNTS)})\s*(sample|token|epoch|)s?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,10 +308,14 @@ def format_bandwidth(rate_Bps: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Amount:
-    """An amount of data: of all nodes together, or of each."""
+    """An amount of data: of all nodes together, or of each.
 
-    count: int
-    unit: str = "samples"  # "samples" | "tokens"
+    Epochs are passes over the training data, all nodes taken together; parts of one
+    count, too.
+    """
+
+    count: float
+    unit: str = "samples"  # "samples" | "tokens" | "epochs"
     per_node: bool = False
 
     def __str__(self) -> str:
@@ -320,7 +324,7 @@ class Amount:
 
 
 def parse_amount(value: object) -> Amount:
-    """Read ``1M samples``, ``500k tokens``, ``2^20`` or ``60k samples/node``.
+    """Read ``1M samples``, ``500k tokens``, ``2.5 epochs`` or ``60k samples/node``.
 
     >>> parse_amount("1M samples"), parse_amount("2^20 tokens/node")
     (Amount(count=1000000, unit='samples', per_node=False),
@@ -331,9 +335,17 @@ def parse_amount(value: object) -> Amount:
     found = _AMOUNT.fullmatch(text.strip().removesuffix("/node").replace("_", ""))
     if found is None:
         raise ConfigError(
-            "it is no amount of data; write it like 1M samples, 500k tokens or 60k samples/node."
+            "it is no amount of data; write it like 1M samples, 500k tokens, 2.5 epochs or "
+            "60k samples/node."
         )
     unit, count = f"{found[3] or 'sample'}s", float(found[1]) * _COUNTS[found[2]]
+    if unit == "epochs":
+        if each or not 0 < count < 2**53:
+            raise ConfigError(
+                "epochs are above 0, and passes over the data of all nodes together; "
+                "write 2.5 epochs."
+            )
+        return Amount(count, unit)
     # Beyond 2^53 a double skips whole numbers.
     if not 1 <= count < 2**53 or abs(count - round(count)) > 1e-6:
         raise ConfigError(f"it must be a whole number of {unit}, at least 1.")

@@ -148,6 +148,8 @@ def test_bytes_are_written_to_three_digits_and_can_be_read_back(count: float) ->
         ("60_000/node", "60000 samples/node"),
         (4096, "4096 samples"),
         ("1Mi samples/node", "1048576 samples/node"),
+        ("2.5 epochs", "2.5 epochs"),
+        ("1epoch", "1.0 epochs"),
     ],
 )
 def test_amounts_of_data(text: object, written: str) -> None:
@@ -162,8 +164,10 @@ def test_an_amount_survives_being_written_down(count: int, unit: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "samples", "1.5", "0", "-3", "1M rows", "9^99", "1e400"]
+    "text",
+    ["", "samples", "1.5", "0", "-3", "1M rows", "9^99", "1e400"]
+    + ["0 epochs", "-1 epoch", "3 epochs/node", "1e400 epochs"],
 )
 def test_what_is_no_amount(text: str) -> None:
-    with pytest.raises(ConfigError, match=r"amount of data|whole number"):
+    with pytest.raises(ConfigError, match=r"amount of data|whole number|above 0"):
         parse_amount(text)

@@ -104,7 +104,7 @@ Split = Annotated[
 ]
 Steps = Annotated[Text, _setting(_WHAT, "N", "Optimizer steps of every node.")]
 Data = Annotated[
-    Text, _setting(_WHAT, "AMOUNT", "End after so much: 1M samples, 500k tokens.")
+    Text, _setting(_WHAT, "AMOUNT", "End after so much: 1M samples, 3 epochs.")
 ]
 BatchSchedule = Annotated[
     Text,

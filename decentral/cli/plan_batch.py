@@ -241,9 +241,9 @@ def _budget(text: str, nodes: int) -> int:
         raise ConfigError(f"budget = {text!r}: {error}") from error
     if amount.unit != "samples":
         raise ConfigError(
-            f"budget = {text!r}: the planner counts samples; divide by the context."
+            f"budget = {text!r}: the planner counts samples, not {amount.unit}; write how many."
         )
-    return amount.count * (nodes if amount.per_node else 1)
+    return int(amount.count) * (nodes if amount.per_node else 1)
 
 
 # --- runs to fit ------------------------------------------------------------------

@@ -83,7 +83,7 @@ class Config(BaseModel):
     )
     data: str | None = Field(
         None,
-        description="end after so much data of all nodes: 1M samples, 500k tokens, 9k/node",
+        description="end after so much data of all nodes: 1M samples, 3 epochs, 9k/node",
     )
     local_steps: Count = Field(10, description="steps between two communication steps")
     participation: Positive | Count = Field(

@@ -336,10 +336,10 @@ def _check_room(steps: int) -> None:
 
 def samples_per_node(config: Config, task: Task) -> int:
     """Turn a data budget into samples per node, rounded down."""
-    amount = parse_amount(config.data)
-    count = amount.count
+    amount, train = parse_amount(config.data), task.splits[0]
+    count = int(amount.count * (len(train) if amount.unit == "epochs" else 1))
     if amount.unit == "tokens":
-        inputs = task.splits[0].inputs
+        inputs = train.inputs
         if not is_whole(inputs) or inputs.dim() != 2:
             raise ConfigError(
                 f"data = {config.data}: the samples of this task are no sequences of tokens; "
