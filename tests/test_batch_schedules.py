@@ -150,6 +150,14 @@ def test_tokens_are_counted_as_sequences() -> None:
     assert setup.timeline.samples[-1] == 100
 
 
+def test_epochs_are_passes_over_the_data_of_all_nodes() -> None:
+    one = tiny_setup(data="1 epoch", batch=5, nodes=2, split="iid")
+    samples = len(one.task.splits[0])
+    assert one.timeline.samples[-1] == samples // 2
+    more = tiny_setup(data="2.5 epochs", batch=5, nodes=2, split="iid")
+    assert more.timeline.samples[-1] == 5 * samples // 4
+
+
 def test_steps_and_data_must_agree() -> None:
     setup = tiny_setup(steps=32, data="1000", batch=8)
     assert setup.config.steps == 32

@@ -129,6 +129,11 @@ def test_bare_numbers_are_the_peak_rate_and_the_batch_size() -> None:
     ("settings", "message"),
     [
         ({"node": 8}, "unknown setting 'node'. Did you mean 'nodes'?"),
+        ({"final_merge": True}, "communication: write communication.final_merge=true"),
+        ({"momentum": 0.9}, "It is a setting of optimizer: write optimizer.momentum=0.9"),
+        ({"optimizer": "lion", "momentum": 0.9}, "unknown setting 'momentum'."),
+        ({"optimizer": {"name": "adamw"}, "eps": 1}, "write optimizer.eps=1"),
+        ({"epochs": 3}, "write data='3 epochs'"),
         ({"topolgy.p": 0.2}, "unknown setting 'topolgy'. Did you mean 'topology'?"),
         ({"nodes.x": 1}, "'nodes' has no settings of its own"),
         ({"nodes": 0}, "nodes = 0"),

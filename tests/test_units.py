@@ -165,8 +165,20 @@ def test_an_amount_survives_being_written_down(count: int, unit: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "samples", "1.5", "0", "-3", "1M rows", "9^99", "1e400"]
-    + ["0 epochs", "-1 epoch", "3 epochs/node", "1e400 epochs"],
+    [
+        "",
+        "samples",
+        "1.5",
+        "0",
+        "-3",
+        "1M rows",
+        "9^99",
+        "1e400",
+        "0 epochs",
+        "-1 epoch",
+        "3 epochs/node",
+        "1e400 epochs",
+    ],
 )
 def test_what_is_no_amount(text: str) -> None:
     with pytest.raises(ConfigError, match=r"amount of data|whole number|above 0"):

@@ -12,9 +12,8 @@ from decentral.config.checking import (
     refuse_doubled,
 )
 from decentral.config.engine import ENGINE_SETTINGS, Engine
-from decentral.config.reading import (
+from decentral.config.layers import (
     as_mapping,
-    make_config,
     merge_layers,
     parse_assignments,
     read_file,
@@ -22,6 +21,7 @@ from decentral.config.reading import (
     resolve_aliases,
     split_assignments,
 )
+from decentral.config.reading import make_config
 from decentral.config.settings import ALIASES, LISTS, NESTED, NUMBERS, PARTS, Config
 
 __all__ = [

@@ -12,16 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from decentral.config.engine import Engine
-from decentral.config.reading import (
+from decentral.config.layers import (
     as_mapping,
-    make_config,
     merge_layers,
     read_file,
-    recommendations,
     refuse_both,
     refuse_unknown,
     resolve_aliases,
 )
+from decentral.config.reading import make_config, recommendations
 from decentral.config.settings import NESTED, PARTS, Config, plain_faults
 from decentral.errors import ConfigError
 from decentral.plugins import find_members
@@ -64,7 +63,7 @@ def read_settings(
         if part in others:
             continue
         try:
-            refuse_unknown(part, value)
+            refuse_unknown(part, value, settings)
         except ConfigError as error:
             where = f"configuration {path}, line {line_of(path, key)}"
             raise ConfigError(f"{where}: {error}") from error
@@ -175,7 +174,7 @@ def _faults(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     known: dict[str, Any] = {}
     for key, value in settings.items():
         try:
-            refuse_unknown(key.partition(".")[0], value)
+            refuse_unknown(key.partition(".")[0], value, settings)
             # One key at a time, on those that are right: a mistake is charged to
             # it.
             merge_layers(*suited, known, {key: value})
