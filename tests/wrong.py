@@ -334,7 +334,7 @@ CASES = [
         "moving whole numbers", "launch --task plugins.py:tokens nodes=2 adversarial=0.1"
     ),
     # batches and budgets of data
-    Case("epochs of one node", "launch --data '3 epochs/node'"),
+    Case("epochs of one node", "launch --data 3epochs/node"),
     Case("unreadable amount", "launch --data plenty"),
     Case("amount below 1", "launch --data 0.3"),
     launch("data below one batch", "data=100 batch=32"),
