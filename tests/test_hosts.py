@@ -62,7 +62,8 @@ def wait(what: Callable[[], Any], process: subprocess.Popen[str] | None = None) 
 
 
 def saved(out: Path, step: int) -> Callable[[], bool]:
-    return lambda: (out / "checkpoints" / f"step-{step:09d}" / "manifest.json").exists()
+    """Return whether a step is saved, of the first members of a run or of later ones."""
+    return lambda: any(out.glob(f"checkpoints/step-{step:09d}*/manifest.json"))
 
 
 def workers(out: Path) -> list[str]:

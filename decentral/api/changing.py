@@ -254,8 +254,12 @@ def record_change(
 def _set_aside(folder: RunFolder, step: int) -> None:
     """Keep what a run that was finished has left, under another name."""
     for name in ("merged.safetensors", "summary.json"):
-        if (file := folder.path / name).exists():
-            file.rename(file.with_stem(f"{file.stem}-{step:09d}"))
+        file = folder.path / name
+        kept = file.with_stem(f"{file.stem}-{step:09d}")
+        # Kept already: what is there now is of the later end, whose run was killed
+        # before its checkpoint, and is written again.
+        if file.exists() and not kept.exists():
+            file.rename(kept)
 
 
 # --- as its folder keeps it -------------------------------------------------------

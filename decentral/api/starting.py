@@ -10,6 +10,7 @@ from typing import Any
 from decentral.api.again import refuse_kept
 from decentral.api.changing import (
     CHANGEABLE,
+    MOVABLE,
     UNCHANGED,
     Change,
     continue_config,
@@ -39,6 +40,7 @@ from decentral.run.digests import (
     WHEREABOUTS,
     differences,
     differences_text,
+    find_edited,
     refuse_changed,
 )
 from decentral.run.folder import RunFolder
@@ -258,9 +260,33 @@ def restart(
     _refuse_finished(Path(path), wanted)  # without touching its folder
     with ExitStack() as undo:
         folder = undo.enter_context(RunFolder.claim(Path(path)))
+        if wanted.settings and not (folder.path / "summary.json").exists():
+            stands = run_config(path, goes_on=True, trust=allowed, **objects)
+            if _is_made(folder.path, wanted, config, stands):
+                wanted, config = UNCHANGED, stands
         run = undo.enter_context(_going_on(folder, config, wanted))
         undo.pop_all()
     return run
+
+
+def _is_made(path: Path, change: Change, config: Config, stands: Config) -> bool:
+    """Whether all of a change was made before: the command that made it was killed on
+    its way, and is given again.
+
+    Args:
+        path: The run folder.
+        change: What the user has named.
+        config: The run with the change.
+        stands: The run as its folder keeps it.
+    """
+    saved = newest(path)
+    if saved is None or change.files or {*change.settings} & {*MOVABLE}:
+        return False
+    # Until the checkpoint is one of the changed run, the change is to be made again.
+    stated = saved.identity.get("settings", {})
+    edited = find_edited(stated, run_settings(path, goes_on=True))
+    same = all(getattr(config, key) == getattr(stands, key) for key in change.keys)
+    return same and not edited
 
 
 def _going_on(

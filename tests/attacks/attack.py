@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import signal
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import FrameType
 
 import pytest
@@ -17,6 +21,8 @@ import decentral.cli
 
 #: Seconds after which a command hangs.
 LIMIT_S = 30
+#: Lets a finished run, whose models are one, train on.
+CHANGE = ["resume", "run", "-q", "--change", "steps=8", "--change", "final_merge"]
 #: What ends on a line of an error, unless it names what is asked for.
 MOST = 1500
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -40,6 +46,25 @@ def limited(seconds: float) -> Generator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, kept)
+
+
+#: A disk that lies in memory, on Linux: what is synced there waits for nobody.
+MEMORY = Path("/dev/shm")
+
+
+@contextmanager
+def quick_folder(otherwise: Path) -> Generator[Path]:
+    """Yield a folder in memory, where there is that: a process that is killed loses
+    nothing of what it has written, synced or not.
+    """
+    if not os.access(MEMORY, os.W_OK):
+        yield otherwise
+        return
+    folder = Path(tempfile.mkdtemp(prefix="attack-", dir=MEMORY))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
 
 
 @dataclass(frozen=True)

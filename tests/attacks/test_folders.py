@@ -10,7 +10,7 @@ from pathlib import Path
 
 import attack as attacks
 import pytest
-from attack import Tally, attack
+from attack import CHANGE, Tally, attack
 from damage import Damage, damages, field_damages, files_of
 
 import decentral
@@ -25,7 +25,7 @@ READING = {
     "compare": ["compare", "run", "whole", "--out", "page.html"],
     "merge": ["merge", "run", "--rule", "uniform"],
     "export": ["export", "run", "--out", "model"],
-    "change": ["resume", "run", "-q", "--change", "steps=8"],
+    "change": CHANGE,
 }
 GOING_ON = {
     "resume": ["resume", "run", "-q"],

@@ -6,17 +6,18 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
-from attack import Hang, Tally, limited
+from attack import CHANGE, Hang, Tally, limited, quick_folder
 
 import decentral.cli
 from decentral.report.pages import write_page
@@ -34,6 +35,8 @@ MEASURED = {"summary.json", "metrics.jsonl", "events.jsonl", "env.json", "manife
 
 #: Seconds after which a command hangs, however busy the machine is.
 PATIENCE_S = 120
+#: Operations of each command that the suite tries; the soak tries all.
+FEW = 2
 
 
 @dataclass(frozen=True)
@@ -63,8 +66,8 @@ WRITING = {
     ),
     "change": Writing(
         "whole",
-        ["resume", "run", "-q", "--change", "steps=8"],
-        ["resume", "run", "-q", "--change", "steps=8"],
+        CHANGE,
+        CHANGE,
         "run",
     ),
     "sweep": Writing(
@@ -169,7 +172,7 @@ def content(folder: Path) -> dict[str, object]:
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
         # A page's draft goes with the first one that is written a minute later.
-        if path.is_dir() or name.startswith(".report.html."):
+        if path.is_dir() or (path.name.startswith(".") and ".html." in path.name):
             continue
         if path.name == "metrics.jsonl":
             found[name] = [
@@ -195,17 +198,26 @@ def content(folder: Path) -> dict[str, object]:
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A whole run, and one that ended on its way."""
-    folder = tmp_path_factory.mktemp("operations")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        assert decentral.cli.run(["launch", *SMALL, "--out", "whole"]) == 0
-    shutil.copytree(folder / "whole", folder / "stopped")
-    for name in ("summary.json", "merged.safetensors", "report.html"):
-        (folder / "stopped" / name).unlink(missing_ok=True)
-    shutil.rmtree(folder / "stopped" / "checkpoints" / "step-000000006")
-    return folder
+    with quick_folder(tmp_path_factory.mktemp("operations")) as folder:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            assert decentral.cli.run(["launch", *SMALL, "--out", "whole"]) == 0
+        shutil.copytree(folder / "whole", folder / "stopped")
+        for name in ("summary.json", "merged.safetensors", "report.html"):
+            (folder / "stopped" / name).unlink(missing_ok=True)
+        shutil.rmtree(folder / "stopped" / "checkpoints" / "step-000000006")
+        yield folder
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder in which commands are given."""
+    with quick_folder(tmp_path) as folder:
+        monkeypatch.chdir(folder)
+        yield folder
+        monkeypatch.undo()
 
 
 def lay(bench: Path, one: Writing) -> None:
@@ -233,6 +245,11 @@ def judge(
             shutil.rmtree(one.made)
             status = decentral.cli.run(list(one.again))
             said += capsys.readouterr().err
+        if status and Path(one.made, "summary.json").exists():
+            # It was killed while it wrote its report, and a finished run is told to be.
+            assert "8 steps are done" in said
+            status = decentral.cli.run(["report", one.made])
+            said += capsys.readouterr().err
     if "bug in decentral" in said or "Traceback" in said:
         return True, "bug", said
     if status:
@@ -248,15 +265,21 @@ def judge(
 
 
 def kill_everywhere(
-    what: str, every: int, bench: Path, capsys: pytest.CaptureFixture[str]
+    what: str, few: int | None, bench: Path, capsys: pytest.CaptureFixture[str]
 ) -> Tally:
-    """Kill a command at one of so many of its operations, and count what comes of it."""
+    """Kill a command at all of its operations, or a few of them, drawn by its name; count
+    what comes of it.
+    """
     one, tally = WRITING[what], Tally()
+    lay(bench, one)
+    # Here, so that what it imports is there in every process that is forked.
+    assert decentral.cli.run(list(one.words)) == 0
+    wanted = content(Path(one.made))
     lay(bench, one)
     count = dying(lambda: decentral.cli.run(list(one.words)), 1 << 60, Path())
     assert count
-    wanted = content(Path(one.made))
-    for at in range(0, count, every):
+    every = range(count)
+    for at in every if few is None else random.Random(what).sample(every, few):
         killed, fault, said = judge(bench, one, at, wanted, capsys)
         # Threads take turns: the last operations may be fewer in another run.
         name = f"{what}, killed at operation {at} of {count}"
@@ -266,20 +289,17 @@ def kill_everywhere(
     return tally
 
 
-@pytest.mark.parametrize("what", ["launch"])
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize("what", WRITING)
 def test_a_command_killed_at_some_operations_ends_as_if_undisturbed(
-    what: str, bench: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
-    monkeypatch.chdir(tmp_path)
-    tally = kill_everywhere(what, 40, bench, capsys)
+    what: str, bench: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tally = kill_everywhere(what, FEW, bench, capsys)
     assert not tally.faults, "\n".join(tally.faults)
 
 
-def test_merging_writes_nothing(
-    bench: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
+@pytest.mark.usefixtures("place")
+def test_merging_writes_nothing(bench: Path) -> None:
     shutil.copytree(bench / "whole", "run")
     words = ["merge", "run", "--rule", "uniform"]
     assert dying(lambda: decentral.cli.run(words), 1 << 60, Path()) == 0
@@ -300,12 +320,12 @@ def test_drafts_of_pages_go_when_they_are_old(tmp_path: Path) -> None:
 
 @pytest.mark.soak
 @pytest.mark.timeout(0)
+@pytest.mark.usefixtures("place")
 @pytest.mark.parametrize("what", WRITING)
 def test_a_command_killed_at_every_operation_ends_as_if_undisturbed(
-    what: str, bench: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str], record_property: Callable[[str, object], None],
+    what: str, bench: Path, capsys: pytest.CaptureFixture[str],
+    record_property: Callable[[str, object], None],
 ) -> None:  # fmt: skip
-    monkeypatch.chdir(tmp_path)
-    tally = kill_everywhere(what, 1, bench, capsys)
+    tally = kill_everywhere(what, None, bench, capsys)
     record_property("counts", str(tally))
     assert not tally.faults, "\n".join(tally.faults)

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from attack import Hang, Outcome, Tally, limited
+from attack import CHANGE, Hang, Outcome, Tally, limited
 
 import decentral.cli
 
@@ -233,7 +233,7 @@ SURROUNDINGS = [
     *(
         Surrounding(f"read only: {words[0]}", words, read_only, "whole", needs_root=True)
         for words in (READ, EXPORT, ["check", "run"], ["merge", "run", "--rule", "uniform"],
-                      ["resume", "run", "-q", "--change", "steps=8"], ["compare", "run", "run"])
+                      CHANGE, ["compare", "run", "run"])
     ),
     Surrounding("read only: resume", RESUME, read_only, "stopped", [1, 2], needs_root=True),
     # descriptors
@@ -267,7 +267,7 @@ SURROUNDINGS = [
     Surrounding("two reports", READ, beside(READ), "whole", [0]),
     Surrounding("a report of what is resumed", READ, beside(RESUME), "stopped", [0, 1]),
     Surrounding("a change and a merge", ["merge", "run", "--rule", "uniform"],
-                beside(["resume", "run", "-q", "--change", "steps=8"]), "whole"),
+                beside(CHANGE), "whole"),
 ]  # fmt: skip
 
 
