@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from decentral.claims.long import ARMS
-from decentral.registry import find
+from decentral.claims.trials import claim_of
 from decentral.report.facts import duration_text
 from decentral.report.studies import (
     measured_text,
@@ -88,7 +88,7 @@ def section(record: dict[str, Any]) -> Iterator[str]:
     yield f"\n## {called(record)}\n"
     yield f"{record['says']} ({record['paper']})\n"
     yield f"{record['title']}\n"
-    known = find("claim", record["claim"]).settings
+    known = claim_of(record["claim"], record.get("size", "small")).settings
     settings = {
         key: value
         for key, value in record.get("settings", {}).items()

@@ -17,12 +17,15 @@ from conftest import chromium
 from synthetic import torus, write_json, write_run
 from test_pages import hostile
 
+import decentral.cli
 from decentral.records import Record
-from decentral.report.compare import compare, write_comparison
-from decentral.report.facts import duration_text, number_text
+from decentral.report.compare import Group, compare, write_comparison, write_sweep
+from decentral.report.facts import duration_text, facts_of, number_text
 from decentral.report.pages import Card, page, write_page
+from decentral.report.reader import read_run
 from decentral.report.run import write_report
 from decentral.report.serve import Server
+from decentral.report.studies import claims_html
 from decentral.units import format_bytes
 
 pytest.importorskip("aiohttp", reason="needs aiohttp, which comes with Ray")
@@ -354,21 +357,156 @@ def test_names_that_are_code_never_run(tab: Tab, tmp_path: Path) -> None:
     assert tab.said == []
 
 
+# --- every kind of page ---------------------------------------------------------------------------
+
+
+def analysed(folder: Path) -> Path:
+    """Analyse a run of four models that the command has trained."""
+    words = ["launch", "task=digits", "nodes=4", "steps=20", "-q", "--out", str(folder)]
+    assert decentral.cli.run(words) == 0
+    assert decentral.cli.run(["analyze", str(folder), "-q"]) == 0
+    return folder / "analysis.html"
+
+
+def simulated(folder: Path) -> Path:
+    """Train event by event, over a network."""
+    words = (
+        "launch --algorithm ad_psgd network=lan compute=20ms nodes=4 steps=20 -q --out"
+    )
+    assert decentral.cli.run([*words.split(), str(folder)]) == 0
+    return folder / "report.html"
+
+
+def tried(path: Path) -> Path:
+    """Write the page of a claim that says much."""
+    words = "what is expected of a claim may be a long sentence"
+    expected = {"figure": "AdamW minus AdamPower, under WSD", "means": words, "met": False,
+                "bound": "-0.01 to 0.01", "over": "interval", "role": "evidence"}  # fmt: skip
+    curve = {"label": "all-reduce", "lines": [[[0, 1], [0.1, 1]], [[0, 1], [0, 0.9]]]}
+    panel = {
+        "title": words,
+        "x": "step",
+        "y": "accuracy",
+        "log": "",
+        "curves": [curve] * 3,
+    }
+    record = {
+        "claim": "decentralized_can_be_faster", "title": words, "says": words, "paper": words,
+        "verdict": "does not reproduce at this size", "seeds": [0, 1], "seconds": 60.0,
+        "time": "2026-11-28T10:00:00", "versions": {"decentral": "0.1.0"}, "panels": [panel],
+        "expected": [expected], "figures": {expected["figure"]: [1.0, 2.0], "other": [3.0]},
+    }  # fmt: skip
+    path.write_text(claims_html([record]), encoding="utf-8")
+    return path
+
+
+def swept(folder: Path, run: Path) -> Path:
+    """Write the page of a sweep over names and values that are long."""
+    facts = (facts_of(read_run(run)),) * 3
+    axes = {"topology": "watts_strogatz(k=4, p=0.3)", "schedule": "late(start=80%)"}
+    groups = [Group({**axes, "lr": str(rate)}, 3, facts) for rate in (0.01, 0.02, 0.04)]
+    folder.mkdir()
+    return write_sweep(folder, groups, ["topology=ring: it failed for a reason"])
+
+
+@pytest.fixture(scope="module")
+def kinds(
+    dozen: list[Path], late: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, str]]:
+    """Where a page of every kind is found."""
+    folder = tmp_path_factory.mktemp("kinds")
+    long = "a_run_with_a_name_that_is_longer_than_a_phone_is_wide"
+    runs = folder / "runs"
+    failed = write_run(runs / "failed", finished=False)
+    (failed / "metrics.jsonl").unlink()
+    write_run(runs / "deep" / long)
+    write_run(runs / "training", finished=False)
+    found = {
+        "report": late / "report.html",
+        "report, unfinished": write_report(write_run(folder / "half", finished=False)),
+        "report, failed": write_report(failed),
+        "report, regression": write_report(write_run(folder / "loss", regression=True)),
+        "report, one node": write_report(write_run(folder / "one", nodes=1)),
+        "report, long name": write_report(write_run(folder / long)),
+        "report, events": simulated(folder / "events"),
+        "compare": write_comparison(compare(dozen), folder / "compare.html"),
+        "sweep": swept(folder / "sweep", late),
+        "analyze": analysed(folder / "analysed"),
+        "reproduce": tried(folder / "claims.html"),
+    }
+    with Server(runs) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        served = {"serve": "", "serve, a run": "training/", "serve, failed": "failed/"}
+        yield {name: path.as_uri() for name, path in found.items()} | {
+            name: server.address + path for name, path in served.items()
+        }
+        server.shutdown()
+
+
+#: What is wider than the screen: the page itself, parts that have to be moved sideways, and
+#: whatever else reaches beyond its edge.
+_BEYOND = """(() => {
+  const wide = [document.documentElement, ...document.querySelectorAll(".scroll")];
+  const parts = [...document.querySelectorAll("body *")].filter(one => {
+    const box = one.getBoundingClientRect();
+    return box.width && (box.right > innerWidth + 1 || box.left < -1);
+  });
+  return [...wide.filter(one => one.scrollWidth > one.clientWidth), ...parts]
+    .map(one => `${one.tagName}.${one.getAttribute("class")}: ${one.textContent.slice(0, 40)}`);
+})()"""
+#: Words of the page, figures included, whose colour is hardly another than what they stand on.
+_FAINT = """(() => {
+  const light = text => {
+    const [r, g, b] = text.match(/[\\d.]+/g).slice(0, 3).map(one => {
+      const part = one / 255;
+      return part <= 0.03928 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4;
+    });
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const behind = one => {
+    for (let at = one; at; at = at.parentElement) {
+      const colour = getComputedStyle(at).backgroundColor;
+      if (!/rgba\\(.*, 0\\)|transparent/.test(colour)) return colour;
+    }
+    return "rgb(255, 255, 255)";
+  };
+  const faint = [];
+  for (const one of document.querySelectorAll("body *")) {
+    const own = [...one.childNodes].some(n => n.nodeType === 3 && n.data.trim());
+    if (!own || !one.getBoundingClientRect().width || one.closest(".unseen")) continue;
+    const style = getComputedStyle(one), ink = one.closest("svg") ? style.fill : style.color;
+    if (!ink.startsWith("rgb")) continue;
+    const [a, b] = [light(ink), light(behind(one))].sort((x, y) => y - x);
+    const ratio = (a + 0.05) / (b + 0.05);
+    if (ratio < 3) faint.push(`${one.textContent.trim().slice(0, 30)}: ${ratio.toFixed(1)}`);
+  }
+  return faint;
+})()"""
+
+KINDS_OF_PAGES = (
+    "report", "report, unfinished", "report, failed", "report, regression", "report, one node",
+    "report, long name", "report, events", "compare", "sweep", "analyze", "reproduce", "serve",
+    "serve, a run", "serve, failed",
+)  # fmt: skip
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_on_a_phone_nothing_is_cut(
-    tab: Tab, dozen: list[Path], late: Path, tmp_path: Path, scheme: str
+@pytest.mark.parametrize("kind", KINDS_OF_PAGES)
+def test_on_a_phone_nothing_is_cut_or_faint(
+    tab: Tab, kinds: dict[str, str], kind: str, scheme: str
 ) -> None:
     """Tables included: no part of a page has to be moved sideways to be seen."""
-    wide = "[document.documentElement, ...document.querySelectorAll('.scroll')]"
-    wide += ".map(one => one.scrollWidth - one.clientWidth)"
-    pages = [
-        late / "report.html",
-        write_comparison(compare(dozen), tmp_path / "compare.html"),
-    ]
+    assert {*kinds} == {*KINDS_OF_PAGES}
+    tab.said.clear()
     tab.show(420, scheme)
-    for one in pages:
-        tab.go(one.as_uri())
-        assert max(tab.js(wide)) <= 0
+    tab.go(kinds[kind])
+    assert tab.js("innerWidth") == 420
+    assert tab.js(_BEYOND) == []
+    assert tab.js(_FAINT) == []
+    tab.show(1280, scheme)
+    assert tab.js("document.documentElement.scrollWidth") <= 1280
+    assert tab.js(_FAINT) == []
+    assert tab.said == []
 
 
 # --- served ---------------------------------------------------------------------------------------

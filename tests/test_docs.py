@@ -388,7 +388,8 @@ def test_a_claim_that_is_tried_again_changes_its_own_lines_only(tmp_path: Path) 
     record = {
         "claim": "lite", "size": "long", "verdict": "holds", "seeds": [0, 1], "seconds": 60.0,
         "time": "2026-11-28T00:00:00", "versions": {"torch": "2"}, "says": "A.", "paper": "B",
-        "title": "C.", "figures": {"gain": [1.0, 2.0]}, "settings": {"name": "lite"},
+        "title": "C.", "figures": {"gain": [1.0, 2.0]},
+        "settings": {"name": "lite", "arm": "lite", "tokens": 400_000},
         "expected": [{"figure": "gain", "means": "it gains", "bound": "at least 0",
                       "over": "every seed", "role": "evidence", "met": True}],
     }  # fmt: skip
@@ -399,4 +400,5 @@ def test_a_claim_that_is_tried_again_changes_its_own_lines_only(tmp_path: Path) 
     changed = {*after.splitlines()} ^ {*before.splitlines()}
     assert all("lite-long" in line or line in after for line in changed)
     assert "| lite-long | not run" not in after
+    assert "Measured with `tokens=400000`." in after
     assert "| it gains | gain | at least 0 | 1.5 (1 to 2) | yes |" in after

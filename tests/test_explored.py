@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from synthetic import torus, write_run
 
 from decentral.report import figures
+from decentral.report.figures.analysed import contours
 from decentral.report.figures.canvas import canvas
 from decentral.report.figures.explored import boxes, explored, set_grid
 from decentral.report.pages import drawings
@@ -102,3 +103,23 @@ def test_places_of_axes_are_known_after_they_are_drawn() -> None:
 def test_pages_of_many_nodes_stay_small(tmp_path: Path) -> None:
     page = write_report(write_run(tmp_path / "torus", nodes=1024, links=torus(32)))
     assert page.stat().st_size < 1_000_000
+
+
+def test_no_height_of_a_contour_stands_behind_the_name_of_a_model() -> None:
+    side = [k / 10 for k in range(-10, 11)]
+    loss = [[1 + x * x + y * y for x in side] for y in side]
+    part = {"u": side, "v": side, "loss": loss, "marks": []}
+
+    def heights(marks: list[dict[str, Any]]) -> dict[str, tuple[float, float]]:
+        _, axes = canvas((4.0, 4.0))
+        contours(axes, {**part, "marks": marks})
+        texts = [
+            one for one in axes.texts if one.get_visible() and one.get_text()[0] == "1"
+        ]
+        return {one.get_text(): one.get_position() for one in texts}
+
+    free = heights([])
+    for said, (x, y) in free.items():
+        kept = heights([{"name": "node 5", "at": (x, y - 0.1), "on": True}])
+        assert said not in kept
+    assert kept

@@ -28,7 +28,7 @@ from decentral.blame import explain, reraise
 from decentral.claims.base import Findings, Lab, verdict
 from decentral.claims.long import long_claim
 from decentral.errors import Interrupted, RunError
-from decentral.plugins import describe, wrong
+from decentral.plugins import Plugin, describe, wrong
 from decentral.registry import ConfiguredPlugin, bind, build, find
 from decentral.run.folder import RunFolder, environment, explain_disk_errors
 from decentral.traits import ClaimTraits, traits_of
@@ -202,6 +202,16 @@ def join_panels(per_seed: Sequence[Sequence[Record]]) -> list[Record]:
     return panels
 
 
+def claim_of(name: str, size: str) -> Plugin:
+    """Return a claim as it is tried at a size, which decides what its settings are.
+
+    Args:
+        name: Name of the claim.
+        size: The size.
+    """
+    return long_claim(name) if size == "long" else find("claim", name)
+
+
 def trial(
     name: str,
     out: Path,
@@ -224,7 +234,7 @@ def trial(
         device: The device.
         settings: Settings of the claim.
     """
-    found = long_claim(name) if size == "long" else find("claim", name)
+    found = claim_of(name, size)
     sizes = traits_of(found, ClaimTraits).full if size == "gpu" else {}
     rule = bind(found, {**sizes, **(settings or {})})
     folder = Path(found.name).name + ("" if size == "small" else f"-{size}")

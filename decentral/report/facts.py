@@ -318,7 +318,9 @@ def plugin_text(setting: Any) -> str:
         inside = ", ".join(
             f"{key}={plugin_text(value)}" for key, value in options.items()
         )
-        return f"{name}({inside})" if name and inside else str(name or f"{{{inside}}}")
+        if not inside:
+            return str(name or "none")
+        return f"{name}({inside})" if name else f"{{{inside}}}"
     if isinstance(setting, list | tuple):
         items = [plugin_text(item) for item in cast("list[Any]", setting)]
         if len(items) > _LONG:

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
+from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from decentral.report.drawing import light
@@ -116,9 +117,10 @@ def contours(axes: Axes, part: Record) -> None:
             colors=[light("link")],
             linewidths=0.7,
         )
-        axes.clabel(
+        labels = axes.clabel(
             drawn, levels[:-1:2], fmt=loss_text, fontsize=6.5, colors=[light("muted")]
         )
+        _clear_names(axes, part, labels)
         _draw_scale(axes, [shown.min(), *levels])
     for mark in part["marks"]:
         merged = mark["name"] == "merged"
@@ -129,6 +131,23 @@ def contours(axes: Axes, part: Record) -> None:
             mark["name"], mark["at"], (0, 7), textcoords="offset points", ha="center", fontsize=8,
             path_effects=[withStroke(linewidth=2.5, foreground=light("card"))], zorder=6,
         )  # fmt: skip
+
+
+def _clear_names(axes: Axes, part: Record, labels: Sequence[Text]) -> None:
+    """Take away the heights of contours that stand where a model's name will.
+
+    Args:
+        axes: What the contours are drawn into.
+        part: The plane, with its models.
+        labels: The heights.
+    """
+    spans = np.array([np.ptp(part["u"]), np.ptp(part["v"])])
+    for label in labels:
+        for mark in part["marks"]:
+            across, up = (np.array(label.get_position()) - mark["at"]) / spans
+            # Half of both words, in parts of the plane; a name stands above its mark.
+            if abs(across) < 0.2 and -0.05 < up < 0.12:
+                label.set_visible(False)
 
 
 def _draw_scale(axes: Axes, ends: Sequence[float]) -> None:

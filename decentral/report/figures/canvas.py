@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.transforms import Transform, blended_transform_factory
 
 from decentral.records import Record
 from decentral.report.drawing import light
@@ -120,12 +121,20 @@ def heading() -> dict[str, Any]:
     return {"loc": "left", "fontsize": 9, "color": light("muted"), "pad": 8}
 
 
-def legend(axes: Axes) -> None:
-    """Put the legend above the axes, where no curve can run through it."""
+def legend(axes: Axes, x: float = -0.01, across: Transform | None = None) -> None:
+    """Put the legend above the axes, where no curve can run through it.
+
+    Args:
+        axes: The axes.
+        x: Where it begins.
+        across: What ``x`` is a part of; none: of the axes.
+    """
+    place = blended_transform_factory(across or axes.transAxes, axes.transAxes)
     labels = axes.get_legend_handles_labels()[1]
     fits = sum(map(len, labels)) <= (36 if is_narrow(axes) else 90)
     axes.legend(
-        loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=len(labels) if fits else 2,
+        loc="lower left", bbox_to_anchor=(x, 1.0), bbox_transform=place,
+        ncols=len(labels) if fits else 2,
         borderaxespad=0.2, handlelength=1.4, columnspacing=1.6, handletextpad=0.6,
     )  # fmt: skip
 

@@ -4,7 +4,9 @@ seeds.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from itertools import compress
 from statistics import fmean, stdev
 from typing import Any
 
@@ -92,8 +94,10 @@ def _draw_run(axes: Axes, index: int, name: str, local: Curve, merged: Curve) ->
         *local, **own, lw=1.1, ls=(0, (4, 2.5)), alpha=0.8, label=f"_{name}, local mean"
     )
     axes.plot(*merged, **own, lw=2.2, label=f"_{name}, merged")
-    last = (merged[0][-1:], merged[1][-1:])
-    axes.plot(*last, **run_marker(index), gid=own["gid"], clip_on=False, zorder=5)
+    # An empty one that is not clipped would be given room beside the axes.
+    if merged[0]:
+        last = (merged[0][-1:], merged[1][-1:])
+        axes.plot(*last, **run_marker(index), gid=own["gid"], clip_on=False, zorder=5)
 
 
 @styled
@@ -112,10 +116,12 @@ def draw_cost(runs: Sequence[RunData], size: tuple[float, float] = WIDE) -> Figu
             ends = [facts.local_mean, facts.merged]
             own: Any = {"color": run_colour(index), "gid": f"run-{index}"}
             axes.plot([facts.bytes] * 2, ends, **own, linewidth=1.2, alpha=0.6)
-            local = f"_{run.name}, local mean"
-            axes.plot([facts.bytes], ends[:1], "_", **own, ms=9, mew=1.6, label=local)
-        merged: Any = {"gid": f"run-{index}", "label": f"_{run.name}, merged"}
-        axes.plot([facts.bytes], [facts.merged], **run_marker(index), **merged)
+            own |= {"label": f"_{run.name}, local mean", "clip_on": False}
+            axes.plot([facts.bytes], ends[:1], "_", **own, ms=9, mew=1.6)
+        # A run that sent nothing stands on the edge, and is shown whole.
+        merged: Any = {"label": f"_{run.name}, merged", "clip_on": False, "zorder": 5}
+        axes.plot([facts.bytes], [facts.merged], **run_marker(index), **merged,
+                  gid=f"run-{index}")  # fmt: skip
     if not sent:
         return None
     _spread_bytes(axes, sent)
@@ -207,27 +213,46 @@ def draw_sweep(
             drawn.lines[0].set_label(f"_{_LABELS[role]}")
             for part in drawn.get_children():
                 part.set_gid(role)
-    axes.set_yticks(range(len(groups)), [_short(name) for name, *_ in groups])
-    set_names(axes.yaxis, [name for name, *_ in groups])
+    names = [name for name, *_ in groups]
+    narrow = width < WIDE[0]
+    axes.set_yticks(range(len(groups)), _tell_apart(names, 20 if narrow else _LONGEST))
+    set_names(axes.yaxis, names)
     set_unit(axes.xaxis, record.unit)
     axes.set_ylim(len(groups) - 0.5, -0.5)
     axes.grid(axis="x")
     axes.grid(axis="y", visible=False)
-    axes.xaxis.set_major_locator(MaxNLocator(5 if width < WIDE[0] else 9))
+    axes.xaxis.set_major_locator(MaxNLocator(5 if narrow else 9))
     if record.unit == "%":
         axes.xaxis.set_major_formatter(
             FuncFormatter(lambda value, _: percent_text(value, 0))
         )
     axes.set_xlabel(record.group)
-    legend(axes)
+    # Names may leave less room to the axes than their legend takes.
+    legend(axes, x=0.01, across=figure.transFigure)
     return figure
 
 
 _LABELS = {"local": "mean of the local models", "merged": "merged model"}
 
 
-def _short(name: str) -> str:
-    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
+def _tell_apart(names: Sequence[str], longest: int) -> list[str]:
+    """Shorten names to what differs between them, and where that is long to both its
+    ends.
+
+    >>> _tell_apart(["ring, late(start=80%), 0.1", "ring, late(start=80%), 0.2"], 34)
+    ['0.1', '0.2']
+    """
+    # Commas within brackets are those of a setting.
+    parts = [re.split(r", (?![^(]*\))", name) for name in names]
+    if len(names) > 1 and len({len(each) for each in parts}) == 1:
+        kept = [len({*column}) > 1 for column in zip(*parts, strict=True)]
+        if any(kept):
+            names = [", ".join(compress(each, kept)) for each in parts]
+    half = longest // 2
+    return [
+        name if len(name) <= longest else f"{name[: half - 1]}…{name[-half:]}"
+        for name in names
+    ]
 
 
 # --- claims -----------------------------------------------------------------------
