@@ -370,10 +370,14 @@ def main(out: str) -> int:
 
     site = Path(out).resolve()
     with tempfile.TemporaryDirectory() as folder:
-        gather(Path(folder))
+        pages, made = Path(folder, "pages"), Path(folder, "site")
+        pages.mkdir()
+        gather(pages)
         words = ["-q", "-W", "--keep-going", "-E", "-d", f"{folder}/.doctrees"]
-        if status := build_main([*words, folder, str(site)]):
+        # MyST-NB keeps what notebooks made beside the folder that it is given.
+        if status := build_main([*words, str(pages), str(made)]):
             return status
+        shutil.copytree(made, site, dirs_exist_ok=True)
     found = sorted({*broken(site), *unfound(site)})
     print("\n".join(found) or f"built {site / 'index.html'}")
     return len(found)
