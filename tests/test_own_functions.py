@@ -39,7 +39,7 @@ from torch.optim.lr_scheduler import (
 import decentral
 from decentral import plugin, registry
 from decentral.config import make_config
-from decentral.errors import ConfigError
+from decentral.errors import ConfigError, RunError
 from decentral.exchange.base import LocalExchange
 from decentral.loop.block import Block
 from decentral.loop.measure import Evaluator
@@ -569,3 +569,88 @@ def test_what_a_schedule_measures_is_checked(returned: Any, said: str) -> None:
         ConfigError, match=f"{said}.*; return one finite number for each of"
     ):
         walk(tiny_block(**EXACT, communication=measuring))
+
+
+# --- objects that count -----------------------------------------------------------
+
+
+class MeanAbsolute:
+    """What libraries of metrics share: reset, update for every batch, compute."""
+
+    higher_is_better = False
+
+    def reset(self) -> None:
+        self.total, self.samples = 0.0, 0
+
+    def update(self, outputs: torch.Tensor, targets: torch.Tensor) -> None:
+        self.total += outputs.abs().sum(1).double().sum().item()
+        self.samples += len(targets)
+
+    def compute(self) -> Any:
+        return torch.tensor(self.total / self.samples)
+
+
+class TwoOfThem(MeanAbsolute):
+    def compute(self) -> Any:
+        return {"mine": super().compute(), "twice": 2 * super().compute()}
+
+
+def mean_absolute(model: nn.Module, inputs: torch.Tensor) -> float:
+    with torch.no_grad():
+        return model(inputs).abs().sum(1).double().mean().item()
+
+
+def test_an_object_that_counts_over_batches_is_a_metric(tmp_path: Path) -> None:
+    """As those of torchmetrics are: of every model, over all test samples."""
+    task = blobs()
+    run = decentral.launch(
+        **{**TINY, "task": task, "steps": 4, "communication": "none"},
+        metrics=["loss", MeanAbsolute(), TwoOfThem()], out=tmp_path / "run", quiet=True,
+    )  # fmt: skip
+    final = run.summary["final"]
+    inputs = task.splits[2].inputs
+    each = [mean_absolute(run.model(node), inputs) for node in range(TINY["nodes"])]
+    assert final["mean_absolute/local_mean"] == pytest.approx(sum(each) / len(each))
+    assert final["mean_absolute/local_min"] == pytest.approx(min(each))
+    assert final["mean_absolute/local_max"] == pytest.approx(max(each))
+    merged = mean_absolute(run.model("merged"), inputs)
+    assert final["mean_absolute/merged"] == final["mine/merged"] == pytest.approx(merged)
+    assert final["twice/merged"] == pytest.approx(2 * merged)
+    stated = json.loads((run.path / "records.json").read_text())
+    record = next(one for one in stated if one["key"] == "mean_absolute/merged")
+    assert (record["better"], record["headline"]) == ("lower", True)
+
+
+def test_a_loss_that_is_not_one_number_is_refused() -> None:
+    train = torch.randn(40, 6), torch.arange(40) % 4
+    task = decentral.Task(train=train, loss=nn.CrossEntropyLoss(reduction="none"))
+    with pytest.raises(ConfigError, match=r"\[\d+\] numbers, where one is wanted"):
+        tiny_setup(task=task)
+
+
+@pytest.mark.usefixtures("threads_may_evaluate")
+def test_workers_count_what_one_process_counts() -> None:
+    def block(exchange: Any) -> Block:
+        own = {"nodes": 4, "dtype": "float64", "mixing": "ordered", "init": "independent"}
+        settings = {**TINY, **own, "metrics": ["loss", MeanAbsolute()]}
+        return Block(tiny_setup(task=blobs(), **settings), exchange, silent)
+
+    def measure(block: Block) -> dict[str, float]:
+        return Evaluator(block)(complete=True)
+
+    alone = measure(block(LocalExchange(4, ordered=True)))
+    assert alone["mean_absolute/local_min"] < alone["mean_absolute/local_max"]
+    for found in together(measure, [block(exchange) for exchange in exchanges([3, 1])]):
+        assert found == pytest.approx(alone)
+
+
+def test_what_a_counting_object_raises_is_its_own(tmp_path: Path) -> None:
+    class Wrong(MeanAbsolute):
+        def update(self, outputs: torch.Tensor, targets: torch.Tensor) -> None:
+            raise ValueError("the shapes differ")
+
+    with pytest.raises(RunError, match=r"metric 'wrong' raised ValueError: the shapes"):
+        decentral.launch(
+            **{**TINY, "task": blobs(), "steps": 2}, metrics=["loss", Wrong()],
+            out=tmp_path / "run", quiet=True,
+        )  # fmt: skip

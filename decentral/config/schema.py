@@ -328,7 +328,7 @@ class Parts(TypedDict, total=False):
     optimizer: Part
     split: Part
     merge: Part
-    metrics: Several
+    metrics: object
     faults: Several
     track: Several
     callbacks: object

@@ -53,6 +53,8 @@ LISTS = {
 }
 #: Configuration keys that hold a plug-in, and its kind.
 PARTS = {kind: kind for kind in KINDS if kind not in {*LISTS.values(), "claim"}}
+#: Those that hold objects which are not called themselves, too.
+_OBJECTS = {key: LISTS[key] for key in ("metrics", "callbacks")}
 #: Short names on the command line and in Python.
 ALIASES = {
     "schedule": "communication",
@@ -249,7 +251,8 @@ class Config(BaseModel):
         apart.
         """
         alone = isinstance(value, str | Spec | Mapping) or callable(value)
-        alone = alone or (info.field_name == "callbacks" and not _is_listed(value))
+        if info.field_name in _OBJECTS:
+            alone = not isinstance(value, list | tuple | None)
         listed = [value] if alone else value
         if not isinstance(listed, list | tuple):
             return value
@@ -262,13 +265,9 @@ class Config(BaseModel):
         return found
 
 
-def _is_listed(value: Any) -> bool:
-    return value is None or isinstance(value, list | tuple)
-
-
 def _read_listed(kind: str, one: Any) -> Any:
     """Return one of a list as text, or as the plug-in that a function is."""
-    held = kind == "callback" and not isinstance(one, str | Mapping | Spec)
+    held = kind in _OBJECTS.values() and not isinstance(one, str | Mapping | Spec)
     if held or callable(one) or (isinstance(one, Mapping) and callable(one.get("name"))):  # pyright: ignore[reportUnknownMemberType]
         return build(kind, one)
     if isinstance(one, Spec | Mapping) or ".py:" in str(one):

@@ -189,7 +189,10 @@ def _loop(
         # Whoever prepares a run may do so under torch.no_grad.
         with torch.enable_grad():
             found = loop.forward(0, batch)
-        found.item()
+        if found.numel() != 1:
+            raise ValueError(
+                f"the loss is {list(found.shape)} numbers, where one is wanted, such as their mean"
+            )
         follows.append(found.requires_grad)
 
     with fork_rng():

@@ -8,6 +8,7 @@ without one have the defaults that their names suggest.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -17,12 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from decentral.blame import library
 from decentral.exchange.base import Exchange
 from decentral.layout import Layout
 from decentral.merging.calibrate import merge_integers
 from decentral.plugins import describe, find_members, wrong
-from decentral.pytree import Tree, first_leaf, tree_at
-from decentral.records import VALIDATION, Record, is_own
+from decentral.pytree import Tree, first_leaf, tree_at, tree_map
+from decentral.records import VALIDATION, Record, is_own, scores
 from decentral.registry import KINDS, ConfiguredPlugin, build
 from decentral.tasks.base import Samples, Task
 from decentral.traits import MetricTraits, traits_of
@@ -244,6 +246,98 @@ def check_values(
 
 
 _VALIDATION = {record.key for record in VALIDATION}
+
+
+# --- metrics of other libraries ---------------------------------------------------
+
+
+def from_object(value: Any) -> Callable[[Snapshot], dict[str, Any]] | None:
+    """Return an object that counts over batches, such as one of torchmetrics, as a
+    metric; None for any other.
+
+    Of every model it sees all test samples: ``reset()``, ``update(outputs,
+    targets)`` for each chunk, ``compute()``, which returns a number, or numbers by
+    name. They become ``NAME/local_mean``, ``/local_min``, ``/local_max`` and
+    ``/merged``, as accuracy does. Outputs and targets are on the CPU.
+    """
+    methods = [getattr(value, name, None) for name in ("reset", "update", "compute")]
+    if isinstance(value, type) or not all(map(callable, methods)):
+        return None
+    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(value).__name__).lower()
+
+    def measure(snapshot: Snapshot) -> dict[str, Any]:
+        return _count_over_models(value, name, snapshot)
+
+    measure.__name__ = measure.__qualname__ = name
+    measure.__module__ = type(value).__module__  # whose it is
+    rises = getattr(value, "higher_is_better", None)
+    better = "none" if rises is None else "higher" if rises else "lower"
+    found = scores(name, f"test {name.replace('_', ' ')}", better=better)
+    vars(measure)["records"] = found
+    return measure
+
+
+def assume_traits(function: Any) -> dict[str, Any]:
+    """Return the records of what was made of an object."""
+    return {key: value for key, value in vars(function).items() if key == "records"}
+
+
+def _count_over_models(counter: Any, name: str, snapshot: Snapshot) -> dict[str, Any]:
+    """Return what an object counts for the local models, and for their average.
+
+    Args:
+        counter: The object.
+        name: What its only number is called.
+        snapshot: The models.
+    """
+    row, integers = snapshot.calibrated
+    merged = _count_over_samples(counter, name, snapshot, row, integers)
+    local: list[dict[str, Any]] = []
+    for index in snapshot.evaluated.tolist():
+        own = {key: value[index : index + 1] for key, value in snapshot.integers.items()}
+        local.append(
+            _count_over_samples(counter, name, snapshot, snapshot.rows[index], own)
+        )
+    found: dict[str, Any] = {}
+    for key, value in merged.items():
+        found[f"{key}/merged"] = value
+        if torch.as_tensor(value).numel() == 1:  # any other is refused as it is
+            numbers = torch.tensor(
+                [float(one[key]) for one in local], dtype=torch.float64
+            )
+            numbers = snapshot.exchange.gather(numbers)
+            found[f"{key}/local_mean"] = numbers.mean().item()
+            found[f"{key}/local_min"] = numbers.min().item()
+            found[f"{key}/local_max"] = numbers.max().item()
+    return found
+
+
+def _count_over_samples(
+    counter: Any, name: str, snapshot: Snapshot, row: Tensor, integers: dict[str, Tensor]
+) -> dict[str, Any]:
+    """Return what an object counts for one model, by name.
+
+    Args:
+        counter: The object.
+        name: What its only number is called.
+        snapshot: Whose samples it sees.
+        row: The model, [P].
+        integers: Its integer buffers, [1, ...].
+    """
+    width = (snapshot.chunk or (_ROWS, _SAMPLES))[1]
+    counter.reset()
+    for inputs, targets in snapshot.samples.chunks(width):
+        with torch.no_grad():
+            outputs = tree_at(snapshot.forward(row.unsqueeze(0), integers, inputs), 0)
+        with library("metric", name):
+            counter.update(tree_map(Tensor.cpu, outputs), tree_map(Tensor.cpu, targets))
+    with library("metric", name):
+        found = counter.compute()
+    return (
+        {str(k): v for k, v in found.items()}
+        if isinstance(found, Mapping)
+        else {name: found}
+    )
 
 
 def _number(metric: ConfiguredPlugin, key: str, value: object) -> float:
