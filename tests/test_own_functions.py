@@ -621,11 +621,11 @@ def test_an_object_that_counts_over_batches_is_a_metric(tmp_path: Path) -> None:
     assert (record["better"], record["headline"]) == ("lower", True)
 
 
-def test_a_loss_that_is_not_one_number_is_refused() -> None:
+def test_a_loss_that_is_not_one_number_is_refused(tmp_path: Path) -> None:
     train = torch.randn(40, 6), torch.arange(40) % 4
     task = decentral.Task(train=train, loss=nn.CrossEntropyLoss(reduction="none"))
     with pytest.raises(ConfigError, match=r"\[\d+\] numbers, where one is wanted"):
-        tiny_setup(task=task)
+        decentral.launch(task=task, nodes=2, steps=2, out=tmp_path / "run", quiet=True)
 
 
 @pytest.mark.usefixtures("threads_may_evaluate")
