@@ -18,10 +18,10 @@ import pytest
 from decentral.config import make_config
 from decentral.engines import contact
 from decentral.engines.attempt import Start, find_apart
-from decentral.engines.contact import apart, reached, tell_apart
+from decentral.engines.contact import WorkersLost, apart, reached, tell_apart
 from decentral.engines.ray.actor import Actor
 from decentral.engines.worker import Worker
-from decentral.engines.workers import CheckpointAssembly, WorkersLost, blocks_of
+from decentral.engines.workers import CheckpointAssembly, blocks_of
 from decentral.network.planning import Membership
 from decentral.run.folder import RunFolder
 

@@ -46,9 +46,9 @@ from decentral.claims.trials import trial
 from decentral.cli import several
 from decentral.config import make_config
 from decentral.engines import rank_group, torchrun
+from decentral.engines.contact import PROCESS_DIED, WorkersLost
 from decentral.engines.ranks import Meeting, Ranks, refuse_changing_ranks, refuse_ranks
 from decentral.engines.worker import describe_error
-from decentral.engines.workers import PROCESS_DIED, WorkersLost
 from decentral.errors import ConfigError, Interrupted, RunError, worker_error
 from decentral.loop.preparing import prepare
 from decentral.loop.trained import differing

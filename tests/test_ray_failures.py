@@ -23,7 +23,8 @@ from torch import Tensor
 import decentral
 from decentral.api import run_config
 from decentral.config import make_config
-from decentral.engines import attempt, contact, workers
+from decentral.engines import attempt, workers
+from decentral.engines.contact import WorkersLost
 from decentral.engines.ray.actor import Actor
 from decentral.engines.ray.allocator import divide
 from decentral.engines.ray.cluster import (
@@ -41,7 +42,6 @@ from decentral.engines.ray.worker_group import (
     start_workers,
     unwrap,
 )
-from decentral.engines.workers import WorkersLost
 from decentral.errors import Interrupted, RunError, worker_error
 from decentral.run.checkpoint import newest_checkpoint
 from decentral.sweeps import read_sweep, run_points
@@ -277,10 +277,10 @@ def test_workers_that_do_not_reach_each_other_part_and_meet_again(
     would be: it asks the workers, and the nodes of one go and return.
     """
     told: list[list[list[bool]]] = []
-    recorded = RayRun.record
+    recorded, asked = RayRun.record, attempt.ask_reach
 
-    def reach(*asked: Any) -> list[list[bool]]:
-        told.append(contact.ask_reach(*asked))
+    def reach(*given: Any) -> list[list[bool]]:
+        told.append(asked(*given))
         return [[{i, j} != {0, 2} for j in range(3)] for i in range(3)]
 
     def losing(run: RayRun, row: dict[str, Any], watch: Any) -> None:

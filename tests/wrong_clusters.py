@@ -13,6 +13,7 @@ from decentral.config import Engine
 from decentral.engines import local
 from decentral.engines.attempt import check_versions
 from decentral.engines.base import EngineRun
+from decentral.engines.contact import PROCESS_DIED, WorkersLost
 from decentral.engines.ray.cluster import (
     HEAD_S,
     Head,
@@ -24,7 +25,7 @@ from decentral.engines.ray.cluster import (
 from decentral.engines.ray.placement import place_workers
 from decentral.engines.ray.run import RayRun
 from decentral.engines.ray.worker_group import WorkerGroup
-from decentral.engines.workers import PROCESS_DIED, CheckpointAssembly, WorkersLost
+from decentral.engines.workers import CheckpointAssembly
 from decentral.network.planning import Membership
 from decentral.run.folder import RunFolder
 

@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 from decentral import userfile
 from decentral.config import Config
 from decentral.engines.base import EngineRun, Watch
-from decentral.engines.contact import apart, ask_reach, tell_apart
+from decentral.engines.contact import REACH_S, WorkersLost, apart, tell_apart
 from decentral.engines.workers import (
     CheckpointAssembly,
     RecordAssembly,
     Report,
     Workers,
-    WorkersLost,
     combine,
 )
 from decentral.errors import ConfigError
@@ -304,6 +303,24 @@ class Attempt:
         self.checkpoints.collect(self.merged, temporary)
         # Renamed when complete: whoever reads meanwhile finds a whole file or none.
         temporary.replace(self.run.folder.path / "merged.safetensors")
+
+
+def ask_reach(
+    workers: Workers, addresses: Sequence[str], timeout_s: float
+) -> list[list[bool]]:
+    """Return for every worker whom it reaches, itself included.
+
+    Raises WorkersLost for those that do not answer.
+
+    Args:
+        workers: Of an attempt that has lost contact.
+        addresses: Of each of them.
+        timeout_s: Seconds to wait for an answer, beside those that ways may take.
+    """
+    ports = workers.ask_all("listen", timeout_s=timeout_s)
+    places = list(zip(addresses, ports, strict=True))
+    asked = [(places,)] * len(places)
+    return workers.ask_each("reach", asked, REACH_S + timeout_s)
 
 
 def find_apart(

@@ -11,16 +11,58 @@ from __future__ import annotations
 import socket
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:  # it loads torch, and actors answer before they do
-    from decentral.engines.workers import Workers
 
 #: Seconds within which a way must carry a connection: a packet may be lost twice.
 REACH_S = 5.0
 
+#: Seconds in which a worker must exist and answer for the first time, and again
+#: when it begins.
+START_S = 60.0
+#: How the loss of a process reads, on a host that goes on.
+PROCESS_DIED = "its process died"
+
 #: An address and a port of it.
 Place = tuple[str, int]
+
+
+class WorkersLost(Exception):
+    """Workers that are gone, by rank, and why; none: contact between living ones
+    was lost.
+
+    ``apart`` holds those that live, and are left out, with whom they do not reach.
+    """
+
+    def __init__(
+        self,
+        ranks: Sequence[int],
+        cause: str,
+        step: int = 0,
+        apart: Mapping[int, Sequence[int]] | None = None,
+    ) -> None:
+        """Say who, why, and after which step.
+
+        Args:
+            ranks: Of those that are gone.
+            cause: In a few words.
+            step: That every worker had done.
+            apart: Of those that are left out, whom they do not reach.
+        """
+        super().__init__(cause)
+        self.ranks, self.cause, self.step = sorted(ranks), cause, step
+        self.apart = apart or {}
+
+    @property
+    def process(self) -> bool:
+        """Whether only a process was lost, and its host goes on."""
+        return self.cause == PROCESS_DIED
+
+    @property
+    def who(self) -> str:
+        """Who is gone, in words."""
+        return (
+            ", ".join(f"worker {rank}" for rank in self.ranks)
+            or "contact between workers"
+        )
 
 
 # --- asked of a worker ------------------------------------------------------------
@@ -60,24 +102,6 @@ def route(host: str, port: int) -> tuple[str, str]:
 
 
 # --- asked by the coordinator -----------------------------------------------------
-
-
-def ask_reach(
-    workers: Workers, addresses: Sequence[str], timeout_s: float
-) -> list[list[bool]]:
-    """Return for every worker whom it reaches, itself included.
-
-    Raises WorkersLost for those that do not answer.
-
-    Args:
-        workers: Of an attempt that has lost contact.
-        addresses: Of each of them.
-        timeout_s: Seconds to wait for an answer, beside those that ways may take.
-    """
-    ports = workers.ask_all("listen", timeout_s=timeout_s)
-    places = list(zip(addresses, ports, strict=True))
-    asked = [(places,)] * len(places)
-    return workers.ask_each("reach", asked, REACH_S + timeout_s)
 
 
 def apart(reach: Sequence[Sequence[bool]], sizes: Sequence[int]) -> dict[int, list[int]]:

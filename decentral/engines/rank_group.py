@@ -22,10 +22,11 @@ from typing import Any
 
 from decentral.config import Config, Engine
 from decentral.engines.base import EngineRun
+from decentral.engines.contact import PROCESS_DIED, START_S, WorkersLost
 from decentral.engines.ranks import Meeting, Ranks
 from decentral.engines.ray.actor import Actor
 from decentral.engines.worker import Job
-from decentral.engines.workers import PROCESS_DIED, START_S, Report, Workers, WorkersLost
+from decentral.engines.workers import Report, Workers
 from decentral.errors import Bug, ConfigError, RunError
 from decentral.exchange.base import Rendezvous
 from decentral.faults.base import Fault

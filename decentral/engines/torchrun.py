@@ -21,6 +21,7 @@ from decentral.blame import attribute
 from decentral.config import Config, foreign_parts
 from decentral.engines.attempt import Attempt, Start, recorded_losses
 from decentral.engines.base import EngineRun, Watch
+from decentral.engines.contact import START_S, WorkersLost
 from decentral.engines.rank_group import (
     REPORTS_S,
     Link,
@@ -29,11 +30,7 @@ from decentral.engines.rank_group import (
     read_job,
 )
 from decentral.engines.ranks import Meeting, Ranks
-from decentral.engines.workers import (
-    START_S,
-    WorkersLost,
-    blocks_of,
-)
+from decentral.engines.workers import blocks_of
 from decentral.errors import ConfigError, RunError, shell_word, visible
 from decentral.faults.base import due_faults
 from decentral.loop.cost import thread_count

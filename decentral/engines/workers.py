@@ -20,6 +20,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from decentral.engines.contact import START_S
 from decentral.errors import RunError
 from decentral.merging.calibrate import unite
 from decentral.network.planning import Membership, RoundPlanner, next_planner
@@ -27,55 +28,8 @@ from decentral.run.checkpoint import Checkpoint, Draft
 from decentral.run.folder import RunFolder, explain_disk_errors
 from decentral.topology.labels import NodeId
 
-#: Seconds in which a worker must exist and answer for the first time, and again
-#: when it begins.
-START_S = 60.0
-
 #: What a worker says has happened: ``what``, ``rank``, and details.
 Report = Mapping[str, Any]
-
-#: How the loss of a process reads, on a host that goes on.
-PROCESS_DIED = "its process died"
-
-
-class WorkersLost(Exception):
-    """Workers that are gone, by rank, and why; none: contact between living ones
-    was lost.
-
-    ``apart`` holds those that live, and are left out, with whom they do not reach.
-    """
-
-    def __init__(
-        self,
-        ranks: Sequence[int],
-        cause: str,
-        step: int = 0,
-        apart: Mapping[int, Sequence[int]] | None = None,
-    ) -> None:
-        """Say who, why, and after which step.
-
-        Args:
-            ranks: Of those that are gone.
-            cause: In a few words.
-            step: That every worker had done.
-            apart: Of those that are left out, whom they do not reach.
-        """
-        super().__init__(cause)
-        self.ranks, self.cause, self.step = sorted(ranks), cause, step
-        self.apart = apart or {}
-
-    @property
-    def process(self) -> bool:
-        """Whether only a process was lost, and its host goes on."""
-        return self.cause == PROCESS_DIED
-
-    @property
-    def who(self) -> str:
-        """Who is gone, in words."""
-        return (
-            ", ".join(f"worker {rank}" for rank in self.ranks)
-            or "contact between workers"
-        )
 
 
 class Workers(Protocol):

@@ -18,10 +18,11 @@ from decentral.engines.attempt import (
     recorded_losses,
 )
 from decentral.engines.base import START, EngineRun, Watch, close_on_error, stop_signals
+from decentral.engines.contact import WorkersLost
 from decentral.engines.ray.cluster import connect
 from decentral.engines.ray.placement import HostBlocklist
 from decentral.engines.ray.worker_group import WorkerGroup, start_workers
-from decentral.engines.workers import WorkersLost, blocks_of, label, reassign, sources
+from decentral.engines.workers import blocks_of, label, reassign, sources
 from decentral.errors import ConfigError, RunError, shell_word
 from decentral.faults.base import due_faults, remaining, worker_faults
 from decentral.limits import check_threads

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from decentral.config import Config, Engine
+from decentral.engines.contact import PROCESS_DIED, START_S, WorkersLost
 from decentral.engines.ray.actor import Actor
 from decentral.engines.ray.cluster import HEAD_EVERY_S, Cluster, Head, Host
 from decentral.engines.ray.placement import place_workers, share_of_cores
-from decentral.engines.workers import PROCESS_DIED, START_S, Report, Workers, WorkersLost
+from decentral.engines.workers import Report, Workers
 from decentral.errors import ConfigError, RunError, worker_error
 
 #: Seconds that a worker may keep a question for reports.
