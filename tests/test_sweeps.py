@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,8 @@ import decentral.cli
 from decentral.config import make_config
 from decentral.errors import ConfigError, Interrupted
 from decentral.report.reader import read_run
-from decentral.sweeps import read_sweep, run_point
+from decentral.run.lock import WriterLock
+from decentral.sweeps import read_sweep, run_point, run_points
 from decentral.sweeps.points import _pieces, digest
 
 BASE = ["task=quadratic", "nodes=4", "steps=8", "threads=1"]
@@ -214,6 +216,25 @@ def test_a_point_that_was_killed_goes_on_from_its_checkpoint(
     name = "merged.safetensors"
     assert (path / name).read_bytes() == (point.folder(whole) / name).read_bytes()
     assert run_point(point, part, lambda row: None).state == "before"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+def test_a_lock_that_a_killed_run_left_goes_and_one_in_use_stays(folder: Path) -> None:
+    points = read_sweep(None, [*BASE, "seed=3,4"], {}).points
+    for point in points:
+        (path := point.folder(folder)).mkdir(parents=True)
+        (path / "summary.json").touch()
+    left, used = (point.folder(folder) for point in points)
+    if (child := os.fork()) == 0:
+        with WriterLock(left):
+            os._exit(0)
+    os.waitpid(child, 0)
+    assert (left / ".lock").exists()
+    with WriterLock(used):
+        outcomes = dict(run_points(points, folder, lambda places: None))
+        assert [one.state for one in outcomes.values()] == ["before", "before"]
+        assert (used / ".lock").exists()
+    assert not (left / ".lock").exists()
 
 
 def _stop_at(step: int) -> Callable[[dict[str, object]], None]:

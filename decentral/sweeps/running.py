@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,11 +21,13 @@ from decentral import api
 from decentral.blame import explain
 from decentral.engines.base import EngineRun, Watch, stop_signals
 from decentral.engines.local import engine_of
-from decentral.errors import Interrupted, exit_place
+from decentral.errors import ConfigError, Interrupted, exit_place
 from decentral.report.compare import Group, write_sweep
 from decentral.report.facts import Facts, facts_of
 from decentral.report.reader import read_run
 from decentral.run.folder import RunFolder
+from decentral.run.lock import NAME as LOCK
+from decentral.run.lock import WriterLock
 from decentral.sweeps.points import Point, Sweep
 
 #: Seconds between two looks at whether the user wants to stop.
@@ -62,9 +64,10 @@ def run_points(
     todo = {
         place: point for place, point in enumerate(points) if not point.finished(folder)
     }
-    yield from (
-        (place, Outcome("before")) for place in range(len(points)) if place not in todo
-    )
+    for place in range(len(points)):
+        if place not in todo:
+            _clear_lock(points[place].folder(folder))
+            yield place, Outcome("before")
     # Points may differ in anything but where they run, which the first one tells of
     # all.
     if len(todo) > 1 and engine_of(next(iter(todo.values())).config).several:
@@ -73,6 +76,15 @@ def run_points(
     for place, point in todo.items():
         running([place])
         yield place, run_point(point, folder, _ignore_record)
+
+
+def _clear_lock(folder: Path) -> None:
+    """Remove the lock of a run that was killed in its last moment, when all was
+    written; one that somebody has stays.
+    """
+    if (folder / LOCK).exists():
+        with suppress(ConfigError):
+            WriterLock(folder).release()
 
 
 def run_point(point: Point, folder: Path, watch: Watch) -> Outcome:
