@@ -6,21 +6,24 @@ a link is cut where a socket would be connected.
 
 from __future__ import annotations
 
+import queue
 import socket
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import chdir
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from decentral.config import make_config
-from decentral.engines import contact
+from decentral.engines import contact, worker
 from decentral.engines.attempt import Start, find_apart
-from decentral.engines.contact import WorkersLost, apart, reached, tell_apart
+from decentral.engines.contact import Clocks, WorkersLost, apart, reached, tell_apart
 from decentral.engines.ray.actor import Actor
-from decentral.engines.worker import Worker
+from decentral.engines.worker import Effort, Worker
 from decentral.engines.workers import CheckpointAssembly, blocks_of
 from decentral.network.planning import Membership
 from decentral.run.folder import RunFolder
@@ -160,6 +163,127 @@ def test_many_pairs_are_named_by_their_beginning() -> None:
         "worker 3 and worker 0, worker 3 and worker 1, worker 3 and worker 2 and 3 more pairs "
         "do not reach each other"
     )
+
+
+# --- how long they may be silent, or stand still ------------------------------------------
+
+
+class Time:
+    """A clock that is set by hand."""
+
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Time:
+    made = Time()
+    monkeypatch.setattr(contact.time, "monotonic", made)
+    return made
+
+
+def begun(clock: Time, liveness_s: float = 10.0, progress_s: float = 30.0) -> Clocks:
+    """Return the clocks of two workers that have begun."""
+    clocks = Clocks(2, liveness_s, progress_s)
+    for rank in (0, 1):
+        clocks.note(rank, 0, False)
+    return clocks
+
+
+def test_what_keeps_who_asks_from_asking_is_no_silence(clock: Time) -> None:
+    """A page that is drawn, or a slow disk, while a report is taken and between two."""
+    clocks = begun(clock)
+    clock.now += 5
+    with clocks.standing():
+        clock.now += 1000
+    clocks.leave()
+    clock.now += 1000
+    clocks.come_back()
+    clocks.check(clock.now, (), 0)
+    clocks.check(clock.now + 4, (), 0)
+    with pytest.raises(WorkersLost, match="silent for 10 s") as lost:
+        clocks.check(clock.now + 6, (1,), 0)
+    assert lost.value.ranks == [0]
+
+
+def test_clocks_stand_no_longer_than_somebody_is_away(clock: Time) -> None:
+    clocks = begun(clock)
+    clocks.leave()
+    clock.now += 50
+    clocks.answered_s[1] = clock.now - 1  # it has said so itself
+    clocks.come_back()
+    clocks.come_back()
+    assert clocks.answered_s == [clock.now, clock.now]
+    assert clocks.moved_s == clock.now
+
+
+def test_nobody_who_answers_is_lost_while_another_reports(clock: Time) -> None:
+    clocks = begun(clock)
+    for _ in range(20):
+        clock.now += 8
+        clocks.note(0, 0, False)
+        clocks.note(1, 0, True)
+        clocks.check(clock.now, (), 0)
+    for _ in range(4):
+        clock.now += 8
+        clocks.note(0, 0, False)
+        clocks.note(1, 0, False)
+    with pytest.raises(WorkersLost, match="no step within 30 s") as lost:
+        clocks.check(clock.now, (), 0)
+    assert not lost.value.ranks
+
+
+def test_until_all_have_begun_they_may_stand_still_for_longer(clock: Time) -> None:
+    clocks = Clocks(2, 100.0, 5.0)
+    clocks.note(0, 0, False)
+    clocks.check(clock.now + 59, (), 0)
+    clocks.note(1, 0, False)
+    with pytest.raises(WorkersLost, match="no step within 5 s"):
+        clocks.check(clock.now + 59, (), 0)
+
+
+@pytest.mark.skipif(
+    not hasattr(time, "pthread_getcpuclockid"), reason="nobody can tell here"
+)
+def test_who_computes_is_told_from_who_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "LOOK_S", 0.01)
+    ended, efforts = threading.Event(), list[Effort]()
+    working = threading.Event()
+
+    def work() -> None:
+        efforts.append(Effort())
+        working.set()
+        while not ended.is_set():
+            sum(range(1000))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    working.wait()
+    try:
+        waits = Effort()
+        assert not waits.shows(), "a moment ago"
+        time.sleep(0.1)
+        assert efforts[0].shows()
+        assert not waits.shows()
+    finally:
+        ended.set()
+        thread.join()
+    efforts[0].shows()
+    time.sleep(0.02)
+    assert not efforts[0].shows(), "it has ended"
+
+
+def test_a_worker_with_nothing_else_to_say_reports_that_it_computes() -> None:
+    made: Any = Worker.__new__(Worker)
+    made.rank, made.step, made.unread = 1, 7, queue.SimpleQueue()
+    made.effort = SimpleNamespace(shows=lambda: True)
+    assert made.reports(0.0) == (7, [{"what": "computes", "rank": 1}])
+    made.unread.put({"what": "began"})
+    assert made.reports(0.0) == (7, [{"what": "began"}])
+    made.effort = None
+    assert made.reports(0.0) == (7, [])
 
 
 # --- checkpoints of workers that stand elsewhere ------------------------------------------

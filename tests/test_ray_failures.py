@@ -30,6 +30,7 @@ from decentral.engines.ray.allocator import divide
 from decentral.engines.ray.cluster import (
     HEAD_EVERY_S,
     HEAD_S,
+    LOOKS,
     Head,
     Host,
     connect,
@@ -173,6 +174,32 @@ def test_workers_that_stand_still_are_noticed(
     # of workers that wait for each other, who stands still cannot be told
     if kind == "hang":
         assert failure["workers"] == [1]
+
+
+#: Computes for three times as long as a step may take, on one worker alone.
+SLOW = """
+import time
+from decentral import plugin
+
+@plugin("metric")
+def slow(snapshot):
+    "Take long."
+    end_s = time.thread_time() + 6.0
+    while 0 in snapshot.ids and time.thread_time() < end_s:
+        sum(range(1000))
+    return {"slow/done": 1.0}
+"""
+
+
+@pytest.mark.hosts
+def test_a_worker_that_computes_is_not_lost_nor_who_waits_for_it(
+    launch: Launch, undisturbed: Tensor, tmp_path: Path
+) -> None:
+    (tmp_path / "slow.py").write_text(SLOW)
+    slow = f"{tmp_path / 'slow.py'}:slow"
+    out = launch(metrics=[slow], eval_every=60, **{"engine.progress_s": 2})
+    assert not events(out, "failure")
+    assert torch.equal(last_rows(out), undisturbed)
 
 
 # --- sweeps ---------------------------------------------------------------------------------------
@@ -443,14 +470,28 @@ def test_kills_with_continue_end_as_the_log_tells(attempt: int, launch: Launch) 
 def test_the_head_may_be_away_for_a_moment() -> None:
     """It is given up once it has not answered for long, though it was asked again and again."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        head = Head(f"127.0.0.1:{server.getsockname()[1]}")
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        head = Head(address)
+        # It is there, too busy to do anything: the kernel answers.
         head.check(head.asked_s + HEAD_EVERY_S)
-    # Busy for long: the first silence is no reason yet.
+        assert not head.failed
+    # This process was busy for long: the first silence is no reason yet, nor the second.
     head.check(silent_s := head.asked_s + 3 * HEAD_S)
-    head.check(silent_s + HEAD_S - 1)
-    head.check(silent_s + HEAD_S)  # it was asked a moment ago
+    head.check(at_s := silent_s + 3 * HEAD_S)
+    head.check(at_s)  # it was asked a moment ago
+    for _ in range(LOOKS - 3):
+        head.check(at_s := at_s + HEAD_EVERY_S)
+    with socket.create_server(server_address(address)):
+        head.check(at_s := at_s + HEAD_EVERY_S)
+    for _ in range(LOOKS - 1):
+        head.check(at_s := at_s + HEAD_EVERY_S)
     with pytest.raises(RunError, match="has not answered for 30 s"):
-        head.check(silent_s + HEAD_S + HEAD_EVERY_S)
+        head.check(at_s + HEAD_EVERY_S)
+
+
+def server_address(text: str) -> tuple[str, int]:
+    host, _, port = text.partition(":")
+    return host, int(port)
 
 
 @pytest.mark.soak
@@ -581,10 +622,10 @@ def test_why_a_worker_is_gone_is_told_by_types_and_states(
 def test_a_worker_that_loads_torch_may_be_silent_for_longer() -> None:
     group = WorkerGroup(actors=[None] * 2, hosts=[], engine=make_config({}).engine)
     later_s = time.monotonic() + 30
-    group.check_clocks(later_s)
+    group.clocks.check(later_s, group.gone, group.step)
     group.steps[0] = 3
     with pytest.raises(WorkersLost, match="silent for 10 s") as lost:
-        group.check_clocks(later_s)
+        group.clocks.check(later_s, group.gone, group.step)
     assert lost.value.ranks == [0]
 
 

@@ -53,7 +53,8 @@ class Engine(BaseModel):
     )
     liveness_s: Positive = Field(10.0, description="silence after which a worker is dead")
     progress_s: Positive = Field(
-        600.0, description="seconds without a step that mean a hang"
+        600.0,
+        description="seconds without a step, or anything computed, that mean a hang",
     )
     dashboard_port: Annotated[int, Ge(0)] | None = Field(
         None,

@@ -130,13 +130,17 @@ class Attempt:
 
     def _rendezvous(self, addresses: Sequence[str], port: int) -> list[Rendezvous]:
         """Return how every worker finds the others."""
+        setup = self.run.setup
+        # NCCL waits where nobody sees it, and has to end by itself.
+        alone = setup.device.type == "cuda"
+        own_s = setup.config.engine.progress_s
         return [
             Rendezvous(
                 rank=rank,
                 world=len(addresses),
                 store=(addresses[0], port),
                 address=address,
-                timeout_s=self.run.setup.config.engine.progress_s,
+                timeout_s=own_s if alone else self.workers.peer_timeout_s,
                 # New for every attempt: leftovers of the one before must not be
                 # taken for peers.
                 prefix=f"epoch-{self.start.members.epoch}/attempt-{self.start.number}",
@@ -248,6 +252,9 @@ class Attempt:
         if time.monotonic() - self.repeated_s > REPEAT_S:
             self.repeated_s = time.monotonic()
             self.gauges.repeat()
+
+    def _on_computes(self, report: Report) -> None:
+        """Do nothing: that it came has told the clocks that the worker gets on."""
 
     def _on_began(self, report: Report) -> None:
         self.begun.add(report["rank"])

@@ -1,5 +1,5 @@
-"""Who reaches whom: asked when contact between living workers was lost, to leave out
-as few of them as must be.
+"""Who is lost: how long workers were silent or stood still, and who reaches whom, asked
+when contact between living workers was lost, to leave out as few of them as must be.
 
 A worker whose cable is cut is silent, and the coordinator notices. Where only the way
 between two workers is cut, each blames the other and both answer: who is to go on
@@ -9,8 +9,10 @@ without whom is then decided by how many others each of them still reaches.
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Container, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 #: Seconds within which a way must carry a connection: a packet may be lost twice.
 REACH_S = 5.0
@@ -63,6 +65,93 @@ class WorkersLost(Exception):
             ", ".join(f"worker {rank}" for rank in self.ranks)
             or "contact between workers"
         )
+
+
+class Clocks:
+    """For how long each worker has been silent, and for how long none has got on, while
+    whoever coordinates them listened.
+
+    It does other things, too: a page that is drawn or a slow disk keeps it from asking,
+    on a busy machine for longer than workers may be silent. Meanwhile clocks stand.
+    """
+
+    def __init__(self, workers: int, liveness_s: float, progress_s: float) -> None:
+        """Start the clocks.
+
+        Args:
+            workers: How many there are.
+            liveness_s: Silence after which one is lost.
+            progress_s: Seconds in which one of them must get on.
+        """
+        now_s = time.monotonic()
+        self.liveness_s, self.progress_s = liveness_s, progress_s
+        self.steps = [-1] * workers
+        self.answered_s, self.moved_s = [now_s] * workers, now_s
+        self._left_s: float | None = None
+
+    def note(self, rank: int, step: int, reported: bool) -> None:
+        """Take what a worker has answered.
+
+        Args:
+            rank: Of the worker.
+            step: It has done.
+            reported: Whether something has happened there. That is progress, too:
+                evaluations and checkpoints may take longer than steps.
+        """
+        self.answered_s[rank] = time.monotonic()
+        if step != self.steps[rank] or reported:
+            self.steps[rank], self.moved_s = step, self.answered_s[rank]
+
+    def leave(self) -> None:
+        """Let the clocks stand from now on."""
+        self._left_s = time.monotonic()
+
+    def come_back(self) -> None:
+        """Let the clocks go on, if they stand."""
+        if self._left_s is None:
+            return
+        now_s = time.monotonic()
+        away_s, self._left_s = now_s - self._left_s, None
+        # An answer may have come by itself meanwhile.
+        self.answered_s = [min(now_s, at_s + away_s) for at_s in self.answered_s]
+        self.moved_s = min(now_s, self.moved_s + away_s)
+
+    @contextmanager
+    def standing(self) -> Generator[None]:
+        """Let the clocks stand within a block."""
+        self.leave()
+        try:
+            yield
+        finally:
+            self.come_back()
+
+    def check(self, now_s: float, gone: Container[int], step: int) -> None:
+        """Raise WorkersLost if at a time workers are silent for too long, or none has
+        got on.
+
+        Args:
+            now_s: The time.
+            gone: Workers that are known to be lost.
+            step: That all of them had done.
+        """
+        # While it loads torch a worker can hardly answer.
+        limits_s = [
+            max(START_S, self.liveness_s) if done < 0 else self.liveness_s
+            for done in self.steps
+        ]
+        silent = [
+            rank
+            for rank, limit_s in enumerate(limits_s)
+            if rank not in gone and now_s - self.answered_s[rank] > limit_s
+        ]
+        if silent:
+            limit_s = max(limits_s[rank] for rank in silent)
+            raise WorkersLost(silent, f"silent for {limit_s:g} s", step)
+        begins = min(self.steps, default=0) < 0
+        most_s = max(START_S, self.progress_s) if begins else self.progress_s
+        if now_s - self.moved_s > most_s:
+            cause = f"no step within {most_s:g} s (engine.progress_s)"
+            raise WorkersLost([], cause, step)
 
 
 # --- asked of a worker ------------------------------------------------------------

@@ -22,7 +22,7 @@ from typing import Any
 
 from decentral.config import Config, Engine
 from decentral.engines.base import EngineRun
-from decentral.engines.contact import PROCESS_DIED, START_S, WorkersLost
+from decentral.engines.contact import PROCESS_DIED, START_S, Clocks, WorkersLost
 from decentral.engines.ranks import Meeting, Ranks
 from decentral.engines.ray.actor import Actor
 from decentral.engines.worker import Job
@@ -194,13 +194,12 @@ class RankGroup(Workers):
         self.meeting, self.stopping = meeting, stopping
         self.gone: set[int] = set()
         self.begun = run.step
-        self.steps = [-1] * (len(links) + 1)
+        self.clocks = self._clocks()
         self._news: queue.SimpleQueue[tuple[int, dict[str, Any]]] = queue.SimpleQueue()
         self._asked: dict[int, tuple[int, Future[Any]]] = {}
         self._numbers = count()
         self._lock = threading.Lock()
-        now = time.monotonic()
-        self._heard_s, self._moved_s, self._looked_s = [now] * len(self), now, now
+        self._looked_s = time.monotonic()
         for rank, link in enumerate(links, start=1):
             threading.Thread(target=self._listen, args=[rank, link], daemon=True).start()
 
@@ -215,7 +214,7 @@ class RankGroup(Workers):
 
     def _listen(self, rank: int, link: Link) -> None:
         for message in link.receive():
-            self._heard_s[rank] = time.monotonic()
+            self.clocks.answered_s[rank] = time.monotonic()
             if "answer" in message:
                 with self._lock:
                     _, future = self._asked.pop(message["answer"])
@@ -267,7 +266,8 @@ class RankGroup(Workers):
 
     def ask(self, rank: int, method: str, *given: Any) -> Any:
         """Return what one worker answers."""
-        return self._wait(rank, self._call(rank, method, given), self.engine.progress_s)
+        most_s = max(START_S, self.engine.progress_s)
+        return self._wait(rank, self._call(rank, method, given), most_s)
 
     def ask_each(
         self, method: str, given: Sequence[tuple[Any, ...]], timeout_s: float
@@ -298,50 +298,47 @@ class RankGroup(Workers):
         for link, job in zip(self.links, others, strict=True):
             link.send({"job": write_job(job, self.run.folder.path)})
         self.member.start(own)
-        now = time.monotonic()
-        self._heard_s, self._moved_s = [now] * len(self), now
+        self.clocks = self._clocks()
+
+    def _clocks(self) -> Clocks:
+        made = Clocks(len(self), self.engine.liveness_s, self.engine.progress_s)
+        self.steps = made.steps
+        return made
+
+    @property
+    def peer_timeout_s(self) -> float:
+        """How long a worker waits for another's message: nobody else would notice that
+        rank 0 stands still.
+        """
+        return self.engine.progress_s
 
     def reports(self) -> Iterator[Report]:
         """Yield what has happened since the last call, waiting a moment for the first
         of it.
 
-        Raises WorkersLost for ranks that are gone or silent, or where none has done a
-        step for ``progress_s``; RunError without the launcher.
+        Raises WorkersLost for ranks that are gone or silent, or where none has got on
+        for ``progress_s``; RunError without the launcher.
         """
+        self.clocks.come_back()
         step, found = self.member.poll(REPORTS_S)
-        self._note(0, step, found)
-        yield from found
+        self.clocks.note(0, step, bool(found))
+        with self.clocks.standing():
+            yield from found
         while not self._news.empty():
             rank, message = self._news.get()
-            self._note(rank, message["step"], message["reports"])
+            self.clocks.note(rank, message["step"], bool(message["reports"]))
             for report in message["reports"]:
                 if report["what"] == "failed" and "error" in report:
                     report["error"] = error_of(report["error"])
-                yield report
+                with self.clocks.standing():
+                    yield report
         self._check(time.monotonic())
-
-    def _note(self, rank: int, step: int, reports: Sequence[Report]) -> None:
-        self._heard_s[rank] = time.monotonic()
-        if step != self.steps[rank] or reports:
-            self.steps[rank], self._moved_s = step, self._heard_s[rank]
+        self.clocks.leave()
 
     def _check(self, now_s: float) -> None:
         if self.gone:
             raise WorkersLost(sorted(self.gone), PROCESS_DIED, self.step)
-        limits_s = [
-            max(START_S, self.engine.liveness_s) if step < 0 else self.engine.liveness_s
-            for step in self.steps
-        ]
-        silent = [
-            rank
-            for rank, limit_s in enumerate(limits_s)
-            if now_s - self._heard_s[rank] > limit_s
-        ]
-        if silent:
-            raise WorkersLost(silent, f"silent for {limits_s[silent[0]]:g} s", self.step)
-        if now_s - self._moved_s > self.engine.progress_s:
-            cause = f"no step within {self.engine.progress_s:g} s (engine.progress_s)"
-            raise WorkersLost([], cause, self.step)
+        self.clocks.check(now_s, self.gone, self.step)
         if now_s - self._looked_s > LAUNCHER_S:
             self._looked_s = now_s
             # Killed outright, it leaves its ranks alive.

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,9 @@ from decentral.run.checkpoint import (
     write_synced,
 )
 
+#: Seconds between two looks at what a worker has computed, and the share of them that
+#: its thread must have used: whoever waits for others uses none.
+LOOK_S, BUSY = 1.0, 0.05
 #: Numbers on the wire by ``wire``; None: as they are.
 WIRE = {"same": None, "bfloat16": torch.bfloat16}
 
@@ -74,6 +77,7 @@ class Worker:
         self.changed = threading.Condition()
         self.limit: int | None = None  # the step to hold at
         self.saving = False
+        self.effort: Effort | None = None
         self.unread: queue.SimpleQueue[Report] = queue.SimpleQueue()
         self.faults = [f for f in job.faults if f.worker == self.rank]
 
@@ -82,6 +86,9 @@ class Worker:
     def reports(self, wait_s: float) -> tuple[int, list[Report]]:
         """Return the step that is done and all reports; waits ``wait_s`` at most
         for the first.
+
+        A worker with nothing else to say reports that it computes: an evaluation or a
+        merge may take longer than any limit for a step.
         """
         found: list[Report] = []
         try:
@@ -89,6 +96,8 @@ class Worker:
             while True:
                 found.append(self.unread.get_nowait())
         except queue.Empty:
+            if not found and self.effort and self.effort.shows():
+                found.append({"what": "computes", "rank": self.rank})
             return self.step, found
 
     def hold(self, step: int) -> int:
@@ -126,6 +135,7 @@ class Worker:
         """Train to the end; the user's mistakes and lost peers are reports like any
         other.
         """
+        self.effort = Effort()
         try:
             self._work()
         except (Exception, SystemExit) as error:
@@ -223,6 +233,37 @@ class Worker:
         if self.saving:
             self._stage_shard()
             threading.Event().wait()  # the driver takes this process down
+
+
+class Effort:
+    """Whether a thread computes, seen from another one: by the processor's time."""
+
+    def __init__(self) -> None:
+        """Look at the thread that calls."""
+        # Not on macOS; of a thread that has ended, its clock is none.
+        clock_of = getattr(time, "pthread_getcpuclockid", None)
+        self.clock = clock_of(threading.get_ident()) if clock_of else None
+        self.looked_s, self.used_s = time.monotonic(), 0.0
+        self.used_s = self._used()
+
+    def _used(self) -> float:
+        if self.clock is None:
+            return 0.0
+        with suppress(OSError):
+            return time.clock_gettime(self.clock)
+        return self.used_s
+
+    def shows(self) -> bool:
+        """Return whether it has computed since the last look, at least ``LOOK_S`` ago;
+        False before that, and where nobody can tell.
+        """
+        now_s = time.monotonic()
+        if now_s - self.looked_s < LOOK_S:
+            return False
+        used_s = self._used()
+        share = (used_s - self.used_s) / (now_s - self.looked_s)
+        self.looked_s, self.used_s = now_s, used_s
+        return share >= BUSY
 
 
 class Stopwatch:

@@ -36,10 +36,16 @@ class Workers(Protocol):
     """The workers of one attempt, by rank; every method raises WorkersLost for
     those that are gone.
 
-    ``steps`` are those that each has done; -1: it has not begun.
+    ``steps`` are those that each has done; -1: it has not begun. ``peer_timeout_s`` is
+    how long one may wait for another's message.
     """
 
     steps: list[int]
+
+    @property
+    def peer_timeout_s(self) -> float:
+        """Return seconds."""
+        ...
 
     def __len__(self) -> int:
         """Return how many there are."""

@@ -363,11 +363,16 @@ class ProcessGroupExchange:
         self.wait_s += time.perf_counter() - begin
 
     def _make_lost_peer(self, peer: int | None, error: RuntimeError) -> LostPeer:
-        whom = "the others" if peer is None else f"worker {peer}"
+        whom, cause = "the others" if peer is None else f"worker {peer}", _cause(error)
+        slow = (
+            f", or raise engine.progress_s, now {self._rendezvous.timeout_s:g}, if one is "
+            "only slow"
+            if "timed out" in cause.lower() or "timeout" in cause.lower()
+            else ""
+        )
         return LostPeer(
-            f"worker {self._rendezvous.rank} lost contact with {whom} ({_cause(error)}); look for "
-            f"the first failure among the workers, or raise engine.progress_s, now "
-            f"{self._rendezvous.timeout_s:g}, if one is only slow."
+            f"worker {self._rendezvous.rank} lost contact with {whom} ({cause}); look for "
+            f"the first failure among the workers{slow}."
         )
 
     @contextmanager

@@ -26,8 +26,12 @@ from decentral.process import OwnFolder
 #: Seconds within which an address must accept a connection.
 ANSWER_S = 5.0
 #: Seconds between two looks at the head, and without an answer of it, after which a
-#: run ends: some start again, and after 60 s Ray ends the process.
+#: run ends: one that starts again is back within some 20 s, and after 60 s Ray ends
+#: the process.
 HEAD_EVERY_S, HEAD_S = 5.0, 30.0
+#: Looks that must all have failed by then: on a busy machine two of them may lie far
+#: apart, and tell nothing of what was in between.
+LOOKS = 1 + int(HEAD_S / HEAD_EVERY_S)
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,9 @@ class Cluster:
 class Head:
     """Ray's head (GCS): without it nobody is started or looked up, and a process ends
     by Ray's hand after a minute, without a word about its run.
+
+    It is asked for a connection, which the kernel of its host completes however busy
+    the head is: refused, there is no such process.
     """
 
     def __init__(self, address: str) -> None:
@@ -99,11 +106,11 @@ class Head:
         host, _, port = address.rpartition(":")
         self.address = host.strip("[]"), int(port)
         self.asked_s = time.monotonic()
-        self.silent_since_s: float | None = None
+        self.silent_since_s, self.failed = 0.0, 0
 
     def check(self, now_s: float) -> None:
         """Ask it, now and then; raises RunError once it has not answered for
-        ``HEAD_S``.
+        ``HEAD_S``, at ``LOOKS`` looks in a row.
         """
         if now_s - self.asked_s < HEAD_EVERY_S:
             return
@@ -112,15 +119,15 @@ class Head:
             socket.create_connection(self.address, timeout=1.0).close()
         except OSError as error:
             # Not since its last answer: this process may have been busy since then.
-            if self.silent_since_s is None:
-                self.silent_since_s = now_s
-            if now_s - self.silent_since_s >= HEAD_S:
+            self.silent_since_s = self.silent_since_s if self.failed else now_s
+            self.failed += 1
+            if self.failed >= LOOKS and now_s - self.silent_since_s >= HEAD_S:
                 raise RunError(
                     f"Ray's head (GCS) has not answered for {HEAD_S:g} s ({error}); start Ray "
                     "again where it was not started by this run, then `decentral resume`."
                 ) from error
         else:
-            self.silent_since_s = None
+            self.failed = 0
 
 
 def connect(config: Config) -> Cluster:

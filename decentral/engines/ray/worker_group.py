@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from decentral.config import Config, Engine
-from decentral.engines.contact import PROCESS_DIED, START_S, WorkersLost
+from decentral.engines.contact import PROCESS_DIED, START_S, Clocks, WorkersLost
 from decentral.engines.ray.actor import Actor
 from decentral.engines.ray.cluster import HEAD_EVERY_S, Cluster, Head, Host
 from decentral.engines.ray.placement import place_workers, share_of_cores
@@ -22,6 +22,9 @@ from decentral.errors import ConfigError, RunError, worker_error
 REPORTS_S = 0.3
 #: Seconds in which workers lost together are all noticed, once the first was.
 TOGETHER_S = 1.5
+#: Seconds that a worker waits for another's message: whoever coordinates decides much
+#: sooner who is lost, and ends who waits.
+PEER_S = 86400.0
 #: A process that nobody has asked for this many times ``liveness_s`` ends itself.
 ORPHANED = 3.0
 #: How Python says, within what Ray says, that there is no such module.
@@ -37,21 +40,19 @@ class WorkerGroup(Workers):
     engine: Engine
     begun: int = 0
     head: Head | None = None
-    steps: list[int] = field(init=False)
     gone: set[int] = field(default_factory=set[int])
     _asked: dict[Any, int] = field(default_factory=dict[Any, int])
     _works: dict[Any, int] = field(default_factory=dict[Any, int])
-    _answered_s: list[float] = field(init=False)
-    _moved_s: float = field(init=False)
+    clocks: Clocks = field(init=False)
 
     def __post_init__(self) -> None:
         """Start the clocks: workers may be lost before they have a job."""
         self._start_clocks()
 
     def _start_clocks(self) -> None:
-        now = time.monotonic()
-        self.steps = [-1] * len(self.actors)
-        self._answered_s, self._moved_s = [now] * len(self.actors), now
+        engine = self.engine
+        self.clocks = Clocks(len(self.actors), engine.liveness_s, engine.progress_s)
+        self.steps = self.clocks.steps
 
     def __len__(self) -> int:
         """Return how many there are."""
@@ -87,8 +88,10 @@ class WorkerGroup(Workers):
         time.
         """
         ref = self._call(rank, method, *given)
-        if not self._wait([ref], self.engine.progress_s):
-            raise WorkersLost([rank], f"no answer within {self.engine.progress_s:g} s")
+        # However soon a run gives up: it may have to load torch first.
+        most_s = max(START_S, self.engine.progress_s)
+        if not self._wait([ref], most_s):
+            raise WorkersLost([rank], f"no answer within {most_s:g} s")
         return self._answer(rank, ref)
 
     def _wait(self, refs: list[Any], timeout_s: float) -> list[Any]:
@@ -164,12 +167,12 @@ class WorkerGroup(Workers):
         first of it.
 
         Raises WorkersLost for workers that are dead, that are silent for
-        ``liveness_s``, and all of them when none has done a step for
-        ``progress_s``; RunError for one that cannot even begin, or without Ray's
-        head.
+        ``liveness_s``, and all of them when none has got on for ``progress_s``;
+        RunError for one that cannot even begin, or without Ray's head.
         """
         import ray
 
+        self.clocks.come_back()
         # One question at a time for each worker, asked again as soon as it has
         # answered.
         for rank in set(range(len(self.actors))) - set(self._asked.values()) - self.gone:
@@ -183,45 +186,13 @@ class WorkerGroup(Workers):
                 continue
             rank = self._asked.pop(ref)
             step, reports = self._answer(rank, ref)
-            self._note_answer(rank, step, bool(reports))
-            yield from reports
+            self.clocks.note(rank, step, bool(reports))
+            with self.clocks.standing():
+                yield from reports
         if self.head:
             self.head.check(time.monotonic())
-        self.check_clocks(time.monotonic())
-
-    def _note_answer(self, rank: int, step: int, reported: bool) -> None:
-        now = time.monotonic()
-        self._answered_s[rank] = now
-        # A report is progress, too: evaluations and checkpoints may take longer
-        # than steps.
-        if step != self.steps[rank] or reported:
-            self.steps[rank], self._moved_s = step, now
-
-    def check_clocks(self, now_s: float) -> None:
-        """Raise WorkersLost if at that time workers are silent for too long, or
-        none has moved.
-        """
-        ranks = set(range(len(self.actors))) - self.gone
-        limits_s = {rank: self._silence_s(rank) for rank in ranks}
-        silent = [
-            rank for rank in ranks if now_s - self._answered_s[rank] > limits_s[rank]
-        ]
-        if silent:
-            limit_s = max(limits_s[rank] for rank in silent)
-            raise WorkersLost(silent, f"silent for {limit_s:g} s", self.step)
-        if now_s - self._moved_s > self.engine.progress_s:
-            raise WorkersLost(
-                [],
-                f"no step within {self.engine.progress_s:g} s (engine.progress_s)",
-                self.step,
-            )
-
-    def _silence_s(self, rank: int) -> float:
-        """Return how long a worker may be silent: while it loads torch it can
-        hardly answer.
-        """
-        begins = self.steps[rank] < 0
-        return max(START_S, self.engine.liveness_s) if begins else self.engine.liveness_s
+        self.clocks.check(time.monotonic(), self.gone, self.step)
+        self.clocks.leave()
 
     @property
     def step(self) -> int:
@@ -229,6 +200,11 @@ class WorkerGroup(Workers):
         begins at.
         """
         return max(self.begun, min(self.steps, default=0))
+
+    @property
+    def peer_timeout_s(self) -> float:
+        """How long a worker waits for another's message."""
+        return max(PEER_S, self.engine.progress_s)
 
     def wait_for_losses(self, lost: WorkersLost) -> WorkersLost:
         """Wait until it is clear who is gone, and why; return it.
