@@ -162,6 +162,19 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f" Did you mean {spelled[close[0]]!r}?" if close else ""
 
 
+def install_command(extra: str) -> str:
+    """Return the command that installs what an extra brings, for how decentral is
+    installed here: with the versions of a checkout, where it is one.
+
+    Args:
+        extra: Name of the extra.
+    """
+    checkout = Path(__file__).parents[1] / "constraints.txt"
+    if checkout.is_file():
+        return f"pip install -c constraints.txt -e '.[{extra}]'"
+    return f"pip install 'decentral[{extra}]'"
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> ConfigError:
     """Build the error for a name that nobody registered, with the nearest one that
     exists.

@@ -13,6 +13,7 @@ import pytest
 
 import decentral
 import decentral.cli
+from decentral import errors
 from decentral.cli.app import app
 from decentral.cli.explaining import (
     PAGES,
@@ -312,3 +313,12 @@ def test_concepts_are_listed(capsys: Captured) -> None:
         json.loads(ok(capsys, "explain", "--json", "-q"))
     )
     assert "mixing" in ok(capsys, "explain")
+
+
+def test_extras_are_installed_as_decentral_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever has the wheel has neither a folder to install nor constraints.txt."""
+    assert errors.install_command("lm") == "pip install -c constraints.txt -e '.[lm]'"
+    monkeypatch.setattr(errors, "__file__", str(tmp_path / "decentral/errors.py"))
+    assert errors.install_command("lm") == "pip install 'decentral[lm]'"

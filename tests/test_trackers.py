@@ -13,7 +13,7 @@ import pytest
 import decentral
 from decentral.config import make_config
 from decentral.engines.local import LocalRun
-from decentral.errors import ConfigError
+from decentral.errors import ConfigError, install_command
 from decentral.registry import find, names
 from decentral.run import trackers
 from decentral.traits import TrackerTraits, traits_of
@@ -28,7 +28,7 @@ TRACKERS = [
             not find_spec(
                 traits_of(find("tracker", name), TrackerTraits).package or name
             ),
-            reason=f"needs {name}: {trackers.INSTALL}",
+            reason=f"needs {name}: {install_command('track')}",
         ),
     )
     for name in names("tracker")
@@ -81,7 +81,7 @@ def test_a_tracker_leaves_something_in_the_run_folder(
 
 
 @pytest.mark.skipif(
-    not find_spec("tensorboard"), reason=f"needs tensorboard: {trackers.INSTALL}"
+    not find_spec("tensorboard"), reason=f"needs tensorboard: {install_command('track')}"
 )
 def test_tensorboard_shows_what_was_logged(tmp_path: Path) -> None:
     out = tmp_path / "run"
@@ -98,7 +98,7 @@ def test_tensorboard_shows_what_was_logged(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(
-    not find_spec("tensorboard"), reason=f"needs tensorboard: {trackers.INSTALL}"
+    not find_spec("tensorboard"), reason=f"needs tensorboard: {install_command('track')}"
 )
 def test_a_resumed_run_goes_on_in_the_same_curves(tmp_path: Path) -> None:
     out = tmp_path / "run"
@@ -125,7 +125,7 @@ def test_a_resumed_run_goes_on_in_the_same_curves(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(
-    not find_spec("tensorboard"), reason=f"needs tensorboard: {trackers.INSTALL}"
+    not find_spec("tensorboard"), reason=f"needs tensorboard: {install_command('track')}"
 )
 def test_tensorboard_tables_settings_beside_scores(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -147,7 +147,9 @@ def test_tensorboard_tables_settings_beside_scores(tmp_path: Path) -> None:
     assert scores <= set(scalars(tmp_path / "run"))
 
 
-@pytest.mark.skipif(not find_spec("mlflow"), reason=f"needs mlflow: {trackers.INSTALL}")
+@pytest.mark.skipif(
+    not find_spec("mlflow"), reason=f"needs mlflow: {install_command('track')}"
+)
 def test_mlflow_has_every_number_once_also_after_a_restart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

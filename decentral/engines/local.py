@@ -15,7 +15,7 @@ from decentral.config import Config, foreign_parts
 from decentral.engines.base import EngineRun, Watch, checkpoint_interval, stop_signals
 from decentral.engines.ranks import joins_ranks
 from decentral.engines.worker import configure_process
-from decentral.errors import ConfigError
+from decentral.errors import ConfigError, install_command
 from decentral.exchange.base import LocalExchange
 from decentral.faults.base import worker_faults
 from decentral.loop.block import Block
@@ -150,5 +150,5 @@ def require_ray() -> None:
     if find_spec("ray") is None:
         raise ConfigError(
             "engine ray needs Ray, which is not installed; "
-            "pip install -c constraints.txt -e '.[ray]', or use engine local."
+            f"{install_command('ray')}, or use engine local."
         )

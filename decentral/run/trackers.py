@@ -19,12 +19,10 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from decentral.blame import words_and_place
-from decentral.errors import ConfigError, PluginError, exit_place
+from decentral.errors import ConfigError, PluginError, exit_place, install_command
 from decentral.plugins import describe, wrong
 from decentral.registry import ConfiguredPlugin, build, plugin
 from decentral.traits import TrackerTraits, traits_of
-
-INSTALL = "pip install -c constraints.txt -e '.[track]'"
 
 
 class Sink(Protocol):
@@ -130,7 +128,9 @@ def _require_package(tracker: ConfiguredPlugin) -> ConfiguredPlugin:
     package = traits_of(tracker, TrackerTraits).package
     spec = find_spec(package) if package else None
     if package and (spec is None or spec.origin is None):  # a folder of that name is none
-        raise ConfigError(f"tracker {tracker.name!r} needs {package}: {INSTALL}.")
+        raise ConfigError(
+            f"tracker {tracker.name!r} needs {package}: {install_command('track')}."
+        )
     return tracker
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from decentral.errors import ConfigError, in_words
+from decentral.errors import ConfigError, in_words, install_command
 from decentral.tasks.cache import cached_folder
 from decentral.tasks.corpus import SPLITS, read, split_of
 from decentral.tasks.tokens import END, Pieces
@@ -88,7 +88,7 @@ def _refusing(
         yield from rows(file)
     except ImportError as error:
         raise ConfigError(
-            f"task 'text': {file} needs pyarrow: pip install -c constraints.txt -e '.[lm]'."
+            f"task 'text': {file} needs pyarrow: {install_command('lm')}."
         ) from error
     except (OSError, ValueError) as error:
         raise ConfigError(
@@ -210,7 +210,7 @@ def _ask_hub(address: str, ask: Callable[[Any, tuple[str, ...]], Any]) -> Any:
         import datasets  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ConfigError(
-            f"task 'text': {address} needs datasets: pip install -c constraints.txt -e '.[lm]'; "
+            f"task 'text': {address} needs datasets: {install_command('lm')}; "
             "or name a file by path=."
         ) from error
     owner, _, last = name.rpartition("/")

@@ -17,7 +17,7 @@ from numpy.lib.format import open_memmap
 from torch import Tensor
 from torch.nn.functional import cross_entropy, pad
 
-from decentral.errors import ConfigError, in_words
+from decentral.errors import ConfigError, in_words, install_command
 from decentral.gradients.draws import hash_bits
 from decentral.tasks.base import Samples, Task, holdout
 from decentral.tasks.cache import cached_folder, fingerprint, require, show_progress
@@ -35,7 +35,6 @@ from decentral.tasks.image_tables import (
 )
 from decentral.userfile import place_of
 
-INSTALL = "pip install -c constraints.txt -e '.[images]'"
 #: Modes of Pillow that eight bits a channel hold: others are scaled or refused.
 _FITTING = ("1", "L", "P", "RGB", "LA", "PA", "RGBA", "CMYK", "YCbCr")
 
@@ -100,7 +99,8 @@ def _download(name: str, hub: str) -> Path:
         from huggingface_hub import snapshot_download  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ConfigError(
-            f"task {name!r} needs data: {remedy}, or {INSTALL} to load {hub} from the hub."
+            f"task {name!r} needs data: {remedy}, or {install_command('images')} "
+            f"to load {hub} from the hub."
         ) from error
     try:
         where: Any = snapshot_download(
@@ -134,7 +134,7 @@ def _decode(
         import pyarrow.parquet  # noqa: F401  # pyright: ignore[reportMissingImports, reportUnusedImport]
     except ImportError as error:
         raise ConfigError(
-            f"task {name!r} decodes images with pyarrow and pillow: {INSTALL}."
+            f"task {name!r} decodes images with pyarrow and pillow: {install_command('images')}."
         ) from error
     tables: dict[str, list[Table]] = {
         split: [open_table(name, file, root) for file in each]

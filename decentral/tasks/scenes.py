@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decentral import rng
-from decentral.errors import ConfigError
+from decentral.errors import ConfigError, install_command
 from decentral.tasks.cache import require, show_progress
 from decentral.userfile import place_of
 
@@ -213,7 +213,6 @@ def _photograph(seed: int, number: Integers, date: int, images: Floats) -> Float
 # --- pairs in files ---------------------------------------------------------------
 
 
-INSTALL = "pip install -c constraints.txt -e '.[images]'"
 SPLITS = ("train", "val", "test")
 _TASK = "task 'change_captions'"
 _EXPECTED = (
@@ -245,7 +244,9 @@ def read_pairs(path: str, size: int) -> dict[str, Pairs]:
     try:
         import PIL.Image  # noqa: F401  # pyright: ignore[reportUnusedImport]
     except ImportError as error:
-        raise ConfigError(f"{_TASK} reads images with pillow: {INSTALL}.") from error
+        raise ConfigError(
+            f"{_TASK} reads images with pillow: {install_command('images')}."
+        ) from error
     file = _caption_file(folder)
     entries = list(_entries(file))
     found = {

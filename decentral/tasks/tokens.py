@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from decentral.errors import ConfigError, in_words
+from decentral.errors import ConfigError, in_words, install_command
 
 #: Pieces of text in order, each with the name of the source that it continues or
 #: begins.
@@ -68,7 +68,7 @@ def pairs(texts: Iterable[str], size: int, into: Path) -> Tokenizer:
         import tokenizers as hub  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ConfigError(
-            "task 'text': tokens=bpe needs tokenizers: pip install -c constraints.txt -e '.[lm]'."
+            f"task 'text': tokens=bpe needs tokenizers: {install_command('lm')}."
         ) from error
     learned: Any = hub.Tokenizer(hub.models.BPE())
     learned.pre_tokenizer = hub.pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -150,8 +150,7 @@ def load_pieces(path: Path) -> Any:
         import tokenizers as hub  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ConfigError(
-            "task 'text': tokenizer=FOLDER needs tokenizers: pip install -c constraints.txt -e "
-            "'.[lm]'."
+            f"task 'text': tokenizer=FOLDER needs tokenizers: {install_command('lm')}."
         ) from error
     file = path / "tokenizer.json"
     if not file.is_file():

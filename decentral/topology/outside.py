@@ -16,7 +16,7 @@ from typing import Any
 import networkx as nx
 
 from decentral.blame import library
-from decentral.errors import ConfigError, unknown
+from decentral.errors import ConfigError, install_command, unknown
 from decentral.registry import Plugin
 from decentral.signature import Setting, signature_settings
 from decentral.spec import is_graph_file
@@ -120,7 +120,7 @@ def from_topohub(name: str) -> Plugin | None:
     if found is None or found.origin is None:
         raise ConfigError(
             f"topology {name!r} needs the package topohub; "
-            "install it with: pip install 'decentral[graphs]'."
+            f"install it with: {install_command('graphs')}."
         )
     folder = Path(found.origin).parent / "data"
     wanted = name.removeprefix(_TOPOHUB)

@@ -13,9 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from decentral.blame import library
-from decentral.errors import ConfigError
+from decentral.errors import ConfigError, install_command
 from decentral.registry import Count, Location, Positive, plugin
-from decentral.tasks.models.hub import INSTALL
 from decentral.tasks.models.pretrained import (
     CLASSES,
     Asked,
@@ -83,7 +82,9 @@ def _adapt(loaded: Loaded, targets: str | list[str], asked: dict[str, Any]) -> A
     try:
         import peft  # pyright: ignore[reportMissingImports]
     except ImportError as error:
-        raise ConfigError(f"model 'lora' comes from peft: {INSTALL}.") from error
+        raise ConfigError(
+            f"model 'lora' comes from peft: {install_command('lm')}."
+        ) from error
     _check_targets(loaded.model, targets, label)
     # What was drawn anew is in no file of the base: it travels with the adapters.
     new = sorted({name.rpartition(".")[0] for name in loaded.drawn})

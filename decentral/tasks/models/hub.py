@@ -8,11 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from decentral.blame import library
-from decentral.errors import ConfigError
+from decentral.errors import ConfigError, install_command
 from decentral.private import is_transformed
 from decentral.registry import Count, plugin
-
-INSTALL = "pip install -c constraints.txt -e '.[lm]'"
 
 
 class Scores(nn.Module):
@@ -39,7 +37,9 @@ def causal_model(
     try:
         import transformers  # pyright: ignore[reportMissingImports]
     except ImportError as error:
-        raise ConfigError(f"this model comes from transformers: {INSTALL}.") from error
+        raise ConfigError(
+            f"this model comes from transformers: {install_command('lm')}."
+        ) from error
     settings: dict[str, Any] = {**given, "use_cache": False, **(config or {})}
     # Their defaults are tokens of a large vocabulary, which the task's may not
     # have.

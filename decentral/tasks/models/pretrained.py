@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from decentral.blame import library
-from decentral.errors import ConfigError
+from decentral.errors import ConfigError, install_command
 from decentral.registry import Location, plugin
-from decentral.tasks.models.hub import INSTALL, Scores
+from decentral.tasks.models.hub import Scores
 from decentral.userfile import place_of
 
 Kind = Literal["causal", "masked", "classifier"]
@@ -213,7 +213,9 @@ def load_model(asked: Asked) -> Loaded:
     try:
         import transformers  # pyright: ignore[reportMissingImports]
     except ImportError as error:
-        raise ConfigError(f"this model comes from transformers: {INSTALL}.") from error
+        raise ConfigError(
+            f"this model comes from transformers: {install_command('lm')}."
+        ) from error
     with library("model", "hf"), quiet():
         config = _config(transformers, asked)
         builder = getattr(transformers, auto_class(asked.kind))
