@@ -7,6 +7,7 @@ from math import exp, isfinite, log
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -29,6 +30,7 @@ from decentral.claims.trials import BROKEN, Trial, trial
 from decentral.cli import run
 from decentral.registry import find, names
 from decentral.tasks.models.moe import moe
+from decentral.theory import heads
 from decentral.theory.reduced import Mixed, flow, phases
 from decentral.traits import ClaimTraits, traits_of
 
@@ -342,6 +344,29 @@ def test_the_phases_of_the_reduced_model_have_the_lengths_of_theory() -> None:
     assert long.learned == pytest.approx(short.learned, rel=1e-6)
     assert short.learned < short.leaves < short.arrives
     assert short.tail == pytest.approx(1.0, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("history", "neurons", "slack"), [(1, 0, 1e-5), (2, 0, 1e-5), (1, 2000, 1e-4)]
+)
+def test_heads_that_are_built_answer_as_induction_heads(
+    history: int, neurons: int, slack: float
+) -> None:
+    """Of n symbols, and by distance where there is a feed-forward part."""
+    symbols = np.random.default_rng(7).standard_normal((5, 9, 3))
+    right = np.zeros((5, 3))
+    for row, x in enumerate(symbols):
+        x = np.vstack([np.zeros((history, 3)), x])  # what is before the first is 0
+        last = x[-history:]
+        weights = [
+            exp(2 * (-np.square(last - u).sum() / 2 if neurons else (last * u).sum()))
+            for u in (x[k : k + history] for k in range(9))
+        ]
+        right[row] = np.average(x[history:], axis=0, weights=weights)
+    found = heads.target(symbols, history, 2.0, distance=neurons > 0)
+    assert found == pytest.approx(right)
+    built = heads.Built(history, None, 14.0, 2.0, neurons)
+    assert heads.error(built, symbols, right) < slack
 
 
 def test_the_balance_penalty_shapes_gradients_but_not_the_loss() -> None:

@@ -16,6 +16,7 @@ from decentral import rng
 from decentral.claims.base import Curve, Expectation, Findings, Lab, Panel, series
 from decentral.registry import Count, Positive, plugin
 from decentral.tasks.synthetic import affine_slopes, one_layer_error, route_experts
+from decentral.theory import heads
 from decentral.theory.reduced import Mixed, phases
 
 # --- induction heads --------------------------------------------------------------
@@ -65,6 +66,25 @@ _THIN = 150
             "fall of abruptness", "which falls with every smaller sigma (least step)", low=0.0
         ),
         Expectation("4 t L_gram", "the shift converges as 1/(4t)", low=0.97, high=1.03),
+        *(
+            Expectation(
+                f"fall of the error per unit of p, {heads}", f"{heads} that look at places and "
+                f"one at content are {kind}, but for exp(-p)", low=0.9, high=1.1,
+            )
+            for heads, kind in (
+                ("one head", "an induction head"), ("three heads", "one of 4-grams"),
+            )
+        ),
+        Expectation(
+            "power of the neurons in the error", "with M neurons a coordinate they are a "
+            "generalised one, but for 1/M^2", low=1.8, high=2.2,
+        ),
+        *(
+            Expectation(
+                f"error of built heads without {part}", f"{part} cannot be left out", low=0.3
+            )
+            for part in ("places", "content", "one of three heads", "feed-forward")
+        ),
     ),
 )  # fmt: skip
 def induction_heads(
@@ -78,12 +98,13 @@ def induction_heads(
     layers: Count = 2,
     arms: Literal["all", "heart"] = "all",
 ) -> Findings:
-    """Follow the reduced model's gradient flow, and train two layers of attention
-    on both answers.
+    """Follow the reduced model's gradient flow, train two layers of attention on both
+    answers, and build induction heads by hand.
 
-    The reduced model knows no seed. Reviewers of the paper have argued that the
-    separation of times comes from the offsets being linear in their parameter while
-    w_K w_Q is quadratic.
+    Heads that are built are `decentral.theory.heads`, on Gaussian symbols; errors are
+    over the spread of the right answers. The reduced model knows no seed. Reviewers of
+    the paper have argued that the separation of times comes from the offsets being
+    linear in their parameter while w_K w_Q is quadratic.
 
     Args:
         lab: What runs the experiment and keeps its figures.
@@ -116,8 +137,12 @@ def induction_heads(
     panels = [Panel("Layers of attention", "step", "accuracy", [shift, induction])]
     if arms == "all":
         theory, panel = _measure_reduced()
-        figures |= theory
-        panels.append(panel)
+        built, errors = heads.measure(seed)
+        curves = [
+            Curve(name, [*heads.STRENGTHS], found) for name, found in errors.items()
+        ]
+        figures |= theory | built
+        panels += [panel, Panel("Heads that are built", "p", "error", curves, "y")]
     return Findings(figures, panels)
 
 
