@@ -156,7 +156,9 @@ def measure(
         width: Dimension of a symbol.
     """
     symbols = np.random.default_rng(seed).standard_normal((sequences, length, width))
-    one, three, wide = Built(), Built(history=3), Built(neurons=NEURONS[-1])
+    one, three = Built(), Built(history=3)
+    # At p = 8 the first layer's error would hide that of the neurons.
+    wide = Built(strength=14.0, neurons=NEURONS[-1])
     near, last, far = (
         target(symbols, built.history, built.sharpness, built is wide)
         for built in (one, three, wide)
