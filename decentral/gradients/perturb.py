@@ -127,17 +127,14 @@ class Attack:
         hard.
         """
         clean = batch.inputs
-        low = (clean - eps).clamp_min(self.bounds[0])
-        high = (clean + eps).clamp_max(self.bounds[1])
         # Keyed by the visit, so that both gradients of SAM, and a resumed run, see
         # the same.
         chance = draws.uniform(batch.keys, clean[0, 0].numel(), draws.ATTACK)
-        shift = ((2.0 * chance - 1.0) * eps).to(clean.dtype).view(clean.shape)
-        moved = torch.clamp(clean + shift, low, high)
-        for _ in range(steps):
-            uphill = self._slope(rows, integers, moved, batch.targets).sign_()
-            moved = torch.clamp(moved + step_size * uphill, low, high)
-        return moved
+        return ascend(
+            clean, 2.0 * chance.to(clean.dtype).view(clean.shape) - 1.0, eps, self.bounds,
+            lambda moved: self._slope(rows, integers, moved, batch.targets),
+            steps, step_size,
+        )  # fmt: skip
 
     def _slope(
         self, rows: Tensor, integers: dict[str, Tensor], inputs: Tensor, targets: Tensor
@@ -154,6 +151,33 @@ class Attack:
             # one pass.
             (slope,) = torch.autograd.grad(losses.sum(), leaf)
         return slope
+
+
+def ascend(
+    clean: Tensor,
+    begin: Tensor,
+    eps: float,
+    bounds: tuple[float, float],
+    slope: Callable[[Tensor], Tensor],
+    steps: int,
+    step_size: float,
+) -> Tensor:
+    """Return inputs within ``eps`` of the clean ones at which the loss is high.
+
+    Args:
+        clean: The clean inputs.
+        begin: Where the ascent begins, as a share of ``eps`` in [-1, 1], a number each.
+        eps: Largest change of one number.
+        bounds: Least and greatest number that an input may have.
+        slope: The slope of the loss at inputs.
+        steps: Steps of the ascent.
+        step_size: What a number moves by in each.
+    """
+    low, high = (clean - eps).clamp_min(bounds[0]), (clean + eps).clamp_max(bounds[1])
+    moved = torch.clamp(clean + begin * eps, low, high)
+    for _ in range(steps):
+        moved = torch.clamp(moved + step_size * slope(moved).sign(), low, high)
+    return moved
 
 
 def _loop_over(

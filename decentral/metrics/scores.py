@@ -11,10 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from decentral.metrics.base import Snapshot
+from decentral.gradients.perturb import ascend
+from decentral.metrics.base import Snapshot, judge_models, score
+from decentral.pytree import tree_at
 from decentral.records import LOSSES, Panel, Record
 from decentral.records import scores as score_records
-from decentral.registry import plugin
+from decentral.registry import Count, Positive, plugin
 from decentral.tasks.base import Task
 
 # --- scores -----------------------------------------------------------------------
@@ -31,12 +33,7 @@ def accuracy(snapshot: Snapshot) -> dict[str, float]:
     local, merged = snapshot.local.accuracy, snapshot.merged.accuracy
     if local is None or merged is None:
         return {}
-    return {
-        "accuracy/local_mean": local.mean().item(),
-        "accuracy/local_min": local.min().item(),
-        "accuracy/local_max": local.max().item(),
-        "accuracy/merged": merged.item(),
-    }
+    return _by_role("accuracy", local, merged)
 
 
 #: The losses of all nodes have one figure with that of training; their range is no
@@ -56,15 +53,10 @@ def loss(snapshot: Snapshot) -> dict[str, float]:
     """Mean test loss of the local models and of their average; excess over a known
     optimum.
     """
-    local, merged = snapshot.local.loss, snapshot.merged.loss.item()
-    found = {
-        "loss/local_mean": local.mean().item(),
-        "loss/local_min": local.min().item(),
-        "loss/local_max": local.max().item(),
-        "loss/merged": merged,
-    }
+    local, merged = snapshot.local.loss, snapshot.merged.loss
+    found = _by_role("loss", local, merged)
     if snapshot.task.best_loss is not None:
-        found["loss/excess_merged"] = merged - snapshot.task.best_loss
+        found["loss/excess_merged"] = merged.item() - snapshot.task.best_loss
     return found
 
 
@@ -157,6 +149,109 @@ def scores(snapshot: Snapshot) -> dict[str, float]:
         assert one.accuracy is not None
         found[f"score/{name}_merged"] = one.accuracy.item()
     return found
+
+
+@plugin(
+    "metric",
+    records=score_records("train_loss", "training loss", unit="loss", better="lower"),
+)
+def train_loss(snapshot: Snapshot, *, samples: Count = 1024) -> dict[str, float]:
+    """Training loss of the local models and of their average, on whole samples.
+
+    Unlike ``loss/train``, the mean of the last mini-batches, it is free of their noise
+    and is taken in evaluation mode.
+
+    Args:
+        snapshot: The models as they are, and how to evaluate them.
+        samples: How many of the first training samples it is taken on.
+    """
+    if snapshot.task.objective is not None:  # nothing but the samples' mean is known
+        return {}
+    train = snapshot.task.splits[0]
+    some = train.subset(torch.arange(min(samples, len(train))))
+    some = some.to(snapshot.rows.device, snapshot.rows.dtype)
+    task, here = snapshot.task, snapshot.evaluated
+    own = {name: value[here] for name, value in snapshot.integers.items()}
+    local = score(task, snapshot.forward, snapshot.rows[here], own, some, snapshot.chunk)
+    merged = snapshot.score_merged(task, some)
+    return _by_role("train_loss", snapshot.exchange.gather(local.loss), merged.loss)
+
+
+@plugin(
+    "metric",
+    records=score_records(
+        "robust_accuracy", "accuracy on attacked test inputs", unit="%", better="higher"
+    ),
+)
+def robust_accuracy(
+    snapshot: Snapshot,
+    *,
+    eps: Positive = 0.1,
+    steps: Count = 10,
+    samples: Count = 256,
+) -> dict[str, float]:
+    """Share of test samples that local models, and their average, classify correctly
+    after each input was moved against the model.
+
+    The attack is that of ``adversarial``: projected gradient ascent of the loss, by
+    ``eps`` / 4 a step, from the clean input; a number stays within the range of those
+    of the test. Nothing for tasks of tokens or without accuracy. (Madry et al.,
+    "Towards deep learning models resistant to adversarial attacks", ICLR 2018.)
+
+    Args:
+        snapshot: The models as they are, and how to evaluate them.
+        eps: Largest change of one number of an input.
+        steps: Steps of the attack.
+        samples: How many of the first test samples are attacked.
+    """
+    task, judge = snapshot.task, snapshot.task.accuracy
+    inputs, targets = snapshot.samples.take(
+        torch.arange(min(samples, len(snapshot.samples)))
+    )
+    if judge is None or not isinstance(inputs, Tensor) or not inputs.is_floating_point():
+        return {}
+    low, high = inputs.aminmax()
+
+    def attacked(row: Tensor, integers: dict[str, Tensor]) -> float:
+        def slope(moved: Tensor) -> Tensor:
+            leaf = moved.detach().requires_grad_()
+            with torch.enable_grad():
+                loss = task.loss(
+                    tree_at(snapshot.forward(row, integers, leaf), 0), targets
+                )
+            # Of a model that is the same everywhere no input is harder.
+            return torch.autograd.grad(loss, leaf)[0] if loss.requires_grad else 0 * leaf
+
+        moved = ascend(
+            inputs, torch.zeros_like(inputs), eps, (low.item(), high.item()), slope, steps,
+            eps / 4,
+        )  # fmt: skip
+        with torch.no_grad():
+            found = judge_models(judge, snapshot.forward(row, integers, moved), targets)
+        return found.double().mean().item()
+
+    def share(rows: Tensor, integers: dict[str, Tensor]) -> Tensor:
+        # Every model has inputs of its own.
+        found = [
+            attacked(rows[k : k + 1], {n: v[k : k + 1] for n, v in integers.items()})
+            for k in range(len(rows))
+        ]
+        return torch.tensor(found, dtype=torch.float64)
+
+    here, (row, whole) = snapshot.evaluated, snapshot.calibrated
+    own = {name: value[here] for name, value in snapshot.integers.items()}
+    local, merged = share(snapshot.rows[here], own), share(row.unsqueeze(0), whole)
+    return _by_role("robust_accuracy", snapshot.exchange.gather(local), merged)
+
+
+def _by_role(group: str, local: Tensor, merged: Tensor) -> dict[str, float]:
+    """Return one quantity of the local models and of their merge by its keys."""
+    return {
+        f"{group}/local_mean": local.mean().item(),
+        f"{group}/local_min": local.min().item(),
+        f"{group}/local_max": local.max().item(),
+        f"{group}/merged": merged.item(),
+    }
 
 
 _GAP = Record(

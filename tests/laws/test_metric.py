@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from math import sqrt
+from math import log, sqrt
 
 import pytest
 import torch
@@ -97,6 +97,37 @@ def test_accuracy_of_two_halves_and_of_their_average() -> None:
         "accuracy/local_mean": 0.5, "accuracy/local_min": 0.5, "accuracy/local_max": 0.5,
         "accuracy/merged": 1.0,
     }  # fmt: skip
+
+
+def test_training_loss_is_that_of_the_training_samples() -> None:
+    """Not of the test, which is right about what the training samples are not."""
+    inputs, right = torch.eye(2, dtype=torch.float64), torch.tensor([0, 1])
+    task = Task(
+        loss=nn.functional.cross_entropy, train=(inputs, 1 - right), test=(inputs, right)
+    )
+    rows = torch.tensor([[9.0, 0.0, 0.0, 9.0], [0.0, 0.0, 0.0, 0.0]], dtype=torch.float64)
+    found = measure("train_loss", snapshot_of(task, rows))
+    assert found["train_loss/local_max"] == pytest.approx(9.0, abs=1e-3)
+    assert found["train_loss/local_min"] == pytest.approx(log(2))
+    assert found["train_loss/merged"] == pytest.approx(4.5, abs=0.02)
+
+
+@pytest.mark.parametrize(("eps", "right"), [(0.3, 1.0), (0.6, 0.5), (1.2, 0.0)])
+def test_robust_accuracy_is_that_of_inputs_within_reach(eps: float, right: float) -> None:
+    """Two points 0.5 and 1 beyond the boundary, in the direction that the model sees."""
+    inputs = torch.tensor([[0.5, -3.0], [-1.0, 3.0]], dtype=torch.float64)
+    targets = torch.tensor([0, 1])
+    task = Task(
+        loss=nn.functional.cross_entropy, train=(inputs, targets), test=(inputs, targets)
+    )
+    row = torch.tensor([[1.0, 0.0, -1.0, 0.0]], dtype=torch.float64)
+    found = find("metric", "robust_accuracy").target(snapshot_of(task, row), eps=eps)
+    assert {*found.values()} == {right}
+    assert measure("accuracy", snapshot_of(task, row))["accuracy/merged"] == 1.0
+
+
+def test_inputs_that_cannot_move_have_no_robust_accuracy() -> None:
+    assert measure("robust_accuracy", quadratic_pair()) == {}
 
 
 def test_mergeability_is_what_the_average_gains() -> None:
