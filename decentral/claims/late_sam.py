@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import inf
 from typing import Any, Literal
 
 import torch
 
-from decentral.claims.base import Expectation, Findings, Lab, Panel, series
+from decentral.claims.base import Curve, Expectation, Findings, Lab, Panel, series
 from decentral.loop.preparing import prepare
-from decentral.registry import Count, NonNegative, plugin
+from decentral.registry import Count, NonNegative, Positive, plugin
+from decentral.theory.reduced import growth_rate
 
-#: When SAM begins, as a share of the run; None is never.
-_STARTS = {"never": None, "last 12.5 %": 0.875, "last 25 %": 0.75, "always": 0.0}
+#: When SAM, or adversarial training, is on, as shares of the run; None is never.
+_PHASES = {
+    "never": None, "last 12.5 %": (0.875, 1.0), "last 25 %": (0.75, 1.0),
+    "always": (0.0, 1.0), "first 50 %": (0.0, 0.5),
+}  # fmt: skip
+#: Steps over which the loss is followed after SAM is switched on: two epochs.
+_FOLLOWED_EPOCHS = 2
+_SAMPLES = 600
 
 
 @plugin(
@@ -51,6 +59,23 @@ _STARTS = {"never": None, "last 12.5 %": 0.875, "last 25 %": 0.75, "always": 0.0
         Expectation(
             "test loss, last 25 % minus never", "the test loss is no worse for it", high=0.02
         ),
+        Expectation(
+            "recovered by the first 50 %", "SAM early in training is worth little", high=0.5,
+            over="mean",
+        ),
+        Expectation(
+            "growth rate of the loss after the switch", "SAM leaves the minimum of SGD "
+            "exponentially fast: the loss rises ever faster, up to half of its rise", low=0.0,
+            over="interval",
+        ),
+        Expectation(
+            "robust accuracy, always minus never", "adversarial training makes robust, by "
+            "at least 5 points", low=0.05,
+        ),
+        Expectation(
+            "robust accuracy recovered by the last 25 %", "and its last quarter is most of "
+            "that", low=0.5, over="mean",
+        ),
     ),
 )  # fmt: skip
 def late_sam(
@@ -60,17 +85,22 @@ def late_sam(
     epochs: Count = 64,
     batch: Count = 16,
     rho: NonNegative = 0.2,
+    eps: Positive = 0.1,
     arms: Literal["all", "heart"] = "all",
 ) -> Findings:
-    """Switch SAM on in the last quarter, the last eighth, from the start, and
-    never.
+    """Switch SAM on in the last quarter, the last eighth, the first half, from the start,
+    and never; and adversarial training likewise.
 
     600 digits, one node, a constant rate and label smoothing: without smoothing the
     loss and with it every curvature goes to 0, and with a vanishing rate nothing
     moves at the end. The sharpness is the top eigenvalue of the Hessian of the
     training loss; a barrier is the most by which the training loss on the straight line
     between two models rises above the line between its ends. Accuracies differ within
-    noise, so nothing is claimed of them.
+    noise, so nothing is claimed of them. The growth rate b is that of a (exp(b t) - 1) /
+    b, fitted to what SAM adds to the training loss, step by step, of runs that see the
+    same batches: above 0 the rise is exponential, at 0 a line, below 0 it levels off at
+    once. Robust accuracy is that on test inputs moved by up to ``eps``, against which
+    runs of adversarial training are trained.
 
     Args:
         lab: What runs the experiment and keeps its figures.
@@ -78,25 +108,14 @@ def late_sam(
         epochs: Passes over the data.
         batch: Batch size.
         rho: Radius of SAM's ascent; 0 is without.
+        eps: Largest change of a pixel under attack, of a range of 1.
         arms: Whether ``all`` is measured, or the ``heart``: the last quarter.
     """
-    steps = max(8, 600 * epochs // batch)
+    digits = Digits(lab, max(8, _SAMPLES * epochs // batch), batch, rho)
+    names = _PHASES if arms == "all" else ("never", "last 25 %", "always")
     # The curvature is most of the cost; the heart needs that of the end only.
-    every = max(1, steps // 8) if arms == "all" else steps
-
-    def train(name: str, seed: int) -> Any:
-        start = _STARTS[name]
-        sam = {"sam": {"rho": rho, "start": f"{100 * (start or 0):g}%"}}
-        return lab.run(
-            f"SAM {name}", task="digits(val=0.55457)", nodes=1, algorithm="local", seed=seed,
-            steps=steps, batch=batch, eval_every=every, label_smoothing=0.1,
-            learning_rate=0.02, optimizer="sgd(momentum=0.9, weight_decay=1e-4)",
-            metrics=("loss", "accuracy", "curvature"),
-            **({} if start is None or not rho else sam),
-        )  # fmt: skip
-
-    heart = ("never", "last 25 %", "always")
-    runs = {name: train(name, seed) for name in (_STARTS if arms == "all" else heart)}
+    often = 8 if arms == "all" else 1
+    runs = {name: digits.train(name, seed, often) for name in names}
     curves = {
         name: series(run, name, "curvature/top_merged") for name, run in runs.items()
     }
@@ -107,19 +126,103 @@ def late_sam(
     figures = {
         f"recovered by the {part}": (top["never"] - top[part]) / gained
         for part in runs
-        if part.startswith("last")
+        if part not in ("never", "always")
     } | {
         "sharpness, never over always": top["never"] / top["always"],
         "test loss, last 25 % minus never": loss["last 25 %"] - loss["never"],
         "test loss, last 25 % minus always": loss["last 25 %"] - loss["always"],
         "test loss, always minus never": loss["always"] - loss["never"],
     }
+    panels = [Panel("Sharpness", "step", "top eigenvalue", list(curves.values()))]
     if arms == "all":
-        ends = {"last 25 %": runs["last 25 %"], "another seed": train("never", seed + 1)}
+        ends = {
+            "last 25 %": runs["last 25 %"],
+            "another seed": digits.train("never", seed + 1, often),
+        }
         for name, run in ends.items():
             figures[f"barrier, never to {name}"] = barrier(runs["never"], run)
-    panel = Panel("Sharpness", "step", "top eigenvalue", list(curves.values()))
-    return Findings(figures, [panel])
+        rise = digits.follow_switch(seed)
+        figures["growth rate of the loss after the switch"] = growth_rate(rise.x, rise.y)
+        figures |= digits.compare_robust(seed, eps)
+        panels.append(
+            Panel("After the switch to SAM", "step", "training loss added", [rise])
+        )
+    return Findings(figures, panels)
+
+
+@dataclass(frozen=True)
+class Digits:
+    """Runs on the same digits that differ in when a method is on."""
+
+    lab: Lab
+    steps: int
+    batch: int
+    rho: float
+
+    def train(self, name: str, seed: int, often: int) -> Any:
+        """Return the run with SAM in a phase, evaluated so many times."""
+        return self._run(
+            f"SAM {name}", seed, self.steps, max(1, self.steps // often),
+            ("loss", "accuracy", "curvature"), **self._phase("sam", {"rho": self.rho}, name),
+        )  # fmt: skip
+
+    def follow_switch(self, seed: int) -> Curve:
+        """Return what SAM adds to the training loss after it is switched on at three
+        quarters, step by step.
+        """
+        switch = 3 * self.steps // 4
+        last = switch + max(4, _FOLLOWED_EPOCHS * _SAMPLES // self.batch)
+        sam = {"sam": {"rho": self.rho, "start": switch}} if self.rho else {}
+        with_, without = (
+            series(
+                self._run(name, seed, last, 1, ("train_loss",), **method), name,
+                "train_loss/merged",
+            )
+            for name, method in (("switched to SAM", sam), ("not switched", {}))
+        )  # fmt: skip
+        added = [
+            (step - switch, one - other)
+            for step, one, other in zip(with_.x, with_.y, without.y, strict=True)
+            if step >= switch
+        ]
+        return Curve("added by SAM", [x for x, _ in added], [y for _, y in added])
+
+    def compare_robust(self, seed: int, eps: float) -> dict[str, float]:
+        """Return what adversarial training in a phase is worth under attack."""
+        robust = {
+            name: float(
+                self._run(
+                    f"adversarial {name}", seed, self.steps, self.steps,
+                    ("accuracy", {"name": "robust_accuracy", "eps": eps}),
+                    **self._phase("adversarial", {"eps": eps, "steps": 5}, name),
+                ).summary["final"]["robust_accuracy/merged"]
+            )
+            for name in ("never", "last 25 %", "always")
+        }  # fmt: skip
+        gained = robust["always"] - robust["never"]
+        return {
+            "robust accuracy, always minus never": gained,
+            "robust accuracy recovered by the last 25 %":
+                (robust["last 25 %"] - robust["never"]) / (gained or inf),
+        } | {f"robust accuracy, {name}": value for name, value in robust.items()}  # fmt: skip
+
+    def _phase(self, method: str, main: dict[str, Any], name: str) -> dict[str, Any]:
+        phase = _PHASES[name]
+        if phase is None or not all(main.values()):
+            return {}
+        start, stop = (f"{100 * share:g}%" for share in phase)
+        until = {} if stop == "100%" else {"stop": stop}
+        return {method: {**main, "start": start, **until}}
+
+    def _run(
+        self, label: str, seed: int, steps: int, every: int, metrics: Any, **method: Any
+    ) -> Any:
+        return self.lab.run(
+            label, task="digits(val=0.55457)", nodes=1, algorithm="local", seed=seed,
+            steps=steps, batch=self.batch, eval_every=every, label_smoothing=0.1,
+            learning_rate=0.02, optimizer="sgd(momentum=0.9, weight_decay=1e-4)",
+            metrics=metrics, **method,
+        )  # fmt: skip
 
 
 def barrier(one: Any, other: Any, points: int = 21) -> float:

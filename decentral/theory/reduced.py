@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import exp, inf, log, sqrt
+from typing import Any
 
 import numpy as np
 
@@ -218,3 +219,48 @@ def shaken_norm(
         )
         outer += amplitude * random.standard_normal(width) / sqrt(width)
     return before, float(np.linalg.norm(weight, axis=1).mean())
+
+
+# --- how a loss rises -------------------------------------------------------------
+
+
+def growth_rate(times: Sequence[float], values: Sequence[float]) -> float:
+    """Return b of the curve a (exp(b t) - 1) / b that is closest, in squares, to values
+    up to half of the highest; a is free.
+
+    Above 0 they rise exponentially; 0 is a line, as of what diffuses; below 0 they
+    level off, at -a / b. At least the first four values that are not at time 0 count;
+    0 where they do not rise.
+
+    Args:
+        times: When, from 0 on.
+        values: What has been added by then, 0 at first.
+
+    >>> times = [float(t) for t in range(60)]
+    >>> [
+    ...     round(growth_rate(times, [(exp(b * t) - 1) / b for t in times]), 3)
+    ...     for b in (-0.1, 0.001, 0.2)
+    ... ]
+    [-0.1, 0.001, 0.2]
+    """
+    t, y = np.asarray(times, dtype=np.float64), np.asarray(values, dtype=np.float64)
+    if y.max(initial=0.0) <= 0.0:
+        return 0.0
+    half = int(np.argmax(y >= y.max() / 2)) + 1
+    t, y = t[: max(5, half)], y[: max(5, half)]
+    # In units of the window, so that one grid serves all; expm1(b t) / b is t at 0.
+    span = float(t[-1])
+
+    def lost(b: float) -> float:
+        shape = np.expm1(b * t / span) / b if b else t / span
+        return float(np.square(y - (shape @ y) / (shape @ shape) * shape).sum())
+
+    from scipy.optimize import minimize_scalar
+
+    grid = np.linspace(-30.0, 30.0, 241)
+    middle = float(min(grid, key=lost))
+    found: Any = minimize_scalar(
+        lost, bounds=(middle - 0.25, middle + 0.25), method="bounded",
+        options={"xatol": 1e-9},
+    )  # fmt: skip
+    return float(found.x) / span
