@@ -150,8 +150,9 @@ def mixing() -> figures.Figure:
         for j, weight in enumerate(weights):
             axes.add_patch(_box(j, -i, 0.95, 0.95, light("local" if weight else "line")))
             axes.text(
-                j + 0.47, -i + 0.47, f"{weight:.2f}", ha="center", va="center", fontsize=8
-            )
+                j + 0.47, -i + 0.47, f"{weight:.2f}", ha="center", va="center", fontsize=8,
+                color=light("card" if weight else "muted"),
+            )  # fmt: skip
     axes.text(
         2.5,
         1.2,
@@ -341,9 +342,12 @@ def budget() -> figures.Figure:
     late = steps / every * (0.9 * 0.1 + 0.1) * 2 * n + 2 * (n - 1)
     sent = {"all-reduce": 1.0, "ring, constant": 2 * n * steps / every / whole}
     sent |= {"ring, late": late / whole, "one merge": 2 * (n - 1) / whole}
-    bars = axes.barh(list(sent), [100 * v for v in sent.values()], color=light("comm"))
-    axes.bar_label(bars, fmt="%.2g %%", padding=3)
+    shares = [100 * v for v in sent.values()]
+    bars = axes.barh(list(sent), shares, color=light("comm"))
+    axes.bar_label(bars, [f"{share:.3g} %" for share in shares], padding=3)
     axes.set_xscale("log")
+    axes.set_xticks([0.01, 0.1, 1, 10, 100], ["0.01", "0.1", "1", "10", "100"])
+    axes.grid(visible=False)
     axes.set_xlim(0.01, 500)
     axes.invert_yaxis()
     axes.set_xlabel("bytes, % of all-reduce")

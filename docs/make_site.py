@@ -19,7 +19,8 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from html.parser import HTMLParser
-from importlib import metadata
+from importlib import import_module, metadata
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -129,6 +130,8 @@ def prose(found: Plugin) -> str:
         if part.strip().startswith(">>>"):
             parts.append(f"```pycon\n{part}\n```")
         else:
+            # On one line: a minus that begins one would begin a list.
+            part = " ".join(part.split())
             parts.append(part.replace("``", "`").replace("*", "\\*").replace("<", "&lt;"))
     return "\n\n".join(parts)
 
@@ -364,6 +367,15 @@ def unfound(
             yield f"search.html: does not find {word}"
 
 
+def too_wide(site: Path) -> Iterator[str]:
+    """Yield the pages that do not fit a phone or a screen, looked at in a browser."""
+    if shutil.which("chromium") is None or find_spec("aiohttp") is None:
+        print("no Chromium, or no aiohttp to drive it: the pages' widths were not tried")
+        return
+    sys.path.insert(0, str(REPO / "tests"))
+    yield from import_module("browser").wider_than_a_phone(sorted(site.rglob("*.html")))
+
+
 def main(out: str) -> int:
     """Build the site into a folder; return how many links are broken, or what Sphinx returns."""
     from sphinx.cmd.build import build_main
@@ -378,7 +390,7 @@ def main(out: str) -> int:
         if status := build_main([*words, str(pages), str(made)]):
             return status
         shutil.copytree(made, site, dirs_exist_ok=True)
-    found = sorted({*broken(site), *unfound(site)})
+    found = sorted({*broken(site), *unfound(site), *too_wide(site)})
     print("\n".join(found) or f"built {site / 'index.html'}")
     return len(found)
 

@@ -8,7 +8,8 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -23,6 +24,24 @@ _BOX = """(place => {
   return [box.left, box.top, box.width, box.height];
 })"""
 _EVENTS = ("Runtime.exceptionThrown", "Log.entryAdded", "Page.javascriptDialogOpening")
+
+
+#: Whether a page is wider than the screen.
+_WIDE = "document.documentElement.scrollWidth > innerWidth"
+
+
+def wider_than_a_phone(pages: Iterable[Path]) -> Iterator[str]:
+    """Yield the pages that have to be moved sideways to be read on a phone, or on a screen."""
+    tab = Tab()
+    try:
+        for page in pages:
+            tab.go(page.as_uri())
+            for width in (420, 1280):
+                tab.show(width)
+                if tab.js(_WIDE):
+                    yield f"{page.name}: wider than {width} pixels"
+    finally:
+        tab.close()
 
 
 class Tab:

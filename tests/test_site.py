@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,15 @@ def test_every_setting_has_its_line(maker: Any, tmp_path: Path) -> None:
             own, _, _ = after.partition("\n## ")
             accepts = find(kind, name).accepts
             assert [key for key in accepts if f"\n| `{key}` |" not in own] == []
+
+
+def test_help_is_prose_of_whole_paragraphs(maker: Any) -> None:
+    """A line that begins with a minus, or a plus, would be an item of a list."""
+    for kind in KINDS:
+        for name in names(kind):
+            said = maker.prose(find(kind, name))
+            text = re.sub(r"```.*?```", "", said, flags=re.DOTALL)
+            assert not re.search(r"^[-+*#>|]", text, re.MULTILINE), name
 
 
 @pytest.mark.usefixtures("rendered")

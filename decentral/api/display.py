@@ -210,7 +210,9 @@ class Cell:
             return
         self.written_s = time.perf_counter()
         bar = f'<progress value="{share:.3f}" max="1" style="width:12em"></progress>'
-        html: Any = HTML(f'{bar} <span style="white-space:pre">{escape(text)}</span>')
+        html: Any = HTML(
+            f'{bar} <span style="white-space:pre-wrap">{escape(text)}</span>'
+        )
         if self.handle is None:
             self.handle = display(html, display_id=True)
         else:
