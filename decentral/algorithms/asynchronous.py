@@ -4,11 +4,11 @@ waiting for the rest of the world.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, Literal, cast
 
 from decentral.algorithms.node import Node, NodeEvent, Part, Version
 from decentral.registry import Count, plugin
-from decentral.topology.labels import NodeId
 
 #: What asynchronous runs have where the user says nothing: machines that differ, on
 #: links that take time.
@@ -225,8 +225,8 @@ def swift(
         communicates = node.communicates()
         mixes = communicates and (node.updates + 1) % every == 0
         if mixes and node.mailbox:
-            weights = node.weights
-            heard = {j: (weights[NodeId(j)], one) for j, one in node.mailbox.items()}
+            weights = cast("Mapping[int, float]", node.weights)
+            heard = {j: (weights[j], one) for j, one in node.mailbox.items()}
             node.mix(1.0 - sum(weight for weight, _ in heard.values()), heard)
         node.update()
         if communicates and (mixes or send == "every"):

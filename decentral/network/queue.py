@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
-from heapq import heapify, heappop, heappush
-from math import inf
+from heapq import heapify, heappush
 from typing import Any, NamedTuple
 
 from decentral.network.links import Network
@@ -44,16 +43,17 @@ class Event(NamedTuple):
 
 
 class Queue:
-    """All that is going to happen; ``pop`` gives it in order."""
+    """All that is going to happen; the smallest of ``heap`` comes next."""
 
     def __init__(self) -> None:
         """Begin with nothing."""
-        self._heap: list[tuple[float, int, int, int, Any]] = []
+        #: Plain tuples, as of an `Event`: a heap compares millions of them.
+        self.heap: list[tuple[float, int, int, int, Any]] = []
         self.count = 0
 
     def __len__(self) -> int:
         """Return how much is going to happen."""
-        return len(self._heap)
+        return len(self.heap)
 
     def push(self, time_s: float, moment: Moment, node: NodeId, what: Any = None) -> None:
         """Let something happen.
@@ -65,28 +65,17 @@ class Queue:
             what: What goes with it.
         """
         self.count += 1
-        # Plain tuples: a heap compares millions of them.
-        heappush(self._heap, (time_s, int(moment), node, self.count, what))
-
-    def pop(self) -> Event:
-        """Take out what happens next."""
-        # Of plain numbers: millions of them are taken out.
-        return Event._make(heappop(self._heap))
-
-    @property
-    def next_s(self) -> float:
-        """When something happens next; infinity: never."""
-        return self._heap[0][0] if self._heap else inf
+        heappush(self.heap, (time_s, moment, node, self.count, what))
 
     def listed(self) -> list[Event]:
         """Return all that is going to happen, in order."""
         return [Event(t, Moment(m), NodeId(n), k, what) for t, m, n, k, what in sorted(
-            self._heap, key=lambda one: one[:4])]  # fmt: skip
+            self.heap, key=lambda one: one[:4])]  # fmt: skip
 
     def restore(self, events: Iterable[Event], count: int) -> None:
         """Hold what another queue held, and count on from its ``count``."""
-        self._heap = [(e.time_s, int(e.moment), e.node, e.number, e.what) for e in events]
-        heapify(self._heap)
+        self.heap = [(e.time_s, int(e.moment), e.node, e.number, e.what) for e in events]
+        heapify(self.heap)
         self.count = count
 
 
@@ -144,9 +133,14 @@ class Lines:
             receivers: Who gets one each.
             size: Bytes of each.
         """
-        together = len(receivers)
-        leaving = [self._began(one, sender, now_s, together, size) for one in receivers]
-        self.free_s[sender] = max([one.left_s for one in leaving], default=now_s)
+        together, free_s = len(receivers), now_s
+        leaving: list[Leaving] = []
+        for receiver in receivers:
+            one = self._began(receiver, sender, now_s, together, size)
+            leaving.append(one)
+            if one.left_s > free_s:
+                free_s = one.left_s
+        self.free_s[sender] = free_s
         return leaving
 
     def take(self, receiver: NodeId, leaving: Leaving, size: float) -> float:
@@ -172,17 +166,20 @@ class Lines:
             size: Bytes, each way.
             now_s: When they begin.
         """
-        ways = (one, other), (other, one)
-        return max([self._way_s(*ends, size, now_s) for ends in ways])
+        there_s = self._way_s(one, other, size, now_s)
+        return max(there_s, self._way_s(other, one, size, now_s))
 
     def _way_s(
         self, sender: NodeId, receiver: NodeId, size: float, now_s: float
     ) -> float:
         here, there = self._site[sender], self._site[receiver]
-        up_Bps, _, more_s = self._now(sender, now_s)
-        _, down_Bps, less_s = self._now(receiver, now_s)
-        rate = min(self._bandwidth_Bps[here][there], up_Bps, down_Bps)
-        return self._latency_s[here][there] + more_s + less_s + size / rate
+        up_Bps, down_Bps = self._up_Bps[sender], self.down_Bps[receiver]
+        latency_s = self._latency_s[here][there]
+        if self._line is not None:
+            up_Bps, _, more_s = self._now(sender, now_s)
+            _, down_Bps, less_s = self._now(receiver, now_s)
+            latency_s = latency_s + more_s + less_s
+        return latency_s + size / min(self._bandwidth_Bps[here][there], up_Bps, down_Bps)
 
     def _now(self, node: NodeId, at_s: float) -> tuple[float, float, float]:
         """Return bytes per second up and down of a node's line at a moment, and the
@@ -224,11 +221,14 @@ class Lines:
         self, receiver: NodeId, sender: NodeId, begin_s: float, together: int, size: float
     ) -> Leaving:
         here, there = self._site[sender], self._site[receiver]
-        up_Bps, latency_s = self._up_Bps[sender], self._latency_s[here][there]
+        rate, latency_s = self._up_Bps[sender], self._latency_s[here][there]
         if self._line is not None:
-            up_Bps, _, more_s = self._now(sender, begin_s)
+            rate, _, more_s = self._now(sender, begin_s)
             latency_s += more_s + self._now(receiver, begin_s)[2]
-        rate = min(self._bandwidth_Bps[here][there], up_Bps / together)
+        rate /= together
+        most_Bps = self._bandwidth_Bps[here][there]
+        if most_Bps < rate:
+            rate = most_Bps
         left_s = begin_s + size / rate
         return Leaving(left_s, begin_s + latency_s, left_s + latency_s)
 

@@ -8,7 +8,7 @@ begins: it does not matter with which others it is computed, or when.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,8 +23,7 @@ from decentral.sampling import OwnPace
 from decentral.simulation.operations import Operations, Touched
 
 
-@dataclass(frozen=True, slots=True)
-class Pending:
+class Pending(NamedTuple):
     """A gradient that has begun: of which row, at which sample, in which step."""
 
     index: int
@@ -67,8 +66,10 @@ class Flight:
             name: torch.stack([value] * room).to(setup.device)
             for name, value in setup.layout.integers.items()
         }
+        self._takes = self._take  # once: it is asked for at every gradient
         self.pending: list[Pending] = []
-        self._begun: set[int] = set()
+        #: The rows of these.
+        self.begun: set[int] = set()
         self.size = 0
         self.pace = OwnPace(block.sampler)
         self._pipelines: dict[int, Pipeline] = {}
@@ -95,9 +96,9 @@ class Flight:
         if self.pending and (size != self.size or len(self.pending) == self.most):
             self.compute()
         slot, self.size = len(self.pending), size
-        self.operations.add(self._take, (), (slot, index), (node,), ())
+        self.operations.add(self._takes, (), (slot, index), (node,), ())
         self.pending.append(Pending(index, position, step))
-        self._begun.add(index)
+        self.begun.add(index)
 
     def _take(self, items: list[tuple[int, int]]) -> None:
         """Copy rows into their slots."""
@@ -108,10 +109,6 @@ class Flight:
         for name, value in self.integers.items():
             for slot, index in items:
                 value[slot] = self.block.integers[name][index]
-
-    def is_pending(self, index: int) -> bool:
-        """Whether the gradient of a row has begun and is not computed yet."""
-        return index in self._begun
 
     def compute(self) -> None:
         """Compute all gradients that have begun, after all that waits."""
@@ -151,7 +148,7 @@ class Flight:
         self.computed += count
         self.calls += 1
         self.pending = []
-        self._begun.clear()
+        self.begun.clear()
 
     def _count(self, slot: int, before: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return by what a forward pass has raised counters, and what else has

@@ -138,6 +138,8 @@ class SimulatedNode:
         self.busy_s = self.due_s = 0.0
         self.draws: dict[str, int] = {}
         self._drawn: dict[str, tuple[int, Any]] = {}
+        #: For what waits to be done: made once, not at every event.
+        self.alone = (self,)
 
     @property
     def row(self) -> Tensor:
@@ -219,7 +221,7 @@ class SimulatedNode:
     def keep(self, **numbers: float) -> Version:
         """Return a copy of the model as it is now."""
         made = self.world.version(self, numbers)
-        self.world.operations.add(do.keep, (), (made, self.tensor), (self,), (made,))
+        self.world.operations.add(do.keep, (), (made, self.tensor), self.alone, (made,))
         return made
 
     def send(
@@ -271,9 +273,10 @@ class SimulatedNode:
 
     def mix(self, own: float, others: Mapping[int, tuple[float, Version]]) -> None:
         """x_i <- own x_i + sum_j w_j x_j, added in ascending order of the others."""
-        self._mix(self.tensor, own, [term for _, term in sorted(others.items())])
+        terms = [others[place] for place in sorted(others)]
+        self._mix(self.tensor, own, terms)
         value = own * self.value
-        for _, (weight, version) in sorted(others.items()):
+        for weight, version in terms:
             value += weight * version.value
         self.value = value
 
@@ -292,7 +295,8 @@ class SimulatedNode:
             # A change by others, apart from a node's own mixing at its update.
             self.changes += 1
         versions = [version for _, version in terms]
-        self.world.operations.add(do.mix, (), (row, own, terms), versions, (self,))
+        item = row, own, terms
+        self.world.operations.add(do.mix, (), item, versions, self.alone)
 
     @property
     def mean_value(self) -> float:

@@ -59,7 +59,7 @@ class Operations:
             reads: What it reads.
             writes: What it changes, which it may read as well.
         """
-        level = self._base
+        base = level = self._base
         for one in reads:
             if one.written > level:
                 level = one.written
@@ -72,10 +72,15 @@ class Operations:
                 one.touched = after
         for one in writes:
             one.written = one.touched = after
-        place = level - self._base
-        if place == len(self._levels):
-            self._levels.append({})
-        self._levels[place].setdefault((do, key), []).append(item)
+        levels, place = self._levels, level - base
+        if place == len(levels):
+            levels.append({})
+        at, what = levels[place], (do, key)
+        items = at.get(what)
+        if items is None:
+            at[what] = [item]
+        else:
+            items.append(item)
 
     def finish(self) -> None:
         """Do all that waits."""

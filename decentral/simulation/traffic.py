@@ -123,15 +123,16 @@ class Traffic(ABC):
         self, sender: NodeId, receivers: Sequence[NodeId], version: Version
     ) -> None:
         self.count_messages(len(receivers), version)
-        size = self.bytes_of(version)
-        leaving = self.lines.leave(self.now_s, sender, receivers, size)
+        size = self.size if version.part is None else self.bytes_of(version)
+        now_s, push, free = self.now_s, self.queue.push, self._free
+        leaving = self.lines.leave(now_s, sender, receivers, size)
         for receiver, one in zip(receivers, leaving, strict=True):
-            if self._free[receiver]:
-                self.strip.message(sender, receiver, self.now_s, one.arrives_s)
-                self.queue.push(one.arrives_s, Moment.MESSAGE, receiver, version)
+            if free[receiver]:
+                if not self.strip.is_over:
+                    self.strip.message(sender, receiver, now_s, one.arrives_s)
+                push(one.arrives_s, Moment.MESSAGE, receiver, version)
             else:
-                what = one, version
-                self.queue.push(one.begins_s, Moment.BEGINNING, receiver, what)
+                push(one.begins_s, Moment.BEGINNING, receiver, (one, version))
 
     def send_parts(
         self, node: SimulatedNode, letters: Sequence[tuple[NodeId, Part]]

@@ -7,6 +7,7 @@ order of events is known without any arithmetic on rows.
 
 from __future__ import annotations
 
+from heapq import heappop
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,9 @@ class World(Traffic):
         ]
         self.rounds = Rounds(self, self.planner)
         self.updates = self.begun = 0
+        # Called for every event: millions of times.
+        self._algorithm = setup.algorithm.function
+        self._steps_rows = self._step
         #: Of each row at its last update.
         self.losses = [0.0] * len(block.hosted)
         #: Since the last step of the run began: updates, and how stale they were.
@@ -80,12 +84,14 @@ class World(Traffic):
         loses = self._machines.loses
         self._loses = loses is not None and loses(setup.compute.settings)
         self._steps, self._factors = setup.config.steps, setup.config.node_lr
+        self._samples = setup.timeline.samples
+        self._steps_known = setup.timeline.steps
         #: What to do for each `Moment`.
         self._happens = (
             self._end_gradient, self._end_transfer, self._free_line, self._begin_arrival,
             self._arrive,
         )  # fmt: skip
-        self._intensity: dict[int, float] = {}
+        self._intensity: dict[tuple[int, bool], float] = {}
         self._seconds: dict[int, list[float]] = {}
         self._paces: dict[int, tuple[float | Rate, float]] = {}
 
@@ -103,15 +109,14 @@ class World(Traffic):
         self._wake()
         target = (block.step + 1) * len(self.nodes)
         self.staleness, self.updates_before = 0, self.updates
-        while self.queue and (
-            self.updates < target
-            or self.queue.next_s <= self.now_s
-            or target >= self.last
+        heap, nodes, happens = self.queue.heap, self.nodes, self._happens
+        while heap and (
+            self.updates < target or heap[0][0] <= self.now_s or target >= self.last
         ):
-            time_s, moment, node, _, what = self.queue.pop()
-            self.now_s = time_s
-            self._happens[moment](self.nodes[node], what)
+            self.now_s, moment, node, _, what = heappop(heap)
+            happens[moment](nodes[node], what)
         self.operations.finish()
+        block.called.add("gradient")
         if not self.strip.is_over and (
             self.now_s >= self.strip.until_s or target >= self.last
         ):
@@ -145,7 +150,7 @@ class World(Traffic):
 
     def _end_gradient(self, node: SimulatedNode, _: None) -> None:
         node.is_in_flight = False
-        if self.flight.is_pending(node.index):
+        if node.index in self.flight.begun:
             self.flight.compute()
         node.has_gradient = True
         self.tell(node, _GRADIENT)
@@ -200,7 +205,7 @@ class World(Traffic):
     def tell(self, node: SimulatedNode, event: NodeEvent) -> None:
         """Call the algorithm for what has happened to a node."""
         self.acting = event.kind
-        returned = self.setup.algorithm(node, event)
+        returned = self._algorithm(node, event)
         if returned is not None:
             raise wrong(
                 self.setup.algorithm,
@@ -219,23 +224,28 @@ class World(Traffic):
             return False
         assert not node.is_in_flight, "one gradient of a node is in flight at most"
         self.begun += 1
-        timeline, step = self.setup.timeline, node.begun
-        if step < timeline.steps:
-            position = timeline.samples[step]
-            size = timeline.samples[step + 1] - position
-        else:  # a fast node goes on with the last size
-            size = timeline.size(step)
-            position = timeline.samples[-1] + (step - timeline.steps) * size
+        step, now_s = node.begun, self.now_s
+        position, size = self._batch(step)
         self.flight.begin(node.index, position, size, node.updates, node)
-        node.begun += 1
+        node.begun = step + 1
         node.is_in_flight = True
         seconds = self._seconds_of(node.index, step, size / self.setup.first_batch)
         node.busy_s += seconds
-        node.due_s = self.now_s + seconds
-        self.strip.compute(node.id, self.now_s, node.due_s)
-        self.queue.push(node.due_s, Moment.GRADIENT, node.id)
-        self.block.called.add("gradient")
+        node.due_s = due_s = now_s + seconds
+        if not self.strip.is_over:
+            self.strip.compute(node.id, now_s, due_s)
+        self.queue.push(due_s, Moment.GRADIENT, node.id)
         return True
+
+    def _batch(self, step: int) -> tuple[int, int]:
+        """Return the first sample of a node's step, and how many it takes."""
+        samples, steps = self._samples, self._steps_known
+        if step < steps:
+            position = samples[step]
+            return position, samples[step + 1] - position
+        # A fast node goes on with the last size.
+        size = samples[steps] - samples[steps - 1]
+        return samples[steps] + (step - steps) * size, size
 
     def _seconds_of(self, index: int, step: int, amount: float) -> float:
         """Return the seconds of a node's step; all nodes' are drawn in one call,
@@ -247,26 +257,30 @@ class World(Traffic):
             step: Its step.
             amount: How many times the first step's work it is.
         """
+        if not self._machines.by_time:
+            drawn = self._seconds.get(step) or self._draw_seconds(step)
+            return drawn[index] * amount
         assert self.setup.compute is not None
-        if self._machines.by_time:
-            node, now_s = np.array([index]), np.array([self.now_s])
-            seed = self.setup.config.seed
-            found = seconds_of(self.setup.compute, node, step, seed, now_s, amount)
-            return float(found[0])
-        if step not in self._seconds:
-            slowest = min(node.begun for node in self.nodes)
-            for old in [one for one in self._seconds if one < slowest]:
-                del self._seconds[old]
-            ids = np.arange(len(self.nodes))
-            drawn = seconds_of(self.setup.compute, ids, step, self.setup.config.seed)
-            self._seconds[step] = drawn.tolist()
-        return self._seconds[step][index] * amount
+        node, now_s = np.array([index]), np.array([self.now_s])
+        seed = self.setup.config.seed
+        return float(seconds_of(self.setup.compute, node, step, seed, now_s, amount)[0])
+
+    def _draw_seconds(self, step: int) -> list[float]:
+        """Return the seconds of all nodes' step, and forget what all have done."""
+        assert self.setup.compute is not None
+        slowest = min(node.begun for node in self.nodes)
+        for old in [one for one in self._seconds if one < slowest]:
+            del self._seconds[old]
+        ids, seed = np.arange(len(self.nodes)), self.setup.config.seed
+        drawn = seconds_of(self.setup.compute, ids, step, seed).tolist()
+        self._seconds[step] = drawn
+        return drawn
 
     def update(self, node: SimulatedNode, scale: float) -> None:
         """Let the optimizer update ``scale`` times a node's row by its gradient."""
         index = node.index
         item = index, node.tensor, scale
-        self.operations.add(self._step, self._pace(node), item, (), (node,))
+        self.operations.add(self._steps_rows, self._pace(node), item, (), node.alone)
         self.losses[index] = self.flight.losses[index]
         self.updates += 1
         self.staleness += node.changes - node.changes_at_snapshot
@@ -285,15 +299,18 @@ class World(Traffic):
         for _, row, scale in items:
             if scale != 1.0:
                 row.mul_(scale)
+        factors = self._factors
         before = {
-            one: (block.x[one].clone(), self._factors[block.hosted[one]])
-            for one in rows if self._factors.get(block.hosted[one])
-        }  # fmt: skip
+            one: (block.x[one].clone(), factors[block.hosted[one]])
+            for one in rows if factors.get(block.hosted[one])
+        } if factors else {}  # fmt: skip
         block.optimizer.step_rows(rows, rate, done)
         for one, (was, factor) in before.items():
             block.x[one] = was.add_((block.x[one] - was).mul_(factor))
+        lands = self.flight.buffers or self.flight.counted
         for index, row, scale in items:
-            self.flight.land(index)
+            if lands:
+                self.flight.land(index)
             if scale != 1.0:
                 row.div_(scale)
 
@@ -302,15 +319,16 @@ class World(Traffic):
         run that is done if the optimizer wants to know, both by its own progress.
         """
         step = min(node.updates, self._steps - 1)
-        if step not in self._paces:
+        known = self._paces.get(step)
+        if known is None:
             here = self.planner.progress(step, 0)
             optimizer = self.block.optimizer
             rates = self.setup.rates(here, optimizer.blockwise)
             # Rows of one rate are updated in one call: they differ by what counts
             # only.
             done = here.fraction if optimizer.follows_progress else 0.0
-            self._paces[step] = rates, done
-        return self._paces[step]
+            self._paces[step] = known = rates, done
+        return known
 
     # --- communication ------------------------------------------------------------
 
@@ -322,16 +340,22 @@ class World(Traffic):
             always: Whether it is one at which the schedule is asked, whatever
                 ``local_steps`` says.
         """
+        known = self._intensity.get((step, always))
+        if known is None:
+            known = self._intensity[step, always] = self._ask(step, always)
+        return known
+
+    def _ask(self, step: int, always: bool) -> float:
+        """Ask the schedule, see `intensity`."""
         planner = self.planner
         if not always and not planner.is_communication_step(step):
             return 0.0
-        if step not in self._intensity:
-            # Fast nodes go on at the end of the schedule, as seldom as before.
-            here = planner.progress(min(step, planner.steps), 0)
-            action: Any = planner.schedule.action(here)
-            assert not isinstance(action, Merge), "refused before the run"
-            self._intensity[step] = action
-        return self._intensity[step]
+        # Fast nodes go on at the end of the schedule, as seldom as before.
+        action: Any = planner.schedule.action(
+            planner.progress(min(step, planner.steps), 0)
+        )
+        assert not isinstance(action, Merge), "refused before the run"
+        return action
 
     def draw_ahead(self, purpose: str, node: NodeId, first: int) -> list[float]:
         """Return a node's next numbers in [0, 1) for a purpose."""
