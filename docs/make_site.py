@@ -252,12 +252,10 @@ def licences(folder: Path) -> str:
     lines = ["# Licences of dependencies", "", "decentral itself is under Apache-2.0."]
     lines += [
         "What it, its extras, its tests and this site stand on, as installed where",
+        "the page was made; versions and licences as the packages state them. The same",
+        "as a bill of materials: {download}`CycloneDX <sbom.cdx.json>`.",
         "",
     ]
-    lines[-1] = (
-        "the page was made; versions and licences as the packages state them. The same"
-    )
-    lines += ["as a bill of materials: {download}`CycloneDX <sbom.cdx.json>`.", ""]
     lines += ["| package | version | licence |", "|---|---|---|"]
     parts: list[dict[str, object]] = []
     for name, one in packages.items():
@@ -287,6 +285,8 @@ def stylesheet() -> str:
         "@media (prefers-color-scheme: dark) { body:not([data-theme=light]) "
         f"{{ {dark} }} }}\nsvg.drawn {{ max-width: 100%; height: auto; }}\n"
         "table { display: block; overflow-x: auto; max-width: 100%; }\n"
+        "@media (max-width: 480px) { .highlight-bash pre { white-space: pre-wrap; } "
+        "table.docutils { font-size: .8em; } table.docutils :is(td, th) { padding: .2rem; } }\n"
     )
 
 
