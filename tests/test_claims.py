@@ -113,6 +113,10 @@ def test_what_is_so_by_design_judges_nothing_and_a_condition_comes_first() -> No
     assert verdict([HEART, given_], {"a": [1.0], "c": [2.0]}) == UNFIT
     assert verdict([HEART, given_], {"a": [-1.0], "c": [2.0]}) == UNFIT
     assert verdict([HEART, given_], {"a": [1.0], "c": [3.0]}) == HOLDS
+    spare = Expectation("d", "", low=1.0, optional=True)
+    assert spare.judge([]) is None
+    assert verdict([HEART, spare], {"a": [1.0]}) == HOLDS
+    assert verdict([HEART, spare], {"a": [1.0], "d": [0.0]}) == FAILS
 
 
 def test_the_middle_of_the_seeds_is_judged_where_that_was_said() -> None:

@@ -11,6 +11,7 @@ import pytest
 from decentral import api
 from decentral.claims import FAILS, HOLDS, UNFIT, heart
 from decentral.claims.base import Lab
+from decentral.claims.communication import find_mnist, stays_mergeable
 from decentral.claims.trials import BROKEN, Trial, trial
 from decentral.registry import find, names
 from decentral.report.studies import claims_html
@@ -117,11 +118,49 @@ def test_a_claim_measures_what_it_expects(
     read_little(monkeypatch, **SMALLER)
     record = tried(claim, tmp_path, **traits(claim).tiny).outcome()
     assert "error" not in record
-    assert {one["figure"] for one in record["expected"]} <= set(record["figures"])
+    asked = {one.figure for one in traits(claim).expect if not one.optional}
+    assert asked <= set(record["figures"])
     assert record["panels"]
     assert all(len(x) == len(y) > 0 for panel in record["panels"] for curve in panel["curves"]
                for x, y in curve["lines"])  # fmt: skip
     assert record["claim"].replace("_", "-") in claims_html([record])
+
+
+# --- one merge ------------------------------------------------------------------------------------
+
+
+class Scored:
+    """A run whose merge and local models have these accuracies, every step."""
+
+    def __init__(self, merged: list[float], local: list[float]) -> None:
+        self.rows = [
+            {"step": step, "accuracy/merged": one, "accuracy/local_mean": own}
+            for step, (one, own) in enumerate(zip(merged, local, strict=True))
+        ]
+
+
+def test_models_stay_mergeable_where_their_merge_is_better_at_every_moment() -> None:
+    """But for the first fifth, in which all are alike."""
+    never = Scored([0.1, 0.2, 0.2, 0.2, 0.1, 0.1], [0.1, 0.3, 0.3, 0.3, 0.3, 0.3])
+    sparse = Scored([0.1, 0.5, 0.7, 0.4, 0.9, 0.9], [0.1, 0.3, 0.4, 0.5, 0.6, 0.6])
+    least, panel = stays_mergeable(sparse, never)
+    assert least == pytest.approx(0.2)
+    gain, _ = panel.curves
+    assert gain.y == pytest.approx([0.0, 0.2, 0.3, -0.1, 0.3, 0.3])
+
+
+def test_without_mnist_its_arm_is_left_out_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setenv("DECENTRAL_DATA", str(tmp_path))
+    lab = Lab(tmp_path, said.append)
+    assert find_mnist(lab) is None
+    assert said == [
+        f"not run: the arm on MNIST ({tmp_path / 'mnist'} is no folder; see DECENTRAL_DATA)"
+    ]
+    (tmp_path / "mnist").mkdir()
+    assert find_mnist(lab) == {"name": "mnist", "path": str(tmp_path / "mnist")}
 
 
 # --- stragglers -----------------------------------------------------------------------------------

@@ -36,7 +36,11 @@ def verdict(expected: Sequence[Expectation], figures: dict[str, list[float]]) ->
     >>> verdict([heart, rest, heart], {"a": [1.0], "b": [-1.0]})
     'holds in part'
     """
-    judged = [(one, one.judge(figures.get(one.figure, []))) for one in expected]
+    judged = [
+        (one, one.judge(values))
+        for one in expected
+        if (values := figures.get(one.figure, [])) or not one.optional
+    ]
     if not all(met for one, met in judged if one.role == "condition"):
         return UNFIT
     first, *others = [met for one, met in judged if one.role == "evidence"]

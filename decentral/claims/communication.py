@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any, Literal
 
-from decentral.claims.base import Expectation, Findings, Lab, Panel, series
+from decentral.claims.base import Curve, Expectation, Findings, Lab, Panel, series
 from decentral.registry import Count, NonNegative, Positive, Share, plugin
 
 # --- one merge at the end ---------------------------------------------------------
@@ -55,11 +57,32 @@ FULL = {
             "bytes", "the share of all-reduce's bytes", high=0.05, role="by design"
         ),
         Expectation(
+            "merged minus never, least over time",
+            "models stay mergeable throughout: after the first fifth their merge is better "
+            "than without gossip by 10 points, always",
+            low=0.1,
+        ),
+        Expectation(
             "all-reduce minus merged, mild",
             "it also holds with mild heterogeneity",
             low=-0.01,
             high=0.01,
             over="interval",
+        ),
+        Expectation(
+            "all-reduce minus merged, MNIST",
+            "and on MNIST",
+            low=-0.01,
+            high=0.01,
+            over="interval",
+            optional=True,
+        ),
+        Expectation(
+            "merged minus never, MNIST",
+            "where the merge without gossip is worse, too",
+            low=0.0,
+            over="interval",
+            optional=True,
         ),
     ),
     tiny={"nodes": 4, "steps": 40},
@@ -88,7 +111,8 @@ def single_merge(
     round. Nodes draw a class by their preferences, then any sample of it, as in the
     paper. All-reduce averages gradients at every step. The mild case has ten times
     ``alpha``. What independent first models change is reported; nothing is expected
-    of it.
+    of it. On MNIST, where the folder that ``DECENTRAL_DATA`` names has it, a third of
+    the steps are taken.
 
     Args:
         lab: What runs the experiment and keeps its figures.
@@ -133,14 +157,64 @@ def single_merge(
     apart = lab.run("independent", split=uneven, init="independent", **sparse)
     found = _compare(runs)
     sparse_accuracy = accuracy(runs["sparse gossip"])
+    apart_by, panel = stays_mergeable(runs["sparse gossip"], runs["never"])
     figures = {
         "merged minus never": sparse_accuracy - accuracy(runs["never"]),
+        "merged minus never, least over time": apart_by,
         "persistence": persistence(runs["sparse gossip"]),
         "bytes": runs["sparse gossip"].summary["counters"]["comm/relative"],
         "all-reduce minus merged, mild": accuracy(even[0]) - accuracy(even[1]),
         "merged minus independent": sparse_accuracy - accuracy(apart),
     }
-    return Findings(found.figures | figures, found.panels)
+    if mnist := find_mnist(lab):
+        images = {"task": mnist, "steps": max(1, steps // 3), "split": uneven}
+        on_mnist = {
+            name: accuracy(lab.run(f"{name}, MNIST", **{**settings, **images}))
+            for name, settings in (
+                ("all-reduce", central), ("merged", sparse), ("never", alone)
+            )
+        }  # fmt: skip
+        figures |= {
+            "all-reduce minus merged, MNIST": on_mnist["all-reduce"] - on_mnist["merged"],
+            "merged minus never, MNIST": on_mnist["merged"] - on_mnist["never"],
+        }
+    return Findings(found.figures | figures, [*found.panels, panel])
+
+
+def find_mnist(lab: Lab) -> dict[str, Any] | None:
+    """Return the task of MNIST in the folder that DECENTRAL_DATA names; where there is
+    none, say so.
+    """
+    folder = Path(os.environ.get("DECENTRAL_DATA", "data")) / "mnist"
+    if folder.is_dir():
+        return {"name": "mnist", "path": str(folder.resolve())}
+    lab.say(f"not run: the arm on MNIST ({folder} is no folder; see DECENTRAL_DATA)")
+    return None
+
+
+def stays_mergeable(sparse: Any, never: Any) -> tuple[float, Panel]:
+    """Return the least by which a run's merge beats that of another after the first
+    fifth, and what merging is worth to both over time.
+
+    Args:
+        sparse: The run with gossip.
+        never: The run without.
+    """
+    gains, merges = list[Curve](), list[Curve]()
+    for name, run in (("sparse gossip", sparse), ("never", never)):
+        merged, local = (
+            series(run, name, f"accuracy/{what}") for what in ("merged", "local_mean")
+        )
+        more = [after - own for after, own in zip(merged.y, local.y, strict=True)]
+        gains.append(Curve(name, merged.x, more))
+        merges.append(merged)
+    with_, without = merges
+    least = min(
+        one - other
+        for step, one, other in zip(with_.x, with_.y, without.y, strict=True)
+        if step >= with_.x[-1] / 5
+    )
+    return least, Panel("What merging is worth", "step", "merged minus local", gains)
 
 
 def _compare(runs: dict[str, Any]) -> Findings:
@@ -215,6 +289,16 @@ def persistence(run: Any) -> float:
             high=0.1,
             role="condition",
         ),
+        *(
+            Expectation(
+                f"late minus early, {what}, MNIST",
+                f"on MNIST late beats early {when} the merge",
+                low=0.0,
+                over="interval",
+                optional=True,
+            )
+            for what, when in (("local", "before"), ("merged", "after"))
+        ),
     ),
     tiny={"nodes": 4, "steps": 40},
     quick={"steps": 1000, "sampling": "fixed", "arms": "heart"},
@@ -242,7 +326,8 @@ def late_communication(
 
     Every node receives from ``peers`` random others per round in a window of
     ``width`` of the run, and ``outside`` times as many elsewhere; the even spread
-    has the same expected bytes. All end in one global merge.
+    has the same expected bytes. All end in one global merge. On MNIST, where the folder
+    that ``DECENTRAL_DATA`` names has it, a third of the steps are taken.
 
     Args:
         lab: What runs the experiment and keeps its figures.
@@ -271,19 +356,16 @@ def late_communication(
     }
     if arms == "all":
         schedules["uniform"] = f"constant({even}, final_merge=true)"
-    runs = {
-        name: lab.run(
-            name, task=task, model=model, nodes=nodes, steps=steps, local_steps=local_steps,
-            split=f"dirichlet(alpha={alpha})", topology=f"random_neighbors(r={peers})",
-            communication=schedule, sampling=sampling, seed=seed,
-        )
-        for name, schedule in schedules.items()
+    shared = {
+        "model": model, "nodes": nodes, "local_steps": local_steps, "sampling": sampling,
+        "split": f"dirichlet(alpha={alpha})", "topology": f"random_neighbors(r={peers})",
+        "seed": seed,
     }  # fmt: skip
-    merged = {name: accuracy(run) for name, run in runs.items()}
-    local = {
-        name: float(run.summary["before_merge"]["accuracy/local_mean"])
-        for name, run in runs.items()
+    runs = {
+        name: lab.run(name, task=task, steps=steps, communication=schedule, **shared)
+        for name, schedule in schedules.items()
     }
+    merged, local = _accuracies(runs)
     sent = [run.summary["counters"]["comm/bytes"] for run in runs.values()]
     figures = {
         f"late minus {other}, {what}": found["late"] - found[other]
@@ -291,6 +373,16 @@ def late_communication(
         if other != "late"
         for what, found in (("merged", merged), ("local", local))
     } | {"largest difference in bytes": max(sent) / min(sent) - 1}
+    if arms == "all" and (mnist := find_mnist(lab)):
+        found = _accuracies({
+            name: lab.run(
+                f"{name}, MNIST", task=mnist, steps=max(1, steps // 3),
+                communication=schedules[name], **shared,
+            )
+            for name in ("early", "late")
+        })  # fmt: skip
+        for what, one in zip(("merged", "local"), found, strict=True):
+            figures[f"late minus early, {what}, MNIST"] = one["late"] - one["early"]
     titles = {"local_mean": "The local models", "merged": "Their average"}
     curves = {
         key: [series(run, name, f"accuracy/{key}") for name, run in runs.items()]
@@ -298,3 +390,11 @@ def late_communication(
     }
     panels = [Panel(titles[key], "step", "accuracy", curves[key]) for key in titles]
     return Findings(figures, panels)
+
+
+def _accuracies(runs: dict[str, Any]) -> tuple[dict[str, float], dict[str, float]]:
+    """Return the accuracies of merges, and of local models before them, by run."""
+    return {name: accuracy(run) for name, run in runs.items()}, {
+        name: float(run.summary["before_merge"]["accuracy/local_mean"])
+        for name, run in runs.items()
+    }

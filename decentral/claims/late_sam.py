@@ -193,7 +193,7 @@ class Digits:
             name: float(
                 self._run(
                     f"adversarial {name}", seed, self.steps, self.steps,
-                    ("accuracy", {"name": "robust_accuracy", "eps": eps}),
+                    ("accuracy", f"robust_accuracy(eps={eps:g})"),
                     **self._phase("adversarial", {"eps": eps, "steps": 5}, name),
                 ).summary["final"]["robust_accuracy/merged"]
             )

@@ -199,7 +199,8 @@ class Expectation:
     A figure that judges is evidence. A ``condition`` has to be met for the others
     to be any: that there is a gap to close, that the best rate is not at the edge
     of its grid. What is so ``by design`` (an identity, equal budgets) is shown and
-    judges nothing.
+    judges nothing. What is ``optional`` needs data or a package that may be missing:
+    where it was not measured, it judges nothing, either.
 
     >>> Expectation("gap", "the merged model is close", high=0.05).is_met([0.01, 0.04])
     True
@@ -215,6 +216,7 @@ class Expectation:
     over: Literal["every seed", "mean", "median", "interval"] = "every seed"
     effect: float | None = None
     role: Literal["evidence", "condition", "by design"] = "evidence"
+    optional: bool = False
 
     def is_met(self, values: Sequence[float]) -> bool:
         """Whether the measured values, one per seed, are as expected; never without
@@ -227,7 +229,7 @@ class Expectation:
         far apart, to tell.
         """
         if not values:
-            return False
+            return None if self.optional else False
         if self.over == "interval":
             return self._judge_interval(values)
         middle = {"mean": mean, "median": median}.get(self.over)
