@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from decentral.claims.long import ARMS
+from decentral.claims.long import ARMS, WITH_EXPERTS
 from decentral.claims.trials import claim_of
 from decentral.report.facts import duration_text
 from decentral.report.studies import (
@@ -125,9 +125,14 @@ def keep(folder: Path) -> None:
 
 
 def called(record: dict[str, Any]) -> str:
-    """Return the name of a claim, with the size at which it was tried unless small."""
+    """Return the name of a claim, with the size at which it was tried unless small, and
+    the model of that size unless dense.
+    """
     size = record.get("size", "small")
-    return spoken(record["claim"]) + ("" if size == "small" else f"-{size}")
+    model = record.get("settings", {}).get("model", "gpt") if size == "long" else "gpt"
+    return spoken(record["claim"]) + "".join(
+        f"-{spoken(part)}" for part in (size, model) if part not in ("small", "gpt")
+    )
 
 
 def parts(page: str) -> dict[str, tuple[str, str]]:
@@ -140,7 +145,8 @@ def parts(page: str) -> dict[str, tuple[str, str]]:
 
 def not_run(known: set[str]) -> list[str]:
     """Return a line for every claim of the size long that nobody has tried."""
-    names = (f"{spoken(name)}-long" for name in ARMS)
+    names = [f"{spoken(name)}-long" for name in ARMS]
+    names += [f"{spoken(name)}-long-qwen2-moe" for name in WITH_EXPERTS]
     return [f"| {name} | not run | | | | |" for name in names if name not in known]
 
 

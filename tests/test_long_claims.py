@@ -94,6 +94,25 @@ def test_with_the_method_off_both_sides_are_one(arm: str, small: Study) -> None:
     assert method != base
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_experts_take_the_product_that_is_fast_on_a_cpu(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That of transformers for rows one by one; the one for many rows is not called."""
+    moe = pytest.importorskip("transformers.integrations.moe")
+    monkeypatch.setattr(moe, "batched_mm_experts_forward", None)
+    settings: dict[str, Any] = {
+        "arm": "gradpower", "tokens": 2048, "width": 8, "layers": 1, "path": str(source),
+        "model": "qwen2_moe", "decay": "wsd",
+    }  # fmt: skip
+    monkeypatch.setattr(Study, "tune", lambda study, side, settings, start: (start, True))
+    monkeypatch.setattr(Study, "panel", lambda study, arm: None)
+    found = compare(Lab(tmp_path / "claim", lambda text: None), 0, **settings)
+    assert found.figures["with the method off"] == 0.0
+    assert found.figures["AdamW minus AdamPower"] != 0.0
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize("arm", ARMS)
 def test_an_arm_runs_whole_and_goes_on_where_it_stopped(

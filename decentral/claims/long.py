@@ -39,6 +39,8 @@ _ONES = dict.fromkeys(
 )
 #: Peak rates of the control, which is the same beside every comparison.
 _CONTROL = {"AdamW": (_ADAMW, 2e-3), "Muon": (_MUON, 8e-3)}
+#: What is said to hold with experts, too.
+WITH_EXPERTS = ("gradpower", "lite", "late_switch_batch")
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,7 @@ def compare(
     tokens: Count = 2_000_000,
     width: Count = 96,
     layers: Count = 2,
+    model: Literal["gpt", "qwen2_moe"] = "gpt",
     decay: Literal["cosine", "wsd", "constant"] = "cosine",
     path: Location | None = None,
 ) -> Findings:
@@ -129,6 +132,8 @@ def compare(
         tokens: Tokens that a run trains on.
         width: Width of the model.
         layers: Layers of the model.
+        model: Dense, or with experts: four a layer, two of which a token goes to
+            (extra ``[lm]``).
         decay: Schedule of the learning rate.
         path: Folder of text; none: Python's standard library.
     """
@@ -139,7 +144,7 @@ def compare(
     shape: dict[str, Any] = {
         "task": {"name": "text", "path": str(train), "test": str(test), "tokens": "byte",
                  "context": _CONTEXT},
-        "model": {"name": "gpt", "layers": layers, "width": width, "heads": 4},
+        "model": {"name": model, "layers": layers, "width": width, "heads": 4},
     }  # fmt: skip
     study = Study(lab, shape, tokens, decay)
     best = {
