@@ -103,7 +103,7 @@ def test_experts_take_the_product_that_is_fast_on_a_cpu(
     moe = pytest.importorskip("transformers.integrations.moe")
     monkeypatch.setattr(moe, "batched_mm_experts_forward", None)
     settings: dict[str, Any] = {
-        "arm": "gradpower", "tokens": 2048, "width": 8, "layers": 1, "path": str(source),
+        "arm": "gradpower", "tokens": 4096, "width": 8, "layers": 1, "path": str(source),
         "model": "qwen2_moe", "decay": "wsd",
     }  # fmt: skip
     monkeypatch.setattr(Study, "tune", lambda study, side, settings, start: (start, True))
