@@ -252,11 +252,8 @@ def own_error(error: Exception | SystemExit, plugin: Any) -> ConfigError | None:
     if verdict is None:
         return None
     if verdict.owner == "ours":
-        return (
-            PluginError(kind, name, in_words(error), None)
-            if _refuses(error, plugin)
-            else None
-        )
+        own = _refuses(error, plugin) or _is_of_library(error, plugin)
+        return PluginError(kind, name, in_words(error), None) if own else None
     if (verdict.kind, verdict.name) != (kind, name):
         return None
     return PluginError(kind, name, in_words(error), verdict.place)
@@ -298,6 +295,15 @@ def _refuses(error: Exception, plugin: Any) -> bool:
     )
 
 
+def _is_of_library(error: Exception, plugin: Any) -> bool:
+    """Whether a plug-in is something of a library's, such as a module of torch, and has
+    raised an error itself: between it and its call no frame is anybody's.
+    """
+    module = str(getattr(plugin.target, "__module__", "") or "")
+    ours = module.partition(".")[0] == Path(PACKAGE).name
+    return not ours and not any(owner_of(step.frame) for step in _steps(error)[:-1])
+
+
 @contextmanager
 def library(kind: str, name: str) -> Generator[None]:
     """Name a plug-in that stands for a library: what is raised within is about its
@@ -328,6 +334,8 @@ def attribute(
         users: The parts of the run that are no built-in ones, by kind: what they
             are called.
     """
+    if isinstance(error, SystemExit):  # or a run would end without a word
+        return RunError(f"{exit_place(error)}; let it raise an error.")
     if isinstance(error, ConfigError | RunError) or not isinstance(error, Exception):
         return error
     if refusal := refusal_of(error):
@@ -360,7 +368,9 @@ def explain(error: BaseException, folder: Path | None = None) -> str:
     return str(found) if isinstance(found, ConfigError | RunError) else in_words(found)
 
 
-def reraise(error: Exception, users: Mapping[str, str] | None = None) -> NoReturn:
+def reraise(
+    error: Exception | SystemExit, users: Mapping[str, str] | None = None
+) -> NoReturn:
     """Raise an error again, as one that says whose it is; ``users`` are as for
     `attribute`.
     """

@@ -128,6 +128,14 @@ def visible(text: str) -> str:
     return _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
+def show(value: object) -> str:
+    """Return what an object says of itself; of one that fails in that, its type."""
+    try:
+        return f"{value}"
+    except Exception:  # of somebody's own class, or a number of thousands of digits
+        return f"<{type(value).__name__}>"
+
+
 def shorten(text: str, most: int = 200) -> str:
     """Return a text as a message quotes it: its beginning, where it is long.
 

@@ -12,9 +12,10 @@ import hashlib
 import json
 import os
 import stat
+from collections.abc import Iterable
 from io import BufferedReader
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from decentral.errors import ConfigError
 from decentral.units import format_bytes
@@ -29,6 +30,9 @@ NODES = 10**6
 #: tokens, of all.
 BATCH = 10**8
 THREADS_PER_CORE = 4
+#: Levels of a setting that is given in Python, and bits of a number in it: more could
+#: not be written into a configuration.
+DEEPEST, MOST_BITS = 64, 10_000
 #: Values of one setting in a sweep, and runs of a sweep.
 POINTS = 10_000
 
@@ -71,6 +75,52 @@ _KINDS = (
 )
 
 
+def check_given(value: Any, depth: int = 0) -> None:
+    """Refuse settings from Python that nobody could write down: those that hold
+    themselves, and numbers of thousands of digits.
+
+    Args:
+        value: A setting, or what one holds.
+        depth: How deep within a setting it is.
+    """
+    if depth > DEEPEST:
+        raise ConfigError(
+            f"a setting holds itself, or is nested deeper than {DEEPEST} levels."
+        )
+    if isinstance(value, int) and value.bit_length() > MOST_BITS:
+        raise ConfigError(
+            f"a setting is a whole number of {value.bit_length():,} bits; {MOST_BITS:,} at most."
+        )
+    inner: Iterable[Any] = ()
+    if type(value) is dict:
+        inner = cast("dict[Any, Any]", value).values()
+    elif type(value) in (list, tuple):
+        inner = cast("list[Any]", value)
+    for each in inner:
+        check_given(each, depth + 1)
+
+
+def named_folder(path: object) -> Path:
+    """Return the folder that a user has named; raises ConfigError for what names none,
+    such as the home of somebody who is not there.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise ConfigError(
+            f"a folder is named by its path, not by {type(path).__name__}; give a text or a "
+            "Path."
+        )
+    place = Path(cast("str | os.PathLike[str]", path))
+    if "\0" in str(place):
+        raise ConfigError(f"{str(place)!r}: no folder has a NUL in its name.")
+    try:
+        return place.expanduser()
+    except RuntimeError as error:
+        raise ConfigError(
+            f"{place}: there is no home folder of that user; write ./{place} for a folder of "
+            "that name."
+        ) from error
+
+
 def open_file(path: str | Path, most: int | None = None) -> BufferedReader:
     """Open a regular file for reading; raises OSError for anything else that has
     its name.
@@ -81,6 +131,8 @@ def open_file(path: str | Path, most: int | None = None) -> BufferedReader:
         path: The file.
         most: The bytes that it may have; None: any number.
     """
+    if "\0" in str(path):  # which Python does not even ask the system for
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
     # Looked at before it is opened, which does something to some devices; and again
     # afterwards, when nobody can replace it.
     _require_regular(os.stat(path).st_mode, path)

@@ -168,7 +168,10 @@ class Plugin:
             inspect.Parameter.POSITIONAL_ONLY,
             inspect.Parameter.POSITIONAL_OR_KEYWORD,
         )
-        parameters = inspect.signature(self.target).parameters.values()
+        try:
+            parameters = inspect.signature(self.target).parameters.values()
+        except ValueError:  # built into Python, without one
+            return ()
         return tuple(p.name for p in parameters if p.kind in plain and p.name != "self")
 
 

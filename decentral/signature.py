@@ -72,12 +72,16 @@ def signature_settings(target: Callable[..., Any]) -> dict[str, Setting]:
     scope = getattr(function_behind(target), "__globals__", {})
     if inspect.isclass(target):
         scope = vars(sys.modules[target.__module__])
+    try:
+        parameters = inspect.signature(target).parameters.values()
+    except ValueError:  # built into Python, without one
+        return {}
     said = read_arguments(inspect.getdoc(target) or "")
     return {
         _setting(p.name): Setting(
             _evaluate(p.annotation, scope), p.default, said.get(p.name, "")
         )
-        for p in inspect.signature(target).parameters.values()
+        for p in parameters
         if p.kind is inspect.Parameter.KEYWORD_ONLY
     }
 

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from decentral.errors import ConfigError, shorten
+from decentral.errors import ConfigError, shorten, show
 from decentral.units import ambiguous, number_in, without_comma
 from decentral.userfile import lies
 
@@ -128,7 +128,7 @@ def spell(value: Any) -> str:
         return f"[{', '.join(map(spell, value))}]"  # pyright: ignore[reportUnknownArgumentType]
     if isinstance(value, str):
         return _plain(value)
-    return str(value).lower() if isinstance(value, bool) else f"{value}"
+    return str(value).lower() if isinstance(value, bool) else show(value)
 
 
 def _key(key: object) -> str:

@@ -29,7 +29,7 @@ from types import MappingProxyType
 from typing import Any
 
 from decentral.errors import ConfigError
-from decentral.limits import digest_of_file
+from decentral.limits import check_given, digest_of_file
 from decentral.named_code import Code, code_in, names_in_words
 from decentral.userfile import place_of
 
@@ -77,6 +77,7 @@ class Trust:
                         "more characters of a SHA-256."
                     )
             given = Trust(given is True, digests)
+        check_given(named)
         names = given.names | names_in_words(named)
         return Trust(given.everything, given.digests, names)
 

@@ -17,6 +17,7 @@ from decentral.config import (
 )
 from decentral.config.schema import Again, Changes, Settings
 from decentral.engines.base import EngineRun
+from decentral.limits import named_folder
 from decentral.trust import Given, Trust
 
 #: Called with every record of metrics that is logged.
@@ -128,7 +129,7 @@ def resume(
     given: dict[str, Any] = {**objects}
     if isinstance(path, Run):
         path, given = path.path, parts_of(path) | given
-    run = restart(path, change=change, trust=trust, **given)
+    run = restart(named_folder(path), change=change, trust=trust, **given)
     if isinstance(run, Path):
         return Run(run, given, trust=Trust.of(trust, given))
     return _train(run, given, watch, quiet)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, overload
 from decentral.api.run import AnyRun, Progress, run_of
 from decentral.api.tables import Table
 from decentral.errors import ConfigError
+from decentral.limits import named_folder
 from decentral.plugins import Plugin, kind_called, plain
 from decentral.records import Record
 from decentral.registry import KINDS, ConfiguredPlugin, build, members
@@ -243,7 +244,7 @@ def analyze(
 
     found = run_of(run).trusting(trust)
     found.models_config()  # a mistake in the run comes before one in the folder
-    folder = None if out is None else _make(Path(out).expanduser())
+    folder = None if out is None else _make(named_folder(out))
     record = found.analyze(
         at=at, pairs=pairs, points=points, samples=samples, seed=seed, watch=watch
     )

@@ -14,6 +14,7 @@ from decentral.api.tables import column
 from decentral.config import LISTS, PARTS, Config, refuse_unknown, resolve_aliases
 from decentral.config.schema import Parts
 from decentral.errors import ConfigError, RunError, shell_word
+from decentral.limits import named_folder
 from decentral.loop.preparing import prepare
 from decentral.loop.trained import TrainedModels, differing, prepare_again
 from decentral.merging.base import merge_models
@@ -69,7 +70,7 @@ class Run:
                     f"Run takes no {key}, which the folder keeps; it takes parts that "
                     "were given from Python, such as task and model."
                 )
-        self.path, self.objects = Path(path), {**(objects or {}), **given}
+        self.path, self.objects = named_folder(path), {**(objects or {}), **given}
         self._named, self._newest = frozenset(given), None
         self._trust = Trust.of(trust, self.objects)
 
@@ -312,7 +313,7 @@ AnyRun = Run | str | Path
 
 def run_of(run: AnyRun) -> Run:
     """Return a run that was given as such, or as its folder."""
-    return run if isinstance(run, Run) else Run(Path(run).expanduser())
+    return run if isinstance(run, Run) else Run(named_folder(run))
 
 
 class NodeModels(Mapping[int | str, "nn.Module"]):

@@ -33,6 +33,7 @@ from decentral.engines.ranks import (
     refuse_ranks,
 )
 from decentral.errors import ConfigError, shell_word
+from decentral.limits import named_folder
 from decentral.loop.preparing import prepare
 from decentral.loop.setup import Setup, resolve_config
 from decentral.run.checkpoint import Saved, has_checkpoint
@@ -67,7 +68,7 @@ def begin(config: Config, *, resume: bool = False) -> EngineRun | Path:
     run = start_or_resume(config) if resume else start(config)
     if run is not None:
         return run
-    folder = Path(str(config.out)).expanduser()
+    folder = named_folder(str(config.out))
     if Meeting.open is not None:
         Meeting.open.tell_finished(folder)
         Meeting.open = None
@@ -116,7 +117,7 @@ def start_or_resume(config: Config) -> EngineRun | None:
             "resume: say where the run is kept, by --out FOLDER (in Python out=...)."
         )
     refuse_ranks(config, together=True)
-    path = Path(config.out).expanduser()
+    path = named_folder(config.out)
     if not RunFolder(path).is_begun:
         RunFolder(path).refuse_others()
     with ExitStack() as undo:

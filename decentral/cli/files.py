@@ -23,6 +23,7 @@ from decentral.config import (
     read_settings,
 )
 from decentral.errors import ConfigError, RunError
+from decentral.limits import named_folder
 from decentral.trust import Trust
 
 # --- init -------------------------------------------------------------------------
@@ -35,7 +36,7 @@ _FILES = {"experiment.yaml": "start/experiment.yaml", "mine.py": "start/mine.py.
 
 def init(path: str) -> None:
     """Lay the files of a start into a folder; nothing that is there is touched."""
-    folder = Path(path).expanduser()
+    folder = named_folder(path)
     for name in _FILES:
         if (folder / name).exists():
             raise ConfigError(
@@ -102,7 +103,7 @@ def check(
         raise ConfigError(
             "check: give a configuration or a run folder, or ask for --schema."
         )
-    place = Path(path).expanduser()
+    place = named_folder(path)
     if not place.exists():
         raise ConfigError(
             f"check: {path} does not exist; give a configuration or a run folder."

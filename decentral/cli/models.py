@@ -28,6 +28,7 @@ from decentral.cli.words import (
     path_text,
 )
 from decentral.layout import Entry
+from decentral.limits import named_folder
 from decentral.loop.preparing import prepare
 from decentral.loop.setup import Setup
 from decentral.optim.base import updater
@@ -213,7 +214,7 @@ def analyze(run: str, out: str | None, extent: dict[str, Any]) -> None:
         out: Folder of the page; none: the run's.
         extent: How many pairs, points and samples, and what code the run may name.
     """
-    folder = Path(run if out is None else out).expanduser()
+    folder = named_folder(run if out is None else out)
     console = console_of()
     record = _measure(run, folder, extent, console)
     page = folder / "analysis.html"
@@ -294,7 +295,7 @@ def export(
     """
     console = console_of()
     with console.status("tracing the model"):
-        place = Path(out).expanduser()
+        place = named_folder(out)
         lines = api.export(Path(run), place, method=rule, nodes=nodes, trust=trust)
     console.print(Text(f"written into {out}; in that folder it loads"), soft_wrap=True)
     for needs, line in lines.items():

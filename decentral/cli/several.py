@@ -33,6 +33,7 @@ from decentral.cli.words import (
 from decentral.config import resolve_aliases, split_assignments
 from decentral.engines.ranks import refuse_ranks
 from decentral.errors import ConfigError, Interrupted, RunError
+from decentral.limits import named_folder
 from decentral.records import BYTES
 from decentral.report.compare import (
     Comparison,
@@ -78,7 +79,7 @@ def sweep(
     found = read_sweep(path, assignments, same, trust)
     for point in found.points:
         refuse_ranks(point.config)
-    folder = Path(out).expanduser()
+    folder = named_folder(out)
     console = console_of(quiet=quiet)
     # Two sweeps in one folder would both begin what is missing.
     with WriterLock(folder, "sweep folder"):
@@ -232,7 +233,7 @@ def list_runs(folder: str, wanted: Sequence[str]) -> None:
         wanted: ``key=value`` that the configurations of the runs must hold, such as
             ``topology.name=ring``.
     """
-    console, place = console_of(), Path(folder).expanduser()
+    console, place = console_of(), named_folder(folder)
     found: list[tuple[str, RunData]] = []
     unread: list[str] = []
     asked = [word.partition("=") for word in wanted]
@@ -269,7 +270,7 @@ def serve(folder: str, port: int) -> None:
         folder: The folder.
         port: Where to listen, 0: at any port that is free.
     """
-    with Server(Path(folder).expanduser(), port) as server:
+    with Server(named_folder(folder), port) as server:
         console = console_of()
         link = Text(server.address, f"bold link {server.address}")
         console.print(facts([("runs", link), ("", "Ctrl-C ends it.")]), soft_wrap=True)

@@ -153,8 +153,8 @@ class EngineRun(ABC):
         refuse_other_base(self.setup, saved)
         with restoring(saved.step):
             self.restore(saved)
-        self.cut(saved.counters["offsets"])
-        self.resumed, self.elapsed_s = True, saved.counters["elapsed_s"]
+            self.cut(saved.counters["offsets"])
+            self.resumed, self.elapsed_s = True, saved.counters["elapsed_s"]
         self.stopped = saved.counters.get("callbacks", {}).get("stopped")
         self._identify()
         stated, env = saved.identity.get("described"), folder.path / "env.json"
@@ -236,7 +236,7 @@ class EngineRun(ABC):
                 return self.train(watch)
             except Interrupted:
                 raise
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 found = self._explain_end(error)
                 if found is error:
                     raise
@@ -244,7 +244,7 @@ class EngineRun(ABC):
             finally:
                 self.trackers.close()
 
-    def _explain_end(self, error: Exception) -> BaseException:
+    def _explain_end(self, error: Exception | SystemExit) -> BaseException:
         """Say what has ended the run, whose it is, and where the run is.
 
         A fault of ours leaves its traceback in the run folder. Nobody is told to

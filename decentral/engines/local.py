@@ -134,7 +134,7 @@ def prepare_run(config: Config) -> EngineRun:
     """Prepare a run on its engine; what goes wrong is said to be whose it is."""
     try:
         return engine_of(config)(config)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         reraise(error, foreign_parts(config))
 
 

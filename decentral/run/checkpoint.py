@@ -21,7 +21,14 @@ from torch import Tensor
 from decentral.errors import ConfigError, RunError, in_words, refusal_of, shell_word
 from decentral.limits import open_file, read_json
 from decentral.process import remove_folder
-from decentral.run.digests import FORMAT, READ, is_sealed, seal, stamp_of
+from decentral.run.digests import (
+    FORMAT,
+    READ,
+    are_counters,
+    is_sealed,
+    seal,
+    stamp_of,
+)
 from decentral.run.folder import DESCRIPTION, RunFolder, explain_disk_errors
 from decentral.topology.labels import NodeId
 
@@ -361,12 +368,11 @@ def _saved(path: Path, manifest: Mapping[str, Any]) -> Saved:
     live = tuple(NodeId(int(node)) for node in manifest["nodes"])
     step, counters = manifest["step"], manifest["counters"]
     identity = {key: manifest[key] for key in _IDENTITY if key in manifest}
-    lengths = (counters.get("offsets") or {}).values()
     if not (
-        all(type(number) is int and number >= 0 for number in (step, *live, *lengths))
+        all(type(number) is int and number >= 0 for number in (step, *live))
         and len(set(live)) == len(live) > 0
         and all(isinstance(identity.get(key, {}), dict) for key in _IDENTITY)
-        and {*(counters.get("offsets") or {})} <= {"metrics.jsonl", "events.jsonl"}
+        and are_counters(counters)
     ):
         raise ValueError
     return Saved(path, step, live, tuple(manifest["digests"]), counters, identity)

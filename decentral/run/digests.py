@@ -329,3 +329,38 @@ def present(settings: Mapping[str, Any], format: int | None) -> dict[str, Any]:
     if engine["name"] == "ray":
         engine |= {key: settings[key] for key in _OF_ENGINE if key in settings}
     return {key: engine if key == "engine" else value for key, value in kept.items()}
+
+
+# --- what a manifest may say ------------------------------------------------------
+
+#: Counters by what they are, as far as a checkpoint has them.
+_COUNTS = ("round", "samples", "first_batch", "epoch")
+_NUMBERS = ("elapsed_s", "intensity")
+_MAPPINGS = (
+    "ledger", "clock", "offsets", "stamps", "callbacks", "simulation", "feedback",
+)  # fmt: skip
+
+
+def are_counters(found: Mapping[str, Any]) -> bool:
+    """Whether counters are of the kinds that a run writes: a digest says only that they
+    are as somebody has written them.
+    """
+    ledger, offsets = found.get("ledger") or {}, found.get("offsets") or {}
+    mappings = [found[key] for key in _MAPPINGS if found.get(key) is not None]
+    return (
+        all(_is_count(found.get(key, 0)) for key in _COUNTS)
+        and all(_is_number(found.get(key, 0)) for key in _NUMBERS)
+        and all(isinstance(each, dict) for each in mappings)
+        and all(map(_is_count, found.get("absent", ())))
+        and isinstance(found.get("sharp"), bool | None)
+        and (not offsets or {*offsets} == {"metrics.jsonl", "events.jsonl"})
+        and all(map(_is_count, [*offsets.values(), *ledger.values()]))
+    )
+
+
+def _is_count(found: object) -> bool:
+    return type(found) is int and found >= 0
+
+
+def _is_number(found: Any) -> bool:
+    return type(found) in (int, float) and 0 <= found < float("inf")

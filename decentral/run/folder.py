@@ -19,7 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from decentral.errors import ConfigError, RunError, shell_word
-from decentral.limits import LINES_BYTES, digest_of_file, open_file, parse_json
+from decentral.limits import (
+    LINES_BYTES,
+    digest_of_file,
+    named_folder,
+    open_file,
+    parse_json,
+)
 from decentral.run.digests import Growing, config_head
 from decentral.run.lock import NAME as LOCK
 from decentral.run.lock import WriterLock, unwritable
@@ -67,7 +73,7 @@ class RunFolder:
         """Make a run folder; refuses one that holds more than a run without a
         checkpoint.
         """
-        folder = Path(path).expanduser()
+        folder = named_folder(path)
         _refuse_run(folder)
         with ExitStack() as undo:
             claimed = undo.enter_context(RunFolder.claim(folder))

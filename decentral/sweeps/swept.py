@@ -17,6 +17,7 @@ from decentral.config import LISTS, PARTS, read_settings
 from decentral.config.schema import Settings
 from decentral.engines.ranks import refuse_ranks
 from decentral.errors import ConfigError, Interrupted, RunError, nearest
+from decentral.limits import named_folder
 from decentral.report.compare import SWEPT, Group, cells, columns
 from decentral.report.pages import cell_drawing
 from decentral.run.lock import WriterLock
@@ -165,7 +166,7 @@ def sweep(
     allowed = Trust.of(trust, axes, given)
     below = {} if config is None else read_settings(config, "sweep", trust=allowed)
     written: Any = below.pop("sweep", {})
-    folder = Path(str(given.pop("out", None) or "sweeps/sweep")).expanduser()
+    folder = named_folder(str(given.pop("out", None) or "sweeps/sweep"))
     found = make_sweep(below, given, {**written, **axes})
     for point in found.points:
         refuse_ranks(point.config)

@@ -103,7 +103,7 @@ def take_samples(source: Any, split: str, keys: Keys) -> tuple[list[Any], str]:
     where = f"task: {split}"
     sized = hasattr(source, "__len__") and hasattr(source, "__getitem__")
     if sized and not isinstance(source, IterableDataset | str | bytes):
-        places = range(len(source))
+        places = range(_call_user(len, source, f"{where}, its length,"))
         return [
             _call_user(source.__getitem__, i, f"{where}, sample {i},") for i in places
         ], ""

@@ -164,6 +164,14 @@ def check_numbers(held: Held, split: str) -> None:
     targets = () if is_text(held.targets) else held.targets
     for what, tree in (("", held.inputs), ("the target of ", targets)):
         for leaf in leaves(tree):
+            if leaf.is_meta or leaf.is_quantized:
+                kind = (
+                    "on the meta device, without numbers" if leaf.is_meta else "quantised"
+                )
+                raise ConfigError(
+                    f"task: {split}: {what or 'the input of '}every sample is {kind}; give tensors "
+                    "of plain numbers."
+                )
             bad = _bad(leaf, infinite=not several or bool(what))
             if bad is None:
                 continue

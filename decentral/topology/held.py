@@ -172,6 +172,10 @@ def _array(value: Any) -> tuple[list[str] | None, NDArray[Any] | None]:
         value = value.to_numpy()
     if hasattr(value, "toarray"):  # scipy
         value = value.toarray()
+    if getattr(value, "is_meta", False):
+        raise ConfigError(
+            "topology: the matrix is on the meta device, without numbers; give numbers."
+        )
     if hasattr(value, "to_dense"):  # torch
         value = value.detach().cpu().to_dense().numpy()
     return labels, value if isinstance(value, np.ndarray) else None

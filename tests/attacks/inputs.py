@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -193,9 +194,101 @@ def calls() -> Iterator[Input]:
         yield Input(f"data {one}"[:70].replace("\n", " "), call=_task(**one))
 
 
+# --- what nobody writes by mistake ----------------------------------------------------------------
+
+
+class Rude:
+    """What fails to say what it is."""
+
+    def __repr__(self) -> str:
+        raise ValueError("rude")
+
+
+class Negative:
+    """A data set of fewer than no samples."""
+
+    def __len__(self) -> int:
+        return -3
+
+    def __getitem__(self, place: int) -> tuple[torch.Tensor, int]:
+        return torch.zeros(3), 0
+
+
+class Leaving(torch.nn.Module):
+    """A model that ends the process."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = torch.nn.Linear(3, 2)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        raise SystemExit(0)
+
+
+def _leave(*given: object) -> None:
+    raise SystemExit(0)
+
+
+def _train(model: Callable[[], object]) -> Callable[[], object]:
+    pair = torch.zeros(8, 3), torch.arange(8) % 2
+    loss = torch.nn.functional.cross_entropy
+    return lambda: decentral.launch(
+        task=decentral.Task(train=pair, loss=loss), model=model, **TINY
+    )
+
+
+def _endless() -> tuple[dict[str, Any], list[Any]]:
+    mapping: dict[str, Any] = {}
+    mapping["a"] = mapping
+    return mapping, [mapping]
+
+
+def surprises() -> Iterator[Input]:
+    """Yield names that no file can have, settings that hold themselves, tensors without
+    numbers, parts that end the process, and what is no path at all.
+    """
+    small, wrong = (*LAUNCH[:2], *SMALL), "g\0"
+    for words in (
+        (*small, "--out", wrong), (*small, "--out", "~nobody-here/x"), ("launch", f"{wrong}.yaml"),
+        (*LAUNCH, *SMALL, f"topology={wrong}.json"), (*LAUNCH, *SMALL, f"topology={wrong}.py:x"),
+        ("init", wrong), ("init", "~nobody-here"), ("sweep", *SMALL, "seed=0,1", "--out", wrong),
+        ("check", "~nobody-here"), ("export", "nowhere", "--out", wrong),
+    ):  # fmt: skip
+        yield Input(f"names: {words}"[:70], words)
+    for text in (b'topology: "g\\0.json"', b'topology: "g\\0.py:x"', b'nodes: "4\\0"'):
+        given = ("given.yaml", b"task: quadratic\nsteps: 4\n" + text)
+        yield Input(f"yaml: {text!r}", (*LAUNCH, "given.yaml"), None, given)
+    (mapping, several), quadratic = _endless(), {"task": "quadratic"}
+    meta = torch.ones(2, 2, device="meta")
+    settings: tuple[tuple[str, dict[str, Any]], ...] = (
+        ("holds itself", {"sam": mapping}), ("holds itself, listed", {"metrics": several}),
+        ("holds itself, engine", {"engine": mapping}), ("long", {"seed": 10**5000}),
+        ("long, negative", {"batch": -(10**5000)}), ("rude", {"topology": Rude()}),
+        ("a builtin", {"topology": type}), ("a module", {"topology": torch.nn.Linear(2, 2)}),
+        ("no numbers", {"topology": meta}), ("leaves", {"topology": _leave}),
+    )  # fmt: skip
+    for name, one in settings:
+        yield Input(f"python: {name}", call=_launch(**quadratic, **one))
+    labels = torch.arange(8) % 2
+    data: tuple[tuple[str, dict[str, Any]], ...] = (
+        ("no numbers", {"train": (torch.zeros(8, 3, device="meta"), labels)}),
+        ("labels without numbers", {"train": (torch.zeros(8, 3), labels.to("meta"))}),
+        ("fewer than none", {"train": Negative()}), ("a loss that leaves", {"loss": _leave}),
+    )  # fmt: skip
+    for name, one in data:
+        yield Input(f"data: {name}", call=_task(**one))
+    yield Input("models: leaves", call=_train(Leaving))
+    yield Input("models: leaves when made", call=_train(_leave))
+    paths: tuple[Any, ...] = (3, None, b"run", ["run"], Rude())
+    for path in paths:
+        for command in (decentral.resume, decentral.Run, decentral.merge):
+            name = f"folders: {command.__name__}, {type(path).__name__}"
+            yield Input(name, call=partial(command, path))
+
+
 def inputs() -> list[Input]:
     """Return them all."""
-    return [*command_lines(), *files(), *calls()]
+    return [*command_lines(), *files(), *calls(), *surprises()]
 
 
 def lay(one: Input, folder: Path) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import attack as attacks
 import pytest
-from attack import CHANGE, Tally, attack
+from attack import CHANGE, Tally, attack, quick_folder
 from damage import Damage, damages, field_damages, files_of
 
 import decentral
@@ -31,21 +31,32 @@ GOING_ON = {
     "resume": ["resume", "run", "-q"],
     "launch again": ["launch", "run/config.yaml", "--out", "run", "--resume", "-q"],
 }
-#: Damage that says nothing, in files that a reader needs not: what is whole without them.
-HARMLESS = {"of another run", "flipped at the beginning"}
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with a whole run, another one, and one that ended on its way."""
-    folder = tmp_path_factory.mktemp("folders")
+    with quick_folder(tmp_path_factory.mktemp("folders")) as folder:
+        stage(folder)
+        yield folder
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder in which commands are given."""
+    with quick_folder(tmp_path) as folder:
+        monkeypatch.chdir(folder)
+        yield folder
+        monkeypatch.undo()
+
+
+def stage(folder: Path) -> None:
     for name, seed in (("whole", 0), ("other", 5)):
         given = {**GIVEN, "seed": seed, "keep_checkpoints": 3}
         decentral.launch(out=folder / name, quiet=True, **given)
     shutil.copytree(folder / "whole", folder / "stopped")
     for name in ("summary.json", "merged.safetensors"):
         (folder / "stopped" / name).unlink()
-    return folder
 
 
 def strike(
@@ -184,19 +195,48 @@ def test_a_flipped_bit_of_the_merged_model_is_noticed(
         decentral.Run(run).merged_model()
 
 
+NEWEST = "checkpoints/step-000000006/manifest.json"
+#: What is damaged: every file in every way, or fields of what is read back.
+PARTS: dict[str, Callable[[str], bool]] = {
+    "the manifest": lambda file: file == NEWEST,
+    "older manifests": lambda file: file.endswith("manifest.json") and file != NEWEST,
+    "other files": lambda file: not file.endswith("manifest.json"),
+}
+#: What each damaged field meets; of all else, one after the other.
+ALWAYS = ("check", "resume")
+
+
 @pytest.mark.soak
-@pytest.mark.parametrize("kind", [damages, field_damages], ids=["files", "fields"])
-def test_no_damage_of_thousands_is_a_bug_or_a_hang(
-    kind: Callable[..., object], bench: Path, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+@pytest.mark.timeout(0)
+@pytest.mark.usefixtures("place")
+def test_no_damage_of_a_file_is_a_bug_or_a_hang(
+    bench: Path, capsys: pytest.CaptureFixture[str],
     record_property: Callable[[str, object], None],
 ) -> None:  # fmt: skip
-    monkeypatch.chdir(tmp_path)
     tally = Tally()
-    for damage in kind(bench / "whole"):  # pyright: ignore
+    for damage in damages(bench / "whole"):
         for what, words in {**READING, **GOING_ON}.items():
             strike(bench, damage, what, words, capsys, tally)
     record_property("counts", str(tally))
+    assert not tally.faults, "\n".join(tally.faults)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(0)
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize("part", PARTS)
+def test_no_field_of_thousands_is_a_bug_or_a_hang(
+    part: str, bench: Path, capsys: pytest.CaptureFixture[str],
+    record_property: Callable[[str, object], None],
+) -> None:  # fmt: skip
+    tally = Tally()
+    fields = [one for one in field_damages(bench / "whole") if PARTS[part](one.file)]
+    every = {**READING, **GOING_ON}
+    others = [what for what in every if what not in ALWAYS]
+    for place, damage in enumerate(fields):
+        for what in (*ALWAYS, others[place % len(others)]):
+            strike(bench, damage, what, every[what], capsys, tally)
+    record_property("counts", f"{len(fields)} fields, {tally}")
     assert not tally.faults, "\n".join(tally.faults)
 
 

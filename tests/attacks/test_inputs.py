@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from attack import LIMIT_S, MOST, Hang, Tally, attack, limited
-from inputs import Input, inputs, lay
+from inputs import Input, inputs, lay, surprises
 
 from decentral.blame import attribute
 from decentral.errors import Bug, ConfigError, RunError
@@ -68,14 +68,21 @@ def attack_all(
 
 
 def test_there_are_hundreds_of_inputs_of_different_names() -> None:
-    assert len(EVERY) >= 420
-    assert len({(one.words, one.name) for one in EVERY}) >= 420
+    assert len(EVERY) >= 460
+    assert len({(one.words, one.name) for one in EVERY}) >= 460
 
 
 def test_some_of_each_kind_are_refused_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tally = attack_all(EVERY[::FEW], tmp_path, monkeypatch, capsys)
+    assert not tally.faults, "\n".join(tally.faults)
+
+
+def test_what_nobody_writes_by_mistake_is_refused_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tally = attack_all([*surprises()], tmp_path, monkeypatch, capsys)
     assert not tally.faults, "\n".join(tally.faults)
 
 
