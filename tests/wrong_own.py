@@ -21,6 +21,7 @@ from zoo import ZOO
 
 import decentral
 from decentral import Task
+from decentral.blame import reraise
 from decentral.config import make_config
 from decentral.merging.vectors import slerp_weights
 
@@ -111,6 +112,10 @@ READ: dict[str, Callable[[], Any]] = {
     "nodes of other forms": lambda: {0: (X, Y), 1: (X[:, :2], Y)},
     "collated wrongly": lambda: collating((X[:2], Y[:2])),
 }  # fmt: skip
+
+
+ENDLESS: dict[str, Any] = {}
+ENDLESS["name"] = ENDLESS
 
 
 def read(make: Callable[[], Any]) -> Callable[[], Any]:
@@ -323,6 +328,16 @@ OWN: dict[str, Callable[[], Any]] = {
     "own optimizer: remembers objects": lambda: started(
         four, optimizer="pytorch_optimizer.Conda"
     ),
+    "a setting that holds itself": lambda: decentral.launch(engine=ENDLESS),
+    "a number of thousands of digits": lambda: decentral.launch(seed=10**5000),
+    "a folder: a number": lambda: decentral.Run(3),  # pyright: ignore[reportArgumentType]
+    "a folder: NUL in its name": lambda: decentral.resume("run\0"),
+    "a folder: nobody's home": lambda: decentral.resume("~nobody-here/run"),
+    "own matrix: without numbers": lambda: tiny_setup(
+        topology=torch.ones(2, 2, device="meta")
+    ),
+    "own data: without numbers": lambda: task(train=(X.to("meta"), Y)),
+    "own loss: ends the process": lambda: reraise(SystemExit(3)),
     "own model: one score for all": lambda: started(
         four, scores={"mine": lambda outputs, targets: outputs.mean()}
     ),

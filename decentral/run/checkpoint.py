@@ -371,6 +371,8 @@ def _saved(path: Path, manifest: Mapping[str, Any]) -> Saved:
     if not (
         all(type(number) is int and number >= 0 for number in (step, *live))
         and len(set(live)) == len(live) > 0
+        and manifest["digests"]
+        and path.name.startswith(f"step-{step:09d}")
         and all(isinstance(identity.get(key, {}), dict) for key in _IDENTITY)
         and are_counters(counters)
     ):

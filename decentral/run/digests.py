@@ -336,9 +336,7 @@ def present(settings: Mapping[str, Any], format: int | None) -> dict[str, Any]:
 #: Counters by what they are, as far as a checkpoint has them.
 _COUNTS = ("round", "samples", "first_batch", "epoch")
 _NUMBERS = ("elapsed_s", "intensity")
-_MAPPINGS = (
-    "ledger", "clock", "offsets", "stamps", "callbacks", "simulation", "feedback",
-)  # fmt: skip
+_MAPPINGS = ("ledger", "clock", "offsets", "stamps", "callbacks", "simulation")
 
 
 def are_counters(found: Mapping[str, Any]) -> bool:
@@ -346,13 +344,14 @@ def are_counters(found: Mapping[str, Any]) -> bool:
     are as somebody has written them.
     """
     ledger, offsets = found.get("ledger") or {}, found.get("offsets") or {}
-    mappings = [found[key] for key in _MAPPINGS if found.get(key) is not None]
+    mappings = [found[key] for key in _MAPPINGS if key in found]
     return (
         all(_is_count(found.get(key, 0)) for key in _COUNTS)
         and all(_is_number(found.get(key, 0)) for key in _NUMBERS)
         and all(isinstance(each, dict) for each in mappings)
         and all(map(_is_count, found.get("absent", ())))
         and isinstance(found.get("sharp"), bool | None)
+        and isinstance(found.get("feedback"), dict | None)
         and (not offsets or {*offsets} == {"metrics.jsonl", "events.jsonl"})
         and all(map(_is_count, [*offsets.values(), *ledger.values()]))
     )

@@ -7,15 +7,17 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import attack as attacks
 import pytest
 from attack import CHANGE, Tally, attack, quick_folder
-from damage import Damage, damages, field_damages, files_of
+from damage import Damage, damages, field_damages, files_of, reseal
 
 import decentral
 import decentral.cli
 
+NEWEST = "checkpoints/step-000000006/manifest.json"
 GIVEN = {"task": "quadratic", "nodes": 4, "steps": 6, "checkpoint_every": 2, "threads": 1}
 
 #: What is done with a damaged folder: of a finished run, and of one that ended on its way.
@@ -150,6 +152,27 @@ def test_a_run_goes_on_from_the_newest_checkpoint_that_is_whole(
     assert tally.counts["went through"] == 1
 
 
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("step", 0), ("digests", {}), ("counters", {"offsets": None}), ("counters", {"round": -1}),
+        ("counters", {"elapsed_s": True}), ("counters", {"clock": []}),
+    ],
+)  # fmt: skip
+def test_a_manifest_that_cannot_be_so_is_damaged_whatever_its_digest(
+    field: str, value: Any, bench: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(bench / "stopped", "run")
+    file = Path("run", NEWEST)
+    stated = json.loads(file.read_text())
+    stated[field] = stated[field] | value if field == "counters" else value
+    file.write_text(json.dumps(reseal(stated)))
+    assert decentral.cli.run(GOING_ON["resume"]) == 0
+    assert "step-000000006: manifest.json is damaged" in capsys.readouterr().err
+    assert intact(bench)
+
+
 def test_records_that_a_checkpoint_counts_on_are_never_lost_in_silence(
     bench: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -171,8 +194,6 @@ def test_records_that_a_checkpoint_counts_on_are_never_lost_in_silence(
 def test_a_shard_outside_of_its_checkpoint_is_not_read(
     bench: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from damage import reseal
-
     run = Path(shutil.copytree(bench / "stopped", tmp_path / "run"))
     outside = tmp_path / "outside.safetensors"
     for path in run.glob("checkpoints/step-*/manifest.json"):
@@ -195,7 +216,6 @@ def test_a_flipped_bit_of_the_merged_model_is_noticed(
         decentral.Run(run).merged_model()
 
 
-NEWEST = "checkpoints/step-000000006/manifest.json"
 #: What is damaged: every file in every way, or fields of what is read back.
 PARTS: dict[str, Callable[[str], bool]] = {
     "the manifest": lambda file: file == NEWEST,
