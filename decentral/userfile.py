@@ -68,7 +68,7 @@ def whole_location(path: str) -> str:
 
 def resolve_path(path: str | Path) -> str:
     """Return the whole path of a file that is named, on the user's machine."""
-    whole = os.path.expanduser(path)
+    whole = os.path.expanduser(str(path))
     # Of a path that no file can have there are no links to follow.
     return os.path.abspath(whole) if "\0" in whole else os.path.realpath(whole)
 
