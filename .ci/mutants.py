@@ -32,6 +32,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import cache
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import CodeType, FrameType
@@ -51,6 +53,7 @@ PRELOADED = (
     "matplotlib.figure", "safetensors.torch", "rich", "typer", "jinja2", "yaml", "pytest",
     "xdist.plugin",
 )  # fmt: skip
+_TRIED = count(1)
 MARKS = "not soak and not ray and not pages and not hosts and not slow and not claims"
 CAUGHT = ("killed", "timed out")
 
@@ -112,6 +115,7 @@ def changes(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
             yield "deletion", ast.Pass()
 
 
+@cache
 def mutants(path: str, source: bytes) -> list[Mutant]:
     """Return every mutant of a file, in order."""
     offsets = [0]
@@ -162,7 +166,7 @@ def _children(node: ast.AST) -> Iterator[ast.AST]:
             yield from (part for part in parts if isinstance(part, ast.AST))
 
 
-def sample(count: int, seed: int, packages: tuple[str, ...]) -> list[Mutant]:
+def sample(most: int, seed: int, packages: tuple[str, ...]) -> list[Mutant]:
     """Return some of all mutants: the same for a seed, whatever else is in the sources.
 
     More are the same and others beside them. Which file a function stands in does not matter.
@@ -178,7 +182,7 @@ def sample(count: int, seed: int, packages: tuple[str, ...]) -> list[Mutant]:
             alike[what] += 1
             drawn = f"{seed} {what} {alike[what]}"
             every[hashlib.sha256(drawn.encode()).hexdigest()] = mutant
-    return [every[drawn] for drawn in sorted(every)[:count]]
+    return [every[drawn] for drawn in sorted(every)[:most]]
 
 
 # --- who calls what -------------------------------------------------------------------------------
@@ -351,7 +355,7 @@ def tried(mutant: Mutant, tests: list[str], copy: Path) -> str:
     source, stat = file.read_bytes(), file.stat()
     file.write_bytes(mutant.applied(source))
     # Compiled code is told apart by whole seconds and size.
-    os.utime(file, (stat.st_mtime, stat.st_mtime + 2 + mutant.start % 100_000))
+    os.utime(file, (stat.st_mtime, stat.st_mtime + 2 * next(_TRIED)))
     try:
         for some in (tests[:FIRST], tests[FIRST:]):
             status = _status(some, copy) if some else 0

@@ -80,6 +80,7 @@ WRONG = [
 ]
 
 
+@pytest.mark.slow
 def test_pyright_takes_what_is_right_and_names_what_is_wrong(tmp_path: Path) -> None:
     """Every wrong line has its error, and no right one has any."""
     (tmp_path / "right.py").write_text(RIGHT)

@@ -54,6 +54,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return (folder / "merged.safetensors").read_bytes()
 
 
+@pytest.mark.hosts
 @pytest.mark.parametrize("attempt", [0, pytest.param(1, marks=pytest.mark.soak)])
 def test_kill_9_leaves_a_readable_run_that_goes_on_to_the_same_bits(
     attempt: int, tmp_path: Path, undisturbed: bytes
@@ -73,6 +74,7 @@ def test_kill_9_leaves_a_readable_run_that_goes_on_to_the_same_bits(
 SIGINT = pytest.param(signal.SIGINT, marks=pytest.mark.soak)
 
 
+@pytest.mark.hosts
 @pytest.mark.parametrize("number", [signal.SIGTERM, SIGINT])
 def test_a_stop_signal_saves_and_says_how_to_go_on(
     number: signal.Signals, tmp_path: Path, undisturbed: bytes

@@ -7,6 +7,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -51,7 +52,7 @@ WANTED = [
 
 
 @pytest.fixture(scope="module")
-def script() -> ModuleType:
+def script() -> Iterator[ModuleType]:
     """The script, as a module."""
     found = importlib.util.spec_from_file_location("mutants", SCRIPT)
     assert found is not None
@@ -59,7 +60,10 @@ def script() -> ModuleType:
     module = importlib.util.module_from_spec(found)
     sys.modules["mutants"] = module
     found.loader.exec_module(module)
-    return module
+    module.PRELOADED = ()  # nothing that the tests of these tests need
+    sys.path.append(str(SCRIPT.parent))
+    yield module
+    sys.path.remove(str(SCRIPT.parent))
 
 
 def test_every_place_that_runs_is_changed_in_its_way(script: ModuleType) -> None:
@@ -70,7 +74,7 @@ def test_every_place_that_runs_is_changed_in_its_way(script: ModuleType) -> None
 def test_every_mutant_of_the_package_is_valid_code_that_differs(
     script: ModuleType,
 ) -> None:
-    for mutant in script.sample(150, 7, ("decentral/optim", "decentral/exchange")):
+    for mutant in script.sample(60, 7, script.PACKAGES):
         source = (REPO / mutant.path).read_bytes()
         changed = mutant.applied(source)
         assert ast.dump(ast.parse(changed)) != ast.dump(ast.parse(source)), mutant
@@ -97,7 +101,9 @@ def test_a_case_of_every_test_is_tried_before_a_second_case_of_any(
     assert calls.tests_of(inside, 9.0) == ["a[1]", "b", "a[2]"]
     assert calls.tests_of(inside, 4.5) == ["a[1]", "b"]
     assert calls.tests_of(outside, 2.0) == ["d", "a[1]"]
-    assert calls.tests_of(script.Mutant("y.py", 1, "f", *rest)) == []
+    moved, unknown = (script.Mutant("y.py", 1, name, *rest) for name in ("f", "h"))
+    assert calls.tests_of(moved, 4.5) == ["a[1]", "b"]
+    assert calls.tests_of(unknown) == []
 
 
 def test_a_mutant_is_killed_survives_or_is_not_covered(
@@ -119,6 +125,33 @@ def test_a_mutant_is_killed_survives_or_is_not_covered(
     }
     assert (tmp_path / "x.py").read_bytes() == source
     assert script.tried(script.mutants("x.py", source)[0], [], tmp_path) == "not covered"
+
+
+def test_a_run_that_was_stopped_goes_on_until_the_code_around_a_mutant_changes(
+    script: ModuleType, tmp_path: Path
+) -> None:
+    first, *others = script.mutants("x.py", b"def f(a):\n    return a + 1 + 1\n")
+    script.Outcomes(tmp_path / "kept").note(first, "killed")
+    known = script.Outcomes(tmp_path / "kept")
+    assert [known.of(one) for one in (first, *others)] == [
+        "killed",
+        *[None] * len(others),
+    ]
+    moved, *_ = script.mutants("y.py", b"import z\n\ndef f(a):\n    return a + 1 + 1\n")
+    changed, *_ = script.mutants("x.py", b"def f(a):\n    return a + 1 + 1 + a\n")
+    assert (known.of(moved), known.of(changed)) == ("killed", None)
+
+
+def test_what_a_page_says_of_a_survivor_stays_when_it_is_written_again(
+    script: ModuleType,
+) -> None:
+    mutant = script.mutants("decentral/x.py", b"def f(a, b):\n    return a or b\n")[0]
+    line = script.page({mutant: "survived"}, 1).splitlines()[-1]
+    assert line.endswith("| survived |  |")
+    reasoned = line.removesuffix("|  |") + "| the same: `a \\| b` |"
+    again = script.page({mutant: "survived"}, 1, reasoned)
+    assert again.splitlines()[-1] == reasoned
+    assert reasoned not in script.page({mutant: "killed"}, 1, reasoned)
 
 
 @pytest.mark.soak

@@ -192,6 +192,7 @@ print(hasattr(torch._dynamo, "optimize"), hasattr(torch._dynamo, "no_such_part")
 """
 
 
+@pytest.mark.slow
 def test_optimizers_step_without_torchs_compiler_and_with_it() -> None:
     """Loaded by whoever needs a part of it, it is what it would have been."""
     done = subprocess.run(

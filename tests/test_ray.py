@@ -19,7 +19,7 @@ from support import descendants
 
 from decentral.cli import run
 
-pytestmark = pytest.mark.needs("ray")
+pytestmark = [pytest.mark.needs("ray"), pytest.mark.hosts]
 
 SETTINGS = (
     "--topology ring --schedule late --nodes 6 --data 4200 --local-steps 2 task=digits "

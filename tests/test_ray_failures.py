@@ -344,6 +344,7 @@ def test_two_losses_replay_to_the_same_rows(
     assert torch.equal(last_rows(out), replayed(out))
 
 
+@pytest.mark.hosts
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_blocked_host_is_used_again_once_it_answers() -> None:
     cluster = connect(make_config({"engine": "ray"}))
@@ -362,6 +363,7 @@ def test_a_blocked_host_is_used_again_once_it_answers() -> None:
 # --- what ends at once ----------------------------------------------------------------------------
 
 
+@pytest.mark.hosts
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_busy_host_may_take_long_until_workers_have_a_job() -> None:
     """Before it begins nobody asks a worker for reports, nor is that a reason to give up on it."""

@@ -92,6 +92,7 @@ def test_a_configuration_runs_at_a_few_steps(
     model = "gpt(width=8,heads=2,layers=1)" if texts else "mlp(hidden=[8])"
     for point in read_sweep(str(file), ["seed=0", f"model={model}"], {}).points:
         prepare(point.config)
+    tiny += [f"model={model}"] if texts else []
     axes = {key: values for key, values in settings["sweep"].items()}
     first = [f"{key}={_first(values)}" for key, values in axes.items() if key != "seed"]
     assert run("sweep", str(file), *tiny, "steps=110", "seed=0,1", *first, "--quiet") == 0
